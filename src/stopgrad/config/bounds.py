@@ -1,0 +1,63 @@
+"""A dataclass field that states its meaning and its bounds, and the check of those bounds."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+
+class Problem(NamedTuple):
+    """One value that no run could use: its key path, what was found and what is expected."""
+
+    key: str
+    found: object
+    expected: str
+
+
+def knob(
+    default: Any,
+    meaning: str,
+    *,
+    above: float | None = None,
+    at_least: float | None = None,
+    at_most: float | None = None,
+) -> Any:
+    """A field with a default, one line of meaning (with unit and the paper's value) and bounds."""
+    bounds = {"above": above, "at_least": at_least, "at_most": at_most}
+    return dataclasses.field(default=default, metadata={"meaning": meaning, "bounds": bounds})
+
+
+def section(kind: type, meaning: str) -> Any:
+    """A field that holds another config, with one line of meaning."""
+    return dataclasses.field(default_factory=kind, metadata={"meaning": meaning})
+
+
+def problems(config: Any, *, prefix: str = "") -> Iterator[Problem]:
+    """Every value in a config, and in the configs it holds, that lies outside its bounds."""
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        key = prefix + field.name
+        if dataclasses.is_dataclass(value):
+            yield from problems(value, prefix=f"{key}.")
+        elif not _within(value, field.metadata.get("bounds", {})):
+            yield Problem(key, value, _in_words(field.metadata["bounds"]))
+
+
+def _within(value: object, bounds: dict[str, float | None]) -> bool:
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return True
+    above, at_least, at_most = (bounds.get(name) for name in ("above", "at_least", "at_most"))
+    return (
+        math.isfinite(value)
+        and (above is None or value > above)
+        and (at_least is None or value >= at_least)
+        and (at_most is None or value <= at_most)
+    )
+
+
+def _in_words(bounds: dict[str, float | None]) -> str:
+    words = {"above": "above", "at_least": "at least", "at_most": "at most"}
+    parts = [f"{words[name]} {value:g}" for name, value in bounds.items() if value is not None]
+    return "a finite number" + (" " + " and ".join(parts) if parts else "")

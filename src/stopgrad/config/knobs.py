@@ -1,0 +1,199 @@
+"""Every knob on one page: frozen, keyword-only, with its meaning, unit and the paper's value.
+
+"Paper" is Chen & He, CVPR 2021 (arXiv 2011.10566); where it says nothing on CIFAR-10, the value
+is that of the CIFAR-10 study that stopgrad reproduces ("report").
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from stopgrad.config.bounds import knob, problems, section
+from stopgrad.errors import ConfigError
+
+Optimizer = Literal["sgd", "lars"]
+Schedule = Literal["constant", "cosine"]
+Precision = Literal["bf16", "fp32"]
+Stem = Literal["small", "half", "large"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checked:
+    """Refuses values out of bounds when a config is made, naming all of them at once."""
+
+    def __post_init__(self) -> None:
+        """Raises ConfigError with every value out of bounds."""
+        wrong = list(problems(self))
+        if wrong:
+            raise ConfigError(
+                "; ".join(f"{p.key} = {p.found!r}" for p in wrong),
+                expected="; ".join(f"{p.key} {p.expected}" for p in wrong),
+                hint="mend the values named",
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ViewsConfig(Checked):
+    """How a view is made from an image. Paper: Sec. 3 and Appendix D."""
+
+    size: int = knob(32, "side of a view, px. Paper: 32 on CIFAR, 224 on ImageNet", at_least=8)
+    crop_min: float = knob(
+        0.2, "smallest crop, share of the image's area. Paper: 0.2", above=0, at_most=1
+    )
+    crop_max: float = knob(
+        1.0, "largest crop, share of the image's area. Paper: 1", above=0, at_most=1
+    )
+    flip: float = knob(
+        0.5, "probability of a horizontal flip. Paper: 0.5", at_least=0, at_most=1
+    )
+    jitter: float = knob(0.8, "probability of colour jitter. Paper: 0.8", at_least=0, at_most=1)
+    brightness: float = knob(0.4, "jitter of brightness, factor 1 +- this. Paper: 0.4", at_least=0)
+    contrast: float = knob(0.4, "jitter of contrast, factor 1 +- this. Paper: 0.4", at_least=0)
+    saturation: float = knob(0.4, "jitter of saturation, factor 1 +- this. Paper: 0.4", at_least=0)
+    hue: float = knob(
+        0.1, "jitter of hue, +- this share of the circle. Paper: 0.1", at_least=0, at_most=0.5
+    )
+    grayscale: float = knob(0.2, "probability of grayscale. Paper: 0.2", at_least=0, at_most=1)
+    blur: float = knob(
+        0.0, "probability of blur. Paper: 0 on CIFAR, 0.5 on ImageNet", at_least=0, at_most=1
+    )
+    blur_sigma_min: float = knob(0.1, "smallest sigma of the blur, px. Paper: 0.1", above=0)
+    blur_sigma_max: float = knob(2.0, "largest sigma of the blur, px. Paper: 2", above=0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncoderConfig(Checked):
+    """The encoder f: images -> features. Paper: Appendix D (ResNet-18 on CIFAR)."""
+
+    name: str = knob(
+        "resnet18",
+        "resnet10|18|34|50, cifar_resnet8|14|20|32|44|56 (6n+2) or timm:NAME. Paper: resnet18",
+    )
+    stem: Stem = knob(
+        "small",
+        "first layer: small (3x3 stride 1), half (3x3 stride 2), large (7x7 stride 2 and max-pool)",
+    )
+    width: float = knob(1.0, "factor on every channel count of a ResNet", above=0)
+    zero_init: bool = knob(True, "start the last BN gain of each residual block at 0. Report: yes")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProjectorConfig(Checked):
+    """The projector g: features -> z. Paper: Sec. 3 and Appendix D."""
+
+    layers: Literal[2, 3] = knob(2, "number of linear layers. Paper: 2 on CIFAR, 3 on ImageNet")
+    hidden: int = knob(512, "width of the hidden layers. Report: 512; others: 2048", at_least=1)
+    out: int = knob(2048, "width D of z. Paper: 2048", at_least=2)
+    hidden_bn: bool = knob(True, "BN on the hidden layers. Paper: yes")
+    output_bn: bool = knob(True, "BN (without affine) on the output. Paper: yes")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictorConfig(Checked):
+    """The predictor h: z -> p. Paper: Sec. 3 and Table 1."""
+
+    enabled: bool = knob(True, "false: p = z, the ablation of Table 1a")
+    hidden: int = knob(512, "width of the bottleneck. Paper: 512", at_least=1)
+    hidden_bn: bool = knob(True, "BN on the hidden layer. Paper: yes")
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimizerConfig(Checked):
+    """Optimiser and learning rates. Paper: Sec. 3; alpha_h: the report."""
+
+    algorithm: Optimizer = knob("sgd", "sgd or lars. Paper: sgd")
+    base_lr: float = knob(
+        0.03, "peak learning rate per 256 images of a batch. Paper: 0.03 on CIFAR", above=0
+    )
+    momentum: float = knob(0.9, "momentum. Paper: 0.9", at_least=0, at_most=1)
+    weight_decay: float = knob(5e-4, "weight decay. Paper: 5e-4 on CIFAR", at_least=0)
+    decay_norm_and_bias: bool = knob(
+        True, "weight decay also on BN parameters and biases. Paper: yes"
+    )
+    warmup_epochs: float = knob(0.0, "linear warm-up, epochs. Paper: 0", at_least=0)
+    alpha_h: float = knob(1.0, "learning rate of the predictor / lr. Paper: 1", above=0)
+    predictor_schedule: Schedule = knob(
+        "constant", "schedule of the predictor's learning rate. Paper: constant"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class KNNConfig(Checked):
+    """The weighted kNN classifier of Wu et al. 2018, by cosine similarity."""
+
+    k: int = knob(200, "number of neighbours K. Report: 200", at_least=1)
+    temperature: float = knob(0.1, "T in exp(similarity / T). Report: 0.1", above=0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LinearConfig(Checked):
+    """The linear probe: one linear layer on frozen features."""
+
+    algorithm: Optimizer = knob("sgd", "sgd (the report's protocol) or lars (the paper's)")
+    base_lr: float = knob(30.0, "peak learning rate per 256 samples. Report: 30", above=0)
+    batch: int = knob(256, "samples per step. Report: 256; paper: 4096", at_least=1)
+    epochs: int = knob(90, "epochs over 100 % of the labels. Report and paper: 90", at_least=1)
+    momentum: float = knob(0.9, "momentum. Report and paper: 0.9", at_least=0, at_most=1)
+    weight_decay: float = knob(0.0, "weight decay. Report and paper: 0", at_least=0)
+
+    @property
+    def lr(self) -> float:
+        """Peak learning rate, base_lr x batch / 256."""
+        return self.base_lr * self.batch / 256
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(Checked):
+    """One pretraining run: all that decides its result, apart from the images."""
+
+    seed: int = knob(0, "seed of all randomness", at_least=0)
+    epochs: int = knob(800, "passes over the images. Paper: 800 on CIFAR", at_least=1)
+    batch: int = knob(512, "images per step B. Paper: 512", at_least=2)
+    stop_gradient: bool = knob(True, "false: the ablation of Sec. 4.1, which collapses")
+    validation: float = knob(
+        0.0,
+        "share of the training images held out for validation, 0: none. Report: 0 or 0.2",
+        at_least=0,
+        at_most=0.9,
+    )
+    views: ViewsConfig = section(ViewsConfig, "the augmentations")
+    encoder: EncoderConfig = section(EncoderConfig, "encoder f")
+    projector: ProjectorConfig = section(ProjectorConfig, "projector g")
+    predictor: PredictorConfig = section(PredictorConfig, "predictor h")
+    optimizer: OptimizerConfig = section(OptimizerConfig, "optimiser")
+    knn: KNNConfig = section(KNNConfig, "the kNN that watches the run")
+    knn_every: int = knob(10, "epochs from one kNN to the next, 0: never", at_least=0)
+    checkpoint_every: int = knob(
+        0, "steps from one checkpoint to the next, 0: one at the end of each epoch", at_least=0
+    )
+    precision: Precision = knob("bf16", "bf16 (autocast) or fp32")
+    channels_last: bool = knob(True, "memory format of the network, faster nearly everywhere")
+    device: str = knob("auto", "auto, cpu, cuda or cuda:N")
+    threads: int = knob(0, "CPU threads, 0: as many as the process may use", at_least=0)
+
+    @property
+    def lr(self) -> float:
+        """Peak learning rate of encoder and projector, base_lr x batch / 256 (Sec. 3)."""
+        return self.optimizer.base_lr * self.batch / 256
+
+    def __post_init__(self) -> None:
+        """Raises ConfigError for values out of bounds and for pairs that contradict."""
+        super().__post_init__()
+        views = self.views
+        _ordered(views.crop_min, views.crop_max, names="views.crop_min <= views.crop_max")
+        _ordered(
+            views.blur_sigma_min,
+            views.blur_sigma_max,
+            names="views.blur_sigma_min <= views.blur_sigma_max",
+        )
+        _ordered(
+            self.optimizer.warmup_epochs,
+            float(self.epochs),
+            names="optimizer.warmup_epochs <= epochs",
+        )
+
+
+def _ordered(low: float, high: float, *, names: str) -> None:
+    if low > high:
+        raise ConfigError(f"{low:g} and {high:g}", expected=names, hint="change one of the two")

@@ -1,0 +1,155 @@
+"""From a mapping or flags to a checked `Config`, and back; all errors at once.
+
+jsonargparse validates the types; bounds are those that the knobs state.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import typing
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+from stopgrad.config.knobs import Config
+from stopgrad.errors import ConfigError
+
+
+class Knob(NamedTuple):
+    """One row of the page of knobs, for help and documentation."""
+
+    key: str
+    kind: Any
+    default: object
+    meaning: str
+
+
+def describe_knobs(config: Any = Config, *, prefix: str = "") -> Iterator[Knob]:
+    """Every knob below a config class, in reading order, by its key path."""
+    kinds = typing.get_type_hints(config)
+    for field in dataclasses.fields(config):
+        key = prefix + field.name
+        if field.default_factory is not dataclasses.MISSING:
+            yield from describe_knobs(field.default_factory, prefix=f"{key}.")
+        else:
+            yield Knob(key, kinds[field.name], field.default, field.metadata["meaning"])
+
+
+def kind_in_words(kind: Any) -> str:
+    """A knob's type as a reader knows it: `int`, `true or false`, `one of sgd, lars`."""
+    if typing.get_origin(kind) is typing.Literal:
+        return f"one of {', '.join(str(choice) for choice in typing.get_args(kind))}"
+    return "true or false" if kind is bool else str(kind.__name__)
+
+
+def config_to_dict(config: Config) -> dict[str, Any]:
+    """A config as nested plain values, ready for JSON or YAML."""
+    return dataclasses.asdict(config)
+
+
+def config_from_dict(values: Mapping[str, Any], *, preset: str | None = None) -> Config:
+    """A checked config from nested or dotted keys, on top of a preset.
+
+    Text is read as YAML reads it, so flags and files obey the same rules.
+
+    Raises:
+        ConfigError: One line that names every unknown key (with the nearest known one), every
+            value of a wrong type and every value out of bounds.
+    """
+    flat = {**_preset_values(preset), **dict(_flatten(values))}
+    wrong = [*_unknown_keys(flat), *_wrong_types(flat)]
+    if wrong:
+        raise ConfigError(
+            "; ".join(wrong),
+            expected="keys and values as `stopgrad pretrain --help` lists them",
+            hint="mend the keys named",
+        )
+    return _instantiate(flat)
+
+
+def _preset_values(name: str | None) -> dict[str, Any]:
+    from stopgrad.config.presets import PRESETS
+
+    if name is None:
+        return {}
+    if name not in PRESETS:
+        raise ConfigError(
+            f"preset {name!r}{_nearest(name, list(PRESETS))}",
+            expected=f"one of {', '.join(PRESETS)}",
+            hint="name one of these, or none for the paper's CIFAR setting",
+        )
+    return dict(PRESETS[name])
+
+
+def _flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _flatten(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _unknown_keys(flat: Mapping[str, Any]) -> Iterator[str]:
+    known = [knob.key for knob in describe_knobs()]
+    for key in flat:
+        if key not in known:
+            yield f"unknown key {key}{_nearest(key, known)}"
+
+
+def _nearest(word: str, known: list[str]) -> str:
+    last = {key.rsplit(".", 1)[-1]: key for key in reversed(known)}
+    close = difflib.get_close_matches(word, known, n=1, cutoff=0.6) or [
+        last[match] for match in difflib.get_close_matches(word, list(last), n=1, cutoff=0.6)
+    ]
+    return f" (did you mean {close[0]}?)" if close else ""
+
+
+def _wrong_types(flat: Mapping[str, Any]) -> Iterator[str]:
+    knobs = {knob.key: knob for knob in describe_knobs()}
+    known = {key: value for key, value in flat.items() if key in knobs}
+    if _type_error(known) is None:
+        return
+    for key, value in known.items():
+        if _type_error({key: value}) is not None:
+            yield f"{key} = {value!r} (expected {kind_in_words(knobs[key].kind)})"
+
+
+def _type_error(flat: Mapping[str, Any]) -> Exception | None:
+    from jsonargparse import ArgumentError
+
+    try:
+        _typed(flat)
+    except (ArgumentError, TypeError, ValueError) as error:
+        return error
+    return None
+
+
+def _typed(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """The given keys with their values converted to the types of their knobs."""
+    from jsonargparse import ArgumentParser
+
+    parser = ArgumentParser(exit_on_error=False)
+    for knob in describe_knobs():
+        if knob.key in flat:
+            parser.add_argument(f"--{knob.key}", type=knob.kind, required=True)
+    namespace = parser.parse_object(_nest(flat))
+    return {key: namespace[key] for key in flat}
+
+
+def _nest(flat: Mapping[str, Any]) -> dict[str, Any]:
+    nested: dict[str, Any] = {}
+    for key, value in flat.items():
+        *parents, leaf = key.split(".")
+        level = nested
+        for parent in parents:
+            level = level.setdefault(parent, {})
+        level[leaf] = value
+    return nested
+
+
+def _instantiate(flat: Mapping[str, Any]) -> Config:
+    nested = _nest(_typed(flat))
+    for field in dataclasses.fields(Config):
+        if field.name in nested and field.default_factory is not dataclasses.MISSING:
+            nested[field.name] = field.default_factory(**nested[field.name])
+    return Config(**nested)

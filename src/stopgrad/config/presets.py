@@ -1,0 +1,59 @@
+"""Presets: each a few named changes to the defaults, as flat key paths."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from stopgrad.config.knobs import Config
+from stopgrad.config.parse import config_from_dict
+
+PresetName = Literal["cifar", "imagenet", "cpu", "tiny"]
+
+PRESETS: dict[PresetName, dict[str, Any]] = {
+    # The paper's CIFAR setting (Appendix D): the defaults. 8 hours on a V100 in the report.
+    "cifar": {},
+    # The paper's ImageNet setting (Sec. 3): 100 epochs, 3-layer projector, blur.
+    "imagenet": {
+        "epochs": 100,
+        "batch": 256,
+        "views.size": 224,
+        "views.blur": 0.5,
+        "encoder.name": "resnet50",
+        "encoder.stem": "large",
+        "projector.layers": 3,
+        "projector.hidden": 2048,
+        "optimizer.base_lr": 0.05,
+        "optimizer.weight_decay": 1e-4,
+    },
+    # What ten minutes on two cores can learn on CIFAR-10 (docs/log.md says what was tried).
+    "cpu": {
+        "epochs": 9,
+        "batch": 64,
+        "encoder.name": "resnet10",
+        "encoder.stem": "half",
+        "encoder.width": 0.5,
+    },
+    # Seconds: for tests and first looks.
+    "tiny": {
+        "epochs": 4,
+        "batch": 32,
+        "views.size": 16,
+        "encoder.name": "cifar_resnet8",
+        "encoder.stem": "half",
+        "projector.hidden": 64,
+        "projector.out": 64,
+        "predictor.hidden": 16,
+        "optimizer.base_lr": 0.2,
+        "knn_every": 1,
+        "checkpoint_every": 3,
+    },
+}
+
+
+def preset(name: PresetName, **changes: Any) -> Config:
+    """A preset with changes given by key path, `preset("cpu", **{"views.size": 24})`.
+
+    Raises:
+        ConfigError: For an unknown preset, an unknown key or a value no run could use.
+    """
+    return config_from_dict(changes, preset=name)

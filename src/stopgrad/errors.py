@@ -1,0 +1,92 @@
+"""The tree of user errors, each with its exit code.
+
+An error that a user can mend is one line: what was found, what was expected, what to do next.
+Anything else that escapes is a fault of stopgrad and keeps its traceback.
+"""
+
+from typing import ClassVar
+
+
+class StopgradError(Exception):
+    """A user error: one line and an exit code.
+
+    Args:
+        found: What was found, as a clause without a full stop.
+        expected: What was expected instead.
+        hint: The next step for the user.
+    """
+
+    exit_code: ClassVar[int] = 1
+
+    def __init__(self, found: str, *, expected: str, hint: str) -> None:
+        self.found = found
+        self.expected = expected
+        self.hint = hint
+        super().__init__(f"{found}; expected {expected}; {hint}")
+
+
+class ConfigError(StopgradError):
+    """A setting, a flag or a combination of them that no run could use."""
+
+    exit_code = 2
+
+
+class DataError(StopgradError):
+    """Images or labels that are missing, damaged or unfit."""
+
+    exit_code = 3
+
+
+class DivergedError(StopgradError):
+    """The loss or a gradient became non-finite; the bad step was not taken."""
+
+    exit_code = 4
+
+
+class CollapsedError(StopgradError):
+    """The representation collapsed and the run was asked to stop on it."""
+
+    exit_code = 4
+
+
+class StorageError(StopgradError):
+    """The disk is full, read-only or otherwise refuses what must be written."""
+
+    exit_code = 5
+
+
+class LockedError(StopgradError):
+    """Another process is writing to the same run directory."""
+
+    exit_code = 6
+
+
+class CheckpointError(StopgradError):
+    """A checkpoint that is damaged, foreign or not to be trusted."""
+
+    exit_code = 7
+
+
+class InterruptedRunError(StopgradError):
+    """A signal stopped the run after it saved; resuming loses nothing.
+
+    Args:
+        signal_number: 2 (SIGINT) gives exit code 130, 15 (SIGTERM) gives 143.
+        step: The step at which the state was saved.
+        run: The run directory, as the user named it.
+    """
+
+    def __init__(self, signal_number: int, *, step: int, run: str) -> None:
+        self.signal_exit_code = 128 + signal_number
+        super().__init__(
+            f"stopped by signal {signal_number}, saved at step {step}",
+            expected="a run to its last epoch",
+            hint=f"continue with: stopgrad resume {run}",
+        )
+
+
+def exit_code(error: StopgradError) -> int:
+    """The exit code of the process that ends with this error (RELIABILITY, decision D)."""
+    if isinstance(error, InterruptedRunError):
+        return error.signal_exit_code
+    return error.exit_code
