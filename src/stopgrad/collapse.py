@@ -1,0 +1,184 @@
+"""Measures of collapse on representations of two views, and the verdict in words.
+
+In: z1, z2 (N, D), the outputs of one layer for two views of the same N images (features, the
+projector's output before and after its BN). Out: `Measures`, and from those a `Verdict`.
+All measures are pure functions; REFERENCE, section 5, has their sources.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+State = Literal["healthy", "dimensional collapse", "complete collapse", "diverged"]
+
+# Where the verdict draws its lines; docs/log.md shows the runs that they were set by.
+COMPLETE_COSINE = 0.05  # two views of one image no more alike than two images
+COMPLETE_RATIO = 1.5  # all outputs on one line
+DIMENSIONAL_RATIO = 4.0  # a handful of directions carry everything
+DIMENSIONAL_CORRELATION = 0.5
+
+
+class Measures(NamedTuple):
+    """The measures of one layer; plain numbers, NaN where the outputs are not finite."""
+
+    participation_ratio: float
+    effective_rank: float
+    top_share: float
+    correlation_strength: float
+    output_std: float
+    positive_minus_random: float
+    centre_norm: float
+
+
+class Layers(NamedTuple):
+    """The measures of the three layers that are watched."""
+
+    features: Measures
+    before_bn: Measures
+    z: Measures
+
+
+class Verdict(NamedTuple):
+    """What the measures say, why, and what to try next."""
+
+    state: State
+    reason: str
+    advice: str
+
+
+def measure(z1: Tensor, z2: Tensor) -> Measures:  # (N, D), (N, D)
+    """All measures of one layer, in fp32, N >= 2. Spectra and correlations are those of z1.
+
+    Counts of dimensions are bounded by N - 1, so N should be a few times what they say.
+    """
+    z1, z2 = z1.float(), z2.float()
+    if not bool(torch.isfinite(z1).all() & torch.isfinite(z2).all()):
+        return Measures(*[math.nan] * len(Measures._fields))
+    spectrum = covariance_spectrum(z1)
+    return Measures(
+        participation_ratio=float(participation_ratio(spectrum)),
+        effective_rank=float(effective_rank(spectrum)),
+        top_share=float(spectrum.max() / _positive(spectrum.sum())),
+        correlation_strength=float(correlation_strength(z1)),
+        output_std=float(output_std(z1)),
+        positive_minus_random=float(positive_minus_random(z1, z2)),
+        centre_norm=float(centre_norm(z1)),
+    )
+
+
+def covariance_spectrum(z: Tensor) -> Tensor:  # (N, D) -> (min(N, D),)
+    """Eigenvalues of the covariance of z, in rising order, none below 0.
+
+    Taken from the smaller of the covariance (D, D) and the Gram matrix (N, N), which share their
+    non-zero eigenvalues, in fp64.
+    """
+    centred = (z - z.mean(dim=0)).double()
+    product = centred.T @ centred if z.shape[0] > z.shape[1] else centred @ centred.T
+    return torch.linalg.eigvalsh(product / (z.shape[0] - 1)).clamp_min(0)
+
+
+def participation_ratio(spectrum: Tensor) -> Tensor:  # (R,) -> ()
+    """(sum lambda)^2 / sum lambda^2: near D when healthy, 1 on a line, 0 for a single point."""
+    return spectrum.sum().square() / _positive(spectrum.square().sum())
+
+
+def effective_rank(spectrum: Tensor) -> Tensor:  # (R,) -> ()
+    """exp(- sum p ln p) with p = lambda / sum lambda (Roy & Vetterli 2007)."""
+    p = spectrum / _positive(spectrum.sum())
+    return torch.exp(-torch.xlogy(p, p).sum())
+
+
+def correlation_strength(z: Tensor) -> Tensor:  # (N, D) -> ()
+    """Mean |off-diagonal correlation| of the channels; a constant channel correlates with none."""
+    centred = z - z.mean(dim=0)
+    unit = F.normalize(centred, dim=0)  # (N, D), columns of length 1
+    correlation = (unit.T @ unit).abs()  # (D, D)
+    width = z.shape[1]
+    return (correlation.sum() - correlation.diagonal().sum()) / (width * (width - 1))
+
+
+def output_std(z: Tensor) -> Tensor:  # (N, D) -> ()
+    """Mean over the channels of std(z / |z|), times sqrt(D): 1 when healthy. Paper: Sec. 4.1."""
+    return F.normalize(z, dim=1).std(dim=0, correction=0).mean() * z.shape[1] ** 0.5
+
+
+def positive_minus_random(z1: Tensor, z2: Tensor) -> Tensor:  # (N, D), (N, D) -> ()
+    """Mean cosine of two views of one image minus that of views of two different images."""
+    u1, u2 = F.normalize(z1, dim=1), F.normalize(z2, dim=1)
+    count = z1.shape[0]
+    positive = (u1 * u2).sum() / count
+    every_pair = (u1.sum(dim=0) * u2.sum(dim=0)).sum()
+    random = (every_pair - positive * count) / (count * (count - 1))
+    return positive - random
+
+
+def centre_norm(z: Tensor) -> Tensor:  # (N, D) -> ()
+    """|mean of z / |z||^2: 0 when the directions are spread, 1 when all are one (Zhang 2022)."""
+    return F.normalize(z, dim=1).mean(dim=0).square().sum()
+
+
+def judge(layers: Layers) -> Verdict:
+    """The verdict on a run from the measures of its layers.
+
+    The output std is not asked: behind an output BN it stays near 1 in every kind of collapse.
+    """
+    if not all(math.isfinite(value) for layer in layers for value in layer):
+        return Verdict(
+            "diverged", "outputs are not finite", "lower optimizer.base_lr, or add a warm-up"
+        )
+    for name, judgement in (("complete collapse", _complete), ("dimensional collapse", _few)):
+        reason = judgement(layers)
+        if reason:
+            return Verdict(name, reason, _ADVICE[name])
+    return Verdict("healthy", _health(layers), "")
+
+
+_ADVICE = {
+    "complete collapse": (
+        "keep the stop-gradient and the predictor, lower optimizer.weight_decay, "
+        "raise optimizer.alpha_h"
+    ),
+    "dimensional collapse": (
+        "lower optimizer.weight_decay, raise optimizer.alpha_h, train longer "
+        "or raise optimizer.base_lr"
+    ),
+}
+
+
+def _complete(layers: Layers) -> str:
+    z = layers.z
+    if z.participation_ratio < COMPLETE_RATIO:
+        return f"z lies on one line (participation ratio {z.participation_ratio:.2f})"
+    if z.positive_minus_random < COMPLETE_COSINE:
+        return (
+            "two views of an image are no more alike than two images "
+            f"(difference of cosines {z.positive_minus_random:.3f})"
+        )
+    return ""
+
+
+def _few(layers: Layers) -> str:
+    z = layers.z
+    if z.participation_ratio < DIMENSIONAL_RATIO:
+        return f"z spans few directions (participation ratio {z.participation_ratio:.1f})"
+    if z.correlation_strength > DIMENSIONAL_CORRELATION:
+        return f"the channels of z repeat each other (correlation {z.correlation_strength:.2f})"
+    return ""
+
+
+def _health(layers: Layers) -> str:
+    z = layers.z
+    return (
+        f"z spans {z.effective_rank:.0f} directions and tells images apart "
+        f"(difference of cosines {z.positive_minus_random:.2f})"
+    )
+
+
+def _positive(x: Tensor) -> Tensor:
+    """The value, or the smallest positive number where it is 0, for use below a fraction."""
+    return x.clamp_min(torch.finfo(x.dtype).tiny)

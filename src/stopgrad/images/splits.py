@@ -1,0 +1,125 @@
+"""Images -> subsets: a validation split, label subsets, and the mean and std of pixels.
+
+Subsets are a pure function of (images' count and labels, share, seed). NumPy only.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from stopgrad.errors import ConfigError, DataError
+from stopgrad.images.types import Images, Indices, Labels, Normalization, Pixels, Split
+from stopgrad.randomness import numpy_generator
+
+CHUNK = 2048  # pictures whose pixels are counted at a time
+
+
+def split_validation(images: Images, *, share: float, seed: int) -> Split:
+    """Hold out a share of the images for validation; stratified when labels exist.
+
+    round(share x N) images are held out; each class gives its exact quota, rounded up or down
+    (largest remainder), so 20 % of CIFAR-10 is 10,000 images, 1,000 of each class.
+
+    Raises:
+        ConfigError: For a share that is not between 0 and 1.
+        DataError: When one side would be empty.
+    """
+    if not 0 < share < 1:
+        raise ConfigError(
+            f"a validation share of {share:g}",
+            expected="a share between 0 and 1",
+            hint="use for example 0.2",
+        )
+    count = round(share * len(images))
+    if not 0 < count < len(images):
+        raise DataError(
+            f"{len(images)} images, of which a share of {share:g} is {count}",
+            expected="at least one image on each side of the split",
+            hint="use more images or another share",
+        )
+    labels = np.zeros(len(images), np.int64) if images.labels is None else images.labels
+    ranks = ranks_in_class(labels, numpy_generator(seed, "validation"))
+    held_out = ranks < _quotas(np.bincount(labels), count)[labels]
+    indices = np.flatnonzero(held_out)
+    return Split(images.take(np.flatnonzero(~held_out)), images.take(indices), indices)
+
+
+def label_subset(images: Images, *, share: float, seed: int) -> Indices:
+    """Indices (M,), ascending, of the images whose labels may be used.
+
+    Stratified: max(1, round(share x n)) of the n images of each class. Nested: for one seed a
+    smaller share is a subset of every larger one. A new seed is a new draw.
+
+    Raises:
+        ConfigError: For a share that is not above 0 and at most 1.
+        DataError: When the images have no labels.
+    """
+    if not 0 < share <= 1:
+        raise ConfigError(
+            f"a label share of {share:g}",
+            expected="a share above 0 and at most 1",
+            hint="use for example 0.1",
+        )
+    if images.labels is None:
+        raise DataError(
+            "images without labels",
+            expected="a label for each image",
+            hint="evaluate on a labelled data set; pretraining needs no labels",
+        )
+    ranks = ranks_in_class(images.labels, numpy_generator(seed, "labels"))
+    counts = np.bincount(images.labels)
+    # floor(x + 0.5), not round(): halves that go to the even neighbour would not be monotone.
+    wanted = np.maximum(1, np.floor(share * counts + 0.5)).astype(np.int64)
+    return np.flatnonzero(ranks < wanted[images.labels])
+
+
+def ranks_in_class(labels: Labels, generator: np.random.Generator) -> Indices:
+    """(N,): the place of each image among those of its class, in a random order."""
+    order = generator.permutation(len(labels))
+    by_class = order[np.argsort(labels[order], kind="stable")]
+    counts = np.bincount(labels)
+    starts = np.cumsum(counts) - counts
+    ranks = np.empty(len(labels), np.int64)
+    ranks[by_class] = np.arange(len(labels)) - starts[labels[by_class]]
+    return ranks
+
+
+def _quotas(counts: npt.NDArray[np.int64], total: int) -> npt.NDArray[np.int64]:
+    """(C,): `total` places shared out in proportion to counts (C,), by largest remainder."""
+    exact = counts * (total / counts.sum())
+    quotas = np.floor(exact).astype(np.int64)
+    left = total - int(quotas.sum())
+    # Ties go to the lower class: the order must not depend on the sorting algorithm.
+    first = np.argsort(quotas - exact, kind="stable")[:left]
+    quotas[first] += 1
+    return quotas
+
+
+def normalization(images: Images) -> Normalization:
+    """Mean and population standard deviation of pixels / 255, by channel.
+
+    Exact: pixels are counted by value in integers, in chunks, so neither the order nor the
+    chunk size can change a bit. A channel that never varies gets a std of 1, so that it
+    normalises to 0 and not to infinity.
+    """
+    counts = np.zeros((3, 256), np.int64)
+    for start in range(0, len(images), CHUNK):
+        counts += _count_values(images.pixels[start : start + CHUNK])
+    mean, std = _moments(counts)
+    return Normalization(mean=(mean[0], mean[1], mean[2]), std=(std[0], std[1], std[2]))
+
+
+def _count_values(pixels: Pixels) -> npt.NDArray[np.int64]:
+    """(3, 256): how often each value occurs in each channel of pixels (B, H, W, 3)."""
+    return np.stack([np.bincount(pixels[..., c].ravel(), minlength=256) for c in range(3)])
+
+
+def _moments(counts: npt.NDArray[np.int64]) -> tuple[list[float], list[float]]:
+    values = np.arange(256) / 255.0
+    total = counts.sum(axis=1)
+    mean = counts @ values / total
+    variance = np.array([n @ (values - m) ** 2 for n, m in zip(counts, mean, strict=True)]) / total
+    varies = (counts > 0).sum(axis=1) > 1
+    std = np.where(varies, np.sqrt(variance), 1.0)
+    return mean.tolist(), std.tolist()

@@ -1,0 +1,19 @@
+"""Pretraining: images without labels -> an encoder. Paper: Algorithm 1.
+
+`pretrain` is a generator that yields once per epoch. All randomness is a function of (seed, step),
+so a run that is killed and resumed takes the same steps as one that is not.
+"""
+
+from stopgrad.pretrain.loop import Epoch, pretrain
+from stopgrad.pretrain.setup import TrainingImages, describe_run, prepare
+from stopgrad.pretrain.training import Training, start_training
+
+__all__ = [
+    "Epoch",
+    "Training",
+    "TrainingImages",
+    "describe_run",
+    "prepare",
+    "pretrain",
+    "start_training",
+]

@@ -1,0 +1,74 @@
+"""What is looked at when an epoch ends: measures of collapse, and kNN where labels exist.
+
+Looking changes nothing: no generator is drawn from that training uses, BN statistics stay.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from stopgrad.collapse import Layers, measure
+from stopgrad.features import embed
+from stopgrad.knn import knn
+from stopgrad.pretrain.setup import TrainingImages
+from stopgrad.pretrain.training import Training
+from stopgrad.randomness import torch_generator
+from stopgrad.views import two_views
+
+MEASURED = 1024  # images whose two views are measured; fixed for a run
+MEASURED_BATCH = 256
+
+
+def measure_layers(training: Training) -> Layers:
+    """Measures of features, projector output before its BN and z, on fixed views, in eval mode."""
+    model = training.model.eval()
+    try:
+        with torch.inference_mode():
+            batches = [_outputs(training, start) for start in _starts(training)]
+    finally:
+        model.train()
+    layers = [torch.cat(parts, dim=1) for parts in zip(*batches, strict=True)]
+    return Layers(*[measure(z[0], z[1]) for z in layers])
+
+
+def watched_knn(training: Training, images: TrainingImages) -> float | None:
+    """kNN accuracy of the watched images against the training images; None without labels."""
+    if images.watch is None:
+        return None
+    bank, queries = (
+        embed(
+            training.model.encoder,
+            part,
+            normalization=training.normalization,
+            compute=training.compute,
+        )
+        for part in (images.train, images.watch)
+    )
+    return knn(bank, queries, training.config.knn).accuracy
+
+
+def _starts(training: Training) -> range:
+    return range(0, min(MEASURED, len(training.pixels)), MEASURED_BATCH)
+
+
+def _outputs(training: Training, start: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Features, projector output before its BN and z of two views, each (2, B, width)."""
+    stop = min(start + MEASURED_BATCH, MEASURED, len(training.pixels))
+    order = torch.randperm(
+        len(training.pixels), generator=torch_generator(training.config.seed, "measured")
+    )
+    compute = training.compute
+    pixels = training.pixels[order[start:stop]].to(compute.device).permute(0, 3, 1, 2)
+    views = two_views(
+        pixels,
+        torch_generator(training.config.seed, "measured views", start, device=compute.device),
+        config=training.config.views,
+        normalization=training.normalization,
+    )
+    model = training.model
+    with compute.autocast():
+        features = torch.stack([model.encoder(compute.arrange(x)) for x in views])
+        before_bn = torch.stack([model.projector.before_bn(x) for x in features])
+        z = torch.stack([model.projector.output_bn(x) for x in before_bn])
+    return features.float(), before_bn.float(), z.float()
