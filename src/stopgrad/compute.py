@@ -5,7 +5,6 @@ In: a `Config`. Out: a `Compute`, which the rooms that touch tensors take instea
 
 from __future__ import annotations
 
-import os
 from contextlib import AbstractContextManager
 from typing import NamedTuple
 
@@ -53,10 +52,10 @@ def compute_for(config: Config) -> Compute:
 
 
 def use_threads(threads: int) -> int:
-    """Sets the number of CPU threads of this process, 0: all that it may use; returns it."""
-    count = threads or len(os.sched_getaffinity(0))
-    torch.set_num_threads(count)
-    return count
+    """Sets the number of CPU threads, 0: PyTorch's choice (OMP_NUM_THREADS); returns it."""
+    if threads:
+        torch.set_num_threads(threads)
+    return torch.get_num_threads()
 
 
 def _device(name: str) -> torch.device:

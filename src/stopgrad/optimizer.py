@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from stopgrad.config import Config, OptimizerConfig
 from stopgrad.simsiam import SimSiam

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import torch
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from stopgrad.config import Config
 from stopgrad.encoder import build_encoder
@@ -52,3 +54,17 @@ def build_simsiam(config: Config) -> SimSiam:
         config.projector.out, config.predictor, torch_generator(config.seed, "predictor")
     )
     return SimSiam(encoder, projector, predictor)
+
+
+def training_flops(config: Config) -> float:
+    """Floating-point operations that training spends on one view.
+
+    Three times the forward pass's matrix products and convolutions, counted by PyTorch on the
+    meta device: the backward pass takes each of them twice.
+    """
+    with torch.device("meta"):
+        model = build_simsiam(config).to("meta")
+        view = torch.empty(2, 3, config.views.size, config.views.size)
+        with FlopCounterMode(display=False) as counter:
+            model.predictor(model.projector(model.encoder(view)))
+    return float(3 * counter.get_total_flops() / len(view))

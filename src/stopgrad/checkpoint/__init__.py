@@ -1,14 +1,15 @@
 """A run directory: config, status, metrics and checkpoints; atomic, verified, never pickled.
 
-    RUN/
-      config.json     every knob, the images' fingerprint, normalisation, threads, versions
-      status.json     running, interrupted, finished, diverged or failed; step; verdict
-      metrics.jsonl   a line per step and per epoch
-      records.jsonl   a line per evaluation result
-      lock            held (flock) by the one process that writes
-      checkpoints/step-000123/{model,optimizer}.safetensors, state.json, manifest.json
+RUN/
+  config.json     every knob, the images' fingerprint, normalisation, threads, versions
+  status.json     running, interrupted, finished, diverged or failed; step; verdict
+  metrics.jsonl   a line per step and per epoch
+  records.jsonl   a line per evaluation result
+  lock            held (flock) by the one process that writes
+  checkpoints/step-000123/{model,optimizer}.safetensors, state.json, manifest.json
 """
 
+from stopgrad.checkpoint.files import write_atomically
 from stopgrad.checkpoint.metrics import read_metrics
 from stopgrad.checkpoint.run import RunInfo, RunWriter, read_run, read_status
 from stopgrad.checkpoint.store import Checkpoint, load_checkpoint, save_checkpoint
@@ -22,4 +23,5 @@ __all__ = [
     "read_run",
     "read_status",
     "save_checkpoint",
+    "write_atomically",
 ]

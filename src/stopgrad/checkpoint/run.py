@@ -81,7 +81,6 @@ class RunWriter:
         self.path = path
         self.info = info
         self.stop_signal: int | None = None
-        self.checkpoint: Checkpoint | None = None
         self._lock: IO[str] | None = None
         self._handlers: dict[signal.Signals, Any] = {}
 
@@ -102,25 +101,11 @@ class RunWriter:
 
     @classmethod
     def resume(cls, path: Path) -> RunWriter:
-        """A run that goes on from its newest good checkpoint, which is loaded on entering."""
+        """A run that goes on from its newest good checkpoint."""
         return cls(path, read_run(path))
 
     def __enter__(self) -> Self:
-        """Locks the directory, writes or reads what is there, and catches the signals.
-
-        Raises:
-            LockedError: When another process writes to this run.
-            StorageError: When the directory cannot be written.
-            CheckpointError: When a run to resume has no good checkpoint.
-        """
-        with storage_errors(self.path, needed=0):
-            self.path.mkdir(parents=True, exist_ok=True)
-            self._lock = _lock(self.path)
-        if has_begun(self.path):
-            self.checkpoint = load_checkpoint(self.path)
-            cut_back(self.path, step=self.checkpoint.step)
-        else:
-            write_json(self.path / "config.json", _describe(self.info))
+        """Catches the signals; nothing is written before `begin`."""
         self._catch_signals()
         return self
 
@@ -135,6 +120,24 @@ class RunWriter:
             signal.signal(number, handler)
         if self._lock is not None:
             self._lock.close()
+
+    def begin(self) -> Checkpoint | None:
+        """Makes and locks the directory; the checkpoint to go on from, None for a new run.
+
+        Raises:
+            LockedError: When another process writes to this run.
+            StorageError: When the directory cannot be written.
+            CheckpointError: When a run to resume has no good checkpoint.
+        """
+        with storage_errors(self.path / "config.json", needed=0):
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._lock = _lock(self.path)
+        if not has_begun(self.path):
+            write_json(self.path / "config.json", _describe(self.info))
+            return None
+        checkpoint = load_checkpoint(self.path)
+        cut_back(self.path, step=checkpoint.step)
+        return checkpoint
 
     def append(self, rows: Iterable[Row]) -> None:
         """Appends rows to the metrics, durably."""

@@ -114,7 +114,9 @@ def _encode(checkpoint: Checkpoint) -> dict[str, bytes]:
 
     tensors: tuple[Mapping[str, Tensor], ...] = (checkpoint.model, checkpoint.optimizer)
     files = {
-        f"{part}.safetensors": save({key: t.detach().cpu().contiguous() for key, t in part_.items()})
+        f"{part}.safetensors": save(
+            {key: t.detach().cpu().contiguous() for key, t in part_.items()}
+        )
         for part, part_ in zip(PARTS, tensors, strict=True)
     }
     return files | {"state.json": json.dumps(checkpoint.state, allow_nan=False).encode()}

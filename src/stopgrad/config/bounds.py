@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
+
+Bounds = Mapping[str, float | None]
 
 
 class Problem(NamedTuple):
@@ -41,11 +43,12 @@ def problems(config: Any, *, prefix: str = "") -> Iterator[Problem]:
         key = prefix + field.name
         if dataclasses.is_dataclass(value):
             yield from problems(value, prefix=f"{key}.")
-        elif not _within(value, field.metadata.get("bounds", {})):
-            yield Problem(key, value, _in_words(field.metadata["bounds"]))
+        elif not within(value, field.metadata.get("bounds", {})):
+            yield Problem(key, value, in_words(field.metadata["bounds"]))
 
 
-def _within(value: object, bounds: dict[str, float | None]) -> bool:
+def within(value: object, bounds: Bounds) -> bool:
+    """A number is finite and inside its bounds; anything else has none."""
     if not isinstance(value, int | float) or isinstance(value, bool):
         return True
     above, at_least, at_most = (bounds.get(name) for name in ("above", "at_least", "at_most"))
@@ -57,7 +60,8 @@ def _within(value: object, bounds: dict[str, float | None]) -> bool:
     )
 
 
-def _in_words(bounds: dict[str, float | None]) -> str:
+def in_words(bounds: Bounds) -> str:
+    """The bounds as a reader knows them: `a finite number above 0 and at most 1`."""
     words = {"above": "above", "at_least": "at least", "at_most": "at most"}
     parts = [f"{words[name]} {value:g}" for name, value in bounds.items() if value is not None]
     return "a finite number" + (" " + " and ".join(parts) if parts else "")

@@ -44,9 +44,7 @@ class ViewsConfig(Checked):
     crop_max: float = knob(
         1.0, "largest crop, share of the image's area. Paper: 1", above=0, at_most=1
     )
-    flip: float = knob(
-        0.5, "probability of a horizontal flip. Paper: 0.5", at_least=0, at_most=1
-    )
+    flip: float = knob(0.5, "probability of a horizontal flip. Paper: 0.5", at_least=0, at_most=1)
     jitter: float = knob(0.8, "probability of colour jitter. Paper: 0.8", at_least=0, at_most=1)
     brightness: float = knob(0.4, "jitter of brightness, factor 1 +- this. Paper: 0.4", at_least=0)
     contrast: float = knob(0.4, "jitter of contrast, factor 1 +- this. Paper: 0.4", at_least=0)
@@ -170,7 +168,7 @@ class Config(Checked):
     precision: Precision = knob("bf16", "bf16 (autocast) or fp32")
     channels_last: bool = knob(True, "memory format of the network, faster nearly everywhere")
     device: str = knob("auto", "auto, cpu, cuda or cuda:N")
-    threads: int = knob(0, "CPU threads, 0: as many as the process may use", at_least=0)
+    threads: int = knob(0, "CPU threads, 0: PyTorch's choice, one per core", at_least=0)
 
     @property
     def lr(self) -> float:

@@ -11,6 +11,7 @@ import typing
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
+from stopgrad.config.bounds import Bounds, in_words, within
 from stopgrad.config.knobs import Config
 from stopgrad.errors import ConfigError
 
@@ -22,6 +23,7 @@ class Knob(NamedTuple):
     kind: Any
     default: object
     meaning: str
+    bounds: Bounds
 
 
 def describe_knobs(config: Any = Config, *, prefix: str = "") -> Iterator[Knob]:
@@ -32,7 +34,13 @@ def describe_knobs(config: Any = Config, *, prefix: str = "") -> Iterator[Knob]:
         if field.default_factory is not dataclasses.MISSING:
             yield from describe_knobs(field.default_factory, prefix=f"{key}.")
         else:
-            yield Knob(key, kinds[field.name], field.default, field.metadata["meaning"])
+            yield Knob(
+                key,
+                kinds[field.name],
+                field.default,
+                field.metadata["meaning"],
+                field.metadata["bounds"],
+            )
 
 
 def kind_in_words(kind: Any) -> str:
@@ -57,7 +65,7 @@ def config_from_dict(values: Mapping[str, Any], *, preset: str | None = None) ->
             value of a wrong type and every value out of bounds.
     """
     flat = {**_preset_values(preset), **dict(_flatten(values))}
-    wrong = [*_unknown_keys(flat), *_wrong_types(flat)]
+    wrong = [*_unknown_keys(flat), *_wrong_values(flat)]
     if wrong:
         raise ConfigError(
             "; ".join(wrong),
@@ -104,24 +112,20 @@ def _nearest(word: str, known: list[str]) -> str:
     return f" (did you mean {close[0]}?)" if close else ""
 
 
-def _wrong_types(flat: Mapping[str, Any]) -> Iterator[str]:
-    knobs = {knob.key: knob for knob in describe_knobs()}
-    known = {key: value for key, value in flat.items() if key in knobs}
-    if _type_error(known) is None:
-        return
-    for key, value in known.items():
-        if _type_error({key: value}) is not None:
-            yield f"{key} = {value!r} (expected {kind_in_words(knobs[key].kind)})"
-
-
-def _type_error(flat: Mapping[str, Any]) -> Exception | None:
+def _wrong_values(flat: Mapping[str, Any]) -> Iterator[str]:
+    """A clause for each known key whose value has a wrong type or lies out of bounds."""
     from jsonargparse import ArgumentError
 
-    try:
-        _typed(flat)
-    except (ArgumentError, TypeError, ValueError) as error:
-        return error
-    return None
+    for knob in describe_knobs():
+        if knob.key not in flat:
+            continue
+        try:
+            value = _typed({knob.key: flat[knob.key]})[knob.key]
+        except (ArgumentError, TypeError, ValueError):
+            yield f"{knob.key} = {flat[knob.key]!r} (expected {kind_in_words(knob.kind)})"
+        else:
+            if not within(value, knob.bounds):
+                yield f"{knob.key} = {value!r} (expected {in_words(knob.bounds)})"
 
 
 def _typed(flat: Mapping[str, Any]) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import Any, Literal
 from stopgrad.config.knobs import Config
 from stopgrad.config.parse import config_from_dict
 
-PresetName = Literal["cifar", "imagenet", "cpu", "tiny"]
+PresetName = Literal["cifar", "imagenet", "cpu", "digits", "tiny"]
 
 PRESETS: dict[PresetName, dict[str, Any]] = {
     # The paper's CIFAR setting (Appendix D): the defaults. 8 hours on a V100 in the report.
@@ -32,6 +32,20 @@ PRESETS: dict[PresetName, dict[str, Any]] = {
         "encoder.name": "resnet10",
         "encoder.stem": "half",
         "encoder.width": 0.5,
+    },
+    # What `stopgrad quickstart` does with 4,000 handwritten digits; a mirrored 2 is no 2.
+    "digits": {
+        "epochs": 20,
+        "batch": 128,
+        "views.size": 28,
+        "views.flip": 0.0,
+        "encoder.name": "resnet10",
+        "encoder.stem": "half",
+        "encoder.width": 0.5,
+        "projector.out": 512,
+        "predictor.hidden": 128,
+        "optimizer.base_lr": 0.2,
+        "knn_every": 1,
     },
     # Seconds: for tests and first looks.
     "tiny": {

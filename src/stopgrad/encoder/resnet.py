@@ -131,6 +131,4 @@ def _conv(inputs: int, outputs: int, *, kernel: int, stride: int = 1) -> nn.Conv
 def _shortcut(inputs: int, outputs: int, *, stride: int) -> nn.Sequential | None:
     if stride == 1 and inputs == outputs:
         return None
-    return nn.Sequential(
-        _conv(inputs, outputs, kernel=1, stride=stride), nn.BatchNorm2d(outputs)
-    )
+    return nn.Sequential(_conv(inputs, outputs, kernel=1, stride=stride), nn.BatchNorm2d(outputs))

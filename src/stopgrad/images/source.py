@@ -6,6 +6,7 @@ schemas; the items of a `Reader` stream the encoded pictures, in a fixed order.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -23,7 +24,7 @@ class Encoded(NamedTuple):
 class Reader(NamedTuple):
     """One split: how many pictures, their labels (N,) or None, and a stream of them."""
 
-    count: int
+    length: int
     labels: Labels | None
     items: Callable[[], Iterator[Encoded]]
 
@@ -53,10 +54,10 @@ class Source(NamedTuple):
     open: Callable[[], Contents]
 
 
-def stamp(path: Path, *, name: str) -> FileStamp:
+def stamp(path: Path | str, *, name: str) -> FileStamp:
     """The stamp of a file (or of what it links to), under a name."""
     try:
-        found = path.stat()
+        found = os.stat(path)
     except OSError:  # a broken link: decoding will name it
         return FileStamp(name, -1, -1)
     return FileStamp(name, found.st_size, found.st_mtime_ns)

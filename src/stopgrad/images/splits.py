@@ -87,11 +87,10 @@ def ranks_in_class(labels: Labels, generator: np.random.Generator) -> Indices:
 
 def _quotas(counts: npt.NDArray[np.int64], total: int) -> npt.NDArray[np.int64]:
     """(C,): `total` places shared out in proportion to counts (C,), by largest remainder."""
-    exact = counts * (total / counts.sum())
-    quotas = np.floor(exact).astype(np.int64)
+    quotas, remainders = np.divmod(counts * total, counts.sum())
     left = total - int(quotas.sum())
     # Ties go to the lower class: the order must not depend on the sorting algorithm.
-    first = np.argsort(quotas - exact, kind="stable")[:left]
+    first = np.argsort(-remainders, kind="stable")[:left]
     quotas[first] += 1
     return quotas
 

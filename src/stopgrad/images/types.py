@@ -10,7 +10,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, Protocol, TypeVar
+from typing import Any, Literal, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -57,8 +57,10 @@ class Images:
     sources: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        assert self.pixels.ndim == 4 and self.pixels.shape[3] == 3, self.pixels.shape
-        assert self.pixels.dtype == np.uint8 and self.pixels.flags.c_contiguous
+        assert self.pixels.ndim == 4, self.pixels.shape
+        assert self.pixels.shape[3] == 3, self.pixels.shape
+        assert self.pixels.dtype == np.uint8, self.pixels.dtype
+        assert self.pixels.flags.c_contiguous
         assert self.labels is None or self.labels.shape == (len(self.pixels),)
         assert not self.sources or len(self.sources) == len(self.pixels)
 
@@ -145,12 +147,12 @@ class CheckedLabels(NamedTuple):
 
 
 def check_labels(
-    labels: npt.NDArray[np.integer], *, class_names: Sequence[str], count: int
+    labels: npt.NDArray[Any], *, class_names: Sequence[str], count: int, where: str = ""
 ) -> CheckedLabels:
     """Labels as int64 in 0..C-1, with a name for each class.
 
     Without names C is the largest label + 1, which may not exceed the number of pictures: a
-    column of identifiers is no label.
+    column of identifiers is no label. `where` completes the message.
 
     Raises:
         DataError: For labels out of range or as many as there are no pictures.
@@ -158,15 +160,15 @@ def check_labels(
     labels = np.asarray(labels)
     if labels.shape != (count,) or not np.issubdtype(labels.dtype, np.integer):
         raise DataError(
-            f"labels of shape {labels.shape} and type {labels.dtype}",
+            f"labels{where} of shape {labels.shape} and type {labels.dtype}",
             expected=f"shape ({count},), integers",
             hint="give one label for each picture, or none at all",
         )
-    classes = len(class_names) or min(int(labels.max()) + 1, count)
+    classes = len(class_names) or max(1, min(int(labels.max()) + 1, count))
     wrong = np.flatnonzero((labels < 0) | (labels >= classes))
     if len(wrong):
         raise DataError(
-            f"label {labels[wrong[0]]} at picture {wrong[0]} ({len(wrong)} such labels)",
+            f"label {labels[wrong[0]]} at picture {wrong[0]}{where} ({len(wrong)} out of range)",
             expected=f"labels from 0 to {classes - 1}",
             hint="correct the labels or the list of class names",
         )

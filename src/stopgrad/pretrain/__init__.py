@@ -6,13 +6,14 @@ so a run that is killed and resumed takes the same steps as one that is not.
 
 from stopgrad.pretrain.loop import Epoch, pretrain
 from stopgrad.pretrain.setup import TrainingImages, describe_run, prepare
-from stopgrad.pretrain.training import Training, start_training
+from stopgrad.pretrain.training import Training, load_model, start_training
 
 __all__ = [
     "Epoch",
     "Training",
     "TrainingImages",
     "describe_run",
+    "load_model",
     "prepare",
     "pretrain",
     "start_training",

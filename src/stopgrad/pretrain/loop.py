@@ -82,8 +82,9 @@ def pretrain(
 
 def _continue(training: Training, writer: RunWriter) -> None:
     """Goes on from the run's checkpoint, or writes the one of step 0."""
-    if writer.checkpoint is not None:
-        training.restore(writer.checkpoint)
+    checkpoint = writer.begin()
+    if checkpoint is not None:
+        training.restore(checkpoint)
     else:
         writer.save(training.snapshot())
     writer.set_status("running", step=training.step, epoch=training.epoch)
@@ -161,6 +162,4 @@ def _report(writer: RunWriter, epoch: Epoch, *, finished: bool) -> None:
 
 def _stop_diverged(training: Training, writer: RunWriter | None, *, error: DivergedError) -> None:
     if writer is not None:
-        writer.set_status(
-            "diverged", step=training.step, epoch=training.epoch, reason=error.found
-        )
+        writer.set_status("diverged", step=training.step, epoch=training.epoch, reason=error.found)

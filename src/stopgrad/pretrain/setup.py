@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import platform
 from importlib.metadata import version
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
@@ -48,7 +49,7 @@ def describe_run(dataset: Dataset, config: Config, *, spec: str) -> RunInfo:
     return RunInfo(
         config=config,
         data={
-            "spec": spec,
+            "spec": str(Path(spec).resolve()) if Path(spec).exists() else spec,
             "name": dataset.name,
             "fingerprint": dataset.train.fingerprint,
             "images": len(train),

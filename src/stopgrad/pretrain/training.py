@@ -113,7 +113,7 @@ class Training:
         Raises:
             CheckpointError: When its tensors are not those of this model.
         """
-        _load_model(self.model, checkpoint.model)
+        load_model(self.model, checkpoint.model)
         parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         for key, value in checkpoint.optimizer.items():
             index, name = key.split(".", 1)
@@ -134,13 +134,24 @@ def start_training(images: Images, config: Config, *, normalization: Normalizati
         config=config,
         compute=compute,
         normalization=normalization,
-        pixels=torch.from_numpy(images.pixels),
+        pixels=_as_tensor(images),
         model=model.train(),
         optimizer=build_optimizer(model, config.optimizer),
     )
 
 
-def _load_model(model: SimSiam, tensors: dict[str, Tensor]) -> None:
+def _as_tensor(images: Images) -> Tensor:  # (N, H, W, 3) uint8
+    """The pixels without a copy where they may be written to; a memory map is read in."""
+    pixels = images.pixels if images.pixels.flags.writeable else images.pixels.copy()
+    return torch.from_numpy(pixels)
+
+
+def load_model(model: SimSiam, tensors: dict[str, Tensor]) -> None:
+    """Fills a model with the tensors of a checkpoint.
+
+    Raises:
+        CheckpointError: When they are not those of this model.
+    """
     try:
         model.load_state_dict(tensors)
     except RuntimeError as error:

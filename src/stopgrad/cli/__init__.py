@@ -1,0 +1,30 @@
+"""The command line: parse -> config -> one public call -> print.
+
+Results go to standard output, progress and errors to standard error. An error that the user can
+mend is one line and an exit code. No torch before a command needs it.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from stopgrad.cli.parser import parse
+from stopgrad.errors import StopgradError, exit_code
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command; returns its exit code (RELIABILITY, decision D)."""
+    try:
+        command = parse(sys.argv[1:] if arguments is None else arguments)
+        command.run(command.options)
+    except StopgradError as error:
+        sys.stderr.write(f"stopgrad: {error}\n")
+        return exit_code(error)
+    except KeyboardInterrupt:
+        sys.stderr.write("stopgrad: interrupted\n")
+        return 130
+    except BrokenPipeError:
+        sys.stderr.close()
+        return 1
+    return 0

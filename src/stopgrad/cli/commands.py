@@ -1,0 +1,166 @@
+"""The commands: each turns its options into one public call and prints what comes back."""
+
+from __future__ import annotations
+
+import argparse
+import io
+import itertools
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from stopgrad.checkpoint import RunWriter, read_run, read_status, write_atomically
+from stopgrad.cli.show import Screen, TrainingBar, epoch_line, finding, scores_table
+from stopgrad.compute import use_threads
+from stopgrad.config import preset
+from stopgrad.errors import ConfigError
+from stopgrad.evaluate import check_same_data, load_run
+from stopgrad.evaluate import evaluate as evaluate_run
+from stopgrad.examples import neighbor_examples, view_examples
+from stopgrad.figures import view_grid
+from stopgrad.images import Dataset, load_dataset, normalization
+from stopgrad.pretrain import Epoch, describe_run, prepare
+from stopgrad.pretrain import pretrain as pretrain_epochs
+from stopgrad.records import Record, append, to_line
+from stopgrad.report import write_report
+
+
+def pretrain(options: argparse.Namespace) -> None:
+    """Pretrains an encoder in a new run directory."""
+    config, screen = options.config, Screen()
+    use_threads(config.threads)
+    dataset = _load(options.data, screen, side=config.views.size)
+    info = describe_run(dataset, config, spec=options.data)
+    _train(RunWriter.create(options.out, info), dataset, screen)
+
+
+def resume(options: argparse.Namespace) -> None:
+    """Goes on with a run, with the threads that it was begun with."""
+    info, screen = read_run(options.run), Screen()
+    use_threads(info.config.threads or info.environment["threads"])
+    if read_status(options.run).get("state") == "finished":
+        screen.line(f"{options.run} is finished")
+        return
+    dataset = _load(options.data or info.data["spec"], screen, side=info.config.views.size)
+    check_same_data(info, dataset)
+    _train(RunWriter.resume(options.run), dataset, screen)
+
+
+def evaluate(options: argparse.Namespace) -> None:
+    """Scores a run; appends the records to it and prints them."""
+    screen, info = Screen(), read_run(options.run)
+    use_threads(info.config.threads)
+    dataset = _load(options.data or info.data["spec"], screen, side=info.config.views.size)
+    records = _evaluate(options.run, dataset, screen, options=options)
+    if not options.json:
+        print_scores(records)
+
+
+def report(options: argparse.Namespace) -> None:
+    """Writes one page about a run."""
+    screen, info = Screen(), read_run(options.run)
+    use_threads(info.config.threads)
+    dataset = _load(options.data or info.data["spec"], screen, side=info.config.views.size)
+    check_same_data(info, dataset)
+    out = options.out or options.run / "report.html"
+    print_line(f"report: {_report(options.run, dataset, screen, out=out)}")
+
+
+def views(options: argparse.Namespace) -> None:
+    """Draws images with two views of each."""
+    config, screen = options.config, Screen()
+    if options.count < 1:
+        raise ConfigError(f"--count {options.count}", expected="at least 1", hint="raise it")
+    train = _load(options.data, screen, side=config.views.size).train
+    panel = view_examples(train, config, normalization=normalization(train), count=options.count)
+    picture = io.BytesIO()
+    view_grid(panel).save(picture, format="PNG")
+    write_atomically(options.out, picture.getvalue())
+    screen.line(f"done: {options.out}")
+
+
+def quickstart(options: argparse.Namespace) -> None:
+    """Pretrains, evaluates and reports on embedded images."""
+    screen, config = Screen(), preset("digits")
+    out = options.out or _new_directory(Path("runs") / "quickstart")
+    use_threads(config.threads)
+    dataset = _load("mnist5k", screen, side=config.views.size)
+    screen.line(
+        f"{len(dataset.train):,} digits without labels -> an encoder, in {config.epochs} epochs; "
+        f"then kNN and linear probes on {len(dataset.test or ()):,} other digits"
+    )
+    _train(RunWriter.create(out, describe_run(dataset, config, spec="mnist5k")), dataset, screen)
+    options = argparse.Namespace(json=False, labels=[1.0, 0.1, 0.01])
+    print_scores(_evaluate(out, dataset, screen, options=options))
+    print_line(f"report: {_report(out, dataset, screen, out=out / 'report.html')}")
+
+
+def _evaluate(
+    path: Path, dataset: Dataset, screen: Screen, *, options: argparse.Namespace
+) -> list[Record]:
+    """Scores a run, appending each record as it comes."""
+    run, records = load_run(path), []
+    for line in run.damaged:
+        screen.line(f"passed over: {line}")
+    with screen.progress():
+        for record in evaluate_run(run, dataset, labels=options.labels, track=screen.track):
+            append(path / "records.jsonl", record)
+            records.append(record)
+            if options.json:
+                print_line(to_line(record))
+    return records
+
+
+def _report(path: Path, dataset: Dataset, screen: Screen, *, out: Path) -> Path:
+    """Writes the page of a run; neighbours come with their votes only where labels exist."""
+    run = load_run(path)
+    config, mean_std = run.info.config, run.info.normalization
+    with screen.progress():
+        neighbors = neighbor_examples(run, dataset, track=screen.track)
+    panel = view_examples(dataset.train, config, normalization=mean_std, count=12)
+    return write_report(path, out=out, neighbors=neighbors, views=panel)
+
+
+def _new_directory(path: Path) -> Path:
+    """The path, or the path with the first number that is free."""
+    numbered = (path.with_name(f"{path.name}-{number}") for number in itertools.count(2))
+    return next(p for p in itertools.chain([path], numbered) if not p.exists())
+
+
+def print_line(text: str) -> None:
+    """A line of results on standard output, at once."""
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
+def print_scores(records: list[Record]) -> None:
+    """The table of scores and its finding on standard output."""
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    console.print(scores_table(records))
+    console.print(finding(records))
+
+
+def _load(spec: str, screen: Screen, *, side: int) -> Dataset:
+    with screen.progress():
+        return load_dataset(spec, side=side, track=screen.track)
+
+
+def _train(writer: RunWriter, dataset: Dataset, screen: Screen) -> None:
+    config = writer.info.config
+    with writer, screen.progress():
+        for epoch in _epochs(writer, dataset, screen):
+            screen.line(epoch_line(epoch, config.epochs))
+    if epoch.verdict.advice:
+        screen.line(f"verdict: {epoch.verdict.state}; try: {epoch.verdict.advice}")
+    screen.line(f"done: {writer.path}; score it with: stopgrad evaluate {writer.path}")
+
+
+def _epochs(writer: RunWriter, dataset: Dataset, screen: Screen) -> Iterator[Epoch]:
+    config = writer.info.config
+    images = prepare(dataset, config)
+    steps = len(images.train) // config.batch
+    done = int(read_status(writer.path).get("step", 0))
+    bar = TrainingBar(screen, total=steps * config.epochs, done=done, batch=config.batch)
+    return pretrain_epochs(images, config, writer=writer, track=bar.track)

@@ -1,0 +1,34 @@
+"""Sources of pictures -> `Images`: uint8 pixels, labels or none, class names, a fingerprint.
+
+In: a spec (a known name, `hf:OWNER/NAME`, a path) or arrays. Out: `Dataset`, `Images`
+(N, H, W, 3), splits, label subsets, and the training set's mean and std. Importing this takes
+NumPy alone; pyarrow, Pillow and the Hub's client are imported when a data set needs them.
+"""
+
+from stopgrad.images.load import load_dataset
+from stopgrad.images.splits import label_subset, normalization, split_validation
+from stopgrad.images.types import (
+    BadImages,
+    Dataset,
+    Images,
+    Normalization,
+    Split,
+    Track,
+    images_from_arrays,
+    no_progress,
+)
+
+__all__ = [
+    "BadImages",
+    "Dataset",
+    "Images",
+    "Normalization",
+    "Split",
+    "Track",
+    "images_from_arrays",
+    "label_subset",
+    "load_dataset",
+    "no_progress",
+    "normalization",
+    "split_validation",
+]

@@ -1,0 +1,195 @@
+"""A folder of pictures -> a `Source`.
+
+Which files count: those that end like a picture (`SUFFIXES`, in any case). Hidden files and
+folders, `__MACOSX` and files of other kinds are passed over; links are followed, loops of them
+are not. A name that ends like a picture but is no readable file counts as a damaged picture.
+
+Splits: `train/` and beside it `test/` (else `validation/`, `valid/`, `val/`); without `train/`
+all pictures are to train on. A `train/` of flat pictures beside folders that are no splits is a
+class like them.
+
+Labels: the names of the folders, if the training pictures all lie in folders one level down, in
+at least two of them, and these hold at least 2 pictures each on average, at least 5 when there
+are more than 100 folders. Anything else, flat or nested, has no labels: 150,000 folders of one
+picture each are no classes.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from stopgrad.errors import DataError
+from stopgrad.images.labels import RawLabels, number_labels, other_classes
+from stopgrad.images.source import Contents, Encoded, FileStamp, Reader, Source, stamp
+from stopgrad.images.types import Labels
+
+SUFFIXES = frozenset(
+    {".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".jp2", ".gif", ".bmp", ".webp"}
+    | {".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm", ".avif"}
+)
+TEST_NAMES = ("test", "validation", "valid", "val")
+FEW_CLASSES = 100
+
+log = logging.getLogger(__name__)
+
+
+class Found(NamedTuple):
+    """A picture file: the parts of its path below the split's folder, as text and as it is."""
+
+    parts: tuple[str, ...]
+    path: str  # text, not a Path: making Paths of 60,000 files takes half a second
+
+
+class Splits(NamedTuple):
+    """The pictures of each split, in order of their path."""
+
+    train: tuple[Found, ...]
+    test: tuple[Found, ...]
+
+
+def folder_source(root: Path) -> Source:
+    """The pictures in a folder.
+
+    Raises:
+        DataError: When it is no folder, holds no pictures, or has no train split.
+    """
+    if not root.is_dir():
+        raise DataError(
+            f"{str(root)!r} is no folder",
+            expected="a folder of pictures or of Parquet files",
+            hint="name the folder that holds the pictures",
+        )
+    splits = _find_splits(root)
+    if not splits.train:
+        raise DataError(
+            f"no pictures to train on in {str(root)!r}",
+            expected="files that end in .png, .jpg, .webp or the like, in the folder or in train/",
+            hint="name the folder that holds the pictures, or the one that holds train/",
+        )
+    return Source(_text(root.name), str(root), _stamps(splits), lambda: _open(splits))
+
+
+def _stamps(splits: Splits) -> tuple[FileStamp, ...]:
+    return tuple(
+        stamp(found.path, name="/".join((split, *found.parts)))
+        for split, pictures in splits._asdict().items()
+        for found in pictures
+    )
+
+
+def _find_splits(root: Path) -> Splits:
+    folders = {_text(f.name).casefold(): f for f in root.iterdir() if f.is_dir()}
+    test = next((folders[name] for name in TEST_NAMES if name in folders), None)
+    if "train" not in folders:
+        pictures = find_pictures(root)
+        only_tests = all(found.parts[0].casefold() in TEST_NAMES for found in pictures)
+        return Splits(() if only_tests else pictures, ())
+    train = find_pictures(folders.pop("train"))
+    flat = all(len(found.parts) == 1 for found in train)
+    if flat and test is None and any(find_pictures(folder) for folder in folders.values()):
+        return Splits(find_pictures(root), ())
+    return Splits(train, find_pictures(test) if test else ())
+
+
+def find_pictures(folder: Path) -> tuple[Found, ...]:
+    """All picture files below a folder, in order of their path by code point.
+
+    Raises:
+        DataError: For a folder that may not be read.
+    """
+    found: list[Found] = []
+    pending = [_Folder(str(folder), (), frozenset())]
+    while pending:
+        here = pending.pop()
+        try:
+            with os.scandir(here.path) as entries:
+                for entry in entries:
+                    _visit(entry, here, found, pending)
+        except OSError as error:
+            raise DataError(
+                f"folder {here.path!r} cannot be read ({error.strerror})",
+                expected="folders that may be read",
+                hint="correct its permissions or move it away",
+            ) from error
+    return tuple(sorted(found, key=lambda picture: picture.parts))
+
+
+class _Folder(NamedTuple):
+    path: str
+    parts: tuple[str, ...]
+    above: frozenset[tuple[int, int]]  # (device, inode) of the folders on the way here
+
+
+def _visit(
+    entry: os.DirEntry[str], here: _Folder, found: list[Found], pending: list[_Folder]
+) -> None:
+    if entry.name.startswith(".") or entry.name == "__MACOSX":
+        return
+    parts = (*here.parts, _text(entry.name))
+    if _is_folder(entry):
+        state = entry.stat()
+        identity = (state.st_dev, state.st_ino)
+        if identity not in here.above:
+            pending.append(_Folder(entry.path, parts, here.above | {identity}))
+    elif os.path.splitext(entry.name)[1].lower() in SUFFIXES:
+        found.append(Found(parts, entry.path))
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a loop of links: no folder, and decoding will name it
+        return False
+
+
+def _text(name: str) -> str:
+    """A file name as text in any locale; bytes that are not UTF-8 become escapes."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
+
+
+def _open(splits: Splits) -> Contents:
+    train, test = _folder_names(splits)
+    labels = number_labels(train, test)
+    return Contents(
+        labels.class_names,
+        _reader(splits.train, labels.train),
+        _reader(splits.test, labels.test) if splits.test else None,
+    )
+
+
+def _folder_names(splits: Splits) -> tuple[RawLabels | None, RawLabels | None]:
+    """The class of each picture (N,), by split, if the folders are classes."""
+    if not are_classes([found.parts for found in splits.train]):
+        log.info("no labels: the folders are not one level of classes")
+        return None, None
+    train = np.array([found.parts[0] for found in splits.train])
+    if not splits.test:
+        return train, None
+    loose = [found for found in splits.test if len(found.parts) != 2]
+    if loose:
+        raise other_classes(["/".join(loose[0].parts)], sorted(set(train.tolist())))
+    return train, np.array([found.parts[0] for found in splits.test])
+
+
+def are_classes(paths: list[tuple[str, ...]]) -> bool:
+    """Whether pictures with these paths lie in class folders, by the rule of this module."""
+    folders = len({parts[0] for parts in paths})
+    each = 2 if folders <= FEW_CLASSES else 5
+    one_level = all(len(parts) == 2 for parts in paths)
+    return one_level and folders >= 2 and len(paths) >= each * folders
+
+
+def _reader(pictures: tuple[Found, ...], labels: Labels | None) -> Reader:
+    return Reader(len(pictures), labels, functools.partial(_items, pictures))
+
+
+def _items(pictures: tuple[Found, ...]) -> Iterator[Encoded]:
+    for found in pictures:
+        yield Encoded("/".join(found.parts), Path(found.path))

@@ -1,0 +1,159 @@
+"""A spec such as `cifar10`, `hf:OWNER/NAME` or a path -> a `Dataset`, from the cache if it can."""
+
+from __future__ import annotations
+
+import difflib
+import logging
+import os
+import re
+from pathlib import Path
+
+import numpy as np
+
+from stopgrad.errors import ConfigError, DataError
+from stopgrad.images.cache import DamagedEntryError, Entry, EntryWriter, entry_folder, read_entry
+from stopgrad.images.decode import Damaged
+from stopgrad.images.gather import Gathered, Order, gather
+from stopgrad.images.source import Contents, Source
+from stopgrad.images.types import BadImages, Dataset, Images, Pixels, Track, no_progress
+
+ON_THE_HUB = {"cifar10": "uoft-cs/cifar10", "cifar100": "uoft-cs/cifar100"}
+KNOWN = ("mnist5k", *ON_THE_HUB)
+
+log = logging.getLogger(__name__)
+
+
+def load_dataset(
+    spec: str,
+    *,
+    side: int | None = None,
+    bad_images: BadImages = "fail",
+    track: Track = no_progress,
+) -> Dataset:
+    """Load a data set by name or path.
+
+    Args:
+        spec: `mnist5k`, `cifar10`, `cifar100`, `hf:OWNER/NAME`, `hf:OWNER/NAME/CONFIG`, or the
+            path of a folder of Parquet files or of pictures. A known name wins over a folder of
+            the same name; `./cifar10` is the folder.
+        side: px. Pictures that all have one size, at most `side`, keep it; all others are
+            resized by their short side and cropped at the centre to side x side.
+        bad_images: What a damaged picture does: fail, or skip (left out and named in a warning;
+            more than 5 % of them fail even so).
+        track: Shows progress.
+
+    Raises:
+        DataError: For what is missing, damaged or unfit, in one line.
+        ConfigError: For a side below 1.
+    """
+    if side is not None and side < 1:
+        raise ConfigError(f"side {side}", expected="at least 1 px", hint="use for example 32")
+    source = find_source(spec)
+    entry = _load(source, Order(side, bad_images, track))
+    if entry.left_out:
+        _tell(source, entry.left_out)
+    return Dataset(source.name, entry.train, entry.test)
+
+
+def find_source(spec: str) -> Source:
+    """The data set behind a spec, found but not read.
+
+    Raises:
+        DataError: For an unknown name (with the nearest known one) or a missing path.
+    """
+    if spec == "mnist5k":
+        from stopgrad.images.embedded import mnist5k
+
+        return mnist5k()
+    if spec in ON_THE_HUB or spec.startswith("hf:"):
+        from stopgrad.images.hub import hub_source
+
+        return hub_source(spec, repository=ON_THE_HUB.get(spec, spec.removeprefix("hf:")))
+    path = os.path.expanduser(spec)
+    if not os.path.exists(path):  # unlike Path.exists, it knows no error for odd text
+        raise _unknown(spec)
+    return _local(Path(path).resolve())
+
+
+def _local(path: Path) -> Source:
+    from stopgrad.images.folder import folder_source
+    from stopgrad.images.parquet import is_parquet, parquet_source
+
+    return parquet_source(path) if is_parquet(path) else folder_source(path)
+
+
+def _unknown(spec: str) -> DataError:
+    if os.sep in spec or re.match(r"[.~]|[A-Za-z]:\\", spec):
+        return DataError(
+            f"no folder {spec[:200]!r}",
+            expected="the path of a folder of pictures or of Parquet files",
+            hint="check the path",
+        )
+    near = difflib.get_close_matches(spec.lower(), KNOWN, n=1, cutoff=0.5)
+    return DataError(
+        f"unknown data set {spec[:80]!r}" + (f" (did you mean {near[0]}?)" if near else ""),
+        expected=f"{', '.join(KNOWN)}, hf:OWNER/NAME or the path of a folder",
+        hint="check the name or the path",
+    )
+
+
+def _load(source: Source, order: Order) -> Entry:
+    folder = entry_folder(source, side=order.side, bad_images=order.bad_images)
+    try:
+        entry = read_entry(folder)
+    except DamagedEntryError as error:
+        log.warning("the cached images in %s are damaged (%s); decoding them anew", folder, error)
+        entry = None
+    return entry or _decode(source, order, folder)
+
+
+def _decode(source: Source, order: Order, folder: Path) -> Entry:
+    contents = source.open()
+    try:
+        with EntryWriter(folder) as writer:
+            writer.commit(gather(contents, order, sink=writer.sink))
+        entry = read_entry(folder)
+    except (OSError, DamagedEntryError) as error:
+        log.warning("cannot cache the decoded images in %s (%s); going on without", folder, error)
+        entry = None
+    return entry or _decode_to_memory(contents, order)
+
+
+class MemorySink:
+    """Pictures in one array, which is as large as needed from the start."""
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+        self.filled = 0
+        self.pixels: Pixels | None = None
+
+    def add(self, picture: Pixels) -> None:
+        """Append one picture (H, W, 3)."""
+        if self.pixels is None:
+            self.pixels = np.empty((self.count, *picture.shape), np.uint8)
+        self.pixels[self.filled] = picture
+        self.filled += 1
+
+
+def _decode_to_memory(contents: Contents, order: Order) -> Entry:
+    sinks: dict[str, MemorySink] = {}
+
+    def sink(split: str, count: int) -> MemorySink:
+        sinks[split] = MemorySink(count)
+        return sinks[split]
+
+    splits = gather(contents, order, sink=sink)
+    test = _images(sinks["test"], splits.test) if splits.test else None
+    return Entry(_images(sinks["train"], splits.train), test, splits.left_out)
+
+
+def _images(sink: MemorySink, split: Gathered) -> Images:
+    assert sink.pixels is not None
+    pixels = sink.pixels[: sink.filled]
+    return Images(pixels, split.labels, split.class_names, split.fingerprint, split.sources)
+
+
+def _tell(source: Source, left_out: tuple[Damaged, ...]) -> None:
+    named = "; ".join(f"{name!r} ({reason})" for name, reason in left_out[:10])
+    more = f" and {len(left_out) - 10} more" if len(left_out) > 10 else ""
+    log.warning("%s: left out %d damaged pictures: %s%s", source.name, len(left_out), named, more)

@@ -1,0 +1,191 @@
+"""Charts for a page: each as SVG with a caption that states its protocol, and findings in words."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from typing import NamedTuple
+
+from stopgrad.figures.accuracy import MOST_CLASSES, accuracy_chart, per_class_chart
+from stopgrad.figures.curves import knn_chart, loss_chart
+from stopgrad.figures.history import Point, series
+from stopgrad.figures.measures import measure_chart
+from stopgrad.figures.names import CHARTED, LAYERS, MEASURES, metric_name
+from stopgrad.figures.numbers import ABSENT, SPACE, number, percent
+from stopgrad.figures.svg import inline_svg
+from stopgrad.report.evidence import Evidence, epochs, scored_records, watched_records
+from stopgrad.report.results import metrics_of
+
+
+class Figure(NamedTuple):
+    """A chart on a page."""
+
+    svg: str  # escaped by its maker
+    caption: str
+
+
+class MeasureRow(NamedTuple):
+    """A measure of collapse at the last epoch."""
+
+    title: str
+    meaning: str
+    cells: tuple[str, ...]  # a layer each
+    healthy: str
+    collapsed: str
+
+
+def accuracy_figures(evidence: Evidence) -> list[Figure]:
+    """Bars of every metric beside the baselines."""
+    records = scored_records(evidence)
+    classes = len(evidence.info.data.get("class_names") or [])
+    chance = 1 / classes if classes else None
+    guess = f" Dashed: guessing among {classes} classes." if classes else ""
+    return [
+        Figure(
+            inline_svg(
+                accuracy_chart(records, metric, chance=chance),
+                label=f"Bars: {metric_name(metric)} accuracy, as in the table of results.",
+            ),
+            f"Top-1 accuracy by {metric_name(metric)}.{guess}",
+        )
+        for metric in metrics_of(records)
+    ]
+
+
+def class_figures(evidence: Evidence) -> list[Figure]:
+    """Accuracy of each class by the first metric that has it."""
+    records = [r for r in scored_records(evidence) if r.per_class and r.labels == 1]
+    if not any(record.of == "encoder" for record in records):
+        return []
+    names = evidence.info.data.get("class_names") or []
+    metric = metrics_of(records)[0]
+    few = " The best 15 and the worst 15 are shown." if len(names) > MOST_CLASSES else ""
+    chart = per_class_chart(records, names, metric)
+    label = f"Points: {metric_name(metric)} accuracy of each class, best of the encoder first."
+    caption = f"Accuracy of each class by {metric_name(metric)} with all labels, best first.{few}"
+    return [Figure(inline_svg(chart, label=label), caption)]
+
+
+def curve_figures(evidence: Evidence) -> list[Figure]:
+    """Loss and kNN accuracy over the epochs."""
+    figures = []
+    if epochs(evidence):
+        label = f"Line: the loss over the epochs. {loss_finding(evidence)}"
+        chart = loss_chart(evidence.metrics)
+        caption = (
+            "Negative cosine similarity of the two views; points: means of the epochs, thin line: "
+            f"single steps. {loss_finding(evidence)}"
+        )
+        figures.append(Figure(inline_svg(chart, label=label), caption))
+    if series(evidence.metrics, "knn"):
+        records, config = watched_records(evidence), evidence.info.config.knn
+        split = "validation" if evidence.info.config.validation > 0 else "test"
+        caption = (
+            f"Watched during the run on the {split} images: k{SPACE}={SPACE}{config.k} at most, "
+            f"T{SPACE}={SPACE}{config.temperature:g}, cosine. {knn_finding(evidence)}"
+        )
+        label = f"Line: kNN accuracy over the epochs. {knn_finding(evidence)}"
+        figures.append(
+            Figure(inline_svg(knn_chart(evidence.metrics, records), label=label), caption)
+        )
+    return figures
+
+
+def measure_figures(evidence: Evidence) -> list[Figure]:
+    """The four measures that tell a collapse."""
+    if not any(row.get("measures") for row in epochs(evidence)):
+        return []
+    return [
+        Figure(
+            inline_svg(
+                measure_chart(evidence.metrics, measure),
+                label=f"Lines: {MEASURES[measure].title} of three layers over the epochs.",
+            ),
+            f"{_sentence(MEASURES[measure].meaning)} Healthy: {MEASURES[measure].healthy}; "
+            f"collapsed: {MEASURES[measure].collapsed}.",
+        )
+        for measure in CHARTED
+    ]
+
+
+def measure_rows(evidence: Evidence) -> list[MeasureRow]:
+    """All measures of the last epoch that has them."""
+    taken = [row["measures"] for row in epochs(evidence) if row.get("measures")]
+    if not taken:
+        return []
+    return [
+        MeasureRow(
+            measure.title,
+            measure.meaning,
+            tuple(number(taken[-1].get(layer, {}).get(key)) for layer in LAYERS),
+            measure.healthy,
+            measure.collapsed,
+        )
+        for key, measure in MEASURES.items()
+    ]
+
+
+def epoch_table(evidence: Evidence) -> list[tuple[str, ...]]:
+    """The numbers behind the curves: epoch, loss, lr, predictor lr, kNN, views per s, verdict."""
+    images = _images_watched(evidence)
+    return [
+        (
+            str(row["epoch"]),
+            number(row.get("loss"), digits=4),
+            number(row.get("lr")),
+            number(row.get("predictor_lr")),
+            percent(row.get("knn"), images=images),
+            number(row.get("views_per_s")),
+            str((row.get("verdict") or {}).get("state") or ABSENT),
+        )
+        for row in epochs(evidence)
+    ]
+
+
+def loss_finding(evidence: Evidence) -> str:
+    """How far the loss went."""
+    return _change("Loss", series(evidence.metrics, "loss"), lambda x: number(x, digits=3))
+
+
+def knn_finding(evidence: Evidence) -> str:
+    """How far kNN accuracy went."""
+    images = _images_watched(evidence)
+    scored = series(evidence.metrics, "knn")
+    return _change("kNN", scored, lambda x: percent(x, images=images))
+
+
+def collapse_finding(evidence: Evidence) -> str:
+    """What the verdict was over the epochs, stretch by stretch."""
+    states = [
+        (row["epoch"], str((row.get("verdict") or {}).get("state") or "unknown"))
+        for row in epochs(evidence)
+    ]
+    parts = [
+        _stretch(state, list(rows)) for state, rows in itertools.groupby(states, lambda s: s[1])
+    ]
+    return f"Verdict: {'; '.join(parts)}." if parts else ""
+
+
+def _stretch(state: str, rows: list[tuple[int, str]]) -> str:
+    first, last = rows[0][0], rows[-1][0]
+    where = f"epoch {first}" if first == last else f"epochs {first}{ABSENT}{last}"
+    return f"{state} in {where}"
+
+
+def _change(name: str, points: list[Point], written: Callable[[float], str]) -> str:
+    if not points:
+        return ""
+    first, last = points[0], points[-1]
+    if len(points) == 1:
+        return f"{name}: {written(first.value)} at epoch {first.epoch}."
+    start = f"{written(first.value)} at epoch {first.epoch}"
+    return f"{name}: from {start} to {written(last.value)} at epoch {last.epoch}."
+
+
+def _images_watched(evidence: Evidence) -> int:
+    """How many images kNN watched; 1,000, for one decimal, where no record tells."""
+    return max((record.images_scored for record in watched_records(evidence)), default=1000)
+
+
+def _sentence(text: str) -> str:
+    return f"{text[0].upper()}{text[1:]}."

@@ -1,0 +1,93 @@
+"""A run directory -> all that a report tells of it, read once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from stopgrad.figures.accuracy import newest
+from stopgrad.figures.history import Row, Rows, epoch_rows
+from stopgrad.figures.panels import NeighborPanel, ViewPanel
+from stopgrad.records import Record, read
+
+if TYPE_CHECKING:
+    from stopgrad.checkpoint import RunInfo
+
+
+class Evidence(NamedTuple):
+    """What a report is made of. Metrics, records and panels may be missing."""
+
+    name: str
+    path: str  # as the user named the run
+    info: RunInfo
+    status: dict[str, Any]
+    metrics: Rows
+    records: Sequence[Record]
+    neighbors: NeighborPanel | None = None
+    views: ViewPanel | None = None
+
+
+class Judgement(NamedTuple):
+    """The verdict on a run, in words."""
+
+    state: str
+    reason: str
+    advice: str
+
+
+def read_evidence(
+    run: Path, *, neighbors: NeighborPanel | None = None, views: ViewPanel | None = None
+) -> Evidence:
+    """Reads a run, finished or not.
+
+    Raises:
+        CheckpointError: When the directory is no run, or its metrics are damaged.
+        DataError: When its records are damaged.
+    """
+    from stopgrad.checkpoint import read_metrics, read_run, read_status
+
+    records = run / "records.jsonl"
+    return Evidence(
+        name=run.resolve().name,
+        path=str(run),
+        info=read_run(run),
+        status=read_status(run),
+        metrics=read_metrics(run),
+        records=newest(read(records)) if records.exists() else [],
+        neighbors=neighbors,
+        views=views,
+    )
+
+
+def epochs(evidence: Evidence) -> list[Row]:
+    """The rows of the finished epochs."""
+    return epoch_rows(evidence.metrics)
+
+
+def judgement(evidence: Evidence) -> Judgement | None:
+    """The newest verdict; a run that diverged has that as its verdict. None before any epoch."""
+    if evidence.status.get("state") == "diverged":
+        reason = str(evidence.status.get("reason", "the loss is not finite"))
+        return Judgement("diverged", reason, "lower optimizer.base_lr, or add a warm-up")
+    rows = epochs(evidence)
+    verdict = rows[-1].get("verdict") if rows else None
+    if verdict is None:
+        return None
+    return Judgement(*(str(verdict.get(key) or "") for key in Judgement._fields))
+
+
+def watched_records(evidence: Evidence) -> list[Record]:
+    """Records that were scored on the images that the run's own kNN watched."""
+    split = "validation" if evidence.info.config.validation > 0 else "test"
+    return [record for record in evidence.records if record.split == split]
+
+
+def scored_records(evidence: Evidence) -> list[Record]:
+    """Records of the split and of the epoch of the encoder that were evaluated last."""
+    if not evidence.records:
+        return []
+    split = evidence.records[-1].split
+    records = [record for record in evidence.records if record.split == split]
+    last = max((r.epoch or 0 for r in records if r.of == "encoder"), default=0)
+    return [r for r in records if r.of != "encoder" or (r.epoch or 0) == last]

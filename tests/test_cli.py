@@ -1,0 +1,142 @@
+"""Claims about `cli`: one line and an exit code for whatever is wrong."""
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from stopgrad.cli import main
+
+
+def _folder(path: Path, *, count: int) -> Path:
+    chance = np.random.default_rng(0)
+    path.mkdir()
+    for number in range(count):
+        pixels = chance.integers(0, 256, (20, 20, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(path / f"{number}.png")
+    return path
+
+
+def _fails(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, str]:
+    """Exit code and the one line on standard error; standard output stays empty."""
+    code = main([str(word) for word in words])
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("stopgrad: ")
+    assert err.count("\n") == 1, err
+    assert "; expected " in err
+    return code, err
+
+
+def test_help_answers_at_once_and_takes_no_torch() -> None:
+    code = "import sys, stopgrad.cli as c\ntry: c.main(['--help'])\nexcept SystemExit: pass\n"
+    code += "assert 'torch' not in sys.modules, 'torch'"
+    seconds = []
+    for _ in range(3):
+        began = time.perf_counter()
+        subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+        seconds.append(time.perf_counter() - began)
+    assert min(seconds) < 0.5
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (["frob"], 2, "invalid choice: 'frob'"),
+        (["pretrain", "--out", "x"], 2, "--data"),
+        (["evaluate", "x", "--frob"], 2, "--frob"),
+        (["evaluate", "nowhere"], 7, "not a run"),
+        (["resume", "nowhere"], 7, "not a run"),
+        (["pretrain", "--data", "cifar11", "--out", "x"], 3, "cifar10"),
+        (["pretrain", "--data", "mnist5k", "--out", "x", "--preset", "cpux"], 2, "did you mean cpu"),
+        (["pretrain", "--data", "mnist5k", "--out", "x", "--bach", "8"], 2, "did you mean batch"),
+        (["pretrain", "--data", "mnist5k", "--out", "x", "8"], 2, "'8'"),
+        (["pretrain", "--data", "mnist5k", "--out", "x", "--batch", "1"], 2, "at least 2"),
+        (["pretrain", "--data", "mnist5k", "--out", "x", "--batch", "9999"], 3, "batch = 9999"),
+        (["pretrain", "--data", "mnist5k", "--out", "x", "--device", "cuda:99"], 2, "cuda:99"),
+        (["pretrain", "--data", "mnist5k", "--out", "x", "--device", "tpu"], 2, "tpu"),
+        (["pretrain", "--data", "mnist5k", "--out", "x", "--config", "no.yaml"], 2, "no.yaml"),
+        (
+            ["pretrain", "--data", "mnist5k", "--out", "x", "--optimizer.base-lr", "nan"],
+            2,
+            "optimizer.base_lr",
+        ),
+        (
+            ["pretrain", "--data", "mnist5k", "--out", "x", "--preset", "tiny"]
+            + ["--encoder.name", "resnet19"],
+            2,
+            "did you mean resnet1",
+        ),
+    ],
+)
+def test_what_is_wrong_is_one_line_and_leaves_nothing(
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    words: list[str],
+    code: int,
+    said: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    found, error = _fails(capsys, *words)
+    assert found == code, error
+    assert said in error
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_that_exists_is_left_alone(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    code, error = _fails(capsys, "pretrain", "--data", "mnist5k", "--out", tmp_path)
+    assert code == 2
+    assert "exists" in error
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_a_folder_without_pictures_is_an_error(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "empty").mkdir()
+    code, _ = _fails(capsys, "pretrain", "--data", tmp_path / "empty", "--out", tmp_path / "run")
+    assert code == 3
+    assert not (tmp_path / "run").exists()
+
+
+def test_one_damaged_picture_is_named(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    folder = _folder(tmp_path / "pictures", count=40)
+    whole = (folder / "7.png").read_bytes()
+    (folder / "7.png").write_bytes(whole[: len(whole) // 2])
+    code, error = _fails(capsys, "pretrain", "--data", folder, "--out", tmp_path / "run")
+    assert code == 3
+    assert "7.png" in error
+
+
+def test_evaluating_without_labels_is_an_error(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    folder, run = _folder(tmp_path / "pictures", count=40), tmp_path / "run"
+    words = ("pretrain", "--preset", "tiny", "--epochs", 1, "--data", folder, "--out", run)
+    assert main([str(word) for word in words]) == 0
+    capsys.readouterr()
+    code, error = _fails(capsys, "evaluate", run)
+    assert code == 3
+    assert "without labels" in error
+    assert not (run / "records.jsonl").exists()
+
+
+def test_a_yaml_file_gives_knobs_that_flags_override(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    file = tmp_path / "knobs.yaml"
+    file.write_text("batch: 64\noptimizer:\n  base_lr: 1e-3\n  wieght_decay: 1\n")
+    words = ("pretrain", "--data", "mnist5k", "--out", tmp_path / "x", "--config", file)
+    code, error = _fails(capsys, *words, "--batch", "many")
+    assert code == 2
+    assert "optimizer.wieght_decay (did you mean optimizer.weight_decay?)" in error
+    assert "batch = 'many'" in error
+

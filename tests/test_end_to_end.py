@@ -1,0 +1,133 @@
+"""From pictures in a folder to a report, through the command line, with real signals."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from test_pretrain import _hash, _steps
+
+from stopgrad.images import load_dataset
+
+STOPGRAD = (sys.executable, "-m", "stopgrad.cli")
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """400 real digits as PNG files: train/CLASS/*.png and test/CLASS/*.png."""
+    folder = tmp_path_factory.mktemp("pictures")
+    digits = load_dataset("mnist5k")
+    for split, images, count in (("train", digits.train, 320), ("test", digits.test, 80)):
+        assert images is not None
+        assert images.labels is not None
+        for number in np.linspace(0, len(images) - 1, count).astype(int):
+            place = folder / split / f"digit {images.labels[number]}"
+            place.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(images.pixels[number]).save(place / f"{number}.png")
+    return folder
+
+
+def _run(*words: object, code: int = 0) -> subprocess.CompletedProcess[str]:
+    command = [*STOPGRAD, *map(str, words)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == code, done.stderr
+    assert "Traceback" not in done.stderr
+    return done
+
+
+def _pretrain(pictures: Path, out: Path, *flags: str) -> list[str]:
+    words = ("pretrain", "--preset", "tiny", "--data", pictures, "--out", out, *flags)
+    return [*STOPGRAD, *map(str, words)]
+
+
+@pytest.fixture(scope="module")
+def whole(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that nothing disturbed."""
+    out = tmp_path_factory.mktemp("runs") / "whole"
+    _run(*_pretrain(pictures, out)[3:])
+    return out
+
+
+def test_pictures_become_an_encoder_with_scores_and_a_report(whole: Path) -> None:
+    done = _run("evaluate", whole, "--labels", 1, 0.5, "--json")
+    records = [json.loads(line) for line in done.stdout.splitlines()]
+    assert len(records) == 2 * 3 * 3  # shares x evaluators x subjects
+    assert {record["of"] for record in records} == {"encoder", "untrained", "pixels"}
+    assert all(record["images_scored"] == 80 for record in records)
+    stored = (whole / "records.jsonl").read_text().splitlines()
+    assert [json.loads(line) for line in stored] == records
+    knn = {r["of"]: r["value"] for r in records if r["metric"] == "knn_accuracy"}
+    assert knn["pixels"] > 0.5  # digits are told apart by their pixels; chance is 0.1
+    page = Path(_run("report", whole).stdout.removeprefix("report: ").strip()).read_text()
+    assert f"{100 * knn['encoder']:.2f}" in page
+    assert "digit 7" in page
+
+
+def test_a_table_says_how_much_was_learned(whole: Path) -> None:
+    done = _run("evaluate", whole)
+    assert "top-1 accuracy on 80 test images" in done.stdout
+    assert "By kNN the pretrained encoder is" in done.stdout
+
+
+def test_a_run_killed_at_any_moment_ends_with_the_same_bits(
+    pictures: Path, whole: Path, tmp_path: Path
+) -> None:
+    out, command = tmp_path / "killed", _pretrain(pictures, tmp_path / "killed")
+    kills = 0
+    for moment in np.random.default_rng(0).uniform(0.0, 1.0, size=3):
+        with subprocess.Popen(command, stderr=subprocess.PIPE, start_new_session=True) as process:
+            _wait_for(out / "checkpoints" / "step-000003" if kills == 0 else out / "lock")
+            time.sleep(moment)
+            os.killpg(process.pid, signal.SIGKILL)
+        kills += 1
+        command = [*STOPGRAD, "resume", str(out)]
+    _run("resume", out)
+    assert _hash(out) == _hash(whole)
+    assert _steps(out) == _steps(whole)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_saves_and_nothing_is_lost(
+    pictures: Path, whole: Path, tmp_path: Path, number: signal.Signals, code: int
+) -> None:
+    out = tmp_path / "stopped"
+    with subprocess.Popen(
+        _pretrain(pictures, out, "--checkpoint-every", "1000", "--seed", "0"),
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        _wait_for(out / "checkpoints" / "step-000000" / "manifest.json")
+        process.send_signal(number)
+        process.send_signal(number)
+        error = process.communicate(timeout=30)[1]
+    assert process.returncode == code
+    assert "stopgrad resume" in error
+    assert json.loads((out / "status.json").read_text())["state"] == "interrupted"
+    _run("resume", out)
+    assert _steps(out) == _steps(whole)
+    assert _hash(out) == _hash(whole)
+
+
+def test_other_pictures_do_not_go_on_with_a_run(pictures: Path, whole: Path) -> None:
+    done = _run("evaluate", whole, "--data", "mnist5k", code=3)
+    assert "fingerprint" in done.stderr
+
+
+def test_views_are_drawn(pictures: Path, tmp_path: Path) -> None:
+    _run("views", "--data", pictures, "--out", tmp_path / "views.png", "--count", 3)
+    with Image.open(tmp_path / "views.png") as picture:
+        assert len(picture.getcolors(1 << 24) or []) > 50
+
+
+def _wait_for(path: Path) -> None:
+    for _ in range(600):
+        if path.exists():
+            return
+        time.sleep(0.05)
+    raise AssertionError(f"{path} did not appear")

@@ -1,0 +1,264 @@
+"""The cache of decoded images, and what load_dataset does around it."""
+
+import json
+import logging
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from sklearn.datasets import load_digits
+
+from stopgrad.images import cache, load_dataset
+from stopgrad.images import load as load_module
+
+
+@pytest.fixture(autouse=True)
+def store(tmp_path, monkeypatch) -> Path:
+    monkeypatch.setenv("STOPGRAD_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def digits(tmp_path) -> Path:
+    """train/ and test/ with the digits 0, 1 and 2 of scikit-learn as PNG files."""
+    found = load_digits()
+    for digit in range(3):
+        for split, chosen in (("train", slice(0, 6)), ("test", slice(6, 9))):
+            folder = tmp_path / "digits" / split / str(digit)
+            folder.mkdir(parents=True)
+            for number, gray in enumerate(found.images[found.target == digit][chosen]):
+                Image.fromarray((gray * 15).astype(np.uint8)).save(folder / f"{number}.png")
+    return tmp_path / "digits"
+
+
+class Count:
+    """A track that counts what is decoded."""
+
+    def __init__(self) -> None:
+        self.seen = 0
+
+    def __call__(self, items, description, total):
+        for item in items:
+            self.seen += 1
+            yield item
+
+
+def decoded(path: Path, **options) -> int:
+    count = Count()
+    load_dataset(str(path), track=count, **options)
+    return count.seen
+
+
+def entry(store: Path) -> Path:
+    (found,) = [path for path in (store / "images").iterdir() if not path.name.startswith(".")]
+    return found
+
+
+def same(first, second) -> bool:
+    return all(
+        np.array_equal(a.pixels, b.pixels)
+        and np.array_equal(a.labels, b.labels)
+        and (a.class_names, a.fingerprint, a.sources) == (b.class_names, b.fingerprint, b.sources)
+        for a, b in ((first.train, second.train), (first.test, second.test))
+    )
+
+
+def test_second_load_decodes_nothing_and_gives_the_same(digits):
+    first = load_dataset(str(digits))
+    assert decoded(digits) == 0
+    assert same(first, load_dataset(str(digits)))
+
+
+def test_cached_pixels_are_those_of_the_files(digits):
+    load_dataset(str(digits))
+    train = load_dataset(str(digits)).train
+    for pixels, source in zip(train.pixels, train.sources, strict=True):
+        gray = np.asarray(Image.open(digits / "train" / source))
+        assert (pixels == gray[..., None]).all()
+
+
+def test_progress_sees_each_picture_once(digits):
+    assert decoded(digits) == 27
+
+
+def test_changed_file_other_side_or_other_mode_is_another_entry(digits):
+    load_dataset(str(digits))
+    assert decoded(digits, side=4) == 27
+    assert decoded(digits, bad_images="skip") == 27
+    picture = digits / "train" / "0" / "0.png"
+    os.utime(picture, ns=(1, 1))
+    assert decoded(digits) == 27
+    picture.unlink()
+    assert decoded(digits) == 26
+
+
+DAMAGES = {
+    "one pixel": lambda e: flip(e / "train.pixels", 100),
+    "the last pixel": lambda e: flip(e / "test.pixels", -1),
+    "one label": lambda e: flip(e / "train.labels", 0),
+    "one letter of the contents": lambda e: flip(
+        e / "contents", (e / "contents").read_bytes().index(b"0.png")
+    ),
+    "pixels cut short": lambda e: os.truncate(e / "train.pixels", 100),
+    "pixels gone": lambda e: (e / "test.pixels").unlink(),
+    "contents gone": lambda e: (e / "contents").unlink(),
+    "contents empty": lambda e: (e / "contents").write_bytes(b""),
+}
+
+
+def flip(path: Path, position: int) -> None:
+    data = bytearray(path.read_bytes())
+    data[position] ^= 1
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_damaged_entry_is_rebuilt_with_one_line(damage, digits, store, caplog):
+    first = load_dataset(str(digits))
+    # The entry is mapped into memory: damage a copy, as a bad disk would at the next start.
+    shutil.copytree(entry(store), store / "copy")
+    pixels = first.train.pixels.copy()
+    shutil.rmtree(entry(store))
+    (store / "copy").rename(store / "images" / entry_name(digits))
+    DAMAGES[damage](entry(store))
+    with caplog.at_level(logging.WARNING):
+        again = load_dataset(str(digits))
+    assert [record.message.count("\n") for record in caplog.records] == [0]
+    assert "damaged" in caplog.text
+    assert np.array_equal(again.train.pixels, pixels)
+    assert decoded(digits) == 0
+
+
+def entry_name(path: Path) -> str:
+    source = load_module.find_source(str(path))
+    return cache.entry_folder(source, side=None, bad_images="fail").name
+
+
+def test_pixels_may_be_written_to_without_reaching_the_cache(digits):
+    load_dataset(str(digits))
+    load_dataset(str(digits)).train.pixels[:] = 7
+    assert decoded(digits) == 0
+    assert load_dataset(str(digits)).train.pixels.min() == 0
+
+
+@pytest.mark.parametrize("call", ["mkdtemp", "fsync"])
+def test_full_disk_does_not_stop_loading_and_leaves_nothing(
+    call, digits, store, caplog, monkeypatch
+):
+    expected = load_dataset(str(digits))
+    shutil.rmtree(store)
+
+    def full(*_args, **_options):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(cache.tempfile if call == "mkdtemp" else cache.os, call, full)
+    with caplog.at_level(logging.WARNING):
+        found = load_dataset(str(digits))
+    assert "No space left on device" in caplog.text
+    assert len(caplog.records) == 1
+    assert same(expected, found)
+    assert list((store / "images").iterdir()) == []
+
+
+def test_cache_path_that_is_a_file_does_not_stop_loading(digits, store, caplog):
+    store.write_text("not a folder")
+    assert len(load_dataset(str(digits)).train) == 18
+    assert "going on without" in caplog.text
+
+
+def test_entry_that_a_neighbour_finished_first_is_used(digits, store, caplog, monkeypatch):
+    load_dataset(str(digits))
+    finished = store / "finished"
+    shutil.copytree(entry(store), finished)
+    shutil.rmtree(store / "images")
+    rename = Path.rename
+
+    def overtaken(new: Path, folder: Path) -> Path:
+        shutil.copytree(finished, folder)
+        return rename(new, folder)
+
+    monkeypatch.setattr(Path, "rename", overtaken)
+    assert len(load_dataset(str(digits)).train) == 18
+    assert not caplog.records
+    assert [path for path in (store / "images").iterdir() if path.name.startswith(".")] == []
+
+
+def test_left_over_folder_of_a_killed_process_is_removed_after_a_day(digits, store):
+    for age, name in ((2 * 86400, ".new-old"), (60, ".new-fresh")):
+        folder = store / "images" / name
+        folder.mkdir(parents=True)
+        os.utime(folder, (folder.stat().st_mtime - age,) * 2)
+    load_dataset(str(digits))
+    names = {path.name for path in (store / "images").iterdir()}
+    assert ".new-fresh" in names
+    assert ".new-old" not in names
+
+
+def test_only_blocks_are_compared_of_huge_entries(tmp_path, monkeypatch):
+    monkeypatch.setattr(cache, "MOST_CHECKED", 2 * cache.BLOCK)
+    data = np.arange(8, dtype=np.uint8).repeat(cache.BLOCK)
+    (tmp_path / "pixels").write_bytes(data.tobytes())
+    blocks = list(cache._blocks(tmp_path / "pixels"))
+    assert [block[0] for block in blocks] == [0, 4]
+
+
+def test_cache_folder_follows_the_environment(monkeypatch, tmp_path):
+    monkeypatch.delenv("STOPGRAD_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    assert cache.cache_folder() == tmp_path / "xdg" / "stopgrad"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    assert cache.cache_folder() == tmp_path / "home" / ".cache" / "stopgrad"
+
+
+def run(code: str, **environment: str) -> str:
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+
+
+MARKS = """
+import sys; from stopgrad.images import load_dataset
+d = load_dataset(sys.argv[1] if len(sys.argv) > 1 else {path!r})
+print(d.train.fingerprint, d.test.fingerprint)
+"""
+
+
+def test_fingerprint_does_not_depend_on_place_order_dates_locale_or_hash_seed(digits, tmp_path):
+    def marks(path: Path, number: int, **environment: str) -> str:
+        own = {"STOPGRAD_CACHE": str(tmp_path / f"cache{number}"), **environment}
+        return run(MARKS.format(path=str(path)), **own)
+
+    copy = tmp_path / "elsewhere"
+    for file in sorted(digits.rglob("*.png"), reverse=True):
+        target = copy / file.relative_to(digits)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(file, target)
+    expected = marks(digits, 0, PYTHONHASHSEED="0")
+    assert marks(copy, 1, PYTHONHASHSEED="7", LC_ALL="C", TZ="Asia/Tokyo") == expected
+    flip_one = copy / "test" / "0" / "0.png"
+    Image.fromarray(np.asarray(Image.open(flip_one)) ^ 1).save(flip_one)
+    changed = marks(copy, 2)
+    assert changed.split()[0] == expected.split()[0]
+    assert changed.split()[1] != expected.split()[1]
+
+
+def test_importing_images_takes_numpy_alone():
+    code = "import json, sys, stopgrad.images; print(json.dumps(sorted(sys.modules)))"
+    loaded = set(json.loads(run(code)))
+    assert not loaded & {"torch", "pyarrow", "PIL", "huggingface_hub", "rich", "mlxtend"}
+
+
+def test_cached_start_takes_numpy_alone(digits):
+    load_dataset(str(digits))
+    code = MARKS.format(path=str(digits)) + "print(sorted(m for m in sys.modules if '.' not in m))"
+    assert not any(name in run(code) for name in ("'PIL'", "'pyarrow'", "'torch'"))

@@ -1,0 +1,272 @@
+"""Parquet files in the Hub's layout."""
+
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+from sklearn.datasets import load_digits
+
+from stopgrad.errors import DataError
+from stopgrad.images import load_dataset
+
+DIGITS = (load_digits().images * 15).astype(np.uint8)  # (1797, 8, 8)
+TARGETS = load_digits().target
+NAMES = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
+CLASSES = {"img": {"_type": "Image"}, "label": {"_type": "ClassLabel", "names": NAMES}}
+STRUCT = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+
+
+@pytest.fixture(autouse=True)
+def _store(tmp_path, monkeypatch):
+    monkeypatch.setenv("STOPGRAD_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def root(tmp_path) -> Path:
+    (tmp_path / "set").mkdir()
+    return tmp_path / "set"
+
+
+def png(gray: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(gray).save(file, "PNG")
+    return file.getvalue()
+
+
+def cells(rows) -> pa.Array:
+    return pa.array([{"bytes": png(DIGITS[row]), "path": None} for row in rows], STRUCT)
+
+
+def write(path: Path, rows, *, features=None, **columns) -> None:
+    """Digits of scikit-learn by row, in a column `img` unless columns say otherwise."""
+    table = pa.table({"img": cells(rows), **columns})
+    if features is not None:
+        text = json.dumps({"info": {"features": features}})
+        table = table.replace_schema_metadata({"huggingface": text})
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(table, path, row_group_size=7)
+
+
+def labelled(path: Path, rows) -> None:
+    write(path, rows, features=CLASSES, label=TARGETS[list(rows)])
+
+
+def test_shards_labels_and_names_come_in_order(root):
+    labelled(root / "train-00001-of-00002.parquet", range(20, 30))
+    labelled(root / "train-00000-of-00002.parquet", range(20))
+    labelled(root / "test-00000-of-00001.parquet", range(30, 40))
+    found = load_dataset(str(root))
+    assert found.name == "set"
+    assert (found.train.pixels == DIGITS[:30, :, :, None]).all()
+    assert (found.test.pixels == DIGITS[30:40, :, :, None]).all()
+    assert found.train.labels.tolist() == TARGETS[:30].tolist()
+    assert found.train.class_names == found.test.class_names == tuple(NAMES)
+    assert found.train.sources[20] == "train-00001-of-00002.parquet:0"
+
+
+def test_fingerprint_is_that_of_the_same_pictures_in_another_layout(root, tmp_path):
+    labelled(root / "train-00000-of-00002.parquet", range(12))
+    labelled(root / "train-00001-of-00002.parquet", range(12, 30))
+    labelled(tmp_path / "other" / "data" / "train.parquet", range(30))
+    first, second = load_dataset(str(root)), load_dataset(str(tmp_path / "other"))
+    assert first.train.fingerprint == second.train.fingerprint
+    assert first.test is None
+
+
+def test_one_file_is_a_train_split(root):
+    labelled(root / "whatever.parquet", range(5))
+    assert len(load_dataset(str(root / "whatever.parquet")).train) == 5
+
+
+@pytest.mark.parametrize("name", ["label", "labels", "fine_label"])
+def test_label_column_is_found_by_its_name(root, name):
+    write(root / "train.parquet", range(10), **{name: TARGETS[:10]})
+    found = load_dataset(str(root)).train
+    assert found.labels.tolist() == TARGETS[:10].tolist()
+    assert found.class_names == tuple("0123456789")
+
+
+def test_fine_labels_win_over_coarse_ones_and_a_class_label_may_have_any_name(root, tmp_path):
+    kinds = {"coarse_label": {"_type": "ClassLabel", "names": ["low", "high"]}}
+    fine = {"fine_label": {"_type": "ClassLabel", "names": NAMES}}
+    coarse = TARGETS[:10] // 5
+    write(
+        root / "train.parquet",
+        range(10),
+        features=kinds | fine,
+        coarse_label=coarse,
+        fine_label=TARGETS[:10],
+    )
+    assert load_dataset(str(root)).train.class_names == tuple(NAMES)
+    write(tmp_path / "b" / "train.parquet", range(10), features=kinds, coarse_label=coarse)
+    found = load_dataset(str(tmp_path / "b")).train
+    assert found.class_names == ("low", "high")
+    assert found.labels.tolist() == coarse.tolist()
+
+
+def test_several_unknown_label_columns_are_none_and_said(root, caplog):
+    kinds = {name: {"_type": "ClassLabel", "names": NAMES} for name in ("colour", "form")}
+    write(root / "train.parquet", range(3), features=kinds, colour=[1, 2, 3], form=[1, 2, 3])
+    assert load_dataset(str(root)).train.labels is None
+    assert "labels in several columns (colour, form)" in caplog.text
+
+
+def test_string_labels_are_numbered_in_sorted_order(root):
+    write(root / "train.parquet", range(4), label=["dog", "Cat", "dog", "ant"])
+    write(root / "test.parquet", range(2), label=["ant", "dog"])
+    found = load_dataset(str(root))
+    assert found.train.class_names == ("Cat", "ant", "dog")
+    assert found.train.labels.tolist() == [2, 0, 2, 1]
+    assert found.test.labels.tolist() == [1, 2]
+
+
+def test_labels_are_optional_and_hidden_ones_are_none(root):
+    labelled(root / "train.parquet", range(4))
+    write(root / "test.parquet", range(4), features=CLASSES, label=[-1] * 4)
+    found = load_dataset(str(root))
+    assert found.train.labels is not None
+    assert found.test.labels is None
+    write(root / "train.parquet", range(5))
+    assert load_dataset(str(root)).train.labels is None
+
+
+def test_image_column_is_found_by_its_schema(tmp_path):
+    blob = pa.array([b"not a picture"] * 3)
+    layouts = {
+        "anything": {"photo": cells(range(3)), "raw": blob},
+        "binary": {"image": pa.array([png(DIGITS[row]) for row in range(3)]), "raw": blob},
+        "large": {"img": cells(range(3)).cast(pa.struct([("bytes", pa.large_binary())]))},
+        "two": {"mask": cells(range(3, 6)), "image": cells(range(3))},
+    }
+    for name, columns in layouts.items():
+        path = tmp_path / name / "train.parquet"
+        path.parent.mkdir()
+        pq.write_table(pa.table(columns), path)
+        assert (load_dataset(str(path.parent)).train.pixels == DIGITS[:3, :, :, None]).all(), name
+
+
+def test_image_column_of_the_metadata_wins(root):
+    columns = {"a": cells(range(3, 6)), "b": cells(range(3))}
+    text = json.dumps({"info": {"features": {"b": {"_type": "Image"}}}})
+    table = pa.table(columns).replace_schema_metadata({"huggingface": text})
+    pq.write_table(table, root / "train.parquet")
+    assert (load_dataset(str(root)).train.pixels == DIGITS[:3, :, :, None]).all()
+
+
+def test_bytes_are_found_wherever_they_stand_in_the_struct(root):
+    kind = pa.struct([("path", pa.string()), ("bytes", pa.binary())])
+    cell = [{"path": "x.png", "bytes": png(DIGITS[4])}]
+    pq.write_table(pa.table({"img": pa.array(cell, kind)}), root / "train.parquet")
+    assert (load_dataset(str(root)).train.pixels[0, ..., 0] == DIGITS[4]).all()
+
+
+def test_row_without_bytes_and_damaged_row_are_named(root):
+    cell = cells(range(30)).to_pylist()
+    cell[9]["bytes"] = None
+    pq.write_table(pa.table({"img": pa.array(cell, STRUCT)}), root / "train.parquet")
+    with pytest.raises(DataError, match=r"'train\.parquet:9' \(no image bytes in this row\)"):
+        load_dataset(str(root))
+    found = load_dataset(str(root), bad_images="skip").train
+    assert (found.pixels[9, ..., 0] == DIGITS[10]).all()
+    assert "train.parquet:9" not in found.sources
+
+
+@pytest.mark.parametrize(
+    ("train", "test", "message"),
+    [
+        ([0, 1, 10], [0], r"label 10 at picture 2 of train .*; expected labels from 0 to 9"),
+        ([0, 1, -1], [0], "label -1 at picture 2 of train"),
+        ([0, 1, 2], [10], "label 10 at picture 0 of the test split"),
+        ([0, 1, None], [0], "no label in row 2"),
+    ],
+)
+def test_labels_out_of_range_are_refused(root, train, test, message):
+    write(root / "train.parquet", range(3), features=CLASSES, label=train)
+    write(root / "test.parquet", range(1), features=CLASSES, label=test)
+    with pytest.raises(DataError, match=message):
+        load_dataset(str(root))
+
+
+def test_test_split_with_other_classes_is_refused(root):
+    labelled(root / "train.parquet", range(3))
+    features = {"label": {"_type": "ClassLabel", "names": NAMES[::-1]}}
+    write(root / "test.parquet", range(3), features=features, label=[0, 1, 2])
+    with pytest.raises(DataError, match=r"'nine'.*in the test split; expected those of the train"):
+        load_dataset(str(root))
+
+
+def test_file_without_an_image_column_is_refused(root):
+    pq.write_table(pa.table({"text": ["a"], "label": [0]}), root / "train.parquet")
+    with pytest.raises(DataError, match=r"no image column .*text, label.*\{bytes, path\}"):
+        load_dataset(str(root))
+
+
+def test_cut_or_foreign_file_is_refused(root):
+    path = root / "train.parquet"
+    labelled(path, range(30))
+    whole = path.read_bytes()
+    for damaged in (whole[:-1], whole[: len(whole) // 2], b"", b"PAR1", b"hello", b"x" * 10**5):
+        path.write_bytes(damaged)
+        with pytest.raises(DataError, match="cannot be read as Parquet") as caught:
+            load_dataset(str(root))
+        assert "\n" not in str(caught.value)
+
+
+def test_flipped_bits_give_our_errors_or_pictures_of_the_right_shape(root):
+    path = root / "train.parquet"
+    labelled(path, range(30))
+    whole = path.read_bytes()
+    generator = np.random.default_rng(0)
+    refused = 0
+    for _ in range(150):
+        data = bytearray(whole)
+        # Half of the flips hit the footer, which holds the schema and the offsets.
+        lowest = generator.choice([0, len(data) - 1500])
+        data[generator.integers(lowest, len(data))] ^= 1 << generator.integers(8)
+        path.write_bytes(data)
+        try:
+            assert load_dataset(str(root)).train.pixels.shape[1:] == (8, 8, 3)
+        except DataError:
+            refused += 1
+    assert refused > 50
+
+
+def test_metadata_that_is_no_json_is_refused(root):
+    table = pa.table({"img": cells(range(2))}).replace_schema_metadata({"huggingface": "{"})
+    pq.write_table(table, root / "train.parquet")
+    with pytest.raises(DataError, match="cannot be read as Parquet"):
+        load_dataset(str(root))
+
+
+@pytest.mark.parametrize("names", [[1, 2], "abc", {"0": "a"}, None])
+def test_class_names_that_are_no_list_of_strings_are_refused(root, names):
+    features = {"label": {"_type": "ClassLabel", "names": names}}
+    write(root / "train.parquet", range(2), features=features, label=[0, 1])
+    with pytest.raises(DataError, match="class names"):
+        load_dataset(str(root))
+
+
+def test_folder_without_a_train_split_is_refused(root):
+    labelled(root / "test-00000-of-00001.parquet", range(3))
+    with pytest.raises(DataError, match=r"no train split in .*train-\*\.parquet"):
+        load_dataset(str(root))
+
+
+def test_split_without_rows_is_refused(root):
+    labelled(root / "train.parquet", [])
+    with pytest.raises(DataError, match="no rows"):
+        load_dataset(str(root))
+
+
+def test_metadata_beside_pictures_is_no_data_set(tmp_path):
+    for name in ("a/1.png", "a/2.png", "b/1.png", "b/2.png"):
+        path = tmp_path / "p" / "train" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(png(DIGITS[0]))
+    pq.write_table(pa.table({"file_name": ["x"]}), tmp_path / "p" / "train" / "metadata.parquet")
+    assert len(load_dataset(str(tmp_path / "p")).train) == 4

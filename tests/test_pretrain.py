@@ -1,0 +1,333 @@
+"""Claims about `simsiam` and `pretrain`."""
+
+import hashlib
+import itertools
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+import torchvision
+from torch import Tensor, nn
+
+from stopgrad.checkpoint import RunWriter, load_checkpoint, read_metrics, read_status
+from stopgrad.collapse import Measures
+from stopgrad.config import Config, preset
+from stopgrad.errors import DataError, DivergedError
+from stopgrad.images import Dataset, Images, images_from_arrays, load_dataset, normalization
+from stopgrad.pretrain import Epoch, describe_run, prepare, pretrain, start_training
+from stopgrad.simsiam import build_simsiam, training_flops
+from stopgrad.views import Views
+
+
+@pytest.fixture(scope="module")
+def dataset() -> Dataset:
+    """280 real digits to learn from and 40 to watch, of all classes."""
+    digits = load_dataset("mnist5k")
+    assert digits.test is not None
+    return Dataset("digits", digits.train.take(np.arange(280) * 14), digits.test.take(np.arange(40) * 25))
+
+
+def _tiny(**changes: Any) -> Config:
+    return preset("tiny", **changes)
+
+
+def _train(dataset: Dataset, config: Config, run: Path | None = None) -> list[Epoch]:
+    images = prepare(dataset, config)
+    if run is None:
+        return list(pretrain(images, config))
+    writer = RunWriter.create(run, describe_run(dataset, config, spec="digits"))
+    with writer:
+        return list(pretrain(images, config, writer=writer))
+
+
+def _hash(run: Path) -> str:
+    """sha256 over sorted (key, dtype, shape, bytes) of everything that training carries on."""
+    checkpoint = load_checkpoint(run)
+    digest = hashlib.sha256(json.dumps([checkpoint.step, checkpoint.state]).encode())
+    for tensors in (checkpoint.model, checkpoint.optimizer):
+        for key, value in sorted(tensors.items()):
+            digest.update(f"{key} {value.dtype} {tuple(value.shape)}".encode())
+            digest.update(value.contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _steps(run: Path) -> list[tuple[int, str]]:
+    rows = [row for row in read_metrics(run) if row["kind"] == "step"]
+    return [(row["step"], float(row["loss"]).hex()) for row in rows]
+
+
+# One step against an independent reference
+
+
+class Reference(nn.Module):
+    """SimSiam without any speed trick, written from the paper with torchvision's ResNet."""
+
+    def __init__(self, *, blocks: int, predictor: bool) -> None:
+        super().__init__()
+        resnet = torchvision.models.resnet
+        self.encoder = resnet.ResNet(resnet.BasicBlock, [blocks] * 4)
+        self.encoder.conv1 = nn.Conv2d(3, 64, 3, padding=1, bias=False)
+        self.encoder.maxpool = self.encoder.fc = nn.Identity()
+        self.hidden, self.out = nn.Linear(512, 64, bias=False), nn.Linear(64, 128, bias=False)
+        self.hidden_bn, self.out_bn = nn.BatchNorm1d(64), nn.BatchNorm1d(128, affine=False)
+        self.down, self.down_bn = nn.Linear(128, 32, bias=False), nn.BatchNorm1d(32)
+        self.up = nn.Linear(32, 128)
+        self.predictor = predictor
+
+    def project(self, x: Tensor) -> Tensor:
+        return self.out_bn(self.out(F.relu(self.hidden_bn(self.hidden(self.encoder(x))))))
+
+    def predict(self, z: Tensor) -> Tensor:
+        return self.up(F.relu(self.down_bn(self.down(z)))) if self.predictor else z
+
+    def loss(self, x1: Tensor, x2: Tensor, *, stop_gradient: bool) -> Tensor:
+        z1, z2 = self.project(x1), self.project(x2)
+        terms = []
+        for p, z in ((self.predict(z1), z2), (self.predict(z2), z1)):
+            z = z.detach() if stop_gradient else z
+            terms.append(-((p / p.norm(dim=1)[:, None]) * (z / z.norm(dim=1)[:, None])).sum(1))
+        return torch.cat(terms).mean()
+
+    def as_ours(self) -> dict[str, nn.Parameter]:
+        """Parameters by our names."""
+        pairs = {
+            "projector.hidden.0.0": self.hidden,
+            "projector.hidden.0.1": self.hidden_bn,
+            "projector.output": self.out,
+            "predictor.hidden.0": self.down,
+            "predictor.hidden.1": self.down_bn,
+            "predictor.output": self.up,
+        }
+        modules = {"encoder": self.encoder} | (
+            pairs if self.predictor else {k: v for k, v in pairs.items() if "predictor" not in k}
+        )
+        return {
+            f"{name}.{key}": parameter
+            for name, module in modules.items()
+            for key, parameter in module.named_parameters()
+        }
+
+
+def _reference(*, blocks: int, predictor: bool) -> Reference:
+    """A reference with gains and offsets that leave no gradient at 0."""
+    reference = Reference(blocks=blocks, predictor=predictor)
+    for layer in reference.modules():
+        if isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d) and layer.affine:
+            nn.init.uniform_(layer.weight, 0.5, 1.5)
+            nn.init.uniform_(layer.bias, -0.5, 0.5)
+    return reference
+
+
+def _worst_difference(ours: dict[str, nn.Parameter], theirs: dict[str, nn.Parameter]) -> float:
+    """The largest |our gradient - theirs| / |theirs| over all parameters."""
+    differences = []
+    for key, value in theirs.items():
+        gradient, wanted = ours[key].grad, value.grad
+        assert gradient is not None
+        assert wanted is not None
+        differences.append(float((gradient - wanted).norm() / wanted.norm().clamp_min(1e-6)))
+    return max(differences)
+
+
+# fp32 for a network in which rounding flips no ReLU: one flip moves a whole layer's gradient by
+# more than the bound (up to 2e-2 in ResNet-18, the reference against itself in fp64). ResNet-18
+# is therefore compared in fp64, in the memory format that training uses.
+@pytest.mark.parametrize(
+    ("stop_gradient", "predictor", "encoder", "dtype"),
+    [
+        *itertools.product([True, False], [True, False], ["resnet10"], [torch.float32]),
+        (True, True, "resnet18", torch.float64),
+        (False, True, "resnet18", torch.float64),
+    ],
+)
+def test_one_step_agrees_with_a_plain_reference(
+    dataset: Dataset, stop_gradient: bool, predictor: bool, encoder: str, dtype: torch.dtype
+) -> None:
+    config = _tiny(
+        **SMALL_HEADS,
+        **{
+            "stop_gradient": stop_gradient,
+            "predictor.enabled": predictor,
+            "encoder.name": encoder,
+            "channels_last": dtype == torch.float64,
+        },
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        blocks = 1 if encoder == "resnet10" else 2
+        reference = _reference(blocks=blocks, predictor=predictor).to(dtype)
+        x1, x2 = torch.randn(2, 16, 3, 16, 16, dtype=dtype)
+    training = start_training(dataset.train, config, normalization=normalization(dataset.train))
+    ours, theirs = dict(training.model.to(dtype).named_parameters()), reference.as_ours()
+    assert ours.keys() == theirs.keys()
+    with torch.no_grad():
+        for key, value in theirs.items():
+            ours[key].copy_(value)
+    loss = training.take_step(Views(x1, x2))
+    expected = reference.loss(x1, x2, stop_gradient=stop_gradient)
+    expected.backward()
+    assert loss == pytest.approx(expected.item(), abs=1e-5)
+    assert _worst_difference(ours, theirs) < 1e-4
+
+
+SMALL_HEADS = {
+    "precision": "fp32",
+    "encoder.stem": "small",
+    "encoder.zero_init": False,
+    "projector.hidden": 64,
+    "projector.out": 128,
+    "predictor.hidden": 32,
+    "batch": 16,
+}
+
+
+def test_a_training_view_of_resnet18_costs_what_the_literature_says() -> None:
+    multiply_adds = 555e6  # ResNet-18 at 32 px, forward, without the heads
+    assert training_flops(preset("cifar")) == pytest.approx(6 * multiply_adds, rel=0.02)
+
+
+# The same bits
+
+
+def test_the_same_seed_twice_gives_the_same_bits_and_another_does_not(
+    dataset: Dataset, tmp_path: Path
+) -> None:
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        torch.rand(1)  # the global generator moves on between the runs
+        _train(dataset, _tiny(seed=seed), tmp_path / name)
+    assert _hash(tmp_path / "a") == _hash(tmp_path / "b")
+    assert _steps(tmp_path / "a") == _steps(tmp_path / "b")
+    assert _hash(tmp_path / "a") != _hash(tmp_path / "c")
+
+
+def test_watching_and_saving_change_nothing(dataset: Dataset, tmp_path: Path) -> None:
+    _train(dataset, _tiny(knn_every=1, checkpoint_every=1), tmp_path / "often")
+    _train(dataset, _tiny(knn_every=0, checkpoint_every=0), tmp_path / "never")
+    assert _hash(tmp_path / "often") == _hash(tmp_path / "never")
+
+
+class KilledError(Exception):
+    """Stands for a process that dies between two steps."""
+
+
+def _dying_after(steps: int) -> Any:
+    left = itertools.count(steps, -1)
+
+    def track(items: Iterable[Any], description: str, total: int, /) -> Iterator[Any]:
+        for item in items:
+            if next(left) == 0:
+                raise KilledError
+            yield item
+
+    return track
+
+
+@pytest.mark.parametrize("steps", [1, 8, 13, 31])
+def test_a_run_that_died_goes_on_bit_for_bit(dataset: Dataset, tmp_path: Path, steps: int) -> None:
+    config = _tiny()
+    _train(dataset, config, tmp_path / "whole")
+    images, info = prepare(dataset, config), describe_run(dataset, config, spec="digits")
+    with RunWriter.create(tmp_path / "dead", info) as writer, pytest.raises(KilledError):
+        list(pretrain(images, config, writer=writer, track=_dying_after(steps)))
+    with RunWriter.resume(tmp_path / "dead") as writer:
+        list(pretrain(images, config, writer=writer))
+    assert _hash(tmp_path / "dead") == _hash(tmp_path / "whole")
+    assert _steps(tmp_path / "dead") == _steps(tmp_path / "whole")
+    assert [step for step, _ in _steps(tmp_path / "dead")] == list(range(1, 33))
+    losses = [
+        [row["loss"] for row in read_metrics(tmp_path / name) if row["kind"] == "epoch"]
+        for name in ("dead", "whole")
+    ]
+    assert losses[0] == losses[1]
+
+
+def test_a_forgotten_momentum_would_be_seen(dataset: Dataset, tmp_path: Path) -> None:
+    """Negative control of the test above."""
+    config = _tiny()
+    _train(dataset, config, tmp_path / "run")
+    checkpoint = load_checkpoint(tmp_path / "run")
+    ends = []
+    for momentum in (checkpoint.optimizer, {}):
+        training = start_training(dataset.train, config, normalization=normalization(dataset.train))
+        training.restore(checkpoint._replace(optimizer=momentum, step=8))
+        training.take_step(training.views(next(training.batches())))
+        ends.append(training.model.state_dict()["encoder.conv1.weight"])
+    assert not torch.equal(*ends)
+
+
+# What an epoch tells
+
+
+def test_the_loss_falls_and_each_epoch_is_measured(dataset: Dataset) -> None:
+    epochs = _train(dataset, _tiny(epochs=6, **{"encoder.stem": "small"}))
+    assert epochs[-1].loss < epochs[0].loss - 0.02
+    for epoch in epochs:
+        assert epoch.layers.z.positive_minus_random > 0
+        assert epoch.layers.features.participation_ratio > 1
+        assert epoch.knn is not None
+        assert epoch.knn > 0.2  # chance is 0.1
+
+
+def test_before_bn_and_z_differ_by_the_bn_alone(dataset: Dataset) -> None:
+    with_bn = _train(dataset, _tiny(epochs=1))[-1].layers
+    without = _train(dataset, _tiny(epochs=1, **{"projector.output_bn": False}))[-1].layers
+    assert without.before_bn == without.z
+    assert with_bn.before_bn != with_bn.z
+    assert with_bn.z.correlation_strength == pytest.approx(
+        with_bn.before_bn.correlation_strength, rel=1e-2
+    )
+
+
+def test_without_labels_there_is_no_knn_but_all_else(dataset: Dataset) -> None:
+    unlabelled = images_from_arrays(dataset.train.pixels)
+    epoch = _train(Dataset("nameless", unlabelled, None), _tiny(epochs=1))[-1]
+    assert epoch.knn is None
+    assert isinstance(epoch.layers.z, Measures)
+
+
+def test_validation_images_are_watched_and_not_learned_from(dataset: Dataset) -> None:
+    images = prepare(dataset, _tiny(validation=0.25))
+    assert (len(images.train), len(images.watch or [])) == (210, 70)
+    learned, watched = (
+        {picture.tobytes() for picture in part.pixels} for part in images if part is not None
+    )
+    assert not learned & watched
+
+
+def test_fewer_images_than_a_batch_are_refused(dataset: Dataset) -> None:
+    with pytest.raises(DataError, match="280 images to train on with batch = 512"):
+        prepare(dataset, _tiny(batch=512))
+
+
+def test_divergence_stops_before_the_bad_step(dataset: Dataset, tmp_path: Path) -> None:
+    config = _tiny(**{"optimizer.base_lr": 1e20, "checkpoint_every": 1})
+    with pytest.raises(DivergedError, match="at step"):
+        _train(dataset, config, tmp_path / "run")
+    status = read_status(tmp_path / "run")
+    assert status["state"] == "diverged"
+    assert "learning rate" in status["reason"]
+    tensors = load_checkpoint(tmp_path / "run").model.values()
+    assert all(bool(torch.isfinite(t).all()) for t in tensors if t.is_floating_point())
+
+
+def test_every_image_is_seen_at_most_once_an_epoch(dataset: Dataset) -> None:
+    config = _tiny()
+    training = start_training(dataset.train, config, normalization=normalization(dataset.train))
+    first = torch.cat(list(training.batches()))
+    training.step = training.steps_per_epoch
+    second = torch.cat(list(training.batches()))
+    assert len(first) == len(first.unique()) == 256
+    assert not torch.equal(first, second)
+
+
+def test_the_model_of_a_seed_does_not_depend_on_the_data(dataset: Dataset) -> None:
+    config = _tiny()
+    few = Images(dataset.train.pixels[:64], None, (), dataset.train.fingerprint)
+    training = start_training(few, config, normalization=normalization(few))
+    for key, value in build_simsiam(config).state_dict().items():
+        assert torch.equal(training.model.state_dict()[key], value)
