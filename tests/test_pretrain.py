@@ -29,7 +29,9 @@ def dataset() -> Dataset:
     """280 real digits to learn from and 40 to watch, of all classes."""
     digits = load_dataset("mnist5k")
     assert digits.test is not None
-    return Dataset("digits", digits.train.take(np.arange(280) * 14), digits.test.take(np.arange(40) * 25))
+    return Dataset(
+        "digits", digits.train.take(np.arange(280) * 14), digits.test.take(np.arange(40) * 25)
+    )
 
 
 def _tiny(**changes: Any) -> Config:

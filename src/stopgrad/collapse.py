@@ -19,8 +19,8 @@ State = Literal["healthy", "dimensional collapse", "complete collapse", "diverge
 # Where the verdict draws its lines; docs/log.md shows the runs that they were set by.
 COMPLETE_COSINE = 0.05  # two views of one image no more alike than two images
 COMPLETE_RATIO = 1.5  # all outputs on one line
-DIMENSIONAL_RATIO = 4.0  # a handful of directions carry everything
-DIMENSIONAL_CORRELATION = 0.5
+DIMENSIONAL_RANK = 4.0  # a handful of directions carry everything
+DIMENSIONAL_CORRELATION = 0.7
 
 
 class Measures(NamedTuple):
@@ -79,7 +79,8 @@ def covariance_spectrum(z: Tensor) -> Tensor:  # (N, D) -> (min(N, D),)
     """
     centred = (z - z.mean(dim=0)).double()
     product = centred.T @ centred if z.shape[0] > z.shape[1] else centred @ centred.T
-    return torch.linalg.eigvalsh(product / (z.shape[0] - 1)).clamp_min(0)
+    spectrum: Tensor = torch.linalg.eigvalsh(product / (z.shape[0] - 1))
+    return spectrum.clamp_min(0)
 
 
 def participation_ratio(spectrum: Tensor) -> Tensor:  # (R,) -> ()
@@ -90,7 +91,8 @@ def participation_ratio(spectrum: Tensor) -> Tensor:  # (R,) -> ()
 def effective_rank(spectrum: Tensor) -> Tensor:  # (R,) -> ()
     """exp(- sum p ln p) with p = lambda / sum lambda (Roy & Vetterli 2007)."""
     p = spectrum / _positive(spectrum.sum())
-    return torch.exp(-torch.xlogy(p, p).sum())
+    entropy: Tensor = -torch.xlogy(p, p).sum()
+    return torch.exp(entropy)
 
 
 def correlation_strength(z: Tensor) -> Tensor:  # (N, D) -> ()
@@ -99,12 +101,14 @@ def correlation_strength(z: Tensor) -> Tensor:  # (N, D) -> ()
     unit = F.normalize(centred, dim=0)  # (N, D), columns of length 1
     correlation = (unit.T @ unit).abs()  # (D, D)
     width = z.shape[1]
-    return (correlation.sum() - correlation.diagonal().sum()) / (width * (width - 1))
+    off_diagonal: Tensor = correlation.sum() - correlation.diagonal().sum()
+    return off_diagonal / (width * (width - 1))
 
 
 def output_std(z: Tensor) -> Tensor:  # (N, D) -> ()
     """Mean over the channels of std(z / |z|), times sqrt(D): 1 when healthy. Paper: Sec. 4.1."""
-    return F.normalize(z, dim=1).std(dim=0, correction=0).mean() * z.shape[1] ** 0.5
+    mean_std: Tensor = F.normalize(z, dim=1).std(dim=0, correction=0).mean()
+    return mean_std * math.sqrt(z.shape[1])
 
 
 def positive_minus_random(z1: Tensor, z2: Tensor) -> Tensor:  # (N, D), (N, D) -> ()
@@ -119,7 +123,8 @@ def positive_minus_random(z1: Tensor, z2: Tensor) -> Tensor:  # (N, D), (N, D) -
 
 def centre_norm(z: Tensor) -> Tensor:  # (N, D) -> ()
     """|mean of z / |z||^2: 0 when the directions are spread, 1 when all are one (Zhang 2022)."""
-    return F.normalize(z, dim=1).mean(dim=0).square().sum()
+    centre: Tensor = F.normalize(z, dim=1).mean(dim=0)
+    return centre.square().sum()
 
 
 def judge(layers: Layers) -> Verdict:
@@ -131,23 +136,21 @@ def judge(layers: Layers) -> Verdict:
         return Verdict(
             "diverged", "outputs are not finite", "lower optimizer.base_lr, or add a warm-up"
         )
-    for name, judgement in (("complete collapse", _complete), ("dimensional collapse", _few)):
-        reason = judgement(layers)
-        if reason:
-            return Verdict(name, reason, _ADVICE[name])
+    complete, few = _complete(layers), _few(layers)
+    if complete:
+        return Verdict("complete collapse", complete, ADVICE_COMPLETE)
+    if few:
+        return Verdict("dimensional collapse", few, ADVICE_DIMENSIONAL)
     return Verdict("healthy", _health(layers), "")
 
 
-_ADVICE = {
-    "complete collapse": (
-        "keep the stop-gradient and the predictor, lower optimizer.weight_decay, "
-        "raise optimizer.alpha_h"
-    ),
-    "dimensional collapse": (
-        "lower optimizer.weight_decay, raise optimizer.alpha_h, train longer "
-        "or raise optimizer.base_lr"
-    ),
-}
+ADVICE_COMPLETE = (
+    "keep the stop-gradient and the predictor, lower optimizer.weight_decay, "
+    "raise optimizer.alpha_h"
+)
+ADVICE_DIMENSIONAL = (
+    "lower optimizer.weight_decay, raise optimizer.alpha_h, train longer or raise optimizer.base_lr"
+)
 
 
 def _complete(layers: Layers) -> str:
@@ -164,8 +167,8 @@ def _complete(layers: Layers) -> str:
 
 def _few(layers: Layers) -> str:
     z = layers.z
-    if z.participation_ratio < DIMENSIONAL_RATIO:
-        return f"z spans few directions (participation ratio {z.participation_ratio:.1f})"
+    if z.effective_rank < DIMENSIONAL_RANK:
+        return f"z spans few directions (effective rank {z.effective_rank:.1f})"
     if z.correlation_strength > DIMENSIONAL_CORRELATION:
         return f"the channels of z repeat each other (correlation {z.correlation_strength:.2f})"
     return ""

@@ -32,7 +32,7 @@ class Compute(NamedTuple):
     def place(self, module: nn.Module) -> nn.Module:
         """The module on this device, in this memory format."""
         if self.channels_last:
-            module = module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            module = module.to(memory_format=torch.channels_last)
         return module.to(self.device)
 
     def arrange(self, x: Tensor) -> Tensor:

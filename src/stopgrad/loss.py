@@ -5,12 +5,12 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
-from stopgrad.simsiam import Outputs
+from stopgrad.simsiam import Outputs, widened
 
 
 def negative_cosine(p: Tensor, z: Tensor) -> Tensor:  # (B, D), (B, D) -> ()
-    """D(p, z) = - p/|p| . z/|z|, the mean over the batch, in fp32. Eq. 1."""
-    return -F.cosine_similarity(p.float(), z.float(), dim=1).mean()
+    """D(p, z) = - p/|p| . z/|z|, the mean over the batch, at least in fp32. Eq. 1."""
+    return -F.cosine_similarity(widened(p), widened(z), dim=1).mean()
 
 
 def simsiam_loss(outputs: Outputs, *, stop_gradient: bool) -> Tensor:  # -> ()

@@ -37,9 +37,16 @@ class SimSiam(nn.Module):
         self.predictor = predictor
 
     def forward(self, x1: Tensor, x2: Tensor) -> Outputs:  # (B, 3, S, S) twice
-        z1 = self.projector(self.encoder(x1))  # (B, D)
-        z2 = self.projector(self.encoder(x2))  # (B, D)
-        return Outputs(self.predictor(z1), self.predictor(z2), z1, z2)
+        features1, features2 = widened(self.encoder(x1)), widened(self.encoder(x2))  # (B, F)
+        # The heads are a small part of the work, and a cosine near 1 has few digits in bf16.
+        with torch.autocast(x1.device.type, enabled=False):
+            z1, z2 = self.projector(features1), self.projector(features2)  # (B, D)
+            return Outputs(self.predictor(z1), self.predictor(z2), z1, z2)
+
+
+def widened(x: Tensor) -> Tensor:
+    """The same values in fp32, or in fp64 where they already are."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def build_simsiam(config: Config) -> SimSiam:

@@ -155,6 +155,11 @@ class Config(Checked):
         at_least=0,
         at_most=0.9,
     )
+    image_size: int = knob(
+        0,
+        "side that mixed or larger pictures are brought to, px, 0: views.size x 8/7, at least 32",
+        at_least=0,
+    )
     views: ViewsConfig = section(ViewsConfig, "the augmentations")
     encoder: EncoderConfig = section(EncoderConfig, "encoder f")
     projector: ProjectorConfig = section(ProjectorConfig, "projector g")
@@ -174,6 +179,11 @@ class Config(Checked):
     def lr(self) -> float:
         """Peak learning rate of encoder and projector, base_lr x batch / 256 (Sec. 3)."""
         return self.optimizer.base_lr * self.batch / 256
+
+    @property
+    def image_side(self) -> int:
+        """Side of the stored pictures, px; 256 for views of 224 as is usual on ImageNet."""
+        return self.image_size or max(32, round(self.views.size * 8 / 7))
 
     def __post_init__(self) -> None:
         """Raises ConfigError for values out of bounds and for pairs that contradict."""

@@ -87,7 +87,7 @@ class Training:
 
     def _check_finite(self, loss: Tensor) -> None:
         gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
-        norms = torch.stack(torch._foreach_norm(gradients))  # type: ignore[arg-type]
+        norms = torch.stack(torch._foreach_norm(gradients))
         if not bool(torch.isfinite(loss) & torch.isfinite(norms).all()):
             raise DivergedError(
                 f"the loss or a gradient is not finite at step {self.step + 1} "

@@ -68,7 +68,7 @@ def _outputs(training: Training, start: int) -> tuple[Tensor, Tensor, Tensor]:
     )
     model = training.model
     with compute.autocast():
-        features = torch.stack([model.encoder(compute.arrange(x)) for x in views])
-        before_bn = torch.stack([model.projector.before_bn(x) for x in features])
-        z = torch.stack([model.projector.output_bn(x) for x in before_bn])
-    return features.float(), before_bn.float(), z.float()
+        features = torch.stack([model.encoder(compute.arrange(x)).float() for x in views])
+    before_bn = torch.stack([model.projector.before_bn(x) for x in features])
+    z = torch.stack([model.projector.output_bn(x) for x in before_bn])
+    return features, before_bn, z
