@@ -52,7 +52,11 @@ def test_help_answers_at_once_and_takes_no_torch() -> None:
         (["evaluate", "nowhere"], 7, "not a run"),
         (["resume", "nowhere"], 7, "not a run"),
         (["pretrain", "--data", "cifar11", "--out", "x"], 3, "cifar10"),
-        (["pretrain", "--data", "mnist5k", "--out", "x", "--preset", "cpux"], 2, "did you mean cpu"),
+        (
+            ["pretrain", "--data", "mnist5k", "--out", "x", "--preset", "cpux"],
+            2,
+            "did you mean cpu",
+        ),
         (["pretrain", "--data", "mnist5k", "--out", "x", "--bach", "8"], 2, "did you mean batch"),
         (["pretrain", "--data", "mnist5k", "--out", "x", "8"], 2, "'8'"),
         (["pretrain", "--data", "mnist5k", "--out", "x", "--batch", "1"], 2, "at least 2"),
@@ -66,8 +70,7 @@ def test_help_answers_at_once_and_takes_no_torch() -> None:
             "optimizer.base_lr",
         ),
         (
-            ["pretrain", "--data", "mnist5k", "--out", "x", "--preset", "tiny"]
-            + ["--encoder.name", "resnet19"],
+            ["pretrain", "--data", "mnist5k", "--out", "x", "--encoder.name", "resnet19"],
             2,
             "did you mean resnet1",
         ),
@@ -139,4 +142,3 @@ def test_a_yaml_file_gives_knobs_that_flags_override(
     assert code == 2
     assert "optimizer.wieght_decay (did you mean optimizer.weight_decay?)" in error
     assert "batch = 'many'" in error
-

@@ -133,6 +133,11 @@ def test_score_by_hand() -> None:
     assert all(math.isnan(x) for x in result.per_class[[1, 5, 6]].tolist())
 
 
+def test_equal_scores_go_to_the_lowest_classes() -> None:
+    result = score(torch.zeros(3, 1000), torch.tensor([0, 4, 5]), protocol={})
+    assert (result.accuracy, result.top5) == (1 / 3, 2 / 3)
+
+
 def test_top5_of_five_classes_is_one() -> None:
     class_scores = torch.randn(20, 5, generator=torch.Generator().manual_seed(0))
     assert score(class_scores, torch.arange(20) % 5, protocol={}).top5 == 1

@@ -157,6 +157,13 @@ def test_the_parameters_of_a_view_are_independent_of_each_other() -> None:
     assert torch.allclose(of_order, torch.eye(3).double() * 4 / 3 - 1 / 3, atol=0.03)
 
 
+def test_what_happens_to_a_view_is_independent_of_what_else_happens() -> None:
+    drawn = _draw(ViewsConfig(flip=0.5, jitter=0.5, grayscale=0.5, blur=0.5))
+    jittered = drawn.factors[:, 0] != 1
+    happened = torch.stack([drawn.flip, jittered, drawn.grayscale, drawn.sigma > 0]).double()
+    assert torch.allclose(torch.corrcoef(happened), torch.eye(4).double(), atol=0.03)
+
+
 @pytest.mark.parametrize(
     ("knob", "value", "touched"),
     [

@@ -6,6 +6,7 @@ untrained, raw pixels), share of labels and evaluator, each with all that define
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -125,7 +126,9 @@ def evaluate(
             index = torch.from_numpy(chosen).to(train.values.device)
             assert train.labels is not None
             bank = Features(train.values[index], train.labels[index])
-            for metric, evaluator in _evaluators(run.info.config, full_size=len(images.train)):
+            for metric, evaluator in _evaluators(
+                run.info.config, bank, full_size=len(images.train)
+            ):
                 began = time.perf_counter()
                 score = evaluator(bank, test)
                 yield _record(
@@ -155,6 +158,8 @@ def check_same_data(info: RunInfo, dataset: Dataset) -> None:
         )
 
 
+log = logging.getLogger(__name__)
+
 _SUBJECTS: tuple[Subject, ...] = ("encoder", "untrained", "pixels")
 
 Evaluator = Callable[[Features, Features], Score]
@@ -173,8 +178,10 @@ def _features(subject: Subject, run: TrainedRun, images: Images, *, track: Track
     )
 
 
-def _evaluators(config: Config, *, full_size: int) -> Iterator[tuple[str, Evaluator]]:
-    """Name and function of each evaluator; all share (train, test) -> Score."""
+def _evaluators(
+    config: Config, bank: Features, *, full_size: int
+) -> Iterator[tuple[str, Evaluator]]:
+    """Name and function of each evaluator that this bank allows; all share one contract."""
     seed = config.seed
 
     def sgd(train: Features, test: Features) -> Score:
@@ -185,7 +192,11 @@ def _evaluators(config: Config, *, full_size: int) -> Iterator[tuple[str, Evalua
 
     yield "knn_accuracy", lambda train, test: knn(train, test, config.knn)
     yield "linear_accuracy", sgd
-    yield "linear_lars_accuracy", lars
+    assert bank.labels is not None
+    if int(bank.labels.bincount().max()) > 1:
+        yield "linear_lars_accuracy", lars
+    else:
+        log.warning("no LARS probe: one label per class leaves none to choose its lr by")
 
 
 def _record(run: TrainedRun, score: Score, *, labels: float, name: str, **values: Any) -> Record:

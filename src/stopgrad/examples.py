@@ -112,7 +112,7 @@ def choose_examples(votes: Tensor, labels: Tensor, *, count: int, seed: int) -> 
     shares = votes / votes.sum(dim=1, keepdim=True)
     sureness, predicted = shares.max(dim=1)
     order = torch.randperm(len(labels), generator=torch_generator(seed, "query examples"))
-    firsts = [order[labels[order] == c][:1] for c in labels.unique()[: count // 2]]
+    firsts = [order[labels[order] == c][:1] for c in sorted(set(labels.tolist()))[: count // 2]]
     wrong = torch.nonzero(predicted != labels).flatten()
     surest = wrong[sureness[wrong].argsort(descending=True, stable=True)]
     mistakes: list[int] = []

@@ -23,7 +23,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from stopgrad.errors import DataError, StorageError
+from stopgrad.checkpoint.files import storage_errors, sync_directory
+from stopgrad.errors import DataError
 
 Subject = Literal["encoder", "untrained", "pixels", "supervised"]
 
@@ -124,12 +125,12 @@ def code_version() -> str:
 
 
 def to_line(record: Record) -> str:
-    """A record as one line of strict JSON, without the newline.
+    """A record as one line of strict ASCII JSON, without the newline.
 
     Raises:
         ValueError: When a number other than those of per_class is not finite.
     """
-    return json.dumps(dataclasses.asdict(record), allow_nan=False, ensure_ascii=False)
+    return json.dumps(dataclasses.asdict(record), allow_nan=False)
 
 
 def from_line(line: str) -> Record:
@@ -154,15 +155,8 @@ def append(path: Path, record: Record) -> None:
         StorageError: When the disk refuses; the file is as before.
     """
     line = to_line(record).encode() + b"\n"
-    try:
-        with _locked(path) as descriptor:
-            _write_whole(descriptor, _mend(descriptor) + line)
-    except OSError as error:
-        raise StorageError(
-            f"{path} could not be written ({error.strerror})",
-            expected=f"{len(line)} bytes that can be written there",
-            hint="make room or choose another place, then evaluate again",
-        ) from error
+    with storage_errors(path, needed=len(line)), _locked(path) as descriptor:
+        _write_whole(descriptor, _mend(descriptor) + line)
 
 
 def read(path: Path) -> list[Record]:
@@ -215,7 +209,7 @@ def _locked(path: Path) -> Iterator[int]:
     finally:
         os.close(descriptor)
     if new:
-        _sync_directory(path.parent)
+        sync_directory(path.parent)
 
 
 def _mend(descriptor: int) -> bytes:
@@ -238,14 +232,6 @@ def _write_whole(descriptor: int, data: bytes) -> None:
     except OSError:
         os.ftruncate(descriptor, size)
         raise
-
-
-def _sync_directory(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _version(package: str) -> str:

@@ -57,7 +57,7 @@ def storage_errors(path: Path, *, needed: int) -> Iterator[None]:
         raise StorageError(
             f"{path} could not be written ({error.strerror}), {_free_bytes(path):,} bytes free",
             expected=f"{needed:,} bytes that can be written there",
-            hint="make room or choose another place, then: stopgrad resume",
+            hint="make room or choose another place, then repeat the command or resume the run",
         ) from error
 
 

@@ -11,12 +11,13 @@ import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from stopgrad.checkpoint.files import storage_errors, sync_directory, write_atomically, write_json
 from stopgrad.errors import CheckpointError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 KEPT = 2  # complete checkpoints on disk: the newest, and the one to fall back to
 PARTS = ("model", "optimizer")

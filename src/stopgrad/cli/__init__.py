@@ -6,6 +6,7 @@ mend is one line and an exit code. No torch before a command needs it.
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Sequence
 
@@ -15,6 +16,7 @@ from stopgrad.errors import StopgradError, exit_code
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; returns its exit code (RELIABILITY, decision D)."""
+    logging.basicConfig(level=logging.WARNING, format="stopgrad: %(message)s")
     try:
         command = parse(sys.argv[1:] if arguments is None else arguments)
         command.run(command.options)

@@ -6,11 +6,10 @@ import argparse
 import io
 import itertools
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 from stopgrad.checkpoint import RunWriter, read_run, read_status, write_atomically
-from stopgrad.cli.show import Screen, TrainingBar, epoch_line, finding, scores_table
+from stopgrad.cli.show import Screen, TrainingBar, epoch_line, scores_table
 from stopgrad.compute import use_threads
 from stopgrad.config import preset
 from stopgrad.errors import ConfigError
@@ -19,17 +18,17 @@ from stopgrad.evaluate import evaluate as evaluate_run
 from stopgrad.examples import neighbor_examples, view_examples
 from stopgrad.figures import view_grid
 from stopgrad.images import Dataset, load_dataset, normalization
-from stopgrad.pretrain import Epoch, describe_run, prepare
+from stopgrad.pretrain import describe_run, prepare
 from stopgrad.pretrain import pretrain as pretrain_epochs
 from stopgrad.records import Record, append, to_line
-from stopgrad.report import write_report
+from stopgrad.report import finding, write_report
 
 
 def pretrain(options: argparse.Namespace) -> None:
     """Pretrains an encoder in a new run directory."""
     config, screen = options.config, Screen()
     use_threads(config.threads)
-    dataset = _load(options.data, screen, side=config.views.size)
+    dataset = _load(options.data, screen, side=config.image_side)
     info = describe_run(dataset, config, spec=options.data)
     _train(RunWriter.create(options.out, info), dataset, screen)
 
@@ -41,7 +40,7 @@ def resume(options: argparse.Namespace) -> None:
     if read_status(options.run).get("state") == "finished":
         screen.line(f"{options.run} is finished")
         return
-    dataset = _load(options.data or info.data["spec"], screen, side=info.config.views.size)
+    dataset = _load(options.data or info.data["spec"], screen, side=info.config.image_side)
     check_same_data(info, dataset)
     _train(RunWriter.resume(options.run), dataset, screen)
 
@@ -50,7 +49,7 @@ def evaluate(options: argparse.Namespace) -> None:
     """Scores a run; appends the records to it and prints them."""
     screen, info = Screen(), read_run(options.run)
     use_threads(info.config.threads)
-    dataset = _load(options.data or info.data["spec"], screen, side=info.config.views.size)
+    dataset = _load(options.data or info.data["spec"], screen, side=info.config.image_side)
     records = _evaluate(options.run, dataset, screen, options=options)
     if not options.json:
         print_scores(records)
@@ -60,7 +59,7 @@ def report(options: argparse.Namespace) -> None:
     """Writes one page about a run."""
     screen, info = Screen(), read_run(options.run)
     use_threads(info.config.threads)
-    dataset = _load(options.data or info.data["spec"], screen, side=info.config.views.size)
+    dataset = _load(options.data or info.data["spec"], screen, side=info.config.image_side)
     check_same_data(info, dataset)
     out = options.out or options.run / "report.html"
     print_line(f"report: {_report(options.run, dataset, screen, out=out)}")
@@ -71,7 +70,7 @@ def views(options: argparse.Namespace) -> None:
     config, screen = options.config, Screen()
     if options.count < 1:
         raise ConfigError(f"--count {options.count}", expected="at least 1", hint="raise it")
-    train = _load(options.data, screen, side=config.views.size).train
+    train = _load(options.data, screen, side=config.image_side).train
     panel = view_examples(train, config, normalization=normalization(train), count=options.count)
     picture = io.BytesIO()
     view_grid(panel).save(picture, format="PNG")
@@ -84,7 +83,7 @@ def quickstart(options: argparse.Namespace) -> None:
     screen, config = Screen(), preset("digits")
     out = options.out or _new_directory(Path("runs") / "quickstart")
     use_threads(config.threads)
-    dataset = _load("mnist5k", screen, side=config.views.size)
+    dataset = _load("mnist5k", screen, side=config.image_side)
     screen.line(
         f"{len(dataset.train):,} digits without labels -> an encoder, in {config.epochs} epochs; "
         f"then kNN and linear probes on {len(dataset.test or ()):,} other digits"
@@ -139,7 +138,7 @@ def print_scores(records: list[Record]) -> None:
 
     console = Console(highlight=False)
     console.print(scores_table(records))
-    console.print(finding(records))
+    console.print(finding(records), soft_wrap=True)
 
 
 def _load(spec: str, screen: Screen, *, side: int) -> Dataset:
@@ -149,18 +148,14 @@ def _load(spec: str, screen: Screen, *, side: int) -> Dataset:
 
 def _train(writer: RunWriter, dataset: Dataset, screen: Screen) -> None:
     config = writer.info.config
+    images = prepare(dataset, config)
+    steps = len(images.train) // config.batch
+    done = int(read_status(writer.path).get("step", 0))
     with writer, screen.progress():
-        for epoch in _epochs(writer, dataset, screen):
+        bar = TrainingBar(screen, total=steps * config.epochs, done=done, batch=config.batch)
+        for epoch in pretrain_epochs(images, config, writer=writer, track=bar.track):
+            bar.show(epoch)
             screen.line(epoch_line(epoch, config.epochs))
     if epoch.verdict.advice:
         screen.line(f"verdict: {epoch.verdict.state}; try: {epoch.verdict.advice}")
     screen.line(f"done: {writer.path}; score it with: stopgrad evaluate {writer.path}")
-
-
-def _epochs(writer: RunWriter, dataset: Dataset, screen: Screen) -> Iterator[Epoch]:
-    config = writer.info.config
-    images = prepare(dataset, config)
-    steps = len(images.train) // config.batch
-    done = int(read_status(writer.path).get("step", 0))
-    bar = TrainingBar(screen, total=steps * config.epochs, done=done, batch=config.batch)
-    return pretrain_epochs(images, config, writer=writer, track=bar.track)

@@ -17,17 +17,14 @@ from rich.progress import (
 )
 from rich.table import Table
 
+from stopgrad.figures import names
+
 if TYPE_CHECKING:
     from stopgrad.pretrain import Epoch
     from stopgrad.records import Record, Subject
 
 T = TypeVar("T")
 
-METRICS = {
-    "knn_accuracy": "kNN",
-    "linear_accuracy": "linear probe (SGD)",
-    "linear_lars_accuracy": "linear probe (LARS)",
-}
 SUBJECTS: tuple[Subject, ...] = ("encoder", "untrained", "pixels")
 
 
@@ -36,7 +33,7 @@ class Screen:
 
     def __init__(self) -> None:
         self.console = Console(stderr=True, highlight=False)
-        self._progress: Progress | None = None
+        self.bars: Progress | None = None
 
     def line(self, text: str) -> None:
         """One line of plain text, above the progress bars."""
@@ -57,48 +54,58 @@ class Screen:
         if not self.console.is_terminal:
             yield
             return
-        with Progress(*columns, console=self.console, transient=True) as self._progress:
+        with Progress(*columns, console=self.console, transient=True) as self.bars:
             yield
-        self._progress = None
+        self.bars = None
 
     def track(self, items: Iterable[T], description: str, total: int, /) -> Iterable[T]:
         """Passes items on under a bar that goes when they end."""
-        if self._progress is None:
+        if self.bars is None:
             yield from items
             return
-        task = self._progress.add_task(description, total=total, rate="")
+        task = self.bars.add_task(description, total=total, rate="")
         try:
             for item in items:
                 yield item
-                self._progress.advance(task)
+                self.bars.advance(task)
         finally:
-            self._progress.remove_task(task)
+            self.bars.remove_task(task)
 
 
 class TrainingBar:
-    """One bar over all steps of a run: time left, views per second, loss and newest kNN."""
+    """One bar over all steps of a run: time left, views per second, newest loss and kNN."""
 
     def __init__(self, screen: Screen, *, total: int, done: int, batch: int) -> None:
-        self.screen = screen
-        self.total, self.done, self.batch = total, done, batch
-        self._task: object = None
+        self.views_per_step = 2 * batch
+        self.newest = ""
+        self._progress = screen.bars
+        self._task = (
+            self._progress.add_task("", total=total, completed=done, rate="")
+            if self._progress
+            else None
+        )
 
     def track(self, items: Iterable[T], description: str, total: int, /) -> Iterable[T]:
         """Moves the bar with the batches of an epoch."""
-        progress = self.screen._progress
-        if progress is None:
+        if self._progress is None or self._task is None:
             yield from items
             return
-        if self._task is None:
-            self._task = progress.add_task(
-                description, total=self.total, completed=self.done, rate=""
-            )
-        progress.update(self._task, description=description)  # type: ignore[arg-type]
+        self._progress.update(self._task, description=description)
         for item in items:
             yield item
-            progress.advance(self._task)  # type: ignore[arg-type]
-            speed = progress.tasks[0].speed or 0
-            progress.update(self._task, rate=f"{2 * self.batch * speed:,.0f} views/s")  # type: ignore[arg-type]
+            self._progress.advance(self._task)
+            speed = self._progress.tasks[self._task].speed or 0
+            rate = f"{self.views_per_step * speed:,.0f} views/s{self.newest}"
+            self._progress.update(self._task, rate=rate)
+
+    def show(self, epoch: Epoch) -> None:
+        """Takes over what an epoch ended with."""
+        knn = "" if epoch.knn is None else f"  kNN {epoch.knn:.2%}"
+        self.newest = f"  loss {epoch.loss:+.3f}{knn or self._old_knn()}"
+
+    def _old_knn(self) -> str:
+        """The kNN of an earlier epoch stays until there is a newer one."""
+        return self.newest[self.newest.find("  kNN") :] if "  kNN" in self.newest else ""
 
 
 def epoch_line(epoch: Epoch, epochs: int) -> str:
@@ -118,23 +125,17 @@ def scores_table(records: Sequence[Record]) -> Table:
     table.add_column("labels", justify="right")
     table.add_column("metric")
     for subject in SUBJECTS:
-        table.add_column(subject, justify="right", style="bold" if subject == "encoder" else "")
+        bold = "bold" if subject == "encoder" else ""
+        table.add_column(names.SUBJECTS[subject], justify="right", style=bold)
     found = {(r.labels, r.metric, r.of): r.value for r in records}
     for share in sorted({r.labels for r in records}, reverse=True):
-        for metric, name in METRICS.items():
+        for metric, name in names.METRICS.items():
             values = [found.get((share, metric, subject)) for subject in SUBJECTS]
             cells = ["" if value is None else f"{100 * value:.2f}" for value in values]
             table.add_row(f"{share:.0%}" if share >= 0.01 else f"{share:.2%}", name, *cells)
-    return table
-
-
-def finding(records: Sequence[Record]) -> str:
-    """One sentence: what pretraining brought over the untrained encoder and raw pixels."""
-    values = {r.of: r.value for r in records if r.metric == "knn_accuracy" and r.labels == 1}
-    if len(values) < len(SUBJECTS):
-        return ""
-    gains = {name: 100 * (values["encoder"] - values[name]) for name in SUBJECTS[1:]}
-    return (
-        f"By kNN the pretrained encoder is {gains['untrained']:+.1f} points against the untrained "
-        f"one and {gains['pixels']:+.1f} against raw pixels."
+    knn = next(r.protocol for r in records if r.metric == "knn_accuracy")
+    k = f"k = {knn['k']}" + (
+        "" if knn["k"] == knn["k_requested"] else f" ({knn['k_requested']} asked)"
     )
+    table.caption = f"kNN: {k}, T = {knn['temperature']:g}, cosine; epoch {first.epoch}"
+    return table

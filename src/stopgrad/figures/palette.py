@@ -108,16 +108,19 @@ def _style() -> dict[str, Any]:
         "view": {"stroke": None, "continuousWidth": WIDTH, "continuousHeight": HEIGHT},
         "axis": {**text, **colors, **axis, "gridColor": light("grid")},
         "header": {**text, "labelColor": light("ink"), "labelFontWeight": 600, "title": None},
-        "legend": {
-            **text,
-            "labelColor": light("ink"),
-            "orient": "top",
-            "title": None,
-            "symbolSize": 320,
-            "symbolStrokeWidth": 2.5,
-            "labelLimit": 0,
-            "columnPadding": 14,
-            "offset": 8,
-        },
+        "legend": {**text, **_legend()},
         "title": title,
+    }
+
+
+def _legend() -> dict[str, Any]:
+    return {
+        "labelColor": light("ink"),
+        "orient": "top",
+        "title": None,
+        "symbolSize": 320,
+        "symbolStrokeWidth": 2.5,
+        "labelLimit": 0,
+        "columnPadding": 14,
+        "offset": 8,
     }

@@ -6,5 +6,6 @@ an HTML file that asks no network for anything. No torch.
 
 from stopgrad.report.evidence import Evidence, read_evidence
 from stopgrad.report.page import render, write_report
+from stopgrad.report.results import finding
 
-__all__ = ["Evidence", "read_evidence", "render", "write_report"]
+__all__ = ["Evidence", "finding", "read_evidence", "render", "write_report"]
