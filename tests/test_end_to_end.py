@@ -125,6 +125,17 @@ def test_views_are_drawn(pictures: Path, tmp_path: Path) -> None:
         assert len(picture.getcolors(1 << 24) or []) > 50
 
 
+def test_the_readmes_python_runs_as_it_stands() -> None:
+    readme = (Path(__file__).parents[1] / "README.md").read_text()
+    code = readme.split("```python\n")[1].split("```")[0].replace("epochs=5", "epochs=1")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    *epochs, accuracy = done.stdout.splitlines()
+    assert len(epochs) == 1
+    assert epochs[0].startswith("1 -0.")
+    assert f" {accuracy} " in epochs[0]  # the same kNN as the loop's own
+
+
 def _wait_for(path: Path) -> None:
     for _ in range(600):
         if path.exists():

@@ -8,7 +8,7 @@ import torch
 
 from stopgrad.checkpoint import RunWriter, load_checkpoint
 from stopgrad.config import Config, preset
-from stopgrad.errors import DataError
+from stopgrad.errors import ConfigError, DataError
 from stopgrad.evaluate import TrainedRun, evaluate, evaluation_split, load_run
 from stopgrad.examples import choose_examples, neighbor_examples, view_examples
 from stopgrad.features import embed
@@ -106,6 +106,14 @@ def test_other_images_than_those_of_the_run_are_refused(run: TrainedRun, dataset
     other = dataset._replace(train=dataset.train.take(np.arange(300)))
     with pytest.raises(DataError, match="fingerprint"):
         next(evaluate(run, other))
+
+
+@pytest.mark.parametrize("share", [0.0, -0.1, 10.0, float("nan")])
+def test_a_share_of_labels_out_of_range_is_refused_first(
+    run: TrainedRun, dataset: Dataset, share: float
+) -> None:
+    with pytest.raises(ConfigError, match="shares of the labels"):
+        next(evaluate(run, dataset, labels=(1.0, share)))
 
 
 def test_one_label_per_class_leaves_the_tuned_probe_out(run: TrainedRun, dataset: Dataset) -> None:

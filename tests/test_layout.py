@@ -7,7 +7,7 @@ import stopgrad
 
 ROOT = Path(stopgrad.__file__).parent
 ROOMS = (
-    *("errors", "randomness", "config", "images", "compute", "views", "encoder", "heads"),
+    *("errors", "files", "randomness", "config", "images", "compute", "views", "encoder", "heads"),
     *("simsiam", "loss", "optimizer", "collapse", "features", "knn", "checkpoint", "pretrain"),
     *("linear", "records", "evaluate", "figures", "examples", "report", "cli"),
 )

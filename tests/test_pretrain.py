@@ -248,6 +248,18 @@ def test_a_run_that_died_goes_on_bit_for_bit(dataset: Dataset, tmp_path: Path, s
     assert losses[0] == losses[1]
 
 
+def test_a_run_killed_before_its_last_status_is_finished_by_resuming(
+    dataset: Dataset, tmp_path: Path
+) -> None:
+    config = _tiny(epochs=1)
+    _train(dataset, config, tmp_path / "run")
+    status = tmp_path / "run" / "status.json"
+    status.write_text(status.read_text().replace("finished", "running"))
+    with RunWriter.resume(tmp_path / "run") as writer:
+        assert list(pretrain(prepare(dataset, config), config, writer=writer)) == []
+    assert read_status(tmp_path / "run")["state"] == "finished"
+
+
 def test_a_forgotten_momentum_would_be_seen(dataset: Dataset, tmp_path: Path) -> None:
     """Negative control of the test above."""
     config = _tiny()

@@ -4,6 +4,7 @@ An error that a user can mend is one line: what was found, what was expected, wh
 Anything else that escapes is a fault of stopgrad and keeps its traceback.
 """
 
+from collections.abc import Iterable
 from typing import ClassVar
 
 
@@ -83,6 +84,14 @@ class InterruptedRunError(StopgradError):
             expected="a run to its last epoch",
             hint=f"continue with: stopgrad resume {run}",
         )
+
+
+def did_you_mean(word: str, known: Iterable[str], *, most: int = 1) -> str:
+    """` (did you mean X?)` with the nearest known words, or nothing when none is near."""
+    import difflib
+
+    close = difflib.get_close_matches(word, list(known), n=most, cutoff=0.5)
+    return f" (did you mean {' or '.join(close)}?)" if close else ""
 
 
 def exit_code(error: StopgradError) -> int:

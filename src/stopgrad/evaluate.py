@@ -17,7 +17,7 @@ import torch
 from stopgrad.checkpoint import RunInfo, load_checkpoint, read_run
 from stopgrad.compute import Compute, compute_for
 from stopgrad.config import Config, config_to_dict
-from stopgrad.errors import DataError
+from stopgrad.errors import ConfigError, DataError
 from stopgrad.features import Features, Score, embed, pixel_features
 from stopgrad.images import (
     Dataset,
@@ -115,9 +115,11 @@ def evaluate(
         track: Shows the progress of embedding.
 
     Raises:
+        ConfigError: For a share that is not above 0 and at most 1.
         DataError: When there are no labels, or the data are not those of the run.
     """
     check_same_data(run.info, dataset)
+    _check_shares(labels)
     images = evaluation_split(dataset, run.info.config)
     for subject in _SUBJECTS:
         train, test = (_features(subject, run, part, track=track) for part in images[:2])
@@ -155,6 +157,17 @@ def check_same_data(info: RunInfo, dataset: Dataset) -> None:
             f"training images with fingerprint {now[:12]}",
             expected=f"those of the run, {was[:12]} ({info.data['spec']})",
             hint="name the run's own images with --data",
+        )
+
+
+def _check_shares(labels: Sequence[float]) -> None:
+    """Refuses shares before any image is embedded, so that no part of a result is written."""
+    wrong = [share for share in labels if not 0 < share <= 1]
+    if wrong:
+        raise ConfigError(
+            f"shares of the labels {', '.join(f'{share:g}' for share in wrong)}",
+            expected="shares above 0 and at most 1",
+            hint="write 10 % as 0.1",
         )
 
 

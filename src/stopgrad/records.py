@@ -23,8 +23,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from stopgrad.checkpoint.files import storage_errors, sync_directory
 from stopgrad.errors import DataError
+from stopgrad.files import storage_errors, sync_directory
 
 Subject = Literal["encoder", "untrained", "pixels", "supervised"]
 

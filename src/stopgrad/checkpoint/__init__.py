@@ -9,19 +9,23 @@ RUN/
   checkpoints/step-000123/{model,optimizer}.safetensors, state.json, manifest.json
 """
 
-from stopgrad.checkpoint.files import write_atomically
 from stopgrad.checkpoint.metrics import read_metrics
 from stopgrad.checkpoint.run import RunInfo, RunWriter, read_run, read_status
-from stopgrad.checkpoint.store import Checkpoint, load_checkpoint, save_checkpoint
+from stopgrad.checkpoint.store import (
+    Checkpoint,
+    load_checkpoint,
+    newest_step,
+    save_checkpoint,
+)
 
 __all__ = [
     "Checkpoint",
     "RunInfo",
     "RunWriter",
     "load_checkpoint",
+    "newest_step",
     "read_metrics",
     "read_run",
     "read_status",
     "save_checkpoint",
-    "write_atomically",
 ]

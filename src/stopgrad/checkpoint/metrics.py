@@ -8,8 +8,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from stopgrad.checkpoint.files import storage_errors, write_atomically
 from stopgrad.errors import CheckpointError
+from stopgrad.files import storage_errors, write_atomically
 
 Row = dict[str, Any]
 

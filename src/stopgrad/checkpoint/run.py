@@ -14,7 +14,6 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import IO, Any, Literal, NamedTuple, Self
 
-from stopgrad.checkpoint.files import storage_errors, write_json
 from stopgrad.checkpoint.metrics import Row, append_rows, cut_back
 from stopgrad.checkpoint.store import (
     Checkpoint,
@@ -24,6 +23,7 @@ from stopgrad.checkpoint.store import (
 )
 from stopgrad.config import Config, config_from_dict, config_to_dict
 from stopgrad.errors import CheckpointError, ConfigError, LockedError
+from stopgrad.files import storage_errors, write_json
 from stopgrad.images import Normalization
 
 State = Literal["running", "finished", "interrupted", "diverged", "failed"]
@@ -167,7 +167,8 @@ class RunWriter:
 
 def _is_unused(path: Path) -> bool:
     """Nothing there but what a run killed before its first file leaves."""
-    return path.is_dir() and {entry.name for entry in path.iterdir()} <= {"lock", "config.json.tmp"}
+    names = [entry.name for entry in path.iterdir()] if path.is_dir() else ["not a directory"]
+    return all(name == "lock" or name.endswith(".tmp") for name in names)
 
 
 def has_begun(path: Path) -> bool:

@@ -13,8 +13,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from stopgrad.checkpoint.files import storage_errors, sync_directory, write_atomically, write_json
 from stopgrad.errors import CheckpointError
+from stopgrad.files import storage_errors, sync_directory, write_atomically, write_json
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -83,6 +83,11 @@ def load_checkpoint(run: Path) -> Checkpoint:
 def checkpoint_folders(run: Path) -> list[Path]:
     """The folders of committed checkpoints, oldest first; unfinished ones do not count."""
     return sorted((run / "checkpoints").glob("step-*/manifest.json"), key=_step_of)
+
+
+def newest_step(run: Path) -> int:
+    """The step of the newest checkpoint on disk, unverified; 0 when there is none."""
+    return max((_step_of(manifest) for manifest in checkpoint_folders(run)), default=0)
 
 
 def verify_checkpoint(manifest_path: Path) -> Checkpoint:

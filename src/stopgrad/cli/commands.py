@@ -8,7 +8,12 @@ import itertools
 import sys
 from pathlib import Path
 
-from stopgrad.checkpoint import RunWriter, read_run, read_status, write_atomically
+from stopgrad.checkpoint import (
+    RunWriter,
+    newest_step,
+    read_run,
+    read_status,
+)
 from stopgrad.cli.show import Screen, TrainingBar, epoch_line, scores_table
 from stopgrad.compute import use_threads
 from stopgrad.config import preset
@@ -17,6 +22,7 @@ from stopgrad.evaluate import check_same_data, load_run
 from stopgrad.evaluate import evaluate as evaluate_run
 from stopgrad.examples import neighbor_examples, view_examples
 from stopgrad.figures import view_grid
+from stopgrad.files import write_atomically
 from stopgrad.images import Dataset, load_dataset, normalization
 from stopgrad.pretrain import describe_run, prepare
 from stopgrad.pretrain import pretrain as pretrain_epochs
@@ -150,12 +156,14 @@ def _train(writer: RunWriter, dataset: Dataset, screen: Screen) -> None:
     config = writer.info.config
     images = prepare(dataset, config)
     steps = len(images.train) // config.batch
-    done = int(read_status(writer.path).get("step", 0))
+    done = newest_step(writer.path)
+    verdict = None
     with writer, screen.progress():
         bar = TrainingBar(screen, total=steps * config.epochs, done=done, batch=config.batch)
         for epoch in pretrain_epochs(images, config, writer=writer, track=bar.track):
+            verdict = epoch.verdict
             bar.show(epoch)
             screen.line(epoch_line(epoch, config.epochs))
-    if epoch.verdict.advice:
-        screen.line(f"verdict: {epoch.verdict.state}; try: {epoch.verdict.advice}")
+    if verdict is not None and verdict.advice:
+        screen.line(f"verdict: {verdict.state}; try: {verdict.advice}")
     screen.line(f"done: {writer.path}; score it with: stopgrad evaluate {writer.path}")

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from stopgrad.config.bounds import Bounds, in_words, within
 from stopgrad.config.knobs import Config
-from stopgrad.errors import ConfigError
+from stopgrad.errors import ConfigError, did_you_mean
 
 
 class Knob(NamedTuple):
@@ -82,7 +82,7 @@ def _preset_values(name: str | None) -> dict[str, Any]:
         return {}
     if name not in PRESETS:
         raise ConfigError(
-            f"preset {name!r}{_nearest(name, list(PRESETS))}",
+            f"preset {name!r}{did_you_mean(name, PRESETS)}",
             expected=f"one of {', '.join(PRESETS)}",
             hint="name one of these, or none for the paper's CIFAR setting",
         )
@@ -104,12 +104,11 @@ def _unknown_keys(flat: Mapping[str, Any]) -> Iterator[str]:
             yield f"unknown key {key}{_nearest(key, known)}"
 
 
-def _nearest(word: str, known: list[str]) -> str:
-    last = {key.rsplit(".", 1)[-1]: key for key in reversed(known)}
-    close = difflib.get_close_matches(word, known, n=1, cutoff=0.6) or [
-        last[match] for match in difflib.get_close_matches(word, list(last), n=1, cutoff=0.6)
-    ]
-    return f" (did you mean {close[0]}?)" if close else ""
+def _nearest(key: str, known: list[str]) -> str:
+    """The nearest key path, or the one whose last word is nearest."""
+    last = {path.rsplit(".", 1)[-1]: path for path in reversed(known)}
+    word = next(iter(difflib.get_close_matches(key, [*known, *last], n=1, cutoff=0.6)), None)
+    return f" (did you mean {last.get(word, word)}?)" if word else ""
 
 
 def _wrong_values(flat: Mapping[str, Any]) -> Iterator[str]:

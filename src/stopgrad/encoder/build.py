@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from typing import Any, cast
 
 import torch
@@ -11,7 +10,7 @@ from torch import nn
 from stopgrad.config import EncoderConfig
 from stopgrad.encoder.initialize import initialize
 from stopgrad.encoder.resnet import ResNet, Shape
-from stopgrad.errors import ConfigError
+from stopgrad.errors import ConfigError, did_you_mean
 
 RESNETS = {
     "resnet10": Shape((1, 1, 1, 1), (64, 128, 256, 512), bottleneck=False),
@@ -39,7 +38,7 @@ def build_encoder(config: EncoderConfig, generator: torch.Generator) -> nn.Modul
         return _timm_encoder(config.name.removeprefix("timm:"), generator)
     if config.name not in RESNETS:
         raise ConfigError(
-            f"encoder.name = {config.name!r}{_nearest(config.name, list(RESNETS))}",
+            f"encoder.name = {config.name!r}{did_you_mean(config.name, RESNETS, most=3)}",
             expected=f"one of {', '.join(RESNETS)} or timm:NAME",
             hint="name one of these",
         )
@@ -64,7 +63,7 @@ def _timm_encoder(name: str, generator: torch.Generator) -> nn.Module:
     known = timm.list_models()
     if name not in known:
         raise ConfigError(
-            f"encoder.name = 'timm:{name}'{_nearest(name, known)}",
+            f"encoder.name = 'timm:{name}'{did_you_mean(name, known, most=3)}",
             expected="a model of timm.list_models()",
             hint="see timm.list_models() for the names",
         )
@@ -74,8 +73,3 @@ def _timm_encoder(name: str, generator: torch.Generator) -> nn.Module:
         encoder: Any = timm.create_model(name, pretrained=False, num_classes=0)
     encoder.feature_width = encoder.num_features
     return cast(nn.Module, encoder)
-
-
-def _nearest(name: str, known: list[str]) -> str:
-    close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
-    return f" (did you mean {' or '.join(close)}?)" if close else ""

@@ -21,6 +21,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
+from stopgrad.files import sync_directory
 from stopgrad.images.decode import DECODER, Damaged
 from stopgrad.images.gather import Gathered, GatheredSplits
 from stopgrad.images.source import Source
@@ -111,7 +112,7 @@ class EntryWriter:
         contents = {name: self._write_split(name, split) for name, split in pairs.items() if split}
         _write(self.temporary / "contents", _seal(contents, splits.left_out))
         self.temporary.chmod(0o755)
-        _sync_folder(self.temporary)
+        sync_directory(self.temporary)
         _replace(self.temporary, self.folder)
 
     def _write_split(self, name: str, split: Gathered) -> dict[str, Any]:
@@ -207,35 +208,9 @@ def _write(path: Path, data: bytes) -> None:
         _sync(file)
 
 
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write a small file so that readers see the old one or all of the new one.
-
-    Raises:
-        OSError: When the disk refuses.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(prefix=".new-", dir=path.parent)
-    os.close(descriptor)
-    try:
-        _write(Path(temporary), data)
-        os.replace(temporary, path)
-    except OSError:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-    _sync_folder(path.parent)
-
-
 def _sync(file: BinaryIO) -> None:
     file.flush()
     os.fsync(file.fileno())
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _replace(new: Path, folder: Path) -> None:
@@ -249,7 +224,7 @@ def _replace(new: Path, folder: Path) -> None:
     except OSError:
         if not folder.exists():  # else a neighbour was faster, and its entry is as good
             raise
-    _sync_folder(folder.parent)
+    sync_directory(folder.parent)
 
 
 def _remove_stale(parent: Path) -> None:

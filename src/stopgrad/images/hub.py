@@ -15,8 +15,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from stopgrad.errors import DataError
-from stopgrad.images.cache import cache_folder, write_atomically
+from stopgrad.errors import DataError, StorageError
+from stopgrad.files import write_atomically
+from stopgrad.images.cache import cache_folder
 from stopgrad.images.parquet import shards_source
 from stopgrad.images.shards import choose_shards
 from stopgrad.images.source import Source
@@ -97,8 +98,9 @@ def _list(api: HfApi, name: str) -> tuple[Listing, bool]:
         commit, files = json.loads(kept.read_text())
         return Listing(commit, files), True
     try:
+        kept.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(kept, json.dumps(listing).encode())
-    except OSError as error:
+    except (OSError, StorageError) as error:
         log.warning("cannot keep the listing of %s in %s (%s)", name, kept, error)
     return listing, False
 

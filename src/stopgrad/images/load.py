@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import logging
 import os
 import re
@@ -10,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from stopgrad.errors import ConfigError, DataError
+from stopgrad.errors import ConfigError, DataError, did_you_mean
 from stopgrad.images.cache import DamagedEntryError, Entry, EntryWriter, entry_folder, read_entry
 from stopgrad.images.decode import Damaged
 from stopgrad.images.gather import Gathered, Order, gather
@@ -89,9 +88,8 @@ def _unknown(spec: str) -> DataError:
             expected="the path of a folder of pictures or of Parquet files",
             hint="check the path",
         )
-    near = difflib.get_close_matches(spec.lower(), KNOWN, n=1, cutoff=0.5)
     return DataError(
-        f"unknown data set {spec[:80]!r}" + (f" (did you mean {near[0]}?)" if near else ""),
+        f"unknown data set {spec[:80]!r}{did_you_mean(spec.lower(), KNOWN)}",
         expected=f"{', '.join(KNOWN)}, hf:OWNER/NAME or the path of a folder",
         hint="check the name or the path",
     )

@@ -87,7 +87,9 @@ def _continue(training: Training, writer: RunWriter) -> None:
         training.restore(checkpoint)
     else:
         writer.save(training.snapshot())
-    writer.set_status("running", step=training.step, epoch=training.epoch)
+    # A kill between the last checkpoint and its status leaves nothing to do but the status.
+    done = training.epoch == training.config.epochs
+    writer.set_status("finished" if done else "running", step=training.step, epoch=training.epoch)
 
 
 def _is_due(training: Training, writer: RunWriter) -> bool:

@@ -59,7 +59,7 @@ def write_report(
         DataError: When its records are damaged.
         StorageError: When the disk refuses; an older report stays as it was.
     """
-    from stopgrad.checkpoint.files import write_atomically
+    from stopgrad.files import write_atomically
 
     page = render(read_evidence(run, neighbors=neighbors, views=views))
     write_atomically(out, page.encode())
