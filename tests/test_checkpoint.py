@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -89,6 +90,63 @@ def test_no_damage_is_loaded_in_silence(tmp_path: Path, kind: str) -> None:
         loaded = load_checkpoint(tmp_path)
         assert loaded.step == 3
         assert name in loaded.damaged[0]
+
+
+def test_no_flip_in_the_manifest_gives_another_state(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path, _checkpoint(3))
+    manifest = save_checkpoint(tmp_path, _checkpoint(6)) / "manifest.json"
+    whole = manifest.read_bytes()
+    for place in range(len(whole)):
+        data = bytearray(whole)
+        data[place] ^= 1
+        manifest.write_bytes(data)
+        loaded = load_checkpoint(tmp_path)
+        assert _same(loaded, _checkpoint(loaded.step))
+        assert loaded.step == 6 or loaded.damaged
+
+
+def test_a_copy_beside_the_checkpoints_is_left_alone(tmp_path: Path) -> None:
+    copy = tmp_path / "checkpoints" / "step-000003.bak"
+    shutil.copytree(save_checkpoint(tmp_path, _checkpoint(3)), copy)
+    for step in (6, 9):
+        save_checkpoint(tmp_path, _checkpoint(step))
+    assert load_checkpoint(tmp_path).step == 9
+    assert (copy / "manifest.json").exists()
+
+
+def test_a_damaged_checkpoint_is_gone_when_the_run_goes_on(tmp_path: Path) -> None:
+    with RunWriter.create(tmp_path, _info()) as writer:
+        writer.begin()
+        writer.save(_checkpoint(3))
+        writer.save(_checkpoint(6))
+    newest = tmp_path / "checkpoints" / "step-000006"
+    (newest / "state.json").write_bytes(b"{}")
+    with RunWriter.resume(tmp_path) as writer:
+        resumed = writer.begin()
+    assert resumed is not None
+    assert resumed.step == 3
+    assert not newest.exists()
+
+
+def test_a_new_run_does_not_go_on_with_one_that_was_made_meanwhile(tmp_path: Path) -> None:
+    late = RunWriter.create(tmp_path / "run", _info())
+    with RunWriter.create(tmp_path / "run", _info()) as first:
+        first.begin()
+        first.save(_checkpoint(3))
+    with late, pytest.raises(ConfigError, match="exists"):
+        late.begin()
+
+
+def test_a_run_that_breaks_says_so_in_its_status(tmp_path: Path) -> None:
+    def break_down() -> None:
+        with RunWriter.create(tmp_path / "run", _info()) as writer:
+            writer.begin()
+            raise MemoryError("too large")
+
+    with pytest.raises(MemoryError):
+        break_down()
+    status = json.loads((tmp_path / "run" / "status.json").read_text())
+    assert (status["state"], status["reason"]) == ("failed", "MemoryError: too large")
 
 
 def test_damage_to_the_manifest_is_seen_too(tmp_path: Path) -> None:

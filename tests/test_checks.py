@@ -15,11 +15,11 @@ def _check(*command: str) -> None:
 
 
 def test_ruff_has_nothing_to_say() -> None:
-    _check("ruff", "check", "src", "tests", "bench")
+    _check("ruff", "check", ".")
 
 
 def test_the_code_is_formatted() -> None:
-    _check("ruff", "format", "--check", "src", "tests", "bench")
+    _check("ruff", "format", "--check", ".")
 
 
 def test_the_types_hold() -> None:

@@ -87,6 +87,12 @@ def test_timm_backbones_come_by_name_without_touching_the_global_generator() -> 
     )
 
 
+@pytest.mark.parametrize("name", ["mobilenetv3_small_050", "vit_tiny_patch16_224"])
+def test_timm_backbones_say_how_wide_their_features_are(name: str) -> None:
+    encoder = _build(f"timm:{name}").eval()
+    assert encoder(torch.zeros(2, 3, 64, 64)).shape == (2, encoder.feature_width)
+
+
 def test_unknown_names_get_the_nearest() -> None:
     with pytest.raises(ConfigError, match="did you mean resnet18"):
         _build("resnet-18")

@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 from test_pretrain import _hash, _steps
 
+from stopgrad.checkpoint import newest_step
 from stopgrad.figures.numbers import SPACE
 from stopgrad.images import load_dataset
 
@@ -80,12 +81,14 @@ def test_a_run_killed_at_any_moment_ends_with_the_same_bits(
     pictures: Path, whole: Path, tmp_path: Path
 ) -> None:
     out, command = tmp_path / "killed", _pretrain(pictures, tmp_path / "killed")
-    first = out / "checkpoints" / "step-000003"
-    for moment in np.random.default_rng(0).uniform(0.0, 1.0, size=3):
+    for moment in np.random.default_rng(0).uniform(0.0, 0.1, size=3):
+        before = newest_step(out)
         with subprocess.Popen(command, stderr=subprocess.PIPE, start_new_session=True) as process:
-            _wait_for(out / "lock" if first.parent.exists() else first)
+            while newest_step(out) == before and process.poll() is None:
+                time.sleep(0.01)
             time.sleep(moment)
             os.killpg(process.pid, signal.SIGKILL)
+        assert process.returncode == -signal.SIGKILL
         command = [*STOPGRAD, "resume", str(out)]
     _run("resume", out)
     assert _hash(out) == _hash(whole)

@@ -15,11 +15,12 @@ import torchvision
 from torch import Tensor, nn
 
 from stopgrad.checkpoint import RunWriter, load_checkpoint, read_metrics, read_status
-from stopgrad.collapse import Measures
+from stopgrad.collapse import Layers, Measures
 from stopgrad.config import Config, preset
-from stopgrad.errors import DataError, DivergedError
+from stopgrad.errors import ConfigError, DataError, DivergedError
 from stopgrad.images import Dataset, Images, images_from_arrays, load_dataset, normalization
-from stopgrad.pretrain import Epoch, describe_run, prepare, pretrain, start_training
+from stopgrad.pretrain import Epoch, Training, describe_run, prepare, pretrain, start_training
+from stopgrad.pretrain.setup import check_sizes, spec_to_keep
 from stopgrad.simsiam import build_simsiam, training_flops
 from stopgrad.views import Views
 
@@ -308,9 +309,48 @@ def test_validation_images_are_watched_and_not_learned_from(dataset: Dataset) ->
     images = prepare(dataset, _tiny(validation=0.25))
     assert (len(images.train), len(images.watch or [])) == (210, 70)
     learned, watched = (
-        {picture.tobytes() for picture in part.pixels} for part in images if part is not None
+        {picture.tobytes() for picture in part.pixels}
+        for part in (images.train, images.watch)
+        if part is not None
     )
     assert not learned & watched
+
+
+def test_without_a_test_split_a_fifth_of_the_labels_is_watched(dataset: Dataset) -> None:
+    images = prepare(dataset._replace(test=None), _tiny())
+    assert images.train is dataset.train
+    assert images.bank is not None
+    assert images.watch is not None
+    assert (len(images.bank), len(images.watch)) == (224, 56)
+    assert _train(dataset._replace(test=None), _tiny(epochs=1))[-1].knn is not None
+
+
+def test_known_names_are_kept_and_paths_hold_from_anywhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "cifar10").mkdir()
+    assert spec_to_keep("cifar10") == "cifar10"
+    assert spec_to_keep("hf:a/b") == "hf:a/b"
+    assert spec_to_keep("./cifar10") == str(tmp_path / "cifar10")
+
+
+def test_a_backbone_that_cannot_take_the_views_is_refused_first(dataset: Dataset) -> None:
+    config = _tiny(**{"encoder.name": "timm:mixer_s32_224"})
+    with pytest.raises(ConfigError, match="at 16 x 16 px"):
+        check_sizes(dataset.train, config)
+
+
+def test_a_network_that_is_not_finite_has_diverged_and_is_not_scored(
+    dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(training: Training) -> Layers:
+        return Layers(*[Measures(*[float("nan")] * 7)] * 3)
+
+    monkeypatch.setattr("stopgrad.pretrain.loop.measure_layers", broken)
+    epoch = _train(dataset, _tiny(epochs=1))[-1]
+    assert epoch.verdict.state == "diverged"
+    assert epoch.knn is None
 
 
 def test_fewer_images_than_a_batch_are_refused(dataset: Dataset) -> None:

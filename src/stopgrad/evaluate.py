@@ -19,6 +19,7 @@ from stopgrad.compute import Compute, compute_for
 from stopgrad.config import Config, config_to_dict
 from stopgrad.errors import ConfigError, DataError
 from stopgrad.features import Features, Score, embed, pixel_features
+from stopgrad.files import storage_errors, write_json
 from stopgrad.images import (
     Dataset,
     Images,
@@ -29,7 +30,7 @@ from stopgrad.images import (
 )
 from stopgrad.knn import knn
 from stopgrad.linear import PAPER_LARS, REPORT_SGD, linear_probe, tuned_probe
-from stopgrad.pretrain import load_model
+from stopgrad.pretrain import WATCHED, load_model
 from stopgrad.records import Record, Subject, environment
 from stopgrad.simsiam import SimSiam, build_simsiam, training_flops
 
@@ -86,7 +87,7 @@ def evaluation_split(dataset: Dataset, config: Config) -> EvaluationSplit:
             expected="labels on training and test images",
             hint="evaluation needs labels; pretraining, embedding and neighbours do not",
         )
-    share = config.validation or (0.2 if test is None else 0.0)
+    share = config.validation or (WATCHED if test is None else 0.0)
     if share > 0:
         split = split_validation(train, share=share, seed=config.seed)
         train = split.train
@@ -127,7 +128,7 @@ def evaluate(
             chosen = label_subset(images.train, share=share, seed=run.info.config.seed)
             index = torch.from_numpy(chosen).to(train.values.device)
             assert train.labels is not None
-            bank = Features(train.values[index], train.labels[index])
+            bank = train if share == 1 else Features(train.values[index], train.labels[index])
             for metric, evaluator in _evaluators(
                 run.info.config, bank, full_size=len(images.train)
             ):
@@ -143,6 +144,26 @@ def evaluate(
                     name=dataset.name,
                     wall_s=time.perf_counter() - began,
                 )
+
+
+def keep_label_draws(path: Path, dataset: Dataset, *, labels: Sequence[float]) -> None:
+    """Writes the indices of each share of the labels into a run, `labels/share-0.1-seed-0.json`.
+
+    The indices count the run's training images, in their order.
+
+    Raises:
+        ConfigError: For a share that is not above 0 and at most 1.
+        DataError: When the images have no labels.
+        StorageError: When the disk refuses.
+    """
+    _check_shares(labels)
+    config = read_run(path).config
+    train = evaluation_split(dataset, config).train
+    for share in (share for share in labels if share < 1):
+        file = path / "labels" / f"share-{share:g}-seed-{config.seed}.json"
+        with storage_errors(file, needed=0):
+            file.parent.mkdir(exist_ok=True)
+        write_json(file, label_subset(train, share=share, seed=config.seed).tolist())
 
 
 def check_same_data(info: RunInfo, dataset: Dataset) -> None:

@@ -19,8 +19,8 @@ from stopgrad.views import two_views
 
 SHOWN = 8  # neighbours of each query
 RULE = (
-    "one image of each class at random, then the mistakes that the vote was surest of, "
-    "at most two of a class"
+    "one image of each of up to ten classes at random, then the mistakes that the vote was "
+    "surest of, at most two of a class"
 )
 
 
@@ -46,7 +46,8 @@ def neighbor_examples(
 
     Without labels the queries are random training images, and their neighbours the others.
     """
-    if dataset.train.labels is None:
+    hidden = dataset.test is not None and dataset.test.labels is None
+    if dataset.train.labels is None or hidden:
         return _unlabelled_examples(run, dataset.train, count=count, track=track)
     train, test, _ = evaluation_split(dataset, run.info.config)
     bank, queries = (_embedded(run, images, track=track) for images in (train, test))

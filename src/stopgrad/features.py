@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from stopgrad.images import Images, Normalization, Track
 
 TOP = 5
+PIXEL_SIDE = 32  # px; larger pictures as raw pixels would not fit into memory
 
 
 class Features(NamedTuple):
@@ -85,9 +86,16 @@ def embed(
 def pixel_features(
     images: Images, *, normalization: Normalization, device: torch.device | str = "cpu"
 ) -> Features:
-    """Normalised pixels as features (N, 3 * H * W): the baseline that needs no network."""
+    """Normalised pixels as features: the baseline that needs no network.
+
+    Pictures of more than 32 px are averaged down to 32 x 32, so (N, 3 * H * W) with H, W <= 32.
+    """
     compute = Compute(torch.device(device), "fp32", channels_last=False)
-    return embed(nn.Flatten(), images, normalization=normalization, compute=compute)
+    height, width = (min(side, PIXEL_SIDE) for side in images.pixels.shape[1:3])
+    shrink = nn.AdaptiveAvgPool2d((height, width))
+    return embed(
+        nn.Sequential(shrink, nn.Flatten()), images, normalization=normalization, compute=compute
+    )
 
 
 def labelled(features: Features, *, role: str) -> Labelled:

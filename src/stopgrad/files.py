@@ -19,7 +19,7 @@ def write_atomically(path: Path, data: bytes) -> None:
     Raises:
         StorageError: When the disk refuses, with the bytes needed and the bytes free.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.parent / f".{path.name}.tmp"
     with storage_errors(path, needed=len(data)):
         try:
             with temporary.open("wb") as file:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import NamedTuple
 
 import torch
@@ -63,6 +64,7 @@ def build_simsiam(config: Config) -> SimSiam:
     return SimSiam(encoder, projector, predictor)
 
 
+@functools.cache
 def training_flops(config: Config) -> float:
     """Floating-point operations that training spends on one view.
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import fcntl
 import json
+import logging
 import os
 import signal
 import socket
 import threading
 from collections.abc import Iterable
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType, TracebackType
@@ -19,12 +21,22 @@ from stopgrad.checkpoint.store import (
     Checkpoint,
     checkpoint_folders,
     load_checkpoint,
+    remove_after,
     save_checkpoint,
 )
 from stopgrad.config import Config, config_from_dict, config_to_dict
-from stopgrad.errors import CheckpointError, ConfigError, LockedError
+from stopgrad.errors import (
+    CheckpointError,
+    ConfigError,
+    DivergedError,
+    InterruptedRunError,
+    LockedError,
+    StorageError,
+)
 from stopgrad.files import storage_errors, write_json
 from stopgrad.images import Normalization
+
+log = logging.getLogger(__name__)
 
 State = Literal["running", "finished", "interrupted", "diverged", "failed"]
 
@@ -81,6 +93,7 @@ class RunWriter:
         self.path = path
         self.info = info
         self.stop_signal: int | None = None
+        self._is_new = False
         self._lock: IO[str] | None = None
         self._handlers: dict[signal.Signals, Any] = {}
 
@@ -92,12 +105,10 @@ class RunWriter:
             ConfigError: When something is there already.
         """
         if path.exists() and not _is_unused(path):
-            raise ConfigError(
-                f"{path} exists",
-                expected="a new run directory",
-                hint=f"choose another --out, or go on with: stopgrad resume {path}",
-            )
-        return cls(path, info)
+            raise _exists(path)
+        writer = cls(path, info)
+        writer._is_new = True
+        return writer
 
     @classmethod
     def resume(cls, path: Path) -> RunWriter:
@@ -115,7 +126,11 @@ class RunWriter:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Gives signals and lock back."""
+        """Notes what broke the run, and gives signals and lock back."""
+        expected = (InterruptedRunError, DivergedError, GeneratorExit)
+        if error is not None and self._lock is not None and not isinstance(error, expected):
+            with suppress(StorageError):
+                self.set_status("failed", reason=f"{type(error).__name__}: {error}")
         for number, handler in self._handlers.items():
             signal.signal(number, handler)
         if self._lock is not None:
@@ -128,14 +143,23 @@ class RunWriter:
             LockedError: When another process writes to this run.
             StorageError: When the directory cannot be written.
             CheckpointError: When a run to resume has no good checkpoint.
+            ConfigError: When another process has begun a run here meanwhile.
         """
         with storage_errors(self.path / "config.json", needed=0):
             self.path.mkdir(parents=True, exist_ok=True)
             self._lock = _lock(self.path)
-        if not has_begun(self.path):
+        begun = has_begun(self.path)
+        if begun and self._is_new:
+            self._lock.close()
+            self._lock = None
+            raise _exists(self.path)
+        if not begun:
             write_json(self.path / "config.json", _describe(self.info))
             return None
         checkpoint = load_checkpoint(self.path)
+        for line in checkpoint.damaged:
+            log.warning("passed over: %s", line)
+        remove_after(self.path, step=checkpoint.step)
         cut_back(self.path, step=checkpoint.step)
         return checkpoint
 
@@ -163,6 +187,14 @@ class RunWriter:
 
     def _request_stop(self, number: int, frame: FrameType | None) -> None:
         self.stop_signal = self.stop_signal or number
+
+
+def _exists(path: Path) -> ConfigError:
+    return ConfigError(
+        f"{path} exists",
+        expected="a new run directory",
+        hint=f"choose another --out, or go on with: stopgrad resume {path}",
+    )
 
 
 def _is_unused(path: Path) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -82,7 +83,8 @@ def load_checkpoint(run: Path) -> Checkpoint:
 
 def checkpoint_folders(run: Path) -> list[Path]:
     """The folders of committed checkpoints, oldest first; unfinished ones do not count."""
-    return sorted((run / "checkpoints").glob("step-*/manifest.json"), key=_step_of)
+    manifests = (folder / "manifest.json" for folder in _step_folders(run))
+    return sorted((path for path in manifests if path.exists()), key=_step_of)
 
 
 def newest_step(run: Path) -> int:
@@ -101,11 +103,13 @@ def verify_checkpoint(manifest_path: Path) -> Checkpoint:
 
     folder = manifest_path.parent
     try:
-        manifest = json.loads(manifest_path.read_bytes())
+        step, manifest = _step_of(manifest_path), json.loads(manifest_path.read_bytes())
         files = {name: _verified(folder / name, manifest) for name in _file_names()}
         state = json.loads(files["state.json"])
+        if not manifest["format"] == 1 or not manifest["step"] == state["step"] == step:
+            raise ValueError("manifest.json does not name this format and step")
         model, optimizer = (load(files[f"{part}.safetensors"]) for part in PARTS)
-        return Checkpoint(int(manifest["step"]), model, optimizer, state)
+        return Checkpoint(step, model, optimizer, state)
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         raise CheckpointError(
             f"{folder} is damaged ({type(error).__name__}: {error})",
@@ -139,6 +143,30 @@ def _verified(path: Path, manifest: dict[str, Any]) -> bytes:
     return data
 
 
+def _step_folders(run: Path) -> list[Path]:
+    """The folders that are ours by their name; copies and notes beside them are left alone."""
+    folders = (run / "checkpoints").glob("step-*")
+    return [folder for folder in folders if re.fullmatch(r"step-\d+", folder.name)]
+
+
+def remove_after(run: Path, *, step: int) -> None:
+    """Removes checkpoints after this step, which were passed over as damaged.
+
+    Raises:
+        StorageError: When the disk refuses.
+    """
+    for folder in _step_folders(run):
+        if _step_of(folder / "manifest.json") > step:
+            _remove(folder)
+
+
+def _remove(folder: Path) -> None:
+    """The manifest first: from then on the checkpoint does not count."""
+    with storage_errors(folder, needed=0):
+        (folder / "manifest.json").unlink(missing_ok=True)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 def _step_of(manifest: Path) -> int:
     return int(manifest.parent.name.removeprefix("step-"))
 
@@ -146,7 +174,6 @@ def _step_of(manifest: Path) -> int:
 def _prune(run: Path) -> None:
     complete = checkpoint_folders(run)
     kept = {manifest.parent for manifest in complete[-KEPT:]}
-    for folder in (run / "checkpoints").glob("step-*"):
+    for folder in _step_folders(run):
         if folder not in kept:
-            (folder / "manifest.json").unlink(missing_ok=True)
-            shutil.rmtree(folder, ignore_errors=True)
+            _remove(folder)

@@ -18,7 +18,7 @@ from stopgrad.cli.show import Screen, TrainingBar, epoch_line, scores_table
 from stopgrad.compute import use_threads
 from stopgrad.config import preset
 from stopgrad.errors import ConfigError
-from stopgrad.evaluate import check_same_data, load_run
+from stopgrad.evaluate import check_same_data, keep_label_draws, load_run
 from stopgrad.evaluate import evaluate as evaluate_run
 from stopgrad.examples import neighbor_examples, view_examples
 from stopgrad.figures import view_grid
@@ -107,6 +107,9 @@ def _evaluate(
     run, records = load_run(path), []
     for line in run.damaged:
         screen.line(f"passed over: {line}")
+    if run.epoch < run.info.config.epochs:
+        screen.line(f"not finished: epoch {run.epoch} of {run.info.config.epochs} is scored")
+    keep_label_draws(path, dataset, labels=options.labels)
     with screen.progress():
         for record in evaluate_run(run, dataset, labels=options.labels, track=screen.track):
             append(path / "records.jsonl", record)

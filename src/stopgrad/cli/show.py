@@ -18,6 +18,7 @@ from rich.progress import (
 from rich.table import Table
 
 from stopgrad.figures import names
+from stopgrad.figures.numbers import label_share, percent
 
 if TYPE_CHECKING:
     from stopgrad.pretrain import Epoch
@@ -120,7 +121,7 @@ def epoch_line(epoch: Epoch, epochs: int) -> str:
 def scores_table(records: Sequence[Record]) -> Table:
     """Encoder, untrained encoder and raw pixels beside each other, a row per metric and share."""
     first = records[0]
-    title = f"top-1 accuracy on {first.images_scored:,} {first.split} images, in %"
+    title = f"top-1 accuracy on {first.images_scored:,} {first.split} images"
     table = Table(title=title, title_justify="left")
     table.add_column("labels", justify="right")
     table.add_column("metric")
@@ -131,11 +132,12 @@ def scores_table(records: Sequence[Record]) -> Table:
     for share in sorted({r.labels for r in records}, reverse=True):
         for metric, name in names.METRICS.items():
             values = [found.get((share, metric, subject)) for subject in SUBJECTS]
-            cells = ["" if value is None else f"{100 * value:.2f}" for value in values]
-            table.add_row(f"{share:.0%}" if share >= 0.01 else f"{share:.2%}", name, *cells)
-    knn = next(r.protocol for r in records if r.metric == "knn_accuracy")
-    k = f"k = {knn['k']}" + (
-        "" if knn["k"] == knn["k_requested"] else f" ({knn['k_requested']} asked)"
-    )
-    table.caption = f"kNN: {k}, T = {knn['temperature']:g}, cosine; epoch {first.epoch}"
+            cells = [
+                "" if value is None else percent(value, images=first.images_scored)
+                for value in values
+            ]
+            table.add_row(f"{100 * share:g} %", name, *cells)
+    used = {r.labels: r.protocol["k"] for r in records if r.metric == "knn_accuracy"}
+    ks = ", ".join(f"{k} with {label_share(share)}" for share, k in used.items())
+    table.caption = f"kNN: cosine, k = {ks}; probes and protocols: --json; epoch {first.epoch}"
     return table

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, cast
 
 import torch
@@ -50,6 +51,14 @@ def build_encoder(config: EncoderConfig, generator: torch.Generator) -> nn.Modul
     return encoder
 
 
+def _created(create_model: Callable[..., Any], name: str) -> Any:
+    """A backbone that takes images of any size, where timm can make it so."""
+    try:
+        return create_model(name, pretrained=False, num_classes=0, dynamic_img_size=True)
+    except TypeError:
+        return create_model(name, pretrained=False, num_classes=0)
+
+
 def _timm_encoder(name: str, generator: torch.Generator) -> nn.Module:
     """Any timm backbone without its classifier; stem and width are the backbone's own."""
     try:
@@ -70,6 +79,7 @@ def _timm_encoder(name: str, generator: torch.Generator) -> nn.Module:
     # timm draws its weights from the global generator: lend it ours and restore the state after.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(generator.initial_seed())
-        encoder: Any = timm.create_model(name, pretrained=False, num_classes=0)
-    encoder.feature_width = encoder.num_features
+        encoder = _created(timm.create_model, name)
+    # Some backbones have a layer between their last features and the classifier.
+    encoder.feature_width = getattr(encoder, "head_hidden_size", None) or encoder.num_features
     return cast(nn.Module, encoder)

@@ -5,10 +5,11 @@ so a run that is killed and resumed takes the same steps as one that is not.
 """
 
 from stopgrad.pretrain.loop import Epoch, pretrain
-from stopgrad.pretrain.setup import TrainingImages, describe_run, prepare
+from stopgrad.pretrain.setup import WATCHED, TrainingImages, describe_run, prepare
 from stopgrad.pretrain.training import Training, load_model, start_training
 
 __all__ = [
+    "WATCHED",
     "Epoch",
     "Training",
     "TrainingImages",

@@ -66,15 +66,19 @@ def pretrain(
             try:
                 loss = training.take_step(views)
             except DivergedError as error:
-                _stop_diverged(training, writer, error=error)
+                if writer is not None:
+                    writer.append(rows)
+                    _stop_diverged(training, writer, error=error)
                 raise
-            rows.append({"kind": "step", "step": training.step, "loss": loss, **rates._asdict()})
-            if writer is not None and _is_due(training, writer):
-                _save(training, writer, rows=rows)
+            if writer is not None:
+                step_row = {"kind": "step", "step": training.step, "loss": loss}
+                rows.append(step_row | rates._asdict())
+                if _is_due(training, writer):
+                    _save(training, writer, rows=rows)
         views_per_s = 2 * config.batch * left / (time.perf_counter() - began)
         epoch = _finish_epoch(training, images, rates=rates, views_per_s=views_per_s)
-        rows.append(_row(epoch))
         if writer is not None:
+            rows.append(_row(epoch))
             _save(training, writer, rows=rows)
             _report(writer, epoch, finished=training.epoch == config.epochs)
         yield epoch
@@ -120,6 +124,7 @@ def _finish_epoch(
     every, last = training.config.knn_every, training.epoch == training.config.epochs
     scored = every > 0 and (training.epoch % every == 0 or last)
     loss = sum(training.losses) / len(training.losses)
+    verdict = judge(layers)
     training.losses = []
     return Epoch(
         number=training.epoch,
@@ -127,8 +132,8 @@ def _finish_epoch(
         loss=loss,
         rates=rates,
         layers=layers,
-        verdict=judge(layers),
-        knn=watched_knn(training, images) if scored else None,
+        verdict=verdict,
+        knn=watched_knn(training, images) if scored and verdict.state != "diverged" else None,
         views_per_s=views_per_s,
         model=training.model,
     )
@@ -162,6 +167,5 @@ def _report(writer: RunWriter, epoch: Epoch, *, finished: bool) -> None:
     )
 
 
-def _stop_diverged(training: Training, writer: RunWriter | None, *, error: DivergedError) -> None:
-    if writer is not None:
-        writer.set_status("diverged", step=training.step, epoch=training.epoch, reason=error.found)
+def _stop_diverged(training: Training, writer: RunWriter, *, error: DivergedError) -> None:
+    writer.set_status("diverged", step=training.step, epoch=training.epoch, reason=error.found)

@@ -12,19 +12,28 @@ import torch
 from stopgrad.checkpoint import RunInfo
 from stopgrad.compute import compute_for
 from stopgrad.config import Config
-from stopgrad.errors import DataError
+from stopgrad.encoder import build_encoder
+from stopgrad.errors import ConfigError, DataError
 from stopgrad.images import Dataset, Images, normalization, split_validation
+from stopgrad.images.load import KNOWN
+from stopgrad.randomness import torch_generator
+
+WATCHED = 0.2  # share of the labelled images that is watched where there is no test split
 
 
 class TrainingImages(NamedTuple):
-    """The images to learn from, and the labelled ones that kNN is scored on, if any."""
+    """The images to learn from, and those of the kNN that watches the run, where labels exist."""
 
     train: Images
-    watch: Images | None
+    bank: Images | None  # whose labels vote
+    watch: Images | None  # that are scored
 
 
 def prepare(dataset: Dataset, config: Config) -> TrainingImages:
     """Splits off the validation images, or takes the test split to watch.
+
+    Data without a test split are learned from whole; a fifth of them is watched against the
+    rest, the same images that `evaluate` scores.
 
     Raises:
         DataError: When there are fewer images than one batch.
@@ -39,17 +48,51 @@ def prepare(dataset: Dataset, config: Config) -> TrainingImages:
             expected="at least one batch of images",
             hint="give more images or a smaller batch",
         )
-    labelled = train.labels is not None and watch is not None and watch.labels is not None
-    return TrainingImages(train, watch if labelled else None)
+    bank = train
+    if watch is None and train.labels is not None:
+        split = split_validation(train, share=WATCHED, seed=config.seed)
+        bank, watch = split.train, split.validation
+    if watch is None or bank.labels is None or watch.labels is None:
+        return TrainingImages(train, None, None)
+    return TrainingImages(train, bank, watch)
+
+
+def spec_to_keep(spec: str) -> str:
+    """A spec as a run notes it: names as they are, paths so that they hold from anywhere."""
+    if spec in KNOWN or spec.startswith("hf:"):
+        return spec
+    return str(Path(spec).expanduser().resolve())
+
+
+def check_sizes(images: Images, config: Config) -> None:
+    """Refuses a backbone that cannot take images of the sizes at hand, before anything is made.
+
+    Raises:
+        ConfigError: With the backbone's own words.
+    """
+    if not config.encoder.name.startswith("timm:"):
+        return
+    encoder = build_encoder(config.encoder, torch_generator(config.seed, "encoder")).eval()
+    for height, width in ((config.views.size, config.views.size), images.pixels.shape[1:3]):
+        try:
+            with torch.inference_mode():
+                encoder(torch.zeros(1, 3, height, width))
+        except (AssertionError, RuntimeError, ValueError) as error:
+            raise ConfigError(
+                f"{config.encoder.name} at {height} x {width} px ({' '.join(str(error).split())})",
+                expected="a backbone that takes views.size and the stored pictures",
+                hint="set views.size and image_size to what the backbone takes, or use another",
+            ) from error
 
 
 def describe_run(dataset: Dataset, config: Config, *, spec: str) -> RunInfo:
     """The card of a run: config, data, normalisation of its training images, environment."""
     train = prepare(dataset, config).train
+    check_sizes(train, config)
     return RunInfo(
         config=config,
         data={
-            "spec": str(Path(spec).resolve()) if Path(spec).exists() else spec,
+            "spec": spec_to_keep(spec),
             "name": dataset.name,
             "fingerprint": dataset.train.fingerprint,
             "images": len(train),

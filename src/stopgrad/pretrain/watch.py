@@ -34,7 +34,7 @@ def measure_layers(training: Training) -> Layers:
 
 def watched_knn(training: Training, images: TrainingImages) -> float | None:
     """kNN accuracy of the watched images against the training images; None without labels."""
-    if images.watch is None:
+    if images.bank is None or images.watch is None:
         return None
     bank, queries = (
         embed(
@@ -43,7 +43,7 @@ def watched_knn(training: Training, images: TrainingImages) -> float | None:
             normalization=training.normalization,
             compute=training.compute,
         )
-        for part in (images.train, images.watch)
+        for part in (images.bank, images.watch)
     )
     return knn(bank, queries, training.config.knn).accuracy
 

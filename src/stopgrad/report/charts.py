@@ -13,7 +13,13 @@ from stopgrad.figures.measures import measure_chart
 from stopgrad.figures.names import CHARTED, LAYERS, MEASURES, metric_name
 from stopgrad.figures.numbers import ABSENT, SPACE, number, percent
 from stopgrad.figures.svg import inline_svg
-from stopgrad.report.evidence import Evidence, epochs, scored_records, watched_records
+from stopgrad.report.evidence import (
+    Evidence,
+    epochs,
+    scored_records,
+    watched_records,
+    watched_split,
+)
 from stopgrad.report.results import metrics_of
 
 
@@ -79,7 +85,7 @@ def curve_figures(evidence: Evidence) -> list[Figure]:
         figures.append(Figure(inline_svg(chart, label=label), caption))
     if series(evidence.metrics, "knn"):
         records, config = watched_records(evidence), evidence.info.config.knn
-        split = "validation" if evidence.info.config.validation > 0 else "test"
+        split = watched_split(evidence)
         caption = (
             f"Watched during the run on the {split} images: k{SPACE}={SPACE}{config.k} at most, "
             f"T{SPACE}={SPACE}{config.temperature:g}, cosine. {knn_finding(evidence)}"

@@ -79,8 +79,15 @@ def judgement(evidence: Evidence) -> Judgement | None:
 
 def watched_records(evidence: Evidence) -> list[Record]:
     """Records that were scored on the images that the run's own kNN watched."""
-    split = "validation" if evidence.info.config.validation > 0 else "test"
+    split = watched_split(evidence)
     return [record for record in evidence.records if record.split == split]
+
+
+def watched_split(evidence: Evidence) -> str:
+    """`test`, or `validation` where a share is held out or the data have no test split."""
+    scored = {record.split for record in evidence.records}
+    held_out = evidence.info.config.validation > 0 or scored == {"validation"}
+    return "validation" if held_out else "test"
 
 
 def scored_records(evidence: Evidence) -> list[Record]:
