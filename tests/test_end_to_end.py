@@ -81,7 +81,7 @@ def test_a_run_killed_at_any_moment_ends_with_the_same_bits(
     pictures: Path, whole: Path, tmp_path: Path
 ) -> None:
     out, command = tmp_path / "killed", _pretrain(pictures, tmp_path / "killed")
-    for moment in np.random.default_rng(0).uniform(0.0, 0.1, size=3):
+    for moment in np.random.default_rng(0).uniform(0.0, 0.03, size=3):
         before = newest_step(out)
         with subprocess.Popen(command, stderr=subprocess.PIPE, start_new_session=True) as process:
             while newest_step(out) == before and process.poll() is None:
