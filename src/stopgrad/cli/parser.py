@@ -104,14 +104,12 @@ def _add_pretrain(commands: Any) -> None:
 
 def _add_resume(commands: Any) -> None:
     parser = _add(commands, "resume", "go on with a run where it stopped, bit for bit")
-    parser.add_argument("run", type=Path, metavar="RUN", help="run directory")
-    parser.add_argument("--data", metavar="SPEC", help="where the images are now, if they moved")
+    _add_run(parser)
 
 
 def _add_evaluate(commands: Any) -> None:
     parser = _add(commands, "evaluate", "score a run by kNN and linear probes, beside baselines")
-    parser.add_argument("run", type=Path, metavar="RUN", help="run directory")
-    parser.add_argument("--data", metavar="SPEC", help="where the images are now, if they moved")
+    _add_run(parser)
     parser.add_argument(
         "--labels",
         type=float,
@@ -125,8 +123,7 @@ def _add_evaluate(commands: Any) -> None:
 
 def _add_report(commands: Any) -> None:
     parser = _add(commands, "report", "write one page about a run: results, curves, neighbours")
-    parser.add_argument("run", type=Path, metavar="RUN", help="run directory")
-    parser.add_argument("--data", metavar="SPEC", help="where the images are now, if they moved")
+    _add_run(parser)
     parser.add_argument(
         "--out", type=Path, metavar="HTML", help="page to write. Default: RUN/report.html"
     )
@@ -138,6 +135,11 @@ def _add_views(commands: Any) -> None:
     parser.add_argument("--out", required=True, type=Path, metavar="PNG", help="picture to write")
     parser.add_argument("--count", type=int, default=12, help="images. Default: 12")
     _add_config_sources(parser)
+
+
+def _add_run(parser: Any) -> None:
+    parser.add_argument("run", type=Path, metavar="RUN", help="run directory")
+    parser.add_argument("--data", metavar="SPEC", help="where the images are now, if they moved")
 
 
 def _add_config_sources(parser: Any) -> None:

@@ -9,6 +9,18 @@ from stopgrad.config.parse import config_from_dict
 
 PresetName = Literal["cifar", "imagenet", "cpu", "digits", "tiny"]
 
+_NARROW: dict[str, Any] = {  # what learns the most in minutes on a CPU, docs/log.md
+    "views.size": 24,
+    "encoder.name": "cifar_resnet8",
+    "encoder.stem": "half",
+    "encoder.width": 2.0,
+    "encoder.zero_init": False,
+    "projector.out": 512,
+    "predictor.hidden": 128,
+    "optimizer.alpha_h": 10.0,
+    "optimizer.predictor_schedule": "cosine",
+}
+
 PRESETS: dict[PresetName, dict[str, Any]] = {
     # The paper's CIFAR setting (Appendix D): the defaults. 8 hours on a V100 in the report.
     "cifar": {},
@@ -29,35 +41,19 @@ PRESETS: dict[PresetName, dict[str, Any]] = {
     "cpu": {
         "epochs": 15,
         "batch": 64,
-        "views.size": 24,
         "views.crop_min": 0.5,
-        "encoder.name": "cifar_resnet8",
-        "encoder.stem": "half",
-        "encoder.width": 2.0,
-        "encoder.zero_init": False,
-        "projector.out": 512,
-        "predictor.hidden": 128,
+        **_NARROW,
         "optimizer.base_lr": 0.8,
-        "optimizer.alpha_h": 10.0,
-        "optimizer.predictor_schedule": "cosine",
         "knn_every": 5,
     },
     # What `stopgrad quickstart` does with 4,000 handwritten digits; a mirrored 2 is no 2.
     "digits": {
         "epochs": 20,
         "batch": 32,
-        "views.size": 24,
         "views.crop_min": 0.5,
         "views.flip": 0.0,
-        "encoder.name": "cifar_resnet8",
-        "encoder.stem": "half",
-        "encoder.width": 2.0,
-        "encoder.zero_init": False,
-        "projector.out": 512,
-        "predictor.hidden": 128,
+        **_NARROW,
         "optimizer.base_lr": 1.6,
-        "optimizer.alpha_h": 10.0,
-        "optimizer.predictor_schedule": "cosine",
         "knn_every": 2,
     },
     # Seconds: for tests and first looks.

@@ -141,7 +141,7 @@ def start_training(images: Images, config: Config, *, normalization: Normalizati
 
 
 def _as_tensor(images: Images) -> Tensor:  # (N, H, W, 3) uint8
-    """The pixels without a copy where they may be written to; a memory map is read in."""
+    """The pixels without a copy, unless they are read-only, which PyTorch warns of."""
     pixels = images.pixels if images.pixels.flags.writeable else images.pixels.copy()
     return torch.from_numpy(pixels)
 
