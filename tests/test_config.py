@@ -63,6 +63,11 @@ def test_two_knobs_that_contradict_are_refused() -> None:
         preset("cifar", epochs=2, **{"optimizer.warmup_epochs": 3})
 
 
+def test_a_contradiction_is_told_beside_other_errors() -> None:
+    with pytest.raises(ConfigError, match=r"seed = 'x'.*views\.crop_min <= views\.crop_max"):
+        preset("cifar", seed="x", **{"views.crop_min": 0.9, "views.crop_max": 0.5})
+
+
 def test_an_unknown_preset_names_the_nearest() -> None:
     with pytest.raises(ConfigError, match="did you mean tiny"):
         config_from_dict({}, preset="tinny")

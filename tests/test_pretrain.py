@@ -1,5 +1,6 @@
 """Claims about `simsiam` and `pretrain`."""
 
+import functools
 import hashlib
 import itertools
 import json
@@ -17,10 +18,25 @@ from torch import Tensor, nn
 from stopgrad.checkpoint import RunWriter, load_checkpoint, read_metrics, read_status
 from stopgrad.collapse import Layers, Measures
 from stopgrad.config import Config, preset
-from stopgrad.errors import ConfigError, DataError, DivergedError
-from stopgrad.images import Dataset, Images, images_from_arrays, load_dataset, normalization
+from stopgrad.errors import (
+    CollapsedError,
+    ConfigError,
+    DataError,
+    DivergedError,
+    InterruptedRunError,
+    exit_code,
+)
+from stopgrad.images import (
+    Dataset,
+    Images,
+    Track,
+    images_from_arrays,
+    load_dataset,
+    normalization,
+)
 from stopgrad.pretrain import Epoch, Training, describe_run, prepare, pretrain, start_training
 from stopgrad.pretrain.setup import check_sizes, spec_to_keep
+from stopgrad.pretrain.watch import watched_knn
 from stopgrad.simsiam import build_simsiam, training_flops
 from stopgrad.views import Views
 
@@ -174,8 +190,35 @@ def test_one_step_agrees_with_a_plain_reference(
     loss = training.take_step(Views(x1, x2))
     expected = reference.loss(x1, x2, stop_gradient=stop_gradient)
     expected.backward()
-    assert loss == pytest.approx(expected.item(), abs=1e-5)
+    assert float(loss) == pytest.approx(expected.item(), abs=1e-5)
     assert _worst_difference(ours, theirs) < 1e-4
+
+
+def test_one_pass_of_both_views_equals_two_passes_one_after_the_other() -> None:
+    """Outputs and running statistics; joint statistics are the negative control."""
+    x1, x2 = torch.randn(2, 8, 3, 16, 16, generator=torch.Generator().manual_seed(5))
+    ours = build_simsiam(_tiny()).train()
+    plain, joint = (build_simsiam(_tiny(batch_norm="joint")).train() for _ in range(2))
+    features = [plain.encoder(x) for x in (x1, x2)]
+    z1, z2 = (plain.projector(f) for f in features)
+    expected = (plain.predictor(z1), plain.predictor(z2), z1, z2)
+    for got, wanted, other in zip(ours(x1, x2), expected, joint(x1, x2), strict=True):
+        assert torch.allclose(got, wanted, atol=1e-4)
+        assert not torch.allclose(other, wanted, atol=1e-2)
+    for key, value in plain.state_dict().items():
+        assert torch.allclose(ours.state_dict()[key], value, atol=1e-5), key
+
+
+def test_views_are_kept_apart_in_a_backbone_of_timm() -> None:
+    config = _tiny(**{"encoder.name": "timm:resnet10t"})
+    x1, x2 = torch.randn(2, 4, 3, 32, 32, generator=torch.Generator().manual_seed(5))
+    ours, plain = (
+        build_simsiam(config),
+        build_simsiam(_tiny(batch_norm="joint", **{"encoder.name": "timm:resnet10t"})),
+    )
+    together = ours.encoder.train()(torch.cat([x1, x2]))
+    one_by_one = torch.cat([plain.encoder.train()(x) for x in (x1, x2)])
+    assert torch.allclose(together, one_by_one, atol=1e-4)
 
 
 SMALL_HEADS = {
@@ -269,7 +312,8 @@ def test_a_forgotten_momentum_would_be_seen(dataset: Dataset, tmp_path: Path) ->
     ends = []
     for momentum in (checkpoint.optimizer, {}):
         training = start_training(dataset.train, config, normalization=normalization(dataset.train))
-        training.restore(checkpoint._replace(optimizer=momentum, step=8))
+        training.restore(checkpoint._replace(optimizer=momentum))
+        training.epoch, training.step = 1, 8
         training.take_step(training.views(next(training.batches())))
         ends.append(training.model.state_dict()["encoder.conv1.weight"])
     assert not torch.equal(*ends)
@@ -282,15 +326,20 @@ def test_the_loss_falls_and_each_epoch_is_measured(dataset: Dataset) -> None:
     epochs = _train(dataset, _tiny(epochs=6, **{"encoder.stem": "small"}))
     assert epochs[-1].loss < epochs[0].loss - 0.02
     for epoch in epochs:
+        assert epoch.layers is not None
         assert epoch.layers.z.positive_minus_random > 0
         assert epoch.layers.features.participation_ratio > 1
-        assert epoch.knn is not None
-        assert epoch.knn > 0.2  # chance is 0.1
+    assert epochs[-1].knn is not None
+    assert epochs[-1].knn > 0.2  # chance is 0.1
 
 
 def test_before_bn_and_z_differ_by_the_bn_alone(dataset: Dataset) -> None:
-    with_bn = _train(dataset, _tiny(epochs=1))[-1].layers
-    without = _train(dataset, _tiny(epochs=1, **{"projector.output_bn": False}))[-1].layers
+    with_bn, without = (
+        _train(dataset, _tiny(epochs=1, **{"projector.output_bn": bn}))[-1].layers
+        for bn in (True, False)
+    )
+    assert with_bn is not None
+    assert without is not None
     assert without.before_bn == without.z
     assert with_bn.before_bn != with_bn.z
     assert with_bn.z.correlation_strength == pytest.approx(
@@ -302,6 +351,7 @@ def test_without_labels_there_is_no_knn_but_all_else(dataset: Dataset) -> None:
     unlabelled = images_from_arrays(dataset.train.pixels)
     epoch = _train(Dataset("nameless", unlabelled, None), _tiny(epochs=1))[-1]
     assert epoch.knn is None
+    assert epoch.layers is not None
     assert isinstance(epoch.layers.z, Measures)
 
 
@@ -344,11 +394,12 @@ def test_a_backbone_that_cannot_take_the_views_is_refused_first(dataset: Dataset
 def test_a_network_that_is_not_finite_has_diverged_and_is_not_scored(
     dataset: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken(training: Training) -> Layers:
+    def broken(training: Training, *, track: Track) -> Layers:
         return Layers(*[Measures(*[float("nan")] * 7)] * 3)
 
     monkeypatch.setattr("stopgrad.pretrain.loop.measure_layers", broken)
     epoch = _train(dataset, _tiny(epochs=1))[-1]
+    assert epoch.verdict is not None
     assert epoch.verdict.state == "diverged"
     assert epoch.knn is None
 
@@ -369,11 +420,118 @@ def test_divergence_stops_before_the_bad_step(dataset: Dataset, tmp_path: Path) 
     assert all(bool(torch.isfinite(t).all()) for t in tensors if t.is_floating_point())
 
 
+def test_a_refused_step_and_all_after_it_leave_the_weights_as_they_are(dataset: Dataset) -> None:
+    """On a GPU the host reads the losses later; until then the device itself refuses."""
+    for algorithm in ("sgd", "lars"):
+        config = _tiny(**{"optimizer.algorithm": algorithm})
+        training = start_training(dataset.train, config, normalization=normalization(dataset.train))
+        batches = list(training.batches())
+        training.take_step(training.views(batches[0]))
+        before = {key: value.clone() for key, value in training.model.named_parameters()}
+        views = training.views(batches[1])
+        training.take_step(Views(views.x1 * float("nan"), views.x2))
+        training.take_step(training.views(batches[2]))
+        with pytest.raises(DivergedError, match=r"not finite at step 2 .*loss nan"):
+            training.read_losses()
+        assert (training.step, len(training.losses)) == (1, 1)
+        for key, value in training.model.named_parameters():
+            assert torch.equal(value, before[key]), (algorithm, key)
+
+
+def test_late_reading_of_losses_changes_nothing(dataset: Dataset) -> None:
+    losses = []
+    for together in (1, 5):
+        training = start_training(
+            dataset.train, _tiny(), normalization=normalization(dataset.train)
+        )
+        for number, batch in enumerate(list(training.batches())[:5], start=1):
+            training.take_step(training.views(batch))
+            if number % together == 0:
+                training.read_losses()
+        losses.append(training.losses)
+    assert losses[0] == losses[1]
+    assert len(losses[0]) == 5
+
+
+def test_compiled_steps_agree_with_plain_ones(
+    dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Views, forward and backward are one graph each; making machine code of them takes long."""
+    graphs = functools.partial(torch.compile, backend="aot_eager", fullgraph=True)
+    monkeypatch.setattr("torch.compile", graphs)
+    losses = []
+    for compiled in ("off", "on"):
+        config = _tiny(precision="fp32", compile=compiled)
+        training = start_training(dataset.train, config, normalization=normalization(dataset.train))
+        for batch in list(training.batches())[:3]:
+            training.take_step(training.views(batch))
+        losses.append(training.read_losses())
+    assert losses[0] == pytest.approx(losses[1], abs=1e-4)
+
+
+def test_a_run_that_wants_to_stop_on_collapse_ends_at_its_second_verdict(
+    dataset: Dataset, tmp_path: Path
+) -> None:
+    config = _tiny(epochs=12, stop_gradient=False, stop_on_collapse=True)
+    with pytest.raises(CollapsedError, match="collapse at epoch") as stopped:
+        _train(dataset, config, tmp_path / "run")
+    assert exit_code(stopped.value) == 4
+    status = read_status(tmp_path / "run")
+    assert status["state"] == "collapsed"
+    assert "collapse" in status["verdict"]["state"]
+    verdicts = [
+        row["verdict"]["state"] for row in read_metrics(tmp_path / "run") if row["kind"] == "epoch"
+    ]
+    assert "healthy" not in verdicts[-2:]
+    assert load_checkpoint(tmp_path / "run").step == status["step"]
+
+
+def test_measuring_less_often_changes_no_bit(dataset: Dataset, tmp_path: Path) -> None:
+    _train(dataset, _tiny(), tmp_path / "each")
+    epochs = _train(dataset, _tiny(measure_every=3, knn_every=2), tmp_path / "third")
+    assert [epoch.layers is not None for epoch in epochs] == [False, False, True, True]
+    assert [epoch.knn is not None for epoch in epochs] == [False, True, False, True]
+    assert _steps(tmp_path / "each") == _steps(tmp_path / "third")
+
+
+def test_a_signal_during_the_measurements_stops_at_once_and_loses_nothing(
+    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = _tiny()
+    _train(dataset, config, tmp_path / "whole")
+    images, info = prepare(dataset, config), describe_run(dataset, config, spec="digits")
+    with RunWriter.create(tmp_path / "run", info) as writer:
+
+        def stopped(training: Training, images: Any, *, track: Track) -> float | None:
+            if training.epoch == 1:
+                writer.stop_signal = 15
+            return watched_knn(training, images, track=track)
+
+        monkeypatch.setattr("stopgrad.pretrain.loop.watched_knn", stopped)
+        with pytest.raises(InterruptedRunError, match="saved at step 16"):
+            list(pretrain(images, config, writer=writer))
+    assert (read_status(tmp_path / "run")["state"], load_checkpoint(tmp_path / "run").step) == (
+        "interrupted",
+        16,
+    )
+    monkeypatch.undo()
+    with RunWriter.resume(tmp_path / "run") as writer:
+        list(pretrain(images, config, writer=writer))
+    assert _hash(tmp_path / "run") == _hash(tmp_path / "whole")
+    for field in ("loss", "knn", "verdict"):
+        told = [
+            [row[field] for row in read_metrics(tmp_path / name) if row["kind"] == "epoch"]
+            for name in ("run", "whole")
+        ]
+        assert told[0] == told[1]
+        assert len(told[0]) == 4
+
+
 def test_every_image_is_seen_at_most_once_an_epoch(dataset: Dataset) -> None:
     config = _tiny()
     training = start_training(dataset.train, config, normalization=normalization(dataset.train))
     first = torch.cat(list(training.batches()))
-    training.step = training.steps_per_epoch
+    training.epoch, training.step = 1, training.steps_per_epoch
     second = torch.cat(list(training.batches()))
     assert len(first) == len(first.unique()) == 256
     assert not torch.equal(first, second)

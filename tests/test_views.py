@@ -11,7 +11,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from stopgrad.config import ViewsConfig
 from stopgrad.images import Normalization
-from stopgrad.views import Views, draw_parameters, make, normalize, two_views
+from stopgrad.views import Views, draw_parameters, make, normalize, random_table, two_views
 
 PAPER = ViewsConfig()
 OFF = ViewsConfig(crop_min=1.0, flip=0.0, jitter=0.0, grayscale=0.0)
@@ -125,7 +125,10 @@ def test_views_follow_the_drawn_parameters_step_by_step() -> None:
     pixels = _pictures(16, side=48)
     views = torch.cat(_views(pixels, config, seed=9))
     drawn = draw_parameters(
-        torch.Generator().manual_seed(9), views=32, height=48, width=48, config=config
+        random_table(torch.Generator().manual_seed(9), views=32),
+        height=48,
+        width=48,
+        config=config,
     )
     for row, view in enumerate(views):
         expected = _by_torchvision(pixels[row % 16] / 255, [field[row] for field in drawn])

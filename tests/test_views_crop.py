@@ -9,7 +9,7 @@ from sklearn.datasets import load_sample_image
 from torch import Tensor
 
 from stopgrad.config import ViewsConfig
-from stopgrad.views import draw_parameters, resized_crop, to_float
+from stopgrad.views import draw_parameters, random_table, resized_crop, to_float
 
 SIZES = [
     (32, 32, 32),
@@ -32,8 +32,7 @@ def _pictures(height: int, width: int, *, count: int = 12) -> Tensor:
 
 def _drawn(height: int, width: int, size: int, count: int = 12) -> tuple[Tensor, Tensor]:
     drawn = draw_parameters(
-        torch.Generator().manual_seed(height),
-        views=count,
+        random_table(torch.Generator().manual_seed(height), views=count),
         height=height,
         width=width,
         config=ViewsConfig(size=size, crop_min=0.05),

@@ -10,7 +10,7 @@ from torch import Tensor
 from torchvision.transforms import RandomResizedCrop
 
 from stopgrad.config import ViewsConfig
-from stopgrad.views import ViewParameters, draw_parameters
+from stopgrad.views import ViewParameters, draw_parameters, random_table
 
 PAPER = ViewsConfig()
 VIEWS = 20_000
@@ -20,8 +20,8 @@ SHAPES = [(32, 32), (48, 40), (96, 64), (30, 60), (20, 200), (200, 20)]
 def _draw(
     config: ViewsConfig = PAPER, *, height: int = 32, width: int = 32, seed: int = 11
 ) -> ViewParameters:
-    generator = torch.Generator().manual_seed(seed)
-    return draw_parameters(generator, views=VIEWS, height=height, width=width, config=config)
+    table = random_table(torch.Generator().manual_seed(seed), views=VIEWS)
+    return draw_parameters(table, height=height, width=width, config=config)
 
 
 def _their_boxes(height: int, width: int, config: ViewsConfig, *, count: int) -> Tensor:

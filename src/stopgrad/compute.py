@@ -5,8 +5,9 @@ In: a `Config`. Out: a `Compute`, which the rooms that touch tensors take instea
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +16,8 @@ from stopgrad.config import Config
 from stopgrad.config.knobs import Precision
 from stopgrad.errors import ConfigError
 
+F = TypeVar("F", bound=Callable[..., object])
+
 
 class Compute(NamedTuple):
     """A device and the way it is used."""
@@ -22,6 +25,7 @@ class Compute(NamedTuple):
     device: torch.device
     precision: Precision
     channels_last: bool
+    compiled: bool = False  # torch.compile: fewer and larger kernels, after a minute of waiting
 
     def autocast(self) -> AbstractContextManager[object]:
         """A context in which matrix products and convolutions run at this precision."""
@@ -35,6 +39,24 @@ class Compute(NamedTuple):
             module = module.to(memory_format=torch.channels_last)
         return module.to(self.device)
 
+    def compile(self, function: F) -> F:
+        """The function compiled for one set of shapes, or as it is."""
+        return cast("F", torch.compile(function, dynamic=False)) if self.compiled else function
+
+    def keep(self, pixels: Tensor) -> Tensor:  # (N, H, W, 3) uint8
+        """All images on the device where they fill at most half of its free memory."""
+        if self.device.type != "cuda":
+            return pixels
+        free, _ = torch.cuda.mem_get_info(self.device)
+        return pixels.to(self.device) if pixels.nbytes <= free / 2 else pixels
+
+    def fetch(self, pixels: Tensor, batch: Tensor) -> Tensor:  # (B,) -> (B, 3, H, W) uint8
+        """Some of the images on the device; the host does not wait for the copy."""
+        some = pixels[batch]
+        if self.device.type == "cuda" and not some.is_cuda:
+            some = some.pin_memory().to(self.device, non_blocking=True)
+        return some.permute(0, 3, 1, 2)
+
     def arrange(self, x: Tensor) -> Tensor:
         """Images (B, C, H, W) in this memory format; no copy where they are already."""
         if self.channels_last:
@@ -43,12 +65,20 @@ class Compute(NamedTuple):
 
 
 def compute_for(config: Config) -> Compute:
-    """The device, precision and memory format that a config asks for.
+    """The device, precision, memory format and compilation that a config asks for.
 
     Raises:
         ConfigError: When the device is unknown or not there.
     """
-    return Compute(_device(config.device), config.precision, config.channels_last)
+    device = _device(config.device)
+    compiled = config.compile == "on" or (config.compile == "auto" and device.type == "cuda")
+    return Compute(device, config.precision, config.channels_last, compiled)
+
+
+def use_repeatable(repeatable: bool) -> None:
+    """Lets cuDNN choose among its repeatable algorithms alone, or the fastest of all it has."""
+    torch.backends.cudnn.deterministic = repeatable
+    torch.backends.cudnn.benchmark = not repeatable
 
 
 def use_threads(threads: int) -> int:

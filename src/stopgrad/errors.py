@@ -75,15 +75,39 @@ class InterruptedRunError(StopgradError):
         signal_number: 2 (SIGINT) gives exit code 130, 15 (SIGTERM) gives 143.
         step: The step at which the state was saved.
         run: The run directory, as the user named it.
+        hint: The next step, where it is not to resume that run.
     """
 
-    def __init__(self, signal_number: int, *, step: int, run: str) -> None:
+    def __init__(self, signal_number: int, *, step: int, run: str, hint: str = "") -> None:
         self.signal_exit_code = 128 + signal_number
         super().__init__(
             f"stopped by signal {signal_number}, saved at step {step}",
             expected="a run to its last epoch",
-            hint=f"continue with: stopgrad resume {run}",
+            hint=hint or f"continue with: stopgrad resume {run}",
         )
+
+
+class InterruptedStudyError(StopgradError):
+    """A signal stopped a study after its runs had saved; running it again loses nothing.
+
+    Args:
+        signal_number: 2 (SIGINT) gives exit code 130, 15 (SIGTERM) gives 143.
+        study: The study directory, as the user named it.
+    """
+
+    def __init__(self, signal_number: int, *, study: str) -> None:
+        self.signal_exit_code = 128 + signal_number
+        super().__init__(
+            f"stopped by signal {signal_number}, all runs saved",
+            expected="a study to its last run",
+            hint=f"give the same command again to go on with {study}",
+        )
+
+
+class FailedRunsError(StopgradError):
+    """A study has come to its end, with runs that failed."""
+
+    exit_code = 8
 
 
 def did_you_mean(word: str, known: Iterable[str], *, most: int = 1) -> str:
@@ -96,6 +120,6 @@ def did_you_mean(word: str, known: Iterable[str], *, most: int = 1) -> str:
 
 def exit_code(error: StopgradError) -> int:
     """The exit code of the process that ends with this error (RELIABILITY, decision D)."""
-    if isinstance(error, InterruptedRunError):
+    if isinstance(error, InterruptedRunError | InterruptedStudyError):
         return error.signal_exit_code
     return error.exit_code

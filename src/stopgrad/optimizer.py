@@ -49,11 +49,15 @@ def cosine_with_warmup(step: int, *, total: int, warmup: int = 0) -> float:
 
 
 def build_optimizer(model: SimSiam, config: OptimizerConfig) -> torch.optim.Optimizer:
-    """SGD or LARS over the groups of `parameter_groups`; learning rates are set per step."""
+    """SGD or LARS over the groups of `parameter_groups`; learning rates are set per step.
+
+    Both obey `found_inf` (a tensor (), not 0: no update), as PyTorch's fused optimisers do, so a
+    bad step is left out without waiting for the device.
+    """
     groups = list(parameter_groups(model, config))
     match config.algorithm:
         case "sgd":
-            return torch.optim.SGD(groups, lr=0.0, momentum=config.momentum)
+            return torch.optim.SGD(groups, lr=0.0, momentum=config.momentum, fused=True)
         case "lars":
             return LARS(groups, momentum=config.momentum)
 
@@ -91,7 +95,7 @@ class LARS(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> None:  # type: ignore[override]
-        """One update of every parameter that has a gradient."""
+        """One update of every parameter that has a gradient, unless `found_inf` forbids it."""
         for group in self.param_groups:
             for parameter in group["params"]:
                 if parameter.grad is not None:
@@ -108,8 +112,10 @@ class LARS(torch.optim.Optimizer):
         state = self.state[parameter]
         if "momentum_buffer" not in state:
             state["momentum_buffer"] = torch.zeros_like(parameter)
-        momentum = state["momentum_buffer"].mul_(group["momentum"]).add_(gradient, alpha=1.0)
-        parameter.sub_(momentum, alpha=group["lr"])
+        momentum = state["momentum_buffer"] * group["momentum"] + gradient
+        refused = getattr(self, "found_inf", torch.zeros((), device=parameter.device)) > 0
+        state["momentum_buffer"].copy_(torch.where(refused, state["momentum_buffer"], momentum))
+        parameter.copy_(torch.where(refused, parameter, parameter - momentum * group["lr"]))
 
 
 def lars_scale(weight: Tensor, gradient: Tensor, group: dict[str, Any]) -> Tensor:  # -> ()

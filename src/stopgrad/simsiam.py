@@ -25,24 +25,52 @@ class Outputs(NamedTuple):
 
 
 class SimSiam(nn.Module):
-    """Encoder f, projector g and predictor h; both views go through the same weights.
+    """Encoder f, projector g and predictor h; both views go through the same weights in one pass.
 
-    Each view passes on its own, so that every BN sees the statistics of one view, as in the
-    paper's code.
+    In training every BN normalises each view by its own statistics, as if the views had passed
+    one after the other (`apart`), or both views by those of both.
+    Paper: does not say, its code passes the views one after the other; here: `apart`.
     """
 
-    def __init__(self, encoder: nn.Module, projector: Projector, predictor: nn.Module) -> None:
+    def __init__(
+        self, encoder: nn.Module, projector: Projector, predictor: nn.Module, *, apart: bool = True
+    ) -> None:
         super().__init__()
         self.encoder = encoder
         self.projector = projector
         self.predictor = predictor
+        if apart:
+            keep_views_apart(self)
 
     def forward(self, x1: Tensor, x2: Tensor) -> Outputs:  # (B, 3, S, S) twice
-        features1, features2 = widened(self.encoder(x1)), widened(self.encoder(x2))  # (B, F)
+        features = widened(self.encoder(torch.cat([x1, x2])))  # (2B, F)
         # The heads are a small part of the work, and a cosine near 1 has few digits in bf16.
         with torch.autocast(x1.device.type, enabled=False):
-            z1, z2 = self.projector(features1), self.projector(features2)  # (B, D)
-            return Outputs(self.predictor(z1), self.predictor(z2), z1, z2)
+            z = self.projector(features)  # (2B, D)
+            return Outputs(*self.predictor(z).chunk(2), *z.chunk(2))
+
+
+def keep_views_apart(module: nn.Module) -> None:
+    """Lets every BN in a module normalise the two halves of its batch apart, when it trains.
+
+    The running statistics take in the first half, then the second. Weights, buffers and their
+    names stay; in evaluation nothing changes.
+    """
+    for layer in module.modules():
+        if isinstance(layer, nn.modules.batchnorm._BatchNorm):
+            layer.__class__ = _of_views_apart(type(layer))  # type: ignore[arg-type, assignment]
+
+
+@functools.cache
+def _of_views_apart(kind: type[nn.Module]) -> type[nn.Module]:
+    """A kind of BN (PyTorch's own or a subclass such as timm's) that keeps the halves apart."""
+
+    def forward(self: nn.Module, x: Tensor) -> Tensor:
+        if not self.training:
+            return kind.forward(self, x)  # type: ignore[no-any-return]
+        return torch.cat([kind.forward(self, view) for view in x.chunk(2)])
+
+    return type(f"ViewsApart{kind.__name__}", (kind,), {"forward": forward})
 
 
 def widened(x: Tensor) -> Tensor:
@@ -61,7 +89,8 @@ def build_simsiam(config: Config) -> SimSiam:
     predictor = build_predictor(
         config.projector.out, config.predictor, torch_generator(config.seed, "predictor")
     )
-    return SimSiam(encoder, projector, predictor)
+    apart = config.batch_norm == "per-view"
+    return SimSiam(encoder, projector, predictor, apart=apart)
 
 
 @functools.cache
@@ -73,7 +102,7 @@ def training_flops(config: Config) -> float:
     """
     with torch.device("meta"):
         model = build_simsiam(config).to("meta")
-        view = torch.empty(2, 3, config.views.size, config.views.size)
+        view = torch.empty(4, 3, config.views.size, config.views.size)
         with FlopCounterMode(display=False) as counter:
             model.predictor(model.projector(model.encoder(view)))
     return float(3 * counter.get_total_flops() / len(view))

@@ -14,6 +14,7 @@ from stopgrad.config.knobs import (
     ProjectorConfig,
     ViewsConfig,
 )
+from stopgrad.config.labelled import FinetuneConfig, SupervisedConfig
 from stopgrad.config.parse import config_from_dict, config_to_dict, describe_knobs
 from stopgrad.config.presets import PRESETS, preset
 
@@ -21,11 +22,13 @@ __all__ = [
     "PRESETS",
     "Config",
     "EncoderConfig",
+    "FinetuneConfig",
     "KNNConfig",
     "LinearConfig",
     "OptimizerConfig",
     "PredictorConfig",
     "ProjectorConfig",
+    "SupervisedConfig",
     "ViewsConfig",
     "config_from_dict",
     "config_to_dict",

@@ -1,4 +1,4 @@
-"""A dataclass field that states its meaning and its bounds, and the check of those bounds."""
+"""A dataclass field that states its meaning and its bounds, and a config that checks them."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import dataclasses
 import math
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
+
+from stopgrad.errors import ConfigError
 
 Bounds = Mapping[str, float | None]
 
@@ -65,3 +67,18 @@ def in_words(bounds: Bounds) -> str:
     words = {"above": "above", "at_least": "at least", "at_most": "at most"}
     parts = [f"{words[name]} {value:g}" for name, value in bounds.items() if value is not None]
     return "a finite number" + (" " + " and ".join(parts) if parts else "")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Checked:
+    """Refuses values out of bounds when a config is made, naming all of them at once."""
+
+    def __post_init__(self) -> None:
+        """Raises ConfigError with every value out of bounds."""
+        wrong = list(problems(self))
+        if wrong:
+            raise ConfigError(
+                "; ".join(f"{p.key} = {p.found!r}" for p in wrong),
+                expected="; ".join(f"{p.key} {p.expected}" for p in wrong),
+                hint="mend the values named",
+            )

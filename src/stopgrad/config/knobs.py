@@ -6,31 +6,23 @@ is that of the CIFAR-10 study that stopgrad reproduces ("report").
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from operator import attrgetter
+from typing import Literal, NamedTuple
 
-from stopgrad.config.bounds import knob, problems, section
+from stopgrad.config.bounds import Checked, knob, section
+from stopgrad.config.labelled import FinetuneConfig, SupervisedConfig
 from stopgrad.errors import ConfigError
 
 Optimizer = Literal["sgd", "lars"]
 Schedule = Literal["constant", "cosine"]
 Precision = Literal["bf16", "fp32"]
 Stem = Literal["small", "half", "large"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Checked:
-    """Refuses values out of bounds when a config is made, naming all of them at once."""
-
-    def __post_init__(self) -> None:
-        """Raises ConfigError with every value out of bounds."""
-        wrong = list(problems(self))
-        if wrong:
-            raise ConfigError(
-                "; ".join(f"{p.key} = {p.found!r}" for p in wrong),
-                expected="; ".join(f"{p.key} {p.expected}" for p in wrong),
-                hint="mend the values named",
-            )
+Task = Literal["pretrain", "supervised", "finetune"]
+BadImages = Literal["fail", "skip"]
+BatchNorm = Literal["per-view", "joint"]
+Compile = Literal["auto", "on", "off"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,6 +133,13 @@ class LinearConfig(Checked):
         return self.base_lr * self.batch / 256
 
 
+class Length(NamedTuple):
+    """How long a training is: epochs over all images, and images per step."""
+
+    epochs: int
+    batch: int
+
+
 @dataclass(frozen=True, kw_only=True)
 class Config(Checked):
     """One pretraining run: all that decides its result, apart from the images."""
@@ -149,6 +148,9 @@ class Config(Checked):
     epochs: int = knob(800, "passes over the images. Paper: 800 on CIFAR", at_least=1)
     batch: int = knob(512, "images per step B. Paper: 512", at_least=2)
     stop_gradient: bool = knob(True, "false: the ablation of Sec. 4.1, which collapses")
+    stop_on_collapse: bool = knob(
+        False, "end the run (exit code 4) when two measurements in a row say collapse"
+    )
     validation: float = knob(
         0.0,
         "share of the training images held out for validation, 0: none. Report: 0 or 0.2",
@@ -160,18 +162,35 @@ class Config(Checked):
         "side that mixed or larger pictures are brought to, px, 0: views.size x 8/7, at least 32",
         at_least=0,
     )
+    bad_images: BadImages = knob(
+        "fail", "what damaged pictures do: fail, or skip (left out, at most 5 % of the pictures)"
+    )
     views: ViewsConfig = section(ViewsConfig, "the augmentations")
     encoder: EncoderConfig = section(EncoderConfig, "encoder f")
     projector: ProjectorConfig = section(ProjectorConfig, "projector g")
     predictor: PredictorConfig = section(PredictorConfig, "predictor h")
     optimizer: OptimizerConfig = section(OptimizerConfig, "optimiser")
     knn: KNNConfig = section(KNNConfig, "the kNN that watches the run")
+    supervised: SupervisedConfig = section(SupervisedConfig, "the baseline from scratch")
+    finetune: FinetuneConfig = section(FinetuneConfig, "fine-tuning with labels")
     knn_every: int = knob(10, "epochs from one kNN to the next, 0: never", at_least=0)
     checkpoint_every: int = knob(
-        0, "steps from one checkpoint to the next, 0: one at the end of each epoch", at_least=0
+        0,
+        "steps from one checkpoint to the next, 0: at epochs' ends, for 1 % of the time at most",
+        at_least=0,
+    )
+    measure_every: int = knob(
+        1, "epochs from one measurement of collapse to the next, 0: never", at_least=0
+    )
+    batch_norm: BatchNorm = knob(
+        "per-view", "statistics of each view (per-view) or of both (joint). Paper: per-view"
     )
     precision: Precision = knob("bf16", "bf16 (autocast) or fp32")
     channels_last: bool = knob(True, "memory format of the network, faster nearly everywhere")
+    compile: Compile = knob("auto", "torch.compile: on, off or auto (on a GPU alone)")
+    repeatable: bool = knob(
+        True, "on a GPU, cuDNN's repeatable algorithms: a resumed run has the same bits"
+    )
     device: str = knob("auto", "auto, cpu, cuda or cuda:N")
     threads: int = knob(0, "CPU threads, 0: PyTorch's choice, one per core", at_least=0)
 
@@ -185,23 +204,40 @@ class Config(Checked):
         """Side of the stored pictures, px; 256 for views of 224 as is usual on ImageNet."""
         return self.image_size or max(32, round(self.views.size * 8 / 7))
 
+    def length(self, task: Task) -> Length:
+        """The length of the pretraining, of the baseline from scratch or of fine-tuning."""
+        match task:
+            case "pretrain":
+                return Length(self.epochs, self.batch)
+            case "supervised":
+                knobs = self.supervised
+                return Length(knobs.epochs or self.epochs, knobs.batch or self.batch)
+            case "finetune":
+                return Length(self.finetune.epochs, self.finetune.batch)
+
     def __post_init__(self) -> None:
         """Raises ConfigError for values out of bounds and for pairs that contradict."""
         super().__post_init__()
-        views = self.views
-        _ordered(views.crop_min, views.crop_max, names="views.crop_min <= views.crop_max")
-        _ordered(
-            views.blur_sigma_min,
-            views.blur_sigma_max,
-            names="views.blur_sigma_min <= views.blur_sigma_max",
+        wrong = list(
+            contradictions({key: attrgetter(key)(self) for pair in ORDERED for key in pair})
         )
-        _ordered(
-            self.optimizer.warmup_epochs,
-            float(self.epochs),
-            names="optimizer.warmup_epochs <= epochs",
-        )
+        if wrong:
+            raise ConfigError(
+                "; ".join(wrong),
+                expected="knobs that do not contradict each other",
+                hint="change one of the two",
+            )
 
 
-def _ordered(low: float, high: float, *, names: str) -> None:
-    if low > high:
-        raise ConfigError(f"{low:g} and {high:g}", expected=names, hint="change one of the two")
+ORDERED = (  # the first of a pair may not exceed the second
+    ("views.crop_min", "views.crop_max"),
+    ("views.blur_sigma_min", "views.blur_sigma_max"),
+    ("optimizer.warmup_epochs", "epochs"),
+)
+
+
+def contradictions(values: Mapping[str, float]) -> Iterator[str]:
+    """A clause for each pair of knobs, of those given by key path, that contradict each other."""
+    for low, high in ORDERED:
+        if low in values and high in values and values[low] > values[high]:
+            yield f"{low} = {values[low]:g}, {high} = {values[high]:g} (expected {low} <= {high})"

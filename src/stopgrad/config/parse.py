@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import functools
 import typing
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from stopgrad.config.bounds import Bounds, in_words, within
-from stopgrad.config.knobs import Config
+from stopgrad.config.knobs import ORDERED, Config, contradictions
 from stopgrad.errors import ConfigError, did_you_mean
 
 
@@ -43,6 +44,12 @@ def describe_knobs(config: Any = Config, *, prefix: str = "") -> Iterator[Knob]:
             )
 
 
+@functools.cache
+def _knobs() -> tuple[Knob, ...]:
+    """Every knob of a run, worked out once."""
+    return tuple(describe_knobs())
+
+
 def kind_in_words(kind: Any) -> str:
     """A knob's type as a reader knows it: `int`, `true or false`, `one of sgd, lars`."""
     if typing.get_origin(kind) is typing.Literal:
@@ -62,10 +69,10 @@ def config_from_dict(values: Mapping[str, Any], *, preset: str | None = None) ->
 
     Raises:
         ConfigError: One line that names every unknown key (with the nearest known one), every
-            value of a wrong type and every value out of bounds.
+            value of a wrong type or out of bounds and every pair that contradicts.
     """
     flat = {**_preset_values(preset), **dict(_flatten(values))}
-    wrong = [*_unknown_keys(flat), *_wrong_values(flat)]
+    wrong = [*_unknown_keys(flat), *_wrong_values(flat), *contradictions(_ordered_values(flat))]
     if wrong:
         raise ConfigError(
             "; ".join(wrong),
@@ -98,7 +105,7 @@ def _flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str,
 
 
 def _unknown_keys(flat: Mapping[str, Any]) -> Iterator[str]:
-    known = [knob.key for knob in describe_knobs()]
+    known = [knob.key for knob in _knobs()]
     for key in flat:
         if key not in known:
             yield f"unknown key {key}{_nearest(key, known)}"
@@ -115,7 +122,7 @@ def _wrong_values(flat: Mapping[str, Any]) -> Iterator[str]:
     """A clause for each known key whose value has a wrong type or lies out of bounds."""
     from jsonargparse import ArgumentError
 
-    for knob in describe_knobs():
+    for knob in _knobs():
         if knob.key not in flat:
             continue
         try:
@@ -127,12 +134,26 @@ def _wrong_values(flat: Mapping[str, Any]) -> Iterator[str]:
                 yield f"{knob.key} = {value!r} (expected {in_words(knob.bounds)})"
 
 
+def _ordered_values(flat: Mapping[str, Any]) -> dict[str, float]:
+    """The values of the knobs that come in ordered pairs, those of a wrong type left out."""
+    from jsonargparse import ArgumentError
+
+    known: dict[str, Any] = {knob.key: knob.default for knob in _knobs()}
+    values = {key: known[key] for pair in ORDERED for key in pair}
+    for key in values.keys() & flat.keys():
+        try:
+            values |= _typed({key: flat[key]})
+        except (ArgumentError, TypeError, ValueError):
+            del values[key]
+    return values
+
+
 def _typed(flat: Mapping[str, Any]) -> dict[str, Any]:
     """The given keys with their values converted to the types of their knobs."""
     from jsonargparse import ArgumentParser
 
     parser = ArgumentParser(exit_on_error=False)
-    for knob in describe_knobs():
+    for knob in _knobs():
         if knob.key in flat:
             parser.add_argument(f"--{knob.key}", type=knob.kind, required=True)
     namespace = parser.parse_object(_nest(flat))

@@ -36,6 +36,11 @@ PRESETS: dict[PresetName, dict[str, Any]] = {
         "projector.hidden": 2048,
         "optimizer.base_lr": 0.05,
         "optimizer.weight_decay": 1e-4,
+        # The usual supervised recipe of ImageNet (Goyal et al. 2017).
+        "supervised.base_lr": 0.1,
+        "supervised.weight_decay": 1e-4,
+        "supervised.crop": 224,
+        "finetune.crop": 224,
     },
     # What ten minutes on two cores can learn on CIFAR-10 (docs/log.md says what was tried).
     "cpu": {
@@ -44,6 +49,10 @@ PRESETS: dict[PresetName, dict[str, Any]] = {
         "views.crop_min": 0.5,
         **_NARROW,
         "optimizer.base_lr": 0.8,
+        "supervised.base_lr": 0.4,
+        "finetune.epochs": 5,
+        "finetune.batch": 64,
+        "finetune.base_lr": 0.05,
         "knn_every": 5,
     },
     # What `stopgrad quickstart` does with 4,000 handwritten digits; a mirrored 2 is no 2.
@@ -54,6 +63,10 @@ PRESETS: dict[PresetName, dict[str, Any]] = {
         "views.flip": 0.0,
         **_NARROW,
         "optimizer.base_lr": 1.6,
+        "supervised.base_lr": 1.6,
+        "finetune.epochs": 5,
+        "finetune.batch": 32,
+        "finetune.base_lr": 0.05,
         "knn_every": 2,
     },
     # Seconds: for tests and first looks.
@@ -69,6 +82,9 @@ PRESETS: dict[PresetName, dict[str, Any]] = {
         "predictor.hidden": 16,
         "optimizer.base_lr": 0.8,
         "optimizer.alpha_h": 10.0,
+        "supervised.base_lr": 0.4,
+        "finetune.epochs": 4,
+        "finetune.batch": 32,
         "knn_every": 1,
         "checkpoint_every": 3,
     },

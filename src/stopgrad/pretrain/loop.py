@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import time
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -10,9 +9,9 @@ from typing import Any, NamedTuple
 from stopgrad.checkpoint import RunWriter
 from stopgrad.collapse import Layers, Verdict, judge
 from stopgrad.config import Config
-from stopgrad.errors import DivergedError, InterruptedRunError
 from stopgrad.images import Track, no_progress, normalization
 from stopgrad.optimizer import LearningRates
+from stopgrad.pretrain.keep import Keeper
 from stopgrad.pretrain.setup import TrainingImages
 from stopgrad.pretrain.training import Training, start_training
 from stopgrad.pretrain.watch import measure_layers, watched_knn
@@ -26,10 +25,10 @@ class Epoch(NamedTuple):
     step: int  # steps taken
     loss: float  # mean over the epoch's steps
     rates: LearningRates  # of its last step
-    layers: Layers
-    verdict: Verdict
+    layers: Layers | None  # when they were measured
+    verdict: Verdict | None  # on them
     knn: float | None  # accuracy, when it was scored
-    views_per_s: float
+    views_per_s: float  # in this process; 0 when all its steps were taken before
     model: SimSiam  # the living model, not a copy
 
 
@@ -50,122 +49,66 @@ def pretrain(
 
     Raises:
         DivergedError: When the loss is not finite; the bad step is not taken.
+        CollapsedError: When the config asks to stop on collapse.
         InterruptedRunError: After a signal, when the state is saved.
         StorageError: When the disk refuses a checkpoint.
     """
     training = start_training(images.train, config, normalization=normalization(images.train))
-    if writer is not None:
-        _continue(training, writer)
-    rows: list[dict[str, Any]] = []
+    keeper = Keeper(training, writer)
+    keeper.begin()
     while training.epoch < config.epochs:
-        left = training.steps_per_epoch - training.step % training.steps_per_epoch
-        description = f"epoch {training.epoch + 1}/{config.epochs}"
-        rates, began = training.learning_rates, time.perf_counter()
-        for batch in track(training.batches(), description, left):
-            views, rates = training.views(batch), training.learning_rates
-            try:
-                loss = training.take_step(views)
-            except DivergedError as error:
-                if writer is not None:
-                    writer.append(rows)
-                    _stop_diverged(training, writer, error=error)
-                raise
-            if writer is not None:
-                step_row = {"kind": "step", "step": training.step, "loss": loss}
-                rows.append(step_row | rates._asdict())
-                if _is_due(training, writer):
-                    _save(training, writer, rows=rows)
+        left, began = training.steps_left, time.perf_counter()
+        for batch in track(training.batches(), f"epoch {training.epoch + 1}/{config.epochs}", left):
+            training.take_step(training.views(batch))
+            keeper.after_step()
+        keeper.read_losses()
         views_per_s = 2 * config.batch * left / (time.perf_counter() - began)
-        epoch = _finish_epoch(training, images, rates=rates, views_per_s=views_per_s)
-        if writer is not None:
-            rows.append(_row(epoch))
-            _save(training, writer, rows=rows)
-            _report(writer, epoch, finished=training.epoch == config.epochs)
+        epoch = _finish_epoch(training, images, keeper, views_per_s=views_per_s)
+        keeper.after_epoch(_row(epoch))
         yield epoch
-
-
-def _continue(training: Training, writer: RunWriter) -> None:
-    """Goes on from the run's checkpoint, or writes the one of step 0."""
-    checkpoint = writer.begin()
-    if checkpoint is not None:
-        training.restore(checkpoint)
-    else:
-        writer.save(training.snapshot())
-    # A kill between the last checkpoint and its status leaves nothing to do but the status.
-    done = training.epoch == training.config.epochs
-    writer.set_status("finished" if done else "running", step=training.step, epoch=training.epoch)
-
-
-def _is_due(training: Training, writer: RunWriter) -> bool:
-    """A checkpoint is due inside an epoch; its end has one in any case."""
-    within = training.step % training.steps_per_epoch != 0
-    every = training.config.checkpoint_every
-    return within and (writer.stop_signal is not None or (every > 0 and training.step % every == 0))
-
-
-def _save(training: Training, writer: RunWriter, *, rows: list[dict[str, Any]]) -> None:
-    """Metrics, then the checkpoint that makes them count; then stops if a signal asked for it."""
-    writer.append(rows)
-    rows.clear()
-    writer.save(training.snapshot())
-    finished = training.epoch == training.config.epochs
-    if writer.stop_signal is not None and not finished:
-        writer.set_status("interrupted", step=training.step, epoch=training.epoch)
-        raise InterruptedRunError(
-            signal.Signals(writer.stop_signal), step=training.step, run=str(writer.path)
-        )
+        keeper.stop_if_collapsed()
 
 
 def _finish_epoch(
-    training: Training, images: TrainingImages, *, rates: LearningRates, views_per_s: float
+    training: Training, images: TrainingImages, keeper: Keeper, *, views_per_s: float
 ) -> Epoch:
-    """Measures the epoch that has just ended, and starts the next one's list of losses."""
-    layers = measure_layers(training)
-    every, last = training.config.knn_every, training.epoch == training.config.epochs
-    scored = every > 0 and (training.epoch % every == 0 or last)
+    """Measures the epoch whose steps are done, and only then counts it as finished."""
+    config, number = training.config, training.epoch + 1
+    measured = _is_turn(number, every=config.measure_every, last=config.epochs)
+    layers = measure_layers(training, track=keeper.track) if measured else None
+    verdict = judge(layers) if layers is not None else None
+    scored = _is_turn(number, every=config.knn_every, last=config.epochs)
+    scored = scored and (verdict is None or verdict.state != "diverged")
+    knn = watched_knn(training, images, track=keeper.track) if scored else None
     loss = sum(training.losses) / len(training.losses)
-    verdict = judge(layers)
-    training.losses = []
+    training.epoch, training.losses = number, []
+    if verdict is not None:
+        training.collapsed = training.collapsed + 1 if "collapse" in verdict.state else 0
+    rates = training.learning_rates(training.step)
     return Epoch(
-        number=training.epoch,
-        step=training.step,
-        loss=loss,
-        rates=rates,
-        layers=layers,
-        verdict=verdict,
-        knn=watched_knn(training, images) if scored and verdict.state != "diverged" else None,
-        views_per_s=views_per_s,
-        model=training.model,
+        number, training.step, loss, rates, layers, verdict, knn, views_per_s, training.model
     )
+
+
+def _is_turn(number: int, *, every: int, last: int) -> bool:
+    return every > 0 and (number % every == 0 or number == last)
 
 
 def _row(epoch: Epoch) -> dict[str, Any]:
     """The epoch as a line of metrics; numbers that are not finite become null."""
-    layers = {
-        name: {key: value if value == value else None for key, value in layer._asdict().items()}
-        for name, layer in epoch.layers._asdict().items()
-    }
-    return {
+    row: dict[str, Any] = {
         "kind": "epoch",
         "epoch": epoch.number,
         "step": epoch.step,
         "loss": epoch.loss,
         **epoch.rates._asdict(),
-        "measures": layers,
-        "verdict": epoch.verdict._asdict(),
         "knn": epoch.knn,
         "views_per_s": epoch.views_per_s,
     }
-
-
-def _report(writer: RunWriter, epoch: Epoch, *, finished: bool) -> None:
-    writer.set_status(
-        "finished" if finished else "running",
-        step=epoch.step,
-        epoch=epoch.number,
-        verdict=epoch.verdict._asdict(),
-    )
-
-
-def _stop_diverged(training: Training, writer: RunWriter, *, error: DivergedError) -> None:
-    writer.set_status("diverged", step=training.step, epoch=training.epoch, reason=error.found)
+    if epoch.layers is None or epoch.verdict is None:
+        return row
+    layers = {
+        name: {key: value if value == value else None for key, value in layer._asdict().items()}
+        for name, layer in epoch.layers._asdict().items()
+    }
+    return row | {"measures": layers, "verdict": epoch.verdict._asdict()}

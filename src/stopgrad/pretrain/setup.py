@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import platform
-from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 
-from stopgrad.checkpoint import RunInfo
-from stopgrad.compute import compute_for
+from stopgrad.checkpoint import RunInfo, describe_environment
 from stopgrad.config import Config
 from stopgrad.encoder import build_encoder
 from stopgrad.errors import ConfigError, DataError
@@ -99,12 +96,5 @@ def describe_run(dataset: Dataset, config: Config, *, spec: str) -> RunInfo:
             "class_names": list(train.class_names),
         },
         normalization=normalization(train),
-        environment={
-            "threads": torch.get_num_threads(),
-            "device": str(compute_for(config).device),
-            "machine": platform.machine(),
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            "stopgrad": version("stopgrad"),
-        },
+        environment=describe_environment(config),
     )

@@ -1,15 +1,19 @@
-"""The state of a training and its single step; snapshot and restore are exact."""
+"""The state of a training and its single step; snapshot and restore are exact.
+
+A step never waits for the device: its loss stays there until `read_losses`, and a step that is not
+finite is refused there, with all that follow it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from stopgrad.checkpoint import Checkpoint
-from stopgrad.compute import Compute, compute_for
+from stopgrad.compute import Compute, compute_for, use_repeatable
 from stopgrad.config import Config
 from stopgrad.errors import CheckpointError, DivergedError
 from stopgrad.images import Images, Normalization
@@ -17,7 +21,7 @@ from stopgrad.loss import simsiam_loss
 from stopgrad.optimizer import LearningRates, build_optimizer, learning_rates, set_learning_rates
 from stopgrad.randomness import torch_generator
 from stopgrad.simsiam import SimSiam, build_simsiam
-from stopgrad.views import Views, two_views
+from stopgrad.views import Views, random_table, views_of
 
 
 @dataclass
@@ -27,11 +31,17 @@ class Training:
     config: Config
     compute: Compute
     normalization: Normalization
-    pixels: Tensor  # (N, H, W, 3) uint8
+    pixels: Tensor  # (N, H, W, 3) uint8, on the device where it fits
     model: SimSiam
     optimizer: torch.optim.Optimizer
-    step: int = 0
-    losses: list[float] = field(default_factory=list)  # of the epoch so far
+    make_views: Callable[..., Views]  # `views_of`, compiled where that pays
+    forward: Callable[[Views], Tensor]  # the loss (), compiled where that pays
+    refused: Tensor  # (), 1 from the first step that was not finite on
+    step: int = 0  # steps taken
+    epoch: int = 0  # epochs finished, their measurements included
+    losses: list[float] = field(default_factory=list)  # of the epoch so far, those that were read
+    collapsed: int = 0  # measurements in a row that said collapse
+    unread: list[Tensor] = field(default_factory=list)  # loss and refusal (2,) of the newest steps
 
     @property
     def steps_per_epoch(self) -> int:
@@ -39,72 +49,100 @@ class Training:
         return len(self.pixels) // self.config.batch
 
     @property
-    def epoch(self) -> int:
-        """Epochs finished."""
-        return self.step // self.steps_per_epoch
+    def steps_left(self) -> int:
+        """Steps to the end of the epoch; 0 when only its measurements are missing."""
+        return (self.epoch + 1) * self.steps_per_epoch - self.step
 
-    @property
-    def learning_rates(self) -> LearningRates:
-        """The learning rates of the step to come."""
-        return learning_rates(self.config, step=self.step, steps_per_epoch=self.steps_per_epoch)
+    def learning_rates(self, step: int) -> LearningRates:
+        """The learning rates of a step, counted from 1."""
+        return learning_rates(self.config, step=step - 1, steps_per_epoch=self.steps_per_epoch)
 
     def batches(self) -> Iterator[Tensor]:  # each (B,) int64
         """The batches of indices that this epoch has left, in its own random order."""
         generator = torch_generator(self.config.seed, "order", self.epoch)
-        order = torch.randperm(len(self.pixels), generator=generator)
-        done = self.step % self.steps_per_epoch
+        order = torch.randperm(len(self.pixels), generator=generator).to(self.pixels.device)
+        done = self.steps_per_epoch - self.steps_left
         for number in range(done, self.steps_per_epoch):
             yield order[number * self.config.batch : (number + 1) * self.config.batch]
 
     def views(self, batch: Tensor) -> Views:  # (B,) -> (B, 3, S, S) twice
         """Two views of each image of a batch, as the seed and the step decide."""
-        pixels = self.pixels[batch].to(self.compute.device).permute(0, 3, 1, 2)
-        generator = torch_generator(
-            self.config.seed, "views", self.step, device=self.compute.device
-        )
-        return two_views(
-            pixels, generator, config=self.config.views, normalization=self.normalization
+        pixels = self.compute.fetch(self.pixels, batch)
+        generator = torch_generator(self.config.seed, "views", self.step, device=pixels.device)
+        table = random_table(generator, views=2 * len(pixels))
+        return self.make_views(
+            pixels, table, config=self.config.views, normalization=self.normalization
         )
 
-    def take_step(self, views: Views) -> float:
-        """Forward, loss, backward, step; returns the loss.
+    def take_step(self, views: Views) -> Tensor:  # -> ()
+        """Forward, loss, backward, step; returns the loss, still on the device.
 
-        Raises:
-            DivergedError: When the loss or a gradient is not finite; the weights are then still
-                those of the step before.
+        When the loss or a gradient is not finite, this step and all that follow leave the weights
+        as they are, and `read_losses` raises.
         """
-        set_learning_rates(self.optimizer, self.learning_rates)
-        with self.compute.autocast():
-            outputs = self.model(self.compute.arrange(views.x1), self.compute.arrange(views.x2))
-        loss = simsiam_loss(outputs, stop_gradient=self.config.stop_gradient)
+        set_learning_rates(self.optimizer, self.learning_rates(self.step + 1))
+        loss = self.forward(views)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
-        self._check_finite(loss)
+        loss = loss.detach()
+        self._refuse_unless_finite(loss)
         self.optimizer.step()
         self.step += 1
-        self.losses.append(loss.item())
-        return self.losses[-1]
+        self.unread.append(torch.stack([loss.float(), self.refused]))
+        return loss
 
-    def _check_finite(self, loss: Tensor) -> None:
+    def _refuse_unless_finite(self, loss: Tensor) -> None:
         gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
         norms = torch.stack(torch._foreach_norm(gradients))
-        if not bool(torch.isfinite(loss) & torch.isfinite(norms).all()):
-            raise DivergedError(
-                f"the loss or a gradient is not finite at step {self.step + 1} "
-                f"(loss {loss.item():g}, learning rate {self.learning_rates.lr:g})",
-                expected="finite numbers; the step was not taken",
-                hint="lower optimizer.base_lr or add optimizer.warmup_epochs",
-            )
+        finite = torch.isfinite(loss) & torch.isfinite(norms).all()
+        torch.maximum(self.refused, 1 - finite.float(), out=self.refused)
+
+    def read_losses(self) -> list[float]:
+        """The losses of the steps since the last call; waits for the device.
+
+        Raises:
+            DivergedError: When a step was refused. `step` is then the last one that was taken,
+                and the weights are those after it.
+        """
+        if not self.unread:
+            return []
+        first = self.step - len(self.unread) + 1
+        read = torch.stack(self.unread).tolist()
+        losses = [loss for loss, refused in read if not refused]
+        self.unread = []
+        self.losses += losses
+        if len(losses) < len(read):
+            self.step = first + len(losses) - 1
+            raise self._diverged(loss=read[len(losses)][0])
+        return losses
+
+    def _diverged(self, *, loss: float) -> DivergedError:
+        lr = self.learning_rates(self.step + 1).lr
+        return DivergedError(
+            f"the loss or a gradient is not finite at step {self.step + 1} "
+            f"(loss {loss:g}, learning rate {lr:g})",
+            expected="finite numbers; the step was not taken",
+            hint="lower optimizer.base_lr or add optimizer.warmup_epochs",
+        )
 
     def snapshot(self) -> Checkpoint:
-        """The state as a checkpoint; tensors are shared with the model, not copied."""
+        """The state as a checkpoint; tensors are shared with the model, not copied.
+
+        All losses must have been read.
+        """
+        assert not self.unread, "losses that were not read"
         buffers = {
             f"{index}.{name}": value
             for index, entries in self.optimizer.state_dict()["state"].items()
             for name, value in entries.items()
             if isinstance(value, Tensor)
         }
-        state = {"step": self.step, "losses": self.losses}
+        state = {
+            "step": self.step,
+            "epoch": self.epoch,
+            "losses": self.losses,
+            "collapsed": self.collapsed,
+        }
         return Checkpoint(self.step, dict(self.model.state_dict()), buffers, state)
 
     def restore(self, checkpoint: Checkpoint) -> None:
@@ -122,21 +160,37 @@ class Training:
                 parameter, requires_grad=False
             ).copy_(value)
         self.step = checkpoint.step
+        # Checkpoints of version 0.1 had been measured whenever an epoch's steps were done.
+        self.epoch = int(checkpoint.state.get("epoch", self.step // self.steps_per_epoch))
         self.losses = [float(loss) for loss in checkpoint.state["losses"]]
+        self.collapsed = int(checkpoint.state.get("collapsed", 0))
 
 
 def start_training(images: Images, config: Config, *, normalization: Normalization) -> Training:
     """A training at step 0: the model as the seed decides, images as one uint8 tensor."""
     compute = compute_for(config)
-    model = build_simsiam(config)
+    use_repeatable(config.repeatable)
+    model = build_simsiam(config).train()
     compute.place(model)
+
+    def forward(views: Views) -> Tensor:
+        with compute.autocast():
+            outputs = model(compute.arrange(views.x1), compute.arrange(views.x2))
+        return simsiam_loss(outputs, stop_gradient=config.stop_gradient)
+
+    optimizer = build_optimizer(model, config.optimizer)
+    refused = torch.zeros((), device=compute.device)
+    optimizer.found_inf = refused  # type: ignore[attr-defined]
     return Training(
         config=config,
         compute=compute,
         normalization=normalization,
-        pixels=_as_tensor(images),
-        model=model.train(),
-        optimizer=build_optimizer(model, config.optimizer),
+        pixels=compute.keep(_as_tensor(images)),
+        model=model,
+        optimizer=optimizer,
+        make_views=compute.compile(views_of),
+        forward=compute.compile(forward),
+        refused=refused,
     )
 
 

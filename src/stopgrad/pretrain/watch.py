@@ -10,6 +10,7 @@ from torch import Tensor
 
 from stopgrad.collapse import Layers, measure
 from stopgrad.features import embed
+from stopgrad.images import Track, no_progress
 from stopgrad.knn import knn
 from stopgrad.pretrain.setup import TrainingImages
 from stopgrad.pretrain.training import Training
@@ -20,19 +21,22 @@ MEASURED = 1024  # images whose two views are measured; fixed for a run
 MEASURED_BATCH = 256
 
 
-def measure_layers(training: Training) -> Layers:
+def measure_layers(training: Training, *, track: Track = no_progress) -> Layers:
     """Measures of features, projector output before its BN and z, on fixed views, in eval mode."""
     model = training.model.eval()
     try:
         with torch.inference_mode():
-            batches = [_outputs(training, start) for start in _starts(training)]
+            starts = _starts(training)
+            batches = [_outputs(training, start) for start in track(starts, "measure", len(starts))]
     finally:
         model.train()
     layers = [torch.cat(parts, dim=1) for parts in zip(*batches, strict=True)]
     return Layers(*[measure(z[0], z[1]) for z in layers])
 
 
-def watched_knn(training: Training, images: TrainingImages) -> float | None:
+def watched_knn(
+    training: Training, images: TrainingImages, *, track: Track = no_progress
+) -> float | None:
     """kNN accuracy of the watched images against the training images; None without labels."""
     if images.bank is None or images.watch is None:
         return None
@@ -42,6 +46,7 @@ def watched_knn(training: Training, images: TrainingImages) -> float | None:
             part,
             normalization=training.normalization,
             compute=training.compute,
+            track=track,
         )
         for part in (images.bank, images.watch)
     )
@@ -59,7 +64,7 @@ def _outputs(training: Training, start: int) -> tuple[Tensor, Tensor, Tensor]:
         len(training.pixels), generator=torch_generator(training.config.seed, "measured")
     )
     compute = training.compute
-    pixels = training.pixels[order[start:stop]].to(compute.device).permute(0, 3, 1, 2)
+    pixels = compute.fetch(training.pixels, order[start:stop].to(training.pixels.device))
     views = two_views(
         pixels,
         torch_generator(training.config.seed, "measured views", start, device=compute.device),

@@ -17,7 +17,7 @@ from stopgrad.views.colour import (
     grayscale,
 )
 from stopgrad.views.crop import resized_crop
-from stopgrad.views.draw import ViewParameters, draw_parameters
+from stopgrad.views.draw import ViewParameters, draw_parameters, random_table
 from stopgrad.views.make import (
     Recipe,
     Views,
@@ -25,6 +25,7 @@ from stopgrad.views.make import (
     normalize,
     to_float,
     two_views,
+    views_of,
     work_out,
 )
 
@@ -42,8 +43,10 @@ __all__ = [
     "grayscale",
     "make_view",
     "normalize",
+    "random_table",
     "resized_crop",
     "to_float",
     "two_views",
+    "views_of",
     "work_out",
 ]

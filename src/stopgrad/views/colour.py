@@ -111,19 +111,22 @@ def jitter_blends(factors: Tensor, order: Tensor) -> Jitter:
 
 
 def apply_jitter(x: Tensor, jitter: Jitter) -> Tensor:
-    """(B, 3, H, W) -> the same, jittered. Works in place on one new tensor."""
-    out = torch.empty_like(x)
+    """(B, 3, H, W) -> the same, jittered. Works in place on one new tensor.
+
+    A compiler is given no tensor to write to: it makes one kernel of all steps by itself.
+    """
+    out = None if torch.compiler.is_compiling() else torch.empty_like(x)
     blends = [Blend(*weights) for weights in zip(*(w.unbind(1) for w in jitter[:3]), strict=True)]
     for blend in blends[:3]:
         x = _blend(x, blend, out=out)
-    _turn_hue(out, jitter.hue, out=out)
+    x = _turn_hue(x, jitter.hue, out=out)
     for blend in blends[3:]:
-        _blend(out, blend, out=out)
-    return out
+        x = _blend(x, blend, out=out)
+    return x
 
 
-def _blend(x: Tensor, blend: Blend, *, out: Tensor) -> Tensor:
-    """Clamp keep x + gray L + mean avg(L) to [0, 1]; `out` may be x."""
+def _blend(x: Tensor, blend: Blend, *, out: Tensor | None) -> Tensor:
+    """Clamp keep x + gray L + mean avg(L) to [0, 1]; `out` may be x, or None for a new tensor."""
     keep, gray, mean = (weight.view(-1, 1, 1) for weight in blend)
     luma = _luma(x)
     average = luma.mean((1, 2), keepdim=True).mul_(mean)
@@ -137,8 +140,8 @@ def _luma(x: Tensor) -> Tensor:
     return (red * LUMA[0]).add_(green, alpha=LUMA[1]).add_(blue, alpha=LUMA[2])
 
 
-def _turn_hue(x: Tensor, shift: Tensor, *, out: Tensor) -> Tensor:
-    """The way to HSV and back without branches; `out` may be x.
+def _turn_hue(x: Tensor, shift: Tensor, *, out: Tensor | None) -> Tensor:
+    """The way to HSV and back without branches; `out` may be x, or None for a new tensor.
 
     In units of a sixth of the circle, a hue h in [-3, 3] counted from red has channels
     (x_c - min) / chroma = t_c with |h| = 1 + t_g + t_b - t_r and the sign of g - b. Back: a
@@ -151,7 +154,10 @@ def _turn_hue(x: Tensor, shift: Tensor, *, out: Tensor) -> Tensor:
     hue = (green + blue).sub_(red).sub_(low).div_(chroma.clamp_min(NO_CHROMA)).add_(1.0)
     hue = hue.copysign_(green - blue).add_((6.0 * shift).view(-1, 1, 1))
     hue.sub_((hue / 6.0).round_(), alpha=6.0)  # back into [-3, 3]
-    for channel, own_hue in zip(out.unbind(1), (0.0, 2.0, -2.0), strict=True):
-        torch.sub(hue, own_hue, out=channel)
+    if out is None:
+        out = torch.stack([hue, hue - 2.0, hue + 2.0], dim=1)
+    else:
+        for channel, own_hue in zip(out.unbind(1), (0.0, 2.0, -2.0), strict=True):
+            torch.sub(hue, own_hue, out=channel)
     out.abs_().sub_(3.0).abs_().sub_(1.0).clamp_(0.0, 1.0)
     return out.mul_(chroma.unsqueeze(1)).add_(low.unsqueeze(1))

@@ -48,8 +48,14 @@ class ViewParameters(NamedTuple):
     sigma: Tensor  # (V,) px; 0 without blur
 
 
+def random_table(generator: torch.Generator, *, views: int) -> Tensor:  # (V, columns)
+    """All the uniform numbers that V views are made from, on the generator's device."""
+    shape = (views, sum(COLUMNS.values()))
+    return torch.rand(shape, generator=generator, device=generator.device)
+
+
 def draw_parameters(
-    generator: torch.Generator, *, views: int, height: int, width: int, config: ViewsConfig
+    table: Tensor, *, height: int, width: int, config: ViewsConfig
 ) -> ViewParameters:
     """Parameters of V views of images of H x W pixels.
 
@@ -58,14 +64,11 @@ def draw_parameters(
     the device.
 
     Args:
-        generator: The only source of randomness; its device is that of the result.
-        views: V.
+        table: What `random_table` gave for V views.
         height: H, px.
         width: W, px.
         config: Probabilities and ranges.
     """
-    shape = (views, sum(COLUMNS.values()))
-    table = torch.rand(shape, generator=generator, device=generator.device)
     u = dict(zip(COLUMNS, torch.split(table, list(COLUMNS.values()), dim=1), strict=True))
     return ViewParameters(
         boxes=_boxes(u, height=height, width=width, config=config),

@@ -14,7 +14,7 @@ from stopgrad.config import ViewsConfig
 from stopgrad.views.blur import blur
 from stopgrad.views.colour import Jitter, apply_jitter, grayscale, jitter_blends
 from stopgrad.views.crop import crop_taps
-from stopgrad.views.draw import ViewParameters, draw_parameters
+from stopgrad.views.draw import ViewParameters, draw_parameters, random_table
 from stopgrad.views.taps import Taps, resample
 
 if TYPE_CHECKING:
@@ -72,8 +72,23 @@ def two_views(
         config: The augmentations.
         normalization: Mean and standard deviation of each channel of pixels / 255.
     """
+    table = random_table(generator, views=2 * len(pixels))
+    return views_of(pixels, table, config=config, normalization=normalization)
+
+
+def views_of(
+    pixels: Tensor, table: Tensor, *, config: ViewsConfig, normalization: Normalization
+) -> Views:
+    """The two views that a table of uniform numbers makes; no randomness, so it can be compiled.
+
+    Args:
+        pixels: (B, 3, H, W) uint8 on any device, in any memory format.
+        table: What `random_table` gave for 2 B views, on the device of the pixels.
+        config: The augmentations.
+        normalization: Mean and standard deviation of each channel of pixels / 255.
+    """
     batch, _, height, width = pixels.shape
-    drawn = draw_parameters(generator, views=2 * batch, height=height, width=width, config=config)
+    drawn = draw_parameters(table, height=height, width=width, config=config)
     recipe = work_out(drawn, height=height, width=width, size=config.size)
     views = Views(*(_empty_view(batch, config.size, device=pixels.device) for _ in range(2)))
     step = _images_at_a_time(pixels, size=config.size)
@@ -151,5 +166,8 @@ def _empty_view(batch: int, size: int, *, device: torch.device) -> Tensor:
 
 def _images_at_a_time(pixels: Tensor, *, size: int) -> int:
     """So many images that a piece, before or after the crop, keeps within its budget."""
-    budget = GPU_PIECE if pixels.is_cuda else CPU_PIECE * torch.get_num_threads()
+    if pixels.is_cuda or torch.compiler.is_compiling():  # a compiler chooses its own pieces
+        budget = GPU_PIECE
+    else:
+        budget = CPU_PIECE * torch.get_num_threads()
     return max(1, budget // (3 * max(pixels.shape[2] * pixels.shape[3], size**2)))
