@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from stopgrad.images import cache, load_dataset
+from stopgrad.images import DamagedImagesError, LeftOut, cache, load_dataset
 from stopgrad.images import load as load_module
 
 
@@ -86,10 +86,10 @@ def test_progress_sees_each_picture_once(digits):
     assert decoded(digits) == 27
 
 
-def test_changed_file_other_side_or_other_mode_is_another_entry(digits):
+def test_changed_file_or_other_side_is_another_entry_and_the_policy_is_none(digits):
     load_dataset(str(digits))
     assert decoded(digits, side=4) == 27
-    assert decoded(digits, bad_images="skip") == 27
+    assert decoded(digits, bad_images="skip") == 0
     picture = digits / "train" / "0" / "0.png"
     os.utime(picture, ns=(1, 1))
     assert decoded(digits) == 27
@@ -136,7 +136,7 @@ def test_damaged_entry_is_rebuilt_with_one_line(damage, digits, store, caplog):
 
 def entry_name(path: Path) -> str:
     source = load_module.find_source(str(path))
-    return cache.entry_folder(source, side=None, bad_images="fail").name
+    return cache.entry_folder(source, side=None).name
 
 
 def test_pixels_may_be_written_to_without_reaching_the_cache(digits):
@@ -197,6 +197,64 @@ def test_left_over_folder_of_a_killed_process_is_removed_after_a_day(digits, sto
     names = {path.name for path in (store / "images").iterdir()}
     assert ".new-fresh" in names
     assert ".new-old" not in names
+
+
+def test_damaged_pictures_are_remembered_and_refused_without_decoding_again(digits):
+    (digits / "test" / "1" / "0.png").write_bytes(b"")
+    with pytest.raises(DamagedImagesError) as first:
+        load_dataset(str(digits))
+    count = Count()
+    with pytest.raises(DamagedImagesError) as second:
+        load_dataset(str(digits), track=count)
+    assert count.seen == 0
+    assert (
+        first.value.damaged == second.value.damaged == (LeftOut("test", "1/0.png", "empty file"),)
+    )
+    assert len(load_dataset(str(digits), bad_images="skip").test) == 8
+    assert decoded(digits, bad_images="skip") == 0
+
+
+def test_longest_unused_entries_go_when_all_are_too_large(digits, store, monkeypatch):
+    def kept() -> set[int]:
+        """Sides of the pictures that are in the cache; read_entry would count as use."""
+        return {side for side in range(2, 7) if entry_of(digits, side).exists()}
+
+    def load(side: int, *, used: int) -> None:
+        load_dataset(str(digits), side=side)
+        source = load_module.find_source(str(digits))
+        os.utime(cache.entry_folder(source, side=side), (used, used))
+
+    for used, side in enumerate((4, 5, 6), start=1):
+        load(side, used=used)
+    load(4, used=4)  # used again: now 5 is the oldest
+    three = sum(cache._bytes_in(entry_of(digits, side)) for side in (4, 5, 6))
+    monkeypatch.setattr(cache, "MOST_KEPT", three)
+    load(3, used=5)
+    assert kept() == {3, 4, 6}
+    monkeypatch.setattr(cache, "MOST_KEPT", 1)
+    load(2, used=6)
+    assert kept() == {2}
+    assert [path for path in (store / "images").iterdir() if path.name[0] == "."] == []
+
+
+def test_reading_an_entry_counts_as_use(digits):
+    load_dataset(str(digits), side=4)
+    os.utime(entry_of(digits, 4), (1, 1))
+    load_dataset(str(digits), side=4)
+    assert entry_of(digits, 4).stat().st_mtime > 1e9
+
+
+def test_pixels_of_an_entry_that_goes_stay_with_who_has_them(digits, monkeypatch):
+    first = load_dataset(str(digits), side=4).train
+    pixels = first.pixels.copy()
+    monkeypatch.setattr(cache, "MOST_KEPT", 1)
+    load_dataset(str(digits), side=5)
+    assert not entry_of(digits, 4).exists()
+    assert np.array_equal(first.pixels, pixels)
+
+
+def entry_of(path: Path, side: int) -> Path:
+    return cache.entry_folder(load_module.find_source(str(path)), side=side)
 
 
 def test_only_blocks_are_compared_of_huge_entries(tmp_path, monkeypatch):

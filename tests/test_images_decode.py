@@ -5,12 +5,14 @@ import os
 import socket
 import struct
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 from sklearn.datasets import load_digits, load_sample_image
 
+from stopgrad.images import decode as decode_module
 from stopgrad.images.decode import Damaged, Frame, OtherSize, decode, peek, strict_pillow
 from stopgrad.images.source import Encoded
 
@@ -209,6 +211,35 @@ def test_bomb_is_refused_before_it_expands(side):
     found = read(data, Frame(8, 8, fit=True))
     assert isinstance(found, Damaged)
     assert "bomb" in found.reason
+
+
+def tiled_tiff(side: int, payload: bytes) -> bytes:
+    """16 x 16 px of gray in one deflated tile of side x side px (TIFF 6.0, Section 15)."""
+    values = {256: 16, 257: 16, 258: 8, 259: 8, 262: 1, 277: 1, 322: side, 323: side}
+    start = 8 + 2 + 12 * 10 + 4
+    tags = sorted({**values, 324: start, 325: len(payload)}.items())
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags)
+    return struct.pack("<2sHIH", b"II", 42, 8, len(tags)) + entries + bytes(4) + payload
+
+
+def test_tile_that_is_a_bomb_is_refused_before_it_expands():
+    assert read(tiled_tiff(16, zlib.compress(bytes(256))), Frame(16, 16, fit=False)).max() == 0
+    found = read(tiled_tiff(32_768, zlib.compress(bytes(10**6))), Frame(8, 8, fit=True))
+    assert found == Damaged("picture", "decompression bomb: a tile of 1,073,741,824 px")
+
+
+def test_empty_and_huge_files_are_not_opened(tmp_path, monkeypatch):
+    (tmp_path / "empty.png").touch()
+    image_of([[1, 2]], "L").save(tmp_path / "whole.png")
+    size = (tmp_path / "whole.png").stat().st_size
+    monkeypatch.setattr(decode_module, "MOST_BYTES", size - 1)
+
+    def reason(name: str) -> str:
+        return decode(Encoded(name, tmp_path / name), KEEP).reason
+
+    monkeypatch.setattr(Path, "open", None)
+    assert reason("empty.png") == "empty file"
+    assert reason("whole.png") == f"{size} bytes, more than {size - 1}"
 
 
 def test_floats_and_wide_integers_have_no_defined_range():

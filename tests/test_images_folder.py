@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import os
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +12,10 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from stopgrad.errors import DataError, exit_code
-from stopgrad.images import load_dataset
-from stopgrad.images.folder import are_classes, find_pictures
+from stopgrad.images import DamagedImagesError, LeftOut, load_dataset
+from stopgrad.images.decode import Damaged, Frame, decode
+from stopgrad.images.folder import are_classes, find_pictures, folder_source
+from stopgrad.images.source import Encoded
 
 DIGITS = (load_digits().images * 15).astype(np.uint8)  # (1797, 8, 8)
 
@@ -186,6 +189,74 @@ def test_pipe_with_the_name_of_a_picture_is_a_damaged_picture(root):
         load_dataset(str(root))
 
 
+def test_folder_with_the_name_of_a_picture_is_damaged_unless_it_holds_pictures(root):
+    put(root, *each("a", "b.png", count=3))
+    (root / "a" / "2.png").unlink()
+    (root / "a" / "2.png").mkdir()
+    (root / "a" / "2.png" / "notes.txt").write_text("no picture")
+    with pytest.raises(DamagedImagesError) as caught:
+        load_dataset(str(root))
+    assert caught.value.damaged == (LeftOut("train", "a/2.png", "not a regular file"),)
+    (root / "a" / "2.png" / "notes.txt").unlink()
+    (root / "a" / "2.png").rmdir()
+    assert load_dataset(str(root)).train.class_names == ("a", "b.png")
+
+
+def test_link_to_a_folder_above_with_the_name_of_a_picture_is_damaged(root):
+    put(root, *each("a", "b"))
+    (root / "a" / "up.png").symlink_to(root / "a")
+    with pytest.raises(DataError, match=r"1 damaged picture among 5: 'a/up\.png'"):
+        load_dataset(str(root))
+
+
+@contextlib.contextmanager
+def nobodys_folder():
+    """A folder that anyone may enter, seen by a user without rights, also where root tests."""
+    before = os.geteuid()
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o755)
+        try:
+            yield Path(folder)
+        finally:
+            os.seteuid(before)
+
+
+def become_nobody() -> None:
+    if os.geteuid() == 0:
+        os.seteuid(65534)
+
+
+@pytest.mark.parametrize("closed", ["p", "p/b"])
+def test_folder_that_may_not_be_read_is_a_data_error(closed):
+    with nobodys_folder() as folder:
+        put(folder / "p", *each("a", "b"))
+        (folder / closed).chmod(0)
+        become_nobody()
+        with pytest.raises(DataError, match=r"cannot be read \(Permission denied\)"):
+            folder_source(folder / "p")
+
+
+def test_picture_that_may_not_be_read_is_damaged():
+    with nobodys_folder() as folder:
+        put(folder, "x.png")
+        (folder / "x.png").chmod(0)
+        become_nobody()
+        found = decode(Encoded("x.png", folder / "x.png"), Frame(8, 8, fit=True))
+        assert found == Damaged("x.png", "Permission denied")
+
+
+def test_all_damaged_pictures_are_named_or_counted(root):
+    put(root, *each("a", "b", count=30))
+    for number in range(30):
+        (root / "a" / f"{number}.png").write_bytes(b"no")
+    with pytest.raises(DamagedImagesError, match=r"30 damaged pictures among 60: ") as caught:
+        load_dataset(str(root))
+    assert [name for _, name, _ in caught.value.damaged] == sorted(each("a", count=30))
+    named = [name for name in each("a", count=30) if repr(name) in str(caught.value)]
+    assert named == sorted(each("a", count=30))[:10]
+    assert "and 20 more;" in str(caught.value)
+
+
 def test_equal_pictures_within_the_side_keep_their_size(root):
     put(root, "1.png", "2.png", size=(12, 6))
     assert load_dataset(str(root)).train.pixels.shape == (2, 6, 12, 3)
@@ -211,7 +282,7 @@ def test_mixed_sizes_without_a_side_are_refused(root):
 def test_damaged_picture_stops_and_is_named(root):
     put(root, *each("a", "b", count=3))
     (root / "b" / "1.png").write_bytes(b"\x89PNG\r\n\x1a\n")
-    with pytest.raises(DataError, match=r"damaged picture 'b/1\.png'") as caught:
+    with pytest.raises(DataError, match=r"1 damaged picture among 6: 'b/1\.png' \(") as caught:
         load_dataset(str(root))
     assert exit_code(caught.value) == 3
     assert "\n" not in str(caught.value)
@@ -231,7 +302,7 @@ def test_skipped_pictures_leave_the_labels_right_and_are_named_each_time(root, c
             folder, number = source.removesuffix(".png").split("/")
             assert (pixels[..., 0] == DIGITS["ab".index(folder) * 20 + int(number)]).all()
         assert [r.message.count("\n") for r in caplog.records] == [0]
-        assert "left out 2 damaged pictures: 'a/0.png'" in caplog.text
+        assert "left out 2 damaged: 'a/0.png'" in caplog.text
         assert "'a/19.png'" in caplog.text
 
 
@@ -239,7 +310,7 @@ def test_more_than_five_percent_damaged_stop_even_when_skipped(root):
     put(root, *each("a", "b", count=20))
     for number in (1, 2, 3):
         (root / "a" / f"{number}.png").write_bytes(b"")
-    with pytest.raises(DataError, match="3 damaged pictures or more among 40"):
+    with pytest.raises(DataError, match=r"3 damaged pictures among 40: .*at most 5 %"):
         load_dataset(str(root), bad_images="skip")
 
 

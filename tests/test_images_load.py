@@ -7,6 +7,7 @@ from sklearn.datasets import load_digits
 
 from stopgrad.errors import ConfigError, DataError
 from stopgrad.images import load_dataset
+from stopgrad.images.load import _allocate
 
 
 @pytest.fixture(autouse=True)
@@ -74,6 +75,12 @@ def test_embedded_digits_are_balanced_disjoint_and_legible():
 
 def test_embedded_digits_can_be_made_smaller():
     assert load_dataset("mnist5k", side=16).train.pixels.shape == (4000, 16, 16, 3)
+
+
+@pytest.mark.parametrize("count", [10**12, 2**62])
+def test_more_pixels_than_memory_are_a_data_error(count):
+    with pytest.raises(DataError, match=rf"no memory for {count:,} pictures of 32 x 16 px"):
+        _allocate((count, 16, 32, 3))
 
 
 def test_missing_package_of_the_embedded_digits_is_named(monkeypatch):

@@ -13,6 +13,7 @@ from sklearn.datasets import load_digits
 
 from stopgrad.errors import DataError
 from stopgrad.images import load_dataset
+from stopgrad.images.parquet import parquet_source
 
 DIGITS = (load_digits().images * 15).astype(np.uint8)  # (1797, 8, 8)
 TARGETS = load_digits().target
@@ -270,3 +271,64 @@ def test_metadata_beside_pictures_is_no_data_set(tmp_path):
         path.write_bytes(png(DIGITS[0]))
     pq.write_table(pa.table({"file_name": ["x"]}), tmp_path / "p" / "train" / "metadata.parquet")
     assert len(load_dataset(str(tmp_path / "p")).train) == 4
+
+
+def test_class_names_that_differ_by_a_zero_byte_are_two(root):
+    write(root / "train.parquet", range(4), label=["a", "a\0", "a", "a\0"])
+    found = load_dataset(str(root)).train
+    assert found.class_names == ("a", "a\0")
+    assert found.labels.tolist() == [0, 1, 0, 1]
+
+
+@pytest.mark.parametrize(
+    ("label", "message"),
+    [
+        ([0, None, 1], "no label in row 1"),
+        ([[0], [1, 2], []], "a label of type list in row 0"),
+        ([0.5, 1.0, 2.0], "a label of type float in row 0"),
+        ([{"a": 1}] * 3, "a label of type dict in row 0"),
+        ([True, False, True], "a label of type bool in row 0"),
+    ],
+)
+def test_labels_that_are_neither_numbers_nor_words_are_refused(root, label, message):
+    write(root / "train.parquet", range(3), features=CLASSES, label=label)
+    with pytest.raises(DataError, match=message):
+        load_dataset(str(root))
+
+
+def test_numbers_in_one_file_and_words_in_the_next_are_refused(root):
+    write(root / "train-00000-of-00002.parquet", range(3), label=[0, 1, 2])
+    write(root / "train-00001-of-00002.parquet", range(3), label=["0", "1", "2"])
+    with pytest.raises(DataError, match="a label of type str in row 3"):
+        load_dataset(str(root))
+
+
+@pytest.mark.parametrize(
+    ("train", "test"), [([0, 1, 2], ["0", "1", "2"]), (["0", "1", "2"], [0, 1, 2])]
+)
+def test_numbers_in_one_split_and_words_in_the_other_are_refused(root, train, test):
+    write(root / "train.parquet", range(3), label=train)
+    write(root / "test.parquet", range(3), label=test)
+    with pytest.raises(DataError, match="classes '0', '1', '2' in the test split"):
+        load_dataset(str(root))
+
+
+def test_file_that_holds_other_rows_than_it_promises_is_refused(root):
+    path = root / "train.parquet"
+    labelled(path, range(10))
+    # Thrift's compact protocol: num_rows (field 3, i64, zigzag) before a list of 2 row groups.
+    before, after = path.read_bytes().rsplit(b"\x16\x14\x19\x2c", 1)
+    for promised in (9, 11, 2**62):
+        path.write_bytes(before + b"\x16" + varint(2 * promised) + b"\x19\x2c" + after)
+        lengthened = len(varint(2 * promised)) - 1
+        data = path.read_bytes()
+        size = int.from_bytes(data[-8:-4], "little") + lengthened
+        path.write_bytes(data[:-8] + size.to_bytes(4, "little") + data[-4:])
+        # Before any room is made for so many pictures.
+        with pytest.raises(DataError, match=rf"10 rows, {promised} by its footer"):
+            parquet_source(root).open()
+
+
+def varint(number: int) -> bytes:
+    low, rest = number & 127, number >> 7
+    return bytes([low | 128]) + varint(rest) if rest else bytes([low])

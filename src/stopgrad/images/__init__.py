@@ -1,16 +1,20 @@
 """Sources of pictures -> `Images`: uint8 pixels, labels or none, class names, a fingerprint.
 
 In: a spec (a known name, `hf:OWNER/NAME`, a path) or arrays. Out: `Dataset`, `Images`
-(N, H, W, 3), splits, label subsets, and the training set's mean and std. Importing this takes
-NumPy alone; pyarrow, Pillow and the Hub's client are imported when a data set needs them.
+(N, H, W, 3), splits, label subsets, and the training set's mean and std; `check_images` says what
+the pictures are like. Importing this takes NumPy alone; pyarrow, Pillow and the Hub's client are
+imported when a data set needs them.
 """
 
+from stopgrad.images.check import Findings, Place, check_images
+from stopgrad.images.damage import DamagedImagesError
 from stopgrad.images.load import load_dataset
 from stopgrad.images.splits import label_subset, normalization, split_validation
 from stopgrad.images.types import (
     BadImages,
     Dataset,
     Images,
+    LeftOut,
     Normalization,
     Split,
     Track,
@@ -20,11 +24,16 @@ from stopgrad.images.types import (
 
 __all__ = [
     "BadImages",
+    "DamagedImagesError",
     "Dataset",
+    "Findings",
     "Images",
+    "LeftOut",
     "Normalization",
+    "Place",
     "Split",
     "Track",
+    "check_images",
     "images_from_arrays",
     "label_subset",
     "load_dataset",

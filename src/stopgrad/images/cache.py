@@ -3,6 +3,7 @@
 An entry is a folder: `contents` (a line with the sha256 of the JSON that follows) and, for each
 split, `SPLIT.pixels` (N x H x W x 3 bytes) and `SPLIT.labels` (N little-endian int64). It is
 written in a temporary folder beside it and renamed. A key holds all that could change a pixel.
+With every new entry the longest unused ones go, until all together hold at most `MOST_KEPT` bytes.
 """
 
 from __future__ import annotations
@@ -16,21 +17,23 @@ import tempfile
 import time
 import zlib
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
 from stopgrad.files import sync_directory
-from stopgrad.images.decode import DECODER, Damaged
+from stopgrad.images.decode import DECODER
 from stopgrad.images.gather import Gathered, GatheredSplits
 from stopgrad.images.source import Source
-from stopgrad.images.types import BadImages, Images, Labels, Pixels
+from stopgrad.images.types import Images, Labels, LeftOut, Pixels
 
-FORMAT = 1
+FORMAT = 2
 BLOCK = 1 << 20  # bytes
 MOST_CHECKED = 1 << 30  # bytes of pixels that are read again when an entry is verified
 STALE = 24 * 3600  # s after which the temporary folder of a killed process is removed
+MOST_KEPT = 20 * (1 << 30)  # bytes of all entries together; the newest one stays even if larger
 
 
 class DamagedEntryError(Exception):
@@ -42,7 +45,7 @@ class Entry(NamedTuple):
 
     train: Images
     test: Images | None
-    left_out: tuple[Damaged, ...]
+    left_out: tuple[LeftOut, ...]
 
 
 def cache_folder() -> Path:
@@ -53,9 +56,9 @@ def cache_folder() -> Path:
     return (Path(shared) if shared else Path.home() / ".cache") / "stopgrad"
 
 
-def entry_folder(source: Source, *, side: int | None, bad_images: BadImages) -> Path:
+def entry_folder(source: Source, *, side: int | None) -> Path:
     """Where the entry of this source belongs, whether or not it is there."""
-    key = [FORMAT, DECODER, source.name, source.root, source.stamps, side, bad_images]
+    key = [FORMAT, DECODER, source.name, source.root, source.stamps, side]
     digest = hashlib.sha256(json.dumps(key).encode()).hexdigest()
     return cache_folder() / "images" / digest[:32]
 
@@ -114,6 +117,7 @@ class EntryWriter:
         self.temporary.chmod(0o755)
         sync_directory(self.temporary)
         _replace(self.temporary, self.folder)
+        prune(self.folder.parent, newest=self.folder)
 
     def _write_split(self, name: str, split: Gathered) -> dict[str, Any]:
         labels = b"" if split.labels is None else split.labels.astype("<i8").tobytes()
@@ -141,7 +145,9 @@ def read_entry(folder: Path) -> Entry | None:
     try:
         contents = _unseal((folder / "contents").read_bytes())
         splits = {name: _read_split(folder, name, c) for name, c in contents["splits"].items()}
-        left_out = tuple(Damaged(*pair) for pair in contents["left_out"])
+        left_out = tuple(LeftOut(*values) for values in contents["left_out"])
+        with suppress(OSError):
+            os.utime(folder)  # used: pruning takes the longest unused first
         return Entry(splits["train"], splits.get("test"), left_out)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DamagedEntryError(str(error)) from error
@@ -170,7 +176,7 @@ def _read_labels(path: Path, contents: dict[str, Any]) -> Labels | None:
     return np.frombuffer(data, "<i8").astype(np.int64) if contents["labelled"] else None
 
 
-def _seal(splits: dict[str, Any], left_out: tuple[Damaged, ...]) -> bytes:
+def _seal(splits: dict[str, Any], left_out: tuple[LeftOut, ...]) -> bytes:
     body = json.dumps({"splits": splits, "left_out": left_out}).encode()
     return hashlib.sha256(body).hexdigest().encode() + b"\n" + body
 
@@ -216,15 +222,45 @@ def _sync(file: BinaryIO) -> None:
 def _replace(new: Path, folder: Path) -> None:
     """Rename a new entry into place; a damaged one, or one just made by a neighbour, gives way."""
     if folder.exists():
-        old = Path(tempfile.mkdtemp(prefix=".old-", dir=folder.parent))
-        folder.rename(old / "entry")
-        shutil.rmtree(old, ignore_errors=True)
+        _discard(folder)
     try:
         new.rename(folder)
     except OSError:
         if not folder.exists():  # else a neighbour was faster, and its entry is as good
             raise
     sync_directory(folder.parent)
+
+
+def _discard(folder: Path) -> None:
+    """Remove an entry so that nobody meets half of it; who has it mapped keeps its pixels."""
+    old = Path(tempfile.mkdtemp(prefix=".old-", dir=folder.parent))
+    folder.rename(old / "entry")
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def prune(parent: Path, *, newest: Path) -> None:
+    """Remove entries, the longest unused first, while all hold more than `MOST_KEPT` bytes."""
+    others = [folder for folder in parent.glob("[!.]*") if folder != newest]
+    sizes = {folder: _bytes_in(folder) for folder in others}
+    excess = sum(sizes.values()) + _bytes_in(newest) - MOST_KEPT
+    for folder in sorted(others, key=_last_use):
+        if excess <= 0:
+            return
+        with suppress(OSError):  # a neighbour was faster
+            _discard(folder)
+        excess -= sizes[folder]
+
+
+def _bytes_in(folder: Path) -> int:
+    with suppress(OSError):
+        return sum(file.stat().st_size for file in folder.iterdir())
+    return 0
+
+
+def _last_use(folder: Path) -> float:
+    with suppress(OSError):
+        return folder.stat().st_mtime
+    return 0.0
 
 
 def _remove_stale(parent: Path) -> None:

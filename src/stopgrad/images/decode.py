@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import io
 import stat
+import threading
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -25,7 +26,10 @@ if TYPE_CHECKING:
 # Raster formats only: Pillow would hand an EPS file to Ghostscript.
 FORMATS = ("PNG", "JPEG", "MPO", "GIF", "BMP", "DIB", "WEBP", "TIFF", "PPM", "JPEG2000", "AVIF")
 ORIENTATION = 0x0112  # the EXIF tag
+TILE_WIDTH, TILE_HEIGHT = 322, 323  # tags of TIFF 6.0, Section 15
 DECODER = 1  # raise it with every change that alters pixels: cached ones are then made anew
+MOST_BYTES = 1 << 30  # of an encoded picture
+MOST_AT_ONCE = 1 << 27  # px in decoding at any moment; with alpha they take 15 bytes each
 
 
 class Frame(NamedTuple):
@@ -65,9 +69,41 @@ def strict_pillow() -> Iterator[None]:
         yield
 
 
+class _Share:
+    """Lets pictures be decoded side by side while they have so many pixels together.
+
+    So the memory is bounded however many cores there are; one picture alone always passes.
+    """
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self.taken = 0
+        self.changed = threading.Condition()
+
+    @contextlib.contextmanager
+    def of(self, pixels: int) -> Iterator[None]:
+        with self.changed:
+            self.changed.wait_for(lambda: not self.taken or self.taken + pixels <= self.most)
+            self.taken += pixels
+        try:
+            yield
+        finally:
+            with self.changed:
+                self.taken -= pixels
+                self.changed.notify_all()
+
+
+_SHARE = _Share(MOST_AT_ONCE)
+
+
 def peek(picture: Encoded) -> tuple[int, int] | Damaged:
     """Height and width that a picture will have, from its header and its EXIF block."""
-    return _guarded(picture, lambda file: _upright_size(_open_image(file)))
+
+    def read(file: IO[bytes]) -> tuple[int, int]:
+        with opened(file) as image:
+            return _upright_size(image)
+
+    return guarded(picture, read)
 
 
 def decode(picture: Encoded, frame: Frame) -> Pixels | OtherSize | Damaged:
@@ -77,12 +113,13 @@ def decode(picture: Encoded, frame: Frame) -> Pixels | OtherSize | Damaged:
         (frame.height, frame.width, 3) uint8, C-contiguous. A picture of another size is not
         decoded and its size returned, unless the frame fits it.
     """
-    return _guarded(picture, lambda file: _read(file, frame))
+    return guarded(picture, lambda file: _read(file, frame))
 
 
-def _guarded(picture: Encoded, read: Callable[[IO[bytes]], T]) -> T | Damaged:
+def guarded(picture: Encoded, read: Callable[[IO[bytes]], T]) -> T | Damaged:
+    """What `read` makes of the open picture; whatever goes wrong means that it is damaged."""
     try:
-        with _opened(picture.data) as file:
+        with _open(picture.data) as file:
             return read(file)
     # Pillow raises a dozen unrelated types for damaged files (OSError, SyntaxError, ValueError,
     # IndexError, struct.error, zlib.error, ...); each means that this picture cannot be read.
@@ -90,38 +127,69 @@ def _guarded(picture: Encoded, read: Callable[[IO[bytes]], T]) -> T | Damaged:
         return Damaged(picture.name, _reason(error))
 
 
-def _opened(data: bytes | Path | None) -> IO[bytes]:
+def _open(data: bytes | Path | None) -> IO[bytes]:
     if data is None:
         raise ValueError("no image bytes in this row")
     if isinstance(data, bytes):
+        _check_size(len(data))
         return io.BytesIO(data)
+    state = data.stat()
     # Opening a FIFO or a device would wait for ever.
-    if not stat.S_ISREG(data.stat().st_mode):
+    if not stat.S_ISREG(state.st_mode):
         raise ValueError("not a regular file")
+    _check_size(state.st_size)
     return data.open("rb")
 
 
-def _open_image(file: IO[bytes]) -> Image:
+def _check_size(size: int) -> None:
+    """Refuses what is empty (also files of /proc, some of which wait for ever) or huge."""
+    if size == 0:
+        raise ValueError("empty file")
+    if size > MOST_BYTES:
+        raise ValueError(f"{size:,} bytes, more than {MOST_BYTES:,}")
+
+
+@contextlib.contextmanager
+def opened(file: IO[bytes], *, draft: tuple[int, int] | None = None) -> Iterator[Image]:
+    """A picture whose header was read, with room in memory for its pixels.
+
+    Args:
+        file: The encoded picture.
+        draft: Width and height, px, down to which a JPEG may be decoded at 1/2, 1/4 or 1/8.
+    """
     from PIL import Image
 
-    return Image.open(file, formats=[name for name in FORMATS if name in Image.OPEN])
+    with Image.open(file, formats=[name for name in FORMATS if name in Image.OPEN]) as image:
+        if draft is not None:
+            image.draft(None, draft)
+        with _SHARE.of(_area(image)):
+            yield image
+
+
+def _area(image: Image) -> int:
+    """Pixels in memory as the picture is decoded: its own, or those of a tile that is larger."""
+    from PIL import Image
+
+    tags = getattr(image, "tag_v2", {})
+    tile = tags.get(TILE_WIDTH, 0) * tags.get(TILE_HEIGHT, 0)
+    if tile > (Image.MAX_IMAGE_PIXELS or tile):
+        raise ValueError(f"decompression bomb: a tile of {tile:,} px")
+    return int(max(tile, image.width * image.height))
 
 
 def _read(file: IO[bytes], frame: Frame) -> Pixels | OtherSize:
-    with _open_image(file) as image:
-        turn = _turn(image)
-        if frame.fit:
-            # JPEG can decode at 1/2, 1/4 or 1/8; twice the side leaves the resizing its say.
-            image.draft(None, (2 * frame.width, 2 * frame.height))
-        elif _upright_size(image) != (frame.height, frame.width):
+    # Twice the side leaves the resizing its say.
+    draft = (2 * frame.width, 2 * frame.height) if frame.fit else None
+    with opened(file, draft=draft) as image:
+        if not frame.fit and _upright_size(image) != (frame.height, frame.width):
             return OtherSize(*_upright_size(image))
-        image.load()
-        picture = _to_rgb(image)
-    if frame.fit:
-        picture = _fit(picture, frame.width)
-    if turn is not None:
-        picture = picture.transpose(turn)
-    return np.asarray(picture)
+        turn = turn_of(image)
+        picture = to_rgb(image)
+        if frame.fit:
+            picture = _fit(picture, frame.width)
+        if turn is not None:
+            picture = picture.transpose(turn)
+        return np.asarray(picture)
 
 
 def _upright_size(image: Image) -> tuple[int, int]:
@@ -131,7 +199,7 @@ def _upright_size(image: Image) -> tuple[int, int]:
     return (width, height) if sideways else (height, width)
 
 
-def _turn(image: Image) -> Transpose | None:
+def turn_of(image: Image) -> Transpose | None:
     """The turn that the EXIF orientation asks for (EXIF 2.32, tag 0x0112), if any."""
     from PIL import Image
 
@@ -157,9 +225,11 @@ def _orientation(image: Image) -> int:
     return stated if stated in range(1, 9) else 1
 
 
-def _to_rgb(image: Image) -> Image:
+def to_rgb(image: Image) -> Image:
+    """All pixels of an open picture as RGB, not yet turned."""
     from PIL import Image
 
+    image.load()
     if image.mode == "RGB" and "transparency" not in image.info:
         return image
     if image.mode.startswith("I"):

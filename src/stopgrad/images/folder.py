@@ -2,7 +2,8 @@
 
 Which files count: those that end like a picture (`SUFFIXES`, in any case). Hidden files and
 folders, `__MACOSX` and files of other kinds are passed over; links are followed, loops of them
-are not. A name that ends like a picture but is no readable file counts as a damaged picture.
+are not. A name that ends like a picture but is no readable file counts as a damaged picture; so
+does a folder of such a name, unless it holds pictures.
 
 Splits: `train/` and beside it `test/` (else `validation/`, `valid/`, `val/`); without `train/`
 all pictures are to train on. A `train/` of flat pictures beside folders that are no splits is a
@@ -16,14 +17,13 @@ picture each are no classes.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
-
-import numpy as np
 
 from stopgrad.errors import DataError
 from stopgrad.images.labels import RawLabels, number_labels, other_classes
@@ -85,7 +85,9 @@ def _stamps(splits: Splits) -> tuple[FileStamp, ...]:
 
 
 def _find_splits(root: Path) -> Splits:
-    folders = {_text(f.name).casefold(): f for f in root.iterdir() if f.is_dir()}
+    with _reading(str(root)), os.scandir(root) as entries:
+        below = sorted((f for f in entries if _is_folder(f)), key=lambda folder: folder.name)
+    folders = {_text(f.name).casefold(): Path(f.path) for f in below}
     test = next((folders[name] for name in TEST_NAMES if name in folders), None)
     if "train" not in folders:
         pictures = find_pictures(root)
@@ -105,20 +107,41 @@ def find_pictures(folder: Path) -> tuple[Found, ...]:
         DataError: For a folder that may not be read.
     """
     found: list[Found] = []
+    named_like_pictures: list[Found] = []
     pending = [_Folder(str(folder), (), frozenset())]
     while pending:
         here = pending.pop()
-        try:
-            with os.scandir(here.path) as entries:
-                for entry in entries:
-                    _visit(entry, here, found, pending)
-        except OSError as error:
-            raise DataError(
-                f"folder {here.path!r} cannot be read ({error.strerror})",
-                expected="folders that may be read",
-                hint="correct its permissions or move it away",
-            ) from error
+        with _reading(here.path), os.scandir(here.path) as entries:
+            for entry in entries:
+                if _is_passed_over(entry):
+                    continue
+                if below := _folder_below(entry, here):
+                    pending.append(below)
+                if _is_named_like_a_picture(entry):
+                    files = named_like_pictures if below else found
+                    files.append(Found((*here.parts, _text(entry.name)), entry.path))
+    found += _without_pictures(named_like_pictures, found)
     return tuple(sorted(found, key=lambda picture: picture.parts))
+
+
+@contextlib.contextmanager
+def _reading(path: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise DataError(
+            f"folder {path!r} cannot be read ({error.strerror})",
+            expected="folders that may be read",
+            hint="correct its permissions or move it away",
+        ) from error
+
+
+def _without_pictures(folders: list[Found], pictures: list[Found]) -> list[Found]:
+    """Those folders below which no picture lies."""
+    if not folders:
+        return []
+    above = {found.parts[:depth] for found in pictures for depth in range(1, len(found.parts))}
+    return [folder for folder in folders if folder.parts not in above]
 
 
 class _Folder(NamedTuple):
@@ -127,19 +150,23 @@ class _Folder(NamedTuple):
     above: frozenset[tuple[int, int]]  # (device, inode) of the folders on the way here
 
 
-def _visit(
-    entry: os.DirEntry[str], here: _Folder, found: list[Found], pending: list[_Folder]
-) -> None:
-    if entry.name.startswith(".") or entry.name == "__MACOSX":
-        return
-    parts = (*here.parts, _text(entry.name))
-    if _is_folder(entry):
-        state = entry.stat()
-        identity = (state.st_dev, state.st_ino)
-        if identity not in here.above:
-            pending.append(_Folder(entry.path, parts, here.above | {identity}))
-    elif os.path.splitext(entry.name)[1].lower() in SUFFIXES:
-        found.append(Found(parts, entry.path))
+def _is_passed_over(entry: os.DirEntry[str]) -> bool:
+    return entry.name.startswith(".") or entry.name == "__MACOSX"
+
+
+def _is_named_like_a_picture(entry: os.DirEntry[str]) -> bool:
+    return os.path.splitext(entry.name)[1].lower() in SUFFIXES
+
+
+def _folder_below(entry: os.DirEntry[str], here: _Folder) -> _Folder | None:
+    """The entry as a folder to go into; None for a file and for a folder that we are in."""
+    if not _is_folder(entry):
+        return None
+    state = entry.stat()
+    identity = (state.st_dev, state.st_ino)
+    if identity in here.above:
+        return None
+    return _Folder(entry.path, (*here.parts, _text(entry.name)), here.above | {identity})
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
@@ -169,13 +196,13 @@ def _folder_names(splits: Splits) -> tuple[RawLabels | None, RawLabels | None]:
     if not are_classes([found.parts for found in splits.train]):
         log.info("no labels: the folders are not one level of classes")
         return None, None
-    train = np.array([found.parts[0] for found in splits.train])
+    train = [found.parts[0] for found in splits.train]
     if not splits.test:
         return train, None
     loose = [found for found in splits.test if len(found.parts) != 2]
     if loose:
-        raise other_classes(["/".join(loose[0].parts)], sorted(set(train.tolist())))
-    return train, np.array([found.parts[0] for found in splits.test])
+        raise other_classes(["/".join(loose[0].parts)], sorted(set(train)))
+    return train, [found.parts[0] for found in splits.test]
 
 
 def are_classes(paths: list[tuple[str, ...]]) -> bool:

@@ -8,25 +8,20 @@ brought to side x side.
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import logging
-import os
-from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from typing import NamedTuple, Protocol
 
 from stopgrad.errors import DataError
+from stopgrad.images.damage import unreadable_split
 from stopgrad.images.decode import Damaged, Frame, OtherSize, decode, peek, strict_pillow
-from stopgrad.images.source import Contents, Encoded, Reader
-from stopgrad.images.types import BadImages, Labels, Pixels, Track, seal_fingerprint
+from stopgrad.images.parallel import TASK_PICTURES, Attempt, on_all_cores
+from stopgrad.images.source import Contents, Reader
+from stopgrad.images.types import Labels, LeftOut, Pixels, Track, seal_fingerprint
 
-MOST_DAMAGED = 0.05  # share of all pictures that bad_images="skip" may leave out
-# A task holds several pictures, because small ones cost more to hand over than to decode, but
-# only so many that the tasks in flight stay small in memory.
-TASK_PICTURES = 64
-TASK_PIXELS = 64 * 64 * 64
-TASK_BYTES = 1 << 20
+TASK_PIXELS = 64 * 64 * 64  # decoded pixels that a task may hold
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +38,6 @@ class Order(NamedTuple):
     """How to decode: as `load_dataset` was asked."""
 
     side: int | None
-    bad_images: BadImages
     track: Track
 
 
@@ -62,7 +56,7 @@ class GatheredSplits(NamedTuple):
 
     train: Gathered
     test: Gathered | None
-    left_out: tuple[Damaged, ...]
+    left_out: tuple[LeftOut, ...]
 
 
 MakeSink = Callable[[str, int], Sink]  # (split, most pictures) -> an empty sink
@@ -77,12 +71,12 @@ def gather(contents: Contents, order: Order, *, sink: MakeSink) -> GatheredSplit
 
     Args:
         contents: The splits.
-        order: Side, what to do with damaged pictures, how to show progress.
+        order: Side, and how to show progress.
         sink: Makes the sink of a split; called again for the same split if decoding begins anew.
 
     Raises:
-        DataError: For a damaged picture (or, when they are skipped, more than 5 % of them), and
-            for pictures of several sizes without a side.
+        DataError: When no picture of a split can be read, and for pictures of several sizes
+            without a side.
     """
     with strict_pillow():
         try:
@@ -96,7 +90,7 @@ def _first_frame(contents: Contents, side: int | None) -> Frame:
     """The size of the first readable picture, if it may be kept; else the square of `side`."""
     sizes = (peek(picture) for picture in contents.train.items())
     first = next((size for size in sizes if not isinstance(size, Damaged)), None)
-    if first is None:  # every picture is damaged: decoding will name the first
+    if first is None:  # every picture is damaged: decoding will name them
         return Frame(1, 1, fit=True)
     if side is not None and max(first) > side:
         return _fitting_frame(side, sizes=_in_words(first))
@@ -119,23 +113,30 @@ def _in_words(size: tuple[int, int]) -> str:
 
 
 def _gather(contents: Contents, order: Order, *, frame: Frame, sink: MakeSink) -> GatheredSplits:
-    count = contents.train.length + (contents.test.length if contents.test else 0)
-    toll = _Toll(order.bad_images, count)
+    left_out: list[LeftOut] = []
 
-    def split(name: str, reader: Reader) -> Gathered:
-        with contextlib.closing(_on_all_cores(reader.items(), frame)) as decoded:
+    def split(name: str, reader: Reader) -> Gathered | None:
+        with contextlib.closing(_decoded(reader, frame)) as decoded:
             shown = order.track(decoded, f"decoding {name}", reader.length)
-            pictures = _of_one_size(toll.collect(shown), frame)
+            pictures = _of_one_size(_readable(shown, left_out, split=name), frame)
             return _pour(pictures, reader, contents.class_names, sink(name, reader.length))
 
     train = split("train", contents.train)
     test = split("test", contents.test) if contents.test else None
-    return GatheredSplits(train, test, tuple(toll.damaged))
+    if train is None or (contents.test is not None and test is None):
+        raise unreadable_split("test" if train else "train", left_out)
+    return GatheredSplits(train, test, tuple(left_out))
 
 
-class _Attempt(NamedTuple):
-    name: str
-    result: Pixels | OtherSize | Damaged
+def _decoded(reader: Reader, frame: Frame) -> Generator[Attempt[Pixels | OtherSize | Damaged]]:
+    """Each picture of a split as it comes out of the decoder, in order."""
+    work = functools.partial(decode, frame=frame)
+    return on_all_cores(reader.items(), work, at_a_time=pictures_in_a_task(frame))
+
+
+def pictures_in_a_task(frame: Frame) -> int:
+    """So many that the pixels of a task stay few."""
+    return max(1, min(TASK_PICTURES, TASK_PIXELS // (frame.height * frame.width)))
 
 
 class _Sized(NamedTuple):
@@ -150,36 +151,18 @@ class _Picture(NamedTuple):
     pixels: Pixels
 
 
-class _Toll:
-    """Counts damaged pictures and lets the others pass; raises where they are too many."""
-
-    def __init__(self, bad_images: BadImages, count: int) -> None:
-        self.bad_images = bad_images
-        self.count = count
-        self.damaged: list[Damaged] = []
-
-    def collect(self, attempts: Iterable[_Attempt]) -> Iterator[_Sized]:
-        for index, (name, result) in enumerate(attempts):
-            if isinstance(result, Damaged):
-                self._note(result)
-            else:
-                yield _Sized(index, name, result)
-
-    def _note(self, damaged: Damaged) -> None:
-        self.damaged.append(damaged)
-        if self.bad_images == "fail":
-            raise DataError(
-                f"damaged picture {damaged.name!r} ({damaged.reason})",
-                expected="a picture that can be read to its end",
-                hint="replace or remove it, or skip damaged pictures (bad_images=skip)",
-            )
-        if len(self.damaged) > MOST_DAMAGED * self.count:
-            raise DataError(
-                f"{len(self.damaged)} damaged pictures or more among {self.count}, such as "
-                f"{damaged.name!r} ({damaged.reason})",
-                expected=f"at most {MOST_DAMAGED:.0%} of them to be left out",
-                hint="repair the data set; it may have been copied or downloaded in part",
-            )
+def _readable(
+    attempts: Iterable[Attempt[Pixels | OtherSize | Damaged]],
+    left_out: list[LeftOut],
+    *,
+    split: str,
+) -> Iterator[_Sized]:
+    """Let the readable pictures pass, and note the others."""
+    for index, (name, result) in enumerate(attempts):
+        if isinstance(result, Damaged):
+            left_out.append(LeftOut(split, name, result.reason))
+        else:
+            yield _Sized(index, name, result)
 
 
 def _of_one_size(pictures: Iterable[_Sized], frame: Frame) -> Iterator[_Picture]:
@@ -192,8 +175,11 @@ def _of_one_size(pictures: Iterable[_Sized], frame: Frame) -> Iterator[_Picture]
 
 def _pour(
     pictures: Iterable[_Picture], reader: Reader, class_names: tuple[str, ...], sink: Sink
-) -> Gathered:
-    """Send the pixels of one split to its sink, taking their fingerprint on the way."""
+) -> Gathered | None:
+    """Send the pixels of one split to its sink, taking their fingerprint on the way.
+
+    None when there are none.
+    """
     digest = hashlib.sha256()
     kept: list[int] = []
     names: list[str] = []
@@ -205,53 +191,9 @@ def _pour(
         kept.append(index)
         names.append(name)
     if not kept:
-        raise DataError(
-            "a split in which no picture can be read",
-            expected="at least one picture",
-            hint="repair the data set",
-        )
+        return None
     whole = (len(kept), shape[0], shape[1], 3)
     labels = None if reader.labels is None else reader.labels[kept]
     mine = () if labels is None else class_names
     mark = seal_fingerprint(digest, shape=whole, labels=labels, class_names=mine)
     return Gathered(whole, labels, mine, mark, tuple(names))
-
-
-def _on_all_cores(items: Iterator[Encoded], frame: Frame) -> Generator[_Attempt]:
-    """Decode in order, a few tasks ahead. Pillow lets go of the GIL while it decodes."""
-    workers = _cores()
-    running: deque[Future[list[_Attempt]]] = deque()
-    with ThreadPoolExecutor(workers, thread_name_prefix="decode") as pool:
-        try:
-            for task in _tasks(items, frame):
-                running.append(pool.submit(_decode_task, task, frame))
-                if len(running) > 2 * workers:
-                    yield from running.popleft().result()
-            while running:
-                yield from running.popleft().result()
-        finally:
-            pool.shutdown(cancel_futures=True)
-
-
-def _cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
-def _tasks(items: Iterator[Encoded], frame: Frame) -> Iterator[list[Encoded]]:
-    most = max(1, min(TASK_PICTURES, TASK_PIXELS // (frame.height * frame.width)))
-    task: list[Encoded] = []
-    size = 0
-    for picture in items:
-        task.append(picture)
-        size += len(picture.data) if isinstance(picture.data, bytes) else 0
-        if len(task) == most or size >= TASK_BYTES:
-            yield task
-            task, size = [], 0
-    if task:
-        yield task
-
-
-def _decode_task(task: list[Encoded], frame: Frame) -> list[_Attempt]:
-    return [_Attempt(picture.name, decode(picture, frame)) for picture in task]

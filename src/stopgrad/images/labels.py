@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from stopgrad.errors import DataError
 from stopgrad.images.types import Labels, check_labels
 
-RawLabels = npt.NDArray[Any]  # (N,) integers or strings
+# N labels as they stand. Lists, not arrays: NumPy gives each string the room of the longest one
+# and drops zero bytes at its end.
+RawLabels = list[int] | list[str]
 
 
 class NumberedLabels(NamedTuple):
@@ -35,26 +36,29 @@ def number_labels(
     """
     if train is None:
         return NumberedLabels((), None, None)
-    if train.dtype.kind == "U":
-        class_names = sorted(set(train.tolist()))
+    if isinstance(train[0], str):
+        class_names = sorted(set(train))
         train = _positions(train, class_names)
         test = None if test is None else _positions(test, class_names)
-    named = check_labels(train, class_names=class_names, count=len(train), where=" of train")
+    named = check_labels(
+        np.array(train), class_names=class_names, count=len(train), where=" of train"
+    )
     if test is None:
         return NumberedLabels(named.class_names, named.labels, None)
+    if isinstance(test[0], str):
+        raise other_classes(sorted(set(map(str, test))), named.class_names)
     checked = check_labels(
-        test, class_names=named.class_names, count=len(test), where=" of the test split"
+        np.array(test), class_names=named.class_names, count=len(test), where=" of the test split"
     )
     return NumberedLabels(named.class_names, named.labels, checked.labels)
 
 
-def _positions(labels: RawLabels, class_names: Sequence[str]) -> Labels:
-    position = {name: index for index, name in enumerate(class_names)}
-    names = [str(label) for label in labels.tolist()]
-    unknown = sorted(set(names) - set(class_names))
+def _positions(labels: RawLabels, class_names: Sequence[str]) -> list[int]:
+    position: dict[int | str, int] = {name: index for index, name in enumerate(class_names)}
+    unknown = sorted({str(label) for label in labels if label not in position})
     if unknown:
         raise other_classes(unknown, class_names)
-    return np.array([position[name] for name in names], np.int64)
+    return [position[label] for label in labels]
 
 
 def other_classes(test: Sequence[str], train: Sequence[str]) -> DataError:
@@ -67,5 +71,5 @@ def other_classes(test: Sequence[str], train: Sequence[str]) -> DataError:
 
 
 def _few(names: Sequence[str]) -> str:
-    shown = ", ".join(repr(name) for name in names[:5])
+    shown = ", ".join(repr(name[:80]) for name in names[:5])
     return f"{shown} and {len(names) - 5} more" if len(names) > 5 else shown or "(none)"

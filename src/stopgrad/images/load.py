@@ -10,8 +10,15 @@ from pathlib import Path
 import numpy as np
 
 from stopgrad.errors import ConfigError, DataError, did_you_mean
-from stopgrad.images.cache import DamagedEntryError, Entry, EntryWriter, entry_folder, read_entry
-from stopgrad.images.decode import Damaged
+from stopgrad.images.cache import (
+    DamagedEntryError,
+    Entry,
+    EntryWriter,
+    cache_folder,
+    entry_folder,
+    read_entry,
+)
+from stopgrad.images.damage import in_words, refusal
 from stopgrad.images.gather import Gathered, Order, gather
 from stopgrad.images.source import Contents, Source
 from stopgrad.images.types import BadImages, Dataset, Images, Pixels, Track, no_progress
@@ -37,21 +44,26 @@ def load_dataset(
             the same name; `./cifar10` is the folder.
         side: px. Pictures that all have one size, at most `side`, keep it; all others are
             resized by their short side and cropped at the centre to side x side.
-        bad_images: What a damaged picture does: fail, or skip (left out and named in a warning;
-            more than 5 % of them fail even so).
+        bad_images: What damaged pictures do: fail, or skip (left out, named in a warning and in
+            `left_out`; more than 5 % of them fail even so).
         track: Shows progress.
 
     Raises:
-        DataError: For what is missing, damaged or unfit, in one line.
+        DataError: For what is missing or unfit, in one line.
+        DamagedImagesError: For damaged pictures; it holds the list of all of them.
         ConfigError: For a side below 1.
     """
     if side is not None and side < 1:
         raise ConfigError(f"side {side}", expected="at least 1 px", hint="use for example 32")
     source = find_source(spec)
-    entry = _load(source, Order(side, bad_images, track))
+    entry = _load(source, Order(side, track))
+    dataset = Dataset(source.name, entry.train, entry.test, entry.left_out)
+    if error := refusal(entry.left_out, count=dataset.pictures, bad_images=bad_images):
+        raise error
     if entry.left_out:
-        _tell(source, entry.left_out)
-    return Dataset(source.name, entry.train, entry.test)
+        words = in_words(entry.left_out)
+        log.warning("%s: left out %d damaged: %s", source.name, len(entry.left_out), words)
+    return dataset
 
 
 def find_source(spec: str) -> Source:
@@ -96,17 +108,23 @@ def _unknown(spec: str) -> DataError:
 
 
 def _load(source: Source, order: Order) -> Entry:
-    folder = entry_folder(source, side=order.side, bad_images=order.bad_images)
+    folder = entry_folder(source, side=order.side)
     try:
         entry = read_entry(folder)
     except DamagedEntryError as error:
         log.warning("the cached images in %s are damaged (%s); decoding them anew", folder, error)
         entry = None
-    return entry or _decode(source, order, folder)
+    return entry or decode_all(source, source.open(), order)
 
 
-def _decode(source: Source, order: Order, folder: Path) -> Entry:
-    contents = source.open()
+def decode_all(source: Source, contents: Contents, order: Order) -> Entry:
+    """Decode every picture, and put the result into the cache in place of what is there.
+
+    Raises:
+        DataError: When no picture of a split can be read, and for pictures of several sizes
+            without a side.
+    """
+    folder = entry_folder(source, side=order.side)
     try:
         with EntryWriter(folder) as writer:
             writer.commit(gather(contents, order, sink=writer.sink))
@@ -128,9 +146,20 @@ class MemorySink:
     def add(self, picture: Pixels) -> None:
         """Append one picture (H, W, 3)."""
         if self.pixels is None:
-            self.pixels = np.empty((self.count, *picture.shape), np.uint8)
+            self.pixels = _allocate((self.count, *picture.shape))
         self.pixels[self.filled] = picture
         self.filled += 1
+
+
+def _allocate(shape: tuple[int, ...]) -> Pixels:
+    try:
+        return np.empty(shape, np.uint8)
+    except (MemoryError, ValueError) as error:  # ValueError: more than addresses can count
+        raise DataError(
+            f"no memory for {shape[0]:,} pictures of {shape[2]} x {shape[1]} px",
+            expected="memory for all pixels, or room on the disk of the cache",
+            hint=f"make room in {cache_folder()}, set STOPGRAD_CACHE or use smaller pictures",
+        ) from error
 
 
 def _decode_to_memory(contents: Contents, order: Order) -> Entry:
@@ -149,9 +178,3 @@ def _images(sink: MemorySink, split: Gathered) -> Images:
     assert sink.pixels is not None
     pixels = sink.pixels[: sink.filled]
     return Images(pixels, split.labels, split.class_names, split.fingerprint, split.sources)
-
-
-def _tell(source: Source, left_out: tuple[Damaged, ...]) -> None:
-    named = "; ".join(f"{name!r} ({reason})" for name, reason in left_out[:10])
-    more = f" and {len(left_out) - 10} more" if len(left_out) > 10 else ""
-    log.warning("%s: left out %d damaged pictures: %s%s", source.name, len(left_out), named, more)

@@ -16,8 +16,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numpy as np
-
 from stopgrad.errors import DataError
 from stopgrad.images.labels import RawLabels, number_labels, other_classes
 from stopgrad.images.shards import Shards, choose_shards
@@ -95,7 +93,7 @@ def _open(shards: Shards, root: Path) -> Contents:
 
 def _reader(files: list[Path], image: str, *, root: Path, labels: Labels | None) -> Reader:
     count = sum(_row_count(file) for file in files)
-    if not count:
+    if count < 1:
         raise DataError(
             f"no rows in {files[0]}", expected="at least one picture", hint="check the file"
         )
@@ -111,13 +109,24 @@ def _items(files: list[Path], image: str, root: Path) -> Iterator[Encoded]:
 
 
 def _values(path: Path, image: str) -> Iterator[bytes | None]:
+    read = 0
     with _reading(path) as file:
         _require(file, image, path)
         for batch in file.iter_batches(batch_size=ROWS, columns=[image]):
+            read += len(batch)
+            _check_rows(file, read, whole=False)
             column = batch.column(0)
             if hasattr(column.type, "get_field_index"):
                 column = column.flatten()[column.type.get_field_index("bytes")]
             yield from column.to_pylist()
+        _check_rows(file, read)
+
+
+def _check_rows(file: Any, read: int, *, whole: bool = True) -> None:
+    """Refuses a file whose footer promises other rows than were read, of the whole or so far."""
+    promised = file.metadata.num_rows
+    if read > promised or (whole and read < promised):
+        raise ValueError(f"{read} rows, {promised} by its footer")
 
 
 @contextlib.contextmanager
@@ -158,6 +167,8 @@ def _require(file: Any, column: str, path: Path) -> None:
 
 def _row_count(path: Path) -> int:
     with _reading(path) as file:
+        groups = [file.metadata.row_group(index) for index in range(file.metadata.num_row_groups)]
+        _check_rows(file, sum(group.num_rows for group in groups))
         return int(file.metadata.num_rows)
 
 
@@ -225,23 +236,28 @@ def _can_be_label(kind: pyarrow.DataType) -> bool:
 
 
 def _raw_labels(files: list[Path], columns: Columns) -> RawLabels | None:
-    """(N,) integers or strings as they stand in the files; None when there are none."""
+    """Labels as they stand in the files; None when there are none."""
     values: list[Any] = []
     for path in files if columns.label else []:
         with _reading(path) as file:
             if columns.label not in file.schema_arrow.names:
                 return None
             _check_same_classes(file.schema_arrow, columns)
-            values += file.read(columns=[columns.label]).column(0).to_pylist()
+            found = file.read(columns=[columns.label]).column(0).to_pylist()
+            _check_rows(file, len(found))
+            values += found
     if all(value is None or value == -1 for value in values):
         return None
-    if None in values:
-        raise DataError(
-            f"no label in row {values.index(None)} of the files {files[0].name}, ...",
-            expected="a label in every row or in none",
-            hint="complete the labels, or remove the column",
-        )
-    return np.array(values)
+    kind = str if isinstance(values[0], str) else int
+    row = next((row for row, value in enumerate(values) if type(value) is not kind), None)
+    if row is None:
+        return values
+    found = "no label" if values[row] is None else f"a label of type {type(values[row]).__name__}"
+    raise DataError(
+        f"{found} in row {row} of the files {files[0].name}, ...",
+        expected="an integer in every row, a string in every row, or no labels",
+        hint="complete the labels, or remove the column",
+    )
 
 
 def _check_same_classes(schema: pyarrow.Schema, columns: Columns) -> None:

@@ -10,18 +10,18 @@ import hashlib
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
+from stopgrad.config.knobs import BadImages as BadImages
 from stopgrad.errors import DataError
 
 T = TypeVar("T")
 Pixels = npt.NDArray[np.uint8]
 Labels = npt.NDArray[np.int64]
 Indices = npt.NDArray[np.int64]
-BadImages = Literal["fail", "skip"]
 
 
 class Track(Protocol):
@@ -83,12 +83,26 @@ class Images:
         )
 
 
+class LeftOut(NamedTuple):
+    """A picture that cannot be read: its split ("train", "test"), its name there, and why."""
+
+    split: str
+    name: str
+    reason: str
+
+
 class Dataset(NamedTuple):
     """A data set by name; `test` is its own test split, if it has one."""
 
     name: str
     train: Images
     test: Images | None
+    left_out: tuple[LeftOut, ...] = ()  # damaged pictures that are in neither split
+
+    @property
+    def pictures(self) -> int:
+        """How many pictures there are, damaged ones included."""
+        return len(self.train) + len(self.test or ()) + len(self.left_out)
 
 
 class Normalization(NamedTuple):
