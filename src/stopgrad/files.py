@@ -1,16 +1,28 @@
-"""Files that are either whole or absent: write, fsync, rename, fsync the directory."""
+"""Files that are either whole or absent, and files of others, read with care.
+
+Written: to a temporary file, fsync, rename, fsync of the directory. Read: regular files only, with
+a bound on their size, and JSON by the letter of its standard.
+"""
 
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from stopgrad.errors import StorageError
+
+LARGEST_JSON = 16 << 20  # bytes; parsed, it may take some twenty times as much
+
+
+class OddFileError(OSError):
+    """A link, a pipe, a device or a folder where a file should be, or a file that is too large."""
 
 
 def write_atomically(path: Path, data: bytes) -> None:
@@ -19,24 +31,100 @@ def write_atomically(path: Path, data: bytes) -> None:
     Raises:
         StorageError: When the disk refuses, with the bytes needed and the bytes free.
     """
-    temporary = path.parent / f".{path.name}.tmp"
     with storage_errors(path, needed=len(data)):
-        try:
-            with temporary.open("wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.rename(path)
-            sync_directory(path.parent)
-        except OSError:
-            temporary.unlink(missing_ok=True)
-            raise
+        replace_file(path, data)
+
+
+def replace_file(path: Path, data: bytes) -> None:
+    """As `write_atomically`, for a caller who knows what else is needed.
+
+    Raises:
+        OSError: When the disk refuses; nothing of the new file is left then.
+    """
+    temporary = path.parent / f".{path.name}.tmp"
+    # Never through a link that somebody has put there.
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW
+    try:
+        with open(os.open(temporary, flags, 0o666), "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.rename(path)
+        sync_directory(path.parent)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 def write_json(path: Path, value: Any) -> None:
     """Replaces a file by a value as strict, readable JSON."""
     text = json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False)
     write_atomically(path, (text + "\n").encode())
+
+
+def read_file(path: Path, *, most: int) -> bytes:
+    """The bytes of a regular file: no link is followed, no pipe is waited for.
+
+    Args:
+        path: The file.
+        most: The most bytes that it may have.
+
+    Raises:
+        OddFileError: When it is something else, or larger.
+        OSError: When it cannot be read.
+    """
+    if not stat.S_ISREG(path.lstat().st_mode):
+        raise OddFileError(f"{path.name} is a link or no regular file")
+    with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > most:
+            raise OddFileError(f"{path.name} has {size:,} bytes, more than {most:,}")
+        return file.read()
+
+
+def read_json(path: Path) -> Any:
+    """The value of a JSON file.
+
+    Raises:
+        OSError: When it cannot be read.
+        ValueError: When it is not strict JSON.
+    """
+    return strict_json(read_file(path, most=LARGEST_JSON))
+
+
+def strict_json(text: bytes) -> Any:
+    """A value from JSON, which may hold neither NaN, nor infinities, nor a key twice.
+
+    Raises:
+        ValueError: Also for JSON that is nested too deep.
+    """
+    try:
+        return json.loads(
+            text.decode(),
+            object_pairs_hook=_without_duplicates,
+            parse_constant=_no_constant,
+            parse_float=_finite,
+        )
+    except RecursionError:
+        raise ValueError("JSON that is nested too deep") from None
+
+
+def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        raise ValueError("JSON with a key that occurs twice")
+    return values
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(f"JSON with {name}")
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError("JSON with a number that is too large")
+    return value
 
 
 def sync_directory(path: Path) -> None:

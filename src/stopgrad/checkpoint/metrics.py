@@ -4,14 +4,25 @@ from __future__ import annotations
 
 import json
 import os
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+from stopgrad.checkpoint.info import as_text, in_short, whole_number
 from stopgrad.errors import CheckpointError
-from stopgrad.files import storage_errors, write_atomically
+from stopgrad.files import read_file, storage_errors, strict_json, write_atomically
+
+MOST = 1 << 40  # bytes: as many as were written
 
 Row = dict[str, Any]
+
+
+class Lines(NamedTuple):
+    """A file of JSON lines."""
+
+    rows: list[Row]
+    torn: bytes  # what a crash has left of a last line
 
 
 def append_rows(path: Path, rows: Iterable[Row]) -> None:
@@ -31,32 +42,99 @@ def read_metrics(run: Path) -> list[Row]:
     """All rows of a run, in order; a last line torn by a crash is left out.
 
     Raises:
-        CheckpointError: When a line before the last one is not JSON.
+        CheckpointError: When a line before the last one is no row.
     """
     path = run / "metrics.jsonl"
-    return list(_decode(path)) if path.exists() else []
+    return read_rows(path).rows if path.exists() else []
+
+
+def read_rows(path: Path) -> Lines:
+    """The rows of a file of metrics, each with its step.
+
+    Raises:
+        CheckpointError: As `read_lines`, and for a row without a step.
+    """
+    lines = read_lines(path)
+    for number, row in enumerate(lines.rows, start=1):
+        try:
+            whole_number(row["step"])
+        except (KeyError, ValueError) as error:
+            raise _no_row(path, number, error) from error
+    return lines
+
+
+def read_lines(path: Path) -> Lines:
+    """The rows of a file of JSON lines, each an object, and what a crash left of a last one.
+
+    Raises:
+        CheckpointError: When a line before the last one is no object of strict JSON.
+    """
+    try:
+        *whole, torn = read_file(path, most=MOST).split(b"\n")
+    except OSError as error:
+        raise CheckpointError(
+            f"{as_text(path)} cannot be read ({in_short(error)})",
+            expected="a file of JSON lines",
+            hint="restore the file",
+        ) from error
+    if whole and not torn and _is_torn(whole[-1]):
+        torn = whole.pop()
+    return Lines(list(_decode(whole, path)), torn)
+
+
+def once_each(numbers: list[int], *, name: str, least: int) -> None:
+    """Checks that numbers count 1, 2, 3 to `least` or beyond.
+
+    Raises:
+        ValueError: With the first number that is missing, twice or out of order.
+    """
+    for wanted, number in enumerate(numbers, start=1):
+        if number != wanted:
+            times = Counter(numbers)[number]
+            reason = f"{name} {number} {times} times" if times > 1 else f"{name} {wanted} missing"
+            raise ValueError(f"{reason}, in row {wanted} of the {name}s")
+    if len(numbers) < least:
+        raise ValueError(f"{name}s 1 to {len(numbers)}, of {least}")
 
 
 def cut_back(run: Path, *, step: int) -> None:
     """Drops the rows of steps after this one, which a resumed run will write again."""
-    kept = [row for row in read_metrics(run) if row["step"] <= step]
-    write_atomically(run / "metrics.jsonl", _encode(kept))
+    path = run / "metrics.jsonl"
+    if not path.exists():
+        return
+    rows, torn = read_rows(path)
+    kept = [row for row in rows if row["step"] <= step]
+    if torn or len(kept) < len(rows):
+        write_atomically(path, _encode(kept))
 
 
 def _encode(rows: Iterable[Row]) -> bytes:
     return "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows).encode()
 
 
-def _decode(path: Path) -> Iterator[Row]:
-    *whole, torn = path.read_bytes().split(b"\n")
-    for number, line in enumerate(whole, start=1):
+def _decode(lines: list[bytes], path: Path) -> Iterator[Row]:
+    for number, line in enumerate(lines, start=1):
         try:
-            yield json.loads(line)
-        except ValueError as error:
-            if number == len(whole) and not torn:
-                return
-            raise CheckpointError(
-                f"{path}, line {number}, is not JSON",
-                expected="one JSON object a line",
-                hint="the file was changed from outside; restore it or start a new run",
-            ) from error
+            row = strict_json(line)
+            if not isinstance(row, dict):
+                raise TypeError("no object")
+            yield row
+        except (ValueError, TypeError) as error:
+            raise _no_row(path, number, error) from error
+
+
+def _is_torn(line: bytes) -> bool:
+    """Whether a line is a part of one: no part of a JSON object is JSON."""
+    try:
+        json.loads(line)
+    except (ValueError, RecursionError):
+        return True
+    return False
+
+
+def _no_row(path: Path, number: int, error: Exception) -> CheckpointError:
+    return CheckpointError(
+        f"{as_text(path)}, line {number}, is not a row of strict JSON ({in_short(error)})",
+        expected="one JSON object a line",
+        hint="the file was changed from outside; restore it or start a new run",
+    )

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import fcntl
-import json
 import logging
 import os
 import signal
-import socket
 import threading
 from collections.abc import Iterable
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType, TracebackType
-from typing import IO, Any, Literal, NamedTuple, Self
+from typing import IO, Any, Literal, Self
 
+from stopgrad.checkpoint.environment import describe_environment
+from stopgrad.checkpoint.guards import allowed_changes, cannot_promise
+from stopgrad.checkpoint.info import Change, RunInfo, info_to_dict, read_run
+from stopgrad.checkpoint.lock import lock
 from stopgrad.checkpoint.metrics import Row, append_rows, cut_back
 from stopgrad.checkpoint.store import (
     Checkpoint,
@@ -24,59 +25,24 @@ from stopgrad.checkpoint.store import (
     remove_after,
     save_checkpoint,
 )
-from stopgrad.config import Config, config_from_dict, config_to_dict
 from stopgrad.errors import (
-    CheckpointError,
+    CollapsedError,
     ConfigError,
     DivergedError,
     InterruptedRunError,
-    LockedError,
     StorageError,
 )
-from stopgrad.files import storage_errors, write_json
-from stopgrad.images import Normalization
+from stopgrad.files import read_json, storage_errors, write_json
 
 log = logging.getLogger(__name__)
 
-State = Literal["running", "finished", "interrupted", "diverged", "failed"]
-
-
-class RunInfo(NamedTuple):
-    """What a run was asked to do; `config.json`."""
-
-    config: Config
-    data: dict[str, Any]  # spec, name, fingerprint, images, class_names
-    normalization: Normalization
-    environment: dict[str, Any]  # threads, device, versions
-
-
-def read_run(path: Path) -> RunInfo:
-    """Reads the config of a run.
-
-    Raises:
-        CheckpointError: When the directory is not a run, or its config cannot be read.
-    """
-    try:
-        values = json.loads((path / "config.json").read_bytes())
-        mean, std = (tuple(map(float, values["normalization"][key])) for key in ("mean", "std"))
-        return RunInfo(
-            config=config_from_dict(values["config"]),
-            data=values["data"],
-            normalization=Normalization(mean, std),  # type: ignore[arg-type]
-            environment=values["environment"],
-        )
-    except (OSError, ValueError, KeyError, TypeError, ConfigError) as error:
-        raise CheckpointError(
-            f"{path} is not a run that can be read ({type(error).__name__}: {error})",
-            expected="a directory made by `stopgrad pretrain`",
-            hint="check the path",
-        ) from error
+State = Literal["running", "finished", "interrupted", "diverged", "collapsed", "failed"]
 
 
 def read_status(path: Path) -> dict[str, Any]:
     """The status of a run: state, step, epoch, verdict; empty when there is none."""
     try:
-        status = json.loads((path / "status.json").read_bytes())
+        status = read_json(path / "status.json")
     except (OSError, ValueError):
         return {}
     return status if isinstance(status, dict) else {}
@@ -94,6 +60,7 @@ class RunWriter:
         self.info = info
         self.stop_signal: int | None = None
         self._is_new = False
+        self._has_begun = False  # before that, what goes wrong leaves the run as it was
         self._lock: IO[str] | None = None
         self._handlers: dict[signal.Signals, Any] = {}
 
@@ -106,14 +73,22 @@ class RunWriter:
         """
         if path.exists() and not _is_unused(path):
             raise _exists(path)
-        writer = cls(path, info)
+        writer = cls(path, _here(info))
         writer._is_new = True
         return writer
 
     @classmethod
-    def resume(cls, path: Path) -> RunWriter:
-        """A run that goes on from its newest good checkpoint."""
-        return cls(path, read_run(path))
+    def resume(cls, path: Path, now: RunInfo | None = None) -> RunWriter:
+        """A run that goes on from its newest good checkpoint.
+
+        Args:
+            path: The run directory.
+            now: What would be run with the images and settings at hand, compared with what was
+                begun; see `guards`. None: the run's own config.json.
+        """
+        begun = read_run(path)
+        info = _here(now or begun)
+        return cls(path, info._replace(changes=info.changes or begun.changes))
 
     def __enter__(self) -> Self:
         """Catches the signals; nothing is written before `begin`."""
@@ -127,10 +102,12 @@ class RunWriter:
         traceback: TracebackType | None,
     ) -> None:
         """Notes what broke the run, and gives signals and lock back."""
-        expected = (InterruptedRunError, DivergedError, GeneratorExit)
-        if error is not None and self._lock is not None and not isinstance(error, expected):
+        expected = (InterruptedRunError, DivergedError, CollapsedError, GeneratorExit)
+        if error is not None and self._has_begun and not isinstance(error, expected):
+            known = read_status(self.path)
+            where = {key: known[key] for key in ("step", "epoch", "verdict") if key in known}
             with suppress(StorageError):
-                self.set_status("failed", reason=f"{type(error).__name__}: {error}")
+                self.set_status("failed", **where, reason=f"{type(error).__name__}: {error}")
         for number, handler in self._handlers.items():
             signal.signal(number, handler)
         if self._lock is not None:
@@ -143,24 +120,22 @@ class RunWriter:
             LockedError: When another process writes to this run.
             StorageError: When the directory cannot be written.
             CheckpointError: When a run to resume has no good checkpoint.
-            ConfigError: When another process has begun a run here meanwhile.
+            ConfigError: When another process has begun a run here meanwhile, or when the run to
+                resume is not the one that was begun.
+            DataError: When its images are others.
         """
-        with storage_errors(self.path / "config.json", needed=0):
+        with storage_errors(self.path / "lock", needed=0):
             self.path.mkdir(parents=True, exist_ok=True)
-            self._lock = _lock(self.path)
+            self._lock = lock(self.path)
         begun = has_begun(self.path)
         if begun and self._is_new:
-            self._lock.close()
-            self._lock = None
             raise _exists(self.path)
-        if not begun:
-            write_json(self.path / "config.json", _describe(self.info))
-            return None
-        checkpoint = load_checkpoint(self.path)
-        for line in checkpoint.damaged:
-            log.warning("passed over: %s", line)
-        remove_after(self.path, step=checkpoint.step)
-        cut_back(self.path, step=checkpoint.step)
+        checkpoint = None
+        if begun:
+            checkpoint = self._go_on()
+        else:
+            self._start()
+        self._has_begun = True
         return checkpoint
 
     def append(self, rows: Iterable[Row]) -> None:
@@ -168,8 +143,17 @@ class RunWriter:
         append_rows(self.path / "metrics.jsonl", rows)
 
     def save(self, checkpoint: Checkpoint) -> None:
-        """Writes a checkpoint, durably."""
-        save_checkpoint(self.path, checkpoint)
+        """Writes a checkpoint, durably.
+
+        Raises:
+            DivergedError: When a tensor is not finite; the checkpoints before are kept.
+            StorageError: When the disk refuses.
+        """
+        try:
+            save_checkpoint(self.path, checkpoint._replace(info=self.info))
+        except DivergedError as error:
+            self.set_status("diverged", step=checkpoint.step, reason=error.found)
+            raise
 
     def set_status(self, state: State, **values: Any) -> None:
         """Replaces the status."""
@@ -178,6 +162,37 @@ class RunWriter:
             self.path / "status.json",
             {"state": state, **values, "pid": os.getpid(), "updated": now},
         )
+
+    def _start(self) -> None:
+        """Writes what the run is asked to do; a run that never took a step may still not change."""
+        if not self._is_new:
+            allowed_changes(read_run(self.path), self.info)
+        write_json(self.path / "config.json", info_to_dict(self.info))
+
+    def _go_on(self) -> Checkpoint:
+        """Brings the directory back to its newest good checkpoint."""
+        checkpoint = load_checkpoint(self.path, now=self.info)
+        for line in checkpoint.damaged:
+            log.warning("passed over: %s", line)
+        self._note_changes(checkpoint)
+        remove_after(self.path, step=checkpoint.step)
+        cut_back(self.path, step=checkpoint.step)
+        return checkpoint
+
+    def _note_changes(self, checkpoint: Checkpoint) -> None:
+        """Keeps in config.json what is not as the run was begun, and says what it costs."""
+        assert checkpoint.info is not None
+        found = allowed_changes(checkpoint.info, self.info)
+        # Steps after a damaged checkpoint are taken anew, under the changes that came with them.
+        noted = [c._replace(step=min(c.step, checkpoint.step)) for c in self.info.changes]
+        changes = (*noted, *(Change(checkpoint.step, *difference) for difference in found))
+        self.info = self.info._replace(changes=changes)
+        described = info_to_dict(self.info)
+        if described != read_json(self.path / "config.json"):
+            write_json(self.path / "config.json", described)
+        reason = cannot_promise(found, self.info)
+        if reason:
+            log.warning("the run goes on, but the same bits cannot be promised: %s", reason)
 
     def _catch_signals(self) -> None:
         if threading.current_thread() is not threading.main_thread():
@@ -204,35 +219,15 @@ def _is_unused(path: Path) -> bool:
 
 
 def has_begun(path: Path) -> bool:
-    """A run has reached its first checkpoint; before that, starting over is the same run."""
-    return (path / "metrics.jsonl").exists() or bool(checkpoint_folders(path))
+    """A run has reached its first checkpoint; before that, starting over is the same run.
+
+    Rows speak for a checkpoint that was there; an empty file comes before the first one.
+    """
+    metrics = path / "metrics.jsonl"
+    has_rows = metrics.exists() and metrics.stat().st_size > 0
+    return has_rows or bool(checkpoint_folders(path))
 
 
-def _describe(info: RunInfo) -> dict[str, Any]:
-    return {
-        "format": 1,
-        "config": config_to_dict(info.config),
-        "data": info.data,
-        "normalization": info.normalization._asdict(),
-        "environment": info.environment,
-    }
-
-
-def _lock(path: Path) -> IO[str]:
-    """The lock of a run directory, held until the file is closed or the process ends."""
-    file = (path / "lock").open("a+")
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        file.seek(0)
-        holder = file.read().strip() or "unknown process"
-        file.close()
-        raise LockedError(
-            f"{path} is being written by {holder}",
-            expected="one writer",
-            hint="wait for it, or stop it",
-        ) from error
-    file.truncate(0)
-    file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
-    file.flush()
-    return file
+def _here(info: RunInfo) -> RunInfo:
+    """The info with the environment of this process."""
+    return info._replace(environment=info.environment | describe_environment(info.config))

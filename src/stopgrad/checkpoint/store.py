@@ -6,22 +6,39 @@ verified at every load. A damaged newest checkpoint falls back to the one before
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 import shutil
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from stopgrad.checkpoint.guards import allowed_changes
+from stopgrad.checkpoint.info import RunInfo, info_to_dict, read_run
+from stopgrad.checkpoint.parts import (
+    INFO,
+    MANIFEST,
+    MODEL,
+    NAMES,
+    OPTIMIZER,
+    STATE,
+    DamagedError,
+    decode_info,
+    decode_model,
+    decode_optimizer,
+    decode_state,
+    encode_manifest,
+    encode_tensors,
+    most_bytes,
+    read_manifest,
+    read_part,
+)
 from stopgrad.errors import CheckpointError
-from stopgrad.files import storage_errors, sync_directory, write_atomically, write_json
+from stopgrad.files import LARGEST_JSON, replace_file, storage_errors, sync_directory
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 KEPT = 2  # complete checkpoints on disk: the newest, and the one to fall back to
-PARTS = ("model", "optimizer")
 
 
 class Checkpoint(NamedTuple):
@@ -33,6 +50,7 @@ class Checkpoint(NamedTuple):
         optimizer: Momentum by "index.name".
         state: What JSON can hold: position, losses of the epoch so far.
         damaged: A line for each newer checkpoint that was passed over.
+        info: The run's info when it was saved; None before that.
     """
 
     step: int
@@ -40,39 +58,49 @@ class Checkpoint(NamedTuple):
     optimizer: dict[str, Tensor]
     state: dict[str, Any]
     damaged: tuple[str, ...] = ()
+    info: RunInfo | None = None
 
 
 def save_checkpoint(run: Path, checkpoint: Checkpoint) -> Path:
     """Writes a checkpoint, then removes all but the newest complete ones.
 
     Raises:
+        DivergedError: When a tensor is not finite; nothing is written then.
         StorageError: When the disk refuses; older checkpoints are untouched then.
     """
-    folder = run / "checkpoints" / f"step-{checkpoint.step:06d}"
+    folder = run / "checkpoints" / _name(checkpoint.step)
     files = _encode(checkpoint)
-    with storage_errors(folder, needed=sum(map(len, files.values()))):
-        (folder / "manifest.json").unlink(missing_ok=True)
-        folder.mkdir(parents=True, exist_ok=True)
-        sync_directory(folder.parent)
-    for name, data in files.items():
-        write_atomically(folder / name, data)
-    sums = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
-    write_json(folder / "manifest.json", {"format": 1, "step": checkpoint.step, "sha256": sums})
+    manifest = json.dumps(encode_manifest(checkpoint.step, files), indent=2).encode()
+    needed = sum(map(len, files.values())) + len(manifest)
+    with storage_errors(folder, needed=needed):
+        try:
+            _write(folder, files, manifest)
+        except OSError:
+            shutil.rmtree(folder, ignore_errors=True)  # gives its space back
+            raise
     _prune(run)
     return folder
 
 
-def load_checkpoint(run: Path) -> Checkpoint:
-    """The newest checkpoint that verifies.
+def load_checkpoint(run: Path, *, now: RunInfo | None = None) -> Checkpoint:
+    """The newest checkpoint of a run that verifies.
+
+    Args:
+        run: The run directory.
+        now: What would go on from it; None: only what config.json says is compared.
 
     Raises:
-        CheckpointError: When there is none.
+        ConfigError: When the run is no longer the one that was saved, with each difference.
+        DataError: When its images are others.
+        CheckpointError: When there is none, or when the newest was not written by stopgrad.
     """
+    info = read_run(run)
     damaged: list[str] = []
     for folder in reversed(checkpoint_folders(run)):
         try:
-            return verify_checkpoint(folder)._replace(damaged=tuple(damaged))
-        except CheckpointError as error:
+            found = read_checkpoint(folder, info=info, now=now)
+            return found._replace(damaged=tuple(damaged))
+        except DamagedError as error:
             damaged.append(error.found)
     raise CheckpointError(
         "; ".join(damaged) or f"{run} holds no checkpoint",
@@ -81,72 +109,47 @@ def load_checkpoint(run: Path) -> Checkpoint:
     )
 
 
+def read_checkpoint(folder: Path, *, info: RunInfo, now: RunInfo | None = None) -> Checkpoint:
+    """One checkpoint, compared with its manifest and with the run.
+
+    Raises:
+        ConfigError, DataError: When the run is another than the one that was saved.
+        DamagedError: Naming the first file that is missing, cut or changed.
+        CheckpointError: Naming the first file that stopgrad did not write.
+    """
+    manifest = read_manifest(folder)
+    begun = decode_info(read_part(manifest, INFO, most=LARGEST_JSON), manifest)
+    allowed_changes(begun, info, now or info)
+    data = {name: read_part(manifest, name, most=most_bytes(name, info)) for name in NAMES}
+    return Checkpoint(
+        manifest.step,
+        model=decode_model(data[MODEL], manifest, info=info),
+        optimizer=decode_optimizer(data[OPTIMIZER], manifest, info=info),
+        state=decode_state(data[STATE], manifest, info=info),
+        info=begun,
+    )
+
+
 def checkpoint_folders(run: Path) -> list[Path]:
     """The folders of committed checkpoints, oldest first; unfinished ones do not count."""
-    manifests = (folder / "manifest.json" for folder in _step_folders(run))
-    return sorted((path for path in manifests if path.exists()), key=_step_of)
+    return [folder for folder in step_folders(run) if (folder / MANIFEST).exists()]
+
+
+def step_folders(run: Path) -> list[Path]:
+    """The folders that are ours by their name; copies and notes beside them are left alone."""
+    folders = (run / "checkpoints").glob("step-*")
+    ours = [folder for folder in folders if re.fullmatch(r"step-[0-9]{6,15}", folder.name)]
+    return sorted((folder for folder in ours if folder.name == _name(step_of(folder))), key=step_of)
+
+
+def step_of(folder: Path) -> int:
+    """The step of a checkpoint's folder."""
+    return int(folder.name.removeprefix("step-"))
 
 
 def newest_step(run: Path) -> int:
     """The step of the newest checkpoint on disk, unverified; 0 when there is none."""
-    return max((_step_of(manifest) for manifest in checkpoint_folders(run)), default=0)
-
-
-def verify_checkpoint(manifest_path: Path) -> Checkpoint:
-    """Reads one checkpoint and compares each file with the manifest.
-
-    Raises:
-        CheckpointError: Naming the first file that is missing, cut or changed.
-    """
-    from safetensors import SafetensorError
-    from safetensors.torch import load
-
-    folder = manifest_path.parent
-    try:
-        step, manifest = _step_of(manifest_path), json.loads(manifest_path.read_bytes())
-        files = {name: _verified(folder / name, manifest) for name in _file_names()}
-        state = json.loads(files["state.json"])
-        if not manifest["format"] == 1 or not manifest["step"] == state["step"] == step:
-            raise ValueError("manifest.json does not name this format and step")
-        model, optimizer = (load(files[f"{part}.safetensors"]) for part in PARTS)
-        return Checkpoint(step, model, optimizer, state)
-    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
-        raise CheckpointError(
-            f"{folder} is damaged ({type(error).__name__}: {error})",
-            expected="files that agree with its manifest",
-            hint="an older checkpoint is used when there is one",
-        ) from error
-
-
-def _encode(checkpoint: Checkpoint) -> dict[str, bytes]:
-    """The files of a checkpoint; serialised to memory, so that a full disk is an OSError."""
-    from safetensors.torch import save
-
-    tensors: tuple[Mapping[str, Tensor], ...] = (checkpoint.model, checkpoint.optimizer)
-    files = {
-        f"{part}.safetensors": save(
-            {key: t.detach().cpu().contiguous() for key, t in part_.items()}
-        )
-        for part, part_ in zip(PARTS, tensors, strict=True)
-    }
-    return files | {"state.json": json.dumps(checkpoint.state, allow_nan=False).encode()}
-
-
-def _file_names() -> tuple[str, ...]:
-    return (*(f"{part}.safetensors" for part in PARTS), "state.json")
-
-
-def _verified(path: Path, manifest: dict[str, Any]) -> bytes:
-    data = path.read_bytes()
-    if hashlib.sha256(data).hexdigest() != manifest["sha256"][path.name]:
-        raise ValueError(f"{path.name} does not match its sha256")
-    return data
-
-
-def _step_folders(run: Path) -> list[Path]:
-    """The folders that are ours by their name; copies and notes beside them are left alone."""
-    folders = (run / "checkpoints").glob("step-*")
-    return [folder for folder in folders if re.fullmatch(r"step-\d+", folder.name)]
+    return max(map(step_of, checkpoint_folders(run)), default=0)
 
 
 def remove_after(run: Path, *, step: int) -> None:
@@ -155,25 +158,45 @@ def remove_after(run: Path, *, step: int) -> None:
     Raises:
         StorageError: When the disk refuses.
     """
-    for folder in _step_folders(run):
-        if _step_of(folder / "manifest.json") > step:
+    for folder in step_folders(run):
+        if step_of(folder) > step:
             _remove(folder)
+
+
+def _encode(checkpoint: Checkpoint) -> dict[str, bytes]:
+    assert checkpoint.info is not None
+    state = json.dumps(checkpoint.state, allow_nan=False).encode()
+    assert len(state) <= LARGEST_JSON, len(state)
+    return {
+        MODEL: encode_tensors(checkpoint.model),
+        OPTIMIZER: encode_tensors(checkpoint.optimizer),
+        STATE: state,
+        INFO: json.dumps(info_to_dict(checkpoint.info), indent=2, allow_nan=False).encode(),
+    }
+
+
+def _write(folder: Path, files: dict[str, bytes], manifest: bytes) -> None:
+    (folder / MANIFEST).unlink(missing_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    sync_directory(folder.parent)
+    for name, data in files.items():
+        replace_file(folder / name, data)
+    replace_file(folder / MANIFEST, manifest)
 
 
 def _remove(folder: Path) -> None:
     """The manifest first: from then on the checkpoint does not count."""
     with storage_errors(folder, needed=0):
-        (folder / "manifest.json").unlink(missing_ok=True)
+        (folder / MANIFEST).unlink(missing_ok=True)
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _step_of(manifest: Path) -> int:
-    return int(manifest.parent.name.removeprefix("step-"))
+def _name(step: int) -> str:
+    return f"step-{step:06d}"
 
 
 def _prune(run: Path) -> None:
-    complete = checkpoint_folders(run)
-    kept = {manifest.parent for manifest in complete[-KEPT:]}
-    for folder in _step_folders(run):
+    kept = checkpoint_folders(run)[-KEPT:]
+    for folder in step_folders(run):
         if folder not in kept:
             _remove(folder)
