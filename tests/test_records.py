@@ -11,15 +11,33 @@ import sys
 import threading
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from stopgrad import records
 from stopgrad.errors import DataError, StorageError
-from stopgrad.records import Record, append, environment, from_line, read, to_line
+from stopgrad.records import (
+    Key,
+    Record,
+    append,
+    append_cost,
+    device_name,
+    energy,
+    environment,
+    from_line,
+    newest,
+    read,
+    read_costs,
+    start_meter,
+    to_line,
+)
+from stopgrad.records.cost import KG_CO2_PER_KWH, WATTS_PER_GPU, WATTS_PER_THREAD, Spent
+from stopgrad.records.environment import _commit
+from stopgrad.records.meters import Counter, _card, _millijoules, nvml, rapl
 
 KEYS = """metric value top5 per_class labels label_draw of split images_scored protocol config
-seed epoch data code versions device threads wall_s views flops time"""
+seed epoch verdict data code versions device device_name threads wall_s embed_s views flops
+train_s energy time"""
 
 
 def _record(**changes: object) -> Record:
@@ -179,19 +197,19 @@ def test_the_commit_is_that_of_our_own_checkout_only(tmp_path: Path) -> None:
     package = tmp_path / "src" / "stopgrad"
     package.mkdir(parents=True)
     (package / "a.py").write_text("a = 1\n")
-    assert records._commit(package) is None
+    assert _commit(package) is None
     _git(tmp_path, "init", "-q")
     _git(tmp_path, "add", ".")
     _git(tmp_path, "commit", "-qm", "One")
-    commit = records._commit(package)
+    commit = _commit(package)
     assert commit is not None
     assert len(commit) >= 7
     assert _git(tmp_path, "rev-parse", "HEAD").startswith(commit)
     (package / "a.py").write_text("a = 2\n")
-    assert records._commit(package) == f"{commit}-dirty"
+    assert _commit(package) == f"{commit}-dirty"
     installed = tmp_path / "site-packages" / "stopgrad"
     installed.mkdir(parents=True)
-    assert records._commit(installed) is None
+    assert _commit(installed) is None
 
 
 def test_the_time_is_utc() -> None:
@@ -201,3 +219,135 @@ def test_the_time_is_utc() -> None:
 def test_a_record_cannot_be_changed() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         _record().value = 1.0  # type: ignore[misc]
+
+
+def test_records_of_older_versions_are_still_read() -> None:
+    old = Path(__file__).parents[1] / "results" / "2026-11-23-cpu-preset" / "records.jsonl"
+    first = read(old)[0]
+    assert (first.metric, first.value, first.verdict, first.energy) == (
+        "knn_accuracy",
+        0.6175,
+        None,
+        None,
+    )
+
+
+def test_a_run_that_was_scored_again_counts_once_by_its_newest_record() -> None:
+    found = newest([_record(value=0.1), _record(value=0.2, labels=0.1), _record(value=0.3)])
+    assert {key: record.value for key, record in found.items()} == {
+        Key("knn_accuracy", 1.0, "encoder", "test"): 0.3,
+        Key("knn_accuracy", 0.1, "encoder", "test"): 0.2,
+    }
+
+
+# What a training cost
+
+
+def test_time_without_a_counter_is_multiplied_by_a_stated_power(tmp_path: Path) -> None:
+    for wall_s in (1800.0, 1800.0):
+        append_cost(tmp_path, Spent(wall_s, None, "", "cpu", threads=2))
+    costs = read_costs(tmp_path)
+    assert costs is not None
+    assert costs.wall_s == 3600
+    found = energy(costs)
+    assert found.kwh == pytest.approx(2 * WATTS_PER_THREAD / 1000)  # one hour
+    assert found.co2_kg == pytest.approx(found.kwh * KG_CO2_PER_KWH)
+    assert (found.source, found.watts) == ("estimate", 2 * WATTS_PER_THREAD)
+
+
+def test_the_reports_gpu_hours_give_the_reports_energy(tmp_path: Path) -> None:
+    append_cost(tmp_path, Spent(1300 * 3600.0, None, "", "cuda:0", threads=8))
+    costs = read_costs(tmp_path)
+    assert costs is not None
+    assert energy(costs).kwh == pytest.approx(1300 * WATTS_PER_GPU / 1000) == pytest.approx(266.5)
+    assert energy(costs).co2_kg == pytest.approx(40, abs=0.1)
+
+
+def test_what_counters_say_is_the_difference_between_two_looks(tmp_path: Path) -> None:
+    readings = iter([100.0, 130.0, 130.5])
+    meter = start_meter(device="cpu", threads=1, find=lambda _: [Counter("x", readings.__next__)])
+    for _ in range(2):
+        append_cost(tmp_path, meter.spent())
+    costs = read_costs(tmp_path)
+    assert costs is not None
+    assert costs.joules == 30.5
+    found = energy(costs)
+    assert (found.kwh, found.source, found.watts) == (pytest.approx(30.5 / 3.6e6), "x", None)
+
+
+def test_a_part_that_was_not_counted_makes_the_whole_an_estimate(tmp_path: Path) -> None:
+    append_cost(tmp_path, Spent(10.0, 5.0, "rapl", "cpu", threads=1))
+    append_cost(tmp_path, Spent(10.0, None, "", "cpu", threads=1))
+    costs = read_costs(tmp_path)
+    assert costs is not None
+    assert energy(costs).source == "estimate"
+
+
+def test_costs_torn_by_a_crash_lose_the_last_line_alone(tmp_path: Path) -> None:
+    assert read_costs(tmp_path) is None
+    append_cost(tmp_path, Spent(10.0, None, "", "cpu", threads=1))
+    with (tmp_path / "costs.jsonl").open("a") as file:
+        file.write('{"wall_s": 3')
+    costs = read_costs(tmp_path)
+    assert costs is not None
+    assert costs.wall_s == 10
+    append_cost(tmp_path, Spent(20.0, None, "", "cpu", threads=1))
+    costs = read_costs(tmp_path)
+    assert costs is not None
+    assert costs.wall_s == 30
+
+
+def _package(root: Path, number: int, *, name: str, microjoules: int) -> Path:
+    folder = root / f"intel-rapl:{number}"
+    folder.mkdir()
+    for file, text in (("name", name), ("max_energy_range_uj", "10000000")):
+        (folder / file).write_text(text + "\n")
+    (folder / "energy_uj").write_text(f"{microjoules}\n")
+    return folder / "energy_uj"
+
+
+def test_rapl_adds_packages_and_counts_the_rounds_of_a_full_counter(tmp_path: Path) -> None:
+    assert rapl(tmp_path) is None
+    first = _package(tmp_path, 0, name="package-0", microjoules=9_000_000)
+    _package(tmp_path, 1, name="package-1", microjoules=0)
+    _package(tmp_path, 2, name="psys", microjoules=123)
+    counter = rapl(tmp_path)
+    assert counter is not None
+    begin = counter.joules()
+    first.write_text("1000000\n")  # 2 J later, having begun again at 10 J
+    assert counter.joules() - begin == pytest.approx(2.0)
+    first.unlink()
+    assert rapl(tmp_path) is None
+
+
+class _Library:
+    """NVML as its reference describes it, with one card."""
+
+    def __init__(self, *, failing: str = "") -> None:
+        self.failing = failing
+
+    def nvmlInit_v2(self) -> int:  # noqa: N802
+        return self.failing == "init"
+
+    def nvmlDeviceGetHandleByUUID(self, uuid: Any, handle: Any) -> int:  # noqa: N802
+        handle._obj.value = 7
+        return uuid.value != b"GPU-1"
+
+    def nvmlDeviceGetTotalEnergyConsumption(self, handle: Any, value: Any) -> int:  # noqa: N802
+        value._obj.value = 1000 * handle.value
+        return self.failing == "energy"
+
+
+def test_nvml_is_asked_for_the_card_by_its_name_and_may_refuse() -> None:
+    handle = _card(_Library(), uuid=b"GPU-1")
+    assert handle is not None
+    assert _millijoules(_Library(), handle) == 7000
+    assert _millijoules(_Library(failing="energy"), handle) is None
+    assert _card(_Library(failing="init"), uuid=b"GPU-1") is None
+    assert _card(_Library(), uuid=b"GPU-2") is None
+    assert nvml("cpu") is None
+
+
+def test_the_processor_has_a_name() -> None:
+    assert device_name("cpu").strip()
+    assert device_name("tpu") == "tpu"

@@ -439,7 +439,7 @@ def hostile(tmp_path: Path, payloads: list[str]) -> Evidence:
     for row in metrics[1::2]:
         row["verdict"] = {"state": first, "reason": second, "advice": third}
     data = {"spec": third, "name": first, "fingerprint": second, "images": 320}
-    environment = {"device": second, "machine": third, "torch": first}
+    environment = {"threads": 2, "device": second, "machine": third, "torch": first}
     run = write_run(
         tmp_path / "run",
         metrics=metrics,

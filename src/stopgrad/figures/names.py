@@ -18,6 +18,8 @@ METRICS = {
     "knn_accuracy": "kNN",
     "linear_accuracy": "linear probe (SGD)",
     "linear_lars_accuracy": "linear probe (LARS)",
+    "finetune_accuracy": "fine-tuning",
+    "supervised_accuracy": "from scratch",
 }
 LAYERS = {"z": "z", "before_bn": "before its BN", "features": "features"}
 

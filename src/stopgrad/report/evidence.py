@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from stopgrad.figures.accuracy import newest
 from stopgrad.figures.history import Row, Rows, epoch_rows
 from stopgrad.figures.panels import NeighborPanel, ViewPanel
-from stopgrad.records import Record, read
+from stopgrad.records import ACCURACIES, Record, read
 
 if TYPE_CHECKING:
     from stopgrad.checkpoint import RunInfo
@@ -54,10 +54,15 @@ def read_evidence(
         info=read_run(run),
         status=read_status(run),
         metrics=read_metrics(run),
-        records=newest(read(records)) if records.exists() else [],
+        records=newest(accuracies(records)) if records.exists() else [],
         neighbors=neighbors,
         views=views,
     )
+
+
+def accuracies(path: Path) -> list[Record]:
+    """The records of accuracies; measures of collapse are charted from the metrics."""
+    return [record for record in read(path) if record.metric in ACCURACIES]
 
 
 def epochs(evidence: Evidence) -> list[Row]:

@@ -1,0 +1,138 @@
+"""The record itself, its way to a line and back, and what tells two records apart."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+Subject = Literal["encoder", "untrained", "pixels", "supervised"]
+
+FROZEN = ("knn_accuracy", "linear_accuracy", "linear_lars_accuracy")
+"""What an encoder is scored by as it is."""
+
+FINETUNE, SUPERVISED = "finetune_accuracy", "supervised_accuracy"
+ACCURACIES = (*FROZEN, FINETUNE, SUPERVISED)
+
+MEASURES = (
+    "participation_ratio",
+    "effective_rank",
+    "top_share",
+    "correlation_strength",
+    "output_std",
+    "positive_minus_random",
+    "centre_norm",
+)
+"""The fields of `stopgrad.collapse.Measures`, of z; named here so that reading takes no torch."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    """One result, in the order of its JSON keys.
+
+    Attributes:
+        metric: Name of the number, "knn_accuracy" or "correlation_strength" for instance.
+        value: The number; accuracies are fractions.
+        top5: Top-5 accuracy, or None where it has no meaning.
+        per_class: Accuracy of each class, None for a class without images.
+        labels: Share of the training labels that was used.
+        label_draw: Seed of the draw of those labels, None when all were used.
+        of: What was evaluated.
+        split: Name of the images it was scored on, "test", "validation" or "train".
+        images_scored: Number of those images.
+        protocol: All that defines the number (k, T, learning rate, ...).
+        config: The run's settings, None where no run stands behind the number.
+        seed: The run's seed.
+        epoch: The run's epoch at which it was scored.
+        verdict: State of the representation at that epoch, "healthy" for instance.
+        data: {"name", "fingerprint"} of the training images.
+        code: Version of stopgrad, with the commit when it runs from a checkout.
+        versions: Of python, torch, numpy and stopgrad.
+        device: Where it was computed.
+        device_name: What that is, such as the name of the processor.
+        threads: CPU threads that were used.
+        wall_s: Wall time of this number, s: embedding its images, and scoring them.
+        embed_s: The part of it that the records of the same images share, s.
+        views: Views that pretraining had processed.
+        flops: Floating-point operations of that pretraining.
+        train_s: Wall time of that pretraining, s, with what was measured on the way.
+        energy: Of that pretraining, the fields of `Energy`.
+        time: When it was made, ISO 8601, UTC.
+    """
+
+    metric: str
+    value: float
+    top5: float | None = None
+    per_class: tuple[float | None, ...] = ()
+    labels: float = 1.0
+    label_draw: int | None = None
+    of: Subject
+    split: str
+    images_scored: int
+    protocol: dict[str, Any]
+    config: dict[str, Any] | None = None
+    seed: int | None = None
+    epoch: int | None = None
+    verdict: str | None = None
+    data: dict[str, str]
+    code: str
+    versions: dict[str, str]
+    device: str
+    device_name: str | None = None
+    threads: int
+    wall_s: float
+    embed_s: float | None = None
+    views: int | None = None
+    flops: float | None = None
+    train_s: float | None = None
+    energy: dict[str, Any] | None = None
+    time: str
+
+    def __post_init__(self) -> None:
+        """Brings per_class to a tuple with None for NaN, so that a record equals its copy."""
+        clean = tuple(None if x is None or math.isnan(x) else float(x) for x in self.per_class)
+        object.__setattr__(self, "per_class", clean)
+
+
+class Key(NamedTuple):
+    """What tells the numbers of one run apart."""
+
+    metric: str
+    labels: float
+    of: Subject
+    split: str
+
+
+def key_of(record: Record) -> Key:
+    """The place of a record among those of its run."""
+    return Key(record.metric, record.labels, record.of, record.split)
+
+
+def newest(records: Iterable[Record]) -> dict[Key, Record]:
+    """The last record of each key: a run that was scored again counts once."""
+    return {key_of(record): record for record in records}
+
+
+def to_line(record: Record) -> str:
+    """A record as one line of strict ASCII JSON, without the newline.
+
+    Raises:
+        ValueError: When a number other than those of per_class is not finite.
+    """
+    return json.dumps(dataclasses.asdict(record), allow_nan=False)
+
+
+def from_line(line: str) -> Record:
+    """The record of a line; keys that older versions did not write are None.
+
+    Raises:
+        ValueError: When it is not JSON.
+        TypeError: When it is not an object with the keys of a record.
+    """
+    values = json.loads(line)
+    if not isinstance(values, dict):
+        raise TypeError(f"a JSON object expected, not {type(values).__name__}")
+    return Record(**values)
