@@ -1,0 +1,131 @@
+"""The loops that are compared: each function returns an iterator that takes one step per item.
+
+`stopgrad` is the loop of `stopgrad pretrain`. `lightly` is lightly's own CIFAR-10 recipe, written
+from its documentation (benchmark "CIFAR-10", model SimSiam) with its public parts: `LightlyDataset`
+with workers, `SimSiamTransform` without blur, `ResNetGenerator("resnet-18")`, heads of 2048,
+`NegativeCosineSimilarity`, SGD, all in fp32 and PyTorch's default layout. Both make the same views
+(crops, flip, jitter, grayscale), the same network and the same heads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from stopgrad.config import Config, preset
+from stopgrad.encoder import build_encoder
+from stopgrad.images import Images, normalization
+from stopgrad.pretrain import start_training
+from stopgrad.randomness import torch_generator
+from stopgrad.speed import endless_steps
+
+
+def config_of(network: str, *, batch: int) -> Config:
+    """The `cpu` preset's network and views, or else ResNet-18 with heads as wide as lightly's."""
+    if network == "cpu":
+        return preset("cpu", batch=batch)
+    return preset("cifar", batch=batch, **{"projector.hidden": 2048})
+
+
+def stopgrad_steps(images: Images, config: Config) -> Iterator[None]:
+    """The loop of `stopgrad pretrain`, without its files."""
+    return endless_steps(start_training(images, config, normalization=normalization(images)))
+
+
+def lightly_steps(
+    images: Images, config: Config, *, workers: int, fast: bool = False
+) -> Iterator[None]:
+    """The loop of lightly's recipe, epoch after epoch.
+
+    Args:
+        images: What to learn from; in memory, as torchvision's CIFAR-10 is.
+        config: Batch, views and network.
+        workers: Of the loader.
+        fast: Whether it is given bf16 and channels_last by hand, which its recipe does not have.
+    """
+    from lightly.loss import NegativeCosineSimilarity
+
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    layout = torch.channels_last if fast else torch.contiguous_format
+    model = _LightlySimSiam(config).to(memory_format=layout).to(device)
+    criterion = NegativeCosineSimilarity()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.06, momentum=0.9, weight_decay=5e-4)
+    while True:
+        for views, _, _ in _lightly_loader(images, config, workers=workers):
+            x0, x1 = (view.to(device, memory_format=layout) for view in views)
+            with torch.autocast(device.type, dtype=torch.bfloat16, enabled=fast):
+                (z0, p0), (z1, p1) = model(x0), model(x1)
+                loss = 0.5 * (criterion(z0, p1) + criterion(z1, p0))
+            loss.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            yield
+
+
+class _LightlySimSiam(nn.Module):
+    def __init__(self, config: Config) -> None:
+        from lightly.models.modules import SimSiamPredictionHead
+        from lightly.models.modules.heads import ProjectionHead
+
+        super().__init__()
+        self.backbone, features = _lightly_backbone(config)
+        hidden, out = config.projector.hidden, config.projector.out
+        self.projection_head = ProjectionHead(
+            [
+                (features, hidden, nn.BatchNorm1d(hidden), nn.ReLU(inplace=True)),
+                (hidden, out, nn.BatchNorm1d(out), None),
+            ]
+        )
+        self.prediction_head = SimSiamPredictionHead(out, config.predictor.hidden, out)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:  # (B, 3, S, S) -> (B, D) twice
+        z = self.projection_head(self.backbone(x).flatten(start_dim=1))
+        return z.detach(), self.prediction_head(z)
+
+
+def _lightly_backbone(config: Config) -> tuple[nn.Module, int]:
+    """lightly's own ResNet-18 for 32 px; for another network ours, as lightly takes any module."""
+    from lightly.models import ResNetGenerator
+
+    if config.encoder.name == "resnet18":
+        layers = list(ResNetGenerator("resnet-18").children())[:-1]
+        return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1)), 512
+    encoder = build_encoder(config.encoder, torch_generator(0, "encoder"))
+    return encoder, int(encoder.feature_width)  # type: ignore[arg-type]
+
+
+class _Pictures(torch.utils.data.Dataset[Any]):
+    """Pixels in memory, handed out as PIL images, as torchvision's CIFAR10 does."""
+
+    def __init__(self, images: Images) -> None:
+        self.pixels = np.array(images.pixels)  # (N, H, W, 3)
+        self.transform: Any = None
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    def __getitem__(self, index: int) -> tuple[Any, int]:
+        from PIL import Image
+
+        return self.transform(Image.fromarray(self.pixels[index])), 0
+
+
+def _lightly_loader(images: Images, config: Config, *, workers: int) -> Any:
+    from lightly.data import LightlyDataset
+    from lightly.data.multi_view_collate import MultiViewCollate
+    from lightly.transforms.simsiam_transform import SimSiamTransform
+
+    views = config.views
+    transform = SimSiamTransform(input_size=views.size, min_scale=views.crop_min, gaussian_blur=0.0)
+    return torch.utils.data.DataLoader(
+        LightlyDataset.from_torch_dataset(_Pictures(images), transform=transform),
+        batch_size=config.batch,
+        shuffle=True,
+        collate_fn=MultiViewCollate(),
+        drop_last=True,
+        num_workers=workers,
+    )

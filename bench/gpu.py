@@ -1,0 +1,319 @@
+"""What one GPU does: agreement with the CPU, speed beside its limit, 30 epochs, and 800 foretold.
+
+    PYTHONPATH=src python bench/gpu.py --data CIFAR10 --out results/YYYY-MM-DD-gpu
+
+Each stage appends one line to OUT/gpu.jsonl and is skipped when it is there already, and the
+training goes on from its checkpoint: a call that runs out of its minutes is repeated until it ends
+with code 0. `--epochs 800` is a long run in such pieces. It imports no more than torch, NumPy,
+Pillow, pyarrow, safetensors and rich, and runs from a checkout without an install. Without a GPU
+it runs on the CPU (`--small` for tests).
+
+Stages: agreement (losses of the device against the CPU in fp32, on the same views), one speed
+stage for each batch and way of training, a peer where one is installed, training, forecast.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import importlib.util
+import json
+import os
+import platform
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from stopgrad.checkpoint import RunWriter, has_begun, read_metrics
+from stopgrad.config import Config, EncoderConfig, config_to_dict
+from stopgrad.errors import InterruptedRunError, StopgradError
+from stopgrad.images import Dataset, load_dataset, normalization
+from stopgrad.pretrain import TrainingImages, describe_run, prepare, pretrain, start_training
+from stopgrad.simsiam import training_flops
+from stopgrad.speed import (
+    peak_bytes,
+    per_call,
+    spread,
+    start_on_random_pixels,
+    step_phases,
+    take_steps,
+)
+from stopgrad.speed.matmul import MatrixProduct
+from stopgrad.views import Views
+
+HERE = Path(__file__).resolve().parent
+
+WAYS: dict[str, dict[str, Any]] = {
+    "plain": {"compile": "off"},
+    "compiled": {"compile": "on"},
+    "compiled, joint BN": {"compile": "on", "batch_norm": "joint"},
+    "compiled, any algorithm": {"compile": "on", "repeatable": False},
+    "plain, fp32": {"compile": "off", "precision": "fp32"},
+}
+"""Ways of training one and the same network; the second is what `compile = auto` does on a GPU."""
+
+BATCHES = (256, 512, 1024)
+AGREEING_STEPS = 5
+SPARE = 60.0  # s before the end in which no new stage begins
+
+
+class Scale(NamedTuple):
+    """How much is measured: all of it, or so little that a test can wait for it."""
+
+    encoder: EncoderConfig
+    batches: tuple[int, ...]
+    images: int  # random pictures of the speed stages
+    seconds: float  # of steps in each repeat
+    repeats: int
+    side: int  # of the matrix product
+
+
+FULL = Scale(EncoderConfig(), BATCHES, 8192, 2.0, 5, 8192)
+SMALL = Scale(EncoderConfig(name="cifar_resnet8", stem="half"), (32, 64), 256, 0.05, 2, 128)
+
+
+class Session(NamedTuple):
+    """One call: where its lines go and when it has to end."""
+
+    options: argparse.Namespace
+    scale: Scale
+    device: torch.device
+    deadline: float  # of time.monotonic()
+
+    def lines(self) -> dict[str, dict[str, Any]]:
+        """What earlier calls have measured, by stage."""
+        path = self.options.out / "gpu.jsonl"
+        if not path.exists():
+            return {}
+        return {line["stage"]: line for line in map(json.loads, path.read_text().splitlines())}
+
+    def left(self) -> float:
+        """Seconds to the end."""
+        return self.deadline - time.monotonic()
+
+    def config(self, **changes: Any) -> Config:
+        """The paper's CIFAR setting with changes."""
+        return Config(encoder=self.scale.encoder, device=str(self.device), **changes)
+
+
+def main() -> int:
+    """Runs the stages that are missing while there is time; 1 when some are left."""
+    options = _parse()
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    scale = SMALL if options.small else FULL
+    session = Session(options, scale, device, time.monotonic() + 60 * options.minutes)
+    options.out.mkdir(parents=True, exist_ok=True)
+    dataset = load_dataset(str(options.data), side=32)
+    for name, stage in _stages(session, dataset).items():
+        if name in session.lines():
+            continue
+        if session.left() < min(SPARE, 30 * options.minutes):
+            print(f"left for another call: {name} and what comes after it", flush=True)
+            return 1
+        began = time.monotonic()
+        measured = stage()
+        if measured is None:
+            print(f"to be continued: {name}", flush=True)
+            return 1
+        line = {"stage": name, **measured, "wall_s": time.monotonic() - began, **_where(device)}
+        with (options.out / "gpu.jsonl").open("a") as file:
+            file.write(json.dumps(line) + "\n")
+        print(f"{name}: {json.dumps(measured)}", flush=True)
+    return 0
+
+
+def _parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
+    parser.add_argument("--data", required=True, type=Path, help="CIFAR-10 as Parquet files")
+    parser.add_argument("--out", required=True, type=Path, help="folder for records and run")
+    parser.add_argument("--minutes", type=float, default=9.0, help="of this call. Default: 9")
+    parser.add_argument("--epochs", type=int, default=30, help="of the training. Default: 30")
+    parser.add_argument("--seed", type=int, default=0, help="of the training. Default: 0")
+    parser.add_argument("--small", action="store_true", help="for tests: a tiny network")
+    return parser.parse_args()
+
+
+def _stages(session: Session, dataset: Dataset) -> dict[str, Callable[[], dict[str, Any] | None]]:
+    """Name -> measurement, in order; None from a measurement means: not done yet."""
+    middle = session.scale.batches[len(session.scale.batches) // 2]
+    speeds = {
+        f"speed: {way}, batch {batch}": lambda way=way, batch=batch: _speed(session, way, batch)
+        for way in WAYS
+        for batch in (session.scale.batches if way == "compiled" else (middle,))
+    }
+    epochs = session.options.epochs
+    return {
+        "agreement": lambda: _agreement(session, dataset),
+        **speeds,
+        "peer": lambda: _peer(session),
+        f"training: {epochs} epochs": lambda: _training(session, dataset),
+        f"forecast from {epochs} epochs": lambda: _forecast(session),
+    }
+
+
+def _agreement(session: Session, dataset: Dataset) -> dict[str, Any]:
+    """Losses of the first steps on the same views, against the CPU's fp32 path."""
+    batch = session.scale.batches[0] // 4
+    images = dataset.train
+    mean_std = normalization(images)
+    plain = session.config(batch=batch, precision="fp32", compile="off")
+    on_cpu = dataclasses.replace(plain, device="cpu")
+    reference = start_training(images, on_cpu, normalization=mean_std)
+    ways = {
+        way: start_training(
+            images, session.config(batch=batch, **WAYS[way]), normalization=mean_std
+        )
+        for way in ("plain, fp32", "plain", "compiled")
+    }
+    for _, indices in zip(range(AGREEING_STEPS), reference.batches(), strict=False):
+        views = reference.views(indices)
+        reference.take_step(views)
+        for training in ways.values():
+            training.take_step(Views(*(x.to(session.device) for x in views)))
+    losses = reference.read_losses()
+    found = {way: training.read_losses() for way, training in ways.items()}
+    worst = {
+        way: max(abs(a - b) for a, b in zip(losses, theirs, strict=True))
+        for way, theirs in found.items()
+    }
+    return {"batch": batch, "cpu_fp32_losses": losses, "losses": found, "largest_difference": worst}
+
+
+def _speed(session: Session, way: str, batch: int) -> dict[str, Any]:
+    """Views per second, share of the matrix rate and phases of one way of training."""
+    scale, device = session.scale, session.device
+    config = session.config(batch=batch, **WAYS[way])
+    matrix = MatrixProduct(scale.side, device=device, at_least=scale.seconds / 4)
+    began = time.monotonic()
+    training = start_on_random_pixels(config, images=max(scale.images, 4 * batch))
+    take_steps(training, 3)
+    ready = time.monotonic() - began
+    rates, limits = [], []
+    for _ in range(scale.repeats):
+        limits.append(matrix.rates().of(config.precision))
+        seconds = per_call(
+            lambda count: take_steps(training, count), device=device, at_least=scale.seconds
+        )
+        rates.append(2 * batch / seconds)
+    flops = training_flops(config)
+    shares = [rate * flops / limit for rate, limit in zip(rates, limits, strict=True)]
+    parts = [step_phases(training) for _ in range(5)]
+    return {
+        "way": way,
+        "batch": batch,
+        "views_per_s": spread(rates)._asdict(),
+        "flops_per_s": flops * spread(rates).median,
+        "matmul_flops": spread(limits)._asdict(),
+        "share_of_matmul": spread(shares)._asdict(),
+        "phases": min(parts, key=sum).shares()._asdict(),
+        "ready_s": ready,  # start, compilation and the first steps
+        "peak_bytes": peak_bytes(device),
+    }
+
+
+def _peer(session: Session) -> dict[str, Any]:
+    """The comparison with peers on this device, where one is installed."""
+    script = HERE / "compare_peers.py"
+    if importlib.util.find_spec("lightly") is None or not script.exists():
+        return {"peer": None, "reason": "lightly is not installed here"}
+    out = session.options.out / "peers"
+    command = [sys.executable, str(script), "--data", str(session.options.data), "--out", str(out)]
+    limit = max(1.0, session.left() - SPARE)
+    try:
+        ended = subprocess.run(command, timeout=limit, check=False)
+    except subprocess.TimeoutExpired:
+        return {"peer": "lightly", "reason": f"not done within {limit:.0f} s"}
+    return {"peer": "lightly", "exit_code": ended.returncode, "records": out.name}
+
+
+def _training(session: Session, dataset: Dataset) -> dict[str, Any] | None:
+    """Trains with kNN every 10 epochs, in as many calls as that takes; None: not done yet."""
+    config = session.config(
+        batch=session.scale.batches[-1] if session.options.small else 512,
+        epochs=session.options.epochs,
+        seed=session.options.seed,
+    )
+    path = session.options.out / f"run-{config.epochs}-epochs-seed-{config.seed}"
+    images = prepare(dataset, config)
+    info = describe_run(dataset, config, spec="cifar10")
+    writer = RunWriter(path, info) if has_begun(path) else RunWriter.create(path, info)
+    stop = threading.Timer(max(1.0, session.left() - 15), os.kill, (os.getpid(), signal.SIGTERM))
+    stop.daemon = True
+    stop.start()
+    try:
+        _train(writer, images, config)
+    except InterruptedRunError:
+        return None
+    finally:
+        stop.cancel()
+    rows = [row for row in read_metrics(path) if row["kind"] == "epoch"]
+    return {
+        "config": config_to_dict(config),
+        "fingerprint": dataset.train.fingerprint,
+        "knn": {row["epoch"]: row["knn"] for row in rows if row["knn"] is not None},
+        "loss": rows[-1]["loss"],
+        "verdict": rows[-1]["verdict"],
+        "views_per_s": [row["views_per_s"] for row in rows],
+        "run": path.name,
+    }
+
+
+def _train(writer: RunWriter, images: TrainingImages, config: Config) -> None:
+    with writer:
+        began = time.monotonic()
+        for epoch in pretrain(images, config, writer=writer):
+            seconds, began = time.monotonic() - began, time.monotonic()
+            knn = "" if epoch.knn is None else f", kNN {epoch.knn:.2%}"
+            print(
+                f"epoch {epoch.number}: {seconds:.2f} s, loss {epoch.loss:+.4f}{knn}, "
+                f"{epoch.views_per_s:,.0f} views/s",
+                flush=True,
+            )
+            with (writer.path.parent / "epochs.jsonl").open("a") as file:
+                line = {"run": writer.path.name, "epoch": epoch.number, "seconds": seconds}
+                file.write(json.dumps(line | {"scored": epoch.knn is not None}) + "\n")
+
+
+def _forecast(session: Session) -> dict[str, Any]:
+    """What 800 epochs with kNN every 10 would take, from the epochs that were timed."""
+    text = (session.options.out / "epochs.jsonl").read_text()
+    epochs = [json.loads(line) for line in text.splitlines()]
+    plain = [e["seconds"] for e in epochs if not e["scored"] and e["epoch"] > 1]
+    scored = [e["seconds"] for e in epochs if e["scored"] and e["epoch"] > 1]
+    if not plain or not scored:
+        return {"reason": "too few epochs were timed"}
+    seconds = 720 * spread(plain).median + 80 * spread(scored).median
+    return {
+        "epoch_s": spread(plain)._asdict(),
+        "epoch_with_knn_s": spread(scored)._asdict(),
+        "minutes_for_800_epochs": seconds / 60,
+    }
+
+
+def _where(device: torch.device) -> dict[str, Any]:
+    """The hardware and the versions that a line was measured with."""
+    gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else None
+    return {
+        "gpu": gpu,
+        "threads": torch.get_num_threads(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "cuda": torch.version.cuda,
+        "cudnn": torch.backends.cudnn.version(),
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except StopgradError as error:
+        sys.exit(str(error))

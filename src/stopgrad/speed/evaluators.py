@@ -1,0 +1,115 @@
+"""Views, kNN, the linear probe and decoding, each alone, on random input."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from stopgrad.config import Config, LinearConfig
+from stopgrad.features import Features
+from stopgrad.images.decode import Frame, decode, strict_pillow
+from stopgrad.images.parallel import on_all_cores
+from stopgrad.knn import knn
+from stopgrad.linear import linear_probe
+from stopgrad.randomness import torch_generator
+from stopgrad.speed.pixels import random_files
+from stopgrad.speed.steps import start_on_random_pixels
+from stopgrad.speed.stopwatch import Spread, per_call, spread, times
+
+FEATURE_WIDTH = 512  # that of ResNet-18
+CLASSES = 10
+PNG_SIDE, JPEG_SIDE = 32, 256  # px
+CPU = torch.device("cpu")
+
+
+class EvaluatorSizes(NamedTuple):
+    """How much each evaluator gets to do."""
+
+    bank: int  # images whose features are known
+    queries: int  # images to classify
+    probe_epochs: int
+    repeats: int
+
+
+class EvaluatorSpeed(NamedTuple):
+    """Seconds that the evaluations of features (bank, width) take."""
+
+    bank: int  # images whose features are known
+    queries: int  # images to classify
+    width: int  # F
+    epochs: int  # of the linear probe
+    knn_s: Spread
+    linear_s: Spread
+
+
+class DecodingSpeed(NamedTuple):
+    """Pictures decoded per second, on all cores."""
+
+    png_per_s: Spread  # 32 x 32 px
+    jpeg_per_s: Spread  # 256 x 256 px
+
+
+def measure_views(config: Config, *, batch: int, repeats: int, seconds: float) -> Spread:
+    """Views per second of a config, from indices to normalised tensors on the device."""
+    training = start_on_random_pixels(config, images=batch)
+    device, indices = training.compute.device, torch.arange(batch, device=training.pixels.device)
+    work = times(lambda: training.views(indices))
+    per_call(work, device=device)
+    timed = [per_call(work, device=device, at_least=seconds) for _ in range(repeats)]
+    return spread([2 * batch / second for second in timed])
+
+
+def measure_evaluators(
+    config: Config, sizes: EvaluatorSizes, device: torch.device
+) -> EvaluatorSpeed:
+    """kNN as `config.knn` says, and the report's SGD probe, on features of width 512."""
+    train = _random_features(sizes.bank, name="bank", device=device)
+    test = _random_features(sizes.queries, name="queries", device=device)
+    probe = LinearConfig(epochs=sizes.probe_epochs)
+    few = Features(test.values[:512], None if test.labels is None else test.labels[:512])
+    knn(train, few, config.knn)  # the first call warms up
+    return EvaluatorSpeed(
+        bank=sizes.bank,
+        queries=sizes.queries,
+        width=FEATURE_WIDTH,
+        epochs=sizes.probe_epochs,
+        knn_s=_timed(partial(knn, train, test, config.knn), device, sizes.repeats),
+        linear_s=_timed(partial(linear_probe, train, test, probe, seed=0), device, sizes.repeats),
+    )
+
+
+def measure_decoding(*, pictures: int, repeats: int) -> DecodingSpeed:
+    """Decodes PNG and JPEG files that lie in memory, as `load_dataset` does."""
+    return DecodingSpeed(
+        png_per_s=_decoding(pictures, form="PNG", side=PNG_SIDE, repeats=repeats),
+        jpeg_per_s=_decoding(pictures // 8, form="JPEG", side=JPEG_SIDE, repeats=repeats),
+    )
+
+
+def _decoding(pictures: int, *, form: str, side: int, repeats: int) -> Spread:
+    files = random_files(pictures, side=side, form=form)
+    work = partial(decode, frame=Frame(side, side, fit=False))
+
+    def decode_all() -> None:
+        for picture in on_all_cores(iter(files), work):
+            assert isinstance(picture.result, np.ndarray), picture
+
+    with strict_pillow():
+        decode_all()
+        seconds = [per_call(times(decode_all), device=CPU) for _ in range(repeats)]
+    return spread([pictures / second for second in seconds])
+
+
+def _random_features(count: int, *, name: str, device: torch.device) -> Features:
+    """Features (N, 512) and labels (N,), on the device."""
+    generator = torch_generator(0, "speed", name)
+    values = torch.randn(count, FEATURE_WIDTH, generator=generator)
+    return Features(values.to(device), (torch.arange(count) % CLASSES).to(device))
+
+
+def _timed(work: Callable[[], object], device: torch.device, repeats: int) -> Spread:
+    return spread([per_call(times(work), device=device) for _ in range(repeats)])
