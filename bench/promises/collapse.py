@@ -1,0 +1,54 @@
+"""R8: runs without the stop-gradient are called collapsed, healthy ones are not, and it shows.
+
+Real digits, the preset `tiny` for a few epochs, one seed after the other.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from promises import state
+from promises.lab import ALONE, Lab
+from promises.outcome import Control, Outcome, control
+
+FLAGS = ("--preset", "tiny", "--data", "mnist5k", "--checkpoint_every", "0", *ALONE)
+REMOVED = ("--stop_gradient", "false")
+COLLAPSED = "collapse"
+
+
+def check(lab: Lab, tries: int) -> Outcome:
+    """So many runs in all, half of them without the stop-gradient."""
+    failures: list[str] = []
+    for seed in range((tries + 1) // 2):
+        collapsed, healthy = _run(lab, seed, REMOVED), _run(lab, seed, ())
+        failures += _wrong(collapsed, wanted=True) + _wrong(healthy, wanted=False)
+        if seed == 0:
+            failures += _not_marked(lab, collapsed)
+    swapped = _wrong(healthy, wanted=True) + _wrong(collapsed, wanted=False)
+    return Outcome(2 * ((tries + 1) // 2), tuple(failures), (_swapped(swapped),))
+
+
+def _run(lab: Lab, seed: int, flags: tuple[str, ...]) -> Path:
+    run = lab.place("collapsed" if flags else "healthy")
+    done = lab.run("pretrain", "--out", run, *FLAGS, "--seed", seed, *flags)
+    assert done.code == 0, done.err
+    return run
+
+
+def _wrong(run: Path, *, wanted: bool) -> list[str]:
+    verdict = state.status(run).get("verdict", {})
+    if (COLLAPSED in verdict.get("state", "")) == wanted:
+        return []
+    return [f"{run.name} is called {verdict.get('state')}: {verdict.get('reason')}"]
+
+
+def _not_marked(lab: Lab, run: Path) -> list[str]:
+    """Whether the page about a collapsed run keeps quiet about it."""
+    done = lab.run("report", run)
+    page = run / "report.html"
+    told = done.code == 0 and f"{COLLAPSED}</strong>" in page.read_text()
+    return [] if told else [f"{run.name}: the report does not say that it collapsed"]
+
+
+def _swapped(found: list[str]) -> Control:
+    return control("collapsed and healthy runs swapped", found, sees="is called")

@@ -1,0 +1,65 @@
+"""R13: of two processes on one run directory exactly one writes; kill -9 frees it at once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+from promises import state
+from promises.lab import Lab
+from promises.outcome import Control, Outcome, control
+from promises.process import Done, Running
+
+LOCKED = 6
+REFUSED = 2
+
+
+class Race(NamedTuple):
+    """What two processes that were started at once came to."""
+
+    met: bool  # whether they were there at the same time
+    failures: tuple[str, ...]
+
+
+def check(lab: Lab, tries: int) -> Outcome:
+    """So many races; the winner of each is killed, and the run goes on to the undisturbed end."""
+    races: list[Race] = []
+    failures: list[str] = []
+    run = lab.place("raced")
+    for _ in range(2 * tries):
+        if sum(race.met for race in races) == tries:
+            break
+        if state.status(run).get("state") == "finished":
+            failures += state.differences(run, lab.reference.end)
+            run = lab.place("raced")
+        races.append(_race(lab, run))
+    failures += [line for race in races for line in race.failures]
+    failures += lab.finish(run)
+    return Outcome(sum(race.met for race in races), tuple(failures), (_unlocked(lab),))
+
+
+def _race(lab: Lab, run: Path, *, sabotage: str = "") -> Race:
+    words = lab.going_on(run)
+    runners = [lab.start(*words, sabotage=sabotage) for _ in range(2)]
+    while all(runner.is_running() for runner in runners):
+        pass
+    winner, loser = sorted(runners, key=Running.is_running, reverse=True)
+    done = loser.wait()
+    met = winner.is_running() or done.code in (LOCKED, REFUSED)
+    winner.kill()
+    return Race(met, tuple(_wrong(run, done, winner.pid)) if met else ())
+
+
+def _wrong(run: Path, loser: Done, holder: int) -> list[str]:
+    if loser.code == REFUSED and f"{run} exists" in loser.last_line:
+        return []  # a second `pretrain` that came late: it is sent to `resume`
+    if loser.code != LOCKED:
+        return [f"{run.name}: two writers, the first to end with {loser.code}: {loser.last_line}"]
+    if f"process {holder} " not in loser.last_line:
+        return [f"{run.name}: {holder} holds it, said was: {loser.last_line}"]
+    return []
+
+
+def _unlocked(lab: Lab) -> Control:
+    race = _race(lab, lab.copy(lab.halfway, "unlocked"), sabotage="no_lock")
+    return control("no lock", race.failures, sees="two writers")

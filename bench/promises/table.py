@@ -1,0 +1,49 @@
+"""All promises, in the order of RELIABILITY.md, with the tries of a commit and of --full."""
+
+from promises import (
+    collapse,
+    configuration,
+    crashpoints,
+    damage,
+    data,
+    determinism,
+    disk,
+    divergence,
+    guards,
+    hostile,
+    kill,
+    lock,
+    memory,
+    pages,
+    signals,
+    source,
+)
+from promises.outcome import Promise
+
+EACH = -1  # tries: every point there is
+
+PROMISES = (
+    Promise("R1", "kill -9 at any moment", kill.check, 10, 100),
+    Promise("R2", "every crash point", crashpoints.check, 0, EACH),
+    Promise("R3", "order on disk", crashpoints.order, 0, 3),
+    Promise("R4", "bit rot", damage.check, 30, 300),
+    Promise("R5", "SIGTERM, SIGINT", signals.check, 4, 60),
+    Promise("R6", "disk full or read-only", disk.check, 3, 21),
+    Promise("R7", "divergence", divergence.check, 1, 10),
+    Promise("R8", "collapse", collapse.check, 0, 40),
+    Promise("R9", "damaged images", data.check, 0, 1000),
+    Promise("R10", "out of memory", memory.check, 0, 4),
+    Promise("R11", "determinism", determinism.check, 4, 24),
+    Promise("R12", "observers do not perturb", determinism.observe, 3, 6),
+    Promise("R13", "one writer", lock.check, 5, 50),
+    Promise("R14", "resume guards", guards.check, 8, 8),
+    Promise("R15", "study with failing runs", None, 0, 0, "comes with the studies"),
+    Promise("R16", "partial results", None, 0, 0, "comes with the studies"),
+    Promise("R18", "untrusted checkpoints", hostile.check, 12, len(hostile.HOSTILE)),
+    Promise("R19", "archives", None, 0, 0, "stopgrad unpacks none, as R25 sees to"),
+    Promise("R20", "HTML", pages.check, 1, len(pages.PAYLOADS)),
+    Promise("R21", "configuration", configuration.check, 200, 2000),
+    Promise("R22", "Parquet and labels", data.parquet, 0, 5000),
+    Promise("R23", "old checkpoints", None, 0, 0, "no release has been made yet"),
+    Promise("R25", "source scan", source.check, 1, 1),
+)

@@ -1,0 +1,59 @@
+"""The promises of RELIABILITY.md that every commit must keep, by the tests of the bench."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+BENCH = Path(__file__).parents[1] / "bench"
+sys.path.insert(0, str(BENCH))
+
+from promises.lab import Lab  # noqa: E402
+from promises.outcome import NotRunError, Promise  # noqa: E402
+from promises.table import PROMISES  # noqa: E402
+
+QUICK = [promise for promise in PROMISES if promise.check is not None and promise.quick]
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Lab:
+    return Lab(tmp_path_factory.mktemp("lab"), seed=0)
+
+
+@pytest.mark.parametrize("promise", QUICK, ids=lambda promise: promise.name)
+def test_a_promise_is_kept_and_its_controls_are_caught(lab: Lab, promise: Promise) -> None:
+    assert promise.check is not None
+    try:
+        outcome = promise.check(lab, promise.quick)
+    except NotRunError as error:
+        pytest.skip(f"not run: {error}")
+    assert outcome.tries >= promise.quick
+    assert not outcome.failures
+    assert outcome.controls
+    assert not [control.sabotage for control in outcome.controls if not control.found]
+
+
+def test_every_promise_has_a_row() -> None:
+    left_out = {17, 24}  # numbers that the specification does not give
+    assert [promise.name for promise in PROMISES] == [
+        f"R{number}" for number in range(1, 26) if number not in left_out
+    ]
+    assert all(bool(promise.check) != bool(promise.why_not) for promise in PROMISES)
+
+
+def test_the_bench_keeps_a_record_and_does_not_test_again(tmp_path: Path) -> None:
+    command = [sys.executable, str(BENCH / "reliability.py"), "--only", "R25,R23"]
+    for _ in range(2):
+        done = subprocess.run(
+            [*command, "--out", str(tmp_path)], capture_output=True, text=True, check=True
+        )
+        assert "R25 kept" in done.stdout
+        assert "R23 not run: no release" in done.stdout
+    lines = (tmp_path / "records.jsonl").read_text().splitlines()
+    records = [json.loads(line) for line in lines]
+    assert [record["promise"] for record in records] == ["R25", "R23", "R23"]
+    assert records[0]["failures"] == 0
+    assert all(records[0]["controls"].values())
+    assert {"seconds", "seed", "machine", "versions", "code", "date"} <= records[0].keys()
