@@ -1,0 +1,223 @@
+"""What the runs of a study came to: a cell for each arm, metric and share of the labels."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from stopgrad.checkpoint import read_metrics
+from stopgrad.errors import DataError, StopgradError
+from stopgrad.records import (
+    ACCURACIES,
+    FROZEN,
+    SUPERVISED,
+    Key,
+    Record,
+    Subject,
+    energy,
+    read_costs,
+)
+from stopgrad.statistics import Cell, Ending, Mark, Outcome, cell, mark_best
+from stopgrad.study.definition import Place, places
+from stopgrad.study.directory import StudyDirectory
+from stopgrad.study.plan import Slot
+from stopgrad.study.states import RunState, read_attempts, run_state
+from stopgrad.study.steps import number_key, numbers_of
+from stopgrad.study.stored import StoredStudy
+
+COLLAPSE: dict[str | None, Ending] = {
+    "complete collapse": "collapsed",
+    "dimensional collapse": "dimensional",
+}
+
+
+class RunResult(NamedTuple):
+    """One run: how it stands and its numbers."""
+
+    state: RunState
+    claimed: bool
+    numbers: Mapping[Key, Record]
+    wall_s: float  # of all its commands
+    train_s: float | None
+    kwh: float | None
+
+
+class Row(NamedTuple):
+    """One cell of a table, with what stands beside it."""
+
+    place: Place
+    of: Subject
+    split: str
+    cell: Cell
+    mark: Mark | None = None  # of accuracies of arms
+    final: bool = False  # the test split's score of the arm that the validation split chose
+
+
+class Results(NamedTuple):
+    """A study's runs, and its cells in the order of the table."""
+
+    stored: StoredStudy
+    runs: Mapping[str, RunResult]
+    rows: tuple[Row, ...]
+
+    @property
+    def cells(self) -> dict[Place, Cell]:
+        """The cells of the arms."""
+        return {
+            row.place: row.cell
+            for row in self.rows
+            if row.of in ("encoder", "supervised") and not row.final
+        }
+
+
+def load_results(directory: StudyDirectory, stored: StoredStudy) -> Results:
+    """Reads what there is, whatever is half done; damaged files count as failures."""
+    runs = {slot.run: _run(directory, slot.run) for slot in stored.slots}
+    rows = [*_arm_rows(stored, runs), *_baseline_rows(stored, runs), *_final_rows(stored, runs)]
+    return Results(stored, runs, tuple(rows))
+
+
+def place_key(place: Place, stored: StoredStudy) -> Key:
+    """Where the number of a cell stands among the records of a run."""
+    of: Subject = "supervised" if place.metric == SUPERVISED else "encoder"
+    return number_key(place.metric, place.labels, of=of, split=stored.study.protocol.split)
+
+
+def missing_runs(results: Results) -> list[tuple[Slot, RunResult]]:
+    """The runs that lack a number that the study wants."""
+    stored = results.stored
+    wanted = places(stored.study)
+    return [
+        (slot, results.runs[slot.run])
+        for slot in stored.slots
+        if any(
+            place_key(place, stored) not in results.runs[slot.run].numbers
+            for place in wanted
+            if place.arm == slot.arm and slot.labels in (None, place.labels)
+        )
+    ]
+
+
+def _run(directory: StudyDirectory, run: str) -> RunResult:
+    folder = directory.folder(run)
+    state = run_state(folder)
+    try:
+        numbers = numbers_of(folder)
+        wall_s = sum(attempt.wall_s for attempt in read_attempts(folder))
+        costs = read_costs(folder.run)
+    except DataError as error:
+        broken = state._replace(phase="failed", reason=str(error))
+        return RunResult(broken, directory.is_claimed(run), {}, 0.0, None, None)
+    return RunResult(
+        state=state,
+        claimed=directory.is_claimed(run),
+        numbers=numbers,
+        wall_s=wall_s,
+        train_s=costs.wall_s if costs else None,
+        kwh=energy(costs).kwh if costs else None,
+    )
+
+
+def _cell(stored: StoredStudy, runs: Mapping[str, RunResult], place: Place, key: Key) -> Cell:
+    """What each seed of an arm came to under a key."""
+    return cell(
+        [
+            _outcome(runs[slot.run], key)
+            for slot in stored.slots
+            if slot.arm == place.arm and slot.labels in (None, place.labels)
+        ]
+    )
+
+
+def _outcome(run: RunResult, key: Key) -> Outcome:
+    record, phase = run.numbers.get(key), run.state.phase
+    if record is not None:
+        verdict = record.verdict if record.of == "encoder" else None
+        return Outcome(COLLAPSE.get(verdict, "ended"), record.value)
+    if run.claimed or phase not in ("collapsed", "diverged", "failed"):
+        return Outcome("missing")
+    return Outcome(phase)
+
+
+def _arm_rows(stored: StoredStudy, runs: Mapping[str, RunResult]) -> list[Row]:
+    keys = {place: place_key(place, stored) for place in places(stored.study)}
+    cells = {place: _cell(stored, runs, place, key) for place, key in keys.items()}
+    marks = _marks(cells, stored)
+    return [
+        Row(place, keys[place].of, keys[place].split, found, marks.get(place))
+        for place, found in cells.items()
+    ]
+
+
+def _marks(cells: Mapping[Place, Cell], stored: StoredStudy) -> dict[Place, Mark]:
+    """Marks among the arms of each metric and share; measures of collapse have no best."""
+    marks: dict[Place, Mark] = {}
+    columns = {place[1:] for place in cells if place.metric in ACCURACIES}
+    for column in columns:
+        found = {
+            place.arm: cells[place].summary
+            for place in cells
+            if place[1:] == column and cells[place].summary is not None
+        }
+        summaries = {arm: summary for arm, summary in found.items() if summary is not None}
+        if len(summaries) > 1:
+            marked = mark_best(summaries, correction=stored.study.protocol.correction)
+            marks |= {Place(arm, *column): mark for arm, mark in marked.items()}
+    return marks
+
+
+def _baseline_rows(stored: StoredStudy, runs: Mapping[str, RunResult]) -> list[Row]:
+    """Untrained encoders and raw pixels, as the runs of the baseline arm scored them."""
+    study = stored.study
+    subjects: list[Subject] = [of for of in study.protocol.beside if of != "chance"]
+    keys = [
+        (place, place_key(place, stored)._replace(of=of))
+        for of in subjects
+        for place in places(study)
+        if place.arm == study.baseline and place.metric in FROZEN
+    ]
+    return [Row(place, k.of, k.split, _cell(stored, runs, place, k)) for place, k in keys]
+
+
+def _final_rows(stored: StoredStudy, runs: Mapping[str, RunResult]) -> list[Row]:
+    keys = [
+        (place, place_key(place, stored)._replace(split="test"))
+        for place in places(stored.study)
+        if place.arm == stored.selected and place.metric in FROZEN
+    ]
+    return [
+        Row(place, k.of, k.split, _cell(stored, runs, place, k), final=True) for place, k in keys
+    ]
+
+
+class CurvePoint(NamedTuple):
+    """kNN at one epoch, over the seeds that have reached it."""
+
+    arm: str
+    epoch: int
+    cell: Cell
+
+
+def knn_curves(directory: StudyDirectory, stored: StoredStudy) -> list[CurvePoint]:
+    """The accuracy that runs were watched by, over their epochs."""
+    found: dict[tuple[str, int], list[float]] = {}
+    for slot in (slot for slot in stored.slots if slot.labels is None):
+        for epoch, knn in _watched(directory, slot.run):
+            found.setdefault((slot.arm, epoch), []).append(knn)
+    return [
+        CurvePoint(arm, epoch, cell([Outcome("ended", value) for value in values]))
+        for (arm, epoch), values in sorted(found.items())
+    ]
+
+
+def _watched(directory: StudyDirectory, run: str) -> list[tuple[int, float]]:
+    try:
+        rows = read_metrics(directory.folder(run).run)
+    except (StopgradError, json.JSONDecodeError):
+        return []
+    return [
+        (int(row["epoch"]), float(row["knn"]))
+        for row in rows
+        if row.get("kind") == "epoch" and row.get("knn") is not None
+    ]

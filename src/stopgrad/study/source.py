@@ -1,0 +1,78 @@
+"""Where a study's file is: in the package, by name, or a user's own, by path."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from stopgrad.errors import ConfigError, did_you_mean
+from stopgrad.study.definition import Study
+from stopgrad.study.parse import parse_study
+
+
+class Source(NamedTuple):
+    """A study as it was read, before its values are checked."""
+
+    values: Mapping[str, Any]
+    study: Study
+    problems: tuple[str, ...]
+
+
+def built_in_studies() -> list[str]:
+    """The names of the studies that come with the package."""
+    return sorted(path.stem for path in _folder().iterdir() if path.suffix == ".yaml")
+
+
+def study_file(name: str) -> str:
+    """The YAML of a study of the package.
+
+    Raises:
+        ConfigError: For an unknown name.
+    """
+    known = built_in_studies()
+    if name not in known:
+        raise ConfigError(
+            f"no study {name!r}{did_you_mean(name, known)}",
+            expected=f"one of {', '.join(known)}",
+            hint="see them with: stopgrad study list",
+        )
+    return (_folder() / f"{name}.yaml").read_text()
+
+
+def read_study(name: str) -> Source:
+    """A study of the package by name, or one from a YAML file.
+
+    Raises:
+        ConfigError: For an unknown name, or a file that cannot be read as YAML.
+    """
+    known = built_in_studies()
+    path = _folder() / f"{name}.yaml" if name in known else Path(name).expanduser()
+    if name not in known and not path.exists():
+        raise ConfigError(
+            f"no study {name!r}{did_you_mean(name, known)}",
+            expected=f"one of {', '.join(known)}, or the path of a YAML file",
+            hint="see them with: stopgrad study list",
+        )
+    values = _read_yaml(path)
+    study, problems = parse_study(values, name=path.stem)
+    return Source(values, study, tuple(problems))
+
+
+def _folder() -> Path:
+    return Path(str(resources.files("stopgrad"))) / "studies"
+
+
+def _read_yaml(path: Path) -> Mapping[str, Any]:
+    import yaml
+
+    try:
+        values = yaml.safe_load(path.read_text())
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise ConfigError(
+            f"{path} cannot be read ({' '.join(str(error).split())})",
+            expected="a YAML file with the fields of a study",
+            hint="see one with: stopgrad study list weight-decay",
+        ) from error
+    return values if isinstance(values, Mapping) else {"(contents)": values}

@@ -1,0 +1,106 @@
+"""A study as its directory holds it: what was asked for, and where the runs stand."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from stopgrad.errors import ConfigError
+from stopgrad.study.data import StudyData
+from stopgrad.study.definition import Study
+from stopgrad.study.parse import parse_study
+from stopgrad.study.plan import Plan, Slot
+
+FORMAT = 1
+
+
+class StoredStudy(NamedTuple):
+    """A study as its directory holds it."""
+
+    study: Study
+    values: Mapping[str, Any]  # its file
+    preset: str
+    overrides: Mapping[str, Any]
+    data: Mapping[str, Any]  # spec, name, classes, fingerprints
+    seeds: tuple[int, ...]
+    slots: tuple[Slot, ...]
+    selected: str | None  # the arm that the validation split chose for the test split
+
+
+def stored_study(plan: Plan, data: StudyData, old: StoredStudy | None) -> StoredStudy:
+    """A plan as its directory will hold it, with the seeds and the choice that are there."""
+    before = old.slots if old is not None else ()
+    known = {slot[:3] for slot in plan.slots}
+    slots = (*(slot for slot in before if slot[:3] not in known), *plan.slots)
+    return StoredStudy(
+        study=plan.source.study,
+        values=plan.source.values,
+        preset=plan.choices.preset,
+        overrides=plan.choices.overrides,
+        data=data._asdict() | {"fingerprints": dict(data.fingerprints)},
+        seeds=tuple(sorted({slot.seed for slot in slots})),
+        slots=tuple(sorted(slots, key=lambda slot: slot.seed)),
+        selected=old.selected if old is not None else None,
+    )
+
+
+def check_same(old: StoredStudy, new: StoredStudy, *, path: Path) -> None:
+    """Refuses to mix runs of two settings in one table.
+
+    Raises:
+        ConfigError: With old -> new.
+    """
+    runs = {slot[:3]: slot.run for slot in new.slots}
+    if all(runs.get(slot[:3]) == slot.run for slot in old.slots):
+        return
+    changed = [
+        f"{key} {was} -> {now}"
+        for key, was, now in (
+            ("preset", old.preset, new.preset),
+            ("data", old.data["fingerprints"], new.data["fingerprints"]),
+            ("overrides", dict(old.overrides), dict(new.overrides)),
+            ("the study", "as it was", "as it is"),
+        )
+        if (was != now if key != "the study" else old.values != new.values)
+    ]
+    raise ConfigError(
+        f"{path} holds {old.study.name} with other settings: {'; '.join(changed)}",
+        expected="the settings that it was begun with",
+        hint="repeat them, or choose another --out",
+    )
+
+
+def encode(stored: StoredStudy) -> dict[str, Any]:
+    """As JSON can hold it."""
+    return {
+        "format": FORMAT,
+        "study": stored.values,
+        "preset": stored.preset,
+        "overrides": stored.overrides,
+        "data": stored.data,
+        "seeds": stored.seeds,
+        "slots": [slot._asdict() for slot in stored.slots],
+        "selected": stored.selected,
+    }
+
+
+def decode(values: dict[str, Any], *, name: str) -> StoredStudy:
+    """What `encode` made.
+
+    Raises:
+        ValueError: For another format.
+        KeyError, TypeError: When something is missing or of another type.
+    """
+    if values["format"] != FORMAT:
+        raise ValueError(f"format {values['format']}")
+    return StoredStudy(
+        study=parse_study(values["study"], name=name)[0],
+        values=values["study"],
+        preset=values["preset"],
+        overrides=values["overrides"],
+        data=values["data"],
+        seeds=tuple(values["seeds"]),
+        slots=tuple(Slot(**slot) for slot in values["slots"]),
+        selected=values["selected"],
+    )
