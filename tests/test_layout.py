@@ -8,8 +8,9 @@ import stopgrad
 ROOT = Path(stopgrad.__file__).parent
 ROOMS = (
     *("errors", "files", "randomness", "config", "images", "compute", "views", "encoder", "heads"),
-    *("simsiam", "loss", "optimizer", "collapse", "features", "knn", "checkpoint", "pretrain"),
-    *("linear", "records", "evaluate", "figures", "examples", "report", "cli"),
+    *("simsiam", "classifier", "loss", "optimizer", "collapse", "features", "knn", "checkpoint"),
+    *("pretrain", "linear", "supervised", "finetune", "records", "evaluate", "speed"),
+    *("statistics", "study", "studies", "figures", "examples", "report", "cli"),
 )
 
 

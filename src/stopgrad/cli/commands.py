@@ -5,20 +5,26 @@ from __future__ import annotations
 import argparse
 import io
 import itertools
-import sys
 from pathlib import Path
 
 from stopgrad.checkpoint import (
     RunWriter,
     newest_step,
     read_run,
-    read_status,
 )
 from stopgrad.cli.show import Screen, TrainingBar, epoch_line, scores_table
-from stopgrad.compute import use_threads
-from stopgrad.config import preset
+from stopgrad.cli.show import print_line as print_line
+from stopgrad.compute import compute_for, use_threads
+from stopgrad.config import Config, preset
 from stopgrad.errors import ConfigError
-from stopgrad.evaluate import check_same_data, keep_label_draws, load_run
+from stopgrad.evaluate import (
+    EVERYTHING,
+    Selection,
+    TrainedRun,
+    check_same_data,
+    keep_label_draws,
+    load_run,
+)
 from stopgrad.evaluate import evaluate as evaluate_run
 from stopgrad.examples import neighbor_examples, view_examples
 from stopgrad.figures import view_grid
@@ -26,7 +32,16 @@ from stopgrad.files import write_atomically
 from stopgrad.images import Dataset, load_dataset, normalization
 from stopgrad.pretrain import describe_run, prepare
 from stopgrad.pretrain import pretrain as pretrain_epochs
-from stopgrad.records import Record, append, to_line
+from stopgrad.records import (
+    Key,
+    Record,
+    append,
+    append_cost,
+    key_of,
+    read,
+    start_meter,
+    to_line,
+)
 from stopgrad.report import finding, write_report
 
 
@@ -34,38 +49,30 @@ def pretrain(options: argparse.Namespace) -> None:
     """Pretrains an encoder in a new run directory."""
     config, screen = options.config, Screen()
     use_threads(config.threads)
-    dataset = _load(options.data, screen, side=config.image_side)
+    dataset = load_images(options.data, screen, config=config)
     info = describe_run(dataset, config, spec=options.data)
-    _train(RunWriter.create(options.out, info), dataset, screen)
-
-
-def resume(options: argparse.Namespace) -> None:
-    """Goes on with a run, with the threads that it was begun with."""
-    info, screen = read_run(options.run), Screen()
-    use_threads(info.config.threads or info.environment["threads"])
-    if read_status(options.run).get("state") == "finished":
-        screen.line(f"{options.run} is finished")
-        return
-    dataset = _load(options.data or info.data["spec"], screen, side=info.config.image_side)
-    check_same_data(info, dataset)
-    _train(RunWriter.resume(options.run), dataset, screen)
+    train(RunWriter.create(options.out, info), dataset, screen)
 
 
 def evaluate(options: argparse.Namespace) -> None:
     """Scores a run; appends the records to it and prints them."""
     screen, info = Screen(), read_run(options.run)
     use_threads(info.config.threads)
-    dataset = _load(options.data or info.data["spec"], screen, side=info.config.image_side)
-    records = _evaluate(options.run, dataset, screen, options=options)
-    if not options.json:
-        print_scores(records)
+    dataset = load_images(options.data or info.data["spec"], screen, config=info.config)
+    select = Selection(
+        split=options.split,
+        of=tuple(options.of),
+        metrics=tuple(options.metrics),
+        done=_recorded(options.run) if options.missing else frozenset(),
+    )
+    _evaluate(options.run, dataset, screen, labels=options.labels, select=select, json=options.json)
 
 
 def report(options: argparse.Namespace) -> None:
     """Writes one page about a run."""
     screen, info = Screen(), read_run(options.run)
     use_threads(info.config.threads)
-    dataset = _load(options.data or info.data["spec"], screen, side=info.config.image_side)
+    dataset = load_images(options.data or info.data["spec"], screen, config=info.config)
     check_same_data(info, dataset)
     out = options.out or options.run / "report.html"
     print_line(f"report: {_report(options.run, dataset, screen, out=out)}")
@@ -76,7 +83,7 @@ def views(options: argparse.Namespace) -> None:
     config, screen = options.config, Screen()
     if options.count < 1:
         raise ConfigError(f"--count {options.count}", expected="at least 1", hint="raise it")
-    train = _load(options.data, screen, side=config.image_side).train
+    train = load_images(options.data, screen, config=config).train
     panel = view_examples(train, config, normalization=normalization(train), count=options.count)
     picture = io.BytesIO()
     view_grid(panel).save(picture, format="PNG")
@@ -89,34 +96,43 @@ def quickstart(options: argparse.Namespace) -> None:
     screen, config = Screen(), preset("digits")
     out = options.out or _new_directory(Path("runs") / "quickstart")
     use_threads(config.threads)
-    dataset = _load("mnist5k", screen, side=config.image_side)
+    dataset = load_images("mnist5k", screen, config=config)
     screen.line(
         f"{len(dataset.train):,} digits without labels -> an encoder, in {config.epochs} epochs; "
         f"then kNN and linear probes on {len(dataset.test or ()):,} other digits"
     )
-    _train(RunWriter.create(out, describe_run(dataset, config, spec="mnist5k")), dataset, screen)
-    options = argparse.Namespace(json=False, labels=[1.0, 0.1, 0.01])
-    print_scores(_evaluate(out, dataset, screen, options=options))
+    train(RunWriter.create(out, describe_run(dataset, config, spec="mnist5k")), dataset, screen)
+    _evaluate(out, dataset, screen, labels=[1.0, 0.1, 0.01])
     print_line(f"report: {_report(out, dataset, screen, out=out / 'report.html')}")
 
 
 def _evaluate(
-    path: Path, dataset: Dataset, screen: Screen, *, options: argparse.Namespace
-) -> list[Record]:
-    """Scores a run, appending each record as it comes."""
+    path: Path,
+    dataset: Dataset,
+    screen: Screen,
+    *,
+    labels: list[float],
+    select: Selection = EVERYTHING,
+    json: bool = False,
+) -> None:
+    """Scores a run and prints what comes of it, appending each record as it comes."""
     run, records = load_run(path), []
-    for line in run.damaged:
-        screen.line(f"passed over: {line}")
-    if run.epoch < run.info.config.epochs:
-        screen.line(f"not finished: epoch {run.epoch} of {run.info.config.epochs} is scored")
-    keep_label_draws(path, dataset, labels=options.labels)
+    tell_state(run, screen)
+    keep_label_draws(path, dataset, labels=labels)
     with screen.progress():
-        for record in evaluate_run(run, dataset, labels=options.labels, track=screen.track):
+        for record in evaluate_run(run, dataset, labels=labels, select=select, track=screen.track):
             append(path / "records.jsonl", record)
             records.append(record)
-            if options.json:
+            if json:
                 print_line(to_line(record))
-    return records
+    if not json:
+        print_scores(records)
+
+
+def _recorded(run: Path) -> frozenset[Key]:
+    """The numbers that a run has already, at its newest checkpoint or before."""
+    path = run / "records.jsonl"
+    return frozenset(key_of(record) for record in read(path)) if path.exists() else frozenset()
 
 
 def _report(path: Path, dataset: Dataset, screen: Screen, *, out: Path) -> Path:
@@ -135,36 +151,47 @@ def _new_directory(path: Path) -> Path:
     return next(p for p in itertools.chain([path], numbered) if not p.exists())
 
 
-def print_line(text: str) -> None:
-    """A line of results on standard output, at once."""
-    sys.stdout.write(text + "\n")
-    sys.stdout.flush()
+def tell_state(run: TrainedRun, screen: Screen) -> None:
+    """Says what a reader of the scores should know of a run."""
+    for line in run.damaged:
+        screen.line(f"passed over: {line}")
+    if run.epoch < run.info.config.epochs:
+        screen.line(f"not finished: epoch {run.epoch} of {run.info.config.epochs} is scored")
 
 
 def print_scores(records: list[Record]) -> None:
-    """The table of scores and its finding on standard output."""
+    """The table of scores and its finding on standard output; measures of collapse as a line."""
     from rich.console import Console
 
     console = Console(highlight=False)
-    console.print(scores_table(records))
-    console.print(finding(records), soft_wrap=True)
+    scores = [record for record in records if record.metric.endswith("_accuracy")]
+    if scores:
+        console.print(scores_table(scores))
+        console.print(finding(scores), soft_wrap=True)
+    for record in (record for record in records if record not in scores):
+        console.print(f"{record.metric} {record.value:.4g}")
 
 
-def _load(spec: str, screen: Screen, *, side: int) -> Dataset:
+def load_images(spec: str, screen: Screen, *, config: Config) -> Dataset:
+    """The images of a spec, stored as a config asks."""
+    side, bad_images = config.image_side, config.bad_images
     with screen.progress():
-        return load_dataset(spec, side=side, track=screen.track)
+        return load_dataset(spec, side=side, bad_images=bad_images, track=screen.track)
 
 
-def _train(writer: RunWriter, dataset: Dataset, screen: Screen) -> None:
+def train(writer: RunWriter, dataset: Dataset, screen: Screen) -> None:
+    """Trains, and shows what each epoch ended with."""
     config = writer.info.config
     images = prepare(dataset, config)
     steps = len(images.train) // config.batch
     done = newest_step(writer.path)
     verdict = None
+    meter = start_meter(device=str(compute_for(config).device), threads=use_threads(0))
     with writer, screen.progress():
         bar = TrainingBar(screen, total=steps * config.epochs, done=done, batch=config.batch)
         for epoch in pretrain_epochs(images, config, writer=writer, track=bar.track):
-            verdict = epoch.verdict
+            append_cost(writer.path, meter.spent())
+            verdict = epoch.verdict or verdict
             bar.show(epoch)
             screen.line(epoch_line(epoch, config.epochs))
     if verdict is not None and verdict.advice:

@@ -8,11 +8,19 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
+from stopgrad.cli.evaluate_words import add_selection
+from stopgrad.cli.labels_words import add_finetune, add_labels, add_supervised
+from stopgrad.cli.study_words import add_study
 from stopgrad.config import PRESETS, Config, config_from_dict, describe_knobs
 from stopgrad.config.parse import kind_in_words
 from stopgrad.errors import ConfigError
 
 DATA_HELP = "mnist5k, cifar10, cifar100, hf:OWNER/NAME, a folder of Parquet files or of pictures"
+
+FREE_TO_CHANGE = """A run goes on as it was begun: another setting, other images or another number
+of threads is refused, all at once. Free to change, by --KEY VALUE, is what changes no bit of
+training: device (of the same kind), checkpoint_every, knn_every, knn.k, knn.temperature,
+measure_every, stop_on_collapse."""
 
 
 class Command(NamedTuple):
@@ -44,16 +52,18 @@ def parse(arguments: Sequence[str]) -> Command:
         raise SystemExit(0)
     if options.takes_config:
         options.config = _config(options, rest)
+    elif options.command in ("finetune", "resume", "run_study"):
+        options.changes = dict(_flags(rest))
     elif rest:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
-    return Command(_lazy(options.command), options)
+    return Command(_lazy(options.command, module=options.module), options)
 
 
-def _lazy(name: str) -> Callable[[argparse.Namespace], None]:
+def _lazy(name: str, *, module: str) -> Callable[[argparse.Namespace], None]:
     """The function of a command; its room is imported when it runs."""
 
     def run(options: argparse.Namespace) -> None:
-        getattr(import_module("stopgrad.cli.commands"), name)(options)
+        getattr(import_module(f"stopgrad.cli.{module}"), name)(options)
 
     return run
 
@@ -69,9 +79,15 @@ def _build_parser() -> argparse.ArgumentParser:
     _add_quickstart(commands)
     _add_pretrain(commands)
     _add_resume(commands)
+    _add_verify(commands)
     _add_evaluate(commands)
     _add_report(commands)
     _add_views(commands)
+    _add_check_data(commands)
+    _add_supervised(commands)
+    _add_finetune(commands)
+    _add_bench(commands)
+    add_study(commands, data_help=DATA_HELP)
     return parser
 
 
@@ -84,7 +100,7 @@ def _add(commands: Any, name: str, help_text: str, *, takes_config: bool = False
         epilog=_knobs_page() if takes_config else None,
         allow_abbrev=False,
     )
-    parser.set_defaults(command=name, takes_config=takes_config)
+    parser.set_defaults(command=name, module="commands", takes_config=takes_config)
     return parser
 
 
@@ -103,22 +119,35 @@ def _add_pretrain(commands: Any) -> None:
 
 
 def _add_resume(commands: Any) -> None:
-    parser = _add(commands, "resume", "go on with a run where it stopped, bit for bit")
+    parser = _add(
+        commands,
+        "resume",
+        "go on with a run where it stopped, bit for bit on the same kind of machine",
+    )
     _add_run(parser)
+    parser.add_argument(
+        "--extend",
+        type=int,
+        metavar="EPOCHS",
+        help="train to this many epochs in all, more than the run had; the learning rates follow "
+        "the new length, and the run says so",
+    )
+    parser.epilog = FREE_TO_CHANGE
+    parser.set_defaults(module="runs")
+
+
+def _add_verify(commands: Any) -> None:
+    parser = _add(commands, "verify", "check every file of a run; exit code 0: all whole, 7: not")
+    parser.add_argument("run", type=Path, metavar="RUN", help="run directory")
+    parser.add_argument("--json", action="store_true", help="one JSON object per file")
+    parser.set_defaults(module="runs")
 
 
 def _add_evaluate(commands: Any) -> None:
     parser = _add(commands, "evaluate", "score a run by kNN and linear probes, beside baselines")
     _add_run(parser)
-    parser.add_argument(
-        "--labels",
-        type=float,
-        nargs="+",
-        default=[1.0],
-        metavar="SHARE",
-        help="shares of the training labels, such as 1 0.1 0.01. Default: 1",
-    )
-    parser.add_argument("--json", action="store_true", help="one record per line, nothing else")
+    add_labels(parser)
+    add_selection(parser)
 
 
 def _add_report(commands: Any) -> None:
@@ -135,6 +164,48 @@ def _add_views(commands: Any) -> None:
     parser.add_argument("--out", required=True, type=Path, metavar="PNG", help="picture to write")
     parser.add_argument("--count", type=int, default=12, help="images. Default: 12")
     _add_config_sources(parser)
+
+
+def _add_check_data(commands: Any) -> None:
+    parser = _add(
+        commands,
+        "check-data",
+        "list damaged and odd pictures, and what pretraining will need; exit code 0: it would "
+        "start, 3: not",
+        takes_config=True,
+    )
+    parser.add_argument("data", metavar="SPEC", help=DATA_HELP)
+    _add_config_sources(parser)
+    parser.add_argument("--json", action="store_true", help="one JSON object, nothing else")
+    parser.set_defaults(module="data", command="check_data")
+
+
+def _add_supervised(commands: Any) -> None:
+    help_text = "train the same encoder from scratch with labels: the baseline"
+    parser = _add(commands, "supervised", help_text, takes_config=True)
+    parser.add_argument("--data", required=True, metavar="SPEC", help=DATA_HELP)
+    add_supervised(parser)
+    _add_config_sources(parser)
+
+
+def _add_finetune(commands: Any) -> None:
+    help_text = "train a run's encoder on with labels (and --finetune.KNOB VALUE)"
+    parser = _add(commands, "finetune", help_text)
+    _add_run(parser)
+    add_finetune(parser)
+
+
+def _add_bench(commands: Any) -> None:
+    parser = _add(commands, "bench", "measure how fast this machine is, on random pixels")
+    parser.add_argument("--json", action="store_true", help="one JSON object, nothing else")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N. Default: auto")
+    parser.add_argument(
+        "--threads", type=int, default=0, metavar="N", help="CPU threads. Default: one per core"
+    )
+    parser.add_argument(
+        "--quick", action="store_true", help="whether it runs, in seconds; its numbers mean nothing"
+    )
+    parser.set_defaults(module="speed")
 
 
 def _add_run(parser: Any) -> None:

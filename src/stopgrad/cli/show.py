@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar
@@ -22,11 +23,15 @@ from stopgrad.figures.numbers import label_share, percent
 
 if TYPE_CHECKING:
     from stopgrad.pretrain import Epoch
-    from stopgrad.records import Record, Subject
+    from stopgrad.records import Record
 
 T = TypeVar("T")
 
-SUBJECTS: tuple[Subject, ...] = ("encoder", "untrained", "pixels")
+
+def print_line(text: str) -> None:
+    """A line of results on standard output, at once."""
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
 
 
 class Screen:
@@ -112,26 +117,30 @@ class TrainingBar:
 def epoch_line(epoch: Epoch, epochs: int) -> str:
     """One line: epoch, loss, kNN, speed, verdict."""
     knn = "" if epoch.knn is None else f"  kNN {epoch.knn:6.2%}"
+    verdict = "" if epoch.verdict is None else f"  {epoch.verdict.state}: {epoch.verdict.reason}"
     return (
         f"epoch {epoch.number:{len(str(epochs))}d}/{epochs}  loss {epoch.loss:+.4f}{knn}  "
-        f"{epoch.views_per_s:,.0f} views/s  {epoch.verdict.state}: {epoch.verdict.reason}"
+        f"{epoch.views_per_s:,.0f} views/s{verdict}"
     )
 
 
 def scores_table(records: Sequence[Record]) -> Table:
-    """Encoder, untrained encoder and raw pixels beside each other, a row per metric and share."""
+    """What was scored beside each other, a row per metric and share of the labels."""
     first = records[0]
     title = f"top-1 accuracy on {first.images_scored:,} {first.split} images"
     table = Table(title=title, title_justify="left")
     table.add_column("labels", justify="right")
     table.add_column("metric")
-    for subject in SUBJECTS:
+    subjects = [of for of in names.SUBJECTS if of in {r.of for r in records}]
+    for subject in subjects:
         bold = "bold" if subject == "encoder" else ""
         table.add_column(names.SUBJECTS[subject], justify="right", style=bold)
     found = {(r.labels, r.metric, r.of): r.value for r in records}
     for share in sorted({r.labels for r in records}, reverse=True):
         for metric, name in names.METRICS.items():
-            values = [found.get((share, metric, subject)) for subject in SUBJECTS]
+            values = [found.get((share, metric, subject)) for subject in subjects]
+            if values == [None] * len(values):
+                continue
             cells = [
                 "" if value is None else percent(value, images=first.images_scored)
                 for value in values
@@ -139,5 +148,6 @@ def scores_table(records: Sequence[Record]) -> Table:
             table.add_row(f"{100 * share:g} %", name, *cells)
     used = {r.labels: r.protocol["k"] for r in records if r.metric == "knn_accuracy"}
     ks = ", ".join(f"{k} with {label_share(share)}" for share, k in used.items())
-    table.caption = f"kNN: cosine, k = {ks}; probes and protocols: --json; epoch {first.epoch}"
+    knn = f"kNN: cosine, k = {ks}; probes and " if ks else ""
+    table.caption = f"{knn}protocols: --json; epoch {first.epoch}"
     return table
