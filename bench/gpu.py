@@ -225,8 +225,9 @@ def _peer(session: Session) -> dict[str, Any]:
     if importlib.util.find_spec("lightly") is None or not script.exists():
         return {"peer": None, "reason": "lightly is not installed here"}
     out = session.options.out / "peers"
-    command = [sys.executable, str(script), "--data", str(session.options.data), "--out", str(out)]
     limit = max(1.0, session.left() - SPARE)
+    command = [sys.executable, str(script), "--data", str(session.options.data), "--out", str(out)]
+    command += ["--minutes", f"{limit / 60 / 2:.1f}", "--contests", "resnet18", "--batch", "512"]
     try:
         ended = subprocess.run(command, timeout=limit, check=False)
     except subprocess.TimeoutExpired:

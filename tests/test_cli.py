@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from stopgrad.cli import main
+from stopgrad.cli.parser import parse
 
 
 def _folder(path: Path, *, count: int) -> Path:
@@ -142,3 +143,22 @@ def test_a_yaml_file_gives_knobs_that_flags_override(
     assert code == 2
     assert "optimizer.wieght_decay (did you mean optimizer.weight_decay?)" in error
     assert "batch = 'many'" in error
+
+
+def test_a_switch_needs_no_value(tmp_path: Path) -> None:
+    words = ("pretrain", "--data", "mnist5k", "--out", str(tmp_path / "x"), "--stop-on-collapse")
+    for more, batch in (((), 512), (("--batch", "64"), 64), (("--compile=off",), 512)):
+        config = parse((*words, *more)).options.config
+        assert (config.stop_on_collapse, config.batch) == (True, batch)
+    assert not parse((*words, "false")).options.config.stop_on_collapse
+    assert not parse(words[:-1]).options.config.stop_on_collapse
+
+
+def test_a_knob_that_is_no_switch_needs_a_value(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    words = ("pretrain", "--data", "mnist5k", "--out", tmp_path / "x", "--batch")
+    for more in ((), ("--epochs", "2")):
+        code, error = _fails(capsys, *words, *more)
+        assert code == 2
+        assert "batch = ''" in error

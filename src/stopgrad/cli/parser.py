@@ -225,9 +225,11 @@ def _config(options: argparse.Namespace, rest: Sequence[str]) -> Config:
 
 
 def _flags(rest: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """`--key value` and `--key=value` -> (key, value)."""
-    words = iter(rest)
-    for word in words:
+    """`--key value`, `--key=value` and a bare `--key` for a knob that is on or off."""
+    switches = {knob.key for knob in describe_knobs() if knob.kind is bool}
+    words = list(rest)
+    while words:
+        word = words.pop(0)
         if not word.startswith("--"):
             raise ConfigError(
                 f"{word!r} where a flag should stand",
@@ -235,9 +237,11 @@ def _flags(rest: Sequence[str]) -> Iterator[tuple[str, str]]:
                 hint="put the name of a knob before its value",
             )
         key, found, value = word.removeprefix("--").partition("=")
+        key = key.replace("-", "_")
         if not found:
-            value = next(words, "")
-        yield key.replace("-", "_"), value
+            bare = not words or words[0].startswith("--")
+            value = ("true" if key in switches else "") if bare else words.pop(0)
+        yield key, value
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
