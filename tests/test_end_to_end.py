@@ -1,19 +1,14 @@
-"""From pictures in a folder to a report, through the command line, with real signals."""
+"""From pictures in a folder to a report, through the command line."""
 
 import json
-import os
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
-from test_pretrain import _hash, _steps
 
-from stopgrad.checkpoint import newest_step
 from stopgrad.figures.numbers import SPACE
 from stopgrad.images import load_dataset
 
@@ -77,46 +72,6 @@ def test_a_table_says_how_much_was_learned(whole: Path) -> None:
     assert "the pretrained encoder reaches" in done.stdout
 
 
-def test_a_run_killed_at_any_moment_ends_with_the_same_bits(
-    pictures: Path, whole: Path, tmp_path: Path
-) -> None:
-    out, command = tmp_path / "killed", _pretrain(pictures, tmp_path / "killed")
-    for moment in np.random.default_rng(0).uniform(0.0, 0.03, size=3):
-        before = newest_step(out)
-        with subprocess.Popen(command, stderr=subprocess.PIPE, start_new_session=True) as process:
-            while newest_step(out) == before and process.poll() is None:
-                time.sleep(0.01)
-            time.sleep(moment)
-            os.killpg(process.pid, signal.SIGKILL)
-        assert process.returncode == -signal.SIGKILL
-        command = [*STOPGRAD, "resume", str(out)]
-    _run("resume", out)
-    assert _hash(out) == _hash(whole)
-    assert _steps(out) == _steps(whole)
-
-
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_a_signal_saves_and_nothing_is_lost(
-    pictures: Path, whole: Path, tmp_path: Path, number: signal.Signals, code: int
-) -> None:
-    out = tmp_path / "stopped"
-    with subprocess.Popen(
-        _pretrain(pictures, out, "--checkpoint-every", "1000", "--seed", "0"),
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as process:
-        _wait_for(out / "checkpoints" / "step-000000" / "manifest.json")
-        process.send_signal(number)
-        process.send_signal(number)
-        error = process.communicate(timeout=30)[1]
-    assert process.returncode == code
-    assert "stopgrad resume" in error
-    assert json.loads((out / "status.json").read_text())["state"] == "interrupted"
-    _run("resume", out)
-    assert _steps(out) == _steps(whole)
-    assert _hash(out) == _hash(whole)
-
-
 def test_other_pictures_do_not_go_on_with_a_run(pictures: Path, whole: Path) -> None:
     done = _run("evaluate", whole, "--data", "mnist5k", code=3)
     assert "fingerprint" in done.stderr
@@ -137,11 +92,3 @@ def test_the_readmes_python_runs_as_it_stands() -> None:
     assert len(epochs) == 1
     assert epochs[0].startswith("1 -0.")
     assert f" {accuracy} " in epochs[0]  # the same kNN as the loop's own
-
-
-def _wait_for(path: Path) -> None:
-    for _ in range(600):
-        if path.exists():
-            return
-        time.sleep(0.05)
-    raise AssertionError(f"{path} did not appear")

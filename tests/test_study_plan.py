@@ -203,7 +203,8 @@ def test_an_address_is_a_function_of_what_decides_a_run_and_of_nothing_else() ->
         return address(run, fingerprint=fingerprint)
 
     base = preset("tiny")
-    same = [preset("tiny", device="cpu"), preset("tiny", threads=3)]
+    free = [("device", "cpu"), ("threads", 3), ("supervised.base_lr", 0.123)]
+    same = [preset("tiny", **{key: value}) for key, value in free]
     assert {at(config) for config in same} == {at(base)}
     others = [
         at(preset("tiny", seed=1)),
@@ -212,8 +213,9 @@ def test_an_address_is_a_function_of_what_decides_a_run_and_of_nothing_else() ->
         at(base, "g"),
         at(base, method="supervised", labels=1.0),
         at(base, method="supervised", labels=0.1),
+        at(preset("tiny", **{"supervised.base_lr": 0.123}), method="supervised", labels=0.1),
     ]
-    assert len({at(base), *others}) == 7
+    assert len({at(base), *others}) == 8
 
 
 def test_a_knob_that_a_later_version_adds_moves_no_run(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -81,7 +81,7 @@ def _finished(folder: RunFolder) -> bool:
 
 
 def _wait(condition: Any) -> None:
-    for _ in range(1200):
+    for _ in range(6000):  # two minutes: a busy machine is slow, not broken
         if condition():
             return
         time.sleep(0.02)

@@ -26,7 +26,7 @@ from stopgrad.errors import ConfigError, DataError, did_you_mean
 from stopgrad.files import storage_errors, write_json
 from stopgrad.study.data import StudyData
 from stopgrad.study.definition import Method
-from stopgrad.study.plan import Plan, PlannedRun
+from stopgrad.study.plan import Plan, PlannedRun, decisive_knobs, key_paths
 from stopgrad.study.stored import StoredStudy, check_same, decode, encode, stored_study
 
 TASKS: dict[Method, Task] = {"simsiam": "pretrain", "supervised": "supervised"}
@@ -206,7 +206,7 @@ class StudyDirectory:
         folder = self.folder(run.id).path
         path = folder / "card.json"
         if path.exists():
-            _check_card(json.loads(path.read_bytes()), card, path=path)
+            _check_card(json.loads(path.read_bytes()), run, path=path)
             return
         with storage_errors(path, needed=0):
             folder.mkdir(parents=True, exist_ok=True)
@@ -218,12 +218,10 @@ def _fingerprint(plan: Plan, data: StudyData, run: PlannedRun) -> str:
     return data.fingerprints[arm]
 
 
-def _check_card(old: dict[str, Any], new: dict[str, Any], *, path: Path) -> None:
-    """An address is a hash and leaves out knobs at their default, which a version may change."""
-    free = ("device", "threads")
-    known = {key: value for key, value in new["config"].items() if key in old["config"]}
-    same = all(old["config"][key] == value for key, value in known.items() if key not in free)
-    if not same or any(old[key] != new[key] for key in ("method", "labels", "data")):
+def _check_card(card: dict[str, Any], run: PlannedRun, *, path: Path) -> None:
+    """An address leaves out knobs at their default, and a later version may change a default."""
+    was, now = key_paths(card["config"]), decisive_knobs(run)
+    if any(was.get(key, value) != value for key, value in now.items()):
         raise ConfigError(
             f"{path} describes another run",
             expected="the run that its address stands for",

@@ -117,15 +117,30 @@ def address(run: PlannedRun, *, fingerprint: str) -> str:
 
     Knobs at their default are left out, so that a knob that a later version adds changes nothing.
     """
-    config, default = flat(run.config), flat(Config())
-    decisive = {k: v for k, v in config.items() if v != default[k] and k not in FREE}
+    default = flat(Config())
+    decisive = {k: v for k, v in decisive_knobs(run).items() if v != default[k]}
     parts = [run.method, run.config.seed, fingerprint, run.labels, sorted(decisive.items())]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
 
+def decisive_knobs(run: PlannedRun) -> dict[str, Any]:
+    """The knobs that decide a run, by key path; a pretraining knows nothing of the baseline's."""
+    other = "supervised." if run.method == "simsiam" else None
+    return {
+        key: value
+        for key, value in flat(run.config).items()
+        if key not in FREE and not (other and key.startswith(other))
+    }
+
+
 def flat(config: Config) -> dict[str, Any]:
     """Every knob by its key path."""
-    return dict(_flatten(config_to_dict(config)))
+    return key_paths(config_to_dict(config))
+
+
+def key_paths(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested knobs by their key paths; {times: X} is a value."""
+    return dict(_flatten(values))
 
 
 def _flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -162,7 +177,7 @@ def _base(study: Study, choices: Choices, wrong: list[str]) -> _Base:
     except ConfigError as error:
         wrong.append(error.found)
     settings = _multiplied(study.settings, base.values, "settings", wrong)
-    for where, changes in (("settings: ", settings), ("", dict(_flatten(choices.overrides)))):
+    for where, changes in (("settings: ", settings), ("", key_paths(choices.overrides))):
         try:
             config = config_from_dict({**base.changes, **changes}, preset=base.preset)
             base = _Base(base.preset, {**base.changes, **changes}, flat(config))
