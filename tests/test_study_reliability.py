@@ -81,7 +81,7 @@ def _finished(folder: RunFolder) -> bool:
 
 
 def _wait(condition: Any) -> None:
-    for _ in range(6000):  # two minutes: a busy machine is slow, not broken
+    for _ in range(6000):  # two minutes: the machine may be busy with other tests
         if condition():
             return
         time.sleep(0.02)

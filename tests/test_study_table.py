@@ -141,6 +141,32 @@ def test_one_run_tells_nothing(tmp_path: Path) -> None:
     assert "cannot be tested with one run" in sentence(_results(prepared))
 
 
+def test_where_each_metric_has_one_arm_the_findings_speak(tmp_path: Path) -> None:
+    arms = {"ours": {}, "theirs": {"method": "supervised"}}
+    pair = {
+        "higher": {"arm": "ours", "metric": "knn_accuracy"},
+        "than": {"arm": "theirs", "metric": "supervised_accuracy"},
+    }
+    values = {
+        "question": "?",
+        "baseline": "ours",
+        "arms": arms,
+        "protocol": {"split": "test", "metrics": ["knn_accuracy", "supervised_accuracy"]},
+        "findings": [{"says": "ours beats theirs"} | pair],
+    }
+    prepared = _prepare(tmp_path / "s", values, seeds=(0, 1, 2))
+    assert sentence(_results(prepared)) == "No arm can be compared with another yet."
+    for seed in range(3):
+        ours, theirs = (prepared.directory.folder(_run_of(prepared, a, seed)) for a in arms)
+        _train(ours)
+        _record(ours, "knn_accuracy", of="encoder", split="test", value=0.5 + seed / 100)
+        _record(theirs, "supervised_accuracy", of="supervised", split="test", value=0.4)
+    assert sentence(_results(prepared)) == (
+        "1 of 1 findings that can be told show: ours beats theirs (Welch's one-sided t-test at "
+        "5 %, Holm)."
+    )
+
+
 def test_a_dimensional_collapse_is_counted_by_its_name(prepared: Prepared) -> None:
     _fill(prepared)
     folder = prepared.directory.folder(_run_of(prepared, "good", 0))

@@ -62,7 +62,7 @@ def sentence(results: Results) -> str:
     metric = next((m for m in results.stored.study.protocol.metrics if m in ACCURACIES), None)
     rows = [row for row in results.rows if row.place.metric == metric and row.mark is not None]
     if not rows:
-        return "No arm can be compared with another yet."
+        return _without_arms_to_compare(results)
     share = max(row.place.labels for row in rows)
     marks = {row.place.arm: row for row in rows if row.place.labels == share}
     best = next(row for row in marks.values() if row.mark == "best")
@@ -80,6 +80,17 @@ def sentence(results: Results) -> str:
     if untested:
         text += f"; {arms_text(untested)} cannot be tested with one run"
     return text + f"{_ends(results)} ({correction_text(results.stored.study.protocol.correction)})."
+
+
+def _without_arms_to_compare(results: Results) -> str:
+    """The findings that show, where no metric has two arms with numbers."""
+    told = [a for a in answer_findings(results) if a.answer != "cannot be told yet"]
+    if not told:
+        return "No arm can be compared with another yet."
+    shown = [a.finding.says for a in told if a.answer == "shows"]
+    which = f": {'; '.join(shown)}" if shown else ""
+    correction = correction_text(results.stored.study.protocol.correction)
+    return f"{len(shown)} of {len(told)} findings that can be told show{which} ({correction})."
 
 
 def _ends(results: Results) -> str:
