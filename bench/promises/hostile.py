@@ -28,6 +28,7 @@ CHECKPOINT = 7
 MODEL, OPTIMIZER = state.PARTS
 COMMANDS = ("resume", "evaluate", "report", "verify")
 OUTSIDE = re.compile(r"execve\(|connect\([^{]*\{sa_family=AF_INET")
+USUAL = 'execve("/sbin/ldconfig", ["/sbin/ldconfig", "-p"]'  # Python's search for libraries
 Hostile = Callable[[Path], None]
 
 
@@ -69,8 +70,13 @@ def _watched(lab: Lab, words: tuple[object, ...], sabotage: str) -> tuple[Done, 
         return done, [f"outside: {line}" for line in log.read_text().splitlines()]
     trace = (strace(), "-f", "-qq", "-e", "trace=execve,connect", "-o", str(log))
     done = lab.run(*words, sabotage=sabotage, under=trace)
-    lines = log.read_text(errors="replace").splitlines()[1:]  # the first starts the command
-    return done, [f"outside: {line}" for line in lines if OUTSIDE.search(line)]
+    return done, [f"outside: {line}" for line in _outside(log) if USUAL not in line]
+
+
+def _outside(log: Path) -> list[str]:
+    """Programs and connections in a log of strace, but for the start of the command itself."""
+    lines = log.read_text(errors="replace").splitlines()[1:]
+    return [line for line in lines if OUTSIDE.search(line)]
 
 
 def _harmless(lab: Lab) -> Control:

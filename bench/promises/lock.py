@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import NamedTuple
 
@@ -42,12 +43,20 @@ def _race(lab: Lab, run: Path, *, sabotage: str = "") -> Race:
     words = lab.going_on(run)
     runners = [lab.start(*words, sabotage=sabotage) for _ in range(2)]
     while all(runner.is_running() for runner in runners):
-        pass
+        time.sleep(0.001)
     winner, loser = sorted(runners, key=Running.is_running, reverse=True)
     done = loser.wait()
-    met = winner.is_running() or done.code in (LOCKED, REFUSED)
+    if done.code == 0 and _came_late(winner):
+        return Race(False, ())
+    met = winner.is_running() or done.code in (LOCKED, REFUSED) or done.code == 0
     winner.kill()
     return Race(met, tuple(_wrong(run, done, winner.pid)) if met else ())
+
+
+def _came_late(other: Running) -> bool:
+    """Whether the other process only began when the run had ended, and wrote nothing."""
+    done = other.wait()
+    return done.code in (LOCKED, REFUSED) or "is finished" in done.err
 
 
 def _wrong(run: Path, loser: Done, holder: int) -> list[str]:
