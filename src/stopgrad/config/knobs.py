@@ -149,7 +149,8 @@ class Config(Checked):
     batch: int = knob(512, "images per step B. Paper: 512", at_least=2)
     stop_gradient: bool = knob(True, "false: the ablation of Sec. 4.1, which collapses")
     stop_on_collapse: bool = knob(
-        False, "end the run (exit code 4) when two measurements in a row say collapse"
+        False,
+        "end the run (exit code 4) at two verdicts of collapse in a row, past 10 % of it",
     )
     validation: float = knob(
         0.0,

@@ -83,7 +83,9 @@ def _finish_epoch(
     loss = sum(training.losses) / len(training.losses)
     training.epoch, training.losses = number, []
     if verdict is not None:
-        training.collapsed = training.collapsed + 1 if "collapse" in verdict.state else 0
+        # A run starts with few directions, so the first verdicts may say collapse of a healthy one.
+        counts = "collapse" in verdict.state and number > config.epochs / 10
+        training.collapsed = training.collapsed + 1 if counts else 0
     rates = training.learning_rates(training.step)
     return Epoch(
         number, training.step, loss, rates, layers, verdict, knn, views_per_s, training.model
