@@ -35,6 +35,7 @@ from stopgrad.images import (
     normalization,
 )
 from stopgrad.pretrain import Epoch, Training, describe_run, prepare, pretrain, start_training
+from stopgrad.pretrain.keep import Keeper
 from stopgrad.pretrain.setup import check_sizes, spec_to_keep
 from stopgrad.pretrain.watch import watched_knn
 from stopgrad.simsiam import build_simsiam, training_flops
@@ -526,6 +527,23 @@ def test_a_signal_during_the_measurements_stops_at_once_and_loses_nothing(
         ]
         assert told[0] == told[1]
         assert len(told[0]) == 4
+
+
+def test_a_signal_while_losses_wait_on_the_device_saves_them_too(
+    dataset: Dataset, tmp_path: Path
+) -> None:
+    config = _tiny()
+    training = start_training(dataset.train, config, normalization=normalization(dataset.train))
+    info = describe_run(dataset, config, spec="digits")
+    with RunWriter.create(tmp_path / "run", info) as writer:
+        keeper = Keeper(training, writer)
+        keeper.begin()
+        training.take_step(training.views(next(training.batches())))
+        writer.stop_signal = 15
+        with pytest.raises(InterruptedRunError, match="saved at step 1"):
+            keeper.stop_if_asked()
+    assert [step for step, _ in _steps(tmp_path / "run")] == [1]
+    assert len(load_checkpoint(tmp_path / "run").state["losses"]) == 1
 
 
 def test_every_image_is_seen_at_most_once_an_epoch(dataset: Dataset) -> None:

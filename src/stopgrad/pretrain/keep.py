@@ -105,6 +105,7 @@ class Keeper:
         """
         if self.writer is None or self.writer.stop_signal is None or self._is_finished:
             return
+        self.read_losses()  # the signal may have come since the last look
         self._save(self.writer)
         self._set_status("interrupted")
         number = signal.Signals(self.writer.stop_signal)
