@@ -8,8 +8,10 @@ with code 0. `--epochs 800` is a long run in such pieces. It imports no more tha
 Pillow, pyarrow, safetensors and rich, and runs from a checkout without an install. Without a GPU
 it runs on the CPU (`--small` for tests).
 
-Stages: agreement (losses of the device against the CPU in fp32, on the same views), one speed
-stage for each batch and way of training, a peer where one is installed, training, forecast.
+Stages: agreement (losses of the device against the CPU in fp32, on the same views), resume (a
+training killed by SIGKILL and gone on with, against one left alone, bit by bit), one speed stage
+for each batch and way of training, a peer where one is installed, training, forecast.
+`--stages training forecast` takes those that begin so.
 """
 
 from __future__ import annotations
@@ -18,11 +20,13 @@ import argparse
 import dataclasses
 import importlib.util
 import json
+import math
 import os
 import platform
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable
@@ -31,6 +35,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from promises import state
 
 from stopgrad.checkpoint import RunWriter, has_begun, read_metrics
 from stopgrad.config import Config, EncoderConfig, config_to_dict
@@ -62,6 +67,7 @@ WAYS: dict[str, dict[str, Any]] = {
 
 BATCHES = (256, 512, 1024)
 AGREEING_STEPS = 5
+RESUMED_EPOCHS = 3
 SPARE = 60.0  # s before the end in which no new stage begins
 
 
@@ -113,7 +119,7 @@ def main() -> int:
     options.out.mkdir(parents=True, exist_ok=True)
     dataset = load_dataset(str(options.data), side=32)
     for name, stage in _stages(session, dataset).items():
-        if name in session.lines():
+        if name in session.lines() or not name.startswith(tuple(options.stages)):
             continue
         if session.left() < min(SPARE, 30 * options.minutes):
             print(f"left for another call: {name} and what comes after it", flush=True)
@@ -137,6 +143,14 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--minutes", type=float, default=9.0, help="of this call. Default: 9")
     parser.add_argument("--epochs", type=int, default=30, help="of the training. Default: 30")
     parser.add_argument("--seed", type=int, default=0, help="of the training. Default: 0")
+    parser.add_argument("--checkpoint-every", type=int, default=0, help="steps; 0: when it pays")
+    parser.add_argument(
+        "--stages",
+        nargs="+",
+        default=[""],
+        metavar="NAME",
+        help="those that begin so. Default: all",
+    )
     parser.add_argument("--small", action="store_true", help="for tests: a tiny network")
     return parser.parse_args()
 
@@ -152,6 +166,7 @@ def _stages(session: Session, dataset: Dataset) -> dict[str, Callable[[], dict[s
     epochs = session.options.epochs
     return {
         "agreement": lambda: _agreement(session, dataset),
+        "resume": lambda: _resume(session, steps=RESUMED_EPOCHS * _steps(session, dataset)),
         **speeds,
         "peer": lambda: _peer(session),
         f"training: {epochs} epochs": lambda: _training(session, dataset),
@@ -185,6 +200,52 @@ def _agreement(session: Session, dataset: Dataset) -> dict[str, Any]:
         for way, theirs in found.items()
     }
     return {"batch": batch, "cpu_fp32_losses": losses, "losses": found, "largest_difference": worst}
+
+
+def _resume(session: Session, *, steps: int) -> dict[str, Any]:
+    """A training killed by SIGKILL half-way and gone on with, against one left alone."""
+    with tempfile.TemporaryDirectory() as folder:
+        alone, killed = (Path(folder) / name for name in ("alone", "killed"))
+        every = math.ceil(steps / 4)
+        began = time.monotonic()
+        _train_apart(session, alone, every).wait()
+        seconds = time.monotonic() - began
+        process = _train_apart(session, killed, every)
+        while process.poll() is None and state.newest_step(_run_in(killed)) < steps // 2:
+            time.sleep(0.01)
+        process.kill()
+        process.wait()
+        at = state.newest_step(_run_in(killed))
+        _train_apart(session, killed, every).wait()
+        end = state.read_end(_run_in(alone))
+        return {
+            "steps": end.step,
+            "killed_after_checkpoint": at,
+            "state": end.hash,
+            "rows": len(end.rows),
+            "differences": state.differences(_run_in(killed), end),
+            "alone_s": seconds,
+        }
+
+
+def _train_apart(session: Session, out: Path, every: int) -> subprocess.Popen[bytes]:
+    """A process that does the training stage alone, for a few epochs."""
+    words = ["--data", session.options.data, "--out", out, "--stages", "training"]
+    words += ["--epochs", RESUMED_EPOCHS, "--checkpoint-every", every]
+    words += ["--small"] if session.options.small else []
+    return subprocess.Popen([sys.executable, __file__, *map(str, words)])
+
+
+def _run_in(out: Path) -> Path:
+    return out / f"run-{RESUMED_EPOCHS}-epochs-seed-0"
+
+
+def _batch(session: Session) -> int:
+    return session.scale.batches[-1] if session.options.small else 512
+
+
+def _steps(session: Session, dataset: Dataset) -> int:
+    return len(dataset.train) // _batch(session)
 
 
 def _speed(session: Session, way: str, batch: int) -> dict[str, Any]:
@@ -238,9 +299,10 @@ def _peer(session: Session) -> dict[str, Any]:
 def _training(session: Session, dataset: Dataset) -> dict[str, Any] | None:
     """Trains with kNN every 10 epochs, in as many calls as that takes; None: not done yet."""
     config = session.config(
-        batch=session.scale.batches[-1] if session.options.small else 512,
+        batch=_batch(session),
         epochs=session.options.epochs,
         seed=session.options.seed,
+        checkpoint_every=session.options.checkpoint_every,
     )
     path = session.options.out / f"run-{config.epochs}-epochs-seed-{config.seed}"
     images = prepare(dataset, config)

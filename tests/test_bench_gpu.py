@@ -23,6 +23,7 @@ for name in ("jsonargparse", "huggingface_hub", "altair", "jinja2", "yaml", "tim
              "sklearn", "scipy", "mlxtend", "vl_convert", "lightly"):
     sys.modules[name] = None
 torch.compile = functools.partial(torch.compile, backend="aot_eager", fullgraph=True)
+sys.path.insert(0, "bench")
 sys.argv = ["bench/gpu.py", *sys.argv[1:]]
 runpy.run_path("bench/gpu.py", run_name="__main__")
 """
@@ -75,6 +76,8 @@ def test_it_measures_in_pieces_with_few_packages(folder: Path, tmp_path: Path) -
     assert len(stages) == len(lines)
     assert stages["agreement"]["largest_difference"]["plain, fp32"] < 1e-5
     assert stages["agreement"]["largest_difference"]["compiled"] < 0.02
+    assert stages["resume"]["differences"] == []
+    assert stages["resume"]["killed_after_checkpoint"] > 0
     speed = stages["speed: compiled, batch 64"]
     assert sum(speed["phases"].values()) == pytest.approx(1)
     assert speed["share_of_matmul"]["low"] > 0
