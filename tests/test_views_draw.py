@@ -11,6 +11,7 @@ from torchvision.transforms import RandomResizedCrop
 
 from stopgrad.config import ViewsConfig
 from stopgrad.views import ViewParameters, draw_parameters, random_table
+from stopgrad.views.draw import _order
 
 PAPER = ViewsConfig()
 VIEWS = 20_000
@@ -131,6 +132,11 @@ def test_sigma_is_uniform_in_its_range() -> None:
     config = ViewsConfig(blur=1.0, blur_sigma_min=0.3, blur_sigma_max=1.7)
     sigma = _draw(config).sigma.double().numpy()
     assert stats.kstest(sigma, stats.uniform(0.3, 1.4).cdf).pvalue > 1e-3
+
+
+def test_the_order_is_that_of_a_stable_sort_also_of_equal_numbers() -> None:
+    numbers = torch.randint(0, 3, (200, 4), generator=torch.Generator().manual_seed(0)).float()
+    assert torch.equal(_order(numbers), numbers.argsort(dim=1, stable=True))
 
 
 def test_the_24_orders_are_equally_likely() -> None:
