@@ -8,8 +8,9 @@ with code 0. `--epochs 800` is a long run in such pieces. It imports no more tha
 Pillow, pyarrow, safetensors and rich, and runs from a checkout without an install. Without a GPU
 it runs on the CPU (`--small` for tests).
 
-Stages: agreement (losses of the device against the CPU in fp32, on the same views), resume (a
-training killed by SIGKILL and gone on with, against one left alone, bit by bit), one speed stage
+Stages: agreement (losses of the device against the CPU in fp32, on the same views), replay (steps
+replayed as one CUDA graph against steps launched kernel by kernel, bit by bit), resume (a training
+killed by SIGKILL and gone on with, against one left alone, bit by bit), one speed stage
 for each batch and way of training, a peer where one is installed, training, forecast.
 `--stages training forecast` takes those that begin so.
 """
@@ -67,6 +68,7 @@ WAYS: dict[str, dict[str, Any]] = {
 
 BATCHES = (256, 512, 1024)
 AGREEING_STEPS = 5
+REPLAYED_STEPS = 12
 RESUMED_EPOCHS = 3
 SPARE = 60.0  # s before the end in which no new stage begins
 
@@ -144,6 +146,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--epochs", type=int, default=30, help="of the training. Default: 30")
     parser.add_argument("--seed", type=int, default=0, help="of the training. Default: 0")
     parser.add_argument("--checkpoint-every", type=int, default=0, help="steps; 0: when it pays")
+    parser.add_argument("--measure-every", type=int, default=1, help="epochs. Default: 1")
     parser.add_argument(
         "--stages",
         nargs="+",
@@ -166,6 +169,7 @@ def _stages(session: Session, dataset: Dataset) -> dict[str, Callable[[], dict[s
     epochs = session.options.epochs
     return {
         "agreement": lambda: _agreement(session, dataset),
+        "replay": lambda: _replay(session, dataset),
         "resume": lambda: _resume(session, steps=RESUMED_EPOCHS * _steps(session, dataset)),
         **speeds,
         "peer": lambda: _peer(session),
@@ -200,6 +204,32 @@ def _agreement(session: Session, dataset: Dataset) -> dict[str, Any]:
         for way, theirs in found.items()
     }
     return {"batch": batch, "cpu_fp32_losses": losses, "losses": found, "largest_difference": worst}
+
+
+def _replay(session: Session, dataset: Dataset) -> dict[str, Any]:
+    """Steps as a run takes them, against the same steps launched kernel by kernel."""
+    images = dataset.train
+    config = session.config(batch=_batch(session))
+    replayed, launched = (
+        start_training(images, config, normalization=normalization(images)) for _ in range(2)
+    )
+    launched.replay = None
+    for _, batch in zip(range(REPLAYED_STEPS), launched.batches(), strict=False):
+        launched.advance(batch)
+        replayed.advance(batch)
+    ours, theirs = replayed.read_losses(), launched.read_losses()
+    states = [
+        {**found.model, **{f"optimizer.{k}": v for k, v in found.optimizer.items()}}
+        for found in (replayed.snapshot(), launched.snapshot())
+    ]
+    return {
+        "steps": len(ours),
+        "recorded": replayed.replay is not None and replayed.replay.is_recorded,
+        "losses": ours,
+        "losses_differ": [a - b for a, b in zip(ours, theirs, strict=True) if a != b],
+        "tensors": len(states[0]),
+        "tensors_differ": [k for k, v in states[0].items() if not torch.equal(v, states[1][k])],
+    }
 
 
 def _resume(session: Session, *, steps: int) -> dict[str, Any]:
@@ -303,6 +333,7 @@ def _training(session: Session, dataset: Dataset) -> dict[str, Any] | None:
         epochs=session.options.epochs,
         seed=session.options.seed,
         checkpoint_every=session.options.checkpoint_every,
+        measure_every=session.options.measure_every,
     )
     path = session.options.out / f"run-{config.epochs}-epochs-seed-{config.seed}"
     images = prepare(dataset, config)

@@ -76,6 +76,8 @@ def test_it_measures_in_pieces_with_few_packages(folder: Path, tmp_path: Path) -
     assert len(stages) == len(lines)
     assert stages["agreement"]["largest_difference"]["plain, fp32"] < 1e-5
     assert stages["agreement"]["largest_difference"]["compiled"] < 0.02
+    assert stages["replay"]["steps"] > 0
+    assert stages["replay"]["losses_differ"] == stages["replay"]["tensors_differ"] == []
     assert stages["resume"]["differences"] == []
     assert stages["resume"]["killed_after_checkpoint"] > 0
     speed = stages["speed: compiled, batch 64"]

@@ -76,9 +76,19 @@ def parameter_groups(model: SimSiam, config: OptimizerConfig) -> Iterator[dict[s
 
 
 def set_learning_rates(optimizer: torch.optim.Optimizer, rates: LearningRates) -> None:
-    """Writes the learning rates of a step into the groups."""
+    """Writes the learning rates of a step into the groups, or into their tensors on a device."""
     for group in optimizer.param_groups:
-        group["lr"] = rates.predictor_lr if group["name"] == "predictor" else rates.lr
+        lr = rates.predictor_lr if group["name"] == "predictor" else rates.lr
+        if isinstance(group["lr"], Tensor):
+            group["lr"].fill_(lr)
+        else:
+            group["lr"] = lr
+
+
+def keep_learning_rates_on(optimizer: torch.optim.Optimizer, device: torch.device) -> None:
+    """Makes the learning rates tensors () on a device, where a recorded step reads them."""
+    for group in optimizer.param_groups:
+        group["lr"] = torch.tensor(group["lr"], device=device, dtype=torch.float32)
 
 
 class LARS(torch.optim.Optimizer):

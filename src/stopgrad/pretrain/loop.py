@@ -59,7 +59,7 @@ def pretrain(
     while training.epoch < config.epochs:
         left, began = training.steps_left, time.perf_counter()
         for batch in track(training.batches(), f"epoch {training.epoch + 1}/{config.epochs}", left):
-            training.take_step(training.views(batch))
+            training.advance(batch)
             keeper.after_step()
         keeper.read_losses()
         views_per_s = 2 * config.batch * left / (time.perf_counter() - began)

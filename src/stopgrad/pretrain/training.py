@@ -18,7 +18,14 @@ from stopgrad.config import Config
 from stopgrad.errors import CheckpointError, DivergedError
 from stopgrad.images import Images, Normalization
 from stopgrad.loss import simsiam_loss
-from stopgrad.optimizer import LearningRates, build_optimizer, learning_rates, set_learning_rates
+from stopgrad.optimizer import (
+    LearningRates,
+    build_optimizer,
+    keep_learning_rates_on,
+    learning_rates,
+    set_learning_rates,
+)
+from stopgrad.pretrain.replay import Replay
 from stopgrad.randomness import torch_generator
 from stopgrad.simsiam import SimSiam, build_simsiam
 from stopgrad.views import Views, random_table, views_of
@@ -37,6 +44,7 @@ class Training:
     make_views: Callable[..., Views]  # `views_of`, compiled where that pays
     forward: Callable[[Views], Tensor]  # the loss (), compiled where that pays
     refused: Tensor  # (), 1 from the first step that was not finite on
+    replay: Replay | None = None  # of the whole step, on a GPU that holds all images
     step: int = 0  # steps taken
     epoch: int = 0  # epochs finished, their measurements included
     losses: list[float] = field(default_factory=list)  # of the epoch so far, those that were read
@@ -67,12 +75,16 @@ class Training:
 
     def views(self, batch: Tensor) -> Views:  # (B,) -> (B, 3, S, S) twice
         """Two views of each image of a batch, as the seed and the step decide."""
-        pixels = self.compute.fetch(self.pixels, batch)
-        generator = torch_generator(self.config.seed, "views", self.step, device=pixels.device)
-        table = random_table(generator, views=2 * len(pixels))
-        return self.make_views(
-            pixels, table, config=self.config.views, normalization=self.normalization
-        )
+        return self._views_of(batch, self._table(len(batch)))
+
+    def advance(self, batch: Tensor) -> None:  # (B,)
+        """The next step, on two views of each image of a batch; see `take_step`."""
+        if self.replay is None:
+            self.take_step(self.views(batch))
+            return
+        set_learning_rates(self.optimizer, self.learning_rates(self.step + 1))
+        self.unread.append(self.replay(batch, self._table(len(batch))))
+        self.step += 1
 
     def take_step(self, views: Views) -> Tensor:  # -> ()
         """Forward, loss, backward, step; returns the loss, still on the device.
@@ -81,15 +93,38 @@ class Training:
         as they are, and `read_losses` raises.
         """
         set_learning_rates(self.optimizer, self.learning_rates(self.step + 1))
+        result = self._learn(views)
+        self.unread.append(result)
+        self.step += 1
+        return result[0]
+
+    def make_and_learn(self, batch: Tensor, table: Tensor) -> Tensor:  # (B,), table -> (2,)
+        """A step from indices to new weights, at learning rates that are set: what is replayed."""
+        return self._learn(self._views_of(batch, table))
+
+    def _table(self, images: int) -> Tensor:  # (2B, columns)
+        """The uniform numbers of this step's views."""
+        generator = torch_generator(self.config.seed, "views", self.step, device=self._device)
+        return random_table(generator, views=2 * images)
+
+    @property
+    def _device(self) -> torch.device:
+        return self.compute.device
+
+    def _views_of(self, batch: Tensor, table: Tensor) -> Views:
+        pixels = self.compute.fetch(self.pixels, batch)
+        return self.make_views(
+            pixels, table, config=self.config.views, normalization=self.normalization
+        )
+
+    def _learn(self, views: Views) -> Tensor:  # -> (2,), loss and refusal
         loss = self.forward(views)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         loss = loss.detach()
         self._refuse_unless_finite(loss)
         self.optimizer.step()
-        self.step += 1
-        self.unread.append(torch.stack([loss.float(), self.refused]))
-        return loss
+        return torch.stack([loss.float(), self.refused])
 
     def _refuse_unless_finite(self, loss: Tensor) -> None:
         gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
@@ -181,7 +216,7 @@ def start_training(images: Images, config: Config, *, normalization: Normalizati
     optimizer = build_optimizer(model, config.optimizer)
     refused = torch.zeros((), device=compute.device)
     optimizer.found_inf = refused  # type: ignore[attr-defined]
-    return Training(
+    training = Training(
         config=config,
         compute=compute,
         normalization=normalization,
@@ -192,6 +227,11 @@ def start_training(images: Images, config: Config, *, normalization: Normalizati
         forward=compute.compile(forward),
         refused=refused,
     )
+    if compute.device.type == "cuda":
+        keep_learning_rates_on(optimizer, compute.device)
+    if training.pixels.is_cuda:
+        training.replay = Replay(training.make_and_learn)
+    return training
 
 
 def _as_tensor(images: Images) -> Tensor:  # (N, H, W, 3) uint8

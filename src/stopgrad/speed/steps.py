@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import islice, pairwise
 from typing import Any, NamedTuple
@@ -101,16 +101,23 @@ def start_on_random_pixels(config: Config, *, images: int) -> Training:
     return start_training(pictures, config, normalization=normalization(pictures))
 
 
-def endless_steps(training: Training) -> Iterator[None]:
+def endless_steps(
+    training: Training, step: Callable[[Tensor], object] | None = None
+) -> Iterator[None]:
     """Takes a step whenever it is asked for the next item, as a run does, epoch after epoch.
+
+    Args:
+        training: Goes on from where it stands.
+        step: What is done with the indices of a batch. Default: what a run does.
 
     Raises:
         DivergedError: When a loss or a gradient was not finite.
     """
+    step = step or training.advance
     unread = UNREAD if training.compute.device.type == "cuda" else 1
     while True:
         for batch in training.batches():
-            training.take_step(training.views(batch))
+            step(batch)
             if len(training.unread) >= unread:
                 training.read_losses()
             yield
@@ -127,13 +134,13 @@ def take_steps(training: Training, count: int) -> None:
 def step_phases(training: Training) -> Phases:
     """Takes one step and says how many seconds each of its parts took.
 
-    It is the run's own step, with a look at the clock after each part. Each look waits for the
-    device, so on a GPU the sum is more than a step without them.
+    It is the run's own step, launched kernel by kernel, with a look at the clock after each part.
+    Each look waits for the device, so on a GPU the sum is more than a step without them.
     """
     marks: list[float] = []
     with _looking(training, marks):
         _look(marks, training)
-        take_steps(training, 1)
+        next(endless_steps(training, lambda batch: training.take_step(training.views(batch))))
         _look(marks, training)
     return Phases(*(end - start for start, end in pairwise(marks)))
 
