@@ -34,6 +34,7 @@ from stopgrad.images import (
     load_dataset,
     normalization,
 )
+from stopgrad.optimizer import keep_learning_rates_on
 from stopgrad.pretrain import Epoch, Training, describe_run, prepare, pretrain, start_training
 from stopgrad.pretrain.keep import Keeper
 from stopgrad.pretrain.setup import check_sizes, spec_to_keep
@@ -468,6 +469,35 @@ def test_compiled_steps_agree_with_plain_ones(
             training.take_step(training.views(batch))
         losses.append(training.read_losses())
     assert losses[0] == pytest.approx(losses[1], abs=1e-4)
+
+
+def test_what_cannot_be_compiled_is_one_line_that_says_what_to_do(
+    dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def backend(graph: object, inputs: object) -> None:
+        raise RuntimeError("PassManager::run failed\nand pages more")
+
+    monkeypatch.setattr("torch.compile", functools.partial(torch.compile, backend=backend))
+    config = _tiny(compile="on")
+    with pytest.raises(ConfigError, match="PassManager") as caught:
+        list(pretrain(prepare(dataset, config), config))
+    assert "--compile off" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_learning_rates_kept_on_the_device_make_the_same_steps(dataset: Dataset) -> None:
+    """A recorded step of a GPU reads them from there, as 32 bits."""
+    weights = []
+    for on_device in (False, True):
+        config = _tiny(precision="fp32")
+        training = start_training(dataset.train, config, normalization=normalization(dataset.train))
+        if on_device:
+            keep_learning_rates_on(training.optimizer, torch.device("cpu"))
+        for batch in list(training.batches())[:3]:
+            training.advance(batch)
+        weights.append(training.model.encoder.conv1.weight)
+    assert torch.allclose(*weights, rtol=1e-5, atol=1e-6)
+    assert not torch.equal(weights[0], build_simsiam(_tiny()).encoder.conv1.weight)
 
 
 def test_a_run_that_wants_to_stop_on_collapse_ends_at_its_second_verdict(

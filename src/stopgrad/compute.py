@@ -5,8 +5,9 @@ In: a `Config`. Out: a `Compute`, which the rooms that touch tensors take instea
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import NamedTuple, TypeVar, cast
 
 import torch
@@ -41,7 +42,11 @@ class Compute(NamedTuple):
 
     def compile(self, function: F) -> F:
         """The function compiled for one set of shapes, or as it is."""
-        return cast("F", torch.compile(function, dynamic=False)) if self.compiled else function
+        if not self.compiled:
+            return function
+        # The heads are fp32 on purpose; what stays outside of autocast is a small part of the work.
+        warnings.filterwarnings("ignore", message="TensorFloat32 tensor cores")
+        return cast("F", torch.compile(function, dynamic=False))
 
     def keep(self, pixels: Tensor) -> Tensor:  # (N, H, W, 3) uint8
         """All images on the device where they fill at most half of its free memory."""
@@ -73,6 +78,26 @@ def compute_for(config: Config) -> Compute:
     device = _device(config.device)
     compiled = config.compile == "on" or (config.compile == "auto" and device.type == "cuda")
     return Compute(device, config.precision, config.channels_last, compiled)
+
+
+@contextmanager
+def compile_errors() -> Iterator[None]:
+    """Turns what torch.compile raises, pages long and at the first call, into an error of ours.
+
+    Raises:
+        ConfigError: When code cannot be compiled here.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if not type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
+            raise
+        reason = " ".join(str(error).split())[:200]
+        raise ConfigError(
+            f"torch.compile fails with torch {torch.__version__} ({reason})",
+            expected="code that can be compiled for this device",
+            hint="add --compile off: slower, and the same up to rounding",
+        ) from error
 
 
 def use_repeatable(repeatable: bool) -> None:

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from stopgrad.checkpoint import RunWriter
 from stopgrad.collapse import Layers, Verdict, judge
+from stopgrad.compute import compile_errors
 from stopgrad.config import Config
 from stopgrad.images import Track, no_progress, normalization
 from stopgrad.optimizer import LearningRates
@@ -48,6 +49,7 @@ def pretrain(
         track: Wraps the batches of an epoch, to show progress.
 
     Raises:
+        ConfigError: When torch.compile fails here.
         DivergedError: When the loss is not finite; the bad step is not taken.
         CollapsedError: When the config asks to stop on collapse.
         InterruptedRunError: After a signal, when the state is saved.
@@ -59,7 +61,8 @@ def pretrain(
     while training.epoch < config.epochs:
         left, began = training.steps_left, time.perf_counter()
         for batch in track(training.batches(), f"epoch {training.epoch + 1}/{config.epochs}", left):
-            training.advance(batch)
+            with compile_errors():
+                training.advance(batch)
             keeper.after_step()
         keeper.read_losses()
         views_per_s = 2 * config.batch * left / (time.perf_counter() - began)
