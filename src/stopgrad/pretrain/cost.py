@@ -25,7 +25,7 @@ from torch import Tensor
 
 from stopgrad.config import Config
 from stopgrad.errors import ConfigError
-from stopgrad.features import embed
+from stopgrad.features import embed, images_at_a_time
 from stopgrad.images import normalization
 from stopgrad.knn import CHUNK_VALUES
 from stopgrad.pretrain.setup import TrainingImages
@@ -34,7 +34,6 @@ from stopgrad.pretrain.watch import MEASURED
 
 FIRST = 2  # images of the first step; BN needs two
 GROWTH = 4
-EMBEDDED = 512  # images that `embed` takes at a time
 TIMED = 5  # repeats of a size, fewer when they take more than PATIENCE together
 PATIENCE = 1.0  # s
 STEP_BUDGET, EMBED_BUDGET = 10.0, 3.0  # s, within which no larger size is begun
@@ -88,7 +87,7 @@ def estimate_cost(images: TrainingImages, config: Config) -> Cost:
     training = start_training(images.train, plain, normalization=normalization(images.train))
     device = training.compute.device
     steps = _grow(lambda n: _step(training, n), most=config.batch, budget=STEP_BUDGET, on=device)
-    most = min(EMBEDDED, len(images.train))
+    most = min(images_at_a_time(images.train), len(images.train))
     embeds = _grow(lambda n: _embed(training, images, n), most=most, budget=EMBED_BUDGET, on=device)
     step, embedding = _at(steps, config.batch), _at(embeds, most)
     count = config.epochs * training.steps_per_epoch
