@@ -30,7 +30,7 @@ def pack(options: argparse.Namespace) -> None:
     screen.line(how_it_was_read(dataset))
     if dataset.left_out:
         screen.line(f"left out: {len(dataset.left_out):,} damaged pictures")
-    print_line(f"done: {out}, {pixels / 2**30:.2f} GiB; use it as --data {out}")
+    print_line(f"done: {out}, {pixels / 1e6:,.0f} MB of pixels; use it as --data {out}")
 
 
 def check_store(path: Path) -> Iterator[Finding]:
