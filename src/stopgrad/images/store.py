@@ -29,7 +29,7 @@ import numpy as np
 from stopgrad.errors import DataError
 from stopgrad.files import read_file, read_json
 from stopgrad.images.cache import Entry
-from stopgrad.images.packed import Packed
+from stopgrad.images.packed import Packed, map_file
 from stopgrad.images.source import Contents, Encoded, Reader, Source
 from stopgrad.images.types import Images, LeftOut
 
@@ -222,7 +222,7 @@ def read_split(path: Path, manifest: Manifest, split: str, table: Table) -> Imag
         with damage(path, shard.file):
             _check_size(path / shard.file, shard.pictures * shape[0] * shape[1] * 3)
             of_shard = (shard.pictures, *shape)
-            shards.append(np.asarray(np.memmap(path / shard.file, np.uint8, "r", shape=of_shard)))
+            shards.append(map_file(path / shard.file, of_shard))
     return Images(
         pixels=Packed(shards),
         labels=np.array([label for _, label in kept], np.int64) if stored.class_names else None,
