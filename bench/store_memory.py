@@ -96,7 +96,7 @@ def _train(store: Path, run: Path, *, limit: int) -> dict[str, Any]:
     with _group(limit) as group:
         command = [sys.executable, "-m", "stopgrad.cli", *map(str, words)]
         began = time.perf_counter()
-        child = subprocess.Popen(command, preexec_fn=group.enter)  # noqa: PLW1509
+        child = subprocess.Popen(command, preexec_fn=group.enter)
         while child.poll() is None:
             for name, value in _memory_of(child.pid).items():
                 peaks[name] = max(peaks[name], value)

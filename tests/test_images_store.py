@@ -14,14 +14,16 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from sklearn.datasets import load_digits
+from sklearn.datasets import load_digits, load_sample_image
 
 from stopgrad.checkpoint import load_checkpoint
 from stopgrad.cli import main
+from stopgrad.config import ViewsConfig, preset
 from stopgrad.errors import DataError, LockedError, StorageError
 from stopgrad.features import images_at_a_time
 from stopgrad.images import (
     Images,
+    Normalization,
     Packed,
     images_from_arrays,
     load_dataset,
@@ -29,10 +31,14 @@ from stopgrad.images import (
     pack_shards,
 )
 from stopgrad.images import pack as pack_module
+from stopgrad.images.check import Findings, Size
 from stopgrad.images.pack import pack
 from stopgrad.images.packed import map_file
 from stopgrad.images.store import MANIFEST, PACKING
 from stopgrad.images.store_verify import verify_store
+from stopgrad.pretrain import prepare, pretrain
+from stopgrad.pretrain.outlook import advise_packing
+from stopgrad.views import bring_down, two_views
 
 SIDE = 24
 SHARD = 20  # pictures
@@ -360,6 +366,72 @@ def test_training_from_a_store_killed_and_resumed_has_the_bits_of_the_folder(
     assert one.step == other.step == 12
     assert all(torch.equal(one.model[key], other.model[key]) for key in one.model)
     assert all(torch.equal(one.optimizer[key], other.optimizer[key]) for key in one.optimizer)
+
+
+def _trained(store: Path, *, size: int) -> list[float]:
+    """Losses of an epoch of the imagenet preset, in a narrow network."""
+    narrow = {"encoder.name": "cifar_resnet8", "encoder.width": 0.25}
+    heads = {"projector.hidden": 32, "projector.out": 32, "predictor.hidden": 8}
+    few = {"epochs": 1, "batch": 4, "measure_every": 0, "views.size": size}
+    config = preset("imagenet", **narrow, **heads, **few)
+    assert (config.projector.layers, config.views.blur, config.encoder.stem) == (3, 0.5, "large")
+    dataset = load_dataset(str(store), side=config.image_side)
+    return [epoch.loss for epoch in pretrain(prepare(dataset, config), config)]
+
+
+def test_the_imagenet_preset_trains_at_three_sizes_from_one_store(tmp_path: Path) -> None:
+    photo = Image.fromarray(load_sample_image("china.jpg"))  # 640 x 427 px
+    (tmp_path / "set" / "deep" / "deeper").mkdir(parents=True)
+    for number in range(8):
+        part = photo.crop((40 * number, 10 * number, 40 * number + 340, 10 * number + 300))
+        part.save(tmp_path / "set" / "deep" / "deeper" / f"{number}.jpg", quality=95)
+    pack(str(tmp_path / "set"), tmp_path / "store", side=256)
+    losses = [_trained(tmp_path / "store", size=size)[0] for size in (96, 128, 224)]
+    assert all(-1 <= loss < 1 for loss in losses)
+    assert len(set(losses)) == 3
+
+
+def test_views_are_cut_from_the_stored_pixels_and_not_from_smaller_ones(tmp_path: Path) -> None:
+    stripes = np.zeros((64, 64, 3), np.uint8)
+    stripes[:, ::2] = 255  # of one pixel: any shrinking makes them gray
+    for name in ("a.png", "b.png"):
+        (tmp_path / "set").mkdir(exist_ok=True)
+        Image.fromarray(stripes).save(tmp_path / "set" / name)
+    pack(str(tmp_path / "set"), tmp_path / "store", side=64)
+    images = load_dataset(str(tmp_path / "store"), side=32).train
+    config = ViewsConfig(size=48, crop_min=0.25, crop_max=0.25, jitter=0, grayscale=0, blur=0)
+    as_they_are = Normalization((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+    pixels = torch.from_numpy(images.pixels[:]).permute(0, 3, 1, 2)
+    views = two_views(
+        pixels, torch.Generator().manual_seed(0), config=config, normalization=as_they_are
+    )
+    whole = bring_down(pixels, images.whole_size)
+    assert whole.shape == (2, 3, 32, 32)
+    assert float(whole[..., 4:-4].float().std()) < 0.05 * 255
+    assert float(views.x1.std()) > 0.2
+
+
+@pytest.mark.parametrize(
+    ("pictures", "short_side", "packed", "expected"),
+    [
+        (100_000, 375, False, 256),  # 18.3 GiB
+        (20_000, 375, False, None),  # 3.7 GiB, less than half of 8
+        (100_000, 32, False, None),  # 0.3 GiB: no picture is enlarged
+        (100_000, 256, True, None),
+    ],
+)
+def test_packing_is_advised_where_decoded_pictures_fill_half_of_the_memory(
+    pictures: int, short_side: int, packed: bool, expected: int | None
+) -> None:
+    findings = Findings(
+        **dict.fromkeys(Findings._fields, ())  # type: ignore[arg-type]
+        | {"packed": packed, "pictures": {"train": pictures}}
+        | {"sizes": {Size(short_side, short_side + 125): pictures}}
+    )
+    advice = advise_packing(findings, side=256, limit=8 << 30)
+    assert (advice and advice.side) == expected
+    if advice:
+        assert advice.reason.startswith("decoded at 256 px they take 18.3 GiB, more than 50 %")
 
 
 def test_check_data_looks_into_a_store(packed: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -54,6 +54,7 @@ class Findings(NamedTuple):
     """What was found in a data set. Lists are in the order of the pictures."""
 
     name: str
+    packed: bool  # whether it is a store
     pictures: dict[str, int]  # of each split, damaged ones included
     damaged: tuple[LeftOut, ...]
     tiny: tuple[Place, ...]
@@ -122,6 +123,7 @@ def check_images(
     )
     return Findings(
         name=source.name,
+        packed=packed,
         pictures=pictures,
         damaged=damaged,
         tiny=tuple(tally.tiny),
