@@ -1,11 +1,13 @@
 """Whether training from a packed store takes little memory: a store, a limit, a real training.
 
-    PYTHONPATH=src python bench/store_memory.py --out OUT [--gigabytes 3] [--limit 1.0]
+    PYTHONPATH=src python bench/store_memory.py --out OUT [--gigabytes 3] [--limit 1.5]
 
-Packs random pictures of 224 px into a temporary store, then trains on it, with labels and held-out
-pictures, in a control group of its own that may have so much memory and not a byte more (Linux,
-root). Writes OUT/store_memory.json: bytes of the store, the limit, peaks of the group (which count
-the pages that the system keeps of files), of the process's own memory and of what is resident.
+Packs random pictures of 224 px into a temporary store, then works through it in a control group of
+its own that may have so much memory and not a byte more (Linux, root): a fifth of the pictures are
+held out, the statistics of the others counted, all batches of an epoch read, `--steps` of them
+trained on, features of 1,000 held-out pictures computed. Writes OUT/store_memory.json: bytes of the
+store, the limit, peaks of the group (which count the pages that the system keeps of files), of the
+process's own memory and of what is resident.
 """
 
 from __future__ import annotations
@@ -24,24 +26,32 @@ from typing import Any
 
 import numpy as np
 
-from stopgrad.images import load_dataset
+from stopgrad.config import preset
+from stopgrad.features import embed
+from stopgrad.images import load_dataset, normalization
 from stopgrad.images import pack as packing
 from stopgrad.images.pack import pack
 from stopgrad.images.source import Contents, Encoded, Reader, Source
+from stopgrad.pretrain import prepare
+from stopgrad.pretrain.training import start_training
 from stopgrad.records import code_version, device_name, versions
 
 SIDE = 224  # px
+EMBEDDED = 1000  # held-out pictures whose features are computed
 V1, V2 = Path("/sys/fs/cgroup/memory"), Path("/sys/fs/cgroup")
 
 
 def main() -> int:
     """Packs, trains under the limit, writes the record."""
     options = _options()
+    if options.work is not None:
+        work(options.work, options.steps)
+        return 0
     count = round(options.gigabytes * 1e9 / (3 * SIDE**2))
     with tempfile.TemporaryDirectory(dir=options.temporary) as folder:
         store = Path(folder) / "store"
         packed_s = _pack_random(store, count)
-        spent = _train(store, Path(folder) / "run", limit=round(options.limit * 1e9))
+        spent = _train(store, steps=options.steps, limit=round(options.limit * 1e9))
         pixels = load_dataset(str(store)).train.pixels.nbytes
     record = {
         "pictures": count,
@@ -62,9 +72,11 @@ def main() -> int:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--out", type=Path, default=Path("results"))
+    parser.add_argument("--work", type=Path, metavar="STORE", help=argparse.SUPPRESS)
     parser.add_argument("--gigabytes", type=float, default=3.0, help="of pixels. Default: 3")
-    parser.add_argument("--limit", type=float, default=1.0, help="of memory, GB. Default: 1")
+    parser.add_argument("--limit", type=float, default=1.5, help="of memory, GB. Default: 1.5")
+    parser.add_argument("--steps", type=int, default=20, help="real steps. Default: 20")
     parser.add_argument("--temporary", type=Path, help="where the store goes meanwhile")
     return parser.parse_args()
 
@@ -87,14 +99,30 @@ def _pack_random(store: Path, count: int) -> float:
     return time.perf_counter() - began
 
 
-def _train(store: Path, run: Path, *, limit: int) -> dict[str, Any]:
-    """One epoch in small views, so that it ends soon, and all that an epoch ends with."""
-    words = ["pretrain", "--data", store, "--out", run, "--preset", "tiny", "--epochs", 1]
-    words += ["--views.size", 32, "--image_size", SIDE, "--batch", 128, "--validation", 0.2]
-    words += ["--checkpoint_every", 0]
+def work(store: Path, steps: int) -> None:
+    """An epoch as training reads it: statistics, every batch, some real steps, some features."""
+    config = preset(
+        "tiny", **{"views.size": 32, "image_size": SIDE, "batch": 128, "validation": 0.2}
+    )
+    images = prepare(load_dataset(str(store), side=SIDE), config)
+    statistics = normalization(images.train)
+    training = start_training(images.train, config, normalization=statistics)
+    for number, batch in enumerate(training.batches()):
+        if number < steps:
+            training.take_step(training.views(batch))
+            training.read_losses()
+        else:
+            training.compute.fetch(training.pixels, batch)
+    assert images.watch is not None
+    some = images.watch.take(np.arange(min(EMBEDDED, len(images.watch))))
+    embed(training.model.encoder, some, normalization=statistics, compute=training.compute)
+
+
+def _train(store: Path, *, steps: int, limit: int) -> dict[str, Any]:
+    """Does `work` in a process of its own, under the limit."""
     peaks = {"anonymous_bytes": 0, "resident_bytes": 0}
     with _group(limit) as group:
-        command = [sys.executable, "-m", "stopgrad.cli", *map(str, words)]
+        command = [sys.executable, __file__, "--work", str(store), "--steps", str(steps)]
         began = time.perf_counter()
         child = subprocess.Popen(command, preexec_fn=group.enter)
         while child.poll() is None:
@@ -102,7 +130,7 @@ def _train(store: Path, run: Path, *, limit: int) -> dict[str, Any]:
                 peaks[name] = max(peaks[name], value)
             time.sleep(0.2)
         return {
-            "command": " ".join(["stopgrad", *map(str, words)]).replace(str(run.parent), "TMP"),
+            "steps": steps,
             "exit_code": child.returncode,
             "seconds": time.perf_counter() - began,
             "limit_bytes": limit,
