@@ -295,6 +295,15 @@ def test_a_folder_that_changed_since_packing_is_an_error_with_the_names(
     assert len(load_dataset(str(tmp_path / "store")).train) == 96
 
 
+def test_a_store_may_lie_in_the_folder_that_it_was_packed_from(
+    pictures: Path, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(pictures, tmp_path / "set"))
+    pack(str(folder), folder / "store", side=SIDE)
+    stored = load_dataset(str(folder / "store")).train  # nothing has changed
+    assert load_dataset(str(folder), side=SIDE).train.fingerprint == stored.fingerprint
+
+
 def test_a_store_outlives_its_folder(pictures: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(pictures, tmp_path / "set"))
     pack(str(folder), tmp_path / "store", side=SIDE)
