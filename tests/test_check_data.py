@@ -538,7 +538,7 @@ def test_memory_is_the_peak_that_work_reaches() -> None:
 def test_larger_steps_than_the_memory_are_not_tried(monkeypatch: pytest.MonkeyPatch) -> None:
     tried: list[int] = []
     monkeypatch.setattr(cost, "_peaks", lambda device: ((tried or [0])[-1] << 30, 0))
-    monkeypatch.setattr(cost, "_host_limit", lambda: 100 << 30)
+    monkeypatch.setattr(cost, "memory_limit", lambda: 100 << 30)
     samples = cost._grow(tried.append, most=512, budget=10.0, on=torch.device("cpu"))
     assert max(tried) == 32
     assert cost._at(samples, 512).host_bytes == 512 << 30

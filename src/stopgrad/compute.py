@@ -10,12 +10,17 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import NamedTuple, TypeVar, cast
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
 from stopgrad.config import Config
 from stopgrad.config.knobs import Precision
 from stopgrad.errors import ConfigError
+from stopgrad.images import Packed, Rows
+
+COPIED_BYTES = 1 << 28  # of images that go to a GPU at a time
 
 F = TypeVar("F", bound=Callable[..., object])
 
@@ -48,16 +53,39 @@ class Compute(NamedTuple):
         warnings.filterwarnings("ignore", message="TensorFloat32 tensor cores")
         return cast("F", torch.compile(function, dynamic=False))
 
-    def keep(self, pixels: Tensor) -> Tensor:  # (N, H, W, 3) uint8
-        """All images on the device where they fill at most half of its free memory."""
-        if self.device.type != "cuda":
-            return pixels
-        free, _ = torch.cuda.mem_get_info(self.device)
-        return pixels.to(self.device) if pixels.nbytes <= free / 2 else pixels
+    def keep(self, pixels: Rows) -> Tensor | Packed:  # (N, H, W, 3) uint8
+        """All images on the device where they fill at most half of its free memory.
 
-    def fetch(self, pixels: Tensor, batch: Tensor) -> Tensor:  # (B,) -> (B, 3, H, W) uint8
-        """Some of the images on the device; the host does not wait for the copy."""
-        some = pixels[batch]
+        Else they stay where they are: in memory, or on disk.
+        """
+        if self.device.type == "cuda":
+            free, _ = torch.cuda.mem_get_info(self.device)
+            if pixels.nbytes <= free / 2:
+                return self._copied(pixels)
+        return pixels if isinstance(pixels, Packed) else _as_tensor(pixels)
+
+    def _copied(self, pixels: Rows) -> Tensor:
+        """All images on the device, by way of a few at a time."""
+        copy = torch.empty(pixels.shape, dtype=torch.uint8, device=self.device)
+        step = max(1, COPIED_BYTES * len(pixels) // pixels.nbytes)
+        for start in range(0, len(pixels), step):
+            copy[start : start + step] = _as_tensor(pixels[start : start + step])
+        return copy
+
+    def fetch(self, pixels: Tensor | Packed, batch: Tensor) -> Tensor:
+        """Some of the images on the device; the host does not wait for the copy.
+
+        Args:
+            pixels: As `keep` gave them.
+            batch: (B,) int64, on any device.
+
+        Returns:
+            (B, 3, H, W) uint8.
+        """
+        if isinstance(pixels, Packed):
+            some = torch.from_numpy(pixels[batch.cpu().numpy()])
+        else:
+            some = pixels[batch.to(pixels.device)]
         if self.device.type == "cuda" and not some.is_cuda:
             some = some.pin_memory().to(self.device, non_blocking=True)
         return some.permute(0, 3, 1, 2)
@@ -67,6 +95,11 @@ class Compute(NamedTuple):
         if self.channels_last:
             return x.contiguous(memory_format=torch.channels_last)
         return x.contiguous()
+
+
+def _as_tensor(pixels: npt.NDArray[np.uint8]) -> Tensor:
+    """Without a copy, unless they are read-only, which PyTorch warns of."""
+    return torch.from_numpy(pixels if pixels.flags.writeable else pixels.copy())
 
 
 def compute_for(config: Config) -> Compute:

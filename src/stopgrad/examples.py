@@ -29,14 +29,14 @@ def view_examples(
 ) -> ViewPanel:
     """Images drawn at random, each with two views, as the config makes them on the CPU."""
     drawn = numpy_generator(config.seed, "view examples").permutation(len(images))[:count]
-    chosen = images.take(drawn)
+    pixels = images.take(drawn).pixels[:]
     x1, x2 = two_views(
-        torch.from_numpy(chosen.pixels).permute(0, 3, 1, 2),
+        torch.from_numpy(pixels).permute(0, 3, 1, 2),
         torch_generator(config.seed, "view examples"),
         config=config.views,
         normalization=normalization,
     )
-    return view_panel(chosen.pixels, x1.numpy(), x2.numpy(), normalization=normalization)
+    return view_panel(pixels, x1.numpy(), x2.numpy(), normalization=normalization)
 
 
 def neighbor_examples(

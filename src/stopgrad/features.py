@@ -18,12 +18,13 @@ from torch import Tensor, nn
 from stopgrad.compute import Compute
 from stopgrad.errors import DataError, DivergedError
 from stopgrad.images import no_progress
-from stopgrad.views import normalize
+from stopgrad.views import bring_down, normalize
 
 if TYPE_CHECKING:
     from stopgrad.images import Images, Normalization, Track
 
 TOP = 5
+EMBEDDED_PIXELS = 512 * 64 * 64  # that go through an encoder at a time
 PIXEL_SIDE = 32  # px; larger pictures as raw pixels would not fit into memory
 
 
@@ -58,10 +59,12 @@ def embed(
     *,
     normalization: Normalization,
     compute: Compute,
-    batch: int = 512,
+    batch: int | None = None,
     track: Track = no_progress,
 ) -> Features:
     """The encoder's output for every image, in order; images are normalised, not augmented.
+
+    They are looked at whole, at `images.whole_size`.
 
     Runs in eval and inference mode and leaves the encoder as it was. Draws no random number.
 
@@ -70,9 +73,10 @@ def embed(
         images: N images.
         normalization: The training set's mean and standard deviation.
         compute: Device, precision and memory format; the features stay on the device.
-        batch: Images at a time; bounds the memory.
+        batch: Images at a time; bounds the memory. None: `images_at_a_time`.
         track: Shows progress.
     """
+    batch = batch or images_at_a_time(images)
     starts = range(0, len(images), batch)
     with _evaluating(encoder), compute.autocast():
         values = [
@@ -83,6 +87,12 @@ def embed(
     return Features(torch.cat(values), _labels(images, compute.device))
 
 
+def images_at_a_time(images: Images) -> int:
+    """So many that they have few pixels: 512 up to 64 px, 32 at 256 px."""
+    height, width = images.whole_size
+    return max(16, min(512, EMBEDDED_PIXELS // (height * width)))
+
+
 def pixel_features(
     images: Images, *, normalization: Normalization, device: torch.device | str = "cpu"
 ) -> Features:
@@ -91,7 +101,7 @@ def pixel_features(
     Pictures of more than 32 px are averaged down to 32 x 32, so (N, 3 * H * W) with H, W <= 32.
     """
     compute = Compute(torch.device(device), "fp32", channels_last=False)
-    height, width = (min(side, PIXEL_SIDE) for side in images.pixels.shape[1:3])
+    height, width = (min(side, PIXEL_SIDE) for side in images.whole_size)
     shrink = nn.AdaptiveAvgPool2d((height, width))
     return embed(
         nn.Sequential(shrink, nn.Flatten()), images, normalization=normalization, compute=compute
@@ -176,7 +186,8 @@ def _prepare(
     normalization, compute = to
     # Copied, because PyTorch warns of arrays that it could write to by mistake (memory maps).
     pixels = torch.from_numpy(images.pixels[start : start + batch].copy()).to(compute.device)
-    return compute.arrange(normalize(pixels.permute(0, 3, 1, 2), normalization))
+    whole = bring_down(pixels.permute(0, 3, 1, 2), images.whole_size)
+    return compute.arrange(normalize(whole, normalization))
 
 
 def _labels(images: Images, device: torch.device) -> Tensor | None:  # (N,)

@@ -14,11 +14,19 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 from stopgrad.errors import StorageError
 
 LARGEST_JSON = 16 << 20  # bytes; parsed, it may take some twenty times as much
+
+
+class Finding(NamedTuple):
+    """What is to be said of one file that was checked."""
+
+    file: str  # its path in the folder that was checked
+    ok: bool
+    note: str  # what is wrong, or what is worth knowing
 
 
 class OddFileError(OSError):

@@ -20,7 +20,8 @@ from stopgrad.checkpoint.store import (
     newest_step,
     save_checkpoint,
 )
-from stopgrad.checkpoint.verify import Finding, verify_run
+from stopgrad.checkpoint.verify import verify_run
+from stopgrad.files import Finding
 
 __all__ = [
     "Change",

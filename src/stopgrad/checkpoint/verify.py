@@ -41,17 +41,9 @@ from stopgrad.checkpoint.parts import (
 )
 from stopgrad.checkpoint.store import checkpoint_folders, newest_step, step_folders
 from stopgrad.errors import CheckpointError, ConfigError, StopgradError
-from stopgrad.files import LARGEST_JSON, read_file, read_json
+from stopgrad.files import LARGEST_JSON, Finding, read_file, read_json
 
 LARGEST_PAGE = 1 << 30  # bytes
-
-
-class Finding(NamedTuple):
-    """What is to be said of one file."""
-
-    file: str  # its path in the run
-    ok: bool
-    note: str  # what is wrong, or what is worth knowing
 
 
 class _Run(NamedTuple):

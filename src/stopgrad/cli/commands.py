@@ -29,7 +29,7 @@ from stopgrad.evaluate import evaluate as evaluate_run
 from stopgrad.examples import neighbor_examples, view_examples
 from stopgrad.figures import view_grid
 from stopgrad.files import write_atomically
-from stopgrad.images import Dataset, load_dataset, normalization
+from stopgrad.images import Changed, Dataset, how_it_was_read, load_dataset, normalization
 from stopgrad.pretrain import describe_run, prepare
 from stopgrad.pretrain import pretrain as pretrain_epochs
 from stopgrad.records import (
@@ -50,6 +50,7 @@ def pretrain(options: argparse.Namespace) -> None:
     config, screen = options.config, Screen()
     use_threads(config.threads)
     dataset = load_images(options.data, screen, config=config)
+    screen.line(how_it_was_read(dataset))
     info = describe_run(dataset, config, spec=options.data)
     train(RunWriter.create(options.out, info), dataset, screen)
 
@@ -58,7 +59,8 @@ def evaluate(options: argparse.Namespace) -> None:
     """Scores a run; appends the records to it and prints them."""
     screen, info = Screen(), read_run(options.run)
     use_threads(info.config.threads)
-    dataset = load_images(options.data or info.data["spec"], screen, config=info.config)
+    spec = options.data or info.data["spec"]
+    dataset = load_images(spec, screen, config=info.config, changed="tell")
     select = Selection(
         split=options.split,
         of=tuple(options.of),
@@ -72,7 +74,8 @@ def report(options: argparse.Namespace) -> None:
     """Writes one page about a run."""
     screen, info = Screen(), read_run(options.run)
     use_threads(info.config.threads)
-    dataset = load_images(options.data or info.data["spec"], screen, config=info.config)
+    spec = options.data or info.data["spec"]
+    dataset = load_images(spec, screen, config=info.config, changed="tell")
     check_same_data(info, dataset)
     out = options.out or options.run / "report.html"
     print_line(f"report: {_report(options.run, dataset, screen, out=out)}")
@@ -172,11 +175,19 @@ def print_scores(records: list[Record]) -> None:
         console.print(f"{record.metric} {record.value:.4g}")
 
 
-def load_images(spec: str, screen: Screen, *, config: Config) -> Dataset:
-    """The images of a spec, stored as a config asks."""
-    side, bad_images = config.image_side, config.bad_images
+def load_images(spec: str, screen: Screen, *, config: Config, changed: Changed = "fail") -> Dataset:
+    """The images of a spec, stored as a config asks.
+
+    A run that exists says `changed="tell"`: its own fingerprint guards it.
+    """
     with screen.progress():
-        return load_dataset(spec, side=side, bad_images=bad_images, track=screen.track)
+        return load_dataset(
+            spec,
+            side=config.image_side,
+            bad_images=config.bad_images,
+            changed=changed,
+            track=screen.track,
+        )
 
 
 def train(writer: RunWriter, dataset: Dataset, screen: Screen) -> None:

@@ -3,8 +3,8 @@
 With --json one object: data, name, preset, starts, verdict, error; pictures (of each split);
 damaged (split, name, reason), tiny, copies (split, name), duplicates (groups of those), leaked
 (test, train), odd (a list for each trait); formats, sizes, classes (null without labels); cost and
-suggestion (null where no step could be taken). Where there is nothing to look at, only data,
-preset, starts, verdict and error.
+suggestion (null where no step could be taken); packing (null where no store is needed). Where there
+is nothing to look at, only data, preset, starts, verdict and error.
 """
 
 from __future__ import annotations
@@ -22,7 +22,14 @@ from stopgrad.cli.show import Screen
 from stopgrad.compute import use_threads
 from stopgrad.errors import DataError
 from stopgrad.figures.numbers import count, duration
-from stopgrad.images import DamagedImagesError, Findings, LeftOut, Place, check_images
+from stopgrad.images import (
+    DamagedImagesError,
+    Findings,
+    LeftOut,
+    Place,
+    check_images,
+    how_it_was_read,
+)
 from stopgrad.images.look import Trait
 from stopgrad.pretrain.cost import Cost
 from stopgrad.pretrain.outlook import Outlook, look_ahead
@@ -93,6 +100,7 @@ def as_json(options: argparse.Namespace, findings: Findings, outlook: Outlook) -
         "classes": [each._asdict() for each in findings.classes] or None,
         "cost": outlook.cost and {**outlook.cost._asdict(), "fits": outlook.cost.fits},
         "suggestion": outlook.suggestion and _suggestion_as_json(outlook),
+        "packing": outlook.packing and outlook.packing._asdict(),
     }
 
 
@@ -169,6 +177,8 @@ def _contents(findings: Findings) -> Iterator[Row]:
         for each in findings.classes
     ]
     yield "classes", count(len(classes)) if classes else "", _few(classes) or "no labels"
+    if findings.dataset is not None:
+        yield "", "", how_it_was_read(findings.dataset)
 
 
 def _lists(findings: Findings) -> Iterator[Row]:
@@ -200,6 +210,9 @@ def _outlook(options: argparse.Namespace, outlook: Outlook) -> Iterator[Row]:
         needs = f" ({duration(cost.seconds)}, {_memory(cost)})" if cost else ""
         yield "suggestion", "", f"{suggestion.flags}{needs}"
         yield "", "", f"because of {suggestion.reason}"
+    if packing := outlook.packing:
+        yield "first", "", f"stopgrad pack {options.data} --out STORE --side {packing.side}"
+        yield "", "", f"because {packing.reason}"
 
 
 def _setting(options: argparse.Namespace) -> str:

@@ -10,12 +10,13 @@ from typing import Any, NamedTuple, NoReturn
 
 from stopgrad.cli.evaluate_words import add_selection
 from stopgrad.cli.labels_words import add_finetune, add_labels, add_supervised
+from stopgrad.cli.store_words import add_packing
 from stopgrad.cli.study_words import add_study
 from stopgrad.config import PRESETS, Config, config_from_dict, describe_knobs
 from stopgrad.config.parse import kind_in_words
 from stopgrad.errors import ConfigError
 
-DATA_HELP = "mnist5k, cifar10, cifar100, hf:OWNER/NAME, a folder of Parquet files or of pictures"
+DATA_HELP = "mnist5k, cifar10, cifar100, hf:OWNER/NAME, a folder (Parquet, pictures) or a store"
 
 FREE_TO_CHANGE = """A run goes on as it was begun: another setting, other images or another number
 of threads is refused, all at once. Free to change, by --KEY VALUE, is what changes no bit of
@@ -84,6 +85,7 @@ def _build_parser() -> argparse.ArgumentParser:
     _add_report(commands)
     _add_views(commands)
     _add_check_data(commands)
+    _add_pack(commands)
     _add_supervised(commands)
     _add_finetune(commands)
     _add_bench(commands)
@@ -137,8 +139,9 @@ def _add_resume(commands: Any) -> None:
 
 
 def _add_verify(commands: Any) -> None:
-    parser = _add(commands, "verify", "check every file of a run; exit code 0: all whole, 7: not")
-    parser.add_argument("run", type=Path, metavar="RUN", help="run directory")
+    help_text = "check every file of a run or a store; exit code 0: all whole, 7 (store: 3): not"
+    parser = _add(commands, "verify", help_text)
+    parser.add_argument("run", type=Path, metavar="RUN", help="run directory or packed store")
     parser.add_argument("--json", action="store_true", help="one JSON object per file")
     parser.set_defaults(module="runs")
 
@@ -178,6 +181,14 @@ def _add_check_data(commands: Any) -> None:
     _add_config_sources(parser)
     parser.add_argument("--json", action="store_true", help="one JSON object, nothing else")
     parser.set_defaults(module="data", command="check_data")
+
+
+def _add_pack(commands: Any) -> None:
+    help_text = "decode a data set once into a store on disk, to train with little memory"
+    parser = _add(commands, "pack", help_text)
+    parser.add_argument("data", metavar="SPEC", help=DATA_HELP)
+    add_packing(parser)
+    parser.set_defaults(module="store")
 
 
 def _add_supervised(commands: Any) -> None:

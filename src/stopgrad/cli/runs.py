@@ -19,9 +19,11 @@ from stopgrad.checkpoint import (
 )
 from stopgrad.cli.commands import load_images, print_line, train
 from stopgrad.cli.show import Screen
+from stopgrad.cli.store import check_store
 from stopgrad.compute import use_threads
 from stopgrad.config import config_from_dict, config_to_dict
 from stopgrad.errors import CheckpointError, ConfigError
+from stopgrad.images.store import is_store
 from stopgrad.pretrain import describe_run
 
 
@@ -37,21 +39,26 @@ def resume(options: argparse.Namespace) -> None:
         screen.line(f"{options.run} is finished; make it longer with --extend EPOCHS")
         return
     spec = options.data or info.data["spec"]
-    dataset = load_images(spec, screen, config=info.config)
+    dataset = load_images(spec, screen, config=info.config, changed="tell")
     now = describe_run(dataset, info.config, spec=spec)._replace(changes=info.changes)
     train(RunWriter.resume(options.run, now), dataset, screen)
 
 
 def verify(options: argparse.Namespace) -> None:
-    """Checks every file of a run, a line each.
+    """Checks every file of a run or of a packed store, a line each.
 
     Raises:
-        CheckpointError: When one is not as it should be.
+        CheckpointError: When one of a run is not as it should be.
+        DataError: When one of a store is not.
     """
+    if is_store(options.run):
+        for finding in check_store(options.run):
+            _tell(finding, json_wanted=options.json)
+        return
     findings = []
     for finding in verify_run(options.run):
         findings.append(finding)
-        print_line(json.dumps(finding._asdict()) if options.json else _finding_line(finding))
+        _tell(finding, json_wanted=options.json)
     wrong = [finding.file for finding in findings if not finding.ok]
     if wrong:
         more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
@@ -92,7 +99,8 @@ def _extension_line(info: RunInfo) -> str:
     )
 
 
-def _finding_line(finding: Finding) -> str:
+def _tell(finding: Finding, *, json_wanted: bool) -> None:
     """Whether a file is whole, its name, and what is to be said of it."""
     note = f": {finding.note}" if finding.note else ""
-    return f"{'ok ' if finding.ok else 'BAD'}  {finding.file}{note}"
+    line = f"{'ok ' if finding.ok else 'BAD'}  {finding.file}{note}"
+    print_line(json.dumps(finding._asdict()) if json_wanted else line)

@@ -54,6 +54,7 @@ class Findings(NamedTuple):
     """What was found in a data set. Lists are in the order of the pictures."""
 
     name: str
+    packed: bool  # whether it is a store
     pictures: dict[str, int]  # of each split, damaged ones included
     damaged: tuple[LeftOut, ...]
     tiny: tuple[Place, ...]
@@ -91,7 +92,7 @@ def check_images(
     bad_images: BadImages = "fail",
     track: Track = no_progress,
 ) -> Findings:
-    """Decode everything, strictly, and say what is there.
+    """Decode everything, strictly, and say what is there. A store is decoded already.
 
     Args:
         spec: As for `load_dataset`; so are `side` and `bad_images`.
@@ -111,17 +112,24 @@ def check_images(
         for split, reader in _readers(contents).items():
             for attempt in track(_looks(reader), f"looking at {split}", reader.length):
                 tally.add(Place(split, attempt.name), attempt.result)
-    pictures = {split: reader.length for split, reader in _readers(contents).items()}
     damaged = tuple(tally.damaged.values())
-    too_many = refusal(damaged, count=sum(pictures.values()), bad_images=bad_images)
+    packed = source.store is not None  # its damaged pictures were left out by choice, and are gone
+    pictures = {
+        split: reader.length + packed * sum(left.split == split for left in loaded.damaged)
+        for split, reader in _readers(contents).items()
+    }
+    too_many = refusal(
+        () if packed else damaged, count=sum(pictures.values()), bad_images=bad_images
+    )
     return Findings(
         name=source.name,
+        packed=packed,
         pictures=pictures,
         damaged=damaged,
         tiny=tuple(tally.tiny),
         duplicates=tally.duplicates(),
         odd={trait: tuple(places) for trait, places in tally.odd.items()},
-        formats=dict(tally.formats.most_common()),
+        formats={"packed": tally.formats.total()} if packed else dict(tally.formats.most_common()),
         sizes=dict(tally.sizes.most_common()),
         classes=_class_counts(contents),
         dataset=loaded.dataset,

@@ -1,4 +1,7 @@
-"""A spec such as `cifar10`, `hf:OWNER/NAME` or a path -> a `Dataset`, from the cache if it can."""
+"""A spec such as `cifar10`, `hf:OWNER/NAME` or a path -> a `Dataset`, from the cache if it can.
+
+A packed store is taken as it is: nothing of it is decoded, cached or held in memory.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import logging
 import os
 import re
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -21,10 +25,13 @@ from stopgrad.images.cache import (
 from stopgrad.images.damage import in_words, refusal
 from stopgrad.images.gather import Gathered, Order, gather
 from stopgrad.images.source import Contents, Source
+from stopgrad.images.store import is_store, read_store, store_source
 from stopgrad.images.types import BadImages, Dataset, Images, Pixels, Track, no_progress
 
 ON_THE_HUB = {"cifar10": "uoft-cs/cifar10", "cifar100": "uoft-cs/cifar100"}
 KNOWN = ("mnist5k", *ON_THE_HUB)
+
+Changed = Literal["fail", "tell"]
 
 log = logging.getLogger(__name__)
 
@@ -34,18 +41,21 @@ def load_dataset(
     *,
     side: int | None = None,
     bad_images: BadImages = "fail",
+    changed: Changed = "fail",
     track: Track = no_progress,
 ) -> Dataset:
     """Load a data set by name or path.
 
     Args:
         spec: `mnist5k`, `cifar10`, `cifar100`, `hf:OWNER/NAME`, `hf:OWNER/NAME/CONFIG`, or the
-            path of a folder of Parquet files or of pictures. A known name wins over a folder of
-            the same name; `./cifar10` is the folder.
+            path of a packed store, of a folder of Parquet files or of pictures. A known name wins
+            over a folder of the same name; `./cifar10` is the folder.
         side: px. Pictures that all have one size, at most `side`, keep it; all others are
-            resized by their short side and cropped at the centre to side x side.
+            resized by their short side and cropped at the centre to side x side. Those of a
+            store stay as they were packed; this is the side at which they are looked at whole.
         bad_images: What damaged pictures do: fail, or skip (left out, named in a warning and in
-            `left_out`; more than 5 % of them fail even so).
+            `left_out`; more than 5 % of them fail even so). A store has left them out already.
+        changed: What a store does whose folder has changed since it was packed: fail, or tell.
         track: Shows progress.
 
     Raises:
@@ -56,6 +66,8 @@ def load_dataset(
     if side is not None and side < 1:
         raise ConfigError(f"side {side}", expected="at least 1 px", hint="use for example 32")
     source = find_source(spec)
+    if source.store is not None:
+        return _load_store(source, source.store, side=side, changed=changed)
     entry = _load(source, Order(side, track))
     dataset = Dataset(source.name, entry.train, entry.test, entry.left_out)
     if error := refusal(entry.left_out, count=dataset.pictures, bad_images=bad_images):
@@ -64,6 +76,17 @@ def load_dataset(
         words = in_words(entry.left_out)
         log.warning("%s: left out %d damaged: %s", source.name, len(entry.left_out), words)
     return dataset
+
+
+def _load_store(source: Source, path: Path, *, side: int | None, changed: Changed) -> Dataset:
+    from stopgrad.images.store_verify import changes_since_packing
+
+    if (error := changes_since_packing(path)) is not None:
+        if changed == "fail":
+            raise error
+        log.warning("%s; going on with the store as it is", error.found)
+    entry = read_store(path, side=side)
+    return Dataset(source.name, entry.train, entry.test, entry.left_out)
 
 
 def find_source(spec: str) -> Source:
@@ -90,6 +113,8 @@ def _local(path: Path) -> Source:
     from stopgrad.images.folder import folder_source
     from stopgrad.images.parquet import is_parquet, parquet_source
 
+    if is_store(path):
+        return store_source(path)
     return parquet_source(path) if is_parquet(path) else folder_source(path)
 
 
@@ -97,7 +122,7 @@ def _unknown(spec: str) -> DataError:
     if os.sep in spec or re.match(r"[.~]|[A-Za-z]:\\", spec):
         return DataError(
             f"no folder {spec[:200]!r}",
-            expected="the path of a folder of pictures or of Parquet files",
+            expected="the path of a folder of pictures or of Parquet files, or of a store",
             hint="check the path",
         )
     return DataError(
@@ -120,10 +145,14 @@ def _load(source: Source, order: Order) -> Entry:
 def decode_all(source: Source, contents: Contents, order: Order) -> Entry:
     """Decode every picture, and put the result into the cache in place of what is there.
 
+    The pictures of a store are decoded already.
+
     Raises:
         DataError: When no picture of a split can be read, and for pictures of several sizes
             without a side.
     """
+    if source.store is not None:
+        return read_store(source.store, side=order.side)
     folder = entry_folder(source, side=order.side)
     try:
         with EntryWriter(folder) as writer:

@@ -20,6 +20,7 @@ from stopgrad.errors import DataError
 from stopgrad.images.labels import RawLabels, number_labels, other_classes
 from stopgrad.images.shards import Shards, choose_shards
 from stopgrad.images.source import Contents, Encoded, Reader, Source, stamp
+from stopgrad.images.store import is_store
 from stopgrad.images.types import Labels
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ def _files_below(folder: Path) -> Iterator[Path]:
         for file in folder.glob("*/" * depth + "*.[pP][aA][rR][qQ][uU][eE][tT]"):
             hidden = any(part.startswith(".") for part in file.relative_to(folder).parts)
             # metadata.parquet stands beside pictures in the Hub's layout of picture folders.
-            if not hidden and file.name != "metadata.parquet":
+            if not hidden and file.name != "metadata.parquet" and not is_store(file.parent):
                 yield file
 
 

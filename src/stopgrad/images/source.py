@@ -52,6 +52,7 @@ class Source(NamedTuple):
     root: str
     stamps: tuple[FileStamp, ...]
     open: Callable[[], Contents]
+    store: Path | None = None  # where its pictures lie decoded, if it is a packed store
 
 
 def stamp(path: Path | str, *, name: str) -> FileStamp:

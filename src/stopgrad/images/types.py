@@ -17,11 +17,13 @@ import numpy.typing as npt
 
 from stopgrad.config.knobs import BadImages as BadImages
 from stopgrad.errors import DataError
+from stopgrad.images.packed import Packed
 
 T = TypeVar("T")
 Pixels = npt.NDArray[np.uint8]
 Labels = npt.NDArray[np.int64]
 Indices = npt.NDArray[np.int64]
+Rows = Pixels | Packed  # (N, H, W, 3) uint8, read by row
 
 
 class Track(Protocol):
@@ -42,45 +44,64 @@ class Images:
     """Pictures of one size, with their labels where there are any.
 
     Attributes:
-        pixels: (N, H, W, 3) uint8, C-contiguous; may be a memory map.
+        pixels: (N, H, W, 3) uint8: a C-contiguous array, which may be a memory map, or `Packed`.
         labels: (N,) int64 in 0..C-1, or None.
         class_names: C names, () when there are no labels.
         fingerprint: sha256 in hex of pixels, labels and class names, in order.
         sources: Where each picture came from (a path relative to the data, `file:row` in
             Parquet), or ().
+        whole_side: px. A whole picture goes through an encoder with its short side brought down
+            to this; views are cut from the pixels as they are. 0: as they are, always.
     """
 
-    pixels: Pixels
+    pixels: Rows
     labels: Labels | None
     class_names: tuple[str, ...]
     fingerprint: str
     sources: tuple[str, ...] = ()
+    whole_side: int = 0
 
     def __post_init__(self) -> None:
-        assert self.pixels.ndim == 4, self.pixels.shape
+        assert len(self.pixels.shape) == 4, self.pixels.shape
         assert self.pixels.shape[3] == 3, self.pixels.shape
         assert self.pixels.dtype == np.uint8, self.pixels.dtype
-        assert self.pixels.flags.c_contiguous
+        assert isinstance(self.pixels, Packed) or self.pixels.flags.c_contiguous
         assert self.labels is None or self.labels.shape == (len(self.pixels),)
         assert not self.sources or len(self.sources) == len(self.pixels)
 
     def __len__(self) -> int:
         return len(self.pixels)
 
+    @property
+    def whole_size(self) -> tuple[int, int]:
+        """Height and width, px, of a picture that goes through an encoder whole."""
+        height, width = self.pixels.shape[1:3]
+        short = min(height, width)
+        if not 0 < self.whole_side < short:
+            return height, width
+        return round(height * self.whole_side / short), round(width * self.whole_side / short)
+
     def take(self, indices: Indices) -> Images:
-        """The pictures at these indices (M,), in their order, copied.
+        """The pictures at these indices (M,), in their order: copied, or still on disk.
 
         The fingerprint is derived from the parent's and the indices, so it needs no second pass.
         """
         indices = np.asarray(indices, dtype=np.int64)
         derived = hashlib.sha256(self.fingerprint.encode() + indices.astype("<i8").tobytes())
         return Images(
-            pixels=np.ascontiguousarray(self.pixels[indices]),
+            pixels=_rows_at(self.pixels, indices),
             labels=None if self.labels is None else self.labels[indices],
             class_names=self.class_names,
             fingerprint=derived.hexdigest(),
             sources=tuple(self.sources[i] for i in indices) if self.sources else (),
+            whole_side=self.whole_side,
         )
+
+
+def _rows_at(pixels: Rows, indices: Indices) -> Rows:
+    if isinstance(pixels, Packed):
+        return pixels.take(indices)
+    return np.ascontiguousarray(pixels[indices])
 
 
 class LeftOut(NamedTuple):

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from stopgrad.config import Config
 from stopgrad.errors import ConfigError
-from stopgrad.features import embed
+from stopgrad.features import embed, images_at_a_time
 from stopgrad.images import normalization
 from stopgrad.knn import CHUNK_VALUES
 from stopgrad.pretrain.setup import TrainingImages
@@ -34,12 +34,14 @@ from stopgrad.pretrain.watch import MEASURED
 
 FIRST = 2  # images of the first step; BN needs two
 GROWTH = 4
-EMBEDDED = 512  # images that `embed` takes at a time
 TIMED = 5  # repeats of a size, fewer when they take more than PATIENCE together
 PATIENCE = 1.0  # s
 STEP_BUDGET, EMBED_BUDGET = 10.0, 3.0  # s, within which no larger size is begun
 STATUS, PEAK_RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
-CGROUP = Path("/sys/fs/cgroup/memory.max")
+CGROUPS = (  # of version 2 and 1
+    Path("/sys/fs/cgroup/memory.max"),
+    Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
+)
 
 
 class Sample(NamedTuple):
@@ -88,7 +90,7 @@ def estimate_cost(images: TrainingImages, config: Config) -> Cost:
     training = start_training(images.train, plain, normalization=normalization(images.train))
     device = training.compute.device
     steps = _grow(lambda n: _step(training, n), most=config.batch, budget=STEP_BUDGET, on=device)
-    most = min(EMBEDDED, len(images.train))
+    most = min(images_at_a_time(images.train), len(images.train))
     embeds = _grow(lambda n: _embed(training, images, n), most=most, budget=EMBED_BUDGET, on=device)
     step, embedding = _at(steps, config.batch), _at(embeds, most)
     count = config.epochs * training.steps_per_epoch
@@ -100,7 +102,7 @@ def estimate_cost(images: TrainingImages, config: Config) -> Cost:
         steps=count,
         host_bytes=max(step.host_bytes, embedding.host_bytes) + knn * (not on_gpu),
         device_bytes=max(step.device_bytes, embedding.device_bytes) + knn * on_gpu,
-        host_limit=_host_limit(),
+        host_limit=memory_limit(),
         device_limit=torch.cuda.mem_get_info(device)[1] if on_gpu else 0,
         device=str(device),
         how=_in_words(steps, config.batch),
@@ -167,7 +169,7 @@ def _grow(
         following = min(GROWTH * images, most)
         ahead = samples[-1].seconds * following / images  # once to warm up, then timed
         too_long = time.perf_counter() - began + ahead + max(ahead, PATIENCE) > budget
-        if images == most or too_long or _at(samples, following).host_bytes > _host_limit() / 2:
+        if images == most or too_long or _at(samples, following).host_bytes > memory_limit() / 2:
             return samples
         images = following
 
@@ -239,9 +241,10 @@ def _peaks(device: torch.device) -> tuple[int, int]:
     return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, on_gpu
 
 
-def _host_limit() -> int:
+def memory_limit() -> int:
     """Bytes of memory that this process may have: the machine's, or its control group's."""
-    there = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    with suppress(OSError, ValueError):  # no such file, or "max"
-        return min(there, int(CGROUP.read_text()))
-    return there
+    limits = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
+    for path in CGROUPS:
+        with suppress(OSError, ValueError):  # no such file, or "max"
+            limits.append(int(path.read_text()))
+    return min(limits)

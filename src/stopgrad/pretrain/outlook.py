@@ -9,9 +9,18 @@ import torch
 from stopgrad.config import Config
 from stopgrad.errors import StopgradError
 from stopgrad.images import Dataset, Findings
-from stopgrad.pretrain.cost import Cost, estimate_cost
+from stopgrad.pretrain.cost import Cost, estimate_cost, memory_limit
 from stopgrad.pretrain.setup import check_sizes, prepare
 from stopgrad.pretrain.suggest import Suggestion, suggest
+
+PACKED_ABOVE = 0.5  # share of the memory that decoded pictures may fill without a store
+
+
+class Packing(NamedTuple):
+    """Advice to pack the pictures before training."""
+
+    side: int  # px
+    reason: str
 
 
 class Outlook(NamedTuple):
@@ -21,6 +30,7 @@ class Outlook(NamedTuple):
     cost: Cost | None  # None: no step could be taken
     suggestion: Suggestion | None  # None: there is too little to learn from
     suggested_cost: Cost | None  # `cost` where nothing else is suggested
+    packing: Packing | None = None  # where the decoded pictures are large for this memory
 
 
 def look_ahead(findings: Findings, config: Config) -> Outlook:
@@ -43,7 +53,30 @@ def look_ahead(findings: Findings, config: Config) -> Outlook:
     )
     same = suggestion.config == config
     return Outlook(
-        refusal, cost, suggestion, cost if same else _cost(dataset, suggestion.config)[0]
+        refusal,
+        cost,
+        suggestion,
+        cost if same else _cost(dataset, suggestion.config)[0],
+        advise_packing(findings, side=suggestion.config.image_side, limit=memory_limit()),
+    )
+
+
+def advise_packing(findings: Findings, *, side: int, limit: int) -> Packing | None:
+    """A store, where the decoded pictures would fill much of the memory.
+
+    Args:
+        findings: What is there; a store needs no other.
+        side: px, that the run suggested would store.
+        limit: Bytes of memory that there are.
+    """
+    stored = min(side, typical_short_side(findings))
+    needed = sum(findings.pictures.values()) * 3 * stored**2
+    if findings.packed or needed <= PACKED_ABOVE * limit:
+        return None
+    return Packing(
+        side,
+        f"decoded at {stored} px they take {needed / 2**30:.1f} GiB, more than "
+        f"{100 * PACKED_ABOVE:.0f} % of {limit / 2**30:.1f} GiB of memory; a store stays on disk",
     )
 
 

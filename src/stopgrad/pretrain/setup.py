@@ -70,7 +70,7 @@ def check_sizes(images: Images, config: Config) -> None:
     if not config.encoder.name.startswith("timm:"):
         return
     encoder = build_encoder(config.encoder, torch_generator(config.seed, "encoder")).eval()
-    for height, width in ((config.views.size, config.views.size), images.pixels.shape[1:3]):
+    for height, width in ((config.views.size, config.views.size), images.whole_size):
         try:
             with torch.inference_mode():
                 encoder(torch.zeros(1, 3, height, width))

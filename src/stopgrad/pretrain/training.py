@@ -16,7 +16,7 @@ from stopgrad.checkpoint import Checkpoint
 from stopgrad.compute import Compute, compute_for, use_repeatable
 from stopgrad.config import Config
 from stopgrad.errors import CheckpointError, DivergedError
-from stopgrad.images import Images, Normalization
+from stopgrad.images import Images, Normalization, Packed
 from stopgrad.loss import simsiam_loss
 from stopgrad.optimizer import (
     LearningRates,
@@ -38,7 +38,7 @@ class Training:
     config: Config
     compute: Compute
     normalization: Normalization
-    pixels: Tensor  # (N, H, W, 3) uint8, on the device where it fits
+    pixels: Tensor | Packed  # (N, H, W, 3) uint8, on the device where they fit
     model: SimSiam
     optimizer: torch.optim.Optimizer
     make_views: Callable[..., Views]  # `views_of`, compiled where that pays
@@ -68,7 +68,9 @@ class Training:
     def batches(self) -> Iterator[Tensor]:  # each (B,) int64
         """The batches of indices that this epoch has left, in its own random order."""
         generator = torch_generator(self.config.seed, "order", self.epoch)
-        order = torch.randperm(len(self.pixels), generator=generator).to(self.pixels.device)
+        order = torch.randperm(len(self.pixels), generator=generator)
+        if isinstance(self.pixels, Tensor):
+            order = order.to(self.pixels.device)
         done = self.steps_per_epoch - self.steps_left
         for number in range(done, self.steps_per_epoch):
             yield order[number * self.config.batch : (number + 1) * self.config.batch]
@@ -202,7 +204,7 @@ class Training:
 
 
 def start_training(images: Images, config: Config, *, normalization: Normalization) -> Training:
-    """A training at step 0: the model as the seed decides, images as one uint8 tensor."""
+    """A training at step 0: the model as the seed decides, images on the device where they fit."""
     compute = compute_for(config)
     use_repeatable(config.repeatable)
     model = build_simsiam(config).train()
@@ -220,7 +222,7 @@ def start_training(images: Images, config: Config, *, normalization: Normalizati
         config=config,
         compute=compute,
         normalization=normalization,
-        pixels=compute.keep(_as_tensor(images)),
+        pixels=compute.keep(images.pixels),
         model=model,
         optimizer=optimizer,
         make_views=compute.compile(views_of),
@@ -232,12 +234,6 @@ def start_training(images: Images, config: Config, *, normalization: Normalizati
     if training.pixels.is_cuda:
         training.replay = Replay(training.make_and_learn)
     return training
-
-
-def _as_tensor(images: Images) -> Tensor:  # (N, H, W, 3) uint8
-    """The pixels without a copy, unless they are read-only, which PyTorch warns of."""
-    pixels = images.pixels if images.pixels.flags.writeable else images.pixels.copy()
-    return torch.from_numpy(pixels)
 
 
 def load_model(model: SimSiam, tensors: dict[str, Tensor]) -> None:

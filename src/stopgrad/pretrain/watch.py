@@ -64,7 +64,7 @@ def _outputs(training: Training, start: int) -> tuple[Tensor, Tensor, Tensor]:
         len(training.pixels), generator=torch_generator(training.config.seed, "measured")
     )
     compute = training.compute
-    pixels = compute.fetch(training.pixels, order[start:stop].to(training.pixels.device))
+    pixels = compute.fetch(training.pixels, order[start:stop])
     views = two_views(
         pixels,
         torch_generator(training.config.seed, "measured views", start, device=compute.device),

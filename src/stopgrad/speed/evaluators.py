@@ -56,7 +56,8 @@ class DecodingSpeed(NamedTuple):
 def measure_views(config: Config, *, batch: int, repeats: int, seconds: float) -> Spread:
     """Views per second of a config, from indices to normalised tensors on the device."""
     training = start_on_random_pixels(config, images=batch)
-    device, indices = training.compute.device, torch.arange(batch, device=training.pixels.device)
+    device = training.compute.device
+    indices = torch.arange(batch, device=device)
     work = times(lambda: training.views(indices))
     per_call(work, device=device)
     timed = [per_call(work, device=device, at_least=seconds) for _ in range(repeats)]

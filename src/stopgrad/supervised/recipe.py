@@ -28,12 +28,12 @@ class Recipe(NamedTuple):
 
     def size(self, images: Images) -> Size:
         """What a crop of these images measures."""
-        height, width = images.pixels.shape[1:3]
+        height, width = images.whole_size
         return Size(self.crop or height, self.crop or width)
 
     def room(self, images: Images) -> Size:
         """How far the corner of a crop may lie from the upper left one, px."""
-        height, width = images.pixels.shape[1:3]
+        height, width = images.whole_size
         size = self.size(images)
         return Size(height + 2 * self.padding - size.height, width + 2 * self.padding - size.width)
 
@@ -101,7 +101,7 @@ def check_recipe(recipe: Recipe, images: LabelledShare) -> None:
             expected="at least one batch of images",
             hint=f"give more images or a smaller --{recipe.task}.batch",
         )
-    height, width = images.train.pixels.shape[1:3]
+    height, width = images.train.whole_size
     if recipe.padding >= min(height, width) or min(recipe.room(images.train)) < 0:
         raise ConfigError(
             f"{recipe.task}.padding = {recipe.padding} and {recipe.task}.crop = {recipe.crop} "

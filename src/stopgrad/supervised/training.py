@@ -21,7 +21,7 @@ from stopgrad.optimizer import cosine_with_warmup
 from stopgrad.randomness import torch_generator
 from stopgrad.supervised.crop import draw_crops, padded_crop
 from stopgrad.supervised.recipe import LabelledShare, Recipe, check_recipe
-from stopgrad.views import normalize
+from stopgrad.views import bring_down, normalize
 
 
 class LabelledBatch(NamedTuple):
@@ -93,6 +93,7 @@ class Training:
             room=recipe.room(train),
             flip=recipe.flip,
         )
+        pixels = bring_down(pixels, train.whole_size)
         cut = padded_crop(pixels, crops, padding=recipe.padding, size=recipe.size(train))
         return LabelledBatch(normalize(cut, self.normalization), labels)
 

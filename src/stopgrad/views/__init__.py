@@ -28,6 +28,7 @@ from stopgrad.views.make import (
     views_of,
     work_out,
 )
+from stopgrad.views.whole import bring_down
 
 __all__ = [
     "Recipe",
@@ -38,6 +39,7 @@ __all__ = [
     "adjust_hue",
     "adjust_saturation",
     "blur",
+    "bring_down",
     "colour_jitter",
     "draw_parameters",
     "grayscale",

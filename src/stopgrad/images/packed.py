@@ -1,0 +1,88 @@
+"""Pixels that stay on disk: shards in memory maps, read by row, in any order.
+
+In: the shards of a split, each (n, H, W, 3) uint8. Out: rows of them, copied. Nothing else stays
+in the memory of the process; the system keeps what it likes of the files, and gives it back when
+memory is short.
+"""
+
+from __future__ import annotations
+
+import mmap
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from stopgrad.images.types import Indices, Pixels
+
+
+class Mapped(NamedTuple):
+    """A file of pixels that is mapped into memory."""
+
+    pixels: Pixels  # (n, H, W, 3)
+    pages: mmap.mmap
+
+
+def map_file(path: Path, shape: tuple[int, ...]) -> Mapped:
+    """A file of so many bytes, mapped to be read.
+
+    Raises:
+        OSError, ValueError: When it cannot be, or has fewer bytes.
+    """
+    with path.open("rb") as file:
+        pages = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    return Mapped(np.frombuffer(pages, np.uint8).reshape(shape), pages)
+
+
+class Packed:
+    """(N, H, W, 3) uint8 on disk, which reads like an array of NumPy.
+
+    Args:
+        shards: At least one.
+        rows: (N,) which pictures these are, counted over all shards; None: all of them.
+    """
+
+    dtype = np.dtype(np.uint8)
+
+    def __init__(self, shards: Sequence[Mapped], rows: Indices | None = None) -> None:
+        self._shards = tuple(shards)
+        self._ends = np.cumsum([len(shard.pixels) for shard in shards])
+        self._rows = np.arange(self._ends[-1]) if rows is None else rows
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(N, H, W, 3)."""
+        return (len(self._rows), *self._shards[0].pixels.shape[1:])
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that all rows would take in memory."""
+        return int(np.prod(self.shape, dtype=np.int64))
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, index: int | slice | Indices) -> Pixels:
+        """Rows in the order asked for, in new memory.
+
+        They are read in the order in which they lie on disk, and copied by shard, not by picture.
+        """
+        rows = np.atleast_1d(self._rows[index])
+        order = np.argsort(rows, kind="stable")
+        ascending = rows[order]
+        bounds = np.searchsorted(ascending, self._ends)
+        pixels = np.empty((len(rows), *self.shape[1:]), np.uint8)
+        start = 0
+        for shard, end, stop in zip(self._shards, self._ends, bounds, strict=True):
+            if start < stop:
+                first = end - len(shard.pixels)
+                pixels[order[start:stop]] = shard.pixels[ascending[start:stop] - first]
+                shard.pages.madvise(mmap.MADV_DONTNEED)  # else the process grows by what it reads
+            start = stop
+        return pixels[0] if isinstance(index, int | np.integer) else pixels
+
+    def take(self, indices: Indices) -> Packed:
+        """Some of the rows, still on disk."""
+        return Packed(self._shards, self._rows[indices])
