@@ -108,6 +108,7 @@ def _print(found: Comparison) -> None:
 
 
 def _plain(table: Table) -> Iterator[str]:
+    yield str(table.title)
     yield "\t".join(" ".join(str(column.header).split()) for column in table.columns)
     for row in zip(*(column.cells for column in table.columns), strict=True):
         yield "\t".join(map(str, row))
@@ -181,9 +182,9 @@ def finding(found: Comparison) -> str:
     if not taus:
         return f"{best}; no labels say whether that order is right."
     words = " and ".join(
-        f"{metric_name(metric)} with tau {kendall.tau:+.2f}" for metric, kendall in taus.items()
+        f"{kendall.tau:+.2f} with {metric_name(metric)}" for metric, kendall in taus.items()
     )
-    return f"{best}; that order agrees with {words}{_worth(list(taus.values()))}."
+    return f"{best}; Kendall's tau of that order is {words}{_worth(list(taus.values()))}."
 
 
 def _worth(taus: Sequence[Kendall]) -> str:

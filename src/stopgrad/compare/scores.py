@@ -59,12 +59,12 @@ def _completed(
 def _recorded(run: TrainedRun) -> dict[Key, Record]:
     """The records of the encoder at the checkpoint at hand, with all labels."""
     path: Path = run.path / "records.jsonl"
-    return {
-        key: record
-        for key, record in newest(read(path) if path.exists() else ()).items()
-        if key.metric in ACCURACIES
-        and (key.of, key.labels, record.epoch) == ("encoder", 1.0, run.epoch)
-    }
+    return newest(
+        record
+        for record in (read(path) if path.exists() else ())
+        if record.metric in ACCURACIES
+        and (record.of, record.labels, record.epoch) == ("encoder", 1.0, run.epoch)
+    )
 
 
 def _common_split(recorded: Sequence[dict[Key, Record]]) -> str | None:

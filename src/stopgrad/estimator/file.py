@@ -100,7 +100,7 @@ def to_bytes(fitted: Fitted) -> bytes:
     """
     from safetensors.numpy import save
 
-    weights = {key: np.ascontiguousarray(value) for key, value in fitted.weights.items()}
+    weights = {key: np.asarray(value, order="C") for key, value in fitted.weights.items()}
     values = plain(fitted)
     del values["weights"]
     try:
@@ -146,7 +146,7 @@ def _digest(card: str, weights: Mapping[str, Numbers]) -> str:
     digest = hashlib.sha256(card.encode())
     for name, value in sorted(weights.items()):
         digest.update(f"{name} {value.dtype.str} {value.shape}".encode())
-        digest.update(np.ascontiguousarray(value).tobytes())
+        digest.update(value.tobytes())
     return digest.hexdigest()
 
 
