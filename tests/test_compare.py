@@ -35,7 +35,7 @@ def _images(count: int, *, seed: int, labels: bool = True) -> Images:
     return images_from_arrays(pixels.astype(np.uint8), labels=of if labels else None)
 
 
-DATA = Dataset("two colours", _images(256, seed=0), _images(40, seed=1))
+DATA = Dataset("two colours", _images(60, seed=0), _images(40, seed=1))
 
 
 def _run(path: Path, *, weights: int, spoilt: bool = False, **of: object) -> Path:

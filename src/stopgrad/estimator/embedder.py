@@ -24,6 +24,7 @@ from torch import nn
 from stopgrad.compute import compute_for
 from stopgrad.config import Config, config_from_dict
 from stopgrad.config.presets import PresetName
+from stopgrad.errors import DivergedError
 from stopgrad.estimator.file import Fitted, from_bytes, plain, to_bytes, whole
 from stopgrad.estimator.network import copied_encoder
 from stopgrad.estimator.pictures import (
@@ -256,16 +257,20 @@ class SimSiamEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
 
     def _take_over(self, epoch: Epoch, images: Images) -> None:
         """Keeps what the last epoch ended with, and says so when it is a collapse."""
+        verdict = epoch.verdict
+        assert verdict is not None
+        if verdict.state == "diverged":
+            raise DivergedError(
+                f"{verdict.reason} after the last step",
+                expected="finite features",
+                hint=verdict.advice,
+            )
         self.encoder_: nn.Module = copied_encoder(self.config_, epoch.model.encoder.state_dict())
         self.normalization_ = normalization(images)
-        assert epoch.verdict is not None
-        self.verdict_ = epoch.verdict
-        if epoch.verdict.advice:
-            warnings.warn(
-                f"{epoch.verdict.state}: {epoch.verdict.reason}; try: {epoch.verdict.advice}",
-                ConvergenceWarning,
-                stacklevel=3,
-            )
+        self.verdict_ = verdict
+        if verdict.advice:
+            words = f"{verdict.state}: {verdict.reason}; try: {verdict.advice}"
+            warnings.warn(words, ConvergenceWarning, stacklevel=3)
 
     def _fitted(self) -> Fitted:
         """All that fitting learned."""
