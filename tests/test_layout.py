@@ -10,7 +10,8 @@ ROOMS = (
     *("errors", "files", "randomness", "config", "images", "compute", "views", "encoder", "heads"),
     *("simsiam", "classifier", "loss", "optimizer", "collapse", "features", "knn", "checkpoint"),
     *("pretrain", "linear", "supervised", "finetune", "records", "evaluate", "speed"),
-    *("statistics", "study", "studies", "figures", "examples", "report", "cli"),
+    *("statistics", "compare", "study", "studies", "figures", "examples", "report"),
+    *("estimator", "cli"),
 )
 
 

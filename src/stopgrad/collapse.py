@@ -22,6 +22,8 @@ COMPLETE_RATIO = 1.5  # all outputs on one line
 DIMENSIONAL_RANK = 4.0  # a handful of directions carry everything
 DIMENSIONAL_CORRELATION = 0.7
 
+LIDAR_DELTA = 1e-6  # share of the mean variance that is added to S_w
+
 
 class Measures(NamedTuple):
     """The measures of one layer; plain numbers, NaN where the outputs are not finite."""
@@ -93,6 +95,38 @@ def effective_rank(spectrum: Tensor) -> Tensor:  # (R,) -> ()
     p = spectrum / _positive(spectrum.sum())
     entropy: Tensor = -torch.xlogy(p, p).sum()
     return torch.exp(entropy)
+
+
+def rankme(z: Tensor) -> Tensor:  # (N, D) -> ()
+    """exp(- sum p ln p) of the singular values of z, uncentred, with p = s / sum s + 1e-7.
+
+    Source: Garrido et al. 2023. In fp64.
+    """
+    values = torch.linalg.svdvals(z.double())
+    p = values / _positive(values.sum()) + 1e-7
+    return torch.exp(-(p * p.log()).sum())
+
+
+def lidar(views: Tensor) -> Tensor:  # (N, Q, D) -> ()
+    """The effective rank of what tells images apart, counted in units of what tells views apart.
+
+    exp-entropy of the eigenvalues of S_w^-1/2 S_b S_w^-1/2: the images are the classes of a
+    linear discriminant analysis, their views the samples (Thilak et al. 2023). In fp64.
+    Paper: S_w + delta I; here: delta is a share of the mean variance, because the measure should
+    not depend on the scale of the outputs.
+
+    Args:
+        views: Outputs for Q >= 2 views of each of N >= 2 images. Bounded by N - 1 and D.
+    """
+    x = views.double()
+    means = x.mean(dim=1)  # (N, D)
+    within = (x - means[:, None]).flatten(0, 1)  # (N * Q, D)
+    between = means - means.mean(dim=0)  # (N, D)
+    s_w, s_b = within.T @ within / len(within), between.T @ between / len(between)  # (D, D)
+    variance = _positive((s_w.trace() + s_b.trace()) / len(s_w))
+    values, vectors = torch.linalg.eigh(s_w)
+    whiten = vectors / (values.clamp_min(0) + LIDAR_DELTA * variance).sqrt()  # (D, D), by column
+    return effective_rank(torch.linalg.eigvalsh(whiten.T @ s_b @ whiten).clamp_min(0))
 
 
 def correlation_strength(z: Tensor) -> Tensor:  # (N, D) -> ()

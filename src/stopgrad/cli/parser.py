@@ -8,6 +8,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
+from stopgrad.cli.compare_words import add_compare
 from stopgrad.cli.evaluate_words import add_selection
 from stopgrad.cli.labels_words import add_finetune, add_labels, add_supervised
 from stopgrad.cli.store_words import add_packing
@@ -82,6 +83,7 @@ def _build_parser() -> argparse.ArgumentParser:
     _add_resume(commands)
     _add_verify(commands)
     _add_evaluate(commands)
+    add_compare(_add(commands, "compare", "rank runs without labels"), data_help=DATA_HELP)
     _add_report(commands)
     _add_views(commands)
     _add_check_data(commands)

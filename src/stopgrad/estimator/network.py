@@ -1,0 +1,45 @@
+"""An encoder of a config, filled with weights that are compared with it first."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from stopgrad.checkpoint.shapes import misfit, tensors_of
+from stopgrad.compute import compute_for
+from stopgrad.config import Config
+from stopgrad.encoder import build_encoder
+from stopgrad.errors import CheckpointError
+from stopgrad.randomness import torch_generator
+
+PREFIX = "encoder."  # of the encoder's tensors in SimSiam
+
+
+def copied_encoder(config: Config, weights: Mapping[str, Tensor]) -> nn.Module:
+    """A plain encoder in eval mode, on the device of the config; needs no gradient.
+
+    Plain: pretraining taught its BN that a batch is two views.
+
+    Raises:
+        CheckpointError: When the weights are not those of the config's encoder, or not finite.
+    """
+    # Known without memory: the config may be somebody else's, and ask for more than there is.
+    wanted = {
+        key.removeprefix(PREFIX): value
+        for key, value in tensors_of(config).model.items()
+        if key.startswith(PREFIX)
+    }
+    wrong = misfit(weights, wanted)
+    if not wrong and not all(bool(torch.isfinite(value).all()) for value in weights.values()):
+        wrong = "weights that are not finite"
+    if wrong:
+        raise CheckpointError(
+            f"weights that are not those of {config.encoder.name} ({wrong})",
+            expected="the weights that an embedder was saved with",
+            hint="do not use this file; fit the embedder anew",
+        )
+    encoder = build_encoder(config.encoder, torch_generator(config.seed, "encoder"))
+    encoder.load_state_dict(dict(weights))
+    return compute_for(config).place(encoder).eval().requires_grad_(False)
