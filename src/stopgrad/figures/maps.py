@@ -15,11 +15,14 @@ from stopgrad.figures.panels import MapPanel
 if TYPE_CHECKING:
     import altair as alt
 
-SIDE = 440  # px of the inside
+SIDE = 440  # px of the longer side of the inside
 # Five colours, each with four shapes: so many classes can be told apart, also without colour.
 COLOURS: tuple[Role, ...] = ("first", "second", "good", "fourth", "ink")
 SHAPES = ("circle", "diamond", "triangle-up", "square")
 MOST_CLASSES = len(COLOURS) * len(SHAPES)
+NARROWEST = 0.5  # the shorter side of a map to its longer one, at least
+MARGIN = 1.06  # the range of an axis to that of the points
+SMALLEST = 1e-6  # range below which all points are one
 DOT, PLAIN = 46, 14  # px² of an image with a picture and of one without
 
 
@@ -42,7 +45,8 @@ def map_chart(panel: MapPanel) -> alt.LayerChart:
         marks.encode(x=x, y=y, **_by_class(panel)).encode(**extra)
         for marks, extra in ((pale, {}), (dots, {"description": alt.Description("text:N")}))
     ]
-    return styled(layered(*layers, width=SIDE, height=SIDE))
+    width, height = _sides(panel)
+    return styled(layered(*layers, width=width, height=height))
 
 
 def coloured_classes(panel: MapPanel) -> list[int]:
@@ -71,11 +75,18 @@ def _axis(panel: MapPanel, place: int) -> Any:
     return kind(field, title=title, axis=axis).scale(domain=[low, high], nice=False, zero=False)
 
 
+def _sides(panel: MapPanel) -> list[int]:
+    """px of both axes, as long as what lies along them, but no strip."""
+    extent = panel.points.max(axis=0) - panel.points.min(axis=0)
+    shares = np.maximum(extent / max(float(extent.max()), SMALLEST), NARROWEST)
+    return [round(SIDE * float(share)) for share in shares]
+
+
 def _domain(panel: MapPanel, place: int) -> tuple[float, float]:
-    """The range of one axis: as long as the other's, around the middle of its own points."""
+    """The range of one axis around the middle of its points; a px is as much on both."""
     lows, highs = panel.points.min(axis=0), panel.points.max(axis=0)
-    half = 0.53 * max(float(np.max(highs - lows)), 1e-6)
-    middle = float(lows[place] + highs[place]) / 2
+    per_px = MARGIN * max(float((highs - lows).max()), SMALLEST) / SIDE
+    middle, half = float(lows[place] + highs[place]) / 2, per_px * _sides(panel)[place] / 2
     return middle - half, middle + half
 
 
@@ -89,7 +100,11 @@ def _by_class(panel: MapPanel) -> dict[str, Any]:
     names = {str(index): class_name(panel.class_names, index) for index in classes}
     places = range(len(classes))
     legend = alt.Legend(
-        labelExpr=f"{json.dumps(names)}[datum.value]", columns=5, symbolSize=90, symbolOpacity=1, labelLimit=82
+        labelExpr=f"{json.dumps(names)}[datum.value]",
+        columns=5,
+        symbolSize=90,
+        symbolOpacity=1,
+        labelLimit=82,
     )
     colors = [light(COLOURS[place % len(COLOURS)]) for place in places]
     shapes = [SHAPES[place // len(COLOURS)] for place in places]

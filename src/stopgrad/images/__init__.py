@@ -9,6 +9,7 @@ imported when a data set needs them.
 from stopgrad.images.check import Findings, Place, check_images
 from stopgrad.images.damage import DamagedImagesError
 from stopgrad.images.load import load_dataset
+from stopgrad.images.pictures import load_pictures
 from stopgrad.images.splits import label_subset, normalization, split_validation
 from stopgrad.images.types import (
     BadImages,
@@ -37,6 +38,7 @@ __all__ = [
     "images_from_arrays",
     "label_subset",
     "load_dataset",
+    "load_pictures",
     "no_progress",
     "normalization",
     "split_validation",
