@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-
 from explored import CONFIG, brute_force, digits, features, untrained_run, without_labels
+
 from stopgrad.evaluate import TrainedRun
 from stopgrad.examples import (
     choose_gallery,
@@ -15,10 +15,10 @@ from stopgrad.examples import (
     pacmap_plane,
     principal_plane,
 )
+from stopgrad.features import embed
 from stopgrad.figures import Exploration, NeighborPanel
 from stopgrad.images import Dataset
 from stopgrad.knn import knn
-from stopgrad.features import embed
 
 
 @pytest.fixture(scope="module")
@@ -146,7 +146,9 @@ def test_the_map_says_how_often_the_nearest_has_the_same_class(
     assert labels is not None
     far = ((points[:, None] - points[None]) ** 2).sum(axis=2)
     np.fill_diagonal(far, np.inf)
-    assert explored.map.same_class[0] == pytest.approx((labels[far.argmin(axis=1)] == labels).mean())
+    assert explored.map.same_class[0] == pytest.approx(
+        (labels[far.argmin(axis=1)] == labels).mean()
+    )
     assert 0.5 < explored.map.same_class[1] < 1  # digits; by chance 0.1
 
 

@@ -69,7 +69,9 @@ def neighbor_grid(panel: NeighborPanel) -> Image:
     draw = ImageDraw.Draw(sheet)
     left = SPACE + CELL + words
     _write(draw, Spot(SPACE, SPACE // 2 + 4), "query")
-    title = f"{panel.index.shape[1]} nearest of {count(len(panel.bank))} images, nearest first"
+    title = (
+        f"{panel.index.shape[1]} nearest of {count(len(panel.bank))} images by cosine similarity"
+    )
     _write(draw, Spot(left, SPACE // 2 + 4), title)
     for row, query in enumerate(queries(panel)):
         top = SPACE + LINE + row * height
