@@ -18,7 +18,8 @@ from stopgrad.images import Dataset, Images, images_from_arrays, load_dataset
 from stopgrad.pretrain import describe_run
 from stopgrad.simsiam import build_simsiam
 
-CONFIG = preset("tiny", **{"knn.k": 20})
+# In fp32, for the features below are computed without the house's precision.
+CONFIG = preset("tiny", **{"knn.k": 20, "precision": "fp32"})
 
 
 class Nearest(NamedTuple):

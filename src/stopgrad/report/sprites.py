@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 LARGEST = 48  # px of the longer side of a tile; larger pictures are reduced
 BLOCK = 16  # px; WebP compresses in such blocks, and no tile shares one with its neighbour
 MOST_BYTES = 1_000_000  # of a sheet, before base64 adds a third
-QUALITIES = (80, 60, 40, 25)  # of lossy WebP, tried in turn
+QUALITIES = (75, 50, 30)  # of lossy WebP, tried in turn
 
 
 class Sheet(NamedTuple):
