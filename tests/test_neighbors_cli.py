@@ -90,7 +90,8 @@ def test_without_labels_the_pictures_are_known_by_their_files(
         assert line["class"] is line["taken_for"] is None
         assert line["query"] not in [near["file"] for near in line["neighbors"]]
         assert len(line["neighbors"]) == 8
-    assert Image.open(tmp_path / "grid.png").height > 20 * 96
+    with Image.open(tmp_path / "grid.png") as grid:
+        assert grid.height > 20 * 96
 
 
 def test_the_table_names_query_vote_and_neighbours(

@@ -99,21 +99,19 @@ def gallery_data(panel: NeighborPanel, made: Sheet, rows: Any, places: Any) -> d
         rows: (T,) rows of the bank that the tiles from Q on show.
         places: (Q, K) places in `rows`.
     """
-    queries, bank, first = panel.queries, panel.bank, len(panel.queries)
-    names = bank.class_names or queries.class_names
-    labels = [_label(bank.labels, int(row)) for row in rows]
-    images = []
+    first, labels = len(panel.queries), [_label(panel.bank.labels, int(row)) for row in rows]
+    images: list[list[Any]] = []
     for number, near in enumerate(places):
         similarity = panel.similarity[number]
         neighbors = [
             [first + int(place), labels[place], round(float(value), 3)]
             for place, value in zip(near, similarity, strict=True)
         ]
-        taken = _label(panel.predicted, number)
-        images.append([_label(queries.labels, number), taken, neighbors])
-    most = max((c for c in [*labels, *(i[0] for i in images)] if c is not None), default=-1)
+        own, taken = (_label(k, number) for k in (panel.queries.labels, panel.predicted))
+        images.append([own, taken, neighbors])
+    names = panel.bank.class_names or panel.queries.class_names
     return {
-        "names": [class_name(names, index) for index in range(max(most + 1, len(names)))],
+        "names": [class_name(names, index) for index in range(len(names))],
         "tile": {"width": made.width, "height": made.height},
         "cell": made.cell,
         "columns": made.columns,
