@@ -26,7 +26,7 @@ from stopgrad.evaluate import (
     load_run,
 )
 from stopgrad.evaluate import evaluate as evaluate_run
-from stopgrad.examples import neighbor_examples, view_examples
+from stopgrad.examples import explore, view_examples
 from stopgrad.figures import view_grid
 from stopgrad.files import write_atomically
 from stopgrad.images import Changed, Dataset, how_it_was_read, load_dataset, normalization
@@ -143,9 +143,9 @@ def _report(path: Path, dataset: Dataset, screen: Screen, *, out: Path) -> Path:
     run = load_run(path)
     config, mean_std = run.info.config, run.info.normalization
     with screen.progress():
-        neighbors = neighbor_examples(run, dataset, track=screen.track)
+        exploration = explore(run, dataset, track=screen.track)
     panel = view_examples(dataset.train, config, normalization=mean_std, count=12)
-    return write_report(path, out=out, neighbors=neighbors, views=panel)
+    return write_report(path, out=out, exploration=exploration, views=panel)
 
 
 def _new_directory(path: Path) -> Path:

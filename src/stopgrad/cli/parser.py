@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, NoReturn
 from stopgrad.cli.compare_words import add_compare
 from stopgrad.cli.evaluate_words import add_selection
 from stopgrad.cli.labels_words import add_finetune, add_labels, add_supervised
+from stopgrad.cli.neighbors_words import add_neighbors
 from stopgrad.cli.store_words import add_packing
 from stopgrad.cli.study_words import add_study
 from stopgrad.config import PRESETS, Config, config_from_dict, describe_knobs
@@ -85,6 +86,7 @@ def _build_parser() -> argparse.ArgumentParser:
     _add_evaluate(commands)
     add_compare(_add(commands, "compare", "rank runs without labels"), data_help=DATA_HELP)
     _add_report(commands)
+    _add_neighbors(commands)
     _add_views(commands)
     _add_check_data(commands)
     _add_pack(commands)
@@ -161,6 +163,12 @@ def _add_report(commands: Any) -> None:
     parser.add_argument(
         "--out", type=Path, metavar="HTML", help="page to write. Default: RUN/report.html"
     )
+
+
+def _add_neighbors(commands: Any) -> None:
+    parser = _add(commands, "neighbors", "find the nearest training images of any picture")
+    _add_run(parser)
+    add_neighbors(parser)
 
 
 def _add_views(commands: Any) -> None:

@@ -56,8 +56,9 @@ def view_grid(panel: ViewPanel, *, columns: int = 3) -> Image:
 def neighbor_grid(panel: NeighborPanel) -> Image:
     """A row per query: the picture, what it is and was taken for, and its nearest pictures.
 
-    Below each neighbour stand its class and its cosine similarity. A neighbour of the query's
-    class has a solid frame, one of another class a dashed frame and a cross.
+    Below each neighbour stand its class, or without one its file, and its cosine similarity. A
+    neighbour of the query's class has a solid frame, one of another class a dashed frame and a
+    cross.
     """
     from PIL import ImageDraw
 
@@ -68,7 +69,9 @@ def neighbor_grid(panel: NeighborPanel) -> Image:
     draw = ImageDraw.Draw(sheet)
     left = SPACE + CELL + words
     _write(draw, Spot(SPACE, SPACE // 2 + 4), "query")
-    title = f"{panel.index.shape[1]} nearest of {count(len(panel.bank))} images, nearest first"
+    title = (
+        f"{panel.index.shape[1]} nearest of {count(len(panel.bank))} images by cosine similarity"
+    )
     _write(draw, Spot(left, SPACE // 2 + 4), title)
     for row, query in enumerate(queries(panel)):
         top = SPACE + LINE + row * height
@@ -80,8 +83,9 @@ def neighbor_grid(panel: NeighborPanel) -> Image:
             _frame(draw, at, agrees=neighbor.agrees)
             mark = "x " if neighbor.agrees is False else ""
             below = Spot(at.x + CELL // 2, at.y + CELL + 6)
-            _write(draw, below, _fitted(mark + neighbor.class_name), anchor="mt")
-            below = below._replace(y=below.y + LINE - 2 if neighbor.class_name else below.y)
+            name = neighbor.class_name or _file_name(neighbor.source)
+            _write(draw, below, _fitted(mark + name), anchor="mt")
+            below = below._replace(y=below.y + LINE - 2 if name else below.y)
             _write(draw, below, f"{neighbor.similarity:.3f}", role="muted", anchor="mt")
     return sheet
 
@@ -109,7 +113,7 @@ def enlarged(pixels: Pixels, *, side: int) -> Image:
 
 
 def _write_query(draw: ImageDraw, at: Spot, query: Query) -> None:
-    lines: list[tuple[str, Role]] = [(query.class_name, "ink")]
+    lines: list[tuple[str, Role]] = [(query.class_name or _file_name(query.source), "ink")]
     if query.correct is True:
         lines.append(("correct", "good"))
     elif query.correct is False:
@@ -118,6 +122,11 @@ def _write_query(draw: ImageDraw, at: Spot, query: Query) -> None:
         lines.append((f"taken for {query.predicted}", "muted"))
     for number, (text, role) in enumerate(lines):
         _write(draw, at._replace(y=at.y + number * LINE), _fitted(text, width=165), role=role)
+
+
+def _file_name(source: str) -> str:
+    """The last part of a path; `file:row` of a Parquet file stays."""
+    return source.rsplit("/", 1)[-1]
 
 
 def _frame(draw: ImageDraw, at: Spot, *, agrees: bool | None) -> None:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from stopgrad.figures.names import class_name
+from stopgrad.figures.names import class_name, printable
 
 if TYPE_CHECKING:
     from stopgrad.images import Images, Normalization
@@ -42,6 +42,38 @@ class NeighborPanel:
     protocol: Mapping[str, Any] = field(default_factory=dict)  # of the vote: k, T
 
 
+@dataclass(frozen=True)
+class MapPanel:
+    """Features of M images laid out in the plane; pictures of the first `pictured` are at hand."""
+
+    points: npt.NDArray[np.float32]  # (M, 2)
+    labels: npt.NDArray[np.int64] | None  # (M,)
+    class_names: Sequence[str]
+    pictured: int
+    method: str  # "PCA" or "PaCMAP"
+    variance: tuple[float, ...] = ()  # share on each axis, if the axes mean something
+    fitted: int = 0  # images that the method saw
+    same_class: tuple[float, ...] = ()  # the nearest's class agrees: on the map, by all features
+
+
+@dataclass(frozen=True)
+class ConfusionPanel:
+    """How many images of each class are taken for each class by kNN."""
+
+    counts: npt.NDArray[np.int64]  # (C, C): a row for each class, a column for what it is taken for
+    class_names: Sequence[str]
+    protocol: Mapping[str, Any] = field(default_factory=dict)  # of the vote: k, T
+
+
+class Exploration(NamedTuple):
+    """All that a page needs to explore a run."""
+
+    examples: NeighborPanel  # some, chosen by rule: what a reader sees first
+    gallery: NeighborPanel  # some hundred to pick from
+    map: MapPanel  # its first images are those of the gallery, in order
+    confusion: ConfusionPanel | None = None  # None without labels
+
+
 class Neighbor(NamedTuple):
     """One neighbour of a query."""
 
@@ -49,6 +81,7 @@ class Neighbor(NamedTuple):
     similarity: float
     class_name: str  # "" without labels
     agrees: bool | None  # has the query's class; None without labels
+    source: str = ""  # its file, if it has one
 
 
 class Query(NamedTuple):
@@ -59,6 +92,7 @@ class Query(NamedTuple):
     predicted: str  # "" without a vote
     correct: bool | None  # None without labels or a vote
     neighbors: tuple[Neighbor, ...]
+    source: str = ""  # its file, if it has one
 
 
 def view_panel(
@@ -98,6 +132,7 @@ def _query(panel: NeighborPanel, row: int) -> Query:
             _neighbor(panel, int(index), similarity=float(similarity), label=label)
             for index, similarity in zip(panel.index[row], panel.similarity[row], strict=True)
         ),
+        source=_source(panel.queries, row),
     )
 
 
@@ -106,7 +141,12 @@ def _neighbor(
 ) -> Neighbor:
     own = _label(panel.bank, index)
     agrees = None if own is None or label is None else own == label
-    return Neighbor(panel.bank.pixels[index], similarity, _name(panel, own), agrees)
+    source = _source(panel.bank, index)
+    return Neighbor(panel.bank.pixels[index], similarity, _name(panel, own), agrees, source)
+
+
+def _source(images: Images, row: int) -> str:
+    return printable(images.sources[row]) if images.sources else ""
 
 
 def _label(images: Images, row: int) -> int | None:

@@ -10,6 +10,7 @@ from stopgrad.images.check import Findings, Place, check_images
 from stopgrad.images.damage import DamagedImagesError
 from stopgrad.images.load import Changed, load_dataset
 from stopgrad.images.packed import Packed
+from stopgrad.images.pictures import load_pictures
 from stopgrad.images.reading import how_it_was_read
 from stopgrad.images.splits import label_subset, normalization, split_validation
 from stopgrad.images.types import (
@@ -44,6 +45,7 @@ __all__ = [
     "images_from_arrays",
     "label_subset",
     "load_dataset",
+    "load_pictures",
     "no_progress",
     "normalization",
     "split_validation",

@@ -231,7 +231,7 @@ def start_training(images: Images, config: Config, *, normalization: Normalizati
     )
     if compute.device.type == "cuda":
         keep_learning_rates_on(optimizer, compute.device)
-    if training.pixels.is_cuda:
+    if isinstance(training.pixels, Tensor) and training.pixels.is_cuda:
         training.replay = Replay(training.make_and_learn)
     return training
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from stopgrad.figures.accuracy import newest
 from stopgrad.figures.history import Row, Rows, epoch_rows
-from stopgrad.figures.panels import NeighborPanel, ViewPanel
+from stopgrad.figures.panels import Exploration, NeighborPanel, ViewPanel
 from stopgrad.records import ACCURACIES, Record, read
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ class Evidence(NamedTuple):
     records: Sequence[Record]
     neighbors: NeighborPanel | None = None
     views: ViewPanel | None = None
+    exploration: Exploration | None = None
 
 
 class Judgement(NamedTuple):

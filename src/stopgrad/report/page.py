@@ -9,7 +9,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from stopgrad.figures import NeighborPanel, ViewPanel, css_variables
+from stopgrad.figures import Exploration, NeighborPanel, ViewPanel, css_variables
 from stopgrad.figures.names import LAYERS, metric_name, printable
 from stopgrad.figures.numbers import SPACE, count, duration, label_share, percent
 from stopgrad.records import Record
@@ -21,6 +21,7 @@ from stopgrad.report.evidence import (
     read_evidence,
     scored_records,
 )
+from stopgrad.report.explore import explorer
 from stopgrad.report.results import metrics_of, results
 
 # Class names of the page, so that no text of a run becomes one.
@@ -42,6 +43,7 @@ def write_report(
     out: Path,
     neighbors: NeighborPanel | None = None,
     views: ViewPanel | None = None,
+    exploration: Exploration | None = None,
 ) -> Path:
     """Writes the report of a run, finished or not, as one self-contained HTML file.
 
@@ -50,6 +52,7 @@ def write_report(
         out: The file to write.
         neighbors: Test images with their nearest training images, or None to leave them out.
         views: Images with two views each, or None to leave them out.
+        exploration: What a visitor can explore, or None; `neighbors` are its examples then.
 
     Returns:
         The file written.
@@ -61,7 +64,10 @@ def write_report(
     """
     from stopgrad.files import write_atomically
 
-    page = render(read_evidence(run, neighbors=neighbors, views=views))
+    if neighbors is None and exploration is not None:
+        neighbors = exploration.examples
+    evidence = read_evidence(run, neighbors=neighbors, views=views)
+    page = render(evidence._replace(exploration=exploration))
     write_atomically(out, page.encode())
     return out
 
@@ -78,7 +84,8 @@ def render(evidence: Evidence) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    style, script = css_variables() + _asset("page.css"), _asset("page.js")
+    style = css_variables() + _asset("page.css") + _asset("explore.css")
+    script = _asset("page.js") + _asset("explore.js")
     page = environment.get_template("page.html").render(
         _content(evidence),
         policy=_policy(style=style, script=script),
@@ -118,6 +125,7 @@ def _content(evidence: Evidence) -> dict[str, Any]:
         "facts": facts.facts(evidence),
         "commands": facts.repeat_commands(evidence),
         "knobs": facts.knob_rows(config),
+        **explorer(evidence.exploration),
     }
 
 
