@@ -31,6 +31,7 @@ def test_a_promise_is_kept_and_its_controls_are_caught(lab: Lab, promise: Promis
         pytest.skip(f"not run: {error}")
     assert outcome.tries >= promise.quick
     assert not outcome.failures
+    assert not promise.together(outcome)
     assert outcome.controls
     assert not [control.sabotage for control in outcome.controls if not control.found]
 

@@ -156,12 +156,14 @@ def parquet(lab: Lab, tries: int) -> Outcome:
     """R22: so many Parquet files with bytes changed or labels that are none."""
     base = write_parquet(lab, [f"class {n}" for n in range(8)])
     failures: list[str] = []
-    for number in range(tries):
+    for number in lab.numbers(tries):
         chance, folder = lab.chance("R22", number), lab.copy(base, "mutant")
         what = (_odd_labels if number % 4 == 0 else _scramble)(folder, chance)
         failures += [f"{number}, {what}: {line}" for line in _load(lab, folder)]
-    found = _load(lab, base, sabotage="uncaught")
-    return Outcome(tries, tuple(failures), (_caught(found),))
+    controls: tuple[Control, ...] = ()
+    if lab.is_first:
+        controls = (_caught(_load(lab, base, sabotage="uncaught")),)
+    return Outcome(tries, tuple(failures), controls)
 
 
 def _caught(found: list[str]) -> Control:

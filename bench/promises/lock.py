@@ -36,7 +36,8 @@ def check(lab: Lab, tries: int) -> Outcome:
         races.append(_race(lab, run))
     failures += [line for race in races for line in race.failures]
     failures += lab.finish(run)
-    return Outcome(sum(race.met for race in races), tuple(failures), (_unlocked(lab),))
+    controls = (_unlocked(lab),) if lab.is_first else ()
+    return Outcome(sum(race.met for race in races), tuple(failures), controls)
 
 
 def _race(lab: Lab, run: Path, *, sabotage: str = "") -> Race:
