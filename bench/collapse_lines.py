@@ -133,7 +133,7 @@ def _train(training: Training) -> Iterator[dict[str, Any]]:
 def _measured(training: Training, *, loss: float | None) -> dict[str, Any]:
     outputs = watched_outputs(training)
     layers = Layers(*[measure(z[0], z[1]) for z in outputs])
-    verdict = judge(layers)
+    verdict = judge(layers, steps=training.step)
     return {
         "epoch": training.epoch,
         "step": training.step,
