@@ -63,6 +63,10 @@ class Lab:
         self._count = itertools.count(1)
         self._started = itertools.count()
 
+    def next_is_fresh(self) -> bool:
+        """Whether it is the turn of a plain new process."""
+        return self.full and next(self._started) % FRESH == 0
+
     def numbers(self, tries: int) -> range:
         """The numbers of this part's tries among all tries."""
         return range(self.part * tries, (self.part + 1) * tries)
@@ -103,8 +107,7 @@ class Lab:
         a fresh process is started by.
         """
         under = how.pop("under", ())
-        turn = self.full and next(self._started) % FRESH == 0
-        fresh = how.pop("fresh", turn) or bool(under)
+        fresh = (how.pop("fresh") if "fresh" in how else self.next_is_fresh()) or bool(under)
         place = self.place("output/process")
         cache = {"STOPGRAD_CACHE": str(self._home / "cache")}
         order = Order(
