@@ -17,6 +17,7 @@ PRESETS = ("tiny", "digits")
 FLAGS = ("--epochs", "4", "--data", "mnist5k", "--precision", "fp32", *ALONE)
 REMOVED = ("--stop_gradient", "false")
 COLLAPSED = "collapse"
+LONGEST = 1800.0  # s; 500 steps, on whatever machine
 
 
 def check(lab: Lab, tries: int) -> Outcome:
@@ -35,7 +36,8 @@ def check(lab: Lab, tries: int) -> Outcome:
 def _run(lab: Lab, seed: int, flags: tuple[str, ...]) -> Path:
     preset = PRESETS[seed % len(PRESETS)]
     run = lab.place(f"{'collapsed' if flags else 'healthy'}-{preset}-{seed}")
-    done = lab.run("pretrain", "--out", run, "--preset", preset, *FLAGS, "--seed", seed, *flags)
+    words = ("pretrain", "--out", run, "--preset", preset, *FLAGS, "--seed", seed, *flags)
+    done = lab.run(*words, longest=LONGEST)
     assert done.code == 0, done.err
     return run
 
