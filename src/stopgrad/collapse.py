@@ -18,7 +18,7 @@ State = Literal["healthy", "dimensional collapse", "complete collapse", "diverge
 
 # Where the verdict draws its lines; docs/log.md shows the runs that they were set by.
 COMPLETE_COSINE = 0.05  # two views of one image no more alike than two images
-COMPLETE_RANK = 1.2  # all outputs on one line
+COMPLETE_RANK = 1.3  # all outputs on one line
 YOUNG = 1000  # steps; z gains its directions one by one, so before that few are no sign of harm
 DIMENSIONAL_RANK = 4.0  # a handful of directions carry everything
 DIMENSIONAL_CORRELATION = 0.7
