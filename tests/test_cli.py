@@ -1,5 +1,6 @@
 """Claims about `cli`: one line and an exit code for whatever is wrong."""
 
+import errno
 import subprocess
 import sys
 import time
@@ -7,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from stopgrad.cli import main
@@ -162,3 +164,42 @@ def test_a_knob_that_is_no_switch_needs_a_value(
         code, error = _fails(capsys, *words, *more)
         assert code == 2
         assert "batch = ''" in error
+
+
+ON_A_CPU = (  # as PyTorch 2.14 words it
+    "[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: "
+    "you tried to allocate 37748736 bytes. Error code 12 (Cannot allocate memory)\n\nmore lines"
+)
+ON_A_GPU = "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 3 GiB"
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (MemoryError(), "the memory ran out; expected"),
+        (RuntimeError(ON_A_CPU), "the memory ran out (37748736 bytes more were asked for)"),
+        (torch.OutOfMemoryError(ON_A_GPU), "memory of the GPU ran out (2.00 GiB more were asked"),
+        (RuntimeError("could not create a primitive"), "ran out (could not create a primitive)"),
+        (OSError(errno.ENOMEM, "Cannot allocate memory"), "the memory ran out ("),
+    ],
+)
+def test_memory_that_runs_out_is_one_line_with_advice(
+    error: Exception, said: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def starve(spec: str, **how: object) -> None:
+        raise error
+
+    monkeypatch.setattr("stopgrad.cli.commands.load_dataset", starve)
+    code, err = _fails(capsys, "views", "--data", "mnist5k", "--out", "x.png")
+    assert code == 5
+    assert said in err
+    assert "smaller batch" in err
+
+
+def test_a_fault_of_ours_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(spec: str, **how: object) -> None:
+        raise RuntimeError("a shape that does not fit the memory format")
+
+    monkeypatch.setattr("stopgrad.cli.commands.load_dataset", fail)
+    with pytest.raises(RuntimeError, match="memory format"):
+        main(["views", "--data", "mnist5k", "--out", "x.png"])

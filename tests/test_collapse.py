@@ -85,8 +85,11 @@ def test_positive_minus_random_counts_every_pair_once() -> None:
     assert float(positive_minus_random(z1, z2)) == pytest.approx(positive - random, rel=1e-4)
 
 
-def _verdict(z1: Tensor, z2: Tensor) -> str:
-    return judge(Layers(*[measure(z1, z2)] * 3)).state
+OLD = 1000  # steps
+
+
+def _verdict(z1: Tensor, z2: Tensor, *, steps: int = OLD) -> str:
+    return judge(Layers(*[measure(z1, z2)] * 3), steps=steps).state
 
 
 def test_many_shared_directions_are_healthy() -> None:
@@ -106,9 +109,21 @@ def test_noise_blown_up_by_the_bn_is_a_complete_collapse() -> None:
 
 
 def test_two_directions_are_a_dimensional_collapse() -> None:
-    verdict = judge(Layers(*[measure(*_views(2))] * 3))
+    verdict = judge(Layers(*[measure(*_views(2))] * 3), steps=OLD)
     assert verdict.state == "dimensional collapse"
     assert "weight_decay" in verdict.advice
+
+
+def test_a_young_run_of_two_directions_is_healthy_and_one_of_one_is_not() -> None:
+    assert _verdict(*_views(2), steps=OLD - 1) == "healthy"
+    assert _verdict(*_views(1, noise=0.01), steps=1) == "complete collapse"
+
+
+def test_a_run_on_a_line_that_still_tells_images_apart_has_collapsed() -> None:
+    """Too much weight decay: effective rank 1.0 with a difference of cosines of 0.2 to 0.4."""
+    z1, z2 = _views(1, noise=0.01)
+    assert measure(z1, z2).positive_minus_random > 0.4
+    assert _verdict(z1, z2) == "complete collapse"
 
 
 def test_outputs_that_are_not_finite_have_diverged() -> None:

@@ -259,3 +259,12 @@ def test_what_is_no_regular_file_neither_hangs_nor_decodes(tmp_path):
         listener.bind(str(tmp_path / "socket.png"))
         for path in sorted(tmp_path.iterdir()):
             assert isinstance(decode(Encoded(path.name, path), KEEP), Damaged), path
+
+
+def test_memory_that_runs_out_is_no_fault_of_the_picture(monkeypatch):
+    def starve(file: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(decode_module, "opened", starve)
+    with pytest.raises(MemoryError):
+        peek(Encoded("picture", saved(image_of([[0]], "L"))))

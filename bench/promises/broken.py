@@ -174,6 +174,12 @@ def no_guards() -> None:
 
 
 @_sabotage
+def raw_memory() -> None:
+    """Memory that runs out is an error of Python's or PyTorch's."""
+    _replace("errors", "no_memory", lambda error: None)
+
+
+@_sabotage
 def uncaught() -> None:
     """Images that cannot be read are an error of Python's."""
 

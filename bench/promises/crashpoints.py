@@ -14,22 +14,27 @@ from promises.lab import Lab, seconds_until
 from promises.outcome import Control, Outcome, control
 from promises.strace import DURABLE, REMOVING, Call, killed_at, traced
 
+PARTS = 4  # into which the calls are divided when all are tried
 BEGIN = 27  # the step to go on from
 NEXT = "step-000030"
 MANIFEST = "manifest.json"
 
 
 def check(lab: Lab, tries: int) -> Outcome:
-    """R2: kills at so many of the calls, spread evenly; -1 means at each."""
+    """R2: kills at so many of the calls, spread evenly; -1 means at each that is this part's."""
     base = _base(lab)
     done, calls = traced(lab, ("resume", lab.copy(base, "traced")))
     assert done.code == 0, done.err
-    points = calls if tries < 0 else [calls[i * len(calls) // tries] for i in range(tries)]
+    points = (
+        calls[lab.part :: PARTS]
+        if tries < 0
+        else [calls[i * len(calls) // tries] for i in range(tries)]
+    )
     failures = []
     for call in points:
         run = lab.copy(base, "crashed")
         failures += [f"{_words(call)}: {line}" for line in _crash(lab, run, call)]
-    controls = (_removed_first(lab, base, calls),)
+    controls = (_removed_first(lab, base, calls),) if lab.is_first else ()
     return Outcome(len(points), tuple(failures), controls, {"calls": len(calls)})
 
 

@@ -33,10 +33,10 @@ class Surroundings(NamedTuple):
 def check(lab: Lab, tries: int) -> Outcome:
     """R11: repeats the run in so many surroundings, every fourth one in a fresh process."""
     failures = []
-    for number in range(tries):
+    for number in lab.numbers(tries):
         place = _surroundings(lab.chance("R11", number), number)
         failures += [f"{place}: {line}" for line in _repeat(lab, place)]
-    return Outcome(tries, tuple(failures), tuple(_other_runs(lab)))
+    return Outcome(tries, tuple(failures), tuple(_other_runs(lab)) if lab.is_first else ())
 
 
 def _surroundings(chance: random.Random, number: int) -> Surroundings:
@@ -56,7 +56,7 @@ def _repeat(lab: Lab, place: Surroundings) -> list[str]:
     spec = pictures.name if place.elsewhere else pictures
     cwd = str(pictures.parent) if place.elsewhere else str(lab.folder)
     words = ("pretrain", "--data", spec, "--out", run, *SMALL, *ALONE)
-    return _end(lab, run, lab.run(*words, cwd=cwd, fresh=place.fresh or lab.fresh, **how))
+    return _end(lab, run, lab.run(*words, cwd=cwd, fresh=place.fresh, **how))
 
 
 def _how(lab: Lab, place: Surroundings) -> dict[str, Any]:

@@ -2,14 +2,13 @@
 
 Each hostile checkpoint is the newest of two and agrees with its manifest; the older one is whole
 and must not be used in its place. Python's audit events tell of programs and connections; with
-fresh processes strace does.
+--full strace does.
 """
 
 from __future__ import annotations
 
 import gzip
 import io
-import itertools
 import json
 import os
 import re
@@ -35,12 +34,15 @@ Hostile = Callable[[Path], None]
 def check(lab: Lab, tries: int) -> Outcome:
     """So many hostile checkpoints, each met by one of the commands that read a run."""
     failures: list[str] = []
-    kinds = itertools.islice(itertools.cycle(HOSTILE.items()), tries)
-    for number, (what, make) in enumerate(kinds):
+    kinds = list(HOSTILE.items())
+    for number in lab.numbers(tries):
+        what, make = kinds[number % len(kinds)]
         command = COMMANDS[number % len(COMMANDS)]
         failures += [f"{what}, {command}: {x}" for x in _meet(lab, make, command)]
-    found = _meet(lab, HOSTILE["a pickle"], "evaluate", sabotage="unpickling")
-    controls = (control("unpickled", found, sees="executed"), _harmless(lab))
+    controls: tuple[Control, ...] = ()
+    if lab.is_first:
+        found = _meet(lab, HOSTILE["a pickle"], "evaluate", sabotage="unpickling")
+        controls = (control("unpickled", found, sees="executed"), _harmless(lab))
     return Outcome(tries, tuple(failures), controls)
 
 
@@ -65,7 +67,7 @@ def _meet(lab: Lab, make: Hostile, command: str, *, sabotage: str = "") -> list[
 def _watched(lab: Lab, words: tuple[object, ...], sabotage: str) -> tuple[Done, list[str]]:
     """Runs a command; programs that it started and connections that it made."""
     log = lab.place("watched")
-    if not lab.fresh:
+    if not lab.full:
         done = lab.run(*words, sabotage=sabotage, watch=str(log))
         return done, [f"outside: {line}" for line in log.read_text().splitlines()]
     trace = (strace(), "-f", "-qq", "-e", "trace=execve,connect", "-o", str(log))

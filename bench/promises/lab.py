@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import json
 import random
 import shutil
 import time
@@ -22,6 +23,8 @@ from promises.process import LONGEST, Done, Order, Running, start_forked, start_
 
 SMALL = ("--preset", "tiny", "--batch", "16", "--views.blur", "0.5", "--knn.k", "20")
 ALONE = ("--threads", "1", "--device", "cpu")
+PREPARED = "prepared.json"
+FRESH = 5  # with `full` one process in so many is a plain new one
 EVERY = 3  # steps from one checkpoint to the next
 STEPS, STEPS_PER_EPOCH, EPOCHS = 32, 8, 4
 TRAIN, TEST, CLASSES, SIDE = 136, 20, 4, 24
@@ -43,16 +46,49 @@ class Lab:
     Attributes:
         folder: Where everything is written.
         seed: Decides everything random; the same seed repeats a test.
-        fresh: Start plain new processes instead of forks of a warm one.
+        full: Every fifth process is a plain new one, the others are forks of a warm one; strace
+            and a browser are asked where that says more.
+        part: Of the tries of a promise, the number of this part; its size is `check`'s `tries`.
+        home: A folder of `prepare`, whose undisturbed runs are used; None: this lab has its own.
     """
 
     folder: Path
     seed: int
-    fresh: bool = False
+    full: bool = False
+    part: int = 0
+    home: Path | None = None
 
     def __post_init__(self) -> None:
         self.folder = self.folder.resolve()
         self._count = itertools.count(1)
+        self._started = itertools.count()
+
+    def next_is_fresh(self) -> bool:
+        """Whether it is the turn of a plain new process."""
+        return self.full and next(self._started) % FRESH == 0
+
+    def numbers(self, tries: int) -> range:
+        """The numbers of this part's tries among all tries."""
+        return range(self.part * tries, (self.part + 1) * tries)
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this is the part that also makes the negative controls."""
+        return self.part == 0
+
+    def prepare(self) -> None:
+        """Makes the undisturbed runs, for all labs that have this one as their home."""
+        runs = {"reference": self.reference.run.name, "halfway": self.halfway.name}
+        times = {"seconds": self.reference.seconds, "training": self.reference.training}
+        (self.folder / PREPARED).write_text(json.dumps(runs | times))
+
+    @functools.cached_property
+    def _prepared(self) -> dict[str, Any]:
+        return dict(json.loads((self._home / PREPARED).read_text()))
+
+    @property
+    def _home(self) -> Path:
+        return self.home or self.folder
 
     def chance(self, *position: object) -> random.Random:
         """Random numbers for one purpose."""
@@ -71,9 +107,9 @@ class Lab:
         a fresh process is started by.
         """
         under = how.pop("under", ())
-        fresh = how.pop("fresh", self.fresh or bool(under))
+        fresh = (how.pop("fresh") if "fresh" in how else self.next_is_fresh()) or bool(under)
         place = self.place("output/process")
-        cache = {"STOPGRAD_CACHE": str(self.folder / "cache")}
+        cache = {"STOPGRAD_CACHE": str(self._home / "cache")}
         order = Order(
             words=tuple(map(str, words)),
             out=f"{place}.out",
@@ -100,12 +136,17 @@ class Lab:
     @functools.cached_property
     def pictures(self) -> Path:
         """Distinct colour pictures in `train/CLASS/` and `test/CLASS/`."""
-        return draw_pictures(self.folder / "pictures", self.chance("pictures"))
+        place = self._home / "pictures"
+        return place if self.home else draw_pictures(place, self.chance("pictures"))
 
     @functools.cached_property
     def reference(self) -> Reference:
         """The usual run, disturbed by nothing."""
-        return self.refer()
+        if self.home is None:
+            return self.refer()
+        known = self._prepared
+        run = self.home / known["reference"]
+        return Reference(run, state.read_end(run), known["seconds"], known["training"])
 
     def refer(self, *flags: object, **how: Any) -> Reference:
         """A run with these flags, disturbed by nothing."""
@@ -119,7 +160,7 @@ class Lab:
     @functools.cached_property
     def halfway(self) -> Path:
         """The usual run, killed after its checkpoint at step 15; work on copies of it."""
-        return self.kill_halfway()
+        return self.home / self._prepared["halfway"] if self.home else self.kill_halfway()
 
     def kill_halfway(self, **how: Any) -> Path:
         """A run that was killed after its checkpoint at step 15."""

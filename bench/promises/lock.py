@@ -36,12 +36,13 @@ def check(lab: Lab, tries: int) -> Outcome:
         races.append(_race(lab, run))
     failures += [line for race in races for line in race.failures]
     failures += lab.finish(run)
-    return Outcome(sum(race.met for race in races), tuple(failures), (_unlocked(lab),))
+    controls = (_unlocked(lab),) if lab.is_first else ()
+    return Outcome(sum(race.met for race in races), tuple(failures), controls)
 
 
 def _race(lab: Lab, run: Path, *, sabotage: str = "") -> Race:
-    words = lab.going_on(run)
-    runners = [lab.start(*words, sabotage=sabotage) for _ in range(2)]
+    words, fresh = lab.going_on(run), lab.next_is_fresh()  # both, or they would not meet
+    runners = [lab.start(*words, sabotage=sabotage, fresh=fresh) for _ in range(2)]
     while all(runner.is_running() for runner in runners):
         time.sleep(0.001)
     winner, loser = sorted(runners, key=Running.is_running, reverse=True)
@@ -70,5 +71,6 @@ def _wrong(run: Path, loser: Done, holder: int) -> list[str]:
 
 
 def _unlocked(lab: Lab) -> Control:
-    race = _race(lab, lab.copy(lab.halfway, "unlocked"), sabotage="no_lock")
-    return control("no lock", race.failures, sees="two writers")
+    races = (_race(lab, lab.copy(lab.halfway, "unlocked"), sabotage="no_lock") for _ in range(5))
+    met = next((race.failures for race in races if race.met), ())
+    return control("no lock", met, sees="two writers")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -39,7 +39,28 @@ class Promise(NamedTuple):
     check: Callable[[Lab, int], Outcome] | None
     quick: int  # tries on every commit, 0: only with --full
     full: int
+    parts: int = 1  # that --full tests one by one or at the same time
     why_not: str = ""
+    together: Callable[[Outcome], list[str]] = lambda outcome: []  # failures of all parts as one
+
+
+def join(parts: Sequence[Outcome]) -> Outcome:
+    """Parts of one test as one. Counts are added; of what begins with `most` the most is taken."""
+    controls: dict[str, Control] = {}
+    for control in (control for part in parts for control in part.controls):
+        known = controls.setdefault(control.sabotage, control)
+        if not control.found:  # one that was not caught once is not caught
+            controls[known.sabotage] = control
+    measured: dict[str, Any] = {}
+    for key, value in ((key, value) for part in parts for key, value in part.measured.items()):
+        before = measured.get(key)
+        if before is None or isinstance(value, str):
+            measured[key] = value
+        else:
+            measured[key] = max(before, value) if key.startswith("most") else before + value
+    failures = tuple(failure for part in parts for failure in part.failures)
+    tries = sum(part.tries for part in parts)
+    return Outcome(tries, failures, tuple(controls.values()), measured)
 
 
 class NotRunError(Exception):

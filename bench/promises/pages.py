@@ -71,20 +71,20 @@ class Page(NamedTuple):
 def check(lab: Lab, tries: int) -> Outcome:
     """So many reports of a run with all payloads as class and file names, each under another name.
 
-    With fresh processes the first page is also read by a browser, where there is one.
+    With --full the first page is also read by a browser, where there is one.
     """
     hostile = _run(lab, PAYLOADS)
     harmless = read_page(_report(lab, _run(lab, [re.sub(r"\W", "x", name) for name in PAYLOADS])))
     failures: list[str] = []
     pages = []
-    for number in range(tries):
+    for number in lab.numbers(tries):
         name = PAYLOADS[number % len(PAYLOADS)].replace("/", "\\")
         pages.append(_report(lab, _renamed(lab, hostile, name)))
         failures += [f"run {name!r}: {x}" for x in _wrong(read_page(pages[-1]), harmless)]
     raw = read_page(_report(lab, _renamed(lab, hostile, "raw"), sabotage="no_escaping"))
     escaping = control("escaping off", _wrong(raw, harmless), sees="element")
-    measured = {"browser": "asked with --full"}
-    if lab.fresh:
+    measured = {"browser": "asked with --full"} if lab.is_first else {}
+    if lab.full and lab.is_first:
         browser, found = _ask_browser(lab, pages[0])
         measured, failures = {"browser": browser}, failures + found
     return Outcome(tries, tuple(failures), (escaping,), measured)

@@ -49,10 +49,10 @@ def check(lab: Lab, tries: int) -> Outcome:
     """Sends so many signals in all to runs in training, each of which is brought to its end."""
     tally, runs = Tally([], [], []), 0
     while len(tally.hit) < tries and runs < tries:
-        run, chance = lab.place("stopped"), lab.chance("R5", runs)
+        run, chance = lab.place("stopped"), lab.chance("R5", lab.part, runs)
         runs += 1
         for _ in range(min(SIGNALS, tries - len(tally.hit))):
-            blow = BLOWS[(len(tally.hit) + len(tally.early)) % len(BLOWS)]
+            blow = BLOWS[(lab.part + len(tally.hit) + len(tally.early)) % len(BLOWS)]
             _strike(lab, run, blow, chance=chance, tally=tally)
         tally.failures.extend(lab.finish(run, *FLAGS))
     measured = {
@@ -60,7 +60,8 @@ def check(lab: Lab, tries: int) -> Outcome:
         "most_seconds_to_the_end": round(max(tally.hit, default=0.0), 3),
         "before_training": len(tally.early),
     }
-    return Outcome(len(tally.hit), tuple(tally.failures), (_deaf(lab),), measured)
+    controls = (_deaf(lab),) if lab.is_first else ()
+    return Outcome(len(tally.hit), tuple(tally.failures), controls, measured)
 
 
 def _strike(lab: Lab, run: Path, blow: Blow, *, chance: random.Random, tally: Tally) -> None:

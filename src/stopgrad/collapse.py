@@ -18,7 +18,8 @@ State = Literal["healthy", "dimensional collapse", "complete collapse", "diverge
 
 # Where the verdict draws its lines; docs/log.md shows the runs that they were set by.
 COMPLETE_COSINE = 0.05  # two views of one image no more alike than two images
-COMPLETE_RATIO = 1.5  # all outputs on one line
+COMPLETE_RANK = 1.3  # all outputs on one line
+YOUNG = 1000  # steps; z gains its directions one by one, so before that few are no sign of harm
 DIMENSIONAL_RANK = 4.0  # a handful of directions carry everything
 DIMENSIONAL_CORRELATION = 0.7
 
@@ -161,16 +162,19 @@ def centre_norm(z: Tensor) -> Tensor:  # (N, D) -> ()
     return centre.square().sum()
 
 
-def judge(layers: Layers) -> Verdict:
-    """The verdict on a run from the measures of its layers.
+def judge(layers: Layers, *, steps: int) -> Verdict:
+    """The verdict on a run from the measures of its layers after so many steps.
 
     The output std is not asked: behind an output BN it stays near 1 in every kind of collapse.
+    The spectrum of z has one direction after a few steps and gains others one after the other, so
+    a young run of few directions is not told from one that stays there; one whose second direction
+    does not come is.
     """
     if not all(math.isfinite(value) for layer in layers for value in layer):
         return Verdict(
             "diverged", "outputs are not finite", "lower optimizer.base_lr, or add a warm-up"
         )
-    complete, few = _complete(layers), _few(layers)
+    complete, few = _complete(layers), _few(layers) if steps >= YOUNG else ""
     if complete:
         return Verdict("complete collapse", complete, ADVICE_COMPLETE)
     if few:
@@ -189,8 +193,8 @@ ADVICE_DIMENSIONAL = (
 
 def _complete(layers: Layers) -> str:
     z = layers.z
-    if z.participation_ratio < COMPLETE_RATIO:
-        return f"z lies on one line (participation ratio {z.participation_ratio:.2f})"
+    if z.effective_rank < COMPLETE_RANK:
+        return f"z lies on one line (effective rank {z.effective_rank:.2f})"
     if z.positive_minus_random < COMPLETE_COSINE:
         return (
             "two views of an image are no more alike than two images "
@@ -211,7 +215,7 @@ def _few(layers: Layers) -> str:
 def _health(layers: Layers) -> str:
     z = layers.z
     return (
-        f"z spans {z.effective_rank:.0f} directions and tells images apart "
+        f"z spans {z.effective_rank:.1f} directions and tells images apart "
         f"(difference of cosines {z.positive_minus_random:.2f})"
     )
 

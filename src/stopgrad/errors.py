@@ -4,6 +4,7 @@ An error that a user can mend is one line: what was found, what was expected, wh
 Anything else that escapes is a fault of stopgrad and keeps its traceback.
 """
 
+import re
 from collections.abc import Iterable
 from typing import ClassVar
 
@@ -52,6 +53,12 @@ class CollapsedError(StopgradError):
 
 class StorageError(StopgradError):
     """The disk is full, read-only or otherwise refuses what must be written."""
+
+    exit_code = 5
+
+
+class NoMemoryError(StopgradError):
+    """The memory of the machine or of the GPU ran out; what is on disk is whole."""
 
     exit_code = 5
 
@@ -108,6 +115,31 @@ class FailedRunsError(StopgradError):
     """A study has come to its end, with runs that failed."""
 
     exit_code = 8
+
+
+# What Python, PyTorch (CPU and GPU), oneDNN, the loader of libraries and C++ say of it.
+_NO_MEMORY = re.compile(
+    r"can't allocate memory|cannot allocate memory|out of memory|failed to map segment|bad_alloc"
+    r"|can't start new thread|could not create a (memory|primitive$)",
+    re.IGNORECASE,
+)
+_ASKED = re.compile(r"tried to allocate ([\d.]+ \w+)", re.IGNORECASE)
+
+
+def no_memory(error: BaseException) -> NoMemoryError | None:
+    """The user error for an error that says that memory ran out; None for any other."""
+    text = str(error)
+    if not isinstance(error, MemoryError) and not _NO_MEMORY.search(text):
+        return None
+    whose = "the memory of the GPU" if "CUDA" in text else "the memory"
+    asked = _ASKED.search(text)
+    cause = f"{asked[1]} more were asked for" if asked else " ".join(text.split())[:200]
+    return NoMemoryError(
+        f"{whose} ran out{f' ({cause})' if cause else ''}",
+        expected="memory for the images, the network and a batch",
+        hint="give the process more and repeat the command or resume the run, or begin one with "
+        "a smaller batch, smaller views or a smaller network",
+    )
 
 
 def did_you_mean(word: str, known: Iterable[str], *, most: int = 1) -> str:

@@ -31,6 +31,7 @@ from stopgrad.errors import (
     DivergedError,
     InterruptedRunError,
     StorageError,
+    no_memory,
 )
 from stopgrad.files import read_json, storage_errors, write_json
 
@@ -106,8 +107,9 @@ class RunWriter:
         if error is not None and self._has_begun and not isinstance(error, expected):
             known = read_status(self.path)
             where = {key: known[key] for key in ("step", "epoch", "verdict") if key in known}
+            told = no_memory(error) or error
             with suppress(StorageError):
-                self.set_status("failed", **where, reason=f"{type(error).__name__}: {error}")
+                self.set_status("failed", **where, reason=f"{type(told).__name__}: {told}")
         for number, handler in self._handlers.items():
             signal.signal(number, handler)
         if self._lock is not None:

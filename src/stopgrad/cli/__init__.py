@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 
 from stopgrad.cli.parser import parse
-from stopgrad.errors import StopgradError, exit_code
+from stopgrad.errors import StopgradError, exit_code, no_memory
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -21,12 +21,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
         command = parse(sys.argv[1:] if arguments is None else arguments)
         command.run(command.options)
     except StopgradError as error:
-        sys.stderr.write(f"stopgrad: {error}\n")
-        return exit_code(error)
+        return _tell(error)
     except KeyboardInterrupt:
         sys.stderr.write("stopgrad: interrupted\n")
         return 130
     except BrokenPipeError:
         sys.stderr.close()
         return 1
+    except Exception as error:
+        found = no_memory(error)
+        if found is None:
+            raise
+        return _tell(found)
     return 0
+
+
+def _tell(error: StopgradError) -> int:
+    sys.stderr.write(f"stopgrad: {error}\n")
+    return exit_code(error)

@@ -123,6 +123,8 @@ def guarded(picture: Encoded, read: Callable[[IO[bytes]], T]) -> T | Damaged:
             return read(file)
     # Pillow raises a dozen unrelated types for damaged files (OSError, SyntaxError, ValueError,
     # IndexError, struct.error, zlib.error, ...); each means that this picture cannot be read.
+    except MemoryError:  # no fault of the picture
+        raise
     except Exception as error:
         return Damaged(picture.name, _reason(error))
 

@@ -79,7 +79,7 @@ def _finish_epoch(
     config, number = training.config, training.epoch + 1
     measured = _is_turn(number, every=config.measure_every, last=config.epochs)
     layers = measure_layers(training, track=keeper.track) if measured else None
-    verdict = judge(layers) if layers is not None else None
+    verdict = judge(layers, steps=training.step) if layers is not None else None
     scored = _is_turn(number, every=config.knn_every, last=config.epochs)
     scored = scored and (verdict is None or verdict.state != "diverged")
     knn = watched_knn(training, images, track=keeper.track) if scored else None

@@ -23,6 +23,11 @@ MEASURED_BATCH = 256
 
 def measure_layers(training: Training, *, track: Track = no_progress) -> Layers:
     """Measures of features, projector output before its BN and z, on fixed views, in eval mode."""
+    return Layers(*[measure(z[0], z[1]) for z in watched_outputs(training, track=track)])
+
+
+def watched_outputs(training: Training, *, track: Track = no_progress) -> list[Tensor]:
+    """Features, projector output before its BN and z of two fixed views, each (2, N, width)."""
     model = training.model.eval()
     try:
         with torch.inference_mode():
@@ -30,8 +35,7 @@ def measure_layers(training: Training, *, track: Track = no_progress) -> Layers:
             batches = [_outputs(training, start) for start in track(starts, "measure", len(starts))]
     finally:
         model.train()
-    layers = [torch.cat(parts, dim=1) for parts in zip(*batches, strict=True)]
-    return Layers(*[measure(z[0], z[1]) for z in layers])
+    return [torch.cat(parts, dim=1) for parts in zip(*batches, strict=True)]
 
 
 def watched_knn(
