@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from stopgrad.collapse import Layers, measure
+from stopgrad.collapse import Layers, Spectra, measure, spectra
 from stopgrad.features import embed
 from stopgrad.images import Track, no_progress
 from stopgrad.knn import knn
@@ -23,15 +23,20 @@ MEASURED_BATCH = 256
 
 def measure_layers(training: Training, *, track: Track = no_progress) -> Layers:
     """Measures of features, projector output before its BN and z, on fixed views, in eval mode."""
-    model = training.model.eval()
-    try:
-        with torch.inference_mode():
-            starts = _starts(training)
-            batches = [_outputs(training, start) for start in track(starts, "measure", len(starts))]
-    finally:
-        model.train()
+    batches = _in_eval_mode(training, track=track)
     layers = [torch.cat(parts, dim=1) for parts in zip(*batches, strict=True)]
     return Layers(*[measure(z[0], z[1]) for z in layers])
+
+
+def measure_spectra(training: Training, *, track: Track = no_progress) -> Spectra:
+    """Spectra of z and of the predictor on the first of the same views, in eval mode."""
+    z = torch.cat([z[0] for _, _, z in _in_eval_mode(training, track=track)])
+    predictor = training.model.predictor.eval()
+    try:
+        with torch.inference_mode():
+            return spectra(z, predictor(z))
+    finally:
+        predictor.train()
 
 
 def watched_knn(
@@ -51,6 +56,17 @@ def watched_knn(
         for part in (images.bank, images.watch)
     )
     return knn(bank, queries, training.config.knn).accuracy
+
+
+def _in_eval_mode(training: Training, *, track: Track) -> list[tuple[Tensor, Tensor, Tensor]]:
+    """Outputs of the measured images, a batch each."""
+    model = training.model.eval()
+    try:
+        with torch.inference_mode():
+            starts = _starts(training)
+            return [_outputs(training, start) for start in track(starts, "measure", len(starts))]
+    finally:
+        model.train()
 
 
 def _starts(training: Training) -> range:
