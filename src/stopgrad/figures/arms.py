@@ -22,7 +22,7 @@ def arms_chart(
     *,
     labels: float = 1.0,
     chance: float | None = None,
-    width: int = WIDTH - 60,
+    width: int = WIDTH - 100,
 ) -> alt.LayerChart:
     """One metric of every arm; small dots are single runs, hollow diamonds the published means.
 
@@ -41,7 +41,7 @@ def arms_chart(
     kinds = [kind for kind in KINDS if kind in {_kind(score) for score in chosen}]
     values = [as_row(score, kind=_kind(score)) for score in chosen]
     runs = [{"value": v, "arm": s.arm} for s in chosen if s.n > 1 for v in s.values]
-    y = alt.Y("arm:N", title=None, sort=arms, axis=alt.Axis(labelLimit=150, grid=True))
+    y = alt.Y("arm:N", title=None, sort=arms, axis=alt.Axis(labelLimit=190, grid=True))
     x = alt.X("value:Q", title=None).scale(zero=False, nice=True)
     bars = drawn_from(values).mark_rule(strokeWidth=1.6, color=light("muted"), aria=False)
     dots = drawn_from(runs).mark_point(

@@ -110,7 +110,7 @@ def _panel(
         for score in chosen
     ]
     x = alt.X("place:Q", title=axis.knob.rsplit(".", 1)[-1].replace("_", " "))
-    y = alt.Y("value:Q", title=None).scale(domain=domain, nice=False)
+    y = alt.Y("value:Q", title=None).scale(domain=domain, nice=False).axis(tickCount=5)
     marks = series_marks(values, names, x=_x(x, axis), y=y)
     return layered(*([] if chance is None else [level(chance)]), *marks)
 
@@ -124,7 +124,9 @@ def _x(x: alt.X, axis: Axis) -> alt.X:
     expression = " : ".join(
         f"abs(datum.value / {value} - 1) < 1e-6 ? {name!r}" for value, name in names.items()
     )
-    ticks = alt.Axis(values=values, grid=False, labelExpr=f"{expression} : ''", labelAngle=0)
+    ticks = alt.Axis(
+        values=values, grid=False, labelExpr=f"{expression} : ''", labelAngle=0, labelFontSize=10
+    )
     kind = "log" if axis.logarithmic else "linear"
     low, high = values[0], values[-1]
     edges = [low / 1.5, high * 1.5] if axis.logarithmic else _widened(low, high)

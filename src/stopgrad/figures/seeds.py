@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import altair as alt
 
 TOGETHER = 3  # arms that share one panel; more have a panel each, with the others in grey
-MOST_POINTS = 60  # of a line; between two drawn epochs others are left out
+MOST_POINTS = 40  # of a line; between two drawn epochs others are left out
 GROUPS: dict[str, Role] = {"baseline": "first", "other arms": "third", "collapsed arms": "wrong"}
 
 
@@ -49,7 +49,9 @@ def seeds_chart(
     x, y = epoch_axis(max(row["epoch"] for row in values)), _y(values)
     if len(arms) <= TOGETHER:
         marks = [
-            mark for arm, role in zip(arms, SERIES, strict=False) for mark in _marks(values, arm, role)
+            mark
+            for arm, role in zip(arms, SERIES, strict=False)
+            for mark in _marks(values, arm, role)
         ]
         lines = drawn_from(values).mark_line(strokeWidth=2.4, aria=False)
         line = lines.encode(x=x, y=y, **told_apart(arms))
@@ -144,7 +146,7 @@ def _panel(
 ) -> alt.LayerChart:
     import altair as alt
 
-    data = drawn_from(values)
+    data = drawn_from([{key: row[key] for key in ("epoch", "value", "name")} for row in values])
     behind = data.mark_line(strokeWidth=1, color=light("third"), opacity=0.35, aria=False)
     own = drawn_from([row for row in values if row["name"] == arm])
     line = own.mark_line(strokeWidth=2.4, color=light("first"), aria=False)

@@ -49,8 +49,7 @@ def share_chart(
     x = x.scale(type="point", padding=0.25)
     y = alt.Y("value:Q", title=None).scale(zero=False, nice=True)
     marks = series_marks(values, names[:MOST_SERIES], x=x, y=y)
-    chart = layered(*marks, title="accuracy, %", width=width, height=height)
-    return styled(chart.configure_legend(columns=2) if len(names) > 2 else chart)
+    return styled(layered(*marks, title="accuracy, %", width=width, height=height))
 
 
 def _name(score: Score, *, many: bool) -> str:

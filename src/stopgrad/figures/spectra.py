@@ -36,7 +36,12 @@ def spectrum_chart(metrics: Rows, *, width: int = WIDTH, height: int = HEIGHT) -
     chosen = _spread(found)
     names = [f"epoch {row['epoch']}" for row in chosen]
     values = [
-        {"rank": rank, "value": value, "name": name, "text": f"{name}, rank {rank}: {number(value)}"}
+        {
+            "rank": rank,
+            "value": value,
+            "name": name,
+            "text": f"{name}, rank {rank}: {number(value)}",
+        }
         for row, name in zip(chosen, names, strict=True)
         for rank, value in zip(
             row["spectra"]["ranks"], row["spectra"]["representation"], strict=True

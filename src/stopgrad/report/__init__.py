@@ -5,7 +5,9 @@ torch is at home. Out: an HTML file that asks no network for anything. No torch.
 """
 
 from stopgrad.report.evidence import Evidence, read_evidence
+from stopgrad.report.files import write_figures
 from stopgrad.report.page import render, write_page, write_report
+from stopgrad.report.poster import write_poster
 from stopgrad.report.results import finding
 from stopgrad.report.study import StudyEvidence, read_studies
 
@@ -16,6 +18,8 @@ __all__ = [
     "read_evidence",
     "read_studies",
     "render",
+    "write_figures",
     "write_page",
+    "write_poster",
     "write_report",
 ]

@@ -162,6 +162,12 @@ def architecture_figure(config: Config, *, name: str = "this run") -> Figure:
     return drawn("architecture", architecture_chart(config), label=text, caption=text)
 
 
+def architecture_figures(evidence: Evidence) -> list[Figure]:
+    """The network of a pretraining."""
+    pretrained = evidence.info.task == "pretrain"
+    return [architecture_figure(evidence.info.config)] if pretrained else []
+
+
 def measure_caption(measure: str) -> str:
     """What a measure of collapse says, and its values at both ends."""
     known = MEASURES[measure]

@@ -130,7 +130,7 @@ def _content(evidence: Evidence) -> dict[str, Any]:
         "epoch_table": charts.epoch_table(evidence),
         "measure_figures": charts.measure_figures(evidence),
         "spectrum_figures": charts.spectrum_figures(evidence.metrics),
-        "architecture": [charts.architecture_figure(config)] if evidence.info.task == "pretrain" else [],
+        "architecture": charts.architecture_figures(evidence),
         "measure_rows": charts.measure_rows(evidence),
         "collapse_finding": charts.collapse_finding(evidence),
         "layers": list(LAYERS.values()),

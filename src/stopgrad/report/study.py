@@ -11,7 +11,7 @@ from stopgrad.config import Config, config_from_dict
 from stopgrad.errors import ConfigError
 from stopgrad.study import Results, StudyDirectory, load_results
 from stopgrad.study.curves import Epochs, read_epochs
-from stopgrad.study.plan import flat
+from stopgrad.study.plan import key_paths
 from stopgrad.study.results import COLLAPSE
 
 
@@ -21,22 +21,13 @@ class StudyEvidence(NamedTuple):
     path: str  # as the user named its directory
     results: Results
     epochs: Epochs
-    configs: Mapping[str, Config]  # by arm, with the seed of its first run
+    config: Config | None  # of the baseline arm
+    knobs: Mapping[str, Mapping[str, Any]]  # by key path, by arm
 
     @property
     def name(self) -> str:
         """The study's name."""
         return self.results.stored.study.name
-
-    @property
-    def knobs(self) -> Mapping[str, Mapping[str, Any]]:
-        """Every knob by its key path, by arm."""
-        return {arm: flat(config) for arm, config in self.configs.items()}
-
-    @property
-    def config(self) -> Config | None:
-        """The config of the baseline arm."""
-        return self.configs.get(self.results.stored.study.baseline)
 
     @property
     def collapsed(self) -> frozenset[str]:
@@ -62,22 +53,32 @@ def read_studies(path: Path) -> list[StudyEvidence]:
     directory = StudyDirectory(path)
     found = []
     for stored in directory.read_all():
-        configs = {slot.arm: directory.folder(slot.run).path for slot in reversed(stored.slots)}
-        read = {arm: _config(folder / "card.json") for arm, folder in configs.items()}
+        folders = {slot.arm: directory.folder(slot.run).path for slot in reversed(stored.slots)}
+        cards = {arm: _card(folder / "card.json") for arm, folder in folders.items()}
         found.append(
             StudyEvidence(
                 path=str(path),
                 results=load_results(directory, stored),
                 epochs=read_epochs(directory, stored),
-                configs={arm: config for arm, config in read.items() if config is not None},
+                config=_config(cards.get(stored.study.baseline)),
+                knobs={arm: key_paths(card) for arm, card in cards.items() if card is not None},
             )
         )
     return found
 
 
-def _config(card: Path) -> Config | None:
-    """The config of a run's card; None where that is damaged or of another version."""
+def _card(path: Path) -> dict[str, Any] | None:
+    """The knobs of a run's card; None where that is damaged."""
     try:
-        return config_from_dict(json.loads(card.read_bytes())["config"])
-    except (OSError, ValueError, KeyError, TypeError, ConfigError):
+        config = json.loads(path.read_bytes())["config"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return config if isinstance(config, dict) else None
+
+
+def _config(card: dict[str, Any] | None) -> Config | None:
+    """A card as a config; None where it is damaged or of another version."""
+    try:
+        return None if card is None else config_from_dict(card)
+    except ConfigError:
         return None

@@ -31,15 +31,16 @@ def score_figures(evidence: StudyEvidence) -> list[Figure]:
     """The figures of the table: against a knob or the share of the labels, and arm by arm."""
     found = scores(evidence.results)
     study = evidence.results.stored.study
-    axis = knob_axis(evidence.knobs) if len(evidence.configs) == len(study.arms) else None
+    axis = knob_axis(evidence.knobs) if len(evidence.knobs) == len(study.arms) else None
     figures = []
     if axis is not None and any(s.metric in ACCURACIES and s.arm in axis.places for s in found):
         figures.append(_against_knob(evidence, found, axis))
     compared = [s for s in found if s.metric in ACCURACIES and not s.baseline and not s.published]
     if len({s.labels for s in compared}) > 1 and len(study.arms) <= FEW_ARMS:
         figures.append(_against_labels(evidence, found))
-    elif axis is None:
-        figures += _arm_by_arm(evidence, found)
+    else:
+        by_arm = list(_arm_by_arm(evidence, found))
+        figures += by_arm if axis is None else by_arm[:1]
     return figures
 
 

@@ -18,7 +18,6 @@ from stopgrad.study.markdown import conditions, cost, run_text
 from stopgrad.study.results import missing_runs
 from stopgrad.study.words import correction_text, metric_text, share_text
 
-
 LINKS = (
     ("score_tables", "numbers", "Numbers"),
     ("component_table", "components", "Components"),
@@ -87,16 +86,24 @@ def study_tiles(evidence: StudyEvidence) -> list[Tile]:
         row = max(best, key=lambda row: row.place.labels)
         assert row.cell.summary is not None
         spread = row.cell.summary.std
-        around = "" if spread is None else f" ± {100 * spread:.2f}"
-        value = f"{100 * row.cell.summary.mean:.2f}{around}{SPACE}%"
-        note = f"{row.place.arm}: {metric_text(row.place.metric)}, {share_text(row.place.labels)}"
+        around = "" if spread is None else f"± {100 * spread:.2f}; "
+        value = f"{100 * row.cell.summary.mean:.2f}{SPACE}%"
+        how = f"{metric_text(row.place.metric)}, {share_text(row.place.labels)}"
+        note = f"{around}{row.place.arm}: {how}"
         tiles.append(Tile("Best arm", value, note))
     arms = f"{len(results.stored.study.arms)} arms, seeds {_seeds(results.stored.seeds)}"
     tiles.append(Tile("Runs", f"{done} of {len(results.stored.slots)}", arms))
     collapsed = sorted(evidence.collapsed)
     if collapsed:
         names = ", ".join(collapsed)
-        tiles.append(Tile("Collapsed", f"{len(collapsed)} arms", names, "wrong"))
+        tiles.append(
+            Tile(
+                "Collapsed",
+                f"{len(collapsed)} arm{'s' if len(collapsed) > 1 else ''}",
+                names,
+                "wrong",
+            )
+        )
     seconds = sum(run.wall_s for run in results.runs.values())
     trained = sum(run.train_s or 0.0 for run in results.runs.values())
     if max(seconds, trained):
@@ -123,8 +130,13 @@ def study_facts(evidence: StudyEvidence) -> list[Fact]:
         Fact("Work", work if views else ""),
         Fact("Cost", cost(results).removeprefix("Cost: ")),
         Fact("Machines", f"{', '.join(machines)}; threads {_seeds(threads)}" if records else ""),
-        Fact("Versions", ", ".join([f"stopgrad {v}" for v in sorted({r.code for r in records})]
-            + [v for v in versions if not v.startswith("stopgrad")])),
+        Fact(
+            "Versions",
+            ", ".join(
+                [f"stopgrad {v}" for v in sorted({r.code for r in records})]
+                + [v for v in versions if not v.startswith("stopgrad")]
+            ),
+        ),
     ]
     return [Fact(fact.name, printable(fact.value)) for fact in made if fact.value]
 

@@ -26,6 +26,7 @@ class Cell(NamedTuple):
     sort: float | str = ""  # what it is sorted by, its text where that is empty
     mark: str = ""  # "best" or "level", of accuracies; a class of the page
     number: bool = False
+    note: str = ""  # what became of runs that are not sound
 
 
 class Table(NamedTuple):
@@ -87,7 +88,9 @@ def run_table(evidence: StudyEvidence) -> Table:
                 Cell(share),
                 Cell(standing),
                 Cell(str(run.state.epoch), run.state.epoch, number=True),
-                Cell("" if knn is None else f"{100 * knn:.2f}", -1 if knn is None else knn, "", True),
+                Cell(
+                    "" if knn is None else f"{100 * knn:.2f}", -1 if knn is None else knn, "", True
+                ),
                 Cell(run.state.verdict or ""),
                 Cell(f"{run.wall_s / 60:.1f}", run.wall_s, number=True),
                 Cell(slot.run),
@@ -106,7 +109,9 @@ def results_csv(evidence: StudyEvidence) -> str:
 def _block(results: Results, metric: str) -> Table:
     study = results.stored.study
     shares = labels_of(metric, study.protocol)
-    beside = study.published is not None
+    beside = study.published is not None and any(
+        place.metric == metric for place in study.published.values
+    )
     heads = [text for share in shares for text in (_head(metric, share), "published")]
     columns = (unit_text(metric), *(heads if beside else heads[::2]))
     rows = [row for row in results.rows if row.place.metric == metric and not row.final]
@@ -136,7 +141,8 @@ def _pair(results: Results, row: Row, *, beside: bool) -> list[Cell]:
 def _written(runs: Runs, metric: str, *, mark: str = "") -> Cell:
     mean = runs.summary.mean if runs.summary is not None else -1.0
     shown = mark if mark in ("best", "level") else ""
-    return Cell(cell_text(runs, metric), mean, shown, number=True)
+    text, _, note = cell_text(runs, metric).partition(", ")
+    return Cell(text, mean, shown, number=True, note=note)
 
 
 def _number(results: Results, place: Place) -> Cell:
@@ -172,7 +178,7 @@ def _caption(results: Results, metric: str) -> str:
     study = results.stored.study
     what = metric_text(metric)
     start = f"{what[0].upper() + what[1:]}: mean ± standard deviation (number of runs)"
-    if study.published is None:
+    if study.published is None or all(p.metric != metric for p in study.published.values):
         return start
     return f"{start}; published: {study.published.source}, n = {study.published.seeds}"
 
@@ -184,7 +190,7 @@ def _file(
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(columns)
-    writer.writerows([cell.text for cell in row] for row in rows)
+    writer.writerows([f"{c.text}, {c.note}" if c.note else c.text for c in row] for row in rows)
     return _data_uri(text.getvalue()), f"{evidence.name}-{name}.csv"
 
 
