@@ -12,7 +12,7 @@ from stopgrad.figures.palette import Role, drawn_from, layered, light, styled
 if TYPE_CHECKING:
     import altair as alt
 
-TOP, BOTTOM, MIDDLE = 92, 218, 155  # y of the two branches and between them, px
+TOP, BOTTOM, MIDDLE = 40, 166, 103  # y of the two branches and between them, px
 ENCODER, PROJECTOR, PREDICTOR, LOSS = 130, 236, 360, 480  # x of the middle of each part, px
 
 
@@ -53,7 +53,7 @@ def architecture_chart(config: Config) -> alt.LayerChart:
         *_stop(config),
         *(_texts(texts, size=size) for size in (11, 13)),
     ]
-    chart = layered(*layers, width=530, height=280)
+    chart = layered(*layers, width=530, height=232)
     return styled(chart.configure_view(stroke=None))
 
 
@@ -73,7 +73,7 @@ def _boxes(config: Config) -> list[Box]:
     lost = [name for name, there in _norms(config) if not there]
     over = {name: PROJECTOR if "g" in name else PREDICTOR for name in lost}
     missing = [
-        Box(over[name], TOP - 37 - 19 * lost.index(name), "", f"{name} removed", False, 124, 16)
+        Box(over[name], TOP + 37 + 19 * lost.index(name), "", f"{name} removed", False, 124, 16)
         for name in lost
     ]
     return [*view, *both, shown, loss, *missing]
@@ -112,12 +112,12 @@ def _labels(config: Config) -> list[dict[str, Any]]:
     note = "the gradient stops here" if config.stop_gradient else "stop-gradient removed"
     role: Role = "wrong" if config.stop_gradient else "muted"
     return [
-        _text(MIDDLE - 4, "same weights", "muted", x=(ENCODER + PROJECTOR) / 2),
+        _text(MIDDLE - 4, "same weights", "muted", x=ENCODER),
         _text(TOP - 12, "z1", "ink", x=PROJECTOR + 53),
         _text(TOP - 4, "p1" if config.predictor.enabled else "p1 = z1", "ink", x=PREDICTOR + 84),
         _text(BOTTOM + 16, "z2", "ink", x=PROJECTOR + 58),
         _text(BOTTOM + 18, note, role, x=PREDICTOR + 20),
-        _text(268, "and the same with the views exchanged; the loss is the mean of both", "muted"),
+        _text(218, "and the same with the views exchanged; the loss is the mean of both", "muted"),
     ]
 
 
@@ -162,7 +162,7 @@ def _place() -> dict[str, Any]:
     import altair as alt
 
     x = alt.X("x:Q", axis=None).scale(domain=[0, 530], nice=False)
-    y = alt.Y("y:Q", axis=None).scale(domain=[280, 0], nice=False)
+    y = alt.Y("y:Q", axis=None).scale(domain=[232, 0], nice=False)
     return {"x": x, "y": y}
 
 

@@ -121,7 +121,8 @@ class Piece(NamedTuple):
 
 def pieces_of(chapters: Sequence[Evidence | StudyEvidence]) -> list[Piece]:
     """All that a poster may hold; what tells most of each chapter comes first."""
-    made = [_study(c) if isinstance(c, StudyEvidence) else _run(c) for c in chapters]
+    alone = len(chapters) == 1
+    made = [_study(c, alone=alone) if isinstance(c, StudyEvidence) else _run(c) for c in chapters]
     turns = itertools.zip_longest(*made)
     rest = [piece for turn in turns for piece in turn if piece is not None]
     return [*_architecture(chapters[0]), *rest]
@@ -151,10 +152,10 @@ def _architecture(chapter: Evidence | StudyEvidence) -> list[Piece]:
     return [Piece("How it learns without labels", figure=figure) for figure in figures]
 
 
-def _study(study: StudyEvidence) -> Iterator[Piece]:
+def _study(study: StudyEvidence, *, alone: bool) -> Iterator[Piece]:
     figures = study_charts.score_figures(study)
-    question = study.results.stored.study.question
-    yield Piece(question, sentence(study.results), figures[0] if figures else None)
+    title = "What was found" if alone else study.results.stored.study.question
+    yield Piece(title, sentence(study.results), figures[0] if figures else None)
     found = tables.score_tables(study)[0]
     if study.results.stored.study.published is not None and len(found.columns) > 2:
         yield Piece(text=f"{study.name}. {found.caption}", table=found)
