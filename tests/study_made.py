@@ -47,10 +47,7 @@ def make_study(
         epochs: How many each run has in its metrics.
         data_name: Of the images.
     """
-    source = read_study(name)
-    if values is not None:
-        study, problems = parse_study(values, name=name)
-        source = Source(values, study, tuple(problems))
+    source = read_study(name) if values is None else _own(values, name)
     choices = Choices("tiny", {}, tuple(seeds))
     configs = arm_configs(source, choices)
     data = StudyData("toy", data_name, 10, dict.fromkeys(configs, "f"))
@@ -73,6 +70,11 @@ def make_study(
             spent = {"wall_s": 3600.0, "joules": 36000.0, "source": "rapl", "device": "cpu"}
             (folder.run / "costs.jsonl").write_text(json.dumps(spent | {"threads": 2}) + "\n")
     return stored
+
+
+def _own(values: Mapping[str, Any], name: str) -> Source:
+    study, problems = parse_study(values, name=name)
+    return Source(values, study, tuple(problems))
 
 
 def _records(

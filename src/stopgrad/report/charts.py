@@ -140,8 +140,8 @@ def spectrum_figures(metrics: Rows) -> list[Figure]:
             "spectrum",
             spectrum_chart(metrics),
             label=f"Lines: eigenvalues of z by rank, at moments of the training. {fell}",
-            caption="Eigenvalues of the second moment of z, on views of training images; flat is healthy, steep "
-            f"means that few directions are used. {fell}",
+            caption="Eigenvalues of the second moment of z, on views of training images; flat is "
+            f"healthy, steep means that few directions are used. {fell}",
         ),
         drawn(
             "predictor-spectrum",

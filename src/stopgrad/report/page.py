@@ -93,7 +93,7 @@ def render(*chapters: Evidence | StudyEvidence) -> str:
         lstrip_blocks=True,
     )
     # Charts are escaped by the XML writer that makes them.
-    environment.globals |= {"svg": Markup, "markup": Markup}
+    environment.globals["svg"] = Markup
     style, script = css_variables() + _asset("page.css"), _asset("page.js")
     page = environment.get_template("page.html").render(
         assemble([_chapter(chapter) for chapter in chapters], environment),

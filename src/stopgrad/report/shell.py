@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from jinja2 import Environment
+    from markupsafe import Markup
 
 
 class Link(NamedTuple):
@@ -52,7 +53,7 @@ def assemble(chapters: Sequence[Chapter], environment: Environment) -> dict[str,
         "lead": "",
         "links": [Link(p, chapter.title) for p, chapter in zip(prefixes, chapters, strict=True)],
         "intro": "",
-        "parts": [environment.globals["markup"](part) for part in parts],
+        "parts": [_escaped(part) for part in parts],
     }
 
 
@@ -61,12 +62,19 @@ def _counted(count: int, kind: str) -> str:
     return f"{count} {kind if count == 1 else several}"
 
 
-def _body(chapter: Chapter, environment: Environment, *, prefix: str, level: int) -> Any:
+def _body(chapter: Chapter, environment: Environment, *, prefix: str, level: int) -> Markup:
     template = environment.get_template(chapter.template)
     text = template.render(chapter.content, prefix=prefix, level=level)
-    return environment.globals["markup"](text)  # made of escaped parts
+    return _escaped(text)
 
 
-def _intro(chapter: Chapter, environment: Environment) -> Any:
+def _intro(chapter: Chapter, environment: Environment) -> Markup:
     text = environment.get_template("intro.html").render(chapter.content)
-    return environment.globals["markup"](text)
+    return _escaped(text)
+
+
+def _escaped(text: str) -> Markup:
+    """What a template with autoescape made."""
+    from markupsafe import Markup
+
+    return Markup(text)
