@@ -122,6 +122,7 @@ def _style() -> dict[str, Any]:
     }
     title = {
         "color": light("ink"),
+        "subtitleColor": light("muted"),
         "fontSize": 14,
         "fontWeight": 600,
         "anchor": "start",
