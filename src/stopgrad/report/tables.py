@@ -122,7 +122,7 @@ def _block(results: Results, metric: str) -> Table:
         made.append((Cell(name), *cells))
     if "chance" in study.protocol.beside and metric in ACCURACIES:
         chance = 100 / results.stored.data["classes"]
-        guess = [Cell(f"{chance:.2f}", chance, number=True), *([Cell("")] if beside else [])]
+        guess = [Cell(f"{chance:.2f}", chance / 100, number=True), *([Cell("")] if beside else [])]
         made.append((Cell("chance"), *(guess * len(shares))))
     return Table("scores", _caption(results, metric), columns, tuple(made))
 
