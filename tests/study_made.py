@@ -59,7 +59,8 @@ def make_study(
         folder.run.mkdir(exist_ok=True)
         (folder.run / "config.json").write_text("{}")
         (folder.run / "status.json").write_text(json.dumps({"state": "finished", "epoch": epochs}))
-        chance = random.Random(f"{name} {slot.arm} {slot.seed} {slot.labels}")
+        place = [arm.name for arm in stored.study.arms].index(slot.arm)  # whatever its name is
+        chance = random.Random(f"{name} {place} {slot.seed} {slot.labels}")
         lines = [to_line(r) for r in _records(stored, slot.arm, slot.labels, chance, sick)]
         with (folder.run / "records.jsonl").open("a") as file:
             file.write("".join(line + "\n" for line in lines))
