@@ -19,6 +19,7 @@ from stopgrad.collapse import (
     output_std,
     participation_ratio,
     positive_minus_random,
+    spectra,
 )
 
 
@@ -136,3 +137,21 @@ def test_a_single_point_has_no_dimensions_and_breaks_nothing() -> None:
     measures = measure(torch.ones(16, 4), torch.ones(16, 4))
     assert measures._replace(centre_norm=0.0) == Measures(0, 1, 0, 0, 0, 0, 0)
     assert measures.centre_norm == pytest.approx(1)
+
+
+def test_the_spectra_are_those_of_a_predictor_made_by_hand() -> None:
+    # z fills three directions of known weight; p is a known matrix of z, neither symmetric nor
+    # diagonal in them, of which only the diagonal in the directions of z counts.
+    generator = torch.Generator().manual_seed(0)
+    directions = torch.linalg.qr(torch.randn(6, 6, generator=generator).double()).Q
+    amounts = torch.linalg.qr(torch.randn(50, 3, generator=generator).double()).Q * 50**0.5
+    z = amounts @ torch.diag(torch.tensor([3.0, 2.0, 1.0]).double()) @ directions[:, :3].T
+    inner = torch.tensor([[0.9, 0.4, 0.0], [-0.3, 0.5, 0.2], [0.1, 0.7, 0.25]]).double()
+    p = z @ (directions[:, :3] @ inner @ directions[:, :3].T).T
+    found = spectra(z.float(), p.float())
+    assert found.ranks == (1, 2, 3)
+    assert found.representation == pytest.approx((9.0, 4.0, 1.0), rel=1e-4)
+    assert found.predictor == pytest.approx((0.9, 0.5, 0.25), rel=1e-4)
+    few = spectra(z[:5].float(), z[:5].float())  # fewer images than channels
+    assert few.predictor == pytest.approx([1.0] * len(few.ranks), rel=1e-4)
+    assert sum(spectra(torch.zeros(4, 3), torch.zeros(4, 3)).ranks) == 0

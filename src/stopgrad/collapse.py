@@ -24,6 +24,7 @@ DIMENSIONAL_RANK = 4.0  # a handful of directions carry everything
 DIMENSIONAL_CORRELATION = 0.7
 
 LIDAR_DELTA = 1e-6  # share of the mean variance that is added to S_w
+NEGLIGIBLE = 1e-6  # of the largest eigenvalue: a direction that z does not use
 
 
 class Measures(NamedTuple):
@@ -44,6 +45,14 @@ class Layers(NamedTuple):
     features: Measures
     before_bn: Measures
     z: Measures
+
+
+class Spectra(NamedTuple):
+    """How z spreads over its main directions, and what the predictor does along each of them."""
+
+    ranks: tuple[int, ...]  # 1 is the direction that carries most; the same for the two below
+    representation: tuple[float, ...]  # eigenvalues of E[z z^T]
+    predictor: tuple[float, ...]  # p_j = u_j^T A u_j with A = E[p z^T] (E[z z^T])^-1
 
 
 class Verdict(NamedTuple):
@@ -84,6 +93,35 @@ def covariance_spectrum(z: Tensor) -> Tensor:  # (N, D) -> (min(N, D),)
     product = centred.T @ centred if z.shape[0] > z.shape[1] else centred @ centred.T
     spectrum: Tensor = torch.linalg.eigvalsh(product / (z.shape[0] - 1))
     return spectrum.clamp_min(0)
+
+
+def spectra(z: Tensor, p: Tensor) -> Spectra:  # (N, D), (N, D)
+    """Spectra of z and of the predictor along the eigenvectors of E[z z^T], in fp64.
+
+    About 30 ranks, evenly apart on a log scale; directions without weight are left out, because
+    nothing is known of the predictor there.
+
+    Source: Tian, Chen & Ganguli 2021, who find p_j proportional to the root of the eigenvalue.
+    """
+    z, p = z.double(), p.double()
+    values, directions = _moments(z)
+    largest = int((values > NEGLIGIBLE * values[0]).sum()) if len(values) else 0
+    ranks = sorted({round(largest ** (step / 29)) for step in range(30)}) if largest else []
+    chosen = torch.tensor([rank - 1 for rank in ranks], dtype=torch.int64, device=z.device)
+    weights, along = values[chosen], directions[:, chosen]  # (R,), (D, R)
+    predicted = ((p @ along) * (z @ along)).mean(dim=0) / weights
+    return Spectra(tuple(ranks), tuple(weights.tolist()), tuple(predicted.tolist()))
+
+
+def _moments(z: Tensor) -> tuple[Tensor, Tensor]:  # (N, D) -> (R,), (D, R)
+    """Eigenvalues of E[z z^T], largest first, and their eigenvectors; R = min(N, D)."""
+    count, width = z.shape
+    if count > width:
+        values, directions = torch.linalg.eigh(z.T @ z / count)
+    else:
+        values, mixtures = torch.linalg.eigh(z @ z.T / count)
+        directions = F.normalize(z.T @ mixtures, dim=0)
+    return values.flip(0).clamp_min(0), directions.flip(1)
 
 
 def participation_ratio(spectrum: Tensor) -> Tensor:  # (R,) -> ()

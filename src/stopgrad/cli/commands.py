@@ -42,7 +42,7 @@ from stopgrad.records import (
     start_meter,
     to_line,
 )
-from stopgrad.report import finding, write_report
+from stopgrad.report import Evidence, finding, read_evidence, write_page
 
 
 def pretrain(options: argparse.Namespace) -> None:
@@ -70,15 +70,14 @@ def evaluate(options: argparse.Namespace) -> None:
     _evaluate(options.run, dataset, screen, labels=options.labels, select=select, json=options.json)
 
 
-def report(options: argparse.Namespace) -> None:
-    """Writes one page about a run."""
-    screen, info = Screen(), read_run(options.run)
+def run_evidence(path: Path, data: str | None, screen: Screen) -> Evidence:
+    """All that a report tells of a run, pictures too; `data` says where the images are now."""
+    info = read_run(path)
     use_threads(info.config.threads)
-    spec = options.data or info.data["spec"]
+    spec = data or info.data["spec"]
     dataset = load_images(spec, screen, config=info.config, changed="tell")
     check_same_data(info, dataset)
-    out = options.out or options.run / "report.html"
-    print_line(f"report: {_report(options.run, dataset, screen, out=out)}")
+    return _evidence(path, dataset, screen)
 
 
 def views(options: argparse.Namespace) -> None:
@@ -106,7 +105,8 @@ def quickstart(options: argparse.Namespace) -> None:
     )
     train(RunWriter.create(out, describe_run(dataset, config, spec="mnist5k")), dataset, screen)
     _evaluate(out, dataset, screen, labels=[1.0, 0.1, 0.01])
-    print_line(f"report: {_report(out, dataset, screen, out=out / 'report.html')}")
+    page = write_page([_evidence(out, dataset, screen)], out=out / "report.html")
+    print_line(f"report: {page}")
 
 
 def _evaluate(
@@ -138,14 +138,14 @@ def _recorded(run: Path) -> frozenset[Key]:
     return frozenset(key_of(record) for record in read(path)) if path.exists() else frozenset()
 
 
-def _report(path: Path, dataset: Dataset, screen: Screen, *, out: Path) -> Path:
-    """Writes the page of a run; neighbours come with their votes only where labels exist."""
+def _evidence(path: Path, dataset: Dataset, screen: Screen) -> Evidence:
+    """A run with its pictures; neighbours come with their votes only where labels exist."""
     run = load_run(path)
     config, mean_std = run.info.config, run.info.normalization
     with screen.progress():
         exploration = explore(run, dataset, track=screen.track)
     panel = view_examples(dataset.train, config, normalization=mean_std, count=12)
-    return write_report(path, out=out, exploration=exploration, views=panel)
+    return read_evidence(path, views=panel, exploration=exploration)
 
 
 def _new_directory(path: Path) -> Path:

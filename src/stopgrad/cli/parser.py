@@ -158,11 +158,22 @@ def _add_evaluate(commands: Any) -> None:
 
 
 def _add_report(commands: Any) -> None:
-    parser = _add(commands, "report", "write one page about a run: results, curves, neighbours")
-    _add_run(parser)
+    parser = _add(commands, "report", "write a page, a poster and figures of runs and studies")
     parser.add_argument(
-        "--out", type=Path, metavar="HTML", help="page to write. Default: RUN/report.html"
+        "directories", type=Path, nargs="+", metavar="DIR", help="runs, or directories of studies"
     )
+    parser.add_argument(
+        "--data", metavar="SPEC", help="where a run's images are now, if they moved"
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="HTML",
+        help="page to write. Default: DIR/report.html, or report.html here for several",
+    )
+    parser.add_argument("--poster", type=Path, metavar="PDF", help="also a poster, A1, one page")
+    parser.add_argument("--figures", type=Path, metavar="FOLDER", help="also each as SVG and PNG")
+    parser.set_defaults(module="report")
 
 
 def _add_neighbors(commands: Any) -> None:

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 Values = list[dict[str, Any]]
 
+ONE_ROW = 36  # letters of all names of a legend; more are set in two columns
+
 
 def loss_chart(metrics: Rows, *, width: int = WIDTH, height: int = HEIGHT) -> alt.LayerChart:
     """The loss over the epochs: a point per epoch, and a thin line of the steps behind.
@@ -92,7 +94,8 @@ def told_apart(names: list[str]) -> dict[str, Any]:
     import altair as alt
 
     colors = [light(role) for role in SERIES]
-    legend = alt.Legend(symbolType="stroke") if len(names) > 1 else None
+    columns = 2 if sum(map(len, names)) > ONE_ROW else 0
+    legend = alt.Legend(symbolType="stroke", columns=columns) if len(names) > 1 else None
     return {
         "color": alt.Color("name:N", legend=legend).scale(domain=names, range=colors),
         "strokeDash": alt.StrokeDash("name:N", legend=legend).scale(

@@ -16,7 +16,20 @@ if TYPE_CHECKING:
     Chart = TypeVar("Chart", bound=alt.TopLevelMixin)
 
 Role = Literal[
-    "paper", "ink", "muted", "grid", "first", "second", "third", "fourth", "good", "wrong"
+    "paper",
+    "ink",
+    "muted",
+    "grid",
+    "first",
+    "second",
+    "third",
+    "fourth",
+    "fifth",
+    "sixth",
+    "seventh",
+    "eighth",
+    "good",
+    "wrong",
 ]
 
 WIDTH = 330  # px of a plot's inside; readable at full size on a phone
@@ -40,12 +53,25 @@ PALETTE: dict[Role, Tone] = {
     "second": Tone("#bd4b08", "#f5935c"),
     "third": Tone("#5f6b7a", "#9aa6b6"),
     "fourth": Tone("#7d479b", "#cf9fe8"),
+    "fifth": Tone("#00727d", "#4fc3cf"),
+    "sixth": Tone("#ad2a73", "#f58fc4"),
+    "seventh": Tone("#6b6300", "#cfc34a"),
+    "eighth": Tone("#7a4b2a", "#d3a07c"),
     "good": Tone("#0a7a55", "#3fcb9c"),
     "wrong": Tone("#b3261e", "#ff8a80"),
 }
-SERIES: tuple[Role, ...] = ("first", "second", "third", "fourth")
-DASHES: tuple[list[int], ...] = ([1, 0], [6, 3], [2, 3], [9, 3, 2, 3])
-SHAPES = ("circle", "square", "diamond", "triangle-up")
+SERIES: tuple[Role, ...] = (
+    *("first", "second", "third", "fourth"),
+    *("fifth", "sixth", "seventh", "eighth"),
+)
+DASHES: tuple[list[int], ...] = (
+    *([1, 0], [6, 3], [2, 3], [9, 3, 2, 3]),
+    *([12, 4], [4, 2], [1, 2], [14, 3, 3, 3]),
+)
+SHAPES = (
+    *("circle", "square", "diamond", "triangle-up"),
+    *("triangle-down", "cross", "triangle-right", "triangle-left"),
+)
 
 
 def light(role: Role) -> str:
@@ -96,6 +122,7 @@ def _style() -> dict[str, Any]:
     }
     title = {
         "color": light("ink"),
+        "subtitleColor": light("muted"),
         "fontSize": 14,
         "fontWeight": 600,
         "anchor": "start",

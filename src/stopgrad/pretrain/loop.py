@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from stopgrad.checkpoint import RunWriter
-from stopgrad.collapse import Layers, Verdict, judge
+from stopgrad.collapse import Layers, Spectra, Verdict, judge
 from stopgrad.compute import compile_errors
 from stopgrad.config import Config
 from stopgrad.images import Track, no_progress, normalization
@@ -15,8 +15,10 @@ from stopgrad.optimizer import LearningRates
 from stopgrad.pretrain.keep import Keeper
 from stopgrad.pretrain.setup import TrainingImages
 from stopgrad.pretrain.training import Training, start_training
-from stopgrad.pretrain.watch import measure_layers, watched_knn
+from stopgrad.pretrain.watch import measure_layers, measure_spectra, watched_knn
 from stopgrad.simsiam import SimSiam
+
+MOMENTS = 16  # how often the spectra are taken
 
 
 class Epoch(NamedTuple):
@@ -31,6 +33,7 @@ class Epoch(NamedTuple):
     knn: float | None  # accuracy, when it was scored
     views_per_s: float  # in this process; 0 when all its steps were taken before
     model: SimSiam  # the living model, not a copy
+    spectra: Spectra | None = None  # at some sixteen moments of the run
 
 
 def pretrain(
@@ -78,11 +81,14 @@ def _finish_epoch(
     """Measures the epoch whose steps are done, and only then counts it as finished."""
     config, number = training.config, training.epoch + 1
     measured = _is_turn(number, every=config.measure_every, last=config.epochs)
+    drawn = measured and _is_moment(number, every=config.measure_every, last=config.epochs)
     layers = measure_layers(training, track=keeper.track) if measured else None
     verdict = judge(layers, steps=training.step) if layers is not None else None
     scored = _is_turn(number, every=config.knn_every, last=config.epochs)
     scored = scored and (verdict is None or verdict.state != "diverged")
     knn = watched_knn(training, images, track=keeper.track) if scored else None
+    finite = verdict is not None and verdict.state != "diverged"
+    spectra = measure_spectra(training, track=keeper.track) if drawn and finite else None
     loss = sum(training.losses) / len(training.losses)
     training.epoch, training.losses = number, []
     if verdict is not None:
@@ -90,13 +96,19 @@ def _finish_epoch(
         counts = "collapse" in verdict.state and number > config.epochs / 10
         training.collapsed = training.collapsed + 1 if counts else 0
     rates = training.learning_rates(training.step)
+    model = training.model
     return Epoch(
-        number, training.step, loss, rates, layers, verdict, knn, views_per_s, training.model
+        number, training.step, loss, rates, layers, verdict, knn, views_per_s, model, spectra
     )
 
 
 def _is_turn(number: int, *, every: int, last: int) -> bool:
     return every > 0 and (number % every == 0 or number == last)
+
+
+def _is_moment(number: int, *, every: int, last: int) -> bool:
+    """Whether a sixteenth of the epochs has passed since the last measurement."""
+    return number * MOMENTS // last > (number - every) * MOMENTS // last
 
 
 def _row(epoch: Epoch) -> dict[str, Any]:
@@ -116,4 +128,5 @@ def _row(epoch: Epoch) -> dict[str, Any]:
         name: {key: value if value == value else None for key, value in layer._asdict().items()}
         for name, layer in epoch.layers._asdict().items()
     }
-    return row | {"measures": layers, "verdict": epoch.verdict._asdict()}
+    row |= {"measures": layers, "verdict": epoch.verdict._asdict()}
+    return row if epoch.spectra is None else row | {"spectra": epoch.spectra._asdict()}

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from stopgrad.collapse import Layers, measure
+from stopgrad.collapse import Layers, Spectra, measure, spectra
 from stopgrad.features import embed
 from stopgrad.images import Track, no_progress
 from stopgrad.knn import knn
@@ -36,6 +36,17 @@ def watched_outputs(training: Training, *, track: Track = no_progress) -> list[T
     finally:
         model.train()
     return [torch.cat(parts, dim=1) for parts in zip(*batches, strict=True)]
+
+
+def measure_spectra(training: Training, *, track: Track = no_progress) -> Spectra:
+    """Spectra of z and of the predictor on the first of the same views, in eval mode."""
+    z = watched_outputs(training, track=track)[2][0]  # (N, D)
+    predictor = training.model.predictor.eval()
+    try:
+        with torch.inference_mode():
+            return spectra(z, predictor(z))
+    finally:
+        predictor.train()
 
 
 def watched_knn(

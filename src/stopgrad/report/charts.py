@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
+from stopgrad.config import Config
 from stopgrad.figures.accuracy import MOST_CLASSES, accuracy_chart, per_class_chart
+from stopgrad.figures.architecture import architecture_chart
 from stopgrad.figures.curves import knn_chart, loss_chart
-from stopgrad.figures.history import Point, series
+from stopgrad.figures.history import Point, Rows, series
 from stopgrad.figures.measures import measure_chart
 from stopgrad.figures.names import CHARTED, LAYERS, MEASURES, metric_name
 from stopgrad.figures.numbers import ABSENT, SPACE, number, percent
+from stopgrad.figures.spectra import agreement as correlation
+from stopgrad.figures.spectra import predictor_chart, predictor_points, spectra_of, spectrum_chart
 from stopgrad.figures.svg import inline_svg
 from stopgrad.report.evidence import (
     Evidence,
@@ -22,12 +26,22 @@ from stopgrad.report.evidence import (
 )
 from stopgrad.report.results import metrics_of
 
+if TYPE_CHECKING:
+    import altair as alt
+
 
 class Figure(NamedTuple):
     """A chart on a page."""
 
     svg: str  # escaped by its maker
     caption: str
+    name: str  # of its file
+    chart: alt.TopLevelMixin
+
+
+def drawn(name: str, chart: alt.TopLevelMixin, *, label: str, caption: str) -> Figure:
+    """A chart made ready for a page; `label` says what one sees on it."""
+    return Figure(inline_svg(chart, label=label), caption, name, chart)
 
 
 class MeasureRow(NamedTuple):
@@ -47,12 +61,11 @@ def accuracy_figures(evidence: Evidence) -> list[Figure]:
     chance = 1 / classes if classes else None
     guess = f" Dashed: guessing among {classes} classes." if classes else ""
     return [
-        Figure(
-            inline_svg(
-                accuracy_chart(records, metric, chance=chance),
-                label=f"Bars: {metric_name(metric)} accuracy, as in the table of results.",
-            ),
-            f"Top-1 accuracy by {metric_name(metric)}.{guess}",
+        drawn(
+            metric,
+            accuracy_chart(records, metric, chance=chance),
+            label=f"Bars: {metric_name(metric)} accuracy, as in the table of results.",
+            caption=f"Top-1 accuracy by {metric_name(metric)}.{guess}",
         )
         for metric in metrics_of(records)
     ]
@@ -69,7 +82,7 @@ def class_figures(evidence: Evidence) -> list[Figure]:
     chart = per_class_chart(records, names, metric)
     label = f"Points: {metric_name(metric)} accuracy of each class, best of the encoder first."
     caption = f"Accuracy of each class by {metric_name(metric)} with all labels, best first.{few}"
-    return [Figure(inline_svg(chart, label=label), caption)]
+    return [drawn("classes", chart, label=label, caption=caption)]
 
 
 def curve_figures(evidence: Evidence) -> list[Figure]:
@@ -82,7 +95,7 @@ def curve_figures(evidence: Evidence) -> list[Figure]:
             "Negative cosine similarity of the two views; points: means of the epochs, thin line: "
             f"single steps. {loss_finding(evidence)}"
         )
-        figures.append(Figure(inline_svg(chart, label=label), caption))
+        figures.append(drawn("loss", chart, label=label, caption=caption))
     if series(evidence.metrics, "knn"):
         records, config = watched_records(evidence), evidence.info.config.knn
         split = watched_split(evidence)
@@ -91,9 +104,8 @@ def curve_figures(evidence: Evidence) -> list[Figure]:
             f"T{SPACE}={SPACE}{config.temperature:g}, cosine. {knn_finding(evidence)}"
         )
         label = f"Line: kNN accuracy over the epochs. {knn_finding(evidence)}"
-        figures.append(
-            Figure(inline_svg(knn_chart(evidence.metrics, records), label=label), caption)
-        )
+        chart = knn_chart(evidence.metrics, records)
+        figures.append(drawn("knn", chart, label=label, caption=caption))
     return figures
 
 
@@ -102,16 +114,64 @@ def measure_figures(evidence: Evidence) -> list[Figure]:
     if not any(row.get("measures") for row in epochs(evidence)):
         return []
     return [
-        Figure(
-            inline_svg(
-                measure_chart(evidence.metrics, measure),
-                label=f"Lines: {MEASURES[measure].title} of three layers over the epochs.",
-            ),
-            f"{_sentence(MEASURES[measure].meaning)} Healthy: {MEASURES[measure].healthy}; "
-            f"collapsed: {MEASURES[measure].collapsed}.",
+        drawn(
+            measure,
+            measure_chart(evidence.metrics, measure),
+            label=f"Lines: {MEASURES[measure].title} of three layers over the epochs.",
+            caption=measure_caption(measure),
         )
         for measure in CHARTED
     ]
+
+
+def spectrum_figures(metrics: Rows) -> list[Figure]:
+    """How the directions of z fill, and the predictor along each, where spectra were taken."""
+    found = spectra_of(metrics)
+    if not found:
+        return []
+    spectrum, points = found[-1]["spectra"], predictor_points(metrics)
+    ranks, weights = spectrum["ranks"], spectrum["representation"]
+    share = number(weights[-1] / weights[0], digits=2)
+    fell = f"At epoch {found[-1]['epoch']} direction {ranks[-1]} has {share} of the first's weight."
+    r = correlation(points)
+    told = f"Correlation of the points: {number(r, digits=2)}." if r is not None else ""
+    return [
+        drawn(
+            "spectrum",
+            spectrum_chart(metrics),
+            label=f"Lines: eigenvalues of z by rank, at moments of the training. {fell}",
+            caption="Eigenvalues of the second moment of z, on views of training images; flat is "
+            f"healthy, steep means that few directions are used. {fell}",
+        ),
+        drawn(
+            "predictor-spectrum",
+            predictor_chart(metrics),
+            label=f"Points: the predictor along each direction of z. {told}",
+            caption="Theory (Tian et al. 2021) puts all directions on a line through 0; dashed: "
+            f"the proportion that fits best. {told}",
+        ),
+    ]
+
+
+def architecture_figure(config: Config, *, name: str = "this run") -> Figure:
+    """The network of a run as it was set."""
+    text = (
+        f"The network of {name}: both views pass the same weights. Blue arrows carry the "
+        "gradient; at the red bars it stops. A part that is left out is dashed and red."
+    )
+    return drawn("architecture", architecture_chart(config), label=text, caption=text)
+
+
+def architecture_figures(evidence: Evidence) -> list[Figure]:
+    """The network of a pretraining."""
+    pretrained = evidence.info.task == "pretrain"
+    return [architecture_figure(evidence.info.config)] if pretrained else []
+
+
+def measure_caption(measure: str) -> str:
+    """What a measure of collapse says, and its values at both ends."""
+    known = MEASURES[measure]
+    return f"{_sentence(known.meaning)} Healthy: {known.healthy}; collapsed: {known.collapsed}."
 
 
 def measure_rows(evidence: Evidence) -> list[MeasureRow]:

@@ -38,9 +38,13 @@ class Judgement(NamedTuple):
 
 
 def read_evidence(
-    run: Path, *, neighbors: NeighborPanel | None = None, views: ViewPanel | None = None
+    run: Path,
+    *,
+    neighbors: NeighborPanel | None = None,
+    views: ViewPanel | None = None,
+    exploration: Exploration | None = None,
 ) -> Evidence:
-    """Reads a run, finished or not.
+    """Reads a run, finished or not; without neighbours, those of the exploration are shown.
 
     Raises:
         CheckpointError: When the directory is no run, or its metrics are damaged.
@@ -56,8 +60,9 @@ def read_evidence(
         status=read_status(run),
         metrics=read_metrics(run),
         records=newest(accuracies(records)) if records.exists() else [],
-        neighbors=neighbors,
+        neighbors=exploration.examples if exploration and neighbors is None else neighbors,
         views=views,
+        exploration=exploration,
     )
 
 

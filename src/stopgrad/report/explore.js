@@ -1,14 +1,12 @@
 // Pick an image and see its neighbours; without script the chosen examples stand on the page.
-(() => {
+document.querySelectorAll(".explorer").forEach((root) => {
   "use strict";
-  const root = document.querySelector("#explorer");
-  if (!root) return;
-  const data = JSON.parse(document.querySelector("#explorer-data").textContent);
+  const data = JSON.parse(root.querySelector("script").textContent);
   const sheet = root.querySelector(".sheet");
   const list = root.querySelector(".thumbs"), tally = root.querySelector(".tally");
   const picked = root.querySelector(".picked"), words = picked.querySelector("p");
   const byClass = root.querySelector("[name=class]"), byKind = root.querySelector("[name=kind]");
-  const figure = document.querySelector("figure.map");
+  const figure = (root.closest(".part") ?? document).querySelector("figure.map");
   const dots = figure ? [...figure.querySelectorAll("[data-tip]")] : [];
   const tip = document.createElement("div");
   let shown = [], current = 0, lit = -1;
@@ -200,4 +198,4 @@
   }
 
   sheet.decode().then(start, () => {}); // a browser without WebP keeps the chosen examples
-})();
+});

@@ -33,17 +33,24 @@ def facts(evidence: Evidence) -> list[Fact]:
     config = evidence.info.config
     made = [
         Fact("Data", _data(evidence)),
-        Fact("Encoder", _encoder(config)),
-        Fact("Projector", _projector(config)),
-        Fact("Predictor", _predictor(config)),
-        Fact("Stop-gradient", "on" if config.stop_gradient else "removed (ablation)"),
-        Fact("Optimiser", _optimizer(config)),
+        *method_facts(config),
         Fact("Length", _length(evidence)),
         *_cost(evidence),
         Fact("Seed", str(config.seed)),
         *_machine(evidence),
     ]
     return [fact for fact in made if fact.value]
+
+
+def method_facts(config: Config) -> list[Fact]:
+    """What is trained, and how."""
+    return [
+        Fact("Encoder", _encoder(config)),
+        Fact("Projector", _projector(config)),
+        Fact("Predictor", _predictor(config)),
+        Fact("Stop-gradient", "on" if config.stop_gradient else "removed (ablation)"),
+        Fact("Optimiser", _optimizer(config)),
+    ]
 
 
 def training_seconds(evidence: Evidence) -> float:

@@ -46,3 +46,38 @@
   document.addEventListener("scroll", () => show(null), { passive: true });
   document.addEventListener("keydown", (event) => event.key === "Escape" && show(null));
 })();
+
+// Tables that a click on a head sorts: numbers by their value, all else as text; stable.
+(() => {
+  const value = (row, column) => {
+    const cell = row.cells[column];
+    const number = Number.parseFloat(cell.dataset.sort);
+    return Number.isNaN(number) ? cell.textContent.trim() : number;
+  };
+
+  function compare(a, b) {
+    if (typeof a === "number" && typeof b === "number") return a - b;
+    return String(a).localeCompare(String(b), "en", { numeric: true });
+  }
+
+  function sort(table, head, column) {
+    const rising = head.getAttribute("aria-sort") === "descending" ||
+      (!head.hasAttribute("aria-sort") && !head.classList.contains("number"));
+    for (const other of table.querySelectorAll("thead th")) other.removeAttribute("aria-sort");
+    head.setAttribute("aria-sort", rising ? "ascending" : "descending");
+    const body = table.tBodies[0];
+    const rows = [...body.rows].sort(
+      (a, b) => (rising ? 1 : -1) * compare(value(a, column), value(b, column)));
+    body.append(...rows);
+  }
+
+  for (const table of document.querySelectorAll("table.sortable")) {
+    [...table.tHead.rows[0].cells].forEach((head, column) => {
+      const button = document.createElement("button");
+      button.type = "button";
+      button.append(...head.childNodes);
+      head.append(button);
+      button.addEventListener("click", () => sort(table, head, column));
+    });
+  }
+})();

@@ -7,7 +7,7 @@ import hashlib
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from stopgrad.figures import Exploration, NeighborPanel, ViewPanel, css_variables
 from stopgrad.figures.names import LAYERS, metric_name, printable
@@ -23,18 +23,26 @@ from stopgrad.report.evidence import (
 )
 from stopgrad.report.explore import explorer
 from stopgrad.report.results import metrics_of, results
+from stopgrad.report.shell import Chapter, Link, assemble
+from stopgrad.report.study import StudyEvidence
+from stopgrad.report.study_page import study_chapter
+from stopgrad.report.tiles import Tile
+
+# Sections of a run in their order: what each needs, its anchor and its name.
+LINKS = (
+    ("results", "results", "Results"),
+    ("curve_figures", "curves", "Curves"),
+    ("collapse", "collapse", "Collapse"),
+    ("query_groups", "neighbors", "Neighbours"),
+    ("map", "map", "Map"),
+    ("confusion", "confusion", "Mistakes"),
+    ("view_rows", "views", "Views"),
+    ("facts", "done", "What was done"),
+    ("knobs", "knobs", "All knobs"),
+)
 
 # Class names of the page, so that no text of a run becomes one.
 TONES = {"healthy": "good", "dimensional collapse": "wrong", "complete collapse": "wrong"}
-
-
-class Tile(NamedTuple):
-    """One number that a reader should see first."""
-
-    name: str
-    value: str
-    note: str
-    tone: str = ""
 
 
 def write_report(
@@ -62,18 +70,24 @@ def write_report(
         DataError: When its records are damaged.
         StorageError: When the disk refuses; an older report stays as it was.
     """
+    evidence = read_evidence(run, neighbors=neighbors, views=views, exploration=exploration)
+    return write_page([evidence], out=out)
+
+
+def write_page(chapters: Sequence[Evidence | StudyEvidence], *, out: Path) -> Path:
+    """Writes one page about runs and studies that were read already.
+
+    Raises:
+        StorageError: When the disk refuses; an older report stays as it was.
+    """
     from stopgrad.files import write_atomically
 
-    if neighbors is None and exploration is not None:
-        neighbors = exploration.examples
-    evidence = read_evidence(run, neighbors=neighbors, views=views)
-    page = render(evidence._replace(exploration=exploration))
-    write_atomically(out, page.encode())
+    write_atomically(out, render(*chapters).encode())
     return out
 
 
-def render(evidence: Evidence) -> str:
-    """The page as text."""
+def render(*chapters: Evidence | StudyEvidence) -> str:
+    """The page of runs and studies as text; a single one has the page to itself."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
     from markupsafe import Markup
 
@@ -84,16 +98,26 @@ def render(evidence: Evidence) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    # Charts are escaped by the XML writer that makes them.
+    environment.globals["svg"] = Markup
     style = css_variables() + _asset("page.css") + _asset("explore.css")
     script = _asset("page.js") + _asset("explore.js")
     page = environment.get_template("page.html").render(
-        _content(evidence),
+        assemble([_chapter(chapter) for chapter in chapters], environment),
         policy=_policy(style=style, script=script),
         style=Markup(style),
         script=Markup(script),
-        svg=Markup,  # charts are escaped by the XML writer that makes them
     )
     return printable(page)
+
+
+def _chapter(evidence: Evidence | StudyEvidence) -> Chapter:
+    if isinstance(evidence, StudyEvidence):
+        return study_chapter(evidence)
+    content = _content(evidence)
+    there = content | {"collapse": content["measure_rows"] or content["verdict"]}
+    links = tuple(Link(anchor, text) for key, anchor, text in LINKS if there[key])
+    return Chapter("run.html", "run", evidence.name, content["lead"], links, content)
 
 
 def _content(evidence: Evidence) -> dict[str, Any]:
@@ -101,7 +125,6 @@ def _content(evidence: Evidence) -> dict[str, Any]:
     records, config = scored_records(evidence), evidence.info.config
     groups = pictures.query_groups(evidence.neighbors) if evidence.neighbors else []
     return {
-        "title": evidence.name,
         "lead": _lead(evidence),
         "missing": _missing(evidence),
         "tiles": _tiles(evidence, records),
@@ -113,6 +136,8 @@ def _content(evidence: Evidence) -> dict[str, Any]:
         "curve_figures": charts.curve_figures(evidence),
         "epoch_table": charts.epoch_table(evidence),
         "measure_figures": charts.measure_figures(evidence),
+        "spectrum_figures": charts.spectrum_figures(evidence.metrics),
+        "architecture": charts.architecture_figures(evidence),
         "measure_rows": charts.measure_rows(evidence),
         "collapse_finding": charts.collapse_finding(evidence),
         "layers": list(LAYERS.values()),

@@ -31,13 +31,14 @@ def study_table(directory: StudyDirectory, name: str, *, form: Format) -> str:
         case "markdown":
             return markdown(results)
         case "csv":
-            return _csv(results)
+            return as_csv(results)
         case "json":
             values = as_json(results) | {"knn_over_epochs": _curves(directory, results.stored)}
             return json.dumps(values, indent=2, allow_nan=False, ensure_ascii=False)
 
 
-def _csv(results: Results) -> str:
+def as_csv(results: Results) -> str:
+    """A study's cells, one a line, with everything about each."""
     text = io.StringIO()
     rows = [_flat(results, row) for row in results.rows]
     writer = csv.DictWriter(text, fieldnames=list(rows[0]) if rows else [], lineterminator="\n")

@@ -1,0 +1,72 @@
+"""The epochs of a study's runs -> curves over seeds: a mean with its spread at each epoch.
+
+A metrics file holds a line per step, millions in a study; only those of epochs are decoded.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from stopgrad.statistics import Summary, summarize
+from stopgrad.study.directory import StudyDirectory
+from stopgrad.study.stored import StoredStudy
+
+Row = Mapping[str, Any]
+Epochs = Mapping[str, Sequence[Sequence[Row]]]  # rows of epochs, a list per run, by arm
+
+EPOCH = b'{"kind": "epoch"'  # how such a line begins, as `stopgrad.checkpoint` writes it
+
+
+class CurvePoint(NamedTuple):
+    """A number at one epoch, over the runs of an arm that have it."""
+
+    arm: str
+    epoch: int
+    summary: Summary
+
+
+def read_epochs(directory: StudyDirectory, stored: StoredStudy) -> Epochs:
+    """The finished epochs of every pretraining; a run that cannot be read has none."""
+    found: dict[str, list[list[Row]]] = {arm.name: [] for arm in stored.study.arms}
+    for slot in stored.slots:
+        if slot.labels is None:
+            found[slot.arm].append(_epochs(directory.folder(slot.run).run / "metrics.jsonl"))
+    return {arm: [rows for rows in runs if rows] for arm, runs in found.items()}
+
+
+def curves(epochs: Epochs, pick: Callable[[Row], float | None]) -> list[CurvePoint]:
+    """One number of each epoch as a mean over seeds, by arm and epoch.
+
+    Args:
+        epochs: From `read_epochs`.
+        pick: The number of an epoch, None where it was not taken.
+    """
+    points = []
+    for arm, runs in epochs.items():
+        values: dict[int, list[float]] = {}
+        for row in (row for rows in runs for row in rows):
+            value = pick(row)
+            if value is not None:
+                values.setdefault(int(row["epoch"]), []).append(float(value))
+        points += [CurvePoint(arm, epoch, summarize(values[epoch])) for epoch in sorted(values)]
+    return points
+
+
+def _epochs(path: Path) -> list[Row]:
+    try:
+        with path.open("rb") as file:
+            lines = [line for line in file if line.startswith(EPOCH)]
+    except OSError:
+        return []
+    rows = []
+    for line in lines:
+        try:
+            row = json.loads(line)
+        except ValueError:
+            continue  # torn by a kill
+        if isinstance(row.get("epoch"), int):
+            rows.append(row)
+    return rows

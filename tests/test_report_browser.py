@@ -1,0 +1,97 @@
+"""The page of a study in a real browser: no errors, no requests, sorting by mouse and keyboard."""
+
+from __future__ import annotations
+
+import shutil
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from study_made import make_study
+
+from stopgrad.report import read_studies, write_page
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    from playwright.sync_api import sync_playwright
+
+    with warnings.catch_warnings(), sync_playwright() as playwright:
+        warnings.simplefilter("ignore")
+        found = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield found
+        found.close()
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory: pytest.TempPathFactory) -> str:
+    folder = tmp_path_factory.mktemp("browser")
+    make_study(folder / "s", "components", seeds=(0, 1), epochs=4)
+    return write_page(read_studies(folder / "s"), out=folder / "page.html").as_uri()
+
+
+def opened(browser: Browser, address: str, **options: Any) -> tuple[Any, list[str]]:
+    """A page, and all that went wrong or was asked for while it opened."""
+    page, troubles = browser.new_page(**options), list[str]()
+    page.on("console", lambda message: troubles.append(message.text))
+    page.on("pageerror", lambda error: troubles.append(str(error)))
+    page.on("request", lambda request: troubles.append(request.url))
+    page.goto(address)
+    return page, [trouble for trouble in troubles if trouble != address]
+
+
+@pytest.mark.parametrize("width", [360, 1280])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_it_opens_in_silence_and_nothing_is_cut_off(
+    browser: Browser, address: str, width: int, scheme: Any
+) -> None:
+    options = {"viewport": {"width": width, "height": 800}, "color_scheme": scheme}
+    page, troubles = opened(browser, address, **options)
+    assert troubles == []
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    charts = page.locator("figure svg")
+    assert charts.count() >= 1 + 4 + 2 + 4 + 2
+    marks = "svg => svg.querySelectorAll('path, line, text').length"
+    assert all(charts.nth(n).evaluate(marks) > 5 for n in range(charts.count()))
+    page.close()
+
+
+def test_a_table_is_sorted_by_mouse_and_by_keyboard(browser: Browser, address: str) -> None:
+    page, _ = opened(browser, address)
+    table = page.locator("table.scores").first
+    head = table.locator("thead button").nth(1)
+
+    def numbers() -> list[float]:
+        texts = table.locator("tbody td:nth-child(2)").all_inner_texts()
+        return [float(text.split()[0]) for text in texts]
+
+    before = numbers()
+    head.click()
+    assert numbers() == sorted(before, reverse=True) != before
+    head.focus()
+    page.keyboard.press("Enter")
+    assert numbers() == sorted(before)
+    assert table.locator("th[aria-sort=ascending]").count() == 1
+    page.close()
+
+
+def test_pointing_at_a_mean_tells_it(browser: Browser, address: str, tmp_path: Path) -> None:
+    page, _ = opened(browser, address)
+    mark = page.locator("figure svg [data-tip*='no predictor']").first
+    mark.scroll_into_view_if_needed()
+    box = mark.bounding_box()
+    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    assert "no predictor" in page.locator(".tip").inner_text()
+    with page.expect_download() as download:
+        page.get_by_text("All numbers as CSV").click()
+    download.value.save_as(tmp_path / "numbers.csv")
+    assert (tmp_path / "numbers.csv").read_text().startswith("study,arm,of,metric")
+    page.close()
