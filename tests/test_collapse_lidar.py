@@ -61,7 +61,8 @@ def test_lidar_measures_each_direction_by_how_far_views_differ_in_it() -> None:
 
 
 def test_lidar_does_not_see_scale_and_place() -> None:
-    views = _normal(20, 1, 5) + 0.3 * _normal(20, 4, 5, seed=1)
+    noise = torch.linspace(0.05, 2, 5) * _normal(20, 4, 5, seed=1)
+    views = _normal(20, 1, 5) + noise
     assert float(lidar(1e-3 * views + 7)) == pytest.approx(float(lidar(views)), rel=1e-3)
 
 

@@ -160,10 +160,10 @@ def test_values_outside_a_fitted_range_are_clipped() -> None:
 
 def test_parameters_reach_the_training_and_win_over_the_config() -> None:
     embedder = _tiny(base_lr=0.5, alpha_h=2.0, config={"optimizer.alpha_h": 3.0, "batch": 4})
-    embedder.set_params(weight_decay=1e-3)
+    embedder.set_params(weight_decay=np.float32(0.5), epochs=np.int64(1))
     config = embedder._config()
     assert (config.optimizer.base_lr, config.optimizer.alpha_h) == (0.5, 2.0)
-    assert (config.optimizer.weight_decay, config.batch, config.epochs) == (1e-3, 16, 1)
+    assert (config.optimizer.weight_decay, config.batch, config.epochs) == (0.5, 16, 1)
     with pytest.raises(ConfigError, match=r"did you mean optimizer.alpha_h"):
         _tiny(config={"optimizer.alfa_h": 1}).fit(_pictures())
 

@@ -22,11 +22,11 @@ from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 from torch import nn
 
 from stopgrad.compute import compute_for
-from stopgrad.config import Config, config_from_dict
+from stopgrad.config import Config
 from stopgrad.config.presets import PresetName
 from stopgrad.errors import DivergedError
 from stopgrad.estimator.file import Fitted, from_bytes, plain, to_bytes, whole
-from stopgrad.estimator.network import copied_encoder
+from stopgrad.estimator.network import checked_config, copied_encoder
 from stopgrad.estimator.pictures import (
     Numbers,
     PicturesError,
@@ -210,7 +210,7 @@ class SimSiamEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         }
         given = {key: value for key, value in own.items() if value is not None}
         ours = {"seed": self._seed(), "knn_every": 0, "measure_every": AT_THE_END}
-        return config_from_dict({**(self.config or {}), **given, **ours}, preset=self.preset)
+        return checked_config({**(self.config or {}), **given, **ours}, preset=self.preset)
 
     def _seed(self) -> int:
         match self.random_state:

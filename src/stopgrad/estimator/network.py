@@ -1,20 +1,43 @@
-"""An encoder of a config, filled with weights that are compared with it first."""
+"""From parameters to a config, and an encoder of it, filled with weights compared with it first."""
 
 from __future__ import annotations
 
+import functools
+import json
 from collections.abc import Mapping
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from stopgrad.checkpoint.shapes import misfit, tensors_of
 from stopgrad.compute import compute_for
-from stopgrad.config import Config
+from stopgrad.config import Config, config_from_dict
 from stopgrad.encoder import build_encoder
 from stopgrad.errors import CheckpointError
 from stopgrad.randomness import torch_generator
 
 PREFIX = "encoder."  # of the encoder's tensors in SimSiam
+
+
+def checked_config(values: Mapping[str, Any], *, preset: str) -> Config:
+    """A config of a preset and key paths; NumPy's numbers count as numbers, as in grids.
+
+    Raises:
+        ConfigError: As `config_from_dict`.
+    """
+    return _parsed(json.dumps(values, default=_plain), preset)
+
+
+@functools.lru_cache(maxsize=32)
+def _parsed(text: str, preset: str) -> Config:
+    """A config from JSON; a search asks for the same one many times, and checking it is slow."""
+    return config_from_dict(json.loads(text), preset=preset)
+
+
+def _plain(value: Any) -> Any:
+    return value.item() if isinstance(value, np.generic) else repr(value)
 
 
 def copied_encoder(config: Config, weights: Mapping[str, Tensor]) -> nn.Module:
