@@ -9,7 +9,8 @@ ROOT = Path(stopgrad.__file__).parent
 ROOMS = (
     *("errors", "files", "randomness", "config", "images", "compute", "views", "encoder", "heads"),
     *("simsiam", "classifier", "loss", "optimizer", "collapse", "features", "knn", "checkpoint"),
-    *("pretrain", "linear", "supervised", "finetune", "records", "evaluate", "speed"),
+    *("weights", "pretrain", "linear", "supervised", "finetune", "records", "evaluate"),
+    *("embedding", "export", "speed"),
     *("statistics", "study", "studies", "figures", "examples", "report", "cli"),
 )
 

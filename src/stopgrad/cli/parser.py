@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, NoReturn
 from stopgrad.cli.evaluate_words import add_selection
 from stopgrad.cli.labels_words import add_finetune, add_labels, add_supervised
 from stopgrad.cli.study_words import add_study
+from stopgrad.cli.weights_words import EMBED, EXPORT, add_embed, add_export, add_init
 from stopgrad.config import PRESETS, Config, config_from_dict, describe_knobs
 from stopgrad.config.parse import kind_in_words
 from stopgrad.errors import ConfigError
@@ -86,6 +87,8 @@ def _build_parser() -> argparse.ArgumentParser:
     _add_check_data(commands)
     _add_supervised(commands)
     _add_finetune(commands)
+    add_embed(_add(commands, "embed", EMBED), data_help=DATA_HELP)
+    add_export(_add(commands, "export", EXPORT))
     _add_bench(commands)
     add_study(commands, data_help=DATA_HELP)
     return parser
@@ -115,6 +118,7 @@ def _add_pretrain(commands: Any) -> None:
     )
     parser.add_argument("--data", required=True, metavar="SPEC", help=DATA_HELP)
     parser.add_argument("--out", required=True, type=Path, metavar="RUN", help="run directory")
+    add_init(parser)
     _add_config_sources(parser)
 
 
