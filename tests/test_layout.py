@@ -10,8 +10,8 @@ ROOMS = (
     *("errors", "files", "randomness", "config", "images", "compute", "views", "encoder", "heads"),
     *("simsiam", "classifier", "loss", "optimizer", "collapse", "features", "knn", "checkpoint"),
     *("weights", "pretrain", "linear", "supervised", "finetune", "records", "evaluate"),
-    *("embedding", "export", "speed"),
-    *("statistics", "study", "studies", "figures", "examples", "report", "cli"),
+    *("embedding", "speed", "statistics", "study", "studies", "figures", "examples", "export"),
+    *("report", "cli"),
 )
 
 

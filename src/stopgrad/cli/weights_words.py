@@ -56,6 +56,6 @@ def add_export(parser: Any) -> None:
         required=True,
         type=Path,
         metavar="FILE|DIR",
-        help="a .safetensors or .onnx file, with a .json card beside it; a new folder for hub",
+        help="a .safetensors or .onnx file, with a card beside it; a new folder for hub",
     )
     parser.set_defaults(module="weights", command="export")

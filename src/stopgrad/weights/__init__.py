@@ -4,7 +4,7 @@ Whatever the source, the tensors are checked against the encoder that will hold 
 shape and type, before they are read, and are finite. Nothing is unpickled.
 """
 
-from stopgrad.weights.file import read_tensors
+from stopgrad.weights.file import card_of, read_tensors
 from stopgrad.weights.read import Weights, read_weights
 
-__all__ = ["Weights", "read_tensors", "read_weights"]
+__all__ = ["Weights", "card_of", "read_tensors", "read_weights"]

@@ -19,7 +19,7 @@ def read_tensors(path: Path, wanted: Mapping[str, Tensor], *, hint: str) -> dict
     """The tensors of a safetensors file; no more is read than those wanted can take.
 
     Args:
-        path: The file; a card of ours beside it (`.json`) must agree with its bytes.
+        path: The file; a card of ours beside it must agree with its bytes.
         wanted: Names, shapes and types, on any device.
         hint: What to do when the file holds other tensors.
 
@@ -66,6 +66,11 @@ def refuse_misfit(
     )
 
 
+def card_of(path: Path) -> Path:
+    """Where the card of a file of weights is: FILE.json beside it."""
+    return path.with_name(f"{path.name}.json")
+
+
 def refused(path: Path, reason: str) -> CheckpointError:
     """The error for a file that is not to be trusted."""
     return CheckpointError(
@@ -77,7 +82,7 @@ def refused(path: Path, reason: str) -> CheckpointError:
 
 def _check_card(path: Path, data: bytes) -> None:
     """Compares the bytes with the card that an export puts beside them."""
-    card = path.with_suffix(".json")
+    card = card_of(path)
     if not card.is_file():
         return
     values = read_json(card)
