@@ -27,6 +27,7 @@ from stopgrad.export.layouts import Format, layout
 from stopgrad.export.onnx_file import encode_onnx, run_onnx
 from stopgrad.export.pretrained import PretrainedEncoder
 from stopgrad.export.readme import model_card
+from stopgrad.features import finite
 from stopgrad.files import storage_errors, sync_directory, write_atomically, write_json
 from stopgrad.randomness import torch_generator
 from stopgrad.weights import card_of
@@ -62,6 +63,7 @@ def export_run(run: TrainedRun, *, name: Format, out: Path) -> Exported:
         ConfigError: For an encoder that the format cannot hold, an `out` that does not fit, or
             packages that are missing.
         CheckpointError: When the tool it is for makes other features of it.
+        DivergedError: When its features are not finite.
         StorageError: When the disk refuses.
     """
     _check_out(name, out)
@@ -192,6 +194,7 @@ def _difference(
     x = _probes(card)
     with torch.inference_mode():
         ours, theirs = encoder(x), other(x)
+    finite(ours, role="probe")
     most = CLOSE.get(card["format"], CLOSE_TORCH)
     scale = float(ours.abs().max()) or 1.0
     found = float((ours - theirs).abs().max()) / scale
