@@ -112,7 +112,7 @@ def test_a_network_that_no_library_builds_is_refused_with_the_formats_that_work(
     narrow: TrainedRun, tmp_path: Path
 ) -> None:
     for name in ("torchvision", "timm"):
-        with pytest.raises(ConfigError, match="cifar_resnet8.*safetensors, onnx, hub"):
+        with pytest.raises(ConfigError, match=r"cifar_resnet8.*safetensors, onnx, hub"):
             export_run(narrow, name=name, out=tmp_path / "x.safetensors")
     assert list(tmp_path.iterdir()) == []
     assert formats_for(EncoderConfig(name="resnet18", width=0.5)) == formats_for(

@@ -42,6 +42,8 @@ def read_weights(spec: str, config: EncoderConfig) -> Weights:
         CheckpointError: For files that are damaged or not to be trusted.
         DataError: When the Hub does not give timm's weights.
     """
+    if "\0" in spec:
+        raise _absent(spec)
     wanted = encoder_tensors(config)
     source = spec if spec.startswith(TIMM) else str(Path(spec).expanduser().resolve())
     path = Path(source)
@@ -52,13 +54,17 @@ def read_weights(spec: str, config: EncoderConfig) -> Weights:
     elif path.exists():
         tensors = read_tensors(path, wanted, hint=_hint(config))
     else:
-        raise ConfigError(
-            f"--init {spec[:200]!r}, which is not there",
-            expected="a run directory, a safetensors file or timm:NAME",
-            hint="check the path",
-        )
+        raise _absent(spec)
     refuse_misfit(tensors, wanted, source=spec, hint=_hint(config, of=path))
     return Weights(tensors, source, tensors_sha256(tensors))
+
+
+def _absent(spec: str) -> ConfigError:
+    return ConfigError(
+        f"--init {spec[:200]!r}, which is not there",
+        expected="a run directory, a safetensors file or timm:NAME",
+        hint="check the path",
+    )
 
 
 def _run_tensors(path: Path) -> dict[str, Tensor]:
