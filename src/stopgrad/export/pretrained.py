@@ -62,7 +62,8 @@ class PretrainedEncoder(
     def embed(self, pixels: Tensor) -> Tensor:  # (B, H, W, 3) uint8 -> (B, F)
         """Features of pictures as they are stored; they are normalised here."""
         device = next(self.parameters()).device
-        return self(normalize(pixels.to(device).permute(0, 3, 1, 2), self.normalization))
+        x = normalize(pixels.to(device).permute(0, 3, 1, 2), self.normalization)
+        return self.forward(x)
 
     @classmethod
     def from_file(cls, path: str | os.PathLike[str]) -> Self:
@@ -88,7 +89,7 @@ class PretrainedEncoder(
         return model
 
     @classmethod
-    def _from_pretrained(  # type: ignore[override]
+    def _from_pretrained(
         cls,
         *,
         model_id: str,
@@ -151,7 +152,7 @@ def _normalization(values: Any) -> Normalization:
             raise ValueError("mean and std of three channels expected")
     except (KeyError, TypeError, ValueError) as error:
         raise _no_export(Path("preprocessing"), in_short(error)) from error
-    return Normalization(mean, std)  # type: ignore[arg-type]
+    return Normalization(mean, std)
 
 
 def _no_export(path: Path, reason: str) -> CheckpointError:

@@ -175,7 +175,8 @@ def _write(out: Path, data: bytes, card: dict[str, Any], *, difference: float | 
 
 def _sealed(card: dict[str, Any], name: str, data: bytes) -> dict[str, Any]:
     mark = hashlib.sha256(data).hexdigest()
-    return {"file": name, "sha256": mark, "bytes": len(data)} | json.loads(json.dumps(card))
+    described: dict[str, Any] = json.loads(json.dumps(card))
+    return {"file": name, "sha256": mark, "bytes": len(data)} | described
 
 
 def _probes(card: dict[str, Any]) -> Tensor:  # (PROBES, 3, S, S)
