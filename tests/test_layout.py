@@ -9,9 +9,9 @@ ROOT = Path(stopgrad.__file__).parent
 ROOMS = (
     *("errors", "files", "randomness", "config", "images", "compute", "views", "encoder", "heads"),
     *("simsiam", "classifier", "loss", "optimizer", "collapse", "features", "knn", "checkpoint"),
-    *("pretrain", "linear", "supervised", "finetune", "records", "evaluate", "speed"),
-    *("statistics", "compare", "study", "studies", "figures", "examples", "report"),
-    *("estimator", "cli"),
+    *("weights", "pretrain", "linear", "supervised", "finetune", "records", "evaluate"),
+    *("embedding", "speed", "statistics", "compare", "study", "studies", "figures", "examples"),
+    *("export", "report", "estimator", "cli"),
 )
 
 

@@ -36,7 +36,7 @@ from stopgrad.records.environment import _commit
 from stopgrad.records.meters import Counter, _card, _millijoules, nvml, rapl
 
 KEYS = """metric value top5 per_class labels label_draw of split images_scored protocol config
-seed epoch verdict data code versions device device_name threads wall_s embed_s views flops
+seed epoch verdict data init code versions device device_name threads wall_s embed_s views flops
 train_s energy time"""
 
 

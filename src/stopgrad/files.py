@@ -14,7 +14,7 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn
+from typing import IO, Any, NamedTuple, NoReturn
 
 from stopgrad.errors import StorageError
 
@@ -81,13 +81,23 @@ def read_file(path: Path, *, most: int) -> bytes:
         OddFileError: When it is something else, or larger.
         OSError: When it cannot be read.
     """
-    if not stat.S_ISREG(path.lstat().st_mode):
-        raise OddFileError(f"{path.name} is a link or no regular file")
-    with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as file:
+    with _open_regular(path) as file:
         size = os.fstat(file.fileno()).st_size
         if size > most:
             raise OddFileError(f"{path.name} has {size:,} bytes, more than {most:,}")
         return file.read()
+
+
+def read_start(path: Path, count: int) -> bytes:
+    """The first bytes of a regular file, fewer where it is shorter; as `read_file`."""
+    with _open_regular(path) as file:
+        return file.read(count)
+
+
+def _open_regular(path: Path) -> IO[bytes]:
+    if not stat.S_ISREG(path.lstat().st_mode):
+        raise OddFileError(f"{path.name} is a link or no regular file")
+    return open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb")
 
 
 def read_json(path: Path) -> Any:

@@ -31,7 +31,8 @@ ELSEWHERE = ("threads", "bad_images")
 
 
 DATA = ("fingerprint", "images", "task", "labels", "label_draw", "from_step")
-"""What decides a run besides its config; the last four where it learns from labels."""
+"""What decides a run besides its config; the last four where it learns from labels. The weights
+that its encoder started from are `data.init`."""
 
 
 class Difference(NamedTuple):
@@ -110,7 +111,8 @@ def _facts(info: RunInfo) -> dict[str, Any]:
         environment["device"] = str(environment["device"]).partition(":")[0]  # cuda:1 is cuda:0
     environment.pop("python", None)  # takes no part in the arithmetic
     sections = {
-        "data": {key: info.data[key] for key in DATA if key in info.data},
+        "data": {key: info.data[key] for key in DATA if key in info.data}
+        | {"init": info.data.get("init", {}).get("sha256")},
         "normalization": {k: list(v) for k, v in info.normalization._asdict().items()},
         "environment": environment,
     }

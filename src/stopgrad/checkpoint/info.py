@@ -36,7 +36,8 @@ class RunInfo(NamedTuple):
     """What a run was asked to do; `config.json`."""
 
     config: Config
-    data: dict[str, Any]  # spec, name, fingerprint, images, class_names; task, if no pretraining
+    # spec, name, fingerprint, images, class_names; task, if no pretraining; init, if not random
+    data: dict[str, Any]
     normalization: Normalization
     environment: dict[str, Any]  # threads, device, CPU, versions
     changes: tuple[Change, ...] = ()  # oldest first
@@ -234,6 +235,9 @@ def _check_data(data: dict[str, Any]) -> None:
     whole_number(data["images"])
     if data.get("task", "pretrain") not in typing.get_args(Task):
         raise ValueError(f"data.task {as_text(data['task'])}")
+    init = mapping(data.get("init", {}))
+    if init and not all(isinstance(init[key], str) for key in ("from", "sha256")):
+        raise TypeError("data.init without from and sha256")
     names = data.get("class_names", [])
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise TypeError("data.class_names that are no texts")

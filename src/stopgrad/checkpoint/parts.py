@@ -22,8 +22,9 @@ from stopgrad.checkpoint.info import (
     is_number,
     whole_number,
 )
+from stopgrad.checkpoint.tensors import decode_tensors, is_pickle, not_finite
 from stopgrad.config import Config
-from stopgrad.errors import CheckpointError, ConfigError, DivergedError
+from stopgrad.errors import CheckpointError, ConfigError
 from stopgrad.files import LARGEST_JSON, OddFileError, read_file, strict_json
 
 if TYPE_CHECKING:
@@ -36,7 +37,6 @@ MODEL, OPTIMIZER, STATE, INFO = (
 )
 NAMES = (MODEL, OPTIMIZER, STATE, INFO)
 MANIFEST = "manifest.json"
-PICKLES = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
 
 
 class DamagedError(CheckpointError):
@@ -49,27 +49,6 @@ class Manifest(NamedTuple):
     folder: Path
     step: int
     sums: Mapping[str, str]  # sha256 in hex by file name
-
-
-def encode_tensors(tensors: Mapping[str, Tensor]) -> bytes:
-    """Tensors as safetensors, in memory, so that a full disk is an OSError.
-
-    Raises:
-        DivergedError: When one is not finite.
-    """
-    from safetensors.torch import save
-
-    values = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
-    wrong = _not_finite(values)
-    if wrong:
-        raise DivergedError(
-            wrong,
-            expected="finite weights; the checkpoint before is the last",
-            hint="lower optimizer.base_lr or add optimizer.warmup_epochs",
-        )
-    # What Rust cannot allocate is a panic, not an error; it takes a copy of all and the result.
-    bytearray(2 * sum(value.nbytes for value in values.values()))
-    return save(values)
 
 
 def encode_manifest(step: int, files: Mapping[str, bytes]) -> dict[str, Any]:
@@ -114,7 +93,7 @@ def read_part(manifest: Manifest, name: str, *, most: int) -> bytes:
     data = _read(path, most=most)
     if hashlib.sha256(data).hexdigest() == manifest.sums[name]:
         return data
-    if _is_pickle(data):
+    if is_pickle(data):
         raise _refused(path, "is a pickle, which is never opened")
     raise _damaged(path, "does not match its sha256")
 
@@ -162,7 +141,7 @@ def decode_model(data: bytes, manifest: Manifest, *, info: RunInfo) -> dict[str,
 
     path = manifest.folder / MODEL
     tensors = _decode_tensors(data, path)
-    wrong = misfit(tensors, tensors_of(*_network(info)).model) or _not_finite(tensors)
+    wrong = misfit(tensors, tensors_of(*_network(info)).model) or not_finite(tensors)
     _refuse_if(wrong, path)
     return tensors
 
@@ -178,7 +157,7 @@ def decode_optimizer(data: bytes, manifest: Manifest, *, info: RunInfo) -> dict[
     path = manifest.folder / OPTIMIZER
     tensors = _decode_tensors(data, path)
     wrong = optimizer_misfit(tensors, tensors_of(*_network(info)).parameters)
-    _refuse_if(wrong or _not_finite(tensors), path)
+    _refuse_if(wrong or not_finite(tensors), path)
     if manifest.step and _momentum(info) and not tensors:
         raise _refused(path, "holds no momentum")
     return tensors
@@ -208,28 +187,10 @@ def _momentum(info: RunInfo) -> float:
 
 
 def _decode_tensors(data: bytes, path: Path) -> dict[str, Tensor]:
-    from safetensors import SafetensorError
-    from safetensors.torch import load
-
     try:
-        length = int.from_bytes(data[:8], "little")
-        if len(data) < 8 or length > min(len(data) - 8, LARGEST_JSON):
-            raise ValueError("no header of safetensors")
-        strict_json(data[8 : 8 + length])  # refuses keys that occur twice
-        return load(data)
-    except (ValueError, KeyError, TypeError, SafetensorError) as error:
-        raise _refused(path, f"is not safetensors ({in_short(error)})") from error
-
-
-def _not_finite(tensors: Mapping[str, Tensor]) -> str:
-    """A clause about the first tensor with a NaN or an infinity; empty when there is none."""
-    import torch
-
-    for key, value in tensors.items():
-        # One cheap pass: no sum over a NaN or an infinity is finite.
-        if not torch.isfinite(value.sum()) and not torch.isfinite(value).all():
-            return f"{key[:80]!a} is not finite"
-    return ""
+        return decode_tensors(data)
+    except ValueError as error:
+        raise _refused(path, in_short(error)) from error
 
 
 def _read(path: Path, *, most: int) -> bytes:
@@ -249,14 +210,6 @@ def _check_names(folder: Path, sums: Mapping[str, Any]) -> None:
         raise _refused(folder / MANIFEST, f"names files that no checkpoint has: {shown}")
     if unknown or missing:
         raise _damaged(folder / MANIFEST, "does not name the files of a checkpoint")
-
-
-def _is_pickle(data: bytes) -> bool:
-    """Whether these bytes begin like those of torch.save or pickle.
-
-    Safetensors begin with a length of 8 bytes; a short one has zeros where a pickle has text.
-    """
-    return data.startswith(PICKLES) and data[2:8].count(0) < 5
 
 
 def _refuse_if(wrong: str, path: Path) -> None:

@@ -15,8 +15,10 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from stopgrad.classifier import Classifier, build_classifier
-from stopgrad.config import Config
+from stopgrad.config import Config, EncoderConfig
+from stopgrad.encoder import build_encoder
 from stopgrad.optimizer import parameter_groups
+from stopgrad.randomness import torch_generator
 from stopgrad.simsiam import SimSiam, build_simsiam
 
 HEADER = 16 << 20  # bytes, generous
@@ -65,8 +67,24 @@ def tensors_of(config: Config, classes: int = 0) -> Tensors:
         model = _model(config, classes)
     values = {key: value.to("meta") for key, value in model.state_dict().items()}
     parameters = tuple(p.to("meta") for p in _parameters(model, config))
-    size = sum(value.numel() * value.element_size() for value in values.values())
-    return Tensors(values, parameters, HEADER + BUFFERS * size)
+    return Tensors(values, parameters, HEADER + BUFFERS * size_of(values))
+
+
+@functools.lru_cache(maxsize=8)
+def encoder_tensors(config: EncoderConfig) -> Mapping[str, Tensor]:
+    """Names, shapes and types of the tensors of an encoder, on the meta device.
+
+    Raises:
+        ConfigError: For an encoder that does not exist.
+    """
+    with _WithoutMemory():
+        encoder = build_encoder(config, torch_generator(0, "encoder"))
+    return {key: value.to("meta") for key, value in encoder.state_dict().items()}
+
+
+def size_of(tensors: Mapping[str, Tensor]) -> int:
+    """Bytes that tensors take."""
+    return sum(value.numel() * value.element_size() for value in tensors.values())
 
 
 def _model(config: Config, classes: int) -> SimSiam | Classifier:

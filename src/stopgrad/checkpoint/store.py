@@ -27,11 +27,11 @@ from stopgrad.checkpoint.parts import (
     decode_optimizer,
     decode_state,
     encode_manifest,
-    encode_tensors,
     most_bytes,
     read_manifest,
     read_part,
 )
+from stopgrad.checkpoint.tensors import encode_tensors
 from stopgrad.errors import CheckpointError
 from stopgrad.files import LARGEST_JSON, replace_file, storage_errors, sync_directory
 

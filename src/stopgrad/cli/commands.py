@@ -43,16 +43,18 @@ from stopgrad.records import (
     to_line,
 )
 from stopgrad.report import Evidence, finding, read_evidence, write_page
+from stopgrad.weights import Weights, read_weights
 
 
 def pretrain(options: argparse.Namespace) -> None:
     """Pretrains an encoder in a new run directory."""
     config, screen = options.config, Screen()
     use_threads(config.threads)
+    init = initial_weights(options.init, screen, config=config)
     dataset = load_images(options.data, screen, config=config)
     screen.line(how_it_was_read(dataset))
-    info = describe_run(dataset, config, spec=options.data)
-    train(RunWriter.create(options.out, info), dataset, screen)
+    info = describe_run(dataset, config, spec=options.data, init=init and init.card())
+    train(RunWriter.create(options.out, info), dataset, screen, init=init)
 
 
 def evaluate(options: argparse.Namespace) -> None:
@@ -190,7 +192,18 @@ def load_images(spec: str, screen: Screen, *, config: Config, changed: Changed =
         )
 
 
-def train(writer: RunWriter, dataset: Dataset, screen: Screen) -> None:
+def initial_weights(spec: str | None, screen: Screen, *, config: Config) -> Weights | None:
+    """The weights that `--init` names, said on the terminal; None without it."""
+    if spec is None:
+        return None
+    init = read_weights(spec, config.encoder)
+    screen.line(f"the encoder starts from {init.source}, sha256 {init.sha256[:12]}")
+    return init
+
+
+def train(
+    writer: RunWriter, dataset: Dataset, screen: Screen, *, init: Weights | None = None
+) -> None:
     """Trains, and shows what each epoch ended with."""
     config = writer.info.config
     images = prepare(dataset, config)
@@ -200,7 +213,8 @@ def train(writer: RunWriter, dataset: Dataset, screen: Screen) -> None:
     meter = start_meter(device=str(compute_for(config).device), threads=use_threads(0))
     with writer, screen.progress():
         bar = TrainingBar(screen, total=steps * config.epochs, done=done, batch=config.batch)
-        for epoch in pretrain_epochs(images, config, writer=writer, track=bar.track):
+        start = init and init.tensors
+        for epoch in pretrain_epochs(images, config, writer=writer, track=bar.track, init=start):
             append_cost(writer.path, meter.spent())
             verdict = epoch.verdict or verdict
             bar.show(epoch)

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
 from stopgrad.cli.compare_words import add_compare
 from stopgrad.cli.evaluate_words import add_selection
+from stopgrad.cli.knobs import config_of, flags, knobs_page
 from stopgrad.cli.labels_words import add_finetune, add_labels, add_supervised
 from stopgrad.cli.neighbors_words import add_neighbors
 from stopgrad.cli.store_words import add_packing
 from stopgrad.cli.study_words import add_study
-from stopgrad.config import PRESETS, Config, config_from_dict, describe_knobs
-from stopgrad.config.parse import kind_in_words
+from stopgrad.cli.weights_words import EMBED, EXPORT, add_embed, add_export, add_init
+from stopgrad.config import PRESETS
 from stopgrad.errors import ConfigError
 
 DATA_HELP = "mnist5k, cifar10, cifar100, hf:OWNER/NAME, a folder (Parquet, pictures) or a store"
@@ -54,9 +55,9 @@ def parse(arguments: Sequence[str]) -> Command:
         parser.print_help()
         raise SystemExit(0)
     if options.takes_config:
-        options.config = _config(options, rest)
+        options.config = config_of(options, rest)
     elif options.command in ("finetune", "resume", "run_study"):
-        options.changes = dict(_flags(rest))
+        options.changes = dict(flags(rest))
     elif rest:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     return Command(_lazy(options.command, module=options.module), options)
@@ -92,6 +93,8 @@ def _build_parser() -> argparse.ArgumentParser:
     _add_pack(commands)
     _add_supervised(commands)
     _add_finetune(commands)
+    add_embed(_add(commands, "embed", EMBED), data_help=DATA_HELP)
+    add_export(_add(commands, "export", EXPORT))
     _add_bench(commands)
     add_study(commands, data_help=DATA_HELP)
     return parser
@@ -103,7 +106,7 @@ def _add(commands: Any, name: str, help_text: str, *, takes_config: bool = False
         help=help_text,
         description=help_text[0].upper() + help_text[1:] + ".",
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog=_knobs_page() if takes_config else None,
+        epilog=knobs_page() if takes_config else None,
         allow_abbrev=False,
     )
     parser.set_defaults(command=name, module="commands", takes_config=takes_config)
@@ -121,6 +124,7 @@ def _add_pretrain(commands: Any) -> None:
     )
     parser.add_argument("--data", required=True, metavar="SPEC", help=DATA_HELP)
     parser.add_argument("--out", required=True, type=Path, metavar="RUN", help="run directory")
+    add_init(parser)
     _add_config_sources(parser)
 
 
@@ -248,59 +252,3 @@ def _add_run(parser: Any) -> None:
 def _add_config_sources(parser: Any) -> None:
     parser.add_argument("--preset", default="cifar", metavar="NAME", help=", ".join(PRESETS))
     parser.add_argument("--config", dest="file", type=Path, metavar="YAML", help="file of knobs")
-
-
-def _config(options: argparse.Namespace, rest: Sequence[str]) -> Config:
-    """Preset, then the file's keys, then the flags'."""
-    from_file = _read_yaml(options.file) if options.file else {}
-    return config_from_dict({**from_file, **dict(_flags(rest))}, preset=options.preset)
-
-
-def _flags(rest: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """`--key value`, `--key=value` and a bare `--key` for a knob that is on or off."""
-    switches = {knob.key for knob in describe_knobs() if knob.kind is bool}
-    words = list(rest)
-    while words:
-        word = words.pop(0)
-        if not word.startswith("--"):
-            raise ConfigError(
-                f"{word!r} where a flag should stand",
-                expected="--KEY VALUE",
-                hint="put the name of a knob before its value",
-            )
-        key, found, value = word.removeprefix("--").partition("=")
-        key = key.replace("-", "_")
-        if not found:
-            bare = not words or words[0].startswith("--")
-            value = ("true" if key in switches else "") if bare else words.pop(0)
-        yield key, value
-
-
-def _read_yaml(path: Path) -> dict[str, Any]:
-    import yaml
-
-    try:
-        values = yaml.safe_load(path.read_text())
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        reason = " ".join(str(error).split())
-        raise ConfigError(
-            f"{path} cannot be read ({reason})",
-            expected="a YAML file of knobs",
-            hint="check the path and its contents",
-        ) from error
-    if not isinstance(values, dict):
-        raise ConfigError(
-            f"{path} holds no knobs", expected="KEY: VALUE lines", hint="see pretrain --help"
-        )
-    return values
-
-
-def _knobs_page() -> str:
-    """Every knob with its type, default and meaning, as the end of a help page."""
-    rows = [
-        f"  --{knob.key} [{kind_in_words(knob.kind)}] "
-        f"({str(knob.default).lower() if knob.kind is bool else knob.default})\n"
-        f"        {knob.meaning}"
-        for knob in describe_knobs()
-    ]
-    return "knobs, with type and default (before the preset's changes):\n" + "\n".join(rows)

@@ -17,7 +17,7 @@ from stopgrad.checkpoint import (
     read_status,
     verify_run,
 )
-from stopgrad.cli.commands import load_images, print_line, train
+from stopgrad.cli.commands import initial_weights, load_images, print_line, train
 from stopgrad.cli.show import Screen
 from stopgrad.cli.store import check_store
 from stopgrad.compute import use_threads
@@ -25,6 +25,7 @@ from stopgrad.config import config_from_dict, config_to_dict
 from stopgrad.errors import CheckpointError, ConfigError
 from stopgrad.images.store import is_store
 from stopgrad.pretrain import describe_run
+from stopgrad.weights import Weights
 
 
 def resume(options: argparse.Namespace) -> None:
@@ -40,8 +41,11 @@ def resume(options: argparse.Namespace) -> None:
         return
     spec = options.data or info.data["spec"]
     dataset = load_images(spec, screen, config=info.config, changed="tell")
-    now = describe_run(dataset, info.config, spec=spec)._replace(changes=info.changes)
-    train(RunWriter.resume(options.run, now), dataset, screen)
+    card = info.data.get("init")
+    now = describe_run(dataset, info.config, spec=spec, init=card)._replace(changes=info.changes)
+    train(
+        RunWriter.resume(options.run, now), dataset, screen, init=_init_anew(options, info, screen)
+    )
 
 
 def verify(options: argparse.Namespace) -> None:
@@ -97,6 +101,25 @@ def _extension_line(info: RunInfo) -> str:
         f"rates follow the new length from here on, so the result is not that of a run of "
         f"{change.new} epochs from the start"
     )
+
+
+def _init_anew(options: argparse.Namespace, info: RunInfo, screen: Screen) -> Weights | None:
+    """The weights that a run was to start from, when it has no checkpoint that holds them yet.
+
+    Raises:
+        ConfigError: When they are others now.
+    """
+    card = info.data.get("init")
+    if card is None or has_begun(options.run):
+        return None
+    init = initial_weights(card["from"], screen, config=info.config)
+    if init is not None and init.sha256 != card["sha256"]:
+        raise ConfigError(
+            f"{card['from']} has changed, sha256 {card['sha256'][:12]} -> {init.sha256[:12]}",
+            expected="the weights that the run was to start from",
+            hint="begin a new run",
+        )
+    return init
 
 
 def _tell(finding: Finding, *, json_wanted: bool) -> None:

@@ -106,7 +106,9 @@ def finetune(options: argparse.Namespace) -> None:
             config,
             task="finetune",
             normalization=start.normalization,
-            data=_card(dataset, spec=spec) | {"from_step": run.step, "from_epoch": run.epoch},
+            data=_card(dataset, spec=spec)
+            | {"from_step": run.step, "from_epoch": run.epoch}
+            | {key: run.info.data[key] for key in ("init",) if key in run.info.data},
         )
         epochs = functools.partial(finetune_epochs, images, config, start=start)
         return Training(options.run, info, dataset, split.name, epochs)

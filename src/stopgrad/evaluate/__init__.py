@@ -6,6 +6,7 @@ a training with labels.
 """
 
 from stopgrad.evaluate.frozen import EVERYTHING, Selection, evaluate
+from stopgrad.evaluate.measured import newest_measures
 from stopgrad.evaluate.run import (
     EvaluationSplit,
     TrainedRun,
@@ -28,6 +29,7 @@ __all__ = [
     "evaluation_split",
     "keep_label_draws",
     "load_run",
+    "newest_measures",
     "newest_record",
     "recorded",
     "trained_record",

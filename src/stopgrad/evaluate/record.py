@@ -37,6 +37,7 @@ def labelled_record(info: RunInfo, *, name: str, labels: float = 1.0, **values: 
         config=config_to_dict(config),
         seed=config.seed,
         data={"name": name, "fingerprint": info.data["fingerprint"]},
+        init=info.data.get("init") if values["of"] == "encoder" else None,
         **environment(device=device, threads=torch.get_num_threads())._asdict(),
         **values,
     )

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
+
+from torch import Tensor
 
 from stopgrad.checkpoint import RunWriter
 from stopgrad.collapse import Layers, Spectra, Verdict, judge
@@ -42,6 +44,7 @@ def pretrain(
     *,
     writer: RunWriter | None = None,
     track: Track = no_progress,
+    init: Mapping[str, Tensor] | None = None,
 ) -> Iterator[Epoch]:
     """Trains SimSiam on the images and yields at the end of each epoch.
 
@@ -50,6 +53,7 @@ def pretrain(
         config: Every knob of the run.
         writer: The open run directory; the run goes on from its checkpoint. None: write nothing.
         track: Wraps the batches of an epoch, to show progress.
+        init: What the encoder starts from, see `weights`; None: random weights.
 
     Raises:
         ConfigError: When torch.compile fails here.
@@ -58,7 +62,8 @@ def pretrain(
         InterruptedRunError: After a signal, when the state is saved.
         StorageError: When the disk refuses a checkpoint.
     """
-    training = start_training(images.train, config, normalization=normalization(images.train))
+    mean_std = normalization(images.train)
+    training = start_training(images.train, config, normalization=mean_std, init=init)
     keeper = Keeper(training, writer)
     keeper.begin()
     while training.epoch < config.epochs:

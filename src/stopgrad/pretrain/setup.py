@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -82,8 +83,17 @@ def check_sizes(images: Images, config: Config) -> None:
             ) from error
 
 
-def describe_run(dataset: Dataset, config: Config, *, spec: str) -> RunInfo:
-    """The card of a run: config, data, normalisation of its training images, environment."""
+def describe_run(
+    dataset: Dataset, config: Config, *, spec: str, init: Mapping[str, str] | None = None
+) -> RunInfo:
+    """The card of a run: config, data, normalisation of its training images, environment.
+
+    Args:
+        dataset: The images.
+        config: Every knob.
+        spec: Where the images came from.
+        init: The card of the weights that the encoder starts from; None: random.
+    """
     train = prepare(dataset, config).train
     check_sizes(train, config)
     return RunInfo(
@@ -94,6 +104,7 @@ def describe_run(dataset: Dataset, config: Config, *, spec: str) -> RunInfo:
             "fingerprint": dataset.train.fingerprint,
             "images": len(train),
             "class_names": list(train.class_names),
+            **({"init": dict(init)} if init else {}),
         },
         normalization=normalization(train),
         environment=describe_environment(config),

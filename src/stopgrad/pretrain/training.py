@@ -6,7 +6,7 @@ finite is refused there, with all that follow it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import torch
@@ -203,11 +203,26 @@ class Training:
         self.collapsed = int(checkpoint.state.get("collapsed", 0))
 
 
-def start_training(images: Images, config: Config, *, normalization: Normalization) -> Training:
-    """A training at step 0: the model as the seed decides, images on the device where they fit."""
+def start_training(
+    images: Images,
+    config: Config,
+    *,
+    normalization: Normalization,
+    init: Mapping[str, Tensor] | None = None,
+) -> Training:
+    """A training at step 0: the model as the seed decides, images on the device where they fit.
+
+    Args:
+        images: The images to learn from.
+        config: Every knob.
+        normalization: Of the images.
+        init: What the encoder starts from, by its own names; None: random weights.
+    """
     compute = compute_for(config)
     use_repeatable(config.repeatable)
     model = build_simsiam(config).train()
+    if init is not None:
+        model.encoder.load_state_dict(init)
     compute.place(model)
 
     def forward(views: Views) -> Tensor:

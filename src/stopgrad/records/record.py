@@ -49,6 +49,7 @@ class Record:
         epoch: The run's epoch at which it was scored.
         verdict: State of the representation at that epoch, "healthy" for instance.
         data: {"name", "fingerprint"} of the training images.
+        init: What the encoder started from, {"from", "sha256"} of its weights; None: random.
         code: Version of stopgrad, with the commit when it runs from a checkout.
         versions: Of python, torch, numpy and stopgrad.
         device: Where it was computed.
@@ -78,6 +79,7 @@ class Record:
     epoch: int | None = None
     verdict: str | None = None
     data: dict[str, str]
+    init: dict[str, str] | None = None
     code: str
     versions: dict[str, str]
     device: str

@@ -33,6 +33,7 @@ def facts(evidence: Evidence) -> list[Fact]:
     config = evidence.info.config
     made = [
         Fact("Data", _data(evidence)),
+        Fact("Start", _start(evidence)),
         *method_facts(config),
         Fact("Length", _length(evidence)),
         *_cost(evidence),
@@ -72,6 +73,8 @@ def repeat_commands(evidence: Evidence) -> list[str]:
     words += ["--preset", preset]
     for key, value in changes.items():
         words += [f"--{key}", plain(value)]
+    init = evidence.info.data.get("init")
+    words += ["--init", init["from"]] if init else []
     commands = [[*words, "--out", evidence.name]]
     if evidence.records:
         shares = sorted({record.labels for record in evidence.records}, reverse=True)
@@ -142,6 +145,12 @@ def _encoder(config: Config) -> str:
     return (
         f"{config.encoder.name}, {config.encoder.stem} stem{wide}; views of {config.views.size} px"
     )
+
+
+def _start(evidence: Evidence) -> str:
+    """Which weights the encoder started from; nothing when they were random."""
+    init = evidence.info.data.get("init")
+    return f"from {init['from']}, sha256 {init['sha256'][:12]}" if init else ""
 
 
 def _projector(config: Config) -> str:

@@ -1,0 +1,12 @@
+"""A run -> its encoder, for other tools, with a card that says what it is and how to use it.
+
+torchvision, timm, safetensors: a safetensors file with a JSON card beside it; onnx: an ONNX file
+with the same; hub: a folder as the Hugging Face Hub expects. Each is read back by the tool it is
+for and compared with our own encoder before it takes its name. The same run gives the same bytes.
+RELIABILITY, decision E.
+"""
+
+from stopgrad.export.pretrained import PretrainedEncoder
+from stopgrad.export.write import FORMATS, Exported, export_run
+
+__all__ = ["FORMATS", "Exported", "PretrainedEncoder", "export_run"]

@@ -1,0 +1,78 @@
+"""The card of an export: what the weights are, where they came from, how to use them; JSON."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from stopgrad.checkpoint import read_status
+from stopgrad.checkpoint.tensors import tensors_sha256
+from stopgrad.config import Config, config_to_dict
+from stopgrad.evaluate import TrainedRun
+from stopgrad.export.condition import condition, verdict
+from stopgrad.images import Normalization
+from stopgrad.records import code_version, versions
+
+FORMAT = 1
+KIND = "stopgrad encoder"
+
+
+def describe(run: TrainedRun) -> dict[str, Any]:
+    """All that an export says of a run, whatever its format. No path of this machine is in it."""
+    config, data = run.info.config, run.info.data
+    tensors = run.model.encoder.state_dict()
+    return {
+        "kind": KIND,
+        "card_format": FORMAT,
+        "condition": condition(run) or ["A finished run without signs of collapse."],
+        "encoder": config_to_dict(config)["encoder"],
+        "features": int(run.model.encoder.feature_width),  # type: ignore[arg-type]
+        "weights_sha256": tensors_sha256(tensors),
+        "preprocessing": preprocessing(config, run.info.normalization),
+        "batch_norm": batch_norm(config),
+        "training": {
+            "method": "SimSiam",
+            "epoch": run.epoch,
+            "epochs": config.epochs,
+            "step": run.step,
+            "status": read_status(run.path).get("state"),
+            "verdict": verdict(run),
+            "init": _start(data),
+            "changes": [change._asdict() for change in run.info.changes],
+        },
+        "data": {key: data[key] for key in ("name", "fingerprint", "images")},
+        "config": config_to_dict(config),
+        "versions": {**versions(), "stopgrad": code_version()},
+    }
+
+
+def preprocessing(config: Config, normalization: Normalization) -> dict[str, Any]:
+    """How a picture becomes what the encoder takes, in words and numbers."""
+    side = config.image_side
+    return {
+        "input": "float32, N x 3 x H x W, channels R, G, B, (pixels / 255 - mean) / std",
+        "mean": list(normalization.mean),
+        "std": list(normalization.std),
+        "side": side,
+        "resize": f"pictures that all have one size of at most {side} px keep it; others are cut "
+        f"to the largest centred square and brought to {side} x {side} px (bicubic, antialiased)",
+        "view_size": config.views.size,
+    }
+
+
+def batch_norm(config: Config) -> str:
+    """How the encoder's BN learned its statistics, and what it does with them."""
+    each = "each view's own" if config.batch_norm == "per-view" else "both views'"
+    return (
+        f"use it in eval mode, with the running statistics; in training they followed {each} "
+        f"batch statistics, of {config.batch} images a step"
+    )
+
+
+def _start(data: dict[str, Any]) -> dict[str, str] | None:
+    """What the encoder started from; of a path its name alone."""
+    init = data.get("init")
+    if init is None:
+        return None
+    source = str(init["from"])
+    name = source if source.startswith("timm:") else source.rpartition("/")[2]
+    return {"from": name, "sha256": str(init["sha256"])}

@@ -1,0 +1,163 @@
+"""`PretrainedEncoder`: an exported encoder as one object, from a file, a folder or the Hub."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from huggingface_hub import PyTorchModelHubMixin
+from torch import Tensor, nn
+
+from stopgrad.checkpoint.info import as_text, in_short
+from stopgrad.checkpoint.shapes import encoder_tensors
+from stopgrad.checkpoint.tensors import encode_tensors
+from stopgrad.config import EncoderConfig, config_from_dict
+from stopgrad.encoder import build_encoder
+from stopgrad.errors import CheckpointError
+from stopgrad.files import read_json, write_atomically
+from stopgrad.images import Normalization
+from stopgrad.randomness import torch_generator
+from stopgrad.views import normalize
+from stopgrad.weights import card_of, read_tensors
+
+WEIGHTS = "model.safetensors"
+FILES = "the files of: stopgrad export RUN"
+
+
+class PretrainedEncoder(
+    nn.Module,
+    PyTorchModelHubMixin,
+    library_name="stopgrad",
+    pipeline_tag="image-feature-extraction",
+    tags=["self-supervised-learning", "simsiam"],
+):
+    """An encoder with the preprocessing that it knows: pixels -> features (B, F).
+
+    `from_pretrained` takes a folder or a repository of the Hub, `from_file` a safetensors export.
+    Weights are read as safetensors alone and must be exactly the encoder's.
+
+    Args:
+        encoder: The fields of `EncoderConfig`.
+        preprocessing: mean and std by channel, and what else a card says.
+    """
+
+    def __init__(self, encoder: Mapping[str, Any], preprocessing: Mapping[str, Any]) -> None:
+        super().__init__()
+        config = _encoder_config(encoder)
+        self.preprocessing = dict(preprocessing)
+        self.normalization = _normalization(preprocessing)
+        self.encoder = build_encoder(config, torch_generator(0, "encoder"))
+        self.feature_width = int(self.encoder.feature_width)  # type: ignore[arg-type]
+        self.eval()
+
+    def forward(self, x: Tensor) -> Tensor:  # (B, 3, H, W) normalised -> (B, F)
+        features: Tensor = self.encoder(x)
+        return features
+
+    @torch.inference_mode()
+    def embed(self, pixels: Tensor) -> Tensor:  # (B, H, W, 3) uint8 -> (B, F)
+        """Features of pictures as they are stored; they are normalised here."""
+        device = next(self.parameters()).device
+        x = normalize(pixels.to(device).permute(0, 3, 1, 2), self.normalization)
+        return self.forward(x)
+
+    @classmethod
+    def from_file(cls, path: str | os.PathLike[str]) -> Self:
+        """The encoder of a safetensors file with its card beside it.
+
+        Raises:
+            CheckpointError: When the card or the weights are not those of an export.
+            ConfigError: When the weights are those of another encoder.
+        """
+        file = Path(path)
+        card = _card(card_of(file))
+        return cls._read(file, card["encoder"], card["preprocessing"])
+
+    @classmethod
+    def _read(
+        cls, file: Path, encoder: Mapping[str, Any], preprocessing: Mapping[str, Any]
+    ) -> Self:
+        """Weights first: a config of others cannot ask for more memory than they fill."""
+        wanted = encoder_tensors(_encoder_config(encoder))
+        tensors = read_tensors(file, wanted, hint=f"use {FILES}")
+        model = cls(encoder, preprocessing)
+        model.encoder.load_state_dict(tensors)
+        return model
+
+    @classmethod
+    def _from_pretrained(
+        cls,
+        *,
+        model_id: str,
+        revision: str | None = None,
+        cache_dir: str | Path | None = None,
+        force_download: bool = False,
+        local_files_only: bool = False,
+        token: str | bool | None = None,
+        map_location: str = "cpu",
+        strict: bool = True,
+        **knobs: Any,  # one called config would get the whole file
+    ) -> Self:
+        """The mixin's own would take a pickle where there is no safetensors file."""
+        if not strict or set(knobs) != {"encoder", "preprocessing"}:
+            raise _no_export(Path(model_id) / "config.json", "encoder and preprocessing expected")
+        file = Path(model_id) / WEIGHTS
+        if not Path(model_id).is_dir():
+            from huggingface_hub import hf_hub_download
+
+            file = Path(
+                hf_hub_download(
+                    model_id,
+                    WEIGHTS,
+                    revision=revision,
+                    cache_dir=cache_dir,
+                    force_download=force_download,
+                    local_files_only=local_files_only,
+                    token=token,
+                )
+            ).resolve()  # the client's cache holds links to its own files
+        return cls._read(file, **knobs).to(map_location)
+
+    def _save_pretrained(self, save_directory: Path) -> None:
+        """The weights by the encoder's own names, which torchvision and timm know too."""
+        write_atomically(save_directory / WEIGHTS, encode_tensors(self.encoder.state_dict()))
+        config = json.dumps(self._hub_mixin_config, indent=2, sort_keys=True)
+        write_atomically(save_directory / "config.json", (config + "\n").encode())
+
+
+def _card(path: Path) -> dict[str, Any]:
+    try:
+        card = read_json(path)
+        if not isinstance(card, dict) or not {"encoder", "preprocessing"} <= card.keys():
+            raise ValueError("no card of an encoder")
+    except (OSError, ValueError) as error:
+        raise _no_export(path, in_short(error)) from error
+    return card
+
+
+def _encoder_config(values: Any) -> EncoderConfig:
+    if not isinstance(values, Mapping):
+        raise _no_export(Path("encoder"), "is no object of knobs")
+    return config_from_dict({"encoder": dict(values)}).encoder
+
+
+def _normalization(values: Any) -> Normalization:
+    try:
+        mean, std = (tuple(float(value) for value in values[key]) for key in ("mean", "std"))
+        if len(mean) != 3 or len(std) != 3 or not min(std) > 0:
+            raise ValueError("mean and std of three channels expected")
+    except (KeyError, TypeError, ValueError) as error:
+        raise _no_export(Path("preprocessing"), in_short(error)) from error
+    return Normalization(mean, std)
+
+
+def _no_export(path: Path, reason: str) -> CheckpointError:
+    return CheckpointError(
+        f"{as_text(path)} is not of an encoder that stopgrad exported ({as_text(reason)})",
+        expected=FILES,
+        hint="do not trust it, or export it anew",
+    )

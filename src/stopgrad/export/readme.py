@@ -1,0 +1,165 @@
+"""The model card of a run, README.md as the Hugging Face Hub expects it: front matter and text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from huggingface_hub import EvalResult, ModelCardData
+
+from stopgrad.evaluate import TrainedRun
+from stopgrad.figures.names import METRICS, SUBJECTS, printable
+from stopgrad.figures.numbers import count, label_share, percent
+from stopgrad.images.load import ON_THE_HUB
+from stopgrad.records import ACCURACIES, Record, newest, read
+
+TAGS = ["self-supervised-learning", "simsiam", "image-feature-extraction"]
+
+
+def model_card(run: TrainedRun, card: dict[str, Any], *, name: str) -> str:
+    """README.md of a folder for the Hub.
+
+    Args:
+        run: The run.
+        card: What `card.describe` says of it.
+        name: Of the model, that of its folder.
+    """
+    records = scores(run)
+    own = [record for record in records if record.of == "encoder"]
+    data = ModelCardData(
+        library_name="stopgrad",
+        pipeline_tag="image-feature-extraction",
+        tags=TAGS,
+        datasets=_on_the_hub(run),
+        model_name=name,
+        eval_results=[_result(record) for record in own] or None,
+    )
+    parts = [
+        _opening(card, name),
+        "## What to know\n\n" + "\n".join(f"- {_plain(line)}" for line in card["condition"]),
+        "## Results\n\n" + _results(records, card),
+        "## How to load it\n\n" + _loading(name),
+        "## Preprocessing\n\n" + _preprocessing(card),
+        "## Training\n\n" + _training(card),
+        "## Limits\n\n" + _limits(card),
+    ]
+    return f"---\n{data.to_yaml().strip()}\n---\n\n" + "\n\n".join(parts) + "\n"
+
+
+def scores(run: TrainedRun) -> list[Record]:
+    """The newest accuracies of a run that belong to the checkpoint at hand, baselines included."""
+    path = run.path / "records.jsonl"
+    found = newest(read(path)).values() if path.exists() else []
+    of_run = (r for r in found if r.metric in ACCURACIES)
+    return [r for r in of_run if r.of != "encoder" or r.epoch == run.epoch]
+
+
+def _on_the_hub(run: TrainedRun) -> list[str] | None:
+    """The Hub's name of the images, where they came from there."""
+    spec = str(run.info.data["spec"])
+    if spec in ON_THE_HUB:
+        return [ON_THE_HUB[spec]]
+    if spec.startswith("hf:"):
+        return ["/".join(spec.removeprefix("hf:").split("/")[:2])]
+    return None
+
+
+def _result(record: Record) -> EvalResult:
+    name = record.data["name"]
+    return EvalResult(
+        task_type="image-classification",
+        dataset_type=ON_THE_HUB.get(name, name),
+        dataset_name=name,
+        dataset_split=record.split,
+        metric_type="accuracy",
+        metric_name=f"{METRICS[record.metric]}, {label_share(record.labels)}",
+        metric_value=round(record.value, 6),
+    )
+
+
+def _opening(card: dict[str, Any], name: str) -> str:
+    encoder, data = card["encoder"], card["data"]
+    init = card["training"]["init"]
+    start = f", started from {_plain(init['from'])}" if init else ""
+    return (
+        f"# {_plain(name)}\n\n"
+        f"An encoder ({encoder['name']}, {encoder['stem']} stem, width {encoder['width']:g}) "
+        f"pretrained without labels by SimSiam (Chen & He, CVPR 2021) on {count(data['images'])} "
+        f"images of {_plain(data['name'])}{start}. It turns images (B, 3, H, W) into features "
+        f"(B, {card['features']})."
+    )
+
+
+def _results(records: Sequence[Record], card: dict[str, Any]) -> str:
+    if not any(record.of == "encoder" for record in records):
+        return "None recorded for this checkpoint: `stopgrad evaluate` had not been run on it."
+    subjects = [of for of in SUBJECTS if of in {record.of for record in records}]
+    found = {(r.labels, r.metric, r.split, r.of): r for r in records}
+    rows = dict.fromkeys(key[:3] for key in found)
+    lines = [
+        "| top-1 accuracy | labels | images | "
+        + " | ".join(SUBJECTS[of] for of in subjects)
+        + " |",
+        "|---" * (3 + len(subjects)) + "|",
+    ]
+    for labels, metric, split in rows:
+        cells = [found.get((labels, metric, split, of)) for of in subjects]
+        images = next(cell.images_scored for cell in cells if cell is not None)
+        values = ["" if c is None else percent(c.value, images=images) for c in cells]
+        what = f"{METRICS[metric]} | {100 * labels:g} % | {count(images)} {split}"
+        lines.append(f"| {what} | " + " | ".join(values) + " |")
+    return "\n".join(lines) + f"\n\nOne run, at epoch {card['training']['epoch']}, one seed."
+
+
+def _loading(name: str) -> str:
+    return (
+        "```python\n"
+        "from stopgrad.export import PretrainedEncoder\n\n"
+        f'encoder = PretrainedEncoder.from_pretrained("{_plain(name)}")  '
+        "# a folder, or OWNER/NAME of the Hub\n"
+        "features = encoder.embed(pixels)  # (B, H, W, 3) uint8 -> (B, F); normalises them\n"
+        "```\n\n"
+        "`model.safetensors` holds the encoder alone; its names are those of torchvision's and "
+        "timm's ResNets where they have such a network."
+    )
+
+
+def _preprocessing(card: dict[str, Any]) -> str:
+    how = card["preprocessing"]
+    mean, std = ([f"{value:.6g}" for value in how[key]] for key in ("mean", "std"))
+    return (
+        f"- {how['input']}; mean {', '.join(mean)}, std {', '.join(std)} (`config.json` has all "
+        f"digits)\n- {how['resize']}\n- training saw views of {how['view_size']} px\n"
+        f"- BN: {card['batch_norm']}"
+    )
+
+
+def _training(card: dict[str, Any]) -> str:
+    config, training = card["config"], card["training"]
+    optimizer, versions = config["optimizer"], card["versions"]
+    packages = ", ".join(f"{key} {value}" for key, value in versions.items())
+    return (
+        f"- {training['epoch']} of {training['epochs']} epochs ({training['step']} steps of "
+        f"{config['batch']} images), {optimizer['algorithm'].upper()}, base lr "
+        f"{optimizer['base_lr']:g} per 256 images, weight decay {optimizer['weight_decay']:g}, "
+        f"seed {config['seed']}, {config['precision']}\n"
+        f"- verdict on the representation: {training['verdict'] or 'not measured'}\n"
+        f"- content of the images: sha256 {card['data']['fingerprint']}\n"
+        f"- weights: sha256 {card['weights_sha256']} (over names, types, shapes and bytes)\n"
+        f"- {packages}\n\nAll settings are in `card.json`."
+    )
+
+
+def _limits(card: dict[str, Any]) -> str:
+    return (
+        f"The features are those of {_plain(card['data']['name'])}: other kinds of pictures were "
+        "not seen, and what the images over- or under-represent, the features do too. They are no "
+        "classifier; a decision needs one trained and tested on labels of your own. The licence "
+        "of the images decides what the weights may be used for; none is stated here."
+    )
+
+
+def _plain(text: str) -> str:
+    """Text of others without what Markdown or HTML would obey."""
+    kept = printable(" ".join(str(text).split()))
+    return "".join(f"\\{c}" if c in "\\`*[]<>|#" else c for c in kept)

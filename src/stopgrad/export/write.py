@@ -1,0 +1,224 @@
+"""A run -> files that other tools load; compared with our own encoder before they take their name.
+
+A file is written first and its card last: a card whose sha256 fits says that both are whole.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import shutil
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from stopgrad.checkpoint.tensors import decode_tensors, encode_tensors
+from stopgrad.encoder import build_encoder
+from stopgrad.errors import CheckpointError, ConfigError
+from stopgrad.evaluate import TrainedRun
+from stopgrad.export.card import describe
+from stopgrad.export.layouts import FORMATS as FORMATS
+from stopgrad.export.layouts import Format, layout
+from stopgrad.export.onnx_file import encode_onnx, run_onnx
+from stopgrad.export.pretrained import PretrainedEncoder
+from stopgrad.export.readme import model_card
+from stopgrad.features import finite
+from stopgrad.files import storage_errors, sync_directory, write_atomically, write_json
+from stopgrad.randomness import torch_generator
+from stopgrad.weights import card_of
+
+CLOSE = {"onnx": 1e-4}  # largest difference, as a share of the largest feature
+CLOSE_TORCH = 1e-5
+PROBES = 4  # images that the comparison takes
+SUFFIX = {"onnx": ".onnx", "hub": ""}
+
+
+class Exported(NamedTuple):
+    """What was written, and what to say of it."""
+
+    files: tuple[Path, ...]
+    card: dict[str, Any]
+    difference: float | None  # from our encoder, a share; None: the library is not installed
+
+    @property
+    def lines(self) -> list[str]:
+        """Python that loads it."""
+        return list(self.card["load"])
+
+
+def export_run(run: TrainedRun, *, name: Format, out: Path) -> Exported:
+    """Writes the encoder of a run in a format.
+
+    Args:
+        run: The run at the checkpoint that is exported, whatever its state; the card says it.
+        name: The format.
+        out: A file that ends as the format does, replaced if it is there; a new folder for hub.
+
+    Raises:
+        ConfigError: For an encoder that the format cannot hold, an `out` that does not fit, or
+            packages that are missing.
+        CheckpointError: When the tool it is for makes other features of it.
+        DivergedError: When its features are not finite.
+        StorageError: When the disk refuses.
+    """
+    _check_out(name, out)
+    encoder = _plain_encoder(run)
+    card = describe(run) | {"format": name}
+    match name:
+        case "hub":
+            return _hub(run, encoder, card, out)
+        case "onnx":
+            return _onnx(encoder, card, out)
+        case "safetensors":
+            lines = [
+                "from stopgrad.export import PretrainedEncoder",
+                f'model = PretrainedEncoder.from_file("{out.name}")',
+            ]
+            data = encode_tensors(encoder.state_dict())
+            model = PretrainedEncoder(card["encoder"], card["preprocessing"])
+            model.encoder.load_state_dict(decode_tensors(data))
+            difference = _difference(encoder, model, card)
+            return _write(out, data, card | {"load": lines}, difference=difference)
+        case "torchvision" | "timm":
+            return _for_library(run, encoder, card, out)
+
+
+def _plain_encoder(run: TrainedRun) -> nn.Module:
+    """The encoder with plain BN, in fp32, on the CPU."""
+    config = run.info.config
+    encoder = build_encoder(config.encoder, torch_generator(config.seed, "encoder"))
+    encoder.load_state_dict({k: v.cpu() for k, v in run.model.encoder.state_dict().items()})
+    return encoder.eval()
+
+
+def _for_library(run: TrainedRun, encoder: nn.Module, card: dict[str, Any], out: Path) -> Exported:
+    name: Format = card["format"]
+    found, difference = layout(run.info.config.encoder, name), None
+    tensors = encoder.state_dict()
+    if importlib.util.find_spec(found.library) is not None:
+        model = found.build()
+        model.load_state_dict(tensors)  # strictly
+        model.eval()
+        difference = _difference(encoder, model, card)
+        card["checked"] = f"{found.library} {version(found.library)}"
+    card["load"] = [
+        f"import {found.library}",
+        "from safetensors.torch import load_file",
+        "from torch import nn",
+        *found.lines,
+        f'model.load_state_dict(load_file("{out.name}"))',
+        "model.eval()",
+    ]
+    return _write(out, encode_tensors(tensors), card, difference=difference)
+
+
+def _onnx(encoder: nn.Module, card: dict[str, Any], out: Path) -> Exported:
+    card["load"] = [
+        "import onnxruntime",
+        f'session = onnxruntime.InferenceSession("{out.name}")',
+        '[features] = session.run(None, {"x": x})',
+    ]
+    card["shapes"] = {"x": ["batch", 3, "height", "width"], "features": ["batch", card["features"]]}
+    ours = not card["encoder"]["name"].startswith("timm:")
+    x = _probes(card)
+    if not ours:
+        card["shapes"]["x"][2:] = x.shape[2:]
+    metadata = card["preprocessing"] | {"card": card}
+    data = encode_onnx(encoder, x, sizes_vary=ours, metadata=metadata)
+    difference = _difference(encoder, lambda y: run_onnx(data, y), card)
+    card["checked"] = f"onnxruntime {version('onnxruntime')}"
+    return _write(out, data, card, difference=difference)
+
+
+def _hub(run: TrainedRun, encoder: nn.Module, card: dict[str, Any], out: Path) -> Exported:
+    """A folder that is whole or absent."""
+    temporary = out.with_name(f".{out.name}.tmp")
+    card["load"] = [
+        "from stopgrad.export import PretrainedEncoder",
+        f'model = PretrainedEncoder.from_pretrained("{out.name}")',
+    ]
+    with storage_errors(out, needed=0):
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+    try:
+        model = PretrainedEncoder(card["encoder"], card["preprocessing"])
+        model.encoder.load_state_dict(encoder.state_dict())
+        write_atomically(temporary / "README.md", model_card(run, card, name=out.name).encode())
+        model.save_pretrained(temporary)
+        weights = (temporary / "model.safetensors").read_bytes()
+        write_json(temporary / "card.json", _sealed(card, "model.safetensors", weights))
+        difference = _difference(encoder, PretrainedEncoder.from_pretrained(temporary), card)
+        with storage_errors(out, needed=0):
+            sync_directory(temporary)
+            temporary.rename(out)
+            sync_directory(out.parent)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return Exported(tuple(sorted(out.iterdir())), card, difference)
+
+
+def _write(out: Path, data: bytes, card: dict[str, Any], *, difference: float | None) -> Exported:
+    described = card_of(out)
+    with storage_errors(out, needed=len(data)):
+        out.parent.mkdir(parents=True, exist_ok=True)
+        described.unlink(missing_ok=True)
+    write_atomically(out, data)
+    sealed = _sealed(card, out.name, data)
+    write_json(described, sealed)
+    return Exported((out, described), sealed, difference)
+
+
+def _sealed(card: dict[str, Any], name: str, data: bytes) -> dict[str, Any]:
+    mark = hashlib.sha256(data).hexdigest()
+    described: dict[str, Any] = json.loads(json.dumps(card))
+    return {"file": name, "sha256": mark, "bytes": len(data)} | described
+
+
+def _probes(card: dict[str, Any]) -> Tensor:  # (PROBES, 3, S, S)
+    side = card["preprocessing"]["view_size"]
+    return torch.randn(PROBES, 3, side, side, generator=torch_generator(0, "export"))
+
+
+def _difference(
+    encoder: nn.Module, other: Callable[[Tensor], Tensor], card: dict[str, Any]
+) -> float:
+    """The largest difference of two encoders' features, as a share of the largest feature.
+
+    Raises:
+        CheckpointError: When it is larger than rounding makes it.
+    """
+    x = _probes(card)
+    with torch.inference_mode():
+        ours, theirs = encoder(x), other(x)
+    finite(ours, role="probe")
+    most = CLOSE.get(card["format"], CLOSE_TORCH)
+    scale = float(ours.abs().max()) or 1.0
+    found = float((ours - theirs).abs().max()) / scale
+    if not found <= most:
+        raise CheckpointError(
+            f"features as {card['format']} differ by {found:.1g} of the largest one",
+            expected=f"at most {most:g}",
+            hint="nothing was written; export another format, and report this",
+        )
+    return found
+
+
+def _check_out(name: Format, out: Path) -> None:
+    suffix = SUFFIX.get(name, ".safetensors")
+    if suffix and (out.suffix != suffix or out.is_dir()):
+        raise ConfigError(
+            f"--out {out} for --format {name}",
+            expected=f"the name of a file that ends in {suffix}",
+            hint=f"write for example --out {out.stem or 'encoder'}{suffix}",
+        )
+    if name == "hub" and out.exists():
+        raise ConfigError(
+            f"{out} exists",
+            expected="a new folder",
+            hint="choose another --out, or remove it",
+        )

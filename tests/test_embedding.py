@@ -1,0 +1,190 @@
+"""Claims about `embedding`: every picture once, in order, in a file that is whole or absent."""
+
+import csv
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+from encoder_runs import encoder_run
+
+from stopgrad.checkpoint.lock import lock
+from stopgrad.cli import main
+from stopgrad.embedding import embed as module
+from stopgrad.embedding import embed_dataset
+from stopgrad.errors import DivergedError, LockedError, StorageError
+from stopgrad.evaluate import TrainedRun
+from stopgrad.images import Dataset, images_from_arrays, load_dataset
+
+T = TypeVar("T")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> TrainedRun:
+    return encoder_run(tmp_path_factory.mktemp("embedding") / "run")
+
+
+@pytest.fixture(scope="module")
+def digits() -> Dataset:
+    """70 real digits and 20 others, with labels."""
+    whole = load_dataset("mnist5k")
+    assert whole.test is not None
+    train, test = whole.train.take(np.arange(70) * 50), whole.test.take(np.arange(20) * 50)
+    return Dataset("digits", train, test)
+
+
+@pytest.fixture(autouse=True)
+def _small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "BLOCK", 16)  # 5 and 2 blocks
+
+
+def _by_hand(run: TrainedRun, dataset: Dataset) -> np.ndarray:
+    """The encoder on each picture, normalised by (0.1, 0.2, 0.3) and 1."""
+    assert dataset.test is not None
+    pixels = np.concatenate([dataset.train.pixels, dataset.test.pixels])
+    x = (pixels.astype(np.float32) / 255 - np.float32([0.1, 0.2, 0.3])).transpose(0, 3, 1, 2)
+    with torch.inference_mode():
+        return run.model.encoder(torch.from_numpy(x.copy())).numpy()
+
+
+def test_each_format_holds_every_picture_once_and_in_order(
+    run: TrainedRun, digits: Dataset, tmp_path: Path
+) -> None:
+    assert digits.test is not None
+    wanted = _by_hand(run, digits)
+    made = embed_dataset(run, digits, out=tmp_path / "f.parquet")
+    assert (made.rows, made.width, made.kept) == (90, 64, 0)
+    table = pq.read_table(tmp_path / "f.parquet")
+    found = np.stack(table["features"].to_numpy())
+    np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-5)
+    assert table["split"].to_pylist() == ["train"] * 70 + ["test"] * 20
+    assert table["path"].to_pylist() == [*digits.train.sources, *digits.test.sources]
+    labels = [*digits.train.labels.tolist(), *digits.test.labels.tolist()]
+    assert table["label"].to_pylist() == labels
+    assert table["class_name"].to_pylist() == [str(label) for label in labels]
+
+    embed_dataset(run, digits, out=tmp_path / "f.npy")
+    assert np.array_equal(np.load(tmp_path / "f.npy"), found)
+    embed_dataset(run, digits, out=tmp_path / "f.csv")
+    for name, width in (("f.rows.csv", 0), ("f.csv", 64)):
+        rows = list(csv.reader((tmp_path / name).read_text().splitlines()))
+        assert rows[0] == ["path", "split", "label", "class_name", *(f"f{i}" for i in range(width))]
+        assert [row[2] for row in rows[1:]] == [str(label) for label in labels]
+        if width:
+            numbers = np.array([row[4:] for row in rows[1:]], np.float32)
+            assert np.array_equal(numbers, found)  # no digit is lost
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        *("f.csv", "f.npy", "f.parquet", "f.rows.csv")
+    ]
+
+
+def test_pictures_without_labels_and_a_run_of_other_pictures(
+    run: TrainedRun, digits: Dataset, tmp_path: Path
+) -> None:
+    bare = Dataset("bare", images_from_arrays(digits.train.pixels[:20]), None)
+    embed_dataset(run, bare, out=tmp_path / "f.parquet")
+    table = pq.read_table(tmp_path / "f.parquet")
+    assert table["label"].null_count == table["class_name"].null_count == 20
+    assert table["path"].to_pylist()[:2] == ["train:0", "train:1"]
+
+
+def test_z_is_the_projector_on_the_features(
+    run: TrainedRun, digits: Dataset, tmp_path: Path
+) -> None:
+    embed_dataset(run, digits, out=tmp_path / "z.npy", layer="z")
+    with torch.inference_mode():
+        wanted = run.model.projector(torch.from_numpy(_by_hand(run, digits)))
+    np.testing.assert_allclose(np.load(tmp_path / "z.npy"), wanted, rtol=1e-3, atol=1e-4)
+
+
+class KilledError(Exception):
+    """Stands for a kill between two blocks."""
+
+
+def _dying_after(blocks: int) -> Any:
+    def track(items: Iterable[T], description: str, total: int, /) -> Iterator[T]:
+        for number, item in enumerate(items):
+            if number == blocks:
+                raise KilledError
+            yield item
+
+    return track
+
+
+def test_one_that_died_goes_on_and_the_file_is_the_same(
+    run: TrainedRun, digits: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    embed_dataset(run, digits, out=tmp_path / "whole.npy")
+    out = tmp_path / "dead.npy"
+    with pytest.raises(KilledError):
+        embed_dataset(run, digits, out=out, track=_dying_after(3))
+    assert not out.exists()
+    first = tmp_path / ".dead.npy.parts" / "000001.npy"
+    first.write_bytes(first.read_bytes()[:-8])  # cut short: done anew
+    done = []
+    embed = module.embed
+    monkeypatch.setattr(module, "embed", lambda *a, **k: done.append(len(a[1])) or embed(*a, **k))
+    made = embed_dataset(run, digits, out=out)
+    assert made.kept == 32
+    assert done == [16, 16, 6, 16, 4]
+    assert out.read_bytes() == (tmp_path / "whole.npy").read_bytes()
+    assert not (tmp_path / ".dead.npy.parts").exists()
+
+
+def test_blocks_of_other_weights_or_pictures_are_not_used(
+    run: TrainedRun, digits: Dataset, tmp_path: Path
+) -> None:
+    out = tmp_path / "f.npy"
+    other = encoder_run(tmp_path / "other", seed=9)
+    for start, images in ((other, digits), (run, digits._replace(test=None))):
+        with pytest.raises(KilledError):
+            embed_dataset(start, images, out=out, track=_dying_after(3))
+        assert embed_dataset(run, digits, out=out).kept == 0
+    np.testing.assert_allclose(np.load(out), _by_hand(run, digits), rtol=1e-4, atol=1e-5)
+
+
+def test_a_full_disk_leaves_the_file_that_was_there(
+    run: TrainedRun, digits: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "f.csv"
+    embed_dataset(run, digits, out=out)
+    before = out.read_bytes()
+
+    def full(*_: object) -> int:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("stopgrad.embedding.tables._csv", full)
+        with pytest.raises(StorageError, match="No space left"):
+            embed_dataset(run, digits, out=out)
+    assert out.read_bytes() == before
+    assert not (tmp_path / ".f.csv.tmp").exists()
+    assert embed_dataset(run, digits, out=out).kept == 90  # nothing was computed in vain
+
+
+def test_a_file_is_written_by_one_process(run: TrainedRun, digits: Dataset, tmp_path: Path) -> None:
+    parts = tmp_path / ".f.npy.parts"
+    parts.mkdir()
+    with lock(parts), pytest.raises(LockedError):
+        embed_dataset(run, digits, out=tmp_path / "f.npy")
+
+
+def test_features_that_are_not_finite_are_refused(digits: Dataset, tmp_path: Path) -> None:
+    broken = encoder_run(tmp_path / "run")
+    with torch.no_grad():
+        broken.model.encoder.bn1.running_var.fill_(-1.0)
+    with pytest.raises(DivergedError, match="not finite"):
+        embed_dataset(broken, digits, out=tmp_path / "f.npy")
+    assert not (tmp_path / "f.npy").exists()
+
+
+@pytest.mark.parametrize("out", ["f", "f.txt", "f.parquet.gz", "run"])
+def test_another_kind_of_file_is_one_line(
+    run: TrainedRun, tmp_path: Path, capsys: pytest.CaptureFixture[str], out: str
+) -> None:
+    assert main(["embed", str(run.path), "--out", str(tmp_path / out)]) == 2
+    assert "ends in .parquet, .csv, .npy" in capsys.readouterr().err.splitlines()[-1]
+    assert list(tmp_path.iterdir()) == []
