@@ -289,7 +289,7 @@ def _speed(session: Session, way: str, batch: int) -> dict[str, Any]:
     ready = time.monotonic() - began
     rates, limits = [], []
     for _ in range(scale.repeats):
-        limits.append(matrix.rates().of(config.precision))
+        limits.append(matrix.rates().of(training.compute.precision))
         seconds = per_call(
             lambda count: take_steps(training, count), device=device, at_least=scale.seconds
         )

@@ -53,7 +53,6 @@ CHANGES = [
     ("encoder.width", 1.0, 2.0),
     ("encoder.name", "cifar_resnet8", "cifar_resnet14"),
     ("views.crop_min", 0.2, 0.5),
-    ("precision", "bf16", "fp32"),
     ("channels_last", True, False),
     ("validation", 0.0, 0.2),
     ("epochs", 4, 8),
@@ -223,6 +222,20 @@ def test_another_kind_of_device_and_other_threads_are_refused(
     train(tmp_path, 3)
     _elsewhere(monkeypatch, **changes)
     assert _refused(tmp_path).found == said
+
+
+def test_another_precision_is_refused_and_the_hint_brings_it_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """auto may come to fp32 on another processor; the run goes on in what it was begun with."""
+    _elsewhere(monkeypatch, precision="bf16")
+    run = train(tmp_path, 3, run=info(preset("tiny", precision="auto")))
+    _elsewhere(monkeypatch, precision="fp32")
+    error = _refused(tmp_path)
+    assert error.found == "environment.precision: bf16 -> fp32"
+    assert "--precision bf16" in error.hint
+    _elsewhere(monkeypatch, precision="bf16")
+    _resume(tmp_path, run._replace(config=preset("tiny", precision="bf16")))
 
 
 @pytest.mark.parametrize("repeatable", [True, False])

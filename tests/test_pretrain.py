@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from stopgrad.checkpoint import RunWriter, load_checkpoint, read_metrics, read_status
 from stopgrad.collapse import Layers, Measures
+from stopgrad.compute import compute_for
 from stopgrad.config import Config, preset
 from stopgrad.errors import (
     CollapsedError,
@@ -592,3 +593,16 @@ def test_the_model_of_a_seed_does_not_depend_on_the_data(dataset: Dataset) -> No
     training = start_training(few, config, normalization=normalization(few))
     for key, value in build_simsiam(config).state_dict().items():
         assert torch.equal(training.model.state_dict()[key], value)
+
+
+@pytest.mark.parametrize("has_bf16", [False, True])
+def test_a_processor_without_bf16_computes_in_fp32_unless_told_otherwise(
+    monkeypatch: pytest.MonkeyPatch, has_bf16: bool
+) -> None:
+    monkeypatch.setattr("torch.cpu._is_avx512_bf16_supported", lambda: has_bf16)
+    monkeypatch.setattr("torch.cpu._is_amx_tile_supported", lambda: False)
+    found = [
+        compute_for(_tiny(device="cpu", precision=name)).precision
+        for name in ("auto", "bf16", "fp32")
+    ]
+    assert found == ["bf16" if has_bf16 else "fp32", "bf16", "fp32"]

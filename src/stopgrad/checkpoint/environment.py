@@ -24,11 +24,13 @@ def describe_environment(config: Config) -> dict[str, Any]:
 
     from stopgrad.compute import compute_for
 
-    device = compute_for(config).device
+    compute = compute_for(config)
+    device = compute.device
     gpu = {"gpu": torch.cuda.get_device_name(device)} if device.type == "cuda" else {}
     return {
         "threads": torch.get_num_threads(),
         "device": str(device),
+        "precision": compute.precision,
         **gpu,
         "machine": platform.machine(),
         "cpu": _cpu_name(),

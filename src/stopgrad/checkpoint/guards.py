@@ -26,8 +26,9 @@ FREE = {
     "device": "any of the same kind, which is compared as environment.device",
 }
 
-ELSEWHERE = ("threads", "bad_images")
-"""What is compared by what came of it: environment.threads and data.fingerprint."""
+ELSEWHERE = ("threads", "precision", "bad_images")
+"""What is compared by what came of it: environment.threads, environment.precision and
+data.fingerprint."""
 
 
 DATA = ("fingerprint", "images", "task", "labels", "label_draw", "from_step")
@@ -62,6 +63,8 @@ def allowed_changes(begun: RunInfo, *others: RunInfo) -> list[Difference]:
     hint = "begin a new run for another setting"
     if any(new.key == "epochs" for new in refused):
         hint = "train longer with: stopgrad resume RUN --extend EPOCHS"
+    elif [new.key for new in refused] == ["environment.precision"]:
+        hint = f"add --precision {refused[0].old}, which the run was begun with"
     elif of_data:
         hint = "name the run's own images with --data, or begin a new run"
     raise (DataError if of_data else ConfigError)(

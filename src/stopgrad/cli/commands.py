@@ -52,9 +52,10 @@ def pretrain(options: argparse.Namespace) -> None:
     use_threads(config.threads)
     init = initial_weights(options.init, screen, config=config)
     dataset = load_images(options.data, screen, config=config)
-    screen.line(how_it_was_read(dataset))
     info = describe_run(dataset, config, spec=options.data, init=init and init.card())
-    train(RunWriter.create(options.out, info), dataset, screen, init=init)
+    writer = RunWriter.create(options.out, info)
+    screen.line(how_it_was_read(dataset))
+    train(writer, dataset, screen, init=init)
 
 
 def evaluate(options: argparse.Namespace) -> None:

@@ -17,7 +17,7 @@ from stopgrad.errors import ConfigError
 
 Optimizer = Literal["sgd", "lars"]
 Schedule = Literal["constant", "cosine"]
-Precision = Literal["bf16", "fp32"]
+Precision = Literal["auto", "bf16", "fp32"]
 Stem = Literal["small", "half", "large"]
 Task = Literal["pretrain", "supervised", "finetune"]
 BadImages = Literal["fail", "skip"]
@@ -186,7 +186,9 @@ class Config(Checked):
     batch_norm: BatchNorm = knob(
         "per-view", "statistics of each view (per-view) or of both (joint). Paper: per-view"
     )
-    precision: Precision = knob("bf16", "bf16 (autocast) or fp32")
+    precision: Precision = knob(
+        "auto", "bf16 (autocast), fp32 or auto: bf16 on a GPU and on processors that compute in it"
+    )
     channels_last: bool = knob(True, "memory format of the network, faster nearly everywhere")
     compile: Compile = knob("auto", "torch.compile: on, off or auto (on a GPU alone)")
     repeatable: bool = knob(

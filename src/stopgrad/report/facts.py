@@ -207,6 +207,6 @@ def _machine(evidence: Evidence) -> list[Fact]:
     threads = environment.pop("threads", None)
     if threads is not None:
         place.append(f"{threads} thread{'s' if threads != 1 else ''}")
-    place.append(evidence.info.config.precision)
+    place.append(str(environment.pop("precision", evidence.info.config.precision)))
     versions = ", ".join(f"{name} {value}" for name, value in environment.items())
     return [Fact("Machine", ", ".join(place)), Fact("Versions", versions)]

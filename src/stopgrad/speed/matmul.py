@@ -7,11 +7,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from stopgrad.config.knobs import Precision
+from stopgrad.compute import Arithmetic
 from stopgrad.randomness import torch_generator
 from stopgrad.speed.stopwatch import per_call, times
 
-DTYPES: dict[Precision, torch.dtype] = {"bf16": torch.bfloat16, "fp32": torch.float32}
+DTYPES: dict[Arithmetic, torch.dtype] = {"bf16": torch.bfloat16, "fp32": torch.float32}
 
 
 class MatrixRates(NamedTuple):
@@ -20,7 +20,7 @@ class MatrixRates(NamedTuple):
     bf16: float
     fp32: float
 
-    def of(self, precision: Precision) -> float:
+    def of(self, precision: Arithmetic) -> float:
         """The rate at a precision."""
         return self.bf16 if precision == "bf16" else self.fp32
 
@@ -61,7 +61,7 @@ class MatrixProduct:
         self.measured.append(MatrixRates(self._rate("bf16"), self._rate("fp32")))
         return self.measured[-1]
 
-    def _rate(self, precision: Precision) -> float:
+    def _rate(self, precision: Arithmetic) -> float:
         left, right, product = self._matrices[precision]
         multiply = times(lambda: torch.mm(left, right, out=product))
         return 2 * self.side**3 / per_call(multiply, device=self.device, at_least=self.at_least)

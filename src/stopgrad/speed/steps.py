@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
+from stopgrad.compute import Arithmetic
 from stopgrad.config import Config
 from stopgrad.features import embed
 from stopgrad.images import normalization
@@ -77,14 +78,15 @@ def measure_steps(config: Config, matrix: MatrixProduct, effort: Effort) -> Step
     training = start_on_random_pixels(config, images=effort.images)
     take_steps(training, WARM_UP)
     repeats = list(_repeats(training, matrix, effort))
+    arithmetic = training.compute.precision
     views_per_s = [2 * config.batch / repeat.seconds for repeat in repeats]
     flops_per_s = [training_flops(config) * rate for rate in views_per_s]
-    limits = [_limit(repeat, config) for repeat in repeats]
+    limits = [_limit(repeat, arithmetic) for repeat in repeats]
     seconds = [repeat.phases for repeat in repeats]
     return StepSpeed(
         encoder=config.encoder.name,
         batch=config.batch,
-        precision=config.precision,
+        precision=arithmetic,
         flops_per_view=training_flops(config),
         views_per_s=spread(views_per_s),
         flops_per_s=spread(flops_per_s),
@@ -187,9 +189,9 @@ def _repeats(training: Training, matrix: MatrixProduct, effort: Effort) -> Itera
         before = after
 
 
-def _limit(repeat: StepTimes, config: Config) -> float:
+def _limit(repeat: StepTimes, arithmetic: Arithmetic) -> float:
     """The matrix rate of the moment, FLOP/s: the mean of both neighbours."""
-    return (repeat.before.of(config.precision) + repeat.after.of(config.precision)) / 2
+    return (repeat.before.of(arithmetic) + repeat.after.of(arithmetic)) / 2
 
 
 def _embedding(training: Training, effort: Effort) -> Spread:
