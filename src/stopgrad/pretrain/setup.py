@@ -66,11 +66,11 @@ def check_sizes(images: Images, config: Config) -> None:
     """Refuses a backbone that cannot take images of the sizes at hand, before anything is made.
 
     Raises:
-        ConfigError: With the backbone's own words.
+        ConfigError: For a name that is none, or with the backbone's own words.
     """
-    if not config.encoder.name.startswith("timm:"):
-        return
     encoder = build_encoder(config.encoder, torch_generator(config.seed, "encoder")).eval()
+    if not config.encoder.name.startswith("timm:"):
+        return  # ours take every size
     for height, width in ((config.views.size, config.views.size), images.whole_size):
         try:
             with torch.inference_mode():
