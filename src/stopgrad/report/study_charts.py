@@ -59,6 +59,7 @@ def curve_figures(evidence: StudyEvidence) -> list[Figure]:
             ("loss-epochs", "loss", "Negative cosine similarity of the two views.", False),
         )
         if (points := curves(evidence.epochs, _number("knn" if percent else "loss")))
+        and len({point.epoch for point in points}) > 1  # one moment is no curve
     ]
 
 
