@@ -278,6 +278,26 @@ def test_other_settings_or_another_run_s_images_are_refused(
     assert "epochs for an encoder that is trained already" in capsys.readouterr().err
 
 
+def test_other_images_than_the_runs_are_fine_tuned_on_in_a_directory_of_their_own(
+    pretrained: Path,
+    digits: Dataset,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Pretrained without labels on one set, fine-tuned on another that has some."""
+    other = digits._replace(train=digits.train.take(np.arange(80)))
+    monkeypatch.setattr("stopgrad.cli.supervised.load_images", lambda *rest, **how: other)
+    before = sorted(pretrained.rglob("*"))
+    assert _finetune(pretrained, "--data", "other") == 3
+    assert "--out DIR" in capsys.readouterr().err
+    assert _finetune(pretrained, "--data", "other", "--out", tmp_path / "tuned") == 0
+    assert sorted(pretrained.rglob("*")) == before
+    (record,) = read(tmp_path / "tuned" / "records.jsonl")
+    assert record.data["fingerprint"] == other.train.fingerprint != digits.train.fingerprint
+    assert record.protocol["train_images"] == 80
+
+
 def test_a_share_is_written_by_one_process(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

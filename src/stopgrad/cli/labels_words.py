@@ -34,6 +34,13 @@ def add_supervised(parser: Any) -> None:
 
 
 def add_finetune(parser: Any) -> None:
-    """Adds --labels and --json of `finetune`."""
+    """Adds --out, --labels and --json of `finetune`."""
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help="directory for networks and records; needed with --data of other images than the "
+        "run's. Default: RUN",
+    )
     add_labels(parser)
     parser.set_defaults(module="supervised")

@@ -86,19 +86,24 @@ def supervised(options: argparse.Namespace) -> None:
 
 
 def finetune(options: argparse.Namespace) -> None:
-    """Fine-tunes the encoder of a run, a share of the labels after the other."""
+    """Fine-tunes the encoder of a run, a share of the labels after the other.
+
+    Images other than those it was pretrained on have their networks and records in --out.
+    """
     run, screen = load_run(options.run), Screen()
     check_shares(options.labels)
     config = _changed(run.info.config, options.changes)
     spec = options.data or run.info.data["spec"]
     dataset = load_images(spec, screen, config=config)
-    check_same_data(run.info, dataset)
+    out = options.out or options.run
+    if out.resolve() == options.run.resolve():
+        check_same_data(run.info, dataset)
+        keep_label_draws(options.run, dataset, labels=options.labels)
     split = evaluation_split(dataset, config)
-    keep_label_draws(options.run, dataset, labels=options.labels)
     tell_state(run, screen)
 
     def training(share: float) -> Training:
-        _use_threads(config, share_folder(options.run, "finetune", share))
+        _use_threads(config, share_folder(out, "finetune", share))
         images = draw_share(split.train, split.test, share=share, seed=config.seed)
         start = Start(run.model.encoder, run.info.normalization)
         info = describe_share(
@@ -111,7 +116,7 @@ def finetune(options: argparse.Namespace) -> None:
             | {key: run.info.data[key] for key in ("init",) if key in run.info.data},
         )
         epochs = functools.partial(finetune_epochs, images, config, start=start)
-        return Training(options.run, info, dataset, split.name, epochs)
+        return Training(out, info, dataset, split.name, epochs)
 
     _finish(map(training, options.labels), screen, json=options.json)
 

@@ -135,7 +135,7 @@ def check_same_data(info: RunInfo, dataset: Dataset) -> None:
         raise DataError(
             f"training images with fingerprint {now[:12]}",
             expected=f"those of the run, {was[:12]} ({info.data['spec']})",
-            hint="name the run's own images with --data",
+            hint="name the run's own images with --data (finetune takes others with --out DIR)",
         )
 
 
