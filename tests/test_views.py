@@ -11,7 +11,16 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from stopgrad.config import ViewsConfig
 from stopgrad.images import Normalization
-from stopgrad.views import Views, draw_parameters, make, normalize, random_table, two_views
+from stopgrad.views import (
+    Views,
+    draw_parameters,
+    make,
+    normalize,
+    random_table,
+    two_views,
+    views_of,
+)
+from stopgrad.views.draw import COLUMNS
 
 PAPER = ViewsConfig()
 OFF = ViewsConfig(crop_min=1.0, flip=0.0, jitter=0.0, grayscale=0.0)
@@ -170,13 +179,16 @@ def test_each_knob_alone_changes_the_views(knob: str, value: float) -> None:
     assert float((before.x2 - after.x2).abs().max()) > 0.1
 
 
+@pytest.mark.parametrize("images", [5, 1])
 def test_a_batch_made_in_pieces_is_the_batch_made_at_once(
-    monkeypatch: pytest.MonkeyPatch,
+    images: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pixels = _pictures(23)
-    whole = _views(pixels)
-    monkeypatch.setattr(make, "CPU_PIECE", 3 * 32 * 32 * 5)
-    assert _same(_views(pixels), whole)
+    """Also where a piece is spared the steps that are for none of its images."""
+    pixels, config = _pictures(23, side=48), dataclasses.replace(PAPER, blur=0.5)
+    pixels[:8] = 255  # of which a crop that shrinks could make more than white
+    whole = _views(pixels, config)
+    monkeypatch.setattr(make, "CPU_PIECE", 3 * 48 * 48 * images // torch.get_num_threads())
+    assert _same(_views(pixels, config), whole)
 
 
 def test_large_pictures_become_float_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -196,12 +208,14 @@ def test_large_pictures_become_float_a_few_at_a_time(monkeypatch: pytest.MonkeyP
 
 def test_nothing_depends_on_data_so_a_gpu_never_waits() -> None:
     """Fake tensors have no values: `.item()`, boolean masks and nonzero raise."""
+    config = dataclasses.replace(PAPER, blur=0.5)
     with FakeTensorMode():
-        pixels = torch.empty((8, 3, 40, 40), dtype=torch.uint8)
-        x1, x2 = _views(pixels, dataclasses.replace(PAPER, blur=0.5))
+        pixels = torch.empty((2, 3, 40, 40), dtype=torch.uint8, device="cuda")
+        table = torch.empty((4, sum(COLUMNS.values())), device="cuda")
+        x1, x2 = views_of(pixels, table, config=config, normalization=NORMALIZATION)
         with pytest.raises(torch._subclasses.fake_tensor.DataDependentOutputException):
             x1.sum().item()
-    assert x1.shape == x2.shape == (8, 3, 32, 32)
+    assert x1.shape == x2.shape == (2, 3, 32, 32)
 
 
 @pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])

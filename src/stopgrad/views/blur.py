@@ -5,7 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from stopgrad.views.some import may_look
 from stopgrad.views.taps import Taps, resample
+
+REACH = 6.0
+"""Sigmas beyond which a Gaussian's weights are 0: exp(-18) is lost in float32 beside 1."""
 
 
 def kernel_size(side: int) -> int:
@@ -30,8 +34,22 @@ def blur(x: Tensor, sigma: Tensor) -> Tensor:
     Returns:
         (B, 3, H, W) float32.
     """
+    if not may_look(x):
+        return _blur(x, sigma)
+    rows = sigma.nonzero()[:, 0]
+    if len(rows) == len(x):
+        return _blur(x, sigma)
+    if len(rows):
+        x = x.clone()
+        x[rows] = _blur(x[rows], sigma[rows])
+    return x
+
+
+def _blur(x: Tensor, sigma: Tensor) -> Tensor:
     height, width = x.shape[2:]
     weight = _kernels(sigma, radius=kernel_size(min(height, width)) // 2)  # (B, K)
+    if may_look(x):  # weights that are 0 for all images change no sum
+        weight = weight[:, weight.any(dim=0)]
     rows, columns = _mirrored(weight, side=height), _mirrored(weight, side=width)
     # Views come column by column (`resample`): seen transposed, they lie row by row.
     return resample(x.transpose(2, 3), rows=columns, columns=rows).transpose(2, 3)
@@ -53,4 +71,5 @@ def _kernels(sigma: Tensor, *, radius: int) -> Tensor:
     steps = torch.arange(-radius, radius + 1, device=sigma.device, dtype=sigma.dtype)
     # So narrow a Gaussian is exactly (.., 0, 1, 0, ..), which is what sigma = 0 must be.
     width = sigma.clamp_min(1e-3).unsqueeze(1)
-    return torch.softmax(-0.5 * (steps / width).square(), dim=1)
+    weight = torch.softmax(-0.5 * (steps / width).square(), dim=1)
+    return weight.masked_fill(steps.abs() > REACH * width, 0.0)

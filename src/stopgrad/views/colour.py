@@ -11,6 +11,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from stopgrad.views.some import none_of
+
 LUMA = (0.2989, 0.587, 0.114)
 """Weights of red, green and blue in gray (ITU-R BT.601 as torchvision rounds them)."""
 
@@ -126,8 +128,15 @@ def apply_jitter(x: Tensor, jitter: Jitter) -> Tensor:
 
 
 def _blend(x: Tensor, blend: Blend, *, out: Tensor | None) -> Tensor:
-    """Clamp keep x + gray L + mean avg(L) to [0, 1]; `out` may be x, or None for a new tensor."""
+    """Clamp keep x + gray L + mean avg(L) to [0, 1]; `out` may be x, or None for a new tensor.
+
+    Where keep is 1 the others are 0 and nothing changes; if that is so everywhere, x comes back.
+    """
+    if none_of(blend.keep != 1):
+        return x
     keep, gray, mean = (weight.view(-1, 1, 1) for weight in blend)
+    if none_of(gray + mean != 0):
+        return torch.mul(x, keep.unsqueeze(1), out=out).clamp_(0.0, 1.0)
     luma = _luma(x)
     average = luma.mean((1, 2), keepdim=True).mul_(mean)
     base = luma.mul_(gray).add_(average)

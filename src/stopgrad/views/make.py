@@ -125,6 +125,7 @@ def make_view(x: Tensor, recipe: Recipe, *, config: ViewsConfig) -> Tensor:
     """
     rows = Taps(recipe.row_source, recipe.row_weight)
     view = resample(x, rows=rows, columns=Taps(recipe.column_source, recipe.column_weight))
+    view.clamp_max_(1.0)  # weights sum to 1 up to rounding
     if config.jitter > 0:
         view = apply_jitter(view, Jitter(recipe.keep, recipe.gray, recipe.mean, recipe.hue))
     if config.grayscale > 0:
