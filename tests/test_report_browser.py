@@ -1,4 +1,4 @@
-"""The page of a study in a real browser: no errors, no requests, sorting by mouse and keyboard."""
+"""The page of studies in a real browser: no errors, no requests, nothing that hinders a reader."""
 
 from __future__ import annotations
 
@@ -38,6 +38,18 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> str:
     return write_page(read_studies(folder / "s"), out=folder / "page.html").as_uri()
 
 
+@pytest.fixture(scope="module")
+def two(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A page of two studies."""
+    folder = tmp_path_factory.mktemp("two")
+    for name in ("components", "weight-decay"):
+        make_study(folder / name, name, seeds=(0, 1), epochs=3)
+    studies = [
+        study for name in ("components", "weight-decay") for study in read_studies(folder / name)
+    ]
+    return write_page(studies, out=folder / "page.html").as_uri()
+
+
 def opened(browser: Browser, address: str, **options: Any) -> tuple[Any, list[str]]:
     """A page, and all that went wrong or was asked for while it opened."""
     page, troubles = browser.new_page(**options), list[str]()
@@ -61,6 +73,20 @@ def test_it_opens_in_silence_and_nothing_is_cut_off(
     assert charts.count() >= 1 + 4 + 2 + 4 + 2
     marks = "svg => svg.querySelectorAll('path, line, text').length"
     assert all(charts.nth(n).evaluate(marks) > 5 for n in range(charts.count()))
+    page.close()
+
+
+@pytest.mark.parametrize("pages", ["address", "two"])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing_that_hinders_a_reader(
+    browser: Browser, request: pytest.FixtureRequest, pages: str, scheme: Any
+) -> None:
+    package = pytest.importorskip("axe_playwright_python", reason="needs axe-core")
+    page, troubles = opened(browser, request.getfixturevalue(pages), color_scheme=scheme)
+    page.evaluate((Path(package.__path__[0]) / "axe.min.js").read_text())
+    found = page.evaluate("axe.run()")["violations"]
+    assert [(v["id"], v["nodes"][0]["html"][:200]) for v in found] == []
+    assert troubles == []
     page.close()
 
 

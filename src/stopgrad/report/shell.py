@@ -64,7 +64,8 @@ def _counted(count: int, kind: str) -> str:
 
 def _body(chapter: Chapter, environment: Environment, *, prefix: str, level: int) -> Markup:
     template = environment.get_template(chapter.template)
-    text = template.render(chapter.content, prefix=prefix, level=level)
+    within = f", {chapter.title}" if prefix else ""  # tells regions of several chapters apart
+    text = template.render(chapter.content, prefix=prefix, level=level, within=within)
     return _escaped(text)
 
 
