@@ -5,9 +5,10 @@
 Writes JPEGs of 500 x 375 px into a temporary folder (enlarged mosaics of CIFAR-10's test pictures,
 or of the embedded digits, with noise). Then, in turn and several times:
 
-- Pillow alone, in one process: open, decode, resize the centred square to 224 px. Times the cores,
-  this is the rate to compare with. Neither side may let a JPEG decode at a fraction of its size: at
-  twice 224 px, which stopgrad asks for, none of these pictures is large enough for that.
+- Pillow alone: open, decode, resize the centred square to 224 px; in one process, whose rate times
+  the cores is the one to compare with, and in a process per core at the same time, which says what
+  these cores give when all are busy. Neither side may let a JPEG decode at a fraction of its size:
+  at twice 224 px, which stopgrad asks for, none of these pictures is large enough for that.
 - `stopgrad pack` of all pictures at 224 px, in a process of its own, its start included.
 - Views of 224 px: pairs from the store by the batch, as training makes them, and from the folder by
   an ImageFolder with torchvision's transforms in a DataLoader of as many workers as cores.
@@ -21,6 +22,7 @@ from __future__ import annotations
 import argparse
 import io
 import json
+import multiprocessing
 import os
 import resource
 import statistics
@@ -130,20 +132,24 @@ def _processor_seconds() -> float:
 
 
 def _round(folder: Path, store: Path, options: argparse.Namespace) -> dict[str, float]:
-    before = _pillow_rate(folder)
+    before, before_at_once = _pillow_rate(folder), _pillow_at_once(folder)
     watch = _Stopwatch()
     words = ["pack", str(folder), "--out", str(store), "--side", str(SIDE)]
     subprocess.run([sys.executable, "-m", "stopgrad.cli", *words], check=True)
     packed = watch.rate(options.pictures)
-    after = _pillow_rate(folder)  # before and after, as others may work on this machine
+    # Before and after, as others may work on this machine.
+    after, after_at_once = _pillow_rate(folder), _pillow_at_once(folder)
     alone = Rate(*map(statistics.mean, zip(before, after, strict=True)))
+    at_once = (before_at_once + after_at_once) / 2
     ours, theirs = _store_views(store, options.seconds), _folder_views(folder, options.seconds)
     each = {
         "pillow_per_s": alone.clock,
         "pillow_per_processor_s": alone.processor,
+        "pillow_at_once_per_s": at_once,
         "pack_per_s": packed.clock,
         "pack_per_processor_s": packed.processor,
         "pack_share": packed.clock / (alone.clock * cores()),
+        "pack_at_once_share": packed.clock / at_once,
         "pack_processor_share": packed.processor / alone.processor,
         "store_views_per_s": ours.clock,
         "store_views_per_processor_s": ours.processor,
@@ -156,14 +162,27 @@ def _round(folder: Path, store: Path, options: argparse.Namespace) -> dict[str, 
 
 def _pillow_rate(folder: Path) -> Rate:
     """Pictures per second that Pillow decodes, crops and resizes in one thread."""
+    paths, watch = sorted(folder.rglob("*.jpg"))[:ALONE], _Stopwatch()
+    _by_pillow(paths)
+    return watch.rate(len(paths))
+
+
+def _pillow_at_once(folder: Path) -> float:
+    """Pictures per second that Pillow does in a process per core, all at the same time."""
     paths = sorted(folder.rglob("*.jpg"))[:ALONE]
+    with multiprocessing.get_context("spawn").Pool(cores()) as pool:
+        pool.map(_by_pillow, [paths[:1]] * cores(), chunksize=1)  # all have started
+        began = time.perf_counter()
+        pool.map(_by_pillow, [paths] * cores(), chunksize=1)
+        return len(paths) * cores() / (time.perf_counter() - began)
+
+
+def _by_pillow(paths: list[Path]) -> None:
     left = (WIDTH - HEIGHT) // 2
     box = (left, 0, left + HEIGHT, HEIGHT)
-    watch = _Stopwatch()
     for path in paths:
         with Image.open(path) as image:
             image.convert("RGB").resize((SIDE, SIDE), Image.Resampling.BICUBIC, box=box)
-    return watch.rate(len(paths))
 
 
 def _store_views(store: Path, seconds: float) -> Rate:

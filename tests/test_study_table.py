@@ -21,6 +21,7 @@ from stopgrad.study.conduct import best_arm
 from stopgrad.study.findings import answer_findings, sentence
 from stopgrad.study.overview import overview
 from stopgrad.study.results import Results, load_results
+from stopgrad.study.words import mean_text
 
 STUDY: dict[str, Any] = {
     "question": "Which is best?",
@@ -94,7 +95,7 @@ def test_ours_stands_beside_the_published_with_spread_count_and_marks(prepared: 
     assert "| bad | 10.00 ± 0.00 (3), 3 collapsed |  |" in table
     assert "| untrained encoder | 30.00 ± 0.00 (3) |  |" in table
     assert "| chance | 10.00 |  | 10.00 |  |" in table
-    assert "| plain | 12.5 ± 0 (3) |  |" in table
+    assert "| plain | 12.5 ± 0.0 (3) |  |" in table
     assert "Published: somebody, 5 seeds." in table
     assert "(100 images)" in table
     assert "Incomplete" not in table
@@ -307,3 +308,21 @@ def test_reading_a_study_takes_no_torch(prepared: Prepared) -> None:
     assert done.returncode == 0, done.stderr
     assert re.search(r"good, seed 1: not begun \(.*runs/[0-9a-f]{16}\)", done.stdout)
     assert "weight-decay" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("mean", "std", "text"),
+    [
+        (283.04, 12.6, "283 ± 13"),
+        (20.23, 0.533, "20.2 ± 0.5"),
+        (1.0, 1.35e-14, "1.00 ± 0.00"),
+        (0.0518, 0.00123, "0.0518 ± 0.0012"),
+        (-4.67e-13, None, "0.0000"),
+        (-0.25, 0.004, "-0.250 ± 0.004"),
+        (0.0, 0.0, "0.00 ± 0.00"),
+    ],
+)
+def test_a_measure_and_its_spread_have_the_same_decimals(
+    mean: float, std: float | None, text: str
+) -> None:
+    assert mean_text(mean, std, "effective_rank") == text

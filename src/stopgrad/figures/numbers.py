@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 
+from stopgrad.study.words import decimals
+
 MINUS = "\N{MINUS SIGN}"
 SPACE = "\N{NO-BREAK SPACE}"
 ABSENT = "\N{EN DASH}"
@@ -39,6 +41,13 @@ def number(value: float | None, *, digits: int = 3) -> str:
     else:
         text = f"{value:.{digits - 1}e}"
     return text.replace("-", MINUS)
+
+
+def mean_and_spread(mean: float, std: float | None, *, percent: bool) -> str:
+    """`61.75 ± 0.20 %` of numbers in percent; `20.2 ± 0.5`, as tables have it."""
+    places = 2 if percent else decimals(mean)
+    spread = "" if std is None else f" ± {std:.{places}f}"
+    return f"{mean:z.{places}f}{spread}{f'{SPACE}%' if percent else ''}".replace("-", MINUS)
 
 
 def duration(seconds: float) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from stopgrad.figures.names import printable
-from stopgrad.figures.numbers import SPACE, number
+from stopgrad.figures.numbers import mean_and_spread
 from stopgrad.records import ACCURACIES
 from stopgrad.study.words import metric_text, share_text
 
@@ -38,11 +38,9 @@ class Score(NamedTuple):
     @property
     def written(self) -> str:
         """`61.75 ± 0.20 % (n = 3)`."""
-        accuracy = self.metric in ACCURACIES
-        mean, spread = (f"{x:.2f}" if accuracy else number(x) for x in (self.mean, self.std or 0))
-        middle = "" if self.std is None else f" ± {spread}"
+        found = mean_and_spread(self.mean, self.std, percent=self.metric in ACCURACIES)
         after = f", {self.collapsed} collapsed" if self.collapsed else ""
-        return f"{mean}{middle}{f'{SPACE}%' if accuracy else ''} (n = {self.n}{after})"
+        return f"{found} (n = {self.n}{after})"
 
 
 def scores(results: Results) -> list[Score]:

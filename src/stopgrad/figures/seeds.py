@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from stopgrad.figures.curves import epoch_axis, told_apart
 from stopgrad.figures.names import printable
-from stopgrad.figures.numbers import SPACE, number
+from stopgrad.figures.numbers import mean_and_spread
 from stopgrad.figures.palette import (
     HEIGHT,
     SERIES,
@@ -116,18 +116,18 @@ def curve_rows(points: Sequence[CurvePoint], *, percent: bool = False) -> list[d
 
 def _row(point: CurvePoint, *, percent: bool) -> dict[str, Any]:
     scale = 100.0 if percent else 1.0
-    mean, spread = scale * point.summary.mean, scale * (point.summary.std or 0.0)
-    written = f"{mean:.2f}{SPACE}%" if percent else number(mean)
-    around = f" ± {f'{spread:.2f}' if percent else number(spread)}" if point.summary.n > 1 else ""
+    mean, std, n = point.summary
+    mean, spread = scale * mean, None if std is None else scale * std
+    written = mean_and_spread(mean, spread, percent=percent)
     name = printable(point.arm)
     return {
         "epoch": point.epoch,
         "value": mean,
-        "low": mean - spread,
-        "high": mean + spread,
+        "low": mean - (spread or 0.0),
+        "high": mean + (spread or 0.0),
         "arm": point.arm,
         "name": name,
-        "text": f"{name}, epoch {point.epoch}: {written}{around} (n = {point.summary.n})",
+        "text": f"{name}, epoch {point.epoch}: {written} (n = {n})",
     }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from stopgrad.records import ACCURACIES
@@ -38,9 +39,18 @@ def accuracy_text(summary: Summary) -> str:
     return f"{100 * summary.mean:.2f}{spread} %, n = {summary.n}"
 
 
-def number_text(value: float, metric: str) -> str:
-    """An accuracy in percent with two decimals, a measure with three digits."""
-    return f"{100 * value:.2f}" if metric in ACCURACIES else f"{value:.3g}"
+def mean_text(mean: float, std: float | None, metric: str) -> str:
+    """`61.75 ± 0.20`: an accuracy in percent with two decimals.
+
+    `20.2 ± 0.5`: a measure with three digits, but four decimals at most; its spread has as many.
+    """
+    scale, places = (100, 2) if metric in ACCURACIES else (1, decimals(mean))
+    return f"{scale * mean:z.{places}f}" + ("" if std is None else f" ± {scale * std:.{places}f}")
+
+
+def decimals(mean: float) -> int:
+    """Decimals of a measure and of its spread, from its mean."""
+    return 2 if mean == 0 else min(4, max(0, 2 - math.floor(math.log10(abs(mean)))))
 
 
 def cell_text(cell: Cell, metric: str) -> str:
@@ -60,8 +70,7 @@ def cell_text(cell: Cell, metric: str) -> str:
     if cell.summary is None:
         return after.removeprefix(", ") or "no runs"
     mean, std, n = cell.summary
-    spread = "" if std is None else f" ± {number_text(std, metric)}"
-    return f"{number_text(mean, metric)}{spread} ({n}){after}"
+    return f"{mean_text(mean, std, metric)} ({n}){after}"
 
 
 def value_text(value: Value | None) -> str:
