@@ -14,8 +14,12 @@ import json
 from pathlib import Path
 from typing import Any
 
-KEPT = ("settings.json", "card.json", "attempts.jsonl", "run/config.json", "run/status.json")
-ROWS = ("run/records.jsonl", "run/metrics.jsonl", "run/costs.jsonl")
+TRAINED = ("run", "run/supervised/share-*")  # where a pretraining or a supervised one lives
+KEPT = (
+    *("settings.json", "card.json", "attempts.jsonl", "run/records.jsonl", "run/costs.jsonl"),
+    *(f"{place}/{name}.json" for place in TRAINED for name in ("config", "status")),
+    *(f"{place}/metrics.jsonl" for place in TRAINED),
+)
 
 
 def main() -> None:
@@ -31,9 +35,9 @@ def main() -> None:
         names |= {spec: options.spec, str(Path(spec).parent): ""}
         _copy(study, options.out / "studies" / study.name, names)
     for run in sorted((options.directory / "runs").iterdir()):
-        for name in (*KEPT, *ROWS):
-            if (run / name).exists():
-                _copy(run / name, options.out / "runs" / run.name / name, names)
+        for found in (found for pattern in KEPT for found in run.glob(pattern)):
+            place = options.out / "runs" / run.name / found.relative_to(run)
+            _copy(found, place, names)
 
 
 def _copy(source: Path, target: Path, names: dict[str, str]) -> None:

@@ -21,6 +21,7 @@ from stopgrad.checkpoint import (
     load_checkpoint,
     read_metrics,
     save_checkpoint,
+    store,
 )
 from stopgrad.errors import StorageError, exit_code
 
@@ -201,3 +202,15 @@ def test_a_temporary_file_that_leads_elsewhere_is_not_written_through(tmp_path: 
     with pytest.raises(StorageError, match="step-000003"):
         save_checkpoint(tmp_path / "run", checkpoint(3))
     assert (tmp_path / "mine").read_text() == "precious"
+
+
+def test_a_reader_looks_again_when_a_run_that_goes_on_removes_what_it_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train(tmp_path, 3, 6)
+    found = store.checkpoint_folders(tmp_path)
+    listings = iter([[tmp_path / "checkpoints" / "step-000002"]])  # gone since it was listed
+    monkeypatch.setattr(store, "checkpoint_folders", lambda run: next(listings, found))
+    loaded = load_checkpoint(tmp_path)
+    assert loaded.step == 6
+    assert loaded.damaged == ()

@@ -22,6 +22,7 @@ from stopgrad.compute import compute_for
 from stopgrad.config import preset
 from stopgrad.errors import CheckpointError, ConfigError, DivergedError
 from stopgrad.estimator import PicturesError, SimSiamEmbedder
+from stopgrad.estimator.pictures import read_pictures
 from stopgrad.features import embed
 from stopgrad.images import Dataset, images_from_arrays, normalization
 from stopgrad.pretrain import prepare, pretrain
@@ -276,3 +277,23 @@ def test_features_do_not_depend_on_what_stands_beside_a_picture(fitted: SimSiamE
     pictures = _pictures()
     apart = np.concatenate([fitted.transform(pictures[i : i + 7]) for i in range(0, 48, 7)])
     assert_allclose(apart, fitted.transform(pictures), atol=1e-6)
+
+
+def test_a_picture_in_memory_is_turned_as_its_file_is(tmp_path: Path) -> None:
+    image = Image.fromarray(np.arange(20 * 30 * 3, dtype=np.uint8).reshape(20, 30, 3))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    image.save(tmp_path / "turned.png", exif=exif)
+    with Image.open(tmp_path / "turned.png") as opened:
+        pair = read_pictures([tmp_path / "turned.png", opened], side=20)
+    assert_array_equal(pair[0], pair[1])
+    straight = read_pictures([image], side=20)[0]
+    assert not np.array_equal(pair[0], straight)
+
+
+@pytest.mark.parametrize("mode", ["YCbCr", "HSV", "LAB", "RGBX", "PA", "La", "RGBa"])
+def test_a_picture_of_any_mode_is_read(mode: str) -> None:
+    through = {"PA": "P", "La": "LA", "RGBa": "RGBA", "LAB": "RGB"}.get(mode, "RGB")
+    image = Image.new("RGB", (8, 8), (200, 40, 40)).convert(through)
+    made = Image.new("LAB", (8, 8)) if mode == "LAB" else image.convert(mode)
+    assert read_pictures([made], side=8).shape == (1, 8, 8, 3)

@@ -350,3 +350,13 @@ def test_test_split_with_other_classes_is_refused(root, test):
     put(root, *each("train/a", "train/b"), *test)
     with pytest.raises(DataError, match=r"(bird|1\.png)' in the test split; expected those of"):
         load_dataset(str(root))
+
+
+def test_what_lies_beside_train_is_not_passed_over_in_silence(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for place in ("train/a", "test/a", "unlabeled", ".hidden"):
+        (tmp_path / place).mkdir(parents=True)
+        Image.new("RGB", (8, 8)).save(tmp_path / place / "0.png")
+    assert len(load_dataset(str(tmp_path)).train) == 1
+    assert "only train/ and the test split are read, not unlabeled" in caplog.text

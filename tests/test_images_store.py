@@ -1,14 +1,17 @@
 """Packed stores: the pixels of `load_dataset`, on disk, whole or refused; made in one go or two."""
 
+import errno
 import fcntl
 import json
 import os
+import resource
 import shutil
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -31,6 +34,7 @@ from stopgrad.images import (
     pack_shards,
 )
 from stopgrad.images import pack as pack_module
+from stopgrad.images import packed as packed_module
 from stopgrad.images.check import Findings, Size
 from stopgrad.images.pack import pack
 from stopgrad.images.packed import map_file
@@ -459,3 +463,48 @@ def test_the_lock_ends_with_the_process(store: Path) -> None:
     os.close(descriptor)
     with pytest.raises(DataError, match="holds a store of"):
         pack("mnist5k", store, side=28)
+
+
+def test_a_store_of_a_store_knows_when_that_one_was_packed_anew(
+    pictures: Path, tmp_path: Path
+) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    pack(str(pictures), first, side=SIDE)
+    pack(str(first), second, side=SIDE)
+    shutil.rmtree(first)
+    pack(str(pictures), first, side=SIDE + 8)
+    with pytest.raises(DataError, match="holds a store of"):
+        pack(str(first), second, side=SIDE)
+    with pytest.raises(DataError, match="have changed: 1 changed"):
+        load_dataset(str(second))
+
+
+def test_a_store_may_have_more_shards_than_a_process_has_files(
+    packed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pages, refused = packed_module._pages, []
+
+    def few(path: Path) -> Any:
+        if not refused:
+            refused.append(path)
+            raise OSError(errno.EMFILE, "Too many open files")
+        return pages(path)
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    monkeypatch.setattr(packed_module, "_pages", few)
+    try:
+        load_dataset(str(packed))
+        assert resource.getrlimit(resource.RLIMIT_NOFILE) == (hard, hard)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert refused
+
+
+def test_a_folder_may_have_a_name_of_any_bytes(tmp_path: Path) -> None:
+    folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/bad\xff"))
+    folder.mkdir()
+    for number in range(4):
+        Image.fromarray(DIGITS[number].astype(np.uint8)).save(folder / f"{number}.png")
+    manifest = pack(str(folder), tmp_path / "store", side=SIDE)
+    assert Path(manifest.origin) == folder
+    assert len(load_dataset(str(tmp_path / "store")).train) == 4

@@ -559,3 +559,27 @@ def test_a_config_survives_the_way_through_its_file(tmp_path: Path) -> None:
         words = ["pretrain", "--data", "mnist5k", "--out", "x", "--config", str(settings)]
         config: Config = parse(words).options.config
         assert config == run.config
+
+
+def test_nothing_is_scored_on_the_test_split_while_a_run_has_failed(tmp_path: Path) -> None:
+    """The choice is made once: not from what happens to be there."""
+    values = STUDY | {"protocol": STUDY["protocol"] | {"final_test": True}}
+    prepared, executor = _prepare(tmp_path / "s", values), InstantExecutor()
+    executor.values = {_run_of(prepared, "b", seed): 0.9 for seed in (0, 1)}
+    executor.fails = {_run_of(prepared, "b", 0): [2]}
+    assert list(_conduct(prepared, executor)) == [_run_of(prepared, "b", 0)]
+    assert prepared.directory.read("mine").selected is None
+    assert _conduct(prepared, executor, retry=True) == {}
+    assert prepared.directory.read("mine").selected == "b"
+
+
+def test_a_supervised_run_is_as_far_as_the_folder_of_its_share_says(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    share = folder.run / "supervised" / "share-0.1"
+    share.mkdir(parents=True)
+    assert run_state(folder).phase == "waiting"
+    (share / "config.json").write_text("{}")
+    (share / "status.json").write_text('{"state": "interrupted", "epoch": 3}')
+    assert run_state(folder)[:2] == ("interrupted", 3)
+    (share / "status.json").write_text('{"state": "finished", "epoch": 5}')
+    assert run_state(folder)[:2] == ("trained", 5)

@@ -326,3 +326,12 @@ def test_a_measure_and_its_spread_have_the_same_decimals(
     mean: float, std: float | None, text: str
 ) -> None:
     assert mean_text(mean, std, "effective_rank") == text
+
+
+def test_a_collapse_finding_waits_for_every_run(prepared: Prepared) -> None:
+    """One of three runs says nothing of the other two."""
+    _fill(prepared, {"plain": (0.6, 0.61, 0.6), "good": (0.6, 0.6, 0.6), "bad": (0.1,)})
+    answers = {a.finding.says: a for a in answer_findings(_results(prepared))}
+    collapse = next(a for a in answers.values() if a.finding.collapses)
+    assert collapse.answer == "cannot be told yet"
+    assert "of 3 collapsed" in collapse.why

@@ -71,10 +71,11 @@ class Page(NamedTuple):
 def check(lab: Lab, tries: int) -> Outcome:
     """So many reports of a run with all payloads as class and file names, each under another name.
 
-    With --full the first page is also read by a browser, where there is one.
+    With --full the first page is also read by a browser, where there is one, after its script.
     """
     hostile = _run(lab, PAYLOADS)
-    harmless = read_page(_report(lab, _run(lab, [re.sub(r"\W", "x", name) for name in PAYLOADS])))
+    plain = _report(lab, _run(lab, [re.sub(r"\W", "x", name) for name in PAYLOADS]))
+    harmless = read_page(plain)
     failures: list[str] = []
     pages = []
     for number in lab.numbers(tries):
@@ -85,7 +86,7 @@ def check(lab: Lab, tries: int) -> Outcome:
     escaping = control("escaping off", _wrong(raw, harmless), sees="element")
     measured = {"browser": "asked with --full"} if lab.is_first else {}
     if lab.full and lab.is_first:
-        browser, found = _ask_browser(lab, pages[0])
+        browser, found = _ask_browser(lab, pages[0], plain)
         measured, failures = {"browser": browser}, failures + found
     return Outcome(tries, tuple(failures), (escaping,), measured)
 
@@ -176,11 +177,16 @@ def read_page(path: Path) -> Page:
     return Page(reader.elements, tuple(reader.loads), reader.policy)
 
 
-def _ask_browser(lab: Lab, page: Path) -> tuple[str, list[str]]:
-    """The browser's name, and where its reading of a page has other elements than ours."""
+def _ask_browser(lab: Lab, page: Path, plain: Path) -> tuple[str, list[str]]:
+    """The browser's name, and where a page has other elements for it than a harmless one."""
     browser = next(filter(None, map(shutil.which, BROWSERS)), None)
     if browser is None:
         return "not run: no Chromium", []
+    seen = [_as_seen(lab, browser, each) for each in (page, plain)]
+    return browser, [f"browser: {line}" for line in _wrong(*seen)]
+
+
+def _as_seen(lab: Lab, browser: str, page: Path) -> Page:
     copy = lab.place("browser") / "page.html"
     copy.parent.mkdir()
     words = [browser, "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom", copy.as_uri()]
@@ -188,4 +194,4 @@ def _ask_browser(lab: Lab, page: Path) -> tuple[str, list[str]]:
     done = subprocess.run(words, capture_output=True, text=True, check=True, timeout=LONGEST)
     seen = copy.with_name("seen.html")
     seen.write_text(done.stdout)
-    return browser, [f"browser: {line}" for line in _wrong(read_page(seen), read_page(copy))]
+    return read_page(seen)

@@ -117,10 +117,10 @@ class FailedRunsError(StopgradError):
     exit_code = 8
 
 
-# What Python, PyTorch (CPU and GPU), oneDNN, the loader of libraries and C++ say of it.
+# What Python, PyTorch (CPU and GPU), oneDNN, the loader of libraries, C++ and Rust say of it.
 _NO_MEMORY = re.compile(
     r"can't allocate memory|cannot allocate memory|out of memory|failed to map segment|bad_alloc"
-    r"|can't start new thread|could not create a (memory|primitive$)",
+    r"|can't start new thread|PyObject pointer is null|could not create a (memory|primitive$)",
     re.IGNORECASE,
 )
 _ASKED = re.compile(r"tried to allocate ([\d.]+ \w+)", re.IGNORECASE)

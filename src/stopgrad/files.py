@@ -65,8 +65,8 @@ def replace_file(path: Path, data: bytes) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Replaces a file by a value as strict, readable JSON."""
-    text = json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False)
+    """Replaces a file by a value as strict, readable JSON; a path may hold any bytes."""
+    text = json.dumps(value, indent=2, allow_nan=False)
     write_atomically(path, (text + "\n").encode())
 
 

@@ -94,14 +94,17 @@ def load_checkpoint(run: Path, *, now: RunInfo | None = None) -> Checkpoint:
         DataError: When its images are others.
         CheckpointError: When there is none, or when the newest was not written by stopgrad.
     """
-    info = read_run(run)
-    damaged: list[str] = []
-    for folder in reversed(checkpoint_folders(run)):
-        try:
-            found = read_checkpoint(folder, info=info, now=now)
-            return found._replace(damaged=tuple(damaged))
-        except DamagedError as error:
-            damaged.append(error.found)
+    info, damaged = read_run(run), list[str]()
+    folders, before = checkpoint_folders(run), list[Path]()
+    while folders != before:  # a run that goes on meanwhile removes its old ones
+        damaged.clear()
+        for folder in reversed(folders):
+            try:
+                found = read_checkpoint(folder, info=info, now=now)
+                return found._replace(damaged=tuple(damaged))
+            except DamagedError as error:
+                damaged.append(error.found)
+        folders, before = checkpoint_folders(run), folders
     raise CheckpointError(
         "; ".join(damaged) or f"{run} holds no checkpoint",
         expected="a complete checkpoint",

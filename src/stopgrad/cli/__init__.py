@@ -28,7 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         sys.stderr.close()
         return 1
-    except Exception as error:
+    except BaseException as error:  # Rust's panic is no Exception
         found = no_memory(error)
         if found is None:
             raise

@@ -21,6 +21,9 @@ from stopgrad.images.decode import Damaged, Frame, OtherSize, decode, strict_pil
 from stopgrad.images.source import Encoded
 from stopgrad.images.types import Pixels
 
+# What PNG and TIFF keep as it is, of the modes that a picture in memory may have.
+AS_FILES = ("1", "L", "LA", "P", "RGB", "RGBA", "I", "I;16", "CMYK", "F")
+
 if TYPE_CHECKING:
     from PIL.Image import Image
 
@@ -78,7 +81,11 @@ def _decoded(picture: Any, frame: Frame, number: int) -> Pixels:
 def _encoded(image: Image) -> bytes:
     """The picture as bytes, so that it goes through the same decoder as a file."""
     file = io.BytesIO()
-    image.save(file, format="TIFF" if image.mode in ("CMYK", "F") else "PNG")
+    kind = "TIFF" if image.mode in ("CMYK", "F") else "PNG"
+    if image.mode not in AS_FILES:
+        colour = "RGBA" if image.has_transparency_data else "RGB"
+        image = image.convert("LA" if image.mode == "La" else colour)
+    image.save(file, format=kind, exif=image.getexif())  # the orientation counts
     return file.getvalue()
 
 

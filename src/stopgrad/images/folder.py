@@ -94,9 +94,14 @@ def _find_splits(root: Path) -> Splits:
         only_tests = all(found.parts[0].casefold() in TEST_NAMES for found in pictures)
         return Splits(() if only_tests else pictures, ())
     train = find_pictures(folders.pop("train"))
+    beside = sorted(
+        name for name, folder in folders.items() if folder != test and name[0] not in "._"
+    )
     flat = all(len(found.parts) == 1 for found in train)
     if flat and test is None and any(find_pictures(folder) for folder in folders.values()):
         return Splits(find_pictures(root), ())
+    if beside:
+        log.warning("%s: only train/ and the test split are read, not %s", root, ", ".join(beside))
     return Splits(train, find_pictures(test) if test else ())
 
 

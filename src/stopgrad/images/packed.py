@@ -7,7 +7,9 @@ memory is short.
 
 from __future__ import annotations
 
+import errno
 import mmap
+import resource
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -31,9 +33,25 @@ def map_file(path: Path, shape: tuple[int, ...]) -> Mapped:
     Raises:
         OSError, ValueError: When it cannot be, or has fewer bytes.
     """
-    with path.open("rb") as file:
-        pages = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    try:
+        pages = _pages(path)
+    except OSError as error:
+        if error.errno != errno.EMFILE:
+            raise
+        _allow_more_files()
+        pages = _pages(path)
     return Mapped(np.frombuffer(pages, np.uint8).reshape(shape), pages)
+
+
+def _pages(path: Path) -> mmap.mmap:
+    with path.open("rb") as file:
+        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+
+
+def _allow_more_files() -> None:
+    """A map keeps its file open, and a large store has more shards than a process may at first."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 class Packed:

@@ -30,7 +30,7 @@ from stopgrad.errors import DataError
 from stopgrad.files import read_file, read_json
 from stopgrad.images.cache import Entry
 from stopgrad.images.packed import Packed, map_file
-from stopgrad.images.source import Contents, Encoded, Reader, Source
+from stopgrad.images.source import Contents, Encoded, Reader, Source, stamp
 from stopgrad.images.types import Images, LeftOut
 
 MANIFEST, PICTURES, FILES = "stopgrad-store.json", "pictures.parquet", "files.parquet"
@@ -92,7 +92,8 @@ def store_source(path: Path) -> Source:
         DataError: When it is unfinished or damaged.
     """
     manifest = read_manifest(path)
-    return Source(manifest.name, str(path), (), functools.partial(_open, path), path)
+    now = (stamp(path / MANIFEST, name=MANIFEST),)  # the manifest seals all else
+    return Source(manifest.name, str(path), now, functools.partial(_open, path), path)
 
 
 def read_store(path: Path, *, side: int | None = None) -> Entry:

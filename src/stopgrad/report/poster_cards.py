@@ -83,7 +83,7 @@ class Writer:
         rows = [(head, "muted"), *((row, "ink") for row in table.rows[:MOST_ROWS])]
         for row, role in rows:
             cells = (row[0], *row[-2:])
-            name, first, last = (cell.text for cell in cells)
+            name, first, last = (_with_note(cell) for cell in cells)
             bold = any(cell.mark for cell in cells)
             y = self.y + size
             line = words(fitted(name, width=self.inside * 0.4, size=size), x=INSET, y=y, size=size)
@@ -93,6 +93,10 @@ class Writer:
             self.parts.append(f'<g fill="{light(role)}">{line}</g>')  # type: ignore[arg-type]
             self.parts.append(f'<g fill="{light("grid")}">{rule}</g>')
             self.y += step
+
+
+def _with_note(cell: tables.Cell) -> str:
+    return f"{cell.text}, {cell.note}" if cell.note else cell.text
 
 
 def heading(chapters: Sequence[Evidence | StudyEvidence]) -> tuple[str, str, str]:

@@ -16,7 +16,14 @@ from stopgrad.study.findings import answer_findings
 from stopgrad.study.markdown import BESIDE, published_value, run_text
 from stopgrad.study.results import Results, Row
 from stopgrad.study.table import as_csv
-from stopgrad.study.words import cell_text, metric_text, share_text, unit_text, value_text
+from stopgrad.study.words import (
+    cell_text,
+    correction_text,
+    metric_text,
+    share_text,
+    unit_text,
+    value_text,
+)
 
 
 class Cell(NamedTuple):
@@ -55,9 +62,10 @@ def component_table(evidence: StudyEvidence) -> Table | None:
     if "correlation_strength" not in wanted:
         return None
     metrics = [m for m in study.protocol.metrics if m in ACCURACIES][:1] + wanted
+    most = max(study.protocol.labels)
     rows = []
     for arm in study.arms:
-        cells = [_number(results, Place(arm.name, metric, 1.0)) for metric in metrics]
+        cells = [_number(results, Place(arm.name, metric, most)) for metric in metrics]
         rows.append((Cell(arm.name), *cells, Cell(_verdicts(results, arm.name))))
     columns = ("arm", *(unit_text(metric) for metric in metrics), "verdict")
     caption = "What each arm came to: mean ± standard deviation (n) of z, and the verdict of runs"
@@ -69,7 +77,9 @@ def finding_table(evidence: StudyEvidence) -> Table | None:
     found = answer_findings(evidence.results)
     rows = tuple((Cell(a.finding.says), Cell(a.answer), Cell(a.why)) for a in found)
     columns = ("published finding", "here", "why")
-    return Table("findings", "Published findings held against our numbers", columns, rows)
+    correction = correction_text(evidence.results.stored.study.protocol.correction)
+    caption = f"Published findings held against our numbers; p: {correction} over these findings"
+    return Table("findings", caption, columns, rows)
 
 
 def run_table(evidence: StudyEvidence) -> Table:

@@ -105,10 +105,14 @@ def _wanted(plan: Plan) -> dict[str, frozenset[Key]]:
 
 
 def _chosen_runs(prepared: Prepared) -> set[str]:
-    """The runs of the arm that the validation split chose, now or before."""
+    """The runs of the arm that the validation split chose, now or before.
+
+    None while a run has failed or is missing: the choice is made once, and from all of them.
+    """
     directory, name = prepared.directory, prepared.study.name
-    best = best_arm(load_results(directory, directory.read(name)))
-    if best is None:
+    results = load_results(directory, directory.read(name))
+    best = best_arm(results)
+    if best is None or any(cell.failed or cell.missing for cell in results.cells.values()):
         return set()
     arm = directory.select(name, best)
     return {slot.run for slot in prepared.plan.slots if slot.arm == arm}

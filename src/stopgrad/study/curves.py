@@ -32,7 +32,7 @@ def read_epochs(directory: StudyDirectory, stored: StoredStudy) -> Epochs:
     """The finished epochs of every pretraining; a run that cannot be read has none."""
     found: dict[str, list[list[Row]]] = {arm.name: [] for arm in stored.study.arms}
     for slot in stored.slots:
-        if slot.labels is None:
+        if slot.labels is None and slot.arm in found:  # the study may have lost an arm since
             found[slot.arm].append(_epochs(directory.folder(slot.run).run / "metrics.jsonl"))
     return {arm: [rows for rows in runs if rows] for arm, runs in found.items()}
 

@@ -125,11 +125,15 @@ def _compared(
         return Answered(finding, "cannot be told yet", "it takes two runs of each arm", None, None)
     assert finding.higher is not None
     difference = difference_text(test.difference, finding.higher.metric)
-    why = f"{difference}, p = {p_text(p)}, {_counts(finding, results)}"
+    counts = _counts(finding, results)
+    why = f"{difference}, p = {p_text(p)}, {counts}"
     if p < SIGNIFICANCE:
         return Answered(finding, "shows", why, test, p)
-    reverse = finding.margin == 0 and 1 - test.p < SIGNIFICANCE / len(results.stored.study.findings)
-    return Answered(finding, "the opposite shows" if reverse else "does not show", why, test, p)
+    opposite = min(1.0, (1 - test.p) * len(results.stored.study.findings))
+    if finding.margin == 0 and opposite < SIGNIFICANCE:
+        why = f"{difference}, p = {p_text(opposite)} of the opposite (Bonferroni), {counts}"
+        return Answered(finding, "the opposite shows", why, test, p)
+    return Answered(finding, "does not show", why, test, p)
 
 
 def _counts(finding: Finding, results: Results) -> str:
@@ -150,20 +154,19 @@ def _collapse(finding: Finding, results: Results) -> Answered:
     wanted = [_collapse_of(results, arm) for arm in finding.collapses]
     spared = [_collapse_of(results, arm) for arm in finding.survives]
     pairs = zip((*finding.collapses, *finding.survives), (*wanted, *spared), strict=True)
-    why = "; ".join(
-        f"{arm!r}: {found.collapsed} of {found.ended} collapsed" for arm, found in pairs
-    )
-    if not all(found.ended for found in (*wanted, *spared)):
+    why = "; ".join(f"{arm!r}: {found.collapsed} of {found.runs} collapsed" for arm, found in pairs)
+    if not all(found.runs and found.ended == found.runs for found in (*wanted, *spared)):
         return Answered(finding, "cannot be told yet", why, None, None)
-    shows = all(found.collapsed == found.ended for found in wanted) and not any(
+    shows = all(found.collapsed == found.runs for found in wanted) and not any(
         found.collapsed for found in spared
     )
     return Answered(finding, "shows" if shows else "does not show", why, None, None)
 
 
 class _Collapse(NamedTuple):
-    """How many runs of an arm have ended, and how many of them collapsed, in part or wholly."""
+    """How many runs an arm has, how many ended well or collapsed, and how many collapsed."""
 
+    runs: int
     ended: int
     collapsed: int
 
@@ -171,6 +174,8 @@ class _Collapse(NamedTuple):
 def _collapse_of(results: Results, arm: str) -> _Collapse:
     cells = [cell for place, cell in results.cells.items() if place.arm == arm]
     if not cells:
-        return _Collapse(0, 0)
-    scored = [sum(value is not None for value in cell.values) for cell in cells]
-    return _Collapse(max(scored), max(cell.collapsed + cell.dimensional for cell in cells))
+        return _Collapse(0, 0, 0)
+    runs = max(len(cell.values) for cell in cells)
+    unended = min(cell.diverged + cell.failed + cell.missing for cell in cells)
+    collapsed = max(cell.collapsed + cell.dimensional for cell in cells)
+    return _Collapse(runs, runs - unended, collapsed)

@@ -37,7 +37,9 @@ def _lines(results: Results) -> Iterator[str]:
     yield f"\n**Finding.** {sentence(results)}"
     answers = answer_findings(results)
     if answers:
-        yield "\n| published finding | here | why |\n|---|---|---|"
+        correction = correction_text(study.protocol.correction)
+        yield f"\nPublished findings held against our numbers; p: {correction} over them.\n"
+        yield "| published finding | here | why |\n|---|---|---|"
         yield from (f"| {a.finding.says} | {a.answer} | {a.why} |" for a in answers)
     yield from _missing(results)
     yield f"\n{cost(results)}"

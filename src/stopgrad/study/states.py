@@ -104,7 +104,8 @@ def failure(folder: RunFolder) -> Attempt | None:
 
 def run_state(folder: RunFolder) -> RunState:
     """How a run stands. Never raises: a damaged file is a failure with its reason."""
-    status, row = read_status(folder.run), newest_epoch(folder.run)
+    trained = _trained_in(folder.run)
+    status, row = read_status(trained), newest_epoch(trained)
     epoch = int(status.get("epoch") or row.get("epoch") or 0)
     verdict = (row.get("verdict") or status.get("verdict") or {}).get("state")
     try:
@@ -112,7 +113,7 @@ def run_state(folder: RunFolder) -> RunState:
     except DataError as error:
         failed, broken = None, str(error)
     return RunState(
-        phase="failed" if broken else _phase(folder, status, failed),
+        phase="failed" if broken else _phase(trained, status, failed),
         epoch=epoch,
         knn=row.get("newest_knn"),
         verdict=verdict,
@@ -120,13 +121,19 @@ def run_state(folder: RunFolder) -> RunState:
     )
 
 
-def _phase(folder: RunFolder, status: dict[str, Any], failed: Attempt | None) -> Phase:
+def _trained_in(run: Path) -> Path:
+    """Where a training keeps its status: one with labels in the folder of its share."""
+    shares = sorted((run / "supervised").glob("share-*"))
+    return shares[0] if shares and not (run / "config.json").exists() else run
+
+
+def _phase(trained: Path, status: dict[str, Any], failed: Attempt | None) -> Phase:
     if failed is not None and failed.exit_code not in STOPPED:
         stopped: Phase = "collapsed" if status.get("state") == "collapsed" else "diverged"
         return stopped if failed.exit_code == 4 else "failed"
     if status.get("state") == "finished":
         return "trained"
-    return "interrupted" if (folder.run / "config.json").exists() else "waiting"
+    return "interrupted" if (trained / "config.json").exists() else "waiting"
 
 
 def newest_epoch(run: Path) -> dict[str, Any]:
