@@ -436,7 +436,9 @@ def test_a_learning_rate_that_would_diverge_is_measured_all_the_same(
     words = ("--preset", "tiny", "--optimizer.base_lr", "1e30", "--bad-images", "skip", "--json")
     code, out, _ = command(capsys, "check-data", tmp_path / "p", *words)
     assert code == 0
-    assert json.loads(out)["cost"]["seconds"] > 0
+    told = json.loads(out)
+    assert told["cost"]["seconds"] > 0
+    assert told["suggestion"]["flags"].endswith(" --bad_images skip")
 
 
 @pytest.mark.usefixtures("quick")

@@ -1,6 +1,7 @@
 """Claims about `embedding`: every picture once, in order, in a file that is whole or absent."""
 
 import csv
+import dataclasses
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
@@ -10,13 +11,15 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from encoder_runs import encoder_run
+from PIL import Image
 
 from stopgrad.checkpoint.lock import lock
 from stopgrad.cli import main
 from stopgrad.embedding import embed as module
 from stopgrad.embedding import embed_dataset
 from stopgrad.errors import DivergedError, LockedError, StorageError
-from stopgrad.evaluate import TrainedRun
+from stopgrad.evaluate import TrainedRun, load_run
+from stopgrad.evaluate import run as evaluate_run
 from stopgrad.images import Dataset, images_from_arrays, load_dataset
 
 T = TypeVar("T")
@@ -188,3 +191,34 @@ def test_another_kind_of_file_is_one_line(
     assert main(["embed", str(run.path), "--out", str(tmp_path / out)]) == 2
     assert "ends in .parquet, .csv, .npy" in capsys.readouterr().err.splitlines()[-1]
     assert list(tmp_path.iterdir()) == []
+
+
+def test_damaged_pictures_may_be_left_out(
+    run: TrainedRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for number in range(30):
+        pixels = np.full((32, 32, 3), number, np.uint8)
+        Image.fromarray(pixels).save(folder / f"{number:02d}.png")
+    (folder / "07.png").write_bytes(b"no picture")
+    words = ["embed", str(run.path), "--data", str(folder), "--out", str(tmp_path / "f.csv")]
+    assert main(words) == 3
+    assert "--bad-images skip" in capsys.readouterr().err
+    assert main([*words, "--bad-images", "skip"]) == 0
+    with (tmp_path / "f.csv").open() as file:
+        names = [row["path"] for row in csv.DictReader(file)]
+    assert len(names) == 29
+    assert not any("07" in name for name in names)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a machine with a GPU takes it")
+def test_a_run_of_a_gpu_is_read_without_one_and_that_is_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = encoder_run(tmp_path / "run")
+    of_a_gpu = made.info._replace(config=dataclasses.replace(made.info.config, device="cuda"))
+    monkeypatch.setattr(evaluate_run, "read_run", lambda path: of_a_gpu)
+    run = load_run(tmp_path / "run")
+    assert run.compute.device.type == "cpu"
+    assert "device = cuda; there is none here" in caplog.text

@@ -57,7 +57,8 @@ def _race(lab: Lab, run: Path, *, sabotage: str = "") -> Race:
 def _came_late(other: Running) -> bool:
     """Whether the other process only began when the run had ended, and wrote nothing."""
     done = other.wait()
-    return done.code in (LOCKED, REFUSED) or "is finished" in done.err
+    had_nothing_to_do = done.code == 0 and "epoch " not in done.err + done.out
+    return done.code in (LOCKED, REFUSED) or "is finished" in done.err or had_nothing_to_do
 
 
 def _wrong(run: Path, loser: Done, holder: int) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 
 from stopgrad.cli.commands import load_images, print_line
 from stopgrad.cli.show import Screen
@@ -36,7 +37,8 @@ def embed(options: argparse.Namespace) -> None:
     use_threads(run.info.config.threads)
     _tell(run, screen)
     spec = options.data or run.info.data["spec"]
-    dataset = load_images(spec, screen, config=run.info.config)
+    config = replace(run.info.config, bad_images=options.bad_images or run.info.config.bad_images)
+    dataset = load_images(spec, screen, config=config)
     with screen.progress():
         made = embed_dataset(run, dataset, out=options.out, layer=options.layer, track=screen.track)
     if made.kept:

@@ -21,7 +21,7 @@ def add_init(parser: Any) -> None:
 
 
 def add_embed(parser: Any, *, data_help: str) -> None:
-    """Adds the run, --data, --out and --layer of `embed`."""
+    """Adds the run, --data, --out, --bad-images and --layer of `embed`."""
     parser.add_argument("run", type=Path, metavar="RUN", help="run directory")
     parser.add_argument("--data", metavar="SPEC", help=f"{data_help}. Default: the run's own")
     parser.add_argument(
@@ -31,6 +31,11 @@ def add_embed(parser: Any, *, data_help: str) -> None:
         metavar="FILE",
         help=".parquet or .csv: a row per picture with path, split, label and features; .npy: the "
         "features alone, with the rows in a .csv beside it. The same command goes on after a kill",
+    )
+    parser.add_argument(
+        "--bad-images",
+        choices=("fail", "skip"),
+        help="what to do with damaged pictures. Default: as the run did",
     )
     parser.add_argument(
         "--layer",

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal, NamedTuple
+
+import torch
 
 from stopgrad.checkpoint import RunInfo, load_checkpoint, read_run
 from stopgrad.compute import Compute, compute_for
@@ -14,6 +18,8 @@ from stopgrad.files import storage_errors, write_json
 from stopgrad.images import Dataset, Images, label_subset, split_validation
 from stopgrad.pretrain import WATCHED, load_model
 from stopgrad.simsiam import SimSiam, build_simsiam
+
+log = logging.getLogger(__name__)
 
 SplitName = Literal["auto", "test", "validation"]
 
@@ -52,13 +58,21 @@ def load_run(path: Path) -> TrainedRun:
             hint="its score stands in the records of the command that made it",
         )
     checkpoint = load_checkpoint(path)
-    compute = compute_for(info.config)
+    compute = compute_for(_on_a_device_here(info.config))
     model = build_simsiam(info.config)
     load_model(model, checkpoint.model)
     compute.place(model).eval()
     steps_per_epoch = info.data["images"] // info.config.batch
     epoch = checkpoint.step // steps_per_epoch
     return TrainedRun(info, model, compute, checkpoint.step, epoch, checkpoint.damaged, path)
+
+
+def _on_a_device_here(config: Config) -> Config:
+    """A run of a GPU is read by the CPU where there is none, and that is said."""
+    if not config.device.startswith("cuda") or torch.cuda.is_available():
+        return config
+    log.warning("the run was made with device = %s; there is none here: auto", config.device)
+    return replace(config, device="auto")
 
 
 def evaluation_split(

@@ -51,6 +51,9 @@ def look_ahead(findings: Findings, config: Config) -> Outlook:
         short_side=typical_short_side(findings),
         on_gpu=config.device != "cpu" and torch.cuda.is_available(),
     )
+    if config.bad_images == "skip":
+        policy = {"bad_images": config.bad_images}
+        suggestion = suggestion._replace(changes=suggestion.changes | policy)
     same = suggestion.config == config
     return Outlook(
         refusal,

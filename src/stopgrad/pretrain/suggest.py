@@ -6,7 +6,7 @@ batches enough for an epoch; as many image pairs as the preset shows of the data
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from stopgrad.config import Config, preset
 from stopgrad.config.presets import PresetName
@@ -28,7 +28,7 @@ class Suggestion(NamedTuple):
     """A preset, the knobs to change, and why."""
 
     preset: PresetName
-    changes: dict[str, int]  # by key path
+    changes: dict[str, Any]  # by key path
     reason: str
 
     @property
