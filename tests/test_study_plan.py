@@ -298,3 +298,10 @@ def test_a_plan_survives_json() -> None:
     again, problems = parse_study(json.loads(json.dumps(source.values)), name="components")
     assert problems == []
     assert again == source.study
+
+
+def test_an_arm_that_stands_twice_is_not_lost_in_silence(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("question: Which?\nbaseline: a\narms:\n  a: {}\n  b: {lr: 1}\n  b: {lr: 2}\n")
+    with pytest.raises(ConfigError, match="'b' stands twice"):
+        read_study(str(path))

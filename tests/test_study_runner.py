@@ -13,7 +13,13 @@ from typing import Any
 import pytest
 
 from stopgrad.config import Config
-from stopgrad.errors import ConfigError, InterruptedStudyError, StorageError, exit_code
+from stopgrad.errors import (
+    ConfigError,
+    DataError,
+    InterruptedStudyError,
+    StorageError,
+    exit_code,
+)
 from stopgrad.records import Record, append
 from stopgrad.study import Choices, Order, Prepared, StudyDirectory, conduct, runner
 from stopgrad.study.data import StudyData
@@ -583,3 +589,24 @@ def test_a_supervised_run_is_as_far_as_the_folder_of_its_share_says(tmp_path: Pa
     assert run_state(folder)[:2] == ("interrupted", 3)
     (share / "status.json").write_text('{"state": "finished", "epoch": 5}')
     assert run_state(folder)[:2] == ("trained", 5)
+
+
+@pytest.mark.parametrize(
+    "status", ['{"epoch": "3x"}', '{"epoch": 2, "verdict": "healthy"}', '{"epoch": [1]}', "[]", "{"]
+)
+def test_an_odd_status_is_no_traceback(tmp_path: Path, status: str) -> None:
+    folder = RunFolder(tmp_path)
+    folder.run.mkdir()
+    (folder.run / "status.json").write_text(status)
+    found = run_state(folder)
+    assert found.phase == "waiting"
+    assert found.verdict is None
+
+
+@pytest.mark.parametrize("card", ["{", "[]", '{"config": 3}', "{}"])
+def test_a_damaged_card_is_said(tmp_path: Path, card: str) -> None:
+    prepared = _prepare(tmp_path / "s")
+    run = _run_of(prepared, "a", 0)
+    (prepared.directory.folder(run).path / "card.json").write_text(card)
+    with pytest.raises(DataError, match=r"card\.json is damaged"):
+        _prepare(tmp_path / "s")

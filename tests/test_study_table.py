@@ -278,7 +278,9 @@ def test_what_a_study_cost_is_said_with_the_factor(prepared: Prepared) -> None:
     energy = {"kwh": 0.02, "source": "estimate", "watts": 20.0, "kg_co2_per_kwh": 0.15}
     _record(folder, "knn_accuracy", of="encoder", split="validation", value=0.6, energy=energy)
     table = study_table(prepared.directory, "mine", form="markdown")
-    assert "training about 0.02 kWh (estimate of 20 W, 0.15 kg CO2 per kWh)." in table
+    assert (
+        "pretraining of 1 of them about 0.02 kWh (estimate of 20 W, 0.15 kg CO2 per kWh)." in table
+    )
 
 
 def test_a_directory_without_studies_says_so(tmp_path: Path, prepared: Prepared) -> None:

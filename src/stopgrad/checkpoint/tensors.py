@@ -51,6 +51,7 @@ def decode_tensors(data: bytes) -> dict[str, Tensor]:
         if len(data) < 8 or length > min(len(data) - 8, LARGEST_JSON):
             raise ValueError("no header of safetensors")
         strict_json(data[8 : 8 + length])  # refuses keys that occur twice
+        bytearray(2 * len(data))  # as in `encode_tensors`: the copies in Rust and in PyTorch
         return load(data)
     except (ValueError, KeyError, TypeError, SafetensorError) as error:
         raise ValueError(f"is not safetensors ({in_short(error)})") from error

@@ -114,22 +114,34 @@ def ended(points: Sequence[CurvePoint], *, percent: bool = False) -> str:
 
 def protocol_text(evidence: StudyEvidence) -> str:
     """On what and how the accuracies were scored."""
-    found = dict[str, Record]()
+    found = dict[str, list[Record]]()
     for run in evidence.results.runs.values():
         for key, record in run.numbers.items():
             wanted = key.metric in ACCURACIES and key.of in ("encoder", "supervised")
             if wanted and key.split == evidence.results.stored.study.protocol.split:
-                found.setdefault(key.metric, record)
+                found.setdefault(key.metric, []).append(record)
     if not found:
         return ""
-    first = next(iter(found.values()))
+    [first, *_] = next(iter(found.values()))
     how = "; ".join(
-        f"{metric_text(metric)}: {in_words(record.protocol)}"
-        for metric, record in found.items()
-        if record.protocol
+        f"{metric_text(metric)}: {words}"
+        for metric, records in found.items()
+        if (words := _protocol_of_all(records))
     )
     where = f"{count(first.images_scored)} images of the {first.split} split, last epoch"
     return f"Scored on {where}{f'; {how}' if how else ''}."
+
+
+def _protocol_of_all(records: Sequence[Record]) -> str:
+    """What holds for every number of a metric, and the names of what does not."""
+    protocols = [record.protocol for record in records]
+    names = dict.fromkeys(name for protocol in protocols for name in protocol)
+    same = {n: protocols[0].get(n) for n in names if len({str(p.get(n)) for p in protocols}) == 1}
+    other = [name.replace("_", " ") for name in names if name not in same]
+    words = in_words(same) if same else ""
+    if not other:
+        return words
+    return f"{words}{', ' if words else ''}{', '.join(other)} as the share of the labels gives"
 
 
 def _against_knob(evidence: StudyEvidence, found: Sequence[Score], axis: Axis) -> Figure:

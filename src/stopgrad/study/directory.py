@@ -206,7 +206,7 @@ class StudyDirectory:
         folder = self.folder(run.id).path
         path = folder / "card.json"
         if path.exists():
-            _check_card(json.loads(path.read_bytes()), run, path=path)
+            _check_card(_read_card(path), run, path=path)
             return
         with storage_errors(path, needed=0):
             folder.mkdir(parents=True, exist_ok=True)
@@ -216,6 +216,21 @@ class StudyDirectory:
 def _fingerprint(plan: Plan, data: StudyData, run: PlannedRun) -> str:
     arm = next(slot.arm for slot in plan.slots if slot.run == run.id)
     return data.fingerprints[arm]
+
+
+def _read_card(path: Path) -> dict[str, Any]:
+    try:
+        card = json.loads(path.read_bytes())
+        if isinstance(card["config"], dict):
+            return dict(card)
+        found = "config is no mapping"
+    except (ValueError, KeyError, TypeError) as error:
+        found = str(error)
+    raise DataError(
+        f"{path} is damaged ({found})",
+        expected="what a run was begun with, as it was written",
+        hint=f"remove {path.parent} to train that run anew",
+    )
 
 
 def _check_card(card: dict[str, Any], run: PlannedRun, *, path: Path) -> None:

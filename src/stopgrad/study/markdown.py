@@ -160,7 +160,8 @@ def cost(results: Results) -> str:
     runs = results.runs.values()
     hours = sum(run.wall_s for run in runs) / 3600
     kwh = [run.kwh for run in runs if run.kwh is not None]
-    energy = f", training about {sum(kwh):.3g} kWh" if kwh else ""
+    metered = "" if len(kwh) == len(runs) else f" of {len(kwh)} of them"
+    energy = f", pretraining{metered} about {sum(kwh):.3g} kWh" if kwh else ""
     sources = {
         (record.energy["source"], record.energy["watts"], record.energy["kg_co2_per_kwh"])
         for run in runs

@@ -17,6 +17,7 @@ Fields, of which question, baseline, arms and protocol are needed:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar, get_args
 
@@ -235,7 +236,7 @@ def _published(read: Reader, value: object, study: Study) -> Published | None:
         return None
     fields = read.fields(value, "published", known=Published._fields)
     seeds = read.number(
-        fields.get("seeds", 1), "published.seeds", fits=lambda n: n >= 1 and n == int(n)
+        fields.get("seeds", 1), "published.seeds", fits=lambda n: 1 <= n < math.inf and n == int(n)
     )
     values: dict[Place, Value] = {}
     names = [arm.name for arm in study.arms]

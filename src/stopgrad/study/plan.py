@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -205,7 +206,8 @@ def _multiplied(
             found[key] = value
             continue
         old, factor = base.get(key), value["times"]
-        if isinstance(old, bool) or not all(isinstance(x, int | float) for x in (old, factor)):
+        numbers = all(isinstance(x, int | float) and math.isfinite(x) for x in (old, factor))
+        if isinstance(old, bool) or not numbers:
             wrong.append(f"{where}.{key} = {dict(value)!r} (expected a number times a number)")
             continue
         product = float(old) * factor  # type: ignore[arg-type]

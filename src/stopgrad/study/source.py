@@ -67,8 +67,17 @@ def _folder() -> Path:
 def _read_yaml(path: Path) -> Mapping[str, Any]:
     import yaml
 
+    class Loader(yaml.SafeLoader):  # type: ignore[misc]
+        """Refuses a key that stands twice; YAML would keep the last and say nothing."""
+
+        def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> Any:
+            names = [self.construct_object(key, deep=True) for key, _ in node.value]
+            if twice := next((name for name in names if names.count(name) > 1), None):
+                raise yaml.YAMLError(f"{twice!r} stands twice,{node.start_mark}")
+            return super().construct_mapping(node, deep)
+
     try:
-        values = yaml.safe_load(path.read_text())
+        values = Loader(path.read_text()).get_single_data()
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise ConfigError(
             f"{path} cannot be read ({' '.join(str(error).split())})",

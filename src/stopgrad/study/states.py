@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -106,15 +107,16 @@ def run_state(folder: RunFolder) -> RunState:
     """How a run stands. Never raises: a damaged file is a failure with its reason."""
     trained = _trained_in(folder.run)
     status, row = read_status(trained), newest_epoch(trained)
-    epoch = int(status.get("epoch") or row.get("epoch") or 0)
-    verdict = (row.get("verdict") or status.get("verdict") or {}).get("state")
+    epochs = [n for n in (status.get("epoch"), row.get("epoch")) if isinstance(n, int) and n]
+    verdicts = [v for v in (row.get("verdict"), status.get("verdict")) if isinstance(v, Mapping)]
+    verdict = verdicts[0].get("state") if verdicts else None
     try:
         failed, broken = failure(folder), ""
     except DataError as error:
         failed, broken = None, str(error)
     return RunState(
         phase="failed" if broken else _phase(trained, status, failed),
-        epoch=epoch,
+        epoch=epochs[0] if epochs else 0,
         knn=row.get("newest_knn"),
         verdict=verdict,
         reason=broken or (f"exit code {failed.exit_code}: {failed.reason}" if failed else ""),
