@@ -6,6 +6,7 @@ import json
 import os
 import random
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -18,6 +19,7 @@ from checkpoint_runs import begin, checkpoint, go_on, same, train
 from stopgrad.checkpoint import (
     Checkpoint,
     RunWriter,
+    info,
     load_checkpoint,
     read_metrics,
     save_checkpoint,
@@ -214,3 +216,19 @@ def test_a_reader_looks_again_when_a_run_that_goes_on_removes_what_it_found(
     loaded = load_checkpoint(tmp_path)
     assert loaded.step == 6
     assert loaded.damaged == ()
+
+
+def test_a_checkpoint_that_goes_while_a_reader_looks_is_no_odd_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train(tmp_path, 3, 6)
+    is_file = info._is_file
+
+    def pruned(entry: Path) -> bool:
+        if entry.name == "step-000003":
+            shutil.rmtree(entry)
+        return is_file(entry)
+
+    monkeypatch.setattr(info, "_is_file", pruned)
+    assert load_checkpoint(tmp_path).step == 6
+    assert not (tmp_path / "checkpoints" / "step-000003").exists()

@@ -119,8 +119,11 @@ def refuse_odd_files(path: Path) -> None:
     for folder in (path / name for name in FOLDERS):
         if os.path.lexists(folder):
             _refuse_unless(folder, _is_folder(folder))
-        for entry in folder.rglob("*"):
-            _refuse_unless(entry, _is_file(entry) or _is_folder(entry))
+        for here, folders, files in os.walk(folder):
+            for entry in (Path(here, name) for name in (*folders, *files)):
+                ours = _is_file(entry) or _is_folder(entry)
+                # A run that goes on meanwhile removes its old checkpoints.
+                _refuse_unless(entry, ours or not os.path.lexists(entry))
 
 
 def info_to_dict(info: RunInfo) -> dict[str, Any]:
