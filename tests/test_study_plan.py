@@ -300,8 +300,10 @@ def test_a_plan_survives_json() -> None:
     assert again == source.study
 
 
-def test_an_arm_that_stands_twice_is_not_lost_in_silence(tmp_path: Path) -> None:
+@pytest.mark.parametrize("arm", ["b", "0"])
+def test_an_arm_that_stands_twice_is_not_lost_in_silence(tmp_path: Path, arm: str) -> None:
     path = tmp_path / "mine.yaml"
-    path.write_text("question: Which?\nbaseline: a\narms:\n  a: {}\n  b: {lr: 1}\n  b: {lr: 2}\n")
-    with pytest.raises(ConfigError, match="'b' stands twice"):
+    arms = f"arms:\n  a: {{}}\n  {arm}: {{lr: 1}}\n  {arm}: {{lr: 2}}\n"
+    path.write_text(f"question: Which?\nbaseline: a\n{arms}")
+    with pytest.raises(ConfigError, match=f"{arm}'? stands twice"):
         read_study(str(path))

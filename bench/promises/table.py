@@ -21,6 +21,7 @@ from promises import (
 from promises.outcome import Promise
 
 EACH = -1  # tries: every point there is
+STUDIES = "tests/test_study_reliability.py tests it"
 
 PROMISES = (
     Promise("R1", "kill -9 at any moment", kill.check, 10, 100, 5, together=kill.enough_in_saves),
@@ -37,8 +38,15 @@ PROMISES = (
     Promise("R12", "observers do not perturb", determinism.observe, 3, 6),
     Promise("R13", "one writer", lock.check, 5, 50, 5),
     Promise("R14", "resume guards", guards.check, 8, 8),
-    Promise("R15", "study with failing runs", None, 0, 0, why_not="comes with the studies"),
-    Promise("R16", "partial results", None, 0, 0, why_not="comes with the studies"),
+    Promise(
+        "R15",
+        "study with failing runs",
+        None,
+        0,
+        0,
+        why_not=STUDIES,
+    ),
+    Promise("R16", "partial results", None, 0, 0, why_not=STUDIES),
     Promise("R18", "untrusted checkpoints", hostile.check, 12, len(hostile.HOSTILE), 4),
     Promise("R19", "archives", None, 0, 0, why_not="stopgrad unpacks none, as R25 sees to"),
     Promise("R20", "HTML", pages.check, 1, len(pages.PAYLOADS), 3),

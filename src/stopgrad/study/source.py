@@ -72,8 +72,8 @@ def _read_yaml(path: Path) -> Mapping[str, Any]:
 
         def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> Any:
             names = [self.construct_object(key, deep=True) for key, _ in node.value]
-            if twice := next((name for name in names if names.count(name) > 1), None):
-                raise yaml.YAMLError(f"{twice!r} stands twice,{node.start_mark}")
+            if twice := [name for name in names if names.count(name) > 1]:
+                raise yaml.YAMLError(f"{twice[0]!r} stands twice,{node.start_mark}")
             return super().construct_mapping(node, deep)
 
     try:

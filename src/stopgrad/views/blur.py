@@ -32,7 +32,7 @@ def blur(x: Tensor, sigma: Tensor) -> Tensor:
         sigma: (B,) px; 0 leaves the image as it is.
 
     Returns:
-        (B, 3, H, W) float32.
+        (B, 3, H, W) float32; x itself where no image is blurred and that may be looked at.
     """
     if not may_look(x):
         return _blur(x, sigma)

@@ -15,6 +15,7 @@ from stopgrad.views.blur import blur
 from stopgrad.views.colour import Jitter, apply_jitter, grayscale, jitter_blends
 from stopgrad.views.crop import crop_taps
 from stopgrad.views.draw import ViewParameters, draw_parameters, random_table
+from stopgrad.views.some import may_look
 from stopgrad.views.taps import Taps, resample
 
 if TYPE_CHECKING:
@@ -167,8 +168,6 @@ def _empty_view(batch: int, size: int, *, device: torch.device) -> Tensor:
 
 def _images_at_a_time(pixels: Tensor, *, size: int) -> int:
     """So many images that a piece, before or after the crop, keeps within its budget."""
-    if pixels.is_cuda or torch.compiler.is_compiling():  # a compiler chooses its own pieces
-        budget = GPU_PIECE
-    else:
-        budget = CPU_PIECE * torch.get_num_threads()
+    # A compiler chooses its own pieces.
+    budget = CPU_PIECE * torch.get_num_threads() if may_look(pixels) else GPU_PIECE
     return max(1, budget // (3 * max(pixels.shape[2] * pixels.shape[3], size**2)))
