@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+import altair as alt
 import numpy as np
 import pytest
 
@@ -27,10 +28,12 @@ from stopgrad.figures import (
     view_panel,
 )
 from stopgrad.figures.accuracy import newest
+from stopgrad.figures.curves import epoch_axis
 from stopgrad.figures.grids import CELL, GAP, LINE, SPACE
 from stopgrad.figures.history import step_losses
+from stopgrad.figures.marks import series_marks
 from stopgrad.figures.names import printable
-from stopgrad.figures.numbers import duration, number, percent, points
+from stopgrad.figures.numbers import duration, number, percent, points, tied
 from stopgrad.figures.palette import PALETTE, light
 from stopgrad.figures.panels import queries
 from stopgrad.images import Normalization, images_from_arrays
@@ -296,3 +299,43 @@ def middle_row(pixel: Callable[..., Any], width: int) -> list[Any]:
 def count_color(pixels: np.ndarray, color: str) -> int:
     wanted = [int(color[i : i + 2], 16) for i in (1, 3, 5)]
     return int((pixels == wanted).all(axis=2).sum())
+
+
+def test_numbers_stay_with_their_signs_and_units() -> None:
+    text = "reaches 47.35 ± 1.09 % (n = 3), p < 0.001, of 10 % = more"
+    glued = "reaches 47.35~±~1.09~% (n~=~3), p~<~0.001, of 10~% = more"
+    assert tied(text) == glued.replace("~", "\N{NO-BREAK SPACE}")
+    assert tied(3) == 3
+
+
+@pytest.mark.parametrize(
+    ("first", "last", "ticks"),
+    [
+        (1, 3, [1, 2, 3]),
+        (5, 8, [5, 6, 7, 8]),
+        (0, 8, [0, 2, 4, 6, 8]),
+        (1, 800, [200, 400, 600, 800]),
+        (0, 100, [0, 20, 40, 60, 80, 100]),
+        (0, 1, [0, 1]),
+    ],
+)
+def test_the_time_axis_has_whole_epochs_and_each_once(
+    first: int, last: int, ticks: list[int]
+) -> None:
+    axis = epoch_axis(last, first=first).to_dict()
+    assert axis["axis"]["values"] == ticks
+    assert axis["scale"]["domain"] == [first, last]
+
+
+def test_a_collapsed_mean_is_a_cross_and_no_dot_but_can_be_pointed_at() -> None:
+    rows = [
+        {"x": place, "value": value, "low": value, "high": value, "name": "a", "text": text}
+        | {"published": False, "collapsed": collapsed}
+        for place, value, collapsed, text in ((0, 50.0, 0, "sound"), (1, 10.0, 3, "gone"))
+    ]
+    x, y = alt.X("x:Q"), alt.Y("value:Q")
+    svg = inline_svg(alt.layer(*series_marks(rows, ["a"], x=x, y=y)), label="")
+    marks = re.findall(r'<path[^>]*data-tip="(\w+)"[^>]*>', svg)
+    assert marks == ["sound", "gone"]
+    [gone] = re.findall(r'<path[^>]*data-tip="gone"[^>]*>', svg)
+    assert "var(--wrong)" in gone

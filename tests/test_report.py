@@ -25,7 +25,7 @@ from stopgrad.errors import CheckpointError, DataError
 from stopgrad.figures import NeighborPanel, ViewPanel
 from stopgrad.images import images_from_arrays
 from stopgrad.records import Record, to_line
-from stopgrad.report import Evidence, read_evidence, render, write_report
+from stopgrad.report import Evidence, facts, read_evidence, render, write_report
 from stopgrad.report.facts import repeat_commands, training_seconds
 from stopgrad.report.pictures import LARGEST, data_uri
 from stopgrad.report.results import finding, results
@@ -293,6 +293,16 @@ def test_the_commands_lead_back_to_the_same_config(tmp_path: Path) -> None:
     assert flags["--preset"] == "tiny"
     assert config_from_dict(changes, preset="tiny") == CONFIG
     assert commands[1] == "stopgrad evaluate run --labels 1 0.1"
+
+
+def test_a_long_command_is_broken_between_options_and_stays_the_same(tmp_path: Path) -> None:
+    command = shlex.join(
+        ["stopgrad", "pretrain", "--data", "my folder --x", "--out", "a" * 60, "--epochs", "3"]
+    )
+    lines = facts.broken(command).split("\n")
+    assert len(lines) == 2
+    assert shlex.split(" ".join(line.removesuffix("\\") for line in lines)) == shlex.split(command)
+    assert facts.broken("stopgrad report x") == "stopgrad report x"
 
 
 def test_training_time_is_views_over_their_speed(tmp_path: Path) -> None:

@@ -65,7 +65,7 @@ class Page(HTMLParser):
 
     def handle_data(self, data: str) -> None:
         if self.in_cell:
-            self.tables[-1][1][-1][-1] += data
+            self.tables[-1][1][-1][-1] += data.replace("\xa0", " ")
 
     def of(self, kind: str) -> list[list[list[str]]]:
         return [rows for name, rows in self.tables if name == kind]
@@ -142,7 +142,7 @@ def test_the_figures_draw_the_means_of_the_records(study: StudyEvidence, text: s
     ours = [s for s in scores(study.results) if not s.published and s.metric == "knn_accuracy"]
     assert len(ours) == 5 * 3 + 3
     for score in (s for s in ours if not s.baseline):
-        assert f"{score.mean:.2f} ± {score.std:.2f}" in text
+        assert f"{score.mean:.2f} ± {score.std:.2f}" in text.replace("\xa0", " ")
         assert score.mean == pytest.approx(sum(score.values) / len(score.values))
 
 

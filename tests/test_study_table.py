@@ -163,8 +163,7 @@ def test_where_each_metric_has_one_arm_the_findings_speak(tmp_path: Path) -> Non
         _record(ours, "knn_accuracy", of="encoder", split="test", value=0.5 + seed / 100)
         _record(theirs, "supervised_accuracy", of="supervised", split="test", value=0.4)
     assert sentence(_results(prepared)) == (
-        "1 of 1 findings that can be told show: ours beats theirs (Welch's one-sided t-test at "
-        "5 %, Holm)."
+        "Of 1 finding, 1 shows here: ours beats theirs (Welch's one-sided t-test at 5 %, Holm)."
     )
 
 

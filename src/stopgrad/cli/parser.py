@@ -175,6 +175,14 @@ def _add_report(commands: Any) -> None:
         metavar="HTML",
         help="page to write. Default: DIR/report.html, or report.html here for several",
     )
+    parser.add_argument(
+        "--pictures",
+        nargs="?",
+        const="",
+        metavar="ARM",
+        help="of a study: also views, neighbours, map and mistakes of one run. "
+        "Default: of the arm that was chosen, or the baseline",
+    )
     parser.add_argument("--poster", type=Path, metavar="PDF", help="also a poster, A1, one page")
     parser.add_argument("--figures", type=Path, metavar="FOLDER", help="also each as SVG and PNG")
     parser.set_defaults(module="report")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 Values = list[dict[str, Any]]
 
+MOST_TICKS = 7  # of the time axis
 ONE_ROW = 36  # letters of all names of a legend; more are set in two columns
 
 
@@ -81,12 +83,21 @@ def knn_chart(
     return styled(layered(marks, points, title="kNN accuracy, %", width=width, height=height))
 
 
-def epoch_axis(last: float) -> alt.X:
-    """The time axis, from the start to the last epoch, whole epochs only."""
+def epoch_axis(last: float, *, first: float = 0.0) -> alt.X:
+    """The time axis, from the first to the last epoch that is drawn, whole epochs only."""
     import altair as alt
 
-    axis = alt.Axis(format="d", tickMinStep=1, grid=False, tickCount=6)
-    return alt.X("epoch:Q", title="epoch", axis=axis).scale(domain=[0, last], nice=False)
+    first = first if first < last else 0.0
+    axis = alt.Axis(format="d", values=_ticks(first, last), grid=False)
+    return alt.X("epoch:Q", title="epoch", axis=axis).scale(domain=[first, last], nice=False)
+
+
+def _ticks(first: float, last: float) -> list[int]:
+    """Whole epochs at a round distance, seven at the most."""
+    wide = last - first
+    steps = (size * 10**power for power in range(9) for size in (1, 2, 5))
+    step = next(step for step in steps if wide / step <= MOST_TICKS - 1)
+    return list(range(math.ceil(first / step) * step, math.floor(last) + 1, step))
 
 
 def told_apart(names: list[str]) -> dict[str, Any]:

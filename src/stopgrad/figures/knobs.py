@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from stopgrad.figures.marks import level, series_marks
-from stopgrad.figures.palette import WIDTH, layered, styled
+from stopgrad.figures.marks import HOLLOW, level, series_marks
+from stopgrad.figures.palette import FONT_SIZE, WIDTH, layered, light, styled
 from stopgrad.figures.scores import Score, as_row
 from stopgrad.records import ACCURACIES
 from stopgrad.study.words import metric_text, share_text
@@ -90,7 +90,21 @@ def knob_chart(
         for share in shares
         for metric in metrics
     ]
-    return styled(alt.concat(*panels, columns=columns, spacing=18))
+    chart = alt.concat(*panels, columns=columns, spacing=18)
+    return styled(chart.properties(title=_key(chosen)))
+
+
+def _key(chosen: Sequence[Score]) -> alt.Title:
+    """What the marks of all panels mean."""
+    import altair as alt
+
+    crossed = any(score.collapsed for score in chosen if not score.published)
+    keys = [
+        *([HOLLOW] if any(score.published for score in chosen) else []),
+        *(["red cross: collapsed runs"] if crossed else []),
+    ]
+    text = ", ".join(keys)
+    return alt.Title(text, fontSize=FONT_SIZE, fontWeight="normal", color=light("muted"))
 
 
 def _panel(

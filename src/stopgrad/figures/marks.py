@@ -12,6 +12,8 @@ from stopgrad.figures.palette import SERIES, SHAPES, drawn_from, light
 if TYPE_CHECKING:
     import altair as alt
 
+HOLLOW = "hollow marks: published"
+
 Values = Sequence[dict[str, Any]]
 
 
@@ -34,13 +36,13 @@ def series_marks(values: Values, names: list[str], *, x: Any, y: Any) -> list[al
 
 
 def crosses(data: alt.Chart, *, x: Any, y: Any) -> alt.Chart:
-    """A red cross over every mean that holds collapsed runs."""
+    """A red cross in the place of every mean that holds collapsed runs."""
     chosen = data.transform_filter("datum.collapsed > 0")
     shape = "M-1,-1L1,1M1,-1L-1,1"
     marks: alt.Chart = chosen.mark_point(
-        shape=shape, size=190, stroke=light("wrong"), strokeWidth=2.6, filled=False, aria=False
+        shape=shape, size=190, stroke=light("wrong"), strokeWidth=2.6, filled=False
     )
-    return marks.encode(x=x, y=y)
+    return marks.encode(x=x, y=y, description="text:N")
 
 
 def level(value: float, *, role: Any = "wrong") -> alt.Chart:
@@ -60,7 +62,8 @@ def _points(data: alt.Chart, name: str, place: int, x: Any, y: Any) -> list[alt.
     ours = own.transform_filter("!datum.published")
     theirs = own.transform_filter("datum.published")
     bars = ours.mark_rule(color=light(role), strokeWidth=1.4, aria=False)
-    solid = ours.mark_point(filled=True, size=50, opacity=1, color=light(role), shape=shape)
+    sound = ours.transform_filter("!(datum.collapsed > 0)")
+    solid = sound.mark_point(filled=True, size=50, opacity=1, color=light(role), shape=shape)
     hollow = theirs.mark_point(filled=False, size=80, opacity=1, color=light(role), shape=shape)
     return [
         bars.transform_calculate(value="datum.low").encode(x=x, y=y, y2="high:Q"),

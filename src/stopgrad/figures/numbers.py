@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import math
+import re
 
 from stopgrad.study.words import decimals
 
 MINUS = "\N{MINUS SIGN}"
 SPACE = "\N{NO-BREAK SPACE}"
 ABSENT = "\N{EN DASH}"
+
+_TIED = re.compile(
+    r"(?<=\d) (?=%)|(?<=\d) (?=± \d)|(?<=±) (?=\d)|(?<=\b[knpT]) (?=[=<] )|(?<=[=<]) (?=\d)"
+)
 
 
 def percent(share: float | None, *, images: int) -> str:
@@ -58,6 +63,14 @@ def duration(seconds: float) -> str:
             parts.append(f"{left // size}{SPACE}{unit}")
             left %= size
     return " ".join(parts[:2])
+
+
+def tied(value: object) -> object:
+    """Text whose numbers stay with their signs and units at the end of a line; all else as it is.
+
+    `47.35 ± 1.09 %`, `n = 3`, `p < 0.001`.
+    """
+    return _TIED.sub(SPACE, value) if type(value) is str else value
 
 
 def _decimals(images: int) -> int:

@@ -46,7 +46,7 @@ def seeds_chart(
 
     values = curve_rows(points, percent=percent)
     arms = list(dict.fromkeys(row["name"] for row in values))
-    x, y = epoch_axis(max(row["epoch"] for row in values)), _y(values)
+    x, y = _x(values), _y(values)
     if len(arms) <= TOGETHER:
         marks = [
             mark
@@ -82,7 +82,7 @@ def groups_chart(
 
     values = [row | {"group": groups[row["arm"]]} for row in curve_rows(points)]
     names = [group for group in GROUPS if group in {row["group"] for row in values}]
-    x, y = epoch_axis(max(row["epoch"] for row in values)), _y(values, zero=True)
+    x, y = _x(values), _y(values, zero=True)
     data = drawn_from(values)
     legend = alt.Legend(symbolType="stroke") if len(names) > 1 else None
     colors, dashes = [light(GROUPS[name]) for name in names], {"collapsed arms": [6, 3]}
@@ -154,6 +154,12 @@ def _panel(
     marks += [mark.encode(x=x, y=y) for mark in _marks(values, arm, "first")]
     title = alt.Title(arm, fontSize=12, fontWeight="normal", limit=width)
     return layered(*marks, title=title, width=width, height=90)
+
+
+def _x(values: Sequence[Mapping[str, Any]]) -> alt.X:
+    """From the first epoch that was measured: none of these numbers begins at 0."""
+    drawn = [row["epoch"] for row in values]
+    return epoch_axis(max(drawn), first=min(drawn))
 
 
 def _y(values: Sequence[Mapping[str, Any]], *, zero: bool = False) -> alt.Y:

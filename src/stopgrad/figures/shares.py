@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from stopgrad.figures.marks import series_marks
+from stopgrad.figures.marks import HOLLOW, series_marks
 from stopgrad.figures.palette import HEIGHT, WIDTH, layered, styled
 from stopgrad.figures.scores import Score, as_row
 from stopgrad.records import ACCURACIES, SUPERVISED
@@ -48,8 +48,13 @@ def share_chart(
     x = alt.X("share:N", title="share of the training labels", sort=order, axis=axis)
     x = x.scale(type="point", padding=0.25)
     y = alt.Y("value:Q", title=None).scale(zero=False, nice=True)
+    subtitle = HOLLOW if any(row["published"] for row in values) else ""
     marks = series_marks(values, names[:MOST_SERIES], x=x, y=y)
-    return styled(layered(*marks, title="accuracy, %", width=width, height=height))
+    return styled(
+        layered(
+            *marks, title=alt.Title("accuracy, %", subtitle=subtitle), width=width, height=height
+        )
+    )
 
 
 def _name(score: Score, *, many: bool) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import json
 import xml.etree.ElementTree as ET
 from typing import TYPE_CHECKING
 
@@ -29,10 +30,20 @@ def inline_svg(chart: alt.TopLevelMixin, *, label: str) -> str:
         chart: A chart of this package.
         label: What one sees on it, in a sentence, for those who do not see it.
     """
+    return themed(plain_svg(chart), label=label)
+
+
+def plain_svg(chart: alt.TopLevelMixin) -> str:
+    """A chart as Vega draws it; page, poster and files that show the same one share the work."""
+    # Validating takes half of the time, and the charts are ours.
+    return _by_vega(json.dumps(chart.to_dict(validate=False)))
+
+
+@functools.lru_cache(maxsize=128)
+def _by_vega(specification: str) -> str:
     import vl_convert
 
-    specification = chart.to_dict(validate=False)  # half of the time, and the charts are ours
-    return themed(vl_convert.vegalite_to_svg(specification), label=label)
+    return str(vl_convert.vegalite_to_svg(specification))
 
 
 def themed(svg: str, *, label: str) -> str:

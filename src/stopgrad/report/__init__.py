@@ -9,10 +9,11 @@ from stopgrad.report.files import write_figures
 from stopgrad.report.page import render, write_page, write_report
 from stopgrad.report.poster import write_poster
 from stopgrad.report.results import finding
-from stopgrad.report.study import StudyEvidence, read_studies
+from stopgrad.report.study import ShownRun, StudyEvidence, read_studies
 
 __all__ = [
     "Evidence",
+    "ShownRun",
     "StudyEvidence",
     "finding",
     "read_evidence",

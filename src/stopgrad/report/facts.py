@@ -10,6 +10,8 @@ from stopgrad.config import PRESETS, Config, config_from_dict, config_to_dict, d
 from stopgrad.figures.numbers import SPACE, count, duration, number
 from stopgrad.report.evidence import Evidence, epochs
 
+WIDE = 84  # characters of a line of a command
+
 
 class Fact(NamedTuple):
     """A name and what is to be said under it."""
@@ -81,6 +83,20 @@ def repeat_commands(evidence: Evidence) -> list[str]:
         labels = ["--labels", *(f"{share:g}" for share in shares)] if shares != [1.0] else []
         commands.append(["stopgrad", "evaluate", evidence.name, *labels])
     return [shlex.join(command) for command in commands]
+
+
+def broken(command: str) -> str:
+    """A long command over several lines, none broken within an option, as a shell takes it."""
+    options = list[list[str]]()
+    for word in shlex.split(command):
+        if word.startswith("--") or not options:
+            options.append([])
+        options[-1].append(word)
+    lines = [""]
+    for part in map(shlex.join, options):
+        longer = f"{lines[-1]} {part}".strip()
+        lines[-1:] = [longer] if len(longer) <= WIDE or not lines[-1] else [lines[-1], part]
+    return " \\\n    ".join(lines)
 
 
 def knob_rows(config: Config) -> list[KnobRow]:

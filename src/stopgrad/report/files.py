@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from stopgrad.figures.grids import neighbor_grid, view_grid
+from stopgrad.figures.svg import plain_svg
 from stopgrad.files import storage_errors, write_atomically
 from stopgrad.report import charts, study_charts
 from stopgrad.report.charts import Figure
@@ -35,7 +36,7 @@ def write_figures(chapters: Sequence[Evidence | StudyEvidence], *, folder: Path)
         prefix = f"{number}-{_file_name(chapter.name)}-" if len(chapters) > 1 else ""
         for figure in figures_of(chapter):
             written += _write(figure, folder / f"{prefix}{_file_name(figure.name)}")
-        written += _pictures(chapter, folder, prefix) if isinstance(chapter, Evidence) else []
+        written += _pictures(_run(chapter), folder, prefix)
     return written
 
 
@@ -63,13 +64,22 @@ def _write(figure: Figure, path: Path) -> list[Path]:
 
     specification = figure.chart.to_dict(validate=False)
     svg, png = path.with_suffix(".svg"), path.with_suffix(".png")
-    write_atomically(svg, vl_convert.vegalite_to_svg(specification).encode())
+    write_atomically(svg, plain_svg(figure.chart).encode())
     write_atomically(png, vl_convert.vegalite_to_png(specification, scale=PNG_SCALE))
     return [svg, png]
 
 
-def _pictures(run: Evidence, folder: Path, prefix: str) -> list[Path]:
+def _run(chapter: Evidence | StudyEvidence) -> Evidence | None:
+    """The run whose pictures a chapter shows."""
+    if isinstance(chapter, Evidence):
+        return chapter
+    return None if chapter.shown is None else chapter.shown.run
+
+
+def _pictures(run: Evidence | None, folder: Path, prefix: str) -> list[Path]:
     """Views and neighbours, which are pictures and no charts."""
+    if run is None:
+        return []
     written = []
     for name, image in (
         ("views", None if run.views is None else view_grid(run.views)),

@@ -11,9 +11,9 @@ from typing import Any
 
 from stopgrad.figures import Exploration, NeighborPanel, ViewPanel, css_variables
 from stopgrad.figures.names import LAYERS, metric_name, printable
-from stopgrad.figures.numbers import SPACE, count, duration, label_share, percent
+from stopgrad.figures.numbers import SPACE, count, duration, label_share, percent, tied
 from stopgrad.records import Record
-from stopgrad.report import charts, facts, pictures
+from stopgrad.report import charts, facts
 from stopgrad.report.evidence import (
     Evidence,
     epochs,
@@ -21,9 +21,9 @@ from stopgrad.report.evidence import (
     read_evidence,
     scored_records,
 )
-from stopgrad.report.explore import explorer
 from stopgrad.report.results import metrics_of, results
 from stopgrad.report.shell import Chapter, Link, assemble
+from stopgrad.report.shown import PICTURE_LINKS, shown_pictures
 from stopgrad.report.study import StudyEvidence
 from stopgrad.report.study_page import study_chapter
 from stopgrad.report.tiles import Tile
@@ -33,10 +33,7 @@ LINKS = (
     ("results", "results", "Results"),
     ("curve_figures", "curves", "Curves"),
     ("collapse", "collapse", "Collapse"),
-    ("query_groups", "neighbors", "Neighbours"),
-    ("map", "map", "Map"),
-    ("confusion", "confusion", "Mistakes"),
-    ("view_rows", "views", "Views"),
+    *PICTURE_LINKS,
     ("facts", "done", "What was done"),
     ("knobs", "knobs", "All knobs"),
 )
@@ -95,11 +92,13 @@ def render(*chapters: Evidence | StudyEvidence) -> str:
         loader=PackageLoader("stopgrad.report", "."),
         autoescape=True,
         undefined=StrictUndefined,
+        finalize=tied,
         trim_blocks=True,
         lstrip_blocks=True,
     )
     # Charts are escaped by the XML writer that makes them.
     environment.globals["svg"] = Markup
+    environment.filters["broken"] = facts.broken
     style = css_variables() + _asset("page.css") + _asset("explore.css")
     script = _asset("page.js") + _asset("explore.js")
     page = environment.get_template("page.html").render(
@@ -123,7 +122,6 @@ def _chapter(evidence: Evidence | StudyEvidence) -> Chapter:
 def _content(evidence: Evidence) -> dict[str, Any]:
     """All that the template shows; a section without data is empty and left out."""
     records, config = scored_records(evidence), evidence.info.config
-    groups = pictures.query_groups(evidence.neighbors) if evidence.neighbors else []
     return {
         "lead": _lead(evidence),
         "missing": _missing(evidence),
@@ -141,16 +139,10 @@ def _content(evidence: Evidence) -> dict[str, Any]:
         "measure_rows": charts.measure_rows(evidence),
         "collapse_finding": charts.collapse_finding(evidence),
         "layers": list(LAYERS.values()),
-        "query_groups": groups,
-        "neighbors_caption": (
-            pictures.neighbors_caption(evidence.neighbors) if evidence.neighbors else ""
-        ),
-        "agreement": pictures.agreement(groups),
-        "view_rows": pictures.view_rows(evidence.views) if evidence.views else [],
         "facts": facts.facts(evidence),
         "commands": facts.repeat_commands(evidence),
         "knobs": facts.knob_rows(config),
-        **explorer(evidence.exploration),
+        **shown_pictures(evidence),
     }
 
 

@@ -1,11 +1,13 @@
 """Chapters -> a poster: one page of A1 as vector PDF, by the writer of SVG that draws the charts.
 
-Laid out here, in points: cards are put one by one under the shortest column, in as few columns as
-take them all; what does not fit in the most columns is left out, from the last to the first.
+Laid out here, in points: cards fill column after column in the order in which one reads them, in as
+few columns and as large letters as take all of them or nearly all; what does not fit is left out,
+from the last to the first.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -18,7 +20,10 @@ from stopgrad.report.study import StudyEvidence
 
 WIDTH, HEIGHT = 1684.0, 2384.0  # A1, pt
 MARGIN, GUTTER, GAP = 64.0, 44.0, 30.0
-COLUMNS = (2, 3, 4)
+COLUMNS = {2: 27.0, 3: 20.0, 4: 15.5}  # letters of each, pt
+SIZES = (1.3, 1.2, 1.1, 1.0, 0.9)  # of those letters: the largest with which all cards fit
+SPARED = 2  # cards, the last ones, that are left out before there is one more column
+MOST_STRETCH = 2 * GAP
 
 
 class Placed(NamedTuple):
@@ -54,7 +59,7 @@ def poster_svg(chapters: Sequence[Evidence | StudyEvidence]) -> str:
     """The poster as SVG, A1 upright, one unit a point."""
     title, lead, foot = heading(chapters)
     head = paragraph(title, x=MARGIN, y=112, width=WIDTH - 2 * MARGIN, size=62, bold=True)
-    under = paragraph(lead, x=MARGIN, y=head.bottom + 40, width=WIDTH - 2 * MARGIN, size=26)
+    under = paragraph(lead, x=MARGIN, y=head.bottom + 52, width=WIDTH - 2 * MARGIN, size=26)
     band = under.bottom + 34
     below = paragraph(foot, x=MARGIN, y=0, width=WIDTH - 2 * MARGIN, size=17)
     end = HEIGHT - MARGIN - below.bottom + 10
@@ -73,12 +78,14 @@ def poster_svg(chapters: Sequence[Evidence | StudyEvidence]) -> str:
 
 
 def _laid_out(chapters: Sequence[Evidence | StudyEvidence], *, top: float, bottom: float) -> Layout:
+    """The fewest columns and the largest letters with which all cards fit, or nearly all."""
     layout, pieces = Layout((), 0.0), pieces_of(chapters)
-    for count in COLUMNS:
+    for (count, letters), times in itertools.product(COLUMNS.items(), SIZES):
         width = (WIDTH - 2 * MARGIN - (count - 1) * GUTTER) / count
-        cards = [drawn_card(piece, width) for piece in pieces]
+        cards = [drawn_card(piece, width, size=letters * times) for piece in pieces]
         layout = _in_columns(cards, count, width, top=top, bottom=bottom)
-        if len(layout.placed) == len(cards):
+        left_out = len(cards) - len(layout.placed)
+        if left_out == 0 or (times == SIZES[-1] and left_out <= SPARED):
             break
     return layout
 
@@ -86,26 +93,34 @@ def _laid_out(chapters: Sequence[Evidence | StudyEvidence], *, top: float, botto
 def _in_columns(
     cards: Sequence[Card], count: int, width: float, *, top: float, bottom: float
 ) -> Layout:
-    """Each card under the shortest column; one that fits nowhere is left out."""
-    ends, placed = [top] * count, list[Placed]()
-    for card in cards:
-        column = min(range(count), key=lambda place: (round(ends[place]), place))
-        if ends[column] + card.height > bottom:
-            continue
-        placed.append(Placed(card, MARGIN + column * (width + GUTTER), ends[column]))
-        ends[column] += card.height + GAP
-    return Layout(_spread(placed, ends, bottom=bottom), width)
+    """Cards in reading order, column after column; what does not fit is left out at the end."""
+    columns = _balanced(cards, count)
+    while max(map(_height, columns)) > bottom - top and len(cards) > 1:
+        cards = cards[:-1]
+        columns = _balanced(cards, count)
+    placed = list[Placed]()
+    for number, column in enumerate(columns):
+        left = bottom - top - _height(column)
+        gap, y = GAP + min(left / max(1, len(column) - 1), MOST_STRETCH), top
+        for card in column:
+            placed.append(Placed(card, MARGIN + number * (width + GUTTER), y))
+            y += card.height + gap
+    return Layout(tuple(placed), width)
 
 
-def _spread(placed: list[Placed], ends: list[float], *, bottom: float) -> tuple[Placed, ...]:
-    """Columns that end near the bottom are stretched to end on it."""
-    moved = list[Placed]()
-    for x in sorted({place.x for place in placed}):
-        column = [place for place in placed if place.x == x]
-        left = bottom - max(place.y + place.card.height for place in column)
-        step = min(left / max(1, len(column) - 1), GAP)
-        moved += [place._replace(y=place.y + n * step) for n, place in enumerate(column)]
-    return tuple(moved)
+def _balanced(cards: Sequence[Card], count: int) -> list[Sequence[Card]]:
+    """Cards in order in so many columns, of which the longest is as short as it can be."""
+    if count == 1:
+        return [cards]
+    ways = [
+        [cards[:end], *_balanced(cards[end:], count - 1)]
+        for end in range(1, max(2, len(cards) - count + 2))
+    ]
+    return min(ways, key=lambda columns: max(map(_height, columns)))
+
+
+def _height(column: Sequence[Card]) -> float:
+    return sum(card.height + GAP for card in column) - GAP
 
 
 def _drawn(placed: Placed, width: float) -> str:

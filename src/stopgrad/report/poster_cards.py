@@ -14,19 +14,21 @@ from stopgrad.figures.palette import PALETTE, light
 from stopgrad.report import charts, facts, study_charts, tables
 from stopgrad.report.charts import Figure
 from stopgrad.report.evidence import Evidence, judgement, scored_records
-from stopgrad.report.poster_text import FAMILY, element, fitted, paragraph, words
+from stopgrad.report.facts import Fact
+from stopgrad.report.poster_tables import findings_svg, table_svg
+from stopgrad.report.poster_text import FAMILY, element, length, paragraph, words
 from stopgrad.report.results import finding
 from stopgrad.report.study import StudyEvidence
-from stopgrad.report.study_page import study_command
+from stopgrad.report.study_page import study_command, study_facts
 from stopgrad.study.findings import sentence
-from stopgrad.study.markdown import conditions, cost
+from stopgrad.study.markdown import scored
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 INSET = 24.0  # pt between the frame of a card and what is in it
-MOST_ROWS = 12  # of a table
 MOST_SCALE = 2.2  # of a chart
+CAPTION = 0.86  # of the letters of a card
 
 
 class Card(NamedTuple):
@@ -36,12 +38,19 @@ class Card(NamedTuple):
     height: float
 
 
+class Picture(NamedTuple):
+    """A picture ready to be drawn at any size."""
+
+    source: str  # a data URI
+    width: int  # px
+    height: int  # px
+
+
 class Writer:
     """Puts things under each other on a card."""
 
-    def __init__(self, width: float) -> None:
-        self.width, self.inside = width, width - 2 * INSET
-        self.size = max(14.0, min(21.0, width / 36))
+    def __init__(self, width: float, size: float) -> None:
+        self.width, self.inside, self.size = width, width - 2 * INSET, size
         self.parts, self.y = list[str](), INSET
 
     def text(self, text: str, *, times: float = 1.0, bold: bool = False, role: str = "ink") -> None:
@@ -53,50 +62,62 @@ class Writer:
 
     def chart(self, figure: Figure) -> None:
         """A chart at the width of the card, with its caption."""
+        self.y = self._chart(figure, x=INSET, width=self.inside, size=self.size * CAPTION)
+
+    def charts(self, figures: Sequence[Figure]) -> None:
+        """Charts in two columns, each with its caption."""
+        width = (self.inside - INSET) / 2
+        for first in range(0, len(figures), 2):
+            self.y = max(
+                self._chart(
+                    figure, x=INSET + place * (width + INSET), width=width, size=self.size * 0.75
+                )
+                for place, figure in enumerate(figures[first : first + 2])
+            )
+
+    def _chart(self, figure: Figure, *, x: float, width: float, size: float) -> float:
+        """A chart with its caption; where the next thing may begin."""
         found = re.match(r'<svg viewBox="0 0 ([\d.]+) ([\d.]+)" width="([\d.]+)"', figure.svg)
         assert found is not None, figure.svg[:200]
-        width, height = float(found[1]), float(found[2])
-        scale = min(self.inside / width, MOST_SCALE)
-        size = f'width="{width * scale:.1f}" height="{height * scale:.1f}"'
-        place = f'x="{INSET}" y="{self.y:.1f}" {size} font-family="{FAMILY}"'
+        scale = min(width / float(found[1]), MOST_SCALE)
+        height = float(found[2]) * scale
+        measures = f'width="{float(found[1]) * scale:.1f}" height="{height:.1f}"'
+        place = f'x="{x:.1f}" y="{self.y:.1f}" {measures} font-family="{FAMILY}"'
         inner = figure.svg.replace(f'width="{found[3]}"', place, 1)
         self.parts.append(re.sub(r"var\(--(\w+)\)", _tone, inner))
-        self.y += height * scale + 8
-        self.text(figure.caption, times=0.86, role="muted")
+        under = self.y + height + 8 + size
+        made = paragraph(figure.caption, x=x, y=under, width=width, size=size)
+        self.parts.append(f'<g fill="{light("muted")}">{made.svg}</g>')
+        return made.bottom + size
 
-    def picture(self, image: Image) -> None:
+    def picture(self, picture: Picture) -> None:
         """A picture at the width of the card."""
-        file = io.BytesIO()
-        image.save(file, "PNG", optimize=True)
-        source = f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
-        height = self.inside * image.height / image.width
+        height = self.inside * picture.height / picture.width
         self.parts.append(
-            element("image", x=INSET, y=self.y, width=self.inside, height=height, href=source)
+            element(
+                "image", x=INSET, y=self.y, width=self.inside, height=height, href=picture.source
+            )
         )
         self.y += height + 8
 
     def table(self, table: tables.Table) -> None:
-        """The names and the last two columns of a table."""
-        size, step = self.size * 0.92, self.size * 1.75
-        right, middle = INSET + self.inside, INSET + self.inside * 0.74
-        head = tuple(map(tables.Cell, table.columns))
-        rows = [(head, "muted"), *((row, "ink") for row in table.rows[:MOST_ROWS])]
-        for row, role in rows:
-            cells = (row[0], *row[-2:])
-            name, first, last = (_with_note(cell) for cell in cells)
-            bold = any(cell.mark for cell in cells)
-            y = self.y + size
-            line = words(fitted(name, width=self.inside * 0.4, size=size), x=INSET, y=y, size=size)
-            line += words(first, x=middle, y=y, size=size, end=True, bold=bold)
-            line += words(last, x=right, y=y, size=size, end=True)
-            rule = element("rect", x=INSET, y=y + size * 0.5, width=self.inside, height=1)
-            self.parts.append(f'<g fill="{light(role)}">{line}</g>')  # type: ignore[arg-type]
-            self.parts.append(f'<g fill="{light("grid")}">{rule}</g>')
-            self.y += step
+        """A table of numbers, or of findings."""
+        draw = findings_svg if table.kind == "findings" else table_svg
+        made = draw(table, width=self.inside, size=self.size)
+        self.parts.append(f'<g transform="translate({INSET} {self.y:.1f})">{made.svg}</g>')
+        self.y += made.height
 
-
-def _with_note(cell: tables.Cell) -> str:
-    return f"{cell.text}, {cell.note}" if cell.note else cell.text
+    def facts(self, facts: Sequence[Fact]) -> None:
+        """Names and what is to be said to them."""
+        size = self.size * 0.9
+        left = max((length(fact.name, size=size) for fact in facts), default=0.0) + size
+        for fact in facts:
+            top = self.y + size
+            name = words(fact.name, x=INSET, y=top, size=size)
+            said = paragraph(fact.value, x=INSET + left, y=top, width=self.inside - left, size=size)
+            self.parts.append(f'<g fill="{light("muted")}">{name}</g>')
+            self.parts.append(f'<g fill="{light("ink")}">{said.svg}</g>')
+            self.y = said.bottom + size * 0.6
 
 
 def heading(chapters: Sequence[Evidence | StudyEvidence]) -> tuple[str, str, str]:
@@ -107,9 +128,8 @@ def heading(chapters: Sequence[Evidence | StudyEvidence]) -> tuple[str, str, str
         one = len(own) == 1
         data = first.results.stored.data["name"]
         title = first.results.stored.study.question if one else f"SimSiam on {data}"
-        lead = conditions(first.results) if one else f"{len(own)} studies, {_seeds(own)}"
-        ends = [*(cost(c.results) for c in own[:1] if one), *map(study_command, own)]
-        return title, lead, "   ·   ".join(ends)
+        lead = f"{data}, {scored(first.results)}" if one else f"{len(own)} studies, {_seeds(own)}"
+        return title, lead, "   ·   ".join(map(study_command, own))
     commands = " && ".join(facts.repeat_commands(first))
     return f"SimSiam: {first.name}", finding(scored_records(first)), commands
 
@@ -120,8 +140,10 @@ class Piece(NamedTuple):
     title: str = ""
     text: str = ""
     figure: Figure | None = None
+    several: tuple[Figure, ...] = ()  # smaller, in two columns
     table: tables.Table | None = None
-    picture: Image | None = None
+    picture: Picture | None = None
+    facts: tuple[Fact, ...] = ()
 
 
 def pieces_of(chapters: Sequence[Evidence | StudyEvidence]) -> list[Piece]:
@@ -133,19 +155,21 @@ def pieces_of(chapters: Sequence[Evidence | StudyEvidence]) -> list[Piece]:
     return [*_architecture(chapters[0]), *rest]
 
 
-def drawn_card(piece: Piece, width: float) -> Card:
-    """A piece drawn at a width."""
-    writer = Writer(width)
+def drawn_card(piece: Piece, width: float, *, size: float) -> Card:
+    """A piece drawn at a width, in letters of a size."""
+    writer = Writer(width, size)
     if piece.title:
         writer.text(piece.title, times=1.4, bold=True)
     if piece.text:
         writer.text(piece.text)
     if piece.figure is not None:
         writer.chart(piece.figure)
+    writer.charts(piece.several)
     if piece.table is not None:
         writer.table(piece.table)
     if piece.picture is not None:
         writer.picture(piece.picture)
+    writer.facts(piece.facts)
     return Card("".join(writer.parts), writer.y + INSET * 0.5)
 
 
@@ -161,32 +185,54 @@ def _study(study: StudyEvidence, *, alone: bool) -> Iterator[Piece]:
     figures = study_charts.score_figures(study)
     title = "What was found" if alone else study.results.stored.study.question
     yield Piece(title, sentence(study.results), figures[0] if figures else None)
-    found = tables.score_tables(study)[0]
-    if study.results.stored.study.published is not None and len(found.columns) > 2:
-        yield Piece(text=f"{study.name}. {found.caption}", table=found)
+    findings = tables.finding_table(study)
+    if findings.rows:
+        title = "Do the published findings show?" if alone else ""
+        yield Piece(title, "" if alone else findings.caption, table=findings)
+    for table in tables.score_tables(study):
+        if table.kind == "final" or table.columns[0].endswith("%"):
+            yield Piece(text=f"{'' if alone else f'{study.name}. '}{table.caption}", table=table)
+    if alone:
+        yield Piece("What was done", facts=tuple(study_facts(study)))
+    if study.shown is not None:
+        yield from _pictures(study.shown.run)
     for figure in study_charts.curve_figures(study)[:1] + figures[1:]:
         yield Piece(figure=figure)
-    for figure in study_charts.collapse_figures(study):
-        yield Piece(figure=figure)
+    measured = study_charts.collapse_figures(study)
+    if measured:
+        yield Piece("Is it collapsing?" if alone else "", several=tuple(measured))
 
 
 def _run(run: Evidence) -> Iterator[Piece]:
     verdict = judgement(run)
     for figure in charts.accuracy_figures(run)[:2]:
         yield Piece(figure=figure)
-    if run.views is not None:
-        picture = view_grid(run.views, columns=2)
-        yield Piece("What it learns from: two views of each image", picture=picture)
-    if run.neighbors is not None:
-        yield Piece("Nearest neighbours", picture=neighbor_grid(run.neighbors))
+    yield from _pictures(run)
     for figure in charts.curve_figures(run)[::-1]:
         yield Piece(figure=figure)
     measured = charts.measure_figures(run)
     if verdict is not None and measured:
         says = f"{verdict.state}: {verdict.reason}"
-        yield Piece("Is it collapsing?", says, measured[0])
-    for figure in measured[1:] + charts.spectrum_figures(run.metrics):
-        yield Piece(figure=figure)
+        yield Piece("Is it collapsing?", says, several=tuple(measured))
+    spectra = charts.spectrum_figures(run.metrics)
+    if spectra:
+        yield Piece(several=tuple(spectra))
+    yield Piece("What was done", facts=tuple(facts.facts(run)))
+
+
+def _pictures(run: Evidence) -> Iterator[Piece]:
+    if run.views is not None:
+        picture = _picture(view_grid(run.views, columns=2))
+        yield Piece("What it learns from: two views of each image", picture=picture)
+    if run.neighbors is not None:
+        yield Piece("Nearest neighbours", picture=_picture(neighbor_grid(run.neighbors)))
+
+
+def _picture(image: Image) -> Picture:
+    file = io.BytesIO()
+    image.save(file, "PNG", optimize=True)
+    source = f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
+    return Picture(source, image.width, image.height)
 
 
 def _seeds(own: Sequence[StudyEvidence]) -> str:

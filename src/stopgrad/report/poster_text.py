@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import functools
+import itertools
 from typing import TYPE_CHECKING, NamedTuple
 from xml.sax.saxutils import escape, quoteattr
 
 from stopgrad.figures.names import printable
+from stopgrad.figures.numbers import tied
 
 if TYPE_CHECKING:
     from PIL.ImageFont import FreeTypeFont, ImageFont
@@ -56,16 +58,27 @@ def words(
 
 
 def wrapped(text: str, *, width: float, size: float, bold: bool = False) -> list[str]:
-    """Lines of at most a width; a word that is longer is cut."""
+    """Lines of at most a width; only a word that is longer is broken."""
     lines, line = [], ""
-    for word in " ".join(text.split(" ")).split(" "):
+    for word in str(tied(text)).split(" "):
         longer = f"{line} {word}".strip()
         if length(longer, size=size, bold=bold) <= width or not line:
             line = longer
         else:
             lines.append(line)
             line = word
-    return [fitted(each, width=width, size=size, bold=bold) for each in [*lines, line] if each]
+        while length(line, size=size, bold=bold) > width and len(line) > 1:
+            end = _fitting(line, width=width, size=size, bold=bold)
+            lines.append(line[:end])
+            line = line[end:]
+    return [each for each in [*lines, line] if each]
+
+
+def _fitting(text: str, *, width: float, size: float, bold: bool) -> int:
+    """How many letters fit, ending after a dot, a slash or an underscore where there is one."""
+    sizes = (length(text[:end], size=size, bold=bold) for end in range(1, len(text) + 1))
+    most = max(1, sum(1 for _ in itertools.takewhile(lambda taken: taken <= width, sizes)))
+    return max(text.rfind(mark, 0, most) for mark in "./_-") + 1 or most
 
 
 def fitted(text: str, *, width: float, size: float, bold: bool = False) -> str:

@@ -9,20 +9,30 @@ from typing import Any, NamedTuple
 
 from stopgrad.config import Config, config_from_dict
 from stopgrad.errors import ConfigError
+from stopgrad.report.evidence import Evidence
 from stopgrad.study import Results, StudyDirectory, load_results
 from stopgrad.study.curves import Epochs, read_epochs
 from stopgrad.study.plan import key_paths
 from stopgrad.study.results import COLLAPSE
 
 
+class ShownRun(NamedTuple):
+    """The run whose pictures stand for those of its study."""
+
+    run: Evidence
+    arm: str
+    seed: int
+
+
 class StudyEvidence(NamedTuple):
-    """What a report tells of a study. Curves and configs of some arms may be missing."""
+    """What a report tells of a study. Curves, configs of some arms and pictures may be missing."""
 
     path: str  # as the user named its directory
     results: Results
     epochs: Epochs
     config: Config | None  # of the baseline arm
     knobs: Mapping[str, Mapping[str, Any]]  # by key path, by arm
+    shown: ShownRun | None = None
 
     @property
     def name(self) -> str:

@@ -112,8 +112,8 @@ def ended(points: Sequence[CurvePoint], *, percent: bool = False) -> str:
     )
 
 
-def protocol_text(evidence: StudyEvidence) -> str:
-    """On what and how the accuracies were scored."""
+def protocol_lines(evidence: StudyEvidence) -> list[str]:
+    """On what the accuracies were scored, then how, a line for each of them."""
     found = dict[str, list[Record]]()
     for run in evidence.results.runs.values():
         for key, record in run.numbers.items():
@@ -121,15 +121,15 @@ def protocol_text(evidence: StudyEvidence) -> str:
             if wanted and key.split == evidence.results.stored.study.protocol.split:
                 found.setdefault(key.metric, []).append(record)
     if not found:
-        return ""
+        return []
     [first, *_] = next(iter(found.values()))
-    how = "; ".join(
-        f"{metric_text(metric)}: {words}"
+    where = f"{count(first.images_scored)} images of the {first.split} split, last epoch"
+    how = [
+        f"{metric_text(metric)}: {words}."
         for metric, records in found.items()
         if (words := _protocol_of_all(records))
-    )
-    where = f"{count(first.images_scored)} images of the {first.split} split, last epoch"
-    return f"Scored on {where}{f'; {how}' if how else ''}."
+    ]
+    return [f"All: scored on {where}.", *how]
 
 
 def _protocol_of_all(records: Sequence[Record]) -> str:

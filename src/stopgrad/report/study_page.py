@@ -11,10 +11,11 @@ from stopgrad.records import ACCURACIES
 from stopgrad.report import study_charts, tables
 from stopgrad.report.facts import Fact, method_facts
 from stopgrad.report.shell import Chapter, Link
+from stopgrad.report.shown import PICTURE_LINKS, shown_pictures
 from stopgrad.report.study import StudyEvidence
 from stopgrad.report.tiles import Tile
 from stopgrad.study.findings import sentence
-from stopgrad.study.markdown import conditions, cost, run_text
+from stopgrad.study.markdown import cost, run_text, scored
 from stopgrad.study.results import missing_runs
 from stopgrad.study.words import correction_text, metric_text, share_text
 
@@ -23,6 +24,7 @@ LINKS = (
     ("component_table", "components", "Components"),
     ("curve_figures", "curves", "Over the epochs"),
     ("collapse_figures", "collapse", "Collapse"),
+    *PICTURE_LINKS,
     ("facts", "done", "What was done"),
 )
 
@@ -41,7 +43,7 @@ def study_content(evidence: StudyEvidence) -> dict[str, Any]:
     return {
         "file": evidence.name,
         "published": evidence.results.stored.study.published is not None,
-        "lead": conditions(evidence.results),
+        "lead": f"{evidence.results.stored.data['name']}, {scored(evidence.results)}",
         "missing": missing_lines(evidence),
         "tiles": study_tiles(evidence),
         "finding": sentence(evidence.results),
@@ -49,7 +51,7 @@ def study_content(evidence: StudyEvidence) -> dict[str, Any]:
         "score_figures": study_charts.score_figures(evidence),
         "score_tables": tables.score_tables(evidence),
         "definitions": _definitions(evidence),
-        "protocol": study_charts.protocol_text(evidence),
+        "protocols": study_charts.protocol_lines(evidence),
         "results_csv": tables.results_csv(evidence),
         "curve_figures": study_charts.curve_figures(evidence),
         "component_table": tables.component_table(evidence),
@@ -58,7 +60,15 @@ def study_content(evidence: StudyEvidence) -> dict[str, Any]:
         "run_table": tables.run_table(evidence),
         "facts": study_facts(evidence),
         "command": study_command(evidence),
+        **_shown(evidence),
     }
+
+
+def _shown(evidence: StudyEvidence) -> dict[str, Any]:
+    if evidence.shown is None:
+        return shown_pictures(None)
+    run, arm, seed = evidence.shown
+    return shown_pictures(run, run=f"{arm!r}, seed {seed}")
 
 
 def missing_lines(evidence: StudyEvidence) -> list[str]:
@@ -125,6 +135,7 @@ def study_facts(evidence: StudyEvidence) -> list[Fact]:
     versions = sorted({f"{name} {v}" for r in records for name, v in r.versions.items()})
     made = [
         Fact("Data", f"{stored.data['name']}, {stored.data['classes']} classes"),
+        Fact("Settings", _settings(evidence)),
         Fact("Baseline", stored.study.baseline),
         *(method_facts(evidence.config) if evidence.config is not None else []),
         Fact("Work", work if views else ""),
@@ -152,6 +163,12 @@ def study_command(evidence: StudyEvidence) -> str:
     for key, value in stored.overrides.items():
         words += [f"--{key}", str(value)]
     return shlex.join(words)
+
+
+def _settings(evidence: StudyEvidence) -> str:
+    stored = evidence.results.stored
+    changed = ", ".join(f"{key} {value}" for key, value in stored.overrides.items())
+    return f"preset {stored.preset}{f' with {changed}' if changed else ''}"
 
 
 def _definitions(evidence: StudyEvidence) -> str:

@@ -12,7 +12,7 @@ from stopgrad.records import ACCURACIES, MEASURES
 from stopgrad.report.study import StudyEvidence
 from stopgrad.statistics import Cell as Runs
 from stopgrad.study.definition import Place, labels_of
-from stopgrad.study.findings import answer_findings
+from stopgrad.study.findings import Answer, answer_findings
 from stopgrad.study.markdown import BESIDE, published_value, run_text
 from stopgrad.study.results import Results, Row
 from stopgrad.study.table import as_csv
@@ -25,13 +25,20 @@ from stopgrad.study.words import (
     value_text,
 )
 
+TONES: dict[Answer, str] = {
+    "shows": "good",
+    "does not show": "wrong",
+    "the opposite shows": "wrong",
+    "cannot be told yet": "",
+}
+
 
 class Cell(NamedTuple):
     """One cell of a table."""
 
     text: str
     sort: float | str = ""  # what it is sorted by, its text where that is empty
-    mark: str = ""  # "best" or "level", of accuracies; a class of the page
+    mark: str = ""  # "best" or "level", of accuracies, or a tone; a class of the page
     number: bool = False
     note: str = ""  # what became of runs that are not sound
 
@@ -72,10 +79,12 @@ def component_table(evidence: StudyEvidence) -> Table | None:
     return Table("components", caption, columns, tuple(rows), *_file(evidence, columns, rows, "z"))
 
 
-def finding_table(evidence: StudyEvidence) -> Table | None:
+def finding_table(evidence: StudyEvidence) -> Table:
     """What was published as a finding, and whether it shows here."""
     found = answer_findings(evidence.results)
-    rows = tuple((Cell(a.finding.says), Cell(a.answer), Cell(a.why)) for a in found)
+    rows = tuple(
+        (Cell(a.finding.says), Cell(a.answer, mark=TONES[a.answer]), Cell(a.why)) for a in found
+    )
     columns = ("published finding", "here", "why")
     correction = correction_text(evidence.results.stored.study.protocol.correction)
     caption = f"Published findings held against our numbers; p: {correction} over these findings"
@@ -187,7 +196,8 @@ def _final(results: Results) -> Table:
 def _caption(results: Results, metric: str) -> str:
     study = results.stored.study
     what = metric_text(metric)
-    start = f"{what[0].upper() + what[1:]}: mean ± standard deviation (number of runs)"
+    named = what if what[1:2].isupper() else what[0].upper() + what[1:]  # kNN begins small
+    start = f"{named}: mean ± standard deviation (number of runs)"
     if study.published is None or all(p.metric != metric for p in study.published.values):
         return start
     return f"{start}; published: {study.published.source}, n = {study.published.seeds}"

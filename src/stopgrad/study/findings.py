@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 from stopgrad.records import ACCURACIES
 from stopgrad.statistics import SIGNIFICANCE, Cell, Summary, Welch, corrected, welch
@@ -19,6 +19,7 @@ from stopgrad.study.words import (
 )
 
 Answer = Literal["shows", "does not show", "the opposite shows", "cannot be told yet"]
+ANSWERS: tuple[Answer, ...] = get_args(Answer)
 
 
 ENDINGS = {
@@ -87,10 +88,17 @@ def _without_arms_to_compare(results: Results) -> str:
     told = [a for a in answer_findings(results) if a.answer != "cannot be told yet"]
     if not told:
         return "No arm can be compared with another yet."
-    shown = [a.finding.says for a in told if a.answer == "shows"]
-    which = f": {'; '.join(shown)}" if shown else ""
+    says = {answer: [a.finding.says for a in told if a.answer == answer] for answer in ANSWERS}
+    shown = says["shows"]
+    parts = [f"{len(shown)} show{'s' if len(shown) == 1 else ''} here"]
+    parts[0] += f": {'; '.join(shown)}" if shown else ""
+    if opposite := len(says["the opposite shows"]):
+        parts.append(f"of {opposite} the opposite shows")
+    if missed := len(says["does not show"]):
+        parts.append(f"{missed} do{'es' if missed == 1 else ''} not show")
     correction = correction_text(results.stored.study.protocol.correction)
-    return f"{len(shown)} of {len(told)} findings that can be told show{which} ({correction})."
+    findings = "finding" if len(told) == 1 else "findings"
+    return f"Of {len(told)} {findings}, {'; '.join(parts)} ({correction})."
 
 
 def _ends(results: Results) -> str:
@@ -126,12 +134,12 @@ def _compared(
     assert finding.higher is not None
     difference = difference_text(test.difference, finding.higher.metric)
     counts = _counts(finding, results)
-    why = f"{difference}, p = {p_text(p)}, {counts}"
+    why = f"{difference}, {p_text(p)}, {counts}"
     if p < SIGNIFICANCE:
         return Answered(finding, "shows", why, test, p)
     opposite = min(1.0, (1 - test.p) * len(results.stored.study.findings))
     if finding.margin == 0 and opposite < SIGNIFICANCE:
-        why = f"{difference}, p = {p_text(opposite)} of the opposite (Bonferroni), {counts}"
+        why = f"{difference}, {p_text(opposite)} of the opposite (Bonferroni), {counts}"
         return Answered(finding, "the opposite shows", why, test, p)
     return Answered(finding, "does not show", why, test, p)
 

@@ -46,24 +46,30 @@ def _lines(results: Results) -> Iterator[str]:
 
 
 def conditions(results: Results) -> str:
-    """Data, preset, overrides, seeds and split, in a line."""
+    """Data, settings, seeds and split, in a line."""
+    return f"{results.stored.data['name']}, {settings(results)}, {scored(results)}"
+
+
+def settings(results: Results) -> str:
+    """The preset and what was changed of it, as one writes it."""
     stored = results.stored
-    settings = " ".join(f"--{key} {value}" for key, value in stored.overrides.items())
-    selected = (
-        f" Selected on it for the test split: {stored.selected!r}." if stored.selected else ""
-    )
+    changed = "".join(f" --{key} {value}" for key, value in stored.overrides.items())
+    return f"preset {stored.preset}{changed}"
+
+
+def scored(results: Results) -> str:
+    """Seeds, the images that were scored, and the arm that was chosen by them."""
+    stored = results.stored
+    split = stored.study.protocol.split
     images = {
         record.images_scored
         for run in results.runs.values()
         for key, record in run.numbers.items()
-        if key.split == stored.study.protocol.split
+        if key.split == split
     }
     count = f" ({', '.join(f'{n:,}' for n in sorted(images))} images)" if images else ""
-    return (
-        f"{stored.data['name']}, preset {stored.preset}{' ' + settings if settings else ''}, "
-        f"seeds {', '.join(map(str, stored.seeds))}, "
-        f"{stored.study.protocol.split} split{count}, last epoch.{selected}"
-    )
+    chosen = f" Selected on it for the test split: {stored.selected!r}." if stored.selected else ""
+    return f"seeds {', '.join(map(str, stored.seeds))}, {split} split{count}, last epoch.{chosen}"
 
 
 def _block(results: Results, metric: str) -> Iterator[str]:

@@ -90,8 +90,8 @@ def difference_text(difference: float, metric: str) -> str:
 
 
 def p_text(p: float) -> str:
-    """`0.03`, `< 0.001`."""
-    return "< 0.001" if p < 0.001 else f"{p:.2g}"
+    """`p = 0.03`, `p < 0.001`."""
+    return "p < 0.001" if p < 0.001 else f"p = {p:.2g}"
 
 
 def arms_text(arms: Sequence[str]) -> str:
