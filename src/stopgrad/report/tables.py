@@ -72,7 +72,9 @@ def component_table(evidence: StudyEvidence) -> Table | None:
     most = max(study.protocol.labels)
     rows = []
     for arm in study.arms:
-        cells = [_number(results, Place(arm.name, metric, most)) for metric in metrics]
+        cells = [  # the verdict tells what became of each run
+            _number(results, Place(arm.name, metric, most))._replace(note="") for metric in metrics
+        ]
         rows.append((Cell(arm.name), *cells, Cell(_verdicts(results, arm.name))))
     columns = ("arm", *(unit_text(metric) for metric in metrics), "verdict")
     caption = "What each arm came to: mean ± standard deviation (n) of z, and the verdict of runs"
