@@ -306,7 +306,7 @@ def test_the_arm_that_validation_chose_is_scored_on_the_test_split_once(tmp_path
     values = STUDY | {"protocol": STUDY["protocol"] | {"final_test": True}}
     prepared, executor = _prepare(tmp_path / "s", values), InstantExecutor()
     runs = {arm: [_run_of(prepared, arm, seed) for seed in (0, 1)] for arm in ("a", "b")}
-    executor.values = dict.fromkeys(runs["b"], 0.9)
+    executor.values = dict.fromkeys(runs["b"], 0.6)
     _conduct(prepared, executor)
     for run in runs["b"]:
         assert _stages(executor, run) == ["pretrain", "evaluate", "evaluate"]
@@ -316,7 +316,7 @@ def test_the_arm_that_validation_chose_is_scored_on_the_test_split_once(tmp_path
     assert [(row.place.arm, row.split) for row in results.rows if row.final] == [("b", "test")]
     executor.started.clear()
     more = _prepare(tmp_path / "s", values, seeds=(0, 1, 2))
-    executor.values = {_run_of(more, "a", 2): 9.0}  # now "a" would be best
+    executor.values = {_run_of(more, "a", 2): 1.0}  # now "a" would be best
     _conduct(more, executor)
     assert more.directory.read("mine").selected == "b"
     assert _stages(executor, _run_of(more, "a", 2)) == ["pretrain", "evaluate"]

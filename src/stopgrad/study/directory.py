@@ -13,7 +13,6 @@ DIR/
 from __future__ import annotations
 
 import fcntl
-import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,7 +22,7 @@ from typing import Any, NamedTuple
 from stopgrad.config import config_to_dict
 from stopgrad.config.knobs import Task
 from stopgrad.errors import ConfigError, DataError, did_you_mean
-from stopgrad.files import storage_errors, write_json
+from stopgrad.files import fits, storage_errors, strict_json, write_json
 from stopgrad.study.data import StudyData
 from stopgrad.study.definition import Method
 from stopgrad.study.plan import Plan, PlannedRun, decisive_knobs, key_paths
@@ -81,7 +80,7 @@ class StudyDirectory:
             )
         path = self.path / "studies" / f"{name}.json"
         try:
-            return decode(json.loads(path.read_bytes()), name=name)
+            return decode(strict_json(path.read_bytes()), name=name)
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise DataError(
                 f"{path} cannot be read ({type(error).__name__}: {error})",
@@ -92,8 +91,9 @@ class StudyDirectory:
     def epochs(self, run: str) -> int:
         """How many epochs a run is to have, by its card; 1 where that cannot be read."""
         try:
-            return int(json.loads((self.folder(run).path / "card.json").read_bytes())["epochs"])
-        except (OSError, ValueError, KeyError, TypeError):
+            epochs = _read_card(self.folder(run).path / "card.json")["epochs"]
+            return epochs if fits(epochs, int) and epochs > 0 else 1
+        except (OSError, KeyError, DataError):
             return 1
 
     def read_all(self) -> list[StoredStudy]:
@@ -220,7 +220,7 @@ def _fingerprint(plan: Plan, data: StudyData, run: PlannedRun) -> str:
 
 def _read_card(path: Path) -> dict[str, Any]:
     try:
-        card = json.loads(path.read_bytes())
+        card = strict_json(path.read_bytes())
         if isinstance(card["config"], dict):
             return dict(card)
         found = "config is no mapping"

@@ -7,12 +7,25 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from stopgrad.errors import ConfigError
+from stopgrad.files import check_types, typed
+from stopgrad.records import ACCURACIES
 from stopgrad.study.data import StudyData
 from stopgrad.study.definition import Study
 from stopgrad.study.parse import parse_study
 from stopgrad.study.plan import Plan, Slot
 
 FORMAT = 1
+
+FIELDS: dict[str, Any] = {
+    "study": dict[str, Any],
+    "preset": str,
+    "overrides": dict[str, Any],
+    "data": dict[str, Any],
+    "seeds": list[int],
+    "slots": list[dict[str, Any]],
+    "selected": str | None,
+}
+"""What the values of a study's file in its directory are."""
 
 
 class StoredStudy(NamedTuple):
@@ -85,22 +98,29 @@ def encode(stored: StoredStudy) -> dict[str, Any]:
     }
 
 
-def decode(values: dict[str, Any], *, name: str) -> StoredStudy:
+def decode(values: Any, *, name: str) -> StoredStudy:
     """What `encode` made.
 
     Raises:
-        ValueError: For another format.
+        ValueError: For another format, or a study that is none.
         KeyError, TypeError: When something is missing or of another type.
     """
-    if values["format"] != FORMAT:
-        raise ValueError(f"format {values['format']}")
+    if not isinstance(values, dict) or values["format"] != FORMAT:
+        raise ValueError(f"no study of format {FORMAT}")
+    check_types(values, FIELDS)
+    study, problems = parse_study(values["study"], name=name)
+    if problems:
+        raise ValueError("; ".join(problems))
+    data = typed(StudyData, values["data"])
+    if data.classes < 1 and set(study.protocol.metrics) & set(ACCURACIES):
+        raise ValueError(f"data.classes is {data.classes}, for a study of accuracies")
     return StoredStudy(
-        study=parse_study(values["study"], name=name)[0],
+        study=study,
         values=values["study"],
         preset=values["preset"],
         overrides=values["overrides"],
         data=values["data"],
         seeds=tuple(values["seeds"]),
-        slots=tuple(Slot(**slot) for slot in values["slots"]),
+        slots=tuple(typed(Slot, slot) for slot in values["slots"]),
         selected=values["selected"],
     )
