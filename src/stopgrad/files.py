@@ -6,6 +6,7 @@ a bound on their size, JSON by the letter of its standard, and its values by the
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import os
@@ -160,8 +161,14 @@ def typed(kind: type[T], values: Mapping[str, Any]) -> T:
     Raises:
         TypeError: Naming the first value of another type, or a field that is missing or unknown.
     """
-    check_types(values, typing.get_type_hints(kind))
+    check_types(values, _fields(kind))
     return kind(**values)
+
+
+@functools.cache
+def _fields(kind: type) -> dict[str, Any]:
+    """The types of a class's fields, worked out once: that takes longer than to check a line."""
+    return typing.get_type_hints(kind)
 
 
 def check_types(values: Mapping[str, Any], kinds: Mapping[str, Any]) -> None:
