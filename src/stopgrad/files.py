@@ -161,12 +161,12 @@ def typed(kind: type[T], values: Mapping[str, Any]) -> T:
     Raises:
         TypeError: Naming the first value of another type, or a field that is missing or unknown.
     """
-    check_types(values, _fields(kind))
+    check_types(values, _fields(typing.cast(typing.Hashable, kind)))
     return kind(**values)
 
 
 @functools.cache
-def _fields(kind: type) -> dict[str, Any]:
+def _fields(kind: Any) -> dict[str, Any]:
     """The types of a class's fields, worked out once: that takes longer than to check a line."""
     return typing.get_type_hints(kind)
 
