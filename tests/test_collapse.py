@@ -21,6 +21,7 @@ from stopgrad.collapse import (
     positive_minus_random,
     spectra,
 )
+from stopgrad.figures.names import MEASURES
 
 
 def _normal(*shape: int, seed: int = 0) -> Tensor:
@@ -64,6 +65,14 @@ def test_participation_ratio_is_the_trace_formula() -> None:
     assert float(participation_ratio(covariance_spectrum(z))) == pytest.approx(
         float(trace), rel=1e-4
     )
+
+
+def test_the_page_says_what_correlation_strength_is_of_z_on_a_line_and_of_constant_z() -> None:
+    """A wholly constant z has no correlations: 0 is no sign of health there."""
+    line = torch.randn(64, 1, generator=torch.Generator().manual_seed(0)) * torch.ones(8)
+    says = MEASURES["correlation_strength"].collapsed
+    assert f"near {float(correlation_strength(line)):.0f} on one line" in says
+    assert f"{float(correlation_strength(torch.ones(64, 8))):.0f} where z is constant" in says
 
 
 def test_correlation_strength_agrees_with_numpy() -> None:

@@ -154,8 +154,8 @@ def _prepare(
     data = StudyData("mnist5k", "mnist5k", 10, dict.fromkeys(configs, "f"))
     plan = plan_runs(source, choices, configs, fingerprints=data.fingerprints)
     directory = StudyDirectory(out)
-    directory.begin(plan, data)
-    return Prepared(directory, plan, "mnist5k")
+    begun = directory.begin(plan, data)
+    return Prepared(directory, plan, "mnist5k", begun.changes)
 
 
 def _conduct(prepared: Prepared, executor: InstantExecutor, **options: Any) -> Mapping[str, str]:
@@ -306,7 +306,7 @@ def test_the_arm_that_validation_chose_is_scored_on_the_test_split_once(tmp_path
     values = STUDY | {"protocol": STUDY["protocol"] | {"final_test": True}}
     prepared, executor = _prepare(tmp_path / "s", values), InstantExecutor()
     runs = {arm: [_run_of(prepared, arm, seed) for seed in (0, 1)] for arm in ("a", "b")}
-    executor.values = dict.fromkeys(runs["b"], 0.9)
+    executor.values = dict.fromkeys(runs["b"], 0.6)
     _conduct(prepared, executor)
     for run in runs["b"]:
         assert _stages(executor, run) == ["pretrain", "evaluate", "evaluate"]
@@ -316,7 +316,7 @@ def test_the_arm_that_validation_chose_is_scored_on_the_test_split_once(tmp_path
     assert [(row.place.arm, row.split) for row in results.rows if row.final] == [("b", "test")]
     executor.started.clear()
     more = _prepare(tmp_path / "s", values, seeds=(0, 1, 2))
-    executor.values = {_run_of(more, "a", 2): 9.0}  # now "a" would be best
+    executor.values = {_run_of(more, "a", 2): 1.0}  # now "a" would be best
     _conduct(more, executor)
     assert more.directory.read("mine").selected == "b"
     assert _stages(executor, _run_of(more, "a", 2)) == ["pretrain", "evaluate"]
@@ -461,9 +461,15 @@ def test_a_directory_that_holds_something_else_is_left_alone(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"overrides": {"batch": "9"}}, "overrides {} -> {'batch': '9'}"),
-        ({"preset": "digits"}, "preset tiny -> digits"),
-        ({"values": STUDY | {"arms": {"a": {}, "b": {"epochs": 5}}}}, "the study as it was"),
+        ({"overrides": {"batch": "9"}}, 'overrides.batch nothing -> "9"'),
+        ({"preset": "digits"}, 'preset "tiny" -> "digits"'),
+        ({"values": STUDY | {"arms": {"a": {}, "b": {"epochs": 5}}}}, "arms.b.epochs 2 -> 5"),
+        ({"values": STUDY | {"settings": {"validation": 0.1}}}, "settings.validation 0.2 -> 0.1"),
+        ({"values": STUDY | {"arms": {"a": {}, "b": {"epochs": 5}}}, "seeds": (7,)}, "2 -> 5"),
+        (
+            {"values": STUDY | {"protocol": STUDY["protocol"] | {"split": "test"}}},
+            "protocol.split validation -> test",
+        ),
     ],
 )
 def test_a_study_does_not_go_on_with_other_settings(
@@ -474,6 +480,88 @@ def test_a_study_does_not_go_on_with_other_settings(
         _prepare(tmp_path / "s", **changes)
     assert said in str(caught.value)
     assert prepared.directory.read("mine").preset == "tiny"
+
+
+EDITED: list[tuple[dict[str, Any], list[str]]] = [
+    ({"question": "Who?"}, ['question: "Which?" -> "Who?"']),
+    (
+        {"protocol": STUDY["protocol"] | {"correction": "none"}},
+        ['protocol.correction: nothing -> "none"'],
+    ),
+    (
+        {"findings": [{"says": "a wins", "higher": "a", "than": "b"}]},
+        ['findings.a wins: nothing -> {"higher": "a", "than": "b"}'],
+    ),
+    (
+        {"published": {"source": "s", "values": {"a": {"knn_accuracy": [[9.5]]}}}},
+        [
+            'published.source: nothing -> "s"',
+            "published.values.a.knn_accuracy: nothing -> [[9.5]]",
+        ],
+    ),
+    ({"arms": {"a": {}}}, ["arms.b.epochs: 2 -> nothing"]),
+]
+
+
+@pytest.mark.parametrize(("edited", "told"), EDITED)
+def test_an_edit_of_how_a_study_is_read_is_taken_up_and_told(
+    tmp_path: Path, edited: dict[str, Any], told: list[str]
+) -> None:
+    assert _prepare(tmp_path / "s").changes == ()
+    assert _prepare(tmp_path / "s").changes == ()
+    prepared = _prepare(tmp_path / "s", STUDY | edited)
+    assert list(prepared.changes) == told
+    assert prepared.directory.read("mine").values == STUDY | edited
+    assert _prepare(tmp_path / "s", STUDY | edited).changes == ()
+
+
+def test_a_finding_that_is_added_before_others_is_the_only_one_told(tmp_path: Path) -> None:
+    first, second = ({"says": s, "higher": s, "than": "a"} for s in ("b", "a"))
+    _prepare(tmp_path / "s", STUDY | {"findings": [second]})
+    prepared = _prepare(tmp_path / "s", STUDY | {"findings": [first, second]})
+    assert [line.split(":")[0] for line in prepared.changes] == ["findings.b"]
+
+
+def test_a_metric_that_is_added_is_told_and_scored_for_finished_runs(tmp_path: Path) -> None:
+    executor = InstantExecutor()
+    _conduct(_prepare(tmp_path / "s"), executor)
+    executor.started.clear()
+    protocol = STUDY["protocol"] | {"metrics": ["knn_accuracy", "effective_rank"]}
+    prepared = _prepare(tmp_path / "s", STUDY | {"protocol": protocol})
+    assert list(prepared.changes) == [
+        'protocol.metrics: ["knn_accuracy"] -> ["knn_accuracy", "effective_rank"]',
+        "what finished runs lack of the numbers that it asks for now is scored",
+    ]
+    _conduct(prepared, executor)
+    assert [stage for _, stage in executor.started] == ["evaluate"] * 4
+
+
+def test_an_arm_whose_test_split_was_scored_stays(tmp_path: Path) -> None:
+    values = STUDY | {"protocol": STUDY["protocol"] | {"final_test": True}}
+    prepared = _prepare(tmp_path / "s", values)
+    prepared.directory.select("mine", "b")
+    with pytest.raises(ConfigError, match="'b', whose test split was scored"):
+        _prepare(tmp_path / "s", values | {"arms": {"a": {}}})
+
+
+def test_an_arm_that_left_comes_back_with_its_runs(tmp_path: Path) -> None:
+    executor = InstantExecutor()
+    _conduct(_prepare(tmp_path / "s"), executor)
+    without = _prepare(tmp_path / "s", STUDY | {"arms": {"a": {}}})
+    assert {slot.arm for slot in without.directory.read("mine").slots} == {"a"}
+    executor.started.clear()
+    again = _prepare(tmp_path / "s")
+    assert _conduct(again, executor) == {}
+    assert executor.started == []
+
+
+def test_another_number_for_a_path_and_a_device_is_told_and_runs_stay(tmp_path: Path) -> None:
+    _prepare(tmp_path / "s", overrides={"device": "cpu"})
+    prepared = _prepare(tmp_path / "s", overrides={"device": "auto", "threads": "2"})
+    assert list(prepared.changes) == [
+        'overrides.device: "cpu" -> "auto"',
+        'overrides.threads: nothing -> "2"',
+    ]
 
 
 def test_another_arm_may_join_a_study(tmp_path: Path) -> None:

@@ -274,7 +274,8 @@ def test_what_a_study_cost_is_said_with_the_factor(prepared: Prepared) -> None:
     folder = prepared.directory.folder(_run_of(prepared, "plain", 0))
     row = {"wall_s": 3600.0, "joules": None, "source": "", "device": "cpu", "threads": 2}
     (folder.run / "costs.jsonl").write_text(json.dumps(row) + "\n")
-    energy = {"kwh": 0.02, "source": "estimate", "watts": 20.0, "kg_co2_per_kwh": 0.15}
+    energy = {"kwh": 0.02, "co2_kg": 0.003, "source": "estimate", "watts": 20.0}
+    energy["kg_co2_per_kwh"] = 0.15
     _record(folder, "knn_accuracy", of="encoder", split="validation", value=0.6, energy=energy)
     table = study_table(prepared.directory, "mine", form="markdown")
     assert (

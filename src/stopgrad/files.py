@@ -1,24 +1,30 @@
 """Files that are either whole or absent, and files of others, read with care.
 
 Written: to a temporary file, fsync, rename, fsync of the directory. Read: regular files only, with
-a bound on their size, and JSON by the letter of its standard.
+a bound on their size, JSON by the letter of its standard, and its values by the types of a class.
 """
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import os
 import shutil
 import stat
-from collections.abc import Iterator
+import types
+import typing
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any, NamedTuple, NoReturn
+from typing import IO, Any, NamedTuple, NoReturn, TypeVar
 
 from stopgrad.errors import StorageError
 
 LARGEST_JSON = 16 << 20  # bytes; parsed, it may take some twenty times as much
+LARGEST_NUMBER = 1e100  # the square of a sum of such numbers is still finite
+
+T = TypeVar("T")
 
 
 class Finding(NamedTuple):
@@ -143,6 +149,61 @@ def _finite(text: str) -> float:
     if not math.isfinite(value):
         raise ValueError("JSON with a number that is too large")
     return value
+
+
+def typed(kind: type[T], values: Mapping[str, Any]) -> T:
+    """An object of a class whose fields have types, from the values that JSON gave for them.
+
+    Args:
+        kind: A NamedTuple or a dataclass.
+        values: By field; a field with a default may be missing.
+
+    Raises:
+        TypeError: Naming the first value of another type, or a field that is missing or unknown.
+    """
+    check_types(values, _fields(typing.cast(typing.Hashable, kind)))
+    return kind(**values)
+
+
+@functools.cache
+def _fields(kind: Any) -> dict[str, Any]:
+    """The types of a class's fields, worked out once: that takes longer than to check a line."""
+    return typing.get_type_hints(kind)
+
+
+def check_types(values: Mapping[str, Any], kinds: Mapping[str, Any]) -> None:
+    """Checks the values that have a type; see `fits`.
+
+    Raises:
+        TypeError: Naming the first value of another type, with what was wanted.
+    """
+    for name, value in values.items():
+        if name in kinds and not fits(value, kinds[name]):
+            wanted = kinds[name].__name__ if isinstance(kinds[name], type) else str(kinds[name])
+            found = repr(value)
+            found = found if len(found) <= 60 else f"{found[:60]}..."
+            raise TypeError(f"{name} is {found}, not {wanted}")
+
+
+def fits(value: object, kind: Any) -> bool:
+    """Whether a value of JSON is of a type: numbers are finite, true and false are no numbers."""
+    origin, parts = typing.get_origin(kind), typing.get_args(kind)
+    if origin in (typing.Union, types.UnionType):
+        return any(fits(value, part) for part in parts)
+    if origin is typing.Literal:
+        return value in parts
+    if origin is dict:
+        return isinstance(value, dict) and all(fits(part, parts[1]) for part in value.values())
+    if origin in (list, tuple):
+        return isinstance(value, list) and all(fits(part, parts[0]) for part in value)
+    if kind in (int, float):
+        return _is_number(value) and (kind is float or isinstance(value, int))
+    return kind is Any or isinstance(value, kind)
+
+
+def _is_number(value: object) -> bool:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return number and -LARGEST_NUMBER <= value <= LARGEST_NUMBER  # type: ignore[operator]
 
 
 def sync_directory(path: Path) -> None:

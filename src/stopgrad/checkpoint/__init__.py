@@ -12,7 +12,7 @@ RUN/
 
 from stopgrad.checkpoint.environment import describe_environment
 from stopgrad.checkpoint.info import Change, RunInfo, extended, read_run
-from stopgrad.checkpoint.metrics import read_metrics
+from stopgrad.checkpoint.metrics import check_row, read_metrics
 from stopgrad.checkpoint.run import RunWriter, has_begun, read_status
 from stopgrad.checkpoint.store import (
     Checkpoint,
@@ -29,6 +29,7 @@ __all__ = [
     "Finding",
     "RunInfo",
     "RunWriter",
+    "check_row",
     "describe_environment",
     "extended",
     "has_begun",

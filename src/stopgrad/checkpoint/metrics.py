@@ -11,11 +11,27 @@ from typing import Any, NamedTuple
 
 from stopgrad.checkpoint.info import as_text, in_short, whole_number
 from stopgrad.errors import CheckpointError
-from stopgrad.files import read_file, storage_errors, strict_json, write_atomically
+from stopgrad.files import check_types, read_file, storage_errors, strict_json, write_atomically
 
 MOST = 1 << 40  # bytes: as many as were written
 
 Row = dict[str, Any]
+
+ROW: dict[str, Any] = {
+    "kind": str,
+    "step": int,
+    "epoch": int,
+    "loss": float | None,
+    "lr": float | None,
+    "predictor_lr": float | None,
+    "knn": float | None,
+    "views_per_s": float | None,
+    "seconds": float,
+    "measures": dict[str, dict[str, float | None]] | None,  # by layer
+    "verdict": dict[str, str] | None,
+    "spectra": dict[str, list[float]] | None,
+}
+"""What the values of a row are, where it has them."""
 
 
 class Lines(NamedTuple):
@@ -52,15 +68,36 @@ def read_rows(path: Path) -> Lines:
     """The rows of a file of metrics, each with its step.
 
     Raises:
-        CheckpointError: As `read_lines`, and for a row without a step.
+        CheckpointError: As `read_lines`, and for a row that `check_row` refuses.
     """
     lines = read_lines(path)
     for number, row in enumerate(lines.rows, start=1):
         try:
-            whole_number(row["step"])
-        except (KeyError, ValueError) as error:
+            check_row(row)
+        except (KeyError, ValueError, TypeError) as error:
             raise _no_row(path, number, error) from error
     return lines
+
+
+def check_row(row: Any) -> None:
+    """Refuses a row that readers could not count or draw.
+
+    Raises:
+        KeyError: Without a step, or an epoch's row without its number.
+        ValueError, TypeError: For no object, a value of another type, or spectra that no chart
+            can show.
+    """
+    if not isinstance(row, dict):
+        raise TypeError("no object")
+    check_types(row, ROW)
+    whole_number(row["step"])
+    if row.get("kind") == "epoch" and not whole_number(row["epoch"]):
+        raise ValueError("epoch 0, of epochs that count from 1")
+    if row.get("spectra") is not None:
+        weights, others = row["spectra"]["representation"], ("ranks", "predictor")
+        sizes = {len(row["spectra"][name]) for name in others} | {len(weights)}
+        if len(sizes) > 1 or not all(weight > 0 for weight in weights):
+            raise ValueError("spectra with lists of several lengths, or weights not above 0")
 
 
 def read_lines(path: Path) -> Lines:

@@ -55,6 +55,8 @@ def run_study(options: argparse.Namespace) -> None:
         prepared = prepare_study(
             options.name, choices, spec=options.data, out=options.out, track=screen.track
         )
+    for change in prepared.changes:
+        screen.line(f"{prepared.study.name} changed since it was begun: {change}")
     executor = local_processes(jobs=options.jobs, device=str(options.changes.get("device", "auto")))
     watch = Watcher(prepared, screen, jobs=executor.slots)
     with watch.shown():

@@ -6,7 +6,6 @@ A line is committed by its newline. JSON is strict: NaN becomes null. No torch.
 
 from stopgrad.records.cost import (
     Costs,
-    Energy,
     Meter,
     Spent,
     append_cost,
@@ -21,13 +20,14 @@ from stopgrad.records.environment import (
     environment,
     versions,
 )
-from stopgrad.records.lines import append, append_line, read, read_lines
+from stopgrad.records.lines import append, append_line, read, read_as
 from stopgrad.records.record import (
     ACCURACIES,
     FINETUNE,
     FROZEN,
     MEASURES,
     SUPERVISED,
+    Energy,
     Key,
     Record,
     Subject,
@@ -62,8 +62,8 @@ __all__ = [
     "key_of",
     "newest",
     "read",
+    "read_as",
     "read_costs",
-    "read_lines",
     "start_meter",
     "to_line",
     "versions",

@@ -12,9 +12,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from stopgrad.errors import DataError
-from stopgrad.records.lines import append_line, read_lines
+from stopgrad.records.lines import append_line, read_as
 from stopgrad.records.meters import Counter, counters
+from stopgrad.records.record import Energy
 
 WATTS_PER_THREAD = 10.0  # a busy core with its share of the machine, a rough figure
 WATTS_PER_GPU = 205.0  # report: 266.5 kWh in 1,300 hours on a V100
@@ -39,16 +39,6 @@ class Costs(NamedTuple):
     joules: float | None  # None where a part of it was not counted
     source: str
     watts: float  # of the estimate, averaged over the time
-
-
-class Energy(NamedTuple):
-    """Energy and what it emits, with the factors behind them."""
-
-    kwh: float
-    co2_kg: float
-    source: str  # "rapl", "nvml", "nvml + rapl" (all that the machine used), or "estimate"
-    watts: float | None  # that an estimate assumes, None where it was counted
-    kg_co2_per_kwh: float
 
 
 class Meter:
@@ -105,14 +95,8 @@ def read_costs(run: Path) -> Costs | None:
     Raises:
         DataError: When the file is damaged.
     """
-    try:
-        parts = [Spent(**row) for row in read_lines(run / "costs.jsonl")]
-    except TypeError as error:
-        raise DataError(
-            f"{run / 'costs.jsonl'} holds something else than costs ({error})",
-            expected="lines as stopgrad pretrain writes them",
-            hint="remove the file; the run is as good without it",
-        ) from error
+    hint = "remove the line, or the file; the run is as good without it"
+    parts = read_as(run / "costs.jsonl", Spent, hint=hint)
     if not parts:
         return None
     wall_s = sum(part.wall_s for part in parts)

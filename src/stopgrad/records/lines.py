@@ -9,11 +9,13 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from stopgrad.errors import DataError
-from stopgrad.files import storage_errors, sync_directory
+from stopgrad.files import storage_errors, strict_json, sync_directory, typed
 from stopgrad.records.record import Record, from_line, to_line
+
+T = TypeVar("T")
 
 
 def append(path: Path, record: Record) -> None:
@@ -48,14 +50,28 @@ def read(path: Path) -> list[Record]:
     return [_decode(line, path, number=number) for number, line in enumerate(lines, start=1)]
 
 
-def read_lines(path: Path) -> list[dict[str, Any]]:
-    """The objects of a file that `append_line` wrote; none when there is no file.
+def read_as(path: Path, kind: type[T], *, hint: str) -> list[T]:
+    """The lines of a file that `append_line` wrote, each as a `kind`; none when there is no file.
+
+    Args:
+        path: The file.
+        kind: A class whose fields have types, see `stopgrad.files.typed`.
+        hint: The next step when a line is something else.
 
     Raises:
-        DataError: When it cannot be read, or a line before the last is no JSON object.
+        DataError: When it cannot be read, or a line before the last is no such object.
     """
-    lines = _whole_lines(path) if path.exists() else []
-    return [_object(line, path, number=number) for number, line in enumerate(lines, start=1)]
+    found = []
+    for number, line in enumerate(_whole_lines(path) if path.exists() else [], start=1):
+        try:
+            found.append(typed(kind, _object(line)))
+        except (ValueError, TypeError) as error:
+            raise DataError(
+                f"{path}, line {number}, is no {kind.__name__.lower()} ({error})",
+                expected=f"one JSON object a line, with {', '.join(kind.__annotations__)}",
+                hint=hint,
+            ) from error
+    return found
 
 
 def _whole_lines(path: Path) -> list[bytes]:
@@ -70,18 +86,11 @@ def _whole_lines(path: Path) -> list[bytes]:
     return [*lines, last] if last and not _is_torn(last) else lines
 
 
-def _object(line: bytes, path: Path, *, number: int) -> dict[str, Any]:
-    try:
-        values = json.loads(line)
-    except ValueError:
-        values = None
+def _object(line: bytes) -> dict[str, Any]:
+    values = strict_json(line)
     if isinstance(values, dict):
         return values
-    raise DataError(
-        f"{path}, line {number}, is no JSON object",
-        expected="one object a line",
-        hint="the file was changed from outside; restore it, or remove the line",
-    )
+    raise TypeError("no JSON object")
 
 
 def _decode(line: bytes, path: Path, *, number: int) -> Record:
@@ -99,7 +108,7 @@ def _is_torn(last: bytes) -> bool:
     """Whether bytes without a newline are a part of a line: no part of a JSON object is JSON."""
     try:
         json.loads(last)
-    except ValueError:
+    except (ValueError, RecursionError):
         return True
     return False
 

@@ -9,6 +9,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
+from stopgrad.files import check_types, strict_json, typed
+
 Subject = Literal["encoder", "untrained", "pixels", "supervised"]
 
 FROZEN = ("knn_accuracy", "linear_accuracy", "linear_lars_accuracy")
@@ -27,6 +29,16 @@ MEASURES = (
     "centre_norm",
 )
 """The fields of `stopgrad.collapse.Measures`, of z; named here so that reading takes no torch."""
+
+
+class Energy(NamedTuple):
+    """Energy and what it emits, with the factors behind them."""
+
+    kwh: float
+    co2_kg: float
+    source: str  # "rapl", "nvml", "nvml + rapl" (all that the machine used), or "estimate"
+    watts: float | None  # that an estimate assumes, None where it was counted
+    kg_co2_per_kwh: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,10 +143,28 @@ def from_line(line: str) -> Record:
     """The record of a line; keys that older versions did not write are None.
 
     Raises:
-        ValueError: When it is not JSON.
-        TypeError: When it is not an object with the keys of a record.
+        ValueError: When it is not strict JSON, or an accuracy is none.
+        TypeError: When it is not an object with the keys of a record, each of its own type.
     """
-    values = json.loads(line)
+    values = strict_json(line.encode())
     if not isinstance(values, dict):
         raise TypeError(f"a JSON object expected, not {type(values).__name__}")
-    return Record(**values)
+    record = typed(Record, values)
+    _check(record)
+    return record
+
+
+def _check(record: Record) -> None:
+    """What readers take for granted beyond the types of the fields."""
+    if record.metric in ACCURACIES and not 0 <= record.value <= 1:
+        raise ValueError(f"{record.metric} is {record.value}, not a fraction")
+    for name, found, keys in (
+        ("data", record.data, ("name", "fingerprint")),
+        ("init", record.init, ("from", "sha256")),
+    ):
+        if found is not None and not found.keys() >= {*keys}:
+            raise TypeError(f"{name} is {found}, without {' or '.join(keys)}")
+    if record.energy is not None:
+        typed(Energy, record.energy)
+    if record.metric in (FINETUNE, SUPERVISED):
+        check_types(record.protocol, {"views": int, "flops": float})

@@ -25,6 +25,7 @@ class Prepared(NamedTuple):
     directory: StudyDirectory
     plan: Plan
     spec: str  # the images
+    changes: tuple[str, ...] = ()  # of a study that was edited since it was begun
 
     @property
     def study(self) -> Study:
@@ -54,8 +55,8 @@ def prepare_study(
     directory.check_ours()
     data = check_data(source.study, configs, spec=spec, track=track)
     plan = plan_runs(source, choices, configs, fingerprints=data.fingerprints)
-    directory.begin(plan, data)
-    return Prepared(directory, plan, data.spec)
+    begun = directory.begin(plan, data)
+    return Prepared(directory, plan, data.spec, begun.changes)
 
 
 def conduct(

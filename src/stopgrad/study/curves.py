@@ -1,21 +1,26 @@
 """The epochs of a study's runs -> curves over seeds: a mean with its spread at each epoch.
 
-A metrics file holds a line per step, millions in a study; only those of epochs are decoded.
+A metrics file holds a line per step, millions in a study; only those of epochs are decoded. One
+that was changed from outside is passed over with a warning: a curve lacks a point, no more.
 """
 
 from __future__ import annotations
 
-import json
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from stopgrad.checkpoint import check_row
+from stopgrad.files import strict_json
 from stopgrad.statistics import Summary, summarize
 from stopgrad.study.directory import StudyDirectory
 from stopgrad.study.stored import StoredStudy
 
 Row = Mapping[str, Any]
 Epochs = Mapping[str, Sequence[Sequence[Row]]]  # rows of epochs, a list per run, by arm
+
+log = logging.getLogger(__name__)
 
 EPOCH = b'{"kind": "epoch"'  # how such a line begins, as `stopgrad.checkpoint` writes it
 
@@ -58,15 +63,16 @@ def curves(epochs: Epochs, pick: Callable[[Row], float | None]) -> list[CurvePoi
 def _epochs(path: Path) -> list[Row]:
     try:
         with path.open("rb") as file:
-            lines = [line for line in file if line.startswith(EPOCH)]
+            lines = [(n, line) for n, line in enumerate(file, start=1) if line.startswith(EPOCH)]
     except OSError:
         return []
     rows = []
-    for line in lines:
+    for number, line in lines:
         try:
-            row = json.loads(line)
-        except ValueError:
-            continue  # torn by a kill
-        if isinstance(row.get("epoch"), int):
+            row = strict_json(line)
+            check_row(row)
             rows.append(row)
+        except (ValueError, KeyError, TypeError) as error:
+            if line.endswith(b"\n"):  # else it was torn by a kill
+                log.warning("%s, line %d, is passed over (%s)", path, number, error)
     return rows

@@ -18,7 +18,7 @@ class StudyData(NamedTuple):
     spec: str  # that holds from any directory
     name: str
     classes: int
-    fingerprints: Mapping[str, str]  # of the training images that each arm sees
+    fingerprints: dict[str, str]  # of the training images that each arm sees
 
 
 def check_data(

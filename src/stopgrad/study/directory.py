@@ -13,7 +13,6 @@ DIR/
 from __future__ import annotations
 
 import fcntl
-import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,11 +22,12 @@ from typing import Any, NamedTuple
 from stopgrad.config import config_to_dict
 from stopgrad.config.knobs import Task
 from stopgrad.errors import ConfigError, DataError, did_you_mean
-from stopgrad.files import storage_errors, write_json
+from stopgrad.files import fits, storage_errors, strict_json, write_json
+from stopgrad.study.changes import changes, check_same
 from stopgrad.study.data import StudyData
 from stopgrad.study.definition import Method
 from stopgrad.study.plan import Plan, PlannedRun, decisive_knobs, key_paths
-from stopgrad.study.stored import StoredStudy, check_same, decode, encode, stored_study
+from stopgrad.study.stored import StoredStudy, decode, encode, stored_study
 
 TASKS: dict[Method, Task] = {"simsiam": "pretrain", "supervised": "supervised"}
 
@@ -51,6 +51,13 @@ class RunFolder(NamedTuple):
     def attempts(self) -> Path:
         """A line per command that ended."""
         return self.path / "attempts.jsonl"
+
+
+class Begun(NamedTuple):
+    """A study that was written down, and what of it was edited since it was begun."""
+
+    stored: StoredStudy
+    changes: tuple[str, ...]  # `path: old -> new`
 
 
 class StudyDirectory:
@@ -81,7 +88,7 @@ class StudyDirectory:
             )
         path = self.path / "studies" / f"{name}.json"
         try:
-            return decode(json.loads(path.read_bytes()), name=name)
+            return decode(strict_json(path.read_bytes()), name=name)
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise DataError(
                 f"{path} cannot be read ({type(error).__name__}: {error})",
@@ -92,8 +99,9 @@ class StudyDirectory:
     def epochs(self, run: str) -> int:
         """How many epochs a run is to have, by its card; 1 where that cannot be read."""
         try:
-            return int(json.loads((self.folder(run).path / "card.json").read_bytes())["epochs"])
-        except (OSError, ValueError, KeyError, TypeError):
+            epochs = _read_card(self.folder(run).path / "card.json")["epochs"]
+            return epochs if fits(epochs, int) and epochs > 0 else 1
+        except (OSError, KeyError, DataError):
             return 1
 
     def read_all(self) -> list[StoredStudy]:
@@ -125,10 +133,11 @@ class StudyDirectory:
                 hint="choose another --out",
             )
 
-    def begin(self, plan: Plan, data: StudyData) -> StoredStudy:
+    def begin(self, plan: Plan, data: StudyData) -> Begun:
         """Writes a study down, or takes up one that was begun here with the same settings.
 
-        Seeds add up. Runs that exist are found again by their address.
+        Seeds add up. Runs that exist are found again by their address. See `stopgrad.study.changes`
+        for an edited one.
 
         Raises:
             ConfigError: When it was begun here with other settings (old -> new), or a run is not
@@ -141,11 +150,11 @@ class StudyDirectory:
             old = self.read(name) if name in self.names() else None
             new = stored_study(plan, data, old)
             if old is not None:
-                check_same(old, new, path=self.path)
+                check_same(old, new, plan, path=self.path)
             for run in plan.runs.values():
                 self._keep_card(run, fingerprint=_fingerprint(plan, data, run))
             write_json(self.path / "studies" / f"{name}.json", encode(new))
-        return new
+        return Begun(new, () if old is None else tuple(changes(old, new)))
 
     def select(self, name: str, arm: str) -> str:
         """Notes the arm that the validation split chose; the first choice stays."""
@@ -220,7 +229,7 @@ def _fingerprint(plan: Plan, data: StudyData, run: PlannedRun) -> str:
 
 def _read_card(path: Path) -> dict[str, Any]:
     try:
-        card = json.loads(path.read_bytes())
+        card = strict_json(path.read_bytes())
         if isinstance(card["config"], dict):
             return dict(card)
         found = "config is no mapping"

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from stopgrad.checkpoint import read_metrics
-from stopgrad.errors import DataError, StopgradError
+from stopgrad.errors import DataError
 from stopgrad.records import (
     ACCURACIES,
     FROZEN,
@@ -188,36 +186,4 @@ def _final_rows(stored: StoredStudy, runs: Mapping[str, RunResult]) -> list[Row]
     ]
     return [
         Row(place, k.of, k.split, _cell(stored, runs, place, k), final=True) for place, k in keys
-    ]
-
-
-class CurvePoint(NamedTuple):
-    """kNN at one epoch, over the seeds that have reached it."""
-
-    arm: str
-    epoch: int
-    cell: Cell
-
-
-def knn_curves(directory: StudyDirectory, stored: StoredStudy) -> list[CurvePoint]:
-    """The accuracy that runs were watched by, over their epochs."""
-    found: dict[tuple[str, int], list[float]] = {}
-    for slot in (slot for slot in stored.slots if slot.labels is None):
-        for epoch, knn in _watched(directory, slot.run):
-            found.setdefault((slot.arm, epoch), []).append(knn)
-    return [
-        CurvePoint(arm, epoch, cell([Outcome("ended", value) for value in values]))
-        for (arm, epoch), values in sorted(found.items())
-    ]
-
-
-def _watched(directory: StudyDirectory, run: str) -> list[tuple[int, float]]:
-    try:
-        rows = read_metrics(directory.folder(run).run)
-    except (StopgradError, json.JSONDecodeError):
-        return []
-    return [
-        (int(row["epoch"]), float(row["knn"]))
-        for row in rows
-        if row.get("kind") == "epoch" and row.get("knn") is not None
     ]

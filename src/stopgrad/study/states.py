@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from stopgrad.checkpoint import read_status
+from stopgrad.checkpoint import check_row, read_status
 from stopgrad.errors import DataError
-from stopgrad.records import append_line, read_lines
+from stopgrad.files import fits, strict_json
+from stopgrad.records import append_line, read_as
 from stopgrad.study.directory import RunFolder
 
 Phase = Literal["waiting", "running", "interrupted", "trained", "collapsed", "diverged", "failed"]
@@ -58,14 +58,8 @@ def read_attempts(folder: RunFolder) -> list[Attempt]:
     Raises:
         DataError: When the file is damaged.
     """
-    try:
-        return [Attempt(**row) for row in read_lines(folder.attempts)]
-    except TypeError as error:
-        raise DataError(
-            f"{folder.attempts} holds something else than attempts ({error})",
-            expected="what stopgrad study run wrote",
-            hint="remove it; the run goes on where it stood",
-        ) from error
+    hint = "remove the line, or the file; the run goes on where it stood"
+    return read_as(folder.attempts, Attempt, hint=hint)
 
 
 def keep_attempt(folder: RunFolder, attempt: Attempt) -> None:
@@ -107,9 +101,11 @@ def run_state(folder: RunFolder) -> RunState:
     """How a run stands. Never raises: a damaged file is a failure with its reason."""
     trained = _trained_in(folder.run)
     status, row = read_status(trained), newest_epoch(trained)
-    epochs = [n for n in (status.get("epoch"), row.get("epoch")) if isinstance(n, int) and n]
-    verdicts = [v for v in (row.get("verdict"), status.get("verdict")) if isinstance(v, Mapping)]
-    verdict = verdicts[0].get("state") if verdicts else None
+    said = [status.get("epoch", 0), row.get("epoch", 0)]
+    epochs = [n for n in said if fits(n, int) and n > 0]
+    judged = [row.get("verdict", {}), status.get("verdict", {})]
+    verdicts = [v["state"] for v in judged if fits(v, dict[str, str]) and "state" in v]
+    verdict = verdicts[0] if verdicts else None
     try:
         failed, broken = failure(folder), ""
     except DataError as error:
@@ -143,10 +139,11 @@ def newest_epoch(run: Path) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for line in reversed(_tail(run / "metrics.jsonl")):
         try:
-            row = json.loads(line)
-        except ValueError:
-            continue  # torn by a kill, or cut by the tail
-        if not isinstance(row, dict) or row.get("kind") != "epoch":
+            row = strict_json(line)
+            check_row(row)
+        except (ValueError, KeyError, TypeError):
+            continue  # torn by a kill, cut by the tail, or changed from outside
+        if row.get("kind") != "epoch":
             continue
         found = found or row
         if row.get("knn") is not None:

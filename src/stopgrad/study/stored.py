@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, NamedTuple
 
-from stopgrad.errors import ConfigError
+from stopgrad.files import check_types, typed
+from stopgrad.records import ACCURACIES
 from stopgrad.study.data import StudyData
 from stopgrad.study.definition import Study
 from stopgrad.study.parse import parse_study
 from stopgrad.study.plan import Plan, Slot
 
 FORMAT = 1
+
+FIELDS: dict[str, Any] = {
+    "study": dict[str, Any],
+    "preset": str,
+    "overrides": dict[str, Any],
+    "data": dict[str, Any],
+    "seeds": list[int],
+    "slots": list[dict[str, Any]],
+    "selected": str | None,
+}
+"""What the values of a study's file in its directory are."""
 
 
 class StoredStudy(NamedTuple):
@@ -29,10 +40,14 @@ class StoredStudy(NamedTuple):
 
 
 def stored_study(plan: Plan, data: StudyData, old: StoredStudy | None) -> StoredStudy:
-    """A plan as its directory will hold it, with the seeds and the choice that are there."""
+    """A plan as its directory will hold it, with the seeds and the choice that are there.
+
+    What the study has lost since, an arm or a share, leaves it; its runs stay in the directory.
+    """
     before = old.slots if old is not None else ()
-    known = {slot[:3] for slot in plan.slots}
-    slots = (*(slot for slot in before if slot[:3] not in known), *plan.slots)
+    known, wanted = {slot[:3] for slot in plan.slots}, {(s.arm, s.labels) for s in plan.slots}
+    kept = [s for s in before if s[:3] not in known and (s.arm, s.labels) in wanted]
+    slots = (*kept, *plan.slots)
     return StoredStudy(
         study=plan.source.study,
         values=plan.source.values,
@@ -42,32 +57,6 @@ def stored_study(plan: Plan, data: StudyData, old: StoredStudy | None) -> Stored
         seeds=tuple(sorted({slot.seed for slot in slots})),
         slots=tuple(sorted(slots, key=lambda slot: slot.seed)),
         selected=old.selected if old is not None else None,
-    )
-
-
-def check_same(old: StoredStudy, new: StoredStudy, *, path: Path) -> None:
-    """Refuses to mix runs of two settings in one table.
-
-    Raises:
-        ConfigError: With old -> new.
-    """
-    runs = {slot[:3]: slot.run for slot in new.slots}
-    if all(runs.get(slot[:3]) == slot.run for slot in old.slots):
-        return
-    changed = [
-        f"{key} {was} -> {now}"
-        for key, was, now in (
-            ("preset", old.preset, new.preset),
-            ("data", old.data["fingerprints"], new.data["fingerprints"]),
-            ("overrides", dict(old.overrides), dict(new.overrides)),
-            ("the study", "as it was", "as it is"),
-        )
-        if (was != now if key != "the study" else old.values != new.values)
-    ]
-    raise ConfigError(
-        f"{path} holds {old.study.name} with other settings: {'; '.join(changed)}",
-        expected="the settings that it was begun with",
-        hint="repeat them, or choose another --out",
     )
 
 
@@ -85,22 +74,29 @@ def encode(stored: StoredStudy) -> dict[str, Any]:
     }
 
 
-def decode(values: dict[str, Any], *, name: str) -> StoredStudy:
+def decode(values: Any, *, name: str) -> StoredStudy:
     """What `encode` made.
 
     Raises:
-        ValueError: For another format.
+        ValueError: For another format, or a study that is none.
         KeyError, TypeError: When something is missing or of another type.
     """
-    if values["format"] != FORMAT:
-        raise ValueError(f"format {values['format']}")
+    if not isinstance(values, dict) or values["format"] != FORMAT:
+        raise ValueError(f"no study of format {FORMAT}")
+    check_types(values, FIELDS)
+    study, problems = parse_study(values["study"], name=name)
+    if problems:
+        raise ValueError("; ".join(problems))
+    data = typed(StudyData, values["data"])
+    if data.classes < 1 and set(study.protocol.metrics) & set(ACCURACIES):
+        raise ValueError(f"data.classes is {data.classes}, for a study of accuracies")
     return StoredStudy(
-        study=parse_study(values["study"], name=name)[0],
+        study=study,
         values=values["study"],
         preset=values["preset"],
         overrides=values["overrides"],
         data=values["data"],
         seeds=tuple(values["seeds"]),
-        slots=tuple(Slot(**slot) for slot in values["slots"]),
+        slots=tuple(typed(Slot, slot) for slot in values["slots"]),
         selected=values["selected"],
     )

@@ -11,10 +11,11 @@ import json
 from typing import Any, Literal
 
 from stopgrad.statistics import confidence_interval
+from stopgrad.study.curves import curves, read_epochs
 from stopgrad.study.directory import StudyDirectory
 from stopgrad.study.findings import Answered, answer_findings, sentence
 from stopgrad.study.markdown import conditions, cost, markdown, published_value, run_text
-from stopgrad.study.results import Results, Row, knn_curves, load_results, missing_runs
+from stopgrad.study.results import Results, Row, load_results, missing_runs
 from stopgrad.study.stored import StoredStudy
 
 Format = Literal["markdown", "csv", "json"]
@@ -112,14 +113,6 @@ def _answer(answered: Answered) -> dict[str, Any]:
 
 
 def _curves(directory: StudyDirectory, stored: StoredStudy) -> list[dict[str, Any]]:
-    return [
-        {
-            "arm": point.arm,
-            "epoch": point.epoch,
-            "mean": point.cell.summary.mean,
-            "std": point.cell.summary.std,
-            "n": point.cell.summary.n,
-        }
-        for point in knn_curves(directory, stored)
-        if point.cell.summary is not None
-    ]
+    """The kNN accuracy that runs were watched by, over their epochs."""
+    points = curves(read_epochs(directory, stored), lambda row: row.get("knn"))
+    return [{"arm": p.arm, "epoch": p.epoch, **p.summary._asdict()} for p in points]
