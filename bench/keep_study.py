@@ -16,9 +16,10 @@ from typing import Any
 
 TRAINED = ("run", "run/supervised/share-*")  # where a pretraining or a supervised one lives
 KEPT = (
-    *("settings.json", "card.json", "attempts.jsonl", "run/records.jsonl", "run/costs.jsonl"),
+    *("settings.json", "card.json", "attempts.jsonl", "run/records.jsonl"),
     *(f"{place}/{name}.json" for place in TRAINED for name in ("config", "status")),
     *(f"{place}/metrics.jsonl" for place in TRAINED),
+    *(f"{place}/costs.jsonl" for place in (*TRAINED, "run/finetune/share-*")),
 )
 
 

@@ -1,23 +1,28 @@
 """Claims about `stopgrad study` on the command line, and about what images must offer a study."""
 
+import io
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import yaml
+from rich.console import Console
 
 from stopgrad.checkpoint import RunWriter
 from stopgrad.cli import main
-from stopgrad.cli.studies import time_left
+from stopgrad.cli.show import Screen, print_line
+from stopgrad.cli.studies import arms_table, time_left
 from stopgrad.config import preset
-from stopgrad.errors import DataError
+from stopgrad.errors import ConfigError, DataError
 from stopgrad.evaluate import Selection, evaluate, load_run
 from stopgrad.images import Dataset, images_from_arrays, load_dataset
 from stopgrad.pretrain import describe_run, prepare, pretrain
 from stopgrad.records import Key, Spent, append_cost, key_of
+from stopgrad.study import Choices, prepare_study
 from stopgrad.study.data import check_data
 from stopgrad.study.definition import Study
+from stopgrad.study.overview import ArmState, Overview
 from stopgrad.study.parse import parse_study
 
 STUDY: dict[str, Any] = {
@@ -224,3 +229,31 @@ def test_a_record_says_what_the_pretraining_came_to_and_what_it_cost(
 def test_a_split_that_is_not_there_is_refused(run: Path, digits: Dataset) -> None:
     with pytest.raises(DataError, match="no images of digits to score"):
         list(evaluate(load_run(run), digits._replace(test=None), select=Selection(split="test")))
+
+
+def test_a_study_of_ones_own_goes_on_by_name_from_the_copy_in_its_directory(
+    tmp_path: Path,
+) -> None:
+    file, out = tmp_path / "mine.yaml", tmp_path / "s"
+    file.write_text(yaml.safe_dump(STUDY))
+    choices = Choices("tiny", {}, (0,))
+    first = prepare_study(str(file), choices, spec="mnist5k", out=out)
+    file.unlink()
+    again = prepare_study("mine", choices, spec="mnist5k", out=out)
+    assert again.plan.runs == first.plan.runs
+    assert again.changes == ()
+    with pytest.raises(ConfigError, match="no study 'yours'"):
+        prepare_study("yours", choices, spec="mnist5k", out=out)
+
+
+def test_names_of_arms_cannot_steer_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    name = "\x1b[31m[red]x[/red]"
+    print_line(f"arm {name}")
+    Screen().line(f"arm {name}")
+    printed = capsys.readouterr()
+    assert printed.out == printed.err == "arm \N{REPLACEMENT CHARACTER}[31m[red]x[/red]\n"
+    text = io.StringIO()
+    found = Overview((ArmState(name, 1, 1, 0, 0, 0, None),), 1.0, ())
+    Console(file=text, width=100).print(arms_table(found, title=name))
+    assert "\x1b" not in text.getvalue()
+    assert "[red]x[/red]" in text.getvalue()

@@ -181,6 +181,22 @@ def test_a_factor_multiplies_what_the_study_has_otherwise() -> None:
     assert (found["slow"].epochs, found["fast"].epochs) == (3, 6)
 
 
+def test_numbers_that_yaml_reads_as_text_and_names_that_it_reads_as_numbers(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(
+        "question: Which?\nbaseline: 0.0005\nprotocol: {split: test}\n"
+        "arms:\n  0.0005: {}\n  '2': {optimizer.base_lr: {times: 1e-1}}\n"
+    )
+    source = read_study(str(path))
+    assert source.problems == ()
+    assert source.study.baseline == "0.0005"
+    configs = arm_configs(source, Choices("tiny", {}, (0,)))
+    usual = configs["0.0005"].optimizer.base_lr
+    assert configs["2"].optimizer.base_lr == pytest.approx(0.1 * usual)
+
+
 def test_half_of_a_study_is_half_of_each_arm() -> None:
     slots = _plan(GOOD, seeds=(0, 1)).slots
     assert [(slot.arm, slot.seed) for slot in slots] == [

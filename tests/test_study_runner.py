@@ -25,6 +25,7 @@ from stopgrad.study import Choices, Order, Prepared, StudyDirectory, conduct, ru
 from stopgrad.study.data import StudyData
 from stopgrad.study.directory import RunFolder
 from stopgrad.study.executor import LocalProcesses
+from stopgrad.study.markdown import markdown
 from stopgrad.study.parse import parse_study
 from stopgrad.study.plan import arm_configs, plan_runs
 from stopgrad.study.results import load_results
@@ -321,6 +322,9 @@ def test_the_arm_that_validation_chose_is_scored_on_the_test_split_once(tmp_path
     assert more.directory.read("mine").selected == "b"
     assert _stages(executor, _run_of(more, "a", 2)) == ["pretrain", "evaluate"]
     assert _stages(executor, _run_of(more, "b", 2)) == ["pretrain", "evaluate", "evaluate"]
+    told = "By all of its seeds 'a' is best now"
+    assert told not in markdown(results)
+    assert told in markdown(load_results(more.directory, more.directory.read("mine")))
 
 
 def test_a_run_that_somebody_else_works_on_is_left_to_him_until_he_ends(tmp_path: Path) -> None:

@@ -17,10 +17,9 @@ from stopgrad.collapse import Measures
 from stopgrad.errors import DataError
 from stopgrad.records import MEASURES
 from stopgrad.study import Prepared, StudyDirectory, study_table
-from stopgrad.study.conduct import best_arm
 from stopgrad.study.findings import answer_findings, sentence
 from stopgrad.study.overview import overview
-from stopgrad.study.results import Results, load_results
+from stopgrad.study.results import Results, best_arm, load_results
 from stopgrad.study.words import mean_text
 
 STUDY: dict[str, Any] = {
@@ -278,9 +277,36 @@ def test_what_a_study_cost_is_said_with_the_factor(prepared: Prepared) -> None:
     energy["kg_co2_per_kwh"] = 0.15
     _record(folder, "knn_accuracy", of="encoder", split="validation", value=0.6, energy=energy)
     table = study_table(prepared.directory, "mine", form="markdown")
-    assert (
-        "pretraining of 1 of them about 0.02 kWh (estimate of 20 W, 0.15 kg CO2 per kWh)." in table
+    assert "training of 1 of them about 0.02 kWh (estimate of 20 W, 0.15 kg CO2 per kWh)." in table
+
+
+def test_trainings_with_labels_are_part_of_time_energy_and_work(prepared: Prepared) -> None:
+    folder = prepared.directory.folder(_run_of(prepared, "plain", 0))
+    _train(folder)
+    row = {"wall_s": 3600.0, "joules": None, "source": "", "device": "cpu", "threads": 1}
+    tuned = folder.run / "finetune" / "share-0.1"
+    tuned.mkdir(parents=True)
+    for path in (folder.run, tuned):
+        (path / "costs.jsonl").write_text(json.dumps(row) + "\n")
+    _record(folder, "knn_accuracy", of="encoder", split="validation", value=0.5, views=100, flops=7)
+    _record(
+        folder,
+        "finetune_accuracy",
+        of="encoder",
+        split="validation",
+        labels=0.1,
+        value=0.5,
+        views=100,
+        flops=7,
     )
+    path = folder.run / "records.jsonl"
+    head, tail = path.read_text().splitlines()
+    tail = json.dumps(json.loads(tail) | {"protocol": {"views": 20, "flops": 3.0}})
+    path.write_text(f"{head}\n{tail}\n")
+    run = _results(prepared).runs[_run_of(prepared, "plain", 0)]
+    assert run.energy is not None
+    assert run.energy.kwh == pytest.approx(2 * 0.01)  # two hours of 10 W
+    assert (run.train_s, run.views, run.flops) == (7200.0, 120, 10.0)
 
 
 def test_a_directory_without_studies_says_so(tmp_path: Path, prepared: Prepared) -> None:

@@ -16,7 +16,8 @@ from test_supervised import _state, _steps
 from stopgrad.checkpoint import read_status
 from stopgrad.cli import main
 from stopgrad.images import Dataset, images_from_arrays, label_subset, load_dataset
-from stopgrad.records import read
+from stopgrad.records import Spent, read
+from stopgrad.records.lines import read_as
 from stopgrad.supervised import Training
 from stopgrad.supervised.training import LabelledBatch
 
@@ -76,6 +77,10 @@ def test_each_share_is_trained_once_and_printed_again(
     assert {r["metric"] for r in records} == {"supervised_accuracy"}
     assert {(r["of"], r["epoch"], r["images_scored"]) for r in records} == {("supervised", 2, 100)}
     assert [r["views"] for r in records] == [320, 320]
+    paths = [out / "supervised" / f"share-{share:g}" for share in (1, 0.1)]
+    costs = [read_as(path / "costs.jsonl", Spent, hint="") for path in paths]
+    assert [len(parts) for parts in costs] == [2, 2]  # a line for each epoch
+    assert all(part.wall_s > 0 for parts in costs for part in parts)
     written = (out / "records.jsonl").read_text()
     steps = [_steps(out / "supervised" / f"share-{share:g}") for share in (1, 0.1)]
     assert _supervised(out, "--labels", 0.1, 1, 0.5, "--json") == 0

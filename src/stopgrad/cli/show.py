@@ -29,8 +29,8 @@ T = TypeVar("T")
 
 
 def print_line(text: str) -> None:
-    """A line of results on standard output, at once."""
-    sys.stdout.write(text + "\n")
+    """A line of results on standard output, at once; names in it cannot steer the terminal."""
+    sys.stdout.write(names.printable(text) + "\n")
     sys.stdout.flush()
 
 
@@ -43,7 +43,7 @@ class Screen:
 
     def line(self, text: str) -> None:
         """One line of plain text, above the progress bars."""
-        self.console.print(text, markup=False, soft_wrap=True)
+        self.console.print(names.printable(text), markup=False, soft_wrap=True)
 
     @contextmanager
     def progress(self) -> Iterator[None]:

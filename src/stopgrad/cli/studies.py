@@ -9,9 +9,11 @@ from contextlib import AbstractContextManager, nullcontext
 
 from rich.live import Live
 from rich.table import Table
+from rich.text import Text
 
 from stopgrad.cli.show import Screen, print_line
 from stopgrad.errors import ConfigError, FailedRunsError
+from stopgrad.figures.names import printable
 from stopgrad.figures.numbers import duration
 from stopgrad.study import (
     Choices,
@@ -134,12 +136,12 @@ class Watcher:
 
 def arms_table(found: Overview, *, title: str) -> Table:
     """Arms with their runs: done, at work, failed, and the newest kNN."""
-    table = Table(title=title, title_justify="left")
+    table = Table(title=Text(printable(title)), title_justify="left")
     table.add_column("arm")
     for column in ("done", "at work", "failed", "collapsed", "newest kNN"):
         table.add_column(column, justify="right")
     for arm in found.arms:
-        table.add_row(*_cells(arm))
+        table.add_row(*map(Text, _cells(arm)))
     return table
 
 
@@ -155,7 +157,7 @@ def time_left(elapsed_s: float, *, began: float, now: float) -> str:
 def _cells(arm: ArmState) -> tuple[str, ...]:
     knn = "" if arm.knn is None else f"{100 * arm.knn:.2f} %"
     counts = (str(count or "") for count in (arm.at_work, arm.failed, arm.collapsed))
-    return (arm.name, f"{arm.done}/{arm.runs}", *counts, knn)
+    return (printable(arm.name), f"{arm.done}/{arm.runs}", *counts, knn)
 
 
 def _seeds(words: list[int]) -> tuple[int, ...]:

@@ -49,9 +49,10 @@ def _add_run(studies: Any, *, data_help: str) -> None:
     parser.epilog = (
         "Any knob is a flag (--KEY VALUE) and holds for all arms. Give the same command again\n"
         "after a kill, or at the same time on another machine with the same files: runs that are\n"
-        "finished are not repeated, and each run is worked on by one process. A file that was edited\n"
-        "meanwhile is refused where other runs would be trained or another split be scored; other\n"
-        "changes are taken up and told, and what finished runs lack of the numbers is scored."
+        "finished are not repeated, and each run is worked on by one process. A file that was\n"
+        "edited meanwhile is refused where other runs would be trained or another split be\n"
+        "scored; other changes are taken up and told, and what finished runs lack of the\n"
+        "numbers is scored. A study that DIR holds can be named without its file."
     )
     parser.add_argument("name", metavar="NAME|FILE", help="a study by name, or a YAML file")
     parser.add_argument("--data", required=True, metavar="SPEC", help=data_help)

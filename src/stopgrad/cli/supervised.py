@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from stopgrad.checkpoint import RunInfo, RunWriter, read_run
 from stopgrad.cli.commands import load_images, print_line, print_scores, tell_state
 from stopgrad.cli.show import Screen
-from stopgrad.compute import use_threads
+from stopgrad.compute import compute_for, use_threads
 from stopgrad.config import Config, config_from_dict, config_to_dict
 from stopgrad.errors import ConfigError, InterruptedRunError
 from stopgrad.evaluate import (
@@ -33,7 +33,7 @@ from stopgrad.figures.numbers import label_share
 from stopgrad.finetune import Start
 from stopgrad.finetune import finetune as finetune_epochs
 from stopgrad.images import Dataset, normalization
-from stopgrad.records import Record, append, to_line
+from stopgrad.records import Record, append, append_cost, start_meter, to_line
 from stopgrad.supervised import Epoch, describe_share, draw_share, open_share, share_folder
 from stopgrad.supervised import supervised as supervised_epochs
 
@@ -163,9 +163,11 @@ def _finish(trainings: Iterable[Training], screen: Screen, *, json: bool) -> Non
 
 def _train(training: Training, screen: Screen) -> Record:
     """Trains, or goes on, to the last epoch; the record of it is kept once."""
-    record = None
+    record, config = None, training.info.config
+    meter = start_meter(device=str(compute_for(config).device), threads=use_threads(0))
     with open_share(training.path, training.info) as writer, screen.progress():
         for epoch in training.epochs(writer=writer, track=screen.track):
+            append_cost(training.path, meter.spent())
             screen.line(_line(epoch, writer.info))
             if epoch.score is not None:
                 record = _keep(training, writer, epoch)

@@ -89,14 +89,14 @@ def append_cost(run: Path, spent: Spent) -> None:
     append_line(run / "costs.jsonl", json.dumps(spent._asdict(), allow_nan=False))
 
 
-def read_costs(run: Path) -> Costs | None:
-    """What a run took so far; None where nothing was written, as by older versions.
+def read_costs(*runs: Path) -> Costs | None:
+    """What trainings took so far, together; None where nothing was written, as by older versions.
 
     Raises:
         DataError: When the file is damaged.
     """
     hint = "remove the line, or the file; the run is as good without it"
-    parts = read_as(run / "costs.jsonl", Spent, hint=hint)
+    parts = [part for run in runs for part in read_as(run / "costs.jsonl", Spent, hint=hint)]
     if not parts:
         return None
     wall_s = sum(part.wall_s for part in parts)

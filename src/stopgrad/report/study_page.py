@@ -126,9 +126,8 @@ def study_facts(evidence: StudyEvidence) -> list[Fact]:
     results = evidence.results
     stored = results.stored
     records = [r for run in results.runs.values() for r in run.numbers.values()]
-    runs = [list(run.numbers.values()) for run in results.runs.values()]
-    views = sum(max((r.views or 0 for r in found), default=0) for found in runs)
-    flops = sum(max((r.flops or 0.0 for r in found), default=0.0) for found in runs)
+    views = sum(run.views for run in results.runs.values())
+    flops = sum(run.flops for run in results.runs.values())
     work = f"{count(views)} views" + (f", {number(flops / 1e15)} PFLOP" if flops else "")
     machines = sorted({r.device_name or r.device for r in records})
     threads = sorted({r.threads for r in records})

@@ -13,9 +13,9 @@ from stopgrad.study.definition import Study
 from stopgrad.study.directory import StudyDirectory
 from stopgrad.study.executor import Executor
 from stopgrad.study.plan import Choices, Plan, arm_configs, plan_runs
-from stopgrad.study.results import Results, load_results
+from stopgrad.study.results import best_arm, load_results
 from stopgrad.study.runner import Runner, Watch, tasks_of
-from stopgrad.study.source import read_study
+from stopgrad.study.source import Source, built_in_studies, read_study
 from stopgrad.study.steps import on_test, wanted_numbers
 
 
@@ -39,7 +39,8 @@ def prepare_study(
     """Reads a study, checks all of it, and begins it in a directory or takes it up there.
 
     Args:
-        name: Of a study of the package, or the path of a YAML file.
+        name: Of a study of the package or of one that the directory holds, or the path of a YAML
+            file.
         choices: Preset, overrides and seeds.
         spec: The images, as `load_dataset` takes them.
         out: The study directory, which may hold other studies.
@@ -50,13 +51,22 @@ def prepare_study(
         DataError: When the images do not bear the study.
         StorageError: When the directory cannot be written.
     """
-    source, directory = read_study(name), StudyDirectory(out)
+    directory = StudyDirectory(out)
+    source = _source(name, directory)
     configs = arm_configs(source, choices)
     directory.check_ours()
     data = check_data(source.study, configs, spec=spec, track=track)
     plan = plan_runs(source, choices, configs, fingerprints=data.fingerprints)
     begun = directory.begin(plan, data)
     return Prepared(directory, plan, data.spec, begun.changes)
+
+
+def _source(name: str, directory: StudyDirectory) -> Source:
+    """A study by name or by path; of one's own, the copy in the directory where no file is."""
+    if name in built_in_studies() or name not in directory.names() or Path(name).exists():
+        return read_study(name)
+    stored = directory.read(name)
+    return Source(stored.values, stored.study, ())
 
 
 def conduct(
@@ -84,16 +94,6 @@ def conduct(
         tasks = [t for t in tasks_of(plan, directory, wanted | final) if t.run.id in final]
         runner.work(tasks)
     return runner.failed
-
-
-def best_arm(results: Results) -> str | None:
-    """The arm that is best by the first metric with the most labels; None before one has ended."""
-    marked = [row for row in results.rows if row.mark == "best"]
-    if not marked:
-        return None
-    metrics = results.stored.study.protocol.metrics
-    first = min(marked, key=lambda row: (metrics.index(row.place.metric), -row.place.labels))
-    return first.place.arm
 
 
 def _wanted(plan: Plan) -> dict[str, frozenset[Key]]:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from stopgrad.study.definition import Value, labels_of
 from stopgrad.study.findings import answer_findings, sentence
-from stopgrad.study.results import Results, Row, RunResult, missing_runs
+from stopgrad.study.results import Results, Row, RunResult, best_arm, missing_runs
 from stopgrad.study.words import (
     cell_text,
     correction_text,
@@ -69,6 +69,9 @@ def scored(results: Results) -> str:
     }
     count = f" ({', '.join(f'{n:,}' for n in sorted(images))} images)" if images else ""
     chosen = f" Selected on it for the test split: {stored.selected!r}." if stored.selected else ""
+    best = best_arm(results) if stored.selected else None
+    if best not in (None, stored.selected):
+        chosen += f" By all of its seeds {best!r} is best now; the choice was made once and stays."
     return f"seeds {', '.join(map(str, stored.seeds))}, {split} split{count}, last epoch.{chosen}"
 
 
@@ -165,19 +168,15 @@ def cost(results: Results) -> str:
     """Time and energy of all runs, with the factors behind them."""
     runs = results.runs.values()
     hours = sum(run.wall_s for run in runs) / 3600
-    kwh = [run.kwh for run in runs if run.kwh is not None]
-    metered = "" if len(kwh) == len(runs) else f" of {len(kwh)} of them"
-    energy = f", pretraining{metered} about {sum(kwh):.3g} kWh" if kwh else ""
-    sources = {
-        (record.energy["source"], record.energy["watts"], record.energy["kg_co2_per_kwh"])
-        for run in runs
-        for record in run.numbers.values()
-        if record.energy
-    }
+    spent = [run.energy for run in runs if run.energy is not None]
+    metered = "" if len(spent) == len(runs) else f" of {len(spent)} of them"
+    kwh = sum(energy.kwh for energy in spent)
+    energy = f", training{metered} about {kwh:.3g} kWh" if spent else ""
+    sources = {(e.source, e.watts, e.kg_co2_per_kwh) for e in spent}
     how = [
         f"{source}{f' of {watts:g} W' if watts else ''}, {factor:g} kg CO2 per kWh"
         for source, watts, factor in sorted(sources, key=str)
     ]
     return f"Cost: {len(results.runs)} runs, {hours:.2f} hours of processes{energy}" + (
-        f" ({'; '.join(how)})." if how else "."
+        f" ({'; '.join(dict.fromkeys(how))})." if how else "."
     )

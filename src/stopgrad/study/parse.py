@@ -72,9 +72,10 @@ class Reader:
         return {}
 
     def one_of(self, value: object, path: str, *, known: Sequence[T], default: T) -> T:
-        """One of the known values."""
+        """One of the known values; an arm's name may look like a number to YAML."""
+        number = isinstance(value, int | float) and not isinstance(value, bool)
         for choice in known:
-            if value == choice:
+            if value == choice or (number and str(value) == choice):
                 return choice
         if value is not None:
             near = did_you_mean(str(value), [str(choice) for choice in known])

@@ -8,8 +8,10 @@ from typing import NamedTuple
 from stopgrad.errors import DataError
 from stopgrad.records import (
     ACCURACIES,
+    FINETUNE,
     FROZEN,
     SUPERVISED,
+    Energy,
     Key,
     Record,
     Subject,
@@ -37,8 +39,26 @@ class RunResult(NamedTuple):
     claimed: bool
     numbers: Mapping[Key, Record]
     wall_s: float  # of all its commands
-    train_s: float | None
-    kwh: float | None
+    train_s: float | None  # of its trainings, those with labels too
+    energy: Energy | None
+
+    @property
+    def views(self) -> int:
+        """Views that its trainings processed, those of fine-tuning too."""
+        return max((r.views or 0 for r in self.numbers.values()), default=0) + sum(
+            int(r.protocol.get("views", 0)) for r in self._tuned
+        )
+
+    @property
+    def flops(self) -> float:
+        """Floating-point operations of its trainings."""
+        return max((r.flops or 0.0 for r in self.numbers.values()), default=0.0) + sum(
+            float(r.protocol.get("flops", 0.0)) for r in self._tuned
+        )
+
+    @property
+    def _tuned(self) -> list[Record]:
+        return [r for r in self.numbers.values() if r.metric == FINETUNE]
 
 
 class Row(NamedTuple):
@@ -82,6 +102,16 @@ def place_key(place: Place, stored: StoredStudy) -> Key:
     return number_key(place.metric, place.labels, of=of, split=stored.study.protocol.split)
 
 
+def best_arm(results: Results) -> str | None:
+    """The arm that is best by the first metric with the most labels; None before one has ended."""
+    marked = [row for row in results.rows if row.mark == "best"]
+    if not marked:
+        return None
+    metrics = results.stored.study.protocol.metrics
+    first = min(marked, key=lambda row: (metrics.index(row.place.metric), -row.place.labels))
+    return first.place.arm
+
+
 def missing_runs(results: Results) -> list[tuple[Slot, RunResult]]:
     """The runs that lack a number that the study wants."""
     stored = results.stored
@@ -103,7 +133,7 @@ def _run(directory: StudyDirectory, run: str) -> RunResult:
     try:
         numbers = numbers_of(folder)
         wall_s = sum(attempt.wall_s for attempt in read_attempts(folder))
-        costs = read_costs(folder.run)
+        costs = read_costs(folder.run, *sorted(folder.run.glob("*/share-*")))
     except DataError as error:
         broken = state._replace(phase="failed", reason=str(error))
         return RunResult(broken, directory.is_claimed(run), {}, 0.0, None, None)
@@ -113,7 +143,7 @@ def _run(directory: StudyDirectory, run: str) -> RunResult:
         numbers=numbers,
         wall_s=wall_s,
         train_s=costs.wall_s if costs else None,
-        kwh=energy(costs).kwh if costs else None,
+        energy=energy(costs) if costs else None,
     )
 
 
