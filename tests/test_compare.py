@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from checkpoint_runs import checkpoint, info
+from encoder_runs import encoder_run
 
 from stopgrad.checkpoint import RunWriter
 from stopgrad.cli import main
@@ -224,6 +225,18 @@ def test_a_reader_is_told_how_little_few_runs_say(
 def test_a_run_named_twice_is_refused(paths: list[Path]) -> None:
     with pytest.raises(ConfigError, match="named twice"):
         compare([load_run(paths[0]), load_run(paths[0])], DATA)
+
+
+def test_a_run_that_takes_no_views_of_the_first_is_refused_by_its_name(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = encoder_run(tmp_path / "first", **{"views.size": 20}).path
+    vit = {"encoder.name": "timm:test_vit", "views.size": 32}
+    second = encoder_run(tmp_path / "second", **vit).path
+    data = ["--data", str(_folder(tmp_path / "data")), "--no-scores"]
+    assert main(["compare", str(first), str(second), *data]) == 2
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert f"{second}, timm:test_vit, and views of 20 px (Input height" in said
 
 
 def test_the_help_names_every_measure() -> None:

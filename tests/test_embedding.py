@@ -222,3 +222,30 @@ def test_a_run_of_a_gpu_is_read_without_one_and_that_is_said(
     run = load_run(tmp_path / "run")
     assert run.compute.device.type == "cpu"
     assert "device = cuda; there is none here" in caplog.text
+
+
+def test_a_backbone_of_fixed_sizes_embeds_pictures_of_any_larger_size(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    vit = {"encoder.name": "timm:test_vit", "views.size": 32}  # its data would be of 37 px
+    run = encoder_run(tmp_path / "run", **vit)
+    folder, out = tmp_path / "pictures", tmp_path / "f.npy"
+    folder.mkdir()
+    chance = np.random.default_rng(0)
+    for number, side in enumerate((37, 60, 41)):
+        pixels = chance.integers(0, 256, (side, side, 3)).astype(np.uint8)
+        Image.fromarray(pixels).save(folder / f"{number}.png")
+    assert main(["embed", str(run.path), "--data", str(folder), "--out", str(out)]) == 0
+    pixels = load_dataset(str(folder), side=37).train.pixels
+    small = torch.nn.functional.interpolate(
+        torch.from_numpy(pixels[:]).permute(0, 3, 1, 2).float(), 32, mode="bilinear", antialias=True
+    ).round()
+    x = small / 255 - torch.tensor([0.1, 0.2, 0.3]).view(3, 1, 1)
+    with torch.inference_mode():
+        wanted = run.model.encoder(x).numpy()
+    np.testing.assert_allclose(np.load(out), wanted, atol=1e-4)
+    for path in folder.iterdir():
+        Image.fromarray(np.zeros((20, 20, 3), np.uint8)).save(path)
+    capsys.readouterr()
+    assert main(["embed", str(run.path), "--data", str(folder), "--out", str(out)]) == 2
+    assert "timm:test_vit at 20 x 20 px" in capsys.readouterr().err.splitlines()[-1]

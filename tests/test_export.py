@@ -20,6 +20,7 @@ from stopgrad.config import EncoderConfig
 from stopgrad.errors import CheckpointError, ConfigError
 from stopgrad.evaluate import TrainedRun
 from stopgrad.export import PretrainedEncoder, export_run
+from stopgrad.export.card import describe
 from stopgrad.export.condition import condition
 from stopgrad.export.layouts import formats_for, layout
 from stopgrad.weights import card_of
@@ -308,3 +309,12 @@ def test_the_terminal_says_what_the_run_is_and_how_to_load_it(
     assert "Not finished: epoch 0 of 4, step 3 of 32" in printed.err
     assert "gives the same features" in printed.err
     assert printed.out.splitlines()[-1] == 'model = PretrainedEncoder.from_file("a.safetensors")'
+
+
+def test_a_card_says_to_which_size_a_backbone_of_fixed_sizes_wants_pictures(
+    tmp_path: Path, narrow: TrainedRun
+) -> None:
+    run = encoder_run(tmp_path / "run", **{"encoder.name": "timm:test_vit", "views.size": 32})
+    vit, ours = describe(run)["preprocessing"], describe(narrow)["preprocessing"]
+    assert vit["resize"].endswith(", then to 32 x 32 px, as the backbone takes no other")
+    assert "then to" not in ours["resize"]

@@ -30,6 +30,7 @@ from stopgrad.images import (
     Packed,
     images_from_arrays,
     load_dataset,
+    load_pictures,
     normalization,
     pack_shards,
 )
@@ -348,6 +349,13 @@ def test_whole_pictures_are_brought_down_and_views_are_not(packed: Path) -> None
     assert images.pixels.shape[1:] == (SIDE, SIDE, 3)
     assert images.whole_size == (12, 12) == images.take(np.arange(3)).whole_size
     assert load_dataset(str(packed), side=SIDE + 1).train.whole_size == (SIDE, SIDE)
+
+
+def test_a_picture_asked_for_is_seen_whole_at_the_size_of_the_others(packed: Path) -> None:
+    images = load_dataset(str(packed), side=12).train
+    one = packed.parent / "one.png"
+    Image.fromarray(images.pixels[5]).save(one)
+    assert load_pictures([one], like=images).whole_size == (12, 12)
 
 
 def test_large_pictures_go_through_an_encoder_few_at_a_time() -> None:

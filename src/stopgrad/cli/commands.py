@@ -32,6 +32,7 @@ from stopgrad.files import write_atomically
 from stopgrad.images import Changed, Dataset, how_it_was_read, load_dataset, normalization
 from stopgrad.pretrain import describe_run, prepare
 from stopgrad.pretrain import pretrain as pretrain_epochs
+from stopgrad.pretrain.setup import fit_sizes
 from stopgrad.records import (
     Key,
     Record,
@@ -179,18 +180,19 @@ def print_scores(records: list[Record]) -> None:
 
 
 def load_images(spec: str, screen: Screen, *, config: Config, changed: Changed = "fail") -> Dataset:
-    """The images of a spec, stored as a config asks.
+    """The images of a spec, stored as a config asks, whole at a size that its encoder takes.
 
     A run that exists says `changed="tell"`: its own fingerprint guards it.
     """
     with screen.progress():
-        return load_dataset(
+        dataset = load_dataset(
             spec,
             side=config.image_side,
             bad_images=config.bad_images,
             changed=changed,
             track=screen.track,
         )
+    return fit_sizes(dataset, config)
 
 
 def initial_weights(spec: str | None, screen: Screen, *, config: Config) -> Weights | None:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from stopgrad.checkpoint import read_status
 from stopgrad.compare.measure import LABEL_FREE, VIEWS, LabelFree, LayerName, measure_run
 from stopgrad.compare.scores import ACCURACIES, Accuracies, accuracies
+from stopgrad.encoder import why_not
 from stopgrad.errors import ConfigError, DataError
 from stopgrad.evaluate import TrainedRun
 from stopgrad.images import Dataset, Images, Track, no_progress
@@ -74,9 +75,10 @@ def compare(
 
     Raises:
         DataError: When there is one image alone.
-        ConfigError: When a run is named twice.
+        ConfigError: When a run is named twice, or takes no views of the size of the first.
     """
     _refuse_twice(runs)
+    _refuse_other_sizes(runs)
     images, views = _drawn(dataset.train), runs[0].info.config.views
     measures = [measure_run(r, images, views=views, layer=layer, track=track) for r in runs]
     scores = [Accuracies({}, ()) for _ in runs]
@@ -109,6 +111,17 @@ def _refuse_twice(runs: Sequence[TrainedRun]) -> None:
         raise ConfigError(
             f"{twice.path} named twice", expected="each run once", hint="leave one out"
         )
+
+
+def _refuse_other_sizes(runs: Sequence[TrainedRun]) -> None:
+    side = runs[0].info.config.views.size
+    for run in runs:
+        if reason := why_not(run.model.encoder, (side, side)):
+            raise ConfigError(
+                f"{run.path}, {run.info.config.encoder.name}, and views of {side} px ({reason})",
+                expected=f"runs that take the views of the first, {runs[0].path}",
+                hint="name a run first whose views all of them take",
+            )
 
 
 def _drawn(images: Images) -> Images:

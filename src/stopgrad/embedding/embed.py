@@ -84,7 +84,10 @@ def _plan(run: TrainedRun, splits: dict[str, Images], layer: Layer) -> dict[str,
         "layer": layer,
         "width": int(width),  # type: ignore[arg-type]
         "block": BLOCK,
-        "splits": [[name, images.fingerprint, len(images)] for name, images in splits.items()],
+        "splits": [
+            [name, images.fingerprint, len(images), *images.whole_size]
+            for name, images in splits.items()
+        ],
     }
 
 
