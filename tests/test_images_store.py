@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from encoder_runs import encoder_run
 from PIL import Image
 from sklearn.datasets import load_digits, load_sample_image
 
@@ -230,6 +231,36 @@ def test_packing_goes_on_behind_the_last_whole_shard_after_kill_9(
 def test_a_kill_right_after_the_commit_leaves_a_store(packed: Path, store: Path) -> None:
     (store / PACKING).write_text(json.dumps({"key": "", "side": 1, "frame": [1, 1, True]}))
     assert len(load_dataset(str(store)).train) == 96
+
+
+def test_every_command_goes_on_with_a_runs_own_store_whose_folder_was_touched(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for number in range(40):
+        place = tmp_path / "set" / f"class{number % 2}" / f"{number:02d}.png"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(DIGITS[number].astype(np.uint8)).save(place)
+    store = tmp_path / "store"
+    mark = pack(str(tmp_path / "set"), store, side=SIDE).splits["train"].fingerprint
+    of = {"spec": str(store), "fingerprint": mark}
+    run = encoder_run(tmp_path / "run", data=of, **{"views.size": 16, "knn.k": 5}).path
+    other = encoder_run(tmp_path / "other", **{"views.size": 16}).path  # of other images
+    os.utime(tmp_path / "set" / "class0" / "00.png")
+    features = ["--out", str(tmp_path / "f.npy")]
+    few = ["--finetune.epochs", "1", "--finetune.batch", "16"]
+    named = ["--data", str(store)]
+    for words in (
+        ["embed", str(run), *features],
+        ["embed", str(run), *named, *features],
+        ["compare", str(run), "--no-scores"],
+        ["neighbors", str(run)],
+        ["finetune", str(run), *few],
+        ["evaluate", str(run), "--of", "encoder", "--metrics", "knn_accuracy"],
+    ):
+        caplog.clear()
+        assert main(words) == 0, words
+        assert "going on with the store as it is" in caplog.text, words
+    assert main(["embed", str(other), *named, *features]) == 3  # nothing guards these images
 
 
 def test_every_flipped_bit_is_found_by_verify(store: Path) -> None:

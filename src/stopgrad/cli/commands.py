@@ -8,6 +8,7 @@ import itertools
 from pathlib import Path
 
 from stopgrad.checkpoint import (
+    RunInfo,
     RunWriter,
     newest_step,
     read_run,
@@ -32,7 +33,7 @@ from stopgrad.files import write_atomically
 from stopgrad.images import Changed, Dataset, how_it_was_read, load_dataset, normalization
 from stopgrad.pretrain import describe_run, prepare
 from stopgrad.pretrain import pretrain as pretrain_epochs
-from stopgrad.pretrain.setup import fit_sizes
+from stopgrad.pretrain.setup import fit_sizes, spec_to_keep
 from stopgrad.records import (
     Key,
     Record,
@@ -193,6 +194,18 @@ def load_images(spec: str, screen: Screen, *, config: Config, changed: Changed =
             track=screen.track,
         )
     return fit_sizes(dataset, config)
+
+
+def images_of(
+    info: RunInfo, data: str | None, screen: Screen, *, config: Config | None = None
+) -> Dataset:
+    """The images of a run, or others that are named, stored as the run or another config asks.
+
+    Of a packed store whose folder has changed since, the run's own is told, another refused.
+    """
+    own = info.data["spec"]
+    changed: Changed = "tell" if data is None or spec_to_keep(data) == own else "fail"
+    return load_images(data or own, screen, config=config or info.config, changed=changed)
 
 
 def initial_weights(spec: str | None, screen: Screen, *, config: Config) -> Weights | None:
