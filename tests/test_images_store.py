@@ -364,7 +364,9 @@ def test_too_little_room_is_said_before_anything_is_decoded(
     monkeypatch.setattr(pack_module.shutil, "disk_usage", lambda _: usage)
     with pytest.raises(StorageError, match=r"165,888 bytes needed .*, 165,887 bytes free"):
         pack(str(pictures), tmp_path / "store", side=SIDE)
-    assert not list((tmp_path / "store").glob("*.pixels"))
+    assert not list((tmp_path / "store").iterdir())
+    # As the error's hint says.
+    assert pack(str(pictures), tmp_path / "store", side=SIDE - 1).height == SIDE - 1
 
 
 def test_a_store_can_be_packed_again_smaller(packed: Path, tmp_path: Path) -> None:
