@@ -16,7 +16,7 @@ from PIL import Image
 from stopgrad.checkpoint.lock import lock
 from stopgrad.cli import main
 from stopgrad.embedding import embed as module
-from stopgrad.embedding import embed_dataset
+from stopgrad.embedding import embed_dataset, tables
 from stopgrad.errors import DivergedError, LockedError, StorageError
 from stopgrad.evaluate import TrainedRun, load_run
 from stopgrad.evaluate import run as evaluate_run
@@ -184,13 +184,34 @@ def test_features_that_are_not_finite_are_refused(digits: Dataset, tmp_path: Pat
     assert not (tmp_path / "f.npy").exists()
 
 
-@pytest.mark.parametrize("out", ["f", "f.txt", "f.parquet.gz", "run"])
-def test_another_kind_of_file_is_one_line(
-    run: TrainedRun, tmp_path: Path, capsys: pytest.CaptureFixture[str], out: str
+@pytest.mark.parametrize(
+    ("out", "said"),
+    [
+        *((out, "ends in .parquet, .csv, .npy") for out in ("f", "f.txt", "f.parquet.gz", "run")),
+        ("file/f.npy", "file is no folder that may be written to"),
+    ],
+)
+def test_a_file_that_cannot_be_written_is_one_line_before_anything_is_read(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], out: str, said: str
 ) -> None:
-    assert main(["embed", str(run.path), "--out", str(tmp_path / out)]) == 2
-    assert "ends in .parquet, .csv, .npy" in capsys.readouterr().err.splitlines()[-1]
-    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "file").touch()
+    assert main(["embed", "no run", "--out", str(tmp_path / out)]) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert said in line
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_too_little_room_is_said_before_anything_is_computed(
+    run: TrainedRun, digits: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    needed = 2 * 90 * run.model.encoder.feature_width * 4  # blocks, and the file of them
+    usage = type("usage", (), {"free": needed - 1})
+    monkeypatch.setattr(tables.shutil, "disk_usage", lambda _: usage)
+    with pytest.raises(StorageError, match=f"{needed:,} bytes needed"):
+        embed_dataset(run, digits, out=tmp_path / "f.npy")
+    assert not list(tmp_path.rglob("0*.npy"))
+    usage.free = needed
+    assert embed_dataset(run, digits, out=tmp_path / "f.npy").rows == 90
 
 
 def test_damaged_pictures_may_be_left_out(

@@ -8,7 +8,7 @@ from dataclasses import replace
 from stopgrad.cli.commands import images_of, print_line
 from stopgrad.cli.show import Screen
 from stopgrad.compute import use_threads
-from stopgrad.embedding import embed_dataset
+from stopgrad.embedding import check_out, embed_dataset
 from stopgrad.evaluate import TrainedRun, load_run
 from stopgrad.export import export_run
 from stopgrad.export.condition import condition
@@ -33,6 +33,7 @@ def export(options: argparse.Namespace) -> None:
 
 def embed(options: argparse.Namespace) -> None:
     """Writes the features of all pictures of a data set."""
+    check_out(options.out)  # before anything is read
     screen, run = Screen(), load_run(options.run)
     use_threads(run.info.config.threads)
     _tell(run, screen)
