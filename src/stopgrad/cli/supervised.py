@@ -63,6 +63,13 @@ class Training(NamedTuple):
 def supervised(options: argparse.Namespace) -> None:
     """Trains the baseline from scratch, a share of the labels after the other."""
     config, screen, out = options.config, Screen(), options.out
+    if options.init is not None:
+        raise ConfigError(
+            f"supervised --init {options.init[:200]}",
+            expected="the baseline from scratch, which starts from random weights",
+            hint="train a run on with labels by: stopgrad finetune RUN; weights of others become "
+            "a run by: stopgrad pretrain --init",
+        )
     check_shares(options.labels)
     beside = (out / "config.json").exists()  # a pretraining, whose fingerprint guards the images
     changed: Changed = "tell" if beside else "fail"
