@@ -104,6 +104,18 @@ def test_a_run_that_exists_is_left_alone(
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 
 
+def test_a_command_that_is_told_can_be_pasted(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "a b").mkdir()
+    (tmp_path / "a b" / "notes.txt").touch()
+    words = ("pretrain", "--data", "mnist5k", "--out", tmp_path / "a b", "--preset", "tiny")
+    assert _fails(capsys, *words)[1].rstrip().endswith(f"stopgrad resume '{tmp_path}/a b'")
+    data = _folder(tmp_path / "some pictures", count=3)
+    assert main(["pack", str(data), "--out", str(tmp_path / "a store")]) == 0
+    assert capsys.readouterr().out.rstrip().endswith(f"use it as --data '{tmp_path}/a store'")
+
+
 def test_a_folder_without_pictures_is_an_error(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:

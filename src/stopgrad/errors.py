@@ -8,6 +8,7 @@ import errno
 import os
 import re
 from collections.abc import Iterable
+from shlex import quote
 from typing import ClassVar
 
 
@@ -92,7 +93,7 @@ class InterruptedRunError(StopgradError):
         super().__init__(
             f"stopped by signal {signal_number}, saved at step {step}",
             expected="a run to its last epoch",
-            hint=hint or f"continue with: stopgrad resume {run}",
+            hint=hint or f"continue with: stopgrad resume {quote(run)}",
         )
 
 

@@ -6,6 +6,7 @@ import argparse
 import io
 import itertools
 from pathlib import Path
+from shlex import quote
 
 from stopgrad.checkpoint import (
     RunInfo,
@@ -237,4 +238,4 @@ def train(
             screen.line(epoch_line(epoch, config.epochs))
     if verdict is not None and verdict.advice:
         screen.line(f"verdict: {verdict.state}; try: {verdict.advice}")
-    screen.line(f"done: {writer.path}; score it with: stopgrad evaluate {writer.path}")
+    screen.line(f"done: {writer.path}; score it with: stopgrad evaluate {quote(str(writer.path))}")

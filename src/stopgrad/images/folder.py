@@ -24,6 +24,7 @@ import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from shlex import quote
 from typing import NamedTuple
 
 from stopgrad.errors import DataError
@@ -123,7 +124,8 @@ def _tell_of(others: dict[str, Path], root: Path, test: Path | None) -> None:
     log.warning(
         "%s: %s read, not %s; to learn from %s/: stopgrad pretrain --data %s, and embed, compare "
         "and finetune (with --out) its run with --data %s",
-        *(root, read, ", ".join(sorted(others)), first, others[first], root),
+        *(root, read, ", ".join(sorted(others)), first),
+        *(quote(str(others[first])), quote(str(root))),
     )
 
 
