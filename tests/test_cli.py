@@ -104,6 +104,18 @@ def test_a_run_that_exists_is_left_alone(
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 
 
+def test_a_command_that_is_told_can_be_pasted(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "a b").mkdir()
+    (tmp_path / "a b" / "notes.txt").touch()
+    words = ("pretrain", "--data", "mnist5k", "--out", tmp_path / "a b", "--preset", "tiny")
+    assert _fails(capsys, *words)[1].rstrip().endswith(f"stopgrad resume '{tmp_path}/a b'")
+    data = _folder(tmp_path / "some pictures", count=3)
+    assert main(["pack", str(data), "--out", str(tmp_path / "a store")]) == 0
+    assert capsys.readouterr().out.rstrip().endswith(f"use it as --data '{tmp_path}/a store'")
+
+
 def test_a_folder_without_pictures_is_an_error(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
@@ -194,6 +206,48 @@ def test_memory_that_runs_out_is_one_line_with_advice(
     assert code == 5
     assert said in err
     assert "smaller batch" in err
+
+
+LONG = "x" * 300
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["pretrain", "--data", "mnist5k", "--out", "x", "--preset", "tiny", "--init", LONG],
+        ["pretrain", "--data", "mnist5k", "--out", LONG, "--preset", "tiny"],
+        ["pretrain", "--data", LONG, "--out", "x", "--preset", "tiny"],
+        ["evaluate", LONG],
+        ["verify", LONG],
+        ["report", "x/" * 2500],
+        ["pack", "mnist5k", "--out", LONG],
+        ["study", "status", LONG],
+        ["verify", "file/run"],
+    ],
+)
+def test_a_path_that_the_system_refuses_is_one_line(
+    words: list[str],
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").touch()
+    code, error = _fails(capsys, *words)
+    assert code in (2, 3, 5, 7)
+    assert len(error) < 900
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_path_without_permission_is_one_line(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(spec: str, **how: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", "/root/pictures")
+
+    monkeypatch.setattr("stopgrad.cli.commands.load_dataset", refuse)
+    code, error = _fails(capsys, "views", "--data", "mnist5k", "--out", "x.png")
+    assert (code, error.startswith("stopgrad: '/root/pictures': Permission denied;")) == (2, True)
 
 
 def test_a_fault_of_ours_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 import torch
 from checkpoint_runs import checkpoint, info
+from encoder_runs import encoder_run
+from PIL import Image
 
 from stopgrad.checkpoint import RunWriter
 from stopgrad.cli import main
@@ -16,9 +18,9 @@ from stopgrad.cli.compare_words import MEASURES
 from stopgrad.compare import ACCURACIES, LABEL_FREE, Comparison, accuracies, compare
 from stopgrad.config import preset
 from stopgrad.errors import ConfigError
-from stopgrad.evaluate import load_run
+from stopgrad.evaluate import TrainedRun, load_run
 from stopgrad.evaluate.record import labelled_record
-from stopgrad.images import Dataset, Images, images_from_arrays
+from stopgrad.images import Dataset, Images, images_from_arrays, load_dataset
 from stopgrad.records import append
 from stopgrad.simsiam import build_simsiam
 from stopgrad.statistics import kendall
@@ -82,7 +84,7 @@ def paths(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 @pytest.fixture(scope="module")
 def found(paths: list[Path]) -> Comparison:
-    return compare([load_run(path) for path in paths], DATA)
+    return compare([load_run(path) for path in paths], [DATA] * len(paths))
 
 
 def _tau(one: list[float], other: list[float]) -> float:
@@ -135,7 +137,7 @@ def test_a_record_of_another_epoch_does_not_count(found: Comparison) -> None:
 def test_runs_of_the_same_weights_measure_the_same_whatever_their_seeds(tmp_path: Path) -> None:
     runs = [load_run(_run(tmp_path / name, weights=7)) for name in ("a", "bb", "ccc")]
     assert len({run.info.config.seed for run in runs}) == 3
-    rows = compare(runs, DATA, score=False).rows
+    rows = compare(runs, [DATA] * 3, score=False).rows
     assert len({row.measures for row in rows}) == 1
     assert all(set(row.ranks.values()) == {1} for row in rows)
 
@@ -146,7 +148,7 @@ def test_comparing_writes_nothing_into_a_run(paths: list[Path]) -> None:
         return [f"{file}{hashlib.sha256(file.read_bytes()).hexdigest()}" for file in files]
 
     before = mark()
-    compare([load_run(path) for path in paths], DATA)
+    compare([load_run(path) for path in paths], [DATA] * len(paths))
     assert mark() == before
 
 
@@ -154,7 +156,7 @@ def test_what_no_record_has_is_scored_where_there_are_labels(tmp_path: Path) -> 
     """Two colours are easy even for an encoder that learned nothing."""
     runs = [load_run(_run(tmp_path / name, weights=n)) for n, name in enumerate(("a", "bb"))]
     _record(runs[0].path, knn_accuracy=0.125)
-    first, second = accuracies(runs, DATA)
+    first, second = accuracies(runs, [DATA, DATA])
     assert first.records["knn_accuracy"].value == 0.125
     assert first.scored_now == ("linear_accuracy",)
     assert second.scored_now == ACCURACIES
@@ -181,8 +183,6 @@ def test_outputs_that_are_not_finite_rank_last_and_are_null_in_json(
 
 
 def _folder(path: Path) -> Path:
-    from PIL import Image
-
     path.mkdir()
     for number, pixels in enumerate(DATA.train.pixels[:20]):
         Image.fromarray(pixels).save(path / f"{number}.png")
@@ -223,7 +223,70 @@ def test_a_reader_is_told_how_little_few_runs_say(
 
 def test_a_run_named_twice_is_refused(paths: list[Path]) -> None:
     with pytest.raises(ConfigError, match="named twice"):
-        compare([load_run(paths[0]), load_run(paths[0])], DATA)
+        compare([load_run(paths[0]), load_run(paths[0])], [DATA] * 2)
+
+
+def _pictures(path: Path) -> Path:
+    """48 pictures of two colours in two classes, of several sizes up to 40 px."""
+    for number, pixels in enumerate(_images(48, seed=2).pixels):
+        place = path / f"class{number % 2}" / f"{number:02d}.png"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        side = 33 + number % 8
+        Image.fromarray(pixels).resize((side, side)).save(place)
+    return path
+
+
+def _run_of(path: Path, data: Path, *, size: int, **knobs: object) -> TrainedRun:
+    """A run that would have learned from a folder at a size of views."""
+    of = {"views.size": size, "knn.k": 5} | knobs
+    side = preset("tiny", **of).image_side
+    mark = load_dataset(str(data), side=side).train.fingerprint
+    return encoder_run(path, data={"spec": str(data), "fingerprint": mark, "name": "p"}, **of)
+
+
+def test_runs_of_one_folder_at_other_sizes_are_compared_each_at_its_own(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = _pictures(tmp_path / "data")
+    small = _run_of(tmp_path / "small", data, size=16)
+    large = _run_of(tmp_path / "large", data, size=32)
+    assert small.info.data["fingerprint"] != large.info.data["fingerprint"]
+    found = {}
+    for runs in ([small, large], [large, small]):
+        assert main(["compare", *(str(run.path) for run in runs), "--json"]) == 0
+        lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+        rows = {line["run"]: line for line in lines if line["kind"] == "run"}
+        assert [rows[str(run.path)]["view_size"] for run in (small, large)] == [16, 32]
+        assert all(set(row["accuracies"]) == set(ACCURACIES) for row in rows.values())
+        assert not any("other images" in str(row["notes"]) for row in rows.values())
+        found[str(runs[0].path)] = {path: row["measures"] for path, row in rows.items()}
+        notes = [line["note"] for line in lines if line["kind"] == "note"]
+        assert "each run is measured on views of its own size (views.size 16 and 32 px)" in notes
+    one, other = found.values()
+    assert one == other  # whoever is named first
+
+
+def test_one_folder_that_changed_between_two_runs_is_refused_with_what_differs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = _pictures(tmp_path / "data")
+    small = _run_of(tmp_path / "small", data, size=16)
+    (data / "class0" / "00.png").unlink()
+    large = _run_of(tmp_path / "large", data, size=32)
+    assert main(["compare", str(small.path), str(large.path)]) == 3
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert f"; {data} gives {small.path} now " in said
+    assert said.endswith("name the images to measure all of them on with --data")
+
+
+def test_a_backbone_of_fixed_sizes_is_measured_at_its_own(tmp_path: Path) -> None:
+    data = _pictures(tmp_path / "data")
+    vit = {"encoder.name": "timm:test_vit"}
+    runs = [
+        _run_of(tmp_path / "first", data, size=20).path,
+        _run_of(tmp_path / "second", data, size=32, **vit).path,
+    ]
+    assert main(["compare", *map(str, runs), "--no-scores"]) == 0
 
 
 def test_the_help_names_every_measure() -> None:

@@ -16,7 +16,7 @@ from PIL import Image
 from stopgrad.checkpoint.lock import lock
 from stopgrad.cli import main
 from stopgrad.embedding import embed as module
-from stopgrad.embedding import embed_dataset
+from stopgrad.embedding import embed_dataset, tables
 from stopgrad.errors import DivergedError, LockedError, StorageError
 from stopgrad.evaluate import TrainedRun, load_run
 from stopgrad.evaluate import run as evaluate_run
@@ -184,13 +184,34 @@ def test_features_that_are_not_finite_are_refused(digits: Dataset, tmp_path: Pat
     assert not (tmp_path / "f.npy").exists()
 
 
-@pytest.mark.parametrize("out", ["f", "f.txt", "f.parquet.gz", "run"])
-def test_another_kind_of_file_is_one_line(
-    run: TrainedRun, tmp_path: Path, capsys: pytest.CaptureFixture[str], out: str
+@pytest.mark.parametrize(
+    ("out", "said"),
+    [
+        *((out, "ends in .parquet, .csv, .npy") for out in ("f", "f.txt", "f.parquet.gz", "run")),
+        ("file/f.npy", "file is no folder that may be written to"),
+    ],
+)
+def test_a_file_that_cannot_be_written_is_one_line_before_anything_is_read(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], out: str, said: str
 ) -> None:
-    assert main(["embed", str(run.path), "--out", str(tmp_path / out)]) == 2
-    assert "ends in .parquet, .csv, .npy" in capsys.readouterr().err.splitlines()[-1]
-    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "file").touch()
+    assert main(["embed", "no run", "--out", str(tmp_path / out)]) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert said in line
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_too_little_room_is_said_before_anything_is_computed(
+    run: TrainedRun, digits: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    needed = 2 * 90 * run.model.encoder.feature_width * 4  # blocks, and the file of them
+    usage = type("usage", (), {"free": needed - 1})
+    monkeypatch.setattr(tables.shutil, "disk_usage", lambda _: usage)
+    with pytest.raises(StorageError, match=f"{needed:,} bytes needed"):
+        embed_dataset(run, digits, out=tmp_path / "f.npy")
+    assert not list(tmp_path.rglob("0*.npy"))
+    usage.free = needed
+    assert embed_dataset(run, digits, out=tmp_path / "f.npy").rows == 90
 
 
 def test_damaged_pictures_may_be_left_out(
@@ -222,3 +243,30 @@ def test_a_run_of_a_gpu_is_read_without_one_and_that_is_said(
     run = load_run(tmp_path / "run")
     assert run.compute.device.type == "cpu"
     assert "device = cuda; there is none here" in caplog.text
+
+
+def test_a_backbone_of_fixed_sizes_embeds_pictures_of_any_larger_size(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    vit = {"encoder.name": "timm:test_vit", "views.size": 32}  # its data would be of 37 px
+    run = encoder_run(tmp_path / "run", **vit)
+    folder, out = tmp_path / "pictures", tmp_path / "f.npy"
+    folder.mkdir()
+    chance = np.random.default_rng(0)
+    for number, side in enumerate((37, 60, 41)):
+        pixels = chance.integers(0, 256, (side, side, 3)).astype(np.uint8)
+        Image.fromarray(pixels).save(folder / f"{number}.png")
+    assert main(["embed", str(run.path), "--data", str(folder), "--out", str(out)]) == 0
+    pixels = load_dataset(str(folder), side=37).train.pixels
+    small = torch.nn.functional.interpolate(
+        torch.from_numpy(pixels[:]).permute(0, 3, 1, 2).float(), 32, mode="bilinear", antialias=True
+    ).round()
+    x = small / 255 - torch.tensor([0.1, 0.2, 0.3]).view(3, 1, 1)
+    with torch.inference_mode():
+        wanted = run.model.encoder(x).numpy()
+    np.testing.assert_allclose(np.load(out), wanted, atol=1e-4)
+    for path in folder.iterdir():
+        Image.fromarray(np.zeros((20, 20, 3), np.uint8)).save(path)
+    capsys.readouterr()
+    assert main(["embed", str(run.path), "--data", str(folder), "--out", str(out)]) == 2
+    assert "timm:test_vit at 20 x 20 px" in capsys.readouterr().err.splitlines()[-1]

@@ -3,10 +3,10 @@
 import pytest
 import torch
 import torchvision
-from torch import nn
+from torch import Tensor, nn
 
 from stopgrad.config import EncoderConfig
-from stopgrad.encoder import ResNet, build_encoder
+from stopgrad.encoder import ResNet, build_encoder, why_not
 from stopgrad.errors import ConfigError
 
 
@@ -98,3 +98,23 @@ def test_unknown_names_get_the_nearest() -> None:
         _build("resnet-18")
     with pytest.raises(ConfigError, match="vit_tiny"):
         _build("timm:vit_tinny_patch16_224")
+
+
+def test_an_encoder_says_why_it_does_not_take_a_size_and_ours_take_every_one() -> None:
+    vit = _build("timm:test_vit").eval()  # patches of 16 px
+    assert why_not(vit, (32, 48)) == ""
+    assert why_not(vit, (32, 37)) == "Input width (37) should be divisible by patch size (16)"
+    assert why_not(_build("resnet18").eval(), (7, 37)) == ""
+
+
+def test_memory_that_runs_out_is_no_size_that_an_encoder_refuses() -> None:
+    class Greedy(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.zeros(1))
+
+        def forward(self, x: Tensor) -> Tensor:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried 1 bytes")
+
+    with pytest.raises(RuntimeError, match="allocate"):
+        why_not(Greedy(), (8, 8))

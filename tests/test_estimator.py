@@ -1,5 +1,6 @@
 """Claims about `estimator`; scikit-learn's own checks are part of them."""
 
+import dataclasses
 import json
 import pickle
 import subprocess
@@ -297,3 +298,15 @@ def test_a_picture_of_any_mode_is_read(mode: str) -> None:
     image = Image.new("RGB", (8, 8), (200, 40, 40)).convert(through)
     made = Image.new("LAB", (8, 8)) if mode == "LAB" else image.convert(mode)
     assert read_pictures([made], side=8).shape == (1, 8, 8, 3)
+
+
+def test_a_backbone_of_fixed_sizes_takes_pictures_of_others() -> None:
+    config = {"encoder.name": "timm:test_vit", "views.size": 16}  # patches of 16 px
+    large = np.kron(_pictures(20), np.ones((1, 2, 2, 1), np.uint8))[:, :21, :21]
+    embedder = _tiny(config=config).fit(large)
+    images = dataclasses.replace(images_from_arrays(large), whole_side=16)
+    how = {"normalization": embedder.normalization_, "compute": compute_for(embedder.config_)}
+    wanted = embed(embedder.encoder_, images, **how).values.numpy()
+    assert_allclose(embedder.transform(large), wanted, atol=1e-5)
+    with pytest.raises(ConfigError, match="resize the pictures"):
+        _tiny(config=config).fit(large[:, :12])

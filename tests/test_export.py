@@ -20,6 +20,7 @@ from stopgrad.config import EncoderConfig
 from stopgrad.errors import CheckpointError, ConfigError
 from stopgrad.evaluate import TrainedRun
 from stopgrad.export import PretrainedEncoder, export_run
+from stopgrad.export.card import describe
 from stopgrad.export.condition import condition
 from stopgrad.export.layouts import formats_for, layout
 from stopgrad.weights import card_of
@@ -307,4 +308,33 @@ def test_the_terminal_says_what_the_run_is_and_how_to_load_it(
     printed = capsys.readouterr()
     assert "Not finished: epoch 0 of 4, step 3 of 32" in printed.err
     assert "gives the same features" in printed.err
-    assert printed.out.splitlines()[-1] == 'model = PretrainedEncoder.from_file("a.safetensors")'
+    assert printed.out.splitlines()[-1] == f'model = PretrainedEncoder.from_file("{out}")'
+
+
+@pytest.mark.parametrize(
+    ("form", "out"), [("safetensors", 'made/it\'s "mine".safetensors'), ("hub", "made/hub")]
+)
+def test_the_lines_on_the_terminal_run_where_the_command_was_given(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    form: str,
+    out: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    encoder_run(tmp_path / "run")
+    assert main(["export", "run", "--format", form, "--out", out]) == 0
+    found: dict[str, Any] = {}
+    exec("\n".join(capsys.readouterr().out.splitlines()), found)
+    assert isinstance(found["model"], PretrainedEncoder)
+    card = Path(out, "card.json") if form == "hub" else card_of(Path(out))
+    assert "made" not in str(json.loads(card.read_text())["load"])  # it may be moved
+
+
+def test_a_card_says_to_which_size_a_backbone_of_fixed_sizes_wants_pictures(
+    tmp_path: Path, narrow: TrainedRun
+) -> None:
+    run = encoder_run(tmp_path / "run", **{"encoder.name": "timm:test_vit", "views.size": 32})
+    vit, ours = describe(run)["preprocessing"], describe(narrow)["preprocessing"]
+    assert vit["resize"].endswith(", then to 32 x 32 px, as the backbone takes no other")
+    assert "then to" not in ours["resize"]

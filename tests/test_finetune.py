@@ -1,5 +1,6 @@
 """Claims about `finetune`: what it starts from, its two learning rates, its labels, its records."""
 
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,10 @@ from torch import nn
 from stopgrad.checkpoint import RunWriter, load_checkpoint
 from stopgrad.classifier import build_classifier
 from stopgrad.config import Config, preset
-from stopgrad.errors import DataError
+from stopgrad.errors import ConfigError, DataError
 from stopgrad.evaluate import TrainedRun, load_run, trained_record
 from stopgrad.finetune import Start, finetune, finetune_recipe
-from stopgrad.images import Dataset, load_dataset
+from stopgrad.images import Dataset, load_dataset, normalization
 from stopgrad.pretrain import describe_run, prepare, pretrain
 from stopgrad.randomness import torch_generator
 from stopgrad.records import to_line
@@ -218,3 +219,20 @@ def test_its_record_is_the_encoders_beside_those_of_other_evaluators(
     assert record.protocol["start"] == "the pretrained encoder"
     assert record.data == {"name": "digits", "fingerprint": dataset.train.fingerprint}
     assert from_line(to_line(record)) == record
+
+
+def test_crops_that_the_backbone_does_not_take_are_refused_in_one_line(dataset: Dataset) -> None:
+    images = draw_share(dataset.train, dataset.test, share=1, seed=0)
+    vit = {"encoder.name": "timm:test_vit", "views.size": 16}  # patches of 16 px
+    for crop, said in ((0, r"crops of 28 x 28 px .*; set finetune.crop"), (16, None)):
+        config = preset("tiny", **CHANGES, **vit, **{"finetune.crop": crop})
+        model = build_classifier(config.encoder, classes=10, seed=0)
+        recipe, normal = finetune_recipe(config), normalization(dataset.train)
+        begin = functools.partial(
+            start_training, model, images, recipe=recipe, config=config, normalization=normal
+        )
+        if said is None:
+            assert begin().model.training
+            continue
+        with pytest.raises(ConfigError, match=said):
+            begin()

@@ -355,8 +355,25 @@ def test_test_split_with_other_classes_is_refused(root, test):
 def test_what_lies_beside_train_is_not_passed_over_in_silence(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    for place in ("train/a", "test/a", "unlabeled", ".hidden"):
+    for place in ("train/a", "test/a", "val/a", "unlabeled", ".hidden", "notes"):
         (tmp_path / place).mkdir(parents=True)
         Image.new("RGB", (8, 8)).save(tmp_path / place / "0.png")
     assert len(load_dataset(str(tmp_path)).train) == 1
-    assert "only train/ and the test split are read, not unlabeled" in caplog.text
+    (tmp_path / "notes" / "0.png").unlink()  # nothing is lost with it
+    caplog.clear()
+    found = load_dataset(str(tmp_path))
+    assert (len(found.train), len(found.test or ())) == (1, 1)
+    assert "train/ and test/ are read, not unlabeled, val;" in caplog.text
+    command = f"to learn from unlabeled/: stopgrad pretrain --data {tmp_path / 'unlabeled'}, "
+    assert command in caplog.text
+
+
+def test_a_folder_without_labels_beside_train_is_no_class(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for number, place in enumerate(("train", "unlabeled") * 3):
+        (tmp_path / place).mkdir(exist_ok=True)
+        Image.new("RGB", (8, 8), (number, 0, 0)).save(tmp_path / place / f"{number}.png")
+    found = load_dataset(str(tmp_path)).train
+    assert (len(found), found.labels) == (3, None)
+    assert "train/ is read, not unlabeled;" in caplog.text

@@ -9,9 +9,10 @@ import pytest
 from PIL import Image
 
 from stopgrad.images import parallel
-from stopgrad.images.decode import Frame, _Share, decode, strict_pillow
+from stopgrad.images.decode import Frame, decode, strict_pillow
 from stopgrad.images.gather import pictures_in_a_task
 from stopgrad.images.parallel import on_all_cores, tasks
+from stopgrad.images.share import Share
 from stopgrad.images.source import Encoded
 
 DECODE = functools.partial(decode, frame=Frame(2, 2, fit=False))
@@ -81,7 +82,7 @@ def test_tasks_shrink_with_large_pictures_and_large_files():
 
 @pytest.mark.timeout(60)
 def test_pictures_in_decoding_share_a_number_of_pixels():
-    share, most, inside = _Share(100), [], threading.Event()
+    share, most, inside = Share(100), [], threading.Event()
 
     def hold(pixels: int, *, until: threading.Event) -> threading.Thread:
         def work():

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from encoder_runs import encoder_run
 from PIL import Image
 from sklearn.datasets import load_digits, load_sample_image
 
@@ -30,6 +31,7 @@ from stopgrad.images import (
     Packed,
     images_from_arrays,
     load_dataset,
+    load_pictures,
     normalization,
     pack_shards,
 )
@@ -231,6 +233,36 @@ def test_a_kill_right_after_the_commit_leaves_a_store(packed: Path, store: Path)
     assert len(load_dataset(str(store)).train) == 96
 
 
+def test_every_command_goes_on_with_a_runs_own_store_whose_folder_was_touched(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for number in range(40):
+        place = tmp_path / "set" / f"class{number % 2}" / f"{number:02d}.png"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(DIGITS[number].astype(np.uint8)).save(place)
+    store = tmp_path / "store"
+    mark = pack(str(tmp_path / "set"), store, side=SIDE).splits["train"].fingerprint
+    of = {"spec": str(store), "fingerprint": mark}
+    run = encoder_run(tmp_path / "run", data=of, **{"views.size": 16, "knn.k": 5}).path
+    other = encoder_run(tmp_path / "other", **{"views.size": 16}).path  # of other images
+    os.utime(tmp_path / "set" / "class0" / "00.png")
+    features = ["--out", str(tmp_path / "f.npy")]
+    few = ["--finetune.epochs", "1", "--finetune.batch", "16"]
+    named = ["--data", str(store)]
+    for words in (
+        ["embed", str(run), *features],
+        ["embed", str(run), *named, *features],
+        ["compare", str(run), "--no-scores"],
+        ["neighbors", str(run)],
+        ["finetune", str(run), *few],
+        ["evaluate", str(run), "--of", "encoder", "--metrics", "knn_accuracy"],
+    ):
+        caplog.clear()
+        assert main(words) == 0, words
+        assert "going on with the store as it is" in caplog.text, words
+    assert main(["embed", str(other), *named, *features]) == 3  # nothing guards these images
+
+
 def test_every_flipped_bit_is_found_by_verify(store: Path) -> None:
     rng = np.random.default_rng(0)
     files = sorted(store.iterdir())
@@ -332,7 +364,9 @@ def test_too_little_room_is_said_before_anything_is_decoded(
     monkeypatch.setattr(pack_module.shutil, "disk_usage", lambda _: usage)
     with pytest.raises(StorageError, match=r"165,888 bytes needed .*, 165,887 bytes free"):
         pack(str(pictures), tmp_path / "store", side=SIDE)
-    assert not list((tmp_path / "store").glob("*.pixels"))
+    assert not list((tmp_path / "store").iterdir())
+    # As the error's hint says.
+    assert pack(str(pictures), tmp_path / "store", side=SIDE - 1).height == SIDE - 1
 
 
 def test_a_store_can_be_packed_again_smaller(packed: Path, tmp_path: Path) -> None:
@@ -348,6 +382,13 @@ def test_whole_pictures_are_brought_down_and_views_are_not(packed: Path) -> None
     assert images.pixels.shape[1:] == (SIDE, SIDE, 3)
     assert images.whole_size == (12, 12) == images.take(np.arange(3)).whole_size
     assert load_dataset(str(packed), side=SIDE + 1).train.whole_size == (SIDE, SIDE)
+
+
+def test_a_picture_asked_for_is_seen_whole_at_the_size_of_the_others(packed: Path) -> None:
+    images = load_dataset(str(packed), side=12).train
+    one = packed.parent / "one.png"
+    Image.fromarray(images.pixels[5]).save(one)
+    assert load_pictures([one], like=images).whole_size == (12, 12)
 
 
 def test_large_pictures_go_through_an_encoder_few_at_a_time() -> None:

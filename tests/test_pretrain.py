@@ -38,7 +38,7 @@ from stopgrad.images import (
 from stopgrad.optimizer import keep_learning_rates_on
 from stopgrad.pretrain import Epoch, Training, describe_run, prepare, pretrain, start_training
 from stopgrad.pretrain.keep import Keeper
-from stopgrad.pretrain.setup import check_sizes, spec_to_keep
+from stopgrad.pretrain.setup import check_sizes, fit_sizes, spec_to_keep
 from stopgrad.pretrain.watch import watched_knn
 from stopgrad.simsiam import build_simsiam, training_flops
 from stopgrad.views import Views
@@ -392,6 +392,36 @@ def test_a_backbone_that_cannot_take_the_views_is_refused_first(dataset: Dataset
     config = _tiny(**{"encoder.name": "timm:mixer_s32_224"})
     with pytest.raises(ConfigError, match="at 16 x 16 px"):
         check_sizes(dataset.train, config)
+
+
+def _noise(height: int, width: int) -> Dataset:
+    pixels = np.random.default_rng(0).integers(0, 256, (20, height, width, 3)).astype(np.uint8)
+    return Dataset("noise", images_from_arrays(pixels), images_from_arrays(pixels[:3]))
+
+
+def test_whole_pictures_are_seen_at_a_size_that_the_backbone_takes(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    config = _tiny(**{"encoder.name": "timm:test_vit", "views.size": 32})  # patches of 16 px
+    assert fit_sizes(_noise(48, 64), config).train.whole_size == (48, 64)  # as it is
+    assert caplog.text == ""
+    odd = _noise(37, 37)
+    fitted = fit_sizes(odd, config)
+    assert fitted.test is not None
+    assert fitted.train.whole_size == fitted.test.whole_size == (32, 32)
+    assert fitted.train.fingerprint == odd.train.fingerprint
+    assert "at 37 x 37 px" in caplog.text
+    assert "whole pictures are seen at 32 x 32 px" in caplog.text
+    assert fit_sizes(odd, _tiny()) is odd
+
+
+def test_pictures_that_the_backbone_takes_at_no_size_are_refused_in_one_line() -> None:
+    config = _tiny(**{"encoder.name": "timm:test_vit", "views.size": 32})
+    with pytest.raises(ConfigError, match=r"at 36 x 20 px .*\(32 x 32 px\).*; resize the pictures"):
+        fit_sizes(_noise(20, 36), config)
+    config = _tiny(**{"encoder.name": "timm:test_vit", "views.size": 36})
+    with pytest.raises(ConfigError, match=r"at 36 x 36 px .*; set views.size"):
+        fit_sizes(_noise(32, 32), config)
 
 
 def test_a_network_that_is_not_finite_has_diverged_and_is_not_scored(

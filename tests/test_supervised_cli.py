@@ -91,6 +91,16 @@ def test_each_share_is_trained_once_and_printed_again(
     assert [_steps(out / "supervised" / f"share-{share:g}") for share in (1, 0.1)] == steps
 
 
+def test_weights_to_start_from_belong_to_finetune(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert _supervised(tmp_path / "base", "--labels", 1, "--init", "runs/mine") == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert "stopgrad: supervised --init runs/mine; expected the baseline from scratch" in line
+    assert "stopgrad finetune RUN" in line
+    assert not (tmp_path / "base").exists()
+
+
 def test_a_table_shows_the_shares(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert _supervised(tmp_path / "base", "--labels", 1, 0.1, "--supervised.epochs", 1) == 0
     printed = capsys.readouterr()
@@ -292,7 +302,7 @@ def test_other_images_than_the_runs_are_fine_tuned_on_in_a_directory_of_their_ow
 ) -> None:
     """Pretrained without labels on one set, fine-tuned on another that has some."""
     other = digits._replace(train=digits.train.take(np.arange(80)))
-    monkeypatch.setattr("stopgrad.cli.supervised.load_images", lambda *rest, **how: other)
+    monkeypatch.setattr("stopgrad.cli.commands.load_images", lambda *rest, **how: other)
     before = sorted(pretrained.rglob("*"))
     assert _finetune(pretrained, "--data", "other") == 3
     assert "--out DIR" in capsys.readouterr().err

@@ -4,8 +4,11 @@ An error that a user can mend is one line: what was found, what was expected, wh
 Anything else that escapes is a fault of stopgrad and keeps its traceback.
 """
 
+import errno
+import os
 import re
 from collections.abc import Iterable
+from shlex import quote
 from typing import ClassVar
 
 
@@ -90,7 +93,7 @@ class InterruptedRunError(StopgradError):
         super().__init__(
             f"stopped by signal {signal_number}, saved at step {step}",
             expected="a run to its last epoch",
-            hint=hint or f"continue with: stopgrad resume {run}",
+            hint=hint or f"continue with: stopgrad resume {quote(run)}",
         )
 
 
@@ -139,6 +142,25 @@ def no_memory(error: BaseException) -> NoMemoryError | None:
         expected="memory for the images, the network and a batch",
         hint="give the process more and repeat the command or resume the run, or begin one with "
         "a smaller batch, smaller views or a smaller network",
+    )
+
+
+# What no command can mend, whichever of its paths it is.
+_OF_PATHS = (errno.ENAMETOOLONG, errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENOTDIR)
+
+
+def bad_path(error: BaseException) -> ConfigError | None:
+    """The user error for an error of the system about a path; None for any other."""
+    if not isinstance(error, OSError) or error.errno not in _OF_PATHS:
+        return None
+    if not isinstance(error.filename, str | bytes):
+        return None
+    path = os.fsdecode(error.filename)
+    named = repr(path) if len(path) <= 200 else f"{path[:80]!r}... ({len(path):,} characters)"
+    return ConfigError(
+        f"{named}: {error.strerror}",
+        expected="a path that the system takes and that may be used",
+        hint="give another path, or correct its permissions",
     )
 
 

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
+from shlex import quote
 from types import FrameType, TracebackType
 from typing import IO, Any, Literal, Self
 
@@ -210,7 +211,7 @@ def _exists(path: Path) -> ConfigError:
     return ConfigError(
         f"{path} exists",
         expected="a new run directory",
-        hint=f"choose another --out, or go on with: stopgrad resume {path}",
+        hint=f"choose another --out, or go on with: stopgrad resume {quote(str(path))}",
     )
 
 

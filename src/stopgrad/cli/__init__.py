@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 
 from stopgrad.cli.parser import parse
-from stopgrad.errors import StopgradError, exit_code, no_memory
+from stopgrad.errors import StopgradError, bad_path, exit_code, no_memory
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -29,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stderr.close()
         return 1
     except BaseException as error:  # Rust's panic is no Exception
-        found = no_memory(error)
+        found = no_memory(error) or bad_path(error)
         if found is None:
             raise
         return _tell(found)

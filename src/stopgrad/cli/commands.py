@@ -6,8 +6,10 @@ import argparse
 import io
 import itertools
 from pathlib import Path
+from shlex import quote
 
 from stopgrad.checkpoint import (
+    RunInfo,
     RunWriter,
     newest_step,
     read_run,
@@ -32,6 +34,7 @@ from stopgrad.files import write_atomically
 from stopgrad.images import Changed, Dataset, how_it_was_read, load_dataset, normalization
 from stopgrad.pretrain import describe_run, prepare
 from stopgrad.pretrain import pretrain as pretrain_epochs
+from stopgrad.pretrain.setup import fit_sizes, spec_to_keep
 from stopgrad.records import (
     Key,
     Record,
@@ -179,18 +182,31 @@ def print_scores(records: list[Record]) -> None:
 
 
 def load_images(spec: str, screen: Screen, *, config: Config, changed: Changed = "fail") -> Dataset:
-    """The images of a spec, stored as a config asks.
+    """The images of a spec, stored as a config asks, whole at a size that its encoder takes.
 
     A run that exists says `changed="tell"`: its own fingerprint guards it.
     """
     with screen.progress():
-        return load_dataset(
+        dataset = load_dataset(
             spec,
             side=config.image_side,
             bad_images=config.bad_images,
             changed=changed,
             track=screen.track,
         )
+    return fit_sizes(dataset, config)
+
+
+def images_of(
+    info: RunInfo, data: str | None, screen: Screen, *, config: Config | None = None
+) -> Dataset:
+    """The images of a run, or others that are named, stored as the run or another config asks.
+
+    Of a packed store whose folder has changed since, the run's own is told, another refused.
+    """
+    own = info.data["spec"]
+    changed: Changed = "tell" if data is None or spec_to_keep(data) == own else "fail"
+    return load_images(data or own, screen, config=config or info.config, changed=changed)
 
 
 def initial_weights(spec: str | None, screen: Screen, *, config: Config) -> Weights | None:
@@ -222,4 +238,4 @@ def train(
             screen.line(epoch_line(epoch, config.epochs))
     if verdict is not None and verdict.advice:
         screen.line(f"verdict: {verdict.state}; try: {verdict.advice}")
-    screen.line(f"done: {writer.path}; score it with: stopgrad evaluate {writer.path}")
+    screen.line(f"done: {writer.path}; score it with: stopgrad evaluate {quote(str(writer.path))}")

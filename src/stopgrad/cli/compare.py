@@ -7,19 +7,22 @@ import json
 import math
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
-from stopgrad.cli.commands import load_images, print_line, tell_state
+from stopgrad.cli.commands import images_of, print_line, tell_state
 from stopgrad.cli.show import Screen
 from stopgrad.compare import ACCURACIES, LABEL_FREE, Agreement, Comparison, Row, compare, same_data
 from stopgrad.compute import use_threads
+from stopgrad.config import Config
 from stopgrad.errors import DataError
 from stopgrad.evaluate import TrainedRun, load_run
 from stopgrad.figures.names import MEASURES, metric_name, printable
 from stopgrad.figures.numbers import ABSENT, count, number, percent
+from stopgrad.images import Dataset
 from stopgrad.statistics import SIGNIFICANCE, Kendall
 
 TITLES = {"lidar": "LiDAR", "rankme": "RankMe"}
@@ -35,15 +38,12 @@ def compare_runs(options: argparse.Namespace) -> None:
     runs = [load_run(path) for path in options.runs]
     for run in runs:
         tell_state(run, screen)
-    if options.data is None and not same_data(runs):
-        raise _different(runs)
-    first = runs[0].info
-    use_threads(first.config.threads)
-    dataset = load_images(options.data or first.data["spec"], screen, config=first.config)
+    use_threads(runs[0].info.config.threads)
+    datasets = _datasets(runs, options.data, screen)
     with screen.progress():
         found = compare(
             runs,
-            dataset,
+            datasets,
             by=options.by,
             layer=options.layer,
             score=options.score,
@@ -56,11 +56,41 @@ def compare_runs(options: argparse.Namespace) -> None:
         _print(found)
 
 
-def _different(runs: Sequence[TrainedRun]) -> DataError:
-    data = {run.info.data["fingerprint"]: run.info.data["name"] for run in runs}
-    named = ", ".join(f"{printable(name)} {mark[:12]}" for mark, name in data.items())
+def _datasets(runs: Sequence[TrainedRun], data: str | None, screen: Screen) -> list[Dataset]:
+    """The images to measure on, as each run stores them.
+
+    Without `data` they are what all runs learned from: the same pixels, or those that the one
+    place of all runs gives each of them at its own size.
+    """
+    specs = {run.info.data["spec"] for run in runs}
+    if data is None and not same_data(runs) and len(specs) > 1:
+        raise _different(runs)
+    spec = data or runs[0].info.data["spec"]
+    stored: dict[tuple[object, ...], Dataset] = {}
+    for run in runs:
+        config = replace(run.info.config, bad_images=runs[0].info.config.bad_images)
+        key = _storing(config)
+        if key not in stored:
+            stored[key] = images_of(run.info, spec, screen, config=config)
+        found = stored[key].train.fingerprint
+        if data is None and not same_data(runs) and found != run.info.data["fingerprint"]:
+            raise _different(runs, f"; {spec} gives {run.path} now {found[:12]}")
+    return [stored[_storing(run.info.config)] for run in runs]
+
+
+def _storing(config: Config) -> tuple[object, ...]:
+    """All of a config that decides how images are stored and seen whole."""
+    return (config.image_side, config.views.size, config.encoder)
+
+
+def _different(runs: Sequence[TrainedRun], why: str = "") -> DataError:
+    data = {run.info.data["fingerprint"]: run.info.data for run in runs}
+    named = ", ".join(
+        f"{printable(card['name'])} {mark[:12]} of {printable(card['spec'])}"
+        for mark, card in data.items()
+    )
     return DataError(
-        f"runs that learned from different images ({named})",
+        f"runs that learned from different images ({named}{why})",
         expected="runs that learned from the same images",
         hint="name the images to measure all of them on with --data",
     )
@@ -76,6 +106,7 @@ def as_json(found: Comparison) -> Iterator[dict[str, Any]]:
             "run": str(row.run.path),
             "epoch": row.run.epoch,
             "seed": row.run.info.config.seed,
+            "view_size": row.run.info.config.views.size,
             "measures": {
                 name: value if math.isfinite(value) else None
                 for name, value in row.measures._asdict().items()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ def add_supervised(parser: Any) -> None:
         help="directory of its own, or that of a pretraining run on the same images; "
         "the same command goes on with what is there",
     )
+    parser.add_argument("--init", help=argparse.SUPPRESS)  # taken to say what does that
     add_labels(parser)
     parser.set_defaults(module="supervised")
 

@@ -28,7 +28,8 @@ def neighbors(options: argparse.Namespace) -> None:
     """Finds the neighbours of the pictures asked for, or of examples chosen by rule."""
     screen, info = Screen(), read_run(options.run)
     use_threads(info.config.threads)
-    dataset = load_images(options.data or info.data["spec"], screen, config=info.config)
+    spec = options.data or info.data["spec"]
+    dataset = load_images(spec, screen, config=info.config, changed="tell")
     check_same_data(info, dataset)
     run = load_run(options.run)
     tell_state(run, screen)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator
 from pathlib import Path
+from shlex import quote
 
 from stopgrad.cli.show import Screen, print_line
 from stopgrad.errors import DataError
@@ -30,7 +31,7 @@ def pack(options: argparse.Namespace) -> None:
     screen.line(how_it_was_read(dataset))
     if dataset.left_out:
         screen.line(f"left out: {len(dataset.left_out):,} damaged pictures")
-    print_line(f"done: {out}, {pixels / 1e6:,.0f} MB of pixels; use it as --data {out}")
+    print_line(f"done: {out}, {pixels / 1e6:,.0f} MB of pixels; use it as --data {quote(str(out))}")
 
 
 def check_store(path: Path) -> Iterator[Finding]:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from stopgrad.checkpoint import RunInfo, RunWriter, read_run
-from stopgrad.cli.commands import load_images, print_line, print_scores, tell_state
+from stopgrad.cli.commands import images_of, load_images, print_line, print_scores, tell_state
 from stopgrad.cli.show import Screen
 from stopgrad.compute import compute_for, use_threads
 from stopgrad.config import Config, config_from_dict, config_to_dict
@@ -32,7 +32,7 @@ from stopgrad.evaluate import (
 from stopgrad.figures.numbers import label_share
 from stopgrad.finetune import Start
 from stopgrad.finetune import finetune as finetune_epochs
-from stopgrad.images import Dataset, normalization
+from stopgrad.images import Changed, Dataset, normalization
 from stopgrad.records import Record, append, append_cost, start_meter, to_line
 from stopgrad.supervised import Epoch, describe_share, draw_share, open_share, share_folder
 from stopgrad.supervised import supervised as supervised_epochs
@@ -63,9 +63,18 @@ class Training(NamedTuple):
 def supervised(options: argparse.Namespace) -> None:
     """Trains the baseline from scratch, a share of the labels after the other."""
     config, screen, out = options.config, Screen(), options.out
+    if options.init is not None:
+        raise ConfigError(
+            f"supervised --init {options.init[:200]}",
+            expected="the baseline from scratch, which starts from random weights",
+            hint="train a run on with labels by: stopgrad finetune RUN; weights of others become "
+            "a run by: stopgrad pretrain --init",
+        )
     check_shares(options.labels)
-    dataset = load_images(options.data, screen, config=config)
-    if (out / "config.json").exists():
+    beside = (out / "config.json").exists()  # a pretraining, whose fingerprint guards the images
+    changed: Changed = "tell" if beside else "fail"
+    dataset = load_images(options.data, screen, config=config, changed=changed)
+    if beside:
         check_same_data(read_run(out), dataset)
     split = evaluation_split(dataset, config)
 
@@ -94,7 +103,7 @@ def finetune(options: argparse.Namespace) -> None:
     check_shares(options.labels)
     config = _changed(run.info.config, options.changes)
     spec = options.data or run.info.data["spec"]
-    dataset = load_images(spec, screen, config=config)
+    dataset = images_of(run.info, options.data, screen, config=config)
     out = options.out or options.run
     if out.resolve() == options.run.resolve():
         check_same_data(run.info, dataset)

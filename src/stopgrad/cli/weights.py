@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 from dataclasses import replace
 
-from stopgrad.cli.commands import load_images, print_line
+from stopgrad.cli.commands import images_of, print_line
 from stopgrad.cli.show import Screen
 from stopgrad.compute import use_threads
-from stopgrad.embedding import embed_dataset
+from stopgrad.embedding import check_out, embed_dataset
 from stopgrad.evaluate import TrainedRun, load_run
 from stopgrad.export import export_run
 from stopgrad.export.condition import condition
@@ -33,12 +33,12 @@ def export(options: argparse.Namespace) -> None:
 
 def embed(options: argparse.Namespace) -> None:
     """Writes the features of all pictures of a data set."""
+    check_out(options.out)  # before anything is read
     screen, run = Screen(), load_run(options.run)
     use_threads(run.info.config.threads)
     _tell(run, screen)
-    spec = options.data or run.info.data["spec"]
     config = replace(run.info.config, bad_images=options.bad_images or run.info.config.bad_images)
-    dataset = load_images(spec, screen, config=config)
+    dataset = images_of(run.info, options.data, screen, config=config)
     with screen.progress():
         made = embed_dataset(run, dataset, out=options.out, layer=options.layer, track=screen.track)
     if made.kept:

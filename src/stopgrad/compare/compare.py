@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from stopgrad.checkpoint import read_status
@@ -46,14 +47,27 @@ class Comparison(NamedTuple):
     protocol: dict[str, Any]
 
 
-def same_data(runs: Sequence[TrainedRun]) -> bool:
-    """Whether all runs were trained on the same images."""
+def same_data(runs: Sequence[TrainedRun], datasets: Sequence[Dataset] = ()) -> bool:
+    """Whether all runs were trained on the same images.
+
+    Args:
+        runs: The runs.
+        datasets: Those images as each run stores them; none: only runs that store them alike are
+            known to have the same.
+    """
+    found = list(zip(runs, datasets, strict=False))
+    if found and all(_own(run, dataset) for run, dataset in found):
+        return True
     return len({run.info.data["fingerprint"] for run in runs}) == 1
+
+
+def _own(run: TrainedRun, dataset: Dataset) -> bool:
+    return bool(run.info.data["fingerprint"] == dataset.train.fingerprint)
 
 
 def compare(
     runs: Sequence[TrainedRun],
-    dataset: Dataset,
+    datasets: Sequence[Dataset],
     *,
     by: str = "lidar",
     layer: LayerName = "features",
@@ -62,26 +76,27 @@ def compare(
 ) -> Comparison:
     """Measures all runs on the same views of the same training images, and ranks them.
 
-    Accuracies are compared only when all runs were trained on the same images.
+    The views are those of the first run, each run's at its own views.size. Accuracies are compared
+    only when all runs were trained on the same images.
 
     Args:
         runs: The runs, from `load_run`, each once.
-        dataset: The images to measure on; up to 1,000 of its training images are drawn.
+        datasets: The images to measure on, the same for all, as each run stores them; up to 1,000
+            of the training images are drawn.
         by: The measure that orders the rows.
         layer: features, which kNN and the probe see, or z.
         score: Score what is in no record, where the data are the runs' own and have labels.
         track: Shows progress.
 
     Raises:
-        DataError: When there is one image alone.
+        DataError: When there is one image alone, or the images are not the same for all.
         ConfigError: When a run is named twice.
     """
     _refuse_twice(runs)
-    images, views = _drawn(dataset.train), runs[0].info.config.views
-    measures = [measure_run(r, images, views=views, layer=layer, track=track) for r in runs]
+    measures = _measures(runs, datasets, layer=layer, track=track)
     scores = [Accuracies({}, ()) for _ in runs]
-    if same_data(runs):
-        scores = accuracies(runs, dataset if score and _scorable(runs, dataset) else None)
+    if same_data(runs, datasets):
+        scores = accuracies(runs, datasets if score and _scorable(runs, datasets) else None)
     ranks = {name: _ranks([getattr(m, name) for m in measures]) for name in LABEL_FREE}
     rows = [
         Row(
@@ -89,7 +104,7 @@ def compare(
             measures=measures[index],
             ranks={name: ranks[name][index] for name in LABEL_FREE},
             accuracies={metric: r.value for metric, r in scores[index].records.items()},
-            notes=tuple(_run_notes(run, dataset)),
+            notes=tuple(_run_notes(run, datasets[index])),
         )
         for index, run in enumerate(runs)
     ]
@@ -97,9 +112,32 @@ def compare(
         rows=tuple(sorted(rows, key=lambda row: row.ranks[by] or len(rows) + 1)),
         by=by,
         agreements=tuple(_agreements(rows)),
-        notes=tuple(_notes(runs, scores, layer=layer)),
-        protocol=_protocol(dataset, images, layer=layer, scores=scores),
+        notes=tuple(_notes(runs, datasets, scores, layer=layer)),
+        protocol=_protocol(datasets[0], layer=layer, scores=scores),
     )
+
+
+def _measures(
+    runs: Sequence[TrainedRun], datasets: Sequence[Dataset], *, layer: LayerName, track: Track
+) -> list[LabelFree]:
+    names = {(len(dataset.train), dataset.train.sources) for dataset in datasets}
+    if len(names) > 1:
+        raise DataError(
+            f"{len(names)} sets of images to compare runs on",
+            expected="the same images for all runs",
+            hint="name them with --data",
+        )
+    first = runs[0].info.config.views
+    return [
+        measure_run(
+            run,
+            _drawn(dataset.train),
+            views=replace(first, size=run.info.config.views.size),
+            layer=layer,
+            track=track,
+        )
+        for run, dataset in zip(runs, datasets, strict=True)
+    ]
 
 
 def _refuse_twice(runs: Sequence[TrainedRun]) -> None:
@@ -121,9 +159,10 @@ def _drawn(images: Images) -> Images:
     return images.take(drawn)
 
 
-def _scorable(runs: Sequence[TrainedRun], dataset: Dataset) -> bool:
-    own = dataset.train.fingerprint == runs[0].info.data["fingerprint"]
-    return own and all(i.labels is not None for i in (dataset.train, dataset.test) if i is not None)
+def _scorable(runs: Sequence[TrainedRun], datasets: Sequence[Dataset]) -> bool:
+    parts = [i for dataset in datasets for i in (dataset.train, dataset.test) if i is not None]
+    own = all(_own(run, dataset) for run, dataset in zip(runs, datasets, strict=True))
+    return own and all(images.labels is not None for images in parts)
 
 
 def _ranks(values: Sequence[float]) -> list[int | None]:
@@ -148,7 +187,7 @@ def _agreements(rows: Sequence[Row]) -> Iterator[Agreement]:
 
 
 def _run_notes(run: TrainedRun, dataset: Dataset) -> Iterator[str]:
-    if run.info.data["fingerprint"] != dataset.train.fingerprint:
+    if not _own(run, dataset):
         yield f"trained on other images ({run.info.data['name']})"
     if run.epoch < run.info.config.epochs:
         yield f"epoch {run.epoch} of {run.info.config.epochs}"
@@ -158,7 +197,11 @@ def _run_notes(run: TrainedRun, dataset: Dataset) -> Iterator[str]:
 
 
 def _notes(
-    runs: Sequence[TrainedRun], scores: Sequence[Accuracies], *, layer: LayerName
+    runs: Sequence[TrainedRun],
+    datasets: Sequence[Dataset],
+    scores: Sequence[Accuracies],
+    *,
+    layer: LayerName,
 ) -> Iterator[str]:
     widths = sorted({_width(run, layer) for run in runs})
     if len(widths) > 1:
@@ -166,9 +209,8 @@ def _notes(
             f"{layer} of {' and '.join(map(str, widths))} channels: counts of directions "
             "(all but the difference of cosines) favour the wide"
         )
-    if len({run.info.config.views for run in runs}) > 1:
-        yield f"the runs learned from different views; all are measured on those of {runs[0].path}"
-    if not same_data(runs):
+    yield from _notes_on_views(runs)
+    if not same_data(runs, datasets):
         yield "the runs were trained on different images, so no accuracies are compared"
     for metric in ACCURACIES:
         protocols = {str(s.records[metric].protocol) for s in scores if metric in s.records}
@@ -179,19 +221,29 @@ def _notes(
         yield f"scored now, not in the records: {', '.join(now)}; stopgrad evaluate keeps scores"
 
 
+def _notes_on_views(runs: Sequence[TrainedRun]) -> Iterator[str]:
+    views = [run.info.config.views for run in runs]
+    sizes = sorted({each.size for each in views})
+    if len({replace(each, size=sizes[0]) for each in views}) > 1:
+        yield f"the runs learned from different views; all are measured on those of {runs[0].path}"
+    if len(sizes) > 1:
+        named = " and ".join(map(str, sizes))
+        yield f"each run is measured on views of its own size (views.size {named} px)"
+
+
 def _width(run: TrainedRun, layer: LayerName) -> int:
     wide = run.model.encoder.feature_width if layer == "features" else run.info.config.projector.out
     return int(wide)  # type: ignore[arg-type]
 
 
 def _protocol(
-    dataset: Dataset, images: Images, *, layer: LayerName, scores: Sequence[Accuracies]
+    dataset: Dataset, *, layer: LayerName, scores: Sequence[Accuracies]
 ) -> dict[str, Any]:
     """All that defines the numbers."""
     records = [record for score in scores for record in score.records.values()]
     return {
         "data": {"name": dataset.name, "fingerprint": dataset.train.fingerprint},
-        "images": len(images),
+        "images": min(len(dataset.train), IMAGES),
         "views": VIEWS,
         "layer": layer,
         "split": records[0].split if records else None,

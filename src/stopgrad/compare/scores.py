@@ -22,7 +22,7 @@ class Accuracies(NamedTuple):
 
 def accuracies(
     runs: Sequence[TrainedRun],
-    dataset: Dataset | None,
+    datasets: Sequence[Dataset] | None,
     *,
     track: Track = no_progress,
 ) -> list[Accuracies]:
@@ -33,15 +33,17 @@ def accuracies(
 
     Args:
         runs: The runs.
-        dataset: Their images, with labels: what no record has is scored. None: it is left out.
+        datasets: The images of each, with labels: what no record has is scored. None: it is left
+            out.
         track: Shows progress.
     """
     recorded = [_recorded(run) for run in runs]
-    split = _common_split(recorded) or _own_split(dataset)
+    own: Sequence[Dataset | None] = datasets or [None] * len(runs)
+    split = _common_split(recorded) or _own_split(own[0])
     chosen = [{k.metric: r for k, r in known.items() if k.split == split} for known in recorded]
     return [
         _completed(run, records, dataset, track=track)
-        for run, records in zip(runs, chosen, strict=True)
+        for run, records, dataset in zip(runs, chosen, own, strict=True)
     ]
 
 

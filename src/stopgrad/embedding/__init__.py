@@ -6,5 +6,6 @@ done stay on disk until all are, so a run that was killed goes on; the file appe
 """
 
 from stopgrad.embedding.embed import Embedded, Layer, embed_dataset
+from stopgrad.embedding.tables import check_out
 
-__all__ = ["Embedded", "Layer", "embed_dataset"]
+__all__ = ["Embedded", "Layer", "check_out", "embed_dataset"]

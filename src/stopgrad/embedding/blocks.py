@@ -19,6 +19,11 @@ class Blocks:
     def __init__(self, folder: Path, *, width: int) -> None:
         self.folder, self.width = folder, width
 
+    @property
+    def bytes(self) -> int:
+        """Bytes of all blocks that are there."""
+        return sum(path.stat().st_size for path in self.folder.glob("*.npy"))
+
     def has(self, number: int, *, rows: int) -> bool:
         """Whether a block is there with all of its rows."""
         try:

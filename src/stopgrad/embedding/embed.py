@@ -15,7 +15,7 @@ from stopgrad.checkpoint.lock import lock
 from stopgrad.checkpoint.tensors import tensors_sha256
 from stopgrad.compute import Compute
 from stopgrad.embedding.blocks import Blocks
-from stopgrad.embedding.tables import Block, check_out, write_table
+from stopgrad.embedding.tables import Block, check_out, check_room, write_table
 from stopgrad.evaluate import TrainedRun
 from stopgrad.features import embed, finite
 from stopgrad.files import read_json, storage_errors, write_json
@@ -53,10 +53,10 @@ def embed_dataset(
         track: Shows progress over blocks.
 
     Raises:
-        ConfigError: For another kind of file.
+        ConfigError: For another kind of file, or a folder that may not be written to.
         DivergedError: For features that are not finite.
         LockedError: When another process writes the same file.
-        StorageError: When the disk refuses.
+        StorageError: When the disk refuses, or has too little room.
     """
     check_out(out)
     splits = {"train": dataset.train} | ({"test": dataset.test} if dataset.test else {})
@@ -66,8 +66,9 @@ def embed_dataset(
         held = lock(folder)
     with held:
         blocks = _blocks(folder, plan)
-        kept = _fill(blocks, run, splits, layer=layer, track=track)
         rows = sum(len(images) for images in splits.values())
+        check_room(out, rows=rows, width=plan["width"], there=blocks.bytes)
+        kept = _fill(blocks, run, splits, layer=layer, track=track)
         filled = functools.partial(_filled, blocks, splits)
         files = write_table(out, filled, rows=rows, width=plan["width"])
         shutil.rmtree(folder, ignore_errors=True)
@@ -84,7 +85,10 @@ def _plan(run: TrainedRun, splits: dict[str, Images], layer: Layer) -> dict[str,
         "layer": layer,
         "width": int(width),  # type: ignore[arg-type]
         "block": BLOCK,
-        "splits": [[name, images.fingerprint, len(images)] for name, images in splits.items()],
+        "splits": [
+            [name, images.fingerprint, len(images), *images.whole_size]
+            for name, images in splits.items()
+        ],
     }
 
 

@@ -6,6 +6,7 @@ import csv
 import io
 import itertools
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -56,10 +57,10 @@ class Block(NamedTuple):
 
 
 def check_out(out: Path) -> None:
-    """Refuses a file of another kind, before anything is computed.
+    """Refuses a file of another kind or in a place that is none, before anything is computed.
 
     Raises:
-        ConfigError: With the kinds that there are.
+        ConfigError: With the kinds that there are, or the folder.
     """
     if out.suffix not in SUFFIXES or out.is_dir():
         raise ConfigError(
@@ -67,6 +68,39 @@ def check_out(out: Path) -> None:
             expected=f"the name of a file that ends in {', '.join(SUFFIXES)}",
             hint="write for example --out features.parquet",
         )
+    folder = _folder(out)
+    if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
+        raise ConfigError(
+            f"--out {out}, where {folder} is no folder that may be written to",
+            expected="a file in a folder that may be written to",
+            hint="choose another place",
+        )
+
+
+def check_room(out: Path, *, rows: int, width: int, there: int) -> None:
+    """Refuses before hours of work what the disk cannot hold: the blocks, and the file of them.
+
+    Args:
+        out: The file.
+        rows: N of all blocks together.
+        width: F.
+        there: Bytes of blocks that an earlier process has written.
+
+    Raises:
+        StorageError: With the bytes needed and those free.
+    """
+    needed, free = 2 * rows * width * 4 - there, shutil.disk_usage(_folder(out)).free
+    if needed > free:
+        raise StorageError(
+            f"{needed:,} bytes needed in {_folder(out)}, {free:,} bytes free",
+            expected="room for the features, twice while they are written",
+            hint="make room, or choose another --out",
+        )
+
+
+def _folder(out: Path) -> Path:
+    """The nearest folder above that is there; those between are made."""
+    return next(parent for parent in out.absolute().parents if parent.exists())
 
 
 def write_table(

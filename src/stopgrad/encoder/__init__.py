@@ -7,5 +7,6 @@ narrow CIFAR ResNets of the 6n+2 family, and any timm backbone by name (Appendix
 from stopgrad.encoder.build import build_encoder, encoder_names
 from stopgrad.encoder.initialize import initialize
 from stopgrad.encoder.resnet import ResNet
+from stopgrad.encoder.sizes import why_not
 
-__all__ = ["ResNet", "build_encoder", "encoder_names", "initialize"]
+__all__ = ["ResNet", "build_encoder", "encoder_names", "initialize", "why_not"]

@@ -26,7 +26,7 @@ from stopgrad.config import Config
 from stopgrad.config.presets import PresetName
 from stopgrad.errors import DivergedError
 from stopgrad.estimator.file import Fitted, from_bytes, plain, to_bytes, whole
-from stopgrad.estimator.network import checked_config, copied_encoder
+from stopgrad.estimator.network import checked_config, copied_encoder, whole_images
 from stopgrad.estimator.pictures import (
     Numbers,
     PicturesError,
@@ -40,7 +40,7 @@ from stopgrad.estimator.pictures import (
 )
 from stopgrad.features import embed
 from stopgrad.files import write_atomically
-from stopgrad.images import Images, images_from_arrays, normalization
+from stopgrad.images import Images, normalization
 from stopgrad.pretrain import Epoch, TrainingImages, pretrain
 
 AT_THE_END = 10**9  # epochs between measurements: only the last one is measured
@@ -228,12 +228,12 @@ class SimSiamEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
             self._remember_or_refuse(pixels.shape[1:], fitting=fitting)
             if fitting:
                 self.range_: Range | None = None
-            return images_from_arrays(pixels)
+            return whole_images(pixels, self.config_)
         array = shaped(self._checked(X, fitting=fitting), image_shape=self.image_shape)
         self._remember_or_refuse(array.shape[1:], fitting=fitting)
         if fitting:
             self.range_ = range_of(array, self.pixel_range)
-        return images_from_arrays(to_pixels(array, self.range_))
+        return whole_images(to_pixels(array, self.range_), self.config_)
 
     def _checked(self, X: Any, *, fitting: bool) -> Numbers:
         """scikit-learn's own checks: numbers, finite, not sparse, names and number of features."""

@@ -1,10 +1,11 @@
-"""From parameters to a config, and an encoder of it, filled with weights compared with it first."""
+"""From parameters to a config, to its encoder, and to pictures at a size that it takes."""
 
 from __future__ import annotations
 
 import functools
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,9 @@ from stopgrad.compute import compute_for
 from stopgrad.config import Config, config_from_dict
 from stopgrad.encoder import build_encoder
 from stopgrad.errors import CheckpointError
+from stopgrad.images import Dataset, Images, images_from_arrays
+from stopgrad.images.types import Pixels
+from stopgrad.pretrain.setup import fit_sizes
 from stopgrad.randomness import torch_generator
 
 PREFIX = "encoder."  # of the encoder's tensors in SimSiam
@@ -43,6 +47,7 @@ def _plain(value: Any) -> Any:
 def copied_encoder(config: Config, weights: Mapping[str, Tensor]) -> nn.Module:
     """A plain encoder in eval mode, on the device of the config; needs no gradient.
 
+    It is filled with weights that are compared with it first.
     Plain: pretraining taught its BN that a batch is two views.
 
     Raises:
@@ -66,3 +71,20 @@ def copied_encoder(config: Config, weights: Mapping[str, Tensor]) -> nn.Module:
     encoder = build_encoder(config.encoder, torch_generator(config.seed, "encoder"))
     encoder.load_state_dict(dict(weights))
     return compute_for(config).place(encoder).eval().requires_grad_(False)
+
+
+def whole_images(pixels: Pixels, config: Config) -> Images:  # (N, H, W, 3)
+    """Pictures that are seen whole at a size that the encoder takes, see `fit_sizes`.
+
+    Raises:
+        ConfigError: When there is none.
+    """
+    height, width = pixels.shape[1:3]
+    return replace(images_from_arrays(pixels), whole_side=_whole_side(config, height, width))
+
+
+@functools.lru_cache(maxsize=32)
+def _whole_side(config: Config, height: int, width: int) -> int:
+    """px, 0: as they are. Asked for with every call, and a large backbone is slow to build."""
+    one = images_from_arrays(np.zeros((1, height, width, 3), np.uint8))
+    return fit_sizes(Dataset("pictures", one, None), config).train.whole_side

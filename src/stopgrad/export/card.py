@@ -7,9 +7,9 @@ from typing import Any
 from stopgrad.checkpoint import read_status
 from stopgrad.checkpoint.tensors import tensors_sha256
 from stopgrad.config import Config, config_to_dict
+from stopgrad.encoder import why_not
 from stopgrad.evaluate import TrainedRun
 from stopgrad.export.condition import condition, verdict
-from stopgrad.images import Normalization
 from stopgrad.records import code_version, versions
 
 FORMAT = 1
@@ -27,7 +27,7 @@ def describe(run: TrainedRun) -> dict[str, Any]:
         "encoder": config_to_dict(config)["encoder"],
         "features": int(run.model.encoder.feature_width),  # type: ignore[arg-type]
         "weights_sha256": tensors_sha256(tensors),
-        "preprocessing": preprocessing(config, run.info.normalization),
+        "preprocessing": preprocessing(run),
         "batch_norm": batch_norm(config),
         "training": {
             "method": "SimSiam",
@@ -45,17 +45,23 @@ def describe(run: TrainedRun) -> dict[str, Any]:
     }
 
 
-def preprocessing(config: Config, normalization: Normalization) -> dict[str, Any]:
+def preprocessing(run: TrainedRun) -> dict[str, Any]:
     """How a picture becomes what the encoder takes, in words and numbers."""
-    side = config.image_side
+    config, normalization = run.info.config, run.info.normalization
+    side, view = config.image_side, config.views.size
+    resize = (
+        f"pictures that all have one size of at most {side} px keep it; others are cut "
+        f"to the largest centred square and brought to {side} x {side} px (bicubic, antialiased)"
+    )
+    if why_not(run.model.encoder, (side, side)):
+        resize += f", then to {view} x {view} px, as the backbone takes no other"
     return {
         "input": "float32, N x 3 x H x W, channels R, G, B, (pixels / 255 - mean) / std",
         "mean": list(normalization.mean),
         "std": list(normalization.std),
         "side": side,
-        "resize": f"pictures that all have one size of at most {side} px keep it; others are cut "
-        f"to the largest centred square and brought to {side} x {side} px (bicubic, antialiased)",
-        "view_size": config.views.size,
+        "resize": resize,
+        "view_size": view,
     }
 
 

@@ -41,14 +41,22 @@ SUFFIX = {"onnx": ".onnx", "hub": ""}
 class Exported(NamedTuple):
     """What was written, and what to say of it."""
 
+    out: Path
     files: tuple[Path, ...]
     card: dict[str, Any]
     difference: float | None  # from our encoder, a share; None: the library is not installed
 
     @property
     def lines(self) -> list[str]:
-        """Python that loads it."""
-        return list(self.card["load"])
+        """Python that loads it from here; the card's own lines hold in the folder of the file."""
+        name, path = quoted(self.out.name), quoted(str(self.out))
+        return [line.replace(name, path) for line in self.card["load"]]
+
+
+def quoted(path: str) -> str:
+    """A path as Python writes it, in double quotes where they need no escape."""
+    text = repr(path)
+    return text if '"' in text else f'"{text[1:-1]}"'
 
 
 def export_run(run: TrainedRun, *, name: Format, out: Path) -> Exported:
@@ -77,7 +85,7 @@ def export_run(run: TrainedRun, *, name: Format, out: Path) -> Exported:
         case "safetensors":
             lines = [
                 "from stopgrad.export import PretrainedEncoder",
-                f'model = PretrainedEncoder.from_file("{out.name}")',
+                f"model = PretrainedEncoder.from_file({quoted(out.name)})",
             ]
             data = encode_tensors(encoder.state_dict())
             model = PretrainedEncoder(card["encoder"], card["preprocessing"])
@@ -111,7 +119,7 @@ def _for_library(run: TrainedRun, encoder: nn.Module, card: dict[str, Any], out:
         "from safetensors.torch import load_file",
         "from torch import nn",
         *found.lines,
-        f'model.load_state_dict(load_file("{out.name}"))',
+        f"model.load_state_dict(load_file({quoted(out.name)}))",
         "model.eval()",
     ]
     return _write(out, encode_tensors(tensors), card, difference=difference)
@@ -120,7 +128,7 @@ def _for_library(run: TrainedRun, encoder: nn.Module, card: dict[str, Any], out:
 def _onnx(encoder: nn.Module, card: dict[str, Any], out: Path) -> Exported:
     card["load"] = [
         "import onnxruntime",
-        f'session = onnxruntime.InferenceSession("{out.name}")',
+        f"session = onnxruntime.InferenceSession({quoted(out.name)})",
         '[features] = session.run(None, {"x": x})',
     ]
     card["shapes"] = {"x": ["batch", 3, "height", "width"], "features": ["batch", card["features"]]}
@@ -140,7 +148,7 @@ def _hub(run: TrainedRun, encoder: nn.Module, card: dict[str, Any], out: Path) -
     temporary = out.with_name(f".{out.name}.tmp")
     card["load"] = [
         "from stopgrad.export import PretrainedEncoder",
-        f'model = PretrainedEncoder.from_pretrained("{out.name}")',
+        f"model = PretrainedEncoder.from_pretrained({quoted(out.name)})",
     ]
     with storage_errors(out, needed=0):
         shutil.rmtree(temporary, ignore_errors=True)
@@ -159,7 +167,7 @@ def _hub(run: TrainedRun, encoder: nn.Module, card: dict[str, Any], out: Path) -
             sync_directory(out.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    return Exported(tuple(sorted(out.iterdir())), card, difference)
+    return Exported(out, tuple(sorted(out.iterdir())), card, difference)
 
 
 def _write(out: Path, data: bytes, card: dict[str, Any], *, difference: float | None) -> Exported:
@@ -170,7 +178,7 @@ def _write(out: Path, data: bytes, card: dict[str, Any], *, difference: float | 
     write_atomically(out, data)
     sealed = _sealed(card, out.name, data)
     write_json(described, sealed)
-    return Exported((out, described), sealed, difference)
+    return Exported(out, (out, described), sealed, difference)
 
 
 def _sealed(card: dict[str, Any], name: str, data: bytes) -> dict[str, Any]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import io
 import stat
-import threading
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import IO, TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from stopgrad.images.share import Share
 from stopgrad.images.source import Encoded
 from stopgrad.images.types import Pixels, T
 
@@ -27,8 +27,9 @@ if TYPE_CHECKING:
 FORMATS = ("PNG", "JPEG", "MPO", "GIF", "BMP", "DIB", "WEBP", "TIFF", "PPM", "JPEG2000", "AVIF")
 ORIENTATION = 0x0112  # the EXIF tag
 TILE_WIDTH, TILE_HEIGHT = 322, 323  # tags of TIFF 6.0, Section 15
-DECODER = 1  # raise it with every change that alters pixels: cached ones are then made anew
+DECODER = 2  # raise it with every change of what is read: cached pixels are then made anew
 MOST_BYTES = 1 << 30  # of an encoded picture
+MOST_PIXELS = 250_000_000  # of a picture; cameras and scanners make 200 megapixels
 MOST_AT_ONCE = 1 << 27  # px in decoding at any moment; with alpha they take 15 bytes each
 
 
@@ -56,44 +57,25 @@ class Damaged(NamedTuple):
 
 @contextlib.contextmanager
 def strict_pillow() -> Iterator[None]:
-    """Loads Pillow's formats once; its bombs are errors and its other warnings silent.
+    """Loads Pillow's formats once; bombs are errors and its other warnings silent.
 
-    Warning filters belong to the process, so this stands around the threads, not in them.
+    Pillow warns of bombs above 89 megapixels, which photos have; here its limit is `MOST_PIXELS`.
+    Filters and the limit belong to the process, so this stands around the threads, not in them.
     """
     from PIL import Image
 
     Image.init()
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module=r"PIL\.")
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
-        yield
-
-
-class _Share:
-    """Lets pictures be decoded side by side while they have so many pixels together.
-
-    So the memory is bounded however many cores there are; one picture alone always passes.
-    """
-
-    def __init__(self, most: int) -> None:
-        self.most = most
-        self.taken = 0
-        self.changed = threading.Condition()
-
-    @contextlib.contextmanager
-    def of(self, pixels: int) -> Iterator[None]:
-        with self.changed:
-            self.changed.wait_for(lambda: not self.taken or self.taken + pixels <= self.most)
-            self.taken += pixels
-        try:
+    before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, MOST_PIXELS
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module=r"PIL\.")
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
             yield
-        finally:
-            with self.changed:
-                self.taken -= pixels
-                self.changed.notify_all()
+    finally:
+        Image.MAX_IMAGE_PIXELS = before
 
 
-_SHARE = _Share(MOST_AT_ONCE)
+_SHARE = Share(MOST_AT_ONCE)
 
 
 def peek(picture: Encoded) -> tuple[int, int] | Damaged:
@@ -158,25 +140,50 @@ def opened(file: IO[bytes], *, draft: tuple[int, int] | None = None) -> Iterator
     Args:
         file: The encoded picture.
         draft: Width and height, px, down to which a JPEG may be decoded at 1/2, 1/4 or 1/8.
+
+    Raises:
+        ValueError: For more than `MOST_PIXELS`, before any of them is decoded.
     """
     from PIL import Image
 
-    with Image.open(file, formats=[name for name in FORMATS if name in Image.OPEN]) as image:
+    formats = [name for name in FORMATS if name in Image.OPEN]
+    try:
+        picture = Image.open(file, formats=formats)
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
+        raise ValueError(_too_large(*_stated_size(file, formats))) from error
+    with picture as image:
         if draft is not None:
             image.draft(None, draft)
         with _SHARE.of(_area(image)):
             yield image
 
 
-def _area(image: Image) -> int:
-    """Pixels in memory as the picture is decoded: its own, or those of a tile that is larger."""
+def _stated_size(file: IO[bytes], formats: list[str]) -> tuple[int, int]:
+    """Width and height by the header of a picture that Pillow would not open; (0, 0): unknown."""
     from PIL import Image
 
+    for name in formats:
+        file.seek(0)
+        # What is no such file raises a dozen unrelated types, as in `guarded`.
+        with contextlib.suppress(Exception):
+            return Image.OPEN[name][0](file, "").size
+    return (0, 0)
+
+
+def _too_large(width: int, height: int, what: str = "") -> str:
+    most, area = f"{MOST_PIXELS / 1e6:,g}", width * height / 1e6
+    if not area:
+        return f"too large: more than {most} megapixels"
+    return f"too large: {what}{width:,} x {height:,} = {area:,.1f} megapixels, at most {most}"
+
+
+def _area(image: Image) -> int:
+    """Pixels in memory as the picture is decoded: its own, or those of a tile that is larger."""
     tags = getattr(image, "tag_v2", {})
-    tile = tags.get(TILE_WIDTH, 0) * tags.get(TILE_HEIGHT, 0)
-    if tile > (Image.MAX_IMAGE_PIXELS or tile):
-        raise ValueError(f"decompression bomb: a tile of {tile:,} px")
-    return int(max(tile, image.width * image.height))
+    width, height = tags.get(TILE_WIDTH, 0), tags.get(TILE_HEIGHT, 0)
+    if width * height > MOST_PIXELS:
+        raise ValueError(_too_large(width, height, what="a tile of "))
+    return int(max(width * height, image.width * image.height))
 
 
 def _read(file: IO[bytes], frame: Frame) -> Pixels | OtherSize:

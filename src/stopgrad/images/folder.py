@@ -7,7 +7,8 @@ does a folder of such a name, unless it holds pictures.
 
 Splits: `train/` and beside it `test/` (else `validation/`, `valid/`, `val/`); without `train/`
 all pictures are to train on. A `train/` of flat pictures beside folders that are no splits is a
-class like them.
+class like them; `unlabeled/` is none. What lies in other folders beside `train/` is not read, and
+the way to learn from it is said: each is a folder of pictures by itself.
 
 Labels: the names of the folders, if the training pictures all lie in folders one level down, in
 at least two of them, and these hold at least 2 pictures each on average, at least 5 when there
@@ -23,6 +24,7 @@ import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from shlex import quote
 from typing import NamedTuple
 
 from stopgrad.errors import DataError
@@ -35,6 +37,7 @@ SUFFIXES = frozenset(
     | {".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm", ".avif"}
 )
 TEST_NAMES = ("test", "validation", "valid", "val")
+UNLABELED = ("unlabeled", "unlabelled")
 FEW_CLASSES = 100
 
 log = logging.getLogger(__name__)
@@ -94,15 +97,36 @@ def _find_splits(root: Path) -> Splits:
         only_tests = all(found.parts[0].casefold() in TEST_NAMES for found in pictures)
         return Splits(() if only_tests else pictures, ())
     train = find_pictures(folders.pop("train"))
-    beside = sorted(
-        name for name, folder in folders.items() if folder != test and name[0] not in "._"
-    )
+    others = {
+        name: folder
+        for name, folder in folders.items()
+        if folder != test and name[0] not in "._" and _holds_pictures(folder)
+    }
     flat = all(len(found.parts) == 1 for found in train)
-    if flat and test is None and any(find_pictures(folder) for folder in folders.values()):
+    if flat and test is None and others.keys() - set(UNLABELED):
         return Splits(find_pictures(root), ())
-    if beside:
-        log.warning("%s: only train/ and the test split are read, not %s", root, ", ".join(beside))
+    _tell_of(others, root, test)
     return Splits(train, find_pictures(test) if test else ())
+
+
+def _holds_pictures(folder: Path) -> bool:
+    """Whether there is a file that ends like a picture; the first one is enough."""
+    names = (name for _, _, files in os.walk(folder) for name in files)
+    return any(os.path.splitext(name)[1].lower() in SUFFIXES for name in names)
+
+
+def _tell_of(others: dict[str, Path], root: Path, test: Path | None) -> None:
+    """Names the folders that are not read, and the command that learns from one of them."""
+    if not others:
+        return
+    read = "train/ is" if test is None else f"train/ and {_text(test.name)}/ are"
+    first = next((name for name in UNLABELED if name in others), min(others))
+    log.warning(
+        "%s: %s read, not %s; to learn from %s/: stopgrad pretrain --data %s, and embed, compare "
+        "and finetune (with --out) its run with --data %s",
+        *(root, read, ", ".join(sorted(others)), first),
+        *(quote(str(others[first])), quote(str(root))),
+    )
 
 
 def find_pictures(folder: Path) -> tuple[Found, ...]:

@@ -121,21 +121,27 @@ def _locked(out: Path) -> Iterator[None]:
 
 
 def _begin(out: Path, contents: Contents, *, key: str, side: int) -> Frame:
-    """The frame of a store, as it was begun or as it now begins."""
+    """The frame of a store, as it was begun or as it now begins, with room on the disk for it."""
     if (out / PACKING).exists():
-        try:
-            begun = read_json(out / PACKING)
-            if begun["key"] == key:
-                return Frame(*begun["frame"])
-            what = f"an unfinished store with --side {begun['side']}"
-        except (OSError, ValueError, KeyError, TypeError):
-            what = f"an unfinished store with a damaged {PACKING}"
-        raise _something_else(out, what)
+        return _with_room(out, contents, _begun(out, key=key))
     if any(out.iterdir()):
         raise _something_else(out, "other files")
-    frame = _frame(contents, side)
+    # Where the disk is too small nothing is begun, so that a smaller side may be asked for next.
+    frame = _with_room(out, contents, _frame(contents, side))
     write_json(out / PACKING, {"key": key, "side": side, "frame": frame})
     return frame
+
+
+def _begun(out: Path, *, key: str) -> Frame:
+    """The frame of an unfinished store, which must be of the same pictures and side."""
+    try:
+        begun = read_json(out / PACKING)
+        if begun["key"] == key:
+            return Frame(*begun["frame"])
+        what = f"an unfinished store with --side {begun['side']}"
+    except (OSError, ValueError, KeyError, TypeError):
+        what = f"an unfinished store with a damaged {PACKING}"
+    raise _something_else(out, what)
 
 
 def _something_else(out: Path, what: str) -> DataError:
@@ -173,7 +179,6 @@ def _pack_splits(
 ) -> dict[str, PackedSplit]:
     readers = _readers(contents)
     count = sum(reader.length for reader in readers.values())
-    _check_room(packing, count)
     names = contents.class_names
     splits = {
         split: SplitPacker(packing, split, reader=reader, class_names=names).run()
@@ -185,16 +190,19 @@ def _pack_splits(
     return splits
 
 
-def _check_room(packing: Packing, count: int) -> None:
-    """Refuses before hours of work what the disk cannot hold."""
-    there = sum(file.stat().st_size for file in packing.path.glob("*.pixels"))
-    needed, free = count * packing.picture_bytes - there, shutil.disk_usage(packing.path).free
+def _with_room(out: Path, contents: Contents, frame: Frame) -> Frame:
+    """Refuses before hours of work what the disk cannot hold; the frame that it can."""
+    count = sum(reader.length for reader in _readers(contents).values())
+    there = sum(file.stat().st_size for file in out.glob("*.pixels"))
+    needed = count * frame.height * frame.width * 3 - there
+    free = shutil.disk_usage(out).free
     if needed > free:
         raise StorageError(
-            f"{needed:,} bytes needed in {packing.path}, {free:,} bytes free",
+            f"{needed:,} bytes needed in {out}, {free:,} bytes free",
             expected="room for all pictures",
             hint="make room, choose another --out or a smaller --side",
         )
+    return frame
 
 
 def _write_tables(out: Path, source: Source, splits: dict[str, PackedSplit]) -> dict[str, str]:

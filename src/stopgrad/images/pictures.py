@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -41,7 +42,8 @@ def load_pictures(files: Sequence[Path], *, like: Images) -> Images:
             hint="check the paths, or repair the files",
         )
     pixels = [_of_this_size(d, file, frame) for d, file in zip(decoded, files, strict=True)]
-    return images_from_arrays(np.stack(pixels), sources=[str(file) for file in files])
+    found = images_from_arrays(np.stack(pixels), sources=[str(file) for file in files])
+    return replace(found, whole_side=like.whole_side)  # seen whole at the same size
 
 
 def _of_this_size(decoded: Pixels | OtherSize | Damaged, file: Path, frame: Frame) -> Pixels:

@@ -10,7 +10,7 @@ from stopgrad.config import Config
 from stopgrad.errors import StopgradError
 from stopgrad.images import Dataset, Findings
 from stopgrad.pretrain.cost import Cost, estimate_cost, memory_limit
-from stopgrad.pretrain.setup import check_sizes, prepare
+from stopgrad.pretrain.setup import check_sizes, fit_sizes, prepare
 from stopgrad.pretrain.suggest import Suggestion, suggest
 
 PACKED_ABOVE = 0.5  # share of the memory that decoded pictures may fill without a store
@@ -96,7 +96,7 @@ def typical_short_side(findings: Findings) -> int:
 def _cost(dataset: Dataset, config: Config) -> tuple[Cost | None, StopgradError | None]:
     """The cost of a run, or why it would not start."""
     try:
-        images = prepare(dataset, config)
+        images = prepare(fit_sizes(dataset, config), config)
         check_sizes(images.train, config)
         return estimate_cost(images, config), None
     except StopgradError as error:

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-import torch
-
 from stopgrad.checkpoint import RunInfo, describe_environment
 from stopgrad.config import Config
-from stopgrad.encoder import build_encoder
+from stopgrad.encoder import build_encoder, why_not
 from stopgrad.errors import ConfigError, DataError
 from stopgrad.images import Dataset, Images, normalization, split_validation
 from stopgrad.images.load import KNOWN
 from stopgrad.randomness import torch_generator
+
+log = logging.getLogger(__name__)
 
 WATCHED = 0.2  # share of the labelled images that is watched where there is no test split
 
@@ -69,18 +71,56 @@ def check_sizes(images: Images, config: Config) -> None:
         ConfigError: For a name that is none, or with the backbone's own words.
     """
     encoder = build_encoder(config.encoder, torch_generator(config.seed, "encoder")).eval()
+    view = (config.views.size, config.views.size)
+    if reason := why_not(encoder, view):
+        raise ConfigError(
+            _does_not_take(config, view, reason),
+            expected="a backbone that takes views.size",
+            hint="set views.size to what the backbone takes, or use another",
+        )
+    if reason := why_not(encoder, images.whole_size):
+        raise ConfigError(
+            _does_not_take(config, images.whole_size, reason),
+            expected=f"whole pictures that it takes, of views.size ({view[1]} x {view[0]} px) for "
+            "instance",
+            hint="resize the pictures to that",
+        )
+
+
+def _does_not_take(config: Config, size: tuple[int, int], reason: str) -> str:
+    height, width = size
+    return f"{config.encoder.name} at {width} x {height} px ({reason})"
+
+
+def fit_sizes(dataset: Dataset, config: Config) -> Dataset:
+    """The data set with whole pictures at a size that the backbone takes.
+
+    That is their own, or that of `load_dataset`; where the backbone does not take it, and pictures
+    are not smaller than a view, it is views.size. Views are cut from the pictures as they are.
+
+    Args:
+        dataset: The images, of one size over both splits.
+        config: Of the run whose encoder sees them.
+
+    Raises:
+        ConfigError: As `check_sizes`, when neither size is taken.
+    """
     if not config.encoder.name.startswith("timm:"):
-        return  # ours take every size
-    for height, width in ((config.views.size, config.views.size), images.whole_size):
-        try:
-            with torch.inference_mode():
-                encoder(torch.zeros(1, 3, height, width))
-        except (AssertionError, RuntimeError, ValueError) as error:
-            raise ConfigError(
-                f"{config.encoder.name} at {height} x {width} px ({' '.join(str(error).split())})",
-                expected="a backbone that takes views.size and the stored pictures",
-                hint="set views.size and image_size to what the backbone takes, or use another",
-            ) from error
+        return dataset
+    try:
+        check_sizes(dataset.train, config)
+    except ConfigError as error:
+        small = _seen_at(dataset, config.views.size)
+        check_sizes(small.train, config)
+        height, width = small.train.whole_size
+        log.warning("%s: whole pictures are seen at %d x %d px", error.found, width, height)
+        return small
+    return dataset
+
+
+def _seen_at(dataset: Dataset, side: int) -> Dataset:
+    test = dataset.test and replace(dataset.test, whole_side=side)
+    return dataset._replace(train=replace(dataset.train, whole_side=side), test=test)
 
 
 def describe_run(

@@ -15,7 +15,8 @@ from stopgrad.checkpoint import Checkpoint
 from stopgrad.classifier import Classifier
 from stopgrad.compute import Compute, compute_for, use_repeatable
 from stopgrad.config import Config
-from stopgrad.errors import CheckpointError, DivergedError
+from stopgrad.encoder import why_not
+from stopgrad.errors import CheckpointError, ConfigError, DivergedError
 from stopgrad.images import Normalization
 from stopgrad.optimizer import cosine_with_warmup
 from stopgrad.randomness import torch_generator
@@ -174,12 +175,20 @@ def start_training(
 
     Raises:
         DataError: When there are fewer images than one batch.
-        ConfigError: For a crop that does not fit the pictures, or a device that is not there.
+        ConfigError: For a crop that does not fit the pictures or the backbone, or a device that
+            is not there.
     """
     check_recipe(recipe, images)
     use_repeatable(config.repeatable)
     compute = compute_for(config)
-    compute.place(model)
+    compute.place(model).eval()
+    size = recipe.size(images.train)
+    if reason := why_not(model.encoder, size):
+        raise ConfigError(
+            f"{config.encoder.name} and crops of {size.width} x {size.height} px ({reason})",
+            expected="crops of a size that the backbone takes",
+            hint=f"set {recipe.task}.crop",
+        )
     return Training(
         config=config,
         recipe=recipe,
