@@ -54,7 +54,8 @@ def _lines(metrics: Rows, measure: str) -> alt.LayerChart:
 
     values = _values(metrics, measure)
     data = drawn_from(values)
-    x = epoch_axis(max((float(row["epoch"]) for row in values), default=1.0))
+    drawn = [float(row["epoch"]) for row in values] or [0.0, 1.0]
+    x = epoch_axis(max(drawn), first=min(drawn))
     y = alt.Y("value:Q", title=None).scale(zero=True, nice=True)
     names = list(LAYERS.values())
     lines = data.mark_line(strokeWidth=2.5, aria=False).encode(x=x, y=y, **told_apart(names))
