@@ -187,8 +187,9 @@ def _study(study: StudyEvidence, *, alone: bool) -> Iterator[Piece]:
     yield Piece(title, sentence(study.results), figures[0] if figures else None)
     findings = tables.finding_table(study)
     if findings.rows:
-        title = "Do the published findings show?" if alone else ""
-        yield Piece(title, "" if alone else findings.caption, table=findings)
+        asked = "Do the published findings show?"
+        named = "" if alone else f"{study.name}. {asked}"
+        yield Piece(asked if alone else "", named, table=findings)
     for table in tables.score_tables(study):
         if table.kind == "final" or table.columns[0].endswith("%"):
             yield Piece(text=f"{'' if alone else f'{study.name}. '}{table.caption}", table=table)

@@ -186,13 +186,13 @@ def _final(results: Results) -> Table:
     name = rows[0].place.arm if rows else ""
     cells = tuple(
         (
-            Cell(f"{unit_text(row.place.metric)}, {share_text(row.place.labels)}"),
+            Cell(f"{metric_text(row.place.metric)}, {share_text(row.place.labels)}"),
             _written(row.cell, row.place.metric),
         )
         for row in rows
     )
     caption = "Test split, scored once, for the arm chosen on the validation split alone"
-    return Table("final", caption, (name, "here"), cells)
+    return Table("final", caption, (name, "here, %"), cells)
 
 
 def _caption(results: Results, metric: str) -> str:

@@ -10,6 +10,7 @@ from stopgrad.study.results import Results, Row, RunResult, best_arm, missing_ru
 from stopgrad.study.words import (
     cell_text,
     correction_text,
+    metric_text,
     share_text,
     unit_text,
     value_text,
@@ -103,9 +104,9 @@ def _final(results: Results) -> Iterator[str]:
     rows = [row for row in results.rows if row.final]
     if rows:
         yield "\nTest split, scored once, for the arm chosen on the validation split alone:\n"
-        yield f"| {rows[0].place.arm} | here |\n|---|---|"
+        yield f"| {rows[0].place.arm} | here, % |\n|---|---|"
     for row in rows:
-        where = f"{unit_text(row.place.metric)}, {share_text(row.place.labels)}"
+        where = f"{metric_text(row.place.metric)}, {share_text(row.place.labels)}"
         yield f"| {where} | {cell_text(row.cell, row.place.metric)} |"
 
 
