@@ -16,7 +16,7 @@ from stopgrad.report.poster import GAP, HEIGHT, MARGIN, WIDTH, _balanced, _in_co
 from stopgrad.report.poster_cards import Card, pieces_of
 from stopgrad.report.poster_tables import findings_svg, table_svg
 from stopgrad.report.poster_text import length, wrapped
-from stopgrad.report.tables import Cell, Table, finding_table
+from stopgrad.report.tables import Cell, Table, finding_table, score_tables
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -171,3 +171,18 @@ def test_every_card_of_several_chapters_says_of_which_it_is(
     names = [piece.text.split(".")[0] for piece in pieces]
     assert {*names} == {"weight-decay", "a-run"}
     assert not any("weight-decay" in piece.text for piece in pieces_of([study]))
+
+
+def test_a_metric_that_no_arm_has_makes_no_table(tmp_path: Path) -> None:
+    metrics = ["knn_accuracy", "supervised_accuracy"]
+    values = {
+        "question": "Does it learn?",
+        "baseline": "as it is",
+        "settings": {"validation": 0.2},
+        "arms": {"as it is": {}},
+        "protocol": {"split": "validation", "metrics": metrics, "beside": ["chance"]},
+    }
+    make_study(tmp_path / "s", "own", values=values, seeds=(0,), epochs=1)
+    [only] = read_studies(tmp_path / "s")
+    assert [table.columns[0] for table in score_tables(only)] == ["kNN, %"]
+    assert "as it is" in words_of(ET.fromstring(poster_svg([only])))
