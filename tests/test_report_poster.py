@@ -16,6 +16,7 @@ from stopgrad.report.poster import GAP, HEIGHT, MARGIN, WIDTH, _balanced, _in_co
 from stopgrad.report.poster_cards import Card, pieces_of
 from stopgrad.report.poster_tables import findings_svg, table_svg
 from stopgrad.report.poster_text import length, wrapped
+from stopgrad.report.study_charts import score_figures
 from stopgrad.report.tables import Cell, Table, finding_table, score_tables
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -186,3 +187,19 @@ def test_a_metric_that_no_arm_has_makes_no_table(tmp_path: Path) -> None:
     [only] = read_studies(tmp_path / "s")
     assert [table.columns[0] for table in score_tables(only)] == ["kNN, %"]
     assert "as it is" in words_of(ET.fromstring(poster_svg([only])))
+
+
+def test_a_caption_explains_only_marks_that_are_drawn(tmp_path: Path, study: StudyEvidence) -> None:
+    arms = {name: {"optimizer.weight_decay": float(name)} for name in ("1e-4", "1e-3", "1e-2")}
+    values = {
+        "question": "How much?",
+        "baseline": "1e-3",
+        "settings": {"validation": 0.2},
+        "arms": arms,
+        "protocol": {"split": "validation", "metrics": ["knn_accuracy"]},
+    }
+    make_study(tmp_path / "s", "own", values=values, seeds=(0, 1), epochs=1)
+    [plain] = read_studies(tmp_path / "s")
+    captions = [score_figures(each)[0].caption for each in (plain, study)]
+    assert ["hollow: published" in caption for caption in captions] == [False, True]
+    assert ["red cross" in caption for caption in captions] == [False, True]
