@@ -12,11 +12,12 @@ from test_report import neighbor_panel, view_panel, write_run
 
 from stopgrad.figures.scores import scores
 from stopgrad.report import ShownRun, StudyEvidence, read_evidence, read_studies, render
-from stopgrad.report.poster import GAP, HEIGHT, MARGIN, WIDTH, _balanced, poster_svg
-from stopgrad.report.poster_cards import Card
+from stopgrad.report.poster import GAP, HEIGHT, MARGIN, WIDTH, _balanced, _in_columns, poster_svg
+from stopgrad.report.poster_cards import Card, pieces_of
 from stopgrad.report.poster_tables import findings_svg, table_svg
 from stopgrad.report.poster_text import length, wrapped
-from stopgrad.report.tables import Cell, Table, finding_table
+from stopgrad.report.study_charts import score_figures
+from stopgrad.report.tables import Cell, Table, finding_table, score_tables
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -147,3 +148,58 @@ def test_a_study_shows_the_pictures_of_one_run_and_says_of_which(
     assert 'id="neighbors"' not in render(study)
     with_pictures = poster_svg([study._replace(shown=ShownRun(run, "1.5e-4", 2))])
     assert with_pictures.count("<image ") == poster_svg([study]).count("<image ") + 2
+    assert "By the encoder of '1.5e-4', seed 2." in words_of(ET.fromstring(with_pictures))
+
+
+def test_every_row_of_a_table_stands_on_the_poster() -> None:
+    rows = tuple((Cell(f"arm {n}"), Cell(f"{n}.00 (3)", number=True)) for n in range(30))
+    made = table_svg(Table("scores", "", ("kNN, %", "all labels"), rows), width=400, size=20).svg
+    assert [n for n in range(30) if f">{n}.00<" not in made] == []
+
+
+def test_a_card_higher_than_the_page_leaves_out_none_but_itself() -> None:
+    cards = [Card(name, height) for name, height in (("a", 50.0), ("b", 900.0), ("c", 50.0))]
+    placed = _in_columns(cards, 2, 100.0, top=0.0, bottom=500.0).placed
+    assert [place.card.svg for place in placed] == ["a", "c"]
+
+
+def test_every_card_of_several_chapters_says_of_which_it_is(
+    study: StudyEvidence, tmp_path: Path
+) -> None:
+    run = read_evidence(write_run(tmp_path / "a-run"))
+    shared, *pieces = pieces_of([study, run])
+    assert shared.title == "How it learns without labels"
+    names = [piece.text.split(".")[0] for piece in pieces]
+    assert {*names} == {"weight-decay", "a-run"}
+    assert not any("weight-decay" in piece.text for piece in pieces_of([study]))
+
+
+def test_a_metric_that_no_arm_has_makes_no_table(tmp_path: Path) -> None:
+    metrics = ["knn_accuracy", "supervised_accuracy"]
+    values = {
+        "question": "Does it learn?",
+        "baseline": "as it is",
+        "settings": {"validation": 0.2},
+        "arms": {"as it is": {}},
+        "protocol": {"split": "validation", "metrics": metrics, "beside": ["chance"]},
+    }
+    make_study(tmp_path / "s", "own", values=values, seeds=(0,), epochs=1)
+    [only] = read_studies(tmp_path / "s")
+    assert [table.columns[0] for table in score_tables(only)] == ["kNN, %"]
+    assert "as it is" in words_of(ET.fromstring(poster_svg([only])))
+
+
+def test_a_caption_explains_only_marks_that_are_drawn(tmp_path: Path, study: StudyEvidence) -> None:
+    arms = {name: {"optimizer.weight_decay": float(name)} for name in ("1e-4", "1e-3", "1e-2")}
+    values = {
+        "question": "How much?",
+        "baseline": "1e-3",
+        "settings": {"validation": 0.2},
+        "arms": arms,
+        "protocol": {"split": "validation", "metrics": ["knn_accuracy"]},
+    }
+    make_study(tmp_path / "s", "own", values=values, seeds=(0, 1), epochs=1)
+    [plain] = read_studies(tmp_path / "s")
+    captions = [score_figures(each)[0].caption for each in (plain, study)]
+    assert ["hollow: published" in caption for caption in captions] == [False, True]
+    assert ["red cross" in caption for caption in captions] == [False, True]

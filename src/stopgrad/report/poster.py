@@ -93,7 +93,11 @@ def _laid_out(chapters: Sequence[Evidence | StudyEvidence], *, top: float, botto
 def _in_columns(
     cards: Sequence[Card], count: int, width: float, *, top: float, bottom: float
 ) -> Layout:
-    """Cards in reading order, column after column; what does not fit is left out at the end."""
+    """Cards in reading order, column after column.
+
+    A card that is higher than the page is left out, then what does not fit at the end.
+    """
+    cards = [card for card in cards if card.height <= bottom - top] or cards[:1]
     columns = _balanced(cards, count)
     while max(map(_height, columns)) > bottom - top and len(cards) > 1:
         cards = cards[:-1]

@@ -6,7 +6,7 @@ import base64
 import io
 import itertools
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from stopgrad.figures.grids import neighbor_grid, view_grid
@@ -150,9 +150,17 @@ def pieces_of(chapters: Sequence[Evidence | StudyEvidence]) -> list[Piece]:
     """All that a poster may hold; what tells most of each chapter comes first."""
     alone = len(chapters) == 1
     made = [_study(c, alone=alone) if isinstance(c, StudyEvidence) else _run(c) for c in chapters]
+    if not alone:
+        made = [_named(pieces, c.name) for pieces, c in zip(made, chapters, strict=True)]
     turns = itertools.zip_longest(*made)
     rest = [piece for turn in turns for piece in turn if piece is not None]
     return [*_architecture(chapters[0]), *rest]
+
+
+def _named(pieces: Iterable[Piece], name: str) -> Iterator[Piece]:
+    """The cards of a chapter that lie among those of others, each with the chapter's name."""
+    for piece in pieces:
+        yield piece._replace(text=f"{name}. {piece.text}" if piece.text else name)
 
 
 def drawn_card(piece: Piece, width: float, *, size: float) -> Card:
@@ -192,11 +200,11 @@ def _study(study: StudyEvidence, *, alone: bool) -> Iterator[Piece]:
         yield Piece(asked if alone else "", named, table=findings)
     for table in tables.score_tables(study):
         if table.kind == "final" or table.columns[0].endswith("%"):
-            yield Piece(text=f"{'' if alone else f'{study.name}. '}{table.caption}", table=table)
+            yield Piece(text=table.caption, table=table)
     if alone:
         yield Piece("What was done", facts=tuple(study_facts(study)))
     if study.shown is not None:
-        yield from _pictures(study.shown.run)
+        yield from _pictures(study.shown.run, text=f"By the encoder of {study.shown.words}.")
     for figure in study_charts.curve_figures(study)[:1] + figures[1:]:
         yield Piece(figure=figure)
     measured = study_charts.collapse_figures(study)
@@ -221,12 +229,12 @@ def _run(run: Evidence) -> Iterator[Piece]:
     yield Piece("What was done", facts=tuple(facts.facts(run)))
 
 
-def _pictures(run: Evidence) -> Iterator[Piece]:
+def _pictures(run: Evidence, *, text: str = "") -> Iterator[Piece]:
     if run.views is not None:
         picture = _picture(view_grid(run.views, columns=2))
         yield Piece("What it learns from: two views of each image", picture=picture)
     if run.neighbors is not None:
-        yield Piece("Nearest neighbours", picture=_picture(neighbor_grid(run.neighbors)))
+        yield Piece("Nearest neighbours", text, picture=_picture(neighbor_grid(run.neighbors)))
 
 
 def _picture(image: Image) -> Picture:

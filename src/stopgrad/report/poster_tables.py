@@ -9,7 +9,6 @@ from stopgrad.figures.palette import Role, light
 from stopgrad.report.poster_text import element, fitted, length, paragraph, words
 from stopgrad.report.tables import Cell, Table
 
-MOST_ROWS = 12  # of a table
 NAMES = 0.34  # of the width for the names of rows, where the numbers leave no more
 ANSWERS = 0.27  # of the width, for the answers to findings
 SMALL = 0.8  # of the size, for what stands under a number
@@ -69,7 +68,7 @@ def table_svg(table: Table, *, width: float, size: float) -> Drawing:
 def findings_svg(table: Table, *, width: float, size: float) -> Drawing:
     """Findings with their answers: the answer on the left, the finding and why on the right."""
     parts, y, inside = list[str](), 0.0, width * (1 - ANSWERS)
-    for says, answer, why in table.rows[:MOST_ROWS]:
+    for says, answer, why in table.rows:
         top, tone = y + size, light(_tone(answer))
         said = paragraph(answer.text, x=0, y=top, width=width * ANSWERS, size=size, bold=True)
         text = paragraph(says.text, x=width * ANSWERS, y=top, width=inside, size=size)
@@ -87,8 +86,8 @@ def _stacked(table: Table) -> Grid:
     """Each published column put under the one on its left; a count that all share in the head."""
     beside = [name == PUBLISHED for name in (*table.columns, "")]
     places = [place for place in range(1, len(table.columns)) if not beside[place]]
-    chosen = table.rows[:MOST_ROWS]
-    counts = {found[1] for row in chosen for p in places if (found := _COUNT.search(row[p].text))}
+    cells = [row[place] for row in table.rows for place in places]
+    counts = {found[1] for cell in cells if (found := _COUNT.search(cell.text))}
     shared = f", n = {min(counts)}" if len(counts) == 1 else ""
     ours = _without_count if shared else _as_it_is
     rows = [
@@ -96,7 +95,7 @@ def _stacked(table: Table) -> Grid:
             row[0].text,
             tuple(Number(ours(row[p]), row[p + 1].text if beside[p + 1] else "") for p in places),
         )
-        for row in chosen
+        for row in table.rows
     ]
     heads = (f"{table.columns[0]}{shared}", *(table.columns[place] for place in places))
     return Grid(heads, tuple(rows))

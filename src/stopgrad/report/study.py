@@ -23,6 +23,11 @@ class ShownRun(NamedTuple):
     arm: str
     seed: int
 
+    @property
+    def words(self) -> str:
+        """`'as it is', seed 0`."""
+        return f"{self.arm!r}, seed {self.seed}"
+
 
 class StudyEvidence(NamedTuple):
     """What a report tells of a study. Curves, configs of some arms and pictures may be missing."""

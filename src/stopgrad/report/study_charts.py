@@ -149,10 +149,7 @@ def _against_knob(evidence: StudyEvidence, found: Sequence[Score], axis: Axis) -
     chance = 100 / stored.data["classes"] if "chance" in stored.study.protocol.beside else None
     says = _best_place(found, axis)
     red = f" Dashed red: guessing ({chance:g}{SPACE}%)." if chance is not None else ""
-    caption = (
-        f"Mean and standard deviation over seeds; hollow: published; a red cross: collapsed runs "
-        f"in the mean.{red} {says}"
-    )
+    caption = f"Mean and standard deviation over seeds{_marks(found)}.{red} {says}"
     name = axis.knob.rsplit(".", 1)[-1]
     label = f"Lines: accuracy against {name}, by metric and share of the labels. {says}"
     return drawn(name, knob_chart(found, axis, chance=chance), label=label, caption=caption)
@@ -176,9 +173,17 @@ def _best_place(found: Sequence[Score], axis: Axis) -> str:
     )
 
 
+def _marks(found: Sequence[Score]) -> str:
+    """What the marks mean that the lines have besides those of sound means of ours."""
+    shown = [score for score in found if score.metric in ACCURACIES]
+    hollow = "; hollow: published" if any(s.published for s in shown) else ""
+    crossed = any(s.collapsed for s in shown if not s.published)
+    return hollow + ("; a red cross: collapsed runs in the mean" if crossed else "")
+
+
 def _against_labels(evidence: StudyEvidence, found: Sequence[Score]) -> Figure:
     says = _with_few_labels(found)
-    caption = f"Mean and standard deviation over seeds; hollow: published. {says}"
+    caption = f"Mean and standard deviation over seeds{_marks(found)}. {says}"
     label = f"Lines: accuracy against the share of the labels. {says}"
     return drawn("labels", share_chart(found), label=label, caption=caption)
 

@@ -67,8 +67,7 @@ def study_content(evidence: StudyEvidence) -> dict[str, Any]:
 def _shown(evidence: StudyEvidence) -> dict[str, Any]:
     if evidence.shown is None:
         return shown_pictures(None)
-    run, arm, seed = evidence.shown
-    return shown_pictures(run, run=f"{arm!r}, seed {seed}")
+    return shown_pictures(evidence.shown.run, run=evidence.shown.words)
 
 
 def missing_lines(evidence: StudyEvidence) -> list[str]:

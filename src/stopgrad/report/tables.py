@@ -57,7 +57,9 @@ class Table(NamedTuple):
 def score_tables(evidence: StudyEvidence) -> list[Table]:
     """Our numbers beside the published, a table per metric, as `stopgrad study table` has them."""
     results = evidence.results
-    tables = [_block(results, metric) for metric in results.stored.study.protocol.metrics]
+    known = {row.place.metric for row in results.rows}  # none of supervised without such an arm
+    metrics = results.stored.study.protocol.metrics
+    tables = [_block(results, metric) for metric in metrics if metric in known]
     final = _final(results)
     return [*tables, final] if final.rows else tables
 
