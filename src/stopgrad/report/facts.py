@@ -7,6 +7,7 @@ import shlex
 from typing import Any, NamedTuple
 
 from stopgrad.config import PRESETS, Config, config_from_dict, config_to_dict, describe_knobs
+from stopgrad.figures.knobs import place_text
 from stopgrad.figures.numbers import SPACE, count, duration, number
 from stopgrad.report.evidence import Evidence, epochs
 
@@ -185,7 +186,7 @@ def _predictor(config: Config) -> str:
 
 def _optimizer(config: Config) -> str:
     optimizer = config.optimizer
-    predictor = f"{plain(optimizer.alpha_h)} \N{MULTIPLICATION SIGN} lr"
+    predictor = f"{place_text(optimizer.alpha_h)} \N{MULTIPLICATION SIGN} lr"
     return (
         f"{optimizer.algorithm.upper()}, batch {config.batch}, peak lr {number(config.lr)} "
         f"(cosine), weight decay {plain(optimizer.weight_decay)}; predictor: {predictor}, "

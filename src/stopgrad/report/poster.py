@@ -7,6 +7,7 @@ from the last to the first.
 
 from __future__ import annotations
 
+import bisect
 import itertools
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,6 +25,7 @@ COLUMNS = {2: 27.0, 3: 20.0, 4: 15.5}  # letters of each, pt
 SIZES = (1.3, 1.2, 1.1, 1.0, 0.9)  # of those letters: the largest with which all cards fit
 SPARED = 2  # cards, the last ones, that are left out before there is one more column
 MOST_STRETCH = 2 * GAP
+ROUNDING = 1e-6  # pt, of sums of heights
 
 
 class Placed(NamedTuple):
@@ -97,14 +99,13 @@ def _in_columns(
 
     A card that is higher than the page is left out, then what does not fit at the end.
     """
-    cards = [card for card in cards if card.height <= bottom - top] or cards[:1]
-    columns = _balanced(cards, count)
-    while max(map(_height, columns)) > bottom - top and len(cards) > 1:
-        cards = cards[:-1]
-        columns = _balanced(cards, count)
+    room = bottom - top
+    cards = [card for card in cards if card.height <= room] or cards[:1]
+    fitting = [card for column in _filled(cards, room)[:count] for card in column]
+    columns = _balanced(fitting, count)
     placed = list[Placed]()
     for number, column in enumerate(columns):
-        left = bottom - top - _height(column)
+        left = room - _height(column)
         gap, y = GAP + min(left / max(1, len(column) - 1), MOST_STRETCH), top
         for card in column:
             placed.append(Placed(card, MARGIN + number * (width + GUTTER), y))
@@ -114,13 +115,23 @@ def _in_columns(
 
 def _balanced(cards: Sequence[Card], count: int) -> list[Sequence[Card]]:
     """Cards in order in so many columns, of which the longest is as short as it can be."""
-    if count == 1:
-        return [cards]
-    ways = [
-        [cards[:end], *_balanced(cards[end:], count - 1)]
-        for end in range(1, max(2, len(cards) - count + 2))
-    ]
-    return min(ways, key=lambda columns: max(map(_height, columns)))
+    ends = range(1, len(cards) + 1)
+    heights = sorted({_height(cards[start:end]) for end in ends for start in range(end)})
+    place = bisect.bisect_left(
+        heights, True, key=lambda height: len(_filled(cards, height)) <= count
+    )
+    return _filled(cards, heights[place])
+
+
+def _filled(cards: Sequence[Card], height: float) -> list[Sequence[Card]]:
+    """Cards in order in columns, each filled up to a height before the next is begun."""
+    columns = list[Sequence[Card]]()
+    start = 0
+    for end in range(1, len(cards) + 1):
+        if end == len(cards) or _height(cards[start : end + 1]) > height + ROUNDING:
+            columns.append(cards[start:end])
+            start = end
+    return columns
 
 
 def _height(column: Sequence[Card]) -> float:

@@ -58,7 +58,9 @@ class RunResult(NamedTuple):
 
     @property
     def _tuned(self) -> list[Record]:
-        return [r for r in self.numbers.values() if r.metric == FINETUNE]
+        """One of each fine-tuning, of which there is one for a share of the labels."""
+        found = {r.labels: r for r in self.numbers.values() if r.metric == FINETUNE}
+        return list(found.values())
 
 
 class Row(NamedTuple):
