@@ -719,3 +719,14 @@ def test_an_arm_that_alone_has_numbers_is_scored_on_the_test_split(
     assert prepared.directory.read("mine").selected == "a"
     results = load_results(prepared.directory, prepared.directory.read("mine"))
     assert [(row.place.arm, row.split) for row in results.rows if row.final] == [("a", "test")]
+
+
+def test_a_folder_with_the_name_of_a_study_is_not_taken_for_its_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`study run mine.yaml --out mine`: the printed command names the study `mine`."""
+    from stopgrad.study.conduct import _source
+
+    prepared = _prepare(tmp_path / "mine")
+    monkeypatch.chdir(tmp_path)
+    assert _source("mine", prepared.directory).study == prepared.study
