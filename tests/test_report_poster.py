@@ -147,3 +147,15 @@ def test_a_study_shows_the_pictures_of_one_run_and_says_of_which(
     assert 'id="neighbors"' not in render(study)
     with_pictures = poster_svg([study._replace(shown=ShownRun(run, "1.5e-4", 2))])
     assert with_pictures.count("<image ") == poster_svg([study]).count("<image ") + 2
+
+
+def test_rows_that_find_no_room_are_counted() -> None:
+    def drawn(count: int) -> str:
+        rows = tuple((Cell(f"arm {n}"), Cell("50.00", 0.5, number=True)) for n in range(count))
+        table = Table("scores", "", ("kNN, %", "all labels"), rows)
+        says = tuple((Cell("s"), Cell("shows"), Cell("w")) for _ in range(count))
+        findings = findings_svg(table._replace(rows=says), width=400, size=20).svg
+        return table_svg(table, width=400, size=20).svg + findings
+
+    assert "more on the page" not in drawn(12)
+    assert drawn(15).count("and 3 more on the page") == 2

@@ -63,7 +63,8 @@ def table_svg(table: Table, *, width: float, size: float) -> Drawing:
         parts.append(element("rect", width=width, height=1, y=y, fill=light("grid")))
         parts.append(_row(row, grid, y=y + grid.size * 1.35))
         y += grid.size * (1.9 + 1.1 * max(len(number.lines) for number in row.numbers))
-    return Drawing("".join(parts), y)
+    more = _more(table, y=y, size=grid.size)
+    return Drawing("".join(parts) + more.svg, y + more.height)
 
 
 def findings_svg(table: Table, *, width: float, size: float) -> Drawing:
@@ -80,7 +81,17 @@ def findings_svg(table: Table, *, width: float, size: float) -> Drawing:
         parts += [_in(said.svg, tone), _in(text.svg, light("ink"))]
         parts.append(_in(reason.svg, light("muted")))
         y = max(said.bottom, reason.bottom) + size
-    return Drawing("".join(parts), y)
+    more = _more(table, y=y, size=size)
+    return Drawing("".join(parts) + more.svg, y + more.height)
+
+
+def _more(table: Table, *, y: float, size: float) -> Drawing:
+    """A line that says how many rows found no room."""
+    left = len(table.rows) - MOST_ROWS
+    if left <= 0:
+        return Drawing("", 0.0)
+    line = words(f"and {left} more on the page", x=0, y=y + size * 1.2, size=size * SMALL)
+    return Drawing(_in(line, light("muted")), size * 1.9)
 
 
 def _stacked(table: Table) -> Grid:
