@@ -121,3 +121,21 @@ def test_pointing_at_a_mean_tells_it(browser: Browser, address: str, tmp_path: P
     download.value.save_as(tmp_path / "numbers.csv")
     assert (tmp_path / "numbers.csv").read_text().startswith("study,arm,of,metric")
     page.close()
+
+
+def test_a_long_name_of_an_arm_leaves_its_numbers_in_sight(
+    browser: Browser, tmp_path: Path
+) -> None:
+    values = {
+        "question": "?",
+        "baseline": "a",
+        "arms": {"a": {}, "L" * 300: {"batch": 64}},
+        "protocol": {"split": "test", "metrics": ["knn_accuracy"]},
+    }
+    make_study(tmp_path / "s", "mine", values=values, seeds=(0, 1), epochs=2)
+    address = write_page(read_studies(tmp_path / "s"), out=tmp_path / "page.html").as_uri()
+    page, _ = opened(browser, address, viewport={"width": 1280, "height": 800})
+    box = page.locator("table.scores tbody td").first.bounding_box()
+    assert box is not None
+    assert box["x"] + box["width"] <= 1280
+    page.close()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import csv
 import io
+import json
 import re
 import subprocess
 import sys
@@ -23,6 +24,7 @@ from stopgrad.figures.knobs import knob_axis, place_text
 from stopgrad.figures.scores import scores
 from stopgrad.report import read_studies, render, write_figures, write_poster
 from stopgrad.report.study import StudyEvidence
+from stopgrad.report.study_page import missing_lines
 from stopgrad.study import StudyDirectory, load_results, study_table
 
 MINE: dict[str, Any] = {
@@ -130,6 +132,24 @@ def test_a_half_finished_study_says_what_is_missing(text: str) -> None:
     assert "Incomplete: 1 of 15 runs lack numbers." in text
     assert "5e-3, seed 2: not begun" in text
     assert "stopgrad study run weight-decay --data toy" in text
+
+
+def test_the_way_on_names_retry_where_the_same_command_would_do_nothing(tmp_path: Path) -> None:
+    make_study(tmp_path / "s", "mine", values=MINE, seeds=(0,), epochs=3, leave_out=2)
+    attempt = {"stage": "pretrain", "exit_code": 4, "reason": "not finite", "words": []}
+    attempt |= {"began": "2026-01-01T00:00:00+00:00", "wall_s": 1.0, "process": 1}
+    directory = StudyDirectory(tmp_path / "s")
+    first, second = directory.read("mine").slots[1:]
+
+    def way_on() -> str:
+        [mine] = read_studies(tmp_path / "s")
+        return missing_lines(mine)[0]
+
+    assert "--retry" not in way_on()
+    directory.folder(first.run).attempts.write_text(json.dumps(attempt) + "\n")
+    assert way_on().endswith("--seeds 1 (with --retry also the 1 that ended badly)")
+    directory.folder(second.run).attempts.write_text(json.dumps(attempt) + "\n")
+    assert way_on().endswith("--seeds 1 --retry")
 
 
 def test_collapsed_runs_are_marked_in_figure_and_table(study: StudyEvidence, text: str) -> None:

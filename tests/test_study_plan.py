@@ -323,3 +323,12 @@ def test_an_arm_that_stands_twice_is_not_lost_in_silence(tmp_path: Path, arm: st
     path.write_text(f"question: Which?\nbaseline: a\n{arms}")
     with pytest.raises(ConfigError, match=f"{arm}'? stands twice"):
         read_study(str(path))
+
+
+def test_the_choices_of_a_list_are_told_without_one_that_nobody_can_write() -> None:
+    values = copy.deepcopy(GOOD)
+    values["protocol"]["metrics"] = ["knn_acuracy"]
+    with pytest.raises(ConfigError) as caught:
+        _configs(values)
+    assert "knn_accuracy" in caught.value.found
+    assert "None" not in caught.value.found

@@ -702,3 +702,31 @@ def test_a_damaged_card_is_said(tmp_path: Path, card: str) -> None:
     (prepared.directory.folder(run).path / "card.json").write_text(card)
     with pytest.raises(DataError, match=r"card\.json is damaged"):
         _prepare(tmp_path / "s")
+
+
+@pytest.mark.parametrize("arms", [{"a": {}}, {"a": {}, "b": {"batch": 64}}])
+def test_an_arm_that_alone_has_numbers_is_scored_on_the_test_split(
+    tmp_path: Path, arms: dict[str, Any]
+) -> None:
+    """The only arm, or the one that is left when all runs of the others diverged."""
+    protocol = STUDY["protocol"] | {"final_test": True}
+    values = {"question": "?", "baseline": "a", "settings": STUDY["settings"]}
+    prepared = _prepare(tmp_path / "s", values | {"arms": arms, "protocol": protocol})
+    executor = InstantExecutor()
+    for slot in prepared.plan.slots:
+        executor.fails[slot.run] = [4] if slot.arm == "b" else []
+    _conduct(prepared, executor)
+    assert prepared.directory.read("mine").selected == "a"
+    results = load_results(prepared.directory, prepared.directory.read("mine"))
+    assert [(row.place.arm, row.split) for row in results.rows if row.final] == [("a", "test")]
+
+
+def test_a_folder_with_the_name_of_a_study_is_not_taken_for_its_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`study run mine.yaml --out mine`: the printed command names the study `mine`."""
+    from stopgrad.study.conduct import _source
+
+    prepared = _prepare(tmp_path / "mine")
+    monkeypatch.chdir(tmp_path)
+    assert _source("mine", prepared.directory).study == prepared.study

@@ -28,6 +28,9 @@ LINKS = (
     ("facts", "done", "What was done"),
 )
 
+ENDED = ("collapsed", "diverged", "failed")
+"""Phases of a run that the same command, given again, leaves as it is."""
+
 
 def study_chapter(evidence: StudyEvidence) -> Chapter:
     """A study as a chapter of a page."""
@@ -75,9 +78,12 @@ def missing_lines(evidence: StudyEvidence) -> list[str]:
     missing, slots = missing_runs(evidence.results), evidence.results.stored.slots
     if not missing:
         return []
+    ended = sum(run.state.phase in ENDED and not run.claimed for _, run in missing)
+    retry = " --retry" if ended == len(missing) else ""
+    also = f" (with --retry also the {ended} that ended badly)" if ended and not retry else ""
     lines = [
         f"Incomplete: {len(missing)} of {len(slots)} runs lack numbers. Continue with: "
-        f"{study_command(evidence)}"
+        f"{study_command(evidence)}{retry}{also}"
     ]
     for slot, run in missing[:20]:
         share = "" if slot.labels is None else f", {share_text(slot.labels)}"

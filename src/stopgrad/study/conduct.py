@@ -63,7 +63,7 @@ def prepare_study(
 
 def _source(name: str, directory: StudyDirectory) -> Source:
     """A study by name or by path; of one's own, the copy in the directory where no file is."""
-    if name in built_in_studies() or name not in directory.names() or Path(name).exists():
+    if name in built_in_studies() or name not in directory.names() or Path(name).is_file():
         return read_study(name)
     stored = directory.read(name)
     return Source(stored.values, stored.study, ())

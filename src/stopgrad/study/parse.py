@@ -78,10 +78,9 @@ class Reader:
             if value == choice or (number and str(value) == choice):
                 return choice
         if value is not None:
-            near = did_you_mean(str(value), [str(choice) for choice in known])
-            self.problems.append(
-                f"{path} = {value!r} (expected one of {', '.join(map(str, known))}){near}"
-            )
+            names = [str(choice) for choice in known if choice is not None]
+            near = did_you_mean(str(value), names)
+            self.problems.append(f"{path} = {value!r} (expected one of {', '.join(names)}){near}")
         return default
 
     def several(self, value: object, path: str, *, known: Sequence[T]) -> tuple[T, ...]:

@@ -105,13 +105,25 @@ def place_key(place: Place, stored: StoredStudy) -> Key:
 
 
 def best_arm(results: Results) -> str | None:
-    """The arm that is best by the first metric with the most labels; None before one has ended."""
-    marked = [row for row in results.rows if row.mark == "best"]
-    if not marked:
-        return None
+    """The arm that is best by the first metric with the most labels; None before one has ended.
+
+    An arm that alone has numbers, because it is the only one or the others diverged, is best.
+    """
     metrics = results.stored.study.protocol.metrics
-    first = min(marked, key=lambda row: (metrics.index(row.place.metric), -row.place.labels))
-    return first.place.arm
+    scored = [
+        row
+        for row in results.rows
+        if row.of in ("encoder", "supervised")
+        and not row.final
+        and row.place.metric in ACCURACIES
+        and row.cell.summary is not None
+    ]
+    marked = [row for row in scored if row.mark == "best"]
+    alone = scored if len({row.place.arm for row in scored}) == 1 else []
+    order = sorted(
+        marked or alone, key=lambda row: (metrics.index(row.place.metric), -row.place.labels)
+    )
+    return order[0].place.arm if order else None
 
 
 def missing_runs(results: Results) -> list[tuple[Slot, RunResult]]:
