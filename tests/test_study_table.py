@@ -155,7 +155,7 @@ def test_where_each_metric_has_one_arm_the_findings_speak(tmp_path: Path) -> Non
         "findings": [{"says": "ours beats theirs"} | pair],
     }
     prepared = _prepare(tmp_path / "s", values, seeds=(0, 1, 2))
-    assert sentence(_results(prepared)) == "No arm can be compared with another yet."
+    assert sentence(_results(prepared)) == "No arm has a number yet."
     for seed in range(3):
         ours, theirs = (prepared.directory.folder(_run_of(prepared, a, seed)) for a in arms)
         _train(ours)
@@ -207,12 +207,20 @@ def test_half_a_study_says_what_is_missing_and_why(prepared: Prepared) -> None:
     assert found.share == pytest.approx((3 + 2 + 0.9 * 3 / 6) / 9)
 
 
+def test_where_one_arm_alone_has_a_number_it_is_told(prepared: Prepared) -> None:
+    results = _fill(prepared, {"plain": (0.57, 0.58, 0.59)})
+    assert sentence(results) == (
+        "By kNN with all labels, 'plain' reaches 58.00 ± 1.00 %, n = 3, and no other arm has a "
+        "number to compare."
+    )
+
+
 def test_a_study_without_a_single_number_has_a_table(prepared: Prepared) -> None:
     for form in ("markdown", "csv", "json"):
         assert study_table(prepared.directory, "mine", form=form)
     table = study_table(prepared.directory, "mine", form="markdown")
     assert "| good | 3 missing | 70.50 ± 0.25 |" in table
-    assert "No arm can be compared with another yet." in table
+    assert "No arm has a number yet." in table
     assert best_arm(_results(prepared)) is None
 
 

@@ -87,7 +87,7 @@ def _without_arms_to_compare(results: Results) -> str:
     """The findings that show, where no metric has two arms with numbers."""
     told = [a for a in answer_findings(results) if a.answer != "cannot be told yet"]
     if not told:
-        return "No arm can be compared with another yet."
+        return _only_number(results)
     says = {answer: [a.finding.says for a in told if a.answer == answer] for answer in ANSWERS}
     shown = says["shows"]
     parts = [f"{len(shown)} show{'s' if len(shown) == 1 else ''} here"]
@@ -99,6 +99,23 @@ def _without_arms_to_compare(results: Results) -> str:
     correction = correction_text(results.stored.study.protocol.correction)
     findings = "finding" if len(told) == 1 else "findings"
     return f"Of {len(told)} {findings}, {'; '.join(parts)} ({correction})."
+
+
+def _only_number(results: Results) -> str:
+    """What the one arm that has a number came to, where none can be compared with another."""
+    found = [
+        (place, cell.summary)
+        for place, cell in results.cells.items()
+        if place.metric in ACCURACIES and cell.summary is not None
+    ]
+    ends = _ends(results)
+    if not found:
+        return f"No arm has a number{' yet' if not ends else ends}."
+    place, summary = max(found, key=lambda pair: pair[0].labels)
+    return (
+        f"By {metric_text(place.metric)} with {share_text(place.labels)}, {place.arm!r} reaches "
+        f"{accuracy_text(summary)}, and no other arm has a number to compare{ends}."
+    )
 
 
 def _ends(results: Results) -> str:
