@@ -110,7 +110,7 @@ def _only_number(results: Results) -> str:
     ]
     ends = _ends(results)
     if not found:
-        return f"No arm has a number{' yet' if not ends else ends}."
+        return f"No arm has a number{ends or ' yet'}."
     place, summary = max(found, key=lambda pair: pair[0].labels)
     return (
         f"By {metric_text(place.metric)} with {share_text(place.labels)}, {place.arm!r} reaches "
