@@ -257,3 +257,14 @@ def test_a_fault_of_ours_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr("stopgrad.cli.commands.load_dataset", fail)
     with pytest.raises(RuntimeError, match="memory format"):
         main(["views", "--data", "mnist5k", "--out", "x.png"])
+
+
+def test_no_name_in_an_error_steers_the_terminal(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = ("\x1b[31mx", "a\x9b31m", "b\rc", "d\ne")
+    for name in names:
+        assert main(["study", "table", str(tmp_path / name)]) == 3
+        error = capsys.readouterr().err
+        assert error.count("\n") == 1
+        assert not set(error) & set("\x1b\x9b\r")

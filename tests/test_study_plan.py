@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -247,6 +248,42 @@ def test_a_knob_that_a_later_version_adds_moves_no_run(monkeypatch: pytest.Monke
     assert address(run._replace(config=LaterConfig(**values)), fingerprint="f") == before
     later = run._replace(config=LaterConfig(**values, novelty=0.6))
     assert address(later, fingerprint="f") != before
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "said"),
+    [
+        ("protocol/labels", [10**400], "protocol.labels = 1"),
+        ("arms/fast", {"epochs": {"times": 10**400}}, "expected a number times a number"),
+        ("published/values/fast/knn_accuracy", [[math.inf], [1.0]], "= inf"),
+        ("findings", [{"says": "s", "higher": "fast", "than": "slow", "margin": math.inf}], "inf"),
+        ("findings", [{"says": "s", "collapses": [0]}], "collapses = 0 (expected one of slow"),
+    ],
+)
+def test_a_number_that_nothing_can_hold_is_one_error(path: str, value: Any, said: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        _configs(_with(path, value))
+    assert said in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("arm", "baseline"),
+    [('"5e-4"', "0.0005"), ("5e-4", "5.0e-4"), ("0", "0"), ("1.0e-3", "1e-3"), ("yes", '"yes"')],
+)
+def test_an_arm_is_named_by_what_is_written_or_by_its_number(
+    tmp_path: Path, arm: str, baseline: str
+) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(
+        f"question: q\nbaseline: {baseline}\narms: {{{arm}: {{}}, b: {{epochs: 2}}}}\n"
+        f"protocol: {{split: test}}\nfindings: [{{says: s, collapses: [{baseline}]}}]\n"
+    )
+    source = read_study(str(path))
+    assert source.problems == ()
+    assert source.study.baseline == source.study.arms[0].name == arm.strip('"')
+    assert source.study.findings[0].collapses == (arm.strip('"'),)
+    again, problems = parse_study(json.loads(json.dumps(source.values)), name="mine")
+    assert (again, problems) == (source.study, [])
 
 
 # The studies of the package

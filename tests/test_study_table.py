@@ -371,3 +371,12 @@ def test_a_collapse_finding_waits_for_every_run(prepared: Prepared) -> None:
     collapse = next(a for a in answers.values() if a.finding.collapses)
     assert collapse.answer == "cannot be told yet"
     assert "of 3 collapsed" in collapse.why
+
+
+def test_the_name_of_an_arm_stays_in_its_cell(tmp_path: Path) -> None:
+    values = STUDY | {"arms": {"plain": {}, "good": {"epochs": 5}, "a|b\nc": {"epochs": 6}}}
+    prepared = _prepare(tmp_path / "s", values | {"findings": []})
+    lines = study_table(prepared.directory, "mine", form="markdown").splitlines()
+    rows = [line for line in lines if line.startswith("|") and "missing" in line]
+    assert any(line.startswith("| a\\|b c |") for line in rows)
+    assert not any(line.startswith("c |") for line in lines)

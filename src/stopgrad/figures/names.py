@@ -61,7 +61,7 @@ MEASURES: dict[str, Measure] = {
 }
 CHARTED = tuple(MEASURES)[:4]
 
-_UNPRINTABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff\ufffe\uffff]")
+_UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
 
 
 def metric_name(metric: str) -> str:
@@ -70,9 +70,10 @@ def metric_name(metric: str) -> str:
 
 
 def printable(text: str) -> str:
-    """Text that XML and UTF-8 can hold: control characters and halves of pairs are replaced.
+    """Text that XML and UTF-8 can hold, and that no terminal obeys.
 
-    Names of files may have both; the ends of lines and tabs stay.
+    Control characters and halves of pairs, which names of files may have, are replaced; newlines
+    and tabs stay.
     """
     return _UNPRINTABLE.sub("\N{REPLACEMENT CHARACTER}", text)
 

@@ -41,7 +41,7 @@ def _lines(results: Results) -> Iterator[str]:
         correction = correction_text(study.protocol.correction)
         yield f"\nPublished findings held against our numbers; p: {correction} over them.\n"
         yield "| published finding | here | why |\n|---|---|---|"
-        yield from (f"| {a.finding.says} | {a.answer} | {a.why} |" for a in answers)
+        yield from (f"| {_one_cell(a.finding.says)} | {a.answer} | {a.why} |" for a in answers)
     yield from _missing(results)
     yield f"\n{cost(results)}"
 
@@ -104,7 +104,7 @@ def _final(results: Results) -> Iterator[str]:
     rows = [row for row in results.rows if row.final]
     if rows:
         yield "\nTest split, scored once, for the arm chosen on the validation split alone:\n"
-        yield f"| {rows[0].place.arm} | here, % |\n|---|---|"
+        yield f"| {_one_cell(rows[0].place.arm)} | here, % |\n|---|---|"
     for row in rows:
         where = f"{metric_text(row.place.metric)}, {share_text(row.place.labels)}"
         yield f"| {where} | {cell_text(row.cell, row.place.metric)} |"
@@ -124,7 +124,12 @@ def _chance(results: Results, width: int, shares: tuple[float, ...]) -> list[str
 
 
 def _name(row: Row) -> str:
-    return BESIDE.get(row.of, row.place.arm)
+    return BESIDE.get(row.of, _one_cell(row.place.arm))
+
+
+def _one_cell(text: str) -> str:
+    """Text that stays in one cell of a table."""
+    return " ".join(text.split()).replace("|", "\\|")
 
 
 def _marked(row: Row) -> str:
@@ -151,7 +156,7 @@ def _missing(results: Results) -> Iterator[str]:
         yield f"\nIncomplete, {len(missing)} of {len(results.stored.slots)} runs:\n"
     for slot, run in missing:
         share = "" if slot.labels is None else f", {share_text(slot.labels)}"
-        yield f"- {slot.arm}, seed {slot.seed}{share}: {run_text(run)}"
+        yield f"- {_one_cell(slot.arm)}, seed {slot.seed}{share}: {run_text(run)}"
 
 
 def run_text(run: RunResult) -> str:

@@ -72,13 +72,12 @@ class Reader:
         return {}
 
     def one_of(self, value: object, path: str, *, known: Sequence[T], default: T) -> T:
-        """One of the known values; an arm's name may look like a number to YAML."""
-        number = isinstance(value, int | float) and not isinstance(value, bool)
-        for choice in known:
-            if value == choice or (number and str(value) == choice):
-                return choice
+        """One of the known values; a number is the one arm whose name says it, 5e-4 say."""
+        named = [choice for choice in known if _stands_for(value, choice)]
+        if len(named) == 1:
+            return named[0]
         if value is not None:
-            names = [str(choice) for choice in known if choice is not None]
+            names = [str(choice) for choice in named or known if choice is not None]
             near = did_you_mean(str(value), names)
             self.problems.append(f"{path} = {value!r} (expected one of {', '.join(names)}){near}")
         return default
@@ -93,7 +92,7 @@ class Reader:
         return tuple(dict.fromkeys(chosen))
 
     def _known(self, item: object, path: str, known: Sequence[T]) -> T | None:
-        return self.one_of(item, path, known=[*known, None], default=None) if item else None
+        return self.one_of(item, path, known=[*known, None], default=None)
 
     def text(self, value: object, path: str) -> str:
         """Text that is not empty."""
@@ -106,12 +105,22 @@ class Reader:
         """A number that fits."""
         try:
             number = float(value)  # type: ignore[arg-type]
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             number = float("nan")
-        if isinstance(value, bool) or not fits(number):
+        if isinstance(value, bool) or not math.isfinite(number) or not fits(number):
             self.wrong(path, value, "a number that fits there")
             return 0.0
         return number
+
+
+def _stands_for(value: object, choice: object) -> bool:
+    """Whether a value of YAML is a choice; a name in quotes is that name alone."""
+    if isinstance(choice, str) and isinstance(value, int | float) and not isinstance(value, bool):
+        try:
+            return float(choice) == value
+        except ValueError:
+            return False
+    return value == choice and isinstance(value, bool) == isinstance(choice, bool)
 
 
 def parse_study(values: object, *, name: str) -> tuple[Study, list[str]]:

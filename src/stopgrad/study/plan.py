@@ -9,13 +9,13 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
 from stopgrad.config import Config, config_from_dict, config_to_dict
 from stopgrad.errors import ConfigError
+from stopgrad.files import fits
 from stopgrad.records import FINETUNE, SUPERVISED
 from stopgrad.study.definition import Arm, Method, Study, metrics_of
 from stopgrad.study.source import Source
@@ -206,8 +206,7 @@ def _multiplied(
             found[key] = value
             continue
         old, factor = base.get(key), _number(value["times"])
-        numbers = all(isinstance(x, int | float) and math.isfinite(x) for x in (old, factor))
-        if isinstance(old, bool) or not numbers:
+        if not (fits(old, float) and fits(factor, float)):
             wrong.append(f"{where}.{key} = {dict(value)!r} (expected a number times a number)")
             continue
         product = float(old) * factor  # type: ignore[arg-type, operator]

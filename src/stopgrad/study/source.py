@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
@@ -10,6 +11,9 @@ from typing import Any, NamedTuple
 from stopgrad.errors import ConfigError, did_you_mean
 from stopgrad.study.definition import Study
 from stopgrad.study.parse import parse_study
+
+FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)[eE][-+]?[0-9]+$")
+"""Numbers that YAML 1.1 takes for text, such as 1e-3; YAML 1.2.2, section 10.3.2."""
 
 
 class Source(NamedTuple):
@@ -68,14 +72,21 @@ def _read_yaml(path: Path) -> Mapping[str, Any]:
     import yaml
 
     class Loader(yaml.SafeLoader):  # type: ignore[misc]
-        """Refuses a key that stands twice; YAML would keep the last and say nothing."""
+        """Takes a key as it is written, 1.0e-3 and yes too, because keys are names.
+
+        Refuses a key that stands twice; YAML would keep the last and say nothing.
+        """
 
         def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> Any:
+            for key, _ in node.value:
+                if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
+                    key.tag = "tag:yaml.org,2002:str"
             names = [self.construct_object(key, deep=True) for key, _ in node.value]
             if twice := [name for name in names if names.count(name) > 1]:
                 raise yaml.YAMLError(f"{twice[0]!r} stands twice,{node.start_mark}")
             return super().construct_mapping(node, deep)
 
+    Loader.add_implicit_resolver("tag:yaml.org,2002:float", FLOAT, list("-+.0123456789"))
     try:
         values = Loader(path.read_text()).get_single_data()
     except (OSError, ValueError, yaml.YAMLError) as error:
