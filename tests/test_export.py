@@ -218,7 +218,7 @@ def test_what_a_run_is_stands_in_its_card(tmp_path: Path) -> None:
     run = encoder_run(
         tmp_path / "run", step=3, **{"stop_gradient": False, "predictor.enabled": False}
     )
-    row = {"kind": "epoch", "epoch": 0, "step": 3, "loss": -1.0, "measures": {"z": {}}}
+    row = {"kind": "epoch", "epoch": 1, "step": 3, "loss": -1.0, "measures": {"z": {}}}
     verdict = {"state": "complete collapse", "reason": "all alike", "advice": "none"}
     with RunWriter.resume(run.path) as writer:
         writer.append([row | {"verdict": verdict}])
@@ -227,7 +227,7 @@ def test_what_a_run_is_stands_in_its_card(tmp_path: Path) -> None:
         "Ablation: trained without the stop-gradient.",
         "Ablation: trained without the predictor.",
         "Not finished: epoch 0 of 4, step 3 of 32 (the run is running).",
-        "At epoch 0: complete collapse; all alike.",
+        "At epoch 1: complete collapse; all alike.",
     ]
     made = export_run(run, name="safetensors", out=tmp_path / "a.safetensors")
     assert made.card["condition"] == said
