@@ -1,7 +1,6 @@
 """`SimSiamEmbedder`: `fit` pretrains an encoder on pictures, `transform` gives their features.
 
-In: pictures X (see `pictures`). Out: features (N, F) float32. Paper: Sec. 3; the settings are those
-of a preset, with what is asked for in their place.
+In: pictures X (see `pictures`). Out: features (N, F) float32. Paper: Sec. 3, set by a preset.
 """
 
 from __future__ import annotations

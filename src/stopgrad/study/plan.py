@@ -205,21 +205,13 @@ def _multiplied(
         if not isinstance(value, Mapping):
             found[key] = value
             continue
-        old, factor = base.get(key), _number(value["times"])
+        old, factor = base.get(key), value["times"]
         if not (fits(old, float) and fits(factor, float)):
             wrong.append(f"{where}.{key} = {dict(value)!r} (expected a number times a number)")
             continue
-        product = float(old) * factor  # type: ignore[arg-type, operator]
+        product = float(old) * factor  # type: ignore[arg-type]
         found[key] = max(1, round(product)) if isinstance(old, int) else product
     return found
-
-
-def _number(value: object) -> object:
-    """A number as one; YAML 1.1 takes 1e-1, which has no dot, for text."""
-    try:
-        return float(value) if isinstance(value, str) else value
-    except ValueError:
-        return value
 
 
 def _doubles(study: Study, configs: Mapping[str, Config]) -> Iterator[str]:
