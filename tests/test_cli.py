@@ -243,11 +243,11 @@ def test_a_path_without_permission_is_one_line(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(spec: str, **how: object) -> None:
-        raise PermissionError(errno.EACCES, "Permission denied", "/root/pictures")
+        raise PermissionError(errno.EACCES, "Permission denied", "/locked/pictures")
 
     monkeypatch.setattr("stopgrad.cli.commands.load_dataset", refuse)
     code, error = _fails(capsys, "views", "--data", "mnist5k", "--out", "x.png")
-    assert (code, error.startswith("stopgrad: '/root/pictures': Permission denied;")) == (2, True)
+    assert (code, error.startswith("stopgrad: '/locked/pictures': Permission denied;")) == (2, True)
 
 
 def test_a_fault_of_ours_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,7 +24,7 @@ MARGIN, GUTTER, GAP = 64.0, 44.0, 30.0
 COLUMNS = {2: 27.0, 3: 20.0, 4: 15.5}  # letters of each, pt
 SIZES = (1.3, 1.2, 1.1, 1.0, 0.9)  # of those letters: the largest with which all cards fit
 SPARED = 2  # cards, the last ones, that are left out before there is one more column
-MOST_STRETCH = 2 * GAP
+MOST_STRETCH = 2 * GAP  # more between two cards than the gap, where a column is short
 ROUNDING = 1e-6  # pt, of sums of heights
 
 

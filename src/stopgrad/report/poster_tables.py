@@ -55,8 +55,7 @@ class Grid(NamedTuple):
 
 def table_svg(table: Table, *, width: float, size: float) -> Drawing:
     """A table of numbers with all its columns; letters shrink where they would not fit."""
-    grid = _stacked(table)
-    grid = _sized(grid, width=width, size=size)
+    grid = _sized(_stacked(table), width=width, size=size)
     parts, y = [_head(grid)], grid.size * 1.5
     for row in grid.rows:
         parts.append(element("rect", width=width, height=1, y=y, fill=light("grid")))

@@ -22,7 +22,7 @@ def shown_pictures(evidence: Evidence | None, *, run: str = "") -> dict[str, Any
 
     Args:
         evidence: The run, or None to show none.
-        run: Which run of a study it is, in words.
+        run: Which run of a study it is, in words; nothing where the run has the page to itself.
     """
     neighbors = None if evidence is None else evidence.neighbors
     views = None if evidence is None else evidence.views
