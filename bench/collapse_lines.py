@@ -5,7 +5,7 @@
 Each run of a setting (preset, data, epochs) and an arm (one change to it) is a line of
 OUT/runs.jsonl with the measures before the first step and after each epoch, the loss, and kNN at
 the end. A run that is there is not repeated. `--settings tiny/mnist5k` chooses.
-The lines were drawn from these seeds; R8 (bench/reliability.py) counts on others.
+The lines were drawn from these seeds; R8 (python -m tests.promises) counts on others.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from stopgrad.collapse import Layers, covariance_spectrum, judge, measure
 from stopgrad.config import Config, config_to_dict, preset
+from stopgrad.evaluation import code_version
 from stopgrad.images import Dataset, load_dataset, normalization
-from stopgrad.pretrain import Training, prepare, start_training
-from stopgrad.pretrain.watch import watched_knn, watched_outputs
-from stopgrad.records import code_version
+from stopgrad.method import Layers, covariance_spectrum, judge, measure
+from stopgrad.runs import prepare
+from stopgrad.training import Training, start_training, watched_knn, watched_outputs
 
 HEAD = 16  # of the largest eigenvalues, those that are kept
 PRECISION = "fp32"  # bf16 takes three times as long on a CPU without AVX-512

@@ -28,7 +28,7 @@ from typing import Any, NamedTuple
 
 from compare_peers_table import markdown, results_of
 
-from stopgrad.records import append_line, code_version, device_name, versions
+from stopgrad.evaluation import append_line, code_version, device_name, versions
 
 HERE = Path(__file__).resolve().parent
 

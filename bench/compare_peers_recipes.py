@@ -16,12 +16,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from stopgrad.config import Config, preset
-from stopgrad.encoder import build_encoder
+from stopgrad.config import Config, preset, torch_generator
 from stopgrad.images import Images, normalization
-from stopgrad.pretrain import start_training
-from stopgrad.randomness import torch_generator
+from stopgrad.method import build_encoder
 from stopgrad.speed import endless_steps
+from stopgrad.training import start_training
 
 
 def config_of(network: str, *, batch: int) -> Config:

@@ -14,16 +14,12 @@ import torch
 from compare_peers_recipes import config_of, lightly_steps, stopgrad_steps
 from compare_peers_views import kornia_views, stopgrad_views, torchvision_views
 
-from stopgrad.compute import compute_for, use_threads
-from stopgrad.config import preset
-from stopgrad.features import Features, embed
+from stopgrad.config import preset, torch_generator
+from stopgrad.evaluation import Features, device_name, embed, weighted_knn
 from stopgrad.images import Images, load_dataset, normalization
-from stopgrad.knn import knn
-from stopgrad.pretrain import start_training
-from stopgrad.pretrain.watch import measure_layers
-from stopgrad.randomness import torch_generator
-from stopgrad.records import device_name
+from stopgrad.method import compute_for, use_threads
 from stopgrad.speed import peak_bytes, take_steps, wait_for
+from stopgrad.training import measure_layers, start_training
 
 LEAST = 3  # steps that are timed at least, and nearly as many before them
 
@@ -93,7 +89,7 @@ def _whole_epoch(turn: Turn, images: Images) -> dict[str, Any]:
         compute=training.compute,
     )
     bank, queries = (_random_features(count) for count in (len(images), len(images) // 5))
-    knn(bank, queries, config.knn)
+    weighted_knn(bank, queries, config.knn)
     return {"steps": LEAST}
 
 

@@ -10,13 +10,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from stopgrad.compute import compute_for
-from stopgrad.config import ViewsConfig, preset
-from stopgrad.images import Images, normalization
-from stopgrad.images.types import Pixels
-from stopgrad.randomness import torch_generator
+from stopgrad.config import ViewsConfig, preset, torch_generator
+from stopgrad.images import Images, Pixels, normalization
+from stopgrad.method import compute_for, two_views
 from stopgrad.speed import per_call, wait_for
-from stopgrad.views import two_views
 
 BATCH = 512  # of the paper; for those who work on a batch
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

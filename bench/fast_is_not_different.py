@@ -29,14 +29,10 @@ from torch import Tensor
 from torchvision.transforms import v2
 
 from stopgrad.config import Config, KNNConfig, ViewsConfig, config_to_dict, preset
-from stopgrad.features import embed
+from stopgrad.evaluation import embed, weighted_knn
 from stopgrad.images import Dataset, Normalization, load_dataset, normalization
-from stopgrad.knn import knn
-from stopgrad.loss import simsiam_loss
-from stopgrad.optimizer import parameter_groups
-from stopgrad.pretrain import Training, start_training
-from stopgrad.simsiam import Outputs, widened
-from stopgrad.views import Views
+from stopgrad.method import Outputs, Views, parameter_groups, simsiam_loss, widened
+from stopgrad.training import Training, start_training
 
 ARMS = ("fast", "joint", "plain")
 
@@ -161,7 +157,7 @@ def _accuracy(training: Training, dataset: Dataset) -> float:
         )
         for images in (dataset.train, dataset.test)
     )
-    return knn(bank, queries, KNNConfig()).accuracy
+    return weighted_knn(bank, queries, KNNConfig()).accuracy
 
 
 def _summary(lines: list[dict[str, Any]]) -> dict[str, Any]:

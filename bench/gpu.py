@@ -36,15 +36,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from promises import state
 
-from stopgrad.checkpoint import RunWriter, has_begun, read_metrics
 from stopgrad.config import Config, EncoderConfig, config_to_dict
 from stopgrad.errors import InterruptedRunError, StopgradError
 from stopgrad.images import Dataset, load_dataset, normalization
-from stopgrad.pretrain import TrainingImages, describe_run, prepare, pretrain, start_training
-from stopgrad.simsiam import training_flops
+from stopgrad.method import Views, training_flops
+from stopgrad.runs import RunWriter, TrainingImages, describe_run, has_begun, prepare, read_metrics
 from stopgrad.speed import (
+    MatrixProduct,
     peak_bytes,
     per_call,
     spread,
@@ -52,8 +51,8 @@ from stopgrad.speed import (
     step_phases,
     take_steps,
 )
-from stopgrad.speed.matmul import MatrixProduct
-from stopgrad.views import Views
+from stopgrad.training import pretrain_epochs, start_training
+from tests.promises import state
 
 HERE = Path(__file__).resolve().parent
 
@@ -363,7 +362,7 @@ def _training(session: Session, dataset: Dataset) -> dict[str, Any] | None:
 def _train(writer: RunWriter, images: TrainingImages, config: Config) -> None:
     with writer:
         began = time.monotonic()
-        for epoch in pretrain(images, config, writer=writer):
+        for epoch in pretrain_epochs(images, config, writer=writer):
             seconds, began = time.monotonic() - began, time.monotonic()
             knn = "" if epoch.knn is None else f", kNN {epoch.knn:.2%}"
             print(

@@ -37,10 +37,9 @@ import numpy as np
 from PIL import Image
 
 from stopgrad.config import preset
-from stopgrad.images import load_dataset, normalization
-from stopgrad.images.parallel import cores
-from stopgrad.pretrain.training import start_training
-from stopgrad.records import code_version, device_name, versions
+from stopgrad.evaluation import code_version, device_name, versions
+from stopgrad.images import cores, load_dataset, normalization
+from stopgrad.training import start_training
 
 SIDE, WIDTH, HEIGHT = 224, 500, 375  # px
 ALONE = 400  # pictures that Pillow alone decodes in a round

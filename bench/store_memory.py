@@ -27,14 +27,11 @@ from typing import Any
 import numpy as np
 
 from stopgrad.config import preset
-from stopgrad.features import embed
-from stopgrad.images import load_dataset, normalization
-from stopgrad.images import pack as packing
-from stopgrad.images.pack import pack
-from stopgrad.images.source import Contents, Encoded, Reader, Source
-from stopgrad.pretrain import prepare
-from stopgrad.pretrain.training import start_training
-from stopgrad.records import code_version, device_name, versions
+from stopgrad.evaluation import code_version, device_name, embed, versions
+from stopgrad.images import Contents, Encoded, Reader, Source, load_dataset, normalization, pack
+from stopgrad.images import packing as packing
+from stopgrad.runs import prepare
+from stopgrad.training import start_training
 
 SIDE = 224  # px
 EMBEDDED = 1000  # held-out pictures whose features are computed

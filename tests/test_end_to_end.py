@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from stopgrad.figures.numbers import SPACE
+from stopgrad.evaluation import SPACE
 from stopgrad.images import load_dataset
 
 STOPGRAD = (sys.executable, "-m", "stopgrad.cli")

@@ -37,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _tell(error: StopgradError) -> int:
-    from stopgrad.figures.names import printable  # not before there is an error to tell
+    from stopgrad.evaluation import printable
 
     sys.stderr.write(f"stopgrad: {' '.join(printable(str(error)).splitlines())}\n")
     return exit_code(error)

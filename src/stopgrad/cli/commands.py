@@ -8,45 +8,49 @@ import itertools
 from pathlib import Path
 from shlex import quote
 
-from stopgrad.checkpoint import (
-    RunInfo,
-    RunWriter,
-    newest_step,
-    read_run,
-)
-from stopgrad.cli.show import Screen, TrainingBar, epoch_line, scores_table
-from stopgrad.cli.show import print_line as print_line
-from stopgrad.compute import compute_for, use_threads
+from stopgrad.cli.show import Screen, TrainingBar, epoch_line, print_line, scores_table
 from stopgrad.config import Config, preset
 from stopgrad.errors import ConfigError
-from stopgrad.evaluate import (
+from stopgrad.evaluation import (
     EVERYTHING,
-    Selection,
-    TrainedRun,
-    check_same_data,
-    keep_label_draws,
-    load_run,
-)
-from stopgrad.evaluate import evaluate as evaluate_run
-from stopgrad.examples import explore, view_examples
-from stopgrad.figures import view_grid
-from stopgrad.files import write_atomically
-from stopgrad.images import Changed, Dataset, how_it_was_read, load_dataset, normalization
-from stopgrad.pretrain import describe_run, prepare
-from stopgrad.pretrain import pretrain as pretrain_epochs
-from stopgrad.pretrain.setup import fit_sizes, spec_to_keep
-from stopgrad.records import (
     Key,
     Record,
+    Selection,
     append,
     append_cost,
+    evaluate_run,
     key_of,
     read,
     start_meter,
     to_line,
 )
-from stopgrad.report import Evidence, finding, read_evidence, write_page
-from stopgrad.weights import Weights, read_weights
+from stopgrad.images import Changed, Dataset, how_it_was_read, load_dataset, normalization
+from stopgrad.method import compute_for, use_threads
+from stopgrad.report import (
+    Evidence,
+    explore,
+    finding,
+    read_evidence,
+    view_examples,
+    view_grid,
+    write_page,
+)
+from stopgrad.runs import (
+    RunInfo,
+    RunWriter,
+    TrainedRun,
+    check_same_data,
+    describe_run,
+    fit_sizes,
+    keep_label_draws,
+    load_run,
+    newest_step,
+    prepare,
+    read_run,
+    spec_to_keep,
+)
+from stopgrad.storage import write_atomically
+from stopgrad.training import Weights, pretrain_epochs, read_weights
 
 
 def pretrain(options: argparse.Namespace) -> None:

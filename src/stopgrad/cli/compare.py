@@ -13,22 +13,36 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from stopgrad.cli.commands import images_of, print_line, tell_state
-from stopgrad.cli.show import Screen
-from stopgrad.compare import ACCURACIES, LABEL_FREE, Agreement, Comparison, Row, compare, same_data
-from stopgrad.compute import use_threads
+from stopgrad.cli.commands import images_of, tell_state
+from stopgrad.cli.show import Screen, print_line
 from stopgrad.config import Config
 from stopgrad.errors import DataError
-from stopgrad.evaluate import TrainedRun, load_run
-from stopgrad.figures.names import MEASURES, metric_name, printable
-from stopgrad.figures.numbers import ABSENT, count, number, percent
+from stopgrad.evaluation import (
+    ABSENT,
+    COMPARED,
+    LABEL_FREE,
+    MEASURE_NAMES,
+    SIGNIFICANCE,
+    Agreement,
+    Comparison,
+    Kendall,
+    Row,
+    compare_runs,
+    count,
+    metric_name,
+    number,
+    percent,
+    printable,
+    same_data,
+)
 from stopgrad.images import Dataset
-from stopgrad.statistics import SIGNIFICANCE, Kendall
+from stopgrad.method import use_threads
+from stopgrad.runs import TrainedRun, load_run
 
 TITLES = {"lidar": "LiDAR", "rankme": "RankMe"}
 
 
-def compare_runs(options: argparse.Namespace) -> None:
+def compare(options: argparse.Namespace) -> None:
     """Ranks runs by measures that need no labels.
 
     Raises:
@@ -41,7 +55,7 @@ def compare_runs(options: argparse.Namespace) -> None:
     use_threads(runs[0].info.config.threads)
     datasets = _datasets(runs, options.data, screen)
     with screen.progress():
-        found = compare(
+        found = compare_runs(
             runs,
             datasets,
             by=options.by,
@@ -157,7 +171,7 @@ def _runs_table(found: Comparison) -> Table:
     table.add_column("run", overflow="fold")
     for name in LABEL_FREE:
         table.add_column(title(name), justify="right", style="bold" if name == found.by else "")
-    known = [m for m in ACCURACIES if any(m in row.accuracies for row in found.rows)]
+    known = [m for m in COMPARED if any(m in row.accuracies for row in found.rows)]
     for metric in known:
         table.add_column(metric_name(metric), justify="right")
     noted = any(row.notes for row in found.rows)
@@ -200,7 +214,7 @@ def _tau(agreement: Agreement) -> str:
 
 def title(measure: str) -> str:
     """`LiDAR`, `effective rank`."""
-    return TITLES.get(measure) or MEASURES[measure].title
+    return TITLES.get(measure) or MEASURE_NAMES[measure].title
 
 
 def finding(found: Comparison) -> str:

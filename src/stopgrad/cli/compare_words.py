@@ -9,7 +9,7 @@ MEASURES = (
     *("lidar", "rankme", "effective_rank", "participation_ratio"),
     "positive_minus_random",
 )
-"""The fields of `stopgrad.compare.LabelFree`, named here so that help takes no torch."""
+"""The fields of `stopgrad.evaluation.compare.LabelFree`, named here so that help takes no torch."""
 
 
 def add_compare(parser: Any, *, data_help: str) -> None:
@@ -42,4 +42,4 @@ def add_compare(parser: Any, *, data_help: str) -> None:
         "records, or the data have labels, Kendall's tau says how well each order agrees with\n"
         "theirs. Nothing is written into a run."
     )
-    parser.set_defaults(module="compare", command="compare_runs")
+    parser.set_defaults(module="compare", command="compare")

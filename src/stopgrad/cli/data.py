@@ -17,22 +17,20 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from stopgrad.cli.commands import print_line
-from stopgrad.cli.show import Screen
-from stopgrad.compute import use_threads
+from stopgrad.cli.show import Screen, print_line
 from stopgrad.errors import DataError
-from stopgrad.figures.numbers import count, duration
+from stopgrad.evaluation import count, duration
 from stopgrad.images import (
     DamagedImagesError,
     Findings,
     LeftOut,
     Place,
+    Trait,
     check_images,
     how_it_was_read,
 )
-from stopgrad.images.look import Trait
-from stopgrad.pretrain.cost import Cost
-from stopgrad.pretrain.outlook import Outlook, look_ahead
+from stopgrad.method import use_threads
+from stopgrad.speed import Cost, Outlook, look_ahead
 
 NAMED = 5  # pictures that a row of the table names
 TRAITS: dict[Trait, str] = {

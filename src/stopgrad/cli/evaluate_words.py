@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from stopgrad.records import FROZEN, MEASURES
+from stopgrad.evaluation import FROZEN, MEASURES
 
 
 def add_selection(parser: Any) -> None:

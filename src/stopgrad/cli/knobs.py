@@ -7,8 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from stopgrad.config import Config, config_from_dict, describe_knobs
-from stopgrad.config.parse import kind_in_words
+from stopgrad.config import Config, config_from_dict, describe_knobs, kind_in_words
 from stopgrad.errors import ConfigError
 
 

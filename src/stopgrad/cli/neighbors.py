@@ -11,17 +11,21 @@ import io
 import json
 from typing import Any
 
-from stopgrad.checkpoint import read_run
-from stopgrad.cli.commands import load_images, print_line, tell_state
-from stopgrad.cli.show import Screen
-from stopgrad.compute import use_threads
-from stopgrad.evaluate import TrainedRun, check_same_data, load_run
-from stopgrad.examples import neighbor_examples, neighbors_of
-from stopgrad.figures import NeighborPanel, neighbor_grid
-from stopgrad.figures.numbers import count
-from stopgrad.figures.panels import Query, queries
-from stopgrad.files import write_atomically
+from stopgrad.cli.commands import load_images, tell_state
+from stopgrad.cli.show import Screen, print_line
+from stopgrad.evaluation import count
 from stopgrad.images import Dataset, load_pictures
+from stopgrad.method import use_threads
+from stopgrad.report import (
+    NeighborPanel,
+    Query,
+    neighbor_examples,
+    neighbor_grid,
+    neighbors_of,
+    queries,
+)
+from stopgrad.runs import TrainedRun, check_same_data, load_run, read_run
+from stopgrad.storage import write_atomically
 
 
 def neighbors(options: argparse.Namespace) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from stopgrad.cli.show import Screen, print_line
 from stopgrad.errors import ConfigError
-from stopgrad.figures.names import printable
+from stopgrad.evaluation import printable
 from stopgrad.report import (
     Evidence,
     ShownRun,
@@ -17,7 +17,7 @@ from stopgrad.report import (
     write_page,
     write_poster,
 )
-from stopgrad.study import StudyDirectory
+from stopgrad.studies import StudyDirectory
 
 
 def report(options: argparse.Namespace) -> None:
@@ -51,7 +51,7 @@ def _chapters(
             expected="a run, or a directory of studies",
             hint="check the path",
         )
-    from stopgrad.cli.commands import run_evidence  # needs torch, which a study does not
+    from stopgrad.cli.commands import run_evidence
 
     return [run_evidence(path, options.data, screen)]
 

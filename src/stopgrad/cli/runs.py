@@ -5,11 +5,18 @@ from __future__ import annotations
 import argparse
 import json
 
-from stopgrad.checkpoint import (
-    Finding,
+from stopgrad.cli.commands import initial_weights, load_images, train
+from stopgrad.cli.show import Screen, print_line
+from stopgrad.cli.store import check_store
+from stopgrad.config import config_from_dict, config_to_dict
+from stopgrad.errors import CheckpointError, ConfigError
+from stopgrad.images import is_store
+from stopgrad.method import use_threads
+from stopgrad.runs import (
     RunInfo,
     RunWriter,
     describe_environment,
+    describe_run,
     extended,
     has_begun,
     load_checkpoint,
@@ -17,15 +24,8 @@ from stopgrad.checkpoint import (
     read_status,
     verify_run,
 )
-from stopgrad.cli.commands import initial_weights, load_images, print_line, train
-from stopgrad.cli.show import Screen
-from stopgrad.cli.store import check_store
-from stopgrad.compute import use_threads
-from stopgrad.config import config_from_dict, config_to_dict
-from stopgrad.errors import CheckpointError, ConfigError
-from stopgrad.images.store import is_store
-from stopgrad.pretrain import describe_run
-from stopgrad.weights import Weights
+from stopgrad.storage import Finding
+from stopgrad.training import Weights
 
 
 def resume(options: argparse.Namespace) -> None:

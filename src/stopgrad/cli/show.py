@@ -18,12 +18,11 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from stopgrad.figures import names
-from stopgrad.figures.numbers import label_share, percent
+from stopgrad.evaluation import label_share, names, percent
 
 if TYPE_CHECKING:
-    from stopgrad.pretrain import Epoch
-    from stopgrad.records import Record
+    from stopgrad.evaluation import Record
+    from stopgrad.training import Epoch
 
 T = TypeVar("T")
 

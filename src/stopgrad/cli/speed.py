@@ -10,10 +10,10 @@ from rich.console import Console
 from rich.table import Table
 
 from stopgrad.cli.show import Screen
-from stopgrad.compute import use_threads
 from stopgrad.errors import ConfigError
-from stopgrad.figures.numbers import number, percent
-from stopgrad.speed import FULL, QUICK, Phases, Speed, Spread, as_json, measure
+from stopgrad.evaluation import number, percent
+from stopgrad.method import use_threads
+from stopgrad.speed import FULL, QUICK, Phases, Speed, Spread, as_json, measure_speed
 
 
 def bench(options: argparse.Namespace) -> None:
@@ -23,7 +23,9 @@ def bench(options: argparse.Namespace) -> None:
             f"--threads {options.threads}", expected="at least 0", hint="0 takes every core"
         )
     use_threads(options.threads)
-    speed = measure(QUICK if options.quick else FULL, device=options.device, say=Screen().line)
+    speed = measure_speed(
+        QUICK if options.quick else FULL, device=options.device, say=Screen().line
+    )
     if options.json:
         sys.stdout.write(json.dumps(as_json(speed), allow_nan=False) + "\n")
         return
@@ -64,7 +66,7 @@ def parts_table(speed: Speed) -> Table:
     table.add_row("decoding PNG of 32 px, pictures/s", written(speed.decoding.png_per_s))
     table.add_row("decoding JPEG of 256 px, pictures/s", written(speed.decoding.jpeg_per_s))
     table.add_row("stopgrad --help, s", written(speed.start_up.help_s))
-    table.add_row("import stopgrad.pretrain, s", written(speed.start_up.import_s))
+    table.add_row("import stopgrad.training, s", written(speed.start_up.import_s))
     table.add_row("peak memory, GB", number(speed.peak_bytes / 1e9))
     return table
 

@@ -9,10 +9,9 @@ from shlex import quote
 
 from stopgrad.cli.show import Screen, print_line
 from stopgrad.errors import DataError
-from stopgrad.files import Finding
-from stopgrad.images import how_it_was_read, load_dataset
-from stopgrad.images.pack import pack as pack_images
-from stopgrad.images.store_verify import verify_store
+from stopgrad.images import how_it_was_read, load_dataset, verify_store
+from stopgrad.images import pack as pack_images
+from stopgrad.storage import Finding
 
 
 def pack(options: argparse.Namespace) -> None:

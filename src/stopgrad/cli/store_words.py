@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, get_args
 
-from stopgrad.config.knobs import BadImages
+from stopgrad.config import BadImages
 
 
 def add_packing(parser: Any) -> None:

@@ -13,21 +13,22 @@ from rich.text import Text
 
 from stopgrad.cli.show import Screen, print_line
 from stopgrad.errors import ConfigError, FailedRunsError
-from stopgrad.figures.names import printable
-from stopgrad.figures.numbers import duration
-from stopgrad.study import (
+from stopgrad.evaluation import duration, printable
+from stopgrad.studies import (
+    ArmState,
     Choices,
+    Overview,
     Prepared,
     StudyDirectory,
     built_in_studies,
-    conduct,
+    conduct_study,
     local_processes,
     prepare_study,
     read_study,
     study_file,
+    study_overview,
     study_table,
 )
-from stopgrad.study.overview import ArmState, Overview, overview
 
 REFRESH_S = 2.0
 
@@ -62,7 +63,7 @@ def run_study(options: argparse.Namespace) -> None:
     executor = local_processes(jobs=options.jobs, device=str(options.changes.get("device", "auto")))
     watch = Watcher(prepared, screen, jobs=executor.slots)
     with watch.shown():
-        failed = conduct(prepared, executor, watch=watch, retry=options.retry)
+        failed = conduct_study(prepared, executor, watch=watch, retry=options.retry)
     count, runs = len(failed), len(prepared.plan.runs)
     screen.line(
         f"{runs - count} of {runs} runs done; see them with: stopgrad study table {options.out}"
@@ -78,7 +79,7 @@ def status(options: argparse.Namespace) -> None:
     console = Console(highlight=False)
     directory = StudyDirectory(options.directory)
     for stored in directory.read_all():
-        found = overview(directory, stored)
+        found = study_overview(directory, stored)
         console.print(arms_table(found, title=stored.study.name))
         for line in found.lines:
             print_line(line)
@@ -131,7 +132,7 @@ class Watcher:
 
     def _look(self) -> Overview:
         directory = self._prepared.directory
-        return overview(directory, directory.read(self._prepared.study.name))
+        return study_overview(directory, directory.read(self._prepared.study.name))
 
 
 def arms_table(found: Overview, *, title: str) -> Table:

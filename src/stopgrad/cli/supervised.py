@@ -13,29 +13,36 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from stopgrad.checkpoint import RunInfo, RunWriter, read_run
-from stopgrad.cli.commands import images_of, load_images, print_line, print_scores, tell_state
-from stopgrad.cli.show import Screen
-from stopgrad.compute import compute_for, use_threads
+from stopgrad.cli.commands import images_of, load_images, print_scores, tell_state
+from stopgrad.cli.show import Screen, print_line
 from stopgrad.config import Config, config_from_dict, config_to_dict
 from stopgrad.errors import ConfigError, InterruptedRunError
-from stopgrad.evaluate import (
+from stopgrad.evaluation import Record, append, append_cost, label_share, start_meter, to_line
+from stopgrad.images import Changed, Dataset, normalization
+from stopgrad.method import compute_for, use_threads
+from stopgrad.runs import (
+    RunInfo,
+    RunWriter,
     check_same_data,
     check_shares,
     evaluation_split,
     keep_label_draws,
     load_run,
+    read_run,
+)
+from stopgrad.training import (
+    LabelledEpoch,
+    Start,
+    describe_share,
+    draw_share,
+    finetune_epochs,
     newest_record,
+    open_share,
     recorded,
+    share_folder,
+    supervised_epochs,
     trained_record,
 )
-from stopgrad.figures.numbers import label_share
-from stopgrad.finetune import Start
-from stopgrad.finetune import finetune as finetune_epochs
-from stopgrad.images import Changed, Dataset, normalization
-from stopgrad.records import Record, append, append_cost, start_meter, to_line
-from stopgrad.supervised import Epoch, describe_share, draw_share, open_share, share_folder
-from stopgrad.supervised import supervised as supervised_epochs
 
 FREE = ("checkpoint_every", "device", "threads")
 
@@ -47,7 +54,7 @@ class Training(NamedTuple):
     info: RunInfo
     dataset: Dataset
     split: str  # name of the images that are scored
-    epochs: Callable[..., Iterator[Epoch]]  # by writer and track
+    epochs: Callable[..., Iterator[LabelledEpoch]]  # by writer and track
 
     @property
     def path(self) -> Path:
@@ -191,7 +198,7 @@ def _train(training: Training, screen: Screen) -> Record:
     return record
 
 
-def _keep(training: Training, writer: RunWriter, epoch: Epoch) -> Record:
+def _keep(training: Training, writer: RunWriter, epoch: LabelledEpoch) -> Record:
     """Adds the record, unless a kill came after that was done."""
     known = newest_record(training.records, writer.info, split=training.split)
     if known is not None:
@@ -202,7 +209,7 @@ def _keep(training: Training, writer: RunWriter, epoch: Epoch) -> Record:
     return record
 
 
-def _line(epoch: Epoch, info: RunInfo) -> str:
+def _line(epoch: LabelledEpoch, info: RunInfo) -> str:
     """One line: share of the labels, epoch, loss, speed, and the accuracy at the end."""
     accuracy = "" if epoch.score is None else f"  accuracy {epoch.score.accuracy:.2%}"
     epochs = info.config.length(info.task).epochs

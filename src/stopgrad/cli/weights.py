@@ -5,13 +5,11 @@ from __future__ import annotations
 import argparse
 from dataclasses import replace
 
-from stopgrad.cli.commands import images_of, print_line
-from stopgrad.cli.show import Screen
-from stopgrad.compute import use_threads
-from stopgrad.embedding import check_out, embed_dataset
-from stopgrad.evaluate import TrainedRun, load_run
-from stopgrad.export import export_run
-from stopgrad.export.condition import condition
+from stopgrad.cli.commands import images_of
+from stopgrad.cli.show import Screen, print_line
+from stopgrad.export import check_out, embed_dataset, export_run, run_condition
+from stopgrad.method import use_threads
+from stopgrad.runs import TrainedRun, load_run
 
 
 def export(options: argparse.Namespace) -> None:
@@ -52,5 +50,5 @@ def _tell(run: TrainedRun, screen: Screen) -> None:
     """What a user of the features should know of the run."""
     for line in run.damaged:
         screen.line(f"passed over: {line}")
-    for line in condition(run):
+    for line in run_condition(run):
         screen.line(line)

@@ -1,37 +1,16 @@
 """Every knob of a run on one page, its presets, and the way from text to a checked config.
 
-In: keyword arguments, a mapping (YAML, JSON) or command-line flags. Out: a frozen `Config`.
-A config is never rewritten; derived values are properties. No torch.
+In: a preset's name, a mapping, flags or YAML. Out: a frozen `Config`, or one error that names
+every wrong key. Also here: generators as pure functions of a seed and a position. No torch.
+
+    knobs        every knob, with its meaning, its unit and the paper's value
+    bounds       how a knob states its meaning and its bounds, and how they are checked
+    presets      named changes to the defaults
+    parse        a mapping or flags -> a checked `Config`, and back
+    labelled     the knobs of training with labels
+    randomness   seed and position -> generators
 """
 
-from stopgrad.config.knobs import (
-    Config,
-    EncoderConfig,
-    KNNConfig,
-    LinearConfig,
-    OptimizerConfig,
-    PredictorConfig,
-    ProjectorConfig,
-    ViewsConfig,
-)
-from stopgrad.config.labelled import FinetuneConfig, SupervisedConfig
-from stopgrad.config.parse import config_from_dict, config_to_dict, describe_knobs
-from stopgrad.config.presets import PRESETS, preset
+import lazy_loader
 
-__all__ = [
-    "PRESETS",
-    "Config",
-    "EncoderConfig",
-    "FinetuneConfig",
-    "KNNConfig",
-    "LinearConfig",
-    "OptimizerConfig",
-    "PredictorConfig",
-    "ProjectorConfig",
-    "SupervisedConfig",
-    "ViewsConfig",
-    "config_from_dict",
-    "config_to_dict",
-    "describe_knobs",
-    "preset",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -6,7 +6,6 @@ for and compared with our own encoder before it takes its name. The same run giv
 RELIABILITY, decision E.
 """
 
-from stopgrad.export.pretrained import PretrainedEncoder
-from stopgrad.export.write import FORMATS, Exported, export_run
+import lazy_loader
 
-__all__ = ["FORMATS", "Exported", "PretrainedEncoder", "export_run"]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from stopgrad.checkpoint import read_status
-from stopgrad.checkpoint.tensors import tensors_sha256
 from stopgrad.config import Config, config_to_dict
-from stopgrad.encoder import why_not
-from stopgrad.evaluate import TrainedRun
-from stopgrad.export.condition import condition, verdict
-from stopgrad.records import code_version, versions
+from stopgrad.evaluation import code_version, versions
+from stopgrad.export.condition import run_condition, verdict
+from stopgrad.method import why_not
+from stopgrad.runs import TrainedRun, read_status, tensors_sha256
 
 FORMAT = 1
 KIND = "stopgrad encoder"
@@ -23,7 +21,7 @@ def describe(run: TrainedRun) -> dict[str, Any]:
     return {
         "kind": KIND,
         "card_format": FORMAT,
-        "condition": condition(run) or ["A finished run without signs of collapse."],
+        "condition": run_condition(run) or ["A finished run without signs of collapse."],
         "encoder": config_to_dict(config)["encoder"],
         "features": int(run.model.encoder.feature_width),  # type: ignore[arg-type]
         "weights_sha256": tensors_sha256(tensors),

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from stopgrad.checkpoint import read_status
 from stopgrad.config import Config
-from stopgrad.evaluate import TrainedRun, newest_measures
+from stopgrad.evaluation import newest_measures
+from stopgrad.runs import TrainedRun, read_status
 
 ABLATIONS = {
     "stop_gradient": "without the stop-gradient",
@@ -17,7 +17,7 @@ ABLATIONS = {
 }
 
 
-def condition(run: TrainedRun) -> list[str]:
+def run_condition(run: TrainedRun) -> list[str]:
     """A sentence for each thing that makes this encoder another than a finished, healthy one."""
     return [*_ablations(run.info.config), *_length(run), *_health(run)]
 

@@ -13,8 +13,8 @@ from typing import Any, Literal, NamedTuple
 from torch import nn
 
 from stopgrad.config import EncoderConfig
-from stopgrad.encoder.build import RESNETS
 from stopgrad.errors import ConfigError
+from stopgrad.method import RESNETS
 
 Format = Literal["torchvision", "timm", "safetensors", "onnx", "hub"]
 FORMATS: tuple[Format, ...] = ("torchvision", "timm", "safetensors", "onnx", "hub")

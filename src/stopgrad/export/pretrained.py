@@ -12,17 +12,13 @@ import torch
 from huggingface_hub import PyTorchModelHubMixin
 from torch import Tensor, nn
 
-from stopgrad.checkpoint.info import as_text, in_short
-from stopgrad.checkpoint.shapes import encoder_tensors
-from stopgrad.checkpoint.tensors import encode_tensors
-from stopgrad.config import EncoderConfig, config_from_dict
-from stopgrad.encoder import build_encoder
+from stopgrad.config import EncoderConfig, config_from_dict, torch_generator
 from stopgrad.errors import CheckpointError
-from stopgrad.files import read_json, write_atomically
 from stopgrad.images import Normalization
-from stopgrad.randomness import torch_generator
-from stopgrad.views import normalize
-from stopgrad.weights import card_of, read_tensors
+from stopgrad.method import build_encoder, normalize
+from stopgrad.runs import as_text, encode_tensors, encoder_tensors, in_short
+from stopgrad.storage import read_json, write_atomically
+from stopgrad.training import card_of, read_tensors
 
 WEIGHTS = "model.safetensors"
 FILES = "the files of: stopgrad export RUN"

@@ -7,11 +7,20 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
 
-from stopgrad.evaluate import TrainedRun
-from stopgrad.figures.names import METRICS, SUBJECTS, printable
-from stopgrad.figures.numbers import count, label_share, percent
-from stopgrad.images.load import ON_THE_HUB
-from stopgrad.records import ACCURACIES, Record, newest, read
+from stopgrad.evaluation import (
+    ACCURACIES,
+    METRICS,
+    SUBJECTS,
+    Record,
+    count,
+    label_share,
+    newest,
+    percent,
+    printable,
+    read,
+)
+from stopgrad.images import ON_THE_HUB
+from stopgrad.runs import TrainedRun
 
 TAGS = ["self-supervised-learning", "simsiam", "image-feature-extraction"]
 

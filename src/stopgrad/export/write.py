@@ -17,20 +17,18 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from stopgrad.checkpoint.tensors import decode_tensors, encode_tensors
-from stopgrad.encoder import build_encoder
+from stopgrad.config import torch_generator
 from stopgrad.errors import CheckpointError, ConfigError
-from stopgrad.evaluate import TrainedRun
+from stopgrad.evaluation import finite
+from stopgrad.export import PretrainedEncoder
 from stopgrad.export.card import describe
-from stopgrad.export.layouts import FORMATS as FORMATS
 from stopgrad.export.layouts import Format, layout
 from stopgrad.export.onnx_file import encode_onnx, run_onnx
-from stopgrad.export.pretrained import PretrainedEncoder
 from stopgrad.export.readme import model_card
-from stopgrad.features import finite
-from stopgrad.files import storage_errors, sync_directory, write_atomically, write_json
-from stopgrad.randomness import torch_generator
-from stopgrad.weights import card_of
+from stopgrad.method import build_encoder
+from stopgrad.runs import TrainedRun, decode_tensors, encode_tensors
+from stopgrad.storage import storage_errors, sync_directory, write_atomically, write_json
+from stopgrad.training import card_of
 
 CLOSE = {"onnx": 1e-4}  # largest difference, as a share of the largest feature
 CLOSE_TORCH = 1e-5

@@ -6,47 +6,6 @@ std; `check_images` says what the pictures are like. Importing this takes NumPy 
 Pillow and the Hub's client are imported when a data set needs them.
 """
 
-from stopgrad.images.check import Findings, Place, check_images
-from stopgrad.images.damage import DamagedImagesError
-from stopgrad.images.load import Changed, load_dataset
-from stopgrad.images.packed import Packed
-from stopgrad.images.pictures import load_pictures
-from stopgrad.images.reading import how_it_was_read
-from stopgrad.images.splits import label_subset, normalization, split_validation
-from stopgrad.images.types import (
-    BadImages,
-    Dataset,
-    Images,
-    LeftOut,
-    Normalization,
-    Rows,
-    Split,
-    Track,
-    images_from_arrays,
-    no_progress,
-)
+import lazy_loader
 
-__all__ = [
-    "BadImages",
-    "Changed",
-    "DamagedImagesError",
-    "Dataset",
-    "Findings",
-    "Images",
-    "LeftOut",
-    "Normalization",
-    "Packed",
-    "Place",
-    "Rows",
-    "Split",
-    "Track",
-    "check_images",
-    "how_it_was_read",
-    "images_from_arrays",
-    "label_subset",
-    "load_dataset",
-    "load_pictures",
-    "no_progress",
-    "normalization",
-    "split_validation",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

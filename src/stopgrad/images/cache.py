@@ -23,11 +23,11 @@ from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
-from stopgrad.files import sync_directory
-from stopgrad.images.decode import DECODER
+from stopgrad.images.decoding import DECODER
 from stopgrad.images.gather import Gathered, GatheredSplits
 from stopgrad.images.source import Source
 from stopgrad.images.types import Images, Labels, LeftOut, Pixels
+from stopgrad.storage import sync_directory
 
 FORMAT = 2
 BLOCK = 1 << 20  # bytes

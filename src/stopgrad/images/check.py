@@ -14,15 +14,16 @@ from typing import NamedTuple, get_args
 
 import numpy as np
 
+from stopgrad.config import BadImages
 from stopgrad.errors import DataError
 from stopgrad.images.damage import DamagedImagesError, refusal
-from stopgrad.images.decode import Damaged, strict_pillow
+from stopgrad.images.decoding import Damaged, strict_pillow
 from stopgrad.images.gather import Order
 from stopgrad.images.load import decode_all, find_source
 from stopgrad.images.look import Look, Trait, look
 from stopgrad.images.parallel import Attempt, on_all_cores
 from stopgrad.images.source import Contents, Reader, Source
-from stopgrad.images.types import BadImages, Dataset, LeftOut, Track, no_progress
+from stopgrad.images.types import Dataset, LeftOut, Track, no_progress
 
 TRAITS: tuple[Trait, ...] = get_args(Trait)
 LOOKED_AT = 16  # pictures in a task; each is decoded at full size

@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import assert_never
 
+from stopgrad.config import BadImages
 from stopgrad.errors import DataError
-from stopgrad.images.types import BadImages, LeftOut
+from stopgrad.images.types import LeftOut
 
 MOST_DAMAGED = 0.05  # share of all pictures that may be left out
 NAMED = 10  # damaged pictures that a message names

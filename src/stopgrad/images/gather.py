@@ -16,7 +16,7 @@ from typing import NamedTuple, Protocol
 
 from stopgrad.errors import DataError
 from stopgrad.images.damage import unreadable_split
-from stopgrad.images.decode import Damaged, Frame, OtherSize, decode, peek, strict_pillow
+from stopgrad.images.decoding import Damaged, Frame, OtherSize, decode, peek, strict_pillow
 from stopgrad.images.parallel import TASK_PICTURES, Attempt, on_all_cores
 from stopgrad.images.source import Contents, Reader
 from stopgrad.images.types import Labels, LeftOut, Pixels, Track, seal_fingerprint

@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from stopgrad.errors import DataError, StorageError
-from stopgrad.files import write_atomically
 from stopgrad.images.cache import cache_folder
 from stopgrad.images.parquet import shards_source
 from stopgrad.images.shards import choose_shards
 from stopgrad.images.source import Source
 from stopgrad.images.types import T
+from stopgrad.storage import write_atomically
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi

@@ -13,6 +13,7 @@ from typing import Literal
 
 import numpy as np
 
+from stopgrad.config import BadImages
 from stopgrad.errors import ConfigError, DataError, did_you_mean
 from stopgrad.images.cache import (
     DamagedEntryError,
@@ -26,7 +27,7 @@ from stopgrad.images.damage import in_words, refusal
 from stopgrad.images.gather import Gathered, Order, gather
 from stopgrad.images.source import Contents, Source
 from stopgrad.images.store import is_store, read_store, store_source
-from stopgrad.images.types import BadImages, Dataset, Images, Pixels, Track, no_progress
+from stopgrad.images.types import Dataset, Images, Pixels, Track, no_progress
 
 ON_THE_HUB = {"cifar10": "uoft-cs/cifar10", "cifar100": "uoft-cs/cifar100"}
 KNOWN = ("mnist5k", *ON_THE_HUB)

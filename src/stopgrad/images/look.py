@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from typing import IO, TYPE_CHECKING, Literal, NamedTuple
 
-from stopgrad.images.decode import Damaged, guarded, opened, to_rgb, turn_of
+from stopgrad.images.decoding import Damaged, guarded, opened, to_rgb, turn_of
 from stopgrad.images.source import Encoded
 
 if TYPE_CHECKING:

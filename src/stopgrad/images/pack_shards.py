@@ -17,15 +17,15 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from stopgrad.errors import DataError
-from stopgrad.files import read_json, storage_errors, sync_directory, write_atomically
 from stopgrad.images.damage import unreadable_split
-from stopgrad.images.decode import Damaged, Frame, OtherSize, decode
+from stopgrad.images.decoding import Damaged, Frame, OtherSize, decode
 from stopgrad.images.gather import pictures_in_a_task
 from stopgrad.images.parallel import Attempt, on_all_cores
 from stopgrad.images.source import Reader
 from stopgrad.images.store import Shard, StoredSplit, Table
 from stopgrad.images.store_verify import take_in
 from stopgrad.images.types import LeftOut, Pixels, Track, seal_fingerprint
+from stopgrad.storage import read_json, storage_errors, sync_directory, write_atomically
 
 SHARD_BYTES = 1 << 27  # of pixels: what a kill can cost
 SHARD_PICTURES = 1 << 14  # so that the note of a shard of small pictures stays small

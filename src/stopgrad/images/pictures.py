@@ -10,7 +10,7 @@ import numpy as np
 
 from stopgrad.errors import DataError
 from stopgrad.images.damage import DamagedImagesError, in_words
-from stopgrad.images.decode import Damaged, Frame, OtherSize, decode, strict_pillow
+from stopgrad.images.decoding import Damaged, Frame, OtherSize, decode, strict_pillow
 from stopgrad.images.source import Encoded
 from stopgrad.images.types import Images, LeftOut, Pixels, images_from_arrays
 

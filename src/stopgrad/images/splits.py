@@ -8,9 +8,9 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from stopgrad.config import numpy_generator
 from stopgrad.errors import ConfigError, DataError
 from stopgrad.images.types import Images, Indices, Labels, Normalization, Pixels, Split
-from stopgrad.randomness import numpy_generator
 
 CHUNK_BYTES = 6 << 20  # of pixels that are counted at a time; NumPy makes 8 bytes of each
 

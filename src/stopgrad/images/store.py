@@ -27,11 +27,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from stopgrad.errors import DataError
-from stopgrad.files import read_file, read_json
 from stopgrad.images.cache import Entry
 from stopgrad.images.packed import Packed, map_file
 from stopgrad.images.source import Contents, Encoded, Reader, Source, stamp
 from stopgrad.images.types import Images, LeftOut
+from stopgrad.storage import read_file, read_json
 
 MANIFEST, PICTURES, FILES = "stopgrad-store.json", "pictures.parquet", "files.parquet"
 PACKING = "stopgrad-packing.json"  # what an unfinished store will be

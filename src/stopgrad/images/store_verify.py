@@ -12,7 +12,6 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 
 from stopgrad.errors import DataError, StopgradError
-from stopgrad.files import Finding
 from stopgrad.images.load import find_source
 from stopgrad.images.source import FileStamp
 from stopgrad.images.store import (
@@ -26,6 +25,7 @@ from stopgrad.images.store import (
     read_table,
 )
 from stopgrad.images.types import seal_fingerprint
+from stopgrad.storage import Finding
 
 BLOCK = 1 << 22  # bytes that are hashed at a time
 NAMED = 3  # files that a message names

@@ -15,7 +15,6 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from stopgrad.config.knobs import BadImages as BadImages
 from stopgrad.errors import DataError
 from stopgrad.images.packed import Packed
 

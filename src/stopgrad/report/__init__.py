@@ -4,23 +4,6 @@ In: run directories and study directories, and panels of pictures that the calle
 torch is at home. Out: an HTML file that asks no network for anything. No torch.
 """
 
-from stopgrad.report.evidence import Evidence, read_evidence
-from stopgrad.report.files import write_figures
-from stopgrad.report.page import render, write_page, write_report
-from stopgrad.report.poster import write_poster
-from stopgrad.report.results import finding
-from stopgrad.report.study import ShownRun, StudyEvidence, read_studies
+import lazy_loader
 
-__all__ = [
-    "Evidence",
-    "ShownRun",
-    "StudyEvidence",
-    "finding",
-    "read_evidence",
-    "read_studies",
-    "render",
-    "write_figures",
-    "write_page",
-    "write_poster",
-    "write_report",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -7,16 +7,16 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
 from stopgrad.config import Config
-from stopgrad.figures.accuracy import MOST_CLASSES, accuracy_chart, per_class_chart
-from stopgrad.figures.architecture import architecture_chart
-from stopgrad.figures.curves import knn_chart, loss_chart
-from stopgrad.figures.history import Point, Rows, series
-from stopgrad.figures.measures import measure_chart
-from stopgrad.figures.names import CHARTED, LAYERS, MEASURES, metric_name
-from stopgrad.figures.numbers import ABSENT, SPACE, number, percent
-from stopgrad.figures.spectra import agreement as correlation
-from stopgrad.figures.spectra import predictor_chart, predictor_points, spectra_of, spectrum_chart
-from stopgrad.figures.svg import inline_svg
+from stopgrad.evaluation import (
+    ABSENT,
+    CHARTED,
+    LAYERS,
+    MEASURE_NAMES,
+    SPACE,
+    metric_name,
+    number,
+    percent,
+)
 from stopgrad.report.evidence import (
     Evidence,
     epochs,
@@ -24,6 +24,19 @@ from stopgrad.report.evidence import (
     watched_records,
     watched_split,
 )
+from stopgrad.report.figures.accuracy import MOST_CLASSES, accuracy_chart, per_class_chart
+from stopgrad.report.figures.architecture import architecture_chart
+from stopgrad.report.figures.curves import knn_chart, loss_chart
+from stopgrad.report.figures.history import Point, Rows, series
+from stopgrad.report.figures.measures import measure_chart
+from stopgrad.report.figures.spectra import agreement as correlation
+from stopgrad.report.figures.spectra import (
+    predictor_chart,
+    predictor_points,
+    spectra_of,
+    spectrum_chart,
+)
+from stopgrad.report.figures.svg import inline_svg
 from stopgrad.report.results import metrics_of
 
 if TYPE_CHECKING:
@@ -117,7 +130,7 @@ def measure_figures(evidence: Evidence) -> list[Figure]:
         drawn(
             measure,
             measure_chart(evidence.metrics, measure),
-            label=f"Lines: {MEASURES[measure].title} of three layers over the epochs.",
+            label=f"Lines: {MEASURE_NAMES[measure].title} of three layers over the epochs.",
             caption=measure_caption(measure),
         )
         for measure in CHARTED
@@ -170,7 +183,7 @@ def architecture_figures(evidence: Evidence) -> list[Figure]:
 
 def measure_caption(measure: str) -> str:
     """What a measure of collapse says, and its values at both ends."""
-    known = MEASURES[measure]
+    known = MEASURE_NAMES[measure]
     return f"{_sentence(known.meaning)} Healthy: {known.healthy}; collapsed: {known.collapsed}."
 
 
@@ -187,7 +200,7 @@ def measure_rows(evidence: Evidence) -> list[MeasureRow]:
             measure.healthy,
             measure.collapsed,
         )
-        for key, measure in MEASURES.items()
+        for key, measure in MEASURE_NAMES.items()
     ]
 
 

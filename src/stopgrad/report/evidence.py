@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from stopgrad.figures.accuracy import newest
-from stopgrad.figures.history import Row, Rows, epoch_rows
-from stopgrad.figures.panels import Exploration, NeighborPanel, ViewPanel
-from stopgrad.records import ACCURACIES, Record, read
+from stopgrad.evaluation import ACCURACIES, Record, read
+from stopgrad.report.figures.accuracy import newest
+from stopgrad.report.figures.history import Row, Rows, epoch_rows
+from stopgrad.report.figures.panels import Exploration, NeighborPanel, ViewPanel
 
 if TYPE_CHECKING:
-    from stopgrad.checkpoint import RunInfo
+    from stopgrad.runs import RunInfo
 
 
 class Evidence(NamedTuple):
@@ -50,7 +50,7 @@ def read_evidence(
         CheckpointError: When the directory is no run, or its metrics are damaged.
         DataError: When its records are damaged.
     """
-    from stopgrad.checkpoint import read_metrics, read_run, read_status
+    from stopgrad.runs import read_metrics, read_run, read_status
 
     records = run / "records.jsonl"
     return Evidence(

@@ -7,13 +7,13 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from stopgrad.figures.grids import neighbor_grid, view_grid
-from stopgrad.figures.svg import plain_svg
-from stopgrad.files import storage_errors, write_atomically
 from stopgrad.report import charts, study_charts
 from stopgrad.report.charts import Figure
 from stopgrad.report.evidence import Evidence
+from stopgrad.report.figures.grids import neighbor_grid, view_grid
+from stopgrad.report.figures.svg import plain_svg
 from stopgrad.report.study import StudyEvidence
+from stopgrad.storage import storage_errors, write_atomically
 
 PNG_SCALE = 2.0
 

@@ -9,18 +9,22 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from stopgrad.figures import Exploration, NeighborPanel, ViewPanel, css_variables
-from stopgrad.figures.names import LAYERS, metric_name, printable
-from stopgrad.figures.numbers import SPACE, count, duration, label_share, percent, tied
-from stopgrad.records import Record
-from stopgrad.report import charts, facts
-from stopgrad.report.evidence import (
-    Evidence,
-    epochs,
-    judgement,
-    read_evidence,
-    scored_records,
+from stopgrad.evaluation import (
+    LAYERS,
+    SPACE,
+    Record,
+    count,
+    duration,
+    label_share,
+    metric_name,
+    percent,
+    printable,
+    tied,
 )
+from stopgrad.report import charts, facts
+from stopgrad.report.evidence import Evidence, epochs, judgement, read_evidence, scored_records
+from stopgrad.report.figures.palette import css_variables
+from stopgrad.report.figures.panels import Exploration, NeighborPanel, ViewPanel
 from stopgrad.report.results import metrics_of, results
 from stopgrad.report.shell import Chapter, Link, assemble
 from stopgrad.report.shown import PICTURE_LINKS, shown_pictures
@@ -77,7 +81,7 @@ def write_page(chapters: Sequence[Evidence | StudyEvidence], *, out: Path) -> Pa
     Raises:
         StorageError: When the disk refuses; an older report stays as it was.
     """
-    from stopgrad.files import write_atomically
+    from stopgrad.storage import write_atomically
 
     write_atomically(out, render(*chapters).encode())
     return out

@@ -7,8 +7,8 @@ import io
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from stopgrad.figures.numbers import count
-from stopgrad.figures.panels import NeighborPanel, Pixels, Query, ViewPanel, queries
+from stopgrad.evaluation import count
+from stopgrad.report.figures.panels import NeighborPanel, Pixels, Query, ViewPanel, queries
 from stopgrad.report.results import in_words
 
 LOSSLESS = 48  # px; pictures up to this side are embedded as they are

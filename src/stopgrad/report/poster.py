@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from stopgrad.figures.palette import light
 from stopgrad.report.evidence import Evidence
+from stopgrad.report.figures.palette import light
 from stopgrad.report.poster_cards import Card, drawn_card, heading, pieces_of
 from stopgrad.report.poster_text import element, paragraph
 from stopgrad.report.study import StudyEvidence
@@ -51,7 +51,7 @@ def write_poster(chapters: Sequence[Evidence | StudyEvidence], *, out: Path) -> 
     """
     import vl_convert
 
-    from stopgrad.files import write_atomically
+    from stopgrad.storage import write_atomically
 
     write_atomically(out, vl_convert.svg_to_pdf(poster_svg(chapters)))
     return out

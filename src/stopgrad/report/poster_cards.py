@@ -9,19 +9,18 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from stopgrad.figures.grids import neighbor_grid, view_grid
-from stopgrad.figures.palette import PALETTE, light
 from stopgrad.report import charts, facts, study_charts, tables
 from stopgrad.report.charts import Figure
 from stopgrad.report.evidence import Evidence, judgement, scored_records
 from stopgrad.report.facts import Fact
+from stopgrad.report.figures.grids import neighbor_grid, view_grid
+from stopgrad.report.figures.palette import PALETTE, light
 from stopgrad.report.poster_tables import findings_svg, table_svg
 from stopgrad.report.poster_text import FAMILY, element, length, paragraph, words
 from stopgrad.report.results import finding
 from stopgrad.report.study import StudyEvidence
 from stopgrad.report.study_page import study_command, study_facts
-from stopgrad.study.findings import sentence
-from stopgrad.study.markdown import scored
+from stopgrad.studies import scored, sentence
 
 if TYPE_CHECKING:
     from PIL.Image import Image

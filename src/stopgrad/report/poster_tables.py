@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-from stopgrad.figures.palette import Role, light
+from stopgrad.report.figures.palette import Role, light
 from stopgrad.report.poster_text import element, fitted, length, paragraph, words
 from stopgrad.report.tables import Cell, Table
 

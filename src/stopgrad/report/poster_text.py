@@ -7,8 +7,7 @@ import itertools
 from typing import TYPE_CHECKING, NamedTuple
 from xml.sax.saxutils import escape, quoteattr
 
-from stopgrad.figures.names import printable
-from stopgrad.figures.numbers import tied
+from stopgrad.evaluation import printable, tied
 
 if TYPE_CHECKING:
     from PIL.ImageFont import FreeTypeFont, ImageFont

@@ -6,9 +6,19 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from stopgrad.figures.names import METRICS, SUBJECTS, metric_name
-from stopgrad.figures.numbers import SPACE, count, label_share, number, percent, points
-from stopgrad.records import Record, Subject
+from stopgrad.evaluation import (
+    METRICS,
+    SPACE,
+    SUBJECTS,
+    Record,
+    Subject,
+    count,
+    label_share,
+    metric_name,
+    number,
+    percent,
+    points,
+)
 
 BASELINES: tuple[Subject, ...] = ("untrained", "pixels", "supervised")
 

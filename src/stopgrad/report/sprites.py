@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from stopgrad.figures.panels import Pixels
+from stopgrad.report.figures.panels import Pixels
 
 if TYPE_CHECKING:
     from PIL.Image import Image

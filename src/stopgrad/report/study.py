@@ -10,10 +10,15 @@ from typing import Any, NamedTuple
 from stopgrad.config import Config, config_from_dict
 from stopgrad.errors import ConfigError
 from stopgrad.report.evidence import Evidence
-from stopgrad.study import Results, StudyDirectory, load_results
-from stopgrad.study.curves import Epochs, read_epochs
-from stopgrad.study.plan import key_paths
-from stopgrad.study.results import COLLAPSE
+from stopgrad.studies import (
+    COLLAPSE,
+    Epochs,
+    Results,
+    StudyDirectory,
+    key_paths,
+    load_results,
+    read_epochs,
+)
 
 
 class ShownRun(NamedTuple):

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
-from stopgrad.figures.arms import arms_chart
-from stopgrad.figures.knobs import Axis, knob_axis, knob_chart, place_text
-from stopgrad.figures.names import CHARTED, MEASURES, printable
-from stopgrad.figures.numbers import SPACE, count, number
-from stopgrad.figures.scores import Score, of_metric, scores
-from stopgrad.figures.seeds import groups_chart, seeds_chart
-from stopgrad.figures.shares import share_chart
-from stopgrad.records import ACCURACIES, SUPERVISED, Record
+from stopgrad.evaluation import (
+    ACCURACIES,
+    CHARTED,
+    MEASURE_NAMES,
+    SPACE,
+    SUPERVISED,
+    Record,
+    count,
+    number,
+    printable,
+)
 from stopgrad.report.charts import (
     Figure,
     architecture_figure,
@@ -19,10 +22,14 @@ from stopgrad.report.charts import (
     measure_caption,
     spectrum_figures,
 )
+from stopgrad.report.figures.arms import arms_chart
+from stopgrad.report.figures.knobs import Axis, knob_axis, knob_chart, place_text
+from stopgrad.report.figures.scores import Score, of_metric, scores
+from stopgrad.report.figures.seeds import groups_chart, seeds_chart
+from stopgrad.report.figures.shares import share_chart
 from stopgrad.report.results import in_words
 from stopgrad.report.study import StudyEvidence
-from stopgrad.study.curves import CurvePoint, Row, curves
-from stopgrad.study.words import metric_text, share_text
+from stopgrad.studies import CurvePoint, EpochRow, metric_text, seed_curves, share_text
 
 FEW_ARMS = 4  # up to so many are compared over the share of the labels
 
@@ -58,7 +65,7 @@ def curve_figures(evidence: StudyEvidence) -> list[Figure]:
             ("knn-epochs", "kNN accuracy, %", _watched(evidence), True),
             ("loss-epochs", "loss", "Negative cosine similarity of the two views.", False),
         )
-        if (points := curves(evidence.epochs, _number("knn" if percent else "loss")))
+        if (points := seed_curves(evidence.epochs, _number("knn" if percent else "loss")))
         and len({point.epoch for point in points}) > 1  # one moment is no curve
     ]
 
@@ -68,7 +75,7 @@ def collapse_figures(evidence: StudyEvidence) -> list[Figure]:
     baseline = evidence.results.stored.study.baseline
     figures = []
     for measure in CHARTED:
-        points = curves(evidence.epochs, _measure(measure))
+        points = seed_curves(evidence.epochs, _measure(measure))
         if points:
             groups = {
                 arm: "collapsed arms"
@@ -79,8 +86,8 @@ def collapse_figures(evidence: StudyEvidence) -> list[Figure]:
                 for arm in evidence.epochs
             }
             says = f"{measure_caption(measure)} {ended(points)}"
-            chart = groups_chart(points, groups, title=f"{MEASURES[measure].title} of z")
-            label = f"Lines: {MEASURES[measure].title} of z over the epochs. {says}"
+            chart = groups_chart(points, groups, title=f"{MEASURE_NAMES[measure].title} of z")
+            label = f"Lines: {MEASURE_NAMES[measure].title} of z over the epochs. {says}"
             figures.append(drawn(measure.replace("_", "-"), chart, label=label, caption=says))
     runs = evidence.epochs.get(baseline) or []
     return figures + (spectrum_figures(runs[0]) if runs else [])
@@ -234,12 +241,12 @@ def _watched(evidence: StudyEvidence) -> str:
     )
 
 
-def _number(key: str) -> Callable[[Row], float | None]:
+def _number(key: str) -> Callable[[EpochRow], float | None]:
     return lambda row: row.get(key)
 
 
-def _measure(key: str) -> Callable[[Row], float | None]:
-    def pick(row: Row) -> float | None:
+def _measure(key: str) -> Callable[[EpochRow], float | None]:
+    def pick(row: EpochRow) -> float | None:
         value: float | None = (row.get("measures") or {}).get("z", {}).get(key)
         return value
 

@@ -5,19 +5,23 @@ from __future__ import annotations
 import shlex
 from typing import Any
 
-from stopgrad.figures.names import printable
-from stopgrad.figures.numbers import SPACE, count, duration, number
-from stopgrad.records import ACCURACIES
+from stopgrad.evaluation import ACCURACIES, SPACE, count, duration, number, printable
 from stopgrad.report import study_charts, tables
 from stopgrad.report.facts import Fact, method_facts
 from stopgrad.report.shell import Chapter, Link
 from stopgrad.report.shown import PICTURE_LINKS, shown_pictures
 from stopgrad.report.study import StudyEvidence
 from stopgrad.report.tiles import Tile
-from stopgrad.study.findings import sentence
-from stopgrad.study.markdown import cost, run_text, scored
-from stopgrad.study.results import missing_runs
-from stopgrad.study.words import correction_text, metric_text, share_text
+from stopgrad.studies import (
+    correction_text,
+    cost,
+    metric_text,
+    missing_runs,
+    run_text,
+    scored,
+    sentence,
+    share_text,
+)
 
 LINKS = (
     ("score_tables", "numbers", "Numbers"),

@@ -8,18 +8,23 @@ import io
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from stopgrad.records import ACCURACIES, MEASURES
+from stopgrad.evaluation import ACCURACIES, MEASURES
+from stopgrad.evaluation import Cell as Runs
 from stopgrad.report.study import StudyEvidence
-from stopgrad.statistics import Cell as Runs
-from stopgrad.study.definition import Place, labels_of
-from stopgrad.study.findings import Answer, answer_findings
-from stopgrad.study.markdown import BESIDE, published_value, run_text
-from stopgrad.study.results import Results, Row
-from stopgrad.study.table import as_csv
-from stopgrad.study.words import (
+from stopgrad.studies import (
+    BESIDE,
+    Answer,
+    Place,
+    Results,
+    Row,
+    answer_findings,
+    as_csv,
     cell_text,
     correction_text,
+    labels_of,
     metric_text,
+    published_value,
+    run_text,
     share_text,
     unit_text,
     value_text,

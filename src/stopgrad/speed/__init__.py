@@ -9,34 +9,6 @@ Matrix products are timed right before and after each group of steps, and a shar
 neighbours in time: a machine that others use shows as spread, not as a wrong share.
 """
 
-from stopgrad.speed.measure import FULL, QUICK, Sizes, Speed, as_json, measure
-from stopgrad.speed.process import peak_bytes
-from stopgrad.speed.steps import (
-    Phases,
-    StepSpeed,
-    endless_steps,
-    start_on_random_pixels,
-    step_phases,
-    take_steps,
-)
-from stopgrad.speed.stopwatch import Spread, per_call, spread, wait_for
+import lazy_loader
 
-__all__ = [
-    "FULL",
-    "QUICK",
-    "Phases",
-    "Sizes",
-    "Speed",
-    "Spread",
-    "StepSpeed",
-    "as_json",
-    "endless_steps",
-    "measure",
-    "peak_bytes",
-    "per_call",
-    "spread",
-    "start_on_random_pixels",
-    "step_phases",
-    "take_steps",
-    "wait_for",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

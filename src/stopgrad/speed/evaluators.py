@@ -9,13 +9,9 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from stopgrad.config import Config, LinearConfig
-from stopgrad.features import Features
-from stopgrad.images.decode import Frame, decode, strict_pillow
-from stopgrad.images.parallel import on_all_cores
-from stopgrad.knn import knn
-from stopgrad.linear import linear_probe
-from stopgrad.randomness import torch_generator
+from stopgrad.config import Config, LinearConfig, torch_generator
+from stopgrad.evaluation import Features, linear_probe, weighted_knn
+from stopgrad.images import Frame, decode, on_all_cores, strict_pillow
 from stopgrad.speed.pixels import random_files
 from stopgrad.speed.steps import start_on_random_pixels
 from stopgrad.speed.stopwatch import Spread, per_call, spread, times
@@ -72,13 +68,13 @@ def measure_evaluators(
     test = _random_features(sizes.queries, name="queries", device=device)
     probe = LinearConfig(epochs=sizes.probe_epochs)
     few = Features(test.values[:512], None if test.labels is None else test.labels[:512])
-    knn(train, few, config.knn)  # the first call warms up
+    weighted_knn(train, few, config.knn)  # the first call warms up
     return EvaluatorSpeed(
         bank=sizes.bank,
         queries=sizes.queries,
         width=FEATURE_WIDTH,
         epochs=sizes.probe_epochs,
-        knn_s=_timed(partial(knn, train, test, config.knn), device, sizes.repeats),
+        knn_s=_timed(partial(weighted_knn, train, test, config.knn), device, sizes.repeats),
         linear_s=_timed(partial(linear_probe, train, test, probe, seed=0), device, sizes.repeats),
     )
 

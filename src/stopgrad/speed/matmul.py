@@ -7,8 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from stopgrad.compute import Arithmetic
-from stopgrad.randomness import torch_generator
+from stopgrad.config import torch_generator
+from stopgrad.method import Arithmetic
 from stopgrad.speed.stopwatch import per_call, times
 
 DTYPES: dict[Arithmetic, torch.dtype] = {"bf16": torch.bfloat16, "fp32": torch.float32}

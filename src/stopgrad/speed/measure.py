@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 
 import torch
 
-from stopgrad.compute import compute_for
 from stopgrad.config import Config, preset
-from stopgrad.records import Environment, environment
+from stopgrad.evaluation import Environment, environment
+from stopgrad.method import compute_for
 from stopgrad.speed.evaluators import (
     DecodingSpeed,
     EvaluatorSizes,
@@ -87,7 +87,7 @@ class MatrixSpeed(NamedTuple):
     fp32: Spread
 
 
-def measure(
+def measure_speed(
     sizes: Sizes = FULL, *, device: str = "auto", say: Callable[[str], None] = lambda _: None
 ) -> Speed:
     """Measures everything, on as many CPU threads as PyTorch now uses.

@@ -6,9 +6,8 @@ import io
 
 import numpy as np
 
-from stopgrad.images import Images, images_from_arrays
-from stopgrad.images.source import Encoded
-from stopgrad.randomness import numpy_generator
+from stopgrad.config import numpy_generator
+from stopgrad.images import Encoded, Images, images_from_arrays
 
 
 def random_images(count: int, *, side: int, classes: int = 10) -> Images:

@@ -17,14 +17,14 @@ class StartUp(NamedTuple):
     """Seconds from nothing to an answer, in a fresh process each time."""
 
     help_s: Spread  # `stopgrad --help`
-    import_s: Spread  # `python -c "import stopgrad.pretrain"`
+    import_s: Spread  # `python -c "import stopgrad.training"`
 
 
 def measure_start_up(repeats: int) -> StartUp:
     """Times both. Of several the first, which reads the files into memory, is left out."""
     return StartUp(
         help_s=_started("-m", "stopgrad.cli", "--help", repeats=repeats),
-        import_s=_started("-c", "import stopgrad.pretrain", repeats=repeats),
+        import_s=_started("-c", "import stopgrad.training", repeats=repeats),
     )
 
 

@@ -10,17 +10,15 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from stopgrad.compute import Arithmetic
 from stopgrad.config import Config
-from stopgrad.features import embed
+from stopgrad.evaluation import embed
 from stopgrad.images import normalization
-from stopgrad.pretrain import Training, start_training
-from stopgrad.simsiam import training_flops
+from stopgrad.method import Arithmetic, Views, training_flops
 from stopgrad.speed.matmul import MatrixProduct, MatrixRates
 from stopgrad.speed.pixels import random_images
 from stopgrad.speed.process import peak_bytes
 from stopgrad.speed.stopwatch import Spread, per_call, spread, times, wait_for
-from stopgrad.views import Views
+from stopgrad.training import Training, start_training
 
 PICTURE_SIDE = 32  # px, as CIFAR
 UNREAD = 100  # losses that wait on a GPU before they are read, as in a run

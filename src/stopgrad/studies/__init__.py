@@ -1,5 +1,9 @@
-"""The investigations as data, a YAML file each; `stopgrad.study.parse` says what the fields mean.
+"""Arms x seeds -> runs -> records -> findings.
 
-Source of the published numbers: the CIFAR-10 report that stopgrad reproduces (mean and standard
-deviation over 5 seeds, in percent) and Chen & He, CVPR 2021.
+A study is data (a YAML file here, or a user's own). Its runs have addresses, so a run is trained
+once however many studies share it.
 """
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,7 +1,0 @@
-"""The promises of RELIABILITY.md (R1 to R25), each tested from outside through the command line.
-
-One module per promise, or two where they share their tools: a function `check(lab, tries)` that
-does real damage to real processes and comes back with an `Outcome`, which holds the failures and
-what the negative controls found. `bench/reliability.py` runs them all, `tests/test_reliability.py`
-the quick set. Nothing here looks into the product; only `broken` does, to break it on purpose.
-"""

@@ -1,0 +1,169 @@
+"""A run's encoder, frozen, and its baselines -> a record per evaluator and share of the labels."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import torch
+
+from stopgrad.config import Config
+from stopgrad.evaluation.features import Features, Score, embed, pixel_features
+from stopgrad.evaluation.knn import weighted_knn
+from stopgrad.evaluation.linear.probe import PAPER_LARS, REPORT_SGD, linear_probe
+from stopgrad.evaluation.linear.tuning import tuned_probe
+from stopgrad.evaluation.measured import measured, newest_measures
+from stopgrad.evaluation.records.record import FROZEN, Key, Record, Subject
+from stopgrad.evaluation.scoring import cost_of, scored
+from stopgrad.images import Dataset, Images, Track, label_subset, no_progress
+from stopgrad.method import build_simsiam, training_flops
+from stopgrad.runs import (
+    EvaluationSplit,
+    SplitName,
+    TrainedRun,
+    check_same_data,
+    check_shares,
+    evaluation_split,
+)
+
+log = logging.getLogger(__name__)
+
+SUBJECTS: tuple[Subject, ...] = ("encoder", "untrained", "pixels")
+
+Evaluator = Callable[[Features, Features], Score]
+
+
+class Selection(NamedTuple):
+    """Which numbers an evaluation gives; without a word all of them."""
+
+    split: SplitName = "auto"
+    of: tuple[Subject, ...] = SUBJECTS
+    metrics: tuple[str, ...] = FROZEN  # measures of collapse may be among them
+    done: frozenset[Key] = frozenset()  # what is known already
+
+
+EVERYTHING = Selection()
+
+
+def evaluate_run(
+    run: TrainedRun,
+    dataset: Dataset,
+    *,
+    labels: Sequence[float] = (1.0,),
+    select: Selection = EVERYTHING,
+    track: Track = no_progress,
+) -> Iterator[Record]:
+    """Scores a run's encoder, and beside it the untrained encoder and raw pixels.
+
+    Each share of the labels is a draw by the run's seed, the same for all subjects. The learning
+    rate of the LARS probe is chosen on held-out training labels; the test images are scored once.
+
+    Args:
+        run: The run, from `load_run`.
+        dataset: The images it was trained on, with labels.
+        labels: Shares of the training labels, above 0 and at most 1.
+        select: Which numbers are wanted.
+        track: Shows the progress of embedding.
+
+    Raises:
+        ConfigError: For a share that is not above 0 and at most 1.
+        DataError: When there are no labels, or the data are not those of the run.
+    """
+    check_same_data(run.info, dataset)
+    check_shares(labels)
+    known = {key.metric for key in select.done if key.split == "train"}
+    wanted = tuple(metric for metric in select.metrics if metric not in known)
+    if "encoder" in select.of:
+        yield from measured(run, metrics=wanted, name=dataset.name)
+    if not set(wanted) & set(FROZEN):
+        return
+    images = evaluation_split(dataset, run.info.config, name=select.split)
+    pretraining = _pretraining(run)
+    for of in select.of:
+        keys = [Key(metric, share, of, images.name) for share in labels for metric in FROZEN]
+        left = [key for key in keys if key.metric in wanted and key not in select.done]
+        if left:
+            beside = {"name": dataset.name} | (pretraining if of == "encoder" else {})
+            yield from _scored(run, images, left, beside=beside, track=track)
+
+
+def _scored(
+    run: TrainedRun,
+    images: EvaluationSplit,
+    keys: Sequence[Key],
+    *,
+    beside: Mapping[str, Any],
+    track: Track,
+) -> Iterator[Record]:
+    """The numbers of one subject, whose images are embedded once."""
+    began, config = time.perf_counter(), run.info.config
+    train, test = (_features(keys[0].of, run, part, track=track) for part in images[:2])
+    embed_s = time.perf_counter() - began
+    for share in dict.fromkeys(key.labels for key in keys):
+        chosen = label_subset(images.train, share=share, seed=config.seed)
+        index = torch.from_numpy(chosen).to(train.values.device)
+        assert train.labels is not None
+        bank = train if share == 1 else Features(train.values[index], train.labels[index])
+        evaluators = _evaluators(config, bank, full_size=len(images.train))
+        for key in (key for key in keys if key.labels == share):
+            if key.metric not in evaluators:
+                log.warning("no LARS probe: one label per class leaves none to choose its lr by")
+                continue
+            began = time.perf_counter()
+            score = evaluators[key.metric](bank, test)
+            wall_s = embed_s + time.perf_counter() - began
+            yield _record(run, score, **key._asdict(), **beside, wall_s=wall_s, embed_s=embed_s)
+
+
+def _pretraining(run: TrainedRun) -> dict[str, Any]:
+    """What the pretraining of an encoder came to and what it took."""
+    verdict = newest_measures(run).get("verdict", {}).get("state")
+    return cost_of(run.path) | {"verdict": verdict}
+
+
+def _features(subject: Subject, run: TrainedRun, images: Images, *, track: Track) -> Features:
+    normalization = run.info.normalization
+    if subject == "pixels":
+        return pixel_features(images, normalization=normalization, device=run.compute.device)
+    model = run.model
+    if subject == "untrained":
+        model = build_simsiam(run.info.config)
+        run.compute.place(model)
+    return embed(
+        model.encoder, images, normalization=normalization, compute=run.compute, track=track
+    )
+
+
+def _evaluators(config: Config, bank: Features, *, full_size: int) -> dict[str, Evaluator]:
+    """The evaluators that this bank allows, by their metric; all share one contract."""
+    seed = config.seed
+
+    def sgd(train: Features, test: Features) -> Score:
+        return linear_probe(train, test, REPORT_SGD, seed=seed, full_size=full_size)
+
+    def lars(train: Features, test: Features) -> Score:
+        return tuned_probe(train, test, PAPER_LARS, seed=seed, full_size=full_size)
+
+    allowed: dict[str, Evaluator] = {
+        "knn_accuracy": lambda train, test: weighted_knn(train, test, config.knn),
+        "linear_accuracy": sgd,
+    }
+    assert bank.labels is not None
+    if int(bank.labels.bincount().max()) > 1:
+        allowed["linear_lars_accuracy"] = lars
+    return allowed
+
+
+def _record(run: TrainedRun, score: Score, **values: Any) -> Record:
+    config, trained = run.info.config, values["of"] == "encoder"
+    views = 2 * config.batch * run.step if trained else 0
+    return scored(
+        run.info,
+        score,
+        epoch=run.epoch if trained else 0,
+        views=views,
+        flops=training_flops(config) * views,
+        **values,
+    )

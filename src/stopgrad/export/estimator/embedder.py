@@ -1,0 +1,299 @@
+"""`SimSiamEmbedder`: `fit` pretrains an encoder on pictures, `transform` gives their features.
+
+In: pictures X (see `pictures`). Out: features (N, F) float32. Paper: Sec. 3, set by a preset.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.utils.validation import check_array, check_is_fitted, validate_data
+from torch import nn
+
+from stopgrad.config import Config, PresetName
+from stopgrad.errors import DivergedError
+from stopgrad.evaluation import embed
+from stopgrad.export.estimator.file import Fitted, from_bytes, plain, to_bytes, whole
+from stopgrad.export.estimator.network import checked_config, copied_encoder, whole_images
+from stopgrad.export.estimator.pictures import (
+    Numbers,
+    PicturesError,
+    PixelRange,
+    Range,
+    is_list_of_pictures,
+    range_of,
+    read_pictures,
+    shaped,
+    to_pixels,
+)
+from stopgrad.images import Images, normalization
+from stopgrad.method import compute_for
+from stopgrad.runs import TrainingImages
+from stopgrad.storage import write_atomically
+from stopgrad.training import Epoch, pretrain_epochs
+
+AT_THE_END = 10**9  # epochs between measurements: only the last one is measured
+
+log = logging.getLogger(__name__)
+
+
+class SimSiamEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # type: ignore[misc]
+    """Features learned from unlabelled pictures by SimSiam, as a scikit-learn transformer.
+
+    X is an array of pictures (N, H, W, 3), (N, H, W, 1), (N, H, W) or flat (N, H * W * C), or a
+    list of paths or of Pillow images, whose centres are brought to `config_.image_side`.
+    Parameters that are None are those of the preset.
+
+    Args:
+        preset: cpu (minutes on two cores), digits, tiny (tests), cifar or imagenet.
+        epochs: Passes over the pictures.
+        batch: Pictures per step; there must be at least so many.
+        base_lr: Learning rate per 256 pictures of a batch.
+        alpha_h: Learning rate of the predictor / that of the rest.
+        weight_decay: Weight decay.
+        config: Any other knobs by their key path, `{"views.flip": 0.0, "encoder.width": 2}`;
+            `stopgrad pretrain --help` lists them.
+        image_shape: (H, W) or (H, W, C) of flat rows, of which one may be -1. None: squares.
+        pixel_range: None: whole numbers from 0 to 255. (low, high): what black and white are,
+            (0, 1) for instance; values outside are refused. "fit": the lowest and the highest
+            value of the pictures to fit; later values outside are clipped.
+        random_state: Seed of all randomness, or a RandomState that gives one. None: a new one
+            for each fit.
+
+    Attributes:
+        encoder_: The encoder, a PyTorch module (B, 3, H, W) -> (B, F), frozen.
+        config_: Every knob of the training.
+        normalization_: Mean and standard deviation of the pictures to fit, by channel.
+        loss_curve_: Mean loss of each epoch.
+        verdict_: What the measures of collapse say of it.
+        image_shape_: (H, W, C) of the pictures to fit.
+        range_: What became 0 and 255; None where bytes were given.
+        n_features_in_: H * W * C.
+    """
+
+    def __init__(
+        self,
+        preset: PresetName = "cpu",
+        *,
+        epochs: int | None = None,
+        batch: int | None = None,
+        base_lr: float | None = None,
+        alpha_h: float | None = None,
+        weight_decay: float | None = None,
+        config: Mapping[str, Any] | None = None,
+        image_shape: Sequence[int] | None = None,
+        pixel_range: PixelRange = None,
+        random_state: int | np.random.RandomState | None = 0,
+    ) -> None:
+        self.preset = preset
+        self.epochs = epochs
+        self.batch = batch
+        self.base_lr = base_lr
+        self.alpha_h = alpha_h
+        self.weight_decay = weight_decay
+        self.config = config
+        self.image_shape = image_shape
+        self.pixel_range = pixel_range
+        self.random_state = random_state
+
+    def fit(self, X: Any, y: Any = None) -> Self:
+        """Pretrains an encoder on pictures. Labels are not looked at.
+
+        Raises:
+            PicturesError: For pictures that cannot be used, or fewer than a batch.
+            ConfigError: For a setting that no training could use.
+            DivergedError: When the loss is not finite.
+        """
+        self.config_ = self._config()
+        images = self._images(X, fitting=True)
+        if len(images) < self.config_.batch:
+            raise PicturesError(
+                f"n_samples = {len(images)} pictures with batch = {self.config_.batch}",
+                expected="at least one batch of pictures",
+                hint="give more pictures or a smaller batch",
+            )
+        self.loss_curve_: list[float] = []
+        for epoch in pretrain_epochs(TrainingImages(images, None, None), self.config_):
+            log.info("epoch %d/%d, loss %.4f", epoch.number, self.config_.epochs, epoch.loss)
+            self.loss_curve_.append(epoch.loss)
+        self._take_over(epoch, images)
+        return self
+
+    def transform(self, X: Any) -> npt.NDArray[np.float32]:
+        """Features (N, F) of pictures; they are normalised, not augmented.
+
+        Raises:
+            NotFittedError: Before `fit`.
+            PicturesError: For pictures that cannot be used.
+        """
+        check_is_fitted(self, "encoder_")
+        images = self._images(X, fitting=False)
+        features = embed(
+            self.encoder_,
+            images,
+            normalization=self.normalization_,
+            compute=compute_for(self.config_),
+        )
+        values: npt.NDArray[np.float32] = features.values.cpu().numpy()
+        return values
+
+    def save(self, path: str | Path) -> None:
+        """Writes the fitted embedder as one file: safetensors, with all else in its header.
+
+        Raises:
+            NotFittedError: Before `fit`.
+            StorageError: When the disk refuses.
+        """
+        check_is_fitted(self, "encoder_")
+        write_atomically(Path(path), to_bytes(self._fitted()))
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """The embedder that `save` wrote. Nothing in the file is executed.
+
+        Raises:
+            CheckpointError: When it is damaged or of somebody else's making.
+        """
+        fitted = from_bytes(Path(path))
+        embedder = cls(**fitted.parameters)
+        embedder._restore(fitted)
+        return embedder
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Plain values and arrays: what is pickled holds no network and no code of ours."""
+        state: dict[str, Any] = dict(super().__getstate__())
+        if "encoder_" not in state:
+            return state
+        learned = self._fitted()
+        return {k: v for k, v in state.items() if not k.endswith("_")} | {"fitted": plain(learned)}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Builds the network again and fills it.
+
+        Raises:
+            CheckpointError: When the arrays are not those of the network.
+        """
+        fitted = state.pop("fitted", None)
+        super().__setstate__(state)
+        if fitted is not None:
+            self._restore(whole(fitted))
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.three_d_array = True
+        tags.transformer_tags.preserves_dtype = ["float32"]
+        return tags
+
+    @property
+    def _n_features_out(self) -> int:
+        return int(self.encoder_.feature_width)  # type: ignore[arg-type]
+
+    def _config(self) -> Config:
+        """The preset with the parameters that are not None, without what needs labels."""
+        own = {
+            "epochs": self.epochs,
+            "batch": self.batch,
+            "optimizer.base_lr": self.base_lr,
+            "optimizer.alpha_h": self.alpha_h,
+            "optimizer.weight_decay": self.weight_decay,
+        }
+        given = {key: value for key, value in own.items() if value is not None}
+        ours = {"seed": self._seed(), "knn_every": 0, "measure_every": AT_THE_END}
+        return checked_config({**(self.config or {}), **given, **ours}, preset=self.preset)
+
+    def _seed(self) -> int:
+        match self.random_state:
+            case None:
+                return secrets.randbits(31)
+            case np.random.RandomState():
+                return int(self.random_state.randint(2**31))
+            case _:
+                return int(self.random_state)
+
+    def _images(self, X: Any, *, fitting: bool) -> Images:
+        """Pictures as pixels; those to fit decide what later ones must look like."""
+        if is_list_of_pictures(X):
+            pixels = read_pictures(X, side=self.config_.image_side)
+            self._remember_or_refuse(pixels.shape[1:], fitting=fitting)
+            if fitting:
+                self.range_: Range | None = None
+            return whole_images(pixels, self.config_)
+        array = shaped(self._checked(X, fitting=fitting), image_shape=self.image_shape)
+        self._remember_or_refuse(array.shape[1:], fitting=fitting)
+        if fitting:
+            self.range_ = range_of(array, self.pixel_range)
+        return whole_images(to_pixels(array, self.range_), self.config_)
+
+    def _checked(self, X: Any, *, fitting: bool) -> Numbers:
+        """scikit-learn's own checks: numbers, finite, not sparse, names and number of features."""
+        shape = getattr(X, "shape", None)
+        if shape is not None and len(shape) in (3, 4):
+            array: Numbers = check_array(X, allow_nd=True)
+        else:
+            array = validate_data(self, X, reset=fitting)
+        return array
+
+    def _remember_or_refuse(self, shape: tuple[int, ...], *, fitting: bool) -> None:
+        if fitting:
+            self.image_shape_ = shape
+            self.n_features_in_ = int(np.prod(shape))
+        elif shape != self.image_shape_:
+            raise PicturesError(
+                f"pictures of shape {shape}",
+                expected=f"{self.image_shape_} (height, width, channels), as in fit",
+                hint="bring the pictures to this shape",
+            )
+
+    def _take_over(self, epoch: Epoch, images: Images) -> None:
+        """Keeps what the last epoch ended with, and says so when it is a collapse."""
+        verdict = epoch.verdict
+        assert verdict is not None
+        if verdict.state == "diverged":
+            raise DivergedError(
+                f"{verdict.reason} after the last step",
+                expected="finite features",
+                hint=verdict.advice,
+            )
+        self.encoder_: nn.Module = copied_encoder(self.config_, epoch.model.encoder.state_dict())
+        self.normalization_ = normalization(images)
+        self.verdict_ = verdict
+        if verdict.advice:
+            words = f"{verdict.state}: {verdict.reason}; try: {verdict.advice}"
+            warnings.warn(words, ConvergenceWarning, stacklevel=3)
+
+    def _fitted(self) -> Fitted:
+        """All that fitting learned."""
+        parameters = self.get_params(deep=False)
+        if isinstance(self.random_state, np.random.RandomState):
+            parameters["random_state"] = self.config_.seed
+        return Fitted(
+            parameters=parameters,
+            config=self.config_,
+            normalization=self.normalization_,
+            loss_curve=tuple(self.loss_curve_),
+            verdict=self.verdict_,
+            image_shape=self.image_shape_,
+            range=self.range_,
+            feature_names=tuple(getattr(self, "feature_names_in_", ())),
+            weights={k: v.cpu().numpy() for k, v in self.encoder_.state_dict().items()},
+        )
+
+    def _restore(self, fitted: Fitted) -> None:
+        weights = {key: torch.from_numpy(value.copy()) for key, value in fitted.weights.items()}
+        self.encoder_ = copied_encoder(fitted.config, weights)
+        self.config_, self.normalization_ = fitted.config, fitted.normalization
+        self.loss_curve_, self.verdict_ = list(fitted.loss_curve), fitted.verdict
+        self.image_shape_, self.range_ = fitted.image_shape, fitted.range
+        self.n_features_in_ = int(np.prod(fitted.image_shape))
+        if fitted.feature_names:
+            self.feature_names_in_ = np.array(fitted.feature_names, object)

@@ -1,0 +1,158 @@
+"""A fitted embedder as plain values, and as one safetensors file; never a pickle of ours.
+
+The file holds the encoder's weights by their names, so any reader of safetensors can use them. Its
+header holds one entry, `stopgrad.export.estimator`: JSON with all else and a sha256 of everything.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from stopgrad.config import Config, config_from_dict, config_to_dict
+from stopgrad.errors import CheckpointError, ConfigError
+from stopgrad.export.estimator.pictures import Numbers, Range
+from stopgrad.images import Normalization
+from stopgrad.method import Verdict
+from stopgrad.runs import in_short, is_number
+from stopgrad.storage import LARGEST_JSON, read_file, strict_json
+
+FORMAT = 1
+ENTRY = "stopgrad.export.estimator"
+MOST_BYTES = 4 << 30  # of a file; the largest encoders of timm have some 2 GB
+TUPLES = ("image_shape", "pixel_range")  # parameters that JSON turns into lists
+
+
+class Fitted(NamedTuple):
+    """All that a fitted embedder is."""
+
+    parameters: dict[str, Any]  # of its __init__
+    config: Config
+    normalization: Normalization
+    loss_curve: tuple[float, ...]
+    verdict: Verdict
+    image_shape: tuple[int, ...]  # (H, W, C)
+    range: Range | None
+    feature_names: tuple[str, ...]  # of the columns of a data frame, or ()
+    weights: Mapping[str, Numbers]  # the encoder's state dict
+
+
+def plain(fitted: Fitted) -> dict[str, Any]:
+    """Only what JSON has, and the arrays of the weights."""
+    return fitted._asdict() | {
+        "format": FORMAT,
+        "config": config_to_dict(fitted.config),
+        "normalization": fitted.normalization._asdict(),
+        "verdict": fitted.verdict._asdict(),
+        "range": fitted.range and fitted.range._asdict(),
+    }
+
+
+def whole(values: Mapping[str, Any]) -> Fitted:
+    """The embedder that `plain` described.
+
+    Raises:
+        CheckpointError: When it is none.
+    """
+    try:
+        return _whole(values)
+    except (KeyError, TypeError, ValueError, ConfigError) as error:
+        raise _refused("an embedder", in_short(error)) from error
+
+
+def _whole(values: Mapping[str, Any]) -> Fitted:
+    if values["format"] != FORMAT:
+        raise ValueError(f"format {values['format']}, not {FORMAT}")
+    parameters = {
+        key: tuple(value) if key in TUPLES and isinstance(value, list) else value
+        for key, value in values["parameters"].items()
+    }
+    mean, std = (tuple(values["normalization"][key]) for key in ("mean", "std"))
+    shape = tuple(int(part) for part in values["image_shape"])
+    losses = tuple(values["loss_curve"])
+    if len(mean) != 3 or len(std) != 3 or len(shape) != 3 or min(*std, *shape) <= 0:
+        raise ValueError("normalization or image_shape")
+    if not all(map(is_number, (*mean, *std, *losses))):
+        raise ValueError("numbers that are none")
+    return Fitted(
+        parameters=parameters,
+        config=config_from_dict(values["config"]),
+        normalization=Normalization(mean, std),
+        loss_curve=losses,
+        verdict=Verdict(**values["verdict"]),
+        image_shape=shape,
+        range=Range(**values["range"]) if values["range"] is not None else None,
+        feature_names=tuple(values["feature_names"]),
+        weights=values["weights"],
+    )
+
+
+def to_bytes(fitted: Fitted) -> bytes:
+    """The file of a fitted embedder.
+
+    Raises:
+        ConfigError: When its parameters hold what JSON cannot.
+    """
+    from safetensors.numpy import save
+
+    weights = {key: np.asarray(value, order="C") for key, value in fitted.weights.items()}
+    values = plain(fitted)
+    del values["weights"]
+    try:
+        card = json.dumps(values, allow_nan=False, sort_keys=True)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(
+            f"parameters that cannot be saved ({in_short(error)})",
+            expected="text, numbers, true, false and None",
+            hint="set plain values with set_params",
+        ) from error
+    sealed = json.dumps({"card": card, "sha256": _digest(card, weights)})
+    return save(weights, metadata={ENTRY: sealed})
+
+
+def from_bytes(path: Path) -> Fitted:
+    """The fitted embedder of a file.
+
+    Raises:
+        CheckpointError: When it is damaged or was not written by `to_bytes`.
+    """
+    from safetensors import SafetensorError
+    from safetensors.numpy import load
+
+    try:
+        data = read_file(path, most=MOST_BYTES)
+        length = int.from_bytes(data[:8], "little")
+        if len(data) < 8 or length > min(len(data) - 8, LARGEST_JSON):
+            raise ValueError("it is not safetensors")
+        sealed = strict_json(strict_json(data[8 : 8 + length])["__metadata__"][ENTRY].encode())
+        weights = load(data)
+        if _digest(sealed["card"], weights) != sealed["sha256"]:
+            raise ValueError("it does not match its sha256")
+        card = strict_json(sealed["card"].encode())
+        return _whole({**card, "weights": weights})
+    except (OSError, KeyError, TypeError, ValueError, AttributeError) as error:
+        raise _refused(str(path), in_short(error)) from error
+    except (SafetensorError, ConfigError) as error:
+        raise _refused(str(path), in_short(error)) from error
+
+
+def _digest(card: str, weights: Mapping[str, Numbers]) -> str:
+    """sha256 in hex over the card and the sorted (name, type, shape, bytes) of the weights."""
+    digest = hashlib.sha256(card.encode())
+    for name, value in sorted(weights.items()):
+        digest.update(f"{name} {value.dtype.str} {value.shape}".encode())
+        digest.update(value.tobytes())
+    return digest.hexdigest()
+
+
+def _refused(what: str, reason: str) -> CheckpointError:
+    return CheckpointError(
+        f"{what} that cannot be used ({reason})",
+        expected="what SimSiamEmbedder.save or pickle wrote, with this or an older version",
+        hint="fit the embedder anew; nothing of it was used",
+    )

@@ -1,0 +1,19 @@
+"""The paper, file by file: views, encoder, heads, SimSiam, loss, optimizer, collapse.
+
+In: batches of uint8 images and a `Config`. Out: views (B, 3, S, S), features (B, F), z and p
+(B, D), the loss (), and measures of collapse.
+
+    views/       two random views of a batch, and whole pictures without augmentation
+    encoder/     encoder f: ResNets and any timm backbone
+    heads        projector g and predictor h
+    simsiam      two views -> p1, p2, z1, z2
+    classifier   an encoder and one linear layer, for training with labels
+    loss         negative cosine and the symmetrised loss
+    optimizer    parameter groups, SGD, LARS and their learning rates
+    collapse     measures of collapse and the verdict
+    compute      device, precision, memory format, threads
+"""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,0 +1,60 @@
+"""An encoder and one linear layer: x (B, 3, H, W) -> class scores (B, C). Report: its baseline."""
+
+from __future__ import annotations
+
+import functools
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from stopgrad.config import EncoderConfig, torch_generator
+from stopgrad.method.encoder.build import build_encoder
+from stopgrad.method.encoder.initialize import initialize
+from stopgrad.method.simsiam import widened
+
+
+class Classifier(nn.Module):
+    """Encoder f and one linear layer, trained together."""
+
+    def __init__(self, encoder: nn.Module, head: nn.Linear) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.head = head
+
+    def forward(self, x: Tensor) -> Tensor:  # (B, 3, H, W) -> (B, C) fp32
+        features = widened(self.encoder(x))  # (B, F)
+        with torch.autocast(x.device.type, enabled=False):
+            return self.head(features)  # type: ignore[no-any-return]
+
+
+class Shape(NamedTuple):
+    """What decides the cost of a classifier."""
+
+    encoder: EncoderConfig
+    classes: int
+    size: tuple[int, int]  # height and width of what goes in, px
+
+
+def build_classifier(config: EncoderConfig, *, classes: int, seed: int) -> Classifier:
+    """A classifier whose encoder starts as the one that pretraining starts from."""
+    encoder = build_encoder(config, torch_generator(seed, "encoder"))
+    with torch.device("meta"):
+        head = nn.Linear(int(encoder.feature_width), classes)  # type: ignore[arg-type]
+    initialize(head, torch_generator(seed, "classifier"))
+    return Classifier(encoder, head)
+
+
+@functools.cache
+def classifier_flops(shape: Shape) -> float:
+    """Floating-point operations that training spends on one view.
+
+    Three times the forward pass, counted as `simsiam.training_flops` counts.
+    """
+    with torch.device("meta"):
+        model = build_classifier(shape.encoder, classes=shape.classes, seed=0).to("meta")
+        view = torch.empty(2, 3, *shape.size)
+        with FlopCounterMode(display=False) as counter:
+            model.head(model.encoder(view))  # the meta device knows no autocast
+    return float(3 * counter.get_total_flops() / len(view))

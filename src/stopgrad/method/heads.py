@@ -1,0 +1,78 @@
+"""Projector g and predictor h, as tables one can hold against the paper (Sec. 3, Appendix D).
+
+In: features (B, F) or z (B, D). Out: z (B, D) or p (B, D).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from stopgrad.config import PredictorConfig, ProjectorConfig
+from stopgrad.method.encoder.initialize import initialize
+
+
+class Projector(nn.Module):
+    """Projector g: features (B, F) -> z (B, D).
+
+    CIFAR: F -> 512 -> 2048 with BN after each and ReLU after the hidden one; ImageNet: three
+    layers. The output BN has no affine parameters.
+    Paper: Sec. 3 keeps them; here: none, because the report on CIFAR-10 had none.
+    """
+
+    def __init__(self, features: int, config: ProjectorConfig) -> None:
+        super().__init__()
+        self.hidden = nn.Sequential()
+        inputs = features
+        for _ in range(config.layers - 1):
+            self.hidden.append(_hidden(inputs, config.hidden, bn=config.hidden_bn))
+            inputs = config.hidden
+        self.output = nn.Linear(inputs, config.out, bias=not config.output_bn)
+        self.output_bn = (
+            nn.BatchNorm1d(config.out, affine=False) if config.output_bn else nn.Identity()
+        )
+
+    def before_bn(self, features: Tensor) -> Tensor:  # (B, F) -> (B, D)
+        """The projector's output before its last BN, where a collapse shows first."""
+        return self.output(self.hidden(features))  # type: ignore[no-any-return]
+
+    def forward(self, features: Tensor) -> Tensor:  # (B, F) -> (B, D)
+        return self.output_bn(self.before_bn(features))  # type: ignore[no-any-return]
+
+
+class Predictor(nn.Module):
+    """Predictor h: z (B, D) -> p (B, D). D -> 512 -> D, BN and ReLU on the hidden layer only."""
+
+    def __init__(self, width: int, config: PredictorConfig) -> None:
+        super().__init__()
+        self.hidden = _hidden(width, config.hidden, bn=config.hidden_bn)
+        self.output = nn.Linear(config.hidden, width)
+
+    def forward(self, z: Tensor) -> Tensor:  # (B, D) -> (B, D)
+        return self.output(self.hidden(z))  # type: ignore[no-any-return]
+
+
+def build_projector(
+    features: int, config: ProjectorConfig, generator: torch.Generator
+) -> Projector:
+    """A projector for features of this width, with weights from the generator."""
+    with torch.device("meta"):
+        projector = Projector(features, config)
+    initialize(projector, generator)
+    return projector
+
+
+def build_predictor(width: int, config: PredictorConfig, generator: torch.Generator) -> nn.Module:
+    """A predictor for z of this width; the identity where it is ablated (Table 1a)."""
+    if not config.enabled:
+        return nn.Identity()
+    with torch.device("meta"):
+        predictor = Predictor(width, config)
+    return initialize(predictor, generator)
+
+
+def _hidden(inputs: int, outputs: int, *, bn: bool) -> nn.Sequential:
+    """Linear, BN, ReLU; a linear layer before a BN has no bias."""
+    layer = nn.Linear(inputs, outputs, bias=not bn)
+    norm = nn.BatchNorm1d(outputs) if bn else nn.Identity()
+    return nn.Sequential(layer, norm, nn.ReLU(inplace=True))

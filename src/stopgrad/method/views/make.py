@@ -1,0 +1,173 @@
+"""Two normalised views of a batch, made piece by piece so that the pieces stay in the cache.
+
+In: pixels (B, 3, H, W) uint8, a generator. Out: `Views`, channels_last float32.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from torch import Tensor
+
+from stopgrad.config import ViewsConfig
+from stopgrad.method.views.blur import blur
+from stopgrad.method.views.colour import Jitter, apply_jitter, grayscale, jitter_blends
+from stopgrad.method.views.crop import crop_taps
+from stopgrad.method.views.draw import ViewParameters, draw_parameters, random_table
+from stopgrad.method.views.some import may_look
+from stopgrad.method.views.taps import Taps, resample
+
+if TYPE_CHECKING:
+    from stopgrad.images import Normalization
+
+CPU_PIECE = 3 * 32 * 32 * 64
+"""Values of one image tensor that one CPU thread handles at a time (0.8 MB): less, and the cost
+of calling torch shows; more, and the cache is too small."""
+
+GPU_PIECE = 3 * 224 * 224 * 512
+"""Values of one image tensor that a GPU handles at a time: bounds the memory, not the speed."""
+
+
+class Views(NamedTuple):
+    """Two views of each image."""
+
+    x1: Tensor  # (B, 3, S, S) float32, normalised, channels_last
+    x2: Tensor  # (B, 3, S, S) float32, normalised, channels_last
+
+
+class Recipe(NamedTuple):
+    """`ViewParameters` in the form that the tensors need, worked out once for the whole batch."""
+
+    row_source: Tensor  # (V, S, K) int64, as `Taps`
+    row_weight: Tensor  # (V, S, K)
+    column_source: Tensor  # (V, S, K') int64
+    column_weight: Tensor  # (V, S, K')
+    keep: Tensor  # (V, 6), as `Jitter`
+    gray: Tensor  # (V, 6)
+    mean: Tensor  # (V, 6)
+    hue: Tensor  # (V,)
+    grayscale: Tensor  # (V,) bool
+    sigma: Tensor  # (V,) px
+
+    def split(self, views: int) -> list[Recipe]:
+        """Recipes of so many views each, the last one perhaps of fewer."""
+        return [Recipe(*p) for p in zip(*(torch.split(f, views) for f in self), strict=True)]
+
+
+def two_views(
+    pixels: Tensor,
+    generator: torch.Generator,
+    *,
+    config: ViewsConfig,
+    normalization: Normalization,
+) -> Views:
+    """Two random views of each image (t1, t2 ~ T of the paper, Sec. 3).
+
+    A pure function of its arguments and of the generator's state, which moves on by one table of
+    uniform numbers. Never waits for the device.
+
+    Args:
+        pixels: (B, 3, H, W) uint8 on any device, in any memory format.
+        generator: The only source of randomness, on the device of the pixels.
+        config: The augmentations.
+        normalization: Mean and standard deviation of each channel of pixels / 255.
+    """
+    table = random_table(generator, views=2 * len(pixels))
+    return views_of(pixels, table, config=config, normalization=normalization)
+
+
+def views_of(
+    pixels: Tensor, table: Tensor, *, config: ViewsConfig, normalization: Normalization
+) -> Views:
+    """The two views that a table of uniform numbers makes; no randomness, so it can be compiled.
+
+    Args:
+        pixels: (B, 3, H, W) uint8 on any device, in any memory format.
+        table: What `random_table` gave for 2 B views, on the device of the pixels.
+        config: The augmentations.
+        normalization: Mean and standard deviation of each channel of pixels / 255.
+    """
+    batch, _, height, width = pixels.shape
+    drawn = draw_parameters(table, height=height, width=width, config=config)
+    recipe = work_out(drawn, height=height, width=width, size=config.size)
+    views = Views(*(_empty_view(batch, config.size, device=pixels.device) for _ in range(2)))
+    step = _images_at_a_time(pixels, size=config.size)
+    recipes = [half.split(step) for half in recipe.split(batch)]
+    places = [torch.split(view, step) for view in views]
+    for number, piece in enumerate(torch.split(pixels, step)):
+        x = to_float(piece)
+        for place, ingredients in zip(places, recipes, strict=True):
+            view = make_view(x, ingredients[number], config=config)
+            place[number].copy_(_normalize_in_place(view, normalization))
+    return views
+
+
+def work_out(parameters: ViewParameters, *, height: int, width: int, size: int) -> Recipe:
+    """The recipe of V views of S x S px from images of H x W px."""
+    boxes, flip = parameters.boxes, parameters.flip
+    taps = crop_taps(boxes, flip, size=size, height=height, width=width)
+    jitter = jitter_blends(parameters.factors, parameters.order)
+    return Recipe(*taps.rows, *taps.columns, *jitter, parameters.grayscale, parameters.sigma)
+
+
+def make_view(x: Tensor, recipe: Recipe, *, config: ViewsConfig) -> Tensor:
+    """One view of each image, before it is normalised: crop and flip, jitter, grayscale, blur.
+
+    A step that the config switches off for all images is left out.
+
+    Args:
+        x: (B, 3, H, W) float32 in [0, 1].
+        recipe: One row per image.
+        config: Says which steps can happen at all.
+
+    Returns:
+        (B, 3, S, S) float32 in [0, 1], new memory.
+    """
+    rows = Taps(recipe.row_source, recipe.row_weight)
+    view = resample(x, rows=rows, columns=Taps(recipe.column_source, recipe.column_weight))
+    view.clamp_max_(1.0)  # weights sum to 1 up to rounding
+    if config.jitter > 0:
+        view = apply_jitter(view, Jitter(recipe.keep, recipe.gray, recipe.mean, recipe.hue))
+    if config.grayscale > 0:
+        view = grayscale(view, recipe.grayscale)
+    if config.blur > 0:
+        view = blur(view, recipe.sigma)
+    return view
+
+
+def to_float(pixels: Tensor) -> Tensor:
+    """Pixels (B, 3, H, W) uint8 -> the same in [0, 1], float32, contiguous."""
+    return pixels.to(torch.float32, memory_format=torch.contiguous_format).mul_(1 / 255)
+
+
+def normalize(pixels: Tensor, normalization: Normalization) -> Tensor:
+    """Pixels as the network wants them when nothing is augmented (evaluation).
+
+    Args:
+        pixels: (B, 3, H, W) uint8.
+        normalization: Mean and standard deviation of each channel of pixels / 255.
+
+    Returns:
+        (B, 3, H, W) float32, in the memory format of the pixels.
+    """
+    return _normalize_in_place(pixels.to(torch.float32).mul_(1 / 255), normalization)
+
+
+def _normalize_in_place(x: Tensor, normalization: Normalization) -> Tensor:
+    """(x - mean) / std, channel by channel: so no constants have to travel to the device."""
+    for channel, mean, std in zip(x.unbind(1), *normalization, strict=True):
+        channel.sub_(mean).div_(std)
+    return x
+
+
+def _empty_view(batch: int, size: int, *, device: torch.device) -> Tensor:
+    shape = (batch, 3, size, size)
+    return torch.empty(shape, device=device, memory_format=torch.channels_last)
+
+
+def _images_at_a_time(pixels: Tensor, *, size: int) -> int:
+    """So many images that a piece, before or after the crop, keeps within its budget."""
+    # A compiler chooses its own pieces.
+    budget = CPU_PIECE * torch.get_num_threads() if may_look(pixels) else GPU_PIECE
+    return max(1, budget // (3 * max(pixels.shape[2] * pixels.shape[3], size**2)))

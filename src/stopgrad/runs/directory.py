@@ -1,0 +1,235 @@
+"""A run directory, read by anyone and written by one process at a time."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import threading
+from collections.abc import Iterable
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from shlex import quote
+from types import FrameType, TracebackType
+from typing import IO, Any, Literal, Self
+
+from stopgrad.errors import (
+    CollapsedError,
+    ConfigError,
+    DivergedError,
+    InterruptedRunError,
+    StorageError,
+    no_memory,
+)
+from stopgrad.runs.checkpoint import (
+    Checkpoint,
+    checkpoint_folders,
+    load_checkpoint,
+    remove_after,
+    save_checkpoint,
+)
+from stopgrad.runs.environment import describe_environment
+from stopgrad.runs.guards import allowed_changes, cannot_promise
+from stopgrad.runs.info import Change, RunInfo, info_to_dict, read_run
+from stopgrad.runs.metrics import Row, append_rows, cut_back
+from stopgrad.storage import lock, read_json, storage_errors, write_json
+
+log = logging.getLogger(__name__)
+
+State = Literal["running", "finished", "interrupted", "diverged", "collapsed", "failed"]
+
+
+def read_status(path: Path) -> dict[str, Any]:
+    """The status of a run: state, step, epoch, verdict; empty when there is none."""
+    try:
+        status = read_json(path / "status.json")
+    except (OSError, ValueError):
+        return {}
+    return status if isinstance(status, dict) else {}
+
+
+class RunWriter:
+    """The one process that writes to a run directory; a context manager.
+
+    It holds the lock, and turns SIGINT and SIGTERM into `stop_signal`, which the training loop
+    looks at between two steps. `RunWriter.create` starts a run, `RunWriter.resume` goes on.
+    """
+
+    def __init__(self, path: Path, info: RunInfo) -> None:
+        self.path = path
+        self.info = info
+        self.stop_signal: int | None = None
+        self._is_new = False
+        self._has_begun = False  # before that, what goes wrong leaves the run as it was
+        self._lock: IO[str] | None = None
+        self._handlers: dict[signal.Signals, Any] = {}
+
+    @classmethod
+    def create(cls, path: Path, info: RunInfo) -> RunWriter:
+        """A new run in a directory that must be absent or empty.
+
+        Raises:
+            ConfigError: When something is there already.
+        """
+        if path.exists() and not _is_unused(path):
+            raise _exists(path)
+        writer = cls(path, _here(info))
+        writer._is_new = True
+        return writer
+
+    @classmethod
+    def resume(cls, path: Path, now: RunInfo | None = None) -> RunWriter:
+        """A run that goes on from its newest good checkpoint.
+
+        Args:
+            path: The run directory.
+            now: What would be run with the images and settings at hand, compared with what was
+                begun; see `guards`. None: the run's own config.json.
+        """
+        begun = read_run(path)
+        info = _here(now or begun)
+        return cls(path, info._replace(changes=info.changes or begun.changes))
+
+    def __enter__(self) -> Self:
+        """Catches the signals; nothing is written before `begin`."""
+        self._catch_signals()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Notes what broke the run, and gives signals and lock back."""
+        expected = (InterruptedRunError, DivergedError, CollapsedError, GeneratorExit)
+        if error is not None and self._has_begun and not isinstance(error, expected):
+            known = read_status(self.path)
+            where = {key: known[key] for key in ("step", "epoch", "verdict") if key in known}
+            told = no_memory(error) or error
+            with suppress(StorageError):
+                self.set_status("failed", **where, reason=f"{type(told).__name__}: {told}")
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
+        if self._lock is not None:
+            self._lock.close()
+
+    def begin(self) -> Checkpoint | None:
+        """Makes and locks the directory; the checkpoint to go on from, None for a new run.
+
+        Raises:
+            LockedError: When another process writes to this run.
+            StorageError: When the directory cannot be written.
+            CheckpointError: When a run to resume has no good checkpoint.
+            ConfigError: When another process has begun a run here meanwhile, or when the run to
+                resume is not the one that was begun.
+            DataError: When its images are others.
+        """
+        with storage_errors(self.path / "lock", needed=0):
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._lock = lock(self.path)
+        begun = has_begun(self.path)
+        if begun and self._is_new:
+            raise _exists(self.path)
+        checkpoint = None
+        if begun:
+            checkpoint = self._go_on()
+        else:
+            self._start()
+        self._has_begun = True
+        return checkpoint
+
+    def append(self, rows: Iterable[Row]) -> None:
+        """Appends rows to the metrics, durably."""
+        append_rows(self.path / "metrics.jsonl", rows)
+
+    def save(self, checkpoint: Checkpoint) -> None:
+        """Writes a checkpoint, durably.
+
+        Raises:
+            DivergedError: When a tensor is not finite; the checkpoints before are kept.
+            StorageError: When the disk refuses.
+        """
+        try:
+            save_checkpoint(self.path, checkpoint._replace(info=self.info))
+        except DivergedError as error:
+            self.set_status("diverged", step=checkpoint.step, reason=error.found)
+            raise
+
+    def set_status(self, state: State, **values: Any) -> None:
+        """Replaces the status."""
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        write_json(
+            self.path / "status.json",
+            {"state": state, **values, "pid": os.getpid(), "updated": now},
+        )
+
+    def _start(self) -> None:
+        """Writes what the run is asked to do; a run that never took a step may still not change."""
+        if not self._is_new:
+            allowed_changes(read_run(self.path), self.info)
+        write_json(self.path / "config.json", info_to_dict(self.info))
+
+    def _go_on(self) -> Checkpoint:
+        """Brings the directory back to its newest good checkpoint."""
+        checkpoint = load_checkpoint(self.path, now=self.info)
+        for line in checkpoint.damaged:
+            log.warning("passed over: %s", line)
+        self._note_changes(checkpoint)
+        remove_after(self.path, step=checkpoint.step)
+        cut_back(self.path, step=checkpoint.step)
+        return checkpoint
+
+    def _note_changes(self, checkpoint: Checkpoint) -> None:
+        """Keeps in config.json what is not as the run was begun, and says what it costs."""
+        assert checkpoint.info is not None
+        found = allowed_changes(checkpoint.info, self.info)
+        # Steps after a damaged checkpoint are taken anew, under the changes that came with them.
+        noted = [c._replace(step=min(c.step, checkpoint.step)) for c in self.info.changes]
+        changes = (*noted, *(Change(checkpoint.step, *difference) for difference in found))
+        self.info = self.info._replace(changes=changes)
+        described = info_to_dict(self.info)
+        if described != read_json(self.path / "config.json"):
+            write_json(self.path / "config.json", described)
+        reason = cannot_promise(found, self.info)
+        if reason:
+            log.warning("the run goes on, but the same bits cannot be promised: %s", reason)
+
+    def _catch_signals(self) -> None:
+        if threading.current_thread() is not threading.main_thread():
+            return
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._handlers[number] = signal.signal(number, self._request_stop)
+
+    def _request_stop(self, number: int, frame: FrameType | None) -> None:
+        self.stop_signal = self.stop_signal or number
+
+
+def _exists(path: Path) -> ConfigError:
+    return ConfigError(
+        f"{path} exists",
+        expected="a new run directory",
+        hint=f"choose another --out, or go on with: stopgrad resume {quote(str(path))}",
+    )
+
+
+def _is_unused(path: Path) -> bool:
+    """Nothing there but what a run killed before its first file leaves."""
+    names = [entry.name for entry in path.iterdir()] if path.is_dir() else ["not a directory"]
+    return all(name == "lock" or name.endswith(".tmp") for name in names)
+
+
+def has_begun(path: Path) -> bool:
+    """A run has reached its first checkpoint; before that, starting over is the same run.
+
+    Rows speak for a checkpoint that was there; an empty file comes before the first one.
+    """
+    metrics = path / "metrics.jsonl"
+    has_rows = metrics.exists() and metrics.stat().st_size > 0
+    return has_rows or bool(checkpoint_folders(path))
+
+
+def _here(info: RunInfo) -> RunInfo:
+    """The info with the environment of this process."""
+    return info._replace(environment=info.environment | describe_environment(info.config))

@@ -1,0 +1,253 @@
+"""What a run was asked to do, where it was begun and what was changed since: `config.json`."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+import math
+import os
+import typing
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from stopgrad.config import Config, Task, config_from_dict, config_to_dict
+from stopgrad.errors import CheckpointError, ConfigError
+from stopgrad.images import Normalization
+from stopgrad.storage import read_json
+
+FORMAT = 1
+FILES = ("config.json", "status.json", "metrics.jsonl", "records.jsonl", "report.html", "lock")
+FOLDERS = ("checkpoints", "labels")
+MOST_THREADS = 4096
+
+
+class Change(NamedTuple):
+    """One thing that is not as the run was begun, from a step on."""
+
+    step: int
+    key: str  # "epochs" is an extension
+    old: Any
+    new: Any
+
+
+class RunInfo(NamedTuple):
+    """What a run was asked to do; `config.json`."""
+
+    config: Config
+    # spec, name, fingerprint, images, class_names; task, if no pretraining; init, if not random
+    data: dict[str, Any]
+    normalization: Normalization
+    environment: dict[str, Any]  # threads, device, CPU, versions
+    changes: tuple[Change, ...] = ()  # oldest first
+
+    @property
+    def task(self) -> Task:
+        """What is trained: SimSiam, or a classifier with labels."""
+        task: Task = self.data.get("task", "pretrain")
+        return task
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Whole batches in an epoch."""
+        return int(self.data["images"]) // self.config.length(self.task).batch
+
+    @property
+    def steps(self) -> int:
+        """Steps of the whole training."""
+        return self.config.length(self.task).epochs * self.steps_per_epoch
+
+    @property
+    def extensions(self) -> tuple[Change, ...]:
+        """How often and when the run was made longer; such a run is not one of that length."""
+        return tuple(change for change in self.changes if change.key == "epochs")
+
+
+def extended(info: RunInfo, *, epochs: int, step: int) -> RunInfo:
+    """A pretraining made longer at a step; its learning rates follow the new length from there on.
+
+    Raises:
+        ConfigError: When it has as many epochs or more, or is no pretraining.
+    """
+    if info.task != "pretrain":
+        raise ConfigError(
+            f"--extend for a run of the kind {info.task}",
+            expected="a pretraining",
+            hint="train anew with more epochs",
+        )
+    if epochs <= info.config.epochs:
+        done = step // info.steps_per_epoch
+        raise ConfigError(
+            f"--extend {epochs} for a run of {info.config.epochs} epochs, {done} of them done",
+            expected="a larger number of epochs in all",
+            hint="leave --extend out to go on with the run as it is",
+        )
+    change = Change(step, "epochs", info.config.epochs, epochs)
+    config = dataclasses.replace(info.config, epochs=epochs)
+    return info._replace(config=config, changes=(*info.changes, change))
+
+
+def read_run(path: Path) -> RunInfo:
+    """Reads the config of a run.
+
+    Raises:
+        CheckpointError: When the directory is not a run, when its config cannot be read, or when
+            something in it is a link, a pipe or the like.
+    """
+    try:
+        info = info_from_dict(read_json(path / "config.json"))
+    except (OSError, ValueError, KeyError, TypeError, ConfigError) as error:
+        raise CheckpointError(
+            f"{path} is not a run that can be read ({in_short(error)})",
+            expected="a directory made by `stopgrad pretrain`",
+            hint="check the path; each checkpoint holds a copy of config.json",
+        ) from error
+    refuse_odd_files(path)
+    return info
+
+
+def refuse_odd_files(path: Path) -> None:
+    """Refuses a run whose files are not its own, so that nothing outside is read or written.
+
+    Raises:
+        CheckpointError: Naming the first link, pipe or device.
+    """
+    for file in (path / name for name in FILES):
+        if os.path.lexists(file):
+            _refuse_unless(file, _is_file(file))
+    for folder in (path / name for name in FOLDERS):
+        if os.path.lexists(folder):
+            _refuse_unless(folder, _is_folder(folder))
+        for here, folders, files in os.walk(folder):
+            for entry in (Path(here, name) for name in (*folders, *files)):
+                ours = _is_file(entry) or _is_folder(entry)
+                # A run that goes on meanwhile removes its old checkpoints.
+                _refuse_unless(entry, ours or not os.path.lexists(entry))
+
+
+def info_to_dict(info: RunInfo) -> dict[str, Any]:
+    """A run's info, ready for JSON."""
+    return {
+        "format": FORMAT,
+        "config": config_to_dict(info.config),
+        "data": info.data,
+        "normalization": {key: list(value) for key, value in info.normalization._asdict().items()},
+        "environment": info.environment,
+        "changes": [change._asdict() for change in info.changes],
+    }
+
+
+def info_from_dict(values: Any) -> RunInfo:
+    """A run's info from JSON.
+
+    Raises:
+        ValueError, KeyError, TypeError, ConfigError: For anything that no run could have.
+    """
+    info = RunInfo(
+        config=_config(json.dumps(mapping(values["config"]))),
+        data=mapping(values["data"]),
+        normalization=_normalization(values["normalization"]),
+        environment=mapping(values["environment"]),
+        changes=tuple(_change(value) for value in values.get("changes", [])),
+    )
+    if values.get("format") != FORMAT:
+        raise ValueError(f"format {as_text(values.get('format'))}, not {FORMAT}")
+    _check_data(info.data)
+    if not 0 < whole_number(info.environment["threads"]) <= MOST_THREADS:
+        raise ValueError("threads")
+    if info.steps_per_epoch < 1:
+        raise ValueError("fewer images than a batch")
+    return info
+
+
+@functools.lru_cache(maxsize=8)
+def _config(text: str) -> Config:
+    """A config from JSON; a run and its checkpoints hold the same one, which is slow to check."""
+    return config_from_dict(json.loads(text))
+
+
+def whole_number(value: Any) -> int:
+    """The value, when it is a whole number that is not negative.
+
+    Raises:
+        ValueError: When it is not.
+    """
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        raise ValueError(f"{as_text(value)} where a whole number should be")
+    return value
+
+
+def is_number(value: Any) -> bool:
+    """Whether a value is a finite number."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def mapping(value: Any) -> dict[str, Any]:
+    """The value, when it is an object.
+
+    Raises:
+        TypeError: When it is not.
+    """
+    if not isinstance(value, dict):
+        raise TypeError(f"{as_text(value)} where an object should be")
+    return value
+
+
+def as_text(value: Any) -> str:
+    """Text of others on one line, without what a terminal would obey, and not too long."""
+    text = "".join(c if c.isprintable() else "?" for c in " ".join(str(value).split()))
+    return text if len(text) <= 200 else text[:200] + "..."
+
+
+def in_short(error: Exception) -> str:
+    """An error as a clause of another."""
+    return as_text(error.strerror if isinstance(error, OSError) and error.strerror else error)
+
+
+def _refuse_unless(path: Path, ours: bool) -> None:
+    if not ours:
+        raise CheckpointError(
+            f"{as_text(path)} is a link or no regular file",
+            expected="files and folders of the run's own",
+            hint="do not use this run, or put the real files there",
+        )
+
+
+def _is_file(path: Path) -> bool:
+    return path.is_file() and not path.is_symlink()
+
+
+def _is_folder(path: Path) -> bool:
+    return path.is_dir() and not path.is_symlink()
+
+
+def _normalization(values: Any) -> Normalization:
+    mean, std = (tuple(float(x) for x in values[key]) for key in ("mean", "std"))
+    if len(mean) != 3 or len(std) != 3 or not all(map(math.isfinite, mean + std)):
+        raise ValueError("normalization")
+    if min(std) <= 0:
+        raise ValueError("normalization.std that is not above 0")
+    return Normalization(mean, std)
+
+
+def _check_data(data: dict[str, Any]) -> None:
+    for key in ("spec", "name", "fingerprint"):
+        if not isinstance(data[key], str):
+            raise TypeError(f"data.{key} that is no text")
+    whole_number(data["images"])
+    if data.get("task", "pretrain") not in typing.get_args(Task):
+        raise ValueError(f"data.task {as_text(data['task'])}")
+    init = mapping(data.get("init", {}))
+    if init and not all(isinstance(init[key], str) for key in ("from", "sha256")):
+        raise TypeError("data.init without from and sha256")
+    names = data.get("class_names", [])
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise TypeError("data.class_names that are no texts")
+
+
+def _change(value: Any) -> Change:
+    change = Change(**mapping(value))
+    whole_number(change.step)
+    if change.key == "epochs" and whole_number(change.old) >= whole_number(change.new):
+        raise ValueError("an extension to fewer epochs")
+    return change

@@ -1,0 +1,150 @@
+"""What a run needs before its first step: the images to learn from, those to watch, its card."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+from stopgrad.config import Config, torch_generator
+from stopgrad.errors import ConfigError, DataError
+from stopgrad.images import KNOWN, Dataset, Images, normalization, split_validation
+from stopgrad.method import build_encoder, why_not
+from stopgrad.runs.environment import describe_environment
+from stopgrad.runs.info import RunInfo
+
+log = logging.getLogger(__name__)
+
+WATCHED = 0.2  # share of the labelled images that is watched where there is no test split
+
+
+class TrainingImages(NamedTuple):
+    """The images to learn from, and those of the kNN that watches the run, where labels exist."""
+
+    train: Images
+    bank: Images | None  # whose labels vote
+    watch: Images | None  # that are scored
+
+
+def prepare(dataset: Dataset, config: Config) -> TrainingImages:
+    """Splits off the validation images, or takes the test split to watch.
+
+    Data without a test split are learned from whole; a fifth of them is watched against the
+    rest, the same images that `evaluate` scores.
+
+    Raises:
+        DataError: When there are fewer images than one batch.
+    """
+    train, watch = dataset.train, dataset.test
+    if config.validation > 0:
+        split = split_validation(train, share=config.validation, seed=config.seed)
+        train, watch = split.train, split.validation
+    if len(train) < config.batch:
+        raise DataError(
+            f"{len(train)} images to train on with batch = {config.batch}",
+            expected="at least one batch of images",
+            hint="give more images or a smaller batch",
+        )
+    bank = train
+    if watch is None and train.labels is not None:
+        split = split_validation(train, share=WATCHED, seed=config.seed)
+        bank, watch = split.train, split.validation
+    if watch is None or bank.labels is None or watch.labels is None:
+        return TrainingImages(train, None, None)
+    return TrainingImages(train, bank, watch)
+
+
+def spec_to_keep(spec: str) -> str:
+    """A spec as a run notes it: names as they are, paths so that they hold from anywhere."""
+    if spec in KNOWN or spec.startswith("hf:"):
+        return spec
+    return str(Path(spec).expanduser().resolve())
+
+
+def check_sizes(images: Images, config: Config) -> None:
+    """Refuses a backbone that cannot take images of the sizes at hand, before anything is made.
+
+    Raises:
+        ConfigError: For a name that is none, or with the backbone's own words.
+    """
+    encoder = build_encoder(config.encoder, torch_generator(config.seed, "encoder")).eval()
+    view = (config.views.size, config.views.size)
+    if reason := why_not(encoder, view):
+        raise ConfigError(
+            _does_not_take(config, view, reason),
+            expected="a backbone that takes views.size",
+            hint="set views.size to what the backbone takes, or use another",
+        )
+    if reason := why_not(encoder, images.whole_size):
+        raise ConfigError(
+            _does_not_take(config, images.whole_size, reason),
+            expected=f"whole pictures that it takes, of views.size ({view[1]} x {view[0]} px) for "
+            "instance",
+            hint="resize the pictures to that",
+        )
+
+
+def _does_not_take(config: Config, size: tuple[int, int], reason: str) -> str:
+    height, width = size
+    return f"{config.encoder.name} at {width} x {height} px ({reason})"
+
+
+def fit_sizes(dataset: Dataset, config: Config) -> Dataset:
+    """The data set with whole pictures at a size that the backbone takes.
+
+    That is their own, or that of `load_dataset`; where the backbone does not take it, and pictures
+    are not smaller than a view, it is views.size. Views are cut from the pictures as they are.
+
+    Args:
+        dataset: The images, of one size over both splits.
+        config: Of the run whose encoder sees them.
+
+    Raises:
+        ConfigError: As `check_sizes`, when neither size is taken.
+    """
+    if not config.encoder.name.startswith("timm:"):
+        return dataset
+    try:
+        check_sizes(dataset.train, config)
+    except ConfigError as error:
+        small = _seen_at(dataset, config.views.size)
+        check_sizes(small.train, config)
+        height, width = small.train.whole_size
+        log.warning("%s: whole pictures are seen at %d x %d px", error.found, width, height)
+        return small
+    return dataset
+
+
+def _seen_at(dataset: Dataset, side: int) -> Dataset:
+    test = dataset.test and replace(dataset.test, whole_side=side)
+    return dataset._replace(train=replace(dataset.train, whole_side=side), test=test)
+
+
+def describe_run(
+    dataset: Dataset, config: Config, *, spec: str, init: Mapping[str, str] | None = None
+) -> RunInfo:
+    """The card of a run: config, data, normalisation of its training images, environment.
+
+    Args:
+        dataset: The images.
+        config: Every knob.
+        spec: Where the images came from.
+        init: The card of the weights that the encoder starts from; None: random.
+    """
+    train = prepare(dataset, config).train
+    check_sizes(train, config)
+    return RunInfo(
+        config=config,
+        data={
+            "spec": spec_to_keep(spec),
+            "name": dataset.name,
+            "fingerprint": dataset.train.fingerprint,
+            "images": len(train),
+            "class_names": list(train.class_names),
+            **({"init": dict(init)} if init else {}),
+        },
+        normalization=normalization(train),
+        environment=describe_environment(config),
+    )

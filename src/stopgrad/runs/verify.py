@@ -1,0 +1,280 @@
+"""Every file of a run, checked: what is whole, what is not, and what a crash has left.
+
+Nothing is written and no lock is taken, so that a run may be verified while it goes on.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from stopgrad.errors import CheckpointError, ConfigError, StopgradError
+from stopgrad.runs.checkpoint import checkpoint_folders, newest_step, step_folders
+from stopgrad.runs.guards import allowed_changes
+from stopgrad.runs.info import (
+    FILES,
+    FOLDERS,
+    RunInfo,
+    as_text,
+    in_short,
+    info_from_dict,
+    is_number,
+    mapping,
+    refuse_odd_files,
+    whole_number,
+)
+from stopgrad.runs.metrics import Row, once_each, read_lines, read_rows
+from stopgrad.runs.parts import (
+    INFO,
+    MANIFEST,
+    MODEL,
+    NAMES,
+    OPTIMIZER,
+    Manifest,
+    decode_info,
+    decode_model,
+    decode_optimizer,
+    decode_state,
+    most_bytes,
+    read_manifest,
+    read_part,
+)
+from stopgrad.storage import LARGEST_JSON, Finding, read_file, read_json
+
+LARGEST_PAGE = 1 << 30  # bytes
+
+
+class _Run(NamedTuple):
+    path: Path
+    info: RunInfo | None  # None: config.json cannot be read
+
+    @property
+    def newest(self) -> int:
+        """Step of the newest checkpoint on disk, at this moment."""
+        return newest_step(self.path)
+
+
+def verify_run(path: Path) -> Iterator[Finding]:
+    """A finding for each file of a run, in reading order.
+
+    Raises:
+        CheckpointError: When the directory is not a run.
+    """
+    if not (path / "config.json").exists() and not step_folders(path):
+        raise CheckpointError(
+            f"{as_text(path)} is not a run",
+            expected="a directory made by `stopgrad pretrain`",
+            hint="check the path",
+        )
+    try:
+        refuse_odd_files(path)
+    except CheckpointError as error:
+        yield Finding(".", ok=False, note=error.found)
+        return
+    run = _Run(path, _info(path))
+    for name, check in _FILES.items():
+        if (path / name).exists() or name == "config.json":
+            yield _finding(name, check, run)
+        elif run.newest > 0 and name in ("status.json", "metrics.jsonl"):
+            yield Finding(name, ok=False, note="is missing")
+    yield from _draws(run)
+    yield from _checkpoints(run)
+    yield from _others(path)
+
+
+def _finding(name: str, check: Callable[..., str], *checked: object) -> Finding:
+    """A check's note, or what it raised."""
+    try:
+        return Finding(name, ok=True, note=check(*checked))
+    except StopgradError as error:
+        return Finding(name, ok=False, note=error.found)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        kind = f"{error.args[0]!r} is missing" if isinstance(error, KeyError) else in_short(error)
+        return Finding(name, ok=False, note=kind)
+
+
+def _info(path: Path) -> RunInfo | None:
+    try:
+        return info_from_dict(read_json(path / "config.json"))
+    except (OSError, ValueError, KeyError, TypeError, ConfigError):
+        return None
+
+
+def _config(run: _Run) -> str:
+    info = info_from_dict(read_json(run.path / "config.json"))
+    for folder in reversed(checkpoint_folders(run.path)):
+        try:
+            begun = _copy(read_manifest(folder))
+        except CheckpointError:
+            continue  # has its own line
+        allowed_changes(begun, info)
+        break
+    return "; ".join(
+        f"{change.key}: {as_text(change.old)} -> {as_text(change.new)} at step {change.step}"
+        for change in info.changes
+    )
+
+
+def _status(run: _Run) -> str:
+    status = read_json(run.path / "status.json")
+    newest = run.newest  # after the status, which is written after the checkpoint
+    state = status["state"]
+    step = whole_number(status["step"]) if "step" in status else None
+    wrong = {
+        "finished": step != newest or not _is_an_end(run, newest),
+        "interrupted": step != newest,
+        "collapsed": step != newest,
+        "diverged": step is None or step < newest,
+        "running": False,  # between two checkpoints
+        "failed": False,
+    }
+    if state not in wrong:
+        raise ValueError(f"state {as_text(state)}")
+    if wrong[state]:
+        raise ValueError(f"{state} at step {step}, the newest checkpoint is of step {newest}")
+    return f"{state}" if step is None else f"{state} at step {step}"
+
+
+def _is_an_end(run: _Run, step: int) -> bool:
+    """Whether a run ends at this step, or did until it was extended."""
+    if run.info is None:
+        return True
+    return step in {run.info.steps, *(change.step for change in run.info.extensions)}
+
+
+def _metrics(run: _Run) -> str:
+    newest = run.newest  # before the rows, which are written before the checkpoint
+    rows, torn = read_rows(run.path / "metrics.jsonl")
+    steps = [row["step"] for row in rows if row.get("kind") == "step"]
+    once_each(steps, name="step", least=newest)
+    epochs = _epoch_rows(run, rows, newest=newest)
+    after = sum(step > newest for step in steps)
+    notes = [f"{len(steps)} steps, {epochs} epochs"]
+    if after:
+        notes.append(f"{after} steps after the newest checkpoint, which resume takes anew")
+    return "; ".join(notes + _torn(torn))
+
+
+def _epoch_rows(run: _Run, rows: list[Row], *, newest: int) -> int:
+    """The number of epochs that have their row, each once and at its step."""
+    found = [row for row in rows if row.get("kind") == "epoch"]
+    if run.info is None:
+        return len(found)
+    steps = run.info.steps_per_epoch
+    # The row of an epoch that has just ended may still be missing: it is measured on resume.
+    least = (newest - 1) // steps if newest else 0
+    once_each([whole_number(row["epoch"]) for row in found], name="epoch", least=least)
+    for row in found:
+        if row["step"] != row["epoch"] * steps:
+            raise ValueError(f"epoch {row['epoch']} at step {row['step']}")
+    return len(found)
+
+
+def _records(run: _Run) -> str:
+    rows, torn = read_lines(run.path / "records.jsonl")
+    for number, row in enumerate(rows, start=1):
+        missing = {"metric", "value", "split", "images_scored", "protocol", "data"} - row.keys()
+        if missing:
+            raise ValueError(f"line {number} lacks {', '.join(sorted(missing))}")
+        if not is_number(row["value"]):
+            raise ValueError(f"line {number} holds no number")
+        mark = mapping(row["data"]).get("fingerprint")
+        if run.info is not None and mark != run.info.data["fingerprint"]:
+            raise ValueError(f"line {number} was scored on other images, {as_text(mark)[:12]}")
+    return "; ".join([f"{len(rows)} records", *_torn(torn)])
+
+
+def _report(run: _Run) -> str:
+    page = read_file(run.path / "report.html", most=LARGEST_PAGE).decode()
+    if not page.rstrip().endswith("</html>"):
+        raise ValueError("the page is cut off")
+    return ""
+
+
+_FILES: dict[str, Callable[[_Run], str]] = {
+    "config.json": _config,
+    "status.json": _status,
+    "metrics.jsonl": _metrics,
+    "records.jsonl": _records,
+    "report.html": _report,
+}
+
+
+def _draws(run: _Run) -> Iterator[Finding]:
+    for path in sorted((run.path / "labels").glob("*.json")):
+        yield _finding(f"labels/{path.name}", _draw, path, run)
+
+
+def _draw(path: Path, run: _Run) -> str:
+    """A draw of labels: indices of training images, ascending, under the seed of the run."""
+    indices = [whole_number(index) for index in read_json(path)]
+    if not indices or indices != sorted(set(indices)):
+        raise ValueError("no ascending indices of images")
+    named = re.fullmatch(r"share-[\d.e-]+-seed-(\d+)\.json", path.name, re.ASCII)
+    if run.info is not None and named is not None:
+        if indices[-1] >= run.info.data["images"]:
+            raise ValueError(f"index {indices[-1]} of {run.info.data['images']} images")
+        if int(named[1]) != run.info.config.seed:
+            raise ValueError(f"seed {named[1]}, the run's is {run.info.config.seed}")
+    return f"{len(indices)} images"
+
+
+def _checkpoints(run: _Run) -> Iterator[Finding]:
+    complete = checkpoint_folders(run.path)
+    for folder in step_folders(run.path):
+        name = f"checkpoints/{folder.name}"
+        if folder not in complete:
+            yield Finding(name, ok=True, note="unfinished, goes with the next checkpoint")
+            continue
+        findings = list(_checkpoint(folder, run))
+        if (folder / MANIFEST).exists():  # else a run that goes on has just removed it
+            yield from findings
+    if not complete:
+        yield Finding("checkpoints", ok=run.newest == 0, note="none yet")
+
+
+def _checkpoint(folder: Path, run: _Run) -> Iterator[Finding]:
+    name = f"checkpoints/{folder.name}"
+    try:
+        manifest = read_manifest(folder)
+    except CheckpointError as error:
+        yield Finding(f"{name}/{MANIFEST}", ok=False, note=error.found)
+        return
+    yield Finding(f"{name}/{MANIFEST}", ok=True, note="")
+    for part in NAMES:
+        yield _finding(f"{name}/{part}", _part, manifest, part, run)
+
+
+def _part(manifest: Manifest, name: str, run: _Run) -> str:
+    """Reads one file of a checkpoint as a resumed run would."""
+    if name == INFO:
+        _copy(manifest)
+        return ""
+    info = run.info or _copy(manifest)
+    data = read_part(manifest, name, most=most_bytes(name, info))
+    if name == MODEL:
+        decode_model(data, manifest, info=info)
+    elif name == OPTIMIZER:
+        decode_optimizer(data, manifest, info=info)
+    else:
+        decode_state(data, manifest, info=info)
+    return ""
+
+
+def _copy(manifest: Manifest) -> RunInfo:
+    return decode_info(read_part(manifest, INFO, most=LARGEST_JSON), manifest)
+
+
+def _others(path: Path) -> Iterator[Finding]:
+    """Files beside those of a run, which are left alone."""
+    for entry in sorted(path.iterdir()):
+        if entry.name not in (*FILES, *FOLDERS):
+            left = entry.name.startswith(".") and entry.name.endswith(".tmp")
+            note = "left by a crash, not used" if left else "not a run's, not checked"
+            yield Finding(as_text(entry.name), ok=True, note=note)
+
+
+def _torn(torn: bytes) -> list[str]:
+    return [f"a torn last line of {len(torn)} bytes, which is not read"] if torn else []

@@ -1,0 +1,248 @@
+"""What a run will cost on this machine: a few real steps on its images -> time and memory.
+
+A whole batch may be too slow or too large to try. So steps are taken with 2, 8, 32, ... images, up
+to the batch or as far as the time for measuring goes. Time and memory of a step are straight
+lines in the number of images; the line through the last two sizes gives the batch. Features of
+images (kNN, measures of collapse) are measured in the same way.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import resource
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from stopgrad.config import Config
+from stopgrad.errors import ConfigError
+from stopgrad.evaluation import CHUNK_VALUES, MEASURED, embed, images_at_a_time
+from stopgrad.images import normalization
+from stopgrad.runs import TrainingImages
+from stopgrad.training import Training, start_training
+
+FIRST = 2  # images of the first step; BN needs two
+GROWTH = 4
+TIMED = 5  # repeats of a size, fewer when they take more than PATIENCE together
+PATIENCE = 1.0  # s
+STEP_BUDGET, EMBED_BUDGET = 10.0, 3.0  # s, within which no larger size is begun
+STATUS, PEAK_RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+CGROUPS = (  # of version 2 and 1
+    Path("/sys/fs/cgroup/memory.max"),
+    Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
+)
+
+
+class Sample(NamedTuple):
+    """What handling so many images at once takes."""
+
+    images: int
+    seconds: float
+    host_bytes: int  # peak of the process
+    device_bytes: int  # peak on the GPU, 0 without one
+
+
+class Cost(NamedTuple):
+    """What a run will need, and how that is known."""
+
+    seconds: float  # of all epochs; the pictures are decoded already
+    step_seconds: float
+    steps: int
+    host_bytes: int  # of the process, its images included
+    device_bytes: int  # of the GPU, 0 without one
+    host_limit: int  # bytes that this machine has
+    device_limit: int  # bytes that the GPU has
+    device: str
+    how: str  # a sentence
+
+    @property
+    def fits(self) -> bool:
+        """Whether the memory is there."""
+        return self.host_bytes <= self.host_limit and self.device_bytes <= self.device_limit
+
+
+def estimate_cost(images: TrainingImages, config: Config) -> Cost:
+    """Takes a few steps on the images and says what the whole run will need.
+
+    The weights that the steps change are thrown away. It takes some ten seconds, or three steps
+    of two images where they take longer.
+
+    Args:
+        images: As the run will see them.
+        config: The run's.
+
+    Raises:
+        ConfigError: When the device is not there or the encoder cannot be built.
+    """
+    # Compiling takes a minute for each size of a step; without it the time is an upper bound.
+    plain = dataclasses.replace(config, compile="off")
+    training = start_training(images.train, plain, normalization=normalization(images.train))
+    device = training.compute.device
+    steps = _grow(lambda n: _step(training, n), most=config.batch, budget=STEP_BUDGET, on=device)
+    most = min(images_at_a_time(images.train), len(images.train))
+    embeds = _grow(lambda n: _embed(training, images, n), most=most, budget=EMBED_BUDGET, on=device)
+    step, embedding = _at(steps, config.batch), _at(embeds, most)
+    count = config.epochs * training.steps_per_epoch
+    knn = _knn_bytes(training, images) if config.knn_every else 0
+    on_gpu = device.type == "cuda"
+    return Cost(
+        seconds=count * step.seconds + _embedded(images, config) * embedding.seconds / most,
+        step_seconds=step.seconds,
+        steps=count,
+        host_bytes=max(step.host_bytes, embedding.host_bytes) + knn * (not on_gpu),
+        device_bytes=max(step.device_bytes, embedding.device_bytes) + knn * on_gpu,
+        host_limit=memory_limit(),
+        device_limit=torch.cuda.mem_get_info(device)[1] if on_gpu else 0,
+        device=str(device),
+        how=_in_words(steps, config.batch),
+    )
+
+
+def _step(training: Training, images: int) -> None:
+    training.take_step(training.views(torch.arange(images)))
+
+
+def _embed(training: Training, images: TrainingImages, count: int) -> Tensor:  # (count, F)
+    part = images.train.take(np.arange(count))
+    return embed(
+        training.model.encoder,
+        part,
+        normalization=training.normalization,
+        compute=training.compute,
+        batch=count,
+    ).values
+
+
+def _embedded(images: TrainingImages, config: Config) -> int:
+    """Images whose features a run computes: for the measures of collapse, and for kNN."""
+    views = 2 * min(MEASURED, len(images.train))
+    total = _turns(config.epochs, every=config.measure_every) * views
+    if images.bank is None or images.watch is None:
+        return total
+    scored = _turns(config.epochs, every=config.knn_every)
+    return total + scored * (len(images.bank) + len(images.watch))
+
+
+def _turns(epochs: int, *, every: int) -> int:
+    """How often something happens that is due every so many epochs, and after the last."""
+    return -(-epochs // every) if every else 0
+
+
+def _knn_bytes(training: Training, images: TrainingImages) -> int:
+    """What kNN holds: the features, as they are and normalised, and some similarities, fp32."""
+    if images.bank is None or images.watch is None:
+        return 0
+    width = _embed(training, images, 1).shape[1]
+    features = 2 * width * (len(images.bank) + len(images.watch))
+    return 4 * (features + min(CHUNK_VALUES, len(images.bank) * len(images.watch)))
+
+
+def _grow(
+    work: Callable[[int], object], *, most: int, budget: float, on: torch.device
+) -> list[Sample]:
+    """Samples of growing size, up to `most` images or as far as time (s) and memory go.
+
+    The first is of no images: the memory that is taken before any work.
+    """
+    began = time.perf_counter()
+    _reset_peaks(on)
+    samples = [Sample(0, 0.0, *_peaks(on))]
+    images = min(FIRST, most)
+    while True:
+        try:
+            samples.append(_sample(work, images, on=on))
+        except torch.OutOfMemoryError as error:
+            if len(samples) > 1:
+                return samples
+            raise _no_memory(on) from error
+        following = min(GROWTH * images, most)
+        ahead = samples[-1].seconds * following / images  # once to warm up, then timed
+        too_long = time.perf_counter() - began + ahead + max(ahead, PATIENCE) > budget
+        if images == most or too_long or _at(samples, following).host_bytes > memory_limit() / 2:
+            return samples
+        images = following
+
+
+def _no_memory(device: torch.device) -> ConfigError:
+    return ConfigError(
+        f"no memory on {device} for a step of {FIRST} images",
+        expected="a device with more free memory",
+        hint="free it, or choose a smaller network, smaller views or --device cpu",
+    )
+
+
+def _sample(work: Callable[[int], object], images: int, *, on: torch.device) -> Sample:
+    """The median of some repeats, after one that does not count."""
+    _reset_peaks(on)
+    _timed(work, images, on=on)
+    seconds: list[float] = []
+    while not seconds or (len(seconds) < TIMED and sum(seconds) < PATIENCE):
+        seconds.append(_timed(work, images, on=on))
+    return Sample(images, statistics.median(seconds), *_peaks(on))
+
+
+def _timed(work: Callable[[int], object], images: int, *, on: torch.device) -> float:
+    began = time.perf_counter()
+    work(images)
+    if on.type == "cuda":
+        torch.cuda.synchronize(on)
+    return time.perf_counter() - began
+
+
+def _at(samples: list[Sample], images: int) -> Sample:
+    """The sample of this size, or the point of the line through the last two."""
+    before, last = samples[-2] if len(samples) > 1 else samples[-1], samples[-1]
+    steps = (images - last.images) / max(1, last.images - before.images)
+    return Sample(
+        images,
+        last.seconds + steps * max(0.0, last.seconds - before.seconds),
+        *(
+            round(now + steps * max(0, now - then))
+            for now, then in zip(last[2:], before[2:], strict=True)
+        ),
+    )
+
+
+def _in_words(steps: list[Sample], batch: int) -> str:
+    tried = steps[1:]
+    sizes = ", ".join(str(sample.images) for sample in tried)
+    times = ", ".join(f"{sample.seconds:.2g}" for sample in tried)
+    text = f"steps of {sizes} of these images took {times} s"
+    if tried and tried[-1].images == batch:
+        return f"{text}; memory is the peak of the process"
+    return f"{text}; the line through the last two gives the {batch} of a batch"
+
+
+def _reset_peaks(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    with suppress(OSError):
+        PEAK_RESET.write_text("5")  # proc(5): makes VmHWM the present size; Linux alone
+
+
+def _peaks(device: torch.device) -> tuple[int, int]:
+    """Peak bytes of the process and on the GPU since they were last reset."""
+    on_gpu = torch.cuda.max_memory_reserved(device) if device.type == "cuda" else 0
+    with suppress(OSError):
+        lines = dict(line.split(":", 1) for line in STATUS.read_text().splitlines())
+        return 1024 * int(lines["VmHWM"].split()[0]), on_gpu
+    unit = 1 if sys.platform == "darwin" else 1024
+    return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, on_gpu
+
+
+def memory_limit() -> int:
+    """Bytes of memory that this process may have: the machine's, or its control group's."""
+    limits = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
+    for path in CGROUPS:
+        with suppress(OSError, ValueError):  # no such file, or "max"
+            limits.append(int(path.read_text()))
+    return min(limits)

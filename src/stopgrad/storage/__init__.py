@@ -1,0 +1,12 @@
+"""Files that are whole or absent, and files of others, read with care.
+
+In: paths, bytes, JSON values. Out: the same, durably, or a `StorageError` that names the path and
+what it needed.
+
+    files        atomic writes, strict JSON, typed reading
+    locks        one writer at a time, by a lock that the kernel gives back
+"""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,0 +1,16 @@
+from .files import LARGEST_JSON as LARGEST_JSON
+from .files import Finding as Finding
+from .files import OddFileError as OddFileError
+from .files import check_types as check_types
+from .files import fits as fits
+from .files import read_file as read_file
+from .files import read_json as read_json
+from .files import read_start as read_start
+from .files import replace_file as replace_file
+from .files import storage_errors as storage_errors
+from .files import strict_json as strict_json
+from .files import sync_directory as sync_directory
+from .files import typed as typed
+from .files import write_atomically as write_atomically
+from .files import write_json as write_json
+from .locks import lock as lock

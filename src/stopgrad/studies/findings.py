@@ -1,0 +1,205 @@
+"""Published findings held against our numbers, and the one sentence that a table ends with."""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple, get_args
+
+from stopgrad.evaluation import ACCURACIES, SIGNIFICANCE, Cell, Summary, Welch, corrected, welch
+from stopgrad.studies.definition import Finding, Place
+from stopgrad.studies.results import Results
+from stopgrad.studies.words import (
+    accuracy_text,
+    arms_text,
+    correction_text,
+    difference_text,
+    metric_text,
+    p_text,
+    share_text,
+)
+
+Answer = Literal["shows", "does not show", "the opposite shows", "cannot be told yet"]
+ANSWERS: tuple[Answer, ...] = get_args(Answer)
+
+
+ENDINGS = {
+    "collapsed": "collapsed",
+    "dimensional": "collapsed to a few dimensions",
+    "diverged": "diverged",
+    "failed": "failed",
+}
+
+
+class Answered(NamedTuple):
+    """A published finding and what our numbers say to it."""
+
+    finding: Finding
+    answer: Answer
+    why: str
+    test: Welch | None
+    p: float | None  # corrected for the number of findings that were tested
+
+
+def answer_findings(results: Results) -> list[Answered]:
+    """Every finding of the study, tested together under the study's correction."""
+    study = results.stored.study
+    tests = {
+        number: test
+        for number, finding in enumerate(study.findings)
+        if (test := _test(finding, results)) is not None
+    }
+    p = corrected([test.p for test in tests.values()], study.protocol.correction)
+    adjusted = dict(zip(tests, p, strict=True))
+    return [
+        _compared(finding, results, tests.get(number), p=adjusted.get(number))
+        if finding.higher is not None
+        else _collapse(finding, results)
+        for number, finding in enumerate(study.findings)
+    ]
+
+
+def sentence(results: Results) -> str:
+    """What the first metric says with the most labels: best, level with it, what collapsed."""
+    metric = next((m for m in results.stored.study.protocol.metrics if m in ACCURACIES), None)
+    rows = [row for row in results.rows if row.place.metric == metric and row.mark is not None]
+    if not rows:
+        return _without_arms_to_compare(results)
+    share = max(row.place.labels for row in rows)
+    marks = {row.place.arm: row for row in rows if row.place.labels == share}
+    best = next(row for row in marks.values() if row.mark == "best")
+    level = [arm for arm, row in marks.items() if row.mark == "level"]
+    untested = [arm for arm, row in marks.items() if row.mark == "untested"]
+    assert best.cell.summary is not None
+    text = (
+        f"By {metric_text(best.place.metric)} with {share_text(share)}, {best.place.arm!r} is best "
+        f"({accuracy_text(best.cell.summary)})"
+    )
+    if level:
+        text += f"; {arms_text(level)} {'is' if len(level) == 1 else 'are'} not separated from it"
+    elif not untested:
+        text += "; every other arm that has a number lies below it"
+    if untested:
+        text += f"; {arms_text(untested)} cannot be tested with one run"
+    return text + f"{_ends(results)} ({correction_text(results.stored.study.protocol.correction)})."
+
+
+def _without_arms_to_compare(results: Results) -> str:
+    """The findings that show, where no metric has two arms with numbers."""
+    told = [a for a in answer_findings(results) if a.answer != "cannot be told yet"]
+    if not told:
+        return _only_number(results)
+    says = {answer: [a.finding.says for a in told if a.answer == answer] for answer in ANSWERS}
+    shown = says["shows"]
+    parts = [f"{len(shown)} show{'s' if len(shown) == 1 else ''} here"]
+    parts[0] += f": {'; '.join(shown)}" if shown else ""
+    if opposite := len(says["the opposite shows"]):
+        parts.append(f"of {opposite} the opposite shows")
+    if missed := len(says["does not show"]):
+        parts.append(f"{missed} do{'es' if missed == 1 else ''} not show")
+    correction = correction_text(results.stored.study.protocol.correction)
+    findings = "finding" if len(told) == 1 else "findings"
+    return f"Of {len(told)} {findings}, {'; '.join(parts)} ({correction})."
+
+
+def _only_number(results: Results) -> str:
+    """What the one arm that has a number came to, where none can be compared with another."""
+    found = [
+        (place, cell.summary)
+        for place, cell in results.cells.items()
+        if place.metric in ACCURACIES and cell.summary is not None
+    ]
+    ends = _ends(results)
+    if not found:
+        return f"No arm has a number{ends or ' yet'}."
+    place, summary = max(found, key=lambda pair: pair[0].labels)
+    return (
+        f"By {metric_text(place.metric)} with {share_text(place.labels)}, {place.arm!r} reaches "
+        f"{accuracy_text(summary)}, and no other arm has a number to compare{ends}."
+    )
+
+
+def _ends(results: Results) -> str:
+    """What became of runs that did not end well, by arm, in words."""
+    parts = []
+    for arm in results.stored.study.arms:
+        cells = [cell for place, cell in results.cells.items() if place.arm == arm.name]
+        for name, ending in ENDINGS.items():
+            count = max((getattr(cell, name) for cell in cells), default=0)
+            if count:
+                runs = max(len(cell.values) for cell in cells)
+                parts.append(f"{arm.name!r} {ending} in {count} of {runs} runs")
+    return "; " + "; ".join(parts) if parts else ""
+
+
+def _test(finding: Finding, results: Results) -> Welch | None:
+    higher, than = _summary(results, finding.higher), _summary(results, finding.than)
+    if higher is None or than is None:
+        return None
+    return welch(higher, than, margin=finding.margin)
+
+
+def _summary(results: Results, place: Place | None) -> Summary | None:
+    cell = results.cells.get(place) if place is not None else None
+    return cell.summary if cell is not None else None
+
+
+def _compared(
+    finding: Finding, results: Results, test: Welch | None, *, p: float | None
+) -> Answered:
+    if test is None or p is None:
+        return Answered(finding, "cannot be told yet", "it takes two runs of each arm", None, None)
+    assert finding.higher is not None
+    difference = difference_text(test.difference, finding.higher.metric)
+    counts = _counts(finding, results)
+    why = f"{difference}, {p_text(p)}, {counts}"
+    if p < SIGNIFICANCE:
+        return Answered(finding, "shows", why, test, p)
+    opposite = min(1.0, (1 - test.p) * len(results.stored.study.findings))
+    if finding.margin == 0 and opposite < SIGNIFICANCE:
+        why = f"{difference}, {p_text(opposite)} of the opposite (Bonferroni), {counts}"
+        return Answered(finding, "the opposite shows", why, test, p)
+    return Answered(finding, "does not show", why, test, p)
+
+
+def _counts(finding: Finding, results: Results) -> str:
+    """Each cell's n, and its runs that collapsed, so that no mean hides them."""
+    return " against ".join(
+        f"n = {summary.n}{_collapsed(results.cells[place])}"
+        for place in (finding.higher, finding.than)
+        if place is not None and (summary := _summary(results, place)) is not None
+    )
+
+
+def _collapsed(cell: Cell) -> str:
+    collapsed = cell.collapsed + cell.dimensional
+    return f" ({collapsed} collapsed)" if collapsed else ""
+
+
+def _collapse(finding: Finding, results: Results) -> Answered:
+    wanted = [_collapse_of(results, arm) for arm in finding.collapses]
+    spared = [_collapse_of(results, arm) for arm in finding.survives]
+    pairs = zip((*finding.collapses, *finding.survives), (*wanted, *spared), strict=True)
+    why = "; ".join(f"{arm!r}: {found.collapsed} of {found.runs} collapsed" for arm, found in pairs)
+    if not all(found.runs and found.ended == found.runs for found in (*wanted, *spared)):
+        return Answered(finding, "cannot be told yet", why, None, None)
+    shows = all(found.collapsed == found.runs for found in wanted) and not any(
+        found.collapsed for found in spared
+    )
+    return Answered(finding, "shows" if shows else "does not show", why, None, None)
+
+
+class _Collapse(NamedTuple):
+    """How many runs an arm has, how many ended well or collapsed, and how many collapsed."""
+
+    runs: int
+    ended: int
+    collapsed: int
+
+
+def _collapse_of(results: Results, arm: str) -> _Collapse:
+    cells = [cell for place, cell in results.cells.items() if place.arm == arm]
+    if not cells:
+        return _Collapse(0, 0, 0)
+    runs = max(len(cell.values) for cell in cells)
+    unended = min(cell.diverged + cell.failed + cell.missing for cell in cells)
+    collapsed = max(cell.collapsed + cell.dimensional for cell in cells)
+    return _Collapse(runs, runs - unended, collapsed)

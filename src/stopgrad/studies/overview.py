@@ -1,0 +1,74 @@
+"""A study at a glance: how many runs of each arm are done, at work or lost, and how far it is."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from stopgrad.studies.directory import StudyDirectory
+from stopgrad.studies.markdown import run_text
+from stopgrad.studies.results import COLLAPSE, Results, RunResult, load_results, missing_runs
+from stopgrad.studies.stored import StoredStudy
+from stopgrad.studies.words import share_text
+
+TRAINING = 0.9  # share of a run's time that is training, for the time left
+
+
+class ArmState(NamedTuple):
+    """The runs of one arm, counted."""
+
+    name: str
+    runs: int
+    done: int
+    at_work: int
+    failed: int
+    collapsed: int
+    knn: float | None  # mean over the seeds of the newest that each was watched by
+
+
+class Overview(NamedTuple):
+    """All arms, the share of the work that is done, and a line for each run that is not."""
+
+    arms: tuple[ArmState, ...]
+    share: float
+    lines: tuple[str, ...]
+
+
+def study_overview(directory: StudyDirectory, stored: StoredStudy) -> Overview:
+    """How a study stands now."""
+    results = load_results(directory, stored)
+    missing = missing_runs(results)
+    lacking = {slot.run for slot, _ in missing}
+    shares = [
+        _share(run, epochs=directory.epochs(name)) if name in lacking else 1.0
+        for name, run in results.runs.items()
+    ]
+    lines = [
+        f"{slot.arm}, seed {slot.seed}"
+        f"{'' if slot.labels is None else ', ' + share_text(slot.labels)}: {run_text(run)}"
+        f" ({directory.folder(slot.run).path})"
+        for slot, run in missing
+    ]
+    arms = tuple(_arm(results, arm.name, lacking) for arm in stored.study.arms)
+    return Overview(arms, sum(shares) / max(1, len(shares)), tuple(lines))
+
+
+def _arm(results: Results, name: str, lacking: set[str]) -> ArmState:
+    slots = [slot for slot in results.stored.slots if slot.arm == name]
+    runs = [results.runs[slot.run] for slot in slots]
+    watched = [run.state.knn for run in runs if run.state.knn is not None]
+    return ArmState(
+        name=name,
+        runs=len(slots),
+        done=sum(slot.run not in lacking for slot in slots),
+        at_work=sum(run.claimed for run in runs),
+        failed=sum(run.state.phase in ("failed", "diverged") and not run.claimed for run in runs),
+        collapsed=sum(run.state.verdict in COLLAPSE for run in runs),
+        knn=sum(watched) / len(watched) if watched else None,
+    )
+
+
+def _share(run: RunResult, *, epochs: int) -> float:
+    """How much of a run is done; a run that failed is as done as it will be."""
+    if run.state.phase in ("failed", "diverged", "collapsed") and not run.claimed:
+        return 1.0
+    return TRAINING * min(1.0, run.state.epoch / epochs)

@@ -1,0 +1,249 @@
+"""A study, a preset, overrides, seeds and data -> the runs to make, each with an address.
+
+The address of a run is a hash of all that decides its result, so arms and studies that want the
+same run share it. All that no run could use is found here, before anything starts.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+from stopgrad.config import Config, config_from_dict, config_to_dict
+from stopgrad.errors import ConfigError
+from stopgrad.evaluation import FINETUNE, SUPERVISED
+from stopgrad.storage import fits
+from stopgrad.studies.definition import Arm, Method, Study, metrics_of
+from stopgrad.studies.source import Source
+
+FREE = ("device", "threads", "seed")
+"""Knobs that decide where a run is made, not what it is; the seed stands beside the config."""
+
+
+class Choices(NamedTuple):
+    """What a user adds to a study."""
+
+    preset: str
+    overrides: Mapping[str, Any]  # knobs of all arms, by key path
+    seeds: tuple[int, ...]
+
+
+class PlannedRun(NamedTuple):
+    """One training."""
+
+    id: str
+    method: Method
+    config: Config
+    labels: float | None  # share of the labels that a supervised network learns from
+
+
+class Slot(NamedTuple):
+    """Where a run stands in a study; a supervised arm has one for each share of the labels."""
+
+    arm: str
+    seed: int
+    labels: float | None
+    run: str
+
+
+class Plan(NamedTuple):
+    """All runs of a study: where they stand, and what they are; seed by seed."""
+
+    source: Source
+    choices: Choices
+    slots: tuple[Slot, ...]
+    runs: Mapping[str, PlannedRun]
+
+
+def arm_configs(source: Source, choices: Choices) -> dict[str, Config]:
+    """The config of each arm, at the first seed.
+
+    Raises:
+        ConfigError: For everything that is wrong in the study, in the choices or in their
+            combination, in one line.
+    """
+    study, wrong = source.study, [*source.problems]
+    duplicate = sorted({seed for seed in choices.seeds if choices.seeds.count(seed) > 1})
+    wrong += [f"seed {seed} twice" for seed in duplicate]
+    wrong += [f"seed {seed} (expected 0 or more)" for seed in choices.seeds if seed < 0]
+    varied = {key for arm in study.arms for key in _plain(arm.changes)}
+    wrong += [f"{key} is what the arms differ in" for key in choices.overrides if key in varied]
+    wrong += ["seed is given by the seeds" for key in choices.overrides if key == "seed"]
+    base = _base(study, choices, wrong)
+    configs = {arm.name: _config(arm, base, wrong) for arm in study.arms}
+    made = {name: config for name, config in configs.items() if config is not None}
+    wrong += _doubles(study, made)
+    wrong += _unscorable(study, made)
+    if wrong:
+        raise ConfigError(
+            "; ".join(wrong),
+            expected="a study whose fields and arms runs can use",
+            hint="mend what is named; knobs are listed by: stopgrad pretrain --help",
+        )
+    return made
+
+
+def plan_runs(
+    source: Source,
+    choices: Choices,
+    configs: Mapping[str, Config],
+    *,
+    fingerprints: Mapping[str, str],
+) -> Plan:
+    """Every run of a study, seed by seed, so that half of a study is half of each arm.
+
+    Args:
+        source: The study.
+        choices: Its seeds.
+        configs: From `arm_configs`.
+        fingerprints: Of the training images that each arm sees.
+    """
+    slots, runs = list[Slot](), dict[str, PlannedRun]()
+    for seed, arm in itertools.product(choices.seeds, source.study.arms):
+        config = replace(configs[arm.name], seed=seed)
+        for share in _shares(source.study, arm):
+            run = PlannedRun("", arm.method, config, share)
+            run = run._replace(id=address(run, fingerprint=fingerprints[arm.name]))
+            slots.append(Slot(arm.name, seed, share, run.id))
+            runs[run.id] = run
+    return Plan(source, choices, tuple(slots), runs)
+
+
+def address(run: PlannedRun, *, fingerprint: str) -> str:
+    """16 hexadecimal digits that are a function of all that decides a run.
+
+    Knobs at their default are left out, so that a knob that a later version adds changes nothing.
+    """
+    default = flat(Config())
+    decisive = {k: v for k, v in decisive_knobs(run).items() if v != default[k]}
+    parts = [run.method, run.config.seed, fingerprint, run.labels, sorted(decisive.items())]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
+
+
+def decisive_knobs(run: PlannedRun) -> dict[str, Any]:
+    """The knobs that decide a run, by key path; a pretraining knows nothing of the baseline's."""
+    other = "supervised." if run.method == "simsiam" else None
+    return {
+        key: value
+        for key, value in flat(run.config).items()
+        if key not in FREE and not (other and key.startswith(other))
+    }
+
+
+def flat(config: Config) -> dict[str, Any]:
+    """Every knob by its key path."""
+    return key_paths(config_to_dict(config))
+
+
+def key_paths(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested knobs by their key paths; {times: X} is a value."""
+    return dict(_flatten(values))
+
+
+def _flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Nested keys as key paths; {times: X} is a value."""
+    for key, value in values.items():
+        if isinstance(value, Mapping) and set(value) != {"times"}:
+            yield from _flatten(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _plain(changes: Mapping[str, Any]) -> set[str]:
+    """The knobs that changes set, apart from those that they multiply."""
+    return {key for key, value in _flatten(changes) if not isinstance(value, Mapping)}
+
+
+class _Base(NamedTuple):
+    """The knobs that all arms share."""
+
+    preset: str | None
+    changes: dict[str, Any]  # to the preset
+    values: dict[str, Any]  # of every knob
+
+
+def _base(study: Study, choices: Choices, wrong: list[str]) -> _Base:
+    """The preset's knobs, then the study's, then the user's.
+
+    What is wrong is left out, so that the arms can be checked all the same.
+    """
+    base = _Base(None, {}, flat(Config()))
+    try:
+        values = flat(config_from_dict({}, preset=choices.preset))
+        base = _Base(choices.preset, {}, values)
+    except ConfigError as error:
+        wrong.append(error.found)
+    settings = _multiplied(study.settings, base.values, "settings", wrong)
+    for where, changes in (("settings: ", settings), ("", key_paths(choices.overrides))):
+        try:
+            config = config_from_dict({**base.changes, **changes}, preset=base.preset)
+            base = _Base(base.preset, {**base.changes, **changes}, flat(config))
+        except ConfigError as error:
+            wrong.append(where + error.found)
+    return base
+
+
+def _config(arm: Arm, base: _Base, wrong: list[str]) -> Config | None:
+    changes = _multiplied(arm.changes, base.values, f"arms.{arm.name}", wrong)
+    try:
+        return config_from_dict({**base.changes, **changes}, preset=base.preset)
+    except ConfigError as error:
+        wrong.append(f"arms.{arm.name}: {error.found}")
+        return None
+
+
+def _multiplied(
+    changes: Mapping[str, Any], base: Mapping[str, Any], where: str, wrong: list[str]
+) -> dict[str, Any]:
+    """Changes by key path, with {times: X} worked out; whole numbers stay whole."""
+    found = {}
+    for key, value in _flatten(changes):
+        if not isinstance(value, Mapping):
+            found[key] = value
+            continue
+        old, factor = base.get(key), value["times"]
+        if not (fits(old, float) and fits(factor, float)):
+            wrong.append(f"{where}.{key} = {dict(value)!r} (expected a number times a number)")
+            continue
+        product = float(old) * factor  # type: ignore[arg-type]
+        found[key] = max(1, round(product)) if isinstance(old, int) else product
+    return found
+
+
+def _doubles(study: Study, configs: Mapping[str, Config]) -> Iterator[str]:
+    """Arms that are another arm under a second name."""
+    first: dict[tuple[Method, Config], str] = {}
+    order = sorted(study.arms, key=lambda arm: arm.name != study.baseline)
+    for arm in (arm for arm in order if arm.name in configs):
+        same = first.setdefault((arm.method, configs[arm.name]), arm.name)
+        if same == study.baseline and same != arm.name:
+            yield f"arm {arm.name!r} changes nothing (it equals the baseline {same!r})"
+        elif same != arm.name:
+            yield f"arms {same!r} and {arm.name!r} are equal"
+
+
+def _unscorable(study: Study, configs: Mapping[str, Config]) -> Iterator[str]:
+    """Arms that the protocol cannot score."""
+    for arm in (arm for arm in study.arms if arm.name in configs):
+        metrics = metrics_of(arm, study.protocol)
+        if not metrics:
+            own = SUPERVISED if arm.method == "supervised" else "a metric of an encoder"
+            yield f"arm {arm.name!r} has nothing to be scored by (add {own} to protocol.metrics)"
+        if study.protocol.split == "test":
+            continue
+        if configs[arm.name].validation == 0:
+            yield f"arm {arm.name!r} holds out no images (set validation in settings, 0.2 say)"
+        labelled = [metric for metric in metrics if metric in (FINETUNE, SUPERVISED)]
+        if labelled or arm.method == "supervised":
+            yield (
+                f"arm {arm.name!r}: supervised networks and fine-tuning are scored on the test "
+                "split alone"
+            )
+
+
+def _shares(study: Study, arm: Arm) -> Sequence[float | None]:
+    return study.protocol.labels if arm.method == "supervised" else (None,)

@@ -1,0 +1,174 @@
+"""What a run keeps on disk: rows of metrics, checkpoints when they are due, its status."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from stopgrad.errors import CollapsedError, DivergedError, InterruptedRunError
+from stopgrad.runs import RunWriter, read_status
+from stopgrad.training.learner import Training
+
+T = TypeVar("T")
+
+SHARE = 0.01
+"""Share of the time that checkpoints at epochs' ends may take, when no interval was asked for."""
+
+UNREAD = 100
+"""Losses that may wait on a GPU before the host reads them; a CPU's are read at once."""
+
+
+@dataclass
+class Keeper:
+    """Keeps a training on disk through a writer; without one it only reads the losses."""
+
+    training: Training
+    writer: RunWriter | None
+    rows: list[dict[str, Any]] = field(default_factory=list)  # not yet on disk
+    saved: float = 0.0  # when the newest checkpoint was complete, s
+    cost: float = 0.0  # what it took, s
+    verdict: dict[str, Any] | None = None  # the newest
+
+    def begin(self) -> None:
+        """Goes on from the run's checkpoint, or writes the one of step 0."""
+        if self.writer is None:
+            return
+        checkpoint = self.writer.begin()
+        if checkpoint is not None:
+            self.training.restore(checkpoint)
+            self.verdict = read_status(self.writer.path).get("verdict")
+        else:
+            self._save(self.writer)
+        # A kill between the last checkpoint and its status leaves nothing to do but the status.
+        self._set_status("finished" if self._is_finished else "running")
+
+    def after_step(self) -> None:
+        """Reads losses that have waited long enough, and saves when that is due.
+
+        Raises:
+            DivergedError: When a step was not finite.
+            InterruptedRunError: After a signal, when the state is saved.
+        """
+        training, every = self.training, self.training.config.checkpoint_every
+        due = every > 0 and training.step % every == 0 and training.steps_left > 0
+        stopping = self.writer is not None and self.writer.stop_signal is not None
+        on_gpu = training.compute.device.type == "cuda"
+        if due or stopping or len(training.unread) >= (UNREAD if on_gpu else 1):
+            self.read_losses()
+        if due and not stopping and self.writer is not None:
+            self._save(self.writer)
+        self.stop_if_asked()
+
+    def read_losses(self) -> None:
+        """Turns the losses of the newest steps into rows.
+
+        Raises:
+            DivergedError: When a step was not finite; the status says so.
+        """
+        before = self.training.step - len(self.training.unread)
+        try:
+            self.training.read_losses()
+        except DivergedError as error:
+            self._add_steps(before)
+            if self.writer is not None:
+                self.writer.append(self.rows)
+            self._set_status("diverged", reason=error.found)
+            raise
+        self._add_steps(before)
+
+    def after_epoch(self, row: dict[str, Any]) -> None:
+        """Writes the epoch's rows, and a checkpoint when it is due.
+
+        Raises:
+            InterruptedRunError: After a signal, when the state is saved.
+        """
+        if self.writer is None:
+            return
+        self.rows.append(row)
+        self.verdict = row.get("verdict", self.verdict)
+        due = time.monotonic() - self.saved >= self.cost / SHARE
+        if due or self._is_finished or self.training.config.checkpoint_every > 0:
+            self._save(self.writer)
+        else:
+            self._write_rows(self.writer)
+        self._set_status("finished" if self._is_finished else "running")
+        self.stop_if_asked()
+
+    def stop_if_asked(self) -> None:
+        """Saves and stops when a signal has come; a run that is finished just ends.
+
+        Raises:
+            InterruptedRunError: When the state is saved.
+        """
+        if self.writer is None or self.writer.stop_signal is None or self._is_finished:
+            return
+        self.read_losses()  # the signal may have come since the last look
+        self._save(self.writer)
+        self._set_status("interrupted")
+        number = signal.Signals(self.writer.stop_signal)
+        raise InterruptedRunError(number, step=self.training.step, run=str(self.writer.path))
+
+    def stop_if_collapsed(self) -> None:
+        """Ends a run that wants to end at its second verdict of collapse in a row.
+
+        Raises:
+            CollapsedError: When it does; the state is saved.
+        """
+        training, verdict = self.training, self.verdict
+        if not training.config.stop_on_collapse or training.collapsed < 2 or verdict is None:
+            return
+        if self.writer is not None:
+            self._save(self.writer)
+        self._set_status("collapsed")
+        raise CollapsedError(
+            f"{verdict['state']} at epoch {training.epoch}: {verdict['reason']}",
+            expected="a healthy representation, as stop_on_collapse asks",
+            hint=verdict["advice"],
+        )
+
+    def track(self, items: Iterable[T], description: str, total: int, /) -> Iterator[T]:
+        """Passes items on; between two of them a signal can stop a long measurement.
+
+        Raises:
+            InterruptedRunError: After a signal, when the state is saved.
+        """
+        for item in items:
+            self.stop_if_asked()
+            yield item
+
+    @property
+    def _is_finished(self) -> bool:
+        return self.training.epoch == self.training.config.epochs
+
+    def _add_steps(self, before: int) -> None:
+        """Rows of the steps after `before`."""
+        training = self.training
+        count = training.step - before
+        if self.writer is None or count == 0:
+            return
+        for step, loss in enumerate(training.losses[-count:], start=before + 1):
+            rates = training.learning_rates(step)._asdict()
+            self.rows.append({"kind": "step", "step": step, "loss": loss} | rates)
+
+    def _save(self, writer: RunWriter) -> None:
+        """Metrics, then the checkpoint that makes them count."""
+        began = time.monotonic()
+        self._write_rows(writer)
+        writer.save(self.training.snapshot())
+        self.saved = time.monotonic()
+        self.cost = self.saved - began
+
+    def _write_rows(self, writer: RunWriter) -> None:
+        writer.append(self.rows)
+        self.rows = []
+
+    def _set_status(self, state: Any, **values: Any) -> None:
+        if self.writer is not None:
+            training = self.training
+            known = {} if self.verdict is None else {"verdict": self.verdict}
+            self.writer.set_status(
+                state, step=training.step, epoch=training.epoch, **known, **values
+            )

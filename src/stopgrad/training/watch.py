@@ -1,0 +1,91 @@
+"""What is looked at when an epoch ends: measures of collapse, and kNN where labels exist.
+
+Looking changes nothing: no generator is drawn from that training uses, BN statistics stay.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from stopgrad.config import torch_generator
+from stopgrad.evaluation import MEASURED, embed, weighted_knn
+from stopgrad.images import Track, no_progress
+from stopgrad.method import Layers, Spectra, measure, spectra, two_views
+from stopgrad.runs import TrainingImages
+from stopgrad.training.learner import Training
+
+MEASURED_BATCH = 256
+
+
+def measure_layers(training: Training, *, track: Track = no_progress) -> Layers:
+    """Measures of features, projector output before its BN and z, on fixed views, in eval mode."""
+    return Layers(*[measure(z[0], z[1]) for z in watched_outputs(training, track=track)])
+
+
+def watched_outputs(training: Training, *, track: Track = no_progress) -> list[Tensor]:
+    """Features, projector output before its BN and z of two fixed views, each (2, N, width)."""
+    model = training.model.eval()
+    try:
+        with torch.inference_mode():
+            starts = _starts(training)
+            batches = [_outputs(training, start) for start in track(starts, "measure", len(starts))]
+    finally:
+        model.train()
+    return [torch.cat(parts, dim=1) for parts in zip(*batches, strict=True)]
+
+
+def measure_spectra(training: Training, *, track: Track = no_progress) -> Spectra:
+    """Spectra of z and of the predictor on the first of the same views, in eval mode."""
+    z = watched_outputs(training, track=track)[2][0]  # (N, D)
+    predictor = training.model.predictor.eval()
+    try:
+        with torch.inference_mode():
+            return spectra(z, predictor(z))
+    finally:
+        predictor.train()
+
+
+def watched_knn(
+    training: Training, images: TrainingImages, *, track: Track = no_progress
+) -> float | None:
+    """kNN accuracy of the watched images against the training images; None without labels."""
+    if images.bank is None or images.watch is None:
+        return None
+    bank, queries = (
+        embed(
+            training.model.encoder,
+            part,
+            normalization=training.normalization,
+            compute=training.compute,
+            track=track,
+        )
+        for part in (images.bank, images.watch)
+    )
+    return weighted_knn(bank, queries, training.config.knn).accuracy
+
+
+def _starts(training: Training) -> range:
+    return range(0, min(MEASURED, len(training.pixels)), MEASURED_BATCH)
+
+
+def _outputs(training: Training, start: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Features, projector output before its BN and z of two views, each (2, B, width)."""
+    stop = min(start + MEASURED_BATCH, MEASURED, len(training.pixels))
+    order = torch.randperm(
+        len(training.pixels), generator=torch_generator(training.config.seed, "measured")
+    )
+    compute = training.compute
+    pixels = compute.fetch(training.pixels, order[start:stop])
+    views = two_views(
+        pixels,
+        torch_generator(training.config.seed, "measured views", start, device=compute.device),
+        config=training.config.views,
+        normalization=training.normalization,
+    )
+    model = training.model
+    with compute.autocast():
+        features = torch.stack([model.encoder(compute.arrange(x)).float() for x in views])
+    before_bn = torch.stack([model.projector.before_bn(x) for x in features])
+    z = torch.stack([model.projector.output_bn(x) for x in before_bn])
+    return features, before_bn, z

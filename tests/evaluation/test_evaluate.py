@@ -1,0 +1,172 @@
+"""Claims about `evaluate` and `examples`."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from stopgrad.config import Config, preset
+from stopgrad.errors import ConfigError, DataError
+from stopgrad.evaluation import embed, evaluate_run, weighted_knn
+from stopgrad.images import Dataset, images_from_arrays, label_subset, load_dataset, normalization
+from stopgrad.method import build_simsiam
+from stopgrad.report import neighbor_examples, view_examples
+from stopgrad.report.examples.choice import choose_examples
+from stopgrad.runs import (
+    RunWriter,
+    TrainedRun,
+    describe_run,
+    evaluation_split,
+    load_checkpoint,
+    load_run,
+    prepare,
+)
+from stopgrad.training import pretrain_epochs
+
+
+@pytest.fixture(scope="module")
+def dataset() -> Dataset:
+    """400 real digits to learn from and 100 to score, of all classes."""
+    digits = load_dataset("mnist5k")
+    assert digits.test is not None
+    train, test = digits.train.take(np.arange(400) * 10), digits.test.take(np.arange(100) * 10)
+    return Dataset("digits", train, test)
+
+
+@pytest.fixture(scope="module")
+def run(dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> TrainedRun:
+    """A tiny run of two epochs."""
+    return load_run(_train(dataset, preset("tiny", epochs=2), tmp_path_factory.mktemp("run")))
+
+
+def _train(dataset: Dataset, config: Config, path: Path) -> Path:
+    with RunWriter.create(path, describe_run(dataset, config, spec="digits")) as writer:
+        for _ in pretrain_epochs(prepare(dataset, config), config, writer=writer):
+            pass
+    return path
+
+
+def test_the_whole_test_split_is_scored(dataset: Dataset) -> None:
+    split = evaluation_split(dataset, preset("tiny"))
+    assert split.name == "test"
+    assert split.test is dataset.test
+    assert split.train is dataset.train
+
+
+def test_without_a_test_split_a_fifth_is_held_out_and_named_so(dataset: Dataset) -> None:
+    split = evaluation_split(dataset._replace(test=None), preset("tiny"))
+    assert (split.name, len(split.train), len(split.test)) == ("validation", 320, 80)
+
+
+def test_images_held_out_for_validation_never_train_an_evaluator(dataset: Dataset) -> None:
+    config = preset("tiny", validation=0.25)
+    split = evaluation_split(dataset, config)
+    assert split.name == "test"
+    assert split.train.fingerprint == prepare(dataset, config).train.fingerprint
+    assert len(split.train) == 300
+
+
+def test_images_without_labels_are_not_scored(dataset: Dataset) -> None:
+    bare = Dataset("bare", images_from_arrays(dataset.train.pixels), None)
+    with pytest.raises(DataError, match="without labels"):
+        evaluation_split(bare, preset("tiny"))
+
+
+def test_records_say_what_was_scored_on_what(run: TrainedRun, dataset: Dataset) -> None:
+    records = list(evaluate_run(run, dataset, labels=(1.0, 0.1)))
+    assert len(records) == 2 * 3 * 3
+    for record in records:
+        assert record.images_scored == 100
+        assert record.split == "test"
+        assert record.data["fingerprint"] == dataset.train.fingerprint
+        assert record.epoch == (2 if record.of == "encoder" else 0)
+        assert record.views == (2 * 32 * 24 if record.of == "encoder" else 0)
+        assert record.label_draw == (0 if record.labels < 1 else None)
+        assert record.value == pytest.approx(np.mean(record.per_class))  # ten of each class
+    banks = {r.labels: r.protocol["bank_images"] for r in records if r.metric == "knn_accuracy"}
+    drawn = label_subset(dataset.train, share=0.1, seed=0)
+    assert banks == {1.0: 400, 0.1: len(drawn)}
+
+
+def test_untrained_is_the_model_that_the_run_began_with(run: TrainedRun, dataset: Dataset) -> None:
+    [untrained] = [
+        r for r in evaluate_run(run, dataset) if r.of == "untrained" and r.metric == "knn_accuracy"
+    ]
+    model = run.compute.place(build_simsiam(run.info.config))
+    how = {"normalization": run.info.normalization, "compute": run.compute}
+    assert dataset.test is not None
+    bank, queries = (
+        embed(model.get_submodule("encoder"), images, **how)  # type: ignore[arg-type]
+        for images in (dataset.train, dataset.test)
+    )
+    assert untrained.value == weighted_knn(bank, queries, run.info.config.knn).accuracy
+
+
+def test_other_images_than_those_of_the_run_are_refused(run: TrainedRun, dataset: Dataset) -> None:
+    other = dataset._replace(train=dataset.train.take(np.arange(300)))
+    with pytest.raises(DataError, match="fingerprint"):
+        next(evaluate_run(run, other))
+
+
+@pytest.mark.parametrize("share", [0.0, -0.1, 10.0, float("nan")])
+def test_a_share_of_labels_out_of_range_is_refused_first(
+    run: TrainedRun, dataset: Dataset, share: float
+) -> None:
+    with pytest.raises(ConfigError, match="shares of the labels"):
+        next(evaluate_run(run, dataset, labels=(1.0, share)))
+
+
+def test_one_label_per_class_leaves_the_tuned_probe_out(run: TrainedRun, dataset: Dataset) -> None:
+    metrics = [r.metric for r in evaluate_run(run, dataset, labels=(0.01,))]
+    assert metrics == ["knn_accuracy", "linear_accuracy"] * 3
+
+
+def test_a_damaged_newest_checkpoint_is_passed_over_and_named(
+    dataset: Dataset, tmp_path: Path
+) -> None:
+    path = _train(dataset, preset("tiny", epochs=1), tmp_path / "run")
+    newest = max((path / "checkpoints").iterdir())
+    (newest / "model.safetensors").write_bytes(b"no tensors")
+    run = load_run(path)
+    assert run.step == load_checkpoint(path).step == 9
+    assert "model.safetensors" in run.damaged[0]
+
+
+def test_examples_are_one_of_each_class_and_the_surest_mistakes() -> None:
+    labels = torch.tensor([0, 0, 1, 1, 1, 1])
+    sure = torch.tensor([0.9, 0.8, 0.6, 0.7, 0.9, 0.95])  # of class 0
+    votes = torch.stack([sure, 1 - sure], dim=1).double()
+    chosen = choose_examples(votes, labels, count=6, seed=0).tolist()
+    assert int(labels[chosen[0]]) == 0
+    assert int(labels[chosen[1]]) == 1
+    assert chosen[2:] == [5, 4]  # taken for 0, the surest first, two of a class at most
+
+
+def test_neighbours_of_a_query_are_those_of_its_features(run: TrainedRun, dataset: Dataset) -> None:
+    panel = neighbor_examples(run, dataset, count=12)
+    how = {"normalization": run.info.normalization, "compute": run.compute}
+    bank = embed(run.model.encoder, panel.bank, **how).values  # type: ignore[arg-type]
+    queries = embed(run.model.encoder, panel.queries, **how).values  # type: ignore[arg-type]
+    cosine = torch.nn.functional.cosine_similarity(queries[:, None], bank[None], dim=2)
+    np.testing.assert_allclose(panel.similarity, cosine.topk(8).values, rtol=1e-4)
+    assert panel.index.shape == (len(panel.queries), 8)
+
+
+def test_without_labels_a_picture_is_not_its_own_neighbour(
+    dataset: Dataset, run: TrainedRun
+) -> None:
+    bare = Dataset("bare", images_from_arrays(dataset.train.pixels), None)
+    panel = neighbor_examples(run, bare, count=5)
+    assert panel.predicted is None
+    for pixels, row in zip(panel.queries.pixels, panel.index, strict=True):
+        assert all(not np.array_equal(pixels, panel.bank.pixels[index]) for index in row)
+
+
+def test_view_examples_show_two_different_views(dataset: Dataset) -> None:
+    config = preset("cifar")
+    panel = view_examples(
+        dataset.train, config, normalization=normalization(dataset.train), count=4
+    )
+    assert panel.x1.shape == panel.x2.shape == (4, 32, 32, 3)
+    assert not np.array_equal(panel.x1, panel.x2)

@@ -1,0 +1,353 @@
+"""Claims about `records`."""
+
+import dataclasses
+import fcntl
+import importlib.metadata
+import json
+import math
+import os
+import subprocess
+import sys
+import threading
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stopgrad.errors import DataError, StorageError
+from stopgrad.evaluation import (
+    Key,
+    Record,
+    append,
+    append_cost,
+    device_name,
+    energy,
+    environment,
+    newest,
+    read,
+    read_costs,
+    start_meter,
+    to_line,
+)
+from stopgrad.evaluation.records.cost import KG_CO2_PER_KWH, WATTS_PER_GPU, WATTS_PER_THREAD, Spent
+from stopgrad.evaluation.records.environment import _commit
+from stopgrad.evaluation.records.meters import Counter, _card, _millijoules, nvml, rapl
+from stopgrad.evaluation.records.record import from_line
+
+KEYS = """metric value top5 per_class labels label_draw of split images_scored protocol config
+seed epoch verdict data init code versions device device_name threads wall_s embed_s views flops
+train_s energy time"""
+
+
+def _record(**changes: object) -> Record:
+    values: dict[str, object] = {
+        "metric": "knn_accuracy",
+        "value": 0.5123,
+        "top5": 0.9,
+        "per_class": (0.25, math.nan, 1.0),
+        "of": "encoder",
+        "split": "test",
+        "images_scored": 10_000,
+        "protocol": {"k": 200, "temperature": 0.1},
+        "data": {"name": "Übung\u2028", "fingerprint": "f" * 64},
+        "wall_s": 1.5,
+        **environment(device="cpu", threads=2)._asdict(),
+    }
+    return Record(**(values | changes))  # type: ignore[arg-type]
+
+
+def test_a_line_is_strict_json_with_the_stated_keys() -> None:
+    line = to_line(_record())
+    values = json.loads(line, parse_constant=pytest.fail)
+    assert list(values) == KEYS.split()
+    assert values["per_class"] == [0.25, None, 1.0]
+    assert (values["value"], values["labels"], values["flops"]) == (0.5123, 1.0, None)
+    assert "\n" not in line
+
+
+def test_a_record_survives_the_way_through_a_file(tmp_path: Path) -> None:
+    wanted = [_record(), _record(metric="linear_accuracy", seed=3, flops=1.5e17)]
+    for record in wanted:
+        append(tmp_path / "r.jsonl", record)
+    assert read(tmp_path / "r.jsonl") == wanted
+
+
+@pytest.mark.parametrize("bad", [{"value": math.nan}, {"protocol": {"lr": math.inf}}])
+def test_a_number_that_is_not_finite_is_never_written(
+    bad: dict[str, object], tmp_path: Path
+) -> None:
+    with pytest.raises(ValueError, match="Out of range float"):
+        append(tmp_path / "r.jsonl", _record(**bad))
+    assert not (tmp_path / "r.jsonl").exists()
+
+
+def test_every_torn_last_line_is_left_out_and_the_next_record_is_whole(tmp_path: Path) -> None:
+    path, first, second = tmp_path / "r.jsonl", _record(seed=1), _record(seed=2)
+    whole, line = (to_line(first) + "\n").encode(), to_line(second).encode()
+    for length in range(len(line)):
+        path.write_bytes(whole + line[:length])
+        assert read(path) == [first]
+        if length % 50 == 0:
+            append(path, second)
+            assert read(path) == [first, second]
+
+
+def test_a_whole_last_line_without_newline_is_kept(tmp_path: Path) -> None:
+    path = tmp_path / "r.jsonl"
+    path.write_text(to_line(_record(seed=1)))
+    assert [r.seed for r in read(path)] == [1]
+    append(path, _record(seed=2))
+    assert [r.seed for r in read(path)] == [1, 2]
+
+
+@pytest.mark.parametrize("line", [b'{"metric": "kn', b"[]", b'{"metric": "x"}', b"", b"\xff"])
+def test_a_bad_line_before_the_last_is_refused_by_its_number(line: bytes, tmp_path: Path) -> None:
+    path, good = tmp_path / "r.jsonl", to_line(_record()).encode()
+    path.write_bytes(b"\n".join([good, line, good, b""]))
+    with pytest.raises(DataError, match="line 2, is no record"):
+        read(path)
+
+
+def test_an_unknown_key_is_refused() -> None:
+    values = json.loads(to_line(_record())) | {"kindness": 1}
+    with pytest.raises(TypeError, match="kindness"):
+        from_line(json.dumps(values))
+
+
+def test_a_missing_file_is_a_data_error(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="cannot be read"):
+        read(tmp_path / "none.jsonl")
+
+
+def _append_many(path: Path, start: int) -> None:
+    for seed in range(start, start + 25):
+        append(path, _record(seed=seed, protocol={"padding": "x" * 20_000}))
+
+
+def test_two_processes_lose_no_record(tmp_path: Path) -> None:
+    path, context = tmp_path / "r.jsonl", get_context("spawn")
+    workers = [context.Process(target=_append_many, args=(path, start)) for start in (0, 100)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    seeds = sorted(record.seed or 0 for record in read(path))
+    assert seeds == [*range(25), *range(100, 125)]
+
+
+def test_a_writer_waits_for_the_other(tmp_path: Path) -> None:
+    path = tmp_path / "r.jsonl"
+    writer = threading.Thread(target=append, args=(path, _record()))
+    with path.open("a") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        writer.start()
+        writer.join(0.3)
+        assert writer.is_alive()
+        assert read(path) == []
+    writer.join(10)
+    assert len(read(path)) == 1
+
+
+def test_a_record_is_one_write_and_is_synced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[str] = []
+    write, fsync = os.write, os.fsync
+    monkeypatch.setattr(os, "write", lambda d, data: calls.append("write") or write(d, data))
+    monkeypatch.setattr(os, "fsync", lambda d: calls.append("fsync") or fsync(d))
+    append(tmp_path / "r.jsonl", _record())
+    append(tmp_path / "r.jsonl", _record())
+    assert calls == ["write", "fsync", "fsync", "write", "fsync"]  # the directory once
+
+
+def test_a_disk_that_fills_up_leaves_the_file_as_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, write = tmp_path / "r.jsonl", os.write
+    append(path, _record())
+    before = path.read_bytes()
+    monkeypatch.setattr(os, "write", lambda d, data: write(d, data[:100]))
+    with pytest.raises(StorageError, match="No space left"):
+        append(path, _record())
+    assert path.read_bytes() == before
+
+
+def test_a_directory_that_is_not_there_is_a_storage_error(tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match="could not be written"):
+        append(tmp_path / "none" / "r.jsonl", _record())
+
+
+def test_importing_records_and_asking_for_versions_takes_no_torch() -> None:
+    code = (
+        "import sys; from stopgrad.evaluation import environment;"
+        "print(environment(device='cpu', threads=1).versions['torch'], 'torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == [importlib.metadata.version("torch"), "False"]
+
+
+def _git(root: Path, *arguments: str) -> str:
+    identity = ["-c", "user.name=A", "-c", "user.email=a@example.org"]
+    command = ["git", "-C", str(root), *identity, *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def test_the_commit_is_that_of_our_own_checkout_only(tmp_path: Path) -> None:
+    package = tmp_path / "src" / "stopgrad"
+    package.mkdir(parents=True)
+    (package / "a.py").write_text("a = 1\n")
+    assert _commit(package) is None
+    _git(tmp_path, "init", "-q")
+    _git(tmp_path, "add", ".")
+    _git(tmp_path, "commit", "-qm", "One")
+    commit = _commit(package)
+    assert commit is not None
+    assert len(commit) >= 7
+    assert _git(tmp_path, "rev-parse", "HEAD").startswith(commit)
+    (package / "a.py").write_text("a = 2\n")
+    assert _commit(package) == f"{commit}-dirty"
+    installed = tmp_path / "site-packages" / "stopgrad"
+    installed.mkdir(parents=True)
+    assert _commit(installed) is None
+
+
+def test_the_time_is_utc() -> None:
+    assert environment(device="cpu", threads=1).time.endswith("+00:00")
+
+
+def test_a_record_cannot_be_changed() -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        _record().value = 1.0  # type: ignore[misc]
+
+
+def test_records_of_older_versions_are_still_read() -> None:
+    old = Path(__file__).parents[2] / "results" / "2026-11-23-cpu-preset" / "records.jsonl"
+    first = read(old)[0]
+    assert (first.metric, first.value, first.verdict, first.energy) == (
+        "knn_accuracy",
+        0.6175,
+        None,
+        None,
+    )
+
+
+def test_a_run_that_was_scored_again_counts_once_by_its_newest_record() -> None:
+    found = newest([_record(value=0.1), _record(value=0.2, labels=0.1), _record(value=0.3)])
+    assert {key: record.value for key, record in found.items()} == {
+        Key("knn_accuracy", 1.0, "encoder", "test"): 0.3,
+        Key("knn_accuracy", 0.1, "encoder", "test"): 0.2,
+    }
+
+
+# What a training cost
+
+
+def test_time_without_a_counter_is_multiplied_by_a_stated_power(tmp_path: Path) -> None:
+    for wall_s in (1800.0, 1800.0):
+        append_cost(tmp_path, Spent(wall_s, None, "", "cpu", threads=2))
+    costs = read_costs(tmp_path)
+    assert costs is not None
+    assert costs.wall_s == 3600
+    found = energy(costs)
+    assert found.kwh == pytest.approx(2 * WATTS_PER_THREAD / 1000)  # one hour
+    assert found.co2_kg == pytest.approx(found.kwh * KG_CO2_PER_KWH)
+    assert (found.source, found.watts) == ("estimate", 2 * WATTS_PER_THREAD)
+
+
+def test_the_reports_gpu_hours_give_the_reports_energy(tmp_path: Path) -> None:
+    append_cost(tmp_path, Spent(1300 * 3600.0, None, "", "cuda:0", threads=8))
+    costs = read_costs(tmp_path)
+    assert costs is not None
+    assert energy(costs).kwh == pytest.approx(1300 * WATTS_PER_GPU / 1000) == pytest.approx(266.5)
+    assert energy(costs).co2_kg == pytest.approx(40, abs=0.1)
+
+
+def test_what_counters_say_is_the_difference_between_two_looks(tmp_path: Path) -> None:
+    readings = iter([100.0, 130.0, 130.5])
+    meter = start_meter(device="cpu", threads=1, find=lambda _: [Counter("x", readings.__next__)])
+    for _ in range(2):
+        append_cost(tmp_path, meter.spent())
+    costs = read_costs(tmp_path)
+    assert costs is not None
+    assert costs.joules == 30.5
+    found = energy(costs)
+    assert (found.kwh, found.source, found.watts) == (pytest.approx(30.5 / 3.6e6), "x", None)
+
+
+def test_a_part_that_was_not_counted_makes_the_whole_an_estimate(tmp_path: Path) -> None:
+    append_cost(tmp_path, Spent(10.0, 5.0, "rapl", "cpu", threads=1))
+    append_cost(tmp_path, Spent(10.0, None, "", "cpu", threads=1))
+    costs = read_costs(tmp_path)
+    assert costs is not None
+    assert energy(costs).source == "estimate"
+
+
+def test_costs_torn_by_a_crash_lose_the_last_line_alone(tmp_path: Path) -> None:
+    assert read_costs(tmp_path) is None
+    append_cost(tmp_path, Spent(10.0, None, "", "cpu", threads=1))
+    with (tmp_path / "costs.jsonl").open("a") as file:
+        file.write('{"wall_s": 3')
+    costs = read_costs(tmp_path)
+    assert costs is not None
+    assert costs.wall_s == 10
+    append_cost(tmp_path, Spent(20.0, None, "", "cpu", threads=1))
+    costs = read_costs(tmp_path)
+    assert costs is not None
+    assert costs.wall_s == 30
+
+
+def _package(root: Path, number: int, *, name: str, microjoules: int) -> Path:
+    folder = root / f"intel-rapl:{number}"
+    folder.mkdir()
+    for file, text in (("name", name), ("max_energy_range_uj", "10000000")):
+        (folder / file).write_text(text + "\n")
+    (folder / "energy_uj").write_text(f"{microjoules}\n")
+    return folder / "energy_uj"
+
+
+def test_rapl_adds_packages_and_counts_the_rounds_of_a_full_counter(tmp_path: Path) -> None:
+    assert rapl(tmp_path) is None
+    first = _package(tmp_path, 0, name="package-0", microjoules=9_000_000)
+    _package(tmp_path, 1, name="package-1", microjoules=0)
+    _package(tmp_path, 2, name="psys", microjoules=123)
+    counter = rapl(tmp_path)
+    assert counter is not None
+    begin = counter.joules()
+    first.write_text("1000000\n")  # 2 J later, having begun again at 10 J
+    assert counter.joules() - begin == pytest.approx(2.0)
+    first.unlink()
+    assert rapl(tmp_path) is None
+
+
+class _Library:
+    """NVML as its reference describes it, with one card."""
+
+    def __init__(self, *, failing: str = "") -> None:
+        self.failing = failing
+
+    def nvmlInit_v2(self) -> int:  # noqa: N802
+        return self.failing == "init"
+
+    def nvmlDeviceGetHandleByUUID(self, uuid: Any, handle: Any) -> int:  # noqa: N802
+        handle._obj.value = 7
+        return uuid.value != b"GPU-1"
+
+    def nvmlDeviceGetTotalEnergyConsumption(self, handle: Any, value: Any) -> int:  # noqa: N802
+        value._obj.value = 1000 * handle.value
+        return self.failing == "energy"
+
+
+def test_nvml_is_asked_for_the_card_by_its_name_and_may_refuse() -> None:
+    handle = _card(_Library(), uuid=b"GPU-1")
+    assert handle is not None
+    assert _millijoules(_Library(), handle) == 7000
+    assert _millijoules(_Library(failing="energy"), handle) is None
+    assert _card(_Library(failing="init"), uuid=b"GPU-1") is None
+    assert _card(_Library(), uuid=b"GPU-2") is None
+    assert nvml("cpu") is None
+
+
+def test_the_processor_has_a_name() -> None:
+    assert device_name("cpu").strip()
+    assert device_name("tpu") == "tpu"

@@ -1,0 +1,385 @@
+"""Folders of pictures: which files count, which splits and labels they give, what is refused."""
+
+import contextlib
+import logging
+import os
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from sklearn.datasets import load_digits
+
+from stopgrad.errors import DataError, exit_code
+from stopgrad.images import (
+    Damaged,
+    DamagedImagesError,
+    Encoded,
+    Frame,
+    LeftOut,
+    decode,
+    load_dataset,
+)
+from stopgrad.images.folder import are_classes, find_pictures, folder_source
+
+DIGITS = (load_digits().images * 15).astype(np.uint8)  # (1797, 8, 8)
+
+
+@pytest.fixture(autouse=True)
+def _store(tmp_path, monkeypatch):
+    monkeypatch.setenv("STOPGRAD_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def root(tmp_path) -> Path:
+    return tmp_path / "pictures"
+
+
+def put(root: Path, *names: str, size: tuple[int, int] = (8, 8)) -> None:
+    """Real digits under these names; the n-th name holds the n-th digit of scikit-learn."""
+    for number, name in enumerate(names):
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(DIGITS[number]).resize(size).save(path)
+
+
+def each(*folders: str, count: int = 2) -> list[str]:
+    return [f"{folder}/{number}.png" for folder in folders for number in range(count)]
+
+
+def labels(dataset) -> list[int]:
+    return dataset.train.labels.tolist()
+
+
+def test_train_and_test_with_class_folders(root):
+    put(root, *each("train/dog", "train/cat", "test/cat", "test/dog"))
+    found = load_dataset(str(root))
+    assert found.name == "pictures"
+    assert found.train.class_names == found.test.class_names == ("cat", "dog")
+    assert found.train.sources == ("cat/0.png", "cat/1.png", "dog/0.png", "dog/1.png")
+    assert labels(found) == found.test.labels.tolist() == [0, 0, 1, 1]
+    # put() gave digits 0 and 1 to the dogs and 2 and 3 to the cats
+    assert (found.train.pixels[:, :, :, 1] == DIGITS[[2, 3, 0, 1]]).all()
+
+
+def test_class_folders_without_splits(root):
+    put(root, *each("b", "a", "c"))
+    found = load_dataset(str(root))
+    assert found.train.class_names == ("a", "b", "c")
+    assert labels(found) == [0, 0, 1, 1, 2, 2]
+    assert found.test is None
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["1.png", "2.png", "3.png"],
+        each("train", count=4),
+        each("train/2024/05", "train/2024/06", count=3),
+        [*each("a", "b"), "loose.png"],
+        [*each("a", "b"), "a/deep/3.png"],
+        each("only", count=5),
+        each("a", "b", "c", count=1),
+    ],
+    ids=["flat", "flat train", "deep", "loose", "mixed depth", "one folder", "one each"],
+)
+def test_pictures_that_are_in_no_class_folders_have_no_labels(root, names):
+    put(root, *names)
+    found = load_dataset(str(root))
+    assert len(found.train) == len(names)
+    assert found.train.labels is None
+    assert found.train.class_names == ()
+
+
+def test_many_small_folders_are_no_classes():
+    paths = [(f"{folder:06}", f"{n}.png") for folder in range(101) for n in range(5)]
+    assert are_classes(paths)
+    assert not are_classes(paths[:-1])
+    assert are_classes(paths[:200])  # 40 folders of 5
+    assert not are_classes([(f"{folder:06}", "0.png") for folder in range(150_000)])
+
+
+def test_validation_is_the_test_split_where_there_is_no_test(root):
+    put(root, *each("train/a", "train/b", "val/a", "val/b"))
+    assert len(load_dataset(str(root)).test) == 4
+    put(root, "test/a/x.png")
+    assert load_dataset(str(root)).test.sources == ("a/x.png",)
+
+
+def test_split_names_in_capitals_are_splits(root):
+    put(root, *each("Train/a", "Train/b", "TEST/a"))
+    found = load_dataset(str(root))
+    assert (len(found.train), len(found.test)) == (4, 2)
+
+
+def test_class_called_train_is_a_class(root):
+    put(root, *each("train", "bus", "car"))
+    assert load_dataset(str(root)).train.class_names == ("bus", "car", "train")
+
+
+def test_unlabelled_train_makes_the_test_split_unlabelled_too(root):
+    put(root, *each("train"), *each("test/a", "test/b"))
+    found = load_dataset(str(root))
+    assert found.test.labels is None
+    assert len(found.test) == 4
+
+
+def test_hidden_and_foreign_files_are_passed_over(root):
+    put(root, *each("a", "b"), ".hidden.png", ".git/x.png", "__MACOSX/a/x.png")
+    for name in ("a/notes.txt", "b/Thumbs.db", "labels.csv", "a/.DS_Store"):
+        (root / name).write_text("no picture")
+    (root / "empty").mkdir()
+    assert load_dataset(str(root)).train.sources == ("a/0.png", "a/1.png", "b/0.png", "b/1.png")
+
+
+def test_all_suffixes_in_any_case_are_read(root):
+    put(root, "a.PNG", "b.jpg", "c.JPEG", "d.bmp", "e.webp", "f.tif", "g.gif", "h.ppm")
+    assert len(load_dataset(str(root)).train) == 8
+
+
+def test_odd_names_are_read_and_kept_apart(root):
+    odd = [
+        "a\nb/1.png",
+        "ü 文/2.png",
+        "'\"<b>/3.png",
+        "-rf *;/4.png",
+        "%s%d/5.png",
+        "x\u202e/6.png",
+    ]
+    put(root, *odd, *[name.replace(".png", "b.png") for name in odd])
+    raw = os.fsencode(root) + b"/\xff\xfe"
+    os.mkdir(raw)
+    for number in (b"1", b"2"):
+        os.link(os.fsencode(root / odd[0]), raw + b"/" + number + b".png")
+    found = load_dataset(str(root)).train
+    assert len(found) == 14
+    assert len(found.class_names) == 7
+    assert "\\xff\\xfe" in found.class_names
+    assert all(name.encode() for name in found.class_names)
+
+
+def test_order_is_by_code_point_whatever_the_folder_lists(root, monkeypatch):
+    put(root, *[f"{name}.png" for name in ("b", "B", "a10", "a9", "é", "Z")])
+    expected = ("B.png", "Z.png", "a10.png", "a9.png", "b.png", "é.png")
+    assert load_dataset(str(root)).train.sources == expected
+    scandir = os.scandir
+
+    @contextlib.contextmanager
+    def backwards(path):
+        with scandir(path) as entries:
+            yield sorted(entries, key=lambda entry: entry.name, reverse=True)
+
+    monkeypatch.setattr(os, "scandir", backwards)
+    assert tuple(found.parts[0] for found in find_pictures(root)) == expected
+
+
+@pytest.mark.timeout(20)
+def test_linked_folders_are_followed_and_loops_end(root, tmp_path):
+    put(root, *each("a", "b"))
+    put(tmp_path / "elsewhere", "1.png", "2.png")
+    (root / "c").symlink_to(tmp_path / "elsewhere")
+    assert load_dataset(str(root)).train.class_names == ("a", "b", "c")
+    (root / "a" / "up").symlink_to(root)
+    (root / "self").symlink_to(root / "self")
+    names = ["/".join(found.parts) for found in find_pictures(root)]
+    assert "a/0.png" in names
+    assert max(name.count("up") for name in names) == 1
+
+
+@pytest.mark.timeout(20)
+def test_pipe_with_the_name_of_a_picture_is_a_damaged_picture(root):
+    put(root, "1.png")
+    os.mkfifo(root / "2.png")
+    with pytest.raises(DataError, match=r"'2\.png' \(not a regular file\)"):
+        load_dataset(str(root))
+
+
+def test_folder_with_the_name_of_a_picture_is_damaged_unless_it_holds_pictures(root):
+    put(root, *each("a", "b.png", count=3))
+    (root / "a" / "2.png").unlink()
+    (root / "a" / "2.png").mkdir()
+    (root / "a" / "2.png" / "notes.txt").write_text("no picture")
+    with pytest.raises(DamagedImagesError) as caught:
+        load_dataset(str(root))
+    assert caught.value.damaged == (LeftOut("train", "a/2.png", "not a regular file"),)
+    (root / "a" / "2.png" / "notes.txt").unlink()
+    (root / "a" / "2.png").rmdir()
+    assert load_dataset(str(root)).train.class_names == ("a", "b.png")
+
+
+def test_link_to_a_folder_above_with_the_name_of_a_picture_is_damaged(root):
+    put(root, *each("a", "b"))
+    (root / "a" / "up.png").symlink_to(root / "a")
+    with pytest.raises(DataError, match=r"1 damaged picture among 5: 'a/up\.png'"):
+        load_dataset(str(root))
+
+
+@contextlib.contextmanager
+def nobodys_folder():
+    """A folder that anyone may enter, seen by a user without rights, also where root tests."""
+    before = os.geteuid()
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o755)
+        try:
+            yield Path(folder)
+        finally:
+            os.seteuid(before)
+
+
+def become_nobody() -> None:
+    if os.geteuid() == 0:
+        os.seteuid(65534)
+
+
+@pytest.mark.parametrize("closed", ["p", "p/b"])
+def test_folder_that_may_not_be_read_is_a_data_error(closed):
+    with nobodys_folder() as folder:
+        put(folder / "p", *each("a", "b"))
+        (folder / closed).chmod(0)
+        become_nobody()
+        with pytest.raises(DataError, match=r"cannot be read \(Permission denied\)"):
+            folder_source(folder / "p")
+
+
+def test_picture_that_may_not_be_read_is_damaged():
+    with nobodys_folder() as folder:
+        put(folder, "x.png")
+        (folder / "x.png").chmod(0)
+        become_nobody()
+        found = decode(Encoded("x.png", folder / "x.png"), Frame(8, 8, fit=True))
+        assert found == Damaged("x.png", "Permission denied")
+
+
+def test_all_damaged_pictures_are_named_or_counted(root):
+    put(root, *each("a", "b", count=30))
+    for number in range(30):
+        (root / "a" / f"{number}.png").write_bytes(b"no")
+    with pytest.raises(DamagedImagesError, match=r"30 damaged pictures among 60: ") as caught:
+        load_dataset(str(root))
+    assert [name for _, name, _ in caught.value.damaged] == sorted(each("a", count=30))
+    named = [name for name in each("a", count=30) if repr(name) in str(caught.value)]
+    assert named == sorted(each("a", count=30))[:10]
+    assert "and 20 more;" in str(caught.value)
+
+
+def test_equal_pictures_within_the_side_keep_their_size(root):
+    put(root, "1.png", "2.png", size=(12, 6))
+    assert load_dataset(str(root)).train.pixels.shape == (2, 6, 12, 3)
+    assert load_dataset(str(root), side=12).train.pixels.shape == (2, 6, 12, 3)
+    assert load_dataset(str(root), side=11).train.pixels.shape == (2, 11, 11, 3)
+
+
+def test_mixed_sizes_are_brought_to_the_side_in_both_splits(root):
+    put(root, *each("train"))
+    put(root / "test", "1.png", size=(9, 20))
+    found = load_dataset(str(root), side=16)
+    assert found.train.pixels.shape == (2, 16, 16, 3)
+    assert found.test.pixels.shape == (1, 16, 16, 3)
+
+
+def test_mixed_sizes_without_a_side_are_refused(root):
+    put(root, "1.png")
+    put(root, "2.png", size=(9, 20))
+    with pytest.raises(DataError, match=r"8x8 and 9x20.*give a side"):
+        load_dataset(str(root))
+
+
+def test_damaged_picture_stops_and_is_named(root):
+    put(root, *each("a", "b", count=3))
+    (root / "b" / "1.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    with pytest.raises(DataError, match=r"1 damaged picture among 6: 'b/1\.png' \(") as caught:
+        load_dataset(str(root))
+    assert exit_code(caught.value) == 3
+    assert "\n" not in str(caught.value)
+
+
+def test_skipped_pictures_leave_the_labels_right_and_are_named_each_time(root, caplog):
+    put(root, *each("a", "b", count=20))
+    (root / "a" / "19.png").write_bytes(b"")
+    (root / "a" / "0.png").write_bytes(b"no picture")
+    for _ in ("decoded", "cached"):
+        caplog.clear()
+        with caplog.at_level(logging.WARNING):
+            found = load_dataset(str(root), bad_images="skip")
+        assert np.bincount(found.train.labels).tolist() == [18, 20]
+        assert "a/0.png" not in found.train.sources
+        for pixels, source in zip(found.train.pixels, found.train.sources, strict=True):
+            folder, number = source.removesuffix(".png").split("/")
+            assert (pixels[..., 0] == DIGITS["ab".index(folder) * 20 + int(number)]).all()
+        assert [r.message.count("\n") for r in caplog.records] == [0]
+        assert "left out 2 damaged: 'a/0.png'" in caplog.text
+        assert "'a/19.png'" in caplog.text
+
+
+def test_more_than_five_percent_damaged_stop_even_when_skipped(root):
+    put(root, *each("a", "b", count=20))
+    for number in (1, 2, 3):
+        (root / "a" / f"{number}.png").write_bytes(b"")
+    with pytest.raises(DataError, match=r"3 damaged pictures among 40: .*at most 5 %"):
+        load_dataset(str(root), bad_images="skip")
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["train/notes.txt"], "no pictures to train on"),
+        (["notes.txt"], "no pictures to train on"),
+        (["test/a/1.png", "test/b/1.png"], "no pictures to train on"),
+    ],
+)
+def test_folder_without_training_pictures_is_refused(root, names, message):
+    put(root, *[name for name in names if name.endswith("png")])
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).touch()
+    with pytest.raises(DataError, match=message):
+        load_dataset(str(root))
+
+
+def test_empty_folder_is_refused(root):
+    root.mkdir()
+    with pytest.raises(DataError, match="no pictures to train on"):
+        load_dataset(str(root))
+
+
+@pytest.mark.parametrize("bad_images", ["fail", "skip"])
+def test_folder_in_which_nothing_can_be_read_is_refused(root, bad_images):
+    put(root, "x.png")
+    (root / "x.png").write_bytes(b"no")
+    with pytest.raises(DataError, match=r"'x\.png'"):
+        load_dataset(str(root), bad_images=bad_images)
+
+
+@pytest.mark.parametrize("test", [["test/a/1.png", "test/bird/1.png"], ["test/1.png"]])
+def test_test_split_with_other_classes_is_refused(root, test):
+    put(root, *each("train/a", "train/b"), *test)
+    with pytest.raises(DataError, match=r"(bird|1\.png)' in the test split; expected those of"):
+        load_dataset(str(root))
+
+
+def test_what_lies_beside_train_is_not_passed_over_in_silence(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for place in ("train/a", "test/a", "val/a", "unlabeled", ".hidden", "notes"):
+        (tmp_path / place).mkdir(parents=True)
+        Image.new("RGB", (8, 8)).save(tmp_path / place / "0.png")
+    assert len(load_dataset(str(tmp_path)).train) == 1
+    (tmp_path / "notes" / "0.png").unlink()  # nothing is lost with it
+    caplog.clear()
+    found = load_dataset(str(tmp_path))
+    assert (len(found.train), len(found.test or ())) == (1, 1)
+    assert "train/ and test/ are read, not unlabeled, val;" in caplog.text
+    command = f"to learn from unlabeled/: stopgrad pretrain --data {tmp_path / 'unlabeled'}, "
+    assert command in caplog.text
+
+
+def test_a_folder_without_labels_beside_train_is_no_class(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for number, place in enumerate(("train", "unlabeled") * 3):
+        (tmp_path / place).mkdir(exist_ok=True)
+        Image.new("RGB", (8, 8), (number, 0, 0)).save(tmp_path / place / f"{number}.png")
+    found = load_dataset(str(tmp_path)).train
+    assert (len(found), found.labels) == (3, None)
+    assert "train/ is read, not unlabeled;" in caplog.text

@@ -1,0 +1,552 @@
+"""Packed stores: the pixels of `load_dataset`, on disk, whole or refused; made in one go or two."""
+
+import errno
+import fcntl
+import json
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from sklearn.datasets import load_digits, load_sample_image
+
+from stopgrad.cli import main
+from stopgrad.config import ViewsConfig, preset
+from stopgrad.errors import DataError, LockedError, StorageError
+from stopgrad.evaluation import images_at_a_time
+from stopgrad.images import (
+    Findings,
+    Images,
+    Normalization,
+    Packed,
+    images_from_arrays,
+    load_dataset,
+    load_pictures,
+    normalization,
+    pack,
+    pack_shards,
+    verify_store,
+)
+from stopgrad.images import packed as packed_module
+from stopgrad.images import packing as pack_module
+from stopgrad.images.check import Size
+from stopgrad.images.packed import map_file
+from stopgrad.images.store import MANIFEST, PACKING
+from stopgrad.method import bring_down, two_views
+from stopgrad.runs import load_checkpoint, prepare
+from stopgrad.speed.outlook import advise_packing
+from stopgrad.training import pretrain_epochs
+from tests.training.factories import encoder_run
+
+SIDE = 24
+SHARD = 20  # pictures
+DIGITS = np.kron(load_digits().images, np.ones((5, 5))) * 15  # (1797, 40, 40)
+
+
+@pytest.fixture(autouse=True)
+def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STOPGRAD_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pack_shards, "SHARD_BYTES", SHARD * SIDE * SIDE * 3)
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """96 real digits in two nested folders, of two sizes and two formats, without labels."""
+    folder = tmp_path_factory.mktemp("pictures")
+    for number in range(96):
+        place = folder / f"part{number % 2}" / f"day{number % 3}"
+        place.mkdir(parents=True, exist_ok=True)
+        image = Image.fromarray(DIGITS[number, : 30 + number % 11].astype(np.uint8))
+        image.save(place / f"{number:02d}.{'png' if number % 5 else 'webp'}", lossless=True)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def packed(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store of five shards, not to be changed."""
+    store = tmp_path_factory.mktemp("stores") / "store"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pack_shards, "SHARD_BYTES", SHARD * SIDE * SIDE * 3)
+        pack(str(pictures), store, side=SIDE)
+    assert len(list(store.glob("train-*.pixels"))) == 5
+    return store
+
+
+@pytest.fixture
+def store(packed: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(packed, tmp_path / "store"))
+
+
+def pixels_of(images: Images) -> np.ndarray:
+    return np.asarray(images.pixels[:])
+
+
+def test_a_store_holds_what_loading_decodes_under_the_same_fingerprint(
+    pictures: Path, packed: Path
+) -> None:
+    decoded, stored = load_dataset(str(pictures), side=SIDE).train, load_dataset(str(packed)).train
+    assert isinstance(stored.pixels, Packed)
+    assert np.array_equal(pixels_of(stored), decoded.pixels)
+    assert (stored.fingerprint, stored.sources) == (decoded.fingerprint, decoded.sources)
+    assert normalization(stored) == normalization(decoded)
+
+
+def test_labels_class_names_and_the_test_split_are_kept(tmp_path: Path) -> None:
+    for number in range(60):
+        split = "test" if number % 5 == 0 else "train"
+        place = tmp_path / "set" / split / f"class {number % 3}"
+        place.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(DIGITS[number].astype(np.uint8)).save(place / f"{number}.png")
+    pack(str(tmp_path / "set"), tmp_path / "store", side=64)
+    decoded, stored = (load_dataset(str(tmp_path / of), side=64) for of in ("set", "store"))
+    assert stored.test is not None
+    assert decoded.test is not None
+    assert stored.train.pixels.shape[1:] == (40, 40, 3)  # of one size, so they keep it
+    for ours, theirs in ((stored.train, decoded.train), (stored.test, decoded.test)):
+        assert ours.class_names == ("class 0", "class 1", "class 2") == theirs.class_names
+        assert ours.labels is not None
+        assert np.array_equal(ours.labels, theirs.labels)
+        assert ours.fingerprint == theirs.fingerprint
+        assert ours.sources == theirs.sources
+
+
+@pytest.mark.parametrize("count", [1, 7, 96])
+def test_rows_come_in_the_order_asked_for_across_shards(packed: Path, count: int) -> None:
+    images = load_dataset(str(packed)).train
+    whole = pixels_of(images)
+    rng = np.random.default_rng(count)
+    rows = rng.integers(0, 96, size=count)  # some of them twice
+    assert np.array_equal(images.pixels[rows], whole[rows])
+    assert np.array_equal(images.pixels[int(rows[0])], whole[rows[0]])
+    assert np.array_equal(images.pixels[15:65], whole[15:65])
+    subset = images.take(rows)
+    assert isinstance(subset.pixels, Packed)  # nothing was read
+    again = rng.permutation(count)
+    assert np.array_equal(subset.pixels[again], whole[rows][again])
+    assert np.array_equal(subset.take(again).pixels[:], whole[rows][again])
+
+
+def _mapped() -> int:
+    """Bytes of mapped files that are in this process's memory."""
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[2]) * os.sysconf("SC_PAGE_SIZE")
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="Linux says what is resident")
+def test_reading_a_store_to_its_end_leaves_no_pixels_in_memory(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (512, 128, 128, 3), np.uint8)
+    (tmp_path / "pixels").write_bytes(pixels.data)  # 25 MB
+    images = Images(Packed([map_file(tmp_path / "pixels", pixels.shape)]), None, (), "f" * 64)
+    half = images.take(np.arange(0, 512, 2))
+    before = _mapped()
+    for start in range(0, 256, 16):
+        assert np.array_equal(half.pixels[start : start + 16], pixels[::2][start : start + 16])
+    normalization(images)
+    assert _mapped() - before < 5e6
+
+
+def test_damaged_pictures_are_left_out_wherever_they_lie(
+    tmp_path: Path, small_shards: None
+) -> None:
+    for number in range(160):  # the last shard holds damaged ones alone
+        data = DIGITS[number].astype(np.uint8)
+        name = tmp_path / "set" / f"{number:03d}.png"
+        name.parent.mkdir(exist_ok=True)
+        Image.fromarray(data[:30]).save(name)
+        if number in (3, 20, *range(155, 160)):
+            name.write_bytes(name.read_bytes()[:60])
+    with pytest.raises(DataError, match=r"7 damaged pictures among 160: '003\.png'"):
+        pack(str(tmp_path / "set"), tmp_path / "store", side=SIDE)
+    pack(str(tmp_path / "set"), tmp_path / "store", side=SIDE, bad_images="skip")
+    stored = load_dataset(str(tmp_path / "store"))
+    decoded = load_dataset(str(tmp_path / "set"), side=SIDE, bad_images="skip")
+    assert [left.name for left in stored.left_out] == [left.name for left in decoded.left_out]
+    assert stored.train.fingerprint == decoded.train.fingerprint
+    assert all(finding.ok for finding in verify_store(tmp_path / "store"))
+
+
+PACK = """
+import sys
+from stopgrad.cli import main
+from stopgrad.images import pack_shards
+pack_shards.SHARD_BYTES = {bytes}
+write = pack_shards.SplitPacker._write_shard
+def slowly(self, attempts):
+    if len(self.notes) == 3:
+        print("third shard", flush=True)
+        sys.stdin.read()
+    return write(self, attempts)
+pack_shards.SplitPacker._write_shard = slowly
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_packing_goes_on_behind_the_last_whole_shard_after_kill_9(
+    pictures: Path, packed: Path, tmp_path: Path, small_shards: None
+) -> None:
+    store = tmp_path / "store"
+    words = ["pack", str(pictures), "--out", str(store), "--side", str(SIDE)]
+    child = subprocess.Popen(
+        [sys.executable, "-c", PACK.format(bytes=pack_shards.SHARD_BYTES), *words],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    assert child.stdout is not None
+    assert child.stdout.readline() == b"third shard\n"
+    with pytest.raises(LockedError, match="another process"):
+        pack(str(pictures), store, side=SIDE)
+    child.kill()
+    child.communicate()
+    with pytest.raises(DataError, match="not finished"):
+        load_dataset(str(store))
+    with pytest.raises(DataError, match="an unfinished store with --side 24"):
+        pack(str(pictures), store, side=SIDE + 1)
+    shards = [store / f"train-0000{number}.pixels" for number in range(3)]
+    written = [shard.stat().st_mtime_ns for shard in shards]
+    data = bytearray(shards[2].read_bytes())
+    data[100] ^= 1  # and rot in one that was finished
+    shards[2].write_bytes(data)
+    pack(str(pictures), store, side=SIDE)
+    assert [shard.stat().st_mtime_ns for shard in shards[:2]] == written[:2]
+    for file in packed.glob("*.pixels"):
+        assert file.read_bytes() == (store / file.name).read_bytes()
+    assert {file.name for file in store.iterdir()} == {file.name for file in packed.iterdir()}
+    before = (store / MANIFEST).stat().st_mtime_ns
+    pack(str(pictures), store, side=SIDE)  # finished: nothing to do
+    assert (store / MANIFEST).stat().st_mtime_ns == before
+
+
+def test_a_kill_right_after_the_commit_leaves_a_store(packed: Path, store: Path) -> None:
+    (store / PACKING).write_text(json.dumps({"key": "", "side": 1, "frame": [1, 1, True]}))
+    assert len(load_dataset(str(store)).train) == 96
+
+
+def test_every_command_goes_on_with_a_runs_own_store_whose_folder_was_touched(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for number in range(40):
+        place = tmp_path / "set" / f"class{number % 2}" / f"{number:02d}.png"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(DIGITS[number].astype(np.uint8)).save(place)
+    store = tmp_path / "store"
+    mark = pack(str(tmp_path / "set"), store, side=SIDE).splits["train"].fingerprint
+    of = {"spec": str(store), "fingerprint": mark}
+    run = encoder_run(tmp_path / "run", data=of, **{"views.size": 16, "knn.k": 5}).path
+    other = encoder_run(tmp_path / "other", **{"views.size": 16}).path  # of other images
+    os.utime(tmp_path / "set" / "class0" / "00.png")
+    features = ["--out", str(tmp_path / "f.npy")]
+    few = ["--finetune.epochs", "1", "--finetune.batch", "16"]
+    named = ["--data", str(store)]
+    for words in (
+        ["embed", str(run), *features],
+        ["embed", str(run), *named, *features],
+        ["compare", str(run), "--no-scores"],
+        ["neighbors", str(run)],
+        ["finetune", str(run), *few],
+        ["evaluate", str(run), "--of", "encoder", "--metrics", "knn_accuracy"],
+    ):
+        caplog.clear()
+        assert main(words) == 0, words
+        assert "going on with the store as it is" in caplog.text, words
+    assert main(["embed", str(other), *named, *features]) == 3  # nothing guards these images
+
+
+def test_every_flipped_bit_is_found_by_verify(store: Path) -> None:
+    rng = np.random.default_rng(0)
+    files = sorted(store.iterdir())
+    assert len(files) == 8
+    for file in files * 3:
+        data = bytearray(file.read_bytes())
+        place = int(rng.integers(len(data)))
+        data[place] ^= 1 << int(rng.integers(8))
+        whole = file.read_bytes()
+        file.write_bytes(data)
+        code = main(["verify", str(store)])
+        file.write_bytes(whole)
+        assert code == 3, (file.name, place)
+    assert main(["verify", str(store)]) == 0
+
+
+def test_verify_names_the_damaged_shard(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = bytearray((store / "train-00003.pixels").read_bytes())
+    data[-1] ^= 128
+    (store / "train-00003.pixels").write_bytes(data)
+    assert main(["verify", str(store)]) == 3
+    said = capsys.readouterr()
+    assert (
+        "ok   train-00002.pixels\nBAD  train-00003.pixels: it is not what was written" in said.out
+    )
+    assert "2 of 8 files" in said.err  # and the one behind it, which could not be checked
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (lambda s: os.truncate(s / "train-00004.pixels", 1000), "1,000 bytes, 27,648 were written"),
+        (lambda s: (s / "train-00000.pixels").unlink(), "No such file"),
+        (lambda s: os.truncate(s / "pictures.parquet", 50), "not what was written"),
+        (lambda s: os.truncate(s / MANIFEST, 500), MANIFEST),
+        (
+            lambda s: (s / MANIFEST).write_text((s / MANIFEST).read_text().replace("96", "95")),
+            "its seal does not fit",
+        ),
+    ],
+)
+def test_a_store_that_was_cut_is_refused_when_it_is_opened(damage, said, store: Path) -> None:  # type: ignore[no-untyped-def]
+    damage(store)
+    with pytest.raises(DataError, match="is damaged") as caught:
+        load_dataset(str(store))
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_folder_that_changed_since_packing_is_an_error_with_the_names(
+    pictures: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = Path(shutil.copytree(pictures, tmp_path / "set"))
+    pack(str(folder), tmp_path / "store", side=SIDE)
+    (folder / "part0" / "new.png").write_bytes((folder / "part0" / "day1" / "04.png").read_bytes())
+    (folder / "part0" / "day1" / "04.png").unlink()
+    os.utime(folder / "part0" / "day2" / "02.png")
+    with pytest.raises(DataError) as caught:
+        load_dataset(str(tmp_path / "store"))
+    for words in ("1 changed ('train/part0/day2/02.png')", "1 new ('train/part0/new.png')"):
+        assert words in caught.value.found
+    assert "1 gone ('train/part0/day1/04.png')" in caught.value.found
+    assert len(load_dataset(str(tmp_path / "store"), changed="tell").train) == 96
+    assert "have changed: 1 changed" in caplog.text
+    (tmp_path / "store" / "files.parquet").unlink()  # as the error's hint says
+    assert len(load_dataset(str(tmp_path / "store")).train) == 96
+
+
+def test_a_store_may_lie_in_the_folder_that_it_was_packed_from(
+    pictures: Path, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(pictures, tmp_path / "set"))
+    pack(str(folder), folder / "store", side=SIDE)
+    stored = load_dataset(str(folder / "store")).train  # nothing has changed
+    assert load_dataset(str(folder), side=SIDE).train.fingerprint == stored.fingerprint
+
+
+def test_a_store_outlives_its_folder(pictures: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(pictures, tmp_path / "set"))
+    pack(str(folder), tmp_path / "store", side=SIDE)
+    shutil.rmtree(folder)
+    assert len(load_dataset(str(tmp_path / "store")).train) == 96
+
+
+def test_nothing_of_others_is_overwritten(pictures: Path, store: Path, tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes.txt").write_text("mine")
+    for out, holds in ((tmp_path / "mine", "other files"), (store, "a store of .* --side 24")):
+        with pytest.raises(DataError, match=holds):
+            pack(str(pictures), out, side=SIDE + 1)
+    assert (tmp_path / "mine" / "notes.txt").read_text() == "mine"
+    assert all(finding.ok for finding in verify_store(store))
+
+
+def test_too_little_room_is_said_before_anything_is_decoded(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = type("usage", (), {"free": 96 * SIDE * SIDE * 3 - 1})
+    monkeypatch.setattr(pack_module.shutil, "disk_usage", lambda _: usage)
+    with pytest.raises(StorageError, match=r"165,888 bytes needed .*, 165,887 bytes free"):
+        pack(str(pictures), tmp_path / "store", side=SIDE)
+    assert not list((tmp_path / "store").iterdir())
+    # As the error's hint says.
+    assert pack(str(pictures), tmp_path / "store", side=SIDE - 1).height == SIDE - 1
+
+
+def test_a_store_can_be_packed_again_smaller(packed: Path, tmp_path: Path) -> None:
+    pack(str(packed), tmp_path / "small", side=16)
+    images, large = load_dataset(str(tmp_path / "small")).train, load_dataset(str(packed)).train
+    expected = Image.fromarray(large.pixels[11]).resize((16, 16), Image.Resampling.BICUBIC)
+    assert np.array_equal(images.pixels[11], np.asarray(expected))
+    assert images.sources == large.sources
+
+
+def test_whole_pictures_are_brought_down_and_views_are_not(packed: Path) -> None:
+    images = load_dataset(str(packed), side=12).train
+    assert images.pixels.shape[1:] == (SIDE, SIDE, 3)
+    assert images.whole_size == (12, 12) == images.take(np.arange(3)).whole_size
+    assert load_dataset(str(packed), side=SIDE + 1).train.whole_size == (SIDE, SIDE)
+
+
+def test_a_picture_asked_for_is_seen_whole_at_the_size_of_the_others(packed: Path) -> None:
+    images = load_dataset(str(packed), side=12).train
+    one = packed.parent / "one.png"
+    Image.fromarray(images.pixels[5]).save(one)
+    assert load_pictures([one], like=images).whole_size == (12, 12)
+
+
+def test_large_pictures_go_through_an_encoder_few_at_a_time() -> None:
+    for side, count in ((32, 512), (64, 512), (256, 32), (1024, 16)):
+        pixels = np.zeros((1, side, side, 3), np.uint8)
+        assert images_at_a_time(images_from_arrays(pixels)) == count
+
+
+def _pretrain(data: Path, run: Path) -> list[str]:
+    words = ["pretrain", "--data", data, "--out", run, "--preset", "tiny", "--image_size", SIDE]
+    return [str(word) for word in words]
+
+
+def test_training_from_a_store_killed_and_resumed_has_the_bits_of_the_folder(
+    pictures: Path, packed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(_pretrain(pictures, tmp_path / "whole")) == 0
+    assert "no labels (6 folders are no classes)" in capsys.readouterr().err
+    run = tmp_path / "run"
+    child = subprocess.Popen([sys.executable, "-m", "stopgrad.cli", *_pretrain(packed, run)])
+    while not (run / "checkpoints" / "step-000003" / "manifest.json").exists():
+        assert child.poll() is None
+        time.sleep(0.005)
+    child.send_signal(signal.SIGKILL)
+    child.wait()
+    assert load_checkpoint(run).step < 12
+    assert main(["resume", str(run)]) == 0
+    one, other = load_checkpoint(tmp_path / "whole"), load_checkpoint(run)
+    assert one.step == other.step == 12
+    assert all(torch.equal(one.model[key], other.model[key]) for key in one.model)
+    assert all(torch.equal(one.optimizer[key], other.optimizer[key]) for key in one.optimizer)
+
+
+def _trained(store: Path, *, size: int) -> list[float]:
+    """Losses of an epoch of the imagenet preset, in a narrow network."""
+    narrow = {"encoder.name": "cifar_resnet8", "encoder.width": 0.25}
+    heads = {"projector.hidden": 32, "projector.out": 32, "predictor.hidden": 8}
+    few = {"epochs": 1, "batch": 4, "measure_every": 0, "views.size": size}
+    config = preset("imagenet", **narrow, **heads, **few)
+    assert (config.projector.layers, config.views.blur, config.encoder.stem) == (3, 0.5, "large")
+    dataset = load_dataset(str(store), side=config.image_side)
+    return [epoch.loss for epoch in pretrain_epochs(prepare(dataset, config), config)]
+
+
+def test_the_imagenet_preset_trains_at_three_sizes_from_one_store(tmp_path: Path) -> None:
+    photo = Image.fromarray(load_sample_image("china.jpg"))  # 640 x 427 px
+    (tmp_path / "set" / "deep" / "deeper").mkdir(parents=True)
+    for number in range(8):
+        part = photo.crop((40 * number, 10 * number, 40 * number + 340, 10 * number + 300))
+        part.save(tmp_path / "set" / "deep" / "deeper" / f"{number}.jpg", quality=95)
+    pack(str(tmp_path / "set"), tmp_path / "store", side=256)
+    losses = [_trained(tmp_path / "store", size=size)[0] for size in (96, 128, 224)]
+    assert all(-1 <= loss < 1 for loss in losses)
+    assert len(set(losses)) == 3
+
+
+def test_views_are_cut_from_the_stored_pixels_and_not_from_smaller_ones(tmp_path: Path) -> None:
+    stripes = np.zeros((64, 64, 3), np.uint8)
+    stripes[:, ::2] = 255  # of one pixel: any shrinking makes them gray
+    for name in ("a.png", "b.png"):
+        (tmp_path / "set").mkdir(exist_ok=True)
+        Image.fromarray(stripes).save(tmp_path / "set" / name)
+    pack(str(tmp_path / "set"), tmp_path / "store", side=64)
+    images = load_dataset(str(tmp_path / "store"), side=32).train
+    config = ViewsConfig(size=48, crop_min=0.25, crop_max=0.25, jitter=0, grayscale=0, blur=0)
+    as_they_are = Normalization((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+    pixels = torch.from_numpy(images.pixels[:]).permute(0, 3, 1, 2)
+    views = two_views(
+        pixels, torch.Generator().manual_seed(0), config=config, normalization=as_they_are
+    )
+    whole = bring_down(pixels, images.whole_size)
+    assert whole.shape == (2, 3, 32, 32)
+    assert float(whole[..., 4:-4].float().std()) < 0.05 * 255
+    assert float(views.x1.std()) > 0.2
+
+
+@pytest.mark.parametrize(
+    ("pictures", "short_side", "packed", "expected"),
+    [
+        (100_000, 375, False, 256),  # 18.3 GiB
+        (20_000, 375, False, None),  # 3.7 GiB, less than half of 8
+        (100_000, 32, False, None),  # 0.3 GiB: no picture is enlarged
+        (100_000, 256, True, None),
+    ],
+)
+def test_packing_is_advised_where_decoded_pictures_fill_half_of_the_memory(
+    pictures: int, short_side: int, packed: bool, expected: int | None
+) -> None:
+    findings = Findings(
+        **dict.fromkeys(Findings._fields, ())  # type: ignore[arg-type]
+        | {"packed": packed, "pictures": {"train": pictures}}
+        | {"sizes": {Size(short_side, short_side + 125): pictures}}
+    )
+    advice = advise_packing(findings, side=256, limit=8 << 30)
+    assert (advice and advice.side) == expected
+    if advice:
+        assert advice.reason.startswith("decoded at 256 px they take 18.3 GiB, more than 50 %")
+
+
+def test_check_data_looks_into_a_store(packed: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check-data", str(packed), "--preset", "tiny", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["pictures"] == {"train": 96}
+    assert found["formats"] == {"packed": 96}
+    assert found["sizes"] == [{"width": SIDE, "height": SIDE, "pictures": 96}]
+
+
+def test_the_lock_ends_with_the_process(store: Path) -> None:
+    descriptor = os.open(store, os.O_RDONLY)
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    with pytest.raises(LockedError):
+        pack("mnist5k", store, side=28)
+    os.close(descriptor)
+    with pytest.raises(DataError, match="holds a store of"):
+        pack("mnist5k", store, side=28)
+
+
+def test_a_store_of_a_store_knows_when_that_one_was_packed_anew(
+    pictures: Path, tmp_path: Path
+) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    pack(str(pictures), first, side=SIDE)
+    pack(str(first), second, side=SIDE)
+    shutil.rmtree(first)
+    pack(str(pictures), first, side=SIDE + 8)
+    with pytest.raises(DataError, match="holds a store of"):
+        pack(str(first), second, side=SIDE)
+    with pytest.raises(DataError, match="have changed: 1 changed"):
+        load_dataset(str(second))
+
+
+def test_a_store_may_have_more_shards_than_a_process_has_files(
+    packed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pages, refused = packed_module._pages, []
+
+    def few(path: Path) -> Any:
+        if not refused:
+            refused.append(path)
+            raise OSError(errno.EMFILE, "Too many open files")
+        return pages(path)
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    monkeypatch.setattr(packed_module, "_pages", few)
+    try:
+        load_dataset(str(packed))
+        assert resource.getrlimit(resource.RLIMIT_NOFILE) == (hard, hard)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert refused
+
+
+def test_a_folder_may_have_a_name_of_any_bytes(tmp_path: Path) -> None:
+    folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/bad\xff"))
+    folder.mkdir()
+    for number in range(4):
+        Image.fromarray(DIGITS[number].astype(np.uint8)).save(folder / f"{number}.png")
+    manifest = pack(str(folder), tmp_path / "store", side=SIDE)
+    assert Path(manifest.origin) == folder
+    assert len(load_dataset(str(tmp_path / "store")).train) == 4

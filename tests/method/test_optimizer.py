@@ -1,0 +1,115 @@
+"""Claims about `optimizer`."""
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from stopgrad.config import Config, OptimizerConfig, preset
+from stopgrad.method import (
+    build_optimizer,
+    build_simsiam,
+    learning_rates,
+    parameter_groups,
+    set_learning_rates,
+)
+from stopgrad.method.optimizer import LARS
+
+
+def _config(**changes: Any) -> Config:
+    return preset("cifar", epochs=10, batch=256, **changes)
+
+
+def _rates(config: Config, *steps: int) -> list[tuple[float, float]]:
+    return [tuple(learning_rates(config, step=step, steps_per_epoch=10)) for step in steps]
+
+
+def test_the_encoder_follows_a_cosine_and_the_predictor_stays() -> None:
+    first, middle, last = _rates(_config(), 0, 50, 99)
+    assert first == (0.03, 0.03)
+    assert middle[0] == pytest.approx(0.015)
+    assert last[0] == pytest.approx(0.03 * (1 + math.cos(math.pi * 0.99)) / 2)
+    assert middle[1] == last[1] == 0.03
+
+
+def test_alpha_h_scales_the_predictors_rate_and_its_schedule_can_be_the_cosine() -> None:
+    config = _config(**{"optimizer.alpha_h": 2 / 3, "optimizer.predictor_schedule": "cosine"})
+    first, middle = _rates(config, 0, 50)
+    assert first[1] == pytest.approx(0.02)
+    assert middle[1] == pytest.approx(0.01)
+
+
+def test_warm_up_rises_in_even_steps_and_the_cosine_starts_at_the_peak() -> None:
+    config = _config(**{"optimizer.warmup_epochs": 1})
+    rates = [lr for lr, _ in _rates(config, 0, 4, 9, 10, 55)]
+    assert rates == pytest.approx([0.003, 0.015, 0.03, 0.03, 0.015])
+
+
+def test_the_rate_grows_with_the_batch() -> None:
+    assert preset("cifar", batch=1024).lr == pytest.approx(0.12)
+
+
+def test_every_parameter_is_in_one_group_and_decays_by_default() -> None:
+    model = build_simsiam(preset("tiny"))
+    groups = list(parameter_groups(model, OptimizerConfig()))
+    assert sum(len(group["params"]) for group in groups) == len(list(model.parameters()))
+    assert {group["weight_decay"] for group in groups} == {5e-4}
+
+
+def test_norms_and_biases_can_be_spared_from_decay() -> None:
+    model = build_simsiam(preset("tiny"))
+    groups = list(parameter_groups(model, OptimizerConfig(decay_norm_and_bias=False)))
+    spared = [p for group in groups if group["weight_decay"] == 0 for p in group["params"]]
+    assert {p.ndim for p in spared} == {1}
+    assert len(spared) == sum(p.ndim == 1 for p in model.parameters())
+
+
+def test_only_the_predictor_gets_the_predictors_rate() -> None:
+    model = build_simsiam(preset("tiny"))
+    config = preset("tiny", **{"optimizer.alpha_h": 3.0})
+    optimizer = build_optimizer(model, config.optimizer)
+    set_learning_rates(optimizer, learning_rates(config, step=0, steps_per_epoch=10))
+    rate_of = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
+    for parameter in model.predictor.parameters():
+        assert rate_of[id(parameter)] == pytest.approx(3 * config.lr)
+    for parameter in (*model.encoder.parameters(), *model.projector.parameters()):
+        assert rate_of[id(parameter)] == config.lr
+
+
+def test_sgd_takes_the_step_worked_out_by_hand() -> None:
+    model = build_simsiam(preset("tiny"))
+    optimizer = build_optimizer(model, OptimizerConfig(weight_decay=0.1, momentum=0.5))
+    for group in optimizer.param_groups:
+        group["lr"] = 0.01
+    weight = next(model.encoder.parameters())
+    start = weight.detach().clone()
+    for _ in range(2):
+        weight.grad = torch.ones_like(weight)
+        optimizer.step()
+    first = start - 0.01 * (1 + 0.1 * start)
+    momentum = 0.5 * (1 + 0.1 * start) + (1 + 0.1 * first)
+    torch.testing.assert_close(weight.detach(), first - 0.01 * momentum)
+
+
+def test_lars_takes_the_step_worked_out_by_hand() -> None:
+    weight = nn.Parameter(torch.tensor([[3.0, 4.0]]))
+    bias = nn.Parameter(torch.tensor([1.0]))
+    optimizer = LARS([{"params": [weight, bias], "weight_decay": 0.5}], momentum=0.9, trust=0.1)
+    optimizer.param_groups[0]["lr"] = 2.0
+    weight.grad, bias.grad = torch.tensor([[0.0, 2.0]]), torch.tensor([0.25])
+    optimizer.step()
+    scale = 0.1 * 5 / (2 + 0.5 * 5)
+    expected = torch.tensor([[3 - 2 * scale * 1.5, 4 - 2 * scale * (2 + 2)]])
+    torch.testing.assert_close(weight.detach(), expected)
+    torch.testing.assert_close(bias.detach(), torch.tensor([1 - 2 * (0.25 + 0.5)]))
+
+
+def test_lars_moves_a_weight_of_zeros() -> None:
+    weight = nn.Parameter(torch.zeros(1, 2))
+    optimizer = LARS([weight])
+    optimizer.param_groups[0]["lr"] = 1.0
+    weight.grad = torch.ones(1, 2)
+    optimizer.step()
+    torch.testing.assert_close(weight.detach(), -torch.ones(1, 2))

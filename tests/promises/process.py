@@ -1,0 +1,189 @@
+"""Real processes of the `stopgrad` command line, each the leader of its own process group.
+
+A fresh process is `python -m stopgrad.cli`. A forked one is the same code in a child of a server
+that has imported torch once (`multiprocessing`'s forkserver): as real to signals, locks and disks,
+and ready in 0.1 s instead of 3.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from multiprocessing import forkserver
+from multiprocessing.context import ForkServerContext
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+ROOT = Path(__file__).parents[2]
+IMPOSSIBLE = 99  # exit code of a process whose sabotage could not be done
+LONGEST = 120.0  # s after which a process counts as hanging
+
+
+class Order(NamedTuple):
+    """What to run and how; plain values, so that it can travel to a process."""
+
+    words: tuple[str, ...]
+    out: str  # files for standard output and standard error
+    err: str
+    cwd: str
+    environment: tuple[tuple[str, str], ...] = ()
+    sabotage: str = ""  # a name of `broken`
+    memory: int = 0  # bytes that it may take besides its imports; 0: no limit
+    watch: str = ""  # file that lists processes started and connections made by Python
+
+
+class Done(NamedTuple):
+    """A process that ended."""
+
+    code: int | None  # negative: the signal that ended it; None: it hung and was killed
+    out: str
+    err: str
+    seconds: float
+
+    @property
+    def crashed(self) -> str:
+        """A clause about a hang or a traceback, or nothing."""
+        if self.code is None:
+            return "hung"
+        return "traceback: " + self.last_line if "Traceback (most recent" in self.err else ""
+
+    @property
+    def last_line(self) -> str:
+        """The last line on standard error."""
+        return next(iter(self.err.strip().splitlines()[-1:]), "")
+
+
+class Handle(Protocol):
+    """What both kinds of process offer."""
+
+    pid: int
+
+    def poll(self) -> int | None:
+        """The exit code, None while it runs."""
+        ...
+
+
+class Running:
+    """A process that was started."""
+
+    def __init__(self, order: Order, handle: Handle) -> None:
+        self.order = order
+        self.handle = handle
+        self.pid = handle.pid
+        self.began = time.perf_counter()
+
+    def is_running(self) -> bool:
+        """Whether it has not ended yet."""
+        return self.handle.poll() is None
+
+    def send(self, number: int, *, group: bool = True) -> None:
+        """Sends a signal to the process group or to the process alone; nothing if it ended."""
+        if not self.is_running():
+            return
+        with suppress(ProcessLookupError):
+            if group and _leads_group(self.pid):
+                os.killpg(self.pid, number)
+            else:
+                os.kill(self.pid, number)
+
+    def wait(self, longest: float = LONGEST) -> Done:
+        """Waits for its end; what runs longer is killed and has no exit code."""
+        deadline = time.perf_counter() + longest
+        code = self.handle.poll()
+        while code is None and time.perf_counter() < deadline:
+            time.sleep(0.002)
+            code = self.handle.poll()
+        seconds = time.perf_counter() - self.began
+        if code is None:
+            self.kill()
+        if code == IMPOSSIBLE:
+            raise RuntimeError(_text(self.order.err))
+        return Done(code, _text(self.order.out), _text(self.order.err), seconds)
+
+    def kill(self) -> None:
+        """SIGKILL to the group; returns when the process is gone."""
+        self.send(signal.SIGKILL)
+        while self.is_running():
+            time.sleep(0.001)
+
+    def left_behind(self) -> bool:
+        """Whether a process of its group still lives after it ended."""
+        try:
+            os.killpg(self.pid, 0)
+        except ProcessLookupError:
+            return False
+        return True
+
+
+def start_fresh(order: Order, *, under: tuple[str, ...] = ()) -> Running:
+    """A plain new process, perhaps under another program such as strace."""
+    plain = not (order.sabotage or order.memory or order.watch)
+    python = [sys.executable, "-m"]
+    code = ["stopgrad.cli", *order.words] if plain else ["tests.promises.child", json.dumps(order)]
+    with open(order.out, "wb") as out, open(order.err, "wb") as err:
+        process = subprocess.Popen(
+            [*under, *python, *code],
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=err,
+            cwd=order.cwd,
+            env=os.environ | {"PYTHONPATH": _python_path()} | dict(order.environment),
+            start_new_session=True,
+        )
+    return Running(order, process)
+
+
+class _Forked:
+    """A child of the fork server with the manners of `Popen`."""
+
+    def __init__(self, order: Order) -> None:
+        from tests.promises import child
+
+        self._process = _warm_server().Process(target=child.run, args=(order,))
+        self._process.start()
+        assert self._process.pid is not None
+        self.pid = self._process.pid
+
+    def poll(self) -> int | None:
+        return self._process.exitcode
+
+
+@functools.cache
+def _warm_server() -> ForkServerContext:
+    """The server, which finds this package by PYTHONPATH: Python 3.11 gives it no sys.path."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["tests.promises.warm"])
+    before = dict(os.environ)
+    try:
+        os.environ.update(PYTHONPATH=_python_path(), OMP_NUM_THREADS="1")
+        forkserver.ensure_running()
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+    return context
+
+
+def _python_path() -> str:
+    return os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+
+
+def start_forked(order: Order) -> Running:
+    """A child of the fork server."""
+    return Running(order, _Forked(order))
+
+
+def _leads_group(pid: int) -> bool:
+    return os.getpgid(pid) == pid
+
+
+def _text(path: str) -> str:
+    """What a process wrote; nothing if it was killed before it could."""
+    file = Path(path)
+    return file.read_text(errors="backslashreplace") if file.exists() else ""

@@ -1,0 +1,58 @@
+"""The promises of RELIABILITY.md that every commit must keep, each with its controls."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.promises.lab import Lab
+from tests.promises.outcome import NotRunError, Promise
+from tests.promises.table import PROMISES
+
+QUICK = [promise for promise in PROMISES if promise.check is not None and promise.quick]
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Lab:
+    return Lab(tmp_path_factory.mktemp("lab"), seed=0)
+
+
+@pytest.mark.parametrize("promise", QUICK, ids=lambda promise: promise.name)
+def test_a_promise_is_kept_and_its_controls_are_caught(lab: Lab, promise: Promise) -> None:
+    assert promise.check is not None
+    try:
+        outcome = promise.check(lab, promise.quick)
+    except NotRunError as error:
+        pytest.skip(f"not run: {error}")
+    assert outcome.tries >= promise.quick
+    assert not outcome.failures
+    assert not promise.together(outcome)
+    assert outcome.controls
+    assert not [control.sabotage for control in outcome.controls if not control.found]
+
+
+def test_every_promise_has_a_row() -> None:
+    left_out = {17, 24}  # numbers that the specification does not give
+    assert [promise.name for promise in PROMISES] == [
+        f"R{number}" for number in range(1, 26) if number not in left_out
+    ]
+    assert all(bool(promise.check) != bool(promise.why_not) for promise in PROMISES)
+
+
+def test_the_bench_keeps_a_record_and_does_not_test_again(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "tests.promises", "--only", "R25,R23"]
+    for _ in range(2):
+        done = subprocess.run(
+            [*command, "--out", str(tmp_path)], capture_output=True, text=True, check=True
+        )
+        assert "R25 kept" in done.stdout
+        assert "R23 not run: no release" in done.stdout
+    lines = (tmp_path / "records.jsonl").read_text().splitlines()
+    records = [json.loads(line) for line in lines]
+    assert [record["promise"] for record in records] == ["R23", "R25", "R23"]  # no test, no wait
+    tested = records[1]
+    assert tested["failures"] == 0
+    assert all(tested["controls"].values())
+    assert {"seconds", "seed", "machine", "versions", "code", "date"} <= tested.keys()

@@ -1,0 +1,507 @@
+"""The report: its numbers are the records', it loads nothing, no name becomes markup."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import html
+import io
+import itertools
+import json
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+
+from stopgrad.config import config_from_dict, config_to_dict, describe_knobs, preset
+from stopgrad.errors import CheckpointError, DataError
+from stopgrad.evaluation import Record, to_line
+from stopgrad.images import images_from_arrays
+from stopgrad.report import Evidence, NeighborPanel, facts, finding, read_evidence
+from stopgrad.report.facts import repeat_commands, training_seconds
+from stopgrad.report.figures.panels import ViewPanel
+from stopgrad.report.page import render, write_report
+from stopgrad.report.pictures import LARGEST, data_uri
+from stopgrad.report.results import results
+
+NB = "\N{NO-BREAK SPACE}"
+CLASSES = tuple("abcdefghij")
+HEALTHY = {"state": "healthy", "reason": "z spans 12 directions", "advice": ""}
+CONFIG = preset("tiny", **{"epochs": 3, "optimizer.alpha_h": 2 / 3})
+
+# Each would add an element or an attribute, or end a tag or a quote, were it not escaped.
+PAYLOADS = [
+    "<script>alert(1)</script>",
+    "<img src=x onerror=alert(1)>",
+    "<svg onload=alert(1)>",
+    "</title><b>bold</b>",
+    "</style><i>out</i>",
+    "</script><u>out</u>",
+    "</svg><p>out</p>",
+    '" onmouseover="alert(1)',
+    "' onfocus='alert(1)' autofocus='",
+    '"><iframe src=//example.org></iframe>',
+    "'><a href=javascript:alert(1)>x</a>",
+    "<!-- open comment",
+    "--><b>after a comment</b>",
+    "<![CDATA[<b>x</b>]]>",
+    "]]><b>x</b>",
+    "<?xml version='1.0'?><b/>",
+    "<plaintext>",
+    "<textarea>",
+    "<template><b>x</b></template>",
+    "<base href=//example.org>",
+    "<meta http-equiv=refresh content=0>",
+    "<link rel=stylesheet href=//example.org>",
+    "<style>*{display:none}</style>",
+    "{{ 7 * 7 }}<b>{% raw %}",
+    "&lt;b&gt;&#60;b&#62;",
+    "\\u003cb\\u003e<b>\\",
+    '`${alert(1)}`<b x="1">',
+    "a\x00<b>\x1b\udc80",
+    "\u2028<b>\u202e",
+    "<math><mi xlink:href=javascript:alert(1)>",
+]
+
+
+def record(**values: Any) -> Record:
+    usual: dict[str, Any] = {
+        "metric": "knn_accuracy",
+        "value": 0.5731,
+        "top5": 0.9,
+        "per_class": (0.5,) * len(CLASSES),
+        "of": "encoder",
+        "split": "test",
+        "images_scored": 10_000,
+        "protocol": {"evaluator": "knn", "k": 200, "k_requested": 200, "temperature": 0.1},
+        "epoch": 3,
+        "data": {"name": "toy", "fingerprint": "f"},
+        "code": "1",
+        "versions": {},
+        "device": "cpu",
+        "threads": 1,
+        "wall_s": 1.0,
+        "time": "2025-01-01T00:00:00+00:00",
+    }
+    return Record(**usual | values)
+
+
+RECORDS = [
+    record(),
+    record(of="untrained", value=0.3102, epoch=0),
+    record(of="pixels", value=0.33958, epoch=0),
+    record(labels=0.1, value=0.41, top5=0.81, protocol={"k": 100, "temperature": 0.1}),
+    record(labels=0.1, of="untrained", value=0.25),
+    record(metric="linear_accuracy", value=0.6, top5=0.95, protocol={"epochs": 90}),
+]
+
+
+def rows(count: int = 3) -> list[dict[str, Any]]:
+    layer = {"participation_ratio": 5.0, "effective_rank": 12.0, "top_share": 0.25}
+    layer |= {"correlation_strength": 0.05, "positive_minus_random": 0.6}
+    layer |= {"output_std": 0.99, "centre_norm": None}
+    found: list[dict[str, Any]] = []
+    for number in range(1, count + 1):
+        found += [{"kind": "step", "step": 10 * number - 5, "loss": -0.1 * number, "lr": 0.1}]
+        epoch = {"kind": "epoch", "epoch": number, "step": 10 * number, "loss": -0.1 * number}
+        epoch |= {"lr": 0.1 / number, "predictor_lr": 0.2, "views_per_s": 320.0}
+        epoch |= {"verdict": HEALTHY, "knn": 0.2 * number}
+        found += [epoch | {"measures": {"features": layer, "before_bn": layer, "z": layer}}]
+    return found
+
+
+def write_run(
+    run: Path,
+    *,
+    names: tuple[str, ...] = CLASSES,
+    metrics: list[dict[str, Any]] | None = None,
+    records: list[Record] | None = None,
+    **changes: Any,
+) -> Path:
+    run.mkdir()
+    data = {"spec": "toy", "name": "toy", "fingerprint": "f" * 64, "images": 320}
+    values = {
+        "format": 1,
+        "config": config_to_dict(CONFIG),
+        "data": data | {"class_names": list(names)},
+        "normalization": {"mean": [0.5] * 3, "std": [0.25] * 3},
+        "environment": {"threads": 2, "device": "cpu", "machine": "m", "torch": "2.11"},
+    }
+    text = [json.dumps(row) + "\n" for row in (rows() if metrics is None else metrics)]
+    lines = [to_line(r) + "\n" for r in (RECORDS if records is None else records)]
+    (run / "config.json").write_text(json.dumps(values | changes))
+    (run / "metrics.jsonl").write_text("".join(text))
+    (run / "records.jsonl").write_text("".join(lines))
+    (run / "status.json").write_text(json.dumps({"state": "finished", "step": 30, "epoch": 3}))
+    return run
+
+
+def neighbor_panel(names: tuple[str, ...] = CLASSES) -> NeighborPanel:
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 256, (8, 4, 4, 3), dtype=np.uint8)
+    bank = images_from_arrays(pixels, labels=np.arange(8) % 6, class_names=names)
+    index, similarity = np.array([[1, 2], [3, 4]]), np.array([[0.91, 0.8], [0.7, 0.6]])
+    picked = bank.take(np.array([1, 5]))
+    return NeighborPanel(picked, bank, index, similarity, np.array([1, 0]), rule="by hand")
+
+
+def view_panel() -> ViewPanel:
+    return ViewPanel(*np.random.default_rng(1).integers(0, 256, (3, 2, 4, 4, 3), dtype=np.uint8))
+
+
+Skeleton = list[tuple[str, tuple[str, ...]]]  # (tag, names of attributes), in order
+
+
+class Element(NamedTuple):
+    """A start tag."""
+
+    tag: str
+    attributes: tuple[tuple[str, str | None], ...]
+
+
+class Page(HTMLParser):
+    """Elements in order, the text in each kind of element, and the cells of each table."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.elements: list[Element] = []
+        self.texts: dict[str, list[str]] = {}
+        self.tables: dict[str, list[list[str]]] = {}
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append(Element(tag, tuple(attrs)))
+        self.texts.setdefault(tag, []).append("")
+        if tag == "table":
+            self.tables[dict(attrs)["class"] or ""] = []
+        if tag == "tr":
+            list(self.tables.values())[-1].append([])
+        if tag in ("td", "th"):
+            list(self.tables.values())[-1][-1].append("")
+        self.open = tag
+
+    def handle_data(self, data: str) -> None:
+        if self.elements:
+            self.texts[self.open][-1] += data
+            if self.open in ("td", "th"):
+                list(self.tables.values())[-1][-1][-1] += data
+
+    def handle_endtag(self, tag: str) -> None:
+        self.open = "body"
+        self.texts.setdefault("body", [""])
+
+    @property
+    def skeleton(self) -> Skeleton:
+        return [(e.tag, tuple(name for name, _ in e.attributes)) for e in self.elements]
+
+    def attribute(self, name: str) -> list[str]:
+        return [value or "" for e in self.elements for key, value in e.attributes if key == name]
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory: pytest.TempPathFactory) -> str:
+    folder = tmp_path_factory.mktemp("report")
+    run = write_run(folder / "run")
+    out = write_report(
+        run, out=folder / "report.html", neighbors=neighbor_panel(), views=view_panel()
+    )
+    return out.read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def page(text: str) -> Page:
+    return Page(text)
+
+
+def test_the_cells_of_the_table_are_the_records(page: Page) -> None:
+    assert page.tables["results"] == [
+        ["by", "labels", "pretrained", "untrained", "raw pixels", "top-5, pretrained"],
+        ["kNN", f"100{NB}%", f"57.31{NB}%", f"31.02{NB}%", f"33.96{NB}%", f"90.00{NB}%"],
+        ["kNN", f"10{NB}%", f"41.00{NB}%", f"25.00{NB}%", "", f"81.00{NB}%"],
+        ["linear probe (SGD)", f"100{NB}%", f"60.00{NB}%", "", "", f"95.00{NB}%"],
+    ]
+
+
+def test_the_numbers_of_each_epoch_are_the_metrics(page: Page) -> None:
+    assert page.tables["epochs"][2] == [
+        *("2", "−0.2000", "0.0500", "0.200", f"40.00{NB}%", "320", "healthy")
+    ]
+    assert len(page.tables["epochs"]) == 1 + 3
+
+
+def test_the_measures_of_the_last_epoch_are_the_metrics(page: Page) -> None:
+    cells = {row[0]: row[1:4] for row in page.tables["measures"]}
+    assert cells["measure"] == ["z", "before its BN", "features"]
+    assert cells["participation ratio"] == ["5.00"] * 3
+    assert cells["centre norm"] == ["–"] * 3
+
+
+def test_every_knob_is_listed_with_its_value_and_meaning(page: Page) -> None:
+    listed = {row[0]: row[1:] for row in knob_cells(page)}
+    assert list(listed) == [knob.key for knob in describe_knobs()]
+    assert listed["epochs"][:2] == ["3", "800"]
+    assert listed["optimizer.momentum"][:2] == ["0.9", ""]
+    assert listed["optimizer.alpha_h"][0] == "0.6666666666666666"
+
+
+def knob_cells(page: Page) -> list[list[str]]:
+    codes = [text for text in page.texts["code"] if " " not in text]
+    return [[key, *row[1:]] for key, row in zip(codes, page.tables["knobs"][1:], strict=True)]
+
+
+def test_the_finding_says_what_pretraining_brought() -> None:
+    assert finding(RECORDS) == (
+        f"By kNN with all labels the pretrained encoder reaches 57.31{NB}%: "
+        f"26.29{NB}points above the untrained one and 23.35{NB}points above raw pixels."
+    )
+
+
+def test_a_difference_within_the_sampling_error_is_called_none() -> None:
+    # Two standard errors of 0.5 against 0.5 on 10,000 images each are 1.41 points.
+    near, far = (finding([record(value=0.5), record(of="pixels", value=v)]) for v in (0.487, 0.485))
+    assert "no clear difference from raw pixels" in near
+    assert f"1.50{NB}points above raw pixels" in far
+
+
+def test_an_encoder_below_a_baseline_is_said_to_be_below() -> None:
+    assert f"10.00{NB}points below raw pixels" in finding(
+        [record(value=0.4), record(of="pixels", value=0.5)]
+    )
+
+
+def test_protocols_name_what_is_shared_and_what_differs_between_shares() -> None:
+    first = results(RECORDS).protocols[0]
+    assert first == (
+        "kNN: scored on 10,000 images of the test split, epoch 3; temperature 0.100; "
+        "with all labels: k 200; with 10\N{NO-BREAK SPACE}% of the labels: k 100."
+    )
+
+
+def test_the_commands_lead_back_to_the_same_config(tmp_path: Path) -> None:
+    commands = repeat_commands(read_evidence(write_run(tmp_path / "run")))
+    words = shlex.split(commands[0])
+    flags = dict(zip(words[2::2], words[3::2], strict=True))
+    assert (flags.pop("--data"), flags.pop("--out")) == ("toy", "run")
+    changes = {key.removeprefix("--"): value for key, value in flags.items() if key != "--preset"}
+    assert flags["--preset"] == "tiny"
+    assert config_from_dict(changes, preset="tiny") == CONFIG
+    assert commands[1] == "stopgrad evaluate run --labels 1 0.1"
+
+
+def test_a_long_command_is_broken_between_options_and_stays_the_same(tmp_path: Path) -> None:
+    command = shlex.join(
+        ["stopgrad", "pretrain", "--data", "my folder --x", "--out", "a" * 60, "--epochs", "3"]
+    )
+    lines = facts.broken(command).split("\n")
+    assert len(lines) == 2
+    assert shlex.split(" ".join(line.removesuffix("\\") for line in lines)) == shlex.split(command)
+    assert facts.broken("stopgrad report x") == "stopgrad report x"
+
+
+def test_training_time_is_views_over_their_speed(tmp_path: Path) -> None:
+    # 30 steps of 32 images with two views each, at 320 views per second.
+    assert training_seconds(read_evidence(write_run(tmp_path / "run"))) == pytest.approx(6.0)
+
+
+def test_the_page_asks_the_network_for_nothing(text: str, page: Page) -> None:
+    assert not re.search(r"https?:|//\w+\.|@import|url\((?!#)", text)
+    for name in ("src", "href", "action", "srcset", "xlink:href", "poster", "data"):
+        assert all(value.startswith(("#", "data:image/")) for value in page.attribute(name))
+    assert not page.attribute("style")
+    assert not [name for _, names in page.skeleton for name in names if name.startswith("on")]
+
+
+def test_the_policy_allows_this_style_and_this_script_and_nothing_else(page: Page) -> None:
+    policy = next(v for v in page.attribute("content") if "default-src" in v)
+    allowed = dict(part.split(" ", 1) for part in policy.split("; "))
+    assert allowed["default-src"] == "'none'"
+    assert allowed["img-src"] == "data:"
+    for tag in ("style", "script"):
+        [content] = page.texts[tag]
+        digest = base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()
+        assert allowed[f"{tag}-src"] == f"'sha256-{digest}'"
+
+
+def test_the_page_is_small(text: str) -> None:
+    assert len(text) < 250_000
+
+
+def test_every_picture_and_chart_has_words(page: Page) -> None:
+    pictures = [dict(e.attributes) for e in page.elements if e.tag == "img"]
+    charts = [dict(e.attributes) for e in page.elements if e.tag == "svg"]
+    assert len(pictures) == 2 * (1 + 2) + 2 * 3
+    assert all(picture.get("alt") for picture in pictures)
+    assert len(charts) == 2 + 1 + 2 + 4 + 1  # the architecture comes last
+    assert all(chart.get("aria-label") and chart.get("role") == "img" for chart in charts)
+
+
+def test_headings_descend_by_one_and_links_lead_somewhere(page: Page) -> None:
+    levels = [int(tag[1]) for tag, _ in page.skeleton if re.fullmatch("h[1-6]", tag)]
+    assert levels[0] == 1
+    assert levels.count(1) == 1
+    assert all(b - a <= 1 for a, b in itertools.pairwise(levels))
+    targets = {value.removeprefix("#") for value in page.attribute("href")}
+    assert targets <= set(page.attribute("id"))
+    assert {"results", "curves", "collapse", "neighbors", "views"} <= targets
+
+
+def test_neighbors_are_shown_with_class_similarity_and_mark(text: str) -> None:
+    shown = html.unescape(text)
+    assert shown.index("Classified correctly") < shown.index("Mistakes")
+    assert "✗ taken for a" in shown
+    assert "Classified correctly: 1 of 2 neighbours have the class of their image." in shown
+    pattern = r'<li class="(\w+)">.*?</span>(?:<span class="similarity">)?([\d.]+)</span></li>'
+    marks, similarities = zip(*re.findall(pattern, shown), strict=True)
+    assert marks == ("agrees", "differs", "differs", "differs")
+    assert similarities == ("0.910", "0.800", "0.700", "0.600")
+
+
+def test_sections_without_data_are_left_out(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", metrics=[], records=[], names=())
+    (run / "records.jsonl").unlink()
+    (run / "status.json").unlink()
+    text = render(read_evidence(run))
+    ids = set(Page(text).attribute("id"))
+    assert {"done", "knobs"} <= ids
+    assert not ids & {"results", "curves", "collapse", "neighbors", "views"}
+    assert "Not evaluated yet" in text
+    assert "0 of 3 epochs" in text
+
+
+def test_torn_last_lines_are_left_out(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run")
+    for name in ("metrics.jsonl", "records.jsonl"):
+        with (run / name).open("a") as file:
+            file.write('{"kind": "epo')
+    evidence = read_evidence(run)
+    assert len(Page(render(evidence)).tables["epochs"]) == 1 + 3
+    assert len(evidence.records) == len(RECORDS)
+
+
+def test_a_diverged_run_says_so_with_reason_and_advice(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run")
+    status = {"state": "diverged", "reason": "loss is nan at step 31"}
+    (run / "status.json").write_text(json.dumps(status))
+    text = render(read_evidence(run))
+    assert "<strong>diverged</strong>: loss is nan at step 31." in text
+    assert "lower optimizer.base_lr" in text
+    assert "not finished (diverged, 3 of 3 epochs)" in text
+
+
+def test_verdicts_are_told_stretch_by_stretch(tmp_path: Path) -> None:
+    metrics = rows(4)
+    metrics[1]["verdict"] = {"state": "complete collapse", "reason": "r", "advice": "a"}
+    text = render(read_evidence(write_run(tmp_path / "run", metrics=metrics)))
+    assert "Verdict: complete collapse in epoch 1; healthy in epochs 2–4." in text
+
+
+def test_of_two_evaluations_the_newer_epoch_is_shown(tmp_path: Path) -> None:
+    records = [record(labels=0.01, epoch=1), record(epoch=1, value=0.1), record(epoch=3, value=0.2)]
+    text = render(read_evidence(write_run(tmp_path / "run", records=records)))
+    table = Page(text).tables["results"]
+    assert [row[:3] for row in table[1:]] == [["kNN", f"100{NB}%", f"20.00{NB}%"]]
+
+
+def test_what_is_no_run_is_refused_and_an_older_report_stays(tmp_path: Path) -> None:
+    out = tmp_path / "report.html"
+    out.write_text("older")
+    with pytest.raises(CheckpointError):
+        write_report(tmp_path, out=out)
+    run = write_run(tmp_path / "run")
+    (run / "records.jsonl").write_text("[]\n")
+    with pytest.raises(DataError):
+        write_report(run, out=out)
+    assert out.read_text() == "older"
+
+
+def test_small_pictures_are_embedded_bit_by_bit_and_large_ones_are_reduced() -> None:
+    from PIL import Image
+
+    rng = np.random.default_rng(0)
+    for side, kind, size in ((32, "png", 32), (300, "jpeg", LARGEST)):
+        pixels = rng.integers(0, 256, (side, side, 3), dtype=np.uint8)
+        head, content = data_uri(pixels).split(",")
+        assert head == f"data:image/{kind};base64"
+        back = np.asarray(Image.open(io.BytesIO(base64.b64decode(content))))
+        assert back.shape == (size, size, 3)
+        if kind == "png":
+            np.testing.assert_array_equal(back, pixels)
+
+
+def test_importing_the_report_takes_no_torch() -> None:
+    code = "import sys, stopgrad.report; print('torch' in sys.modules, 'altair' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False", "False"]
+
+
+def hostile(tmp_path: Path, payloads: list[str]) -> Evidence:
+    """A run in which every name that a stranger can choose is a payload."""
+    names = tuple(payloads[: len(CLASSES)])
+    first, second, third = payloads[0], payloads[1 % len(payloads)], payloads[2 % len(payloads)]
+    metrics = rows()
+    for row in metrics[1::2]:
+        row["verdict"] = {"state": first, "reason": second, "advice": third}
+    data = {"spec": third, "name": first, "fingerprint": second, "images": 320}
+    environment = {"threads": 2, "device": second, "machine": third, "torch": first}
+    run = write_run(
+        tmp_path / "run",
+        metrics=metrics,
+        data=data | {"class_names": list(names)},
+        environment=environment,
+    )
+    panel = neighbor_panel(names if len(names) == len(CLASSES) else CLASSES)
+    evidence = read_evidence(run, neighbors=panel, views=view_panel())
+    records = [r for r in evidence.records if r.labels == 1]
+    records[0].protocol["k"] = first
+    status = {"state": second, "reason": third}
+    return evidence._replace(name=first, path=second, status=status, records=records)
+
+
+@pytest.fixture(scope="module")
+def harmless(tmp_path_factory: pytest.TempPathFactory) -> Skeleton:
+    return skeleton(tmp_path_factory.mktemp("harmless"), list("qrstuvwxyz"))
+
+
+def skeleton(folder: Path, names: list[str]) -> Skeleton:
+    return Page(render(hostile(folder, names))).skeleton
+
+
+@pytest.mark.parametrize("start", [0, 10, 20])
+def test_no_name_adds_an_element_or_an_attribute(
+    tmp_path: Path, harmless: Skeleton, start: int
+) -> None:
+    # RELIABILITY, R20; the two tests below are its negative controls.
+    assert len(PAYLOADS) == 30
+    assert len(harmless) > 500
+    assert skeleton(tmp_path, PAYLOADS[start : start + 10]) == harmless
+
+
+def test_without_escaping_in_the_template_names_add_elements(
+    tmp_path: Path, harmless: Skeleton, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import jinja2
+
+    class Unescaped(jinja2.Environment):
+        def __init__(self, **options: Any) -> None:
+            super().__init__(**options | {"autoescape": False})
+
+    monkeypatch.setattr(jinja2, "Environment", Unescaped)
+    assert skeleton(tmp_path, PAYLOADS[:10]) != harmless
+
+
+def test_without_escaping_in_the_charts_names_add_elements(
+    tmp_path: Path, harmless: Skeleton, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from stopgrad.report import charts
+
+    escaped: Callable[..., str] = charts.inline_svg
+    monkeypatch.setattr(charts, "inline_svg", lambda *a, **k: html.unescape(escaped(*a, **k)))
+    assert skeleton(tmp_path, PAYLOADS[:10]) != harmless

@@ -1,0 +1,267 @@
+"""The report of a study: its numbers are the records', cell by cell, and no name becomes markup."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import io
+import json
+import re
+import subprocess
+import sys
+from collections import Counter
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stopgrad.config import preset
+from stopgrad.report import StudyEvidence, read_studies, write_figures, write_poster
+from stopgrad.report.figures.architecture import architecture_chart
+from stopgrad.report.figures.knobs import knob_axis, place_text
+from stopgrad.report.figures.scores import scores
+from stopgrad.report.page import render
+from stopgrad.report.study_page import missing_lines
+from stopgrad.studies import StudyDirectory, load_results, study_table
+from tests.report.test_report import PAYLOADS
+from tests.studies.factories import make_study
+
+MINE: dict[str, Any] = {
+    "question": "Which batch?",
+    "baseline": "64",
+    "arms": {"32": {"batch": 32}, "64": {"batch": 64}, "128": {"batch": 128}},
+    "protocol": {
+        "split": "test",
+        "labels": [0.1, 1],
+        "metrics": ["knn_accuracy", "correlation_strength"],
+        "beside": ["chance", "untrained"],
+    },
+}
+
+
+class Page(HTMLParser):
+    """Tables as lists of rows, elements with their attributes' names, and links."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tables: list[tuple[str, list[list[str]]]] = []
+        self.elements: Counter[tuple[str, ...]] = Counter()
+        self.links: list[str] = []
+        self.in_cell = False
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements[(tag, *sorted(name for name, _ in attrs))] += 1
+        self.links += [value or "" for name, value in attrs if name in ("href", "src")]
+        if tag == "table":
+            self.tables.append(((dict(attrs)["class"] or "").split()[0], []))
+        if tag == "tr":
+            self.tables[-1][1].append([])
+        if tag in ("td", "th"):
+            self.tables[-1][1][-1].append("")
+        self.in_cell = self.in_cell or tag in ("td", "th")
+
+    def handle_endtag(self, tag: str) -> None:
+        self.in_cell = self.in_cell and tag not in ("td", "th")
+
+    def handle_data(self, data: str) -> None:
+        if self.in_cell:
+            self.tables[-1][1][-1][-1] += data.replace("\xa0", " ")
+
+    def of(self, kind: str) -> list[list[list[str]]]:
+        return [rows for name, rows in self.tables if name == kind]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("studies") / "s"
+    make_study(out, "weight-decay", seeds=(0, 1, 2), epochs=5, leave_out=1)
+    return out
+
+
+@pytest.fixture(scope="module")
+def study(folder: Path) -> StudyEvidence:
+    [only] = read_studies(folder)
+    return only
+
+
+@pytest.fixture(scope="module")
+def own(tmp_path_factory: pytest.TempPathFactory) -> StudyEvidence:
+    """A small study of one's own."""
+    out = tmp_path_factory.mktemp("own") / "s"
+    make_study(out, "mine", values=MINE, seeds=(0, 1), epochs=3)
+    [only] = read_studies(out)
+    return only
+
+
+@pytest.fixture(scope="module")
+def text(study: StudyEvidence) -> str:
+    return render(study)
+
+
+@pytest.fixture(scope="module")
+def page(text: str) -> Page:
+    return Page(text)
+
+
+def test_every_cell_of_the_page_is_that_of_the_study_table(folder: Path, page: Page) -> None:
+    table = study_table(StudyDirectory(folder), "weight-decay", form="markdown")
+    lines = [line for line in table.splitlines() if line.startswith("|") and "---" not in line]
+    printed = [[c.strip(" *") for c in line.strip("|").split("|")] for line in lines]
+    shown = [row for rows in page.of("scores") for row in rows]
+    assert len(shown) == 2 * (1 + 5 + 2) + 1 + 5  # two accuracies, one measure without published
+    for row in shown:
+        mine = [cell.strip() for cell in row]
+        known = [[c for c in line if c != "published"] for line in printed if line[0] == mine[0]]
+        if mine[0] == "effective rank":
+            assert mine == ["effective rank", "here"]
+        else:
+            whole = [c for c in mine if c != "published"]
+            assert any(whole == line[: len(whole)] for line in known), mine
+
+
+def test_the_csv_is_that_of_the_command(folder: Path, page: Page) -> None:
+    uri = next(link for link in page.links if link.startswith("data:text/csv"))
+    found = base64.b64decode(uri.split(",", 1)[1]).decode()
+    assert found.rstrip("\n") == study_table(StudyDirectory(folder), "weight-decay", form="csv")
+    assert len(list(csv.DictReader(io.StringIO(found)))) == 5 * 3 * 2 + 5 + 3 * 2
+
+
+def test_a_half_finished_study_says_what_is_missing(text: str) -> None:
+    assert "Incomplete: 1 of 15 runs lack numbers." in text
+    assert "5e-3, seed 2: not begun" in text
+    assert "stopgrad study run weight-decay --data toy" in text
+
+
+def test_the_way_on_names_retry_where_the_same_command_would_do_nothing(tmp_path: Path) -> None:
+    make_study(tmp_path / "s", "mine", values=MINE, seeds=(0,), epochs=3, leave_out=2)
+    attempt = {"stage": "pretrain", "exit_code": 4, "reason": "not finite", "words": []}
+    attempt |= {"began": "2026-01-01T00:00:00+00:00", "wall_s": 1.0, "process": 1}
+    directory = StudyDirectory(tmp_path / "s")
+    first, second = directory.read("mine").slots[1:]
+
+    def way_on() -> str:
+        [mine] = read_studies(tmp_path / "s")
+        return missing_lines(mine)[0]
+
+    assert "--retry" not in way_on()
+    directory.folder(first.run).attempts.write_text(json.dumps(attempt) + "\n")
+    assert way_on().endswith("--seeds 1 (with --retry also the 1 that ended badly)")
+    directory.folder(second.run).attempts.write_text(json.dumps(attempt) + "\n")
+    assert way_on().endswith("--seeds 1 --retry")
+
+
+def test_collapsed_runs_are_marked_in_figure_and_table(study: StudyEvidence, text: str) -> None:
+    assert study.collapsed == {"5e-3"}
+    assert "2 collapsed" in text
+    assert text.count('stroke="var(--wrong)"') >= 6 * 2  # a line of chance and a cross per panel
+
+
+def test_the_figures_draw_the_means_of_the_records(study: StudyEvidence, text: str) -> None:
+    ours = [s for s in scores(study.results) if not s.published and s.metric == "knn_accuracy"]
+    assert len(ours) == 5 * 3 + 3
+    for score in (s for s in ours if not s.baseline):
+        assert f"{score.mean:.2f} ± {score.std:.2f}" in text.replace("\xa0", " ")
+        assert score.mean == pytest.approx(sum(score.values) / len(score.values))
+
+
+def test_the_page_loads_nothing_and_numbers_of_runs_are_listed(text: str, page: Page) -> None:
+    assert not re.search(r"https?:|@import|url\((?!#)", text)
+    assert all(link.startswith(("#", "data:text/csv;base64,")) for link in page.links)
+    assert len(page.of("runs")[0]) == 1 + 15
+    assert len(text) < 900_000
+
+
+def test_the_axis_is_found_in_the_configs_alone() -> None:
+    lr = {str(x): {"a.lr": x, "seed": 0, "kind": "x"} for x in (0.1, 0.2, 0.4)}
+    axis = knob_axis(lr)
+    assert axis is not None
+    assert (axis.knob, axis.logarithmic) == ("a.lr", False)
+    assert knob_axis({k: v for k, v in lr.items() if k != "0.4"}) is None
+    assert knob_axis(lr | {"other": {"a.lr": 0.1, "seed": 0, "kind": "y", "b": 2}}) is None
+    assert knob_axis(lr | {"same": {"a.lr": 0.1, "seed": 0, "kind": "x"}}) is None
+
+
+def test_places_are_written_as_a_person_would() -> None:
+    values = (1 / 3, 2 / 3, 1.0, 5e-4, 1.5e-3, 0.05, 10.0)
+    assert [place_text(v) for v in values] == ["1/3", "2/3", "1", "5e-4", "1.5e-3", "0.05", "10"]
+
+
+def test_several_studies_make_one_page_with_anchors_of_their_own(own: StudyEvidence) -> None:
+    text = render(own, own)
+    assert "kNN, all labels: highest at" in text
+    assert "Which parts keep it from collapsing" in text
+    ids = re.findall(r' id="([^"]+)"', text)
+    assert {"part-1-numbers", "part-2-numbers"} <= set(ids)
+    anchors = [name for name in ids if name.startswith("part-")]
+    assert len(anchors) == len(set(anchors))
+    assert "<h1>2 studies</h1>" in text
+
+
+def test_a_drawing_shows_what_was_left_out() -> None:
+    whole, less = (
+        str(architecture_chart(preset("cifar", **changes)).to_dict())
+        for changes in ({}, {"stop_gradient": False, "predictor.enabled": False})
+    )
+    assert "the gradient stops here" in whole
+    assert "removed" not in whole
+    assert "stop-gradient removed" in less
+    assert "'text': 'removed'" in less
+
+
+def test_a_poster_is_one_page_of_a1_and_figures_are_files(
+    tmp_path: Path, own: StudyEvidence
+) -> None:
+    poster = write_poster([own], out=tmp_path / "poster.pdf").read_bytes()
+    assert poster.startswith(b"%PDF")
+    assert len(re.findall(rb"/Type\s*/Page\b", poster)) == 1
+    assert re.search(rb"/MediaBox\s*\[\s*0 0 1684 2384\s*\]", poster)
+    files = write_figures([own], folder=tmp_path / "figures")
+    assert {path.suffix for path in files} == {".svg", ".png"}
+    assert {"architecture.svg", "batch.svg", "knn-epochs.png"} <= {p.name for p in files}
+    assert all(path.stat().st_size > 500 for path in files)
+
+
+def test_no_name_of_a_study_adds_an_element(tmp_path: Path) -> None:
+    # RELIABILITY, R20: arms, question, findings and the data carry payloads.
+    def elements(number: int, words: list[str]) -> Counter[tuple[str, ...]]:
+        first, second, third, fourth = (word.replace("\x00", "").strip() for word in words)
+        arms = {first: {"batch": 32}, second: {"batch": 64}, third: {"batch": 128}}
+        values = MINE | {"arms": arms, "baseline": first, "question": fourth}
+        values |= {"findings": [{"says": fourth, "higher": second, "than": first}]}
+        make_study(
+            tmp_path / str(number),
+            "mine",
+            values=values,
+            seeds=(0, 1),
+            epochs=3,
+            sick=(third,),
+            data_name=fourth,
+        )
+        [mine] = read_studies(tmp_path / str(number))
+        return Page(render(mine)).elements
+
+    harmless = elements(0, ["a", "b", "c", "d"])
+    for number, start in enumerate((0, 8), start=1):
+        assert elements(number, PAYLOADS[start : start + 4]) == harmless
+
+
+def test_reporting_a_study_takes_no_torch(folder: Path, tmp_path: Path) -> None:
+    code = (
+        "import sys; from stopgrad.cli import main\n"
+        f"main(['report', {str(folder)!r}, '--out', {str(tmp_path / 'r.html')!r}])\n"
+        "assert 'torch' not in sys.modules"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "r.html").exists()
+
+
+def test_the_means_of_the_page_are_those_of_load_results(folder: Path, page: Page) -> None:
+    results = load_results(StudyDirectory(folder), StudyDirectory(folder).read("weight-decay"))
+    row = next(r for r in results.rows if r.place[:3] == ("5e-4", "knn_accuracy", 1.0))
+    assert row.cell.summary is not None
+    written = f"{100 * row.cell.summary.mean:.2f} ± {100 * (row.cell.summary.std or 0):.2f} (3)"
+    knn = page.of("scores")[0]
+    assert next(line for line in knn if line[0] == "5e-4")[5] == written

@@ -1,0 +1,217 @@
+"""Claims about `speed` and `stopgrad bench`: what is timed is what is said, and JSON is JSON."""
+
+import contextlib
+import io
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from stopgrad.cli import main
+from stopgrad.config import preset
+from stopgrad.method import training_flops
+from stopgrad.speed import (
+    MatrixProduct,
+    Phases,
+    Spread,
+    matmul,
+    peak_bytes,
+    per_call,
+    spread,
+    start_on_random_pixels,
+    step_phases,
+    steps,
+    stopwatch,
+    take_steps,
+)
+from stopgrad.speed.matmul import MatrixRates
+from stopgrad.speed.steps import Effort, measure_steps
+from stopgrad.training import Training
+
+CPU = torch.device("cpu")
+TINY = preset("tiny", batch=4, epochs=1000, precision="bf16")
+SLOW = 0.25  # s; all the rest of a tiny step takes a tenth of it
+
+
+class FakeClock:
+    """A clock that only work moves."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def perf_counter(self) -> float:
+        return self.now
+
+
+class FakeMatrix:
+    """A matrix product whose rate in bf16 rises by 2e9 with each timing."""
+
+    def __init__(self) -> None:
+        self.timings = 0
+
+    def rates(self) -> MatrixRates:
+        self.timings += 1
+        return MatrixRates(bf16=2e9 * self.timings, fp32=1.0)
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> FakeClock:
+    fake = FakeClock()
+    monkeypatch.setattr(stopwatch, "time", fake)
+    return fake
+
+
+@pytest.fixture
+def training() -> Training:
+    tiny = start_on_random_pixels(TINY, images=8)
+    take_steps(tiny, 2)
+    return tiny
+
+
+@pytest.fixture(scope="module")
+def bench() -> tuple[str, str]:
+    """Standard output and standard error of `stopgrad bench --quick --json`."""
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        assert main(["bench", "--quick", "--json"]) == 0
+    return out.getvalue(), err.getvalue()
+
+
+def _slow(work: Callable[..., Any]) -> Callable[..., Any]:
+    def slower(*inputs: Any, **settings: Any) -> Any:
+        time.sleep(SLOW)
+        return work(*inputs, **settings)
+
+    return slower
+
+
+def test_json_is_one_object_and_nothing_else(bench: tuple[str, str]) -> None:
+    found = json.loads(bench[0])
+    assert bench[0].count("\n") == 1
+    assert "training steps of resnet18" in bench[1]
+    assert [step["encoder"] for step in found["steps"]] == ["resnet18", "cifar_resnet8"]
+    numbers = ("matmul_bf16_flops", "matmul_fp32_flops", "views_per_s", "knn_s", "linear_s")
+    for name in (*numbers, "peak_bytes", "threads"):
+        assert found[name] > 0, name
+    assert found["device"] in ("cpu", "cuda")
+    for name in numbers:
+        low, middle, high = (found["spread"][name][part] for part in ("low", "median", "high"))
+        assert low <= middle <= high
+        assert found[name] == (high if "matmul" in name else middle)
+
+
+def test_the_numbers_of_a_step_belong_together(bench: tuple[str, str]) -> None:
+    for step in json.loads(bench[0])["steps"]:
+        assert list(step["phases"]) == ["views", "forward", "backward", "optimizer"]
+        assert sum(step["phases"].values()) == pytest.approx(1)
+        assert min(step["phases"].values()) > 0
+        flops = step["views_per_s"] * step["flops_per_view"]
+        assert step["flops_per_s"] == pytest.approx(flops)
+
+
+def test_tables_say_the_same_as_json(capsys: pytest.CaptureFixture[str]) -> None:
+    from stopgrad.cli.speed import written
+
+    assert written(Spread(97.2e9, 9.51e10, 98e9, 5), unit=1e9) == "97.2 (95.1 to 98.0)"
+    assert main(["bench", "--threads", "-1"]) == 2
+    assert "--threads -1; expected" in capsys.readouterr().err
+
+
+def test_time_per_call_counts_every_call(clock: FakeClock) -> None:
+    rows: list[int] = []
+
+    def work(count: int) -> None:
+        rows.append(count)
+        clock.now += 0.5 * count
+
+    assert per_call(work, device=CPU, at_least=3.0) == 0.5
+    assert rows == [1, 2, 4]  # 0.5 s, 1.5 s, 3.5 s
+    assert per_call(work, device=CPU) == 0.5
+    assert rows[3:] == [1]
+
+
+def test_spread_is_median_lowest_highest_and_count() -> None:
+    assert spread([5.0, 1.0, 2.0]) == Spread(median=2.0, low=1.0, high=5.0, repeats=3)
+
+
+def test_a_matrix_product_is_two_operations_per_cube(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(matmul, "per_call", lambda work, **_: (work(1), 0.5)[1])
+    product = MatrixProduct(16, device=CPU, at_least=0.0)
+    assert product.rates() == MatrixRates(2 * 16**3 / 0.5, 2 * 16**3 / 0.5)
+    assert len(product.measured) == 1
+
+
+def test_the_product_that_is_timed_is_the_product_in_its_precision() -> None:
+    product = MatrixProduct(16, device=CPU, at_least=0.0)
+    for name, dtype in (("bf16", torch.bfloat16), ("fp32", torch.float32)):
+        left, right, found = product._matrices[name]  # type: ignore[index]
+        assert found.dtype == dtype
+        assert torch.allclose(found.double(), left.double() @ right.double(), rtol=0.02, atol=0.05)
+
+
+def test_steps_are_those_of_a_run_over_several_epochs() -> None:
+    training = start_on_random_pixels(TINY, images=8)  # two steps an epoch
+    weight = next(training.model.parameters()).detach().clone()
+    take_steps(training, 5)
+    assert (training.step, training.epoch) == (5, 2)
+    assert not torch.equal(weight, next(training.model.parameters()))
+
+
+@pytest.mark.parametrize("phase", Phases._fields)
+def test_a_slow_part_of_the_step_shows_in_its_phase(
+    training: Training, monkeypatch: pytest.MonkeyPatch, phase: str
+) -> None:
+    if phase == "views":
+        training.make_views = _slow(training.make_views)
+    elif phase == "forward":
+        training.forward = _slow(training.forward)
+    elif phase == "backward":
+        monkeypatch.setattr(torch.Tensor, "backward", _slow(torch.Tensor.backward))
+    else:
+        training.optimizer.register_step_post_hook(lambda *_: time.sleep(SLOW))
+    found = step_phases(training)
+    assert SLOW <= getattr(found, phase) < 2 * SLOW
+    assert max(found._replace(**{phase: 0.0})) < SLOW
+    assert getattr(found.shares(), phase) > 0.5
+
+
+def test_phases_leave_the_training_as_it_was(training: Training) -> None:
+    parts = (training.make_views, training.forward)
+    step_phases(training)
+    assert (training.make_views, training.forward) == parts
+    assert training.step == 3
+    assert not training.optimizer._optimizer_step_pre_hooks
+
+
+def test_a_slow_step_shows_as_slow(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Training, "take_step", _slow(Training.take_step))
+    effort = Effort(images=8, embedded=4, repeats=1, seconds=0.0)
+    found = measure_steps(TINY, FakeMatrix(), effort)  # type: ignore[arg-type]
+    views = 2 * TINY.batch
+    assert views / (2 * SLOW) < found.views_per_s.median <= views / SLOW
+    assert found.flops_per_s.median == found.views_per_s.median * training_flops(TINY)
+
+
+def test_a_share_compares_a_step_with_the_products_before_and_after_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(steps, "per_call", lambda work, **_: 0.001)
+    monkeypatch.setattr(steps, "step_phases", lambda _: Phases(1.0, 1.0, 1.0, 1.0))
+    effort = Effort(images=8, embedded=4, repeats=2, seconds=0.0)
+    found = measure_steps(TINY, FakeMatrix(), effort)  # type: ignore[arg-type]
+    flops = 2 * TINY.batch / 0.001 * training_flops(TINY)
+    # Products of 2e9, 4e9 and 6e9 stand around two groups of steps.
+    assert found.share_of_matmul.high == pytest.approx(flops / 3e9)
+    assert found.share_of_matmul.low == pytest.approx(flops / 5e9)
+
+
+def test_peak_memory_is_that_of_the_kernel() -> None:
+    status = Path("/proc/self/status")
+    if not status.exists():
+        pytest.skip("no /proc here")
+    line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+    assert peak_bytes(CPU) == pytest.approx(1024 * int(line.split()[1]), rel=0.02)

@@ -1,0 +1,389 @@
+"""Claims about a study's table: from records that were made by hand."""
+
+import csv
+import io
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import scipy.stats
+
+from stopgrad.errors import DataError
+from stopgrad.evaluation import MEASURES
+from stopgrad.method.collapse import Measures
+from stopgrad.studies import (
+    Prepared,
+    Results,
+    StudyDirectory,
+    answer_findings,
+    load_results,
+    sentence,
+    study_overview,
+    study_table,
+)
+from stopgrad.studies.results import best_arm
+from stopgrad.studies.words import mean_text
+from tests.studies.test_runner import InstantExecutor, _conduct, _prepare, _record, _run_of, _train
+
+STUDY: dict[str, Any] = {
+    "question": "Which is best?",
+    "baseline": "plain",
+    "settings": {"validation": 0.2},
+    "arms": {"plain": {}, "good": {"epochs": 5}, "bad": {"epochs": 6}},
+    "protocol": {
+        "split": "validation",
+        "labels": [0.1, 1],
+        "metrics": ["knn_accuracy", "effective_rank"],
+        "beside": ["chance", "untrained"],
+    },
+    "findings": [
+        {"says": "good beats plain", "higher": "good", "than": "plain"},
+        {"says": "plain beats good", "higher": "plain", "than": "good"},
+        {"says": "plain within 7 points of good", "higher": "plain", "than": "good", "margin": 7},
+        {"says": "bad collapses", "collapses": ["bad"], "survives": ["plain", "good"]},
+    ],
+    "published": {
+        "source": "somebody",
+        "seeds": 5,
+        "values": {"good": {"knn_accuracy": [[70.5, 0.25], [81.0, 1.5]]}},
+    },
+}
+VALUES = {
+    "plain": (0.57, 0.58, 0.59),
+    "good": (0.63, 0.64, 0.66),
+    "bad": (0.10, 0.10, 0.10),
+}
+
+
+def _fill(prepared: Prepared, values: dict[str, tuple[float, ...]] = VALUES) -> Results:
+    """Scores the runs of each arm, and the untrained encoder of the baseline's."""
+    for arm, numbers in values.items():
+        for seed, value in enumerate(numbers):
+            folder = prepared.directory.folder(_run_of(prepared, arm, seed))
+            _train(folder)
+            verdict = "complete collapse" if arm == "bad" else "healthy"
+            for share in (0.1, 1.0):
+                beside = {"value": value, "labels": share, "split": "validation"}
+                _record(folder, "knn_accuracy", of="encoder", verdict=verdict, **beside)
+                if arm == "plain":
+                    _record(folder, "knn_accuracy", of="untrained", **(beside | {"value": 0.3}))
+            _record(folder, "effective_rank", of="encoder", split="train", value=12.5)
+    return _results(prepared)
+
+
+def _results(prepared: Prepared) -> Results:
+    return load_results(prepared.directory, prepared.directory.read("mine"))
+
+
+@pytest.fixture
+def prepared(tmp_path: Path) -> Prepared:
+    """Three arms and three seeds, nothing scored."""
+    return _prepare(tmp_path / "s", STUDY, seeds=(0, 1, 2))
+
+
+def test_measures_are_those_of_collapse() -> None:
+    assert Measures._fields == MEASURES
+
+
+def test_ours_stands_beside_the_published_with_spread_count_and_marks(prepared: Prepared) -> None:
+    _fill(prepared)
+    table = study_table(prepared.directory, "mine", form="markdown")
+    # .63, .64, .66: mean 64.33, std sqrt(7 / 3) = 1.53; .57, .58, .59: std 1.
+    assert (
+        "| good | **64.33 ± 1.53 (3)** | 70.50 ± 0.25 | **64.33 ± 1.53 (3)** | 81.00 ± 1.50 |"
+        in (table)
+    )
+    assert "| plain | 58.00 ± 1.00 (3) |  | 58.00 ± 1.00 (3) |  |" in table
+    assert "| bad | 10.00 ± 0.00 (3), 3 collapsed |  |" in table
+    assert "| untrained encoder | 30.00 ± 0.00 (3) |  |" in table
+    assert "| chance | 10.00 |  | 10.00 |  |" in table
+    assert "| plain | 12.5 ± 0.0 (3) |  |" in table
+    assert "Published: somebody, 5 seeds." in table
+    assert "(100 images)" in table
+    assert "Incomplete" not in table
+
+
+def test_the_finding_is_a_sentence_made_from_the_numbers(prepared: Prepared) -> None:
+    text = sentence(_fill(prepared))
+    assert text == (
+        "By kNN with all labels, 'good' is best (64.33 ± 1.53 %, n = 3); every other arm that has "
+        "a number lies below it; 'bad' collapsed in 3 of 3 runs (Welch's one-sided t-test at 5 %, "
+        "Holm)."
+    )
+    text = sentence(_fill(prepared, VALUES | {"plain": (0.62, 0.64, 0.65)}))
+    assert "'plain' is not separated from it" in text
+
+
+def test_published_findings_are_tested_together(prepared: Prepared) -> None:
+    found = answer_findings(_fill(prepared))
+    answers = [(answered.finding.says, answered.answer) for answered in found]
+    assert answers == [
+        ("good beats plain", "shows"),
+        ("plain beats good", "the opposite shows"),
+        ("plain within 7 points of good", "does not show"),
+        ("bad collapses", "shows"),
+    ]
+    good, plain = VALUES["good"], VALUES["plain"]
+    test = scipy.stats.ttest_ind(good, plain, equal_var=False, alternative="greater")
+    shifted = [value - 0.07 for value in good]
+    within = scipy.stats.ttest_ind(plain, shifted, equal_var=False, alternative="greater")
+    assert found[0].test is not None
+    assert found[0].test.p == pytest.approx(test.pvalue)
+    assert found[2].test is not None
+    assert found[2].test.p == pytest.approx(within.pvalue)
+    # Holm over the three comparisons: the smallest times 3.
+    assert found[0].p == pytest.approx(3 * test.pvalue)
+    assert "+6.33 points" in found[0].why
+    assert "'bad': 3 of 3 collapsed" in found[3].why
+
+
+def test_one_run_tells_nothing(tmp_path: Path) -> None:
+    prepared = _prepare(tmp_path / "s", STUDY, seeds=(0,))
+    found = answer_findings(_fill(prepared, {arm: value[:1] for arm, value in VALUES.items()}))
+    assert [answered.answer for answered in found] == ["cannot be told yet"] * 3 + ["shows"]
+    assert "cannot be tested with one run" in sentence(_results(prepared))
+
+
+def test_where_each_metric_has_one_arm_the_findings_speak(tmp_path: Path) -> None:
+    arms = {"ours": {}, "theirs": {"method": "supervised"}}
+    pair = {
+        "higher": {"arm": "ours", "metric": "knn_accuracy"},
+        "than": {"arm": "theirs", "metric": "supervised_accuracy"},
+    }
+    values = {
+        "question": "?",
+        "baseline": "ours",
+        "arms": arms,
+        "protocol": {"split": "test", "metrics": ["knn_accuracy", "supervised_accuracy"]},
+        "findings": [{"says": "ours beats theirs"} | pair],
+    }
+    prepared = _prepare(tmp_path / "s", values, seeds=(0, 1, 2))
+    assert sentence(_results(prepared)) == "No arm has a number yet."
+    for seed in range(3):
+        ours, theirs = (prepared.directory.folder(_run_of(prepared, a, seed)) for a in arms)
+        _train(ours)
+        _record(ours, "knn_accuracy", of="encoder", split="test", value=0.5 + seed / 100)
+        _record(theirs, "supervised_accuracy", of="supervised", split="test", value=0.4)
+    assert sentence(_results(prepared)) == (
+        "Of 1 finding, 1 shows here: ours beats theirs (Welch's one-sided t-test at 5 %, Holm)."
+    )
+
+
+def test_a_dimensional_collapse_is_counted_by_its_name(prepared: Prepared) -> None:
+    _fill(prepared)
+    folder = prepared.directory.folder(_run_of(prepared, "good", 0))
+    verdict = {"verdict": "dimensional collapse", "labels": 1.0}
+    _record(folder, "knn_accuracy", of="encoder", split="validation", value=0.63, **verdict)
+    table = study_table(prepared.directory, "mine", form="markdown")
+    assert "64.33 ± 1.53 (3), 1 dimensional collapse" in table
+    assert "'good' collapsed to a few dimensions in 1 of 3 runs" in table
+
+
+def test_half_a_study_says_what_is_missing_and_why(prepared: Prepared) -> None:
+    _fill(prepared, {"plain": (0.6, 0.61), "good": (0.63,)})
+    executor = InstantExecutor()
+    bad = _run_of(prepared, "bad", 0)
+    executor.fails = {bad: [4], _run_of(prepared, "bad", 1): [-9] * 5}
+    executor.slots = 1
+    stopped = prepared.directory.folder(_run_of(prepared, "bad", 2))
+    stopped.run.mkdir()
+    (stopped.run / "config.json").write_text("{}")
+    (stopped.run / "status.json").write_text('{"state": "interrupted", "epoch": 3}')
+    runs = [prepared.plan.runs[r] for r in (bad, _run_of(prepared, "bad", 1))]
+    some = prepared._replace(plan=prepared.plan._replace(runs={run.id: run for run in runs}))
+    _conduct(some, executor)
+    table = study_table(prepared.directory, "mine", form="markdown")
+    assert "| plain | 60.50 ± 0.71 (2), 1 missing |" in table
+    assert "| bad | 1 diverged, 1 failed, 1 missing |" in table
+    assert "Incomplete, 6 of 9 runs:" in table
+    assert "- bad, seed 0: diverged, exit code 4: something went wrong" in table
+    assert "- bad, seed 1: failed, exit code -9: something went wrong" in table
+    assert "- bad, seed 2: stopped at epoch 3" in table
+    assert "- good, seed 1: not begun" in table
+    found = study_overview(prepared.directory, prepared.directory.read("mine"))
+    assert {arm.name: (arm.done, arm.runs, arm.failed) for arm in found.arms} == {
+        "plain": (2, 3, 0),
+        "good": (1, 3, 0),
+        "bad": (0, 3, 2),
+    }
+    # 3 are done, 2 have failed, and one has made 3 of its 6 epochs.
+    assert found.share == pytest.approx((3 + 2 + 0.9 * 3 / 6) / 9)
+
+
+def test_where_one_arm_alone_has_a_number_it_is_told(prepared: Prepared) -> None:
+    results = _fill(prepared, {"plain": (0.57, 0.58, 0.59)})
+    assert sentence(results) == (
+        "By kNN with all labels, 'plain' reaches 58.00 ± 1.00 %, n = 3, and no other arm has a "
+        "number to compare."
+    )
+
+
+def test_a_study_without_a_single_number_has_a_table(prepared: Prepared) -> None:
+    for form in ("markdown", "csv", "json"):
+        assert study_table(prepared.directory, "mine", form=form)
+    table = study_table(prepared.directory, "mine", form="markdown")
+    assert "| good | 3 missing | 70.50 ± 0.25 |" in table
+    assert "No arm has a number yet." in table
+    assert best_arm(_results(prepared)) is None
+
+
+@pytest.mark.parametrize("file", ["run/records.jsonl", "attempts.jsonl", "run/costs.jsonl"])
+@pytest.mark.parametrize(
+    "contents", [b"\xff\n{}\n", b"[]\n[]\n", b'{"metric": 1}\n{"a": 1}\n', b""]
+)
+def test_damage_costs_one_run_and_is_named(prepared: Prepared, file: str, contents: bytes) -> None:
+    _fill(prepared)
+    path = prepared.directory.folder(_run_of(prepared, "plain", 0)).path
+    (path / file).write_bytes(contents)
+    table = study_table(prepared.directory, "mine", form="markdown")
+    assert "| good | **64.33 ± 1.53 (3)** |" in table
+    if contents or file == "run/records.jsonl":
+        assert "| plain | 58.50 ± 0.71 (2), 1 " in table
+        assert "- plain, seed 0: " in table
+
+
+def test_csv_and_json_hold_what_the_table_shows(prepared: Prepared) -> None:
+    _fill(prepared)
+    rows = list(csv.DictReader(io.StringIO(study_table(prepared.directory, "mine", form="csv"))))
+    [row] = [
+        r for r in rows if (r["arm"], r["metric"], r["labels"]) == ("good", "knn_accuracy", "1.0")
+    ]
+    assert float(row["mean"]) == pytest.approx(1.93 / 3)
+    assert (row["n"], row["mark"], row["published_mean"]) == ("3", "best", "81.0")
+    half = scipy.stats.t.ppf(0.975, 2) * scipy.stats.sem(VALUES["good"])
+    assert float(row["high_95"]) - float(row["mean"]) == pytest.approx(half)
+    values = json.loads(study_table(prepared.directory, "mine", form="json"))
+    [cell] = [c for c in values["cells"] if (c["arm"], c["labels"]) == ("good", 0.1)]
+    assert cell["values"] == list(VALUES["good"])
+    assert values["findings"][0]["answer"] == "shows"
+    assert values["missing"] == []
+
+
+def test_kNN_over_epochs_comes_with_its_spread(prepared: Prepared) -> None:  # noqa: N802
+    for seed, (first, last) in enumerate([(0.2, 0.4), (0.3, 0.6)]):
+        run = prepared.directory.folder(_run_of(prepared, "plain", seed)).run
+        run.mkdir()
+        rows = [
+            {"kind": "step", "step": 1, "loss": -0.1},
+            {"kind": "epoch", "epoch": 1, "step": 1, "knn": first},
+            {"kind": "epoch", "epoch": 2, "step": 2, "knn": None},
+            {"kind": "epoch", "epoch": 3, "step": 3, "knn": last},
+        ]
+        (run / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    values = json.loads(study_table(prepared.directory, "mine", form="json"))
+    assert [(p["epoch"], p["mean"], p["n"]) for p in values["knn_over_epochs"]] == [
+        (1, 0.25, 2),
+        (3, 0.5, 2),
+    ]
+    found = study_overview(prepared.directory, prepared.directory.read("mine"))
+    assert next(arm.knn for arm in found.arms if arm.name == "plain") == pytest.approx(0.5)
+
+
+def test_what_a_study_cost_is_said_with_the_factor(prepared: Prepared) -> None:
+    _fill(prepared)
+    folder = prepared.directory.folder(_run_of(prepared, "plain", 0))
+    row = {"wall_s": 3600.0, "joules": None, "source": "", "device": "cpu", "threads": 2}
+    (folder.run / "costs.jsonl").write_text(json.dumps(row) + "\n")
+    energy = {"kwh": 0.02, "co2_kg": 0.003, "source": "estimate", "watts": 20.0}
+    energy["kg_co2_per_kwh"] = 0.15
+    _record(folder, "knn_accuracy", of="encoder", split="validation", value=0.6, energy=energy)
+    table = study_table(prepared.directory, "mine", form="markdown")
+    assert "training of 1 of them about 0.02 kWh (estimate of 20 W, 0.15 kg CO2 per kWh)." in table
+
+
+def test_trainings_with_labels_are_part_of_time_energy_and_work(prepared: Prepared) -> None:
+    folder = prepared.directory.folder(_run_of(prepared, "plain", 0))
+    _train(folder)
+    row = {"wall_s": 3600.0, "joules": None, "source": "", "device": "cpu", "threads": 1}
+    tuned = folder.run / "finetune" / "share-0.1"
+    tuned.mkdir(parents=True)
+    for path in (folder.run, tuned):
+        (path / "costs.jsonl").write_text(json.dumps(row) + "\n")
+    _record(folder, "knn_accuracy", of="encoder", split="validation", value=0.5, views=100, flops=7)
+    _record(
+        folder,
+        "finetune_accuracy",
+        of="encoder",
+        split="validation",
+        labels=0.1,
+        value=0.5,
+        views=100,
+        flops=7,
+    )
+    path = folder.run / "records.jsonl"
+    head, tail = path.read_text().splitlines()
+    tail = json.dumps(json.loads(tail) | {"protocol": {"views": 20, "flops": 3.0}})
+    path.write_text(f"{head}\n{tail}\n")
+    run = _results(prepared).runs[_run_of(prepared, "plain", 0)]
+    assert run.energy is not None
+    assert run.energy.kwh == pytest.approx(2 * 0.01)  # two hours of 10 W
+    assert (run.train_s, run.views, run.flops) == (7200.0, 120, 10.0)
+
+
+def test_a_directory_without_studies_says_so(tmp_path: Path, prepared: Prepared) -> None:
+    with pytest.raises(DataError, match="holds no study"):
+        StudyDirectory(tmp_path / "none").read_all()
+    with pytest.raises(DataError, match="did you mean mine"):
+        study_table(prepared.directory, "mien", form="csv")
+
+
+@pytest.mark.parametrize("cut", [0, 1, 100, -1])
+def test_a_damaged_study_file_is_one_error(prepared: Prepared, cut: int) -> None:
+    path = prepared.directory.path / "studies" / "mine.json"
+    path.write_bytes(path.read_bytes()[:cut] if cut >= 0 else b'{"format": 2}')
+    with pytest.raises(DataError, match="cannot be read"):
+        study_table(prepared.directory, "mine", form="markdown")
+
+
+def test_reading_a_study_takes_no_torch(prepared: Prepared) -> None:
+    code = (
+        "import sys; from stopgrad.cli import main\n"
+        f"main(['study', 'table', {str(prepared.directory.path)!r}])\n"
+        f"main(['study', 'status', {str(prepared.directory.path)!r}])\n"
+        "main(['study', 'list'])\n"
+        "assert 'torch' not in sys.modules"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"good, seed 1: not begun \(.*runs/[0-9a-f]{16}\)", done.stdout)
+    assert "weight-decay" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("mean", "std", "text"),
+    [
+        (283.04, 12.6, "283 ± 13"),
+        (20.23, 0.533, "20.2 ± 0.5"),
+        (1.0, 1.35e-14, "1.00 ± 0.00"),
+        (0.0518, 0.00123, "0.0518 ± 0.0012"),
+        (-4.67e-13, None, "0.0000"),
+        (-0.25, 0.004, "-0.250 ± 0.004"),
+        (0.0, 0.0, "0.00 ± 0.00"),
+    ],
+)
+def test_a_measure_and_its_spread_have_the_same_decimals(
+    mean: float, std: float | None, text: str
+) -> None:
+    assert mean_text(mean, std, "effective_rank") == text
+
+
+def test_a_collapse_finding_waits_for_every_run(prepared: Prepared) -> None:
+    """One of three runs says nothing of the other two."""
+    _fill(prepared, {"plain": (0.6, 0.61, 0.6), "good": (0.6, 0.6, 0.6), "bad": (0.1,)})
+    answers = {a.finding.says: a for a in answer_findings(_results(prepared))}
+    collapse = next(a for a in answers.values() if a.finding.collapses)
+    assert collapse.answer == "cannot be told yet"
+    assert "of 3 collapsed" in collapse.why
+
+
+def test_the_name_of_an_arm_stays_in_its_cell(tmp_path: Path) -> None:
+    values = STUDY | {"arms": {"plain": {}, "good": {"epochs": 5}, "a|b\nc": {"epochs": 6}}}
+    prepared = _prepare(tmp_path / "s", values | {"findings": []})
+    lines = study_table(prepared.directory, "mine", form="markdown").splitlines()
+    rows = [line for line in lines if line.startswith("|") and "missing" in line]
+    assert any(line.startswith("| a\\|b c |") for line in rows)
+    assert not any(line.startswith("c |") for line in lines)
