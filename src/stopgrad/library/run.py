@@ -1,15 +1,15 @@
-"""Runs: begun, gone on with, scored and used; the object of a run directory.
+"""A run as an object: gone on with, scored, used and shown.
 
-In: a data set, or the path of a run. Out: `Run`, whose results are on disk as well.
+In: the path of a run. Out: `Run`, whose results are on disk as well.
 """
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias, overload
+from typing import TYPE_CHECKING, Any, overload
 
 from stopgrad import evaluation, export, images, method, report, runs, training
 from stopgrad.config import (
@@ -21,10 +21,20 @@ from stopgrad.config import (
     config_from_dict,
     config_to_dict,
 )
-from stopgrad.errors import ConfigError, DataError
+from stopgrad.errors import ConfigError
 from stopgrad.evaluation import FROZEN, printable
-from stopgrad.library.data import ARRAYS, AnyData, Data, as_data
+from stopgrad.library.data import AnyData
+from stopgrad.library.opened import (
+    Each,
+    Labels,
+    OpenedRun,
+    collect,
+    fractions,
+    tell_condition,
+    tell_state,
+)
 from stopgrad.library.progress import Screen, TrainingBar, show_fractions
+from stopgrad.library.report import Reported, write_report
 from stopgrad.library.tables import Neighborhood, Scores
 
 if TYPE_CHECKING:
@@ -34,118 +44,16 @@ if TYPE_CHECKING:
 
     from stopgrad.evaluation import Record, Subject
     from stopgrad.export import Embedded, Exported
-    from stopgrad.images import Changed, Dataset
-    from stopgrad.library.several import Reported
     from stopgrad.method import Verdict
-    from stopgrad.runs import RunInfo, TrainedRun
+    from stopgrad.runs import RunInfo
     from stopgrad.storage import Finding
 
 NESTED = ("measures", "verdict", "spectra")  # of a row of metrics
 FREE = ("checkpoint_every", "device", "threads")  # may change in fine-tuning, besides its own knobs
 
-Labels: TypeAlias = float | Sequence[float]
-Each: TypeAlias = "Callable[[Record], None]"
 
-
-def pretrain(
-    data: AnyData,
-    *,
-    out: str | Path,
-    preset: str = "cifar",
-    config: Config | None = None,
-    init: str | Path | None = None,
-    **knobs: Any,
-) -> Run:
-    """Pretrains an encoder without labels, in a new run directory.
-
-    Args:
-        data: As for `load`.
-        out: The run directory, absent or empty.
-        preset: What the knobs start from.
-        config: All knobs at once, instead of `preset` and `knobs`.
-        init: A run, a safetensors file or `timm:NAME` that the encoder starts from; None: random.
-        **knobs: By name, `epochs=5`; those of a section as a mapping, `views={"size": 24}`, or by
-            their key path, `**{"views.size": 24}`.
-
-    Raises:
-        ConfigError: For an unknown knob, a value no run could use, or an `out` that is in use.
-        DataError: For images that cannot be trained on.
-        StopgradError: While it trains: it diverged, was interrupted, or the disk is full.
-    """
-    config, screen = config or config_from_dict(knobs, preset=preset), Screen()
-    method.use_threads(config.threads)
-    weights = None if init is None else training.read_weights(str(init), config.encoder)
-    if weights is not None:
-        screen.line(f"the encoder starts from {weights.source}, sha256 {weights.sha256[:12]}")
-    source = as_data(data)
-    dataset, bar = source.stored_for(config, screen), TrainingBar(screen, Path(out))
-    epochs = training.pretrain_run(
-        dataset, config, Path(out), spec=source.spec, init=weights, track=bar.track
-    )
-    screen.line(images.how_it_was_read(dataset))
-    bar.show(epochs)
-    return Run(out, data=source)
-
-
-def supervised(
-    data: AnyData,
-    *,
-    out: str | Path,
-    labels: Labels = 1.0,
-    preset: str = "cifar",
-    config: Config | None = None,
-    each: Each | None = None,
-    **knobs: Any,
-) -> Scores:
-    """Trains the same encoder from scratch with labels: the baseline.
-
-    What is finished is not trained again, and what was killed goes on.
-
-    Args:
-        data: As for `load`, with labels.
-        out: A directory of its own, or that of a pretraining on the same images.
-        labels: One or several fractions of the training labels.
-        preset: As for `pretrain`.
-        config: As for `pretrain`.
-        each: Called with each record when it is on disk.
-        **knobs: As for `pretrain`.
-
-    Raises:
-        StopgradError: As `pretrain`.
-    """
-    config, screen, out = config or config_from_dict(knobs, preset=preset), Screen(), Path(out)
-    labels = _fractions(labels)
-    beside = (out / "config.json").exists()  # a pretraining, whose fingerprint guards the images
-    source = as_data(data)
-    found = training.supervised_fractions(
-        source.stored_for(config, screen, changed="tell" if beside else "fail"),
-        config,
-        out,
-        spec=source.spec,
-        labels=labels,
-        track=screen.track,
-    )
-    epochs = config.length("supervised").epochs
-    return _collect(show_fractions(found, screen, epochs=epochs), each)
-
-
-class Run:
+class Run(OpenedRun):
     """A pretraining in its directory."""
-
-    def __init__(self, path: str | Path, data: AnyData | None = None) -> None:
-        """Opens a run.
-
-        Args:
-            path: The run directory.
-            data: Where its images are now; None: where they were.
-
-        Raises:
-            CheckpointError: When there is no run that can be read.
-        """
-        self.path = Path(path)
-        self._given = None if data is None else as_data(data)
-        self._opened: TrainedRun | None = None
-        runs.read_run(self.path)
 
     def __repr__(self) -> str:
         status, config, verdict = runs.read_status(self.path), self.config, self.verdict
@@ -158,11 +66,6 @@ class Run:
             f"{len(self.records)} records",
         ]
         return printable(f"<Run {str(self.path)!r}: {', '.join(parts)}>")
-
-    @property
-    def config(self) -> Config:
-        """Every knob of the run."""
-        return runs.read_run(self.path).config
 
     @property
     def records(self) -> list[dict[str, Any]]:
@@ -218,7 +121,7 @@ class Run:
             DataError: For images without labels, or other than those of the run.
             CheckpointError: When the run has no good checkpoint.
         """
-        screen, labels = Screen(), _fractions(labels)
+        screen, labels = Screen(), fractions(labels)
         dataset = self.own_images(data, screen)
         done = evaluation.recorded_numbers(self.path) if missing else frozenset()
         select = evaluation.Selection(split, tuple(of), tuple(metrics), done)
@@ -227,7 +130,7 @@ class Run:
             run, dataset, labels=labels, select=select, track=screen.track
         )
         with screen.progress():
-            return _collect(found, each)
+            return collect(found, each)
 
     def resume(
         self, /, *, data: AnyData | None = None, extend: int | None = None, **changes: Any
@@ -281,11 +184,11 @@ class Run:
             DataError: For images without labels, or others than the run's without `out`.
             StopgradError: As `pretrain`.
         """
-        screen, run, labels = Screen(), runs.load_run(self.path), _fractions(labels)
+        screen, run, labels = Screen(), runs.load_run(self.path), fractions(labels)
         config = _finetuning(run.info.config, changes)
         source = self.source(data)
-        dataset = source.stored_for(config, screen, changed=self._changed(source))
-        _tell_state(run, screen)
+        dataset = source.stored_for(config, screen, changed=self.changed(source))
+        tell_state(run, screen)
         found = training.finetune_fractions(
             run,
             dataset,
@@ -296,7 +199,7 @@ class Run:
             track=screen.track,
         )
         epochs = config.length("finetune").epochs
-        return _collect(show_fractions(found, screen, epochs=epochs), each)
+        return collect(show_fractions(found, screen, epochs=epochs), each)
 
     @overload
     def embed(
@@ -390,7 +293,7 @@ class Run:
         """
         screen, run = Screen(), runs.load_run(self.path)
         method.use_threads(run.info.config.threads)
-        _tell_condition(run, screen)
+        tell_condition(run, screen)
         return export.export_run(run, name=format, out=Path(out))
 
     def report(
@@ -402,8 +305,6 @@ class Run:
         figures: str | Path | None = None,
     ) -> Reported:
         """Writes a page about the run; see `write_report`."""
-        from stopgrad.library.several import write_report
-
         source = data if data is not None else self._given
         return write_report([self.path], out=out, data=source, poster=poster, figures=figures)
 
@@ -415,43 +316,6 @@ class Run:
         path = self.path / "records.jsonl"
         return evaluation.read(path) if path.exists() else []
 
-    def trained(self, screen: Screen | None = None) -> TrainedRun:
-        """The run at its newest checkpoint, read again only when there is a newer one."""
-        if self._opened is None or self._opened.step != runs.newest_step(self.path):
-            method.use_threads(self.config.threads)
-            self._opened = runs.load_run(self.path)
-        if screen is not None:
-            _tell_state(self._opened, screen)
-        return self._opened
-
-    def source(self, data: AnyData | None) -> Data:
-        """The images that are named, or the run's own.
-
-        Raises:
-            DataError: When the run's own were arrays, which no path leads to.
-        """
-        if data is not None:
-            return as_data(data)
-        spec = str(runs.read_run(self.path).data["spec"])
-        if self._given is None and spec.startswith(ARRAYS):
-            raise DataError(
-                f"{self.path} was trained on images in memory",
-                expected="the same images",
-                hint="give them as stopgrad.Run(path, data=...), or a path with --data",
-            )
-        return self._given or Data(spec)
-
-    def own_images(self, data: AnyData | None, screen: Screen) -> Dataset:
-        """The run's images, as it stored them; its own fingerprint guards them."""
-        config = self.config
-        method.use_threads(config.threads)
-        return self.source(data).stored_for(config, screen, changed="tell")
-
-    def _changed(self, source: Data) -> Changed:
-        """A packed store whose folder has changed is told where it is the run's own."""
-        own = runs.read_run(self.path).data["spec"]
-        return "tell" if runs.spec_to_keep(source.spec) == own else "fail"
-
     def _embed(
         self, data: AnyData | None, out: Path, *, layer: Layer, bad_images: BadImages | None
     ) -> Embedded:
@@ -459,27 +323,11 @@ class Run:
         screen, run = Screen(), runs.load_run(self.path)
         config, source = run.info.config, self.source(data)
         method.use_threads(config.threads)
-        _tell_condition(run, screen)
+        tell_condition(run, screen)
         config = replace(config, bad_images=bad_images or config.bad_images)
-        dataset = source.stored_for(config, screen, changed=self._changed(source))
+        dataset = source.stored_for(config, screen, changed=self.changed(source))
         with screen.progress():
             return export.embed_dataset(run, dataset, out=out, layer=layer, track=screen.track)
-
-
-def _fractions(labels: Labels) -> list[float]:
-    """One or several fractions of the labels, checked before anything is read."""
-    chosen = [float(labels)] if isinstance(labels, (int, float)) else list(labels)
-    runs.check_shares(chosen)
-    return chosen
-
-
-def _collect(found: Iterable[Record], each: Each | None) -> Scores:
-    records = []
-    for record in found:
-        records.append(record)
-        if each is not None:
-            each(record)
-    return Scores(records)
 
 
 def _flat_epoch(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -517,17 +365,3 @@ def _extension_line(info: RunInfo) -> str:
         f"rates follow the new length from here on, so the result is not that of a run of "
         f"{change.new} epochs from the start"
     )
-
-
-def _tell_state(run: TrainedRun, screen: Screen) -> None:
-    """Says what a reader of the scores should know of a run."""
-    for line in run.damaged:
-        screen.line(f"passed over: {line}")
-    if run.epoch < run.info.config.epochs:
-        screen.line(f"not finished: epoch {run.epoch} of {run.info.config.epochs} is scored")
-
-
-def _tell_condition(run: TrainedRun, screen: Screen) -> None:
-    """Says what a user of the features should know of a run."""
-    for line in (*(f"passed over: {line}" for line in run.damaged), *export.run_condition(run)):
-        screen.line(line)
