@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from stopgrad.studies.executor import LocalProcesses, Order
+from stopgrad.studies.states import read_attempts, run_state
 
 from stopgrad.config import Config
 from stopgrad.errors import ConfigError, DataError, InterruptedStudyError, StorageError, exit_code
@@ -18,12 +20,10 @@ from stopgrad.evaluation import Record, append
 from stopgrad.studies import Choices, Prepared, StudyDirectory, conduct_study, load_results, runner
 from stopgrad.studies.data import StudyData
 from stopgrad.studies.directory import RunFolder
-from stopgrad.studies.executor import LocalProcesses, Order
 from stopgrad.studies.markdown import markdown
 from stopgrad.studies.parse import parse_study
 from stopgrad.studies.plan import arm_configs, plan_runs
 from stopgrad.studies.source import Source
-from stopgrad.studies.states import read_attempts, run_state
 
 STUDY: dict[str, Any] = {
     "question": "Which?",

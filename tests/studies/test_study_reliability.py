@@ -17,12 +17,12 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from stopgrad.studies.states import read_attempts
 
 from stopgrad.images import load_dataset
 from stopgrad.runs import RunWriter, describe_run, newest_step, prepare, read_run
 from stopgrad.studies import StudyDirectory, load_results, study_table
 from stopgrad.studies.directory import RunFolder
-from stopgrad.studies.states import read_attempts
 from stopgrad.training import pretrain_epochs
 from tests.training.test_pretrain import _hash, _steps
 

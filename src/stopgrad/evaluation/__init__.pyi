@@ -42,6 +42,7 @@ from .numbers import number as number
 from .numbers import percent as percent
 from .numbers import points as points
 from .numbers import tied as tied
+from .records.cost import Costs as Costs
 from .records.cost import append_cost as append_cost
 from .records.cost import energy as energy
 from .records.cost import read_costs as read_costs
@@ -64,6 +65,7 @@ from .records.record import Energy as Energy
 from .records.record import Key as Key
 from .records.record import Record as Record
 from .records.record import Subject as Subject
+from .records.record import from_line as from_line
 from .records.record import key_of as key_of
 from .records.record import newest as newest
 from .records.record import to_line as to_line

@@ -1,9 +1,4 @@
-"""Where the work of a study is done: one small interface, and processes of this machine behind it.
-
-An executor starts a command line of stopgrad and tells its exit code. The runner decides what to
-start, and holds the claim on a run; whatever else an executor is, such as the queue of a cluster,
-it needs the three methods below and no more.
-"""
+"""Tasks as processes of this machine: one per slot, each with its threads or its own GPU."""
 
 from __future__ import annotations
 
@@ -13,72 +8,41 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
-from typing import NamedTuple, Protocol
+
+from stopgrad.studies.executors.executor import Job
+from stopgrad.studies.folder import RunFolder
+from stopgrad.studies.task import StudyTask
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
-class Order(NamedTuple):
-    """One command to carry out."""
-
-    words: tuple[str, ...]  # what stands after `stopgrad`
-    log: Path  # takes its output, at the end
-    claim: int  # descriptor of the claim on the run; held until whoever has it open has ended
-
-
-class Job(Protocol):
-    """A command that was started."""
-
-    def poll(self) -> int | None:
-        """Its exit code, negative for a signal; None while it works."""
-        ...
-
-    def stop(self) -> None:
-        """Asks it to save and end, as SIGTERM does."""
-        ...
-
-
-class Executor(Protocol):
-    """What carries out orders."""
-
-    @property
-    def slots(self) -> int:
-        """How many orders may be at work at once."""
-        ...
-
-    def start(self, order: Order, *, slot: int) -> Job:
-        """Starts an order in a slot, 0 to slots - 1, that is free."""
-        ...
-
-
 class LocalProcesses:
-    """Processes of this machine: one per slot, each on its share of the cores or on its own GPU.
+    """One process per task, each on its part of the cores or on its own GPU.
 
-    A process is told to save and end when the runner dies (Linux). Where it goes on, as on other
-    systems, it still holds the claim, so no other runner touches its run before it has ended.
+    On Linux a process is told to save and end when the runner dies. On other systems it goes on
+    and keeps its claim, so no other runner touches its run before it has ended.
     """
 
     def __init__(self, jobs: int, *, threads: int, gpus: Sequence[str] = ()) -> None:
         self.slots = jobs
         self._threads, self._gpus = threads, gpus
 
-    def start(self, order: Order, *, slot: int) -> Job:
-        """Starts a command; its output goes to its log."""
-        with order.log.open("ab") as log:
+    def start(self, task: StudyTask, *, slot: int, claim: int) -> Job:
+        """Starts a process; what it prints goes to the log of the run."""
+        with RunFolder(task.folder).log.open("ab") as log:
             process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "stopgrad.cli", *order.words],
+                [sys.executable, "-P", "-m", "stopgrad.studies.task", str(task.file)],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                pass_fds=(order.claim,),
+                pass_fds=(claim,),
                 env=self.environment(slot, os.environ),
                 preexec_fn=_die_with(os.getpid()),
             )
         return LocalJob(process)
 
     def environment(self, slot: int, inherited: Mapping[str, str]) -> dict[str, str]:
-        """The variables of a slot: threads, unless the user has set them, and its GPU."""
+        """The variables of a slot: its GPU, and its threads unless the user has set them."""
         own = {"OMP_NUM_THREADS": str(self._threads)} | dict(inherited)
         if self._gpus:
             own["CUDA_VISIBLE_DEVICES"] = self._gpus[slot % len(self._gpus)]
@@ -124,7 +88,7 @@ def _gpus() -> list[str]:
 
 
 def _die_with(parent: int) -> Callable[[], None] | None:
-    """Run in the child before anything else: SIGTERM when the runner ends, however it ends."""
+    """Runs in the child before anything else: SIGTERM when the runner ends, however it ends."""
     if sys.platform != "linux":
         return None
     prctl = ctypes.CDLL(None).prctl

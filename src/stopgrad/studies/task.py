@@ -1,0 +1,242 @@
+"""One task of a run: what it is, and the process that carries it out.
+
+In: a task, which the runner writes into the run's folder as task.json. Out: what the library writes
+into the run directory, progress on standard output, an exit code, and failure.json in the folder
+when something went wrong.
+
+    python -m stopgrad.studies.task FOLDER/task.json
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import traceback
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from stopgrad.config import Config, config_from_dict, config_to_dict
+from stopgrad.errors import DataError, StopgradError, StorageError, bad_path, exit_code, no_memory
+from stopgrad.evaluation import Key, Subject, printable
+from stopgrad.storage import read_json, typed, write_json
+
+Stage = Literal["pretrain", "resume", "evaluate", "finetune", "supervised"]
+Split = Literal["auto", "validation", "test"]
+
+FAULT = 1  # exit code of an error that is no user's
+LONGEST = 500  # characters of a message that is kept
+
+
+@dataclass(frozen=True)
+class StudyTask:
+    """One step of a run's way to its numbers.
+
+    Attributes:
+        stage: What is done.
+        folder: The run's folder in the study directory.
+        spec: The images.
+        config: Of a training that begins; later stages take that of the run.
+        numbers: What the run is to have afterwards.
+    """
+
+    stage: Stage
+    folder: Path
+    spec: str
+    config: Config | None = None
+    numbers: frozenset[Key] = frozenset()
+
+    @property
+    def run(self) -> Path:
+        """The run directory."""
+        return self.folder / "run"
+
+    @property
+    def file(self) -> Path:
+        """Where the task is written."""
+        return self.folder / "task.json"
+
+    @property
+    def settings(self) -> Path:
+        """Where its config is written, for a person who repeats the task by hand."""
+        return self.folder / "settings.json"
+
+    @property
+    def labels(self) -> list[float]:
+        """The fractions of the training labels, rising."""
+        return sorted({key.labels for key in self.numbers})
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """The metrics, by name."""
+        return tuple(sorted({key.metric for key in self.numbers}))
+
+    @property
+    def subjects(self) -> tuple[Subject, ...]:
+        """What is scored, by name."""
+        return tuple(sorted({key.of for key in self.numbers}))
+
+    @property
+    def split(self) -> Split:
+        """The images that are scored; measures of collapse are of the training images."""
+        splits: set[Any] = {key.split for key in self.numbers} - {"train"}
+        return min(splits, default="auto")
+
+    @property
+    def command(self) -> list[str]:
+        """What does the same by hand, after `stopgrad`."""
+        run, data = str(self.run), ["--data", self.spec]
+        begins = [self.stage, *data, "--out", run, "--config", str(self.settings)]
+        goes_on = [self.stage, run, *data]
+        labels = ["--labels", *map(repr, self.labels)]
+        match self.stage:
+            case "pretrain":
+                return begins
+            case "supervised":
+                return [*begins, *labels]
+            case "resume":
+                return goes_on
+            case "finetune":
+                return [*goes_on, *labels]
+            case "evaluate":
+                goes_on += ["--missing", "--split", self.split, "--of", *self.subjects]
+                return [*goes_on, "--metrics", *self.metrics, *labels]
+
+
+class Failure(NamedTuple):
+    """What went wrong in a task; failure.json."""
+
+    error: str  # class of the error
+    message: str
+    exit_code: int
+
+
+class _Written(NamedTuple):
+    """A task as JSON holds it."""
+
+    stage: Stage
+    folder: str
+    spec: str
+    config: dict[str, Any] | None
+    numbers: list[dict[str, Any]]
+
+
+def write_task(task: StudyTask) -> None:
+    """Writes a task into its folder, where the failure of an earlier one goes.
+
+    Raises:
+        StorageError: When the disk refuses.
+    """
+    config = None if task.config is None else config_to_dict(task.config)
+    if config is not None:
+        write_json(task.settings, config)
+    numbers = [key._asdict() for key in sorted(task.numbers)]
+    written = _Written(task.stage, str(task.folder), task.spec, config, numbers)
+    write_json(task.file, written._asdict())
+    _failure_file(task.folder).unlink(missing_ok=True)
+
+
+def read_task(path: Path) -> StudyTask:
+    """The task of a file.
+
+    Raises:
+        DataError: When it is missing or damaged.
+    """
+    try:
+        written = typed(_Written, read_json(path))
+        return StudyTask(
+            stage=written.stage,
+            folder=Path(written.folder),
+            spec=written.spec,
+            config=None if written.config is None else config_from_dict(written.config),
+            numbers=frozenset(typed(Key, key) for key in written.numbers),
+        )
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise DataError(
+            f"{path} cannot be read as a task ({error})",
+            expected="the file that `stopgrad study run` wrote",
+            hint="run the study again",
+        ) from error
+
+
+def keep_failure(folder: Path, error: BaseException) -> Failure:
+    """Writes down what went wrong; where the disk is full, the exit code alone tells."""
+    user = error if isinstance(error, StopgradError) else no_memory(error) or bad_path(error)
+    if user is not None:
+        found = Failure(type(user).__name__, user.found[:LONGEST], exit_code(user))
+    elif isinstance(error, KeyboardInterrupt):
+        found = Failure("KeyboardInterrupt", "interrupted", 130)
+    else:
+        name = type(error).__name__
+        found = Failure(name, f"{name}: {error}"[:LONGEST], FAULT)
+    with suppress(StorageError):
+        write_json(_failure_file(folder), found._asdict())
+    return found
+
+
+def read_failure(folder: Path) -> Failure | None:
+    """What went wrong in the newest task; None where it wrote nothing, as when it was killed."""
+    try:
+        return typed(Failure, read_json(_failure_file(folder)))
+    except (OSError, ValueError, TypeError, AttributeError):
+        return None
+
+
+def _failure_file(folder: Path) -> Path:
+    return folder / "failure.json"
+
+
+def carry_out(task: StudyTask) -> None:
+    """Trains or scores by one call of the library.
+
+    Raises:
+        StopgradError: Whatever that call raises.
+    """
+    match task.stage:
+        case "pretrain":
+            _pretrain(task)
+        case "resume":
+            _resume(task)
+        case "supervised":
+            _supervise(task)
+        case "evaluate":
+            _evaluate(task)
+        case "finetune":
+            _finetune(task)
+
+
+def _pretrain(task: StudyTask) -> None:
+    from stopgrad.runs import load_images
+    from stopgrad.training import pretrain_run
+
+    assert task.config is not None
+    dataset = load_images(task.spec, task.config)
+    for epoch in pretrain_run(dataset, task.config, task.run, spec=task.spec):
+        _say(_epoch_text(epoch))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Carries out the task of a file; returns the exit code."""
+    logging.basicConfig(level=logging.WARNING, format="stopgrad: %(message)s")
+    path = Path((sys.argv[1:] if arguments is None else arguments)[0])
+    try:
+        carry_out(read_task(path))
+    except BaseException as error:  # Rust's panic is no Exception
+        failure = keep_failure(path.parent, error)
+        if failure.exit_code == FAULT:
+            traceback.print_exc()
+        text = str(error) if isinstance(error, StopgradError) else failure.message
+        sys.stderr.write(f"stopgrad: {' '.join(printable(text).splitlines())}\n")
+        return failure.exit_code
+    return 0
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(f"{printable(text)}\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
