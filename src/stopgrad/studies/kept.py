@@ -109,7 +109,7 @@ def read_kept(path: Path) -> dict[str, KeptRun]:
         }
 
         def add_record(run: KeptRun, line: dict[str, Any]) -> None:
-            whole = values.record | {"config": run.card().config} | line
+            whole = {"config": run.card().config} | values.record | line
             run._records.append(from_line(json.dumps(whole)))
 
         def add_row(run: KeptRun, line: dict[str, Any]) -> None:

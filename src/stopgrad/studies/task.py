@@ -12,16 +12,19 @@ from __future__ import annotations
 import logging
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from stopgrad.config import Config, config_from_dict, config_to_dict
 from stopgrad.errors import DataError, StopgradError, StorageError, bad_path, exit_code, no_memory
 from stopgrad.evaluation import Key, Subject, printable
 from stopgrad.storage import read_json, typed, write_json
+
+if TYPE_CHECKING:
+    from stopgrad.training import Epoch, FractionEpoch
 
 Stage = Literal["pretrain", "resume", "evaluate", "finetune", "supervised"]
 Split = Literal["auto", "validation", "test"]
@@ -208,13 +211,81 @@ def carry_out(task: StudyTask) -> None:
 
 
 def _pretrain(task: StudyTask) -> None:
+    from stopgrad.method import use_threads
     from stopgrad.runs import load_images
     from stopgrad.training import pretrain_run
 
-    assert task.config is not None
-    dataset = load_images(task.spec, task.config)
-    for epoch in pretrain_run(dataset, task.config, task.run, spec=task.spec):
-        _say(_epoch_text(epoch))
+    config = _config(task)
+    use_threads(config.threads)
+    dataset = load_images(task.spec, config)
+    _follow(pretrain_run(dataset, config, task.run, spec=task.spec))
+
+
+def _resume(task: StudyTask) -> None:
+    from stopgrad.runs import load_images
+    from stopgrad.training import check_resume, continue_run
+
+    found = check_resume(task.run, changes={})
+    if not found.finished:
+        dataset = load_images(task.spec, found.info.config, changed="tell")
+        _follow(continue_run(found, dataset, spec=task.spec))
+
+
+def _supervise(task: StudyTask) -> None:
+    from stopgrad.runs import load_images
+    from stopgrad.training import supervised_fractions
+
+    config = _config(task)
+    dataset = load_images(task.spec, config)
+    _follow_fractions(
+        supervised_fractions(dataset, config, task.run, spec=task.spec, labels=task.labels)
+    )
+
+
+def _evaluate(task: StudyTask) -> None:
+    from stopgrad.evaluation import Selection, evaluate_run, recorded_numbers
+    from stopgrad.method import use_threads
+    from stopgrad.runs import load_images, load_run, read_run
+
+    config = read_run(task.run).config
+    use_threads(config.threads)
+    dataset = load_images(task.spec, config, changed="tell")
+    known = recorded_numbers(task.run)
+    select = Selection(task.split, task.subjects, task.metrics, known)
+    for record in evaluate_run(load_run(task.run), dataset, labels=task.labels, select=select):
+        _say(f"{record.of} {record.metric} {record.value:.4g} with {record.labels:g} of the labels")
+
+
+def _finetune(task: StudyTask) -> None:
+    from stopgrad.runs import load_images, load_run
+    from stopgrad.training import finetune_fractions
+
+    run = load_run(task.run)
+    config = run.info.config
+    dataset = load_images(task.spec, config, changed="tell")
+    _follow_fractions(
+        finetune_fractions(run, dataset, config, task.run, spec=task.spec, labels=task.labels)
+    )
+
+
+def _config(task: StudyTask) -> Config:
+    assert task.config is not None, "a training that begins has a config"
+    return task.config
+
+
+def _follow(epochs: Iterable[Epoch]) -> None:
+    for epoch in epochs:
+        knn = "" if epoch.knn is None else f"  kNN {epoch.knn:.2%}"
+        verdict = "" if epoch.verdict is None else f"  {epoch.verdict.state}"
+        _say(f"epoch {epoch.number}  loss {epoch.loss:+.4f}{knn}{verdict}")
+
+
+def _follow_fractions(epochs: Iterable[FractionEpoch]) -> None:
+    for labels, epoch, record in epochs:
+        if epoch is not None:
+            _say(f"{labels:g} of the labels: epoch {epoch.number}  loss {epoch.loss:.4f}")
+        if record is not None:
+            _say(f"{labels:g} of the labels: {record.metric} {record.value:.4g}")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
