@@ -176,7 +176,7 @@ import resource, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[2])
 from tests.runs.factories import checkpoint
-from stopgrad.runs import save_checkpoint
+from stopgrad.runs.checkpoint import save_checkpoint
 from stopgrad.errors import StorageError
 sixth = checkpoint(6)
 resource.setrlimit(resource.RLIMIT_FSIZE, (500, 500))

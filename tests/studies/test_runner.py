@@ -274,7 +274,7 @@ def test_damaged_records_fail_their_run_alone(tmp_path: Path) -> None:
     bad = prepared.directory.folder(_run_of(prepared, "a", 0))
     (bad.run / "records.jsonl").write_text("no record\n{}\n")
     assert list(_conduct(prepared, executor)) == [bad.path.name]
-    assert "line 1, is no record" in bad.log.read_text()
+    assert "line 1, is not a record" in bad.log.read_text()
 
 
 def test_a_supervised_arm_is_one_run_for_each_share(tmp_path: Path) -> None:

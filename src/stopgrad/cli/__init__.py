@@ -37,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _tell(error: StopgradError) -> int:
-    from stopgrad.evaluation import printable
+    from stopgrad.storage import printable
 
     sys.stderr.write(f"stopgrad: {' '.join(printable(str(error)).splitlines())}\n")
     return exit_code(error)

@@ -17,7 +17,7 @@ from stopgrad.cli.commands import images_of, load_images, print_scores, tell_sta
 from stopgrad.cli.show import Screen, print_line
 from stopgrad.config import Config, config_from_dict, config_to_dict
 from stopgrad.errors import ConfigError, InterruptedRunError
-from stopgrad.evaluation import Record, append, append_cost, label_share, start_meter, to_line
+from stopgrad.evaluation import Record, append, append_cost, labels_text, start_meter, to_line
 from stopgrad.images import Changed, Dataset, normalization
 from stopgrad.method import compute_for, use_threads
 from stopgrad.runs import (
@@ -214,6 +214,6 @@ def _line(epoch: LabelledEpoch, info: RunInfo) -> str:
     accuracy = "" if epoch.score is None else f"  accuracy {epoch.score.accuracy:.2%}"
     epochs = info.config.length(info.task).epochs
     return (
-        f"{label_share(info.data['labels'])}: epoch {epoch.number:{len(str(epochs))}d}/{epochs}  "
+        f"{labels_text(info.data['labels'])}: epoch {epoch.number:{len(str(epochs))}d}/{epochs}  "
         f"loss {epoch.loss:.4f}  {epoch.images_per_s:,.0f} images/s{accuracy}"
     )

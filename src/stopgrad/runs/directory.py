@@ -6,7 +6,7 @@ import logging
 import os
 import signal
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -29,10 +29,10 @@ from stopgrad.runs.checkpoint import (
     remove_after,
     save_checkpoint,
 )
-from stopgrad.runs.environment import describe_environment
 from stopgrad.runs.guards import allowed_changes, cannot_promise
 from stopgrad.runs.info import Change, RunInfo, info_to_dict, read_run
-from stopgrad.runs.metrics import Row, append_rows, cut_back
+from stopgrad.runs.machine import describe_environment
+from stopgrad.runs.metrics import append_rows, cut_back
 from stopgrad.storage import lock, read_json, storage_errors, write_json
 
 log = logging.getLogger(__name__)
@@ -140,9 +140,9 @@ class RunWriter:
         self._has_begun = True
         return checkpoint
 
-    def append(self, rows: Iterable[Row]) -> None:
+    def append(self, rows: Iterable[Mapping[str, object]]) -> None:
         """Appends rows to the metrics, durably."""
-        append_rows(self.path / "metrics.jsonl", rows)
+        append_rows(self.path, rows)
 
     def save(self, checkpoint: Checkpoint) -> None:
         """Writes a checkpoint, durably.

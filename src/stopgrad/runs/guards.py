@@ -13,8 +13,9 @@ from typing import Any, NamedTuple
 
 from stopgrad.config import config_to_dict
 from stopgrad.errors import ConfigError, DataError
-from stopgrad.runs.environment import ROUNDING
-from stopgrad.runs.info import RunInfo, as_text
+from stopgrad.runs.info import RunInfo
+from stopgrad.runs.machine import ROUNDING
+from stopgrad.storage import as_text
 
 FREE = {
     "checkpoint_every": "saving changes nothing",

@@ -12,8 +12,8 @@ from stopgrad.config import Config, torch_generator
 from stopgrad.errors import ConfigError, DataError
 from stopgrad.images import KNOWN, Dataset, Images, normalization, split_validation
 from stopgrad.method import build_encoder, why_not
-from stopgrad.runs.environment import describe_environment
 from stopgrad.runs.info import RunInfo
+from stopgrad.runs.machine import describe_environment
 
 log = logging.getLogger(__name__)
 

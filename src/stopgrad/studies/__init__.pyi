@@ -33,9 +33,4 @@ from .source import read_study as read_study
 from .source import study_file as study_file
 from .table import as_csv as as_csv
 from .table import study_table as study_table
-from .words import cell_text as cell_text
-from .words import correction_text as correction_text
-from .words import metric_text as metric_text
-from .words import share_text as share_text
-from .words import unit_text as unit_text
 from .words import value_text as value_text
