@@ -29,7 +29,7 @@ from stopgrad.runs.checkpoint import (
     remove_after,
     save_checkpoint,
 )
-from stopgrad.runs.guards import allowed_changes, cannot_promise
+from stopgrad.runs.guards import cannot_promise, check_changes
 from stopgrad.runs.info import Change, RunInfo, info_to_dict, read_run
 from stopgrad.runs.machine import describe_environment
 from stopgrad.runs.metrics import append_rows, cut_back
@@ -168,7 +168,7 @@ class RunWriter:
     def _start(self) -> None:
         """Writes what the run is asked to do; a run that never took a step may still not change."""
         if not self._is_new:
-            allowed_changes(read_run(self.path), self.info)
+            check_changes(read_run(self.path), self.info)
         write_json(self.path / "config.json", info_to_dict(self.info))
 
     def _go_on(self) -> Checkpoint:
@@ -184,7 +184,7 @@ class RunWriter:
     def _note_changes(self, checkpoint: Checkpoint) -> None:
         """Keeps in config.json what is not as the run was begun, and says what it costs."""
         assert checkpoint.info is not None
-        found = allowed_changes(checkpoint.info, self.info)
+        found = check_changes(checkpoint.info, self.info)
         # Steps after a damaged checkpoint are taken anew, under the changes that came with them.
         noted = [c._replace(step=min(c.step, checkpoint.step)) for c in self.info.changes]
         changes = (*noted, *(Change(checkpoint.step, *difference) for difference in found))

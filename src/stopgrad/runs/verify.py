@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from stopgrad.errors import CheckpointError, ConfigError, StopgradError
 from stopgrad.runs.checkpoint import checkpoint_folders, newest_step, step_folders
-from stopgrad.runs.guards import allowed_changes
+from stopgrad.runs.guards import check_changes
 from stopgrad.runs.info import (
     FILES,
     FOLDERS,
@@ -116,7 +116,7 @@ def _config(run: _Run) -> str:
             begun = _copy(read_manifest(folder))
         except CheckpointError:
             continue  # has its own line
-        allowed_changes(begun, info)
+        check_changes(begun, info)
         break
     return "; ".join(
         f"{change.key}: {as_text(change.old)} -> {as_text(change.new)} at step {change.step}"

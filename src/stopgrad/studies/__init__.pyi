@@ -22,7 +22,6 @@ from .overview import ArmState as ArmState
 from .overview import Overview as Overview
 from .overview import study_overview as study_overview
 from .plan import Choices as Choices
-from .plan import key_paths as key_paths
 from .results import COLLAPSE as COLLAPSE
 from .results import Results as Results
 from .results import Row as Row
