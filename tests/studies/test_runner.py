@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from stopgrad.config import Config
-from stopgrad.errors import ConfigError, DataError, InterruptedStudyError, StorageError, exit_code
+from stopgrad.errors import ConfigError, DataError, InterruptedStudyError, StorageError
 from stopgrad.evaluation import Record, append
 from stopgrad.studies import Choices, Prepared, StudyDirectory, conduct_study, load_results, runner
 from stopgrad.studies.data import StudyData
@@ -388,7 +388,7 @@ def test_a_signal_lets_every_child_save_and_the_study_goes_on_later(
     before = signal.getsignal(number)
     with pytest.raises(InterruptedStudyError) as caught:
         conduct_study(prepared, stuck, watch=Killer(number))
-    assert exit_code(caught.value) == code
+    assert caught.value.exit_code == code
     assert len(stuck.jobs) == 2
     assert all(job.stopped for job in stuck.jobs)
     assert signal.getsignal(number) == before
