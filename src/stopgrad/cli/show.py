@@ -20,7 +20,8 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from stopgrad.evaluation import label_share, names, percent
+from stopgrad.evaluation import METRICS, SUBJECTS, labels_text, percent
+from stopgrad.storage import printable
 
 if TYPE_CHECKING:
     from stopgrad.evaluation import Record
@@ -31,7 +32,7 @@ T = TypeVar("T")
 
 def print_line(text: str) -> None:
     """A line of results on standard output, at once; names in it cannot steer the terminal."""
-    sys.stdout.write(names.printable(text) + "\n")
+    sys.stdout.write(printable(text) + "\n")
     sys.stdout.flush()
 
 
@@ -44,7 +45,7 @@ class Screen:
 
     def line(self, text: str) -> None:
         """One line of plain text, above the progress bars."""
-        self.console.print(names.printable(text), markup=False, soft_wrap=True)
+        self.console.print(printable(text), markup=False, soft_wrap=True)
 
     @contextmanager
     def progress(self) -> Iterator[None]:
@@ -138,13 +139,13 @@ def scores_table(records: Sequence[Record]) -> Table:
     table = Table(title=title, title_justify="left")
     table.add_column("labels", justify="right")
     table.add_column("metric")
-    subjects = [of for of in names.SUBJECTS if of in {r.of for r in records}]
+    subjects = [of for of in SUBJECTS if of in {r.of for r in records}]
     for subject in subjects:
         bold = "bold" if subject == "encoder" else ""
-        table.add_column(names.SUBJECTS[subject], justify="right", style=bold)
+        table.add_column(SUBJECTS[subject], justify="right", style=bold)
     found = {(r.labels, r.metric, r.of): r.value for r in records}
     for share in sorted({r.labels for r in records}, reverse=True):
-        for metric, name in names.METRICS.items():
+        for metric, name in METRICS.items():
             values = [found.get((share, metric, subject)) for subject in subjects]
             if values == [None] * len(values):
                 continue
@@ -154,7 +155,7 @@ def scores_table(records: Sequence[Record]) -> Table:
             ]
             table.add_row(f"{100 * share:g} %", name, *cells)
     used = {r.labels: r.protocol["k"] for r in records if r.metric == "knn_accuracy"}
-    ks = ", ".join(f"{k} with {label_share(share)}" for share, k in used.items())
+    ks = ", ".join(f"{k} with {labels_text(share)}" for share, k in used.items())
     knn = f"kNN: cosine, k = {ks}; probes and " if ks else ""
     table.caption = f"{knn}protocols: --json; epoch {first.epoch}"
     return table

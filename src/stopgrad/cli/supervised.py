@@ -13,7 +13,7 @@ from stopgrad.cli.commands import images_of, load_images, print_scores, tell_sta
 from stopgrad.cli.show import Screen, print_line
 from stopgrad.config import Config, config_from_dict, config_to_dict
 from stopgrad.errors import ConfigError
-from stopgrad.evaluation import label_share, to_line
+from stopgrad.evaluation import labels_text, to_line
 from stopgrad.images import Changed
 from stopgrad.runs import check_shares, load_run
 from stopgrad.training import (
@@ -103,6 +103,6 @@ def _line(labels: float, epoch: LabelledEpoch, *, epochs: int) -> str:
     """One line: share of the labels, epoch, loss, speed, and the accuracy at the end."""
     accuracy = "" if epoch.score is None else f"  accuracy {epoch.score.accuracy:.2%}"
     return (
-        f"{label_share(labels)}: epoch {epoch.number:{len(str(epochs))}d}/{epochs}  "
+        f"{labels_text(labels)}: epoch {epoch.number:{len(str(epochs))}d}/{epochs}  "
         f"loss {epoch.loss:.4f}  {epoch.images_per_s:,.0f} images/s{accuracy}"
     )

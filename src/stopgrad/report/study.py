@@ -6,18 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from stopgrad.config import Config, config_from_dict
+from stopgrad.config import Config, config_from_dict, key_paths
 from stopgrad.errors import ConfigError, DataError
 from stopgrad.report.evidence import Evidence
-from stopgrad.studies import (
-    COLLAPSE,
-    Epochs,
-    Results,
-    StudyDirectory,
-    key_paths,
-    load_results,
-    read_epochs,
-)
+from stopgrad.studies import COLLAPSE, Epochs, Results, StudyDirectory, load_results, read_epochs
 
 
 class ShownRun(NamedTuple):

@@ -22,7 +22,6 @@ from .overview import ArmState as ArmState
 from .overview import Overview as Overview
 from .overview import study_overview as study_overview
 from .plan import Choices as Choices
-from .plan import key_paths as key_paths
 from .results import COLLAPSE as COLLAPSE
 from .results import Results as Results
 from .results import Row as Row
@@ -33,9 +32,4 @@ from .source import read_study as read_study
 from .source import study_file as study_file
 from .table import as_csv as as_csv
 from .table import study_table as study_table
-from .words import cell_text as cell_text
-from .words import correction_text as correction_text
-from .words import metric_text as metric_text
-from .words import share_text as share_text
-from .words import unit_text as unit_text
 from .words import value_text as value_text

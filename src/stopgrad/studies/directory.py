@@ -18,14 +18,14 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple
 
-from stopgrad.config import config_to_dict
+from stopgrad.config import config_to_dict, key_paths
 from stopgrad.errors import ConfigError, DataError, did_you_mean
 from stopgrad.storage import storage_errors, strict_json, write_atomically, write_json
 from stopgrad.studies.changes import changes, check_same
 from stopgrad.studies.data import StudyData
 from stopgrad.studies.folder import RunCard, RunFolder
 from stopgrad.studies.kept import KeptRun, is_kept, kept_files, read_kept
-from stopgrad.studies.plan import Plan, PlannedRun, decisive_knobs, key_paths
+from stopgrad.studies.plan import Plan, PlannedRun, decisive_knobs
 from stopgrad.studies.stored import StoredStudy, decode, encode, stored_study
 
 

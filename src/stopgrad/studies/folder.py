@@ -14,7 +14,6 @@ runs/ID/
 from __future__ import annotations
 
 import fcntl
-import json
 import logging
 import os
 from collections.abc import Iterator, Mapping
@@ -22,9 +21,17 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from stopgrad.errors import DataError
-from stopgrad.evaluation import Costs, Key, Record, append_line, newest, read, read_as, read_costs
+from stopgrad.evaluation import Costs, Key, Record, newest, read, read_costs
 from stopgrad.runs import check_row, read_status
-from stopgrad.storage import fits, storage_errors, strict_json, typed, write_json
+from stopgrad.storage import (
+    append_lines,
+    fits,
+    read_lines_as,
+    storage_errors,
+    strict_json,
+    typed,
+    write_json,
+)
 from stopgrad.studies.definition import Method
 
 EpochRow = Mapping[str, Any]
@@ -162,7 +169,7 @@ class RunFolder(NamedTuple):
             DataError: When the file is damaged.
         """
         hint = "remove the line, or the file; the run goes on from where it was"
-        return read_as(self.attempts_file, Attempt, hint=hint)
+        return read_lines_as(self.attempts_file, Attempt, what="an attempt", hint=hint)
 
     def keep_attempt(self, attempt: Attempt) -> None:
         """Adds an attempt.
@@ -170,7 +177,7 @@ class RunFolder(NamedTuple):
         Raises:
             StorageError: When the disk refuses.
         """
-        append_line(self.attempts_file, json.dumps(attempt._asdict()))
+        append_lines(self.attempts_file, [attempt._asdict()])
 
     def failure(self) -> Attempt | None:
         """The newest attempt, when it failed.

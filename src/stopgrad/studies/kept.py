@@ -15,19 +15,20 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from stopgrad.config import key_paths
 from stopgrad.errors import DataError
-from stopgrad.evaluation import Costs, Key, Record, from_line, newest, to_line
+from stopgrad.evaluation import Costs, Key, Record, from_values, newest, to_line
 from stopgrad.runs import check_row
-from stopgrad.storage import read_json, strict_json, typed
+from stopgrad.storage import read_json, read_lines, typed
 from stopgrad.studies.folder import Attempt, EpochRow, RunCard, RunFolder, RunState
-from stopgrad.studies.plan import key_paths
 
 FORMAT = 1
+HINT = "restore the file, or keep the study again"
 
 
 class _Parts(NamedTuple):
@@ -58,7 +59,7 @@ class KeptRun:
     _attempts: list[Attempt]
     _costs: Costs | None
     _records: list[Record] = field(default_factory=list)
-    _rows: list[EpochRow] = field(default_factory=list)
+    _epochs: list[EpochRow] = field(default_factory=list)
 
     def is_claimed(self) -> bool:
         """Nobody can work on it."""
@@ -86,7 +87,7 @@ class KeptRun:
 
     def epoch_rows(self) -> list[EpochRow]:
         """The finished epochs of a pretraining."""
-        return self._rows
+        return self._epochs
 
 
 def is_kept(path: Path) -> bool:
@@ -100,31 +101,38 @@ def read_kept(path: Path) -> dict[str, KeptRun]:
     Raises:
         DataError: When a file is missing or damaged.
     """
+    shared, runs = _read_runs(path / "runs.json")
+
+    def add_record(line: dict[str, Any]) -> None:
+        run = runs[line.pop("run")]
+        record = from_values({"config": run.card().config} | shared | line)
+        run._records.append(record)
+
+    def add_epoch(line: dict[str, Any]) -> None:
+        run = runs[line.pop("run")]
+        check_row(line)
+        run._epochs.append(line)
+
+    read_lines(path / "records.jsonl", add_record, what="a record of a run", hint=HINT)
+    read_lines(path / "epochs.jsonl", add_epoch, what="an epoch of a run", hint=HINT)
+    return runs
+
+
+def _read_runs(path: Path) -> tuple[dict[str, Any], dict[str, KeptRun]]:
+    """What all records share, and the runs without their lines."""
     try:
-        values = typed(_Runs, read_json(path / "runs.json"))
+        values = typed(_Runs, read_json(path))
         if values.format != FORMAT:
-            raise ValueError(f"runs.json has format {values.format}, not {FORMAT}")
-        runs = {
+            raise ValueError(f"format {values.format}, not {FORMAT}")
+        return values.record, {
             name: _run(typed(_Parts, parts), values.config) for name, parts in values.runs.items()
         }
-
-        def add_record(run: KeptRun, line: dict[str, Any]) -> None:
-            whole = {"config": run.card().config} | values.record | line
-            run._records.append(from_line(json.dumps(whole)))
-
-        def add_row(run: KeptRun, line: dict[str, Any]) -> None:
-            check_row(line)
-            run._rows.append(line)
-
-        _add_lines(path / "records.jsonl", runs, add_record)
-        _add_lines(path / "epochs.jsonl", runs, add_row)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(
-            f"the runs kept in {path} cannot be read ({type(error).__name__}: {error})",
-            expected="runs.json, records.jsonl and epochs.jsonl as they were written",
-            hint="restore them, or keep the study again",
+            f"{path} cannot be read ({type(error).__name__}: {error})",
+            expected="the runs of a study that was kept",
+            hint=HINT,
         ) from error
-    return runs
 
 
 def _run(parts: _Parts, config: Mapping[str, Any]) -> KeptRun:
@@ -141,19 +149,6 @@ def _run(parts: _Parts, config: Mapping[str, Any]) -> KeptRun:
         [typed(Attempt, attempt) for attempt in parts.attempts],
         None if parts.costs is None else typed(Costs, parts.costs),
     )
-
-
-def _add_lines(
-    path: Path, runs: Mapping[str, KeptRun], add: Callable[[KeptRun, dict[str, Any]], None]
-) -> None:
-    """Gives each line to its run."""
-    with path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
-            try:
-                values = strict_json(line)
-                add(runs[values.pop("run")], values)
-            except (ValueError, KeyError, TypeError, AttributeError) as error:
-                raise ValueError(f"{path.name}, line {number}: {error}") from error
 
 
 def kept_files(out: Path, runs: Mapping[str, RunFolder | KeptRun]) -> dict[Path, str]:

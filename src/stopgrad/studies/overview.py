@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from stopgrad.errors import DataError
+from stopgrad.evaluation import labels_text
 from stopgrad.studies.directory import StudyDirectory
 from stopgrad.studies.markdown import run_text
 from stopgrad.studies.results import COLLAPSE, Results, RunResult, load_results, missing_runs
 from stopgrad.studies.stored import StoredStudy
-from stopgrad.studies.words import share_text
 
 TRAINING = 0.9  # share of a run's time that is training, for the time left
 
@@ -45,7 +45,7 @@ def study_overview(directory: StudyDirectory, stored: StoredStudy) -> Overview:
     ]
     lines = [
         f"{slot.arm}, seed {slot.seed}"
-        f"{'' if slot.labels is None else ', ' + share_text(slot.labels)}: {run_text(run)}"
+        f"{'' if slot.labels is None else ', ' + labels_text(slot.labels)}: {run_text(run)}"
         f" ({directory.folder(slot.run).path})"
         for slot, run in missing
     ]

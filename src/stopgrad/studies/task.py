@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from stopgrad.config import Config, config_from_dict, config_to_dict
-from stopgrad.errors import DataError, StopgradError, StorageError, bad_path, exit_code, no_memory
-from stopgrad.evaluation import Key, Subject, printable
-from stopgrad.storage import read_json, typed, write_json
+from stopgrad.errors import DataError, StopgradError, StorageError, bad_path, no_memory
+from stopgrad.evaluation import Key, Subject
+from stopgrad.storage import printable, read_json, typed, write_json
 
 if TYPE_CHECKING:
     from stopgrad.training import Epoch, FractionEpoch
@@ -168,7 +168,7 @@ def keep_failure(folder: Path, error: BaseException) -> Failure:
     """Writes down what went wrong; where the disk is full, the exit code alone tells."""
     user = error if isinstance(error, StopgradError) else no_memory(error) or bad_path(error)
     if user is not None:
-        found = Failure(type(user).__name__, user.found[:LONGEST], exit_code(user))
+        found = Failure(type(user).__name__, user.found[:LONGEST], user.exit_code)
     elif isinstance(error, KeyboardInterrupt):
         found = Failure("KeyboardInterrupt", "interrupted", 130)
     else:
