@@ -1,5 +1,6 @@
 """Claims about `study` while it runs; a run takes no time here."""
 
+import itertools
 import json
 import os
 import signal
@@ -12,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from stopgrad.config import Config, preset
+from stopgrad.config import Config, config_to_dict, preset
 from stopgrad.errors import (
     ConfigError,
     DataError,
@@ -31,7 +32,14 @@ from stopgrad.studies.parse import parse_study
 from stopgrad.studies.plan import arm_configs, plan_runs
 from stopgrad.studies.source import Source
 from stopgrad.studies.steps import next_task
-from stopgrad.studies.task import StudyTask, keep_failure, read_failure, read_task, write_task
+from stopgrad.studies.task import (
+    StudyTask,
+    keep_failure,
+    main,
+    read_failure,
+    read_task,
+    write_task,
+)
 
 STUDY: dict[str, Any] = {
     "question": "Which?",
@@ -87,7 +95,7 @@ class InstantExecutor:
         self.values: dict[str, float] = {}
 
     def start(self, task: StudyTask, *, slot: int, claim: int) -> DoneJob:
-        folder, run = RunFolder(task.folder), task.folder.name
+        folder, run = RunFolder(Path(task.folder)), Path(task.folder).name
         self.started.append((run, task.stage))
         code = next(iter(self.fails.get(run, [])), 0)
         self.fails[run] = self.fails.get(run, [])[1:]
@@ -116,8 +124,12 @@ def _train(folder: RunFolder) -> None:
 
 
 def _score(folder: RunFolder, task: StudyTask, *, value: float) -> None:
-    for key in sorted(task.numbers - folder.numbers().keys()):
-        _record(folder, key.metric, of=key.of, split=key.split, value=value, labels=key.labels)
+    """All that is asked for and not known, as an evaluation has it."""
+    split = "train" if task.split == "auto" else task.split
+    for metric, of, labels in itertools.product(task.metrics, task.subjects, task.labels):
+        key = Key(metric, labels, of, split)
+        if key not in folder.numbers():
+            _record(folder, metric, of=of, split=key.split, value=value, labels=labels)
 
 
 def _record(folder: RunFolder, metric: str, *, of: Any, split: str, **values: Any) -> None:
@@ -214,8 +226,8 @@ def test_a_run_is_scored_at_each_share_once_whatever_a_kill_left(tmp_path: Path)
     task = next_task(folder, run, wanted=frozenset(wanted), spec="mnist5k")
     assert task is not None
     assert task.labels == [1.0]
-    assert task.command[-2:] == ["--labels", "1.0"]
-    assert "--missing" in task.command
+    assert task.command()[-2:] == ["--labels", "1.0"]
+    assert "--missing" in task.command()
 
 
 @pytest.mark.parametrize("code", [1, 2, 3, 4, 7])
@@ -596,13 +608,13 @@ def test_a_process_gets_its_threads_and_its_gpu() -> None:
 
 
 def _start(task: StudyTask, claim: int) -> Job:
-    task.folder.mkdir(parents=True, exist_ok=True)
     write_task(task)
     return LocalProcesses(1, threads=1).start(task, slot=0, claim=claim)
 
 
 def test_a_process_writes_to_its_log_and_says_what_went_wrong(tmp_path: Path) -> None:
-    task = StudyTask("pretrain", tmp_path, "nowhere", config=preset("tiny"))
+    config = config_to_dict(preset("tiny"))
+    task = StudyTask(stage="pretrain", folder=str(tmp_path), spec="nowhere", config=config)
     with (tmp_path / "claim").open("w") as claim:
         job = _start(task, claim.fileno())
         assert _wait(lambda: job.poll() is not None)
@@ -616,21 +628,25 @@ def test_a_process_writes_to_its_log_and_says_what_went_wrong(tmp_path: Path) ->
     assert "Traceback" not in log
 
 
-def test_a_fault_of_ours_leaves_its_traceback_in_the_log(tmp_path: Path) -> None:
-    with (tmp_path / "claim").open("w") as claim:
-        job = _start(StudyTask("supervised", tmp_path, "mnist5k"), claim.fileno())
-        assert _wait(lambda: job.poll() is not None)
+def test_a_fault_of_ours_leaves_its_traceback_in_the_log(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    task = StudyTask(stage="resume", folder=str(tmp_path), spec="mnist5k")
+    write_task(task)
+    monkeypatch.setattr("stopgrad.studies.task.carry_out", lambda task: 1 // 0)
+    assert main([str(task.file)]) == 1
     failure = read_failure(tmp_path)
     assert failure is not None
-    assert (job.poll(), failure.exit_code, failure.error) == (1, 1, "AssertionError")
-    assert "Traceback" in (tmp_path / "log").read_text()
+    assert (failure.error, failure.exit_code) == ("ZeroDivisionError", 1)
+    assert "Traceback" in capsys.readouterr().err
 
 
 def test_a_task_survives_its_file_and_clears_an_older_failure(tmp_path: Path) -> None:
-    numbers = {Key("knn_accuracy", share, "encoder", "validation") for share in (0.1, 1.0)}
+    config = config_to_dict(preset("cpu", **{"optimizer.base_lr": 1e-7}))
+    place = {"folder": str(tmp_path), "spec": "d"}
     tasks = [
-        StudyTask("evaluate", tmp_path, "d", numbers=frozenset(numbers)),
-        StudyTask("pretrain", tmp_path, "d", config=preset("cpu", **{"optimizer.base_lr": 1e-7})),
+        StudyTask(stage="evaluate", **place, labels=[0.1, 1.0], metrics=["knn_accuracy"]),
+        StudyTask(stage="pretrain", **place, config=config),
     ]
     for task in tasks:
         keep_failure(tmp_path, ValueError("old"))
@@ -651,13 +667,14 @@ def test_a_damaged_task_or_failure_is_no_traceback(tmp_path: Path, text: str) ->
 RUNNER = """
 import sys, time
 from pathlib import Path
-from stopgrad.config import preset
+from stopgrad.config import config_to_dict, preset
 from stopgrad.studies.executors.executor import Job
 from stopgrad.studies.executors.local import LocalProcesses
 from stopgrad.studies.folder import RunFolder
 from stopgrad.studies.task import StudyTask, write_task
 folder = RunFolder(Path(sys.argv[1]))
-task = StudyTask("pretrain", folder.path, "mnist5k", config=preset("tiny"))
+config = config_to_dict(preset("tiny"))
+task = StudyTask(stage="pretrain", folder=str(folder.path), spec="mnist5k", config=config)
 write_task(task)
 job = LocalProcesses(1, threads=1).start(task, slot=0, claim=folder.claim())
 print(job._process.pid, flush=True)

@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from types import FrameType
 from typing import NamedTuple, Protocol
 
@@ -24,7 +24,7 @@ from stopgrad.studies.directory import StudyDirectory
 from stopgrad.studies.executors.executor import Executor, Job
 from stopgrad.studies.folder import Attempt, RunFolder
 from stopgrad.studies.plan import Plan, PlannedRun
-from stopgrad.studies.steps import missing_numbers, next_task
+from stopgrad.studies.steps import next_task
 from stopgrad.studies.task import FAULT, StudyTask, read_failure, write_task
 
 TRIES = 3  # of a task whose failure may pass, such as a process that was killed
@@ -152,7 +152,7 @@ class Runner:
             return False
         self._tries.setdefault(run, 0)
         write_task(task)
-        _add_to_log(goal.folder, f"$ stopgrad {' '.join(task.command)}")
+        _add_to_log(goal.folder, f"$ stopgrad {' '.join(task.command())}")
         job = self.executor.start(task, slot=slot, claim=claim)
         self._slots[slot] = Active(goal, claim, task, job, time.monotonic())
         self.watch.event(run, f"{task.stage} begins")
@@ -245,20 +245,19 @@ class Runner:
 
 
 def _attempt(active: Active, exit_code: int) -> Attempt:
-    """A task that has just ended; one that gave not all of its numbers has failed."""
-    folder, task = active.goal.folder, active.task
-    reason = "" if exit_code == 0 else _reason(task, exit_code)
-    if exit_code == 0 and (lacking := _lacking(folder, task)):
-        exit_code, reason = FAULT, lacking
+    """A task that has just ended; one that ended well without all of its numbers has failed."""
+    if exit_code:
+        reason = _reason(active.task, exit_code)
+    elif reason := _lacking(active):
+        exit_code = FAULT
     wall_s = time.monotonic() - active.began
-    began = datetime.fromtimestamp(datetime.now(UTC).timestamp() - wall_s, UTC)
     return Attempt(
-        stage=task.stage,
+        stage=active.task.stage,
         exit_code=exit_code,
         reason=reason,
-        began=began.isoformat(timespec="seconds"),
+        began=(datetime.now(UTC) - timedelta(seconds=wall_s)).isoformat(timespec="seconds"),
         wall_s=round(wall_s, 3),
-        words=task.command,
+        words=active.task.command(),
         process=os.getpid(),
     )
 
@@ -271,13 +270,15 @@ def _reason(task: StudyTask, exit_code: int) -> str:
     return f"killed by signal {-exit_code}" if exit_code < 0 else "no reason was written"
 
 
-def _lacking(folder: RunFolder, task: StudyTask) -> str:
+def _lacking(active: Active) -> str:
     """What a task that ended well did not give; empty when it gave all its numbers."""
+    promised = {key for key in active.goal.wanted if active.task.gives(key)}
     try:
-        missing = missing_numbers(task, folder.numbers())
+        missing = sorted(promised - active.goal.folder.numbers().keys())
     except DataError as error:
         return str(error)
-    return f"it ended without {missing}" if missing else ""
+    names = ", ".join(f"{key.metric} at {key.labels:g}" for key in missing)
+    return f"it ended without {names}" if names else ""
 
 
 def _add_to_log(folder: RunFolder, text: str) -> None:

@@ -5,14 +5,17 @@ Nothing is remembered elsewhere, so a runner that was killed and a second one se
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Any
 
+from stopgrad.config import config_to_dict
 from stopgrad.evaluation import FINETUNE, MEASURES, SUPERVISED, Key, Subject
-from stopgrad.runs import read_status
+from stopgrad.runs import SplitName, read_status
 from stopgrad.studies.definition import Arm, Split, Study, labels_of, metrics_of
 from stopgrad.studies.folder import RunFolder
 from stopgrad.studies.plan import Plan, PlannedRun
-from stopgrad.studies.task import StudyTask
+from stopgrad.studies.task import Stage, StudyTask
 
 
 def wanted_of_runs(plan: Plan) -> dict[str, frozenset[Key]]:
@@ -75,25 +78,30 @@ def next_task(
         DataError: When its records are damaged.
     """
     missing = wanted - folder.numbers().keys()
+    config = config_to_dict(run.config)
+    begin = StudyTask(stage="pretrain", folder=str(folder.path), spec=spec, config=config)
+    go_on = replace(begin, stage="resume", config=None)
     if run.method == "supervised":
-        new = StudyTask("supervised", folder.path, spec, config=run.config, numbers=missing)
-        return new if missing else None
+        return _scoring(begin, "supervised", missing) if missing else None
     if not (folder.run / "config.json").exists():
-        return StudyTask("pretrain", folder.path, spec, config=run.config)
+        return begin
     if read_status(folder.run).get("state") != "finished":
-        return StudyTask("resume", folder.path, spec)
+        return go_on
     if frozen := frozenset(key for key in missing if key.metric != FINETUNE):
-        return StudyTask("evaluate", folder.path, spec, numbers=_on_one_split(frozen))
-    return StudyTask("finetune", folder.path, spec, numbers=missing) if missing else None
+        return _scoring(go_on, "evaluate", frozen)
+    return _scoring(go_on, "finetune", missing) if missing else None
 
 
-def _on_one_split(numbers: frozenset[Key]) -> frozenset[Key]:
-    """Those on one split, with the measures of collapse: what one evaluation scores."""
-    split = min({key.split for key in numbers} - {"train"}, default="train")
-    return frozenset(key for key in numbers if key.split in (split, "train"))
-
-
-def missing_numbers(task: StudyTask, numbers: Mapping[Key, object]) -> str:
-    """The numbers that a task which ended well was to give and did not; empty: none."""
-    missing = sorted(task.numbers - numbers.keys())
-    return ", ".join(f"{key.metric} at {key.labels:g}" for key in missing)
+def _scoring(task: StudyTask, stage: Stage, numbers: frozenset[Key]) -> StudyTask:
+    """The task that gives these numbers: those on one split, with the measures of collapse."""
+    splits: set[Any] = {key.split for key in numbers} - {"train"}
+    split: SplitName = min(splits) if splits else "auto"
+    chosen = [key for key in numbers if key.split in (split, "train")]
+    return replace(
+        task,
+        stage=stage,
+        labels=sorted({key.labels for key in chosen}),
+        metrics=sorted({key.metric for key in chosen}),
+        subjects=sorted({key.of for key in chosen}),
+        split=split,
+    )

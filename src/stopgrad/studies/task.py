@@ -12,100 +12,77 @@ from __future__ import annotations
 import logging
 import sys
 import traceback
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from stopgrad.config import Config, config_from_dict, config_to_dict
+from stopgrad.config import config_from_dict
 from stopgrad.errors import DataError, StopgradError, StorageError, bad_path, no_memory
 from stopgrad.evaluation import Key, Subject
+from stopgrad.runs import SplitName
 from stopgrad.storage import printable, read_json, typed, write_json
 
 if TYPE_CHECKING:
     from stopgrad.training import Epoch, FractionEpoch
 
 Stage = Literal["pretrain", "resume", "evaluate", "finetune", "supervised"]
-Split = Literal["auto", "validation", "test"]
 
 FAULT = 1  # exit code of an error that is no user's
 LONGEST = 500  # characters of a message that is kept
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class StudyTask:
-    """One step of a run's way to its numbers.
+    """One step on the way of a run to its numbers; task.json, field by field.
 
     Attributes:
         stage: What is done.
         folder: The run's folder in the study directory.
         spec: The images.
         config: Of a training that begins; later stages take that of the run.
-        numbers: What the run is to have afterwards.
+        labels: Fractions of the training labels, rising.
+        metrics: What is scored.
+        subjects: Whose features are scored.
+        split: The images that are scored.
     """
 
     stage: Stage
-    folder: Path
+    folder: str
     spec: str
-    config: Config | None = None
-    numbers: frozenset[Key] = frozenset()
+    config: dict[str, Any] | None = None
+    labels: list[float] = field(default_factory=list)
+    metrics: list[str] = field(default_factory=list)
+    subjects: list[Subject] = field(default_factory=list)
+    split: SplitName = "auto"
 
     @property
     def run(self) -> Path:
         """The run directory."""
-        return self.folder / "run"
+        return Path(self.folder, "run")
 
     @property
     def file(self) -> Path:
         """Where the task is written."""
-        return self.folder / "task.json"
+        return Path(self.folder, "task.json")
 
-    @property
-    def settings(self) -> Path:
-        """Where its config is written, for a person who repeats the task by hand."""
-        return self.folder / "settings.json"
+    def gives(self, key: Key) -> bool:
+        """Whether the run has a number, at the latest, when the task has ended well."""
+        wanted = key.metric in self.metrics and key.labels in self.labels
+        return wanted and key.of in self.subjects and key.split in (self.split, "train")
 
-    @property
-    def labels(self) -> list[float]:
-        """The fractions of the training labels, rising."""
-        return sorted({key.labels for key in self.numbers})
-
-    @property
-    def metrics(self) -> tuple[str, ...]:
-        """The metrics, by name."""
-        return tuple(sorted({key.metric for key in self.numbers}))
-
-    @property
-    def subjects(self) -> tuple[Subject, ...]:
-        """What is scored, by name."""
-        return tuple(sorted({key.of for key in self.numbers}))
-
-    @property
-    def split(self) -> Split:
-        """The images that are scored; measures of collapse are of the training images."""
-        splits: set[Any] = {key.split for key in self.numbers} - {"train"}
-        return min(splits, default="auto")
-
-    @property
     def command(self) -> list[str]:
         """What does the same by hand, after `stopgrad`."""
-        run, data = str(self.run), ["--data", self.spec]
-        begins = [self.stage, *data, "--out", run, "--config", str(self.settings)]
-        goes_on = [self.stage, run, *data]
-        labels = ["--labels", *map(repr, self.labels)]
-        match self.stage:
-            case "pretrain":
-                return begins
-            case "supervised":
-                return [*begins, *labels]
-            case "resume":
-                return goes_on
-            case "finetune":
-                return [*goes_on, *labels]
-            case "evaluate":
-                goes_on += ["--missing", "--split", self.split, "--of", *self.subjects]
-                return [*goes_on, "--metrics", *self.metrics, *labels]
+        labels = ["--labels", *map(repr, self.labels)] if self.labels else []
+        if self.stage in ("pretrain", "supervised"):
+            settings = ["--config", f"{self.folder}/settings.json"]
+            return [self.stage, "--data", self.spec, "--out", str(self.run), *settings, *labels]
+        words = [self.stage, str(self.run), "--data", self.spec]
+        if self.stage == "evaluate":
+            words += ["--missing", "--split", self.split, "--of", *self.subjects]
+            words += ["--metrics", *self.metrics]
+        return words + labels
 
 
 class Failure(NamedTuple):
@@ -116,28 +93,15 @@ class Failure(NamedTuple):
     exit_code: int
 
 
-class _Written(NamedTuple):
-    """A task as JSON holds it."""
-
-    stage: Stage
-    folder: str
-    spec: str
-    config: dict[str, Any] | None
-    numbers: list[dict[str, Any]]
-
-
 def write_task(task: StudyTask) -> None:
-    """Writes a task into its folder, where the failure of an earlier one goes.
+    """Writes a task into its folder, from which the failure of an earlier one goes.
 
     Raises:
         StorageError: When the disk refuses.
     """
-    config = None if task.config is None else config_to_dict(task.config)
-    if config is not None:
-        write_json(task.settings, config)
-    numbers = [key._asdict() for key in sorted(task.numbers)]
-    written = _Written(task.stage, str(task.folder), task.spec, config, numbers)
-    write_json(task.file, written._asdict())
+    if task.config is not None:
+        write_json(Path(task.folder, "settings.json"), task.config)
+    write_json(task.file, asdict(task))
     _failure_file(task.folder).unlink(missing_ok=True)
 
 
@@ -148,23 +112,15 @@ def read_task(path: Path) -> StudyTask:
         DataError: When it is missing or damaged.
     """
     try:
-        written = typed(_Written, read_json(path))
-        return StudyTask(
-            stage=written.stage,
-            folder=Path(written.folder),
-            spec=written.spec,
-            config=None if written.config is None else config_from_dict(written.config),
-            numbers=frozenset(typed(Key, key) for key in written.numbers),
-        )
+        return typed(StudyTask, read_json(path))
     except (OSError, ValueError, TypeError, AttributeError) as error:
         raise DataError(
             f"{path} cannot be read as a task ({error})",
-            expected="the file that `stopgrad study run` wrote",
             hint="run the study again",
         ) from error
 
 
-def keep_failure(folder: Path, error: BaseException) -> Failure:
+def keep_failure(folder: str | Path, error: BaseException) -> Failure:
     """Writes down what went wrong; where the disk is full, the exit code alone tells."""
     user = error if isinstance(error, StopgradError) else no_memory(error) or bad_path(error)
     if user is not None:
@@ -179,7 +135,7 @@ def keep_failure(folder: Path, error: BaseException) -> Failure:
     return found
 
 
-def read_failure(folder: Path) -> Failure | None:
+def read_failure(folder: str | Path) -> Failure | None:
     """What went wrong in the newest task; None where it wrote nothing, as when it was killed."""
     try:
         return typed(Failure, read_json(_failure_file(folder)))
@@ -187,8 +143,8 @@ def read_failure(folder: Path) -> Failure | None:
         return None
 
 
-def _failure_file(folder: Path) -> Path:
-    return folder / "failure.json"
+def _failure_file(folder: str | Path) -> Path:
+    return Path(folder, "failure.json")
 
 
 def carry_out(task: StudyTask) -> None:
@@ -197,17 +153,14 @@ def carry_out(task: StudyTask) -> None:
     Raises:
         StopgradError: Whatever that call raises.
     """
-    match task.stage:
-        case "pretrain":
-            _pretrain(task)
-        case "resume":
-            _resume(task)
-        case "supervised":
-            _supervise(task)
-        case "evaluate":
-            _evaluate(task)
-        case "finetune":
-            _finetune(task)
+    stages: dict[Stage, Callable[[StudyTask], None]] = {
+        "pretrain": _pretrain,
+        "resume": _resume,
+        "supervised": _supervise,
+        "evaluate": _evaluate,
+        "finetune": _finetune,
+    }
+    stages[task.stage](task)
 
 
 def _pretrain(task: StudyTask) -> None:
@@ -215,7 +168,7 @@ def _pretrain(task: StudyTask) -> None:
     from stopgrad.runs import load_images
     from stopgrad.training import pretrain_run
 
-    config = _config(task)
+    config = config_from_dict(task.config or {})
     use_threads(config.threads)
     dataset = load_images(task.spec, config)
     _follow(pretrain_run(dataset, config, task.run, spec=task.spec))
@@ -235,7 +188,7 @@ def _supervise(task: StudyTask) -> None:
     from stopgrad.runs import load_images
     from stopgrad.training import supervised_fractions
 
-    config = _config(task)
+    config = config_from_dict(task.config or {})
     dataset = load_images(task.spec, config)
     _follow_fractions(
         supervised_fractions(dataset, config, task.run, spec=task.spec, labels=task.labels)
@@ -251,7 +204,7 @@ def _evaluate(task: StudyTask) -> None:
     use_threads(config.threads)
     dataset = load_images(task.spec, config, changed="tell")
     known = recorded_numbers(task.run)
-    select = Selection(task.split, task.subjects, task.metrics, known)
+    select = Selection(task.split, tuple(task.subjects), tuple(task.metrics), known)
     for record in evaluate_run(load_run(task.run), dataset, labels=task.labels, select=select):
         _say(f"{record.of} {record.metric} {record.value:.4g} with {record.labels:g} of the labels")
 
@@ -266,11 +219,6 @@ def _finetune(task: StudyTask) -> None:
     _follow_fractions(
         finetune_fractions(run, dataset, config, task.run, spec=task.spec, labels=task.labels)
     )
-
-
-def _config(task: StudyTask) -> Config:
-    assert task.config is not None, "a training that begins has a config"
-    return task.config
 
 
 def _follow(epochs: Iterable[Epoch]) -> None:

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 from stopgrad.studies.executors.executor import Job
 from stopgrad.studies.folder import RunFolder
@@ -29,7 +30,7 @@ class LocalProcesses:
 
     def start(self, task: StudyTask, *, slot: int, claim: int) -> Job:
         """Starts a process; what it prints goes to the log of the run."""
-        with RunFolder(task.folder).log.open("ab") as log:
+        with RunFolder(Path(task.folder)).log.open("ab") as log:
             process = subprocess.Popen(
                 [sys.executable, "-P", "-m", "stopgrad.studies.task", str(task.file)],
                 stdin=subprocess.DEVNULL,
