@@ -11,6 +11,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from stopgrad import studies
 from stopgrad.cli.show import Screen, print_line
 from stopgrad.errors import ConfigError, FailedRunsError
 from stopgrad.evaluation import duration
@@ -19,10 +20,9 @@ from stopgrad.studies import (
     ArmState,
     Choices,
     Overview,
-    Prepared,
+    PreparedStudy,
     StudyDirectory,
     built_in_studies,
-    conduct_study,
     local_processes,
     prepare_study,
     read_study,
@@ -64,7 +64,7 @@ def run_study(options: argparse.Namespace) -> None:
     executor = local_processes(jobs=options.jobs, device=str(options.changes.get("device", "auto")))
     watch = Watcher(prepared, screen, jobs=executor.slots)
     with watch.shown():
-        failed = conduct_study(prepared, executor, watch=watch, retry=options.retry)
+        failed = studies.run_study(prepared, executor, watch=watch, retry=options.retry)
     count, runs = len(failed), len(prepared.plan.runs)
     screen.line(
         f"{runs - count} of {runs} runs done; see them with: stopgrad study table {options.out}"
@@ -99,7 +99,7 @@ def table(options: argparse.Namespace) -> None:
 class Watcher:
     """Shows a study while it runs: a table on a terminal, a line per event elsewhere."""
 
-    def __init__(self, prepared: Prepared, screen: Screen, *, jobs: int) -> None:
+    def __init__(self, prepared: PreparedStudy, screen: Screen, *, jobs: int) -> None:
         self._prepared, self._screen = prepared, screen
         self._names: dict[str, str] = {}
         for slot in prepared.plan.slots:
@@ -170,7 +170,7 @@ def _seeds(words: list[int]) -> tuple[int, ...]:
     return tuple(range(words[0]))
 
 
-def _failed(prepared: Prepared, failed: Mapping[str, str]) -> FailedRunsError:
+def _failed(prepared: PreparedStudy, failed: Mapping[str, str]) -> FailedRunsError:
     run, reason = next(iter(failed.items()))
     return FailedRunsError(
         f"{len(failed)} of {len(prepared.plan.runs)} runs failed, such as {run} ({reason})",
