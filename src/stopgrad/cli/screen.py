@@ -9,7 +9,7 @@ from typing import Any
 
 def print_line(text: str) -> None:
     """A line of results, at once; names in it cannot steer the terminal."""
-    from stopgrad.evaluation import printable
+    from stopgrad.storage import printable
 
     sys.stdout.write(printable(text) + "\n")
     sys.stdout.flush()
@@ -31,6 +31,6 @@ def print_table(*parts: Any) -> None:
 
 def say(text: str) -> None:
     """A line on standard error."""
-    from stopgrad.evaluation import printable
+    from stopgrad.storage import printable
 
     sys.stderr.write(printable(text) + "\n")

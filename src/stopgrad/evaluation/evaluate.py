@@ -16,8 +16,7 @@ from stopgrad.evaluation.knn import weighted_knn
 from stopgrad.evaluation.linear.probe import PAPER_LARS, REPORT_SGD, linear_probe
 from stopgrad.evaluation.linear.tuning import tuned_probe
 from stopgrad.evaluation.measured import measured, newest_measures
-from stopgrad.evaluation.records.lines import append, read
-from stopgrad.evaluation.records.record import FROZEN, Key, Record, Subject, key_of
+from stopgrad.evaluation.records import FROZEN, Key, Record, Subject, append, key_of, read
 from stopgrad.evaluation.scoring import cost_of, scored
 from stopgrad.images import Dataset, Images, Track, label_subset, no_progress
 from stopgrad.method import build_simsiam, training_flops
@@ -162,7 +161,7 @@ def _scored(
 
 def _pretraining(run: TrainedRun) -> dict[str, Any]:
     """What the pretraining of an encoder came to and what it took."""
-    verdict = newest_measures(run).get("verdict", {}).get("state")
+    verdict = (newest_measures(run).get("verdict") or {}).get("state")
     return cost_of(run.path) | {"verdict": verdict}
 
 

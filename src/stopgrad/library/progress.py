@@ -25,12 +25,13 @@ from rich.progress import (
 )
 
 from stopgrad import runs, studies
-from stopgrad.evaluation import duration, label_share, printable
+from stopgrad.evaluation import duration, labels_text
 from stopgrad.library.tables import arms_table
+from stopgrad.storage import printable
 
 if TYPE_CHECKING:
     from stopgrad.evaluation import Record
-    from stopgrad.studies import Overview, Prepared
+    from stopgrad.studies import Overview, PreparedStudy
     from stopgrad.training import Epoch, FractionEpoch, LabelledEpoch
 
 T = TypeVar("T")
@@ -157,7 +158,7 @@ def _fraction_line(labels: float, epoch: LabelledEpoch, *, epochs: int) -> str:
     """One line: fraction of the labels, epoch, loss, speed, and the accuracy at the end."""
     accuracy = "" if epoch.score is None else f"  accuracy {epoch.score.accuracy:.2%}"
     return (
-        f"{label_share(labels)}: epoch {epoch.number:{len(str(epochs))}d}/{epochs}  "
+        f"{labels_text(labels)}: epoch {epoch.number:{len(str(epochs))}d}/{epochs}  "
         f"loss {epoch.loss:.4f}  {epoch.images_per_s:,.0f} images/s{accuracy}"
     )
 
@@ -165,7 +166,7 @@ def _fraction_line(labels: float, epoch: LabelledEpoch, *, epochs: int) -> str:
 class StudyWatch:
     """Shows a study while it runs: a table where it can move, a line per event elsewhere."""
 
-    def __init__(self, prepared: Prepared, screen: Screen, *, jobs: int) -> None:
+    def __init__(self, prepared: PreparedStudy, screen: Screen, *, jobs: int) -> None:
         self._prepared, self._screen = prepared, screen
         self._names: dict[str, str] = {}
         for slot in prepared.plan.slots:

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from stopgrad import report, studies
 from stopgrad.errors import ConfigError
-from stopgrad.evaluation import printable
 from stopgrad.library.data import AnyData
 from stopgrad.library.opened import OpenedRun
 from stopgrad.library.progress import Screen
+from stopgrad.storage import printable
 
 if TYPE_CHECKING:
     from stopgrad.report import Evidence, StudyEvidence

@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, cast, overload
 
 from stopgrad import evaluation, export, images, method, report, runs, training
 from stopgrad.config import (
@@ -22,7 +22,7 @@ from stopgrad.config import (
     config_to_dict,
 )
 from stopgrad.errors import ConfigError
-from stopgrad.evaluation import FROZEN, printable
+from stopgrad.evaluation import FROZEN
 from stopgrad.library.data import AnyData
 from stopgrad.library.opened import (
     Each,
@@ -36,6 +36,7 @@ from stopgrad.library.opened import (
 from stopgrad.library.progress import Screen, TrainingBar, show_fractions
 from stopgrad.library.report import Reported, write_report
 from stopgrad.library.tables import Neighborhood, Scores
+from stopgrad.storage import printable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -82,13 +83,18 @@ class Run(OpenedRun):
     def steps(self) -> list[dict[str, Any]]:
         """A row per step: loss and learning rates."""
         rows = runs.read_metrics(self.path)
-        return [row for row in rows if row.get("kind") == "step"]
+        return [dict(row) for row in rows if row.get("kind") == "step"]
 
     @property
     def verdict(self) -> Verdict | None:
         """Whether the representation is healthy or collapsed, why, and what to try."""
-        verdicts = [row["verdict"] for row in runs.read_metrics(self.path) if row.get("verdict")]
-        return method.Verdict(**verdicts[-1]) if verdicts else None
+        newest = None
+        for row in runs.read_metrics(self.path):
+            newest = row.get("verdict") or newest
+        if newest is None:
+            return None
+        state, reason, advice = (newest.get(name, "") for name in method.Verdict._fields)
+        return method.Verdict(cast("Any", state), reason, advice)
 
     @property
     def encoder(self) -> nn.Module:

@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from stopgrad import evaluation, images, method, runs, speed, studies
-from stopgrad.config import Config, Layer
+from stopgrad.config import Config, Layer, key_paths
 from stopgrad.errors import CheckpointError, ConfigError, DataError, FailedRunsError
-from stopgrad.evaluation import printable
 from stopgrad.library.data import AnyData
 from stopgrad.library.progress import Screen, StudyWatch
 from stopgrad.library.run import Run
 from stopgrad.library.tables import ArmsTable, Ranking
+from stopgrad.storage import printable
 
 if TYPE_CHECKING:
     from stopgrad.images import Changed, Dataset
@@ -224,7 +224,7 @@ def study(
     """
     if jobs is not None and jobs < 1:
         raise ConfigError(f"--jobs {jobs}", expected="at least 1", hint="raise it")
-    screen, choices = Screen(), studies.Choices(preset, studies.key_paths(knobs), _seeds(seeds))
+    screen, choices = Screen(), studies.Choices(preset, key_paths(knobs), _seeds(seeds))
     with screen.progress():
         prepared = studies.prepare_study(
             name, choices, spec=str(data), out=Path(out), track=screen.track
@@ -234,7 +234,7 @@ def study(
     executor = studies.local_processes(jobs=jobs, device=str(knobs.get("device", "auto")))
     watch = StudyWatch(prepared, screen, jobs=executor.slots)
     with watch.shown():
-        failed = studies.conduct_study(prepared, executor, watch=watch, retry=retry)
+        failed = studies.run_study(prepared, executor, watch=watch, retry=retry)
     lost, total = len(failed), len(prepared.plan.runs)
     screen.line(f"{total - lost} of {total} runs done")
     if failed:

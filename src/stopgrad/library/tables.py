@@ -24,13 +24,12 @@ from stopgrad.evaluation import (
     METRICS,
     SUBJECTS,
     count,
-    label_share,
-    metric_name,
+    labels_text,
+    metric_text,
     number,
     percent,
-    printable,
 )
-from stopgrad.storage import write_atomically
+from stopgrad.storage import printable, write_atomically
 
 if TYPE_CHECKING:
     from stopgrad.evaluation import Agreement, Comparison, Kendall, Record
@@ -111,7 +110,7 @@ def scores_table(records: Sequence[Record]) -> Table:
             ]
             table.add_row(f"{100 * labels:g} %", name, *cells)
     used = {r.labels: r.protocol["k"] for r in records if r.metric == "knn_accuracy"}
-    ks = ", ".join(f"{k} with {label_share(labels)}" for labels, k in used.items())
+    ks = ", ".join(f"{k} with {labels_text(labels)}" for labels, k in used.items())
     knn = f"kNN: cosine, k = {ks}; probes and " if ks else ""
     table.caption = f"{knn}protocols: --json; epoch {first.epoch}"
     return table
@@ -278,7 +277,7 @@ def _runs_table(found: Comparison) -> Table:
         table.add_column(measure_title(name), justify="right", style=style)
     known = [m for m in evaluation.COMPARED if any(m in row.accuracies for row in found.rows)]
     for metric in known:
-        table.add_column(metric_name(metric), justify="right")
+        table.add_column(metric_text(metric), justify="right")
     noted = any(row.notes for row in found.rows)
     if noted:
         table.add_column("note")
@@ -305,7 +304,7 @@ def _agreement_tables(found: Comparison) -> Iterator[Table]:
     table = Table(title="Kendall's tau with the order by labels", title_justify="left")
     table.add_column("measure")
     for metric in metrics:
-        table.add_column(metric_name(metric), justify="right")
+        table.add_column(metric_text(metric), justify="right")
     cells = {(a.measure, a.accuracy): a for a in found.agreements}
     for name in evaluation.LABEL_FREE:
         table.add_row(measure_title(name), *(_tau(cells[name, metric]) for metric in metrics))
@@ -334,7 +333,7 @@ def ranking_finding(found: Comparison) -> str:
     if not taus:
         return f"{best}; no labels say whether that order is right."
     agreeing = " and ".join(
-        f"{kendall.tau:+.2f} with {metric_name(metric)}" for metric, kendall in taus.items()
+        f"{kendall.tau:+.2f} with {metric_text(metric)}" for metric, kendall in taus.items()
     )
     return f"{best}; Kendall's tau of that order is {agreeing}{_worth(list(taus.values()))}."
 

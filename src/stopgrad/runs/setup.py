@@ -22,8 +22,8 @@ from stopgrad.images import (
     split_validation,
 )
 from stopgrad.method import build_encoder, why_not
-from stopgrad.runs.environment import describe_environment
 from stopgrad.runs.info import RunInfo
+from stopgrad.runs.machine import describe_environment
 
 log = logging.getLogger(__name__)
 
