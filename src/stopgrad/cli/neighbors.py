@@ -14,7 +14,7 @@ from typing import Any
 from stopgrad.cli.commands import load_images, tell_state
 from stopgrad.cli.show import Screen, print_line
 from stopgrad.evaluation import count
-from stopgrad.images import Dataset, load_pictures
+from stopgrad.images import Dataset, load_image_files
 from stopgrad.method import use_threads
 from stopgrad.report import (
     NeighborPanel,
@@ -56,7 +56,7 @@ def _panel(
     if options.query is None:
         with screen.progress():
             return neighbor_examples(run, dataset, track=screen.track)
-    pictures = load_pictures(options.query, like=dataset.train)
+    pictures = load_image_files(options.query, like=dataset.train)
     with screen.progress():
         return neighbors_of(run, dataset.train, pictures, track=screen.track)
 

@@ -28,8 +28,8 @@ def pack(options: argparse.Namespace) -> None:
         dataset = load_dataset(str(out.absolute()), changed="tell")
     pixels = sum(images.pixels.nbytes for images in (dataset.train, dataset.test) if images)
     screen.line(how_it_was_read(dataset))
-    if dataset.left_out:
-        screen.line(f"left out: {len(dataset.left_out):,} damaged pictures")
+    if dataset.damaged:
+        screen.line(f"left out: {len(dataset.damaged):,} damaged images")
     print_line(f"done: {out}, {pixels / 1e6:,.0f} MB of pixels; use it as --data {quote(str(out))}")
 
 
