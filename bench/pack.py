@@ -38,7 +38,8 @@ from PIL import Image
 
 from stopgrad.config import preset
 from stopgrad.evaluation import code_version, device_name, versions
-from stopgrad.images import cores, load_dataset, normalization
+from stopgrad.images import load_dataset, normalization
+from stopgrad.images.gather import cores
 from stopgrad.training import start_training
 
 SIDE, WIDTH, HEIGHT = 224, 500, 375  # px

@@ -28,16 +28,8 @@ import numpy as np
 
 from stopgrad.config import preset
 from stopgrad.evaluation import code_version, device_name, embed, versions
-from stopgrad.images import (
-    Contents,
-    DataSource,
-    Encoded,
-    SplitReader,
-    load_dataset,
-    normalization,
-    pack,
-)
-from stopgrad.images import packing as packing
+from stopgrad.images import Encoded, load_dataset, normalization, pack, packing
+from stopgrad.images.types import Contents, DataSource, SplitReader
 from stopgrad.runs import prepare
 from stopgrad.training import start_training
 

@@ -4,7 +4,6 @@ from .decoding import Frame as Frame
 from .decoding import OtherSize as OtherSize
 from .decoding import decode as decode
 from .decoding import strict_pillow as strict_pillow
-from .gather import cores as cores
 from .gather import on_all_cores as on_all_cores
 from .inspect import Findings as Findings
 from .inspect import ImagePlace as ImagePlace
@@ -24,15 +23,12 @@ from .splits import label_subset as label_subset
 from .splits import normalization as normalization
 from .splits import split_validation as split_validation
 from .store import is_store as is_store
-from .types import Contents as Contents
 from .types import DamagedImage as DamagedImage
 from .types import Dataset as Dataset
-from .types import DataSource as DataSource
 from .types import Encoded as Encoded
 from .types import Images as Images
 from .types import Normalization as Normalization
 from .types import Rows as Rows
-from .types import SplitReader as SplitReader
 from .types import Track as Track
 from .types import no_progress as no_progress
 from .verify import verify_store as verify_store

@@ -8,7 +8,6 @@ every new store the longest unused ones go, until all together hold at most `MOS
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import shutil
@@ -23,7 +22,7 @@ import numpy as np
 from stopgrad.errors import DataError, StorageError
 from stopgrad.images.decoding import Damaged, Frame
 from stopgrad.images.gather import (
-    Attempt,
+    NamedResult,
     Tally,
     all_damaged,
     decoded,
@@ -32,9 +31,7 @@ from stopgrad.images.gather import (
 )
 from stopgrad.images.packed import Pixels
 from stopgrad.images.store import (
-    PICTURES_JSON,
     DamagedStoreError,
-    StoreManifest,
     checksum,
     damage,
     read_images,
@@ -45,11 +42,8 @@ from stopgrad.images.store import (
 from stopgrad.images.types import Contents, Dataset, DataSource, Track
 from stopgrad.images.writing import (
     Target,
-    finish_store,
-    joined,
     store_key,
-    write_file,
-    write_splits,
+    write_store,
 )
 from stopgrad.storage import sync_directory
 
@@ -80,7 +74,7 @@ def load_cached(source: DataSource, *, side: int | None, track: Track) -> Datase
             a side.
     """
     folder = cached_store(source, side=side)
-    if folder.exists():
+    if os.path.exists(folder):  # unlike Path.exists, it knows no error
         try:
             return _open(folder)
         except DataError as error:
@@ -102,9 +96,14 @@ def decode_again(
     if source.store is not None:
         return read_store(source.store, side=side)
     folder = cached_store(source, side=side)
+
+    def write(frame: Frame) -> None:
+        target = Target(temporary, frame, track, for_user=False)
+        write_store(target, source, contents, side=side, refuse=refuse_unreadable)
+
     try:
         with _new_folder(folder) as temporary:
-            _write(temporary, source, contents, side=side, track=track)
+            in_one_frame(contents, write, side=side)
             _replace(temporary, folder)
         prune(folder.parent, newest=folder)
         return _open(folder)
@@ -142,28 +141,6 @@ def _new_folder(beside: Path) -> Iterator[Path]:
         yield temporary
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-
-
-def _write(
-    folder: Path, source: DataSource, contents: Contents, *, side: int | None, track: Track
-) -> None:
-    def write(frame: Frame) -> None:
-        writers = write_splits(Target(folder, frame, track, in_shards=False), contents)
-        refuse_unreadable([writer.tally for writer in writers])
-        table = json.dumps(joined(writers)._asdict()).encode()
-        manifest = StoreManifest(
-            name=source.name,
-            origin="",
-            key=store_key(source, side=side),
-            side=side or 0,
-            height=frame.height,
-            width=frame.width,
-            splits={writer.tally.split: writer.stored() for writer in writers},
-            tables={PICTURES_JSON: write_file(folder / PICTURES_JSON, table)},
-        )
-        finish_store(folder, manifest)
-
-    in_one_frame(contents, write, side=side)
 
 
 def _replace(new: Path, folder: Path) -> None:
@@ -214,7 +191,7 @@ def _last_use(folder: Path) -> float:
 
 def _remove_stale(parent: Path) -> None:
     for folder in parent.glob(".*-*"):
-        if time.time() - folder.stat().st_mtime > STALE:
+        if time.time() - _last_use(folder) > STALE:
             shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -232,7 +209,9 @@ def _decode_to_memory(name: str, contents: Contents, *, side: int | None, track:
     return in_one_frame(contents, decode, side=side)
 
 
-def _collect(attempts: Iterator[Attempt[Pixels | Damaged]], tally: Tally, frame: Frame) -> Pixels:
+def _collect(
+    attempts: Iterator[NamedResult[Pixels | Damaged]], tally: Tally, frame: Frame
+) -> Pixels:
     array = _allocate((tally.reader.length, frame.height, frame.width, 3))
     for attempt in attempts:
         if (pixels := tally.add(attempt)) is not None:

@@ -45,7 +45,7 @@ TASK_PIXELS = 64 * 64 * 64  # decoded
 log = logging.getLogger(__name__)
 
 
-class Attempt(NamedTuple, Generic[T]):
+class NamedResult(NamedTuple, Generic[T]):
     """What became of an image, and its name."""
 
     name: str
@@ -54,7 +54,7 @@ class Attempt(NamedTuple, Generic[T]):
 
 def on_all_cores(
     items: Iterator[Encoded], work: Callable[[Encoded], T], *, at_a_time: int = TASK_IMAGES
-) -> Generator[Attempt[T]]:
+) -> Generator[NamedResult[T]]:
     """Apply a function to images in order, a few tasks ahead. Pillow decodes without the GIL.
 
     Args:
@@ -63,7 +63,7 @@ def on_all_cores(
         at_a_time: Most images in a task; their results are in memory together.
     """
     workers = cores()
-    running: deque[Future[list[Attempt[T]]]] = deque()
+    running: deque[Future[list[NamedResult[T]]]] = deque()
     with ThreadPoolExecutor(workers, thread_name_prefix="decode") as pool:
         try:
             for task in tasks(items, at_a_time=at_a_time):
@@ -97,8 +97,8 @@ def tasks(items: Iterator[Encoded], *, at_a_time: int) -> Iterator[list[Encoded]
         yield task
 
 
-def _run(task: list[Encoded], work: Callable[[Encoded], T]) -> list[Attempt[T]]:
-    return [Attempt(encoded.name, work(encoded)) for encoded in task]
+def _run(task: list[Encoded], work: Callable[[Encoded], T]) -> list[NamedResult[T]]:
+    return [NamedResult(encoded.name, work(encoded)) for encoded in task]
 
 
 def images_in_a_task(frame: Frame) -> int:
@@ -164,7 +164,7 @@ def _width_x_height(size: tuple[int, int]) -> str:
 
 def decoded(
     reader: SplitReader, frame: Frame, *, shown_as: str, track: Track, start: int = 0
-) -> Generator[Attempt[Pixels | Damaged]]:
+) -> Generator[NamedResult[Pixels | Damaged]]:
     """The images of a split, from the `start`-th on, as they come out of the decoder.
 
     For `in_one_frame`, which catches that an image has another size than the frame.
@@ -178,7 +178,7 @@ def decoded(
             if isinstance(result, OtherSize):
                 kept = _width_x_height((frame.height, frame.width))
                 raise _SizesDifferError(f"{kept} and {_width_x_height(result)}")
-            yield Attempt(name, result)
+            yield NamedResult(name, result)
 
 
 class Tally:
@@ -203,7 +203,7 @@ class Tally:
         """How many images of the split were added."""
         return len(self.names) + len(self.damaged)
 
-    def add(self, attempt: Attempt[Pixels | Damaged]) -> Pixels | None:
+    def add(self, attempt: NamedResult[Pixels | Damaged]) -> Pixels | None:
         """Note the next image of the split; its pixels, if it could be read."""
         if isinstance(attempt.result, Damaged):
             reason = attempt.result.reason

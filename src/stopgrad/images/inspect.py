@@ -19,13 +19,12 @@ from stopgrad.errors import DataError
 from stopgrad.images.cache import decode_again
 from stopgrad.images.damage import DamagedImagesError, refusal
 from stopgrad.images.decoding import Damaged, guarded, opened, strict_pillow, to_rgb, turn_of
-from stopgrad.images.gather import Attempt, on_all_cores
+from stopgrad.images.gather import NamedResult, on_all_cores
 from stopgrad.images.sources.find import find_source
 from stopgrad.images.types import (
     Contents,
     DamagedImage,
     Dataset,
-    DataSource,
     Encoded,
     SplitReader,
     Track,
@@ -130,8 +129,13 @@ def check_images(
     """
     source = find_source(spec)
     contents = source.open()
-    loaded = _load(source, contents, side=side, track=track)
-    tally = _Traits(tiny_below=tiny_below, damaged=loaded.damaged)
+    dataset, error = None, None
+    try:
+        dataset = decode_again(source, contents, side=side, track=track)
+        loaded_without = dataset.damaged
+    except DamagedImagesError as refused:
+        loaded_without, error = refused.damaged, refused
+    tally = _Traits(tiny_below=tiny_below, damaged=loaded_without)
     with strict_pillow():
         for split, reader in contents.readers.items():
             for attempt in track(_inspected(reader), f"looking at {split}", reader.length):
@@ -139,7 +143,7 @@ def check_images(
     damaged = tuple(tally.damaged.values())
     packed = source.store is not None  # its damaged images were left out by choice, and are gone
     pictures = {
-        split: reader.length + packed * sum(image.split == split for image in loaded.damaged)
+        split: reader.length + packed * sum(image.split == split for image in loaded_without)
         for split, reader in contents.readers.items()
     }
     too_many = refusal(
@@ -156,27 +160,12 @@ def check_images(
         formats={"packed": tally.formats.total()} if packed else dict(tally.formats.most_common()),
         sizes=dict(tally.sizes.most_common()),
         classes=_class_counts(contents),
-        dataset=loaded.dataset,
-        refusal=loaded.error or too_many,
+        dataset=dataset,
+        refusal=error or too_many,
     )
 
 
-class _Loaded(NamedTuple):
-    dataset: Dataset | None
-    damaged: tuple[DamagedImage, ...]
-    error: DamagedImagesError | None  # instead of a data set
-
-
-def _load(source: DataSource, contents: Contents, *, side: int, track: Track) -> _Loaded:
-    """Decode as for training, whatever the cache holds."""
-    try:
-        dataset = decode_again(source, contents, side=side, track=track)
-    except DamagedImagesError as error:
-        return _Loaded(None, error.damaged, error)
-    return _Loaded(dataset, dataset.damaged, None)
-
-
-def _inspected(reader: SplitReader) -> Iterator[Attempt[Inspected | Damaged]]:
+def _inspected(reader: SplitReader) -> Iterator[NamedResult[Inspected | Damaged]]:
     attempts = on_all_cores(reader.items(), inspect_image, at_a_time=AT_A_TIME)
     with contextlib.closing(attempts):
         yield from attempts
@@ -215,16 +204,16 @@ class _Traits:
 
 def _class_counts(contents: Contents) -> tuple[ClassCount, ...]:
     names = contents.class_names
-    counts = [_counts(reader, len(names)) for reader in (contents.train, contents.test)]
+    counts = [
+        np.zeros(len(names), np.int64)
+        if reader is None or reader.labels is None
+        else np.bincount(reader.labels, minlength=len(names))
+        for reader in (contents.train, contents.test)
+    ]
     return tuple(
-        ClassCount(name, train, test) for name, train, test in zip(names, *counts, strict=True)
+        ClassCount(name, int(train), int(test))
+        for name, train, test in zip(names, *counts, strict=True)
     )
-
-
-def _counts(reader: SplitReader | None, classes: int) -> list[int]:
-    if reader is None or reader.labels is None:
-        return [0] * classes
-    return [int(count) for count in np.bincount(reader.labels, minlength=classes)]
 
 
 class Inspected(NamedTuple):

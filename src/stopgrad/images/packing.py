@@ -11,34 +11,18 @@ import contextlib
 import fcntl
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from stopgrad.config import BadImages
 from stopgrad.errors import ConfigError, DataError, LockedError, StorageError
 from stopgrad.images.damage import refusal
 from stopgrad.images.decoding import Frame
-from stopgrad.images.gather import all_damaged, in_one_frame, refuse_unreadable
+from stopgrad.images.gather import Tally, all_damaged, in_one_frame, refuse_unreadable
 from stopgrad.images.sources.find import find_source, is_name
-from stopgrad.images.store import (
-    FILES,
-    MANIFEST,
-    PACKING,
-    PICTURES,
-    StoreManifest,
-    read_manifest,
-)
-from stopgrad.images.types import Contents, DataSource, FileStamp, Track, no_progress
-from stopgrad.images.writing import (
-    SplitWriter,
-    Target,
-    finish_store,
-    joined,
-    store_key,
-    write_file,
-    write_splits,
-)
+from stopgrad.images.store import MANIFEST, PACKING, StoreManifest, read_manifest
+from stopgrad.images.types import Contents, Track, no_progress
+from stopgrad.images.writing import Target, store_key, write_store
 from stopgrad.storage import read_json, storage_errors, write_json
 
 
@@ -77,22 +61,24 @@ def pack(
 
             def write(frame: Frame) -> None:
                 _begin(out, contents, frame, key=key, side=side)
-                target = Target(out, frame, track, in_shards=True)
-                writers = _written(target, contents, bad_images=bad_images)
-                manifest = StoreManifest(
-                    name=source.name,
-                    origin="" if is_name(spec) else str(Path(spec).expanduser().resolve()),
-                    key=key,
-                    side=side,
-                    height=frame.height,
-                    width=frame.width,
-                    splits={writer.tally.split: writer.stored() for writer in writers},
-                    tables=_write_tables(out, source, writers),
+                target = Target(out, frame, track, for_user=True)
+                write_store(
+                    target, source, contents, side=side, origin=_origin(spec), refuse=refuse
                 )
-                finish_store(out, manifest)
+
+            def refuse(tallies: Sequence[Tally]) -> None:
+                refuse_unreadable(tallies)
+                count = sum(tally.done for tally in tallies)
+                if error := refusal(all_damaged(tallies), count=count, bad_images=bad_images):
+                    raise error
 
             in_one_frame(contents, write, side=side, frame=_begun(out, key=key))
         return _finished(out, key=key)
+
+
+def _origin(spec: str) -> str:
+    """The path to compare the store with; what has a name lies in no folder of the user's."""
+    return "" if is_name(spec) else str(Path(spec).expanduser().resolve())
 
 
 @contextlib.contextmanager
@@ -163,36 +149,6 @@ def _check_room(out: Path, contents: Contents, frame: Frame) -> None:
             expected="room for all images",
             hint="make room, choose another --out or a smaller --side",
         )
-
-
-def _written(target: Target, contents: Contents, *, bad_images: BadImages) -> list[SplitWriter]:
-    """All splits on disk, with no more damaged images than the policy allows."""
-    writers = write_splits(target, contents)
-    tallies = [writer.tally for writer in writers]
-    refuse_unreadable(tallies)
-    count = sum(reader.length for reader in contents.readers.values())
-    if error := refusal(all_damaged(tallies), count=count, bad_images=bad_images):
-        raise error
-    return writers
-
-
-def _write_tables(out: Path, source: DataSource, writers: list[SplitWriter]) -> dict[str, str]:
-    """The Parquet files of a store; returns their sha256."""
-    stamps = {field: [getattr(s, field) for s in source.stamps] for field in FileStamp._fields}
-    content = {PICTURES: joined(writers)._asdict(), FILES: stamps}
-    return {name: write_file(out / name, _as_parquet(of)) for name, of in content.items()}
-
-
-def _as_parquet(columns: dict[str, list[Any]]) -> bytes:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    kinds = {"label": pa.int64(), "size": pa.int64(), "modified": pa.int64()}
-    arrays = {name: pa.array(v, kinds.get(name, pa.string())) for name, v in columns.items()}
-    data = pa.BufferOutputStream()
-    pq.write_table(pa.table(arrays), data)
-    content: bytes = data.getvalue().to_pybytes()
-    return content
 
 
 def _finished(out: Path, *, key: str) -> StoreManifest:

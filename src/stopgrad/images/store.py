@@ -39,6 +39,7 @@ from stopgrad.images.types import (
     DataSource,
     Encoded,
     Images,
+    Labels,
     Normalization,
     SplitReader,
     stamp,
@@ -104,7 +105,8 @@ class SplitSummary(NamedTuple):
 
     fingerprint: str
     crc32: int  # of the blocks that `checksum` takes
-    normalization: Normalization
+    mean: tuple[float, float, float]  # as in `Normalization`
+    std: tuple[float, float, float]
 
 
 def is_store(path: Path) -> bool:
@@ -141,30 +143,35 @@ def read_store(path: Path, *, side: int | None = None) -> Dataset:
             "enlarged",
             *(path, manifest.side, side),
         )
-    dataset = read_images(path, manifest)
-    train, test = (
-        images and replace(images, whole_side=side or 0) for images in (dataset.train, dataset.test)
-    )
-    assert train is not None
-    return dataset._replace(train=train, test=test)
+    return read_images(path, manifest, whole_side=side or 0)
 
 
-def read_images(path: Path, manifest: StoreManifest) -> Dataset:
+def read_images(path: Path, manifest: StoreManifest, *, whole_side: int = 0) -> Dataset:
     """What a manifest promises, as far as sizes and the sha256 of the small files tell.
 
     Raises:
         DamagedStoreError: When a file is missing, cut or changed.
     """
     table, summaries = read_table(path, manifest), read_summaries(path, manifest)
-    splits = {split: read_split(path, manifest, split, table) for split in manifest.splits}
-    for split, summary in summaries.items():
-        splits[split] = replace(splits[split], known=summary.normalization)
+    splits = {
+        split: replace(
+            read_split(path, manifest, split, table),
+            whole_side=whole_side,
+            known=_normalization(summaries[split]) if summaries else None,
+        )
+        for split in manifest.splits
+    }
     damaged = tuple(
         DamagedImage(split, name, reason)
         for split, name, _, reason in zip(*table, strict=True)
         if reason is not None
     )
     return Dataset(manifest.name, splits["train"], splits.get("test"), damaged)
+
+
+def _normalization(summary: SplitSummary) -> Normalization:
+    (red, green, blue), std = summary.mean, summary.std
+    return Normalization((red, green, blue), (std[0], std[1], std[2]))
 
 
 def read_manifest(path: Path) -> StoreManifest:
@@ -180,7 +187,7 @@ def read_manifest(path: Path) -> StoreManifest:
             hint="repeat the `stopgrad pack` command; it goes on where it stopped",
         )
     with damage(path, MANIFEST):
-        values = _unsealed(read_json(path / MANIFEST))
+        values = _read_sealed(path / MANIFEST)
         if values.pop("format") != FORMAT:
             raise ValueError("it is of another version of stopgrad")
         splits = {name: _stored_split(split) for name, split in values.pop("splits").items()}
@@ -193,18 +200,17 @@ def write_manifest(path: Path, manifest: StoreManifest) -> None:
         name: {**split._asdict(), "shards": [shard._asdict() for shard in split.shards]}
         for name, split in manifest.splits.items()
     }
-    values = {"format": FORMAT, **manifest._asdict(), "splits": splits}
-    write_json(path / MANIFEST, _sealed(values))
+    _write_sealed(path / MANIFEST, {"format": FORMAT, **manifest._asdict(), "splits": splits})
 
 
-def _sealed(values: dict[str, Any]) -> dict[str, Any]:
+def _write_sealed(path: Path, values: dict[str, Any]) -> None:
     values = json.loads(json.dumps(values))
-    return {**values, "seal": _seal(values)}
+    write_json(path, {**values, "seal": _seal(values)})
 
 
-def _unsealed(values: dict[str, Any]) -> dict[str, Any]:
-    seal = values.pop("seal")
-    if seal != _seal(values):
+def _read_sealed(path: Path) -> dict[str, Any]:
+    values: dict[str, Any] = read_json(path)
+    if values.pop("seal") != _seal(values):
         raise ValueError("its seal does not fit")
     return values
 
@@ -279,30 +285,18 @@ def read_summaries(path: Path, manifest: StoreManifest) -> dict[str, SplitSummar
     if not (path / SUMMARY).exists():
         return {}
     with damage(path, SUMMARY):
-        values = _unsealed(read_json(path / SUMMARY))
-        summaries = {split: _summary(**of_split) for split, of_split in values.items()}
+        values = _read_sealed(path / SUMMARY)
+        summaries = {split: SplitSummary(**of_split) for split, of_split in values.items()}
         marks = {split: stored.fingerprint for split, stored in manifest.splits.items()}
         if {split: summary.fingerprint for split, summary in summaries.items()} != marks:
             raise ValueError("it is of other images")
         return summaries
 
 
-def _summary(fingerprint: str, crc32: int, mean: list[float], std: list[float]) -> SplitSummary:
-    known = Normalization((mean[0], mean[1], mean[2]), (std[0], std[1], std[2]))
-    return SplitSummary(fingerprint, crc32, known)
-
-
 def write_summaries(path: Path, summaries: dict[str, SplitSummary]) -> None:
     """Keeps what need not be worked out again when the store is opened."""
-    values = {
-        split: {
-            "fingerprint": summary.fingerprint,
-            "crc32": summary.crc32,
-            **summary.normalization._asdict(),
-        }
-        for split, summary in summaries.items()
-    }
-    write_json(path / SUMMARY, _sealed(values))
+    values = {split: summary._asdict() for split, summary in summaries.items()}
+    _write_sealed(path / SUMMARY, values)
 
 
 def read_split(path: Path, manifest: StoreManifest, split: str, table: ImageTable) -> Images:
@@ -312,11 +306,8 @@ def read_split(path: Path, manifest: StoreManifest, split: str, table: ImageTabl
         DamagedStoreError: When they have not.
     """
     stored = manifest.splits[split]
-    kept = [
-        (name, label)
-        for of, name, label, reason in zip(*table, strict=True)
-        if of == split and reason is None
-    ]
+    rows = zip(table.split, table.reason, strict=True)
+    kept = [of == split and reason is None for of, reason in rows]
     shape = (manifest.height, manifest.width, 3)
     alone, maps = len(stored.shards) == 1, []
     for shard in stored.shards:
@@ -326,11 +317,15 @@ def read_split(path: Path, manifest: StoreManifest, split: str, table: ImageTabl
     with damage(path, MANIFEST):
         return Images(
             pixels=maps[0].pixels if alone else Packed(maps),
-            labels=np.array([label for _, label in kept], np.int64) if stored.class_names else None,
+            labels=_column(table.label, kept) if stored.class_names else None,
             class_names=stored.class_names,
             fingerprint=stored.fingerprint,
-            sources=tuple(name for name, _ in kept),
+            sources=tuple(itertools.compress(table.name, kept)),
         )
+
+
+def _column(labels: list[int | None], kept: list[bool]) -> Labels:
+    return np.array(list(itertools.compress(labels, kept)), np.int64)
 
 
 def _check_size(path: Path, expected: int) -> None:

@@ -12,17 +12,20 @@ import hashlib
 import itertools
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 from stopgrad.errors import DataError
 from stopgrad.images.decoding import DECODER, Damaged, Frame
-from stopgrad.images.gather import Attempt, Tally, decoded
+from stopgrad.images.gather import NamedResult, Tally, decoded
 from stopgrad.images.packed import Pixels, map_file
 from stopgrad.images.splits import normalization_of
 from stopgrad.images.store import (
+    FILES,
     FORMAT,
+    PICTURES,
+    PICTURES_JSON,
     ImageTable,
     Shard,
     SplitSummary,
@@ -32,7 +35,7 @@ from stopgrad.images.store import (
     write_manifest,
     write_summaries,
 )
-from stopgrad.images.types import Contents, DamagedImage, DataSource, SplitReader, Track
+from stopgrad.images.types import Contents, DamagedImage, DataSource, FileStamp, SplitReader, Track
 from stopgrad.storage import read_json, storage_errors, sync_directory, write_atomically
 
 SHARD_BYTES = 1 << 27  # of pixels: what a kill can cost
@@ -46,7 +49,7 @@ class Target(NamedTuple):
     path: Path
     frame: Frame
     track: Track
-    in_shards: bool  # with notes, so that a later call goes on where this one stops
+    for_user: bool  # in shards with notes, so that a later call goes on where this one stops
 
     @property
     def image_bytes(self) -> int:
@@ -94,12 +97,12 @@ class SplitWriter:
             DataError: When the images change meanwhile.
             StorageError: When the disk refuses; finished shards stay.
         """
-        if self.target.in_shards:
+        if self.target.for_user:
             self._keep_whole_shards()
         tally, reader = self.tally, self.tally.reader
         if tally.done == reader.length:
             return
-        shown = f"{'packing' if self.target.in_shards else 'decoding'} {tally.split}"
+        shown = f"{'packing' if self.target.for_user else 'decoding'} {tally.split}"
         attempts = decoded(
             reader, self.target.frame, shown_as=shown, track=self.target.track, start=tally.done
         )
@@ -119,15 +122,19 @@ class SplitWriter:
             while True:
                 note, digest = Note(**read_json(self._path("json"))), tally.digest.copy()
                 take_in(self._path("pixels"), digest)
-                if digest.hexdigest() != note.sha256:
+                damaged = {
+                    place: DamagedImage(tally.split, *left_out)
+                    for place, left_out in zip(note.places, note.left_out, strict=True)
+                }
+                stop = tally.done + len(note.names) + len(damaged)
+                if (digest.hexdigest(), stop) != (note.sha256, note.stop):
                     return
                 tally.digest = digest
                 tally.names += note.names
-                for place, left_out in zip(note.places, note.left_out, strict=True):
-                    tally.damaged[place] = DamagedImage(tally.split, *left_out)
+                tally.damaged |= damaged
                 self.shards.append(Shard(self._path("pixels").name, len(note.names), note.sha256))
 
-    def _write_shard(self, attempts: Iterator[Attempt[Pixels | Damaged]]) -> None:
+    def _write_shard(self, attempts: Iterator[NamedResult[Pixels | Damaged]]) -> None:
         """Writes the next shard, then the note that makes it count."""
         tally, most = self.tally, self._most_images()
         names, damaged = len(tally.names), len(tally.damaged)
@@ -140,7 +147,7 @@ class SplitWriter:
                 _sync(file)
             sync_directory(self.target.path)
         shard = Shard(self._path("pixels").name, len(tally.names) - names, tally.digest.hexdigest())
-        if self.target.in_shards:
+        if self.target.for_user:
             new = dict(itertools.islice(tally.damaged.items(), damaged, None))
             left_out = [[image.name, image.reason] for image in new.values()]
             note = Note(tally.done, tally.names[names:], left_out, [*new], shard.sha256)
@@ -149,7 +156,7 @@ class SplitWriter:
 
     def _most_images(self) -> int:
         """How many images the next shard may hold."""
-        if not self.target.in_shards:
+        if not self.target.for_user:
             return self.tally.reader.length
         return max(1, min(SHARD_IMAGES, SHARD_BYTES // self.target.image_bytes))
 
@@ -177,8 +184,24 @@ class SplitWriter:
         )
 
 
-def write_splits(target: Target, contents: Contents) -> list[SplitWriter]:
-    """All splits, decoded and on disk.
+def write_store(
+    target: Target,
+    source: DataSource,
+    contents: Contents,
+    *,
+    side: int | None,
+    origin: str = "",
+    refuse: Callable[[Sequence[Tally]], None],
+) -> None:
+    """Decodes all images into a store.
+
+    Args:
+        target: Where and how.
+        source: The data set.
+        contents: Its splits.
+        side: As for `in_one_frame`, which calls this.
+        origin: The folder or file to compare the store with when it is opened.
+        refuse: Raises an error for splits that are not fit to be kept.
 
     Raises:
         DataError: When the images change meanwhile.
@@ -190,37 +213,57 @@ def write_splits(target: Target, contents: Contents) -> list[SplitWriter]:
     ]
     for writer in writers:
         writer.run()
-    return writers
+    refuse([writer.tally for writer in writers])
+    manifest = StoreManifest(
+        name=source.name,
+        origin=origin,
+        key=store_key(source, side=side),
+        side=side or 0,
+        height=target.frame.height,
+        width=target.frame.width,
+        splits={writer.tally.split: writer.stored() for writer in writers},
+        tables=_write_tables(target, source, writers),
+    )
+    with storage_errors(target.path, needed=0):
+        summaries = {split: _summary(target, stored) for split, stored in manifest.splits.items()}
+    write_summaries(target.path, summaries)
+    write_manifest(target.path, manifest)
 
 
-def joined(writers: Sequence[SplitWriter]) -> ImageTable:
-    """The table of all splits."""
-    tables = [writer.table() for writer in writers]
-    fields: Any = zip(*tables, strict=True)
-    return ImageTable(*(list(itertools.chain(*columns)) for columns in fields))
+def _summary(target: Target, stored: StoredSplit) -> SplitSummary:
+    shape = (target.frame.height, target.frame.width, 3)
+    counted = normalization_of(
+        map_file(target.path / shard.file, (shard.pictures, *shape)).pixels
+        for shard in stored.shards
+    )
+    return SplitSummary(stored.fingerprint, checksum(target.path, stored), *counted)
 
 
-def finish_store(path: Path, manifest: StoreManifest) -> None:
-    """Writes the summaries of what is on disk, then the manifest, which makes it a store.
+def _write_tables(target: Target, source: DataSource, writers: list[SplitWriter]) -> dict[str, str]:
+    """The tables of a store; returns their sha256 by file name."""
+    fields: Any = zip(*(writer.table() for writer in writers), strict=True)
+    names = ImageTable._fields
+    images = {name: list(itertools.chain(*of)) for name, of in zip(names, fields, strict=True)}
+    if target.for_user:
+        stamps = {field: [getattr(s, field) for s in source.stamps] for field in FileStamp._fields}
+        files = {PICTURES: _as_parquet(images), FILES: _as_parquet(stamps)}
+    else:
+        files = {PICTURES_JSON: json.dumps(images).encode()}
+    for name, data in files.items():
+        write_atomically(target.path / name, data)
+    return {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
 
-    Raises:
-        StorageError: When the disk refuses.
-    """
-    shape = (manifest.height, manifest.width, 3)
-    with storage_errors(path, needed=0):
-        summaries = {
-            split: SplitSummary(
-                fingerprint=stored.fingerprint,
-                crc32=checksum(path, stored),
-                normalization=normalization_of(
-                    map_file(path / shard.file, (shard.pictures, *shape)).pixels
-                    for shard in stored.shards
-                ),
-            )
-            for split, stored in manifest.splits.items()
-        }
-    write_summaries(path, summaries)
-    write_manifest(path, manifest)
+
+def _as_parquet(columns: dict[str, list[Any]]) -> bytes:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    kinds = {"label": pa.int64(), "size": pa.int64(), "modified": pa.int64()}
+    arrays = {name: pa.array(v, kinds.get(name, pa.string())) for name, v in columns.items()}
+    data = pa.BufferOutputStream()
+    pq.write_table(pa.table(arrays), data)
+    content: bytes = data.getvalue().to_pybytes()
+    return content
 
 
 def take_in(path: Path, digest: hashlib._Hash) -> None:
@@ -228,12 +271,6 @@ def take_in(path: Path, digest: hashlib._Hash) -> None:
     with path.open("rb", buffering=0) as file:
         while block := file.read(BUFFER):
             digest.update(block)
-
-
-def write_file(path: Path, data: bytes) -> str:
-    """Writes a file whole or not at all; returns its sha256."""
-    write_atomically(path, data)
-    return hashlib.sha256(data).hexdigest()
 
 
 def _sync(file: BinaryIO) -> None:
