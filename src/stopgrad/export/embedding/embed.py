@@ -141,8 +141,9 @@ class _Place(NamedTuple):
     def images(self) -> Images:
         """The pictures of the block, not copied where the whole are in memory or mapped."""
         some = slice(self.start, self.stop)
+        pixels = self.whole.pixels[some]
         return dataclasses.replace(
-            self.whole, pixels=self.whole.pixels[some], labels=None, class_names=(), sources=()
+            self.whole, pixels=pixels, labels=None, class_names=(), sources=(), known=None
         )
 
 

@@ -34,7 +34,7 @@ def neighbors_of(
     Args:
         run: The run whose encoder sees them.
         bank: Its training images.
-        queries: Images of the same size, such as those of `load_pictures`.
+        queries: Images of the same size, such as those of `load_image_files`.
         track: Shows progress.
     """
     known, asked = (embedded(run, images, track=track) for images in (bank, queries))

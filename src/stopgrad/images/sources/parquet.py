@@ -1,4 +1,4 @@
-"""Parquet files in the Hub's layout -> a `Source`.
+"""Parquet files in the Hub's layout -> a `DataSource`.
 
 The image column is found by the schema: the Hub's own metadata, else a struct {bytes, path},
 else a binary column called image or img. The label column is a ClassLabel of that metadata or is
@@ -17,11 +17,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from stopgrad.errors import DataError
-from stopgrad.images.labels import RawLabels, number_labels, other_classes
-from stopgrad.images.shards import Shards, choose_shards
-from stopgrad.images.source import Contents, Encoded, Reader, Source, stamp
+from stopgrad.images.sources.arrays import RawLabels, number_labels, other_classes
+from stopgrad.images.sources.shards import Shards, choose_shards
 from stopgrad.images.store import is_store
-from stopgrad.images.types import Labels
+from stopgrad.images.types import Contents, DataSource, Encoded, Labels, SplitReader, stamp
 
 if TYPE_CHECKING:
     import pyarrow
@@ -49,7 +48,7 @@ def is_parquet(path: Path) -> bool:
     return any(True for _ in _files_below(path))
 
 
-def parquet_source(path: Path) -> Source:
+def parquet_source(path: Path) -> DataSource:
     """A folder in the Hub's layout, or one file as a train split.
 
     Raises:
@@ -62,17 +61,17 @@ def parquet_source(path: Path) -> Source:
     return shards_source(shards, name=path.name, root=path)
 
 
-def shards_source(shards: Shards, *, name: str, root: Path) -> Source:
+def shards_source(shards: Shards, *, name: str, root: Path) -> DataSource:
     """Chosen files, by their paths relative to a folder."""
     stamps = tuple(stamp(root / shard, name=shard) for shard in (*shards.train, *shards.test))
-    return Source(name, str(root), stamps, lambda: _open(shards, root))
+    return DataSource(name, str(root), stamps, lambda: _open(shards, root))
 
 
 def _files_below(folder: Path) -> Iterator[Path]:
     for depth in range(DEPTH + 1):
         for file in folder.glob("*/" * depth + "*.[pP][aA][rR][qQ][uU][eE][tT]"):
             hidden = any(part.startswith(".") for part in file.relative_to(folder).parts)
-            # metadata.parquet stands beside pictures in the Hub's layout of picture folders.
+            # metadata.parquet stands beside images in the Hub's layout of image folders.
             if not hidden and file.name != "metadata.parquet" and not is_store(file.parent):
                 yield file
 
@@ -92,13 +91,13 @@ def _open(shards: Shards, root: Path) -> Contents:
     return Contents(labels.class_names, train, test)
 
 
-def _reader(files: list[Path], image: str, *, root: Path, labels: Labels | None) -> Reader:
+def _reader(files: list[Path], image: str, *, root: Path, labels: Labels | None) -> SplitReader:
     count = sum(_row_count(file) for file in files)
     if count < 1:
         raise DataError(
-            f"no rows in {files[0]}", expected="at least one picture", hint="check the file"
+            f"no rows in {files[0]}", expected="at least one image", hint="check the file"
         )
-    return Reader(count, labels, functools.partial(_items, files, image, root))
+    return SplitReader(count, labels, functools.partial(_items, files, image, root))
 
 
 def _items(files: list[Path], image: str, root: Path) -> Iterator[Encoded]:

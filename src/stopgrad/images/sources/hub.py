@@ -1,8 +1,8 @@
-"""An image data set of the Hugging Face Hub, in Parquet -> a `Source`.
+"""An image data set of the Hugging Face Hub, in Parquet -> a `DataSource`.
 
 One request lists the files; only those of the splits needed are downloaded, by the Hub's own
 client, with its progress bars and its cache. The endpoint is $HF_ENDPOINT where it is set. The
-listing is kept, so that a set that was loaded once loads again without a network.
+listing is kept, so that a data set that was loaded once loads again without a network.
 """
 
 from __future__ import annotations
@@ -17,10 +17,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from stopgrad.errors import DataError, StorageError
 from stopgrad.images.cache import cache_folder
-from stopgrad.images.parquet import shards_source
-from stopgrad.images.shards import choose_shards
-from stopgrad.images.source import Source
-from stopgrad.images.types import T
+from stopgrad.images.sources.parquet import shards_source
+from stopgrad.images.sources.shards import choose_shards
+from stopgrad.images.types import DataSource, T
 from stopgrad.storage import write_atomically
 
 if TYPE_CHECKING:
@@ -39,7 +38,7 @@ class Listing(NamedTuple):
     files: list[str]
 
 
-def hub_source(spec: str, *, repository: str) -> Source:
+def hub_source(spec: str, *, repository: str) -> DataSource:
     """The files of a data set, downloaded where the cache lacks them.
 
     Args:
@@ -125,11 +124,11 @@ def _ask_for_listing(api: HfApi, name: str) -> Listing:
 
 
 class HubUnreachableError(DataError):
-    """No answer, or none that the Hub would give."""
+    """No answer from the Hub, or an error in place of one."""
 
 
 def _asking(ask: Callable[[], T], name: str) -> T:
-    """Ask the Hub; whatever goes wrong is a DataError in one line."""
+    """What the Hub answers; whatever goes wrong is a DataError in one line."""
     from huggingface_hub import errors
 
     try:

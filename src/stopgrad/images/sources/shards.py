@@ -34,7 +34,7 @@ class Shards(NamedTuple):
     test: tuple[str, ...]
 
 
-class _Place(NamedTuple):
+class _ShardPlace(NamedTuple):
     config: str
     split: str
 
@@ -51,13 +51,15 @@ def choose_shards(paths: Iterable[str], *, config: str | None, where: str) -> Sh
         DataError: When there is no train split, when a shard is missing from a numbered set, or
             when several configurations leave the choice open.
     """
-    placed: dict[_Place, list[str]] = {}
+    placed: dict[_ShardPlace, list[str]] = {}
     for path in sorted(paths):
         if place := _place(path):
             placed.setdefault(place, []).append(path)
     chosen = _choose_config(sorted({place.config for place in placed}), config, where)
-    train = placed.get(_Place(chosen, "train"), [])
-    test = placed.get(_Place(chosen, "test")) or placed.get(_Place(chosen, "validation"), [])
+    train = placed.get(_ShardPlace(chosen, "train"), [])
+    test = placed.get(_ShardPlace(chosen, "test")) or placed.get(
+        _ShardPlace(chosen, "validation"), []
+    )
     if not train:
         raise no_train_split(where)
     for shards in (train, test):
@@ -74,7 +76,7 @@ def no_train_split(where: str) -> DataError:
     )
 
 
-def _place(path: str) -> _Place | None:
+def _place(path: str) -> _ShardPlace | None:
     file = PurePosixPath(path)
     if file.suffix.lower() != ".parquet" or any(part.startswith(".") for part in file.parts):
         return None
@@ -82,7 +84,7 @@ def _place(path: str) -> _Place | None:
     split = SPLITS.get(re.split(r"[-_.]", file.name.lower())[0])
     if split is None and folders:
         split = SPLITS.get(folders.pop().lower())
-    return _Place("/".join(folders), split) if split else None
+    return _ShardPlace("/".join(folders), split) if split else None
 
 
 def _choose_config(found: list[str], wanted: str | None, where: str) -> str:

@@ -1,19 +1,19 @@
-"""A folder of pictures -> a `Source`.
+"""A folder of image files -> a `DataSource`.
 
-Which files count: those that end like a picture (`SUFFIXES`, in any case). Hidden files and
-folders, `__MACOSX` and files of other kinds are passed over; links are followed, loops of them
-are not. A name that ends like a picture but is no readable file counts as a damaged picture; so
-does a folder of such a name, unless it holds pictures.
+Which files count: those with the suffix of an image (`SUFFIXES`, in any case). Hidden files and
+folders, `__MACOSX` and files of other kinds are passed over; links are followed, but not in loops.
+A name with such a suffix that is no readable file counts as a damaged image; so does a folder of
+such a name, unless it holds images.
 
-Splits: `train/` and beside it `test/` (else `validation/`, `valid/`, `val/`); without `train/`
-all pictures are to train on. A `train/` of flat pictures beside folders that are no splits is a
-class like them; `unlabeled/` is none. What lies in other folders beside `train/` is not read, and
-the way to learn from it is said: each is a folder of pictures by itself.
+Splits: `train/` and beside it `test/` (else `validation/`, `valid/`, `val/`); without `train/` all
+images are for training. A `train/` of loose images beside folders that are no splits is a class
+like them, except beside `unlabeled/`. Other folders beside `train/` are not read; a warning names
+them and says how to learn from one of them, which is a folder of images by itself.
 
-Labels: the names of the folders, if the training pictures all lie in folders one level down, in
-at least two of them, and these hold at least 2 pictures each on average, at least 5 when there
-are more than 100 folders. Anything else, flat or nested, has no labels: 150,000 folders of one
-picture each are no classes.
+Labels: the names of the folders, if the training images all lie in folders one level down, in at
+least two of them, and these hold at least 2 images each on average, at least 5 when there are more
+than 100 folders. Anything else, flat or nested, has no labels: 150,000 folders of one image each
+are no classes.
 """
 
 from __future__ import annotations
@@ -28,9 +28,16 @@ from shlex import quote
 from typing import NamedTuple
 
 from stopgrad.errors import DataError
-from stopgrad.images.labels import RawLabels, number_labels, other_classes
-from stopgrad.images.source import Contents, Encoded, FileStamp, Reader, Source, stamp
-from stopgrad.images.types import Labels
+from stopgrad.images.sources.arrays import RawLabels, number_labels, other_classes
+from stopgrad.images.types import (
+    Contents,
+    DataSource,
+    Encoded,
+    FileStamp,
+    Labels,
+    SplitReader,
+    stamp,
+)
 
 SUFFIXES = frozenset(
     {".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".jp2", ".gif", ".bmp", ".webp"}
@@ -44,46 +51,46 @@ log = logging.getLogger(__name__)
 
 
 class Found(NamedTuple):
-    """A picture file: the parts of its path below the split's folder, as text and as it is."""
+    """An image file: the parts of its path below the split's folder, and the whole path."""
 
     parts: tuple[str, ...]
     path: str  # text, not a Path: making Paths of 60,000 files takes half a second
 
 
 class Splits(NamedTuple):
-    """The pictures of each split, in order of their path."""
+    """The images of each split, in order of their path."""
 
     train: tuple[Found, ...]
     test: tuple[Found, ...]
 
 
-def folder_source(root: Path) -> Source:
-    """The pictures in a folder.
+def folder_source(root: Path) -> DataSource:
+    """The images in a folder.
 
     Raises:
-        DataError: When it is no folder, holds no pictures, or has no train split.
+        DataError: When it is not a folder, holds no images, or has no train split.
     """
     if not root.is_dir():
         raise DataError(
-            f"{str(root)!r} is no folder",
-            expected="a folder of pictures or of Parquet files",
-            hint="name the folder that holds the pictures",
+            f"{str(root)!r} is not a folder",
+            expected="a folder of images or of Parquet files",
+            hint="name the folder that holds the images",
         )
     splits = _find_splits(root)
     if not splits.train:
         raise DataError(
-            f"no pictures to train on in {str(root)!r}",
+            f"no images to train on in {str(root)!r}",
             expected="files that end in .png, .jpg, .webp or the like, in the folder or in train/",
-            hint="name the folder that holds the pictures, or the one that holds train/",
+            hint="name the folder that holds the images, or the one that holds train/",
         )
-    return Source(_text(root.name), str(root), _stamps(splits), lambda: _open(splits))
+    return DataSource(_text(root.name), str(root), _stamps(splits), lambda: _open(splits))
 
 
 def _stamps(splits: Splits) -> tuple[FileStamp, ...]:
     return tuple(
         stamp(found.path, name="/".join((split, *found.parts)))
-        for split, pictures in splits._asdict().items()
-        for found in pictures
+        for split, images in splits._asdict().items()
+        for found in images
     )
 
 
@@ -93,29 +100,28 @@ def _find_splits(root: Path) -> Splits:
     folders = {_text(f.name).casefold(): Path(f.path) for f in below}
     test = next((folders[name] for name in TEST_NAMES if name in folders), None)
     if "train" not in folders:
-        pictures = find_pictures(root)
-        only_tests = all(found.parts[0].casefold() in TEST_NAMES for found in pictures)
-        return Splits(() if only_tests else pictures, ())
-    train = find_pictures(folders.pop("train"))
+        images = find_images(root)
+        only_tests = all(found.parts[0].casefold() in TEST_NAMES for found in images)
+        return Splits(() if only_tests else images, ())
+    train = find_images(folders.pop("train"))
     others = {
         name: folder
         for name, folder in folders.items()
-        if folder != test and name[0] not in "._" and _holds_pictures(folder)
+        if folder != test and name[0] not in "._" and _holds_images(folder)
     }
     flat = all(len(found.parts) == 1 for found in train)
     if flat and test is None and others.keys() - set(UNLABELED):
-        return Splits(find_pictures(root), ())
-    _tell_of(others, root, test)
-    return Splits(train, find_pictures(test) if test else ())
+        return Splits(find_images(root), ())
+    _warn_of(others, root, test)
+    return Splits(train, find_images(test) if test else ())
 
 
-def _holds_pictures(folder: Path) -> bool:
-    """Whether there is a file that ends like a picture; the first one is enough."""
-    names = (name for _, _, files in os.walk(folder) for name in files)
-    return any(os.path.splitext(name)[1].lower() in SUFFIXES for name in names)
+def _holds_images(folder: Path) -> bool:
+    """Whether a file in or below the folder has the suffix of an image."""
+    return any(_has_suffix(name) for _, _, files in os.walk(folder) for name in files)
 
 
-def _tell_of(others: dict[str, Path], root: Path, test: Path | None) -> None:
+def _warn_of(others: dict[str, Path], root: Path, test: Path | None) -> None:
     """Names the folders that are not read, and the command that learns from one of them."""
     if not others:
         return
@@ -129,14 +135,14 @@ def _tell_of(others: dict[str, Path], root: Path, test: Path | None) -> None:
     )
 
 
-def find_pictures(folder: Path) -> tuple[Found, ...]:
-    """All picture files below a folder, in order of their path by code point.
+def find_images(folder: Path) -> tuple[Found, ...]:
+    """All image files below a folder, in order of their path by code point.
 
     Raises:
         DataError: For a folder that may not be read.
     """
     found: list[Found] = []
-    named_like_pictures: list[Found] = []
+    folders_with_suffix: list[Found] = []
     pending = [_Folder(str(folder), (), frozenset())]
     while pending:
         here = pending.pop()
@@ -146,11 +152,11 @@ def find_pictures(folder: Path) -> tuple[Found, ...]:
                     continue
                 if below := _folder_below(entry, here):
                     pending.append(below)
-                if _is_named_like_a_picture(entry):
-                    files = named_like_pictures if below else found
+                if _has_suffix(entry.name):
+                    files = folders_with_suffix if below else found
                     files.append(Found((*here.parts, _text(entry.name)), entry.path))
-    found += _without_pictures(named_like_pictures, found)
-    return tuple(sorted(found, key=lambda picture: picture.parts))
+    found += _without_images(folders_with_suffix, found)
+    return tuple(sorted(found, key=lambda image: image.parts))
 
 
 @contextlib.contextmanager
@@ -165,11 +171,11 @@ def _reading(path: str) -> Iterator[None]:
         ) from error
 
 
-def _without_pictures(folders: list[Found], pictures: list[Found]) -> list[Found]:
-    """Those folders below which no picture lies."""
+def _without_images(folders: list[Found], images: list[Found]) -> list[Found]:
+    """Those folders below which no image lies."""
     if not folders:
         return []
-    above = {found.parts[:depth] for found in pictures for depth in range(1, len(found.parts))}
+    above = {found.parts[:depth] for found in images for depth in range(1, len(found.parts))}
     return [folder for folder in folders if folder.parts not in above]
 
 
@@ -183,12 +189,12 @@ def _is_passed_over(entry: os.DirEntry[str]) -> bool:
     return entry.name.startswith(".") or entry.name == "__MACOSX"
 
 
-def _is_named_like_a_picture(entry: os.DirEntry[str]) -> bool:
-    return os.path.splitext(entry.name)[1].lower() in SUFFIXES
+def _has_suffix(name: str) -> bool:
+    return os.path.splitext(name)[1].lower() in SUFFIXES
 
 
 def _folder_below(entry: os.DirEntry[str], here: _Folder) -> _Folder | None:
-    """The entry as a folder to go into; None for a file and for a folder that we are in."""
+    """The entry as a folder to go into; None for a file, and for one of the folders above."""
     if not _is_folder(entry):
         return None
     state = entry.stat()
@@ -201,12 +207,12 @@ def _folder_below(entry: os.DirEntry[str], here: _Folder) -> _Folder | None:
 def _is_folder(entry: os.DirEntry[str]) -> bool:
     try:
         return entry.is_dir()
-    except OSError:  # a loop of links: no folder, and decoding will name it
+    except OSError:  # a loop of links is not a folder; decoding will name it
         return False
 
 
 def _text(name: str) -> str:
-    """A file name as text in any locale; bytes that are not UTF-8 become escapes."""
+    """A file name as text in any locale; bytes that are not UTF-8 are escaped."""
     return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
@@ -221,7 +227,7 @@ def _open(splits: Splits) -> Contents:
 
 
 def _folder_names(splits: Splits) -> tuple[RawLabels | None, RawLabels | None]:
-    """The class of each picture (N,), by split, if the folders are classes."""
+    """The class of each image (N,), by split, if the folders are classes."""
     if not are_classes([found.parts for found in splits.train]):
         log.info("no labels: the folders are not one level of classes")
         return None, None
@@ -235,17 +241,17 @@ def _folder_names(splits: Splits) -> tuple[RawLabels | None, RawLabels | None]:
 
 
 def are_classes(paths: list[tuple[str, ...]]) -> bool:
-    """Whether pictures with these paths lie in class folders, by the rule of this module."""
+    """Whether images with these paths lie in class folders, by the rule of this module."""
     folders = len({parts[0] for parts in paths})
     each = 2 if folders <= FEW_CLASSES else 5
     one_level = all(len(parts) == 2 for parts in paths)
     return one_level and folders >= 2 and len(paths) >= each * folders
 
 
-def _reader(pictures: tuple[Found, ...], labels: Labels | None) -> Reader:
-    return Reader(len(pictures), labels, functools.partial(_items, pictures))
+def _reader(images: tuple[Found, ...], labels: Labels | None) -> SplitReader:
+    return SplitReader(len(images), labels, functools.partial(_items, images))
 
 
-def _items(pictures: tuple[Found, ...]) -> Iterator[Encoded]:
-    for found in pictures:
+def _items(images: tuple[Found, ...]) -> Iterator[Encoded]:
+    for found in images:
         yield Encoded("/".join(found.parts), Path(found.path))

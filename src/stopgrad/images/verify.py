@@ -12,27 +12,28 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 
 from stopgrad.errors import DataError, StopgradError
-from stopgrad.images.load import find_source
-from stopgrad.images.source import FileStamp
+from stopgrad.images.sources.find import find_source
 from stopgrad.images.store import (
     FILES,
     MANIFEST,
-    Manifest,
+    SUMMARY,
     Shard,
+    StoreManifest,
     read_columns,
     read_manifest,
     read_split,
+    read_summaries,
     read_table,
 )
-from stopgrad.images.types import seal_fingerprint
+from stopgrad.images.types import FileStamp, seal_fingerprint
+from stopgrad.images.writing import take_in
 from stopgrad.storage import Finding
 
-BLOCK = 1 << 22  # bytes that are hashed at a time
 NAMED = 3  # files that a message names
 
 
 def changes_since_packing(path: Path) -> DataError | None:
-    """The error that a store is whose folder has changed since it was packed.
+    """The error for a store whose folder has changed since it was packed.
 
     None where nothing has, where that folder is gone, and where the store does not know of it.
 
@@ -42,7 +43,7 @@ def changes_since_packing(path: Path) -> DataError | None:
     manifest = read_manifest(path)
     if not manifest.origin or not (path / FILES).exists() or not Path(manifest.origin).exists():
         return None
-    columns = read_columns(path, FILES, digest=manifest.tables[FILES])
+    columns = read_columns(path, manifest, FILES)
     was = _by_path(map(FileStamp, columns["path"], columns["size"], columns["modified"]))
     try:
         now = _by_path(find_source(manifest.origin).stamps)
@@ -50,11 +51,11 @@ def changes_since_packing(path: Path) -> DataError | None:
         now = {}
     changed = {name for name in was.keys() & now.keys() if was[name] != now[name]}
     kinds = {"changed": changed, "new": now.keys() - was.keys(), "gone": was.keys() - now.keys()}
-    words = [f"{len(names)} {kind} ({_few(names)})" for kind, names in kinds.items() if names]
-    if not words:
+    parts = [f"{len(names)} {kind} ({_few(names)})" for kind, names in kinds.items() if names]
+    if not parts:
         return None
     return DataError(
-        f"the files that {str(path)!r} was packed from have changed: {', '.join(words)}",
+        f"the files that {str(path)!r} was packed from have changed: {', '.join(parts)}",
         expected=f"{manifest.origin} as it was packed",
         hint=f"pack it again into a new store, or remove {FILES} to use this one as it is",
     )
@@ -77,21 +78,24 @@ def verify_store(path: Path) -> Iterator[Finding]:
     """
     manifest = read_manifest(path)
     yield Finding(MANIFEST, ok=True, note=f"{manifest.name}, {manifest.height} px")
-    for name, digest in manifest.tables.items():
+    for name in manifest.tables:
         if name == FILES and not (path / name).exists():
             yield Finding(name, ok=True, note="removed: its folder is not compared")
         else:
-            yield _checked(name, functools.partial(read_columns, path, name, digest=digest))
+            yield _checked(name, functools.partial(read_columns, path, manifest, name))
+    if (path / SUMMARY).exists():
+        yield _checked(SUMMARY, functools.partial(read_summaries, path, manifest))
     for split in manifest.splits:
         yield from _verify_split(path, manifest, split)
-    known = {MANIFEST, *manifest.tables}
+    known = {MANIFEST, SUMMARY, *manifest.tables}
     known |= {shard.file for split in manifest.splits.values() for shard in split.shards}
     for entry in sorted(path.iterdir()):
         if entry.name not in known:
-            yield Finding(repr(entry.name)[1:-1], ok=True, note="not a store's, not checked")
+            note = "no file of a store, not checked"
+            yield Finding(repr(entry.name)[1:-1], ok=True, note=note)
 
 
-def _verify_split(path: Path, manifest: Manifest, split: str) -> Iterator[Finding]:
+def _verify_split(path: Path, manifest: StoreManifest, split: str) -> Iterator[Finding]:
     stored, digest, whole = manifest.splits[split], hashlib.sha256(), True
     for shard in stored.shards:
         if not whole:
@@ -110,14 +114,7 @@ def _verify_shard(path: Path, shard: Shard, digest: hashlib._Hash) -> None:
         raise ValueError("it is not what was written")
 
 
-def take_in(path: Path, digest: hashlib._Hash) -> None:
-    """Feeds a file to a digest."""
-    with path.open("rb", buffering=0) as file:
-        while block := file.read(BLOCK):
-            digest.update(block)
-
-
-def _compare(path: Path, manifest: Manifest, split: str, digest: hashlib._Hash) -> None:
+def _compare(path: Path, manifest: StoreManifest, split: str, digest: hashlib._Hash) -> None:
     """Pixels, labels and class names together give the fingerprint."""
     images = read_split(path, manifest, split, read_table(path, manifest))
     sealed = seal_fingerprint(
