@@ -1,4 +1,8 @@
-"""A config and labelled images -> the recipe of a training with labels, checked and in words."""
+"""How a network is trained with labels: the recipe, the images it needs, and the protocol.
+
+In: a config and labelled images. Out: a `Recipe`, checked against the images, and what a record
+says of it.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +11,8 @@ from typing import Any, NamedTuple
 from stopgrad.config import Config, Task
 from stopgrad.errors import ConfigError, DataError
 from stopgrad.images import Images, label_subset
-from stopgrad.method import Shape, classifier_flops
-from stopgrad.training.supervised.crop import Size
+from stopgrad.method import ClassifierShape, classifier_flops
+from stopgrad.training.crops import Size
 
 
 class Recipe(NamedTuple):
@@ -22,7 +26,7 @@ class Recipe(NamedTuple):
     momentum: float
     weight_decay: float
     padding: int  # px
-    crop: int  # side, px; 0: that of the pictures
+    crop: int  # side, px; 0: that of the images
     flip: float  # probability
 
     def size(self, images: Images) -> Size:
@@ -87,12 +91,32 @@ def supervised_recipe(config: Config) -> Recipe:
     )
 
 
+def finetune_recipe(config: Config) -> Recipe:
+    """Fine-tuning, `config.finetune`: encoder and new layer have learning rates of their own.
+
+    Source: SwAV (Caron et al. 2020), with the cosine of Barlow Twins (Zbontar et al. 2021).
+    """
+    knobs = config.finetune
+    return Recipe(
+        task="finetune",
+        epochs=knobs.epochs,
+        batch=knobs.batch,
+        lr=knobs.base_lr * knobs.batch / 256,
+        head_lr=knobs.head_base_lr * knobs.batch / 256,
+        momentum=knobs.momentum,
+        weight_decay=knobs.weight_decay,
+        padding=knobs.padding,
+        crop=knobs.crop,
+        flip=config.views.flip,
+    )
+
+
 def check_recipe(recipe: Recipe, images: LabelledShare) -> None:
     """Refuses what cannot be trained, before anything is made.
 
     Raises:
         DataError: When there are fewer images than one batch.
-        ConfigError: For a crop or a padding that does not fit the pictures.
+        ConfigError: For a crop or a padding that does not fit the images.
     """
     if images.full_size < recipe.batch:
         raise DataError(
@@ -104,8 +128,8 @@ def check_recipe(recipe: Recipe, images: LabelledShare) -> None:
     if recipe.padding >= min(height, width) or min(recipe.room(images.train)) < 0:
         raise ConfigError(
             f"{recipe.task}.padding = {recipe.padding} and {recipe.task}.crop = {recipe.crop} "
-            f"on pictures of {height} x {width} px",
-            expected="a padding below the side, and a crop within the padded picture",
+            f"on images of {height} x {width} px",
+            expected="a padding below the side, and a crop within the padded image",
             hint="lower the knob that is too large",
         )
 
@@ -115,6 +139,7 @@ def protocol(recipe: Recipe, images: LabelledShare, config: Config) -> dict[str,
     size = recipe.size(images.train)
     steps = recipe.epochs * (images.full_size // recipe.batch)
     views = steps * recipe.batch
+    shape = ClassifierShape(config.encoder, len(images.class_names), size)
     how = {
         "evaluator": recipe.task,
         "start": "random" if recipe.task == "supervised" else "the pretrained encoder",
@@ -132,7 +157,7 @@ def protocol(recipe: Recipe, images: LabelledShare, config: Config) -> dict[str,
         "train_images": len(images.train),
         "epoch_samples": images.full_size,
         "views": views,
-        "flops": classifier_flops(Shape(config.encoder, len(images.class_names), size)) * views,
+        "flops": classifier_flops(shape) * views,
     }
     if recipe.task == "supervised":
         pretraining = 2 * config.batch * config.epochs * (images.full_size // config.batch)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 
 class Size(NamedTuple):
-    """Height and width of a picture, px."""
+    """Height and width of an image, px."""
 
     height: int
     width: int
@@ -23,7 +23,7 @@ class Size(NamedTuple):
 class Crops(NamedTuple):
     """What is cut out of each image; row b belongs to image b."""
 
-    top: Tensor  # (B,) int64, px from the upper edge of the padded picture
+    top: Tensor  # (B,) int64, px from the upper edge of the padded image
     left: Tensor  # (B,) int64, px from its left edge
     flip: Tensor  # (B,) bool, true mirrors left and right
 
@@ -54,7 +54,7 @@ def padded_crop(pixels: Tensor, crops: Crops, *, padding: int, size: Size) -> Te
         pixels: (B, 3, H, W) of any type, on any device.
         crops: Corners and flips, on the same device.
         padding: px on each side, less than H and W.
-        size: h and w, px; the boxes lie inside the padded picture.
+        size: h and w, px; the boxes lie inside the padded image.
 
     Returns:
         (B, 3, h, w) of the same type, channels_last.

@@ -1,14 +1,74 @@
-"""A training with labels, from scratch or fine-tuned -> its record."""
+"""A training with a fraction of the labels as a run directory: its card, its place, its record."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from stopgrad.config import config_to_dict
+from stopgrad.config import Config, Task, config_to_dict
 from stopgrad.evaluation import Record, read, scored
+from stopgrad.images import Normalization
 from stopgrad.method import training_flops
-from stopgrad.runs import RunInfo, allowed_changes, read_run, read_status
-from stopgrad.training.supervised.loop import LabelledEpoch
+from stopgrad.runs import (
+    RunInfo,
+    RunWriter,
+    allowed_changes,
+    describe_environment,
+    read_run,
+    read_status,
+    spec_to_keep,
+)
+from stopgrad.training.labelled import LabelledEpoch
+from stopgrad.training.recipe import LabelledShare
+
+
+def describe_share(
+    images: LabelledShare,
+    config: Config,
+    *,
+    task: Task,
+    normalization: Normalization,
+    data: Mapping[str, Any],
+) -> RunInfo:
+    """The card of a training with labels.
+
+    Args:
+        images: The share and the test images.
+        config: Every knob.
+        task: From scratch, or from a pretrained encoder.
+        normalization: Of the images that go in.
+        data: spec, name and fingerprint of the whole training set, and what else decides the
+            result, such as the step of the encoder that is fine-tuned.
+    """
+    own = {
+        "spec": spec_to_keep(str(data["spec"])),
+        "images": images.full_size,
+        "images_labelled": len(images.train),
+        "class_names": list(images.class_names),
+        "task": task,
+        "labels": images.share,
+        "label_draw": images.draw,
+    }
+    return RunInfo(config, dict(data) | own, normalization, describe_environment(config))
+
+
+def share_folder(out: Path, task: Task, share: float) -> Path:
+    """Where a training with a share of the labels lives, `OUT/supervised/share-0.1`."""
+    return out / task / f"share-{share:g}"
+
+
+def open_share(path: Path, info: RunInfo) -> RunWriter:
+    """A new training in this directory, or the one that was begun there.
+
+    Its `begin` refuses to go on with other settings, another share or other images.
+
+    Raises:
+        ConfigError: When something else is there.
+    """
+    if (path / "config.json").exists():
+        return RunWriter.resume(path, info)
+    return RunWriter.create(path, info)
 
 
 def trained_record(info: RunInfo, epoch: LabelledEpoch, *, split: str) -> Record:
