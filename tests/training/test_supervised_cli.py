@@ -153,7 +153,7 @@ def test_a_signal_between_two_shares_is_not_forgotten(
         os.kill(os.getpid(), signal.SIGTERM)
         path.write_text("")
 
-    monkeypatch.setattr("stopgrad.cli.supervised.append", append)
+    monkeypatch.setattr("stopgrad.training.fractions.append", append)
     assert _supervised(tmp_path / "base", "--labels", 1, 0.1) == 143
     assert not (tmp_path / "base/supervised/share-0.1").exists()
     assert read_status(tmp_path / "base/supervised/share-1")["state"] == "finished"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from rich.console import Console
@@ -12,6 +13,7 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    TaskID,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
@@ -80,28 +82,34 @@ class Screen:
 class TrainingBar:
     """One bar over all steps of a run: time left, views per second, newest loss and kNN."""
 
-    def __init__(self, screen: Screen, *, total: int, done: int, batch: int) -> None:
-        self.views_per_step = 2 * batch
+    def __init__(self, screen: Screen, run: Path) -> None:
+        self.screen, self.run = screen, run
+        self.views_per_step = 0
         self.newest = ""
-        self._progress = screen.bars
-        self._task = (
-            self._progress.add_task("", total=total, completed=done, rate="")
-            if self._progress
-            else None
-        )
+        self._task: TaskID | None = None
 
     def track(self, items: Iterable[T], description: str, total: int, /) -> Iterable[T]:
         """Moves the bar with the batches of an epoch."""
-        if self._progress is None or self._task is None:
+        bars = self.screen.bars
+        if bars is None:
             yield from items
             return
-        self._progress.update(self._task, description=description)
+        if self._task is None:
+            self._task = self._begin(bars)
+        bars.update(self._task, description=description)
         for item in items:
             yield item
-            self._progress.advance(self._task)
-            speed = self._progress.tasks[self._task].speed or 0
-            rate = f"{self.views_per_step * speed:,.0f} views/s{self.newest}"
-            self._progress.update(self._task, rate=rate)
+            bars.advance(self._task)
+            speed = bars.tasks[self._task].speed or 0
+            bars.update(self._task, rate=f"{self.views_per_step * speed:,.0f} views/s{self.newest}")
+
+    def _begin(self, bars: Progress) -> TaskID:
+        """The bar, once the run is on disk and says how long it is."""
+        from stopgrad.runs import newest_step, read_run
+
+        info = read_run(self.run)
+        self.views_per_step = 2 * info.config.batch
+        return bars.add_task("", total=info.steps, completed=newest_step(self.run), rate="")
 
     def show(self, epoch: Epoch) -> None:
         """Takes over what an epoch ended with."""

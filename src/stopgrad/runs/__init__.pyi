@@ -19,6 +19,7 @@ from .setup import TrainingImages as TrainingImages
 from .setup import check_sizes as check_sizes
 from .setup import describe_run as describe_run
 from .setup import fit_sizes as fit_sizes
+from .setup import load_images as load_images
 from .setup import prepare as prepare
 from .setup import spec_to_keep as spec_to_keep
 from .shapes import HEADER as HEADER

@@ -12,6 +12,8 @@ another. Paper: Algorithm 1.
     crops          random crops and flips of a batch
     labelled       training with labels: from scratch, or from a pretrained encoder
     labelled_runs  such a training as a run directory, and its record
+    sessions       a pretraining in a run directory: begun, resumed or extended
+    fractions      training with one fraction of the labels after the other
     weights        what an encoder starts from: a run, a file, or timm's weights
 """
 

@@ -1,3 +1,6 @@
+from .fractions import FractionEpoch as FractionEpoch
+from .fractions import finetune_fractions as finetune_fractions
+from .fractions import supervised_fractions as supervised_fractions
 from .keeper import UNREAD as UNREAD
 from .labelled import LabelledEpoch as LabelledEpoch
 from .labelled import Start as Start
@@ -16,6 +19,10 @@ from .pretrain import start_training as start_training
 from .recipe import check_recipe as check_recipe
 from .recipe import draw_share as draw_share
 from .recipe import supervised_recipe as supervised_recipe
+from .sessions import check_resume as check_resume
+from .sessions import continue_run as continue_run
+from .sessions import pretrain_run as pretrain_run
+from .sessions import resume_run as resume_run
 from .watch import measure_layers as measure_layers
 from .watch import watched_knn as watched_knn
 from .watch import watched_outputs as watched_outputs
