@@ -1,10 +1,10 @@
 """Claims about `finetune`: what it starts from, its two learning rates, its labels, its records."""
 
 import functools
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -13,7 +13,7 @@ from stopgrad.config import Config, preset, torch_generator
 from stopgrad.errors import ConfigError, DataError
 from stopgrad.evaluation import to_line
 from stopgrad.evaluation.records.record import from_line
-from stopgrad.images import Dataset, load_dataset, normalization
+from stopgrad.images import Dataset, normalization
 from stopgrad.method import build_classifier
 from stopgrad.runs import RunWriter, TrainedRun, describe_run, load_checkpoint, load_run, prepare
 from stopgrad.training import LabelledEpoch, draw_fraction, pretrain_epochs
@@ -25,14 +25,14 @@ from stopgrad.training.labelled import (
 )
 from stopgrad.training.labelled_runs import describe_fraction, open_fraction, trained_record
 from stopgrad.training.recipe import LabelledImages, finetune_recipe
-from tests.training.test_supervised import (
+from tests.training.factories import (
     KilledError,
-    _dying_after,
-    _last,
-    _poisoned,
-    _state,
-    _steps,
-    _weights,
+    digits,
+    dying_after,
+    end_state,
+    poisoned,
+    step_losses,
+    weights_sha256,
 )
 
 CHANGES = {
@@ -47,10 +47,7 @@ CHANGES = {
 @pytest.fixture(scope="module")
 def dataset() -> Dataset:
     """320 real digits to learn from and 100 to score, of all classes."""
-    digits = load_dataset("mnist5k")
-    assert digits.test is not None
-    train, test = digits.train.take(np.arange(320) * 12), digits.test.take(np.arange(100) * 10)
-    return Dataset("digits", train, test)
+    return digits(320, 100)
 
 
 @pytest.fixture(scope="module")
@@ -62,6 +59,10 @@ def run(dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> TrainedRu
         for _ in pretrain_epochs(prepare(dataset, config), config, writer=writer):
             pass
     return load_run(path)
+
+
+def _last(epochs: Iterator[LabelledEpoch]) -> LabelledEpoch:
+    return list(epochs)[-1]
 
 
 def _fraction(dataset: Dataset, fraction: float = 1.0) -> LabelledImages:
@@ -88,15 +89,15 @@ def test_the_recipe_is_that_of_swav_with_a_larger_rate_for_the_new_layer() -> No
 def test_it_starts_from_the_pretrained_encoder_and_leaves_it_as_it_was(
     run: TrainedRun, dataset: Dataset, tmp_path: Path
 ) -> None:
-    before = _weights(run.model.encoder)
+    before = weights_sha256(run.model.encoder)
     with pytest.raises(KilledError):
-        _run(tmp_path / "run", run, dataset, track=_dying_after(0))
+        _run(tmp_path / "run", run, dataset, track=dying_after(0))
     first = load_checkpoint(tmp_path / "run")
     assert first.step == 0
     for key, value in run.model.encoder.state_dict().items():
         assert torch.equal(first.model[f"encoder.{key}"], value.cpu())
     _finetuned(run, _fraction(dataset))
-    assert _weights(run.model.encoder) == before
+    assert weights_sha256(run.model.encoder) == before
 
 
 def test_every_weight_of_the_network_is_trained(run: TrainedRun, dataset: Dataset) -> None:
@@ -138,11 +139,11 @@ def test_a_step_moves_encoder_and_new_layer_by_their_own_rates(
 
 def test_no_image_outside_of_the_fraction_enters(run: TrainedRun, dataset: Dataset) -> None:
     fraction = _fraction(dataset, 0.1)
-    poisoned = dataset._replace(train=_poisoned(dataset.train, fraction.train))
-    clean, other = (_finetuned(run, _fraction(d, 0.1)) for d in (dataset, poisoned))
-    assert _weights(clean.model) == _weights(other.model)
-    clean, other = (_finetuned(run, _fraction(d)) for d in (dataset, poisoned))
-    assert _weights(clean.model) != _weights(other.model)
+    noisy = dataset._replace(train=poisoned(dataset.train, fraction.train))
+    clean, other = (_finetuned(run, _fraction(d, 0.1)) for d in (dataset, noisy))
+    assert weights_sha256(clean.model) == weights_sha256(other.model)
+    clean, other = (_finetuned(run, _fraction(d)) for d in (dataset, noisy))
+    assert weights_sha256(clean.model) != weights_sha256(other.model)
 
 
 def test_it_learns_far_more_than_the_untrained_network_knows(
@@ -160,7 +161,7 @@ def test_what_was_pretrained_matters(run: TrainedRun, dataset: Dataset) -> None:
     start = Start(other, run.info.normalization)
     ours = _finetuned(run, _fraction(dataset))
     theirs = _last(finetune_epochs(_fraction(dataset), run.info.config, start=start))
-    assert _weights(ours.model) != _weights(theirs.model)
+    assert weights_sha256(ours.model) != weights_sha256(theirs.model)
 
 
 # Its run directory and its record
@@ -191,17 +192,17 @@ def test_one_that_died_goes_on_bit_for_bit(
 ) -> None:
     _run(tmp_path / "whole", run, dataset)
     with pytest.raises(KilledError):
-        _run(tmp_path / "dead", run, dataset, track=_dying_after(13))
+        _run(tmp_path / "dead", run, dataset, track=dying_after(13))
     _run(tmp_path / "dead", run, dataset)
-    assert _state(tmp_path / "dead") == _state(tmp_path / "whole")
-    assert _steps(tmp_path / "dead") == _steps(tmp_path / "whole")
+    assert end_state(tmp_path / "dead") == end_state(tmp_path / "whole")
+    assert step_losses(tmp_path / "dead") == step_losses(tmp_path / "whole")
 
 
 def test_it_does_not_go_on_from_another_encoder(
     run: TrainedRun, dataset: Dataset, tmp_path: Path
 ) -> None:
     with pytest.raises(KilledError):
-        _run(tmp_path / "run", run, dataset, track=_dying_after(2))
+        _run(tmp_path / "run", run, dataset, track=dying_after(2))
     with _open(tmp_path / "run", run, dataset, step=99) as writer:
         how = {"start": _start(run), "writer": writer}
         epochs = finetune_epochs(_fraction(dataset, 0.5), run.info.config, **how)

@@ -1,10 +1,7 @@
 """Claims about `simsiam` and `pretrain`."""
 
 import functools
-import hashlib
 import itertools
-import json
-from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +21,7 @@ from stopgrad.errors import (
     InterruptedRunError,
     exit_code,
 )
-from stopgrad.images import Dataset, Images, Track, images_from_arrays, load_dataset, normalization
+from stopgrad.images import Dataset, Images, Track, images_from_arrays, normalization
 from stopgrad.method import (
     Layers,
     Views,
@@ -47,16 +44,13 @@ from stopgrad.runs import (
 from stopgrad.training import Epoch, Pretraining, pretrain_epochs, start_training
 from stopgrad.training.keeper import Keeper
 from stopgrad.training.watch import watched_knn
+from tests.training.factories import KilledError, digits, dying_after, end_state, step_losses
 
 
 @pytest.fixture(scope="module")
 def dataset() -> Dataset:
     """280 real digits to learn from and 40 to watch, of all classes."""
-    digits = load_dataset("mnist5k")
-    assert digits.test is not None
-    return Dataset(
-        "digits", digits.train.take(np.arange(280) * 14), digits.test.take(np.arange(40) * 25)
-    )
+    return digits(280, 40)
 
 
 def _tiny(**changes: Any) -> Config:
@@ -70,22 +64,6 @@ def _train(dataset: Dataset, config: Config, run: Path | None = None) -> list[Ep
     writer = RunWriter.create(run, describe_run(dataset, config, spec="digits"))
     with writer:
         return list(pretrain_epochs(images, config, writer=writer))
-
-
-def _hash(run: Path) -> str:
-    """sha256 over sorted (key, dtype, shape, bytes) of everything that training carries on."""
-    checkpoint = load_checkpoint(run)
-    digest = hashlib.sha256(json.dumps([checkpoint.step, checkpoint.state]).encode())
-    for tensors in (checkpoint.model, checkpoint.optimizer):
-        for key, value in sorted(tensors.items()):
-            digest.update(f"{key} {value.dtype} {tuple(value.shape)}".encode())
-            digest.update(value.contiguous().numpy().tobytes())
-    return digest.hexdigest()
-
-
-def _steps(run: Path) -> list[tuple[int, str]]:
-    rows = [row for row in read_metrics(run) if row["kind"] == "step"]
-    return [(row["step"], float(row["loss"]).hex()) for row in rows]
 
 
 # One step against an independent reference
@@ -254,31 +232,15 @@ def test_the_same_seed_twice_gives_the_same_bits_and_another_does_not(
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
         torch.rand(1)  # the global generator moves on between the runs
         _train(dataset, _tiny(seed=seed), tmp_path / name)
-    assert _hash(tmp_path / "a") == _hash(tmp_path / "b")
-    assert _steps(tmp_path / "a") == _steps(tmp_path / "b")
-    assert _hash(tmp_path / "a") != _hash(tmp_path / "c")
+    assert end_state(tmp_path / "a") == end_state(tmp_path / "b")
+    assert step_losses(tmp_path / "a") == step_losses(tmp_path / "b")
+    assert end_state(tmp_path / "a") != end_state(tmp_path / "c")
 
 
 def test_watching_and_saving_change_nothing(dataset: Dataset, tmp_path: Path) -> None:
     _train(dataset, _tiny(knn_every=1, checkpoint_every=1), tmp_path / "often")
     _train(dataset, _tiny(knn_every=0, checkpoint_every=0), tmp_path / "never")
-    assert _hash(tmp_path / "often") == _hash(tmp_path / "never")
-
-
-class KilledError(Exception):
-    """Stands for a process that dies between two steps."""
-
-
-def _dying_after(steps: int) -> Any:
-    left = itertools.count(steps, -1)
-
-    def track(items: Iterable[Any], description: str, total: int, /) -> Iterator[Any]:
-        for item in items:
-            if next(left) == 0:
-                raise KilledError
-            yield item
-
-    return track
+    assert end_state(tmp_path / "often") == end_state(tmp_path / "never")
 
 
 @pytest.mark.parametrize("steps", [1, 8, 13, 31])
@@ -287,12 +249,12 @@ def test_a_run_that_died_goes_on_bit_for_bit(dataset: Dataset, tmp_path: Path, s
     _train(dataset, config, tmp_path / "whole")
     images, info = prepare(dataset, config), describe_run(dataset, config, spec="digits")
     with RunWriter.create(tmp_path / "dead", info) as writer, pytest.raises(KilledError):
-        list(pretrain_epochs(images, config, writer=writer, track=_dying_after(steps)))
+        list(pretrain_epochs(images, config, writer=writer, track=dying_after(steps)))
     with RunWriter.resume(tmp_path / "dead") as writer:
         list(pretrain_epochs(images, config, writer=writer))
-    assert _hash(tmp_path / "dead") == _hash(tmp_path / "whole")
-    assert _steps(tmp_path / "dead") == _steps(tmp_path / "whole")
-    assert [step for step, _ in _steps(tmp_path / "dead")] == list(range(1, 33))
+    assert end_state(tmp_path / "dead") == end_state(tmp_path / "whole")
+    assert step_losses(tmp_path / "dead") == step_losses(tmp_path / "whole")
+    assert [step for step, _ in step_losses(tmp_path / "dead")] == list(range(1, 33))
     losses = [
         [row["loss"] for row in read_metrics(tmp_path / name) if row["kind"] == "epoch"]
         for name in ("dead", "whole")
@@ -559,7 +521,7 @@ def test_measuring_less_often_changes_no_bit(dataset: Dataset, tmp_path: Path) -
     epochs = _train(dataset, _tiny(measure_every=3, knn_every=2), tmp_path / "third")
     assert [epoch.layers is not None for epoch in epochs] == [False, False, True, True]
     assert [epoch.knn is not None for epoch in epochs] == [False, True, False, True]
-    assert _steps(tmp_path / "each") == _steps(tmp_path / "third")
+    assert step_losses(tmp_path / "each") == step_losses(tmp_path / "third")
 
 
 def test_a_signal_during_the_measurements_stops_at_once_and_loses_nothing(
@@ -585,7 +547,7 @@ def test_a_signal_during_the_measurements_stops_at_once_and_loses_nothing(
     monkeypatch.undo()
     with RunWriter.resume(tmp_path / "run") as writer:
         list(pretrain_epochs(images, config, writer=writer))
-    assert _hash(tmp_path / "run") == _hash(tmp_path / "whole")
+    assert end_state(tmp_path / "run") == end_state(tmp_path / "whole")
     for field in ("loss", "knn", "verdict"):
         told = [
             [row[field] for row in read_metrics(tmp_path / name) if row["kind"] == "epoch"]
@@ -608,7 +570,7 @@ def test_a_signal_while_losses_wait_on_the_device_saves_them_too(
         writer.stop_signal = 15
         with pytest.raises(InterruptedRunError, match="saved at step 1"):
             keeper.stop_if_asked()
-    assert [step for step, _ in _steps(tmp_path / "run")] == [1]
+    assert [step for step, _ in step_losses(tmp_path / "run")] == [1]
     assert len(load_checkpoint(tmp_path / "run").state["losses"]) == 1
 
 

@@ -1,8 +1,5 @@
 """Claims about `supervised`: crops, one step, the schedule, subsets of labels, learning."""
 
-import hashlib
-import itertools
-import json
 import math
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -18,7 +15,7 @@ from torchvision.transforms import functional as reference
 
 from stopgrad.config import Config, preset, torch_generator
 from stopgrad.errors import ConfigError, DataError, DivergedError, InterruptedRunError
-from stopgrad.images import Dataset, Images, images_from_arrays, load_dataset, normalization
+from stopgrad.images import Dataset, images_from_arrays, normalization
 from stopgrad.method import (
     Classifier,
     ClassifierShape,
@@ -37,15 +34,21 @@ from stopgrad.training.labelled import (
 )
 from stopgrad.training.labelled_runs import describe_fraction, open_fraction
 from stopgrad.training.recipe import LabelledImages
+from tests.training.factories import (
+    KilledError,
+    digits,
+    dying_after,
+    end_state,
+    poisoned,
+    step_losses,
+    weights_sha256,
+)
 
 
 @pytest.fixture(scope="module")
 def dataset() -> Dataset:
     """320 real digits to learn from and 100 to score, of all classes."""
-    digits = load_dataset("mnist5k")
-    assert digits.test is not None
-    train, test = digits.train.take(np.arange(320) * 12), digits.test.take(np.arange(100) * 10)
-    return Dataset("digits", train, test)
+    return digits(320, 100)
 
 
 def _tiny(**changes: Any) -> Config:
@@ -69,14 +72,6 @@ def _training(images: LabelledImages, config: Config) -> LabelledTraining:
         config=config,
         normalization=normalization(images.train),
     )
-
-
-def _weights(model: nn.Module) -> str:
-    """sha256 over every parameter and buffer."""
-    digest = hashlib.sha256()
-    for key, value in sorted(model.state_dict().items()):
-        digest.update(key.encode() + value.cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()
 
 
 def _last(epochs: Iterator[LabelledEpoch]) -> LabelledEpoch:
@@ -269,29 +264,16 @@ def test_a_fraction_smaller_than_a_batch_fills_it_with_other_crops(dataset: Data
     assert not torch.equal(same[0], same[1])
 
 
-def _poisoned(images: Images, spared: Images) -> Images:
-    """The same images, those that are not spared replaced by noise."""
-    known = {pixels.tobytes() for pixels in spared.pixels}
-    chance = np.random.default_rng(0)
-    pixels = images.pixels.copy()
-    for number, picture in enumerate(images.pixels):
-        if picture.tobytes() not in known:
-            pixels[number] = chance.integers(0, 256, picture.shape, dtype=np.uint8)
-    return images_from_arrays(pixels, labels=images.labels, class_names=images.class_names)
-
-
 def test_no_image_outside_of_the_fraction_enters(dataset: Dataset) -> None:
     fraction = _fraction(dataset, 0.1)
-    poisoned = dataset._replace(train=_poisoned(dataset.train, fraction.train))
-    assert not np.array_equal(poisoned.train.pixels, dataset.train.pixels)
+    noisy = dataset._replace(train=poisoned(dataset.train, fraction.train))
+    assert not np.array_equal(noisy.train.pixels, dataset.train.pixels)
     config = _tiny(epochs=1)
-    clean, other = (
-        _last(supervised_epochs(_fraction(d, 0.1), config)) for d in (dataset, poisoned)
-    )
-    assert _weights(clean.model) == _weights(other.model)
+    clean, other = (_last(supervised_epochs(_fraction(d, 0.1), config)) for d in (dataset, noisy))
+    assert weights_sha256(clean.model) == weights_sha256(other.model)
     # The control: with all labels the same noise does enter.
-    clean, other = (_last(supervised_epochs(_fraction(d), config)) for d in (dataset, poisoned))
-    assert _weights(clean.model) != _weights(other.model)
+    clean, other = (_last(supervised_epochs(_fraction(d), config)) for d in (dataset, noisy))
+    assert weights_sha256(clean.model) != weights_sha256(other.model)
 
 
 def test_no_test_image_enters(dataset: Dataset) -> None:
@@ -303,7 +285,7 @@ def test_no_test_image_enters(dataset: Dataset) -> None:
         _last(supervised_epochs(_fraction(d), config))
         for d in (dataset, dataset._replace(test=test))
     )
-    assert _weights(one.model) == _weights(other.model)
+    assert weights_sha256(one.model) == weights_sha256(other.model)
     assert one.score is not None
     assert other.score is not None
     assert not torch.equal(one.score.predicted, other.score.predicted)
@@ -367,29 +349,12 @@ def test_the_same_seed_twice_gives_the_same_bits_and_another_does_not(dataset: D
     ends = []
     for seed in (0, 0, 1):
         torch.rand(1)  # the global generator moves on between the trainings
-        ends.append(
-            _weights(_last(supervised_epochs(_fraction(dataset), _tiny(epochs=1, seed=seed))).model)
-        )
+        epochs = supervised_epochs(_fraction(dataset), _tiny(epochs=1, seed=seed))
+        ends.append(weights_sha256(_last(epochs).model))
     assert ends[0] == ends[1] != ends[2]
 
 
 # A run directory per fraction
-
-
-class KilledError(Exception):
-    """Stands for a process that dies between two steps."""
-
-
-def _dying_after(steps: int) -> Any:
-    left = itertools.count(steps, -1)
-
-    def track(items: Iterable[Any], description: str, total: int, /) -> Iterator[Any]:
-        for item in items:
-            if next(left) == 0:
-                raise KilledError
-            yield item
-
-    return track
 
 
 def _open(path: Path, dataset: Dataset, config: Config, *, fraction: float = 0.5) -> RunWriter:
@@ -410,22 +375,6 @@ def _run(path: Path, dataset: Dataset, config: Config, **how: Any) -> list[Label
         return list(supervised_epochs(_fraction(dataset, 0.5), config, writer=writer, **how))
 
 
-def _state(run: Path) -> str:
-    """sha256 over everything that training carries on."""
-    checkpoint = load_checkpoint(run)
-    digest = hashlib.sha256(json.dumps([checkpoint.step, checkpoint.state]).encode())
-    for tensors in (checkpoint.model, checkpoint.optimizer):
-        for key, value in sorted(tensors.items()):
-            digest.update(f"{key} {value.dtype} {tuple(value.shape)}".encode())
-            digest.update(value.contiguous().numpy().tobytes())
-    return digest.hexdigest()
-
-
-def _steps(run: Path) -> list[tuple[int, str]]:
-    rows = [row for row in read_metrics(run) if row["kind"] == "step"]
-    return [(row["step"], float(row["loss"]).hex()) for row in rows]
-
-
 @pytest.fixture(scope="module")
 def whole(dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A training that nothing disturbed: 2 epochs of 10 steps, a checkpoint every 7 steps."""
@@ -440,11 +389,11 @@ def test_a_training_that_died_goes_on_bit_for_bit(
 ) -> None:
     config = _short()
     with pytest.raises(KilledError):
-        _run(tmp_path / "run", dataset, config, track=_dying_after(steps))
+        _run(tmp_path / "run", dataset, config, track=dying_after(steps))
     epochs = _run(tmp_path / "run", dataset, config)
-    assert _state(tmp_path / "run") == _state(whole)
-    assert _steps(tmp_path / "run") == _steps(whole)
-    assert [step for step, _ in _steps(tmp_path / "run")] == list(range(1, 21))
+    assert end_state(tmp_path / "run") == end_state(whole)
+    assert step_losses(tmp_path / "run") == step_losses(whole)
+    assert [step for step, _ in step_losses(tmp_path / "run")] == list(range(1, 21))
     rows = [
         [row["loss"] for row in read_metrics(run) if row["kind"] == "epoch"]
         for run in (tmp_path / "run", whole)
@@ -461,14 +410,14 @@ def test_a_forgotten_momentum_would_be_seen(dataset: Dataset, whole: Path) -> No
         training = _training(_fraction(dataset, 0.5), _short())
         training.restore(checkpoint._replace(optimizer=momentum, step=10))
         training.take_step(training.augmented(next(training.batches())))
-        ends.append(_weights(training.model))
+        ends.append(weights_sha256(training.model))
     assert ends[0] != ends[1]
 
 
 def test_saving_changes_nothing(dataset: Dataset, whole: Path) -> None:
-    assert _weights(_last(supervised_epochs(_fraction(dataset, 0.5), _short())).model) == _weights(
-        _restored(whole, dataset)
-    )
+    assert weights_sha256(
+        _last(supervised_epochs(_fraction(dataset, 0.5), _short())).model
+    ) == weights_sha256(_restored(whole, dataset))
 
 
 def _restored(run: Path, dataset: Dataset) -> Classifier:
@@ -522,8 +471,8 @@ def test_a_signal_stops_between_two_steps_or_while_scoring_and_nothing_is_lost(
     assert read_status(run)["state"] == "interrupted"
     assert load_checkpoint(run).step == (1 if moment != "embed" else 20)
     _run(run, dataset, config)
-    assert [step for step, _ in _steps(run)] == list(range(1, 21))
-    assert _state(run) == _state(whole)
+    assert [step for step, _ in step_losses(run)] == list(range(1, 21))
+    assert end_state(run) == end_state(whole)
 
 
 @pytest.mark.parametrize(
@@ -538,7 +487,7 @@ def test_other_settings_do_not_go_on(
     dataset: Dataset, tmp_path: Path, change: dict[str, Any], said: str
 ) -> None:
     with pytest.raises(KilledError):
-        _run(tmp_path / "run", dataset, _tiny(), track=_dying_after(2))
+        _run(tmp_path / "run", dataset, _tiny(), track=dying_after(2))
     with pytest.raises(ConfigError, match=said):
         _run(tmp_path / "run", dataset, _tiny(**change))
 
@@ -546,11 +495,11 @@ def test_other_settings_do_not_go_on(
 def test_another_fraction_or_other_images_do_not_go_on(dataset: Dataset, tmp_path: Path) -> None:
     config, run = _tiny(), tmp_path / "run"
     with pytest.raises(KilledError):
-        _run(run, dataset, config, track=_dying_after(2))
+        _run(run, dataset, config, track=dying_after(2))
     quarter = _open(run, dataset, config, fraction=0.25)
     with quarter as writer, pytest.raises(DataError, match=r"labels: 0\.5 -> 0\.25"):
         next(supervised_epochs(_fraction(dataset, 0.25), config, writer=writer))
-    other = dataset._replace(train=_poisoned(dataset.train, dataset.train.take(np.arange(319))))
+    other = dataset._replace(train=poisoned(dataset.train, dataset.train.take(np.arange(319))))
     with pytest.raises(DataError, match="fingerprint"):
         _run(run, other, config)
 
