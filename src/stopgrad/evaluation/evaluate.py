@@ -10,20 +10,18 @@ from typing import Any, NamedTuple
 
 import torch
 
-from stopgrad.config import Config
+from stopgrad.config import Config, SplitName
 from stopgrad.evaluation.features import Features, Score, embed, pixel_features
 from stopgrad.evaluation.knn import weighted_knn
 from stopgrad.evaluation.linear.probe import PAPER_LARS, REPORT_SGD, linear_probe
 from stopgrad.evaluation.linear.tuning import tuned_probe
 from stopgrad.evaluation.measured import measured, newest_measures
-from stopgrad.evaluation.records.lines import append, read
-from stopgrad.evaluation.records.record import FROZEN, Key, Record, Subject, key_of
+from stopgrad.evaluation.records import FROZEN, Key, Record, Subject, append, key_of, read
 from stopgrad.evaluation.scoring import cost_of, scored
 from stopgrad.images import Dataset, Images, Track, label_subset, no_progress
 from stopgrad.method import build_simsiam, training_flops
 from stopgrad.runs import (
     EvaluationSplit,
-    SplitName,
     TrainedRun,
     check_same_data,
     check_shares,
@@ -163,7 +161,7 @@ def _scored(
 
 def _pretraining(run: TrainedRun) -> dict[str, Any]:
     """What the pretraining of an encoder came to and what it took."""
-    verdict = newest_measures(run).get("verdict", {}).get("state")
+    verdict = (newest_measures(run).get("verdict") or {}).get("state")
     return cost_of(run.path) | {"verdict": verdict}
 
 

@@ -13,14 +13,14 @@ from stopgrad.evaluation import (
     SUBJECTS,
     Record,
     count,
-    label_share,
+    labels_text,
     newest,
     percent,
-    printable,
     read,
 )
 from stopgrad.images import ON_THE_HUB
 from stopgrad.runs import TrainedRun
+from stopgrad.storage import printable
 
 TAGS = ["self-supervised-learning", "simsiam", "image-feature-extraction"]
 
@@ -81,7 +81,7 @@ def _result(record: Record) -> EvalResult:
         dataset_name=name,
         dataset_split=record.split,
         metric_type="accuracy",
-        metric_name=f"{METRICS[record.metric]}, {label_share(record.labels)}",
+        metric_name=f"{METRICS[record.metric]}, {labels_text(record.labels)}",
         metric_value=round(record.value, 6),
     )
 

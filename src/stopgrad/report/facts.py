@@ -6,7 +6,7 @@ import itertools
 import shlex
 from typing import Any, NamedTuple
 
-from stopgrad.config import PRESETS, Config, config_from_dict, config_to_dict, describe_knobs
+from stopgrad.config import PRESETS, Config, describe_knobs, knob_values, preset
 from stopgrad.evaluation import SPACE, count, duration, number
 from stopgrad.report.evidence import Evidence, epochs
 from stopgrad.report.figures.knobs import place_text
@@ -71,9 +71,9 @@ def training_seconds(evidence: Evidence) -> float:
 
 def repeat_commands(evidence: Evidence) -> list[str]:
     """The commands that repeat the run: the nearest preset and what differs from it."""
-    preset, changes = _nearest_preset(evidence.info.config)
+    nearest, changes = _nearest_preset(evidence.info.config)
     words = ["stopgrad", "pretrain", "--data", str(evidence.info.data.get("spec", ""))]
-    words += ["--preset", preset]
+    words += ["--preset", nearest]
     for key, value in changes.items():
         words += [f"--{key}", plain(value)]
     init = evidence.info.data.get("init")
@@ -102,7 +102,7 @@ def broken(command: str) -> str:
 
 def knob_rows(config: Config) -> list[KnobRow]:
     """Every knob with its value in this run, its default and its meaning."""
-    values = _flat(config_to_dict(config))
+    values = knob_values(config)
     return [
         KnobRow(
             knob.key,
@@ -125,27 +125,17 @@ def plain(value: object) -> str:
 
 
 def _nearest_preset(config: Config) -> tuple[str, dict[str, Any]]:
-    values = _flat(config_to_dict(config))
+    values = knob_values(config)
     changes = {
         name: {
             key: values[key]
-            for key, usual in _flat(config_to_dict(config_from_dict({}, preset=name))).items()
+            for key, usual in knob_values(preset(name)).items()
             if values[key] != usual
         }
         for name in PRESETS
     }
     name = min(changes, key=lambda name: len(changes[name]))
     return name, changes[name]
-
-
-def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        if isinstance(value, dict):
-            flat |= _flat(value, f"{prefix}{key}.")
-        else:
-            flat[prefix + key] = value
-    return flat
 
 
 def _data(evidence: Evidence) -> str:

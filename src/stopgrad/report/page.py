@@ -15,10 +15,9 @@ from stopgrad.evaluation import (
     Record,
     count,
     duration,
-    label_share,
-    metric_name,
+    labels_text,
+    metric_text,
     percent,
-    printable,
     tied,
 )
 from stopgrad.report import charts, facts
@@ -31,6 +30,7 @@ from stopgrad.report.shown import PICTURE_LINKS, shown_pictures
 from stopgrad.report.study import StudyEvidence
 from stopgrad.report.study_page import study_chapter
 from stopgrad.report.tiles import Tile
+from stopgrad.storage import printable
 
 # Sections of a run in their order: what each needs, its anchor and its name.
 LINKS = (
@@ -194,7 +194,7 @@ def _score_tile(records: Sequence[Record], metric: str) -> Tile:
         for of, name in (("untrained", "untrained"), ("pixels", f"raw{SPACE}pixels"))
         if of in written
     ]
-    name = f"{metric_name(metric)}, {label_share(share)}"
+    name = f"{metric_text(metric)}, {labels_text(share)}"
     return Tile(name, written[first.of], " \N{MIDDLE DOT} ".join(notes))
 
 

@@ -13,8 +13,8 @@ from stopgrad.evaluation import (
     Record,
     Subject,
     count,
-    label_share,
-    metric_name,
+    labels_text,
+    metric_text,
     number,
     percent,
     points,
@@ -76,7 +76,7 @@ def finding(records: Sequence[Record]) -> str:
         return ""
     value = percent(encoder.value, images=encoder.images_scored)
     start = (
-        f"By {metric_name(metric)} with {label_share(share)} the pretrained encoder reaches {value}"
+        f"By {metric_text(metric)} with {labels_text(share)} the pretrained encoder reaches {value}"
     )
     others = [_compared(encoder, found[of]) for of in BASELINES if of in found]
     return f"{start}: {' and '.join(others)}." if others else f"{start}."
@@ -101,7 +101,7 @@ def _rows(records: Sequence[Record], subjects: Sequence[Subject]) -> list[Result
             first = by_place.get((metric, share, "encoder"))
             rows.append(
                 ResultRow(
-                    metric_name(metric),
+                    metric_text(metric),
                     f"{100 * share:g}{SPACE}%",
                     tuple(_cell(record) for record in found),
                     _top5(first),
@@ -129,11 +129,11 @@ def _protocol(records: Sequence[Record], metric: str) -> str:
     shared = {k: v for k, v in first.protocol.items() if all(_same(r, k, v) for r in chosen)}
     where = f"{count(first.images_scored)} images of the {first.split} split"
     when = f", epoch {first.epoch}" if first.epoch else ""
-    text = f"{metric_name(metric)}: scored on {where}{when}; {in_words(shared)}"
+    text = f"{metric_text(metric)}: scored on {where}{when}; {in_words(shared)}"
     for record in chosen:
         own = {k: v for k, v in record.protocol.items() if k not in shared}
         if own:
-            text += f"; with {label_share(record.labels)}: {in_words(own)}"
+            text += f"; with {labels_text(record.labels)}: {in_words(own)}"
     return text + "."
 
 

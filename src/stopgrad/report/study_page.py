@@ -5,23 +5,24 @@ from __future__ import annotations
 import shlex
 from typing import Any
 
-from stopgrad.evaluation import ACCURACIES, SPACE, count, duration, number, printable
+from stopgrad.evaluation import (
+    ACCURACIES,
+    SPACE,
+    correction_text,
+    count,
+    duration,
+    labels_text,
+    metric_text,
+    number,
+)
 from stopgrad.report import study_charts, tables
 from stopgrad.report.facts import Fact, method_facts
 from stopgrad.report.shell import Chapter, Link
 from stopgrad.report.shown import PICTURE_LINKS, shown_pictures
 from stopgrad.report.study import StudyEvidence
 from stopgrad.report.tiles import Tile
-from stopgrad.studies import (
-    correction_text,
-    cost,
-    metric_text,
-    missing_runs,
-    run_text,
-    scored,
-    sentence,
-    share_text,
-)
+from stopgrad.storage import printable
+from stopgrad.studies import cost, missing_runs, run_text, scored, sentence
 
 LINKS = (
     ("score_tables", "numbers", "Numbers"),
@@ -90,7 +91,7 @@ def missing_lines(evidence: StudyEvidence) -> list[str]:
         f"{study_command(evidence)}{retry}{also}"
     ]
     for slot, run in missing[:20]:
-        share = "" if slot.labels is None else f", {share_text(slot.labels)}"
+        share = "" if slot.labels is None else f", {labels_text(slot.labels)}"
         lines.append(f"{slot.arm}, seed {slot.seed}{share}: {run_text(run)}")
     return [*lines, f"and {len(missing) - 20} more"] if len(missing) > 20 else lines
 
@@ -107,7 +108,7 @@ def study_tiles(evidence: StudyEvidence) -> list[Tile]:
         spread = row.cell.summary.std
         around = "" if spread is None else f"± {100 * spread:.2f}; "
         value = f"{100 * row.cell.summary.mean:.2f}{SPACE}%"
-        how = f"{metric_text(row.place.metric)}, {share_text(row.place.labels)}"
+        how = f"{metric_text(row.place.metric)}, {labels_text(row.place.labels)}"
         note = f"{around}{row.place.arm}: {how}"
         tiles.append(Tile("Best arm", value, note))
     arms = f"{len(results.stored.study.arms)} arms, seeds {_seeds(results.stored.seeds)}"

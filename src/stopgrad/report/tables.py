@@ -8,7 +8,15 @@ import io
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from stopgrad.evaluation import ACCURACIES, MEASURES
+from stopgrad.evaluation import (
+    ACCURACIES,
+    MEASURES,
+    cell_text,
+    correction_text,
+    labels_text,
+    metric_text,
+    unit_text,
+)
 from stopgrad.evaluation import Cell as Runs
 from stopgrad.report.study import StudyEvidence
 from stopgrad.studies import (
@@ -19,14 +27,9 @@ from stopgrad.studies import (
     Row,
     answer_findings,
     as_csv,
-    cell_text,
-    correction_text,
     labels_of,
-    metric_text,
     published_value,
     run_text,
-    share_text,
-    unit_text,
     value_text,
 )
 
@@ -108,7 +111,7 @@ def run_table(evidence: StudyEvidence) -> Table:
         lacking = run.state.phase in ("waiting", "interrupted") or run.claimed
         standing = run_text(run) if lacking or run.state.phase != "trained" else "trained"
         knn = run.state.knn
-        share = "" if slot.labels is None else share_text(slot.labels)
+        share = "" if slot.labels is None else labels_text(slot.labels)
         rows.append(
             (
                 Cell(slot.arm),
@@ -156,7 +159,7 @@ def _block(results: Results, metric: str) -> Table:
 
 
 def _head(metric: str, share: float) -> str:
-    return share_text(share) if metric in ACCURACIES else "here"
+    return labels_text(share) if metric in ACCURACIES else "here"
 
 
 def _pair(results: Results, row: Row, *, beside: bool) -> list[Cell]:
@@ -193,7 +196,7 @@ def _final(results: Results) -> Table:
     name = rows[0].place.arm if rows else ""
     cells = tuple(
         (
-            Cell(f"{metric_text(row.place.metric)}, {share_text(row.place.labels)}"),
+            Cell(f"{metric_text(row.place.metric)}, {labels_text(row.place.labels)}"),
             _written(row.cell, row.place.metric),
         )
         for row in rows

@@ -4,17 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from stopgrad.evaluation import cell_text, correction_text, labels_text, metric_text, unit_text
 from stopgrad.studies.definition import Value, labels_of
 from stopgrad.studies.findings import answer_findings, sentence
 from stopgrad.studies.results import Results, Row, RunResult, best_arm, missing_runs
-from stopgrad.studies.words import (
-    cell_text,
-    correction_text,
-    metric_text,
-    share_text,
-    unit_text,
-    value_text,
-)
+from stopgrad.studies.words import value_text
 
 BESIDE = {"untrained": "untrained encoder", "pixels": "raw pixels"}
 
@@ -81,9 +75,9 @@ def _block(results: Results, metric: str) -> Iterator[str]:
     study = results.stored.study
     shares = labels_of(metric, study.protocol)
     published = study.published
-    columns = [text for share in shares for text in (share_text(share), "published")]
+    columns = [text for share in shares for text in (labels_text(share), "published")]
     if published is None:
-        columns = [share_text(share) for share in shares]
+        columns = [labels_text(share) for share in shares]
     yield f"| {unit_text(metric)} | {' | '.join(columns)} |"
     yield "|---" * (len(columns) + 1) + "|"
     rows = [row for row in results.rows if row.place.metric == metric and not row.final]
@@ -106,7 +100,7 @@ def _final(results: Results) -> Iterator[str]:
         yield "\nTest split, scored once, for the arm chosen on the validation split alone:\n"
         yield f"| {_one_cell(rows[0].place.arm)} | here, % |\n|---|---|"
     for row in rows:
-        where = f"{metric_text(row.place.metric)}, {share_text(row.place.labels)}"
+        where = f"{metric_text(row.place.metric)}, {labels_text(row.place.labels)}"
         yield f"| {where} | {cell_text(row.cell, row.place.metric)} |"
 
 
@@ -155,7 +149,7 @@ def _missing(results: Results) -> Iterator[str]:
     if missing:
         yield f"\nIncomplete, {len(missing)} of {len(results.stored.slots)} runs:\n"
     for slot, run in missing:
-        share = "" if slot.labels is None else f", {share_text(slot.labels)}"
+        share = "" if slot.labels is None else f", {labels_text(slot.labels)}"
         yield f"- {_one_cell(slot.arm)}, seed {slot.seed}{share}: {run_text(run)}"
 
 

@@ -13,7 +13,7 @@ from stopgrad.method import training_flops
 from stopgrad.runs import (
     RunInfo,
     RunWriter,
-    allowed_changes,
+    check_changes,
     describe_environment,
     read_run,
     read_status,
@@ -123,7 +123,7 @@ def recorded(records: Path, run: Path, info: RunInfo, *, split: str) -> Record |
     if read_status(run).get("state") != "finished":
         return None
     begun = read_run(run)
-    allowed_changes(begun, info)
+    check_changes(begun, info)
     return newest_record(records, begun, split=split)
 
 

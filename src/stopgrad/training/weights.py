@@ -21,12 +21,10 @@ from stopgrad.config import EncoderConfig
 from stopgrad.errors import CheckpointError, ConfigError, DataError, did_you_mean
 from stopgrad.runs import (
     HEADER,
-    as_text,
     decode_tensors,
     encoder_tensors,
     header_bytes,
     header_tensors,
-    in_short,
     load_checkpoint,
     misfit,
     not_finite,
@@ -34,7 +32,7 @@ from stopgrad.runs import (
     size_of,
     tensors_sha256,
 )
-from stopgrad.storage import read_file, read_json, read_start
+from stopgrad.storage import as_text, in_short, read_file, read_json, read_start
 
 TIMM = "timm:"
 LARGEST = 8 << 30  # bytes of a file of timm's weights

@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from stopgrad.evaluation.evaluate import Selection, score_run
-from stopgrad.evaluation.records.lines import read
-from stopgrad.evaluation.records.record import Key, Record, newest
+from stopgrad.evaluation.records import Key, Record, newest, read
 from stopgrad.images import Dataset, Track, no_progress
 from stopgrad.runs import TrainedRun
 
