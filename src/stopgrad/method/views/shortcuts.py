@@ -1,8 +1,8 @@
-"""Steps that change only some images of a batch: when they may be left out.
+"""When a step that changes only some images of a batch may be left out.
 
-Looking which images a step is for costs little on a CPU. A GPU would have to wait and a compiler
-would have to give up, so there every image goes through every step, which leaves those alone that
-it is not for.
+Finding out which images a step is for costs little on a CPU. A GPU would have to wait and a
+compiler would have to give up, so there every image goes through every step, which changes none
+that it is not for.
 """
 
 from __future__ import annotations

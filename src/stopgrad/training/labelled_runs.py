@@ -1,14 +1,74 @@
-"""A training with labels, from scratch or fine-tuned -> its record."""
+"""A training with a fraction of the labels as a run directory: its card, its place, its record."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from stopgrad.config import config_to_dict
+from stopgrad.config import Config, Task, config_to_dict
 from stopgrad.evaluation import Record, read, scored
+from stopgrad.images import Normalization
 from stopgrad.method import training_flops
-from stopgrad.runs import RunInfo, check_changes, read_run, read_status
-from stopgrad.training.supervised.loop import LabelledEpoch
+from stopgrad.runs import (
+    RunInfo,
+    RunWriter,
+    check_changes,
+    describe_environment,
+    read_run,
+    read_status,
+    spec_to_keep,
+)
+from stopgrad.training.labelled import LabelledEpoch
+from stopgrad.training.recipe import LabelledImages
+
+
+def describe_fraction(
+    images: LabelledImages,
+    config: Config,
+    *,
+    task: Task,
+    normalization: Normalization,
+    data: Mapping[str, Any],
+) -> RunInfo:
+    """The card of a training with labels.
+
+    Args:
+        images: To learn from, and the test images.
+        config: Every knob.
+        task: From scratch, or from a pretrained encoder.
+        normalization: Of the images that go in.
+        data: spec, name and fingerprint of the whole training set, and what else decides the
+            result, such as the step of the encoder that is fine-tuned.
+    """
+    own = {
+        "spec": spec_to_keep(str(data["spec"])),
+        "images": images.full_size,
+        "images_labelled": len(images.train),
+        "class_names": list(images.class_names),
+        "task": task,
+        "labels": images.fraction,
+        "label_draw": images.draw,
+    }
+    return RunInfo(config, dict(data) | own, normalization, describe_environment(config))
+
+
+def fraction_folder(out: Path, task: Task, fraction: float) -> Path:
+    """Where a training with a fraction of the labels lives, `OUT/supervised/share-0.1`."""
+    return out / task / f"share-{fraction:g}"
+
+
+def open_fraction(path: Path, info: RunInfo) -> RunWriter:
+    """A new training in this directory, or the one that was begun there.
+
+    Its `begin` refuses to go on with other settings, another fraction or other images.
+
+    Raises:
+        ConfigError: When something else is there.
+    """
+    if (path / "config.json").exists():
+        return RunWriter.resume(path, info)
+    return RunWriter.create(path, info)
 
 
 def trained_record(info: RunInfo, epoch: LabelledEpoch, *, split: str) -> Record:
@@ -18,7 +78,7 @@ def trained_record(info: RunInfo, epoch: LabelledEpoch, *, split: str) -> Record
     evaluator, those that made the encoder: of the pretraining, or of the training from scratch.
 
     Args:
-        info: Its card, from `describe_share`.
+        info: Its card, from `describe_fraction`.
         epoch: Its last epoch, with the score.
         split: Name of the images that were scored.
     """

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 
-class Size(NamedTuple):
-    """Height and width of a picture, px."""
+class CropSize(NamedTuple):
+    """Height and width of an image, px."""
 
     height: int
     width: int
@@ -23,12 +23,12 @@ class Size(NamedTuple):
 class Crops(NamedTuple):
     """What is cut out of each image; row b belongs to image b."""
 
-    top: Tensor  # (B,) int64, px from the upper edge of the padded picture
+    top: Tensor  # (B,) int64, px from the upper edge of the padded image
     left: Tensor  # (B,) int64, px from its left edge
     flip: Tensor  # (B,) bool, true mirrors left and right
 
 
-def draw_crops(generator: torch.Generator, *, images: int, room: Size, flip: float) -> Crops:
+def draw_crops(generator: torch.Generator, *, images: int, room: CropSize, flip: float) -> Crops:
     """Corners, each as likely as any other, and flips of B images.
 
     Args:
@@ -45,7 +45,7 @@ def draw_crops(generator: torch.Generator, *, images: int, room: Size, flip: flo
     )
 
 
-def padded_crop(pixels: Tensor, crops: Crops, *, padding: int, size: Size) -> Tensor:
+def padded_crop(pixels: Tensor, crops: Crops, *, padding: int, size: CropSize) -> Tensor:
     """Pads by reflection, cuts a box out of each image and mirrors it where asked.
 
     Equal to `torch.nn.functional.pad(mode="reflect")`, a slice and `flip` for each image.
@@ -54,7 +54,7 @@ def padded_crop(pixels: Tensor, crops: Crops, *, padding: int, size: Size) -> Te
         pixels: (B, 3, H, W) of any type, on any device.
         crops: Corners and flips, on the same device.
         padding: px on each side, less than H and W.
-        size: h and w, px; the boxes lie inside the padded picture.
+        size: h and w, px; the boxes lie inside the padded image.
 
     Returns:
         (B, 3, h, w) of the same type, channels_last.

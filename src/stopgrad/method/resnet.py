@@ -12,9 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from stopgrad.config import Stem
+from stopgrad.method.layers import batch_norm_2d
 
 
-class Shape(NamedTuple):
+class ResNetShape(NamedTuple):
     """A ResNet before its width factor: blocks and channels of each stage."""
 
     blocks: tuple[int, ...]
@@ -22,19 +23,36 @@ class Shape(NamedTuple):
     bottleneck: bool
 
 
+RESNETS = {
+    "resnet10": ResNetShape((1, 1, 1, 1), (64, 128, 256, 512), bottleneck=False),
+    "resnet18": ResNetShape((2, 2, 2, 2), (64, 128, 256, 512), bottleneck=False),
+    "resnet34": ResNetShape((3, 4, 6, 3), (64, 128, 256, 512), bottleneck=False),
+    "resnet50": ResNetShape((3, 4, 6, 3), (64, 128, 256, 512), bottleneck=True),
+} | {  # He et al. 2016, Sec. 4.2: 6n+2 layers, three stages
+    f"cifar_resnet{6 * n + 2}": ResNetShape((n, n, n), (16, 32, 64), bottleneck=False)
+    for n in (1, 2, 3, 5, 7, 9)
+}
+
+
+class Encoder(nn.Module):
+    """What every encoder has: x (B, 3, H, W) -> features (B, F)."""
+
+    feature_width: int  # F
+
+
 class BasicBlock(nn.Module):
     """Two 3x3 convolutions and a shortcut: (B, C_in, H, W) -> (B, C, H/stride, W/stride)."""
 
     expansion = 1
 
-    def __init__(self, inputs: int, channels: int, *, stride: int) -> None:
+    def __init__(self, inputs: int, channels: int, *, stride: int, per_view: bool) -> None:
         super().__init__()
         self.conv1 = _conv(inputs, channels, kernel=3, stride=stride)
-        self.bn1 = nn.BatchNorm2d(channels)
+        self.bn1 = batch_norm_2d(channels, per_view=per_view)
         self.relu = nn.ReLU(inplace=True)
         self.conv2 = _conv(channels, channels, kernel=3)
-        self.bn2 = nn.BatchNorm2d(channels)
-        self.downsample = _shortcut(inputs, channels, stride=stride)
+        self.bn2 = batch_norm_2d(channels, per_view=per_view)
+        self.downsample = _shortcut(inputs, channels, stride=stride, per_view=per_view)
 
     @property
     def last_bn(self) -> nn.BatchNorm2d:
@@ -54,17 +72,17 @@ class Bottleneck(nn.Module):
 
     expansion = 4
 
-    def __init__(self, inputs: int, channels: int, *, stride: int) -> None:
+    def __init__(self, inputs: int, channels: int, *, stride: int, per_view: bool) -> None:
         super().__init__()
         outputs = channels * self.expansion
         self.conv1 = _conv(inputs, channels, kernel=1)
-        self.bn1 = nn.BatchNorm2d(channels)
+        self.bn1 = batch_norm_2d(channels, per_view=per_view)
         self.conv2 = _conv(channels, channels, kernel=3, stride=stride)
-        self.bn2 = nn.BatchNorm2d(channels)
+        self.bn2 = batch_norm_2d(channels, per_view=per_view)
         self.conv3 = _conv(channels, outputs, kernel=1)
-        self.bn3 = nn.BatchNorm2d(outputs)
+        self.bn3 = batch_norm_2d(outputs, per_view=per_view)
         self.relu = nn.ReLU(inplace=True)
-        self.downsample = _shortcut(inputs, outputs, stride=stride)
+        self.downsample = _shortcut(inputs, outputs, stride=stride, per_view=per_view)
 
     @property
     def last_bn(self) -> nn.BatchNorm2d:
@@ -80,15 +98,24 @@ class Bottleneck(nn.Module):
         return self.relu(x)  # type: ignore[no-any-return]
 
 
-class ResNet(nn.Module):
-    """A ResNet up to its average pool. Attributes: feature_width, the F of its features."""
+class ResNet(Encoder):
+    """A ResNet up to its average pool.
 
-    def __init__(self, shape: Shape, *, stem: Stem, width: float) -> None:
+    Args:
+        shape: Blocks and channels, of `RESNETS`.
+        stem: The first layers, which decide how much an image shrinks.
+        width: Factor on every number of channels.
+        per_view: Whether each BN normalises the two halves of a batch apart, see `layers`.
+    """
+
+    def __init__(
+        self, shape: ResNetShape, *, stem: Stem, width: float, per_view: bool = False
+    ) -> None:
         super().__init__()
         block = Bottleneck if shape.bottleneck else BasicBlock
         channels = [max(8, round(count * width)) for count in shape.channels]
         self.conv1, self.maxpool = _stem(channels[0], stem)
-        self.bn1 = nn.BatchNorm2d(channels[0])
+        self.bn1 = batch_norm_2d(channels[0], per_view=per_view)
         self.relu = nn.ReLU(inplace=True)
         inputs = channels[0]
         self.stages = tuple(f"layer{number}" for number, _ in enumerate(channels, start=1))
@@ -96,7 +123,7 @@ class ResNet(nn.Module):
             stage = nn.Sequential()
             for index in range(count):
                 stride = 2 if number > 0 and index == 0 else 1
-                stage.append(block(inputs, channels[number], stride=stride))
+                stage.append(block(inputs, channels[number], stride=stride, per_view=per_view))
                 inputs = channels[number] * block.expansion
             self.add_module(name, stage)
         self.feature_width = inputs
@@ -129,7 +156,8 @@ def _conv(inputs: int, outputs: int, *, kernel: int, stride: int = 1) -> nn.Conv
     return nn.Conv2d(inputs, outputs, kernel, stride=stride, padding=kernel // 2, bias=False)
 
 
-def _shortcut(inputs: int, outputs: int, *, stride: int) -> nn.Sequential | None:
+def _shortcut(inputs: int, outputs: int, *, stride: int, per_view: bool) -> nn.Sequential | None:
     if stride == 1 and inputs == outputs:
         return None
-    return nn.Sequential(_conv(inputs, outputs, kernel=1, stride=stride), nn.BatchNorm2d(outputs))
+    bn = batch_norm_2d(outputs, per_view=per_view)
+    return nn.Sequential(_conv(inputs, outputs, kernel=1, stride=stride), bn)
