@@ -16,3 +16,11 @@ from .results import finding as finding
 from .study import ShownRun as ShownRun
 from .study import StudyEvidence as StudyEvidence
 from .study import read_studies as read_studies
+from .table import Column as Column
+from .table import Table as Table
+from .table import TableCell as TableCell
+from .table import as_html as as_html
+from .table import as_lines as as_lines
+from .table import as_markdown as as_markdown
+from .table import as_print as as_print
+from .table import as_rich as as_rich
