@@ -13,11 +13,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from stopgrad.report.evidence import Evidence
+from stopgrad.report.evidence import Evidence, StudyEvidence
 from stopgrad.report.figures.palette import light
 from stopgrad.report.poster_cards import Card, drawn_card, heading, pieces_of
 from stopgrad.report.poster_text import element, paragraph
-from stopgrad.report.study import StudyEvidence
 
 WIDTH, HEIGHT = 1684.0, 2384.0  # A1, pt
 MARGIN, GUTTER, GAP = 64.0, 44.0, 30.0

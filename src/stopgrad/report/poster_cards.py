@@ -9,18 +9,20 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from stopgrad.report import charts, facts, study_charts, tables
+from stopgrad.report import charts, facts, study_charts
 from stopgrad.report.charts import Figure
-from stopgrad.report.evidence import Evidence, judgement, scored_records
+from stopgrad.report.evidence import Evidence, StudyEvidence
 from stopgrad.report.facts import Fact
 from stopgrad.report.figures.grids import neighbor_grid, view_grid
 from stopgrad.report.figures.palette import PALETTE, light
 from stopgrad.report.poster_tables import findings_svg, table_svg
 from stopgrad.report.poster_text import FAMILY, element, length, paragraph, words
-from stopgrad.report.results import finding
-from stopgrad.report.study import StudyEvidence
+from stopgrad.report.run_tables import finding
 from stopgrad.report.study_page import study_command, study_facts
-from stopgrad.studies import scored, sentence
+from stopgrad.report.study_tables import finding_table, score_tables
+from stopgrad.report.study_text import scored
+from stopgrad.report.table import Table
+from stopgrad.studies import sentence
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -99,9 +101,9 @@ class Writer:
         )
         self.y += height + 8
 
-    def table(self, table: tables.Table) -> None:
+    def table(self, table: Table) -> None:
         """A table of numbers, or of findings."""
-        draw = findings_svg if table.kind == "findings" else table_svg
+        draw = findings_svg if table.name == "findings" else table_svg
         made = draw(table, width=self.inside, size=self.size)
         self.parts.append(f'<g transform="translate({INSET} {self.y:.1f})">{made.svg}</g>')
         self.y += made.height
@@ -130,7 +132,7 @@ def heading(chapters: Sequence[Evidence | StudyEvidence]) -> tuple[str, str, str
         lead = f"{data}, {scored(first.results)}" if one else f"{len(own)} studies, {_seeds(own)}"
         return title, lead, "   ·   ".join(map(study_command, own))
     commands = " && ".join(facts.repeat_commands(first))
-    return f"SimSiam: {first.name}", finding(scored_records(first)), commands
+    return f"SimSiam: {first.name}", finding(first.scored), commands
 
 
 class Piece(NamedTuple):
@@ -140,7 +142,7 @@ class Piece(NamedTuple):
     text: str = ""
     figure: Figure | None = None
     several: tuple[Figure, ...] = ()  # smaller, in two columns
-    table: tables.Table | None = None
+    table: Table | None = None
     picture: Picture | None = None
     facts: tuple[Fact, ...] = ()
 
@@ -192,18 +194,18 @@ def _study(study: StudyEvidence, *, alone: bool) -> Iterator[Piece]:
     figures = study_charts.score_figures(study)
     title = "What was found" if alone else study.results.stored.study.question
     yield Piece(title, sentence(study.results), figures[0] if figures else None)
-    findings = tables.finding_table(study)
+    findings = finding_table(study.results)
     if findings.rows:
         asked = "Do the published findings show?"
         named = "" if alone else f"{study.name}. {asked}"
         yield Piece(asked if alone else "", named, table=findings)
-    for table in tables.score_tables(study):
-        if table.kind == "final" or table.columns[0].endswith("%"):
+    for table in score_tables(study.results):
+        if table.name == "final" or table.heads[0].endswith("%"):
             yield Piece(text=table.caption, table=table)
     if alone:
         yield Piece("What was done", facts=tuple(study_facts(study)))
     if study.shown is not None:
-        yield from _pictures(study.shown.run, text=f"By the encoder of {study.shown.words}.")
+        yield from _pictures(study.shown.run, text=f"By the encoder of {study.shown.text}.")
     for figure in study_charts.curve_figures(study)[:1] + figures[1:]:
         yield Piece(figure=figure)
     measured = study_charts.collapse_figures(study)
@@ -212,7 +214,7 @@ def _study(study: StudyEvidence, *, alone: bool) -> Iterator[Piece]:
 
 
 def _run(run: Evidence) -> Iterator[Piece]:
-    verdict = judgement(run)
+    verdict = run.judgement
     for figure in charts.accuracy_figures(run)[:2]:
         yield Piece(figure=figure)
     yield from _pictures(run)

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from typing import NamedTuple
 
 from stopgrad.report.figures.palette import Role, light
 from stopgrad.report.poster_text import element, fitted, length, paragraph, words
-from stopgrad.report.tables import Cell, Table
+from stopgrad.report.table import Table
+from stopgrad.report.table import TableCell as Cell
 
 NAMES = 0.34  # of the width for the names of rows, where the numbers leave no more
 ANSWERS = 0.27  # of the width, for the answers to findings
 SMALL = 0.8  # of the size, for what stands under a number
-_COUNT = re.compile(r" \((\d+)\)$")
-PUBLISHED = "published"  # how the tables of a page head the column beside ours
 
 
 class Drawing(NamedTuple):
@@ -83,10 +81,10 @@ def findings_svg(table: Table, *, width: float, size: float) -> Drawing:
 
 def _stacked(table: Table) -> Grid:
     """Each published column put under the one on its left; a count that all share in the head."""
-    beside = [name == PUBLISHED for name in (*table.columns, "")]
+    beside = [*(column.published for column in table.columns), False]
     places = [place for place in range(1, len(table.columns)) if not beside[place]]
     cells = [row[place] for row in table.rows for place in places]
-    counts = {found[1] for cell in cells if (found := _COUNT.search(cell.text))}
+    counts = {cell.runs for cell in cells if cell.runs is not None}
     shared = f", n = {min(counts)}" if len(counts) == 1 else ""
     ours = _without_count if shared else _as_it_is
     rows = [
@@ -96,16 +94,16 @@ def _stacked(table: Table) -> Grid:
         )
         for row in table.rows
     ]
-    heads = (f"{table.columns[0]}{shared}", *(table.columns[place] for place in places))
+    heads = (f"{table.heads[0]}{shared}", *(table.heads[place] for place in places))
     return Grid(heads, tuple(rows))
 
 
 def _as_it_is(cell: Cell) -> Cell:
-    return cell
+    return cell._replace(text=cell.counted)
 
 
 def _without_count(cell: Cell) -> Cell:
-    return cell._replace(text=_COUNT.sub("", cell.text))
+    return cell
 
 
 def _sized(grid: Grid, *, width: float, size: float) -> Grid:
@@ -116,7 +114,10 @@ def _sized(grid: Grid, *, width: float, size: float) -> Grid:
     under = [text for number in numbers for text, _ in number.lines]
     small = [*grid.heads[1:], *(under if len(grid.heads) > 2 else [])]  # else room is on the left
     widest = max(
-        *(length(number.ours.text, size=size, bold=bool(number.ours.mark)) for number in numbers),
+        *(
+            length(number.ours.text, size=size, bold=bool(number.ours.emphasis))
+            for number in numbers
+        ),
         *(length(text, size=size * SMALL) for text in small),
     )
     columns, room = len(grid.heads) - 1, size * 0.6
@@ -140,7 +141,7 @@ def _row(row: Row, grid: Grid, *, y: float) -> str:
     name = fitted(row.name, width=grid.left - size * 0.4, size=size)
     parts = [_in(words(name, x=0, y=y, size=size), light("ink"))]
     for place, number in enumerate(row.numbers, start=1):
-        x, bold = grid.left + place * grid.step, bool(number.ours.mark)
+        x, bold = grid.left + place * grid.step, bool(number.ours.emphasis)
         ours = words(number.ours.text, x=x, y=y, size=size, end=True, bold=bold)
         parts.append(_in(ours, light("ink")))
         for under, (text, role) in enumerate(number.lines, start=1):
@@ -150,7 +151,7 @@ def _row(row: Row, grid: Grid, *, y: float) -> str:
 
 
 def _tone(answer: Cell) -> Role:
-    return {"good": "good", "wrong": "wrong"}.get(answer.mark, "muted")  # type: ignore[return-value]
+    return {"good": "good", "wrong": "wrong"}.get(answer.emphasis, "muted")  # type: ignore[return-value]
 
 
 def _in(svg: str, color: str) -> str:

@@ -84,10 +84,15 @@ class Table:
 
 def as_markdown(table: Table) -> str:
     """Markdown without the caption: every cell on its line, strong ones in bold."""
-    lines = [[_one_line(name) for name in table.heads]]
+    lines = [[one_line(name) for name in table.heads]]
     lines += [[_marked(cell) for cell in row] for row in table.rows]
     head, *body = (f"| {' | '.join(cells)} |" for cells in lines)
     return "\n".join([head, "|---" * len(table.columns) + "|", *body])
+
+
+def one_line(text: str) -> str:
+    """Text that stays on its line, and in one cell of a table, of Markdown."""
+    return " ".join(text.split()).replace("|", "\\|")
 
 
 def as_html(table: Table) -> Markup:
@@ -177,13 +182,8 @@ def _printed(
 
 
 def _marked(cell: TableCell) -> str:
-    text = _one_line(cell.written)
+    text = one_line(cell.written)
     return f"**{text}**" if cell.emphasis == "strong" and text else text
-
-
-def _one_line(text: str) -> str:
-    """Text that stays in one cell of Markdown."""
-    return " ".join(text.split()).replace("|", "\\|")
 
 
 def _html_row(table: Table, row: tuple[TableCell, ...]) -> Markup:
@@ -202,8 +202,11 @@ def _html_cell(column: Column, cell: TableCell) -> tuple[Markup, Markup]:
     attributes = _classes(_align(column), "sentence" if column.wraps else "", cell.emphasis)
     if cell.number is not None:
         attributes += Markup(' data-sort="{}"').format(cell.number)
-    note = Markup(', <span class="note">{}</span>').format(tied(cell.note)) if cell.note else ""
-    return attributes, escape(tied(cell.counted)) + note
+    text = escape(tied(cell.counted))
+    if not cell.note:
+        return attributes, text
+    note = Markup('<span class="note">{}</span>').format(tied(cell.note))
+    return attributes, text + Markup(", ") + note if text else note
 
 
 def _classes(*names: str) -> Markup:
