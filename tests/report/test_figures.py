@@ -12,7 +12,7 @@ import altair as alt
 import numpy as np
 import pytest
 
-from stopgrad.evaluation import Record, duration, number, percent, points, printable, tied
+from stopgrad.evaluation import Record, duration, number, percent, points, tied
 from stopgrad.images import Normalization, images_from_arrays
 from stopgrad.report import NeighborPanel, neighbor_grid, queries, view_grid
 from stopgrad.report.figures.accuracy import accuracy_chart, newest, per_class_chart
@@ -24,6 +24,7 @@ from stopgrad.report.figures.measures import measure_chart, measures_chart
 from stopgrad.report.figures.palette import PALETTE, css_variables, light
 from stopgrad.report.figures.panels import ViewPanel, view_panel
 from stopgrad.report.figures.svg import inline_svg
+from stopgrad.storage import printable
 
 NB = "\N{NO-BREAK SPACE}"
 RED, GREEN, BLUE, GRAY = (200, 0, 0), (0, 200, 0), (0, 0, 200), (90, 90, 90)

@@ -7,6 +7,7 @@ import xml.etree.ElementTree as ET
 from pathlib import Path
 
 import pytest
+from stopgrad.report.tables import Cell, Table, finding_table, score_tables
 
 from stopgrad.report import ShownRun, StudyEvidence, read_evidence, read_studies
 from stopgrad.report.figures.scores import scores
@@ -16,7 +17,6 @@ from stopgrad.report.poster_cards import Card, pieces_of
 from stopgrad.report.poster_tables import findings_svg, table_svg
 from stopgrad.report.poster_text import length, wrapped
 from stopgrad.report.study_charts import score_figures
-from stopgrad.report.tables import Cell, Table, finding_table, score_tables
 from tests.report.test_report import neighbor_panel, view_panel, write_run
 from tests.studies.factories import make_study
 

@@ -170,7 +170,7 @@ def test_a_line_of_another_type_costs_its_run_alone_and_is_named(
     results = load_results(directory, directory.read("mine"))
     [broken] = [run for run in results.runs.values() if run.state.phase == "failed"]
     line = len(path.read_text().splitlines())
-    assert f"{path}, line {line}, is no " in broken.state.reason
+    assert f"{path}, line {line}, is not a" in broken.state.reason
     assert said in broken.state.reason
     table = study_table(directory, "mine", form="markdown")
     assert said in table

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from stopgrad.config import Config
-from stopgrad.errors import ConfigError, DataError, InterruptedStudyError, StorageError, exit_code
+from stopgrad.errors import ConfigError, DataError, InterruptedStudyError, StorageError
 from stopgrad.evaluation import Record, append
 from stopgrad.report.study_text import study_markdown
 from stopgrad.studies import Choices, Prepared, StudyDirectory, conduct_study, load_results, runner
@@ -274,7 +274,7 @@ def test_damaged_records_fail_their_run_alone(tmp_path: Path) -> None:
     bad = prepared.directory.folder(_run_of(prepared, "a", 0))
     (bad.run / "records.jsonl").write_text("no record\n{}\n")
     assert list(_conduct(prepared, executor)) == [bad.path.name]
-    assert "line 1, is no record" in bad.log.read_text()
+    assert "line 1, is not a record" in bad.log.read_text()
 
 
 def test_a_supervised_arm_is_one_run_for_each_share(tmp_path: Path) -> None:
@@ -388,7 +388,7 @@ def test_a_signal_lets_every_child_save_and_the_study_goes_on_later(
     before = signal.getsignal(number)
     with pytest.raises(InterruptedStudyError) as caught:
         conduct_study(prepared, stuck, watch=Killer(number))
-    assert exit_code(caught.value) == code
+    assert caught.value.exit_code == code
     assert len(stuck.jobs) == 2
     assert all(job.stopped for job in stuck.jobs)
     assert signal.getsignal(number) == before

@@ -13,7 +13,7 @@ import pytest
 import scipy.stats
 
 from stopgrad.errors import DataError
-from stopgrad.evaluation import MEASURES
+from stopgrad.evaluation import MEASURES, mean_text
 from stopgrad.method.collapse import Measures
 from stopgrad.report import study_table
 from stopgrad.studies import (
@@ -26,7 +26,6 @@ from stopgrad.studies import (
     study_overview,
 )
 from stopgrad.studies.results import best_arm
-from stopgrad.studies.words import mean_text
 from tests.studies.test_runner import InstantExecutor, _conduct, _prepare, _record, _run_of, _train
 
 STUDY: dict[str, Any] = {

@@ -10,21 +10,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from stopgrad.config import Config, config_from_dict
+from stopgrad.config import Config, config_from_dict, key_paths
 from stopgrad.errors import ConfigError
 from stopgrad.evaluation import ACCURACIES, Record, read
 from stopgrad.report.figures.accuracy import newest
 from stopgrad.report.figures.history import Row, Rows, epoch_rows
 from stopgrad.report.figures.panels import Exploration, NeighborPanel, ViewPanel
-from stopgrad.studies import (
-    COLLAPSE,
-    Epochs,
-    Results,
-    StudyDirectory,
-    key_paths,
-    load_results,
-    read_epochs,
-)
+from stopgrad.studies import COLLAPSE, Epochs, Results, StudyDirectory, load_results, read_epochs
 
 if TYPE_CHECKING:
     from stopgrad.runs import RunInfo

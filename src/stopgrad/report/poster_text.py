@@ -7,7 +7,8 @@ import itertools
 from typing import TYPE_CHECKING, NamedTuple
 from xml.sax.saxutils import escape, quoteattr
 
-from stopgrad.evaluation import printable, tied
+from stopgrad.evaluation import tied
+from stopgrad.storage import printable
 
 if TYPE_CHECKING:
     from PIL.ImageFont import FreeTypeFont, ImageFont

@@ -21,7 +21,6 @@ from .overview import run_text as run_text
 from .overview import slot_text as slot_text
 from .overview import study_overview as study_overview
 from .plan import Choices as Choices
-from .plan import key_paths as key_paths
 from .results import COLLAPSE as COLLAPSE
 from .results import Results as Results
 from .results import Row as Row
@@ -31,8 +30,3 @@ from .results import missing_runs as missing_runs
 from .source import built_in_studies as built_in_studies
 from .source import read_study as read_study
 from .source import study_file as study_file
-from .words import correction_text as correction_text
-from .words import mean_text as mean_text
-from .words import metric_text as metric_text
-from .words import share_text as share_text
-from .words import unit_text as unit_text

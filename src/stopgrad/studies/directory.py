@@ -19,13 +19,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from stopgrad.config import Task, config_to_dict
+from stopgrad.config import Task, config_to_dict, key_paths
 from stopgrad.errors import ConfigError, DataError, did_you_mean
 from stopgrad.storage import fits, storage_errors, strict_json, write_json
 from stopgrad.studies.changes import changes, check_same
 from stopgrad.studies.data import StudyData
 from stopgrad.studies.definition import Method
-from stopgrad.studies.plan import Plan, PlannedRun, decisive_knobs, key_paths
+from stopgrad.studies.plan import Plan, PlannedRun, decisive_knobs
 from stopgrad.studies.stored import StoredStudy, decode, encode, stored_study
 
 TASKS: dict[Method, Task] = {"simsiam": "pretrain", "supervised": "supervised"}

@@ -4,18 +4,24 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple, get_args
 
-from stopgrad.evaluation import ACCURACIES, SIGNIFICANCE, Cell, Summary, Welch, corrected, welch
-from stopgrad.studies.definition import Finding, Place
-from stopgrad.studies.results import Results
-from stopgrad.studies.words import (
+from stopgrad.evaluation import (
+    ACCURACIES,
+    SIGNIFICANCE,
+    Cell,
+    Summary,
+    Welch,
     accuracy_text,
     arms_text,
+    corrected,
     correction_text,
     difference_text,
+    labels_text,
     metric_text,
     p_text,
-    share_text,
+    welch,
 )
+from stopgrad.studies.definition import Finding, Place
+from stopgrad.studies.results import Results
 
 Answer = Literal["shows", "does not show", "the opposite shows", "cannot be told yet"]
 ANSWERS: tuple[Answer, ...] = get_args(Answer)
@@ -70,8 +76,8 @@ def sentence(results: Results) -> str:
     untested = [arm for arm, row in marks.items() if row.mark == "untested"]
     assert best.cell.summary is not None
     text = (
-        f"By {metric_text(best.place.metric)} with {share_text(share)}, {best.place.arm!r} is best "
-        f"({accuracy_text(best.cell.summary)})"
+        f"By {metric_text(best.place.metric)} with {labels_text(share)}, {best.place.arm!r} "
+        f"is best ({accuracy_text(best.cell.summary)})"
     )
     if level:
         text += f"; {arms_text(level)} {'is' if len(level) == 1 else 'are'} not separated from it"
@@ -112,7 +118,7 @@ def _only_number(results: Results) -> str:
         return f"No arm has a number{ends or ' yet'}."
     place, summary = max(found, key=lambda pair: pair[0].labels)
     return (
-        f"By {metric_text(place.metric)} with {share_text(place.labels)}, {place.arm!r} reaches "
+        f"By {metric_text(place.metric)} with {labels_text(place.labels)}, {place.arm!r} reaches "
         f"{accuracy_text(summary)}, and no other arm has a number to compare{ends}."
     )
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from stopgrad.evaluation import labels_text
 from stopgrad.studies.directory import StudyDirectory
 from stopgrad.studies.plan import Slot
 from stopgrad.studies.results import COLLAPSE, Results, RunResult, load_results, missing_runs
 from stopgrad.studies.stored import StoredStudy
-from stopgrad.studies.words import share_text
 
 TRAINING = 0.9  # share of a run's time that is training, for the time left
 
@@ -52,7 +52,7 @@ def study_overview(directory: StudyDirectory, stored: StoredStudy) -> Overview:
 
 def slot_text(slot: Slot) -> str:
     """`as it is, seed 0`, and the label fraction where there are several."""
-    fraction = "" if slot.labels is None else f", {share_text(slot.labels)}"
+    fraction = "" if slot.labels is None else f", {labels_text(slot.labels)}"
     return f"{slot.arm}, seed {slot.seed}{fraction}"
 
 

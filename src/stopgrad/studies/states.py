@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import os
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from stopgrad.errors import DataError
-from stopgrad.evaluation import append_line, read_as
 from stopgrad.runs import check_row, read_status
-from stopgrad.storage import fits, strict_json
+from stopgrad.storage import append_lines, fits, read_lines_as, strict_json
 from stopgrad.studies.directory import RunFolder
 
 Phase = Literal["waiting", "running", "interrupted", "trained", "collapsed", "diverged", "failed"]
@@ -59,7 +57,7 @@ def read_attempts(folder: RunFolder) -> list[Attempt]:
         DataError: When the file is damaged.
     """
     hint = "remove the line, or the file; the run goes on where it stood"
-    return read_as(folder.attempts, Attempt, hint=hint)
+    return read_lines_as(folder.attempts, Attempt, what="an attempt", hint=hint)
 
 
 def keep_attempt(folder: RunFolder, attempt: Attempt) -> None:
@@ -68,7 +66,7 @@ def keep_attempt(folder: RunFolder, attempt: Attempt) -> None:
     Raises:
         StorageError: When the disk refuses.
     """
-    append_line(folder.attempts, json.dumps(attempt._asdict()))
+    append_lines(folder.attempts, [attempt._asdict()])
 
 
 def attempt_ended(

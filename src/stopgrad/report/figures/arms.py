@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from stopgrad.evaluation import unit_text
 from stopgrad.report.figures.palette import WIDTH, drawn_from, layered, light, styled
 from stopgrad.report.figures.scores import Score, as_row
-from stopgrad.studies import unit_text
 
 if TYPE_CHECKING:
     import altair as alt

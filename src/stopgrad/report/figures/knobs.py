@@ -7,11 +7,10 @@ from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from stopgrad.evaluation import ACCURACIES
+from stopgrad.evaluation import ACCURACIES, labels_text, metric_text
 from stopgrad.report.figures.marks import HOLLOW, level, series_marks
 from stopgrad.report.figures.palette import FONT_SIZE, WIDTH, layered, light, styled
 from stopgrad.report.figures.scores import Score, as_row
-from stopgrad.studies import metric_text, share_text
 
 if TYPE_CHECKING:
     import altair as alt
@@ -85,7 +84,7 @@ def knob_chart(
         ).properties(
             width=inside,
             height=120,
-            title=alt.Title(metric_text(metric), subtitle=share_text(share)),
+            title=alt.Title(metric_text(metric), subtitle=labels_text(share)),
         )
         for share in shares
         for metric in metrics

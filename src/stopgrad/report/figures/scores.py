@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from stopgrad.evaluation import ACCURACIES, mean_and_spread, printable
-from stopgrad.studies import metric_text, share_text
+from stopgrad.evaluation import ACCURACIES, labels_text, mean_and_spread, metric_text
+from stopgrad.storage import printable
 
 if TYPE_CHECKING:
     from stopgrad.studies import Results
@@ -31,7 +31,7 @@ class Score(NamedTuple):
         """`kNN, 10 % of the labels`."""
         if self.metric not in ACCURACIES:
             return metric_text(self.metric)
-        return f"{metric_text(self.metric)}, {share_text(self.labels)}"
+        return f"{metric_text(self.metric)}, {labels_text(self.labels)}"
 
     @property
     def written(self) -> str:

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from stopgrad.evaluation import ACCURACIES, SUPERVISED
+from stopgrad.evaluation import ACCURACIES, SUPERVISED, metric_text
 from stopgrad.report.figures.marks import HOLLOW, series_marks
 from stopgrad.report.figures.palette import HEIGHT, WIDTH, layered, styled
 from stopgrad.report.figures.scores import Score, as_row
-from stopgrad.studies import metric_text
 
 if TYPE_CHECKING:
     import altair as alt

@@ -1,25 +1,32 @@
 """What a training costs: wall time and energy, read off the machine's counters or estimated.
 
 RUN/costs.jsonl holds a line per epoch that was really computed; an epoch that a kill made the run
-repeat stands there twice, because it was paid for twice.
+repeat stands there twice, because it was paid for twice. Counters are RAPL's for processors and
+NVML's for a graphics card; only differences between two readings mean anything.
 """
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from stopgrad.evaluation.records.lines import append_line, read_as
-from stopgrad.evaluation.records.meters import Counter, counters
-from stopgrad.evaluation.records.record import Energy
+from stopgrad.evaluation.records import Energy
+from stopgrad.storage import append_lines, read_lines_as
 
 WATTS_PER_THREAD = 10.0  # a busy core with its share of the machine, a rough figure
 WATTS_PER_GPU = 205.0  # report: 266.5 kWh in 1,300 hours on a V100
 KG_CO2_PER_KWH = 0.15  # report: 40 kg for 266.5 kWh
 JOULES_PER_KWH = 3.6e6
+POWERCAP = Path("/sys/class/powercap")
+
+
+class Counter(NamedTuple):
+    """A counter of energy, by the name that a record gives it."""
+
+    name: str
+    joules: Callable[[], float]  # since some moment
 
 
 class Spent(NamedTuple):
@@ -64,6 +71,12 @@ class Meter:
             return None
 
 
+def counters(device: str) -> list[Counter]:
+    """The counters that can be read for work on a device: its card's, and the processors'."""
+    card = nvml(_uuid(device)) if device.startswith("cuda") else None
+    return [counter for counter in (card, rapl()) if counter is not None]
+
+
 def start_meter(
     *,
     device: str,
@@ -86,7 +99,7 @@ def append_cost(run: Path, spent: Spent) -> None:
     Raises:
         StorageError: When the disk refuses.
     """
-    append_line(run / "costs.jsonl", json.dumps(spent._asdict(), allow_nan=False))
+    append_lines(run / "costs.jsonl", [spent._asdict()])
 
 
 def read_costs(*runs: Path) -> Costs | None:
@@ -96,7 +109,11 @@ def read_costs(*runs: Path) -> Costs | None:
         DataError: When the file is damaged.
     """
     hint = "remove the line, or the file; the run is as good without it"
-    parts = [part for run in runs for part in read_as(run / "costs.jsonl", Spent, hint=hint)]
+    parts = [
+        part
+        for run in runs
+        for part in read_lines_as(run / "costs.jsonl", Spent, what="a cost", hint=hint)
+    ]
     if not parts:
         return None
     wall_s = sum(part.wall_s for part in parts)
@@ -122,3 +139,70 @@ def energy(costs: Costs) -> Energy:
 
 def _watts(part: Spent) -> float:
     return WATTS_PER_GPU if part.device.startswith("cuda") else WATTS_PER_THREAD * part.threads
+
+
+def rapl(root: Path = POWERCAP) -> Counter | None:
+    """The sum of all processor packages; None where there are none or reading is forbidden.
+
+    Source: Linux, Documentation/power/powercap/powercap.rst. It counts what all processes use.
+    """
+    try:
+        packages = [
+            _Package(folder)
+            for folder in sorted(root.glob("intel-rapl:*"))
+            if (folder / "name").read_text().startswith("package")
+        ]
+    except (OSError, ValueError):
+        return None
+    if not packages:
+        return None
+    return Counter("rapl", lambda: sum(package.joules() for package in packages))
+
+
+class _Package:
+    """One processor package. Its counter starts again at 0 when it is full."""
+
+    def __init__(self, folder: Path) -> None:
+        self._file = folder / "energy_uj"
+        self._range = int((folder / "max_energy_range_uj").read_text())
+        self._last = self._read()
+        self._rounds = 0
+
+    def joules(self) -> float:
+        now = self._read()
+        self._rounds += now < self._last
+        self._last = now
+        return (now + self._rounds * self._range) / 1e6
+
+    def _read(self) -> int:
+        return int(self._file.read_text())
+
+
+def nvml(uuid: str) -> Counter | None:
+    """The counter of the card of this UUID; None where it, or NVML, cannot be read.
+
+    Source: NVML API reference, nvmlDeviceGetTotalEnergyConsumption, in mJ.
+    """
+    import pynvml
+
+    def joules() -> float:
+        try:
+            return float(pynvml.nvmlDeviceGetTotalEnergyConsumption(card)) / 1e3
+        except pynvml.NVMLError as error:
+            raise OSError(str(error)) from error
+
+    try:
+        pynvml.nvmlInit()
+        card = pynvml.nvmlDeviceGetHandleByUUID(uuid)
+        joules()
+    except (OSError, pynvml.NVMLError):
+        return None
+    return Counter("nvml", joules)
+
+
+def _uuid(device: str) -> str:
+    """What tells a card from the others, whatever CUDA_VISIBLE_DEVICES makes of its number."""
+    import torch
+
+    uuid = str(torch.cuda.get_device_properties(device).uuid)
+    return f"GPU-{uuid.removeprefix('GPU-')}"

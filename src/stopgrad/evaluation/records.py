@@ -1,4 +1,7 @@
-"""The record itself, its way to a line and back, and what tells two records apart."""
+"""One JSON line per result: the number, its protocol, its cost, and what is needed to trust it.
+
+In: a `Record`. Out: a line of `records.jsonl`, and back. Not-a-number becomes null. No torch.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +10,10 @@ import json
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from stopgrad.storage import check_types, strict_json, typed
+from stopgrad.storage import append_lines, check_types, read_lines, typed
 
 Subject = Literal["encoder", "untrained", "pixels", "supervised"]
 
@@ -139,19 +143,36 @@ def to_line(record: Record) -> str:
     return json.dumps(dataclasses.asdict(record), allow_nan=False)
 
 
-def from_line(line: str) -> Record:
-    """The record of a line; keys that older versions did not write are None.
+def from_values(values: dict[str, Any]) -> Record:
+    """The record of a line's values; keys that older versions did not write are None.
 
     Raises:
-        ValueError: When it is not strict JSON, or an accuracy is none.
-        TypeError: When it is not an object with the keys of a record, each of its own type.
+        ValueError: When an accuracy is no fraction.
+        TypeError: When the keys are not those of a record, each of its own type.
     """
-    values = strict_json(line.encode())
-    if not isinstance(values, dict):
-        raise TypeError(f"a JSON object expected, not {type(values).__name__}")
     record = typed(Record, values)
     _check(record)
     return record
+
+
+def append(path: Path, record: Record) -> None:
+    """Adds a record at the end of a file, durably, whole or not at all.
+
+    Raises:
+        StorageError: When the disk refuses; the file is as before.
+        ValueError: When a number other than those of per_class is not finite.
+    """
+    append_lines(path, [dataclasses.asdict(record)])
+
+
+def read(path: Path) -> list[Record]:
+    """All records of a file, in order; a last line torn by a crash is left out.
+
+    Raises:
+        DataError: When there is no such file, or another line is no record.
+    """
+    hint = "restore the file, or make it with: stopgrad evaluate RUN"
+    return read_lines(path, from_values, what="a record", hint=hint).rows
 
 
 def _check(record: Record) -> None:

@@ -1,4 +1,7 @@
-"""The machine and the code behind a number; none of the packages named is imported."""
+"""The machine and the code behind a run or a number.
+
+Versions are read without importing a package, so that a record takes no torch.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,13 @@ import subprocess
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+from stopgrad.config import Config
+
+ROUNDING = ("torch", "numpy", "stopgrad", "machine", "cpu", "cpu_capability", "gpu")
+"""Another one of these and the steps of a run stay the same; the last bits of their numbers may
+not."""
 
 
 class Environment(NamedTuple):
@@ -33,6 +42,33 @@ def environment(*, device: str, threads: int) -> Environment:
     return Environment(code_version(), versions(), device, device_name(device), threads, now)
 
 
+def describe_environment(config: Config) -> dict[str, Any]:
+    """Where a run is computed, as far as it decides bits: device, machine, threads, versions.
+
+    Raises:
+        ConfigError: When the config asks for a device that is unknown or not there.
+    """
+    import torch
+
+    from stopgrad.method import compute_for
+
+    compute = compute_for(config)
+    device = str(compute.device)
+    return {
+        "threads": torch.get_num_threads(),
+        "device": device,
+        "precision": compute.precision,
+        **({"gpu": device_name(device)} if compute.device.type == "cuda" else {}),
+        "machine": platform.machine(),
+        "cpu": device_name("cpu"),
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": _version("numpy"),
+        "stopgrad": _version("stopgrad"),
+    }
+
+
 @functools.cache
 def device_name(device: str) -> str:
     """The processor behind "cpu", the card behind "cuda" or "cuda:1"; else the name as it is."""
@@ -49,8 +85,8 @@ def _processor() -> str:
         text = Path("/proc/cpuinfo").read_text()
     except OSError:
         text = ""
-    names = [line.split(":", 1)[1].strip() for line in text.splitlines() if "model name" in line]
-    return names[0] if names and names[0] else platform.processor() or platform.machine()
+    names = [line.partition(":")[2] for line in text.splitlines() if line.startswith("model name")]
+    return next(iter(names), "").strip() or platform.processor() or platform.machine()
 
 
 def versions() -> dict[str, str]:
