@@ -200,7 +200,7 @@ def test_half_a_study_says_what_is_missing_and_why(prepared: Prepared) -> None:
     assert "| bad | 1 diverged, 1 failed, 1 missing |" in table
     assert "Incomplete, 6 of 9 runs:" in table
     assert "- bad, seed 0: diverged, exit code 4: something went wrong" in table
-    assert "- bad, seed 1: failed, exit code -9: something went wrong" in table
+    assert "- bad, seed 1: failed, exit code -9: killed by signal 9" in table
     assert "- bad, seed 2: stopped at epoch 3" in table
     assert "- good, seed 1: not begun" in table
     found = study_overview(prepared.directory, prepared.directory.read("mine"))

@@ -5,6 +5,7 @@ from .compare.compare import compare_runs as compare_runs
 from .compare.compare import same_data as same_data
 from .compare.measure import LABEL_FREE as LABEL_FREE
 from .compare.scores import COMPARED as COMPARED
+from .costs import Costs as Costs
 from .costs import append_cost as append_cost
 from .costs import energy as energy
 from .costs import read_costs as read_costs
@@ -63,6 +64,7 @@ from .records import Key as Key
 from .records import Record as Record
 from .records import Subject as Subject
 from .records import append as append
+from .records import from_values as from_values
 from .records import key_of as key_of
 from .records import newest as newest
 from .records import read as read

@@ -2,7 +2,6 @@ from .conduct import Prepared as Prepared
 from .conduct import conduct_study as conduct_study
 from .conduct import prepare_study as prepare_study
 from .curves import CurvePoint as CurvePoint
-from .curves import EpochRow as EpochRow
 from .curves import Epochs as Epochs
 from .curves import read_epochs as read_epochs
 from .curves import seed_curves as seed_curves
@@ -10,11 +9,12 @@ from .definition import Place as Place
 from .definition import Value as Value
 from .definition import labels_of as labels_of
 from .directory import StudyDirectory as StudyDirectory
-from .executor import local_processes as local_processes
+from .executors.local import local_processes as local_processes
 from .findings import Answer as Answer
 from .findings import Answered as Answered
 from .findings import answer_findings as answer_findings
 from .findings import sentence as sentence
+from .folder import EpochRow as EpochRow
 from .overview import ArmState as ArmState
 from .overview import Overview as Overview
 from .overview import run_text as run_text

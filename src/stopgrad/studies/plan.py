@@ -38,7 +38,12 @@ class PlannedRun(NamedTuple):
     id: str
     method: Method
     config: Config
-    labels: float | None  # share of the labels that a supervised network learns from
+    labels: float | None  # fraction that a supervised network learns from
+
+    @property
+    def epochs(self) -> int:
+        """How long it trains."""
+        return self.config.length("pretrain" if self.method == "simsiam" else "supervised").epochs
 
 
 class Slot(NamedTuple):
