@@ -213,6 +213,7 @@ def test_a_drawing_shows_what_was_left_out() -> None:
 def test_a_poster_is_one_page_of_a1_and_figures_are_files(
     tmp_path: Path, own: StudyEvidence
 ) -> None:
+    pytest.importorskip("typst", reason="needs the extra `pdf`")
     poster = write_poster([own], out=tmp_path / "poster.pdf").read_bytes()
     assert poster.startswith(b"%PDF")
     assert len(re.findall(rb"/Type\s*/Page\b", poster)) == 1
