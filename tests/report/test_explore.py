@@ -26,7 +26,7 @@ from stopgrad.report.figures.confusion import (
 )
 from stopgrad.report.figures.maps import SIDE, coloured_classes, map_chart
 from stopgrad.report.figures.panels import ConfusionPanel, Exploration, MapPanel
-from stopgrad.report.figures.svg import inline_svg
+from stopgrad.report.figures.style import inline_svg
 from stopgrad.report.page import render
 from stopgrad.report.sprites import Sheet, sheet
 from tests.report.test_report import CLASSES, NB, PAYLOADS, Page, Skeleton, write_run

@@ -16,14 +16,18 @@ from stopgrad.evaluation import Record, duration, number, percent, points, print
 from stopgrad.images import Normalization, images_from_arrays
 from stopgrad.report import NeighborPanel, neighbor_grid, queries, view_grid
 from stopgrad.report.figures.accuracy import accuracy_chart, newest, per_class_chart
-from stopgrad.report.figures.curves import epoch_axis, knn_chart, loss_chart
+from stopgrad.report.figures.curves import (
+    epoch_axis,
+    knn_chart,
+    loss_chart,
+    measure_chart,
+    measures_chart,
+    step_losses,
+)
 from stopgrad.report.figures.grids import CELL, GAP, LINE, SPACE
-from stopgrad.report.figures.history import step_losses
-from stopgrad.report.figures.marks import series_marks
-from stopgrad.report.figures.measures import measure_chart, measures_chart
-from stopgrad.report.figures.palette import PALETTE, css_variables, light
 from stopgrad.report.figures.panels import ViewPanel, view_panel
-from stopgrad.report.figures.svg import inline_svg
+from stopgrad.report.figures.scores import series_marks
+from stopgrad.report.figures.style import PALETTE, css_variables, inline_svg, light
 
 NB = "\N{NO-BREAK SPACE}"
 RED, GREEN, BLUE, GRAY = (200, 0, 0), (0, 200, 0), (0, 0, 200), (90, 90, 90)

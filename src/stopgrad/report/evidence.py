@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from stopgrad.evaluation import ACCURACIES, Record, read
 from stopgrad.report.figures.accuracy import newest
-from stopgrad.report.figures.history import Row, Rows, epoch_rows
+from stopgrad.report.figures.curves import Row, Rows, epoch_rows
 from stopgrad.report.figures.panels import Exploration, NeighborPanel, ViewPanel
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from stopgrad.evaluation import SPACE, class_name, count, percent
 from stopgrad.report.figures.confusion import MOST_CLASSES, confusion_chart, confusions, mistakes
 from stopgrad.report.figures.maps import coloured_classes, map_chart
 from stopgrad.report.figures.panels import ConfusionPanel, Exploration, MapPanel, NeighborPanel
-from stopgrad.report.figures.svg import inline_svg
+from stopgrad.report.figures.style import inline_svg
 from stopgrad.report.results import in_words
 from stopgrad.report.sprites import Sheet, sheet
 

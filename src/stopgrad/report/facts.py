@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from stopgrad.config import PRESETS, Config, config_from_dict, config_to_dict, describe_knobs
 from stopgrad.evaluation import SPACE, count, duration, number
 from stopgrad.report.evidence import Evidence, epochs
-from stopgrad.report.figures.knobs import place_text
+from stopgrad.report.figures.arms import place_text
 
 WIDE = 84  # characters of a line of a command
 

@@ -23,8 +23,8 @@ from stopgrad.evaluation import (
 )
 from stopgrad.report import charts, facts
 from stopgrad.report.evidence import Evidence, epochs, judgement, read_evidence, scored_records
-from stopgrad.report.figures.palette import css_variables
 from stopgrad.report.figures.panels import Exploration, NeighborPanel, ViewPanel
+from stopgrad.report.figures.style import css_variables
 from stopgrad.report.results import metrics_of, results
 from stopgrad.report.shell import Chapter, Link, assemble
 from stopgrad.report.shown import PICTURE_LINKS, shown_pictures

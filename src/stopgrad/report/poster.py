@@ -21,9 +21,8 @@ from stopgrad.report import charts, facts, study_charts, tables
 from stopgrad.report.charts import Figure
 from stopgrad.report.evidence import Evidence, judgement, scored_records
 from stopgrad.report.facts import Fact
-from stopgrad.report.figures.palette import PALETTE
 from stopgrad.report.figures.panels import NeighborPanel, Pixels, ViewPanel, queries
-from stopgrad.report.figures.svg import plain_svg
+from stopgrad.report.figures.style import PALETTE, plain_svg
 from stopgrad.report.results import finding
 from stopgrad.report.study import StudyEvidence
 from stopgrad.report.study_page import study_command, study_facts
@@ -252,6 +251,8 @@ def _chart(figure: Figure) -> dict[str, Any]:
 
 def _smaller(figure: Figure) -> Figure:
     """A chart with less room inside and letters as large as before."""
+    if isinstance(figure.chart, str):
+        return figure
     return figure._replace(chart=figure.chart.properties(width=SMALL[0], height=SMALL[1]))
 
 

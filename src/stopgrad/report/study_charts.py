@@ -22,11 +22,16 @@ from stopgrad.report.charts import (
     measure_caption,
     spectrum_figures,
 )
-from stopgrad.report.figures.arms import arms_chart
-from stopgrad.report.figures.knobs import Axis, knob_axis, knob_chart, place_text
+from stopgrad.report.figures.arms import (
+    Axis,
+    arms_chart,
+    knob_axis,
+    knob_chart,
+    place_text,
+    share_chart,
+)
 from stopgrad.report.figures.scores import Score, of_metric, scores
 from stopgrad.report.figures.seeds import groups_chart, seeds_chart
-from stopgrad.report.figures.shares import share_chart
 from stopgrad.report.results import in_words
 from stopgrad.report.study import StudyEvidence
 from stopgrad.studies import CurvePoint, EpochRow, metric_text, seed_curves, share_text
