@@ -23,9 +23,11 @@ from stopgrad.studies import metric_text, share_text, unit_text
 if TYPE_CHECKING:
     import altair as alt
 
-
 ROW = 30  # px from one arm to the next
 KINDS = ("ours", "published", "not pretrained", "with collapsed runs")
+MOST_SERIES = 8
+LOGARITHMIC = 20.0  # ratio of the largest to the smallest value from which the axis is logarithmic
+MOST_LINES = 4  # values of the second knob
 
 
 def arms_chart(
@@ -101,9 +103,6 @@ def _told_apart(kinds: list[str]) -> dict[str, Any]:
     }
 
 
-MOST_SERIES = 8
-
-
 def share_chart(
     found: Sequence[Score], *, width: int = WIDTH, height: int = HEIGHT + 50
 ) -> alt.LayerChart:
@@ -148,10 +147,6 @@ def _name(score: Score, *, many: bool) -> str:
     """`linear probe`, or `alpha_h 2/3, linear probe` where several arms are compared."""
     metric = metric_text(score.metric)
     return metric if score.metric == SUPERVISED or not many else f"{score.arm}, {metric}"
-
-
-LOGARITHMIC = 20.0  # ratio of the largest to the smallest value from which the axis is logarithmic
-MOST_LINES = 4  # values of the second knob
 
 
 class Axis(NamedTuple):

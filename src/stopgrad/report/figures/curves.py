@@ -22,11 +22,13 @@ from stopgrad.report.figures.style import (
 if TYPE_CHECKING:
     import altair as alt
 
-
 Row = Mapping[str, Any]
 Rows = Sequence[Row]
 
 MOST_POINTS = 300  # of the line of single steps; more would not be seen at this width
+Values = list[dict[str, Any]]
+MOST_TICKS = 7  # of the time axis
+ONE_ROW = 36  # letters of all names of a legend; more are set in two columns
 
 
 class Point(NamedTuple):
@@ -69,12 +71,6 @@ def measured(metrics: Rows, measure: str) -> Iterator[tuple[str, Point]]:
 
 def _mean(rows: Rows, key: str) -> float:
     return sum(float(row[key]) for row in rows) / len(rows)
-
-
-Values = list[dict[str, Any]]
-
-MOST_TICKS = 7  # of the time axis
-ONE_ROW = 36  # letters of all names of a legend; more are set in two columns
 
 
 def loss_chart(metrics: Rows, *, width: int = WIDTH, height: int = HEIGHT) -> alt.LayerChart:

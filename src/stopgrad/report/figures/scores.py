@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
     from stopgrad.studies import Results
 
+HOLLOW = "hollow marks: published"
+Values = Sequence[dict[str, Any]]
+
 
 class Score(NamedTuple):
     """One mean of a study; accuracies in percent."""
@@ -107,11 +110,6 @@ def _published(results: Results) -> list[Score]:
         )
         for place, value in published.values.items()
     ]
-
-
-HOLLOW = "hollow marks: published"
-
-Values = Sequence[dict[str, Any]]
 
 
 def series_marks(values: Values, names: list[str], *, x: Any, y: Any) -> list[alt.Chart]:

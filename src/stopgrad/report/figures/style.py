@@ -43,6 +43,22 @@ Role = Literal[
 WIDTH = 330  # px of a plot's inside; readable at full size on a phone
 HEIGHT = 210
 FONT_SIZE = 12
+SERIES: tuple[Role, ...] = (
+    *("first", "second", "third", "fourth"),
+    *("fifth", "sixth", "seventh", "eighth"),
+)
+DASHES: tuple[list[int], ...] = (
+    *([1, 0], [6, 3], [2, 3], [9, 3, 2, 3]),
+    *([12, 4], [4, 2], [1, 2], [14, 3, 3, 3]),
+)
+SHAPES = (
+    *("circle", "square", "diamond", "triangle-up"),
+    *("triangle-down", "cross", "triangle-right", "triangle-left"),
+)
+_NAMESPACE = "{http://www.w3.org/2000/svg}"
+_COLORED = ("fill", "stroke")
+# Of no use on a page: roles and labels of its parts, names of Vega's, the font (the page's).
+_DROPPED = ("role", "aria-label", "aria-roledescription", "aria-hidden", "class", "font-family")
 
 
 class Tone(NamedTuple):
@@ -68,18 +84,6 @@ PALETTE: dict[Role, Tone] = {
     "good": Tone("#0a7a55", "#3fcb9c"),
     "wrong": Tone("#b3261e", "#ff8a80"),
 }
-SERIES: tuple[Role, ...] = (
-    *("first", "second", "third", "fourth"),
-    *("fifth", "sixth", "seventh", "eighth"),
-)
-DASHES: tuple[list[int], ...] = (
-    *([1, 0], [6, 3], [2, 3], [9, 3, 2, 3]),
-    *([12, 4], [4, 2], [1, 2], [14, 3, 3, 3]),
-)
-SHAPES = (
-    *("circle", "square", "diamond", "triangle-up"),
-    *("triangle-down", "cross", "triangle-right", "triangle-left"),
-)
 
 
 def light(role: Role) -> str:
@@ -159,12 +163,6 @@ def _legend() -> dict[str, Any]:
         "columnPadding": 14,
         "offset": 8,
     }
-
-
-_NAMESPACE = "{http://www.w3.org/2000/svg}"
-_COLORED = ("fill", "stroke")
-# Of no use on a page: roles and labels of its parts, names of Vega's, the font (the page's).
-_DROPPED = ("role", "aria-label", "aria-roledescription", "aria-hidden", "class", "font-family")
 
 
 def inline_svg(chart: Drawing, *, label: str) -> str:
