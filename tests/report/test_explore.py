@@ -17,7 +17,6 @@ from PIL import Image
 from stopgrad.evaluation import printable
 from stopgrad.images import images_from_arrays
 from stopgrad.report import NeighborPanel, read_evidence
-from stopgrad.report.explore import confusion_finding, gallery, map_finding
 from stopgrad.report.figures.confusion import (
     MOST_CLASSES,
     confusion_chart,
@@ -27,8 +26,9 @@ from stopgrad.report.figures.confusion import (
 from stopgrad.report.figures.maps import SIDE, coloured_classes, map_chart
 from stopgrad.report.figures.panels import ConfusionPanel, Exploration, MapPanel
 from stopgrad.report.figures.style import inline_svg
+from stopgrad.report.gallery import confusion_finding, gallery, map_finding
 from stopgrad.report.page import render
-from stopgrad.report.sprites import Sheet, sheet
+from stopgrad.report.thumbnails import Sheet, sheet
 from tests.report.test_report import CLASSES, NB, PAYLOADS, Page, Skeleton, write_run
 
 COUNTS = np.array([[8, 2, 0], [0, 9, 1], [4, 0, 6]])

@@ -19,13 +19,14 @@ from stopgrad.report import ShownRun, StudyEvidence, read_evidence, read_studies
 from stopgrad.report.figures.scores import scores
 from stopgrad.report.figures.style import PALETTE
 from stopgrad.report.page import render
-from stopgrad.report.poster import poster_data, poster_pdf, printed, stacked
+from stopgrad.report.poster import poster_data, poster_pdf, printed
 from stopgrad.report.study_charts import score_figures
-from stopgrad.report.tables import Cell, Table, finding_table, score_tables
+from stopgrad.report.study_tables import finding_table, score_tables
+from stopgrad.report.table import Column, Emphasis, Table, TableCell, as_print
 from tests.report.test_report import neighbor_panel, view_panel, write_run
 from tests.studies.factories import make_study
 
-pytest.importorskip("typst", reason="needs the extra `pdf`")
+typst = pytest.importorskip("typst", reason="needs the extra `pdf`")
 needs_poppler = pytest.mark.skipif(
     shutil.which("pdftotext") is None, reason="needs pdftotext of poppler-utils"
 )
@@ -96,8 +97,9 @@ def sheet_of(*parts: dict[str, Any]) -> bytes:
     return poster_pdf(frame | {"parts": printed([EMPTY | part for part in parts])})
 
 
-def table_of(*rows: tuple[Cell, ...], columns: tuple[str, ...]) -> dict[str, Any]:
-    return {"table": stacked(Table("scores", "", columns, rows))}
+def table_of(*rows: tuple[TableCell, ...], columns: tuple[str, ...]) -> dict[str, Any]:
+    heads = tuple(Column(name, "right", published=name == "published") for name in columns)
+    return {"table": as_print(Table("scores", heads, rows))}
 
 
 @pytest.fixture(scope="module")
@@ -130,7 +132,7 @@ def test_the_tables_of_a_poster_hold_every_mean_of_every_accuracy(
 def test_every_finding_stands_on_the_poster_with_its_answer(
     study: StudyEvidence, text: str
 ) -> None:
-    rows = finding_table(study).rows
+    rows = finding_table(study.results).rows
     assert len(rows) == 3
     for says, answer, _ in rows:
         assert packed(says.text) in text
@@ -174,7 +176,11 @@ def test_text_of_the_body_is_large_enough_to_be_read_from_a_distance(words: list
 def test_a_published_number_stands_under_ours_and_a_shared_count_in_the_head(
     study: StudyEvidence, tmp_path: Path
 ) -> None:
-    row = (Cell("a"), Cell("50.00 ± 1.00 (3)", number=True, note="1 collapsed"), Cell("90.00"))
+    row = (
+        TableCell("a"),
+        TableCell("50.00 ± 1.00", runs=3, note="1 collapsed"),
+        TableCell("90.00"),
+    )
     columns = ("kNN, %", "all labels", "published")
     found = words_of(sheet_of(table_of(row, columns=columns)), tmp_path)
     own = {word.text: word.y for word in found if word.y > 200}
@@ -184,19 +190,17 @@ def test_a_published_number_stands_under_ours_and_a_shared_count_in_the_head(
     assert own["50.00"] < own["collapsed"] < own["90.00"]
 
 
-def test_counts_that_differ_stay_beside_their_means() -> None:
-    rows = tuple((Cell(name), Cell(f"50.00 ± 1.00 ({name})")) for name in ("2", "3"))
-    made = stacked(Table("scores", "", ("kNN, %", "all labels"), rows))
-    assert made["columns"] == ["kNN, %", "all labels"]
-    assert [row["numbers"][0]["text"] for row in made["rows"]] == [
-        "50.00 ± 1.00 (2)",
-        "50.00 ± 1.00 (3)",
-    ]
+def test_counts_that_differ_stay_beside_their_means(tmp_path: Path) -> None:
+    rows = tuple((TableCell(f"arm{n}"), TableCell("50.00 ± 1.00", runs=n)) for n in (2, 3))
+    told = text_of(sheet_of(table_of(*rows, columns=("kNN, %", "all labels"))), tmp_path)
+    assert "50.00±1.00(2)" in told
+    assert "50.00±1.00(3)" in told
+    assert "n=" not in told
 
 
 def test_wide_tables_shrink_until_their_numbers_fit(study: StudyEvidence, tmp_path: Path) -> None:
     columns = ("kNN, %", *(f"{n} labels" for n in range(9)))
-    row = (Cell("a"), *(Cell(f"5{n}.00 ± 1.00") for n in range(9)))
+    row = (TableCell("a"), *(TableCell(f"5{n}.00 ± 1.00") for n in range(9)))
     found = words_of(sheet_of(table_of(row, columns=columns)), tmp_path)
     numbers = [next(w for w in found if w.text.startswith(f"5{n}.00")) for n in range(9)]
     ends = [next(w for w in found if w.x2 > n.x2 and w.text == "1.00") for n in numbers]
@@ -205,20 +209,22 @@ def test_wide_tables_shrink_until_their_numbers_fit(study: StudyEvidence, tmp_pa
     assert numbers[0].y2 - numbers[0].y < 24
 
 
-@pytest.mark.parametrize(("mark", "color"), [("good", "#0a7a55"), ("wrong", "#b3261e")])
-def test_an_answer_has_the_colour_of_its_tone(study: StudyEvidence, mark: str, color: str) -> None:
-    import typst
-
-    finding = {"says": "x helps", "answer": "shows", "tone": mark, "why": "p = 0.01"}
-    data = poster_data([study]) | {"parts": [EMPTY | {"findings": [finding]}]}
+@pytest.mark.parametrize(("tone", "color"), [("good", "#0a7a55"), ("wrong", "#b3261e")])
+def test_an_answer_has_the_colour_of_its_tone(
+    study: StudyEvidence, tone: Emphasis, color: str
+) -> None:
+    row = (TableCell("x helps"), TableCell("shows", emphasis=tone), TableCell("p = 0.01"))
+    table = Table("findings", (Column("a"), Column("b"), Column("c")), (row,))
+    part = EMPTY | {"findings": as_print(table)["rows"]}
+    data = json.dumps(poster_data([study]) | {"parts": [part]})
     sheet = files("stopgrad.report").joinpath("poster.typ").read_bytes()
-    svg = typst.compile(sheet, format="svg", sys_inputs={"poster": json.dumps(data)}).decode()
-    assert {c for c in ("#0a7a55", "#b3261e") if c in svg} == {color}
+    svg = typst.compile(sheet, format="svg", sys_inputs={"poster": data})
+    assert {c for c in (b"#0a7a55", b"#b3261e") if c in svg} == {color.encode()}
 
 
 def test_long_words_break_and_no_letter_is_lost(study: StudyEvidence, tmp_path: Path) -> None:
     name = "optimizer.predictor_schedule/" + "w" * 300
-    row = (Cell(name), Cell("50.00"))
+    row = (TableCell(name), TableCell("50.00"))
     parts = [{"title": name, "texts": [name]}, table_of(row, columns=(name, "all"))]
     found = words_of(sheet_of(*parts, {"facts": [[name, name]]}), tmp_path)
     told = packed("".join(word.text for word in found))
@@ -271,7 +277,7 @@ def test_a_run_shows_its_images_its_accuracy_and_its_verdict(tmp_path: Path) -> 
 
 
 def test_every_row_of_a_table_stands_on_the_poster(study: StudyEvidence, tmp_path: Path) -> None:
-    rows = tuple((Cell(f"arm{n}"), Cell(f"{n}.00 (3)", number=True)) for n in range(30))
+    rows = tuple((TableCell(f"arm{n}"), TableCell(f"{n}.00", runs=3)) for n in range(30))
     part = table_of(*rows, columns=("kNN, %", "all labels"))
     found = {word.text for word in words_of(sheet_of(part), tmp_path)}
     assert [n for n in range(30) if f"{n}.00" not in found] == []
@@ -280,7 +286,7 @@ def test_every_row_of_a_table_stands_on_the_poster(study: StudyEvidence, tmp_pat
 def test_a_part_higher_than_the_page_leaves_out_none_but_itself(
     study: StudyEvidence, tmp_path: Path
 ) -> None:
-    rows = tuple((Cell(f"arm{n}"), Cell("1.00")) for n in range(300))
+    rows = tuple((TableCell(f"arm{n}"), TableCell("1.00")) for n in range(300))
     high = table_of(*rows, columns=("kNN, %", "all labels"))
     told = text_of(sheet_of({"texts": ["before"]}, high, {"texts": ["after"]}), tmp_path)
     assert "before" in told
@@ -313,7 +319,7 @@ def test_every_part_of_several_chapters_says_of_which_it_is(
 
 
 def test_no_name_is_read_as_markup(tmp_path: Path) -> None:
-    rows = tuple((Cell(p), Cell(p, note=p)) for p in PAYLOADS)
+    rows = tuple((TableCell(p), TableCell(p, note=p)) for p in PAYLOADS)
     parts = [
         {"texts": PAYLOADS, "facts": [[p, p] for p in PAYLOADS]},
         table_of(*rows, columns=(PAYLOADS[0], PAYLOADS[1])),
@@ -356,7 +362,7 @@ def test_a_metric_that_no_arm_has_makes_no_table(tmp_path: Path) -> None:
     }
     make_study(tmp_path / "s", "own", values=values, seeds=(0,), epochs=1)
     [only] = read_studies(tmp_path / "s")
-    assert [table.columns[0] for table in score_tables(only)] == ["kNN, %"]
+    assert [table.heads[0] for table in score_tables(only.results)] == ["kNN, %"]
     assert "asitis" in text_of(poster_pdf(poster_data([only])), tmp_path)
 
 

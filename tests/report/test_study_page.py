@@ -17,13 +17,13 @@ from typing import Any
 import pytest
 
 from stopgrad.config import preset
-from stopgrad.report import StudyEvidence, read_studies, write_figures, write_poster
+from stopgrad.report import StudyEvidence, read_studies, study_table, write_figures, write_poster
 from stopgrad.report.figures.architecture import architecture_svg
 from stopgrad.report.figures.arms import knob_axis, place_text
 from stopgrad.report.figures.scores import scores
 from stopgrad.report.page import render
 from stopgrad.report.study_page import missing_lines
-from stopgrad.studies import StudyDirectory, load_results, study_table
+from stopgrad.studies import StudyDirectory, load_results
 from tests.report.test_report import PAYLOADS
 from tests.studies.factories import make_study
 

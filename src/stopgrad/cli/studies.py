@@ -14,6 +14,7 @@ from rich.text import Text
 from stopgrad.cli.show import Screen, print_line
 from stopgrad.errors import ConfigError, FailedRunsError
 from stopgrad.evaluation import duration, printable
+from stopgrad.report import study_table
 from stopgrad.studies import (
     ArmState,
     Choices,
@@ -27,7 +28,6 @@ from stopgrad.studies import (
     read_study,
     study_file,
     study_overview,
-    study_table,
 )
 
 REFRESH_S = 2.0

@@ -1,5 +1,8 @@
 from .evidence import Evidence as Evidence
+from .evidence import ShownRun as ShownRun
+from .evidence import StudyEvidence as StudyEvidence
 from .evidence import read_evidence as read_evidence
+from .evidence import read_studies as read_studies
 from .examples.choice import view_examples as view_examples
 from .examples.exploration import explore as explore
 from .examples.exploration import neighbor_examples as neighbor_examples
@@ -12,7 +15,13 @@ from .figures.panels import queries as queries
 from .files import write_figures as write_figures
 from .page import write_page as write_page
 from .poster import write_poster as write_poster
-from .results import finding as finding
-from .study import ShownRun as ShownRun
-from .study import StudyEvidence as StudyEvidence
-from .study import read_studies as read_studies
+from .run_tables import finding as finding
+from .study_text import study_table as study_table
+from .table import Column as Column
+from .table import Table as Table
+from .table import TableCell as TableCell
+from .table import as_html as as_html
+from .table import as_lines as as_lines
+from .table import as_markdown as as_markdown
+from .table import as_print as as_print
+from .table import as_rich as as_rich

@@ -9,10 +9,9 @@ from pathlib import Path
 
 from stopgrad.report import charts, study_charts
 from stopgrad.report.charts import Figure
-from stopgrad.report.evidence import Evidence
+from stopgrad.report.evidence import Evidence, StudyEvidence
 from stopgrad.report.figures.grids import neighbor_grid, view_grid
 from stopgrad.report.figures.style import plain_svg
-from stopgrad.report.study import StudyEvidence
 from stopgrad.storage import storage_errors, write_atomically
 
 PNG_SCALE = 2.0
@@ -36,7 +35,7 @@ def write_figures(chapters: Sequence[Evidence | StudyEvidence], *, folder: Path)
         prefix = f"{number}-{_file_name(chapter.name)}-" if len(chapters) > 1 else ""
         for figure in figures_of(chapter):
             written += _write(figure, folder / f"{prefix}{_file_name(figure.name)}")
-        written += _pictures(_run(chapter), folder, prefix)
+        written += _images(_run(chapter), folder, prefix)
     return written
 
 
@@ -70,14 +69,14 @@ def _write(figure: Figure, path: Path) -> list[Path]:
 
 
 def _run(chapter: Evidence | StudyEvidence) -> Evidence | None:
-    """The run whose pictures a chapter shows."""
+    """The run whose images a chapter shows."""
     if isinstance(chapter, Evidence):
         return chapter
     return None if chapter.shown is None else chapter.shown.run
 
 
-def _pictures(run: Evidence | None, folder: Path, prefix: str) -> list[Path]:
-    """Views and neighbours, which are pictures and no charts."""
+def _images(run: Evidence | None, folder: Path, prefix: str) -> list[Path]:
+    """Views and neighbours, which are images and no charts."""
     if run is None:
         return []
     written = []

@@ -6,7 +6,7 @@ template's. Needs the extra `pdf`.
 
 from __future__ import annotations
 
-import io
+import base64
 import json
 import re
 import textwrap
@@ -17,18 +17,20 @@ from typing import Any, NamedTuple
 
 from stopgrad.errors import ConfigError
 from stopgrad.evaluation import printable, tied
-from stopgrad.report import charts, facts, study_charts, tables
+from stopgrad.report import charts, facts, study_charts
 from stopgrad.report.charts import Figure
-from stopgrad.report.evidence import Evidence, judgement, scored_records
+from stopgrad.report.evidence import Evidence, StudyEvidence
 from stopgrad.report.facts import Fact
 from stopgrad.report.figures.panels import NeighborPanel, Pixels, ViewPanel, queries
 from stopgrad.report.figures.style import PALETTE, plain_svg
-from stopgrad.report.results import finding
-from stopgrad.report.study import StudyEvidence
+from stopgrad.report.run_tables import finding
 from stopgrad.report.study_page import study_command, study_facts
-from stopgrad.report.tables import Cell, Table
+from stopgrad.report.study_tables import finding_table, score_tables
+from stopgrad.report.study_text import scored
+from stopgrad.report.table import Table, as_print
+from stopgrad.report.thumbnails import data_uri
 from stopgrad.storage import write_atomically
-from stopgrad.studies import scored, sentence
+from stopgrad.studies import sentence
 
 Chapters = Sequence[Evidence | StudyEvidence]
 
@@ -45,14 +47,11 @@ REFERENCES = (
 )
 COMMANDS = 4  # at the foot of the sheet
 LONGEST_TITLE = 200  # characters
-LOSSLESS, LARGEST = 48, 160  # px of the side of an image that is kept, and of all others
-PUBLISHED = "published"  # how a table heads the column beside ours
 SMALL = (190, 130)  # px of the inside of a chart of which two stand side by side
 VIEWS, QUERIES, NEAREST = 4, 5, 6  # images that are shown
 FONT = "Libertinus Serif"  # that Typst brings along
 ZERO = "\N{ZERO WIDTH SPACE}"
 LONGEST = 24  # letters of a word that is never broken
-_COUNT = re.compile(r" \((\d+)\)$")
 
 
 class Part(NamedTuple):
@@ -147,7 +146,7 @@ def _question(chapter: Evidence | StudyEvidence) -> str:
     """What a study asks, or what a run came to."""
     if isinstance(chapter, StudyEvidence):
         return chapter.results.stored.study.question
-    return finding(scored_records(chapter))
+    return finding(chapter.scored)
 
 
 def _parts(chapters: Chapters) -> Iterator[tuple[Part, str]]:
@@ -185,14 +184,14 @@ def _named(parts: Iterator[Part], chapter: Evidence | StudyEvidence) -> Iterator
 def _of_study(study: StudyEvidence) -> Iterator[Part]:
     figures = study_charts.score_figures(study)
     yield Part("Results", (sentence(study.results),), figures[0] if figures else None, rank=1)
-    findings = tables.finding_table(study)
+    findings = finding_table(study.results)
     if findings.rows:
         yield Part("Takeaways", findings=findings, rank=2)
-    for table in tables.score_tables(study):
-        if table.kind == "final" or table.columns[0].endswith("%"):
+    for table in score_tables(study.results):
+        if table.name == "final" or table.heads[0].endswith("%"):
             yield Part("", (table.caption,), table=table, rank=2)
     if study.shown is not None:
-        yield from _images(study.shown.run, f"By the encoder of {study.shown.words}.")
+        yield from _images(study.shown.run, f"By the encoder of {study.shown.text}.")
     for figure in study_charts.curve_figures(study)[:1] + figures[1:]:
         yield Part(figure=figure, rank=6)
     measured = study_charts.collapse_figures(study)
@@ -202,7 +201,7 @@ def _of_study(study: StudyEvidence) -> Iterator[Part]:
 
 
 def _of_run(run: Evidence) -> Iterator[Part]:
-    verdict = judgement(run)
+    verdict = run.judgement
     for place, figure in enumerate(charts.accuracy_figures(run)[:2]):
         yield Part("" if place else "Results", figure=figure, rank=1 + 2 * place)
     yield from _images(run)
@@ -235,8 +234,8 @@ def _content(part: Part, chapter: str) -> dict[str, Any]:
         "texts": part.texts,
         "figure": None if part.figure is None else _chart(part.figure),
         "multiples": [_chart(_smaller(figure)) for figure in part.multiples],
-        "table": None if part.table is None else stacked(part.table),
-        "findings": [] if part.findings is None else _findings(part.findings),
+        "table": None if part.table is None else as_print(part.table),
+        "findings": [] if part.findings is None else as_print(part.findings)["rows"],
         "images": _views(part.views) or _neighbors(part.neighbors),
         "facts": part.facts,
     }
@@ -254,38 +253,6 @@ def _smaller(figure: Figure) -> Figure:
     if isinstance(figure.chart, str):
         return figure
     return figure._replace(chart=figure.chart.properties(width=SMALL[0], height=SMALL[1]))
-
-
-def stacked(table: Table) -> dict[str, Any]:
-    """A table with each published column under the one on its left.
-
-    A count of runs that all numbers share stands in the head alone.
-    """
-    beside = [name == PUBLISHED for name in (*table.columns, "")]
-    places = [place for place in range(1, len(table.columns)) if not beside[place]]
-    cells = [row[place] for row in table.rows for place in places]
-    counts = {found[1] for cell in cells if (found := _COUNT.search(cell.text))}
-    shared = f", n = {min(counts)}" if len(counts) == 1 else ""
-
-    def number(row: tuple[Cell, ...], place: int) -> dict[str, Any]:
-        ours, theirs = row[place], row[place + 1].text if beside[place + 1] else ""
-        text = _COUNT.sub("", ours.text) if shared else ours.text
-        return {"text": text, "bold": bool(ours.mark), "note": ours.note, "published": theirs}
-
-    return {
-        "columns": [table.columns[0] + shared, *(table.columns[place] for place in places)],
-        "rows": [
-            {"name": row[0].text, "numbers": [number(row, place) for place in places]}
-            for row in table.rows
-        ],
-    }
-
-
-def _findings(table: Table) -> list[dict[str, str]]:
-    return [
-        {"says": says.text, "answer": answer.text, "tone": answer.mark or "muted", "why": why.text}
-        for says, answer, why in table.rows
-    ]
 
 
 def _views(panel: ViewPanel | None) -> dict[str, Any] | None:
@@ -321,15 +288,8 @@ def _neighbors(panel: NeighborPanel | None) -> dict[str, Any] | None:
 def _image(
     pixels: Pixels, *, text: str, note: str = "", agrees: bool | None = None
 ) -> dict[str, Any]:
-    from PIL import Image
-
-    image, file = Image.fromarray(pixels), io.BytesIO()
-    if max(image.size) <= LOSSLESS:
-        image.save(file, "PNG")
-    else:
-        image.thumbnail((LARGEST, LARGEST), Image.Resampling.LANCZOS)
-        image.save(file, "JPEG", quality=90)
-    return {"bytes": list(file.getvalue()), "text": text, "note": note, "agrees": agrees}
+    content = base64.b64decode(data_uri(pixels).partition(",")[2])
+    return {"bytes": list(content), "text": text, "note": note, "agrees": agrees}
 
 
 def printed(value: Any) -> Any:

@@ -22,6 +22,7 @@ from stopgrad.report.charts import (
     measure_caption,
     spectrum_figures,
 )
+from stopgrad.report.evidence import StudyEvidence
 from stopgrad.report.figures.arms import (
     Axis,
     arms_chart,
@@ -32,8 +33,7 @@ from stopgrad.report.figures.arms import (
 )
 from stopgrad.report.figures.scores import Score, of_metric, scores
 from stopgrad.report.figures.seeds import groups_chart, seeds_chart
-from stopgrad.report.results import in_words
-from stopgrad.report.study import StudyEvidence
+from stopgrad.report.run_tables import protocol_text
 from stopgrad.studies import CurvePoint, EpochRow, metric_text, seed_curves, share_text
 
 FEW_ARMS = 4  # up to so many are compared over the share of the labels
@@ -150,7 +150,7 @@ def _protocol_of_all(records: Sequence[Record]) -> str:
     names = dict.fromkeys(name for protocol in protocols for name in protocol)
     same = {n: protocols[0].get(n) for n in names if len({str(p.get(n)) for p in protocols}) == 1}
     other = [name.replace("_", " ") for name in names if name not in same]
-    words = in_words(same) if same else ""
+    words = protocol_text(same) if same else ""
     if not other:
         return words
     return f"{words}{', ' if words else ''}{', '.join(other)} as the share of the labels gives"

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from stopgrad.evaluation import ACCURACIES, Cell, Correction, Summary, decimals
-from stopgrad.studies.definition import Value
 
 METRICS = {
     "knn_accuracy": "kNN",
@@ -64,15 +63,6 @@ def cell_text(cell: Cell, metric: str) -> str:
         return after.removeprefix(", ") or "no runs"
     mean, std, n = cell.summary
     return f"{mean_text(mean, std, metric)} ({n}){after}"
-
-
-def value_text(value: Value | None) -> str:
-    """A published number as it was printed."""
-    if value is None:
-        return ""
-    places = 2 if value.mean >= 1 else 3
-    spread = "" if value.std is None else f" ± {value.std:.{places}f}"
-    return f"{value.mean:.{places}f}{spread}"
 
 
 def difference_text(difference: float, metric: str) -> str:

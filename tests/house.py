@@ -1,0 +1,155 @@
+"""The house as its imports and definitions show it; `python -m tests.house` prints its measures."""
+
+import ast
+import re
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import stopgrad
+
+ROOT = Path(stopgrad.__file__).parent
+ROOMS = (
+    *("errors", "config", "storage", "images", "method", "runs", "evaluation", "training"),
+    *("studies", "report", "export", "speed", "cli"),
+)
+FACE = ("", "__main__", "library")  # the public face stands above the rooms that it opens
+
+
+class Import(NamedTuple):
+    """One imported name: from which module, by which file."""
+
+    file: str  # dotted, below the package: "images.store"
+    module: str  # likewise; "images" is a front door
+    name: str
+
+
+def files() -> list[Path]:
+    """Every module of the package."""
+    return sorted(ROOT.rglob("*.py"))
+
+
+def dotted(path: Path) -> str:
+    """`images.store` for src/stopgrad/images/store.py, `images` for its front door."""
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(part for part in parts if part != "__init__")
+
+
+def room(module: str) -> str:
+    """The room that a module stands in."""
+    return module.split(".", maxsplit=1)[0]
+
+
+def imports(path: Path) -> Iterator[Import]:
+    """What a file imports of the package, inside functions and for types alone too."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module and room(node.module) == "stopgrad":
+            for name in node.names:
+                yield Import(
+                    dotted(path), node.module.removeprefix("stopgrad").lstrip("."), name.name
+                )
+        elif isinstance(node, ast.Import):
+            for name in node.names:
+                if name.name.startswith("stopgrad."):
+                    yield Import(dotted(path), name.name.removeprefix("stopgrad."), "")
+
+
+def all_imports() -> list[Import]:
+    """What every file imports of the package; an imported submodule counts as that module."""
+    modules = {dotted(path) for path in files()}
+    found = [one for path in files() for one in imports(path)]
+    return [
+        one._replace(module=inner, name="")
+        if (inner := f"{one.module}.{one.name}".strip(".")) in modules and one.name
+        else one
+        for one in found
+    ]
+
+
+def doors() -> dict[str, dict[str, str]]:
+    """The names of each front door with the file that defines each: {room: {name: file}}."""
+    return {
+        stub.parent.name: {
+            name.asname or name.name: node.module or ""
+            for node in ast.walk(ast.parse(stub.read_text()))
+            if isinstance(node, ast.ImportFrom)
+            for name in node.names
+        }
+        for stub in sorted(ROOT.glob("*/__init__.pyi"))
+    }
+
+
+def classes() -> dict[str, list[str]]:
+    """Every public class name with the modules that define it."""
+    found: dict[str, list[str]] = {}
+    for path in files():
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                found.setdefault(node.name, []).append(dotted(path))
+    return found
+
+
+def circles() -> list[set[str]]:
+    """Groups of files that import each other in a loop, found by Tarjan's algorithm."""
+    edges: dict[str, set[str]] = {dotted(path): set() for path in files()}
+    for one in all_imports():
+        if one.module in edges and one.module != one.file:
+            edges[one.file].add(one.module)
+    order: dict[str, int] = {}
+    low: dict[str, int] = {}
+    stack: list[str] = []
+    found: list[set[str]] = []
+
+    def visit(node: str) -> None:
+        order[node] = low[node] = len(order)
+        stack.append(node)
+        for target in edges[node]:
+            if target not in order:
+                visit(target)
+                low[node] = min(low[node], low[target])
+            elif target in stack:
+                low[node] = min(low[node], order[target])
+        if low[node] == order[node]:
+            group = set(stack[stack.index(node) :])
+            del stack[stack.index(node) :]
+            if len(group) > 1:
+                found.append(group)
+
+    for node in edges:
+        if node not in order:
+            visit(node)
+    return found
+
+
+def measures() -> dict[str, int]:
+    """The numbers by which the house is compared from one commit to the next."""
+    texts = [path.read_text() for path in files()]
+    names = Counter({name: len(places) for name, places in classes().items()})
+    return {
+        "files": len(texts),
+        "lines": sum(text.count("\n") for text in texts),
+        "lines with Any": sum(
+            bool(re.search(r"\bAny\b", line)) for text in texts for line in text.splitlines()
+        ),
+        "type: ignore": sum(text.count("type: ignore") for text in texts),
+        "class names used twice": sum(count > 1 for count in names.values()),
+        "imports past a front door": len(past_doors()),
+        "circles": len(circles()),
+        "longest file": max(text.count("\n") for text in texts),
+        "files under 40 lines": sum(text.count("\n") < 40 for text in texts),
+    }
+
+
+def past_doors() -> list[Import]:
+    """Imports from another room that do not go through its front door."""
+    return [
+        one
+        for one in all_imports()
+        if "." in one.module and room(one.module) != room(one.file) and room(one.file) in ROOMS
+    ]
+
+
+if __name__ == "__main__":
+    for name, value in measures().items():
+        print(f"{value:8,}  {name}")
