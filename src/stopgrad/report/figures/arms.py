@@ -8,7 +8,7 @@ from fractions import Fraction
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from stopgrad.evaluation import ACCURACIES, SUPERVISED
-from stopgrad.report.figures.scores import HOLLOW, Score, as_row, level, series_marks
+from stopgrad.report.figures.scores import HOLLOW, ArmScore, as_row, level, series_marks
 from stopgrad.report.figures.style import (
     FONT_SIZE,
     HEIGHT,
@@ -31,7 +31,7 @@ MOST_LINES = 4  # values of the second knob
 
 
 def arms_chart(
-    found: Sequence[Score],
+    found: Sequence[ArmScore],
     metric: str,
     *,
     labels: float = 1.0,
@@ -76,7 +76,7 @@ def arms_chart(
     return styled(layered(*marks, title=title, width=width, height=alt.Step(ROW)))
 
 
-def _kind(score: Score) -> str:
+def _kind(score: ArmScore) -> str:
     if score.published:
         return "published"
     if score.baseline:
@@ -104,7 +104,7 @@ def _told_apart(kinds: list[str]) -> dict[str, Any]:
 
 
 def share_chart(
-    found: Sequence[Score], *, width: int = WIDTH, height: int = HEIGHT + 50
+    found: Sequence[ArmScore], *, width: int = WIDTH, height: int = HEIGHT + 50
 ) -> alt.LayerChart:
     """A line per arm and metric over the share of the labels; hollow marks are published.
 
@@ -143,7 +143,7 @@ def share_chart(
     )
 
 
-def _name(score: Score, *, many: bool) -> str:
+def _name(score: ArmScore, *, many: bool) -> str:
     """`linear probe`, or `alpha_h 2/3, linear probe` where several arms are compared."""
     metric = metric_text(score.metric)
     return metric if score.metric == SUPERVISED or not many else f"{score.arm}, {metric}"
@@ -187,7 +187,7 @@ def knob_axis(configs: Mapping[str, Mapping[str, Any]]) -> Axis | None:
 
 
 def knob_chart(
-    found: Sequence[Score], axis: Axis, *, chance: float | None = None, width: int = WIDTH
+    found: Sequence[ArmScore], axis: Axis, *, chance: float | None = None, width: int = WIDTH
 ) -> alt.ConcatChart:
     """Accuracy against a knob: a column per metric, a row per share of the labels.
 
@@ -223,7 +223,7 @@ def knob_chart(
     return styled(chart.properties(title=_key(chosen)))
 
 
-def _key(chosen: Sequence[Score]) -> alt.Title:
+def _key(chosen: Sequence[ArmScore]) -> alt.Title:
     """What the marks of all panels mean."""
     import altair as alt
 
@@ -237,7 +237,7 @@ def _key(chosen: Sequence[Score]) -> alt.Title:
 
 
 def _panel(
-    chosen: Sequence[Score], axis: Axis, *, chance: float | None, domain: list[float]
+    chosen: Sequence[ArmScore], axis: Axis, *, chance: float | None, domain: list[float]
 ) -> alt.LayerChart:
     import altair as alt
 
@@ -294,7 +294,7 @@ def _widened(low: float, high: float) -> list[float]:
     return [low - edge, high + edge]
 
 
-def _domain(chosen: Sequence[Score], chance: float | None) -> list[float]:
+def _domain(chosen: Sequence[ArmScore], chance: float | None) -> list[float]:
     """One scale for all panels, in whole tens of percent."""
     low = min(s.mean - (s.std or 0) for s in chosen)
     high = max(s.mean + (s.std or 0) for s in chosen)

@@ -20,7 +20,7 @@ HOLLOW = "hollow marks: published"
 Values = Sequence[dict[str, Any]]
 
 
-class Score(NamedTuple):
+class ArmScore(NamedTuple):
     """One mean of a study; accuracies in percent."""
 
     arm: str
@@ -49,7 +49,7 @@ class Score(NamedTuple):
         return f"{found} (n = {self.n}{after})"
 
 
-def scores(results: Results) -> list[Score]:
+def scores(results: Results) -> list[ArmScore]:
     """Every mean of a study with what was published beside it; final test scores are left out."""
     rows = []
     for row in results.rows:
@@ -58,7 +58,7 @@ def scores(results: Results) -> list[Score]:
         scale = 100 if row.place.metric in ACCURACIES else 1
         mean, std, n = row.cell.summary
         rows.append(
-            Score(
+            ArmScore(
                 arm={"untrained": "untrained encoder", "pixels": "raw pixels"}.get(
                     row.of, printable(row.place.arm)
                 ),
@@ -75,12 +75,12 @@ def scores(results: Results) -> list[Score]:
     return rows + _published(results)
 
 
-def of_metric(found: Sequence[Score], metric: str) -> list[Score]:
+def of_metric(found: Sequence[ArmScore], metric: str) -> list[ArmScore]:
     """The scores of one metric."""
     return [score for score in found if score.metric == metric]
 
 
-def as_row(score: Score, **more: Any) -> dict[str, Any]:
+def as_row(score: ArmScore, **more: Any) -> dict[str, Any]:
     """A score as a chart takes it, with the sentence that stands under the pointer."""
     spread = score.std or 0.0
     source = "published, " if score.published else ""
@@ -94,12 +94,12 @@ def as_row(score: Score, **more: Any) -> dict[str, Any]:
     }
 
 
-def _published(results: Results) -> list[Score]:
+def _published(results: Results) -> list[ArmScore]:
     published = results.stored.study.published
     if published is None:
         return []
     return [
-        Score(
+        ArmScore(
             printable(place.arm),
             place.metric,
             place.labels,
