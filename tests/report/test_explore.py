@@ -24,7 +24,7 @@ from stopgrad.report.figures.confusion import (
 )
 from stopgrad.report.figures.maps import SIDE, coloured_classes, map_chart
 from stopgrad.report.figures.panels import ConfusionPanel, Exploration, MapPanel
-from stopgrad.report.figures.svg import inline_svg
+from stopgrad.report.figures.style import inline_svg
 from stopgrad.report.gallery import confusion_finding, gallery, map_finding
 from stopgrad.report.page import render
 from stopgrad.report.thumbnails import Sheet, sheet

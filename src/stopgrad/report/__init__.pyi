@@ -3,10 +3,10 @@ from .evidence import ShownRun as ShownRun
 from .evidence import StudyEvidence as StudyEvidence
 from .evidence import read_evidence as read_evidence
 from .evidence import read_studies as read_studies
+from .examples.choice import view_examples as view_examples
 from .examples.exploration import explore as explore
-from .examples.neighbors import neighbor_examples as neighbor_examples
-from .examples.neighbors import neighbors_of as neighbors_of
-from .examples.views import view_examples as view_examples
+from .examples.exploration import neighbor_examples as neighbor_examples
+from .examples.exploration import neighbors_of as neighbors_of
 from .figures.grids import neighbor_grid as neighbor_grid
 from .figures.grids import view_grid as view_grid
 from .figures.panels import NeighborPanel as NeighborPanel

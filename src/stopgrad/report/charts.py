@@ -18,10 +18,8 @@ from stopgrad.evaluation import (
 )
 from stopgrad.report.evidence import Evidence
 from stopgrad.report.figures.accuracy import MOST_CLASSES, accuracy_chart, per_class_chart
-from stopgrad.report.figures.architecture import architecture_chart
-from stopgrad.report.figures.curves import knn_chart, loss_chart
-from stopgrad.report.figures.history import Point, Rows, series
-from stopgrad.report.figures.measures import measure_chart
+from stopgrad.report.figures.architecture import architecture_svg
+from stopgrad.report.figures.curves import Point, Rows, knn_chart, loss_chart, measure_chart, series
 from stopgrad.report.figures.spectra import agreement as correlation
 from stopgrad.report.figures.spectra import (
     predictor_chart,
@@ -29,11 +27,11 @@ from stopgrad.report.figures.spectra import (
     spectra_of,
     spectrum_chart,
 )
-from stopgrad.report.figures.svg import inline_svg
+from stopgrad.report.figures.style import inline_svg
 from stopgrad.report.run_tables import metrics_of
 
 if TYPE_CHECKING:
-    import altair as alt
+    from stopgrad.report.figures.style import Drawing
 
 
 class Figure(NamedTuple):
@@ -42,10 +40,10 @@ class Figure(NamedTuple):
     svg: str  # escaped by its maker
     caption: str
     name: str  # of its file
-    chart: alt.TopLevelMixin
+    chart: Drawing
 
 
-def drawn(name: str, chart: alt.TopLevelMixin, *, label: str, caption: str) -> Figure:
+def drawn(name: str, chart: Drawing, *, label: str, caption: str) -> Figure:
     """A chart made ready for a page; `label` says what one sees on it."""
     return Figure(inline_svg(chart, label=label), caption, name, chart)
 
@@ -155,7 +153,7 @@ def architecture_figure(config: Config, *, name: str = "this run") -> Figure:
         f"The network of {name}: both views pass the same weights. Blue arrows carry the "
         "gradient; at the red bars it stops. A part that is left out is dashed and red."
     )
-    return drawn("architecture", architecture_chart(config), label=text, caption=text)
+    return drawn("architecture", architecture_svg(config), label=text, caption=text)
 
 
 def architecture_figures(evidence: Evidence) -> list[Figure]:

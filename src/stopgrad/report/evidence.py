@@ -13,7 +13,7 @@ from stopgrad.config import Config, config_from_dict, key_paths
 from stopgrad.errors import ConfigError, DataError
 from stopgrad.evaluation import ACCURACIES, Record, read
 from stopgrad.report.figures.accuracy import newest
-from stopgrad.report.figures.history import Row, Rows, epoch_rows
+from stopgrad.report.figures.curves import Row, Rows, epoch_rows
 from stopgrad.report.figures.panels import Exploration, NeighborPanel, ViewPanel
 from stopgrad.studies import COLLAPSE, Epochs, Results, StudyDirectory, load_results, read_epochs
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from stopgrad.config import PRESETS, Config, knob_values, preset
 from stopgrad.evaluation import SPACE, count, duration, number
 from stopgrad.report.evidence import Evidence
-from stopgrad.report.figures.knobs import place_text
+from stopgrad.report.figures.arms import place_text
 
 WIDE = 84  # characters of a line of a command
 

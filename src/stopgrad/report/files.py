@@ -11,7 +11,7 @@ from stopgrad.report import charts, study_charts
 from stopgrad.report.charts import Figure
 from stopgrad.report.evidence import Evidence, StudyEvidence
 from stopgrad.report.figures.grids import neighbor_grid, view_grid
-from stopgrad.report.figures.svg import plain_svg
+from stopgrad.report.figures.style import plain_svg
 from stopgrad.storage import storage_errors, write_atomically
 
 PNG_SCALE = 2.0
@@ -61,10 +61,10 @@ def figures_of(chapter: Evidence | StudyEvidence) -> list[Figure]:
 def _write(figure: Figure, path: Path) -> list[Path]:
     import vl_convert
 
-    specification = figure.chart.to_dict(validate=False)
+    drawing = plain_svg(figure.chart)
     svg, png = path.with_suffix(".svg"), path.with_suffix(".png")
-    write_atomically(svg, plain_svg(figure.chart).encode())
-    write_atomically(png, vl_convert.vegalite_to_png(specification, scale=PNG_SCALE))
+    write_atomically(svg, drawing.encode())
+    write_atomically(png, vl_convert.svg_to_png(drawing, scale=PNG_SCALE))
     return [svg, png]
 
 

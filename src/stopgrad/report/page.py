@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from stopgrad.evaluation import tied
 from stopgrad.report.evidence import Evidence, StudyEvidence
 from stopgrad.report.facts import broken
-from stopgrad.report.figures.palette import css_variables
+from stopgrad.report.figures.style import css_variables
 from stopgrad.report.run_page import RunPage, run_page
 from stopgrad.report.study_page import StudyPage, study_page
 from stopgrad.report.table import as_csv, as_html
