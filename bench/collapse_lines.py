@@ -21,10 +21,9 @@ import numpy as np
 import torch
 
 from stopgrad.config import Config, config_to_dict, preset
-from stopgrad.evaluation import code_version
 from stopgrad.images import Dataset, load_dataset, normalization
 from stopgrad.method import Layers, covariance_spectrum, judge, measure
-from stopgrad.runs import prepare
+from stopgrad.runs import code_version, prepare
 from stopgrad.training import Training, start_training, watched_knn, watched_outputs
 
 HEAD = 16  # of the largest eigenvalues, those that are kept

@@ -28,7 +28,8 @@ from typing import Any, NamedTuple
 
 from compare_peers_table import markdown, results_of
 
-from stopgrad.evaluation import append_line, code_version, device_name, versions
+from stopgrad.runs import code_version, device_name, versions
+from stopgrad.storage import append_lines
 
 HERE = Path(__file__).resolve().parent
 
@@ -66,14 +67,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     options.out.mkdir(parents=True, exist_ok=True)
     file, lines = options.out / "peers.jsonl", [about(options)]
-    append_line(file, json.dumps(lines[0]))
+    append_lines(file, lines[:1])
     for number, turn in plan(options):
         lines.append(take(turn, number=number))
-        append_line(file, json.dumps(lines[-1]))
+        append_lines(file, lines[-1:])
         print(progress(lines[-1]), file=sys.stderr, flush=True)
     results = results_of(lines)
     for result in results:
-        append_line(file, json.dumps(result))
+        append_lines(file, [result])
     print(markdown(results, lines))
     return 0
 

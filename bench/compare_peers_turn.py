@@ -15,9 +15,10 @@ from compare_peers_recipes import config_of, lightly_steps, stopgrad_steps
 from compare_peers_views import kornia_views, stopgrad_views, torchvision_views
 
 from stopgrad.config import preset, torch_generator
-from stopgrad.evaluation import Features, device_name, embed, weighted_knn
+from stopgrad.evaluation import Features, embed, weighted_knn
 from stopgrad.images import Images, load_dataset, normalization
 from stopgrad.method import compute_for, use_threads
+from stopgrad.runs import device_name
 from stopgrad.speed import peak_bytes, take_steps, wait_for
 from stopgrad.training import measure_layers, start_training
 

@@ -37,8 +37,8 @@ import numpy as np
 from PIL import Image
 
 from stopgrad.config import preset
-from stopgrad.evaluation import code_version, device_name, versions
 from stopgrad.images import cores, load_dataset, normalization
+from stopgrad.runs import code_version, device_name, versions
 from stopgrad.training import start_training
 
 SIDE, WIDTH, HEIGHT = 224, 500, 375  # px

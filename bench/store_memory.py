@@ -27,10 +27,10 @@ from typing import Any
 import numpy as np
 
 from stopgrad.config import preset
-from stopgrad.evaluation import code_version, device_name, embed, versions
+from stopgrad.evaluation import embed
 from stopgrad.images import Contents, Encoded, Reader, Source, load_dataset, normalization, pack
 from stopgrad.images import packing as packing
-from stopgrad.runs import prepare
+from stopgrad.runs import code_version, device_name, prepare, versions
 from stopgrad.training import start_training
 
 SIDE = 224  # px

@@ -1,7 +1,21 @@
-"""The tree of user errors, each with its exit code.
+"""The tree of user errors, each with the exit code of the process that ends with it.
 
-An error that a user can mend is one line: what was found, what was expected, what to do next.
-Anything else that escapes is a fault of stopgrad and keeps its traceback.
+    StopgradError                     1
+    |-- ConfigError                   2
+    |-- DataError                     3
+    |-- DivergedError                 4
+    |-- CollapsedError                4
+    |-- StorageError                  5
+    |-- NoMemoryError                 5
+    |-- LockedError                   6
+    |-- CheckpointError               7
+    |   `-- runs.parts.DamagedError   7
+    |-- FailedRunsError               8
+    |-- InterruptedRunError           128 + signal
+    `-- InterruptedStudyError         128 + signal
+
+Such an error is one line: what is wrong, then what to do. Anything else that escapes is a fault of
+stopgrad and keeps its traceback.
 """
 
 import errno
@@ -9,25 +23,25 @@ import os
 import re
 from collections.abc import Iterable
 from shlex import quote
-from typing import ClassVar
 
 
 class StopgradError(Exception):
     """A user error: one line and an exit code.
 
     Args:
-        found: What was found, as a clause without a full stop.
-        expected: What was expected instead.
-        hint: The next step for the user.
+        found: What is wrong, as a clause without a full stop.
+        expected: What was expected instead; may be left out.
+        hint: The next step for the user; may be left out.
     """
 
-    exit_code: ClassVar[int] = 1
+    exit_code = 1
 
-    def __init__(self, found: str, *, expected: str, hint: str) -> None:
+    def __init__(self, found: str, *, expected: str = "", hint: str = "") -> None:
         self.found = found
         self.expected = expected
         self.hint = hint
-        super().__init__(f"{found}; expected {expected}; {hint}")
+        wanted = f"expected {expected}" if expected else ""
+        super().__init__("; ".join(part for part in (found, wanted, hint) if part))
 
 
 class ConfigError(StopgradError):
@@ -89,12 +103,11 @@ class InterruptedRunError(StopgradError):
     """
 
     def __init__(self, signal_number: int, *, step: int, run: str, hint: str = "") -> None:
-        self.signal_exit_code = 128 + signal_number
         super().__init__(
             f"stopped by signal {signal_number}, saved at step {step}",
-            expected="a run to its last epoch",
             hint=hint or f"continue with: stopgrad resume {quote(run)}",
         )
+        self.exit_code = 128 + signal_number
 
 
 class InterruptedStudyError(StopgradError):
@@ -106,21 +119,20 @@ class InterruptedStudyError(StopgradError):
     """
 
     def __init__(self, signal_number: int, *, study: str) -> None:
-        self.signal_exit_code = 128 + signal_number
         super().__init__(
             f"stopped by signal {signal_number}, all runs saved",
-            expected="a study to its last run",
             hint=f"give the same command again to go on with {study}",
         )
+        self.exit_code = 128 + signal_number
 
 
 class FailedRunsError(StopgradError):
-    """A study has come to its end, with runs that failed."""
+    """A study has ended, with runs that failed."""
 
     exit_code = 8
 
 
-# What Python, PyTorch (CPU and GPU), oneDNN, the loader of libraries, C++ and Rust say of it.
+# How Python, PyTorch (CPU and GPU), oneDNN, the dynamic loader, C++ and Rust say so.
 _NO_MEMORY = re.compile(
     r"can't allocate memory|cannot allocate memory|out of memory|failed to map segment|bad_alloc"
     r"|can't start new thread|PyObject pointer is null|could not create a (memory|primitive$)",
@@ -140,18 +152,18 @@ def no_memory(error: BaseException) -> NoMemoryError | None:
     return NoMemoryError(
         f"{whose} ran out{f' ({cause})' if cause else ''}",
         expected="memory for the images, the network and a batch",
-        hint="give the process more and repeat the command or resume the run, or begin one with "
-        "a smaller batch, smaller views or a smaller network",
+        hint="give the process more memory, then repeat the command or resume the run; or start "
+        "one with a smaller batch, smaller views or a smaller network",
     )
 
 
-# What no command can mend, whichever of its paths it is.
-_OF_PATHS = (errno.ENAMETOOLONG, errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENOTDIR)
+# Errors that are the user's to correct, whichever path of a command they are about.
+_PATH_ERRORS = (errno.ENAMETOOLONG, errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENOTDIR)
 
 
 def bad_path(error: BaseException) -> ConfigError | None:
     """The user error for an error of the system about a path; None for any other."""
-    if not isinstance(error, OSError) or error.errno not in _OF_PATHS:
+    if not isinstance(error, OSError) or error.errno not in _PATH_ERRORS:
         return None
     if not isinstance(error.filename, str | bytes):
         return None
@@ -159,7 +171,7 @@ def bad_path(error: BaseException) -> ConfigError | None:
     named = repr(path) if len(path) <= 200 else f"{path[:80]!r}... ({len(path):,} characters)"
     return ConfigError(
         f"{named}: {error.strerror}",
-        expected="a path that the system takes and that may be used",
+        expected="a path that the system accepts and that may be used",
         hint="give another path, or correct its permissions",
     )
 
@@ -170,10 +182,3 @@ def did_you_mean(word: str, known: Iterable[str], *, most: int = 1) -> str:
 
     close = difflib.get_close_matches(word, list(known), n=most, cutoff=0.5)
     return f" (did you mean {' or '.join(close)}?)" if close else ""
-
-
-def exit_code(error: StopgradError) -> int:
-    """The exit code of the process that ends with this error (RELIABILITY, decision D)."""
-    if isinstance(error, InterruptedRunError | InterruptedStudyError):
-        return error.signal_exit_code
-    return error.exit_code

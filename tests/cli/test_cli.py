@@ -201,7 +201,7 @@ def test_memory_that_runs_out_is_one_line_with_advice(
     def starve(spec: str, **how: object) -> None:
         raise error
 
-    monkeypatch.setattr("stopgrad.cli.commands.load_dataset", starve)
+    monkeypatch.setattr("stopgrad.runs.setup.load_dataset", starve)
     code, err = _fails(capsys, "views", "--data", "mnist5k", "--out", "x.png")
     assert code == 5
     assert said in err
@@ -245,7 +245,7 @@ def test_a_path_without_permission_is_one_line(
     def refuse(spec: str, **how: object) -> None:
         raise PermissionError(errno.EACCES, "Permission denied", "/locked/pictures")
 
-    monkeypatch.setattr("stopgrad.cli.commands.load_dataset", refuse)
+    monkeypatch.setattr("stopgrad.runs.setup.load_dataset", refuse)
     code, error = _fails(capsys, "views", "--data", "mnist5k", "--out", "x.png")
     assert (code, error.startswith("stopgrad: '/locked/pictures': Permission denied;")) == (2, True)
 
@@ -254,7 +254,7 @@ def test_a_fault_of_ours_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) ->
     def fail(spec: str, **how: object) -> None:
         raise RuntimeError("a shape that does not fit the memory format")
 
-    monkeypatch.setattr("stopgrad.cli.commands.load_dataset", fail)
+    monkeypatch.setattr("stopgrad.runs.setup.load_dataset", fail)
     with pytest.raises(RuntimeError, match="memory format"):
         main(["views", "--data", "mnist5k", "--out", "x.png"])
 

@@ -13,6 +13,8 @@ from stopgrad.config import (
     config_from_dict,
     config_to_dict,
     describe_knobs,
+    key_paths,
+    knob_values,
     preset,
 )
 from stopgrad.errors import ConfigError
@@ -89,6 +91,14 @@ def test_a_config_survives_yaml(name: str) -> None:
     config = config_from_dict({}, preset=name)
     text = yaml.safe_dump(config_to_dict(config))
     assert config_from_dict(yaml.safe_load(text)) == config
+
+
+def test_keys_are_joined_and_a_mapping_may_be_a_value() -> None:
+    values = {"a": {"b": {"c": 1}, "d": {}}, "e.f": {"times": 2}, 5: 3}
+    assert key_paths(values) == {"a.b.c": 1, "e.f.times": 2, "5": 3}
+    found = key_paths(values, is_value=lambda value: not value or set(value) == {"times"})
+    assert found == {"a.b.c": 1, "a.d": {}, "e.f": {"times": 2}, "5": 3}
+    assert knob_values(Config())["views.size"] == 32
 
 
 def test_every_knob_states_its_meaning() -> None:

@@ -1,39 +1,42 @@
 """Claims about `records`."""
 
 import dataclasses
-import fcntl
 import importlib.metadata
 import json
 import math
-import os
 import subprocess
 import sys
-import threading
-from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
 
+import pynvml
 import pytest
 
-from stopgrad.errors import DataError, StorageError
+from stopgrad.errors import DataError
 from stopgrad.evaluation import (
     Key,
     Record,
     append,
     append_cost,
-    device_name,
     energy,
-    environment,
     newest,
     read,
     read_costs,
     start_meter,
     to_line,
 )
-from stopgrad.evaluation.records.cost import KG_CO2_PER_KWH, WATTS_PER_GPU, WATTS_PER_THREAD, Spent
-from stopgrad.evaluation.records.environment import _commit
-from stopgrad.evaluation.records.meters import Counter, _card, _millijoules, nvml, rapl
-from stopgrad.evaluation.records.record import from_line
+from stopgrad.evaluation.costs import (
+    KG_CO2_PER_KWH,
+    WATTS_PER_GPU,
+    WATTS_PER_THREAD,
+    Counter,
+    Spent,
+    counters,
+    nvml,
+    rapl,
+)
+from stopgrad.evaluation.records import from_values
+from stopgrad.runs import device_name, environment
+from stopgrad.runs.machine import _commit
 
 KEYS = """metric value top5 per_class labels label_draw of split images_scored protocol config
 seed epoch verdict data init code versions device device_name threads wall_s embed_s views flops
@@ -82,37 +85,18 @@ def test_a_number_that_is_not_finite_is_never_written(
     assert not (tmp_path / "r.jsonl").exists()
 
 
-def test_every_torn_last_line_is_left_out_and_the_next_record_is_whole(tmp_path: Path) -> None:
-    path, first, second = tmp_path / "r.jsonl", _record(seed=1), _record(seed=2)
-    whole, line = (to_line(first) + "\n").encode(), to_line(second).encode()
-    for length in range(len(line)):
-        path.write_bytes(whole + line[:length])
-        assert read(path) == [first]
-        if length % 50 == 0:
-            append(path, second)
-            assert read(path) == [first, second]
-
-
-def test_a_whole_last_line_without_newline_is_kept(tmp_path: Path) -> None:
-    path = tmp_path / "r.jsonl"
-    path.write_text(to_line(_record(seed=1)))
-    assert [r.seed for r in read(path)] == [1]
-    append(path, _record(seed=2))
-    assert [r.seed for r in read(path)] == [1, 2]
-
-
 @pytest.mark.parametrize("line", [b'{"metric": "kn', b"[]", b'{"metric": "x"}', b"", b"\xff"])
 def test_a_bad_line_before_the_last_is_refused_by_its_number(line: bytes, tmp_path: Path) -> None:
     path, good = tmp_path / "r.jsonl", to_line(_record()).encode()
     path.write_bytes(b"\n".join([good, line, good, b""]))
-    with pytest.raises(DataError, match="line 2, is no record"):
+    with pytest.raises(DataError, match="line 2, is not a record"):
         read(path)
 
 
 def test_an_unknown_key_is_refused() -> None:
     values = json.loads(to_line(_record())) | {"kindness": 1}
     with pytest.raises(TypeError, match="kindness"):
-        from_line(json.dumps(values))
+        from_values(values)
 
 
 def test_a_missing_file_is_a_data_error(tmp_path: Path) -> None:
@@ -120,67 +104,10 @@ def test_a_missing_file_is_a_data_error(tmp_path: Path) -> None:
         read(tmp_path / "none.jsonl")
 
 
-def _append_many(path: Path, start: int) -> None:
-    for seed in range(start, start + 25):
-        append(path, _record(seed=seed, protocol={"padding": "x" * 20_000}))
-
-
-def test_two_processes_lose_no_record(tmp_path: Path) -> None:
-    path, context = tmp_path / "r.jsonl", get_context("spawn")
-    workers = [context.Process(target=_append_many, args=(path, start)) for start in (0, 100)]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join()
-    seeds = sorted(record.seed or 0 for record in read(path))
-    assert seeds == [*range(25), *range(100, 125)]
-
-
-def test_a_writer_waits_for_the_other(tmp_path: Path) -> None:
-    path = tmp_path / "r.jsonl"
-    writer = threading.Thread(target=append, args=(path, _record()))
-    with path.open("a") as other:
-        fcntl.flock(other, fcntl.LOCK_EX)
-        writer.start()
-        writer.join(0.3)
-        assert writer.is_alive()
-        assert read(path) == []
-    writer.join(10)
-    assert len(read(path)) == 1
-
-
-def test_a_record_is_one_write_and_is_synced(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    calls: list[str] = []
-    write, fsync = os.write, os.fsync
-    monkeypatch.setattr(os, "write", lambda d, data: calls.append("write") or write(d, data))
-    monkeypatch.setattr(os, "fsync", lambda d: calls.append("fsync") or fsync(d))
-    append(tmp_path / "r.jsonl", _record())
-    append(tmp_path / "r.jsonl", _record())
-    assert calls == ["write", "fsync", "fsync", "write", "fsync"]  # the directory once
-
-
-def test_a_disk_that_fills_up_leaves_the_file_as_it_was(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path, write = tmp_path / "r.jsonl", os.write
-    append(path, _record())
-    before = path.read_bytes()
-    monkeypatch.setattr(os, "write", lambda d, data: write(d, data[:100]))
-    with pytest.raises(StorageError, match="No space left"):
-        append(path, _record())
-    assert path.read_bytes() == before
-
-
-def test_a_directory_that_is_not_there_is_a_storage_error(tmp_path: Path) -> None:
-    with pytest.raises(StorageError, match="could not be written"):
-        append(tmp_path / "none" / "r.jsonl", _record())
-
-
 def test_importing_records_and_asking_for_versions_takes_no_torch() -> None:
     code = (
-        "import sys; from stopgrad.evaluation import environment;"
+        "import sys; from stopgrad.runs import environment;"
+        "from stopgrad.evaluation import metric_text, read, read_costs, start_meter, to_line;"
         "print(environment(device='cpu', threads=1).versions['torch'], 'torch' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -320,32 +247,53 @@ def test_rapl_adds_packages_and_counts_the_rounds_of_a_full_counter(tmp_path: Pa
     assert rapl(tmp_path) is None
 
 
-class _Library:
+class _Card:
     """NVML as its reference describes it, with one card."""
 
-    def __init__(self, *, failing: str = "") -> None:
-        self.failing = failing
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.failing, self.millijoules = "", 7000
+        monkeypatch.setattr(pynvml, "nvmlInit", lambda: self._may_fail("init"))
+        monkeypatch.setattr(pynvml, "nvmlDeviceGetHandleByUUID", self._handle)
+        monkeypatch.setattr(pynvml, "nvmlDeviceGetTotalEnergyConsumption", self._energy)
 
-    def nvmlInit_v2(self) -> int:  # noqa: N802
-        return self.failing == "init"
+    def _may_fail(self, call: str) -> None:
+        if self.failing == call:
+            raise pynvml.NVMLError(pynvml.NVML_ERROR_NOT_SUPPORTED)
 
-    def nvmlDeviceGetHandleByUUID(self, uuid: Any, handle: Any) -> int:  # noqa: N802
-        handle._obj.value = 7
-        return uuid.value != b"GPU-1"
+    def _handle(self, uuid: str) -> int:
+        if uuid != "GPU-1":
+            raise pynvml.NVMLError(pynvml.NVML_ERROR_NOT_FOUND)
+        return 7
 
-    def nvmlDeviceGetTotalEnergyConsumption(self, handle: Any, value: Any) -> int:  # noqa: N802
-        value._obj.value = 1000 * handle.value
-        return self.failing == "energy"
+    def _energy(self, handle: int) -> int:
+        assert handle == 7
+        self._may_fail("energy")
+        return self.millijoules
 
 
-def test_nvml_is_asked_for_the_card_by_its_name_and_may_refuse() -> None:
-    handle = _card(_Library(), uuid=b"GPU-1")
-    assert handle is not None
-    assert _millijoules(_Library(), handle) == 7000
-    assert _millijoules(_Library(failing="energy"), handle) is None
-    assert _card(_Library(failing="init"), uuid=b"GPU-1") is None
-    assert _card(_Library(), uuid=b"GPU-2") is None
-    assert nvml("cpu") is None
+def test_nvml_is_asked_for_the_card_by_its_name_and_may_refuse(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    card = _Card(monkeypatch)
+    counter = nvml("GPU-1")
+    assert counter is not None
+    assert (counter.name, counter.joules()) == ("nvml", 7.0)
+    assert nvml("GPU-2") is None
+    for card.failing in ("init", "energy"):
+        assert nvml("GPU-1") is None
+    assert [counter.name for counter in counters("cpu")] in ([], ["rapl"])
+
+
+def test_a_counter_that_stops_answering_makes_an_estimate(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    card, counter = _Card(monkeypatch), nvml("GPU-1")
+    assert counter is not None
+    meter = start_meter(device="cpu", threads=1, find=lambda _: [counter])
+    card.millijoules += 500
+    assert meter.spent().joules == 0.5
+    card.failing = "energy"
+    assert meter.spent().joules is None
 
 
 def test_the_processor_has_a_name() -> None:

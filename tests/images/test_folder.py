@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from stopgrad.errors import DataError, exit_code
+from stopgrad.errors import DataError
 from stopgrad.images import (
     Damaged,
     DamagedImagesError,
@@ -290,7 +290,7 @@ def test_damaged_picture_stops_and_is_named(root):
     (root / "b" / "1.png").write_bytes(b"\x89PNG\r\n\x1a\n")
     with pytest.raises(DataError, match=r"1 damaged picture among 6: 'b/1\.png' \(") as caught:
         load_dataset(str(root))
-    assert exit_code(caught.value) == 3
+    assert caught.value.exit_code == 3
     assert "\n" not in str(caught.value)
 
 

@@ -29,7 +29,7 @@ from rich.console import Console
 from rich.table import Table
 
 from stopgrad.errors import did_you_mean
-from stopgrad.evaluation import code_version, versions
+from stopgrad.runs import code_version, versions
 from tests.promises import parts
 from tests.promises.lab import Lab
 from tests.promises.outcome import Promise, join

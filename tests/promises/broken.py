@@ -52,7 +52,7 @@ def global_generator() -> None:
             return torch.default_generator
         return original(seed, *position, device=device)
 
-    original = _replace("randomness", "torch_generator", drawn)
+    original = _replace("config.randomness", "torch_generator", drawn)
 
 
 @_sabotage
@@ -100,7 +100,7 @@ def silent_disk() -> None:
         with contextlib.suppress(OSError):
             yield
 
-    _replace("files", "storage_errors", nothing)
+    _replace("storage.files", "storage_errors", nothing)
 
 
 @_sabotage
@@ -120,7 +120,7 @@ def old_removed_first() -> None:
         shutil.rmtree(run / "checkpoints", ignore_errors=True)
         return original(run, checkpoint)
 
-    original = _replace("checkpoint.store", "save_checkpoint", save)
+    original = _replace("runs.checkpoint", "save_checkpoint", save)
 
 
 @_sabotage
@@ -154,23 +154,24 @@ def unpickling() -> None:
         except Exception:
             return pickle.loads(data)
 
-    original = _replace("checkpoint.parts", "_decode_tensors", load)
+    original = _replace("runs.parts", "_decode_tensors", load)
 
 
 @_sabotage
 def first_error_only() -> None:
     """Of several wrong values of a configuration only the first is told."""
 
-    def first(flat: Any) -> Iterator[str]:
-        yield from list(original(flat))[:1]
+    def first(flat: Any) -> Any:
+        read = original(flat)
+        return read._replace(wrong=read.wrong[:1])
 
-    original = _replace("config.parse", "_wrong_values", first)
+    original = _replace("config.parse", "_read_values", first)
 
 
 @_sabotage
 def no_guards() -> None:
     """A run goes on with whatever settings it is given."""
-    _replace("checkpoint.guards", "allowed_changes", lambda *infos: [])
+    _replace("runs.guards", "check_changes", lambda *infos: [])
 
 
 @_sabotage

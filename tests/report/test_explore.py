@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from stopgrad.evaluation import printable
 from stopgrad.images import images_from_arrays
 from stopgrad.report import NeighborPanel, read_evidence
 from stopgrad.report.figures.confusion import (
@@ -29,6 +28,7 @@ from stopgrad.report.figures.style import inline_svg
 from stopgrad.report.gallery import confusion_finding, gallery, map_finding
 from stopgrad.report.page import render
 from stopgrad.report.thumbnails import Sheet, sheet
+from stopgrad.storage import printable
 from tests.report.test_report import CLASSES, NB, PAYLOADS, Page, Skeleton, write_run
 
 COUNTS = np.array([[8, 2, 0], [0, 9, 1], [4, 0, 6]])

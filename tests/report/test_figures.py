@@ -12,7 +12,7 @@ import altair as alt
 import numpy as np
 import pytest
 
-from stopgrad.evaluation import CHARTED, Record, duration, number, percent, points, printable, tied
+from stopgrad.evaluation import CHARTED, Record, duration, number, percent, points, tied
 from stopgrad.images import Normalization, images_from_arrays
 from stopgrad.report import NeighborPanel, neighbor_grid, queries, view_grid
 from stopgrad.report.figures.accuracy import accuracy_chart, newest, per_class_chart
@@ -27,6 +27,7 @@ from stopgrad.report.figures.grids import CELL, GAP, LINE, SPACE
 from stopgrad.report.figures.panels import ViewPanel, view_panel
 from stopgrad.report.figures.scores import series_marks
 from stopgrad.report.figures.style import PALETTE, css_variables, inline_svg, light
+from stopgrad.storage import printable
 
 NB = "\N{NO-BREAK SPACE}"
 RED, GREEN, BLUE, GRAY = (200, 0, 0), (0, 200, 0), (0, 0, 200), (90, 90, 90)

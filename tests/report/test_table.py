@@ -9,7 +9,6 @@ from html.parser import HTMLParser
 import pytest
 from rich.console import Console
 
-from stopgrad.evaluation import printable
 from stopgrad.report import (
     Column,
     Table,
@@ -21,6 +20,7 @@ from stopgrad.report import (
     as_rich,
 )
 from stopgrad.report.table import as_csv
+from stopgrad.storage import printable
 from tests.report.test_report import PAYLOADS
 
 COLUMNS = (

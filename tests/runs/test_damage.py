@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from stopgrad.errors import StorageError, exit_code
+from stopgrad.errors import StorageError
 from stopgrad.runs import (
     Checkpoint,
     RunWriter,
@@ -125,7 +125,7 @@ def test_a_full_disk_at_any_call_leaves_the_checkpoint_before(
         if error is None:
             break
         refused += 1
-        assert exit_code(error) == 5
+        assert error.exit_code == 5
         assert f"{folder} could not be written (No space left on device)" in error.found
         assert re.search(r"[\d,]+ bytes free", error.found)
         needed = int(error.expected.split()[0].replace(",", ""))
@@ -167,7 +167,7 @@ def test_a_directory_that_cannot_be_written_is_one_line(
     monkeypatch.setattr(os, "open", read_only)
     with RunWriter.resume(tmp_path) as writer, pytest.raises(StorageError) as caught:
         writer.begin()
-    assert exit_code(caught.value) == 5
+    assert caught.value.exit_code == 5
     assert caught.match(r"lock could not be written \(Read-only file system\), [\d,]+ bytes free")
 
 
@@ -176,7 +176,7 @@ import resource, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[2])
 from tests.runs.factories import checkpoint
-from stopgrad.runs import save_checkpoint
+from stopgrad.runs.checkpoint import save_checkpoint
 from stopgrad.errors import StorageError
 sixth = checkpoint(6)
 resource.setrlimit(resource.RLIMIT_FSIZE, (500, 500))

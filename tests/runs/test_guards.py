@@ -10,7 +10,7 @@ import pytest
 
 from stopgrad.cli.parser import FREE_TO_CHANGE
 from stopgrad.config import describe_knobs, preset
-from stopgrad.errors import CheckpointError, ConfigError, DataError, StopgradError, exit_code
+from stopgrad.errors import CheckpointError, ConfigError, DataError, StopgradError
 from stopgrad.runs import RunInfo, RunWriter, extended, load_checkpoint, read_run, read_status
 from stopgrad.runs.checkpoint import save_checkpoint
 from stopgrad.runs.guards import ELSEWHERE, FREE, _facts
@@ -59,7 +59,7 @@ def test_an_edited_config_is_refused(tmp_path: Path, key: str, old: Any, new: An
     error = _refused(tmp_path)
     said = f"{key}: {old} -> {new}"
     assert error.found == (said.lower() if isinstance(new, bool) else said)
-    assert exit_code(error) == 2
+    assert error.exit_code == 2
     assert ("--extend" in error.hint) == (key == "epochs")
     with pytest.raises(ConfigError, match=re.escape(error.found)):
         load_checkpoint(tmp_path)  # so that evaluate and report refuse it too
@@ -79,13 +79,13 @@ def test_all_differences_are_named_at_once(tmp_path: Path) -> None:
         "data.fingerprint: ffffffffffff -> 000000000000",
     }
     assert "normalization.mean: [0.1, 0.2, 0.3] -> [0.5, 0.2, 0.3]" in error.found
-    assert exit_code(error) == 2
+    assert error.exit_code == 2
 
 
 def test_other_images_are_an_error_of_data(tmp_path: Path) -> None:
     run = train(tmp_path, 3)
     error = _refused(tmp_path, run._replace(data=run.data | {"fingerprint": "0" * 64}))
-    assert exit_code(error) == 3
+    assert error.exit_code == 3
     assert "--data" in error.hint
 
 

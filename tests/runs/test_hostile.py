@@ -21,7 +21,7 @@ import torch
 from safetensors.torch import save
 
 from stopgrad.config import preset
-from stopgrad.errors import CheckpointError, exit_code
+from stopgrad.errors import CheckpointError
 from stopgrad.runs import RunWriter, load_checkpoint, read_run, verify_run
 from stopgrad.runs.info import info_to_dict
 from stopgrad.runs.parts import DamagedError
@@ -222,7 +222,7 @@ def test_a_hostile_checkpoint_is_refused_and_nothing_older_is_used(
     with pytest.raises(CheckpointError) as caught:
         load_checkpoint(tmp_path)
     assert not isinstance(caught.value, DamagedError)
-    assert exit_code(caught.value) == 7
+    assert caught.value.exit_code == 7
     assert str(caught.value).isprintable()
     assert len(str(caught.value)) < 800
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < MOST_MEMORY

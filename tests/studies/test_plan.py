@@ -102,7 +102,7 @@ def test_a_good_study_is_read_as_it_stands() -> None:
         ("setings", {}, "unknown field setings (did you mean settings?)"),
         ("protocol/split", None, "protocol.split is missing"),
         ("protocol/split", "tests", "did you mean test?"),
-        ("protocol/labels", [1, 0.1], "rising shares"),
+        ("protocol/labels", [1, 0.1], "rising fractions"),
         ("protocol/labels", [0, 1], "protocol.labels = 0"),
         ("protocol/labels", [1.5], "protocol.labels = 1.5"),
         ("protocol/metrics", ["knn_acuracy"], "did you mean knn_accuracy?"),

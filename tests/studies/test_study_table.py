@@ -13,7 +13,7 @@ import pytest
 import scipy.stats
 
 from stopgrad.errors import DataError
-from stopgrad.evaluation import MEASURES
+from stopgrad.evaluation import MEASURES, mean_text
 from stopgrad.method.collapse import Measures
 from stopgrad.report import study_table
 from stopgrad.studies import (
@@ -26,7 +26,6 @@ from stopgrad.studies import (
     study_overview,
 )
 from stopgrad.studies.results import best_arm
-from stopgrad.studies.words import mean_text
 from tests.studies.test_runner import InstantExecutor, _conduct, _prepare, _record, _run_of, _train
 
 STUDY: dict[str, Any] = {
@@ -201,7 +200,7 @@ def test_half_a_study_says_what_is_missing_and_why(prepared: Prepared) -> None:
     assert "| bad | 1 diverged, 1 failed, 1 missing |" in table
     assert "Incomplete, 6 of 9 runs:" in table
     assert "- bad, seed 0: diverged, exit code 4: something went wrong" in table
-    assert "- bad, seed 1: failed, exit code -9: something went wrong" in table
+    assert "- bad, seed 1: failed, exit code -9: killed by signal 9" in table
     assert "- bad, seed 2: stopped at epoch 3" in table
     assert "- good, seed 1: not begun" in table
     found = study_overview(prepared.directory, prepared.directory.read("mine"))

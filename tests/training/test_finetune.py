@@ -1,6 +1,7 @@
 """Claims about `finetune`: what it starts from, its two learning rates, its labels, its records."""
 
 import functools
+import json
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from torch import nn
 from stopgrad.config import Config, preset, torch_generator
 from stopgrad.errors import ConfigError, DataError
 from stopgrad.evaluation import to_line
-from stopgrad.evaluation.records.record import from_line
+from stopgrad.evaluation.records import from_values
 from stopgrad.images import Dataset, load_dataset, normalization
 from stopgrad.method import build_classifier
 from stopgrad.runs import RunWriter, TrainedRun, describe_run, load_checkpoint, load_run, prepare
@@ -228,7 +229,7 @@ def test_its_record_is_the_encoders_beside_those_of_other_evaluators(
     assert record.protocol["views"] == 2 * 32 * 10  # of the fine-tuning: 2 epochs, one view each
     assert record.protocol["start"] == "the pretrained encoder"
     assert record.data == {"name": "digits", "fingerprint": dataset.train.fingerprint}
-    assert from_line(to_line(record)) == record
+    assert from_values(json.loads(to_line(record))) == record
 
 
 def test_crops_that_the_backbone_does_not_take_are_refused_in_one_line(dataset: Dataset) -> None:

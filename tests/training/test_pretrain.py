@@ -22,7 +22,6 @@ from stopgrad.errors import (
     DataError,
     DivergedError,
     InterruptedRunError,
-    exit_code,
 )
 from stopgrad.images import Dataset, Images, Track, images_from_arrays, load_dataset, normalization
 from stopgrad.method import (
@@ -542,7 +541,7 @@ def test_a_run_that_wants_to_stop_on_collapse_ends_at_its_second_verdict(
     config = _tiny(epochs=12, stop_gradient=False, stop_on_collapse=True)
     with pytest.raises(CollapsedError, match="collapse at epoch") as stopped:
         _train(dataset, config, tmp_path / "run")
-    assert exit_code(stopped.value) == 4
+    assert stopped.value.exit_code == 4
     status = read_status(tmp_path / "run")
     assert status["state"] == "collapsed"
     assert "collapse" in status["verdict"]["state"]

@@ -13,10 +13,11 @@ import numpy as np
 import pytest
 
 from stopgrad.cli import main
-from stopgrad.evaluation import read, read_as
-from stopgrad.evaluation.records.cost import Spent
+from stopgrad.evaluation import read
+from stopgrad.evaluation.costs import Spent
 from stopgrad.images import Dataset, images_from_arrays, label_subset, load_dataset
 from stopgrad.runs import read_status
+from stopgrad.storage import read_lines_as
 from stopgrad.training.supervised.training import LabelledBatch, LabelledTraining
 from tests.training.test_supervised import _state, _steps
 
@@ -77,7 +78,7 @@ def test_each_share_is_trained_once_and_printed_again(
     assert {(r["of"], r["epoch"], r["images_scored"]) for r in records} == {("supervised", 2, 100)}
     assert [r["views"] for r in records] == [320, 320]
     paths = [out / "supervised" / f"share-{share:g}" for share in (1, 0.1)]
-    costs = [read_as(path / "costs.jsonl", Spent, hint="") for path in paths]
+    costs = [read_lines_as(path / "costs.jsonl", Spent, what="", hint="") for path in paths]
     assert [len(parts) for parts in costs] == [2, 2]  # a line for each epoch
     assert all(part.wall_s > 0 for parts in costs for part in parts)
     written = (out / "records.jsonl").read_text()
@@ -105,7 +106,7 @@ def test_a_table_shows_the_shares(tmp_path: Path, capsys: pytest.CaptureFixture[
     printed = capsys.readouterr()
     assert "top-1 accuracy on 100 test images" in printed.out
     assert "from scratch" in printed.out
-    assert "10 % of the labels: epoch 1/1" in printed.err.replace("\N{NO-BREAK SPACE}", " ")
+    assert "10 % of the labels: epoch 1/1" in printed.err
 
 
 def _signalled(monkeypatch: pytest.MonkeyPatch, number: signal.Signals, *, at: int) -> None:
@@ -152,7 +153,7 @@ def test_a_signal_between_two_shares_is_not_forgotten(
         os.kill(os.getpid(), signal.SIGTERM)
         path.write_text("")
 
-    monkeypatch.setattr("stopgrad.cli.supervised.append", append)
+    monkeypatch.setattr("stopgrad.training.fractions.append", append)
     assert _supervised(tmp_path / "base", "--labels", 1, 0.1) == 143
     assert not (tmp_path / "base/supervised/share-0.1").exists()
     assert read_status(tmp_path / "base/supervised/share-1")["state"] == "finished"
@@ -195,9 +196,7 @@ def test_a_killed_process_loses_no_finished_share(
     first = _steps(out / "supervised/share-0.01")
     monkeypatch.undo()  # the same images as the process had
     assert main([*words, "0.1"]) == 0
-    assert (
-        "1\N{NO-BREAK SPACE}% of the labels: epoch" not in capsys.readouterr().err.splitlines()[0]
-    )
+    assert "1 % of the labels: epoch" not in capsys.readouterr().err.splitlines()[0]
     assert [record.labels for record in read(out / "records.jsonl")] == [0.01, 0.1]
     assert _steps(out / "supervised/share-0.01") == first
     assert [step for step, _ in _steps(out / "supervised/share-0.1")] == list(range(1, 8))

@@ -11,11 +11,11 @@ import sys
 from collections.abc import Sequence
 
 from stopgrad.cli.parser import parse
-from stopgrad.errors import StopgradError, bad_path, exit_code, no_memory
+from stopgrad.errors import StopgradError, bad_path, no_memory
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs one command; returns its exit code (RELIABILITY, decision D)."""
+    """Runs one command; returns its exit code (docs/reliability.md, decision D)."""
     logging.basicConfig(level=logging.WARNING, format="stopgrad: %(message)s")
     try:
         command = parse(sys.argv[1:] if arguments is None else arguments)
@@ -37,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _tell(error: StopgradError) -> int:
-    from stopgrad.evaluation import printable
+    from stopgrad.storage import printable
 
     sys.stderr.write(f"stopgrad: {' '.join(printable(str(error)).splitlines())}\n")
-    return exit_code(error)
+    return error.exit_code

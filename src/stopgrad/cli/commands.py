@@ -5,27 +5,24 @@ from __future__ import annotations
 import argparse
 import io
 import itertools
+from collections.abc import Iterable
 from pathlib import Path
 from shlex import quote
 
+from stopgrad import runs
 from stopgrad.cli.show import Screen, TrainingBar, epoch_line, print_line, scores_table
 from stopgrad.config import Config, preset
 from stopgrad.errors import ConfigError
 from stopgrad.evaluation import (
     EVERYTHING,
-    Key,
     Record,
     Selection,
-    append,
-    append_cost,
     evaluate_run,
-    key_of,
-    read,
-    start_meter,
+    recorded_numbers,
     to_line,
 )
-from stopgrad.images import Changed, Dataset, how_it_was_read, load_dataset, normalization
-from stopgrad.method import compute_for, use_threads
+from stopgrad.images import Changed, Dataset, how_it_was_read, normalization
+from stopgrad.method import use_threads
 from stopgrad.report import (
     Evidence,
     explore,
@@ -35,22 +32,9 @@ from stopgrad.report import (
     view_grid,
     write_page,
 )
-from stopgrad.runs import (
-    RunInfo,
-    RunWriter,
-    TrainedRun,
-    check_same_data,
-    describe_run,
-    fit_sizes,
-    keep_label_draws,
-    load_run,
-    newest_step,
-    prepare,
-    read_run,
-    spec_to_keep,
-)
+from stopgrad.runs import RunInfo, TrainedRun, check_same_data, load_run, read_run, spec_to_keep
 from stopgrad.storage import write_atomically
-from stopgrad.training import Weights, pretrain_epochs, read_weights
+from stopgrad.training import Epoch, Weights, pretrain_run, read_weights
 
 
 def pretrain(options: argparse.Namespace) -> None:
@@ -59,10 +43,12 @@ def pretrain(options: argparse.Namespace) -> None:
     use_threads(config.threads)
     init = initial_weights(options.init, screen, config=config)
     dataset = load_images(options.data, screen, config=config)
-    info = describe_run(dataset, config, spec=options.data, init=init and init.card())
-    writer = RunWriter.create(options.out, info)
+    bar = TrainingBar(screen, options.out)
+    epochs = pretrain_run(
+        dataset, config, options.out, spec=options.data, init=init, track=bar.track
+    )
     screen.line(how_it_was_read(dataset))
-    train(writer, dataset, screen, init=init)
+    show_training(epochs, bar)
 
 
 def evaluate(options: argparse.Namespace) -> None:
@@ -75,7 +61,7 @@ def evaluate(options: argparse.Namespace) -> None:
         split=options.split,
         of=tuple(options.of),
         metrics=tuple(options.metrics),
-        done=_recorded(options.run) if options.missing else frozenset(),
+        done=recorded_numbers(options.run) if options.missing else frozenset(),
     )
     _evaluate(options.run, dataset, screen, labels=options.labels, select=select, json=options.json)
 
@@ -113,7 +99,8 @@ def quickstart(options: argparse.Namespace) -> None:
         f"{len(dataset.train):,} digits without labels -> an encoder, in {config.epochs} epochs; "
         f"then kNN and linear probes on {len(dataset.test or ()):,} other digits"
     )
-    train(RunWriter.create(out, describe_run(dataset, config, spec="mnist5k")), dataset, screen)
+    bar = TrainingBar(screen, out)
+    show_training(pretrain_run(dataset, config, out, spec="mnist5k", track=bar.track), bar)
     _evaluate(out, dataset, screen, labels=[1.0, 0.1, 0.01])
     page = write_page([_evidence(out, dataset, screen)], out=out / "report.html")
     print_line(f"report: {page}")
@@ -128,24 +115,16 @@ def _evaluate(
     select: Selection = EVERYTHING,
     json: bool = False,
 ) -> None:
-    """Scores a run and prints what comes of it, appending each record as it comes."""
+    """Scores a run and prints what comes of it, each record as it comes with --json."""
     run, records = load_run(path), []
     tell_state(run, screen)
-    keep_label_draws(path, dataset, labels=labels)
     with screen.progress():
         for record in evaluate_run(run, dataset, labels=labels, select=select, track=screen.track):
-            append(path / "records.jsonl", record)
             records.append(record)
             if json:
                 print_line(to_line(record))
     if not json:
         print_scores(records)
-
-
-def _recorded(run: Path) -> frozenset[Key]:
-    """The numbers that a run has already, at its newest checkpoint or before."""
-    path = run / "records.jsonl"
-    return frozenset(key_of(record) for record in read(path)) if path.exists() else frozenset()
 
 
 def _evidence(path: Path, dataset: Dataset, screen: Screen) -> Evidence:
@@ -191,14 +170,7 @@ def load_images(spec: str, screen: Screen, *, config: Config, changed: Changed =
     A run that exists says `changed="tell"`: its own fingerprint guards it.
     """
     with screen.progress():
-        dataset = load_dataset(
-            spec,
-            side=config.image_side,
-            bad_images=config.bad_images,
-            changed=changed,
-            track=screen.track,
-        )
-    return fit_sizes(dataset, config)
+        return runs.load_images(spec, config, changed=changed, track=screen.track)
 
 
 def images_of(
@@ -222,24 +194,14 @@ def initial_weights(spec: str | None, screen: Screen, *, config: Config) -> Weig
     return init
 
 
-def train(
-    writer: RunWriter, dataset: Dataset, screen: Screen, *, init: Weights | None = None
-) -> None:
+def show_training(epochs: Iterable[Epoch], bar: TrainingBar) -> None:
     """Trains, and shows what each epoch ended with."""
-    config = writer.info.config
-    images = prepare(dataset, config)
-    steps = len(images.train) // config.batch
-    done = newest_step(writer.path)
-    verdict = None
-    meter = start_meter(device=str(compute_for(config).device), threads=use_threads(0))
-    with writer, screen.progress():
-        bar = TrainingBar(screen, total=steps * config.epochs, done=done, batch=config.batch)
-        start = init and init.tensors
-        for epoch in pretrain_epochs(images, config, writer=writer, track=bar.track, init=start):
-            append_cost(writer.path, meter.spent())
+    screen, verdict = bar.screen, None
+    with screen.progress():
+        for epoch in epochs:
             verdict = epoch.verdict or verdict
             bar.show(epoch)
-            screen.line(epoch_line(epoch, config.epochs))
+            screen.line(epoch_line(epoch, read_run(bar.run).config.epochs))
     if verdict is not None and verdict.advice:
         screen.line(f"verdict: {verdict.state}; try: {verdict.advice}")
-    screen.line(f"done: {writer.path}; score it with: stopgrad evaluate {quote(str(writer.path))}")
+    screen.line(f"done: {bar.run}; score it with: stopgrad evaluate {quote(str(bar.run))}")

@@ -29,15 +29,15 @@ from stopgrad.evaluation import (
     Row,
     compare_runs,
     count,
-    metric_name,
+    metric_text,
     number,
     percent,
-    printable,
     same_data,
 )
 from stopgrad.images import Dataset
 from stopgrad.method import use_threads
 from stopgrad.runs import TrainedRun, load_run
+from stopgrad.storage import printable
 
 TITLES = {"lidar": "LiDAR", "rankme": "RankMe"}
 
@@ -173,7 +173,7 @@ def _runs_table(found: Comparison) -> Table:
         table.add_column(title(name), justify="right", style="bold" if name == found.by else "")
     known = [m for m in COMPARED if any(m in row.accuracies for row in found.rows)]
     for metric in known:
-        table.add_column(metric_name(metric), justify="right")
+        table.add_column(metric_text(metric), justify="right")
     noted = any(row.notes for row in found.rows)
     if noted:
         table.add_column("note")
@@ -198,7 +198,7 @@ def _agreement_table(found: Comparison) -> Table:
     table = Table(title="Kendall's tau with the order by labels", title_justify="left")
     table.add_column("measure")
     for metric in metrics:
-        table.add_column(metric_name(metric), justify="right")
+        table.add_column(metric_text(metric), justify="right")
     cells = {(a.measure, a.accuracy): a for a in found.agreements}
     for name in LABEL_FREE:
         table.add_row(title(name), *(_tau(cells[name, metric]) for metric in metrics))
@@ -227,7 +227,7 @@ def finding(found: Comparison) -> str:
     if not taus:
         return f"{best}; no labels say whether that order is right."
     words = " and ".join(
-        f"{kendall.tau:+.2f} with {metric_name(metric)}" for metric, kendall in taus.items()
+        f"{kendall.tau:+.2f} with {metric_text(metric)}" for metric, kendall in taus.items()
     )
     return f"{best}; Kendall's tau of that order is {words}{_worth(list(taus.values()))}."
 

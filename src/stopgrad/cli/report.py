@@ -7,7 +7,6 @@ from pathlib import Path
 
 from stopgrad.cli.show import Screen, print_line
 from stopgrad.errors import ConfigError
-from stopgrad.evaluation import printable
 from stopgrad.report import (
     Evidence,
     ShownRun,
@@ -17,6 +16,7 @@ from stopgrad.report import (
     write_page,
     write_poster,
 )
+from stopgrad.storage import printable
 from stopgrad.studies import StudyDirectory
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from rich.console import Console
@@ -12,13 +13,15 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    TaskID,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
 from rich.table import Table
 
-from stopgrad.evaluation import label_share, names, percent
+from stopgrad.evaluation import METRICS, SUBJECTS, labels_text, percent
+from stopgrad.storage import printable
 
 if TYPE_CHECKING:
     from stopgrad.evaluation import Record
@@ -29,7 +32,7 @@ T = TypeVar("T")
 
 def print_line(text: str) -> None:
     """A line of results on standard output, at once; names in it cannot steer the terminal."""
-    sys.stdout.write(names.printable(text) + "\n")
+    sys.stdout.write(printable(text) + "\n")
     sys.stdout.flush()
 
 
@@ -42,7 +45,7 @@ class Screen:
 
     def line(self, text: str) -> None:
         """One line of plain text, above the progress bars."""
-        self.console.print(names.printable(text), markup=False, soft_wrap=True)
+        self.console.print(printable(text), markup=False, soft_wrap=True)
 
     @contextmanager
     def progress(self) -> Iterator[None]:
@@ -80,28 +83,34 @@ class Screen:
 class TrainingBar:
     """One bar over all steps of a run: time left, views per second, newest loss and kNN."""
 
-    def __init__(self, screen: Screen, *, total: int, done: int, batch: int) -> None:
-        self.views_per_step = 2 * batch
+    def __init__(self, screen: Screen, run: Path) -> None:
+        self.screen, self.run = screen, run
+        self.views_per_step = 0
         self.newest = ""
-        self._progress = screen.bars
-        self._task = (
-            self._progress.add_task("", total=total, completed=done, rate="")
-            if self._progress
-            else None
-        )
+        self._task: TaskID | None = None
 
     def track(self, items: Iterable[T], description: str, total: int, /) -> Iterable[T]:
         """Moves the bar with the batches of an epoch."""
-        if self._progress is None or self._task is None:
+        bars = self.screen.bars
+        if bars is None:
             yield from items
             return
-        self._progress.update(self._task, description=description)
+        if self._task is None:
+            self._task = self._begin(bars)
+        bars.update(self._task, description=description)
         for item in items:
             yield item
-            self._progress.advance(self._task)
-            speed = self._progress.tasks[self._task].speed or 0
-            rate = f"{self.views_per_step * speed:,.0f} views/s{self.newest}"
-            self._progress.update(self._task, rate=rate)
+            bars.advance(self._task)
+            speed = bars.tasks[self._task].speed or 0
+            bars.update(self._task, rate=f"{self.views_per_step * speed:,.0f} views/s{self.newest}")
+
+    def _begin(self, bars: Progress) -> TaskID:
+        """The bar, once the run is on disk and says how long it is."""
+        from stopgrad.runs import newest_step, read_run
+
+        info = read_run(self.run)
+        self.views_per_step = 2 * info.config.batch
+        return bars.add_task("", total=info.steps, completed=newest_step(self.run), rate="")
 
     def show(self, epoch: Epoch) -> None:
         """Takes over what an epoch ended with."""
@@ -130,13 +139,13 @@ def scores_table(records: Sequence[Record]) -> Table:
     table = Table(title=title, title_justify="left")
     table.add_column("labels", justify="right")
     table.add_column("metric")
-    subjects = [of for of in names.SUBJECTS if of in {r.of for r in records}]
+    subjects = [of for of in SUBJECTS if of in {r.of for r in records}]
     for subject in subjects:
         bold = "bold" if subject == "encoder" else ""
-        table.add_column(names.SUBJECTS[subject], justify="right", style=bold)
+        table.add_column(SUBJECTS[subject], justify="right", style=bold)
     found = {(r.labels, r.metric, r.of): r.value for r in records}
     for share in sorted({r.labels for r in records}, reverse=True):
-        for metric, name in names.METRICS.items():
+        for metric, name in METRICS.items():
             values = [found.get((share, metric, subject)) for subject in subjects]
             if values == [None] * len(values):
                 continue
@@ -146,7 +155,7 @@ def scores_table(records: Sequence[Record]) -> Table:
             ]
             table.add_row(f"{100 * share:g} %", name, *cells)
     used = {r.labels: r.protocol["k"] for r in records if r.metric == "knn_accuracy"}
-    ks = ", ".join(f"{k} with {label_share(share)}" for share, k in used.items())
+    ks = ", ".join(f"{k} with {labels_text(share)}" for share, k in used.items())
     knn = f"kNN: cosine, k = {ks}; probes and " if ks else ""
     table.caption = f"{knn}protocols: --json; epoch {first.epoch}"
     return table

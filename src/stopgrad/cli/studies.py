@@ -13,8 +13,9 @@ from rich.text import Text
 
 from stopgrad.cli.show import Screen, print_line
 from stopgrad.errors import ConfigError, FailedRunsError
-from stopgrad.evaluation import duration, printable
+from stopgrad.evaluation import duration
 from stopgrad.report import study_table
+from stopgrad.storage import printable
 from stopgrad.studies import (
     ArmState,
     Choices,

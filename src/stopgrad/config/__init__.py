@@ -3,11 +3,10 @@
 In: a preset's name, a mapping, flags or YAML. Out: a frozen `Config`, or one error that names
 every wrong key. Also here: generators as pure functions of a seed and a position. No torch.
 
-    knobs        every knob, with its meaning, its unit and the paper's value
     bounds       how a knob states its meaning and its bounds, and how they are checked
+    knobs        every knob, with its meaning, its unit and the paper's value
     presets      named changes to the defaults
     parse        a mapping or flags -> a checked `Config`, and back
-    labelled     the knobs of training with labels
     randomness   seed and position -> generators
 """
 

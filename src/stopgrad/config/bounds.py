@@ -80,5 +80,5 @@ class Checked:
             raise ConfigError(
                 "; ".join(f"{p.key} = {p.found!r}" for p in wrong),
                 expected="; ".join(f"{p.key} {p.expected}" for p in wrong),
-                hint="mend the values named",
+                hint="correct the values named",
             )

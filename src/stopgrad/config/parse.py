@@ -9,12 +9,16 @@ import dataclasses
 import difflib
 import functools
 import typing
-from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from stopgrad.config.bounds import Bounds, in_words, within
-from stopgrad.config.knobs import ORDERED, Config, contradictions
+from stopgrad.config.knobs import Config, contradictions
+from stopgrad.config.presets import PRESETS, PresetName
 from stopgrad.errors import ConfigError, did_you_mean
+
+if TYPE_CHECKING:
+    from jsonargparse import ArgumentParser
 
 
 class Knob(NamedTuple):
@@ -62,6 +66,39 @@ def config_to_dict(config: Config) -> dict[str, Any]:
     return dataclasses.asdict(config)
 
 
+def knob_values(config: Config) -> dict[str, Any]:
+    """The value of every knob by its key path."""
+    return key_paths(config_to_dict(config))
+
+
+def key_paths(
+    values: Mapping[str, Any], *, is_value: Callable[[Mapping[str, Any]], bool] | None = None
+) -> dict[str, Any]:
+    """Nested keys as key paths: `{"views": {"size": 32}}` -> `{"views.size": 32}`.
+
+    Args:
+        values: By key; a key may be a path already.
+        is_value: Tells the mappings that are a value themselves; None: no mapping is.
+    """
+    found: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping) and not (is_value and is_value(value)):
+            below = key_paths(value, is_value=is_value)
+            found |= {f"{key}.{path}": leaf for path, leaf in below.items()}
+        else:
+            found[f"{key}"] = value
+    return found
+
+
+def preset(name: PresetName, **changes: Any) -> Config:
+    """A preset with changes given by key path, `preset("cpu", **{"views.size": 24})`.
+
+    Raises:
+        ConfigError: For an unknown preset, an unknown key or a value no run could use.
+    """
+    return config_from_dict(changes, preset=name)
+
+
 def config_from_dict(values: Mapping[str, Any], *, preset: str | None = None) -> Config:
     """A checked config from nested or dotted keys, on top of a preset.
 
@@ -71,20 +108,20 @@ def config_from_dict(values: Mapping[str, Any], *, preset: str | None = None) ->
         ConfigError: One line that names every unknown key (with the nearest known one), every
             value of a wrong type or out of bounds and every pair that contradicts.
     """
-    flat = {**_preset_values(preset), **dict(_flatten(values))}
-    wrong = [*_unknown_keys(flat), *_wrong_values(flat), *contradictions(_ordered_values(flat))]
+    flat = {**_preset_values(preset), **key_paths(values)}
+    read = _read_values(flat)
+    usual: dict[str, Any] = {knob.key: knob.default for knob in _knobs() if knob.key not in flat}
+    wrong = [*_unknown_keys(flat), *read.wrong, *contradictions(usual | read.values)]
     if wrong:
         raise ConfigError(
             "; ".join(wrong),
             expected="keys and values as `stopgrad pretrain --help` lists them",
-            hint="mend the keys named",
+            hint="correct the keys named",
         )
-    return _instantiate(flat)
+    return _instantiate(read.values)
 
 
 def _preset_values(name: str | None) -> dict[str, Any]:
-    from stopgrad.config.presets import PRESETS
-
     if name is None:
         return {}
     if name not in PRESETS:
@@ -94,14 +131,6 @@ def _preset_values(name: str | None) -> dict[str, Any]:
             hint="name one of these, or none for the paper's CIFAR setting",
         )
     return dict(PRESETS[name])
-
-
-def _flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            yield from _flatten(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
 
 
 def _unknown_keys(flat: Mapping[str, Any]) -> Iterator[str]:
@@ -118,61 +147,47 @@ def _nearest(key: str, known: list[str]) -> str:
     return f" (did you mean {last.get(word, word)}?)" if word else ""
 
 
-def _wrong_values(flat: Mapping[str, Any]) -> Iterator[str]:
-    """A clause for each known key whose value has a wrong type or lies out of bounds."""
+class _Read(NamedTuple):
+    values: dict[str, Any]  # by key path, each of the type of its knob
+    wrong: list[str]  # a clause for each value of a wrong type or out of bounds
+
+
+def _read_values(flat: Mapping[str, Any]) -> _Read:
+    """The values of the knobs that there are, converted to their types."""
     from jsonargparse import ArgumentError
 
-    for knob in _knobs():
-        if knob.key not in flat:
+    read = _Read({}, [])
+    for knob in (knob for knob in _knobs() if knob.key in flat):
+        found = flat[knob.key]
+        try:
+            value = _parser(knob.kind).parse_object({"value": found})["value"]
+        except (ArgumentError, TypeError, ValueError):
+            read.wrong.append(f"{knob.key} = {found!r} (expected {kind_in_words(knob.kind)})")
             continue
-        try:
-            value = _typed({knob.key: flat[knob.key]})[knob.key]
-        except (ArgumentError, TypeError, ValueError):
-            yield f"{knob.key} = {flat[knob.key]!r} (expected {kind_in_words(knob.kind)})"
-        else:
-            if not within(value, knob.bounds):
-                yield f"{knob.key} = {value!r} (expected {in_words(knob.bounds)})"
+        read.values[knob.key] = value
+        if not within(value, knob.bounds):
+            read.wrong.append(f"{knob.key} = {value!r} (expected {in_words(knob.bounds)})")
+    return read
 
 
-def _ordered_values(flat: Mapping[str, Any]) -> dict[str, float]:
-    """The values of the knobs that come in ordered pairs, those of a wrong type left out."""
-    from jsonargparse import ArgumentError
-
-    known: dict[str, Any] = {knob.key: knob.default for knob in _knobs()}
-    values = {key: known[key] for pair in ORDERED for key in pair}
-    for key in values.keys() & flat.keys():
-        try:
-            values |= _typed({key: flat[key]})
-        except (ArgumentError, TypeError, ValueError):
-            del values[key]
-    return values
-
-
-def _typed(flat: Mapping[str, Any]) -> dict[str, Any]:
-    """The given keys with their values converted to the types of their knobs."""
+@functools.cache
+def _parser(kind: Any) -> ArgumentParser:
+    """What reads one value of a type; a parser of the whole config stops at its first error."""
     from jsonargparse import ArgumentParser
 
     parser = ArgumentParser(exit_on_error=False)
-    for knob in _knobs():
-        if knob.key in flat:
-            parser.add_argument(f"--{knob.key}", type=knob.kind, required=True)
-    namespace = parser.parse_object(_nest(flat))
-    return {key: namespace[key] for key in flat}
-
-
-def _nest(flat: Mapping[str, Any]) -> dict[str, Any]:
-    nested: dict[str, Any] = {}
-    for key, value in flat.items():
-        *parents, leaf = key.split(".")
-        level = nested
-        for parent in parents:
-            level = level.setdefault(parent, {})
-        level[leaf] = value
-    return nested
+    parser.add_argument("--value", type=kind, required=True)
+    return parser
 
 
 def _instantiate(flat: Mapping[str, Any]) -> Config:
-    nested = _nest(_typed(flat))
+    nested: dict[str, Any] = {}
+    for key, value in flat.items():
+        *sections, leaf = key.split(".")
+        level = nested
+        for name in sections:
+            level = level.setdefault(name, {})
+        level[leaf] = value
     for field in dataclasses.fields(Config):
         if field.name in nested and field.default_factory is not dataclasses.MISSING:
             nested[field.name] = field.default_factory(**nested[field.name])

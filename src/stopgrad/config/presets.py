@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from stopgrad.config.knobs import Config
-from stopgrad.config.parse import config_from_dict
-
 PresetName = Literal["cifar", "imagenet", "cpu", "digits", "tiny"]
 
 _NARROW: dict[str, Any] = {  # what learns the most in minutes on a CPU, docs/log.md
@@ -89,12 +86,3 @@ PRESETS: dict[PresetName, dict[str, Any]] = {
         "checkpoint_every": 3,
     },
 }
-
-
-def preset(name: PresetName, **changes: Any) -> Config:
-    """A preset with changes given by key path, `preset("cpu", **{"views.size": 24})`.
-
-    Raises:
-        ConfigError: For an unknown preset, an unknown key or a value no run could use.
-    """
-    return config_from_dict(changes, preset=name)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
-from stopgrad.evaluation.records.record import MEASURES, Record
+from stopgrad.evaluation.records import MEASURES, Record
 from stopgrad.evaluation.scoring import cost_of, labelled_record
 from stopgrad.method import training_flops
-from stopgrad.runs import TrainedRun, read_metrics
+from stopgrad.runs import Row, TrainedRun, read_metrics
 
 MEASURED = 1024  # images whose two views are measured; fixed for a run
 
@@ -22,9 +21,12 @@ def measured(run: TrainedRun, *, metrics: tuple[str, ...], name: str) -> Iterato
         name: Of the data set.
     """
     row = newest_measures(run)
-    views = 2 * run.info.config.batch * row.get("step", 0)
+    measures, verdict = row.get("measures"), row.get("verdict")
+    if not measures or not verdict:
+        return
+    views = 2 * run.info.config.batch * row["step"]
     for metric in (metric for metric in metrics if metric in MEASURES):
-        value = row.get("measures", {}).get("z", {}).get(metric)
+        value = measures.get("z", {}).get(metric)
         if value is not None:
             yield labelled_record(
                 run.info,
@@ -36,7 +38,7 @@ def measured(run: TrainedRun, *, metrics: tuple[str, ...], name: str) -> Iterato
                 protocol={"evaluator": "collapse", "layer": "z", "views": "two of each image"},
                 name=name,
                 epoch=row["epoch"],
-                verdict=row["verdict"]["state"],
+                verdict=verdict.get("state"),
                 wall_s=0.0,
                 views=views,
                 flops=training_flops(run.info.config) * views,
@@ -44,7 +46,7 @@ def measured(run: TrainedRun, *, metrics: tuple[str, ...], name: str) -> Iterato
             )
 
 
-def newest_measures(run: TrainedRun) -> dict[str, Any]:
+def newest_measures(run: TrainedRun) -> Row:
     """The last epoch's row with measures, up to the checkpoint that is scored; empty before one."""
     rows = [row for row in read_metrics(run.path) if row.get("measures") is not None]
-    return next((row for row in reversed(rows) if row["step"] <= run.step), {})
+    return next((row for row in reversed(rows) if row["step"] <= run.step), Row())

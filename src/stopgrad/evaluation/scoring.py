@@ -8,12 +8,11 @@ from typing import Any
 import torch
 
 from stopgrad.config import config_to_dict
+from stopgrad.evaluation.costs import energy, read_costs
 from stopgrad.evaluation.features import Score
-from stopgrad.evaluation.records.cost import energy, read_costs
-from stopgrad.evaluation.records.environment import environment
-from stopgrad.evaluation.records.record import Record
+from stopgrad.evaluation.records import Record
 from stopgrad.method import compute_for
-from stopgrad.runs import RunInfo
+from stopgrad.runs import RunInfo, environment
 
 
 def scored(info: RunInfo, score: Score, **values: Any) -> Record:

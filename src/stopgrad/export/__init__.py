@@ -3,7 +3,7 @@
 torchvision, timm, safetensors: a safetensors file with a JSON card beside it; onnx: an ONNX file
 with the same; hub: a folder as the Hugging Face Hub expects. Each is read back by the tool it is
 for and compared with our own encoder before it takes its name. The same run gives the same bytes.
-RELIABILITY, decision E.
+docs/reliability.md, decision E.
 """
 
 import lazy_loader

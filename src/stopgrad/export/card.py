@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from stopgrad.config import Config, config_to_dict
-from stopgrad.evaluation import code_version, versions
 from stopgrad.export.condition import run_condition, verdict
 from stopgrad.method import why_not
-from stopgrad.runs import TrainedRun, read_status, tensors_sha256
+from stopgrad.runs import TrainedRun, code_version, read_status, tensors_sha256, versions
 
 FORMAT = 1
 KIND = "stopgrad encoder"

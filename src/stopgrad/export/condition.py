@@ -24,8 +24,7 @@ def run_condition(run: TrainedRun) -> list[str]:
 
 def verdict(run: TrainedRun) -> str | None:
     """The state of the representation when it was last measured, `healthy` for instance."""
-    state = newest_measures(run).get("verdict", {}).get("state")
-    return None if state is None else str(state)
+    return (newest_measures(run).get("verdict") or {}).get("state")
 
 
 def _ablations(config: Config) -> Iterator[str]:

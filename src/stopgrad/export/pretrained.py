@@ -16,8 +16,8 @@ from stopgrad.config import EncoderConfig, config_from_dict, torch_generator
 from stopgrad.errors import CheckpointError
 from stopgrad.images import Normalization
 from stopgrad.method import build_encoder, normalize
-from stopgrad.runs import as_text, encode_tensors, encoder_tensors, in_short
-from stopgrad.storage import read_json, write_atomically
+from stopgrad.runs import encode_tensors, encoder_tensors
+from stopgrad.storage import as_text, in_short, read_json, write_atomically
 from stopgrad.training import card_of, read_tensors
 
 WEIGHTS = "model.safetensors"

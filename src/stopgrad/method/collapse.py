@@ -2,7 +2,7 @@
 
 In: z1, z2 (N, D), the outputs of one layer for two views of the same N images (features, the
 projector's output before and after its BN). Out: `Measures`, and from those a `Verdict`.
-All measures are pure functions; REFERENCE, section 5, has their sources.
+All measures are pure functions; docs/reference.md, section 5, has their sources.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from stopgrad.evaluation import (
     CHARTED,
     MEASURE_NAMES,
     SPACE,
-    metric_name,
+    metric_text,
     number,
     percent,
 )
@@ -58,8 +58,8 @@ def accuracy_figures(evidence: Evidence) -> list[Figure]:
         drawn(
             metric,
             accuracy_chart(records, metric, chance=chance),
-            label=f"Bars: {metric_name(metric)} accuracy, as in the table of results.",
-            caption=f"Top-1 accuracy by {metric_name(metric)}.{guess}",
+            label=f"Bars: {metric_text(metric)} accuracy, as in the table of results.",
+            caption=f"Top-1 accuracy by {metric_text(metric)}.{guess}",
         )
         for metric in metrics_of(records)
     ]
@@ -74,8 +74,8 @@ def class_figures(evidence: Evidence) -> list[Figure]:
     metric = metrics_of(records)[0]
     few = " The best 15 and the worst 15 are shown." if len(names) > MOST_CLASSES else ""
     chart = per_class_chart(records, names, metric)
-    label = f"Points: {metric_name(metric)} accuracy of each class, best of the encoder first."
-    caption = f"Accuracy of each class by {metric_name(metric)} with all labels, best first.{few}"
+    label = f"Points: {metric_text(metric)} accuracy of each class, best of the encoder first."
+    caption = f"Accuracy of each class by {metric_text(metric)} with all labels, best first.{few}"
     return [drawn("classes", chart, label=label, caption=caption)]
 
 

@@ -5,26 +5,17 @@ Half done or whole: what is missing is empty. No torch.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from stopgrad.config import Config, config_from_dict
-from stopgrad.errors import ConfigError
+from stopgrad.config import Config, config_from_dict, key_paths
+from stopgrad.errors import ConfigError, DataError
 from stopgrad.evaluation import ACCURACIES, Record, read
 from stopgrad.report.figures.accuracy import newest
 from stopgrad.report.figures.curves import Row, Rows, epoch_rows
 from stopgrad.report.figures.panels import Exploration, NeighborPanel, ViewPanel
-from stopgrad.studies import (
-    COLLAPSE,
-    Epochs,
-    Results,
-    StudyDirectory,
-    key_paths,
-    load_results,
-    read_epochs,
-)
+from stopgrad.studies import COLLAPSE, Epochs, Results, StudyDirectory, load_results, read_epochs
 
 if TYPE_CHECKING:
     from stopgrad.runs import RunInfo
@@ -193,8 +184,8 @@ def read_studies(path: Path) -> list[StudyEvidence]:
     directory = StudyDirectory(path)
     found = []
     for stored in directory.read_all():
-        folders = {slot.arm: directory.folder(slot.run).path for slot in reversed(stored.slots)}
-        cards = {arm: _card(folder / "card.json") for arm, folder in folders.items()}
+        first = {slot.arm: slot.run for slot in reversed(stored.slots)}
+        cards = {arm: _card(directory, run) for arm, run in first.items()}
         found.append(
             StudyEvidence(
                 path=str(path),
@@ -223,13 +214,12 @@ def _epoch(row: Row) -> EpochNumbers:
     )
 
 
-def _card(path: Path) -> dict[str, Any] | None:
-    """The knobs of a run's card; None where that is damaged."""
+def _card(directory: StudyDirectory, run: str) -> dict[str, Any] | None:
+    """The knobs of a run; None where its card is damaged."""
     try:
-        config = json.loads(path.read_bytes())["config"]
-    except (OSError, ValueError, KeyError, TypeError):
+        return directory.run(run).card().config
+    except DataError:
         return None
-    return config if isinstance(config, dict) else None
 
 
 def _config(card: dict[str, Any] | None) -> Config | None:

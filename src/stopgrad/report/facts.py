@@ -6,11 +6,10 @@ import itertools
 import shlex
 from typing import Any, NamedTuple
 
-from stopgrad.config import PRESETS, Config, config_from_dict, config_to_dict
+from stopgrad.config import PRESETS, Config, knob_values, preset
 from stopgrad.evaluation import SPACE, count, duration, number
 from stopgrad.report.evidence import Evidence
 from stopgrad.report.figures.arms import place_text
-from stopgrad.studies import key_paths
 
 WIDE = 84  # characters of a line of a command
 
@@ -77,9 +76,9 @@ def training_seconds(evidence: Evidence) -> float:
 
 def repeat_commands(evidence: Evidence) -> list[str]:
     """The commands that repeat the run: the nearest preset and what differs from it."""
-    preset, changes = _nearest_preset(evidence.info.config)
+    nearest, changes = _nearest_preset(evidence.info.config)
     words = ["stopgrad", "pretrain", "--data", str(evidence.info.data.get("spec", ""))]
-    words += ["--preset", preset]
+    words += ["--preset", nearest]
     for key, value in changes.items():
         words += [f"--{key}", flag_text(value)]
     init = evidence.info.data.get("init")
@@ -116,10 +115,10 @@ def flag_text(value: object) -> str:
 
 
 def _nearest_preset(config: Config) -> tuple[str, dict[str, Any]]:
-    values = key_paths(config_to_dict(config))
+    values = knob_values(config)
     changes: dict[str, dict[str, Any]] = {}
     for name in PRESETS:
-        usual = key_paths(config_to_dict(config_from_dict({}, preset=name)))
+        usual = knob_values(preset(name))
         changes[name] = {key: values[key] for key in usual if values[key] != usual[key]}
     return min(changes.items(), key=lambda item: len(item[1]))
 

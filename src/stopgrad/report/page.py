@@ -9,14 +9,14 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from stopgrad.evaluation import printable, tied
+from stopgrad.evaluation import tied
 from stopgrad.report.evidence import Evidence, StudyEvidence
 from stopgrad.report.facts import broken
 from stopgrad.report.figures.style import css_variables
 from stopgrad.report.run_page import RunPage, run_page
 from stopgrad.report.study_page import StudyPage, study_page
 from stopgrad.report.table import as_csv, as_html
-from stopgrad.storage import write_atomically
+from stopgrad.storage import printable, write_atomically
 
 if TYPE_CHECKING:
     from jinja2 import Environment

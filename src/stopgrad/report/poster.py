@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from stopgrad.errors import ConfigError
-from stopgrad.evaluation import printable, tied
+from stopgrad.evaluation import tied
 from stopgrad.report import charts, facts, study_charts
 from stopgrad.report.charts import Figure
 from stopgrad.report.evidence import Evidence, StudyEvidence
@@ -29,7 +29,7 @@ from stopgrad.report.study_tables import finding_table, score_tables
 from stopgrad.report.study_text import scored
 from stopgrad.report.table import Table, as_print
 from stopgrad.report.thumbnails import data_uri
-from stopgrad.storage import write_atomically
+from stopgrad.storage import printable, write_atomically
 from stopgrad.studies import sentence
 
 Chapters = Sequence[Evidence | StudyEvidence]

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from stopgrad.evaluation import SPACE, Record, count, duration, label_share, metric_name, percent
+from stopgrad.evaluation import SPACE, Record, count, duration, labels_text, metric_text, percent
 from stopgrad.report import charts
 from stopgrad.report.charts import Figure
 from stopgrad.report.evidence import Evidence, Judgement
@@ -143,7 +143,7 @@ def _score_tile(records: Sequence[Record], metric: str) -> Tile:
         for of, name in (("untrained", "untrained"), ("pixels", f"raw{SPACE}pixels"))
         if of in written
     ]
-    name = f"{metric_name(metric)}, {label_share(labels)}"
+    name = f"{metric_text(metric)}, {labels_text(labels)}"
     return Tile(name, written[first.of], " \N{MIDDLE DOT} ".join(notes))
 
 

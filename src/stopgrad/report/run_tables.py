@@ -9,7 +9,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from stopgrad.config import Config, config_to_dict, describe_knobs
+from stopgrad.config import Config, describe_knobs, knob_values
 from stopgrad.evaluation import (
     ABSENT,
     LAYERS,
@@ -20,8 +20,8 @@ from stopgrad.evaluation import (
     Record,
     Subject,
     count,
-    label_share,
-    metric_name,
+    labels_text,
+    metric_text,
     number,
     percent,
     points,
@@ -29,7 +29,6 @@ from stopgrad.evaluation import (
 from stopgrad.report.evidence import Evidence
 from stopgrad.report.facts import flag_text
 from stopgrad.report.table import Column, Table, TableCell
-from stopgrad.studies import key_paths
 
 BASELINES: tuple[Subject, ...] = ("untrained", "pixels", "supervised")
 
@@ -53,7 +52,7 @@ def score_table(records: Sequence[Record]) -> Table:
         for labels in sorted({r.labels for r in records if r.metric == metric}, reverse=True):
             scores = [_score(found.get((metric, labels, of))) for of in subjects]
             scores[0] = scores[0]._replace(emphasis="strong")
-            named = TableCell(metric_name(metric)), TableCell(f"{100 * labels:g}{SPACE}%", labels)
+            named = TableCell(metric_text(metric)), TableCell(f"{100 * labels:g}{SPACE}%", labels)
             rows.append((*named, *scores, _top5(found.get((metric, labels, "encoder")))))
     heads = ["labels", *(SUBJECTS[of] for of in subjects), f"top-5, {SUBJECTS[subjects[0]]}"]
     columns = (Column("by"), *(Column(head, "right") for head in heads))
@@ -79,7 +78,7 @@ def finding(records: Sequence[Record]) -> str:
     if encoder is None:
         return ""
     start = (
-        f"By {metric_name(metric)} with {label_share(labels)} the pretrained encoder reaches "
+        f"By {metric_text(metric)} with {labels_text(labels)} the pretrained encoder reaches "
         f"{percent(encoder.value, images=encoder.images_scored)}"
     )
     others = [_compared(encoder, found[of]) for of in BASELINES if of in found]
@@ -132,7 +131,7 @@ def measure_table(evidence: Evidence) -> Table | None:
 
 def knob_table(config: Config) -> Table:
     """Every knob: its value here, in bold with its default where they differ, and its meaning."""
-    values, rows = key_paths(config_to_dict(config)), []
+    values, rows = knob_values(config), []
     for knob in describe_knobs():
         changed = values[knob.key] != knob.default
         cells = TableCell(knob.key), TableCell(flag_text(values[knob.key]))
@@ -187,11 +186,11 @@ def _protocol(records: Sequence[Record], metric: str) -> str:
     shared = {k: v for k, v in first.protocol.items() if all(_same(r, k, v) for r in chosen)}
     where = f"{count(first.images_scored)} images of the {first.split} split"
     when = f", epoch {first.epoch}" if first.epoch else ""
-    text = f"{metric_name(metric)}: scored on {where}{when}; {protocol_text(shared)}"
+    text = f"{metric_text(metric)}: scored on {where}{when}; {protocol_text(shared)}"
     for record in chosen:
         differs = {k: v for k, v in record.protocol.items() if k not in shared}
         if differs:
-            text += f"; with {label_share(record.labels)}: {protocol_text(differs)}"
+            text += f"; with {labels_text(record.labels)}: {protocol_text(differs)}"
     return text + "."
 
 

@@ -12,8 +12,9 @@ from stopgrad.evaluation import (
     SUPERVISED,
     Record,
     count,
+    labels_text,
+    metric_text,
     number,
-    printable,
 )
 from stopgrad.report.charts import (
     Figure,
@@ -34,7 +35,8 @@ from stopgrad.report.figures.arms import (
 from stopgrad.report.figures.scores import ArmScore, of_metric, scores
 from stopgrad.report.figures.seeds import groups_chart, seeds_chart
 from stopgrad.report.run_tables import protocol_text
-from stopgrad.studies import CurvePoint, EpochRow, metric_text, seed_curves, share_text
+from stopgrad.storage import printable
+from stopgrad.studies import CurvePoint, EpochRow, seed_curves
 
 FEW_ARMS = 4  # up to so many are compared over the share of the labels
 
@@ -207,9 +209,9 @@ def _with_few_labels(found: Sequence[ArmScore]) -> str:
     few = sorted((s for s in ours if s.labels == share), key=lambda score: -score.mean)
     rest = [s for s in few if s.metric == SUPERVISED] or few[-1:]
     if few[0] is rest[0]:
-        return f"With {share_text(share)} {metric_text(few[0].metric)} is best: {few[0].written}."
+        return f"With {labels_text(share)} {metric_text(few[0].metric)} is best: {few[0].written}."
     return (
-        f"With {share_text(share)} {metric_text(few[0].metric)} of {few[0].arm!r} reaches "
+        f"With {labels_text(share)} {metric_text(few[0].metric)} of {few[0].arm!r} reaches "
         f"{few[0].written}, {metric_text(rest[0].metric)} of {rest[0].arm!r} {rest[0].written}."
     )
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from stopgrad.evaluation import ACCURACIES, SPACE, count, duration, number, printable
+from stopgrad.evaluation import ACCURACIES, SPACE, count, duration, labels_text, metric_text, number
 from stopgrad.report import study_charts
 from stopgrad.report.charts import Figure
 from stopgrad.report.evidence import StudyEvidence
@@ -16,14 +16,8 @@ from stopgrad.report.gallery import ImageSections, image_sections
 from stopgrad.report.study_tables import component_table, finding_table, run_table, score_tables
 from stopgrad.report.study_text import bold_text, cost, scored, study_csv
 from stopgrad.report.table import Table
-from stopgrad.studies import (
-    metric_text,
-    missing_runs,
-    run_text,
-    sentence,
-    share_text,
-    slot_text,
-)
+from stopgrad.storage import printable
+from stopgrad.studies import missing_runs, run_text, sentence, slot_text
 
 ENDED = ("collapsed", "diverged", "failed")
 """Phases of a run that the same command, given again, leaves as it is."""
@@ -135,7 +129,7 @@ def study_tiles(evidence: StudyEvidence) -> list[Tile]:
         spread = row.cell.summary.std
         around = "" if spread is None else f"± {100 * spread:.2f}; "
         value = f"{100 * row.cell.summary.mean:.2f}{SPACE}%"
-        how = f"{metric_text(row.place.metric)}, {share_text(row.place.labels)}"
+        how = f"{metric_text(row.place.metric)}, {labels_text(row.place.labels)}"
         note = f"{around}{row.place.arm}: {how}"
         tiles.append(Tile("Best arm", value, note))
     arms = f"{len(results.stored.study.arms)} arms, seeds {_seeds(results.stored.seeds)}"

@@ -5,7 +5,16 @@ Built once, for `stopgrad study table`, the page and the poster alike. No torch.
 
 from __future__ import annotations
 
-from stopgrad.evaluation import ACCURACIES, MEASURES, Cell
+from stopgrad.evaluation import (
+    ACCURACIES,
+    MEASURES,
+    Cell,
+    correction_text,
+    labels_text,
+    mean_text,
+    metric_text,
+    unit_text,
+)
 from stopgrad.report.table import Column, Emphasis, Table, TableCell
 from stopgrad.studies import (
     Answer,
@@ -14,13 +23,8 @@ from stopgrad.studies import (
     Row,
     Value,
     answer_findings,
-    correction_text,
     labels_of,
-    mean_text,
-    metric_text,
     run_text,
-    share_text,
-    unit_text,
 )
 
 BESIDE = {"untrained": "untrained encoder", "pixels": "raw pixels"}
@@ -57,7 +61,7 @@ def score_table(results: Results, metric: str, *, measured: str = "here") -> Tab
     fractions = labels_of(metric, study.protocol)
     columns = [Column(unit_text(metric))]
     for fraction in fractions:
-        columns.append(Column(share_text(fraction) if metric in ACCURACIES else measured, "right"))
+        columns.append(Column(labels_text(fraction) if metric in ACCURACIES else measured, "right"))
         if study.published is not None:
             columns.append(Column("published", "right", published=True))
     own = [row for row in results.rows if row.place.metric == metric and not row.final]
@@ -80,7 +84,7 @@ def final_table(results: Results) -> Table | None:
         return None
     cells = tuple(
         (
-            TableCell(f"{metric_text(row.place.metric)}, {share_text(row.place.labels)}"),
+            TableCell(f"{metric_text(row.place.metric)}, {labels_text(row.place.labels)}"),
             _mean_cell(row.cell, row.place.metric),
         )
         for row in rows
@@ -138,7 +142,7 @@ def run_table(results: Results) -> Table:
             (
                 TableCell(slot.arm),
                 TableCell(str(slot.seed), slot.seed),
-                TableCell("" if slot.labels is None else share_text(slot.labels)),
+                TableCell("" if slot.labels is None else labels_text(slot.labels)),
                 TableCell("trained" if trained else run_text(run)),
                 TableCell(str(state.epoch), state.epoch),
                 TableCell("", ABSENT) if knn is None else TableCell(f"{100 * knn:.2f}", knn),

@@ -12,7 +12,7 @@ import json
 from collections.abc import Iterator
 from typing import Any, Literal
 
-from stopgrad.evaluation import confidence_interval
+from stopgrad.evaluation import confidence_interval, correction_text
 from stopgrad.report.study_tables import final_table, finding_table, published_value, score_table
 from stopgrad.report.table import as_markdown, one_line
 from stopgrad.studies import (
@@ -22,7 +22,6 @@ from stopgrad.studies import (
     StudyDirectory,
     answer_findings,
     best_arm,
-    correction_text,
     load_results,
     missing_runs,
     read_epochs,

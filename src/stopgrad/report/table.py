@@ -13,7 +13,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from stopgrad.evaluation import printable, tied
+from stopgrad.evaluation import tied
+from stopgrad.storage import printable
 
 if TYPE_CHECKING:
     from markupsafe import Markup

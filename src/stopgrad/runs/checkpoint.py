@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from stopgrad.errors import CheckpointError
-from stopgrad.runs.guards import allowed_changes
+from stopgrad.runs.guards import check_changes
 from stopgrad.runs.info import RunInfo, info_to_dict, read_run
 from stopgrad.runs.parts import (
     INFO,
@@ -122,7 +122,7 @@ def read_checkpoint(folder: Path, *, info: RunInfo, now: RunInfo | None = None) 
     """
     manifest = read_manifest(folder)
     begun = decode_info(read_part(manifest, INFO, most=LARGEST_JSON), manifest)
-    allowed_changes(begun, info, now or info)
+    check_changes(begun, info, now or info)
     data = {name: read_part(manifest, name, most=most_bytes(name, info)) for name in NAMES}
     return Checkpoint(
         manifest.step,

@@ -6,7 +6,7 @@ import logging
 import os
 import signal
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -29,10 +29,10 @@ from stopgrad.runs.checkpoint import (
     remove_after,
     save_checkpoint,
 )
-from stopgrad.runs.environment import describe_environment
-from stopgrad.runs.guards import allowed_changes, cannot_promise
+from stopgrad.runs.guards import cannot_promise, check_changes
 from stopgrad.runs.info import Change, RunInfo, info_to_dict, read_run
-from stopgrad.runs.metrics import Row, append_rows, cut_back
+from stopgrad.runs.machine import describe_environment
+from stopgrad.runs.metrics import append_rows, cut_back
 from stopgrad.storage import lock, read_json, storage_errors, write_json
 
 log = logging.getLogger(__name__)
@@ -140,9 +140,9 @@ class RunWriter:
         self._has_begun = True
         return checkpoint
 
-    def append(self, rows: Iterable[Row]) -> None:
+    def append(self, rows: Iterable[Mapping[str, object]]) -> None:
         """Appends rows to the metrics, durably."""
-        append_rows(self.path / "metrics.jsonl", rows)
+        append_rows(self.path, rows)
 
     def save(self, checkpoint: Checkpoint) -> None:
         """Writes a checkpoint, durably.
@@ -168,7 +168,7 @@ class RunWriter:
     def _start(self) -> None:
         """Writes what the run is asked to do; a run that never took a step may still not change."""
         if not self._is_new:
-            allowed_changes(read_run(self.path), self.info)
+            check_changes(read_run(self.path), self.info)
         write_json(self.path / "config.json", info_to_dict(self.info))
 
     def _go_on(self) -> Checkpoint:
@@ -184,7 +184,7 @@ class RunWriter:
     def _note_changes(self, checkpoint: Checkpoint) -> None:
         """Keeps in config.json what is not as the run was begun, and says what it costs."""
         assert checkpoint.info is not None
-        found = allowed_changes(checkpoint.info, self.info)
+        found = check_changes(checkpoint.info, self.info)
         # Steps after a damaged checkpoint are taken anew, under the changes that came with them.
         noted = [c._replace(step=min(c.step, checkpoint.step)) for c in self.info.changes]
         changes = (*noted, *(Change(checkpoint.step, *difference) for difference in found))

@@ -8,13 +8,14 @@ All changes are kept in the run's config.json.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
-from stopgrad.config import config_to_dict
+from stopgrad.config import config_to_dict, key_paths
 from stopgrad.errors import ConfigError, DataError
-from stopgrad.runs.environment import ROUNDING
-from stopgrad.runs.info import RunInfo, as_text
+from stopgrad.runs.info import RunInfo
+from stopgrad.runs.machine import ROUNDING
+from stopgrad.storage import as_text
 
 FREE = {
     "checkpoint_every": "saving changes nothing",
@@ -44,7 +45,7 @@ class Difference(NamedTuple):
     new: Any
 
 
-def allowed_changes(begun: RunInfo, *others: RunInfo) -> list[Difference]:
+def check_changes(begun: RunInfo, *others: RunInfo) -> list[Difference]:
     """What differs between a run and what would go on with it, if all of it may.
 
     Args:
@@ -122,15 +123,7 @@ def _facts(info: RunInfo) -> dict[str, Any]:
     config = config_to_dict(info.config)
     if info.task == "pretrain":
         del config["supervised"], config["finetune"]  # other trainings
-    return dict(_flatten(config | sections))
-
-
-def _flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            yield from _flatten(value, f"{prefix}{key}.")
-        else:
-            yield prefix + key, value
+    return key_paths(config | sections)
 
 
 def _value(value: Any) -> str:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from stopgrad.config import Config, Task, config_from_dict, config_to_dict
 from stopgrad.errors import CheckpointError, ConfigError
 from stopgrad.images import Normalization
-from stopgrad.storage import read_json
+from stopgrad.storage import as_text, in_short, read_json
 
 FORMAT = 1
 FILES = ("config.json", "status.json", "metrics.jsonl", "records.jsonl", "report.html", "lock")
@@ -191,17 +191,6 @@ def mapping(value: Any) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise TypeError(f"{as_text(value)} where an object should be")
     return value
-
-
-def as_text(value: Any) -> str:
-    """Text of others on one line, without what a terminal would obey, and not too long."""
-    text = "".join(c if c.isprintable() else "?" for c in " ".join(str(value).split()))
-    return text if len(text) <= 200 else text[:200] + "..."
-
-
-def in_short(error: Exception) -> str:
-    """An error as a clause of another."""
-    return as_text(error.strerror if isinstance(error, OSError) and error.strerror else error)
 
 
 def _refuse_unless(path: Path, ours: bool) -> None:

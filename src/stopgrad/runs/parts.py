@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from stopgrad.config import Config
 from stopgrad.errors import CheckpointError, ConfigError
-from stopgrad.runs.info import RunInfo, as_text, in_short, info_from_dict, is_number, whole_number
+from stopgrad.runs.info import RunInfo, info_from_dict, is_number, whole_number
 from stopgrad.runs.tensors import decode_tensors, is_pickle, not_finite
-from stopgrad.storage import LARGEST_JSON, OddFileError, read_file, strict_json
+from stopgrad.storage import LARGEST_JSON, OddFileError, as_text, in_short, read_file, strict_json
 
 if TYPE_CHECKING:
     from torch import Tensor

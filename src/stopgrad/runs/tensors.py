@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from stopgrad.errors import DivergedError
-from stopgrad.runs.info import in_short, whole_number
-from stopgrad.storage import LARGEST_JSON, strict_json
+from stopgrad.runs.info import whole_number
+from stopgrad.storage import LARGEST_JSON, in_short, strict_json
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -6,26 +6,25 @@ Nothing is written and no lock is taken, so that a run may be verified while it 
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 from stopgrad.errors import CheckpointError, ConfigError, StopgradError
 from stopgrad.runs.checkpoint import checkpoint_folders, newest_step, step_folders
-from stopgrad.runs.guards import allowed_changes
+from stopgrad.runs.guards import check_changes
 from stopgrad.runs.info import (
     FILES,
     FOLDERS,
     RunInfo,
-    as_text,
-    in_short,
     info_from_dict,
     is_number,
     mapping,
     refuse_odd_files,
     whole_number,
 )
-from stopgrad.runs.metrics import Row, once_each, read_lines, read_rows
+from stopgrad.runs.metrics import Row, read_rows
 from stopgrad.runs.parts import (
     INFO,
     MANIFEST,
@@ -41,7 +40,15 @@ from stopgrad.runs.parts import (
     read_manifest,
     read_part,
 )
-from stopgrad.storage import LARGEST_JSON, Finding, read_file, read_json
+from stopgrad.storage import (
+    LARGEST_JSON,
+    Finding,
+    as_text,
+    in_short,
+    read_file,
+    read_json,
+    read_lines,
+)
 
 LARGEST_PAGE = 1 << 30  # bytes
 
@@ -109,7 +116,7 @@ def _config(run: _Run) -> str:
             begun = _copy(read_manifest(folder))
         except CheckpointError:
             continue  # has its own line
-        allowed_changes(begun, info)
+        check_changes(begun, info)
         break
     return "; ".join(
         f"{change.key}: {as_text(change.old)} -> {as_text(change.new)} at step {change.step}"
@@ -146,15 +153,30 @@ def _is_an_end(run: _Run, step: int) -> bool:
 
 def _metrics(run: _Run) -> str:
     newest = run.newest  # before the rows, which are written before the checkpoint
-    rows, torn = read_rows(run.path / "metrics.jsonl")
+    rows, torn = read_rows(run.path)
     steps = [row["step"] for row in rows if row.get("kind") == "step"]
-    once_each(steps, name="step", least=newest)
+    _once_each(steps, name="step", least=newest)
     epochs = _epoch_rows(run, rows, newest=newest)
     after = sum(step > newest for step in steps)
     notes = [f"{len(steps)} steps, {epochs} epochs"]
     if after:
         notes.append(f"{after} steps after the newest checkpoint, which resume takes anew")
     return "; ".join(notes + _torn(torn))
+
+
+def _once_each(numbers: list[int], *, name: str, least: int) -> None:
+    """Checks that numbers count 1, 2, 3 to `least` or beyond.
+
+    Raises:
+        ValueError: With the first number that is missing, twice or out of order.
+    """
+    for wanted, number in enumerate(numbers, start=1):
+        if number != wanted:
+            times = Counter(numbers)[number]
+            reason = f"{name} {number} {times} times" if times > 1 else f"{name} {wanted} missing"
+            raise ValueError(f"{reason}, in row {wanted} of the {name}s")
+    if len(numbers) < least:
+        raise ValueError(f"{name}s 1 to {len(numbers)}, of {least}")
 
 
 def _epoch_rows(run: _Run, rows: list[Row], *, newest: int) -> int:
@@ -165,7 +187,7 @@ def _epoch_rows(run: _Run, rows: list[Row], *, newest: int) -> int:
     steps = run.info.steps_per_epoch
     # The row of an epoch that has just ended may still be missing: it is measured on resume.
     least = (newest - 1) // steps if newest else 0
-    once_each([whole_number(row["epoch"]) for row in found], name="epoch", least=least)
+    _once_each([whole_number(row["epoch"]) for row in found], name="epoch", least=least)
     for row in found:
         if row["step"] != row["epoch"] * steps:
             raise ValueError(f"epoch {row['epoch']} at step {row['step']}")
@@ -173,7 +195,9 @@ def _epoch_rows(run: _Run, rows: list[Row], *, newest: int) -> int:
 
 
 def _records(run: _Run) -> str:
-    rows, torn = read_lines(run.path / "records.jsonl")
+    rows, torn = read_lines(
+        run.path / "records.jsonl", dict, what="a record", hint="restore the file"
+    )
     for number, row in enumerate(rows, start=1):
         missing = {"metric", "value", "split", "images_scored", "protocol", "data"} - row.keys()
         if missing:

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 import torch
 
 from stopgrad.config import Config, preset
-from stopgrad.evaluation import Environment, environment
 from stopgrad.method import compute_for
+from stopgrad.runs import Environment, environment
 from stopgrad.speed.evaluators import (
     DecodingSpeed,
     EvaluatorSizes,

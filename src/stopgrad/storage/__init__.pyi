@@ -13,4 +13,12 @@ from .files import sync_directory as sync_directory
 from .files import typed as typed
 from .files import write_atomically as write_atomically
 from .files import write_json as write_json
+from .lines import Lines as Lines
+from .lines import append_lines as append_lines
+from .lines import read_lines as read_lines
+from .lines import read_lines_as as read_lines_as
+from .lines import replace_lines as replace_lines
 from .locks import lock as lock
+from .text import as_text as as_text
+from .text import in_short as in_short
+from .text import printable as printable

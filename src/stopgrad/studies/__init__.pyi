@@ -2,7 +2,6 @@ from .conduct import Prepared as Prepared
 from .conduct import conduct_study as conduct_study
 from .conduct import prepare_study as prepare_study
 from .curves import CurvePoint as CurvePoint
-from .curves import EpochRow as EpochRow
 from .curves import Epochs as Epochs
 from .curves import read_epochs as read_epochs
 from .curves import seed_curves as seed_curves
@@ -10,18 +9,18 @@ from .definition import Place as Place
 from .definition import Value as Value
 from .definition import labels_of as labels_of
 from .directory import StudyDirectory as StudyDirectory
-from .executor import local_processes as local_processes
+from .executors.local import local_processes as local_processes
 from .findings import Answer as Answer
 from .findings import Answered as Answered
 from .findings import answer_findings as answer_findings
 from .findings import sentence as sentence
+from .folder import EpochRow as EpochRow
 from .overview import ArmState as ArmState
 from .overview import Overview as Overview
 from .overview import run_text as run_text
 from .overview import slot_text as slot_text
 from .overview import study_overview as study_overview
 from .plan import Choices as Choices
-from .plan import key_paths as key_paths
 from .results import COLLAPSE as COLLAPSE
 from .results import Results as Results
 from .results import Row as Row
@@ -31,8 +30,3 @@ from .results import missing_runs as missing_runs
 from .source import built_in_studies as built_in_studies
 from .source import read_study as read_study
 from .source import study_file as study_file
-from .words import correction_text as correction_text
-from .words import mean_text as mean_text
-from .words import metric_text as metric_text
-from .words import share_text as share_text
-from .words import unit_text as unit_text

@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from stopgrad.config import key_paths
 from stopgrad.errors import ConfigError
 from stopgrad.studies.plan import Plan, address
 from stopgrad.studies.stored import StoredStudy
@@ -106,11 +107,8 @@ def _all_values(stored: StoredStudy) -> Iterator[tuple[str, Any]]:
 
 def _values(values: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
     """Every value by its key path; an empty mapping is a value, an arm as it is say."""
-    for key, value in values.items():
-        if isinstance(value, Mapping) and value:
-            yield from _values(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
+    for path, value in key_paths(values, is_value=lambda value: not value).items():
+        yield prefix + path, value
 
 
 def _number(value: Any) -> Any:

@@ -6,17 +6,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from stopgrad.evaluation import Key
 from stopgrad.images import Track, no_progress
 from stopgrad.studies.data import check_data
 from stopgrad.studies.definition import Study
 from stopgrad.studies.directory import StudyDirectory
-from stopgrad.studies.executor import Executor
+from stopgrad.studies.executors.executor import Executor
 from stopgrad.studies.plan import Choices, Plan, arm_configs, plan_runs
 from stopgrad.studies.results import best_arm, load_results
-from stopgrad.studies.runner import Runner, Watch, tasks_of
+from stopgrad.studies.runner import Runner, Watch, goals_of
 from stopgrad.studies.source import Source, built_in_studies, read_study
-from stopgrad.studies.steps import on_test, wanted_numbers
+from stopgrad.studies.steps import on_test, wanted_of_runs
 
 
 class Prepared(NamedTuple):
@@ -76,7 +75,7 @@ def conduct_study(
 
     Args:
         prepared: From `prepare_study`.
-        executor: What carries out the commands.
+        executor: What carries out its tasks.
         watch: Follows it.
         retry: Also runs that failed before, whatever the reason was.
 
@@ -86,29 +85,20 @@ def conduct_study(
     """
     directory, plan = prepared.directory, prepared.plan
     runner = Runner(directory, executor, spec=prepared.spec, watch=watch, retry=retry)
-    wanted = _wanted(plan)
-    runner.work(tasks_of(plan, directory, wanted))
+    wanted = wanted_of_runs(plan)
+    runner.work(goals_of(plan, directory, wanted))
     if prepared.study.protocol.final_test:
         chosen = _chosen_runs(prepared)
         final = {run: on_test(numbers) for run, numbers in wanted.items() if run in chosen}
-        tasks = [t for t in tasks_of(plan, directory, wanted | final) if t.run.id in final]
-        runner.work(tasks)
+        goals = goals_of(plan, directory, wanted | final)
+        runner.work([goal for goal in goals if goal.run.id in final])
     return runner.failed
-
-
-def _wanted(plan: Plan) -> dict[str, frozenset[Key]]:
-    """The numbers that are wanted of each run; arms that share a run add up."""
-    study, wanted = plan.source.study, dict[str, frozenset[Key]]()
-    for slot in plan.slots:
-        numbers = wanted_numbers(study, study.arm(slot.arm), labels=slot.labels)
-        wanted[slot.run] = wanted.get(slot.run, frozenset()) | numbers
-    return wanted
 
 
 def _chosen_runs(prepared: Prepared) -> set[str]:
     """The runs of the arm that the validation split chose, now or before.
 
-    None while a run has failed or is missing: the choice is made once, and from all of them.
+    Empty while a run has failed or is missing: the choice is made once, and from all of them.
     """
     directory, name = prepared.directory, prepared.study.name
     results = load_results(directory, directory.read(name))

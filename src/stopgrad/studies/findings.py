@@ -4,18 +4,24 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple, get_args
 
-from stopgrad.evaluation import ACCURACIES, SIGNIFICANCE, Cell, Summary, Welch, corrected, welch
-from stopgrad.studies.definition import Finding, Place
-from stopgrad.studies.results import Results
-from stopgrad.studies.words import (
+from stopgrad.evaluation import (
+    ACCURACIES,
+    SIGNIFICANCE,
+    Cell,
+    Summary,
+    Welch,
     accuracy_text,
     arms_text,
+    corrected,
     correction_text,
     difference_text,
+    labels_text,
     metric_text,
     p_text,
-    share_text,
+    welch,
 )
+from stopgrad.studies.definition import Place, PublishedFinding
+from stopgrad.studies.results import Results
 
 Answer = Literal["shows", "does not show", "the opposite shows", "cannot be told yet"]
 ANSWERS: tuple[Answer, ...] = get_args(Answer)
@@ -32,7 +38,7 @@ ENDINGS = {
 class Answered(NamedTuple):
     """A published finding and what our numbers say to it."""
 
-    finding: Finding
+    finding: PublishedFinding
     answer: Answer
     why: str
     test: Welch | None
@@ -70,8 +76,8 @@ def sentence(results: Results) -> str:
     untested = [arm for arm, row in marks.items() if row.mark == "untested"]
     assert best.cell.summary is not None
     text = (
-        f"By {metric_text(best.place.metric)} with {share_text(share)}, {best.place.arm!r} is best "
-        f"({accuracy_text(best.cell.summary)})"
+        f"By {metric_text(best.place.metric)} with {labels_text(share)}, {best.place.arm!r} "
+        f"is best ({accuracy_text(best.cell.summary)})"
     )
     if level:
         text += f"; {arms_text(level)} {'is' if len(level) == 1 else 'are'} not separated from it"
@@ -112,7 +118,7 @@ def _only_number(results: Results) -> str:
         return f"No arm has a number{ends or ' yet'}."
     place, summary = max(found, key=lambda pair: pair[0].labels)
     return (
-        f"By {metric_text(place.metric)} with {share_text(place.labels)}, {place.arm!r} reaches "
+        f"By {metric_text(place.metric)} with {labels_text(place.labels)}, {place.arm!r} reaches "
         f"{accuracy_text(summary)}, and no other arm has a number to compare{ends}."
     )
 
@@ -130,7 +136,7 @@ def _ends(results: Results) -> str:
     return "; " + "; ".join(parts) if parts else ""
 
 
-def _test(finding: Finding, results: Results) -> Welch | None:
+def _test(finding: PublishedFinding, results: Results) -> Welch | None:
     higher, than = _summary(results, finding.higher), _summary(results, finding.than)
     if higher is None or than is None:
         return None
@@ -143,7 +149,7 @@ def _summary(results: Results, place: Place | None) -> Summary | None:
 
 
 def _compared(
-    finding: Finding, results: Results, test: Welch | None, *, p: float | None
+    finding: PublishedFinding, results: Results, test: Welch | None, *, p: float | None
 ) -> Answered:
     if test is None or p is None:
         return Answered(finding, "cannot be told yet", "it takes two runs of each arm", None, None)
@@ -160,7 +166,7 @@ def _compared(
     return Answered(finding, "does not show", why, test, p)
 
 
-def _counts(finding: Finding, results: Results) -> str:
+def _counts(finding: PublishedFinding, results: Results) -> str:
     """Each cell's n, and its runs that collapsed, so that no mean hides them."""
     return " against ".join(
         f"n = {summary.n}{_collapsed(results.cells[place])}"
@@ -174,7 +180,7 @@ def _collapsed(cell: Cell) -> str:
     return f" ({collapsed} collapsed)" if collapsed else ""
 
 
-def _collapse(finding: Finding, results: Results) -> Answered:
+def _collapse(finding: PublishedFinding, results: Results) -> Answered:
     wanted = [_collapse_of(results, arm) for arm in finding.collapses]
     spared = [_collapse_of(results, arm) for arm in finding.survives]
     pairs = zip((*finding.collapses, *finding.survives), (*wanted, *spared), strict=True)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from stopgrad.errors import DataError
+from stopgrad.evaluation import labels_text
 from stopgrad.studies.directory import StudyDirectory
 from stopgrad.studies.plan import Slot
 from stopgrad.studies.results import COLLAPSE, Results, RunResult, load_results, missing_runs
 from stopgrad.studies.stored import StoredStudy
-from stopgrad.studies.words import share_text
 
 TRAINING = 0.9  # share of a run's time that is training, for the time left
 
@@ -39,7 +40,7 @@ def study_overview(directory: StudyDirectory, stored: StoredStudy) -> Overview:
     missing = missing_runs(results)
     lacking = {slot.run for slot, _ in missing}
     shares = [
-        _share(run, epochs=directory.epochs(name)) if name in lacking else 1.0
+        _share(run, epochs=_length(directory, name)) if name in lacking else 1.0
         for name, run in results.runs.items()
     ]
     lines = [
@@ -52,7 +53,7 @@ def study_overview(directory: StudyDirectory, stored: StoredStudy) -> Overview:
 
 def slot_text(slot: Slot) -> str:
     """`as it is, seed 0`, and the label fraction where there are several."""
-    fraction = "" if slot.labels is None else f", {share_text(slot.labels)}"
+    fraction = "" if slot.labels is None else f", {labels_text(slot.labels)}"
     return f"{slot.arm}, seed {slot.seed}{fraction}"
 
 
@@ -80,6 +81,14 @@ def _arm(results: Results, name: str, lacking: set[str]) -> ArmState:
         collapsed=sum(run.state.verdict in COLLAPSE for run in runs),
         knn=sum(watched) / len(watched) if watched else None,
     )
+
+
+def _length(directory: StudyDirectory, run: str) -> int:
+    """How many epochs a run is to have; 1 where its card cannot be read."""
+    try:
+        return max(1, directory.run(run).card().epochs)
+    except DataError:
+        return 1
 
 
 def _share(run: RunResult, *, epochs: int) -> float:

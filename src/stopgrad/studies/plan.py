@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-from stopgrad.config import Config, config_from_dict, config_to_dict
+from stopgrad.config import Config, config_from_dict, key_paths, knob_values
 from stopgrad.errors import ConfigError
 from stopgrad.evaluation import FINETUNE, SUPERVISED
 from stopgrad.storage import fits
@@ -38,7 +38,12 @@ class PlannedRun(NamedTuple):
     id: str
     method: Method
     config: Config
-    labels: float | None  # share of the labels that a supervised network learns from
+    labels: float | None  # fraction that a supervised network learns from
+
+    @property
+    def epochs(self) -> int:
+        """How long it trains."""
+        return self.config.length("pretrain" if self.method == "simsiam" else "supervised").epochs
 
 
 class Slot(NamedTuple):
@@ -118,7 +123,7 @@ def address(run: PlannedRun, *, fingerprint: str) -> str:
 
     Knobs at their default are left out, so that a knob that a later version adds changes nothing.
     """
-    default = flat(Config())
+    default = knob_values(Config())
     decisive = {k: v for k, v in decisive_knobs(run).items() if v != default[k]}
     parts = [run.method, run.config.seed, fingerprint, run.labels, sorted(decisive.items())]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
@@ -129,33 +134,19 @@ def decisive_knobs(run: PlannedRun) -> dict[str, Any]:
     other = "supervised." if run.method == "simsiam" else None
     return {
         key: value
-        for key, value in flat(run.config).items()
+        for key, value in knob_values(run.config).items()
         if key not in FREE and not (other and key.startswith(other))
     }
 
 
-def flat(config: Config) -> dict[str, Any]:
-    """Every knob by its key path."""
-    return key_paths(config_to_dict(config))
-
-
-def key_paths(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Nested knobs by their key paths; {times: X} is a value."""
-    return dict(_flatten(values))
-
-
-def _flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Nested keys as key paths; {times: X} is a value."""
-    for key, value in values.items():
-        if isinstance(value, Mapping) and set(value) != {"times"}:
-            yield from _flatten(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
+def _flatten(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Changes by key path; {times: X} is a value."""
+    return key_paths(values, is_value=lambda value: set(value) == {"times"})
 
 
 def _plain(changes: Mapping[str, Any]) -> set[str]:
     """The knobs that changes set, apart from those that they multiply."""
-    return {key for key, value in _flatten(changes) if not isinstance(value, Mapping)}
+    return {key for key, value in _flatten(changes).items() if not isinstance(value, Mapping)}
 
 
 class _Base(NamedTuple):
@@ -171,17 +162,17 @@ def _base(study: Study, choices: Choices, wrong: list[str]) -> _Base:
 
     What is wrong is left out, so that the arms can be checked all the same.
     """
-    base = _Base(None, {}, flat(Config()))
+    base = _Base(None, {}, knob_values(Config()))
     try:
-        values = flat(config_from_dict({}, preset=choices.preset))
+        values = knob_values(config_from_dict({}, preset=choices.preset))
         base = _Base(choices.preset, {}, values)
     except ConfigError as error:
         wrong.append(error.found)
     settings = _multiplied(study.settings, base.values, "settings", wrong)
-    for where, changes in (("settings: ", settings), ("", key_paths(choices.overrides))):
+    for where, changes in (("settings: ", settings), ("", _flatten(choices.overrides))):
         try:
             config = config_from_dict({**base.changes, **changes}, preset=base.preset)
-            base = _Base(base.preset, {**base.changes, **changes}, flat(config))
+            base = _Base(base.preset, {**base.changes, **changes}, knob_values(config))
         except ConfigError as error:
             wrong.append(where + error.found)
     return base
@@ -201,7 +192,7 @@ def _multiplied(
 ) -> dict[str, Any]:
     """Changes by key path, with {times: X} worked out; whole numbers stay whole."""
     found = {}
-    for key, value in _flatten(changes):
+    for key, value in _flatten(changes).items():
         if not isinstance(value, Mapping):
             found[key] = value
             continue

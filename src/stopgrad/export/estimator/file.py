@@ -19,8 +19,8 @@ from stopgrad.errors import CheckpointError, ConfigError
 from stopgrad.export.estimator.pictures import Numbers, Range
 from stopgrad.images import Normalization
 from stopgrad.method import Verdict
-from stopgrad.runs import in_short, is_number
-from stopgrad.storage import LARGEST_JSON, read_file, strict_json
+from stopgrad.runs import is_number
+from stopgrad.storage import LARGEST_JSON, in_short, read_file, strict_json
 
 FORMAT = 1
 ENTRY = "stopgrad.export.estimator"

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from stopgrad.evaluation import SUBJECTS, Record, class_name, label_share, metric_name, percent
+from stopgrad.evaluation import SUBJECTS, Record, class_name, labels_text, metric_text, percent
 from stopgrad.report.figures.style import (
     SERIES,
     SHAPES,
@@ -60,11 +60,11 @@ def accuracy_chart(
     labels = base.mark_text(align="left", dx=6, fontSize=13, color=light("ink"), aria=False)
     layers = [bars, labels.encode(x=x, text="label:N"), *_chance(chance)]
     inside = layered(*layers, width=width, height=alt.Step(BAR))
-    row = alt.Row("labels:N", sort=[label_share(fraction) for fraction in fractions], title=None)
+    row = alt.Row("labels:N", sort=[labels_text(fraction) for fraction in fractions], title=None)
     row = row.header(labelOrient="top", labelAnchor="start", labelPadding=4)
     values = [_bar(record) for record in chosen]
     chart = inside.facet(row=row, data=alt.InlineData(values=values), spacing=12)
-    return styled(chart.properties(title=f"{metric_name(metric)} accuracy, %"))
+    return styled(chart.properties(title=f"{metric_text(metric)} accuracy, %"))
 
 
 def per_class_chart(
@@ -102,7 +102,7 @@ def per_class_chart(
         shape=alt.Shape("name:N").scale(domain=subjects, range=list(SHAPES)),
         description="text:N",
     )
-    title = f"{metric_name(metric)} accuracy of each class, %"
+    title = f"{metric_text(metric)} accuracy of each class, %"
     return styled(layered(dots, title=title, width=width, height=alt.Step(CLASS)))
 
 
@@ -119,7 +119,7 @@ def _by_subject(subjects: list[str], *, legend: Any = None) -> alt.Color:
 
 
 def _bar(record: Record) -> dict[str, Any]:
-    name, labels = SUBJECTS[record.of], label_share(record.labels)
+    name, labels = SUBJECTS[record.of], labels_text(record.labels)
     label = percent(record.value, images=record.images_scored)
     text = f"{name}, {labels}: {label}"
     value = 100 * record.value

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from stopgrad.evaluation import ACCURACIES, SUPERVISED
+from stopgrad.evaluation import ACCURACIES, SUPERVISED, labels_text, metric_text, unit_text
 from stopgrad.report.figures.scores import HOLLOW, ArmScore, as_row, level, series_marks
 from stopgrad.report.figures.style import (
     FONT_SIZE,
@@ -18,7 +18,6 @@ from stopgrad.report.figures.style import (
     light,
     styled,
 )
-from stopgrad.studies import metric_text, share_text, unit_text
 
 if TYPE_CHECKING:
     import altair as alt
@@ -214,7 +213,7 @@ def knob_chart(
         ).properties(
             width=inside,
             height=120,
-            title=alt.Title(metric_text(metric), subtitle=share_text(fraction)),
+            title=alt.Title(metric_text(metric), subtitle=labels_text(fraction)),
         )
         for fraction in fractions
         for metric in metrics

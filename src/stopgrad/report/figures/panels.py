@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from stopgrad.evaluation import class_name, printable
+from stopgrad.evaluation import class_name
+from stopgrad.storage import printable
 
 if TYPE_CHECKING:
     from stopgrad.images import Images, Normalization

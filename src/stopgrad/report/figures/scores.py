@@ -6,10 +6,10 @@ import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from stopgrad.evaluation import ACCURACIES, mean_and_spread, printable
+from stopgrad.evaluation import ACCURACIES, labels_text, mean_and_spread, metric_text
 from stopgrad.report.figures.curves import told_apart
 from stopgrad.report.figures.style import SERIES, SHAPES, drawn_from, light
-from stopgrad.studies import metric_text, share_text
+from stopgrad.storage import printable
 
 if TYPE_CHECKING:
     import altair as alt
@@ -39,7 +39,7 @@ class ArmScore(NamedTuple):
         """`kNN, 10 % of the labels`."""
         if self.metric not in ACCURACIES:
             return metric_text(self.metric)
-        return f"{metric_text(self.metric)}, {share_text(self.labels)}"
+        return f"{metric_text(self.metric)}, {labels_text(self.labels)}"
 
     @property
     def written(self) -> str:

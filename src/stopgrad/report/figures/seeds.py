@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from stopgrad.evaluation import mean_and_spread, printable
+from stopgrad.evaluation import mean_and_spread
 from stopgrad.report.figures.curves import epoch_axis, told_apart
 from stopgrad.report.figures.style import (
     HEIGHT,
@@ -17,6 +17,7 @@ from stopgrad.report.figures.style import (
     light,
     styled,
 )
+from stopgrad.storage import printable
 from stopgrad.studies import CurvePoint
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from pathlib import Path
 from stopgrad.config import config_to_dict
 from stopgrad.evaluation import Record, read, scored
 from stopgrad.method import training_flops
-from stopgrad.runs import RunInfo, allowed_changes, read_run, read_status
+from stopgrad.runs import RunInfo, check_changes, read_run, read_status
 from stopgrad.training.supervised.loop import LabelledEpoch
 
 
@@ -63,7 +63,7 @@ def recorded(records: Path, run: Path, info: RunInfo, *, split: str) -> Record |
     if read_status(run).get("state") != "finished":
         return None
     begun = read_run(run)
-    allowed_changes(begun, info)
+    check_changes(begun, info)
     return newest_record(records, begun, split=split)
 
 

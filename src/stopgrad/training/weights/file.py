@@ -11,16 +11,14 @@ from torch import Tensor
 from stopgrad.errors import CheckpointError, ConfigError
 from stopgrad.runs import (
     HEADER,
-    as_text,
     decode_tensors,
     header_bytes,
     header_tensors,
-    in_short,
     misfit,
     not_finite,
     size_of,
 )
-from stopgrad.storage import read_file, read_json, read_start
+from stopgrad.storage import as_text, in_short, read_file, read_json, read_start
 
 
 def read_tensors(path: Path, wanted: Mapping[str, Tensor], *, hint: str) -> dict[str, Tensor]:

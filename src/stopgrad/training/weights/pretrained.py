@@ -14,8 +14,8 @@ from typing import Any, TypeVar
 from torch import Tensor
 
 from stopgrad.errors import ConfigError, DataError, did_you_mean
-from stopgrad.runs import as_text, decode_tensors, in_short, not_finite
-from stopgrad.storage import read_file
+from stopgrad.runs import decode_tensors, not_finite
+from stopgrad.storage import as_text, in_short, read_file
 from stopgrad.training.weights.file import refused
 
 LARGEST = 8 << 30  # bytes of a file of weights

@@ -1,0 +1,191 @@
+"""One JSON line per result: the number, its protocol, its cost, and what is needed to trust it.
+
+In: a `Record`. Out: a line of `records.jsonl`, and back. Not-a-number becomes null. No torch.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from stopgrad.storage import append_lines, check_types, read_lines, typed
+
+Subject = Literal["encoder", "untrained", "pixels", "supervised"]
+
+FROZEN = ("knn_accuracy", "linear_accuracy", "linear_lars_accuracy")
+"""What an encoder is scored by as it is."""
+
+FINETUNE, SUPERVISED = "finetune_accuracy", "supervised_accuracy"
+ACCURACIES = (*FROZEN, FINETUNE, SUPERVISED)
+
+MEASURES = (
+    "participation_ratio",
+    "effective_rank",
+    "top_share",
+    "correlation_strength",
+    "output_std",
+    "positive_minus_random",
+    "centre_norm",
+)
+"""The fields of `method.Measures`, of z; named here so that reading takes no torch."""
+
+
+class Energy(NamedTuple):
+    """Energy and what it emits, with the factors behind them."""
+
+    kwh: float
+    co2_kg: float
+    source: str  # "rapl", "nvml", "nvml + rapl" (all that the machine used), or "estimate"
+    watts: float | None  # that an estimate assumes, None where it was counted
+    kg_co2_per_kwh: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    """One result, in the order of its JSON keys.
+
+    Attributes:
+        metric: Name of the number, "knn_accuracy" or "correlation_strength" for instance.
+        value: The number; accuracies are fractions.
+        top5: Top-5 accuracy, or None where it has no meaning.
+        per_class: Accuracy of each class, None for a class without images.
+        labels: Share of the training labels that was used.
+        label_draw: Seed of the draw of those labels, None when all were used.
+        of: What was evaluated.
+        split: Name of the images it was scored on, "test", "validation" or "train".
+        images_scored: Number of those images.
+        protocol: All that defines the number (k, T, learning rate, ...).
+        config: The run's settings, None where no run stands behind the number.
+        seed: The run's seed.
+        epoch: The run's epoch at which it was scored.
+        verdict: State of the representation at that epoch, "healthy" for instance.
+        data: {"name", "fingerprint"} of the training images.
+        init: What the encoder started from, {"from", "sha256"} of its weights; None: random.
+        code: Version of stopgrad, with the commit when it runs from a checkout.
+        versions: Of python, torch, numpy and stopgrad.
+        device: Where it was computed.
+        device_name: What that is, such as the name of the processor.
+        threads: CPU threads that were used.
+        wall_s: Wall time of this number, s: embedding its images, and scoring them.
+        embed_s: The part of it that the records of the same images share, s.
+        views: Views that pretraining had processed.
+        flops: Floating-point operations of that pretraining.
+        train_s: Wall time of that pretraining, s, with what was measured on the way.
+        energy: Of that pretraining, the fields of `Energy`.
+        time: When it was made, ISO 8601, UTC.
+    """
+
+    metric: str
+    value: float
+    top5: float | None = None
+    per_class: tuple[float | None, ...] = ()
+    labels: float = 1.0
+    label_draw: int | None = None
+    of: Subject
+    split: str
+    images_scored: int
+    protocol: dict[str, Any]
+    config: dict[str, Any] | None = None
+    seed: int | None = None
+    epoch: int | None = None
+    verdict: str | None = None
+    data: dict[str, str]
+    init: dict[str, str] | None = None
+    code: str
+    versions: dict[str, str]
+    device: str
+    device_name: str | None = None
+    threads: int
+    wall_s: float
+    embed_s: float | None = None
+    views: int | None = None
+    flops: float | None = None
+    train_s: float | None = None
+    energy: dict[str, Any] | None = None
+    time: str
+
+    def __post_init__(self) -> None:
+        """Brings per_class to a tuple with None for NaN, so that a record equals its copy."""
+        clean = tuple(None if x is None or math.isnan(x) else float(x) for x in self.per_class)
+        object.__setattr__(self, "per_class", clean)
+
+
+class Key(NamedTuple):
+    """What tells the numbers of one run apart."""
+
+    metric: str
+    labels: float
+    of: Subject
+    split: str
+
+
+def key_of(record: Record) -> Key:
+    """The place of a record among those of its run."""
+    return Key(record.metric, record.labels, record.of, record.split)
+
+
+def newest(records: Iterable[Record]) -> dict[Key, Record]:
+    """The last record of each key: a run that was scored again counts once."""
+    return {key_of(record): record for record in records}
+
+
+def to_line(record: Record) -> str:
+    """A record as one line of strict ASCII JSON, without the newline.
+
+    Raises:
+        ValueError: When a number other than those of per_class is not finite.
+    """
+    return json.dumps(dataclasses.asdict(record), allow_nan=False)
+
+
+def from_values(values: dict[str, Any]) -> Record:
+    """The record of a line's values; keys that older versions did not write are None.
+
+    Raises:
+        ValueError: When an accuracy is no fraction.
+        TypeError: When the keys are not those of a record, each of its own type.
+    """
+    record = typed(Record, values)
+    _check(record)
+    return record
+
+
+def append(path: Path, record: Record) -> None:
+    """Adds a record at the end of a file, durably, whole or not at all.
+
+    Raises:
+        StorageError: When the disk refuses; the file is as before.
+        ValueError: When a number other than those of per_class is not finite.
+    """
+    append_lines(path, [dataclasses.asdict(record)])
+
+
+def read(path: Path) -> list[Record]:
+    """All records of a file, in order; a last line torn by a crash is left out.
+
+    Raises:
+        DataError: When there is no such file, or another line is no record.
+    """
+    hint = "restore the file, or make it with: stopgrad evaluate RUN"
+    return read_lines(path, from_values, what="a record", hint=hint).rows
+
+
+def _check(record: Record) -> None:
+    """What readers take for granted beyond the types of the fields."""
+    if record.metric in ACCURACIES and not 0 <= record.value <= 1:
+        raise ValueError(f"{record.metric} is {record.value}, not a fraction")
+    for name, found, keys in (
+        ("data", record.data, ("name", "fingerprint")),
+        ("init", record.init, ("from", "sha256")),
+    ):
+        if found is not None and not found.keys() >= {*keys}:
+            raise TypeError(f"{name} is {found}, without {' or '.join(keys)}")
+    if record.energy is not None:
+        typed(Energy, record.energy)
+    if record.metric in (FINETUNE, SUPERVISED):
+        check_types(record.protocol, {"views": int, "flops": float})

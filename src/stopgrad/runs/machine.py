@@ -1,0 +1,128 @@
+"""The machine and the code behind a run or a number.
+
+Versions are read without importing a package, so that a record takes no torch.
+"""
+
+from __future__ import annotations
+
+import functools
+import platform
+import subprocess
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from stopgrad.config import Config
+
+ROUNDING = ("torch", "numpy", "stopgrad", "machine", "cpu", "cpu_capability", "gpu")
+"""Another one of these and the steps of a run stay the same; the last bits of their numbers may
+not."""
+
+
+class Environment(NamedTuple):
+    """What a record says of the machine and the code; the names are those of its keys."""
+
+    code: str
+    versions: dict[str, str]
+    device: str
+    device_name: str
+    threads: int
+    time: str
+
+
+def environment(*, device: str, threads: int) -> Environment:
+    """The code, the versions and the time of now: `Record(..., **environment(...)._asdict())`.
+
+    Args:
+        device: Where the work was done, as a reader knows it.
+        threads: CPU threads in use.
+    """
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    return Environment(code_version(), versions(), device, device_name(device), threads, now)
+
+
+def describe_environment(config: Config) -> dict[str, Any]:
+    """Where a run is computed, as far as it decides bits: device, machine, threads, versions.
+
+    Raises:
+        ConfigError: When the config asks for a device that is unknown or not there.
+    """
+    import torch
+
+    from stopgrad.method import compute_for
+
+    compute = compute_for(config)
+    device = str(compute.device)
+    return {
+        "threads": torch.get_num_threads(),
+        "device": device,
+        "precision": compute.precision,
+        **({"gpu": device_name(device)} if compute.device.type == "cuda" else {}),
+        "machine": platform.machine(),
+        "cpu": device_name("cpu"),
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": _version("numpy"),
+        "stopgrad": _version("stopgrad"),
+    }
+
+
+@functools.cache
+def device_name(device: str) -> str:
+    """The processor behind "cpu", the card behind "cuda" or "cuda:1"; else the name as it is."""
+    if device.startswith("cuda"):
+        import torch  # a record of a GPU is made by a process that has it already
+
+        return torch.cuda.get_device_name(device)
+    return _processor() if device == "cpu" else device
+
+
+def _processor() -> str:
+    """The name in /proc/cpuinfo, else what the operating system calls it."""
+    try:
+        text = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        text = ""
+    names = [line.partition(":")[2] for line in text.splitlines() if line.startswith("model name")]
+    return next(iter(names), "").strip() or platform.processor() or platform.machine()
+
+
+def versions() -> dict[str, str]:
+    """Versions of python and of the packages that decide a number; none of them is imported."""
+    packages = ("torch", "numpy", "stopgrad")
+    return {"python": platform.python_version()} | {name: _version(name) for name in packages}
+
+
+@functools.cache
+def code_version() -> str:
+    """The version of stopgrad; from a checkout followed by "+git." and the commit.
+
+    "-dirty" ends it when tracked files differ from the commit.
+    """
+    commit = _commit(Path(__file__).resolve().parents[1])
+    return _version("stopgrad") + (f"+git.{commit}" if commit else "")
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def _commit(package: Path) -> str | None:
+    """The commit of the checkout that holds this package as src/stopgrad, None elsewhere.
+
+    A package that is installed below somebody's own repository has no commit of ours.
+    """
+    root = package.parent.parent
+    if package.parent.name != "src" or not (root / ".git").exists():
+        return None
+    describe = ["git", "-C", str(root), "describe", "--always", "--dirty", "--exclude=*"]
+    try:
+        done = subprocess.run(describe, capture_output=True, text=True, check=True, timeout=20)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()

@@ -1,0 +1,187 @@
+"""Files of JSON lines: appended whole or not at all, read back without a torn last line.
+
+A crash may leave a part of the last line behind. No part of a JSON object is JSON, so such a part
+is recognised, left out by a reader and cut off by the next writer. JSON is strict: no NaN.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Generic, NamedTuple, TypeVar
+
+from stopgrad.errors import DataError, StopgradError
+from stopgrad.storage.files import (
+    read_file,
+    storage_errors,
+    strict_json,
+    sync_directory,
+    typed,
+    write_atomically,
+)
+from stopgrad.storage.text import as_text, in_short
+
+LARGEST = 1 << 40  # bytes: as many as were written
+BLOCK = 1 << 14  # bytes that are read to find the last line
+
+T = TypeVar("T")
+
+
+class Lines(NamedTuple, Generic[T]):
+    """What a file of JSON lines holds."""
+
+    rows: list[T]
+    torn: bytes  # the part of a last line that a crash left behind
+
+
+def append_lines(path: Path, rows: Iterable[Mapping[str, object]]) -> None:
+    """Adds rows at the end of a file, durably, all of them or none.
+
+    One write under a lock. A torn last line goes first.
+
+    Raises:
+        StorageError: When the disk refuses; the file is as before.
+        ValueError: When a number is not finite; the file is as before.
+    """
+    data = _encode(rows)
+    with storage_errors(path, needed=len(data)), _locked(path) as descriptor:
+        _write_whole(descriptor, _end_last_line(descriptor) + data)
+
+
+def replace_lines(path: Path, rows: Iterable[Mapping[str, object]]) -> None:
+    """Replaces a file by these rows, atomically.
+
+    Raises:
+        StorageError: When the disk refuses; the file is as before.
+    """
+    write_atomically(path, _encode(rows))
+
+
+def read_lines(
+    path: Path,
+    decode: Callable[[dict[str, Any]], T],
+    *,
+    what: str,
+    hint: str,
+    error: type[StopgradError] = DataError,
+) -> Lines[T]:
+    """The rows of a file; a torn last line is left out.
+
+    Args:
+        path: A regular file.
+        decode: Makes a row of a JSON object; a KeyError, TypeError or ValueError refuses it.
+        what: What a row is, "a record", for the error.
+        hint: The next step when a line is something else.
+        error: The class of the error.
+
+    Raises:
+        StopgradError: Of the class given, when the file cannot be read or a line is no such row.
+    """
+    try:
+        *lines, last = read_file(path, most=LARGEST).split(b"\n")
+    except OSError as failed:
+        raise error(
+            f"{as_text(path)} cannot be read ({in_short(failed)})",
+            expected=f"a file with {what} on each line",
+            hint=hint,
+        ) from failed
+    if last:
+        lines.append(last)
+    torn = lines.pop() if lines and _is_torn(lines[-1]) else b""
+    rows = list[T]()
+    for number, line in enumerate(lines, start=1):
+        try:
+            rows.append(decode(_object(line)))
+        except (KeyError, TypeError, ValueError) as failed:
+            raise error(
+                f"{as_text(path)}, line {number}, is not {what} ({_reason(failed)})",
+                expected=f"{what} on each line, as strict JSON",
+                hint=hint,
+            ) from failed
+    return Lines(rows, torn)
+
+
+def read_lines_as(path: Path, kind: type[T], *, what: str, hint: str) -> list[T]:
+    """The rows of a file as objects of a class with typed fields; none when there is no file.
+
+    Raises:
+        DataError: As `read_lines`.
+    """
+    if not path.exists():
+        return []
+    return read_lines(path, lambda row: typed(kind, row), what=what, hint=hint).rows
+
+
+def _encode(rows: Iterable[Mapping[str, object]]) -> bytes:
+    return "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows).encode()
+
+
+def _object(line: bytes) -> dict[str, Any]:
+    values = strict_json(line)
+    if isinstance(values, dict):
+        return values
+    raise TypeError("no JSON object")
+
+
+def _reason(error: Exception) -> str:
+    return f"no {error.args[0]!r}" if isinstance(error, KeyError) else in_short(error)
+
+
+def _is_torn(last: bytes) -> bool:
+    try:
+        json.loads(last)
+    except (ValueError, RecursionError):
+        return True
+    return False
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[int]:
+    """A descriptor of the file, made if need be, that no other process appends to meanwhile."""
+    new = not path.exists()
+    flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW
+    descriptor = os.open(path, flags, 0o666)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield descriptor
+    finally:
+        os.close(descriptor)
+    if new:
+        sync_directory(path.parent)
+
+
+def _end_last_line(descriptor: int) -> bytes:
+    """Cuts off a torn last line; returns the newline that a whole last line may lack."""
+    last = _last_line(descriptor)
+    if last and _is_torn(last):
+        os.ftruncate(descriptor, os.fstat(descriptor).st_size - len(last))
+        return b""
+    return b"" if not last or last.endswith(b"\n") else b"\n"
+
+
+def _last_line(descriptor: int) -> bytes:
+    """The last line with its newline, if it has one."""
+    size, count = os.fstat(descriptor).st_size, BLOCK
+    while True:
+        tail = os.pread(descriptor, count, max(0, size - count))
+        start = tail.rfind(b"\n", 0, -1) + 1
+        if start or count >= size:
+            return tail[start:]
+        count *= 16
+
+
+def _write_whole(descriptor: int, data: bytes) -> None:
+    """One write and its way to the disk; what was written of it goes again if it fails."""
+    size = os.fstat(descriptor).st_size
+    try:
+        if os.write(descriptor, data) < len(data):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        os.fsync(descriptor)
+    except OSError:
+        os.ftruncate(descriptor, size)
+        raise
