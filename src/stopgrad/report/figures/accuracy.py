@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from stopgrad.evaluation import SUBJECTS, Record, class_name, labels_text, metric_text, percent
+from stopgrad.evaluation import (
+    SUBJECTS,
+    Record,
+    class_name,
+    labels_text,
+    metric_text,
+    newest,
+    percent,
+)
 from stopgrad.report.figures.style import (
     SERIES,
     SHAPES,
@@ -23,12 +31,6 @@ if TYPE_CHECKING:
 BAR = 26  # px from one bar to the next
 CLASS = 22  # px from one class to the next
 MOST_CLASSES = 30  # beyond that, the best and the worst of them are drawn
-
-
-def newest(records: Iterable[Record]) -> list[Record]:
-    """The last record of each result: same metric, subject, labels and split."""
-    kept = {(r.metric, r.labels, r.of, r.split): r for r in records}
-    return list(kept.values())
 
 
 def accuracy_chart(
@@ -48,7 +50,7 @@ def accuracy_chart(
     """
     import altair as alt
 
-    chosen = [record for record in newest(records) if record.metric == metric]
+    chosen = [record for record in newest(records).values() if record.metric == metric]
     subjects = [name for of, name in SUBJECTS.items() if of in {r.of for r in chosen}]
     fractions = sorted({record.labels for record in chosen}, reverse=True)
     base = alt.Chart().encode(y=alt.Y("name:N", title=None, sort=subjects))
@@ -84,7 +86,9 @@ def per_class_chart(
     """
     import altair as alt
 
-    chosen = [r for r in newest(records) if r.metric == metric and r.labels == 1 and r.per_class]
+    chosen = [
+        r for r in newest(records).values() if r.metric == metric and r.labels == 1 and r.per_class
+    ]
     subjects = [name for of, name in SUBJECTS.items() if of in {r.of for r in chosen}]
     order = _extremes(_ranking(chosen))
     values = [row for record in chosen for row in _dots(record, class_names, classes=order)]

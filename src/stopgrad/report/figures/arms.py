@@ -67,10 +67,7 @@ def arms_chart(
         means.encode(x=x, y=y, description="text:N", **_told_apart(kinds)),
     ]
     if chance is not None:
-        line = alt.Chart(alt.InlineData(values=[{}])).mark_rule(
-            color=light("wrong"), strokeDash=[5, 3], strokeWidth=1.6, aria=False
-        )
-        marks.insert(0, line.encode(x=alt.datum(chance)))
+        marks.insert(0, level(chance, upright=True))
     title = unit_text(metric)
     return styled(layered(*marks, title=title, width=width, height=alt.Step(ROW)))
 
