@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 
-from stopgrad.cli.studies import arms_table
 from stopgrad.errors import DataError, StopgradError
+from stopgrad.library.tables import arms_table
 from stopgrad.report import read_studies, study_table
 from stopgrad.report.page import render
 from stopgrad.report.study_text import Format

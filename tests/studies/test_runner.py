@@ -23,14 +23,14 @@ from stopgrad.errors import (
 )
 from stopgrad.evaluation import Key, Record, append
 from stopgrad.report.study_text import study_markdown
-from stopgrad.studies import Choices, Prepared, StudyDirectory, conduct_study, load_results, runner
+from stopgrad.studies import Choices, PreparedStudy, StudyDirectory, load_results, run_study, runner
 from stopgrad.studies.data import StudyData
 from stopgrad.studies.executors.executor import Job
 from stopgrad.studies.executors.local import LocalProcesses
 from stopgrad.studies.folder import RunFolder
 from stopgrad.studies.parse import parse_study
 from stopgrad.studies.plan import arm_configs, plan_runs
-from stopgrad.studies.source import Source
+from stopgrad.studies.source import StudyFile
 from stopgrad.studies.steps import next_task
 from stopgrad.studies.task import (
     StudyTask,
@@ -154,24 +154,26 @@ def _record(folder: RunFolder, metric: str, *, of: Any, split: str, **values: An
 
 def _prepare(
     out: Path, values: Mapping[str, Any] = STUDY, *, name: str = "mine", **changes: Any
-) -> Prepared:
+) -> PreparedStudy:
     """A study begun in a directory, without looking at any image."""
     study, problems = parse_study(values, name=name)
-    source = Source(values, study, tuple(problems))
+    source = StudyFile(values, study, tuple(problems))
     choices = Choices(**({"preset": "tiny", "overrides": {}, "seeds": (0, 1)} | changes))
     configs = arm_configs(source, choices)
     data = StudyData("mnist5k", "mnist5k", 10, dict.fromkeys(configs, "f"))
     plan = plan_runs(source, choices, configs, fingerprints=data.fingerprints)
     directory = StudyDirectory(out)
     begun = directory.begin(plan, data)
-    return Prepared(directory, plan, "mnist5k", begun.changes)
+    return PreparedStudy(directory, plan, "mnist5k", begun.changes)
 
 
-def _conduct(prepared: Prepared, executor: InstantExecutor, **options: Any) -> Mapping[str, str]:
-    return conduct_study(prepared, executor, watch=Silent(), **options)
+def _conduct(
+    prepared: PreparedStudy, executor: InstantExecutor, **options: Any
+) -> Mapping[str, str]:
+    return run_study(prepared, executor, watch=Silent(), **options)
 
 
-def _run_of(prepared: Prepared, arm: str, seed: int) -> str:
+def _run_of(prepared: PreparedStudy, arm: str, seed: int) -> str:
     return next(s.run for s in prepared.plan.slots if (s.arm, s.seed) == (arm, seed))
 
 
@@ -350,7 +352,7 @@ def test_a_run_that_somebody_else_works_on_is_left_to_him_until_he_ends(tmp_path
                 assert len(executor.started) == 2
                 os.close(claim)
 
-    assert conduct_study(prepared, executor, watch=Other()) == {}
+    assert run_study(prepared, executor, watch=Other()) == {}
     assert _stages(executor, theirs) == ["pretrain", "evaluate"]
 
 
@@ -398,7 +400,7 @@ def test_a_signal_lets_every_child_save_and_the_study_goes_on_later(
     prepared, stuck = _prepare(tmp_path / "s"), StuckExecutor()
     before = signal.getsignal(number)
     with pytest.raises(InterruptedStudyError) as caught:
-        conduct_study(prepared, stuck, watch=Killer(number))
+        run_study(prepared, stuck, watch=Killer(number))
     assert caught.value.exit_code == code
     assert len(stuck.jobs) == 2
     assert all(job.stopped for job in stuck.jobs)
@@ -421,7 +423,7 @@ def test_a_directory_that_cannot_be_written_stops_the_children_and_says_so(
             raise StorageError("no space", expected="space", hint="make room")
 
     with pytest.raises(StorageError):
-        conduct_study(prepared, stuck, watch=Full())
+        run_study(prepared, stuck, watch=Full())
     assert [job.stopped for job in stuck.jobs] == [True, True]
     assert not any(prepared.directory.folder(run).is_claimed() for run in prepared.plan.runs)
 
@@ -709,7 +711,7 @@ def test_a_config_survives_the_way_through_its_file(tmp_path: Path) -> None:
     for run in prepared.plan.runs.values():
         settings = prepared.directory.folder(run.id).path / "settings.json"
         words = ["pretrain", "--data", "mnist5k", "--out", "x", "--config", str(settings)]
-        config: Config = parse(words).options.config
+        config: Config = parse(words).config
         assert config == run.config
 
 
@@ -779,7 +781,7 @@ def test_a_folder_with_the_name_of_a_study_is_not_taken_for_its_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """`study run mine.yaml --out mine`: the printed command names the study `mine`."""
-    from stopgrad.studies.conduct import _source
+    from stopgrad.studies.study import _source
 
     prepared = _prepare(tmp_path / "mine")
     monkeypatch.chdir(tmp_path)

@@ -1,7 +1,7 @@
 """Panels of images -> the sections of a page that show them: neighbours, map, mistakes, views.
 
 In: panels, made where torch is at home. Out: typed parts for `images.html`, and data for
-`explore.js`, which lets a visitor pick an image; without script the chosen examples stand there.
+`picker.js`, which lets a visitor pick an image; without script the chosen examples stand there.
 """
 
 from __future__ import annotations

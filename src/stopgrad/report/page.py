@@ -39,8 +39,8 @@ def render(*evidence: Evidence | StudyEvidence) -> str:
     from markupsafe import Markup
 
     chapters = [study_page(e) if isinstance(e, StudyEvidence) else run_page(e) for e in evidence]
-    style = css_variables() + _asset("page.css") + _asset("explore.css")
-    script = _asset("page.js") + _asset("explore.js")
+    style = css_variables() + _asset("page.css") + _asset("picker.css")
+    script = _asset("page.js") + _asset("picker.js")
     page = (
         _environment()
         .get_template("page.html")

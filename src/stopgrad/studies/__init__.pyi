@@ -1,6 +1,3 @@
-from .conduct import Prepared as Prepared
-from .conduct import conduct_study as conduct_study
-from .conduct import prepare_study as prepare_study
 from .curves import CurvePoint as CurvePoint
 from .curves import Epochs as Epochs
 from .curves import read_epochs as read_epochs
@@ -30,3 +27,6 @@ from .results import missing_runs as missing_runs
 from .source import built_in_studies as built_in_studies
 from .source import read_study as read_study
 from .source import study_file as study_file
+from .study import PreparedStudy as PreparedStudy
+from .study import prepare_study as prepare_study
+from .study import run_study as run_study

@@ -25,7 +25,7 @@ from stopgrad.studies.changes import changes, check_same
 from stopgrad.studies.data import StudyData
 from stopgrad.studies.folder import RunCard, RunFolder
 from stopgrad.studies.kept import KeptRun, is_kept, kept_files, read_kept
-from stopgrad.studies.plan import Plan, PlannedRun, decisive_knobs
+from stopgrad.studies.plan import PlannedRun, StudyPlan, decisive_knobs
 from stopgrad.studies.stored import StoredStudy, decode, encode, stored_study
 
 
@@ -125,7 +125,7 @@ class StudyDirectory:
             hint="choose another --out",
         )
 
-    def begin(self, plan: Plan, data: StudyData) -> Begun:
+    def begin(self, plan: StudyPlan, data: StudyData) -> Begun:
         """Writes a study down, or takes up one that was begun here with the same settings.
 
         Seeds add up. Runs that exist are found again by their address. See `studies.changes`

@@ -59,7 +59,7 @@ class RunCard(NamedTuple):
     config: dict[str, Any]
 
 
-class Attempt(NamedTuple):
+class RunAttempt(NamedTuple):
     """A task that ended; a line of attempts.jsonl."""
 
     stage: str
@@ -162,16 +162,16 @@ class RunFolder(NamedTuple):
             self.path.mkdir(parents=True, exist_ok=True)
         write_json(self.card_file, card._asdict())
 
-    def attempts(self) -> list[Attempt]:
+    def attempts(self) -> list[RunAttempt]:
         """Every task of the run that ended, in order.
 
         Raises:
             DataError: When the file is damaged.
         """
         hint = "remove the line, or the file; the run goes on from where it was"
-        return read_lines_as(self.attempts_file, Attempt, what="an attempt", hint=hint)
+        return read_lines_as(self.attempts_file, RunAttempt, what="an attempt", hint=hint)
 
-    def keep_attempt(self, attempt: Attempt) -> None:
+    def keep_attempt(self, attempt: RunAttempt) -> None:
         """Adds an attempt.
 
         Raises:
@@ -179,7 +179,7 @@ class RunFolder(NamedTuple):
         """
         append_lines(self.attempts_file, [attempt._asdict()])
 
-    def failure(self) -> Attempt | None:
+    def failure(self) -> RunAttempt | None:
         """The newest attempt, when it failed.
 
         Raises:
@@ -258,7 +258,7 @@ def _trained_in(run: Path) -> Path:
     return fractions[0] if fractions and not (run / "config.json").exists() else run
 
 
-def _phase(trained: Path, status: dict[str, Any], failed: Attempt | None) -> Phase:
+def _phase(trained: Path, status: dict[str, Any], failed: RunAttempt | None) -> Phase:
     if failed is not None and failed.exit_code not in STOPPED:
         stopped: Phase = "collapsed" if status.get("state") == "collapsed" else "diverged"
         return stopped if failed.exit_code == 4 else "failed"

@@ -25,7 +25,7 @@ from stopgrad.errors import DataError
 from stopgrad.evaluation import Costs, Key, Record, from_values, newest, to_line
 from stopgrad.runs import check_row
 from stopgrad.storage import read_json, read_lines, typed
-from stopgrad.studies.folder import Attempt, EpochRow, RunCard, RunFolder, RunState
+from stopgrad.studies.folder import EpochRow, RunAttempt, RunCard, RunFolder, RunState
 
 FORMAT = 1
 HINT = "restore the file, or keep the study again"
@@ -56,7 +56,7 @@ class KeptRun:
 
     _card: RunCard
     _state: RunState
-    _attempts: list[Attempt]
+    _attempts: list[RunAttempt]
     _costs: Costs | None
     _records: list[Record] = field(default_factory=list)
     _epochs: list[EpochRow] = field(default_factory=list)
@@ -73,7 +73,7 @@ class KeptRun:
         """How far the run came."""
         return self._state
 
-    def attempts(self) -> list[Attempt]:
+    def attempts(self) -> list[RunAttempt]:
         """Every task of the run that ended, in order."""
         return self._attempts
 
@@ -146,7 +146,7 @@ def _run(parts: _Parts, config: Mapping[str, Any]) -> KeptRun:
     return KeptRun(
         typed(RunCard, parts.card | {"config": own}),
         typed(RunState, parts.state),
-        [typed(Attempt, attempt) for attempt in parts.attempts],
+        [typed(RunAttempt, attempt) for attempt in parts.attempts],
         None if parts.costs is None else typed(Costs, parts.costs),
     )
 

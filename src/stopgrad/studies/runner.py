@@ -22,8 +22,8 @@ from stopgrad.evaluation import Key
 from stopgrad.storage import storage_errors
 from stopgrad.studies.directory import StudyDirectory
 from stopgrad.studies.executors.executor import Executor, Job
-from stopgrad.studies.folder import Attempt, RunFolder
-from stopgrad.studies.plan import Plan, PlannedRun
+from stopgrad.studies.folder import RunAttempt, RunFolder
+from stopgrad.studies.plan import PlannedRun, StudyPlan
 from stopgrad.studies.steps import next_task
 from stopgrad.studies.task import FAULT, StudyTask, read_failure, write_task
 
@@ -65,7 +65,7 @@ class Active:
 
 
 def goals_of(
-    plan: Plan, directory: StudyDirectory, wanted: Mapping[str, frozenset[Key]]
+    plan: StudyPlan, directory: StudyDirectory, wanted: Mapping[str, frozenset[Key]]
 ) -> list[Goal]:
     """The runs of a plan in its order, each once."""
     return [Goal(run, directory.folder(run.id), wanted[run.id]) for run in plan.runs.values()]
@@ -198,7 +198,7 @@ class Runner:
             return True
         return self._may_try_again(goal, attempt)
 
-    def _may_try_again(self, goal: Goal, attempt: Attempt) -> bool:
+    def _may_try_again(self, goal: Goal, attempt: RunAttempt) -> bool:
         if self._stop_signal is not None:
             self.watch.event(goal.run.id, f"{attempt.stage} stopped")
             return False
@@ -209,7 +209,7 @@ class Runner:
         self._give_up(goal, attempt)
         return False
 
-    def _give_up(self, goal: Goal, attempt: Attempt) -> None:
+    def _give_up(self, goal: Goal, attempt: RunAttempt) -> None:
         self.failed[goal.run.id] = f"exit code {attempt.exit_code}: {attempt.reason}"
         self.watch.event(goal.run.id, f"failed, {self.failed[goal.run.id]}; see {goal.folder.log}")
 
@@ -244,14 +244,14 @@ class Runner:
         self._stop_signal = self._stop_signal or number
 
 
-def _attempt(active: Active, exit_code: int) -> Attempt:
+def _attempt(active: Active, exit_code: int) -> RunAttempt:
     """A task that has just ended; one that ended well without all of its numbers has failed."""
     if exit_code:
         reason = _reason(active.task, exit_code)
     elif reason := _lacking(active):
         exit_code = FAULT
     wall_s = time.monotonic() - active.began
-    return Attempt(
+    return RunAttempt(
         stage=active.task.stage,
         exit_code=exit_code,
         reason=reason,

@@ -9,16 +9,16 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
-from stopgrad.config import config_to_dict
+from stopgrad.config import SplitName, config_to_dict
 from stopgrad.evaluation import FINETUNE, MEASURES, SUPERVISED, Key, Subject
-from stopgrad.runs import SplitName, read_status
+from stopgrad.runs import read_status
 from stopgrad.studies.definition import Arm, Split, Study, labels_of, metrics_of
 from stopgrad.studies.folder import RunFolder
-from stopgrad.studies.plan import Plan, PlannedRun
+from stopgrad.studies.plan import PlannedRun, StudyPlan
 from stopgrad.studies.task import Stage, StudyTask
 
 
-def wanted_of_runs(plan: Plan) -> dict[str, frozenset[Key]]:
+def wanted_of_runs(plan: StudyPlan) -> dict[str, frozenset[Key]]:
     """The numbers that a plan wants of each of its runs; arms that share a run add up."""
     study, wanted = plan.source.study, dict[str, frozenset[Key]]()
     for slot in plan.slots:

@@ -18,10 +18,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from stopgrad.config import config_from_dict
+from stopgrad.config import SplitName, config_from_dict
 from stopgrad.errors import DataError, StopgradError, StorageError, bad_path, no_memory
 from stopgrad.evaluation import Key, Subject
-from stopgrad.runs import SplitName
 from stopgrad.storage import printable, read_json, typed, write_json
 
 if TYPE_CHECKING:

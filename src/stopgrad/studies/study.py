@@ -11,18 +11,18 @@ from stopgrad.studies.data import check_data
 from stopgrad.studies.definition import Study
 from stopgrad.studies.directory import StudyDirectory
 from stopgrad.studies.executors.executor import Executor
-from stopgrad.studies.plan import Choices, Plan, arm_configs, plan_runs
+from stopgrad.studies.plan import Choices, StudyPlan, arm_configs, plan_runs
 from stopgrad.studies.results import best_arm, load_results
 from stopgrad.studies.runner import Runner, Watch, goals_of
-from stopgrad.studies.source import Source, built_in_studies, read_study
+from stopgrad.studies.source import StudyFile, built_in_studies, read_study
 from stopgrad.studies.steps import on_test, wanted_of_runs
 
 
-class Prepared(NamedTuple):
+class PreparedStudy(NamedTuple):
     """A study that was checked and written down, before its first run."""
 
     directory: StudyDirectory
-    plan: Plan
+    plan: StudyPlan
     spec: str  # the images
     changes: tuple[str, ...] = ()  # of a study that was edited since it was begun
 
@@ -34,7 +34,7 @@ class Prepared(NamedTuple):
 
 def prepare_study(
     name: str, choices: Choices, *, spec: str, out: Path, track: Track = no_progress
-) -> Prepared:
+) -> PreparedStudy:
     """Reads a study, checks all of it, and begins it in a directory or takes it up there.
 
     Args:
@@ -57,19 +57,19 @@ def prepare_study(
     data = check_data(source.study, configs, spec=spec, track=track)
     plan = plan_runs(source, choices, configs, fingerprints=data.fingerprints)
     begun = directory.begin(plan, data)
-    return Prepared(directory, plan, data.spec, begun.changes)
+    return PreparedStudy(directory, plan, data.spec, begun.changes)
 
 
-def _source(name: str, directory: StudyDirectory) -> Source:
+def _source(name: str, directory: StudyDirectory) -> StudyFile:
     """A study by name or by path; of one's own, the copy in the directory where no file is."""
     if name in built_in_studies() or name not in directory.names() or Path(name).is_file():
         return read_study(name)
     stored = directory.read(name)
-    return Source(stored.values, stored.study, ())
+    return StudyFile(stored.values, stored.study, ())
 
 
-def conduct_study(
-    prepared: Prepared, executor: Executor, *, watch: Watch, retry: bool = False
+def run_study(
+    prepared: PreparedStudy, executor: Executor, *, watch: Watch, retry: bool = False
 ) -> Mapping[str, str]:
     """Runs what is left of a study; the runs that failed, with the reason of each.
 
@@ -95,7 +95,7 @@ def conduct_study(
     return runner.failed
 
 
-def _chosen_runs(prepared: Prepared) -> set[str]:
+def _chosen_runs(prepared: PreparedStudy) -> set[str]:
     """The runs of the arm that the validation split chose, now or before.
 
     Empty while a run has failed or is missing: the choice is made once, and from all of them.
