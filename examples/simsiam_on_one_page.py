@@ -72,7 +72,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="SimSiam on the embedded digits.")
     parser.add_argument("--preset", choices=("digits", "tiny"), default="digits")
     parser.add_argument("--epochs", type=int, default=5)
-    parser.add_argument("--no-stop-gradient", action="store_true", help="the ablation that lets it collapse")
+    parser.add_argument(
+        "--no-stop-gradient", action="store_true", help="the ablation that lets it collapse"
+    )
     options = parser.parse_args(arguments)
     config = preset(
         options.preset,
