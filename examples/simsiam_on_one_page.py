@@ -28,7 +28,7 @@ from stopgrad.method import (
 
 def train(images: Images, config: Config) -> tuple[SimSiam, list[float]]:
     """Pretrains on images without labels; returns the model and the mean loss of each epoch."""
-    pixels = torch.from_numpy(images.pixels).permute(0, 3, 1, 2)  # (N, 3, H, W) uint8
+    pixels = torch.tensor(images.pixels).permute(0, 3, 1, 2)  # (N, 3, H, W) uint8
     mean_std = normalization(images)
     model = build_simsiam(config).train()  # encoder f, projector g, predictor h
     model.to(memory_format=torch.channels_last)  # as the views are
