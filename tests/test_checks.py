@@ -9,6 +9,8 @@ from pathlib import Path
 
 import yaml
 
+from tests import house
+
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("*/README.md")])
 
@@ -72,6 +74,13 @@ def _defined(file: Path) -> set[str]:
         for target in node.targets
         if isinstance(target, ast.Name)
     }
+
+
+def test_readme_and_house_page_list_the_thirteen_rooms_and_nothing_finer() -> None:
+    listed = (ROOT / "README.md").read_text().partition("## The house")[2].partition("\n## ")[0]
+    assert re.findall(r"^    (\w+) ", listed, re.MULTILINE) == list(house.ROOMS)
+    page = (ROOT / "docs" / "house.md").read_text().partition("## Rooms")[2]
+    assert re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE) == list(house.ROOMS)
 
 
 def test_ci_runs_the_test_command_of_the_readme_on_every_supported_python() -> None:
