@@ -1,7 +1,12 @@
 """The command line: parse -> config -> one public call -> print.
 
 Results go to standard output, progress and errors to standard error. An error that the user can
-mend is one line and an exit code. No torch before a command needs it.
+put right is one line and an exit code. No torch before a command needs it.
+
+    parser    one parser for all commands; every knob is a flag by its key path
+    screen    what goes to standard output: lines and tables
+
+Every other file is a command: `add` says what it takes, `run` does it.
 """
 
 from __future__ import annotations
@@ -15,13 +20,13 @@ from stopgrad.errors import StopgradError, bad_path, exit_code, no_memory
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs one command; returns its exit code (RELIABILITY, decision D)."""
+    """Runs one command; returns its exit code (see `stopgrad.errors`)."""
     logging.basicConfig(level=logging.WARNING, format="stopgrad: %(message)s")
     try:
-        command = parse(sys.argv[1:] if arguments is None else arguments)
-        command.run(command.options)
+        options = parse(sys.argv[1:] if arguments is None else arguments)
+        options.command(options)
     except StopgradError as error:
-        return _tell(error)
+        return _say(error)
     except KeyboardInterrupt:
         sys.stderr.write("stopgrad: interrupted\n")
         return 130
@@ -32,11 +37,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         found = no_memory(error) or bad_path(error)
         if found is None:
             raise
-        return _tell(found)
+        return _say(found)
     return 0
 
 
-def _tell(error: StopgradError) -> int:
+def _say(error: StopgradError) -> int:
     from stopgrad.evaluation import printable
 
     sys.stderr.write(f"stopgrad: {' '.join(printable(str(error)).splitlines())}\n")

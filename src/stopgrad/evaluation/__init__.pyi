@@ -8,6 +8,7 @@ from .compare.scores import COMPARED as COMPARED
 from .evaluate import EVERYTHING as EVERYTHING
 from .evaluate import Selection as Selection
 from .evaluate import evaluate_run as evaluate_run
+from .evaluate import recorded_numbers as recorded_numbers
 from .features import Features as Features
 from .features import Score as Score
 from .features import embed as embed

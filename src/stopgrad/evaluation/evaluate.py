@@ -5,27 +5,29 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 
-from stopgrad.config import Config
+from stopgrad.config import Config, SplitName
 from stopgrad.evaluation.features import Features, Score, embed, pixel_features
 from stopgrad.evaluation.knn import weighted_knn
 from stopgrad.evaluation.linear.probe import PAPER_LARS, REPORT_SGD, linear_probe
 from stopgrad.evaluation.linear.tuning import tuned_probe
 from stopgrad.evaluation.measured import measured, newest_measures
-from stopgrad.evaluation.records.record import FROZEN, Key, Record, Subject
+from stopgrad.evaluation.records.lines import append, read
+from stopgrad.evaluation.records.record import FROZEN, Key, Record, Subject, key_of
 from stopgrad.evaluation.scoring import cost_of, scored
 from stopgrad.images import Dataset, Images, Track, label_subset, no_progress
 from stopgrad.method import build_simsiam, training_flops
 from stopgrad.runs import (
     EvaluationSplit,
-    SplitName,
     TrainedRun,
     check_same_data,
     check_shares,
     evaluation_split,
+    keep_label_draws,
 )
 
 log = logging.getLogger(__name__)
@@ -55,7 +57,48 @@ def evaluate_run(
     select: Selection = EVERYTHING,
     track: Track = no_progress,
 ) -> Iterator[Record]:
-    """Scores a run's encoder, and beside it the untrained encoder and raw pixels.
+    """Scores a run and keeps what comes of it: each record is in the run before it is yielded.
+
+    The records go to RUN/records.jsonl, the draws of the labels to RUN/labels.
+
+    Args:
+        run: The run, from `load_run`.
+        dataset: The images it was trained on, with labels.
+        labels: Shares of the training labels, above 0 and at most 1.
+        select: Which numbers are wanted.
+        track: Shows the progress of embedding.
+
+    Raises:
+        ConfigError: For a share that is not above 0 and at most 1.
+        DataError: When there are no labels, or the data are not those of the run.
+        StorageError: When the disk refuses.
+    """
+    check_same_data(run.info, dataset)
+    keep_label_draws(run.path, dataset, labels=labels)
+    for record in score_run(run, dataset, labels=labels, select=select, track=track):
+        append(run.path / "records.jsonl", record)
+        yield record
+
+
+def recorded_numbers(run: Path) -> frozenset[Key]:
+    """The numbers that a run has already, at its newest checkpoint or before.
+
+    Raises:
+        DataError: When its file of records is damaged.
+    """
+    path = run / "records.jsonl"
+    return frozenset(key_of(record) for record in read(path)) if path.exists() else frozenset()
+
+
+def score_run(
+    run: TrainedRun,
+    dataset: Dataset,
+    *,
+    labels: Sequence[float] = (1.0,),
+    select: Selection = EVERYTHING,
+    track: Track = no_progress,
+) -> Iterator[Record]:
+    """Scores a run's encoder, and beside it the untrained encoder and raw pixels; writes nothing.
 
     Each share of the labels is a draw by the run's seed, the same for all subjects. The learning
     rate of the LARS probe is chosen on held-out training labels; the test images are scored once.

@@ -19,6 +19,7 @@ from .setup import TrainingImages as TrainingImages
 from .setup import check_sizes as check_sizes
 from .setup import describe_run as describe_run
 from .setup import fit_sizes as fit_sizes
+from .setup import load_images as load_images
 from .setup import prepare as prepare
 from .setup import spec_to_keep as spec_to_keep
 from .shapes import HEADER as HEADER
@@ -33,7 +34,6 @@ from .tensors import header_tensors as header_tensors
 from .tensors import not_finite as not_finite
 from .tensors import tensors_sha256 as tensors_sha256
 from .trained import EvaluationSplit as EvaluationSplit
-from .trained import SplitName as SplitName
 from .trained import TrainedRun as TrainedRun
 from .trained import check_same_data as check_same_data
 from .trained import check_shares as check_shares

@@ -10,7 +10,17 @@ from typing import NamedTuple
 
 from stopgrad.config import Config, torch_generator
 from stopgrad.errors import ConfigError, DataError
-from stopgrad.images import KNOWN, Dataset, Images, normalization, split_validation
+from stopgrad.images import (
+    KNOWN,
+    Changed,
+    Dataset,
+    Images,
+    Track,
+    load_dataset,
+    no_progress,
+    normalization,
+    split_validation,
+)
 from stopgrad.method import build_encoder, why_not
 from stopgrad.runs.environment import describe_environment
 from stopgrad.runs.info import RunInfo
@@ -58,7 +68,7 @@ def prepare(dataset: Dataset, config: Config) -> TrainingImages:
 
 def spec_to_keep(spec: str) -> str:
     """A spec as a run notes it: names as they are, paths so that they hold from anywhere."""
-    if spec in KNOWN or spec.startswith("hf:"):
+    if spec in KNOWN or spec.startswith(("hf:", "arrays:")):
         return spec
     return str(Path(spec).expanduser().resolve())
 
@@ -115,6 +125,32 @@ def fit_sizes(dataset: Dataset, config: Config) -> Dataset:
         log.warning("%s: whole pictures are seen at %d x %d px", error.found, width, height)
         return small
     return dataset
+
+
+def load_images(
+    spec: str, config: Config, *, changed: Changed = "fail", track: Track = no_progress
+) -> Dataset:
+    """The images of a spec, stored as a config asks, whole at a size that its encoder takes.
+
+    Args:
+        spec: As for `load_dataset`.
+        config: Its `image_side`, `bad_images` and `encoder` decide.
+        changed: What to do with a store whose folder has changed since it was packed. A run that
+            exists says "tell": its own fingerprint guards it.
+        track: Shows progress.
+
+    Raises:
+        DataError: As `load_dataset`.
+        ConfigError: As `fit_sizes`.
+    """
+    dataset = load_dataset(
+        spec,
+        side=config.image_side,
+        bad_images=config.bad_images,
+        changed=changed,
+        track=track,
+    )
+    return fit_sizes(dataset, config)
 
 
 def _seen_at(dataset: Dataset, side: int) -> Dataset:

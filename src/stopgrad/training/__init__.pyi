@@ -1,9 +1,16 @@
 from .finetune import Start as Start
 from .finetune import finetune_epochs as finetune_epochs
+from .fractions import FractionEpoch as FractionEpoch
+from .fractions import finetune_fractions as finetune_fractions
+from .fractions import supervised_fractions as supervised_fractions
 from .learner import Training as Training
 from .learner import start_training as start_training
 from .pretrain import Epoch as Epoch
 from .pretrain import pretrain_epochs as pretrain_epochs
+from .sessions import check_resume as check_resume
+from .sessions import continue_run as continue_run
+from .sessions import pretrain_run as pretrain_run
+from .sessions import resume_run as resume_run
 from .supervised.loop import LabelledEpoch as LabelledEpoch
 from .supervised.loop import supervised_epochs as supervised_epochs
 from .supervised.recipe import check_recipe as check_recipe

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from stopgrad.evaluation.evaluate import Selection, evaluate_run
+from stopgrad.evaluation.evaluate import Selection, score_run
 from stopgrad.evaluation.records.lines import read
 from stopgrad.evaluation.records.record import Key, Record, newest
 from stopgrad.images import Dataset, Track, no_progress
@@ -56,7 +56,7 @@ def _completed(
     if dataset is None or not missing:
         return Accuracies(records, ())
     wanted = Selection(of=("encoder",), metrics=missing)
-    found = {r.metric: r for r in evaluate_run(run, dataset, select=wanted, track=track)}
+    found = {r.metric: r for r in score_run(run, dataset, select=wanted, track=track)}
     return Accuracies(records | found, tuple(found))
 
 

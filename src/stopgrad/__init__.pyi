@@ -1,0 +1,15 @@
+from .errors import StopgradError as StopgradError
+from .library import Data as Data
+from .library import Run as Run
+from .library import Studies as Studies
+from .library import bench as bench
+from .library import check as check
+from .library import compare as compare
+from .library import load as load
+from .library import pack as pack
+from .library import pretrain as pretrain
+from .library import study as study
+from .library import supervised as supervised
+from .library import verify as verify
+from .library import views as views
+from .library import write_report as write_report
