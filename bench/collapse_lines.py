@@ -25,7 +25,7 @@ from stopgrad.evaluation import code_version
 from stopgrad.images import Dataset, load_dataset, normalization
 from stopgrad.method import Layers, covariance_spectrum, judge, measure
 from stopgrad.runs import prepare
-from stopgrad.training import Training, start_training, watched_knn, watched_outputs
+from stopgrad.training import Pretraining, start_training, watched_knn, watched_outputs
 
 HEAD = 16  # of the largest eigenvalues, those that are kept
 PRECISION = "fp32"  # bf16 takes three times as long on a CPU without AVX-512
@@ -119,7 +119,7 @@ def _data(name: str, config: Config, options: argparse.Namespace) -> Dataset:
     return dataset._replace(train=dataset.train.take(fewer), test=dataset.test.take(test))
 
 
-def _train(training: Training) -> Iterator[dict[str, Any]]:
+def _train(training: Pretraining) -> Iterator[dict[str, Any]]:
     """Measures before the first step and after each epoch."""
     yield _measured(training, loss=None)
     while training.epoch < training.config.epochs:
@@ -130,7 +130,7 @@ def _train(training: Training) -> Iterator[dict[str, Any]]:
         yield _measured(training, loss=sum(losses) / len(losses))
 
 
-def _measured(training: Training, *, loss: float | None) -> dict[str, Any]:
+def _measured(training: Pretraining, *, loss: float | None) -> dict[str, Any]:
     outputs = watched_outputs(training)
     layers = Layers(*[measure(z[0], z[1]) for z in outputs])
     verdict = judge(layers, steps=training.step)

@@ -34,7 +34,7 @@ from stopgrad.images.damage import refusal
 from stopgrad.images.look import look
 from stopgrad.runs import prepare
 from stopgrad.speed import cost
-from stopgrad.speed.suggest import suggest
+from stopgrad.speed.outlook import suggest
 
 DIGITS = np.kron(load_digits().images, np.ones((2, 2))) * 15  # (1797, 16, 16)
 
@@ -581,7 +581,7 @@ def test_evaluations_of_a_run_are_counted() -> None:
 def test_the_suggestion_follows_its_rules(
     pictures: int, side: int, on_gpu: bool, flags: str
 ) -> None:
-    found = suggest(pictures=pictures, short_side=side, on_gpu=on_gpu)
+    found = suggest(images=pictures, short_side=side, on_gpu=on_gpu)
     assert found.flags == flags
     assert found.config.batch <= pictures
     assert ("teach little" in found.reason) is (pictures < 500)

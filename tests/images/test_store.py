@@ -41,7 +41,7 @@ from stopgrad.images import packing as pack_module
 from stopgrad.images.check import Size
 from stopgrad.images.packed import map_file
 from stopgrad.images.store import MANIFEST, PACKING
-from stopgrad.method import bring_down, two_views
+from stopgrad.method import downscale, two_views
 from stopgrad.runs import load_checkpoint, prepare
 from stopgrad.speed.outlook import advise_packing
 from stopgrad.training import pretrain_epochs
@@ -460,7 +460,7 @@ def test_views_are_cut_from_the_stored_pixels_and_not_from_smaller_ones(tmp_path
     views = two_views(
         pixels, torch.Generator().manual_seed(0), config=config, normalization=as_they_are
     )
-    whole = bring_down(pixels, images.whole_size)
+    whole = downscale(pixels, images.whole_size)
     assert whole.shape == (2, 3, 32, 32)
     assert float(whole[..., 4:-4].float().std()) < 0.05 * 255
     assert float(views.x1.std()) > 0.2

@@ -26,9 +26,8 @@ from stopgrad.training import (
     pretrain_epochs,
     trained_record,
 )
-from stopgrad.training.finetune import finetune_recipe
-from stopgrad.training.supervised.recipe import LabelledShare
-from stopgrad.training.supervised.training import LabelledBatch, start_labelled_training
+from stopgrad.training.labelled import LabelledBatch, start_labelled_training
+from stopgrad.training.recipe import LabelledShare, finetune_recipe
 from tests.training.test_supervised import (
     KilledError,
     _dying_after,

@@ -30,7 +30,6 @@ from stopgrad.method import (
     Views,
     build_simsiam,
     compute_for,
-    keep_learning_rates_on,
     training_flops,
 )
 from stopgrad.method.collapse import Measures
@@ -45,7 +44,7 @@ from stopgrad.runs import (
     read_status,
     spec_to_keep,
 )
-from stopgrad.training import Epoch, Training, pretrain_epochs, start_training, watched_knn
+from stopgrad.training import Epoch, Pretraining, pretrain_epochs, start_training, watched_knn
 from stopgrad.training.keeper import Keeper
 
 
@@ -432,10 +431,10 @@ def test_pictures_that_the_backbone_takes_at_no_size_are_refused_in_one_line() -
 def test_a_network_that_is_not_finite_has_diverged_and_is_not_scored(
     dataset: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken(training: Training, *, track: Track) -> Layers:
+    def broken(training: Pretraining, *, track: Track) -> Layers:
         return Layers(*[Measures(*[float("nan")] * 7)] * 3)
 
-    monkeypatch.setattr("stopgrad.training.pretrain.measure_layers", broken)
+    monkeypatch.setattr("stopgrad.training.watch.measure_layers", broken)
     epoch = _train(dataset, _tiny(epochs=1))[-1]
     assert epoch.verdict is not None
     assert epoch.verdict.state == "diverged"
@@ -528,7 +527,7 @@ def test_learning_rates_kept_on_the_device_make_the_same_steps(dataset: Dataset)
         config = _tiny(precision="fp32")
         training = start_training(dataset.train, config, normalization=normalization(dataset.train))
         if on_device:
-            keep_learning_rates_on(training.optimizer, torch.device("cpu"))
+            training.optimizer.keep_learning_rates_on(torch.device("cpu"))
         for batch in list(training.batches())[:3]:
             training.advance(batch)
         weights.append(training.model.encoder.conv1.weight)
@@ -570,12 +569,12 @@ def test_a_signal_during_the_measurements_stops_at_once_and_loses_nothing(
     images, info = prepare(dataset, config), describe_run(dataset, config, spec="digits")
     with RunWriter.create(tmp_path / "run", info) as writer:
 
-        def stopped(training: Training, images: Any, *, track: Track) -> float | None:
+        def stopped(training: Pretraining, images: Any, *, track: Track) -> float | None:
             if training.epoch == 1:
                 writer.stop_signal = 15
             return watched_knn(training, images, track=track)
 
-        monkeypatch.setattr("stopgrad.training.pretrain.watched_knn", stopped)
+        monkeypatch.setattr("stopgrad.training.watch.watched_knn", stopped)
         with pytest.raises(InterruptedRunError, match="saved at step 16"):
             list(pretrain_epochs(images, config, writer=writer))
     assert (read_status(tmp_path / "run")["state"], load_checkpoint(tmp_path / "run").step) == (

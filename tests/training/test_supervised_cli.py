@@ -11,13 +11,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from torch import Tensor
 
 from stopgrad.cli import main
 from stopgrad.evaluation import read, read_as
 from stopgrad.evaluation.records.cost import Spent
 from stopgrad.images import Dataset, images_from_arrays, label_subset, load_dataset
 from stopgrad.runs import read_status
-from stopgrad.training.supervised.training import LabelledBatch, LabelledTraining
+from stopgrad.training.labelled import LabelledBatch, LabelledTraining
 from tests.training.test_supervised import _state, _steps
 
 
@@ -112,7 +113,7 @@ def _signalled(monkeypatch: pytest.MonkeyPatch, number: signal.Signals, *, at: i
     steps = iter(range(10**6))
     take_step = LabelledTraining.take_step
 
-    def stepping(training: LabelledTraining, batch: LabelledBatch) -> float:
+    def stepping(training: LabelledTraining, batch: LabelledBatch) -> Tensor:
         if next(steps) == at:
             os.kill(os.getpid(), number)
             os.kill(os.getpid(), number)
@@ -317,7 +318,7 @@ def test_a_share_is_written_by_one_process(
     out, codes = tmp_path / "base", []
     take_step = LabelledTraining.take_step
 
-    def stepping(training: LabelledTraining, batch: LabelledBatch) -> float:
+    def stepping(training: LabelledTraining, batch: LabelledBatch) -> Tensor:
         if not codes:
             codes.append(-1)
             codes[0] = _supervised(out, "--labels", 0.1)

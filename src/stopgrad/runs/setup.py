@@ -21,7 +21,7 @@ from stopgrad.images import (
     normalization,
     split_validation,
 )
-from stopgrad.method import build_encoder, why_not
+from stopgrad.method import build_encoder, check_encoder_name, size_problem
 from stopgrad.runs.environment import describe_environment
 from stopgrad.runs.info import RunInfo
 
@@ -79,15 +79,18 @@ def check_sizes(images: Images, config: Config) -> None:
     Raises:
         ConfigError: For a name that is none, or with the backbone's own words.
     """
+    if not config.encoder.name.startswith("timm:"):  # our ResNets take every size
+        check_encoder_name(config.encoder.name)
+        return
     encoder = build_encoder(config.encoder, torch_generator(config.seed, "encoder")).eval()
     view = (config.views.size, config.views.size)
-    if reason := why_not(encoder, view):
+    if reason := size_problem(encoder, view):
         raise ConfigError(
             _does_not_take(config, view, reason),
             expected="a backbone that takes views.size",
             hint="set views.size to what the backbone takes, or use another",
         )
-    if reason := why_not(encoder, images.whole_size):
+    if reason := size_problem(encoder, images.whole_size):
         raise ConfigError(
             _does_not_take(config, images.whole_size, reason),
             expected=f"whole pictures that it takes, of views.size ({view[1]} x {view[0]} px) for "

@@ -28,11 +28,16 @@ from stopgrad.runs import (
     keep_label_draws,
     read_run,
 )
-from stopgrad.training.finetune import Start, finetune_epochs
-from stopgrad.training.supervised.loop import LabelledEpoch, supervised_epochs
-from stopgrad.training.supervised.recipe import draw_share
-from stopgrad.training.supervised.shares import describe_share, open_share, share_folder
-from stopgrad.training.supervised.trained import newest_record, recorded, trained_record
+from stopgrad.training.labelled import LabelledEpoch, Start, finetune_epochs, supervised_epochs
+from stopgrad.training.labelled_runs import (
+    describe_share,
+    newest_record,
+    open_share,
+    recorded,
+    share_folder,
+    trained_record,
+)
+from stopgrad.training.recipe import draw_share
 
 
 class FractionEpoch(NamedTuple):

@@ -28,7 +28,7 @@ from stopgrad.runs import (
     read_status,
 )
 from stopgrad.training.pretrain import Epoch, pretrain_epochs
-from stopgrad.training.weights.read import Weights, read_weights
+from stopgrad.training.weights import Weights, read_weights
 
 
 def pretrain_run(

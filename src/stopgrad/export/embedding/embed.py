@@ -80,7 +80,7 @@ def _plan(run: TrainedRun, splits: dict[str, Images], layer: Layer) -> dict[str,
         "weights": tensors_sha256(module.state_dict()),
         "normalization": [list(values) for values in run.info.normalization],
         "layer": layer,
-        "width": int(width),  # type: ignore[arg-type]
+        "width": width,
         "block": BLOCK,
         "splits": [
             [name, images.fingerprint, len(images), *images.whole_size]
