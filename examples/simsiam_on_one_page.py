@@ -20,7 +20,6 @@ from stopgrad.method import (
     build_simsiam,
     compute_for,
     learning_rates,
-    set_learning_rates,
     simsiam_loss,
     two_views,
 )
@@ -49,7 +48,7 @@ def train(images: Images, config: Config) -> tuple[SimSiam, list[float]]:
             loss = simsiam_loss(outputs, stop_gradient=config.stop_gradient)
 
             rates = learning_rates(config, step=step, steps_per_epoch=steps_per_epoch)
-            set_learning_rates(optimizer, rates)
+            optimizer.set_learning_rates({"encoder": rates.lr, "predictor": rates.predictor_lr})
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
