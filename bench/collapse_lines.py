@@ -25,7 +25,8 @@ from stopgrad.evaluation import code_version
 from stopgrad.images import Dataset, load_dataset, normalization
 from stopgrad.method import Layers, covariance_spectrum, judge, measure
 from stopgrad.runs import prepare
-from stopgrad.training import Pretraining, start_training, watched_knn, watched_outputs
+from stopgrad.training import Pretraining, start_training
+from stopgrad.training.watch import watched_knn, watched_outputs
 
 HEAD = 16  # of the largest eigenvalues, those that are kept
 PRECISION = "fp32"  # bf16 takes three times as long on a CPU without AVX-512

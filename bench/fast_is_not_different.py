@@ -31,7 +31,8 @@ from torchvision.transforms import v2
 from stopgrad.config import Config, KNNConfig, ViewsConfig, config_to_dict, preset
 from stopgrad.evaluation import embed, weighted_knn
 from stopgrad.images import Dataset, Normalization, load_dataset, normalization
-from stopgrad.method import SGD, Outputs, Views, parameter_groups, simsiam_loss, widened
+from stopgrad.method import SGD, Views, parameter_groups, simsiam_loss
+from stopgrad.method.simsiam import Outputs, widened
 from stopgrad.training import Pretraining, start_training
 
 ARMS = ("fast", "joint", "plain")

@@ -14,22 +14,16 @@ import torch
 from stopgrad.cli import main
 from stopgrad.config import preset
 from stopgrad.method import training_flops
-from stopgrad.speed import (
-    MatrixProduct,
-    Phases,
-    Spread,
-    matmul,
-    peak_bytes,
-    per_call,
-    spread,
+from stopgrad.speed import Phases, Spread, matmul, steps, stopwatch
+from stopgrad.speed.matmul import MatrixProduct, MatrixRates
+from stopgrad.speed.steps import (
+    Effort,
+    measure_steps,
     start_on_random_pixels,
     step_phases,
-    steps,
-    stopwatch,
     take_steps,
 )
-from stopgrad.speed.matmul import MatrixRates
-from stopgrad.speed.steps import Effort, measure_steps
+from stopgrad.speed.stopwatch import peak_bytes, per_call, spread
 from stopgrad.training import Pretraining
 
 CPU = torch.device("cpu")

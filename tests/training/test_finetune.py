@@ -16,18 +16,15 @@ from stopgrad.evaluation.records.record import from_line
 from stopgrad.images import Dataset, load_dataset, normalization
 from stopgrad.method import build_classifier
 from stopgrad.runs import RunWriter, TrainedRun, describe_run, load_checkpoint, load_run, prepare
-from stopgrad.training import (
-    LabelledEpoch,
+from stopgrad.training import LabelledEpoch, draw_fraction, pretrain_epochs
+from stopgrad.training.labelled import (
+    LabelledBatch,
     Start,
-    describe_share,
-    draw_share,
     finetune_epochs,
-    open_share,
-    pretrain_epochs,
-    trained_record,
+    start_labelled_training,
 )
-from stopgrad.training.labelled import LabelledBatch, start_labelled_training
-from stopgrad.training.recipe import LabelledShare, finetune_recipe
+from stopgrad.training.labelled_runs import describe_fraction, open_fraction, trained_record
+from stopgrad.training.recipe import LabelledImages, finetune_recipe
 from tests.training.test_supervised import (
     KilledError,
     _dying_after,
@@ -67,16 +64,16 @@ def run(dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> TrainedRu
     return load_run(path)
 
 
-def _share(dataset: Dataset, share: float = 1.0) -> LabelledShare:
+def _fraction(dataset: Dataset, fraction: float = 1.0) -> LabelledImages:
     assert dataset.test is not None
-    return draw_share(dataset.train, dataset.test, share=share, seed=0)
+    return draw_fraction(dataset.train, dataset.test, fraction=fraction, seed=0)
 
 
 def _start(run: TrainedRun) -> Start:
     return Start(run.model.encoder, run.info.normalization)
 
 
-def _finetuned(run: TrainedRun, images: LabelledShare, **changes: Any) -> LabelledEpoch:
+def _finetuned(run: TrainedRun, images: LabelledImages, **changes: Any) -> LabelledEpoch:
     config = preset("tiny", **{**CHANGES, "epochs": 1, "knn_every": 0, **changes})
     return _last(finetune_epochs(images, config, start=_start(run)))
 
@@ -98,12 +95,12 @@ def test_it_starts_from_the_pretrained_encoder_and_leaves_it_as_it_was(
     assert first.step == 0
     for key, value in run.model.encoder.state_dict().items():
         assert torch.equal(first.model[f"encoder.{key}"], value.cpu())
-    _finetuned(run, _share(dataset))
+    _finetuned(run, _fraction(dataset))
     assert _weights(run.model.encoder) == before
 
 
 def test_every_weight_of_the_network_is_trained(run: TrainedRun, dataset: Dataset) -> None:
-    model = _finetuned(run, _share(dataset)).model
+    model = _finetuned(run, _fraction(dataset)).model
     for key, value in run.model.encoder.named_parameters():
         assert not torch.equal(model.encoder.get_parameter(key), value), key
 
@@ -111,7 +108,7 @@ def test_every_weight_of_the_network_is_trained(run: TrainedRun, dataset: Datase
 def test_its_bn_sees_whole_batches_whatever_pretraining_did(
     run: TrainedRun, dataset: Dataset
 ) -> None:
-    layers = list(_finetuned(run, _share(dataset)).model.modules())
+    layers = list(_finetuned(run, _fraction(dataset)).model.modules())
     norms = [layer for layer in layers if isinstance(layer, nn.BatchNorm2d)]
     assert norms
     assert all(type(layer) is nn.BatchNorm2d for layer in norms)
@@ -124,7 +121,7 @@ def test_a_step_moves_encoder_and_new_layer_by_their_own_rates(
     config = preset("tiny", **changes)
     training = start_labelled_training(
         build_classifier(config.encoder, classes=10, seed=0),
-        _share(dataset),
+        _fraction(dataset),
         recipe=finetune_recipe(config),
         config=config,
         normalization=run.info.normalization,
@@ -139,12 +136,12 @@ def test_a_step_moves_encoder_and_new_layer_by_their_own_rates(
         torch.testing.assert_close(value.detach(), moved)
 
 
-def test_no_image_outside_of_the_share_enters(run: TrainedRun, dataset: Dataset) -> None:
-    share = _share(dataset, 0.1)
-    poisoned = dataset._replace(train=_poisoned(dataset.train, share.train))
-    clean, other = (_finetuned(run, _share(d, 0.1)) for d in (dataset, poisoned))
+def test_no_image_outside_of_the_fraction_enters(run: TrainedRun, dataset: Dataset) -> None:
+    fraction = _fraction(dataset, 0.1)
+    poisoned = dataset._replace(train=_poisoned(dataset.train, fraction.train))
+    clean, other = (_finetuned(run, _fraction(d, 0.1)) for d in (dataset, poisoned))
     assert _weights(clean.model) == _weights(other.model)
-    clean, other = (_finetuned(run, _share(d)) for d in (dataset, poisoned))
+    clean, other = (_finetuned(run, _fraction(d)) for d in (dataset, poisoned))
     assert _weights(clean.model) != _weights(other.model)
 
 
@@ -152,7 +149,7 @@ def test_it_learns_far_more_than_the_untrained_network_knows(
     run: TrainedRun, dataset: Dataset
 ) -> None:
     changes = {"finetune.epochs": 12, "finetune.base_lr": 0.4, "finetune.head_base_lr": 1.0}
-    epoch = _finetuned(run, _share(dataset), **changes)
+    epoch = _finetuned(run, _fraction(dataset), **changes)
     assert epoch.score is not None
     assert epoch.score.images_scored == 100
     assert epoch.score.accuracy > 0.7  # chance, and the untrained network, are near 0.1
@@ -161,8 +158,8 @@ def test_it_learns_far_more_than_the_untrained_network_knows(
 def test_what_was_pretrained_matters(run: TrainedRun, dataset: Dataset) -> None:
     other = build_classifier(run.info.config.encoder, classes=10, seed=5).encoder
     start = Start(other, run.info.normalization)
-    ours = _finetuned(run, _share(dataset))
-    theirs = _last(finetune_epochs(_share(dataset), run.info.config, start=start))
+    ours = _finetuned(run, _fraction(dataset))
+    theirs = _last(finetune_epochs(_fraction(dataset), run.info.config, start=start))
     assert _weights(ours.model) != _weights(theirs.model)
 
 
@@ -171,21 +168,21 @@ def test_what_was_pretrained_matters(run: TrainedRun, dataset: Dataset) -> None:
 
 def _open(path: Path, run: TrainedRun, dataset: Dataset, *, step: int | None = None) -> RunWriter:
     card = {"spec": "digits", "name": "digits", "fingerprint": dataset.train.fingerprint}
-    info = describe_share(
-        _share(dataset, 0.5),
+    info = describe_fraction(
+        _fraction(dataset, 0.5),
         run.info.config,
         task="finetune",
         normalization=run.info.normalization,
         data=card | {"from_step": step or run.step, "from_epoch": run.epoch},
     )
-    return open_share(path, info)
+    return open_fraction(path, info)
 
 
 def _run(path: Path, run: TrainedRun, dataset: Dataset, **how: Any) -> list[LabelledEpoch]:
     config, start = run.info.config, _start(run)
     with _open(path, run, dataset) as writer:
         return list(
-            finetune_epochs(_share(dataset, 0.5), config, start=start, writer=writer, **how)
+            finetune_epochs(_fraction(dataset, 0.5), config, start=start, writer=writer, **how)
         )
 
 
@@ -207,7 +204,7 @@ def test_it_does_not_go_on_from_another_encoder(
         _run(tmp_path / "run", run, dataset, track=_dying_after(2))
     with _open(tmp_path / "run", run, dataset, step=99) as writer:
         how = {"start": _start(run), "writer": writer}
-        epochs = finetune_epochs(_share(dataset, 0.5), run.info.config, **how)
+        epochs = finetune_epochs(_fraction(dataset, 0.5), run.info.config, **how)
         with pytest.raises(DataError, match=f"from_step: {run.step} -> 99"):
             next(epochs)
 
@@ -231,7 +228,7 @@ def test_its_record_is_the_encoders_beside_those_of_other_evaluators(
 
 
 def test_crops_that_the_backbone_does_not_take_are_refused_in_one_line(dataset: Dataset) -> None:
-    images = draw_share(dataset.train, dataset.test, share=1, seed=0)
+    images = draw_fraction(dataset.train, dataset.test, fraction=1, seed=0)
     vit = {"encoder.name": "timm:test_vit", "views.size": 16}  # patches of 16 px
     for crop, said in ((0, r"crops of 28 x 28 px .*; set finetune.crop"), (16, None)):
         config = preset("tiny", **CHANGES, **vit, **{"finetune.crop": crop})

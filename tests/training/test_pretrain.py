@@ -44,8 +44,9 @@ from stopgrad.runs import (
     read_status,
     spec_to_keep,
 )
-from stopgrad.training import Epoch, Pretraining, pretrain_epochs, start_training, watched_knn
+from stopgrad.training import Epoch, Pretraining, pretrain_epochs, start_training
 from stopgrad.training.keeper import Keeper
+from stopgrad.training.watch import watched_knn
 
 
 @pytest.fixture(scope="module")
@@ -421,7 +422,7 @@ def test_whole_pictures_are_seen_at_a_size_that_the_backbone_takes(
 
 def test_pictures_that_the_backbone_takes_at_no_size_are_refused_in_one_line() -> None:
     config = _tiny(**{"encoder.name": "timm:test_vit", "views.size": 32})
-    with pytest.raises(ConfigError, match=r"at 36 x 20 px .*\(32 x 32 px\).*; resize the pictures"):
+    with pytest.raises(ConfigError, match=r"at 36 x 20 px .*\(32 x 32 px\).*; resize the images"):
         fit_sizes(_noise(20, 36), config)
     config = _tiny(**{"encoder.name": "timm:test_vit", "views.size": 36})
     with pytest.raises(ConfigError, match=r"at 36 x 36 px .*; set views.size"):

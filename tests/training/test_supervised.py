@@ -27,21 +27,16 @@ from stopgrad.method import (
     classifier_flops,
 )
 from stopgrad.runs import RunWriter, load_checkpoint, read_metrics, read_status
-from stopgrad.training import (
-    LabelledEpoch,
-    describe_share,
-    draw_share,
-    open_share,
-    supervised_epochs,
-    supervised_recipe,
-)
-from stopgrad.training.crops import Crops, Size, draw_crops, padded_crop
+from stopgrad.training import LabelledEpoch, draw_fraction, supervised_recipe
+from stopgrad.training.crops import Crops, CropSize, draw_crops, padded_crop
 from stopgrad.training.labelled import (
     LabelledBatch,
     LabelledTraining,
     start_labelled_training,
+    supervised_epochs,
 )
-from stopgrad.training.recipe import LabelledShare
+from stopgrad.training.labelled_runs import describe_fraction, open_fraction
+from stopgrad.training.recipe import LabelledImages
 
 
 @pytest.fixture(scope="module")
@@ -61,12 +56,12 @@ def _short() -> Config:
     return _tiny(epochs=2, checkpoint_every=7)
 
 
-def _share(dataset: Dataset, share: float = 1.0, *, seed: int = 0) -> LabelledShare:
+def _fraction(dataset: Dataset, fraction: float = 1.0, *, seed: int = 0) -> LabelledImages:
     assert dataset.test is not None
-    return draw_share(dataset.train, dataset.test, share=share, seed=seed)
+    return draw_fraction(dataset.train, dataset.test, fraction=fraction, seed=seed)
 
 
-def _training(images: LabelledShare, config: Config) -> LabelledTraining:
+def _training(images: LabelledImages, config: Config) -> LabelledTraining:
     return start_labelled_training(
         build_classifier(config.encoder, classes=len(images.class_names), seed=config.seed),
         images,
@@ -94,8 +89,8 @@ def _last(epochs: Iterator[LabelledEpoch]) -> LabelledEpoch:
 @pytest.mark.parametrize("padding", [0, 1, 4, 6])
 def test_a_crop_is_torchvisions_pad_crop_and_flip(padding: int) -> None:
     pixels = torch.randint(0, 256, (40, 3, 9, 7), generator=torch_generator(0, "x")).byte()
-    size = Size(8, 5)
-    room = Size(9 + 2 * padding - 8, 7 + 2 * padding - 5)
+    size = CropSize(8, 5)
+    room = CropSize(9 + 2 * padding - 8, 7 + 2 * padding - 5)
     crops = draw_crops(torch_generator(1, "crops"), images=40, room=room, flip=0.5)
     cut = padded_crop(pixels, crops, padding=padding, size=size)
     for number in range(40):
@@ -108,7 +103,7 @@ def test_a_crop_is_torchvisions_pad_crop_and_flip(padding: int) -> None:
 
 
 def test_every_corner_is_as_likely_and_flips_come_as_often_as_asked() -> None:
-    crops = draw_crops(torch_generator(0, "x"), images=90_000, room=Size(8, 2), flip=0.3)
+    crops = draw_crops(torch_generator(0, "x"), images=90_000, room=CropSize(8, 2), flip=0.3)
     for corner, most in ((crops.top, 8), (crops.left, 2)):
         shares = corner.bincount() / len(corner)
         assert len(shares) == most + 1
@@ -118,13 +113,13 @@ def test_every_corner_is_as_likely_and_flips_come_as_often_as_asked() -> None:
 
 
 def test_no_room_means_no_crop() -> None:
-    crops = draw_crops(torch_generator(0, "x"), images=5, room=Size(0, 0), flip=0.0)
+    crops = draw_crops(torch_generator(0, "x"), images=5, room=CropSize(0, 0), flip=0.0)
     pixels = torch.randint(0, 256, (5, 3, 6, 6), generator=torch_generator(0, "y")).byte()
-    assert torch.equal(padded_crop(pixels, crops, padding=0, size=Size(6, 6)), pixels)
+    assert torch.equal(padded_crop(pixels, crops, padding=0, size=CropSize(6, 6)), pixels)
 
 
 def test_a_step_crops_by_the_seed_and_the_step_alone(dataset: Dataset) -> None:
-    images = _share(dataset)
+    images = _fraction(dataset)
     batch = torch.arange(16)
     first, again = (_training(images, _tiny()).augmented(batch).x for _ in range(2))
     torch.rand(1)
@@ -135,11 +130,11 @@ def test_a_step_crops_by_the_seed_and_the_step_alone(dataset: Dataset) -> None:
     assert not torch.equal(first, _training(images, _tiny(seed=1)).augmented(batch).x)
 
 
-def test_what_goes_in_is_the_crop_normalised_by_the_shares_own_mean_and_std(
+def test_what_goes_in_is_the_crop_normalised_by_the_fractions_own_mean_and_std(
     dataset: Dataset,
 ) -> None:
     config = _tiny(**{"supervised.padding": 0, "views.flip": 0.0})
-    images = _share(dataset, 0.1)
+    images = _fraction(dataset, 0.1)
     x = _training(images, config).augmented(torch.arange(len(images.train))).x.double()
     assert x.mean(dim=(0, 2, 3)).numpy() == pytest.approx(0, abs=1e-5)
     assert x.std(dim=(0, 2, 3), correction=0).numpy() == pytest.approx(1, abs=1e-5)
@@ -156,7 +151,7 @@ def test_a_crop_that_does_not_fit_is_refused(
     dataset: Dataset, changes: dict[str, int], said: str
 ) -> None:
     with pytest.raises(ConfigError, match=said):
-        next(supervised_epochs(_share(dataset), _tiny(**changes)))
+        next(supervised_epochs(_fraction(dataset), _tiny(**changes)))
 
 
 # One step and the schedule
@@ -190,7 +185,7 @@ def test_two_steps_agree_with_a_plain_loop_of_torch(dataset: Dataset) -> None:
             "supervised.weight_decay": 0.01,
         }
     )
-    training = _training(_share(dataset), config)
+    training = _training(_fraction(dataset), config)
     plain = Plain().double()
     plain.load_state_dict(training.model.state_dict())
     training.model.double()
@@ -212,7 +207,7 @@ def test_two_steps_agree_with_a_plain_loop_of_torch(dataset: Dataset) -> None:
 
 
 def test_the_learning_rate_falls_on_a_cosine_from_its_peak_to_0(dataset: Dataset) -> None:
-    training = _training(_share(dataset), _tiny(epochs=4, batch=32))
+    training = _training(_fraction(dataset), _tiny(epochs=4, batch=32))
     assert training.steps_per_epoch == 10
     peak = 0.4 * 32 / 256
     rates = [training.group_rates(step)["encoder"] for step in (1, 11, 21, 41)]
@@ -245,14 +240,14 @@ def test_a_training_view_of_resnet18_costs_three_times_its_forward_pass() -> Non
     assert classifier_flops(shape) == pytest.approx(6 * multiply_adds, rel=0.02)
 
 
-# Shares of the labels
+# Fractions of the labels
 
 
-@pytest.mark.parametrize("share", [1.0, 0.5, 0.1, 0.01])
-def test_every_share_takes_as_many_steps_and_sees_its_images_equally_often(
-    dataset: Dataset, share: float
+@pytest.mark.parametrize("fraction", [1.0, 0.5, 0.1, 0.01])
+def test_every_fraction_takes_as_many_steps_and_sees_its_images_equally_often(
+    dataset: Dataset, fraction: float
 ) -> None:
-    images = _share(dataset, share)
+    images = _fraction(dataset, fraction)
     training = _training(images, _tiny())
     epoch = torch.cat(list(training.batches()))
     assert len(epoch) == 320
@@ -263,8 +258,8 @@ def test_every_share_takes_as_many_steps_and_sees_its_images_equally_often(
     assert not torch.equal(epoch, torch.cat(list(training.batches())))
 
 
-def test_a_share_smaller_than_a_batch_fills_it_with_other_crops(dataset: Dataset) -> None:
-    images = _share(dataset, 0.01)  # one image of each class
+def test_a_fraction_smaller_than_a_batch_fills_it_with_other_crops(dataset: Dataset) -> None:
+    images = _fraction(dataset, 0.01)  # one image of each class
     training = _training(images, _tiny(batch=32))
     batch = next(training.batches())
     assert len(images.train) == 10
@@ -285,15 +280,17 @@ def _poisoned(images: Images, spared: Images) -> Images:
     return images_from_arrays(pixels, labels=images.labels, class_names=images.class_names)
 
 
-def test_no_image_outside_of_the_share_enters(dataset: Dataset) -> None:
-    share = _share(dataset, 0.1)
-    poisoned = dataset._replace(train=_poisoned(dataset.train, share.train))
+def test_no_image_outside_of_the_fraction_enters(dataset: Dataset) -> None:
+    fraction = _fraction(dataset, 0.1)
+    poisoned = dataset._replace(train=_poisoned(dataset.train, fraction.train))
     assert not np.array_equal(poisoned.train.pixels, dataset.train.pixels)
     config = _tiny(epochs=1)
-    clean, other = (_last(supervised_epochs(_share(d, 0.1), config)) for d in (dataset, poisoned))
+    clean, other = (
+        _last(supervised_epochs(_fraction(d, 0.1), config)) for d in (dataset, poisoned)
+    )
     assert _weights(clean.model) == _weights(other.model)
     # The control: with all labels the same noise does enter.
-    clean, other = (_last(supervised_epochs(_share(d), config)) for d in (dataset, poisoned))
+    clean, other = (_last(supervised_epochs(_fraction(d), config)) for d in (dataset, poisoned))
     assert _weights(clean.model) != _weights(other.model)
 
 
@@ -303,7 +300,8 @@ def test_no_test_image_enters(dataset: Dataset) -> None:
     test = images_from_arrays(noise, labels=dataset.test.labels)
     config = _tiny(epochs=1)
     one, other = (
-        _last(supervised_epochs(_share(d), config)) for d in (dataset, dataset._replace(test=test))
+        _last(supervised_epochs(_fraction(d), config))
+        for d in (dataset, dataset._replace(test=test))
     )
     assert _weights(one.model) == _weights(other.model)
     assert one.score is not None
@@ -312,13 +310,13 @@ def test_no_test_image_enters(dataset: Dataset) -> None:
 
 
 def test_a_new_seed_draws_other_labels(dataset: Dataset) -> None:
-    one, other = (_share(dataset, 0.1, seed=seed).train.fingerprint for seed in (0, 1))
+    one, other = (_fraction(dataset, 0.1, seed=seed).train.fingerprint for seed in (0, 1))
     assert one != other
 
 
 def test_fewer_images_than_a_batch_are_refused(dataset: Dataset) -> None:
     with pytest.raises(DataError, match=r"320 images to train on with supervised\.batch = 512"):
-        next(supervised_epochs(_share(dataset), _tiny(batch=512)))
+        next(supervised_epochs(_fraction(dataset), _tiny(batch=512)))
 
 
 # Learning and the score
@@ -326,7 +324,7 @@ def test_fewer_images_than_a_batch_are_refused(dataset: Dataset) -> None:
 
 def test_it_learns_far_more_than_the_untrained_network_knows(dataset: Dataset) -> None:
     config = _tiny(epochs=12, **{"views.flip": 0.0})
-    epochs = list(supervised_epochs(_share(dataset), config))
+    epochs = list(supervised_epochs(_fraction(dataset), config))
     scores = [epoch.score for epoch in epochs]
     assert scores[:-1] == [None] * 11
     assert scores[-1] is not None
@@ -335,7 +333,7 @@ def test_it_learns_far_more_than_the_untrained_network_knows(dataset: Dataset) -
 
 
 def test_the_score_is_that_of_the_last_weights_on_every_test_image(dataset: Dataset) -> None:
-    images = _share(dataset)
+    images = _fraction(dataset)
     epoch = _last(supervised_epochs(images, _tiny(epochs=2, precision="fp32")))
     mean, std = (torch.tensor(part).view(3, 1, 1) for part in normalization(images.train))
     assert images.test.labels is not None
@@ -352,7 +350,7 @@ def test_the_score_is_that_of_the_last_weights_on_every_test_image(dataset: Data
 def test_the_protocol_states_the_recipe_and_the_budget_beside_pretrainings(
     dataset: Dataset,
 ) -> None:
-    images = _share(dataset, 0.1)
+    images = _fraction(dataset, 0.1)
     epoch = _last(supervised_epochs(images, _tiny(epochs=2)))
     assert epoch.score is not None
     how = epoch.score.protocol
@@ -370,12 +368,12 @@ def test_the_same_seed_twice_gives_the_same_bits_and_another_does_not(dataset: D
     for seed in (0, 0, 1):
         torch.rand(1)  # the global generator moves on between the trainings
         ends.append(
-            _weights(_last(supervised_epochs(_share(dataset), _tiny(epochs=1, seed=seed))).model)
+            _weights(_last(supervised_epochs(_fraction(dataset), _tiny(epochs=1, seed=seed))).model)
         )
     assert ends[0] == ends[1] != ends[2]
 
 
-# A run directory per share
+# A run directory per fraction
 
 
 class KilledError(Exception):
@@ -394,22 +392,22 @@ def _dying_after(steps: int) -> Any:
     return track
 
 
-def _open(path: Path, dataset: Dataset, config: Config, *, share: float = 0.5) -> RunWriter:
-    images = _share(dataset, share, seed=config.seed)
+def _open(path: Path, dataset: Dataset, config: Config, *, fraction: float = 0.5) -> RunWriter:
+    images = _fraction(dataset, fraction, seed=config.seed)
     card = {"spec": "digits", "name": "digits", "fingerprint": dataset.train.fingerprint}
-    info = describe_share(
+    info = describe_fraction(
         images,
         config,
         task="supervised",
         normalization=normalization(images.train),
         data=card,
     )
-    return open_share(path, info)
+    return open_fraction(path, info)
 
 
 def _run(path: Path, dataset: Dataset, config: Config, **how: Any) -> list[LabelledEpoch]:
     with _open(path, dataset, config) as writer:
-        return list(supervised_epochs(_share(dataset, 0.5), config, writer=writer, **how))
+        return list(supervised_epochs(_fraction(dataset, 0.5), config, writer=writer, **how))
 
 
 def _state(run: Path) -> str:
@@ -460,7 +458,7 @@ def test_a_forgotten_momentum_would_be_seen(dataset: Dataset, whole: Path) -> No
     checkpoint = load_checkpoint(whole)
     ends = []
     for momentum in (checkpoint.optimizer, {}):
-        training = _training(_share(dataset, 0.5), _short())
+        training = _training(_fraction(dataset, 0.5), _short())
         training.restore(checkpoint._replace(optimizer=momentum, step=10))
         training.take_step(training.augmented(next(training.batches())))
         ends.append(_weights(training.model))
@@ -468,13 +466,13 @@ def test_a_forgotten_momentum_would_be_seen(dataset: Dataset, whole: Path) -> No
 
 
 def test_saving_changes_nothing(dataset: Dataset, whole: Path) -> None:
-    assert _weights(_last(supervised_epochs(_share(dataset, 0.5), _short())).model) == _weights(
+    assert _weights(_last(supervised_epochs(_fraction(dataset, 0.5), _short())).model) == _weights(
         _restored(whole, dataset)
     )
 
 
 def _restored(run: Path, dataset: Dataset) -> Classifier:
-    training = _training(_share(dataset, 0.5), _short())
+    training = _training(_fraction(dataset, 0.5), _short())
     training.restore(load_checkpoint(run))
     return training.model
 
@@ -498,7 +496,7 @@ def test_a_finished_training_takes_no_step_and_gives_its_score_again(
 def test_it_is_finished_once_its_score_was_taken_in(dataset: Dataset, tmp_path: Path) -> None:
     config = _tiny(epochs=1, checkpoint_every=0)
     with _open(tmp_path / "run", dataset, config) as writer:
-        epochs = supervised_epochs(_share(dataset, 0.5), config, writer=writer)
+        epochs = supervised_epochs(_fraction(dataset, 0.5), config, writer=writer)
         assert next(epochs).score is not None
         assert read_status(tmp_path / "run")["state"] == "running"
         assert list(epochs) == []
@@ -519,7 +517,7 @@ def test_a_signal_stops_between_two_steps_or_while_scoring_and_nothing_is_lost(
                 yield item
 
         with pytest.raises(InterruptedRunError, match="same command") as caught:
-            list(supervised_epochs(_share(dataset, 0.5), config, writer=writer, track=track))
+            list(supervised_epochs(_fraction(dataset, 0.5), config, writer=writer, track=track))
     assert caught.value.signal_exit_code == 143
     assert read_status(run)["state"] == "interrupted"
     assert load_checkpoint(run).step == (1 if moment != "embed" else 20)
@@ -545,13 +543,13 @@ def test_other_settings_do_not_go_on(
         _run(tmp_path / "run", dataset, _tiny(**change))
 
 
-def test_another_share_or_other_images_do_not_go_on(dataset: Dataset, tmp_path: Path) -> None:
+def test_another_fraction_or_other_images_do_not_go_on(dataset: Dataset, tmp_path: Path) -> None:
     config, run = _tiny(), tmp_path / "run"
     with pytest.raises(KilledError):
         _run(run, dataset, config, track=_dying_after(2))
-    quarter = _open(run, dataset, config, share=0.25)
+    quarter = _open(run, dataset, config, fraction=0.25)
     with quarter as writer, pytest.raises(DataError, match=r"labels: 0\.5 -> 0\.25"):
-        next(supervised_epochs(_share(dataset, 0.25), config, writer=writer))
+        next(supervised_epochs(_fraction(dataset, 0.25), config, writer=writer))
     other = dataset._replace(train=_poisoned(dataset.train, dataset.train.take(np.arange(319))))
     with pytest.raises(DataError, match="fingerprint"):
         _run(run, other, config)
@@ -569,7 +567,7 @@ def test_divergence_stops_before_the_bad_step(dataset: Dataset, tmp_path: Path) 
 
 
 def test_a_loss_that_is_not_finite_leaves_the_weights_as_they_were(dataset: Dataset) -> None:
-    training = _training(_share(dataset), _tiny())
+    training = _training(_fraction(dataset), _tiny())
     batch = training.augmented(next(training.batches()))
     before = {key: value.clone() for key, value in training.model.named_parameters()}
     training.take_step(batch._replace(x=batch.x * math.nan))
@@ -583,6 +581,6 @@ def test_a_loss_that_is_not_finite_leaves_the_weights_as_they_were(dataset: Data
 
 def test_crops_are_taken_by_row(dataset: Dataset) -> None:
     """Each image has a corner of its own: one set for the whole batch would be no augmentation."""
-    crops = draw_crops(torch_generator(0, "x"), images=64, room=Size(8, 8), flip=0.5)
+    crops = draw_crops(torch_generator(0, "x"), images=64, room=CropSize(8, 8), flip=0.5)
     assert isinstance(crops, Crops)
     assert len(set(zip(crops.top.tolist(), crops.left.tolist(), strict=True))) > 30

@@ -20,8 +20,8 @@ from .compute import compute_for as compute_for
 from .compute import use_repeatable as use_repeatable
 from .compute import use_threads as use_threads
 from .encoder import build_encoder as build_encoder
-from .encoder import check_encoder_name as check_encoder_name
 from .encoder import size_problem as size_problem
+from .encoder import size_problems as size_problems
 from .loss import simsiam_loss as simsiam_loss
 from .optimizer import SGD as SGD
 from .optimizer import LearningRates as LearningRates
@@ -34,11 +34,9 @@ from .optimizer import learning_rates as learning_rates
 from .optimizer import parameter_groups as parameter_groups
 from .resnet import RESNETS as RESNETS
 from .resnet import Encoder as Encoder
-from .simsiam import Outputs as Outputs
 from .simsiam import SimSiam as SimSiam
 from .simsiam import build_simsiam as build_simsiam
 from .simsiam import training_flops as training_flops
-from .simsiam import widened as widened
 from .views.draw import random_table as random_table
 from .views.make import Views as Views
 from .views.make import downscale as downscale

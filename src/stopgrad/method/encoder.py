@@ -5,13 +5,14 @@ ResNets of our own (`resnet`), and any timm backbone as `timm:NAME`. Paper: Sec.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any, cast
 
 import torch
 from torch import nn
 
-from stopgrad.config import EncoderConfig
+from stopgrad.config import EncoderConfig, torch_generator
 from stopgrad.errors import ConfigError, did_you_mean, no_memory
 from stopgrad.method.layers import initialize, split_views_in
 from stopgrad.method.resnet import RESNETS, Encoder, ResNet
@@ -82,6 +83,26 @@ def size_problem(encoder: nn.Module, size: tuple[int, int]) -> str:
             raise
         return " ".join(str(error).split()).rstrip(".")
     return ""
+
+
+@functools.lru_cache(maxsize=64)
+def size_problems(config: EncoderConfig, sizes: tuple[tuple[int, int], ...]) -> tuple[str, ...]:
+    """What `size_problem` says of each size, before there is an encoder.
+
+    Only a timm backbone is built for it, and only once for the same question.
+
+    Args:
+        config: Its name, stem, width and the start of its residual blocks.
+        sizes: Heights and widths, px.
+
+    Raises:
+        ConfigError: For an encoder that does not exist.
+    """
+    check_encoder_name(config.name)
+    if not config.name.startswith(TIMM):
+        return ("",) * len(sizes)
+    encoder = build_encoder(config, torch_generator(0, "encoder")).eval()
+    return tuple(size_problem(encoder, size) for size in sizes)
 
 
 def _check_timm_name(name: str) -> None:

@@ -52,7 +52,7 @@ class Suggestion(NamedTuple):
         return f"--preset {self.preset}{knobs}"
 
 
-class Packing(NamedTuple):
+class StoreAdvice(NamedTuple):
     """Advice to pack the images before training."""
 
     side: int  # px
@@ -66,7 +66,7 @@ class Outlook(NamedTuple):
     cost: Cost | None  # None: no step could be taken
     suggestion: Suggestion | None  # None: there is too little to learn from
     suggested_cost: Cost | None  # `cost` where nothing else is suggested
-    packing: Packing | None = None  # where the decoded images are large for this memory
+    packing: StoreAdvice | None = None  # where the decoded images are large for this memory
 
 
 def look_ahead(findings: Findings, config: Config) -> Outlook:
@@ -148,7 +148,7 @@ def _batch(images: int, *, most: int) -> int:
     return max(2, min(batch, images))
 
 
-def advise_packing(findings: Findings, *, side: int, limit: int) -> Packing | None:
+def advise_packing(findings: Findings, *, side: int, limit: int) -> StoreAdvice | None:
     """A store, where the decoded images would fill much of the memory.
 
     Args:
@@ -160,7 +160,7 @@ def advise_packing(findings: Findings, *, side: int, limit: int) -> Packing | No
     needed = sum(findings.pictures.values()) * 3 * stored**2
     if findings.packed or needed <= PACKED_ABOVE * limit:
         return None
-    return Packing(
+    return StoreAdvice(
         side,
         f"decoded at {stored} px they take {needed / 2**30:.1f} GiB, more than "
         f"{100 * PACKED_ABOVE:.0f} % of {limit / 2**30:.1f} GiB of memory; a store stays on disk",

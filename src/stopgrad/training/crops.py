@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 
-class Size(NamedTuple):
+class CropSize(NamedTuple):
     """Height and width of an image, px."""
 
     height: int
@@ -28,7 +28,7 @@ class Crops(NamedTuple):
     flip: Tensor  # (B,) bool, true mirrors left and right
 
 
-def draw_crops(generator: torch.Generator, *, images: int, room: Size, flip: float) -> Crops:
+def draw_crops(generator: torch.Generator, *, images: int, room: CropSize, flip: float) -> Crops:
     """Corners, each as likely as any other, and flips of B images.
 
     Args:
@@ -45,7 +45,7 @@ def draw_crops(generator: torch.Generator, *, images: int, room: Size, flip: flo
     )
 
 
-def padded_crop(pixels: Tensor, crops: Crops, *, padding: int, size: Size) -> Tensor:
+def padded_crop(pixels: Tensor, crops: Crops, *, padding: int, size: CropSize) -> Tensor:
     """Pads by reflection, cuts a box out of each image and mirrors it where asked.
 
     Equal to `torch.nn.functional.pad(mode="reflect")`, a slice and `flip` for each image.

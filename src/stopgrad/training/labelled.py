@@ -40,7 +40,7 @@ from stopgrad.training.crops import draw_crops, padded_crop
 from stopgrad.training.keeper import Keeper
 from stopgrad.training.learner import Learner
 from stopgrad.training.recipe import (
-    LabelledShare,
+    LabelledImages,
     Recipe,
     check_recipe,
     finetune_recipe,
@@ -72,7 +72,7 @@ class Start(NamedTuple):
 
 
 def supervised_epochs(
-    images: LabelledShare,
+    images: LabelledImages,
     config: Config,
     *,
     writer: RunWriter | None = None,
@@ -84,7 +84,7 @@ def supervised_epochs(
     enters. The last epoch has the score on the whole test set.
 
     Args:
-        images: The images to learn from and their labels, see `draw_share`; the test images.
+        images: The images to learn from and their labels, see `draw_fraction`; the test images.
         config: Its `supervised`, `encoder` and `seed` decide the result.
         writer: The open run directory; the training goes on from its checkpoint, with its
             normalisation, and yields its last epoch again if that was reached. None: write nothing.
@@ -107,7 +107,7 @@ def supervised_epochs(
 
 
 def finetune_epochs(
-    images: LabelledShare,
+    images: LabelledImages,
     config: Config,
     *,
     start: Start,
@@ -185,7 +185,7 @@ class LabelledTraining(Learner[Classifier, LabelledBatch]):
     """The state of a training with labels."""
 
     recipe: Recipe
-    images: LabelledShare
+    images: LabelledImages
     seconds: float = 0.0  # that all steps took, s
     step_seconds: float = 0.0  # that the newest step took, s
     is_scored: bool = False  # the score was taken in
@@ -282,7 +282,7 @@ class LabelledTraining(Learner[Classifier, LabelledBatch]):
 
 def start_labelled_training(
     model: Classifier,
-    images: LabelledShare,
+    images: LabelledImages,
     *,
     recipe: Recipe,
     config: Config,

@@ -20,11 +20,11 @@ from stopgrad.runs import (
     spec_to_keep,
 )
 from stopgrad.training.labelled import LabelledEpoch
-from stopgrad.training.recipe import LabelledShare
+from stopgrad.training.recipe import LabelledImages
 
 
-def describe_share(
-    images: LabelledShare,
+def describe_fraction(
+    images: LabelledImages,
     config: Config,
     *,
     task: Task,
@@ -34,7 +34,7 @@ def describe_share(
     """The card of a training with labels.
 
     Args:
-        images: The share and the test images.
+        images: To learn from, and the test images.
         config: Every knob.
         task: From scratch, or from a pretrained encoder.
         normalization: Of the images that go in.
@@ -47,21 +47,21 @@ def describe_share(
         "images_labelled": len(images.train),
         "class_names": list(images.class_names),
         "task": task,
-        "labels": images.share,
+        "labels": images.fraction,
         "label_draw": images.draw,
     }
     return RunInfo(config, dict(data) | own, normalization, describe_environment(config))
 
 
-def share_folder(out: Path, task: Task, share: float) -> Path:
-    """Where a training with a share of the labels lives, `OUT/supervised/share-0.1`."""
-    return out / task / f"share-{share:g}"
+def fraction_folder(out: Path, task: Task, fraction: float) -> Path:
+    """Where a training with a fraction of the labels lives, `OUT/supervised/share-0.1`."""
+    return out / task / f"share-{fraction:g}"
 
 
-def open_share(path: Path, info: RunInfo) -> RunWriter:
+def open_fraction(path: Path, info: RunInfo) -> RunWriter:
     """A new training in this directory, or the one that was begun there.
 
-    Its `begin` refuses to go on with other settings, another share or other images.
+    Its `begin` refuses to go on with other settings, another fraction or other images.
 
     Raises:
         ConfigError: When something else is there.
@@ -78,7 +78,7 @@ def trained_record(info: RunInfo, epoch: LabelledEpoch, *, split: str) -> Record
     evaluator, those that made the encoder: of the pretraining, or of the training from scratch.
 
     Args:
-        info: Its card, from `describe_share`.
+        info: Its card, from `describe_fraction`.
         epoch: Its last epoch, with the score.
         split: Name of the images that were scored.
     """

@@ -12,7 +12,7 @@ from stopgrad.config import Config, Task
 from stopgrad.errors import ConfigError, DataError
 from stopgrad.images import Images, label_subset
 from stopgrad.method import ClassifierShape, classifier_flops
-from stopgrad.training.crops import Size
+from stopgrad.training.crops import CropSize
 
 
 class Recipe(NamedTuple):
@@ -29,31 +29,33 @@ class Recipe(NamedTuple):
     crop: int  # side, px; 0: that of the images
     flip: float  # probability
 
-    def size(self, images: Images) -> Size:
+    def size(self, images: Images) -> CropSize:
         """What a crop of these images measures."""
         height, width = images.whole_size
-        return Size(self.crop or height, self.crop or width)
+        return CropSize(self.crop or height, self.crop or width)
 
-    def room(self, images: Images) -> Size:
+    def room(self, images: Images) -> CropSize:
         """How far the corner of a crop may lie from the upper left one, px."""
         height, width = images.whole_size
         size = self.size(images)
-        return Size(height + 2 * self.padding - size.height, width + 2 * self.padding - size.width)
+        return CropSize(
+            height + 2 * self.padding - size.height, width + 2 * self.padding - size.width
+        )
 
 
-class LabelledShare(NamedTuple):
+class LabelledImages(NamedTuple):
     """The images whose labels train a classifier, and those that it is scored on.
 
-    An epoch has as many steps as one over all `full_size` images, whatever the share: a subset is
-    passed over full_size / len(train) times, each time in another order and with other crops.
+    An epoch has as many steps as one over all `full_size` images, whatever the fraction: a subset
+    is passed over full_size / len(train) times, each time in another order and with other crops.
     Report: the linear probe's rule; so 100, 10 and 1 % of the labels cost the same.
     """
 
     train: Images
     test: Images
-    share: float  # of the labels
+    fraction: float  # of the labels
     draw: int  # seed of their draw
-    full_size: int  # images that the share was drawn from
+    full_size: int  # images that the fraction was drawn from
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -61,16 +63,16 @@ class LabelledShare(NamedTuple):
         return max(self.train.class_names, self.test.class_names, key=len)
 
 
-def draw_share(train: Images, test: Images, *, share: float, seed: int) -> LabelledShare:
-    """The share of the training labels that `label_subset` draws, as all evaluators do.
+def draw_fraction(train: Images, test: Images, *, fraction: float, seed: int) -> LabelledImages:
+    """The fraction of the training labels that `label_subset` draws, as all evaluators do.
 
     Raises:
-        ConfigError: For a share that is not above 0 and at most 1.
+        ConfigError: For a fraction that is not above 0 and at most 1.
         DataError: When the images have no labels.
     """
-    chosen = label_subset(train, share=share, seed=seed)
-    drawn = train if share == 1 else train.take(chosen)
-    return LabelledShare(drawn, test, share, seed, len(train))
+    chosen = label_subset(train, share=fraction, seed=seed)
+    drawn = train if fraction == 1 else train.take(chosen)
+    return LabelledImages(drawn, test, fraction, seed, len(train))
 
 
 def supervised_recipe(config: Config) -> Recipe:
@@ -111,7 +113,7 @@ def finetune_recipe(config: Config) -> Recipe:
     )
 
 
-def check_recipe(recipe: Recipe, images: LabelledShare) -> None:
+def check_recipe(recipe: Recipe, images: LabelledImages) -> None:
     """Refuses what cannot be trained, before anything is made.
 
     Raises:
@@ -134,7 +136,7 @@ def check_recipe(recipe: Recipe, images: LabelledShare) -> None:
         )
 
 
-def protocol(recipe: Recipe, images: LabelledShare, config: Config) -> dict[str, Any]:
+def protocol(recipe: Recipe, images: LabelledImages, config: Config) -> dict[str, Any]:
     """All that defines the number and what it cost, ready for JSON."""
     size = recipe.size(images.train)
     steps = recipe.epochs * (images.full_size // recipe.batch)
