@@ -1,5 +1,6 @@
 """From pictures in a folder to a report, through the command line."""
 
+import ast
 import json
 import subprocess
 import sys
@@ -83,12 +84,21 @@ def test_views_are_drawn(pictures: Path, tmp_path: Path) -> None:
         assert len(picture.getcolors(1 << 24) or []) > 50
 
 
-def test_the_readmes_python_runs_as_it_stands() -> None:
+def test_the_readmes_python_runs_as_it_stands(pictures: Path, tmp_path: Path) -> None:
     readme = (Path(__file__).parents[1] / "README.md").read_text()
-    code = readme.split("```python\n")[1].split("```")[0].replace("epochs=5", "epochs=1")
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    code = readme.split("```python\n")[1].split("```")[0]
+    code = code.replace('"mnist5k"', repr(str(pictures))).replace("epochs=5", "epochs=1")
+    code += "first = scores[0]\n"
+    code += 'print([run.metrics[-1]["knn"], first.metric, first.of, first.value, len(scores)])'
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
-    *epochs, accuracy = done.stdout.splitlines()
-    assert len(epochs) == 1
-    assert epochs[0].startswith("1 -0.")
-    assert f" {accuracy} " in epochs[0]  # the same kNN as the loop's own
+    assert "epoch 1/1  loss -0." in done.stderr
+    assert "top-1 accuracy on 80 test images" in done.stdout
+    *_, last = done.stdout.splitlines()
+    watched, metric, of, value, count = ast.literal_eval(last)
+    assert (metric, of) == ("knn_accuracy", "encoder")
+    assert watched == value  # the loop's own kNN
+    lines = (tmp_path / "runs" / "digits" / "records.jsonl").read_text().splitlines()
+    assert len(lines) == count >= 15  # 10 labels are too few for a probe with LARS

@@ -1,6 +1,6 @@
 """Parquet files and labels mutated at random: our errors or whole data sets, and nothing else.
 
-`survive_parquet` and `survive_labels` take any number of mutants (RELIABILITY R22 asks for 5,000);
+`survive_parquet` and `survive_labels` take any number of mutants (promise R22 asks for 5,000);
 the suite runs a few hundred.
 """
 

@@ -1,4 +1,4 @@
-"""Tests the promises of RELIABILITY.md from outside and says which are kept.
+"""Tests the promises of docs/reliability.md from outside and says which are kept.
 
     python -m tests.promises                    # the quick set, as on every commit
     python -m tests.promises --full --jobs 2    # all, two parts at a time; takes hours

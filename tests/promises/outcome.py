@@ -32,7 +32,7 @@ class Outcome(NamedTuple):
 
 
 class Promise(NamedTuple):
-    """A row of RELIABILITY.md; `check` is None where there is nothing to test, and why."""
+    """A row of docs/reliability.md; `check` is None where there is nothing to test, and why."""
 
     name: str
     claim: str

@@ -1,4 +1,4 @@
-"""All promises, in the order of RELIABILITY.md, with the tries of a commit and of --full."""
+"""All promises, in the order of docs/reliability.md, with the tries of a commit and of --full."""
 
 from tests.promises import (
     collapse,

@@ -1,4 +1,4 @@
-"""The promises of RELIABILITY.md that every commit must keep, each with its controls."""
+"""The promises of docs/reliability.md that every commit must keep, each with its controls."""
 
 import json
 import subprocess

@@ -470,7 +470,7 @@ def skeleton(folder: Path, names: list[str]) -> Skeleton:
 def test_no_name_adds_an_element_or_an_attribute(
     tmp_path: Path, harmless: Skeleton, start: int
 ) -> None:
-    # RELIABILITY, R20; the two tests below are its negative controls.
+    # Promise R20; the two tests below are its negative controls.
     assert len(PAYLOADS) == 30
     assert len(harmless) > 500
     assert skeleton(tmp_path, PAYLOADS[start : start + 10]) == harmless

@@ -225,7 +225,7 @@ def test_a_poster_is_one_page_of_a1_and_figures_are_files(
 
 
 def test_no_name_of_a_study_adds_an_element(tmp_path: Path) -> None:
-    # RELIABILITY, R20: arms, question, findings and the data carry payloads.
+    # Promise R20: arms, question, findings and the data carry payloads.
     def elements(number: int, words: list[str]) -> Counter[tuple[str, ...]]:
         first, second, third, fourth = (word.replace("\x00", "").strip() for word in words)
         arms = {first: {"batch": 32}, second: {"batch": 64}, third: {"batch": 128}}

@@ -1,4 +1,4 @@
-"""RELIABILITY R15 and R16: a study with failing runs whose runner is killed, with real commands.
+"""Promises R15 and R16: a study with failing runs whose runner is killed, with real commands.
 
 The suite takes three runs, of which one fails; STOPGRAD_FULL=1 takes twelve, of which six fail in
 six ways, and kills the runner at several moments.
