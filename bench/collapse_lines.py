@@ -24,7 +24,8 @@ from stopgrad.config import Config, config_to_dict, preset
 from stopgrad.images import Dataset, load_dataset, normalization
 from stopgrad.method import Layers, covariance_spectrum, judge, measure
 from stopgrad.runs import code_version, prepare
-from stopgrad.training import Training, start_training, watched_knn, watched_outputs
+from stopgrad.training import Pretraining, start_training
+from stopgrad.training.watch import watched_knn, watched_outputs
 
 HEAD = 16  # of the largest eigenvalues, those that are kept
 PRECISION = "fp32"  # bf16 takes three times as long on a CPU without AVX-512
@@ -118,7 +119,7 @@ def _data(name: str, config: Config, options: argparse.Namespace) -> Dataset:
     return dataset._replace(train=dataset.train.take(fewer), test=dataset.test.take(test))
 
 
-def _train(training: Training) -> Iterator[dict[str, Any]]:
+def _train(training: Pretraining) -> Iterator[dict[str, Any]]:
     """Measures before the first step and after each epoch."""
     yield _measured(training, loss=None)
     while training.epoch < training.config.epochs:
@@ -129,7 +130,7 @@ def _train(training: Training) -> Iterator[dict[str, Any]]:
         yield _measured(training, loss=sum(losses) / len(losses))
 
 
-def _measured(training: Training, *, loss: float | None) -> dict[str, Any]:
+def _measured(training: Pretraining, *, loss: float | None) -> dict[str, Any]:
     outputs = watched_outputs(training)
     layers = Layers(*[measure(z[0], z[1]) for z in outputs])
     verdict = judge(layers, steps=training.step)

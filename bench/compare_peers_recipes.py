@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from stopgrad.config import Config, preset, torch_generator
 from stopgrad.images import Images, normalization
 from stopgrad.method import build_encoder
-from stopgrad.speed import endless_steps
+from stopgrad.speed.steps import endless_steps
 from stopgrad.training import start_training
 
 

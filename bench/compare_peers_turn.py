@@ -19,8 +19,10 @@ from stopgrad.evaluation import Features, embed, weighted_knn
 from stopgrad.images import Images, load_dataset, normalization
 from stopgrad.method import compute_for, use_threads
 from stopgrad.runs import device_name
-from stopgrad.speed import peak_bytes, take_steps, wait_for
-from stopgrad.training import measure_layers, start_training
+from stopgrad.speed.steps import take_steps
+from stopgrad.speed.stopwatch import peak_bytes, wait_for
+from stopgrad.training import start_training
+from stopgrad.training.watch import measure_layers
 
 LEAST = 3  # steps that are timed at least, and nearly as many before them
 

@@ -13,7 +13,7 @@ import torch
 from stopgrad.config import ViewsConfig, preset, torch_generator
 from stopgrad.images import Images, Pixels, normalization
 from stopgrad.method import compute_for, two_views
-from stopgrad.speed import per_call, wait_for
+from stopgrad.speed.stopwatch import per_call, wait_for
 
 BATCH = 512  # of the paper; for those who work on a batch
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

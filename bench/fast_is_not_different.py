@@ -31,8 +31,9 @@ from torchvision.transforms import v2
 from stopgrad.config import Config, KNNConfig, ViewsConfig, config_to_dict, preset
 from stopgrad.evaluation import embed, weighted_knn
 from stopgrad.images import Dataset, Normalization, load_dataset, normalization
-from stopgrad.method import Outputs, Views, parameter_groups, simsiam_loss, widened
-from stopgrad.training import Training, start_training
+from stopgrad.method import SGD, Views, parameter_groups, simsiam_loss
+from stopgrad.method.simsiam import Outputs, widened
+from stopgrad.training import Pretraining, start_training
 
 ARMS = ("fast", "joint", "plain")
 
@@ -106,7 +107,7 @@ def config_of(arm: str, *, seed: int, epochs: int) -> Config:
     return preset("cpu", **changes)
 
 
-def make_plain(training: Training) -> None:
+def make_plain(training: Pretraining) -> None:
     """Puts slow and simple parts in the place of ours."""
     config, model = training.config, training.model
     transform = image_transform(config.views, training.normalization)
@@ -124,9 +125,7 @@ def make_plain(training: Training) -> None:
 
     training.forward, training.make_views = in_turn, image_by_image
     groups = list(parameter_groups(model, config.optimizer))
-    training.optimizer = torch.optim.SGD(
-        groups, lr=0.0, momentum=config.optimizer.momentum, foreach=False
-    )
+    training.optimizer = SGD(groups, momentum=config.optimizer.momentum, fused=False)
 
 
 def image_transform(config: ViewsConfig, mean_std: Normalization) -> v2.Compose:
@@ -146,7 +145,7 @@ def image_transform(config: ViewsConfig, mean_std: Normalization) -> v2.Compose:
     )
 
 
-def _accuracy(training: Training, dataset: Dataset) -> float:
+def _accuracy(training: Pretraining, dataset: Dataset) -> float:
     assert dataset.test is not None
     bank, queries = (
         embed(

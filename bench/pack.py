@@ -37,7 +37,8 @@ import numpy as np
 from PIL import Image
 
 from stopgrad.config import preset
-from stopgrad.images import cores, load_dataset, normalization
+from stopgrad.images import load_dataset, normalization
+from stopgrad.images.gather import cores
 from stopgrad.runs import code_version, device_name, versions
 from stopgrad.training import start_training
 

@@ -28,8 +28,8 @@ import numpy as np
 
 from stopgrad.config import preset
 from stopgrad.evaluation import embed
-from stopgrad.images import Contents, Encoded, Reader, Source, load_dataset, normalization, pack
-from stopgrad.images import packing as packing
+from stopgrad.images import Encoded, load_dataset, normalization, pack, packing
+from stopgrad.images.types import Contents, DataSource, SplitReader
 from stopgrad.runs import code_version, device_name, prepare, versions
 from stopgrad.training import start_training
 
@@ -88,8 +88,8 @@ def _pack_random(store: Path, count: int) -> float:
             yield Encoded(f"{number:06d}", header + rng.bytes(3 * SIDE**2))
 
     names = tuple(f"class {number}" for number in range(10))
-    reader = Reader(count, np.arange(count) % 10, items)
-    source = Source("random", "random", (), lambda: Contents(names, reader, None))
+    reader = SplitReader(count, np.arange(count) % 10, items)
+    source = DataSource("random", "random", (), lambda: Contents(names, reader, None))
     packing.find_source = lambda _: source  # type: ignore[assignment]
     began = time.perf_counter()
     pack("hf:random/pictures", store, side=SIDE)

@@ -105,7 +105,7 @@ def test_views_of_ours_are_counted_twice_per_image(
 ) -> None:
     import compare_peers_views  # type: ignore[import-not-found]
 
-    from stopgrad.speed.pixels import random_images
+    from stopgrad.speed.steps import random_images
 
     monkeypatch.setattr(compare_peers_views, "_timed", lambda work, *_, **__: (work(1), 0.5)[1])
     images = random_images(6, side=32)

@@ -19,7 +19,6 @@ from stopgrad.evaluation.linear.probe import PAPER_LARS, REPORT_SGD
 from stopgrad.evaluation.linear.standardize import standardization
 from stopgrad.evaluation.linear.tuning import choose_lr, lr_candidates, tuned_probe, validation_mask
 from stopgrad.images import Images, load_dataset
-from stopgrad.method.optimizer import LARS
 
 
 def _digits() -> tuple[Features, Features]:
@@ -69,6 +68,16 @@ def test_the_scale_and_the_offset_of_features_do_not_matter(factor: float) -> No
     assert abs(moved.accuracy - plain.accuracy) < 0.004
 
 
+def _scale_gradients(layer: torch.nn.Linear, decay: float) -> None:
+    """Turns SGD into LARS (You et al. 2017, Algorithm 1): a rate of its own for the weight."""
+    weight, gradient = layer.weight.detach(), layer.weight.grad
+    assert gradient is not None
+    assert layer.bias.grad is not None
+    trust = 0.001 * weight.norm() / (gradient.norm() + decay * weight.norm())
+    gradient.add_(decay * weight).mul_(trust)
+    layer.bias.grad.add_(decay * layer.bias.detach())
+
+
 def _by_torch(train: Labelled, plan: Plan, *, lars: bool) -> Heads:
     """The same training by a torch layer, autograd and a torch optimiser and scheduler."""
     layer = torch.nn.Linear(train.values.shape[1], plan.classes)
@@ -79,17 +88,16 @@ def _by_torch(train: Labelled, plan: Plan, *, lars: bool) -> Heads:
         with torch.no_grad():
             layer.weight.copy_(0.01 * torch.randn(layer.weight.shape, generator=generator))
     config, lr = plan.config, plan.base_lrs[0] * plan.config.batch / 256
-    optimizer: torch.optim.Optimizer = torch.optim.SGD(
-        layer.parameters(), lr=lr, momentum=config.momentum, weight_decay=config.weight_decay
+    decay = 0.0 if lars else config.weight_decay
+    optimizer = torch.optim.SGD(
+        layer.parameters(), lr=lr, momentum=config.momentum, weight_decay=decay
     )
-    if lars:
-        optimizer = LARS(layer.parameters(), momentum=config.momentum)
-        for group in optimizer.param_groups:
-            group.update(lr=lr, weight_decay=config.weight_decay)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, plan.steps)
     for index in batches(plan, train.labels):
         optimizer.zero_grad()
         F.cross_entropy(layer(train.values[index]), train.labels[index]).backward()
+        if lars:
+            _scale_gradients(layer, config.weight_decay)
         optimizer.step()
         schedule.step()
     return Heads(layer.weight.detach()[None], layer.bias.detach()[None])

@@ -309,5 +309,5 @@ def test_a_backbone_of_fixed_sizes_takes_pictures_of_others() -> None:
     how = {"normalization": embedder.normalization_, "compute": compute_for(embedder.config_)}
     wanted = embed(embedder.encoder_, images, **how).values.numpy()
     assert_allclose(embedder.transform(large), wanted, atol=1e-5)
-    with pytest.raises(ConfigError, match="resize the pictures"):
+    with pytest.raises(ConfigError, match="resize the images"):
         _tiny(config=config).fit(large[:, :12])

@@ -81,8 +81,9 @@ def test_every_network_that_is_offered_has_our_names_and_shapes(encoder: str, st
 
 
 def _built(config: EncoderConfig) -> torch.nn.Module:
-    from stopgrad.method import RESNETS
     from stopgrad.method.encoder.resnet import ResNet
+
+    from stopgrad.method import RESNETS
 
     return ResNet(RESNETS[config.name], stem=config.stem, width=config.width)
 

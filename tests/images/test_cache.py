@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +14,9 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from stopgrad.images import DamagedImagesError, LeftOut, cache, load_dataset
-from stopgrad.images import load as load_module
+from stopgrad.images import DamagedImage, DamagedImagesError, cache, load_dataset, normalization
+from stopgrad.images import store as store_module
+from stopgrad.images.sources.find import find_source
 
 
 @pytest.fixture(autouse=True)
@@ -98,16 +100,25 @@ def test_changed_file_or_other_side_is_another_entry_and_the_policy_is_none(digi
 
 
 DAMAGES = {
-    "one pixel": lambda e: flip(e / "train.pixels", 100),
-    "the last pixel": lambda e: flip(e / "test.pixels", -1),
-    "one label": lambda e: flip(e / "train.labels", 0),
-    "one letter of the contents": lambda e: flip(
-        e / "contents", (e / "contents").read_bytes().index(b"0.png")
+    "one pixel": lambda e: flip(e / "train-00000.pixels", 100),
+    "the last pixel": lambda e: flip(e / "test-00000.pixels", -1),
+    "one label": lambda e: flip(
+        e / "pictures.json", (e / "pictures.json").read_bytes().index(b"[0, 0") + 1
     ),
-    "pixels cut short": lambda e: os.truncate(e / "train.pixels", 100),
-    "pixels gone": lambda e: (e / "test.pixels").unlink(),
-    "contents gone": lambda e: (e / "contents").unlink(),
-    "contents empty": lambda e: (e / "contents").write_bytes(b""),
+    "one letter of the names": lambda e: flip(
+        e / "pictures.json", (e / "pictures.json").read_bytes().index(b"0.png")
+    ),
+    "one digit of the manifest": lambda e: flip(
+        e / "stopgrad-store.json", (e / "stopgrad-store.json").read_bytes().index(b"18")
+    ),
+    "one digit of the mean": lambda e: flip(
+        e / "stopgrad-summary.json", (e / "stopgrad-summary.json").read_bytes().index(b"0.") + 2
+    ),
+    "pixels cut short": lambda e: os.truncate(e / "train-00000.pixels", 100),
+    "pixels gone": lambda e: (e / "test-00000.pixels").unlink(),
+    "manifest gone": lambda e: (e / "stopgrad-store.json").unlink(),
+    "manifest empty": lambda e: (e / "stopgrad-store.json").write_bytes(b""),
+    "summary gone": lambda e: (e / "stopgrad-summary.json").unlink(),
 }
 
 
@@ -135,8 +146,8 @@ def test_damaged_entry_is_rebuilt_with_one_line(damage, digits, store, caplog):
 
 
 def entry_name(path: Path) -> str:
-    source = load_module.find_source(str(path))
-    return cache.entry_folder(source, side=None).name
+    source = find_source(str(path))
+    return cache.cached_store(source, side=None).name
 
 
 def test_pixels_may_be_written_to_without_reaching_the_cache(digits):
@@ -179,7 +190,8 @@ def test_entry_that_a_neighbour_finished_first_is_used(digits, store, caplog, mo
     rename = Path.rename
 
     def overtaken(new: Path, folder: Path) -> Path:
-        shutil.copytree(finished, folder)
+        if new.name.startswith(".new-"):
+            shutil.copytree(finished, folder)
         return rename(new, folder)
 
     monkeypatch.setattr(Path, "rename", overtaken)
@@ -208,7 +220,9 @@ def test_damaged_pictures_are_remembered_and_refused_without_decoding_again(digi
         load_dataset(str(digits), track=count)
     assert count.seen == 0
     assert (
-        first.value.damaged == second.value.damaged == (LeftOut("test", "1/0.png", "empty file"),)
+        first.value.damaged
+        == second.value.damaged
+        == (DamagedImage("test", "1/0.png", "empty file"),)
     )
     assert len(load_dataset(str(digits), bad_images="skip").test) == 8
     assert decoded(digits, bad_images="skip") == 0
@@ -216,13 +230,13 @@ def test_damaged_pictures_are_remembered_and_refused_without_decoding_again(digi
 
 def test_longest_unused_entries_go_when_all_are_too_large(digits, store, monkeypatch):
     def kept() -> set[int]:
-        """Sides of the pictures that are in the cache; read_entry would count as use."""
+        """Sides of the pictures that are in the cache; opening one would count as use."""
         return {side for side in range(2, 7) if entry_of(digits, side).exists()}
 
     def load(side: int, *, used: int) -> None:
         load_dataset(str(digits), side=side)
-        source = load_module.find_source(str(digits))
-        os.utime(cache.entry_folder(source, side=side), (used, used))
+        source = find_source(str(digits))
+        os.utime(cache.cached_store(source, side=side), (used, used))
 
     for used, side in enumerate((4, 5, 6), start=1):
         load(side, used=used)
@@ -254,15 +268,40 @@ def test_pixels_of_an_entry_that_goes_stay_with_who_has_them(digits, monkeypatch
 
 
 def entry_of(path: Path, side: int) -> Path:
-    return cache.entry_folder(load_module.find_source(str(path)), side=side)
+    return cache.cached_store(find_source(str(path)), side=side)
 
 
-def test_only_blocks_are_compared_of_huge_entries(tmp_path, monkeypatch):
-    monkeypatch.setattr(cache, "MOST_CHECKED", 2 * cache.BLOCK)
-    data = np.arange(8, dtype=np.uint8).repeat(cache.BLOCK)
+def test_only_blocks_are_compared_of_huge_splits(tmp_path, monkeypatch):
+    monkeypatch.setattr(store_module, "MOST_CHECKED", 2 * store_module.BLOCK)
+    data = np.arange(8, dtype=np.uint8).repeat(store_module.BLOCK)
     (tmp_path / "pixels").write_bytes(data.tobytes())
-    blocks = list(cache._blocks(tmp_path / "pixels"))
-    assert [block[0] for block in blocks] == [0, 4]
+    blocks = store_module.Shard("pixels", 1, "")
+    split = store_module.StoredSplit(1, (), "", (blocks,))
+    seen = store_module.zlib.crc32(bytes([0]) * store_module.BLOCK)
+    seen = store_module.zlib.crc32(bytes([4]) * store_module.BLOCK, seen)
+    assert store_module.checksum(tmp_path, split) == seen
+
+
+def test_mean_and_std_of_a_cached_set_are_known_to_the_bit_and_no_pixel_is_read(digits):
+    load_dataset(str(digits))
+    train = load_dataset(str(digits)).train
+    assert normalization(replace(train, known=None)) == train.known
+    assert normalization(replace(train, pixels=train.pixels * 0)) == train.known
+    assert train.take(np.arange(9)).known is None
+    assert train.pixels.flags.c_contiguous
+
+
+def test_entries_of_an_older_version_are_passed_over_and_pruned(digits, store, monkeypatch):
+    old = store / "images" / "e66bbb9eca72af3e65ecb7370fa5540e"
+    old.mkdir(parents=True)
+    for name in ("contents", "train.pixels", "train.labels"):
+        (old / name).write_bytes(b"old")
+    os.utime(old, (1, 1))
+    load_dataset(str(digits), side=4)
+    assert old.exists()
+    monkeypatch.setattr(cache, "MOST_KEPT", 1)
+    load_dataset(str(digits), side=5)
+    assert not old.exists()
 
 
 def test_cache_folder_follows_the_environment(monkeypatch, tmp_path):

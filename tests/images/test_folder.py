@@ -14,14 +14,14 @@ from sklearn.datasets import load_digits
 from stopgrad.errors import DataError
 from stopgrad.images import (
     Damaged,
+    DamagedImage,
     DamagedImagesError,
     Encoded,
     Frame,
-    LeftOut,
     decode,
     load_dataset,
 )
-from stopgrad.images.folder import are_classes, find_pictures, folder_source
+from stopgrad.images.sources.folder import are_classes, find_images, folder_source
 
 DIGITS = (load_digits().images * 15).astype(np.uint8)  # (1797, 8, 8)
 
@@ -171,7 +171,7 @@ def test_order_is_by_code_point_whatever_the_folder_lists(root, monkeypatch):
             yield sorted(entries, key=lambda entry: entry.name, reverse=True)
 
     monkeypatch.setattr(os, "scandir", backwards)
-    assert tuple(found.parts[0] for found in find_pictures(root)) == expected
+    assert tuple(found.parts[0] for found in find_images(root)) == expected
 
 
 @pytest.mark.timeout(20)
@@ -182,7 +182,7 @@ def test_linked_folders_are_followed_and_loops_end(root, tmp_path):
     assert load_dataset(str(root)).train.class_names == ("a", "b", "c")
     (root / "a" / "up").symlink_to(root)
     (root / "self").symlink_to(root / "self")
-    names = ["/".join(found.parts) for found in find_pictures(root)]
+    names = ["/".join(found.parts) for found in find_images(root)]
     assert "a/0.png" in names
     assert max(name.count("up") for name in names) == 1
 
@@ -202,7 +202,7 @@ def test_folder_with_the_name_of_a_picture_is_damaged_unless_it_holds_pictures(r
     (root / "a" / "2.png" / "notes.txt").write_text("no picture")
     with pytest.raises(DamagedImagesError) as caught:
         load_dataset(str(root))
-    assert caught.value.damaged == (LeftOut("train", "a/2.png", "not a regular file"),)
+    assert caught.value.damaged == (DamagedImage("train", "a/2.png", "not a regular file"),)
     (root / "a" / "2.png" / "notes.txt").unlink()
     (root / "a" / "2.png").rmdir()
     assert load_dataset(str(root)).train.class_names == ("a", "b.png")
@@ -211,7 +211,7 @@ def test_folder_with_the_name_of_a_picture_is_damaged_unless_it_holds_pictures(r
 def test_link_to_a_folder_above_with_the_name_of_a_picture_is_damaged(root):
     put(root, *each("a", "b"))
     (root / "a" / "up.png").symlink_to(root / "a")
-    with pytest.raises(DataError, match=r"1 damaged picture among 5: 'a/up\.png'"):
+    with pytest.raises(DataError, match=r"1 damaged image among 5: 'a/up\.png'"):
         load_dataset(str(root))
 
 
@@ -255,7 +255,7 @@ def test_all_damaged_pictures_are_named_or_counted(root):
     put(root, *each("a", "b", count=30))
     for number in range(30):
         (root / "a" / f"{number}.png").write_bytes(b"no")
-    with pytest.raises(DamagedImagesError, match=r"30 damaged pictures among 60: ") as caught:
+    with pytest.raises(DamagedImagesError, match=r"30 damaged images among 60: ") as caught:
         load_dataset(str(root))
     assert [name for _, name, _ in caught.value.damaged] == sorted(each("a", count=30))
     named = [name for name in each("a", count=30) if repr(name) in str(caught.value)]
@@ -288,7 +288,7 @@ def test_mixed_sizes_without_a_side_are_refused(root):
 def test_damaged_picture_stops_and_is_named(root):
     put(root, *each("a", "b", count=3))
     (root / "b" / "1.png").write_bytes(b"\x89PNG\r\n\x1a\n")
-    with pytest.raises(DataError, match=r"1 damaged picture among 6: 'b/1\.png' \(") as caught:
+    with pytest.raises(DataError, match=r"1 damaged image among 6: 'b/1\.png' \(") as caught:
         load_dataset(str(root))
     assert caught.value.exit_code == 3
     assert "\n" not in str(caught.value)
@@ -316,16 +316,16 @@ def test_more_than_five_percent_damaged_stop_even_when_skipped(root):
     put(root, *each("a", "b", count=20))
     for number in (1, 2, 3):
         (root / "a" / f"{number}.png").write_bytes(b"")
-    with pytest.raises(DataError, match=r"3 damaged pictures among 40: .*at most 5 %"):
+    with pytest.raises(DataError, match=r"3 damaged images among 40: .*at most 5 %"):
         load_dataset(str(root), bad_images="skip")
 
 
 @pytest.mark.parametrize(
     ("names", "message"),
     [
-        (["train/notes.txt"], "no pictures to train on"),
-        (["notes.txt"], "no pictures to train on"),
-        (["test/a/1.png", "test/b/1.png"], "no pictures to train on"),
+        (["train/notes.txt"], "no images to train on"),
+        (["notes.txt"], "no images to train on"),
+        (["test/a/1.png", "test/b/1.png"], "no images to train on"),
     ],
 )
 def test_folder_without_training_pictures_is_refused(root, names, message):
@@ -339,7 +339,7 @@ def test_folder_without_training_pictures_is_refused(root, names, message):
 
 def test_empty_folder_is_refused(root):
     root.mkdir()
-    with pytest.raises(DataError, match="no pictures to train on"):
+    with pytest.raises(DataError, match="no images to train on"):
         load_dataset(str(root))
 
 

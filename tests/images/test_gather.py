@@ -8,10 +8,9 @@ import time
 import pytest
 from PIL import Image
 
-from stopgrad.images import Encoded, Frame, decode, on_all_cores, parallel, strict_pillow
-from stopgrad.images.gather import pictures_in_a_task
-from stopgrad.images.parallel import tasks
-from stopgrad.images.share import Share
+from stopgrad.images import Encoded, Frame, decode, gather, on_all_cores, strict_pillow
+from stopgrad.images.decoding import PixelBudget
+from stopgrad.images.gather import images_in_a_task, tasks
 
 DECODE = functools.partial(decode, frame=Frame(2, 2, fit=False))
 
@@ -33,7 +32,7 @@ def pictures(count: int):
 
 
 def test_pictures_come_back_in_order(monkeypatch):
-    monkeypatch.setattr(parallel, "cores", lambda: 4)
+    monkeypatch.setattr(gather, "cores", lambda: 4)
     found = list(on_all_cores(pictures(1000), DECODE))
     assert [attempt.name for attempt in found] == [str(number) for number in range(1000)]
     values = [attempt.result[0, 0, 0] for attempt in found]
@@ -42,7 +41,7 @@ def test_pictures_come_back_in_order(monkeypatch):
 
 @pytest.mark.timeout(60)
 def test_as_many_tasks_run_at_once_as_there_are_cores(monkeypatch):
-    monkeypatch.setattr(parallel, "cores", lambda: 3)
+    monkeypatch.setattr(gather, "cores", lambda: 3)
     meeting = threading.Barrier(3, timeout=20)
 
     def meet(picture):
@@ -52,7 +51,7 @@ def test_as_many_tasks_run_at_once_as_there_are_cores(monkeypatch):
 
 
 def test_only_a_few_tasks_are_read_ahead(monkeypatch):
-    monkeypatch.setattr(parallel, "cores", lambda: 2)
+    monkeypatch.setattr(gather, "cores", lambda: 2)
     read = []
 
     def watched():
@@ -67,7 +66,7 @@ def test_only_a_few_tasks_are_read_ahead(monkeypatch):
 
 
 def sizes(items, frame: Frame) -> list[int]:
-    return [len(t) for t in tasks(iter(items), at_a_time=pictures_in_a_task(frame))]
+    return [len(t) for t in tasks(iter(items), at_a_time=images_in_a_task(frame))]
 
 
 def test_tasks_shrink_with_large_pictures_and_large_files():
@@ -79,13 +78,13 @@ def test_tasks_shrink_with_large_pictures_and_large_files():
 
 
 @pytest.mark.timeout(60)
-def test_pictures_in_decoding_share_a_number_of_pixels():
-    share, most, inside = Share(100), [], threading.Event()
+def test_images_being_decoded_stay_within_a_budget_of_pixels():
+    budget, most, inside = PixelBudget(100), [], threading.Event()
 
     def hold(pixels: int, *, until: threading.Event) -> threading.Thread:
         def work():
-            with share.of(pixels):
-                most.append(share.taken)
+            with budget.spend(pixels):
+                most.append(budget.taken)
                 inside.set()
                 until.wait(20)
 
@@ -105,5 +104,5 @@ def test_pictures_in_decoding_share_a_number_of_pixels():
     first.set()
     for thread in threads:
         thread.join(20)
-    assert sorted(most) == [60, 60, 100, 500]  # what is larger than the share goes alone
-    assert share.taken == 0
+    assert sorted(most) == [60, 60, 100, 500]  # what is larger than the budget goes alone
+    assert budget.taken == 0

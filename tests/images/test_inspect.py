@@ -21,20 +21,20 @@ from stopgrad.cli import main
 from stopgrad.config import preset
 from stopgrad.images import (
     Damaged,
+    DamagedImage,
     DamagedImagesError,
     Encoded,
     Frame,
-    LeftOut,
     check_images,
     decode,
     load_dataset,
     strict_pillow,
 )
 from stopgrad.images.damage import refusal
-from stopgrad.images.look import look
+from stopgrad.images.inspect import inspect_image
 from stopgrad.runs import prepare
 from stopgrad.speed import cost
-from stopgrad.speed.suggest import suggest
+from stopgrad.speed.outlook import suggest
 
 DIGITS = np.kron(load_digits().images, np.ones((2, 2))) * 15  # (1797, 16, 16)
 
@@ -216,7 +216,7 @@ def test_the_lists_are_those_of_the_oracle_and_of_training(tmp_path: Path) -> No
         load_dataset(str(tmp_path / "p"), side=32)
     assert caught.value.damaged == found.damaged
     assert str(caught.value) == str(found.refusal)
-    assert f"{len(oracle.damaged)} damaged pictures among 200: " in str(caught.value)
+    assert f"{len(oracle.damaged)} damaged images among 200: " in str(caught.value)
     assert all(repr(name) in str(caught.value) for name in oracle.damaged[:10])
     assert f"and {len(oracle.damaged) - 10} more;" in str(caught.value)
 
@@ -227,8 +227,8 @@ def test_skipping_leaves_out_what_checking_lists(tmp_path: Path) -> None:
     found = found_in(tmp_path / "p", bad_images="skip")
     assert found.refusal is None
     loaded = load_dataset(str(tmp_path / "p"), side=32, bad_images="skip")
-    assert loaded.left_out == found.damaged
-    assert names(loaded.left_out) == oracle.damaged
+    assert loaded.damaged == found.damaged
+    assert names(loaded.damaged) == oracle.damaged
     assert len(loaded.train) == len(found.dataset.train) == 200 - len(oracle.damaged)
     assert not set(oracle.damaged) & set(loaded.train.sources)
     with pytest.raises(DamagedImagesError) as caught:
@@ -241,14 +241,14 @@ def test_skipping_leaves_out_what_checking_lists(tmp_path: Path) -> None:
     [(0, 100, False, False), (1, 100, True, False), (5, 100, True, False), (6, 100, True, True)],
 )
 def test_skipping_ends_above_five_percent(damaged: int, count: int, fail: bool, skip: bool) -> None:
-    list_of = [LeftOut("train", f"{number}.png", "cut") for number in range(damaged)]
+    list_of = [DamagedImage("train", f"{number}.png", "cut") for number in range(damaged)]
     assert bool(refusal(list_of, count=count, bad_images="fail")) is fail
     assert bool(refusal(list_of, count=count, bad_images="skip")) is skip
 
 
 def test_advice_to_skip_is_given_only_where_skipping_helps() -> None:
     def advice(damaged: int) -> str:
-        error = refusal([LeftOut("test", "x", "cut")] * damaged, count=100, bad_images="fail")
+        error = refusal([DamagedImage("test", "x", "cut")] * damaged, count=100, bad_images="fail")
         return str(error)
 
     assert "'x' of test (cut)" in advice(1)
@@ -300,7 +300,7 @@ def test_what_fails_at_full_size_fails_when_a_jpeg_is_reduced(tmp_path: Path) ->
             cut = [whole[: len(whole) - step] for step in range(0, 300, 3)]
             for data in [*cut, *(_with_noise(whole, chance) for _ in range(100))]:
                 reduced = decode(Encoded("x", data), Frame(8, 8, fit=True))
-                full = look(Encoded("x", data))
+                full = inspect_image(Encoded("x", data))
                 assert isinstance(reduced, Damaged) == isinstance(full, Damaged)
                 damaged += isinstance(full, Damaged)
     assert 100 < damaged < 390
@@ -328,7 +328,7 @@ def _png_of_16_bits(colour: int) -> bytes:
 )
 def test_sixteen_bits_are_seen_in_gray_and_in_colour(data: bytes, deep: bool) -> None:
     with strict_pillow():
-        seen = look(Encoded("x", data))
+        seen = inspect_image(Encoded("x", data))
     assert not isinstance(seen, Damaged)
     assert ("sixteen_bit" in seen.traits) is deep
 
@@ -350,7 +350,7 @@ def test_split_in_which_nothing_can_be_read_is_refused_and_named_whole(tmp_path:
         ("test", "3.png"),
         ("test", "4.png"),
     ]
-    with pytest.raises(DamagedImagesError, match="no picture of the test split") as caught:
+    with pytest.raises(DamagedImagesError, match="no image of the test split") as caught:
         load_dataset(str(tmp_path / "p"), side=32, bad_images="skip")
     assert caught.value.damaged == found.damaged
 
@@ -581,7 +581,7 @@ def test_evaluations_of_a_run_are_counted() -> None:
 def test_the_suggestion_follows_its_rules(
     pictures: int, side: int, on_gpu: bool, flags: str
 ) -> None:
-    found = suggest(pictures=pictures, short_side=side, on_gpu=on_gpu)
+    found = suggest(images=pictures, short_side=side, on_gpu=on_gpu)
     assert found.flags == flags
     assert found.config.batch <= pictures
     assert ("teach little" in found.reason) is (pictures < 500)

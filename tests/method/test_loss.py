@@ -5,8 +5,9 @@ import math
 import torch
 from torch import Tensor
 
-from stopgrad.method import Outputs, simsiam_loss
+from stopgrad.method import simsiam_loss
 from stopgrad.method.loss import negative_cosine
+from stopgrad.method.simsiam import Outputs
 
 
 def _outputs(*, seed: int = 0) -> Outputs:

@@ -9,11 +9,11 @@ from torch import nn
 
 from stopgrad.config import Config, OptimizerConfig, preset
 from stopgrad.method import (
+    ParameterGroup,
     build_optimizer,
     build_simsiam,
     learning_rates,
     parameter_groups,
-    set_learning_rates,
 )
 from stopgrad.method.optimizer import LARS
 
@@ -54,14 +54,14 @@ def test_the_rate_grows_with_the_batch() -> None:
 def test_every_parameter_is_in_one_group_and_decays_by_default() -> None:
     model = build_simsiam(preset("tiny"))
     groups = list(parameter_groups(model, OptimizerConfig()))
-    assert sum(len(group["params"]) for group in groups) == len(list(model.parameters()))
-    assert {group["weight_decay"] for group in groups} == {5e-4}
+    assert sum(len(group.parameters) for group in groups) == len(list(model.parameters()))
+    assert {group.weight_decay for group in groups} == {5e-4}
 
 
 def test_norms_and_biases_can_be_spared_from_decay() -> None:
     model = build_simsiam(preset("tiny"))
     groups = list(parameter_groups(model, OptimizerConfig(decay_norm_and_bias=False)))
-    spared = [p for group in groups if group["weight_decay"] == 0 for p in group["params"]]
+    spared = [p for group in groups if group.weight_decay == 0 for p in group.parameters]
     assert {p.ndim for p in spared} == {1}
     assert len(spared) == sum(p.ndim == 1 for p in model.parameters())
 
@@ -70,8 +70,9 @@ def test_only_the_predictor_gets_the_predictors_rate() -> None:
     model = build_simsiam(preset("tiny"))
     config = preset("tiny", **{"optimizer.alpha_h": 3.0})
     optimizer = build_optimizer(model, config.optimizer)
-    set_learning_rates(optimizer, learning_rates(config, step=0, steps_per_epoch=10))
-    rate_of = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
+    rates = learning_rates(config, step=0, steps_per_epoch=10)
+    optimizer.set_learning_rates({"encoder": rates.lr, "predictor": rates.predictor_lr})
+    rate_of = {id(p): group.lr for group in optimizer.groups for p in group.parameters}
     for parameter in model.predictor.parameters():
         assert rate_of[id(parameter)] == pytest.approx(3 * config.lr)
     for parameter in (*model.encoder.parameters(), *model.projector.parameters()):
@@ -81,8 +82,8 @@ def test_only_the_predictor_gets_the_predictors_rate() -> None:
 def test_sgd_takes_the_step_worked_out_by_hand() -> None:
     model = build_simsiam(preset("tiny"))
     optimizer = build_optimizer(model, OptimizerConfig(weight_decay=0.1, momentum=0.5))
-    for group in optimizer.param_groups:
-        group["lr"] = 0.01
+    for group in optimizer.groups:
+        group.lr = 0.01
     weight = next(model.encoder.parameters())
     start = weight.detach().clone()
     for _ in range(2):
@@ -96,20 +97,19 @@ def test_sgd_takes_the_step_worked_out_by_hand() -> None:
 def test_lars_takes_the_step_worked_out_by_hand() -> None:
     weight = nn.Parameter(torch.tensor([[3.0, 4.0]]))
     bias = nn.Parameter(torch.tensor([1.0]))
-    optimizer = LARS([{"params": [weight, bias], "weight_decay": 0.5}], momentum=0.9, trust=0.1)
-    optimizer.param_groups[0]["lr"] = 2.0
+    group = ParameterGroup("encoder", [weight, bias], weight_decay=0.5, lr=200.0)
+    optimizer = LARS([group], momentum=0.9)
     weight.grad, bias.grad = torch.tensor([[0.0, 2.0]]), torch.tensor([0.25])
     optimizer.step()
-    scale = 0.1 * 5 / (2 + 0.5 * 5)
-    expected = torch.tensor([[3 - 2 * scale * 1.5, 4 - 2 * scale * (2 + 2)]])
+    scale = 0.001 * 5 / (2 + 0.5 * 5)
+    expected = torch.tensor([[3 - 200 * scale * 1.5, 4 - 200 * scale * (2 + 2)]])
     torch.testing.assert_close(weight.detach(), expected)
-    torch.testing.assert_close(bias.detach(), torch.tensor([1 - 2 * (0.25 + 0.5)]))
+    torch.testing.assert_close(bias.detach(), torch.tensor([1 - 200 * (0.25 + 0.5)]))
 
 
 def test_lars_moves_a_weight_of_zeros() -> None:
     weight = nn.Parameter(torch.zeros(1, 2))
-    optimizer = LARS([weight])
-    optimizer.param_groups[0]["lr"] = 1.0
+    optimizer = LARS([ParameterGroup("encoder", [weight], lr=1.0)], momentum=0.9)
     weight.grad = torch.ones(1, 2)
     optimizer.step()
     torch.testing.assert_close(weight.detach(), -torch.ones(1, 2))

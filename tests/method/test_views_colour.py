@@ -9,7 +9,6 @@ from PIL import Image
 from sklearn.datasets import load_sample_image
 from torch import Tensor
 
-from stopgrad.method.views.blur import blur, kernel_size
 from stopgrad.method.views.colour import (
     adjust_brightness,
     adjust_contrast,
@@ -18,6 +17,7 @@ from stopgrad.method.views.colour import (
     colour_jitter,
     grayscale,
 )
+from stopgrad.method.views.filters import blur, kernel_size
 
 STEPS = {
     "brightness": (adjust_brightness, oracle.adjust_brightness),

@@ -58,13 +58,13 @@ def global_generator() -> None:
 @_sabotage
 def swapped_batches() -> None:
     """The first two batches of each epoch change places."""
-    from stopgrad.training import Training
+    from stopgrad.training import Pretraining
 
-    def batches(training: Training) -> Iterator[Any]:
+    def batches(training: Pretraining) -> Iterator[Any]:
         found = list(original(training))
         yield from (*found[1::-1], *found[2:])
 
-    original = _patch(Training, "batches", batches)
+    original = _patch(Pretraining, "batches", batches)
 
 
 @_sabotage
@@ -126,9 +126,9 @@ def old_removed_first() -> None:
 @_sabotage
 def unchecked_loss() -> None:
     """The step is taken whatever the loss."""
-    from stopgrad.training import Training
+    from stopgrad.training import Pretraining
 
-    _patch(Training, "_refuse_unless_finite", lambda training, loss: None)
+    _patch(Pretraining, "_refuse_unless_finite", lambda training, loss: None)
 
 
 @_sabotage

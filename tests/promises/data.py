@@ -69,7 +69,7 @@ def _listed(done: Done, damaged: list[str]) -> list[str]:
 
 
 def _refused(done: Done, count: int) -> list[str]:
-    told = f"{count} damaged picture" in done.last_line
+    told = f"{count} damaged image" in done.last_line
     return [] if done.code == 3 and told and not done.crashed else [f"pretrain: {done.last_line}"]
 
 

@@ -14,23 +14,17 @@ import torch
 from stopgrad.cli import main
 from stopgrad.config import preset
 from stopgrad.method import training_flops
-from stopgrad.speed import (
-    MatrixProduct,
-    Phases,
-    Spread,
-    matmul,
-    peak_bytes,
-    per_call,
-    spread,
+from stopgrad.speed import Phases, Spread, matmul, steps, stopwatch
+from stopgrad.speed.matmul import MatrixProduct, MatrixRates
+from stopgrad.speed.steps import (
+    Effort,
+    measure_steps,
     start_on_random_pixels,
     step_phases,
-    steps,
-    stopwatch,
     take_steps,
 )
-from stopgrad.speed.matmul import MatrixRates
-from stopgrad.speed.steps import Effort, measure_steps
-from stopgrad.training import Training
+from stopgrad.speed.stopwatch import peak_bytes, per_call, spread
+from stopgrad.training import Pretraining
 
 CPU = torch.device("cpu")
 TINY = preset("tiny", batch=4, epochs=1000, precision="bf16")
@@ -66,7 +60,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> FakeClock:
 
 
 @pytest.fixture
-def training() -> Training:
+def training() -> Pretraining:
     tiny = start_on_random_pixels(TINY, images=8)
     take_steps(tiny, 2)
     return tiny
@@ -163,7 +157,7 @@ def test_steps_are_those_of_a_run_over_several_epochs() -> None:
 
 @pytest.mark.parametrize("phase", Phases._fields)
 def test_a_slow_part_of_the_step_shows_in_its_phase(
-    training: Training, monkeypatch: pytest.MonkeyPatch, phase: str
+    training: Pretraining, monkeypatch: pytest.MonkeyPatch, phase: str
 ) -> None:
     if phase == "views":
         training.make_views = _slow(training.make_views)
@@ -172,23 +166,22 @@ def test_a_slow_part_of_the_step_shows_in_its_phase(
     elif phase == "backward":
         monkeypatch.setattr(torch.Tensor, "backward", _slow(torch.Tensor.backward))
     else:
-        training.optimizer.register_step_post_hook(lambda *_: time.sleep(SLOW))
+        monkeypatch.setattr(training.optimizer, "step", _slow(training.optimizer.step))
     found = step_phases(training)
     assert SLOW <= getattr(found, phase) < 2 * SLOW
     assert max(found._replace(**{phase: 0.0})) < SLOW
     assert getattr(found.shares(), phase) > 0.5
 
 
-def test_phases_leave_the_training_as_it_was(training: Training) -> None:
+def test_phases_leave_the_training_as_it_was(training: Pretraining) -> None:
     parts = (training.make_views, training.forward)
     step_phases(training)
     assert (training.make_views, training.forward) == parts
     assert training.step == 3
-    assert not training.optimizer._optimizer_step_pre_hooks
 
 
 def test_a_slow_step_shows_as_slow(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Training, "take_step", _slow(Training.take_step))
+    monkeypatch.setattr(Pretraining, "algorithm_1", _slow(Pretraining.algorithm_1))
     effort = Effort(images=8, embedded=4, repeats=1, seconds=0.0)
     found = measure_steps(TINY, FakeMatrix(), effort)  # type: ignore[arg-type]
     views = 2 * TINY.batch

@@ -1,13 +1,27 @@
-"""Runs whose encoder gives finite features that are its own, without any training."""
+"""Runs without any training, trainings that die, and all that a training carries on, as text."""
 
+import hashlib
+import itertools
+import json
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from torch import nn
 
 from stopgrad.config import preset
+from stopgrad.images import Dataset, Images, images_from_arrays, load_dataset
 from stopgrad.method import build_simsiam
-from stopgrad.runs import Checkpoint, RunWriter, TrainedRun, load_run
+from stopgrad.runs import (
+    Checkpoint,
+    RunWriter,
+    TrainedRun,
+    load_checkpoint,
+    load_run,
+    read_metrics,
+)
 from tests.runs.factories import info, rows
 
 
@@ -32,3 +46,67 @@ def encoder_run(path: Path, *, step: int = 3, data: Any = None, **knobs: Any) ->
         writer.save(Checkpoint(step, dict(model.state_dict()), momentum, state))
         writer.set_status("running", step=step, epoch=step // run.steps_per_epoch)
     return load_run(path)
+
+
+def digits(train: int, test: int) -> Dataset:
+    """So many real digits to learn from and to score, of all classes."""
+    whole = load_dataset("mnist5k")
+    assert whole.test is not None
+    parts = (
+        part.take(np.arange(count) * (len(part) // count))
+        for part, count in ((whole.train, train), (whole.test, test))
+    )
+    return Dataset("digits", *parts)
+
+
+class KilledError(Exception):
+    """Stands for a process that dies between two steps."""
+
+
+def dying_after(steps: int) -> Any:
+    """Progress through an epoch that ends in `KilledError` after so many steps in all."""
+    left = itertools.count(steps, -1)
+
+    def track(items: Iterable[Any], description: str, total: int, /) -> Iterator[Any]:
+        for item in items:
+            if next(left) == 0:
+                raise KilledError
+            yield item
+
+    return track
+
+
+def end_state(run: Path) -> str:
+    """sha256 over everything that training carries on, at the newest checkpoint."""
+    checkpoint = load_checkpoint(run)
+    digest = hashlib.sha256(json.dumps([checkpoint.step, checkpoint.state]).encode())
+    for tensors in (checkpoint.model, checkpoint.optimizer):
+        for key, value in sorted(tensors.items()):
+            digest.update(f"{key} {value.dtype} {tuple(value.shape)}".encode())
+            digest.update(value.contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def step_losses(run: Path) -> list[tuple[int, str]]:
+    """Number and loss, to the last bit, of every step."""
+    rows = [row for row in read_metrics(run) if row["kind"] == "step"]
+    return [(row["step"], float(row["loss"]).hex()) for row in rows]
+
+
+def weights_sha256(model: nn.Module) -> str:
+    """sha256 over every parameter and buffer."""
+    digest = hashlib.sha256()
+    for key, value in sorted(model.state_dict().items()):
+        digest.update(key.encode() + value.cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def poisoned(images: Images, spared: Images) -> Images:
+    """The same images, those that are not spared replaced by noise."""
+    known = {pixels.tobytes() for pixels in spared.pixels}
+    chance = np.random.default_rng(0)
+    pixels = images.pixels.copy()
+    for number, image in enumerate(images.pixels):
+        if image.tobytes() not in known:
+            pixels[number] = chance.integers(0, 256, image.shape, dtype=np.uint8)
+    return images_from_arrays(pixels, labels=images.labels, class_names=images.class_names)

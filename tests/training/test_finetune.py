@@ -2,10 +2,10 @@
 
 import functools
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -14,30 +14,26 @@ from stopgrad.config import Config, preset, torch_generator
 from stopgrad.errors import ConfigError, DataError
 from stopgrad.evaluation import to_line
 from stopgrad.evaluation.records import from_values
-from stopgrad.images import Dataset, load_dataset, normalization
+from stopgrad.images import Dataset, normalization
 from stopgrad.method import build_classifier
 from stopgrad.runs import RunWriter, TrainedRun, describe_run, load_checkpoint, load_run, prepare
-from stopgrad.training import (
-    LabelledEpoch,
+from stopgrad.training import LabelledEpoch, draw_fraction, pretrain_epochs
+from stopgrad.training.labelled import (
+    LabelledBatch,
     Start,
-    describe_share,
-    draw_share,
     finetune_epochs,
-    open_share,
-    pretrain_epochs,
-    trained_record,
+    start_labelled_training,
 )
-from stopgrad.training.finetune import finetune_recipe
-from stopgrad.training.supervised.recipe import LabelledShare
-from stopgrad.training.supervised.training import LabelledBatch, start_labelled_training
-from tests.training.test_supervised import (
+from stopgrad.training.labelled_runs import describe_fraction, open_fraction, trained_record
+from stopgrad.training.recipe import LabelledImages, finetune_recipe
+from tests.training.factories import (
     KilledError,
-    _dying_after,
-    _last,
-    _poisoned,
-    _state,
-    _steps,
-    _weights,
+    digits,
+    dying_after,
+    end_state,
+    poisoned,
+    step_losses,
+    weights_sha256,
 )
 
 CHANGES = {
@@ -52,10 +48,7 @@ CHANGES = {
 @pytest.fixture(scope="module")
 def dataset() -> Dataset:
     """320 real digits to learn from and 100 to score, of all classes."""
-    digits = load_dataset("mnist5k")
-    assert digits.test is not None
-    train, test = digits.train.take(np.arange(320) * 12), digits.test.take(np.arange(100) * 10)
-    return Dataset("digits", train, test)
+    return digits(320, 100)
 
 
 @pytest.fixture(scope="module")
@@ -69,16 +62,20 @@ def run(dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> TrainedRu
     return load_run(path)
 
 
-def _share(dataset: Dataset, share: float = 1.0) -> LabelledShare:
+def _last(epochs: Iterator[LabelledEpoch]) -> LabelledEpoch:
+    return list(epochs)[-1]
+
+
+def _fraction(dataset: Dataset, fraction: float = 1.0) -> LabelledImages:
     assert dataset.test is not None
-    return draw_share(dataset.train, dataset.test, share=share, seed=0)
+    return draw_fraction(dataset.train, dataset.test, fraction=fraction, seed=0)
 
 
 def _start(run: TrainedRun) -> Start:
     return Start(run.model.encoder, run.info.normalization)
 
 
-def _finetuned(run: TrainedRun, images: LabelledShare, **changes: Any) -> LabelledEpoch:
+def _finetuned(run: TrainedRun, images: LabelledImages, **changes: Any) -> LabelledEpoch:
     config = preset("tiny", **{**CHANGES, "epochs": 1, "knn_every": 0, **changes})
     return _last(finetune_epochs(images, config, start=_start(run)))
 
@@ -93,19 +90,19 @@ def test_the_recipe_is_that_of_swav_with_a_larger_rate_for_the_new_layer() -> No
 def test_it_starts_from_the_pretrained_encoder_and_leaves_it_as_it_was(
     run: TrainedRun, dataset: Dataset, tmp_path: Path
 ) -> None:
-    before = _weights(run.model.encoder)
+    before = weights_sha256(run.model.encoder)
     with pytest.raises(KilledError):
-        _run(tmp_path / "run", run, dataset, track=_dying_after(0))
+        _run(tmp_path / "run", run, dataset, track=dying_after(0))
     first = load_checkpoint(tmp_path / "run")
     assert first.step == 0
     for key, value in run.model.encoder.state_dict().items():
         assert torch.equal(first.model[f"encoder.{key}"], value.cpu())
-    _finetuned(run, _share(dataset))
-    assert _weights(run.model.encoder) == before
+    _finetuned(run, _fraction(dataset))
+    assert weights_sha256(run.model.encoder) == before
 
 
 def test_every_weight_of_the_network_is_trained(run: TrainedRun, dataset: Dataset) -> None:
-    model = _finetuned(run, _share(dataset)).model
+    model = _finetuned(run, _fraction(dataset)).model
     for key, value in run.model.encoder.named_parameters():
         assert not torch.equal(model.encoder.get_parameter(key), value), key
 
@@ -113,7 +110,7 @@ def test_every_weight_of_the_network_is_trained(run: TrainedRun, dataset: Datase
 def test_its_bn_sees_whole_batches_whatever_pretraining_did(
     run: TrainedRun, dataset: Dataset
 ) -> None:
-    layers = list(_finetuned(run, _share(dataset)).model.modules())
+    layers = list(_finetuned(run, _fraction(dataset)).model.modules())
     norms = [layer for layer in layers if isinstance(layer, nn.BatchNorm2d)]
     assert norms
     assert all(type(layer) is nn.BatchNorm2d for layer in norms)
@@ -126,7 +123,7 @@ def test_a_step_moves_encoder_and_new_layer_by_their_own_rates(
     config = preset("tiny", **changes)
     training = start_labelled_training(
         build_classifier(config.encoder, classes=10, seed=0),
-        _share(dataset),
+        _fraction(dataset),
         recipe=finetune_recipe(config),
         config=config,
         normalization=run.info.normalization,
@@ -141,20 +138,20 @@ def test_a_step_moves_encoder_and_new_layer_by_their_own_rates(
         torch.testing.assert_close(value.detach(), moved)
 
 
-def test_no_image_outside_of_the_share_enters(run: TrainedRun, dataset: Dataset) -> None:
-    share = _share(dataset, 0.1)
-    poisoned = dataset._replace(train=_poisoned(dataset.train, share.train))
-    clean, other = (_finetuned(run, _share(d, 0.1)) for d in (dataset, poisoned))
-    assert _weights(clean.model) == _weights(other.model)
-    clean, other = (_finetuned(run, _share(d)) for d in (dataset, poisoned))
-    assert _weights(clean.model) != _weights(other.model)
+def test_no_image_outside_of_the_fraction_enters(run: TrainedRun, dataset: Dataset) -> None:
+    fraction = _fraction(dataset, 0.1)
+    noisy = dataset._replace(train=poisoned(dataset.train, fraction.train))
+    clean, other = (_finetuned(run, _fraction(d, 0.1)) for d in (dataset, noisy))
+    assert weights_sha256(clean.model) == weights_sha256(other.model)
+    clean, other = (_finetuned(run, _fraction(d)) for d in (dataset, noisy))
+    assert weights_sha256(clean.model) != weights_sha256(other.model)
 
 
 def test_it_learns_far_more_than_the_untrained_network_knows(
     run: TrainedRun, dataset: Dataset
 ) -> None:
     changes = {"finetune.epochs": 12, "finetune.base_lr": 0.4, "finetune.head_base_lr": 1.0}
-    epoch = _finetuned(run, _share(dataset), **changes)
+    epoch = _finetuned(run, _fraction(dataset), **changes)
     assert epoch.score is not None
     assert epoch.score.images_scored == 100
     assert epoch.score.accuracy > 0.7  # chance, and the untrained network, are near 0.1
@@ -163,9 +160,9 @@ def test_it_learns_far_more_than_the_untrained_network_knows(
 def test_what_was_pretrained_matters(run: TrainedRun, dataset: Dataset) -> None:
     other = build_classifier(run.info.config.encoder, classes=10, seed=5).encoder
     start = Start(other, run.info.normalization)
-    ours = _finetuned(run, _share(dataset))
-    theirs = _last(finetune_epochs(_share(dataset), run.info.config, start=start))
-    assert _weights(ours.model) != _weights(theirs.model)
+    ours = _finetuned(run, _fraction(dataset))
+    theirs = _last(finetune_epochs(_fraction(dataset), run.info.config, start=start))
+    assert weights_sha256(ours.model) != weights_sha256(theirs.model)
 
 
 # Its run directory and its record
@@ -173,21 +170,21 @@ def test_what_was_pretrained_matters(run: TrainedRun, dataset: Dataset) -> None:
 
 def _open(path: Path, run: TrainedRun, dataset: Dataset, *, step: int | None = None) -> RunWriter:
     card = {"spec": "digits", "name": "digits", "fingerprint": dataset.train.fingerprint}
-    info = describe_share(
-        _share(dataset, 0.5),
+    info = describe_fraction(
+        _fraction(dataset, 0.5),
         run.info.config,
         task="finetune",
         normalization=run.info.normalization,
         data=card | {"from_step": step or run.step, "from_epoch": run.epoch},
     )
-    return open_share(path, info)
+    return open_fraction(path, info)
 
 
 def _run(path: Path, run: TrainedRun, dataset: Dataset, **how: Any) -> list[LabelledEpoch]:
     config, start = run.info.config, _start(run)
     with _open(path, run, dataset) as writer:
         return list(
-            finetune_epochs(_share(dataset, 0.5), config, start=start, writer=writer, **how)
+            finetune_epochs(_fraction(dataset, 0.5), config, start=start, writer=writer, **how)
         )
 
 
@@ -196,20 +193,20 @@ def test_one_that_died_goes_on_bit_for_bit(
 ) -> None:
     _run(tmp_path / "whole", run, dataset)
     with pytest.raises(KilledError):
-        _run(tmp_path / "dead", run, dataset, track=_dying_after(13))
+        _run(tmp_path / "dead", run, dataset, track=dying_after(13))
     _run(tmp_path / "dead", run, dataset)
-    assert _state(tmp_path / "dead") == _state(tmp_path / "whole")
-    assert _steps(tmp_path / "dead") == _steps(tmp_path / "whole")
+    assert end_state(tmp_path / "dead") == end_state(tmp_path / "whole")
+    assert step_losses(tmp_path / "dead") == step_losses(tmp_path / "whole")
 
 
 def test_it_does_not_go_on_from_another_encoder(
     run: TrainedRun, dataset: Dataset, tmp_path: Path
 ) -> None:
     with pytest.raises(KilledError):
-        _run(tmp_path / "run", run, dataset, track=_dying_after(2))
+        _run(tmp_path / "run", run, dataset, track=dying_after(2))
     with _open(tmp_path / "run", run, dataset, step=99) as writer:
         how = {"start": _start(run), "writer": writer}
-        epochs = finetune_epochs(_share(dataset, 0.5), run.info.config, **how)
+        epochs = finetune_epochs(_fraction(dataset, 0.5), run.info.config, **how)
         with pytest.raises(DataError, match=f"from_step: {run.step} -> 99"):
             next(epochs)
 
@@ -233,7 +230,7 @@ def test_its_record_is_the_encoders_beside_those_of_other_evaluators(
 
 
 def test_crops_that_the_backbone_does_not_take_are_refused_in_one_line(dataset: Dataset) -> None:
-    images = draw_share(dataset.train, dataset.test, share=1, seed=0)
+    images = draw_fraction(dataset.train, dataset.test, fraction=1, seed=0)
     vit = {"encoder.name": "timm:test_vit", "views.size": 16}  # patches of 16 px
     for crop, said in ((0, r"crops of 28 x 28 px .*; set finetune.crop"), (16, None)):
         config = preset("tiny", **CHANGES, **vit, **{"finetune.crop": crop})

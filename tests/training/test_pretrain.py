@@ -1,10 +1,7 @@
 """Claims about `simsiam` and `pretrain`."""
 
 import functools
-import hashlib
 import itertools
-import json
-from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +20,12 @@ from stopgrad.errors import (
     DivergedError,
     InterruptedRunError,
 )
-from stopgrad.images import Dataset, Images, Track, images_from_arrays, load_dataset, normalization
+from stopgrad.images import Dataset, Images, Track, images_from_arrays, normalization
 from stopgrad.method import (
     Layers,
     Views,
     build_simsiam,
     compute_for,
-    keep_learning_rates_on,
     training_flops,
 )
 from stopgrad.method.collapse import Measures
@@ -44,18 +40,16 @@ from stopgrad.runs import (
     read_status,
     spec_to_keep,
 )
-from stopgrad.training import Epoch, Training, pretrain_epochs, start_training, watched_knn
+from stopgrad.training import Epoch, Pretraining, pretrain_epochs, start_training
 from stopgrad.training.keeper import Keeper
+from stopgrad.training.watch import watched_knn
+from tests.training.factories import KilledError, digits, dying_after, end_state, step_losses
 
 
 @pytest.fixture(scope="module")
 def dataset() -> Dataset:
     """280 real digits to learn from and 40 to watch, of all classes."""
-    digits = load_dataset("mnist5k")
-    assert digits.test is not None
-    return Dataset(
-        "digits", digits.train.take(np.arange(280) * 14), digits.test.take(np.arange(40) * 25)
-    )
+    return digits(280, 40)
 
 
 def _tiny(**changes: Any) -> Config:
@@ -69,22 +63,6 @@ def _train(dataset: Dataset, config: Config, run: Path | None = None) -> list[Ep
     writer = RunWriter.create(run, describe_run(dataset, config, spec="digits"))
     with writer:
         return list(pretrain_epochs(images, config, writer=writer))
-
-
-def _hash(run: Path) -> str:
-    """sha256 over sorted (key, dtype, shape, bytes) of everything that training carries on."""
-    checkpoint = load_checkpoint(run)
-    digest = hashlib.sha256(json.dumps([checkpoint.step, checkpoint.state]).encode())
-    for tensors in (checkpoint.model, checkpoint.optimizer):
-        for key, value in sorted(tensors.items()):
-            digest.update(f"{key} {value.dtype} {tuple(value.shape)}".encode())
-            digest.update(value.contiguous().numpy().tobytes())
-    return digest.hexdigest()
-
-
-def _steps(run: Path) -> list[tuple[int, str]]:
-    rows = [row for row in read_metrics(run) if row["kind"] == "step"]
-    return [(row["step"], float(row["loss"]).hex()) for row in rows]
 
 
 # One step against an independent reference
@@ -253,31 +231,15 @@ def test_the_same_seed_twice_gives_the_same_bits_and_another_does_not(
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
         torch.rand(1)  # the global generator moves on between the runs
         _train(dataset, _tiny(seed=seed), tmp_path / name)
-    assert _hash(tmp_path / "a") == _hash(tmp_path / "b")
-    assert _steps(tmp_path / "a") == _steps(tmp_path / "b")
-    assert _hash(tmp_path / "a") != _hash(tmp_path / "c")
+    assert end_state(tmp_path / "a") == end_state(tmp_path / "b")
+    assert step_losses(tmp_path / "a") == step_losses(tmp_path / "b")
+    assert end_state(tmp_path / "a") != end_state(tmp_path / "c")
 
 
 def test_watching_and_saving_change_nothing(dataset: Dataset, tmp_path: Path) -> None:
     _train(dataset, _tiny(knn_every=1, checkpoint_every=1), tmp_path / "often")
     _train(dataset, _tiny(knn_every=0, checkpoint_every=0), tmp_path / "never")
-    assert _hash(tmp_path / "often") == _hash(tmp_path / "never")
-
-
-class KilledError(Exception):
-    """Stands for a process that dies between two steps."""
-
-
-def _dying_after(steps: int) -> Any:
-    left = itertools.count(steps, -1)
-
-    def track(items: Iterable[Any], description: str, total: int, /) -> Iterator[Any]:
-        for item in items:
-            if next(left) == 0:
-                raise KilledError
-            yield item
-
-    return track
+    assert end_state(tmp_path / "often") == end_state(tmp_path / "never")
 
 
 @pytest.mark.parametrize("steps", [1, 8, 13, 31])
@@ -286,12 +248,12 @@ def test_a_run_that_died_goes_on_bit_for_bit(dataset: Dataset, tmp_path: Path, s
     _train(dataset, config, tmp_path / "whole")
     images, info = prepare(dataset, config), describe_run(dataset, config, spec="digits")
     with RunWriter.create(tmp_path / "dead", info) as writer, pytest.raises(KilledError):
-        list(pretrain_epochs(images, config, writer=writer, track=_dying_after(steps)))
+        list(pretrain_epochs(images, config, writer=writer, track=dying_after(steps)))
     with RunWriter.resume(tmp_path / "dead") as writer:
         list(pretrain_epochs(images, config, writer=writer))
-    assert _hash(tmp_path / "dead") == _hash(tmp_path / "whole")
-    assert _steps(tmp_path / "dead") == _steps(tmp_path / "whole")
-    assert [step for step, _ in _steps(tmp_path / "dead")] == list(range(1, 33))
+    assert end_state(tmp_path / "dead") == end_state(tmp_path / "whole")
+    assert step_losses(tmp_path / "dead") == step_losses(tmp_path / "whole")
+    assert [step for step, _ in step_losses(tmp_path / "dead")] == list(range(1, 33))
     losses = [
         [row["loss"] for row in read_metrics(tmp_path / name) if row["kind"] == "epoch"]
         for name in ("dead", "whole")
@@ -421,7 +383,7 @@ def test_whole_pictures_are_seen_at_a_size_that_the_backbone_takes(
 
 def test_pictures_that_the_backbone_takes_at_no_size_are_refused_in_one_line() -> None:
     config = _tiny(**{"encoder.name": "timm:test_vit", "views.size": 32})
-    with pytest.raises(ConfigError, match=r"at 36 x 20 px .*\(32 x 32 px\).*; resize the pictures"):
+    with pytest.raises(ConfigError, match=r"at 36 x 20 px .*\(32 x 32 px\).*; resize the images"):
         fit_sizes(_noise(20, 36), config)
     config = _tiny(**{"encoder.name": "timm:test_vit", "views.size": 36})
     with pytest.raises(ConfigError, match=r"at 36 x 36 px .*; set views.size"):
@@ -431,10 +393,10 @@ def test_pictures_that_the_backbone_takes_at_no_size_are_refused_in_one_line() -
 def test_a_network_that_is_not_finite_has_diverged_and_is_not_scored(
     dataset: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken(training: Training, *, track: Track) -> Layers:
+    def broken(training: Pretraining, *, track: Track) -> Layers:
         return Layers(*[Measures(*[float("nan")] * 7)] * 3)
 
-    monkeypatch.setattr("stopgrad.training.pretrain.measure_layers", broken)
+    monkeypatch.setattr("stopgrad.training.watch.measure_layers", broken)
     epoch = _train(dataset, _tiny(epochs=1))[-1]
     assert epoch.verdict is not None
     assert epoch.verdict.state == "diverged"
@@ -527,7 +489,7 @@ def test_learning_rates_kept_on_the_device_make_the_same_steps(dataset: Dataset)
         config = _tiny(precision="fp32")
         training = start_training(dataset.train, config, normalization=normalization(dataset.train))
         if on_device:
-            keep_learning_rates_on(training.optimizer, torch.device("cpu"))
+            training.optimizer.keep_learning_rates_on(torch.device("cpu"))
         for batch in list(training.batches())[:3]:
             training.advance(batch)
         weights.append(training.model.encoder.conv1.weight)
@@ -558,7 +520,7 @@ def test_measuring_less_often_changes_no_bit(dataset: Dataset, tmp_path: Path) -
     epochs = _train(dataset, _tiny(measure_every=3, knn_every=2), tmp_path / "third")
     assert [epoch.layers is not None for epoch in epochs] == [False, False, True, True]
     assert [epoch.knn is not None for epoch in epochs] == [False, True, False, True]
-    assert _steps(tmp_path / "each") == _steps(tmp_path / "third")
+    assert step_losses(tmp_path / "each") == step_losses(tmp_path / "third")
 
 
 def test_a_signal_during_the_measurements_stops_at_once_and_loses_nothing(
@@ -569,12 +531,12 @@ def test_a_signal_during_the_measurements_stops_at_once_and_loses_nothing(
     images, info = prepare(dataset, config), describe_run(dataset, config, spec="digits")
     with RunWriter.create(tmp_path / "run", info) as writer:
 
-        def stopped(training: Training, images: Any, *, track: Track) -> float | None:
+        def stopped(training: Pretraining, images: Any, *, track: Track) -> float | None:
             if training.epoch == 1:
                 writer.stop_signal = 15
             return watched_knn(training, images, track=track)
 
-        monkeypatch.setattr("stopgrad.training.pretrain.watched_knn", stopped)
+        monkeypatch.setattr("stopgrad.training.watch.watched_knn", stopped)
         with pytest.raises(InterruptedRunError, match="saved at step 16"):
             list(pretrain_epochs(images, config, writer=writer))
     assert (read_status(tmp_path / "run")["state"], load_checkpoint(tmp_path / "run").step) == (
@@ -584,7 +546,7 @@ def test_a_signal_during_the_measurements_stops_at_once_and_loses_nothing(
     monkeypatch.undo()
     with RunWriter.resume(tmp_path / "run") as writer:
         list(pretrain_epochs(images, config, writer=writer))
-    assert _hash(tmp_path / "run") == _hash(tmp_path / "whole")
+    assert end_state(tmp_path / "run") == end_state(tmp_path / "whole")
     for field in ("loss", "knn", "verdict"):
         told = [
             [row[field] for row in read_metrics(tmp_path / name) if row["kind"] == "epoch"]
@@ -607,7 +569,7 @@ def test_a_signal_while_losses_wait_on_the_device_saves_them_too(
         writer.stop_signal = 15
         with pytest.raises(InterruptedRunError, match="saved at step 1"):
             keeper.stop_if_asked()
-    assert [step for step, _ in _steps(tmp_path / "run")] == [1]
+    assert [step for step, _ in step_losses(tmp_path / "run")] == [1]
     assert len(load_checkpoint(tmp_path / "run").state["losses"]) == 1
 
 

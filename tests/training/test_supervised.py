@@ -1,8 +1,5 @@
 """Claims about `supervised`: crops, one step, the schedule, subsets of labels, learning."""
 
-import hashlib
-import itertools
-import json
 import math
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -18,33 +15,40 @@ from torchvision.transforms import functional as reference
 
 from stopgrad.config import Config, preset, torch_generator
 from stopgrad.errors import ConfigError, DataError, DivergedError, InterruptedRunError
-from stopgrad.images import Dataset, Images, images_from_arrays, load_dataset, normalization
-from stopgrad.method import Classifier, Shape, build_classifier, build_encoder, classifier_flops
-from stopgrad.runs import RunWriter, load_checkpoint, read_metrics, read_status
-from stopgrad.training import (
-    LabelledEpoch,
-    describe_share,
-    draw_share,
-    open_share,
-    supervised_epochs,
-    supervised_recipe,
+from stopgrad.images import Dataset, images_from_arrays, normalization
+from stopgrad.method import (
+    Classifier,
+    ClassifierShape,
+    build_classifier,
+    build_encoder,
+    classifier_flops,
 )
-from stopgrad.training.supervised.crop import Crops, Size, draw_crops, padded_crop
-from stopgrad.training.supervised.recipe import LabelledShare
-from stopgrad.training.supervised.training import (
+from stopgrad.runs import RunWriter, load_checkpoint, read_metrics, read_status
+from stopgrad.training import LabelledEpoch, draw_fraction, supervised_recipe
+from stopgrad.training.crops import Crops, CropSize, draw_crops, padded_crop
+from stopgrad.training.labelled import (
     LabelledBatch,
     LabelledTraining,
     start_labelled_training,
+    supervised_epochs,
+)
+from stopgrad.training.labelled_runs import describe_fraction, open_fraction
+from stopgrad.training.recipe import LabelledImages
+from tests.training.factories import (
+    KilledError,
+    digits,
+    dying_after,
+    end_state,
+    poisoned,
+    step_losses,
+    weights_sha256,
 )
 
 
 @pytest.fixture(scope="module")
 def dataset() -> Dataset:
     """320 real digits to learn from and 100 to score, of all classes."""
-    digits = load_dataset("mnist5k")
-    assert digits.test is not None
-    train, test = digits.train.take(np.arange(320) * 12), digits.test.take(np.arange(100) * 10)
-    return Dataset("digits", train, test)
+    return digits(320, 100)
 
 
 def _tiny(**changes: Any) -> Config:
@@ -55,12 +59,12 @@ def _short() -> Config:
     return _tiny(epochs=2, checkpoint_every=7)
 
 
-def _share(dataset: Dataset, share: float = 1.0, *, seed: int = 0) -> LabelledShare:
+def _fraction(dataset: Dataset, fraction: float = 1.0, *, seed: int = 0) -> LabelledImages:
     assert dataset.test is not None
-    return draw_share(dataset.train, dataset.test, share=share, seed=seed)
+    return draw_fraction(dataset.train, dataset.test, fraction=fraction, seed=seed)
 
 
-def _training(images: LabelledShare, config: Config) -> LabelledTraining:
+def _training(images: LabelledImages, config: Config) -> LabelledTraining:
     return start_labelled_training(
         build_classifier(config.encoder, classes=len(images.class_names), seed=config.seed),
         images,
@@ -68,14 +72,6 @@ def _training(images: LabelledShare, config: Config) -> LabelledTraining:
         config=config,
         normalization=normalization(images.train),
     )
-
-
-def _weights(model: nn.Module) -> str:
-    """sha256 over every parameter and buffer."""
-    digest = hashlib.sha256()
-    for key, value in sorted(model.state_dict().items()):
-        digest.update(key.encode() + value.cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()
 
 
 def _last(epochs: Iterator[LabelledEpoch]) -> LabelledEpoch:
@@ -88,8 +84,8 @@ def _last(epochs: Iterator[LabelledEpoch]) -> LabelledEpoch:
 @pytest.mark.parametrize("padding", [0, 1, 4, 6])
 def test_a_crop_is_torchvisions_pad_crop_and_flip(padding: int) -> None:
     pixels = torch.randint(0, 256, (40, 3, 9, 7), generator=torch_generator(0, "x")).byte()
-    size = Size(8, 5)
-    room = Size(9 + 2 * padding - 8, 7 + 2 * padding - 5)
+    size = CropSize(8, 5)
+    room = CropSize(9 + 2 * padding - 8, 7 + 2 * padding - 5)
     crops = draw_crops(torch_generator(1, "crops"), images=40, room=room, flip=0.5)
     cut = padded_crop(pixels, crops, padding=padding, size=size)
     for number in range(40):
@@ -102,7 +98,7 @@ def test_a_crop_is_torchvisions_pad_crop_and_flip(padding: int) -> None:
 
 
 def test_every_corner_is_as_likely_and_flips_come_as_often_as_asked() -> None:
-    crops = draw_crops(torch_generator(0, "x"), images=90_000, room=Size(8, 2), flip=0.3)
+    crops = draw_crops(torch_generator(0, "x"), images=90_000, room=CropSize(8, 2), flip=0.3)
     for corner, most in ((crops.top, 8), (crops.left, 2)):
         shares = corner.bincount() / len(corner)
         assert len(shares) == most + 1
@@ -112,13 +108,13 @@ def test_every_corner_is_as_likely_and_flips_come_as_often_as_asked() -> None:
 
 
 def test_no_room_means_no_crop() -> None:
-    crops = draw_crops(torch_generator(0, "x"), images=5, room=Size(0, 0), flip=0.0)
+    crops = draw_crops(torch_generator(0, "x"), images=5, room=CropSize(0, 0), flip=0.0)
     pixels = torch.randint(0, 256, (5, 3, 6, 6), generator=torch_generator(0, "y")).byte()
-    assert torch.equal(padded_crop(pixels, crops, padding=0, size=Size(6, 6)), pixels)
+    assert torch.equal(padded_crop(pixels, crops, padding=0, size=CropSize(6, 6)), pixels)
 
 
 def test_a_step_crops_by_the_seed_and_the_step_alone(dataset: Dataset) -> None:
-    images = _share(dataset)
+    images = _fraction(dataset)
     batch = torch.arange(16)
     first, again = (_training(images, _tiny()).augmented(batch).x for _ in range(2))
     torch.rand(1)
@@ -129,11 +125,11 @@ def test_a_step_crops_by_the_seed_and_the_step_alone(dataset: Dataset) -> None:
     assert not torch.equal(first, _training(images, _tiny(seed=1)).augmented(batch).x)
 
 
-def test_what_goes_in_is_the_crop_normalised_by_the_shares_own_mean_and_std(
+def test_what_goes_in_is_the_crop_normalised_by_the_fractions_own_mean_and_std(
     dataset: Dataset,
 ) -> None:
     config = _tiny(**{"supervised.padding": 0, "views.flip": 0.0})
-    images = _share(dataset, 0.1)
+    images = _fraction(dataset, 0.1)
     x = _training(images, config).augmented(torch.arange(len(images.train))).x.double()
     assert x.mean(dim=(0, 2, 3)).numpy() == pytest.approx(0, abs=1e-5)
     assert x.std(dim=(0, 2, 3), correction=0).numpy() == pytest.approx(1, abs=1e-5)
@@ -150,7 +146,7 @@ def test_a_crop_that_does_not_fit_is_refused(
     dataset: Dataset, changes: dict[str, int], said: str
 ) -> None:
     with pytest.raises(ConfigError, match=said):
-        next(supervised_epochs(_share(dataset), _tiny(**changes)))
+        next(supervised_epochs(_fraction(dataset), _tiny(**changes)))
 
 
 # One step and the schedule
@@ -184,7 +180,7 @@ def test_two_steps_agree_with_a_plain_loop_of_torch(dataset: Dataset) -> None:
             "supervised.weight_decay": 0.01,
         }
     )
-    training = _training(_share(dataset), config)
+    training = _training(_fraction(dataset), config)
     plain = Plain().double()
     plain.load_state_dict(training.model.state_dict())
     training.model.double()
@@ -192,7 +188,7 @@ def test_two_steps_agree_with_a_plain_loop_of_torch(dataset: Dataset) -> None:
     for step in range(2):
         x = torch.randn(16, 3, 12, 12, generator=torch_generator(step, "x")).double()
         labels = torch.arange(16) % 10
-        loss = training.take_step(LabelledBatch(x, labels))
+        loss = training.take_step(LabelledBatch(x, labels)).item()
         log_likelihood = plain(x).log_softmax(dim=1)[torch.arange(16), labels]
         sgd.zero_grad()
         (-log_likelihood.mean()).backward()
@@ -206,13 +202,14 @@ def test_two_steps_agree_with_a_plain_loop_of_torch(dataset: Dataset) -> None:
 
 
 def test_the_learning_rate_falls_on_a_cosine_from_its_peak_to_0(dataset: Dataset) -> None:
-    training = _training(_share(dataset), _tiny(epochs=4, batch=32))
+    training = _training(_fraction(dataset), _tiny(epochs=4, batch=32))
     assert training.steps_per_epoch == 10
     peak = 0.4 * 32 / 256
-    assert training.lr(0) == peak
-    assert training.lr(10) == pytest.approx(peak * (2 + math.sqrt(2)) / 4)  # cos(pi / 4)
-    assert training.lr(20) == pytest.approx(peak / 2)
-    assert training.lr(40) == pytest.approx(0, abs=1e-12)
+    rates = [training.group_rates(step)["encoder"] for step in (1, 11, 21, 41)]
+    assert rates[0] == peak
+    assert rates[1] == pytest.approx(peak * (2 + math.sqrt(2)) / 4)  # cos(pi / 4)
+    assert rates[2] == pytest.approx(peak / 2)
+    assert rates[3] == pytest.approx(0, abs=1e-12)
 
 
 def test_the_report_s_setting_is_the_default() -> None:
@@ -234,30 +231,30 @@ def test_the_encoder_starts_as_that_of_pretraining(dataset: Dataset) -> None:
 
 def test_a_training_view_of_resnet18_costs_three_times_its_forward_pass() -> None:
     multiply_adds = 555e6  # ResNet-18 at 32 px, forward
-    shape = Shape(preset("cifar").encoder, 10, (32, 32))
+    shape = ClassifierShape(preset("cifar").encoder, 10, (32, 32))
     assert classifier_flops(shape) == pytest.approx(6 * multiply_adds, rel=0.02)
 
 
-# Shares of the labels
+# Fractions of the labels
 
 
-@pytest.mark.parametrize("share", [1.0, 0.5, 0.1, 0.01])
-def test_every_share_takes_as_many_steps_and_sees_its_images_equally_often(
-    dataset: Dataset, share: float
+@pytest.mark.parametrize("fraction", [1.0, 0.5, 0.1, 0.01])
+def test_every_fraction_takes_as_many_steps_and_sees_its_images_equally_often(
+    dataset: Dataset, fraction: float
 ) -> None:
-    images = _share(dataset, share)
+    images = _fraction(dataset, fraction)
     training = _training(images, _tiny())
     epoch = torch.cat(list(training.batches()))
     assert len(epoch) == 320
     times = epoch.bincount(minlength=len(images.train))
     assert len(times) == len(images.train)
     assert int(times.max()) - int(times.min()) <= 1
-    training.step = training.steps_per_epoch
+    training.step, training.epoch = training.steps_per_epoch, 1
     assert not torch.equal(epoch, torch.cat(list(training.batches())))
 
 
-def test_a_share_smaller_than_a_batch_fills_it_with_other_crops(dataset: Dataset) -> None:
-    images = _share(dataset, 0.01)  # one image of each class
+def test_a_fraction_smaller_than_a_batch_fills_it_with_other_crops(dataset: Dataset) -> None:
+    images = _fraction(dataset, 0.01)  # one image of each class
     training = _training(images, _tiny(batch=32))
     batch = next(training.batches())
     assert len(images.train) == 10
@@ -267,27 +264,16 @@ def test_a_share_smaller_than_a_batch_fills_it_with_other_crops(dataset: Dataset
     assert not torch.equal(same[0], same[1])
 
 
-def _poisoned(images: Images, spared: Images) -> Images:
-    """The same images, those that are not spared replaced by noise."""
-    known = {pixels.tobytes() for pixels in spared.pixels}
-    chance = np.random.default_rng(0)
-    pixels = images.pixels.copy()
-    for number, picture in enumerate(images.pixels):
-        if picture.tobytes() not in known:
-            pixels[number] = chance.integers(0, 256, picture.shape, dtype=np.uint8)
-    return images_from_arrays(pixels, labels=images.labels, class_names=images.class_names)
-
-
-def test_no_image_outside_of_the_share_enters(dataset: Dataset) -> None:
-    share = _share(dataset, 0.1)
-    poisoned = dataset._replace(train=_poisoned(dataset.train, share.train))
-    assert not np.array_equal(poisoned.train.pixels, dataset.train.pixels)
+def test_no_image_outside_of_the_fraction_enters(dataset: Dataset) -> None:
+    fraction = _fraction(dataset, 0.1)
+    noisy = dataset._replace(train=poisoned(dataset.train, fraction.train))
+    assert not np.array_equal(noisy.train.pixels, dataset.train.pixels)
     config = _tiny(epochs=1)
-    clean, other = (_last(supervised_epochs(_share(d, 0.1), config)) for d in (dataset, poisoned))
-    assert _weights(clean.model) == _weights(other.model)
+    clean, other = (_last(supervised_epochs(_fraction(d, 0.1), config)) for d in (dataset, noisy))
+    assert weights_sha256(clean.model) == weights_sha256(other.model)
     # The control: with all labels the same noise does enter.
-    clean, other = (_last(supervised_epochs(_share(d), config)) for d in (dataset, poisoned))
-    assert _weights(clean.model) != _weights(other.model)
+    clean, other = (_last(supervised_epochs(_fraction(d), config)) for d in (dataset, noisy))
+    assert weights_sha256(clean.model) != weights_sha256(other.model)
 
 
 def test_no_test_image_enters(dataset: Dataset) -> None:
@@ -296,22 +282,23 @@ def test_no_test_image_enters(dataset: Dataset) -> None:
     test = images_from_arrays(noise, labels=dataset.test.labels)
     config = _tiny(epochs=1)
     one, other = (
-        _last(supervised_epochs(_share(d), config)) for d in (dataset, dataset._replace(test=test))
+        _last(supervised_epochs(_fraction(d), config))
+        for d in (dataset, dataset._replace(test=test))
     )
-    assert _weights(one.model) == _weights(other.model)
+    assert weights_sha256(one.model) == weights_sha256(other.model)
     assert one.score is not None
     assert other.score is not None
     assert not torch.equal(one.score.predicted, other.score.predicted)
 
 
 def test_a_new_seed_draws_other_labels(dataset: Dataset) -> None:
-    one, other = (_share(dataset, 0.1, seed=seed).train.fingerprint for seed in (0, 1))
+    one, other = (_fraction(dataset, 0.1, seed=seed).train.fingerprint for seed in (0, 1))
     assert one != other
 
 
 def test_fewer_images_than_a_batch_are_refused(dataset: Dataset) -> None:
     with pytest.raises(DataError, match=r"320 images to train on with supervised\.batch = 512"):
-        next(supervised_epochs(_share(dataset), _tiny(batch=512)))
+        next(supervised_epochs(_fraction(dataset), _tiny(batch=512)))
 
 
 # Learning and the score
@@ -319,7 +306,7 @@ def test_fewer_images_than_a_batch_are_refused(dataset: Dataset) -> None:
 
 def test_it_learns_far_more_than_the_untrained_network_knows(dataset: Dataset) -> None:
     config = _tiny(epochs=12, **{"views.flip": 0.0})
-    epochs = list(supervised_epochs(_share(dataset), config))
+    epochs = list(supervised_epochs(_fraction(dataset), config))
     scores = [epoch.score for epoch in epochs]
     assert scores[:-1] == [None] * 11
     assert scores[-1] is not None
@@ -328,7 +315,7 @@ def test_it_learns_far_more_than_the_untrained_network_knows(dataset: Dataset) -
 
 
 def test_the_score_is_that_of_the_last_weights_on_every_test_image(dataset: Dataset) -> None:
-    images = _share(dataset)
+    images = _fraction(dataset)
     epoch = _last(supervised_epochs(images, _tiny(epochs=2, precision="fp32")))
     mean, std = (torch.tensor(part).view(3, 1, 1) for part in normalization(images.train))
     assert images.test.labels is not None
@@ -345,7 +332,7 @@ def test_the_score_is_that_of_the_last_weights_on_every_test_image(dataset: Data
 def test_the_protocol_states_the_recipe_and_the_budget_beside_pretrainings(
     dataset: Dataset,
 ) -> None:
-    images = _share(dataset, 0.1)
+    images = _fraction(dataset, 0.1)
     epoch = _last(supervised_epochs(images, _tiny(epochs=2)))
     assert epoch.score is not None
     how = epoch.score.protocol
@@ -362,63 +349,30 @@ def test_the_same_seed_twice_gives_the_same_bits_and_another_does_not(dataset: D
     ends = []
     for seed in (0, 0, 1):
         torch.rand(1)  # the global generator moves on between the trainings
-        ends.append(
-            _weights(_last(supervised_epochs(_share(dataset), _tiny(epochs=1, seed=seed))).model)
-        )
+        epochs = supervised_epochs(_fraction(dataset), _tiny(epochs=1, seed=seed))
+        ends.append(weights_sha256(_last(epochs).model))
     assert ends[0] == ends[1] != ends[2]
 
 
-# A run directory per share
+# A run directory per fraction
 
 
-class KilledError(Exception):
-    """Stands for a process that dies between two steps."""
-
-
-def _dying_after(steps: int) -> Any:
-    left = itertools.count(steps, -1)
-
-    def track(items: Iterable[Any], description: str, total: int, /) -> Iterator[Any]:
-        for item in items:
-            if next(left) == 0:
-                raise KilledError
-            yield item
-
-    return track
-
-
-def _open(path: Path, dataset: Dataset, config: Config, *, share: float = 0.5) -> RunWriter:
-    images = _share(dataset, share, seed=config.seed)
+def _open(path: Path, dataset: Dataset, config: Config, *, fraction: float = 0.5) -> RunWriter:
+    images = _fraction(dataset, fraction, seed=config.seed)
     card = {"spec": "digits", "name": "digits", "fingerprint": dataset.train.fingerprint}
-    info = describe_share(
+    info = describe_fraction(
         images,
         config,
         task="supervised",
         normalization=normalization(images.train),
         data=card,
     )
-    return open_share(path, info)
+    return open_fraction(path, info)
 
 
 def _run(path: Path, dataset: Dataset, config: Config, **how: Any) -> list[LabelledEpoch]:
     with _open(path, dataset, config) as writer:
-        return list(supervised_epochs(_share(dataset, 0.5), config, writer=writer, **how))
-
-
-def _state(run: Path) -> str:
-    """sha256 over everything that training carries on."""
-    checkpoint = load_checkpoint(run)
-    digest = hashlib.sha256(json.dumps([checkpoint.step, checkpoint.state]).encode())
-    for tensors in (checkpoint.model, checkpoint.optimizer):
-        for key, value in sorted(tensors.items()):
-            digest.update(f"{key} {value.dtype} {tuple(value.shape)}".encode())
-            digest.update(value.contiguous().numpy().tobytes())
-    return digest.hexdigest()
-
-
-def _steps(run: Path) -> list[tuple[int, str]]:
-    rows = [row for row in read_metrics(run) if row["kind"] == "step"]
-    return [(row["step"], float(row["loss"]).hex()) for row in rows]
+        return list(supervised_epochs(_fraction(dataset, 0.5), config, writer=writer, **how))
 
 
 @pytest.fixture(scope="module")
@@ -435,11 +389,11 @@ def test_a_training_that_died_goes_on_bit_for_bit(
 ) -> None:
     config = _short()
     with pytest.raises(KilledError):
-        _run(tmp_path / "run", dataset, config, track=_dying_after(steps))
+        _run(tmp_path / "run", dataset, config, track=dying_after(steps))
     epochs = _run(tmp_path / "run", dataset, config)
-    assert _state(tmp_path / "run") == _state(whole)
-    assert _steps(tmp_path / "run") == _steps(whole)
-    assert [step for step, _ in _steps(tmp_path / "run")] == list(range(1, 21))
+    assert end_state(tmp_path / "run") == end_state(whole)
+    assert step_losses(tmp_path / "run") == step_losses(whole)
+    assert [step for step, _ in step_losses(tmp_path / "run")] == list(range(1, 21))
     rows = [
         [row["loss"] for row in read_metrics(run) if row["kind"] == "epoch"]
         for run in (tmp_path / "run", whole)
@@ -453,21 +407,21 @@ def test_a_forgotten_momentum_would_be_seen(dataset: Dataset, whole: Path) -> No
     checkpoint = load_checkpoint(whole)
     ends = []
     for momentum in (checkpoint.optimizer, {}):
-        training = _training(_share(dataset, 0.5), _short())
+        training = _training(_fraction(dataset, 0.5), _short())
         training.restore(checkpoint._replace(optimizer=momentum, step=10))
         training.take_step(training.augmented(next(training.batches())))
-        ends.append(_weights(training.model))
+        ends.append(weights_sha256(training.model))
     assert ends[0] != ends[1]
 
 
 def test_saving_changes_nothing(dataset: Dataset, whole: Path) -> None:
-    assert _weights(_last(supervised_epochs(_share(dataset, 0.5), _short())).model) == _weights(
-        _restored(whole, dataset)
-    )
+    assert weights_sha256(
+        _last(supervised_epochs(_fraction(dataset, 0.5), _short())).model
+    ) == weights_sha256(_restored(whole, dataset))
 
 
 def _restored(run: Path, dataset: Dataset) -> Classifier:
-    training = _training(_share(dataset, 0.5), _short())
+    training = _training(_fraction(dataset, 0.5), _short())
     training.restore(load_checkpoint(run))
     return training.model
 
@@ -491,7 +445,7 @@ def test_a_finished_training_takes_no_step_and_gives_its_score_again(
 def test_it_is_finished_once_its_score_was_taken_in(dataset: Dataset, tmp_path: Path) -> None:
     config = _tiny(epochs=1, checkpoint_every=0)
     with _open(tmp_path / "run", dataset, config) as writer:
-        epochs = supervised_epochs(_share(dataset, 0.5), config, writer=writer)
+        epochs = supervised_epochs(_fraction(dataset, 0.5), config, writer=writer)
         assert next(epochs).score is not None
         assert read_status(tmp_path / "run")["state"] == "running"
         assert list(epochs) == []
@@ -512,13 +466,13 @@ def test_a_signal_stops_between_two_steps_or_while_scoring_and_nothing_is_lost(
                 yield item
 
         with pytest.raises(InterruptedRunError, match="same command") as caught:
-            list(supervised_epochs(_share(dataset, 0.5), config, writer=writer, track=track))
+            list(supervised_epochs(_fraction(dataset, 0.5), config, writer=writer, track=track))
     assert caught.value.signal_exit_code == 143
     assert read_status(run)["state"] == "interrupted"
     assert load_checkpoint(run).step == (1 if moment != "embed" else 20)
     _run(run, dataset, config)
-    assert [step for step, _ in _steps(run)] == list(range(1, 21))
-    assert _state(run) == _state(whole)
+    assert [step for step, _ in step_losses(run)] == list(range(1, 21))
+    assert end_state(run) == end_state(whole)
 
 
 @pytest.mark.parametrize(
@@ -533,19 +487,19 @@ def test_other_settings_do_not_go_on(
     dataset: Dataset, tmp_path: Path, change: dict[str, Any], said: str
 ) -> None:
     with pytest.raises(KilledError):
-        _run(tmp_path / "run", dataset, _tiny(), track=_dying_after(2))
+        _run(tmp_path / "run", dataset, _tiny(), track=dying_after(2))
     with pytest.raises(ConfigError, match=said):
         _run(tmp_path / "run", dataset, _tiny(**change))
 
 
-def test_another_share_or_other_images_do_not_go_on(dataset: Dataset, tmp_path: Path) -> None:
+def test_another_fraction_or_other_images_do_not_go_on(dataset: Dataset, tmp_path: Path) -> None:
     config, run = _tiny(), tmp_path / "run"
     with pytest.raises(KilledError):
-        _run(run, dataset, config, track=_dying_after(2))
-    quarter = _open(run, dataset, config, share=0.25)
+        _run(run, dataset, config, track=dying_after(2))
+    quarter = _open(run, dataset, config, fraction=0.25)
     with quarter as writer, pytest.raises(DataError, match=r"labels: 0\.5 -> 0\.25"):
-        next(supervised_epochs(_share(dataset, 0.25), config, writer=writer))
-    other = dataset._replace(train=_poisoned(dataset.train, dataset.train.take(np.arange(319))))
+        next(supervised_epochs(_fraction(dataset, 0.25), config, writer=writer))
+    other = dataset._replace(train=poisoned(dataset.train, dataset.train.take(np.arange(319))))
     with pytest.raises(DataError, match="fingerprint"):
         _run(run, other, config)
 
@@ -562,11 +516,12 @@ def test_divergence_stops_before_the_bad_step(dataset: Dataset, tmp_path: Path) 
 
 
 def test_a_loss_that_is_not_finite_leaves_the_weights_as_they_were(dataset: Dataset) -> None:
-    training = _training(_share(dataset), _tiny())
+    training = _training(_fraction(dataset), _tiny())
     batch = training.augmented(next(training.batches()))
     before = {key: value.clone() for key, value in training.model.named_parameters()}
+    training.take_step(batch._replace(x=batch.x * math.nan))
     with pytest.raises(DivergedError, match=r"not finite at step 1 .*supervised\.base_lr"):
-        training.take_step(batch._replace(x=batch.x * math.nan))
+        training.read_losses()
     for key, value in training.model.named_parameters():
         assert torch.equal(value, before[key])
     assert training.step == 0
@@ -575,6 +530,6 @@ def test_a_loss_that_is_not_finite_leaves_the_weights_as_they_were(dataset: Data
 
 def test_crops_are_taken_by_row(dataset: Dataset) -> None:
     """Each image has a corner of its own: one set for the whole batch would be no augmentation."""
-    crops = draw_crops(torch_generator(0, "x"), images=64, room=Size(8, 8), flip=0.5)
+    crops = draw_crops(torch_generator(0, "x"), images=64, room=CropSize(8, 8), flip=0.5)
     assert isinstance(crops, Crops)
     assert len(set(zip(crops.top.tolist(), crops.left.tolist(), strict=True))) > 30

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from torch import Tensor
 
 from stopgrad.cli import main
 from stopgrad.evaluation import read
@@ -18,8 +19,8 @@ from stopgrad.evaluation.costs import Spent
 from stopgrad.images import Dataset, images_from_arrays, label_subset, load_dataset
 from stopgrad.runs import read_status
 from stopgrad.storage import read_lines_as
-from stopgrad.training.supervised.training import LabelledBatch, LabelledTraining
-from tests.training.test_supervised import _state, _steps
+from stopgrad.training.labelled import LabelledBatch, LabelledTraining
+from tests.training.factories import end_state, step_losses
 
 
 @pytest.fixture(scope="module")
@@ -81,13 +82,13 @@ def test_each_share_is_trained_once_and_printed_again(
     assert [len(parts) for parts in costs] == [2, 2]  # a line for each epoch
     assert all(part.wall_s > 0 for parts in costs for part in parts)
     written = (out / "records.jsonl").read_text()
-    steps = [_steps(out / "supervised" / f"share-{share:g}") for share in (1, 0.1)]
+    steps = [step_losses(out / "supervised" / f"share-{share:g}") for share in (1, 0.1)]
     assert _supervised(out, "--labels", 0.1, 1, 0.5, "--json") == 0
     again = capsys.readouterr().out.splitlines()
     assert again[:2] == lines.splitlines()[::-1]
     assert len(again) == 3
     assert (out / "records.jsonl").read_text().startswith(written)
-    assert [_steps(out / "supervised" / f"share-{share:g}") for share in (1, 0.1)] == steps
+    assert [step_losses(out / "supervised" / f"share-{share:g}") for share in (1, 0.1)] == steps
 
 
 def test_weights_to_start_from_belong_to_finetune(
@@ -113,7 +114,7 @@ def _signalled(monkeypatch: pytest.MonkeyPatch, number: signal.Signals, *, at: i
     steps = iter(range(10**6))
     take_step = LabelledTraining.take_step
 
-    def stepping(training: LabelledTraining, batch: LabelledBatch) -> float:
+    def stepping(training: LabelledTraining, batch: LabelledBatch) -> Tensor:
         if next(steps) == at:
             os.kill(os.getpid(), number)
             os.kill(os.getpid(), number)
@@ -141,8 +142,8 @@ def test_a_signal_saves_and_the_same_command_goes_on(
     assert _supervised(out, "--labels", 1, 0.1) == 0
     assert [record.labels for record in read(out / "records.jsonl")] == [1.0, 0.1]
     for share in ("share-1", "share-0.1"):
-        assert _state(out / "supervised" / share) == _state(whole / "supervised" / share)
-        assert _steps(out / "supervised" / share) == _steps(whole / "supervised" / share)
+        assert end_state(out / "supervised" / share) == end_state(whole / "supervised" / share)
+        assert step_losses(out / "supervised" / share) == step_losses(whole / "supervised" / share)
 
 
 def test_a_signal_between_two_shares_is_not_forgotten(
@@ -173,11 +174,11 @@ def test_a_record_that_a_kill_prevented_is_made_without_training(tmp_path: Path)
     assert _supervised(out, "--labels", 0.1) == 0
     [record] = read(out / "records.jsonl")
     (out / "records.jsonl").unlink()
-    before = _steps(out / "supervised/share-0.1")
+    before = step_losses(out / "supervised/share-0.1")
     assert _supervised(out, "--labels", 0.1) == 0
     [again] = read(out / "records.jsonl")
     assert (again.value, again.protocol) == (record.value, record.protocol)
-    assert _steps(out / "supervised/share-0.1") == before
+    assert step_losses(out / "supervised/share-0.1") == before
 
 
 def test_a_killed_process_loses_no_finished_share(
@@ -192,13 +193,13 @@ def test_a_killed_process_loses_no_finished_share(
         _wait_for(out / "supervised/share-0.1/checkpoints/step-000002/manifest.json")
         os.killpg(process.pid, signal.SIGKILL)
     assert [record.labels for record in read(out / "records.jsonl")] == [0.01]
-    first = _steps(out / "supervised/share-0.01")
+    first = step_losses(out / "supervised/share-0.01")
     monkeypatch.undo()  # the same images as the process had
     assert main([*words, "0.1"]) == 0
     assert "1 % of the labels: epoch" not in capsys.readouterr().err.splitlines()[0]
     assert [record.labels for record in read(out / "records.jsonl")] == [0.01, 0.1]
-    assert _steps(out / "supervised/share-0.01") == first
-    assert [step for step, _ in _steps(out / "supervised/share-0.1")] == list(range(1, 8))
+    assert step_losses(out / "supervised/share-0.01") == first
+    assert [step for step, _ in step_losses(out / "supervised/share-0.1")] == list(range(1, 8))
 
 
 def _wait_for(path: Path) -> None:
@@ -316,7 +317,7 @@ def test_a_share_is_written_by_one_process(
     out, codes = tmp_path / "base", []
     take_step = LabelledTraining.take_step
 
-    def stepping(training: LabelledTraining, batch: LabelledBatch) -> float:
+    def stepping(training: LabelledTraining, batch: LabelledBatch) -> Tensor:
         if not codes:
             codes.append(-1)
             codes[0] = _supervised(out, "--labels", 0.1)

@@ -191,7 +191,7 @@ def test_the_first_checkpoint_holds_the_weights(
     def dying(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("stopgrad.training.learner.Training.take_step", dying)
+    monkeypatch.setattr("stopgrad.training.pretrain.Pretraining.advance", dying)
     assert _pretrain(tmp_path / "new", "--init", run.path) == 130
     saved = load_checkpoint(tmp_path / "new")
     assert saved.step == 0

@@ -20,7 +20,7 @@ from stopgrad.errors import DataError
 from stopgrad.evaluation import count, duration
 
 if TYPE_CHECKING:
-    from stopgrad.images import Findings, LeftOut, Place, Trait
+    from stopgrad.images import DamagedImage, Findings, ImagePlace, Trait
     from stopgrad.speed import Cost, Outlook
 
 HELP = (
@@ -106,7 +106,7 @@ def _suggestion_as_json(outlook: Outlook) -> dict[str, Any]:
     }
 
 
-def _places(places: Sequence[Place]) -> list[dict[str, str]]:
+def _places(places: Sequence[ImagePlace]) -> list[dict[str, str]]:
     return [place._asdict() for place in places]
 
 
@@ -133,7 +133,7 @@ def verdict(findings: Findings, outlook: Outlook) -> str:
     return f"{start}; worth a look: {', '.join(notes)}" if notes else f"{start}; nothing is odd"
 
 
-def _notes(findings: Findings) -> Iterator[tuple[str, Sequence[Place]]]:
+def _notes(findings: Findings) -> Iterator[tuple[str, Sequence[ImagePlace]]]:
     """What is worth a look, by its name."""
     yield "tiny", findings.tiny
     yield "duplicates", findings.copies
@@ -184,7 +184,7 @@ def _lists(findings: Findings) -> Iterator[Row]:
             yield name, count(len(places)), _few(list(map(_name, places)))
 
 
-def _name(picture: Place | LeftOut) -> str:
+def _name(picture: ImagePlace | DamagedImage) -> str:
     """A name without line breaks and other control characters, which repr escapes."""
     return repr(picture.name) + (" of test" if picture.split == "test" else "")
 

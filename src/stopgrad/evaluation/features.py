@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from stopgrad.errors import DataError, DivergedError
 from stopgrad.images import no_progress
-from stopgrad.method import Compute, bring_down, normalize
+from stopgrad.method import Compute, downscale, normalize
 
 if TYPE_CHECKING:
     from stopgrad.images import Images, Normalization, Track
@@ -185,7 +185,7 @@ def _prepare(
     normalization, compute = to
     # Copied, because PyTorch warns of arrays that it could write to by mistake (memory maps).
     pixels = torch.from_numpy(images.pixels[start : start + batch].copy()).to(compute.device)
-    whole = bring_down(pixels.permute(0, 3, 1, 2), images.whole_size)
+    whole = downscale(pixels.permute(0, 3, 1, 2), images.whole_size)
     return compute.arrange(normalize(whole, normalization))
 
 

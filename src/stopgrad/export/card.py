@@ -6,7 +6,7 @@ from typing import Any
 
 from stopgrad.config import Config, config_to_dict
 from stopgrad.export.condition import run_condition, verdict
-from stopgrad.method import why_not
+from stopgrad.method import size_problem
 from stopgrad.runs import TrainedRun, code_version, read_status, tensors_sha256, versions
 
 FORMAT = 1
@@ -22,7 +22,7 @@ def describe(run: TrainedRun) -> dict[str, Any]:
         "card_format": FORMAT,
         "condition": run_condition(run) or ["A finished run without signs of collapse."],
         "encoder": config_to_dict(config)["encoder"],
-        "features": int(run.model.encoder.feature_width),  # type: ignore[arg-type]
+        "features": run.model.encoder.feature_width,
         "weights_sha256": tensors_sha256(tensors),
         "preprocessing": preprocessing(run),
         "batch_norm": batch_norm(config),
@@ -50,7 +50,7 @@ def preprocessing(run: TrainedRun) -> dict[str, Any]:
         f"pictures that all have one size of at most {side} px keep it; others are cut "
         f"to the largest centred square and brought to {side} x {side} px (bicubic, antialiased)"
     )
-    if why_not(run.model.encoder, (side, side)):
+    if size_problem(run.model.encoder, (side, side)):
         resize += f", then to {view} x {view} px, as the backbone takes no other"
     return {
         "input": "float32, N x 3 x H x W, channels R, G, B, (pixels / 255 - mean) / std",

@@ -47,7 +47,7 @@ class PretrainedEncoder(
         self.preprocessing = dict(preprocessing)
         self.normalization = _normalization(preprocessing)
         self.encoder = build_encoder(config, torch_generator(0, "encoder"))
-        self.feature_width = int(self.encoder.feature_width)  # type: ignore[arg-type]
+        self.feature_width = self.encoder.feature_width
         self.eval()
 
     def forward(self, x: Tensor) -> Tensor:  # (B, 3, H, W) normalised -> (B, F)

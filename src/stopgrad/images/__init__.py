@@ -1,9 +1,24 @@
-"""Sources of pictures -> `Images`: uint8 pixels, labels or none, class names, a fingerprint.
+"""Sources of images -> `Images`: uint8 pixels, labels or none, class names, a fingerprint.
 
 In: a spec (a known name, `hf:OWNER/NAME`, a path) or arrays. Out: `Dataset`, `Images`
-(N, H, W, 3), in memory or packed on disk, splits, label subsets, and the training set's mean and
-std; `check_images` says what the pictures are like. Importing this takes NumPy alone; pyarrow,
-Pillow and the Hub's client are imported when a data set needs them.
+(N, H, W, 3), in memory or on disk, splits, label subsets, and the training set's mean and std;
+`check_images` says what the images are like. Importing this takes NumPy alone; pyarrow, Pillow
+and the Hub's client are imported when a data set needs them.
+
+    packed       pixels that stay on disk, mapped into memory
+    types        images, data sets, and what a source offers
+    damage       damaged images, and when they are an error
+    decoding     one encoded image -> pixels, strictly
+    gather       whole splits, decoded on all cores in one size
+    splits       validation split, label subsets, mean and std
+    store        the one home of decoded pixels: its files, opened
+    writing      the files of a store, written
+    cache        stores under $STOPGRAD_CACHE, made by themselves
+    sources/     each kind of data set, and which kind a spec is
+    packing      stores that the user asks for
+    verify       a store against its digests and its folder
+    inspect      what the images of a data set are like
+    load         a spec -> a `Dataset`
 """
 
 import lazy_loader

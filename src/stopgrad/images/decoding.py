@@ -1,4 +1,4 @@
-"""One encoded picture -> (H, W, 3) uint8, strictly, or the reason why not.
+"""One encoded image -> (H, W, 3) uint8, strictly, or the reason why not.
 
 EXIF rotation is applied; gray is repeated in three channels; 16 bits are scaled to 8; alpha is
 laid over white; of an animation the first frame counts. Nothing truncated is accepted.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import io
 import stat
+import threading
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,9 +17,8 @@ from typing import IO, TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from stopgrad.images.share import Share
-from stopgrad.images.source import Encoded
-from stopgrad.images.types import Pixels, T
+from stopgrad.images.packed import Pixels
+from stopgrad.images.types import Encoded, T
 
 if TYPE_CHECKING:
     from PIL.Image import Image, Transpose
@@ -28,13 +28,13 @@ FORMATS = ("PNG", "JPEG", "MPO", "GIF", "BMP", "DIB", "WEBP", "TIFF", "PPM", "JP
 ORIENTATION = 0x0112  # the EXIF tag
 TILE_WIDTH, TILE_HEIGHT = 322, 323  # tags of TIFF 6.0, Section 15
 DECODER = 2  # raise it with every change of what is read: cached pixels are then made anew
-MOST_BYTES = 1 << 30  # of an encoded picture
-MOST_PIXELS = 250_000_000  # of a picture; cameras and scanners make 200 megapixels
-MOST_AT_ONCE = 1 << 27  # px in decoding at any moment; with alpha they take 15 bytes each
+MOST_BYTES = 1 << 30  # of an encoded image
+MOST_PIXELS = 250_000_000  # of an image; cameras and scanners make 200 megapixels
+MOST_AT_ONCE = 1 << 27  # px being decoded at any moment; with alpha they take 15 bytes each
 
 
 class Frame(NamedTuple):
-    """The size that pictures must have, px; `fit` brings others to it (then it is a square)."""
+    """The size that images must have, px; `fit` brings others to it (then it is a square)."""
 
     height: int
     width: int
@@ -42,14 +42,14 @@ class Frame(NamedTuple):
 
 
 class OtherSize(NamedTuple):
-    """A picture left undecoded because it has another size than the frame, px."""
+    """An image left undecoded because it has another size than the frame, px."""
 
     height: int
     width: int
 
 
 class Damaged(NamedTuple):
-    """A picture that cannot be read, and why."""
+    """An image that cannot be read, and why."""
 
     name: str
     reason: str
@@ -75,40 +75,68 @@ def strict_pillow() -> Iterator[None]:
         Image.MAX_IMAGE_PIXELS = before
 
 
-_SHARE = Share(MOST_AT_ONCE)
+class PixelBudget:
+    """Lets images be decoded side by side while they have so many pixels together.
+
+    So memory is bounded however many cores there are; one image alone always passes.
+
+    Args:
+        most: Pixels at any moment.
+    """
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self.taken = 0
+        self.changed = threading.Condition()
+
+    @contextlib.contextmanager
+    def spend(self, pixels: int) -> Iterator[None]:
+        """Waits until so many pixels are free, and holds them as long as it is open."""
+        with self.changed:
+            self.changed.wait_for(lambda: not self.taken or self.taken + pixels <= self.most)
+            self.taken += pixels
+        try:
+            yield
+        finally:
+            with self.changed:
+                self.taken -= pixels
+                self.changed.notify_all()
 
 
-def peek(picture: Encoded) -> tuple[int, int] | Damaged:
-    """Height and width that a picture will have, from its header and its EXIF block."""
+_BUDGET = PixelBudget(MOST_AT_ONCE)
+
+
+def peek(encoded: Encoded) -> tuple[int, int] | Damaged:
+    """Height and width that an image will have, from its header and its EXIF block."""
 
     def read(file: IO[bytes]) -> tuple[int, int]:
         with opened(file) as image:
             return _upright_size(image)
 
-    return guarded(picture, read)
+    return guarded(encoded, read)
 
 
-def decode(picture: Encoded, frame: Frame) -> Pixels | OtherSize | Damaged:
-    """Decode one picture into a frame.
+def decode(encoded: Encoded, frame: Frame) -> Pixels | OtherSize | Damaged:
+    """Decode one image into a frame.
 
     Returns:
-        (frame.height, frame.width, 3) uint8, C-contiguous. A picture of another size is not
+        (frame.height, frame.width, 3) uint8, C-contiguous. An image of another size is not
         decoded and its size returned, unless the frame fits it.
     """
-    return guarded(picture, lambda file: _read(file, frame))
+    return guarded(encoded, lambda file: _read(file, frame))
 
 
-def guarded(picture: Encoded, read: Callable[[IO[bytes]], T]) -> T | Damaged:
-    """What `read` makes of the open picture; whatever goes wrong means that it is damaged."""
+def guarded(encoded: Encoded, read: Callable[[IO[bytes]], T]) -> T | Damaged:
+    """What `read` makes of the open image; whatever goes wrong means that it is damaged."""
     try:
-        with _open(picture.data) as file:
+        with _open(encoded.data) as file:
             return read(file)
     # Pillow raises a dozen unrelated types for damaged files (OSError, SyntaxError, ValueError,
-    # IndexError, struct.error, zlib.error, ...); each means that this picture cannot be read.
-    except MemoryError:  # no fault of the picture
+    # IndexError, struct.error, zlib.error, ...); each means that this image cannot be read.
+    except MemoryError:  # no fault of the image
         raise
     except Exception as error:
-        return Damaged(picture.name, _reason(error))
+        return Damaged(encoded.name, _reason(error))
 
 
 def _open(data: bytes | Path | None) -> IO[bytes]:
@@ -135,10 +163,10 @@ def _check_size(size: int) -> None:
 
 @contextlib.contextmanager
 def opened(file: IO[bytes], *, draft: tuple[int, int] | None = None) -> Iterator[Image]:
-    """A picture whose header was read, with room in memory for its pixels.
+    """An image whose header was read, with room in memory for its pixels.
 
     Args:
-        file: The encoded picture.
+        file: The encoded image.
         draft: Width and height, px, down to which a JPEG may be decoded at 1/2, 1/4 or 1/8.
 
     Raises:
@@ -148,18 +176,18 @@ def opened(file: IO[bytes], *, draft: tuple[int, int] | None = None) -> Iterator
 
     formats = [name for name in FORMATS if name in Image.OPEN]
     try:
-        picture = Image.open(file, formats=formats)
+        found = Image.open(file, formats=formats)
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
         raise ValueError(_too_large(*_stated_size(file, formats))) from error
-    with picture as image:
+    with found as image:
         if draft is not None:
             image.draft(None, draft)
-        with _SHARE.of(_area(image)):
+        with _BUDGET.spend(_area(image)):
             yield image
 
 
 def _stated_size(file: IO[bytes], formats: list[str]) -> tuple[int, int]:
-    """Width and height by the header of a picture that Pillow would not open; (0, 0): unknown."""
+    """Width and height by the header of an image that Pillow would not open; (0, 0): unknown."""
     from PIL import Image
 
     for name in formats:
@@ -178,7 +206,7 @@ def _too_large(width: int, height: int, what: str = "") -> str:
 
 
 def _area(image: Image) -> int:
-    """Pixels in memory as the picture is decoded: its own, or those of a tile that is larger."""
+    """Pixels in memory as the image is decoded: its own, or those of a tile that is larger."""
     tags = getattr(image, "tag_v2", {})
     width, height = tags.get(TILE_WIDTH, 0), tags.get(TILE_HEIGHT, 0)
     if width * height > MOST_PIXELS:
@@ -187,18 +215,18 @@ def _area(image: Image) -> int:
 
 
 def _read(file: IO[bytes], frame: Frame) -> Pixels | OtherSize:
-    # Twice the side leaves the resizing its say.
+    # At twice the side, resizing still antialiases.
     draft = (2 * frame.width, 2 * frame.height) if frame.fit else None
     with opened(file, draft=draft) as image:
         if not frame.fit and _upright_size(image) != (frame.height, frame.width):
             return OtherSize(*_upright_size(image))
         turn = turn_of(image)
-        picture = to_rgb(image)
+        rgb = to_rgb(image)
         if frame.fit:
-            picture = _fit(picture, frame.width)
+            rgb = _fit(rgb, frame.width)
         if turn is not None:
-            picture = picture.transpose(turn)
-        return np.asarray(picture)
+            rgb = rgb.transpose(turn)
+        return np.asarray(rgb)
 
 
 def _upright_size(image: Image) -> tuple[int, int]:
@@ -228,14 +256,14 @@ def _orientation(image: Image) -> int:
     """The EXIF orientation, 1 to 8; 1 (upright) when nothing valid is stated."""
     try:
         stated = image.getexif().get(ORIENTATION, 1)
-    # A picture whose EXIF block cannot be read states no orientation; its pixels still count.
+    # An image whose EXIF block cannot be read states no orientation; its pixels still count.
     except Exception:
         return 1
     return stated if stated in range(1, 9) else 1
 
 
 def to_rgb(image: Image) -> Image:
-    """All pixels of an open picture as RGB, not yet turned."""
+    """All pixels of an open image as RGB, not yet turned."""
     from PIL import Image
 
     image.load()

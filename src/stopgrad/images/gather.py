@@ -1,8 +1,8 @@
-"""Contents (streams of encoded pictures) -> pixels of one size, decoded on all cores.
+"""Streams of encoded images -> decoded ones of one size, on all cores, in order.
 
-The pictures go, in order, to a sink: memory or a file. Whether they keep their size is decided
-over all splits together: they do if all have one size that is at most `side`; else each is
-brought to side x side.
+Images keep their size if all of them, over both splits, have one size that is at most `side`; else
+each is brought to side x side. The first image decides; when a later one differs, decoding starts
+anew with the square.
 """
 
 from __future__ import annotations
@@ -10,190 +10,242 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
+import itertools
 import logging
-from collections.abc import Callable, Generator, Iterable, Iterator
-from typing import NamedTuple, Protocol
+import os
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Generic, NamedTuple
+
+import numpy as np
 
 from stopgrad.errors import DataError
 from stopgrad.images.damage import unreadable_split
 from stopgrad.images.decoding import Damaged, Frame, OtherSize, decode, peek, strict_pillow
-from stopgrad.images.parallel import TASK_PICTURES, Attempt, on_all_cores
-from stopgrad.images.source import Contents, Reader
-from stopgrad.images.types import Labels, LeftOut, Pixels, Track, seal_fingerprint
+from stopgrad.images.packed import Pixels
+from stopgrad.images.types import (
+    Contents,
+    DamagedImage,
+    Encoded,
+    Images,
+    Labels,
+    SplitReader,
+    T,
+    Track,
+    seal_fingerprint,
+)
 
-TASK_PIXELS = 64 * 64 * 64  # decoded pixels that a task may hold
+# A task holds several images, because small ones cost more to hand over than to decode, but only
+# so many that the tasks in flight stay small in memory.
+TASK_IMAGES = 64
+TASK_BYTES = 1 << 20  # of encoded images
+TASK_PIXELS = 64 * 64 * 64  # decoded
 
 log = logging.getLogger(__name__)
 
 
-class Sink(Protocol):
-    """Where the pixels of one split go."""
+class NamedResult(NamedTuple, Generic[T]):
+    """What became of an image, and its name."""
 
-    def add(self, picture: Pixels) -> None:
-        """Append one picture (H, W, 3)."""
-        ...
-
-
-class Order(NamedTuple):
-    """How to decode: as `load_dataset` was asked."""
-
-    side: int | None
-    track: Track
+    name: str
+    result: T
 
 
-class Gathered(NamedTuple):
-    """What is known of one split once its pixels have gone to their sink."""
+def on_all_cores(
+    items: Iterator[Encoded], work: Callable[[Encoded], T], *, at_a_time: int = TASK_IMAGES
+) -> Generator[NamedResult[T]]:
+    """Apply a function to images in order, a few tasks ahead. Pillow decodes without the GIL.
 
-    shape: tuple[int, int, int, int]
-    labels: Labels | None
-    class_names: tuple[str, ...]
-    fingerprint: str
-    sources: tuple[str, ...]
+    Args:
+        items: The images.
+        work: What to do with each; called in threads.
+        at_a_time: Most images in a task; their results are in memory together.
+    """
+    workers = cores()
+    running: deque[Future[list[NamedResult[T]]]] = deque()
+    with ThreadPoolExecutor(workers, thread_name_prefix="decode") as pool:
+        try:
+            for task in tasks(items, at_a_time=at_a_time):
+                running.append(pool.submit(_run, task, work))
+                if len(running) > 2 * workers:
+                    yield from running.popleft().result()
+            while running:
+                yield from running.popleft().result()
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
-class GatheredSplits(NamedTuple):
-    """Both splits, and the damaged pictures that were left out of them."""
+def cores() -> int:
+    """The cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
-    train: Gathered
-    test: Gathered | None
-    left_out: tuple[LeftOut, ...]
+
+def tasks(items: Iterator[Encoded], *, at_a_time: int) -> Iterator[list[Encoded]]:
+    """The images in order, in lists that are small in number and in encoded bytes."""
+    task: list[Encoded] = []
+    size = 0
+    for encoded in items:
+        task.append(encoded)
+        size += len(encoded.data) if isinstance(encoded.data, bytes) else 0
+        if len(task) == at_a_time or size >= TASK_BYTES:
+            yield task
+            task, size = [], 0
+    if task:
+        yield task
 
 
-MakeSink = Callable[[str, int], Sink]  # (split, most pictures) -> an empty sink
+def _run(task: list[Encoded], work: Callable[[Encoded], T]) -> list[NamedResult[T]]:
+    return [NamedResult(encoded.name, work(encoded)) for encoded in task]
+
+
+def images_in_a_task(frame: Frame) -> int:
+    """So many that the pixels of a task stay few."""
+    return max(1, min(TASK_IMAGES, TASK_PIXELS // (frame.height * frame.width)))
 
 
 class _SizesDifferError(Exception):
-    """Pictures cannot keep their size; says which sizes were met."""
+    """Images cannot keep their size; says which sizes were met."""
 
 
-def gather(contents: Contents, order: Order, *, sink: MakeSink) -> GatheredSplits:
-    """Decode all splits of a data set.
+def in_one_frame(
+    contents: Contents,
+    work: Callable[[Frame], T],
+    *,
+    side: int | None,
+    frame: Frame | None = None,
+) -> T:
+    """What `work` makes of a frame that all images fit; called again when they do not.
 
     Args:
         contents: The splits.
-        order: Side, and how to show progress.
-        sink: Makes the sink of a split; called again for the same split if decoding begins anew.
+        work: Decodes all of them, by `decoded`.
+        side: px; None where all images must have one size.
+        frame: The frame to begin with, where one was chosen before.
 
     Raises:
-        DataError: When no picture of a split can be read, and for pictures of several sizes
-            without a side.
+        DataError: For images of several sizes without a side.
     """
     with strict_pillow():
         try:
-            return _gather(contents, order, frame=_first_frame(contents, order.side), sink=sink)
+            return work(frame or _first_frame(contents, side))
         except _SizesDifferError as sizes:
-            frame = _fitting_frame(order.side, sizes=str(sizes))
-        return _gather(contents, order, frame=frame, sink=sink)
+            square = _square(side, sizes=str(sizes))
+        return work(square)
 
 
 def _first_frame(contents: Contents, side: int | None) -> Frame:
-    """The size of the first readable picture, if it may be kept; else the square of `side`."""
-    sizes = (peek(picture) for picture in contents.train.items())
+    """The size of the first readable image, if it may be kept; else the square of `side`."""
+    sizes = map(peek, contents.train.items())
     first = next((size for size in sizes if not isinstance(size, Damaged)), None)
-    if first is None:  # every picture is damaged: decoding will name them
+    if first is None:  # every image is damaged: decoding will name them
         return Frame(1, 1, fit=True)
     if side is not None and max(first) > side:
-        return _fitting_frame(side, sizes=_in_words(first))
+        return _square(side, sizes=_width_x_height(first))
     return Frame(*first, fit=False)
 
 
-def _fitting_frame(side: int | None, *, sizes: str) -> Frame:
+def _square(side: int | None, *, sizes: str) -> Frame:
     if side is None:
         raise DataError(
-            f"pictures of several sizes ({sizes})",
-            expected="pictures of one size, or a side to bring them to",
+            f"images of several sizes ({sizes})",
+            expected="images of one size, or a side to bring them to",
             hint="give a side in px",
         )
-    log.info("bringing all pictures to %d x %d px (found %s)", side, side, sizes)
+    log.info("bringing all images to %d x %d px (found %s)", side, side, sizes)
     return Frame(side, side, fit=True)
 
 
-def _in_words(size: tuple[int, int]) -> str:
+def _width_x_height(size: tuple[int, int]) -> str:
     return f"{size[1]}x{size[0]}"
 
 
-def _gather(contents: Contents, order: Order, *, frame: Frame, sink: MakeSink) -> GatheredSplits:
-    left_out: list[LeftOut] = []
+def decoded(
+    reader: SplitReader, frame: Frame, *, shown_as: str, track: Track, start: int = 0
+) -> Generator[NamedResult[Pixels | Damaged]]:
+    """The images of a split, from the `start`-th on, as they come out of the decoder.
 
-    def split(name: str, reader: Reader) -> Gathered | None:
-        with contextlib.closing(_decoded(reader, frame)) as decoded:
-            shown = order.track(decoded, f"decoding {name}", reader.length)
-            pictures = _of_one_size(_readable(shown, left_out, split=name), frame)
-            return _pour(pictures, reader, contents.class_names, sink(name, reader.length))
-
-    train = split("train", contents.train)
-    test = split("test", contents.test) if contents.test else None
-    if train is None or (contents.test is not None and test is None):
-        raise unreadable_split("test" if train else "train", left_out)
-    return GatheredSplits(train, test, tuple(left_out))
-
-
-def _decoded(reader: Reader, frame: Frame) -> Generator[Attempt[Pixels | OtherSize | Damaged]]:
-    """Each picture of a split as it comes out of the decoder, in order."""
-    work = functools.partial(decode, frame=frame)
-    return on_all_cores(reader.items(), work, at_a_time=pictures_in_a_task(frame))
-
-
-def pictures_in_a_task(frame: Frame) -> int:
-    """So many that the pixels of a task stay few."""
-    return max(1, min(TASK_PICTURES, TASK_PIXELS // (frame.height * frame.width)))
-
-
-class _Sized(NamedTuple):
-    position: int
-    name: str
-    pixels: Pixels | OtherSize
-
-
-class _Picture(NamedTuple):
-    position: int
-    name: str
-    pixels: Pixels
-
-
-def _readable(
-    attempts: Iterable[Attempt[Pixels | OtherSize | Damaged]],
-    left_out: list[LeftOut],
-    *,
-    split: str,
-) -> Iterator[_Sized]:
-    """Let the readable pictures pass, and note the others."""
-    for index, (name, result) in enumerate(attempts):
-        if isinstance(result, Damaged):
-            left_out.append(LeftOut(split, name, result.reason))
-        else:
-            yield _Sized(index, name, result)
-
-
-def _of_one_size(pictures: Iterable[_Sized], frame: Frame) -> Iterator[_Picture]:
-    for index, name, pixels in pictures:
-        if isinstance(pixels, OtherSize):
-            kept = _in_words((frame.height, frame.width))
-            raise _SizesDifferError(f"{kept} and {_in_words(pixels)}")
-        yield _Picture(index, name, pixels)
-
-
-def _pour(
-    pictures: Iterable[_Picture], reader: Reader, class_names: tuple[str, ...], sink: Sink
-) -> Gathered | None:
-    """Send the pixels of one split to its sink, taking their fingerprint on the way.
-
-    None when there are none.
+    For `in_one_frame`, which catches that an image has another size than the frame.
     """
-    digest = hashlib.sha256()
-    kept: list[int] = []
-    names: list[str] = []
-    shape: tuple[int, ...] = ()
-    for index, name, pixels in pictures:
-        shape = pixels.shape
-        digest.update(pixels.data)
-        sink.add(pixels)
-        kept.append(index)
-        names.append(name)
-    if not kept:
-        return None
-    whole = (len(kept), shape[0], shape[1], 3)
-    labels = None if reader.labels is None else reader.labels[kept]
-    mine = () if labels is None else class_names
-    mark = seal_fingerprint(digest, shape=whole, labels=labels, class_names=mine)
-    return Gathered(whole, labels, mine, mark, tuple(names))
+    items = itertools.islice(reader.items(), start, None)
+    work = functools.partial(decode, frame=frame)
+    with contextlib.closing(
+        on_all_cores(items, work, at_a_time=images_in_a_task(frame))
+    ) as attempts:
+        for name, result in track(attempts, shown_as, reader.length - start):
+            if isinstance(result, OtherSize):
+                kept = _width_x_height((frame.height, frame.width))
+                raise _SizesDifferError(f"{kept} and {_width_x_height(result)}")
+            yield NamedResult(name, result)
+
+
+class Tally:
+    """What is known of a split whose images are being decoded, besides their pixels.
+
+    Args:
+        split: "train" or "test".
+        reader: Its images.
+        class_names: C names.
+    """
+
+    def __init__(self, split: str, reader: SplitReader, class_names: tuple[str, ...]) -> None:
+        self.split = split
+        self.reader = reader
+        self.class_names = () if reader.labels is None else class_names
+        self.names: list[str] = []  # of the readable images
+        self.damaged: dict[int, DamagedImage] = {}  # by place
+        self.digest = hashlib.sha256()  # of the pixels
+
+    @property
+    def done(self) -> int:
+        """How many images of the split were added."""
+        return len(self.names) + len(self.damaged)
+
+    def add(self, attempt: NamedResult[Pixels | Damaged]) -> Pixels | None:
+        """Note the next image of the split; its pixels, if it could be read."""
+        if isinstance(attempt.result, Damaged):
+            reason = attempt.result.reason
+            self.damaged[self.done] = DamagedImage(self.split, attempt.name, reason)
+            return None
+        self.digest.update(attempt.result.data)
+        self.names.append(attempt.name)
+        return attempt.result
+
+    @property
+    def labels(self) -> Labels | None:
+        """(N,) of the readable images."""
+        if self.reader.labels is None:
+            return None
+        return np.delete(self.reader.labels, list(self.damaged))
+
+    def fingerprint(self, height: int, width: int) -> str:
+        """That of the readable images."""
+        return seal_fingerprint(
+            self.digest,
+            shape=(len(self.names), height, width, 3),
+            labels=self.labels,
+            class_names=self.class_names,
+        )
+
+    def images(self, pixels: Pixels) -> Images:
+        """The readable images, given their pixels (N, H, W, 3)."""
+        mark = self.fingerprint(*pixels.shape[1:3])
+        return Images(pixels, self.labels, self.class_names, mark, tuple(self.names))
+
+
+def all_damaged(tallies: Iterable[Tally]) -> tuple[DamagedImage, ...]:
+    """The damaged images of all splits, in order."""
+    return tuple(damaged for tally in tallies for damaged in tally.damaged.values())
+
+
+def refuse_unreadable(tallies: Sequence[Tally]) -> None:
+    """Refuses a data set of which a split has no image that can be read.
+
+    Raises:
+        DamagedImagesError: With all damaged images of the data set.
+    """
+    for tally in tallies:
+        if not tally.names:
+            raise unreadable_split(tally.split, all_damaged(tallies))

@@ -6,31 +6,26 @@ A packed store is taken as it is: nothing of it is decoded, cached or held in me
 from __future__ import annotations
 
 import logging
-import os
-import re
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
 from stopgrad.config import BadImages
-from stopgrad.errors import ConfigError, DataError, did_you_mean
-from stopgrad.images.cache import (
-    DamagedEntryError,
-    Entry,
-    EntryWriter,
-    cache_folder,
-    entry_folder,
-    read_entry,
-)
-from stopgrad.images.damage import in_words, refusal
-from stopgrad.images.gather import Gathered, Order, gather
-from stopgrad.images.source import Contents, Source
-from stopgrad.images.store import is_store, read_store, store_source
-from stopgrad.images.types import Dataset, Images, Pixels, Track, no_progress
+from stopgrad.errors import ConfigError, DataError
+from stopgrad.images.cache import load_cached
+from stopgrad.images.damage import DamagedImagesError, name_damaged, refusal
+from stopgrad.images.decoding import Damaged, Frame, OtherSize, decode, strict_pillow
+from stopgrad.images.packed import Pixels
+from stopgrad.images.sources.arrays import images_from_arrays
+from stopgrad.images.sources.find import find_source
+from stopgrad.images.store import read_store
+from stopgrad.images.types import DamagedImage, Dataset, Encoded, Images, Track, no_progress
+from stopgrad.images.verify import changes_since_packing
 
-ON_THE_HUB = {"cifar10": "uoft-cs/cifar10", "cifar100": "uoft-cs/cifar100"}
-KNOWN = ("mnist5k", *ON_THE_HUB)
+NAMED = 3  # classes that `how_it_was_read` names
 
 Changed = Literal["fail", "tell"]
 
@@ -49,162 +44,104 @@ def load_dataset(
 
     Args:
         spec: `mnist5k`, `cifar10`, `cifar100`, `hf:OWNER/NAME`, `hf:OWNER/NAME/CONFIG`, or the
-            path of a packed store, of a folder of Parquet files or of pictures. A known name wins
+            path of a packed store, of a folder of Parquet files or of images. A known name wins
             over a folder of the same name; `./cifar10` is the folder.
-        side: px. Pictures that all have one size, at most `side`, keep it; all others are
+        side: px. Images that all have one size, at most `side`, keep it; all others are
             resized by their short side and cropped at the centre to side x side. Those of a
             store stay as they were packed; this is the side at which they are looked at whole.
-        bad_images: What damaged pictures do: fail, or skip (left out, named in a warning and in
-            `left_out`; more than 5 % of them fail even so). A store has left them out already.
+        bad_images: What damaged images do: fail, or skip (left out, named in a warning and in
+            `damaged`; more than 5 % of them fail even so). A store has left them out already.
         changed: What a store does whose folder has changed since it was packed: fail, or tell.
         track: Shows progress.
 
     Raises:
         DataError: For what is missing or unfit, in one line.
-        DamagedImagesError: For damaged pictures; it holds the list of all of them.
+        DamagedImagesError: For damaged images; it holds the list of all of them.
         ConfigError: For a side below 1.
     """
     if side is not None and side < 1:
         raise ConfigError(f"side {side}", expected="at least 1 px", hint="use for example 32")
     source = find_source(spec)
     if source.store is not None:
-        return _load_store(source, source.store, side=side, changed=changed)
-    entry = _load(source, Order(side, track))
-    dataset = Dataset(source.name, entry.train, entry.test, entry.left_out)
-    if error := refusal(entry.left_out, count=dataset.pictures, bad_images=bad_images):
+        return _load_store(source.store, side=side, changed=changed)
+    dataset = load_cached(source, side=side, track=track)
+    damaged = dataset.damaged
+    count = len(dataset.train) + len(dataset.test or ()) + len(damaged)
+    if error := refusal(damaged, count=count, bad_images=bad_images):
         raise error
-    if entry.left_out:
-        words = in_words(entry.left_out)
-        log.warning("%s: left out %d damaged: %s", source.name, len(entry.left_out), words)
+    if damaged:
+        named = name_damaged(damaged)
+        log.warning("%s: left out %d damaged: %s", source.name, len(damaged), named)
     return dataset
 
 
-def _load_store(source: Source, path: Path, *, side: int | None, changed: Changed) -> Dataset:
-    from stopgrad.images.store_verify import changes_since_packing
-
+def _load_store(path: Path, *, side: int | None, changed: Changed) -> Dataset:
     if (error := changes_since_packing(path)) is not None:
         if changed == "fail":
             raise error
         log.warning("%s; going on with the store as it is", error.found)
-    entry = read_store(path, side=side)
-    return Dataset(source.name, entry.train, entry.test, entry.left_out)
+    return read_store(path, side=side)
 
 
-def find_source(spec: str) -> Source:
-    """The data set behind a spec, found but not read.
+def load_image_files(files: Sequence[Path], *, like: Images) -> Images:
+    """Single image files without labels, in order, as if they belonged to a data set.
+
+    Where its images are square, others are resized by their short side and cropped at the centre.
+
+    Args:
+        files: At least one.
+        like: Images of the size that these are to have.
 
     Raises:
-        DataError: For an unknown name (with the nearest known one) or a missing path.
+        DamagedImagesError: Naming all that cannot be read.
+        DataError: For an image of another size, where those of the data set are not square.
     """
-    if spec == "mnist5k":
-        from stopgrad.images.embedded import mnist5k
-
-        return mnist5k()
-    if spec in ON_THE_HUB or spec.startswith("hf:"):
-        from stopgrad.images.hub import hub_source
-
-        return hub_source(spec, repository=ON_THE_HUB.get(spec, spec.removeprefix("hf:")))
-    path = os.path.expanduser(spec)
-    if not os.path.exists(path):  # unlike Path.exists, it knows no error for odd text
-        raise _unknown(spec)
-    return _local(Path(path).resolve())
-
-
-def _local(path: Path) -> Source:
-    from stopgrad.images.folder import folder_source
-    from stopgrad.images.parquet import is_parquet, parquet_source
-
-    if is_store(path):
-        return store_source(path)
-    return parquet_source(path) if is_parquet(path) else folder_source(path)
-
-
-def _unknown(spec: str) -> DataError:
-    if os.sep in spec or re.match(r"[.~]|[A-Za-z]:\\", spec):
-        return DataError(
-            f"no folder {spec[:200]!r}",
-            expected="the path of a folder of pictures or of Parquet files, or of a store",
-            hint="check the path",
+    height, width = like.pixels.shape[1:3]
+    frame = Frame(height, width, fit=height == width)
+    with strict_pillow():
+        decoded = [decode(Encoded(str(file), file), frame) for file in files]
+    damaged = [DamagedImage("train", d.name, d.reason) for d in decoded if isinstance(d, Damaged)]
+    if damaged:
+        raise DamagedImagesError(
+            damaged,
+            found=f"{len(damaged)} of {len(files)} images cannot be read: {name_damaged(damaged)}",
+            expected="image files that can be read to their end",
+            hint="check the paths, or repair the files",
         )
-    return DataError(
-        f"unknown data set {spec[:80]!r}{did_you_mean(spec.lower(), KNOWN)}",
-        expected=f"{', '.join(KNOWN)}, hf:OWNER/NAME or the path of a folder",
-        hint="check the name or the path",
-    )
+    pixels = [_of_this_size(d, file, frame) for d, file in zip(decoded, files, strict=True)]
+    found = images_from_arrays(np.stack(pixels), sources=[str(file) for file in files])
+    return replace(found, whole_side=like.whole_side)  # seen whole at the same size
 
 
-def _load(source: Source, order: Order) -> Entry:
-    folder = entry_folder(source, side=order.side)
-    try:
-        entry = read_entry(folder)
-    except DamagedEntryError as error:
-        log.warning("the cached images in %s are damaged (%s); decoding them anew", folder, error)
-        entry = None
-    return entry or decode_all(source, source.open(), order)
-
-
-def decode_all(source: Source, contents: Contents, order: Order) -> Entry:
-    """Decode every picture, and put the result into the cache in place of what is there.
-
-    The pictures of a store are decoded already.
-
-    Raises:
-        DataError: When no picture of a split can be read, and for pictures of several sizes
-            without a side.
-    """
-    if source.store is not None:
-        return read_store(source.store, side=order.side)
-    folder = entry_folder(source, side=order.side)
-    try:
-        with EntryWriter(folder) as writer:
-            writer.commit(gather(contents, order, sink=writer.sink))
-        entry = read_entry(folder)
-    except (OSError, DamagedEntryError) as error:
-        log.warning("cannot cache the decoded images in %s (%s); going on without", folder, error)
-        entry = None
-    return entry or _decode_to_memory(contents, order)
-
-
-class MemorySink:
-    """Pictures in one array, which is as large as needed from the start."""
-
-    def __init__(self, count: int) -> None:
-        self.count = count
-        self.filled = 0
-        self.pixels: Pixels | None = None
-
-    def add(self, picture: Pixels) -> None:
-        """Append one picture (H, W, 3)."""
-        if self.pixels is None:
-            self.pixels = _allocate((self.count, *picture.shape))
-        self.pixels[self.filled] = picture
-        self.filled += 1
-
-
-def _allocate(shape: tuple[int, ...]) -> Pixels:
-    try:
-        return np.empty(shape, np.uint8)
-    except (MemoryError, ValueError) as error:  # ValueError: more than addresses can count
+def _of_this_size(decoded: Pixels | OtherSize | Damaged, file: Path, frame: Frame) -> Pixels:
+    assert not isinstance(decoded, Damaged)
+    if isinstance(decoded, OtherSize):
         raise DataError(
-            f"no memory for {shape[0]:,} pictures of {shape[2]} x {shape[1]} px",
-            expected="memory for all pixels, or room on the disk of the cache",
-            hint=f"make room in {cache_folder()}, set STOPGRAD_CACHE or use smaller pictures",
-        ) from error
+            f"{str(file)!r} is {decoded.width} x {decoded.height} px",
+            expected=f"{frame.width} x {frame.height} px, the size of the run's images",
+            hint="resize it; only square images are resized by themselves",
+        )
+    return decoded
 
 
-def _decode_to_memory(contents: Contents, order: Order) -> Entry:
-    sinks: dict[str, MemorySink] = {}
-
-    def sink(split: str, count: int) -> MemorySink:
-        sinks[split] = MemorySink(count)
-        return sinks[split]
-
-    splits = gather(contents, order, sink=sink)
-    test = _images(sinks["test"], splits.test) if splits.test else None
-    return Entry(_images(sinks["train"], splits.train), test, splits.left_out)
+def how_it_was_read(dataset: Dataset) -> str:
+    """One sentence without a full stop, so that no folder becomes a class unnoticed."""
+    train, test = dataset.train, dataset.test
+    height, width = train.pixels.shape[1:3]
+    counts = f"{len(train):,} images to train on"
+    if test is not None:
+        counts += f", {len(test):,} to test on"
+    return f"read {dataset.name}: {counts}, {width} x {height} px; {_labels(train)}"
 
 
-def _images(sink: MemorySink, split: Gathered) -> Images:
-    assert sink.pixels is not None
-    pixels = sink.pixels[: sink.filled]
-    return Images(pixels, split.labels, split.class_names, split.fingerprint, split.sources)
+def _labels(train: Images) -> str:
+    if train.labels is None:
+        folders = {name.rpartition("/")[0] for name in train.sources}
+        nested = len(folders) > 1
+        return f"no labels ({len(folders):,} folders are no classes)" if nested else "no labels"
+    names = ", ".join(map(repr, train.class_names[:NAMED]))
+    more = ", ..." if len(train.class_names) > NAMED else ""
+    return (
+        f"{len(train.class_names):,} classes ({names}{more}), used only to measure: pretraining "
+        "sees no label"
+    )

@@ -1,8 +1,8 @@
-"""Pixels that stay on disk: shards in memory maps, read by row, in any order.
+"""Pixels that stay on disk: files mapped into memory.
 
-In: the shards of a split, each (n, H, W, 3) uint8. Out: rows of them, copied. Nothing else stays
-in the memory of the process; the system keeps what it likes of the files, and gives it back when
-memory is short.
+One file (n, H, W, 3) uint8 is an array. Several are a `Packed`, read by row in any order and
+copied: nothing else stays in the memory of the process; the system keeps what it likes of the
+files, and gives it back when memory is short.
 """
 
 from __future__ import annotations
@@ -12,40 +12,47 @@ import mmap
 import resource
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
-if TYPE_CHECKING:
-    from stopgrad.images.types import Indices, Pixels
+Pixels = npt.NDArray[np.uint8]
+Indices = npt.NDArray[np.int64]
 
 
-class Mapped(NamedTuple):
+class MappedFile(NamedTuple):
     """A file of pixels that is mapped into memory."""
 
     pixels: Pixels  # (n, H, W, 3)
     pages: mmap.mmap
 
 
-def map_file(path: Path, shape: tuple[int, ...]) -> Mapped:
-    """A file of so many bytes, mapped to be read.
+def map_file(path: Path, shape: tuple[int, ...], *, writable: bool = False) -> MappedFile:
+    """A file of pixels, mapped.
+
+    Args:
+        path: The file.
+        shape: (n, H, W, 3), as many bytes as the file has.
+        writable: Whether the array may be written to. The file never changes by it.
 
     Raises:
-        OSError, ValueError: When it cannot be, or has fewer bytes.
+        OSError, ValueError: When it cannot be mapped, or has fewer bytes.
     """
+    access = mmap.ACCESS_COPY if writable else mmap.ACCESS_READ
     try:
-        pages = _pages(path)
+        pages = _pages(path, access)
     except OSError as error:
         if error.errno != errno.EMFILE:
             raise
         _allow_more_files()
-        pages = _pages(path)
-    return Mapped(np.frombuffer(pages, np.uint8).reshape(shape), pages)
+        pages = _pages(path, access)
+    return MappedFile(np.frombuffer(pages, np.uint8).reshape(shape), pages)
 
 
-def _pages(path: Path) -> mmap.mmap:
+def _pages(path: Path, access: int) -> mmap.mmap:
     with path.open("rb") as file:
-        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        return mmap.mmap(file.fileno(), 0, access=access)
 
 
 def _allow_more_files() -> None:
@@ -59,12 +66,12 @@ class Packed:
 
     Args:
         shards: At least one.
-        rows: (N,) which pictures these are, counted over all shards; None: all of them.
+        rows: (N,) which images these are, counted over all shards; None: all of them.
     """
 
     dtype = np.dtype(np.uint8)
 
-    def __init__(self, shards: Sequence[Mapped], rows: Indices | None = None) -> None:
+    def __init__(self, shards: Sequence[MappedFile], rows: Indices | None = None) -> None:
         self._shards = tuple(shards)
         self._ends = np.cumsum([len(shard.pixels) for shard in shards])
         self._rows = np.arange(self._ends[-1]) if rows is None else rows
@@ -85,7 +92,7 @@ class Packed:
     def __getitem__(self, index: int | slice | Indices) -> Pixels:
         """Rows in the order asked for, in new memory.
 
-        They are read in the order in which they lie on disk, and copied by shard, not by picture.
+        They are read in the order in which they lie on disk, and copied by shard, not by image.
         """
         rows = np.atleast_1d(self._rows[index])
         order = np.argsort(rows, kind="stable")

@@ -1,42 +1,54 @@
 """Images -> subsets: a validation split, label subsets, and the mean and std of pixels.
 
-Subsets are a pure function of (images' count and labels, share, seed). NumPy only.
+Subsets are a pure function of (images' count and labels, fraction, seed).
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from stopgrad.config import numpy_generator
 from stopgrad.errors import ConfigError, DataError
-from stopgrad.images.types import Images, Indices, Labels, Normalization, Pixels, Split
+from stopgrad.images.packed import Indices, Pixels
+from stopgrad.images.types import Images, Labels, Normalization, Rows
 
-CHUNK_BYTES = 6 << 20  # of pixels that are counted at a time; NumPy makes 8 bytes of each
+CHUNK_BYTES = 6 << 20  # of pixels that are counted at a time
+
+
+class Split(NamedTuple):
+    """A training set cut in two; `validation_indices` (M,) refer to the whole, ascending."""
+
+    train: Images
+    validation: Images
+    validation_indices: Indices
 
 
 def split_validation(images: Images, *, share: float, seed: int) -> Split:
-    """Hold out a share of the images for validation; stratified when labels exist.
+    """Hold out a fraction of the images for validation; stratified when labels exist.
 
     round(share x N) images are held out; each class gives its exact quota, rounded up or down
     (largest remainder), so 20 % of CIFAR-10 is 10,000 images, 1,000 of each class.
 
     Raises:
-        ConfigError: For a share that is not between 0 and 1.
+        ConfigError: For a fraction that is not between 0 and 1.
         DataError: When one side would be empty.
     """
     if not 0 < share < 1:
         raise ConfigError(
-            f"a validation share of {share:g}",
-            expected="a share between 0 and 1",
+            f"a validation fraction of {share:g}",
+            expected="a fraction between 0 and 1",
             hint="use for example 0.2",
         )
     count = round(share * len(images))
     if not 0 < count < len(images):
         raise DataError(
-            f"{len(images)} images, of which a share of {share:g} is {count}",
+            f"{len(images)} images, of which a fraction of {share:g} is {count}",
             expected="at least one image on each side of the split",
-            hint="use more images or another share",
+            hint="use more images or another fraction",
         )
     labels = np.zeros(len(images), np.int64) if images.labels is None else images.labels
     ranks = ranks_in_class(labels, numpy_generator(seed, "validation"))
@@ -49,16 +61,16 @@ def label_subset(images: Images, *, share: float, seed: int) -> Indices:
     """Indices (M,), ascending, of the images whose labels may be used.
 
     Stratified: max(1, round(share x n)) of the n images of each class. Nested: for one seed a
-    smaller share is a subset of every larger one. A new seed is a new draw.
+    smaller fraction is a subset of every larger one. A new seed is a new draw.
 
     Raises:
-        ConfigError: For a share that is not above 0 and at most 1.
+        ConfigError: For a fraction that is not above 0 and at most 1.
         DataError: When the images have no labels.
     """
     if not 0 < share <= 1:
         raise ConfigError(
-            f"a label share of {share:g}",
-            expected="a share above 0 and at most 1",
+            f"a label fraction of {share:g}",
+            expected="a fraction above 0 and at most 1",
             hint="use for example 0.1",
         )
     if images.labels is None:
@@ -96,24 +108,33 @@ def _quotas(counts: npt.NDArray[np.int64], total: int) -> npt.NDArray[np.int64]:
 
 
 def normalization(images: Images) -> Normalization:
-    """Mean and population standard deviation of pixels / 255, by channel.
+    """Mean and population standard deviation of pixels / 255, by channel; known, or counted.
 
     Exact: pixels are counted by value in integers, in chunks, so neither the order nor the
     chunk size can change a bit. A channel that never varies gets a std of 1, so that it
     normalises to 0 and not to infinity.
     """
+    return images.known or normalization_of([images.pixels])
+
+
+def normalization_of(parts: Iterable[Rows]) -> Normalization:
+    """The normalization of images that come in parts (n, H, W, 3)."""
     counts = np.zeros((3, 256), np.int64)
-    height, width = images.pixels.shape[1:3]
-    step = max(1, CHUNK_BYTES // (3 * height * width))
-    for start in range(0, len(images), step):
-        counts += _count_values(images.pixels[start : start + step])
+    for pixels in parts:
+        height, width = pixels.shape[1:3]
+        step = max(1, CHUNK_BYTES // (3 * height * width))
+        for start in range(0, len(pixels), step):
+            counts += _count_values(pixels[start : start + step])
     mean, std = _moments(counts)
     return Normalization(mean=(mean[0], mean[1], mean[2]), std=(std[0], std[1], std[2]))
 
 
 def _count_values(pixels: Pixels) -> npt.NDArray[np.int64]:
     """(3, 256): how often each value occurs in each channel of pixels (B, H, W, 3)."""
-    return np.stack([np.bincount(pixels[..., c].ravel(), minlength=256) for c in range(3)])
+    from PIL import Image  # counts twenty times as fast as NumPy
+
+    one_below_the_other = pixels.reshape(-1, pixels.shape[2], 3)
+    return np.array(Image.fromarray(one_below_the_other).histogram(), np.int64).reshape(3, 256)
 
 
 def _moments(counts: npt.NDArray[np.int64]) -> tuple[list[float], list[float]]:

@@ -1,14 +1,16 @@
-"""A packed store on disk -> a `Dataset` whose pixels stay there.
+"""The one home of decoded pixels: a folder on disk <-> a `Dataset` whose pixels stay there.
 
-    STORE/stopgrad-store.json   what it holds; sealed, written last: without it there is no store
-          pictures.parquet      split, name and label of each picture; the reason of one left out
-          files.parquet         path, size and date of each file that was packed
-          train-00000.pixels    n x H x W x 3 bytes, then train-00001.pixels, ...; test-...
+    STORE/stopgrad-store.json    what it holds; sealed, written last: without it there is no store
+          stopgrad-summary.json  checksum and normalization of each split; older stores have none
+          pictures.parquet       split, name and label of each image; why a damaged one is left out
+          files.parquet          path, size and date of each file that was packed
+          train-00000.pixels     n x H x W x 3 bytes, then train-00001.pixels, ...; test-...
 
-Opening compares sizes and the small files; `store_verify` reads every byte. The digest of a shard
-is the sha256 of all pixels of its split up to its end, so one pass gives it and the fingerprint,
-which is that of the same pictures decoded without a store. While a folder that was packed is still
-there, it is compared too; without files.parquet a store does not know where it came from.
+`packing` makes one for the user, `cache` keeps them for itself: these have pictures.json, which
+NumPy's users read at once, and no files.parquet. Opening compares sizes and the small files;
+`verify` reads every byte. The digest of a shard is the sha256 of all pixels of its split up to its
+end, so that one pass gives it and the fingerprint, which is that of the same images decoded without
+a store.
 """
 
 from __future__ import annotations
@@ -16,9 +18,11 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
+import itertools
 import json
 import logging
 import stat
+import zlib
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -27,18 +31,34 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from stopgrad.errors import DataError
-from stopgrad.images.cache import Entry
 from stopgrad.images.packed import Packed, map_file
-from stopgrad.images.source import Contents, Encoded, Reader, Source, stamp
-from stopgrad.images.types import Images, LeftOut
-from stopgrad.storage import read_file, read_json
+from stopgrad.images.types import (
+    Contents,
+    DamagedImage,
+    Dataset,
+    DataSource,
+    Encoded,
+    Images,
+    Labels,
+    Normalization,
+    SplitReader,
+    stamp,
+)
+from stopgrad.storage import read_file, read_json, strict_json, write_json
 
-MANIFEST, PICTURES, FILES = "stopgrad-store.json", "pictures.parquet", "files.parquet"
+MANIFEST, SUMMARY = "stopgrad-store.json", "stopgrad-summary.json"
+PICTURES, PICTURES_JSON, FILES = "pictures.parquet", "pictures.json", "files.parquet"
 PACKING = "stopgrad-packing.json"  # what an unfinished store will be
 FORMAT = 1
-LARGEST_TABLE = 1 << 32  # bytes of a Parquet file
+LARGEST_TABLE = 1 << 32  # bytes
+BLOCK = 1 << 20  # bytes
+MOST_CHECKED = 1 << 30  # bytes of a split that its checksum covers
 
 log = logging.getLogger(__name__)
+
+
+class DamagedStoreError(DataError):
+    """A store that is not what was written."""
 
 
 class Shard(NamedTuple):
@@ -58,26 +78,35 @@ class StoredSplit(NamedTuple):
     shards: tuple[Shard, ...]
 
 
-class Manifest(NamedTuple):
+class StoreManifest(NamedTuple):
     """What a store holds."""
 
     name: str  # of the data set
     origin: str  # the folder or file that was packed, "" for a name such as cifar10
-    key: str  # of the pictures and settings that were packed
-    side: int  # px, as asked for; smaller pictures of one size keep theirs
+    key: str  # of the images and settings that were packed
+    side: int  # px, as asked for, 0 for none; smaller images of one size keep theirs
     height: int  # px
     width: int  # px
     splits: dict[str, StoredSplit]
-    tables: dict[str, str]  # sha256 of the Parquet files
+    tables: dict[str, str]  # sha256 of the files that hold them
 
 
-class Table(NamedTuple):
-    """The rows of pictures.parquet, in the order of the pictures."""
+class ImageTable(NamedTuple):
+    """The columns of pictures.parquet, in the order of the images."""
 
     split: list[str]
     name: list[str]
     label: list[int | None]
-    reason: list[str | None]  # why a picture was left out
+    reason: list[str | None]  # why the image is left out
+
+
+class SplitSummary(NamedTuple):
+    """What can be told of a split only by reading its pixels."""
+
+    fingerprint: str
+    crc32: int  # of the blocks that `checksum` takes
+    mean: tuple[float, float, float]  # as in `Normalization`
+    std: tuple[float, float, float]
 
 
 def is_store(path: Path) -> bool:
@@ -85,49 +114,67 @@ def is_store(path: Path) -> bool:
     return (path / MANIFEST).exists() or (path / PACKING).exists()
 
 
-def store_source(path: Path) -> Source:
-    """A store as a data set whose pictures can be looked at one by one.
+def store_source(path: Path) -> DataSource:
+    """A store as a data set whose images can be looked at one by one.
 
     Raises:
         DataError: When it is unfinished or damaged.
     """
     manifest = read_manifest(path)
     now = (stamp(path / MANIFEST, name=MANIFEST),)  # the manifest seals all else
-    return Source(manifest.name, str(path), now, functools.partial(_open, path), path)
+    return DataSource(manifest.name, str(path), now, functools.partial(_open, path), path)
 
 
-def read_store(path: Path, *, side: int | None = None) -> Entry:
-    """The pictures of a store, still on disk.
+def read_store(path: Path, *, side: int | None = None) -> Dataset:
+    """The images of a store, still on disk.
 
     Args:
         path: The store.
-        side: px, at which whole pictures are looked at; None: as they are.
+        side: px, at which whole images are looked at; None: as they are.
 
     Raises:
-        DataError: When it is unfinished, a file of it is missing, cut or changed, as far as sizes
-            and the sha256 of the small files tell.
+        DataError: When it is unfinished, or a file of it is missing, cut or changed, as far as
+            sizes and the sha256 of the small files tell.
     """
     manifest = read_manifest(path)
     if side is not None and manifest.side < side:
         log.warning(
-            "the pictures of %s were packed with --side %d, this run would have %d px: views may "
-            "be enlarged",
+            "the images of %s were packed with --side %d, this run asks for %d px: views may be "
+            "enlarged",
             *(path, manifest.side, side),
         )
-    table = read_table(path, manifest)
+    return read_images(path, manifest, whole_side=side or 0)
+
+
+def read_images(path: Path, manifest: StoreManifest, *, whole_side: int = 0) -> Dataset:
+    """What a manifest promises, as far as sizes and the sha256 of the small files tell.
+
+    Raises:
+        DamagedStoreError: When a file is missing, cut or changed.
+    """
+    table, summaries = read_table(path, manifest), read_summaries(path, manifest)
     splits = {
-        split: replace(read_split(path, manifest, split, table), whole_side=side or 0)
+        split: replace(
+            read_split(path, manifest, split, table),
+            whole_side=whole_side,
+            known=_normalization(summaries[split]) if summaries else None,
+        )
         for split in manifest.splits
     }
-    left_out = tuple(
-        LeftOut(split, name, reason)
+    damaged = tuple(
+        DamagedImage(split, name, reason)
         for split, name, _, reason in zip(*table, strict=True)
         if reason is not None
     )
-    return Entry(splits["train"], splits.get("test"), left_out)
+    return Dataset(manifest.name, splits["train"], splits.get("test"), damaged)
 
 
-def read_manifest(path: Path) -> Manifest:
+def _normalization(summary: SplitSummary) -> Normalization:
+    (red, green, blue), std = summary.mean, summary.std
+    return Normalization((red, green, blue), (std[0], std[1], std[2]))
+
+
+def read_manifest(path: Path) -> StoreManifest:
     """What a store holds, by its manifest.
 
     Raises:
@@ -135,29 +182,37 @@ def read_manifest(path: Path) -> Manifest:
     """
     if not (path / MANIFEST).exists():
         raise DataError(
-            f"{str(path)!r} is a store that is not finished",
+            f"the store {str(path)!r} is not finished",
             expected=f"a store with its {MANIFEST}, which is written last",
-            hint="give the same `stopgrad pack` command again; it goes on where it stopped",
+            hint="repeat the `stopgrad pack` command; it goes on where it stopped",
         )
     with damage(path, MANIFEST):
-        values = read_json(path / MANIFEST)
-        seal = values.pop("seal")
-        if seal != _seal(values):
-            raise ValueError("its seal does not fit")
+        values = _read_sealed(path / MANIFEST)
         if values.pop("format") != FORMAT:
             raise ValueError("it is of another version of stopgrad")
         splits = {name: _stored_split(split) for name, split in values.pop("splits").items()}
-        return Manifest(**values, splits=splits)
+        return StoreManifest(**values, splits=splits)
 
 
-def encode_manifest(manifest: Manifest) -> dict[str, Any]:
-    """The manifest as JSON, sealed."""
+def write_manifest(path: Path, manifest: StoreManifest) -> None:
+    """Finishes a store."""
     splits = {
         name: {**split._asdict(), "shards": [shard._asdict() for shard in split.shards]}
         for name, split in manifest.splits.items()
     }
-    values = json.loads(json.dumps({"format": FORMAT, **manifest._asdict(), "splits": splits}))
-    return {**values, "seal": _seal(values)}
+    _write_sealed(path / MANIFEST, {"format": FORMAT, **manifest._asdict(), "splits": splits})
+
+
+def _write_sealed(path: Path, values: dict[str, Any]) -> None:
+    values = json.loads(json.dumps(values))
+    write_json(path, {**values, "seal": _seal(values)})
+
+
+def _read_sealed(path: Path) -> dict[str, Any]:
+    values: dict[str, Any] = read_json(path)
+    if values.pop("seal") != _seal(values):
+        raise ValueError("its seal does not fit")
+    return values
 
 
 def _seal(values: dict[str, Any]) -> str:
@@ -178,59 +233,99 @@ def damage(path: Path, name: str) -> Iterator[None]:
         yield
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         reason = getattr(error, "strerror", None) or str(error)
-        raise DataError(
+        raise DamagedStoreError(
             f"the store {str(path)!r} is damaged: {name} ({reason})",
             expected="the files that `stopgrad pack` wrote",
-            hint="see what else is wrong with `stopgrad verify`, then copy it or pack it anew",
+            hint="see what else is wrong with `stopgrad verify`, then copy it or pack it again",
         ) from error
 
 
-def read_table(path: Path, manifest: Manifest) -> Table:
-    """The pictures that were packed, and those that were left out."""
-    columns = read_columns(path, PICTURES, digest=manifest.tables[PICTURES])
-    return Table(*(columns[field] for field in Table._fields))
-
-
-def read_columns(path: Path, name: str, *, digest: str) -> dict[str, list[Any]]:
-    """A Parquet file of a store, which must have this sha256.
+def read_table(path: Path, manifest: StoreManifest) -> ImageTable:
+    """The images that were packed, and those that were left out.
 
     Raises:
-        DataError: When it is missing or changed.
+        DamagedStoreError: When it is missing or changed.
     """
+    name = PICTURES_JSON if PICTURES_JSON in manifest.tables else PICTURES
+    columns = read_columns(path, manifest, name)
+    with damage(path, name):
+        return ImageTable(*(columns[field] for field in ImageTable._fields))
+
+
+def read_columns(path: Path, manifest: StoreManifest, name: str) -> dict[str, list[Any]]:
+    """A table of a store, which must be the one of the manifest.
+
+    Raises:
+        DamagedStoreError: When it is missing or changed.
+    """
+    with damage(path, name):
+        data = read_file(path / name, most=LARGEST_TABLE)
+        if hashlib.sha256(data).hexdigest() != manifest.tables[name]:
+            raise ValueError("it is not what was written")
+        columns: dict[str, list[Any]] = (
+            strict_json(data) if name == PICTURES_JSON else _from_parquet(data)
+        )
+        return columns
+
+
+def _from_parquet(data: bytes) -> Any:
     import io
 
     import pyarrow.parquet as pq
 
-    with damage(path, name):
-        data = read_file(path / name, most=LARGEST_TABLE)
-        if hashlib.sha256(data).hexdigest() != digest:
-            raise ValueError("it is not what was written")
-        columns: dict[str, list[Any]] = pq.read_table(io.BytesIO(data)).to_pydict()
-        return columns
+    return pq.read_table(io.BytesIO(data)).to_pydict()
 
 
-def read_split(path: Path, manifest: Manifest, split: str, table: Table) -> Images:
-    """One split, mapped into memory; its files have the sizes that were written."""
+def read_summaries(path: Path, manifest: StoreManifest) -> dict[str, SplitSummary]:
+    """The summaries of all splits; {} for a store that was packed before there were any.
+
+    Raises:
+        DamagedStoreError: When they are changed, or of other images.
+    """
+    if not (path / SUMMARY).exists():
+        return {}
+    with damage(path, SUMMARY):
+        values = _read_sealed(path / SUMMARY)
+        summaries = {split: SplitSummary(**of_split) for split, of_split in values.items()}
+        marks = {split: stored.fingerprint for split, stored in manifest.splits.items()}
+        if {split: summary.fingerprint for split, summary in summaries.items()} != marks:
+            raise ValueError("it is of other images")
+        return summaries
+
+
+def write_summaries(path: Path, summaries: dict[str, SplitSummary]) -> None:
+    """Keeps what need not be worked out again when the store is opened."""
+    values = {split: summary._asdict() for split, summary in summaries.items()}
+    _write_sealed(path / SUMMARY, values)
+
+
+def read_split(path: Path, manifest: StoreManifest, split: str, table: ImageTable) -> Images:
+    """One split, mapped into memory; its files have the sizes that were written.
+
+    Raises:
+        DamagedStoreError: When they have not.
+    """
     stored = manifest.splits[split]
-    kept = [
-        (name, label)
-        for of, name, label, reason in zip(*table, strict=True)
-        if of == split and reason is None
-    ]
+    rows = zip(table.split, table.reason, strict=True)
+    kept = [of == split and reason is None for of, reason in rows]
     shape = (manifest.height, manifest.width, 3)
-    shards = []
+    alone, maps = len(stored.shards) == 1, []
     for shard in stored.shards:
         with damage(path, shard.file):
             _check_size(path / shard.file, shard.pictures * shape[0] * shape[1] * 3)
-            of_shard = (shard.pictures, *shape)
-            shards.append(map_file(path / shard.file, of_shard))
-    return Images(
-        pixels=Packed(shards),
-        labels=np.array([label for _, label in kept], np.int64) if stored.class_names else None,
-        class_names=stored.class_names,
-        fingerprint=stored.fingerprint,
-        sources=tuple(name for name, _ in kept),
-    )
+            maps.append(map_file(path / shard.file, (shard.pictures, *shape), writable=alone))
+    with damage(path, MANIFEST):
+        return Images(
+            pixels=maps[0].pixels if alone else Packed(maps),
+            labels=_column(table.label, kept) if stored.class_names else None,
+            class_names=stored.class_names,
+            fingerprint=stored.fingerprint,
+            sources=tuple(itertools.compress(table.name, kept)),
+        )
+
+
+def _column(labels: list[int | None], kept: list[bool]) -> Labels:
+    return np.array(list(itertools.compress(labels, kept)), np.int64)
 
 
 def _check_size(path: Path, expected: int) -> None:
@@ -241,18 +336,44 @@ def _check_size(path: Path, expected: int) -> None:
         raise ValueError(f"{state.st_size:,} bytes, {expected:,} were written")
 
 
+def checksum(path: Path, stored: StoredSplit) -> int:
+    """CRC-32 of the pixels of a split, or of evenly spaced blocks of at most `MOST_CHECKED` bytes.
+
+    Raises:
+        OSError: When a shard cannot be read.
+    """
+    files = [path / shard.file for shard in stored.shards]
+    every = -(-sum(file.stat().st_size for file in files) // MOST_CHECKED)
+    crc = 0
+    for file in files:
+        for block in _blocks(file, every):
+            crc = zlib.crc32(block, crc)
+    return crc
+
+
+def _blocks(path: Path, every: int) -> Iterator[bytes]:
+    """One in `every` blocks of a file, the first included."""
+    with path.open("rb", buffering=0) as file:
+        for start in itertools.count(0, every * BLOCK):
+            file.seek(start)
+            block = file.read(BLOCK)
+            if not block:
+                return
+            yield block
+
+
 def _open(path: Path) -> Contents:
-    entry = read_store(path)
-    test = _reader(entry.test) if entry.test else None
-    return Contents(entry.train.class_names, _reader(entry.train), test)
+    dataset = read_store(path)
+    test = _reader(dataset.test) if dataset.test else None
+    return Contents(dataset.train.class_names, _reader(dataset.train), test)
 
 
-def _reader(images: Images) -> Reader:
-    return Reader(len(images), images.labels, functools.partial(_items, images))
+def _reader(images: Images) -> SplitReader:
+    return SplitReader(len(images), images.labels, functools.partial(_items, images))
 
 
 def _items(images: Images) -> Iterator[Encoded]:
-    """Each picture as PPM, which is its pixels behind a line."""
+    """Each image as PPM, which is its pixels behind a line."""
     height, width = images.pixels.shape[1:3]
     header = f"P6 {width} {height} 255\n".encode()
     for row, name in enumerate(images.sources):

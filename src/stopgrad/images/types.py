@@ -1,27 +1,27 @@
-"""What the rest of the house sees of images: arrays, names and a fingerprint.
+"""The types of this room: images in memory or on disk, and what a data set offers before that.
 
-In: arrays. Out: `Images` (N, H, W, 3) uint8 with labels (N,) int64 or none, and the named tuples
-that hold them. NumPy only.
+`Images` holds (N, H, W, 3) uint8 with labels (N,) int64 or none. A `DataSource` is made by looking
+at names, sizes and dates only; its `open` reads labels and schemas, and the items of a
+`SplitReader` stream the encoded images in a fixed order. NumPy only.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol, TypeVar
+from pathlib import Path
+from typing import NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from stopgrad.errors import DataError
-from stopgrad.images.packed import Packed
+from stopgrad.images.packed import Indices, Packed, Pixels
 
 T = TypeVar("T")
-Pixels = npt.NDArray[np.uint8]
 Labels = npt.NDArray[np.int64]
-Indices = npt.NDArray[np.int64]
 Rows = Pixels | Packed  # (N, H, W, 3) uint8, read by row
 
 
@@ -38,19 +38,27 @@ def no_progress(items: Iterable[T], description: str, total: int, /) -> Iterable
     return items
 
 
+class Normalization(NamedTuple):
+    """Mean and standard deviation of pixels / 255, by channel (R, G, B)."""
+
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+
 @dataclass(frozen=True)
 class Images:
-    """Pictures of one size, with their labels where there are any.
+    """Images of one size, with their labels where there are any.
 
     Attributes:
         pixels: (N, H, W, 3) uint8: a C-contiguous array, which may be a memory map, or `Packed`.
         labels: (N,) int64 in 0..C-1, or None.
         class_names: C names, () when there are no labels.
         fingerprint: sha256 in hex of pixels, labels and class names, in order.
-        sources: Where each picture came from (a path relative to the data, `file:row` in
+        sources: Where each image came from (a path relative to the data, `file:row` in
             Parquet), or ().
-        whole_side: px. A whole picture goes through an encoder with its short side brought down
-            to this; views are cut from the pixels as they are. 0: as they are, always.
+        whole_side: px. A whole image goes through an encoder with its short side reduced to
+            this; views are cut from the pixels as they are. 0: as they are, always.
+        known: The normalization of exactly these pixels, where a store has kept it.
     """
 
     pixels: Rows
@@ -59,6 +67,7 @@ class Images:
     fingerprint: str
     sources: tuple[str, ...] = ()
     whole_side: int = 0
+    known: Normalization | None = None
 
     def __post_init__(self) -> None:
         assert len(self.pixels.shape) == 4, self.pixels.shape
@@ -73,7 +82,7 @@ class Images:
 
     @property
     def whole_size(self) -> tuple[int, int]:
-        """Height and width, px, of a picture that goes through an encoder whole."""
+        """Height and width, px, of an image that goes through an encoder whole."""
         height, width = self.pixels.shape[1:3]
         short = min(height, width)
         if not 0 < self.whole_side < short:
@@ -81,7 +90,7 @@ class Images:
         return round(height * self.whole_side / short), round(width * self.whole_side / short)
 
     def take(self, indices: Indices) -> Images:
-        """The pictures at these indices (M,), in their order: copied, or still on disk.
+        """The images at these indices (M,), in their order: copied, or still on disk.
 
         The fingerprint is derived from the parent's and the indices, so it needs no second pass.
         """
@@ -103,8 +112,8 @@ def _rows_at(pixels: Rows, indices: Indices) -> Rows:
     return np.ascontiguousarray(pixels[indices])
 
 
-class LeftOut(NamedTuple):
-    """A picture that cannot be read: its split ("train", "test"), its name there, and why."""
+class DamagedImage(NamedTuple):
+    """An image that cannot be read: its split ("train", "test"), its name there, and why."""
 
     split: str
     name: str
@@ -117,118 +126,62 @@ class Dataset(NamedTuple):
     name: str
     train: Images
     test: Images | None
-    left_out: tuple[LeftOut, ...] = ()  # damaged pictures that are in neither split
-
-    @property
-    def pictures(self) -> int:
-        """How many pictures there are, damaged ones included."""
-        return len(self.train) + len(self.test or ()) + len(self.left_out)
+    damaged: tuple[DamagedImage, ...] = ()  # in neither split
 
 
-class Normalization(NamedTuple):
-    """Mean and standard deviation of pixels / 255, by channel (R, G, B)."""
+class Encoded(NamedTuple):
+    """One image before decoding: a name for messages, and its file's content or path."""
 
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
-
-
-class Split(NamedTuple):
-    """A training set cut in two; `validation_indices` (M,) refer to the whole, ascending."""
-
-    train: Images
-    validation: Images
-    validation_indices: Indices
+    name: str
+    data: bytes | Path | None  # None: the source has no bytes for it
 
 
-def images_from_arrays(
-    pixels: Pixels,
-    *,
-    labels: Labels | None = None,
-    class_names: Sequence[str] = (),
-    sources: Sequence[str] = (),
-) -> Images:
-    """Images from arrays in memory, checked and fingerprinted.
+class SplitReader(NamedTuple):
+    """One split: how many images, their labels (N,) or None, and a stream of them."""
 
-    Args:
-        pixels: (N, H, W, 3) uint8.
-        labels: (N,) integers in 0..C-1, or None.
-        class_names: C names; left out, the classes are called "0", "1", ...
-        sources: N names of where the pictures came from, or nothing.
-
-    Raises:
-        DataError: For another shape or type, or labels out of range.
-    """
-    if pixels.ndim != 4 or pixels.shape[3] != 3 or pixels.dtype != np.uint8 or not pixels.size:
-        raise DataError(
-            f"pixels of shape {pixels.shape} and type {pixels.dtype}",
-            expected="at least one picture, shape (N, H, W, 3), type uint8",
-            hint="bring the array to this layout",
-        )
-    pixels = np.ascontiguousarray(pixels)
-    if labels is None:
-        names: tuple[str, ...] = ()
-    else:
-        names, labels = check_labels(labels, class_names=class_names, count=len(pixels))
-    mark = fingerprint([pixels], shape=pixels.shape, labels=labels, class_names=names)
-    return Images(pixels, labels, names, mark, tuple(sources))
+    length: int
+    labels: Labels | None
+    items: Callable[[], Iterator[Encoded]]
 
 
-class CheckedLabels(NamedTuple):
-    """C class names and labels (N,) int64 in 0..C-1."""
+class Contents(NamedTuple):
+    """The splits of a data set and the C names of its classes, () without labels."""
 
     class_names: tuple[str, ...]
-    labels: Labels
+    train: SplitReader
+    test: SplitReader | None
+
+    @property
+    def readers(self) -> dict[str, SplitReader]:
+        """The splits by name, those that exist."""
+        return {"train": self.train} | ({"test": self.test} if self.test else {})
 
 
-def check_labels(
-    labels: npt.NDArray[Any], *, class_names: Sequence[str], count: int, where: str = ""
-) -> CheckedLabels:
-    """Labels as int64 in 0..C-1, with a name for each class.
+class FileStamp(NamedTuple):
+    """What tells a file from a changed one: path, bytes, date in ns."""
 
-    Without names C is the largest label + 1, which may not exceed the number of pictures: a
-    column of identifiers is no label. `where` completes the message.
-
-    Raises:
-        DataError: For labels out of range or as many as there are no pictures.
-    """
-    labels = np.asarray(labels)
-    if labels.shape != (count,) or not np.issubdtype(labels.dtype, np.integer):
-        raise DataError(
-            f"labels{where} of shape {labels.shape} and type {labels.dtype}",
-            expected=f"shape ({count},), integers",
-            hint="give one label for each picture, or none at all",
-        )
-    classes = len(class_names) or max(1, min(int(labels.max()) + 1, count))
-    wrong = np.flatnonzero((labels < 0) | (labels >= classes))
-    if len(wrong):
-        raise DataError(
-            f"label {labels[wrong[0]]} at picture {wrong[0]}{where} ({len(wrong)} out of range)",
-            expected=f"labels from 0 to {classes - 1}",
-            hint="correct the labels or the list of class names",
-        )
-    names = tuple(class_names) or tuple(str(label) for label in range(classes))
-    return CheckedLabels(names, np.ascontiguousarray(labels, dtype=np.int64))
+    path: str
+    size: int
+    modified: int
 
 
-def fingerprint(
-    chunks: Iterable[Pixels],
-    *,
-    shape: tuple[int, ...],
-    labels: Labels | None,
-    class_names: Sequence[str],
-) -> str:
-    """sha256 in hex of what is seen and nothing else: no paths, no dates, no file format.
+class DataSource(NamedTuple):
+    """A data set that was found but not yet read; `root` and `stamps` are part of its key."""
 
-    Args:
-        chunks: The pixels in order, in pieces of any size.
-        shape: (N, H, W, 3) of all of them.
-        labels: (N,) or None.
-        class_names: C names.
-    """
-    digest = hashlib.sha256()
-    for chunk in chunks:
-        digest.update(chunk.data)
-    return seal_fingerprint(digest, shape=shape, labels=labels, class_names=class_names)
+    name: str
+    root: str
+    stamps: tuple[FileStamp, ...]
+    open: Callable[[], Contents]
+    store: Path | None = None  # where its decoded pixels lie, if it is a store
+
+
+def stamp(path: Path | str, *, name: str) -> FileStamp:
+    """The stamp of a file (or of what it links to), under a name."""
+    try:
+        found = os.stat(path)
+    except OSError:  # a broken link: decoding will name it
+        return FileStamp(name, -1, -1)
+    return FileStamp(name, found.st_size, found.st_mtime_ns)
 
 
 def seal_fingerprint(
@@ -238,7 +191,15 @@ def seal_fingerprint(
     labels: Labels | None,
     class_names: Sequence[str],
 ) -> str:
-    """The fingerprint, given a digest that has already taken in the pixels."""
+    """The fingerprint of images: sha256 in hex of what is seen; no paths, no dates, no formats.
+
+    Args:
+        digest: A sha256 that has already taken in the pixels, in order. It is not changed.
+        shape: (N, H, W, 3) of all of them.
+        labels: (N,) or None.
+        class_names: C names.
+    """
+    digest = digest.copy()
     header = json.dumps([list(shape), labels is not None, list(class_names)])
     digest.update(header.encode())
     if labels is not None:

@@ -70,7 +70,7 @@ class Data:
             return True
         size = first.train.pixels.shape[1:3]
         kept = size != (self._side, self._side) and max(size) <= config.image_side
-        whole = not first.train.whole_side and (not first.left_out or config.bad_images == "skip")
+        whole = not first.train.whole_side and (not first.damaged or config.bad_images == "skip")
         return whole and (kept or self._side == config.image_side)
 
 
@@ -169,8 +169,8 @@ def pack(
         images.pack(str(spec), Path(out), side=side, bad_images=bad_images, track=screen.track)
         dataset = images.load_dataset(store, changed="tell")
     screen.line(images.how_it_was_read(dataset))
-    if dataset.left_out:
-        screen.line(f"left out: {len(dataset.left_out):,} damaged images")
+    if dataset.damaged:
+        screen.line(f"left out: {len(dataset.damaged):,} damaged images")
     return Data(store, dataset)
 
 

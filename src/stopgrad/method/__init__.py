@@ -3,8 +3,10 @@
 In: batches of uint8 images and a `Config`. Out: views (B, 3, S, S), features (B, F), z and p
 (B, D), the loss (), and measures of collapse.
 
-    views/       two random views of a batch, and whole pictures without augmentation
-    encoder/     encoder f: ResNets and any timm backbone
+    views/       two random views of a batch, and whole images without augmentation
+    layers       BN per view, and how weights start
+    resnet       our ResNets, and what every encoder has
+    encoder      encoder f by name: a ResNet or any timm backbone
     heads        projector g and predictor h
     simsiam      two views -> p1, p2, z1, z2
     classifier   an encoder and one linear layer, for training with labels

@@ -10,15 +10,16 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from stopgrad.config import EncoderConfig, torch_generator
-from stopgrad.method.encoder.build import build_encoder
-from stopgrad.method.encoder.initialize import initialize
+from stopgrad.method.encoder import build_encoder
+from stopgrad.method.layers import initialize
+from stopgrad.method.resnet import Encoder
 from stopgrad.method.simsiam import widened
 
 
 class Classifier(nn.Module):
     """Encoder f and one linear layer, trained together."""
 
-    def __init__(self, encoder: nn.Module, head: nn.Linear) -> None:
+    def __init__(self, encoder: Encoder, head: nn.Linear) -> None:
         super().__init__()
         self.encoder = encoder
         self.head = head
@@ -29,7 +30,7 @@ class Classifier(nn.Module):
             return self.head(features)  # type: ignore[no-any-return]
 
 
-class Shape(NamedTuple):
+class ClassifierShape(NamedTuple):
     """What decides the cost of a classifier."""
 
     encoder: EncoderConfig
@@ -41,13 +42,13 @@ def build_classifier(config: EncoderConfig, *, classes: int, seed: int) -> Class
     """A classifier whose encoder starts as the one that pretraining starts from."""
     encoder = build_encoder(config, torch_generator(seed, "encoder"))
     with torch.device("meta"):
-        head = nn.Linear(int(encoder.feature_width), classes)  # type: ignore[arg-type]
+        head = nn.Linear(encoder.feature_width, classes)
     initialize(head, torch_generator(seed, "classifier"))
     return Classifier(encoder, head)
 
 
 @functools.cache
-def classifier_flops(shape: Shape) -> float:
+def classifier_flops(shape: ClassifierShape) -> float:
     """Floating-point operations that training spends on one view.
 
     Three times the forward pass, counted as `simsiam.training_flops` counts.

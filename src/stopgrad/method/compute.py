@@ -24,6 +24,7 @@ COPIED_BYTES = 1 << 28  # of images that go to a GPU at a time
 Arithmetic = Literal["bf16", "fp32"]
 
 F = TypeVar("F", bound=Callable[..., object])
+M = TypeVar("M", bound=nn.Module)
 
 
 class Compute(NamedTuple):
@@ -40,7 +41,7 @@ class Compute(NamedTuple):
             self.device.type, dtype=torch.bfloat16, enabled=self.precision == "bf16"
         )
 
-    def place(self, module: nn.Module) -> nn.Module:
+    def place(self, module: M) -> M:
         """The module on this device, in this memory format."""
         if self.channels_last:
             module = module.to(memory_format=torch.channels_last)
@@ -50,9 +51,27 @@ class Compute(NamedTuple):
         """The function compiled for one set of shapes, or as it is."""
         if not self.compiled:
             return function
-        # The heads are fp32 on purpose; what stays outside of autocast is a small part of the work.
-        warnings.filterwarnings("ignore", message="TensorFloat32 tensor cores")
         return cast("F", torch.compile(function, dynamic=False))
+
+    @contextmanager
+    def compiling(self) -> Iterator[None]:
+        """A context for calls of compiled functions, which are compiled at the first of them.
+
+        Raises:
+            ConfigError: When code cannot be compiled here. torch.compile's own error is pages long.
+        """
+        if not self.compiled:
+            yield
+            return
+        with warnings.catch_warnings():
+            # The heads are fp32 on purpose; what is outside autocast is little of the work.
+            warnings.filterwarnings("ignore", message="TensorFloat32 tensor cores")
+            try:
+                yield
+            except RuntimeError as error:
+                if not type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
+                    raise
+                raise _not_compiled(error) from error
 
     def keep(self, pixels: Rows) -> Tensor | Packed:  # (N, H, W, 3) uint8
         """All images on the device where they fill at most half of its free memory.
@@ -122,24 +141,13 @@ def _arithmetic(config: Config, device: torch.device) -> Arithmetic:
     return "bf16" if device.type == "cuda" or has_bf16 else "fp32"
 
 
-@contextmanager
-def compile_errors() -> Iterator[None]:
-    """Turns what torch.compile raises, pages long and at the first call, into an error of ours.
-
-    Raises:
-        ConfigError: When code cannot be compiled here.
-    """
-    try:
-        yield
-    except RuntimeError as error:
-        if not type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
-            raise
-        reason = " ".join(str(error).split())[:200]
-        raise ConfigError(
-            f"torch.compile fails with torch {torch.__version__} ({reason})",
-            expected="code that can be compiled for this device",
-            hint="add --compile off: slower, and the same up to rounding",
-        ) from error
+def _not_compiled(error: RuntimeError) -> ConfigError:
+    reason = " ".join(str(error).split())[:200]
+    return ConfigError(
+        f"torch.compile fails with torch {torch.__version__} ({reason})",
+        expected="code that can be compiled for this device",
+        hint="add --compile off: slower, and the same up to rounding",
+    )
 
 
 def use_repeatable(repeatable: bool) -> None:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from stopgrad.config import PredictorConfig, ProjectorConfig
-from stopgrad.method.encoder.initialize import initialize
+from stopgrad.method.layers import batch_norm_1d, initialize
 
 
 class Projector(nn.Module):
@@ -20,17 +20,17 @@ class Projector(nn.Module):
     Paper: Sec. 3 keeps them; here: none, because the report on CIFAR-10 had none.
     """
 
-    def __init__(self, features: int, config: ProjectorConfig) -> None:
+    def __init__(self, features: int, config: ProjectorConfig, *, per_view: bool = False) -> None:
         super().__init__()
         self.hidden = nn.Sequential()
-        inputs = features
+        inputs, bn = features, config.hidden_bn
         for _ in range(config.layers - 1):
-            self.hidden.append(_hidden(inputs, config.hidden, bn=config.hidden_bn))
+            self.hidden.append(_hidden(inputs, config.hidden, bn=bn, per_view=per_view))
             inputs = config.hidden
         self.output = nn.Linear(inputs, config.out, bias=not config.output_bn)
-        self.output_bn = (
-            nn.BatchNorm1d(config.out, affine=False) if config.output_bn else nn.Identity()
-        )
+        self.output_bn: nn.Module = nn.Identity()
+        if config.output_bn:
+            self.output_bn = batch_norm_1d(config.out, per_view=per_view, affine=False)
 
     def before_bn(self, features: Tensor) -> Tensor:  # (B, F) -> (B, D)
         """The projector's output before its last BN, where a collapse shows first."""
@@ -43,9 +43,9 @@ class Projector(nn.Module):
 class Predictor(nn.Module):
     """Predictor h: z (B, D) -> p (B, D). D -> 512 -> D, BN and ReLU on the hidden layer only."""
 
-    def __init__(self, width: int, config: PredictorConfig) -> None:
+    def __init__(self, width: int, config: PredictorConfig, *, per_view: bool = False) -> None:
         super().__init__()
-        self.hidden = _hidden(width, config.hidden, bn=config.hidden_bn)
+        self.hidden = _hidden(width, config.hidden, bn=config.hidden_bn, per_view=per_view)
         self.output = nn.Linear(config.hidden, width)
 
     def forward(self, z: Tensor) -> Tensor:  # (B, D) -> (B, D)
@@ -53,26 +53,42 @@ class Predictor(nn.Module):
 
 
 def build_projector(
-    features: int, config: ProjectorConfig, generator: torch.Generator
+    features: int, config: ProjectorConfig, generator: torch.Generator, *, per_view: bool = False
 ) -> Projector:
-    """A projector for features of this width, with weights from the generator."""
+    """A projector for features of this width, with weights from the generator.
+
+    Args:
+        features: F.
+        config: Its layers and widths.
+        generator: Decides all weights.
+        per_view: Whether each BN normalises the two halves of a batch apart, see `layers`.
+    """
     with torch.device("meta"):
-        projector = Projector(features, config)
+        projector = Projector(features, config, per_view=per_view)
     initialize(projector, generator)
     return projector
 
 
-def build_predictor(width: int, config: PredictorConfig, generator: torch.Generator) -> nn.Module:
-    """A predictor for z of this width; the identity where it is ablated (Table 1a)."""
+def build_predictor(
+    width: int, config: PredictorConfig, generator: torch.Generator, *, per_view: bool = False
+) -> nn.Module:
+    """A predictor for z of this width; the identity where it is ablated (Table 1a).
+
+    Args:
+        width: D.
+        config: Its hidden layer.
+        generator: Decides all weights.
+        per_view: Whether its BN normalises the two halves of a batch apart, see `layers`.
+    """
     if not config.enabled:
         return nn.Identity()
     with torch.device("meta"):
-        predictor = Predictor(width, config)
+        predictor = Predictor(width, config, per_view=per_view)
     return initialize(predictor, generator)
 
 
-def _hidden(inputs: int, outputs: int, *, bn: bool) -> nn.Sequential:
+def _hidden(inputs: int, outputs: int, *, bn: bool, per_view: bool) -> nn.Sequential:
     """Linear, BN, ReLU; a linear layer before a BN has no bias."""
     layer = nn.Linear(inputs, outputs, bias=not bn)
-    norm = nn.BatchNorm1d(outputs) if bn else nn.Identity()
+    norm = batch_norm_1d(outputs, per_view=per_view) if bn else nn.Identity()
     return nn.Sequential(layer, norm, nn.ReLU(inplace=True))

@@ -2,23 +2,31 @@
 
 Paper: Sec. 3 (SGD, cosine; the predictor keeps its learning rate). The ratio alpha_h of the
 predictor's learning rate is the report's.
+
+The optimisers are our own few lines around PyTorch's functions: the classes of `torch.optim`
+import torch.compile, which costs every process more than a second before its first step.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.optim.sgd import sgd
 
 from stopgrad.config import Config, OptimizerConfig
 from stopgrad.method.simsiam import SimSiam
 
+LARS_TRUST = 0.001  # You et al. 2017, Sec. 5
+
 
 class LearningRates(NamedTuple):
-    """The learning rates of one step."""
+    """The learning rates of one step of pretraining."""
 
     lr: float  # encoder and projector
     predictor_lr: float
@@ -48,88 +56,177 @@ def cosine_with_warmup(step: int, *, total: int, warmup: int = 0) -> float:
     return (1 + math.cos(math.pi * (step - warmup) / max(1, total - warmup))) / 2
 
 
-def build_optimizer(model: SimSiam, config: OptimizerConfig) -> torch.optim.Optimizer:
-    """SGD or LARS over the groups of `parameter_groups`; learning rates are set per step.
+@dataclass
+class ParameterGroup:
+    """Parameters that share a learning rate and a weight decay."""
 
-    Both obey `found_inf` (a tensor (), not 0: no update), as PyTorch's fused optimisers do, so a
-    bad step is left out without waiting for the device.
-    """
-    groups = list(parameter_groups(model, config))
-    match config.algorithm:
-        case "sgd":
-            return torch.optim.SGD(groups, lr=0.0, momentum=config.momentum, fused=True)
-        case "lars":
-            return LARS(groups, momentum=config.momentum)
+    name: str  # the part of the network whose learning rate they take
+    parameters: list[Tensor]
+    weight_decay: float = 0.0
+    lr: float | Tensor = 0.0  # of the next step; a tensor () where a recorded step reads it
 
 
-def parameter_groups(model: SimSiam, config: OptimizerConfig) -> Iterator[dict[str, Any]]:
+def parameter_groups(model: SimSiam, config: OptimizerConfig) -> Iterator[ParameterGroup]:
     """Groups named `encoder` or `predictor`, with and without weight decay."""
     siamese = [model.encoder, model.projector]
     for name, modules in (("encoder", siamese), ("predictor", [model.predictor])):
-        parameters = [p for module in modules for p in module.parameters()]
+        parameters: list[Tensor] = [p for module in modules for p in module.parameters()]
         weights = [p for p in parameters if p.ndim > 1 or config.decay_norm_and_bias]
         others = [p for p in parameters if p.ndim <= 1 and not config.decay_norm_and_bias]
         if weights:
-            yield {"name": name, "params": weights, "weight_decay": config.weight_decay}
+            yield ParameterGroup(name, weights, config.weight_decay)
         if others:
-            yield {"name": name, "params": others, "weight_decay": 0.0}
+            yield ParameterGroup(name, others)
 
 
-def set_learning_rates(optimizer: torch.optim.Optimizer, rates: LearningRates) -> None:
-    """Writes the learning rates of a step into the groups, or into their tensors on a device."""
-    for group in optimizer.param_groups:
-        lr = rates.predictor_lr if group["name"] == "predictor" else rates.lr
-        if isinstance(group["lr"], Tensor):
-            group["lr"].fill_(lr)
-        else:
-            group["lr"] = lr
+class Optimizer(ABC):
+    """Gradients -> new parameters, with one momentum buffer for each parameter.
 
-
-def keep_learning_rates_on(optimizer: torch.optim.Optimizer, device: torch.device) -> None:
-    """Makes the learning rates tensors () on a device, where a recorded step reads them."""
-    for group in optimizer.param_groups:
-        group["lr"] = torch.tensor(group["lr"], device=device, dtype=torch.float32)
-
-
-class LARS(torch.optim.Optimizer):
-    """SGD with momentum and a learning rate per layer (You et al. 2017, Algorithm 1).
-
-    Each weight's step is scaled by trust x |w| / (|g| + weight_decay x |w|); BN parameters and
-    biases (one dimension or none) are not scaled, as SimSiam's linear probe does.
+    Args:
+        groups: The parameters, in the order in which a checkpoint numbers their buffers.
+        momentum: Factor on the buffer in each step.
     """
 
-    def __init__(self, params: Any, *, momentum: float = 0.9, trust: float = 0.001) -> None:
-        super().__init__(
-            params, {"lr": 0.0, "momentum": momentum, "trust": trust, "weight_decay": 0.0}
-        )
+    def __init__(self, groups: list[ParameterGroup], *, momentum: float) -> None:
+        self.groups = groups
+        self.momentum = momentum
+        self.buffers: dict[Tensor, Tensor] = {}  # by parameter, from its first step on
+
+    @property
+    def parameters(self) -> list[Tensor]:
+        """All of them, group after group."""
+        return [p for group in self.groups for p in group.parameters]
+
+    def zero_grad(self) -> None:
+        """Forgets all gradients."""
+        for parameter in self.parameters:
+            parameter.grad = None
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> None:  # type: ignore[override]
-        """One update of every parameter that has a gradient, unless `found_inf` forbids it."""
-        for group in self.param_groups:
-            for parameter in group["params"]:
-                if parameter.grad is not None:
-                    self._update(parameter, group)
+    def step(self, refused: Tensor | None = None) -> None:
+        """One update of every parameter that has a gradient.
 
-    def _update(self, parameter: Tensor, group: dict[str, Any]) -> None:
-        gradient = parameter.grad
-        assert gradient is not None
-        if parameter.ndim > 1:
-            scale = lars_scale(parameter, gradient, group)
-            gradient = (gradient + group["weight_decay"] * parameter) * scale
-        else:
-            gradient = gradient + group["weight_decay"] * parameter
-        state = self.state[parameter]
-        if "momentum_buffer" not in state:
-            state["momentum_buffer"] = torch.zeros_like(parameter)
-        momentum = state["momentum_buffer"] * group["momentum"] + gradient
-        refused = getattr(self, "found_inf", torch.zeros((), device=parameter.device)) > 0
-        state["momentum_buffer"].copy_(torch.where(refused, state["momentum_buffer"], momentum))
-        parameter.copy_(torch.where(refused, parameter, parameter - momentum * group["lr"]))
+        Args:
+            refused: (); unless it is 0, nothing changes. None: always update.
+        """
+        for group in self.groups:
+            learning = [p for p in group.parameters if p.grad is not None]
+            self._update(group, learning, refused)
+
+    @abstractmethod
+    def _update(
+        self, group: ParameterGroup, learning: list[Tensor], refused: Tensor | None
+    ) -> None: ...
+
+    def set_learning_rates(self, rates: Mapping[str, float]) -> None:
+        """Writes the learning rates of a step, by group name, into numbers or tensors."""
+        for group in self.groups:
+            if isinstance(group.lr, Tensor):
+                group.lr.fill_(rates[group.name])
+            else:
+                group.lr = rates[group.name]
+
+    def keep_learning_rates_on(self, device: torch.device) -> None:
+        """Makes the learning rates tensors () on a device, where a recorded step reads them."""
+        for group in self.groups:
+            group.lr = torch.tensor(group.lr, device=device, dtype=torch.float32)
+
+    def state(self) -> dict[str, Tensor]:
+        """The momentum buffers as a checkpoint names them, `INDEX.momentum_buffer`."""
+        known = enumerate(self.buffers.get(p) for p in self.parameters)
+        return {f"{index}.momentum_buffer": value for index, value in known if value is not None}
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Takes over what `state` gave; each buffer in the memory format of its parameter."""
+        parameters = self.parameters
+        for key, value in state.items():
+            parameter = parameters[int(key.partition(".")[0])]
+            buffer = torch.empty_like(parameter, requires_grad=False)
+            self.buffers[parameter] = buffer.copy_(value)
 
 
-def lars_scale(weight: Tensor, gradient: Tensor, group: dict[str, Any]) -> Tensor:  # -> ()
-    """trust x |w| / (|g| + weight_decay x |w|), and 1 where either norm is 0."""
-    weight_norm, gradient_norm = weight.norm(), gradient.norm()
-    scale = group["trust"] * weight_norm / (gradient_norm + group["weight_decay"] * weight_norm)
+class SGD(Optimizer):
+    """SGD with momentum, by PyTorch's own function.
+
+    Args:
+        groups: As for `Optimizer`.
+        momentum: As for `Optimizer`.
+        fused: Takes one kernel for all parameters, which reads `refused` on the device. Otherwise
+            PyTorch's default, which rounds differently and for which the host waits.
+    """
+
+    def __init__(self, groups: list[ParameterGroup], *, momentum: float, fused: bool) -> None:
+        super().__init__(groups, momentum=momentum)
+        self.fused = fused
+
+    def _update(
+        self, group: ParameterGroup, learning: list[Tensor], refused: Tensor | None
+    ) -> None:
+        if not self.fused and refused is not None and bool(refused):
+            return
+        buffers = [self.buffers.get(p) for p in learning] if self.momentum else []
+        sgd(
+            learning,
+            [p.grad for p in learning if p.grad is not None],
+            buffers,
+            fused=self.fused or None,
+            found_inf=refused if self.fused else None,
+            weight_decay=group.weight_decay,
+            momentum=self.momentum,
+            lr=group.lr,
+            dampening=0.0,
+            nesterov=False,
+            maximize=False,
+        )
+        pairs = zip(learning, buffers, strict=False)  # no buffers without momentum
+        self.buffers |= {parameter: buffer for parameter, buffer in pairs if buffer is not None}
+
+
+class LARS(Optimizer):
+    """SGD with momentum and a learning rate per layer (You et al. 2017, Algorithm 1).
+
+    The step of each weight matrix or kernel is scaled by `lars_scale`; parameters of one dimension
+    or none (those of BN, and biases) are not.
+    """
+
+    def _update(
+        self, group: ParameterGroup, learning: list[Tensor], refused: Tensor | None
+    ) -> None:
+        for parameter in learning:
+            assert parameter.grad is not None
+            gradient = parameter.grad + group.weight_decay * parameter
+            if parameter.ndim > 1:
+                norms = parameter.norm(), parameter.grad.norm()
+                gradient = gradient * lars_scale(*norms, weight_decay=group.weight_decay)
+            if parameter not in self.buffers:
+                self.buffers[parameter] = torch.zeros_like(parameter)
+            buffer = self.buffers[parameter]
+            momentum = buffer * self.momentum + gradient
+            moved = parameter - momentum * group.lr
+            if refused is not None:
+                momentum = torch.where(refused > 0, buffer, momentum)
+                moved = torch.where(refused > 0, parameter, moved)
+            buffer.copy_(momentum)
+            parameter.copy_(moved)
+
+
+def lars_scale(weight_norm: Tensor, gradient_norm: Tensor, *, weight_decay: float) -> Tensor:
+    """trust x |w| / (|g| + weight_decay x |w|), and 1 where either norm is 0.
+
+    Args:
+        weight_norm: |w| of each layer, of any shape.
+        gradient_norm: |g|, of the same shape.
+        weight_decay: Factor on |w|.
+    """
+    scale = LARS_TRUST * weight_norm / (gradient_norm + weight_decay * weight_norm)
     return torch.where((weight_norm > 0) & (gradient_norm > 0), scale, torch.ones_like(scale))
+
+
+def build_optimizer(model: SimSiam, config: OptimizerConfig) -> Optimizer:
+    """SGD or LARS over the groups of `parameter_groups`; learning rates are set per step."""
+    groups = list(parameter_groups(model, config))
+    match config.algorithm:
+        case "sgd":
+            return SGD(groups, momentum=config.momentum, fused=True)
+        case "lars":
+            return LARS(groups, momentum=config.momentum)

@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from stopgrad.config import Config, torch_generator
-from stopgrad.method.encoder.build import build_encoder
+from stopgrad.method.encoder import build_encoder
 from stopgrad.method.heads import Projector, build_predictor, build_projector
+from stopgrad.method.resnet import Encoder
 
 
 class Outputs(NamedTuple):
@@ -27,19 +28,15 @@ class SimSiam(nn.Module):
     """Encoder f, projector g and predictor h; both views go through the same weights in one pass.
 
     In training every BN normalises each view by its own statistics, as if the views had passed
-    one after the other (`apart`), or both views by those of both.
-    Paper: does not say, its code passes the views one after the other; here: `apart`.
+    one after the other, or both views by those of both (`config.batch_norm`).
+    Paper: does not say, its code passes the views one after the other; here: each by its own.
     """
 
-    def __init__(
-        self, encoder: nn.Module, projector: Projector, predictor: nn.Module, *, apart: bool = True
-    ) -> None:
+    def __init__(self, encoder: Encoder, projector: Projector, predictor: nn.Module) -> None:
         super().__init__()
         self.encoder = encoder
         self.projector = projector
         self.predictor = predictor
-        if apart:
-            keep_views_apart(self)
 
     def forward(self, x1: Tensor, x2: Tensor) -> Outputs:  # (B, 3, S, S) twice
         features = widened(self.encoder(torch.cat([x1, x2])))  # (2B, F)
@@ -49,47 +46,25 @@ class SimSiam(nn.Module):
             return Outputs(*self.predictor(z).chunk(2), *z.chunk(2))
 
 
-def keep_views_apart(module: nn.Module) -> None:
-    """Lets every BN in a module normalise the two halves of its batch apart, when it trains.
-
-    The running statistics take in the first half, then the second. Weights, buffers and their
-    names stay; in evaluation nothing changes.
-    """
-    for layer in module.modules():
-        if isinstance(layer, nn.modules.batchnorm._BatchNorm):
-            layer.__class__ = _of_views_apart(type(layer))  # type: ignore[arg-type, assignment]
-
-
-@functools.cache
-def _of_views_apart(kind: type[nn.Module]) -> type[nn.Module]:
-    """A kind of BN (PyTorch's own or a subclass such as timm's) that keeps the halves apart."""
-
-    def forward(self: nn.Module, x: Tensor) -> Tensor:
-        if not self.training:
-            return kind.forward(self, x)  # type: ignore[no-any-return]
-        return torch.cat([kind.forward(self, view) for view in x.chunk(2)])
-
-    return type(f"ViewsApart{kind.__name__}", (kind,), {"forward": forward})
-
-
 def widened(x: Tensor) -> Tensor:
     """The same values in fp32, or in fp64 where they already are."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def build_simsiam(config: Config) -> SimSiam:
-    """The model of a config, with initial weights that depend on its seed alone."""
-    encoder = build_encoder(config.encoder, torch_generator(config.seed, "encoder"))
-    projector = build_projector(
-        int(encoder.feature_width),  # type: ignore[arg-type]
-        config.projector,
-        torch_generator(config.seed, "projector"),
+    """The model of a config, with initial weights that depend on its seed alone.
+
+    Raises:
+        ConfigError: For an encoder that does not exist.
+    """
+    per_view = config.batch_norm == "per-view"
+    encoder, projector, predictor = (
+        torch_generator(config.seed, part) for part in ("encoder", "projector", "predictor")
     )
-    predictor = build_predictor(
-        config.projector.out, config.predictor, torch_generator(config.seed, "predictor")
-    )
-    apart = config.batch_norm == "per-view"
-    return SimSiam(encoder, projector, predictor, apart=apart)
+    f = build_encoder(config.encoder, encoder, per_view=per_view)
+    g = build_projector(f.feature_width, config.projector, projector, per_view=per_view)
+    h = build_predictor(config.projector.out, config.predictor, predictor, per_view=per_view)
+    return SimSiam(f, g, h)
 
 
 @functools.cache

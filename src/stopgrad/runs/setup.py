@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-from stopgrad.config import Config, torch_generator
+from stopgrad.config import Config
 from stopgrad.errors import ConfigError, DataError
 from stopgrad.images import (
     KNOWN,
@@ -21,7 +21,7 @@ from stopgrad.images import (
     normalization,
     split_validation,
 )
-from stopgrad.method import build_encoder, why_not
+from stopgrad.method import size_problems
 from stopgrad.runs.info import RunInfo
 from stopgrad.runs.machine import describe_environment
 
@@ -79,20 +79,20 @@ def check_sizes(images: Images, config: Config) -> None:
     Raises:
         ConfigError: For a name that is none, or with the backbone's own words.
     """
-    encoder = build_encoder(config.encoder, torch_generator(config.seed, "encoder")).eval()
     view = (config.views.size, config.views.size)
-    if reason := why_not(encoder, view):
+    of_view, of_whole = size_problems(config.encoder, (view, images.whole_size))
+    if of_view:
         raise ConfigError(
-            _does_not_take(config, view, reason),
+            _does_not_take(config, view, of_view),
             expected="a backbone that takes views.size",
             hint="set views.size to what the backbone takes, or use another",
         )
-    if reason := why_not(encoder, images.whole_size):
+    if of_whole:
         raise ConfigError(
-            _does_not_take(config, images.whole_size, reason),
-            expected=f"whole pictures that it takes, of views.size ({view[1]} x {view[0]} px) for "
+            _does_not_take(config, images.whole_size, of_whole),
+            expected=f"whole images that it takes, of views.size ({view[1]} x {view[0]} px) for "
             "instance",
-            hint="resize the pictures to that",
+            hint="resize the images to that",
         )
 
 
@@ -159,7 +159,12 @@ def _seen_at(dataset: Dataset, side: int) -> Dataset:
 
 
 def describe_run(
-    dataset: Dataset, config: Config, *, spec: str, init: Mapping[str, str] | None = None
+    dataset: Dataset,
+    config: Config,
+    *,
+    spec: str,
+    init: Mapping[str, str] | None = None,
+    images: TrainingImages | None = None,
 ) -> RunInfo:
     """The card of a run: config, data, normalisation of its training images, environment.
 
@@ -168,8 +173,13 @@ def describe_run(
         config: Every knob.
         spec: Where the images came from.
         init: The card of the weights that the encoder starts from; None: random.
+        images: What `prepare` gave for them, where that is known.
+
+    Raises:
+        DataError: As `prepare`.
+        ConfigError: As `check_sizes`.
     """
-    train = prepare(dataset, config).train
+    train = (images or prepare(dataset, config)).train
     check_sizes(train, config)
     return RunInfo(
         config=config,

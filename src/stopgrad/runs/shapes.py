@@ -101,7 +101,7 @@ def _parameters(model: SimSiam | Classifier, config: Config) -> Iterator[Tensor]
     match model:
         case SimSiam():
             for group in parameter_groups(model, config.optimizer):
-                yield from group["params"]
+                yield from group.parameters
         case Classifier():
             yield from model.parameters()
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from stopgrad.config import Config, SplitName
 from stopgrad.errors import CheckpointError, ConfigError, DataError
@@ -74,7 +74,7 @@ def _on_a_device_here(config: Config) -> Config:
     return replace(config, device="auto")
 
 
-def load_model(model: SimSiam, tensors: dict[str, Tensor]) -> None:
+def load_model(model: nn.Module, tensors: dict[str, Tensor]) -> None:
     """Fills a model with the tensors of a checkpoint.
 
     Raises:

@@ -1,5 +1,4 @@
 from .cost import Cost as Cost
-from .matmul import MatrixProduct as MatrixProduct
 from .measure import FULL as FULL
 from .measure import QUICK as QUICK
 from .measure import Speed as Speed
@@ -7,13 +6,5 @@ from .measure import as_json as as_json
 from .measure import measure_speed as measure_speed
 from .outlook import Outlook as Outlook
 from .outlook import look_ahead as look_ahead
-from .process import peak_bytes as peak_bytes
 from .steps import Phases as Phases
-from .steps import endless_steps as endless_steps
-from .steps import start_on_random_pixels as start_on_random_pixels
-from .steps import step_phases as step_phases
-from .steps import take_steps as take_steps
 from .stopwatch import Spread as Spread
-from .stopwatch import per_call as per_call
-from .stopwatch import spread as spread
-from .stopwatch import wait_for as wait_for

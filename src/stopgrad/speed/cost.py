@@ -28,7 +28,7 @@ from stopgrad.errors import ConfigError
 from stopgrad.evaluation import CHUNK_VALUES, MEASURED, embed, images_at_a_time
 from stopgrad.images import normalization
 from stopgrad.runs import TrainingImages
-from stopgrad.training import Training, start_training
+from stopgrad.training import Pretraining, start_training
 
 FIRST = 2  # images of the first step; BN needs two
 GROWTH = 4
@@ -54,7 +54,7 @@ class Sample(NamedTuple):
 class Cost(NamedTuple):
     """What a run will need, and how that is known."""
 
-    seconds: float  # of all epochs; the pictures are decoded already
+    seconds: float  # of all epochs; the images are decoded already
     step_seconds: float
     steps: int
     host_bytes: int  # of the process, its images included
@@ -107,11 +107,11 @@ def estimate_cost(images: TrainingImages, config: Config) -> Cost:
     )
 
 
-def _step(training: Training, images: int) -> None:
+def _step(training: Pretraining, images: int) -> None:
     training.take_step(training.views(torch.arange(images)))
 
 
-def _embed(training: Training, images: TrainingImages, count: int) -> Tensor:  # (count, F)
+def _embed(training: Pretraining, images: TrainingImages, count: int) -> Tensor:  # (count, F)
     part = images.train.take(np.arange(count))
     return embed(
         training.model.encoder,
@@ -137,7 +137,7 @@ def _turns(epochs: int, *, every: int) -> int:
     return -(-epochs // every) if every else 0
 
 
-def _knn_bytes(training: Training, images: TrainingImages) -> int:
+def _knn_bytes(training: Pretraining, images: TrainingImages) -> int:
     """What kNN holds: the features, as they are and normalised, and some similarities, fp32."""
     if images.bank is None or images.watch is None:
         return 0

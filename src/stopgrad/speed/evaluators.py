@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
@@ -9,10 +10,9 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from stopgrad.config import Config, LinearConfig, torch_generator
+from stopgrad.config import Config, LinearConfig, numpy_generator, torch_generator
 from stopgrad.evaluation import Features, linear_probe, weighted_knn
-from stopgrad.images import Frame, decode, on_all_cores, strict_pillow
-from stopgrad.speed.pixels import random_files
+from stopgrad.images import Encoded, Frame, decode, on_all_cores, strict_pillow
 from stopgrad.speed.steps import start_on_random_pixels
 from stopgrad.speed.stopwatch import Spread, per_call, spread, times
 
@@ -43,7 +43,7 @@ class EvaluatorSpeed(NamedTuple):
 
 
 class DecodingSpeed(NamedTuple):
-    """Pictures decoded per second, on all cores."""
+    """Images decoded per second, on all cores."""
 
     png_per_s: Spread  # 32 x 32 px
     jpeg_per_s: Spread  # 256 x 256 px
@@ -79,16 +79,34 @@ def measure_evaluators(
     )
 
 
-def measure_decoding(*, pictures: int, repeats: int) -> DecodingSpeed:
+def measure_decoding(*, images: int, repeats: int) -> DecodingSpeed:
     """Decodes PNG and JPEG files that lie in memory, as `load_dataset` does."""
     return DecodingSpeed(
-        png_per_s=_decoding(pictures, form="PNG", side=PNG_SIDE, repeats=repeats),
-        jpeg_per_s=_decoding(pictures // 8, form="JPEG", side=JPEG_SIDE, repeats=repeats),
+        png_per_s=_decoding(images, form="PNG", side=PNG_SIDE, repeats=repeats),
+        jpeg_per_s=_decoding(images // 8, form="JPEG", side=JPEG_SIDE, repeats=repeats),
     )
 
 
-def _decoding(pictures: int, *, form: str, side: int, repeats: int) -> Spread:
-    files = random_files(pictures, side=side, form=form)
+def random_files(count: int, *, side: int, form: str) -> list[Encoded]:
+    """So many encoded images of side x side px, form "PNG" or "JPEG".
+
+    A few random colours scaled up smoothly: a file of pure noise is several times as large as
+    one of a picture, and takes longer to decode.
+    """
+    from PIL import Image
+
+    chance = numpy_generator(0, "speed", "files")
+    files = []
+    for number in range(count):
+        colours = Image.fromarray(chance.integers(0, 256, (8, 8, 3), dtype=np.uint8))
+        file = io.BytesIO()
+        colours.resize((side, side), Image.Resampling.BICUBIC).save(file, format=form)
+        files.append(Encoded(f"{number}.{form.lower()}", file.getvalue()))
+    return files
+
+
+def _decoding(images: int, *, form: str, side: int, repeats: int) -> Spread:
+    files = random_files(images, side=side, form=form)
     work = partial(decode, frame=Frame(side, side, fit=False))
 
     def decode_all() -> None:
@@ -98,7 +116,7 @@ def _decoding(pictures: int, *, form: str, side: int, repeats: int) -> Spread:
     with strict_pillow():
         decode_all()
         seconds = [per_call(times(decode_all), device=CPU) for _ in range(repeats)]
-    return spread([pictures / second for second in seconds])
+    return spread([images / second for second in seconds])
 
 
 def _random_features(count: int, *, name: str, device: torch.device) -> Features:

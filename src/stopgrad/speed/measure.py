@@ -20,9 +20,8 @@ from stopgrad.speed.evaluators import (
     measure_views,
 )
 from stopgrad.speed.matmul import MatrixProduct, MatrixRates
-from stopgrad.speed.process import StartUp, measure_start_up, peak_bytes
 from stopgrad.speed.steps import Effort, StepSpeed, measure_steps
-from stopgrad.speed.stopwatch import Spread, spread
+from stopgrad.speed.stopwatch import Spread, StartUp, measure_start_up, peak_bytes, spread
 
 MATRIX_SIDE = {"cpu": 2048, "cuda": 8192}
 
@@ -36,7 +35,7 @@ class Sizes(NamedTuple):
     steps: Effort
     views: int  # images whose views are made at a time
     evaluators: EvaluatorSizes
-    pictures: int  # to decode
+    decoded: int  # images to decode
     starts: int  # fresh processes of each kind
 
 
@@ -47,7 +46,7 @@ FULL = Sizes(
     steps=Effort(images=4096, embedded=512, repeats=8, seconds=1.0),
     views=512,
     evaluators=EvaluatorSizes(bank=50_000, queries=10_000, probe_epochs=90, repeats=3),
-    pictures=4096,
+    decoded=4096,
     starts=4,
 )
 """What `stopgrad bench` measures: about two minutes on two cores."""
@@ -59,7 +58,7 @@ QUICK = Sizes(
     steps=Effort(images=8, embedded=4, repeats=2, seconds=0.0),
     views=4,
     evaluators=EvaluatorSizes(bank=300, queries=20, probe_epochs=2, repeats=2),
-    pictures=16,
+    decoded=16,
     starts=1,
 )
 """Whether everything runs, in seconds; the numbers mean nothing."""
@@ -122,7 +121,7 @@ def measure_speed(
         steps=tuple(steps),
         views_per_s=views_per_s,
         evaluators=evaluators,
-        decoding=measure_decoding(pictures=sizes.pictures, repeats=sizes.steps.repeats),
+        decoding=measure_decoding(images=sizes.decoded, repeats=sizes.steps.repeats),
         start_up=measure_start_up(sizes.starts),
         peak_bytes=peak_bytes(where),
         environment=environment(device=str(where), threads=torch.get_num_threads()),

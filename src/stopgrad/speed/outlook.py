@@ -1,23 +1,59 @@
-"""Findings about a data set, and a config -> whether a run would start, its cost, a suggestion."""
+"""Findings about a data set, and a config -> whether a run would start, its cost, a suggestion.
+
+The rules of a suggestion are few and stated: a preset by device and size; views no larger than the
+images; whole batches enough for an epoch; as many image pairs as the preset shows of the data it
+was made for.
+"""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
-from stopgrad.config import Config
+from stopgrad.config import Config, PresetName, preset
 from stopgrad.errors import StopgradError
 from stopgrad.images import Dataset, Findings
 from stopgrad.runs import check_sizes, fit_sizes, prepare
 from stopgrad.speed.cost import Cost, estimate_cost, memory_limit
-from stopgrad.speed.suggest import Suggestion, suggest
 
-PACKED_ABOVE = 0.5  # share of the memory that decoded pictures may fill without a store
+PACKED_ABOVE = 0.5  # share of the memory that decoded images may fill without a store
 
 
-class Packing(NamedTuple):
-    """Advice to pack the pictures before training."""
+CIFAR, IMAGENET = 50_000, 1_281_167  # images of the data that the presets were made for
+FEWEST_STEPS, SMALLEST_BATCH = 16, 16  # of an epoch; below, BN and the order of images suffer
+FEW = 500  # images, from which little is learned
+MOST_EPOCHS = {"cpu": 400, "cifar": 800, "imagenet": 800}
+# Sizes of a view and the least short side of the images for each, px. No image is enlarged;
+# the cost grows by the square, so a CPU gets small views (24 px of CIFAR's 32 in the preset).
+VIEW_SIZES: dict[str, dict[int, int]] = {
+    "cpu": {24: 0, 32: 43},
+    "cifar": {32: 0, 64: 64},
+    "imagenet": {96: 0, 128: 128, 160: 160, 224: 224},
+}
+
+
+class Suggestion(NamedTuple):
+    """A preset, the knobs to change, and why."""
+
+    preset: PresetName
+    changes: dict[str, Any]  # by key path
+    reason: str
+
+    @property
+    def config(self) -> Config:
+        """The config of the suggested run."""
+        return preset(self.preset, **self.changes)
+
+    @property
+    def flags(self) -> str:
+        """The suggestion as words of `stopgrad pretrain`."""
+        knobs = "".join(f" --{key} {value}" for key, value in self.changes.items())
+        return f"--preset {self.preset}{knobs}"
+
+
+class StoreAdvice(NamedTuple):
+    """Advice to pack the images before training."""
 
     side: int  # px
     reason: str
@@ -30,13 +66,13 @@ class Outlook(NamedTuple):
     cost: Cost | None  # None: no step could be taken
     suggestion: Suggestion | None  # None: there is too little to learn from
     suggested_cost: Cost | None  # `cost` where nothing else is suggested
-    packing: Packing | None = None  # where the decoded pictures are large for this memory
+    packing: StoreAdvice | None = None  # where the decoded images are large for this memory
 
 
 def look_ahead(findings: Findings, config: Config) -> Outlook:
-    """Takes a few steps on the pictures as the config asks, and a few as the suggestion does.
+    """Takes a few steps on the images as the config asks, and a few as the suggestion does.
 
-    Damaged pictures are left out of the steps, whether or not they are a refusal. The policy on
+    Damaged images are left out of the steps, whether or not they are a refusal. The policy on
     them goes into the suggestion.
     """
     dataset = findings.dataset
@@ -47,7 +83,7 @@ def look_ahead(findings: Findings, config: Config) -> Outlook:
     if len(dataset.train) < 2:
         return Outlook(refusal, cost, None, None)
     suggestion = suggest(
-        pictures=len(dataset.train),
+        images=len(dataset.train),
         short_side=typical_short_side(findings),
         on_gpu=config.device != "cpu" and torch.cuda.is_available(),
     )
@@ -64,8 +100,56 @@ def look_ahead(findings: Findings, config: Config) -> Outlook:
     )
 
 
-def advise_packing(findings: Findings, *, side: int, limit: int) -> Packing | None:
-    """A store, where the decoded pictures would fill much of the memory.
+def suggest(*, images: int, short_side: int, on_gpu: bool) -> Suggestion:
+    """A setting to begin with.
+
+    Args:
+        images: Those to train on.
+        short_side: px; half of the images are at most as long on their short side.
+        on_gpu: Whether there is a GPU to train on.
+    """
+    name = _preset_name(short_side, on_gpu=on_gpu)
+    base = preset(name)
+    size = _view_size(short_side, name=name)
+    batch = _batch(images, most=base.batch)
+    pairs = base.epochs * (IMAGENET if name == "imagenet" else CIFAR)
+    epochs = max(1, min(MOST_EPOCHS[name], round(pairs / images)))
+    wanted = {"views.size": size, "batch": batch, "epochs": epochs}
+    usual = {"views.size": base.views.size, "batch": base.batch, "epochs": base.epochs}
+    changes = {key: value for key, value in wanted.items() if value != usual[key]}
+    machine = "a GPU" if on_gpu else "no GPU"
+    reason = (
+        f"{machine} and images of about {short_side} px: preset {name} with views of {size} px; "
+        f"{images:,} images: {epochs} epochs show {epochs * images:,} pairs of views (the "
+        f"preset's own data: {pairs:,}), and a batch of {batch} leaves "
+        f"{images // batch} steps in an epoch"
+    )
+    few = f"; so few images (below {FEW}) teach little" if images < FEW else ""
+    return Suggestion(name, changes, reason + few)
+
+
+def _preset_name(short_side: int, *, on_gpu: bool) -> PresetName:
+    if not on_gpu:
+        return "cpu"
+    return "cifar" if short_side < 96 else "imagenet"
+
+
+def _view_size(short_side: int, *, name: PresetName) -> int:
+    """The largest size that these images have enough pixels for."""
+    enough = [size for size, least in VIEW_SIZES[name].items() if least <= short_side]
+    return max(enough)
+
+
+def _batch(images: int, *, most: int) -> int:
+    """The preset's batch, halved until an epoch has enough steps."""
+    batch = most
+    while batch > SMALLEST_BATCH and images // batch < FEWEST_STEPS:
+        batch //= 2
+    return max(2, min(batch, images))
+
+
+def advise_packing(findings: Findings, *, side: int, limit: int) -> StoreAdvice | None:
+    """A store, where the decoded images would fill much of the memory.
 
     Args:
         findings: What is there; a store needs no other.
@@ -76,7 +160,7 @@ def advise_packing(findings: Findings, *, side: int, limit: int) -> Packing | No
     needed = sum(findings.pictures.values()) * 3 * stored**2
     if findings.packed or needed <= PACKED_ABOVE * limit:
         return None
-    return Packing(
+    return StoreAdvice(
         side,
         f"decoded at {stored} px they take {needed / 2**30:.1f} GiB, more than "
         f"{100 * PACKED_ABOVE:.0f} % of {limit / 2**30:.1f} GiB of memory; a store stays on disk",
@@ -84,13 +168,13 @@ def advise_packing(findings: Findings, *, side: int, limit: int) -> Packing | No
 
 
 def typical_short_side(findings: Findings) -> int:
-    """The short side, px, that half of the readable pictures do not exceed."""
+    """The short side, px, that half of the readable images do not exceed."""
     left = sum(findings.sizes.values()) / 2
-    for side, pictures in sorted((min(size), n) for size, n in findings.sizes.items()):
-        left -= pictures
+    for side, images in sorted((min(size), n) for size, n in findings.sizes.items()):
+        left -= images
         if left <= 0:
             return side
-    raise AssertionError("no readable pictures")
+    raise AssertionError("no readable images")
 
 
 def _cost(dataset: Dataset, config: Config) -> tuple[Cost | None, StopgradError | None]:

@@ -4,24 +4,21 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from itertools import islice, pairwise
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+import numpy as np
 from torch import Tensor
 
-from stopgrad.config import Config
+from stopgrad.config import Config, numpy_generator
 from stopgrad.evaluation import embed
-from stopgrad.images import normalization
-from stopgrad.method import Arithmetic, Views, training_flops
+from stopgrad.images import Images, images_from_arrays, normalization
+from stopgrad.method import Arithmetic, training_flops
 from stopgrad.speed.matmul import MatrixProduct, MatrixRates
-from stopgrad.speed.pixels import random_images
-from stopgrad.speed.process import peak_bytes
-from stopgrad.speed.stopwatch import Spread, per_call, spread, times, wait_for
-from stopgrad.training import Training, start_training
+from stopgrad.speed.stopwatch import Spread, peak_bytes, per_call, spread, times, wait_for
+from stopgrad.training import UNREAD, Pretraining, start_training
 
-PICTURE_SIDE = 32  # px, as CIFAR
-UNREAD = 100  # losses that wait on a GPU before they are read, as in a run
+IMAGE_SIDE = 32  # px, as CIFAR
 WARM_UP = 2  # steps; the first ones choose and build kernels, and ask for memory
 
 
@@ -56,8 +53,8 @@ class StepSpeed(NamedTuple):
 class Effort(NamedTuple):
     """How much is measured."""
 
-    images: int  # pictures to train on
-    embedded: int  # pictures that each repeat embeds
+    images: int  # images to train on
+    embedded: int  # images that each repeat embeds
     repeats: int
     seconds: float  # of steps at least, in each repeat
 
@@ -95,14 +92,24 @@ def measure_steps(config: Config, matrix: MatrixProduct, effort: Effort) -> Step
     )
 
 
-def start_on_random_pixels(config: Config, *, images: int) -> Training:
-    """A training at step 0 on so many random pictures."""
-    pictures = random_images(images, side=PICTURE_SIDE)
-    return start_training(pictures, config, normalization=normalization(pictures))
+def random_images(count: int, *, side: int, classes: int = 10) -> Images:
+    """So many images of side x side px with independent pixels and labels."""
+    chance = numpy_generator(0, "speed", "pixels")
+    return images_from_arrays(
+        chance.integers(0, 256, (count, side, side, 3), dtype=np.uint8),
+        labels=np.arange(count) % classes,
+        class_names=[str(label) for label in range(classes)],
+    )
+
+
+def start_on_random_pixels(config: Config, *, images: int) -> Pretraining:
+    """A training at step 0 on so many random images."""
+    pixels = random_images(images, side=IMAGE_SIDE)
+    return start_training(pixels, config, normalization=normalization(pixels))
 
 
 def endless_steps(
-    training: Training, step: Callable[[Tensor], object] | None = None
+    training: Pretraining, step: Callable[[Tensor], object] | None = None
 ) -> Iterator[None]:
     """Takes a step whenever it is asked for the next item, as a run does, epoch after epoch.
 
@@ -125,56 +132,41 @@ def endless_steps(
         training.epoch += 1
 
 
-def take_steps(training: Training, count: int) -> None:
+def take_steps(training: Pretraining, count: int) -> None:
     """Takes so many steps, views included."""
     for _ in islice(endless_steps(training), count):
         pass
 
 
-def step_phases(training: Training) -> Phases:
+def step_phases(training: Pretraining) -> Phases:
     """Takes one step and says how many seconds each of its parts took.
 
     It is the run's own step, launched kernel by kernel, with a look at the clock after each part.
     Each look waits for the device, so on a GPU the sum is more than a step without them.
     """
     marks: list[float] = []
-    with _looking(training, marks):
-        _look(marks, training)
-        next(endless_steps(training, lambda batch: training.take_step(training.views(batch))))
-        _look(marks, training)
+
+    def look() -> None:
+        wait_for(training.compute.device)
+        marks.append(time.perf_counter())
+
+    def step(indices: Tensor) -> None:
+        training.set_learning_rates()
+        look()
+        views = training.views(indices)
+        look()
+        loss = training.loss(views)
+        look()
+        training.backward(loss)
+        look()
+        training.count(training.update(loss))
+        look()
+
+    next(endless_steps(training, step))
     return Phases(*(end - start for start, end in pairwise(marks)))
 
 
-@contextmanager
-def _looking(training: Training, marks: list[float]) -> Iterator[None]:
-    """Looks at the clock after the views, after the loss and before the optimiser's step."""
-    make_views, forward = training.make_views, training.forward
-
-    def watched_views(*inputs: Any, **settings: Any) -> Views:
-        views = make_views(*inputs, **settings)
-        _look(marks, training)
-        return views
-
-    def watched_forward(views: Views) -> Tensor:  # -> ()
-        loss = forward(views)
-        _look(marks, training)
-        return loss
-
-    hook = training.optimizer.register_step_pre_hook(lambda *_: _look(marks, training))
-    training.make_views, training.forward = watched_views, watched_forward
-    try:
-        yield
-    finally:
-        training.make_views, training.forward = make_views, forward
-        hook.remove()
-
-
-def _look(marks: list[float], training: Training) -> None:
-    wait_for(training.compute.device)
-    marks.append(time.perf_counter())
-
-
-def _repeats(training: Training, matrix: MatrixProduct, effort: Effort) -> Iterator[StepTimes]:
+def _repeats(training: Pretraining, matrix: MatrixProduct, effort: Effort) -> Iterator[StepTimes]:
     before = matrix.rates()
     for _ in range(effort.repeats):
         seconds = per_call(
@@ -192,14 +184,14 @@ def _limit(repeat: StepTimes, arithmetic: Arithmetic) -> float:
     return (repeat.before.of(arithmetic) + repeat.after.of(arithmetic)) / 2
 
 
-def _embedding(training: Training, effort: Effort) -> Spread:
+def _embedding(training: Pretraining, effort: Effort) -> Spread:
     """Images per second that the encoder turns into features."""
-    pictures = random_images(effort.embedded, side=PICTURE_SIDE)
+    images = random_images(effort.embedded, side=IMAGE_SIDE)
 
     def work() -> None:
         embed(
             training.model.encoder,
-            pictures,
+            images,
             normalization=training.normalization,
             compute=training.compute,
         )

@@ -93,10 +93,10 @@ def _try_arm(study: Study, name: str, config: Config, dataset: Dataset) -> None:
 
 
 def _try_supervised(dataset: Dataset, config: Config, *, share: float) -> None:
-    from stopgrad.training import check_recipe, draw_share, supervised_recipe
+    from stopgrad.training import check_recipe, draw_fraction, supervised_recipe
 
     assert dataset.test is not None
-    images = draw_share(dataset.train, dataset.test, share=share, seed=config.seed)
+    images = draw_fraction(dataset.train, dataset.test, fraction=share, seed=config.seed)
     check_recipe(supervised_recipe(config), images)
 
 

@@ -28,11 +28,16 @@ from stopgrad.runs import (
     keep_label_draws,
     read_run,
 )
-from stopgrad.training.finetune import Start, finetune_epochs
-from stopgrad.training.supervised.loop import LabelledEpoch, supervised_epochs
-from stopgrad.training.supervised.recipe import draw_share
-from stopgrad.training.supervised.shares import describe_share, open_share, share_folder
-from stopgrad.training.supervised.trained import newest_record, recorded, trained_record
+from stopgrad.training.labelled import LabelledEpoch, Start, finetune_epochs, supervised_epochs
+from stopgrad.training.labelled_runs import (
+    describe_fraction,
+    fraction_folder,
+    newest_record,
+    open_fraction,
+    recorded,
+    trained_record,
+)
+from stopgrad.training.recipe import draw_fraction
 
 
 class FractionEpoch(NamedTuple):
@@ -60,7 +65,7 @@ class Fraction(NamedTuple):
     @property
     def path(self) -> Path:
         """Its own run directory."""
-        return share_folder(self.out, self.info.task, self.labels)
+        return fraction_folder(self.out, self.info.task, self.labels)
 
     @property
     def records(self) -> Path:
@@ -97,10 +102,10 @@ def supervised_fractions(
     if (out / "config.json").exists():
         check_same_data(read_run(out), dataset)
     split = evaluation_split(dataset, config)
-    for share in labels:
-        _use_threads(config, share_folder(out, "supervised", share))
-        images = draw_share(split.train, split.test, share=share, seed=config.seed)
-        info = describe_share(
+    for fraction in labels:
+        _use_threads(config, fraction_folder(out, "supervised", fraction))
+        images = draw_fraction(split.train, split.test, fraction=fraction, seed=config.seed)
+        info = describe_fraction(
             images,
             config,
             task="supervised",
@@ -144,10 +149,10 @@ def finetune_fractions(
         keep_label_draws(run.path, dataset, labels=labels)
     split = evaluation_split(dataset, config)
     start = Start(run.model.encoder, run.info.normalization)
-    for share in labels:
-        _use_threads(config, share_folder(out, "finetune", share))
-        images = draw_share(split.train, split.test, share=share, seed=config.seed)
-        info = describe_share(
+    for fraction in labels:
+        _use_threads(config, fraction_folder(out, "finetune", fraction))
+        images = draw_fraction(split.train, split.test, fraction=fraction, seed=config.seed)
+        info = describe_fraction(
             images,
             config,
             task="finetune",
@@ -182,7 +187,7 @@ def _finish(fraction: Fraction, *, track: Track) -> Iterator[FractionEpoch]:
         return
     config, path = fraction.info.config, fraction.path
     meter = start_meter(device=str(compute_for(config).device), threads=use_threads(0))
-    with open_share(path, fraction.info) as writer:
+    with open_fraction(path, fraction.info) as writer:
         for epoch in fraction.epochs(writer=writer, track=track):
             append_cost(path, meter.spent())
             record = None if epoch.score is None else _keep(fraction, writer, epoch)

@@ -9,13 +9,14 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from stopgrad.errors import CollapsedError, DivergedError, InterruptedRunError
-from stopgrad.runs import RunWriter, read_status
-from stopgrad.training.learner import Training
+from stopgrad.method import Verdict
+from stopgrad.runs import RunWriter, State, read_status
+from stopgrad.training.learner import Learner
 
 T = TypeVar("T")
 
-SHARE = 0.01
-"""Share of the time that checkpoints at epochs' ends may take, when no interval was asked for."""
+SAVING_TIME = 0.01
+"""Part of the time that checkpoints at epochs' ends may take, when no interval was asked for."""
 
 UNREAD = 100
 """Losses that may wait on a GPU before the host reads them; a CPU's are read at once."""
@@ -25,15 +26,21 @@ UNREAD = 100
 class Keeper:
     """Keeps a training on disk through a writer; without one it only reads the losses."""
 
-    training: Training
+    training: Learner[Any, Any]
     writer: RunWriter | None
+    hint: str = ""  # how an interrupted training goes on; empty: by `stopgrad resume`
     rows: list[dict[str, Any]] = field(default_factory=list)  # not yet on disk
     saved: float = 0.0  # when the newest checkpoint was complete, s
     cost: float = 0.0  # what it took, s
     verdict: dict[str, Any] | None = None  # the newest
 
     def begin(self) -> None:
-        """Goes on from the run's checkpoint, or writes the one of step 0."""
+        """Goes on from the run's checkpoint, or writes the one of step 0.
+
+        Raises:
+            CheckpointError: When the checkpoint is not one of this training.
+            StorageError: When the disk refuses.
+        """
         if self.writer is None:
             return
         checkpoint = self.writer.begin()
@@ -42,25 +49,26 @@ class Keeper:
             self.verdict = read_status(self.writer.path).get("verdict")
         else:
             self._save(self.writer)
-        # A kill between the last checkpoint and its status leaves nothing to do but the status.
-        self._set_status("finished" if self._is_finished else "running")
+        self.report()
 
     def after_step(self) -> None:
         """Reads losses that have waited long enough, and saves when that is due.
 
         Raises:
             DivergedError: When a step was not finite.
-            InterruptedRunError: After a signal, when the state is saved.
+            InterruptedRunError: After a signal within an epoch, when the state is saved.
         """
         training, every = self.training, self.training.config.checkpoint_every
-        due = every > 0 and training.step % every == 0 and training.steps_left > 0
-        stopping = self.writer is not None and self.writer.stop_signal is not None
+        within = training.steps_left > 0
+        due = within and every > 0 and training.step % every == 0
+        stopping = within and self.writer is not None and self.writer.stop_signal is not None
         on_gpu = training.compute.device.type == "cuda"
         if due or stopping or len(training.unread) >= (UNREAD if on_gpu else 1):
             self.read_losses()
         if due and not stopping and self.writer is not None:
             self._save(self.writer)
-        self.stop_if_asked()
+        if within:
+            self.stop_if_asked()
 
     def read_losses(self) -> None:
         """Turns the losses of the newest steps into rows.
@@ -74,12 +82,12 @@ class Keeper:
         except DivergedError as error:
             self._add_steps(before)
             if self.writer is not None:
-                self.writer.append(self.rows)
+                self._write_rows(self.writer)
             self._set_status("diverged", reason=error.found)
             raise
         self._add_steps(before)
 
-    def after_epoch(self, row: dict[str, Any]) -> None:
+    def after_epoch(self, row: dict[str, Any], *, verdict: Verdict | None = None) -> None:
         """Writes the epoch's rows, and a checkpoint when it is due.
 
         Raises:
@@ -88,14 +96,20 @@ class Keeper:
         if self.writer is None:
             return
         self.rows.append(row)
-        self.verdict = row.get("verdict", self.verdict)
-        due = time.monotonic() - self.saved >= self.cost / SHARE
-        if due or self._is_finished or self.training.config.checkpoint_every > 0:
+        if verdict is not None:
+            self.verdict = verdict._asdict()
+        is_last = self.training.epoch == self.training.epochs
+        due = time.monotonic() - self.saved >= self.cost / SAVING_TIME
+        if due or is_last or self.training.config.checkpoint_every > 0:
             self._save(self.writer)
         else:
             self._write_rows(self.writer)
-        self._set_status("finished" if self._is_finished else "running")
+        self.report()
         self.stop_if_asked()
+
+    def report(self) -> None:
+        """Writes the status of a training that goes on, or has nothing left to do."""
+        self._set_status("finished" if self.training.is_finished else "running")
 
     def stop_if_asked(self) -> None:
         """Saves and stops when a signal has come; a run that is finished just ends.
@@ -103,22 +117,25 @@ class Keeper:
         Raises:
             InterruptedRunError: When the state is saved.
         """
-        if self.writer is None or self.writer.stop_signal is None or self._is_finished:
+        if self.writer is None or self.writer.stop_signal is None or self.training.is_finished:
             return
         self.read_losses()  # the signal may have come since the last look
         self._save(self.writer)
         self._set_status("interrupted")
-        number = signal.Signals(self.writer.stop_signal)
-        raise InterruptedRunError(number, step=self.training.step, run=str(self.writer.path))
+        number, path = signal.Signals(self.writer.stop_signal), str(self.writer.path)
+        raise InterruptedRunError(number, step=self.training.step, run=path, hint=self.hint)
 
-    def stop_if_collapsed(self) -> None:
+    def stop_if_collapsed(self, verdicts: int) -> None:
         """Ends a run that wants to end at its second verdict of collapse in a row.
+
+        Args:
+            verdicts: Verdicts of collapse in a row.
 
         Raises:
             CollapsedError: When it does; the state is saved.
         """
         training, verdict = self.training, self.verdict
-        if not training.config.stop_on_collapse or training.collapsed < 2 or verdict is None:
+        if not training.config.stop_on_collapse or verdicts < 2 or verdict is None:
             return
         if self.writer is not None:
             self._save(self.writer)
@@ -139,10 +156,6 @@ class Keeper:
             self.stop_if_asked()
             yield item
 
-    @property
-    def _is_finished(self) -> bool:
-        return self.training.epoch == self.training.config.epochs
-
     def _add_steps(self, before: int) -> None:
         """Rows of the steps after `before`."""
         training = self.training
@@ -150,8 +163,7 @@ class Keeper:
         if self.writer is None or count == 0:
             return
         for step, loss in enumerate(training.losses[-count:], start=before + 1):
-            rates = training.learning_rates(step)._asdict()
-            self.rows.append({"kind": "step", "step": step, "loss": loss} | rates)
+            self.rows.append(training.row(step, loss))
 
     def _save(self, writer: RunWriter) -> None:
         """Metrics, then the checkpoint that makes them count."""
@@ -165,7 +177,7 @@ class Keeper:
         writer.append(self.rows)
         self.rows = []
 
-    def _set_status(self, state: Any, **values: Any) -> None:
+    def _set_status(self, state: State, **values: Any) -> None:
         if self.writer is not None:
             training = self.training
             known = {} if self.verdict is None else {"verdict": self.verdict}

@@ -1,136 +1,140 @@
-"""The state of a training and its single step; snapshot and restore are exact.
+"""What every training shares: its state, its step, and a snapshot and restore that are exact.
 
-A step never waits for the device: its loss stays there until `read_losses`, and a step that is not
-finite is refused there, with all that follow it.
+Pretraining (`pretrain`) and training with labels (`labelled`) say what a batch is and how its loss
+is computed; all else stands here. A step never waits for the device: its loss stays there until
+`read_losses`, and a step that is not finite is refused there, with all that follow it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from stopgrad.config import Config, torch_generator
+from stopgrad.config import Config
 from stopgrad.errors import DivergedError
-from stopgrad.images import Images, Normalization, Packed
-from stopgrad.method import (
-    Compute,
-    LearningRates,
-    SimSiam,
-    Views,
-    build_optimizer,
-    build_simsiam,
-    compute_for,
-    keep_learning_rates_on,
-    learning_rates,
-    random_table,
-    set_learning_rates,
-    simsiam_loss,
-    use_repeatable,
-    views_of,
-)
+from stopgrad.images import Normalization, Packed
+from stopgrad.method import Compute, Optimizer
 from stopgrad.runs import Checkpoint, load_model
-from stopgrad.training.replay import Replay
+
+Model = TypeVar("Model", bound=nn.Module)
+Batch = TypeVar("Batch")
 
 
-@dataclass
-class Training:
-    """All that a step reads and changes. `step` counts the steps taken."""
+@dataclass(kw_only=True)
+class Learner(ABC, Generic[Model, Batch]):
+    """All that a step reads and changes. `Batch` is what one step learns from."""
 
     config: Config
     compute: Compute
     normalization: Normalization
     pixels: Tensor | Packed  # (N, H, W, 3) uint8, on the device where they fit
-    model: SimSiam
-    optimizer: torch.optim.Optimizer
-    make_views: Callable[..., Views]  # `views_of`, compiled where that pays
-    forward: Callable[[Views], Tensor]  # the loss (), compiled where that pays
-    refused: Tensor  # (), 1 from the first step that was not finite on
-    replay: Replay | None = None  # of the whole step, on a GPU that holds all images
+    model: Model
+    optimizer: Optimizer
+    refused: Tensor = field(init=False)  # (), 1 from the first step that was not finite on
     step: int = 0  # steps taken
     epoch: int = 0  # epochs finished, their measurements included
     losses: list[float] = field(default_factory=list)  # of the epoch so far, those that were read
-    collapsed: int = 0  # measurements in a row that said collapse
     unread: list[Tensor] = field(default_factory=list)  # loss and refusal (2,) of the newest steps
 
+    def __post_init__(self) -> None:
+        self.refused = torch.zeros((), device=self.compute.device)
+
     @property
+    @abstractmethod
+    def epochs(self) -> int:
+        """Epochs in all."""
+
+    @property
+    @abstractmethod
+    def batch_size(self) -> int:
+        """B, the images of a step."""
+
+    @property
+    @abstractmethod
     def steps_per_epoch(self) -> int:
         """Whole batches in an epoch; the images left over wait for another epoch's order."""
-        return len(self.pixels) // self.config.batch
+
+    @property
+    @abstractmethod
+    def is_finished(self) -> bool:
+        """Whether nothing is left to do."""
+
+    @property
+    @abstractmethod
+    def advice(self) -> str:
+        """What to do when the loss is not finite."""
+
+    @abstractmethod
+    def order(self) -> Tensor:
+        """Indices of the images of this epoch, at least `steps_per_epoch` batches of them."""
+
+    @abstractmethod
+    def group_rates(self, step: int) -> Mapping[str, float]:
+        """The learning rates of a step, counted from 1, by the name of a parameter group."""
+
+    @abstractmethod
+    def loss(self, batch: Batch) -> Tensor:  # -> ()
+        """The forward pass and the loss."""
+
+    @abstractmethod
+    def advance(self, indices: Tensor) -> None:  # (B,)
+        """The next step, on these images; see `take_step`."""
+
+    @abstractmethod
+    def row(self, step: int, loss: float) -> dict[str, Any]:
+        """A step, counted from 1, as a line of metrics."""
+
+    @abstractmethod
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint keeps besides tensors, ready for JSON."""
 
     @property
     def steps_left(self) -> int:
         """Steps to the end of the epoch; 0 when only its measurements are missing."""
         return (self.epoch + 1) * self.steps_per_epoch - self.step
 
-    def learning_rates(self, step: int) -> LearningRates:
-        """The learning rates of a step, counted from 1."""
-        return learning_rates(self.config, step=step - 1, steps_per_epoch=self.steps_per_epoch)
-
     def batches(self) -> Iterator[Tensor]:  # each (B,) int64
         """The batches of indices that this epoch has left, in its own random order."""
-        generator = torch_generator(self.config.seed, "order", self.epoch)
-        order = torch.randperm(len(self.pixels), generator=generator)
-        if isinstance(self.pixels, Tensor):
-            order = order.to(self.pixels.device)
-        done = self.steps_per_epoch - self.steps_left
-        for number in range(done, self.steps_per_epoch):
-            yield order[number * self.config.batch : (number + 1) * self.config.batch]
+        order, size = self.order(), self.batch_size
+        for number in range(self.steps_per_epoch - self.steps_left, self.steps_per_epoch):
+            yield order[number * size : (number + 1) * size]
 
-    def views(self, batch: Tensor) -> Views:  # (B,) -> (B, 3, S, S) twice
-        """Two views of each image of a batch, as the seed and the step decide."""
-        return self._views_of(batch, self._table(len(batch)))
-
-    def advance(self, batch: Tensor) -> None:  # (B,)
-        """The next step, on two views of each image of a batch; see `take_step`."""
-        if self.replay is None:
-            self.take_step(self.views(batch))
-            return
-        set_learning_rates(self.optimizer, self.learning_rates(self.step + 1))
-        self.unread.append(self.replay(batch, self._table(len(batch))))
-        self.step += 1
-
-    def take_step(self, views: Views) -> Tensor:  # -> ()
+    def take_step(self, batch: Batch) -> Tensor:  # -> ()
         """Forward, loss, backward, step; returns the loss, still on the device.
 
         When the loss or a gradient is not finite, this step and all that follow leave the weights
         as they are, and `read_losses` raises.
         """
-        set_learning_rates(self.optimizer, self.learning_rates(self.step + 1))
-        result = self._learn(views)
+        self.set_learning_rates()
+        loss = self.loss(batch)
+        self.backward(loss)
+        return self.count(self.update(loss))[0]
+
+    def set_learning_rates(self) -> None:
+        """Sets those of the next step."""
+        self.optimizer.set_learning_rates(self.group_rates(self.step + 1))
+
+    def backward(self, loss: Tensor) -> None:  # ()
+        """New gradients, and whether they and the loss are finite."""
+        self.optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        self._refuse_unless_finite(loss.detach())
+
+    def update(self, loss: Tensor) -> Tensor:  # () -> (2,)
+        """New weights, unless a step was refused; loss and refusal, for `count`."""
+        self.optimizer.step(self.refused)
+        return torch.stack([loss.detach().float(), self.refused])
+
+    def count(self, result: Tensor) -> Tensor:  # (2,) -> (2,)
+        """Counts the step whose loss and refusal these are; hands them back."""
         self.unread.append(result)
         self.step += 1
-        return result[0]
-
-    def make_and_learn(self, batch: Tensor, table: Tensor) -> Tensor:  # (B,), table -> (2,)
-        """A step from indices to new weights, at learning rates that are set: what is replayed."""
-        return self._learn(self._views_of(batch, table))
-
-    def _table(self, images: int) -> Tensor:  # (2B, columns)
-        """The uniform numbers of this step's views."""
-        generator = torch_generator(self.config.seed, "views", self.step, device=self._device)
-        return random_table(generator, views=2 * images)
-
-    @property
-    def _device(self) -> torch.device:
-        return self.compute.device
-
-    def _views_of(self, batch: Tensor, table: Tensor) -> Views:
-        pixels = self.compute.fetch(self.pixels, batch)
-        return self.make_views(
-            pixels, table, config=self.config.views, normalization=self.normalization
-        )
-
-    def _learn(self, views: Views) -> Tensor:  # -> (2,), loss and refusal
-        loss = self.forward(views)
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        loss = loss.detach()
-        self._refuse_unless_finite(loss)
-        self.optimizer.step()
-        return torch.stack([loss.float(), self.refused])
+        return result
 
     def _refuse_unless_finite(self, loss: Tensor) -> None:
         gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
@@ -158,12 +162,12 @@ class Training:
         return losses
 
     def _diverged(self, *, loss: float) -> DivergedError:
-        lr = self.learning_rates(self.step + 1).lr
+        lr = self.group_rates(self.step + 1)["encoder"]
         return DivergedError(
             f"the loss or a gradient is not finite at step {self.step + 1} "
             f"(loss {loss:g}, learning rate {lr:g})",
             expected="finite numbers; the step was not taken",
-            hint="lower optimizer.base_lr or add optimizer.warmup_epochs",
+            hint=self.advice,
         )
 
     def snapshot(self) -> Checkpoint:
@@ -172,19 +176,8 @@ class Training:
         All losses must have been read.
         """
         assert not self.unread, "losses that were not read"
-        buffers = {
-            f"{index}.{name}": value
-            for index, entries in self.optimizer.state_dict()["state"].items()
-            for name, value in entries.items()
-            if isinstance(value, Tensor)
-        }
-        state = {
-            "step": self.step,
-            "epoch": self.epoch,
-            "losses": self.losses,
-            "collapsed": self.collapsed,
-        }
-        return Checkpoint(self.step, dict(self.model.state_dict()), buffers, state)
+        model, optimizer = dict(self.model.state_dict()), self.optimizer.state()
+        return Checkpoint(self.step, model, optimizer, self.state())
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Takes over a checkpoint; each tensor keeps the memory format of the one it fills.
@@ -193,63 +186,8 @@ class Training:
             CheckpointError: When its tensors are not those of this model.
         """
         load_model(self.model, checkpoint.model)
-        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
-        for key, value in checkpoint.optimizer.items():
-            index, name = key.split(".", 1)
-            parameter = parameters[int(index)]
-            self.optimizer.state[parameter][name] = torch.empty_like(
-                parameter, requires_grad=False
-            ).copy_(value)
+        self.optimizer.restore(checkpoint.optimizer)
         self.step = checkpoint.step
-        # Checkpoints of version 0.1 had been measured whenever an epoch's steps were done.
+        # Without "epoch" (training with labels, version 0.1) an epoch ends with its last step.
         self.epoch = int(checkpoint.state.get("epoch", self.step // self.steps_per_epoch))
         self.losses = [float(loss) for loss in checkpoint.state["losses"]]
-        self.collapsed = int(checkpoint.state.get("collapsed", 0))
-
-
-def start_training(
-    images: Images,
-    config: Config,
-    *,
-    normalization: Normalization,
-    init: Mapping[str, Tensor] | None = None,
-) -> Training:
-    """A training at step 0: the model as the seed decides, images on the device where they fit.
-
-    Args:
-        images: The images to learn from.
-        config: Every knob.
-        normalization: Of the images.
-        init: What the encoder starts from, by its own names; None: random weights.
-    """
-    compute = compute_for(config)
-    use_repeatable(config.repeatable)
-    model = build_simsiam(config).train()
-    if init is not None:
-        model.encoder.load_state_dict(init)
-    compute.place(model)
-
-    def forward(views: Views) -> Tensor:
-        with compute.autocast():
-            outputs = model(compute.arrange(views.x1), compute.arrange(views.x2))
-        return simsiam_loss(outputs, stop_gradient=config.stop_gradient)
-
-    optimizer = build_optimizer(model, config.optimizer)
-    refused = torch.zeros((), device=compute.device)
-    optimizer.found_inf = refused  # type: ignore[attr-defined]
-    training = Training(
-        config=config,
-        compute=compute,
-        normalization=normalization,
-        pixels=compute.keep(images.pixels),
-        model=model,
-        optimizer=optimizer,
-        make_views=compute.compile(views_of),
-        forward=compute.compile(forward),
-        refused=refused,
-    )
-    if compute.device.type == "cuda":
-        keep_learning_rates_on(optimizer, compute.device)
-    if isinstance(training.pixels, Tensor) and training.pixels.is_cuda:
-        training.replay = Replay(training.make_and_learn)
-    return training

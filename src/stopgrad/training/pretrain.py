@@ -1,22 +1,41 @@
-"""The loop: views, forward, loss, backward, step, record. Paper: Algorithm 1."""
+"""Pretraining: two views, forward, loss, backward, step, record. Paper: Algorithm 1.
+
+In: images and a config. Out: an `Epoch` after another, and what a run directory keeps of them.
+"""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
-from stopgrad.config import Config
-from stopgrad.images import Track, no_progress, normalization
-from stopgrad.method import Layers, LearningRates, SimSiam, Spectra, Verdict, compile_errors, judge
-from stopgrad.runs import RunWriter, TrainingImages
+from stopgrad.config import Config, torch_generator
+from stopgrad.images import Images, Normalization, Track, no_progress, normalization
+from stopgrad.method import (
+    Layers,
+    LearningRates,
+    SimSiam,
+    Spectra,
+    Verdict,
+    Views,
+    build_optimizer,
+    build_simsiam,
+    compute_for,
+    learning_rates,
+    random_table,
+    simsiam_loss,
+    use_repeatable,
+    views_of,
+)
+from stopgrad.runs import Checkpoint, RunWriter, TrainingImages
 from stopgrad.training.keeper import Keeper
-from stopgrad.training.learner import Training, start_training
-from stopgrad.training.watch import measure_layers, measure_spectra, watched_knn
-
-MOMENTS = 16  # how often the spectra are taken
+from stopgrad.training.learner import Learner
+from stopgrad.training.replay import Replay
+from stopgrad.training.watch import Looks, look
 
 
 class Epoch(NamedTuple):
@@ -47,7 +66,8 @@ def pretrain_epochs(
     Args:
         images: The images to learn from, and those that kNN is scored on; see `prepare`.
         config: Every knob of the run.
-        writer: The open run directory; the run goes on from its checkpoint. None: write nothing.
+        writer: The open run directory; the run goes on from its checkpoint, with its
+            normalisation. None: write nothing.
         track: Wraps the batches of an epoch, to show progress.
         init: What the encoder starts from, see `weights`; None: random weights.
 
@@ -58,58 +78,207 @@ def pretrain_epochs(
         InterruptedRunError: After a signal, when the state is saved.
         StorageError: When the disk refuses a checkpoint.
     """
-    mean_std = normalization(images.train)
+    mean_std = writer.info.normalization if writer is not None else normalization(images.train)
     training = start_training(images.train, config, normalization=mean_std, init=init)
     keeper = Keeper(training, writer)
     keeper.begin()
     while training.epoch < config.epochs:
         left, began = training.steps_left, time.perf_counter()
         for batch in track(training.batches(), f"epoch {training.epoch + 1}/{config.epochs}", left):
-            with compile_errors():
-                training.advance(batch)
+            training.advance(batch)
             keeper.after_step()
         keeper.read_losses()
         views_per_s = 2 * config.batch * left / (time.perf_counter() - began)
-        epoch = _finish_epoch(training, images, keeper, views_per_s=views_per_s)
-        keeper.after_epoch(_row(epoch))
+        looks = look(training, images, track=keeper.track)
+        epoch = training.end_epoch(looks, views_per_s=views_per_s)
+        keeper.after_epoch(_row(epoch), verdict=epoch.verdict)
         yield epoch
-        keeper.stop_if_collapsed()
+        keeper.stop_if_collapsed(training.collapsed)
 
 
-def _finish_epoch(
-    training: Training, images: TrainingImages, keeper: Keeper, *, views_per_s: float
-) -> Epoch:
-    """Measures the epoch whose steps are done, and only then counts it as finished."""
-    config, number = training.config, training.epoch + 1
-    measured = _is_turn(number, every=config.measure_every, last=config.epochs)
-    drawn = measured and _is_moment(number, every=config.measure_every, last=config.epochs)
-    layers = measure_layers(training, track=keeper.track) if measured else None
-    verdict = judge(layers, steps=training.step) if layers is not None else None
-    scored = _is_turn(number, every=config.knn_every, last=config.epochs)
-    scored = scored and (verdict is None or verdict.state != "diverged")
-    knn = watched_knn(training, images, track=keeper.track) if scored else None
-    finite = verdict is not None and verdict.state != "diverged"
-    spectra = measure_spectra(training, track=keeper.track) if drawn and finite else None
-    loss = sum(training.losses) / len(training.losses)
-    training.epoch, training.losses = number, []
-    if verdict is not None:
-        # A run starts with few directions, so the first verdicts may say collapse of a healthy one.
-        counts = "collapse" in verdict.state and number > config.epochs / 10
-        training.collapsed = training.collapsed + 1 if counts else 0
-    rates = training.learning_rates(training.step)
-    model = training.model
-    return Epoch(
-        number, training.step, loss, rates, layers, verdict, knn, views_per_s, model, spectra
+@dataclass(kw_only=True)
+class Pretraining(Learner[SimSiam, Views]):
+    """The state of a pretraining."""
+
+    make_views: Callable[..., Views]  # `views_of`, compiled where that pays
+    forward: Callable[[Views], Tensor]  # Eq. 4 or Eq. 2 of two views, compiled where that pays
+    replay: Replay | None = None  # of the whole step, on a GPU that holds all images
+    collapsed: int = 0  # measurements in a row that said collapse
+
+    def advance(self, indices: Tensor) -> None:  # (B,)
+        """The next step, on two views of each image of a batch; see `take_step`.
+
+        Raises:
+            ConfigError: When torch.compile fails here.
+        """
+        step = self.algorithm_1 if self.replay is None else self.replay
+        with self.compute.compiling():
+            self.set_learning_rates()
+            self.count(step(indices, self._table(len(indices))))
+
+    def algorithm_1(self, indices: Tensor, table: Tensor) -> Tensor:  # (B,), table -> (2,)
+        """One step, from indices to new weights, at learning rates that are set.
+
+        Args:
+            indices: Of the images of the batch.
+            table: The uniform numbers that their views are made from.
+
+        Returns:
+            Loss and refusal, for `count`.
+        """
+        views = self._views_of(indices, table)  # x1, x2 = aug(x), aug(x)
+        loss = self.loss(views)  # L = D(p1, z2) / 2 + D(p2, z1) / 2
+        self.backward(loss)
+        return self.update(loss)
+
+    def loss(self, batch: Views) -> Tensor:  # -> ()
+        """The symmetrised loss of two views."""
+        return self.forward(batch)
+
+    def views(self, indices: Tensor) -> Views:  # (B,) -> (B, 3, S, S) twice
+        """Two views of each image of a batch, as the seed and the step decide."""
+        return self._views_of(indices, self._table(len(indices)))
+
+    def _views_of(self, indices: Tensor, table: Tensor) -> Views:
+        pixels = self.compute.fetch(self.pixels, indices)
+        return self.make_views(
+            pixels, table, config=self.config.views, normalization=self.normalization
+        )
+
+    def _table(self, images: int) -> Tensor:  # (2B, columns)
+        """The uniform numbers of this step's views."""
+        device = self.compute.device
+        generator = torch_generator(self.config.seed, "views", self.step, device=device)
+        return random_table(generator, views=2 * images)
+
+    def order(self) -> Tensor:  # (N,) int64
+        """All images in this epoch's own random order."""
+        generator = torch_generator(self.config.seed, "order", self.epoch)
+        order = torch.randperm(len(self.pixels), generator=generator)
+        return order.to(self.pixels.device) if isinstance(self.pixels, Tensor) else order
+
+    @property
+    def epochs(self) -> int:
+        """Epochs in all."""
+        return self.config.epochs
+
+    @property
+    def batch_size(self) -> int:
+        """B, the images of a step."""
+        return self.config.batch
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Whole batches in an epoch; the images left over wait for another epoch's order."""
+        return len(self.pixels) // self.config.batch
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether all epochs are."""
+        return self.epoch == self.config.epochs
+
+    @property
+    def advice(self) -> str:
+        """What to do when the loss is not finite."""
+        return "lower optimizer.base_lr or add optimizer.warmup_epochs"
+
+    def learning_rates(self, step: int) -> LearningRates:
+        """The learning rates of a step, counted from 1."""
+        return learning_rates(self.config, step=step - 1, steps_per_epoch=self.steps_per_epoch)
+
+    def group_rates(self, step: int) -> Mapping[str, float]:
+        """The learning rates of a step, counted from 1, by the name of a parameter group."""
+        rates = self.learning_rates(step)
+        return {"encoder": rates.lr, "predictor": rates.predictor_lr}
+
+    def row(self, step: int, loss: float) -> dict[str, Any]:
+        """A step, counted from 1, as a line of metrics."""
+        rates = self.learning_rates(step)._asdict()
+        return {"kind": "step", "step": step, "loss": loss} | rates
+
+    def end_epoch(self, looks: Looks, *, views_per_s: float) -> Epoch:
+        """Counts the epoch as finished, now that it is measured."""
+        loss = sum(self.losses) / len(self.losses)
+        self.epoch, self.losses = self.epoch + 1, []
+        if looks.verdict is not None:
+            # A run starts with few directions: a healthy one's first verdicts may say collapse.
+            young = self.epoch <= self.epochs / 10
+            counts = "collapse" in looks.verdict.state and not young
+            self.collapsed = self.collapsed + 1 if counts else 0
+        return Epoch(
+            number=self.epoch,
+            step=self.step,
+            loss=loss,
+            rates=self.learning_rates(self.step),
+            views_per_s=views_per_s,
+            model=self.model,
+            **looks._asdict(),
+        )
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint keeps besides tensors, ready for JSON."""
+        return {
+            "step": self.step,
+            "epoch": self.epoch,
+            "losses": self.losses,
+            "collapsed": self.collapsed,
+        }
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Takes over a checkpoint.
+
+        Raises:
+            CheckpointError: When its tensors are not those of this model.
+        """
+        super().restore(checkpoint)
+        self.collapsed = int(checkpoint.state.get("collapsed", 0))
+
+
+def start_training(
+    images: Images,
+    config: Config,
+    *,
+    normalization: Normalization,
+    init: Mapping[str, Tensor] | None = None,
+) -> Pretraining:
+    """A pretraining at step 0: the model as the seed decides, images on the device if they fit.
+
+    Args:
+        images: The images to learn from.
+        config: Every knob.
+        normalization: Of the images.
+        init: What the encoder starts from, by its own names; None: random weights.
+
+    Raises:
+        ConfigError: For a device that is not there, or an encoder that does not exist.
+    """
+    compute = compute_for(config)
+    use_repeatable(config.repeatable)
+    model = build_simsiam(config).train()
+    if init is not None:
+        model.encoder.load_state_dict(init)
+    compute.place(model)
+
+    def forward(views: Views) -> Tensor:
+        with compute.autocast():
+            outputs = model(compute.arrange(views.x1), compute.arrange(views.x2))
+        return simsiam_loss(outputs, stop_gradient=config.stop_gradient)
+
+    training = Pretraining(
+        config=config,
+        compute=compute,
+        normalization=normalization,
+        pixels=compute.keep(images.pixels),
+        model=model,
+        optimizer=build_optimizer(model, config.optimizer),
+        make_views=compute.compile(views_of),
+        forward=compute.compile(forward),
     )
-
-
-def _is_turn(number: int, *, every: int, last: int) -> bool:
-    return every > 0 and (number % every == 0 or number == last)
-
-
-def _is_moment(number: int, *, every: int, last: int) -> bool:
-    """Whether a sixteenth of the epochs has passed since the last measurement."""
-    return number * MOMENTS // last > (number - every) * MOMENTS // last
+    if compute.device.type == "cuda":
+        training.optimizer.keep_learning_rates_on(compute.device)
+    if isinstance(training.pixels, Tensor) and training.pixels.is_cuda:
+        training.replay = Replay(training.algorithm_1)
+    return training
 
 
 def _row(epoch: Epoch) -> dict[str, Any]:

@@ -5,25 +5,82 @@ Looking changes nothing: no generator is drawn from that training uses, BN stati
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
 from stopgrad.config import torch_generator
 from stopgrad.evaluation import MEASURED, embed, weighted_knn
 from stopgrad.images import Track, no_progress
-from stopgrad.method import Layers, Spectra, measure, spectra, two_views
+from stopgrad.method import (
+    Layers,
+    SimSiam,
+    Spectra,
+    Verdict,
+    Views,
+    judge,
+    measure,
+    spectra,
+    two_views,
+)
 from stopgrad.runs import TrainingImages
-from stopgrad.training.learner import Training
+from stopgrad.training.learner import Learner
 
 MEASURED_BATCH = 256
+MOMENTS = 16  # how often the spectra are taken
 
 
-def measure_layers(training: Training, *, track: Track = no_progress) -> Layers:
+class Looks(NamedTuple):
+    """What was seen at the end of an epoch; None where it was not the turn of a measurement."""
+
+    layers: Layers | None
+    verdict: Verdict | None
+    knn: float | None  # accuracy
+    spectra: Spectra | None
+
+
+def look(
+    training: Learner[SimSiam, Views], images: TrainingImages, *, track: Track = no_progress
+) -> Looks:
+    """Measures the epoch whose steps are done, as often as the config asks.
+
+    A network that has diverged is not scored.
+
+    Args:
+        training: After the last step of an epoch, before that epoch counts as finished.
+        images: Those that kNN is scored on; see `prepare`.
+        track: Wraps the batches of each measurement.
+    """
+    config, number = training.config, training.epoch + 1
+    measured = _is_turn(number, every=config.measure_every, last=config.epochs)
+    drawn = measured and _is_moment(number, every=config.measure_every, last=config.epochs)
+    scored = _is_turn(number, every=config.knn_every, last=config.epochs)
+    layers = measure_layers(training, track=track) if measured else None
+    verdict = None if layers is None else judge(layers, steps=training.step)
+    diverged = verdict is not None and verdict.state == "diverged"
+    knn = watched_knn(training, images, track=track) if scored and not diverged else None
+    drawn_spectra = measure_spectra(training, track=track) if drawn and not diverged else None
+    return Looks(layers, verdict, knn, drawn_spectra)
+
+
+def _is_turn(number: int, *, every: int, last: int) -> bool:
+    return every > 0 and (number % every == 0 or number == last)
+
+
+def _is_moment(number: int, *, every: int, last: int) -> bool:
+    """Whether a sixteenth of the epochs has passed since the last measurement."""
+    return number * MOMENTS // last > (number - every) * MOMENTS // last
+
+
+def measure_layers(training: Learner[SimSiam, Views], *, track: Track = no_progress) -> Layers:
     """Measures of features, projector output before its BN and z, on fixed views, in eval mode."""
     return Layers(*[measure(z[0], z[1]) for z in watched_outputs(training, track=track)])
 
 
-def watched_outputs(training: Training, *, track: Track = no_progress) -> list[Tensor]:
+def watched_outputs(
+    training: Learner[SimSiam, Views], *, track: Track = no_progress
+) -> list[Tensor]:
     """Features, projector output before its BN and z of two fixed views, each (2, N, width)."""
     model = training.model.eval()
     try:
@@ -35,7 +92,7 @@ def watched_outputs(training: Training, *, track: Track = no_progress) -> list[T
     return [torch.cat(parts, dim=1) for parts in zip(*batches, strict=True)]
 
 
-def measure_spectra(training: Training, *, track: Track = no_progress) -> Spectra:
+def measure_spectra(training: Learner[SimSiam, Views], *, track: Track = no_progress) -> Spectra:
     """Spectra of z and of the predictor on the first of the same views, in eval mode."""
     z = watched_outputs(training, track=track)[2][0]  # (N, D)
     predictor = training.model.predictor.eval()
@@ -47,7 +104,7 @@ def measure_spectra(training: Training, *, track: Track = no_progress) -> Spectr
 
 
 def watched_knn(
-    training: Training, images: TrainingImages, *, track: Track = no_progress
+    training: Learner[SimSiam, Views], images: TrainingImages, *, track: Track = no_progress
 ) -> float | None:
     """kNN accuracy of the watched images against the training images; None without labels."""
     if images.bank is None or images.watch is None:
@@ -65,11 +122,11 @@ def watched_knn(
     return weighted_knn(bank, queries, training.config.knn).accuracy
 
 
-def _starts(training: Training) -> range:
+def _starts(training: Learner[SimSiam, Views]) -> range:
     return range(0, min(MEASURED, len(training.pixels)), MEASURED_BATCH)
 
 
-def _outputs(training: Training, start: int) -> tuple[Tensor, Tensor, Tensor]:
+def _outputs(training: Learner[SimSiam, Views], start: int) -> tuple[Tensor, Tensor, Tensor]:
     """Features, projector output before its BN and z of two views, each (2, B, width)."""
     stop = min(start + MEASURED_BATCH, MEASURED, len(training.pixels))
     order = torch.randperm(

@@ -231,8 +231,9 @@ def _notes_on_views(runs: Sequence[TrainedRun]) -> Iterator[str]:
 
 
 def _width(run: TrainedRun, layer: LayerName) -> int:
-    wide = run.model.encoder.feature_width if layer == "features" else run.info.config.projector.out
-    return int(wide)  # type: ignore[arg-type]
+    if layer == "features":
+        return run.model.encoder.feature_width
+    return run.info.config.projector.out
 
 
 def _protocol(

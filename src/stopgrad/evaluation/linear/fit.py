@@ -15,9 +15,8 @@ from torch import Tensor
 
 from stopgrad.config import LinearConfig, torch_generator
 from stopgrad.evaluation.features import Labelled
-from stopgrad.method import cosine_with_warmup
+from stopgrad.method import cosine_with_warmup, lars_scale
 
-LARS_TRUST = 0.001  # You et al. 2017, Sec. 5
 LARS_START_STD = 0.01  # of the weights; SGD starts at 0
 
 
@@ -105,12 +104,6 @@ def _update(heads: Heads, batch: Labelled, config: LinearConfig) -> Heads:
         case "sgd":
             return Heads(weight, bias)
         case "lars":
-            scale = _lars_scale(heads.weight, gradient.weight, decay=config.weight_decay)
-            return Heads(weight * scale, bias)
-
-
-def _lars_scale(weight: Tensor, gradient: Tensor, *, decay: float) -> Tensor:  # -> (G, 1, 1)
-    """The trust ratio of each head, trust x |w| / (|g| + decay x |w|) (You et al. 2017)."""
-    weight_norm, gradient_norm = (t.flatten(1).norm(dim=1) for t in (weight, gradient))
-    scale = LARS_TRUST * weight_norm / (gradient_norm + decay * weight_norm)
-    return torch.where(gradient_norm > 0, scale, 1)[:, None, None]
+            norms = (w.flatten(1).norm(dim=1) for w in (heads.weight, gradient.weight))  # (G,)
+            scale = lars_scale(*norms, weight_decay=config.weight_decay)
+            return Heads(weight * scale[:, None, None], bias)

@@ -80,7 +80,7 @@ def _plan(run: TrainedRun, splits: dict[str, Images], layer: Layer) -> dict[str,
         "weights": tensors_sha256(module.state_dict()),
         "normalization": [list(values) for values in run.info.normalization],
         "layer": layer,
-        "width": int(width),  # type: ignore[arg-type]
+        "width": width,
         "block": BLOCK,
         "splits": [
             [name, images.fingerprint, len(images), *images.whole_size]
@@ -141,8 +141,9 @@ class _Place(NamedTuple):
     def images(self) -> Images:
         """The pictures of the block, not copied where the whole are in memory or mapped."""
         some = slice(self.start, self.stop)
+        pixels = self.whole.pixels[some]
         return dataclasses.replace(
-            self.whole, pixels=self.whole.pixels[some], labels=None, class_names=(), sources=()
+            self.whole, pixels=pixels, labels=None, class_names=(), sources=(), known=None
         )
 
 

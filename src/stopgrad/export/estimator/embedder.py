@@ -18,7 +18,6 @@ import torch
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.validation import check_array, check_is_fitted, validate_data
-from torch import nn
 
 from stopgrad.config import Config, PresetName
 from stopgrad.errors import DivergedError
@@ -37,7 +36,7 @@ from stopgrad.export.estimator.pictures import (
     to_pixels,
 )
 from stopgrad.images import Images, normalization
-from stopgrad.method import compute_for
+from stopgrad.method import Encoder, compute_for
 from stopgrad.runs import TrainingImages
 from stopgrad.storage import write_atomically
 from stopgrad.training import Epoch, pretrain_epochs
@@ -196,7 +195,7 @@ class SimSiamEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
 
     @property
     def _n_features_out(self) -> int:
-        return int(self.encoder_.feature_width)  # type: ignore[arg-type]
+        return self.encoder_.feature_width
 
     def _config(self) -> Config:
         """The preset with the parameters that are not None, without what needs labels."""
@@ -264,7 +263,7 @@ class SimSiamEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
                 expected="finite features",
                 hint=verdict.advice,
             )
-        self.encoder_: nn.Module = copied_encoder(self.config_, epoch.model.encoder.state_dict())
+        self.encoder_: Encoder = copied_encoder(self.config_, epoch.model.encoder.state_dict())
         self.normalization_ = normalization(images)
         self.verdict_ = verdict
         if verdict.advice:

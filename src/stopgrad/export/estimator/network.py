@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from stopgrad.config import Config, config_from_dict, torch_generator
 from stopgrad.errors import CheckpointError
 from stopgrad.images import Dataset, Images, Pixels, images_from_arrays
-from stopgrad.method import build_encoder, compute_for
+from stopgrad.method import Encoder, build_encoder, compute_for
 from stopgrad.runs import fit_sizes, misfit, tensors_of
 
 PREFIX = "encoder."  # of the encoder's tensors in SimSiam
@@ -40,7 +40,7 @@ def _plain(value: Any) -> Any:
     return value.item() if isinstance(value, np.generic) else repr(value)
 
 
-def copied_encoder(config: Config, weights: Mapping[str, Tensor]) -> nn.Module:
+def copied_encoder(config: Config, weights: Mapping[str, Tensor]) -> Encoder:
     """A plain encoder in eval mode, on the device of the config; needs no gradient.
 
     It is filled with weights that are compared with it first.

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from stopgrad.method.views.some import none_of
+from stopgrad.method.views.shortcuts import none_of
 
 LUMA = (0.2989, 0.587, 0.114)
 """Weights of red, green and blue in gray (ITU-R BT.601 as torchvision rounds them)."""

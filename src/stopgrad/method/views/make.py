@@ -1,6 +1,7 @@
 """Two normalised views of a batch, made piece by piece so that the pieces stay in the cache.
 
-In: pixels (B, 3, H, W) uint8, a generator. Out: `Views`, channels_last float32.
+In: pixels (B, 3, H, W) uint8, a generator. Out: `Views`, channels_last float32; or, without
+augmentation, whole images as an encoder sees them in evaluation.
 """
 
 from __future__ import annotations
@@ -8,15 +9,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from stopgrad.config import ViewsConfig
-from stopgrad.method.views.blur import blur
 from stopgrad.method.views.colour import Jitter, apply_jitter, grayscale, jitter_blends
-from stopgrad.method.views.crop import crop_taps
 from stopgrad.method.views.draw import ViewParameters, draw_parameters, random_table
-from stopgrad.method.views.some import may_look
-from stopgrad.method.views.taps import Taps, resample
+from stopgrad.method.views.filters import Taps, blur, crop_taps, resample
+from stopgrad.method.views.shortcuts import may_look
 
 if TYPE_CHECKING:
     from stopgrad.images import Normalization
@@ -36,8 +36,8 @@ class Views(NamedTuple):
     x2: Tensor  # (B, 3, S, S) float32, normalised, channels_last
 
 
-class Recipe(NamedTuple):
-    """`ViewParameters` in the form that the tensors need, worked out once for the whole batch."""
+class ViewRecipe(NamedTuple):
+    """`ViewParameters` in the form that the tensors need; made once for the whole batch."""
 
     row_source: Tensor  # (V, S, K) int64, as `Taps`
     row_weight: Tensor  # (V, S, K)
@@ -50,9 +50,9 @@ class Recipe(NamedTuple):
     grayscale: Tensor  # (V,) bool
     sigma: Tensor  # (V,) px
 
-    def split(self, views: int) -> list[Recipe]:
+    def split(self, views: int) -> list[ViewRecipe]:
         """Recipes of so many views each, the last one perhaps of fewer."""
-        return [Recipe(*p) for p in zip(*(torch.split(f, views) for f in self), strict=True)]
+        return [ViewRecipe(*p) for p in zip(*(torch.split(f, views) for f in self), strict=True)]
 
 
 def two_views(
@@ -90,7 +90,7 @@ def views_of(
     """
     batch, _, height, width = pixels.shape
     drawn = draw_parameters(table, height=height, width=width, config=config)
-    recipe = work_out(drawn, height=height, width=width, size=config.size)
+    recipe = compile_recipe(drawn, height=height, width=width, size=config.size)
     views = Views(*(_empty_view(batch, config.size, device=pixels.device) for _ in range(2)))
     step = _images_at_a_time(pixels, size=config.size)
     recipes = [half.split(step) for half in recipe.split(batch)]
@@ -103,15 +103,15 @@ def views_of(
     return views
 
 
-def work_out(parameters: ViewParameters, *, height: int, width: int, size: int) -> Recipe:
+def compile_recipe(parameters: ViewParameters, *, height: int, width: int, size: int) -> ViewRecipe:
     """The recipe of V views of S x S px from images of H x W px."""
     boxes, flip = parameters.boxes, parameters.flip
     taps = crop_taps(boxes, flip, size=size, height=height, width=width)
     jitter = jitter_blends(parameters.factors, parameters.order)
-    return Recipe(*taps.rows, *taps.columns, *jitter, parameters.grayscale, parameters.sigma)
+    return ViewRecipe(*taps.rows, *taps.columns, *jitter, parameters.grayscale, parameters.sigma)
 
 
-def make_view(x: Tensor, recipe: Recipe, *, config: ViewsConfig) -> Tensor:
+def make_view(x: Tensor, recipe: ViewRecipe, *, config: ViewsConfig) -> Tensor:
     """One view of each image, before it is normalised: crop and flip, jitter, grayscale, blur.
 
     A step that the config switches off for all images is left out.
@@ -152,6 +152,25 @@ def normalize(pixels: Tensor, normalization: Normalization) -> Tensor:
         (B, 3, H, W) float32, in the memory format of the pixels.
     """
     return _normalize_in_place(pixels.to(torch.float32).mul_(1 / 255), normalization)
+
+
+def downscale(pixels: Tensor, size: tuple[int, int]) -> Tensor:
+    """Whole images at a smaller size, antialiased; as they are where they have it.
+
+    Views are cut from the stored pixels. An image that is stored larger than a run would store it
+    is downscaled first where it is seen whole, so that its objects are as large as in training.
+
+    Args:
+        pixels: (B, 3, H, W) uint8 on any device, in any memory format.
+        size: Height h and width w, px.
+
+    Returns:
+        (B, 3, h, w) uint8.
+    """
+    if tuple(pixels.shape[2:]) == size:
+        return pixels
+    small = F.interpolate(pixels.float(), size, mode="bilinear", antialias=True)
+    return small.round_().clamp_(0, 255).to(torch.uint8)
 
 
 def _normalize_in_place(x: Tensor, normalization: Normalization) -> Tensor:

@@ -1,0 +1,289 @@
+"""A spec -> what its images are like: damaged, tiny, equal, odd; formats, sizes and classes.
+
+The damaged images are those that loading finds, by loading; then each image is decoded once more at
+full size. Everything is decoded anew, and a later load finds the result in the cache.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from collections import Counter
+from collections.abc import Iterator
+from typing import IO, TYPE_CHECKING, Literal, NamedTuple, get_args
+
+import numpy as np
+
+from stopgrad.config import BadImages
+from stopgrad.errors import DataError
+from stopgrad.images.cache import decode_again
+from stopgrad.images.damage import DamagedImagesError, refusal
+from stopgrad.images.decoding import Damaged, guarded, opened, strict_pillow, to_rgb, turn_of
+from stopgrad.images.gather import NamedResult, on_all_cores
+from stopgrad.images.sources.find import find_source
+from stopgrad.images.types import (
+    Contents,
+    DamagedImage,
+    Dataset,
+    Encoded,
+    SplitReader,
+    Track,
+    no_progress,
+)
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+Trait = Literal[
+    "animated",
+    "sixteen_bit",
+    "cmyk",
+    "palette",
+    "alpha",
+    "rotated",
+    "elongated",
+    "few_colours",
+    "constant",
+]
+TRAITS: tuple[Trait, ...] = get_args(Trait)
+LONGEST = 3  # times the short side; of longer images a square holds less than a third
+FEW = 4  # distinct colours that are very few
+AT_A_TIME = 16  # images in a task; each is decoded at full size
+
+
+class ImagePlace(NamedTuple):
+    """Which image: its split ("train", "test") and its name there."""
+
+    split: str
+    name: str
+
+
+class ImageSize(NamedTuple):
+    """Of an upright image, px."""
+
+    width: int
+    height: int
+
+
+class ClassCount(NamedTuple):
+    """How many images a class has, damaged ones included."""
+
+    name: str
+    train: int
+    test: int
+
+
+class Findings(NamedTuple):
+    """What was found in a data set. Lists are in the order of the images."""
+
+    name: str
+    packed: bool  # whether it is a store
+    pictures: dict[str, int]  # how many images each split has, damaged ones included
+    damaged: tuple[DamagedImage, ...]
+    tiny: tuple[ImagePlace, ...]
+    duplicates: tuple[tuple[ImagePlace, ...], ...]  # groups of images that are equal in every pixel
+    odd: dict[Trait, tuple[ImagePlace, ...]]
+    formats: dict[str, int]  # the most frequent first, as the sizes
+    sizes: dict[ImageSize, int]
+    classes: tuple[ClassCount, ...]  # () without labels
+    dataset: Dataset | None  # the readable images as training sees them; None: a split has none
+    refusal: DataError | None  # why pretraining would not start on them
+
+    @property
+    def copies(self) -> tuple[ImagePlace, ...]:
+        """Training images that are equal to an earlier one."""
+        train = [[place for place in group if place.split == "train"] for group in self.duplicates]
+        return tuple(place for group in train for place in group[1:])
+
+    @property
+    def leaked(self) -> tuple[tuple[ImagePlace, ImagePlace], ...]:
+        """Images of the test split, each with the first training image that is equal to it."""
+        return tuple(
+            (place, group[0])
+            for group in self.duplicates
+            if group[0].split == "train"
+            for place in group
+            if place.split == "test"
+        )
+
+
+def check_images(
+    spec: str,
+    *,
+    side: int,
+    tiny_below: float,
+    bad_images: BadImages = "fail",
+    track: Track = no_progress,
+) -> Findings:
+    """Decode everything, strictly, and say what is there. A store is decoded already.
+
+    Args:
+        spec: As for `load_dataset`; so are `side` and `bad_images`.
+        side: px.
+        tiny_below: px. An image is tiny when its short side is below.
+        bad_images: The policy by which damaged images are a refusal.
+        track: Shows progress.
+
+    Raises:
+        DataError: When there is no data set of images and labels to look at.
+    """
+    source = find_source(spec)
+    contents = source.open()
+    dataset, error = None, None
+    try:
+        dataset = decode_again(source, contents, side=side, track=track)
+        loaded_without = dataset.damaged
+    except DamagedImagesError as refused:
+        loaded_without, error = refused.damaged, refused
+    tally = _Traits(tiny_below=tiny_below, damaged=loaded_without)
+    with strict_pillow():
+        for split, reader in contents.readers.items():
+            for attempt in track(_inspected(reader), f"looking at {split}", reader.length):
+                tally.add(ImagePlace(split, attempt.name), attempt.result)
+    damaged = tuple(tally.damaged.values())
+    packed = source.store is not None  # its damaged images were left out by choice, and are gone
+    pictures = {
+        split: reader.length + packed * sum(image.split == split for image in loaded_without)
+        for split, reader in contents.readers.items()
+    }
+    too_many = refusal(
+        () if packed else damaged, count=sum(pictures.values()), bad_images=bad_images
+    )
+    return Findings(
+        name=source.name,
+        packed=packed,
+        pictures=pictures,
+        damaged=damaged,
+        tiny=tuple(tally.tiny),
+        duplicates=tally.duplicates(),
+        odd={trait: tuple(places) for trait, places in tally.odd.items()},
+        formats={"packed": tally.formats.total()} if packed else dict(tally.formats.most_common()),
+        sizes=dict(tally.sizes.most_common()),
+        classes=_class_counts(contents),
+        dataset=dataset,
+        refusal=error or too_many,
+    )
+
+
+def _inspected(reader: SplitReader) -> Iterator[NamedResult[Inspected | Damaged]]:
+    attempts = on_all_cores(reader.items(), inspect_image, at_a_time=AT_A_TIME)
+    with contextlib.closing(attempts):
+        yield from attempts
+
+
+class _Traits:
+    """What has been seen so far."""
+
+    def __init__(self, *, tiny_below: float, damaged: tuple[DamagedImage, ...]) -> None:
+        self.tiny_below = tiny_below
+        self.damaged = {ImagePlace(image.split, image.name): image for image in damaged}
+        self.tiny: list[ImagePlace] = []
+        self.odd: dict[Trait, list[ImagePlace]] = {trait: [] for trait in TRAITS}
+        self.formats: Counter[str] = Counter()
+        self.sizes: Counter[ImageSize] = Counter()
+        self._equal: dict[bytes, list[ImagePlace]] = {}
+
+    def add(self, place: ImagePlace, seen: Inspected | Damaged) -> None:
+        """Note one more image."""
+        if isinstance(seen, Damaged):
+            # New only if the file has changed since it was loaded a moment ago.
+            self.damaged.setdefault(place, DamagedImage(*place, seen.reason))
+            return
+        self.formats[seen.format] += 1
+        self.sizes[seen.size] += 1
+        if min(seen.size) < self.tiny_below:
+            self.tiny.append(place)
+        for trait in seen.traits:
+            self.odd[trait].append(place)
+        self._equal.setdefault(seen.digest, []).append(place)
+
+    def duplicates(self) -> tuple[tuple[ImagePlace, ...], ...]:
+        """Groups of at least two equal images, in order of their first."""
+        return tuple(tuple(places) for places in self._equal.values() if len(places) > 1)
+
+
+def _class_counts(contents: Contents) -> tuple[ClassCount, ...]:
+    names = contents.class_names
+    counts = [
+        np.zeros(len(names), np.int64)
+        if reader is None or reader.labels is None
+        else np.bincount(reader.labels, minlength=len(names))
+        for reader in (contents.train, contents.test)
+    ]
+    return tuple(
+        ClassCount(name, int(train), int(test))
+        for name, train, test in zip(names, *counts, strict=True)
+    )
+
+
+class Inspected(NamedTuple):
+    """What a readable image is like, upright and at full size."""
+
+    format: str  # by Pillow's name: PNG, JPEG, ...
+    size: ImageSize
+    traits: tuple[Trait, ...]
+    digest: bytes  # of size and RGB pixels: equal for equal images in any lossless format
+
+
+def inspect_image(encoded: Encoded) -> Inspected | Damaged:
+    """Decode one image at full size, as strictly as for training, and describe it."""
+    return guarded(encoded, _inspect)
+
+
+def _inspect(file: IO[bytes]) -> Inspected:
+    with opened(file) as image:
+        header = _traits_of_header(image)
+        kind = image.format or "unknown"
+        turn = turn_of(image)
+        rgb = to_rgb(image)
+        alpha = image.has_transparency_data
+        upright = rgb if turn is None else rgb.transpose(turn)
+        traits: dict[Trait, bool] = {
+            **header,
+            "alpha": alpha,
+            "rotated": turn is not None,
+            "elongated": max(rgb.size) > LONGEST * min(rgb.size),
+            **_traits_of_colours(upright),
+            "animated": _is_animated(image),
+        }
+    digest = hashlib.blake2b(repr(upright.size).encode(), digest_size=16)
+    digest.update(upright.tobytes())
+    found = tuple(trait for trait, holds in traits.items() if holds)
+    return Inspected(kind, ImageSize(*upright.size), found, digest.digest())
+
+
+def _traits_of_header(image: Image) -> dict[Trait, bool]:
+    """What only the header says; decoding converts or forgets it."""
+    return {
+        "sixteen_bit": image.mode.startswith("I") or _is_deep(image),
+        "cmyk": image.mode == "CMYK",
+        "palette": image.mode in ("P", "PA"),
+    }
+
+
+def _is_deep(image: Image) -> bool:
+    """Whether the channels of a colour image have 16 bits, of which Pillow keeps 8.
+
+    Its names of raw layouts end in ;16, ;16B, ...; PPM gives the largest value instead.
+    """
+    arguments = [tile.args for tile in getattr(image, "tile", [])]
+    parts = [part for each in arguments for part in (each if isinstance(each, tuple) else (each,))]
+    if image.format == "PPM":
+        return any(isinstance(part, int) and part > 255 for part in parts)
+    return any(";16" in part for part in parts if isinstance(part, str))
+
+
+def _traits_of_colours(rgb: Image) -> dict[Trait, bool]:
+    colours = rgb.getcolors(FEW)  # None: more than these
+    return {
+        "few_colours": colours is not None and len(colours) > 1,
+        "constant": colours is not None and len(colours) == 1,
+    }
+
+
+def _is_animated(image: Image) -> bool:
+    """Whether there are more frames or pages; a second one that cannot be read is none."""
+    try:
+        return bool(getattr(image, "is_animated", False))
+    except Exception:
+        return False

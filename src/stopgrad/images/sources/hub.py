@@ -1,0 +1,166 @@
+"""An image data set of the Hugging Face Hub, in Parquet -> a `DataSource`.
+
+One request lists the files; only those of the splits needed are downloaded, by the Hub's own
+client, with its progress bars and its cache. The endpoint is $HF_ENDPOINT where it is set. The
+listing is kept, so that a data set that was loaded once loads again without a network.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import logging
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from stopgrad.errors import DataError, StorageError
+from stopgrad.images.cache import cache_folder
+from stopgrad.images.sources.parquet import shards_source
+from stopgrad.images.sources.shards import choose_shards
+from stopgrad.images.types import DataSource, T
+from stopgrad.storage import write_atomically
+
+if TYPE_CHECKING:
+    from huggingface_hub import HfApi
+
+CONVERTED = "refs/convert/parquet"  # the branch on which the Hub keeps its own conversions
+TIMEOUT = 15.0  # s for the listing
+
+log = logging.getLogger(__name__)
+
+
+class Listing(NamedTuple):
+    """The files of a repository at one commit."""
+
+    commit: str
+    files: list[str]
+
+
+def hub_source(spec: str, *, repository: str) -> DataSource:
+    """The files of a data set, downloaded where the cache lacks them.
+
+    Args:
+        spec: As the user named it.
+        repository: OWNER/NAME or OWNER/NAME/CONFIG.
+
+    Raises:
+        DataError: When the name is malformed, the Hub cannot be reached or knows no such data
+            set, it has no Parquet files, or a download fails.
+    """
+    name, config = _parse(spec, repository)
+    api = _client()
+    listing, offline = _list(api, name)
+    shards = choose_shards(listing.files, config=config, where=f"{spec} on the Hub")
+
+    download = functools.partial(
+        api.hf_hub_download,
+        name,
+        repo_type="dataset",
+        revision=listing.commit,
+        local_files_only=offline,
+    )
+    files = (*shards.train, *shards.test)
+    paths = [Path(_asking(functools.partial(download, file), name)) for file in files]
+    root = paths[0].parents[len(Path(shards.train[0]).parts) - 1]
+    return shards_source(shards, name=spec.removeprefix("hf:"), root=root)
+
+
+def _parse(spec: str, repository: str) -> tuple[str, str | None]:
+    owner, _, rest = repository.partition("/")
+    name, _, config = rest.partition("/")
+    if not owner or not name:
+        raise DataError(
+            f"data set {spec!r}",
+            expected="hf:OWNER/NAME or hf:OWNER/NAME/CONFIG",
+            hint="take the name from the address of the data set's page",
+        )
+    return f"{owner}/{name}", config.strip("/") or None
+
+
+def _client() -> HfApi:
+    from huggingface_hub import HfApi
+
+    return HfApi(endpoint=os.environ.get("HF_ENDPOINT") or None)
+
+
+def _list(api: HfApi, name: str) -> tuple[Listing, bool]:
+    """The newest listing, or (True) the one kept from before when the Hub cannot be reached."""
+    kept = cache_folder() / "hub" / f"{name.replace('/', '--')}.json"
+    try:
+        listing = _asking(lambda: _ask_for_listing(api, name), name)
+    except HubUnreachableError as error:
+        if not kept.is_file():
+            raise
+        log.warning("%s; using the copy of %s downloaded before", error.found, name)
+        commit, files = json.loads(kept.read_text())
+        return Listing(commit, files), True
+    try:
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(kept, json.dumps(listing).encode())
+    except (OSError, StorageError) as error:
+        log.warning("cannot keep the listing of %s in %s (%s)", name, kept, error)
+    return listing, False
+
+
+def _ask_for_listing(api: HfApi, name: str) -> Listing:
+    from huggingface_hub.errors import RevisionNotFoundError
+
+    for revision in (None, CONVERTED):
+        try:
+            info = api.dataset_info(name, revision=revision, timeout=TIMEOUT)
+        except RevisionNotFoundError:  # the Hub has not converted this one
+            break
+        files = [sibling.rfilename for sibling in info.siblings or []]
+        if info.sha and any(file.endswith(".parquet") for file in files):
+            return Listing(info.sha, files)
+        log.info("%s has no Parquet files of its own; looking at %s", name, CONVERTED)
+    raise DataError(
+        f"data set {name!r} has no Parquet files",
+        expected="an image data set in Parquet, or one that the Hub has converted",
+        hint="download it yourself and name its folder",
+    )
+
+
+class HubUnreachableError(DataError):
+    """No answer from the Hub, or an error in place of one."""
+
+
+def _asking(ask: Callable[[], T], name: str) -> T:
+    """What the Hub answers; whatever goes wrong is a DataError in one line."""
+    from huggingface_hub import errors
+
+    try:
+        return ask()
+    except DataError:
+        raise
+    except errors.GatedRepoError as error:
+        raise DataError(
+            f"data set {name!r} is open to approved users only",
+            expected="a data set that you may download",
+            hint="ask for access on its page and log in with: hf auth login",
+        ) from error
+    except (errors.RepositoryNotFoundError, errors.HFValidationError) as error:
+        raise _not_found(name) from error
+    # The client has raised errors of requests, httpx and httpx2 over its versions, which have
+    # no common root but Exception; only calls of the client stand in this block.
+    except Exception as error:
+        raise _unreachable(name, error) from error
+
+
+def _not_found(name: str) -> DataError:
+    return DataError(
+        f"no data set {name!r} on the Hub",
+        expected="the OWNER/NAME of an image data set that you may see",
+        hint="check the name; for a private one log in with: hf auth login",
+    )
+
+
+def _unreachable(name: str, error: Exception) -> HubUnreachableError:
+    reason = (str(error).strip().splitlines() or [""])[0] or type(error).__name__
+    return HubUnreachableError(
+        f"the Hub does not answer for {name!r} ({reason})",
+        expected="a connection to the Hub, or a data set downloaded before",
+        hint="check the network and HF_ENDPOINT, or name a local folder",
+    )

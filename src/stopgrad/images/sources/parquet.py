@@ -1,0 +1,266 @@
+"""Parquet files in the Hub's layout -> a `DataSource`.
+
+The image column is found by the schema: the Hub's own metadata, else a struct {bytes, path},
+else a binary column called image or img. The label column is a ClassLabel of that metadata or is
+called label, labels or fine_label; it may be missing, and labels that are all null or -1 (the
+Hub's sign for hidden ones) are none.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import json
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from stopgrad.errors import DataError
+from stopgrad.images.sources.arrays import RawLabels, number_labels, other_classes
+from stopgrad.images.sources.shards import Shards, choose_shards
+from stopgrad.images.store import is_store
+from stopgrad.images.types import Contents, DataSource, Encoded, Labels, SplitReader, stamp
+
+if TYPE_CHECKING:
+    import pyarrow
+
+IMAGE_NAMES = ("image", "img")
+LABEL_NAMES = ("label", "labels", "fine_label")
+DEPTH = 2  # folders below the one named in which Parquet files are looked for
+ROWS = 64  # rows whose bytes are in memory at a time
+
+log = logging.getLogger(__name__)
+
+
+class Columns(NamedTuple):
+    """The columns of a file that matter, and the C class names that its metadata gives."""
+
+    image: str
+    label: str | None
+    class_names: tuple[str, ...]
+
+
+def is_parquet(path: Path) -> bool:
+    """Whether a path is a Parquet file, or a folder that holds some at most two levels down."""
+    if not path.is_dir():
+        return path.suffix.lower() == ".parquet"
+    return any(True for _ in _files_below(path))
+
+
+def parquet_source(path: Path) -> DataSource:
+    """A folder in the Hub's layout, or one file as a train split.
+
+    Raises:
+        DataError: When there is no train split or the choice is open.
+    """
+    if path.is_file():
+        return shards_source(Shards((path.name,), ()), name=path.stem, root=path.parent)
+    names = [file.relative_to(path).as_posix() for file in _files_below(path)]
+    shards = choose_shards(names, config=None, where=str(path))
+    return shards_source(shards, name=path.name, root=path)
+
+
+def shards_source(shards: Shards, *, name: str, root: Path) -> DataSource:
+    """Chosen files, by their paths relative to a folder."""
+    stamps = tuple(stamp(root / shard, name=shard) for shard in (*shards.train, *shards.test))
+    return DataSource(name, str(root), stamps, lambda: _open(shards, root))
+
+
+def _files_below(folder: Path) -> Iterator[Path]:
+    for depth in range(DEPTH + 1):
+        for file in folder.glob("*/" * depth + "*.[pP][aA][rR][qQ][uU][eE][tT]"):
+            hidden = any(part.startswith(".") for part in file.relative_to(folder).parts)
+            # metadata.parquet stands beside images in the Hub's layout of image folders.
+            if not hidden and file.name != "metadata.parquet" and not is_store(file.parent):
+                yield file
+
+
+def _open(shards: Shards, root: Path) -> Contents:
+    train_files = [root / shard for shard in shards.train]
+    test_files = [root / shard for shard in shards.test]
+    columns = _columns(train_files[0])
+    labels = number_labels(
+        _raw_labels(train_files, columns),
+        _raw_labels(test_files, columns),
+        class_names=columns.class_names,
+    )
+    image = columns.image
+    train = _reader(train_files, image, root=root, labels=labels.train)
+    test = _reader(test_files, image, root=root, labels=labels.test) if test_files else None
+    return Contents(labels.class_names, train, test)
+
+
+def _reader(files: list[Path], image: str, *, root: Path, labels: Labels | None) -> SplitReader:
+    count = sum(_row_count(file) for file in files)
+    if count < 1:
+        raise DataError(
+            f"no rows in {files[0]}", expected="at least one image", hint="check the file"
+        )
+    return SplitReader(count, labels, functools.partial(_items, files, image, root))
+
+
+def _items(files: list[Path], image: str, root: Path) -> Iterator[Encoded]:
+    for path in files:
+        name = path.relative_to(root).as_posix()
+        rows = _values(path, image)
+        for row, data in enumerate(rows):
+            yield Encoded(f"{name}:{row}", data)
+
+
+def _values(path: Path, image: str) -> Iterator[bytes | None]:
+    read = 0
+    with _reading(path) as file:
+        _require(file, image, path)
+        for batch in file.iter_batches(batch_size=ROWS, columns=[image]):
+            read += len(batch)
+            _check_rows(file, read, whole=False)
+            column = batch.column(0)
+            if hasattr(column.type, "get_field_index"):
+                column = column.flatten()[column.type.get_field_index("bytes")]
+            yield from column.to_pylist()
+        _check_rows(file, read)
+
+
+def _check_rows(file: Any, read: int, *, whole: bool = True) -> None:
+    """Refuses a file whose footer promises other rows than were read, of the whole or so far."""
+    promised = file.metadata.num_rows
+    if read > promised or (whole and read < promised):
+        raise ValueError(f"{read} rows, {promised} by its footer")
+
+
+@contextlib.contextmanager
+def _reading(path: Path) -> Iterator[Any]:
+    """An open `pyarrow.parquet.ParquetFile`; whatever goes wrong in it is a DataError."""
+    import pyarrow.parquet
+
+    try:
+        if not path.is_file():
+            raise ValueError("not a regular file")
+        with pyarrow.parquet.ParquetFile(path, page_checksum_verification=True) as file:
+            yield file
+    except DataError:
+        raise
+    # Arrow raises OSError, ArrowInvalid, ArrowNotImplementedError, UnicodeDecodeError and more
+    # for damaged files; only reads of this file happen inside this block.
+    except Exception as error:
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: Exception) -> DataError:
+    reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return DataError(
+        f"{str(path)!r} cannot be read as Parquet ({reason})",
+        expected="a complete Parquet file",
+        hint="copy or download it again",
+    )
+
+
+def _require(file: Any, column: str, path: Path) -> None:
+    if column not in file.schema_arrow.names:
+        raise DataError(
+            f"no column {column!r} in {str(path)!r}",
+            expected="the same columns in all files of a data set",
+            hint="keep files of different data sets in different folders",
+        )
+
+
+def _row_count(path: Path) -> int:
+    with _reading(path) as file:
+        groups = [file.metadata.row_group(index) for index in range(file.metadata.num_row_groups)]
+        _check_rows(file, sum(group.num_rows for group in groups))
+        return int(file.metadata.num_rows)
+
+
+def _columns(path: Path) -> Columns:
+    with _reading(path) as file:
+        schema = file.schema_arrow
+        features = _features(schema)
+        image = _image_column(schema, features, path)
+        label = _label_column(schema, features, path)
+    names = features.get(label, {}).get("names", []) if label else []
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise DataError(
+            f"class names {str(names)[:80]!r} in {str(path)!r}",
+            expected="a list of strings",
+            hint="correct the metadata of the file's schema",
+        )
+    return Columns(image, label, tuple(names))
+
+
+def _features(schema: pyarrow.Schema) -> dict[str, dict[str, Any]]:
+    """What the Hub's metadata says of each column; {} where there is none."""
+    text = (schema.metadata or {}).get(b"huggingface", b"{}")
+    features = json.loads(text).get("info", {}).get("features", {})
+    return {name: f for name, f in features.items() if isinstance(f, dict)}
+
+
+def _image_column(schema: pyarrow.Schema, features: dict[str, Any], path: Path) -> str:
+    import pyarrow.types as kinds
+
+    def holds_bytes(kind: pyarrow.DataType) -> bool:
+        return bool(kinds.is_binary(kind) or kinds.is_large_binary(kind))
+
+    def is_struct(kind: pyarrow.DataType) -> bool:
+        index = kind.get_field_index("bytes") if kinds.is_struct(kind) else -1
+        return index >= 0 and holds_bytes(kind.field(index).type)
+
+    found: list[str] = [field.name for field in schema if is_struct(field.type)]
+    found += [f.name for f in schema if holds_bytes(f.type) and f.name in IMAGE_NAMES]
+    found.sort(key=lambda name: features.get(name, {}).get("_type") != "Image")
+    preferred = [name for name in found if name in IMAGE_NAMES]
+    if not found:
+        raise DataError(
+            f"no image column in {str(path)!r} (columns {', '.join(schema.names)[:200]!r})",
+            expected="a column of structs {bytes, path}",
+            hint="use an image data set in the Hub's Parquet layout",
+        )
+    return (preferred or found)[0]
+
+
+def _label_column(schema: pyarrow.Schema, features: dict[str, Any], path: Path) -> str | None:
+    classes = [n for n in schema.names if features.get(n, {}).get("_type") == "ClassLabel"]
+    known = [name for name in LABEL_NAMES if name in schema.names]
+    known = [name for name in known if _can_be_label(schema.field(name).type)]
+    preferred = [name for name in known if name in classes] or known
+    if not preferred and len(classes) > 1:
+        log.warning("%s: labels in several columns (%s); using none", path, ", ".join(classes))
+        return None
+    return (preferred or classes or [None])[0]
+
+
+def _can_be_label(kind: pyarrow.DataType) -> bool:
+    import pyarrow.types as kinds
+
+    return bool(kinds.is_integer(kind) or kinds.is_string(kind) or kinds.is_large_string(kind))
+
+
+def _raw_labels(files: list[Path], columns: Columns) -> RawLabels | None:
+    """Labels as they stand in the files; None when there are none."""
+    values: list[Any] = []
+    for path in files if columns.label else []:
+        with _reading(path) as file:
+            if columns.label not in file.schema_arrow.names:
+                return None
+            _check_same_classes(file.schema_arrow, columns)
+            found = file.read(columns=[columns.label]).column(0).to_pylist()
+            _check_rows(file, len(found))
+            values += found
+    if all(value is None or value == -1 for value in values):
+        return None
+    kind = str if isinstance(values[0], str) else int
+    row = next((row for row, value in enumerate(values) if type(value) is not kind), None)
+    if row is None:
+        return values
+    found = "no label" if values[row] is None else f"a label of type {type(values[row]).__name__}"
+    raise DataError(
+        f"{found} in row {row} of the files {files[0].name}, ...",
+        expected="an integer in every row, a string in every row, or no labels",
+        hint="complete the labels, or remove the column",
+    )
+
+
+def _check_same_classes(schema: pyarrow.Schema, columns: Columns) -> None:
+    names = _features(schema).get(columns.label or "", {}).get("names", [])
+    if tuple(names) != columns.class_names:
+        raise other_classes(names, columns.class_names)

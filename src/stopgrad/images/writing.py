@@ -1,0 +1,286 @@
+"""Contents (streams of encoded images) -> the files of a store, decoded on the way.
+
+In one shard per split, or in several with a note beside each finished one. A note says which images
+its shard covers, and the digest up to its end: a kill loses only the shard being written, and a
+shard that is not as its note says is written again, with all behind it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import itertools
+import json
+import os
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
+
+from stopgrad.errors import DataError
+from stopgrad.images.decoding import DECODER, Damaged, Frame
+from stopgrad.images.gather import NamedResult, Tally, decoded
+from stopgrad.images.packed import Pixels, map_file
+from stopgrad.images.splits import normalization_of
+from stopgrad.images.store import (
+    FILES,
+    FORMAT,
+    PICTURES,
+    PICTURES_JSON,
+    ImageTable,
+    Shard,
+    SplitSummary,
+    StoredSplit,
+    StoreManifest,
+    checksum,
+    write_manifest,
+    write_summaries,
+)
+from stopgrad.images.types import Contents, DamagedImage, DataSource, FileStamp, SplitReader, Track
+from stopgrad.storage import read_json, storage_errors, sync_directory, write_atomically
+
+SHARD_BYTES = 1 << 27  # of pixels: what a kill can cost
+SHARD_IMAGES = 1 << 14  # so that the note of a shard of small images stays small
+BUFFER = 1 << 20  # bytes
+
+
+class Target(NamedTuple):
+    """Where and how images are written."""
+
+    path: Path
+    frame: Frame
+    track: Track
+    for_user: bool  # in shards with notes, so that a later call goes on where this one stops
+
+    @property
+    def image_bytes(self) -> int:
+        """Of one image."""
+        return self.frame.height * self.frame.width * 3
+
+
+class Note(NamedTuple):
+    """What stands beside a finished shard."""
+
+    stop: int  # images of the split up to its end, damaged ones included
+    names: list[str]  # of those in it
+    left_out: list[list[str]]  # name and reason of each damaged one
+    places: list[int]  # of those, counted over the split
+    sha256: str  # as `Shard.sha256`
+
+
+def store_key(source: DataSource, *, side: int | None) -> str:
+    """sha256 in hex of everything that decides the bytes of a store."""
+    parts = [FORMAT, DECODER, source.name, source.root, source.stamps, side]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+
+class SplitWriter:
+    """Writes one split to disk, behind the shards that are there and whole.
+
+    Args:
+        target: Where and how.
+        split: "train" or "test".
+        reader: Its images.
+        class_names: C names.
+    """
+
+    def __init__(
+        self, target: Target, split: str, *, reader: SplitReader, class_names: tuple[str, ...]
+    ) -> None:
+        self.target = target
+        self.tally = Tally(split, reader, class_names)
+        self.shards: list[Shard] = []
+
+    def run(self) -> None:
+        """Decodes and writes what is missing.
+
+        Raises:
+            DataError: When the images change meanwhile.
+            StorageError: When the disk refuses; finished shards stay.
+        """
+        if self.target.for_user:
+            self._keep_whole_shards()
+        tally, reader = self.tally, self.tally.reader
+        if tally.done == reader.length:
+            return
+        shown = f"{'packing' if self.target.for_user else 'decoding'} {tally.split}"
+        attempts = decoded(
+            reader, self.target.frame, shown_as=shown, track=self.target.track, start=tally.done
+        )
+        with contextlib.closing(attempts):
+            while tally.done < reader.length:
+                before = tally.done
+                self._write_shard(attempts)
+                if tally.done == before:
+                    raise _changing(f"the {tally.split} split ended at image {before}")
+
+    def _path(self, suffix: str) -> Path:
+        return self.target.path / f"{self.tally.split}-{len(self.shards):05d}.{suffix}"
+
+    def _keep_whole_shards(self) -> None:
+        tally = self.tally
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            while True:
+                note, digest = Note(**read_json(self._path("json"))), tally.digest.copy()
+                take_in(self._path("pixels"), digest)
+                damaged = {
+                    place: DamagedImage(tally.split, *left_out)
+                    for place, left_out in zip(note.places, note.left_out, strict=True)
+                }
+                stop = tally.done + len(note.names) + len(damaged)
+                if (digest.hexdigest(), stop) != (note.sha256, note.stop):
+                    return
+                tally.digest = digest
+                tally.names += note.names
+                tally.damaged |= damaged
+                self.shards.append(Shard(self._path("pixels").name, len(note.names), note.sha256))
+
+    def _write_shard(self, attempts: Iterator[NamedResult[Pixels | Damaged]]) -> None:
+        """Writes the next shard, then the note that makes it count."""
+        tally, most = self.tally, self._most_images()
+        names, damaged = len(tally.names), len(tally.damaged)
+        with storage_errors(self._path("pixels"), needed=most * self.target.image_bytes):
+            self._path("json").unlink(missing_ok=True)
+            with self._path("pixels").open("wb", buffering=BUFFER) as file:
+                for attempt in itertools.islice(attempts, most):
+                    if (pixels := tally.add(attempt)) is not None:
+                        file.write(pixels.data)
+                _sync(file)
+            sync_directory(self.target.path)
+        shard = Shard(self._path("pixels").name, len(tally.names) - names, tally.digest.hexdigest())
+        if self.target.for_user:
+            new = dict(itertools.islice(tally.damaged.items(), damaged, None))
+            left_out = [[image.name, image.reason] for image in new.values()]
+            note = Note(tally.done, tally.names[names:], left_out, [*new], shard.sha256)
+            write_atomically(self._path("json"), json.dumps(note._asdict()).encode())
+        self.shards.append(shard)
+
+    def _most_images(self) -> int:
+        """How many images the next shard may hold."""
+        if not self.target.for_user:
+            return self.tally.reader.length
+        return max(1, min(SHARD_IMAGES, SHARD_BYTES // self.target.image_bytes))
+
+    def stored(self) -> StoredSplit:
+        """What the manifest says of the split."""
+        tally, frame = self.tally, self.target.frame
+        return StoredSplit(
+            pictures=len(tally.names),
+            class_names=tally.class_names,
+            fingerprint=tally.fingerprint(frame.height, frame.width),
+            shards=tuple(shard for shard in self.shards if shard.pictures),
+        )
+
+    def table(self) -> ImageTable:
+        """A row for each image, damaged ones included."""
+        tally, names = self.tally, iter(self.tally.names)
+        places = range(tally.reader.length)
+        damaged = [tally.damaged.get(place) for place in places]
+        labels = tally.reader.labels
+        return ImageTable(
+            split=[tally.split] * len(places),
+            name=[image.name if image else next(names) for image in damaged],
+            label=[None] * len(places) if labels is None else labels.tolist(),
+            reason=[image.reason if image else None for image in damaged],
+        )
+
+
+def write_store(
+    target: Target,
+    source: DataSource,
+    contents: Contents,
+    *,
+    side: int | None,
+    origin: str = "",
+    refuse: Callable[[Sequence[Tally]], None],
+) -> None:
+    """Decodes all images into a store.
+
+    Args:
+        target: Where and how.
+        source: The data set.
+        contents: Its splits.
+        side: As for `in_one_frame`, which calls this.
+        origin: The folder or file to compare the store with when it is opened.
+        refuse: Raises an error for splits that are not fit to be kept.
+
+    Raises:
+        DataError: When the images change meanwhile.
+        StorageError: When the disk refuses.
+    """
+    writers = [
+        SplitWriter(target, split, reader=reader, class_names=contents.class_names)
+        for split, reader in contents.readers.items()
+    ]
+    for writer in writers:
+        writer.run()
+    refuse([writer.tally for writer in writers])
+    manifest = StoreManifest(
+        name=source.name,
+        origin=origin,
+        key=store_key(source, side=side),
+        side=side or 0,
+        height=target.frame.height,
+        width=target.frame.width,
+        splits={writer.tally.split: writer.stored() for writer in writers},
+        tables=_write_tables(target, source, writers),
+    )
+    with storage_errors(target.path, needed=0):
+        summaries = {split: _summary(target, stored) for split, stored in manifest.splits.items()}
+    write_summaries(target.path, summaries)
+    write_manifest(target.path, manifest)
+
+
+def _summary(target: Target, stored: StoredSplit) -> SplitSummary:
+    shape = (target.frame.height, target.frame.width, 3)
+    counted = normalization_of(
+        map_file(target.path / shard.file, (shard.pictures, *shape)).pixels
+        for shard in stored.shards
+    )
+    return SplitSummary(stored.fingerprint, checksum(target.path, stored), *counted)
+
+
+def _write_tables(target: Target, source: DataSource, writers: list[SplitWriter]) -> dict[str, str]:
+    """The tables of a store; returns their sha256 by file name."""
+    fields: Any = zip(*(writer.table() for writer in writers), strict=True)
+    names = ImageTable._fields
+    images = {name: list(itertools.chain(*of)) for name, of in zip(names, fields, strict=True)}
+    if target.for_user:
+        stamps = {field: [getattr(s, field) for s in source.stamps] for field in FileStamp._fields}
+        files = {PICTURES: _as_parquet(images), FILES: _as_parquet(stamps)}
+    else:
+        files = {PICTURES_JSON: json.dumps(images).encode()}
+    for name, data in files.items():
+        write_atomically(target.path / name, data)
+    return {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
+
+
+def _as_parquet(columns: dict[str, list[Any]]) -> bytes:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    kinds = {"label": pa.int64(), "size": pa.int64(), "modified": pa.int64()}
+    arrays = {name: pa.array(v, kinds.get(name, pa.string())) for name, v in columns.items()}
+    data = pa.BufferOutputStream()
+    pq.write_table(pa.table(arrays), data)
+    content: bytes = data.getvalue().to_pybytes()
+    return content
+
+
+def take_in(path: Path, digest: hashlib._Hash) -> None:
+    """Feeds a file to a digest."""
+    with path.open("rb", buffering=0) as file:
+        while block := file.read(BUFFER):
+            digest.update(block)
+
+
+def _sync(file: BinaryIO) -> None:
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def _changing(found: str) -> DataError:
+    return DataError(
+        found,
+        expected="images that nobody changes while they are read",
+        hint="try again when nothing changes them any more",
+    )

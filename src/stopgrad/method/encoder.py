@@ -1,0 +1,146 @@
+"""Encoders f by name, with initial weights from an explicit generator: x (B, 3, H, W) -> (B, F).
+
+ResNets of our own (`resnet`), and any timm backbone as `timm:NAME`. Paper: Sec. 3, Appendix D.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any, cast
+
+import torch
+from torch import nn
+
+from stopgrad.config import EncoderConfig, torch_generator
+from stopgrad.errors import ConfigError, did_you_mean, no_memory
+from stopgrad.method.layers import initialize, split_views_in
+from stopgrad.method.resnet import RESNETS, Encoder, ResNet
+
+TIMM = "timm:"
+
+
+def build_encoder(
+    config: EncoderConfig, generator: torch.Generator, *, per_view: bool = False
+) -> Encoder:
+    """An encoder of B images; x (B, 3, H, W) -> features (B, F).
+
+    Args:
+        config: Its name, stem, width and the start of its residual blocks.
+        generator: Decides all weights.
+        per_view: Whether each BN normalises the two halves of a batch apart, see `layers`.
+
+    Raises:
+        ConfigError: For a name that is neither a ResNet of ours nor one of timm's.
+    """
+    check_encoder_name(config.name)
+    if config.name.startswith(TIMM):
+        return _timm_encoder(config.name.removeprefix(TIMM), generator, per_view=per_view)
+    with torch.device("meta"):
+        shape = RESNETS[config.name]
+        encoder = ResNet(shape, stem=config.stem, width=config.width, per_view=per_view)
+    initialize(encoder, generator)
+    if config.zero_init:
+        encoder.zero_last_bn()
+    return encoder
+
+
+def check_encoder_name(name: str) -> None:
+    """Refuses an unknown encoder without building one.
+
+    Raises:
+        ConfigError: For a name that is neither a ResNet of ours nor one of timm's.
+    """
+    if name.startswith(TIMM):
+        _check_timm_name(name.removeprefix(TIMM))
+    elif name not in RESNETS:
+        raise ConfigError(
+            f"encoder.name = {name!r}{did_you_mean(name, RESNETS, most=3)}",
+            expected=f"one of {', '.join(RESNETS)} or timm:NAME",
+            hint="name one of these",
+        )
+
+
+def size_problem(encoder: nn.Module, size: tuple[int, int]) -> str:
+    """Why an encoder does not take images of this size, in its own words; empty when it does.
+
+    A ViT takes multiples of its patch, a mixer one size; our ResNets take every size.
+
+    Args:
+        encoder: In eval mode, x (B, 3, H, W) -> (B, F).
+        size: Height and width, px.
+
+    Raises:
+        RuntimeError: When memory runs out.
+    """
+    if isinstance(encoder, ResNet):
+        return ""
+    try:
+        with torch.inference_mode():
+            encoder(torch.zeros(1, 3, *size, device=next(encoder.parameters()).device))
+    except (AssertionError, RuntimeError, ValueError) as error:
+        if no_memory(error):
+            raise
+        return " ".join(str(error).split()).rstrip(".")
+    return ""
+
+
+@functools.lru_cache(maxsize=64)
+def size_problems(config: EncoderConfig, sizes: tuple[tuple[int, int], ...]) -> tuple[str, ...]:
+    """What `size_problem` says of each size, before there is an encoder.
+
+    Only a timm backbone is built for it, and only once for the same question.
+
+    Args:
+        config: Its name, stem, width and the start of its residual blocks.
+        sizes: Heights and widths, px.
+
+    Raises:
+        ConfigError: For an encoder that does not exist.
+    """
+    check_encoder_name(config.name)
+    if not config.name.startswith(TIMM):
+        return ("",) * len(sizes)
+    encoder = build_encoder(config, torch_generator(0, "encoder")).eval()
+    return tuple(size_problem(encoder, size) for size in sizes)
+
+
+def _check_timm_name(name: str) -> None:
+    try:
+        import timm
+    except ImportError as error:
+        raise ConfigError(
+            f"encoder.name = 'timm:{name}' without timm",
+            expected="timm to be installed",
+            hint="pip install 'stopgrad[timm]'",
+        ) from error
+    known = timm.list_models()
+    if name not in known:
+        raise ConfigError(
+            f"encoder.name = 'timm:{name}'{did_you_mean(name, known, most=3)}",
+            expected="a model of timm.list_models()",
+            hint="see timm.list_models() for the names",
+        )
+
+
+def _timm_encoder(name: str, generator: torch.Generator, *, per_view: bool) -> Encoder:
+    """A timm backbone without its classifier; stem and width are the backbone's own."""
+    import timm
+
+    # timm draws its weights from the global generator: lend it ours and restore the state after.
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(generator.initial_seed())
+        backbone = _created(timm.create_model, name)
+    # Some backbones have a layer between their last features and the classifier.
+    backbone.feature_width = getattr(backbone, "head_hidden_size", None) or backbone.num_features
+    if per_view:
+        split_views_in(backbone)
+    return cast("Encoder", backbone)
+
+
+def _created(create_model: Callable[..., Any], name: str) -> Any:
+    """A backbone that takes images of any size, where timm can make it so."""
+    try:
+        return create_model(name, pretrained=False, num_classes=0, dynamic_img_size=True)
+    except TypeError:
+        return create_model(name, pretrained=False, num_classes=0)

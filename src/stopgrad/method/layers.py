@@ -1,0 +1,91 @@
+"""How layers start, and BN that normalises each of two views by its own statistics.
+
+In: modules of PyTorch or timm. Out: the same with initial weights, or with BN per view; the names
+of parameters and buffers are PyTorch's own in either case.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+
+class PerView:
+    """Makes a BN class normalise the two halves of its batch apart when it trains.
+
+    The halves are the two views of the same images. The running statistics take in the first
+    half, then the second; in evaluation nothing changes. Put it before the BN class:
+    `class PerViewBatchNorm2d(PerView, nn.BatchNorm2d)`.
+    """
+
+    training: bool
+
+    def forward(self, x: Tensor) -> Tensor:  # (2B, ...) -> the same
+        """The two halves one after the other, or all at once in evaluation."""
+        whole = super().forward  # type: ignore[misc]
+        if not self.training:
+            return whole(x)  # type: ignore[no-any-return]
+        return torch.cat([whole(view) for view in x.chunk(2)])
+
+
+class PerViewBatchNorm1d(PerView, nn.BatchNorm1d):
+    """`nn.BatchNorm1d` of each view by itself."""
+
+
+class PerViewBatchNorm2d(PerView, nn.BatchNorm2d):
+    """`nn.BatchNorm2d` of each view by itself."""
+
+
+def batch_norm_1d(width: int, *, per_view: bool, affine: bool = True) -> nn.BatchNorm1d:
+    """BN over (B, width), of each view by itself or of whole batches."""
+    return (PerViewBatchNorm1d if per_view else nn.BatchNorm1d)(width, affine=affine)
+
+
+def batch_norm_2d(channels: int, *, per_view: bool) -> nn.BatchNorm2d:
+    """BN over (B, channels, H, W), of each view by itself or of whole batches."""
+    return (PerViewBatchNorm2d if per_view else nn.BatchNorm2d)(channels)
+
+
+def split_views_in(module: nn.Module) -> None:
+    """Replaces every BN of a finished backbone by one per view, with its parameters and buffers.
+
+    For backbones of others, whose layers cannot be asked for; works for any BN class, such as
+    timm's own with an activation.
+    """
+    for name, child in module.named_children():
+        if isinstance(child, _BatchNorm):
+            kind = type(child)
+            twin = type(f"PerView{kind.__name__}", (PerView, kind), {})
+            replacement: nn.Module = object.__new__(twin)
+            replacement.__dict__.update(child.__dict__)
+            module.add_module(name, replacement)
+        else:
+            split_views_in(child)
+
+
+def initialize(module: nn.Module, generator: torch.Generator) -> nn.Module:
+    """Gives every parameter and buffer of a module built on the meta device its first value.
+
+    Convolutions: He normal over the fan out, as torchvision's ResNets. Linear layers: uniform
+    within 1 / sqrt(fan in), PyTorch's default. BN: gain 1, offset 0, mean 0, variance 1.
+    The draws follow the order of `modules()`, on the CPU, so that the device does not matter.
+    """
+    module.to_empty(device="cpu")
+    for layer in module.modules():
+        match layer:
+            case nn.Conv2d():
+                nn.init.kaiming_normal_(layer.weight, mode="fan_out", generator=generator)
+            case nn.Linear():
+                _uniform_linear(layer, generator)
+            case nn.BatchNorm1d() | nn.BatchNorm2d():
+                layer.reset_parameters()
+    return module
+
+
+def _uniform_linear(layer: nn.Linear, generator: torch.Generator) -> None:
+    bound = 1 / math.sqrt(layer.in_features)
+    for parameter in layer.parameters():
+        nn.init.uniform_(parameter, -bound, bound, generator=generator)

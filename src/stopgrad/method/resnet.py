@@ -1,0 +1,163 @@
+"""ResNets (He et al. 2016) without a classifier: x (B, 3, H, W) -> features (B, F).
+
+State-dict keys are torchvision's (`conv1`, `bn1`, `layer1.0.conv1`, `layer2.0.downsample.0`), so
+weights go both ways; only the fully connected layer `fc` is missing.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from stopgrad.config import Stem
+from stopgrad.method.layers import batch_norm_2d
+
+
+class ResNetShape(NamedTuple):
+    """A ResNet before its width factor: blocks and channels of each stage."""
+
+    blocks: tuple[int, ...]
+    channels: tuple[int, ...]
+    bottleneck: bool
+
+
+RESNETS = {
+    "resnet10": ResNetShape((1, 1, 1, 1), (64, 128, 256, 512), bottleneck=False),
+    "resnet18": ResNetShape((2, 2, 2, 2), (64, 128, 256, 512), bottleneck=False),
+    "resnet34": ResNetShape((3, 4, 6, 3), (64, 128, 256, 512), bottleneck=False),
+    "resnet50": ResNetShape((3, 4, 6, 3), (64, 128, 256, 512), bottleneck=True),
+} | {  # He et al. 2016, Sec. 4.2: 6n+2 layers, three stages
+    f"cifar_resnet{6 * n + 2}": ResNetShape((n, n, n), (16, 32, 64), bottleneck=False)
+    for n in (1, 2, 3, 5, 7, 9)
+}
+
+
+class Encoder(nn.Module):
+    """What every encoder has: x (B, 3, H, W) -> features (B, F)."""
+
+    feature_width: int  # F
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions and a shortcut: (B, C_in, H, W) -> (B, C, H/stride, W/stride)."""
+
+    expansion = 1
+
+    def __init__(self, inputs: int, channels: int, *, stride: int, per_view: bool) -> None:
+        super().__init__()
+        self.conv1 = _conv(inputs, channels, kernel=3, stride=stride)
+        self.bn1 = batch_norm_2d(channels, per_view=per_view)
+        self.relu = nn.ReLU(inplace=True)
+        self.conv2 = _conv(channels, channels, kernel=3)
+        self.bn2 = batch_norm_2d(channels, per_view=per_view)
+        self.downsample = _shortcut(inputs, channels, stride=stride, per_view=per_view)
+
+    @property
+    def last_bn(self) -> nn.BatchNorm2d:
+        """The BN whose gain may start at 0."""
+        return self.bn2
+
+    def forward(self, x: Tensor) -> Tensor:  # (B, C_in, H, W) -> (B, C, H', W')
+        shortcut = x if self.downsample is None else self.downsample(x)
+        x = self.relu(self.bn1(self.conv1(x)))
+        x = self.bn2(self.conv2(x))
+        x += shortcut
+        return self.relu(x)  # type: ignore[no-any-return]
+
+
+class Bottleneck(nn.Module):
+    """1x1, 3x3 (with the stride, as torchvision), 1x1 to four times the channels."""
+
+    expansion = 4
+
+    def __init__(self, inputs: int, channels: int, *, stride: int, per_view: bool) -> None:
+        super().__init__()
+        outputs = channels * self.expansion
+        self.conv1 = _conv(inputs, channels, kernel=1)
+        self.bn1 = batch_norm_2d(channels, per_view=per_view)
+        self.conv2 = _conv(channels, channels, kernel=3, stride=stride)
+        self.bn2 = batch_norm_2d(channels, per_view=per_view)
+        self.conv3 = _conv(channels, outputs, kernel=1)
+        self.bn3 = batch_norm_2d(outputs, per_view=per_view)
+        self.relu = nn.ReLU(inplace=True)
+        self.downsample = _shortcut(inputs, outputs, stride=stride, per_view=per_view)
+
+    @property
+    def last_bn(self) -> nn.BatchNorm2d:
+        """The BN whose gain may start at 0."""
+        return self.bn3
+
+    def forward(self, x: Tensor) -> Tensor:  # (B, C_in, H, W) -> (B, 4C, H', W')
+        shortcut = x if self.downsample is None else self.downsample(x)
+        x = self.relu(self.bn1(self.conv1(x)))
+        x = self.relu(self.bn2(self.conv2(x)))
+        x = self.bn3(self.conv3(x))
+        x += shortcut
+        return self.relu(x)  # type: ignore[no-any-return]
+
+
+class ResNet(Encoder):
+    """A ResNet up to its average pool.
+
+    Args:
+        shape: Blocks and channels, of `RESNETS`.
+        stem: The first layers, which decide how much an image shrinks.
+        width: Factor on every number of channels.
+        per_view: Whether each BN normalises the two halves of a batch apart, see `layers`.
+    """
+
+    def __init__(
+        self, shape: ResNetShape, *, stem: Stem, width: float, per_view: bool = False
+    ) -> None:
+        super().__init__()
+        block = Bottleneck if shape.bottleneck else BasicBlock
+        channels = [max(8, round(count * width)) for count in shape.channels]
+        self.conv1, self.maxpool = _stem(channels[0], stem)
+        self.bn1 = batch_norm_2d(channels[0], per_view=per_view)
+        self.relu = nn.ReLU(inplace=True)
+        inputs = channels[0]
+        self.stages = tuple(f"layer{number}" for number, _ in enumerate(channels, start=1))
+        for number, (name, count) in enumerate(zip(self.stages, shape.blocks, strict=True)):
+            stage = nn.Sequential()
+            for index in range(count):
+                stride = 2 if number > 0 and index == 0 else 1
+                stage.append(block(inputs, channels[number], stride=stride, per_view=per_view))
+                inputs = channels[number] * block.expansion
+            self.add_module(name, stage)
+        self.feature_width = inputs
+
+    def zero_last_bn(self) -> None:
+        """Starts each residual block as the identity (Goyal et al. 2017)."""
+        for layer in self.modules():
+            if isinstance(layer, BasicBlock | Bottleneck):
+                nn.init.zeros_(layer.last_bn.weight)
+
+    def forward(self, x: Tensor) -> Tensor:  # (B, 3, H, W) -> (B, F)
+        x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
+        for name in self.stages:
+            x = self.get_submodule(name)(x)
+        return x.mean(dim=(2, 3), dtype=torch.promote_types(x.dtype, torch.float32))
+
+
+def _stem(channels: int, stem: Stem) -> tuple[nn.Conv2d, nn.Module]:
+    match stem:
+        case "small":  # Paper, Appendix D: 3x3 stride 1, no max-pool
+            return _conv(3, channels, kernel=3), nn.Identity()
+        case "half":
+            return _conv(3, channels, kernel=3, stride=2), nn.Identity()
+        case "large":
+            pool = nn.MaxPool2d(kernel_size=3, stride=2, padding=1)
+            return _conv(3, channels, kernel=7, stride=2), pool
+
+
+def _conv(inputs: int, outputs: int, *, kernel: int, stride: int = 1) -> nn.Conv2d:
+    return nn.Conv2d(inputs, outputs, kernel, stride=stride, padding=kernel // 2, bias=False)
+
+
+def _shortcut(inputs: int, outputs: int, *, stride: int, per_view: bool) -> nn.Sequential | None:
+    if stride == 1 and inputs == outputs:
+        return None
+    bn = batch_norm_2d(outputs, per_view=per_view)
+    return nn.Sequential(_conv(inputs, outputs, kernel=1, stride=stride), bn)

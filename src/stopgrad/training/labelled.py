@@ -1,0 +1,352 @@
+"""Training with labels: the baseline from scratch, and fine-tuning of a pretrained encoder.
+
+In: a fraction of the labels and the test images (`recipe`). Out: a `LabelledEpoch` at a time; the
+last one has the score on the whole test set. A step is crops, forward, cross-entropy, backward,
+new weights; all randomness is a function of (seed, step). Report: the supervised network of its
+label study. The recipe of fine-tuning is SwAV's, see `finetune_recipe`.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple, TypeVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from stopgrad.config import Config, torch_generator
+from stopgrad.errors import ConfigError
+from stopgrad.evaluation import Score, embed, labelled, score
+from stopgrad.images import Normalization, Track, no_progress, normalization
+from stopgrad.method import (
+    SGD,
+    Classifier,
+    Optimizer,
+    ParameterGroup,
+    build_classifier,
+    compute_for,
+    cosine_with_warmup,
+    downscale,
+    normalize,
+    size_problem,
+    use_repeatable,
+)
+from stopgrad.runs import RunWriter, read_metrics
+from stopgrad.training.crops import draw_crops, padded_crop
+from stopgrad.training.keeper import Keeper
+from stopgrad.training.learner import Learner
+from stopgrad.training.recipe import (
+    LabelledImages,
+    Recipe,
+    check_recipe,
+    finetune_recipe,
+    protocol,
+    supervised_recipe,
+)
+
+T = TypeVar("T")
+
+
+class LabelledEpoch(NamedTuple):
+    """What one epoch ended with."""
+
+    number: int  # epochs finished
+    step: int  # steps taken
+    loss: float  # mean over the epoch's steps
+    lr: float  # of the encoder, at its last step
+    images_per_s: float  # over all steps so far
+    seconds: float  # of all steps so far; with the scoring at the last epoch
+    score: Score | None  # on the whole test set, at the last epoch alone
+    model: Classifier  # the living model, not a copy
+
+
+class Start(NamedTuple):
+    """What fine-tuning starts from."""
+
+    encoder: nn.Module  # of the config; its weights are copied into a plain one
+    normalization: Normalization  # that it was pretrained with
+
+
+def supervised_epochs(
+    images: LabelledImages,
+    config: Config,
+    *,
+    writer: RunWriter | None = None,
+    track: Track = no_progress,
+) -> Iterator[LabelledEpoch]:
+    """Trains the encoder and one linear layer from scratch; yields at the end of each epoch.
+
+    The images are normalised by the mean and std of the fraction itself, so nothing of the others
+    enters. The last epoch has the score on the whole test set.
+
+    Args:
+        images: The images to learn from and their labels, see `draw_fraction`; the test images.
+        config: Its `supervised`, `encoder` and `seed` decide the result.
+        writer: The open run directory; the training goes on from its checkpoint, with its
+            normalisation, and yields its last epoch again if that was reached. None: write nothing.
+        track: Wraps the batches of an epoch, to show progress.
+
+    Raises:
+        DataError: When there are fewer images than one batch.
+        ConfigError: For a crop that does not fit the images.
+        DivergedError: When the loss is not finite; the bad step is not taken.
+        InterruptedRunError: After a signal, when the state is saved.
+        StorageError: When the disk refuses a checkpoint.
+    """
+    model = build_classifier(config.encoder, classes=len(images.class_names), seed=config.seed)
+    mean_std = writer.info.normalization if writer is not None else normalization(images.train)
+    recipe = supervised_recipe(config)
+    training = start_labelled_training(
+        model, images, recipe=recipe, config=config, normalization=mean_std
+    )
+    yield from _epochs(training, writer=writer, track=track)
+
+
+def finetune_epochs(
+    images: LabelledImages,
+    config: Config,
+    *,
+    start: Start,
+    writer: RunWriter | None = None,
+    track: Track = no_progress,
+) -> Iterator[LabelledEpoch]:
+    """Trains a pretrained encoder and a new linear layer; yields at the end of each epoch.
+
+    The last epoch has the score on the whole test set.
+
+    Args:
+        images: As for `supervised_epochs`.
+        config: That of the pretraining; its `finetune` and `seed` decide the rest.
+        start: The pretrained encoder and the normalisation that it knows.
+        writer: As for `supervised_epochs`.
+        track: As for `supervised_epochs`.
+
+    Raises:
+        StopgradError: As `supervised_epochs`.
+    """
+    model = build_classifier(config.encoder, classes=len(images.class_names), seed=config.seed)
+    # Not the encoder itself: pretraining taught its BN that a batch is two views.
+    model.encoder.load_state_dict(start.encoder.state_dict())
+    recipe = finetune_recipe(config)
+    training = start_labelled_training(
+        model, images, recipe=recipe, config=config, normalization=start.normalization
+    )
+    yield from _epochs(training, writer=writer, track=track)
+
+
+def _epochs(
+    training: LabelledTraining, *, writer: RunWriter | None, track: Track
+) -> Iterator[LabelledEpoch]:
+    """Takes the steps that are left and yields at the end of each epoch.
+
+    The run is finished when its last epoch was taken in and the next one asked for, so that a
+    result is never lost between the training and its record.
+    """
+    keeper = Keeper(training, writer, hint="go on with the same command")
+    keeper.begin()
+    if writer is not None:
+        steps = (row for row in read_metrics(writer.path) if row["kind"] == "step")
+        training.seconds = sum(row["seconds"] for row in steps)
+    while training.epoch < training.epochs:
+        left, description = training.steps_left, f"epoch {training.epoch + 1}/{training.epochs}"
+        if left == training.steps_per_epoch:
+            training.losses = []
+        for batch in track(training.batches(), description, left):
+            training.advance(batch)
+            keeper.after_step()
+        training.epoch += 1
+        keeper.after_epoch(_row(training.end_of_epoch()))
+        if training.epoch < training.epochs:
+            yield training.end_of_epoch()
+    began = time.perf_counter()
+
+    def stopping(items: Iterable[T], description: str, total: int, /) -> Iterator[T]:
+        return keeper.track(track(items, description, total), description, total)
+
+    last = training.end_of_epoch(_score(training, track=stopping))
+    yield last._replace(seconds=last.seconds + time.perf_counter() - began)
+    training.is_scored = True
+    keeper.report()
+
+
+class LabelledBatch(NamedTuple):
+    """What one step learns from."""
+
+    x: Tensor  # (B, 3, h, w) float32, normalised
+    labels: Tensor  # (B,) int64
+
+
+@dataclass(kw_only=True)
+class LabelledTraining(Learner[Classifier, LabelledBatch]):
+    """The state of a training with labels."""
+
+    recipe: Recipe
+    images: LabelledImages
+    seconds: float = 0.0  # that all steps took, s
+    step_seconds: float = 0.0  # that the newest step took, s
+    is_scored: bool = False  # the score was taken in
+
+    def advance(self, indices: Tensor) -> None:  # (B,)
+        """The next step, on crops of the images of a batch; waits for the device."""
+        began = time.perf_counter()
+        self.take_step(self.augmented(indices)).item()
+        self.step_seconds = time.perf_counter() - began
+        self.seconds += self.step_seconds
+
+    def augmented(self, indices: Tensor) -> LabelledBatch:  # (B,)
+        """The images of a batch, cropped and flipped as the seed and the step decide."""
+        train, device, recipe = self.images.train, self.compute.device, self.recipe
+        assert train.labels is not None
+        labels = torch.from_numpy(train.labels[indices.numpy()]).to(device)
+        pixels = downscale(self.compute.fetch(self.pixels, indices), train.whole_size)
+        position = (self.config.seed, recipe.task, "crops", self.step)
+        crops = draw_crops(
+            torch_generator(*position, device=device),
+            images=len(indices),
+            room=recipe.room(train),
+            flip=recipe.flip,
+        )
+        cut = padded_crop(pixels, crops, padding=recipe.padding, size=recipe.size(train))
+        return LabelledBatch(normalize(cut, self.normalization), labels)
+
+    def loss(self, batch: LabelledBatch) -> Tensor:  # -> ()
+        """The mean cross-entropy."""
+        with self.compute.autocast():
+            logits = self.model(self.compute.arrange(batch.x))  # (B, C)
+        return F.cross_entropy(logits, batch.labels)
+
+    def order(self) -> Tensor:  # (>= full size,) int64
+        """The images of the fraction, repeated in new orders to the length of an epoch."""
+        generator = torch_generator(self.config.seed, self.recipe.task, "order", self.epoch)
+        size = len(self.images.train)
+        passes = math.ceil(self.images.full_size / size)
+        return torch.cat([torch.randperm(size, generator=generator) for _ in range(passes)])
+
+    @property
+    def epochs(self) -> int:
+        """Epochs in all."""
+        return self.recipe.epochs
+
+    @property
+    def batch_size(self) -> int:
+        """B, the images of a step."""
+        return self.recipe.batch
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Whole batches in an epoch, the same for every fraction of the labels."""
+        return self.images.full_size // self.recipe.batch
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether all epochs are, and the score was taken in."""
+        return self.is_scored
+
+    @property
+    def advice(self) -> str:
+        """What to do when the loss is not finite."""
+        return f"lower {self.recipe.task}.base_lr"
+
+    def group_rates(self, step: int) -> Mapping[str, float]:
+        """The learning rates of encoder and linear layer at a step, counted from 1."""
+        total = self.epochs * self.steps_per_epoch
+        curve = cosine_with_warmup(step - 1, total=total)
+        return {"encoder": self.recipe.lr * curve, "head": self.recipe.head_lr * curve}
+
+    def row(self, step: int, loss: float) -> dict[str, Any]:
+        """The newest step, counted from 1, as a line of metrics."""
+        lr = self.group_rates(step)["encoder"]
+        return {"kind": "step", "step": step, "loss": loss, "lr": lr, "seconds": self.step_seconds}
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint keeps besides tensors, ready for JSON."""
+        return {"step": self.step, "losses": self.losses}
+
+    def end_of_epoch(self, result: Score | None = None) -> LabelledEpoch:
+        """The epoch that has just ended, from the state alone."""
+        return LabelledEpoch(
+            number=self.epoch,
+            step=self.step,
+            loss=sum(self.losses) / len(self.losses),
+            lr=self.group_rates(self.step)["encoder"],
+            images_per_s=self.recipe.batch * self.step / self.seconds,
+            seconds=self.seconds,
+            score=result,
+            model=self.model,
+        )
+
+
+def start_labelled_training(
+    model: Classifier,
+    images: LabelledImages,
+    *,
+    recipe: Recipe,
+    config: Config,
+    normalization: Normalization,
+) -> LabelledTraining:
+    """A training of this classifier at step 0.
+
+    Args:
+        model: An encoder and one linear layer for the classes of the images.
+        images: To learn from, and to be scored on.
+        recipe: How.
+        config: Every knob; those of the device are read here.
+        normalization: Of the images that go in.
+
+    Raises:
+        DataError: When there are fewer images than one batch.
+        ConfigError: For a crop that does not fit the images or the backbone, or a device that
+            is not there.
+    """
+    check_recipe(recipe, images)
+    use_repeatable(config.repeatable)
+    compute = compute_for(config)
+    compute.place(model).eval()
+    size = recipe.size(images.train)
+    if reason := size_problem(model.encoder, size):
+        raise ConfigError(
+            f"{config.encoder.name} and crops of {size.width} x {size.height} px ({reason})",
+            expected="crops of a size that the backbone takes",
+            hint=f"set {recipe.task}.crop",
+        )
+    return LabelledTraining(
+        config=config,
+        compute=compute,
+        normalization=normalization,
+        pixels=compute.keep(images.train.pixels),
+        model=model.train(),
+        optimizer=_optimizer(model, recipe),
+        recipe=recipe,
+        images=images,
+    )
+
+
+def _optimizer(model: Classifier, recipe: Recipe) -> Optimizer:
+    """SGD with weight decay on every parameter, and a learning rate for either part."""
+    parts: tuple[tuple[str, nn.Module], ...] = (("encoder", model.encoder), ("head", model.head))
+    groups = [ParameterGroup(n, list(m.parameters()), recipe.weight_decay) for n, m in parts]
+    return SGD(groups, momentum=recipe.momentum, fused=False)
+
+
+def _score(training: LabelledTraining, *, track: Track) -> Score:
+    """The network's accuracy on every test image; images are normalised, not augmented."""
+    logits = embed(
+        training.model,
+        training.images.test,
+        normalization=training.normalization,
+        compute=training.compute,
+        track=track,
+    )
+    values, labels = labelled(logits, role="test")
+    how = protocol(training.recipe, training.images, training.config)
+    return score(values, labels, protocol=how)
+
+
+def _row(epoch: LabelledEpoch) -> dict[str, Any]:
+    """The epoch as a line of metrics."""
+    names = ("step", "loss", "lr", "images_per_s", "seconds")
+    return {"kind": "epoch", "epoch": epoch.number} | {n: getattr(epoch, n) for n in names}

@@ -1,0 +1,286 @@
+"""`--init RUN|FILE|timm:NAME` -> the tensors that an encoder starts from.
+
+Whatever the source, the tensors are checked against the encoder that will hold them, by name,
+shape and type, before they are read, and are finite. Nothing is unpickled.
+
+timm would try a missing network for most of a minute and would open a pickle where there is no
+safetensors file. So its file is fetched here, through the Hub's own client, and read with care.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+from torch import Tensor
+
+from stopgrad.config import EncoderConfig
+from stopgrad.errors import CheckpointError, ConfigError, DataError, did_you_mean
+from stopgrad.runs import (
+    HEADER,
+    decode_tensors,
+    encoder_tensors,
+    header_bytes,
+    header_tensors,
+    load_checkpoint,
+    misfit,
+    not_finite,
+    read_run,
+    size_of,
+    tensors_sha256,
+)
+from stopgrad.storage import as_text, in_short, read_file, read_json, read_start
+
+TIMM = "timm:"
+LARGEST = 8 << 30  # bytes of a file of timm's weights
+TIMEOUT = 15.0  # s for the Hub's first answer
+HUB_FILE = "model.safetensors"
+
+T = TypeVar("T")
+
+
+class Weights(NamedTuple):
+    """What an encoder starts from."""
+
+    tensors: dict[str, Tensor]  # by the encoder's own names
+    source: str  # timm:NAME, or an absolute path
+    sha256: str  # over names, types, shapes and bytes, whatever file they came from
+
+    def card(self) -> dict[str, str]:
+        """What a run notes of them; two runs with another sha256 are two runs."""
+        return {"from": self.source, "sha256": self.sha256}
+
+
+def read_weights(spec: str, config: EncoderConfig) -> Weights:
+    """The weights that a spec names, which must be those of this encoder.
+
+    Args:
+        spec: A run directory, a safetensors file, or timm:NAME.
+        config: The encoder that will start from them.
+
+    Raises:
+        ConfigError: For a spec that names nothing, or weights of another encoder.
+        CheckpointError: For files that are damaged or not to be trusted.
+        DataError: When the Hub does not give timm's weights.
+    """
+    if "\0" in spec:
+        raise _absent(spec)
+    wanted = encoder_tensors(config)
+    source = spec if spec.startswith(TIMM) else str(Path(spec).expanduser().resolve())
+    path = Path(source)
+    if spec.startswith(TIMM):
+        tensors = _timm_tensors(spec.removeprefix(TIMM))
+    elif path.is_dir():
+        tensors = _run_tensors(path)
+    elif path.exists():
+        tensors = read_tensors(path, wanted, hint=_hint(config))
+    else:
+        raise _absent(spec)
+    refuse_misfit(tensors, wanted, source=spec, hint=_hint(config, of=path))
+    return Weights(tensors, source, tensors_sha256(tensors))
+
+
+def _absent(spec: str) -> ConfigError:
+    return ConfigError(
+        f"--init {spec[:200]!r}, which is not there",
+        expected="a run directory, a safetensors file or timm:NAME",
+        hint="check the path",
+    )
+
+
+def _run_tensors(path: Path) -> dict[str, Tensor]:
+    """The encoder of a run of any kind, at its newest good checkpoint."""
+    prefix, model = "encoder.", load_checkpoint(path).model
+    return {k.removeprefix(prefix): v for k, v in model.items() if k.startswith(prefix)}
+
+
+def _hint(config: EncoderConfig, *, of: Path | None = None) -> str:
+    """The flags that would fit, where a run says which."""
+    if of is not None and (of / "config.json").is_file():
+        own = read_run(of).config.encoder
+        return (
+            f"take the run's own: --encoder.name {own.name} --encoder.stem {own.stem} "
+            f"--encoder.width {own.width:g}"
+        )
+    return (
+        f"give --encoder.name, --encoder.stem and --encoder.width of the weights (here "
+        f"{config.name}, {config.stem}, {config.width:g}; timm's ResNets have the large stem)"
+    )
+
+
+def read_tensors(path: Path, wanted: Mapping[str, Tensor], *, hint: str) -> dict[str, Tensor]:
+    """The tensors of a safetensors file; no more is read than those wanted can take.
+
+    Args:
+        path: The file; a card of ours beside it must agree with its bytes.
+        wanted: Names, shapes and types, on any device.
+        hint: What to do when the file holds other tensors.
+
+    Raises:
+        CheckpointError: When it is no safetensors file, damaged or not finite.
+        ConfigError: When it holds other tensors, with the first of them.
+    """
+    try:
+        found = header_tensors(read_start(path, header_bytes(read_start(path, 8))))
+        refuse_misfit(found, wanted, source=str(path), hint=hint)
+        data = read_file(path, most=HEADER + size_of(wanted))
+        _check_card(path, data)
+        tensors = decode_tensors(data)
+    except (OSError, ValueError) as error:
+        raise _refused(path, in_short(error)) from error
+    refuse_misfit(tensors, wanted, source=str(path), hint=hint)
+    wrong = not_finite(tensors)
+    if wrong:
+        raise _refused(path, wrong)
+    return tensors
+
+
+def refuse_misfit(
+    found: Mapping[str, Tensor], wanted: Mapping[str, Tensor], *, source: str, hint: str
+) -> None:
+    """Refuses tensors that are not those wanted.
+
+    Raises:
+        ConfigError: With the first names that are missing, unknown or of another shape.
+    """
+    wrong = misfit(found, wanted)
+    if not wrong:
+        return
+    shapes = (
+        f"{key[:80]!a} is {_shape(found[key])}, not {_shape(wanted[key])}"
+        for key in wanted
+        if key in found and found[key].shape != wanted[key].shape
+    )
+    first = next(shapes, "")
+    raise ConfigError(
+        f"{as_text(source)} does not fit the encoder ({wrong}{'; ' if first else ''}{first})",
+        expected="the tensors of the encoder that is asked for",
+        hint=hint,
+    )
+
+
+def card_of(path: Path) -> Path:
+    """Where the card of a file of weights is: FILE.json beside it."""
+    return path.with_name(f"{path.name}.json")
+
+
+def _refused(path: Path, reason: str) -> CheckpointError:
+    """The error for a file that is not to be trusted."""
+    return CheckpointError(
+        f"{as_text(path)}: {as_text(reason)}",
+        expected="a whole safetensors file of finite weights",
+        hint="make one with: stopgrad export RUN --format safetensors --out FILE",
+    )
+
+
+def _check_card(path: Path, data: bytes) -> None:
+    """Compares the bytes with the card that an export puts beside them."""
+    card = card_of(path)
+    if not card.is_file():
+        return
+    values = read_json(card)
+    promised = values.get("sha256") if isinstance(values, dict) else None
+    if promised is not None and promised != hashlib.sha256(data).hexdigest():
+        raise ValueError(f"does not match the sha256 in {card.name}")
+
+
+def _shape(tensor: Tensor) -> str:
+    return " x ".join(str(side) for side in tensor.shape) or "one number"
+
+
+def _timm_tensors(name: str) -> dict[str, Tensor]:
+    """The pretrained tensors of a timm model without its classifier.
+
+    Args:
+        name: With or without a tag, `resnet18` or `resnet18.a1_in1k`.
+
+    Raises:
+        ConfigError: For a name that timm has no weights for, with the nearest.
+        DataError: When the Hub does not give them.
+        CheckpointError: When the file is not safetensors or not finite.
+    """
+    timm = _timm_with(name)
+    repository = timm.get_pretrained_cfg(name).hf_hub_id
+    if not repository:
+        raise _unknown_model(name, timm)
+    path = _hub_file(repository)
+    try:
+        tensors = decode_tensors(read_file(path, most=LARGEST))
+    except (OSError, ValueError) as error:
+        raise _refused(path, in_short(error)) from error
+    tensors = _without_classifier(timm, name, tensors, path)
+    wrong = not_finite(tensors)
+    if wrong:
+        raise _refused(path, wrong)
+    return tensors
+
+
+def _timm_with(name: str) -> Any:
+    try:
+        import timm
+    except ImportError as error:
+        raise ConfigError(
+            f"--init timm:{name} without timm",
+            expected="timm to be installed",
+            hint="pip install 'stopgrad[timm]'",
+        ) from error
+    if name not in timm.list_pretrained() and not timm.models.is_model_pretrained(name):
+        raise _unknown_model(name, timm)
+    return timm
+
+
+def _unknown_model(name: str, timm: Any) -> ConfigError:
+    known = timm.list_pretrained()
+    if "." not in name:  # asked for without a tag
+        known = list(dict.fromkeys(tagged.partition(".")[0] for tagged in known))
+    return ConfigError(
+        f"--init timm:{name[:80]}{did_you_mean(name[:80], known, most=3)}",
+        expected="a model of timm.list_pretrained()",
+        hint="see timm.list_pretrained() for the names that have weights",
+    )
+
+
+def _without_classifier(
+    timm: Any, name: str, tensors: dict[str, Tensor], path: Path
+) -> dict[str, Tensor]:
+    """timm's own way from its file to its model, without the classes of its training."""
+    overlay = {"state_dict": tensors}
+    try:
+        model = timm.create_model(
+            name, pretrained=True, num_classes=0, pretrained_cfg_overlay=overlay
+        )
+    except (RuntimeError, KeyError, ValueError) as error:
+        raise _refused(path, f"does not fit timm's {name} ({in_short(error)})") from error
+    return {key: value.detach() for key, value in model.state_dict().items()}
+
+
+def _hub_file(repository: str) -> Path:
+    """The file of a repository: the copy that is here, else the newest of the Hub."""
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    api = HfApi(endpoint=os.environ.get("HF_ENDPOINT") or None)
+    try:
+        # Resolved, as the client's cache holds links to its own files.
+        return Path(api.hf_hub_download(repository, HUB_FILE, local_files_only=True)).resolve()
+    except LocalEntryNotFoundError:
+        pass
+    # Asked first, because a download tries a missing network again and again.
+    _asking(lambda: api.model_info(repository, timeout=TIMEOUT), repository)
+    return Path(_asking(lambda: api.hf_hub_download(repository, HUB_FILE), repository)).resolve()
+
+
+def _asking(ask: Callable[[], T], repository: str) -> T:
+    # The client raises errors of several libraries, which have no common root but Exception.
+    try:
+        return ask()
+    except Exception as error:
+        reason = as_text((str(error).strip().splitlines() or [type(error).__name__])[0])
+        raise DataError(
+            f"the Hub does not give {HUB_FILE} of {repository} ({reason})",
+            expected="a connection to the Hub, or weights downloaded before",
+            hint="check the network and HF_ENDPOINT, or give --init a run or a file",
+        ) from error
