@@ -15,7 +15,7 @@ import pytest
 from stopgrad.evaluation import CHARTED, Record, duration, number, percent, points, tied
 from stopgrad.images import Normalization, images_from_arrays
 from stopgrad.report import NeighborPanel, neighbor_grid, queries, view_grid
-from stopgrad.report.figures.accuracy import accuracy_chart, newest, per_class_chart
+from stopgrad.report.figures.accuracy import accuracy_chart, per_class_chart
 from stopgrad.report.figures.curves import (
     epoch_axis,
     knn_chart,
@@ -176,7 +176,7 @@ def test_small_multiples_hold_four_measures_of_three_layers() -> None:
 
 def test_bars_are_as_long_as_their_numbers_and_newer_records_win() -> None:
     records = [record(value=0.9), record(value=0.6), record(of="pixels", value=0.3)]
-    svg = inline_svg(accuracy_chart(newest(records)), label="x")
+    svg = inline_svg(accuracy_chart(records), label="x")
     lengths = {
         tip: float(length)
         for length, tip in re.findall(r'd="M0,0h([\d.]+)[^"]*" fill[^>]*data-tip="([^"]*)"', svg)

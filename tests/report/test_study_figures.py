@@ -12,7 +12,7 @@ import pytest
 from stopgrad.config import preset
 from stopgrad.evaluation import Summary
 from stopgrad.report.figures.architecture import architecture_svg
-from stopgrad.report.figures.arms import Axis, arms_chart, knob_chart, share_chart
+from stopgrad.report.figures.arms import Axis, arms_chart, knob_chart, labels_chart
 from stopgrad.report.figures.scores import ArmScore
 from stopgrad.report.figures.seeds import MOST_POINTS, curve_rows, groups_chart, seeds_chart
 from stopgrad.report.figures.spectra import agreement, predictor_chart, spectrum_chart
@@ -74,7 +74,7 @@ def test_each_arm_has_its_mean_its_spread_and_a_dot_per_run() -> None:
     assert f"a, kNN, all labels: 61.75 ± 0.50{NB}% (n = 3)" in tips(chart)
 
 
-def test_shares_of_the_labels_stand_in_their_order_with_a_line_for_each_metric() -> None:
+def test_fractions_of_the_labels_stand_in_their_order_with_a_line_for_each_metric() -> None:
     found = [
         score("a", 60.0),
         score("a", 40.0, labels=0.01),
@@ -83,9 +83,9 @@ def test_shares_of_the_labels_stand_in_their_order_with_a_line_for_each_metric()
         score("untrained encoder", 30.0, baseline=True),
         score("a", 0.3, metric="correlation_strength"),
     ]
-    chart = share_chart(found)
+    chart = labels_chart(found)
     assert encodings(chart.to_dict(), "x")[0]["sort"] == ["1 %", "10 %", "100 %"]
-    drawn = [(row["name"], row["share"], row["value"]) for row in rows_of(chart, "share")]
+    drawn = [(row["name"], row["fraction"], row["value"]) for row in rows_of(chart, "fraction")]
     assert drawn == [
         ("kNN", "100 %", 60.0),
         ("kNN", "1 %", 40.0),
@@ -95,8 +95,8 @@ def test_shares_of_the_labels_stand_in_their_order_with_a_line_for_each_metric()
 
 
 def test_several_arms_are_named_beside_their_metric() -> None:
-    chart = share_chart([score("a", 60.0), score("b", 50.0)])
-    assert [row["name"] for row in rows_of(chart, "share")] == ["a, kNN", "b, kNN"]
+    chart = labels_chart([score("a", 60.0), score("b", 50.0)])
+    assert [row["name"] for row in rows_of(chart, "fraction")] == ["a, kNN", "b, kNN"]
 
 
 def test_accuracy_stands_at_the_knob_of_its_arm_on_one_scale() -> None:

@@ -33,7 +33,12 @@ def add(parser: argparse.ArgumentParser) -> None:
         help="of a study: also views, neighbours, map and mistakes of one run. "
         "Default: of the arm that was chosen, or the baseline",
     )
-    parser.add_argument("--poster", type=Path, metavar="PDF", help="also a poster, A1, one page")
+    parser.add_argument(
+        "--poster",
+        type=Path,
+        metavar="PDF",
+        help="also a poster, one page of A1; needs the extra `pdf`",
+    )
     parser.add_argument("--figures", type=Path, metavar="FOLDER", help="also each as SVG and PNG")
 
 

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from stopgrad.config import Config, config_from_dict, key_paths
 from stopgrad.errors import ConfigError, DataError
-from stopgrad.evaluation import ACCURACIES, Record, read
-from stopgrad.report.figures.accuracy import newest
+from stopgrad.evaluation import ACCURACIES, Record, newest, read
 from stopgrad.report.figures.curves import Row, Rows, epoch_rows
 from stopgrad.report.figures.panels import Exploration, NeighborPanel, ViewPanel
 from stopgrad.studies import COLLAPSE, Epochs, Results, StudyDirectory, load_results, read_epochs
@@ -168,7 +167,7 @@ def read_evidence(
         state=str(status.get("state") or ""),
         reason=str(status.get("reason") or ""),
         metrics=read_metrics(run),
-        records=newest(record for record in found if record.metric in ACCURACIES),
+        records=list(newest(r for r in found if r.metric in ACCURACIES).values()),
         neighbors=exploration.examples if exploration and neighbors is None else neighbors,
         views=views,
         exploration=exploration,

@@ -250,7 +250,7 @@ def map_figure(panel: MapPanel) -> FoundFigure:
     }.get(panel.method, f"Laid out by {panel.method}, which keeps neighbours and not distances")
     caption = (
         f"{count(len(panel.points))} images by their features, scaled to unit length, {colours}. "
-        f"{how}. Larger points: the {count(panel.pictured)} images that can be picked."
+        f"{how}. Larger points: the {count(panel.shown)} images that can be picked."
     )
     label = f"Map of the features. {finding}"
     return FoundFigure(drawn("map", map_chart(panel), label=label, caption=caption), finding)

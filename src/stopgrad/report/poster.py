@@ -154,14 +154,8 @@ def _parts(chapters: Chapters) -> Iterator[tuple[Part, str]]:
 
     The name is empty where the poster has one chapter only, and for what all chapters share.
     """
-    first = chapters[0]
     yield Part("Introduction", (INTRODUCTION,), rank=0), ""
-    if isinstance(first, StudyEvidence):
-        drawings = study_charts.architecture_figures(first)
-    else:
-        drawings = charts.architecture_figures(first)
-    for figure in drawings:
-        yield Part("Model", figure=figure, rank=0), ""
+    yield from ((part, "") for part in _method(chapters[0]))
     for chapter in chapters:
         parts = _of_study(chapter) if isinstance(chapter, StudyEvidence) else _of_run(chapter)
         if len(chapters) == 1:
@@ -169,6 +163,19 @@ def _parts(chapters: Chapters) -> Iterator[tuple[Part, str]]:
         else:
             yield from _named(parts, chapter)
     yield Part("References", (REFERENCES,), rank=0), ""
+
+
+def _method(chapter: Evidence | StudyEvidence) -> Iterator[Part]:
+    """The network, and what it learns from."""
+    if isinstance(chapter, StudyEvidence):
+        drawings = study_charts.architecture_figures(chapter)
+        run = chapter.shown and chapter.shown.run
+    else:
+        drawings, run = charts.architecture_figures(chapter), chapter
+    for figure in drawings:
+        yield Part("Model", figure=figure, rank=0)
+    if run is not None and run.views is not None:
+        yield Part("Augmentation", ("Two random views of each image.",), views=run.views, rank=3)
 
 
 def _named(parts: Iterator[Part], chapter: Evidence | StudyEvidence) -> Iterator[tuple[Part, str]]:
@@ -190,8 +197,9 @@ def _of_study(study: StudyEvidence) -> Iterator[Part]:
     for table in score_tables(study.results):
         if table.name == "final" or table.heads[0].endswith("%"):
             yield Part("", (table.caption,), table=table, rank=2)
-    if study.shown is not None:
-        yield from _images(study.shown.run, f"By the encoder of {study.shown.text}.")
+    if study.shown is not None and study.shown.run.neighbors is not None:
+        text = f"By the encoder of {study.shown.text}."
+        yield Part("Nearest neighbours", (text,), neighbors=study.shown.run.neighbors, rank=4)
     for figure in study_charts.curve_figures(study)[:1] + figures[1:]:
         yield Part(figure=figure, rank=6)
     measured = study_charts.collapse_figures(study)
@@ -204,7 +212,8 @@ def _of_run(run: Evidence) -> Iterator[Part]:
     verdict = run.judgement
     for place, figure in enumerate(charts.accuracy_figures(run)[:2]):
         yield Part("" if place else "Results", figure=figure, rank=1 + 2 * place)
-    yield from _images(run)
+    if run.neighbors is not None:
+        yield Part("Nearest neighbours", neighbors=run.neighbors, rank=4)
     for place, figure in enumerate(charts.curve_figures(run)[::-1]):
         yield Part("" if place else "Training", figure=figure, rank=4)
     measured = charts.measure_figures(run)
@@ -215,14 +224,6 @@ def _of_run(run: Evidence) -> Iterator[Part]:
     if spectra:
         yield Part(multiples=tuple(spectra), rank=7)
     yield Part("What was done", facts=tuple(facts.facts(run)), rank=5)
-
-
-def _images(run: Evidence, text: str = "") -> Iterator[Part]:
-    texts = (text,) if text else ()
-    if run.views is not None:
-        yield Part("Augmentation", ("Two random views of each image.",), views=run.views, rank=3)
-    if run.neighbors is not None:
-        yield Part("Nearest neighbours", texts, neighbors=run.neighbors, rank=4)
 
 
 def _content(part: Part, chapter: str) -> dict[str, Any]:

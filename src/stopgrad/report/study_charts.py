@@ -29,8 +29,8 @@ from stopgrad.report.figures.arms import (
     arms_chart,
     knob_axis,
     knob_chart,
+    labels_chart,
     place_text,
-    share_chart,
 )
 from stopgrad.report.figures.scores import ArmScore, of_metric, scores
 from stopgrad.report.figures.seeds import groups_chart, seeds_chart
@@ -199,7 +199,7 @@ def _against_labels(evidence: StudyEvidence, found: Sequence[ArmScore]) -> Figur
     says = _with_few_labels(found)
     caption = f"Mean and standard deviation over seeds{_marks(found)}. {says}"
     label = f"Lines: accuracy against the label fraction. {says}"
-    return drawn("labels", share_chart(found), label=label, caption=caption)
+    return drawn("labels", labels_chart(found), label=label, caption=caption)
 
 
 def _with_few_labels(found: Sequence[ArmScore]) -> str:

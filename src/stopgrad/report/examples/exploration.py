@@ -30,7 +30,7 @@ SHOWN = 8  # neighbours of each query
 UNLABELLED = 1500  # images that are looked at where no votes tell them apart
 AT_RANDOM = "images drawn at random"
 GALLERY = 300  # images that a visitor can pick
-DOTS = 900  # more of them on the map, without a picture
+DOTS = 900  # more of them on the map, as points alone
 
 
 class Nearest(NamedTuple):
@@ -114,7 +114,7 @@ def neighbors_of(
     Args:
         run: The run whose encoder sees them.
         bank: Its training images.
-        queries: Images of the same size, such as those of `load_pictures`.
+        queries: Images of the same size.
         track: Shows progress.
     """
     known, asked = (embedded(run, images, track=track) for images in (bank, queries))
@@ -203,7 +203,7 @@ def _map(found: Nearest, gallery: Tensor, *, seed: int, layout: Layout) -> MapPa
         points=made.points.numpy(),
         labels=None if labels is None else labels.numpy(),
         class_names=found.images.class_names,
-        pictured=len(gallery),
+        shown=len(gallery),
         method=made.method,
         variance=made.variance,
         fitted=len(found.rows) if made.method == "PCA" else len(shown),

@@ -9,7 +9,7 @@ are imported when a figure is drawn.
     curves        metrics -> loss, kNN and measures of collapse over the epochs
     spectra       metrics -> how the directions of z fill, and the predictor along each
     scores        results of a study -> means with their spread, and the marks that show them
-    arms          scores -> charts arm by arm, over the share of the labels, against a knob
+    arms          scores -> charts arm by arm, over the labels, against a knob
     seeds         curves of a study's runs -> the mean over seeds with its band
     architecture  a config -> the drawing of the method
     panels        images with what is known of them, as a caller hands them over

@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from stopgrad.evaluation import SUBJECTS, Record, class_name, labels_text, metric_text, percent
+from stopgrad.evaluation import (
+    SUBJECTS,
+    Record,
+    class_name,
+    labels_text,
+    metric_text,
+    newest,
+    percent,
+)
 from stopgrad.report.figures.style import (
     SERIES,
     SHAPES,
@@ -25,12 +33,6 @@ CLASS = 22  # px from one class to the next
 MOST_CLASSES = 30  # beyond that, the best and the worst of them are drawn
 
 
-def newest(records: Iterable[Record]) -> list[Record]:
-    """The last record of each result: same metric, subject, share of labels and split."""
-    kept = {(r.metric, r.labels, r.of, r.split): r for r in records}
-    return list(kept.values())
-
-
 def accuracy_chart(
     records: Sequence[Record],
     metric: str = "knn_accuracy",
@@ -38,7 +40,7 @@ def accuracy_chart(
     chance: float | None = None,
     width: int = WIDTH,
 ) -> alt.FacetChart:
-    """Accuracy of the encoder beside its baselines, a block of bars per share of the labels.
+    """Accuracy of the encoder beside its baselines, a block of bars per fraction of the labels.
 
     Args:
         records: Results of one run; other metrics are passed over.
@@ -48,9 +50,9 @@ def accuracy_chart(
     """
     import altair as alt
 
-    chosen = [record for record in newest(records) if record.metric == metric]
+    chosen = [record for record in newest(records).values() if record.metric == metric]
     subjects = [name for of, name in SUBJECTS.items() if of in {r.of for r in chosen}]
-    shares = sorted({record.labels for record in chosen}, reverse=True)
+    fractions = sorted({record.labels for record in chosen}, reverse=True)
     base = alt.Chart().encode(y=alt.Y("name:N", title=None, sort=subjects))
     x = alt.X("value:Q", title=None)
     x = x.scale(domain=[0, 118]).axis(values=list(range(0, 101, 20)))
@@ -60,7 +62,7 @@ def accuracy_chart(
     labels = base.mark_text(align="left", dx=6, fontSize=13, color=light("ink"), aria=False)
     layers = [bars, labels.encode(x=x, text="label:N"), *_chance(chance)]
     inside = layered(*layers, width=width, height=alt.Step(BAR))
-    row = alt.Row("labels:N", sort=[labels_text(share) for share in shares], title=None)
+    row = alt.Row("labels:N", sort=[labels_text(fraction) for fraction in fractions], title=None)
     row = row.header(labelOrient="top", labelAnchor="start", labelPadding=4)
     values = [_bar(record) for record in chosen]
     chart = inside.facet(row=row, data=alt.InlineData(values=values), spacing=12)
@@ -84,7 +86,9 @@ def per_class_chart(
     """
     import altair as alt
 
-    chosen = [r for r in newest(records) if r.metric == metric and r.labels == 1 and r.per_class]
+    chosen = [
+        r for r in newest(records).values() if r.metric == metric and r.labels == 1 and r.per_class
+    ]
     subjects = [name for of, name in SUBJECTS.items() if of in {r.of for r in chosen}]
     order = _extremes(_ranking(chosen))
     values = [row for record in chosen for row in _dots(record, class_names, classes=order)]
@@ -119,11 +123,11 @@ def _by_subject(subjects: list[str], *, legend: Any = None) -> alt.Color:
 
 
 def _bar(record: Record) -> dict[str, Any]:
-    name, share = SUBJECTS[record.of], labels_text(record.labels)
+    name, labels = SUBJECTS[record.of], labels_text(record.labels)
     label = percent(record.value, images=record.images_scored)
-    text = f"{name}, {share}: {label}"
+    text = f"{name}, {labels}: {label}"
     value = 100 * record.value
-    return {"value": value, "name": name, "labels": share, "label": label, "text": text}
+    return {"value": value, "name": name, "labels": labels, "label": label, "text": text}
 
 
 def _chance(chance: float | None) -> list[alt.Chart]:
@@ -140,8 +144,8 @@ def _chance(chance: float | None) -> list[alt.Chart]:
 def _ranking(records: Sequence[Record]) -> list[int]:
     """Classes from the best to the worst of the encoder; one without images has no place."""
     first = min(records, key=lambda record: list(SUBJECTS).index(record.of)).per_class
-    shares = {index: share for index, share in enumerate(first) if share is not None}
-    return sorted(shares, key=lambda index: (-shares[index], index))
+    known = {index: value for index, value in enumerate(first) if value is not None}
+    return sorted(known, key=lambda index: (-known[index], index))
 
 
 def _extremes(order: list[int]) -> list[int]:
@@ -155,9 +159,9 @@ def _dots(
     images = max(1, record.images_scored // len(record.per_class))
     rows = []
     for place, index in enumerate(classes):
-        share = record.per_class[index]
-        if share is not None:
+        accuracy = record.per_class[index]
+        if accuracy is not None:
             name = SUBJECTS[record.of]
-            text = f"{class_name(class_names, index)}, {name}: {percent(share, images=images)}"
-            rows.append({"value": 100 * share, "place": str(place), "name": name, "text": text})
+            text = f"{class_name(class_names, index)}, {name}: {percent(accuracy, images=images)}"
+            rows.append({"value": 100 * accuracy, "place": str(place), "name": name, "text": text})
     return rows

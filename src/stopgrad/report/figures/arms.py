@@ -1,4 +1,4 @@
-"""Scores of a study's arms -> accuracy arm by arm, over the share of the labels, against a knob."""
+"""Scores of a study's arms -> accuracy arm by arm, over the labels, against a knob."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def arms_chart(
     Args:
         found: Scores of one study.
         metric: Which of them to draw.
-        labels: At which share of the labels.
+        labels: Fraction of the labels.
         chance: The value of guessing, as a dashed red line.
         width: px of the inside.
     """
@@ -67,10 +67,7 @@ def arms_chart(
         means.encode(x=x, y=y, description="text:N", **_told_apart(kinds)),
     ]
     if chance is not None:
-        line = alt.Chart(alt.InlineData(values=[{}])).mark_rule(
-            color=light("wrong"), strokeDash=[5, 3], strokeWidth=1.6, aria=False
-        )
-        marks.insert(0, line.encode(x=alt.datum(chance)))
+        marks.insert(0, level(chance, upright=True))
     title = unit_text(metric)
     return styled(layered(*marks, title=title, width=width, height=alt.Step(ROW)))
 
@@ -102,10 +99,10 @@ def _told_apart(kinds: list[str]) -> dict[str, Any]:
     }
 
 
-def share_chart(
+def labels_chart(
     found: Sequence[ArmScore], *, width: int = WIDTH, height: int = HEIGHT + 50
 ) -> alt.LayerChart:
-    """A line per arm and metric over the share of the labels; hollow marks are published.
+    """A line per arm and metric over the fraction of the labels; hollow marks are published.
 
     Args:
         found: Scores of one study; baselines and measures of collapse are passed over.
@@ -120,7 +117,7 @@ def share_chart(
     values = [
         as_row(
             score,
-            share=f"{100 * score.labels:g} %",
+            fraction=f"{100 * score.labels:g} %",
             name=_name(score, many=many),
             published=score.published,
             collapsed=score.collapsed,
@@ -128,9 +125,9 @@ def share_chart(
         for score in chosen
         if _name(score, many=many) in names[:MOST_SERIES]
     ]
-    order = [f"{100 * share:g} %" for share in sorted({s.labels for s in chosen})]
+    order = [f"{100 * fraction:g} %" for fraction in sorted({s.labels for s in chosen})]
     axis = alt.Axis(labelAngle=0, grid=False)
-    x = alt.X("share:N", title="share of the training labels", sort=order, axis=axis)
+    x = alt.X("fraction:N", title="fraction of the training labels", sort=order, axis=axis)
     x = x.scale(type="point", padding=0.25)
     y = alt.Y("value:Q", title=None).scale(zero=False, nice=True)
     subtitle = HOLLOW if any(row["published"] for row in values) else ""
@@ -188,7 +185,7 @@ def knob_axis(configs: Mapping[str, Mapping[str, Any]]) -> Axis | None:
 def knob_chart(
     found: Sequence[ArmScore], axis: Axis, *, chance: float | None = None, width: int = WIDTH
 ) -> alt.ConcatChart:
-    """Accuracy against a knob: a column per metric, a row per share of the labels.
+    """Accuracy against a knob: a column per metric, a row per fraction of the labels.
 
     Args:
         found: Scores of one study.
@@ -200,22 +197,22 @@ def knob_chart(
 
     chosen = [s for s in found if s.metric in ACCURACIES and s.arm in axis.places]
     metrics = list(dict.fromkeys(score.metric for score in chosen))
-    shares = sorted({score.labels for score in chosen}, reverse=True)
+    fractions = sorted({score.labels for score in chosen}, reverse=True)
     domain = _domain(chosen, chance)
     columns = min(2, len(metrics))
     inside = width if columns == 1 else (width - 26) // 2
     panels = [
         _panel(
-            [s for s in chosen if (s.metric, s.labels) == (metric, share)],
+            [s for s in chosen if (s.metric, s.labels) == (metric, fraction)],
             axis,
             chance=chance,
             domain=domain,
         ).properties(
             width=inside,
             height=120,
-            title=alt.Title(metric_text(metric), subtitle=labels_text(share)),
+            title=alt.Title(metric_text(metric), subtitle=labels_text(fraction)),
         )
-        for share in shares
+        for fraction in fractions
         for metric in metrics
     ]
     chart = alt.concat(*panels, columns=columns, spacing=18)
@@ -279,9 +276,9 @@ def _x(x: alt.X, axis: Axis) -> alt.X:
 
 def place_text(value: float) -> str:
     """`2/3`, `5e-4`, `0.05`, `10`."""
-    share = Fraction(value).limit_denominator(9)
-    if value and abs(float(share) - value) < 1e-9 and share.denominator in (3, 6, 7, 9):
-        return str(share)
+    simple = Fraction(value).limit_denominator(9)
+    if value and abs(float(simple) - value) < 1e-9 and simple.denominator in (3, 6, 7, 9):
+        return str(simple)
     if value and not 1e-2 <= abs(value) < 1e4:
         mantissa, power = f"{value:e}".split("e")
         return f"{float(mantissa):g}e{int(power)}"

@@ -46,10 +46,10 @@ def confusion_chart(panel: ConfusionPanel) -> alt.LayerChart:
     rects = data.mark_rect(color=light("first"), cornerRadius=3).encode(
         opacity=_opacity(), description="text:N"
     )
-    words = data.mark_text(fontSize=12, color=light("ink"), aria=False).encode(text="label:N")
+    texts = data.mark_text(fontSize=12, color=light("ink"), aria=False).encode(text="label:N")
     size = CELL * len(shown)
     title = "What each class is taken for, % of its images"
-    return styled(layered(rects, words, title=title, width=size, height=size))
+    return styled(layered(rects, texts, title=title, width=size, height=size))
 
 
 def confusions(panel: ConfusionPanel) -> list[Confusion]:

@@ -1,4 +1,4 @@
-"""Panels of pictures -> one PIL image: originals with views, queries with neighbours."""
+"""Panels -> one PIL image: originals with views, queries with neighbours."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ if TYPE_CHECKING:
     from PIL.ImageDraw import ImageDraw
     from PIL.ImageFont import FreeTypeFont, ImageFont
 
-CELL = 96  # px of the side of a picture in a grid
-GAP = 6  # px between pictures that belong together
+CELL = 96  # px of the side of an image in a grid
+GAP = 6  # px between images that belong together
 SPACE = 34  # px between groups, and around the whole
 LINE = 20  # px of a line of text
 TEXT = 14  # px
+NAMES = 190  # px beside a query
 
 
 class Spot(NamedTuple):
@@ -31,7 +32,7 @@ class Spot(NamedTuple):
 def view_grid(panel: ViewPanel, *, columns: int = 3) -> Image:
     """Originals, each followed by its two views; `columns` such groups side by side.
 
-    Pictures are 96 px wide; smaller ones keep their pixels visible.
+    Images are 96 px wide; smaller ones keep their pixels visible.
     """
     from PIL import ImageDraw
 
@@ -44,17 +45,17 @@ def view_grid(panel: ViewPanel, *, columns: int = 3) -> Image:
         for place, title in enumerate(("original", "view 1", "view 2")):
             left = SPACE + column * (group + SPACE) + place * (CELL + GAP)
             _write(draw, Spot(left + CELL // 2, SPACE), title, anchor="mt")
-    for number, pictures in enumerate(zip(*panel, strict=True)):
+    for number, images in enumerate(zip(*panel, strict=True)):
         row, column = divmod(number, columns)
         top = SPACE + LINE + GAP + row * (CELL + 2 * GAP)
-        for place, pixels in enumerate(pictures):
+        for place, pixels in enumerate(images):
             left = SPACE + column * (group + SPACE) + place * (CELL + GAP)
             sheet.paste(enlarged(pixels, side=CELL), (left, top))
     return sheet
 
 
 def neighbor_grid(panel: NeighborPanel) -> Image:
-    """A row per query: the picture, what it is and was taken for, and its nearest pictures.
+    """A row per query: the image, what it is and was taken for, and its nearest images.
 
     Below each neighbour stand its class, or without one its file, and its cosine similarity. A
     neighbour of the query's class has a solid frame, one of another class a dashed frame and a
@@ -63,11 +64,10 @@ def neighbor_grid(panel: NeighborPanel) -> Image:
     from PIL import ImageDraw
 
     height = CELL + 2 * LINE + SPACE // 2
-    words = 190
-    width = 2 * SPACE + CELL + words + panel.index.shape[1] * (CELL + 2 * GAP)
+    width = 2 * SPACE + CELL + NAMES + panel.index.shape[1] * (CELL + 2 * GAP)
     sheet = _sheet(width, 2 * SPACE + LINE + len(panel.queries) * height)
     draw = ImageDraw.Draw(sheet)
-    left = SPACE + CELL + words
+    left = SPACE + CELL + NAMES
     _write(draw, Spot(SPACE, SPACE // 2 + 4), "query")
     title = (
         f"{panel.index.shape[1]} nearest of {count(len(panel.bank))} images by cosine similarity"
@@ -91,23 +91,23 @@ def neighbor_grid(panel: NeighborPanel) -> Image:
 
 
 def enlarged(pixels: Pixels, *, side: int) -> Image:
-    """A picture within side x side px, centred on paper.
+    """An image within side x side px, centred on paper.
 
-    Small pictures grow by a whole factor without smoothing, so that one sees what a network sees.
+    A small one grows by a whole factor without smoothing, so that one sees what a network sees.
     """
     from PIL import Image, ImageDraw
 
-    picture = Image.fromarray(pixels)
-    longest = max(picture.size)
+    image = Image.fromarray(pixels)
+    longest = max(image.size)
     if longest > side:
-        picture.thumbnail((side, side), Image.Resampling.LANCZOS)
+        image.thumbnail((side, side), Image.Resampling.LANCZOS)
     else:
         factor = side // longest
-        size = (picture.width * factor, picture.height * factor)
-        picture = picture.resize(size, Image.Resampling.NEAREST)
+        size = (image.width * factor, image.height * factor)
+        image = image.resize(size, Image.Resampling.NEAREST)
     square = Image.new("RGB", (side, side), light("grid"))
-    square.paste(picture, ((side - picture.width) // 2, (side - picture.height) // 2))
-    # A bright picture would have no edge on the paper.
+    square.paste(image, ((side - image.width) // 2, (side - image.height) // 2))
+    # A bright image would have no edge on the paper.
     ImageDraw.Draw(square).rectangle((0, 0, side - 1, side - 1), outline=light("grid"))
     return square
 

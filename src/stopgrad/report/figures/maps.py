@@ -15,18 +15,18 @@ if TYPE_CHECKING:
     import altair as alt
 
 SIDE = 440  # px of the longer side of the inside
-# Five colours, each with four shapes: so many classes can be told apart, also without colour.
+# Five colours, each with four shapes: so many classes differ, also without colour.
 COLOURS: tuple[Role, ...] = ("first", "second", "good", "fourth", "ink")
 SHAPES = ("circle", "diamond", "triangle-up", "square")
 MOST_CLASSES = len(COLOURS) * len(SHAPES)
 NARROWEST = 0.5  # the shorter side of a map to its longer one, at least
 MARGIN = 1.06  # the range of an axis to that of the points
 SMALLEST = 1e-6  # range below which all points are one
-DOT, PLAIN = 46, 14  # px² of an image with a picture and of one without
+DOT, PLAIN = 46, 14  # px² of a point whose image is shown, and of all others
 
 
 def map_chart(panel: MapPanel) -> alt.LayerChart:
-    """A point for each image, near others with similar features; those without a picture pale.
+    """A point for each image, near others with similar features; pale where it cannot be looked at.
 
     One scale for both axes. With more than 20 classes, or none, all points have one colour.
     """
@@ -34,10 +34,10 @@ def map_chart(panel: MapPanel) -> alt.LayerChart:
 
     rows = [_row(panel, index) for index in range(len(panel.points))]
     x, y = (_axis(panel, place) for place in (0, 1))
-    pale = drawn_from(rows[panel.pictured :]).mark_point(
+    pale = drawn_from(rows[panel.shown :]).mark_point(
         filled=True, size=PLAIN, opacity=0.4, aria=False
     )
-    dots = drawn_from(rows[: panel.pictured]).mark_point(
+    dots = drawn_from(rows[: panel.shown]).mark_point(
         filled=True, size=DOT, opacity=0.9, stroke=light("paper"), strokeWidth=0.7
     )
     layers = [
@@ -77,8 +77,8 @@ def _axis(panel: MapPanel, place: int) -> Any:
 def _sides(panel: MapPanel) -> list[int]:
     """px of both axes, as long as what lies along them, but no strip."""
     extent = panel.points.max(axis=0) - panel.points.min(axis=0)
-    shares = np.maximum(extent / max(float(extent.max()), SMALLEST), NARROWEST)
-    return [round(SIDE * float(share)) for share in shares]
+    sides = np.maximum(extent / max(float(extent.max()), SMALLEST), NARROWEST)
+    return [round(SIDE * float(side)) for side in sides]
 
 
 def _domain(panel: MapPanel, place: int) -> tuple[float, float]:

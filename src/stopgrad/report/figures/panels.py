@@ -1,4 +1,4 @@
-"""What a caller hands over to show pictures: arrays of uint8, made where torch is at home."""
+"""What a caller hands over to show images: arrays of uint8, made where torch is at home."""
 
 from __future__ import annotations
 
@@ -45,12 +45,12 @@ class NeighborPanel:
 
 @dataclass(frozen=True)
 class MapPanel:
-    """Features of M images laid out in the plane; pictures of the first `pictured` are at hand."""
+    """Features of M images laid out in the plane; the first `shown` images can be looked at."""
 
     points: npt.NDArray[np.float32]  # (M, 2)
     labels: npt.NDArray[np.int64] | None  # (M,)
     class_names: Sequence[str]
-    pictured: int
+    shown: int
     method: str  # "PCA" or "PaCMAP"
     variance: tuple[float, ...] = ()  # share on each axis, if the axes mean something
     fitted: int = 0  # images that the method saw
@@ -162,5 +162,5 @@ def _name(panel: NeighborPanel, label: int | None) -> str:
 def _colors(x: npt.NDArray[np.float32], normalization: Normalization) -> Pixels:
     """(N, 3, S, S) normalised -> (N, S, S, 3) uint8."""
     mean, std = (np.asarray(values, dtype=np.float32) for values in normalization)
-    shares = x.transpose(0, 2, 3, 1) * std + mean
-    return np.ascontiguousarray((shares * 255).round().clip(0, 255).astype(np.uint8))
+    values = x.transpose(0, 2, 3, 1) * std + mean
+    return np.ascontiguousarray((values * 255).round().clip(0, 255).astype(np.uint8))

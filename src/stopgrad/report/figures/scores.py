@@ -140,14 +140,14 @@ def crosses(data: alt.Chart, *, x: Any, y: Any) -> alt.Chart:
     return marks.encode(x=x, y=y, description="text:N")
 
 
-def level(value: float, *, role: Any = "wrong") -> alt.Chart:
-    """A dashed horizontal line."""
+def level(value: float, *, upright: bool = False) -> alt.Chart:
+    """A dashed red line at a value, across the chart or upright."""
     import altair as alt
 
     line = alt.Chart(alt.InlineData(values=[{}])).mark_rule(
-        color=light(role), strokeDash=[5, 3], strokeWidth=1.6, aria=False
+        color=light("wrong"), strokeDash=[5, 3], strokeWidth=1.6, aria=False
     )
-    rule: alt.Chart = line.encode(y=alt.datum(value))
+    rule: alt.Chart = line.encode(**{"x" if upright else "y": alt.datum(value)})
     return rule
 
 
