@@ -16,10 +16,8 @@ from stopgrad.report import (
     as_html,
     as_lines,
     as_markdown,
-    as_print,
-    as_rich,
 )
-from stopgrad.report.table import as_csv
+from stopgrad.report.table import as_csv, as_print, as_rich
 from stopgrad.storage import printable
 from tests.report.test_report import PAYLOADS
 

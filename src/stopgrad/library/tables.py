@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, Group, RenderableType
-from rich.table import Table
 from rich.text import Text
 
 from stopgrad import evaluation, report
@@ -29,6 +28,7 @@ from stopgrad.evaluation import (
     number,
     percent,
 )
+from stopgrad.report import Column, Emphasis, Table, TableCell, as_html
 from stopgrad.storage import printable, write_atomically
 
 if TYPE_CHECKING:
@@ -39,15 +39,20 @@ if TYPE_CHECKING:
 
 WIDTH = 120  # characters, of a table outside of a terminal
 TITLES = {"lidar": "LiDAR", "rankme": "RankMe"}
-PAGE = '<pre style="font-family:monospace;line-height:1.2">{code}</pre>'
 
 
 class Shown:
-    """Something that is clearest as a table."""
+    """Something that is clearest as tables."""
+
+    @property
+    def parts(self) -> Sequence[Table | str]:
+        """Its tables, and the sentences between them."""
+        raise NotImplementedError
 
     def __rich__(self) -> RenderableType:
         """What a terminal shows."""
-        raise NotImplementedError
+        parts = self.parts
+        return Group(*(p if isinstance(p, Table) else Text(printable(p)) for p in parts))
 
     def __repr__(self) -> str:
         console = Console(file=io.StringIO(), width=WIDTH, highlight=False)
@@ -56,9 +61,12 @@ class Shown:
         return text.get().rstrip("\n")
 
     def _repr_html_(self) -> str:
-        console = Console(file=io.StringIO(), width=WIDTH, highlight=False, record=True)
-        console.print(self)
-        return console.export_html(inline_styles=True, code_format=PAGE)
+        from markupsafe import Markup
+
+        return "\n".join(
+            as_html(part) if isinstance(part, Table) else Markup("<p>{}</p>").format(part)
+            for part in self.parts
+        )
 
 
 class Scores(Shown, Sequence["Record"]):
@@ -78,42 +86,49 @@ class Scores(Shown, Sequence["Record"]):
         """Each record as its line in records.jsonl has it."""
         return [json.loads(evaluation.to_line(record)) for record in self.records]
 
-    def __rich__(self) -> RenderableType:
+    @property
+    def parts(self) -> list[Table | str]:
+        """The accuracies with what they say, then each measure of collapse on a line."""
         scores = [record for record in self.records if record.metric.endswith("_accuracy")]
         others = [record for record in self.records if record not in scores]
-        lines: list[RenderableType] = []
+        parts: list[Table | str] = []
         if scores:
-            lines = [scores_table(scores), Text(report.finding(scores))]
-        return Group(*lines, *(Text(f"{r.metric} {r.value:.4g}") for r in others))
+            parts = [scores_table(scores), protocol_line(scores), report.finding(scores)]
+        measures = (f"{r.metric} {r.value:.4g}" for r in others)
+        return [part for part in (*parts, *measures) if part]
 
 
 def scores_table(records: Sequence[Record]) -> Table:
     """Scores beside each other, a row per metric and fraction of the labels."""
     first = records[0]
-    title = f"top-1 accuracy on {first.images_scored:,} {first.split} images"
-    table = Table(title=title, title_justify="left")
-    table.add_column("labels", justify="right")
-    table.add_column("metric")
     subjects = [of for of in SUBJECTS if of in {r.of for r in records}]
-    for subject in subjects:
-        bold = "bold" if subject == "encoder" else ""
-        table.add_column(SUBJECTS[subject], justify="right", style=bold)
     found = {(r.labels, r.metric, r.of): r.value for r in records}
+    rows = []
     for labels in sorted({r.labels for r in records}, reverse=True):
         for metric, name in METRICS.items():
-            values = [found.get((labels, metric, subject)) for subject in subjects]
-            if values == [None] * len(values):
-                continue
-            cells = [
-                "" if value is None else percent(value, images=first.images_scored)
-                for value in values
-            ]
-            table.add_row(f"{100 * labels:g} %", name, *cells)
+            values = {of: found.get((labels, metric, of)) for of in subjects}
+            if any(value is not None for value in values.values()):
+                cells = (_score(value, of, first.images_scored) for of, value in values.items())
+                rows.append((TableCell(f"{100 * labels:g} %", labels), TableCell(name), *cells))
+    named = (Column("labels", "right"), Column("metric"))
+    columns = (*named, *(Column(SUBJECTS[of], "right") for of in subjects))
+    caption = f"top-1 accuracy on {first.images_scored:,} {first.split} images"
+    return Table("scores", columns, tuple(rows), caption)
+
+
+def protocol_line(records: Sequence[Record]) -> str:
+    """How kNN was taken, and where all other settings stand."""
     used = {r.labels: r.protocol["k"] for r in records if r.metric == "knn_accuracy"}
     ks = ", ".join(f"{k} with {labels_text(labels)}" for labels, k in used.items())
     knn = f"kNN: cosine, k = {ks}; probes and " if ks else ""
-    table.caption = f"{knn}protocols: --json; epoch {first.epoch}"
-    return table
+    return f"{knn}protocols: --json; epoch {records[0].epoch}"
+
+
+def _score(value: float | None, of: str, images: int) -> TableCell:
+    if value is None:
+        return TableCell()
+    emphasis: Emphasis = "strong" if of == "encoder" else ""
+    return TableCell(percent(value, images=images), value, emphasis=emphasis)
 
 
 class Neighborhood(Shown):
@@ -168,26 +183,30 @@ class Neighborhood(Shown):
         report.neighbor_grid(self.panel).save(drawing, format="PNG")
         return drawing.getvalue()
 
-    def __rich__(self) -> Table:
+    @property
+    def parts(self) -> list[Table | str]:
+        """A row per query, and how queries and votes came about."""
+        return [self.table, *filter(None, [self._caption()])]
+
+    @property
+    def table(self) -> Table:
         """A row per query: what it is, what it is taken for, and its neighbours by similarity."""
         panel = self.panel
-        title = f"{panel.index.shape[1]} nearest of {count(len(panel.bank))} training images"
-        table = Table(title=title, title_justify="left", caption=self._caption())
         classes = any(query.class_name for query in self.queries)
         votes = any(query.predicted for query in self.queries)
-        for name, wanted in (("query", True), ("is", classes), ("taken for", votes)):
-            if wanted:
-                table.add_column(name, overflow="fold")
-        table.add_column("nearest, by cosine similarity", overflow="fold")
+        rows = []
         for place, query in enumerate(self.queries, start=1):
-            cells = [Text(query.source or f"{place}")]
-            cells += [Text(query.class_name)] if classes else []
+            cells = [TableCell(query.source or f"{place}")]
+            cells += [TableCell(query.class_name)] if classes else []
             cells += [_taken_for(query)] if votes else []
             near = (
                 f"{n.class_name or n.source or '-'} {n.similarity:.3f}" for n in query.neighbors
             )
-            table.add_row(*cells, Text(", ".join(near)))
-        return table
+            rows.append((*cells, TableCell(", ".join(near))))
+        heads = ["query", *(["is"] if classes else []), *(["taken for"] if votes else [])]
+        columns = tuple(map(Column, [*heads, "nearest, by cosine similarity"]))
+        caption = f"{panel.index.shape[1]} nearest of {count(len(panel.bank))} training images"
+        return Table("neighbors", columns, tuple(rows), caption)
 
     def _caption(self) -> str:
         panel = self.panel
@@ -198,9 +217,10 @@ class Neighborhood(Shown):
         return " ".join(parts)
 
 
-def _taken_for(query: Query) -> Text:
+def _taken_for(query: Query) -> TableCell:
     wrong = query.correct is False
-    return Text(f"x {query.predicted}" if wrong else query.predicted, style="red" if wrong else "")
+    text = f"x {query.predicted}" if wrong else query.predicted
+    return TableCell(text, emphasis="wrong" if wrong else "")
 
 
 class Ranking(Shown):
@@ -249,66 +269,63 @@ class Ranking(Shown):
     @property
     def tables(self) -> list[Table]:
         """The runs, and the agreements where there are any."""
-        return [_runs_table(self.found), *_agreement_tables(self.found)]
+        agreements = [_agreement_table(self.found)] if self.found.agreements else []
+        return [_runs_table(self.found), *agreements]
 
     @property
     def lines(self) -> list[str]:
         """What to make of them."""
         return [ranking_finding(self.found), *self.found.notes]
 
-    def __rich__(self) -> RenderableType:
-        return Group(*self.tables, *map(Text, self.lines))
+    @property
+    def parts(self) -> list[Table | str]:
+        """The tables, then what to make of them."""
+        return [*self.tables, *self.lines]
 
 
 def _runs_table(found: Comparison) -> Table:
     """A row per run: its measures with their ranks, and its accuracies."""
     how = found.protocol
-    data = printable(how["data"]["name"])
-    table = Table(
-        title=Text(
-            f"{how['layer']} of {count(how['images'])} images of {data}, {how['views']} views "
-            "each; rank in brackets"
-        ),
-        title_justify="left",
-    )
-    table.add_column("run", overflow="fold")
-    for name in evaluation.LABEL_FREE:
-        style = "bold" if name == found.by else ""
-        table.add_column(measure_title(name), justify="right", style=style)
     known = [m for m in evaluation.COMPARED if any(m in row.accuracies for row in found.rows)]
-    for metric in known:
-        table.add_column(metric_text(metric), justify="right")
     noted = any(row.notes for row in found.rows)
-    if noted:
-        table.add_column("note")
+    rows = []
     for row in found.rows:
-        scores = [
-            percent(row.accuracies.get(metric), images=how["images_scored"]) for metric in known
-        ]
-        notes = ["; ".join(row.notes)] if noted else []
-        table.add_row(*map(_cell, [str(row.run.path), *_measures(row), *scores, *notes]))
-    return table
+        scores = (
+            TableCell(percent(row.accuracies.get(metric), images=how["images_scored"]))
+            for metric in known
+        )
+        notes = [TableCell("; ".join(row.notes))] if noted else []
+        rows.append((TableCell(str(row.run.path)), *_measures(row, by=found.by), *scores, *notes))
+    measures = (Column(measure_title(name), "right") for name in evaluation.LABEL_FREE)
+    accuracies = (Column(metric_text(metric), "right") for metric in known)
+    columns = (Column("run"), *measures, *accuracies, *([Column("note")] if noted else []))
+    caption = (
+        f"{how['layer']} of {count(how['images'])} images of {how['data']['name']}, "
+        f"{how['views']} views each; rank in brackets"
+    )
+    return Table("ranking", columns, tuple(rows), caption)
 
 
-def _measures(row: RankedRun) -> Iterator[str]:
+def _measures(row: RankedRun, *, by: str) -> Iterator[TableCell]:
     for name, value in row.measures._asdict().items():
         rank = row.ranks[name]
-        yield "not finite" if rank is None else f"{number(value)} ({rank})"
+        text = "not finite" if rank is None else f"{number(value)} ({rank})"
+        yield TableCell(text, emphasis="strong" if name == by else "")
 
 
-def _agreement_tables(found: Comparison) -> Iterator[Table]:
+def _agreement_table(found: Comparison) -> Table:
     """A row per measure, a column per accuracy: Kendall's tau, p, n."""
-    if not found.agreements:
-        return
     metrics = list(dict.fromkeys(agreement.accuracy for agreement in found.agreements))
-    table = Table(title="Kendall's tau with the order by labels", title_justify="left")
-    table.add_column("measure")
-    for metric in metrics:
-        table.add_column(metric_text(metric), justify="right")
     cells = {(a.measure, a.accuracy): a for a in found.agreements}
-    for name in evaluation.LABEL_FREE:
-        table.add_row(measure_title(name), *(_tau(cells[name, metric]) for metric in metrics))
-    yield table
+    rows = tuple(
+        (
+            TableCell(measure_title(name)),
+            *(TableCell(_tau(cells[name, metric])) for metric in metrics),
+        )
+        for name in evaluation.LABEL_FREE
+    )
+    columns = (Column("measure"), *(Column(metric_text(metric), "right") for metric in metrics))
+    return Table("agreements", columns, rows, "Kendall's tau with the order by labels")
 
 
 def _tau(agreement: Agreement) -> str:
@@ -359,27 +376,21 @@ class ArmsTable(Shown):
         """A line for each run that is not done."""
         return self.found.lines
 
-    def __rich__(self) -> Table:
-        return arms_table(self.found, title=self.name)
+    @property
+    def parts(self) -> list[Table | str]:
+        """The arms; the runs that are not done stand in `lines`."""
+        return [arms_table(self.found, title=self.name)]
 
 
 def arms_table(found: Overview, *, title: str) -> Table:
     """The arms of a study with their runs: done, at work, failed, and the newest kNN."""
-    table = Table(title=_cell(title), title_justify="left")
-    table.add_column("arm")
-    for column in ("done", "at work", "failed", "collapsed", "newest kNN"):
-        table.add_column(column, justify="right")
-    for arm in found.arms:
-        table.add_row(*map(_cell, _arm_cells(arm)))
-    return table
+    numbers = ("done", "at work", "failed", "collapsed", "newest kNN")
+    columns = (Column("arm"), *(Column(name, "right") for name in numbers))
+    rows = tuple(tuple(map(TableCell, _arm_cells(arm))) for arm in found.arms)
+    return Table("arms", columns, rows, title)
 
 
 def _arm_cells(arm: ArmState) -> tuple[str, ...]:
     knn = "" if arm.knn is None else f"{100 * arm.knn:.2f} %"
     counts = (str(runs or "") for runs in (arm.at_work, arm.failed, arm.collapsed))
     return (arm.name, f"{arm.done}/{arm.runs}", *counts, knn)
-
-
-def _cell(text: str) -> Text:
-    """A text that neither rich's markup nor a terminal's codes can change."""
-    return Text(printable(text))

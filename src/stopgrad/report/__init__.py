@@ -9,7 +9,7 @@ tables as text. No torch, but in `examples`.
     run_tables    a run's tables: scores, epochs, measures, knobs; protocols and the finding
     study_tables  a study's tables: scores, components, findings, runs
     study_text    a study as Markdown, CSV or JSON
-    facts         what stands in words: tiles, facts, the commands that repeat a run
+    facts         tiles, facts, the commands that repeat a run
     figures/      charts by Altair and Vega, drawings by SVG templates
     charts        a run's figures, each with its caption
     study_charts  a study's figures, each with its caption

@@ -18,10 +18,9 @@ from .poster import write_poster as write_poster
 from .run_tables import finding as finding
 from .study_text import study_table as study_table
 from .table import Column as Column
+from .table import Emphasis as Emphasis
 from .table import Table as Table
 from .table import TableCell as TableCell
 from .table import as_html as as_html
 from .table import as_lines as as_lines
 from .table import as_markdown as as_markdown
-from .table import as_print as as_print
-from .table import as_rich as as_rich

@@ -168,7 +168,7 @@ document.querySelectorAll(".explorer").forEach((root) => {
     figure.querySelectorAll(".hint").forEach((hint) => { hint.hidden = false; });
     for (const dot of dots) {
       dot.classList.add("dot");
-      dot.removeAttribute("data-tip"); // the page's own tip has no picture
+      dot.removeAttribute("data-tip"); // the page's own tip has no image
     }
     const svg = figure.querySelector("svg");
     svg.addEventListener("pointermove", point);

@@ -38,11 +38,11 @@ from stopgrad.report.run_tables import protocol_text
 from stopgrad.storage import printable
 from stopgrad.studies import CurvePoint, EpochRow, seed_curves
 
-FEW_ARMS = 4  # up to so many are compared over the share of the labels
+FEW_ARMS = 4  # up to so many are compared over the label fraction
 
 
 def score_figures(evidence: StudyEvidence) -> list[Figure]:
-    """The figures of the table: against a knob or the share of the labels, and arm by arm."""
+    """The figures of the table: against a knob or the label fraction, and arm by arm."""
     found = scores(evidence.results)
     study = evidence.results.stored.study
     axis = knob_axis(evidence.knobs) if len(evidence.knobs) == len(study.arms) else None
@@ -139,9 +139,9 @@ def protocol_lines(evidence: StudyEvidence) -> list[str]:
     [first, *_] = next(iter(found.values()))
     where = f"{count(first.images_scored)} images of the {first.split} split, last epoch"
     how = [
-        f"{metric_text(metric)}: {words}."
+        f"{metric_text(metric)}: {protocol}."
         for metric, records in found.items()
-        if (words := _protocol_of_all(records))
+        if (protocol := _protocol_of_all(records))
     ]
     return [f"All: scored on {where}.", *how]
 
@@ -152,10 +152,10 @@ def _protocol_of_all(records: Sequence[Record]) -> str:
     names = dict.fromkeys(name for protocol in protocols for name in protocol)
     same = {n: protocols[0].get(n) for n in names if len({str(p.get(n)) for p in protocols}) == 1}
     other = [name.replace("_", " ") for name in names if name not in same]
-    words = protocol_text(same) if same else ""
-    if not other:
-        return words
-    return f"{words}{', ' if words else ''}{', '.join(other)} as the share of the labels gives"
+    parts = [protocol_text(same)] if same else []
+    if other:
+        parts.append(f"{', '.join(other)} depending on the label fraction")
+    return ", ".join(filter(None, parts))
 
 
 def _against_knob(evidence: StudyEvidence, found: Sequence[ArmScore], axis: Axis) -> Figure:
@@ -165,7 +165,7 @@ def _against_knob(evidence: StudyEvidence, found: Sequence[ArmScore], axis: Axis
     red = f" Dashed red: guessing ({chance:g}{SPACE}%)." if chance is not None else ""
     caption = f"Mean and standard deviation over seeds{_marks(found)}.{red} {says}"
     name = axis.knob.rsplit(".", 1)[-1]
-    label = f"Lines: accuracy against {name}, by metric and share of the labels. {says}"
+    label = f"Lines: accuracy against {name}, by metric and label fraction. {says}"
     return drawn(name, knob_chart(found, axis, chance=chance), label=label, caption=caption)
 
 
@@ -198,20 +198,20 @@ def _marks(found: Sequence[ArmScore]) -> str:
 def _against_labels(evidence: StudyEvidence, found: Sequence[ArmScore]) -> Figure:
     says = _with_few_labels(found)
     caption = f"Mean and standard deviation over seeds{_marks(found)}. {says}"
-    label = f"Lines: accuracy against the share of the labels. {says}"
+    label = f"Lines: accuracy against the label fraction. {says}"
     return drawn("labels", labels_chart(found), label=label, caption=caption)
 
 
 def _with_few_labels(found: Sequence[ArmScore]) -> str:
-    """The best and the supervised network at the smallest share of the labels."""
+    """The best and the supervised network with the fewest labels."""
     ours = [s for s in found if s.metric in ACCURACIES and not s.baseline and not s.published]
-    share = min(score.labels for score in ours)
-    few = sorted((s for s in ours if s.labels == share), key=lambda score: -score.mean)
+    fewest = min(score.labels for score in ours)
+    few = sorted((s for s in ours if s.labels == fewest), key=lambda score: -score.mean)
     rest = [s for s in few if s.metric == SUPERVISED] or few[-1:]
     if few[0] is rest[0]:
-        return f"With {labels_text(share)} {metric_text(few[0].metric)} is best: {few[0].written}."
+        return f"With {labels_text(fewest)} {metric_text(few[0].metric)} is best: {few[0].written}."
     return (
-        f"With {labels_text(share)} {metric_text(few[0].metric)} of {few[0].arm!r} reaches "
+        f"With {labels_text(fewest)} {metric_text(few[0].metric)} of {few[0].arm!r} reaches "
         f"{few[0].written}, {metric_text(rest[0].metric)} of {rest[0].arm!r} {rest[0].written}."
     )
 

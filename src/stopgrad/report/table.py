@@ -79,6 +79,9 @@ class Table:
             rows=tuple(tuple(row[n] for n in kept) for row in self.rows),
         )
 
+    def __rich__(self) -> RichTable:
+        return as_rich(self)
+
     def _repr_html_(self) -> str:
         return str(as_html(self))
 
