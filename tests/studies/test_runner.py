@@ -540,7 +540,7 @@ def test_a_metric_that_is_added_is_told_and_scored_for_finished_runs(tmp_path: P
     prepared = _prepare(tmp_path / "s", STUDY | {"protocol": protocol})
     assert list(prepared.changes) == [
         'protocol.metrics: ["knn_accuracy"] -> ["knn_accuracy", "effective_rank"]',
-        "what finished runs lack of the numbers that it asks for now is scored",
+        "numbers that it asks for now and finished runs lack are scored",
     ]
     _conduct(prepared, executor)
     assert [stage for _, stage in executor.started] == ["evaluate"] * 4

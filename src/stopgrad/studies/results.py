@@ -1,4 +1,4 @@
-"""What the runs of a study came to: a cell for each arm, metric and share of the labels."""
+"""What the runs of a study came to: a cell for each arm, metric and fraction of the labels."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class RunResult(NamedTuple):
 
     @property
     def _tuned(self) -> list[Record]:
-        """One of each fine-tuning, of which there is one for a share of the labels."""
+        """One record of each fine-tuning, which there is one of for each fraction of the labels."""
         found = {r.labels: r for r in self.numbers.values() if r.metric == FINETUNE}
         return list(found.values())
 
@@ -195,7 +195,7 @@ def _arm_rows(stored: StoredStudy, runs: Mapping[str, RunResult]) -> list[Row]:
 
 
 def _marks(cells: Mapping[Place, Cell], stored: StoredStudy) -> dict[Place, Mark]:
-    """Marks among the arms of each metric and share; measures of collapse have no best."""
+    """Marks among the arms of each metric and fraction; measures of collapse have no best."""
     marks: dict[Place, Mark] = {}
     columns = {place[1:] for place in cells if place.metric in ACCURACIES}
     for column in columns:

@@ -42,7 +42,7 @@ class StoredStudy(NamedTuple):
 def stored_study(plan: StudyPlan, data: StudyData, old: StoredStudy | None) -> StoredStudy:
     """A plan as its directory will hold it, with the seeds and the choice that are there.
 
-    What the study has lost since, an arm or a share, leaves it; its runs stay in the directory.
+    An arm or a fraction that the study has lost since leaves it; its runs stay in the directory.
     """
     before = old.slots if old is not None else ()
     known, wanted = {slot[:3] for slot in plan.slots}, {(s.arm, s.labels) for s in plan.slots}
