@@ -1,5 +1,6 @@
 """Claims about a task, and about the processes of this machine that carry it out."""
 
+import itertools
 import os
 import signal
 import subprocess
@@ -8,12 +9,14 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from stopgrad.config import Config, config_to_dict, preset
-from stopgrad.errors import (
-    DataError,
-)
+from stopgrad.errors import DataError
+from stopgrad.evaluation import Key
+from stopgrad.images import load_dataset
 from stopgrad.studies.executors.executor import Job
 from stopgrad.studies.executors.local import LocalProcesses
 from stopgrad.studies.folder import RunFolder
@@ -152,3 +155,56 @@ def test_a_config_survives_the_way_through_its_file(tmp_path: Path) -> None:
         words = ["pretrain", "--data", "mnist5k", "--out", "x", "--config", str(settings)]
         config: Config = parse(words).options.config
         assert config == run.config
+
+
+@pytest.fixture
+def digits(tmp_path: Path) -> Path:
+    """200 real digits to learn from and 60 to score, in folders of their classes."""
+    found = load_dataset("mnist5k")
+    assert found.test is not None
+    for part, images, count in (("train", found.train, 200), ("test", found.test, 60)):
+        assert images.labels is not None
+        for number in np.linspace(0, len(images) - 1, count).astype(int):
+            place = tmp_path / "digits" / part / str(images.labels[number])
+            place.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(images.pixels[number]).save(place / f"{number}.png")
+    return tmp_path / "digits"
+
+
+def test_every_stage_gives_the_numbers_that_it_is_asked_for(digits: Path, tmp_path: Path) -> None:
+    epochs = {"epochs": 1, "supervised.epochs": 1, "finetune.epochs": 1, "finetune.batch": 16}
+    config = config_to_dict(preset("tiny", **epochs))
+    place = {"folder": str(tmp_path / "ssl"), "spec": str(digits)}
+    scored = {"labels": [0.5, 1.0], "split": "test"}
+    tasks = [
+        StudyTask(stage="pretrain", **place, config=config),
+        StudyTask(stage="resume", **place),
+        StudyTask(
+            **place, stage="evaluate", **scored, metrics=["knn_accuracy"], subjects=["encoder"]
+        ),
+        StudyTask(
+            **place, stage="finetune", **scored, metrics=["finetune_accuracy"], subjects=["encoder"]
+        ),
+        StudyTask(
+            stage="supervised",
+            folder=str(tmp_path / "labels"),
+            spec=str(digits),
+            config=config,
+            labels=[0.5],
+            metrics=["supervised_accuracy"],
+            subjects=["supervised"],
+            split="test",
+        ),
+    ]
+    for task in tasks:
+        folder = RunFolder(Path(task.folder))
+        folder.path.mkdir(exist_ok=True)
+        write_task(task)
+        assert main([str(task.file)]) == 0, task.stage
+        product = itertools.product(task.metrics, task.labels, task.subjects, [task.split])
+        wanted = {Key(*parts) for parts in product}
+        assert all(map(task.gives, wanted))
+        assert wanted <= folder.numbers().keys()
+        assert read_failure(task.folder) is None
+    assert RunFolder(tmp_path / "ssl").state().phase == "trained"
+    assert RunFolder(tmp_path / "labels").state().phase == "trained"
