@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, Required, TypedDict
 from stopgrad.config import Config, Task, config_from_dict, config_to_dict
 from stopgrad.errors import CheckpointError, ConfigError
 from stopgrad.images import Normalization
+from stopgrad.runs.machine import RunEnvironment
 from stopgrad.storage import as_text, check_types, in_short, read_json
 
 FORMAT = 1
@@ -27,8 +28,8 @@ class Change(NamedTuple):
 
     step: int
     key: str  # "epochs" is an extension
-    old: Any
-    new: Any
+    old: object
+    new: object
 
 
 class RunData(TypedDict, total=False):
@@ -54,7 +55,7 @@ class RunInfo(NamedTuple):
     config: Config
     data: RunData
     normalization: Normalization
-    environment: dict[str, Any]  # threads, device, CPU, versions
+    environment: RunEnvironment
     changes: tuple[Change, ...] = ()  # oldest first
 
     @property
@@ -152,17 +153,20 @@ def info_to_dict(info: RunInfo) -> dict[str, Any]:
     }
 
 
-def info_from_dict(values: Any) -> RunInfo:
+def info_from_dict(values: object) -> RunInfo:
     """A run's info from JSON.
 
     Raises:
         ValueError, KeyError, TypeError, ConfigError: For anything that no run could have.
     """
+    values = mapping(values)
+    environment = mapping(values["environment"])
+    check_types(environment, typing.get_type_hints(RunEnvironment))
     info = RunInfo(
         config=_config(json.dumps(mapping(values["config"]))),
         data=_run_data(values["data"]),
         normalization=_normalization(values["normalization"]),
-        environment=mapping(values["environment"]),
+        environment=typing.cast(RunEnvironment, environment),
         changes=tuple(_change(value) for value in values.get("changes", [])),
     )
     if values.get("format") != FORMAT:
@@ -180,7 +184,7 @@ def _config(text: str) -> Config:
     return config_from_dict(json.loads(text))
 
 
-def whole_number(value: Any) -> int:
+def whole_number(value: object) -> int:
     """The value, when it is a whole number that is not negative.
 
     Raises:
@@ -191,12 +195,12 @@ def whole_number(value: Any) -> int:
     return value
 
 
-def is_number(value: Any) -> bool:
+def is_number(value: object) -> bool:
     """Whether a value is a finite number."""
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def mapping(value: Any) -> dict[str, Any]:
+def mapping(value: object) -> dict[str, Any]:
     """The value, when it is an object.
 
     Raises:
@@ -233,7 +237,7 @@ def _normalization(values: Any) -> Normalization:
     return Normalization(mean, std)
 
 
-def _run_data(values: Any) -> RunData:
+def _run_data(values: object) -> RunData:
     data = mapping(values)
     check_types(data, typing.get_type_hints(RunData))
     for key in RunData.__required_keys__ - data.keys():
@@ -244,7 +248,7 @@ def _run_data(values: Any) -> RunData:
     return typing.cast(RunData, data)
 
 
-def _change(value: Any) -> Change:
+def _change(value: object) -> Change:
     change = Change(**mapping(value))
     whole_number(change.step)
     if change.key == "epochs" and whole_number(change.old) >= whole_number(change.new):

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from stopgrad.errors import DataError
-from stopgrad.runs import check_row, read_status
+from stopgrad.runs import Status, check_row, read_status
 from stopgrad.storage import append_lines, fits, read_lines_as, strict_json
 from stopgrad.studies.directory import RunFolder
 
@@ -123,7 +123,7 @@ def _trained_in(run: Path) -> Path:
     return shares[0] if shares and not (run / "config.json").exists() else run
 
 
-def _phase(trained: Path, status: dict[str, Any], failed: Attempt | None) -> Phase:
+def _phase(trained: Path, status: Status, failed: Attempt | None) -> Phase:
     if failed is not None and failed.exit_code not in STOPPED:
         stopped: Phase = "collapsed" if status.get("state") == "collapsed" else "diverged"
         return stopped if failed.exit_code == 4 else "failed"
