@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from stopgrad.evaluation import ACCURACIES, Record, read
 from stopgrad.report.figures.accuracy import newest
@@ -12,7 +12,7 @@ from stopgrad.report.figures.history import Row, Rows, epoch_rows
 from stopgrad.report.figures.panels import Exploration, NeighborPanel, ViewPanel
 
 if TYPE_CHECKING:
-    from stopgrad.runs import RunInfo
+    from stopgrad.runs import RunInfo, Status
 
 
 class Evidence(NamedTuple):
@@ -21,7 +21,7 @@ class Evidence(NamedTuple):
     name: str
     path: str  # as the user named the run
     info: RunInfo
-    status: dict[str, Any]
+    status: Status
     metrics: Rows
     records: Sequence[Record]
     neighbors: NeighborPanel | None = None
