@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 
-from stopgrad.cli.studies import arms_table
 from stopgrad.errors import DataError, StopgradError
+from stopgrad.library.tables import arms_table
 from stopgrad.report import read_studies
 from stopgrad.report.page import render
 from stopgrad.studies import StudyDirectory, load_results, read_epochs, study_overview, study_table

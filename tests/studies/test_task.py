@@ -153,7 +153,7 @@ def test_a_config_survives_the_way_through_its_file(tmp_path: Path) -> None:
     for run in prepared.plan.runs.values():
         settings = prepared.directory.folder(run.id).path / "settings.json"
         words = ["pretrain", "--data", "mnist5k", "--out", "x", "--config", str(settings)]
-        config: Config = parse(words).options.config
+        config: Config = parse(words).config
         assert config == run.config
 
 

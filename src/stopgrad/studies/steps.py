@@ -9,13 +9,13 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
-from stopgrad.config import config_to_dict
+from stopgrad.config import SplitName, config_to_dict
 from stopgrad.evaluation import FINETUNE, MEASURES, SUPERVISED, Key, Subject
 from stopgrad.runs import read_status
 from stopgrad.studies.definition import Arm, Split, Study, labels_of, metrics_of
 from stopgrad.studies.folder import RunFolder
 from stopgrad.studies.plan import PlannedRun, StudyPlan
-from stopgrad.studies.task import Stage, StudyTask, TaskSplit
+from stopgrad.studies.task import Stage, StudyTask
 
 
 def wanted_of_runs(plan: StudyPlan) -> dict[str, frozenset[Key]]:
@@ -95,7 +95,7 @@ def next_task(
 def _scoring(task: StudyTask, stage: Stage, numbers: frozenset[Key]) -> StudyTask:
     """The task that gives these numbers: those on one split, with the measures of collapse."""
     splits: set[Any] = {key.split for key in numbers} - {"train"}
-    split: TaskSplit = min(splits) if splits else "auto"
+    split: SplitName = min(splits) if splits else "auto"
     chosen = [key for key in numbers if key.split in (split, "train")]
     return replace(
         task,

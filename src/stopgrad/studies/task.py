@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from stopgrad.config import config_from_dict
+from stopgrad.config import SplitName, config_from_dict
 from stopgrad.errors import DataError, StopgradError, StorageError, bad_path, no_memory
 from stopgrad.evaluation import Key, Subject
 from stopgrad.storage import printable, read_json, typed, write_json
@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from stopgrad.training import Epoch, FractionEpoch
 
 Stage = Literal["pretrain", "resume", "evaluate", "finetune", "supervised"]
-
-TaskSplit = Literal["auto", "validation", "test"]  # as `evaluation.Selection` has it, without torch
 
 FAULT = 1  # exit code of an error that is no user's
 LONGEST = 500  # characters of a message that is kept
@@ -56,7 +54,7 @@ class StudyTask:
     labels: list[float] = field(default_factory=list)
     metrics: list[str] = field(default_factory=list)
     subjects: list[Subject] = field(default_factory=list)
-    split: TaskSplit = "auto"
+    split: SplitName = "auto"
 
     @property
     def run(self) -> Path:

@@ -10,29 +10,24 @@ is nothing to look at, only data, preset, starts, verdict and error.
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-from rich.table import Table
-
-from stopgrad.cli.show import Screen, print_line
+import stopgrad
+from stopgrad.cli.parser import DATA, add_config
+from stopgrad.cli.screen import print_json, print_table
 from stopgrad.errors import DataError
 from stopgrad.evaluation import count, duration
-from stopgrad.images import (
-    DamagedImagesError,
-    Findings,
-    LeftOut,
-    Place,
-    Trait,
-    check_images,
-    how_it_was_read,
-)
-from stopgrad.method import use_threads
-from stopgrad.speed import Cost, Outlook, look_ahead
 
-NAMED = 5  # pictures that a row of the table names
+if TYPE_CHECKING:
+    from stopgrad.images import Findings, LeftOut, Place, Trait
+    from stopgrad.speed import Cost, Outlook
+
+HELP = (
+    "list damaged and odd images, and what pretraining will need; exit code 0: it would start, "
+    "3: not"
+)
+NAMED = 5  # images that a row of the table names
 TRAITS: dict[Trait, str] = {
     "animated": "several frames",
     "sixteen_bit": "16 bits",
@@ -46,30 +41,27 @@ TRAITS: dict[Trait, str] = {
 }
 
 
-def check_data(options: argparse.Namespace) -> None:
-    """Looks at all pictures, takes a few steps on them, and prints what was found.
+def add(parser: argparse.ArgumentParser) -> None:
+    """Adds the data, the knobs and --json."""
+    parser.add_argument("data", metavar="SPEC", help=DATA)
+    parser.add_argument("--json", action="store_true", help="one JSON object, nothing else")
+    add_config(parser)
+
+
+def run(options: argparse.Namespace) -> None:
+    """Looks at all images, takes a few steps on them, and prints what was found.
 
     Raises:
         DataError: When pretraining would not start.
     """
-    config, screen = options.config, Screen()
-    use_threads(config.threads)
     try:
-        with screen.progress():
-            findings = check_images(
-                options.data,
-                side=config.image_side,
-                tiny_below=config.views.size / 2,
-                bad_images=config.bad_images,
-                track=screen.track,
-            )
+        findings, outlook = stopgrad.check(options.data, config=options.config)
     except DataError as error:
         if options.json:
-            print_line(json.dumps(_without_findings(options, error)))
+            print_json(_without_findings(options, error))
         raise
-    outlook = look_ahead(findings, config)
     if options.json:
-        print_line(json.dumps(as_json(options, findings, outlook), allow_nan=False))
+        print_json(as_json(options, findings, outlook))
     else:
         _print(options, findings, outlook)
     if outlook.refusal is not None:
@@ -120,6 +112,8 @@ def _places(places: Sequence[Place]) -> list[dict[str, str]]:
 
 def verdict(findings: Findings, outlook: Outlook) -> str:
     """One sentence: whether pretraining would start, and what is worth a look before it does."""
+    from stopgrad.images import DamagedImagesError
+
     every = sum(findings.pictures.values())
     error = outlook.refusal
     if isinstance(error, DamagedImagesError):
@@ -149,21 +143,24 @@ def _notes(findings: Findings) -> Iterator[tuple[str, Sequence[Place]]]:
 
 
 def _print(options: argparse.Namespace, findings: Findings, outlook: Outlook) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
     table = Table(box=None, show_header=False, pad_edge=False)
     table.add_column(style="bold", no_wrap=True)
     table.add_column(justify="right", no_wrap=True)
     table.add_column(overflow="fold")
     for row in [*_contents(findings), *_lists(findings), *_outlook(options, outlook)]:
-        table.add_row(*row)
-    console = Console(highlight=False, markup=False, emoji=False)
-    console.print(table)
-    console.print(verdict(findings, outlook), soft_wrap=True)
+        table.add_row(*map(Text, row))
+    print_table(table, verdict(findings, outlook))
 
 
 Row = tuple[str, str, str]
 
 
 def _contents(findings: Findings) -> Iterator[Row]:
+    from stopgrad.images import how_it_was_read
+
     splits = [f"{count(n)} {split}" for split, n in findings.pictures.items()]
     yield "pictures", count(sum(findings.pictures.values())), ", ".join(splits)
     formats = [f"{name} {count(n)}" for name, n in findings.formats.items()]

@@ -3,40 +3,49 @@
 from __future__ import annotations
 
 import argparse
-import json
-import sys
+from typing import TYPE_CHECKING
 
-from rich.console import Console
-from rich.table import Table
+import stopgrad
+from stopgrad.cli.screen import print_json, print_table
 
-from stopgrad.cli.show import Screen
-from stopgrad.errors import ConfigError
-from stopgrad.evaluation import number, percent
-from stopgrad.method import use_threads
-from stopgrad.speed import FULL, QUICK, Phases, Speed, Spread, as_json, measure_speed
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from stopgrad.speed import Speed, Spread
+
+HELP = "measure how fast this machine is, on random pixels"
 
 
-def bench(options: argparse.Namespace) -> None:
-    """Measures everything on random pixels and prints it."""
-    if options.threads < 0:
-        raise ConfigError(
-            f"--threads {options.threads}", expected="at least 0", hint="0 takes every core"
-        )
-    use_threads(options.threads)
-    speed = measure_speed(
-        QUICK if options.quick else FULL, device=options.device, say=Screen().line
+def add(parser: argparse.ArgumentParser) -> None:
+    """Adds --json, --device, --threads and --quick."""
+    parser.add_argument("--json", action="store_true", help="one JSON object, nothing else")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N. Default: auto")
+    parser.add_argument(
+        "--threads", type=int, default=0, metavar="N", help="CPU threads. Default: one per core"
     )
+    parser.add_argument(
+        "--quick", action="store_true", help="whether it runs, in seconds; its numbers mean nothing"
+    )
+
+
+def run(options: argparse.Namespace) -> None:
+    """Measures everything on random pixels and prints it."""
+    from stopgrad.speed import as_json
+
+    speed = stopgrad.bench(device=options.device, threads=options.threads, quick=options.quick)
     if options.json:
-        sys.stdout.write(json.dumps(as_json(speed), allow_nan=False) + "\n")
-        return
-    console = Console(highlight=False)
-    console.print(steps_table(speed))
-    console.print(parts_table(speed))
-    console.print(finding(speed), soft_wrap=True)
+        print_json(as_json(speed))
+    else:
+        print_table(steps_table(speed), parts_table(speed), finding(speed))
 
 
 def steps_table(speed: Speed) -> Table:
     """The training step: a row per number, a column per network."""
+    from rich.table import Table
+
+    from stopgrad.evaluation import percent
+    from stopgrad.speed import Phases
+
     table = Table(title="training step, data included", title_justify="left")
     table.add_column("median (lowest to highest)")
     for step in speed.steps:
@@ -53,6 +62,10 @@ def steps_table(speed: Speed) -> Table:
 
 def parts_table(speed: Speed) -> Table:
     """The machine's limit, and everything that is measured alone."""
+    from rich.table import Table
+
+    from stopgrad.evaluation import number
+
     table = Table(title="alone", title_justify="left")
     table.add_column("median (lowest to highest)")
     table.add_column("", justify="right")
@@ -63,8 +76,8 @@ def parts_table(speed: Speed) -> Table:
     for step in speed.steps:
         table.add_row(f"embedding by {step.encoder}, images/s", written(step.embed_images_per_s))
     _add_evaluators(table, speed)
-    table.add_row("decoding PNG of 32 px, pictures/s", written(speed.decoding.png_per_s))
-    table.add_row("decoding JPEG of 256 px, pictures/s", written(speed.decoding.jpeg_per_s))
+    table.add_row("decoding PNG of 32 px, images/s", written(speed.decoding.png_per_s))
+    table.add_row("decoding JPEG of 256 px, images/s", written(speed.decoding.jpeg_per_s))
     table.add_row("stopgrad --help, s", written(speed.start_up.help_s))
     table.add_row("import stopgrad.training, s", written(speed.start_up.import_s))
     table.add_row("peak memory, GB", number(speed.peak_bytes / 1e9))
@@ -73,6 +86,8 @@ def parts_table(speed: Speed) -> Table:
 
 def finding(speed: Speed) -> str:
     """What the tables say, in one sentence."""
+    from stopgrad.evaluation import percent
+
     where = speed.environment
     steps = " and ".join(
         f"{step.encoder} with {percent(step.share_of_matmul.median, images=1000)}"
@@ -86,6 +101,8 @@ def finding(speed: Speed) -> str:
 
 def written(found: Spread, *, unit: float = 1.0) -> str:
     """`97.2 (95.1 to 98.0)` in multiples of a unit."""
+    from stopgrad.evaluation import number
+
     middle, low, high = (number(value / unit) for value in found[:3])
     return f"{middle} ({low} to {high})"
 
