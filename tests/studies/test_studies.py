@@ -14,8 +14,9 @@ from stopgrad.cli.show import Screen, print_line
 from stopgrad.cli.studies import arms_table, time_left
 from stopgrad.config import preset
 from stopgrad.errors import ConfigError, DataError
-from stopgrad.evaluation import Key, Selection, append_cost, evaluate_run, key_of
+from stopgrad.evaluation import Key, Selection, append_cost, evaluate_run
 from stopgrad.evaluation.costs import Spent
+from stopgrad.evaluation.records import key_of
 from stopgrad.images import Dataset, images_from_arrays, load_dataset
 from stopgrad.runs import RunWriter, describe_run, load_run, prepare
 from stopgrad.studies import ArmState, Choices, Overview, prepare_study

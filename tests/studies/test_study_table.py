@@ -13,7 +13,8 @@ import pytest
 import scipy.stats
 
 from stopgrad.errors import DataError
-from stopgrad.evaluation import MEASURES, mean_text
+from stopgrad.evaluation import MEASURES
+from stopgrad.evaluation.format import mean_text
 from stopgrad.method.collapse import Measures
 from stopgrad.studies import (
     Prepared,

@@ -15,7 +15,7 @@ from stopgrad.config import Config, config_from_dict, config_to_dict
 from stopgrad.errors import ConfigError
 from stopgrad.evaluation import labels_text, to_line
 from stopgrad.images import Changed
-from stopgrad.runs import check_shares, load_run
+from stopgrad.runs import check_fractions, load_run
 from stopgrad.training import (
     FractionEpoch,
     LabelledEpoch,
@@ -36,7 +36,7 @@ def supervised(options: argparse.Namespace) -> None:
             hint="train a run on with labels by: stopgrad finetune RUN; weights of others become "
             "a run by: stopgrad pretrain --init",
         )
-    check_shares(options.labels)
+    check_fractions(options.labels)
     beside = (out / "config.json").exists()  # a pretraining, whose fingerprint guards the images
     changed: Changed = "tell" if beside else "fail"
     dataset = load_images(options.data, screen, config=config, changed=changed)
@@ -52,7 +52,7 @@ def finetune(options: argparse.Namespace) -> None:
     Images other than those it was pretrained on have their networks and records in --out.
     """
     run, screen = load_run(options.run), Screen()
-    check_shares(options.labels)
+    check_fractions(options.labels)
     config = _changed(run.info.config, options.changes)
     dataset = images_of(run.info, options.data, screen, config=config)
     tell_state(run, screen)
