@@ -415,13 +415,13 @@ def test_whole_pictures_are_seen_at_a_size_that_the_backbone_takes(
     assert fitted.train.whole_size == fitted.test.whole_size == (32, 32)
     assert fitted.train.fingerprint == odd.train.fingerprint
     assert "at 37 x 37 px" in caplog.text
-    assert "whole pictures are seen at 32 x 32 px" in caplog.text
+    assert "whole images are seen at 32 x 32 px" in caplog.text
     assert fit_sizes(odd, _tiny()) is odd
 
 
 def test_pictures_that_the_backbone_takes_at_no_size_are_refused_in_one_line() -> None:
     config = _tiny(**{"encoder.name": "timm:test_vit", "views.size": 32})
-    with pytest.raises(ConfigError, match=r"at 36 x 20 px .*\(32 x 32 px\).*; resize the pictures"):
+    with pytest.raises(ConfigError, match=r"at 36 x 20 px .*\(32 x 32 px\).*; resize the images"):
         fit_sizes(_noise(20, 36), config)
     config = _tiny(**{"encoder.name": "timm:test_vit", "views.size": 36})
     with pytest.raises(ConfigError, match=r"at 36 x 36 px .*; set views.size"):

@@ -6,6 +6,7 @@ from .directory import State as State
 from .directory import has_begun as has_begun
 from .directory import read_status as read_status
 from .guards import check_changes as check_changes
+from .info import RunData as RunData
 from .info import RunInfo as RunInfo
 from .info import extended as extended
 from .info import is_number as is_number

@@ -115,7 +115,7 @@ def _facts(info: RunInfo) -> dict[str, Any]:
         environment["device"] = str(environment["device"]).partition(":")[0]  # cuda:1 is cuda:0
     environment.pop("python", None)  # takes no part in the arithmetic
     sections = {
-        "data": {key: info.data[key] for key in DATA if key in info.data}
+        "data": {key: value for key, value in info.data.items() if key in DATA}
         | {"init": info.data.get("init", {}).get("sha256")},
         "normalization": {k: list(v) for k, v in info.normalization._asdict().items()},
         "environment": environment,

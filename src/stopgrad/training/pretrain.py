@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from stopgrad.config import Config
-from stopgrad.images import Track, no_progress, normalization
+from stopgrad.images import Track, no_progress
 from stopgrad.method import Layers, LearningRates, SimSiam, Spectra, Verdict, compile_errors, judge
 from stopgrad.runs import RunWriter, TrainingImages
 from stopgrad.training.keeper import Keeper
@@ -58,8 +58,7 @@ def pretrain_epochs(
         InterruptedRunError: After a signal, when the state is saved.
         StorageError: When the disk refuses a checkpoint.
     """
-    mean_std = normalization(images.train)
-    training = start_training(images.train, config, normalization=mean_std, init=init)
+    training = start_training(images.train, config, normalization=images.normalization, init=init)
     keeper = Keeper(training, writer)
     keeper.begin()
     while training.epoch < config.epochs:

@@ -18,6 +18,7 @@ from stopgrad.method import compute_for, use_threads
 from stopgrad.runs import (
     RunInfo,
     RunWriter,
+    TrainingImages,
     describe_environment,
     describe_run,
     extended,
@@ -56,8 +57,9 @@ def pretrain_run(
         StopgradError: While it trains, as `pretrain_epochs`.
     """
     use_threads(config.threads)
-    info = describe_run(dataset, config, spec=spec, init=init and init.card())
-    return _train(RunWriter.create(out, info), dataset, init=init, track=track)
+    images = prepare(dataset, config)
+    info = describe_run(dataset, config, spec=spec, init=init and init.card(), images=images)
+    return _train(RunWriter.create(out, info), images, init=init, track=track)
 
 
 class Continuation(NamedTuple):
@@ -107,10 +109,11 @@ def continue_run(
     found: Continuation, dataset: Dataset, *, spec: str, track: Track = no_progress
 ) -> Iterator[Epoch]:
     """Goes on with a run from its newest checkpoint; see `resume_run`."""
-    card = found.info.data.get("init")
-    now = describe_run(dataset, found.info.config, spec=spec, init=card)
+    config, card = found.info.config, found.info.data.get("init")
+    images = prepare(dataset, config)
+    now = describe_run(dataset, config, spec=spec, init=card, images=images)
     writer = RunWriter.resume(found.path, now._replace(changes=found.info.changes))
-    return _train(writer, dataset, init=_init_anew(found), track=track)
+    return _train(writer, images, init=_init_anew(found), track=track)
 
 
 def resume_run(
@@ -143,11 +146,10 @@ def resume_run(
 
 
 def _train(
-    writer: RunWriter, dataset: Dataset, *, init: Weights | None, track: Track
+    writer: RunWriter, images: TrainingImages, *, init: Weights | None, track: Track
 ) -> Iterator[Epoch]:
     """Takes the epochs that are left, and notes what each of them cost."""
     config = writer.info.config
-    images = prepare(dataset, config)
     meter = start_meter(device=str(compute_for(config).device), threads=use_threads(0))
     start = init and init.tensors
     with writer:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from stopgrad.config import Config, Task
 from stopgrad.images import Normalization
-from stopgrad.runs import RunInfo, RunWriter, describe_environment, spec_to_keep
+from stopgrad.runs import RunData, RunInfo, RunWriter, describe_environment, spec_to_keep
 from stopgrad.training.supervised.recipe import LabelledShare
 
 
@@ -39,7 +39,8 @@ def describe_share(
         "labels": images.share,
         "label_draw": images.draw,
     }
-    return RunInfo(config, dict(data) | own, normalization, describe_environment(config))
+    card = cast(RunData, dict(data) | own)
+    return RunInfo(config, card, normalization, describe_environment(config))
 
 
 def share_folder(out: Path, task: Task, share: float) -> Path:
