@@ -22,12 +22,12 @@ from stopgrad.errors import (
     StorageError,
 )
 from stopgrad.evaluation import Key, Record, append
+from stopgrad.report.study_text import study_markdown
 from stopgrad.studies import Choices, PreparedStudy, StudyDirectory, load_results, run_study, runner
 from stopgrad.studies.data import StudyData
 from stopgrad.studies.executors.executor import Job
 from stopgrad.studies.executors.local import LocalProcesses
 from stopgrad.studies.folder import RunFolder
-from stopgrad.studies.markdown import markdown
 from stopgrad.studies.parse import parse_study
 from stopgrad.studies.plan import arm_configs, plan_runs
 from stopgrad.studies.source import StudyFile
@@ -329,8 +329,8 @@ def test_the_arm_that_validation_chose_is_scored_on_the_test_split_once(tmp_path
     assert _stages(executor, _run_of(more, "a", 2)) == ["pretrain", "evaluate"]
     assert _stages(executor, _run_of(more, "b", 2)) == ["pretrain", "evaluate", "evaluate"]
     told = "By all of its seeds 'a' is best now"
-    assert told not in markdown(results)
-    assert told in markdown(load_results(more.directory, more.directory.read("mine")))
+    assert told not in study_markdown(results)
+    assert told in study_markdown(load_results(more.directory, more.directory.read("mine")))
 
 
 def test_a_run_that_somebody_else_works_on_is_left_to_him_until_he_ends(tmp_path: Path) -> None:

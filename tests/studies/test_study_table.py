@@ -15,6 +15,7 @@ import scipy.stats
 from stopgrad.errors import DataError
 from stopgrad.evaluation import MEASURES, mean_text
 from stopgrad.method.collapse import Measures
+from stopgrad.report import study_table
 from stopgrad.studies import (
     PreparedStudy,
     Results,
@@ -23,7 +24,6 @@ from stopgrad.studies import (
     load_results,
     sentence,
     study_overview,
-    study_table,
 )
 from stopgrad.studies.results import best_arm
 from tests.studies.test_runner import InstantExecutor, _conduct, _prepare, _record, _run_of, _train

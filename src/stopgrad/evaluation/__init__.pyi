@@ -30,7 +30,6 @@ from .format import SPACE as SPACE
 from .format import SUBJECTS as SUBJECTS
 from .format import accuracy_text as accuracy_text
 from .format import arms_text as arms_text
-from .format import cell_text as cell_text
 from .format import class_name as class_name
 from .format import correction_text as correction_text
 from .format import count as count
