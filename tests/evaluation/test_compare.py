@@ -4,6 +4,7 @@ import hashlib
 import itertools
 import json
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -11,8 +12,7 @@ import torch
 from PIL import Image
 
 from stopgrad.cli import main
-from stopgrad.cli.compare_words import MEASURES
-from stopgrad.config import preset
+from stopgrad.config import LabelFreeName, preset
 from stopgrad.errors import ConfigError
 from stopgrad.evaluation import COMPARED, LABEL_FREE, Comparison, append, compare_runs
 from stopgrad.evaluation.compare.scores import accuracies
@@ -289,4 +289,4 @@ def test_a_backbone_of_fixed_sizes_is_measured_at_its_own(tmp_path: Path) -> Non
 
 
 def test_the_help_names_every_measure() -> None:
-    assert MEASURES == LABEL_FREE
+    assert get_args(LabelFreeName) == LABEL_FREE

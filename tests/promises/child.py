@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import resource
@@ -42,11 +43,17 @@ def command(order: Order) -> None:
     sys.exit(main(order.words))
 
 
+def load_rooms() -> None:
+    """Imports all that a command will, which is lazy by itself."""
+    for room in ("images", "method", "runs", "evaluation", "training", "report", "library"):
+        module = importlib.import_module(f"stopgrad.{room}")
+        for name in module.__all__:
+            getattr(module, name)
+
+
 def _starve(more: int) -> None:
     """Lets the process take so many bytes besides what its imports took."""
-    import stopgrad.cli.commands
-
-    assert stopgrad.cli.commands is not None
+    load_rooms()
     pages = int(Path("/proc/self/statm").read_text().split()[0])
     most = pages * resource.getpagesize() + more
     resource.setrlimit(resource.RLIMIT_AS, (most, most))

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from stopgrad.cli.parser import FREE_TO_CHANGE
+from stopgrad.cli.resume import FREE_TO_CHANGE
 from stopgrad.config import describe_knobs, preset
 from stopgrad.errors import CheckpointError, ConfigError, DataError, StopgradError
 from stopgrad.runs import RunInfo, RunWriter, extended, load_checkpoint, read_run, read_status

@@ -114,7 +114,7 @@ def test_the_numbers_of_a_step_belong_together(bench: tuple[str, str]) -> None:
 
 
 def test_tables_say_the_same_as_json(capsys: pytest.CaptureFixture[str]) -> None:
-    from stopgrad.cli.speed import written
+    from stopgrad.cli.bench import written
 
     assert written(Spread(97.2e9, 9.51e10, 98e9, 5), unit=1e9) == "97.2 (95.1 to 98.0)"
     assert main(["bench", "--threads", "-1"]) == 2

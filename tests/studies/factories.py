@@ -15,7 +15,7 @@ from stopgrad.studies.definition import places
 from stopgrad.studies.parse import parse_study
 from stopgrad.studies.plan import arm_configs, plan_runs
 from stopgrad.studies.results import place_key
-from stopgrad.studies.source import Source
+from stopgrad.studies.source import StudyFile
 from stopgrad.studies.stored import StoredStudy
 
 EPOCHS = 12
@@ -73,9 +73,9 @@ def make_study(
     return stored
 
 
-def _own(values: Mapping[str, Any], name: str) -> Source:
+def _own(values: Mapping[str, Any], name: str) -> StudyFile:
     study, problems = parse_study(values, name=name)
-    return Source(values, study, tuple(problems))
+    return StudyFile(values, study, tuple(problems))
 
 
 def _records(

@@ -16,8 +16,8 @@ from stopgrad.errors import ConfigError
 from stopgrad.studies import Choices, Place, built_in_studies, read_study, study_file
 from stopgrad.studies.definition import Value, places
 from stopgrad.studies.parse import parse_study
-from stopgrad.studies.plan import Plan, PlannedRun, address, arm_configs, plan_runs
-from stopgrad.studies.source import Source
+from stopgrad.studies.plan import PlannedRun, StudyPlan, address, arm_configs, plan_runs
+from stopgrad.studies.source import StudyFile
 
 GOOD: dict[str, Any] = {
     "question": "How fast?",
@@ -34,9 +34,9 @@ GOOD: dict[str, Any] = {
 }
 
 
-def _source(values: Mapping[str, Any]) -> Source:
+def _source(values: Mapping[str, Any]) -> StudyFile:
     study, problems = parse_study(values, name="mine")
-    return Source(values, study, tuple(problems))
+    return StudyFile(values, study, tuple(problems))
 
 
 def _configs(values: Mapping[str, Any], **choices: Any) -> dict[str, Config]:
@@ -58,7 +58,7 @@ def _with(path: str, value: Any) -> dict[str, Any]:
     return values
 
 
-def _plan(values: Mapping[str, Any], fingerprint: str = "f", **choices: Any) -> Plan:
+def _plan(values: Mapping[str, Any], fingerprint: str = "f", **choices: Any) -> StudyPlan:
     chosen = Choices(**({"preset": "tiny", "overrides": {}, "seeds": (0, 1)} | choices))
     source = _source(values)
     configs = arm_configs(source, chosen)
@@ -102,7 +102,7 @@ def test_a_good_study_is_read_as_it_stands() -> None:
         ("setings", {}, "unknown field setings (did you mean settings?)"),
         ("protocol/split", None, "protocol.split is missing"),
         ("protocol/split", "tests", "did you mean test?"),
-        ("protocol/labels", [1, 0.1], "rising shares"),
+        ("protocol/labels", [1, 0.1], "rising fractions"),
         ("protocol/labels", [0, 1], "protocol.labels = 0"),
         ("protocol/labels", [1.5], "protocol.labels = 1.5"),
         ("protocol/metrics", ["knn_acuracy"], "did you mean knn_accuracy?"),

@@ -1,5 +1,6 @@
 """Claims about `study` while it runs; a run takes no time here."""
 
+import itertools
 import json
 import os
 import signal
@@ -12,18 +13,33 @@ from typing import Any
 
 import pytest
 
-from stopgrad.config import Config
-from stopgrad.errors import ConfigError, DataError, InterruptedStudyError, StorageError
-from stopgrad.evaluation import Record, append
-from stopgrad.studies import Choices, Prepared, StudyDirectory, conduct_study, load_results, runner
+from stopgrad.config import Config, config_to_dict, preset
+from stopgrad.errors import (
+    ConfigError,
+    DataError,
+    InterruptedStudyError,
+    StopgradError,
+    StorageError,
+)
+from stopgrad.evaluation import Key, Record, append
+from stopgrad.report.study_text import study_markdown
+from stopgrad.studies import Choices, PreparedStudy, StudyDirectory, load_results, run_study, runner
 from stopgrad.studies.data import StudyData
-from stopgrad.studies.directory import RunFolder
-from stopgrad.studies.executor import LocalProcesses, Order
-from stopgrad.studies.markdown import markdown
+from stopgrad.studies.executors.executor import Job
+from stopgrad.studies.executors.local import LocalProcesses
+from stopgrad.studies.folder import RunFolder
 from stopgrad.studies.parse import parse_study
 from stopgrad.studies.plan import arm_configs, plan_runs
-from stopgrad.studies.source import Source
-from stopgrad.studies.states import read_attempts, run_state
+from stopgrad.studies.source import StudyFile
+from stopgrad.studies.steps import next_task
+from stopgrad.studies.task import (
+    StudyTask,
+    keep_failure,
+    main,
+    read_failure,
+    read_task,
+    write_task,
+)
 
 STUDY: dict[str, Any] = {
     "question": "Which?",
@@ -67,9 +83,9 @@ class DoneJob:
 
 
 class InstantExecutor:
-    """Leaves the files that a command of stopgrad would leave, or fails as it is told.
+    """Leaves the files that a task would leave, or fails as it is told.
 
-    `fails` gives for a run the exit codes of its next commands; 0 is a command that works.
+    `fails` gives for a run the exit codes of its next tasks; 0 is a task that works.
     """
 
     def __init__(self, slots: int = 2) -> None:
@@ -78,22 +94,27 @@ class InstantExecutor:
         self.started: list[tuple[str, str]] = []  # run, stage
         self.values: dict[str, float] = {}
 
-    def start(self, order: Order, *, slot: int) -> DoneJob:
-        folder, stage = RunFolder(order.log.parent), order.words[0]
-        run = folder.path.name
-        self.started.append((run, stage))
+    def start(self, task: StudyTask, *, slot: int, claim: int) -> DoneJob:
+        folder, run = RunFolder(Path(task.folder)), Path(task.folder).name
+        self.started.append((run, task.stage))
         code = next(iter(self.fails.get(run, [])), 0)
         self.fails[run] = self.fails.get(run, [])[1:]
-        if code:
-            with order.log.open("a") as log:
-                log.write("stopgrad: something went wrong; expected luck; try again\n")
-        elif stage in ("pretrain", "resume"):
+        if code > 0:
+            keep_failure(task.folder, _failing(code))
+        elif code == 0 and task.stage in ("pretrain", "resume"):
             _train(folder)
-        elif stage == "supervised":
+        elif code == 0 and task.stage == "supervised":
             _record(folder, "supervised_accuracy", of="supervised", split="test", value=0.4)
-        else:
-            _score(folder, order.words, value=self.values.get(run, 0.5))
+        elif code == 0:
+            _score(folder, task, value=self.values.get(run, 0.5))
         return DoneJob(code)
+
+
+def _failing(code: int) -> StopgradError:
+    """An error of that exit code, one of those that have none included."""
+    error = StopgradError("something went wrong", expected="luck", hint="try again")
+    error.exit_code = code  # type: ignore[misc]
+    return error
 
 
 def _train(folder: RunFolder) -> None:
@@ -102,19 +123,13 @@ def _train(folder: RunFolder) -> None:
     (folder.run / "status.json").write_text(json.dumps({"state": "finished", "epoch": 4}))
 
 
-def _flag(words: tuple[str, ...], name: str) -> list[str]:
-    after = words[words.index(name) + 1 :]
-    return [*after[: next((i for i, w in enumerate(after) if w.startswith("--")), len(after))]]
-
-
-def _score(folder: RunFolder, words: tuple[str, ...], *, value: float) -> None:
-    [split] = _flag(words, "--split")
-    known = (folder.run / "records.jsonl").exists() and (folder.run / "records.jsonl").read_text()
-    for of in _flag(words, "--of"):
-        for metric in _flag(words, "--metrics"):
-            for share in map(float, _flag(words, "--labels")):
-                if f'"of": "{of}", "split": "{split}"' not in str(known):
-                    _record(folder, metric, of=of, split=split, value=value, labels=share)
+def _score(folder: RunFolder, task: StudyTask, *, value: float) -> None:
+    """All that is asked for and not known, as an evaluation has it."""
+    split = "train" if task.split == "auto" else task.split
+    for metric, of, labels in itertools.product(task.metrics, task.subjects, task.labels):
+        key = Key(metric, labels, of, split)
+        if key not in folder.numbers():
+            _record(folder, metric, of=of, split=key.split, value=value, labels=labels)
 
 
 def _record(folder: RunFolder, metric: str, *, of: Any, split: str, **values: Any) -> None:
@@ -139,24 +154,26 @@ def _record(folder: RunFolder, metric: str, *, of: Any, split: str, **values: An
 
 def _prepare(
     out: Path, values: Mapping[str, Any] = STUDY, *, name: str = "mine", **changes: Any
-) -> Prepared:
+) -> PreparedStudy:
     """A study begun in a directory, without looking at any image."""
     study, problems = parse_study(values, name=name)
-    source = Source(values, study, tuple(problems))
+    source = StudyFile(values, study, tuple(problems))
     choices = Choices(**({"preset": "tiny", "overrides": {}, "seeds": (0, 1)} | changes))
     configs = arm_configs(source, choices)
     data = StudyData("mnist5k", "mnist5k", 10, dict.fromkeys(configs, "f"))
     plan = plan_runs(source, choices, configs, fingerprints=data.fingerprints)
     directory = StudyDirectory(out)
     begun = directory.begin(plan, data)
-    return Prepared(directory, plan, "mnist5k", begun.changes)
+    return PreparedStudy(directory, plan, "mnist5k", begun.changes)
 
 
-def _conduct(prepared: Prepared, executor: InstantExecutor, **options: Any) -> Mapping[str, str]:
-    return conduct_study(prepared, executor, watch=Silent(), **options)
+def _conduct(
+    prepared: PreparedStudy, executor: InstantExecutor, **options: Any
+) -> Mapping[str, str]:
+    return run_study(prepared, executor, watch=Silent(), **options)
 
 
-def _run_of(prepared: Prepared, arm: str, seed: int) -> str:
+def _run_of(prepared: PreparedStudy, arm: str, seed: int) -> str:
     return next(s.run for s in prepared.plan.slots if (s.arm, s.seed) == (arm, seed))
 
 
@@ -206,17 +223,13 @@ def test_a_run_is_scored_at_each_share_once_whatever_a_kill_left(tmp_path: Path)
     folder = prepared.directory.folder(_run_of(prepared, "b", 0))
     _train(folder)
     _record(folder, "knn_accuracy", of="encoder", split="validation", value=0.1, labels=0.1)
-    step = runner.next_step(
-        folder,
-        prepared.plan.runs[folder.path.name],
-        wanted=frozenset(
-            runner.Key("knn_accuracy", share, "encoder", "validation") for share in (0.1, 1.0)
-        ),
-        spec="mnist5k",
-    )
-    assert step is not None
-    assert _flag(step.words, "--labels") == ["1.0"]
-    assert "--missing" in step.words
+    wanted = {Key("knn_accuracy", share, "encoder", "validation") for share in (0.1, 1.0)}
+    run = prepared.plan.runs[folder.path.name]
+    task = next_task(folder, run, wanted=frozenset(wanted), spec="mnist5k")
+    assert task is not None
+    assert task.labels == [1.0]
+    assert task.command()[-2:] == ["--labels", "1.0"]
+    assert "--missing" in task.command()
 
 
 @pytest.mark.parametrize("code", [1, 2, 3, 4, 7])
@@ -230,7 +243,7 @@ def test_a_run_that_fails_for_good_is_kept_with_its_reason_and_not_repeated(
     assert failed == {bad: f"exit code {code}: something went wrong"}
     assert _stages(executor, bad) == ["pretrain"]
     assert len(executor.started) == 1 + 3 * 2  # the others went on
-    state = run_state(prepared.directory.folder(bad))
+    state = prepared.directory.folder(bad).state()
     assert state.phase == ("diverged" if code == 4 else "failed")
     executor.started.clear()
     assert _conduct(prepared, executor) == failed
@@ -265,7 +278,7 @@ def test_a_command_that_ends_well_without_its_numbers_has_failed(
     monkeypatch.setitem(globals(), "_score", lambda *_, **__: None)
     failed = _conduct(prepared, executor)
     assert set(failed) == set(prepared.plan.runs)
-    assert "did not bring knn_accuracy at 1" in failed[_run_of(prepared, "a", 0)]
+    assert "it ended without knn_accuracy at 1" in failed[_run_of(prepared, "a", 0)]
 
 
 def test_damaged_records_fail_their_run_alone(tmp_path: Path) -> None:
@@ -316,16 +329,16 @@ def test_the_arm_that_validation_chose_is_scored_on_the_test_split_once(tmp_path
     assert _stages(executor, _run_of(more, "a", 2)) == ["pretrain", "evaluate"]
     assert _stages(executor, _run_of(more, "b", 2)) == ["pretrain", "evaluate", "evaluate"]
     told = "By all of its seeds 'a' is best now"
-    assert told not in markdown(results)
-    assert told in markdown(load_results(more.directory, more.directory.read("mine")))
+    assert told not in study_markdown(results)
+    assert told in study_markdown(load_results(more.directory, more.directory.read("mine")))
 
 
 def test_a_run_that_somebody_else_works_on_is_left_to_him_until_he_ends(tmp_path: Path) -> None:
     prepared, executor = _prepare(tmp_path / "s", seeds=(0,)), InstantExecutor()
     theirs = _run_of(prepared, "a", 0)
-    claim = prepared.directory.claim(theirs)
+    claim = prepared.directory.folder(theirs).claim()
     assert claim is not None
-    assert prepared.directory.is_claimed(theirs)
+    assert prepared.directory.folder(theirs).is_claimed()
 
     class Other(Silent):
         """Ends when all else is done."""
@@ -339,7 +352,7 @@ def test_a_run_that_somebody_else_works_on_is_left_to_him_until_he_ends(tmp_path
                 assert len(executor.started) == 2
                 os.close(claim)
 
-    assert conduct_study(prepared, executor, watch=Other()) == {}
+    assert run_study(prepared, executor, watch=Other()) == {}
     assert _stages(executor, theirs) == ["pretrain", "evaluate"]
 
 
@@ -362,7 +375,7 @@ class StuckExecutor(InstantExecutor):
         super().__init__()
         self.jobs: list[StuckJob] = []
 
-    def start(self, order: Order, *, slot: int) -> DoneJob:
+    def start(self, task: StudyTask, *, slot: int, claim: int) -> DoneJob:
         self.jobs.append(StuckJob(0))
         return self.jobs[-1]
 
@@ -387,12 +400,12 @@ def test_a_signal_lets_every_child_save_and_the_study_goes_on_later(
     prepared, stuck = _prepare(tmp_path / "s"), StuckExecutor()
     before = signal.getsignal(number)
     with pytest.raises(InterruptedStudyError) as caught:
-        conduct_study(prepared, stuck, watch=Killer(number))
+        run_study(prepared, stuck, watch=Killer(number))
     assert caught.value.exit_code == code
     assert len(stuck.jobs) == 2
     assert all(job.stopped for job in stuck.jobs)
     assert signal.getsignal(number) == before
-    assert not any(prepared.directory.is_claimed(run) for run in prepared.plan.runs)
+    assert not any(prepared.directory.folder(run).is_claimed() for run in prepared.plan.runs)
     executor = InstantExecutor()
     assert _conduct(prepared, executor) == {}
     assert len({run for run, _ in executor.started}) == 4
@@ -410,9 +423,9 @@ def test_a_directory_that_cannot_be_written_stops_the_children_and_says_so(
             raise StorageError("no space", expected="space", hint="make room")
 
     with pytest.raises(StorageError):
-        conduct_study(prepared, stuck, watch=Full())
+        run_study(prepared, stuck, watch=Full())
     assert [job.stopped for job in stuck.jobs] == [True, True]
-    assert not any(prepared.directory.is_claimed(run) for run in prepared.plan.runs)
+    assert not any(prepared.directory.folder(run).is_claimed() for run in prepared.plan.runs)
 
 
 @pytest.mark.parametrize("code", [143, 130, -15, -2])
@@ -421,7 +434,7 @@ def test_a_command_that_was_asked_to_stop_is_no_failure(tmp_path: Path, code: in
     run = _run_of(prepared, "a", 0)
     executor.fails[run] = [0, code, code, code]
     _conduct(prepared, executor)
-    assert run_state(prepared.directory.folder(run)).phase == "trained"
+    assert prepared.directory.folder(run).state().phase == "trained"
 
 
 def test_each_attempt_is_kept_with_its_command(tmp_path: Path) -> None:
@@ -430,7 +443,7 @@ def test_each_attempt_is_kept_with_its_command(tmp_path: Path) -> None:
     executor.fails[run] = [-9]
     _conduct(prepared, executor)
     folder = prepared.directory.folder(run)
-    attempts = read_attempts(folder)
+    attempts = folder.attempts()
     assert [(a.stage, a.exit_code) for a in attempts] == [
         ("pretrain", -9),
         ("pretrain", 0),
@@ -596,25 +609,76 @@ def test_a_process_gets_its_threads_and_its_gpu() -> None:
     assert executor.environment(0, {"OMP_NUM_THREADS": "1"})["OMP_NUM_THREADS"] == "1"
 
 
-def test_a_process_writes_to_its_log_and_tells_its_exit_code(tmp_path: Path) -> None:
-    log = tmp_path / "log"
+def _start(task: StudyTask, claim: int) -> Job:
+    write_task(task)
+    return LocalProcesses(1, threads=1).start(task, slot=0, claim=claim)
+
+
+def test_a_process_writes_to_its_log_and_says_what_went_wrong(tmp_path: Path) -> None:
+    config = config_to_dict(preset("tiny"))
+    task = StudyTask(stage="pretrain", folder=str(tmp_path), spec="nowhere", config=config)
     with (tmp_path / "claim").open("w") as claim:
-        job = LocalProcesses(1, threads=1).start(
-            Order(("study", "status", "nowhere"), log, claim.fileno()), slot=0
-        )
+        job = _start(task, claim.fileno())
         assert _wait(lambda: job.poll() is not None)
     assert job.poll() == 3
-    assert "nowhere holds no study" in log.read_text()
+    failure = read_failure(tmp_path)
+    assert failure is not None
+    assert (failure.error, failure.exit_code) == ("DataError", 3)
+    assert "nowhere" in failure.message
+    log = (tmp_path / "log").read_text()
+    assert f"stopgrad: {failure.message}" in log
+    assert "Traceback" not in log
+
+
+def test_a_fault_of_ours_leaves_its_traceback_in_the_log(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    task = StudyTask(stage="resume", folder=str(tmp_path), spec="mnist5k")
+    write_task(task)
+    monkeypatch.setattr("stopgrad.studies.task.carry_out", lambda task: 1 // 0)
+    assert main([str(task.file)]) == 1
+    failure = read_failure(tmp_path)
+    assert failure is not None
+    assert (failure.error, failure.exit_code) == ("ZeroDivisionError", 1)
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_a_task_survives_its_file_and_clears_an_older_failure(tmp_path: Path) -> None:
+    config = config_to_dict(preset("cpu", **{"optimizer.base_lr": 1e-7}))
+    place = {"folder": str(tmp_path), "spec": "d"}
+    tasks = [
+        StudyTask(stage="evaluate", **place, labels=[0.1, 1.0], metrics=["knn_accuracy"]),
+        StudyTask(stage="pretrain", **place, config=config),
+    ]
+    for task in tasks:
+        keep_failure(tmp_path, ValueError("old"))
+        write_task(task)
+        assert read_failure(tmp_path) is None
+        assert read_task(task.file) == task
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"stage": "rm"}', "\0"])
+def test_a_damaged_task_or_failure_is_no_traceback(tmp_path: Path, text: str) -> None:
+    for name in ("task.json", "failure.json"):
+        (tmp_path / name).write_text(text)
+    assert read_failure(tmp_path) is None
+    with pytest.raises(DataError, match=r"task\.json cannot be read as a task"):
+        read_task(tmp_path / "task.json")
 
 
 RUNNER = """
 import sys, time
 from pathlib import Path
-from stopgrad.studies import LocalProcesses, Order, StudyDirectory
-out = Path(sys.argv[1])
-claim = StudyDirectory(out).claim("r")
-words = ("pretrain", "--preset", "tiny", "--data", "mnist5k", "--out", str(out / "run"))
-job = LocalProcesses(1, threads=1).start(Order(words, out / "log", claim), slot=0)
+from stopgrad.config import config_to_dict, preset
+from stopgrad.studies.executors.executor import Job
+from stopgrad.studies.executors.local import LocalProcesses
+from stopgrad.studies.folder import RunFolder
+from stopgrad.studies.task import StudyTask, write_task
+folder = RunFolder(Path(sys.argv[1]))
+config = config_to_dict(preset("tiny"))
+task = StudyTask(stage="pretrain", folder=str(folder.path), spec="mnist5k", config=config)
+write_task(task)
+job = LocalProcesses(1, threads=1).start(task, slot=0, claim=folder.claim())
 print(job._process.pid, flush=True)
 time.sleep(100)
 """
@@ -623,8 +687,7 @@ time.sleep(100)
 def test_no_child_survives_a_runner_that_is_killed_and_the_claim_outlives_it(
     tmp_path: Path,
 ) -> None:
-    (tmp_path / "runs" / "r").mkdir(parents=True)
-    directory = StudyDirectory(tmp_path)
+    folder = RunFolder(tmp_path)
     with subprocess.Popen(
         [sys.executable, "-c", RUNNER, str(tmp_path)], stdout=subprocess.PIPE, text=True
     ) as process:
@@ -633,10 +696,10 @@ def test_no_child_survives_a_runner_that_is_killed_and_the_claim_outlives_it(
         os.kill(child, signal.SIGSTOP)  # it cannot end before we have looked
         process.kill()
         process.wait()
-        assert directory.is_claimed("r")
-        assert directory.claim("r") is None
+        assert folder.is_claimed()
+        assert folder.claim() is None
         os.kill(child, signal.SIGCONT)
-    assert _wait(lambda: not directory.is_claimed("r"))
+    assert _wait(lambda: not folder.is_claimed())
     assert _wait(lambda: not Path(f"/proc/{child}").exists())
 
 
@@ -648,7 +711,7 @@ def test_a_config_survives_the_way_through_its_file(tmp_path: Path) -> None:
     for run in prepared.plan.runs.values():
         settings = prepared.directory.folder(run.id).path / "settings.json"
         words = ["pretrain", "--data", "mnist5k", "--out", "x", "--config", str(settings)]
-        config: Config = parse(words).options.config
+        config: Config = parse(words).config
         assert config == run.config
 
 
@@ -668,12 +731,12 @@ def test_a_supervised_run_is_as_far_as_the_folder_of_its_share_says(tmp_path: Pa
     folder = RunFolder(tmp_path)
     share = folder.run / "supervised" / "share-0.1"
     share.mkdir(parents=True)
-    assert run_state(folder).phase == "waiting"
+    assert folder.state().phase == "waiting"
     (share / "config.json").write_text("{}")
     (share / "status.json").write_text('{"state": "interrupted", "epoch": 3}')
-    assert run_state(folder)[:2] == ("interrupted", 3)
+    assert folder.state()[:2] == ("interrupted", 3)
     (share / "status.json").write_text('{"state": "finished", "epoch": 5}')
-    assert run_state(folder)[:2] == ("trained", 5)
+    assert folder.state()[:2] == ("trained", 5)
 
 
 @pytest.mark.parametrize(
@@ -683,7 +746,7 @@ def test_an_odd_status_is_no_traceback(tmp_path: Path, status: str) -> None:
     folder = RunFolder(tmp_path)
     folder.run.mkdir()
     (folder.run / "status.json").write_text(status)
-    found = run_state(folder)
+    found = folder.state()
     assert found.phase == "waiting"
     assert found.verdict is None
 
@@ -718,7 +781,7 @@ def test_a_folder_with_the_name_of_a_study_is_not_taken_for_its_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """`study run mine.yaml --out mine`: the printed command names the study `mine`."""
-    from stopgrad.studies.conduct import _source
+    from stopgrad.studies.study import _source
 
     prepared = _prepare(tmp_path / "mine")
     monkeypatch.chdir(tmp_path)

@@ -10,14 +10,15 @@ import yaml
 from rich.console import Console
 
 from stopgrad.cli import main
-from stopgrad.cli.show import Screen, print_line
-from stopgrad.cli.studies import arms_table, time_left
+from stopgrad.cli.screen import print_line
 from stopgrad.config import preset
 from stopgrad.errors import ConfigError, DataError
 from stopgrad.evaluation import Key, Selection, append_cost, evaluate_run
 from stopgrad.evaluation.costs import Spent
 from stopgrad.evaluation.records import key_of
 from stopgrad.images import Dataset, images_from_arrays, load_dataset
+from stopgrad.library.progress import Screen, time_left
+from stopgrad.library.tables import arms_table
 from stopgrad.runs import RunWriter, describe_run, load_run, prepare
 from stopgrad.studies import ArmState, Choices, Overview, prepare_study
 from stopgrad.studies.data import check_data

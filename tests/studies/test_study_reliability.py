@@ -19,10 +19,10 @@ import pytest
 import yaml
 
 from stopgrad.images import load_dataset
+from stopgrad.report import study_table
 from stopgrad.runs import RunWriter, describe_run, newest_step, prepare, read_run
-from stopgrad.studies import StudyDirectory, load_results, study_table
+from stopgrad.studies import StudyDirectory, load_results
 from stopgrad.studies.directory import RunFolder
-from stopgrad.studies.states import read_attempts
 from stopgrad.training import pretrain_epochs
 from tests.training.test_pretrain import _hash, _steps
 
@@ -90,11 +90,11 @@ def _wait(condition: Any) -> None:
 
 def _kill_while_training(command: list[str], out: Path) -> None:
     """Kills the runner in the middle of a run, and waits until its children have ended."""
-    process, directory = _start(command), StudyDirectory(out)
+    process = _start(command)
     _wait(lambda: _is_training(out) or process.poll() is not None)
     process.send_signal(signal.SIGKILL)
     process.communicate()
-    _wait(lambda: not any(directory.is_claimed(run) for run in _folders(out)))
+    _wait(lambda: not any(folder.is_claimed() for folder in _folders(out).values()))
 
 
 def _alone(run: RunFolder, pictures: Path, out: Path) -> Path:
@@ -127,7 +127,7 @@ def _check(out: Path, pictures: Path, tmp_path: Path) -> None:
     results = load_results(directory, directory.read("survival"))
     for number, slot in enumerate(results.stored.slots):
         folder, run = directory.folder(slot.run), results.runs[slot.run]
-        attempts = read_attempts(folder)
+        attempts = folder.attempts()
         if slot.arm == "wild":
             assert (run.state.phase, attempts[-1].exit_code) == ("diverged", 4)
             assert "not finite" in run.state.reason

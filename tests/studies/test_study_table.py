@@ -16,15 +16,15 @@ from stopgrad.errors import DataError
 from stopgrad.evaluation import MEASURES
 from stopgrad.evaluation.format import mean_text
 from stopgrad.method.collapse import Measures
+from stopgrad.report import study_table
 from stopgrad.studies import (
-    Prepared,
+    PreparedStudy,
     Results,
     StudyDirectory,
     answer_findings,
     load_results,
     sentence,
     study_overview,
-    study_table,
 )
 from stopgrad.studies.results import best_arm
 from tests.studies.test_runner import InstantExecutor, _conduct, _prepare, _record, _run_of, _train
@@ -59,7 +59,7 @@ VALUES = {
 }
 
 
-def _fill(prepared: Prepared, values: dict[str, tuple[float, ...]] = VALUES) -> Results:
+def _fill(prepared: PreparedStudy, values: dict[str, tuple[float, ...]] = VALUES) -> Results:
     """Scores the runs of each arm, and the untrained encoder of the baseline's."""
     for arm, numbers in values.items():
         for seed, value in enumerate(numbers):
@@ -75,12 +75,12 @@ def _fill(prepared: Prepared, values: dict[str, tuple[float, ...]] = VALUES) -> 
     return _results(prepared)
 
 
-def _results(prepared: Prepared) -> Results:
+def _results(prepared: PreparedStudy) -> Results:
     return load_results(prepared.directory, prepared.directory.read("mine"))
 
 
 @pytest.fixture
-def prepared(tmp_path: Path) -> Prepared:
+def prepared(tmp_path: Path) -> PreparedStudy:
     """Three arms and three seeds, nothing scored."""
     return _prepare(tmp_path / "s", STUDY, seeds=(0, 1, 2))
 
@@ -89,7 +89,9 @@ def test_measures_are_those_of_collapse() -> None:
     assert Measures._fields == MEASURES
 
 
-def test_ours_stands_beside_the_published_with_spread_count_and_marks(prepared: Prepared) -> None:
+def test_ours_stands_beside_the_published_with_spread_count_and_marks(
+    prepared: PreparedStudy,
+) -> None:
     _fill(prepared)
     table = study_table(prepared.directory, "mine", form="markdown")
     # .63, .64, .66: mean 64.33, std sqrt(7 / 3) = 1.53; .57, .58, .59: std 1.
@@ -107,7 +109,7 @@ def test_ours_stands_beside_the_published_with_spread_count_and_marks(prepared: 
     assert "Incomplete" not in table
 
 
-def test_the_finding_is_a_sentence_made_from_the_numbers(prepared: Prepared) -> None:
+def test_the_finding_is_a_sentence_made_from_the_numbers(prepared: PreparedStudy) -> None:
     text = sentence(_fill(prepared))
     assert text == (
         "By kNN with all labels, 'good' is best (64.33 ± 1.53 %, n = 3); every other arm that has "
@@ -118,7 +120,7 @@ def test_the_finding_is_a_sentence_made_from_the_numbers(prepared: Prepared) -> 
     assert "'plain' is not separated from it" in text
 
 
-def test_published_findings_are_tested_together(prepared: Prepared) -> None:
+def test_published_findings_are_tested_together(prepared: PreparedStudy) -> None:
     found = answer_findings(_fill(prepared))
     answers = [(answered.finding.says, answered.answer) for answered in found]
     assert answers == [
@@ -173,7 +175,7 @@ def test_where_each_metric_has_one_arm_the_findings_speak(tmp_path: Path) -> Non
     )
 
 
-def test_a_dimensional_collapse_is_counted_by_its_name(prepared: Prepared) -> None:
+def test_a_dimensional_collapse_is_counted_by_its_name(prepared: PreparedStudy) -> None:
     _fill(prepared)
     folder = prepared.directory.folder(_run_of(prepared, "good", 0))
     verdict = {"verdict": "dimensional collapse", "labels": 1.0}
@@ -183,7 +185,7 @@ def test_a_dimensional_collapse_is_counted_by_its_name(prepared: Prepared) -> No
     assert "'good' collapsed to a few dimensions in 1 of 3 runs" in table
 
 
-def test_half_a_study_says_what_is_missing_and_why(prepared: Prepared) -> None:
+def test_half_a_study_says_what_is_missing_and_why(prepared: PreparedStudy) -> None:
     _fill(prepared, {"plain": (0.6, 0.61), "good": (0.63,)})
     executor = InstantExecutor()
     bad = _run_of(prepared, "bad", 0)
@@ -201,7 +203,7 @@ def test_half_a_study_says_what_is_missing_and_why(prepared: Prepared) -> None:
     assert "| bad | 1 diverged, 1 failed, 1 missing |" in table
     assert "Incomplete, 6 of 9 runs:" in table
     assert "- bad, seed 0: diverged, exit code 4: something went wrong" in table
-    assert "- bad, seed 1: failed, exit code -9: something went wrong" in table
+    assert "- bad, seed 1: failed, exit code -9: killed by signal 9" in table
     assert "- bad, seed 2: stopped at epoch 3" in table
     assert "- good, seed 1: not begun" in table
     found = study_overview(prepared.directory, prepared.directory.read("mine"))
@@ -214,7 +216,7 @@ def test_half_a_study_says_what_is_missing_and_why(prepared: Prepared) -> None:
     assert found.share == pytest.approx((3 + 2 + 0.9 * 3 / 6) / 9)
 
 
-def test_where_one_arm_alone_has_a_number_it_is_told(prepared: Prepared) -> None:
+def test_where_one_arm_alone_has_a_number_it_is_told(prepared: PreparedStudy) -> None:
     results = _fill(prepared, {"plain": (0.57, 0.58, 0.59)})
     assert sentence(results) == (
         "By kNN with all labels, 'plain' reaches 58.00 ± 1.00 %, n = 3, and no other arm has a "
@@ -222,7 +224,7 @@ def test_where_one_arm_alone_has_a_number_it_is_told(prepared: Prepared) -> None
     )
 
 
-def test_a_study_without_a_single_number_has_a_table(prepared: Prepared) -> None:
+def test_a_study_without_a_single_number_has_a_table(prepared: PreparedStudy) -> None:
     for form in ("markdown", "csv", "json"):
         assert study_table(prepared.directory, "mine", form=form)
     table = study_table(prepared.directory, "mine", form="markdown")
@@ -235,7 +237,9 @@ def test_a_study_without_a_single_number_has_a_table(prepared: Prepared) -> None
 @pytest.mark.parametrize(
     "contents", [b"\xff\n{}\n", b"[]\n[]\n", b'{"metric": 1}\n{"a": 1}\n', b""]
 )
-def test_damage_costs_one_run_and_is_named(prepared: Prepared, file: str, contents: bytes) -> None:
+def test_damage_costs_one_run_and_is_named(
+    prepared: PreparedStudy, file: str, contents: bytes
+) -> None:
     _fill(prepared)
     path = prepared.directory.folder(_run_of(prepared, "plain", 0)).path
     (path / file).write_bytes(contents)
@@ -246,7 +250,7 @@ def test_damage_costs_one_run_and_is_named(prepared: Prepared, file: str, conten
         assert "- plain, seed 0: " in table
 
 
-def test_csv_and_json_hold_what_the_table_shows(prepared: Prepared) -> None:
+def test_csv_and_json_hold_what_the_table_shows(prepared: PreparedStudy) -> None:
     _fill(prepared)
     rows = list(csv.DictReader(io.StringIO(study_table(prepared.directory, "mine", form="csv"))))
     [row] = [
@@ -263,7 +267,7 @@ def test_csv_and_json_hold_what_the_table_shows(prepared: Prepared) -> None:
     assert values["missing"] == []
 
 
-def test_kNN_over_epochs_comes_with_its_spread(prepared: Prepared) -> None:  # noqa: N802
+def test_kNN_over_epochs_comes_with_its_spread(prepared: PreparedStudy) -> None:  # noqa: N802
     for seed, (first, last) in enumerate([(0.2, 0.4), (0.3, 0.6)]):
         run = prepared.directory.folder(_run_of(prepared, "plain", seed)).run
         run.mkdir()
@@ -283,7 +287,7 @@ def test_kNN_over_epochs_comes_with_its_spread(prepared: Prepared) -> None:  # n
     assert next(arm.knn for arm in found.arms if arm.name == "plain") == pytest.approx(0.5)
 
 
-def test_what_a_study_cost_is_said_with_the_factor(prepared: Prepared) -> None:
+def test_what_a_study_cost_is_said_with_the_factor(prepared: PreparedStudy) -> None:
     _fill(prepared)
     folder = prepared.directory.folder(_run_of(prepared, "plain", 0))
     row = {"wall_s": 3600.0, "joules": None, "source": "", "device": "cpu", "threads": 2}
@@ -295,7 +299,7 @@ def test_what_a_study_cost_is_said_with_the_factor(prepared: Prepared) -> None:
     assert "training of 1 of them about 0.02 kWh (estimate of 20 W, 0.15 kg CO2 per kWh)." in table
 
 
-def test_trainings_with_labels_are_part_of_time_energy_and_work(prepared: Prepared) -> None:
+def test_trainings_with_labels_are_part_of_time_energy_and_work(prepared: PreparedStudy) -> None:
     folder = prepared.directory.folder(_run_of(prepared, "plain", 0))
     _train(folder)
     row = {"wall_s": 3600.0, "joules": None, "source": "", "device": "cpu", "threads": 1}
@@ -324,7 +328,7 @@ def test_trainings_with_labels_are_part_of_time_energy_and_work(prepared: Prepar
     assert (run.train_s, run.views, run.flops) == (7200.0, 120, 10.0)
 
 
-def test_a_directory_without_studies_says_so(tmp_path: Path, prepared: Prepared) -> None:
+def test_a_directory_without_studies_says_so(tmp_path: Path, prepared: PreparedStudy) -> None:
     with pytest.raises(DataError, match="holds no study"):
         StudyDirectory(tmp_path / "none").read_all()
     with pytest.raises(DataError, match="did you mean mine"):
@@ -332,14 +336,14 @@ def test_a_directory_without_studies_says_so(tmp_path: Path, prepared: Prepared)
 
 
 @pytest.mark.parametrize("cut", [0, 1, 100, -1])
-def test_a_damaged_study_file_is_one_error(prepared: Prepared, cut: int) -> None:
+def test_a_damaged_study_file_is_one_error(prepared: PreparedStudy, cut: int) -> None:
     path = prepared.directory.path / "studies" / "mine.json"
     path.write_bytes(path.read_bytes()[:cut] if cut >= 0 else b'{"format": 2}')
     with pytest.raises(DataError, match="cannot be read"):
         study_table(prepared.directory, "mine", form="markdown")
 
 
-def test_reading_a_study_takes_no_torch(prepared: Prepared) -> None:
+def test_reading_a_study_takes_no_torch(prepared: PreparedStudy) -> None:
     code = (
         "import sys; from stopgrad.cli import main\n"
         f"main(['study', 'table', {str(prepared.directory.path)!r}])\n"
@@ -371,7 +375,7 @@ def test_a_measure_and_its_spread_have_the_same_decimals(
     assert mean_text(mean, std, "effective_rank") == text
 
 
-def test_a_collapse_finding_waits_for_every_run(prepared: Prepared) -> None:
+def test_a_collapse_finding_waits_for_every_run(prepared: PreparedStudy) -> None:
     """One of three runs says nothing of the other two."""
     _fill(prepared, {"plain": (0.6, 0.61, 0.6), "good": (0.6, 0.6, 0.6), "bad": (0.1,)})
     answers = {a.finding.says: a for a in answer_findings(_results(prepared))}

@@ -33,8 +33,7 @@ def digits() -> Dataset:
 
 @pytest.fixture(autouse=True)
 def _few_images(digits: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in ("supervised", "commands"):
-        monkeypatch.setattr(f"stopgrad.cli.{module}.load_images", lambda *rest, **how: digits)
+    monkeypatch.setattr("stopgrad.runs.load_images", lambda *rest, **how: digits)
 
 
 def _supervised(out: Path, *words: object) -> int:
@@ -52,7 +51,7 @@ def whole(digits: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two shares that nothing disturbed."""
     out = tmp_path_factory.mktemp("whole") / "base"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("stopgrad.cli.supervised.load_images", lambda *rest, **how: digits)
+        patch.setattr("stopgrad.runs.load_images", lambda *rest, **how: digits)
         assert _supervised(out, "--labels", 1, 0.1) == 0
     return out
 
@@ -240,7 +239,7 @@ def test_the_baseline_beside_a_run_shares_its_records(
 @pytest.fixture
 def unlabelled(tmp_path: Path, digits: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
     bare = Dataset("bare", images_from_arrays(digits.train.pixels), None)
-    monkeypatch.setattr("stopgrad.cli.supervised.load_images", lambda *rest, **how: bare)
+    monkeypatch.setattr("stopgrad.runs.load_images", lambda *rest, **how: bare)
 
 
 def test_images_without_labels_are_refused(
@@ -300,7 +299,7 @@ def test_other_images_than_the_runs_are_fine_tuned_on_in_a_directory_of_their_ow
 ) -> None:
     """Pretrained without labels on one set, fine-tuned on another that has some."""
     other = digits._replace(train=digits.train.take(np.arange(80)))
-    monkeypatch.setattr("stopgrad.cli.commands.load_images", lambda *rest, **how: other)
+    monkeypatch.setattr("stopgrad.runs.load_images", lambda *rest, **how: other)
     before = sorted(pretrained.rglob("*"))
     assert _finetune(pretrained, "--data", "other") == 3
     assert "--out DIR" in capsys.readouterr().err

@@ -2,6 +2,6 @@
 
 import sys
 
-from stopgrad.cli import main
+from stopgrad.cli.program import main
 
 sys.exit(main())

@@ -1,37 +1,30 @@
-"""Words and flags -> a command and its options. Config knobs are flags by their key path."""
+"""Words -> a command and its options; every knob is a flag by its key path.
+
+Each command's file adds its own options. Nothing here takes torch.
+"""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NoReturn, get_args
 
-from stopgrad.cli.compare_words import add_compare
-from stopgrad.cli.evaluate_words import add_selection
-from stopgrad.cli.knobs import config_of, flags, knobs_page
-from stopgrad.cli.labels_words import add_finetune, add_labels, add_supervised
-from stopgrad.cli.neighbors_words import add_neighbors
-from stopgrad.cli.store_words import add_packing
-from stopgrad.cli.study_words import add_study
-from stopgrad.cli.weights_words import EMBED, EXPORT, add_embed, add_export, add_init
-from stopgrad.config import PRESETS
+from stopgrad.config import (
+    PRESETS,
+    Config,
+    config_from_dict,
+    describe_knobs,
+)
 from stopgrad.errors import ConfigError
 
-DATA_HELP = "mnist5k, cifar10, cifar100, hf:OWNER/NAME, a folder (Parquet, pictures) or a store"
+COMMANDS = (
+    *("quickstart", "pretrain", "resume", "verify", "evaluate", "compare", "report", "neighbors"),
+    *("views", "check-data", "pack", "supervised", "finetune", "embed", "export", "bench", "study"),
+)
 
-FREE_TO_CHANGE = """A run goes on as it was begun: another setting, other images or another number
-of threads is refused, all at once. Free to change, by --KEY VALUE, is what changes no bit of
-training: device (of the same kind), checkpoint_every, knn_every, knn.k, knn.temperature,
-measure_every, stop_on_collapse."""
-
-
-class Command(NamedTuple):
-    """A command ready to run."""
-
-    run: Callable[[argparse.Namespace], None]
-    options: argparse.Namespace
+DATA = "mnist5k, cifar10, cifar100, hf:OWNER/NAME, a folder (Parquet, images) or a packed store"
 
 
 class _Parser(argparse.ArgumentParser):
@@ -39,12 +32,14 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         raise ConfigError(
-            message, expected=f"what `{self.prog} --help` lists", hint="mend the command"
+            message, expected=f"what `{self.prog} --help` lists", hint="correct the command"
         )
 
 
-def parse(arguments: Sequence[str]) -> Command:
-    """The command that these words ask for.
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
+    """The options of a command; `command` among them is the function that runs it.
+
+    Commands with knobs have them as `config`, or as `changes` where a run has a config already.
 
     Raises:
         ConfigError: For unknown words, flags or values.
@@ -54,22 +49,16 @@ def parse(arguments: Sequence[str]) -> Command:
     if not hasattr(options, "command"):
         parser.print_help()
         raise SystemExit(0)
-    if options.takes_config:
-        options.config = config_of(options, rest)
-    elif options.command in ("finetune", "resume", "run_study"):
-        options.changes = dict(flags(rest))
-    elif rest:
+    knobs = getattr(options, "knobs", None)
+    if knobs is None and rest:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
-    return Command(_lazy(options.command, module=options.module), options)
-
-
-def _lazy(name: str, *, module: str) -> Callable[[argparse.Namespace], None]:
-    """The function of a command; its room is imported when it runs."""
-
-    def run(options: argparse.Namespace) -> None:
-        getattr(import_module(f"stopgrad.cli.{module}"), name)(options)
-
-    return run
+    if knobs is not None:
+        changes = _changes(options, rest)
+        if knobs == "config":
+            options.config = _config(options, changes)
+        else:
+            options.changes = changes
+    return options
 
 
 def _build_parser() -> argparse.ArgumentParser:
@@ -80,183 +69,133 @@ def _build_parser() -> argparse.ArgumentParser:
         epilog="Start with: stopgrad quickstart",
     )
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
-    _add_quickstart(commands)
-    _add_pretrain(commands)
-    _add_resume(commands)
-    _add_verify(commands)
-    _add_evaluate(commands)
-    add_compare(_add(commands, "compare", "rank runs without labels"), data_help=DATA_HELP)
-    _add_report(commands)
-    _add_neighbors(commands)
-    _add_views(commands)
-    _add_check_data(commands)
-    _add_pack(commands)
-    _add_supervised(commands)
-    _add_finetune(commands)
-    add_embed(_add(commands, "embed", EMBED), data_help=DATA_HELP)
-    add_export(_add(commands, "export", EXPORT))
-    _add_bench(commands)
-    add_study(commands, data_help=DATA_HELP)
+    for name in COMMANDS:
+        module = import_module(f"stopgrad.cli.{name.replace('-', '_')}")
+        command = add_command(commands, name, module.HELP)
+        command.set_defaults(command=module.run)
+        module.add(command)
     return parser
 
 
-def _add(commands: Any, name: str, help_text: str, *, takes_config: bool = False) -> Any:
-    parser = commands.add_parser(
+def add_command(commands: Any, name: str, help_text: str) -> argparse.ArgumentParser:
+    """The parser of a command."""
+    parser: argparse.ArgumentParser = commands.add_parser(
         name,
         help=help_text,
         description=help_text[0].upper() + help_text[1:] + ".",
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog=knobs_page() if takes_config else None,
         allow_abbrev=False,
     )
-    parser.set_defaults(command=name, module="commands", takes_config=takes_config)
     return parser
 
 
-def _add_quickstart(commands: Any) -> None:
-    parser = _add(commands, "quickstart", "pretrain, evaluate and report on embedded images")
-    parser.add_argument("--out", type=Path, help="run directory. Default: a new one below runs/")
-
-
-def _add_pretrain(commands: Any) -> None:
-    parser = _add(
-        commands, "pretrain", "pretrain an encoder on images without labels", takes_config=True
-    )
-    parser.add_argument("--data", required=True, metavar="SPEC", help=DATA_HELP)
-    parser.add_argument("--out", required=True, type=Path, metavar="RUN", help="run directory")
-    add_init(parser)
-    _add_config_sources(parser)
-
-
-def _add_resume(commands: Any) -> None:
-    parser = _add(
-        commands,
-        "resume",
-        "go on with a run where it stopped, bit for bit on the same kind of machine",
-    )
-    _add_run(parser)
-    parser.add_argument(
-        "--extend",
-        type=int,
-        metavar="EPOCHS",
-        help="train to this many epochs in all, more than the run had; the learning rates follow "
-        "the new length, and the run says so",
-    )
-    parser.epilog = FREE_TO_CHANGE
-    parser.set_defaults(module="runs")
-
-
-def _add_verify(commands: Any) -> None:
-    help_text = "check every file of a run or a store; exit code 0: all whole, 7 (store: 3): not"
-    parser = _add(commands, "verify", help_text)
-    parser.add_argument("run", type=Path, metavar="RUN", help="run directory or packed store")
-    parser.add_argument("--json", action="store_true", help="one JSON object per file")
-    parser.set_defaults(module="runs")
-
-
-def _add_evaluate(commands: Any) -> None:
-    parser = _add(commands, "evaluate", "score a run by kNN and linear probes, beside baselines")
-    _add_run(parser)
-    add_labels(parser)
-    add_selection(parser)
-
-
-def _add_report(commands: Any) -> None:
-    parser = _add(commands, "report", "write a page, a poster and figures of runs and studies")
-    parser.add_argument(
-        "directories", type=Path, nargs="+", metavar="DIR", help="runs, or directories of studies"
-    )
-    parser.add_argument(
-        "--data", metavar="SPEC", help="where a run's images are now, if they moved"
-    )
-    parser.add_argument(
-        "--out",
-        type=Path,
-        metavar="HTML",
-        help="page to write. Default: DIR/report.html, or report.html here for several",
-    )
-    parser.add_argument(
-        "--pictures",
-        nargs="?",
-        const="",
-        metavar="ARM",
-        help="of a study: also views, neighbours, map and mistakes of one run. "
-        "Default: of the arm that was chosen, or the baseline",
-    )
-    parser.add_argument("--poster", type=Path, metavar="PDF", help="also a poster, A1, one page")
-    parser.add_argument("--figures", type=Path, metavar="FOLDER", help="also each as SVG and PNG")
-    parser.set_defaults(module="report")
-
-
-def _add_neighbors(commands: Any) -> None:
-    parser = _add(commands, "neighbors", "find the nearest training images of any picture")
-    _add_run(parser)
-    add_neighbors(parser)
-
-
-def _add_views(commands: Any) -> None:
-    parser = _add(commands, "views", "draw images with two views of each", takes_config=True)
-    parser.add_argument("--data", required=True, metavar="SPEC", help=DATA_HELP)
-    parser.add_argument("--out", required=True, type=Path, metavar="PNG", help="picture to write")
-    parser.add_argument("--count", type=int, default=12, help="images. Default: 12")
-    _add_config_sources(parser)
-
-
-def _add_check_data(commands: Any) -> None:
-    parser = _add(
-        commands,
-        "check-data",
-        "list damaged and odd pictures, and what pretraining will need; exit code 0: it would "
-        "start, 3: not",
-        takes_config=True,
-    )
-    parser.add_argument("data", metavar="SPEC", help=DATA_HELP)
-    _add_config_sources(parser)
-    parser.add_argument("--json", action="store_true", help="one JSON object, nothing else")
-    parser.set_defaults(module="data", command="check_data")
-
-
-def _add_pack(commands: Any) -> None:
-    help_text = "decode a data set once into a store on disk, to train with little memory"
-    parser = _add(commands, "pack", help_text)
-    parser.add_argument("data", metavar="SPEC", help=DATA_HELP)
-    add_packing(parser)
-    parser.set_defaults(module="store")
-
-
-def _add_supervised(commands: Any) -> None:
-    help_text = "train the same encoder from scratch with labels: the baseline"
-    parser = _add(commands, "supervised", help_text, takes_config=True)
-    parser.add_argument("--data", required=True, metavar="SPEC", help=DATA_HELP)
-    add_supervised(parser)
-    _add_config_sources(parser)
-
-
-def _add_finetune(commands: Any) -> None:
-    help_text = "train a run's encoder on with labels (and --finetune.KNOB VALUE)"
-    parser = _add(commands, "finetune", help_text)
-    _add_run(parser)
-    add_finetune(parser)
-
-
-def _add_bench(commands: Any) -> None:
-    parser = _add(commands, "bench", "measure how fast this machine is, on random pixels")
-    parser.add_argument("--json", action="store_true", help="one JSON object, nothing else")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N. Default: auto")
-    parser.add_argument(
-        "--threads", type=int, default=0, metavar="N", help="CPU threads. Default: one per core"
-    )
-    parser.add_argument(
-        "--quick", action="store_true", help="whether it runs, in seconds; its numbers mean nothing"
-    )
-    parser.set_defaults(module="speed")
-
-
-def _add_run(parser: Any) -> None:
+def add_run(parser: argparse.ArgumentParser) -> None:
+    """Adds the run, and where its images are."""
     parser.add_argument("run", type=Path, metavar="RUN", help="run directory")
     parser.add_argument("--data", metavar="SPEC", help="where the images are now, if they moved")
 
 
-def _add_config_sources(parser: Any) -> None:
+def add_data(parser: argparse.ArgumentParser) -> None:
+    """Adds --data, which must be given."""
+    parser.add_argument("--data", required=True, metavar="SPEC", help=DATA)
+
+
+def add_labels(parser: argparse.ArgumentParser) -> None:
+    """Adds --labels and --json."""
+    parser.add_argument(
+        "--labels",
+        type=float,
+        nargs="+",
+        default=[1.0],
+        metavar="FRACTION",
+        help="fractions of the training labels, such as 1 0.1 0.01. Default: 1",
+    )
+    parser.add_argument("--json", action="store_true", help="one record per line, nothing else")
+
+
+def add_preset(parser: argparse.ArgumentParser) -> None:
+    """Adds --preset."""
     parser.add_argument("--preset", default="cifar", metavar="NAME", help=", ".join(PRESETS))
+
+
+def add_config(parser: argparse.ArgumentParser) -> None:
+    """Adds --preset, --config and a flag for each knob; they come as `options.config`."""
+    add_preset(parser)
     parser.add_argument("--config", dest="file", type=Path, metavar="YAML", help="file of knobs")
+    parser.usage = f"{parser.format_usage().removeprefix('usage: ').strip()} [--KNOB VALUE ...]"
+    group = parser.add_argument_group("knobs, with their defaults before the preset's changes")
+    _add_knobs(group, shown=True)
+    parser.set_defaults(knobs="config")
+
+
+def add_changes(parser: argparse.ArgumentParser) -> None:
+    """Adds a flag for each knob, which help leaves out; they come as `options.changes`."""
+    _add_knobs(parser, shown=False)
+    parser.set_defaults(knobs="changes")
+
+
+def _add_knobs(parser: Any, *, shown: bool) -> None:
+    """Text alone: what a value means is for the config to say, in one way for flags and files."""
+    for knob in describe_knobs():
+        flag, switch = f"--{knob.key}", knob.kind is bool
+        default = str(knob.default).lower() if switch else knob.default
+        how: dict[str, Any] = {"nargs": "?", "const": "true"} if switch else {}
+        for name in dict.fromkeys((flag, flag.replace("_", "-"))):
+            help_text = f"{knob.meaning}. Default: {default}".replace("%", "%%")
+            parser.add_argument(
+                name,
+                dest=knob.key,
+                default=argparse.SUPPRESS,
+                metavar=_metavar(knob.kind),
+                help=help_text if shown and name == flag else argparse.SUPPRESS,
+                **how,
+            )
+
+
+def _metavar(kind: Any) -> str:
+    if get_args(kind):
+        return "|".join(map(str, get_args(kind)))
+    return {bool: "true|false", int: "N", float: "X"}.get(kind, "TEXT")
+
+
+def _changes(options: argparse.Namespace, rest: Sequence[str]) -> dict[str, str]:
+    """The knobs that were given; unknown flags too, which the config refuses by name."""
+    keys = [knob.key for knob in describe_knobs() if knob.key in vars(options)]
+    unknown, words = dict[str, str](), iter(rest)
+    for word in words:
+        if not word.startswith("--"):
+            raise ConfigError(
+                f"{word!r} where a flag should stand",
+                expected="--KEY VALUE",
+                hint="put the name of a knob before its value",
+            )
+        key, found, value = word.removeprefix("--").partition("=")
+        unknown[key.replace("-", "_")] = value if found else next(words, "")
+    if unknown and options.knobs == "changes":
+        config_from_dict(unknown)
+    return {key: vars(options)[key] for key in keys} | unknown
+
+
+def _config(options: argparse.Namespace, changes: dict[str, str]) -> Config:
+    """Preset, then the file's keys, then the flags'."""
+    from_file = _read_yaml(options.file) if options.file else {}
+    return config_from_dict({**from_file, **changes}, preset=options.preset)
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    import yaml
+
+    try:
+        values = yaml.safe_load(path.read_text())
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        reason = " ".join(str(error).split())
+        raise ConfigError(
+            f"{path} cannot be read ({reason})",
+            expected="a YAML file of knobs",
+            hint="check the path and its contents",
+        ) from error
+    if not isinstance(values, dict):
+        raise ConfigError(
+            f"{path} holds no knobs", expected="KEY: VALUE lines", hint="see pretrain --help"
+        )
+    return values

@@ -1,3 +1,7 @@
+from .choices import ExportFormat as ExportFormat
+from .choices import LabelFreeName as LabelFreeName
+from .choices import Layer as Layer
+from .choices import SplitName as SplitName
 from .knobs import BadImages as BadImages
 from .knobs import Config as Config
 from .knobs import EncoderConfig as EncoderConfig

@@ -5,6 +5,7 @@ from .compare.compare import compare_runs as compare_runs
 from .compare.compare import same_data as same_data
 from .compare.measure import LABEL_FREE as LABEL_FREE
 from .compare.scores import COMPARED as COMPARED
+from .costs import Costs as Costs
 from .costs import append_cost as append_cost
 from .costs import energy as energy
 from .costs import read_costs as read_costs
@@ -29,7 +30,6 @@ from .format import SPACE as SPACE
 from .format import SUBJECTS as SUBJECTS
 from .format import accuracy_text as accuracy_text
 from .format import arms_text as arms_text
-from .format import cell_text as cell_text
 from .format import class_name as class_name
 from .format import correction_text as correction_text
 from .format import count as count
@@ -62,6 +62,7 @@ from .records import Key as Key
 from .records import Record as Record
 from .records import Subject as Subject
 from .records import append as append
+from .records import from_values as from_values
 from .records import newest as newest
 from .records import read as read
 from .records import to_line as to_line

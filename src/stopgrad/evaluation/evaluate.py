@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from stopgrad.config import Config
+from stopgrad.config import Config, SplitName
 from stopgrad.evaluation.features import Features, Score, embed, pixel_features
 from stopgrad.evaluation.knn import weighted_knn
 from stopgrad.evaluation.linear.probe import PAPER_LARS, REPORT_SGD, linear_probe
@@ -22,7 +22,6 @@ from stopgrad.images import Dataset, Images, Track, label_subset, no_progress
 from stopgrad.method import build_simsiam, training_flops
 from stopgrad.runs import (
     EvaluationSplit,
-    SplitName,
     TrainedRun,
     check_fractions,
     check_same_data,

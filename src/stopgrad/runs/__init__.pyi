@@ -40,7 +40,6 @@ from .tensors import header_tensors as header_tensors
 from .tensors import not_finite as not_finite
 from .tensors import tensors_sha256 as tensors_sha256
 from .trained import EvaluationSplit as EvaluationSplit
-from .trained import SplitName as SplitName
 from .trained import TrainedRun as TrainedRun
 from .trained import check_fractions as check_fractions
 from .trained import check_same_data as check_same_data

@@ -77,7 +77,7 @@ def prepare(dataset: Dataset, config: Config) -> TrainingImages:
 
 def spec_to_keep(spec: str) -> str:
     """A spec as a run notes it: names as they are, paths so that they hold from anywhere."""
-    if spec in KNOWN or spec.startswith("hf:"):
+    if spec in KNOWN or spec.startswith(("hf:", "arrays:")):
         return spec
     return str(Path(spec).expanduser().resolve())
 

@@ -6,12 +6,12 @@ import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from stopgrad.config import Config
+from stopgrad.config import Config, SplitName
 from stopgrad.errors import CheckpointError, ConfigError, DataError
 from stopgrad.images import Dataset, Images, label_subset, split_validation
 from stopgrad.method import Compute, SimSiam, build_simsiam, compute_for
@@ -21,8 +21,6 @@ from stopgrad.runs.setup import WATCHED
 from stopgrad.storage import storage_errors, write_json
 
 log = logging.getLogger(__name__)
-
-SplitName = Literal["auto", "test", "validation"]
 
 
 class TrainedRun(NamedTuple):

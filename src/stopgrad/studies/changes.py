@@ -16,7 +16,7 @@ from typing import Any
 
 from stopgrad.config import key_paths
 from stopgrad.errors import ConfigError
-from stopgrad.studies.plan import Plan, address
+from stopgrad.studies.plan import StudyPlan, address
 from stopgrad.studies.stored import StoredStudy
 
 LONGEST = 100  # characters of a value that is told
@@ -24,7 +24,7 @@ SCORED = ("protocol.metrics", "protocol.labels", "protocol.beside", "baseline")
 """What asks for other numbers of runs that are finished."""
 
 
-def check_same(old: StoredStudy, new: StoredStudy, plan: Plan, *, path: Path) -> None:
+def check_same(old: StoredStudy, new: StoredStudy, plan: StudyPlan, *, path: Path) -> None:
     """Refuses to mix runs of two settings in one table, or two splits.
 
     Args:
@@ -61,7 +61,7 @@ def changes(old: StoredStudy, new: StoredStudy) -> list[str]:
     return lines
 
 
-def _trains_otherwise(old: StoredStudy, new: StoredStudy, plan: Plan) -> bool:
+def _trains_otherwise(old: StoredStudy, new: StoredStudy, plan: StudyPlan) -> bool:
     """Whether an arm would have another run at a seed that it has, asked for now or not."""
     runs = {(slot.arm, slot.labels): plan.runs[slot.run] for slot in plan.slots}
     for slot in old.slots:

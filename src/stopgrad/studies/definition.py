@@ -23,12 +23,12 @@ class Arm(NamedTuple):
 class Protocol(NamedTuple):
     """How the runs of a study are scored."""
 
-    split: Split
-    labels: tuple[float, ...]  # shares of the training labels, rising
-    metrics: tuple[str, ...]
-    beside: tuple[Beside, ...]  # baselines, scored once per seed with the baseline arm
-    final_test: bool  # the arm that the validation split chose is scored on the test split
-    correction: Correction  # where several tests are made
+    split: Split = "validation"
+    labels: tuple[float, ...] = (1.0,)  # fractions of the training labels, rising
+    metrics: tuple[str, ...] = ("knn_accuracy", "linear_accuracy")
+    beside: tuple[Beside, ...] = ()  # baselines, scored once per seed with the baseline arm
+    final_test: bool = False  # the arm that validation chose is scored on the test split
+    correction: Correction = "holm"  # where several tests are made
 
 
 class Place(NamedTuple):
@@ -39,7 +39,7 @@ class Place(NamedTuple):
     labels: float
 
 
-class Finding(NamedTuple):
+class PublishedFinding(NamedTuple):
     """A published finding as something that our numbers can show or not.
 
     Either a comparison (`higher` lies above `than`, less a margin) or a statement about collapse
@@ -78,7 +78,7 @@ class Study(NamedTuple):
     settings: Mapping[str, Any]  # of every arm, by key path
     arms: tuple[Arm, ...]
     protocol: Protocol
-    findings: tuple[Finding, ...]
+    findings: tuple[PublishedFinding, ...]
     published: Published | None
 
     def arm(self, name: str) -> Arm:
@@ -93,17 +93,17 @@ def metrics_of(arm: Arm, protocol: Protocol) -> tuple[str, ...]:
 
 
 def labels_of(metric: str, protocol: Protocol) -> tuple[float, ...]:
-    """The shares of labels at which a metric is scored; measures of collapse need none."""
+    """The fractions of the labels at which a metric is scored; measures of collapse need none."""
     return (1.0,) if metric in MEASURES else protocol.labels
 
 
 def places(study: Study) -> list[Place]:
-    """Every cell of a study, by metric, arm and share."""
+    """Every cell of a study, by metric, arm and fraction."""
     protocol = study.protocol
     return [
-        Place(arm.name, metric, share)
+        Place(arm.name, metric, labels)
         for metric in protocol.metrics
         for arm in study.arms
         if metric in metrics_of(arm, protocol)
-        for share in labels_of(metric, protocol)
+        for labels in labels_of(metric, protocol)
     ]

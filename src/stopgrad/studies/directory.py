@@ -1,55 +1,32 @@
 """A study directory: several studies, and the runs that they share.
 
 DIR/
-  studies/NAME.json   the study as it was read, preset, overrides, data, seeds and where runs stand
-  runs/ID/
-    card.json         what the run is: method, config, data, share of the labels
-    run/              the run directory that `stopgrad pretrain` makes
-    log               what its commands said
-    attempts.jsonl    a line per command that ended: exit code, reason, time
-    claim             held (flock) by whoever works on the run, its processes included
+  studies/NAME.json   the study as it was read, preset, overrides, data, seeds and its runs
+  runs/ID/            see `stopgrad.studies.folder`
+
+A study that was kept without its runs (see `stopgrad.studies.kept`) is read by the same class.
 """
 
 from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from types import MappingProxyType
+from typing import NamedTuple
 
-from stopgrad.config import Task, config_to_dict, key_paths
+from stopgrad.config import config_to_dict, key_paths
 from stopgrad.errors import ConfigError, DataError, did_you_mean
-from stopgrad.storage import fits, storage_errors, strict_json, write_json
+from stopgrad.storage import storage_errors, strict_json, write_atomically, write_json
 from stopgrad.studies.changes import changes, check_same
 from stopgrad.studies.data import StudyData
-from stopgrad.studies.definition import Method
-from stopgrad.studies.plan import Plan, PlannedRun, decisive_knobs
+from stopgrad.studies.folder import RunCard, RunFolder
+from stopgrad.studies.kept import KeptRun, is_kept, kept_files, read_kept
+from stopgrad.studies.plan import PlannedRun, StudyPlan, decisive_knobs
 from stopgrad.studies.stored import StoredStudy, decode, encode, stored_study
-
-TASKS: dict[Method, Task] = {"simsiam": "pretrain", "supervised": "supervised"}
-
-
-class RunFolder(NamedTuple):
-    """One run and what the study keeps beside it."""
-
-    path: Path
-
-    @property
-    def run(self) -> Path:
-        """The run directory itself."""
-        return self.path / "run"
-
-    @property
-    def log(self) -> Path:
-        """What its commands said."""
-        return self.path / "log"
-
-    @property
-    def attempts(self) -> Path:
-        """A line per command that ended."""
-        return self.path / "attempts.jsonl"
 
 
 class Begun(NamedTuple):
@@ -73,6 +50,26 @@ class StudyDirectory:
         """The folder of a run."""
         return RunFolder(self.path / "runs" / run)
 
+    def run(self, run: str) -> RunFolder | KeptRun:
+        """A run for reading: its folder, or what was kept of it.
+
+        Raises:
+            DataError: When what was kept of the study is damaged, or this run is not part of it.
+        """
+        if not is_kept(self.path):
+            return self.folder(run)
+        if run not in self._kept:
+            raise DataError(
+                f"{self.path} was kept without the run {run}",
+                expected="every run of its studies",
+                hint="keep the study again",
+            )
+        return self._kept[run]
+
+    @cached_property
+    def _kept(self) -> dict[str, KeptRun]:
+        return read_kept(self.path)
+
     def read(self, name: str) -> StoredStudy:
         """A study that was begun here.
 
@@ -85,23 +82,15 @@ class StudyDirectory:
                 expected=f"one of {', '.join(self.names())}" if self.names() else "a study",
                 hint="begin one with: stopgrad study run NAME --data SPEC --out DIR",
             )
-        path = self.path / "studies" / f"{name}.json"
+        path = self._file(name)
         try:
             return decode(strict_json(path.read_bytes()), name=name)
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise DataError(
                 f"{path} cannot be read ({type(error).__name__}: {error})",
-                expected="what stopgrad study run wrote",
+                expected="the file that `stopgrad study run` wrote",
                 hint="remove it and run the study again; its runs are kept",
             ) from error
-
-    def epochs(self, run: str) -> int:
-        """How many epochs a run is to have, by its card; 1 where that cannot be read."""
-        try:
-            epochs = _read_card(self.folder(run).path / "card.json")["epochs"]
-            return epochs if fits(epochs, int) and epochs > 0 else 1
-        except (OSError, KeyError, DataError):
-            return 1
 
     def read_all(self) -> list[StoredStudy]:
         """Every study that was begun here.
@@ -112,31 +101,35 @@ class StudyDirectory:
         if not self.names():
             raise DataError(
                 f"{self.path} holds no study",
-                expected="a directory made by stopgrad study run",
+                expected="a directory made by `stopgrad study run`",
                 hint="check the path",
             )
         return [self.read(name) for name in self.names()]
 
     def check_ours(self) -> None:
-        """Refuses a directory that holds something else.
+        """Refuses a directory that holds something else, or studies without their runs.
 
         Raises:
             ConfigError: With what was found.
         """
         found = sorted(os.listdir(self.path)) if self.path.is_dir() else []
-        if (self.path.exists() and not self.path.is_dir()) or (found and "studies" not in found):
+        if is_kept(self.path):
+            what = "a study that was kept without its runs"
+        elif (self.path.exists() and not self.path.is_dir()) or (found and "studies" not in found):
             what = "a single run" if "config.json" in found else ", ".join(found[:5]) or "a file"
-            raise ConfigError(
-                f"{self.path} holds {what}",
-                expected="a new directory, or one that holds studies",
-                hint="choose another --out",
-            )
+        else:
+            return
+        raise ConfigError(
+            f"{self.path} holds {what}",
+            expected="a new directory, or one that holds studies",
+            hint="choose another --out",
+        )
 
-    def begin(self, plan: Plan, data: StudyData) -> Begun:
+    def begin(self, plan: StudyPlan, data: StudyData) -> Begun:
         """Writes a study down, or takes up one that was begun here with the same settings.
 
         Seeds add up. Runs that exist are found again by their address. See `studies.changes`
-        for an edited one.
+        for an edited study.
 
         Raises:
             ConfigError: When it was begun here with other settings (old -> new), or a run is not
@@ -150,9 +143,10 @@ class StudyDirectory:
             new = stored_study(plan, data, old)
             if old is not None:
                 check_same(old, new, plan, path=self.path)
+            arms = {slot.run: slot.arm for slot in reversed(plan.slots)}
             for run in plan.runs.values():
-                self._keep_card(run, fingerprint=_fingerprint(plan, data, run))
-            write_json(self.path / "studies" / f"{name}.json", encode(new))
+                self._keep_card(run, fingerprint=data.fingerprints[arms[run.id]])
+            write_json(self._file(name), encode(new))
         return Begun(new, () if old is None else tuple(changes(old, new)))
 
     def select(self, name: str, arm: str) -> str:
@@ -161,36 +155,33 @@ class StudyDirectory:
             stored = self.read(name)
             if stored.selected is None:
                 stored = stored._replace(selected=arm)
-                write_json(self.path / "studies" / f"{name}.json", encode(stored))
+                write_json(self._file(name), encode(stored))
         assert stored.selected is not None
         return stored.selected
 
-    def claim(self, run: str) -> int | None:
-        """A descriptor that holds the claim on a run until it is closed; None: somebody has it.
+    def keep(self, out: Path, *, names: Mapping[str, str] = MappingProxyType({})) -> None:
+        """Writes what tables and reports need of these studies into another folder.
 
-        Whoever inherits the descriptor holds the claim too.
+        Args:
+            out: The folder.
+            names: What stands for paths of this machine, by path.
+
+        Raises:
+            DataError: When a file of a run is damaged.
+            StorageError: When the disk refuses.
         """
-        path = self.folder(run).path / "claim"
-        with storage_errors(path, needed=0):
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(descriptor)
-            return None
-        return descriptor
+        runs = {slot.run: self.run(slot.run) for study in self.read_all() for slot in study.slots}
+        studies = {out / "studies" / f"{n}.json": self._file(n).read_text() for n in self.names()}
+        for path, text in (studies | kept_files(out, runs)).items():
+            for old, new in names.items():
+                text = text.replace(f"{old}/", f"{new}/" if new else "")
+                text = text.replace(f'"{old}"', f'"{new}"')
+            with storage_errors(path, needed=len(text)):
+                path.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(path, text.encode())
 
-    def is_claimed(self, run: str) -> bool:
-        """Whether somebody works on a run now."""
-        path = self.folder(run).path / "claim"
-        try:
-            with path.open("rb") as file:
-                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-        except OSError:
-            return False
-        return False
+    def _file(self, name: str) -> Path:
+        return self.path / "studies" / f"{name}.json"
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
@@ -204,46 +195,17 @@ class StudyDirectory:
             yield
 
     def _keep_card(self, run: PlannedRun, *, fingerprint: str) -> None:
-        card = {
-            "method": run.method,
-            "labels": run.labels,
-            "data": fingerprint,
-            "epochs": run.config.length(TASKS[run.method]).epochs,
-            "config": config_to_dict(run.config),
-        }
-        folder = self.folder(run.id).path
-        path = folder / "card.json"
-        if path.exists():
-            _check_card(_read_card(path), run, path=path)
+        folder = self.folder(run.id)
+        if folder.card_file.exists():
+            _check_card(folder.card(), run, path=folder.card_file)
             return
-        with storage_errors(path, needed=0):
-            folder.mkdir(parents=True, exist_ok=True)
-        write_json(path, card)
+        config = config_to_dict(run.config)
+        folder.keep_card(RunCard(run.method, run.labels, fingerprint, run.epochs, config))
 
 
-def _fingerprint(plan: Plan, data: StudyData, run: PlannedRun) -> str:
-    arm = next(slot.arm for slot in plan.slots if slot.run == run.id)
-    return data.fingerprints[arm]
-
-
-def _read_card(path: Path) -> dict[str, Any]:
-    try:
-        card = strict_json(path.read_bytes())
-        if isinstance(card["config"], dict):
-            return dict(card)
-        found = "config is no mapping"
-    except (ValueError, KeyError, TypeError) as error:
-        found = str(error)
-    raise DataError(
-        f"{path} is damaged ({found})",
-        expected="what a run was begun with, as it was written",
-        hint=f"remove {path.parent} to train that run anew",
-    )
-
-
-def _check_card(card: dict[str, Any], run: PlannedRun, *, path: Path) -> None:
+def _check_card(card: RunCard, run: PlannedRun, *, path: Path) -> None:
     """An address leaves out knobs at their default, and a later version may change a default."""
-    was, now = key_paths(card["config"]), decisive_knobs(run)
+    was, now = key_paths(card.config), decisive_knobs(run)
     if any(was.get(key, value) != value for key, value in now.items()):
         raise ConfigError(
             f"{path} describes another run",

@@ -20,7 +20,7 @@ from stopgrad.evaluation import (
     p_text,
     welch,
 )
-from stopgrad.studies.definition import Finding, Place
+from stopgrad.studies.definition import Place, PublishedFinding
 from stopgrad.studies.results import Results
 
 Answer = Literal["shows", "does not show", "the opposite shows", "cannot be told yet"]
@@ -38,7 +38,7 @@ ENDINGS = {
 class Answered(NamedTuple):
     """A published finding and what our numbers say to it."""
 
-    finding: Finding
+    finding: PublishedFinding
     answer: Answer
     why: str
     test: Welch | None
@@ -136,7 +136,7 @@ def _ends(results: Results) -> str:
     return "; " + "; ".join(parts) if parts else ""
 
 
-def _test(finding: Finding, results: Results) -> Welch | None:
+def _test(finding: PublishedFinding, results: Results) -> Welch | None:
     higher, than = _summary(results, finding.higher), _summary(results, finding.than)
     if higher is None or than is None:
         return None
@@ -149,7 +149,7 @@ def _summary(results: Results, place: Place | None) -> Summary | None:
 
 
 def _compared(
-    finding: Finding, results: Results, test: Welch | None, *, p: float | None
+    finding: PublishedFinding, results: Results, test: Welch | None, *, p: float | None
 ) -> Answered:
     if test is None or p is None:
         return Answered(finding, "cannot be told yet", "it takes two runs of each arm", None, None)
@@ -166,7 +166,7 @@ def _compared(
     return Answered(finding, "does not show", why, test, p)
 
 
-def _counts(finding: Finding, results: Results) -> str:
+def _counts(finding: PublishedFinding, results: Results) -> str:
     """Each cell's n, and its runs that collapsed, so that no mean hides them."""
     return " against ".join(
         f"n = {summary.n}{_collapsed(results.cells[place])}"
@@ -180,7 +180,7 @@ def _collapsed(cell: Cell) -> str:
     return f" ({collapsed} collapsed)" if collapsed else ""
 
 
-def _collapse(finding: Finding, results: Results) -> Answered:
+def _collapse(finding: PublishedFinding, results: Results) -> Answered:
     wanted = [_collapse_of(results, arm) for arm in finding.collapses]
     spared = [_collapse_of(results, arm) for arm in finding.survives]
     pairs = zip((*finding.collapses, *finding.survives), (*wanted, *spared), strict=True)

@@ -7,18 +7,18 @@ Fields, of which question, baseline, arms and protocol are needed:
     settings    KEY: VALUE, knobs that all arms share
     arms        NAME: {KEY: VALUE}; a value {times: X} multiplies the study's own; the key
                 `method: supervised` makes an arm the network trained with labels from scratch
-    protocol    split (validation or test), labels (shares, rising), metrics, beside (chance,
+    protocol    split (validation or test), labels (fractions, rising), metrics, beside (chance,
                 untrained, pixels), final_test (true or false), correction (none, bonferroni, holm)
     findings    list of {says, higher, than, margin} or {says, collapses, survives}; `higher` and
                 `than` are an arm (first metric, all labels) or {arm, metric, labels}; a margin is
                 in the unit of the published numbers
-    published   source, seeds, values: {ARM: {METRIC: [[mean, std], ...]}}, one pair per share
+    published   source, seeds, values: {ARM: {METRIC: [[mean, std], ...]}}, one pair per fraction
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar, get_args
 
 from stopgrad.errors import did_you_mean
@@ -26,11 +26,11 @@ from stopgrad.evaluation import ACCURACIES, MEASURES, Correction
 from stopgrad.studies.definition import (
     Arm,
     Beside,
-    Finding,
     Method,
     Place,
     Protocol,
     Published,
+    PublishedFinding,
     Split,
     Study,
     Value,
@@ -39,77 +39,130 @@ from stopgrad.studies.definition import (
 )
 
 T = TypeVar("T")
-METRICS = (*ACCURACIES, *MEASURES)
+Reads = Callable[[Any], Any]  # gives the value that a field stands for, or raises a `MisfitError`
+
 NEEDED = ("question", "baseline", "arms", "protocol")
 
 
-class Reader:
-    """Reads fields and keeps a clause for each that is wrong, under the path that leads to it."""
+class MisfitError(ValueError):
+    """A value that does not fit: the value, what was expected, and perhaps what was meant."""
 
-    def __init__(self) -> None:
-        self.problems: list[str] = []
+    def __init__(self, value: object, expected: str, near: str = "") -> None:
+        super().__init__(f"{value!r} (expected {expected}){near}")
 
-    def wrong(self, path: str, found: object, expected: str) -> None:
-        """Keeps a clause."""
-        self.problems.append(f"{path} = {found!r} (expected {expected})")
 
-    def fields(self, value: object, path: str, *, known: Sequence[str]) -> Mapping[str, Any]:
-        """A mapping without unknown keys."""
-        found = self.mapping(value, path)
-        for key in found:
-            if key not in known:
-                where = f"{path}.{key}" if path else key
-                self.problems.append(f"unknown field {where}{did_you_mean(key, known)}")
-        return found
+def parse_study(values: object, *, name: str) -> tuple[Study, list[str]]:
+    """A study and a clause for each field that is wrong; those fields are left empty.
 
-    def mapping(self, value: object, path: str) -> Mapping[str, Any]:
-        """A mapping with its keys as text; empty when it is something else."""
-        if isinstance(value, Mapping):
-            return {str(key): part for key, part in value.items()}
-        if value is not None:
-            self.wrong(path or "the file", value, "KEY: VALUE lines")
-        return {}
+    Args:
+        values: What the YAML file holds.
+        name: The study's name, that of the file.
+    """
+    wrong: list[str] = []
+    known: dict[str, Reads] = {"question": _text, "baseline": _as_it_is, "findings": _listed}
+    known |= dict.fromkeys(("settings", "arms", "protocol", "published"), _mapping)
+    fields = _fields(values, "", known, wrong, needed=NEEDED)
+    arms = tuple(_arm(arm, value, wrong) for arm, value in fields.get("arms", {}).items())
+    baseline = _choice([arm.name for arm in arms])
+    study = Study(
+        name=name,
+        question=fields.get("question", ""),
+        baseline=_value(fields.get("baseline"), "baseline", baseline, wrong) or "",
+        settings=fields.get("settings", {}),
+        arms=arms,
+        protocol=_protocol(fields.get("protocol"), wrong),
+        findings=(),
+        published=None,
+    )
+    found = enumerate(fields.get("findings", []), start=1)
+    findings = [_finding(item, f"findings.{number}", study, wrong) for number, item in found]
+    published = fields.get("published")
+    return study._replace(
+        findings=tuple(findings),
+        published=None if published is None else _published(published, study, wrong),
+    ), wrong
 
-    def one_of(self, value: object, path: str, *, known: Sequence[T], default: T) -> T:
-        """One of the known values; a number is the one arm whose name says it, 5e-4 say."""
-        named = [choice for choice in known if _stands_for(value, choice)]
-        if len(named) == 1:
-            return named[0]
-        if value is not None:
-            names = [str(choice) for choice in named or known if choice is not None]
-            near = did_you_mean(str(value), names)
-            self.problems.append(f"{path} = {value!r} (expected one of {', '.join(names)}){near}")
-        return default
 
-    def several(self, value: object, path: str, *, known: Sequence[T]) -> tuple[T, ...]:
-        """Different ones of the known values."""
-        items = value if isinstance(value, list) else [value]
-        found = [self._known(item, path, known) for item in items if value is not None]
-        chosen = tuple(item for item in found if item is not None)
-        if len(set(chosen)) < len(chosen):
-            self.wrong(path, value, "each of them once")
-        return tuple(dict.fromkeys(chosen))
+def _fields(
+    value: object,
+    path: str,
+    known: Mapping[str, Reads],
+    wrong: list[str],
+    *,
+    needed: Sequence[str] = (),
+) -> dict[str, Any]:
+    """The fields of a mapping that are there and fit; a clause for each of the others."""
+    found = _value(value, path or "the file", _mapping, wrong) or {}
+    where = {key: f"{path}.{key}" if path else key for key in (*found, *needed)}
+    unknown = [key for key in found if key not in known]
+    wrong += [f"unknown field {where[key]}{did_you_mean(key, known)}" for key in unknown]
+    wrong += [f"{where[key]} is missing" for key in needed if found.get(key) is None]
+    read = {k: _value(found[k], where[k], known[k], wrong) for k in found if k in known}
+    return {key: part for key, part in read.items() if part is not None}
 
-    def _known(self, item: object, path: str, known: Sequence[T]) -> T | None:
-        return self.one_of(item, path, known=[*known, None], default=None)
 
-    def text(self, value: object, path: str) -> str:
-        """Text that is not empty."""
-        if isinstance(value, str | int | float) and str(value).strip():
-            return str(value).strip()
-        self.wrong(path, value, "text")
-        return ""
+def _value(value: object, path: str, read: Callable[[Any], T], wrong: list[str]) -> T | None:
+    """What a value stands for; None where it is empty or, with a clause, where it does not fit."""
+    try:
+        return None if value is None else read(value)
+    except MisfitError as error:
+        wrong.append(f"{path} = {error}")
+        return None
 
-    def number(self, value: object, path: str, *, fits: Callable[[float], bool]) -> float:
-        """A number that fits."""
+
+def _as_it_is(value: object) -> object:
+    return value
+
+
+def _mapping(value: object) -> dict[str, Any]:
+    if not isinstance(value, Mapping):
+        raise MisfitError(value, "KEY: VALUE lines")
+    return {str(key): part for key, part in value.items()}
+
+
+def _listed(value: object) -> list[Any]:
+    return value if isinstance(value, list) else [value]
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str | int | float) or not str(value).strip():
+        raise MisfitError(value, "text")
+    return str(value).strip()
+
+
+def _flag(value: object) -> bool:
+    if not isinstance(value, bool):
+        raise MisfitError(value, "true or false")
+    return value
+
+
+def _number(fits: Callable[[float], bool]) -> Callable[[Any], float]:
+    """Reads a finite number that fits."""
+
+    def read(value: Any) -> float:
         try:
-            number = float(value)  # type: ignore[arg-type]
+            number = float(value)
         except (TypeError, ValueError, OverflowError):
-            number = float("nan")
+            number = math.nan
         if isinstance(value, bool) or not math.isfinite(number) or not fits(number):
-            self.wrong(path, value, "a number that fits there")
-            return 0.0
+            raise MisfitError(value, "a number that fits there")
         return number
+
+    return read
+
+
+def _choice(known: Sequence[T]) -> Callable[[object], T]:
+    """Reads one of these; a number is the one name that says it, 5e-4 for instance."""
+
+    def read(value: object) -> T:
+        named = [choice for choice in known if _stands_for(value, choice)]
+        if len(named) != 1:
+            names = [str(choice) for choice in named or known]
+            near = did_you_mean(str(value), names)
+            raise MisfitError(value, f"one of {', '.join(names)}", near)
+        return named[0]
+
+    return read
 
 
 def _stands_for(value: object, choice: object) -> bool:
@@ -122,152 +175,109 @@ def _stands_for(value: object, choice: object) -> bool:
     return value == choice and isinstance(value, bool) == isinstance(choice, bool)
 
 
-def parse_study(values: object, *, name: str) -> tuple[Study, list[str]]:
-    """A study and a clause for each field that is wrong; those fields are left empty.
+def _several(read_one: Callable[[Any], T]) -> Callable[[object], tuple[T, ...] | None]:
+    """Reads one value or a list of different ones; None for an empty list."""
 
-    Args:
-        values: What the YAML file holds.
-        name: The study's name, that of the file.
-    """
-    read = Reader()
-    known = (*NEEDED, "settings", "findings", "published")
-    fields = read.fields(values, "", known=known)
-    read.problems += [f"{key} is missing" for key in NEEDED if fields.get(key) is None]
-    arms = tuple(
-        _arm(read, arm, changes)
-        for arm, changes in read.mapping(fields.get("arms"), "arms").items()
-    )
-    names = [arm.name for arm in arms]
-    baseline = read.one_of(fields.get("baseline"), "baseline", known=names, default="")
-    study = Study(
-        name=name,
-        question=read.text(fields.get("question", "?"), "question"),
-        baseline=baseline,
-        settings=read.mapping(fields.get("settings"), "settings"),
-        arms=arms,
-        protocol=_protocol(read, fields.get("protocol")),
-        findings=(),
-        published=None,
-    )
-    study = study._replace(
-        findings=tuple(_findings(read, fields.get("findings"), study)),
-        published=_published(read, fields.get("published"), study),
-    )
-    return study, read.problems
+    def read(value: object) -> tuple[T, ...] | None:
+        chosen = tuple(read_one(item) for item in _listed(value) if item is not None)
+        if len(set(chosen)) < len(chosen):
+            raise MisfitError(value, "each of them once")
+        return chosen or None
+
+    return read
 
 
-def _arm(read: Reader, name: str, value: object) -> Arm:
-    changes = dict(read.mapping(value, f"arms.{name}"))
+def _arm(name: str, value: object, wrong: list[str]) -> Arm:
+    changes = _value(value, f"arms.{name}", _mapping, wrong) or {}
     methods: tuple[Method, ...] = get_args(Method)
-    method = read.one_of(
-        changes.pop("method", None), f"arms.{name}.method", known=methods, default="simsiam"
+    method = _value(changes.pop("method", None), f"arms.{name}.method", _choice(methods), wrong)
+    return Arm(name, method or "simsiam", changes)
+
+
+def _protocol(value: object, wrong: list[str]) -> Protocol:
+    known: dict[str, Reads] = {
+        "split": _choice(get_args(Split)),
+        "labels": _several(_number(lambda labels: 0 < labels <= 1)),
+        "metrics": _several(_choice((*ACCURACIES, *MEASURES))),
+        "beside": _several(_choice(get_args(Beside))),
+        "final_test": _flag,
+        "correction": _choice(get_args(Correction)),
+    }
+    protocol = Protocol(
+        **_fields(value, "protocol", known, wrong, needed=["split"] if value else ())
     )
-    return Arm(name, method, changes)
+    if list(protocol.labels) != sorted(protocol.labels):
+        wrong.append(f"protocol.labels = {list(protocol.labels)} (expected rising fractions)")
+    if protocol.final_test and protocol.split == "test":
+        wrong.append("protocol.final_test = True (expected false where split is test)")
+    return protocol
 
 
-def _protocol(read: Reader, value: object) -> Protocol:
-    known = Protocol._fields
-    fields = read.fields(value, "protocol", known=known)
-    splits: tuple[Split, ...] = get_args(Split)
-    if value is not None and "split" not in fields:
-        read.problems.append("protocol.split is missing")
-    beside: tuple[Beside, ...] = get_args(Beside)
-    corrections: tuple[Correction, ...] = get_args(Correction)
-    final = fields.get("final_test", False)
-    split = read.one_of(fields.get("split"), "protocol.split", known=splits, default="validation")
-    if not isinstance(final, bool) or (final and split == "test"):
-        read.wrong("protocol.final_test", final, "true or false; false where split is test")
-    metrics = read.several(fields.get("metrics"), "protocol.metrics", known=METRICS)
-    return Protocol(
-        split=split,
-        labels=_labels(read, fields.get("labels", [1])),
-        metrics=metrics or ("knn_accuracy", "linear_accuracy"),
-        beside=read.several(fields.get("beside"), "protocol.beside", known=beside),
-        final_test=final is True,
-        correction=read.one_of(
-            fields.get("correction"), "protocol.correction", known=corrections, default="holm"
-        ),
+def _finding(value: object, path: str, study: Study, wrong: list[str]) -> PublishedFinding:
+    arms = _several(_choice([arm.name for arm in study.arms]))
+    known: dict[str, Reads] = {"says": _text, "margin": _number(lambda margin: margin >= 0)}
+    known |= {"higher": _as_it_is, "than": _as_it_is, "collapses": arms, "survives": arms}
+    fields = _fields(value, path, known, wrong, needed=["says"])
+    higher, than = (
+        _place(fields.get(key), f"{path}.{key}", study, wrong) for key in ("higher", "than")
     )
+    collapses = fields.get("collapses", ())
+    if (higher is None) != (than is None) or (higher is None and not collapses):
+        wrong.append(f"{path} has neither higher and than nor collapses")
+    unit = 100 if higher is not None and higher.metric in ACCURACIES else 1
+    margin = fields.get("margin", 0.0) / unit
+    says, survives = fields.get("says", ""), fields.get("survives", ())
+    return PublishedFinding(says, higher, than, margin, collapses, survives)
 
 
-def _labels(read: Reader, value: object) -> tuple[float, ...]:
-    items = value if isinstance(value, list) else [value]
-    labels = tuple(
-        read.number(item, "protocol.labels", fits=lambda share: 0 < share <= 1) for item in items
-    )
-    if list(labels) != sorted(set(labels)):
-        read.wrong("protocol.labels", value, "rising shares, each once")
-    return labels or (1.0,)
-
-
-def _findings(read: Reader, value: object, study: Study) -> Iterable[Finding]:
-    known = ("says", "higher", "than", "margin", "collapses", "survives")
-    items = value if isinstance(value, list) else [value]
-    for number, item in enumerate(items if value is not None else [], start=1):
-        path = f"findings.{number}"
-        fields = read.fields(item, path, known=known)
-        pair = [_place(read, fields.get(key), f"{path}.{key}", study) for key in ("higher", "than")]
-        arms = [_arms(read, fields.get(key), f"{path}.{key}", study) for key in known[4:]]
-        if (pair[0] is None) != (pair[1] is None) or (pair[0] is None and not arms[0]):
-            read.problems.append(f"{path} has neither higher and than nor collapses")
-        margin = read.number(fields.get("margin", 0), f"{path}.margin", fits=lambda x: x >= 0)
-        unit = 100 if pair[0] is not None and pair[0].metric in ACCURACIES else 1
-        says = read.text(fields.get("says"), f"{path}.says")
-        yield Finding(says, pair[0], pair[1], margin / unit, arms[0], arms[1])
-
-
-def _arms(read: Reader, value: object, path: str, study: Study) -> tuple[str, ...]:
-    return read.several(value, path, known=[arm.name for arm in study.arms])
-
-
-def _place(read: Reader, value: object, path: str, study: Study) -> Place | None:
+def _place(value: object, path: str, study: Study, wrong: list[str]) -> Place | None:
     """An arm with its first metric and all labels, or with those that are named."""
-    if value is None or not study.arms:
-        return None
-    if not isinstance(value, Mapping):
-        value = {"arm": value}
-    fields = read.fields(value, path, known=Place._fields)
-    names = [arm.name for arm in study.arms]
-    arm = read.one_of(fields.get("arm"), f"{path}.arm", known=names, default=names[0])
-    metrics = metrics_of(study.arm(arm), study.protocol)
-    if not metrics:
-        read.wrong(f"{path}.arm", arm, "an arm that one of protocol.metrics scores")
-        return None
-    metric = read.one_of(fields.get("metric"), f"{path}.metric", known=metrics, default=metrics[0])
-    shares = labels_of(metric, study.protocol)
-    share = read.one_of(fields.get("labels"), f"{path}.labels", known=shares, default=shares[-1])
-    return Place(arm, metric, share)
-
-
-def _published(read: Reader, value: object, study: Study) -> Published | None:
     if value is None:
         return None
-    fields = read.fields(value, "published", known=Published._fields)
-    seeds = read.number(
-        fields.get("seeds", 1), "published.seeds", fits=lambda n: 1 <= n < math.inf and n == int(n)
-    )
+    fields = value if isinstance(value, Mapping) else {"arm": value}
+    known: dict[str, Reads] = {"arm": _choice([arm.name for arm in study.arms])}
+    known |= {"metric": _as_it_is, "labels": _as_it_is}
+    fields = _fields(fields, path, known, wrong, needed=["arm"])
+    if "arm" not in fields:
+        return None
+    arm, metrics = fields["arm"], metrics_of(study.arm(fields["arm"]), study.protocol)
+    if not metrics:
+        wrong.append(f"{path}.arm = {arm!r} (expected an arm that one of protocol.metrics scores)")
+        return None
+    metric = _value(fields.get("metric"), f"{path}.metric", _choice(metrics), wrong) or metrics[0]
+    labels = labels_of(metric, study.protocol)
+    found = _value(fields.get("labels"), f"{path}.labels", _choice(labels), wrong)
+    return Place(arm, metric, found or labels[-1])
+
+
+def _published(value: object, study: Study, wrong: list[str]) -> Published:
+    known: dict[str, Reads] = {"source": _text, "values": _mapping}
+    known["seeds"] = _number(lambda seeds: seeds >= 1 and seeds == int(seeds))
+    fields = _fields(value, "published", known, wrong, needed=["source"])
+    names: dict[str, Reads] = {arm.name: _mapping for arm in study.arms}
     values: dict[Place, Value] = {}
-    names = [arm.name for arm in study.arms]
-    for arm, row in read.fields(fields.get("values"), "published.values", known=names).items():
+    rows = _fields(fields.get("values"), "published.values", names, wrong)
+    for arm, row in rows.items():
         path = f"published.values.{arm}"
-        for metric, cells in read.fields(row, path, known=study.protocol.metrics).items():
-            values |= _row(read, cells, f"{path}.{metric}", study, place=(arm, metric))
-    return Published(read.text(fields.get("source"), "published.source"), int(seeds), values)
+        metrics: dict[str, Reads] = dict.fromkeys(study.protocol.metrics, _as_it_is)
+        for metric, cells in _fields(row, path, metrics, wrong).items():
+            labels = labels_of(metric, study.protocol)
+            found = _value(cells, f"{path}.{metric}", _row(len(labels)), wrong) or []
+            values |= {Place(arm, metric, x): v for x, v in zip(labels, found, strict=False)}
+    return Published(fields.get("source", ""), int(fields.get("seeds", 1)), values)
 
 
-def _row(
-    read: Reader, cells: object, path: str, study: Study, *, place: tuple[str, str]
-) -> dict[Place, Value]:
-    """One published mean and std for each share of the labels."""
-    shares = labels_of(place[1], study.protocol)
-    pairs = cells if isinstance(cells, list) else []
-    if len(pairs) != len(shares) or not all(
-        isinstance(pair, list) and 1 <= len(pair) <= 2 for pair in pairs
-    ):
-        read.wrong(path, cells, f"{len(shares)} pairs [mean, std], one for each share of labels")
-        return {}
-    found = {}
-    for share, pair in zip(shares, pairs, strict=True):
-        mean, *std = [read.number(part, path, fits=lambda x: x == x) for part in pair]
-        found[Place(*place, share)] = Value(mean, std[0] if std else None)
-    return found
+def _row(count: int) -> Callable[[Any], list[Value]]:
+    """Reads one published mean and standard deviation for each fraction of the labels."""
+    number = _number(lambda x: True)
+
+    def read(value: Any) -> list[Value]:
+        pairs = value if isinstance(value, list) else []
+        fit = all(isinstance(pair, list) and 1 <= len(pair) <= 2 for pair in pairs)
+        if len(pairs) != count or not fit:
+            raise MisfitError(
+                value, f"{count} pairs [mean, std], one for each fraction of the labels"
+            )
+        return [Value(number(p[0]), number(p[1]) if len(p) == 2 else None) for p in pairs]
+
+    return read

@@ -18,7 +18,7 @@ from stopgrad.errors import ConfigError
 from stopgrad.evaluation import FINETUNE, SUPERVISED
 from stopgrad.storage import fits
 from stopgrad.studies.definition import Arm, Method, Study, metrics_of
-from stopgrad.studies.source import Source
+from stopgrad.studies.source import StudyFile
 
 FREE = ("device", "threads", "seed")
 """Knobs that decide where a run is made, not what it is; the seed stands beside the config."""
@@ -38,7 +38,12 @@ class PlannedRun(NamedTuple):
     id: str
     method: Method
     config: Config
-    labels: float | None  # share of the labels that a supervised network learns from
+    labels: float | None  # fraction that a supervised network learns from
+
+    @property
+    def epochs(self) -> int:
+        """How long it trains."""
+        return self.config.length("pretrain" if self.method == "simsiam" else "supervised").epochs
 
 
 class Slot(NamedTuple):
@@ -50,16 +55,16 @@ class Slot(NamedTuple):
     run: str
 
 
-class Plan(NamedTuple):
+class StudyPlan(NamedTuple):
     """All runs of a study: where they stand, and what they are; seed by seed."""
 
-    source: Source
+    source: StudyFile
     choices: Choices
     slots: tuple[Slot, ...]
     runs: Mapping[str, PlannedRun]
 
 
-def arm_configs(source: Source, choices: Choices) -> dict[str, Config]:
+def arm_configs(source: StudyFile, choices: Choices) -> dict[str, Config]:
     """The config of each arm, at the first seed.
 
     Raises:
@@ -88,12 +93,12 @@ def arm_configs(source: Source, choices: Choices) -> dict[str, Config]:
 
 
 def plan_runs(
-    source: Source,
+    source: StudyFile,
     choices: Choices,
     configs: Mapping[str, Config],
     *,
     fingerprints: Mapping[str, str],
-) -> Plan:
+) -> StudyPlan:
     """Every run of a study, seed by seed, so that half of a study is half of each arm.
 
     Args:
@@ -110,7 +115,7 @@ def plan_runs(
             run = run._replace(id=address(run, fingerprint=fingerprints[arm.name]))
             slots.append(Slot(arm.name, seed, share, run.id))
             runs[run.id] = run
-    return Plan(source, choices, tuple(slots), runs)
+    return StudyPlan(source, choices, tuple(slots), runs)
 
 
 def address(run: PlannedRun, *, fingerprint: str) -> str:

@@ -22,13 +22,12 @@ from stopgrad.evaluation import (
     cell,
     energy,
     mark_best,
-    read_costs,
 )
 from stopgrad.studies.definition import Place, places
 from stopgrad.studies.directory import StudyDirectory
+from stopgrad.studies.folder import RunState
 from stopgrad.studies.plan import Slot
-from stopgrad.studies.states import RunState, read_attempts, run_state
-from stopgrad.studies.steps import number_key, numbers_of
+from stopgrad.studies.steps import number_key
 from stopgrad.studies.stored import StoredStudy
 
 COLLAPSE: dict[str | None, Ending] = {
@@ -146,21 +145,19 @@ def missing_runs(results: Results) -> list[tuple[Slot, RunResult]]:
     ]
 
 
-def _run(directory: StudyDirectory, run: str) -> RunResult:
-    folder = directory.folder(run)
-    state = run_state(folder)
+def _run(directory: StudyDirectory, name: str) -> RunResult:
+    run = directory.run(name)
+    state, claimed = run.state(), run.is_claimed()
     try:
-        numbers = numbers_of(folder)
-        wall_s = sum(attempt.wall_s for attempt in read_attempts(folder))
-        costs = read_costs(folder.run, *sorted(folder.run.glob("*/share-*")))
+        numbers, attempts, costs = run.numbers(), run.attempts(), run.costs()
     except DataError as error:
         broken = state._replace(phase="failed", reason=str(error))
-        return RunResult(broken, directory.is_claimed(run), {}, 0.0, None, None)
+        return RunResult(broken, claimed, {}, 0.0, None, None)
     return RunResult(
         state=state,
-        claimed=directory.is_claimed(run),
+        claimed=claimed,
         numbers=numbers,
-        wall_s=wall_s,
+        wall_s=sum(attempt.wall_s for attempt in attempts),
         train_s=costs.wall_s if costs else None,
         energy=energy(costs) if costs else None,
     )

@@ -13,23 +13,23 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from types import FrameType
 from typing import NamedTuple, Protocol
 
-from stopgrad.config import config_to_dict
 from stopgrad.errors import DataError, InterruptedStudyError
 from stopgrad.evaluation import Key
-from stopgrad.storage import storage_errors, write_json
-from stopgrad.studies.directory import RunFolder, StudyDirectory
-from stopgrad.studies.executor import Executor, Job, Order
-from stopgrad.studies.plan import Plan, PlannedRun
-from stopgrad.studies.states import Attempt, attempt_ended, failure, keep_attempt
-from stopgrad.studies.steps import Step, next_step, unbrought
+from stopgrad.storage import storage_errors
+from stopgrad.studies.directory import StudyDirectory
+from stopgrad.studies.executors.executor import Executor, Job
+from stopgrad.studies.folder import RunAttempt, RunFolder
+from stopgrad.studies.plan import PlannedRun, StudyPlan
+from stopgrad.studies.steps import next_task
+from stopgrad.studies.task import FAULT, StudyTask, read_failure, write_task
 
-TRIES = 3  # of a command whose failure may pass, such as a process that was killed
+TRIES = 3  # of a task whose failure may pass, such as a process that was killed
 POLL_S = 0.1
 ASK_AGAIN_S = 1.0  # after a run was found claimed by somebody else
-BROKEN = 1  # exit code of a command that ended well without what it was asked for
 
 
 class Watch(Protocol):
@@ -44,7 +44,7 @@ class Watch(Protocol):
         ...
 
 
-class Task(NamedTuple):
+class Goal(NamedTuple):
     """A run, and the numbers that are wanted of it."""
 
     run: PlannedRun
@@ -56,16 +56,23 @@ class Task(NamedTuple):
 class Active:
     """A run that is being worked on in a slot."""
 
-    task: Task
+    goal: Goal
     claim: int
-    step: Step
+    task: StudyTask
     job: Job
     began: float
     stopped: bool = False
 
 
+def goals_of(
+    plan: StudyPlan, directory: StudyDirectory, wanted: Mapping[str, frozenset[Key]]
+) -> list[Goal]:
+    """The runs of a plan in its order, each once."""
+    return [Goal(run, directory.folder(run.id), wanted[run.id]) for run in plan.runs.values()]
+
+
 class Runner:
-    """Works through tasks. `failed` are the runs that ended without all their numbers."""
+    """Works towards goals. `failed` are the runs that ended without all their numbers."""
 
     def __init__(
         self, directory: StudyDirectory, executor: Executor, *, spec: str, watch: Watch, retry: bool
@@ -74,18 +81,18 @@ class Runner:
         self.spec, self.retry = spec, retry
         self.failed: dict[str, str] = {}
         self._tries: dict[str, int] = {}
-        self._asked: dict[str, float] = {}
+        self._ask_at: dict[str, float] = {}
         self._slots: dict[int, Active] = {}
         self._stop_signal: int | None = None
 
-    def work(self, tasks: list[Task]) -> None:
-        """Ends when every task is done or has failed, by this runner or another.
+    def work(self, goals: list[Goal]) -> None:
+        """Ends when every goal is reached or has failed, by this runner or another.
 
         Raises:
             InterruptedStudyError: After SIGINT or SIGTERM, when every child has saved and ended.
             StorageError: When the directory cannot be written; the children are stopped first.
         """
-        left = list(tasks)
+        left = list(goals)
         with self._signals(), self._children():
             while left or self._slots:
                 self._reap()
@@ -105,70 +112,69 @@ class Runner:
                 active.stopped = True
                 active.job.stop()
 
-    def _fill(self, left: list[Task]) -> list[Task]:
-        """Gives work to free slots; the tasks that are still to be looked at."""
-        busy = [active.task.run.id for active in self._slots.values()]
-        waiting = [task for task in left if task.run.id not in busy]
+    def _fill(self, left: list[Goal]) -> list[Goal]:
+        """Gives work to free slots; returns the goals that must be looked at again."""
+        busy = [active.goal.run.id for active in self._slots.values()]
+        waiting = [goal for goal in left if goal.run.id not in busy]
         settled = set[str]()
-        for task in waiting:
+        for goal in waiting:
             free = [n for n in range(self.executor.slots) if n not in self._slots]
             if not free:
                 break
-            if self._is_settled(task, slot=free[0]):
-                settled.add(task.run.id)
-        return [task for task in left if task.run.id not in settled]
+            if self._is_settled(goal, slot=free[0]):
+                settled.add(goal.run.id)
+        return [goal for goal in left if goal.run.id not in settled]
 
-    def _is_settled(self, task: Task, *, slot: int) -> bool:
-        """Whether a task needs nothing more; else its next command is started if it can be."""
-        run = task.run.id
+    def _is_settled(self, goal: Goal, *, slot: int) -> bool:
+        """Whether a goal needs nothing more; else its next task is started if it can be."""
+        run = goal.run.id
         if run in self.failed:
             return True
-        if time.monotonic() < self._asked.get(run, 0.0):
+        if time.monotonic() < self._ask_at.get(run, 0.0):
             return False
-        claim = self.directory.claim(run)
+        claim = goal.folder.claim()
         if claim is None:
-            self._asked[run] = time.monotonic() + ASK_AGAIN_S
+            self._ask_at[run] = time.monotonic() + ASK_AGAIN_S
             return False
         started = False
         try:
-            started = self._start(task, claim, slot=slot)
+            started = self._start(goal, claim, slot=slot)
         finally:
             if not started:
                 os.close(claim)
         return not started
 
-    def _start(self, task: Task, claim: int, *, slot: int) -> bool:
-        """Starts the next command of a claimed run; False when there is none, or no sense in it."""
-        run = task.run.id
-        step = self._next(task)
-        if step is None:
+    def _start(self, goal: Goal, claim: int, *, slot: int) -> bool:
+        """Starts the next task of a claimed run; False when there is none, or no use in it."""
+        run = goal.run.id
+        task = self._next(goal)
+        if task is None:
             return False
-        if step.stage in ("pretrain", "supervised"):
-            write_json(task.folder.path / "settings.json", config_to_dict(task.run.config))
         self._tries.setdefault(run, 0)
-        _say(task.folder, f"$ stopgrad {' '.join(step.words)}")
-        job = self.executor.start(Order(step.words, task.folder.log, claim), slot=slot)
-        self._slots[slot] = Active(task, claim, step, job, time.monotonic())
-        self.watch.event(run, f"{step.stage} begins")
+        write_task(task)
+        _add_to_log(goal.folder, f"$ stopgrad {' '.join(task.command())}")
+        job = self.executor.start(task, slot=slot, claim=claim)
+        self._slots[slot] = Active(goal, claim, task, job, time.monotonic())
+        self.watch.event(run, f"{task.stage} begins")
         return True
 
-    def _next(self, task: Task) -> Step | None:
-        """The next command of a run; None when it is done, or has failed for good."""
+    def _next(self, goal: Goal) -> StudyTask | None:
+        """The next task of a run; None when it is done, or has failed for good."""
         try:
-            old = failure(task.folder)
-            again = self.retry and task.run.id not in self._tries
+            old = goal.folder.failure()
+            again = self.retry and goal.run.id not in self._tries
             if old is None or old.may_pass or again:
-                return next_step(task.folder, task.run, wanted=task.wanted, spec=self.spec)
+                return next_task(goal.folder, goal.run, wanted=goal.wanted, spec=self.spec)
         except DataError as error:
-            self.failed[task.run.id] = str(error)
-            _say(task.folder, f"stopgrad: {error}")  # no command ran that could
-            self.watch.event(task.run.id, f"failed, {error}")
+            self.failed[goal.run.id] = str(error)
+            _add_to_log(goal.folder, f"stopgrad: {error}")  # no task ran that could
+            self.watch.event(goal.run.id, f"failed, {error}")
             return None
-        self._give_up(task, old)
+        self._give_up(goal, old)
         return None
 
     def _reap(self) -> None:
-        """Takes note of commands that have ended, and goes on with their runs."""
+        """Takes note of tasks that have ended, and goes on with their runs."""
         for slot, active in list(self._slots.items()):
             exit_code = active.job.poll()
             if exit_code is None:
@@ -176,45 +182,36 @@ class Runner:
             del self._slots[slot]
             try:
                 goes_on = self._ended(active, exit_code) and self._stop_signal is None
-                if not (goes_on and self._start(active.task, active.claim, slot=slot)):
+                if not (goes_on and self._start(active.goal, active.claim, slot=slot)):
                     os.close(active.claim)
             except BaseException:
                 os.close(active.claim)
                 raise
 
     def _ended(self, active: Active, exit_code: int) -> bool:
-        """Notes how a command ended; whether its run may go on."""
-        folder, step = active.task.folder, active.step
-        attempt = attempt_ended(
-            folder,
-            stage=step.stage,
-            words=step.words,
-            exit_code=exit_code,
-            wall_s=time.monotonic() - active.began,
-        )
-        if exit_code == 0 and (lacking := unbrought(folder, step)):
-            attempt = attempt._replace(exit_code=BROKEN, reason=f"it did not bring {lacking}")
-        keep_attempt(folder, attempt)
+        """Notes how a task ended; whether its run may go on."""
+        goal, attempt = active.goal, _attempt(active, exit_code)
+        goal.folder.keep_attempt(attempt)
         if attempt.exit_code == 0:
-            self._tries[active.task.run.id] = 0
-            self.watch.event(active.task.run.id, f"{step.stage} done in {attempt.wall_s:.0f} s")
+            self._tries[goal.run.id] = 0
+            self.watch.event(goal.run.id, f"{attempt.stage} done in {attempt.wall_s:.0f} s")
             return True
-        return self._may_try_again(active.task, attempt)
+        return self._may_try_again(goal, attempt)
 
-    def _may_try_again(self, task: Task, attempt: Attempt) -> bool:
+    def _may_try_again(self, goal: Goal, attempt: RunAttempt) -> bool:
         if self._stop_signal is not None:
-            self.watch.event(task.run.id, f"{attempt.stage} stopped")
+            self.watch.event(goal.run.id, f"{attempt.stage} stopped")
             return False
-        self._tries[task.run.id] += 1
-        if attempt.may_pass and attempt.exit_code != 5 and self._tries[task.run.id] < TRIES:
-            self.watch.event(task.run.id, f"exit code {attempt.exit_code}, tried again")
+        self._tries[goal.run.id] += 1
+        if attempt.may_pass and attempt.exit_code != 5 and self._tries[goal.run.id] < TRIES:
+            self.watch.event(goal.run.id, f"exit code {attempt.exit_code}, tried again")
             return True
-        self._give_up(task, attempt)
+        self._give_up(goal, attempt)
         return False
 
-    def _give_up(self, task: Task, attempt: Attempt) -> None:
-        self.failed[task.run.id] = f"exit code {attempt.exit_code}: {attempt.reason}"
-        self.watch.event(task.run.id, f"failed, {self.failed[task.run.id]}; see {task.folder.log}")
+    def _give_up(self, goal: Goal, attempt: RunAttempt) -> None:
+        self.failed[goal.run.id] = f"exit code {attempt.exit_code}: {attempt.reason}"
+        self.watch.event(goal.run.id, f"failed, {self.failed[goal.run.id]}; see {goal.folder.log}")
 
     @contextmanager
     def _children(self) -> Iterator[None]:
@@ -247,14 +244,43 @@ class Runner:
         self._stop_signal = self._stop_signal or number
 
 
-def _say(folder: RunFolder, text: str) -> None:
-    """A line of our own in the log of a run."""
+def _attempt(active: Active, exit_code: int) -> RunAttempt:
+    """A task that has just ended; one that ended well without all of its numbers has failed."""
+    if exit_code:
+        reason = _reason(active.task, exit_code)
+    elif reason := _lacking(active):
+        exit_code = FAULT
+    wall_s = time.monotonic() - active.began
+    return RunAttempt(
+        stage=active.task.stage,
+        exit_code=exit_code,
+        reason=reason,
+        began=(datetime.now(UTC) - timedelta(seconds=wall_s)).isoformat(timespec="seconds"),
+        wall_s=round(wall_s, 3),
+        words=active.task.command(),
+        process=os.getpid(),
+    )
+
+
+def _reason(task: StudyTask, exit_code: int) -> str:
+    """What a task wrote of its failure; a killed process wrote nothing."""
+    failure = read_failure(task.folder)
+    if failure is not None and failure.exit_code == exit_code:
+        return failure.message
+    return f"killed by signal {-exit_code}" if exit_code < 0 else "no reason was written"
+
+
+def _lacking(active: Active) -> str:
+    """What a task that ended well did not give; empty when it gave all its numbers."""
+    promised = {key for key in active.goal.wanted if active.task.gives(key)}
+    try:
+        missing = sorted(promised - active.goal.folder.numbers().keys())
+    except DataError as error:
+        return str(error)
+    names = ", ".join(f"{key.metric} at {key.labels:g}" for key in missing)
+    return f"it ended without {names}" if names else ""
+
+
+def _add_to_log(folder: RunFolder, text: str) -> None:
     with storage_errors(folder.log, needed=len(text)), folder.log.open("a") as log:
         log.write(text + "\n")
-
-
-def tasks_of(
-    plan: Plan, directory: StudyDirectory, wanted: Mapping[str, frozenset[Key]]
-) -> list[Task]:
-    """The tasks of a plan in its order, each run once."""
-    return [Task(run, directory.folder(run.id), wanted[run.id]) for run in plan.runs.values()]

@@ -16,7 +16,7 @@ FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)[eE][-+]?[0-9]+$")
 """Numbers that YAML 1.1 takes for text, such as 1e-3; YAML 1.2.2, section 10.3.2."""
 
 
-class Source(NamedTuple):
+class StudyFile(NamedTuple):
     """A study as it was read, before its values are checked."""
 
     values: Mapping[str, Any]
@@ -45,7 +45,7 @@ def study_file(name: str) -> str:
     return (_folder() / f"{name}.yaml").read_text()
 
 
-def read_study(name: str) -> Source:
+def read_study(name: str) -> StudyFile:
     """A study of the package by name, or one from a YAML file.
 
     Raises:
@@ -61,7 +61,7 @@ def read_study(name: str) -> Source:
         )
     values = _read_yaml(path)
     study, problems = parse_study(values, name=path.stem)
-    return Source(values, study, tuple(problems))
+    return StudyFile(values, study, tuple(problems))
 
 
 def _folder() -> Path:

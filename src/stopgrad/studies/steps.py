@@ -1,29 +1,30 @@
-"""What a run still needs: the next command line, from what lies in its folder.
+"""What a run still needs: the numbers that studies want of it, and its next task.
 
 Nothing is remembered elsewhere, so a runner that was killed and a second one see the same.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Literal, NamedTuple
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Any
 
-from stopgrad.errors import DataError
-from stopgrad.evaluation import FINETUNE, MEASURES, SUPERVISED, Key, Record, Subject, newest, read
+from stopgrad.config import SplitName, config_to_dict
+from stopgrad.evaluation import FINETUNE, MEASURES, SUPERVISED, Key, Subject
 from stopgrad.runs import read_status
 from stopgrad.studies.definition import Arm, Split, Study, labels_of, metrics_of
-from stopgrad.studies.directory import RunFolder
-from stopgrad.studies.plan import PlannedRun
+from stopgrad.studies.folder import RunFolder
+from stopgrad.studies.plan import PlannedRun, StudyPlan
+from stopgrad.studies.task import Stage, StudyTask
 
-Stage = Literal["pretrain", "resume", "evaluate", "finetune", "supervised"]
 
-
-class Step(NamedTuple):
-    """One command of a run, and the numbers that it is to bring."""
-
-    stage: Stage
-    words: tuple[str, ...]
-    brings: frozenset[Key] = frozenset()
+def wanted_of_runs(plan: StudyPlan) -> dict[str, frozenset[Key]]:
+    """The numbers that a plan wants of each of its runs; arms that share a run add up."""
+    study, wanted = plan.source.study, dict[str, frozenset[Key]]()
+    for slot in plan.slots:
+        numbers = wanted_numbers(study, study.arm(slot.arm), labels=slot.labels)
+        wanted[slot.run] = wanted.get(slot.run, frozenset()) | numbers
+    return wanted
 
 
 def wanted_numbers(study: Study, arm: Arm, *, labels: float | None = None) -> frozenset[Key]:
@@ -32,7 +33,7 @@ def wanted_numbers(study: Study, arm: Arm, *, labels: float | None = None) -> fr
     Args:
         study: The study.
         arm: One of its arms.
-        labels: The share that a supervised run learns from.
+        labels: The fraction of the labels that a supervised run learns from.
     """
     protocol = study.protocol
     if labels is not None:
@@ -40,17 +41,17 @@ def wanted_numbers(study: Study, arm: Arm, *, labels: float | None = None) -> fr
     beside = protocol.beside if arm.name == study.baseline else ()
     subjects: tuple[Subject, ...] = ("encoder", *(of for of in beside if of != "chance"))
     return frozenset(
-        number_key(metric, share, of=of, split=protocol.split)
+        number_key(metric, fraction, of=of, split=protocol.split)
         for of in subjects
         for metric in metrics_of(arm, protocol)
         if of == "encoder" or metric not in (*MEASURES, FINETUNE)
-        for share in labels_of(metric, protocol)
+        for fraction in labels_of(metric, protocol)
     )
 
 
-def number_key(metric: str, share: float, *, of: Subject, split: Split) -> Key:
+def number_key(metric: str, labels: float, *, of: Subject, split: Split) -> Key:
     """Where the number of a metric stands among the records; measures are of training images."""
-    return Key(metric, share, of, "train" if metric in MEASURES else split)
+    return Key(metric, labels, of, "train" if metric in MEASURES else split)
 
 
 def on_test(numbers: Iterable[Key]) -> frozenset[Key]:
@@ -62,20 +63,10 @@ def on_test(numbers: Iterable[Key]) -> frozenset[Key]:
     )
 
 
-def numbers_of(folder: RunFolder) -> Mapping[Key, Record]:
-    """The newest record of each number that a run has.
-
-    Raises:
-        DataError: When its file is damaged.
-    """
-    path = folder.run / "records.jsonl"
-    return newest(read(path)) if path.exists() else {}
-
-
-def next_step(
+def next_task(
     folder: RunFolder, run: PlannedRun, *, wanted: frozenset[Key], spec: str
-) -> Step | None:
-    """The next command of a run, or None when it has all the numbers that are wanted.
+) -> StudyTask | None:
+    """The next task of a run, or None when it has all the numbers that are wanted.
 
     Args:
         folder: Its folder.
@@ -86,46 +77,31 @@ def next_step(
     Raises:
         DataError: When its records are damaged.
     """
-    missing = wanted - numbers_of(folder).keys()
-    settings = ("--config", str(folder.path / "settings.json"))
+    missing = wanted - folder.numbers().keys()
+    config = config_to_dict(run.config)
+    begin = StudyTask(stage="pretrain", folder=str(folder.path), spec=spec, config=config)
+    go_on = replace(begin, stage="resume", config=None)
     if run.method == "supervised":
-        where = ("--data", spec, "--out", str(folder.run), *settings)
-        words = ("supervised", *where, "--labels", f"{run.labels!r}")
-        return Step("supervised", words, frozenset(missing)) if missing else None
+        return _scoring(begin, "supervised", missing) if missing else None
     if not (folder.run / "config.json").exists():
-        return Step("pretrain", ("pretrain", "--data", spec, "--out", str(folder.run), *settings))
+        return begin
     if read_status(folder.run).get("state") != "finished":
-        return Step("resume", ("resume", str(folder.run), "--data", spec))
-    frozen = frozenset(key for key in missing if key.metric != FINETUNE)
-    if frozen:
-        return _evaluation(folder, frozen, spec=spec)
-    return _finetuning(folder, frozenset(missing), spec=spec) if missing else None
+        return go_on
+    if frozen := frozenset(key for key in missing if key.metric != FINETUNE):
+        return _scoring(go_on, "evaluate", frozen)
+    return _scoring(go_on, "finetune", missing) if missing else None
 
 
-def _evaluation(folder: RunFolder, missing: frozenset[Key], *, spec: str) -> Step:
-    """The evaluation on one split, with the measures of collapse; what is known is left out."""
-    split = min((key.split for key in missing if key.split != "train"), default="auto")
-    chosen = frozenset(key for key in missing if key.split in (split, "train"))
-    words = ["evaluate", str(folder.run), "--data", spec, "--missing", "--split", split]
-    for flag, values in (
-        ("--of", {key.of for key in chosen}),
-        ("--metrics", {key.metric for key in chosen}),
-        ("--labels", {repr(key.labels) for key in chosen}),
-    ):
-        words += [flag, *sorted(values)]
-    return Step("evaluate", tuple(words), chosen)
-
-
-def _finetuning(folder: RunFolder, missing: frozenset[Key], *, spec: str) -> Step:
-    shares = [repr(share) for share in sorted({key.labels for key in missing})]
-    words = ("finetune", str(folder.run), "--data", spec, "--labels", *shares)
-    return Step("finetune", words, missing)
-
-
-def unbrought(folder: RunFolder, step: Step) -> str:
-    """What a command that ended well did not bring, in words; empty when it kept its promise."""
-    try:
-        missing = step.brings - numbers_of(folder).keys()
-    except DataError as error:
-        return str(error)
-    return ", ".join(sorted(f"{key.metric} at {key.labels:g}" for key in missing))
+def _scoring(task: StudyTask, stage: Stage, numbers: frozenset[Key]) -> StudyTask:
+    """The task that gives these numbers: those on one split, with the measures of collapse."""
+    splits: set[Any] = {key.split for key in numbers} - {"train"}
+    split: SplitName = min(splits) if splits else "auto"
+    chosen = [key for key in numbers if key.split in (split, "train")]
+    return replace(
+        task,
+        stage=stage,
+        labels=sorted({key.labels for key in chosen}),
+        metrics=sorted({key.metric for key in chosen}),
+        subjects=sorted({key.of for key in chosen}),
+        split=split,
+    )

@@ -10,7 +10,7 @@ from stopgrad.storage import check_types, typed
 from stopgrad.studies.data import StudyData
 from stopgrad.studies.definition import Study
 from stopgrad.studies.parse import parse_study
-from stopgrad.studies.plan import Plan, Slot
+from stopgrad.studies.plan import Slot, StudyPlan
 
 FORMAT = 1
 
@@ -39,7 +39,7 @@ class StoredStudy(NamedTuple):
     selected: str | None  # the arm that the validation split chose for the test split
 
 
-def stored_study(plan: Plan, data: StudyData, old: StoredStudy | None) -> StoredStudy:
+def stored_study(plan: StudyPlan, data: StudyData, old: StoredStudy | None) -> StoredStudy:
     """A plan as its directory will hold it, with the seeds and the choice that are there.
 
     What the study has lost since, an arm or a share, leaves it; its runs stay in the directory.

@@ -7,10 +7,11 @@ import functools
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 from torch import nn
 
+from stopgrad.config import Layer
 from stopgrad.evaluation import embed, finite
 from stopgrad.export.embedding.blocks import Blocks
 from stopgrad.export.embedding.tables import Block, check_out, check_room, write_table
@@ -20,8 +21,6 @@ from stopgrad.runs import TrainedRun, tensors_sha256
 from stopgrad.storage import lock, read_json, storage_errors, write_json
 
 BLOCK = 256  # pictures whose features are kept together, and the most that a kill can cost
-
-Layer = Literal["features", "z"]
 
 
 class Embedded(NamedTuple):

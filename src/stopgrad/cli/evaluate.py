@@ -1,0 +1,60 @@
+"""`stopgrad evaluate`: a run scored, beside baselines; the records go into the run."""
+
+from __future__ import annotations
+
+import argparse
+from typing import get_args
+
+import stopgrad
+from stopgrad.cli.parser import add_labels, add_run
+from stopgrad.cli.screen import print_line, print_table
+from stopgrad.config import SplitName
+from stopgrad.evaluation import FROZEN, MEASURES, Record, to_line
+
+HELP = "score a run by kNN and linear probes, beside baselines"
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Adds the run, --data, --labels, --json and which numbers are wanted."""
+    add_run(parser)
+    add_labels(parser)
+    parser.add_argument(
+        "--split",
+        choices=get_args(SplitName),
+        default="auto",
+        help="images to score. Default: the test split, where there is one",
+    )
+    subjects = ("encoder", "untrained", "pixels")
+    parser.add_argument(
+        "--of", nargs="+", choices=subjects, default=subjects, help="what to score. Default: all"
+    )
+    parser.add_argument(
+        "--metrics",
+        nargs="+",
+        choices=(*FROZEN, *MEASURES),
+        default=FROZEN,
+        metavar="METRIC",
+        help=f"numbers, of {', '.join(FROZEN)} (the default) and measures of collapse of z: "
+        f"{', '.join(MEASURES)}",
+    )
+    parser.add_argument("--missing", action="store_true", help="leave out what is recorded already")
+
+
+def run(options: argparse.Namespace) -> None:
+    """Scores the run and prints its records."""
+    scores = stopgrad.Run(options.run).evaluate(
+        options.labels,
+        data=options.data,
+        split=options.split,
+        of=options.of,
+        metrics=options.metrics,
+        missing=options.missing,
+        each=print_record if options.json else None,
+    )
+    if not options.json:
+        print_table(scores)
+
+
+def print_record(record: Record) -> None:
+    """A record as its line in records.jsonl has it."""
+    print_line(to_line(record))

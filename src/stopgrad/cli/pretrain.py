@@ -1,0 +1,39 @@
+"""`stopgrad pretrain`: an encoder from images without labels, in a new run directory."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from shlex import quote
+
+import stopgrad
+from stopgrad.cli.parser import add_config, add_data
+from stopgrad.cli.screen import say
+
+HELP = "pretrain an encoder on images without labels"
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Adds --data, --out, --init and the knobs."""
+    add_data(parser)
+    parser.add_argument("--out", required=True, type=Path, metavar="RUN", help="run directory")
+    parser.add_argument(
+        "--init",
+        metavar="RUN|FILE|timm:NAME",
+        help="weights that the encoder starts from: those of a run, of a safetensors file or of "
+        "timm. Default: random",
+    )
+    add_config(parser)
+
+
+def run(options: argparse.Namespace) -> None:
+    """Pretrains, and says how to go on."""
+    found = stopgrad.pretrain(
+        options.data, out=options.out, config=options.config, init=options.init
+    )
+    say_done(found.path)
+
+
+def say_done(path: Path) -> None:
+    """What to do with a run that has reached its last epoch."""
+    say(f"done: {path}; score it with: stopgrad evaluate {quote(str(path))}")

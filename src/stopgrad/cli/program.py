@@ -1,0 +1,39 @@
+"""The program `stopgrad`: words -> an exit code."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Sequence
+
+from stopgrad.cli.parser import parse
+from stopgrad.errors import StopgradError, bad_path, no_memory
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command; returns its exit code (see `errors`)."""
+    logging.basicConfig(level=logging.WARNING, format="stopgrad: %(message)s")
+    try:
+        options = parse(sys.argv[1:] if arguments is None else arguments)
+        options.command(options)
+    except StopgradError as error:
+        return _say(error)
+    except KeyboardInterrupt:
+        sys.stderr.write("stopgrad: interrupted\n")
+        return 130
+    except BrokenPipeError:
+        sys.stderr.close()
+        return 1
+    except BaseException as error:  # Rust's panic is no Exception
+        found = no_memory(error) or bad_path(error)
+        if found is None:
+            raise
+        return _say(found)
+    return 0
+
+
+def _say(error: StopgradError) -> int:
+    from stopgrad.storage import printable
+
+    sys.stderr.write(f"stopgrad: {' '.join(printable(str(error)).splitlines())}\n")
+    return error.exit_code

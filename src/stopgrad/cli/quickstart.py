@@ -1,0 +1,38 @@
+"""`stopgrad quickstart`: the whole way, on images that come with the package."""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+from pathlib import Path
+
+import stopgrad
+from stopgrad.cli.screen import print_line, print_table, say
+from stopgrad.config import preset
+
+HELP = "pretrain, evaluate and report on embedded images"
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Adds --out."""
+    parser.add_argument("--out", type=Path, help="run directory. Default: a new one below runs/")
+
+
+def run(options: argparse.Namespace) -> None:
+    """Pretrains on handwritten digits, scores the run and writes its page."""
+    config = preset("digits")
+    data = stopgrad.load("mnist5k", side=config.image_side)
+    say(
+        f"{len(data.dataset.train):,} digits without labels -> an encoder, in {config.epochs} "
+        f"epochs; then kNN and linear probes on {len(data.dataset.test or ()):,} other digits"
+    )
+    found = stopgrad.pretrain(data, out=options.out or _new_directory(), config=config)
+    print_table(found.evaluate([1.0, 0.1, 0.01]))
+    print_line(f"report: {found.report().page}")
+
+
+def _new_directory() -> Path:
+    """`runs/quickstart`, or with the first number that is free."""
+    path = Path("runs") / "quickstart"
+    numbered = (path.with_name(f"{path.name}-{number}") for number in itertools.count(2))
+    return next(p for p in itertools.chain([path], numbered) if not p.exists())

@@ -1,0 +1,26 @@
+"""`stopgrad views`: what the network will see."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import stopgrad
+from stopgrad.cli.parser import add_config, add_data
+from stopgrad.cli.screen import say
+
+HELP = "draw images with two views of each"
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Adds --data, --out, --count and the knobs."""
+    add_data(parser)
+    parser.add_argument("--out", required=True, type=Path, metavar="PNG", help="drawing to write")
+    parser.add_argument("--count", type=int, default=12, help="images. Default: 12")
+    add_config(parser)
+
+
+def run(options: argparse.Namespace) -> None:
+    """Draws them."""
+    path = stopgrad.views(options.data, out=options.out, count=options.count, config=options.config)
+    say(f"done: {path}")

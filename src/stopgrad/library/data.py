@@ -1,0 +1,219 @@
+"""A data set as the public face takes it: by name, by path or in memory; checked, packed, drawn.
+
+In: a spec, a path or an array. Out: `Data`, whose images are decoded once for each size that
+training asks for.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+
+from stopgrad import images, method, report, runs, speed
+from stopgrad.config import BadImages, Config, config_from_dict
+from stopgrad.errors import ConfigError
+from stopgrad.library.progress import Screen
+from stopgrad.storage import write_atomically
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    from stopgrad.images import Changed, Dataset, Findings
+    from stopgrad.speed import Outlook
+
+    Array: TypeAlias = npt.NDArray[np.uint8]  # (N, H, W, 3)
+
+ARRAYS = "arrays:"  # begins the spec of images that were given in memory
+SIDE = 256  # px
+
+
+class Data:
+    """A data set; its images are decoded once for each size that training asks for."""
+
+    def __init__(self, spec: str, first: Dataset | None = None, *, side: int = 0) -> None:
+        """Notes where the images are.
+
+        Args:
+            spec: A name, a path, or `arrays:NAME` of images in memory.
+            first: The images, if they were read already.
+            side: px, that `first` was read at.
+        """
+        self.spec = spec
+        self._first, self._side = first, side
+
+    @property
+    def dataset(self) -> Dataset:
+        """The images as they were first read."""
+        if self._first is None:
+            self._first, self._side = _read(self.spec, Screen(), side=256), 256
+        return self._first
+
+    def __len__(self) -> int:
+        return len(self.dataset.train) + len(self.dataset.test or ())
+
+    def __repr__(self) -> str:
+        return f"<{self.spec}: {images.how_it_was_read(self.dataset)}>"
+
+    def stored_for(self, config: Config, screen: Screen, *, changed: Changed = "fail") -> Dataset:
+        """The images as a config stores them, whole at a size that its encoder takes."""
+        if self._first is not None and self._serves(self._first, config):
+            return runs.fit_sizes(self._first, config)
+        with screen.progress():
+            return runs.load_images(self.spec, config, changed=changed, track=screen.track)
+
+    def _serves(self, first: Dataset, config: Config) -> bool:
+        """Whether reading them again would give the same: none was resized, now or then."""
+        if self.spec.startswith(ARRAYS):
+            return True
+        size = first.train.pixels.shape[1:3]
+        kept = size != (self._side, self._side) and max(size) <= config.image_side
+        whole = not first.train.whole_side and (not first.left_out or config.bad_images == "skip")
+        return whole and (kept or self._side == config.image_side)
+
+
+AnyData: TypeAlias = "str | Path | Data | Dataset | Array"
+
+
+def load(
+    data: AnyData,
+    *,
+    labels: Sequence[int] | None = None,
+    class_names: Sequence[str] = (),
+    side: int = 256,
+    bad_images: BadImages = "fail",
+) -> Data:
+    """Reads a data set and shows how it was understood.
+
+    Args:
+        data: A name (`mnist5k`, `cifar10`, `cifar100`, `hf:OWNER/NAME`), the path of a folder of
+            images or of Parquet files or of a packed store; or images as an array (N, H, W, 3) of
+            uint8.
+        labels: N integers in 0..C-1, of an array.
+        class_names: C names, of an array.
+        side: px. Images of one size, at most this, are kept as they are; others become centred
+            squares. Training reads them again where it asks for another size.
+        bad_images: What damaged images do: fail, or skip.
+
+    Raises:
+        DataError: For what is missing or unfit.
+    """
+    if isinstance(data, Data):
+        return data
+    if isinstance(data, (str, Path)):
+        return Data(
+            str(data), _read(str(data), Screen(), side=side, bad_images=bad_images), side=side
+        )
+    if isinstance(data, images.Dataset):
+        return Data(f"{ARRAYS}{data.name}", data)
+    import numpy as np
+
+    given = None if labels is None else np.asarray(labels)
+    train = images.images_from_arrays(data, labels=given, class_names=class_names)
+    return Data(f"{ARRAYS}images", images.Dataset("images", train, None))
+
+
+class DataCheck(NamedTuple):
+    """What a data set holds, and what pretraining on it would be like."""
+
+    findings: Findings
+    outlook: Outlook
+
+
+def check(
+    spec: str | Path, *, preset: str = "cifar", config: Config | None = None, **knobs: Any
+) -> DataCheck:
+    """Looks at every image and takes a few steps on them.
+
+    Args:
+        spec: A name or a path, as for `load`.
+        preset: As for `pretrain`.
+        config: As for `pretrain`.
+        **knobs: As for `pretrain`.
+
+    Raises:
+        DataError: When there is nothing to look at.
+    """
+    config, screen = config or config_from_dict(knobs, preset=preset), Screen()
+    method.use_threads(config.threads)
+    with screen.progress():
+        findings = images.check_images(
+            str(spec),
+            side=config.image_side,
+            tiny_below=config.views.size / 2,
+            bad_images=config.bad_images,
+            track=screen.track,
+        )
+    return DataCheck(findings, speed.look_ahead(findings, config))
+
+
+def pack(
+    spec: str | Path, out: str | Path, *, side: int = SIDE, bad_images: BadImages = "fail"
+) -> Data:
+    """Decodes a data set once into a store on disk, to train with little memory.
+
+    Args:
+        spec: A name or a path, as for `load`.
+        out: A folder to write, or to go on with after a kill.
+        side: px. Side of the stored images, centred squares resized by their short side.
+        bad_images: What damaged images do: fail, or skip.
+
+    Raises:
+        DataError: For what is missing or unfit.
+        StorageError: When the disk refuses.
+    """
+    screen, store = Screen(), str(Path(out).absolute())
+    with screen.progress():
+        images.pack(str(spec), Path(out), side=side, bad_images=bad_images, track=screen.track)
+        dataset = images.load_dataset(store, changed="tell")
+    screen.line(images.how_it_was_read(dataset))
+    if dataset.left_out:
+        screen.line(f"left out: {len(dataset.left_out):,} damaged images")
+    return Data(store, dataset)
+
+
+def views(
+    data: AnyData,
+    *,
+    out: str | Path,
+    count: int = 12,
+    preset: str = "cifar",
+    config: Config | None = None,
+    **knobs: Any,
+) -> Path:
+    """Draws some images with two views of each into a PNG file.
+
+    Args:
+        data: As for `load`.
+        out: The file.
+        count: How many images.
+        preset: As for `pretrain`.
+        config: As for `pretrain`.
+        **knobs: As for `pretrain`.
+
+    Raises:
+        ConfigError: For a count below 1, or a knob that is wrong.
+        DataError: For images that cannot be read.
+    """
+    config, screen = config or config_from_dict(knobs, preset=preset), Screen()
+    if count < 1:
+        raise ConfigError(f"--count {count}", expected="at least 1", hint="raise it")
+    train = as_data(data).stored_for(config, screen).train
+    mean_std = images.normalization(train)
+    panel = report.view_examples(train, config, normalization=mean_std, count=count)
+    drawing = io.BytesIO()
+    report.view_grid(panel).save(drawing, format="PNG")
+    write_atomically(Path(out), drawing.getvalue())
+    return Path(out)
+
+
+def as_data(data: AnyData) -> Data:
+    """What a caller names, not read yet."""
+    return Data(str(data)) if isinstance(data, (str, Path)) else load(data)
+
+
+def _read(spec: str, screen: Screen, *, side: int, bad_images: BadImages = "fail") -> Dataset:
+    with screen.progress():
+        return images.load_dataset(spec, side=side, bad_images=bad_images, track=screen.track)

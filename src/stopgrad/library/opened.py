@@ -1,0 +1,118 @@
+"""A run directory that was opened, with the images that it was trained on.
+
+In: a path, and where the images are now. Out: its model at the newest checkpoint and its images.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
+
+from stopgrad import export, method, runs
+from stopgrad.config import Config
+from stopgrad.errors import DataError
+from stopgrad.library.data import ARRAYS, AnyData, Data, as_data
+from stopgrad.library.progress import Screen
+from stopgrad.library.tables import Scores
+
+if TYPE_CHECKING:
+    from stopgrad.evaluation import Record
+    from stopgrad.images import Changed, Dataset
+    from stopgrad.runs import TrainedRun
+
+
+Labels: TypeAlias = float | Sequence[float]
+Each: TypeAlias = "Callable[[Record], None]"
+
+
+class OpenedRun:
+    """A run, read when something of it is asked for."""
+
+    def __init__(self, path: str | Path, data: AnyData | None = None) -> None:
+        """Opens a run.
+
+        Args:
+            path: The run directory.
+            data: Where its images are now; None: where they were.
+
+        Raises:
+            CheckpointError: When there is no run that can be read.
+        """
+        self.path = Path(path)
+        self._given = None if data is None else as_data(data)
+        self._opened: TrainedRun | None = None
+        runs.read_run(self.path)
+
+    @property
+    def config(self) -> Config:
+        """Every knob of the run."""
+        return runs.read_run(self.path).config
+
+    def trained(self, screen: Screen | None = None) -> TrainedRun:
+        """The run at its newest checkpoint, read again only when there is a newer one."""
+        if self._opened is None or self._opened.step != runs.newest_step(self.path):
+            method.use_threads(self.config.threads)
+            self._opened = runs.load_run(self.path)
+        if screen is not None:
+            tell_state(self._opened, screen)
+        return self._opened
+
+    def source(self, data: AnyData | None) -> Data:
+        """The images that are named, or the run's own.
+
+        Raises:
+            DataError: When the run's own were arrays, which no path leads to.
+        """
+        if data is not None:
+            return as_data(data)
+        spec = str(runs.read_run(self.path).data["spec"])
+        if self._given is None and spec.startswith(ARRAYS):
+            raise DataError(
+                f"{self.path} was trained on images in memory",
+                expected="the same images",
+                hint="give them as stopgrad.Run(path, data=...), or a path with --data",
+            )
+        return self._given or Data(spec)
+
+    def own_images(self, data: AnyData | None, screen: Screen) -> Dataset:
+        """The run's images, as it stored them; its own fingerprint guards them."""
+        config = self.config
+        method.use_threads(config.threads)
+        return self.source(data).stored_for(config, screen, changed="tell")
+
+    def changed(self, source: Data) -> Changed:
+        """A packed store whose folder has changed is told where it is the run's own."""
+        own = runs.read_run(self.path).data["spec"]
+        return "tell" if runs.spec_to_keep(source.spec) == own else "fail"
+
+
+def tell_state(run: TrainedRun, screen: Screen) -> None:
+    """Says what a reader of the scores should know of a run."""
+    for line in run.damaged:
+        screen.line(f"passed over: {line}")
+    if run.epoch < run.info.config.epochs:
+        screen.line(f"not finished: epoch {run.epoch} of {run.info.config.epochs} is scored")
+
+
+def tell_condition(run: TrainedRun, screen: Screen) -> None:
+    """Says what a user of the features should know of a run."""
+    for line in (*(f"passed over: {line}" for line in run.damaged), *export.run_condition(run)):
+        screen.line(line)
+
+
+def fractions(labels: Labels) -> list[float]:
+    """One or several fractions of the labels, checked before anything is read."""
+    chosen = [float(labels)] if isinstance(labels, (int, float)) else list(labels)
+    runs.check_fractions(chosen)
+    return chosen
+
+
+def collect(found: Iterable[Record], each: Each | None) -> Scores:
+    """The records as they come, each handed over when it is on disk."""
+    records = []
+    for record in found:
+        records.append(record)
+        if each is not None:
+            each(record)
+    return Scores(records)

@@ -1,0 +1,212 @@
+"""What one sees on standard error while the library works: progress bars and plain lines.
+
+In a terminal and in a notebook with ipywidgets the bars move; in a log there are the lines alone.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from rich.console import Console
+from rich.live import Live
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from stopgrad import runs, studies
+from stopgrad.evaluation import duration, labels_text
+from stopgrad.library.tables import arms_table
+from stopgrad.storage import printable
+
+if TYPE_CHECKING:
+    from stopgrad.evaluation import Record
+    from stopgrad.studies import Overview, PreparedStudy
+    from stopgrad.training import Epoch, FractionEpoch, LabelledEpoch
+
+T = TypeVar("T")
+REFRESH_S = 2.0
+
+
+class Screen:
+    """Progress on standard error."""
+
+    def __init__(self) -> None:
+        self.console = Console(stderr=True, highlight=False)
+        self.bars: Progress | None = None
+
+    @property
+    def moves(self) -> bool:
+        """Whether a bar can be drawn anew here."""
+        in_notebook = self.console.is_jupyter and find_spec("ipywidgets") is not None
+        return self.console.is_terminal or in_notebook
+
+    def line(self, text: str) -> None:
+        """One line of plain text, above the progress bars."""
+        self.console.print(printable(text), markup=False, soft_wrap=True)
+
+    @contextmanager
+    def progress(self) -> Iterator[None]:
+        """Bars are shown in here, where they can move."""
+        if not self.moves:
+            yield
+            return
+        columns = (
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[rate]}"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+        )
+        with Progress(*columns, console=self.console, transient=True) as self.bars:
+            yield
+        self.bars = None
+
+    def track(self, items: Iterable[T], description: str, total: int, /) -> Iterable[T]:
+        """Passes items on under a bar that goes when they end."""
+        if self.bars is None:
+            yield from items
+            return
+        task = self.bars.add_task(description, total=total, rate="")
+        try:
+            for item in items:
+                yield item
+                self.bars.advance(task)
+        finally:
+            self.bars.remove_task(task)
+
+
+class TrainingBar:
+    """One bar over all steps of a run: time left, views per second, newest loss and kNN."""
+
+    def __init__(self, screen: Screen, run: Path) -> None:
+        self.screen, self.run = screen, run
+        self._views_per_step = 0
+        self._newest = self._knn = ""
+        self._task: TaskID | None = None
+
+    def track(self, items: Iterable[T], description: str, total: int, /) -> Iterable[T]:
+        """Moves the bar with the batches of an epoch."""
+        bars = self.screen.bars
+        if bars is None:
+            yield from items
+            return
+        if self._task is None:
+            self._task = self._begin(bars)
+        bars.update(self._task, description=description)
+        for item in items:
+            yield item
+            bars.advance(self._task)
+            views_per_s = self._views_per_step * (bars.tasks[self._task].speed or 0)
+            bars.update(self._task, rate=f"{views_per_s:,.0f} views/s{self._newest}")
+
+    def show(self, epochs: Iterable[Epoch]) -> None:
+        """Trains to the end, with a line for each epoch and the newest verdict below."""
+        verdict = None
+        with self.screen.progress():
+            for epoch in epochs:
+                verdict = epoch.verdict or verdict
+                self._knn = self._knn if epoch.knn is None else f"  kNN {epoch.knn:.2%}"
+                self._newest = f"  loss {epoch.loss:+.3f}{self._knn}"
+                self.screen.line(epoch_line(epoch, runs.read_run(self.run).config.epochs))
+        if verdict is not None and verdict.advice:
+            self.screen.line(f"verdict: {verdict.state}; try: {verdict.advice}")
+
+    def _begin(self, bars: Progress) -> TaskID:
+        """The bar, once the run is on disk and says how long it is."""
+        info = runs.read_run(self.run)
+        self._views_per_step = 2 * info.config.batch
+        done = runs.newest_step(self.run)
+        return bars.add_task("", total=info.steps, completed=done, rate="")
+
+
+def epoch_line(epoch: Epoch, epochs: int) -> str:
+    """One line: epoch, loss, kNN, speed, verdict."""
+    knn = "" if epoch.knn is None else f"  kNN {epoch.knn:6.2%}"
+    verdict = "" if epoch.verdict is None else f"  {epoch.verdict.state}: {epoch.verdict.reason}"
+    return (
+        f"epoch {epoch.number:{len(str(epochs))}d}/{epochs}  loss {epoch.loss:+.4f}{knn}  "
+        f"{epoch.views_per_s:,.0f} views/s{verdict}"
+    )
+
+
+def show_fractions(
+    found: Iterable[FractionEpoch], screen: Screen, *, epochs: int
+) -> Iterator[Record]:
+    """Trains with each fraction of the labels, with a line for each epoch."""
+    with screen.progress():
+        for done in found:
+            if done.epoch is not None:
+                screen.line(_fraction_line(done.labels, done.epoch, epochs=epochs))
+            if done.record is not None:
+                yield done.record
+
+
+def _fraction_line(labels: float, epoch: LabelledEpoch, *, epochs: int) -> str:
+    """One line: fraction of the labels, epoch, loss, speed, and the accuracy at the end."""
+    accuracy = "" if epoch.score is None else f"  accuracy {epoch.score.accuracy:.2%}"
+    return (
+        f"{labels_text(labels)}: epoch {epoch.number:{len(str(epochs))}d}/{epochs}  "
+        f"loss {epoch.loss:.4f}  {epoch.images_per_s:,.0f} images/s{accuracy}"
+    )
+
+
+class StudyWatch:
+    """Shows a study while it runs: a table where it can move, a line per event elsewhere."""
+
+    def __init__(self, prepared: PreparedStudy, screen: Screen, *, jobs: int) -> None:
+        self._prepared, self._screen = prepared, screen
+        self._names: dict[str, str] = {}
+        for slot in prepared.plan.slots:
+            named, name = self._names.get(slot.run), f"{slot.arm}, seed {slot.seed}"
+            self._names[slot.run] = f"{named}; {name}" if named else name
+        self._live: Live | None = None
+        self._begun, self._share, self._next = time.monotonic(), 0.0, 0.0
+        screen.line(f"{prepared.study.name}: {len(prepared.plan.runs)} runs, {jobs} at once")
+
+    def shown(self) -> AbstractContextManager[object]:
+        """The table is on the terminal in here."""
+        if not self._screen.console.is_terminal:
+            return nullcontext()
+        self._share = self._look().share
+        self._live = Live(console=self._screen.console, auto_refresh=False, transient=True)
+        return self._live
+
+    def event(self, run: str, text: str) -> None:
+        """A line, above the table where there is one."""
+        self._screen.line(f"{self._names[run]} ({run}): {text}")
+
+    def tick(self) -> None:
+        """Draws the table anew every other second."""
+        if self._live is None or time.monotonic() < self._next:
+            return
+        found = self._look()
+        left = time_left(time.monotonic() - self._begun, began=self._share, now=found.share)
+        title = f"{self._prepared.study.name}, {left}"
+        self._live.update(arms_table(found, title=title), refresh=True)
+        self._next = time.monotonic() + REFRESH_S
+
+    def _look(self) -> Overview:
+        directory = self._prepared.directory
+        return studies.study_overview(directory, directory.read(self._prepared.study.name))
+
+
+def time_left(elapsed_s: float, *, began: float, now: float) -> str:
+    """Time left, by the share of the work that this session has done in its time."""
+    if now >= 1:
+        return "done"
+    if now <= began:
+        return "time left not known yet"
+    return f"about {duration(elapsed_s / (now - began) * (1 - now))} left"

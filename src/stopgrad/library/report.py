@@ -1,0 +1,115 @@
+"""A page, a poster and figures of runs and studies.
+
+In: paths. Out: the files written, `Reported`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from stopgrad import report, studies
+from stopgrad.errors import ConfigError
+from stopgrad.library.data import AnyData
+from stopgrad.library.opened import OpenedRun
+from stopgrad.library.progress import Screen
+from stopgrad.storage import printable
+
+if TYPE_CHECKING:
+    from stopgrad.report import Evidence, StudyEvidence
+
+
+class Reported(NamedTuple):
+    """The files of a report."""
+
+    page: Path
+    poster: Path | None
+    figures: tuple[Path, ...]
+
+
+def write_report(
+    paths: Sequence[str | Path],
+    *,
+    out: str | Path | None = None,
+    data: AnyData | None = None,
+    arm: str | None = None,
+    poster: str | Path | None = None,
+    figures: str | Path | None = None,
+) -> Reported:
+    """Writes a page about runs and studies, and if asked for a poster and each figure as a file.
+
+    Args:
+        paths: Runs, or directories of studies.
+        out: The page; None: report.html in the one directory, or here for several.
+        data: Where a run's images are now; None: where they were.
+        arm: Of a study, the arm of whose runs one is shown with images; "": the arm that was
+            chosen, or the baseline; None: no images.
+        poster: A PDF file to write.
+        figures: A folder to write.
+
+    Raises:
+        ConfigError: For a path that is no directory, or an arm without weights.
+        StopgradError: For runs, studies or images that cannot be read.
+    """
+    folders, screen = [Path(path) for path in paths], Screen()
+    chapters = [
+        chapter for path in folders for chapter in _chapters(path, screen, data=data, arm=arm)
+    ]
+    page = Path(out) if out else (folders[0] if len(folders) == 1 else Path()) / "report.html"
+    return Reported(
+        report.write_page(chapters, out=page),
+        report.write_poster(chapters, out=Path(poster)) if poster else None,
+        tuple(report.write_figures(chapters, folder=Path(figures))) if figures else (),
+    )
+
+
+def _chapters(
+    path: Path, screen: Screen, *, data: AnyData | None, arm: str | None
+) -> list[Evidence | StudyEvidence]:
+    """A run, with images, or every study of a directory."""
+    if (path / "studies").is_dir() and not (path / "config.json").exists():
+        found = report.read_studies(path)
+        if arm is None:
+            return list(found)
+        return [_with_images(study, screen, data=data, arm=arm) for study in found]
+    if not path.is_dir():
+        raise ConfigError(
+            f"{path} is no directory",
+            expected="a run, or a directory of studies",
+            hint="check the path",
+        )
+    return [_evidence(OpenedRun(path, data=data), screen)]
+
+
+def _evidence(run: OpenedRun, screen: Screen) -> Evidence:
+    """A run with its images; neighbours come with their votes only where labels exist."""
+    dataset = run.own_images(None, screen)
+    trained = run.trained()
+    with screen.progress():
+        exploration = report.explore(trained, dataset, track=screen.track)
+    mean_std = trained.info.normalization
+    panel = report.view_examples(dataset.train, run.config, normalization=mean_std, count=12)
+    return report.read_evidence(run.path, views=panel, exploration=exploration)
+
+
+def _with_images(
+    study: StudyEvidence, screen: Screen, *, data: AnyData | None, arm: str
+) -> StudyEvidence:
+    """A study with the images of one run: of the arm that was named, chosen, or the baseline."""
+    stored = study.results.stored
+    arm = arm or stored.selected or stored.study.baseline
+    folder = studies.StudyDirectory(Path(study.path)).folder
+    slots = [slot for slot in stored.slots if slot.arm == arm]
+    for slot in slots:
+        path = folder(slot.run).run
+        if any((path / "checkpoints").glob("*/model.safetensors")):
+            run = OpenedRun(path, data=data if data is not None else str(stored.data["spec"]))
+            shown = report.ShownRun(_evidence(run, screen), printable(arm), slot.seed)
+            return study._replace(shown=shown)
+    names = ", ".join(each.name for each in stored.study.arms)
+    raise ConfigError(
+        f"--pictures {arm}" + (": no run of it has its weights" if slots else ": no such arm"),
+        expected=f"an arm of {stored.study.name} with weights, of {names}",
+        hint="name another arm, or leave --pictures out",
+    )

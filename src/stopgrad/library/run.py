@@ -1,0 +1,373 @@
+"""A run as an object: gone on with, scored, used and shown.
+
+In: the path of a run. Out: `Run`, whose results are on disk as well.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast, overload
+
+from stopgrad import evaluation, export, images, method, report, runs, training
+from stopgrad.config import (
+    BadImages,
+    Config,
+    ExportFormat,
+    Layer,
+    SplitName,
+    config_from_dict,
+    config_to_dict,
+)
+from stopgrad.errors import ConfigError
+from stopgrad.evaluation import FROZEN
+from stopgrad.library.data import AnyData
+from stopgrad.library.opened import (
+    Each,
+    Labels,
+    OpenedRun,
+    collect,
+    fractions,
+    tell_condition,
+    tell_state,
+)
+from stopgrad.library.progress import Screen, TrainingBar, show_fractions
+from stopgrad.library.report import Reported, write_report
+from stopgrad.library.tables import Neighborhood, Scores
+from stopgrad.storage import printable
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+    from torch import nn
+
+    from stopgrad.evaluation import Record, Subject
+    from stopgrad.export import Embedded, Exported
+    from stopgrad.method import Verdict
+    from stopgrad.runs import RunInfo
+    from stopgrad.storage import Finding
+
+NESTED = ("measures", "verdict", "spectra")  # of a row of metrics
+FREE = ("checkpoint_every", "device", "threads")  # may change in fine-tuning, besides its own knobs
+
+
+class Run(OpenedRun):
+    """A pretraining in its directory."""
+
+    def __repr__(self) -> str:
+        status, config, verdict = runs.read_status(self.path), self.config, self.verdict
+        knn = [row["knn"] for row in self.metrics if row["knn"] is not None]
+        parts = [
+            str(status.get("state", "not begun")),
+            f"epoch {status.get('epoch', 0)} of {config.epochs}",
+            *([f"kNN {knn[-1]:.2%}"] if knn else []),
+            *([verdict.state] if verdict else []),
+            f"{len(self.records)} records",
+        ]
+        return printable(f"<Run {str(self.path)!r}: {', '.join(parts)}>")
+
+    @property
+    def records(self) -> list[dict[str, Any]]:
+        """Every record of the run as a row, oldest first."""
+        return Scores(self._records()).rows
+
+    @property
+    def metrics(self) -> list[dict[str, Any]]:
+        """A row per epoch: loss, learning rates, kNN, verdict, and each measure as `z.NAME`."""
+        rows = [row for row in runs.read_metrics(self.path) if row.get("kind") == "epoch"]
+        return [_flat_epoch(row) for row in rows]
+
+    @property
+    def steps(self) -> list[dict[str, Any]]:
+        """A row per step: loss and learning rates."""
+        rows = runs.read_metrics(self.path)
+        return [dict(row) for row in rows if row.get("kind") == "step"]
+
+    @property
+    def verdict(self) -> Verdict | None:
+        """Whether the representation is healthy or collapsed, why, and what to try."""
+        newest = None
+        for row in runs.read_metrics(self.path):
+            newest = row.get("verdict") or newest
+        if newest is None:
+            return None
+        state, reason, advice = (newest.get(name, "") for name in method.Verdict._fields)
+        return method.Verdict(cast("Any", state), reason, advice)
+
+    @property
+    def encoder(self) -> nn.Module:
+        """The encoder at the newest checkpoint: x (B, 3, H, W), normalised -> features (B, F)."""
+        return self.trained().model.encoder
+
+    def evaluate(
+        self,
+        labels: Labels = 1.0,
+        *,
+        data: AnyData | None = None,
+        split: SplitName = "auto",
+        of: Sequence[Subject] = ("encoder", "untrained", "pixels"),
+        metrics: Sequence[str] = FROZEN,
+        missing: bool = False,
+        each: Each | None = None,
+    ) -> Scores:
+        """Scores the run by kNN and linear probes, beside baselines, and keeps the records.
+
+        Args:
+            labels: One or several fractions of the training labels.
+            data: Where the images are now; None: where they were.
+            split: Images to score; auto: the test split where there is one.
+            of: What is scored.
+            metrics: Accuracies, and measures of collapse of z.
+            missing: Leave out what is recorded already.
+            each: Called with each record when it is on disk.
+
+        Raises:
+            DataError: For images without labels, or other than those of the run.
+            CheckpointError: When the run has no good checkpoint.
+        """
+        screen, labels = Screen(), fractions(labels)
+        dataset = self.own_images(data, screen)
+        done = evaluation.recorded_numbers(self.path) if missing else frozenset()
+        select = evaluation.Selection(split, tuple(of), tuple(metrics), done)
+        run = self.trained(screen)
+        found = evaluation.evaluate_run(
+            run, dataset, labels=labels, select=select, track=screen.track
+        )
+        with screen.progress():
+            return collect(found, each)
+
+    def resume(
+        self, /, *, data: AnyData | None = None, extend: int | None = None, **changes: Any
+    ) -> Run:
+        """Goes on where the run stopped, bit for bit on the same kind of machine.
+
+        Args:
+            data: Where the images are now; None: where they were.
+            extend: Epochs in all, more than the run had; the learning rates follow the new length.
+            **changes: Knobs that change no bit of training.
+
+        Raises:
+            ConfigError: For a change that is not allowed.
+            DataError: For other images than the run's.
+            StopgradError: As `pretrain`.
+        """
+        # Before any image is touched: a run of somebody else is not to be trusted.
+        found = training.check_resume(self.path, changes=changes, extend=extend)
+        screen, config = Screen(), found.info.config
+        if found.finished:
+            screen.line(f"{self.path} is finished; make it longer with --extend EPOCHS")
+            return self
+        if extend not in (None, self.config.epochs):
+            screen.line(_extension_line(found.info))
+        source, bar = self.source(data), TrainingBar(screen, self.path)
+        dataset = source.stored_for(config, screen, changed="tell")
+        bar.show(training.continue_run(found, dataset, spec=source.spec, track=bar.track))
+        return self
+
+    def finetune(
+        self,
+        /,
+        labels: Labels = 1.0,
+        *,
+        data: AnyData | None = None,
+        out: str | Path | None = None,
+        each: Each | None = None,
+        **changes: Any,
+    ) -> Scores:
+        """Trains the encoder on with labels, in directories of their own.
+
+        Args:
+            labels: One or several fractions of the training labels.
+            data: The run's own images, or others with an `out` of their own.
+            out: Where networks and records go; None: into the run.
+            each: Called with each record when it is on disk.
+            **changes: Knobs of fine-tuning, `finetune={"epochs": 5}`.
+
+        Raises:
+            ConfigError: For a knob of the pretraining, which is done.
+            DataError: For images without labels, or others than the run's without `out`.
+            StopgradError: As `pretrain`.
+        """
+        screen, run, labels = Screen(), runs.load_run(self.path), fractions(labels)
+        config = _finetuning(run.info.config, changes)
+        source = self.source(data)
+        dataset = source.stored_for(config, screen, changed=self.changed(source))
+        tell_state(run, screen)
+        found = training.finetune_fractions(
+            run,
+            dataset,
+            config,
+            self.path if out is None else Path(out),
+            spec=source.spec,
+            labels=labels,
+            track=screen.track,
+        )
+        epochs = config.length("finetune").epochs
+        return collect(show_fractions(found, screen, epochs=epochs), each)
+
+    @overload
+    def embed(
+        self,
+        data: AnyData | None = ...,
+        *,
+        out: None = ...,
+        layer: Layer = ...,
+        bad_images: BadImages | None = ...,
+    ) -> npt.NDArray[np.float32]: ...
+
+    @overload
+    def embed(
+        self,
+        data: AnyData | None = ...,
+        *,
+        out: str | Path,
+        layer: Layer = ...,
+        bad_images: BadImages | None = ...,
+    ) -> Embedded: ...
+
+    def embed(
+        self,
+        data: AnyData | None = None,
+        *,
+        out: str | Path | None = None,
+        layer: Layer = "features",
+        bad_images: BadImages | None = None,
+    ) -> npt.NDArray[np.float32] | Embedded:
+        """The features of all images, those of the train split first.
+
+        Args:
+            data: The images; None: the run's own.
+            out: A .parquet, .csv or .npy file to write; None: the features come back, (N, F).
+            layer: The encoder's output, or the projector's.
+            bad_images: What damaged images do; None: as the run did.
+
+        Raises:
+            ConfigError: For another kind of file.
+            DataError: For images that cannot be read.
+            DivergedError: For features that are not finite.
+            StorageError: When the disk refuses.
+        """
+        if out is None:
+            import numpy as np
+
+            with tempfile.TemporaryDirectory() as folder:
+                file = Path(folder) / "features.npy"
+                self._embed(data, file, layer=layer, bad_images=bad_images)
+                features: npt.NDArray[np.float32] = np.load(file)
+                return features
+        return self._embed(data, Path(out), layer=layer, bad_images=bad_images)
+
+    def neighbors(
+        self,
+        query: str | Path | Sequence[str | Path] | None = None,
+        *,
+        data: AnyData | None = None,
+    ) -> Neighborhood:
+        """The nearest training images of any image, and what kNN takes it for.
+
+        Args:
+            query: Image files; None: examples of the run's images, chosen by rule.
+            data: Where the run's images are now; None: where they were.
+
+        Raises:
+            DataError: For images that cannot be read, or other than those of the run.
+        """
+        screen = Screen()
+        dataset = self.own_images(data, screen)
+        runs.check_same_data(runs.read_run(self.path), dataset)
+        run = self.trained(screen)
+        if query is None:
+            with screen.progress():
+                return Neighborhood(report.neighbor_examples(run, dataset, track=screen.track))
+        files = [query] if isinstance(query, (str, Path)) else query
+        asked = images.load_pictures([Path(file) for file in files], like=dataset.train)
+        with screen.progress():
+            return Neighborhood(report.neighbors_of(run, dataset.train, asked, track=screen.track))
+
+    def export(self, format: ExportFormat, out: str | Path) -> Exported:
+        """Writes the encoder for another tool, compared with our own before it takes its name.
+
+        Args:
+            format: torchvision, timm, safetensors, onnx or hub.
+            out: A .safetensors or .onnx file, or a new folder for hub.
+
+        Raises:
+            ConfigError: For an encoder that the format cannot hold, or an `out` that does not fit.
+            CheckpointError: When the tool would make other features of it.
+        """
+        screen, run = Screen(), runs.load_run(self.path)
+        method.use_threads(run.info.config.threads)
+        tell_condition(run, screen)
+        return export.export_run(run, name=format, out=Path(out))
+
+    def report(
+        self,
+        out: str | Path | None = None,
+        *,
+        data: AnyData | None = None,
+        poster: str | Path | None = None,
+        figures: str | Path | None = None,
+    ) -> Reported:
+        """Writes a page about the run; see `write_report`."""
+        source = data if data is not None else self._given
+        return write_report([self.path], out=out, data=source, poster=poster, figures=figures)
+
+    def verify(self) -> list[Finding]:
+        """A finding for each file of the run: its name, whether it is whole, what is wrong."""
+        return list(runs.verify_run(self.path))
+
+    def _records(self) -> list[Record]:
+        path = self.path / "records.jsonl"
+        return evaluation.read(path) if path.exists() else []
+
+    def _embed(
+        self, data: AnyData | None, out: Path, *, layer: Layer, bad_images: BadImages | None
+    ) -> Embedded:
+        export.check_out(out)  # before anything is read
+        screen, run = Screen(), runs.load_run(self.path)
+        config, source = run.info.config, self.source(data)
+        method.use_threads(config.threads)
+        tell_condition(run, screen)
+        config = replace(config, bad_images=bad_images or config.bad_images)
+        dataset = source.stored_for(config, screen, changed=self.changed(source))
+        with screen.progress():
+            return export.embed_dataset(run, dataset, out=out, layer=layer, track=screen.track)
+
+
+def _flat_epoch(row: Mapping[str, Any]) -> dict[str, Any]:
+    """An epoch's row of metrics without nesting; spectra, which are curves, are left out."""
+    flat = {key: value for key, value in row.items() if key not in ("kind", *NESTED)}
+    verdict, layers = row.get("verdict"), row.get("measures") or {}
+    flat["verdict"] = verdict["state"] if verdict else None
+    measures = {
+        f"{layer}.{name}": v for layer, found in layers.items() for name, v in found.items()
+    }
+    return flat | measures
+
+
+def _finetuning(config: Config, changes: Mapping[str, Any]) -> Config:
+    """The config of a run with other knobs of fine-tuning.
+
+    Raises:
+        ConfigError: For knobs of the pretraining, which is done, or values no run could use.
+    """
+    wrong = [key for key in changes if key.partition(".")[0] != "finetune" and key not in FREE]
+    if wrong:
+        raise ConfigError(
+            f"{', '.join(wrong)} for an encoder that is trained already",
+            expected=f"finetune.KNOB, {', '.join(FREE)}",
+            hint="see the knobs of finetune in: stopgrad pretrain --help",
+        )
+    return config_from_dict(config_to_dict(config) | dict(changes))
+
+
+def _extension_line(info: RunInfo) -> str:
+    """What the newest extension of a run does, and what it does not."""
+    change = info.extensions[-1]
+    return (
+        f"extended at step {change.step} from {change.old} to {change.new} epochs: the learning "
+        f"rates follow the new length from here on, so the result is not that of a run of "
+        f"{change.new} epochs from the start"
+    )

@@ -1,0 +1,99 @@
+"""Training begun from Python: without labels, and the baseline with them.
+
+In: a data set and knobs. Out: a `Run`, or the `Scores` of the baseline; both are on disk.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from stopgrad import images, method, training
+from stopgrad.config import Config, config_from_dict
+from stopgrad.library.data import AnyData, as_data
+from stopgrad.library.opened import Each, Labels, collect, fractions
+from stopgrad.library.progress import Screen, TrainingBar, show_fractions
+from stopgrad.library.run import Run
+from stopgrad.library.tables import Scores
+
+
+def pretrain(
+    data: AnyData,
+    *,
+    out: str | Path,
+    preset: str = "cifar",
+    config: Config | None = None,
+    init: str | Path | None = None,
+    **knobs: Any,
+) -> Run:
+    """Pretrains an encoder without labels, in a new run directory.
+
+    Args:
+        data: As for `load`.
+        out: The run directory, absent or empty.
+        preset: What the knobs start from.
+        config: All knobs at once, instead of `preset` and `knobs`.
+        init: A run, a safetensors file or `timm:NAME` that the encoder starts from; None: random.
+        **knobs: By name, `epochs=5`; those of a section as a mapping, `views={"size": 24}`, or by
+            their key path, `**{"views.size": 24}`.
+
+    Raises:
+        ConfigError: For an unknown knob, a value no run could use, or an `out` that is in use.
+        DataError: For images that cannot be trained on.
+        StopgradError: While it trains: it diverged, was interrupted, or the disk is full.
+    """
+    config, screen = config or config_from_dict(knobs, preset=preset), Screen()
+    method.use_threads(config.threads)
+    weights = None if init is None else training.read_weights(str(init), config.encoder)
+    if weights is not None:
+        screen.line(f"the encoder starts from {weights.source}, sha256 {weights.sha256[:12]}")
+    source = as_data(data)
+    dataset, bar = source.stored_for(config, screen), TrainingBar(screen, Path(out))
+    epochs = training.pretrain_run(
+        dataset, config, Path(out), spec=source.spec, init=weights, track=bar.track
+    )
+    screen.line(images.how_it_was_read(dataset))
+    bar.show(epochs)
+    return Run(out, data=source)
+
+
+def supervised(
+    data: AnyData,
+    *,
+    out: str | Path,
+    labels: Labels = 1.0,
+    preset: str = "cifar",
+    config: Config | None = None,
+    each: Each | None = None,
+    **knobs: Any,
+) -> Scores:
+    """Trains the same encoder from scratch with labels: the baseline.
+
+    What is finished is not trained again, and what was killed goes on.
+
+    Args:
+        data: As for `load`, with labels.
+        out: A directory of its own, or that of a pretraining on the same images.
+        labels: One or several fractions of the training labels.
+        preset: As for `pretrain`.
+        config: As for `pretrain`.
+        each: Called with each record when it is on disk.
+        **knobs: As for `pretrain`.
+
+    Raises:
+        StopgradError: As `pretrain`.
+    """
+    config, screen, out = config or config_from_dict(knobs, preset=preset), Screen(), Path(out)
+    labels = fractions(labels)
+    beside = (out / "config.json").exists()  # a pretraining, whose fingerprint guards the images
+    source = as_data(data)
+    found = training.supervised_fractions(
+        source.stored_for(config, screen, changed="tell" if beside else "fail"),
+        config,
+        out,
+        spec=source.spec,
+        labels=labels,
+        track=screen.track,
+    )
+    epochs = config.length("supervised").epochs
+    return collect(show_fractions(found, screen, epochs=epochs), each)

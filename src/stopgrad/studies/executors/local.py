@@ -1,0 +1,102 @@
+"""Tasks as processes of this machine: one per slot, each with its threads or its own GPU."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from stopgrad.studies.executors.executor import Job
+from stopgrad.studies.folder import RunFolder
+from stopgrad.studies.task import StudyTask
+
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
+
+
+class LocalProcesses:
+    """One process per task, each on its part of the cores or on its own GPU.
+
+    On Linux a process is told to save and end when the runner dies. On other systems it goes on
+    and keeps its claim, so no other runner touches its run before it has ended.
+    """
+
+    def __init__(self, jobs: int, *, threads: int, gpus: Sequence[str] = ()) -> None:
+        self.slots = jobs
+        self._threads, self._gpus = threads, gpus
+
+    def start(self, task: StudyTask, *, slot: int, claim: int) -> Job:
+        """Starts a process; what it prints goes to the log of the run."""
+        with RunFolder(Path(task.folder)).log.open("ab") as log:
+            process = subprocess.Popen(
+                [sys.executable, "-P", "-m", "stopgrad.studies.task", str(task.file)],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                pass_fds=(claim,),
+                env=self.environment(slot, os.environ),
+                preexec_fn=_die_with(os.getpid()),
+            )
+        return LocalJob(process)
+
+    def environment(self, slot: int, inherited: Mapping[str, str]) -> dict[str, str]:
+        """The variables of a slot: its GPU, and its threads unless the user has set them."""
+        own = {"OMP_NUM_THREADS": str(self._threads)} | dict(inherited)
+        if self._gpus:
+            own["CUDA_VISIBLE_DEVICES"] = self._gpus[slot % len(self._gpus)]
+        return own
+
+
+class LocalJob:
+    """One process."""
+
+    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+        self._process = process
+
+    def poll(self) -> int | None:
+        """Its exit code, negative for a signal; None while it works."""
+        return self._process.poll()
+
+    def stop(self) -> None:
+        """SIGTERM."""
+        self._process.terminate()
+
+
+def local_processes(*, jobs: int | None, device: str) -> LocalProcesses:
+    """As many processes as asked for; by default one per GPU, or two on a machine without.
+
+    Args:
+        jobs: Processes at once.
+        device: Of the runs' config; "cpu" leaves GPUs alone.
+    """
+    gpus = _gpus() if device in ("auto", "cuda") else []
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    jobs = jobs or len(gpus) or min(2, cores or 1)
+    return LocalProcesses(jobs, threads=max(1, (cores or 1) // jobs), gpus=gpus)
+
+
+def _gpus() -> list[str]:
+    """The GPUs that this process may use, by the names that CUDA_VISIBLE_DEVICES takes."""
+    import torch
+
+    allowed = os.environ.get("CUDA_VISIBLE_DEVICES")
+    count = torch.cuda.device_count()
+    names = allowed.split(",") if allowed else [str(number) for number in range(count)]
+    return names[:count]
+
+
+def _die_with(parent: int) -> Callable[[], None] | None:
+    """Runs in the child before anything else: SIGTERM when the runner ends, however it ends."""
+    if sys.platform != "linux":
+        return None
+    prctl = ctypes.CDLL(None).prctl
+
+    def ask() -> None:
+        prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+        if os.getppid() != parent:  # it ended before it was asked about
+            os._exit(128 + signal.SIGTERM)
+
+    return ask

@@ -1,0 +1,293 @@
+"""One run of a study, read from its folder: what it is, how far it has come, its numbers, its cost.
+
+runs/ID/
+    card.json         what the run is: method, config, data, fraction of the labels
+    run/              the run directory that `stopgrad pretrain` makes
+    task.json         the newest task
+    settings.json     the config alone, for `stopgrad pretrain --config`
+    failure.json      what went wrong in the newest task, where it failed
+    log               what the processes of its tasks printed
+    attempts.jsonl    one line per task that ended: exit code, reason, time
+    claim             held (flock) by whoever works on the run, its processes included
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from stopgrad.errors import DataError
+from stopgrad.evaluation import Costs, Key, Record, newest, read, read_costs
+from stopgrad.runs import Status, check_row, read_status
+from stopgrad.storage import (
+    append_lines,
+    fits,
+    read_lines_as,
+    storage_errors,
+    strict_json,
+    typed,
+    write_json,
+)
+from stopgrad.studies.definition import Method
+
+EpochRow = Mapping[str, Any]
+Phase = Literal["waiting", "running", "interrupted", "trained", "collapsed", "diverged", "failed"]
+
+STOPPED = (130, 143, -2, -15)
+"""Exit codes of a task that was asked to stop: nothing is wrong with its run."""
+
+PASSING = (5, 6, 130, 143)
+"""Exit codes whose cause may pass: storage, a lock, a signal. Negative ones are signals."""
+
+EPOCH = b'{"kind": "epoch"'  # how `stopgrad.runs` begins the line of an epoch
+TAIL = 1 << 16  # bytes at the end of the metrics in which the newest epoch is looked for
+
+log = logging.getLogger(__name__)
+
+
+class RunCard(NamedTuple):
+    """What a run is, as it was written when its study began."""
+
+    method: Method
+    labels: float | None  # fraction that a supervised network learns from
+    data: str  # fingerprint of the training images
+    epochs: int
+    config: dict[str, Any]
+
+
+class RunAttempt(NamedTuple):
+    """A task that ended; a line of attempts.jsonl."""
+
+    stage: str
+    exit_code: int
+    reason: str  # what went wrong, where it failed
+    began: str  # ISO 8601, UTC
+    wall_s: float
+    words: list[str]  # the command that does the same
+    process: int  # of the runner that saw it end
+
+    @property
+    def may_pass(self) -> bool:
+        """Whether the same task may succeed another time."""
+        return self.exit_code < 0 or self.exit_code in PASSING
+
+
+class RunState(NamedTuple):
+    """How far a run has come; whether somebody works on it is not part of that."""
+
+    phase: Phase
+    epoch: int  # epochs finished
+    knn: float | None  # the newest accuracy that the run was watched by
+    verdict: str | None  # of its newest measurement
+    reason: str  # of a failure
+
+
+class RunFolder(NamedTuple):
+    """The folder of one run in a study directory."""
+
+    path: Path
+
+    @property
+    def run(self) -> Path:
+        """The run directory itself."""
+        return self.path / "run"
+
+    @property
+    def card_file(self) -> Path:
+        """What the run is."""
+        return self.path / "card.json"
+
+    @property
+    def log(self) -> Path:
+        """What the processes of its tasks printed."""
+        return self.path / "log"
+
+    @property
+    def attempts_file(self) -> Path:
+        """One line per task that ended."""
+        return self.path / "attempts.jsonl"
+
+    def claim(self) -> int | None:
+        """A descriptor that holds the claim on the run until it is closed; None: somebody has it.
+
+        Whoever inherits the descriptor holds the claim too.
+        """
+        path = self.path / "claim"
+        with storage_errors(path, needed=0):
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)
+            return None
+        return descriptor
+
+    def is_claimed(self) -> bool:
+        """Whether somebody works on the run now."""
+        try:
+            with (self.path / "claim").open("rb") as file:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+        return False
+
+    def card(self) -> RunCard:
+        """What the run is.
+
+        Raises:
+            DataError: When the card is missing or damaged.
+        """
+        try:
+            return typed(RunCard, strict_json(self.card_file.read_bytes()))
+        except (OSError, ValueError, TypeError, AttributeError) as error:
+            raise DataError(
+                f"{self.card_file} is damaged ({error})",
+                expected="the card that was written when the study began",
+                hint=f"remove {self.path} to train that run again",
+            ) from error
+
+    def keep_card(self, card: RunCard) -> None:
+        """Writes the card, and the folder around it.
+
+        Raises:
+            StorageError: When the disk refuses.
+        """
+        with storage_errors(self.card_file, needed=0):
+            self.path.mkdir(parents=True, exist_ok=True)
+        write_json(self.card_file, card._asdict())
+
+    def attempts(self) -> list[RunAttempt]:
+        """Every task of the run that ended, in order.
+
+        Raises:
+            DataError: When the file is damaged.
+        """
+        hint = "remove the line, or the file; the run goes on from where it was"
+        return read_lines_as(self.attempts_file, RunAttempt, what="an attempt", hint=hint)
+
+    def keep_attempt(self, attempt: RunAttempt) -> None:
+        """Adds an attempt.
+
+        Raises:
+            StorageError: When the disk refuses.
+        """
+        append_lines(self.attempts_file, [attempt._asdict()])
+
+    def failure(self) -> RunAttempt | None:
+        """The newest attempt, when it failed.
+
+        Raises:
+            DataError: When the file is damaged.
+        """
+        attempts = self.attempts()
+        return attempts[-1] if attempts and attempts[-1].exit_code else None
+
+    def numbers(self) -> Mapping[Key, Record]:
+        """The newest record of each number that the run has.
+
+        Raises:
+            DataError: When the file is damaged.
+        """
+        path = self.run / "records.jsonl"
+        return newest(read(path)) if path.exists() else {}
+
+    def costs(self) -> Costs | None:
+        """What its trainings took, those with labels included; None where nothing is known.
+
+        Raises:
+            DataError: When a file is damaged.
+        """
+        return read_costs(self.run, *sorted(self.run.glob("*/share-*")))
+
+    def state(self) -> RunState:
+        """How far the run has come. Never raises: a damaged file is a failure with its reason."""
+        trained = _trained_in(self.run)
+        status, row = read_status(trained), _newest_epoch(trained / "metrics.jsonl")
+        counted = [status.get("epoch", 0), row.get("epoch", 0)]
+        epochs = [n for n in counted if fits(n, int) and n > 0]
+        judged = [row.get("verdict", {}), status.get("verdict", {})]
+        verdicts = [v["state"] for v in judged if fits(v, dict[str, str]) and "state" in v]
+        try:
+            failed, broken = self.failure(), ""
+        except DataError as error:
+            failed, broken = None, str(error)
+        return RunState(
+            phase="failed" if broken else _phase(trained, status, failed),
+            epoch=epochs[0] if epochs else 0,
+            knn=row.get("newest_knn"),
+            verdict=verdicts[0] if verdicts else None,
+            reason=broken or (f"exit code {failed.exit_code}: {failed.reason}" if failed else ""),
+        )
+
+    def epoch_rows(self) -> list[EpochRow]:
+        """The finished epochs of a pretraining.
+
+        A metrics file holds a line per step, millions in a study, so only those of epochs are
+        decoded. One that was changed from outside is passed over with a warning: a curve lacks a
+        point, no more.
+        """
+        path = self.run / "metrics.jsonl"
+        try:
+            with path.open("rb") as file:
+                lines = [(n, line) for n, line in enumerate(file, 1) if line.startswith(EPOCH)]
+        except OSError:
+            return []
+        return list(_checked_rows(lines, path))
+
+
+def _checked_rows(lines: list[tuple[int, bytes]], path: Path) -> Iterator[EpochRow]:
+    for number, line in lines:
+        try:
+            row = strict_json(line)
+            check_row(row)
+            yield row
+        except (ValueError, KeyError, TypeError) as error:
+            if line.endswith(b"\n"):  # else it was torn by a kill
+                log.warning("%s, line %d, is passed over (%s)", path, number, error)
+
+
+def _trained_in(run: Path) -> Path:
+    """Where a training keeps its status: one with labels in the folder of its fraction."""
+    fractions = sorted((run / "supervised").glob("share-*"))
+    return fractions[0] if fractions and not (run / "config.json").exists() else run
+
+
+def _phase(trained: Path, status: Status, failed: RunAttempt | None) -> Phase:
+    if failed is not None and failed.exit_code not in STOPPED:
+        stopped: Phase = "collapsed" if status.get("state") == "collapsed" else "diverged"
+        return stopped if failed.exit_code == 4 else "failed"
+    if status.get("state") == "finished":
+        return "trained"
+    return "interrupted" if (trained / "config.json").exists() else "waiting"
+
+
+def _newest_epoch(metrics: Path) -> dict[str, Any]:
+    """The row of the newest epoch, with the newest kNN; empty before the first."""
+    found: dict[str, Any] = {}
+    for line in reversed(_tail(metrics)):
+        try:
+            row = strict_json(line)
+            check_row(row)
+        except (ValueError, KeyError, TypeError):
+            continue  # torn by a kill, cut by the tail, or changed from outside
+        if row.get("kind") != "epoch":
+            continue
+        found = found or row
+        if row.get("knn") is not None:
+            return found | {"newest_knn": row["knn"]}
+    return found
+
+
+def _tail(path: Path) -> list[bytes]:
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, os.fstat(file.fileno()).st_size - TAIL))
+            return file.read().split(b"\n")
+    except OSError:
+        return []

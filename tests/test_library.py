@@ -1,0 +1,258 @@
+"""Claims about the public face: what Python gets is what the command line writes."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas
+import pytest
+from PIL import Image
+
+import stopgrad
+from stopgrad.cli import main
+from stopgrad.config import preset
+from stopgrad.errors import ConfigError, DataError
+from stopgrad.evaluation import embed
+from stopgrad.images import Dataset, images_from_arrays, load_dataset
+from stopgrad.library.progress import Screen
+
+SHORT = {"preset": "tiny", "epochs": 2}
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """200 real digits as PNG files: train/CLASS/*.png and test/CLASS/*.png."""
+    folder, digits = tmp_path_factory.mktemp("pictures"), load_dataset("mnist5k")
+    for split, images, count in (("train", digits.train, 160), ("test", digits.test, 40)):
+        assert images is not None
+        assert images.labels is not None
+        for number in np.linspace(0, len(images) - 1, count).astype(int):
+            place = folder / split / f"digit {images.labels[number]}"
+            place.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(images.pixels[number]).save(place / f"{number}.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> stopgrad.Run:
+    """A tiny run of two epochs, scored once."""
+    out = tmp_path_factory.mktemp("runs") / "mine"
+    found = stopgrad.pretrain(stopgrad.load(pictures), out=out, **SHORT)
+    found.evaluate([1, 0.5])
+    return found
+
+
+def test_importing_takes_no_torch_and_every_name_is_there() -> None:
+    code = (
+        "import stopgrad, sys\n"
+        "assert not {'torch', 'numpy', 'rich'} & set(sys.modules)\n"
+        "assert all(getattr(stopgrad, name) for name in stopgrad.__all__)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_data_set_says_what_it_holds(pictures: Path) -> None:
+    data = stopgrad.load(pictures)
+    assert len(data) == 200
+    assert "to train on, 40 to test on, 28 x 28 px; 10 classes ('digit 0'" in repr(data)
+
+
+def test_images_that_no_size_changes_are_decoded_once(
+    pictures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = stopgrad.load(pictures)
+    monkeypatch.setattr("stopgrad.images.load.find_source", None)  # nothing is read from here on
+    assert data.dataset is stopgrad.load(data).dataset
+    for name in ("tiny", "cifar", "imagenet"):
+        dataset = data.stored_for(preset(name), None)  # type: ignore[arg-type]
+        assert dataset.train is data.dataset.train
+
+
+def test_images_that_training_wants_smaller_are_read_again(tmp_path: Path) -> None:
+    for number in range(3):
+        noise = np.random.default_rng(number).integers(0, 256, (60, 50, 3), dtype=np.uint8)
+        Image.fromarray(noise).save(tmp_path / f"{number}.png")
+    data = stopgrad.load(tmp_path)
+    assert data.dataset.train.pixels.shape == (3, 60, 50, 3)
+    stored = data.stored_for(preset("tiny"), Screen())
+    wanted = load_dataset(str(tmp_path), side=preset("tiny").image_side)
+    assert stored.train.pixels.shape == (3, 32, 32, 3)
+    assert stored.train.fingerprint == wanted.train.fingerprint
+
+
+@pytest.fixture(scope="module")
+def other(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same run by the command line, not scored yet."""
+    out = tmp_path_factory.mktemp("runs") / "other"
+    words = ["pretrain", "--data", str(pictures), "--out", str(out)]
+    assert main([*words, "--preset", "tiny", "--epochs", "2"]) == 0
+    return out
+
+
+def test_a_run_of_python_is_that_of_the_command_line(
+    run: stopgrad.Run, other: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scored = run.records
+    assert main(["evaluate", str(other), "--labels", "1", "0.5", "--json"]) == 0
+    printed = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    same = stopgrad.Run(other)
+    assert same.records == printed
+    assert [_lasting(row) for row in printed] == [_lasting(row) for row in scored]
+    config = json.loads((run.path / "config.json").read_text())
+    assert config == json.loads((other / "config.json").read_text())
+    assert [row["loss"] for row in same.steps] == [row["loss"] for row in run.steps]
+
+
+def _lasting(row: dict[str, object]) -> dict[str, object]:
+    """A record without what another minute changes."""
+    passing = ("time", "wall_s", "embed_s", "train_s", "energy")
+    return {key: value for key, value in row.items() if key not in passing}
+
+
+def test_records_are_the_lines_of_the_run_and_a_frame_of_pandas(run: stopgrad.Run) -> None:
+    lines = (run.path / "records.jsonl").read_text().splitlines()
+    assert json.loads(json.dumps(run.records)) == [json.loads(line) for line in lines]
+    frame = pandas.DataFrame(run.records)
+    assert len(frame) == 2 * 3 * 3
+    assert frame.groupby("of")["value"].max()["pixels"] > 0.5  # digits are told by their pixels
+
+
+def test_metrics_are_a_flat_row_per_epoch(run: stopgrad.Run) -> None:
+    first, last = run.metrics
+    assert (first["epoch"], last["epoch"]) == (1, 2)
+    assert last["step"] == 10  # 2 epochs x 160 images / 32
+    assert not any(isinstance(value, (dict, list)) for value in last.values())
+    losses = [row["loss"] for row in run.steps]
+    assert len(losses) == 10
+    assert last["loss"] == pytest.approx(sum(losses[5:]) / 5)
+    rows = [json.loads(line) for line in (run.path / "metrics.jsonl").read_text().splitlines()]
+    assert last["z.effective_rank"] == rows[-1]["measures"]["z"]["effective_rank"]
+    assert run.verdict is not None
+    assert run.verdict._asdict() == rows[-1]["verdict"]
+    assert last["verdict"] == run.verdict.state
+
+
+def test_a_run_shows_how_it_stands(run: stopgrad.Run) -> None:
+    text = repr(stopgrad.Run(run.path))
+    assert "finished, epoch 2 of 2, kNN " in text
+    assert f"{len(run.records)} records" in text
+
+
+def test_scores_show_themselves_as_a_table(run: stopgrad.Run) -> None:
+    scores = run.evaluate(of=["pixels"], metrics=["knn_accuracy"])
+    (record,) = scores
+    assert scores.rows == run.records[-1:]
+    assert "top-1 accuracy on 40 test images" in repr(scores)
+    assert f"{100 * record.value:.0f}" in repr(scores)
+    assert scores._repr_html_().startswith("<pre")
+    assert run.evaluate(of=["pixels"], metrics=["knn_accuracy"], missing=True).rows == []
+
+
+def test_each_record_is_on_disk_when_it_is_handed_over(run: stopgrad.Run) -> None:
+    seen = []
+    scores = run.evaluate(
+        of=["pixels"], each=lambda record: seen.append((record, run.records[-1]["metric"]))
+    )
+    assert [(record, record.metric) for record in scores] == seen
+
+
+def test_features_come_back_or_go_to_a_file(run: stopgrad.Run, tmp_path: Path) -> None:
+    features = run.embed()
+    made = run.embed(out=tmp_path / "features.npy")
+    assert made.rows == 200
+    assert np.array_equal(features, np.load(tmp_path / "features.npy"))
+    trained, images = run.trained(), run.own_images(None, Screen())
+    own = embed(
+        run.encoder,
+        images.train,
+        normalization=trained.info.normalization,
+        compute=trained.compute._replace(precision="fp32"),
+    )
+    assert np.allclose(features[:160], own.values.numpy(), atol=1e-5)
+
+
+def test_the_nearest_of_a_training_image_is_itself(run: stopgrad.Run, pictures: Path) -> None:
+    file = sorted((pictures / "train" / "digit 3").iterdir())[0]
+    found = run.neighbors(file)
+    (row,) = found.rows
+    assert row["query"] == str(file)
+    assert row["neighbors"][0]["file"] == f"digit 3/{file.name}"
+    assert row["neighbors"][0]["similarity"] == pytest.approx(1, abs=1e-3)
+    assert "nearest of 160 training images" in repr(found)
+    assert found._repr_png_().startswith(b"\x89PNG")
+
+
+def test_a_report_is_one_page(run: stopgrad.Run, tmp_path: Path) -> None:
+    written = run.report(tmp_path / "page.html")
+    assert written.page == tmp_path / "page.html"
+    assert "digit 7" in written.page.read_text()
+
+
+def test_a_run_goes_on_and_grows(run: stopgrad.Run, pictures: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    longer = stopgrad.pretrain(pictures, out=out, preset="tiny", epochs=1)
+    with pytest.raises(ConfigError, match="epochs: 1 -> 2"):
+        longer.resume(epochs=2)
+    assert [row["epoch"] for row in longer.resume(extend=2).metrics] == [1, 2]
+    assert longer.trained().epoch == 2
+
+
+def test_the_baseline_and_fine_tuning_keep_their_records(
+    run: stopgrad.Run, pictures: Path, tmp_path: Path
+) -> None:
+    short = {"epochs": 1, "batch": 32}
+    (base,) = stopgrad.supervised(pictures, out=tmp_path, labels=0.5, preset="tiny", epochs=1)
+    (tuned,) = run.finetune(0.5, out=tmp_path, finetune=short)
+    lines = (tmp_path / "records.jsonl").read_text().splitlines()
+    assert [json.loads(line)["metric"] for line in lines] == [base.metric, tuned.metric]
+    with pytest.raises(ConfigError, match="trained already"):
+        run.finetune(batch=64)
+
+
+def test_arrays_are_images_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    digits = load_dataset("mnist5k").train.take(np.arange(64) * 60)
+    data = stopgrad.load(digits.pixels, labels=digits.labels)
+    found = stopgrad.pretrain(data, out=tmp_path / "run", preset="tiny", epochs=1)
+    assert len(found.evaluate(of=["pixels"])) == 3
+    assert main(["evaluate", str(tmp_path / "run")]) == 3
+    assert "images in memory" in capsys.readouterr().err
+    images = images_from_arrays(digits.pixels, labels=digits.labels)
+    again = stopgrad.Run(tmp_path / "run", data=Dataset("again", images, None))
+    assert again.evaluate(of=["pixels"])[0].value == found.records[0]["value"]
+    with pytest.raises(DataError, match="images in memory"):
+        stopgrad.Run(tmp_path / "run").evaluate()
+
+
+def test_runs_are_ranked(
+    run: stopgrad.Run, other: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ranking = stopgrad.compare([run, other], by="rankme")
+    assert [row["place"] for row in ranking.rows] == [1, 2]
+    assert "By RankMe" in repr(ranking)
+    assert main(["compare", str(run.path), str(other), "--by", "rankme", "--json"]) == 0
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [line for line in lines if line["kind"] == "run"] == json.loads(json.dumps(ranking.rows))
+
+
+def test_knobs_are_checked_as_on_the_command_line(pictures: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"did you mean optimizer\.base_lr"):
+        stopgrad.pretrain(pictures, out=tmp_path / "x", optimizer={"bas_lr": 1})
+    with pytest.raises(ConfigError, match="of the labels 2"):
+        stopgrad.supervised(pictures, out=tmp_path / "x", labels=[1, 2])
+    assert not (tmp_path / "x").exists()
+
+
+def test_a_study_has_a_table(tmp_path: Path) -> None:
+    study = tmp_path / "small.yaml"
+    study.write_text(
+        "question: Does it run?\nbaseline: as it is\narms: {as it is: {}}\n"
+        "protocol: {split: test, labels: [1], metrics: [knn_accuracy]}\n"
+    )
+    found = stopgrad.study(
+        str(study), data="mnist5k", out=tmp_path / "s", preset="tiny", seeds=1, epochs=1, batch=512
+    )
+    assert found.names == ["small"]
+    assert "as it is" in found.table("small")
+    assert "1/1" in repr(found)
