@@ -16,7 +16,6 @@ from PIL import Image
 
 from stopgrad.images import images_from_arrays
 from stopgrad.report import NeighborPanel, read_evidence
-from stopgrad.report.explore import confusion_finding, gallery, map_finding
 from stopgrad.report.figures.confusion import (
     MOST_CLASSES,
     confusion_chart,
@@ -25,9 +24,10 @@ from stopgrad.report.figures.confusion import (
 )
 from stopgrad.report.figures.maps import SIDE, coloured_classes, map_chart
 from stopgrad.report.figures.panels import ConfusionPanel, Exploration, MapPanel
-from stopgrad.report.figures.svg import inline_svg
+from stopgrad.report.figures.style import inline_svg
+from stopgrad.report.gallery import confusion_finding, gallery, map_finding
 from stopgrad.report.page import render
-from stopgrad.report.sprites import Sheet, sheet
+from stopgrad.report.thumbnails import Sheet, sheet
 from stopgrad.storage import printable
 from tests.report.test_report import CLASSES, NB, PAYLOADS, Page, Skeleton, write_run
 

@@ -13,8 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from stopgrad.report import NeighborPanel, explore
-from stopgrad.report.page import write_report
+from stopgrad.report import NeighborPanel, explore, read_evidence, write_page
 from tests.report.factories import Nearest, brute_force, digits, untrained_run, write_card
 
 pytest.importorskip("playwright", reason="needs playwright")
@@ -36,7 +35,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Written:
     run = untrained_run(dataset)
     found = explore(run, dataset, count=40, layout="principal")
     card = write_card(folder / "run", run.info)
-    out = write_report(card, out=folder / "report.html", exploration=found)
+    out = write_page([read_evidence(card, exploration=found)], out=folder / "report.html")
     gallery = found.gallery
     nearest = brute_force(run, gallery.bank, gallery.queries)
     return Written(out.as_uri(), gallery, nearest)

@@ -12,18 +12,21 @@ import altair as alt
 import numpy as np
 import pytest
 
-from stopgrad.evaluation import Record, duration, number, percent, points, tied
+from stopgrad.evaluation import CHARTED, Record, duration, number, percent, points, tied
 from stopgrad.images import Normalization, images_from_arrays
 from stopgrad.report import NeighborPanel, neighbor_grid, queries, view_grid
 from stopgrad.report.figures.accuracy import accuracy_chart, newest, per_class_chart
-from stopgrad.report.figures.curves import epoch_axis, knn_chart, loss_chart
+from stopgrad.report.figures.curves import (
+    epoch_axis,
+    knn_chart,
+    loss_chart,
+    measure_chart,
+    step_losses,
+)
 from stopgrad.report.figures.grids import CELL, GAP, LINE, SPACE
-from stopgrad.report.figures.history import step_losses
-from stopgrad.report.figures.marks import series_marks
-from stopgrad.report.figures.measures import measure_chart, measures_chart
-from stopgrad.report.figures.palette import PALETTE, css_variables, light
 from stopgrad.report.figures.panels import ViewPanel, view_panel
-from stopgrad.report.figures.svg import inline_svg
+from stopgrad.report.figures.scores import series_marks
+from stopgrad.report.figures.style import PALETTE, css_variables, inline_svg, light
 from stopgrad.storage import printable
 
 NB = "\N{NO-BREAK SPACE}"
@@ -165,7 +168,10 @@ def test_the_level_lines_are_knn_with_all_labels_of_what_was_not_pretrained() ->
 
 
 def test_small_multiples_hold_four_measures_of_three_layers() -> None:
-    assert len(tips(measures_chart([epoch(1), epoch(2)]))) == 4 * 3 * 2
+    assert (
+        len([tip for m in CHARTED for tip in tips(measure_chart([epoch(1), epoch(2)], m))])
+        == 4 * 3 * 2
+    )
 
 
 def test_bars_are_as_long_as_their_numbers_and_newer_records_win() -> None:

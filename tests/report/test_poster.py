@@ -1,26 +1,105 @@
-"""The poster: all numbers of its tables, read column after column, nothing beyond its edges."""
+"""A poster: all numbers of its tables, read column after column, nothing beyond its edges."""
 
 from __future__ import annotations
 
+import html
+import json
 import re
-import xml.etree.ElementTree as ET
+import shutil
+import subprocess
+import sys
+from importlib.resources import files
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import pytest
 
+from stopgrad.errors import ConfigError
 from stopgrad.report import ShownRun, StudyEvidence, read_evidence, read_studies
 from stopgrad.report.figures.scores import scores
+from stopgrad.report.figures.style import PALETTE
 from stopgrad.report.page import render
-from stopgrad.report.poster import GAP, HEIGHT, MARGIN, WIDTH, _balanced, _in_columns, poster_svg
-from stopgrad.report.poster_cards import Card, pieces_of
-from stopgrad.report.poster_tables import findings_svg, table_svg
-from stopgrad.report.poster_text import length, wrapped
+from stopgrad.report.poster import poster_data, poster_pdf, printed
 from stopgrad.report.study_charts import score_figures
-from stopgrad.report.tables import Cell, Table, finding_table, score_tables
+from stopgrad.report.study_tables import finding_table, score_tables
+from stopgrad.report.table import Column, Emphasis, Table, TableCell, as_print
 from tests.report.test_report import neighbor_panel, view_panel, write_run
 from tests.studies.factories import make_study
 
-SVG = "{http://www.w3.org/2000/svg}"
+typst = pytest.importorskip("typst", reason="needs the extra `pdf`")
+needs_poppler = pytest.mark.skipif(
+    shutil.which("pdftotext") is None, reason="needs pdftotext of poppler-utils"
+)
+pytestmark = needs_poppler
+
+WIDTH, HEIGHT, EDGE = 1684.0, 2384.0, 64.0  # A1 and its margin, pt
+EMPTY: dict[str, Any] = {
+    "chapter": "",
+    "title": "",
+    "rank": 0,
+    "texts": [],
+    "figure": None,
+    "multiples": [],
+    "table": None,
+    "findings": [],
+    "images": None,
+    "facts": [],
+}
+PAYLOADS = (
+    '#read("/etc/passwd")',
+    "#panic()",
+    "$x^2$",
+    "*bold* _it_",
+    "@reference",
+    "<label>",
+    "\\ `raw` ~",
+    "= Heading",
+    '"]#let x = 1',
+    "<image href='file:///etc/passwd'/>",
+)
+
+
+class Word(NamedTuple):
+    """A word on the sheet, pt from its top left."""
+
+    x: float
+    y: float
+    x2: float
+    y2: float
+    text: str
+
+
+def words_of(pdf: bytes, folder: Path) -> list[Word]:
+    file = folder / "words.pdf"
+    file.write_bytes(pdf)
+    told = subprocess.run(
+        ["pdftotext", "-bbox", str(file), "-"], capture_output=True, text=True, check=True
+    ).stdout
+    assert told.count("<page ") == 1
+    pattern = r'<word xMin="(.*?)" yMin="(.*?)" xMax="(.*?)" yMax="(.*?)">(.*?)</word>'
+    found = re.findall(pattern, told)
+    return [Word(*map(float, places), html.unescape(text)) for *places, text in found]
+
+
+def packed(text: str) -> str:
+    """Text without what a line break may take or give."""
+    return re.sub(r"[\s\u200b\xa0]", "", text)
+
+
+def text_of(pdf: bytes, folder: Path) -> str:
+    return packed("".join(word.text for word in words_of(pdf, folder)))
+
+
+def sheet_of(*parts: dict[str, Any]) -> bytes:
+    """A poster of parts of one's own."""
+    tones = {role: tone.light for role, tone in PALETTE.items()}
+    frame = {"title": "Title", "lead": "lead", "foot": ["foot"], "tones": tones}
+    return poster_pdf(frame | {"parts": printed([EMPTY | part for part in parts])})
+
+
+def table_of(*rows: tuple[TableCell, ...], columns: tuple[str, ...]) -> dict[str, Any]:
+    heads = tuple(Column(name, "right", published=name == "published") for name in columns)
+    return {"table": as_print(Table("scores", heads, rows))}
 
 
 @pytest.fixture(scope="module")
@@ -32,147 +111,244 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> StudyEvidence:
 
 
 @pytest.fixture(scope="module")
-def sheet(study: StudyEvidence) -> ET.Element:
-    return ET.fromstring(poster_svg([study]))
+def words(study: StudyEvidence, tmp_path_factory: pytest.TempPathFactory) -> list[Word]:
+    return words_of(poster_pdf(poster_data([study])), tmp_path_factory.mktemp("pdf"))
 
 
-def words_of(root: ET.Element) -> list[str]:
-    found = ("".join(text.itertext()) for text in root.iter(f"{SVG}text"))
-    return [text.replace("\xa0", " ") for text in found]
+@pytest.fixture(scope="module")
+def text(words: list[Word]) -> str:
+    return packed("".join(word.text for word in words))
 
 
 def test_the_tables_of_a_poster_hold_every_mean_of_every_accuracy(
-    study: StudyEvidence, sheet: ET.Element
+    study: StudyEvidence, text: str
 ) -> None:
-    texts = words_of(sheet)
     means = [s for s in scores(study.results) if s.metric.endswith("_accuracy")]
     assert len(means) == 2 * (2 * 5 * 3 + 3)  # ours and published, then the untrained encoder
     for score in means:
-        assert any(text.startswith(f"{score.mean:.2f} ±") for text in texts), score
+        assert f"{score.mean:.2f}±" in text, score
 
 
 def test_every_finding_stands_on_the_poster_with_its_answer(
-    study: StudyEvidence, sheet: ET.Element
+    study: StudyEvidence, text: str
 ) -> None:
-    told = " ".join(words_of(sheet))
-    rows = finding_table(study).rows
+    rows = finding_table(study.results).rows
     assert len(rows) == 3
     for says, answer, _ in rows:
-        assert says.text in told
-        assert answer.text in told
+        assert packed(says.text) in text
+        assert packed(answer.text) in text
 
 
-def test_nothing_stands_beyond_the_margins(sheet: ET.Element) -> None:
-    cards = [
-        (float(x), float(y), float(rect.attrib["width"]), float(rect.attrib["height"]))
-        for group in sheet.findall(f"{SVG}g")
-        for x, y in re.findall(r"translate\(([\d.]+) ([\d.]+)\)", group.get("transform", ""))
-        if (rect := group.find(f"{SVG}rect")) is not None
-    ]
-    assert len(cards) >= 8
-    for x, y, width, height in cards:
-        assert x >= MARGIN - 0.1
-        assert x + width <= WIDTH - MARGIN + 0.1
-        assert y + height <= HEIGHT - MARGIN
+def test_a_poster_has_its_sections_and_no_title_twice(words: list[Word], text: str) -> None:
+    for title in ("Introduction", "Model", "Results", "Takeaways", "References"):
+        large = [word for word in words if word.text == title and word.y2 - word.y > 36]
+        assert len(large) == 1, title
+    assert "ExploringSimpleSiameseRepresentationLearning" in text
+    assert "±" in text
+    assert "−" in text
 
 
-@pytest.mark.parametrize(
-    ("heights", "count", "longest"),
-    [((4, 3, 2, 1), 2, 6), ((1, 1, 1, 9), 2, 9), ((5, 5, 5), 3, 5), ((2, 9, 2), 2, 11)],
-)
-def test_columns_keep_the_order_and_the_longest_is_as_short_as_can_be(
-    heights: tuple[int, ...], count: int, longest: int
+def test_nothing_stands_beyond_the_margins(words: list[Word]) -> None:
+    assert len(words) > 300
+    for word in words:
+        assert word.x >= EDGE - 1, word
+        assert word.x2 <= WIDTH - EDGE + 1, word
+        assert word.y >= 0, word
+        assert word.y2 <= HEIGHT - 20, word
+
+
+def test_columns_are_filled_in_reading_order_and_none_is_left_empty(words: list[Word]) -> None:
+    titles = ["Introduction", "Model", "Results", "Takeaways", "References"]
+    places = [next(w for w in words if w.text == t and w.y2 - w.y > 36) for t in titles]
+    order = [(word.x > WIDTH / 2, word.y) for word in places]
+    assert order == sorted(order)
+    for left in (True, False):
+        column = [w for w in words if (w.x2 < WIDTH / 2) is left and w.y2 < HEIGHT - 120]
+        assert max(word.y2 for word in column) > 0.75 * HEIGHT
+
+
+def test_text_of_the_body_is_large_enough_to_be_read_from_a_distance(words: list[Word]) -> None:
+    # The box of a word in Libertinus is about 1.2 times as high as its letters are large.
+    [first] = [word for word in words if word.text == "momentum"]
+    assert first.y2 - first.y >= 24
+
+
+def test_a_published_number_stands_under_ours_and_a_shared_count_in_the_head(
+    study: StudyEvidence, tmp_path: Path
 ) -> None:
-    cards = [Card(str(place), height - GAP) for place, height in enumerate(heights)]
-    columns = _balanced(cards, count)
-    assert [card for column in columns for card in column] == cards
-    assert max(sum(card.height + GAP for card in column) for column in columns) == longest
-
-
-def test_a_published_number_stands_under_ours_and_a_shared_count_in_the_head() -> None:
-    row = (Cell("a"), Cell("50.00 ± 1.00 (3)", number=True, note="1 collapsed"), Cell("90.00"))
-    table = Table("scores", "", ("kNN, %", "all labels", "published"), (row,))
-    root = ET.fromstring(
-        f'<svg xmlns="{SVG[1:-1]}">{table_svg(table, width=400, size=20).svg}</svg>'
+    row = (
+        TableCell("a"),
+        TableCell("50.00 ± 1.00", runs=3, note="1 collapsed"),
+        TableCell("90.00"),
     )
-    texts = {"".join(e.itertext()): float(e.attrib["y"]) for e in root.iter(f"{SVG}text")}
-    assert list(texts) == [
-        "kNN, %, n = 3",
-        "all labels",
-        "a",
-        "50.00 ± 1.00",
-        "1 collapsed",
-        "90.00",
+    columns = ("kNN, %", "all labels", "published")
+    found = words_of(sheet_of(table_of(row, columns=columns)), tmp_path)
+    own = {word.text: word.y for word in found if word.y > 200}
+    assert "n = 3" in " ".join(word.text.replace("\xa0", " ") for word in found)
+    assert "(3)" not in own
+    assert abs(own["50.00"] - own["a"]) < 3
+    assert own["50.00"] < own["collapsed"] < own["90.00"]
+
+
+def test_counts_that_differ_stay_beside_their_means(tmp_path: Path) -> None:
+    rows = tuple((TableCell(f"arm{n}"), TableCell("50.00 ± 1.00", runs=n)) for n in (2, 3))
+    told = text_of(sheet_of(table_of(*rows, columns=("kNN, %", "all labels"))), tmp_path)
+    assert "50.00±1.00(2)" in told
+    assert "50.00±1.00(3)" in told
+    assert "n=" not in told
+
+
+def test_wide_tables_shrink_until_their_numbers_fit(study: StudyEvidence, tmp_path: Path) -> None:
+    columns = ("kNN, %", *(f"{n} labels" for n in range(9)))
+    row = (TableCell("a"), *(TableCell(f"5{n}.00 ± 1.00") for n in range(9)))
+    found = words_of(sheet_of(table_of(row, columns=columns)), tmp_path)
+    numbers = [next(w for w in found if w.text.startswith(f"5{n}.00")) for n in range(9)]
+    ends = [next(w for w in found if w.x2 > n.x2 and w.text == "1.00") for n in numbers]
+    assert all(before.x2 < after.x for before, after in zip(ends, numbers[1:], strict=False))
+    assert ends[-1].x2 <= WIDTH / 2
+    assert numbers[0].y2 - numbers[0].y < 24
+
+
+@pytest.mark.parametrize(("tone", "color"), [("good", "#0a7a55"), ("wrong", "#b3261e")])
+def test_an_answer_has_the_colour_of_its_tone(
+    study: StudyEvidence, tone: Emphasis, color: str
+) -> None:
+    row = (TableCell("x helps"), TableCell("shows", emphasis=tone), TableCell("p = 0.01"))
+    table = Table("findings", (Column("a"), Column("b"), Column("c")), (row,))
+    part = EMPTY | {"findings": as_print(table)["rows"]}
+    data = json.dumps(poster_data([study]) | {"parts": [part]})
+    sheet = files("stopgrad.report").joinpath("poster.typ").read_bytes()
+    svg = typst.compile(sheet, format="svg", sys_inputs={"poster": data})
+    assert {c for c in (b"#0a7a55", b"#b3261e") if c in svg} == {color.encode()}
+
+
+def test_long_words_break_and_no_letter_is_lost(study: StudyEvidence, tmp_path: Path) -> None:
+    name = "optimizer.predictor_schedule/" + "w" * 300
+    row = (TableCell(name), TableCell("50.00"))
+    parts = [{"title": name, "texts": [name]}, table_of(row, columns=(name, "all"))]
+    found = words_of(sheet_of(*parts, {"facts": [[name, name]]}), tmp_path)
+    told = packed("".join(word.text for word in found))
+    assert name in told
+    assert told.count("w") == 6 * 300
+    assert all(word.x2 <= WIDTH - EDGE + 1 for word in found)
+    assert printed("optimizer.predictor_schedule").split("\N{ZERO WIDTH SPACE}") == [
+        "optimizer.",
+        "predictor_",
+        "schedule",
     ]
-    assert texts["a"] == texts["50.00 ± 1.00"] < texts["1 collapsed"] < texts["90.00"]
 
 
-def test_counts_that_differ_stay_beside_their_means() -> None:
-    rows = tuple((Cell(name), Cell(f"50.00 ± 1.00 ({name})")) for name in ("2", "3"))
-    made = table_svg(Table("scores", "", ("kNN, %", "all labels"), rows), width=400, size=20).svg
-    assert "(2)" in made
-    assert "(3)" in made
-    assert "n = " not in made
-
-
-def test_wide_tables_shrink_until_their_numbers_fit() -> None:
-    columns = ("kNN, %", *(f"{n} labels" for n in range(5)))
-    rows = ((Cell("a"), *(Cell("50.00 ± 1.00"),) * 5),)
-    made = table_svg(Table("scores", "", columns, rows), width=400, size=20).svg
-    size = float(re.findall(r'font-size="([\d.]+)"[^>]*>50.00', made)[0])
-    assert size < 20
-    assert length("50.00 ± 1.00", size=size) * 5 < 400
-
-
-def test_an_answer_has_the_colour_of_its_tone() -> None:
-    rows = ((Cell("x helps"), Cell("shows", mark="good"), Cell("p = 0.01")),)
-    made = findings_svg(Table("findings", "", ("a", "b", "c"), rows), width=400, size=20).svg
-    assert re.search(r'fill="#0a7a55"><text[^>]*>shows<', made)
-
-
-def test_long_words_break_and_no_letter_is_lost() -> None:
-    text = "optimizer.predictor_schedule constant"
-    lines = wrapped(text, width=120, size=20)
-    assert "".join(lines).replace(" ", "") == text.replace(" ", "")
-    assert all(length(line, size=20) <= 120 for line in lines)
-    assert lines[0] == "optimizer."
-
-
-def test_a_study_shows_the_pictures_of_one_run_and_says_of_which(
+def test_a_study_shows_the_images_of_one_run_and_says_of_which(
     study: StudyEvidence, tmp_path: Path
 ) -> None:
     run = read_evidence(write_run(tmp_path / "run"), neighbors=neighbor_panel(), views=view_panel())
-    text = render(study._replace(shown=ShownRun(run, "1.5e-4", 2)))
-    assert "By the encoder of &#39;1.5e-4&#39;, seed 2." in text
-    links = re.findall(r'<li><a href="#([^"]+)"', text)
+    shown = study._replace(shown=ShownRun(run, "1.5e-4", 2))
+    page = render(shown)
+    assert "By the encoder of &#39;1.5e-4&#39;, seed 2." in page
+    links = re.findall(r'<li><a href="#([^"]+)"', page)
     assert links[-3:] == ["neighbors", "views", "done"]
     assert 'id="neighbors"' not in render(study)
-    with_pictures = poster_svg([study._replace(shown=ShownRun(run, "1.5e-4", 2))])
-    assert with_pictures.count("<image ") == poster_svg([study]).count("<image ") + 2
-    assert "By the encoder of '1.5e-4', seed 2." in words_of(ET.fromstring(with_pictures))
+    plain, data = (poster_data([each]) for each in (study, shown))
+    grids = [[p for p in each["parts"] if p["images"]] for each in (plain, data)]
+    assert [[part["title"] for part in parts] for parts in grids] == [
+        [],
+        ["Augmentation", "Nearest neighbours"],
+    ]
+    told = text_of(poster_pdf(data | {"parts": grids[1]}), tmp_path)
+    assert packed("By the encoder of '1.5e-4', seed 2.") in told
 
 
-def test_every_row_of_a_table_stands_on_the_poster() -> None:
-    rows = tuple((Cell(f"arm {n}"), Cell(f"{n}.00 (3)", number=True)) for n in range(30))
-    made = table_svg(Table("scores", "", ("kNN, %", "all labels"), rows), width=400, size=20).svg
-    assert [n for n in range(30) if f">{n}.00<" not in made] == []
+def test_a_run_shows_its_images_its_accuracy_and_its_verdict(tmp_path: Path) -> None:
+    run = read_evidence(write_run(tmp_path / "run"), neighbors=neighbor_panel(), views=view_panel())
+    told = text_of(poster_pdf(poster_data([run])), tmp_path)
+    for words in (
+        "SimSiam: run",
+        "57.31 %",
+        "Augmentation",
+        "view 1",
+        "Nearest neighbours",
+        "0.91",
+        "Is it collapsing?",
+        "healthy: z spans 12 directions",
+        "stopgrad pretrain --data toy",
+    ):
+        assert packed(words) in told, words
 
 
-def test_a_card_higher_than_the_page_leaves_out_none_but_itself() -> None:
-    cards = [Card(name, height) for name, height in (("a", 50.0), ("b", 900.0), ("c", 50.0))]
-    placed = _in_columns(cards, 2, 100.0, top=0.0, bottom=500.0).placed
-    assert [place.card.svg for place in placed] == ["a", "c"]
+def test_every_row_of_a_table_stands_on_the_poster(study: StudyEvidence, tmp_path: Path) -> None:
+    rows = tuple((TableCell(f"arm{n}"), TableCell(f"{n}.00", runs=3)) for n in range(30))
+    part = table_of(*rows, columns=("kNN, %", "all labels"))
+    found = {word.text for word in words_of(sheet_of(part), tmp_path)}
+    assert [n for n in range(30) if f"{n}.00" not in found] == []
 
 
-def test_every_card_of_several_chapters_says_of_which_it_is(
+def test_a_part_higher_than_the_page_leaves_out_none_but_itself(
+    study: StudyEvidence, tmp_path: Path
+) -> None:
+    rows = tuple((TableCell(f"arm{n}"), TableCell("1.00")) for n in range(300))
+    high = table_of(*rows, columns=("kNN, %", "all labels"))
+    told = text_of(sheet_of({"texts": ["before"]}, high, {"texts": ["after"]}), tmp_path)
+    assert "before" in told
+    assert "after" in told
+    assert "arm7" not in told
+
+
+def test_the_least_telling_parts_are_left_out_first(study: StudyEvidence, tmp_path: Path) -> None:
+    long = [" ".join(["word"] * 900)]
+    parts = [{"texts": [f"rank{rank}", *long], "rank": rank} for rank in (3, 1, 4, 2)]
+    told = text_of(sheet_of(*parts), tmp_path)
+    kept = [rank for rank in (1, 2, 3, 4) if f"rank{rank}" in told]
+    assert kept == [1, 2, 3, 4][: len(kept)]
+    assert 1 <= len(kept) < 4
+
+
+def test_every_part_of_several_chapters_says_of_which_it_is(
     study: StudyEvidence, tmp_path: Path
 ) -> None:
     run = read_evidence(write_run(tmp_path / "a-run"))
-    shared, *pieces = pieces_of([study, run])
-    assert shared.title == "How it learns without labels"
-    names = [piece.text.split(".")[0] for piece in pieces]
+    data = poster_data([study, run])
+    parts = data["parts"]
+    shared = [part["title"] for part in parts if not part["chapter"]]
+    assert shared == ["Introduction", "Model", "References"]
+    names = [part["chapter"].split(":")[0] for part in parts if part["chapter"]]
     assert {*names} == {"weight-decay", "a-run"}
-    assert not any("weight-decay" in piece.text for piece in pieces_of([study]))
+    assert not any(part["chapter"] for part in poster_data([run])["parts"])
+    told = text_of(poster_pdf(data), tmp_path)
+    assert packed("1 study, 15 runs, mean and standard deviation over seeds; 1 more") in told
+    assert packed("weight-decay: Takeaways") in told
+
+
+def test_no_name_is_read_as_markup(tmp_path: Path) -> None:
+    rows = tuple((TableCell(p), TableCell(p, note=p)) for p in PAYLOADS)
+    parts = [
+        {"texts": PAYLOADS, "facts": [[p, p] for p in PAYLOADS]},
+        table_of(*rows, columns=(PAYLOADS[0], PAYLOADS[1])),
+        {"title": PAYLOADS[0], "chapter": PAYLOADS[1]},
+    ]
+    told = text_of(sheet_of(*parts), tmp_path)
+    assert [(p, told.count(packed(p))) for p in PAYLOADS if told.count(packed(p)) < 4] == []
+    assert "root:" not in told
+
+
+def test_a_poster_is_one_page_of_a1_whatever_its_title_is(
+    study: StudyEvidence, tmp_path: Path
+) -> None:
+    results = study.results
+    asked = results.stored.study._replace(question="Why \x00\udc80 " + "so long, " * 400)
+    stored = results.stored._replace(study=asked)
+    data = poster_data([study._replace(results=results._replace(stored=stored))])
+    out = tmp_path / "poster.pdf"
+    out.write_bytes(poster_pdf(data))
+    told = subprocess.run(["pdfinfo", str(out)], capture_output=True, text=True, check=True).stdout
+    assert re.search(r"Pages:\s+1\n", told)
+    assert re.search(r"Page size:\s+1684 x 2384 pts", told)
+    assert data["title"].endswith("\N{HORIZONTAL ELLIPSIS}")
+
+
+def test_without_typst_a_poster_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "typst", None)
+    with pytest.raises(ConfigError, match=r"pip install 'stopgrad\[pdf\]'"):
+        poster_pdf({})
 
 
 def test_a_metric_that_no_arm_has_makes_no_table(tmp_path: Path) -> None:
@@ -186,8 +362,8 @@ def test_a_metric_that_no_arm_has_makes_no_table(tmp_path: Path) -> None:
     }
     make_study(tmp_path / "s", "own", values=values, seeds=(0,), epochs=1)
     [only] = read_studies(tmp_path / "s")
-    assert [table.columns[0] for table in score_tables(only)] == ["kNN, %"]
-    assert "as it is" in words_of(ET.fromstring(poster_svg([only])))
+    assert [table.heads[0] for table in score_tables(only.results)] == ["kNN, %"]
+    assert "asitis" in text_of(poster_pdf(poster_data([only])), tmp_path)
 
 
 def test_a_caption_explains_only_marks_that_are_drawn(tmp_path: Path, study: StudyEvidence) -> None:

@@ -24,12 +24,12 @@ from stopgrad.config import config_from_dict, config_to_dict, describe_knobs, pr
 from stopgrad.errors import CheckpointError, DataError
 from stopgrad.evaluation import Record, to_line
 from stopgrad.images import images_from_arrays
-from stopgrad.report import Evidence, NeighborPanel, facts, finding, read_evidence
-from stopgrad.report.facts import repeat_commands, training_seconds
+from stopgrad.report import Evidence, NeighborPanel, finding, read_evidence, write_page
+from stopgrad.report.facts import broken, repeat_commands, training_seconds
 from stopgrad.report.figures.panels import ViewPanel
-from stopgrad.report.page import render, write_report
-from stopgrad.report.pictures import LARGEST, data_uri
-from stopgrad.report.results import results
+from stopgrad.report.page import render
+from stopgrad.report.run_tables import protocol_lines
+from stopgrad.report.thumbnails import LARGEST, data_uri
 
 NB = "\N{NO-BREAK SPACE}"
 CLASSES = tuple("abcdefghij")
@@ -181,7 +181,7 @@ class Page(HTMLParser):
         self.elements.append(Element(tag, tuple(attrs)))
         self.texts.setdefault(tag, []).append("")
         if tag == "table":
-            self.tables[dict(attrs)["class"] or ""] = []
+            self.tables[(dict(attrs)["class"] or "").split()[0]] = []
         if tag == "tr":
             list(self.tables.values())[-1].append([])
         if tag in ("td", "th"):
@@ -210,10 +210,8 @@ class Page(HTMLParser):
 def text(tmp_path_factory: pytest.TempPathFactory) -> str:
     folder = tmp_path_factory.mktemp("report")
     run = write_run(folder / "run")
-    out = write_report(
-        run, out=folder / "report.html", neighbors=neighbor_panel(), views=view_panel()
-    )
-    return out.read_text(encoding="utf-8")
+    evidence = read_evidence(run, neighbors=neighbor_panel(), views=view_panel())
+    return write_page([evidence], out=folder / "report.html").read_text(encoding="utf-8")
 
 
 @pytest.fixture(scope="module")
@@ -245,16 +243,11 @@ def test_the_measures_of_the_last_epoch_are_the_metrics(page: Page) -> None:
 
 
 def test_every_knob_is_listed_with_its_value_and_meaning(page: Page) -> None:
-    listed = {row[0]: row[1:] for row in knob_cells(page)}
+    listed = {row[0]: row[1:] for row in page.tables["knobs"][1:]}
     assert list(listed) == [knob.key for knob in describe_knobs()]
     assert listed["epochs"][:2] == ["3", "800"]
     assert listed["optimizer.momentum"][:2] == ["0.9", ""]
     assert listed["optimizer.alpha_h"][0] == "0.6666666666666666"
-
-
-def knob_cells(page: Page) -> list[list[str]]:
-    codes = [text for text in page.texts["code"] if " " not in text]
-    return [[key, *row[1:]] for key, row in zip(codes, page.tables["knobs"][1:], strict=True)]
 
 
 def test_the_finding_says_what_pretraining_brought() -> None:
@@ -278,7 +271,7 @@ def test_an_encoder_below_a_baseline_is_said_to_be_below() -> None:
 
 
 def test_protocols_name_what_is_shared_and_what_differs_between_shares() -> None:
-    first = results(RECORDS).protocols[0]
+    first = protocol_lines(RECORDS)[0]
     assert first == (
         "kNN: scored on 10,000 images of the test split, epoch 3; temperature 0.100; "
         "with all labels: k 200; with 10 % of the labels: k 100."
@@ -300,10 +293,10 @@ def test_a_long_command_is_broken_between_options_and_stays_the_same(tmp_path: P
     command = shlex.join(
         ["stopgrad", "pretrain", "--data", "my folder --x", "--out", "a" * 60, "--epochs", "3"]
     )
-    lines = facts.broken(command).split("\n")
+    lines = broken(command).split("\n")
     assert len(lines) == 2
     assert shlex.split(" ".join(line.removesuffix("\\") for line in lines)) == shlex.split(command)
-    assert facts.broken("stopgrad report x") == "stopgrad report x"
+    assert broken("stopgrad report x") == "stopgrad report x"
 
 
 def test_training_time_is_views_over_their_speed(tmp_path: Path) -> None:
@@ -414,11 +407,11 @@ def test_what_is_no_run_is_refused_and_an_older_report_stays(tmp_path: Path) -> 
     out = tmp_path / "report.html"
     out.write_text("older")
     with pytest.raises(CheckpointError):
-        write_report(tmp_path, out=out)
+        write_page([read_evidence(tmp_path)], out=out)
     run = write_run(tmp_path / "run")
     (run / "records.jsonl").write_text("[]\n")
     with pytest.raises(DataError):
-        write_report(run, out=out)
+        write_page([read_evidence(run)], out=out)
     assert out.read_text() == "older"
 
 
@@ -461,8 +454,7 @@ def hostile(tmp_path: Path, payloads: list[str]) -> Evidence:
     evidence = read_evidence(run, neighbors=panel, views=view_panel())
     records = [r for r in evidence.records if r.labels == 1]
     records[0].protocol["k"] = first
-    status = {"state": second, "reason": third}
-    return evidence._replace(name=first, path=second, status=status, records=records)
+    return evidence._replace(name=first, path=second, state=second, reason=third, records=records)
 
 
 @pytest.fixture(scope="module")

@@ -17,10 +17,10 @@ import pytest
 
 from stopgrad.errors import DataError, StopgradError
 from stopgrad.library.tables import arms_table
-from stopgrad.report import read_studies
+from stopgrad.report import read_studies, study_table
 from stopgrad.report.page import render
-from stopgrad.studies import StudyDirectory, load_results, read_epochs, study_overview, study_table
-from stopgrad.studies.table import Format
+from stopgrad.report.study_text import Format
+from stopgrad.studies import StudyDirectory, load_results, read_epochs, study_overview
 from tests.studies.factories import make_study
 
 STUDY: dict[str, Any] = {

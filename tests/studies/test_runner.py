@@ -13,8 +13,8 @@ from stopgrad.errors import (
     StorageError,
 )
 from stopgrad.evaluation import Key
+from stopgrad.report.study_text import study_markdown
 from stopgrad.studies import load_results, run_study, runner
-from stopgrad.studies.markdown import markdown
 from stopgrad.studies.steps import next_task
 from stopgrad.studies.task import (
     StudyTask,
@@ -182,8 +182,8 @@ def test_the_arm_that_validation_chose_is_scored_on_the_test_split_once(tmp_path
     assert stages(executor, run_of(more, "a", 2)) == ["pretrain", "evaluate"]
     assert stages(executor, run_of(more, "b", 2)) == ["pretrain", "evaluate", "evaluate"]
     told = "By all of its seeds 'a' is best now"
-    assert told not in markdown(results)
-    assert told in markdown(load_results(more.directory, more.directory.read("mine")))
+    assert told not in study_markdown(results)
+    assert told in study_markdown(load_results(more.directory, more.directory.read("mine")))
 
 
 def test_a_run_that_somebody_else_works_on_is_left_to_him_until_he_ends(tmp_path: Path) -> None:

@@ -19,8 +19,9 @@ import pytest
 import yaml
 
 from stopgrad.images import load_dataset
+from stopgrad.report import study_table
 from stopgrad.runs import RunWriter, describe_run, newest_step, prepare, read_run
-from stopgrad.studies import StudyDirectory, load_results, study_table
+from stopgrad.studies import StudyDirectory, load_results
 from stopgrad.studies.directory import RunFolder
 from stopgrad.training import pretrain_epochs
 from tests.training.test_pretrain import _hash, _steps

@@ -13,8 +13,10 @@ import pytest
 import scipy.stats
 
 from stopgrad.errors import DataError
-from stopgrad.evaluation import MEASURES, mean_text
+from stopgrad.evaluation import MEASURES
+from stopgrad.evaluation.format import mean_text
 from stopgrad.method.collapse import Measures
+from stopgrad.report import study_table
 from stopgrad.studies import (
     PreparedStudy,
     Results,
@@ -23,7 +25,6 @@ from stopgrad.studies import (
     load_results,
     sentence,
     study_overview,
-    study_table,
 )
 from stopgrad.studies.results import best_arm
 from tests.studies.instant import InstantExecutor, conduct, prepare, record, run_of, train

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from stopgrad.evaluation.records import ACCURACIES, Subject
-from stopgrad.evaluation.statistics import Cell, Correction, Summary
+from stopgrad.evaluation.statistics import Correction, Summary
 from stopgrad.storage import printable
 
 MINUS = "\N{MINUS SIGN}"
@@ -149,26 +149,6 @@ def accuracy_text(summary: Summary) -> str:
     """`61.75 ± 0.20 %, n = 3`."""
     spread = "" if summary.std is None else f" ± {100 * summary.std:.2f}"
     return f"{100 * summary.mean:.2f}{spread} %, n = {summary.n}"
-
-
-def cell_text(cell: Cell, metric: str) -> str:
-    """`61.75 ± 0.20 (3)`, and what became of the runs that are not sound."""
-    ends = [
-        f"{count} {name}"
-        for name, count in (
-            ("dimensional collapse", cell.dimensional),
-            ("collapsed", cell.collapsed),
-            ("diverged", cell.diverged),
-            ("failed", cell.failed),
-            ("missing", cell.missing),
-        )
-        if count
-    ]
-    after = f", {', '.join(ends)}" if ends else ""
-    if cell.summary is None:
-        return after.removeprefix(", ") or "no runs"
-    mean, std, n = cell.summary
-    return f"{mean_text(mean, std, metric)} ({n}){after}"
 
 
 def difference_text(difference: float, metric: str) -> str:

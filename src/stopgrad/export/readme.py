@@ -19,6 +19,7 @@ from stopgrad.evaluation import (
     read,
 )
 from stopgrad.images import ON_THE_HUB
+from stopgrad.report import Column, Table, TableCell, as_markdown
 from stopgrad.runs import TrainedRun
 from stopgrad.storage import printable
 
@@ -104,20 +105,16 @@ def _results(records: Sequence[Record], card: dict[str, Any]) -> str:
         return "None recorded for this checkpoint: `stopgrad evaluate` had not been run on it."
     subjects = [of for of in SUBJECTS if of in {record.of for record in records}]
     found = {(r.labels, r.metric, r.split, r.of): r for r in records}
-    rows = dict.fromkeys(key[:3] for key in found)
-    lines = [
-        "| top-1 accuracy | labels | images | "
-        + " | ".join(SUBJECTS[of] for of in subjects)
-        + " |",
-        "|---" * (3 + len(subjects)) + "|",
-    ]
-    for labels, metric, split in rows:
-        cells = [found.get((labels, metric, split, of)) for of in subjects]
-        images = next(cell.images_scored for cell in cells if cell is not None)
-        values = ["" if c is None else percent(c.value, images=images) for c in cells]
-        what = f"{METRICS[metric]} | {100 * labels:g} % | {count(images)} {split}"
-        lines.append(f"| {what} | " + " | ".join(values) + " |")
-    return "\n".join(lines) + f"\n\nOne run, at epoch {card['training']['epoch']}, one seed."
+    rows = []
+    for labels, metric, split in dict.fromkeys(key[:3] for key in found):
+        scores = [found.get((labels, metric, split, of)) for of in subjects]
+        images = next(score.images_scored for score in scores if score is not None)
+        named = METRICS[metric], f"{100 * labels:g} %", f"{count(images)} {split}"
+        values = ["" if s is None else percent(s.value, images=images) for s in scores]
+        rows.append(tuple(map(TableCell, (*named, *values))))
+    heads = ("top-1 accuracy", "labels", "images", *(SUBJECTS[of] for of in subjects))
+    table = Table("results", tuple(map(Column, heads)), tuple(rows))
+    return f"{as_markdown(table)}\n\nOne run, at epoch {card['training']['epoch']}, one seed."
 
 
 def _loading(name: str) -> str:

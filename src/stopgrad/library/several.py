@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from stopgrad import evaluation, images, method, runs, speed, studies
+from stopgrad import evaluation, images, method, report, runs, speed, studies
 from stopgrad.config import Config, Layer, key_paths
 from stopgrad.errors import CheckpointError, ConfigError, DataError, FailedRunsError
 from stopgrad.library.data import AnyData
@@ -172,7 +172,7 @@ class Studies:
             DataError: When there is no such study.
         """
         names = self.names if name is None else [name]
-        tables = [studies.study_table(self._directory, each, form=form) for each in names]
+        tables = [report.study_table(self._directory, each, form=form) for each in names]
         if form == "json" and name is None:
             return "[" + ",\n".join(tables) + "]"
         return "\n\n".join(tables)

@@ -1,4 +1,4 @@
-"""Charts for a page: each as SVG with a caption that states its protocol, and findings in words."""
+"""A run -> its figures: SVG with a caption that states the protocol and what was found."""
 
 from __future__ import annotations
 
@@ -10,25 +10,16 @@ from stopgrad.config import Config
 from stopgrad.evaluation import (
     ABSENT,
     CHARTED,
-    LAYERS,
     MEASURE_NAMES,
     SPACE,
     metric_text,
     number,
     percent,
 )
-from stopgrad.report.evidence import (
-    Evidence,
-    epochs,
-    scored_records,
-    watched_records,
-    watched_split,
-)
+from stopgrad.report.evidence import Evidence
 from stopgrad.report.figures.accuracy import MOST_CLASSES, accuracy_chart, per_class_chart
-from stopgrad.report.figures.architecture import architecture_chart
-from stopgrad.report.figures.curves import knn_chart, loss_chart
-from stopgrad.report.figures.history import Point, Rows, series
-from stopgrad.report.figures.measures import measure_chart
+from stopgrad.report.figures.architecture import architecture_svg
+from stopgrad.report.figures.curves import Point, Rows, knn_chart, loss_chart, measure_chart, series
 from stopgrad.report.figures.spectra import agreement as correlation
 from stopgrad.report.figures.spectra import (
     predictor_chart,
@@ -36,11 +27,11 @@ from stopgrad.report.figures.spectra import (
     spectra_of,
     spectrum_chart,
 )
-from stopgrad.report.figures.svg import inline_svg
-from stopgrad.report.results import metrics_of
+from stopgrad.report.figures.style import inline_svg
+from stopgrad.report.run_tables import metrics_of
 
 if TYPE_CHECKING:
-    import altair as alt
+    from stopgrad.report.figures.style import Drawing
 
 
 class Figure(NamedTuple):
@@ -49,27 +40,17 @@ class Figure(NamedTuple):
     svg: str  # escaped by its maker
     caption: str
     name: str  # of its file
-    chart: alt.TopLevelMixin
+    chart: Drawing
 
 
-def drawn(name: str, chart: alt.TopLevelMixin, *, label: str, caption: str) -> Figure:
+def drawn(name: str, chart: Drawing, *, label: str, caption: str) -> Figure:
     """A chart made ready for a page; `label` says what one sees on it."""
     return Figure(inline_svg(chart, label=label), caption, name, chart)
 
 
-class MeasureRow(NamedTuple):
-    """A measure of collapse at the last epoch."""
-
-    title: str
-    meaning: str
-    cells: tuple[str, ...]  # a layer each
-    healthy: str
-    collapsed: str
-
-
 def accuracy_figures(evidence: Evidence) -> list[Figure]:
     """Bars of every metric beside the baselines."""
-    records = scored_records(evidence)
+    records = evidence.scored
     classes = len(evidence.info.data.get("class_names") or [])
     chance = 1 / classes if classes else None
     guess = f" Dashed: guessing among {classes} classes." if classes else ""
@@ -86,7 +67,7 @@ def accuracy_figures(evidence: Evidence) -> list[Figure]:
 
 def class_figures(evidence: Evidence) -> list[Figure]:
     """Accuracy of each class by the first metric that has it."""
-    records = [r for r in scored_records(evidence) if r.per_class and r.labels == 1]
+    records = [r for r in evidence.scored if r.per_class and r.labels == 1]
     if not any(record.of == "encoder" for record in records):
         return []
     names = evidence.info.data.get("class_names") or []
@@ -101,7 +82,7 @@ def class_figures(evidence: Evidence) -> list[Figure]:
 def curve_figures(evidence: Evidence) -> list[Figure]:
     """Loss and kNN accuracy over the epochs."""
     figures = []
-    if epochs(evidence):
+    if evidence.epochs:
         label = f"Line: the loss over the epochs. {loss_finding(evidence)}"
         chart = loss_chart(evidence.metrics)
         caption = (
@@ -110,11 +91,11 @@ def curve_figures(evidence: Evidence) -> list[Figure]:
         )
         figures.append(drawn("loss", chart, label=label, caption=caption))
     if series(evidence.metrics, "knn"):
-        records, config = watched_records(evidence), evidence.info.config.knn
-        split = watched_split(evidence)
+        records, config = evidence.watched, evidence.info.config.knn
         caption = (
-            f"Watched during the run on the {split} images: k{SPACE}={SPACE}{config.k} at most, "
-            f"T{SPACE}={SPACE}{config.temperature:g}, cosine. {knn_finding(evidence)}"
+            f"Watched during the run on the {evidence.watched_split} images: "
+            f"k{SPACE}={SPACE}{config.k} at most, T{SPACE}={SPACE}{config.temperature:g}, "
+            f"cosine. {knn_finding(evidence)}"
         )
         label = f"Line: kNN accuracy over the epochs. {knn_finding(evidence)}"
         chart = knn_chart(evidence.metrics, records)
@@ -124,7 +105,7 @@ def curve_figures(evidence: Evidence) -> list[Figure]:
 
 def measure_figures(evidence: Evidence) -> list[Figure]:
     """The four measures that tell a collapse."""
-    if not any(row.get("measures") for row in epochs(evidence)):
+    if not any(row.measures for row in evidence.epochs):
         return []
     return [
         drawn(
@@ -147,7 +128,7 @@ def spectrum_figures(metrics: Rows) -> list[Figure]:
     share = number(weights[-1] / weights[0], digits=2)
     fell = f"At epoch {found[-1]['epoch']} direction {ranks[-1]} has {share} of the first's weight."
     r = correlation(points)
-    told = f"Correlation of the points: {number(r, digits=2)}." if r is not None else ""
+    says = f"Correlation of the points: {number(r, digits=2)}." if r is not None else ""
     return [
         drawn(
             "spectrum",
@@ -159,9 +140,9 @@ def spectrum_figures(metrics: Rows) -> list[Figure]:
         drawn(
             "predictor-spectrum",
             predictor_chart(metrics),
-            label=f"Points: the predictor along each direction of z. {told}",
+            label=f"Points: the predictor along each direction of z. {says}",
             caption="Theory (Tian et al. 2021) puts all directions on a line through 0; dashed: "
-            f"the proportion that fits best. {told}",
+            f"the proportion that fits best. {says}",
         ),
     ]
 
@@ -172,7 +153,7 @@ def architecture_figure(config: Config, *, name: str = "this run") -> Figure:
         f"The network of {name}: both views pass the same weights. Blue arrows carry the "
         "gradient; at the red bars it stops. A part that is left out is dashed and red."
     )
-    return drawn("architecture", architecture_chart(config), label=text, caption=text)
+    return drawn("architecture", architecture_svg(config), label=text, caption=text)
 
 
 def architecture_figures(evidence: Evidence) -> list[Figure]:
@@ -187,40 +168,6 @@ def measure_caption(measure: str) -> str:
     return f"{_sentence(known.meaning)} Healthy: {known.healthy}; collapsed: {known.collapsed}."
 
 
-def measure_rows(evidence: Evidence) -> list[MeasureRow]:
-    """All measures of the last epoch that has them."""
-    taken = [row["measures"] for row in epochs(evidence) if row.get("measures")]
-    if not taken:
-        return []
-    return [
-        MeasureRow(
-            measure.title,
-            measure.meaning,
-            tuple(number(taken[-1].get(layer, {}).get(key)) for layer in LAYERS),
-            measure.healthy,
-            measure.collapsed,
-        )
-        for key, measure in MEASURE_NAMES.items()
-    ]
-
-
-def epoch_table(evidence: Evidence) -> list[tuple[str, ...]]:
-    """The numbers behind the curves: epoch, loss, lr, predictor lr, kNN, views per s, verdict."""
-    images = _images_watched(evidence)
-    return [
-        (
-            str(row["epoch"]),
-            number(row.get("loss"), digits=4),
-            number(row.get("lr")),
-            number(row.get("predictor_lr")),
-            percent(row.get("knn"), images=images),
-            number(row.get("views_per_s")),
-            str((row.get("verdict") or {}).get("state") or ABSENT),
-        )
-        for row in epochs(evidence)
-    ]
-
-
 def loss_finding(evidence: Evidence) -> str:
     """How far the loss went."""
     return _change("Loss", series(evidence.metrics, "loss"), lambda x: number(x, digits=3))
@@ -228,16 +175,15 @@ def loss_finding(evidence: Evidence) -> str:
 
 def knn_finding(evidence: Evidence) -> str:
     """How far kNN accuracy went."""
-    images = _images_watched(evidence)
+    images = evidence.images_watched
     scored = series(evidence.metrics, "knn")
     return _change("kNN", scored, lambda x: percent(x, images=images))
 
 
 def collapse_finding(evidence: Evidence) -> str:
-    """What the verdict was over the epochs, stretch by stretch."""
+    """The verdicts over the epochs, stretch by stretch."""
     states = [
-        (row["epoch"], str((row.get("verdict") or {}).get("state") or "unknown"))
-        for row in epochs(evidence)
+        (row.epoch, (row.judgement and row.judgement.state) or "unknown") for row in evidence.epochs
     ]
     parts = [
         _stretch(state, list(rows)) for state, rows in itertools.groupby(states, lambda s: s[1])
@@ -259,11 +205,6 @@ def _change(name: str, points: list[Point], written: Callable[[float], str]) -> 
         return f"{name}: {written(first.value)} at epoch {first.epoch}."
     start = f"{written(first.value)} at epoch {first.epoch}"
     return f"{name}: from {start} to {written(last.value)} at epoch {last.epoch}."
-
-
-def _images_watched(evidence: Evidence) -> int:
-    """How many images kNN watched; 1,000, for one decimal, where no record tells."""
-    return max((record.images_scored for record in watched_records(evidence)), default=1000)
 
 
 def _sentence(text: str) -> str:

@@ -1,40 +1,147 @@
-"""A run directory -> all that a report tells of it, read once."""
+"""Directories of runs and studies -> all that a report says of them, read once and typed.
+
+Half done or whole: what is missing is empty. No torch.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from stopgrad.config import Config, config_from_dict, key_paths
+from stopgrad.errors import ConfigError, DataError
 from stopgrad.evaluation import ACCURACIES, Record, read
 from stopgrad.report.figures.accuracy import newest
-from stopgrad.report.figures.history import Row, Rows, epoch_rows
+from stopgrad.report.figures.curves import Row, Rows, epoch_rows
 from stopgrad.report.figures.panels import Exploration, NeighborPanel, ViewPanel
+from stopgrad.studies import COLLAPSE, Epochs, Results, StudyDirectory, load_results, read_epochs
 
 if TYPE_CHECKING:
-    from stopgrad.runs import RunInfo, Status
+    from stopgrad.runs import RunInfo
 
-
-class Evidence(NamedTuple):
-    """What a report is made of. Metrics, records and panels may be missing."""
-
-    name: str
-    path: str  # as the user named the run
-    info: RunInfo
-    status: Status
-    metrics: Rows
-    records: Sequence[Record]
-    neighbors: NeighborPanel | None = None
-    views: ViewPanel | None = None
-    exploration: Exploration | None = None
+IMAGES = 1000  # where no record says how many: percentages have one decimal then
 
 
 class Judgement(NamedTuple):
-    """The verdict on a run, in words."""
+    """The verdict on a run, as it was written down."""
 
     state: str
     reason: str
     advice: str
+
+
+class EpochNumbers(NamedTuple):
+    """What an epoch ended with; None where it was not measured."""
+
+    epoch: int
+    step: int
+    loss: float | None
+    lr: float | None
+    predictor_lr: float | None
+    knn: float | None
+    views_per_s: float | None
+    judgement: Judgement | None
+    measures: Mapping[str, Mapping[str, float | None]]  # of collapse, by layer
+
+
+class Evidence(NamedTuple):
+    """What a report says of a run. Metrics, records and panels may be missing."""
+
+    name: str
+    path: str  # as the user named the run
+    info: RunInfo
+    state: str  # of its status: finished, diverged, ...; "" where it is not known
+    reason: str  # why it ended so
+    metrics: Rows  # for charts
+    records: Sequence[Record]  # the newest of each accuracy
+    neighbors: NeighborPanel | None = None
+    views: ViewPanel | None = None
+    exploration: Exploration | None = None
+
+    @property
+    def epochs(self) -> list[EpochNumbers]:
+        """The finished epochs."""
+        return [_epoch(row) for row in epoch_rows(self.metrics)]
+
+    @property
+    def judgement(self) -> Judgement | None:
+        """The newest verdict, None before any epoch; to diverge is a verdict as well."""
+        if self.state == "diverged":
+            reason = self.reason or "the loss is not finite"
+            return Judgement("diverged", reason, "lower optimizer.base_lr, or add a warm-up")
+        epochs = self.epochs
+        return epochs[-1].judgement if epochs else None
+
+    @property
+    def scored(self) -> list[Record]:
+        """Records of the split and of the epoch of the encoder that were evaluated last."""
+        if not self.records:
+            return []
+        split = self.records[-1].split
+        records = [record for record in self.records if record.split == split]
+        last = max((r.epoch or 0 for r in records if r.of == "encoder"), default=0)
+        return [r for r in records if r.of != "encoder" or (r.epoch or 0) == last]
+
+    @property
+    def watched_split(self) -> str:
+        """`test`, or `validation` where images are held out or there is no test split."""
+        scored = {record.split for record in self.records}
+        held_out = self.info.config.validation > 0 or scored == {"validation"}
+        return "validation" if held_out else "test"
+
+    @property
+    def watched(self) -> list[Record]:
+        """Records that were scored on the images that the run's own kNN watched."""
+        return [record for record in self.records if record.split == self.watched_split]
+
+    @property
+    def images_watched(self) -> int:
+        """How many images the run's own kNN watched, as far as records say so."""
+        return max((record.images_scored for record in self.watched), default=IMAGES)
+
+
+class ShownRun(NamedTuple):
+    """The run whose images stand for those of its study."""
+
+    run: Evidence
+    arm: str
+    seed: int
+
+    @property
+    def text(self) -> str:
+        """`'as it is', seed 0`."""
+        return f"{self.arm!r}, seed {self.seed}"
+
+
+class StudyEvidence(NamedTuple):
+    """What a report says of a study. Curves, configs of some arms and images may be missing."""
+
+    path: str  # as the user named its directory
+    results: Results
+    epochs: Epochs
+    config: Config | None  # of the baseline arm
+    knobs: Mapping[str, Mapping[str, Any]]  # by key path, by arm
+    shown: ShownRun | None = None
+
+    @property
+    def name(self) -> str:
+        """The study's name."""
+        return self.results.stored.study.name
+
+    @property
+    def collapsed(self) -> frozenset[str]:
+        """The arms in which most runs collapsed, by the newest verdict of each."""
+        stored, found = self.results.stored, set[str]()
+        for arm in stored.study.arms:
+            states = [
+                self.results.runs[slot.run].state.verdict
+                for slot in stored.slots
+                if slot.arm == arm.name
+            ]
+            if sum(state in COLLAPSE for state in states) > len(states) / 2:
+                found.add(arm.name)
+        return frozenset(found)
 
 
 def read_evidence(
@@ -52,60 +159,72 @@ def read_evidence(
     """
     from stopgrad.runs import read_metrics, read_run, read_status
 
-    records = run / "records.jsonl"
+    info, status, records = read_run(run), read_status(run), run / "records.jsonl"
+    found = read(records) if records.exists() else []
     return Evidence(
         name=run.resolve().name,
         path=str(run),
-        info=read_run(run),
-        status=read_status(run),
+        info=info,
+        state=str(status.get("state") or ""),
+        reason=str(status.get("reason") or ""),
         metrics=read_metrics(run),
-        records=newest(accuracies(records)) if records.exists() else [],
+        records=newest(record for record in found if record.metric in ACCURACIES),
         neighbors=exploration.examples if exploration and neighbors is None else neighbors,
         views=views,
         exploration=exploration,
     )
 
 
-def accuracies(path: Path) -> list[Record]:
-    """The records of accuracies; measures of collapse are charted from the metrics."""
-    return [record for record in read(path) if record.metric in ACCURACIES]
+def read_studies(path: Path) -> list[StudyEvidence]:
+    """Every study of a directory.
+
+    Raises:
+        DataError: When it holds none, or the file of one is damaged.
+    """
+    directory = StudyDirectory(path)
+    found = []
+    for stored in directory.read_all():
+        first = {slot.arm: slot.run for slot in reversed(stored.slots)}
+        cards = {arm: _card(directory, run) for arm, run in first.items()}
+        found.append(
+            StudyEvidence(
+                path=str(path),
+                results=load_results(directory, stored),
+                epochs=read_epochs(directory, stored),
+                config=_config(cards.get(stored.study.baseline)),
+                knobs={arm: key_paths(card) for arm, card in cards.items() if card is not None},
+            )
+        )
+    return found
 
 
-def epochs(evidence: Evidence) -> list[Row]:
-    """The rows of the finished epochs."""
-    return epoch_rows(evidence.metrics)
+def _epoch(row: Row) -> EpochNumbers:
+    verdict = row.get("verdict")
+    judged = [str(verdict.get(key) or "") for key in Judgement._fields] if verdict else None
+    return EpochNumbers(
+        epoch=row["epoch"],
+        step=row["step"],
+        loss=row.get("loss"),
+        lr=row.get("lr"),
+        predictor_lr=row.get("predictor_lr"),
+        knn=row.get("knn"),
+        views_per_s=row.get("views_per_s"),
+        judgement=None if judged is None else Judgement(*judged),
+        measures=row.get("measures") or {},
+    )
 
 
-def judgement(evidence: Evidence) -> Judgement | None:
-    """The newest verdict; a run that diverged has that as its verdict. None before any epoch."""
-    if evidence.status.get("state") == "diverged":
-        reason = str(evidence.status.get("reason", "the loss is not finite"))
-        return Judgement("diverged", reason, "lower optimizer.base_lr, or add a warm-up")
-    rows = epochs(evidence)
-    verdict = rows[-1].get("verdict") if rows else None
-    if verdict is None:
+def _card(directory: StudyDirectory, run: str) -> dict[str, Any] | None:
+    """The knobs of a run; None where its card is damaged."""
+    try:
+        return directory.run(run).card().config
+    except DataError:
         return None
-    return Judgement(*(str(verdict.get(key) or "") for key in Judgement._fields))
 
 
-def watched_records(evidence: Evidence) -> list[Record]:
-    """Records that were scored on the images that the run's own kNN watched."""
-    split = watched_split(evidence)
-    return [record for record in evidence.records if record.split == split]
-
-
-def watched_split(evidence: Evidence) -> str:
-    """`test`, or `validation` where a share is held out or the data have no test split."""
-    scored = {record.split for record in evidence.records}
-    held_out = evidence.info.config.validation > 0 or scored == {"validation"}
-    return "validation" if held_out else "test"
-
-
-def scored_records(evidence: Evidence) -> list[Record]:
-    """Records of the split and of the epoch of the encoder that were evaluated last."""
-    if not evidence.records:
-        return []
-    split = evidence.records[-1].split
-    records = [record for record in evidence.records if record.split == split]
-    last = max((r.epoch or 0 for r in records if r.of == "encoder"), default=0)
-    return [r for r in records if r.of != "encoder" or (r.epoch or 0) == last]
+def _config(card: dict[str, Any] | None) -> Config | None:
+    """A card as a config; None where it is damaged or of another version."""
+    try:
+        return None if card is None else config_from_dict(card)
+    except ConfigError:
+        return None

@@ -1,4 +1,4 @@
-"""What was done in a run: data, model, cost, versions, and the commands that repeat it."""
+"""What a page says beside its figures: tiles, facts, commands that repeat a run. No torch."""
 
 from __future__ import annotations
 
@@ -6,29 +6,35 @@ import itertools
 import shlex
 from typing import Any, NamedTuple
 
-from stopgrad.config import PRESETS, Config, describe_knobs, knob_values, preset
+from stopgrad.config import PRESETS, Config, knob_values, preset
 from stopgrad.evaluation import SPACE, count, duration, number
-from stopgrad.report.evidence import Evidence, epochs
-from stopgrad.report.figures.knobs import place_text
+from stopgrad.report.evidence import Evidence
+from stopgrad.report.figures.arms import place_text
 
 WIDE = 84  # characters of a line of a command
 
 
 class Fact(NamedTuple):
-    """A name and what is to be said under it."""
+    """A name and what is said beside it."""
 
     name: str
     value: str
 
 
-class KnobRow(NamedTuple):
-    """One knob of the run's config."""
+class Tile(NamedTuple):
+    """One of the numbers that a reader should see first."""
 
-    key: str
+    name: str
     value: str
-    default: str
-    meaning: str
-    changed: bool
+    note: str  # what is said under it
+    tone: str = ""  # "good" or "wrong"
+
+
+class Link(NamedTuple):
+    """A way to a section of a page."""
+
+    target: str
+    text: str
 
 
 def facts(evidence: Evidence) -> list[Fact]:
@@ -59,14 +65,13 @@ def method_facts(config: Config) -> list[Fact]:
 
 def training_seconds(evidence: Evidence) -> float:
     """Time of the training steps alone, from the views and the speed of each epoch, s."""
-    rows = [{"step": 0}, *epochs(evidence)]
-    batch = evidence.info.config.batch
-    times = (
-        2 * batch * (row["step"] - before["step"]) / row["views_per_s"]
-        for before, row in itertools.pairwise(rows)
-        if row.get("views_per_s")
+    rows, batch = evidence.epochs, evidence.info.config.batch
+    steps = itertools.pairwise([0, *(row.step for row in rows)])
+    return sum(
+        2 * batch * (end - start) / row.views_per_s
+        for (start, end), row in zip(steps, rows, strict=True)
+        if row.views_per_s
     )
-    return float(sum(times))
 
 
 def repeat_commands(evidence: Evidence) -> list[str]:
@@ -75,13 +80,13 @@ def repeat_commands(evidence: Evidence) -> list[str]:
     words = ["stopgrad", "pretrain", "--data", str(evidence.info.data.get("spec", ""))]
     words += ["--preset", nearest]
     for key, value in changes.items():
-        words += [f"--{key}", plain(value)]
+        words += [f"--{key}", flag_text(value)]
     init = evidence.info.data.get("init")
     words += ["--init", init["from"]] if init else []
     commands = [[*words, "--out", evidence.name]]
     if evidence.records:
-        shares = sorted({record.labels for record in evidence.records}, reverse=True)
-        labels = ["--labels", *(f"{share:g}" for share in shares)] if shares != [1.0] else []
+        found = sorted({record.labels for record in evidence.records}, reverse=True)
+        labels = ["--labels", *(f"{fraction:g}" for fraction in found)] if found != [1.0] else []
         commands.append(["stopgrad", "evaluate", evidence.name, *labels])
     return [shlex.join(command) for command in commands]
 
@@ -100,22 +105,7 @@ def broken(command: str) -> str:
     return " \\\n    ".join(lines)
 
 
-def knob_rows(config: Config) -> list[KnobRow]:
-    """Every knob with its value in this run, its default and its meaning."""
-    values = knob_values(config)
-    return [
-        KnobRow(
-            knob.key,
-            plain(values[knob.key]),
-            plain(knob.default),
-            knob.meaning,
-            values[knob.key] != knob.default,
-        )
-        for knob in describe_knobs()
-    ]
-
-
-def plain(value: object) -> str:
+def flag_text(value: object) -> str:
     """A setting as one writes it in a flag, exactly: `0.0005`, `true`, `resnet18`."""
     if isinstance(value, bool):
         return str(value).lower()
@@ -126,16 +116,11 @@ def plain(value: object) -> str:
 
 def _nearest_preset(config: Config) -> tuple[str, dict[str, Any]]:
     values = knob_values(config)
-    changes = {
-        name: {
-            key: values[key]
-            for key, usual in knob_values(preset(name)).items()
-            if values[key] != usual
-        }
-        for name in PRESETS
-    }
-    name = min(changes, key=lambda name: len(changes[name]))
-    return name, changes[name]
+    changes: dict[str, dict[str, Any]] = {}
+    for name in PRESETS:
+        usual = knob_values(preset(name))
+        changes[name] = {key: values[key] for key in usual if values[key] != usual[key]}
+    return min(changes.items(), key=lambda item: len(item[1]))
 
 
 def _data(evidence: Evidence) -> str:
@@ -179,27 +164,27 @@ def _optimizer(config: Config) -> str:
     predictor = f"{place_text(optimizer.alpha_h)} \N{MULTIPLICATION SIGN} lr"
     return (
         f"{optimizer.algorithm.upper()}, batch {config.batch}, peak lr {number(config.lr)} "
-        f"(cosine), weight decay {plain(optimizer.weight_decay)}; predictor: {predictor}, "
+        f"(cosine), weight decay {flag_text(optimizer.weight_decay)}; predictor: {predictor}, "
         f"{optimizer.predictor_schedule}"
     )
 
 
 def _length(evidence: Evidence) -> str:
-    rows = epochs(evidence)
+    rows, config = evidence.epochs, evidence.info.config
     if not rows:
-        return f"no epoch of {evidence.info.config.epochs} finished yet"
-    step = rows[-1]["step"]
+        return f"no epoch of {config.epochs} finished yet"
+    last = rows[-1]
     return (
-        f"{rows[-1]['epoch']} of {evidence.info.config.epochs} epochs, {count(step)} steps, "
-        f"{count(2 * step * evidence.info.config.batch)} views"
+        f"{last.epoch} of {config.epochs} epochs, {count(last.step)} steps, "
+        f"{count(2 * last.step * config.batch)} views"
     )
 
 
 def _cost(evidence: Evidence) -> list[Fact]:
-    rows = [row for row in epochs(evidence) if row.get("views_per_s")]
+    rows = [row for row in evidence.epochs if row.views_per_s]
     if not rows:
         return []
-    seconds, views = training_seconds(evidence), 2 * rows[-1]["step"] * evidence.info.config.batch
+    seconds, views = training_seconds(evidence), 2 * rows[-1].step * evidence.info.config.batch
     text = (
         f"{duration(seconds)} of training steps, {count(round(views / seconds))} views per second"
     )

@@ -9,10 +9,9 @@ from pathlib import Path
 
 from stopgrad.report import charts, study_charts
 from stopgrad.report.charts import Figure
-from stopgrad.report.evidence import Evidence
+from stopgrad.report.evidence import Evidence, StudyEvidence
 from stopgrad.report.figures.grids import neighbor_grid, view_grid
-from stopgrad.report.figures.svg import plain_svg
-from stopgrad.report.study import StudyEvidence
+from stopgrad.report.figures.style import plain_svg
 from stopgrad.storage import storage_errors, write_atomically
 
 PNG_SCALE = 2.0
@@ -36,7 +35,7 @@ def write_figures(chapters: Sequence[Evidence | StudyEvidence], *, folder: Path)
         prefix = f"{number}-{_file_name(chapter.name)}-" if len(chapters) > 1 else ""
         for figure in figures_of(chapter):
             written += _write(figure, folder / f"{prefix}{_file_name(figure.name)}")
-        written += _pictures(_run(chapter), folder, prefix)
+        written += _images(_run(chapter), folder, prefix)
     return written
 
 
@@ -62,22 +61,22 @@ def figures_of(chapter: Evidence | StudyEvidence) -> list[Figure]:
 def _write(figure: Figure, path: Path) -> list[Path]:
     import vl_convert
 
-    specification = figure.chart.to_dict(validate=False)
+    drawing = plain_svg(figure.chart)
     svg, png = path.with_suffix(".svg"), path.with_suffix(".png")
-    write_atomically(svg, plain_svg(figure.chart).encode())
-    write_atomically(png, vl_convert.vegalite_to_png(specification, scale=PNG_SCALE))
+    write_atomically(svg, drawing.encode())
+    write_atomically(png, vl_convert.svg_to_png(drawing, scale=PNG_SCALE))
     return [svg, png]
 
 
 def _run(chapter: Evidence | StudyEvidence) -> Evidence | None:
-    """The run whose pictures a chapter shows."""
+    """The run whose images a chapter shows."""
     if isinstance(chapter, Evidence):
         return chapter
     return None if chapter.shown is None else chapter.shown.run
 
 
-def _pictures(run: Evidence | None, folder: Path, prefix: str) -> list[Path]:
-    """Views and neighbours, which are pictures and no charts."""
+def _images(run: Evidence | None, folder: Path, prefix: str) -> list[Path]:
+    """Views and neighbours, which are images and no charts."""
     if run is None:
         return []
     written = []

@@ -1,155 +1,312 @@
-"""Chapters -> a poster: one page of A1 as vector PDF, by the writer of SVG that draws the charts.
+"""Chapters -> a poster: one page of A1 as vector PDF, set by Typst from `poster.typ`.
 
-Laid out here, in points: cards fill column after column in the order in which one reads them, in as
-few columns and as large letters as take all of them or nearly all; what does not fit is left out,
-from the last to the first.
+What the poster says is chosen here and handed over as data, the figures as SVG; how it looks is the
+template's. Needs the extra `pdf`.
 """
 
 from __future__ import annotations
 
-import bisect
-import itertools
-from collections.abc import Sequence
+import base64
+import json
+import re
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
+from importlib.resources import files
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from stopgrad.report.evidence import Evidence
-from stopgrad.report.figures.palette import light
-from stopgrad.report.poster_cards import Card, drawn_card, heading, pieces_of
-from stopgrad.report.poster_text import element, paragraph
-from stopgrad.report.study import StudyEvidence
+from stopgrad.errors import ConfigError
+from stopgrad.evaluation import tied
+from stopgrad.report import charts, facts, study_charts
+from stopgrad.report.charts import Figure
+from stopgrad.report.evidence import Evidence, StudyEvidence
+from stopgrad.report.facts import Fact
+from stopgrad.report.figures.panels import NeighborPanel, Pixels, ViewPanel, queries
+from stopgrad.report.figures.style import PALETTE, plain_svg
+from stopgrad.report.run_tables import finding
+from stopgrad.report.study_page import study_command, study_facts
+from stopgrad.report.study_tables import finding_table, score_tables
+from stopgrad.report.study_text import scored
+from stopgrad.report.table import Table, as_print
+from stopgrad.report.thumbnails import data_uri
+from stopgrad.storage import printable, write_atomically
+from stopgrad.studies import sentence
 
-WIDTH, HEIGHT = 1684.0, 2384.0  # A1, pt
-MARGIN, GUTTER, GAP = 64.0, 44.0, 30.0
-COLUMNS = {2: 27.0, 3: 20.0, 4: 15.5}  # letters of each, pt
-SIZES = (1.3, 1.2, 1.1, 1.0, 0.9)  # of those letters: the largest with which all cards fit
-SPARED = 2  # cards, the last ones, that are left out before there is one more column
-MOST_STRETCH = 2 * GAP  # more between two cards than the gap, where a column is short
-ROUNDING = 1e-6  # pt, of sums of heights
+Chapters = Sequence[Evidence | StudyEvidence]
+
+INTRODUCTION = (
+    "SimSiam learns image features without labels, negative pairs or a momentum encoder. One "
+    "encoder sees two random views of each image; on one side a predictor has to match the other "
+    "side, through which no gradient flows. Without the stop-gradient the loss is least when all "
+    "outputs are equal: the network collapses."
+)
+REFERENCES = (
+    "X. Chen and K. He, Exploring Simple Siamese Representation Learning, CVPR 2021 (method). "
+    "Z. Wu et al., Unsupervised Feature Learning via Non-Parametric Instance Discrimination, CVPR "
+    "2018 (kNN)."
+)
+COMMANDS = 4  # at the foot of the sheet
+LONGEST_TITLE = 200  # characters
+SMALL = (190, 130)  # px of the inside of a chart of which two stand side by side
+VIEWS, QUERIES, NEAREST = 4, 5, 6  # images that are shown
+FONT = "Libertinus Serif"  # that Typst brings along
+ZERO = "\N{ZERO WIDTH SPACE}"
+LONGEST = 24  # letters of a word that is never broken
 
 
-class Placed(NamedTuple):
-    """A card and where it stands."""
+class Part(NamedTuple):
+    """A piece of a column under one heading; what is empty is left out."""
 
-    card: Card
-    x: float
-    y: float
+    title: str = ""
+    texts: tuple[str, ...] = ()
+    figure: Figure | None = None
+    multiples: tuple[Figure, ...] = ()  # smaller, two side by side
+    table: Table | None = None
+    findings: Table | None = None
+    views: ViewPanel | None = None
+    neighbors: NeighborPanel | None = None
+    facts: tuple[Fact, ...] = ()
+    rank: int = 5  # parts with the highest are left out first
 
 
-class Layout(NamedTuple):
-    """All cards of a poster that fit, and the width of a column."""
-
-    placed: tuple[Placed, ...]
-    width: float
-
-
-def write_poster(chapters: Sequence[Evidence | StudyEvidence], *, out: Path) -> Path:
+def write_poster(chapters: Chapters, *, out: Path) -> Path:
     """Writes the poster of runs and studies as a PDF of one page.
 
     Raises:
+        ConfigError: When Typst is not installed.
         StorageError: When the disk refuses; an older poster stays as it was.
     """
-    import vl_convert
-
-    from stopgrad.storage import write_atomically
-
-    write_atomically(out, vl_convert.svg_to_pdf(poster_svg(chapters)))
+    write_atomically(out, poster_pdf(poster_data(chapters)))
     return out
 
 
-def poster_svg(chapters: Sequence[Evidence | StudyEvidence]) -> str:
-    """The poster as SVG, A1 upright, one unit a point."""
-    title, lead, foot = heading(chapters)
-    head = paragraph(title, x=MARGIN, y=112, width=WIDTH - 2 * MARGIN, size=62, bold=True)
-    under = paragraph(lead, x=MARGIN, y=head.bottom + 52, width=WIDTH - 2 * MARGIN, size=26)
-    band = under.bottom + 34
-    below = paragraph(foot, x=MARGIN, y=0, width=WIDTH - 2 * MARGIN, size=17)
-    end = HEIGHT - MARGIN - below.bottom + 10
-    layout = _laid_out(chapters, top=band + 44, bottom=end - 36)
-    parts = [
-        element("rect", width=WIDTH, height=HEIGHT, fill=light("paper")),
-        element("rect", width=WIDTH, height=band, fill=light("first")),
-        _colored(head.svg + under.svg, light("paper")),
-        *(_drawn(placed, layout.width) for placed in layout.placed),
-        f'<g transform="translate(0 {end:.1f})">{_colored(below.svg, light("muted"))}</g>',
-    ]
+def poster_pdf(data: Mapping[str, Any]) -> bytes:
+    """What `poster_data` chose as a PDF; Typst reads the template and one JSON text, no file."""
+    try:
+        import typst
+    except ImportError:
+        raise ConfigError(
+            "the package typst is not installed",
+            expected="it for a poster",
+            hint="pip install 'stopgrad[pdf]'",
+        ) from None
+    sheet = files("stopgrad.report").joinpath("poster.typ").read_bytes()
+    return typst.compile(sheet, format="pdf", sys_inputs={"poster": json.dumps(data)})
+
+
+def poster_data(chapters: Chapters) -> dict[str, Any]:
+    """All that the template shows: texts, tables, charts as SVG, images as the bytes of files."""
+    title, lead = _heading(chapters)
+    poster = {
+        "title": textwrap.shorten(title, LONGEST_TITLE, placeholder="\N{HORIZONTAL ELLIPSIS}"),
+        "lead": lead,
+        "foot": [_command(chapter) for chapter in chapters[:COMMANDS]],
+        "tones": {role: tone.light for role, tone in PALETTE.items()},
+        "parts": [_content(part, chapter) for part, chapter in _parts(chapters)],
+    }
+    return {key: printed(value) for key, value in poster.items()}
+
+
+def _heading(chapters: Chapters) -> tuple[str, str]:
+    """The title and what stands under it."""
+    first = chapters[0]
+    if len(chapters) > 1:
+        return f"SimSiam on {_data(first)}", _counted(chapters)
+    if isinstance(first, StudyEvidence):
+        return _question(first), f"{_data(first)}, {scored(first.results)}"
+    return f"SimSiam: {first.name}", _question(first)
+
+
+def _counted(chapters: Chapters) -> str:
+    """`2 studies, 36 runs, mean and standard deviation over seeds`."""
+    studies = [chapter for chapter in chapters if isinstance(chapter, StudyEvidence)]
+    if not studies:
+        return f"{len(chapters)} runs"
+    runs = {run for study in studies for run in study.results.runs}
+    single = len(chapters) - len(studies)
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH:g}" height="{HEIGHT:g}" '
-        f'viewBox="0 0 {WIDTH:g} {HEIGHT:g}">{"".join(parts)}</svg>'
+        f"{len(studies)} {'study' if len(studies) == 1 else 'studies'}, {len(runs)} runs, mean and "
+        f"standard deviation over seeds{f'; {single} more' if single else ''}"
     )
 
 
-def _laid_out(chapters: Sequence[Evidence | StudyEvidence], *, top: float, bottom: float) -> Layout:
-    """The fewest columns and the largest letters with which all cards fit, or nearly all."""
-    layout, pieces = Layout((), 0.0), pieces_of(chapters)
-    for (count, letters), times in itertools.product(COLUMNS.items(), SIZES):
-        width = (WIDTH - 2 * MARGIN - (count - 1) * GUTTER) / count
-        cards = [drawn_card(piece, width, size=letters * times) for piece in pieces]
-        layout = _in_columns(cards, count, width, top=top, bottom=bottom)
-        left_out = len(cards) - len(layout.placed)
-        if left_out == 0 or (times == SIZES[-1] and left_out <= SPARED):
-            break
-    return layout
+def _command(chapter: Evidence | StudyEvidence) -> str:
+    if isinstance(chapter, StudyEvidence):
+        return study_command(chapter)
+    return " && ".join(facts.repeat_commands(chapter))
 
 
-def _in_columns(
-    cards: Sequence[Card], count: int, width: float, *, top: float, bottom: float
-) -> Layout:
-    """Cards in reading order, column after column.
+def _data(chapter: Evidence | StudyEvidence) -> str:
+    if isinstance(chapter, StudyEvidence):
+        return str(chapter.results.stored.data["name"])
+    return str(chapter.info.data.get("name"))
 
-    A card that is higher than the page is left out, then what does not fit at the end.
+
+def _question(chapter: Evidence | StudyEvidence) -> str:
+    """What a study asks, or what a run came to."""
+    if isinstance(chapter, StudyEvidence):
+        return chapter.results.stored.study.question
+    return finding(chapter.scored)
+
+
+def _parts(chapters: Chapters) -> Iterator[tuple[Part, str]]:
+    """All that a poster may show, in reading order, each with the name of its chapter.
+
+    The name is empty where the poster has one chapter only, and for what all chapters share.
     """
-    room = bottom - top
-    cards = [card for card in cards if card.height <= room] or cards[:1]
-    fitting = [card for column in _filled(cards, room)[:count] for card in column]
-    columns = _balanced(fitting, count)
-    placed = list[Placed]()
-    for number, column in enumerate(columns):
-        left = room - _height(column)
-        gap, y = GAP + min(left / max(1, len(column) - 1), MOST_STRETCH), top
-        for card in column:
-            placed.append(Placed(card, MARGIN + number * (width + GUTTER), y))
-            y += card.height + gap
-    return Layout(tuple(placed), width)
+    first = chapters[0]
+    yield Part("Introduction", (INTRODUCTION,), rank=0), ""
+    if isinstance(first, StudyEvidence):
+        drawings = study_charts.architecture_figures(first)
+    else:
+        drawings = charts.architecture_figures(first)
+    for figure in drawings:
+        yield Part("Model", figure=figure, rank=0), ""
+    for chapter in chapters:
+        parts = _of_study(chapter) if isinstance(chapter, StudyEvidence) else _of_run(chapter)
+        if len(chapters) == 1:
+            yield from ((part, "") for part in parts)
+        else:
+            yield from _named(parts, chapter)
+    yield Part("References", (REFERENCES,), rank=0), ""
 
 
-def _balanced(cards: Sequence[Card], count: int) -> list[Sequence[Card]]:
-    """Cards in order in so many columns, of which the longest is as short as it can be."""
-    ends = range(1, len(cards) + 1)
-    heights = sorted({_height(cards[start:end]) for end in ends for start in range(end)})
-    place = bisect.bisect_left(
-        heights, True, key=lambda height: len(_filled(cards, height)) <= count
-    )
-    return _filled(cards, heights[place])
+def _named(parts: Iterator[Part], chapter: Evidence | StudyEvidence) -> Iterator[tuple[Part, str]]:
+    """The parts of one chapter of several: the first has its question as a title."""
+    for place, part in enumerate(parts):
+        if place == 0:
+            yield part._replace(title=_question(chapter)), chapter.name
+        elif not part.facts:
+            name = f"{chapter.name}: {part.title}" if part.title else chapter.name
+            yield part._replace(title=""), name
 
 
-def _filled(cards: Sequence[Card], height: float) -> list[Sequence[Card]]:
-    """Cards in order in columns, each filled up to a height before the next is begun."""
-    columns = list[Sequence[Card]]()
-    start = 0
-    for end in range(1, len(cards) + 1):
-        if end == len(cards) or _height(cards[start : end + 1]) > height + ROUNDING:
-            columns.append(cards[start:end])
-            start = end
-    return columns
+def _of_study(study: StudyEvidence) -> Iterator[Part]:
+    figures = study_charts.score_figures(study)
+    yield Part("Results", (sentence(study.results),), figures[0] if figures else None, rank=1)
+    findings = finding_table(study.results)
+    if findings.rows:
+        yield Part("Takeaways", findings=findings, rank=2)
+    for table in score_tables(study.results):
+        if table.name == "final" or table.heads[0].endswith("%"):
+            yield Part("", (table.caption,), table=table, rank=2)
+    if study.shown is not None:
+        yield from _images(study.shown.run, f"By the encoder of {study.shown.text}.")
+    for figure in study_charts.curve_figures(study)[:1] + figures[1:]:
+        yield Part(figure=figure, rank=6)
+    measured = study_charts.collapse_figures(study)
+    if measured:
+        yield Part("Is it collapsing?", multiples=tuple(measured), rank=7)
+    yield Part("What was done", facts=tuple(study_facts(study)), rank=5)
 
 
-def _height(column: Sequence[Card]) -> float:
-    return sum(card.height + GAP for card in column) - GAP
+def _of_run(run: Evidence) -> Iterator[Part]:
+    verdict = run.judgement
+    for place, figure in enumerate(charts.accuracy_figures(run)[:2]):
+        yield Part("" if place else "Results", figure=figure, rank=1 + 2 * place)
+    yield from _images(run)
+    for place, figure in enumerate(charts.curve_figures(run)[::-1]):
+        yield Part("" if place else "Training", figure=figure, rank=4)
+    measured = charts.measure_figures(run)
+    if verdict is not None and measured:
+        says = f"{verdict.state}: {verdict.reason}"
+        yield Part("Is it collapsing?", (says,), multiples=tuple(measured), rank=3)
+    spectra = charts.spectrum_figures(run.metrics)
+    if spectra:
+        yield Part(multiples=tuple(spectra), rank=7)
+    yield Part("What was done", facts=tuple(facts.facts(run)), rank=5)
 
 
-def _drawn(placed: Placed, width: float) -> str:
-    frame = element(
-        "rect",
-        width=width,
-        height=placed.card.height,
-        rx=12,
-        fill=light("paper"),
-        stroke=light("grid"),
-        stroke_width=2,
-    )
-    return f'<g transform="translate({placed.x:.1f} {placed.y:.1f})">{frame}{placed.card.svg}</g>'
+def _images(run: Evidence, text: str = "") -> Iterator[Part]:
+    texts = (text,) if text else ()
+    if run.views is not None:
+        yield Part("Augmentation", ("Two random views of each image.",), views=run.views, rank=3)
+    if run.neighbors is not None:
+        yield Part("Nearest neighbours", texts, neighbors=run.neighbors, rank=4)
 
 
-def _colored(svg: str, color: str) -> str:
-    return f'<g fill="{color}">{svg}</g>'
+def _content(part: Part, chapter: str) -> dict[str, Any]:
+    """A part as the template takes it."""
+    return {
+        "chapter": chapter,
+        "title": part.title,
+        "rank": part.rank,
+        "texts": part.texts,
+        "figure": None if part.figure is None else _chart(part.figure),
+        "multiples": [_chart(_smaller(figure)) for figure in part.multiples],
+        "table": None if part.table is None else as_print(part.table),
+        "findings": [] if part.findings is None else as_print(part.findings)["rows"],
+        "images": _views(part.views) or _neighbors(part.neighbors),
+        "facts": part.facts,
+    }
+
+
+def _chart(figure: Figure) -> dict[str, Any]:
+    svg = plain_svg(figure.chart).replace("<svg ", f'<svg font-family="{FONT}" ', 1)
+    svg = re.sub(r' font-family="sans-serif"', "", svg)
+    width, height = (float(n) for n in re.findall(r' (?:width|height)="([\d.]+)', svg)[:2])
+    return {"svg": svg, "aspect": width / height, "caption": figure.caption}
+
+
+def _smaller(figure: Figure) -> Figure:
+    """A chart with less room inside and letters as large as before."""
+    if isinstance(figure.chart, str):
+        return figure
+    return figure._replace(chart=figure.chart.properties(width=SMALL[0], height=SMALL[1]))
+
+
+def _views(panel: ViewPanel | None) -> dict[str, Any] | None:
+    """Rows of two originals, each with its two views."""
+    if panel is None:
+        return None
+    cells = [
+        _image(pixels, text=name if place < 2 else "")
+        for place, images in enumerate(list(zip(*panel, strict=True))[:VIEWS])
+        for pixels, name in zip(images, ("original", "view 1", "view 2"), strict=True)
+    ]
+    return {"columns": 6, "cells": cells}
+
+
+def _neighbors(panel: NeighborPanel | None) -> dict[str, Any] | None:
+    """A row for each query, what it is and was taken for, and its nearest images."""
+    if panel is None:
+        return None
+    found = queries(panel)
+    every = max(1, len(found) // QUERIES)
+    near = min(NEAREST, panel.index.shape[1])
+    cells = []
+    for query in found[::every][:QUERIES]:
+        wrong = f"taken for {query.predicted}" if query.correct is False else ""
+        name = query.class_name or query.source.rsplit("/", 1)[-1]
+        cells.append(_image(query.pixels, text=name, note=wrong))
+        for n in query.neighbors[:near]:
+            other = n.class_name if n.agrees is False else ""
+            cells.append(_image(n.pixels, text=f"{n.similarity:.2f}", note=other, agrees=n.agrees))
+    return {"columns": 1 + near, "cells": cells}
+
+
+def _image(
+    pixels: Pixels, *, text: str, note: str = "", agrees: bool | None = None
+) -> dict[str, Any]:
+    content = base64.b64decode(data_uri(pixels).partition(",")[2])
+    return {"bytes": list(content), "text": text, "note": note, "agrees": agrees}
+
+
+def printed(value: Any) -> Any:
+    """All texts as Typst can set them: no control characters, and long words may be broken."""
+    match value:
+        case str():
+            return " ".join(_breakable(word) for word in str(tied(printable(value))).split(" "))
+        case dict():
+            kept = ("svg", "bytes")
+            return {k: inner if k in kept else printed(inner) for k, inner in value.items()}
+        case list() | tuple():
+            return [printed(inner) for inner in value]
+    return value
+
+
+def _breakable(word: str) -> str:
+    """A long word that may be broken after a dot, slash, underscore or hyphen, or else anywhere."""
+    if len(word) <= LONGEST:
+        return word
+    return re.sub(rf"[./_-](?=.)|[^./_-]{{{LONGEST // 2}}}(?=.)", rf"\g<0>{ZERO}", word)

@@ -23,13 +23,18 @@ from stopgrad.report.charts import (
     measure_caption,
     spectrum_figures,
 )
-from stopgrad.report.figures.arms import arms_chart
-from stopgrad.report.figures.knobs import Axis, knob_axis, knob_chart, place_text
-from stopgrad.report.figures.scores import Score, of_metric, scores
+from stopgrad.report.evidence import StudyEvidence
+from stopgrad.report.figures.arms import (
+    Axis,
+    arms_chart,
+    knob_axis,
+    knob_chart,
+    place_text,
+    share_chart,
+)
+from stopgrad.report.figures.scores import ArmScore, of_metric, scores
 from stopgrad.report.figures.seeds import groups_chart, seeds_chart
-from stopgrad.report.figures.shares import share_chart
-from stopgrad.report.results import in_words
-from stopgrad.report.study import StudyEvidence
+from stopgrad.report.run_tables import protocol_text
 from stopgrad.storage import printable
 from stopgrad.studies import CurvePoint, EpochRow, seed_curves
 
@@ -147,13 +152,13 @@ def _protocol_of_all(records: Sequence[Record]) -> str:
     names = dict.fromkeys(name for protocol in protocols for name in protocol)
     same = {n: protocols[0].get(n) for n in names if len({str(p.get(n)) for p in protocols}) == 1}
     other = [name.replace("_", " ") for name in names if name not in same]
-    words = in_words(same) if same else ""
+    words = protocol_text(same) if same else ""
     if not other:
         return words
     return f"{words}{', ' if words else ''}{', '.join(other)} as the share of the labels gives"
 
 
-def _against_knob(evidence: StudyEvidence, found: Sequence[Score], axis: Axis) -> Figure:
+def _against_knob(evidence: StudyEvidence, found: Sequence[ArmScore], axis: Axis) -> Figure:
     stored = evidence.results.stored
     chance = 100 / stored.data["classes"] if "chance" in stored.study.protocol.beside else None
     says = _best_place(found, axis)
@@ -164,7 +169,7 @@ def _against_knob(evidence: StudyEvidence, found: Sequence[Score], axis: Axis) -
     return drawn(name, knob_chart(found, axis, chance=chance), label=label, caption=caption)
 
 
-def _best_place(found: Sequence[Score], axis: Axis) -> str:
+def _best_place(found: Sequence[ArmScore], axis: Axis) -> str:
     """Where the first metric is highest and lowest, with the most labels."""
     ours = [s for s in found if s.metric in ACCURACIES and s.arm in axis.places and not s.published]
     if not ours:
@@ -172,7 +177,7 @@ def _best_place(found: Sequence[Score], axis: Axis) -> str:
     own = [s for s in of_metric(ours, ours[0].metric) if s.labels == max(x.labels for x in ours)]
     best, worst = (pick(own, key=lambda score: score.mean) for pick in (max, min))
 
-    def where(score: Score) -> str:
+    def where(score: ArmScore) -> str:
         after = axis.series[score.arm]
         return f"{place_text(axis.places[score.arm])}{f' {after}' if after else ''}"
 
@@ -182,7 +187,7 @@ def _best_place(found: Sequence[Score], axis: Axis) -> str:
     )
 
 
-def _marks(found: Sequence[Score]) -> str:
+def _marks(found: Sequence[ArmScore]) -> str:
     """What the marks mean that the lines have besides those of sound means of ours."""
     shown = [score for score in found if score.metric in ACCURACIES]
     hollow = "; hollow: published" if any(s.published for s in shown) else ""
@@ -190,14 +195,14 @@ def _marks(found: Sequence[Score]) -> str:
     return hollow + ("; a red cross: collapsed runs in the mean" if crossed else "")
 
 
-def _against_labels(evidence: StudyEvidence, found: Sequence[Score]) -> Figure:
+def _against_labels(evidence: StudyEvidence, found: Sequence[ArmScore]) -> Figure:
     says = _with_few_labels(found)
     caption = f"Mean and standard deviation over seeds{_marks(found)}. {says}"
     label = f"Lines: accuracy against the share of the labels. {says}"
     return drawn("labels", share_chart(found), label=label, caption=caption)
 
 
-def _with_few_labels(found: Sequence[Score]) -> str:
+def _with_few_labels(found: Sequence[ArmScore]) -> str:
     """The best and the supervised network at the smallest share of the labels."""
     ours = [s for s in found if s.metric in ACCURACIES and not s.baseline and not s.published]
     share = min(score.labels for score in ours)
@@ -211,7 +216,7 @@ def _with_few_labels(found: Sequence[Score]) -> str:
     )
 
 
-def _arm_by_arm(evidence: StudyEvidence, found: Sequence[Score]) -> Iterator[Figure]:
+def _arm_by_arm(evidence: StudyEvidence, found: Sequence[ArmScore]) -> Iterator[Figure]:
     stored = evidence.results.stored
     for metric in stored.study.protocol.metrics:
         ours = [s for s in of_metric(found, metric) if not s.published and s.labels == 1]

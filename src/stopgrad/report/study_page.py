@@ -1,81 +1,103 @@
-"""A study -> what the template of its part shows."""
+"""A study -> what `study.html` shows of it."""
 
 from __future__ import annotations
 
 import shlex
-from typing import Any
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
 
-from stopgrad.evaluation import (
-    ACCURACIES,
-    SPACE,
-    correction_text,
-    count,
-    duration,
-    labels_text,
-    metric_text,
-    number,
-)
-from stopgrad.report import study_charts, tables
-from stopgrad.report.facts import Fact, method_facts
-from stopgrad.report.shell import Chapter, Link
-from stopgrad.report.shown import PICTURE_LINKS, shown_pictures
-from stopgrad.report.study import StudyEvidence
-from stopgrad.report.tiles import Tile
+from stopgrad.evaluation import ACCURACIES, SPACE, count, duration, labels_text, metric_text, number
+from stopgrad.report import study_charts
+from stopgrad.report.charts import Figure
+from stopgrad.report.evidence import StudyEvidence
+from stopgrad.report.facts import Fact, Link, Tile, method_facts
+from stopgrad.report.gallery import ImageSections, image_sections
+from stopgrad.report.study_tables import component_table, finding_table, run_table, score_tables
+from stopgrad.report.study_text import bold_text, cost, scored, study_csv
+from stopgrad.report.table import Table
 from stopgrad.storage import printable
-from stopgrad.studies import cost, missing_runs, run_text, scored, sentence
-
-LINKS = (
-    ("score_tables", "numbers", "Numbers"),
-    ("component_table", "components", "Components"),
-    ("curve_figures", "curves", "Over the epochs"),
-    ("collapse_figures", "collapse", "Collapse"),
-    *PICTURE_LINKS,
-    ("facts", "done", "What was done"),
-)
+from stopgrad.studies import missing_runs, run_text, sentence, slot_text
 
 ENDED = ("collapsed", "diverged", "failed")
 """Phases of a run that the same command, given again, leaves as it is."""
+LISTED = 20  # runs that lack numbers
 
 
-def study_chapter(evidence: StudyEvidence) -> Chapter:
+@dataclass(frozen=True)
+class StudyPage:
+    """A study as a chapter of a page; what has no data is empty, and its section is left out."""
+
+    template: ClassVar[str] = "study.html"
+    noun: ClassVar[tuple[str, str]] = ("study", "studies")
+
+    name: str
+    title: str
+    lead: str
+    missing: Sequence[str]
+    tiles: Sequence[Tile]
+    finding: str
+    published: bool
+    score_figures: Sequence[Figure]
+    findings: Table
+    scores: Sequence[Table]
+    definitions: str
+    protocols: Sequence[str]
+    csv: str  # every number
+    components: Table | None
+    curve_figures: Sequence[Figure]
+    collapse_figures: Sequence[Figure]
+    images: ImageSections
+    architecture: Sequence[Figure]
+    facts: Sequence[Fact]
+    command: str
+    runs: Table
+
+    @property
+    def kind(self) -> str:
+        """What stands above the title."""
+        return f"study {self.name}"
+
+    @property
+    def links(self) -> list[Link]:
+        """Ways to the sections that are there."""
+        sections = (
+            (self.scores, Link("numbers", "Numbers")),
+            (self.components, Link("components", "Components")),
+            (self.curve_figures, Link("curves", "Over the epochs")),
+            (self.collapse_figures, Link("collapse", "Collapse")),
+        )
+        first = [link for there, link in sections if there]
+        return [*first, *self.images.links, Link("done", "What was done")]
+
+
+def study_page(evidence: StudyEvidence) -> StudyPage:
     """A study as a chapter of a page."""
-    content = study_content(evidence)
-    links = tuple(Link(anchor, text) for key, anchor, text in LINKS if content[key])
-    question = evidence.results.stored.study.question
-    kind = f"study {evidence.name}"
-    return Chapter("study.html", kind, question, content["lead"], links, content)
-
-
-def study_content(evidence: StudyEvidence) -> dict[str, Any]:
-    """All that the template shows; a section without data is empty and left out."""
-    return {
-        "file": evidence.name,
-        "published": evidence.results.stored.study.published is not None,
-        "lead": f"{evidence.results.stored.data['name']}, {scored(evidence.results)}",
-        "missing": missing_lines(evidence),
-        "tiles": study_tiles(evidence),
-        "finding": sentence(evidence.results),
-        "architecture": study_charts.architecture_figures(evidence),
-        "score_figures": study_charts.score_figures(evidence),
-        "score_tables": tables.score_tables(evidence),
-        "definitions": _definitions(evidence),
-        "protocols": study_charts.protocol_lines(evidence),
-        "results_csv": tables.results_csv(evidence),
-        "curve_figures": study_charts.curve_figures(evidence),
-        "component_table": tables.component_table(evidence),
-        "collapse_figures": study_charts.collapse_figures(evidence),
-        "finding_table": tables.finding_table(evidence),
-        "run_table": tables.run_table(evidence),
-        "facts": study_facts(evidence),
-        "command": study_command(evidence),
-        **_shown(evidence),
-    }
-
-
-def _shown(evidence: StudyEvidence) -> dict[str, Any]:
-    if evidence.shown is None:
-        return shown_pictures(None)
-    return shown_pictures(evidence.shown.run, run=evidence.shown.words)
+    results, shown = evidence.results, evidence.shown
+    study = results.stored.study
+    return StudyPage(
+        name=study.name,
+        title=study.question,
+        lead=f"{results.stored.data['name']}, {scored(results)}",
+        missing=missing_lines(evidence),
+        tiles=study_tiles(evidence),
+        finding=sentence(results),
+        published=study.published is not None,
+        score_figures=study_charts.score_figures(evidence),
+        findings=finding_table(results),
+        scores=score_tables(results),
+        definitions=f"Standard deviations are those of the sample (n - 1). {bold_text(results)}",
+        protocols=study_charts.protocol_lines(evidence),
+        csv=study_csv(results) + "\n",
+        components=component_table(results),
+        curve_figures=study_charts.curve_figures(evidence),
+        collapse_figures=study_charts.collapse_figures(evidence),
+        images=image_sections(shown and shown.run, run=shown.text if shown else ""),
+        architecture=study_charts.architecture_figures(evidence),
+        facts=study_facts(evidence),
+        command=study_command(evidence),
+        runs=run_table(results),
+    )
 
 
 def missing_lines(evidence: StudyEvidence) -> list[str]:
@@ -90,10 +112,9 @@ def missing_lines(evidence: StudyEvidence) -> list[str]:
         f"Incomplete: {len(missing)} of {len(slots)} runs lack numbers. Continue with: "
         f"{study_command(evidence)}{retry}{also}"
     ]
-    for slot, run in missing[:20]:
-        share = "" if slot.labels is None else f", {labels_text(slot.labels)}"
-        lines.append(f"{slot.arm}, seed {slot.seed}{share}: {run_text(run)}")
-    return [*lines, f"and {len(missing) - 20} more"] if len(missing) > 20 else lines
+    lines += [f"{slot_text(slot)}: {run_text(run)}" for slot, run in missing[:LISTED]]
+    more = len(missing) - LISTED
+    return [*lines, f"and {more} more"] if more > 0 else lines
 
 
 def study_tiles(evidence: StudyEvidence) -> list[Tile]:
@@ -115,15 +136,8 @@ def study_tiles(evidence: StudyEvidence) -> list[Tile]:
     tiles.append(Tile("Runs", f"{done} of {len(results.stored.slots)}", arms))
     collapsed = sorted(evidence.collapsed)
     if collapsed:
-        names = ", ".join(collapsed)
-        tiles.append(
-            Tile(
-                "Collapsed",
-                f"{len(collapsed)} arm{'s' if len(collapsed) > 1 else ''}",
-                names,
-                "wrong",
-            )
-        )
+        arms = f"{len(collapsed)} arm{'s' if len(collapsed) > 1 else ''}"
+        tiles.append(Tile("Collapsed", arms, ", ".join(collapsed), "wrong"))
     seconds = sum(run.wall_s for run in results.runs.values())
     trained = sum(run.train_s or 0.0 for run in results.runs.values())
     if max(seconds, trained):
@@ -180,14 +194,5 @@ def _settings(evidence: StudyEvidence) -> str:
     return f"preset {stored.preset}{f' with {changed}' if changed else ''}"
 
 
-def _definitions(evidence: StudyEvidence) -> str:
-    correction = correction_text(evidence.results.stored.study.protocol.correction)
-    return (
-        "Standard deviations are those of the sample (n - 1). Bold: the best arm and every arm "
-        f"that is not separated from it ({correction}, in each column). Collapsed runs are part "
-        "of a mean and counted beside it; diverged and failed ones have no number."
-    )
-
-
-def _seeds(values: Any) -> str:
+def _seeds(values: Iterable[int]) -> str:
     return ", ".join(map(str, values))

@@ -18,7 +18,7 @@ from .machine import describe_environment as describe_environment
 from .machine import device_name as device_name
 from .machine import environment as environment
 from .machine import versions as versions
-from .metrics import Row as Row
+from .metrics import MetricsRow as MetricsRow
 from .metrics import check_row as check_row
 from .metrics import read_metrics as read_metrics
 from .setup import TrainingImages as TrainingImages
@@ -41,8 +41,8 @@ from .tensors import not_finite as not_finite
 from .tensors import tensors_sha256 as tensors_sha256
 from .trained import EvaluationSplit as EvaluationSplit
 from .trained import TrainedRun as TrainedRun
+from .trained import check_fractions as check_fractions
 from .trained import check_same_data as check_same_data
-from .trained import check_shares as check_shares
 from .trained import evaluation_split as evaluation_split
 from .trained import keep_label_draws as keep_label_draws
 from .trained import load_model as load_model

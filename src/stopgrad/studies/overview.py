@@ -7,7 +7,7 @@ from typing import NamedTuple
 from stopgrad.errors import DataError
 from stopgrad.evaluation import labels_text
 from stopgrad.studies.directory import StudyDirectory
-from stopgrad.studies.markdown import run_text
+from stopgrad.studies.plan import Slot
 from stopgrad.studies.results import COLLAPSE, Results, RunResult, load_results, missing_runs
 from stopgrad.studies.stored import StoredStudy
 
@@ -44,13 +44,28 @@ def study_overview(directory: StudyDirectory, stored: StoredStudy) -> Overview:
         for name, run in results.runs.items()
     ]
     lines = [
-        f"{slot.arm}, seed {slot.seed}"
-        f"{'' if slot.labels is None else ', ' + labels_text(slot.labels)}: {run_text(run)}"
-        f" ({directory.folder(slot.run).path})"
+        f"{slot_text(slot)}: {run_text(run)} ({directory.folder(slot.run).path})"
         for slot, run in missing
     ]
     arms = tuple(_arm(results, arm.name, lacking) for arm in stored.study.arms)
     return Overview(arms, sum(shares) / max(1, len(shares)), tuple(lines))
+
+
+def slot_text(slot: Slot) -> str:
+    """`as it is, seed 0`, and the label fraction where there are several."""
+    fraction = "" if slot.labels is None else f", {labels_text(slot.labels)}"
+    return f"{slot.arm}, seed {slot.seed}{fraction}"
+
+
+def run_text(run: RunResult) -> str:
+    """How a run stands."""
+    state = run.state
+    if run.claimed:
+        return f"at work, epoch {state.epoch}"
+    if state.phase in ("waiting", "interrupted", "trained"):
+        after = {"trained": "trained, not scored yet", "waiting": "not begun"}
+        return after.get(state.phase, f"stopped at epoch {state.epoch}")
+    return f"{state.phase}, {state.reason}"
 
 
 def _arm(results: Results, name: str, lacking: set[str]) -> ArmState:

@@ -1,4 +1,8 @@
-"""Votes and labels -> which images are shown: by rule and seed, never by hand."""
+"""Which images are shown: by rule and seed, never by hand.
+
+Images and a config -> images with two views each, as the network sees them; votes and labels ->
+indices of queries.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +12,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from stopgrad.config import torch_generator
+from stopgrad.config import Config, numpy_generator, torch_generator
+from stopgrad.images import Images, Normalization
+from stopgrad.method import two_views
+from stopgrad.report.figures.panels import ViewPanel, view_panel
 
 EXAMPLES = 20
 RULE = (
@@ -19,6 +26,21 @@ GALLERY_RULE = (
     "two thirds at random and even over the classes, the others the mistakes that the vote was "
     "surest of"
 )
+
+
+def view_examples(
+    images: Images, config: Config, *, normalization: Normalization, count: int
+) -> ViewPanel:
+    """Images drawn at random, each with two views, as the config makes them on the CPU."""
+    drawn = numpy_generator(config.seed, "view examples").permutation(len(images))[:count]
+    pixels = images.take(drawn).pixels[:]
+    x1, x2 = two_views(
+        torch.from_numpy(pixels).permute(0, 3, 1, 2),
+        torch_generator(config.seed, "view examples"),
+        config=config.views,
+        normalization=normalization,
+    )
+    return view_panel(pixels, x1.numpy(), x2.numpy(), normalization=normalization)
 
 
 class _Vote(NamedTuple):

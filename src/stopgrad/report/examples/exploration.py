@@ -1,6 +1,11 @@
-"""A run -> all that a page needs to explore it: a gallery with neighbours, a map, the mistakes."""
+"""A run and its data -> images with their nearest neighbours, and all that a page explores.
+
+The images are embedded once; the neighbours, the votes, the map and the matrix start from there.
+"""
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -8,16 +13,146 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from stopgrad.config import numpy_generator
-from stopgrad.images import Dataset, Track, no_progress
-from stopgrad.report.examples.choice import EXAMPLES, GALLERY_RULE, RULE, choose_gallery
-from stopgrad.report.examples.nearest import Nearest, nearest
-from stopgrad.report.examples.neighbors import chosen_panel, example_places
+from stopgrad.evaluation import Features, Neighbors, class_votes, embed, neighbors
+from stopgrad.images import Dataset, Images, Track, no_progress
+from stopgrad.report.examples.choice import (
+    EXAMPLES,
+    GALLERY_RULE,
+    RULE,
+    choose_examples,
+    choose_gallery,
+)
 from stopgrad.report.examples.plane import Layout, plane
-from stopgrad.report.figures.panels import ConfusionPanel, Exploration, MapPanel
-from stopgrad.runs import TrainedRun
+from stopgrad.report.figures.panels import ConfusionPanel, Exploration, MapPanel, NeighborPanel
+from stopgrad.runs import TrainedRun, evaluation_split
 
+SHOWN = 8  # neighbours of each query
+UNLABELLED = 1500  # images that are looked at where no votes tell them apart
+AT_RANDOM = "images drawn at random"
 GALLERY = 300  # images that a visitor can pick
 DOTS = 900  # more of them on the map, without a picture
+
+
+class Nearest(NamedTuple):
+    """Q images with their neighbours in a bank of N; tensors are on the CPU."""
+
+    images: Images  # that the rows refer to
+    rows: Tensor  # (Q,) int64
+    bank: Images  # N
+    values: Tensor  # (Q, F) float32
+    near: Neighbors  # (Q, SHOWN), fewer in a small bank
+    votes: Tensor | None  # (Q, C) of the k nearest; None without labels
+    k: int  # neighbours that vote
+
+    @property
+    def labels(self) -> Tensor | None:  # (Q,)
+        """The label of each image, if all have one."""
+        labels = self.images.labels
+        return None if labels is None else torch.from_numpy(labels[self.rows.numpy()])
+
+
+def nearest(run: TrainedRun, dataset: Dataset, *, track: Track = no_progress) -> Nearest:
+    """All images of the evaluation split, with votes by the run's kNN settings.
+
+    Without labels: training images drawn at random, and their neighbours the others.
+    """
+    hidden = dataset.test is not None and dataset.test.labels is None
+    if dataset.train.labels is None or hidden:
+        return _among_themselves(run, dataset.train, track=track)
+    train, test, _ = evaluation_split(dataset, run.info.config)
+    bank, queries = (embedded(run, images, track=track) for images in (train, test))
+    knn = run.info.config.knn
+    near = neighbors(bank.values, queries.values, k=min(knn.k, len(train)))
+    assert bank.labels is not None
+    classes = max(1, len(train.class_names))
+    votes = class_votes(near, bank.labels, classes=classes, temperature=knn.temperature)
+    shown = Neighbors(*(part[:, :SHOWN].cpu() for part in near))
+    rows, k = torch.arange(len(test)), near.indices.shape[1]
+    return Nearest(test, rows, train, queries.values.cpu(), shown, votes.cpu(), k)
+
+
+def embedded(run: TrainedRun, images: Images, *, track: Track = no_progress) -> Features:
+    """The features of images by a run's encoder, on its device."""
+    how = {"normalization": run.info.normalization, "compute": run.compute}
+    return embed(run.model.encoder, images, track=track, **how)  # type: ignore[arg-type]
+
+
+def _among_themselves(run: TrainedRun, images: Images, *, track: Track) -> Nearest:
+    bank = embedded(run, images, track=track).values
+    drawn = numpy_generator(run.info.config.seed, "query examples").permutation(len(images))
+    rows = torch.from_numpy(drawn[:UNLABELLED].astype(np.int64))
+    values = bank[rows.to(bank.device)]
+    near = neighbors(bank, values, k=min(SHOWN + 1, len(images)))
+    near = _without_self(Neighbors(*(part.cpu() for part in near)), rows)
+    return Nearest(images, rows, images, values.cpu(), near, None, 0)
+
+
+def _without_self(near: Neighbors, rows: Tensor) -> Neighbors:
+    """Each query is in the bank: it is left out, or else the last of its equals."""
+    others = near.indices != rows[:, None]
+    others[others.all(dim=1), -1] = False
+    shape = (len(rows), near.indices.shape[1] - 1)
+    return Neighbors(*(part[others].view(shape) for part in near))
+
+
+def neighbor_examples(
+    run: TrainedRun, dataset: Dataset, *, count: int = EXAMPLES, track: Track = no_progress
+) -> NeighborPanel:
+    """Images with their nearest training images, and what kNN takes them for.
+
+    Without labels the queries are random training images, and their neighbours the others.
+    """
+    found = nearest(run, dataset, track=track)
+    return chosen_panel(run, found, example_places(run, found, count=count), rule=RULE)
+
+
+def neighbors_of(
+    run: TrainedRun, bank: Images, queries: Images, *, track: Track = no_progress
+) -> NeighborPanel:
+    """Any images with their nearest of a bank; with labels there, what kNN takes them for.
+
+    Args:
+        run: The run whose encoder sees them.
+        bank: Its training images.
+        queries: Images of the same size, such as those of `load_pictures`.
+        track: Shows progress.
+    """
+    known, asked = (embedded(run, images, track=track) for images in (bank, queries))
+    knn = run.info.config.knn
+    near = neighbors(known.values, asked.values, k=min(max(knn.k, SHOWN), len(bank)))
+    votes, k = None, min(knn.k, len(bank))
+    if known.labels is not None:
+        voting = Neighbors(*(part[:, :k] for part in near))
+        classes = max(1, len(bank.class_names))
+        votes = class_votes(voting, known.labels, classes=classes, temperature=knn.temperature)
+        votes = votes.cpu()
+    shown = Neighbors(*(part[:, :SHOWN].cpu() for part in near))
+    rows = torch.arange(len(queries))
+    found = Nearest(queries, rows, bank, asked.values.cpu(), shown, votes, k)
+    return chosen_panel(run, found, rows, rule="")
+
+
+def example_places(run: TrainedRun, found: Nearest, *, count: int) -> Tensor:
+    """Places (<= count,) in what was found, by `RULE`; without votes the first, drawn at random."""
+    if found.votes is None or found.labels is None:
+        return torch.arange(min(count, len(found.rows)))
+    return choose_examples(found.votes, found.labels, count=count, seed=run.info.config.seed)
+
+
+def chosen_panel(
+    run: TrainedRun, found: Nearest, places: Tensor, *, rule: str
+) -> NeighborPanel:  # places (M,)
+    """Some of what was found, ready to be shown."""
+    votes, knn = found.votes, run.info.config.knn
+    return NeighborPanel(
+        queries=found.images.take(found.rows[places].numpy()),
+        bank=found.bank,
+        index=found.near.indices[places].numpy(),
+        similarity=found.near.similarity[places].numpy(),
+        predicted=None if votes is None else votes.argmax(dim=1)[places].numpy(),
+        rule=rule if votes is not None or not rule else AT_RANDOM,
+        protocol={} if votes is None else {"k": found.k, "temperature": knn.temperature},
+    )
 
 
 def explore(

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from stopgrad.evaluation import SUBJECTS, Record, class_name, labels_text, metric_text, percent
-from stopgrad.report.figures.palette import (
+from stopgrad.report.figures.style import (
     SERIES,
     SHAPES,
     WIDTH,

@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from stopgrad.evaluation import SPACE, class_name, count
-from stopgrad.report.figures.palette import drawn_from, layered, light, styled
 from stopgrad.report.figures.panels import ConfusionPanel
+from stopgrad.report.figures.style import drawn_from, layered, light, styled
 
 if TYPE_CHECKING:
     import altair as alt

@@ -1,17 +1,17 @@
-"""Metrics over the epochs -> line charts of the loss and of kNN accuracy."""
+"""Rows of metrics.jsonl -> line charts over the epochs: the loss, kNN, measures of collapse."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from stopgrad.evaluation import SUBJECTS, Record, number, percent
-from stopgrad.report.figures.history import Point, Rows, epoch_rows, series, step_losses
-from stopgrad.report.figures.palette import (
+from stopgrad.evaluation import LAYERS, MEASURE_NAMES, SUBJECTS, Record, number, percent
+from stopgrad.report.figures.style import (
     DASHES,
     HEIGHT,
     SERIES,
+    SHAPES,
     WIDTH,
     drawn_from,
     layered,
@@ -22,10 +22,55 @@ from stopgrad.report.figures.palette import (
 if TYPE_CHECKING:
     import altair as alt
 
-Values = list[dict[str, Any]]
+Row = Mapping[str, Any]
+Rows = Sequence[Row]
 
+MOST_POINTS = 300  # of the line of single steps; more would not be seen at this width
+Values = list[dict[str, Any]]
 MOST_TICKS = 7  # of the time axis
 ONE_ROW = 36  # letters of all names of a legend; more are set in two columns
+
+
+class Point(NamedTuple):
+    """A value at a time, in epochs."""
+
+    epoch: float
+    value: float
+
+
+def epoch_rows(metrics: Rows) -> list[Row]:
+    """The rows of the finished epochs, in order."""
+    return [row for row in metrics if row.get("kind") == "epoch"]
+
+
+def step_losses(metrics: Rows) -> list[Point]:
+    """Losses of the single steps over time, averaged over neighbours to at most 300 points."""
+    epochs = epoch_rows(metrics)
+    steps = [row for row in metrics if row.get("kind") == "step" and row.get("loss") is not None]
+    if not epochs or not steps:
+        return []
+    per_epoch = epochs[-1]["step"] / epochs[-1]["epoch"]
+    size = -(-len(steps) // MOST_POINTS)
+    bins = (steps[start : start + size] for start in range(0, len(steps), size))
+    return [Point(_mean(rows, "step") / per_epoch, _mean(rows, "loss")) for rows in bins]
+
+
+def series(metrics: Rows, key: str) -> list[Point]:
+    """One number over the epochs at which it was taken."""
+    rows = epoch_rows(metrics)
+    return [Point(row["epoch"], row[key]) for row in rows if row.get(key) is not None]
+
+
+def measured(metrics: Rows, measure: str) -> Iterator[tuple[str, Point]]:
+    """A measure of collapse over the epochs, as (layer, point)."""
+    for row in epoch_rows(metrics):
+        for layer, measures in row.get("measures", {}).items():
+            if measures.get(measure) is not None:
+                yield layer, Point(row["epoch"], measures[measure])
+
+
+def _mean(rows: Rows, key: str) -> float:
+    return sum(float(row[key]) for row in rows) / len(rows)
 
 
 def loss_chart(metrics: Rows, *, width: int = WIDTH, height: int = HEIGHT) -> alt.LayerChart:
@@ -163,3 +208,47 @@ def _level(record: Record, last: float) -> Values:
 
 def _last(values: Values) -> float:
     return max((float(row["epoch"]) for row in values), default=1.0)
+
+
+def measure_chart(
+    metrics: Rows, measure: str, *, width: int = WIDTH, height: int = HEIGHT
+) -> alt.LayerChart:
+    """One measure over the epochs: features, projector output before its BN, and z.
+
+    Args:
+        metrics: Rows of metrics.jsonl, with at least one epoch.
+        measure: A key of `stopgrad.method.collapse.Measures`.
+        width: px of the inside.
+        height: px of the inside.
+    """
+    import altair as alt
+
+    values = _values(metrics, measure)
+    data = drawn_from(values)
+    drawn = [float(row["epoch"]) for row in values] or [0.0, 1.0]
+    x = epoch_axis(max(drawn), first=min(drawn))
+    y = alt.Y("value:Q", title=None).scale(zero=True, nice=True)
+    names = list(LAYERS.values())
+    lines = data.mark_line(strokeWidth=2.5, aria=False).encode(x=x, y=y, **told_apart(names))
+    size = 36 if len(values) <= 120 else 12
+    # One layer of points per series, with fixed colour and shape: the lines alone make the legend.
+    points = [
+        data.transform_filter(f"datum.name === {name!r}")
+        .mark_point(filled=True, size=size, opacity=1, color=light(role), shape=shape)
+        .encode(x=x, y=y, description="text:N")
+        for name, role, shape in zip(names, SERIES, SHAPES, strict=False)
+    ]
+    title = MEASURE_NAMES[measure].title
+    return styled(layered(lines, *points, title=title, width=width, height=height))
+
+
+def _values(metrics: Rows, measure: str) -> list[dict[str, Any]]:
+    return [
+        {
+            "epoch": point.epoch,
+            "value": point.value,
+            "name": LAYERS.get(layer, layer),
+            "text": f"epoch {point.epoch}, {LAYERS.get(layer, layer)}: {number(point.value)}",
+        }
+        for layer, point in measured(metrics, measure)
+    ]

@@ -6,8 +6,8 @@ import functools
 from typing import TYPE_CHECKING, NamedTuple
 
 from stopgrad.evaluation import count
-from stopgrad.report.figures.palette import Role, light
 from stopgrad.report.figures.panels import NeighborPanel, Pixels, Query, ViewPanel, queries
+from stopgrad.report.figures.style import Role, light
 
 if TYPE_CHECKING:
     from PIL.Image import Image

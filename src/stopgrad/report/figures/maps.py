@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from stopgrad.evaluation import class_name, percent
-from stopgrad.report.figures.palette import Role, drawn_from, layered, light, styled
 from stopgrad.report.figures.panels import MapPanel
+from stopgrad.report.figures.style import Role, drawn_from, layered, light, styled
 
 if TYPE_CHECKING:
     import altair as alt

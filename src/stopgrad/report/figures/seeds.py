@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from stopgrad.evaluation import mean_and_spread
 from stopgrad.report.figures.curves import epoch_axis, told_apart
-from stopgrad.report.figures.palette import (
+from stopgrad.report.figures.style import (
     HEIGHT,
     SERIES,
     WIDTH,

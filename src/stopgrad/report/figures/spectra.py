@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from stopgrad.evaluation import number
-from stopgrad.report.figures.history import Rows, epoch_rows
-from stopgrad.report.figures.palette import HEIGHT, WIDTH, drawn_from, layered, light, styled
+from stopgrad.report.figures.curves import Rows, epoch_rows
+from stopgrad.report.figures.style import HEIGHT, WIDTH, drawn_from, layered, light, styled
 
 if TYPE_CHECKING:
     import altair as alt
 
+FLAT = 1e-6  # range of numbers that do not vary
 MOST_LINES = 5  # moments of the training that are drawn
 
 
@@ -107,14 +109,10 @@ def predictor_points(metrics: Rows) -> list[tuple[float, float]]:
 
 def agreement(points: Sequence[tuple[float, float]]) -> float | None:
     """Pearson's correlation of the points; None where one of both does not vary."""
-    count = len(points)
-    means = [sum(values) / count for values in zip(*points, strict=True)]
-    centred = [(x - means[0], y - means[1]) for x, y in points]
-    squares = [sum(pair[place] ** 2 for pair in centred) for place in (0, 1)]
-    if min(squares) <= 1e-12:
+    roots, predicted = zip(*points, strict=True)
+    if any(max(values) - min(values) < FLAT for values in (roots, predicted)):
         return None
-    covariance: float = sum(x * y for x, y in centred)
-    return covariance / math.sqrt(squares[0] * squares[1])
+    return statistics.correlation(roots, predicted)
 
 
 def _spread(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:

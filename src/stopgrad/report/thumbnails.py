@@ -1,4 +1,7 @@
-"""Many pictures -> one sheet of tiles as a data URI, small enough to stand in a page."""
+"""Arrays of uint8 -> images as data URIs, small enough to stand in a page: one, or a sheet of many.
+
+No torch.
+"""
 
 from __future__ import annotations
 
@@ -15,10 +18,21 @@ from stopgrad.report.figures.panels import Pixels
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-LARGEST = 48  # px of the longer side of a tile; larger pictures are reduced
+LOSSLESS = 48  # px; single images up to this side are embedded as they are
+LARGEST = 112  # px of the longer side of all others, as JPEG
+
+TILE = 48  # px of the longer side of a tile; larger images are reduced
+SMALLER = (32, 24, 16)  # px of that side, where the sheet would be too large
 BLOCK = 16  # px; WebP compresses in such blocks, and no tile shares one with its neighbour
 MOST_BYTES = 1_000_000  # of a sheet, before base64 adds a third
 QUALITIES = (75, 50, 30)  # of lossy WebP, tried in turn
+
+
+class Thumbnail(NamedTuple):
+    """An image for a page."""
+
+    source: str  # a data URI
+    text: str  # what it shows
 
 
 class Sheet(NamedTuple):
@@ -32,31 +46,43 @@ class Sheet(NamedTuple):
     lossless: bool
 
 
-def sheet(pictures: Sequence[Pixels], *, most_bytes: int = MOST_BYTES) -> Sheet:
-    """One sheet of pictures (H, W, 3) of one size, as they are if that is small enough.
+def data_uri(pixels: Pixels) -> str:
+    """An image (H, W, 3) as a data URI: PNG when small, else a reduced JPEG."""
+    from PIL import Image
+
+    image = Image.fromarray(pixels)
+    if max(image.size) <= LOSSLESS:
+        return _encoded(image, "PNG", optimize=True)
+    image.thumbnail((LARGEST, LARGEST), Image.Resampling.LANCZOS)
+    return _encoded(image, "JPEG", quality=85)
+
+
+def sheet(images: Sequence[Pixels], *, most_bytes: int = MOST_BYTES) -> Sheet:
+    """One sheet of images (H, W, 3) of one size, as they are if that is small enough.
 
     Else at the best quality that is small enough, in the end with smaller tiles.
 
     Args:
-        pictures: At least one.
+        images: At least one.
         most_bytes: Of the encoded sheet.
     """
-    for made in _attempts(pictures):
+    for made in _attempts(images):
         if len(made.source) <= 4 * most_bytes / 3:
             return made
     return made
 
 
-def _attempts(pictures: Sequence[Pixels]) -> Iterator[Sheet]:
+def _attempts(images: Sequence[Pixels]) -> Iterator[Sheet]:
     """Sheets that become smaller and smaller."""
-    whole = max(pictures[0].shape[:2])
-    longest = min(whole, LARGEST)
-    for side in [longest, *(side for side in (32, 24, 16) if side < longest)]:
-        canvas, layout = _laid_out([_reduced(pixels, side) for pixels in pictures])
+    whole = max(images[0].shape[:2])
+    longest = min(whole, TILE)
+    for side in [longest, *(side for side in SMALLER if side < longest)]:
+        canvas, layout = _laid_out([_reduced(pixels, side) for pixels in images])
         if side == whole:
-            yield layout._replace(source=_encoded(canvas, lossless=True), lossless=True)
+            source = _encoded(canvas, "WEBP", method=2, lossless=True)
+            yield layout._replace(source=source, lossless=True)
         for quality in QUALITIES:
-            yield layout._replace(source=_encoded(canvas, quality=quality))
+            yield layout._replace(source=_encoded(canvas, "WEBP", method=2, quality=quality))
 
 
 def _reduced(pixels: Pixels, side: int) -> Pixels:
@@ -64,9 +90,9 @@ def _reduced(pixels: Pixels, side: int) -> Pixels:
 
     if max(pixels.shape[:2]) <= side:
         return pixels
-    picture = Image.fromarray(pixels)
-    picture.thumbnail((side, side), Image.Resampling.LANCZOS)
-    return np.asarray(picture)
+    image = Image.fromarray(pixels)
+    image.thumbnail((side, side), Image.Resampling.LANCZOS)
+    return np.asarray(image)
 
 
 def _laid_out(tiles: Sequence[Pixels]) -> tuple[Image, Sheet]:
@@ -85,7 +111,7 @@ def _laid_out(tiles: Sequence[Pixels]) -> tuple[Image, Sheet]:
     return Image.fromarray(canvas), Sheet("", width, height, cell, columns, lossless=False)
 
 
-def _encoded(canvas: Image, **options: Any) -> str:
+def _encoded(image: Image, kind: str, **options: Any) -> str:
     file = io.BytesIO()
-    canvas.save(file, "WEBP", method=2, **options)
-    return f"data:image/webp;base64,{base64.b64encode(file.getvalue()).decode()}"
+    image.save(file, kind, **options)
+    return f"data:image/{kind.lower()};base64,{base64.b64encode(file.getvalue()).decode()}"

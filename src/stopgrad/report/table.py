@@ -1,0 +1,227 @@
+"""One table, shown in four ways: as Markdown, as HTML, on a terminal and in print.
+
+In: columns and cells whose parts are known: the text, the number that it is sorted by, the count
+behind a mean, a note. Out: text, markup, a table of rich's, plain data for a poster. Every renderer
+escapes what it must; none takes a printed number apart. No torch.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+from stopgrad.evaluation import tied
+from stopgrad.storage import printable
+
+if TYPE_CHECKING:
+    from markupsafe import Markup
+    from rich.table import Table as RichTable
+    from rich.text import Text
+
+Align = Literal["left", "right"]
+Emphasis = Literal["", "strong", "good", "wrong"]
+
+STYLES: dict[Emphasis, str] = {"": "", "strong": "bold", "good": "green", "wrong": "red"}
+
+
+class Column(NamedTuple):
+    """A column by its head."""
+
+    name: str
+    align: Align = "left"
+    wraps: bool = False  # holds sentences
+    published: bool = False  # holds what was published for the column on its left
+
+
+class TableCell(NamedTuple):
+    """One cell."""
+
+    text: str = ""
+    number: float | None = None  # what it is sorted by; its text where there is none
+    runs: int | None = None  # behind a mean
+    note: str = ""  # what became of runs that are not sound
+    emphasis: Emphasis = ""
+
+    @property
+    def written(self) -> str:
+        """`61.75 ± 0.20 (3), 1 collapsed`."""
+        return ", ".join(filter(None, (self.counted, self.note)))
+
+    @property
+    def counted(self) -> str:
+        """`61.75 ± 0.20 (3)`."""
+        return self.text if self.runs is None else f"{self.text} ({self.runs})"
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table with a head; the first cell of a row names it."""
+
+    name: str  # one word: a class of the page and a part of file names
+    columns: tuple[Column, ...]
+    rows: tuple[tuple[TableCell, ...], ...]
+    caption: str = ""
+
+    @property
+    def heads(self) -> list[str]:
+        """The names of the columns."""
+        return [column.name for column in self.columns]
+
+    def without_empty_columns(self) -> Table:
+        """The columns in which any row has text."""
+        kept = [n for n in range(len(self.columns)) if any(row[n].written for row in self.rows)]
+        return replace(
+            self,
+            columns=tuple(self.columns[n] for n in kept),
+            rows=tuple(tuple(row[n] for n in kept) for row in self.rows),
+        )
+
+    def _repr_html_(self) -> str:
+        return str(as_html(self))
+
+
+def as_markdown(table: Table) -> str:
+    """Markdown without the caption: every cell on its line, strong ones in bold."""
+    lines = [[one_line(name) for name in table.heads]]
+    lines += [[_marked(cell) for cell in row] for row in table.rows]
+    head, *body = (f"| {' | '.join(cells)} |" for cells in lines)
+    return "\n".join([head, "|---" * len(table.columns) + "|", *body])
+
+
+def one_line(text: str) -> str:
+    """Text that stays on its line, and in one cell of a table, of Markdown."""
+    return " ".join(text.split()).replace("|", "\\|")
+
+
+def as_html(table: Table) -> Markup:
+    """A `<table>`; the script of a page lets a click on a head sort it."""
+    from markupsafe import Markup
+
+    caption = Markup("<caption><span>{}</span></caption>\n").format(tied(table.caption))
+    heads = (
+        Markup('<th scope="col"{}>{}</th>').format(_classes(_align(column)), tied(column.name))
+        for column in table.columns
+    )
+    rows = Markup("\n").join(Markup("<tr>{}</tr>").format(_html_row(table, r)) for r in table.rows)
+    return Markup(
+        "<table{}>\n{}<thead><tr>{}</tr></thead>\n<tbody>\n{}\n</tbody>\n</table>"
+    ).format(
+        _classes(table.name, "sortable"),
+        caption if table.caption else "",
+        Markup("").join(heads),
+        rows,
+    )
+
+
+def as_rich(table: Table) -> RichTable:
+    """For a terminal; no name in it is markup or steers the terminal."""
+    from rich.table import Table as RichTable
+
+    made = RichTable(title=_plain(table.caption) if table.caption else None, title_justify="left")
+    for column in table.columns:
+        overflow: Any = "fold"
+        made.add_column(_plain(column.name), justify=column.align, overflow=overflow)
+    for row in table.rows:
+        made.add_row(*(_plain(cell.written, style=STYLES[cell.emphasis]) for cell in row))
+    return made
+
+
+def as_lines(table: Table) -> Iterator[str]:
+    """For a pipe: the caption, the heads and each row, with tabs between the cells."""
+    if table.caption:
+        yield " ".join(table.caption.split())
+    yield "\t".join(" ".join(name.split()) for name in table.heads)
+    for row in table.rows:
+        yield "\t".join(" ".join(cell.written.split()) for cell in row)
+
+
+def as_csv(table: Table) -> str:
+    """Comma-separated, as it is shown."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(table.heads)
+    writer.writerows([cell.written for cell in row] for row in table.rows)
+    return text.getvalue()
+
+
+def as_print(table: Table) -> dict[str, Any]:
+    """For a poster, plain data: what was published stands in the cell of ours, not beside it.
+
+    A count that all means share moves to the first head.
+
+    Returns:
+        `caption`; `columns` of `name` and `align`; `rows` of cells with `text`, `emphasis`, `note`
+        and `published`, all of them text.
+    """
+    kept = [n for n, column in enumerate(table.columns) if not column.published]
+    counts = {cell.runs for row in table.rows for cell in row if cell.runs is not None}
+    shared = len(counts) == 1
+    columns = [{"name": table.columns[n].name, "align": table.columns[n].align} for n in kept]
+    if shared:
+        columns[0]["name"] += f", n = {counts.pop()}"
+    return {
+        "caption": table.caption,
+        "columns": columns,
+        "rows": [[_printed(table, row, n, counted=not shared) for n in kept] for row in table.rows],
+    }
+
+
+def _printed(
+    table: Table, row: tuple[TableCell, ...], place: int, *, counted: bool
+) -> dict[str, str]:
+    cell, beside = row[place], place + 1
+    published = beside < len(row) and table.columns[beside].published
+    return {
+        "text": cell.counted if counted else cell.text,
+        "emphasis": cell.emphasis,
+        "note": cell.note,
+        "published": row[beside].written if published else "",
+    }
+
+
+def _marked(cell: TableCell) -> str:
+    text = one_line(cell.written)
+    return f"**{text}**" if cell.emphasis == "strong" and text else text
+
+
+def _html_row(table: Table, row: tuple[TableCell, ...]) -> Markup:
+    from markupsafe import Markup
+
+    first, *rest = zip(table.columns, row, strict=True)
+    made = [Markup('<th scope="row"{}>{}</th>').format(*_html_cell(*first))]
+    made += [Markup("<td{}>{}</td>").format(*_html_cell(*cell)) for cell in rest]
+    return Markup("").join(made)
+
+
+def _html_cell(column: Column, cell: TableCell) -> tuple[Markup, Markup]:
+    """The attributes and the inside of a cell."""
+    from markupsafe import Markup, escape
+
+    attributes = _classes(_align(column), "sentence" if column.wraps else "", cell.emphasis)
+    if cell.number is not None:
+        attributes += Markup(' data-sort="{}"').format(cell.number)
+    text = escape(tied(cell.counted))
+    if not cell.note:
+        return attributes, text
+    note = Markup('<span class="note">{}</span>').format(tied(cell.note))
+    return attributes, text + Markup(", ") + note if text else note
+
+
+def _classes(*names: str) -> Markup:
+    from markupsafe import Markup
+
+    found = " ".join(filter(None, names))
+    return Markup(' class="{}"').format(found) if found else Markup("")
+
+
+def _align(column: Column) -> str:
+    return "number" if column.align == "right" else ""
+
+
+def _plain(text: str, *, style: str = "") -> Text:
+    from rich.text import Text
+
+    return Text(printable(text), style=style)

@@ -1,0 +1,234 @@
+"""Figures of studies and of spectra: their data are the numbers given, their scales hold them."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from typing import Any
+
+import numpy as np
+import pytest
+
+from stopgrad.config import preset
+from stopgrad.evaluation import Summary
+from stopgrad.report.figures.architecture import architecture_svg
+from stopgrad.report.figures.arms import Axis, arms_chart, knob_chart, share_chart
+from stopgrad.report.figures.scores import ArmScore
+from stopgrad.report.figures.seeds import MOST_POINTS, curve_rows, groups_chart, seeds_chart
+from stopgrad.report.figures.spectra import agreement, predictor_chart, spectrum_chart
+from stopgrad.report.figures.style import inline_svg, light
+from stopgrad.studies import CurvePoint
+
+NB = "\N{NO-BREAK SPACE}"
+
+
+def score(arm: str, mean: float, **values: Any) -> ArmScore:
+    usual: dict[str, Any] = {"metric": "knn_accuracy", "labels": 1.0, "std": 0.5, "n": 3}
+    return ArmScore(arm=arm, mean=mean, **usual | values)
+
+
+def rows_of(chart: Any, *needed: str) -> list[dict[str, Any]]:
+    """All rows of a chart's data that have these fields, each once."""
+    found = [
+        row
+        for rows in chart.to_dict()["datasets"].values()
+        for row in rows
+        if all(name in row for name in needed)
+    ]
+    return [row for place, row in enumerate(found) if row not in found[:place]]
+
+
+def encodings(specification: Any, channel: str) -> list[dict[str, Any]]:
+    """What every mark of a chart says of one channel."""
+    if isinstance(specification, list):
+        return [one for part in specification for one in encodings(part, channel)]
+    if not isinstance(specification, dict):
+        return []
+    own = specification.get("encoding", {}).get(channel)
+    below = [one for part in specification.values() for one in encodings(part, channel)]
+    return ([own] if own else []) + below
+
+
+def tips(chart: Any) -> list[str]:
+    return re.findall(r'data-tip="([^"]*)"', inline_svg(chart, label="x"))
+
+
+def test_each_arm_has_its_mean_its_spread_and_a_dot_per_run() -> None:
+    found = [
+        score("a", 61.75, values=(61.25, 61.75, 62.25)),
+        score("b", 40.0, std=None, n=1, collapsed=1, values=(40.0,)),
+        score("a", 90.0, published=True),
+        score("other", 50.0, labels=0.1),
+        score("c", 90.0, published=True),
+    ]
+    chart = arms_chart(found, "knn_accuracy", chance=10.0)
+    means = rows_of(chart, "low", "high", "kind")
+    assert [(r["arm"], r["low"], r["value"], r["high"], r["kind"]) for r in means] == [
+        ("a", 61.25, 61.75, 62.25, "ours"),
+        ("b", 40.0, 40.0, 40.0, "with collapsed runs"),
+        ("a", 89.5, 90.0, 90.5, "published"),
+    ]
+    runs = [row for row in rows_of(chart, "value", "arm") if "kind" not in row]
+    assert [row["value"] for row in runs] == [61.25, 61.75, 62.25]  # one run is its own mean
+    assert {"datum": 10.0} in encodings(chart.to_dict(), "x")
+    assert f"a, kNN, all labels: 61.75 ± 0.50{NB}% (n = 3)" in tips(chart)
+
+
+def test_shares_of_the_labels_stand_in_their_order_with_a_line_for_each_metric() -> None:
+    found = [
+        score("a", 60.0),
+        score("a", 40.0, labels=0.01),
+        score("a", 50.0, labels=0.1),
+        score("a", 55.0, labels=0.1, metric="linear_accuracy"),
+        score("untrained encoder", 30.0, baseline=True),
+        score("a", 0.3, metric="correlation_strength"),
+    ]
+    chart = share_chart(found)
+    assert encodings(chart.to_dict(), "x")[0]["sort"] == ["1 %", "10 %", "100 %"]
+    drawn = [(row["name"], row["share"], row["value"]) for row in rows_of(chart, "share")]
+    assert drawn == [
+        ("kNN", "100 %", 60.0),
+        ("kNN", "1 %", 40.0),
+        ("kNN", "10 %", 50.0),
+        ("linear probe", "10 %", 55.0),
+    ]
+
+
+def test_several_arms_are_named_beside_their_metric() -> None:
+    chart = share_chart([score("a", 60.0), score("b", 50.0)])
+    assert [row["name"] for row in rows_of(chart, "share")] == ["a, kNN", "b, kNN"]
+
+
+def test_accuracy_stands_at_the_knob_of_its_arm_on_one_scale() -> None:
+    places = {"small": 1e-4, "usual": 1e-3, "large": 1e-2}
+    axis = Axis("optimizer.weight_decay", places, dict.fromkeys(places, ""))
+    found = [score(arm, 10.0 * n + 22, std=1.0) for n, arm in enumerate(places)]
+    found += [score(arm, 44.0, labels=0.1) for arm in places]
+    chart = knob_chart(found, axis, chance=10.0)
+    drawn = [(row["place"], row["value"]) for row in rows_of(chart, "place")]
+    assert drawn[:3] == [(1e-4, 22.0), (1e-3, 32.0), (1e-2, 42.0)]
+    specification = chart.to_dict()
+    assert len(specification["concat"]) == 2  # a row for each share of the labels
+    x, y = (
+        encodings(specification, "x")[-1],
+        [one["scale"]["domain"] for one in encodings(specification, "y") if "scale" in one],
+    )
+    assert x["scale"]["type"] == "log"
+    assert x["title"] == "weight decay"
+    assert x["axis"]["values"] == [1e-4, 1e-3, 1e-2]
+    assert {tuple(domain) for domain in y} == {(10.0, 50.0)}
+
+
+def points(arm: str, values: list[float], *, std: float | None = 0.1) -> list[CurvePoint]:
+    return [CurvePoint(arm, e, Summary(v, std, 3)) for e, v in enumerate(values, start=1)]
+
+
+def test_a_band_is_one_deviation_around_the_mean_in_percent_where_asked() -> None:
+    [first, last] = curve_rows(points("a", [0.25, 0.5]), percent=True)
+    assert (first["epoch"], first["value"]) == (1, 25.0)
+    assert (first["low"], first["high"]) == pytest.approx((15.0, 35.0))
+    assert last["text"] == f"a, epoch 2: 50.00 ± 10.00{NB}% (n = 3)"
+    [single] = curve_rows(points("a", [0.25], std=None))
+    assert (single["low"], single["high"]) == (0.25, 0.25)
+
+
+def test_of_a_long_curve_some_points_are_left_out_but_never_the_last() -> None:
+    rows = curve_rows(points("a", [float(n) for n in range(1, 101)]))
+    assert len(rows) <= MOST_POINTS
+    assert rows[-1]["epoch"] == 100
+    assert {b["epoch"] - a["epoch"] for a, b in itertools.pairwise(rows)} == {3}
+
+
+@pytest.mark.parametrize(("arms", "panels"), [(3, 0), (4, 4)])
+def test_up_to_three_arms_share_a_panel(arms: int, panels: int) -> None:
+    found = [point for n in range(arms) for point in points(f"arm {n}", [0.1 * n, 0.2 * n])]
+    specification = seeds_chart(found, title="loss").to_dict()
+    assert len(specification.get("concat", [])) == panels
+
+
+def test_collapsed_arms_are_red_and_dashed() -> None:
+    found = points("a", [1.0, 2.0]) + points("b", [1.0, 1.0])
+    groups = {"a": "baseline", "b": "collapsed arms"}
+    specification = groups_chart(found, groups, title="rank").to_dict()
+    [color] = [one for one in encodings(specification, "color") if "scale" in one]
+    [dash] = [one for one in encodings(specification, "strokeDash") if "scale" in one]
+    assert color["scale"]["domain"] == ["baseline", "collapsed arms"]
+    assert color["scale"]["range"] == [light("first"), light("wrong")]
+    assert dash["scale"]["range"] == [[1, 0], [6, 3]]
+
+
+def spectra_row(number: int, predictor: list[float]) -> dict[str, Any]:
+    spectra = {"ranks": [1, 10, 100], "representation": [0.04, 0.01, 0.0025]}
+    return {"kind": "epoch", "epoch": number, "step": number} | {
+        "spectra": spectra | {"predictor": predictor}
+    }
+
+
+def test_the_spectrum_draws_each_eigenvalue_at_its_rank() -> None:
+    chart = spectrum_chart([spectra_row(n, [1.0, 0.5, 0.25]) for n in range(1, 10)])
+    drawn = rows_of(chart, "rank")
+    assert {row["name"] for row in drawn} == {f"epoch {n}" for n in (1, 3, 5, 7, 9)}
+    last = [(row["rank"], row["value"]) for row in drawn if row["name"] == "epoch 9"]
+    assert last == [(1, 0.04), (10, 0.01), (100, 0.0025)]
+
+
+def test_the_line_of_the_predictor_is_the_proportion_of_least_squares() -> None:
+    predicted = [0.9, 0.6, 0.2]
+    chart = predictor_chart([spectra_row(1, predicted)])
+    roots = np.array([0.2, 0.1, 0.05])
+    dots = [row for row in rows_of(chart, "root") if "text" in row]
+    assert [row["root"] for row in dots] == pytest.approx(roots)
+    assert [row["value"] for row in dots] == predicted
+    [start, end] = [row for row in rows_of(chart, "root") if "text" not in row]
+    slope = np.linalg.lstsq(roots[:, None], np.array(predicted), rcond=None)[0][0]
+    assert (start["root"], start["value"]) == (0.0, 0.0)
+    assert end["value"] / end["root"] == pytest.approx(slope)
+
+
+def test_the_agreement_is_pearsons_and_none_where_nothing_varies() -> None:
+    x, y = [0.2, 0.1, 0.05, 0.3], [0.9, 0.7, 0.1, 0.2]
+    found = agreement(list(zip(x, y, strict=True)))
+    assert found == pytest.approx(np.corrcoef(x, y)[0, 1])
+    assert agreement([(1.0, 0.5), (2.0, 0.5 + 1e-9), (3.0, 0.5)]) is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"stop_gradient": False}, "stop-gradient removed"),
+        ({"predictor.enabled": False}, "removed"),
+        ({"predictor.enabled": False}, "p1 = z1"),
+        ({"projector.output_bn": False}, "output BN of g removed"),
+        ({"projector.hidden_bn": False}, "hidden BN of g removed"),
+        ({"predictor.hidden_bn": False}, "hidden BN of h removed"),
+    ],
+)
+def test_each_part_that_is_left_out_is_said_in_the_drawing(
+    changes: dict[str, Any], said: str
+) -> None:
+    whole, less = (architecture_svg(preset("cifar", **c)) for c in ({}, changes))
+    assert f">{said}</text>" in less
+    assert said not in whole
+    # Dashes are for what is missing alone.
+    assert "stroke-dasharray" in less
+    assert "stroke-dasharray" not in whole
+
+
+def test_the_drawing_names_the_widths_and_takes_its_colours_from_the_page() -> None:
+    changes = {"projector.hidden": 96, "projector.out": 48, "predictor.hidden": 12}
+    drawing = architecture_svg(preset("tiny", **changes))
+    texts = re.findall(r">([^<>]+)</text>", drawing)
+    assert texts.count("96 → 48") == 2  # a projector in either branch
+    assert texts.count("48 → 12 → 48") == 1
+    themed = inline_svg(drawing, label='a "label" <b>')
+    assert 'aria-label="a &quot;label&quot; &lt;b&gt;"' in themed
+    assert not re.search(r"#[0-9a-f]{6}\b|http|xmlns", themed)
+    assert themed.count("<path") == drawing.count("<path")  # every arrow keeps its head
+
+
+def test_the_gradient_is_blue_where_it_flows() -> None:
+    blue, gray = (
+        architecture_svg(preset("tiny", stop_gradient=on)).count(f'stroke="{light("first")}"')
+        for on in (False, True)
+    )
+    assert blue == gray + 1
