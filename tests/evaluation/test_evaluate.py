@@ -113,7 +113,7 @@ def test_other_images_than_those_of_the_run_are_refused(run: TrainedRun, dataset
 def test_a_share_of_labels_out_of_range_is_refused_first(
     run: TrainedRun, dataset: Dataset, share: float
 ) -> None:
-    with pytest.raises(ConfigError, match="shares of the labels"):
+    with pytest.raises(ConfigError, match="label fraction"):
         next(evaluate_run(run, dataset, labels=(1.0, share)))
 
 

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from stopgrad.errors import ConfigError, DataError
-from stopgrad.report import read_studies
-from stopgrad.studies import StudyDirectory, study_overview, study_table
+from stopgrad.report import read_studies, study_table
+from stopgrad.studies import StudyDirectory, study_overview
 from tests.studies.factories import make_study
 
 FILES = ["epochs.jsonl", "records.jsonl", "runs.json", "studies/components.json"]

@@ -13,7 +13,8 @@ import pytest
 import scipy.stats
 
 from stopgrad.errors import DataError
-from stopgrad.evaluation import MEASURES, mean_text
+from stopgrad.evaluation import MEASURES
+from stopgrad.evaluation.format import mean_text
 from stopgrad.method.collapse import Measures
 from stopgrad.report import study_table
 from stopgrad.studies import (
@@ -26,7 +27,7 @@ from stopgrad.studies import (
     study_overview,
 )
 from stopgrad.studies.results import best_arm
-from tests.studies.test_runner import InstantExecutor, _conduct, _prepare, _record, _run_of, _train
+from tests.studies.instant import InstantExecutor, conduct, prepare, record, run_of, train
 
 STUDY: dict[str, Any] = {
     "question": "Which is best?",
@@ -62,15 +63,15 @@ def _fill(prepared: PreparedStudy, values: dict[str, tuple[float, ...]] = VALUES
     """Scores the runs of each arm, and the untrained encoder of the baseline's."""
     for arm, numbers in values.items():
         for seed, value in enumerate(numbers):
-            folder = prepared.directory.folder(_run_of(prepared, arm, seed))
-            _train(folder)
+            folder = prepared.directory.folder(run_of(prepared, arm, seed))
+            train(folder)
             verdict = "complete collapse" if arm == "bad" else "healthy"
             for share in (0.1, 1.0):
                 beside = {"value": value, "labels": share, "split": "validation"}
-                _record(folder, "knn_accuracy", of="encoder", verdict=verdict, **beside)
+                record(folder, "knn_accuracy", of="encoder", verdict=verdict, **beside)
                 if arm == "plain":
-                    _record(folder, "knn_accuracy", of="untrained", **(beside | {"value": 0.3}))
-            _record(folder, "effective_rank", of="encoder", split="train", value=12.5)
+                    record(folder, "knn_accuracy", of="untrained", **(beside | {"value": 0.3}))
+            record(folder, "effective_rank", of="encoder", split="train", value=12.5)
     return _results(prepared)
 
 
@@ -81,7 +82,7 @@ def _results(prepared: PreparedStudy) -> Results:
 @pytest.fixture
 def prepared(tmp_path: Path) -> PreparedStudy:
     """Three arms and three seeds, nothing scored."""
-    return _prepare(tmp_path / "s", STUDY, seeds=(0, 1, 2))
+    return prepare(tmp_path / "s", STUDY, seeds=(0, 1, 2))
 
 
 def test_measures_are_those_of_collapse() -> None:
@@ -143,7 +144,7 @@ def test_published_findings_are_tested_together(prepared: PreparedStudy) -> None
 
 
 def test_one_run_tells_nothing(tmp_path: Path) -> None:
-    prepared = _prepare(tmp_path / "s", STUDY, seeds=(0,))
+    prepared = prepare(tmp_path / "s", STUDY, seeds=(0,))
     found = answer_findings(_fill(prepared, {arm: value[:1] for arm, value in VALUES.items()}))
     assert [answered.answer for answered in found] == ["cannot be told yet"] * 3 + ["shows"]
     assert "cannot be tested with one run" in sentence(_results(prepared))
@@ -162,13 +163,13 @@ def test_where_each_metric_has_one_arm_the_findings_speak(tmp_path: Path) -> Non
         "protocol": {"split": "test", "metrics": ["knn_accuracy", "supervised_accuracy"]},
         "findings": [{"says": "ours beats theirs"} | pair],
     }
-    prepared = _prepare(tmp_path / "s", values, seeds=(0, 1, 2))
+    prepared = prepare(tmp_path / "s", values, seeds=(0, 1, 2))
     assert sentence(_results(prepared)) == "No arm has a number yet."
     for seed in range(3):
-        ours, theirs = (prepared.directory.folder(_run_of(prepared, a, seed)) for a in arms)
-        _train(ours)
-        _record(ours, "knn_accuracy", of="encoder", split="test", value=0.5 + seed / 100)
-        _record(theirs, "supervised_accuracy", of="supervised", split="test", value=0.4)
+        ours, theirs = (prepared.directory.folder(run_of(prepared, a, seed)) for a in arms)
+        train(ours)
+        record(ours, "knn_accuracy", of="encoder", split="test", value=0.5 + seed / 100)
+        record(theirs, "supervised_accuracy", of="supervised", split="test", value=0.4)
     assert sentence(_results(prepared)) == (
         "Of 1 finding, 1 shows here: ours beats theirs (Welch's one-sided t-test at 5 %, Holm)."
     )
@@ -176,9 +177,9 @@ def test_where_each_metric_has_one_arm_the_findings_speak(tmp_path: Path) -> Non
 
 def test_a_dimensional_collapse_is_counted_by_its_name(prepared: PreparedStudy) -> None:
     _fill(prepared)
-    folder = prepared.directory.folder(_run_of(prepared, "good", 0))
+    folder = prepared.directory.folder(run_of(prepared, "good", 0))
     verdict = {"verdict": "dimensional collapse", "labels": 1.0}
-    _record(folder, "knn_accuracy", of="encoder", split="validation", value=0.63, **verdict)
+    record(folder, "knn_accuracy", of="encoder", split="validation", value=0.63, **verdict)
     table = study_table(prepared.directory, "mine", form="markdown")
     assert "64.33 ± 1.53 (3), 1 dimensional collapse" in table
     assert "'good' collapsed to a few dimensions in 1 of 3 runs" in table
@@ -187,16 +188,16 @@ def test_a_dimensional_collapse_is_counted_by_its_name(prepared: PreparedStudy) 
 def test_half_a_study_says_what_is_missing_and_why(prepared: PreparedStudy) -> None:
     _fill(prepared, {"plain": (0.6, 0.61), "good": (0.63,)})
     executor = InstantExecutor()
-    bad = _run_of(prepared, "bad", 0)
-    executor.fails = {bad: [4], _run_of(prepared, "bad", 1): [-9] * 5}
+    bad = run_of(prepared, "bad", 0)
+    executor.fails = {bad: [4], run_of(prepared, "bad", 1): [-9] * 5}
     executor.slots = 1
-    stopped = prepared.directory.folder(_run_of(prepared, "bad", 2))
+    stopped = prepared.directory.folder(run_of(prepared, "bad", 2))
     stopped.run.mkdir()
     (stopped.run / "config.json").write_text("{}")
     (stopped.run / "status.json").write_text('{"state": "interrupted", "epoch": 3}')
-    runs = [prepared.plan.runs[r] for r in (bad, _run_of(prepared, "bad", 1))]
+    runs = [prepared.plan.runs[r] for r in (bad, run_of(prepared, "bad", 1))]
     some = prepared._replace(plan=prepared.plan._replace(runs={run.id: run for run in runs}))
-    _conduct(some, executor)
+    conduct(some, executor)
     table = study_table(prepared.directory, "mine", form="markdown")
     assert "| plain | 60.50 ± 0.71 (2), 1 missing |" in table
     assert "| bad | 1 diverged, 1 failed, 1 missing |" in table
@@ -240,7 +241,7 @@ def test_damage_costs_one_run_and_is_named(
     prepared: PreparedStudy, file: str, contents: bytes
 ) -> None:
     _fill(prepared)
-    path = prepared.directory.folder(_run_of(prepared, "plain", 0)).path
+    path = prepared.directory.folder(run_of(prepared, "plain", 0)).path
     (path / file).write_bytes(contents)
     table = study_table(prepared.directory, "mine", form="markdown")
     assert "| good | **64.33 ± 1.53 (3)** |" in table
@@ -268,7 +269,7 @@ def test_csv_and_json_hold_what_the_table_shows(prepared: PreparedStudy) -> None
 
 def test_kNN_over_epochs_comes_with_its_spread(prepared: PreparedStudy) -> None:  # noqa: N802
     for seed, (first, last) in enumerate([(0.2, 0.4), (0.3, 0.6)]):
-        run = prepared.directory.folder(_run_of(prepared, "plain", seed)).run
+        run = prepared.directory.folder(run_of(prepared, "plain", seed)).run
         run.mkdir()
         rows = [
             {"kind": "step", "step": 1, "loss": -0.1},
@@ -288,26 +289,26 @@ def test_kNN_over_epochs_comes_with_its_spread(prepared: PreparedStudy) -> None:
 
 def test_what_a_study_cost_is_said_with_the_factor(prepared: PreparedStudy) -> None:
     _fill(prepared)
-    folder = prepared.directory.folder(_run_of(prepared, "plain", 0))
+    folder = prepared.directory.folder(run_of(prepared, "plain", 0))
     row = {"wall_s": 3600.0, "joules": None, "source": "", "device": "cpu", "threads": 2}
     (folder.run / "costs.jsonl").write_text(json.dumps(row) + "\n")
     energy = {"kwh": 0.02, "co2_kg": 0.003, "source": "estimate", "watts": 20.0}
     energy["kg_co2_per_kwh"] = 0.15
-    _record(folder, "knn_accuracy", of="encoder", split="validation", value=0.6, energy=energy)
+    record(folder, "knn_accuracy", of="encoder", split="validation", value=0.6, energy=energy)
     table = study_table(prepared.directory, "mine", form="markdown")
     assert "training of 1 of them about 0.02 kWh (estimate of 20 W, 0.15 kg CO2 per kWh)." in table
 
 
 def test_trainings_with_labels_are_part_of_time_energy_and_work(prepared: PreparedStudy) -> None:
-    folder = prepared.directory.folder(_run_of(prepared, "plain", 0))
-    _train(folder)
+    folder = prepared.directory.folder(run_of(prepared, "plain", 0))
+    train(folder)
     row = {"wall_s": 3600.0, "joules": None, "source": "", "device": "cpu", "threads": 1}
     tuned = folder.run / "finetune" / "share-0.1"
     tuned.mkdir(parents=True)
     for path in (folder.run, tuned):
         (path / "costs.jsonl").write_text(json.dumps(row) + "\n")
-    _record(folder, "knn_accuracy", of="encoder", split="validation", value=0.5, views=100, flops=7)
-    _record(
+    record(folder, "knn_accuracy", of="encoder", split="validation", value=0.5, views=100, flops=7)
+    record(
         folder,
         "finetune_accuracy",
         of="encoder",
@@ -321,7 +322,7 @@ def test_trainings_with_labels_are_part_of_time_energy_and_work(prepared: Prepar
     head, tail = path.read_text().splitlines()
     tail = json.dumps(json.loads(tail) | {"protocol": {"views": 20, "flops": 3.0}})
     path.write_text(f"{head}\n{tail}\n")
-    run = _results(prepared).runs[_run_of(prepared, "plain", 0)]
+    run = _results(prepared).runs[run_of(prepared, "plain", 0)]
     assert run.energy is not None
     assert run.energy.kwh == pytest.approx(2 * 0.01)  # two hours of 10 W
     assert (run.train_s, run.views, run.flops) == (7200.0, 120, 10.0)
@@ -385,7 +386,7 @@ def test_a_collapse_finding_waits_for_every_run(prepared: PreparedStudy) -> None
 
 def test_the_name_of_an_arm_stays_in_its_cell(tmp_path: Path) -> None:
     values = STUDY | {"arms": {"plain": {}, "good": {"epochs": 5}, "a|b\nc": {"epochs": 6}}}
-    prepared = _prepare(tmp_path / "s", values | {"findings": []})
+    prepared = prepare(tmp_path / "s", values | {"findings": []})
     lines = study_table(prepared.directory, "mine", form="markdown").splitlines()
     rows = [line for line in lines if line.startswith("|") and "missing" in line]
     assert any(line.startswith("| a\\|b c |") for line in rows)

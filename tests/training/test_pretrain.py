@@ -377,7 +377,7 @@ def test_whole_pictures_are_seen_at_a_size_that_the_backbone_takes(
     assert fitted.train.whole_size == fitted.test.whole_size == (32, 32)
     assert fitted.train.fingerprint == odd.train.fingerprint
     assert "at 37 x 37 px" in caplog.text
-    assert "whole pictures are seen at 32 x 32 px" in caplog.text
+    assert "whole images are seen at 32 x 32 px" in caplog.text
     assert fit_sizes(odd, _tiny()) is odd
 
 

@@ -218,11 +218,11 @@ class Config(Checked):
     )
     image_size: int = knob(
         0,
-        "side that mixed or larger pictures are brought to, px, 0: views.size x 8/7, at least 32",
+        "side that mixed or larger images are scaled to, px, 0: views.size x 8/7, at least 32",
         at_least=0,
     )
     bad_images: BadImages = knob(
-        "fail", "what damaged pictures do: fail, or skip (left out, at most 5 % of the pictures)"
+        "fail", "what damaged images do: fail, or skip (left out, at most 5 % of the images)"
     )
     views: ViewsConfig = section(ViewsConfig, "the augmentations")
     encoder: EncoderConfig = section(EncoderConfig, "encoder f")
@@ -262,7 +262,7 @@ class Config(Checked):
 
     @property
     def image_side(self) -> int:
-        """Side of the stored pictures, px; 256 for views of 224 as is usual on ImageNet."""
+        """Side of the stored images, px; 256 for views of 224 as is usual on ImageNet."""
         return self.image_size or max(32, round(self.views.size * 8 / 7))
 
     def length(self, task: Task) -> Length:

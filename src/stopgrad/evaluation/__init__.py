@@ -2,6 +2,18 @@
 
 In: a run or `Features`. Out: a `Score`, a `Record` (one JSON line with all that defines the
 number), or ranks of runs without labels. Stands above training, because the loop watches kNN.
+
+    features     frozen features of images, and what a score is
+    knn          the weighted kNN classifier
+    linear       the linear probe
+    measured     a run's newest measures of collapse
+    records      one JSON line per result
+    costs        what a training takes: wall time and energy
+    scoring      a score -> a record
+    evaluate     a run -> its records
+    statistics   means, intervals, tests over seeds
+    format       how metrics are named and numbers written
+    compare      runs beside each other, with labels and without
 """
 
 import lazy_loader

@@ -33,12 +33,10 @@ from .format import arms_text as arms_text
 from .format import class_name as class_name
 from .format import correction_text as correction_text
 from .format import count as count
-from .format import decimals as decimals
 from .format import difference_text as difference_text
 from .format import duration as duration
 from .format import labels_text as labels_text
 from .format import mean_and_spread as mean_and_spread
-from .format import mean_text as mean_text
 from .format import metric_text as metric_text
 from .format import number as number
 from .format import p_text as p_text
@@ -65,7 +63,6 @@ from .records import Record as Record
 from .records import Subject as Subject
 from .records import append as append
 from .records import from_values as from_values
-from .records import key_of as key_of
 from .records import newest as newest
 from .records import read as read
 from .records import to_line as to_line

@@ -23,8 +23,8 @@ from stopgrad.method import build_simsiam, training_flops
 from stopgrad.runs import (
     EvaluationSplit,
     TrainedRun,
+    check_fractions,
     check_same_data,
-    check_shares,
     evaluation_split,
     keep_label_draws,
 )
@@ -114,7 +114,7 @@ def score_run(
         DataError: When there are no labels, or the data are not those of the run.
     """
     check_same_data(run.info, dataset)
-    check_shares(labels)
+    check_fractions(labels)
     known = {key.metric for key in select.done if key.split == "train"}
     wanted = tuple(metric for metric in select.metrics if metric not in known)
     if "encoder" in select.of:

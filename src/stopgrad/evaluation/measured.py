@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from stopgrad.evaluation.records import MEASURES, Record
 from stopgrad.evaluation.scoring import cost_of, labelled_record
 from stopgrad.method import training_flops
-from stopgrad.runs import Row, TrainedRun, read_metrics
+from stopgrad.runs import MetricsRow, TrainedRun, read_metrics
 
 MEASURED = 1024  # images whose two views are measured; fixed for a run
 
@@ -46,7 +46,7 @@ def measured(run: TrainedRun, *, metrics: tuple[str, ...], name: str) -> Iterato
             )
 
 
-def newest_measures(run: TrainedRun) -> Row:
+def newest_measures(run: TrainedRun) -> MetricsRow:
     """The last epoch's row with measures, up to the checkpoint that is scored; empty before one."""
     rows = [row for row in read_metrics(run.path) if row.get("measures") is not None]
-    return next((row for row in reversed(rows) if row["step"] <= run.step), Row())
+    return next((row for row in reversed(rows) if row["step"] <= run.step), MetricsRow())

@@ -33,7 +33,7 @@ def describe(run: TrainedRun) -> dict[str, Any]:
             "step": run.step,
             "status": read_status(run.path).get("state"),
             "verdict": verdict(run),
-            "init": _start(data),
+            "init": _start(data.get("init")),
             "changes": [change._asdict() for change in run.info.changes],
         },
         "data": {key: data[key] for key in ("name", "fingerprint", "images")},
@@ -71,11 +71,10 @@ def batch_norm(config: Config) -> str:
     )
 
 
-def _start(data: dict[str, Any]) -> dict[str, str] | None:
+def _start(init: dict[str, str] | None) -> dict[str, str] | None:
     """What the encoder started from; of a path its name alone."""
-    init = data.get("init")
     if init is None:
         return None
-    source = str(init["from"])
+    source = init["from"]
     name = source if source.startswith("timm:") else source.rpartition("/")[2]
-    return {"from": name, "sha256": str(init["sha256"])}
+    return {"from": name, "sha256": init["sha256"]}

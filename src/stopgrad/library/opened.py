@@ -104,7 +104,7 @@ def tell_condition(run: TrainedRun, screen: Screen) -> None:
 def fractions(labels: Labels) -> list[float]:
     """One or several fractions of the labels, checked before anything is read."""
     chosen = [float(labels)] if isinstance(labels, (int, float)) else list(labels)
-    runs.check_shares(chosen)
+    runs.check_fractions(chosen)
     return chosen
 
 

@@ -11,16 +11,16 @@ from stopgrad.evaluation import (
     Cell,
     correction_text,
     labels_text,
-    mean_text,
     metric_text,
     unit_text,
 )
+from stopgrad.evaluation.format import mean_text
 from stopgrad.report.table import Column, Emphasis, Table, TableCell
 from stopgrad.studies import (
     Answer,
     Place,
+    ResultRow,
     Results,
-    Row,
     Value,
     answer_findings,
     labels_of,
@@ -157,7 +157,7 @@ def run_table(results: Results) -> Table:
     return Table("runs", columns, tuple(rows), "Every run of the study")
 
 
-def published_value(results: Results, row: Row) -> Value | None:
+def published_value(results: Results, row: ResultRow) -> Value | None:
     """The published number of the same cell, under the same split."""
     published = results.stored.study.published
     if published is None or row.final or row.of in BESIDE:
@@ -172,11 +172,11 @@ def value_text(value: Value) -> str:
     return f"{value.mean:.{places}f}{spread}"
 
 
-def _name(row: Row) -> str:
+def _name(row: ResultRow) -> str:
     return BESIDE.get(row.of, row.place.arm)
 
 
-def _score_cells(results: Results, row: Row) -> list[TableCell]:
+def _score_cells(results: Results, row: ResultRow) -> list[TableCell]:
     """Our number, then the published one where a study has any."""
     best: Emphasis = "strong" if row.mark in ("best", "level") else ""
     ours = _mean_cell(row.cell, row.place.metric)._replace(emphasis=best)

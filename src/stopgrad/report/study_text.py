@@ -17,8 +17,8 @@ from stopgrad.report.study_tables import final_table, finding_table, published_v
 from stopgrad.report.table import as_markdown, one_line
 from stopgrad.studies import (
     Answered,
+    ResultRow,
     Results,
-    Row,
     StudyDirectory,
     answer_findings,
     best_arm,
@@ -179,7 +179,7 @@ def _definitions(results: Results) -> str:
     return text
 
 
-def _cell(results: Results, row: Row) -> dict[str, Any]:
+def _cell(results: Results, row: ResultRow) -> dict[str, Any]:
     """A cell with everything about it; accuracies as fractions, published ones in percent."""
     study, summary = results.stored.study, row.cell.summary
     interval = confidence_interval(summary) if summary is not None else None

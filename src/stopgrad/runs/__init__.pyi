@@ -3,9 +3,11 @@ from .checkpoint import load_checkpoint as load_checkpoint
 from .checkpoint import newest_step as newest_step
 from .directory import RunWriter as RunWriter
 from .directory import State as State
+from .directory import Status as Status
 from .directory import has_begun as has_begun
 from .directory import read_status as read_status
 from .guards import check_changes as check_changes
+from .info import RunData as RunData
 from .info import RunInfo as RunInfo
 from .info import extended as extended
 from .info import is_number as is_number
@@ -16,7 +18,7 @@ from .machine import describe_environment as describe_environment
 from .machine import device_name as device_name
 from .machine import environment as environment
 from .machine import versions as versions
-from .metrics import Row as Row
+from .metrics import MetricsRow as MetricsRow
 from .metrics import check_row as check_row
 from .metrics import read_metrics as read_metrics
 from .setup import TrainingImages as TrainingImages
@@ -39,8 +41,8 @@ from .tensors import not_finite as not_finite
 from .tensors import tensors_sha256 as tensors_sha256
 from .trained import EvaluationSplit as EvaluationSplit
 from .trained import TrainedRun as TrainedRun
+from .trained import check_fractions as check_fractions
 from .trained import check_same_data as check_same_data
-from .trained import check_shares as check_shares
 from .trained import evaluation_split as evaluation_split
 from .trained import keep_label_draws as keep_label_draws
 from .trained import load_model as load_model

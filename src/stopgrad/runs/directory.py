@@ -6,13 +6,14 @@ import logging
 import os
 import signal
 import threading
+import typing
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from shlex import quote
 from types import FrameType, TracebackType
-from typing import IO, Any, Literal, Self
+from typing import IO, Any, Literal, Self, TypedDict
 
 from stopgrad.errors import (
     CollapsedError,
@@ -30,23 +31,39 @@ from stopgrad.runs.checkpoint import (
     save_checkpoint,
 )
 from stopgrad.runs.guards import cannot_promise, check_changes
-from stopgrad.runs.info import Change, RunInfo, info_to_dict, read_run
+from stopgrad.runs.info import Change, RunInfo, info_to_dict, mapping, read_run
 from stopgrad.runs.machine import describe_environment
 from stopgrad.runs.metrics import append_rows, cut_back
-from stopgrad.storage import lock, read_json, storage_errors, write_json
+from stopgrad.storage import fits, lock, read_json, storage_errors, write_json
 
 log = logging.getLogger(__name__)
 
 State = Literal["running", "finished", "interrupted", "diverged", "collapsed", "failed"]
 
 
-def read_status(path: Path) -> dict[str, Any]:
-    """The status of a run: state, step, epoch, verdict; empty when there is none."""
+class Status(TypedDict, total=False):
+    """Where a run stands; `status.json`."""
+
+    state: State
+    step: int
+    epoch: int
+    verdict: dict[str, str]  # the newest
+    reason: str  # why it diverged or failed
+    pid: int
+    updated: str  # ISO 8601, UTC
+
+
+KINDS = typing.get_type_hints(Status)
+
+
+def read_status(path: Path) -> Status:
+    """The status of a run, without values of another type; empty when there is none."""
     try:
-        status = read_json(path / "status.json")
-    except (OSError, ValueError):
+        status = mapping(read_json(path / "status.json"))
+    except (OSError, ValueError, TypeError):
         return {}
-    return status if isinstance(status, dict) else {}
+    known = {key: status[key] for key in KINDS if key in status and fits(status[key], KINDS[key])}
+    return typing.cast(Status, known)
 
 
 class RunWriter:
@@ -105,11 +122,11 @@ class RunWriter:
         """Notes what broke the run, and gives signals and lock back."""
         expected = (InterruptedRunError, DivergedError, CollapsedError, GeneratorExit)
         if error is not None and self._has_begun and not isinstance(error, expected):
-            known = read_status(self.path)
-            where = {key: known[key] for key in ("step", "epoch", "verdict") if key in known}
-            told = no_memory(error) or error
+            kept = ("step", "epoch", "verdict")
+            where = {key: value for key, value in read_status(self.path).items() if key in kept}
+            cause = no_memory(error) or error
             with suppress(StorageError):
-                self.set_status("failed", **where, reason=f"{type(told).__name__}: {told}")
+                self.set_status("failed", **where, reason=f"{type(cause).__name__}: {cause}")
         for number, handler in self._handlers.items():
             signal.signal(number, handler)
         if self._lock is not None:
@@ -157,7 +174,7 @@ class RunWriter:
             self.set_status("diverged", step=checkpoint.step, reason=error.found)
             raise
 
-    def set_status(self, state: State, **values: Any) -> None:
+    def set_status(self, state: State, **values: object) -> None:
         """Replaces the status."""
         now = datetime.now(UTC).isoformat(timespec="seconds")
         write_json(

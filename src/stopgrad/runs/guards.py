@@ -2,19 +2,18 @@
 
 A run goes on with its own config, images, kind of device and number of threads. What changes no
 bit of training may change (`FREE`). Another machine or another version takes the same steps with
-other rounding: it may go on, and says so (`environment.ROUNDING`). More epochs need an extension.
+other rounding: it may go on, and says so (`ROUNDING`). More epochs need an extension.
 All changes are kept in the run's config.json.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from stopgrad.config import config_to_dict, key_paths
 from stopgrad.errors import ConfigError, DataError
 from stopgrad.runs.info import RunInfo
-from stopgrad.runs.machine import ROUNDING
 from stopgrad.storage import as_text
 
 FREE = {
@@ -37,12 +36,16 @@ DATA = ("fingerprint", "images", "task", "labels", "label_draw", "from_step")
 that its encoder started from are `data.init`."""
 
 
+ROUNDING = ("torch", "numpy", "stopgrad", "machine", "cpu", "cpu_capability", "gpu")
+"""Another one of these and the steps stay the same; the last bits of their numbers may not."""
+
+
 class Difference(NamedTuple):
     """One thing that is not as it was."""
 
     key: str
-    old: Any
-    new: Any
+    old: object
+    new: object
 
 
 def check_changes(begun: RunInfo, *others: RunInfo) -> list[Difference]:
@@ -108,14 +111,14 @@ def _differences(begun: RunInfo, other: RunInfo) -> Iterator[Difference]:
             yield Difference(key, old[key], new[key])
 
 
-def _facts(info: RunInfo) -> dict[str, Any]:
+def _facts(info: RunInfo) -> dict[str, object]:
     """All that decides a run, by key path."""
     environment = dict(info.environment)
     if "device" in environment:
         environment["device"] = str(environment["device"]).partition(":")[0]  # cuda:1 is cuda:0
     environment.pop("python", None)  # takes no part in the arithmetic
     sections = {
-        "data": {key: info.data[key] for key in DATA if key in info.data}
+        "data": {key: value for key, value in info.data.items() if key in DATA}
         | {"init": info.data.get("init", {}).get("sha256")},
         "normalization": {k: list(v) for k, v in info.normalization._asdict().items()},
         "environment": environment,
@@ -126,7 +129,7 @@ def _facts(info: RunInfo) -> dict[str, Any]:
     return key_paths(config | sections)
 
 
-def _value(value: Any) -> str:
+def _value(value: object) -> str:
     """A value as a reader writes it; of a fingerprint its first 12 letters."""
     text = str(value).lower() if isinstance(value, bool) else as_text(value)
     return text[:12] if len(text) == 64 else text

@@ -9,12 +9,13 @@ import math
 import os
 import typing
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Required, TypedDict
 
 from stopgrad.config import Config, Task, config_from_dict, config_to_dict
 from stopgrad.errors import CheckpointError, ConfigError
 from stopgrad.images import Normalization
-from stopgrad.storage import as_text, in_short, read_json
+from stopgrad.runs.machine import RunEnvironment
+from stopgrad.storage import as_text, check_types, in_short, read_json
 
 FORMAT = 1
 FILES = ("config.json", "status.json", "metrics.jsonl", "records.jsonl", "report.html", "lock")
@@ -27,30 +28,45 @@ class Change(NamedTuple):
 
     step: int
     key: str  # "epochs" is an extension
-    old: Any
-    new: Any
+    old: object
+    new: object
+
+
+class RunData(TypedDict, total=False):
+    """What a run learns from."""
+
+    spec: Required[str]
+    name: Required[str]
+    fingerprint: Required[str]  # of the whole training set
+    images: Required[int]  # to learn from
+    class_names: list[str]
+    init: dict[str, str]  # "from" and "sha256" of the weights that it starts from; absent: random
+    task: Task  # absent: pretrain; the others follow where it is not
+    images_labelled: int
+    labels: float  # fraction that is used
+    label_draw: int | None  # seed of their draw
+    from_step: int  # of the encoder that is fine-tuned
+    from_epoch: int
 
 
 class RunInfo(NamedTuple):
     """What a run was asked to do; `config.json`."""
 
     config: Config
-    # spec, name, fingerprint, images, class_names; task, if no pretraining; init, if not random
-    data: dict[str, Any]
+    data: RunData
     normalization: Normalization
-    environment: dict[str, Any]  # threads, device, CPU, versions
+    environment: RunEnvironment
     changes: tuple[Change, ...] = ()  # oldest first
 
     @property
     def task(self) -> Task:
         """What is trained: SimSiam, or a classifier with labels."""
-        task: Task = self.data.get("task", "pretrain")
-        return task
+        return self.data.get("task", "pretrain")
 
     @property
     def steps_per_epoch(self) -> int:
         """Whole batches in an epoch."""
-        return int(self.data["images"]) // self.config.length(self.task).batch
+        return self.data["images"] // self.config.length(self.task).batch
 
     @property
     def steps(self) -> int:
@@ -137,22 +153,24 @@ def info_to_dict(info: RunInfo) -> dict[str, Any]:
     }
 
 
-def info_from_dict(values: Any) -> RunInfo:
+def info_from_dict(values: object) -> RunInfo:
     """A run's info from JSON.
 
     Raises:
         ValueError, KeyError, TypeError, ConfigError: For anything that no run could have.
     """
+    values = mapping(values)
+    environment = mapping(values["environment"])
+    check_types(environment, typing.get_type_hints(RunEnvironment))
     info = RunInfo(
         config=_config(json.dumps(mapping(values["config"]))),
-        data=mapping(values["data"]),
+        data=_run_data(values["data"]),
         normalization=_normalization(values["normalization"]),
-        environment=mapping(values["environment"]),
+        environment=typing.cast(RunEnvironment, environment),
         changes=tuple(_change(value) for value in values.get("changes", [])),
     )
     if values.get("format") != FORMAT:
         raise ValueError(f"format {as_text(values.get('format'))}, not {FORMAT}")
-    _check_data(info.data)
     if not 0 < whole_number(info.environment["threads"]) <= MOST_THREADS:
         raise ValueError("threads")
     if info.steps_per_epoch < 1:
@@ -166,7 +184,7 @@ def _config(text: str) -> Config:
     return config_from_dict(json.loads(text))
 
 
-def whole_number(value: Any) -> int:
+def whole_number(value: object) -> int:
     """The value, when it is a whole number that is not negative.
 
     Raises:
@@ -177,12 +195,12 @@ def whole_number(value: Any) -> int:
     return value
 
 
-def is_number(value: Any) -> bool:
+def is_number(value: object) -> bool:
     """Whether a value is a finite number."""
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def mapping(value: Any) -> dict[str, Any]:
+def mapping(value: object) -> dict[str, Any]:
     """The value, when it is an object.
 
     Raises:
@@ -219,22 +237,18 @@ def _normalization(values: Any) -> Normalization:
     return Normalization(mean, std)
 
 
-def _check_data(data: dict[str, Any]) -> None:
-    for key in ("spec", "name", "fingerprint"):
-        if not isinstance(data[key], str):
-            raise TypeError(f"data.{key} that is no text")
+def _run_data(values: object) -> RunData:
+    data = mapping(values)
+    check_types(data, typing.get_type_hints(RunData))
+    for key in RunData.__required_keys__ - data.keys():
+        raise KeyError(f"data.{key}")
     whole_number(data["images"])
-    if data.get("task", "pretrain") not in typing.get_args(Task):
-        raise ValueError(f"data.task {as_text(data['task'])}")
-    init = mapping(data.get("init", {}))
-    if init and not all(isinstance(init[key], str) for key in ("from", "sha256")):
+    if "init" in data and not data["init"].keys() >= {"from", "sha256"}:
         raise TypeError("data.init without from and sha256")
-    names = data.get("class_names", [])
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise TypeError("data.class_names that are no texts")
+    return typing.cast(RunData, data)
 
 
-def _change(value: Any) -> Change:
+def _change(value: object) -> Change:
     change = Change(**mapping(value))
     whole_number(change.step)
     if change.key == "epochs" and whole_number(change.old) >= whole_number(change.new):

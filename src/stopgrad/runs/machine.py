@@ -11,13 +11,25 @@ import subprocess
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple, Required, TypedDict
 
 from stopgrad.config import Config
 
-ROUNDING = ("torch", "numpy", "stopgrad", "machine", "cpu", "cpu_capability", "gpu")
-"""Another one of these and the steps of a run stay the same; the last bits of their numbers may
-not."""
+
+class RunEnvironment(TypedDict, total=False):
+    """Where a run is computed, as `config.json` has it."""
+
+    threads: Required[int]
+    device: str
+    precision: str
+    gpu: str
+    machine: str
+    cpu: str
+    cpu_capability: str
+    python: str
+    torch: str
+    numpy: str
+    stopgrad: str
 
 
 class Environment(NamedTuple):
@@ -42,7 +54,7 @@ def environment(*, device: str, threads: int) -> Environment:
     return Environment(code_version(), versions(), device, device_name(device), threads, now)
 
 
-def describe_environment(config: Config) -> dict[str, Any]:
+def describe_environment(config: Config) -> RunEnvironment:
     """Where a run is computed, as far as it decides bits: device, machine, threads, versions.
 
     Raises:
@@ -53,12 +65,15 @@ def describe_environment(config: Config) -> dict[str, Any]:
     from stopgrad.method import compute_for
 
     compute = compute_for(config)
-    device = str(compute.device)
-    return {
+    found: RunEnvironment = {
         "threads": torch.get_num_threads(),
-        "device": device,
+        "device": str(compute.device),
         "precision": compute.precision,
-        **({"gpu": device_name(device)} if compute.device.type == "cuda" else {}),
+    }
+    if compute.device.type == "cuda":
+        found["gpu"] = device_name(found["device"])
+    return {
+        **found,
         "machine": platform.machine(),
         "cpu": device_name("cpu"),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),

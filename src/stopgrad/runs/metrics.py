@@ -14,7 +14,7 @@ from stopgrad.storage import Lines, append_lines, check_types, read_lines, repla
 FILE = "metrics.jsonl"
 
 
-class Row(TypedDict, total=False):
+class MetricsRow(TypedDict, total=False):
     """A row of metrics; which keys it has depends on what was trained and measured."""
 
     kind: str  # "step" or "epoch"
@@ -31,7 +31,7 @@ class Row(TypedDict, total=False):
     spectra: dict[str, list[float]] | None
 
 
-KINDS = typing.get_type_hints(Row)
+KINDS = typing.get_type_hints(MetricsRow)
 
 
 def append_rows(run: Path, rows: Iterable[Mapping[str, object]]) -> None:
@@ -43,7 +43,7 @@ def append_rows(run: Path, rows: Iterable[Mapping[str, object]]) -> None:
     append_lines(run / FILE, rows)
 
 
-def read_metrics(run: Path) -> list[Row]:
+def read_metrics(run: Path) -> list[MetricsRow]:
     """All rows of a run, in order; a last line torn by a crash is left out.
 
     Raises:
@@ -52,7 +52,7 @@ def read_metrics(run: Path) -> list[Row]:
     return read_rows(run).rows if (run / FILE).exists() else []
 
 
-def read_rows(run: Path) -> Lines[Row]:
+def read_rows(run: Path) -> Lines[MetricsRow]:
     """The rows of a run that has metrics, and what a crash left of the last one.
 
     Raises:
@@ -67,7 +67,7 @@ def read_rows(run: Path) -> Lines[Row]:
     )
 
 
-def check_row(row: object) -> Row:
+def check_row(row: object) -> MetricsRow:
     """The row, unless readers could not count or draw it.
 
     Raises:
@@ -86,7 +86,7 @@ def check_row(row: object) -> Row:
         sizes = {len(row["spectra"][name]) for name in others} | {len(weights)}
         if len(sizes) > 1 or not all(weight > 0 for weight in weights):
             raise ValueError("spectra with lists of several lengths, or weights not above 0")
-    return typing.cast(Row, row)
+    return typing.cast(MetricsRow, row)
 
 
 def cut_back(run: Path, *, step: int) -> None:

@@ -44,7 +44,7 @@ class Manifest(NamedTuple):
     sums: Mapping[str, str]  # sha256 in hex by file name
 
 
-def encode_manifest(step: int, files: Mapping[str, bytes]) -> dict[str, Any]:
+def encode_manifest(step: int, files: Mapping[str, bytes]) -> dict[str, object]:
     """The manifest of the files of a checkpoint."""
     sums = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
     return {"format": FORMAT, "step": step, "sha256": sums}
@@ -195,7 +195,7 @@ def _read(path: Path, *, most: int) -> bytes:
         raise _damaged(path, in_short(error)) from error
 
 
-def _check_names(folder: Path, sums: Mapping[str, Any]) -> None:
+def _check_names(folder: Path, sums: Mapping[str, object]) -> None:
     """Names that a flipped bit can make are damage; others are somebody's work."""
     unknown, missing = sums.keys() - set(NAMES), set(NAMES) - sums.keys()
     if any(".." in name for name in unknown) or len(unknown) > len(missing):

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
 
 from stopgrad.config import Config
 from stopgrad.errors import ConfigError, DataError
@@ -15,6 +15,7 @@ from stopgrad.images import (
     Changed,
     Dataset,
     Images,
+    Normalization,
     Track,
     load_dataset,
     no_progress,
@@ -22,7 +23,7 @@ from stopgrad.images import (
     split_validation,
 )
 from stopgrad.method import size_problems
-from stopgrad.runs.info import RunInfo
+from stopgrad.runs.info import RunData, RunInfo
 from stopgrad.runs.machine import describe_environment
 
 log = logging.getLogger(__name__)
@@ -30,12 +31,18 @@ log = logging.getLogger(__name__)
 WATCHED = 0.2  # share of the labelled images that is watched where there is no test split
 
 
-class TrainingImages(NamedTuple):
+@dataclass(frozen=True)
+class TrainingImages:
     """The images to learn from, and those of the kNN that watches the run, where labels exist."""
 
     train: Images
-    bank: Images | None  # whose labels vote
-    watch: Images | None  # that are scored
+    bank: Images | None = None  # whose labels vote
+    watch: Images | None = None  # that are scored
+
+    @functools.cached_property
+    def normalization(self) -> Normalization:
+        """Of the images to learn from; all of them are read for it, once."""
+        return normalization(self.train)
 
 
 def prepare(dataset: Dataset, config: Config) -> TrainingImages:
@@ -62,7 +69,7 @@ def prepare(dataset: Dataset, config: Config) -> TrainingImages:
         split = split_validation(train, share=WATCHED, seed=config.seed)
         bank, watch = split.train, split.validation
     if watch is None or bank.labels is None or watch.labels is None:
-        return TrainingImages(train, None, None)
+        return TrainingImages(train)
     return TrainingImages(train, bank, watch)
 
 
@@ -76,8 +83,10 @@ def spec_to_keep(spec: str) -> str:
 def check_sizes(images: Images, config: Config) -> None:
     """Refuses a backbone that cannot take images of the sizes at hand, before anything is made.
 
+    Our own ResNets take every size; only a backbone of timm is built to be asked.
+
     Raises:
-        ConfigError: For a name that is none, or with the backbone's own words.
+        ConfigError: For a name that is none, or with what the backbone said.
     """
     view = (config.views.size, config.views.size)
     of_view, of_whole = size_problems(config.encoder, (view, images.whole_size))
@@ -94,6 +103,7 @@ def check_sizes(images: Images, config: Config) -> None:
             "instance",
             hint="resize the images to that",
         )
+    return
 
 
 def _does_not_take(config: Config, size: tuple[int, int], reason: str) -> str:
@@ -102,10 +112,10 @@ def _does_not_take(config: Config, size: tuple[int, int], reason: str) -> str:
 
 
 def fit_sizes(dataset: Dataset, config: Config) -> Dataset:
-    """The data set with whole pictures at a size that the backbone takes.
+    """The data set with whole images at a size that the backbone takes.
 
-    That is their own, or that of `load_dataset`; where the backbone does not take it, and pictures
-    are not smaller than a view, it is views.size. Views are cut from the pictures as they are.
+    That is their own, or that of `load_dataset`; where the backbone does not take it, and images
+    are not smaller than a view, it is views.size. Views are cut from the images as they are.
 
     Args:
         dataset: The images, of one size over both splits.
@@ -122,7 +132,7 @@ def fit_sizes(dataset: Dataset, config: Config) -> Dataset:
         small = _seen_at(dataset, config.views.size)
         check_sizes(small.train, config)
         height, width = small.train.whole_size
-        log.warning("%s: whole pictures are seen at %d x %d px", error.found, width, height)
+        log.warning("%s: whole images are seen at %d x %d px", error.found, width, height)
         return small
     return dataset
 
@@ -173,24 +183,21 @@ def describe_run(
         config: Every knob.
         spec: Where the images came from.
         init: The card of the weights that the encoder starts from; None: random.
-        images: What `prepare` gave for them, where that is known.
+        images: What `prepare` made of the data set; None: it is prepared here.
 
     Raises:
-        DataError: As `prepare`.
         ConfigError: As `check_sizes`.
+        DataError: As `prepare`.
     """
-    train = (images or prepare(dataset, config)).train
-    check_sizes(train, config)
-    return RunInfo(
-        config=config,
-        data={
-            "spec": spec_to_keep(spec),
-            "name": dataset.name,
-            "fingerprint": dataset.train.fingerprint,
-            "images": len(train),
-            "class_names": list(train.class_names),
-            **({"init": dict(init)} if init else {}),
-        },
-        normalization=normalization(train),
-        environment=describe_environment(config),
-    )
+    images = images or prepare(dataset, config)
+    check_sizes(images.train, config)
+    data: RunData = {
+        "spec": spec_to_keep(spec),
+        "name": dataset.name,
+        "fingerprint": dataset.train.fingerprint,
+        "images": len(images.train),
+        "class_names": list(images.train.class_names),
+    }
+    if init:
+        data["init"] = {"from": init["from"], "sha256": init["sha256"]}
+    return RunInfo(config, data, images.normalization, describe_environment(config))

@@ -143,7 +143,7 @@ def keep_label_draws(path: Path, dataset: Dataset, *, labels: Sequence[float]) -
         DataError: When the images have no labels.
         StorageError: When the disk refuses.
     """
-    check_shares(labels)
+    check_fractions(labels)
     config = read_run(path).config
     train = evaluation_split(dataset, config).train
     for share in (share for share in labels if share < 1):
@@ -168,12 +168,16 @@ def check_same_data(info: RunInfo, dataset: Dataset) -> None:
         )
 
 
-def check_shares(labels: Sequence[float]) -> None:
-    """Refuses shares before any image is embedded, so that no part of a result is written."""
-    wrong = [share for share in labels if not 0 < share <= 1]
+def check_fractions(labels: Sequence[float]) -> None:
+    """Refuses label fractions before any image is embedded, so that nothing is written in part.
+
+    Raises:
+        ConfigError: Naming those that are not above 0 and at most 1.
+    """
+    wrong = [fraction for fraction in labels if not 0 < fraction <= 1]
     if wrong:
         raise ConfigError(
-            f"shares of the labels {', '.join(f'{share:g}' for share in wrong)}",
-            expected="shares above 0 and at most 1",
+            f"label fraction {', '.join(f'{fraction:g}' for fraction in wrong)}",
+            expected="fractions above 0 and at most 1",
             hint="write 10 % as 0.1",
         )

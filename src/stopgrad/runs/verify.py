@@ -24,7 +24,7 @@ from stopgrad.runs.info import (
     refuse_odd_files,
     whole_number,
 )
-from stopgrad.runs.metrics import Row, read_rows
+from stopgrad.runs.metrics import MetricsRow, read_rows
 from stopgrad.runs.parts import (
     INFO,
     MANIFEST,
@@ -179,7 +179,7 @@ def _once_each(numbers: list[int], *, name: str, least: int) -> None:
         raise ValueError(f"{name}s 1 to {len(numbers)}, of {least}")
 
 
-def _epoch_rows(run: _Run, rows: list[Row], *, newest: int) -> int:
+def _epoch_rows(run: _Run, rows: list[MetricsRow], *, newest: int) -> int:
     """The number of epochs that have their row, each once and at its step."""
     found = [row for row in rows if row.get("kind") == "epoch"]
     if run.info is None:

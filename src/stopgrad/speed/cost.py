@@ -26,7 +26,6 @@ from torch import Tensor
 from stopgrad.config import Config
 from stopgrad.errors import ConfigError
 from stopgrad.evaluation import CHUNK_VALUES, MEASURED, embed, images_at_a_time
-from stopgrad.images import normalization
 from stopgrad.runs import TrainingImages
 from stopgrad.training import Pretraining, start_training
 
@@ -85,7 +84,7 @@ def estimate_cost(images: TrainingImages, config: Config) -> Cost:
     """
     # Compiling takes a minute for each size of a step; without it the time is an upper bound.
     plain = dataclasses.replace(config, compile="off")
-    training = start_training(images.train, plain, normalization=normalization(images.train))
+    training = start_training(images.train, plain, normalization=images.normalization)
     device = training.compute.device
     steps = _grow(lambda n: _step(training, n), most=config.batch, budget=STEP_BUDGET, on=device)
     most = min(images_at_a_time(images.train), len(images.train))

@@ -70,7 +70,7 @@ def replace_file(path: Path, data: bytes) -> None:
         raise
 
 
-def write_json(path: Path, value: Any) -> None:
+def write_json(path: Path, value: object) -> None:
     """Replaces a file by a value as strict, readable JSON; a path may hold any bytes."""
     text = json.dumps(value, indent=2, allow_nan=False)
     write_atomically(path, (text + "\n").encode())
@@ -151,7 +151,7 @@ def _finite(text: str) -> float:
     return value
 
 
-def typed(kind: type[T], values: Mapping[str, Any]) -> T:
+def typed(kind: type[T], values: Mapping[str, object]) -> T:
     """An object of a class whose fields have types, from the values that JSON gave for them.
 
     Args:
@@ -166,21 +166,21 @@ def typed(kind: type[T], values: Mapping[str, Any]) -> T:
 
 
 @functools.cache
-def _fields(kind: Any) -> dict[str, Any]:
-    """The types of a class's fields, worked out once: that takes longer than to check a line."""
+def _fields(kind: Any) -> dict[str, object]:
+    """The types of a class's fields, kept: to find them takes longer than to check a line."""
     return typing.get_type_hints(kind)
 
 
-def check_types(values: Mapping[str, Any], kinds: Mapping[str, Any]) -> None:
+def check_types(values: Mapping[str, object], kinds: Mapping[str, object]) -> None:
     """Checks the values that have a type; see `fits`.
 
     Raises:
         TypeError: Naming the first value of another type, with what was wanted.
     """
     for name, value in values.items():
-        if name in kinds and not fits(value, kinds[name]):
-            wanted = kinds[name].__name__ if isinstance(kinds[name], type) else str(kinds[name])
-            found = repr(value)
+        kind = kinds.get(name, Any)
+        if not fits(value, kind):
+            found, wanted = repr(value), kind.__name__ if isinstance(kind, type) else str(kind)
             found = found if len(found) <= 60 else f"{found[:60]}..."
             raise TypeError(f"{name} is {found}, not {wanted}")
 

@@ -23,9 +23,6 @@ however many studies share it.
     findings      published findings against our numbers
     curves        epochs -> curves over seeds
     overview      how many runs of each arm are done, at work or lost
-    markdown      the table as Markdown
-    table         the table as Markdown, CSV or JSON
-    words         how a published number is written
 """
 
 import lazy_loader

@@ -19,8 +19,8 @@ from .overview import slot_text as slot_text
 from .overview import study_overview as study_overview
 from .plan import Choices as Choices
 from .results import COLLAPSE as COLLAPSE
+from .results import ResultRow as ResultRow
 from .results import Results as Results
-from .results import Row as Row
 from .results import best_arm as best_arm
 from .results import load_results as load_results
 from .results import missing_runs as missing_runs

@@ -1,9 +1,10 @@
-"""An edited study against the one that a directory holds: refused, or taken up and told.
+"""An edited study against the one that a directory holds: refused, or taken up.
 
-Refused is what would mix two things in one table: other runs behind an arm, the other split, the
-loss of the arm whose test score stands. All else is only read in another way: metrics, shares of
-the labels, correction, findings, published numbers, words, arms that come or go. It is taken up,
-each change told as old -> new, and what finished runs lack of the numbers asked for is scored.
+An edit is refused when it would mix two things in one table: other runs behind an arm, the other
+split, or a table without the arm whose test score stands. Other edits only change how the runs are
+read: metrics, fractions of the labels, correction, findings, published numbers, texts, arms that
+come or go. They are taken up and reported as old -> new, and numbers that finished runs lack are
+scored.
 """
 
 from __future__ import annotations
@@ -19,9 +20,9 @@ from stopgrad.errors import ConfigError
 from stopgrad.studies.plan import StudyPlan, address
 from stopgrad.studies.stored import StoredStudy
 
-LONGEST = 100  # characters of a value that is told
+LONGEST = 100  # characters of a value that is reported
 SCORED = ("protocol.metrics", "protocol.labels", "protocol.beside", "baseline")
-"""What asks for other numbers of runs that are finished."""
+"""Fields that ask for other numbers of runs that are finished."""
 
 
 def check_same(old: StoredStudy, new: StoredStudy, plan: StudyPlan, *, path: Path) -> None:
@@ -54,10 +55,10 @@ def check_same(old: StoredStudy, new: StoredStudy, plan: StudyPlan, *, path: Pat
 
 
 def changes(old: StoredStudy, new: StoredStudy) -> list[str]:
-    """What is told of an edited study that is taken up, a line each: `path: old -> new`."""
+    """What was edited in a study that is taken up, a line each: `path: old -> new`."""
     lines = [f"{where}: {was} -> {now}" for where, was, now in _differences(old, new)]
     if any(line.startswith(SCORED) for line in lines):
-        lines.append("what finished runs lack of the numbers that it asks for now is scored")
+        lines.append("numbers that it asks for now and finished runs lack are scored")
     return lines
 
 
@@ -101,12 +102,12 @@ def _all_values(stored: StoredStudy) -> Iterator[tuple[str, Any]]:
     yield from _values({k: v for k, v in stored.values.items() if k != "findings"}, "")
     found = stored.values.get("findings") or []
     for number, item in enumerate(found if isinstance(found, list) else [found], start=1):
-        values = dict(item)  # by its words, so that one that is added moves no other
+        values = dict(item)  # by its text, so that one that is added moves no other
         yield f"findings.{values.pop('says', number)}", values
 
 
 def _values(values: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
-    """Every value by its key path; an empty mapping is a value, an arm as it is say."""
+    """Every value by its key path; an empty mapping is a value, as of an arm without changes."""
     for path, value in key_paths(values, is_value=lambda value: not value).items():
         yield prefix + path, value
 

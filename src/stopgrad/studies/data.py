@@ -1,4 +1,4 @@
-"""Whether the images bear a study: labels, splits, batches, sizes; before anything starts."""
+"""Whether a study can be made with its images: labels, splits, batches, sizes; checked first."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from stopgrad.studies.definition import Study, metrics_of
 
 
 class StudyData(NamedTuple):
-    """The images of a study, by what tells them from others."""
+    """The images of a study, by what identifies them."""
 
-    spec: str  # that holds from any directory
+    spec: str  # that is right from any directory
     name: str
     classes: int
     fingerprints: dict[str, str]  # of the training images that each arm sees
@@ -87,29 +87,29 @@ def _try_arm(study: Study, name: str, config: Config, dataset: Dataset) -> None:
     check_sizes(images.train, config)
     smallest = study.protocol.labels[0]
     if arm.method == "supervised":
-        _try_supervised(dataset, config, share=smallest)
+        _try_supervised(dataset, config, labels=smallest)
     elif "linear_lars_accuracy" in metrics_of(arm, study.protocol):
-        _check_tunable(dataset, share=smallest, seed=config.seed)
+        _check_tunable(dataset, labels=smallest, seed=config.seed)
 
 
-def _try_supervised(dataset: Dataset, config: Config, *, share: float) -> None:
+def _try_supervised(dataset: Dataset, config: Config, *, labels: float) -> None:
     from stopgrad.training import check_recipe, draw_fraction, supervised_recipe
 
     assert dataset.test is not None
-    images = draw_fraction(dataset.train, dataset.test, fraction=share, seed=config.seed)
+    images = draw_fraction(dataset.train, dataset.test, fraction=labels, seed=config.seed)
     check_recipe(supervised_recipe(config), images)
 
 
-def _check_tunable(dataset: Dataset, *, share: float, seed: int) -> None:
+def _check_tunable(dataset: Dataset, *, labels: float, seed: int) -> None:
     import numpy as np
 
     from stopgrad.images import label_subset
 
     assert dataset.train.labels is not None
-    chosen = dataset.train.labels[label_subset(dataset.train, share=share, seed=seed)]
+    chosen = dataset.train.labels[label_subset(dataset.train, share=labels, seed=seed)]
     if np.bincount(chosen).max() < 2:
         raise DataError(
-            f"one label per class with {share:g} of the labels",
+            f"one label per class with {labels:g} of the labels",
             expected="two, so that linear_lars_accuracy can choose its learning rate",
-            hint="use a larger share, or linear_accuracy",
+            hint="use a larger fraction, or linear_accuracy",
         )

@@ -1,4 +1,4 @@
-"""Published findings held against our numbers, and the one sentence that a table ends with."""
+"""Published findings compared with our numbers, and the sentence that a table ends with."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ ENDINGS = {
 
 
 class Answered(NamedTuple):
-    """A published finding and what our numbers say to it."""
+    """A published finding and what our numbers say about it."""
 
     finding: PublishedFinding
     answer: Answer
@@ -69,14 +69,14 @@ def sentence(results: Results) -> str:
     rows = [row for row in results.rows if row.place.metric == metric and row.mark is not None]
     if not rows:
         return _without_arms_to_compare(results)
-    share = max(row.place.labels for row in rows)
-    marks = {row.place.arm: row for row in rows if row.place.labels == share}
+    labels = max(row.place.labels for row in rows)
+    marks = {row.place.arm: row for row in rows if row.place.labels == labels}
     best = next(row for row in marks.values() if row.mark == "best")
     level = [arm for arm, row in marks.items() if row.mark == "level"]
     untested = [arm for arm, row in marks.items() if row.mark == "untested"]
     assert best.cell.summary is not None
     text = (
-        f"By {metric_text(best.place.metric)} with {labels_text(share)}, {best.place.arm!r} "
+        f"By {metric_text(best.place.metric)} with {labels_text(labels)}, {best.place.arm!r} "
         f"is best ({accuracy_text(best.cell.summary)})"
     )
     if level:
@@ -90,10 +90,10 @@ def sentence(results: Results) -> str:
 
 def _without_arms_to_compare(results: Results) -> str:
     """The findings that show, where no metric has two arms with numbers."""
-    told = [a for a in answer_findings(results) if a.answer != "cannot be told yet"]
-    if not told:
+    decided = [a for a in answer_findings(results) if a.answer != "cannot be told yet"]
+    if not decided:
         return _only_number(results)
-    says = {answer: [a.finding.says for a in told if a.answer == answer] for answer in ANSWERS}
+    says = {answer: [a.finding.says for a in decided if a.answer == answer] for answer in ANSWERS}
     shown = says["shows"]
     parts = [f"{len(shown)} show{'s' if len(shown) == 1 else ''} here"]
     parts[0] += f": {'; '.join(shown)}" if shown else ""
@@ -102,8 +102,8 @@ def _without_arms_to_compare(results: Results) -> str:
     if missed := len(says["does not show"]):
         parts.append(f"{missed} do{'es' if missed == 1 else ''} not show")
     correction = correction_text(results.stored.study.protocol.correction)
-    findings = "finding" if len(told) == 1 else "findings"
-    return f"Of {len(told)} {findings}, {'; '.join(parts)} ({correction})."
+    findings = "finding" if len(decided) == 1 else "findings"
+    return f"Of {len(decided)} {findings}, {'; '.join(parts)} ({correction})."
 
 
 def _only_number(results: Results) -> str:
@@ -124,7 +124,7 @@ def _only_number(results: Results) -> str:
 
 
 def _ends(results: Results) -> str:
-    """What became of runs that did not end well, by arm, in words."""
+    """What became of runs that did not end well, by arm."""
     parts = []
     for arm in results.stored.study.arms:
         cells = [cell for place, cell in results.cells.items() if place.arm == arm.name]

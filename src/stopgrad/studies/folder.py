@@ -22,10 +22,9 @@ from typing import Any, Literal, NamedTuple
 
 from stopgrad.errors import DataError
 from stopgrad.evaluation import Costs, Key, Record, newest, read, read_costs
-from stopgrad.runs import check_row, read_status
+from stopgrad.runs import Status, check_row, read_status
 from stopgrad.storage import (
     append_lines,
-    fits,
     read_lines_as,
     storage_errors,
     strict_json,
@@ -209,19 +208,16 @@ class RunFolder(NamedTuple):
         """How far the run has come. Never raises: a damaged file is a failure with its reason."""
         trained = _trained_in(self.run)
         status, row = read_status(trained), _newest_epoch(trained / "metrics.jsonl")
-        counted = [status.get("epoch", 0), row.get("epoch", 0)]
-        epochs = [n for n in counted if fits(n, int) and n > 0]
-        judged = [row.get("verdict", {}), status.get("verdict", {})]
-        verdicts = [v["state"] for v in judged if fits(v, dict[str, str]) and "state" in v]
+        judged = [verdict or {} for verdict in (row.get("verdict"), status.get("verdict"))]
         try:
             failed, broken = self.failure(), ""
         except DataError as error:
             failed, broken = None, str(error)
         return RunState(
             phase="failed" if broken else _phase(trained, status, failed),
-            epoch=epochs[0] if epochs else 0,
+            epoch=max(0, status.get("epoch", 0)) or row.get("epoch", 0),
             knn=row.get("newest_knn"),
-            verdict=verdicts[0] if verdicts else None,
+            verdict=judged[0].get("state") or judged[1].get("state"),
             reason=broken or (f"exit code {failed.exit_code}: {failed.reason}" if failed else ""),
         )
 
@@ -258,7 +254,7 @@ def _trained_in(run: Path) -> Path:
     return fractions[0] if fractions and not (run / "config.json").exists() else run
 
 
-def _phase(trained: Path, status: dict[str, Any], failed: RunAttempt | None) -> Phase:
+def _phase(trained: Path, status: Status, failed: RunAttempt | None) -> Phase:
     if failed is not None and failed.exit_code not in STOPPED:
         stopped: Phase = "collapsed" if status.get("state") == "collapsed" else "diverged"
         return stopped if failed.exit_code == 4 else "failed"

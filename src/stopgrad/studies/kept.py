@@ -14,9 +14,10 @@ on from it.
 from __future__ import annotations
 
 import copy
+import functools
 import json
+import operator
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -50,44 +51,50 @@ class _Runs(NamedTuple):
     runs: dict[str, dict[str, Any]]
 
 
-@dataclass(frozen=True)
 class KeptRun:
-    """What was kept of a run; reads as a `RunFolder` does."""
+    """What was kept of a run; its methods are those by which a `RunFolder` is read."""
 
-    _card: RunCard
-    _state: RunState
-    _attempts: list[RunAttempt]
-    _costs: Costs | None
-    _records: list[Record] = field(default_factory=list)
-    _epochs: list[EpochRow] = field(default_factory=list)
+    def __init__(self, parts: _Parts, *, config: Mapping[str, Any]) -> None:
+        own = copy.deepcopy(dict(config))
+        for key, value in parts.knobs.items():
+            *sections, knob = key.split(".")
+            functools.reduce(operator.getitem, sections, own)[knob] = value
+        self._card = typed(RunCard, parts.card | {"config": own})
+        self._state = typed(RunState, parts.state)
+        self._attempts = [typed(RunAttempt, attempt) for attempt in parts.attempts]
+        self._costs = None if parts.costs is None else typed(Costs, parts.costs)
+        self._records: list[Record] = []
+        self._epochs: list[EpochRow] = []
 
     def is_claimed(self) -> bool:
-        """Nobody can work on it."""
         return False
 
     def card(self) -> RunCard:
-        """What the run is."""
         return self._card
 
     def state(self) -> RunState:
-        """How far the run came."""
         return self._state
 
     def attempts(self) -> list[RunAttempt]:
-        """Every task of the run that ended, in order."""
         return self._attempts
 
     def costs(self) -> Costs | None:
-        """What its trainings took; None where nothing is known."""
         return self._costs
 
     def numbers(self) -> Mapping[Key, Record]:
-        """The newest record of each number that the run has."""
         return newest(self._records)
 
     def epoch_rows(self) -> list[EpochRow]:
-        """The finished epochs of a pretraining."""
         return self._epochs
+
+    def add_record(self, values: dict[str, Any]) -> None:
+        """Adds a record; its config is that of the run where it has none of its own."""
+        self._records.append(from_values({"config": self._card.config, **values}))
+
+    def add_epoch(self, row: EpochRow) -> None:
+        """Adds an epoch, which `check_row` may refuse."""
+        check_row(row)
+        self._epochs.append(row)
 
 
 def is_kept(path: Path) -> bool:
@@ -104,14 +111,10 @@ def read_kept(path: Path) -> dict[str, KeptRun]:
     shared, runs = _read_runs(path / "runs.json")
 
     def add_record(line: dict[str, Any]) -> None:
-        run = runs[line.pop("run")]
-        record = from_values({"config": run.card().config} | shared | line)
-        run._records.append(record)
+        runs[line.pop("run")].add_record(shared | line)
 
     def add_epoch(line: dict[str, Any]) -> None:
-        run = runs[line.pop("run")]
-        check_row(line)
-        run._epochs.append(line)
+        runs[line.pop("run")].add_epoch(line)
 
     read_lines(path / "records.jsonl", add_record, what="a record of a run", hint=HINT)
     read_lines(path / "epochs.jsonl", add_epoch, what="an epoch of a run", hint=HINT)
@@ -125,7 +128,8 @@ def _read_runs(path: Path) -> tuple[dict[str, Any], dict[str, KeptRun]]:
         if values.format != FORMAT:
             raise ValueError(f"format {values.format}, not {FORMAT}")
         return values.record, {
-            name: _run(typed(_Parts, parts), values.config) for name, parts in values.runs.items()
+            name: KeptRun(typed(_Parts, parts), config=values.config)
+            for name, parts in values.runs.items()
         }
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(
@@ -133,22 +137,6 @@ def _read_runs(path: Path) -> tuple[dict[str, Any], dict[str, KeptRun]]:
             expected="the runs of a study that was kept",
             hint=HINT,
         ) from error
-
-
-def _run(parts: _Parts, config: Mapping[str, Any]) -> KeptRun:
-    own = copy.deepcopy(dict(config))
-    for key, value in parts.knobs.items():
-        *sections, knob = key.split(".")
-        level = own
-        for section in sections:
-            level = level[section]
-        level[knob] = value
-    return KeptRun(
-        typed(RunCard, parts.card | {"config": own}),
-        typed(RunState, parts.state),
-        [typed(RunAttempt, attempt) for attempt in parts.attempts],
-        None if parts.costs is None else typed(Costs, parts.costs),
-    )
 
 
 def kept_files(out: Path, runs: Mapping[str, RunFolder | KeptRun]) -> dict[Path, str]:
@@ -197,11 +185,11 @@ def _record(record: Record, card: RunCard) -> dict[str, Any]:
 
 
 def _shared(items: list[dict[str, Any]]) -> dict[str, Any]:
-    """What all items have in common."""
+    """What all items have in common, to the letter: 1 is not 1.0."""
     first = items[0] if items else {}
-    return {k: v for k, v in first.items() if all(k in i and i[k] == v for i in items)}
+    return {k: v for k, v in first.items() if not any(_without({k: v}, item) for item in items)}
 
 
 def _without(values: Mapping[str, Any], known: Mapping[str, Any]) -> dict[str, Any]:
     """The values that are not those known."""
-    return {k: v for k, v in values.items() if k not in known or known[k] != v}
+    return {k: v for k, v in values.items() if k not in known or repr(known[k]) != repr(v)}

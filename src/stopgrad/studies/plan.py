@@ -1,7 +1,7 @@
 """A study, a preset, overrides, seeds and data -> the runs to make, each with an address.
 
 The address of a run is a hash of all that decides its result, so arms and studies that want the
-same run share it. All that no run could use is found here, before anything starts.
+same run share it. Whatever no run could use is found here, before anything starts.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class PlannedRun(NamedTuple):
 
 
 class Slot(NamedTuple):
-    """Where a run stands in a study; a supervised arm has one for each share of the labels."""
+    """Where a run stands in a study; a supervised arm has one for each fraction of the labels."""
 
     arm: str
     seed: int
@@ -86,8 +86,8 @@ def arm_configs(source: StudyFile, choices: Choices) -> dict[str, Config]:
     if wrong:
         raise ConfigError(
             "; ".join(wrong),
-            expected="a study whose fields and arms runs can use",
-            hint="mend what is named; knobs are listed by: stopgrad pretrain --help",
+            expected="fields and arms that a run can use",
+            hint="correct what is named; knobs are listed by: stopgrad pretrain --help",
         )
     return made
 
@@ -110,10 +110,10 @@ def plan_runs(
     slots, runs = list[Slot](), dict[str, PlannedRun]()
     for seed, arm in itertools.product(choices.seeds, source.study.arms):
         config = replace(configs[arm.name], seed=seed)
-        for share in _shares(source.study, arm):
-            run = PlannedRun("", arm.method, config, share)
+        for labels in _fractions(source.study, arm):
+            run = PlannedRun("", arm.method, config, labels)
             run = run._replace(id=address(run, fingerprint=fingerprints[arm.name]))
-            slots.append(Slot(arm.name, seed, share, run.id))
+            slots.append(Slot(arm.name, seed, labels, run.id))
             runs[run.id] = run
     return StudyPlan(source, choices, tuple(slots), runs)
 
@@ -227,7 +227,7 @@ def _unscorable(study: Study, configs: Mapping[str, Config]) -> Iterator[str]:
         if study.protocol.split == "test":
             continue
         if configs[arm.name].validation == 0:
-            yield f"arm {arm.name!r} holds out no images (set validation in settings, 0.2 say)"
+            yield f"arm {arm.name!r} holds out no images (set validation in settings, as to 0.2)"
         labelled = [metric for metric in metrics if metric in (FINETUNE, SUPERVISED)]
         if labelled or arm.method == "supervised":
             yield (
@@ -236,5 +236,5 @@ def _unscorable(study: Study, configs: Mapping[str, Config]) -> Iterator[str]:
             )
 
 
-def _shares(study: Study, arm: Arm) -> Sequence[float | None]:
+def _fractions(study: Study, arm: Arm) -> Sequence[float | None]:
     return study.protocol.labels if arm.method == "supervised" else (None,)

@@ -1,4 +1,4 @@
-"""What the runs of a study came to: a cell for each arm, metric and share of the labels."""
+"""What the runs of a study came to: a cell for each arm, metric and fraction of the labels."""
 
 from __future__ import annotations
 
@@ -62,12 +62,12 @@ class RunResult(NamedTuple):
 
     @property
     def _tuned(self) -> list[Record]:
-        """One of each fine-tuning, of which there is one for a share of the labels."""
+        """One record of each fine-tuning, which there is one of for each fraction of the labels."""
         found = {r.labels: r for r in self.numbers.values() if r.metric == FINETUNE}
         return list(found.values())
 
 
-class Row(NamedTuple):
+class ResultRow(NamedTuple):
     """One cell of a table, with what stands beside it."""
 
     place: Place
@@ -83,7 +83,7 @@ class Results(NamedTuple):
 
     stored: StoredStudy
     runs: Mapping[str, RunResult]
-    rows: tuple[Row, ...]
+    rows: tuple[ResultRow, ...]
 
     @property
     def cells(self) -> dict[Place, Cell]:
@@ -184,18 +184,18 @@ def _outcome(run: RunResult, key: Key) -> Outcome:
     return Outcome(phase)
 
 
-def _arm_rows(stored: StoredStudy, runs: Mapping[str, RunResult]) -> list[Row]:
+def _arm_rows(stored: StoredStudy, runs: Mapping[str, RunResult]) -> list[ResultRow]:
     keys = {place: place_key(place, stored) for place in places(stored.study)}
     cells = {place: _cell(stored, runs, place, key) for place, key in keys.items()}
     marks = _marks(cells, stored)
     return [
-        Row(place, keys[place].of, keys[place].split, found, marks.get(place))
+        ResultRow(place, keys[place].of, keys[place].split, found, marks.get(place))
         for place, found in cells.items()
     ]
 
 
 def _marks(cells: Mapping[Place, Cell], stored: StoredStudy) -> dict[Place, Mark]:
-    """Marks among the arms of each metric and share; measures of collapse have no best."""
+    """Marks among the arms of each metric and fraction; measures of collapse have no best."""
     marks: dict[Place, Mark] = {}
     columns = {place[1:] for place in cells if place.metric in ACCURACIES}
     for column in columns:
@@ -211,7 +211,7 @@ def _marks(cells: Mapping[Place, Cell], stored: StoredStudy) -> dict[Place, Mark
     return marks
 
 
-def _baseline_rows(stored: StoredStudy, runs: Mapping[str, RunResult]) -> list[Row]:
+def _baseline_rows(stored: StoredStudy, runs: Mapping[str, RunResult]) -> list[ResultRow]:
     """Untrained encoders and raw pixels, as the runs of the baseline arm scored them."""
     study = stored.study
     subjects: list[Subject] = [of for of in study.protocol.beside if of != "chance"]
@@ -221,15 +221,16 @@ def _baseline_rows(stored: StoredStudy, runs: Mapping[str, RunResult]) -> list[R
         for place in places(study)
         if place.arm == study.baseline and place.metric in FROZEN
     ]
-    return [Row(place, k.of, k.split, _cell(stored, runs, place, k)) for place, k in keys]
+    return [ResultRow(place, k.of, k.split, _cell(stored, runs, place, k)) for place, k in keys]
 
 
-def _final_rows(stored: StoredStudy, runs: Mapping[str, RunResult]) -> list[Row]:
+def _final_rows(stored: StoredStudy, runs: Mapping[str, RunResult]) -> list[ResultRow]:
     keys = [
         (place, place_key(place, stored)._replace(split="test"))
         for place in places(stored.study)
         if place.arm == stored.selected and place.metric in FROZEN
     ]
     return [
-        Row(place, k.of, k.split, _cell(stored, runs, place, k), final=True) for place, k in keys
+        ResultRow(place, k.of, k.split, _cell(stored, runs, place, k), final=True)
+        for place, k in keys
     ]

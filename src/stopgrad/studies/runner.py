@@ -37,11 +37,9 @@ class Watch(Protocol):
 
     def event(self, run: str, text: str) -> None:
         """Something happened to a run."""
-        ...
 
     def tick(self) -> None:
         """Time has passed; called some ten times a second."""
-        ...
 
 
 class Goal(NamedTuple):

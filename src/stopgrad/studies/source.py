@@ -74,7 +74,7 @@ def _read_yaml(path: Path) -> Mapping[str, Any]:
     class Loader(yaml.SafeLoader):  # type: ignore[misc]
         """Takes a key as it is written, 1.0e-3 and yes too, because keys are names.
 
-        Refuses a key that stands twice; YAML would keep the last and say nothing.
+        Refuses a key that stands twice, of which YAML would silently keep the last.
         """
 
         def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> Any:

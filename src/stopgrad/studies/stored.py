@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from stopgrad.evaluation import ACCURACIES
-from stopgrad.storage import check_types, typed
+from stopgrad.storage import typed
 from stopgrad.studies.data import StudyData
 from stopgrad.studies.definition import Study
 from stopgrad.studies.parse import parse_study
@@ -14,16 +14,18 @@ from stopgrad.studies.plan import Slot, StudyPlan
 
 FORMAT = 1
 
-FIELDS: dict[str, Any] = {
-    "study": dict[str, Any],
-    "preset": str,
-    "overrides": dict[str, Any],
-    "data": dict[str, Any],
-    "seeds": list[int],
-    "slots": list[dict[str, Any]],
-    "selected": str | None,
-}
-"""What the values of a study's file in its directory are."""
+
+class _File(NamedTuple):
+    """What studies/NAME.json holds."""
+
+    format: int
+    study: dict[str, Any]
+    preset: str
+    overrides: dict[str, Any]
+    data: dict[str, Any]
+    seeds: list[int]
+    slots: list[dict[str, Any]]
+    selected: str | None
 
 
 class StoredStudy(NamedTuple):
@@ -42,7 +44,7 @@ class StoredStudy(NamedTuple):
 def stored_study(plan: StudyPlan, data: StudyData, old: StoredStudy | None) -> StoredStudy:
     """A plan as its directory will hold it, with the seeds and the choice that are there.
 
-    What the study has lost since, an arm or a share, leaves it; its runs stay in the directory.
+    An arm or a fraction that the study has lost since leaves it; its runs stay in the directory.
     """
     before = old.slots if old is not None else ()
     known, wanted = {slot[:3] for slot in plan.slots}, {(s.arm, s.labels) for s in plan.slots}
@@ -62,16 +64,16 @@ def stored_study(plan: StudyPlan, data: StudyData, old: StoredStudy | None) -> S
 
 def encode(stored: StoredStudy) -> dict[str, Any]:
     """As JSON can hold it."""
-    return {
-        "format": FORMAT,
-        "study": stored.values,
-        "preset": stored.preset,
-        "overrides": stored.overrides,
-        "data": stored.data,
-        "seeds": stored.seeds,
-        "slots": [slot._asdict() for slot in stored.slots],
-        "selected": stored.selected,
-    }
+    return _File(
+        format=FORMAT,
+        study=dict(stored.values),
+        preset=stored.preset,
+        overrides=dict(stored.overrides),
+        data=dict(stored.data),
+        seeds=list(stored.seeds),
+        slots=[slot._asdict() for slot in stored.slots],
+        selected=stored.selected,
+    )._asdict()
 
 
 def decode(values: Any, *, name: str) -> StoredStudy:
@@ -83,20 +85,20 @@ def decode(values: Any, *, name: str) -> StoredStudy:
     """
     if not isinstance(values, dict) or values["format"] != FORMAT:
         raise ValueError(f"no study of format {FORMAT}")
-    check_types(values, FIELDS)
-    study, problems = parse_study(values["study"], name=name)
+    file = typed(_File, values)
+    study, problems = parse_study(file.study, name=name)
     if problems:
         raise ValueError("; ".join(problems))
-    data = typed(StudyData, values["data"])
+    data = typed(StudyData, file.data)
     if data.classes < 1 and set(study.protocol.metrics) & set(ACCURACIES):
         raise ValueError(f"data.classes is {data.classes}, for a study of accuracies")
     return StoredStudy(
         study=study,
-        values=values["study"],
-        preset=values["preset"],
-        overrides=values["overrides"],
-        data=values["data"],
-        seeds=tuple(values["seeds"]),
-        slots=tuple(typed(Slot, slot) for slot in values["slots"]),
-        selected=values["selected"],
+        values=file.study,
+        preset=file.preset,
+        overrides=file.overrides,
+        data=file.data,
+        seeds=tuple(file.seeds),
+        slots=tuple(typed(Slot, slot) for slot in file.slots),
+        selected=file.selected,
     )

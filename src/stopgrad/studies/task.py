@@ -77,11 +77,11 @@ class StudyTask:
         if self.stage in ("pretrain", "supervised"):
             settings = ["--config", f"{self.folder}/settings.json"]
             return [self.stage, "--data", self.spec, "--out", str(self.run), *settings, *labels]
-        words = [self.stage, str(self.run), "--data", self.spec]
+        command = [self.stage, str(self.run), "--data", self.spec]
         if self.stage == "evaluate":
-            words += ["--missing", "--split", self.split, "--of", *self.subjects]
-            words += ["--metrics", *self.metrics]
-        return words + labels
+            command += ["--missing", "--split", self.split, "--of", *self.subjects]
+            command += ["--metrics", *self.metrics]
+        return command + labels
 
 
 class Failure(NamedTuple):

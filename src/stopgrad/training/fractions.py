@@ -22,8 +22,8 @@ from stopgrad.runs import (
     RunInfo,
     RunWriter,
     TrainedRun,
+    check_fractions,
     check_same_data,
-    check_shares,
     evaluation_split,
     keep_label_draws,
     read_run,
@@ -98,7 +98,7 @@ def supervised_fractions(
         InterruptedRunError: After a signal, when the state is saved.
         StopgradError: While it trains, as `supervised_epochs`.
     """
-    check_shares(labels)
+    check_fractions(labels)
     if (out / "config.json").exists():
         check_same_data(read_run(out), dataset)
     split = evaluation_split(dataset, config)
@@ -143,7 +143,7 @@ def finetune_fractions(
         InterruptedRunError: After a signal, when the state is saved.
         StopgradError: While it trains, as `finetune_epochs`.
     """
-    check_shares(labels)
+    check_fractions(labels)
     if out.resolve() == run.path.resolve():
         check_same_data(run.info, dataset)
         keep_label_draws(run.path, dataset, labels=labels)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from stopgrad.config import Config, Task, config_to_dict
 from stopgrad.evaluation import Record, read, scored
 from stopgrad.images import Normalization
 from stopgrad.method import training_flops
 from stopgrad.runs import (
+    RunData,
     RunInfo,
     RunWriter,
     check_changes,
@@ -50,7 +51,8 @@ def describe_fraction(
         "labels": images.fraction,
         "label_draw": images.draw,
     }
-    return RunInfo(config, dict(data) | own, normalization, describe_environment(config))
+    card = cast(RunData, dict(data) | own)
+    return RunInfo(config, card, normalization, describe_environment(config))
 
 
 def fraction_folder(out: Path, task: Task, fraction: float) -> Path:

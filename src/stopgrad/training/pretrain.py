@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from stopgrad.config import Config, torch_generator
-from stopgrad.images import Images, Normalization, Track, no_progress, normalization
+from stopgrad.images import Images, Normalization, Track, no_progress
 from stopgrad.method import (
     Layers,
     LearningRates,
@@ -78,8 +78,7 @@ def pretrain_epochs(
         InterruptedRunError: After a signal, when the state is saved.
         StorageError: When the disk refuses a checkpoint.
     """
-    mean_std = writer.info.normalization if writer is not None else normalization(images.train)
-    training = start_training(images.train, config, normalization=mean_std, init=init)
+    training = start_training(images.train, config, normalization=images.normalization, init=init)
     keeper = Keeper(training, writer)
     keeper.begin()
     while training.epoch < config.epochs:

@@ -58,8 +58,7 @@ def pretrain_run(
     """
     use_threads(config.threads)
     images = prepare(dataset, config)
-    card = init and init.card()
-    info = describe_run(dataset, config, spec=spec, init=card, images=images)
+    info = describe_run(dataset, config, spec=spec, init=init and init.card(), images=images)
     return _train(RunWriter.create(out, info), images, init=init, track=track)
 
 
@@ -110,9 +109,9 @@ def continue_run(
     found: Continuation, dataset: Dataset, *, spec: str, track: Track = no_progress
 ) -> Iterator[Epoch]:
     """Goes on with a run from its newest checkpoint; see `resume_run`."""
-    card = found.info.data.get("init")
-    images = prepare(dataset, found.info.config)
-    now = describe_run(dataset, found.info.config, spec=spec, init=card, images=images)
+    config, card = found.info.config, found.info.data.get("init")
+    images = prepare(dataset, config)
+    now = describe_run(dataset, config, spec=spec, init=card, images=images)
     writer = RunWriter.resume(found.path, now._replace(changes=found.info.changes))
     return _train(writer, images, init=_init_anew(found), track=track)
 

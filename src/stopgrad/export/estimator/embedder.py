@@ -122,7 +122,7 @@ class SimSiamEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
                 hint="give more pictures or a smaller batch",
             )
         self.loss_curve_: list[float] = []
-        for epoch in pretrain_epochs(TrainingImages(images, None, None), self.config_):
+        for epoch in pretrain_epochs(TrainingImages(images), self.config_):
             log.info("epoch %d/%d, loss %.4f", epoch.number, self.config_.epochs, epoch.loss)
             self.loss_curve_.append(epoch.loss)
         self._take_over(epoch, images)

@@ -16,11 +16,9 @@ class Job(Protocol):
 
     def poll(self) -> int | None:
         """Its exit code, negative for a signal; None while it works."""
-        ...
 
     def stop(self) -> None:
         """Asks it to save and end, as SIGTERM does."""
-        ...
 
 
 class Executor(Protocol):
@@ -29,7 +27,6 @@ class Executor(Protocol):
     @property
     def slots(self) -> int:
         """How many tasks may be at work at once."""
-        ...
 
     def start(self, task: StudyTask, *, slot: int, claim: int) -> Job:
         """Starts a task that was written into its folder.
@@ -39,4 +36,3 @@ class Executor(Protocol):
             slot: A free one, 0 to slots - 1.
             claim: Descriptor of the claim on the run, held until whoever has it open has ended.
         """
-        ...

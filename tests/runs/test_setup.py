@@ -1,0 +1,61 @@
+"""Claims about what a run needs before its first step."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+import stopgrad.runs.setup as setup
+from stopgrad.config import preset
+from stopgrad.errors import ConfigError
+from stopgrad.images import Dataset, Normalization, images_from_arrays
+from stopgrad.runs import TrainingImages, check_sizes, describe_run, prepare
+
+
+def _dataset(count: int = 40) -> Dataset:
+    pixels = np.random.default_rng(0).integers(0, 256, (count, 16, 16, 3), dtype=np.uint8)
+    return Dataset("noise", images_from_arrays(pixels), None)
+
+
+def test_images_are_prepared_and_normalised_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[str] = []
+    for name in ("prepare", "normalization"):
+        real = getattr(setup, name)
+
+        def counted(*given: Any, name: str = name, real: Any = real) -> Any:
+            calls.append(name)
+            return real(*given)
+
+        monkeypatch.setattr(setup, name, counted)
+    dataset, config = _dataset(), preset("tiny")
+    images = prepare(dataset, config)
+    info = describe_run(dataset, config, spec="noise", images=images)
+    assert info.normalization == images.normalization
+    assert calls == ["normalization"]
+    assert info == describe_run(dataset, config, spec="noise")
+    assert calls == ["normalization", "prepare", "normalization"]
+
+
+def test_the_normalization_is_that_of_the_images_to_learn_from() -> None:
+    pixels = np.zeros((4, 8, 8, 3), dtype=np.uint8)
+    pixels[..., 0], pixels[:2, ..., 1] = 51, 255
+    found = TrainingImages(images_from_arrays(pixels)).normalization
+    assert isinstance(found, Normalization)
+    assert found.mean == pytest.approx((0.2, 0.5, 0.0), abs=1e-6)
+    assert found.std[1] == pytest.approx(0.5, abs=1e-6)
+
+
+def test_none_of_our_own_encoders_is_built_to_learn_its_sizes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def build(*given: Any) -> Any:
+        raise AssertionError("built")
+
+    train = _dataset().train
+    with pytest.raises(ConfigError, match="resnet5"):
+        check_sizes(train, preset("tiny", **{"encoder.name": "resnet5"}))
+    monkeypatch.setattr(setup, "build_encoder", build)
+    for name in ("resnet18", "resnet50", "cifar_resnet8"):
+        check_sizes(train, preset("tiny", **{"encoder.name": name}))
+    with pytest.raises(AssertionError, match="built"):
+        check_sizes(train, preset("tiny", **{"encoder.name": "timm:test_vit"}))

@@ -1,0 +1,210 @@
+"""Claims about a task, and about the processes of this machine that carry it out."""
+
+import itertools
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from stopgrad.config import Config, config_to_dict, preset
+from stopgrad.errors import DataError
+from stopgrad.evaluation import Key
+from stopgrad.images import load_dataset
+from stopgrad.studies.executors.executor import Job
+from stopgrad.studies.executors.local import LocalProcesses
+from stopgrad.studies.folder import RunFolder
+from stopgrad.studies.task import (
+    StudyTask,
+    keep_failure,
+    main,
+    read_failure,
+    read_task,
+    write_task,
+)
+from tests.studies.instant import (
+    InstantExecutor,
+    conduct,
+    prepare,
+)
+
+
+def _wait(condition: Callable[[], bool]) -> bool:
+    for _ in range(600):
+        if condition():
+            return True
+        time.sleep(0.05)
+    return False
+
+
+def test_a_process_gets_its_threads_and_its_gpu() -> None:
+    executor = LocalProcesses(3, threads=4, gpus=["0", "MIG-7"])
+    found = [executor.environment(slot, {"HOME": "h"}) for slot in range(3)]
+    assert [env["CUDA_VISIBLE_DEVICES"] for env in found] == ["0", "MIG-7", "0"]
+    assert found[0] == {"HOME": "h", "OMP_NUM_THREADS": "4", "CUDA_VISIBLE_DEVICES": "0"}
+    assert executor.environment(0, {"OMP_NUM_THREADS": "1"})["OMP_NUM_THREADS"] == "1"
+
+
+def _start(task: StudyTask, claim: int) -> Job:
+    write_task(task)
+    return LocalProcesses(1, threads=1).start(task, slot=0, claim=claim)
+
+
+def test_a_process_writes_to_its_log_and_says_what_went_wrong(tmp_path: Path) -> None:
+    config = config_to_dict(preset("tiny"))
+    task = StudyTask(stage="pretrain", folder=str(tmp_path), spec="nowhere", config=config)
+    with (tmp_path / "claim").open("w") as claim:
+        job = _start(task, claim.fileno())
+        assert _wait(lambda: job.poll() is not None)
+    assert job.poll() == 3
+    failure = read_failure(tmp_path)
+    assert failure is not None
+    assert (failure.error, failure.exit_code) == ("DataError", 3)
+    assert "nowhere" in failure.message
+    log = (tmp_path / "log").read_text()
+    assert f"stopgrad: {failure.message}" in log
+    assert "Traceback" not in log
+
+
+def test_a_fault_of_ours_leaves_its_traceback_in_the_log(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    task = StudyTask(stage="resume", folder=str(tmp_path), spec="mnist5k")
+    write_task(task)
+    monkeypatch.setattr("stopgrad.studies.task.carry_out", lambda task: 1 // 0)
+    assert main([str(task.file)]) == 1
+    failure = read_failure(tmp_path)
+    assert failure is not None
+    assert (failure.error, failure.exit_code) == ("ZeroDivisionError", 1)
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_a_task_survives_its_file_and_clears_an_older_failure(tmp_path: Path) -> None:
+    config = config_to_dict(preset("cpu", **{"optimizer.base_lr": 1e-7}))
+    place = {"folder": str(tmp_path), "spec": "d"}
+    tasks = [
+        StudyTask(stage="evaluate", **place, labels=[0.1, 1.0], metrics=["knn_accuracy"]),
+        StudyTask(stage="pretrain", **place, config=config),
+    ]
+    for task in tasks:
+        keep_failure(tmp_path, ValueError("old"))
+        write_task(task)
+        assert read_failure(tmp_path) is None
+        assert read_task(task.file) == task
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"stage": "rm"}', "\0"])
+def test_a_damaged_task_or_failure_is_no_traceback(tmp_path: Path, text: str) -> None:
+    for name in ("task.json", "failure.json"):
+        (tmp_path / name).write_text(text)
+    assert read_failure(tmp_path) is None
+    with pytest.raises(DataError, match=r"task\.json cannot be read as a task"):
+        read_task(tmp_path / "task.json")
+
+
+RUNNER = """
+import sys, time
+from pathlib import Path
+from stopgrad.config import config_to_dict, preset
+from stopgrad.studies.executors.executor import Job
+from stopgrad.studies.executors.local import LocalProcesses
+from stopgrad.studies.folder import RunFolder
+from stopgrad.studies.task import StudyTask, write_task
+folder = RunFolder(Path(sys.argv[1]))
+config = config_to_dict(preset("tiny"))
+task = StudyTask(stage="pretrain", folder=str(folder.path), spec="mnist5k", config=config)
+write_task(task)
+job = LocalProcesses(1, threads=1).start(task, slot=0, claim=folder.claim())
+print(job._process.pid, flush=True)
+time.sleep(100)
+"""
+
+
+def test_no_child_survives_a_runner_that_is_killed_and_the_claim_outlives_it(
+    tmp_path: Path,
+) -> None:
+    folder = RunFolder(tmp_path)
+    with subprocess.Popen(
+        [sys.executable, "-c", RUNNER, str(tmp_path)], stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        child = int(process.stdout.readline())
+        os.kill(child, signal.SIGSTOP)  # it cannot end before we have looked
+        process.kill()
+        process.wait()
+        assert folder.is_claimed()
+        assert folder.claim() is None
+        os.kill(child, signal.SIGCONT)
+    assert _wait(lambda: not folder.is_claimed())
+    assert _wait(lambda: not Path(f"/proc/{child}").exists())
+
+
+def test_a_config_survives_the_way_through_its_file(tmp_path: Path) -> None:
+    from stopgrad.cli.parser import parse
+
+    prepared, executor = prepare(tmp_path / "s", seeds=(3,)), InstantExecutor()
+    conduct(prepared, executor)
+    for run in prepared.plan.runs.values():
+        settings = prepared.directory.folder(run.id).path / "settings.json"
+        words = ["pretrain", "--data", "mnist5k", "--out", "x", "--config", str(settings)]
+        config: Config = parse(words).config
+        assert config == run.config
+
+
+@pytest.fixture
+def digits(tmp_path: Path) -> Path:
+    """200 real digits to learn from and 60 to score, in folders of their classes."""
+    found = load_dataset("mnist5k")
+    assert found.test is not None
+    for part, images, count in (("train", found.train, 200), ("test", found.test, 60)):
+        assert images.labels is not None
+        for number in np.linspace(0, len(images) - 1, count).astype(int):
+            place = tmp_path / "digits" / part / str(images.labels[number])
+            place.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(images.pixels[number]).save(place / f"{number}.png")
+    return tmp_path / "digits"
+
+
+def test_every_stage_gives_the_numbers_that_it_is_asked_for(digits: Path, tmp_path: Path) -> None:
+    epochs = {"epochs": 1, "supervised.epochs": 1, "finetune.epochs": 1, "finetune.batch": 16}
+    config = config_to_dict(preset("tiny", **epochs))
+    place = {"folder": str(tmp_path / "ssl"), "spec": str(digits)}
+    scored = {"labels": [0.5, 1.0], "split": "test"}
+    tasks = [
+        StudyTask(stage="pretrain", **place, config=config),
+        StudyTask(stage="resume", **place),
+        StudyTask(
+            **place, stage="evaluate", **scored, metrics=["knn_accuracy"], subjects=["encoder"]
+        ),
+        StudyTask(
+            **place, stage="finetune", **scored, metrics=["finetune_accuracy"], subjects=["encoder"]
+        ),
+        StudyTask(
+            stage="supervised",
+            folder=str(tmp_path / "labels"),
+            spec=str(digits),
+            config=config,
+            labels=[0.5],
+            metrics=["supervised_accuracy"],
+            subjects=["supervised"],
+            split="test",
+        ),
+    ]
+    for task in tasks:
+        folder = RunFolder(Path(task.folder))
+        folder.path.mkdir(exist_ok=True)
+        write_task(task)
+        assert main([str(task.file)]) == 0, task.stage
+        product = itertools.product(task.metrics, task.labels, task.subjects, [task.split])
+        wanted = {Key(*parts) for parts in product}
+        assert all(map(task.gives, wanted))
+        assert wanted <= folder.numbers().keys()
+        assert read_failure(task.folder) is None
+    assert RunFolder(tmp_path / "ssl").state().phase == "trained"
+    assert RunFolder(tmp_path / "labels").state().phase == "trained"
