@@ -9,11 +9,13 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from stopgrad.evaluation.records import ACCURACIES, Subject
-from stopgrad.evaluation.statistics import Correction, Summary
 from stopgrad.storage import printable
+
+if TYPE_CHECKING:
+    from stopgrad.evaluation.statistics import Correction, Summary
 
 MINUS = "\N{MINUS SIGN}"
 SPACE = "\N{NO-BREAK SPACE}"
