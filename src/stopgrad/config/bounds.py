@@ -46,7 +46,7 @@ def problems(config: Any, *, prefix: str = "") -> Iterator[Problem]:
         if dataclasses.is_dataclass(value):
             yield from problems(value, prefix=f"{key}.")
         elif not within(value, field.metadata.get("bounds", {})):
-            yield Problem(key, value, in_words(field.metadata["bounds"]))
+            yield Problem(key, value, bounds_text(field.metadata["bounds"]))
 
 
 def within(value: object, bounds: Bounds) -> bool:
@@ -62,7 +62,7 @@ def within(value: object, bounds: Bounds) -> bool:
     )
 
 
-def in_words(bounds: Bounds) -> str:
+def bounds_text(bounds: Bounds) -> str:
     """The bounds as a reader knows them: `a finite number above 0 and at most 1`."""
     words = {"above": "above", "at_least": "at least", "at_most": "at most"}
     parts = [f"{words[name]} {value:g}" for name, value in bounds.items() if value is not None]

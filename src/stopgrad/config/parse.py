@@ -12,7 +12,7 @@ import typing
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from stopgrad.config.bounds import Bounds, in_words, within
+from stopgrad.config.bounds import Bounds, bounds_text, within
 from stopgrad.config.knobs import Config, contradictions
 from stopgrad.config.presets import PRESETS, PresetName
 from stopgrad.errors import ConfigError, did_you_mean
@@ -54,7 +54,7 @@ def _knobs() -> tuple[Knob, ...]:
     return tuple(describe_knobs())
 
 
-def kind_in_words(kind: Any) -> str:
+def _kind_text(kind: Any) -> str:
     """A knob's type as a reader knows it: `int`, `true or false`, `one of sgd, lars`."""
     if typing.get_origin(kind) is typing.Literal:
         return f"one of {', '.join(str(choice) for choice in typing.get_args(kind))}"
@@ -162,11 +162,11 @@ def _read_values(flat: Mapping[str, Any]) -> _Read:
         try:
             value = _parser(knob.kind).parse_object({"value": found})["value"]
         except (ArgumentError, TypeError, ValueError):
-            read.wrong.append(f"{knob.key} = {found!r} (expected {kind_in_words(knob.kind)})")
+            read.wrong.append(f"{knob.key} = {found!r} (expected {_kind_text(knob.kind)})")
             continue
         read.values[knob.key] = value
         if not within(value, knob.bounds):
-            read.wrong.append(f"{knob.key} = {value!r} (expected {in_words(knob.bounds)})")
+            read.wrong.append(f"{knob.key} = {value!r} (expected {bounds_text(knob.bounds)})")
     return read
 
 

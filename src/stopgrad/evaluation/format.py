@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from stopgrad.evaluation.records import ACCURACIES, Subject
 from stopgrad.storage import printable
 
-if TYPE_CHECKING:  # it takes SciPy, which help can do without
+if TYPE_CHECKING:
     from stopgrad.evaluation.statistics import Correction, Summary
 
 MINUS = "\N{MINUS SIGN}"

@@ -72,7 +72,7 @@ def check_changes(begun: RunInfo, *others: RunInfo) -> list[Difference]:
     elif of_data:
         hint = "name the run's own images with --data, or begin a new run"
     raise (DataError if of_data else ConfigError)(
-        in_words(refused),
+        differences_text(refused),
         expected=f"the run as it was begun; free to change are {', '.join(FREE)}",
         hint=hint,
     )
@@ -80,13 +80,13 @@ def check_changes(begun: RunInfo, *others: RunInfo) -> list[Difference]:
 
 def cannot_promise(found: Iterable[Difference], info: RunInfo) -> str:
     """Why a resumed run may not have the bits of one that never stopped; empty when it has."""
-    reasons = [in_words([new]) for new in found if _is_rounding(new.key)]
+    reasons = [differences_text([new]) for new in found if _is_rounding(new.key)]
     if info.environment["device"].startswith("cuda") and not info.config.repeatable:
         reasons.append("a GPU with repeatable = false")
     return ", ".join(reasons)
 
 
-def in_words(differences: Iterable[Difference]) -> str:
+def differences_text(differences: Iterable[Difference]) -> str:
     """`key: old -> new` of each."""
     return ", ".join(f"{d.key}: {_value(d.old)} -> {_value(d.new)}" for d in differences)
 

@@ -36,7 +36,7 @@ class DamagedError(CheckpointError):
     """Bytes that are not those that were written; an older checkpoint may be whole."""
 
 
-class Manifest(NamedTuple):
+class CheckpointManifest(NamedTuple):
     """What a checkpoint says of itself."""
 
     folder: Path
@@ -50,7 +50,7 @@ def encode_manifest(step: int, files: Mapping[str, bytes]) -> dict[str, object]:
     return {"format": FORMAT, "step": step, "sha256": sums}
 
 
-def read_manifest(folder: Path) -> Manifest:
+def read_manifest(folder: Path) -> CheckpointManifest:
     """The manifest of a checkpoint.
 
     Raises:
@@ -72,10 +72,10 @@ def read_manifest(folder: Path) -> Manifest:
     step = int(folder.name.removeprefix("step-"))
     if (values.get("format"), values.get("step")) != (FORMAT, step):
         raise _damaged(folder / MANIFEST, f"is not of format {FORMAT} and step {step}")
-    return Manifest(folder, step, values["sha256"])
+    return CheckpointManifest(folder, step, values["sha256"])
 
 
-def read_part(manifest: Manifest, name: str, *, most: int) -> bytes:
+def read_part(manifest: CheckpointManifest, name: str, *, most: int) -> bytes:
     """The bytes of a file of a checkpoint, as its manifest promises them.
 
     Raises:
@@ -91,7 +91,7 @@ def read_part(manifest: Manifest, name: str, *, most: int) -> bytes:
     raise _damaged(path, "does not match its sha256")
 
 
-def decode_info(data: bytes, manifest: Manifest) -> RunInfo:
+def decode_info(data: bytes, manifest: CheckpointManifest) -> RunInfo:
     """The run's info as it was at a checkpoint.
 
     Raises:
@@ -103,7 +103,7 @@ def decode_info(data: bytes, manifest: Manifest) -> RunInfo:
         raise _refused(manifest.folder / INFO, f"cannot be read ({in_short(error)})") from error
 
 
-def decode_state(data: bytes, manifest: Manifest, *, info: RunInfo) -> dict[str, Any]:
+def decode_state(data: bytes, manifest: CheckpointManifest, *, info: RunInfo) -> dict[str, Any]:
     """The state of a run at the step of its manifest.
 
     Raises:
@@ -124,7 +124,7 @@ def decode_state(data: bytes, manifest: Manifest, *, info: RunInfo) -> dict[str,
     return dict(state)
 
 
-def decode_model(data: bytes, manifest: Manifest, *, info: RunInfo) -> dict[str, Tensor]:
+def decode_model(data: bytes, manifest: CheckpointManifest, *, info: RunInfo) -> dict[str, Tensor]:
     """The state dict of the model.
 
     Raises:
@@ -139,7 +139,9 @@ def decode_model(data: bytes, manifest: Manifest, *, info: RunInfo) -> dict[str,
     return tensors
 
 
-def decode_optimizer(data: bytes, manifest: Manifest, *, info: RunInfo) -> dict[str, Tensor]:
+def decode_optimizer(
+    data: bytes, manifest: CheckpointManifest, *, info: RunInfo
+) -> dict[str, Tensor]:
     """The optimiser's tensors, `INDEX.NAME`.
 
     Raises:

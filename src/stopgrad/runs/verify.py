@@ -31,7 +31,7 @@ from stopgrad.runs.parts import (
     MODEL,
     NAMES,
     OPTIMIZER,
-    Manifest,
+    CheckpointManifest,
     decode_info,
     decode_model,
     decode_optimizer,
@@ -271,7 +271,7 @@ def _checkpoint(folder: Path, run: _Run) -> Iterator[Finding]:
         yield _finding(f"{name}/{part}", _part, manifest, part, run)
 
 
-def _part(manifest: Manifest, name: str, run: _Run) -> str:
+def _part(manifest: CheckpointManifest, name: str, run: _Run) -> str:
     """Reads one file of a checkpoint as a resumed run would."""
     if name == INFO:
         _copy(manifest)
@@ -287,7 +287,7 @@ def _part(manifest: Manifest, name: str, run: _Run) -> str:
     return ""
 
 
-def _copy(manifest: Manifest) -> RunInfo:
+def _copy(manifest: CheckpointManifest) -> RunInfo:
     return decode_info(read_part(manifest, INFO, most=LARGEST_JSON), manifest)
 
 
