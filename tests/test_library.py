@@ -146,7 +146,7 @@ def test_scores_show_themselves_as_a_table(run: stopgrad.Run) -> None:
     assert scores.rows == run.records[-1:]
     assert "top-1 accuracy on 40 test images" in repr(scores)
     assert f"{100 * record.value:.0f}" in repr(scores)
-    assert scores._repr_html_().startswith("<pre")
+    assert scores._repr_html_().startswith("<table")
     assert run.evaluate(of=["pixels"], metrics=["knn_accuracy"], missing=True).rows == []
 
 

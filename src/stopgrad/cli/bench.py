@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import stopgrad
 from stopgrad.cli.screen import print_json, print_table
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
+    from stopgrad.report import Table
     from stopgrad.speed import Speed, Spread
 
 HELP = "measure how fast this machine is, on random pixels"
@@ -41,47 +41,61 @@ def run(options: argparse.Namespace) -> None:
 
 def steps_table(speed: Speed) -> Table:
     """The training step: a row per number, a column per network."""
-    from rich.table import Table
-
     from stopgrad.evaluation import percent
+    from stopgrad.report import Column, Table, TableCell
     from stopgrad.speed import Phases
 
-    table = Table(title="training step, data included", title_justify="left")
-    table.add_column("median (lowest to highest)")
-    for step in speed.steps:
-        table.add_column(f"{step.encoder}\nbatch {step.batch}, {step.precision}", justify="right")
-    table.add_row("views/s", *(written(step.views_per_s) for step in speed.steps))
-    table.add_row("GFLOP/s", *(written(step.flops_per_s, unit=1e9) for step in speed.steps))
-    shares = (written(step.share_of_matmul, unit=0.01) for step in speed.steps)
-    table.add_row("% of the matrix rate before and after", *shares, end_section=True)
+    steps = speed.steps
+    rows = [
+        ("views/s", *(written(step.views_per_s) for step in steps)),
+        ("GFLOP/s", *(written(step.flops_per_s, unit=1e9) for step in steps)),
+        (
+            "% of the matrix rate before and after",
+            *(written(step.share_of_matmul, unit=0.01) for step in steps),
+        ),
+    ]
     for place, phase in enumerate(Phases._fields):
-        parts = (percent(step.phases[place], images=1000) for step in speed.steps)
-        table.add_row(f"{phase}, share of the step", *parts)
-    return table
+        parts = (percent(step.phases[place], images=1000) for step in steps)
+        rows.append((f"{phase}, share of the step", *parts))
+    networks = (f"{step.encoder}, batch {step.batch}, {step.precision}" for step in steps)
+    return Table(
+        "steps",
+        (Column("median (lowest to highest)"), *(Column(name, "right") for name in networks)),
+        tuple(tuple(map(TableCell, row)) for row in rows),
+        "training step, data included",
+    )
 
 
 def parts_table(speed: Speed) -> Table:
     """The machine's limit, and everything that is measured alone."""
-    from rich.table import Table
+    from stopgrad.report import Column, Table, TableCell
 
+    return Table(
+        "parts",
+        (Column("median (lowest to highest)"), Column("", "right")),
+        tuple(tuple(map(TableCell, row)) for row in _parts(speed)),
+        "alone",
+    )
+
+
+def _parts(speed: Speed) -> Iterator[tuple[str, str]]:
     from stopgrad.evaluation import number
 
-    table = Table(title="alone", title_justify="left")
-    table.add_column("median (lowest to highest)")
-    table.add_column("", justify="right")
     product = f"matrix product of {speed.matrix_side:,} x {speed.matrix_side:,}"
-    table.add_row(f"{product}, bf16, GFLOP/s", written(speed.matrix.bf16, unit=1e9))
-    table.add_row(f"{product}, fp32, GFLOP/s", written(speed.matrix.fp32, unit=1e9))
-    table.add_row("views of 32 px, views/s", written(speed.views_per_s))
+    yield f"{product}, bf16, GFLOP/s", written(speed.matrix.bf16, unit=1e9)
+    yield f"{product}, fp32, GFLOP/s", written(speed.matrix.fp32, unit=1e9)
+    yield "views of 32 px, views/s", written(speed.views_per_s)
     for step in speed.steps:
-        table.add_row(f"embedding by {step.encoder}, images/s", written(step.embed_images_per_s))
-    _add_evaluators(table, speed)
-    table.add_row("decoding PNG of 32 px, images/s", written(speed.decoding.png_per_s))
-    table.add_row("decoding JPEG of 256 px, images/s", written(speed.decoding.jpeg_per_s))
-    table.add_row("stopgrad --help, s", written(speed.start_up.help_s))
-    table.add_row("import stopgrad.training, s", written(speed.start_up.import_s))
-    table.add_row("peak memory, GB", number(speed.peak_bytes / 1e9))
-    return table
+        yield f"embedding by {step.encoder}, images/s", written(step.embed_images_per_s)
+    did = speed.evaluators
+    size = f"{did.bank:,} x {did.width}"
+    yield f"kNN of {did.queries:,} in {size}, s", written(did.knn_s)
+    yield f"linear probe on {size}, {did.epochs} epochs, s", written(did.linear_s)
+    yield "decoding PNG of 32 px, images/s", written(speed.decoding.png_per_s)
+    yield "decoding JPEG of 256 px, images/s", written(speed.decoding.jpeg_per_s)
+    yield "stopgrad --help, s", written(speed.start_up.help_s)
+    yield "import stopgrad.training, s", written(speed.start_up.import_s)
+    yield "peak memory, GB", number(speed.peak_bytes / 1e9)
 
 
 def finding(speed: Speed) -> str:
@@ -105,10 +119,3 @@ def written(found: Spread, *, unit: float = 1.0) -> str:
 
     middle, low, high = (number(value / unit) for value in found[:3])
     return f"{middle} ({low} to {high})"
-
-
-def _add_evaluators(table: Table, speed: Speed) -> None:
-    did = speed.evaluators
-    size = f"{did.bank:,} x {did.width}"
-    table.add_row(f"kNN of {did.queries:,} in {size}, s", written(did.knn_s))
-    table.add_row(f"linear probe on {size}, {did.epochs} epochs, s", written(did.linear_s))

@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, get_args
+from typing import get_args
 
 import stopgrad
 from stopgrad.cli.parser import DATA
 from stopgrad.cli.screen import print_json, print_line, print_table
 from stopgrad.config import LabelFreeName, Layer
-
-if TYPE_CHECKING:
-    from rich.table import Table
 
 HELP = "rank runs without labels"
 
@@ -56,6 +52,8 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Prints the runs, best first, the agreements, and what to make of them."""
+    from stopgrad.report import as_lines
+
     found = stopgrad.compare(
         options.runs, data=options.data, by=options.by, layer=options.layer, score=options.score
     )
@@ -68,13 +66,5 @@ def run(options: argparse.Namespace) -> None:
         if sys.stdout.isatty():
             print_table(table)
         else:
-            print_line("\n".join([*_plain(table), ""]))
+            print_line("\n".join([*as_lines(table), ""]))
     print_table(*found.lines)
-
-
-def _plain(table: Table) -> Iterator[str]:
-    """Lines with tabs, for what is no terminal."""
-    yield str(table.title)
-    yield "\t".join(" ".join(str(column.header).split()) for column in table.columns)
-    for row in zip(*(column.cells for column in table.columns), strict=True):
-        yield "\t".join(map(str, row))

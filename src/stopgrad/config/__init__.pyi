@@ -18,7 +18,6 @@ from .parse import config_from_dict as config_from_dict
 from .parse import config_to_dict as config_to_dict
 from .parse import describe_knobs as describe_knobs
 from .parse import key_paths as key_paths
-from .parse import kind_in_words as kind_in_words
 from .parse import knob_values as knob_values
 from .parse import preset as preset
 from .presets import PRESETS as PRESETS
