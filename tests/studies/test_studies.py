@@ -13,8 +13,9 @@ from stopgrad.cli import main
 from stopgrad.cli.screen import print_line
 from stopgrad.config import preset
 from stopgrad.errors import ConfigError, DataError
-from stopgrad.evaluation import Key, Selection, append_cost, evaluate_run, key_of
+from stopgrad.evaluation import Key, Selection, append_cost, evaluate_run
 from stopgrad.evaluation.costs import Spent
+from stopgrad.evaluation.records import key_of
 from stopgrad.images import Dataset, images_from_arrays, load_dataset
 from stopgrad.library.progress import Screen, time_left
 from stopgrad.library.tables import ArmsTable
