@@ -53,6 +53,13 @@ def imports(path: Path) -> Iterator[Import]:
             for name in node.names:
                 if name.name.startswith("stopgrad."):
                     yield Import(dotted(path), name.name.removeprefix("stopgrad."), "")
+        elif (
+            isinstance(node, ast.Attribute)
+            and isinstance(node.value, ast.Name)
+            and node.value.id in ROOMS
+            and room(dotted(path)) == "library"  # which takes names off the doors themselves
+        ):
+            yield Import(dotted(path), node.value.id, node.attr)
 
 
 def all_imports() -> list[Import]:

@@ -11,5 +11,6 @@ from .library.several import bench as bench
 from .library.several import compare as compare
 from .library.several import study as study
 from .library.several import verify as verify
+from .library.tables import Shown as Shown
 from .library.train import pretrain as pretrain
 from .library.train import supervised as supervised

@@ -116,9 +116,7 @@ def test_what_is_no_picture_is_named_in_one_line(
     assert main(["neighbors", str(runs[True]), *query]) == 3
     error = capsys.readouterr().err
     assert error.count("\n") == 1
-    assert all(
-        part in error for part in ("3 of 3 images cannot be read", "text.png", "missing.png")
-    )
+    assert all(word in error for word in ("3 of 3 images", "text.png", "missing.png"))
     other = tmp_path / "other"
     shutil.copytree(load_run(runs[False]).info.data["spec"], other)
     next(iter(other.glob("*.png"))).unlink()

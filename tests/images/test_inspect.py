@@ -420,7 +420,7 @@ def test_the_command_says_what_pretraining_does(
     code, out, err = command(capsys, "check-data", data, *skip)
     assert code == 0
     assert "'a" in out
-    assert f"start with {200 - len(oracle.damaged)} pictures, without {len(oracle.damaged)}" in out
+    assert f"start with {200 - len(oracle.damaged)} images, without {len(oracle.damaged)}" in out
     assert command(capsys, "pretrain", "--data", data, "--out", run, *skip)[0] == 0
     assert json.loads((run / "config.json").read_bytes())["config"]["bad_images"] == "skip"
 

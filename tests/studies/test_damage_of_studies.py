@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from stopgrad.errors import DataError, StopgradError
-from stopgrad.library.tables import arms_table
+from stopgrad.library.tables import ArmsTable
 from stopgrad.report import read_studies, study_table
 from stopgrad.report.page import render
 from stopgrad.report.study_text import Format
@@ -73,7 +73,7 @@ def _look(out: Path, *, form: Format, page: bool) -> None:
     for stored in directory.read_all():
         study_table(directory, stored.study.name, form=form)
         with redirect_stdout(io.StringIO()):
-            arms_table(study_overview(directory, stored), title="t")
+            ArmsTable("t", study_overview(directory, stored))
     if page:
         render(*read_studies(out))
 

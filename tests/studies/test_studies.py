@@ -18,7 +18,7 @@ from stopgrad.evaluation.costs import Spent
 from stopgrad.evaluation.records import key_of
 from stopgrad.images import Dataset, images_from_arrays, load_dataset
 from stopgrad.library.progress import Screen, time_left
-from stopgrad.library.tables import arms_table
+from stopgrad.library.tables import ArmsTable
 from stopgrad.runs import RunWriter, describe_run, load_run, prepare
 from stopgrad.studies import ArmState, Choices, Overview, prepare_study
 from stopgrad.studies.data import check_data
@@ -259,6 +259,6 @@ def test_names_of_arms_cannot_steer_the_terminal(capsys: pytest.CaptureFixture[s
     assert printed.out == printed.err == "arm \N{REPLACEMENT CHARACTER}[31m[red]x[/red]\n"
     text = io.StringIO()
     found = Overview((ArmState(name, 1, 1, 0, 0, 0, None),), 1.0, ())
-    Console(file=text, width=100).print(arms_table(found, title=name))
+    Console(file=text, width=100).print(ArmsTable(name, found))
     assert "\x1b" not in text.getvalue()
     assert "[red]x[/red]" in text.getvalue()

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import stopgrad
 from stopgrad.cli.screen import print_json, print_table
 
 if TYPE_CHECKING:
-    from stopgrad.report import Column, Table
+    from stopgrad.report import Table
     from stopgrad.speed import Speed, Spread
 
-MEDIAN = "median (lowest to highest)"
 HELP = "measure how fast this machine is, on random pixels"
 
 
@@ -43,12 +42,10 @@ def run(options: argparse.Namespace) -> None:
 def steps_table(speed: Speed) -> Table:
     """The training step: a row per number, a column per network."""
     from stopgrad.evaluation import percent
-    from stopgrad.report import Column
+    from stopgrad.report import Column, Table, TableCell
     from stopgrad.speed import Phases
 
     steps = speed.steps
-    networks = (f"{step.encoder}\nbatch {step.batch}, {step.precision}" for step in steps)
-    columns = (Column(MEDIAN), *(Column(name, "right") for name in networks))
     rows = [
         ("views/s", *(written(step.views_per_s) for step in steps)),
         ("GFLOP/s", *(written(step.flops_per_s, unit=1e9) for step in steps)),
@@ -60,34 +57,45 @@ def steps_table(speed: Speed) -> Table:
     for place, phase in enumerate(Phases._fields):
         parts = (percent(step.phases[place], images=1000) for step in steps)
         rows.append((f"{phase}, share of the step", *parts))
-    return _table("steps", columns, rows, "training step, data included")
+    networks = (f"{step.encoder}, batch {step.batch}, {step.precision}" for step in steps)
+    return Table(
+        "steps",
+        (Column("median (lowest to highest)"), *(Column(name, "right") for name in networks)),
+        tuple(tuple(map(TableCell, row)) for row in rows),
+        "training step, data included",
+    )
 
 
 def parts_table(speed: Speed) -> Table:
     """The machine's limit, and everything that is measured alone."""
+    from stopgrad.report import Column, Table, TableCell
+
+    return Table(
+        "parts",
+        (Column("median (lowest to highest)"), Column("", "right")),
+        tuple(tuple(map(TableCell, row)) for row in _parts(speed)),
+        "alone",
+    )
+
+
+def _parts(speed: Speed) -> Iterator[tuple[str, str]]:
     from stopgrad.evaluation import number
-    from stopgrad.report import Column
 
     product = f"matrix product of {speed.matrix_side:,} x {speed.matrix_side:,}"
+    yield f"{product}, bf16, GFLOP/s", written(speed.matrix.bf16, unit=1e9)
+    yield f"{product}, fp32, GFLOP/s", written(speed.matrix.fp32, unit=1e9)
+    yield "views of 32 px, views/s", written(speed.views_per_s)
+    for step in speed.steps:
+        yield f"embedding by {step.encoder}, images/s", written(step.embed_images_per_s)
     did = speed.evaluators
     size = f"{did.bank:,} x {did.width}"
-    rows = [
-        (f"{product}, bf16, GFLOP/s", written(speed.matrix.bf16, unit=1e9)),
-        (f"{product}, fp32, GFLOP/s", written(speed.matrix.fp32, unit=1e9)),
-        ("views of 32 px, views/s", written(speed.views_per_s)),
-        *(
-            (f"embedding by {step.encoder}, images/s", written(step.embed_images_per_s))
-            for step in speed.steps
-        ),
-        (f"kNN of {did.queries:,} in {size}, s", written(did.knn_s)),
-        (f"linear probe on {size}, {did.epochs} epochs, s", written(did.linear_s)),
-        ("decoding PNG of 32 px, images/s", written(speed.decoding.png_per_s)),
-        ("decoding JPEG of 256 px, images/s", written(speed.decoding.jpeg_per_s)),
-        ("stopgrad --help, s", written(speed.start_up.help_s)),
-        ("import stopgrad.training, s", written(speed.start_up.import_s)),
-        ("peak memory, GB", number(speed.peak_bytes / 1e9)),
-    ]
-    return _table("parts", (Column(MEDIAN), Column("", "right")), rows, "alone")
+    yield f"kNN of {did.queries:,} in {size}, s", written(did.knn_s)
+    yield f"linear probe on {size}, {did.epochs} epochs, s", written(did.linear_s)
+    yield "decoding PNG of 32 px, images/s", written(speed.decoding.png_per_s)
+    yield "decoding JPEG of 256 px, images/s", written(speed.decoding.jpeg_per_s)
+    yield "stopgrad --help, s", written(speed.start_up.help_s)
+    yield "import stopgrad.training, s", written(speed.start_up.import_s)
+    yield "peak memory, GB", number(speed.peak_bytes / 1e9)
 
 
 def finding(speed: Speed) -> str:
@@ -111,11 +119,3 @@ def written(found: Spread, *, unit: float = 1.0) -> str:
 
     middle, low, high = (number(value / unit) for value in found[:3])
     return f"{middle} ({low} to {high})"
-
-
-def _table(
-    name: str, columns: tuple[Column, ...], rows: Sequence[Sequence[str]], caption: str
-) -> Table:
-    from stopgrad.report import Table, TableCell
-
-    return Table(name, columns, tuple(tuple(map(TableCell, row)) for row in rows), caption)

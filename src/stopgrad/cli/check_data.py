@@ -120,13 +120,13 @@ def verdict(findings: Findings, outlook: Outlook) -> str:
         share = 100 * len(findings.damaged) / every
         return (
             f"pretraining would be refused: {count(len(findings.damaged))} of {count(every)} "
-            f"pictures ({share:.1f} %) are damaged"
+            f"images ({share:.1f} %) are damaged"
         )
     if error is not None:
         return f"pretraining would be refused: {error.found}"
     left_out = f", without {count(len(findings.damaged))} damaged" if findings.damaged else ""
     assert findings.dataset is not None
-    start = f"pretraining would start with {count(len(findings.dataset.train))} pictures{left_out}"
+    start = f"pretraining would start with {count(len(findings.dataset.train))} images{left_out}"
     notes = [f"{count(len(places))} {name}" for name, places in _notes(findings) if places]
     if outlook.cost is not None and not outlook.cost.fits:
         notes.insert(0, "more memory needed than is there")
@@ -162,7 +162,7 @@ def _contents(findings: Findings) -> Iterator[Row]:
     from stopgrad.images import how_it_was_read
 
     splits = [f"{count(n)} {split}" for split, n in findings.pictures.items()]
-    yield "pictures", count(sum(findings.pictures.values())), ", ".join(splits)
+    yield "images", count(sum(findings.pictures.values())), ", ".join(splits)
     formats = [f"{name} {count(n)}" for name, n in findings.formats.items()]
     yield "formats", count(len(formats)), _few(formats)
     sizes = [f"{w} x {h} px {count(n)}" for (w, h), n in findings.sizes.items()]

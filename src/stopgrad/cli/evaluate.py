@@ -7,7 +7,7 @@ from typing import get_args
 
 import stopgrad
 from stopgrad.cli.parser import add_labels, add_run
-from stopgrad.cli.screen import print_line, print_table
+from stopgrad.cli.screen import print_line, show
 from stopgrad.config import SplitName
 from stopgrad.evaluation import FROZEN, MEASURES, Record, to_line
 
@@ -52,7 +52,7 @@ def run(options: argparse.Namespace) -> None:
         each=print_record if options.json else None,
     )
     if not options.json:
-        print_table(scores)
+        show(scores)
 
 
 def print_record(record: Record) -> None:

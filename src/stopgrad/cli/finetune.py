@@ -8,7 +8,7 @@ from pathlib import Path
 import stopgrad
 from stopgrad.cli.evaluate import print_record
 from stopgrad.cli.parser import add_changes, add_labels, add_run
-from stopgrad.cli.screen import print_table
+from stopgrad.cli.screen import show
 
 HELP = "train a run's encoder on with labels (and --finetune.KNOB VALUE)"
 
@@ -37,4 +37,4 @@ def run(options: argparse.Namespace) -> None:
         **options.changes,
     )
     if not options.json:
-        print_table(scores)
+        show(scores)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import stopgrad
 from stopgrad.cli.parser import add_run
-from stopgrad.cli.screen import print_json, print_table, say
+from stopgrad.cli.screen import print_json, say, show
 
 HELP = "find the nearest training images of any image"
 
@@ -37,6 +37,6 @@ def run(options: argparse.Namespace) -> None:
         for row in found.rows:
             print_json(row)
     else:
-        print_table(found)
+        show(found)
     if options.out is not None:
         say(f"done: {found.save(options.out)}")

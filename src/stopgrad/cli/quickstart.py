@@ -7,7 +7,7 @@ import itertools
 from pathlib import Path
 
 import stopgrad
-from stopgrad.cli.screen import print_line, print_table, say
+from stopgrad.cli.screen import print_line, say, show
 from stopgrad.config import preset
 
 HELP = "pretrain, evaluate and report on embedded images"
@@ -27,7 +27,7 @@ def run(options: argparse.Namespace) -> None:
         f"epochs; then kNN and linear probes on {len(data.dataset.test or ()):,} other digits"
     )
     found = stopgrad.pretrain(data, out=options.out or _new_directory(), config=config)
-    print_table(found.evaluate([1.0, 0.1, 0.01]))
+    show(found.evaluate([1.0, 0.1, 0.01]))
     print_line(f"report: {found.report().page}")
 
 

@@ -104,7 +104,7 @@ def list_all(options: argparse.Namespace) -> None:
 def status(options: argparse.Namespace) -> None:
     """Prints how the runs of each study stand."""
     for state in stopgrad.Studies(options.directory).states:
-        print_table(state)
+        print_table(*state.tables)
         for line in state.lines:
             print_line(line)
 

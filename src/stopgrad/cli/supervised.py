@@ -8,7 +8,7 @@ from pathlib import Path
 import stopgrad
 from stopgrad.cli.evaluate import print_record
 from stopgrad.cli.parser import add_config, add_data, add_labels
-from stopgrad.cli.screen import print_table
+from stopgrad.cli.screen import show
 from stopgrad.errors import ConfigError
 
 HELP = "train the same encoder from scratch with labels: the baseline"
@@ -47,4 +47,4 @@ def run(options: argparse.Namespace) -> None:
         each=print_record if options.json else None,
     )
     if not options.json:
-        print_table(scores)
+        show(scores)

@@ -10,7 +10,6 @@ from .costs import append_cost as append_cost
 from .costs import energy as energy
 from .costs import read_costs as read_costs
 from .costs import start_meter as start_meter
-from .evaluate import EVERYTHING as EVERYTHING
 from .evaluate import Selection as Selection
 from .evaluate import evaluate_run as evaluate_run
 from .evaluate import recorded_numbers as recorded_numbers

@@ -9,5 +9,6 @@ In: specs, paths, arrays and knobs. Out: objects that show themselves, whose res
     report    write_report: a page, a poster and figures
     several   compare, verify, bench, study, Studies: several runs at once
     tables    what comes back, as a table in a terminal and in a notebook
+    ranking   runs ordered by a measure that needs no labels
     progress  bars and lines on standard error
 """

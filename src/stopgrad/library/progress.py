@@ -26,7 +26,7 @@ from rich.progress import (
 
 from stopgrad import runs, studies
 from stopgrad.evaluation import duration, labels_text
-from stopgrad.library.tables import arms_table
+from stopgrad.library.tables import ArmsTable
 from stopgrad.storage import printable
 
 if TYPE_CHECKING:
@@ -195,7 +195,7 @@ class StudyWatch:
         found = self._look()
         left = time_left(time.monotonic() - self._begun, began=self._share, now=found.share)
         title = f"{self._prepared.study.name}, {left}"
-        self._live.update(arms_table(found, title=title), refresh=True)
+        self._live.update(*ArmsTable(title, found).tables, refresh=True)
         self._next = time.monotonic() + REFRESH_S
 
     def _look(self) -> Overview:

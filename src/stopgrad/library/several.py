@@ -15,8 +15,9 @@ from stopgrad.config import Config, Layer, key_paths
 from stopgrad.errors import CheckpointError, ConfigError, DataError, FailedRunsError
 from stopgrad.library.data import AnyData
 from stopgrad.library.progress import Screen, StudyWatch
+from stopgrad.library.ranking import Ranking
 from stopgrad.library.run import Run
-from stopgrad.library.tables import ArmsTable, Ranking
+from stopgrad.library.tables import ArmsTable
 from stopgrad.storage import printable
 
 if TYPE_CHECKING:

@@ -13,8 +13,6 @@ from .recipe import supervised_recipe as supervised_recipe
 from .sessions import check_resume as check_resume
 from .sessions import continue_run as continue_run
 from .sessions import pretrain_run as pretrain_run
-from .sessions import resume_run as resume_run
-from .weights import Weights as Weights
 from .weights import card_of as card_of
 from .weights import read_tensors as read_tensors
 from .weights import read_weights as read_weights

@@ -108,41 +108,24 @@ def check_resume(
 def continue_run(
     found: Continuation, dataset: Dataset, *, spec: str, track: Track = no_progress
 ) -> Iterator[Epoch]:
-    """Goes on with a run from its newest checkpoint; see `resume_run`."""
+    """Goes on with a run from its newest checkpoint, bit for bit on the same kind of machine.
+
+    Args:
+        found: The run, from `check_resume`.
+        dataset: Its images, from `load_images`.
+        spec: Where they are now.
+        track: Shows the progress of each epoch.
+
+    Raises:
+        ConfigError: For other weights to start from than the run's.
+        DataError: When the images are not those of the run.
+        StopgradError: While it trains, as `pretrain_epochs`.
+    """
     config, card = found.info.config, found.info.data.get("init")
     images = prepare(dataset, config)
     now = describe_run(dataset, config, spec=spec, init=card, images=images)
     writer = RunWriter.resume(found.path, now._replace(changes=found.info.changes))
     return _train(writer, images, init=_init_anew(found), track=track)
-
-
-def resume_run(
-    path: Path,
-    dataset: Dataset,
-    *,
-    spec: str,
-    changes: Mapping[str, str] = {},
-    extend: int | None = None,
-    track: Track = no_progress,
-) -> Iterator[Epoch]:
-    """Goes on with a run where it stopped, with its own threads, bit for bit on the same machine.
-
-    Args:
-        path: The run directory.
-        dataset: Its images, from `load_images`.
-        spec: Where they are now.
-        changes: As for `check_resume`.
-        extend: As for `check_resume`.
-        track: Shows the progress of each epoch.
-
-    Raises:
-        ConfigError: For a change that is not allowed, or other weights to start from.
-        DataError: When the images are not those of the run.
-        CheckpointError: When the run is damaged or not to be trusted.
-        StopgradError: While it trains, as `pretrain_epochs`.
-    """
-    found = check_resume(path, changes=changes, extend=extend)
-    return iter(()) if found.finished else continue_run(found, dataset, spec=spec, track=track)
 
 
 def _train(
