@@ -9,15 +9,22 @@ import torch.nn.functional as F
 from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 
-import stopgrad.evaluation.linear.tuning
+import stopgrad.evaluation.tuning
 from stopgrad.config import LinearConfig
 from stopgrad.errors import DataError, DivergedError
 from stopgrad.evaluation import Features, linear_probe
 from stopgrad.evaluation.features import Labelled
-from stopgrad.evaluation.linear.fit import Heads, Plan, batches, fit, loss_gradient
-from stopgrad.evaluation.linear.probe import PAPER_LARS, REPORT_SGD
-from stopgrad.evaluation.linear.standardize import standardization
-from stopgrad.evaluation.linear.tuning import choose_lr, lr_candidates, tuned_probe, validation_mask
+from stopgrad.evaluation.linear import (
+    PAPER_LARS,
+    REPORT_SGD,
+    Heads,
+    Plan,
+    batches,
+    fit,
+    loss_gradient,
+    standardization,
+)
+from stopgrad.evaluation.tuning import choose_lr, lr_candidates, tuned_probe, validation_mask
 from stopgrad.images import Images, load_dataset
 
 
@@ -117,7 +124,7 @@ def test_training_is_that_of_torch(
     known = Labelled(values, train.labels)
     plan = Plan(config, (4.0,), 10, seed=0, epoch_samples=1150)
     monkeypatch.setattr(
-        "stopgrad.evaluation.linear.fit.torch_generator",
+        "stopgrad.evaluation.linear.torch_generator",
         lambda seed, *position: torch.Generator().manual_seed(
             0 if position[-1] == "start" else int(position[-1])
         ),
@@ -220,13 +227,13 @@ def test_the_chosen_learning_rate_is_the_best_of_the_grid_on_held_out_labels() -
 
 
 def test_the_choice_trains_on_no_label_that_it_scores(monkeypatch: pytest.MonkeyPatch) -> None:
-    fit_heads, seen = stopgrad.evaluation.linear.tuning.fitted_logits, []
+    fit_heads, seen = stopgrad.evaluation.tuning.fitted_logits, []
 
     def spy(train: Labelled, values: torch.Tensor, plan: Plan) -> torch.Tensor:
         seen.extend([set(train.values[:, 0].tolist()), set(values[:, 0].tolist())])
         return fit_heads(train, values, plan)
 
-    monkeypatch.setattr("stopgrad.evaluation.linear.tuning.fitted_logits", spy)
+    monkeypatch.setattr("stopgrad.evaluation.tuning.fitted_logits", spy)
     numbered = Features(torch.arange(100.0)[:, None], torch.arange(100) % 4)
     choose_lr(numbered, LinearConfig(epochs=1), seed=0)
     trained, scored = seen

@@ -161,7 +161,7 @@ def test_a_full_disk_leaves_the_file_that_was_there(
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr("stopgrad.export.embedding.tables._csv", full)
+        patch.setattr("stopgrad.export.tables._csv", full)
         with pytest.raises(StorageError, match="No space left"):
             embed_dataset(run, digits, out=out)
     assert out.read_bytes() == before

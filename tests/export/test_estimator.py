@@ -210,7 +210,7 @@ def test_a_saved_embedder_gives_the_same_bits_in_another_process(
     fitted.save(file)
     np.save(pictures, _pictures())
     code = (
-        "import sys, numpy as np; from stopgrad.export.estimator import SimSiamEmbedder as E\n"
+        "import sys, numpy as np; from stopgrad.export import SimSiamEmbedder as E\n"
         "np.save(sys.argv[3], E.load(sys.argv[1]).transform(np.load(sys.argv[2])))\n"
     )
     subprocess.run([sys.executable, "-c", code, file, pictures, features], check=True)

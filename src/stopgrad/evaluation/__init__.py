@@ -5,7 +5,8 @@ number), or ranks of runs without labels. Stands above training, because the loo
 
     features     frozen features of images, and what a score is
     knn          the weighted kNN classifier
-    linear       the linear probe
+    linear       the linear probe, by SGD or LARS
+    tuning       its learning rate, chosen on a part of the training labels
     measured     a run's newest measures of collapse
     records      one JSON line per result
     costs        what a training takes: wall time and energy
@@ -13,7 +14,8 @@ number), or ranks of runs without labels. Stands above training, because the loo
     evaluate     a run -> its records
     statistics   means, intervals, tests over seeds
     format       how metrics are named and numbers written
-    compare      runs beside each other, with labels and without
+    label_free   a run's measures that need no labels
+    comparison   runs ranked by them, and how far labels agree
 """
 
 import lazy_loader

@@ -1,10 +1,9 @@
-from .compare.compare import Agreement as Agreement
-from .compare.compare import Comparison as Comparison
-from .compare.compare import Row as Row
-from .compare.compare import compare_runs as compare_runs
-from .compare.compare import same_data as same_data
-from .compare.measure import LABEL_FREE as LABEL_FREE
-from .compare.scores import COMPARED as COMPARED
+from .comparison import COMPARED as COMPARED
+from .comparison import Agreement as Agreement
+from .comparison import Comparison as Comparison
+from .comparison import Row as Row
+from .comparison import compare_runs as compare_runs
+from .comparison import same_data as same_data
 from .costs import Costs as Costs
 from .costs import append_cost as append_cost
 from .costs import energy as energy
@@ -36,6 +35,7 @@ from .format import difference_text as difference_text
 from .format import duration as duration
 from .format import labels_text as labels_text
 from .format import mean_and_spread as mean_and_spread
+from .format import mean_text as mean_text
 from .format import metric_text as metric_text
 from .format import number as number
 from .format import p_text as p_text
@@ -48,7 +48,8 @@ from .knn import Neighbors as Neighbors
 from .knn import class_votes as class_votes
 from .knn import neighbors as neighbors
 from .knn import weighted_knn as weighted_knn
-from .linear.probe import linear_probe as linear_probe
+from .label_free import LABEL_FREE as LABEL_FREE
+from .linear import linear_probe as linear_probe
 from .measured import MEASURED as MEASURED
 from .measured import newest_measures as newest_measures
 from .records import ACCURACIES as ACCURACIES

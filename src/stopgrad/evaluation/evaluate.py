@@ -13,11 +13,11 @@ import torch
 from stopgrad.config import Config, SplitName
 from stopgrad.evaluation.features import Features, Score, embed, pixel_features
 from stopgrad.evaluation.knn import weighted_knn
-from stopgrad.evaluation.linear.probe import PAPER_LARS, REPORT_SGD, linear_probe
-from stopgrad.evaluation.linear.tuning import tuned_probe
+from stopgrad.evaluation.linear import PAPER_LARS, REPORT_SGD, linear_probe
 from stopgrad.evaluation.measured import measured, newest_measures
 from stopgrad.evaluation.records import FROZEN, Key, Record, Subject, append, key_of, read
 from stopgrad.evaluation.scoring import cost_of, scored
+from stopgrad.evaluation.tuning import tuned_probe
 from stopgrad.images import Dataset, Images, Track, label_subset, no_progress
 from stopgrad.method import build_simsiam, training_flops
 from stopgrad.runs import (

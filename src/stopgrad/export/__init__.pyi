@@ -1,9 +1,9 @@
-from .condition import run_condition as run_condition
-from .embedding.embed import Embedded as Embedded
-from .embedding.embed import embed_dataset as embed_dataset
-from .embedding.tables import check_out as check_out
+from .card import run_condition as run_condition
+from .embedding import Embedded as Embedded
+from .embedding import embed_dataset as embed_dataset
 from .estimator.embedder import SimSiamEmbedder as SimSiamEmbedder
 from .estimator.pictures import PicturesError as PicturesError
 from .pretrained import PretrainedEncoder as PretrainedEncoder
+from .tables import check_out as check_out
 from .write import Exported as Exported
 from .write import export_run as export_run

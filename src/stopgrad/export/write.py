@@ -20,10 +20,10 @@ from torch import Tensor, nn
 from stopgrad.config import torch_generator
 from stopgrad.errors import CheckpointError, ConfigError
 from stopgrad.evaluation import finite
-from stopgrad.export import PretrainedEncoder
 from stopgrad.export.card import describe
 from stopgrad.export.layouts import Format, layout
 from stopgrad.export.onnx_file import encode_onnx, run_onnx
+from stopgrad.export.pretrained import PretrainedEncoder
 from stopgrad.export.readme import model_card
 from stopgrad.method import build_encoder
 from stopgrad.runs import TrainedRun, decode_tensors, encode_tensors

@@ -18,7 +18,6 @@ from .poster import write_poster as write_poster
 from .run_tables import finding as finding
 from .study_text import study_table as study_table
 from .table import Column as Column
-from .table import Emphasis as Emphasis
 from .table import Table as Table
 from .table import TableCell as TableCell
 from .table import as_html as as_html

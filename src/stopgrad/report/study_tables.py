@@ -11,10 +11,10 @@ from stopgrad.evaluation import (
     Cell,
     correction_text,
     labels_text,
+    mean_text,
     metric_text,
     unit_text,
 )
-from stopgrad.evaluation.format import mean_text
 from stopgrad.report.table import Column, Emphasis, Table, TableCell
 from stopgrad.studies import (
     Answer,

@@ -22,8 +22,16 @@ from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 from stopgrad.config import Config, PresetName
 from stopgrad.errors import DivergedError
 from stopgrad.evaluation import embed
-from stopgrad.export.estimator.file import Fitted, from_bytes, plain, to_bytes, whole
-from stopgrad.export.estimator.network import checked_config, copied_encoder, whole_images
+from stopgrad.export.estimator.fitted import (
+    Fitted,
+    checked_config,
+    copied_encoder,
+    from_bytes,
+    plain,
+    to_bytes,
+    whole,
+    whole_images,
+)
 from stopgrad.export.estimator.pictures import (
     Numbers,
     PicturesError,

@@ -15,7 +15,7 @@ from typing import IO, NamedTuple
 import numpy as np
 
 from stopgrad.errors import ConfigError, StorageError
-from stopgrad.export.embedding.blocks import Values
+from stopgrad.export.embedding import Values
 from stopgrad.images import Images
 from stopgrad.storage import storage_errors, sync_directory
 

@@ -10,8 +10,7 @@ from torch import Tensor
 from stopgrad.config import LinearConfig, Optimizer, torch_generator
 from stopgrad.errors import DataError
 from stopgrad.evaluation.features import Features, Labelled, Score, class_count, labelled
-from stopgrad.evaluation.linear.fit import Plan
-from stopgrad.evaluation.linear.probe import fitted_logits, linear_probe
+from stopgrad.evaluation.linear import Plan, fitted_logits, linear_probe
 
 LR_FACTORS: dict[Optimizer, tuple[float, ...]] = {
     "sgd": (0.01, 0.03, 0.1, 0.3, 1.0, 3.0),

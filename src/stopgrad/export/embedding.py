@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import io
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+import numpy.typing as npt
 from torch import nn
 
 from stopgrad.config import Layer
 from stopgrad.evaluation import embed, finite
-from stopgrad.export.embedding.blocks import Blocks
-from stopgrad.export.embedding.tables import Block, check_out, check_room, write_table
+from stopgrad.export.tables import Block, check_out, check_room, write_table
 from stopgrad.images import Dataset, Images, Track, no_progress
 from stopgrad.method import Compute
 from stopgrad.runs import TrainedRun, tensors_sha256
-from stopgrad.storage import lock, read_json, storage_errors, write_json
+from stopgrad.storage import lock, read_json, storage_errors, write_atomically, write_json
 
 BLOCK = 256  # pictures whose features are kept together, and the most that a kill can cost
 
@@ -157,3 +159,56 @@ def _network(run: TrainedRun, layer: Layer) -> nn.Module:
     if layer == "z":
         return nn.Sequential(run.model.encoder, run.model.projector)
     return run.model.encoder
+
+
+Values = npt.NDArray[np.float32]
+
+
+class Blocks:
+    """The blocks of one folder."""
+
+    def __init__(self, folder: Path, *, width: int) -> None:
+        self.folder, self.width = folder, width
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of all blocks that are there."""
+        return sum(path.stat().st_size for path in self.folder.glob("*.npy"))
+
+    def has(self, number: int, *, rows: int) -> bool:
+        """Whether a block is there with all of its rows."""
+        try:
+            self.read(number, rows=rows)
+        except (OSError, ValueError):
+            return False
+        return True
+
+    def read(self, number: int, *, rows: int) -> Values:  # (rows, F)
+        """A block.
+
+        Raises:
+            OSError: When it is not there.
+            ValueError: When it is not of this shape.
+        """
+        values: Values = np.load(self._path(number), allow_pickle=False)
+        if values.shape != (rows, self.width) or values.dtype != np.float32:
+            raise ValueError(f"{self._path(number).name} is of shape {values.shape}")
+        return values
+
+    def write(self, number: int, values: Values) -> None:
+        """Writes a block, durably.
+
+        Raises:
+            StorageError: When the disk refuses.
+        """
+        file = io.BytesIO()
+        np.save(file, values)
+        write_atomically(self._path(number), file.getvalue())
+
+    def clear(self) -> None:
+        """Removes all blocks."""
+        for path in self.folder.glob("*.npy"):
+            path.unlink()
+
+    def _path(self, number: int) -> Path:
+        return self.folder / f"{number:06d}.npy"

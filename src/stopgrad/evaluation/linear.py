@@ -1,0 +1,217 @@
+"""Training and test features -> the score of a linear classifier at a given learning rate."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from stopgrad.config import LinearConfig, Optimizer, torch_generator
+from stopgrad.errors import DivergedError
+from stopgrad.evaluation.features import Features, Labelled, Score, class_count, labelled, score
+from stopgrad.method import cosine_with_warmup, lars_scale
+
+REPORT_SGD = LinearConfig()
+PAPER_LARS = LinearConfig(algorithm="lars", base_lr=0.02, batch=4096)
+
+
+def linear_probe(
+    train: Features,
+    test: Features,
+    config: LinearConfig,
+    *,
+    seed: int,
+    full_size: int | None = None,
+) -> Score:
+    """Accuracy on every test image of a linear classifier trained on frozen features.
+
+    Args:
+        train: N features with labels; no augmentation.
+        test: M features with labels.
+        config: Algorithm, learning rate, batch, epochs over 100 % of the labels.
+        seed: Of the order of the samples and, for LARS, of the start.
+        full_size: Samples in an epoch, N when left out. With a share s of the labels the caller
+            passes the number of images that the share was drawn from: the set is repeated 1/s
+            times, so that the number of steps stays that of 100 % (report).
+
+    Raises:
+        DataError: When a set is empty or has no labels.
+        DivergedError: When a feature is not finite, or training made a weight so.
+    """
+    known, asked = labelled(train, role="training"), labelled(test, role="test")
+    plan = Plan(
+        config=config,
+        base_lrs=(config.base_lr,),
+        classes=class_count(known, asked),
+        seed=seed,
+        epoch_samples=full_size or len(known.labels),
+    )
+    logits = fitted_logits(known, asked.values, plan)[0].T  # (M, C)
+    if not bool(torch.isfinite(logits).all()):
+        raise DivergedError(
+            f"a linear probe that diverged at base_lr = {config.base_lr:g}",
+            expected="finite weights",
+            hint="lower the probe's base_lr",
+        )
+    return score(logits, asked.labels, protocol=_protocol(plan, train_images=len(known.labels)))
+
+
+def fitted_logits(train: Labelled, values: Tensor, plan: Plan) -> Tensor:
+    """The scores (G, C, M) of features (M, F) by heads fitted to the training features."""
+    standard = standardization(train.values, plan.config.algorithm)
+    heads = fit(Labelled(standard.apply(train.values), train.labels), plan)
+    return heads.logits(standard.apply(values))
+
+
+def _protocol(plan: Plan, *, train_images: int) -> dict[str, Any]:
+    config = plan.config
+    return {
+        "evaluator": "linear",
+        "algorithm": config.algorithm,
+        "base_lr": config.base_lr,
+        "lr": config.lr,
+        "schedule": "cosine to 0, per step",
+        "batch": config.batch,
+        "epochs": config.epochs,
+        "steps": plan.steps,
+        "momentum": config.momentum,
+        "weight_decay": config.weight_decay,
+        "augmentation": "none",
+        "features": in_words(config.algorithm),
+        "start": "zero" if config.algorithm == "sgd" else f"normal, std {LARS_START_STD}",
+        "train_images": train_images,
+        "epoch_samples": plan.epoch_samples,
+    }
+
+
+CONSTANT = 1e-6
+"""A channel whose std is a smaller share of its mean varies by no more than float32 rounding."""
+
+
+class Standardization(NamedTuple):
+    """x -> (x - mean) * scale."""
+
+    mean: Tensor  # (F,)
+    scale: Tensor  # (F,), 0 for a constant channel
+
+    def apply(self, values: Tensor) -> Tensor:  # (N, F) -> (N, F)
+        """Standardised copies of these features."""
+        return (values - self.mean).mul_(self.scale)
+
+
+def standardization(values: Tensor, algorithm: Optimizer) -> Standardization:
+    """Zero mean and unit variance for each channel; for SGD also a mean squared length of 1.
+
+    Args:
+        values: (N, F), the training features.
+        algorithm: What the features are for.
+    """
+    variance, mean = torch.var_mean(values, dim=0, correction=0)
+    constant = variance.sqrt() <= CONSTANT * mean.abs()
+    scale = torch.where(constant, 0, variance.rsqrt())
+    match algorithm:
+        case "sgd":
+            return Standardization(mean, scale / values.shape[1] ** 0.5)
+        case "lars":
+            return Standardization(mean, scale)
+
+
+def in_words(algorithm: Optimizer) -> str:
+    """What `standardization` does, for a protocol."""
+    words = "standardised by the training features' mean and std"
+    return f"{words}, divided by sqrt(F)" if algorithm == "sgd" else words
+
+
+LARS_START_STD = 0.01  # of the weights; SGD starts at 0
+
+
+class Plan(NamedTuple):
+    """What one training needs to know besides the features."""
+
+    config: LinearConfig
+    base_lrs: tuple[float, ...]  # G of them; that of the config is not read
+    classes: int
+    seed: int
+    epoch_samples: int
+
+    @property
+    def steps(self) -> int:
+        """Number of steps; the last batch of an epoch may be smaller."""
+        return self.config.epochs * math.ceil(self.epoch_samples / self.config.batch)
+
+
+class Heads(NamedTuple):
+    """G linear classifiers, or the gradients of theirs."""
+
+    weight: Tensor  # (G, C, F)
+    bias: Tensor  # (G, C)
+
+    def logits(self, x: Tensor) -> Tensor:  # (B, F) -> (G, C, B)
+        """The class scores of each classifier; samples last, which is the fast order to reduce."""
+        flat = torch.addmm(self.bias.view(-1, 1), self.weight.flatten(0, 1), x.T)
+        return flat.view(*self.bias.shape, len(x))
+
+
+def fit(train: Labelled, plan: Plan) -> Heads:
+    """Heads after all steps; each step is that of one probe, at its own learning rate."""
+    config, heads = plan.config, start(plan, like=train.values)
+    momentum = Heads(torch.zeros_like(heads.weight), torch.zeros_like(heads.bias))
+    peak = heads.bias.new_tensor(plan.base_lrs)[:, None] * (config.batch / 256)  # (G, 1)
+    for step, index in enumerate(batches(plan, train.labels)):
+        batch = Labelled(*(part.index_select(0, index) for part in train))
+        update = _update(heads, batch, config)
+        curve = cosine_with_warmup(step, total=plan.steps)
+        momentum.weight.mul_(config.momentum).add_(update.weight)
+        momentum.bias.mul_(config.momentum).add_(update.bias)
+        heads.weight.addcmul_(momentum.weight, peak[:, :, None], value=-curve)
+        heads.bias.addcmul_(momentum.bias, peak, value=-curve)
+    return heads
+
+
+def start(plan: Plan, *, like: Tensor) -> Heads:
+    """Zeros for SGD (the loss is convex); small weights, one draw for all heads, for LARS."""
+    shape = (len(plan.base_lrs), plan.classes, like.shape[1])
+    weight, bias = like.new_zeros(shape), like.new_zeros(shape[:2])
+    if plan.config.algorithm == "lars":
+        generator = torch_generator(plan.seed, "linear", "start")
+        weight.copy_(torch.randn(shape[1:], generator=generator) * LARS_START_STD)
+    return Heads(weight, bias)
+
+
+def batches(plan: Plan, labels: Tensor) -> Iterator[Tensor]:
+    """Indices (<= B,) of the samples of each step: the set, repeated to a full epoch, shuffled."""
+    size, samples = len(labels), plan.epoch_samples
+    repeated = size * math.ceil(samples / size)
+    for epoch in range(plan.config.epochs):
+        generator = torch_generator(plan.seed, "linear", epoch)
+        order = torch.randperm(repeated, generator=generator)[:samples] % size
+        yield from torch.split(order.to(labels.device), plan.config.batch)
+
+
+def loss_gradient(heads: Heads, batch: Labelled) -> Heads:
+    """Gradient of each head's mean cross-entropy, (softmax - one-hot) x / B."""
+    error = heads.logits(batch.values).softmax(dim=1)  # (G, C, B)
+    one_hot = torch.eye(error.shape[1], device=error.device).index_select(1, batch.labels)
+    error = error.sub_(one_hot).div_(len(batch.labels))
+    weight = error.flatten(0, 1) @ batch.values  # (G * C, F)
+    return Heads(weight.view_as(heads.weight), error.sum(dim=2))
+
+
+def _update(heads: Heads, batch: Labelled, config: LinearConfig) -> Heads:
+    """What the momentum takes in at a step: the gradient with weight decay, scaled for LARS.
+
+    Biases are not scaled, as in stopgrad.method.optimizer.
+    """
+    gradient = loss_gradient(heads, batch)
+    weight = gradient.weight.add(heads.weight, alpha=config.weight_decay)
+    bias = gradient.bias.add(heads.bias, alpha=config.weight_decay)
+    match config.algorithm:
+        case "sgd":
+            return Heads(weight, bias)
+        case "lars":
+            norms = (w.flatten(1).norm(dim=1) for w in (heads.weight, gradient.weight))  # (G,)
+            scale = lars_scale(*norms, weight_decay=config.weight_decay)
+            return Heads(weight * scale[:, None, None], bias)
