@@ -16,7 +16,7 @@ from torch import Tensor
 
 State = Literal["healthy", "dimensional collapse", "complete collapse", "diverged"]
 
-# Where the verdict draws its lines; docs/log.md shows the runs that they were set by.
+# The thresholds of the verdict; docs/log.md shows the runs that they were set by.
 COMPLETE_COSINE = 0.05  # two views of one image no more alike than two images
 COMPLETE_RANK = 1.3  # all outputs on one line
 YOUNG = 1000  # steps; z gains its directions one by one, so before that few are no sign of harm

@@ -7,6 +7,14 @@ spread.
 
 Matrix products are timed right before and after each group of steps, and a share compares
 neighbours in time: a machine that others use shows as spread, not as a wrong share.
+
+    stopwatch   seconds of a piece of work, their spread, peak memory, start-up
+    matmul      the machine's limit: the rate of a large matrix product
+    steps       the training step, and the phases of it
+    evaluators  views, kNN, the linear probe and decoding
+    measure     all measurements in order, and their JSON
+    cost        what a run will need: time and memory, from a few real steps
+    outlook     whether a run would start, what it costs, and a suggestion
 """
 
 import lazy_loader
