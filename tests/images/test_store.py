@@ -123,7 +123,7 @@ def test_a_summary_of_other_images_is_refused(store: Path, pictures: Path, tmp_p
 
 
 def test_a_store_of_format_1_as_it_was_first_written_opens_as_it_was() -> None:
-    store = Path(__file__).parent / "golden" / "store-1"
+    store = Path(__file__).parents[1] / "golden" / "d34c795" / "store-in-shards"
     dataset = load_dataset(str(store))
     assert dataset.test is not None
     assert (dataset.train.fingerprint, dataset.test.fingerprint) == (

@@ -1,9 +1,9 @@
 """The stores that decoded data sets are kept in for their next use, under $STOPGRAD_CACHE.
 
-A store is made in a temporary folder beside its place and renamed, so that it is there whole or not
-at all. The name of its folder is the key of everything that decides a pixel. It is compared when it
-is opened: sizes, small files, and a checksum of at most `MOST_CHECKED` bytes of each split. With
-every new store the longest unused ones go, until all together hold at most `MOST_KEPT` bytes.
+A store is made in a temporary folder and renamed, so that it is there whole or not at all. The name
+of its folder is a key of everything that decides a pixel. Opening it compares sizes, the small
+files, and a checksum of at most `MOST_CHECKED` bytes of each split. With every new store the
+longest unused ones go, until all together hold at most `MOST_KEPT` bytes.
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import functools
 import os
 import shutil
 from collections.abc import Iterator, Sequence
@@ -62,18 +63,20 @@ def pack(
             def write(frame: Frame) -> None:
                 _begin(out, contents, frame, key=key, side=side)
                 target = Target(out, frame, track, for_user=True)
+                refuse = functools.partial(_refuse_damaged, bad_images=bad_images)
                 write_store(
                     target, source, contents, side=side, origin=_origin(spec), refuse=refuse
                 )
 
-            def refuse(tallies: Sequence[Tally]) -> None:
-                refuse_unreadable(tallies)
-                count = sum(tally.done for tally in tallies)
-                if error := refusal(all_damaged(tallies), count=count, bad_images=bad_images):
-                    raise error
-
             in_one_frame(contents, write, side=side, frame=_begun(out, key=key))
         return _finished(out, key=key)
+
+
+def _refuse_damaged(tallies: Sequence[Tally], *, bad_images: BadImages) -> None:
+    refuse_unreadable(tallies)
+    count = sum(tally.done for tally in tallies)
+    if error := refusal(all_damaged(tallies), count=count, bad_images=bad_images):
+        raise error
 
 
 def _origin(spec: str) -> str:

@@ -6,8 +6,8 @@
           files.parquet          path, size and date of each file that was packed
           train-00000.pixels     n x H x W x 3 bytes, then train-00001.pixels, ...; test-...
 
-`packing` makes one for the user, `cache` keeps them for itself: these have pictures.json, which
-NumPy's users read at once, and no files.parquet. Opening compares sizes and the small files;
+`packing` makes stores for the user. `cache` makes its own, with pictures.json in place of the
+Parquet files, so that opening one imports NumPy alone. Opening compares sizes and the small files;
 `verify` reads every byte. The digest of a shard is the sha256 of all pixels of its split up to its
 end, so that one pass gives it and the fingerprint, which is that of the same images decoded without
 a store.
@@ -101,7 +101,7 @@ class ImageTable(NamedTuple):
 
 
 class SplitSummary(NamedTuple):
-    """What can be told of a split only by reading its pixels."""
+    """What only reading its pixels can tell of a split."""
 
     fingerprint: str
     crc32: int  # of the blocks that `checksum` takes
