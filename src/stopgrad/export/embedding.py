@@ -11,12 +11,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 from torch import nn
 
 from stopgrad.config import Layer
 from stopgrad.evaluation import embed, finite
-from stopgrad.export.tables import Block, check_out, check_room, write_table
+from stopgrad.export.tables import Block, Values, check_out, check_room, write_table
 from stopgrad.images import Dataset, Images, Track, no_progress
 from stopgrad.method import Compute
 from stopgrad.runs import TrainedRun, tensors_sha256
@@ -159,9 +158,6 @@ def _network(run: TrainedRun, layer: Layer) -> nn.Module:
     if layer == "z":
         return nn.Sequential(run.model.encoder, run.model.projector)
     return run.model.encoder
-
-
-Values = npt.NDArray[np.float32]
 
 
 class Blocks:

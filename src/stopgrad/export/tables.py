@@ -13,11 +13,13 @@ from pathlib import Path
 from typing import IO, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from stopgrad.errors import ConfigError, StorageError
-from stopgrad.export.embedding import Values
 from stopgrad.images import Images
 from stopgrad.storage import storage_errors, sync_directory
+
+Values = npt.NDArray[np.float32]
 
 SUFFIXES = (".parquet", ".csv", ".npy")
 COLUMNS = ("path", "split", "label", "class_name")
