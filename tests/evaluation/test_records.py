@@ -35,8 +35,8 @@ from stopgrad.evaluation.costs import (
     rapl,
 )
 from stopgrad.evaluation.records import from_values
-from stopgrad.runs import device_name, environment
-from stopgrad.runs.machine import _commit
+from stopgrad.runs import environment
+from stopgrad.runs.machine import _commit, device_name
 
 KEYS = """metric value top5 per_class labels label_draw of split images_scored protocol config
 seed epoch verdict data init code versions device device_name threads wall_s embed_s views flops

@@ -81,9 +81,8 @@ def test_every_network_that_is_offered_has_our_names_and_shapes(encoder: str, st
 
 
 def _built(config: EncoderConfig) -> torch.nn.Module:
-    from stopgrad.method.encoder.resnet import ResNet
-
     from stopgrad.method import RESNETS
+    from stopgrad.method.resnet import ResNet
 
     return ResNet(RESNETS[config.name], stem=config.stem, width=config.width)
 

@@ -45,8 +45,8 @@ def command(order: Order) -> None:
 
 def load_rooms() -> None:
     """Imports all that a command will, which is lazy by itself."""
-    for room in ("images", "method", "runs", "evaluation", "training", "report", "library"):
-        module = importlib.import_module(f"stopgrad.{room}")
+    rooms = ("images", "method", "runs", "evaluation", "training", "report")
+    for module in map(importlib.import_module, ("stopgrad", *(f"stopgrad.{r}" for r in rooms))):
         for name in module.__all__:
             getattr(module, name)
 

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import stopgrad.method.encoder as encoder
 import stopgrad.runs.setup as setup
 from stopgrad.config import preset
 from stopgrad.errors import ConfigError
@@ -54,7 +55,7 @@ def test_none_of_our_own_encoders_is_built_to_learn_its_sizes(
     train = _dataset().train
     with pytest.raises(ConfigError, match="resnet5"):
         check_sizes(train, preset("tiny", **{"encoder.name": "resnet5"}))
-    monkeypatch.setattr(setup, "build_encoder", build)
+    monkeypatch.setattr(encoder, "build_encoder", build)
     for name in ("resnet18", "resnet50", "cifar_resnet8"):
         check_sizes(train, preset("tiny", **{"encoder.name": name}))
     with pytest.raises(AssertionError, match="built"):

@@ -24,7 +24,7 @@ from stopgrad.runs import RunWriter, describe_run, newest_step, prepare, read_ru
 from stopgrad.studies import StudyDirectory, load_results
 from stopgrad.studies.directory import RunFolder
 from stopgrad.training import pretrain_epochs
-from tests.training.test_pretrain import _hash, _steps
+from tests.training.factories import end_state, step_losses
 
 FULL = os.environ.get("STOPGRAD_FULL") == "1"
 SEEDS = 6 if FULL else 1
@@ -134,8 +134,8 @@ def _check(out: Path, pictures: Path, tmp_path: Path) -> None:
             assert "not finite" in folder.log.read_text()
         else:
             alone = _alone(folder, pictures, tmp_path / f"alone-{number}")
-            assert _hash(folder.run) == _hash(alone)
-            assert _steps(folder.run) == _steps(alone)
+            assert end_state(folder.run) == end_state(alone)
+            assert step_losses(folder.run) == step_losses(alone)
             records = (folder.run / "records.jsonl").read_text().splitlines()
             assert len(records) == len(STUDY["protocol"]["metrics"])
         ended = [attempt.stage for attempt in attempts if attempt.exit_code in (0, 4)]
@@ -173,7 +173,7 @@ def test_six_ways_to_fail_leave_the_other_six_alone(pictures: Path, tmp_path: Pa
         state = results.runs[slot.run].state
         if slot.arm == "sound":
             alone = _alone(directory.folder(slot.run), pictures, tmp_path / slot.run)
-            assert _hash(directory.folder(slot.run).run) == _hash(alone)
+            assert end_state(directory.folder(slot.run).run) == end_state(alone)
         else:
             assert state.phase in ("diverged", "failed"), state
             assert state.reason

@@ -467,7 +467,7 @@ def test_a_signal_stops_between_two_steps_or_while_scoring_and_nothing_is_lost(
 
         with pytest.raises(InterruptedRunError, match="same command") as caught:
             list(supervised_epochs(_fraction(dataset, 0.5), config, writer=writer, track=track))
-    assert caught.value.signal_exit_code == 143
+    assert caught.value.exit_code == 143
     assert read_status(run)["state"] == "interrupted"
     assert load_checkpoint(run).step == (1 if moment != "embed" else 20)
     _run(run, dataset, config)
