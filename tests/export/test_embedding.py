@@ -12,11 +12,11 @@ import pytest
 import torch
 from PIL import Image
 
+import stopgrad.export.embedding as module
 import stopgrad.export.tables as tables
 from stopgrad.cli import main
 from stopgrad.errors import DivergedError, LockedError, StorageError
 from stopgrad.export import embed_dataset
-from stopgrad.export.embedding import embed as module
 from stopgrad.images import Dataset, images_from_arrays, load_dataset
 from stopgrad.runs import TrainedRun, load_run
 from stopgrad.runs import trained as evaluate_run
