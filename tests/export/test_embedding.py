@@ -1,4 +1,4 @@
-"""Claims about `embedding`: every picture once, in order, in a file that is whole or absent."""
+"""Claims about `embedding`: every image once, in order, in a file that is whole or absent."""
 
 import csv
 import dataclasses
@@ -46,7 +46,7 @@ def _small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _by_hand(run: TrainedRun, dataset: Dataset) -> np.ndarray:
-    """The encoder on each picture, normalised by (0.1, 0.2, 0.3) and 1."""
+    """The encoder on each image, normalised by (0.1, 0.2, 0.3) and 1."""
     assert dataset.test is not None
     pixels = np.concatenate([dataset.train.pixels, dataset.test.pixels])
     x = (pixels.astype(np.float32) / 255 - np.float32([0.1, 0.2, 0.3])).transpose(0, 3, 1, 2)
@@ -54,7 +54,7 @@ def _by_hand(run: TrainedRun, dataset: Dataset) -> np.ndarray:
         return run.model.encoder(torch.from_numpy(x.copy())).numpy()
 
 
-def test_each_format_holds_every_picture_once_and_in_order(
+def test_each_format_holds_every_image_once_and_in_order(
     run: TrainedRun, digits: Dataset, tmp_path: Path
 ) -> None:
     assert digits.test is not None
@@ -85,7 +85,7 @@ def test_each_format_holds_every_picture_once_and_in_order(
     ]
 
 
-def test_pictures_without_labels_and_a_run_of_other_pictures(
+def test_images_without_labels_and_a_run_of_other_images(
     run: TrainedRun, digits: Dataset, tmp_path: Path
 ) -> None:
     bare = Dataset("bare", images_from_arrays(digits.train.pixels[:20]), None)
@@ -138,7 +138,7 @@ def test_one_that_died_goes_on_and_the_file_is_the_same(
     assert not (tmp_path / ".dead.npy.parts").exists()
 
 
-def test_blocks_of_other_weights_or_pictures_are_not_used(
+def test_blocks_of_other_weights_or_images_are_not_used(
     run: TrainedRun, digits: Dataset, tmp_path: Path
 ) -> None:
     out = tmp_path / "f.npy"
@@ -189,7 +189,7 @@ def test_features_that_are_not_finite_are_refused(digits: Dataset, tmp_path: Pat
     ("out", "said"),
     [
         *((out, "ends in .parquet, .csv, .npy") for out in ("f", "f.txt", "f.parquet.gz", "run")),
-        ("file/f.npy", "file is no folder that may be written to"),
+        ("file/f.npy", "cannot write to"),
     ],
 )
 def test_a_file_that_cannot_be_written_is_one_line_before_anything_is_read(
@@ -215,15 +215,15 @@ def test_too_little_room_is_said_before_anything_is_computed(
     assert embed_dataset(run, digits, out=tmp_path / "f.npy").rows == 90
 
 
-def test_damaged_pictures_may_be_left_out(
+def test_damaged_images_may_be_left_out(
     run: TrainedRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    folder = tmp_path / "pictures"
+    folder = tmp_path / "images"
     folder.mkdir()
     for number in range(30):
         pixels = np.full((32, 32, 3), number, np.uint8)
         Image.fromarray(pixels).save(folder / f"{number:02d}.png")
-    (folder / "07.png").write_bytes(b"no picture")
+    (folder / "07.png").write_bytes(b"no image")
     words = ["embed", str(run.path), "--data", str(folder), "--out", str(tmp_path / "f.csv")]
     assert main(words) == 3
     assert "--bad-images skip" in capsys.readouterr().err
@@ -246,12 +246,12 @@ def test_a_run_of_a_gpu_is_read_without_one_and_that_is_said(
     assert "device = cuda; there is none here" in caplog.text
 
 
-def test_a_backbone_of_fixed_sizes_embeds_pictures_of_any_larger_size(
+def test_a_backbone_of_fixed_sizes_embeds_images_of_any_larger_size(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     vit = {"encoder.name": "timm:test_vit", "views.size": 32}  # its data would be of 37 px
     run = encoder_run(tmp_path / "run", **vit)
-    folder, out = tmp_path / "pictures", tmp_path / "f.npy"
+    folder, out = tmp_path / "images", tmp_path / "f.npy"
     folder.mkdir()
     chance = np.random.default_rng(0)
     for number, side in enumerate((37, 60, 41)):

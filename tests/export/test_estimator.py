@@ -22,8 +22,8 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 from stopgrad.config import preset
 from stopgrad.errors import CheckpointError, ConfigError, DivergedError
 from stopgrad.evaluation import embed
-from stopgrad.export.estimator.embedder import SimSiamEmbedder
-from stopgrad.export.estimator.pictures import PicturesError, read_pictures
+from stopgrad.export.arrays import ImagesError, read_images
+from stopgrad.export.estimator import SimSiamEmbedder
 from stopgrad.images import Dataset, images_from_arrays, normalization
 from stopgrad.method import compute_for
 from stopgrad.runs import prepare
@@ -34,8 +34,8 @@ pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceW
 
 SMALL: dict[str, Any] = {"epochs": 1, "batch": 16, "config": {"views.size": 8}}
 
-# As far as scikit-learn's data can be pictures: rows of any length as pictures one pixel high,
-# of any numbers. Nothing else is bent, and no check is expected to fail.
+# Scikit-learn checks with tables of numbers: each row becomes an image one pixel high. No check is
+# expected to fail.
 AS_ROWS = SimSiamEmbedder("tiny", **(SMALL | {"batch": 8}), image_shape=(1, -1), pixel_range="fit")
 EXPECTED_TO_FAIL: dict[str, str] = {}
 
@@ -46,7 +46,7 @@ def test_scikit_learns_check(estimator: Any, check: Any) -> None:
     check(estimator)
 
 
-def _pictures(count: int = 48, *, seed: int = 0) -> np.ndarray:
+def _images(count: int = 48, *, seed: int = 0) -> np.ndarray:
     """(N, 16, 16, 3) uint8: every other one bright."""
     chance = np.random.default_rng(seed)
     bright = 130 * (np.arange(count) % 2)
@@ -62,12 +62,12 @@ def _tiny(**changes: Any) -> SimSiamEmbedder:
 @pytest.fixture(scope="module")
 def fitted() -> SimSiamEmbedder:
     with pytest.warns(ConvergenceWarning):
-        return _tiny().fit(_pictures())
+        return _tiny().fit(_images())
 
 
 def test_the_features_are_those_of_pretrain_and_embed(fitted: SimSiamEmbedder) -> None:
     config = preset("tiny", epochs=1, batch=16, **{"views.size": 8})
-    images = images_from_arrays(_pictures())
+    images = images_from_arrays(_images())
     *_, epoch = pretrain_epochs(prepare(Dataset("", images, None), config), config)
     features = embed(
         epoch.model.encoder,
@@ -75,32 +75,32 @@ def test_the_features_are_those_of_pretrain_and_embed(fitted: SimSiamEmbedder) -
         normalization=normalization(images),
         compute=compute_for(config),
     )
-    values = fitted.transform(_pictures())
+    values = fitted.transform(_images())
     assert values.dtype == np.float32
     assert_array_equal(values, features.values.numpy())
     assert fitted.loss_curve_ == [epoch.loss]
 
 
 def test_a_seed_repeats_the_features_and_labels_change_nothing(fitted: SimSiamEmbedder) -> None:
-    pictures = _pictures()
-    again = _tiny().fit_transform(pictures, np.arange(48))
-    assert_array_equal(again, fitted.transform(pictures))
-    other = _tiny(random_state=1).fit_transform(pictures)
+    images = _images()
+    again = _tiny().fit_transform(images, np.arange(48))
+    assert_array_equal(again, fitted.transform(images))
+    other = _tiny(random_state=1).fit_transform(images)
     assert np.abs(other - again).max() > 1e-3
 
 
-def test_every_layout_is_the_same_picture(fitted: SimSiamEmbedder) -> None:
-    """Flat and float pictures, in the ranges that they state, give the bits of bytes."""
-    pictures = _pictures()
-    expected = fitted.transform(pictures)
-    assert_array_equal(fitted.transform(pictures.reshape(48, -1)), expected)  # 768 = 3 x 16 x 16
-    floats = _tiny(pixel_range=(0, 1)).fit(pictures / 255)
-    assert_array_equal(floats.transform(pictures / 255), expected)
+def test_every_layout_is_the_same_image(fitted: SimSiamEmbedder) -> None:
+    """Flat and float images, in the ranges that they state, give the bits of bytes."""
+    images = _images()
+    expected = fitted.transform(images)
+    assert_array_equal(fitted.transform(images.reshape(48, -1)), expected)  # 768 = 3 x 16 x 16
+    floats = _tiny(pixel_range=(0, 1)).fit(images / 255)
+    assert_array_equal(floats.transform(images / 255), expected)
     assert floats.n_features_in_ == 768
 
 
-def test_gray_pictures_are_colour_ones_with_equal_channels() -> None:
-    gray = _pictures()[..., 0]
+def test_gray_images_are_colour_ones_with_equal_channels() -> None:
+    gray = _images()[..., 0]
     expected = _tiny().fit_transform(np.stack([gray] * 3, axis=-1))
     assert_array_equal(_tiny().fit_transform(gray), expected)
     flat = _tiny(image_shape=(16, 16)).fit_transform(gray.reshape(48, 256))
@@ -111,7 +111,7 @@ def test_paths_and_pillow_images_are_the_arrays_they_hold(
     fitted: SimSiamEmbedder, tmp_path: Path
 ) -> None:
     large = np.random.default_rng(0).integers(0, 256, (16, 32, 32, 3), np.uint8)
-    images = [Image.fromarray(picture) for picture in large]
+    images = [Image.fromarray(pixels) for pixels in large]
     paths = [tmp_path / f"{number}.png" for number in range(16)]
     for path, image in zip(paths, images, strict=True):
         image.save(path)
@@ -120,41 +120,41 @@ def test_paths_and_pillow_images_are_the_arrays_they_hold(
     expected = embedder.transform(large)
     assert_array_equal(embedder.transform(paths), expected)
     assert_array_equal(embedder.transform([str(path) for path in paths]), expected)
-    paths[3].write_bytes(b"no picture")
-    with pytest.raises(PicturesError, match=r"picture 3, .*3\.png"):
+    paths[3].write_bytes(b"no image")
+    with pytest.raises(ImagesError, match=r"image 3, .*3\.png"):
         embedder.transform(paths)
 
 
 @pytest.mark.parametrize(
-    ("changes", "pictures", "said"),
+    ("changes", "images", "said"),
     [
-        ({}, _pictures() / 255, "pixel_range=\\(0, 1\\)"),
-        ({}, _pictures().astype(np.int64) * 2, "from 0 to 255"),
-        ({"pixel_range": (0, 1)}, _pictures() / 200, "as pixel_range says"),
-        ({"pixel_range": (1, 0)}, _pictures() / 255, "low < high"),
-        ({}, _pictures()[0], "a single picture is X\\[None\\]"),
-        ({}, _pictures()[..., :2], "channels come last"),
-        ({}, _pictures().reshape(48, -1)[:, :700], "rows of 700 features"),
-        ({"image_shape": (16, 16, 2)}, _pictures().reshape(48, -1), "whose product"),
-        ({"batch": 64}, _pictures(), "n_samples = 48 pictures with batch = 64"),
+        ({}, _images() / 255, "pixel_range=\\(0, 1\\)"),
+        ({}, _images().astype(np.int64) * 2, "from 0 to 255"),
+        ({"pixel_range": (0, 1)}, _images() / 200, "as pixel_range says"),
+        ({"pixel_range": (1, 0)}, _images() / 255, "low < high"),
+        ({}, _images()[0], "a single image as X\\[None\\]"),
+        ({}, _images()[..., :2], "channels come last"),
+        ({}, _images().reshape(48, -1)[:, :700], "rows of 700 features"),
+        ({"image_shape": (16, 16, 2)}, _images().reshape(48, -1), "whose product"),
+        ({"batch": 64}, _images(), "n_samples = 48 images with batch = 64"),
     ],
 )
-def test_pictures_that_cannot_be_used_are_refused(
-    changes: dict[str, Any], pictures: np.ndarray, said: str
+def test_images_that_cannot_be_used_are_refused(
+    changes: dict[str, Any], images: np.ndarray, said: str
 ) -> None:
-    with pytest.raises(PicturesError, match=said) as caught:
-        _tiny(**changes).fit(pictures)
+    with pytest.raises(ImagesError, match=said) as caught:
+        _tiny(**changes).fit(images)
     assert isinstance(caught.value, ValueError)
     assert "\n" not in str(caught.value)
 
 
-def test_pictures_of_another_size_than_those_fitted_are_refused(fitted: SimSiamEmbedder) -> None:
-    with pytest.raises(PicturesError, match=r"\(8, 16, 3\)"):
-        fitted.transform(_pictures()[:, :8])
+def test_images_of_another_size_than_those_fitted_are_refused(fitted: SimSiamEmbedder) -> None:
+    with pytest.raises(ImagesError, match=r"\(8, 16, 3\)"):
+        fitted.transform(_images()[:, :8])
 
 
 def test_values_outside_a_fitted_range_are_clipped() -> None:
-    numbers = _pictures().astype(float)
+    numbers = _images().astype(float)
     embedder = _tiny(pixel_range="fit").fit(numbers)
     assert (embedder.range_.low, embedder.range_.high) == (numbers.min(), numbers.max())
     beyond = np.where(numbers == numbers.max(), 1e6, numbers)
@@ -168,7 +168,7 @@ def test_parameters_reach_the_training_and_win_over_the_config() -> None:
     assert (config.optimizer.base_lr, config.optimizer.alpha_h) == (0.5, 2.0)
     assert (config.optimizer.weight_decay, config.batch, config.epochs) == (0.5, 16, 1)
     with pytest.raises(ConfigError, match=r"did you mean optimizer.alpha_h"):
-        _tiny(config={"optimizer.alfa_h": 1}).fit(_pictures())
+        _tiny(config={"optimizer.alfa_h": 1}).fit(_images())
 
 
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.FitFailedWarning")
@@ -178,48 +178,48 @@ def test_a_pipeline_is_searched_over_the_embedders_parameters() -> None:
     pipeline = make_pipeline(_tiny(), LogisticRegression(max_iter=500))
     labels = np.arange(48) % 2
     grid = {"simsiamembedder__base_lr": [1e30, 0.1]}
-    search = GridSearchCV(pipeline, grid, cv=2).fit(_pictures(), labels)
+    search = GridSearchCV(pipeline, grid, cv=2).fit(_images(), labels)
     assert search.best_params_ == {"simsiamembedder__base_lr": 0.1}
-    assert search.score(_pictures(seed=1), labels) == 1.0
+    assert search.score(_images(seed=1), labels) == 1.0
     with pytest.raises(DivergedError, match="after the last step"):
-        _tiny(base_lr=1e30, batch=48).fit(_pictures())
+        _tiny(base_lr=1e30, batch=48).fit(_images())
 
 
 def test_a_clone_is_not_fitted(fitted: SimSiamEmbedder) -> None:
     with pytest.raises(NotFittedError):
-        clone(fitted).transform(_pictures())
+        clone(fitted).transform(_images())
     assert clone(fitted).get_params() == fitted.get_params()
 
 
 def test_features_have_names(fitted: SimSiamEmbedder) -> None:
     names = fitted.get_feature_names_out()
     assert list(names[:2]) == ["simsiamembedder0", "simsiamembedder1"]
-    assert len(names) == fitted.transform(_pictures()[:1]).shape[1]
+    assert len(names) == fitted.transform(_images()[:1]).shape[1]
 
 
 def test_a_pickle_holds_plain_values_and_gives_the_same_bits(fitted: SimSiamEmbedder) -> None:
     data = pickle.dumps(fitted)
     assert b"torch" not in data
-    assert_array_equal(pickle.loads(data).transform(_pictures()), fitted.transform(_pictures()))
+    assert_array_equal(pickle.loads(data).transform(_images()), fitted.transform(_images()))
 
 
 def test_a_saved_embedder_gives_the_same_bits_in_another_process(
     fitted: SimSiamEmbedder, tmp_path: Path
 ) -> None:
-    file, pictures, features = (tmp_path / name for name in ("e.safetensors", "x.npy", "f.npy"))
+    file, images, features = (tmp_path / name for name in ("e.safetensors", "x.npy", "f.npy"))
     fitted.save(file)
-    np.save(pictures, _pictures())
+    np.save(images, _images())
     code = (
         "import sys, numpy as np; from stopgrad.export import SimSiamEmbedder as E\n"
         "np.save(sys.argv[3], E.load(sys.argv[1]).transform(np.load(sys.argv[2])))\n"
     )
-    subprocess.run([sys.executable, "-c", code, file, pictures, features], check=True)
-    assert_array_equal(np.load(features), fitted.transform(_pictures()))
+    subprocess.run([sys.executable, "-c", code, file, images, features], check=True)
+    assert_array_equal(np.load(features), fitted.transform(_images()))
 
 
 def test_what_is_saved_comes_back_whole(tmp_path: Path) -> None:
     embedder = _tiny(image_shape=(1, -1), pixel_range=(-1.0, 300.0)).fit(
-        _pictures().reshape(48, -1).astype(float)
+        _images().reshape(48, -1).astype(float)
     )
     embedder.save(tmp_path / "e")
     loaded = SimSiamEmbedder.load(tmp_path / "e")
@@ -272,38 +272,38 @@ def test_without_scikit_learn_the_next_step_is_named() -> None:
 
 def test_a_collapse_is_said() -> None:
     with pytest.warns(ConvergenceWarning, match="collapse: .*; try: "):
-        _tiny(config={"views.size": 8, "stop_gradient": False}).fit(_pictures())
+        _tiny(config={"views.size": 8, "stop_gradient": False}).fit(_images())
 
 
-def test_features_do_not_depend_on_what_stands_beside_a_picture(fitted: SimSiamEmbedder) -> None:
-    pictures = _pictures()
-    apart = np.concatenate([fitted.transform(pictures[i : i + 7]) for i in range(0, 48, 7)])
-    assert_allclose(apart, fitted.transform(pictures), atol=1e-6)
+def test_features_do_not_depend_on_what_stands_beside_an_image(fitted: SimSiamEmbedder) -> None:
+    images = _images()
+    apart = np.concatenate([fitted.transform(images[i : i + 7]) for i in range(0, 48, 7)])
+    assert_allclose(apart, fitted.transform(images), atol=1e-6)
 
 
-def test_a_picture_in_memory_is_turned_as_its_file_is(tmp_path: Path) -> None:
+def test_an_image_in_memory_is_turned_as_its_file_is(tmp_path: Path) -> None:
     image = Image.fromarray(np.arange(20 * 30 * 3, dtype=np.uint8).reshape(20, 30, 3))
     exif = Image.Exif()
     exif[0x0112] = 6
     image.save(tmp_path / "turned.png", exif=exif)
     with Image.open(tmp_path / "turned.png") as opened:
-        pair = read_pictures([tmp_path / "turned.png", opened], side=20)
+        pair = read_images([tmp_path / "turned.png", opened], side=20)
     assert_array_equal(pair[0], pair[1])
-    straight = read_pictures([image], side=20)[0]
+    straight = read_images([image], side=20)[0]
     assert not np.array_equal(pair[0], straight)
 
 
 @pytest.mark.parametrize("mode", ["YCbCr", "HSV", "LAB", "RGBX", "PA", "La", "RGBa"])
-def test_a_picture_of_any_mode_is_read(mode: str) -> None:
+def test_an_image_of_any_mode_is_read(mode: str) -> None:
     through = {"PA": "P", "La": "LA", "RGBa": "RGBA", "LAB": "RGB"}.get(mode, "RGB")
     image = Image.new("RGB", (8, 8), (200, 40, 40)).convert(through)
     made = Image.new("LAB", (8, 8)) if mode == "LAB" else image.convert(mode)
-    assert read_pictures([made], side=8).shape == (1, 8, 8, 3)
+    assert read_images([made], side=8).shape == (1, 8, 8, 3)
 
 
-def test_a_backbone_of_fixed_sizes_takes_pictures_of_others() -> None:
+def test_a_backbone_of_fixed_sizes_takes_images_of_others() -> None:
     config = {"encoder.name": "timm:test_vit", "views.size": 16}  # patches of 16 px
-    large = np.kron(_pictures(20), np.ones((1, 2, 2, 1), np.uint8))[:, :21, :21]
+    large = np.kron(_images(20), np.ones((1, 2, 2, 1), np.uint8))[:, :21, :21]
     embedder = _tiny(config=config).fit(large)
     images = dataclasses.replace(images_from_arrays(large), whole_side=16)
     how = {"normalization": embedder.normalization_, "compute": compute_for(embedder.config_)}

@@ -17,7 +17,7 @@ from stopgrad.config import EncoderConfig
 from stopgrad.errors import CheckpointError, ConfigError
 from stopgrad.export import PretrainedEncoder, export_run, run_condition
 from stopgrad.export.card import describe
-from stopgrad.export.layouts import formats_for, layout
+from stopgrad.export.formats import formats_for, layout
 from stopgrad.runs import RunWriter, TrainedRun
 from stopgrad.training import card_of
 from tests.runs.factories import edit
@@ -252,7 +252,7 @@ def test_weights_that_do_not_belong_to_their_card_are_refused(
     with pytest.raises(CheckpointError, match="does not match the sha256"):
         PretrainedEncoder.from_file(out)
     card_of(out).unlink()
-    with pytest.raises(CheckpointError, match="is not of an encoder"):
+    with pytest.raises(CheckpointError, match="is not part of an encoder"):
         PretrainedEncoder.from_file(out)
 
 
@@ -329,10 +329,10 @@ def test_the_lines_on_the_terminal_run_where_the_command_was_given(
     assert "made" not in str(json.loads(card.read_text())["load"])  # it may be moved
 
 
-def test_a_card_says_to_which_size_a_backbone_of_fixed_sizes_wants_pictures(
+def test_a_card_says_to_which_size_a_backbone_of_fixed_sizes_wants_images(
     tmp_path: Path, narrow: TrainedRun
 ) -> None:
     run = encoder_run(tmp_path / "run", **{"encoder.name": "timm:test_vit", "views.size": 32})
     vit, ours = describe(run)["preprocessing"], describe(narrow)["preprocessing"]
-    assert vit["resize"].endswith(", then to 32 x 32 px, as the backbone takes no other")
+    assert vit["resize"].endswith(", then to 32 x 32 px, the only size that the backbone takes")
     assert "then to" not in ours["resize"]

@@ -1,19 +1,19 @@
-"""A run -> its encoder, for other tools, with a card that says what it is and how to use it.
+"""The encoder of a run, and its features, for other tools.
 
-torchvision, timm, safetensors: a safetensors file with a JSON card beside it; onnx: an ONNX file
-with the same; hub: a folder as the Hugging Face Hub expects. Each is read back by the tool it is
-for and compared with our own encoder before it takes its name. The same run gives the same bytes.
-docs/reliability.md, decision E.
+The formats torchvision, timm and safetensors are a safetensors file, onnx an ONNX file, each with a
+JSON card beside it; hub is a folder for the Hugging Face Hub. Each is loaded back and compared with
+our encoder. The same run gives the same bytes. docs/reliability.md, decision E.
 
-    write        a run -> files, compared with our own encoder before they take their name
-    layouts      how torchvision and timm build the network that the weights fit
-    onnx_file    an encoder -> ONNX bytes, and back through onnxruntime
-    card         the JSON card: what the weights are, and what to know of their run
-    readme       the model card as the Hub expects it
+    write        a run -> files, each compared with our own encoder
+    formats      what torchvision, timm and ONNX need to hold an encoder
+    card         the JSON card: what the weights are, and what to know about their run
+    readme       the model card for the Hub
     pretrained   `PretrainedEncoder`: an exported encoder as one object
-    embedding    a run and any number of images -> features on disk, resumed after a kill
-    tables       those features -> Parquet, CSV or NumPy, whole or absent
-    estimator/   `SimSiamEmbedder`: pretraining and embedding inside scikit-learn
+    embedding    a run and images -> features on disk; continues after a kill
+    tables       those features -> Parquet, CSV or NumPy
+    estimator    `SimSiamEmbedder`: pretraining and embedding inside scikit-learn
+    arrays       the X of scikit-learn -> pixels
+    fitted       a fitted embedder as plain values and as a file
 """
 
 import lazy_loader

@@ -1,8 +1,8 @@
+from .arrays import ImagesError as ImagesError
 from .card import run_condition as run_condition
 from .embedding import Embedded as Embedded
 from .embedding import embed_dataset as embed_dataset
-from .estimator.embedder import SimSiamEmbedder as SimSiamEmbedder
-from .estimator.pictures import PicturesError as PicturesError
+from .estimator import SimSiamEmbedder as SimSiamEmbedder
 from .pretrained import PretrainedEncoder as PretrainedEncoder
 from .tables import check_out as check_out
 from .write import Exported as Exported

@@ -1,4 +1,4 @@
-"""The card of an export: what the weights are, where they came from, how to use them; JSON."""
+"""The JSON card of an export: what the weights are, where they came from, how to use them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ KIND = "stopgrad encoder"
 
 
 def describe(run: TrainedRun) -> dict[str, Any]:
-    """All that an export says of a run, whatever its format. No path of this machine is in it."""
+    """What a card says about a run in every format. It holds no path of this machine."""
     config, data = run.info.config, run.info.data
     tensors = run.model.encoder.state_dict()
     return {
@@ -44,15 +44,15 @@ def describe(run: TrainedRun) -> dict[str, Any]:
 
 
 def preprocessing(run: TrainedRun) -> dict[str, Any]:
-    """How a picture becomes what the encoder takes, in words and numbers."""
+    """How to turn an image into the encoder's input."""
     config, normalization = run.info.config, run.info.normalization
     side, view = config.image_side, config.views.size
     resize = (
-        f"pictures that all have one size of at most {side} px keep it; others are cut "
-        f"to the largest centred square and brought to {side} x {side} px (bicubic, antialiased)"
+        f"images that all have one size of at most {side} px keep it; others are cropped to the "
+        f"largest centred square and resized to {side} x {side} px (bicubic, antialiased)"
     )
     if size_problem(run.model.encoder, (side, side)):
-        resize += f", then to {view} x {view} px, as the backbone takes no other"
+        resize += f", then to {view} x {view} px, the only size that the backbone takes"
     return {
         "input": "float32, N x 3 x H x W, channels R, G, B, (pixels / 255 - mean) / std",
         "mean": list(normalization.mean),
@@ -64,16 +64,16 @@ def preprocessing(run: TrainedRun) -> dict[str, Any]:
 
 
 def batch_norm(config: Config) -> str:
-    """How the encoder's BN learned its statistics, and what it does with them."""
-    each = "each view's own" if config.batch_norm == "per-view" else "both views'"
+    """How to use the encoder's BN, and how it learned its statistics."""
+    source = "each view" if config.batch_norm == "per-view" else "both views together"
     return (
-        f"use it in eval mode, with the running statistics; in training they followed {each} "
-        f"batch statistics, of {config.batch} images a step"
+        "use it in eval mode, with the running statistics; training updated them with the "
+        f"statistics of {source}, {config.batch} images a step"
     )
 
 
 def _start(init: dict[str, str] | None) -> dict[str, str] | None:
-    """What the encoder started from; of a path its name alone."""
+    """What the encoder started from, without the folders of a path."""
     if init is None:
         return None
     source = init["from"]
@@ -81,36 +81,25 @@ def _start(init: dict[str, str] | None) -> dict[str, str] | None:
     return {"from": name, "sha256": init["sha256"]}
 
 
-ABLATIONS = {
-    "stop_gradient": "without the stop-gradient",
-    "predictor.enabled": "without the predictor",
-    "projector.output_bn": "without BN on the projector's output",
-    "projector.hidden_bn": "without BN on the projector's hidden layers",
-    "predictor.hidden_bn": "without BN on the predictor's hidden layer",
-}
-
-
 def run_condition(run: TrainedRun) -> list[str]:
-    """A sentence for each thing that makes this encoder another than a finished, healthy one."""
+    """A sentence for each way in which the run is not a finished, healthy one."""
     return [*_ablations(run.info.config), *_length(run), *_health(run)]
 
 
 def verdict(run: TrainedRun) -> str | None:
-    """The state of the representation when it was last measured, `healthy` for instance."""
+    """The newest verdict on the representation, such as `healthy`."""
     return (newest_measures(run).get("verdict") or {}).get("state")
 
 
-def _ablations(config: Config) -> Iterator[str]:
-    values = {
-        "stop_gradient": config.stop_gradient,
-        "predictor.enabled": config.predictor.enabled,
-        "projector.output_bn": config.projector.output_bn,
-        "projector.hidden_bn": config.projector.hidden_bn,
-        "predictor.hidden_bn": config.predictor.hidden_bn,
+def _ablations(config: Config) -> list[str]:
+    kept = {
+        "the stop-gradient": config.stop_gradient,
+        "the predictor": config.predictor.enabled,
+        "BN on the projector's output": config.projector.output_bn,
+        "BN on the projector's hidden layers": config.projector.hidden_bn,
+        "BN on the predictor's hidden layer": config.predictor.hidden_bn,
     }
-    for key, kept in values.items():
-        if not kept:
-            yield f"Ablation: trained {ABLATIONS[key]}."
+    return [f"Ablation: trained without {part}." for part, there in kept.items() if not there]
 
 
 def _length(run: TrainedRun) -> Iterator[str]:

@@ -1,10 +1,9 @@
-"""Blocks of pictures -> blocks of features on disk -> one file."""
+"""Images -> their features, in blocks on disk that survive a kill, then in one file."""
 
 from __future__ import annotations
 
-import dataclasses
-import functools
 import io
+import itertools
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,16 +20,16 @@ from stopgrad.method import Compute
 from stopgrad.runs import TrainedRun, tensors_sha256
 from stopgrad.storage import lock, read_json, storage_errors, write_atomically, write_json
 
-BLOCK = 256  # pictures whose features are kept together, and the most that a kill can cost
+BLOCK = 256  # images in a block; a kill costs at most one block
 
 
 class Embedded(NamedTuple):
     """What was written."""
 
     files: tuple[Path, ...]
-    rows: int  # pictures
-    width: int  # numbers of each
-    kept: int  # pictures that an earlier, killed process had done
+    rows: int  # images
+    width: int  # features of each image
+    kept: int  # images that an earlier, killed process had embedded
 
 
 def embed_dataset(
@@ -41,44 +40,45 @@ def embed_dataset(
     layer: Layer = "features",
     track: Track = no_progress,
 ) -> Embedded:
-    """Writes the features of every picture, those of the train split first.
+    """Writes the features of every image, those of the train split first.
 
     Args:
         run: The run whose encoder is used.
-        dataset: The pictures, its own or others; labels are written where there are any.
-        out: A file that ends in .parquet, .csv or .npy, replaced if it is there.
+        dataset: Any images. Labels are written if there are any.
+        out: A file that ends in .parquet, .csv or .npy, replaced if it exists.
         layer: The encoder's output, or the projector's.
         track: Shows progress over blocks.
 
     Raises:
-        ConfigError: For another kind of file, or a folder that may not be written to.
-        DivergedError: For features that are not finite.
+        ConfigError: For another kind of file, or a folder without write permission.
+        DivergedError: When features are not finite.
         LockedError: When another process writes the same file.
-        StorageError: When the disk refuses, or has too little room.
+        StorageError: When the disk refuses or is too full.
     """
     check_out(out)
     splits = {"train": dataset.train} | ({"test": dataset.test} if dataset.test else {})
     plan, folder = _plan(run, splits, layer), out.with_name(f".{out.name}.parts")
+    width, rows = plan["width"], sum(map(len, splits.values()))
     with storage_errors(folder, needed=0):
         folder.mkdir(parents=True, exist_ok=True)
         held = lock(folder)
     with held:
-        blocks = _blocks(folder, plan)
-        rows = sum(len(images) for images in splits.values())
-        check_room(out, rows=rows, width=plan["width"], there=blocks.bytes)
-        kept = _fill(blocks, run, splits, layer=layer, track=track)
-        filled = functools.partial(_filled, blocks, splits)
-        files = write_table(out, filled, rows=rows, width=plan["width"])
+        parts = _parts(folder, plan)
+        check_room(out, rows=rows, width=width, there=parts.bytes)
+        blocks = list(_blocks(splits))
+        kept = _fill(parts, blocks, run, layer=layer, track=track)
+        files = write_table(
+            out, lambda: ((block, parts.read(block)) for block in blocks), rows=rows, width=width
+        )
         shutil.rmtree(folder, ignore_errors=True)
-    return Embedded(files, rows, plan["width"], kept)
+    return Embedded(files, rows, width, kept)
 
 
 def _plan(run: TrainedRun, splits: dict[str, Images], layer: Layer) -> dict[str, Any]:
-    """All that decides the blocks; blocks of another plan are not used."""
-    module = _network(run, layer)
+    """Everything that determines the features; blocks made by another plan are not used."""
     width = run.info.config.projector.out if layer == "z" else run.model.encoder.feature_width
     return {
-        "weights": tensors_sha256(module.state_dict()),
+        "weights": tensors_sha256(_network(run, layer).state_dict()),
         "normalization": [list(values) for values in run.info.normalization],
         "layer": layer,
         "width": width,
@@ -90,68 +90,29 @@ def _plan(run: TrainedRun, splits: dict[str, Images], layer: Layer) -> dict[str,
     }
 
 
-def _blocks(folder: Path, plan: dict[str, Any]) -> Blocks:
-    """The blocks that are there, when they are of this plan; else none."""
-    try:
-        known = read_json(folder / "plan.json")
-    except (OSError, ValueError):
-        known = None
-    blocks = Blocks(folder, width=plan["width"])
-    if known != plan:
-        with storage_errors(folder, needed=0):
-            blocks.clear()
-        write_json(folder / "plan.json", plan)
-    return blocks
+def _blocks(splits: dict[str, Images]) -> Iterator[Block]:
+    number = itertools.count()
+    for name, images in splits.items():
+        for start in range(0, len(images), BLOCK):
+            yield Block(next(number), name, images, start, min(start + BLOCK, len(images)))
 
 
 def _fill(
-    blocks: Blocks, run: TrainedRun, splits: dict[str, Images], *, layer: Layer, track: Track
+    parts: _Parts, blocks: list[Block], run: TrainedRun, *, layer: Layer, track: Track
 ) -> int:
-    """Embeds the blocks that are missing; how many pictures were not."""
+    """Embeds the missing blocks; returns how many images the others hold."""
     network, kept = _network(run, layer), 0
     compute = Compute(run.compute.device, "fp32", run.compute.channels_last)
-    places = list(_places(splits))
-    for number, place in enumerate(track(places, "embed", len(places))):
-        if blocks.has(number, rows=len(place)):
-            kept += len(place)
+    for block in track(blocks, "embed", len(blocks)):
+        if parts.has(block):
+            kept += block.rows
             continue
         found = embed(
-            network, place.images(), normalization=run.info.normalization, compute=compute
+            network, block.pixels_only(), normalization=run.info.normalization, compute=compute
         )
-        finite(found.values, role=place.split)
-        blocks.write(number, found.values.cpu().numpy())
+        finite(found.values, role=block.split)
+        parts.write(block, found.values.cpu().numpy())
     return kept
-
-
-def _filled(blocks: Blocks, splits: dict[str, Images]) -> Iterator[Block]:
-    for number, place in enumerate(_places(splits)):
-        yield Block(place.split, place.whole, place.start, blocks.read(number, rows=len(place)))
-
-
-class _Place(NamedTuple):
-    """A block of pictures within its split."""
-
-    split: str
-    whole: Images
-    start: int
-    stop: int
-
-    def __len__(self) -> int:
-        return self.stop - self.start
-
-    def images(self) -> Images:
-        """The pictures of the block, not copied where the whole are in memory or mapped."""
-        some = slice(self.start, self.stop)
-        pixels = self.whole.pixels[some]
-        return dataclasses.replace(
-            self.whole, pixels=pixels, labels=None, class_names=(), sources=(), known=None
-        )
-
-
-def _places(splits: dict[str, Images]) -> Iterator[_Place]:
-    for name, images in splits.items():
-        for start in range(0, len(images), BLOCK):
-            yield _Place(name, images, start, min(start + BLOCK, len(images)))
 
 
 def _network(run: TrainedRun, layer: Layer) -> nn.Module:
@@ -160,51 +121,48 @@ def _network(run: TrainedRun, layer: Layer) -> nn.Module:
     return run.model.encoder
 
 
-class Blocks:
-    """The blocks of one folder."""
+def _parts(folder: Path, plan: dict[str, Any]) -> _Parts:
+    """The blocks on disk, emptied if they were made by another plan."""
+    try:
+        known = read_json(folder / "plan.json")
+    except (OSError, ValueError):
+        known = None
+    if known != plan:
+        with storage_errors(folder, needed=0):
+            for path in folder.glob("*.npy"):
+                path.unlink()
+        write_json(folder / "plan.json", plan)
+    return _Parts(folder, width=plan["width"])
+
+
+class _Parts:
+    """The features of each block, in a file of its own."""
 
     def __init__(self, folder: Path, *, width: int) -> None:
         self.folder, self.width = folder, width
 
     @property
     def bytes(self) -> int:
-        """Bytes of all blocks that are there."""
         return sum(path.stat().st_size for path in self.folder.glob("*.npy"))
 
-    def has(self, number: int, *, rows: int) -> bool:
-        """Whether a block is there with all of its rows."""
+    def has(self, block: Block) -> bool:
         try:
-            self.read(number, rows=rows)
+            self.read(block)
         except (OSError, ValueError):
             return False
         return True
 
-    def read(self, number: int, *, rows: int) -> Values:  # (rows, F)
-        """A block.
-
-        Raises:
-            OSError: When it is not there.
-            ValueError: When it is not of this shape.
-        """
-        values: Values = np.load(self._path(number), allow_pickle=False)
-        if values.shape != (rows, self.width) or values.dtype != np.float32:
-            raise ValueError(f"{self._path(number).name} is of shape {values.shape}")
+    def read(self, block: Block) -> Values:  # (rows, F)
+        path = self._path(block)
+        values: Values = np.load(path, allow_pickle=False)
+        if values.shape != (block.rows, self.width) or values.dtype != np.float32:
+            raise ValueError(f"{path.name} has the shape {values.shape}")
         return values
 
-    def write(self, number: int, values: Values) -> None:
-        """Writes a block, durably.
-
-        Raises:
-            StorageError: When the disk refuses.
-        """
+    def write(self, block: Block, values: Values) -> None:
         file = io.BytesIO()
         np.save(file, values)
-        write_atomically(self._path(number), file.getvalue())
+        write_atomically(self._path(block), file.getvalue())
 
-    def clear(self) -> None:
-        """Removes all blocks."""
-        for path in self.folder.glob("*.npy"):
-            path.unlink()
-
-    def _path(self, number: int) -> Path:
-        return self.folder / f"{number:06d}.npy"
+    def _path(self, block: Block) -> Path:
+        return self.folder / f"{block.number:06d}.npy"

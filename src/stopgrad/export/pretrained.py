@@ -31,14 +31,14 @@ class PretrainedEncoder(
     pipeline_tag="image-feature-extraction",
     tags=["self-supervised-learning", "simsiam"],
 ):
-    """An encoder with the preprocessing that it knows: pixels -> features (B, F).
+    """An encoder with its normalisation: pixels -> features (B, F).
 
     `from_pretrained` takes a folder or a repository of the Hub, `from_file` a safetensors export.
-    Weights are read as safetensors alone and must be exactly the encoder's.
+    Only safetensors are read, and they must be exactly the encoder's.
 
     Args:
         encoder: The fields of `EncoderConfig`.
-        preprocessing: mean and std by channel, and what else a card says.
+        preprocessing: mean and std of each channel, and the rest of what a card says.
     """
 
     def __init__(self, encoder: Mapping[str, Any], preprocessing: Mapping[str, Any]) -> None:
@@ -56,18 +56,18 @@ class PretrainedEncoder(
 
     @torch.inference_mode()
     def embed(self, pixels: Tensor) -> Tensor:  # (B, H, W, 3) uint8 -> (B, F)
-        """Features of pictures as they are stored; they are normalised here."""
+        """Features of images; normalises them first."""
         device = next(self.parameters()).device
         x = normalize(pixels.to(device).permute(0, 3, 1, 2), self.normalization)
         return self.forward(x)
 
     @classmethod
     def from_file(cls, path: str | os.PathLike[str]) -> Self:
-        """The encoder of a safetensors file with its card beside it.
+        """Reads a safetensors file and the card beside it.
 
         Raises:
             CheckpointError: When the card or the weights are not those of an export.
-            ConfigError: When the weights are those of another encoder.
+            ConfigError: When the weights belong to another encoder.
         """
         file = Path(path)
         card = _card(card_of(file))
@@ -77,7 +77,7 @@ class PretrainedEncoder(
     def _read(
         cls, file: Path, encoder: Mapping[str, Any], preprocessing: Mapping[str, Any]
     ) -> Self:
-        """Weights first: a config of others cannot ask for more memory than they fill."""
+        """Reads the weights first: a hostile config cannot claim more memory than they fill."""
         wanted = encoder_tensors(_encoder_config(encoder))
         tensors = read_tensors(file, wanted, hint=f"use {FILES}")
         model = cls(encoder, preprocessing)
@@ -96,9 +96,9 @@ class PretrainedEncoder(
         token: str | bool | None = None,
         map_location: str = "cpu",
         strict: bool = True,
-        **knobs: Any,  # one called config would get the whole file
+        **knobs: Any,  # a parameter named config would get the whole file
     ) -> Self:
-        """The mixin's own would take a pickle where there is no safetensors file."""
+        """Replaces the mixin's method, which reads a pickle where there are no safetensors."""
         if not strict or set(knobs) != {"encoder", "preprocessing"}:
             raise _no_export(Path(model_id) / "config.json", "encoder and preprocessing expected")
         file = Path(model_id) / WEIGHTS
@@ -115,11 +115,11 @@ class PretrainedEncoder(
                     local_files_only=local_files_only,
                     token=token,
                 )
-            ).resolve()  # the client's cache holds links to its own files
+            ).resolve()  # the cache of the Hub's client holds links
         return cls._read(file, **knobs).to(map_location)
 
     def _save_pretrained(self, save_directory: Path) -> None:
-        """The weights by the encoder's own names, which torchvision and timm know too."""
+        """Writes the weights by the encoder's own names, which torchvision and timm share."""
         write_atomically(save_directory / WEIGHTS, encode_tensors(self.encoder.state_dict()))
         config = json.dumps(self._hub_mixin_config, indent=2, sort_keys=True)
         write_atomically(save_directory / "config.json", (config + "\n").encode())
@@ -129,7 +129,7 @@ def _card(path: Path) -> dict[str, Any]:
     try:
         card = read_json(path)
         if not isinstance(card, dict) or not {"encoder", "preprocessing"} <= card.keys():
-            raise ValueError("no card of an encoder")
+            raise ValueError("not the card of an encoder")
     except (OSError, ValueError) as error:
         raise _no_export(path, in_short(error)) from error
     return card
@@ -137,7 +137,7 @@ def _card(path: Path) -> dict[str, Any]:
 
 def _encoder_config(values: Any) -> EncoderConfig:
     if not isinstance(values, Mapping):
-        raise _no_export(Path("encoder"), "is no object of knobs")
+        raise _no_export(Path("encoder"), "not an object of knobs")
     return config_from_dict({"encoder": dict(values)}).encoder
 
 
@@ -153,7 +153,7 @@ def _normalization(values: Any) -> Normalization:
 
 def _no_export(path: Path, reason: str) -> CheckpointError:
     return CheckpointError(
-        f"{as_text(path)} is not of an encoder that stopgrad exported ({as_text(reason)})",
+        f"{as_text(path)} is not part of an encoder that stopgrad exported ({as_text(reason)})",
         expected=FILES,
-        hint="do not trust it, or export it anew",
+        hint="do not trust it; export the encoder again",
     )

@@ -1,4 +1,4 @@
-"""The model card of a run, README.md as the Hugging Face Hub expects it: front matter and text."""
+"""The model card of a run: README.md with the front matter that the Hugging Face Hub reads."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ def model_card(run: TrainedRun, card: dict[str, Any], *, name: str) -> str:
     """README.md of a folder for the Hub.
 
     Args:
-        run: The run.
-        card: What `card.describe` says of it.
-        name: Of the model, that of its folder.
+        run: The exported run.
+        card: Its card, from `card.describe`.
+        name: The model's name, that of its folder.
     """
     records = scores(run)
     own = [record for record in records if record.of == "encoder"]
@@ -57,7 +57,7 @@ def model_card(run: TrainedRun, card: dict[str, Any], *, name: str) -> str:
 
 
 def scores(run: TrainedRun) -> list[Record]:
-    """The newest accuracies of a run that belong to the checkpoint at hand, baselines included."""
+    """The newest accuracies of the exported checkpoint, and those of the baselines."""
     path = run.path / "records.jsonl"
     found = newest(read(path)).values() if path.exists() else []
     of_run = (r for r in found if r.metric in ACCURACIES)
@@ -65,7 +65,7 @@ def scores(run: TrainedRun) -> list[Record]:
 
 
 def _on_the_hub(run: TrainedRun) -> list[str] | None:
-    """The Hub's name of the images, where they came from there."""
+    """The data set's name on the Hub, if it came from there."""
     spec = str(run.info.data["spec"])
     if spec in ON_THE_HUB:
         return [ON_THE_HUB[spec]]
@@ -102,7 +102,7 @@ def _opening(card: dict[str, Any], name: str) -> str:
 
 def _results(records: Sequence[Record], card: dict[str, Any]) -> str:
     if not any(record.of == "encoder" for record in records):
-        return "None recorded for this checkpoint: `stopgrad evaluate` had not been run on it."
+        return "None: `stopgrad evaluate` has not been run on this checkpoint."
     subjects = [of for of in SUBJECTS if of in {record.of for record in records}]
     found = {(r.labels, r.metric, r.split, r.of): r for r in records}
     rows = []
@@ -125,8 +125,8 @@ def _loading(name: str) -> str:
         "# a folder, or OWNER/NAME of the Hub\n"
         "features = encoder.embed(pixels)  # (B, H, W, 3) uint8 -> (B, F); normalises them\n"
         "```\n\n"
-        "`model.safetensors` holds the encoder alone; its names are those of torchvision's and "
-        "timm's ResNets where they have such a network."
+        "`model.safetensors` holds only the encoder. Its parameters have the names of "
+        "torchvision's and timm's ResNets, where those libraries have the network."
     )
 
 
@@ -135,7 +135,7 @@ def _preprocessing(card: dict[str, Any]) -> str:
     mean, std = ([f"{value:.6g}" for value in how[key]] for key in ("mean", "std"))
     return (
         f"- {how['input']}; mean {', '.join(mean)}, std {', '.join(std)} (`config.json` has all "
-        f"digits)\n- {how['resize']}\n- training saw views of {how['view_size']} px\n"
+        f"digits)\n- {how['resize']}\n- trained on views of {how['view_size']} px\n"
         f"- BN: {card['batch_norm']}"
     )
 
@@ -150,7 +150,7 @@ def _training(card: dict[str, Any]) -> str:
         f"{optimizer['base_lr']:g} per 256 images, weight decay {optimizer['weight_decay']:g}, "
         f"seed {config['seed']}, {config['precision']}\n"
         f"- verdict on the representation: {training['verdict'] or 'not measured'}\n"
-        f"- content of the images: sha256 {card['data']['fingerprint']}\n"
+        f"- pixels of the images: sha256 {card['data']['fingerprint']}\n"
         f"- weights: sha256 {card['weights_sha256']} (over names, types, shapes and bytes)\n"
         f"- {packages}\n\nAll settings are in `card.json`."
     )
@@ -158,14 +158,14 @@ def _training(card: dict[str, Any]) -> str:
 
 def _limits(card: dict[str, Any]) -> str:
     return (
-        f"The features are those of {_plain(card['data']['name'])}: other kinds of pictures were "
-        "not seen, and what the images over- or under-represent, the features do too. They are no "
-        "classifier; a decision needs one trained and tested on labels of your own. The licence "
-        "of the images decides what the weights may be used for; none is stated here."
+        f"The encoder has seen only {_plain(card['data']['name'])}, and its features inherit any "
+        "bias of those images. It is not a classifier: train and test one on your own labels "
+        "before you rely on it. Check the licence of the images before you use the weights; "
+        "this card does not state it."
     )
 
 
 def _plain(text: str) -> str:
-    """Text of others without what Markdown or HTML would obey."""
+    """Untrusted text with the characters escaped that mean something in Markdown or HTML."""
     kept = printable(" ".join(str(text).split()))
     return "".join(f"\\{c}" if c in "\\`*[]<>|#" else c for c in kept)

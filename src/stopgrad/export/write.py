@@ -1,6 +1,6 @@
-"""A run -> files that other tools load; compared with our own encoder before they take their name.
+"""A run -> files that other tools load, each compared with our own encoder.
 
-A file is written first and its card last: a card whose sha256 fits says that both are whole.
+The card is written last. If its sha256 matches the file, both are complete.
 """
 
 from __future__ import annotations
@@ -17,12 +17,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from stopgrad.config import torch_generator
+from stopgrad.config import ExportFormat, torch_generator
 from stopgrad.errors import CheckpointError, ConfigError
 from stopgrad.evaluation import finite
 from stopgrad.export.card import describe
-from stopgrad.export.layouts import Format, layout
-from stopgrad.export.onnx_file import encode_onnx, run_onnx
+from stopgrad.export.formats import encode_onnx, layout, run_onnx
 from stopgrad.export.pretrained import PretrainedEncoder
 from stopgrad.export.readme import model_card
 from stopgrad.method import build_encoder
@@ -30,46 +29,46 @@ from stopgrad.runs import TrainedRun, decode_tensors, encode_tensors
 from stopgrad.storage import storage_errors, sync_directory, write_atomically, write_json
 from stopgrad.training import card_of
 
-CLOSE = {"onnx": 1e-4}  # largest difference, as a share of the largest feature
+CLOSE = {"onnx": 1e-4}  # largest difference allowed, relative to the largest feature
 CLOSE_TORCH = 1e-5
-PROBES = 4  # images that the comparison takes
+PROBES = 4  # random images in the comparison
 SUFFIX = {"onnx": ".onnx", "hub": ""}
 
 
 class Exported(NamedTuple):
-    """What was written, and what to say of it."""
+    """What an export wrote."""
 
     out: Path
     files: tuple[Path, ...]
     card: dict[str, Any]
-    difference: float | None  # from our encoder, a share; None: the library is not installed
+    difference: float | None  # from our encoder, relative; None: the library is not installed
 
     @property
     def lines(self) -> list[str]:
-        """Python that loads it from here; the card's own lines hold in the folder of the file."""
+        """Python code that loads it from here; the card's lines run in the folder of the file."""
         name, path = quoted(self.out.name), quoted(str(self.out))
         return [line.replace(name, path) for line in self.card["load"]]
 
 
 def quoted(path: str) -> str:
-    """A path as Python writes it, in double quotes where they need no escape."""
+    """A path as a Python string, in double quotes where they need no escape."""
     text = repr(path)
     return text if '"' in text else f'"{text[1:-1]}"'
 
 
-def export_run(run: TrainedRun, *, name: Format, out: Path) -> Exported:
+def export_run(run: TrainedRun, *, name: ExportFormat, out: Path) -> Exported:
     """Writes the encoder of a run in a format.
 
     Args:
-        run: The run at the checkpoint that is exported, whatever its state; the card says it.
+        run: The run at the checkpoint to export. It may be unfinished; the card says so.
         name: The format.
-        out: A file that ends as the format does, replaced if it is there; a new folder for hub.
+        out: A file with the suffix of the format, replaced if it exists; a new folder for hub.
 
     Raises:
-        ConfigError: For an encoder that the format cannot hold, an `out` that does not fit, or
-            packages that are missing.
-        CheckpointError: When the tool it is for makes other features of it.
-        DivergedError: When its features are not finite.
+        ConfigError: For an encoder that the format cannot hold, an unsuitable `out`, or a missing
+            package.
+        CheckpointError: When the target library computes other features.
+        DivergedError: When the features are not finite.
         StorageError: When the disk refuses.
     """
     _check_out(name, out)
@@ -103,12 +102,12 @@ def _plain_encoder(run: TrainedRun) -> nn.Module:
 
 
 def _for_library(run: TrainedRun, encoder: nn.Module, card: dict[str, Any], out: Path) -> Exported:
-    name: Format = card["format"]
+    name: ExportFormat = card["format"]
     found, difference = layout(run.info.config.encoder, name), None
     tensors = encoder.state_dict()
     if importlib.util.find_spec(found.library) is not None:
         model = found.build()
-        model.load_state_dict(tensors)  # strictly
+        model.load_state_dict(tensors)
         model.eval()
         difference = _difference(encoder, model, card)
         card["checked"] = f"{found.library} {version(found.library)}"
@@ -142,7 +141,7 @@ def _onnx(encoder: nn.Module, card: dict[str, Any], out: Path) -> Exported:
 
 
 def _hub(run: TrainedRun, encoder: nn.Module, card: dict[str, Any], out: Path) -> Exported:
-    """A folder that is whole or absent."""
+    """Writes a folder that is complete or absent."""
     temporary = out.with_name(f".{out.name}.tmp")
     card["load"] = [
         "from stopgrad.export import PretrainedEncoder",
@@ -193,10 +192,10 @@ def _probes(card: dict[str, Any]) -> Tensor:  # (PROBES, 3, S, S)
 def _difference(
     encoder: nn.Module, other: Callable[[Tensor], Tensor], card: dict[str, Any]
 ) -> float:
-    """The largest difference of two encoders' features, as a share of the largest feature.
+    """The largest difference between two encoders' features, relative to the largest feature.
 
     Raises:
-        CheckpointError: When it is larger than rounding makes it.
+        CheckpointError: When it is more than rounding explains.
     """
     x = _probes(card)
     with torch.inference_mode():
@@ -207,20 +206,20 @@ def _difference(
     found = float((ours - theirs).abs().max()) / scale
     if not found <= most:
         raise CheckpointError(
-            f"features as {card['format']} differ by {found:.1g} of the largest one",
+            f"features as {card['format']} differ by {found:.1g} of the largest feature",
             expected=f"at most {most:g}",
-            hint="nothing was written; export another format, and report this",
+            hint="nothing was written; choose another format, and report this",
         )
     return found
 
 
-def _check_out(name: Format, out: Path) -> None:
+def _check_out(name: ExportFormat, out: Path) -> None:
     suffix = SUFFIX.get(name, ".safetensors")
     if suffix and (out.suffix != suffix or out.is_dir()):
         raise ConfigError(
             f"--out {out} for --format {name}",
-            expected=f"the name of a file that ends in {suffix}",
-            hint=f"write for example --out {out.stem or 'encoder'}{suffix}",
+            expected=f"a file name that ends in {suffix}",
+            hint=f"for example --out {out.stem or 'encoder'}{suffix}",
         )
     if name == "hub" and out.exists():
         raise ConfigError(

@@ -1,6 +1,6 @@
-"""`SimSiamEmbedder`: `fit` pretrains an encoder on pictures, `transform` gives their features.
+"""`SimSiamEmbedder`: SimSiam inside scikit-learn; `fit` pretrains, `transform` gives features.
 
-In: pictures X (see `pictures`). Out: features (N, F) float32. Paper: Sec. 3, set by a preset.
+In: images X (see `arrays`). Out: features (N, F) float32. Needs the extra `sklearn`.
 """
 
 from __future__ import annotations
@@ -15,33 +15,30 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 import torch
-from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 
 from stopgrad.config import Config, PresetName
-from stopgrad.errors import DivergedError
+from stopgrad.errors import ConfigError, DivergedError
 from stopgrad.evaluation import embed
-from stopgrad.export.estimator.fitted import (
+from stopgrad.export.arrays import (
+    ImagesError,
+    Numbers,
+    PixelRange,
+    Range,
+    is_list_of_images,
+    range_of,
+    read_images,
+    shaped,
+    to_pixels,
+)
+from stopgrad.export.fitted import (
     Fitted,
     checked_config,
     copied_encoder,
     from_bytes,
+    from_plain,
     plain,
     to_bytes,
-    whole,
     whole_images,
-)
-from stopgrad.export.estimator.pictures import (
-    Numbers,
-    PicturesError,
-    PixelRange,
-    Range,
-    is_list_of_pictures,
-    range_of,
-    read_pictures,
-    shaped,
-    to_pixels,
 )
 from stopgrad.images import Images, normalization
 from stopgrad.method import Encoder, compute_for
@@ -49,42 +46,51 @@ from stopgrad.runs import TrainingImages
 from stopgrad.storage import write_atomically
 from stopgrad.training import Epoch, pretrain_epochs
 
-AT_THE_END = 10**9  # epochs between measurements: only the last one is measured
+try:
+    from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.utils.validation import check_array, check_is_fitted, validate_data
+except ImportError as error:
+    raise ConfigError(
+        "SimSiamEmbedder needs scikit-learn", hint="pip install 'stopgrad[sklearn]'"
+    ) from error
+
+AT_THE_END = 10**9  # epochs between measurements: measures only the last epoch
 
 log = logging.getLogger(__name__)
 
 
 class SimSiamEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # type: ignore[misc]
-    """Features learned from unlabelled pictures by SimSiam, as a scikit-learn transformer.
+    """Features learned from unlabelled images by SimSiam, as a scikit-learn transformer.
 
-    X is an array of pictures (N, H, W, 3), (N, H, W, 1), (N, H, W) or flat (N, H * W * C), or a
-    list of paths or of Pillow images, whose centres are brought to `config_.image_side`.
-    Parameters that are None are those of the preset.
+    X is an array of images (N, H, W, 3), (N, H, W, 1), (N, H, W) or flat (N, H * W * C), or a list
+    of paths or Pillow images, which are cropped to their centres and resized to
+    `config_.image_side`. A parameter that is None takes the preset's value.
 
     Args:
         preset: cpu (minutes on two cores), digits, tiny (tests), cifar or imagenet.
-        epochs: Passes over the pictures.
-        batch: Pictures per step; there must be at least so many.
-        base_lr: Learning rate per 256 pictures of a batch.
-        alpha_h: Learning rate of the predictor / that of the rest.
+        epochs: Passes over the images.
+        batch: Images per step; `fit` needs at least one batch.
+        base_lr: Learning rate per 256 images of a batch.
+        alpha_h: Learning rate of the predictor over the learning rate.
         weight_decay: Weight decay.
-        config: Any other knobs by their key path, `{"views.flip": 0.0, "encoder.width": 2}`;
+        config: Other knobs by key path, such as `{"views.flip": 0.0, "encoder.width": 2}`;
             `stopgrad pretrain --help` lists them.
-        image_shape: (H, W) or (H, W, C) of flat rows, of which one may be -1. None: squares.
-        pixel_range: None: whole numbers from 0 to 255. (low, high): what black and white are,
-            (0, 1) for instance; values outside are refused. "fit": the lowest and the highest
-            value of the pictures to fit; later values outside are clipped.
-        random_state: Seed of all randomness, or a RandomState that gives one. None: a new one
+        image_shape: (H, W) or (H, W, C) of flat rows; one of them may be -1. None: squares.
+        pixel_range: None: X holds integers from 0 to 255. (low, high): the values of black and
+            white, such as (0, 1); others are refused. "fit": the lowest and highest value in
+            `fit`; later values outside are clipped.
+        random_state: Seed of all randomness, or a RandomState to draw it from. None: a new seed
             for each fit.
 
     Attributes:
-        encoder_: The encoder, a PyTorch module (B, 3, H, W) -> (B, F), frozen.
+        encoder_: The frozen encoder, a PyTorch module (B, 3, H, W) -> (B, F).
         config_: Every knob of the training.
-        normalization_: Mean and standard deviation of the pictures to fit, by channel.
+        normalization_: Mean and standard deviation of the fitted images, by channel.
         loss_curve_: Mean loss of each epoch.
-        verdict_: What the measures of collapse say of it.
-        image_shape_: (H, W, C) of the pictures to fit.
-        range_: What became 0 and 255; None where bytes were given.
+        verdict_: Whether the representation is healthy or collapsed, and why.
+        image_shape_: (H, W, C) of the fitted images.
+        range_: The values that became 0 and 255; None if X held pixels.
         n_features_in_: H * W * C.
     """
 
@@ -114,20 +120,20 @@ class SimSiamEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         self.random_state = random_state
 
     def fit(self, X: Any, y: Any = None) -> Self:
-        """Pretrains an encoder on pictures. Labels are not looked at.
+        """Pretrains an encoder on images; ignores labels.
 
         Raises:
-            PicturesError: For pictures that cannot be used, or fewer than a batch.
-            ConfigError: For a setting that no training could use.
+            ImagesError: For images that cannot be used, or fewer than a batch.
+            ConfigError: For an invalid setting.
             DivergedError: When the loss is not finite.
         """
         self.config_ = self._config()
         images = self._images(X, fitting=True)
         if len(images) < self.config_.batch:
-            raise PicturesError(
-                f"n_samples = {len(images)} pictures with batch = {self.config_.batch}",
-                expected="at least one batch of pictures",
-                hint="give more pictures or a smaller batch",
+            raise ImagesError(
+                f"n_samples = {len(images)} images with batch = {self.config_.batch}",
+                expected="at least one batch of images",
+                hint="pass more images or a smaller batch",
             )
         self.loss_curve_: list[float] = []
         for epoch in pretrain_epochs(TrainingImages(images), self.config_):
@@ -137,11 +143,11 @@ class SimSiamEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         return self
 
     def transform(self, X: Any) -> npt.NDArray[np.float32]:
-        """Features (N, F) of pictures; they are normalised, not augmented.
+        """Features (N, F) of images, which are normalised but not augmented.
 
         Raises:
             NotFittedError: Before `fit`.
-            PicturesError: For pictures that cannot be used.
+            ImagesError: For images that cannot be used.
         """
         check_is_fitted(self, "encoder_")
         images = self._images(X, fitting=False)
@@ -155,7 +161,7 @@ class SimSiamEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         return values
 
     def save(self, path: str | Path) -> None:
-        """Writes the fitted embedder as one file: safetensors, with all else in its header.
+        """Writes the fitted embedder into one safetensors file.
 
         Raises:
             NotFittedError: Before `fit`.
@@ -166,10 +172,10 @@ class SimSiamEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
-        """The embedder that `save` wrote. Nothing in the file is executed.
+        """Reads what `save` wrote. Nothing in the file is executed.
 
         Raises:
-            CheckpointError: When it is damaged or of somebody else's making.
+            CheckpointError: When the file is damaged or was not written by `save`.
         """
         fitted = from_bytes(Path(path))
         embedder = cls(**fitted.parameters)
@@ -177,7 +183,7 @@ class SimSiamEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         return embedder
 
     def __getstate__(self) -> dict[str, Any]:
-        """Plain values and arrays: what is pickled holds no network and no code of ours."""
+        """Plain values and arrays: a pickle holds no network and no code of stopgrad."""
         state: dict[str, Any] = dict(super().__getstate__())
         if "encoder_" not in state:
             return state
@@ -185,15 +191,15 @@ class SimSiamEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         return {k: v for k, v in state.items() if not k.endswith("_")} | {"fitted": plain(learned)}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Builds the network again and fills it.
+        """Builds the network and loads its weights.
 
         Raises:
-            CheckpointError: When the arrays are not those of the network.
+            CheckpointError: When the weights do not fit the network.
         """
         fitted = state.pop("fitted", None)
         super().__setstate__(state)
         if fitted is not None:
-            self._restore(whole(fitted))
+            self._restore(from_plain(fitted))
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -206,7 +212,7 @@ class SimSiamEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         return self.encoder_.feature_width
 
     def _config(self) -> Config:
-        """The preset with the parameters that are not None, without what needs labels."""
+        """The preset, changed by the parameters that are not None, without labels."""
         own = {
             "epochs": self.epochs,
             "batch": self.batch,
@@ -228,9 +234,9 @@ class SimSiamEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
                 return int(self.random_state)
 
     def _images(self, X: Any, *, fitting: bool) -> Images:
-        """Pictures as pixels; those to fit decide what later ones must look like."""
-        if is_list_of_pictures(X):
-            pixels = read_pictures(X, side=self.config_.image_side)
+        """X as images; in `fit`, notes the shape and the range for later calls."""
+        if is_list_of_images(X):
+            pixels = read_images(X, side=self.config_.image_side)
             self._remember_or_refuse(pixels.shape[1:], fitting=fitting)
             if fitting:
                 self.range_: Range | None = None
@@ -242,7 +248,7 @@ class SimSiamEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         return whole_images(to_pixels(array, self.range_), self.config_)
 
     def _checked(self, X: Any, *, fitting: bool) -> Numbers:
-        """scikit-learn's own checks: numbers, finite, not sparse, names and number of features."""
+        """Runs scikit-learn's checks: finite numbers, not sparse, the same features."""
         shape = getattr(X, "shape", None)
         if shape is not None and len(shape) in (3, 4):
             array: Numbers = check_array(X, allow_nd=True)
@@ -255,14 +261,14 @@ class SimSiamEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
             self.image_shape_ = shape
             self.n_features_in_ = int(np.prod(shape))
         elif shape != self.image_shape_:
-            raise PicturesError(
-                f"pictures of shape {shape}",
+            raise ImagesError(
+                f"images of shape {shape}",
                 expected=f"{self.image_shape_} (height, width, channels), as in fit",
-                hint="bring the pictures to this shape",
+                hint="resize the images to this shape",
             )
 
     def _take_over(self, epoch: Epoch, images: Images) -> None:
-        """Keeps what the last epoch ended with, and says so when it is a collapse."""
+        """Keeps the result of the last epoch, and warns of a collapse."""
         verdict = epoch.verdict
         assert verdict is not None
         if verdict.state == "diverged":
@@ -275,11 +281,11 @@ class SimSiamEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         self.normalization_ = normalization(images)
         self.verdict_ = verdict
         if verdict.advice:
-            words = f"{verdict.state}: {verdict.reason}; try: {verdict.advice}"
-            warnings.warn(words, ConvergenceWarning, stacklevel=3)
+            text = f"{verdict.state}: {verdict.reason}; try: {verdict.advice}"
+            warnings.warn(text, ConvergenceWarning, stacklevel=3)
 
     def _fitted(self) -> Fitted:
-        """All that fitting learned."""
+        """Everything that `fit` learned."""
         parameters = self.get_params(deep=False)
         if isinstance(self.random_state, np.random.RandomState):
             parameters["random_state"] = self.config_.seed

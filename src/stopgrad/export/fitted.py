@@ -1,7 +1,7 @@
-"""A fitted embedder as plain values, and as one safetensors file; never a pickle of ours.
+"""A fitted embedder as plain values, and as one safetensors file.
 
-The file holds the encoder's weights by their names, so any reader of safetensors can use them. Its
-header holds one entry, `stopgrad.estimator`: JSON with all else and a sha256 of everything.
+The file holds the encoder's weights by their names, so any reader of safetensors can use them. The
+entry `stopgrad.estimator` of its header holds the rest as JSON, and a sha256 of everything.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from torch import Tensor
 
 from stopgrad.config import Config, config_from_dict, config_to_dict, torch_generator
 from stopgrad.errors import CheckpointError, ConfigError
-from stopgrad.export.estimator.pictures import Numbers, Range
+from stopgrad.export.arrays import Numbers, Range
 from stopgrad.images import Dataset, Images, Normalization, Pixels, images_from_arrays
 from stopgrad.method import Encoder, Verdict, build_encoder, compute_for
 from stopgrad.runs import fit_sizes, is_number, misfit, tensors_of
@@ -28,14 +28,16 @@ from stopgrad.storage import LARGEST_JSON, in_short, read_file, strict_json
 
 FORMAT = 1
 ENTRY = "stopgrad.estimator"
-MOST_BYTES = 4 << 30  # of a file; the largest encoders of timm have some 2 GB
+MOST_BYTES = 4 << 30  # of a file; the largest encoders of timm take about 2 GB
 TUPLES = ("image_shape", "pixel_range")  # parameters that JSON turns into lists
+PREFIX = "encoder."  # of the encoder's tensors in SimSiam
+REFUSED = (KeyError, TypeError, ValueError, ConfigError)  # by damaged or foreign values
 
 
 class Fitted(NamedTuple):
-    """All that a fitted embedder is."""
+    """Everything that a fitted embedder knows."""
 
-    parameters: dict[str, Any]  # of its __init__
+    parameters: dict[str, Any]  # of `SimSiamEmbedder.__init__`
     config: Config
     normalization: Normalization
     loss_curve: tuple[float, ...]
@@ -47,7 +49,7 @@ class Fitted(NamedTuple):
 
 
 def plain(fitted: Fitted) -> dict[str, Any]:
-    """Only what JSON has, and the arrays of the weights."""
+    """A fitted embedder as JSON values and the arrays of its weights."""
     return fitted._asdict() | {
         "format": FORMAT,
         "config": config_to_dict(fitted.config),
@@ -57,19 +59,19 @@ def plain(fitted: Fitted) -> dict[str, Any]:
     }
 
 
-def whole(values: Mapping[str, Any]) -> Fitted:
-    """The embedder that `plain` described.
+def from_plain(values: Mapping[str, Any]) -> Fitted:
+    """The fitted embedder that `plain` described.
 
     Raises:
-        CheckpointError: When it is none.
+        CheckpointError: When the values do not describe one.
     """
     try:
-        return _whole(values)
-    except (KeyError, TypeError, ValueError, ConfigError) as error:
+        return _from_plain(values)
+    except REFUSED as error:
         raise _refused("an embedder", in_short(error)) from error
 
 
-def _whole(values: Mapping[str, Any]) -> Fitted:
+def _from_plain(values: Mapping[str, Any]) -> Fitted:
     if values["format"] != FORMAT:
         raise ValueError(f"format {values['format']}, not {FORMAT}")
     parameters = {
@@ -80,9 +82,9 @@ def _whole(values: Mapping[str, Any]) -> Fitted:
     shape = tuple(int(part) for part in values["image_shape"])
     losses = tuple(values["loss_curve"])
     if len(mean) != 3 or len(std) != 3 or len(shape) != 3 or min(*std, *shape) <= 0:
-        raise ValueError("normalization or image_shape")
+        raise ValueError("normalization or image_shape is wrong")
     if not all(map(is_number, (*mean, *std, *losses))):
-        raise ValueError("numbers that are none")
+        raise ValueError("normalization or loss_curve holds something else than numbers")
     return Fitted(
         parameters=parameters,
         config=config_from_dict(values["config"]),
@@ -100,7 +102,7 @@ def to_bytes(fitted: Fitted) -> bytes:
     """The file of a fitted embedder.
 
     Raises:
-        ConfigError: When its parameters hold what JSON cannot.
+        ConfigError: When JSON cannot hold its parameters.
     """
     from safetensors.numpy import save
 
@@ -112,7 +114,7 @@ def to_bytes(fitted: Fitted) -> bytes:
     except (TypeError, ValueError) as error:
         raise ConfigError(
             f"parameters that cannot be saved ({in_short(error)})",
-            expected="text, numbers, true, false and None",
+            expected="text, numbers, booleans or None",
             hint="set plain values with set_params",
         ) from error
     sealed = json.dumps({"card": card, "sha256": _digest(card, weights)})
@@ -132,16 +134,14 @@ def from_bytes(path: Path) -> Fitted:
         data = read_file(path, most=MOST_BYTES)
         length = int.from_bytes(data[:8], "little")
         if len(data) < 8 or length > min(len(data) - 8, LARGEST_JSON):
-            raise ValueError("it is not safetensors")
+            raise ValueError("not a safetensors file")
         sealed = strict_json(strict_json(data[8 : 8 + length])["__metadata__"][ENTRY].encode())
         weights = load(data)
         if _digest(sealed["card"], weights) != sealed["sha256"]:
-            raise ValueError("it does not match its sha256")
+            raise ValueError("the sha256 does not match")
         card = strict_json(sealed["card"].encode())
-        return _whole({**card, "weights": weights})
-    except (OSError, KeyError, TypeError, ValueError, AttributeError) as error:
-        raise _refused(str(path), in_short(error)) from error
-    except (SafetensorError, ConfigError) as error:
+        return _from_plain({**card, "weights": weights})
+    except (*REFUSED, OSError, AttributeError, SafetensorError) as error:
         raise _refused(str(path), in_short(error)) from error
 
 
@@ -156,17 +156,14 @@ def _digest(card: str, weights: Mapping[str, Numbers]) -> str:
 
 def _refused(what: str, reason: str) -> CheckpointError:
     return CheckpointError(
-        f"{what} that cannot be used ({reason})",
+        f"cannot load {what} ({reason})",
         expected="what SimSiamEmbedder.save or pickle wrote, with this or an older version",
-        hint="fit the embedder anew; nothing of it was used",
+        hint="fit the embedder again",
     )
 
 
-PREFIX = "encoder."  # of the encoder's tensors in SimSiam
-
-
 def checked_config(values: Mapping[str, Any], *, preset: str) -> Config:
-    """A config of a preset and key paths; NumPy's numbers count as numbers, as in grids.
+    """A config from a preset and key paths; accepts NumPy's numbers, as in grid searches.
 
     Raises:
         ConfigError: As `config_from_dict`.
@@ -176,7 +173,7 @@ def checked_config(values: Mapping[str, Any], *, preset: str) -> Config:
 
 @functools.lru_cache(maxsize=32)
 def _parsed(text: str, preset: str) -> Config:
-    """A config from JSON; a search asks for the same one many times, and checking it is slow."""
+    """Cached, because checking is slow and a search asks for the same config many times."""
     return config_from_dict(json.loads(text), preset=preset)
 
 
@@ -185,15 +182,12 @@ def _plain(value: Any) -> Any:
 
 
 def copied_encoder(config: Config, weights: Mapping[str, Tensor]) -> Encoder:
-    """A plain encoder in eval mode, on the device of the config; needs no gradient.
-
-    It is filled with weights that are compared with it first.
-    Plain: pretraining taught its BN that a batch is two views.
+    """The encoder in eval mode without gradients, on the config's device, with ordinary BN.
 
     Raises:
-        CheckpointError: When the weights are not those of the config's encoder, or not finite.
+        CheckpointError: When the weights do not fit the config's encoder, or are not finite.
     """
-    # Known without memory: the config may be somebody else's, and ask for more than there is.
+    # Compared before anything is built: an untrusted config may ask for more memory than there is.
     wanted = {
         key.removeprefix(PREFIX): value
         for key, value in tensors_of(config).model.items()
@@ -201,12 +195,12 @@ def copied_encoder(config: Config, weights: Mapping[str, Tensor]) -> Encoder:
     }
     wrong = misfit(weights, wanted)
     if not wrong and not all(bool(torch.isfinite(value).all()) for value in weights.values()):
-        wrong = "weights that are not finite"
+        wrong = "not finite"
     if wrong:
         raise CheckpointError(
-            f"weights that are not those of {config.encoder.name} ({wrong})",
-            expected="the weights that an embedder was saved with",
-            hint="do not use this file; fit the embedder anew",
+            f"the weights do not fit {config.encoder.name} ({wrong})",
+            expected="the weights that the embedder was saved with",
+            hint="do not use this file; fit the embedder again",
         )
     encoder = build_encoder(config.encoder, torch_generator(config.seed, "encoder"))
     encoder.load_state_dict(dict(weights))
@@ -214,10 +208,10 @@ def copied_encoder(config: Config, weights: Mapping[str, Tensor]) -> Encoder:
 
 
 def whole_images(pixels: Pixels, config: Config) -> Images:  # (N, H, W, 3)
-    """Pictures that are seen whole at a size that the encoder takes, see `fit_sizes`.
+    """Images at a size that the encoder takes, see `fit_sizes`.
 
     Raises:
-        ConfigError: When there is none.
+        ConfigError: When the encoder takes no such size.
     """
     height, width = pixels.shape[1:3]
     return replace(images_from_arrays(pixels), whole_side=_whole_side(config, height, width))
@@ -225,6 +219,6 @@ def whole_images(pixels: Pixels, config: Config) -> Images:  # (N, H, W, 3)
 
 @functools.lru_cache(maxsize=32)
 def _whole_side(config: Config, height: int, width: int) -> int:
-    """px, 0: as they are. Asked for with every call, and a large backbone is slow to build."""
+    """px, or 0 for no resizing. Cached, because a large backbone is slow to build."""
     one = images_from_arrays(np.zeros((1, height, width, 3), np.uint8))
-    return fit_sizes(Dataset("pictures", one, None), config).train.whole_side
+    return fit_sizes(Dataset("images", one, None), config).train.whole_side

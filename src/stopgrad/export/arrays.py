@@ -1,7 +1,7 @@
-"""What scikit-learn's users hand over as X -> pixels (N, H, W, 3) uint8.
+"""The X of scikit-learn -> pixels (N, H, W, 3) uint8.
 
-In: arrays (N, H, W, 3), (N, H, W, 1), (N, H, W) or flat (N, H * W * C); or lists of paths or of
-Pillow images. Whole numbers from 0 to 255 are pixels as they are; all else needs a `PixelRange`.
+In: arrays (N, H, W, 3), (N, H, W, 1), (N, H, W) or flat (N, H * W * C); or lists of paths or
+Pillow images. Integers from 0 to 255 are pixels already; other values need a `PixelRange`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import numpy.typing as npt
 from stopgrad.errors import DataError
 from stopgrad.images import Damaged, Encoded, Frame, OtherSize, Pixels, decode, strict_pillow
 
-# What PNG and TIFF keep as it is, of the modes that a picture in memory may have.
+# The modes of a Pillow image that PNG or TIFF stores unchanged.
 AS_FILES = ("1", "L", "LA", "P", "RGB", "RGBA", "I", "I;16", "CMYK", "F")
 
 if TYPE_CHECKING:
@@ -29,88 +29,88 @@ Numbers = npt.NDArray[Any]
 PixelRange = tuple[float, float] | Literal["fit"] | None
 
 
-class PicturesError(DataError, ValueError):
-    """Pictures that cannot be used; a ValueError, as scikit-learn's users expect."""
+class ImagesError(DataError, ValueError):
+    """Images that cannot be used; a ValueError, as scikit-learn's users expect."""
 
 
 class Range(NamedTuple):
-    """Values that become 0 and 255; values outside are clipped, or refused."""
+    """The values that become 0 and 255. Values outside are clipped or refused."""
 
     low: float
     high: float
     clipped: bool
 
 
-def is_list_of_pictures(X: Any) -> bool:
-    """Whether X is a list of paths or of Pillow images, not of numbers."""
+def is_list_of_images(X: Any) -> bool:
+    """Whether X is a list of paths or Pillow images."""
     if not isinstance(X, list | tuple) or not X:
         return False
     return isinstance(X[0], str | os.PathLike) or hasattr(X[0], "getexif")
 
 
-def read_pictures(X: Sequence[Any], *, side: int) -> Pixels:
-    """Pictures from paths or Pillow images, their centres brought to side x side px.
+def read_images(X: Sequence[Any], *, side: int) -> Pixels:  # (N, side, side, 3)
+    """Reads paths or Pillow images; crops each to its centre and resizes it.
 
     Raises:
-        PicturesError: For the first one that cannot be read.
+        ImagesError: For the first that cannot be read.
     """
     frame = Frame(side, side, fit=True)
     with strict_pillow():
-        return np.stack([_decoded(picture, frame, number) for number, picture in enumerate(X)])
+        return np.stack([_decoded(image, frame, number) for number, image in enumerate(X)])
 
 
-def _decoded(picture: Any, frame: Frame, number: int) -> Pixels:
-    name = f"picture {number}"
-    if hasattr(picture, "getexif"):
-        encoded = Encoded(name, _encoded(picture))
+def _decoded(image: Any, frame: Frame, number: int) -> Pixels:
+    name = f"image {number}"
+    if hasattr(image, "getexif"):
+        encoded = Encoded(name, _encoded(image))
     else:
-        encoded = Encoded(f"{name}, {os.fspath(picture)!r}", Path(picture))
+        encoded = Encoded(f"{name}, {os.fspath(image)!r}", Path(image))
     found = decode(encoded, frame)
     assert not isinstance(found, OtherSize)
     if isinstance(found, Damaged):
-        raise PicturesError(
+        raise ImagesError(
             f"{found.name}: {found.reason}",
-            expected="pictures that can be read",
-            hint="leave it out; `stopgrad check-data FOLDER` lists all that are damaged",
+            expected="readable images",
+            hint="leave it out; `stopgrad check-data FOLDER` lists all damaged images",
         )
     return found
 
 
 def _encoded(image: Image) -> bytes:
-    """The picture as bytes, so that it goes through the same decoder as a file."""
+    """The image as a file in memory, so that the same decoder reads it."""
     file = io.BytesIO()
     kind = "TIFF" if image.mode in ("CMYK", "F") else "PNG"
     if image.mode not in AS_FILES:
         colour = "RGBA" if image.has_transparency_data else "RGB"
         image = image.convert("LA" if image.mode == "La" else colour)
-    image.save(file, format=kind, exif=image.getexif())  # the orientation counts
+    image.save(file, format=kind, exif=image.getexif())  # for its orientation
     return file.getvalue()
 
 
 def shaped(X: Numbers, *, image_shape: Sequence[int] | None) -> Numbers:  # -> (N, H, W, C)
-    """An array as pictures, C = 1 or 3, its values untouched.
+    """Gives an array the shape of images, C = 1 or 3.
 
-    Flat rows without an `image_shape` are square pictures: gray where their length is a square
-    number (784 is 28 x 28), else colour where it is three times one (3072 is 32 x 32 x 3).
+    Flat rows without an `image_shape` must be square images: gray if their length is a square
+    number (784 = 28 x 28), RGB if it is three times a square number (3072 = 32 x 32 x 3).
 
     Raises:
-        PicturesError: When it has no such layout.
+        ImagesError: When the shape does not fit.
     """
     if X.ndim == 2:
         return X.reshape(len(X), *_layout(X.shape[1], image_shape))
     if X.ndim == 3 and X.shape[2] != 3:
         return X[..., None]
     if X.ndim != 4 or X.shape[3] not in (1, 3):
-        raise PicturesError(
+        raise ImagesError(
             f"an array of shape {X.shape}",
             expected="(N, H, W, 3), (N, H, W, 1), (N, H, W) or flat (N, H * W * C)",
-            hint="a single picture is X[None]; channels come last",
+            hint="pass a single image as X[None]; channels come last",
         )
     return X
 
 
 def _layout(length: int, image_shape: Sequence[int] | None) -> tuple[int, int, int]:
-    """Height, width and channels of a flat row; one -1 stands for what the length leaves."""
+    """Height, width and channels of a flat row; one -1 is computed from the length."""
     sides = [s for s in (math.isqrt(length), math.isqrt(length // 3)) if s]
     squares = ((side, side, channels) for side, channels in zip(sides, (1, 3), strict=False))
     wanted = next((s for s in squares if math.prod(s) == length), None)
@@ -121,10 +121,10 @@ def _layout(length: int, image_shape: Sequence[int] | None) -> tuple[int, int, i
             height, width, channels = (length // left if p == -1 else p for p in wanted)
             wanted = (height, width, channels)
     if wanted is None or math.prod(wanted) != length or min(wanted) < 1 or wanted[2] not in (1, 3):
-        raise PicturesError(
+        raise ImagesError(
             f"rows of {length} features with image_shape = {image_shape}",
             expected="image_shape = (H, W) or (H, W, C), C = 1 or 3, whose product is that number",
-            hint="set image_shape to what the pictures were before they were made flat",
+            hint="set image_shape to the shape of an image before it was flattened",
         )
     return wanted
 
@@ -138,17 +138,17 @@ def _three(image_shape: Sequence[int]) -> tuple[int, int, int]:
 
 
 def range_of(X: Numbers, pixel_range: PixelRange) -> Range | None:
-    """The range of an array of pictures to fit; None for bytes, which are pixels as they are.
+    """The range of the images to fit; None if they are pixels already.
 
     Raises:
-        PicturesError: For other numbers without a range, or a range that is none.
+        ImagesError: When `pixel_range` is not a range.
     """
     if pixel_range == "fit":
         return Range(float(X.min()), float(X.max()), clipped=True)
     if pixel_range is not None:
         low, high = map(float, pixel_range)
         if not -math.inf < low < high < math.inf:
-            raise PicturesError(
+            raise ImagesError(
                 f"pixel_range = {pixel_range!r}",
                 expected="(low, high) with low < high, 'fit' or None",
                 hint="use (0, 1) for floats from 0 to 1",
@@ -158,20 +158,20 @@ def range_of(X: Numbers, pixel_range: PixelRange) -> Range | None:
 
 
 def to_pixels(X: Numbers, values: Range | None) -> Pixels:  # (N, H, W, C) -> (N, H, W, 3)
-    """Pictures as uint8, gray repeated in three channels.
+    """Images as uint8; gray is repeated in three channels.
 
     Raises:
-        PicturesError: For values that are no pixels, or outside a range that does not clip.
+        ImagesError: For values that are not pixels, or outside a range that does not clip.
     """
     if values is None:
         pixels = _bytes(X)
     else:
         low, high = float(X.min()), float(X.max())
         if not values.clipped and (low < values.low or high > values.high):
-            raise PicturesError(
+            raise ImagesError(
                 f"values from {low:g} to {high:g}",
                 expected=f"values from {values.low:g} to {values.high:g}, as pixel_range says",
-                hint="mend the pictures or set another pixel_range",
+                hint="correct the images or set another pixel_range",
             )
         width = (values.high - values.low) or 1.0
         scaled = (np.asarray(X, np.float64) - values.low) * (255 / width)
@@ -182,11 +182,10 @@ def to_pixels(X: Numbers, values: Range | None) -> Pixels:  # (N, H, W, C) -> (N
 def _bytes(X: Numbers) -> Pixels:
     if X.dtype == np.uint8:
         return X
-    whole = np.issubdtype(X.dtype, np.integer) and X.min() >= 0 and X.max() <= 255
-    if not whole:
-        raise PicturesError(
+    if not (np.issubdtype(X.dtype, np.integer) and X.min() >= 0 and X.max() <= 255):
+        raise ImagesError(
             f"pixels of type {X.dtype} from {X.min():g} to {X.max():g}",
-            expected="whole numbers from 0 to 255",
-            hint="say what black and white are: pixel_range=(0, 1) for floats from 0 to 1",
+            expected="integers from 0 to 255",
+            hint="say which values are black and white, such as pixel_range=(0, 1)",
         )
     return X.astype(np.uint8)

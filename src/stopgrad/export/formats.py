@@ -1,0 +1,208 @@
+"""What other libraries need to hold an encoder: the networks of torchvision and timm, ONNX files.
+
+Our ResNets have the parameter names of torchvision and timm. Neither library builds a width factor
+or the three-stage family, and a timm backbone fits timm only.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, get_args
+
+import torch
+from torch import Tensor, nn
+
+from stopgrad.config import EncoderConfig, ExportFormat
+from stopgrad.errors import ConfigError
+from stopgrad.method import RESNETS
+
+EVERY: tuple[ExportFormat, ...] = ("safetensors", "onnx", "hub")  # these hold any encoder
+OPSET = 18
+LARGEST = (1 << 31) - 1  # bytes of one ONNX file
+
+
+class Layout(NamedTuple):
+    """A network of another library with exactly the parameters of an encoder."""
+
+    library: str
+    lines: tuple[str, ...]  # Python code that builds it, without the classifier
+    build: Callable[[], Any]  # does what the lines say
+
+
+def layout(config: EncoderConfig, name: ExportFormat) -> Layout:
+    """The network of torchvision or timm for an encoder.
+
+    Raises:
+        ConfigError: When the library has no such network; names the formats that work.
+    """
+    works = formats_for(config)
+    if name not in works:
+        raise ConfigError(
+            f"--format {name} for the encoder {config.name} of width {config.width:g}",
+            expected=f"one of {', '.join(works)} for this encoder",
+            hint=f"{name} has no such network; choose one of these",
+        )
+    match name:
+        case "torchvision":
+            return _torchvision(config)
+        case "timm":
+            return _timm(config)
+    raise AssertionError(name)
+
+
+def formats_for(config: EncoderConfig) -> tuple[ExportFormat, ...]:
+    """The export formats that can hold an encoder."""
+    if config.name.startswith("timm:"):
+        return ("timm", *EVERY)
+    four_stages = len(RESNETS[config.name].blocks) == 4
+    return get_args(ExportFormat) if four_stages and config.width == 1 else EVERY
+
+
+def _torchvision(config: EncoderConfig) -> Layout:
+    shape = RESNETS[config.name]
+    known = config.name != "resnet10"  # torchvision has a function for each of the others
+    block = "Bottleneck" if shape.bottleneck else "BasicBlock"
+    first = f"model = torchvision.models.{config.name}()"
+    if not known:
+        first = (
+            "model = torchvision.models.ResNet("
+            f"torchvision.models.resnet.{block}, {list(shape.blocks)})"
+        )
+
+    def build() -> Any:
+        models = importlib.import_module("torchvision.models")
+        if known:
+            model = getattr(models, config.name)()
+        else:
+            model = models.ResNet(getattr(models.resnet, block), list(shape.blocks))
+        model.fc = nn.Identity()
+        return _with_stem(model, config)
+
+    return Layout("torchvision", (first, *_stem_lines(config), "model.fc = nn.Identity()"), build)
+
+
+def _timm(config: EncoderConfig) -> Layout:
+    name, options = _timm_call(config)
+
+    def build() -> Any:
+        timm = importlib.import_module("timm")
+        return _with_stem(timm.create_model(name, num_classes=0, **options), config)
+
+    given = "".join(f", {key}={value!r}" for key, value in options.items())
+    first = f'model = timm.create_model("{name}", num_classes=0{given})'
+    return Layout("timm", (first, *_stem_lines(config)), build)
+
+
+def _timm_call(config: EncoderConfig) -> tuple[str, dict[str, Any]]:
+    """The name and the options with which timm builds the encoder's network."""
+    if not config.name.startswith("timm:"):
+        shape = RESNETS[config.name]
+        options = {"layers": shape.blocks} if config.name == "resnet10" else {}
+        return ("resnet18" if options else config.name), options
+    name, timm = config.name.removeprefix("timm:"), importlib.import_module("timm")
+    try:  # as `build_encoder` does: for images of any size where timm can
+        timm.create_model(name, num_classes=0, dynamic_img_size=True)
+    except TypeError:
+        return name, {}
+    return name, {"dynamic_img_size": True}
+
+
+def _stem_lines(config: EncoderConfig) -> tuple[str, ...]:
+    if config.name.startswith("timm:") or config.stem == "large":
+        return ()
+    stride = ", stride=2" if config.stem == "half" else ""
+    conv = f"nn.Conv2d(3, 64, kernel_size=3{stride}, padding=1, bias=False)"
+    return (f"model.conv1 = {conv}", "model.maxpool = nn.Identity()")
+
+
+def _with_stem(model: Any, config: EncoderConfig) -> Any:
+    """The model with the first layers of the encoder; no library has a name for the small stem."""
+    if _stem_lines(config):
+        stride = 2 if config.stem == "half" else 1
+        model.conv1 = nn.Conv2d(3, 64, kernel_size=3, stride=stride, padding=1, bias=False)
+        model.maxpool = nn.Identity()
+    return model
+
+
+def encode_onnx(
+    encoder: nn.Module, x: Tensor, *, sizes_vary: bool, metadata: Mapping[str, Any]
+) -> bytes:
+    """An encoder as an ONNX file, x (batch, 3, height, width) float32 -> features (batch, F).
+
+    The same encoder gives the same bytes.
+
+    Args:
+        encoder: On the CPU, in eval mode.
+        x: (B, 3, H, W), B >= 2, to trace the graph with.
+        sizes_vary: Whether height and width may vary, as the batch may.
+        metadata: Text or JSON values to store in the file.
+
+    Raises:
+        ConfigError: When a package is missing, or the network takes 2 GiB or more.
+    """
+    onnx = _packages()
+    axes = {0: torch.export.Dim("batch")}
+    if sizes_vary:
+        axes |= {2: torch.export.Dim("height"), 3: torch.export.Dim("width")}
+    program = torch.onnx.export(
+        encoder,
+        (x,),
+        dynamo=True,
+        verbose=False,
+        opset_version=OPSET,
+        input_names=["x"],
+        output_names=["features"],
+        dynamic_shapes=(axes,),
+    )
+    assert program is not None
+    model = program.model_proto
+    if model.ByteSize() > LARGEST:
+        raise ConfigError(
+            f"a network of {model.ByteSize():,} bytes",
+            expected=f"at most {LARGEST:,}, the limit of an ONNX file",
+            hint="use --format safetensors",
+        )
+    _strip(model)
+    for key, value in metadata.items():
+        text = value if isinstance(value, str) else json.dumps(value, sort_keys=True)
+        model.metadata_props.add(key=key, value=text)
+    onnx.checker.check_model(model)
+    return bytes(model.SerializeToString(deterministic=True))
+
+
+def run_onnx(data: bytes, x: Tensor) -> Tensor:  # (B, 3, H, W) -> (B, F)
+    """The features that ONNX Runtime computes on the CPU."""
+    runtime = importlib.import_module("onnxruntime")
+    session = runtime.InferenceSession(data, providers=["CPUExecutionProvider"])
+    return torch.from_numpy(session.run(None, {"x": x.numpy()})[0])
+
+
+def _packages() -> Any:
+    """The package onnx, if everything that the export needs is installed."""
+    missing = []
+    for name in ("onnx", "onnxscript", "onnxruntime"):
+        try:
+            importlib.import_module(name)
+        except ImportError:
+            missing.append(name)
+    if missing:
+        raise ConfigError(
+            f"--format onnx without {', '.join(missing)}",
+            expected="onnx, onnxscript and onnxruntime to be installed",
+            hint="pip install 'stopgrad[onnx]'",
+        )
+    return importlib.import_module("onnx")
+
+
+def _strip(model: Any) -> None:
+    """Removes the exporter's notes on the source code, which hold paths of this machine."""
+    del model.metadata_props[:]
+    graph = model.graph
+    for part in (graph, *graph.node, *graph.input, *graph.output, *graph.value_info):
+        part.doc_string = ""
+        del part.metadata_props[:]
+    for tensor in graph.initializer:
+        tensor.doc_string = ""
+        del tensor.metadata_props[:]
