@@ -14,8 +14,8 @@
     |-- InterruptedRunError           128 + signal
     `-- InterruptedStudyError         128 + signal
 
-Such an error is one line: what is wrong, then what to do. Anything else that escapes is a fault of
-stopgrad and keeps its traceback.
+Such an error is one line: what is wrong, then what to do. Any other exception is a bug in stopgrad
+and keeps its traceback.
 """
 
 import errno
@@ -45,37 +45,37 @@ class StopgradError(Exception):
 
 
 class ConfigError(StopgradError):
-    """A setting, a flag or a combination of them that no run could use."""
+    """An invalid setting, flag or combination of them."""
 
     exit_code = 2
 
 
 class DataError(StopgradError):
-    """Images or labels that are missing, damaged or unfit."""
+    """Images or labels that are missing, damaged or unsuitable."""
 
     exit_code = 3
 
 
 class DivergedError(StopgradError):
-    """The loss or a gradient became non-finite; the bad step was not taken."""
+    """The loss or a gradient is not finite; the step was not taken."""
 
     exit_code = 4
 
 
 class CollapsedError(StopgradError):
-    """The representation collapsed and the run was asked to stop on it."""
+    """The representation collapsed, and the config says to stop then."""
 
     exit_code = 4
 
 
 class StorageError(StopgradError):
-    """The disk is full, read-only or otherwise refuses what must be written."""
+    """The disk is full, read-only or refuses to write for another reason."""
 
     exit_code = 5
 
 
 class NoMemoryError(StopgradError):
-    """The memory of the machine or of the GPU ran out; what is on disk is whole."""
+    """The machine or the GPU ran out of memory; files on disk are complete."""
 
     exit_code = 5
 
@@ -87,7 +87,7 @@ class LockedError(StopgradError):
 
 
 class CheckpointError(StopgradError):
-    """A checkpoint that is damaged, foreign or not to be trusted."""
+    """A checkpoint that is damaged, of another program or not trustworthy."""
 
     exit_code = 7
 
@@ -99,7 +99,7 @@ class InterruptedRunError(StopgradError):
         signal_number: 2 (SIGINT) gives exit code 130, 15 (SIGTERM) gives 143.
         step: The step at which the state was saved.
         run: The run directory, as the user named it.
-        hint: The next step, where it is not to resume that run.
+        hint: The next step. Default: resume that run.
     """
 
     def __init__(self, signal_number: int, *, step: int, run: str, hint: str = "") -> None:
@@ -121,18 +121,18 @@ class InterruptedStudyError(StopgradError):
     def __init__(self, signal_number: int, *, study: str) -> None:
         super().__init__(
             f"stopped by signal {signal_number}, all runs saved",
-            hint=f"give the same command again to go on with {study}",
+            hint=f"repeat the command to continue {study}",
         )
         self.exit_code = 128 + signal_number
 
 
 class FailedRunsError(StopgradError):
-    """A study has ended, with runs that failed."""
+    """A study ended, and some of its runs failed."""
 
     exit_code = 8
 
 
-# How Python, PyTorch (CPU and GPU), oneDNN, the dynamic loader, C++ and Rust say so.
+# How Python, PyTorch (CPU and GPU), oneDNN, the dynamic loader, C++ and Rust report it.
 _NO_MEMORY = re.compile(
     r"can't allocate memory|cannot allocate memory|out of memory|failed to map segment|bad_alloc"
     r"|can't start new thread|PyObject pointer is null|could not create a (memory|primitive$)",
@@ -142,27 +142,27 @@ _ASKED = re.compile(r"tried to allocate ([\d.]+ \w+)", re.IGNORECASE)
 
 
 def no_memory(error: BaseException) -> NoMemoryError | None:
-    """The user error for an error that says that memory ran out; None for any other."""
+    """The user error if an error says that memory ran out; None otherwise."""
     text = str(error)
     if not isinstance(error, MemoryError) and not _NO_MEMORY.search(text):
         return None
     whose = "the memory of the GPU" if "CUDA" in text else "the memory"
     asked = _ASKED.search(text)
-    cause = f"{asked[1]} more were asked for" if asked else " ".join(text.split())[:200]
+    cause = f"{asked[1]} more requested" if asked else " ".join(text.split())[:200]
     return NoMemoryError(
         f"{whose} ran out{f' ({cause})' if cause else ''}",
         expected="memory for the images, the network and a batch",
-        hint="give the process more memory, then repeat the command or resume the run; or start "
-        "one with a smaller batch, smaller views or a smaller network",
+        hint="give the process more memory and repeat the command or resume the run, or start a "
+        "run with a smaller batch, smaller views or a smaller network",
     )
 
 
-# Errors that are the user's to correct, whichever path of a command they are about.
+# Errors of the system that a user can correct.
 _PATH_ERRORS = (errno.ENAMETOOLONG, errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENOTDIR)
 
 
 def bad_path(error: BaseException) -> ConfigError | None:
-    """The user error for an error of the system about a path; None for any other."""
+    """The user error if an error of the system is about a path; None otherwise."""
     if not isinstance(error, OSError) or error.errno not in _PATH_ERRORS:
         return None
     if not isinstance(error.filename, str | bytes):
@@ -171,13 +171,13 @@ def bad_path(error: BaseException) -> ConfigError | None:
     named = repr(path) if len(path) <= 200 else f"{path[:80]!r}... ({len(path):,} characters)"
     return ConfigError(
         f"{named}: {error.strerror}",
-        expected="a path that the system accepts and that may be used",
-        hint="give another path, or correct its permissions",
+        expected="a valid path with the necessary permissions",
+        hint="choose another path, or correct its permissions",
     )
 
 
 def did_you_mean(word: str, known: Iterable[str], *, most: int = 1) -> str:
-    """` (did you mean X?)` with the nearest known words, or nothing when none is near."""
+    """` (did you mean X?)` with the most similar known names, or nothing."""
     import difflib
 
     close = difflib.get_close_matches(word, list(known), n=most, cutoff=0.5)

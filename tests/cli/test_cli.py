@@ -189,8 +189,8 @@ ON_A_GPU = "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total ca
     ("error", "said"),
     [
         (MemoryError(), "the memory ran out; expected"),
-        (RuntimeError(ON_A_CPU), "the memory ran out (37748736 bytes more were asked for)"),
-        (torch.OutOfMemoryError(ON_A_GPU), "memory of the GPU ran out (2.00 GiB more were asked"),
+        (RuntimeError(ON_A_CPU), "the memory ran out (37748736 bytes more requested)"),
+        (torch.OutOfMemoryError(ON_A_GPU), "memory of the GPU ran out (2.00 GiB more requested"),
         (RuntimeError("could not create a primitive"), "ran out (could not create a primitive)"),
         (OSError(errno.ENOMEM, "Cannot allocate memory"), "the memory ran out ("),
     ],

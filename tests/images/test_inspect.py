@@ -584,4 +584,4 @@ def test_the_suggestion_follows_its_rules(
     found = suggest(images=pictures, short_side=side, on_gpu=on_gpu)
     assert found.flags == flags
     assert found.config.batch <= pictures
-    assert ("teach little" in found.reason) is (pictures < 500)
+    assert ("learns little" in found.reason) is (pictures < 500)

@@ -9,11 +9,12 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from stopgrad import images, method, report, runs, speed
 from stopgrad.config import BadImages, Config, config_from_dict
 from stopgrad.errors import ConfigError
+from stopgrad.library.data_check import DataCheck
 from stopgrad.library.progress import Screen
 from stopgrad.storage import write_atomically
 
@@ -21,8 +22,7 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from stopgrad.images import Changed, Dataset, Findings
-    from stopgrad.speed import Outlook
+    from stopgrad.images import Changed, Dataset
 
     Array: TypeAlias = npt.NDArray[np.uint8]  # (N, H, W, 3)
 
@@ -115,13 +115,6 @@ def load(
     return Data(f"{ARRAYS}images", images.Dataset("images", train, None))
 
 
-class DataCheck(NamedTuple):
-    """What a data set holds, and what pretraining on it would be like."""
-
-    findings: Findings
-    outlook: Outlook
-
-
 def check(
     spec: str | Path, *, preset: str = "cifar", config: Config | None = None, **knobs: Any
 ) -> DataCheck:
@@ -146,7 +139,7 @@ def check(
             bad_images=config.bad_images,
             track=screen.track,
         )
-    return DataCheck(findings, speed.look_ahead(findings, config))
+    return DataCheck(str(spec), preset, config, findings, speed.look_ahead(findings, config))
 
 
 def pack(

@@ -1,4 +1,4 @@
-"""An encoder and one linear layer: x (B, 3, H, W) -> class scores (B, C). Report: its baseline."""
+"""An encoder and one linear layer: x (B, 3, H, W) -> class scores (B, C). The report's baseline."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ class Classifier(nn.Module):
 
 
 class ClassifierShape(NamedTuple):
-    """What decides the cost of a classifier."""
+    """What the cost of a classifier depends on."""
 
     encoder: EncoderConfig
     classes: int
-    size: tuple[int, int]  # height and width of what goes in, px
+    size: tuple[int, int]  # height and width of the input, px
 
 
 def build_classifier(config: EncoderConfig, *, classes: int, seed: int) -> Classifier:
-    """A classifier whose encoder starts as the one that pretraining starts from."""
+    """A classifier whose encoder starts with the same weights as pretraining."""
     encoder = build_encoder(config, torch_generator(seed, "encoder"))
     with torch.device("meta"):
         head = nn.Linear(encoder.feature_width, classes)
@@ -49,13 +49,10 @@ def build_classifier(config: EncoderConfig, *, classes: int, seed: int) -> Class
 
 @functools.cache
 def classifier_flops(shape: ClassifierShape) -> float:
-    """Floating-point operations that training spends on one view.
-
-    Three times the forward pass, counted as `simsiam.training_flops` counts.
-    """
+    """Floating-point operations of training per view, counted as in `simsiam.training_flops`."""
     with torch.device("meta"):
         model = build_classifier(shape.encoder, classes=shape.classes, seed=0).to("meta")
         view = torch.empty(2, 3, *shape.size)
         with FlopCounterMode(display=False) as counter:
-            model.head(model.encoder(view))  # the meta device knows no autocast
+            model.head(model.encoder(view))  # without autocast, which the meta device lacks
     return float(3 * counter.get_total_flops() / len(view))

@@ -1,8 +1,8 @@
-"""Measures of collapse on representations of two views, and the verdict in words.
+"""Measures of collapse on the representations of two views, and the verdict.
 
 In: z1, z2 (N, D), the outputs of one layer for two views of the same N images (features, the
 projector's output before and after its BN). Out: `Measures`, and from those a `Verdict`.
-All measures are pure functions; docs/reference.md, section 5, has their sources.
+All measures are pure functions; their sources are in docs/reference.md, section 5.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from torch import Tensor
 
 State = Literal["healthy", "dimensional collapse", "complete collapse", "diverged"]
 
-# The thresholds of the verdict; docs/log.md shows the runs that they were set by.
-COMPLETE_COSINE = 0.05  # two views of one image no more alike than two images
-COMPLETE_RANK = 1.3  # all outputs on one line
-YOUNG = 1000  # steps; z gains its directions one by one, so before that few are no sign of harm
+# The thresholds of the verdict; docs/log.md shows the runs behind them.
+COMPLETE_COSINE = 0.05  # two views of one image are no more alike than two images
+COMPLETE_RANK = 1.3  # all outputs lie on one line
+YOUNG = 1000  # steps; z gains its directions one by one, so few are normal before that
 DIMENSIONAL_RANK = 4.0  # a handful of directions carry everything
 DIMENSIONAL_CORRELATION = 0.7
 
-LIDAR_DELTA = 1e-6  # share of the mean variance that is added to S_w
-NEGLIGIBLE = 1e-6  # of the largest eigenvalue: a direction that z does not use
+LIDAR_DELTA = 1e-6  # added to S_w, relative to the mean variance
+NEGLIGIBLE = 1e-6  # eigenvalue relative to the largest; z does not use directions below it
 
 
 class Measures(NamedTuple):
@@ -40,7 +40,7 @@ class Measures(NamedTuple):
 
 
 class Layers(NamedTuple):
-    """The measures of the three layers that are watched."""
+    """The measures of three layers."""
 
     features: Measures
     before_bn: Measures
@@ -50,7 +50,7 @@ class Layers(NamedTuple):
 class Spectra(NamedTuple):
     """How z spreads over its main directions, and what the predictor does along each of them."""
 
-    ranks: tuple[int, ...]  # 1 is the direction that carries most; the same for the two below
+    ranks: tuple[int, ...]  # 1 is the direction with the largest eigenvalue
     representation: tuple[float, ...]  # eigenvalues of E[z z^T]
     predictor: tuple[float, ...]  # p_j = u_j^T A u_j with A = E[p z^T] (E[z z^T])^-1
 
@@ -66,7 +66,7 @@ class Verdict(NamedTuple):
 def measure(z1: Tensor, z2: Tensor) -> Measures:  # (N, D), (N, D)
     """All measures of one layer, in fp32, N >= 2. Spectra and correlations are those of z1.
 
-    Counts of dimensions are bounded by N - 1, so N should be a few times what they say.
+    Counts of dimensions cannot exceed N - 1, so N should be several times larger.
     """
     z1, z2 = z1.float(), z2.float()
     if not bool(torch.isfinite(z1).all() & torch.isfinite(z2).all()):
@@ -86,8 +86,8 @@ def measure(z1: Tensor, z2: Tensor) -> Measures:  # (N, D), (N, D)
 def covariance_spectrum(z: Tensor) -> Tensor:  # (N, D) -> (min(N, D),)
     """Eigenvalues of the covariance of z, in rising order, none below 0.
 
-    Taken from the smaller of the covariance (D, D) and the Gram matrix (N, N), which share their
-    non-zero eigenvalues, in fp64.
+    In fp64, from the smaller of the covariance (D, D) and the Gram matrix (N, N), whose non-zero
+    eigenvalues are the same.
     """
     centred = (z - z.mean(dim=0)).double()
     product = centred.T @ centred if z.shape[0] > z.shape[1] else centred @ centred.T
@@ -98,8 +98,8 @@ def covariance_spectrum(z: Tensor) -> Tensor:  # (N, D) -> (min(N, D),)
 def spectra(z: Tensor, p: Tensor) -> Spectra:  # (N, D), (N, D)
     """Spectra of z and of the predictor along the eigenvectors of E[z z^T], in fp64.
 
-    About 30 ranks, evenly apart on a log scale; directions without weight are left out, because
-    nothing is known of the predictor there.
+    About 30 ranks, evenly spaced on a log scale. Directions that z does not use are left out,
+    because they say nothing about the predictor.
 
     Source: Tian, Chen & Ganguli 2021, who find p_j proportional to the root of the eigenvalue.
     """
@@ -147,15 +147,16 @@ def rankme(z: Tensor) -> Tensor:  # (N, D) -> ()
 
 
 def lidar(views: Tensor) -> Tensor:  # (N, Q, D) -> ()
-    """The effective rank of what tells images apart, counted in units of what tells views apart.
+    """The effective rank of the differences between images, relative to those between views.
 
     exp-entropy of the eigenvalues of S_w^-1/2 S_b S_w^-1/2: the images are the classes of a
-    linear discriminant analysis, their views the samples (Thilak et al. 2023). In fp64.
-    Paper: S_w + delta I; here: delta is a share of the mean variance, because the measure should
+    linear discriminant analysis, their views the samples (Thilak et al. 2023). In fp64, at most
+    min(N - 1, D).
+    Paper: S_w + delta I; here: delta is relative to the mean variance, because the measure should
     not depend on the scale of the outputs.
 
     Args:
-        views: Outputs for Q >= 2 views of each of N >= 2 images. Bounded by N - 1 and D.
+        views: Outputs for Q >= 2 views of each of N >= 2 images.
     """
     x = views.double()
     means = x.mean(dim=1)  # (N, D)
@@ -195,18 +196,17 @@ def positive_minus_random(z1: Tensor, z2: Tensor) -> Tensor:  # (N, D), (N, D) -
 
 
 def centre_norm(z: Tensor) -> Tensor:  # (N, D) -> ()
-    """|mean of z / |z||^2: 0 when the directions are spread, 1 when all are one (Zhang 2022)."""
+    """|mean of z / |z||^2: 0 when directions are spread, 1 when they are equal (Zhang 2022)."""
     centre: Tensor = F.normalize(z, dim=1).mean(dim=0)
     return centre.square().sum()
 
 
 def judge(layers: Layers, *, steps: int) -> Verdict:
-    """The verdict on a run from the measures of its layers after so many steps.
+    """The verdict on a run from the measures of its layers after a number of steps.
 
-    The output std is not asked: behind an output BN it stays near 1 in every kind of collapse.
-    The spectrum of z has one direction after a few steps and gains others one after the other, so
-    a young run of few directions is not told from one that stays there; one whose second direction
-    does not come is.
+    It ignores the output std, which stays near 1 behind an output BN in every kind of collapse.
+    The spectrum of z starts with one direction and gains the others one by one. So few directions
+    count as a collapse only after `YOUNG` steps, a single one at any time.
     """
     if not all(math.isfinite(value) for layer in layers for value in layer):
         return Verdict(
@@ -259,5 +259,5 @@ def _health(layers: Layers) -> str:
 
 
 def _positive(x: Tensor) -> Tensor:
-    """The value, or the smallest positive number where it is 0, for use below a fraction."""
+    """The value, or the smallest positive number instead of 0, for use as a denominator."""
     return x.clamp_min(torch.finfo(x.dtype).tiny)

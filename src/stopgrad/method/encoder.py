@@ -26,12 +26,12 @@ def build_encoder(
     """An encoder of B images; x (B, 3, H, W) -> features (B, F).
 
     Args:
-        config: Its name, stem, width and the start of its residual blocks.
-        generator: Decides all weights.
-        per_view: Whether each BN normalises the two halves of a batch apart, see `layers`.
+        config: Its name, stem, width, and whether residual blocks start as the identity.
+        generator: Draws all weights.
+        per_view: Whether each BN normalises the two halves of a batch separately, see `layers`.
 
     Raises:
-        ConfigError: For a name that is neither a ResNet of ours nor one of timm's.
+        ConfigError: For a name that is neither one of `RESNETS` nor a timm model.
     """
     check_encoder_name(config.name)
     if config.name.startswith(TIMM):
@@ -46,10 +46,10 @@ def build_encoder(
 
 
 def check_encoder_name(name: str) -> None:
-    """Refuses an unknown encoder without building one.
+    """Refuses an unknown encoder, without building it.
 
     Raises:
-        ConfigError: For a name that is neither a ResNet of ours nor one of timm's.
+        ConfigError: For a name that is neither one of `RESNETS` nor a timm model.
     """
     if name.startswith(TIMM):
         _check_timm_name(name.removeprefix(TIMM))
@@ -57,14 +57,13 @@ def check_encoder_name(name: str) -> None:
         raise ConfigError(
             f"encoder.name = {name!r}{did_you_mean(name, RESNETS, most=3)}",
             expected=f"one of {', '.join(RESNETS)} or timm:NAME",
-            hint="name one of these",
         )
 
 
 def size_problem(encoder: nn.Module, size: tuple[int, int]) -> str:
-    """Why an encoder does not take images of this size, in its own words; empty when it does.
+    """Why an encoder refuses images of this size, as its own error says; empty if it takes them.
 
-    A ViT takes multiples of its patch, a mixer one size; our ResNets take every size.
+    A ViT takes multiples of its patch size, a mixer a single size, our ResNets any size.
 
     Args:
         encoder: In eval mode, x (B, 3, H, W) -> (B, F).
@@ -87,12 +86,12 @@ def size_problem(encoder: nn.Module, size: tuple[int, int]) -> str:
 
 @functools.lru_cache(maxsize=64)
 def size_problems(config: EncoderConfig, sizes: tuple[tuple[int, int], ...]) -> tuple[str, ...]:
-    """What `size_problem` says of each size, before there is an encoder.
+    """`size_problem` of each size for an encoder that is not built yet.
 
-    Only a timm backbone is built for it, and only once for the same question.
+    Builds only timm backbones, and each once.
 
     Args:
-        config: Its name, stem, width and the start of its residual blocks.
+        config: As for `build_encoder`.
         sizes: Heights and widths, px.
 
     Raises:
@@ -110,16 +109,13 @@ def _check_timm_name(name: str) -> None:
         import timm
     except ImportError as error:
         raise ConfigError(
-            f"encoder.name = 'timm:{name}' without timm",
-            expected="timm to be installed",
-            hint="pip install 'stopgrad[timm]'",
+            f"encoder.name = 'timm:{name}' needs timm", hint="pip install 'stopgrad[timm]'"
         ) from error
     known = timm.list_models()
     if name not in known:
         raise ConfigError(
             f"encoder.name = 'timm:{name}'{did_you_mean(name, known, most=3)}",
-            expected="a model of timm.list_models()",
-            hint="see timm.list_models() for the names",
+            expected="a name from timm.list_models()",
         )
 
 
@@ -127,7 +123,7 @@ def _timm_encoder(name: str, generator: torch.Generator, *, per_view: bool) -> E
     """A timm backbone without its classifier; stem and width are the backbone's own."""
     import timm
 
-    # timm draws its weights from the global generator: lend it ours and restore the state after.
+    # timm draws weights from the global generator: seed it with ours, then restore its state.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(generator.initial_seed())
         backbone = _created(timm.create_model, name)
@@ -139,7 +135,7 @@ def _timm_encoder(name: str, generator: torch.Generator, *, per_view: bool) -> E
 
 
 def _created(create_model: Callable[..., Any], name: str) -> Any:
-    """A backbone that takes images of any size, where timm can make it so."""
+    """A backbone that takes images of any size if timm can build it so."""
     try:
         return create_model(name, pretrained=False, num_classes=0, dynamic_img_size=True)
     except TypeError:

@@ -1,4 +1,4 @@
-"""Projector g and predictor h, as tables one can hold against the paper (Sec. 3, Appendix D).
+"""Projector g and predictor h. Paper: Sec. 3, Appendix D.
 
 In: features (B, F) or z (B, D). Out: z (B, D) or p (B, D).
 """
@@ -15,9 +15,9 @@ from stopgrad.method.layers import batch_norm_1d, initialize
 class Projector(nn.Module):
     """Projector g: features (B, F) -> z (B, D).
 
-    CIFAR: F -> 512 -> 2048 with BN after each and ReLU after the hidden one; ImageNet: three
-    layers. The output BN has no affine parameters.
-    Paper: Sec. 3 keeps them; here: none, because the report on CIFAR-10 had none.
+    CIFAR: F -> 512 -> 2048, each layer with BN and the hidden one with ReLU; ImageNet: three
+    layers.
+    Paper: the output BN is affine (Sec. 3); here: not affine, as in the report on CIFAR-10.
     """
 
     def __init__(self, features: int, config: ProjectorConfig, *, per_view: bool = False) -> None:
@@ -55,14 +55,7 @@ class Predictor(nn.Module):
 def build_projector(
     features: int, config: ProjectorConfig, generator: torch.Generator, *, per_view: bool = False
 ) -> Projector:
-    """A projector for features of this width, with weights from the generator.
-
-    Args:
-        features: F.
-        config: Its layers and widths.
-        generator: Decides all weights.
-        per_view: Whether each BN normalises the two halves of a batch apart, see `layers`.
-    """
+    """A projector for features (B, F), with weights from the generator."""
     with torch.device("meta"):
         projector = Projector(features, config, per_view=per_view)
     initialize(projector, generator)
@@ -72,14 +65,7 @@ def build_projector(
 def build_predictor(
     width: int, config: PredictorConfig, generator: torch.Generator, *, per_view: bool = False
 ) -> nn.Module:
-    """A predictor for z of this width; the identity where it is ablated (Table 1a).
-
-    Args:
-        width: D.
-        config: Its hidden layer.
-        generator: Decides all weights.
-        per_view: Whether its BN normalises the two halves of a batch apart, see `layers`.
-    """
+    """A predictor for z (B, D), D = width; the identity in the ablation of Table 1a."""
     if not config.enabled:
         return nn.Identity()
     with torch.device("meta"):

@@ -1,7 +1,7 @@
-"""How layers start, and BN that normalises each of two views by its own statistics.
+"""Initial weights, and BN that normalises each of two views by its own statistics.
 
-In: modules of PyTorch or timm. Out: the same with initial weights, or with BN per view; the names
-of parameters and buffers are PyTorch's own in either case.
+In: modules of PyTorch or timm. Out: the same modules with initial weights or BN per view.
+Parameters and buffers keep PyTorch's names.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 
 class PerView:
-    """Makes a BN class normalise the two halves of its batch apart when it trains.
+    """Makes a BN class normalise the two halves of a training batch separately.
 
-    The halves are the two views of the same images. The running statistics take in the first
-    half, then the second; in evaluation nothing changes. Put it before the BN class:
+    The halves are the two views of the same images. The running statistics are updated by the
+    first half, then by the second. Evaluation is unchanged. Put it before the BN class:
     `class PerViewBatchNorm2d(PerView, nn.BatchNorm2d)`.
     """
 
     training: bool
 
     def forward(self, x: Tensor) -> Tensor:  # (2B, ...) -> the same
-        """The two halves one after the other, or all at once in evaluation."""
+        """One half after the other in training, the whole batch in evaluation."""
         whole = super().forward  # type: ignore[misc]
         if not self.training:
             return whole(x)  # type: ignore[no-any-return]
@@ -32,28 +32,28 @@ class PerView:
 
 
 class PerViewBatchNorm1d(PerView, nn.BatchNorm1d):
-    """`nn.BatchNorm1d` of each view by itself."""
+    """`nn.BatchNorm1d` of each view."""
 
 
 class PerViewBatchNorm2d(PerView, nn.BatchNorm2d):
-    """`nn.BatchNorm2d` of each view by itself."""
+    """`nn.BatchNorm2d` of each view."""
 
 
 def batch_norm_1d(width: int, *, per_view: bool, affine: bool = True) -> nn.BatchNorm1d:
-    """BN over (B, width), of each view by itself or of whole batches."""
+    """BN over (B, width), of each view or of the whole batch."""
     return (PerViewBatchNorm1d if per_view else nn.BatchNorm1d)(width, affine=affine)
 
 
 def batch_norm_2d(channels: int, *, per_view: bool) -> nn.BatchNorm2d:
-    """BN over (B, channels, H, W), of each view by itself or of whole batches."""
+    """BN over (B, channels, H, W), of each view or of the whole batch."""
     return (PerViewBatchNorm2d if per_view else nn.BatchNorm2d)(channels)
 
 
 def split_views_in(module: nn.Module) -> None:
-    """Replaces every BN of a finished backbone by one per view, with its parameters and buffers.
+    """Replaces every BN of a backbone by one per view, with the same parameters and buffers.
 
-    For backbones of others, whose layers cannot be asked for; works for any BN class, such as
-    timm's own with an activation.
+    For timm's backbones, which are built without this choice; takes any BN class, also timm's BN
+    with an activation.
     """
     for name, child in module.named_children():
         if isinstance(child, _BatchNorm):
@@ -67,11 +67,11 @@ def split_views_in(module: nn.Module) -> None:
 
 
 def initialize(module: nn.Module, generator: torch.Generator) -> nn.Module:
-    """Gives every parameter and buffer of a module built on the meta device its first value.
+    """Initialises every parameter and buffer of a module built on the meta device.
 
-    Convolutions: He normal over the fan out, as torchvision's ResNets. Linear layers: uniform
+    Convolutions: He normal over the fan out, as in torchvision's ResNets. Linear layers: uniform
     within 1 / sqrt(fan in), PyTorch's default. BN: gain 1, offset 0, mean 0, variance 1.
-    The draws follow the order of `modules()`, on the CPU, so that the device does not matter.
+    Draws in the order of `modules()` on the CPU, so that the device does not matter.
     """
     module.to_empty(device="cpu")
     for layer in module.modules():

@@ -1,4 +1,4 @@
-"""The objective: p and z of two views -> one number. Paper: Eq. 1 to 4."""
+"""The loss: p and z of two views -> one number. Paper: Eq. 1 to 4."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from stopgrad.method.simsiam import Outputs, widened
 
 
 def negative_cosine(p: Tensor, z: Tensor) -> Tensor:  # (B, D), (B, D) -> ()
-    """D(p, z) = - p/|p| . z/|z|, the mean over the batch, at least in fp32. Eq. 1."""
+    """D(p, z) = - p/|p| . z/|z|, averaged over the batch, at least in fp32. Eq. 1."""
     return -F.cosine_similarity(widened(p), widened(z), dim=1).mean()
 
 

@@ -1,10 +1,9 @@
 """Parameter groups, SGD and LARS, and the learning rates as a function of the step.
 
-Paper: Sec. 3 (SGD, cosine; the predictor keeps its learning rate). The ratio alpha_h of the
-predictor's learning rate is the report's.
+Paper: Sec. 3 (SGD, cosine; constant learning rate of the predictor). alpha_h is the report's.
 
-The optimisers are our own few lines around PyTorch's functions: the classes of `torch.optim`
-import torch.compile, which costs every process more than a second before its first step.
+The optimisers are written here because the classes of `torch.optim` import torch.compile, which
+costs every process more than a second before its first step.
 """
 
 from __future__ import annotations
@@ -35,8 +34,8 @@ class LearningRates(NamedTuple):
 def learning_rates(config: Config, *, step: int, steps_per_epoch: int) -> LearningRates:
     """The learning rates at a step, counted from 0.
 
-    lr: linear warm-up, then base_lr x batch / 256 x (1 + cos(pi t)) / 2 with t the share of the
-    remaining steps done. Predictor: alpha_h x lr, constant or on the same curve.
+    lr: linear warm-up, then base_lr x batch / 256 x (1 + cos(pi t)) / 2, where t goes from 0 to 1
+    after the warm-up. Predictor: alpha_h x lr, constant or on the same curve.
     Paper: the cosine moves once per epoch; here: each step, because that has no jumps.
     """
     warmup = round(config.optimizer.warmup_epochs * steps_per_epoch)
@@ -50,7 +49,7 @@ def learning_rates(config: Config, *, step: int, steps_per_epoch: int) -> Learni
 
 
 def cosine_with_warmup(step: int, *, total: int, warmup: int = 0) -> float:
-    """The factor on the peak learning rate at a step, from 0 of `total`; 0 is reached at total."""
+    """The factor on the peak learning rate at a step, counted from 0; it is 0 at step `total`."""
     if step < warmup:
         return (step + 1) / warmup
     return (1 + math.cos(math.pi * (step - warmup) / max(1, total - warmup))) / 2
@@ -60,10 +59,10 @@ def cosine_with_warmup(step: int, *, total: int, warmup: int = 0) -> float:
 class ParameterGroup:
     """Parameters that share a learning rate and a weight decay."""
 
-    name: str  # the part of the network whose learning rate they take
+    name: str  # encoder or predictor, whose learning rate they take
     parameters: list[Tensor]
     weight_decay: float = 0.0
-    lr: float | Tensor = 0.0  # of the next step; a tensor () where a recorded step reads it
+    lr: float | Tensor = 0.0  # of the next step; a tensor () for a step recorded as a CUDA graph
 
 
 def parameter_groups(model: SimSiam, config: OptimizerConfig) -> Iterator[ParameterGroup]:
@@ -83,7 +82,7 @@ class Optimizer(ABC):
     """Gradients -> new parameters, with one momentum buffer for each parameter.
 
     Args:
-        groups: The parameters, in the order in which a checkpoint numbers their buffers.
+        groups: The parameters, in the order of the buffers in a checkpoint.
         momentum: Factor on the buffer in each step.
     """
 
@@ -94,11 +93,11 @@ class Optimizer(ABC):
 
     @property
     def parameters(self) -> list[Tensor]:
-        """All of them, group after group."""
+        """The parameters of all groups."""
         return [p for group in self.groups for p in group.parameters]
 
     def zero_grad(self) -> None:
-        """Forgets all gradients."""
+        """Removes all gradients."""
         for parameter in self.parameters:
             parameter.grad = None
 
@@ -107,7 +106,7 @@ class Optimizer(ABC):
         """One update of every parameter that has a gradient.
 
         Args:
-            refused: (); unless it is 0, nothing changes. None: always update.
+            refused: (); nothing changes unless it is 0. None: always update.
         """
         for group in self.groups:
             learning = [p for p in group.parameters if p.grad is not None]
@@ -119,7 +118,7 @@ class Optimizer(ABC):
     ) -> None: ...
 
     def set_learning_rates(self, rates: Mapping[str, float]) -> None:
-        """Writes the learning rates of a step, by group name, into numbers or tensors."""
+        """Sets the learning rates of the next step, by group name."""
         for group in self.groups:
             if isinstance(group.lr, Tensor):
                 group.lr.fill_(rates[group.name])
@@ -127,7 +126,7 @@ class Optimizer(ABC):
                 group.lr = rates[group.name]
 
     def keep_learning_rates_on(self, device: torch.device) -> None:
-        """Makes the learning rates tensors () on a device, where a recorded step reads them."""
+        """Turns the learning rates into tensors () on a device, for a recorded step."""
         for group in self.groups:
             group.lr = torch.tensor(group.lr, device=device, dtype=torch.float32)
 
@@ -137,7 +136,7 @@ class Optimizer(ABC):
         return {f"{index}.momentum_buffer": value for index, value in known if value is not None}
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
-        """Takes over what `state` gave; each buffer in the memory format of its parameter."""
+        """Loads the buffers of `state`, each in the memory format of its parameter."""
         parameters = self.parameters
         for key, value in state.items():
             parameter = parameters[int(key.partition(".")[0])]
@@ -151,8 +150,8 @@ class SGD(Optimizer):
     Args:
         groups: As for `Optimizer`.
         momentum: As for `Optimizer`.
-        fused: Takes one kernel for all parameters, which reads `refused` on the device. Otherwise
-            PyTorch's default, which rounds differently and for which the host waits.
+        fused: Use one kernel for all parameters, which reads `refused` on the device. PyTorch's
+            default rounds differently and makes the host wait.
     """
 
     def __init__(self, groups: list[ParameterGroup], *, momentum: float, fused: bool) -> None:
@@ -178,15 +177,14 @@ class SGD(Optimizer):
             nesterov=False,
             maximize=False,
         )
-        pairs = zip(learning, buffers, strict=False)  # no buffers without momentum
+        pairs = zip(learning, buffers, strict=False)  # buffers is [] without momentum
         self.buffers |= {parameter: buffer for parameter, buffer in pairs if buffer is not None}
 
 
 class LARS(Optimizer):
     """SGD with momentum and a learning rate per layer (You et al. 2017, Algorithm 1).
 
-    The step of each weight matrix or kernel is scaled by `lars_scale`; parameters of one dimension
-    or none (those of BN, and biases) are not.
+    `lars_scale` scales the step of each weight matrix or kernel, but not of BN and biases.
     """
 
     def _update(
@@ -211,19 +209,13 @@ class LARS(Optimizer):
 
 
 def lars_scale(weight_norm: Tensor, gradient_norm: Tensor, *, weight_decay: float) -> Tensor:
-    """trust x |w| / (|g| + weight_decay x |w|), and 1 where either norm is 0.
-
-    Args:
-        weight_norm: |w| of each layer, of any shape.
-        gradient_norm: |g|, of the same shape.
-        weight_decay: Factor on |w|.
-    """
+    """trust x |w| / (|g| + weight_decay x |w|), and 1 where a norm is 0; tensors of any shape."""
     scale = LARS_TRUST * weight_norm / (gradient_norm + weight_decay * weight_norm)
     return torch.where((weight_norm > 0) & (gradient_norm > 0), scale, torch.ones_like(scale))
 
 
 def build_optimizer(model: SimSiam, config: OptimizerConfig) -> Optimizer:
-    """SGD or LARS over the groups of `parameter_groups`; learning rates are set per step."""
+    """SGD or LARS over the groups of `parameter_groups`; learning rates are set at each step."""
     groups = list(parameter_groups(model, config))
     match config.algorithm:
         case "sgd":

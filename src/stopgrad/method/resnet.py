@@ -1,7 +1,7 @@
 """ResNets (He et al. 2016) without a classifier: x (B, 3, H, W) -> features (B, F).
 
-State-dict keys are torchvision's (`conv1`, `bn1`, `layer1.0.conv1`, `layer2.0.downsample.0`), so
-weights go both ways; only the fully connected layer `fc` is missing.
+State-dict keys are torchvision's (`conv1`, `bn1`, `layer1.0.conv1`, `layer2.0.downsample.0`)
+without the fully connected layer `fc`, so weights can be exchanged.
 """
 
 from __future__ import annotations
@@ -103,9 +103,9 @@ class ResNet(Encoder):
 
     Args:
         shape: Blocks and channels, of `RESNETS`.
-        stem: The first layers, which decide how much an image shrinks.
+        stem: The first layers: small (stride 1), half (stride 2) or large (stride 4).
         width: Factor on every number of channels.
-        per_view: Whether each BN normalises the two halves of a batch apart, see `layers`.
+        per_view: Whether each BN normalises the two halves of a batch separately, see `layers`.
     """
 
     def __init__(

@@ -25,11 +25,11 @@ class Outputs(NamedTuple):
 
 
 class SimSiam(nn.Module):
-    """Encoder f, projector g and predictor h; both views go through the same weights in one pass.
+    """Encoder f, projector g and predictor h; both views pass through the same weights at once.
 
-    In training every BN normalises each view by its own statistics, as if the views had passed
-    one after the other, or both views by those of both (`config.batch_norm`).
-    Paper: does not say, its code passes the views one after the other; here: each by its own.
+    In training BN normalises each view by its own statistics, as if the views passed one after the
+    other, or both views by joint statistics (`config.batch_norm`).
+    Paper: does not say, but its code passes one view after the other; here: the same result.
     """
 
     def __init__(self, encoder: Encoder, projector: Projector, predictor: nn.Module) -> None:
@@ -40,19 +40,19 @@ class SimSiam(nn.Module):
 
     def forward(self, x1: Tensor, x2: Tensor) -> Outputs:  # (B, 3, S, S) twice
         features = widened(self.encoder(torch.cat([x1, x2])))  # (2B, F)
-        # The heads are a small part of the work, and a cosine near 1 has few digits in bf16.
+        # The heads are a small part of the work, and bf16 has few digits for a cosine near 1.
         with torch.autocast(x1.device.type, enabled=False):
             z = self.projector(features)  # (2B, D)
             return Outputs(*self.predictor(z).chunk(2), *z.chunk(2))
 
 
 def widened(x: Tensor) -> Tensor:
-    """The same values in fp32, or in fp64 where they already are."""
+    """The values in fp32, or unchanged if they are in fp64."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def build_simsiam(config: Config) -> SimSiam:
-    """The model of a config, with initial weights that depend on its seed alone.
+    """The model of a config; its initial weights depend only on the seed.
 
     Raises:
         ConfigError: For an encoder that does not exist.
@@ -69,10 +69,10 @@ def build_simsiam(config: Config) -> SimSiam:
 
 @functools.cache
 def training_flops(config: Config) -> float:
-    """Floating-point operations that training spends on one view.
+    """Floating-point operations of training per view.
 
-    Three times the forward pass's matrix products and convolutions, counted by PyTorch on the
-    meta device: the backward pass takes each of them twice.
+    PyTorch counts the matrix products and convolutions of a forward pass on the meta device; the
+    backward pass takes twice as many.
     """
     with torch.device("meta"):
         model = build_simsiam(config).to("meta")

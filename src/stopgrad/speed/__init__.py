@@ -1,19 +1,18 @@
-"""How fast stopgrad is on this machine, beside the machine's own limit.
+"""How fast stopgrad is on this machine, beside the machine's own limit; what a run will cost.
 
-In: nothing but `Sizes`; images are random pixels, so no data is needed. Out: `Speed`: the rate of
-a large matrix product, the training step in views/s and FLOP/s with the share of each phase,
-views, embedding, kNN, linear probe, decoding, memory and start-up, each as a median with its
-spread.
+In: `Sizes`, and no data, because images are random pixels. Out: `Speed`, medians with their spread:
+the rate of a large matrix product, the training step and its phases, views, embedding, kNN, linear
+probe, decoding, memory and start-up.
 
-Matrix products are timed right before and after each group of steps, and a share compares
-neighbours in time: a machine that others use shows as spread, not as a wrong share.
+Matrix products are timed right before and after each group of steps and compared with that group.
+So other work on the machine widens the spread but does not distort the fraction.
 
     stopwatch   seconds of a piece of work, their spread, peak memory, start-up
     matmul      the machine's limit: the rate of a large matrix product
-    steps       the training step, and the phases of it
+    steps       the training step and its phases
     evaluators  views, kNN, the linear probe and decoding
     measure     all measurements in order, and their JSON
-    cost        what a run will need: time and memory, from a few real steps
+    cost        the time and memory of a run, from a few real steps
     outlook     whether a run would start, what it costs, and a suggestion
 """
 

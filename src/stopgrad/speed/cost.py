@@ -1,9 +1,9 @@
 """What a run will cost on this machine: a few real steps on its images -> time and memory.
 
-A whole batch may be too slow or too large to try. So steps are taken with 2, 8, 32, ... images, up
-to the batch or as far as the time for measuring goes. Time and memory of a step are straight
-lines in the number of images; the line through the last two sizes gives the batch. Features of
-images (kNN, measures of collapse) are measured in the same way.
+A whole batch may be too slow or too large to try. So the steps take 2, 8, 32, ... images, until the
+batch or the time limit is reached. Time and memory of a step are linear in the number of images, so
+the line through the last two sizes predicts those of the batch. Embedding (for kNN and the measures
+of collapse) is measured in the same way.
 """
 
 from __future__ import annotations
@@ -29,20 +29,20 @@ from stopgrad.evaluation import CHUNK_VALUES, MEASURED, embed, images_at_a_time
 from stopgrad.runs import TrainingImages
 from stopgrad.training import Pretraining, start_training
 
-FIRST = 2  # images of the first step; BN needs two
+FIRST = 2  # images in the first step; BN needs two
 GROWTH = 4
-TIMED = 5  # repeats of a size, fewer when they take more than PATIENCE together
+TIMED = 5  # repeats of a size, fewer if they take more than PATIENCE together
 PATIENCE = 1.0  # s
-STEP_BUDGET, EMBED_BUDGET = 10.0, 3.0  # s, within which no larger size is begun
+STEP_BUDGET, EMBED_BUDGET = 10.0, 3.0  # s; a larger size is tried only if it fits
 STATUS, PEAK_RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
-CGROUPS = (  # of version 2 and 1
+CGROUPS = (  # version 2 and 1
     Path("/sys/fs/cgroup/memory.max"),
     Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
 )
 
 
 class Sample(NamedTuple):
-    """What handling so many images at once takes."""
+    """The time and memory of handling a number of images at once."""
 
     images: int
     seconds: float
@@ -51,38 +51,37 @@ class Sample(NamedTuple):
 
 
 class Cost(NamedTuple):
-    """What a run will need, and how that is known."""
+    """What a run will need."""
 
-    seconds: float  # of all epochs; the images are decoded already
+    seconds: float  # of all epochs, without decoding
     step_seconds: float
     steps: int
-    host_bytes: int  # of the process, its images included
+    host_bytes: int  # of the process, images included
     device_bytes: int  # of the GPU, 0 without one
-    host_limit: int  # bytes that this machine has
-    device_limit: int  # bytes that the GPU has
+    host_limit: int  # bytes of this machine
+    device_limit: int  # bytes of the GPU
     device: str
-    how: str  # a sentence
+    how: str  # how it was measured
 
     @property
     def fits(self) -> bool:
-        """Whether the memory is there."""
+        """Whether there is enough memory."""
         return self.host_bytes <= self.host_limit and self.device_bytes <= self.device_limit
 
 
 def estimate_cost(images: TrainingImages, config: Config) -> Cost:
-    """Takes a few steps on the images and says what the whole run will need.
+    """Takes a few steps on the images and predicts what the whole run will need.
 
-    The weights that the steps change are thrown away. It takes some ten seconds, or three steps
-    of two images where they take longer.
+    Takes about ten seconds, or three steps of two images if those take longer.
 
     Args:
-        images: As the run will see them.
-        config: The run's.
+        images: The images of the run.
+        config: The config of the run.
 
     Raises:
-        ConfigError: When the device is not there or the encoder cannot be built.
+        ConfigError: When the device is missing or the encoder cannot be built.
     """
-    # Compiling takes a minute for each size of a step; without it the time is an upper bound.
+    # Compiling would take a minute for each size; the time without it is an upper bound.
     plain = dataclasses.replace(config, compile="off")
     training = start_training(images.train, plain, normalization=images.normalization)
     device = training.compute.device
@@ -102,7 +101,7 @@ def estimate_cost(images: TrainingImages, config: Config) -> Cost:
         host_limit=memory_limit(),
         device_limit=torch.cuda.mem_get_info(device)[1] if on_gpu else 0,
         device=str(device),
-        how=_in_words(steps, config.batch),
+        how=_describe(steps, config.batch),
     )
 
 
@@ -122,7 +121,7 @@ def _embed(training: Pretraining, images: TrainingImages, count: int) -> Tensor:
 
 
 def _embedded(images: TrainingImages, config: Config) -> int:
-    """Images whose features a run computes: for the measures of collapse, and for kNN."""
+    """How many images a run embeds, for the measures of collapse and for kNN."""
     views = 2 * min(MEASURED, len(images.train))
     total = _turns(config.epochs, every=config.measure_every) * views
     if images.bank is None or images.watch is None:
@@ -132,12 +131,12 @@ def _embedded(images: TrainingImages, config: Config) -> int:
 
 
 def _turns(epochs: int, *, every: int) -> int:
-    """How often something happens that is due every so many epochs, and after the last."""
+    """How often something happens that is due every `every` epochs and after the last."""
     return -(-epochs // every) if every else 0
 
 
 def _knn_bytes(training: Pretraining, images: TrainingImages) -> int:
-    """What kNN holds: the features, as they are and normalised, and some similarities, fp32."""
+    """The memory of kNN: features, the same normalised, and a chunk of similarities, fp32."""
     if images.bank is None or images.watch is None:
         return 0
     width = _embed(training, images, 1).shape[1]
@@ -148,9 +147,9 @@ def _knn_bytes(training: Pretraining, images: TrainingImages) -> int:
 def _grow(
     work: Callable[[int], object], *, most: int, budget: float, on: torch.device
 ) -> list[Sample]:
-    """Samples of growing size, up to `most` images or as far as time (s) and memory go.
+    """Samples of growing size, until `most` images or the limit of time (s) or memory.
 
-    The first is of no images: the memory that is taken before any work.
+    The first has no images: the memory in use before any work.
     """
     began = time.perf_counter()
     _reset_peaks(on)
@@ -173,14 +172,13 @@ def _grow(
 
 def _no_memory(device: torch.device) -> ConfigError:
     return ConfigError(
-        f"no memory on {device} for a step of {FIRST} images",
-        expected="a device with more free memory",
-        hint="free it, or choose a smaller network, smaller views or --device cpu",
+        f"not enough memory on {device} for a step of {FIRST} images",
+        hint="free some memory, or choose a smaller network, smaller views or --device cpu",
     )
 
 
 def _sample(work: Callable[[int], object], images: int, *, on: torch.device) -> Sample:
-    """The median of some repeats, after one that does not count."""
+    """The median of several repeats, after one to warm up."""
     _reset_peaks(on)
     _timed(work, images, on=on)
     seconds: list[float] = []
@@ -198,7 +196,7 @@ def _timed(work: Callable[[int], object], images: int, *, on: torch.device) -> f
 
 
 def _at(samples: list[Sample], images: int) -> Sample:
-    """The sample of this size, or the point of the line through the last two."""
+    """A sample of this size, from the line through the last two."""
     before, last = samples[-2] if len(samples) > 1 else samples[-1], samples[-1]
     steps = (images - last.images) / max(1, last.images - before.images)
     return Sample(
@@ -211,21 +209,21 @@ def _at(samples: list[Sample], images: int) -> Sample:
     )
 
 
-def _in_words(steps: list[Sample], batch: int) -> str:
+def _describe(steps: list[Sample], batch: int) -> str:
     tried = steps[1:]
     sizes = ", ".join(str(sample.images) for sample in tried)
     times = ", ".join(f"{sample.seconds:.2g}" for sample in tried)
     text = f"steps of {sizes} of these images took {times} s"
     if tried and tried[-1].images == batch:
         return f"{text}; memory is the peak of the process"
-    return f"{text}; the line through the last two gives the {batch} of a batch"
+    return f"{text}; extrapolated from the last two to a batch of {batch}"
 
 
 def _reset_peaks(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     with suppress(OSError):
-        PEAK_RESET.write_text("5")  # proc(5): makes VmHWM the present size; Linux alone
+        PEAK_RESET.write_text("5")  # proc(5): resets VmHWM; Linux only
 
 
 def _peaks(device: torch.device) -> tuple[int, int]:
@@ -239,7 +237,7 @@ def _peaks(device: torch.device) -> tuple[int, int]:
 
 
 def memory_limit() -> int:
-    """Bytes of memory that this process may have: the machine's, or its control group's."""
+    """Bytes of memory that this process may use: of the machine, or of its control group."""
     limits = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
     for path in CGROUPS:
         with suppress(OSError, ValueError):  # no such file, or "max"

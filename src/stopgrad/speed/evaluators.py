@@ -1,4 +1,4 @@
-"""Views, kNN, the linear probe and decoding, each alone, on random input."""
+"""Views, kNN, the linear probe and decoding, each timed separately on random input."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ CPU = torch.device("cpu")
 
 
 class EvaluatorSizes(NamedTuple):
-    """How much each evaluator gets to do."""
+    """The work of each evaluator."""
 
-    bank: int  # images whose features are known
+    bank: int  # images with known labels
     queries: int  # images to classify
     probe_epochs: int
     repeats: int
 
 
 class EvaluatorSpeed(NamedTuple):
-    """Seconds that the evaluations of features (bank, width) take."""
+    """Seconds of each evaluation."""
 
-    bank: int  # images whose features are known
+    bank: int  # images with known labels
     queries: int  # images to classify
     width: int  # F
     epochs: int  # of the linear probe
@@ -80,7 +80,7 @@ def measure_evaluators(
 
 
 def measure_decoding(*, images: int, repeats: int) -> DecodingSpeed:
-    """Decodes PNG and JPEG files that lie in memory, as `load_dataset` does."""
+    """Decodes PNG and JPEG files in memory, as `load_dataset` does."""
     return DecodingSpeed(
         png_per_s=_decoding(images, form="PNG", side=PNG_SIDE, repeats=repeats),
         jpeg_per_s=_decoding(images // 8, form="JPEG", side=JPEG_SIDE, repeats=repeats),
@@ -88,10 +88,10 @@ def measure_decoding(*, images: int, repeats: int) -> DecodingSpeed:
 
 
 def random_files(count: int, *, side: int, form: str) -> list[Encoded]:
-    """So many encoded images of side x side px, form "PNG" or "JPEG".
+    """Encoded images of side x side px, form "PNG" or "JPEG".
 
-    A few random colours scaled up smoothly: a file of pure noise is several times as large as
-    one of a picture, and takes longer to decode.
+    A few random colours, scaled up smoothly: a file of noise would be several times larger than
+    that of a photo, and slower to decode.
     """
     from PIL import Image
 
@@ -110,8 +110,8 @@ def _decoding(images: int, *, form: str, side: int, repeats: int) -> Spread:
     work = partial(decode, frame=Frame(side, side, fit=False))
 
     def decode_all() -> None:
-        for picture in on_all_cores(iter(files), work):
-            assert isinstance(picture.result, np.ndarray), picture
+        for image in on_all_cores(iter(files), work):
+            assert isinstance(image.result, np.ndarray), image
 
     with strict_pillow():
         decode_all()

@@ -15,7 +15,7 @@ DTYPES: dict[Arithmetic, torch.dtype] = {"bf16": torch.bfloat16, "fp32": torch.f
 
 
 class MatrixRates(NamedTuple):
-    """Floating-point operations per second, measured one right after the other."""
+    """Floating-point operations per second, measured right after each other."""
 
     bf16: float
     fp32: float
@@ -26,7 +26,7 @@ class MatrixRates(NamedTuple):
 
 
 class Matrices(NamedTuple):
-    """Two factors and the place of their product: no product has to ask for memory."""
+    """Two factors and the memory for their product."""
 
     left: Tensor  # (S, S)
     right: Tensor  # (S, S)
@@ -34,15 +34,15 @@ class Matrices(NamedTuple):
 
 
 class MatrixProduct:
-    """A product of S x S matrices in each precision, ready to be timed again and again.
+    """A product of S x S matrices in each precision, to be timed repeatedly.
 
     Attributes:
-        measured: All rates so far, in the order of their time.
+        measured: All rates so far, oldest first.
 
     Args:
         side: S. On two cores the rate in bf16 differs by 7 % between 1024 and 4096.
-        device: Where it is computed.
-        at_least: Time that each measurement takes, s.
+        device: Where to compute it.
+        at_least: Seconds of each measurement.
     """
 
     def __init__(self, side: int, *, device: torch.device, at_least: float) -> None:
@@ -53,11 +53,11 @@ class MatrixProduct:
             name: _matrices(side, dtype=dtype, device=device) for name, dtype in DTYPES.items()
         }
         self.measured: list[MatrixRates] = []
-        self.rates()  # the first product also chooses and builds its kernel
+        self.rates()  # warms up: the first product also chooses and builds its kernel
         self.measured.clear()
 
     def rates(self) -> MatrixRates:
-        """The rates of now, which `measured` then holds too. 2 S^3 operations a product."""
+        """Measures the rates, and adds them to `measured`. A product takes 2 S^3 operations."""
         self.measured.append(MatrixRates(self._rate("bf16"), self._rate("fp32")))
         return self.measured[-1]
 

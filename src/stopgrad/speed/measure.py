@@ -1,4 +1,4 @@
-"""All measurements of one run, in order, and the JSON object that they make."""
+"""All measurements in order, and their JSON object."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ MATRIX_SIDE = {"cpu": 2048, "cuda": 8192}
 
 
 class Sizes(NamedTuple):
-    """How much of everything is measured."""
+    """How much to measure."""
 
-    matrix_side: int  # 0: as large as the device needs it
-    seconds: float  # of each measurement that is made of many calls, at least
+    matrix_side: int  # 0: `MATRIX_SIDE` of the device
+    seconds: float  # least duration of a measurement of many calls
     batches: tuple[int, int]  # of ResNet-18, of the `cpu` preset's encoder
     steps: Effort
-    views: int  # images whose views are made at a time
+    views: int  # images per batch of views
     evaluators: EvaluatorSizes
     decoded: int  # images to decode
-    starts: int  # fresh processes of each kind
+    starts: int  # processes of each kind to start
 
 
 FULL = Sizes(
@@ -61,11 +61,11 @@ QUICK = Sizes(
     decoded=16,
     starts=1,
 )
-"""Whether everything runs, in seconds; the numbers mean nothing."""
+"""A check of a few seconds that everything runs; its numbers mean nothing."""
 
 
 class Speed(NamedTuple):
-    """What one run measured."""
+    """All measurements."""
 
     matrix_side: int
     matrix: MatrixSpeed
@@ -80,7 +80,7 @@ class Speed(NamedTuple):
 
 
 class MatrixSpeed(NamedTuple):
-    """FLOP/s of a product of two square matrices, over all its timings in the run."""
+    """FLOP/s of a product of two square matrices, over all its timings."""
 
     bf16: Spread
     fp32: Spread
@@ -89,15 +89,15 @@ class MatrixSpeed(NamedTuple):
 def measure_speed(
     sizes: Sizes = FULL, *, device: str = "auto", say: Callable[[str], None] = lambda _: None
 ) -> Speed:
-    """Measures everything, on as many CPU threads as PyTorch now uses.
+    """Measures everything, with PyTorch's present number of CPU threads.
 
     Args:
-        sizes: How much.
+        sizes: How much to measure.
         device: auto, cpu, cuda or cuda:N.
-        say: Is told what comes next.
+        say: Called with the name of each measurement before it starts.
 
     Raises:
-        ConfigError: When the device is not there.
+        ConfigError: When the device is missing.
     """
     configs = _configs(sizes, device)
     where = compute_for(configs[0]).device
@@ -130,15 +130,15 @@ def measure_speed(
 
 
 def matrix_speed(rates: Sequence[MatrixRates]) -> MatrixSpeed:
-    """Every timing of the run put together, each precision by itself."""
+    """All timings of each precision together."""
     return MatrixSpeed(*(spread(values) for values in zip(*rates, strict=True)))
 
 
 def as_json(speed: Speed) -> dict[str, Any]:
     """The object that `stopgrad bench --json` prints.
 
-    The matrix rates are the best of their repeats, all other numbers medians; `spread` holds the
-    lowest, the median and the highest of each, with the number of repeats.
+    The matrix rates are the highest of their repeats, all other numbers medians. `spread` holds the
+    lowest, median and highest of each, and the number of repeats.
     """
     spreads = _spreads(speed)
     return {
@@ -157,7 +157,7 @@ def as_json(speed: Speed) -> dict[str, Any]:
 
 
 def _configs(sizes: Sizes, device: str) -> tuple[Config, Config]:
-    """ResNet-18 and the `cpu` preset; so many epochs that the learning rate stays what it is."""
+    """ResNet-18 and the `cpu` preset, with enough epochs to keep the learning rate constant."""
     resnet, narrow = sizes.batches
     return (
         preset("cifar", batch=resnet, epochs=10_000, device=device),
@@ -166,7 +166,7 @@ def _configs(sizes: Sizes, device: str) -> tuple[Config, Config]:
 
 
 def _spreads(speed: Speed) -> dict[str, Spread]:
-    """Every measurement that is not of one network, by its name in JSON."""
+    """The measurements that do not belong to one network, by their names in JSON."""
     return {
         "matmul_bf16_flops": speed.matrix.bf16,
         "matmul_fp32_flops": speed.matrix.fp32,

@@ -1,8 +1,7 @@
 """Findings about a data set, and a config -> whether a run would start, its cost, a suggestion.
 
-The rules of a suggestion are few and stated: a preset by device and size; views no larger than the
-images; whole batches enough for an epoch; as many image pairs as the preset shows of the data it
-was made for.
+The suggestion follows a few rules: a preset by device and image size, views no larger than the
+images, enough batches in an epoch, and as many pairs of views as the preset takes from its data.
 """
 
 from __future__ import annotations
@@ -17,15 +16,14 @@ from stopgrad.images import Dataset, Findings
 from stopgrad.runs import check_sizes, fit_sizes, prepare
 from stopgrad.speed.cost import Cost, estimate_cost, memory_limit
 
-PACKED_ABOVE = 0.5  # share of the memory that decoded images may fill without a store
-
+PACKED_ABOVE = 0.5  # fraction of the memory that decoded images may fill without a store
 
 CIFAR, IMAGENET = 50_000, 1_281_167  # images of the data that the presets were made for
-FEWEST_STEPS, SMALLEST_BATCH = 16, 16  # of an epoch; below, BN and the order of images suffer
-FEW = 500  # images, from which little is learned
+FEWEST_STEPS, SMALLEST_BATCH = 16, 16  # of an epoch; with fewer, BN suffers
+FEW = 500  # images; a run on fewer learns little
 MOST_EPOCHS = {"cpu": 400, "cifar": 800, "imagenet": 800}
-# Sizes of a view and the least short side of the images for each, px. No image is enlarged;
-# the cost grows by the square, so a CPU gets small views (24 px of CIFAR's 32 in the preset).
+# For each view size the least short side of the images, px. No image is enlarged. The cost grows
+# with the square of the size, so a CPU gets small views (24 px of CIFAR's 32 in the preset).
 VIEW_SIZES: dict[str, dict[int, int]] = {
     "cpu": {24: 0, 32: 43},
     "cifar": {32: 0, 64: 64},
@@ -34,7 +32,7 @@ VIEW_SIZES: dict[str, dict[int, int]] = {
 
 
 class Suggestion(NamedTuple):
-    """A preset, the knobs to change, and why."""
+    """A preset and changes to its knobs."""
 
     preset: PresetName
     changes: dict[str, Any]  # by key path
@@ -47,33 +45,32 @@ class Suggestion(NamedTuple):
 
     @property
     def flags(self) -> str:
-        """The suggestion as words of `stopgrad pretrain`."""
+        """The suggestion as flags of `stopgrad pretrain`."""
         knobs = "".join(f" --{key} {value}" for key, value in self.changes.items())
         return f"--preset {self.preset}{knobs}"
 
 
 class StoreAdvice(NamedTuple):
-    """Advice to pack the images before training."""
+    """Advice to pack the images into a store before training."""
 
     side: int  # px
     reason: str
 
 
 class Outlook(NamedTuple):
-    """What pretraining on a data set will be like."""
+    """Whether pretraining on a data set would start, what it costs, and what to do instead."""
 
     refusal: StopgradError | None  # why it would not start
     cost: Cost | None  # None: no step could be taken
-    suggestion: Suggestion | None  # None: there is too little to learn from
-    suggested_cost: Cost | None  # `cost` where nothing else is suggested
-    packing: StoreAdvice | None = None  # where the decoded images are large for this memory
+    suggestion: Suggestion | None  # None: there are too few images
+    suggested_cost: Cost | None  # equals `cost` if the suggestion is the same config
+    packing: StoreAdvice | None = None  # if the decoded images would fill the memory
 
 
 def look_ahead(findings: Findings, config: Config) -> Outlook:
-    """Takes a few steps on the images as the config asks, and a few as the suggestion does.
+    """Takes a few steps on the readable images by the config, and a few by a suggestion.
 
-    Damaged images are left out of the steps, whether or not they are a refusal. The policy on
-    them goes into the suggestion.
+    The suggestion keeps the config's policy on damaged images.
     """
     dataset = findings.dataset
     if dataset is None:
@@ -101,12 +98,12 @@ def look_ahead(findings: Findings, config: Config) -> Outlook:
 
 
 def suggest(*, images: int, short_side: int, on_gpu: bool) -> Suggestion:
-    """A setting to begin with.
+    """A config to begin with.
 
     Args:
-        images: Those to train on.
-        short_side: px; half of the images are at most as long on their short side.
-        on_gpu: Whether there is a GPU to train on.
+        images: Number of training images.
+        short_side: Median short side of the images, px.
+        on_gpu: Whether a GPU will train.
     """
     name = _preset_name(short_side, on_gpu=on_gpu)
     base = preset(name)
@@ -119,12 +116,11 @@ def suggest(*, images: int, short_side: int, on_gpu: bool) -> Suggestion:
     changes = {key: value for key, value in wanted.items() if value != usual[key]}
     machine = "a GPU" if on_gpu else "no GPU"
     reason = (
-        f"{machine} and images of about {short_side} px: preset {name} with views of {size} px; "
-        f"{images:,} images: {epochs} epochs show {epochs * images:,} pairs of views (the "
-        f"preset's own data: {pairs:,}), and a batch of {batch} leaves "
-        f"{images // batch} steps in an epoch"
+        f"{machine}, images of about {short_side} px: preset {name} with views of {size} px; "
+        f"{images:,} images: {epochs} epochs take {epochs * images:,} pairs of views (the preset "
+        f"on its own data: {pairs:,}); a batch of {batch} gives {images // batch} steps an epoch"
     )
-    few = f"; so few images (below {FEW}) teach little" if images < FEW else ""
+    few = f"; a run on fewer than {FEW} images learns little" if images < FEW else ""
     return Suggestion(name, changes, reason + few)
 
 
@@ -135,7 +131,7 @@ def _preset_name(short_side: int, *, on_gpu: bool) -> PresetName:
 
 
 def _view_size(short_side: int, *, name: PresetName) -> int:
-    """The largest size that these images have enough pixels for."""
+    """The largest view size for which the images have enough pixels."""
     enough = [size for size, least in VIEW_SIZES[name].items() if least <= short_side]
     return max(enough)
 
@@ -149,12 +145,12 @@ def _batch(images: int, *, most: int) -> int:
 
 
 def advise_packing(findings: Findings, *, side: int, limit: int) -> StoreAdvice | None:
-    """A store, where the decoded images would fill much of the memory.
+    """Advises a store if the decoded images would fill much of the memory.
 
     Args:
-        findings: What is there; a store needs no other.
-        side: px, that the run suggested would store.
-        limit: Bytes of memory that there are.
+        findings: What the data set holds.
+        side: Side of the stored images, px.
+        limit: Bytes of memory.
     """
     stored = min(side, typical_short_side(findings))
     needed = sum(findings.pictures.values()) * 3 * stored**2
@@ -162,13 +158,13 @@ def advise_packing(findings: Findings, *, side: int, limit: int) -> StoreAdvice 
         return None
     return StoreAdvice(
         side,
-        f"decoded at {stored} px they take {needed / 2**30:.1f} GiB, more than "
+        f"decoded at {stored} px the images take {needed / 2**30:.1f} GiB, more than "
         f"{100 * PACKED_ABOVE:.0f} % of {limit / 2**30:.1f} GiB of memory; a store stays on disk",
     )
 
 
 def typical_short_side(findings: Findings) -> int:
-    """The short side, px, that half of the readable images do not exceed."""
+    """The median short side of the readable images, px."""
     left = sum(findings.sizes.values()) / 2
     for side, images in sorted((min(size), n) for size, n in findings.sizes.items()):
         left -= images

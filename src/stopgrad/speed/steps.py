@@ -1,4 +1,4 @@
-"""The training step as a run takes it -> views/s, FLOP/s, its share of the matrix rate, phases."""
+"""The training step of a run -> views/s, FLOP/s, fraction of the matrix rate, phases."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ from stopgrad.speed.stopwatch import Spread, peak_bytes, per_call, spread, times
 from stopgrad.training import UNREAD, Pretraining, start_training
 
 IMAGE_SIDE = 32  # px, as CIFAR
-WARM_UP = 2  # steps; the first ones choose and build kernels, and ask for memory
+WARM_UP = 2  # steps; the first ones build kernels and allocate memory
 
 
 class Phases(NamedTuple):
-    """The parts of a step, in seconds or as shares of their sum."""
+    """The parts of a step, in seconds or as fractions of their sum."""
 
     views: float  # from indices to two views
-    forward: float  # layout, network and loss
-    backward: float  # gradients, and whether they are finite
+    forward: float  # memory layout, network and loss
+    backward: float  # gradients, and the check that they are finite
     optimizer: float  # new weights
 
     def shares(self) -> Phases:
-        """The same as shares, which sum to 1."""
+        """The same as fractions, which sum to 1."""
         return Phases(*(part / sum(self) for part in self))
 
 
 class StepSpeed(NamedTuple):
-    """How fast one network trains, with its batch and its views."""
+    """How fast one network trains."""
 
     encoder: str
     batch: int
@@ -45,18 +45,18 @@ class StepSpeed(NamedTuple):
     views_per_s: Spread
     flops_per_s: Spread
     share_of_matmul: Spread  # of the rate of a matrix product at the same precision
-    phases: Phases  # shares
+    phases: Phases  # fractions
     embed_images_per_s: Spread  # forward in eval mode, 32 px
     peak_bytes: int  # of the process or the GPU so far
 
 
 class Effort(NamedTuple):
-    """How much is measured."""
+    """How much to measure."""
 
     images: int  # images to train on
-    embedded: int  # images that each repeat embeds
+    embedded: int  # images to embed in each repeat
     repeats: int
-    seconds: float  # of steps at least, in each repeat
+    seconds: float  # least duration of the steps of a repeat
 
 
 class StepTimes(NamedTuple):
@@ -69,7 +69,7 @@ class StepTimes(NamedTuple):
 
 
 def measure_steps(config: Config, matrix: MatrixProduct, effort: Effort) -> StepSpeed:
-    """Trains on random pixels; each group of steps stands between two matrix products."""
+    """Trains on random pixels, with matrix products before and after each group of steps."""
     training = start_on_random_pixels(config, images=effort.images)
     take_steps(training, WARM_UP)
     repeats = list(_repeats(training, matrix, effort))
@@ -93,7 +93,7 @@ def measure_steps(config: Config, matrix: MatrixProduct, effort: Effort) -> Step
 
 
 def random_images(count: int, *, side: int, classes: int = 10) -> Images:
-    """So many images of side x side px with independent pixels and labels."""
+    """Images of side x side px with random pixels and labels."""
     chance = numpy_generator(0, "speed", "pixels")
     return images_from_arrays(
         chance.integers(0, 256, (count, side, side, 3), dtype=np.uint8),
@@ -103,7 +103,7 @@ def random_images(count: int, *, side: int, classes: int = 10) -> Images:
 
 
 def start_on_random_pixels(config: Config, *, images: int) -> Pretraining:
-    """A training at step 0 on so many random images."""
+    """A training at step 0 on random images."""
     pixels = random_images(images, side=IMAGE_SIDE)
     return start_training(pixels, config, normalization=normalization(pixels))
 
@@ -111,14 +111,14 @@ def start_on_random_pixels(config: Config, *, images: int) -> Pretraining:
 def endless_steps(
     training: Pretraining, step: Callable[[Tensor], object] | None = None
 ) -> Iterator[None]:
-    """Takes a step whenever it is asked for the next item, as a run does, epoch after epoch.
+    """Takes a training step for each item, epoch after epoch.
 
     Args:
-        training: Goes on from where it stands.
-        step: What is done with the indices of a batch. Default: what a run does.
+        training: Continues from its present state.
+        step: What to do with the indices of a batch. Default: the training step.
 
     Raises:
-        DivergedError: When a loss or a gradient was not finite.
+        DivergedError: When a loss or a gradient is not finite.
     """
     step = step or training.advance
     unread = UNREAD if training.compute.device.type == "cuda" else 1
@@ -133,34 +133,34 @@ def endless_steps(
 
 
 def take_steps(training: Pretraining, count: int) -> None:
-    """Takes so many steps, views included."""
+    """Takes a number of steps, views included."""
     for _ in islice(endless_steps(training), count):
         pass
 
 
 def step_phases(training: Pretraining) -> Phases:
-    """Takes one step and says how many seconds each of its parts took.
+    """Takes one step; returns the seconds of each of its parts.
 
-    It is the run's own step, launched kernel by kernel, with a look at the clock after each part.
-    Each look waits for the device, so on a GPU the sum is more than a step without them.
+    It is the run's own step, launched kernel by kernel. Reading the clock after each part waits for
+    the device, so on a GPU the sum is longer than an undisturbed step.
     """
     marks: list[float] = []
 
-    def look() -> None:
+    def mark() -> None:
         wait_for(training.compute.device)
         marks.append(time.perf_counter())
 
     def step(indices: Tensor) -> None:
         training.set_learning_rates()
-        look()
+        mark()
         views = training.views(indices)
-        look()
+        mark()
         loss = training.loss(views)
-        look()
+        mark()
         training.backward(loss)
-        look()
+        mark()
         training.count(training.update(loss))
-        look()
+        mark()
 
     next(endless_steps(training, step))
     return Phases(*(end - start for start, end in pairwise(marks)))
@@ -180,12 +180,12 @@ def _repeats(training: Pretraining, matrix: MatrixProduct, effort: Effort) -> It
 
 
 def _limit(repeat: StepTimes, arithmetic: Arithmetic) -> float:
-    """The matrix rate of the moment, FLOP/s: the mean of both neighbours."""
+    """The matrix rate during a repeat, FLOP/s: the mean of the rates before and after."""
     return (repeat.before.of(arithmetic) + repeat.after.of(arithmetic)) / 2
 
 
 def _embedding(training: Pretraining, effort: Effort) -> Spread:
-    """Images per second that the encoder turns into features."""
+    """Images per second that the encoder embeds."""
     images = random_images(effort.embedded, side=IMAGE_SIDE)
 
     def work() -> None:

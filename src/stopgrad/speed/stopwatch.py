@@ -1,6 +1,6 @@
 """Work -> seconds, and several measurements -> their median and spread; memory and start-up.
 
-A GPU works behind the program's back, so every reading of the clock waits for it first.
+A GPU works asynchronously, so every reading of the clock waits for it first.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def spread(values: Sequence[float]) -> Spread:
 
 
 def wait_for(device: torch.device) -> None:
-    """Returns when the device has done all that it was given; at once on a CPU."""
+    """Waits until a GPU has finished its work; returns at once for a CPU."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
@@ -39,11 +39,11 @@ def wait_for(device: torch.device) -> None:
 def per_call(
     work: Callable[[int], object], *, device: torch.device, at_least: float = 0.0
 ) -> float:
-    """Seconds that one call takes, from calls in rows of 1, 2, 4, ... until the time is reached.
+    """Seconds per call, from 1, 2, 4, ... calls in a row until `at_least` has passed.
 
     Args:
-        work: Does its work so many times, and may leave before the device has finished.
-        device: Is waited for before and after each row.
+        work: Does its work a given number of times; may return before the device has finished.
+        device: To wait for before and after each row.
         at_least: Total time, s; 0: one call.
     """
     calls, passed, row = 0, 0.0, 1
@@ -59,7 +59,7 @@ def per_call(
 
 
 def times(work: Callable[[], object]) -> Callable[[int], None]:
-    """Work as `per_call` wants it: repeated so many times."""
+    """Work in the form that `per_call` takes."""
 
     def repeat(count: int) -> None:
         for _ in range(count):
@@ -68,23 +68,26 @@ def times(work: Callable[[], object]) -> Callable[[int], None]:
     return repeat
 
 
+IMPORT = "from stopgrad.training import pretrain_epochs"  # what a command imports to train
+
+
 class StartUp(NamedTuple):
-    """Seconds from nothing to an answer, in a fresh process each time."""
+    """Seconds that fresh processes take."""
 
     help_s: Spread  # `stopgrad --help`
-    import_s: Spread  # `python -c "import stopgrad.training"`
+    import_s: Spread  # `IMPORT`
 
 
 def measure_start_up(repeats: int) -> StartUp:
-    """Times both. Of several the first, which reads the files into memory, is left out."""
+    """Times both; leaves out the first of several repeats, which reads the files from disk."""
     return StartUp(
         help_s=_started("-m", "stopgrad.cli", "--help", repeats=repeats),
-        import_s=_started("-c", "import stopgrad.training", repeats=repeats),
+        import_s=_started("-c", IMPORT, repeats=repeats),
     )
 
 
 def peak_bytes(device: torch.device) -> int:
-    """The most memory held so far: by this process, or on a GPU by its tensors there."""
+    """Peak memory so far: of this process, or of its tensors on a GPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     unit = 1 if sys.platform == "darwin" else 1024  # getrusage(2): bytes on macOS, kB on Linux

@@ -1,7 +1,7 @@
 """Colour augmentations of a whole batch, each with one parameter per image.
 
 In and out: x (B, 3, H, W) float32 in [0, 1]. Each function equals torchvision's function of the
-same name on one float image (Pillow's rounds to 8 bits after each step; ours never does).
+same name on one float image. Unlike Pillow, they do not round to 8 bits after each step.
 """
 
 from __future__ import annotations
@@ -59,14 +59,14 @@ def adjust_saturation(x: Tensor, factor: Tensor) -> Tensor:
 
 
 def grayscale(x: Tensor, where: Tensor) -> Tensor:
-    """Replace the images where `where` (B,) is true by their gray, in all three channels."""
+    """Replace the images where `where` (B,) is true by their gray, in all channels."""
     gray = where.to(x.dtype)
     blend = Blend(keep=1.0 - gray, gray=gray, mean=torch.zeros_like(gray))
     return _blend(x, blend, out=torch.empty_like(x))
 
 
 def adjust_hue(x: Tensor, shift: Tensor) -> Tensor:
-    """Turn the hue of each image by a share of the colour circle.
+    """Turn the hue of each image by a fraction of the colour circle.
 
     Args:
         x: (B, 3, H, W) float32 in [0, 1].
@@ -79,12 +79,12 @@ def adjust_hue(x: Tensor, shift: Tensor) -> Tensor:
 
 
 def colour_jitter(x: Tensor, factors: Tensor, order: Tensor) -> Tensor:
-    """Brightness, contrast, saturation and hue, in an order of its own for each image.
+    """Brightness, contrast, saturation and hue; each image has its own order.
 
     Args:
         x: (B, 3, H, W) float32 in [0, 1].
         factors: (B, 4), of brightness, contrast, saturation, hue; (1, 1, 1, 0) changes nothing.
-        order: (B, 4) int64, row by row a permutation: the step done first, second, ...
+        order: (B, 4) int64, a permutation in each row: the first step, the second, ...
 
     Returns:
         (B, 3, H, W) float32 in [0, 1].
@@ -93,12 +93,11 @@ def colour_jitter(x: Tensor, factors: Tensor, order: Tensor) -> Tensor:
 
 
 def jitter_blends(factors: Tensor, order: Tensor) -> Jitter:
-    """What `colour_jitter` does to each image, in a form that is the same for all images.
+    """Colour jitter in a form that is the same for all images.
 
-    All steps but hue are the same blend with other weights. So each of the three places before
-    and the three after the hue is one blend of the whole batch, which changes nothing where an
-    image has no step at that place. No group of images is ever picked out: nothing depends on
-    data, and a GPU never waits.
+    All steps except hue are the same blend with other weights. So each of the three places before
+    the hue and the three after it is one blend of the whole batch, which leaves images without a
+    step at that place unchanged. No control flow depends on the data, so a GPU never waits.
     """
     places = torch.arange(4, device=order.device)
     hue_place = order.eq(HUE).to(torch.uint8).argmax(1, keepdim=True)  # (B, 1)
@@ -115,7 +114,7 @@ def jitter_blends(factors: Tensor, order: Tensor) -> Jitter:
 def apply_jitter(x: Tensor, jitter: Jitter) -> Tensor:
     """(B, 3, H, W) -> the same, jittered. Works in place on one new tensor.
 
-    A compiler is given no tensor to write to: it makes one kernel of all steps by itself.
+    While compiling, `out` is None, so that the compiler fuses all steps into one kernel.
     """
     out = None if torch.compiler.is_compiling() else torch.empty_like(x)
     blends = [Blend(*weights) for weights in zip(*(w.unbind(1) for w in jitter[:3]), strict=True)]
@@ -130,7 +129,7 @@ def apply_jitter(x: Tensor, jitter: Jitter) -> Tensor:
 def _blend(x: Tensor, blend: Blend, *, out: Tensor | None) -> Tensor:
     """Clamp keep x + gray L + mean avg(L) to [0, 1]; `out` may be x, or None for a new tensor.
 
-    Where keep is 1 the others are 0 and nothing changes; if that is so everywhere, x comes back.
+    Where keep is 1 the others are 0 and nothing changes; returns x if that holds everywhere.
     """
     if none_of(blend.keep != 1):
         return x
@@ -150,12 +149,12 @@ def _luma(x: Tensor) -> Tensor:
 
 
 def _turn_hue(x: Tensor, shift: Tensor, *, out: Tensor | None) -> Tensor:
-    """The way to HSV and back without branches; `out` may be x, or None for a new tensor.
+    """Converts to HSV and back without branches; `out` may be x, or None for a new tensor.
 
     In units of a sixth of the circle, a hue h in [-3, 3] counted from red has channels
     (x_c - min) / chroma = t_c with |h| = 1 + t_g + t_b - t_r and the sign of g - b. Back: a
     channel at a distance d from its own hue (red 0, green 2, blue -2) has
-    t = clamp(| |d| - 3 | - 1, 0, 1). Minimum and maximum, so value and saturation, stay.
+    t = clamp(| |d| - 3 | - 1, 0, 1). Minimum and maximum stay, hence value and saturation.
     """
     red, green, blue = x.unbind(1)
     low = torch.minimum(torch.minimum(red, green), blue)

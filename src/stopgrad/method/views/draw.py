@@ -1,8 +1,8 @@
 """All random parameters of a batch of views, from one table of uniform numbers.
 
 In: a generator, the number of views, the size of the images and the config.
-Out: `ViewParameters`, on the generator's device. Every knob has columns of its own in the table,
-so another value of one knob leaves the draws of all the others as they were.
+Out: `ViewParameters`, on the generator's device. Every knob has its own columns in the table, so
+changing one knob leaves the draws of all others unchanged.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch import Tensor
 from stopgrad.config import ViewsConfig
 
 TRIES = 10
-"""Boxes tried before the fall-back, as in torchvision's `RandomResizedCrop.get_params`."""
+"""Boxes tried before the fallback, as in torchvision's `RandomResizedCrop.get_params`."""
 
 ASPECT_RATIO = (3 / 4, 4 / 3)
 """Smallest and largest width / height of a crop. Paper: 3/4..4/3 (the default of torchvision)."""
@@ -34,22 +34,22 @@ COLUMNS = {
     "blur": 1,
     "sigma": 1,
 }
-"""The table's columns. Their order is part of what a seed means: append, never insert."""
+"""The table's columns. A seed depends on their order: append, never insert."""
 
 
 class ViewParameters(NamedTuple):
-    """What makes V views: row v belongs to view v."""
+    """The parameters of V views; row v belongs to view v."""
 
     boxes: Tensor  # (V, 4) int64: top, left, height, width, px
     flip: Tensor  # (V,) bool
     factors: Tensor  # (V, 4): brightness, contrast, saturation, hue; (1, 1, 1, 0) without jitter
-    order: Tensor  # (V, 4) int64: the step of the jitter that comes first, second, ...
+    order: Tensor  # (V, 4) int64: the first step of the jitter, the second, ...
     grayscale: Tensor  # (V,) bool
     sigma: Tensor  # (V,) px; 0 without blur
 
 
 def random_table(generator: torch.Generator, *, views: int) -> Tensor:  # (V, columns)
-    """All the uniform numbers that V views are made from, on the generator's device."""
+    """The uniform numbers for V views, on the generator's device."""
     shape = (views, sum(COLUMNS.values()))
     return torch.rand(shape, generator=generator, device=generator.device)
 
@@ -60,11 +60,11 @@ def draw_parameters(
     """Parameters of V views of images of H x W pixels.
 
     The distributions are those of torchvision's RandomResizedCrop, RandomHorizontalFlip,
-    RandomApply(ColorJitter), RandomGrayscale and RandomApply(GaussianBlur). Nothing waits for
-    the device.
+    RandomApply(ColorJitter), RandomGrayscale and RandomApply(GaussianBlur). The host does not
+    wait for the device.
 
     Args:
-        table: What `random_table` gave for V views.
+        table: The `random_table` of V views.
         height: H, px.
         width: W, px.
         config: Probabilities and ranges.
@@ -81,7 +81,7 @@ def draw_parameters(
 
 
 def _boxes(u: dict[str, Tensor], *, height: int, width: int, config: ViewsConfig) -> Tensor:
-    """The first of ten boxes that fits, else the fall-back: (V, 4) int64."""
+    """The first of ten boxes that fits, or the fallback: (V, 4) int64."""
     area = height * width * _between(u["area"], config.crop_min, config.crop_max)  # (V, TRIES)
     aspect = _between(u["aspect"], *(math.log(ratio) for ratio in ASPECT_RATIO)).exp_()
     widths = (area * aspect).sqrt_().round_()
@@ -100,12 +100,12 @@ def _boxes(u: dict[str, Tensor], *, height: int, width: int, config: ViewsConfig
 
 
 def _corner(u: Tensor, room: Tensor) -> Tensor:
-    """An integer from 0 to `room`, each as likely; the minimum guards against rounding up."""
+    """A uniform integer from 0 to `room`; the minimum guards against rounding up."""
     return torch.minimum((u * (room + 1)).floor_(), room)
 
 
 def _fallback(height: int, width: int) -> tuple[int, int]:
-    """Height and width of the central box that torchvision takes when no try fits."""
+    """Height and width of torchvision's central box for when no try fits."""
     narrowest, widest = ASPECT_RATIO
     if width / height < narrowest:
         return round(width / narrowest), width
@@ -132,10 +132,9 @@ def _factors(u: dict[str, Tensor], config: ViewsConfig) -> Tensor:
 
 
 def _order(u: Tensor) -> Tensor:  # (V, 4) -> (V, 4) int64
-    """Row by row the places of the numbers in rising order, as a stable argsort gives them.
+    """The stable argsort of each row, by counting.
 
-    Counted, not sorted: the code that torch 2.11 makes of a sort within a larger kernel does not
-    compile on an H200.
+    torch 2.11 cannot compile a sort within a larger kernel on an H200.
     """
     places = torch.arange(u.shape[1], device=u.device)
     mine, other = u[:, :, None], u[:, None, :]

@@ -1,8 +1,8 @@
 """Random resized crop with flip, and Gaussian blur, of a whole batch, one setting per image.
 
 In: x (B, 3, H, W) and a box or a sigma for each image. Out: (B, 3, S, S) or the same shape. Both
-are linear, separable filters: an output row is a weighted sum of a few input rows, its taps; so
-is an output column. Only the taps have to be worked out.
+are linear, separable filters: an output row is a weighted sum of a few input rows, its taps, and
+so is an output column.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ REACH = 6.0
 
 
 class Taps(NamedTuple):
-    """For each of S outputs along one axis, the K inputs it is made of."""
+    """For each of S outputs along one axis, its K inputs and their weights."""
 
     source: Tensor  # (B, S, K) int64, place along the axis
     weight: Tensor  # (B, S, K) float32, sums to 1 over K
@@ -30,8 +30,8 @@ class Taps(NamedTuple):
 def resample(x: Tensor, *, rows: Taps, columns: Taps) -> Tensor:
     """Filter both axes: (B, 3, H, W) -> (B, 3, H', W').
 
-    The result is stored column by column and fastest when x is stored row by row: each axis is
-    filtered where its lines lie one after the other, and one of the two transposes is saved.
+    Fastest for x stored row by row; the result is stored column by column, which saves one of two
+    transposes.
     """
     x = _weighted_rows(x, rows)  # (B, 3, H', W)
     x = _weighted_rows(x.transpose(2, 3), columns)  # (B, 3, W', H')
@@ -57,21 +57,21 @@ def _weighted_rows(x: Tensor, taps: Taps) -> Tensor:
 
 
 class CropTaps(NamedTuple):
-    """One crop of each image, as taps of its two axes."""
+    """One crop of each image, as taps along both axes."""
 
     rows: Taps
     columns: Taps
 
 
 def resized_crop(x: Tensor, boxes: Tensor, flip: Tensor, *, size: int) -> Tensor:
-    """Cut one box out of each image, bring it to S x S and mirror it where asked.
+    """Cut one box out of each image, resize it to S x S and mirror it where `flip` is true.
 
     Equal to torchvision's `resized_crop(..., antialias=True)`, bilinear, then `hflip`.
 
     Args:
         x: (B, 3, H, W) float32, on any device.
         boxes: (B, 4) int64, top, left, height, width in px, inside the image.
-        flip: (B,) bool, true mirrors left and right.
+        flip: (B,) bool, whether to swap left and right.
         size: S, px.
 
     Returns:
@@ -83,7 +83,7 @@ def resized_crop(x: Tensor, boxes: Tensor, flip: Tensor, *, size: int) -> Tensor
 
 
 def crop_taps(boxes: Tensor, flip: Tensor, *, size: int, height: int, width: int) -> CropTaps:
-    """The taps of `resized_crop`, which says what its arguments are; H and W in px."""
+    """The taps of `resized_crop`, which explains the arguments; H and W in px."""
     top, left, box_height, box_width = boxes.unbind(1)
     ticks = torch.arange(size, device=boxes.device).expand(len(boxes), size)  # (B, S)
     mirrored = torch.where(flip.unsqueeze(1), size - 1 - ticks, ticks)
@@ -97,15 +97,14 @@ def _taps(ticks: Tensor, start: Tensor, length: Tensor, *, limit: int) -> Taps:
     """The taps that resize `length` pixels from `start` on.
 
     The triangle filter of Pillow and torch (`antialias=True`, `align_corners=False`): output i
-    looks at the point (i + 1/2) length / S of the box, with a triangle whose half-width is one
-    output pixel where the box shrinks and one input pixel where it grows. Pixels outside the box
-    have no weight.
+    is centred at (i + 1/2) length / S of the box, with a triangle whose half-width is one output
+    pixel if the box shrinks and one input pixel if it grows. Pixels outside the box have no weight.
 
     Args:
-        ticks: (B, S) int64, the output's place i that stands at each place.
+        ticks: (B, S) int64, the index i of the output at each place.
         start: (B,) int64, px.
         length: (B,) int64, px.
-        limit: The most that `length` can be; it bounds the number of taps.
+        limit: The largest possible `length`, which bounds the number of taps.
     """
     size = ticks.shape[1]
     scale = (length / size).unsqueeze(1)  # (B, 1)
@@ -123,11 +122,10 @@ def _taps(ticks: Tensor, start: Tensor, length: Tensor, *, limit: int) -> Taps:
 
 
 def kernel_size(side: int) -> int:
-    """Side of the blur's kernel for views of so many px: about a tenth, odd, at least 3.
+    """Side of the blur's kernel for views of this side, px: about a tenth, odd, at least 3.
 
-    Paper: Pillow's GaussianBlur, whose reach follows sigma; here: SimCLR's rule (Chen et al.
-    2020, Appendix A: a tenth of the side, 23 at 224 px), because the kernel's size must be known
-    without looking at the data.
+    Paper: Pillow's GaussianBlur, whose kernel grows with sigma; here: SimCLR's rule (Chen et al.
+    2020, Appendix A: a tenth of the side, 23 at 224 px), because the size must not depend on data.
     """
     return max(3, 2 * round(side / 20) + 1)
 
@@ -139,10 +137,10 @@ def blur(x: Tensor, sigma: Tensor) -> Tensor:
 
     Args:
         x: (B, 3, H, W) float32, at least 4 px each way.
-        sigma: (B,) px; 0 leaves the image as it is.
+        sigma: (B,) px; 0 leaves the image unchanged.
 
     Returns:
-        (B, 3, H, W) float32; x itself where no image is blurred and that may be looked at.
+        (B, 3, H, W) float32; on a CPU x itself if no image is blurred.
     """
     if not may_look(x):
         return _blur(x, sigma)
@@ -161,7 +159,7 @@ def _blur(x: Tensor, sigma: Tensor) -> Tensor:
     if may_look(x):  # weights that are 0 for all images change no sum
         weight = weight[:, weight.any(dim=0)]
     rows, columns = _mirrored(weight, side=height), _mirrored(weight, side=width)
-    # Views come column by column (`resample`): seen transposed, they lie row by row.
+    # `resample` stores views column by column, so their transposes are stored row by row.
     return resample(x.transpose(2, 3), rows=columns, columns=rows).transpose(2, 3)
 
 
@@ -179,7 +177,7 @@ def _mirrored(weight: Tensor, *, side: int) -> Taps:
 def _kernels(sigma: Tensor, *, radius: int) -> Tensor:
     """Gaussians at -radius..radius px that sum to 1: (B, 2 radius + 1)."""
     steps = torch.arange(-radius, radius + 1, device=sigma.device, dtype=sigma.dtype)
-    # So narrow a Gaussian is exactly (.., 0, 1, 0, ..), which is what sigma = 0 must be.
+    # At this width the Gaussian is exactly (.., 0, 1, 0, ..), as sigma = 0 requires.
     width = sigma.clamp_min(1e-3).unsqueeze(1)
     weight = torch.softmax(-0.5 * (steps / width).square(), dim=1)
     return weight.masked_fill(steps.abs() > REACH * width, 0.0)

@@ -1,7 +1,7 @@
-"""Two normalised views of a batch, made piece by piece so that the pieces stay in the cache.
+"""Two normalised views of a batch, computed in pieces that fit the processor's cache.
 
-In: pixels (B, 3, H, W) uint8, a generator. Out: `Views`, channels_last float32; or, without
-augmentation, whole images as an encoder sees them in evaluation.
+In: pixels (B, 3, H, W) uint8, a generator. Out: `Views`, channels_last float32; for evaluation,
+whole images without augmentation.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
     from stopgrad.images import Normalization
 
 CPU_PIECE = 3 * 32 * 32 * 64
-"""Values of one image tensor that one CPU thread handles at a time (0.8 MB): less, and the cost
-of calling torch shows; more, and the cache is too small."""
+"""Values of one image tensor that one CPU thread handles at a time (0.8 MB). With fewer, calling
+torch costs too much; with more, the cache is too small."""
 
 GPU_PIECE = 3 * 224 * 224 * 512
-"""Values of one image tensor that a GPU handles at a time: bounds the memory, not the speed."""
+"""Values of one image tensor that a GPU handles at a time, to bound its memory."""
 
 
 class Views(NamedTuple):
@@ -37,7 +37,7 @@ class Views(NamedTuple):
 
 
 class ViewRecipe(NamedTuple):
-    """`ViewParameters` in the form that the tensors need; made once for the whole batch."""
+    """`ViewParameters` in the form that the augmentations take, for the whole batch."""
 
     row_source: Tensor  # (V, S, K) int64, as `Taps`
     row_weight: Tensor  # (V, S, K)
@@ -51,7 +51,7 @@ class ViewRecipe(NamedTuple):
     sigma: Tensor  # (V,) px
 
     def split(self, views: int) -> list[ViewRecipe]:
-        """Recipes of so many views each, the last one perhaps of fewer."""
+        """Recipes of this many views each; the last may have fewer."""
         return [ViewRecipe(*p) for p in zip(*(torch.split(f, views) for f in self), strict=True)]
 
 
@@ -64,8 +64,8 @@ def two_views(
 ) -> Views:
     """Two random views of each image (t1, t2 ~ T of the paper, Sec. 3).
 
-    A pure function of its arguments and of the generator's state, which moves on by one table of
-    uniform numbers. Never waits for the device.
+    A pure function of its arguments and the generator's state, which advances by one table of
+    uniform numbers. The host never waits for the device.
 
     Args:
         pixels: (B, 3, H, W) uint8 on any device, in any memory format.
@@ -80,11 +80,11 @@ def two_views(
 def views_of(
     pixels: Tensor, table: Tensor, *, config: ViewsConfig, normalization: Normalization
 ) -> Views:
-    """The two views that a table of uniform numbers makes; no randomness, so it can be compiled.
+    """The two views of a table of uniform numbers; not random, so it can be compiled.
 
     Args:
         pixels: (B, 3, H, W) uint8 on any device, in any memory format.
-        table: What `random_table` gave for 2 B views, on the device of the pixels.
+        table: The `random_table` of 2 B views, on the device of the pixels.
         config: The augmentations.
         normalization: Mean and standard deviation of each channel of pixels / 255.
     """
@@ -112,14 +112,14 @@ def compile_recipe(parameters: ViewParameters, *, height: int, width: int, size:
 
 
 def make_view(x: Tensor, recipe: ViewRecipe, *, config: ViewsConfig) -> Tensor:
-    """One view of each image, before it is normalised: crop and flip, jitter, grayscale, blur.
+    """One view of each image before normalisation: crop and flip, jitter, grayscale, blur.
 
-    A step that the config switches off for all images is left out.
+    Skips the steps that the config switches off.
 
     Args:
         x: (B, 3, H, W) float32 in [0, 1].
         recipe: One row per image.
-        config: Says which steps can happen at all.
+        config: Which steps can happen.
 
     Returns:
         (B, 3, S, S) float32 in [0, 1], new memory.
@@ -142,7 +142,7 @@ def to_float(pixels: Tensor) -> Tensor:
 
 
 def normalize(pixels: Tensor, normalization: Normalization) -> Tensor:
-    """Pixels as the network wants them when nothing is augmented (evaluation).
+    """The encoder's input in evaluation: pixels normalised, not augmented.
 
     Args:
         pixels: (B, 3, H, W) uint8.
@@ -155,10 +155,10 @@ def normalize(pixels: Tensor, normalization: Normalization) -> Tensor:
 
 
 def downscale(pixels: Tensor, size: tuple[int, int]) -> Tensor:
-    """Whole images at a smaller size, antialiased; as they are where they have it.
+    """Whole images at a smaller size, antialiased; unchanged if they have that size.
 
-    Views are cut from the stored pixels. An image that is stored larger than a run would store it
-    is downscaled first where it is seen whole, so that its objects are as large as in training.
+    For images stored larger than a run would store them: evaluation sees their objects as large as
+    training does.
 
     Args:
         pixels: (B, 3, H, W) uint8 on any device, in any memory format.
@@ -174,7 +174,7 @@ def downscale(pixels: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def _normalize_in_place(x: Tensor, normalization: Normalization) -> Tensor:
-    """(x - mean) / std, channel by channel: so no constants have to travel to the device."""
+    """(x - mean) / std, by channel, so that no constants are copied to the device."""
     for channel, mean, std in zip(x.unbind(1), *normalization, strict=True):
         channel.sub_(mean).div_(std)
     return x
@@ -186,7 +186,6 @@ def _empty_view(batch: int, size: int, *, device: torch.device) -> Tensor:
 
 
 def _images_at_a_time(pixels: Tensor, *, size: int) -> int:
-    """So many images that a piece, before or after the crop, keeps within its budget."""
-    # A compiler chooses its own pieces.
+    """How many images fit the budget of a piece, before and after the crop."""
     budget = CPU_PIECE * torch.get_num_threads() if may_look(pixels) else GPU_PIECE
     return max(1, budget // (3 * max(pixels.shape[2] * pixels.shape[3], size**2)))

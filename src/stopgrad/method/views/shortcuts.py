@@ -1,8 +1,7 @@
-"""When a step that changes only some images of a batch may be left out.
+"""When to skip an augmentation for the images that it does not change.
 
-Finding out which images a step is for costs little on a CPU. A GPU would have to wait and a
-compiler would have to give up, so there every image goes through every step, which changes none
-that it is not for.
+On a CPU it is cheap to look which images those are. On a GPU the host would have to wait, and a
+compiler would fail, so there every image passes through every augmentation.
 """
 
 from __future__ import annotations
@@ -11,14 +10,14 @@ import torch
 from torch import Tensor
 
 FEW = 4
-"""Images that may well all be spared a step; with more, looking costs more than it saves."""
+"""With more images than this, hardly any step can be skipped, and looking costs time."""
 
 
 def may_look(x: Tensor) -> bool:
-    """Whether Python may branch on what a tensor holds."""
+    """Whether Python may branch on the values of a tensor."""
     return x.device.type == "cpu" and not torch.compiler.is_compiling()
 
 
 def none_of(where: Tensor) -> bool:
-    """Whether a step is for no image, as far as it pays to know: (B,) bool."""
+    """Whether a step surely applies to no image; where: (B,) bool."""
     return len(where) <= FEW and may_look(where) and not where.any()
