@@ -23,7 +23,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--preset", default="cpu", help="cifar, imagenet, cpu, digits or tiny")
     parser.add_argument("--epochs", type=int, default=15)
-    parser.add_argument("--query", type=Path, help="an image to find the nearest images of")
+    parser.add_argument("--query", type=Path, help="an image whose nearest images to find")
     options = parser.parse_args(arguments)
 
     data = stopgrad.load(options.folder)
@@ -33,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(run.verdict)  # healthy or collapsed, and why; needs no labels
 
     embedded = run.embed(out=options.out / "features.parquet")
-    print(f"{embedded.rows} images, {embedded.width} numbers each: {embedded.files[0]}")
+    print(f"{embedded.rows} images, {embedded.width} features each: {embedded.files[0]}")
 
     if options.query:
         print(run.neighbors(options.query))

@@ -13,23 +13,25 @@ if TYPE_CHECKING:
     from stopgrad.report import Table
     from stopgrad.speed import Speed, Spread
 
-HELP = "measure how fast this machine is, on random pixels"
+HELP = "measure how fast this machine trains and evaluates, on random pixels"
 
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Adds --json, --device, --threads and --quick."""
-    parser.add_argument("--json", action="store_true", help="one JSON object, nothing else")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N. Default: auto")
     parser.add_argument(
         "--threads", type=int, default=0, metavar="N", help="CPU threads. Default: one per core"
     )
     parser.add_argument(
-        "--quick", action="store_true", help="whether it runs, in seconds; its numbers mean nothing"
+        "--quick",
+        action="store_true",
+        help="only check in a few seconds that everything runs; the numbers mean nothing",
     )
 
 
 def run(options: argparse.Namespace) -> None:
-    """Measures everything on random pixels and prints it."""
+    """Measures everything and prints it."""
     from stopgrad.speed import as_json
 
     speed = stopgrad.bench(device=options.device, threads=options.threads, quick=options.quick)
@@ -56,25 +58,25 @@ def steps_table(speed: Speed) -> Table:
     ]
     for place, phase in enumerate(Phases._fields):
         parts = (percent(step.phases[place], images=1000) for step in steps)
-        rows.append((f"{phase}, share of the step", *parts))
+        rows.append((f"{phase}, % of the step", *parts))
     networks = (f"{step.encoder}, batch {step.batch}, {step.precision}" for step in steps)
     return Table(
         "steps",
         (Column("median (lowest to highest)"), *(Column(name, "right") for name in networks)),
         tuple(tuple(map(TableCell, row)) for row in rows),
-        "training step, data included",
+        "training step, from indices to new weights",
     )
 
 
 def parts_table(speed: Speed) -> Table:
-    """The machine's limit, and everything that is measured alone."""
+    """The machine's limit, and everything that is measured separately."""
     from stopgrad.report import Column, Table, TableCell
 
     return Table(
         "parts",
         (Column("median (lowest to highest)"), Column("", "right")),
         tuple(tuple(map(TableCell, row)) for row in _parts(speed)),
-        "alone",
+        "separately",
     )
 
 
@@ -94,12 +96,12 @@ def _parts(speed: Speed) -> Iterator[tuple[str, str]]:
     yield "decoding PNG of 32 px, images/s", written(speed.decoding.png_per_s)
     yield "decoding JPEG of 256 px, images/s", written(speed.decoding.jpeg_per_s)
     yield "stopgrad --help, s", written(speed.start_up.help_s)
-    yield "import stopgrad.training, s", written(speed.start_up.import_s)
+    yield "imports of training, s", written(speed.start_up.import_s)
     yield "peak memory, GB", number(speed.peak_bytes / 1e9)
 
 
 def finding(speed: Speed) -> str:
-    """What the tables say, in one sentence."""
+    """The tables in one sentence."""
     from stopgrad.evaluation import percent
 
     where = speed.environment
@@ -109,12 +111,12 @@ def finding(speed: Speed) -> str:
     )
     return (
         f"{where.device_name} ({where.device}, {where.threads} threads, torch "
-        f"{where.versions['torch']}) trains {steps} of the rate of a matrix product."
+        f"{where.versions['torch']}) trains {steps} of the rate of its matrix products."
     )
 
 
 def written(found: Spread, *, unit: float = 1.0) -> str:
-    """`97.2 (95.1 to 98.0)` in multiples of a unit."""
+    """Median and range in a unit: `97.2 (95.1 to 98.0)`."""
     from stopgrad.evaluation import number
 
     middle, low, high = (number(value / unit) for value in found[:3])

@@ -1,4 +1,4 @@
-"""`stopgrad compare`: runs ranked without labels, and what labels say of that."""
+"""`stopgrad compare`: ranks runs without labels, and compares that with labels if there are any."""
 
 from __future__ import annotations
 
@@ -21,37 +21,38 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--data",
         metavar="SPEC",
-        help=f"images to measure on. Default: those the runs learned from. {DATA}",
+        help=f"{DATA}. Default: the images of the runs",
     )
     parser.add_argument(
         "--by",
         choices=get_args(LabelFreeName),
         default="lidar",
-        help="measure that orders the runs. Default: lidar",
+        metavar="MEASURE",
+        help=f"measure to sort by: {', '.join(get_args(LabelFreeName))}. Default: lidar",
     )
     parser.add_argument(
         "--layer",
         choices=get_args(Layer),
         default="features",
-        help="what is measured: features (which kNN and the probe see, the default) or z",
+        help="what to measure: the encoder's features or the projector's z. Default: features",
     )
     parser.add_argument(
         "--no-scores",
         dest="score",
         action="store_false",
-        help="take kNN and probe from the records alone, and score nothing that is missing",
+        help="use the scores in the records, and compute no others",
     )
-    parser.add_argument("--json", action="store_true", help="a JSON object per line, nothing else")
+    parser.add_argument("--json", action="store_true", help="print one JSON object per line")
     parser.epilog = (
-        "Every measure is taken without labels, from the same views of the same images for all\n"
-        "runs; higher is better. Where kNN and the linear probe are in the runs' records, or the\n"
-        "images have labels, Kendall's tau says how well each order agrees with theirs. Nothing\n"
-        "is written into a run."
+        "The measures need no labels and use the same views of the same images for all\n"
+        "runs; higher is better. If the runs have records of kNN and linear probe, or\n"
+        "the images have labels, Kendall's tau tells how well each measure orders the\n"
+        "runs like those scores. Nothing is written into a run."
     )
 
 
 def run(options: argparse.Namespace) -> None:
-    """Prints the runs, best first, the agreements, and what to make of them."""
+    """Prints the runs, best first, the agreement with labels, and a conclusion."""
     from stopgrad.report import as_lines
 
     found = stopgrad.compare(

@@ -1,4 +1,4 @@
-"""`stopgrad embed`: the features of images, as a table or a matrix."""
+"""`stopgrad embed`: writes the features of images to a table or a matrix."""
 
 from __future__ import annotations
 
@@ -11,36 +11,36 @@ from stopgrad.cli.parser import DATA
 from stopgrad.cli.screen import print_line, say
 from stopgrad.config import BadImages, Layer
 
-HELP = "write the features of images to a table or a matrix"
+HELP = "write the features of images to a Parquet, CSV or NumPy file"
 
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Adds the run, --data, --out, --bad-images and --layer."""
     parser.add_argument("run", type=Path, metavar="RUN", help="run directory")
-    parser.add_argument("--data", metavar="SPEC", help=f"{DATA}. Default: the run's own")
+    parser.add_argument("--data", metavar="SPEC", help=f"{DATA}. Default: the run's images")
     parser.add_argument(
         "--out",
         required=True,
         type=Path,
         metavar="FILE",
-        help=".parquet or .csv: a row per image with path, split, label and features; .npy: the "
-        "features alone, with the rows in a .csv beside it. The same command goes on after a kill",
+        help=".parquet or .csv: a row per image with path, split, label and features; .npy: only "
+        "the features, with a .csv of the rows beside it. The same command continues after a kill",
     )
     parser.add_argument(
         "--bad-images",
         choices=get_args(BadImages),
-        help="what to do with damaged images. Default: as the run did",
+        help="on damaged images fail, or skip them. Default: as in the run",
     )
     parser.add_argument(
         "--layer",
         choices=get_args(Layer),
         default="features",
-        help="the encoder's output, or the projector's. Default: features",
+        help="the encoder's features or the projector's z. Default: features",
     )
 
 
 def run(options: argparse.Namespace) -> None:
-    """Writes the features, and prints the files."""
+    """Writes the features, and prints the paths."""
     from stopgrad.export import check_out
 
     check_out(options.out)  # before the run is read
@@ -48,7 +48,7 @@ def run(options: argparse.Namespace) -> None:
         options.data, out=options.out, layer=options.layer, bad_images=options.bad_images
     )
     if made.kept:
-        say(f"{made.kept:,} images had been done before")
-    say(f"done: {made.rows:,} images, {made.width} numbers each")
+        say(f"{made.kept:,} of them were embedded before")
+    say(f"done: {made.rows:,} images, {made.width} features each")
     for path in made.files:
         print_line(str(path))

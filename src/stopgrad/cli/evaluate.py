@@ -1,4 +1,4 @@
-"""`stopgrad evaluate`: a run scored, beside baselines; the records go into the run."""
+"""`stopgrad evaluate`: scores a run and two baselines, and keeps the records in the run."""
 
 from __future__ import annotations
 
@@ -11,22 +11,28 @@ from stopgrad.cli.screen import print_line, show
 from stopgrad.config import SplitName
 from stopgrad.evaluation import FROZEN, MEASURES, Record, to_line
 
-HELP = "score a run by kNN and linear probes, beside baselines"
+HELP = "score a run by kNN and linear probes, beside two baselines"
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """Adds the run, --data, --labels, --json and which numbers are wanted."""
+    """Adds the run, --data, --labels, --json and what to score."""
     add_run(parser)
     add_labels(parser)
     parser.add_argument(
         "--split",
         choices=get_args(SplitName),
         default="auto",
-        help="images to score. Default: the test split, where there is one",
+        help="images to score. Default: auto, the test split if there is one",
     )
     subjects = ("encoder", "untrained", "pixels")
     parser.add_argument(
-        "--of", nargs="+", choices=subjects, default=subjects, help="what to score. Default: all"
+        "--of",
+        nargs="+",
+        choices=subjects,
+        default=subjects,
+        metavar="SUBJECT",
+        help="what to score: encoder, untrained (the same encoder before training), pixels (the "
+        "raw images). Default: all three",
     )
     parser.add_argument(
         "--metrics",
@@ -34,10 +40,10 @@ def add(parser: argparse.ArgumentParser) -> None:
         choices=(*FROZEN, *MEASURES),
         default=FROZEN,
         metavar="METRIC",
-        help=f"numbers, of {', '.join(FROZEN)} (the default) and measures of collapse of z: "
-        f"{', '.join(MEASURES)}",
+        help=f"what to compute: {', '.join(FROZEN)} (the default), or the measures of collapse of "
+        f"z: {', '.join(MEASURES)}",
     )
-    parser.add_argument("--missing", action="store_true", help="leave out what is recorded already")
+    parser.add_argument("--missing", action="store_true", help="skip what is recorded already")
 
 
 def run(options: argparse.Namespace) -> None:
@@ -56,5 +62,5 @@ def run(options: argparse.Namespace) -> None:
 
 
 def print_record(record: Record) -> None:
-    """A record as its line in records.jsonl has it."""
+    """Prints a record as in records.jsonl."""
     print_line(to_line(record))

@@ -1,4 +1,4 @@
-"""`stopgrad export`: a run's encoder for other tools, checked in them."""
+"""`stopgrad export`: writes the encoder of a run for other tools."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import stopgrad
 from stopgrad.cli.screen import print_line, say
 from stopgrad.config import ExportFormat
 
-HELP = "write a run's encoder for other tools, checked in them"
+HELP = "write the encoder of a run for other tools"
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -20,26 +20,30 @@ def add(parser: argparse.ArgumentParser) -> None:
         "--format",
         required=True,
         choices=get_args(ExportFormat),
-        help="torchvision, timm: weights that their models load strictly; safetensors: the "
-        "weights by stopgrad's names; onnx; hub: a folder with a model card",
+        help="torchvision or timm: weights for their models; safetensors: weights for any stopgrad "
+        "encoder; onnx; hub: a folder with a model card for the Hugging Face Hub",
     )
     parser.add_argument(
         "--out",
         required=True,
         type=Path,
         metavar="FILE|DIR",
-        help="a .safetensors or .onnx file, with a card beside it; a new folder for hub",
+        help="a .safetensors or .onnx file, which gets a JSON card beside it; a new folder for hub",
+    )
+    parser.epilog = (
+        "The file is loaded back and its features are compared with the encoder's, if\n"
+        "the other tool is installed."
     )
 
 
 def run(options: argparse.Namespace) -> None:
-    """Writes the encoder, and says how to load it there."""
+    """Writes the encoder, and prints the code that loads it."""
     made = stopgrad.Run(options.run).export(options.format, options.out)
     if made.difference is None:
         say(f"not compared: {options.format} is not installed")
     else:
-        but = f" but for {made.difference:.1g} of the largest" if made.difference else ""
-        say(f"compared: {made.card.get('checked', 'stopgrad')} gives the same features{but}")
+        rounding = f" up to {made.difference:.1g} of the largest" if made.difference else ""
+        say(f"compared: {made.card.get('checked', 'stopgrad')} gives the same features{rounding}")
     say(f"done: {', '.join(str(path) for path in made.files)}; load it with:")
     for line in made.lines:
         print_line(line)

@@ -1,4 +1,4 @@
-"""`stopgrad finetune`: the encoder of a run, trained on with labels."""
+"""`stopgrad finetune`: trains the encoder of a run with labels."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from stopgrad.cli.evaluate import print_record
 from stopgrad.cli.parser import add_changes, add_labels, add_run
 from stopgrad.cli.screen import show
 
-HELP = "train a run's encoder on with labels (and --finetune.KNOB VALUE)"
+HELP = "train the encoder of a run with labels"
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -20,15 +20,19 @@ def add(parser: argparse.ArgumentParser) -> None:
         "--out",
         type=Path,
         metavar="DIR",
-        help="directory for networks and records; needed with --data of other images than the "
+        help="directory for networks and records; required if --data names other images than the "
         "run's. Default: RUN",
     )
     add_labels(parser)
+    parser.epilog = (
+        "The knobs finetune.* are flags as well, such as --finetune.epochs 20; see them\n"
+        "with: stopgrad pretrain --help. The same command continues after a kill."
+    )
     add_changes(parser)
 
 
 def run(options: argparse.Namespace) -> None:
-    """Trains with one fraction of the labels after the other, and prints the records."""
+    """Trains with each fraction of the labels, and prints the records."""
     scores = stopgrad.Run(options.run).finetune(
         options.labels,
         data=options.data,

@@ -1,6 +1,6 @@
-"""`stopgrad neighbors`: the nearest training images of any image, as a table, JSON or PNG.
+"""`stopgrad neighbors`: the training images nearest to an image, as a table, JSON or PNG.
 
-With --json a line per query: query (its file, or null), class and taken_for (null where unknown),
+With --json a line per query: query (its file, or null), class and taken_for (null if unknown),
 neighbors (index in the training images, file, class, similarity; the nearest first), protocol.
 """
 
@@ -13,7 +13,7 @@ import stopgrad
 from stopgrad.cli.parser import add_run
 from stopgrad.cli.screen import print_json, say, show
 
-HELP = "find the nearest training images of any image"
+HELP = "find the training images that are most similar to an image"
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -24,14 +24,14 @@ def add(parser: argparse.ArgumentParser) -> None:
         type=Path,
         nargs="+",
         metavar="FILE",
-        help="images of your own. Default: examples of the run's images, chosen by rule",
+        help="your own image files. Default: a few images of the run",
     )
-    parser.add_argument("--out", type=Path, metavar="PNG", help="drawing to write")
-    parser.add_argument("--json", action="store_true", help="one JSON object per query")
+    parser.add_argument("--out", type=Path, metavar="PNG", help="also draw the images into a file")
+    parser.add_argument("--json", action="store_true", help="print one JSON object per query")
 
 
 def run(options: argparse.Namespace) -> None:
-    """Prints the neighbours of the images asked about."""
+    """Prints the neighbours of each query."""
     found = stopgrad.Run(options.run).neighbors(options.query, data=options.data)
     if options.json:
         for row in found.rows:

@@ -1,4 +1,4 @@
-"""`stopgrad pack`: a data set decoded once into a store on disk."""
+"""`stopgrad pack`: decodes a data set once into a store on disk."""
 
 from __future__ import annotations
 
@@ -12,33 +12,33 @@ from stopgrad.cli.parser import DATA
 from stopgrad.cli.screen import print_line
 from stopgrad.config import BadImages
 
-HELP = "decode a data set once into a store on disk, to train with little memory"
+HELP = "decode images once into a store on disk, to train with little memory"
 
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Adds the data, --out, --side and --bad-images."""
     parser.add_argument("data", metavar="SPEC", help=DATA)
     parser.add_argument(
-        "--out", required=True, type=Path, metavar="STORE", help="folder to write, or to go on with"
+        "--out", required=True, type=Path, metavar="STORE", help="folder to write, or to continue"
     )
     parser.add_argument(
         "--side",
         type=int,
         default=256,
         metavar="PX",
-        help="side of the stored images, centred squares resized by their short side; 8/7 of "
-        "views.size is usual. Default: 256",
+        help="side of the stored images, which are cropped to centred squares; 8/7 of views.size "
+        "is usual. Default: 256",
     )
     parser.add_argument(
         "--bad-images",
         choices=get_args(BadImages),
         default="fail",
-        help="damaged images: fail, or skip (left out, at most 5 %% of the images). Default: fail",
+        help="on damaged images fail, or skip them (at most 5 %% of the images). Default: fail",
     )
 
 
 def run(options: argparse.Namespace) -> None:
-    """Packs, and says what to do with the store."""
+    """Packs, and says how to use the store."""
     out = options.out
     dataset = stopgrad.pack(
         options.data, out, side=options.side, bad_images=options.bad_images

@@ -1,6 +1,6 @@
-"""Words -> a command and its options; every knob is a flag by its key path.
+"""Arguments -> a command and its options; every knob is a flag by its key path.
 
-Each command's file adds its own options. Nothing here takes torch.
+Each command's file adds its own options. No torch.
 """
 
 from __future__ import annotations
@@ -19,30 +19,49 @@ from stopgrad.config import (
 )
 from stopgrad.errors import ConfigError
 
-COMMANDS = (
-    *("quickstart", "pretrain", "resume", "verify", "evaluate", "compare", "report", "neighbors"),
-    *("views", "check-data", "pack", "supervised", "finetune", "embed", "export", "bench", "study"),
+COMMANDS = (  # in the order of a user's work
+    *("quickstart", "check-data", "views", "pack", "pretrain", "resume", "evaluate", "finetune"),
+    *(
+        "supervised",
+        "compare",
+        "report",
+        "neighbors",
+        "embed",
+        "export",
+        "verify",
+        "bench",
+        "study",
+    ),
 )
 
-DATA = "mnist5k, cifar10, cifar100, hf:OWNER/NAME, a folder (Parquet, images) or a packed store"
+DATA = (
+    "images: mnist5k (comes with stopgrad), cifar10, cifar100, hf:OWNER/NAME (Hugging Face Hub), a "
+    "folder of images or Parquet files, or a packed store"
+)
+
+
+class _Help(argparse.RawDescriptionHelpFormatter):
+    """Leaves room for the longest command before the help of each."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog)
+        self._action_max_length = 14
 
 
 class _Parser(argparse.ArgumentParser):
     """argparse whose errors are ours: one line, exit code 2."""
 
     def error(self, message: str) -> NoReturn:
-        raise ConfigError(
-            message, expected=f"what `{self.prog} --help` lists", hint="correct the command"
-        )
+        raise ConfigError(message, hint=f"see: {self.prog} --help")
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
-    """The options of a command; `command` among them is the function that runs it.
+    """The options of a command; `options.command` is the function that runs it.
 
-    Commands with knobs have them as `config`, or as `changes` where a run has a config already.
+    Knobs come as `options.config`, or as `options.changes` to the config of a run.
 
     Raises:
-        ConfigError: For unknown words, flags or values.
+        ConfigError: For unknown commands, flags or values.
     """
     parser = _build_parser()
     options, rest = parser.parse_known_args(arguments)
@@ -64,9 +83,9 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
 def _build_parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="stopgrad",
-        description="Learn image representations without labels (SimSiam), and know how good "
-        "they are.",
-        epilog="Start with: stopgrad quickstart",
+        description="Learn image representations without labels (SimSiam); know how good they are.",
+        epilog="Start with: stopgrad quickstart\nOptions of a command: stopgrad COMMAND --help",
+        formatter_class=_Help,
     )
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
     for name in COMMANDS:
@@ -78,12 +97,12 @@ def _build_parser() -> argparse.ArgumentParser:
 
 
 def add_command(commands: Any, name: str, help_text: str) -> argparse.ArgumentParser:
-    """The parser of a command."""
+    """Adds a command, with a description but no options."""
     parser: argparse.ArgumentParser = commands.add_parser(
         name,
         help=help_text,
         description=help_text[0].upper() + help_text[1:] + ".",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=_Help,
         allow_abbrev=False,
     )
     return parser
@@ -92,11 +111,11 @@ def add_command(commands: Any, name: str, help_text: str) -> argparse.ArgumentPa
 def add_run(parser: argparse.ArgumentParser) -> None:
     """Adds the run, and where its images are."""
     parser.add_argument("run", type=Path, metavar="RUN", help="run directory")
-    parser.add_argument("--data", metavar="SPEC", help="where the images are now, if they moved")
+    parser.add_argument("--data", metavar="SPEC", help="the run's images, if they have moved")
 
 
 def add_data(parser: argparse.ArgumentParser) -> None:
-    """Adds --data, which must be given."""
+    """Adds --data, which is required."""
     parser.add_argument("--data", required=True, metavar="SPEC", help=DATA)
 
 
@@ -108,34 +127,49 @@ def add_labels(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         default=[1.0],
         metavar="FRACTION",
-        help="fractions of the training labels, such as 1 0.1 0.01. Default: 1",
+        help="fractions of the training labels to use, such as 1 0.1 0.01. Default: 1",
     )
-    parser.add_argument("--json", action="store_true", help="one record per line, nothing else")
+    parser.add_argument("--json", action="store_true", help="print one JSON record per line")
 
 
 def add_preset(parser: argparse.ArgumentParser) -> None:
     """Adds --preset."""
-    parser.add_argument("--preset", default="cifar", metavar="NAME", help=", ".join(PRESETS))
+    parser.add_argument(
+        "--preset",
+        default="cifar",
+        metavar="NAME",
+        help=f"settings to start from: {', '.join(PRESETS)}. Default: cifar, the paper's",
+    )
 
 
 def add_config(parser: argparse.ArgumentParser) -> None:
-    """Adds --preset, --config and a flag for each knob; they come as `options.config`."""
+    """Adds --preset, --config and a flag for each knob; they become `options.config`."""
     add_preset(parser)
-    parser.add_argument("--config", dest="file", type=Path, metavar="YAML", help="file of knobs")
-    parser.usage = f"{parser.format_usage().removeprefix('usage: ').strip()} [--KNOB VALUE ...]"
-    group = parser.add_argument_group("knobs, with their defaults before the preset's changes")
+    parser.add_argument(
+        "--config",
+        dest="file",
+        type=Path,
+        metavar="YAML",
+        help="file of knobs, which change the preset; flags change both",
+    )
+    usage, indent = (
+        parser.format_usage().removeprefix("usage: "),
+        " " * len(f"usage: {parser.prog} "),
+    )
+    parser.usage = f"{usage}{indent}[--KNOB VALUE ...]"
+    group = parser.add_argument_group("knobs, with the defaults of the preset cifar")
     _add_knobs(group, shown=True)
     parser.set_defaults(knobs="config")
 
 
 def add_changes(parser: argparse.ArgumentParser) -> None:
-    """Adds a flag for each knob, which help leaves out; they come as `options.changes`."""
+    """Adds a flag for each knob, hidden from help; they become `options.changes`."""
     _add_knobs(parser, shown=False)
     parser.set_defaults(knobs="changes")
 
 
 def _add_knobs(parser: Any, *, shown: bool) -> None:
-    """Text alone: what a value means is for the config to say, in one way for flags and files."""
+    """Values stay text: the config parses them, in the same way as those of a file."""
     for knob in describe_knobs():
         flag, switch = f"--{knob.key}", knob.kind is bool
         default = str(knob.default).lower() if switch else knob.default
@@ -159,25 +193,21 @@ def _metavar(kind: Any) -> str:
 
 
 def _changes(options: argparse.Namespace, rest: Sequence[str]) -> dict[str, str]:
-    """The knobs that were given; unknown flags too, which the config refuses by name."""
+    """The knobs that were given, and unknown flags, which the config refuses by name."""
     keys = [knob.key for knob in describe_knobs() if knob.key in vars(options)]
-    unknown, words = dict[str, str](), iter(rest)
-    for word in words:
-        if not word.startswith("--"):
-            raise ConfigError(
-                f"{word!r} where a flag should stand",
-                expected="--KEY VALUE",
-                hint="put the name of a knob before its value",
-            )
-        key, found, value = word.removeprefix("--").partition("=")
-        unknown[key.replace("-", "_")] = value if found else next(words, "")
+    unknown, remaining = dict[str, str](), iter(rest)
+    for text in remaining:
+        if not text.startswith("--"):
+            raise ConfigError(f"unexpected argument {text!r}", expected="--KNOB VALUE")
+        key, found, value = text.removeprefix("--").partition("=")
+        unknown[key.replace("-", "_")] = value if found else next(remaining, "")
     if unknown and options.knobs == "changes":
         config_from_dict(unknown)
     return {key: vars(options)[key] for key in keys} | unknown
 
 
 def _config(options: argparse.Namespace, changes: dict[str, str]) -> Config:
-    """Preset, then the file's keys, then the flags'."""
+    """The preset, changed by the file, then by the flags."""
     from_file = _read_yaml(options.file) if options.file else {}
     return config_from_dict({**from_file, **changes}, preset=options.preset)
 
@@ -190,12 +220,12 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     except (OSError, ValueError, yaml.YAMLError) as error:
         reason = " ".join(str(error).split())
         raise ConfigError(
-            f"{path} cannot be read ({reason})",
-            expected="a YAML file of knobs",
-            hint="check the path and its contents",
+            f"cannot read {path} ({reason})", expected="a YAML file of knobs"
         ) from error
     if not isinstance(values, dict):
         raise ConfigError(
-            f"{path} holds no knobs", expected="KEY: VALUE lines", hint="see pretrain --help"
+            f"{path} holds no knobs",
+            expected="lines of KNOB: VALUE",
+            hint="see: stopgrad pretrain --help",
         )
     return values

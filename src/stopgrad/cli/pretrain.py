@@ -16,18 +16,20 @@ HELP = "pretrain an encoder on images without labels"
 def add(parser: argparse.ArgumentParser) -> None:
     """Adds --data, --out, --init and the knobs."""
     add_data(parser)
-    parser.add_argument("--out", required=True, type=Path, metavar="RUN", help="run directory")
+    parser.add_argument(
+        "--out", required=True, type=Path, metavar="RUN", help="run directory to create"
+    )
     parser.add_argument(
         "--init",
         metavar="RUN|FILE|timm:NAME",
-        help="weights that the encoder starts from: those of a run, of a safetensors file or of "
-        "timm. Default: random",
+        help="start from the weights of a run, a safetensors file or a timm model. Default: "
+        "random weights",
     )
     add_config(parser)
 
 
 def run(options: argparse.Namespace) -> None:
-    """Pretrains, and says how to go on."""
+    """Pretrains, and names the next command."""
     found = stopgrad.pretrain(
         options.data, out=options.out, config=options.config, init=options.init
     )
@@ -35,5 +37,5 @@ def run(options: argparse.Namespace) -> None:
 
 
 def say_done(path: Path) -> None:
-    """What to do with a run that has reached its last epoch."""
-    say(f"done: {path}; score it with: stopgrad evaluate {quote(str(path))}")
+    """Names the next command for a run that has reached its last epoch."""
+    say(f"done: {path}; evaluate it with: stopgrad evaluate {quote(str(path))}")

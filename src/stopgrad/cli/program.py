@@ -1,4 +1,4 @@
-"""The program `stopgrad`: words -> an exit code."""
+"""The program `stopgrad`: arguments -> an exit code."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         sys.stderr.close()
         return 1
-    except BaseException as error:  # Rust's panic is no Exception
+    except BaseException as error:  # a panic of Rust is not an Exception
         found = no_memory(error) or bad_path(error)
         if found is None:
             raise

@@ -1,4 +1,4 @@
-"""`stopgrad report`: a page, a poster and figures of runs and studies."""
+"""`stopgrad report`: a page, a poster and figures about runs and studies."""
 
 from __future__ import annotations
 
@@ -8,42 +8,42 @@ from pathlib import Path
 import stopgrad
 from stopgrad.cli.screen import print_line
 
-HELP = "write a page, a poster and figures of runs and studies"
+HELP = "write a page, a poster and figures about runs or studies"
 
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Adds the directories and the files to write."""
     parser.add_argument(
-        "directories", type=Path, nargs="+", metavar="DIR", help="runs, or directories of studies"
+        "directories", type=Path, nargs="+", metavar="DIR", help="run or study directories"
     )
-    parser.add_argument(
-        "--data", metavar="SPEC", help="where a run's images are now, if they moved"
-    )
+    parser.add_argument("--data", metavar="SPEC", help="the run's images, if they have moved")
     parser.add_argument(
         "--out",
         type=Path,
         metavar="HTML",
-        help="page to write. Default: DIR/report.html, or report.html here for several",
+        help="page to write. Default: DIR/report.html, or ./report.html for several DIR",
     )
     parser.add_argument(
         "--pictures",
         nargs="?",
         const="",
         metavar="ARM",
-        help="of a study: also views, neighbours, map and mistakes of one run. "
-        "Default: of the arm that was chosen, or the baseline",
+        help="for a study: also show views, neighbours, a map and mistakes of a run of this arm. "
+        "Default arm: the chosen one, or the baseline",
     )
     parser.add_argument(
         "--poster",
         type=Path,
         metavar="PDF",
-        help="also a poster, one page of A1; needs the extra `pdf`",
+        help="also write a poster of size A1; needs: pip install 'stopgrad[pdf]'",
     )
-    parser.add_argument("--figures", type=Path, metavar="FOLDER", help="also each as SVG and PNG")
+    parser.add_argument(
+        "--figures", type=Path, metavar="FOLDER", help="also write each figure as SVG and PNG"
+    )
 
 
 def run(options: argparse.Namespace) -> None:
-    """Writes what was asked for, and says where."""
+    """Writes the files, and prints their paths."""
     written = stopgrad.write_report(
         options.directories,
         out=options.out,

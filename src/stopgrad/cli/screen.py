@@ -1,4 +1,4 @@
-"""What goes to standard output: lines that no name can break, and tables."""
+"""Prints results to standard output and remarks to standard error, safely for the terminal."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ if TYPE_CHECKING:
 
 
 def print_line(text: str) -> None:
-    """A line of results, at once; names in it cannot steer the terminal."""
+    """Prints a line of results at once; control characters in names are escaped."""
     sys.stdout.write(printable(text) + "\n")
     sys.stdout.flush()
 
 
 def print_json(values: Any) -> None:
-    """One strict JSON object on a line of its own."""
+    """Prints one strict JSON object as a line."""
     print_line(json.dumps(values, allow_nan=False))
 
 
 def print_table(*parts: Table | RenderableType) -> None:
-    """Tables, and sentences that wrap where the terminal does."""
+    """Prints tables, and sentences that only the terminal wraps."""
     from rich.console import Console
 
     console = Console(highlight=False, markup=False, emoji=False)
@@ -39,10 +39,10 @@ def print_table(*parts: Table | RenderableType) -> None:
 
 
 def show(found: stopgrad.Shown) -> None:
-    """The tables and the sentences of what the library gave back."""
+    """Prints the tables and sentences of a result."""
     print_table(*found.tables, *found.lines)
 
 
 def say(text: str) -> None:
-    """A line on standard error."""
+    """Prints a line to standard error."""
     sys.stderr.write(printable(text) + "\n")

@@ -1,4 +1,4 @@
-"""`stopgrad study`: investigations over arms and seeds; list, run, status, table."""
+"""`stopgrad study`: settings compared over several seeds; list, run, status, table."""
 
 from __future__ import annotations
 
@@ -9,46 +9,53 @@ import stopgrad
 from stopgrad.cli.parser import add_changes, add_command, add_data, add_preset
 from stopgrad.cli.screen import print_line, print_table, say
 
-HELP = "run an investigation over arms and seeds, and read its table"
+HELP = "compare settings over several seeds, in a table beside published numbers"
 
 AGAIN = """\
-Any knob is a flag (--KEY VALUE) and holds for all arms. Give the same command again after a
-kill, or at the same time on another machine with the same files: runs that are finished are not
-repeated, and each run is worked on by one process. A file that was edited meanwhile is refused
-where other runs would be trained or another split be scored; other changes are taken up and
-reported, and numbers that finished runs lack are scored. A study that DIR holds can be named
-without its file."""
+Every knob is a flag (--KNOB VALUE) for all arms. Repeat the command after a
+kill, or give it at the same time on another machine with the same files:
+finished runs are not repeated, and one process works on a run at a time. You
+may edit the study's file in between. Changes that need no other runs and no
+other split are accepted and reported, and missing scores are computed; other
+changes are refused. A study in DIR can be given by its name."""
 
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Adds the four commands."""
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    names = add_command(commands, "list", "name the studies, or show the file of one")
+    names = add_command(commands, "list", "list the built-in studies, or print the file of one")
     names.add_argument(
-        "name", nargs="?", metavar="NAME", help="prints its file, a start for one of your own"
+        "name", nargs="?", metavar="NAME", help="print this study's file, to start your own from"
     )
     names.set_defaults(command=list_all)
-    _add_run(add_command(commands, "run", "run what is left of a study"))
-    state = add_command(commands, "status", "say how each run of a directory stands")
+    _add_run(add_command(commands, "run", "train and evaluate the runs that a study lacks"))
+    state = add_command(commands, "status", "show the state of each run")
     state.add_argument("directory", type=Path, metavar="DIR", help="study directory")
     state.set_defaults(command=status)
     results = add_command(
-        commands, "table", "print our numbers beside the published, from the records there are"
+        commands, "table", "print the results so far beside the published numbers"
     )
     results.add_argument("directory", type=Path, metavar="DIR", help="study directory")
-    results.add_argument("--study", metavar="NAME", help="one of its studies. Default: all")
+    results.add_argument("--study", metavar="NAME", help="one of the studies in DIR. Default: all")
     results.add_argument(
-        "--format", choices=("markdown", "csv", "json"), default="markdown", help="of the output"
+        "--format",
+        choices=("markdown", "csv", "json"),
+        default="markdown",
+        help="format of the output. Default: markdown",
     )
     results.set_defaults(command=table)
 
 
 def _add_run(parser: argparse.ArgumentParser) -> None:
     parser.epilog = AGAIN
-    parser.add_argument("name", metavar="NAME|FILE", help="a study by name, or a YAML file")
+    parser.add_argument("name", metavar="NAME|FILE", help="a built-in study, or a YAML file")
     add_data(parser)
     parser.add_argument(
-        "--out", required=True, type=Path, metavar="DIR", help="may hold several studies"
+        "--out",
+        required=True,
+        type=Path,
+        metavar="DIR",
+        help="study directory; may hold several studies",
     )
     parser.add_argument(
         "--seeds",
@@ -56,24 +63,22 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         default=[5],
         metavar="N",
-        help="how many (5: seeds 0 to 4), or which, when there are several numbers. Default: 5",
+        help="how many seeds, or a list of two or more seeds. Default: 5 (seeds 0 to 4)",
     )
     add_preset(parser)
     parser.add_argument(
         "--jobs",
         type=int,
         metavar="N",
-        help="runs at once. Default: one per GPU, or two on a machine without",
+        help="runs at once. Default: one per GPU, or two without a GPU",
     )
-    parser.add_argument(
-        "--retry", action="store_true", help="try again what failed before, whatever the reason"
-    )
+    parser.add_argument("--retry", action="store_true", help="repeat runs that failed before")
     add_changes(parser)
     parser.set_defaults(command=run)
 
 
 def run(options: argparse.Namespace) -> None:
-    """Runs what is left of a study."""
+    """Runs what a study lacks."""
     seeds = options.seeds
     stopgrad.study(
         options.name,
@@ -89,7 +94,7 @@ def run(options: argparse.Namespace) -> None:
 
 
 def list_all(options: argparse.Namespace) -> None:
-    """Names the studies with their questions, or prints the file of one."""
+    """Lists the studies with their questions, or prints the file of one."""
     from stopgrad.studies import built_in_studies, read_study, study_file
 
     if options.name is not None:
@@ -102,7 +107,7 @@ def list_all(options: argparse.Namespace) -> None:
 
 
 def status(options: argparse.Namespace) -> None:
-    """Prints how the runs of each study stand."""
+    """Prints the state of the runs of each study."""
     for state in stopgrad.Studies(options.directory).states:
         print_table(*state.tables)
         for line in state.lines:

@@ -11,7 +11,7 @@ from stopgrad.cli.parser import add_config, add_data, add_labels
 from stopgrad.cli.screen import show
 from stopgrad.errors import ConfigError
 
-HELP = "train the same encoder from scratch with labels: the baseline"
+HELP = "train the same encoder from scratch with labels, as a baseline"
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -22,22 +22,21 @@ def add(parser: argparse.ArgumentParser) -> None:
         required=True,
         type=Path,
         metavar="RUN",
-        help="directory of its own, or that of a pretraining run on the same images; "
-        "the same command goes on with what is there",
+        help="a new directory, or that of a pretraining run on the same images; the same command "
+        "continues after a kill",
     )
-    parser.add_argument("--init", help=argparse.SUPPRESS)  # taken to say which command does that
+    parser.add_argument("--init", help=argparse.SUPPRESS)  # to name the command that takes it
     add_labels(parser)
     add_config(parser)
 
 
 def run(options: argparse.Namespace) -> None:
-    """Trains with one fraction of the labels after the other, and prints the records."""
+    """Trains with each fraction of the labels, and prints the records."""
     if options.init is not None:
         raise ConfigError(
-            f"supervised --init {options.init[:200]}",
-            expected="the baseline from scratch, which starts from random weights",
-            hint="train a run on with labels by: stopgrad finetune RUN; weights of others become "
-            "a run by: stopgrad pretrain --init",
+            f"--init {options.init[:200]}: the supervised baseline starts from random weights",
+            hint="train a run with labels by: stopgrad finetune RUN; start from other weights by: "
+            "stopgrad pretrain --init",
         )
     scores = stopgrad.supervised(
         options.data,

@@ -1,4 +1,4 @@
-"""`stopgrad verify`: whether every file of a run or of a packed store is whole."""
+"""`stopgrad verify`: whether a file of a run or of a packed store is damaged."""
 
 from __future__ import annotations
 
@@ -8,17 +8,18 @@ from pathlib import Path
 import stopgrad
 from stopgrad.cli.screen import print_json, print_line
 
-HELP = "check every file of a run or a store; exit code 0: all whole, 7 (store: 3): not"
+HELP = "check every file of a run or a packed store for damage"
 
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Adds the path and --json."""
     parser.add_argument("run", type=Path, metavar="RUN", help="run directory or packed store")
-    parser.add_argument("--json", action="store_true", help="one JSON object per file")
+    parser.add_argument("--json", action="store_true", help="print one JSON object per file")
+    parser.epilog = "Exit code 0: no damage; 7: a damaged run; 3: a damaged store."
 
 
 def run(options: argparse.Namespace) -> None:
-    """Prints a line per file: whether it is whole, its name, and what is to be said of it."""
+    """Prints a line per file: ok or BAD, its name and a note."""
     for finding in stopgrad.verify(options.run):
         if options.json:
             print_json(finding._asdict())

@@ -1,4 +1,4 @@
-"""`stopgrad views`: what the network will see."""
+"""`stopgrad views`: draws images with the views that the network will see."""
 
 from __future__ import annotations
 
@@ -9,14 +9,16 @@ import stopgrad
 from stopgrad.cli.parser import add_config, add_data
 from stopgrad.cli.screen import say
 
-HELP = "draw images with two views of each"
+HELP = "draw images with two random views of each"
 
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Adds --data, --out, --count and the knobs."""
     add_data(parser)
-    parser.add_argument("--out", required=True, type=Path, metavar="PNG", help="drawing to write")
-    parser.add_argument("--count", type=int, default=12, help="images. Default: 12")
+    parser.add_argument("--out", required=True, type=Path, metavar="PNG", help="file to write")
+    parser.add_argument(
+        "--count", type=int, default=12, metavar="N", help="number of images. Default: 12"
+    )
     add_config(parser)
 
 
