@@ -17,6 +17,7 @@ import torch
 from PIL import Image
 from sklearn.datasets import load_digits, load_sample_image
 
+import stopgrad
 from stopgrad.cli import main
 from stopgrad.config import preset
 from stopgrad.images import (
@@ -494,6 +495,22 @@ def test_names_cannot_write_to_the_terminal(
     assert "\\x1b[31m[red]\\n\\u202e.png" in out
     assert not set("\x1b\u202e") & set(out + err)
     assert "no labels" in out
+
+
+@pytest.mark.usefixtures("quick")
+def test_python_is_shown_what_the_command_prints(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "p").mkdir()
+    for number in range(40):
+        digit(number).save(tmp_path / "p" / f"{number}.png")
+    found = stopgrad.check(tmp_path / "p", preset="tiny")
+    _, out, _ = command(capsys, "check-data", tmp_path / "p", "--preset", "tiny", "--json")
+    told, ours = json.loads(out), json.loads(json.dumps(found.as_json()))
+    assert ours.keys() == told.keys()
+    assert {**told, "cost": 0, "suggestion": 0} == {**ours, "cost": 0, "suggestion": 0}
+    assert found.verdict in repr(found)
+    assert found._repr_html_().count("<table") == 2
 
 
 # Cost and suggestion

@@ -109,17 +109,18 @@ def shaped(X: Numbers, *, image_shape: Sequence[int] | None) -> Numbers:  # -> (
     return X
 
 
-def _layout(length: int, image_shape: Sequence[int] | None) -> tuple[int, int, int]:
+def _layout(length: int, image_shape: Sequence[int] | None) -> tuple[int, ...]:
     """Height, width and channels of a flat row; one -1 is computed from the length."""
     sides = [s for s in (math.isqrt(length), math.isqrt(length // 3)) if s]
     squares = ((side, side, channels) for side, channels in zip(sides, (1, 3), strict=False))
-    wanted = next((s for s in squares if math.prod(s) == length), None)
+    wanted: tuple[int, ...] | None = next((s for s in squares if math.prod(s) == length), None)
     if image_shape is not None:
-        wanted = _three(image_shape)
+        parts = [int(part) for part in image_shape]
+        fits = len(parts) in (2, 3) and parts.count(-1) <= 1
+        wanted = tuple([*parts, 1][:3]) if fits else (0, 0, 0)
         left = math.prod(part for part in wanted if part != -1)
         if -1 in wanted and left and length % left == 0:
-            height, width, channels = (length // left if p == -1 else p for p in wanted)
-            wanted = (height, width, channels)
+            wanted = tuple(length // left if part == -1 else part for part in wanted)
     if wanted is None or math.prod(wanted) != length or min(wanted) < 1 or wanted[2] not in (1, 3):
         raise ImagesError(
             f"rows of {length} features with image_shape = {image_shape}",
@@ -127,14 +128,6 @@ def _layout(length: int, image_shape: Sequence[int] | None) -> tuple[int, int, i
             hint="set image_shape to the shape of an image before it was flattened",
         )
     return wanted
-
-
-def _three(image_shape: Sequence[int]) -> tuple[int, int, int]:
-    parts = [int(part) for part in image_shape]
-    if len(parts) not in (2, 3) or parts.count(-1) > 1:
-        return (0, 0, 0)
-    height, width, channels = [*parts, 1][:3]
-    return (height, width, channels)
 
 
 def range_of(X: Numbers, pixel_range: PixelRange) -> Range | None:

@@ -96,7 +96,7 @@ def check_out(out: Path) -> None:
 
 
 def check_room(out: Path, *, rows: int, width: int, there: int) -> None:
-    """Checks that the disk can hold the blocks and the file, before hours of work.
+    """Refuses, before hours of work, a disk that cannot hold the blocks and the file.
 
     Args:
         out: The file.
@@ -117,7 +117,7 @@ def check_room(out: Path, *, rows: int, width: int, there: int) -> None:
 
 
 def _folder(out: Path) -> Path:
-    """The nearest folder above that exists; the others are created."""
+    """The nearest folder above that exists."""
     return next(parent for parent in out.absolute().parents if parent.exists())
 
 
@@ -177,15 +177,8 @@ def _parquet(file: IO[bytes], blocks: Iterator[Filled], width: int) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    schema = pa.schema(
-        [
-            ("path", pa.string()),
-            ("split", pa.string()),
-            ("label", pa.int64()),
-            ("class_name", pa.string()),
-            ("features", pa.list_(pa.float32(), width)),
-        ]
-    )
+    kinds = (pa.string(), pa.string(), pa.int64(), pa.string(), pa.list_(pa.float32(), width))
+    schema = pa.schema(list(zip((*COLUMNS, "features"), kinds, strict=True)))
     with pq.ParquetWriter(file, schema) as writer:
         for some in iter(lambda: list(itertools.islice(blocks, GROUP)), []):
             flat = pa.array(np.concatenate([values.reshape(-1) for _, values in some]))

@@ -80,15 +80,7 @@ def export_run(run: TrainedRun, *, name: ExportFormat, out: Path) -> Exported:
         case "onnx":
             return _onnx(encoder, card, out)
         case "safetensors":
-            lines = [
-                "from stopgrad.export import PretrainedEncoder",
-                f"model = PretrainedEncoder.from_file({quoted(out.name)})",
-            ]
-            data = encode_tensors(encoder.state_dict())
-            model = PretrainedEncoder(card["encoder"], card["preprocessing"])
-            model.encoder.load_state_dict(decode_tensors(data))
-            difference = _difference(encoder, model, card)
-            return _write(out, data, card | {"load": lines}, difference=difference)
+            return _safetensors(encoder, card, out)
         case "torchvision" | "timm":
             return _for_library(run, encoder, card, out)
 
@@ -99,6 +91,17 @@ def _plain_encoder(run: TrainedRun) -> nn.Module:
     encoder = build_encoder(config.encoder, torch_generator(config.seed, "encoder"))
     encoder.load_state_dict({k: v.cpu() for k, v in run.model.encoder.state_dict().items()})
     return encoder.eval()
+
+
+def _safetensors(encoder: nn.Module, card: dict[str, Any], out: Path) -> Exported:
+    card["load"] = [
+        "from stopgrad.export import PretrainedEncoder",
+        f"model = PretrainedEncoder.from_file({quoted(out.name)})",
+    ]
+    data = encode_tensors(encoder.state_dict())
+    model = PretrainedEncoder(card["encoder"], card["preprocessing"])
+    model.encoder.load_state_dict(decode_tensors(data))
+    return _write(out, data, card, difference=_difference(encoder, model, card))
 
 
 def _for_library(run: TrainedRun, encoder: nn.Module, card: dict[str, Any], out: Path) -> Exported:
@@ -129,8 +132,7 @@ def _onnx(encoder: nn.Module, card: dict[str, Any], out: Path) -> Exported:
         '[features] = session.run(None, {"x": x})',
     ]
     card["shapes"] = {"x": ["batch", 3, "height", "width"], "features": ["batch", card["features"]]}
-    ours = not card["encoder"]["name"].startswith("timm:")
-    x = _probes(card)
+    ours, x = not card["encoder"]["name"].startswith("timm:"), _probes(card)
     if not ours:
         card["shapes"]["x"][2:] = x.shape[2:]
     metadata = card["preprocessing"] | {"card": card}
