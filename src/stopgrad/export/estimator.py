@@ -161,12 +161,7 @@ class SimSiamEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         return values
 
     def save(self, path: str | Path) -> None:
-        """Writes the fitted embedder into one safetensors file.
-
-        Raises:
-            NotFittedError: Before `fit`.
-            StorageError: When the disk refuses.
-        """
+        """Writes the fitted embedder into one safetensors file; StorageError if that fails."""
         check_is_fitted(self, "encoder_")
         write_atomically(Path(path), to_bytes(self._fitted()))
 
