@@ -10,7 +10,7 @@ import json
 import re
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from stopgrad.errors import CheckpointError
 from stopgrad.runs.guards import check_changes
@@ -23,6 +23,7 @@ from stopgrad.runs.parts import (
     OPTIMIZER,
     STATE,
     DamagedError,
+    TrainingState,
     decode_info,
     decode_model,
     decode_optimizer,
@@ -32,7 +33,6 @@ from stopgrad.runs.parts import (
     read_manifest,
     read_part,
 )
-from stopgrad.runs.tensors import encode_tensors
 from stopgrad.storage import LARGEST_JSON, replace_file, storage_errors, sync_directory
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ class Checkpoint(NamedTuple):
     step: int
     model: dict[str, Tensor]
     optimizer: dict[str, Tensor]
-    state: dict[str, Any]
+    state: TrainingState
     damaged: tuple[str, ...] = ()
     info: RunInfo | None = None
 
@@ -167,6 +167,8 @@ def remove_after(run: Path, *, step: int) -> None:
 
 
 def _encode(checkpoint: Checkpoint) -> dict[str, bytes]:
+    from stopgrad.runs.tensors import encode_tensors
+
     assert checkpoint.info is not None
     state = json.dumps(checkpoint.state, allow_nan=False).encode()
     assert len(state) <= LARGEST_JSON, len(state)

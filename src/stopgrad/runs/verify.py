@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from stopgrad.errors import CheckpointError, ConfigError, StopgradError
 from stopgrad.runs.checkpoint import checkpoint_folders, newest_step, step_folders
+from stopgrad.runs.directory import MetricsRow, read_rows
 from stopgrad.runs.guards import check_changes
 from stopgrad.runs.info import (
     FILES,
@@ -24,7 +25,6 @@ from stopgrad.runs.info import (
     refuse_odd_files,
     whole_number,
 )
-from stopgrad.runs.metrics import MetricsRow, read_rows
 from stopgrad.runs.parts import (
     INFO,
     MANIFEST,
