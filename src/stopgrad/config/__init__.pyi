@@ -5,6 +5,7 @@ from .choices import SplitName as SplitName
 from .knobs import BadImages as BadImages
 from .knobs import Config as Config
 from .knobs import EncoderConfig as EncoderConfig
+from .knobs import FinetuneConfig as FinetuneConfig
 from .knobs import KNNConfig as KNNConfig
 from .knobs import LinearConfig as LinearConfig
 from .knobs import Optimizer as Optimizer
@@ -12,6 +13,7 @@ from .knobs import OptimizerConfig as OptimizerConfig
 from .knobs import PredictorConfig as PredictorConfig
 from .knobs import ProjectorConfig as ProjectorConfig
 from .knobs import Stem as Stem
+from .knobs import SupervisedConfig as SupervisedConfig
 from .knobs import Task as Task
 from .knobs import ViewsConfig as ViewsConfig
 from .parse import config_from_dict as config_from_dict

@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -34,6 +34,8 @@ MEASURES = (
 )
 """The fields of `method.Measures`, of z; named here so that reading takes no torch."""
 
+MEASURED = 1024  # images whose two views are measured; fixed for a run
+
 
 class Energy(NamedTuple):
     """Energy and what it emits, with the factors behind them."""
@@ -54,7 +56,7 @@ class Record:
         value: The number; accuracies are fractions.
         top5: Top-5 accuracy, or None where it has no meaning.
         per_class: Accuracy of each class, None for a class without images.
-        labels: Share of the training labels that was used.
+        labels: Fraction of the training labels that was used.
         label_draw: Seed of the draw of those labels, None when all were used.
         of: What was evaluated.
         split: Name of the images it was scored on, "test", "validation" or "train".
@@ -143,7 +145,7 @@ def to_line(record: Record) -> str:
     return json.dumps(dataclasses.asdict(record), allow_nan=False)
 
 
-def from_values(values: dict[str, Any]) -> Record:
+def from_values(values: Mapping[str, object]) -> Record:
     """The record of a line's values; keys that older versions did not write are None.
 
     Raises:
@@ -151,7 +153,18 @@ def from_values(values: dict[str, Any]) -> Record:
         TypeError: When the keys are not those of a record, each of its own type.
     """
     record = typed(Record, values)
-    _check(record)
+    if record.metric in ACCURACIES and not 0 <= record.value <= 1:
+        raise ValueError(f"{record.metric} is {record.value}, not a fraction")
+    for name, found, keys in (
+        ("data", record.data, ("name", "fingerprint")),
+        ("init", record.init, ("from", "sha256")),
+    ):
+        if found is not None and not found.keys() >= {*keys}:
+            raise TypeError(f"{name} is {found}, without {' or '.join(keys)}")
+    if record.energy is not None:
+        typed(Energy, record.energy)
+    if record.metric in (FINETUNE, SUPERVISED):
+        check_types(record.protocol, {"views": int, "flops": float})
     return record
 
 
@@ -173,19 +186,3 @@ def read(path: Path) -> list[Record]:
     """
     hint = "restore the file, or make it with: stopgrad evaluate RUN"
     return read_lines(path, from_values, what="a record", hint=hint).rows
-
-
-def _check(record: Record) -> None:
-    """What readers take for granted beyond the types of the fields."""
-    if record.metric in ACCURACIES and not 0 <= record.value <= 1:
-        raise ValueError(f"{record.metric} is {record.value}, not a fraction")
-    for name, found, keys in (
-        ("data", record.data, ("name", "fingerprint")),
-        ("init", record.init, ("from", "sha256")),
-    ):
-        if found is not None and not found.keys() >= {*keys}:
-            raise TypeError(f"{name} is {found}, without {' or '.join(keys)}")
-    if record.energy is not None:
-        typed(Energy, record.energy)
-    if record.metric in (FINETUNE, SUPERVISED):
-        check_types(record.protocol, {"views": int, "flops": float})
