@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
     from stopgrad.evaluation import Record, Subject
     from stopgrad.report import NeighborPanel, Query
-    from stopgrad.studies import ArmState, Overview
 
 WIDTH = 120  # characters, of a table outside of a terminal
 
@@ -229,34 +228,3 @@ def _query_row(query: Query, place: int) -> tuple[TableCell, ...]:
         ),
         TableCell(", ".join(near)),
     )
-
-
-class ArmsTable(Shown):
-    """The arms of a study with their runs: done, at work, failed, and the newest kNN."""
-
-    def __init__(self, title: str, found: Overview) -> None:
-        self.title, self.found = title, found
-
-    @property
-    def tables(self) -> list[Table]:
-        """A row per arm."""
-        counted = ("done", "at work", "failed", "collapsed", "newest kNN")
-        return [
-            Table(
-                "arms",
-                (Column("arm"), *(Column(head, "right") for head in counted)),
-                tuple(tuple(map(TableCell, _arm_cells(arm))) for arm in self.found.arms),
-                self.title,
-            )
-        ]
-
-    @property
-    def lines(self) -> list[str]:
-        """A line for each run that is not done."""
-        return list(self.found.lines)
-
-
-def _arm_cells(arm: ArmState) -> tuple[str, ...]:
-    knn = "" if arm.knn is None else f"{100 * arm.knn:.2f} %"
-    counts = (str(runs or "") for runs in (arm.at_work, arm.failed, arm.collapsed))
-    return (arm.name, f"{arm.done}/{arm.runs}", *counts, knn)
