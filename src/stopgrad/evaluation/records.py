@@ -112,7 +112,7 @@ class Record:
     time: str
 
     def __post_init__(self) -> None:
-        """Brings per_class to a tuple with None for NaN, so that a record equals its copy."""
+        """Makes per_class a tuple with None for NaN, so that a record equals its copy."""
         clean = tuple(None if x is None or math.isnan(x) else float(x) for x in self.per_class)
         object.__setattr__(self, "per_class", clean)
 

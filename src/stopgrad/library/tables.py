@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from stopgrad.evaluation import Record, Subject
     from stopgrad.report import NeighborPanel, Query
+    from stopgrad.runs import MetricsRow
 
 WIDTH = 120  # characters, of a table outside of a terminal
 
@@ -101,6 +102,16 @@ class Scores(Shown, Sequence["Record"]):
         return [record for record in self.records if record.metric.endswith("_accuracy")]
 
 
+def flat_epoch(row: MetricsRow) -> dict[str, object]:
+    """An epoch's row of metrics without nesting; spectra, which are curves, are left out."""
+    nested, verdict = ("kind", "measures", "verdict", "spectra"), row.get("verdict")
+    flat: dict[str, object] = {key: value for key, value in row.items() if key not in nested}
+    flat["verdict"] = verdict["state"] if verdict else None
+    for layer, found in (row.get("measures") or {}).items():
+        flat |= {f"{layer}.{name}": value for name, value in found.items()}
+    return flat
+
+
 def scores_table(records: Sequence[Record]) -> Table:
     """Scores beside each other, a row per metric and fraction of the labels."""
     first = records[0]
@@ -152,11 +163,7 @@ class Neighborhood(Shown):
     @property
     def rows(self) -> list[dict[str, Any]]:
         """All about each query; the keys of `stopgrad neighbors --json`."""
-        protocol = {
-            "bank_images": len(self.panel.bank),
-            "distance": "cosine",
-            **self.panel.protocol,
-        }
+        how = {"bank_images": len(self.panel.bank), "distance": "cosine", **self.panel.protocol}
         return [
             {
                 "query": query.source or None,
@@ -171,7 +178,7 @@ class Neighborhood(Shown):
                     }
                     for index, near in zip(row, query.neighbors, strict=True)
                 ],
-                "protocol": protocol,
+                "protocol": how,
             }
             for query, row in zip(self.queries, self.panel.index, strict=True)
         ]
@@ -206,15 +213,12 @@ class Neighborhood(Shown):
     @property
     def lines(self) -> list[str]:
         """How the queries were chosen, and how kNN votes."""
-        return [self._caption()] if self._caption() else []
-
-    def _caption(self) -> str:
         panel = self.panel
         parts = [f"Queries: {panel.rule}."] if panel.rule else []
         if panel.protocol:
             k, temperature = panel.protocol["k"], panel.protocol["temperature"]
             parts.append(f"Votes: k = {k}, T = {temperature:g}, cosine.")
-        return " ".join(parts)
+        return [" ".join(parts)] if parts else []
 
 
 def _query_row(query: Query, place: int) -> tuple[TableCell, ...]:

@@ -280,7 +280,7 @@ class RunWriter:
         write_json(self.path / "config.json", info_to_dict(self.info))
 
     def _go_on(self) -> Checkpoint:
-        """Brings the directory back to its newest good checkpoint."""
+        """Takes the directory back to its newest good checkpoint."""
         checkpoint = load_checkpoint(self.path, now=self.info)
         for line in checkpoint.damaged:
             log.warning("passed over: %s", line)

@@ -31,6 +31,7 @@ from stopgrad.runs.parts import (
     MODEL,
     NAMES,
     OPTIMIZER,
+    STATE,
     CheckpointManifest,
     decode_info,
     decode_model,
@@ -278,12 +279,8 @@ def _part(manifest: CheckpointManifest, name: str, run: _Run) -> str:
         return ""
     info = run.info or _copy(manifest)
     data = read_part(manifest, name, most=most_bytes(name, info))
-    if name == MODEL:
-        decode_model(data, manifest, info=info)
-    elif name == OPTIMIZER:
-        decode_optimizer(data, manifest, info=info)
-    else:
-        decode_state(data, manifest, info=info)
+    decode = {MODEL: decode_model, OPTIMIZER: decode_optimizer, STATE: decode_state}[name]
+    decode(data, manifest, info=info)
     return ""
 
 

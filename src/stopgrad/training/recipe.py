@@ -6,15 +6,25 @@ of it, and crops (B, 3, h, w) of a batch (B, 3, H, W). Report: supervised baseli
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from stopgrad.config import Config, FinetuneConfig, SupervisedConfig, Task
+from stopgrad.config import (
+    Config,
+    FinetuneConfig,
+    SupervisedConfig,
+    Task,
+    config_from_dict,
+    config_to_dict,
+)
 from stopgrad.errors import ConfigError, DataError
 from stopgrad.images import Images, label_subset
 from stopgrad.method import ClassifierShape, classifier_flops
+
+FREE = ("checkpoint_every", "device", "threads")  # may change in fine-tuning, besides its own knobs
 
 
 class Recipe(NamedTuple):
@@ -101,6 +111,22 @@ def recipe_of(config: Config, task: Task) -> Recipe:
         crop=knobs.crop,
         flip=config.views.flip,
     )
+
+
+def finetuning_config(config: Config, changes: Mapping[str, object]) -> Config:
+    """The config of a run with other knobs of fine-tuning.
+
+    Raises:
+        ConfigError: For knobs of the pretraining, which is done, or values no run could use.
+    """
+    wrong = [key for key in changes if key.partition(".")[0] != "finetune" and key not in FREE]
+    if wrong:
+        raise ConfigError(
+            f"{', '.join(wrong)} for an encoder that is trained already",
+            expected=f"finetune.KNOB, {', '.join(FREE)}",
+            hint="see the knobs of finetune in: stopgrad pretrain --help",
+        )
+    return config_from_dict(config_to_dict(config) | dict(changes))
 
 
 def check_recipe(recipe: Recipe, images: LabelledImages) -> None:
