@@ -44,8 +44,6 @@ from stopgrad.runs import (
 
 log = logging.getLogger(__name__)
 
-SUBJECTS: tuple[Subject, ...] = ("encoder", "untrained", "pixels")
-
 Evaluator = Callable[[Features, Features], Score]
 
 
@@ -53,7 +51,7 @@ class Selection(NamedTuple):
     """Which numbers an evaluation gives; without a word all of them."""
 
     split: SplitName = "auto"
-    of: tuple[Subject, ...] = SUBJECTS
+    of: tuple[Subject, ...] = ("encoder", "untrained", "pixels")
     metrics: tuple[str, ...] = FROZEN  # measures of collapse may be among them
     done: frozenset[Key] = frozenset()  # what is known already
 

@@ -239,14 +239,7 @@ def start_labelled_training(
     config: Config,
     normalization: Normalization,
 ) -> LabelledTraining:
-    """A training of this classifier at step 0.
-
-    Args:
-        model: An encoder and one linear layer for the classes of the images.
-        images: To learn from, and to be scored on.
-        recipe: How.
-        config: Every knob; those of the device are read here.
-        normalization: Of the images that go in.
+    """A training of this classifier at step 0; of the config, the device and the seed are read.
 
     Raises:
         DataError: When there are fewer images than one batch.

@@ -76,8 +76,8 @@ class Continuation(NamedTuple):
         change = self.info.extensions[-1]
         return (
             f"extended at step {change.step} from {change.old} to {change.new} epochs: the "
-            f"learning rates follow the new length from here on, so the result is not that of a run of "
-            f"{change.new} epochs from the start"
+            f"learning rates follow the new length from here on, so the result is not that of a "
+            f"run of {change.new} epochs from the start"
         )
 
 
