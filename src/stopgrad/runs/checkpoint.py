@@ -42,23 +42,14 @@ KEPT = 2  # complete checkpoints on disk: the newest, and the one to fall back t
 
 
 class Checkpoint(NamedTuple):
-    """A verified checkpoint.
+    """A verified checkpoint."""
 
-    Attributes:
-        step: Steps taken.
-        model: State dict of the model.
-        optimizer: Momentum by "index.name".
-        state: What JSON can hold: position, losses of the epoch so far.
-        damaged: A line for each newer checkpoint that was passed over.
-        info: The run's info when it was saved; None before that.
-    """
-
-    step: int
-    model: dict[str, Tensor]
-    optimizer: dict[str, Tensor]
+    step: int  # steps taken
+    model: dict[str, Tensor]  # state dict
+    optimizer: dict[str, Tensor]  # momentum by "index.name"
     state: TrainingState
-    damaged: tuple[str, ...] = ()
-    info: RunInfo | None = None
+    damaged: tuple[str, ...] = ()  # a line for each newer checkpoint that was passed over
+    info: RunInfo | None = None  # the run's when it was saved; None before that
 
 
 def save_checkpoint(run: Path, checkpoint: Checkpoint) -> Path:
