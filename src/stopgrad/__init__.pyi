@@ -4,11 +4,11 @@ from .library.data import check as check
 from .library.data import load as load
 from .library.data import pack as pack
 from .library.data import views as views
+from .library.ranking import compare as compare
 from .library.report import write_report as write_report
 from .library.run import Run as Run
 from .library.several import Studies as Studies
 from .library.several import bench as bench
-from .library.several import compare as compare
 from .library.several import study as study
 from .library.several import verify as verify
 from .library.tables import Shown as Shown

@@ -19,7 +19,7 @@ from stopgrad.errors import DivergedError, LockedError, StorageError
 from stopgrad.export import embed_dataset
 from stopgrad.images import Dataset, images_from_arrays, load_dataset
 from stopgrad.runs import TrainedRun, load_run
-from stopgrad.runs import trained as evaluate_run
+from stopgrad.runs import setup as evaluate_run
 from stopgrad.storage import lock
 from tests.training.factories import encoder_run
 

@@ -18,14 +18,14 @@ from stopgrad.images import Dataset, normalization
 from stopgrad.method import build_classifier
 from stopgrad.runs import RunWriter, TrainedRun, describe_run, load_checkpoint, load_run, prepare
 from stopgrad.training import LabelledEpoch, draw_fraction, pretrain_epochs
+from stopgrad.training.fractions import describe_fraction, open_fraction, trained_record
 from stopgrad.training.labelled import (
     LabelledBatch,
     Start,
-    finetune_epochs,
+    labelled_epochs,
     start_labelled_training,
 )
-from stopgrad.training.labelled_runs import describe_fraction, open_fraction, trained_record
-from stopgrad.training.recipe import LabelledImages, finetune_recipe
+from stopgrad.training.recipe import LabelledImages, recipe_of
 from tests.training.factories import (
     KilledError,
     digits,
@@ -77,11 +77,11 @@ def _start(run: TrainedRun) -> Start:
 
 def _finetuned(run: TrainedRun, images: LabelledImages, **changes: Any) -> LabelledEpoch:
     config = preset("tiny", **{**CHANGES, "epochs": 1, "knn_every": 0, **changes})
-    return _last(finetune_epochs(images, config, start=_start(run)))
+    return _last(labelled_epochs(images, config, start=_start(run)))
 
 
 def test_the_recipe_is_that_of_swav_with_a_larger_rate_for_the_new_layer() -> None:
-    recipe = finetune_recipe(Config())
+    recipe = recipe_of(Config(), "finetune")
     assert (recipe.lr, recipe.head_lr) == (0.01, 0.2)
     assert (recipe.epochs, recipe.batch, recipe.weight_decay) == (20, 256, 0.0)
     assert (recipe.momentum, recipe.padding, recipe.flip) == (0.9, 4, 0.5)
@@ -124,7 +124,7 @@ def test_a_step_moves_encoder_and_new_layer_by_their_own_rates(
     training = start_labelled_training(
         build_classifier(config.encoder, classes=10, seed=0),
         _fraction(dataset),
-        recipe=finetune_recipe(config),
+        recipe=recipe_of(config, "finetune"),
         config=config,
         normalization=run.info.normalization,
     )
@@ -161,7 +161,7 @@ def test_what_was_pretrained_matters(run: TrainedRun, dataset: Dataset) -> None:
     other = build_classifier(run.info.config.encoder, classes=10, seed=5).encoder
     start = Start(other, run.info.normalization)
     ours = _finetuned(run, _fraction(dataset))
-    theirs = _last(finetune_epochs(_fraction(dataset), run.info.config, start=start))
+    theirs = _last(labelled_epochs(_fraction(dataset), run.info.config, start=start))
     assert weights_sha256(ours.model) != weights_sha256(theirs.model)
 
 
@@ -184,7 +184,7 @@ def _run(path: Path, run: TrainedRun, dataset: Dataset, **how: Any) -> list[Labe
     config, start = run.info.config, _start(run)
     with _open(path, run, dataset) as writer:
         return list(
-            finetune_epochs(_fraction(dataset, 0.5), config, start=start, writer=writer, **how)
+            labelled_epochs(_fraction(dataset, 0.5), config, start=start, writer=writer, **how)
         )
 
 
@@ -206,7 +206,7 @@ def test_it_does_not_go_on_from_another_encoder(
         _run(tmp_path / "run", run, dataset, track=dying_after(2))
     with _open(tmp_path / "run", run, dataset, step=99) as writer:
         how = {"start": _start(run), "writer": writer}
-        epochs = finetune_epochs(_fraction(dataset, 0.5), run.info.config, **how)
+        epochs = labelled_epochs(_fraction(dataset, 0.5), run.info.config, **how)
         with pytest.raises(DataError, match=f"from_step: {run.step} -> 99"):
             next(epochs)
 
@@ -235,7 +235,7 @@ def test_crops_that_the_backbone_does_not_take_are_refused_in_one_line(dataset: 
     for crop, said in ((0, r"crops of 28 x 28 px .*; set finetune.crop"), (16, None)):
         config = preset("tiny", **CHANGES, **vit, **{"finetune.crop": crop})
         model = build_classifier(config.encoder, classes=10, seed=0)
-        recipe, normal = finetune_recipe(config), normalization(dataset.train)
+        recipe, normal = recipe_of(config, "finetune"), normalization(dataset.train)
         begin = functools.partial(
             start_labelled_training,
             model,

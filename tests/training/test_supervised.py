@@ -24,16 +24,15 @@ from stopgrad.method import (
     classifier_flops,
 )
 from stopgrad.runs import RunWriter, load_checkpoint, read_metrics, read_status
-from stopgrad.training import LabelledEpoch, draw_fraction, supervised_recipe
-from stopgrad.training.crops import Crops, CropSize, draw_crops, padded_crop
+from stopgrad.training import LabelledEpoch, draw_fraction, recipe_of
+from stopgrad.training.fractions import describe_fraction, open_fraction
 from stopgrad.training.labelled import (
     LabelledBatch,
     LabelledTraining,
+    labelled_epochs,
     start_labelled_training,
-    supervised_epochs,
 )
-from stopgrad.training.labelled_runs import describe_fraction, open_fraction
-from stopgrad.training.recipe import LabelledImages
+from stopgrad.training.recipe import Crops, CropSize, LabelledImages, draw_crops, padded_crop
 from tests.training.factories import (
     KilledError,
     digits,
@@ -68,7 +67,7 @@ def _training(images: LabelledImages, config: Config) -> LabelledTraining:
     return start_labelled_training(
         build_classifier(config.encoder, classes=len(images.class_names), seed=config.seed),
         images,
-        recipe=supervised_recipe(config),
+        recipe=recipe_of(config, "supervised"),
         config=config,
         normalization=normalization(images.train),
     )
@@ -146,7 +145,7 @@ def test_a_crop_that_does_not_fit_is_refused(
     dataset: Dataset, changes: dict[str, int], said: str
 ) -> None:
     with pytest.raises(ConfigError, match=said):
-        next(supervised_epochs(_fraction(dataset), _tiny(**changes)))
+        next(labelled_epochs(_fraction(dataset), _tiny(**changes)))
 
 
 # One step and the schedule
@@ -213,7 +212,7 @@ def test_the_learning_rate_falls_on_a_cosine_from_its_peak_to_0(dataset: Dataset
 
 
 def test_the_report_s_setting_is_the_default() -> None:
-    recipe = supervised_recipe(Config())
+    recipe = recipe_of(Config(), "supervised")
     assert (recipe.epochs, recipe.batch, recipe.padding, recipe.flip) == (800, 512, 4, 0.5)
     assert recipe.lr == recipe.head_lr == pytest.approx(0.06)  # 0.03 x 512 / 256
     assert (recipe.momentum, recipe.weight_decay) == (0.9, 5e-4)
@@ -269,10 +268,10 @@ def test_no_image_outside_of_the_fraction_enters(dataset: Dataset) -> None:
     noisy = dataset._replace(train=poisoned(dataset.train, fraction.train))
     assert not np.array_equal(noisy.train.pixels, dataset.train.pixels)
     config = _tiny(epochs=1)
-    clean, other = (_last(supervised_epochs(_fraction(d, 0.1), config)) for d in (dataset, noisy))
+    clean, other = (_last(labelled_epochs(_fraction(d, 0.1), config)) for d in (dataset, noisy))
     assert weights_sha256(clean.model) == weights_sha256(other.model)
     # The control: with all labels the same noise does enter.
-    clean, other = (_last(supervised_epochs(_fraction(d), config)) for d in (dataset, noisy))
+    clean, other = (_last(labelled_epochs(_fraction(d), config)) for d in (dataset, noisy))
     assert weights_sha256(clean.model) != weights_sha256(other.model)
 
 
@@ -282,8 +281,7 @@ def test_no_test_image_enters(dataset: Dataset) -> None:
     test = images_from_arrays(noise, labels=dataset.test.labels)
     config = _tiny(epochs=1)
     one, other = (
-        _last(supervised_epochs(_fraction(d), config))
-        for d in (dataset, dataset._replace(test=test))
+        _last(labelled_epochs(_fraction(d), config)) for d in (dataset, dataset._replace(test=test))
     )
     assert weights_sha256(one.model) == weights_sha256(other.model)
     assert one.score is not None
@@ -298,7 +296,7 @@ def test_a_new_seed_draws_other_labels(dataset: Dataset) -> None:
 
 def test_fewer_images_than_a_batch_are_refused(dataset: Dataset) -> None:
     with pytest.raises(DataError, match=r"320 images to train on with supervised\.batch = 512"):
-        next(supervised_epochs(_fraction(dataset), _tiny(batch=512)))
+        next(labelled_epochs(_fraction(dataset), _tiny(batch=512)))
 
 
 # Learning and the score
@@ -306,7 +304,7 @@ def test_fewer_images_than_a_batch_are_refused(dataset: Dataset) -> None:
 
 def test_it_learns_far_more_than_the_untrained_network_knows(dataset: Dataset) -> None:
     config = _tiny(epochs=12, **{"views.flip": 0.0})
-    epochs = list(supervised_epochs(_fraction(dataset), config))
+    epochs = list(labelled_epochs(_fraction(dataset), config))
     scores = [epoch.score for epoch in epochs]
     assert scores[:-1] == [None] * 11
     assert scores[-1] is not None
@@ -316,7 +314,7 @@ def test_it_learns_far_more_than_the_untrained_network_knows(dataset: Dataset) -
 
 def test_the_score_is_that_of_the_last_weights_on_every_test_image(dataset: Dataset) -> None:
     images = _fraction(dataset)
-    epoch = _last(supervised_epochs(images, _tiny(epochs=2, precision="fp32")))
+    epoch = _last(labelled_epochs(images, _tiny(epochs=2, precision="fp32")))
     mean, std = (torch.tensor(part).view(3, 1, 1) for part in normalization(images.train))
     assert images.test.labels is not None
     x = (torch.from_numpy(images.test.pixels).permute(0, 3, 1, 2) / 255 - mean) / std
@@ -333,7 +331,7 @@ def test_the_protocol_states_the_recipe_and_the_budget_beside_pretrainings(
     dataset: Dataset,
 ) -> None:
     images = _fraction(dataset, 0.1)
-    epoch = _last(supervised_epochs(images, _tiny(epochs=2)))
+    epoch = _last(labelled_epochs(images, _tiny(epochs=2)))
     assert epoch.score is not None
     how = epoch.score.protocol
     assert how["evaluator"] == "supervised"
@@ -349,7 +347,7 @@ def test_the_same_seed_twice_gives_the_same_bits_and_another_does_not(dataset: D
     ends = []
     for seed in (0, 0, 1):
         torch.rand(1)  # the global generator moves on between the trainings
-        epochs = supervised_epochs(_fraction(dataset), _tiny(epochs=1, seed=seed))
+        epochs = labelled_epochs(_fraction(dataset), _tiny(epochs=1, seed=seed))
         ends.append(weights_sha256(_last(epochs).model))
     assert ends[0] == ends[1] != ends[2]
 
@@ -372,7 +370,7 @@ def _open(path: Path, dataset: Dataset, config: Config, *, fraction: float = 0.5
 
 def _run(path: Path, dataset: Dataset, config: Config, **how: Any) -> list[LabelledEpoch]:
     with _open(path, dataset, config) as writer:
-        return list(supervised_epochs(_fraction(dataset, 0.5), config, writer=writer, **how))
+        return list(labelled_epochs(_fraction(dataset, 0.5), config, writer=writer, **how))
 
 
 @pytest.fixture(scope="module")
@@ -416,7 +414,7 @@ def test_a_forgotten_momentum_would_be_seen(dataset: Dataset, whole: Path) -> No
 
 def test_saving_changes_nothing(dataset: Dataset, whole: Path) -> None:
     assert weights_sha256(
-        _last(supervised_epochs(_fraction(dataset, 0.5), _short())).model
+        _last(labelled_epochs(_fraction(dataset, 0.5), _short())).model
     ) == weights_sha256(_restored(whole, dataset))
 
 
@@ -445,7 +443,7 @@ def test_a_finished_training_takes_no_step_and_gives_its_score_again(
 def test_it_is_finished_once_its_score_was_taken_in(dataset: Dataset, tmp_path: Path) -> None:
     config = _tiny(epochs=1, checkpoint_every=0)
     with _open(tmp_path / "run", dataset, config) as writer:
-        epochs = supervised_epochs(_fraction(dataset, 0.5), config, writer=writer)
+        epochs = labelled_epochs(_fraction(dataset, 0.5), config, writer=writer)
         assert next(epochs).score is not None
         assert read_status(tmp_path / "run")["state"] == "running"
         assert list(epochs) == []
@@ -466,7 +464,7 @@ def test_a_signal_stops_between_two_steps_or_while_scoring_and_nothing_is_lost(
                 yield item
 
         with pytest.raises(InterruptedRunError, match="same command") as caught:
-            list(supervised_epochs(_fraction(dataset, 0.5), config, writer=writer, track=track))
+            list(labelled_epochs(_fraction(dataset, 0.5), config, writer=writer, track=track))
     assert caught.value.exit_code == 143
     assert read_status(run)["state"] == "interrupted"
     assert load_checkpoint(run).step == (1 if moment != "embed" else 20)
@@ -498,7 +496,7 @@ def test_another_fraction_or_other_images_do_not_go_on(dataset: Dataset, tmp_pat
         _run(run, dataset, config, track=dying_after(2))
     quarter = _open(run, dataset, config, fraction=0.25)
     with quarter as writer, pytest.raises(DataError, match=r"labels: 0\.5 -> 0\.25"):
-        next(supervised_epochs(_fraction(dataset, 0.25), config, writer=writer))
+        next(labelled_epochs(_fraction(dataset, 0.25), config, writer=writer))
     other = dataset._replace(train=poisoned(dataset.train, dataset.train.take(np.arange(319))))
     with pytest.raises(DataError, match="fingerprint"):
         _run(run, other, config)

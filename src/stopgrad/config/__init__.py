@@ -7,7 +7,6 @@ every wrong key. Also here: generators as pure functions of a seed and a positio
     knobs        every knob, with its meaning, its unit and the paper's value
     presets      named changes to the defaults
     parse        a mapping or flags -> a checked `Config`, and back
-    choices      what a user chooses by name besides the knobs
     randomness   seed and position -> generators
 """
 

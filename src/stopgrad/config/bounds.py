@@ -5,9 +5,12 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from stopgrad.errors import ConfigError
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 Bounds = Mapping[str, float | None]
 
@@ -21,7 +24,7 @@ class Problem(NamedTuple):
 
 
 def knob(
-    default: Any,
+    default: object,
     meaning: str,
     *,
     above: float | None = None,
@@ -38,12 +41,12 @@ def section(kind: type, meaning: str) -> Any:
     return dataclasses.field(default_factory=kind, metadata={"meaning": meaning})
 
 
-def problems(config: Any, *, prefix: str = "") -> Iterator[Problem]:
+def problems(config: DataclassInstance, *, prefix: str = "") -> Iterator[Problem]:
     """Every value in a config, and in the configs it holds, that lies outside its bounds."""
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
         key = prefix + field.name
-        if dataclasses.is_dataclass(value):
+        if dataclasses.is_dataclass(value) and not isinstance(value, type):
             yield from problems(value, prefix=f"{key}.")
         elif not within(value, field.metadata.get("bounds", {})):
             yield Problem(key, value, bounds_text(field.metadata["bounds"]))
@@ -64,8 +67,8 @@ def within(value: object, bounds: Bounds) -> bool:
 
 def bounds_text(bounds: Bounds) -> str:
     """The bounds as a reader knows them: `a finite number above 0 and at most 1`."""
-    words = {"above": "above", "at_least": "at least", "at_most": "at most"}
-    parts = [f"{words[name]} {value:g}" for name, value in bounds.items() if value is not None]
+    names = {"above": "above", "at_least": "at least", "at_most": "at most"}
+    parts = [f"{names[name]} {value:g}" for name, value in bounds.items() if value is not None]
     return "a finite number" + (" " + " and ".join(parts) if parts else "")
 
 

@@ -25,6 +25,15 @@ BadImages = Literal["fail", "skip"]
 BatchNorm = Literal["per-view", "joint"]
 Compile = Literal["auto", "on", "off"]
 
+# Chosen by name besides the knobs; here, so that help lists them without torch.
+SplitName = Literal["auto", "test", "validation"]  # images to score
+Layer = Literal["features", "z"]  # the encoder's output, or the projector's
+ExportFormat = Literal["torchvision", "timm", "safetensors", "onnx", "hub"]
+LabelFreeName = Literal[
+    "lidar", "rankme", "effective_rank", "participation_ratio", "positive_minus_random"
+]
+"""A measure by which runs are ranked; the fields of `evaluation.label_free.LabelFree`."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class ViewsConfig(Checked):

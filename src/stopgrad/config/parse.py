@@ -25,7 +25,7 @@ class Knob(NamedTuple):
     """One row of the page of knobs, for help and documentation."""
 
     key: str
-    kind: Any
+    kind: object
     default: object
     meaning: str
     bounds: Bounds
@@ -54,11 +54,11 @@ def _knobs() -> tuple[Knob, ...]:
     return tuple(describe_knobs())
 
 
-def _kind_text(kind: Any) -> str:
+def _kind_text(kind: object) -> str:
     """A knob's type as a reader knows it: `int`, `true or false`, `one of sgd, lars`."""
     if typing.get_origin(kind) is typing.Literal:
         return f"one of {', '.join(str(choice) for choice in typing.get_args(kind))}"
-    return "true or false" if kind is bool else str(kind.__name__)
+    return "true or false" if kind is bool else str(getattr(kind, "__name__", kind))
 
 
 def config_to_dict(config: Config) -> dict[str, Any]:
@@ -72,7 +72,7 @@ def knob_values(config: Config) -> dict[str, Any]:
 
 
 def key_paths(
-    values: Mapping[str, Any], *, is_value: Callable[[Mapping[str, Any]], bool] | None = None
+    values: Mapping[str, object], *, is_value: Callable[[Mapping[str, Any]], bool] | None = None
 ) -> dict[str, Any]:
     """Nested keys as key paths: `{"views": {"size": 32}}` -> `{"views.size": 32}`.
 
@@ -90,7 +90,7 @@ def key_paths(
     return found
 
 
-def preset(name: PresetName, **changes: Any) -> Config:
+def preset(name: PresetName, **changes: object) -> Config:
     """A preset with changes given by key path, `preset("cpu", **{"views.size": 24})`.
 
     Raises:
@@ -99,7 +99,7 @@ def preset(name: PresetName, **changes: Any) -> Config:
     return config_from_dict(changes, preset=name)
 
 
-def config_from_dict(values: Mapping[str, Any], *, preset: str | None = None) -> Config:
+def config_from_dict(values: Mapping[str, object], *, preset: str | None = None) -> Config:
     """A checked config from nested or dotted keys, on top of a preset.
 
     Text is read as YAML reads it, so flags and files obey the same rules.
@@ -121,7 +121,7 @@ def config_from_dict(values: Mapping[str, Any], *, preset: str | None = None) ->
     return _instantiate(read.values)
 
 
-def _preset_values(name: str | None) -> dict[str, Any]:
+def _preset_values(name: str | None) -> dict[str, object]:
     if name is None:
         return {}
     if name not in PRESETS:
@@ -133,7 +133,7 @@ def _preset_values(name: str | None) -> dict[str, Any]:
     return dict(PRESETS[name])
 
 
-def _unknown_keys(flat: Mapping[str, Any]) -> Iterator[str]:
+def _unknown_keys(flat: Mapping[str, object]) -> Iterator[str]:
     known = [knob.key for knob in _knobs()]
     for key in flat:
         if key not in known:
@@ -152,7 +152,7 @@ class _Read(NamedTuple):
     wrong: list[str]  # a clause for each value of a wrong type or out of bounds
 
 
-def _read_values(flat: Mapping[str, Any]) -> _Read:
+def _read_values(flat: Mapping[str, object]) -> _Read:
     """The values of the knobs that there are, converted to their types."""
     from jsonargparse import ArgumentError
 
@@ -171,7 +171,7 @@ def _read_values(flat: Mapping[str, Any]) -> _Read:
 
 
 @functools.cache
-def _parser(kind: Any) -> ArgumentParser:
+def _parser(kind: object) -> ArgumentParser:
     """What reads one value of a type; a parser of the whole config stops at its first error."""
     from jsonargparse import ArgumentParser
 

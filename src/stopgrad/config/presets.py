@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 PresetName = Literal["cifar", "imagenet", "cpu", "digits", "tiny"]
 
-_NARROW: dict[str, Any] = {  # what learns the most in minutes on a CPU, docs/log.md
+_NARROW: dict[str, object] = {  # what learns the most in minutes on a CPU, docs/log.md
     "views.size": 24,
     "encoder.name": "cifar_resnet8",
     "encoder.stem": "half",
@@ -18,7 +18,7 @@ _NARROW: dict[str, Any] = {  # what learns the most in minutes on a CPU, docs/lo
     "optimizer.predictor_schedule": "cosine",
 }
 
-PRESETS: dict[PresetName, dict[str, Any]] = {
+PRESETS: dict[PresetName, dict[str, object]] = {
     # The paper's CIFAR setting (Appendix D): the defaults. 8 hours on a V100 in the report.
     "cifar": {},
     # The paper's ImageNet setting (Sec. 3): 100 epochs, 3-layer projector, blur.

@@ -7,10 +7,8 @@ number), or ranks of runs without labels. Stands above training, because the loo
     knn          the weighted kNN classifier
     linear       the linear probe, by SGD or LARS
     tuning       its learning rate, chosen on a part of the training labels
-    measured     a run's newest measures of collapse
     records      one JSON line per result
     costs        what a training takes: wall time and energy
-    scoring      a score -> a record
     evaluate     a run -> its records
     statistics   means, intervals, tests over seeds
     format       how metrics are named and numbers written

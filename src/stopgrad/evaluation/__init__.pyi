@@ -11,7 +11,9 @@ from .costs import read_costs as read_costs
 from .costs import start_meter as start_meter
 from .evaluate import Selection as Selection
 from .evaluate import evaluate_run as evaluate_run
+from .evaluate import newest_measures as newest_measures
 from .evaluate import recorded_numbers as recorded_numbers
+from .evaluate import scored as scored
 from .features import Features as Features
 from .features import Score as Score
 from .features import embed as embed
@@ -50,11 +52,10 @@ from .knn import neighbors as neighbors
 from .knn import weighted_knn as weighted_knn
 from .label_free import LABEL_FREE as LABEL_FREE
 from .linear import linear_probe as linear_probe
-from .measured import MEASURED as MEASURED
-from .measured import newest_measures as newest_measures
 from .records import ACCURACIES as ACCURACIES
 from .records import FINETUNE as FINETUNE
 from .records import FROZEN as FROZEN
+from .records import MEASURED as MEASURED
 from .records import MEASURES as MEASURES
 from .records import SUPERVISED as SUPERVISED
 from .records import Energy as Energy
@@ -66,7 +67,6 @@ from .records import from_values as from_values
 from .records import newest as newest
 from .records import read as read
 from .records import to_line as to_line
-from .scoring import scored as scored
 from .statistics import SIGNIFICANCE as SIGNIFICANCE
 from .statistics import Cell as Cell
 from .statistics import Correction as Correction

@@ -8,10 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from stopgrad.config import numpy_generator
+from stopgrad.config import Layer, numpy_generator
 from stopgrad.errors import ConfigError, DataError
 from stopgrad.evaluation.evaluate import Selection, score_run
-from stopgrad.evaluation.label_free import LABEL_FREE, VIEWS, LabelFree, LayerName, measure_run
+from stopgrad.evaluation.label_free import LABEL_FREE, VIEWS, LabelFree, measure_run
 from stopgrad.evaluation.records import Key, Record, newest, read
 from stopgrad.evaluation.statistics import Kendall, kendall
 from stopgrad.images import Dataset, Images, Track, no_progress
@@ -71,7 +71,7 @@ def compare_runs(
     datasets: Sequence[Dataset],
     *,
     by: str = "lidar",
-    layer: LayerName = "features",
+    layer: Layer = "features",
     score: bool = True,
     track: Track = no_progress,
 ) -> Comparison:
@@ -119,7 +119,7 @@ def compare_runs(
 
 
 def _measures(
-    runs: Sequence[TrainedRun], datasets: Sequence[Dataset], *, layer: LayerName, track: Track
+    runs: Sequence[TrainedRun], datasets: Sequence[Dataset], *, layer: Layer, track: Track
 ) -> list[LabelFree]:
     names = {(len(dataset.train), dataset.train.sources) for dataset in datasets}
     if len(names) > 1:
@@ -202,7 +202,7 @@ def _notes(
     datasets: Sequence[Dataset],
     scores: Sequence[Accuracies],
     *,
-    layer: LayerName,
+    layer: Layer,
 ) -> Iterator[str]:
     widths = sorted({_width(run, layer) for run in runs})
     if len(widths) > 1:
@@ -232,15 +232,13 @@ def _notes_on_views(runs: Sequence[TrainedRun]) -> Iterator[str]:
         yield f"each run is measured on views of its own size (views.size {named} px)"
 
 
-def _width(run: TrainedRun, layer: LayerName) -> int:
+def _width(run: TrainedRun, layer: Layer) -> int:
     if layer == "features":
         return run.model.encoder.feature_width
     return run.info.config.projector.out
 
 
-def _protocol(
-    dataset: Dataset, *, layer: LayerName, scores: Sequence[Accuracies]
-) -> dict[str, Any]:
+def _protocol(dataset: Dataset, *, layer: Layer, scores: Sequence[Accuracies]) -> dict[str, Any]:
     """All that defines the numbers."""
     records = [record for score in scores for record in score.records.values()]
     return {

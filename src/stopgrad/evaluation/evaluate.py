@@ -1,4 +1,4 @@
-"""A run's encoder, frozen, and its baselines -> a record per evaluator and share of the labels."""
+"""A run's encoder, frozen, and its baselines -> a record per evaluator and label fraction."""
 
 from __future__ import annotations
 
@@ -10,28 +10,39 @@ from typing import Any, NamedTuple
 
 import torch
 
-from stopgrad.config import Config, SplitName
+from stopgrad.config import Config, SplitName, config_to_dict
+from stopgrad.evaluation.costs import energy, read_costs
 from stopgrad.evaluation.features import Features, Score, embed, pixel_features
 from stopgrad.evaluation.knn import weighted_knn
 from stopgrad.evaluation.linear import PAPER_LARS, REPORT_SGD, linear_probe
-from stopgrad.evaluation.measured import measured, newest_measures
-from stopgrad.evaluation.records import FROZEN, Key, Record, Subject, append, key_of, read
-from stopgrad.evaluation.scoring import cost_of, scored
+from stopgrad.evaluation.records import (
+    FROZEN,
+    MEASURED,
+    MEASURES,
+    Key,
+    Record,
+    Subject,
+    append,
+    key_of,
+    read,
+)
 from stopgrad.evaluation.tuning import tuned_probe
 from stopgrad.images import Dataset, Images, Track, label_subset, no_progress
-from stopgrad.method import build_simsiam, training_flops
+from stopgrad.method import build_simsiam, compute_for, training_flops
 from stopgrad.runs import (
     EvaluationSplit,
+    MetricsRow,
+    RunInfo,
     TrainedRun,
     check_fractions,
     check_same_data,
+    environment,
     evaluation_split,
     keep_label_draws,
+    read_metrics,
 )
 
 log = logging.getLogger(__name__)
-
-SUBJECTS: tuple[Subject, ...] = ("encoder", "untrained", "pixels")
 
 Evaluator = Callable[[Features, Features], Score]
 
@@ -40,7 +51,7 @@ class Selection(NamedTuple):
     """Which numbers an evaluation gives; without a word all of them."""
 
     split: SplitName = "auto"
-    of: tuple[Subject, ...] = SUBJECTS
+    of: tuple[Subject, ...] = ("encoder", "untrained", "pixels")
     metrics: tuple[str, ...] = FROZEN  # measures of collapse may be among them
     done: frozenset[Key] = frozenset()  # what is known already
 
@@ -63,12 +74,12 @@ def evaluate_run(
     Args:
         run: The run, from `load_run`.
         dataset: The images it was trained on, with labels.
-        labels: Shares of the training labels, above 0 and at most 1.
+        labels: Fractions of the training labels, above 0 and at most 1.
         select: Which numbers are wanted.
         track: Shows the progress of embedding.
 
     Raises:
-        ConfigError: For a share that is not above 0 and at most 1.
+        ConfigError: For a fraction that is not above 0 and at most 1.
         DataError: When there are no labels, or the data are not those of the run.
         StorageError: When the disk refuses.
     """
@@ -99,19 +110,9 @@ def score_run(
 ) -> Iterator[Record]:
     """Scores a run's encoder, and beside it the untrained encoder and raw pixels; writes nothing.
 
-    Each share of the labels is a draw by the run's seed, the same for all subjects. The learning
-    rate of the LARS probe is chosen on held-out training labels; the test images are scored once.
-
-    Args:
-        run: The run, from `load_run`.
-        dataset: The images it was trained on, with labels.
-        labels: Shares of the training labels, above 0 and at most 1.
-        select: Which numbers are wanted.
-        track: Shows the progress of embedding.
-
-    Raises:
-        ConfigError: For a share that is not above 0 and at most 1.
-        DataError: When there are no labels, or the data are not those of the run.
+    Each label fraction is drawn by the run's seed, the same for all subjects. The learning rate of
+    the LARS probe is chosen on held-out training labels; the test images are scored once.
+    Arguments and errors are those of `evaluate_run`.
     """
     check_same_data(run.info, dataset)
     check_fractions(labels)
@@ -124,7 +125,7 @@ def score_run(
     images = evaluation_split(dataset, run.info.config, name=select.split)
     pretraining = _pretraining(run)
     for of in select.of:
-        keys = [Key(metric, share, of, images.name) for share in labels for metric in FROZEN]
+        keys = [Key(metric, fraction, of, images.name) for fraction in labels for metric in FROZEN]
         left = [key for key in keys if key.metric in wanted and key not in select.done]
         if left:
             beside = {"name": dataset.name} | (pretraining if of == "encoder" else {})
@@ -143,13 +144,13 @@ def _scored(
     began, config = time.perf_counter(), run.info.config
     train, test = (_features(keys[0].of, run, part, track=track) for part in images[:2])
     embed_s = time.perf_counter() - began
-    for share in dict.fromkeys(key.labels for key in keys):
-        chosen = label_subset(images.train, share=share, seed=config.seed)
+    for fraction in dict.fromkeys(key.labels for key in keys):
+        chosen = label_subset(images.train, share=fraction, seed=config.seed)
         index = torch.from_numpy(chosen).to(train.values.device)
         assert train.labels is not None
-        bank = train if share == 1 else Features(train.values[index], train.labels[index])
+        bank = train if fraction == 1 else Features(train.values[index], train.labels[index])
         evaluators = _evaluators(config, bank, full_size=len(images.train))
-        for key in (key for key in keys if key.labels == share):
+        for key in (key for key in keys if key.labels == fraction):
             if key.metric not in evaluators:
                 log.warning("no LARS probe: one label per class leaves none to choose its lr by")
                 continue
@@ -180,21 +181,16 @@ def _features(subject: Subject, run: TrainedRun, images: Images, *, track: Track
 
 def _evaluators(config: Config, bank: Features, *, full_size: int) -> dict[str, Evaluator]:
     """The evaluators that this bank allows, by their metric; all share one contract."""
-    seed = config.seed
-
-    def sgd(train: Features, test: Features) -> Score:
-        return linear_probe(train, test, REPORT_SGD, seed=seed, full_size=full_size)
-
-    def lars(train: Features, test: Features) -> Score:
-        return tuned_probe(train, test, PAPER_LARS, seed=seed, full_size=full_size)
-
+    how = {"seed": config.seed, "full_size": full_size}
     allowed: dict[str, Evaluator] = {
         "knn_accuracy": lambda train, test: weighted_knn(train, test, config.knn),
-        "linear_accuracy": sgd,
+        "linear_accuracy": lambda train, test: linear_probe(train, test, REPORT_SGD, **how),
     }
     assert bank.labels is not None
     if int(bank.labels.bincount().max()) > 1:
-        allowed["linear_lars_accuracy"] = lars
+        allowed["linear_lars_accuracy"] = lambda train, test: tuned_probe(
+            train, test, PAPER_LARS, **how
+        )
     return allowed
 
 
@@ -209,3 +205,74 @@ def _record(run: TrainedRun, score: Score, **values: Any) -> Record:
         flops=training_flops(config) * views,
         **values,
     )
+
+
+def measured(run: TrainedRun, *, metrics: tuple[str, ...], name: str) -> Iterator[Record]:
+    """A record for each of these metrics that is a measure of z, from the last measured epoch."""
+    row = newest_measures(run)
+    measures, verdict = row.get("measures"), row.get("verdict")
+    if not measures or not verdict:
+        return
+    views = 2 * run.info.config.batch * row["step"]
+    for metric in (metric for metric in metrics if metric in MEASURES):
+        value = measures.get("z", {}).get(metric)
+        if value is not None:
+            yield labelled_record(
+                run.info,
+                metric=metric,
+                value=value,
+                of="encoder",
+                split="train",
+                images_scored=min(MEASURED, run.info.data["images"]),
+                protocol={"evaluator": "collapse", "layer": "z", "views": "two of each image"},
+                name=name,
+                epoch=row["epoch"],
+                verdict=verdict.get("state"),
+                wall_s=0.0,
+                views=views,
+                flops=training_flops(run.info.config) * views,
+                **cost_of(run.path),
+            )
+
+
+def newest_measures(run: TrainedRun) -> MetricsRow:
+    """The last epoch's row with measures, up to the checkpoint that is scored; empty before one."""
+    rows = [row for row in read_metrics(run.path) if row.get("measures") is not None]
+    return next((row for row in reversed(rows) if row["step"] <= run.step), MetricsRow())
+
+
+def scored(info: RunInfo, score: Score, **values: Any) -> Record:
+    """A score with what every record says of its run, its data and the machine."""
+    return labelled_record(
+        info,
+        value=score.accuracy,
+        top5=score.top5,
+        per_class=tuple(score.per_class.tolist()),
+        images_scored=score.images_scored,
+        protocol=score.protocol,
+        **values,
+    )
+
+
+def labelled_record(info: RunInfo, *, name: str, labels: float = 1.0, **values: Any) -> Record:
+    """A number with what every record says of its run, its data and the machine."""
+    config = info.config
+    device = str(compute_for(config).device)
+    return Record(
+        labels=labels,
+        label_draw=config.seed if labels < 1 else None,
+        config=config_to_dict(config),
+        seed=config.seed,
+        data={"name": name, "fingerprint": info.data["fingerprint"]},
+        init=info.data.get("init") if values["of"] == "encoder" else None,
+        **environment(device=device, threads=torch.get_num_threads())._asdict(),
+        **values,
+    )
+
+
+def cost_of(run: Path) -> dict[str, Any]:
+    """Wall time and energy of a pretraining as a record holds them; none where none is known."""
+    costs = read_costs(run)
+    if costs is None:
+        return {}
+    return {"train_s": costs.wall_s, "energy": energy(costs)._asdict()}

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 TOP = 5
 EMBEDDED_PIXELS = 512 * 64 * 64  # that go through an encoder at a time
-PIXEL_SIDE = 32  # px; larger pictures as raw pixels would not fit into memory
+PIXEL_SIDE = 32  # px; larger images as raw pixels would not fit into memory
 
 
 class Features(NamedTuple):
@@ -49,7 +49,7 @@ class Score(NamedTuple):
     per_class: Tensor  # (C,) float64, accuracy of each class, NaN where a class has no image
     predicted: Tensor  # (N,) int64
     images_scored: int
-    protocol: dict[str, Any]  # all that defines the number, ready for JSON
+    protocol: dict[str, object]  # all that defines the number, ready for JSON
 
 
 def embed(
@@ -97,7 +97,7 @@ def pixel_features(
 ) -> Features:
     """Normalised pixels as features: the baseline that needs no network.
 
-    Pictures of more than 32 px are averaged down to 32 x 32, so (N, 3 * H * W) with H, W <= 32.
+    Images of more than 32 px are averaged down to 32 x 32, so (N, 3 * H * W) with H, W <= 32.
     """
     compute = Compute(torch.device(device), "fp32", channels_last=False)
     height, width = (min(side, PIXEL_SIDE) for side in images.whole_size)
@@ -112,7 +112,7 @@ def labelled(features: Features, *, role: str) -> Labelled:
 
     Args:
         features: N features.
-        role: What they are for, in the words of an error: "training", "test".
+        role: What they are for, as an error names it: "training", "test".
 
     Raises:
         DataError: When there are no images or no labels.
@@ -156,7 +156,7 @@ def class_count(train: Labelled, test: Labelled) -> int:
     return int(torch.maximum(train.labels.max(), test.labels.max())) + 1
 
 
-def score(class_scores: Tensor, labels: Tensor, *, protocol: dict[str, Any]) -> Score:
+def score(class_scores: Tensor, labels: Tensor, *, protocol: dict[str, object]) -> Score:
     """Top-1, top-5 and the accuracy of each class, over every image.
 
     Args:

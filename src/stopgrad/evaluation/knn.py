@@ -7,7 +7,7 @@ taken some queries at a time, so the memory does not grow with Q.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -138,7 +138,7 @@ def _lowest_of_equals(similarity: Tensor, border: Tensor, *, k: int) -> Tensor:
     return taken.nonzero()[:, 1].view(-1, k)
 
 
-def _protocol(config: KNNConfig, k: int, *, bank: int) -> dict[str, Any]:
+def _protocol(config: KNNConfig, k: int, *, bank: int) -> dict[str, object]:
     return {
         "evaluator": "knn",
         "k": k,

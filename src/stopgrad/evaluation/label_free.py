@@ -7,12 +7,12 @@ for what is held to be better.
 from __future__ import annotations
 
 import math
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from stopgrad.config import ViewsConfig, torch_generator
+from stopgrad.config import Layer, ViewsConfig, torch_generator
 from stopgrad.images import Images, Track, no_progress
 from stopgrad.method import (
     covariance_spectrum,
@@ -24,8 +24,6 @@ from stopgrad.method import (
     two_views,
 )
 from stopgrad.runs import TrainedRun
-
-LayerName = Literal["features", "z"]
 
 VIEWS = 10  # views Q of each image. Thilak et al. 2023: 50, for features of ImageNet's size
 BATCH = 250  # images at a time
@@ -49,7 +47,7 @@ def measure_run(
     images: Images,
     *,
     views: ViewsConfig,
-    layer: LayerName = "features",
+    layer: Layer = "features",
     track: Track = no_progress,
 ) -> LabelFree:
     """The measures of one layer of a run, in eval mode. A pure function of its arguments.
@@ -76,7 +74,7 @@ def measure_run(
 
 
 def _outputs(
-    run: TrainedRun, images: Images, *, views: ViewsConfig, layer: LayerName, track: Track
+    run: TrainedRun, images: Images, *, views: ViewsConfig, layer: Layer, track: Track
 ) -> Tensor:  # (N, Q, D)
     """The layer's output for Q views of each image."""
     starts = range(0, len(images), BATCH)
@@ -89,7 +87,7 @@ def _outputs(
 
 
 def _pair(
-    run: TrainedRun, images: Images, start: int, pair: int, views: ViewsConfig, layer: LayerName
+    run: TrainedRun, images: Images, start: int, pair: int, views: ViewsConfig, layer: Layer
 ) -> Tensor:  # (2, B, D)
     """The layer's output for two views of each image of a batch.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -33,8 +33,8 @@ def linear_probe(
         test: M features with labels.
         config: Algorithm, learning rate, batch, epochs over 100 % of the labels.
         seed: Of the order of the samples and, for LARS, of the start.
-        full_size: Samples in an epoch, N when left out. With a share s of the labels the caller
-            passes the number of images that the share was drawn from: the set is repeated 1/s
+        full_size: Samples in an epoch, N when left out. With a fraction s of the labels the caller
+            passes the number of images it was drawn from: the set is repeated 1/s
             times, so that the number of steps stays that of 100 % (report).
 
     Raises:
@@ -66,7 +66,7 @@ def fitted_logits(train: Labelled, values: Tensor, plan: Plan) -> Tensor:
     return heads.logits(standard.apply(values))
 
 
-def _protocol(plan: Plan, *, train_images: int) -> dict[str, Any]:
+def _protocol(plan: Plan, *, train_images: int) -> dict[str, object]:
     config = plan.config
     return {
         "evaluator": "linear",
@@ -80,7 +80,7 @@ def _protocol(plan: Plan, *, train_images: int) -> dict[str, Any]:
         "momentum": config.momentum,
         "weight_decay": config.weight_decay,
         "augmentation": "none",
-        "features": in_words(config.algorithm),
+        "features": features_text(config.algorithm),
         "start": "zero" if config.algorithm == "sgd" else f"normal, std {LARS_START_STD}",
         "train_images": train_images,
         "epoch_samples": plan.epoch_samples,
@@ -119,10 +119,10 @@ def standardization(values: Tensor, algorithm: Optimizer) -> Standardization:
             return Standardization(mean, scale)
 
 
-def in_words(algorithm: Optimizer) -> str:
+def features_text(algorithm: Optimizer) -> str:
     """What `standardization` does, for a protocol."""
-    words = "standardised by the training features' mean and std"
-    return f"{words}, divided by sqrt(F)" if algorithm == "sgd" else words
+    how = "standardised by the training features' mean and std"
+    return f"{how}, divided by sqrt(F)" if algorithm == "sgd" else how
 
 
 LARS_START_STD = 0.01  # of the weights; SGD starts at 0

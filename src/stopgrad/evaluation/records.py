@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -34,6 +34,8 @@ MEASURES = (
 )
 """The fields of `method.Measures`, of z; named here so that reading takes no torch."""
 
+MEASURED = 1024  # images whose two views are measured; fixed for a run
+
 
 class Energy(NamedTuple):
     """Energy and what it emits, with the factors behind them."""
@@ -47,70 +49,39 @@ class Energy(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Record:
-    """One result, in the order of its JSON keys.
+    """One result, in the order of its JSON keys."""
 
-    Attributes:
-        metric: Name of the number, "knn_accuracy" or "correlation_strength" for instance.
-        value: The number; accuracies are fractions.
-        top5: Top-5 accuracy, or None where it has no meaning.
-        per_class: Accuracy of each class, None for a class without images.
-        labels: Share of the training labels that was used.
-        label_draw: Seed of the draw of those labels, None when all were used.
-        of: What was evaluated.
-        split: Name of the images it was scored on, "test", "validation" or "train".
-        images_scored: Number of those images.
-        protocol: All that defines the number (k, T, learning rate, ...).
-        config: The run's settings, None where no run stands behind the number.
-        seed: The run's seed.
-        epoch: The run's epoch at which it was scored.
-        verdict: State of the representation at that epoch, "healthy" for instance.
-        data: {"name", "fingerprint"} of the training images.
-        init: What the encoder started from, {"from", "sha256"} of its weights; None: random.
-        code: Version of stopgrad, with the commit when it runs from a checkout.
-        versions: Of python, torch, numpy and stopgrad.
-        device: Where it was computed.
-        device_name: What that is, such as the name of the processor.
-        threads: CPU threads that were used.
-        wall_s: Wall time of this number, s: embedding its images, and scoring them.
-        embed_s: The part of it that the records of the same images share, s.
-        views: Views that pretraining had processed.
-        flops: Floating-point operations of that pretraining.
-        train_s: Wall time of that pretraining, s, with what was measured on the way.
-        energy: Of that pretraining, the fields of `Energy`.
-        time: When it was made, ISO 8601, UTC.
-    """
-
-    metric: str
-    value: float
-    top5: float | None = None
-    per_class: tuple[float | None, ...] = ()
-    labels: float = 1.0
-    label_draw: int | None = None
-    of: Subject
-    split: str
-    images_scored: int
-    protocol: dict[str, Any]
-    config: dict[str, Any] | None = None
-    seed: int | None = None
-    epoch: int | None = None
-    verdict: str | None = None
-    data: dict[str, str]
-    init: dict[str, str] | None = None
-    code: str
-    versions: dict[str, str]
-    device: str
-    device_name: str | None = None
-    threads: int
-    wall_s: float
-    embed_s: float | None = None
-    views: int | None = None
-    flops: float | None = None
-    train_s: float | None = None
-    energy: dict[str, Any] | None = None
-    time: str
+    metric: str  # "knn_accuracy" or "correlation_strength" for instance
+    value: float  # accuracies are fractions
+    top5: float | None = None  # top-5 accuracy; None where it has no meaning
+    per_class: tuple[float | None, ...] = ()  # accuracies; None for a class without images
+    labels: float = 1.0  # fraction of the training labels that was used
+    label_draw: int | None = None  # seed of the draw of those labels; None: all were used
+    of: Subject  # what was evaluated
+    split: str  # the images it was scored on: "test", "validation" or "train"
+    images_scored: int  # number of those images
+    protocol: dict[str, Any]  # all that defines the number (k, T, learning rate, ...)
+    config: dict[str, Any] | None = None  # of the run; None: no run stands behind the number
+    seed: int | None = None  # of the run
+    epoch: int | None = None  # of the run, at which it was scored
+    verdict: str | None = None  # on the representation at that epoch, "healthy" for instance
+    data: dict[str, str]  # {"name", "fingerprint"} of the training images
+    init: dict[str, str] | None = None  # {"from", "sha256"} of the encoder's start; None: random
+    code: str  # version of stopgrad, with the commit when it runs from a checkout
+    versions: dict[str, str]  # of python, torch, numpy and stopgrad
+    device: str  # where it was computed
+    device_name: str | None = None  # what that is, such as the name of the processor
+    threads: int  # CPU threads that were used
+    wall_s: float  # time of this number, s: embedding its images, and scoring them
+    embed_s: float | None = None  # the part of it that records of the same images have in common
+    views: int | None = None  # that pretraining had processed
+    flops: float | None = None  # floating-point operations of that pretraining
+    train_s: float | None = None  # wall time of that pretraining, s, with its measurements
+    energy: dict[str, Any] | None = None  # of that pretraining, the fields of `Energy`
+    time: str  # when it was made, ISO 8601, UTC
 
     def __post_init__(self) -> None:
-        """Brings per_class to a tuple with None for NaN, so that a record equals its copy."""
+        """Makes per_class a tuple with None for NaN, so that a record equals its copy."""
         clean = tuple(None if x is None or math.isnan(x) else float(x) for x in self.per_class)
         object.__setattr__(self, "per_class", clean)
 
@@ -143,7 +114,7 @@ def to_line(record: Record) -> str:
     return json.dumps(dataclasses.asdict(record), allow_nan=False)
 
 
-def from_values(values: dict[str, Any]) -> Record:
+def from_values(values: Mapping[str, object]) -> Record:
     """The record of a line's values; keys that older versions did not write are None.
 
     Raises:
@@ -151,7 +122,18 @@ def from_values(values: dict[str, Any]) -> Record:
         TypeError: When the keys are not those of a record, each of its own type.
     """
     record = typed(Record, values)
-    _check(record)
+    if record.metric in ACCURACIES and not 0 <= record.value <= 1:
+        raise ValueError(f"{record.metric} is {record.value}, not a fraction")
+    for name, found, keys in (
+        ("data", record.data, ("name", "fingerprint")),
+        ("init", record.init, ("from", "sha256")),
+    ):
+        if found is not None and not found.keys() >= {*keys}:
+            raise TypeError(f"{name} is {found}, without {' or '.join(keys)}")
+    if record.energy is not None:
+        typed(Energy, record.energy)
+    if record.metric in (FINETUNE, SUPERVISED):
+        check_types(record.protocol, {"views": int, "flops": float})
     return record
 
 
@@ -173,19 +155,3 @@ def read(path: Path) -> list[Record]:
     """
     hint = "restore the file, or make it with: stopgrad evaluate RUN"
     return read_lines(path, from_values, what="a record", hint=hint).rows
-
-
-def _check(record: Record) -> None:
-    """What readers take for granted beyond the types of the fields."""
-    if record.metric in ACCURACIES and not 0 <= record.value <= 1:
-        raise ValueError(f"{record.metric} is {record.value}, not a fraction")
-    for name, found, keys in (
-        ("data", record.data, ("name", "fingerprint")),
-        ("init", record.init, ("from", "sha256")),
-    ):
-        if found is not None and not found.keys() >= {*keys}:
-            raise TypeError(f"{name} is {found}, without {' or '.join(keys)}")
-    if record.energy is not None:
-        typed(Energy, record.energy)
-    if record.metric in (FINETUNE, SUPERVISED):
-        check_types(record.protocol, {"views": int, "flops": float})

@@ -205,7 +205,7 @@ def mark_best(
     that it does, "untested" one whose n, or the best's, is 1. Of equal means the first is best.
 
     Args:
-        cells: Cells by name, of one metric and one share of the labels.
+        cells: Cells by name, of one metric and one label fraction.
         correction: For the tests of the best against each other cell.
         significance: Level of the tests, after the correction.
     """

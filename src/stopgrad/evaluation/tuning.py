@@ -19,8 +19,8 @@ LR_FACTORS: dict[Optimizer, tuple[float, ...]] = {
 }
 """The grid of learning rates, as factors on the config's base_lr."""
 
-VALIDATION_SHARE = 0.2
-"""Share of each class's training labels that the choice is scored on, at least one image."""
+HELD_OUT = 0.2
+"""Part of each class's training labels that the choice is scored on, at least one image."""
 
 
 def tuned_probe(
@@ -42,7 +42,7 @@ def tuned_probe(
     result = linear_probe(train, test, chosen, seed=seed, full_size=full_size)
     choice = {
         "base_lr_candidates": list(lr_candidates(config)),
-        "base_lr_chosen_on": f"{VALIDATION_SHARE:.0%} of the training labels, stratified",
+        "base_lr_chosen_on": f"{HELD_OUT:.0%} of the training labels, stratified",
     }
     return result._replace(protocol=result.protocol | choice)
 
@@ -106,7 +106,7 @@ def validation_mask(labels: Tensor, *, seed: int) -> Tensor:  # (N,) -> (N,) boo
     rank = (
         torch.arange(len(labels), device=labels.device) - (counts.cumsum(0) - counts)[labels[order]]
     )
-    quota = torch.minimum((VALIDATION_SHARE * counts).round().clamp_min(1), counts - 1)
+    quota = torch.minimum((HELD_OUT * counts).round().clamp_min(1), counts - 1)
     mask = torch.zeros_like(labels, dtype=torch.bool)
     mask[order] = rank < quota[labels[order]]
     if not bool(mask.any()):

@@ -2,14 +2,14 @@
 
 In: specs, paths, arrays and knobs. Out: objects that show themselves, whose results are on disk.
 
+    progress    bars and lines on standard error
+    tables      what comes back, as a table in a terminal and in a notebook
     data        load, check, pack, views: a data set by name, by path or in memory
     data_check  what check found, as tables and as JSON
     opened      a run directory with its images and its model
+    report      write_report: a page, a poster and figures
     run         Run: scored, gone on with, used and shown
     train       pretrain, supervised: training begun from Python
-    report      write_report: a page, a poster and figures
-    several     compare, verify, bench, study, Studies: several runs at once
-    tables      what comes back, as a table in a terminal and in a notebook
-    ranking     runs ordered by a measure that needs no labels
-    progress    bars and lines on standard error
+    ranking     compare: runs ordered by a measure that needs no labels
+    several     study, Studies, verify, bench
 """

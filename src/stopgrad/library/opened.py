@@ -82,7 +82,7 @@ class OpenedRun:
         return self.source(data).stored_for(config, screen, changed="tell")
 
     def changed(self, source: Data) -> Changed:
-        """A packed store whose folder has changed is told where it is the run's own."""
+        """What to do with a packed store whose folder has changed; the run's own is still read."""
         own = runs.read_run(self.path).data["spec"]
         return "tell" if runs.spec_to_keep(source.spec) == own else "fail"
 

@@ -5,15 +5,13 @@ In a terminal and in a notebook with ipywidgets the bars move; in a log there ar
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from rich.console import Console
-from rich.live import Live
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -24,18 +22,15 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from stopgrad import runs, studies
-from stopgrad.evaluation import duration, labels_text
-from stopgrad.library.tables import ArmsTable
+from stopgrad import runs
+from stopgrad.evaluation import labels_text
 from stopgrad.storage import printable
 
 if TYPE_CHECKING:
     from stopgrad.evaluation import Record
-    from stopgrad.studies import Overview, PreparedStudy
     from stopgrad.training import Epoch, FractionEpoch, LabelledEpoch
 
 T = TypeVar("T")
-REFRESH_S = 2.0
 
 
 class Screen:
@@ -161,52 +156,3 @@ def _fraction_line(labels: float, epoch: LabelledEpoch, *, epochs: int) -> str:
         f"{labels_text(labels)}: epoch {epoch.number:{len(str(epochs))}d}/{epochs}  "
         f"loss {epoch.loss:.4f}  {epoch.images_per_s:,.0f} images/s{accuracy}"
     )
-
-
-class StudyWatch:
-    """Shows a study while it runs: a table where it can move, a line per event elsewhere."""
-
-    def __init__(self, prepared: PreparedStudy, screen: Screen, *, jobs: int) -> None:
-        self._prepared, self._screen = prepared, screen
-        self._names: dict[str, str] = {}
-        for slot in prepared.plan.slots:
-            named, name = self._names.get(slot.run), f"{slot.arm}, seed {slot.seed}"
-            self._names[slot.run] = f"{named}; {name}" if named else name
-        self._live: Live | None = None
-        self._begun, self._share, self._next = time.monotonic(), 0.0, 0.0
-        screen.line(f"{prepared.study.name}: {len(prepared.plan.runs)} runs, {jobs} at once")
-
-    def shown(self) -> AbstractContextManager[object]:
-        """The table is on the terminal in here."""
-        if not self._screen.console.is_terminal:
-            return nullcontext()
-        self._share = self._look().share
-        self._live = Live(console=self._screen.console, auto_refresh=False, transient=True)
-        return self._live
-
-    def event(self, run: str, text: str) -> None:
-        """A line, above the table where there is one."""
-        self._screen.line(f"{self._names[run]} ({run}): {text}")
-
-    def tick(self) -> None:
-        """Draws the table anew every other second."""
-        if self._live is None or time.monotonic() < self._next:
-            return
-        found = self._look()
-        left = time_left(time.monotonic() - self._begun, began=self._share, now=found.share)
-        title = f"{self._prepared.study.name}, {left}"
-        self._live.update(*ArmsTable(title, found).tables, refresh=True)
-        self._next = time.monotonic() + REFRESH_S
-
-    def _look(self) -> Overview:
-        directory = self._prepared.directory
-        return studies.study_overview(directory, directory.read(self._prepared.study.name))
-
-
-def time_left(elapsed_s: float, *, began: float, now: float) -> str:
-    """Time left, by the share of the work that this session has done in its time."""
-    if now >= 1:
-        return "done"
-    if now <= began:
-        return "time left not known yet"
-    return f"about {duration(elapsed_s / (now - began) * (1 - now))} left"

@@ -1,16 +1,23 @@
 """Runs ordered by a measure that needs no labels, as rows and as tables.
 
-In: a `Comparison`. Out: `Ranking`.
+In: the paths of runs. Out: `Ranking`.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stopgrad import evaluation
+from stopgrad import evaluation, method, runs
+from stopgrad.config import Config, Layer
+from stopgrad.errors import DataError
 from stopgrad.evaluation import ABSENT, MEASURE_NAMES, count, metric_text, number, percent
+from stopgrad.library.data import AnyData
+from stopgrad.library.progress import Screen
+from stopgrad.library.run import Run
 from stopgrad.library.tables import Shown
 from stopgrad.report import Column, Table, TableCell
 from stopgrad.storage import printable
@@ -18,8 +25,84 @@ from stopgrad.storage import printable
 if TYPE_CHECKING:
     from stopgrad.evaluation import Agreement, Comparison, Kendall
     from stopgrad.evaluation import Row as RankedRun
+    from stopgrad.images import Changed, Dataset
 
 TITLES = {"lidar": "LiDAR", "rankme": "RankMe"}
+
+
+def compare(
+    paths: Sequence[str | Path | Run],
+    *,
+    data: AnyData | None = None,
+    by: str = "lidar",
+    layer: Layer = "features",
+    score: bool = True,
+) -> Ranking:
+    """Ranks runs by measures that need no labels, and says how far labels would agree.
+
+    Args:
+        paths: The runs.
+        data: Images to measure on; None: those that the runs learned from.
+        by: The measure that orders the runs.
+        layer: What is measured: the encoder's output, or the projector's.
+        score: Score what the records lack, where there are labels.
+
+    Raises:
+        DataError: When the runs learned from different images and none are named.
+    """
+    screen, opened = Screen(), [path if isinstance(path, Run) else Run(path) for path in paths]
+    found = [run.trained(screen) for run in opened]
+    method.use_threads(found[0].info.config.threads)
+    datasets = _datasets(opened, data, screen)
+    with screen.progress():
+        ranked = evaluation.compare_runs(
+            found, datasets, by=by, layer=layer, score=score, track=screen.track
+        )
+    return Ranking(ranked)
+
+
+def _datasets(opened: Sequence[Run], data: AnyData | None, screen: Screen) -> list[Dataset]:
+    """The images to measure on, as each run stores them.
+
+    Without `data` they are what all runs learned from: the same pixels, or those that the one
+    place of all runs gives each of them at its own size.
+    """
+    found = [run.trained() for run in opened]
+    same = data is not None or evaluation.same_data(found)
+    if not same and len({run.info.data["spec"] for run in found}) > 1:
+        raise _different(opened)
+    source = opened[0].source(data)
+    stored: dict[tuple[object, ...], Dataset] = {}
+    for run in found:
+        config = replace(run.info.config, bad_images=found[0].info.config.bad_images)
+        key = _storing(config)
+        if key not in stored:
+            own = runs.spec_to_keep(source.spec) == run.info.data["spec"]
+            changed: Changed = "tell" if own else "fail"
+            stored[key] = source.stored_for(config, screen, changed=changed)
+        now = stored[key].train.fingerprint
+        if not same and now != run.info.data["fingerprint"]:
+            raise _different(opened, f"; {source.spec} gives {run.path} now {now[:12]}")
+    return [stored[_storing(run.info.config)] for run in found]
+
+
+def _storing(config: Config) -> tuple[object, ...]:
+    """All of a config that decides how images are stored and seen whole."""
+    return (config.image_side, config.views.size, config.encoder)
+
+
+def _different(opened: Sequence[Run], why: str = "") -> DataError:
+    cards = [run.trained().info.data for run in opened]
+    data = {card["fingerprint"]: card for card in cards}
+    named = ", ".join(
+        f"{printable(card['name'])} {mark[:12]} of {printable(card['spec'])}"
+        for mark, card in data.items()
+    )
+    return DataError(
+        f"runs that learned from different images ({named}{why})",
+        expected="runs that learned from the same images",
+        hint="name the images to measure all of them on with --data",
+    )
 
 
 class Ranking(Shown):

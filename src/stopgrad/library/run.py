@@ -6,7 +6,7 @@ In: the path of a run. Out: `Run`, whose results are on disk as well.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast, overload
@@ -14,14 +14,10 @@ from typing import TYPE_CHECKING, Any, cast, overload
 from stopgrad import evaluation, export, images, method, report, runs, training
 from stopgrad.config import (
     BadImages,
-    Config,
     ExportFormat,
     Layer,
     SplitName,
-    config_from_dict,
-    config_to_dict,
 )
-from stopgrad.errors import ConfigError
 from stopgrad.evaluation import FROZEN
 from stopgrad.library.data import AnyData
 from stopgrad.library.opened import (
@@ -35,7 +31,7 @@ from stopgrad.library.opened import (
 )
 from stopgrad.library.progress import Screen, TrainingBar, show_fractions
 from stopgrad.library.report import Reported, write_report
-from stopgrad.library.tables import Neighborhood, Scores
+from stopgrad.library.tables import Neighborhood, Scores, flat_epoch
 from stopgrad.storage import printable
 
 if TYPE_CHECKING:
@@ -46,11 +42,7 @@ if TYPE_CHECKING:
     from stopgrad.evaluation import Record, Subject
     from stopgrad.export import Embedded, Exported
     from stopgrad.method import Verdict
-    from stopgrad.runs import RunInfo
     from stopgrad.storage import Finding
-
-NESTED = ("measures", "verdict", "spectra")  # of a row of metrics
-FREE = ("checkpoint_every", "device", "threads")  # may change in fine-tuning, besides its own knobs
 
 
 class Run(OpenedRun):
@@ -77,7 +69,7 @@ class Run(OpenedRun):
     def metrics(self) -> list[dict[str, Any]]:
         """A row per epoch: loss, learning rates, kNN, verdict, and each measure as `z.NAME`."""
         rows = [row for row in runs.read_metrics(self.path) if row.get("kind") == "epoch"]
-        return [_flat_epoch(row) for row in rows]
+        return [flat_epoch(row) for row in rows]
 
     @property
     def steps(self) -> list[dict[str, Any]]:
@@ -88,9 +80,8 @@ class Run(OpenedRun):
     @property
     def verdict(self) -> Verdict | None:
         """Whether the representation is healthy or collapsed, why, and what to try."""
-        newest = None
-        for row in runs.read_metrics(self.path):
-            newest = row.get("verdict") or newest
+        rows = reversed(runs.read_metrics(self.path))
+        newest = next((row["verdict"] for row in rows if row.get("verdict")), None)
         if newest is None:
             return None
         state, reason, advice = (newest.get(name, "") for name in method.Verdict._fields)
@@ -160,7 +151,7 @@ class Run(OpenedRun):
             screen.line(f"{self.path} is finished; make it longer with --extend EPOCHS")
             return self
         if extend not in (None, self.config.epochs):
-            screen.line(_extension_line(found.info))
+            screen.line(found.extension_text)
         source, bar = self.source(data), TrainingBar(screen, self.path)
         dataset = source.stored_for(config, screen, changed="tell")
         bar.show(training.continue_run(found, dataset, spec=source.spec, track=bar.track))
@@ -191,7 +182,7 @@ class Run(OpenedRun):
             StopgradError: As `pretrain`.
         """
         screen, run, labels = Screen(), runs.load_run(self.path), fractions(labels)
-        config = _finetuning(run.info.config, changes)
+        config = training.finetuning_config(run.info.config, changes)
         source = self.source(data)
         dataset = source.stored_for(config, screen, changed=self.changed(source))
         tell_state(run, screen)
@@ -334,40 +325,3 @@ class Run(OpenedRun):
         dataset = source.stored_for(config, screen, changed=self.changed(source))
         with screen.progress():
             return export.embed_dataset(run, dataset, out=out, layer=layer, track=screen.track)
-
-
-def _flat_epoch(row: Mapping[str, Any]) -> dict[str, Any]:
-    """An epoch's row of metrics without nesting; spectra, which are curves, are left out."""
-    flat = {key: value for key, value in row.items() if key not in ("kind", *NESTED)}
-    verdict, layers = row.get("verdict"), row.get("measures") or {}
-    flat["verdict"] = verdict["state"] if verdict else None
-    measures = {
-        f"{layer}.{name}": v for layer, found in layers.items() for name, v in found.items()
-    }
-    return flat | measures
-
-
-def _finetuning(config: Config, changes: Mapping[str, Any]) -> Config:
-    """The config of a run with other knobs of fine-tuning.
-
-    Raises:
-        ConfigError: For knobs of the pretraining, which is done, or values no run could use.
-    """
-    wrong = [key for key in changes if key.partition(".")[0] != "finetune" and key not in FREE]
-    if wrong:
-        raise ConfigError(
-            f"{', '.join(wrong)} for an encoder that is trained already",
-            expected=f"finetune.KNOB, {', '.join(FREE)}",
-            hint="see the knobs of finetune in: stopgrad pretrain --help",
-        )
-    return config_from_dict(config_to_dict(config) | dict(changes))
-
-
-def _extension_line(info: RunInfo) -> str:
-    """What the newest extension of a run does, and what it does not."""
-    change = info.extensions[-1]
-    return (
-        f"extended at step {change.step} from {change.old} to {change.new} epochs: the learning "
-        f"rates follow the new length from here on, so the result is not that of a run of "
-        f"{change.new} epochs from the start"
-    )

@@ -1,104 +1,32 @@
-"""Several runs at once: ranked, verified, or trained as a study.
+"""Studies, trained, watched and shown; runs and stores verified; this machine's speed.
 
-In: paths. Out: a `Ranking`, files, or `Studies`, the studies of a directory.
+In: paths. Out: `Studies`, the studies of a directory; a finding for each file; a `Speed`.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from stopgrad import evaluation, images, method, report, runs, speed, studies
-from stopgrad.config import Config, Layer, key_paths
+from rich.live import Live
+
+from stopgrad import images, method, report, runs, speed, studies
+from stopgrad.config import key_paths
 from stopgrad.errors import CheckpointError, ConfigError, DataError, FailedRunsError
-from stopgrad.library.data import AnyData
-from stopgrad.library.progress import Screen, StudyWatch
-from stopgrad.library.ranking import Ranking
-from stopgrad.library.run import Run
-from stopgrad.library.tables import ArmsTable
-from stopgrad.storage import printable
+from stopgrad.evaluation import duration
+from stopgrad.library.progress import Screen
+from stopgrad.library.tables import Shown
+from stopgrad.report import Column, Table, TableCell
 
 if TYPE_CHECKING:
-    from stopgrad.images import Changed, Dataset
     from stopgrad.speed import Speed
     from stopgrad.storage import Finding
+    from stopgrad.studies import ArmState, Overview, PreparedStudy
 
-
-def compare(
-    paths: Sequence[str | Path | Run],
-    *,
-    data: AnyData | None = None,
-    by: str = "lidar",
-    layer: Layer = "features",
-    score: bool = True,
-) -> Ranking:
-    """Ranks runs by measures that need no labels, and says how far labels would agree.
-
-    Args:
-        paths: The runs.
-        data: Images to measure on; None: those that the runs learned from.
-        by: The measure that orders the runs.
-        layer: What is measured: the encoder's output, or the projector's.
-        score: Score what the records lack, where there are labels.
-
-    Raises:
-        DataError: When the runs learned from different images and none are named.
-    """
-    screen, opened = Screen(), [path if isinstance(path, Run) else Run(path) for path in paths]
-    found = [run.trained(screen) for run in opened]
-    method.use_threads(found[0].info.config.threads)
-    datasets = _datasets(opened, data, screen)
-    with screen.progress():
-        ranked = evaluation.compare_runs(
-            found, datasets, by=by, layer=layer, score=score, track=screen.track
-        )
-    return Ranking(ranked)
-
-
-def _datasets(opened: Sequence[Run], data: AnyData | None, screen: Screen) -> list[Dataset]:
-    """The images to measure on, as each run stores them.
-
-    Without `data` they are what all runs learned from: the same pixels, or those that the one
-    place of all runs gives each of them at its own size.
-    """
-    found = [run.trained() for run in opened]
-    same = data is not None or evaluation.same_data(found)
-    if not same and len({run.info.data["spec"] for run in found}) > 1:
-        raise _different(opened)
-    source = opened[0].source(data)
-    stored: dict[tuple[object, ...], Dataset] = {}
-    for run in found:
-        config = replace(run.info.config, bad_images=found[0].info.config.bad_images)
-        key = _storing(config)
-        if key not in stored:
-            own = runs.spec_to_keep(source.spec) == run.info.data["spec"]
-            changed: Changed = "tell" if own else "fail"
-            stored[key] = source.stored_for(config, screen, changed=changed)
-        now = stored[key].train.fingerprint
-        if not same and now != run.info.data["fingerprint"]:
-            raise _different(opened, f"; {source.spec} gives {run.path} now {now[:12]}")
-    return [stored[_storing(run.info.config)] for run in found]
-
-
-def _storing(config: Config) -> tuple[object, ...]:
-    """All of a config that decides how images are stored and seen whole."""
-    return (config.image_side, config.views.size, config.encoder)
-
-
-def _different(opened: Sequence[Run], why: str = "") -> DataError:
-    cards = [run.trained().info.data for run in opened]
-    data = {card["fingerprint"]: card for card in cards}
-    named = ", ".join(
-        f"{printable(card['name'])} {mark[:12]} of {printable(card['spec'])}"
-        for mark, card in data.items()
-    )
-    return DataError(
-        f"runs that learned from different images ({named}{why})",
-        expected="runs that learned from the same images",
-        hint="name the images to measure all of them on with --data",
-    )
+REFRESH_S = 2.0
 
 
 def verify(path: str | Path) -> Iterator[Finding]:
@@ -191,6 +119,86 @@ class Studies:
 
     def _repr_html_(self) -> str:
         return "".join(state._repr_html_() for state in self.states)
+
+
+class StudyWatch:
+    """Shows a study while it runs: a table where it can move, a line per event elsewhere."""
+
+    def __init__(self, prepared: PreparedStudy, screen: Screen, *, jobs: int) -> None:
+        self._prepared, self._screen = prepared, screen
+        self._names: dict[str, str] = {}
+        for slot in prepared.plan.slots:
+            named, name = self._names.get(slot.run), f"{slot.arm}, seed {slot.seed}"
+            self._names[slot.run] = f"{named}; {name}" if named else name
+        self._live: Live | None = None
+        self._begun, self._done, self._next = time.monotonic(), 0.0, 0.0
+        screen.line(f"{prepared.study.name}: {len(prepared.plan.runs)} runs, {jobs} at once")
+
+    def shown(self) -> AbstractContextManager[object]:
+        """The table is on the terminal in here."""
+        if not self._screen.console.is_terminal:
+            return nullcontext()
+        self._done = self._look().share
+        self._live = Live(console=self._screen.console, auto_refresh=False, transient=True)
+        return self._live
+
+    def event(self, run: str, text: str) -> None:
+        """A line, above the table where there is one."""
+        self._screen.line(f"{self._names[run]} ({run}): {text}")
+
+    def tick(self) -> None:
+        """Draws the table anew every other second."""
+        if self._live is None or time.monotonic() < self._next:
+            return
+        found = self._look()
+        left = time_left(time.monotonic() - self._begun, began=self._done, now=found.share)
+        title = f"{self._prepared.study.name}, {left}"
+        self._live.update(*ArmsTable(title, found).tables, refresh=True)
+        self._next = time.monotonic() + REFRESH_S
+
+    def _look(self) -> Overview:
+        directory = self._prepared.directory
+        return studies.study_overview(directory, directory.read(self._prepared.study.name))
+
+
+def time_left(elapsed_s: float, *, began: float, now: float) -> str:
+    """Time left, by the share of the work that this session has done in its time."""
+    if now >= 1:
+        return "done"
+    if now <= began:
+        return "time left not known yet"
+    return f"about {duration(elapsed_s / (now - began) * (1 - now))} left"
+
+
+class ArmsTable(Shown):
+    """The arms of a study with their runs: done, at work, failed, and the newest kNN."""
+
+    def __init__(self, title: str, found: Overview) -> None:
+        self.title, self.found = title, found
+
+    @property
+    def tables(self) -> list[Table]:
+        """A row per arm."""
+        counted = ("done", "at work", "failed", "collapsed", "newest kNN")
+        return [
+            Table(
+                "arms",
+                (Column("arm"), *(Column(head, "right") for head in counted)),
+                tuple(tuple(map(TableCell, _arm_cells(arm))) for arm in self.found.arms),
+                self.title,
+            )
+        ]
+
+    @property
+    def lines(self) -> list[str]:
+        """A line for each run that is not done."""
+        return list(self.found.lines)
+
+
+def _arm_cells(arm: ArmState) -> tuple[str, ...]:
+    knn = "" if arm.knn is None else f"{100 * arm.knn:.2f} %"
+    counts = (str(runs or "") for runs in (arm.at_work, arm.failed, arm.collapsed))
+    return (arm.name, f"{arm.done}/{arm.runs}", *counts, knn)
 
 
 def study(

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from stopgrad.evaluation import Record, Subject
     from stopgrad.report import NeighborPanel, Query
-    from stopgrad.studies import ArmState, Overview
+    from stopgrad.runs import MetricsRow
 
 WIDTH = 120  # characters, of a table outside of a terminal
 
@@ -102,6 +102,16 @@ class Scores(Shown, Sequence["Record"]):
         return [record for record in self.records if record.metric.endswith("_accuracy")]
 
 
+def flat_epoch(row: MetricsRow) -> dict[str, object]:
+    """An epoch's row of metrics without nesting; spectra, which are curves, are left out."""
+    nested, verdict = ("kind", "measures", "verdict", "spectra"), row.get("verdict")
+    flat: dict[str, object] = {key: value for key, value in row.items() if key not in nested}
+    flat["verdict"] = verdict["state"] if verdict else None
+    for layer, found in (row.get("measures") or {}).items():
+        flat |= {f"{layer}.{name}": value for name, value in found.items()}
+    return flat
+
+
 def scores_table(records: Sequence[Record]) -> Table:
     """Scores beside each other, a row per metric and fraction of the labels."""
     first = records[0]
@@ -153,11 +163,7 @@ class Neighborhood(Shown):
     @property
     def rows(self) -> list[dict[str, Any]]:
         """All about each query; the keys of `stopgrad neighbors --json`."""
-        protocol = {
-            "bank_images": len(self.panel.bank),
-            "distance": "cosine",
-            **self.panel.protocol,
-        }
+        how = {"bank_images": len(self.panel.bank), "distance": "cosine", **self.panel.protocol}
         return [
             {
                 "query": query.source or None,
@@ -172,7 +178,7 @@ class Neighborhood(Shown):
                     }
                     for index, near in zip(row, query.neighbors, strict=True)
                 ],
-                "protocol": protocol,
+                "protocol": how,
             }
             for query, row in zip(self.queries, self.panel.index, strict=True)
         ]
@@ -207,15 +213,12 @@ class Neighborhood(Shown):
     @property
     def lines(self) -> list[str]:
         """How the queries were chosen, and how kNN votes."""
-        return [self._caption()] if self._caption() else []
-
-    def _caption(self) -> str:
         panel = self.panel
         parts = [f"Queries: {panel.rule}."] if panel.rule else []
         if panel.protocol:
             k, temperature = panel.protocol["k"], panel.protocol["temperature"]
             parts.append(f"Votes: k = {k}, T = {temperature:g}, cosine.")
-        return " ".join(parts)
+        return [" ".join(parts)] if parts else []
 
 
 def _query_row(query: Query, place: int) -> tuple[TableCell, ...]:
@@ -229,34 +232,3 @@ def _query_row(query: Query, place: int) -> tuple[TableCell, ...]:
         ),
         TableCell(", ".join(near)),
     )
-
-
-class ArmsTable(Shown):
-    """The arms of a study with their runs: done, at work, failed, and the newest kNN."""
-
-    def __init__(self, title: str, found: Overview) -> None:
-        self.title, self.found = title, found
-
-    @property
-    def tables(self) -> list[Table]:
-        """A row per arm."""
-        counted = ("done", "at work", "failed", "collapsed", "newest kNN")
-        return [
-            Table(
-                "arms",
-                (Column("arm"), *(Column(head, "right") for head in counted)),
-                tuple(tuple(map(TableCell, _arm_cells(arm))) for arm in self.found.arms),
-                self.title,
-            )
-        ]
-
-    @property
-    def lines(self) -> list[str]:
-        """A line for each run that is not done."""
-        return list(self.found.lines)
-
-
-def _arm_cells(arm: ArmState) -> tuple[str, ...]:
-    knn = "" if arm.knn is None else f"{100 * arm.knn:.2f} %"
-    counts = (str(runs or "") for runs in (arm.at_work, arm.failed, arm.collapsed))
-    return (arm.name, f"{arm.done}/{arm.runs}", *counts, knn)

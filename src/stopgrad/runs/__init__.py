@@ -5,15 +5,12 @@ newest checkpoint that is whole; or a `RunWriter`, the one process that may writ
 
     info         what a run was asked to do: config.json
     machine      the machine and the code behind a run or a number
-    setup        what a run needs before its first step
     guards       whether what goes on is the run that was begun
-    directory    the status, and the one writer
-    metrics      a row for each step and each epoch
+    tensors      safetensors, and the tensors that a config's model has
+    parts        the files of a checkpoint, read with care
     checkpoint   a step on disk: written, verified, removed
-    parts        the files of a checkpoint
-    tensors      safetensors, to bytes and back
-    shapes       the tensors that a config's model has
-    trained      what an evaluation starts from
+    directory    status, metrics, and the one writer
+    setup        what a training or an evaluation starts from
     verify       every file of a run, checked
 """
 

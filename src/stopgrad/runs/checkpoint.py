@@ -10,7 +10,7 @@ import json
 import re
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from stopgrad.errors import CheckpointError
 from stopgrad.runs.guards import check_changes
@@ -23,6 +23,7 @@ from stopgrad.runs.parts import (
     OPTIMIZER,
     STATE,
     DamagedError,
+    TrainingState,
     decode_info,
     decode_model,
     decode_optimizer,
@@ -32,7 +33,6 @@ from stopgrad.runs.parts import (
     read_manifest,
     read_part,
 )
-from stopgrad.runs.tensors import encode_tensors
 from stopgrad.storage import LARGEST_JSON, replace_file, storage_errors, sync_directory
 
 if TYPE_CHECKING:
@@ -42,23 +42,14 @@ KEPT = 2  # complete checkpoints on disk: the newest, and the one to fall back t
 
 
 class Checkpoint(NamedTuple):
-    """A verified checkpoint.
+    """A verified checkpoint."""
 
-    Attributes:
-        step: Steps taken.
-        model: State dict of the model.
-        optimizer: Momentum by "index.name".
-        state: What JSON can hold: position, losses of the epoch so far.
-        damaged: A line for each newer checkpoint that was passed over.
-        info: The run's info when it was saved; None before that.
-    """
-
-    step: int
-    model: dict[str, Tensor]
-    optimizer: dict[str, Tensor]
-    state: dict[str, Any]
-    damaged: tuple[str, ...] = ()
-    info: RunInfo | None = None
+    step: int  # steps taken
+    model: dict[str, Tensor]  # state dict
+    optimizer: dict[str, Tensor]  # momentum by "index.name"
+    state: TrainingState
+    damaged: tuple[str, ...] = ()  # a line for each newer checkpoint that was passed over
+    info: RunInfo | None = None  # the run's when it was saved; None before that
 
 
 def save_checkpoint(run: Path, checkpoint: Checkpoint) -> Path:
@@ -167,6 +158,8 @@ def remove_after(run: Path, *, step: int) -> None:
 
 
 def _encode(checkpoint: Checkpoint) -> dict[str, bytes]:
+    from stopgrad.runs.tensors import encode_tensors
+
     assert checkpoint.info is not None
     state = json.dumps(checkpoint.state, allow_nan=False).encode()
     assert len(state) <= LARGEST_JSON, len(state)

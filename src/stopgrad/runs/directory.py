@@ -1,4 +1,4 @@
-"""A run directory, read by anyone and written by one process at a time."""
+"""A run directory, read by anyone and written by one process at a time: status and metrics."""
 
 from __future__ import annotations
 
@@ -7,15 +7,16 @@ import os
 import signal
 import threading
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from shlex import quote
 from types import FrameType, TracebackType
-from typing import IO, Any, Literal, Self, TypedDict
+from typing import IO, Literal, Self, TypeAlias, TypedDict
 
 from stopgrad.errors import (
+    CheckpointError,
     CollapsedError,
     ConfigError,
     DivergedError,
@@ -31,10 +32,20 @@ from stopgrad.runs.checkpoint import (
     save_checkpoint,
 )
 from stopgrad.runs.guards import cannot_promise, check_changes
-from stopgrad.runs.info import Change, RunInfo, info_to_dict, mapping, read_run
+from stopgrad.runs.info import Change, RunInfo, info_to_dict, mapping, read_run, whole_number
 from stopgrad.runs.machine import describe_environment
-from stopgrad.runs.metrics import append_rows, cut_back
-from stopgrad.storage import fits, lock, read_json, storage_errors, write_json
+from stopgrad.storage import (
+    Lines,
+    append_lines,
+    check_types,
+    fits,
+    lock,
+    read_json,
+    read_lines,
+    replace_lines,
+    storage_errors,
+    write_json,
+)
 
 log = logging.getLogger(__name__)
 
@@ -54,6 +65,7 @@ class Status(TypedDict, total=False):
 
 
 KINDS = typing.get_type_hints(Status)
+Handler: TypeAlias = "Callable[[int, FrameType | None], object] | int | None"
 
 
 def read_status(path: Path) -> Status:
@@ -64,6 +76,85 @@ def read_status(path: Path) -> Status:
         return {}
     known = {key: status[key] for key in KINDS if key in status and fits(status[key], KINDS[key])}
     return typing.cast(Status, known)
+
+
+METRICS = "metrics.jsonl"
+
+
+class MetricsRow(TypedDict, total=False):
+    """A row of metrics; which keys it has depends on what was trained and measured."""
+
+    kind: str  # "step" or "epoch"
+    step: int
+    epoch: int
+    loss: float | None
+    lr: float | None
+    predictor_lr: float | None
+    knn: float | None
+    views_per_s: float | None
+    seconds: float
+    measures: dict[str, dict[str, float | None]] | None  # by layer
+    verdict: dict[str, str] | None
+    spectra: dict[str, list[float]] | None
+
+
+ROW = typing.get_type_hints(MetricsRow)
+
+
+def read_metrics(run: Path) -> list[MetricsRow]:
+    """All rows of a run, in order; a last line torn by a crash is left out.
+
+    Raises:
+        CheckpointError: When another line is no row.
+    """
+    return read_rows(run).rows if (run / METRICS).exists() else []
+
+
+def read_rows(run: Path) -> Lines[MetricsRow]:
+    """The rows of a run that has metrics, and what a crash left of the last one.
+
+    Raises:
+        CheckpointError: When the file cannot be read, or `check_row` refuses a line.
+    """
+    return read_lines(
+        run / METRICS,
+        check_row,
+        what="a row of metrics",
+        hint="the file was changed from outside; restore it or start a new run",
+        error=CheckpointError,
+    )
+
+
+def check_row(row: object) -> MetricsRow:
+    """The row, unless readers could not count or draw it.
+
+    Raises:
+        KeyError: Without a step, or an epoch's row without its number.
+        ValueError, TypeError: For no object, a value of another type, or spectra that no chart
+            can show.
+    """
+    if not isinstance(row, dict):
+        raise TypeError("no object")
+    check_types(row, ROW)
+    whole_number(row["step"])
+    if row.get("kind") == "epoch" and not whole_number(row["epoch"]):
+        raise ValueError("epoch 0, of epochs that count from 1")
+    if row.get("spectra") is not None:
+        weights, others = row["spectra"]["representation"], ("ranks", "predictor")
+        sizes = {len(row["spectra"][name]) for name in others} | {len(weights)}
+        if len(sizes) > 1 or not all(weight > 0 for weight in weights):
+            raise ValueError("spectra with lists of several lengths, or weights not above 0")
+    return typing.cast(MetricsRow, row)
+
+
+def cut_back(run: Path, *, step: int) -> None:
+    """Drops the rows of steps after this one, which a resumed run will write again."""
+    if not (run / METRICS).exists():
+        return
+    rows, torn = read_rows(run)
+    kept = [row for row in rows if row["step"] <= step]
+    if torn or len(kept) < len(rows):
+        replace_lines(run / METRICS, kept)
 
 
 class RunWriter:
@@ -80,7 +171,7 @@ class RunWriter:
         self._is_new = False
         self._has_begun = False  # before that, what goes wrong leaves the run as it was
         self._lock: IO[str] | None = None
-        self._handlers: dict[signal.Signals, Any] = {}
+        self._handlers: dict[signal.Signals, Handler] = {}
 
     @classmethod
     def create(cls, path: Path, info: RunInfo) -> RunWriter:
@@ -158,8 +249,8 @@ class RunWriter:
         return checkpoint
 
     def append(self, rows: Iterable[Mapping[str, object]]) -> None:
-        """Appends rows to the metrics, durably."""
-        append_rows(self.path, rows)
+        """Appends rows to the metrics, durably; a StorageError when the disk refuses."""
+        append_lines(self.path / METRICS, rows)
 
     def save(self, checkpoint: Checkpoint) -> None:
         """Writes a checkpoint, durably.
@@ -189,7 +280,7 @@ class RunWriter:
         write_json(self.path / "config.json", info_to_dict(self.info))
 
     def _go_on(self) -> Checkpoint:
-        """Brings the directory back to its newest good checkpoint."""
+        """Takes the directory back to its newest good checkpoint."""
         checkpoint = load_checkpoint(self.path, now=self.info)
         for line in checkpoint.damaged:
             log.warning("passed over: %s", line)
@@ -242,7 +333,7 @@ def has_begun(path: Path) -> bool:
 
     Rows speak for a checkpoint that was there; an empty file comes before the first one.
     """
-    metrics = path / "metrics.jsonl"
+    metrics = path / METRICS
     has_rows = metrics.exists() and metrics.stat().st_size > 0
     return has_rows or bool(checkpoint_folders(path))
 

@@ -12,12 +12,11 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Required, TypedDict, cast
 
 from stopgrad.config import Config
 from stopgrad.errors import CheckpointError, ConfigError
 from stopgrad.runs.info import RunInfo, info_from_dict, is_number, whole_number
-from stopgrad.runs.tensors import decode_tensors, is_pickle, not_finite
 from stopgrad.storage import LARGEST_JSON, OddFileError, as_text, in_short, read_file, strict_json
 
 if TYPE_CHECKING:
@@ -34,6 +33,15 @@ MANIFEST = "manifest.json"
 
 class DamagedError(CheckpointError):
     """Bytes that are not those that were written; an older checkpoint may be whole."""
+
+
+class TrainingState(TypedDict, total=False):
+    """What a checkpoint keeps besides tensors; `state.json`."""
+
+    step: Required[int]
+    losses: Required[list[float]]  # of the epoch so far
+    epoch: int  # epochs finished; absent: training with labels
+    collapsed: int  # measurements in a row that said collapse
 
 
 class CheckpointManifest(NamedTuple):
@@ -86,6 +94,8 @@ def read_part(manifest: CheckpointManifest, name: str, *, most: int) -> bytes:
     data = _read(path, most=most)
     if hashlib.sha256(data).hexdigest() == manifest.sums[name]:
         return data
+    from stopgrad.runs.tensors import is_pickle
+
     if is_pickle(data):
         raise _refused(path, "is a pickle, which is never opened")
     raise _damaged(path, "does not match its sha256")
@@ -103,7 +113,7 @@ def decode_info(data: bytes, manifest: CheckpointManifest) -> RunInfo:
         raise _refused(manifest.folder / INFO, f"cannot be read ({in_short(error)})") from error
 
 
-def decode_state(data: bytes, manifest: CheckpointManifest, *, info: RunInfo) -> dict[str, Any]:
+def decode_state(data: bytes, manifest: CheckpointManifest, *, info: RunInfo) -> TrainingState:
     """The state of a run at the step of its manifest.
 
     Raises:
@@ -119,9 +129,11 @@ def decode_state(data: bytes, manifest: CheckpointManifest, *, info: RunInfo) ->
             raise ValueError("losses that are no numbers")
         if len(losses) > info.steps_per_epoch:
             raise ValueError("more losses than an epoch has")
+        whole_number(state.get("epoch", 0))
+        whole_number(state.get("collapsed", 0))
     except (ValueError, KeyError, TypeError) as error:
         raise _refused(path, f"is not this run's ({in_short(error)})") from error
-    return dict(state)
+    return cast(TrainingState, state)
 
 
 def decode_model(data: bytes, manifest: CheckpointManifest, *, info: RunInfo) -> dict[str, Tensor]:
@@ -130,12 +142,11 @@ def decode_model(data: bytes, manifest: CheckpointManifest, *, info: RunInfo) ->
     Raises:
         CheckpointError: When it is not safetensors, does not fit the config, or is not finite.
     """
-    from stopgrad.runs.shapes import misfit, tensors_of
+    from stopgrad.runs.tensors import misfit, not_finite, tensors_of
 
     path = manifest.folder / MODEL
     tensors = _decode_tensors(data, path)
-    wrong = misfit(tensors, tensors_of(*_network(info)).model) or not_finite(tensors)
-    _refuse_if(wrong, path)
+    _refuse_if(misfit(tensors, tensors_of(*_network(info)).model) or not_finite(tensors), path)
     return tensors
 
 
@@ -147,7 +158,7 @@ def decode_optimizer(
     Raises:
         CheckpointError: As `decode_model`.
     """
-    from stopgrad.runs.shapes import optimizer_misfit, tensors_of
+    from stopgrad.runs.tensors import not_finite, optimizer_misfit, tensors_of
 
     path = manifest.folder / OPTIMIZER
     tensors = _decode_tensors(data, path)
@@ -160,7 +171,7 @@ def decode_optimizer(
 
 def most_bytes(name: str, info: RunInfo) -> int:
     """The most bytes that a file of this run's checkpoints may have."""
-    from stopgrad.runs.shapes import tensors_of
+    from stopgrad.runs.tensors import tensors_of
 
     return tensors_of(*_network(info)).most_bytes if name in (MODEL, OPTIMIZER) else LARGEST_JSON
 
@@ -182,6 +193,8 @@ def _momentum(info: RunInfo) -> float:
 
 
 def _decode_tensors(data: bytes, path: Path) -> dict[str, Tensor]:
+    from stopgrad.runs.tensors import decode_tensors
+
     try:
         return decode_tensors(data)
     except ValueError as error:

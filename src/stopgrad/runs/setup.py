@@ -1,15 +1,23 @@
-"""What a run needs before its first step: the images to learn from, those to watch, its card."""
+"""What a training or an evaluation starts from: images and their splits, the card, the model.
+
+In: a data set and a config, or the path of a run. Out: `TrainingImages` and a `RunInfo`, or a
+`TrainedRun` and an `EvaluationSplit`.
+"""
 
 from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
-from stopgrad.config import Config
-from stopgrad.errors import ConfigError, DataError
+import torch
+from torch import Tensor, nn
+
+from stopgrad.config import Config, SplitName
+from stopgrad.errors import CheckpointError, ConfigError, DataError
 from stopgrad.images import (
     KNOWN,
     Changed,
@@ -17,18 +25,21 @@ from stopgrad.images import (
     Images,
     Normalization,
     Track,
+    label_subset,
     load_dataset,
     no_progress,
     normalization,
     split_validation,
 )
-from stopgrad.method import size_problems
-from stopgrad.runs.info import RunData, RunInfo
+from stopgrad.method import Compute, SimSiam, build_simsiam, compute_for, size_problems
+from stopgrad.runs.checkpoint import load_checkpoint
+from stopgrad.runs.info import RunData, RunInfo, read_run
 from stopgrad.runs.machine import describe_environment
+from stopgrad.storage import storage_errors, write_json
 
 log = logging.getLogger(__name__)
 
-WATCHED = 0.2  # share of the labelled images that is watched where there is no test split
+WATCHED = 0.2  # part of the labelled images that is watched where there is no test split
 
 
 @dataclass(frozen=True)
@@ -88,27 +99,20 @@ def check_sizes(images: Images, config: Config) -> None:
     Raises:
         ConfigError: For a name that is none, or with what the backbone said.
     """
-    view = (config.views.size, config.views.size)
-    of_view, of_whole = size_problems(config.encoder, (view, images.whole_size))
+    side, (height, width) = config.views.size, images.whole_size
+    of_view, of_whole = size_problems(config.encoder, ((side, side), images.whole_size))
     if of_view:
         raise ConfigError(
-            _does_not_take(config, view, of_view),
+            f"{config.encoder.name} at {side} x {side} px ({of_view})",
             expected="a backbone that takes views.size",
             hint="set views.size to what the backbone takes, or use another",
         )
     if of_whole:
         raise ConfigError(
-            _does_not_take(config, images.whole_size, of_whole),
-            expected=f"whole images that it takes, of views.size ({view[1]} x {view[0]} px) for "
-            "instance",
+            f"{config.encoder.name} at {width} x {height} px ({of_whole})",
+            expected=f"whole images that it takes, of views.size ({side} x {side} px) for instance",
             hint="resize the images to that",
         )
-    return
-
-
-def _does_not_take(config: Config, size: tuple[int, int], reason: str) -> str:
-    height, width = size
-    return f"{config.encoder.name} at {width} x {height} px ({reason})"
 
 
 def fit_sizes(dataset: Dataset, config: Config) -> Dataset:
@@ -129,11 +133,13 @@ def fit_sizes(dataset: Dataset, config: Config) -> Dataset:
     try:
         check_sizes(dataset.train, config)
     except ConfigError as error:
-        small = _seen_at(dataset, config.views.size)
-        check_sizes(small.train, config)
-        height, width = small.train.whole_size
+        side = config.views.size
+        train = replace(dataset.train, whole_side=side)
+        check_sizes(train, config)
+        test = dataset.test and replace(dataset.test, whole_side=side)
+        height, width = train.whole_size
         log.warning("%s: whole images are seen at %d x %d px", error.found, width, height)
-        return small
+        return dataset._replace(train=train, test=test)
     return dataset
 
 
@@ -153,19 +159,9 @@ def load_images(
         DataError: As `load_dataset`.
         ConfigError: As `fit_sizes`.
     """
-    dataset = load_dataset(
-        spec,
-        side=config.image_side,
-        bad_images=config.bad_images,
-        changed=changed,
-        track=track,
-    )
+    side, bad_images = config.image_side, config.bad_images
+    dataset = load_dataset(spec, side=side, bad_images=bad_images, changed=changed, track=track)
     return fit_sizes(dataset, config)
-
-
-def _seen_at(dataset: Dataset, side: int) -> Dataset:
-    test = dataset.test and replace(dataset.test, whole_side=side)
-    return dataset._replace(train=replace(dataset.train, whole_side=side), test=test)
 
 
 def describe_run(
@@ -201,3 +197,162 @@ def describe_run(
     if init:
         data["init"] = {"from": init["from"], "sha256": init["sha256"]}
     return RunInfo(config, data, images.normalization, describe_environment(config))
+
+
+class TrainedRun(NamedTuple):
+    """A run at its newest checkpoint."""
+
+    info: RunInfo
+    model: SimSiam  # on the device, in eval mode
+    compute: Compute
+    step: int
+    epoch: int
+    damaged: tuple[str, ...]  # a line for each checkpoint that was passed over
+    path: Path
+
+
+class EvaluationSplit(NamedTuple):
+    """The images whose labels train the evaluators, and those that are scored."""
+
+    train: Images
+    test: Images
+    name: str  # "test", or "validation" where the data have no test split
+
+
+def load_run(path: Path) -> TrainedRun:
+    """The model of a run at its newest good checkpoint.
+
+    Raises:
+        CheckpointError: When there is none, or it does not fit the run's config.
+    """
+    info = read_run(path)
+    if info.task != "pretrain":
+        raise CheckpointError(
+            f"{path} is a network trained with labels ({info.task})",
+            expected="a run of `stopgrad pretrain`",
+            hint="its score stands in the records of the command that made it",
+        )
+    checkpoint = load_checkpoint(path)
+    compute = compute_for(_on_a_device_here(info.config))
+    model = build_simsiam(info.config)
+    load_model(model, checkpoint.model)
+    compute.place(model).eval()
+    epoch = checkpoint.step // info.steps_per_epoch
+    return TrainedRun(info, model, compute, checkpoint.step, epoch, checkpoint.damaged, path)
+
+
+def _on_a_device_here(config: Config) -> Config:
+    """A run of a GPU is read by the CPU where there is none, and that is said."""
+    if not config.device.startswith("cuda") or torch.cuda.is_available():
+        return config
+    log.warning("the run was made with device = %s; there is none here: auto", config.device)
+    return replace(config, device="auto")
+
+
+def load_model(model: nn.Module, tensors: dict[str, Tensor]) -> None:
+    """Fills a model with the tensors of a checkpoint.
+
+    Raises:
+        CheckpointError: When they are not those of this model.
+    """
+    try:
+        model.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise CheckpointError(
+            f"the checkpoint does not fit the model ({' '.join(str(error).split())[:200]})",
+            expected="the tensors of the run's own config",
+            hint="do not mix files of different runs",
+        ) from error
+
+
+def evaluation_split(
+    dataset: Dataset, config: Config, *, name: SplitName = "auto"
+) -> EvaluationSplit:
+    """The training images of a run against the whole test split, or against its validation images.
+
+    Data without a test split give a seeded, stratified fifth of their images, named
+    "validation". The images that the config holds out are left out of the training images.
+
+    Args:
+        dataset: The images of the run.
+        config: Of the run.
+        name: What is scored; auto: the test split where there is one.
+
+    Raises:
+        DataError: When the images have no labels, or no split of this name.
+    """
+    train, test = dataset.train, dataset.test
+    if train.labels is None or (test is not None and test.labels is None):
+        raise DataError(
+            f"{dataset.name} without labels",
+            expected="labels on training and test images",
+            hint="evaluation needs labels; pretraining, embedding and neighbours do not",
+        )
+    held_out = name == "validation" or (name == "auto" and test is None)
+    share = config.validation or (WATCHED if test is None else 0.0)
+    if share == 0:
+        return EvaluationSplit(train, _there(None if held_out else test, dataset), "test")
+    split = split_validation(train, share=share, seed=config.seed)
+    if held_out:
+        return EvaluationSplit(split.train, split.validation, "validation")
+    return EvaluationSplit(split.train, _there(test, dataset), "test")
+
+
+def _there(images: Images | None, dataset: Dataset) -> Images:
+    if images is None:
+        raise DataError(
+            f"no images of {dataset.name} to score in this split",
+            expected="a test split, or images held out by the run's validation share",
+            hint="choose the other --split",
+        )
+    return images
+
+
+def keep_label_draws(path: Path, dataset: Dataset, *, labels: Sequence[float]) -> None:
+    """Writes the indices of each draw of labels into a run, `labels/share-0.1-seed-0.json`.
+
+    The indices count the run's training images, in their order.
+
+    Raises:
+        ConfigError: As `check_fractions`.
+        DataError: When the images have no labels.
+        StorageError: When the disk refuses.
+    """
+    check_fractions(labels)
+    config = read_run(path).config
+    train = evaluation_split(dataset, config).train
+    for fraction in (fraction for fraction in labels if fraction < 1):
+        file = path / "labels" / f"share-{fraction:g}-seed-{config.seed}.json"
+        with storage_errors(file, needed=0):
+            file.parent.mkdir(exist_ok=True)
+        write_json(file, label_subset(train, share=fraction, seed=config.seed).tolist())
+
+
+def check_same_data(info: RunInfo, dataset: Dataset) -> None:
+    """Refuses images other than those that a run was trained on.
+
+    Raises:
+        DataError: With both fingerprints.
+    """
+    was, now = info.data["fingerprint"], dataset.train.fingerprint
+    if was != now:
+        raise DataError(
+            f"training images with fingerprint {now[:12]}",
+            expected=f"those of the run, {was[:12]} ({info.data['spec']})",
+            hint="name the run's own images with --data (finetune takes others with --out DIR)",
+        )
+
+
+def check_fractions(labels: Sequence[float]) -> None:
+    """Refuses label fractions before any image is embedded, so that nothing is written in part.
+
+    Raises:
+        ConfigError: Naming those that are not above 0 and at most 1.
+    """
+    wrong = [fraction for fraction in labels if not 0 < fraction <= 1]
+    if wrong:
+        raise ConfigError(
+            f"label fraction {', '.join(f'{fraction:g}' for fraction in wrong)}",
+            expected="fractions above 0 and at most 1",
+            hint="write 10 % as 0.1",
+        )

@@ -1,17 +1,34 @@
-"""Tensors to safetensors and back from bytes that are not to be trusted; nothing is unpickled."""
+"""Tensors to safetensors and back, and the tensors that a config's model has.
+
+Bytes are not to be trusted: nothing is unpickled, and what a checkpoint should hold is known
+without a byte of memory for it, so that a config of others cannot ask for more than there is.
+"""
 
 from __future__ import annotations
 
+import functools
 import hashlib
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+from stopgrad.config import Config, EncoderConfig, torch_generator
 from stopgrad.errors import DivergedError
+from stopgrad.method import (
+    Classifier,
+    SimSiam,
+    build_classifier,
+    build_encoder,
+    build_simsiam,
+    parameter_groups,
+)
 from stopgrad.runs.info import whole_number
 from stopgrad.storage import LARGEST_JSON, in_short, strict_json
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 PICKLES = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
 
@@ -22,8 +39,6 @@ def encode_tensors(tensors: Mapping[str, Tensor]) -> bytes:
     Raises:
         DivergedError: When one is not finite.
     """
-    from safetensors.torch import save
-
     values = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
     wrong = not_finite(values)
     if wrong:
@@ -43,9 +58,6 @@ def decode_tensors(data: bytes) -> dict[str, Tensor]:
     Raises:
         ValueError: A clause that says what the bytes are not.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import load
-
     try:
         length = int.from_bytes(data[:8], "little")
         if len(data) < 8 or length > min(len(data) - 8, LARGEST_JSON):
@@ -66,8 +78,6 @@ def header_tensors(start: bytes) -> dict[str, Tensor]:
     Raises:
         ValueError: A clause that says what the bytes are not.
     """
-    import torch
-
     known = {"F32": torch.float32, "F64": torch.float64, "F16": torch.float16}
     known |= {"BF16": torch.bfloat16, "I64": torch.int64}
     found = {}
@@ -98,8 +108,6 @@ def header_bytes(start: bytes) -> int:
 
 def tensors_sha256(tensors: Mapping[str, Tensor]) -> str:
     """What tensors hold, whatever file they are in: sha256 over name, type, shape and bytes."""
-    import torch
-
     digest = hashlib.sha256()
     for key, value in sorted(tensors.items()):
         value = value.detach().cpu().contiguous()
@@ -110,8 +118,6 @@ def tensors_sha256(tensors: Mapping[str, Tensor]) -> str:
 
 def not_finite(tensors: Mapping[str, Tensor]) -> str:
     """A clause about the first tensor with a NaN or an infinity; empty when there is none."""
-    import torch
-
     for key, value in tensors.items():
         # One cheap pass: no sum over a NaN or an infinity is finite.
         if not torch.isfinite(value.sum()) and not torch.isfinite(value).all():
@@ -125,3 +131,109 @@ def is_pickle(data: bytes) -> bool:
     Safetensors begin with a length of 8 bytes; a short one has zeros where a pickle has text.
     """
     return data.startswith(PICKLES) and data[2:8].count(0) < 5
+
+
+HEADER = 16 << 20  # bytes, generous
+NUMBERS = (torch.float32, torch.float64, torch.bfloat16, torch.int64)
+BUFFERS = 4  # the optimiser's tensors for a parameter, generous
+
+
+class Tensors(NamedTuple):
+    """What a checkpoint of a config holds; on the meta device, shape and type alone."""
+
+    model: Mapping[str, Tensor]
+    parameters: tuple[Tensor, ...]  # in the optimiser's order
+    most_bytes: int  # that a file of tensors may have
+
+
+class _WithoutMemory(TorchFunctionMode):
+    """Lets a model that was laid out on the meta device stay there, without initial weights."""
+
+    def __torch_function__(
+        self,
+        func: Callable[..., object],
+        types: object,
+        args: tuple[object, ...] = (),
+        kwargs: Mapping[str, object] | None = None,
+    ) -> object:
+        kwargs = dict(kwargs or {})
+        if "generator" in kwargs:  # an initial value that is drawn
+            return args[0] if args else kwargs["tensor"]
+        if func is torch.empty_like:  # Module.to_empty
+            kwargs["device"] = "meta"
+        return func(*args, **kwargs)
+
+
+@functools.lru_cache(maxsize=8)
+def tensors_of(config: Config, classes: int = 0) -> Tensors:
+    """Names, shapes and types of the tensors of a config's model.
+
+    Args:
+        config: Every knob.
+        classes: C of a classifier with the config's encoder; 0: SimSiam.
+
+    Raises:
+        ConfigError: For an encoder that does not exist.
+    """
+    model: SimSiam | Classifier
+    with _WithoutMemory():
+        if classes:
+            model = build_classifier(config.encoder, classes=classes, seed=config.seed)
+            parameters: list[Tensor] = list(model.parameters())
+        else:
+            model = build_simsiam(config)
+            groups = parameter_groups(model, config.optimizer)
+            parameters = [parameter for group in groups for parameter in group.parameters]
+    values = {key: value.to("meta") for key, value in model.state_dict().items()}
+    most_bytes = HEADER + BUFFERS * size_of(values)
+    return Tensors(values, tuple(p.to("meta") for p in parameters), most_bytes)
+
+
+@functools.lru_cache(maxsize=8)
+def encoder_tensors(config: EncoderConfig) -> Mapping[str, Tensor]:
+    """Names, shapes and types of the tensors of an encoder, on the meta device.
+
+    Raises:
+        ConfigError: For an encoder that does not exist.
+    """
+    with _WithoutMemory():
+        encoder = build_encoder(config, torch_generator(0, "encoder"))
+    return {key: value.to("meta") for key, value in encoder.state_dict().items()}
+
+
+def size_of(tensors: Mapping[str, Tensor]) -> int:
+    """Bytes that tensors take."""
+    return sum(value.numel() * value.element_size() for value in tensors.values())
+
+
+def misfit(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> str:
+    """How tensors differ from those wanted, in names, shapes and types; empty when they do not."""
+    kinds = {key: (value.shape, value.dtype) for key, value in found.items()}
+    both = found.keys() & wanted.keys()
+    others = {key for key in both if kinds[key] != (wanted[key].shape, wanted[key].dtype)}
+    return "; ".join(
+        [
+            *_names("missing", wanted.keys() - found.keys()),
+            *_names("unknown", found.keys() - wanted.keys()),
+            *_names("of another shape or type", others),
+        ]
+    )
+
+
+def optimizer_misfit(found: Mapping[str, Tensor], parameters: tuple[Tensor, ...]) -> str:
+    """How an optimiser's tensors `INDEX.NAME` differ from their parameters in number and shape."""
+    known = {str(index): parameter for index, parameter in enumerate(parameters)}
+    wrong = set()
+    for key, value in found.items():
+        parameter = known.get(key.partition(".")[0])
+        shapes = () if parameter is None else (parameter.shape, ())  # or one number for it
+        if value.dtype not in NUMBERS or value.shape not in shapes:
+            wrong.add(key)
+    return "; ".join(_names("of no parameter's shape and type", wrong))
+
+
+def _names(what: str, names: set[str]) -> list[str]:
+    if not names:
+        return []
+    shown = ", ".join(ascii(name[:80]) for name in sorted(names)[:3])
+    return [f"{what}: {shown}" + (f" and {len(names) - 3} more" if len(names) > 3 else "")]

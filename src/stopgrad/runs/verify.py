@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from stopgrad.errors import CheckpointError, ConfigError, StopgradError
 from stopgrad.runs.checkpoint import checkpoint_folders, newest_step, step_folders
+from stopgrad.runs.directory import MetricsRow, read_rows
 from stopgrad.runs.guards import check_changes
 from stopgrad.runs.info import (
     FILES,
@@ -24,13 +25,13 @@ from stopgrad.runs.info import (
     refuse_odd_files,
     whole_number,
 )
-from stopgrad.runs.metrics import MetricsRow, read_rows
 from stopgrad.runs.parts import (
     INFO,
     MANIFEST,
     MODEL,
     NAMES,
     OPTIMIZER,
+    STATE,
     CheckpointManifest,
     decode_info,
     decode_model,
@@ -278,12 +279,8 @@ def _part(manifest: CheckpointManifest, name: str, run: _Run) -> str:
         return ""
     info = run.info or _copy(manifest)
     data = read_part(manifest, name, most=most_bytes(name, info))
-    if name == MODEL:
-        decode_model(data, manifest, info=info)
-    elif name == OPTIMIZER:
-        decode_optimizer(data, manifest, info=info)
-    else:
-        decode_state(data, manifest, info=info)
+    decode = {MODEL: decode_model, OPTIMIZER: decode_optimizer, STATE: decode_state}[name]
+    decode(data, manifest, info=info)
     return ""
 
 

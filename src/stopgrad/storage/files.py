@@ -133,7 +133,7 @@ def strict_json(text: bytes) -> Any:
         raise ValueError("JSON that is nested too deep") from None
 
 
-def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _without_duplicates(pairs: list[tuple[str, object]]) -> dict[str, object]:
     values = dict(pairs)
     if len(values) < len(pairs):
         raise ValueError("JSON with a key that occurs twice")

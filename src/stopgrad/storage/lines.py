@@ -13,7 +13,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 from stopgrad.errors import DataError, StopgradError
 from stopgrad.storage.files import (
@@ -64,7 +64,7 @@ def replace_lines(path: Path, rows: Iterable[Mapping[str, object]]) -> None:
 
 def read_lines(
     path: Path,
-    decode: Callable[[dict[str, Any]], T],
+    decode: Callable[[dict[str, object]], T],
     *,
     what: str,
     hint: str,
@@ -121,7 +121,7 @@ def _encode(rows: Iterable[Mapping[str, object]]) -> bytes:
     return "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows).encode()
 
 
-def _object(line: bytes) -> dict[str, Any]:
+def _object(line: bytes) -> dict[str, object]:
     values = strict_json(line)
     if isinstance(values, dict):
         return values

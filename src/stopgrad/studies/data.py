@@ -93,11 +93,11 @@ def _try_arm(study: Study, name: str, config: Config, dataset: Dataset) -> None:
 
 
 def _try_supervised(dataset: Dataset, config: Config, *, labels: float) -> None:
-    from stopgrad.training import check_recipe, draw_fraction, supervised_recipe
+    from stopgrad.training import check_recipe, draw_fraction, recipe_of
 
     assert dataset.test is not None
     images = draw_fraction(dataset.train, dataset.test, fraction=labels, seed=config.seed)
-    check_recipe(supervised_recipe(config), images)
+    check_recipe(recipe_of(config, "supervised"), images)
 
 
 def _check_tunable(dataset: Dataset, *, labels: float, seed: int) -> None:

@@ -3,18 +3,16 @@
 In: images, a `Config` and, to keep the result, an open run directory. Out: one `Epoch` after
 another. Paper: Algorithm 1.
 
-    learner        what every training shares: state, step, snapshot and restore
-    pretrain       the loop and the step of SimSiam, Algorithm 1
-    watch          what is measured when an epoch ends: collapse and kNN
-    keeper         what a run keeps on disk while it trains
-    replay         a step recorded once as a CUDA graph
-    recipe         how a network is trained with labels
-    crops          random crops and flips of a batch
-    labelled       training with labels: from scratch, or from a pretrained encoder
-    labelled_runs  such a training as a run directory, and its record
-    sessions       a pretraining in a run directory: begun, resumed or extended
-    fractions      training with one fraction of the labels after the other
-    weights        what an encoder starts from: a run, a file, or timm's weights
+    learner    what every training shares: state, step, snapshot and restore
+    pretrain   the loop and the step of SimSiam, Algorithm 1
+    watch      what is measured when an epoch ends: collapse and kNN
+    keeper     what a run keeps on disk while it trains
+    replay     a step recorded once as a CUDA graph
+    recipe     how a network is trained with labels: random crops, recipe, protocol
+    labelled   training with labels: from scratch, or from a pretrained encoder
+    sessions   a pretraining in a run directory: begun, resumed or extended
+    fractions  training with one fraction of the labels after the other, each in its directory
+    weights    what an encoder starts from: a run, a file, or timm's weights
 """
 
 import lazy_loader

@@ -9,7 +9,8 @@ from .pretrain import pretrain_epochs as pretrain_epochs
 from .pretrain import start_training as start_training
 from .recipe import check_recipe as check_recipe
 from .recipe import draw_fraction as draw_fraction
-from .recipe import supervised_recipe as supervised_recipe
+from .recipe import finetuning_config as finetuning_config
+from .recipe import recipe_of as recipe_of
 from .sessions import check_resume as check_resume
 from .sessions import continue_run as continue_run
 from .sessions import pretrain_run as pretrain_run

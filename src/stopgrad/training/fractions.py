@@ -9,35 +9,32 @@ from __future__ import annotations
 
 import functools
 import signal
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple, cast
 
-from stopgrad.config import Config
+from stopgrad.config import Config, Task, config_to_dict
 from stopgrad.errors import InterruptedRunError
-from stopgrad.evaluation import Record, append, append_cost, start_meter
-from stopgrad.images import Dataset, Track, no_progress, normalization
-from stopgrad.method import compute_for, use_threads
+from stopgrad.evaluation import Record, append, append_cost, read, scored, start_meter
+from stopgrad.images import Dataset, Normalization, Track, no_progress, normalization
+from stopgrad.method import compute_for, training_flops, use_threads
 from stopgrad.runs import (
+    RunData,
     RunInfo,
     RunWriter,
     TrainedRun,
+    check_changes,
     check_fractions,
     check_same_data,
+    describe_environment,
     evaluation_split,
     keep_label_draws,
     read_run,
+    read_status,
+    spec_to_keep,
 )
-from stopgrad.training.labelled import LabelledEpoch, Start, finetune_epochs, supervised_epochs
-from stopgrad.training.labelled_runs import (
-    describe_fraction,
-    fraction_folder,
-    newest_record,
-    open_fraction,
-    recorded,
-    trained_record,
-)
-from stopgrad.training.recipe import draw_fraction
+from stopgrad.training.labelled import LabelledEpoch, Start, labelled_epochs
+from stopgrad.training.recipe import LabelledImages, draw_fraction
 
 
 class FractionEpoch(NamedTuple):
@@ -96,24 +93,13 @@ def supervised_fractions(
         ConfigError: For a fraction out of range, or one that was begun with other settings.
         DataError: When there are no labels, or the images are not those of the pretraining.
         InterruptedRunError: After a signal, when the state is saved.
-        StopgradError: While it trains, as `supervised_epochs`.
+        StopgradError: While it trains, as `labelled_epochs`.
     """
     check_fractions(labels)
     if (out / "config.json").exists():
         check_same_data(read_run(out), dataset)
-    split = evaluation_split(dataset, config)
-    for fraction in labels:
-        _use_threads(config, fraction_folder(out, "supervised", fraction))
-        images = draw_fraction(split.train, split.test, fraction=fraction, seed=config.seed)
-        info = describe_fraction(
-            images,
-            config,
-            task="supervised",
-            normalization=normalization(images.train),
-            data=_card(dataset, spec=spec),
-        )
-        epochs = functools.partial(supervised_epochs, images, config)
-        yield from _finish(Fraction(out, info, dataset, split.name, epochs), track=track)
+    card = _card(dataset, spec=spec)
+    yield from _fractions(dataset, config, out, labels=labels, card=card, track=track)
 
 
 def finetune_fractions(
@@ -141,36 +127,43 @@ def finetune_fractions(
         ConfigError: For a fraction out of range, or one that was begun with other settings.
         DataError: When there are no labels, or for other images than the run's in the run itself.
         InterruptedRunError: After a signal, when the state is saved.
-        StopgradError: While it trains, as `finetune_epochs`.
+        StopgradError: While it trains, as `labelled_epochs`.
     """
     check_fractions(labels)
     if out.resolve() == run.path.resolve():
         check_same_data(run.info, dataset)
         keep_label_draws(run.path, dataset, labels=labels)
-    split = evaluation_split(dataset, config)
+    card = _card(dataset, spec=spec) | {"from_step": run.step, "from_epoch": run.epoch}
+    if "init" in run.info.data:
+        card["init"] = run.info.data["init"]
     start = Start(run.model.encoder, run.info.normalization)
-    for fraction in labels:
-        _use_threads(config, fraction_folder(out, "finetune", fraction))
-        images = draw_fraction(split.train, split.test, fraction=fraction, seed=config.seed)
-        info = describe_fraction(
-            images,
-            config,
-            task="finetune",
-            normalization=start.normalization,
-            data=_card(dataset, spec=spec) | _origin(run),
-        )
-        epochs = functools.partial(finetune_epochs, images, config, start=start)
-        yield from _finish(Fraction(out, info, dataset, split.name, epochs), track=track)
+    yield from _fractions(dataset, config, out, labels=labels, card=card, start=start, track=track)
 
 
-def _card(dataset: Dataset, *, spec: str) -> dict[str, Any]:
+def _card(dataset: Dataset, *, spec: str) -> dict[str, object]:
     return {"spec": spec, "name": dataset.name, "fingerprint": dataset.train.fingerprint}
 
 
-def _origin(run: TrainedRun) -> dict[str, Any]:
-    """What decides the encoder that is fine-tuned."""
-    init = {key: run.info.data[key] for key in ("init",) if key in run.info.data}
-    return {"from_step": run.step, "from_epoch": run.epoch} | init
+def _fractions(
+    dataset: Dataset,
+    config: Config,
+    out: Path,
+    *,
+    labels: Sequence[float],
+    card: Mapping[str, object],
+    start: Start | None = None,
+    track: Track,
+) -> Iterator[FractionEpoch]:
+    """Fine-tunes from a start, or trains from scratch, with each fraction."""
+    task: Task = "supervised" if start is None else "finetune"
+    split = evaluation_split(dataset, config)
+    for fraction in labels:
+        _use_threads(config, fraction_folder(out, task, fraction))
+        images = draw_fraction(split.train, split.test, fraction=fraction, seed=config.seed)
+        mean_std = normalization(images.train) if start is None else start.normalization
+        info = describe_fraction(images, config, task=task, normalization=mean_std, data=card)
+        epochs = functools.partial(labelled_epochs, images, config, start=start)
+        yield from _finish(Fraction(out, info, dataset, split.name, epochs), track=track)
 
 
 def _use_threads(config: Config, path: Path) -> None:
@@ -210,3 +203,106 @@ def _keep(fraction: Fraction, writer: RunWriter, epoch: LabelledEpoch) -> Record
     record = trained_record(writer.info, epoch, split=fraction.split)
     append(fraction.records, record)
     return record
+
+
+def describe_fraction(
+    images: LabelledImages,
+    config: Config,
+    *,
+    task: Task,
+    normalization: Normalization,
+    data: Mapping[str, object],
+) -> RunInfo:
+    """The card of a training with labels.
+
+    `data` holds spec, name and fingerprint of the whole training set, and what else decides the
+    result, such as the step of the encoder that is fine-tuned.
+    """
+    own = {
+        "spec": spec_to_keep(str(data["spec"])),
+        "images": images.full_size,
+        "images_labelled": len(images.train),
+        "class_names": list(images.class_names),
+        "task": task,
+        "labels": images.fraction,
+        "label_draw": images.draw,
+    }
+    card = cast(RunData, dict(data) | own)
+    return RunInfo(config, card, normalization, describe_environment(config))
+
+
+def fraction_folder(out: Path, task: Task, fraction: float) -> Path:
+    """Where a training with a fraction of the labels lives, `OUT/supervised/share-0.1`."""
+    return out / task / f"share-{fraction:g}"
+
+
+def open_fraction(path: Path, info: RunInfo) -> RunWriter:
+    """A new training in this directory, or the one that was begun there.
+
+    Its `begin` refuses to go on with other settings, another fraction or other images.
+
+    Raises:
+        ConfigError: When something else is there.
+    """
+    if (path / "config.json").exists():
+        return RunWriter.resume(path, info)
+    return RunWriter.create(path, info)
+
+
+def trained_record(info: RunInfo, epoch: LabelledEpoch, *, split: str) -> Record:
+    """The record of a training with labels, from scratch or fine-tuned, at its last epoch.
+
+    What it cost stands in its protocol; the record's own views and FLOPs are, as for every
+    evaluator, those that made the encoder: of the pretraining, or of the training from scratch.
+    """
+    config, data, score = info.config, info.data, epoch.score
+    assert score is not None
+    if data["task"] == "supervised":
+        metric, of, number = "supervised_accuracy", "supervised", epoch.number
+        views, flops = score.protocol["views"], score.protocol["flops"]
+    else:
+        metric, of, number = "finetune_accuracy", "encoder", data["from_epoch"]
+        views = 2 * config.batch * data["from_step"]
+        flops = training_flops(config) * views
+    return scored(
+        info,
+        score,
+        metric=metric,
+        of=of,
+        epoch=number,
+        views=views,
+        flops=flops,
+        labels=data["labels"],
+        name=data["name"],
+        split=split,
+        wall_s=epoch.seconds,
+    )
+
+
+def recorded(records: Path, run: Path, info: RunInfo, *, split: str) -> Record | None:
+    """The record of a training that is finished; None when there is work left.
+
+    Raises:
+        ConfigError, DataError: When it was finished with other settings or other images.
+    """
+    if read_status(run).get("state") != "finished":
+        return None
+    begun = read_run(run)
+    check_changes(begun, info)
+    return newest_record(records, begun, split=split)
+
+
+def newest_record(records: Path, info: RunInfo, *, split: str) -> Record | None:
+    """The last record of the training that has this card."""
+    found = read(records) if records.exists() else []
+    return next((r for r in reversed(found) if _is_of(r, info, split=split)), None)
+
+
+def _is_of(record: Record, info: RunInfo, *, split: str) -> bool:
+    data, epoch = info.data, info.data.get("from_epoch", record.epoch)
+    return (
+        record.protocol.get("evaluator") == info.task
+        and (record.labels, record.split, record.epoch) == (data["labels"], split, epoch)
+        and record.data["fingerprint"] == data["fingerprint"]
+        and record.config == config_to_dict(info.config)
+    )

@@ -29,10 +29,10 @@ class Keeper:
     training: Learner[Any, Any]
     writer: RunWriter | None
     hint: str = ""  # how an interrupted training goes on; empty: by `stopgrad resume`
-    rows: list[dict[str, Any]] = field(default_factory=list)  # not yet on disk
+    rows: list[dict[str, object]] = field(default_factory=list)  # not yet on disk
     saved: float = 0.0  # when the newest checkpoint was complete, s
     cost: float = 0.0  # what it took, s
-    verdict: dict[str, Any] | None = None  # the newest
+    verdict: dict[str, str] | None = None  # the newest
 
     def begin(self) -> None:
         """Goes on from the run's checkpoint, or writes the one of step 0.
@@ -87,7 +87,7 @@ class Keeper:
             raise
         self._add_steps(before)
 
-    def after_epoch(self, row: dict[str, Any], *, verdict: Verdict | None = None) -> None:
+    def after_epoch(self, row: dict[str, object], *, verdict: Verdict | None = None) -> None:
         """Writes the epoch's rows, and a checkpoint when it is due.
 
         Raises:
@@ -177,7 +177,7 @@ class Keeper:
         writer.append(self.rows)
         self.rows = []
 
-    def _set_status(self, state: State, **values: Any) -> None:
+    def _set_status(self, state: State, **values: object) -> None:
         if self.writer is not None:
             training = self.training
             known = {} if self.verdict is None else {"verdict": self.verdict}

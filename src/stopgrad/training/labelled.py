@@ -3,7 +3,7 @@
 In: a fraction of the labels and the test images (`recipe`). Out: a `LabelledEpoch` at a time; the
 last one has the score on the whole test set. A step is crops, forward, cross-entropy, backward,
 new weights; all randomness is a function of (seed, step). Report: the supervised network of its
-label study. The recipe of fine-tuning is SwAV's, see `finetune_recipe`.
+label study. The recipe of fine-tuning is SwAV's, see `recipe_of`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import math
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -36,16 +36,16 @@ from stopgrad.method import (
     use_repeatable,
 )
 from stopgrad.runs import RunWriter, read_metrics
-from stopgrad.training.crops import draw_crops, padded_crop
 from stopgrad.training.keeper import Keeper
 from stopgrad.training.learner import Learner
 from stopgrad.training.recipe import (
     LabelledImages,
     Recipe,
     check_recipe,
-    finetune_recipe,
+    draw_crops,
+    padded_crop,
     protocol,
-    supervised_recipe,
+    recipe_of,
 )
 
 T = TypeVar("T")
@@ -71,21 +71,23 @@ class Start(NamedTuple):
     normalization: Normalization  # that it was pretrained with
 
 
-def supervised_epochs(
+def labelled_epochs(
     images: LabelledImages,
     config: Config,
     *,
+    start: Start | None = None,
     writer: RunWriter | None = None,
     track: Track = no_progress,
 ) -> Iterator[LabelledEpoch]:
-    """Trains the encoder and one linear layer from scratch; yields at the end of each epoch.
+    """Trains an encoder and a new linear layer; yields at the end of each epoch.
 
-    The images are normalised by the mean and std of the fraction itself, so nothing of the others
-    enters. The last epoch has the score on the whole test set.
+    The last epoch has the score on the whole test set.
 
     Args:
         images: The images to learn from and their labels, see `draw_fraction`; the test images.
-        config: Its `supervised`, `encoder` and `seed` decide the result.
+        config: Its `supervised` or `finetune`, `encoder` and `seed` decide the result.
+        start: What fine-tuning starts from. None: the baseline from scratch, with the mean and std
+            of the fraction itself, so nothing of the other images enters.
         writer: The open run directory; the training goes on from its checkpoint, with its
             normalisation, and yields its last epoch again if that was reached. None: write nothing.
         track: Wraps the batches of an epoch, to show progress.
@@ -98,42 +100,15 @@ def supervised_epochs(
         StorageError: When the disk refuses a checkpoint.
     """
     model = build_classifier(config.encoder, classes=len(images.class_names), seed=config.seed)
-    mean_std = writer.info.normalization if writer is not None else normalization(images.train)
-    recipe = supervised_recipe(config)
+    if start is not None:
+        # Not the encoder itself: pretraining taught its BN that a batch is two views.
+        model.encoder.load_state_dict(start.encoder.state_dict())
+        recipe, mean_std = recipe_of(config, "finetune"), start.normalization
+    else:
+        recipe = recipe_of(config, "supervised")
+        mean_std = writer.info.normalization if writer else normalization(images.train)
     training = start_labelled_training(
         model, images, recipe=recipe, config=config, normalization=mean_std
-    )
-    yield from _epochs(training, writer=writer, track=track)
-
-
-def finetune_epochs(
-    images: LabelledImages,
-    config: Config,
-    *,
-    start: Start,
-    writer: RunWriter | None = None,
-    track: Track = no_progress,
-) -> Iterator[LabelledEpoch]:
-    """Trains a pretrained encoder and a new linear layer; yields at the end of each epoch.
-
-    The last epoch has the score on the whole test set.
-
-    Args:
-        images: As for `supervised_epochs`.
-        config: That of the pretraining; its `finetune` and `seed` decide the rest.
-        start: The pretrained encoder and the normalisation that it knows.
-        writer: As for `supervised_epochs`.
-        track: As for `supervised_epochs`.
-
-    Raises:
-        StopgradError: As `supervised_epochs`.
-    """
-    model = build_classifier(config.encoder, classes=len(images.class_names), seed=config.seed)
-    # Not the encoder itself: pretraining taught its BN that a batch is two views.
-    model.encoder.load_state_dict(start.encoder.state_dict())
-    recipe = finetune_recipe(config)
-    training = start_labelled_training(
-        model, images, recipe=recipe, config=config, normalization=start.normalization
     )
     yield from _epochs(training, writer=writer, track=track)
 
@@ -227,29 +202,9 @@ class LabelledTraining(Learner[Classifier, LabelledBatch]):
         return torch.cat([torch.randperm(size, generator=generator) for _ in range(passes)])
 
     @property
-    def epochs(self) -> int:
-        """Epochs in all."""
-        return self.recipe.epochs
-
-    @property
-    def batch_size(self) -> int:
-        """B, the images of a step."""
-        return self.recipe.batch
-
-    @property
-    def steps_per_epoch(self) -> int:
-        """Whole batches in an epoch, the same for every fraction of the labels."""
-        return self.images.full_size // self.recipe.batch
-
-    @property
     def is_finished(self) -> bool:
         """Whether all epochs are, and the score was taken in."""
         return self.is_scored
-
-    @property
-    def advice(self) -> str:
-        """What to do when the loss is not finite."""
-        return f"lower {self.recipe.task}.base_lr"
 
     def group_rates(self, step: int) -> Mapping[str, float]:
         """The learning rates of encoder and linear layer at a step, counted from 1."""
@@ -257,14 +212,10 @@ class LabelledTraining(Learner[Classifier, LabelledBatch]):
         curve = cosine_with_warmup(step - 1, total=total)
         return {"encoder": self.recipe.lr * curve, "head": self.recipe.head_lr * curve}
 
-    def row(self, step: int, loss: float) -> dict[str, Any]:
+    def row(self, step: int, loss: float) -> dict[str, object]:
         """The newest step, counted from 1, as a line of metrics."""
         lr = self.group_rates(step)["encoder"]
         return {"kind": "step", "step": step, "loss": loss, "lr": lr, "seconds": self.step_seconds}
-
-    def state(self) -> dict[str, Any]:
-        """What a checkpoint keeps besides tensors, ready for JSON."""
-        return {"step": self.step, "losses": self.losses}
 
     def end_of_epoch(self, result: Score | None = None) -> LabelledEpoch:
         """The epoch that has just ended, from the state alone."""
@@ -288,14 +239,7 @@ def start_labelled_training(
     config: Config,
     normalization: Normalization,
 ) -> LabelledTraining:
-    """A training of this classifier at step 0.
-
-    Args:
-        model: An encoder and one linear layer for the classes of the images.
-        images: To learn from, and to be scored on.
-        recipe: How.
-        config: Every knob; those of the device are read here.
-        normalization: Of the images that go in.
+    """A training of this classifier at step 0; of the config, the device and the seed are read.
 
     Raises:
         DataError: When there are fewer images than one batch.
@@ -320,6 +264,10 @@ def start_labelled_training(
         pixels=compute.keep(images.train.pixels),
         model=model.train(),
         optimizer=_optimizer(model, recipe),
+        epochs=recipe.epochs,
+        batch_size=recipe.batch,
+        steps_per_epoch=images.full_size // recipe.batch,  # the same for every fraction
+        advice=f"lower {recipe.task}.base_lr",
         recipe=recipe,
         images=images,
     )
@@ -346,7 +294,7 @@ def _score(training: LabelledTraining, *, track: Track) -> Score:
     return score(values, labels, protocol=how)
 
 
-def _row(epoch: LabelledEpoch) -> dict[str, Any]:
+def _row(epoch: LabelledEpoch) -> dict[str, object]:
     """The epoch as a line of metrics."""
     names = ("step", "loss", "lr", "images_per_s", "seconds")
     return {"kind": "epoch", "epoch": epoch.number} | {n: getattr(epoch, n) for n in names}

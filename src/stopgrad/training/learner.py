@@ -10,7 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +19,7 @@ from stopgrad.config import Config
 from stopgrad.errors import DivergedError
 from stopgrad.images import Normalization, Packed
 from stopgrad.method import Compute, Optimizer
-from stopgrad.runs import Checkpoint, load_model
+from stopgrad.runs import Checkpoint, TrainingState, load_model
 
 Model = TypeVar("Model", bound=nn.Module)
 Batch = TypeVar("Batch")
@@ -35,6 +35,10 @@ class Learner(ABC, Generic[Model, Batch]):
     pixels: Tensor | Packed  # (N, H, W, 3) uint8, on the device where they fit
     model: Model
     optimizer: Optimizer
+    epochs: int  # in all
+    batch_size: int  # B, the images of a step
+    steps_per_epoch: int  # whole batches; the images left over wait for another epoch's order
+    advice: str  # what to do when the loss is not finite
     refused: Tensor = field(init=False)  # (), 1 from the first step that was not finite on
     step: int = 0  # steps taken
     epoch: int = 0  # epochs finished, their measurements included
@@ -45,29 +49,9 @@ class Learner(ABC, Generic[Model, Batch]):
         self.refused = torch.zeros((), device=self.compute.device)
 
     @property
-    @abstractmethod
-    def epochs(self) -> int:
-        """Epochs in all."""
-
-    @property
-    @abstractmethod
-    def batch_size(self) -> int:
-        """B, the images of a step."""
-
-    @property
-    @abstractmethod
-    def steps_per_epoch(self) -> int:
-        """Whole batches in an epoch; the images left over wait for another epoch's order."""
-
-    @property
-    @abstractmethod
     def is_finished(self) -> bool:
         """Whether nothing is left to do."""
-
-    @property
-    @abstractmethod
-    def advice(self) -> str:
-        """What to do when the loss is not finite."""
+        return self.epoch == self.epochs
 
     @abstractmethod
     def order(self) -> Tensor:
@@ -86,12 +70,12 @@ class Learner(ABC, Generic[Model, Batch]):
         """The next step, on these images; see `take_step`."""
 
     @abstractmethod
-    def row(self, step: int, loss: float) -> dict[str, Any]:
+    def row(self, step: int, loss: float) -> dict[str, object]:
         """A step, counted from 1, as a line of metrics."""
 
-    @abstractmethod
-    def state(self) -> dict[str, Any]:
-        """What a checkpoint keeps besides tensors, ready for JSON."""
+    def state(self) -> TrainingState:
+        """What a checkpoint keeps besides tensors."""
+        return {"step": self.step, "losses": self.losses}
 
     @property
     def steps_left(self) -> int:
@@ -189,5 +173,5 @@ class Learner(ABC, Generic[Model, Batch]):
         self.optimizer.restore(checkpoint.optimizer)
         self.step = checkpoint.step
         # Without "epoch" (training with labels, version 0.1) an epoch ends with its last step.
-        self.epoch = int(checkpoint.state.get("epoch", self.step // self.steps_per_epoch))
+        self.epoch = checkpoint.state.get("epoch", self.step // self.steps_per_epoch)
         self.losses = [float(loss) for loss in checkpoint.state["losses"]]

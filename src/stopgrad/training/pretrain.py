@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -31,7 +31,7 @@ from stopgrad.method import (
     use_repeatable,
     views_of,
 )
-from stopgrad.runs import Checkpoint, RunWriter, TrainingImages
+from stopgrad.runs import Checkpoint, RunWriter, TrainingImages, TrainingState
 from stopgrad.training.keeper import Keeper
 from stopgrad.training.learner import Learner
 from stopgrad.training.replay import Replay
@@ -156,31 +156,6 @@ class Pretraining(Learner[SimSiam, Views]):
         order = torch.randperm(len(self.pixels), generator=generator)
         return order.to(self.pixels.device) if isinstance(self.pixels, Tensor) else order
 
-    @property
-    def epochs(self) -> int:
-        """Epochs in all."""
-        return self.config.epochs
-
-    @property
-    def batch_size(self) -> int:
-        """B, the images of a step."""
-        return self.config.batch
-
-    @property
-    def steps_per_epoch(self) -> int:
-        """Whole batches in an epoch; the images left over wait for another epoch's order."""
-        return len(self.pixels) // self.config.batch
-
-    @property
-    def is_finished(self) -> bool:
-        """Whether all epochs are."""
-        return self.epoch == self.config.epochs
-
-    @property
-    def advice(self) -> str:
-        """What to do when the loss is not finite."""
-        return "lower optimizer.base_lr or add optimizer.warmup_epochs"
-
     def learning_rates(self, step: int) -> LearningRates:
         """The learning rates of a step, counted from 1."""
         return learning_rates(self.config, step=step - 1, steps_per_epoch=self.steps_per_epoch)
@@ -190,7 +165,7 @@ class Pretraining(Learner[SimSiam, Views]):
         rates = self.learning_rates(step)
         return {"encoder": rates.lr, "predictor": rates.predictor_lr}
 
-    def row(self, step: int, loss: float) -> dict[str, Any]:
+    def row(self, step: int, loss: float) -> dict[str, object]:
         """A step, counted from 1, as a line of metrics."""
         rates = self.learning_rates(step)._asdict()
         return {"kind": "step", "step": step, "loss": loss} | rates
@@ -214,8 +189,8 @@ class Pretraining(Learner[SimSiam, Views]):
             **looks._asdict(),
         )
 
-    def state(self) -> dict[str, Any]:
-        """What a checkpoint keeps besides tensors, ready for JSON."""
+    def state(self) -> TrainingState:
+        """What a checkpoint keeps besides tensors."""
         return {
             "step": self.step,
             "epoch": self.epoch,
@@ -224,13 +199,9 @@ class Pretraining(Learner[SimSiam, Views]):
         }
 
     def restore(self, checkpoint: Checkpoint) -> None:
-        """Takes over a checkpoint.
-
-        Raises:
-            CheckpointError: When its tensors are not those of this model.
-        """
+        """Takes over a checkpoint; a CheckpointError when its tensors are not of this model."""
         super().restore(checkpoint)
-        self.collapsed = int(checkpoint.state.get("collapsed", 0))
+        self.collapsed = checkpoint.state.get("collapsed", 0)
 
 
 def start_training(
@@ -270,6 +241,10 @@ def start_training(
         pixels=compute.keep(images.pixels),
         model=model,
         optimizer=build_optimizer(model, config.optimizer),
+        epochs=config.epochs,
+        batch_size=config.batch,
+        steps_per_epoch=len(images) // config.batch,
+        advice="lower optimizer.base_lr or add optimizer.warmup_epochs",
         make_views=compute.compile(views_of),
         forward=compute.compile(forward),
     )
@@ -280,9 +255,9 @@ def start_training(
     return training
 
 
-def _row(epoch: Epoch) -> dict[str, Any]:
+def _row(epoch: Epoch) -> dict[str, object]:
     """The epoch as a line of metrics; numbers that are not finite become null."""
-    row: dict[str, Any] = {
+    row: dict[str, object] = {
         "kind": "epoch",
         "epoch": epoch.number,
         "step": epoch.step,

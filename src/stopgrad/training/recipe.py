@@ -1,18 +1,30 @@
-"""How a network is trained with labels: the recipe, the images it needs, and the protocol.
+"""How a network is trained with labels: recipe, images, random crops, and the protocol.
 
-In: a config and labelled images. Out: a `Recipe`, checked against the images, and what a record
-says of it.
+In: a config and labelled images. Out: a `Recipe`, checked against the images, what a record says
+of it, and crops (B, 3, h, w) of a batch (B, 3, H, W). Report: supervised baseline, 4 px and 32 px.
 """
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from typing import NamedTuple
 
-from stopgrad.config import Config, Task
+import torch
+from torch import Tensor
+
+from stopgrad.config import (
+    Config,
+    FinetuneConfig,
+    SupervisedConfig,
+    Task,
+    config_from_dict,
+    config_to_dict,
+)
 from stopgrad.errors import ConfigError, DataError
 from stopgrad.images import Images, label_subset
 from stopgrad.method import ClassifierShape, classifier_flops
-from stopgrad.training.crops import CropSize
+
+FREE = ("checkpoint_every", "device", "threads")  # may change in fine-tuning, besides its own knobs
 
 
 class Recipe(NamedTuple):
@@ -75,42 +87,46 @@ def draw_fraction(train: Images, test: Images, *, fraction: float, seed: int) ->
     return LabelledImages(drawn, test, fraction, seed, len(train))
 
 
-def supervised_recipe(config: Config) -> Recipe:
-    """The baseline from scratch, `config.supervised`: one learning rate for the whole network."""
-    knobs, length = config.supervised, config.length("supervised")
-    lr = knobs.base_lr * length.batch / 256
-    return Recipe(
-        task="supervised",
-        epochs=length.epochs,
-        batch=length.batch,
-        lr=lr,
-        head_lr=lr,
-        momentum=knobs.momentum,
-        weight_decay=knobs.weight_decay,
-        padding=knobs.padding,
-        crop=knobs.crop,
-        flip=config.views.flip,
-    )
+def recipe_of(config: Config, task: Task) -> Recipe:
+    """How the baseline from scratch or fine-tuning is trained, as `config` has it.
 
-
-def finetune_recipe(config: Config) -> Recipe:
-    """Fine-tuning, `config.finetune`: encoder and new layer have learning rates of their own.
-
-    Source: SwAV (Caron et al. 2020), with the cosine of Barlow Twins (Zbontar et al. 2021).
+    From scratch one learning rate holds for the whole network; in fine-tuning encoder and new
+    layer have their own. Source of the latter: SwAV (Caron et al. 2020), with the cosine of Barlow
+    Twins (Zbontar et al. 2021).
     """
-    knobs = config.finetune
+    knobs: SupervisedConfig | FinetuneConfig = config.supervised
+    head_base_lr = config.supervised.base_lr
+    if task == "finetune":
+        knobs, head_base_lr = config.finetune, config.finetune.head_base_lr
+    epochs, batch = config.length(task)
     return Recipe(
-        task="finetune",
-        epochs=knobs.epochs,
-        batch=knobs.batch,
-        lr=knobs.base_lr * knobs.batch / 256,
-        head_lr=knobs.head_base_lr * knobs.batch / 256,
+        task=task,
+        epochs=epochs,
+        batch=batch,
+        lr=knobs.base_lr * batch / 256,
+        head_lr=head_base_lr * batch / 256,
         momentum=knobs.momentum,
         weight_decay=knobs.weight_decay,
         padding=knobs.padding,
         crop=knobs.crop,
         flip=config.views.flip,
     )
+
+
+def finetuning_config(config: Config, changes: Mapping[str, object]) -> Config:
+    """The config of a run with other knobs of fine-tuning.
+
+    Raises:
+        ConfigError: For knobs of the pretraining, which is done, or values no run could use.
+    """
+    wrong = [key for key in changes if key.partition(".")[0] != "finetune" and key not in FREE]
+    if wrong:
+        raise ConfigError(
+            f"{', '.join(wrong)} for an encoder that is trained already",
+            expected=f"finetune.KNOB, {', '.join(FREE)}",
+            hint="see the knobs of finetune in: stopgrad pretrain --help",
+        )
+    return config_from_dict(config_to_dict(config) | dict(changes))
 
 
 def check_recipe(recipe: Recipe, images: LabelledImages) -> None:
@@ -136,13 +152,13 @@ def check_recipe(recipe: Recipe, images: LabelledImages) -> None:
         )
 
 
-def protocol(recipe: Recipe, images: LabelledImages, config: Config) -> dict[str, Any]:
+def protocol(recipe: Recipe, images: LabelledImages, config: Config) -> dict[str, object]:
     """All that defines the number and what it cost, ready for JSON."""
     size = recipe.size(images.train)
     steps = recipe.epochs * (images.full_size // recipe.batch)
     views = steps * recipe.batch
     shape = ClassifierShape(config.encoder, len(images.class_names), size)
-    how = {
+    how: dict[str, object] = {
         "evaluator": recipe.task,
         "start": "random" if recipe.task == "supervised" else "the pretrained encoder",
         "algorithm": "sgd",
@@ -165,3 +181,71 @@ def protocol(recipe: Recipe, images: LabelledImages, config: Config) -> dict[str
         pretraining = 2 * config.batch * config.epochs * (images.full_size // config.batch)
         return how | {"views_of_pretraining": pretraining}
     return how
+
+
+class CropSize(NamedTuple):
+    """Height and width of an image, px."""
+
+    height: int
+    width: int
+
+
+class Crops(NamedTuple):
+    """What is cut out of each image; row b belongs to image b."""
+
+    top: Tensor  # (B,) int64, px from the upper edge of the padded image
+    left: Tensor  # (B,) int64, px from its left edge
+    flip: Tensor  # (B,) bool, true mirrors left and right
+
+
+def draw_crops(generator: torch.Generator, *, images: int, room: CropSize, flip: float) -> Crops:
+    """Corners, each as likely as any other, and flips of B images.
+
+    Args:
+        generator: The only source of randomness; its device is that of the result.
+        images: B.
+        room: How far a corner may lie from the upper left one, px.
+        flip: Probability of a flip.
+    """
+    u = torch.rand((images, 3), generator=generator, device=generator.device)
+    return Crops(
+        top=_whole(u[:, 0], most=room.height),
+        left=_whole(u[:, 1], most=room.width),
+        flip=u[:, 2] < flip,
+    )
+
+
+def padded_crop(pixels: Tensor, crops: Crops, *, padding: int, size: CropSize) -> Tensor:
+    """Pads by reflection, cuts a box out of each image and mirrors it where asked.
+
+    Equal to `torch.nn.functional.pad(mode="reflect")`, a slice and `flip` for each image. Nothing
+    is padded: each pixel is looked up where the reflection would have taken it from.
+
+    Args:
+        pixels: (B, 3, H, W) of any type, on any device.
+        crops: Corners and flips, on the same device.
+        padding: px on each side, less than H and W.
+        size: h and w, px; the boxes lie inside the padded image.
+
+    Returns:
+        (B, 3, h, w) of the same type, channels_last.
+    """
+    height, width = pixels.shape[2:]
+    rows = torch.arange(size.height, device=pixels.device)  # (h,)
+    columns = torch.arange(size.width, device=pixels.device)  # (w,)
+    mirrored = torch.where(crops.flip[:, None], columns.flip(0), columns)  # (B, w)
+    y = _reflected(crops.top[:, None] + rows - padding, limit=height)  # (B, h)
+    x = _reflected(crops.left[:, None] + mirrored - padding, limit=width)  # (B, w)
+    image = torch.arange(len(pixels), device=pixels.device)[:, None, None]
+    cut = pixels.permute(0, 2, 3, 1)[image, y[:, :, None], x[:, None, :]]  # (B, h, w, 3)
+    return cut.permute(0, 3, 1, 2)
+
+
+def _whole(u: Tensor, *, most: int) -> Tensor:  # (B,) -> (B,) int64
+    """A whole number from 0 to `most`, each as likely; the maximum guards against rounding up."""
+    return (u * (most + 1)).long().clamp_max_(most)
+
+
+def _reflected(index: Tensor, *, limit: int) -> Tensor:
+    """Places before 0 and after limit - 1, mirrored back inside; the edge is not repeated."""
+    return limit - 1 - (limit - 1 - index.abs()).abs()

@@ -70,6 +70,16 @@ class Continuation(NamedTuple):
     step: int  # of its newest checkpoint; 0 before the first
     finished: bool  # nothing is left to do
 
+    @property
+    def extension_text(self) -> str:
+        """What the newest extension of the run does, and what it does not."""
+        change = self.info.extensions[-1]
+        return (
+            f"extended at step {change.step} from {change.old} to {change.new} epochs: the "
+            f"learning rates follow the new length from here on, so the result is not that of a "
+            f"run of {change.new} epochs from the start"
+        )
+
 
 def check_resume(
     path: Path, *, changes: Mapping[str, str], extend: int | None = None
