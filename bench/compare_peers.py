@@ -28,7 +28,7 @@ from typing import Any, NamedTuple
 
 from compare_peers_table import markdown, results_of
 
-from stopgrad.runs import code_version, device_name, versions
+from stopgrad.runs import environment
 from stopgrad.storage import append_lines
 
 HERE = Path(__file__).resolve().parent
@@ -109,14 +109,15 @@ def about(options: argparse.Namespace) -> dict[str, Any]:
     """The first line of the record: code, versions, machine and settings, no names and no paths."""
     peers = {name: _version(name) for name in ("lightly", "torchvision", "kornia", "pillow")}
     settings = {key: value for key, value in vars(options).items() if key not in ("data", "out")}
+    here = environment(device="cpu", threads=options.threads)
     return {
         "kind": "about",
-        "code": code_version(),
-        "versions": versions() | peers,
-        "processor": device_name("cpu"),
+        "code": here.code,
+        "versions": here.versions | peers,
+        "processor": here.device_name,
         "cores": os.cpu_count(),
         "settings": settings,
-        "time": datetime.now(UTC).isoformat(timespec="seconds"),
+        "time": here.time,
     }
 
 

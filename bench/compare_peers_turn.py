@@ -18,7 +18,7 @@ from stopgrad.config import preset, torch_generator
 from stopgrad.evaluation import Features, embed, weighted_knn
 from stopgrad.images import Images, load_dataset, normalization
 from stopgrad.method import compute_for, use_threads
-from stopgrad.runs import device_name
+from stopgrad.runs import environment
 from stopgrad.speed.steps import take_steps
 from stopgrad.speed.stopwatch import peak_bytes, wait_for
 from stopgrad.training import start_training
@@ -46,7 +46,8 @@ def main() -> None:
     images = load_dataset(turn.data).train
     device = compute_for(preset("cifar")).device
     result = _views(turn, images) if turn.contest == "views" else _training(turn, images, device)
-    about: dict[str, Any] = {"device": str(device), "device_name": device_name(str(device))}
+    here = environment(device=str(device), threads=turn.threads)
+    about: dict[str, Any] = {"device": here.device, "device_name": here.device_name}
     about |= {"images": len(images), "fingerprint": images.fingerprint}
     print(json.dumps({**result, "peak_bytes": peak_bytes(device), **about}))
 

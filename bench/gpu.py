@@ -78,7 +78,7 @@ class Scale(NamedTuple):
 
 
 FULL = Scale(EncoderConfig(), BATCHES, 8192, 2.0, 5, 8192)
-SMALL = Scale(EncoderConfig(name="cifar_resnet8", stem="half"), (32, 64), 256, 0.05, 2, 128)
+SMALL = Scale(EncoderConfig(name="cifar_resnet8", stem="half"), (16, 32), 256, 0.05, 2, 128)
 
 
 class Session(NamedTuple):

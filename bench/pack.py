@@ -39,7 +39,7 @@ from PIL import Image
 from stopgrad.config import preset
 from stopgrad.images import load_dataset, normalization
 from stopgrad.images.gather import cores
-from stopgrad.runs import code_version, device_name, versions
+from stopgrad.runs import environment
 from stopgrad.training import start_training
 
 SIDE, WIDTH, HEIGHT = 224, 500, 375  # px
@@ -58,6 +58,7 @@ def main() -> int:
             for number in range(options.rounds)
         ]
     keys = [key for key in rounds[0] if key.endswith(("share", "ratio"))]
+    here = environment(device="cpu", threads=cores())
     record = {
         "pictures": options.pictures,
         "jpeg_bytes": bytes_each,
@@ -66,9 +67,9 @@ def main() -> int:
         "load_after": os.getloadavg(),
         "rounds": rounds,
         **{key: statistics.median([each[key] for each in rounds]) for key in keys},
-        "cpu": device_name("cpu"),
-        "code": code_version(),
-        "versions": versions(),
+        "cpu": here.device_name,
+        "code": here.code,
+        "versions": here.versions,
     }
     options.out.mkdir(parents=True, exist_ok=True)
     (options.out / "pack.json").write_text(json.dumps(record, indent=2) + "\n")

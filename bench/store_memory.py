@@ -30,7 +30,7 @@ from stopgrad.config import preset
 from stopgrad.evaluation import embed
 from stopgrad.images import Encoded, load_dataset, normalization, pack, packing
 from stopgrad.images.types import Contents, DataSource, SplitReader
-from stopgrad.runs import code_version, device_name, prepare, versions
+from stopgrad.runs import environment, prepare
 from stopgrad.training import start_training
 
 SIDE = 224  # px
@@ -50,6 +50,7 @@ def main() -> int:
         packed_s = _pack_random(store, count)
         spent = _train(store, steps=options.steps, limit=round(options.limit * 1e9))
         pixels = load_dataset(str(store)).train.pixels.nbytes
+    here = environment(device="cpu", threads=1)
     record = {
         "pictures": count,
         "side": SIDE,
@@ -57,9 +58,9 @@ def main() -> int:
         "pack_seconds": packed_s,
         **spent,
         "load": os.getloadavg(),
-        "cpu": device_name("cpu"),
-        "code": code_version(),
-        "versions": versions(),
+        "cpu": here.device_name,
+        "code": here.code,
+        "versions": here.versions,
     }
     options.out.mkdir(parents=True, exist_ok=True)
     (options.out / "store_memory.json").write_text(json.dumps(record, indent=2) + "\n")

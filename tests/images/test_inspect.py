@@ -558,9 +558,13 @@ def test_memory_is_the_peak_that_work_reaches() -> None:
         np.ones(images << 20, np.uint8)
 
     work(700)  # a peak that was before, and does not count
+    freed = [np.ones(1 << 14, np.uint8) for _ in range(12_000)]
+    last = freed.pop()  # so that the others stay with the process, free for small work
+    freed.clear()
     samples = cost._grow(work, most=128, budget=10.0, on=torch.device("cpu"))
     rise = cost._at(samples, 512).host_bytes - samples[0].host_bytes
     assert rise == pytest.approx(512 << 20, rel=0.1)
+    assert last.all()
 
 
 def test_larger_steps_than_the_memory_are_not_tried(monkeypatch: pytest.MonkeyPatch) -> None:

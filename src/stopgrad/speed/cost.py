@@ -8,6 +8,7 @@ of collapse) is measured in the same way.
 
 from __future__ import annotations
 
+import ctypes
 import dataclasses
 import os
 import resource
@@ -222,6 +223,9 @@ def _describe(steps: list[Sample], batch: int) -> str:
 def _reset_peaks(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
+    # What was freed but not given back would hide small work, which then fits into it.
+    with suppress(AttributeError, OSError, TypeError):  # glibc alone
+        ctypes.CDLL(None).malloc_trim(0)
     with suppress(OSError):
         PEAK_RESET.write_text("5")  # proc(5): resets VmHWM; Linux only
 
