@@ -11,13 +11,13 @@ import numpy as np
 import pyarrow.parquet as parquet
 import pytest
 import torch
-from PIL import Image
 
 import stopgrad
 from stopgrad.config import preset
 from stopgrad.images import Images, load_dataset
 from stopgrad.runs import prepare
 from stopgrad.training import pretrain_epochs
+from tests.factories import write_digits
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 PAGE = runpy.run_path(str(EXAMPLES / "simsiam_on_one_page.py"))
@@ -32,14 +32,7 @@ def digits() -> Images:
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """400 digits as PNG files: train/CLASS/*.png and test/CLASS/*.png."""
-    folder = tmp_path_factory.mktemp("digits")
-    dataset = load_dataset("mnist5k")
-    for split, images, count in (("train", dataset.train, 320), ("test", dataset.test, 80)):
-        for number in np.linspace(0, len(images) - 1, count).astype(int):
-            path = folder / split / str(images.labels[number]) / f"{number}.png"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(images.pixels[number]).save(path)
-    return folder
+    return write_digits(tmp_path_factory.mktemp("digits"), train=320, test=80)
 
 
 def _execute(notebook: Path, **settings: Any) -> list[Any]:
@@ -95,7 +88,7 @@ def test_the_page_takes_the_steps_of_the_library_bit_for_bit(
 def test_own_images_become_features_neighbours_scores_and_a_page(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
-    out, query = tmp_path / "run", next(folder.glob("train/7/*.png"))
+    out, query = tmp_path / "run", next(folder.glob("train/digit 7/*.png"))
     main = runpy.run_path(str(EXAMPLES / "own_images.py"))["main"]
     main(
         [str(folder), "--out", str(out), "--preset", "tiny", "--epochs", "3", "--query", str(query)]

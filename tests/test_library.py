@@ -17,6 +17,7 @@ from stopgrad.errors import ConfigError, DataError
 from stopgrad.evaluation import embed
 from stopgrad.images import Dataset, images_from_arrays, load_dataset
 from stopgrad.library.progress import Screen
+from tests.factories import write_digits
 
 SHORT = {"preset": "tiny", "epochs": 2}
 
@@ -24,15 +25,7 @@ SHORT = {"preset": "tiny", "epochs": 2}
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """200 real digits as PNG files: train/CLASS/*.png and test/CLASS/*.png."""
-    folder, digits = tmp_path_factory.mktemp("pictures"), load_dataset("mnist5k")
-    for split, images, count in (("train", digits.train, 160), ("test", digits.test, 40)):
-        assert images is not None
-        assert images.labels is not None
-        for number in np.linspace(0, len(images) - 1, count).astype(int):
-            place = folder / split / f"digit {images.labels[number]}"
-            place.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(images.pixels[number]).save(place / f"{number}.png")
-    return folder
+    return write_digits(tmp_path_factory.mktemp("pictures"), train=160, test=40)
 
 
 @pytest.fixture(scope="module")
@@ -244,14 +237,14 @@ def test_knobs_are_checked_as_on_the_command_line(pictures: Path, tmp_path: Path
     assert not (tmp_path / "x").exists()
 
 
-def test_a_study_has_a_table(tmp_path: Path) -> None:
+def test_a_study_has_a_table(pictures: Path, tmp_path: Path) -> None:
     study = tmp_path / "small.yaml"
     study.write_text(
         "question: Does it run?\nbaseline: as it is\narms: {as it is: {}}\n"
         "protocol: {split: test, labels: [1], metrics: [knn_accuracy]}\n"
     )
     found = stopgrad.study(
-        str(study), data="mnist5k", out=tmp_path / "s", preset="tiny", seeds=1, epochs=1, batch=512
+        str(study), data=str(pictures), out=tmp_path / "s", preset="tiny", seeds=1, epochs=1
     )
     assert found.names == ["small"]
     assert "as it is" in found.table("small")

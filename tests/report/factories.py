@@ -11,9 +11,10 @@ import numpy.typing as npt
 import torch
 
 from stopgrad.config import config_to_dict, preset
-from stopgrad.images import Dataset, Images, images_from_arrays, load_dataset
+from stopgrad.images import Dataset, Images, images_from_arrays
 from stopgrad.method import build_simsiam, compute_for
 from stopgrad.runs import RunInfo, TrainedRun, describe_run
+from tests.factories import digits as digits
 
 # In fp32, for the features below are computed without the house's precision.
 CONFIG = preset("tiny", **{"knn.k": 20, "precision": "fp32"})
@@ -25,14 +26,6 @@ class Nearest(NamedTuple):
     similarity: npt.NDArray[np.float64]  # (Q, 8)
     index: npt.NDArray[np.int64]  # (Q, 8)
     all: npt.NDArray[np.float64]  # (Q, N)
-
-
-def digits(*, train: int = 400, test: int = 100) -> Dataset:
-    """Some of the embedded digits, of all classes."""
-    whole = load_dataset("mnist5k")
-    assert whole.test is not None
-    parts = (whole.train, train), (whole.test, test)
-    return Dataset("digits", *(i.take(np.arange(n) * (len(i) // n)) for i, n in parts))
 
 
 def without_labels(dataset: Dataset) -> Dataset:

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from stopgrad.config import preset
-from stopgrad.images import Dataset, Images, images_from_arrays, load_dataset
+from stopgrad.images import Images, images_from_arrays
 from stopgrad.method import build_simsiam
 from stopgrad.runs import (
     Checkpoint,
@@ -22,6 +22,7 @@ from stopgrad.runs import (
     load_run,
     read_metrics,
 )
+from tests.factories import digits as digits
 from tests.runs.factories import info, rows
 
 
@@ -46,17 +47,6 @@ def encoder_run(path: Path, *, step: int = 3, data: Any = None, **knobs: Any) ->
         writer.save(Checkpoint(step, dict(model.state_dict()), momentum, state))
         writer.set_status("running", step=step, epoch=step // run.steps_per_epoch)
     return load_run(path)
-
-
-def digits(train: int, test: int) -> Dataset:
-    """So many real digits to learn from and to score, of all classes."""
-    whole = load_dataset("mnist5k")
-    assert whole.test is not None
-    parts = (
-        part.take(np.arange(count) * (len(part) // count))
-        for part, count in ((whole.train, train), (whole.test, test))
-    )
-    return Dataset("digits", *parts)
 
 
 class KilledError(Exception):
