@@ -21,12 +21,11 @@ from typing import NamedTuple
 from stopgrad.config import config_to_dict, key_paths
 from stopgrad.errors import ConfigError, DataError, did_you_mean
 from stopgrad.storage import storage_errors, strict_json, write_atomically, write_json
-from stopgrad.studies.changes import changes, check_same
-from stopgrad.studies.data import StudyData
+from stopgrad.studies.definition import StudyData
 from stopgrad.studies.folder import RunCard, RunFolder
 from stopgrad.studies.kept import KeptRun, is_kept, kept_files, read_kept
 from stopgrad.studies.plan import PlannedRun, StudyPlan, decisive_knobs
-from stopgrad.studies.stored import StoredStudy, decode, encode, stored_study
+from stopgrad.studies.stored import StoredStudy, changes, check_same, decode, encode, stored_study
 
 
 class Begun(NamedTuple):

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from stopgrad.studies.executors.executor import Job
+from stopgrad.studies.executors import Job
 from stopgrad.studies.folder import RunFolder
 from stopgrad.studies.task import StudyTask
 
