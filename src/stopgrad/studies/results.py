@@ -5,30 +5,25 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
-from stopgrad.errors import DataError
 from stopgrad.evaluation import (
     ACCURACIES,
-    FINETUNE,
     FROZEN,
     SUPERVISED,
     Cell,
     Ending,
-    Energy,
     Key,
     Mark,
     Outcome,
-    Record,
     Subject,
     Summary,
     cell,
-    energy,
     labels_text,
     mark_best,
     summarize,
 )
 from stopgrad.studies.definition import Place, places
 from stopgrad.studies.directory import StudyDirectory
-from stopgrad.studies.folder import EpochRow, RunState
+from stopgrad.studies.folder import EpochRow, StudyRun
 from stopgrad.studies.plan import Slot, number_key
 from stopgrad.studies.stored import StoredStudy
 
@@ -36,37 +31,6 @@ COLLAPSE: dict[str | None, Ending] = {
     "complete collapse": "collapsed",
     "dimensional collapse": "dimensional",
 }
-
-
-class RunResult(NamedTuple):
-    """One run: how it stands and its numbers."""
-
-    state: RunState
-    claimed: bool
-    numbers: Mapping[Key, Record]
-    wall_s: float  # of all its commands
-    train_s: float | None  # of its trainings, those with labels too
-    energy: Energy | None
-
-    @property
-    def views(self) -> int:
-        """Views that its trainings processed, those of fine-tuning too."""
-        return max((r.views or 0 for r in self.numbers.values()), default=0) + sum(
-            int(r.protocol.get("views", 0)) for r in self._tuned
-        )
-
-    @property
-    def flops(self) -> float:
-        """Floating-point operations of its trainings."""
-        return max((r.flops or 0.0 for r in self.numbers.values()), default=0.0) + sum(
-            float(r.protocol.get("flops", 0.0)) for r in self._tuned
-        )
-
-    @property
-    def _tuned(self) -> list[Record]:
-        """One record of each fine-tuning, which there is one of for each fraction of the labels."""
-        found = {r.labels: r for r in self.numbers.values() if r.metric == FINETUNE}
-        return list(found.values())
 
 
 class ResultRow(NamedTuple):
@@ -84,7 +48,7 @@ class Results(NamedTuple):
     """A study's runs, and its cells in the order of the table."""
 
     stored: StoredStudy
-    runs: Mapping[str, RunResult]
+    runs: Mapping[str, StudyRun]
     rows: tuple[ResultRow, ...]
 
     @property
@@ -99,7 +63,7 @@ class Results(NamedTuple):
 
 def load_results(directory: StudyDirectory, stored: StoredStudy) -> Results:
     """Reads what there is, whatever is half done; damaged files count as failures."""
-    runs = {slot.run: _run(directory, slot.run) for slot in stored.slots}
+    runs = {slot.run: directory.run(slot.run) for slot in stored.slots}
     rows = [*_arm_rows(stored, runs), *_baseline_rows(stored, runs), *_final_rows(stored, runs)]
     return Results(stored, runs, tuple(rows))
 
@@ -132,7 +96,7 @@ def best_arm(results: Results) -> str | None:
     return order[0].place.arm if order else None
 
 
-def missing_runs(results: Results) -> list[tuple[Slot, RunResult]]:
+def missing_runs(results: Results) -> list[tuple[Slot, StudyRun]]:
     """The runs that lack a number that the study wants."""
     stored = results.stored
     wanted = places(stored.study)
@@ -147,25 +111,7 @@ def missing_runs(results: Results) -> list[tuple[Slot, RunResult]]:
     ]
 
 
-def _run(directory: StudyDirectory, name: str) -> RunResult:
-    run = directory.run(name)
-    state, claimed = run.state(), run.is_claimed()
-    try:
-        numbers, attempts, costs = run.numbers(), run.attempts(), run.costs()
-    except DataError as error:
-        broken = state._replace(phase="failed", reason=str(error))
-        return RunResult(broken, claimed, {}, 0.0, None, None)
-    return RunResult(
-        state=state,
-        claimed=claimed,
-        numbers=numbers,
-        wall_s=sum(attempt.wall_s for attempt in attempts),
-        train_s=costs.wall_s if costs else None,
-        energy=energy(costs) if costs else None,
-    )
-
-
-def _cell(stored: StoredStudy, runs: Mapping[str, RunResult], place: Place, key: Key) -> Cell:
+def _cell(stored: StoredStudy, runs: Mapping[str, StudyRun], place: Place, key: Key) -> Cell:
     """What each seed of an arm came to under a key."""
     return cell(
         [
@@ -176,7 +122,7 @@ def _cell(stored: StoredStudy, runs: Mapping[str, RunResult], place: Place, key:
     )
 
 
-def _outcome(run: RunResult, key: Key) -> Outcome:
+def _outcome(run: StudyRun, key: Key) -> Outcome:
     record, phase = run.numbers.get(key), run.state.phase
     if record is not None:
         verdict = record.verdict if record.of == "encoder" else None
@@ -186,7 +132,7 @@ def _outcome(run: RunResult, key: Key) -> Outcome:
     return Outcome(phase)
 
 
-def _arm_rows(stored: StoredStudy, runs: Mapping[str, RunResult]) -> list[ResultRow]:
+def _arm_rows(stored: StoredStudy, runs: Mapping[str, StudyRun]) -> list[ResultRow]:
     keys = {place: place_key(place, stored) for place in places(stored.study)}
     cells = {place: _cell(stored, runs, place, key) for place, key in keys.items()}
     marks = _marks(cells, stored)
@@ -213,7 +159,7 @@ def _marks(cells: Mapping[Place, Cell], stored: StoredStudy) -> dict[Place, Mark
     return marks
 
 
-def _baseline_rows(stored: StoredStudy, runs: Mapping[str, RunResult]) -> list[ResultRow]:
+def _baseline_rows(stored: StoredStudy, runs: Mapping[str, StudyRun]) -> list[ResultRow]:
     """Untrained encoders and raw pixels, as the runs of the baseline arm scored them."""
     study = stored.study
     subjects: list[Subject] = [of for of in study.protocol.beside if of != "chance"]
@@ -226,7 +172,7 @@ def _baseline_rows(stored: StoredStudy, runs: Mapping[str, RunResult]) -> list[R
     return [ResultRow(place, k.of, k.split, _cell(stored, runs, place, k)) for place, k in keys]
 
 
-def _final_rows(stored: StoredStudy, runs: Mapping[str, RunResult]) -> list[ResultRow]:
+def _final_rows(stored: StoredStudy, runs: Mapping[str, StudyRun]) -> list[ResultRow]:
     keys = [
         (place, place_key(place, stored)._replace(split="test"))
         for place in places(stored.study)
@@ -266,10 +212,7 @@ def study_overview(directory: StudyDirectory, stored: StoredStudy) -> Overview:
     results = load_results(directory, stored)
     missing = missing_runs(results)
     lacking = {slot.run for slot, _ in missing}
-    shares = [
-        _share(run, epochs=_length(directory, name)) if name in lacking else 1.0
-        for name, run in results.runs.items()
-    ]
+    shares = [_done(run) if name in lacking else 1.0 for name, run in results.runs.items()]
     lines = [
         f"{slot_text(slot)}: {run_text(run)} ({directory.folder(slot.run).path})"
         for slot, run in missing
@@ -284,7 +227,7 @@ def slot_text(slot: Slot) -> str:
     return f"{slot.arm}, seed {slot.seed}{fraction}"
 
 
-def run_text(run: RunResult) -> str:
+def run_text(run: StudyRun) -> str:
     """How a run stands."""
     state = run.state
     if run.claimed:
@@ -310,18 +253,11 @@ def _arm(results: Results, name: str, lacking: set[str]) -> ArmState:
     )
 
 
-def _length(directory: StudyDirectory, run: str) -> int:
-    """How many epochs a run is to have; 1 where its card cannot be read."""
-    try:
-        return max(1, directory.run(run).card().epochs)
-    except DataError:
-        return 1
-
-
-def _share(run: RunResult, *, epochs: int) -> float:
+def _done(run: StudyRun) -> float:
     """How much of a run is done; a run that failed is as done as it will be."""
     if run.state.phase in ("failed", "diverged", "collapsed") and not run.claimed:
         return 1.0
+    epochs = max(1, run.card.epochs) if run.card else 1
     return TRAINING * min(1.0, run.state.epoch / epochs)
 
 
@@ -341,7 +277,7 @@ def read_epochs(directory: StudyDirectory, stored: StoredStudy) -> Epochs:
     found: dict[str, list[list[EpochRow]]] = {arm.name: [] for arm in stored.study.arms}
     for slot in stored.slots:
         if slot.labels is None and slot.arm in found:  # the study may have lost an arm since
-            found[slot.arm].append(directory.run(slot.run).epoch_rows())
+            found[slot.arm].append(directory.epoch_rows(slot.run))
     return {arm: [rows for rows in runs if rows] for arm, runs in found.items()}
 
 
