@@ -137,7 +137,7 @@ class StudyDirectory:
     def begin(self, plan: StudyPlan, data: StudyData) -> Begun:
         """Writes a study down, or takes up one that was begun here with the same settings.
 
-        Seeds add up. Runs that exist are found again by their address. See `studies.changes`
+        Seeds add up. Runs that exist are found again by their address. See `studies.stored`
         for an edited study.
 
         Raises:

@@ -162,7 +162,7 @@ def _number(fits: Callable[[float], bool]) -> Callable[[Any], float]:
         except (TypeError, ValueError, OverflowError):
             number = math.nan
         if isinstance(value, bool) or not math.isfinite(number) or not fits(number):
-            raise MisfitError(value, "a number that fits there")
+            raise MisfitError(value, "a number in its range")
         return number
 
     return read

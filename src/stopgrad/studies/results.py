@@ -1,4 +1,7 @@
-"""What the runs of a study came to: a cell for each arm, metric and fraction of the labels."""
+"""What the runs of a study came to: a cell for each arm, metric and fraction of the labels.
+
+Also how far the runs are (`study_overview`) and their epochs as curves over seeds.
+"""
 
 from __future__ import annotations
 

@@ -101,7 +101,7 @@ def decode(values: Any, *, name: str) -> StoredStudy:
         KeyError, TypeError: When something is missing or of another type.
     """
     if not isinstance(values, dict) or values["format"] != FORMAT:
-        raise ValueError(f"no study of format {FORMAT}")
+        raise ValueError(f"it is not a study of format {FORMAT}")
     file = typed(_File, values)
     source, data = parse_study(file.study, name=name), typed(StudyData, file.data)
     if source.problems:
