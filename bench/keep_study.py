@@ -22,7 +22,7 @@ def main() -> None:
     options = parser.parse_args()
     directory = StudyDirectory(options.directory)
     names = {str(options.directory.resolve()): "STUDY"}
-    for spec in {str(stored.data["spec"]) for stored in directory.read_all()}:
+    for spec in {stored.data.spec for stored in directory.read_all()}:
         names |= {spec: options.spec, str(Path(spec).parent): ""} if "/" in spec else {}
     directory.keep(options.out, names=names)
 

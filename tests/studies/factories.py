@@ -10,12 +10,10 @@ from typing import Any
 
 from stopgrad.evaluation import MEASURES, SUPERVISED, Record, to_line
 from stopgrad.studies import Choices, StudyDirectory, read_study
-from stopgrad.studies.data import StudyData
-from stopgrad.studies.definition import places
+from stopgrad.studies.definition import StudyData, places
 from stopgrad.studies.parse import parse_study
 from stopgrad.studies.plan import arm_configs, plan_runs
 from stopgrad.studies.results import place_key
-from stopgrad.studies.source import StudyFile
 from stopgrad.studies.stored import StoredStudy
 
 EPOCHS = 12
@@ -47,7 +45,7 @@ def make_study(
         epochs: How many each run has in its metrics.
         data_name: Of the images.
     """
-    source = read_study(name) if values is None else _own(values, name)
+    source = read_study(name) if values is None else parse_study(values, name=name)
     choices = Choices("tiny", {}, tuple(seeds))
     configs = arm_configs(source, choices)
     data = StudyData("toy", data_name, 10, dict.fromkeys(configs, "f"))
@@ -71,11 +69,6 @@ def make_study(
             spent = {"wall_s": 3600.0, "joules": 36000.0, "source": "rapl", "device": "cpu"}
             (folder.run / "costs.jsonl").write_text(json.dumps(spent | {"threads": 2}) + "\n")
     return stored
-
-
-def _own(values: Mapping[str, Any], name: str) -> StudyFile:
-    study, problems = parse_study(values, name=name)
-    return StudyFile(values, study, tuple(problems))
 
 
 def _records(

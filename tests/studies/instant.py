@@ -11,11 +11,10 @@ from stopgrad.errors import (
 )
 from stopgrad.evaluation import Key, Record, append
 from stopgrad.studies import Choices, PreparedStudy, StudyDirectory, run_study
-from stopgrad.studies.data import StudyData
+from stopgrad.studies.definition import StudyData
 from stopgrad.studies.folder import RunFolder
 from stopgrad.studies.parse import parse_study
 from stopgrad.studies.plan import arm_configs, plan_runs
-from stopgrad.studies.source import StudyFile
 from stopgrad.studies.task import (
     StudyTask,
     keep_failure,
@@ -130,8 +129,7 @@ def prepare(
     out: Path, values: Mapping[str, Any] = STUDY, *, name: str = "mine", **changes: Any
 ) -> PreparedStudy:
     """A study begun in a directory, without looking at any image."""
-    study, problems = parse_study(values, name=name)
-    source = StudyFile(values, study, tuple(problems))
+    source = parse_study(values, name=name)
     choices = Choices(**({"preset": "tiny", "overrides": {}, "seeds": (0, 1)} | changes))
     configs = arm_configs(source, choices)
     data = StudyData("mnist5k", "mnist5k", 10, dict.fromkeys(configs, "f"))

@@ -83,7 +83,7 @@ def test_an_edit_of_how_a_study_is_read_is_taken_up_and_told(
     assert prepare(tmp_path / "s").changes == ()
     prepared = prepare(tmp_path / "s", STUDY | edited)
     assert list(prepared.changes) == told
-    assert prepared.directory.read("mine").values == STUDY | edited
+    assert prepared.directory.read("mine").source.values == STUDY | edited
     assert prepare(tmp_path / "s", STUDY | edited).changes == ()
 
 

@@ -17,7 +17,6 @@ from stopgrad.studies import Choices, Place, built_in_studies, read_study, study
 from stopgrad.studies.definition import Value, places
 from stopgrad.studies.parse import parse_study
 from stopgrad.studies.plan import PlannedRun, StudyPlan, address, arm_configs, plan_runs
-from stopgrad.studies.source import StudyFile
 
 GOOD: dict[str, Any] = {
     "question": "How fast?",
@@ -34,14 +33,9 @@ GOOD: dict[str, Any] = {
 }
 
 
-def _source(values: Mapping[str, Any]) -> StudyFile:
-    study, problems = parse_study(values, name="mine")
-    return StudyFile(values, study, tuple(problems))
-
-
 def _configs(values: Mapping[str, Any], **choices: Any) -> dict[str, Config]:
     chosen = {"preset": "tiny", "overrides": {}, "seeds": (0, 1)} | choices
-    return arm_configs(_source(values), Choices(**chosen))
+    return arm_configs(parse_study(values, name="mine"), Choices(**chosen))
 
 
 def _with(path: str, value: Any) -> dict[str, Any]:
@@ -60,14 +54,14 @@ def _with(path: str, value: Any) -> dict[str, Any]:
 
 def _plan(values: Mapping[str, Any], fingerprint: str = "f", **choices: Any) -> StudyPlan:
     chosen = Choices(**({"preset": "tiny", "overrides": {}, "seeds": (0, 1)} | choices))
-    source = _source(values)
+    source = parse_study(values, name="mine")
     configs = arm_configs(source, chosen)
     return plan_runs(source, chosen, configs, fingerprints=dict.fromkeys(configs, fingerprint))
 
 
 def test_a_good_study_is_read_as_it_stands() -> None:
-    study, problems = parse_study(GOOD, name="mine")
-    assert problems == []
+    _, study, problems = parse_study(GOOD, name="mine")
+    assert problems == ()
     assert study.published is not None
     assert study.published.values == {
         Place("fast", "knn_accuracy", 0.1): Value(50.0, 1.0),
@@ -283,8 +277,7 @@ def test_an_arm_is_named_by_what_is_written_or_by_its_number(
     assert source.problems == ()
     assert source.study.baseline == source.study.arms[0].name == arm.strip('"')
     assert source.study.findings[0].collapses == (arm.strip('"'),)
-    again, problems = parse_study(json.loads(json.dumps(source.values)), name="mine")
-    assert (again, problems) == (source.study, [])
+    assert parse_study(json.loads(json.dumps(source.values)), name="mine") == source
 
 
 # The studies of the package
@@ -349,9 +342,7 @@ def test_published_numbers_stand_where_the_report_has_them(
 
 def test_a_plan_survives_json() -> None:
     source = read_study("components")
-    again, problems = parse_study(json.loads(json.dumps(source.values)), name="components")
-    assert problems == []
-    assert again == source.study
+    assert parse_study(json.loads(json.dumps(source.values)), name="components") == source
 
 
 @pytest.mark.parametrize("arm", ["b", "0"])

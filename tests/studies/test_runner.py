@@ -15,9 +15,9 @@ from stopgrad.errors import (
 from stopgrad.evaluation import Key
 from stopgrad.report.study_text import study_markdown
 from stopgrad.studies import load_results, run_study, runner
-from stopgrad.studies.steps import next_task
 from stopgrad.studies.task import (
     StudyTask,
+    next_task,
 )
 from tests.studies import instant
 from tests.studies.instant import (

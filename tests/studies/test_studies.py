@@ -21,9 +21,9 @@ from stopgrad.library.progress import Screen
 from stopgrad.library.several import ArmsTable, time_left
 from stopgrad.runs import RunWriter, describe_run, load_run, prepare
 from stopgrad.studies import ArmState, Choices, Overview, prepare_study
-from stopgrad.studies.data import check_data
 from stopgrad.studies.definition import Study
 from stopgrad.studies.parse import parse_study
+from stopgrad.studies.study import check_data
 from stopgrad.training import pretrain_epochs
 
 STUDY: dict[str, Any] = {
@@ -45,9 +45,9 @@ def digits() -> Dataset:
 
 
 def _study(values: dict[str, Any]) -> Study:
-    study, problems = parse_study(values, name="mine")
-    assert problems == []
-    return study
+    source = parse_study(values, name="mine")
+    assert source.problems == ()
+    return source.study
 
 
 def _fails(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, str]:
@@ -123,7 +123,7 @@ def test_an_encoder_that_does_not_exist_is_found_before_the_first_run(
 def test_the_file_of_a_study_is_a_start_for_ones_own(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["study", "list", "components"]) == 0
     values = yaml.safe_load(capsys.readouterr().out)
-    assert parse_study(values, name="mine")[1] == []
+    assert parse_study(values, name="mine").problems == ()
 
 
 def test_time_left_is_told_by_the_work_of_this_session() -> None:
@@ -138,7 +138,7 @@ def test_time_left_is_told_by_the_work_of_this_session() -> None:
 def _checked(
     digits: Dataset, monkeypatch: pytest.MonkeyPatch, values: dict[str, Any] = STUDY
 ) -> Any:
-    monkeypatch.setattr("stopgrad.studies.data.load_dataset", lambda *_, **__: digits)
+    monkeypatch.setattr("stopgrad.studies.study.load_dataset", lambda *_, **__: digits)
     study = _study(values)
     configs = {arm.name: preset("tiny", validation=0.2) for arm in study.arms}
     return check_data(study, configs, spec="mnist5k")

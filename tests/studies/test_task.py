@@ -17,7 +17,7 @@ from stopgrad.config import Config, config_to_dict, preset
 from stopgrad.errors import DataError
 from stopgrad.evaluation import Key
 from stopgrad.images import load_dataset
-from stopgrad.studies.executors.executor import Job
+from stopgrad.studies.executors import Job
 from stopgrad.studies.executors.local import LocalProcesses
 from stopgrad.studies.folder import RunFolder
 from stopgrad.studies.task import (
@@ -112,7 +112,7 @@ RUNNER = """
 import sys, time
 from pathlib import Path
 from stopgrad.config import config_to_dict, preset
-from stopgrad.studies.executors.executor import Job
+from stopgrad.studies.executors import Job
 from stopgrad.studies.executors.local import LocalProcesses
 from stopgrad.studies.folder import RunFolder
 from stopgrad.studies.task import StudyTask, write_task

@@ -104,7 +104,7 @@ def _with_images(
     for slot in slots:
         path = folder(slot.run).run
         if any((path / "checkpoints").glob("*/model.safetensors")):
-            run = OpenedRun(path, data=data if data is not None else str(stored.data["spec"]))
+            run = OpenedRun(path, data=data if data is not None else stored.data.spec)
             shown = report.ShownRun(_evidence(run, screen), printable(arm), slot.seed)
             return study._replace(shown=shown)
     names = ", ".join(each.name for each in stored.study.arms)

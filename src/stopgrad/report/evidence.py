@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from stopgrad.config import Config, config_from_dict, key_paths
-from stopgrad.errors import ConfigError, DataError
+from stopgrad.errors import ConfigError
 from stopgrad.evaluation import ACCURACIES, Record, newest, read
 from stopgrad.report.figures.curves import Row, Rows, epoch_rows
 from stopgrad.report.figures.panels import Exploration, NeighborPanel, ViewPanel
@@ -183,15 +183,16 @@ def read_studies(path: Path) -> list[StudyEvidence]:
     directory = StudyDirectory(path)
     found = []
     for stored in directory.read_all():
-        first = {slot.arm: slot.run for slot in reversed(stored.slots)}
-        cards = {arm: _card(directory, run) for arm, run in first.items()}
+        results = load_results(directory, stored)
+        first = {slot.arm: results.runs[slot.run] for slot in reversed(stored.slots)}
+        cards = {arm: run.card.config for arm, run in first.items() if run.card is not None}
         found.append(
             StudyEvidence(
                 path=str(path),
-                results=load_results(directory, stored),
+                results=results,
                 epochs=read_epochs(directory, stored),
                 config=_config(cards.get(stored.study.baseline)),
-                knobs={arm: key_paths(card) for arm, card in cards.items() if card is not None},
+                knobs={arm: key_paths(card) for arm, card in cards.items()},
             )
         )
     return found
@@ -211,14 +212,6 @@ def _epoch(row: Row) -> EpochNumbers:
         judgement=None if judged is None else Judgement(*judged),
         measures=row.get("measures") or {},
     )
-
-
-def _card(directory: StudyDirectory, run: str) -> dict[str, Any] | None:
-    """The knobs of a run; None where its card is damaged."""
-    try:
-        return directory.run(run).card().config
-    except DataError:
-        return None
 
 
 def _config(card: dict[str, Any] | None) -> Config | None:

@@ -138,7 +138,7 @@ def _command(chapter: Evidence | StudyEvidence) -> str:
 
 def _data(chapter: Evidence | StudyEvidence) -> str:
     if isinstance(chapter, StudyEvidence):
-        return str(chapter.results.stored.data["name"])
+        return chapter.results.stored.data.name
     return str(chapter.info.data.get("name"))
 
 

@@ -160,7 +160,7 @@ def _protocol_of_all(records: Sequence[Record]) -> str:
 
 def _against_knob(evidence: StudyEvidence, found: Sequence[ArmScore], axis: Axis) -> Figure:
     stored = evidence.results.stored
-    chance = 100 / stored.data["classes"] if "chance" in stored.study.protocol.beside else None
+    chance = 100 / stored.data.classes if "chance" in stored.study.protocol.beside else None
     says = _best_place(found, axis)
     red = f" Dashed red: guessing ({chance:g}{SPACE}%)." if chance is not None else ""
     caption = f"Mean and standard deviation over seeds{_marks(found)}.{red} {says}"
@@ -223,7 +223,7 @@ def _arm_by_arm(evidence: StudyEvidence, found: Sequence[ArmScore]) -> Iterator[
         if not ours:
             continue
         usual = metric in ACCURACIES and "chance" in stored.study.protocol.beside
-        chance = 100 / stored.data["classes"] if usual else None
+        chance = 100 / stored.data.classes if usual else None
         arms = [score for score in ours if not score.baseline] or ours
         best, worst = (pick(arms, key=lambda score: score.mean) for pick in (max, min))
         says = (

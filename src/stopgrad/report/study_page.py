@@ -78,7 +78,7 @@ def study_page(evidence: StudyEvidence) -> StudyPage:
     return StudyPage(
         name=study.name,
         title=study.question,
-        lead=f"{results.stored.data['name']}, {scored(results)}",
+        lead=f"{results.stored.data.name}, {scored(results)}",
         missing=missing_lines(evidence),
         tiles=study_tiles(evidence),
         finding=sentence(results),
@@ -157,7 +157,7 @@ def study_facts(evidence: StudyEvidence) -> list[Fact]:
     threads = sorted({r.threads for r in records})
     versions = sorted({f"{name} {v}" for r in records for name, v in r.versions.items()})
     made = [
-        Fact("Data", f"{stored.data['name']}, {stored.data['classes']} classes"),
+        Fact("Data", f"{stored.data.name}, {stored.data.classes} classes"),
         Fact("Settings", _settings(evidence)),
         Fact("Baseline", stored.study.baseline),
         *(method_facts(evidence.config) if evidence.config is not None else []),
@@ -178,7 +178,7 @@ def study_facts(evidence: StudyEvidence) -> list[Fact]:
 def study_command(evidence: StudyEvidence) -> str:
     """The command that repeats the study, or goes on with it."""
     stored = evidence.results.stored
-    words = ["stopgrad", "study", "run", stored.study.name, "--data", str(stored.data["spec"])]
+    words = ["stopgrad", "study", "run", stored.study.name, "--data", stored.data.spec]
     words += ["--out", evidence.path, "--preset", stored.preset]
     seeds = list(stored.seeds)
     counted = seeds == list(range(len(seeds)))

@@ -70,7 +70,7 @@ def score_table(results: Results, metric: str, *, measured: str = "here") -> Tab
         cells = {row.place.labels: _score_cells(results, row) for row in own if _name(row) == name}
         rows.append((TableCell(name), *(c for fraction in fractions for c in cells[fraction])))
     if "chance" in study.protocol.beside and metric in ACCURACIES:
-        chance = 1 / results.stored.data["classes"]
+        chance = 1 / results.stored.data.classes
         guess = [TableCell(f"{100 * chance:.2f}", chance), TableCell()]
         width = 1 if study.published is None else 2
         rows.append((TableCell("chance"), *guess[:width] * len(fractions)))

@@ -75,7 +75,7 @@ def study_json(results: Results, directory: StudyDirectory) -> str:
         "conditions": conditions(results),
         "preset": stored.preset,
         "overrides": dict(stored.overrides),
-        "data": dict(stored.data),
+        "data": stored.data._asdict(),
         "seeds": list(stored.seeds),
         "selected": stored.selected,
         "protocol": stored.study.protocol._asdict(),
@@ -98,7 +98,7 @@ def conditions(results: Results) -> str:
     """Data, settings, seeds and split, in a line."""
     stored = results.stored
     changed = "".join(f" --{key} {value}" for key, value in stored.overrides.items())
-    return f"{stored.data['name']}, preset {stored.preset}{changed}, {scored(results)}"
+    return f"{stored.data.name}, preset {stored.preset}{changed}, {scored(results)}"
 
 
 def scored(results: Results) -> str:

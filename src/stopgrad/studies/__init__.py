@@ -5,24 +5,18 @@ directory of runs and the table of their numbers. A run has an address, so it is
 however many studies share it.
 
     definition    what a study is: arms, protocol, published findings
-    source        where a study's file is, and its YAML
-    parse         the values of that file -> a study, and all that is wrong in it
-    plan          a study, a preset and seeds -> the runs to make, each with its address
-    data          whether the images bear the study, before anything starts
-    stored        a study as its directory holds it
-    changes       an edited study against the stored one: refused, or taken up
+    parse         a study's file -> a study, and all that is wrong in it
+    plan          a study, a preset and seeds -> the runs to make and the numbers to take
+    stored        a study as its directory holds it, and an edited one against it
     folder        one run: what it is, how far it has come, its numbers and costs
-    kept          a study without its runs, in four files
+    kept          runs without their folders, in three files
     directory     the studies of a directory and the runs that they share
-    task          one step of a run, and the process that carries it out
-    steps         what a run still needs: its next task
+    task          the next task of a run, and the process that carries it out
     executors     where tasks are carried out
     runner        the runs of a study, until none is left
-    study         a study from its name to its last number
-    results       runs -> a cell for each arm, metric and fraction of the labels
+    results       runs -> a cell for each arm, metric and fraction; the overview; curves over seeds
     findings      published findings against our numbers
-    curves        epochs -> curves over seeds
-    overview      how many runs of each arm are done, at work or lost
+    study         a study from its name to its last number
 """
 
 import lazy_loader

@@ -86,6 +86,15 @@ class Study(NamedTuple):
         return next(arm for arm in self.arms if arm.name == name)
 
 
+class StudyData(NamedTuple):
+    """The images of a study, by what identifies them."""
+
+    spec: str  # that is right from any directory
+    name: str
+    classes: int
+    fingerprints: dict[str, str]  # of the training images that each arm sees
+
+
 def metrics_of(arm: Arm, protocol: Protocol) -> tuple[str, ...]:
     """The metrics that an arm can have: a supervised network has its own and no other."""
     own = arm.method == "supervised"

@@ -21,12 +21,11 @@ from typing import NamedTuple
 from stopgrad.config import config_to_dict, key_paths
 from stopgrad.errors import ConfigError, DataError, did_you_mean
 from stopgrad.storage import storage_errors, strict_json, write_atomically, write_json
-from stopgrad.studies.changes import changes, check_same
-from stopgrad.studies.data import StudyData
-from stopgrad.studies.folder import RunCard, RunFolder
-from stopgrad.studies.kept import KeptRun, is_kept, kept_files, read_kept
+from stopgrad.studies.definition import StudyData
+from stopgrad.studies.folder import EpochRow, RunCard, RunFolder, StudyRun
+from stopgrad.studies.kept import Kept, is_kept, kept_files, read_kept
 from stopgrad.studies.plan import PlannedRun, StudyPlan, decisive_knobs
-from stopgrad.studies.stored import StoredStudy, decode, encode, stored_study
+from stopgrad.studies.stored import StoredStudy, changes, check_same, decode, encode, stored_study
 
 
 class Begun(NamedTuple):
@@ -50,24 +49,34 @@ class StudyDirectory:
         """The folder of a run."""
         return RunFolder(self.path / "runs" / run)
 
-    def run(self, run: str) -> RunFolder | KeptRun:
-        """A run for reading: its folder, or what was kept of it.
+    def run(self, run: str) -> StudyRun:
+        """All that is known of a run, from its folder or from what was kept of it.
 
         Raises:
             DataError: When what was kept of the study is damaged, or this run is not part of it.
         """
         if not is_kept(self.path):
-            return self.folder(run)
-        if run not in self._kept:
+            return self.folder(run).read()
+        if run not in self._kept.runs:
             raise DataError(
                 f"{self.path} was kept without the run {run}",
                 expected="every run of its studies",
                 hint="keep the study again",
             )
-        return self._kept[run]
+        return self._kept.runs[run]
+
+    def epoch_rows(self, run: str) -> list[EpochRow]:
+        """The finished epochs of a pretraining; none where they cannot be read.
+
+        Raises:
+            DataError: When what was kept of the study is damaged.
+        """
+        if not is_kept(self.path):
+            return self.folder(run).epoch_rows()
+        return self._kept.epochs.get(run, [])
 
     @cached_property
-    def _kept(self) -> dict[str, KeptRun]:
+    def _kept(self) -> Kept:
         return read_kept(self.path)
 
     def read(self, name: str) -> StoredStudy:
@@ -128,7 +137,7 @@ class StudyDirectory:
     def begin(self, plan: StudyPlan, data: StudyData) -> Begun:
         """Writes a study down, or takes up one that was begun here with the same settings.
 
-        Seeds add up. Runs that exist are found again by their address. See `studies.changes`
+        Seeds add up. Runs that exist are found again by their address. See `studies.stored`
         for an edited study.
 
         Raises:
@@ -170,9 +179,10 @@ class StudyDirectory:
             DataError: When a file of a run is damaged.
             StorageError: When the disk refuses.
         """
-        runs = {slot.run: self.run(slot.run) for study in self.read_all() for slot in study.slots}
+        runs = dict.fromkeys(slot.run for study in self.read_all() for slot in study.slots)
+        kept = Kept({n: self.run(n) for n in runs}, {n: self.epoch_rows(n) for n in runs})
         studies = {out / "studies" / f"{n}.json": self._file(n).read_text() for n in self.names()}
-        for path, text in (studies | kept_files(out, runs)).items():
+        for path, text in (studies | kept_files(out, kept)).items():
             for old, new in names.items():
                 text = text.replace(f"{old}/", f"{new}/" if new else "")
                 text = text.replace(f'"{old}"', f'"{new}"')

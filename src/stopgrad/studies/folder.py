@@ -21,7 +21,17 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from stopgrad.errors import DataError
-from stopgrad.evaluation import Costs, Key, Record, newest, read, read_costs
+from stopgrad.evaluation import (
+    FINETUNE,
+    Costs,
+    Energy,
+    Key,
+    Record,
+    energy,
+    newest,
+    read,
+    read_costs,
+)
 from stopgrad.runs import Status, check_row, read_status
 from stopgrad.storage import (
     append_lines,
@@ -85,6 +95,53 @@ class RunState(NamedTuple):
     reason: str  # of a failure
 
 
+class StudyRun(NamedTuple):
+    """All that is known of a run, whether its folder was read or what was kept of it."""
+
+    card: RunCard | None  # None where it is damaged
+    state: RunState
+    claimed: bool  # somebody works on it
+    numbers: Mapping[Key, Record]
+    attempts: list[RunAttempt]
+    costs: Costs | None
+    damage: DataError | None = None
+
+    @property
+    def wall_s(self) -> float:
+        """Of all its commands."""
+        return sum(attempt.wall_s for attempt in self.attempts)
+
+    @property
+    def train_s(self) -> float | None:
+        """Of its trainings, those with labels too."""
+        return self.costs.wall_s if self.costs else None
+
+    @property
+    def energy(self) -> Energy | None:
+        """Of its trainings."""
+        return energy(self.costs) if self.costs else None
+
+    @property
+    def views(self) -> int:
+        """Views that its trainings processed, those of fine-tuning too."""
+        return max((r.views or 0 for r in self.numbers.values()), default=0) + sum(
+            int(r.protocol.get("views", 0)) for r in self._tuned
+        )
+
+    @property
+    def flops(self) -> float:
+        """Floating-point operations of its trainings."""
+        return max((r.flops or 0.0 for r in self.numbers.values()), default=0.0) + sum(
+            float(r.protocol.get("flops", 0.0)) for r in self._tuned
+        )
+
+    @property
+    def _tuned(self) -> list[Record]:
+        """One record of each fine-tuning, which there is one of for each fraction of the labels."""
+        found = {r.labels: r for r in self.numbers.values() if r.metric == FINETUNE}
+        return list(found.values())
+
+
 class RunFolder(NamedTuple):
     """The folder of one run in a study directory."""
 
@@ -109,6 +166,21 @@ class RunFolder(NamedTuple):
     def attempts_file(self) -> Path:
         """One line per task that ended."""
         return self.path / "attempts.jsonl"
+
+    def read(self) -> StudyRun:
+        """All that is known of the run; a damaged file is a failure with its reason."""
+        card, damage = None, None
+        try:
+            card = self.card()
+        except DataError as error:
+            damage = error
+        state, claimed = self.state(), self.is_claimed()
+        try:
+            found = self.numbers(), self.attempts(), self.costs()
+        except DataError as error:
+            broken = state._replace(phase="failed", reason=str(error))
+            return StudyRun(card, broken, claimed, {}, [], None, error)
+        return StudyRun(card, state, claimed, *found, damage)
 
     def claim(self) -> int | None:
         """A descriptor that holds the claim on the run until it is closed; None: somebody has it.

@@ -23,10 +23,10 @@ from typing import Any, NamedTuple
 
 from stopgrad.config import key_paths
 from stopgrad.errors import DataError
-from stopgrad.evaluation import Costs, Key, Record, from_values, newest, to_line
+from stopgrad.evaluation import Costs, Record, from_values, newest, to_line
 from stopgrad.runs import check_row
 from stopgrad.storage import read_json, read_lines, typed
-from stopgrad.studies.folder import EpochRow, RunAttempt, RunCard, RunFolder, RunState
+from stopgrad.studies.folder import EpochRow, RunAttempt, RunCard, RunState, StudyRun
 
 FORMAT = 1
 HINT = "restore the file, or keep the study again"
@@ -51,50 +51,11 @@ class _Runs(NamedTuple):
     runs: dict[str, dict[str, Any]]
 
 
-class KeptRun:
-    """What was kept of a run; its methods are those by which a `RunFolder` is read."""
+class Kept(NamedTuple):
+    """What was kept of runs, by address."""
 
-    def __init__(self, parts: _Parts, *, config: Mapping[str, Any]) -> None:
-        own = copy.deepcopy(dict(config))
-        for key, value in parts.knobs.items():
-            *sections, knob = key.split(".")
-            functools.reduce(operator.getitem, sections, own)[knob] = value
-        self._card = typed(RunCard, parts.card | {"config": own})
-        self._state = typed(RunState, parts.state)
-        self._attempts = [typed(RunAttempt, attempt) for attempt in parts.attempts]
-        self._costs = None if parts.costs is None else typed(Costs, parts.costs)
-        self._records: list[Record] = []
-        self._epochs: list[EpochRow] = []
-
-    def is_claimed(self) -> bool:
-        return False
-
-    def card(self) -> RunCard:
-        return self._card
-
-    def state(self) -> RunState:
-        return self._state
-
-    def attempts(self) -> list[RunAttempt]:
-        return self._attempts
-
-    def costs(self) -> Costs | None:
-        return self._costs
-
-    def numbers(self) -> Mapping[Key, Record]:
-        return newest(self._records)
-
-    def epoch_rows(self) -> list[EpochRow]:
-        return self._epochs
-
-    def add_record(self, values: dict[str, Any]) -> None:
-        """Adds a record; its config is that of the run where it has none of its own."""
-        self._records.append(from_values({"config": self._card.config, **values}))
-
-    def add_epoch(self, row: EpochRow) -> None:
-        """Adds an epoch, which `check_row` may refuse."""
-        check_row(row)
-        self._epochs.append(row)
+    runs: Mapping[str, StudyRun]
+    epochs: Mapping[str, list[EpochRow]]
 
 
 def is_kept(path: Path) -> bool:
@@ -102,86 +63,108 @@ def is_kept(path: Path) -> bool:
     return (path / "runs.json").is_file()
 
 
-def read_kept(path: Path) -> dict[str, KeptRun]:
+def read_kept(path: Path) -> Kept:
     """What was kept of each run.
 
     Raises:
         DataError: When a file is missing or damaged.
     """
     shared, runs = _read_runs(path / "runs.json")
+    records: dict[str, list[Record]] = {name: [] for name in runs}
+    epochs: dict[str, list[EpochRow]] = {name: [] for name in runs}
 
     def add_record(line: dict[str, Any]) -> None:
-        runs[line.pop("run")].add_record(shared | line)
+        name = line.pop("run")
+        card = runs[name].card
+        assert card is not None
+        records[name].append(from_values({"config": card.config, **shared, **line}))
 
     def add_epoch(line: dict[str, Any]) -> None:
-        runs[line.pop("run")].add_epoch(line)
+        epochs[line.pop("run")].append(check_row(line))
 
     read_lines(path / "records.jsonl", add_record, what="a record of a run", hint=HINT)
     read_lines(path / "epochs.jsonl", add_epoch, what="an epoch of a run", hint=HINT)
-    return runs
+    known = {name: run._replace(numbers=newest(records[name])) for name, run in runs.items()}
+    return Kept(known, epochs)
 
 
-def _read_runs(path: Path) -> tuple[dict[str, Any], dict[str, KeptRun]]:
+def _read_runs(path: Path) -> tuple[dict[str, Any], dict[str, StudyRun]]:
     """What all records share, and the runs without their lines."""
     try:
-        values = typed(_Runs, read_json(path))
-        if values.format != FORMAT:
-            raise ValueError(f"format {values.format}, not {FORMAT}")
-        return values.record, {
-            name: KeptRun(typed(_Parts, parts), config=values.config)
-            for name, parts in values.runs.items()
-        }
+        file = typed(_Runs, read_json(path))
+        if file.format != FORMAT:
+            raise ValueError(f"format {file.format}, not {FORMAT}")
+        runs = {n: _run(typed(_Parts, parts), file.config) for n, parts in file.runs.items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(
             f"{path} cannot be read ({type(error).__name__}: {error})",
             expected="the runs of a study that was kept",
             hint=HINT,
         ) from error
+    return file.record, runs
 
 
-def kept_files(out: Path, runs: Mapping[str, RunFolder | KeptRun]) -> dict[Path, str]:
+def _run(parts: _Parts, config: Mapping[str, Any]) -> StudyRun:
+    """A run without its numbers; its knobs are those of the config, but for its own."""
+    own = copy.deepcopy(dict(config))
+    for key, value in parts.knobs.items():
+        *sections, knob = key.split(".")
+        functools.reduce(operator.getitem, sections, own)[knob] = value
+    return StudyRun(
+        card=typed(RunCard, parts.card | {"config": own}),
+        state=typed(RunState, parts.state),
+        claimed=False,
+        numbers={},
+        attempts=[typed(RunAttempt, attempt) for attempt in parts.attempts],
+        costs=None if parts.costs is None else typed(Costs, parts.costs),
+    )
+
+
+def kept_files(out: Path, kept: Kept) -> dict[Path, str]:
     """The files of what is kept of runs, by path.
 
     Args:
         out: The folder that they will stand in.
-        runs: By address.
+        kept: What they hold.
 
     Raises:
         DataError: When a file of a run is damaged.
     """
-    cards = {name: run.card() for name, run in runs.items()}
+    cards = {name: _card(run) for name, run in kept.runs.items()}
     records = [
-        (name, _record(record, cards[name]))
-        for name, run in runs.items()
-        for record in run.numbers().values()
+        (name, _without(json.loads(to_line(record)), {"config": cards[name].config}))
+        for name, run in kept.runs.items()
+        for record in run.numbers.values()
     ]
     config = next((card.config for card in cards.values()), {})
     shared = _shared([values for _, values in records])
-    kept = _Runs(FORMAT, config, shared, {n: _parts(r, config) for n, r in runs.items()})
+    runs = {name: _parts(run, cards[name], config) for name, run in kept.runs.items()}
     own = ({"run": name} | _without(values, shared) for name, values in records)
-    rows = ({"run": name, **row} for name, run in runs.items() for row in run.epoch_rows())
+    rows = ({"run": name, **row} for name, found in kept.epochs.items() for row in found)
+    file = _Runs(FORMAT, config, shared, runs)._asdict()
     return {
-        out / "runs.json": json.dumps(kept._asdict(), indent=1, allow_nan=False) + "\n",
+        out / "runs.json": json.dumps(file, indent=1, allow_nan=False) + "\n",
         out / "records.jsonl": "".join(json.dumps(v, allow_nan=False) + "\n" for v in own),
         out / "epochs.jsonl": "".join(json.dumps(v, allow_nan=False) + "\n" for v in rows),
     }
 
 
-def _parts(run: RunFolder | KeptRun, config: Mapping[str, Any]) -> dict[str, Any]:
-    card, costs = run.card(), run.costs()
+def _card(run: StudyRun) -> RunCard:
+    """What a run is, unless a file of it is damaged."""
+    if run.damage is not None:
+        raise run.damage
+    assert run.card is not None
+    return run.card
+
+
+def _parts(run: StudyRun, card: RunCard, config: Mapping[str, Any]) -> dict[str, Any]:
     return _Parts(
         card={key: value for key, value in card._asdict().items() if key != "config"},
         knobs=_without(key_paths(card.config), key_paths(config)),
-        state=run.state()._asdict(),
-        attempts=[attempt._asdict() for attempt in run.attempts()],
-        costs=costs and costs._asdict(),
+        state=run.state._asdict(),
+        attempts=[attempt._asdict() for attempt in run.attempts],
+        costs=run.costs and run.costs._asdict(),
     )._asdict()
-
-
-def _record(record: Record, card: RunCard) -> dict[str, Any]:
-    """A record without the config, where that is the one of its run."""
-    values: dict[str, Any] = json.loads(to_line(record))
-    return _without(values, {"config": card.config})
 
 
 def _shared(items: list[dict[str, Any]]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""A study, a preset, overrides, seeds and data -> the runs to make, each with an address.
+"""A study, a preset, overrides, seeds and data -> the runs to make and the numbers to take.
 
 The address of a run is a hash of all that decides its result, so arms and studies that want the
 same run share it. Whatever no run could use is found here, before anything starts.
@@ -9,16 +9,16 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
 from stopgrad.config import Config, config_from_dict, key_paths, knob_values
 from stopgrad.errors import ConfigError
-from stopgrad.evaluation import FINETUNE, SUPERVISED
+from stopgrad.evaluation import FINETUNE, MEASURES, SUPERVISED, Key, Subject
 from stopgrad.storage import fits
-from stopgrad.studies.definition import Arm, Method, Study, metrics_of
-from stopgrad.studies.source import StudyFile
+from stopgrad.studies.definition import Arm, Method, Split, Study, labels_of, metrics_of
+from stopgrad.studies.parse import StudyFile
 
 FREE = ("device", "threads", "seed")
 """Knobs that decide where a run is made, not what it is; the seed stands beside the config."""
@@ -116,6 +116,51 @@ def plan_runs(
             slots.append(Slot(arm.name, seed, labels, run.id))
             runs[run.id] = run
     return StudyPlan(source, choices, tuple(slots), runs)
+
+
+def wanted_of_runs(plan: StudyPlan) -> dict[str, frozenset[Key]]:
+    """The numbers that a plan wants of each of its runs; arms that share a run add up."""
+    study, wanted = plan.source.study, dict[str, frozenset[Key]]()
+    for slot in plan.slots:
+        numbers = wanted_numbers(study, study.arm(slot.arm), labels=slot.labels)
+        wanted[slot.run] = wanted.get(slot.run, frozenset()) | numbers
+    return wanted
+
+
+def wanted_numbers(study: Study, arm: Arm, *, labels: float | None = None) -> frozenset[Key]:
+    """The numbers that a study wants of each run of an arm.
+
+    Args:
+        study: The study.
+        arm: One of its arms.
+        labels: The fraction of the labels that a supervised run learns from.
+    """
+    protocol = study.protocol
+    if labels is not None:
+        return frozenset({Key(SUPERVISED, labels, "supervised", "test")})
+    beside = protocol.beside if arm.name == study.baseline else ()
+    subjects: tuple[Subject, ...] = ("encoder", *(of for of in beside if of != "chance"))
+    return frozenset(
+        number_key(metric, fraction, of=of, split=protocol.split)
+        for of in subjects
+        for metric in metrics_of(arm, protocol)
+        if of == "encoder" or metric not in (*MEASURES, FINETUNE)
+        for fraction in labels_of(metric, protocol)
+    )
+
+
+def number_key(metric: str, labels: float, *, of: Subject, split: Split) -> Key:
+    """Where the number of a metric stands among the records; measures are of training images."""
+    return Key(metric, labels, of, "train" if metric in MEASURES else split)
+
+
+def on_test(numbers: Iterable[Key]) -> frozenset[Key]:
+    """The same numbers of the encoder, on the test split."""
+    return frozenset(
+        key._replace(split="test")
+        for key in numbers
+        if key.of == "encoder" and key.split == "validation"
+    )
 
 
 def address(run: PlannedRun, *, fingerprint: str) -> str:

@@ -1,70 +1,39 @@
-"""What the runs of a study came to: a cell for each arm, metric and fraction of the labels."""
+"""What the runs of a study came to: a cell for each arm, metric and fraction of the labels.
+
+Also how far the runs are (`study_overview`) and their epochs as curves over seeds.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
-from stopgrad.errors import DataError
 from stopgrad.evaluation import (
     ACCURACIES,
-    FINETUNE,
     FROZEN,
     SUPERVISED,
     Cell,
     Ending,
-    Energy,
     Key,
     Mark,
     Outcome,
-    Record,
     Subject,
+    Summary,
     cell,
-    energy,
+    labels_text,
     mark_best,
+    summarize,
 )
 from stopgrad.studies.definition import Place, places
 from stopgrad.studies.directory import StudyDirectory
-from stopgrad.studies.folder import RunState
-from stopgrad.studies.plan import Slot
-from stopgrad.studies.steps import number_key
+from stopgrad.studies.folder import EpochRow, StudyRun
+from stopgrad.studies.plan import Slot, number_key
 from stopgrad.studies.stored import StoredStudy
 
 COLLAPSE: dict[str | None, Ending] = {
     "complete collapse": "collapsed",
     "dimensional collapse": "dimensional",
 }
-
-
-class RunResult(NamedTuple):
-    """One run: how it stands and its numbers."""
-
-    state: RunState
-    claimed: bool
-    numbers: Mapping[Key, Record]
-    wall_s: float  # of all its commands
-    train_s: float | None  # of its trainings, those with labels too
-    energy: Energy | None
-
-    @property
-    def views(self) -> int:
-        """Views that its trainings processed, those of fine-tuning too."""
-        return max((r.views or 0 for r in self.numbers.values()), default=0) + sum(
-            int(r.protocol.get("views", 0)) for r in self._tuned
-        )
-
-    @property
-    def flops(self) -> float:
-        """Floating-point operations of its trainings."""
-        return max((r.flops or 0.0 for r in self.numbers.values()), default=0.0) + sum(
-            float(r.protocol.get("flops", 0.0)) for r in self._tuned
-        )
-
-    @property
-    def _tuned(self) -> list[Record]:
-        """One record of each fine-tuning, which there is one of for each fraction of the labels."""
-        found = {r.labels: r for r in self.numbers.values() if r.metric == FINETUNE}
-        return list(found.values())
 
 
 class ResultRow(NamedTuple):
@@ -82,7 +51,7 @@ class Results(NamedTuple):
     """A study's runs, and its cells in the order of the table."""
 
     stored: StoredStudy
-    runs: Mapping[str, RunResult]
+    runs: Mapping[str, StudyRun]
     rows: tuple[ResultRow, ...]
 
     @property
@@ -97,7 +66,7 @@ class Results(NamedTuple):
 
 def load_results(directory: StudyDirectory, stored: StoredStudy) -> Results:
     """Reads what there is, whatever is half done; damaged files count as failures."""
-    runs = {slot.run: _run(directory, slot.run) for slot in stored.slots}
+    runs = {slot.run: directory.run(slot.run) for slot in stored.slots}
     rows = [*_arm_rows(stored, runs), *_baseline_rows(stored, runs), *_final_rows(stored, runs)]
     return Results(stored, runs, tuple(rows))
 
@@ -130,7 +99,7 @@ def best_arm(results: Results) -> str | None:
     return order[0].place.arm if order else None
 
 
-def missing_runs(results: Results) -> list[tuple[Slot, RunResult]]:
+def missing_runs(results: Results) -> list[tuple[Slot, StudyRun]]:
     """The runs that lack a number that the study wants."""
     stored = results.stored
     wanted = places(stored.study)
@@ -145,25 +114,7 @@ def missing_runs(results: Results) -> list[tuple[Slot, RunResult]]:
     ]
 
 
-def _run(directory: StudyDirectory, name: str) -> RunResult:
-    run = directory.run(name)
-    state, claimed = run.state(), run.is_claimed()
-    try:
-        numbers, attempts, costs = run.numbers(), run.attempts(), run.costs()
-    except DataError as error:
-        broken = state._replace(phase="failed", reason=str(error))
-        return RunResult(broken, claimed, {}, 0.0, None, None)
-    return RunResult(
-        state=state,
-        claimed=claimed,
-        numbers=numbers,
-        wall_s=sum(attempt.wall_s for attempt in attempts),
-        train_s=costs.wall_s if costs else None,
-        energy=energy(costs) if costs else None,
-    )
-
-
-def _cell(stored: StoredStudy, runs: Mapping[str, RunResult], place: Place, key: Key) -> Cell:
+def _cell(stored: StoredStudy, runs: Mapping[str, StudyRun], place: Place, key: Key) -> Cell:
     """What each seed of an arm came to under a key."""
     return cell(
         [
@@ -174,7 +125,7 @@ def _cell(stored: StoredStudy, runs: Mapping[str, RunResult], place: Place, key:
     )
 
 
-def _outcome(run: RunResult, key: Key) -> Outcome:
+def _outcome(run: StudyRun, key: Key) -> Outcome:
     record, phase = run.numbers.get(key), run.state.phase
     if record is not None:
         verdict = record.verdict if record.of == "encoder" else None
@@ -184,7 +135,7 @@ def _outcome(run: RunResult, key: Key) -> Outcome:
     return Outcome(phase)
 
 
-def _arm_rows(stored: StoredStudy, runs: Mapping[str, RunResult]) -> list[ResultRow]:
+def _arm_rows(stored: StoredStudy, runs: Mapping[str, StudyRun]) -> list[ResultRow]:
     keys = {place: place_key(place, stored) for place in places(stored.study)}
     cells = {place: _cell(stored, runs, place, key) for place, key in keys.items()}
     marks = _marks(cells, stored)
@@ -211,7 +162,7 @@ def _marks(cells: Mapping[Place, Cell], stored: StoredStudy) -> dict[Place, Mark
     return marks
 
 
-def _baseline_rows(stored: StoredStudy, runs: Mapping[str, RunResult]) -> list[ResultRow]:
+def _baseline_rows(stored: StoredStudy, runs: Mapping[str, StudyRun]) -> list[ResultRow]:
     """Untrained encoders and raw pixels, as the runs of the baseline arm scored them."""
     study = stored.study
     subjects: list[Subject] = [of for of in study.protocol.beside if of != "chance"]
@@ -224,7 +175,7 @@ def _baseline_rows(stored: StoredStudy, runs: Mapping[str, RunResult]) -> list[R
     return [ResultRow(place, k.of, k.split, _cell(stored, runs, place, k)) for place, k in keys]
 
 
-def _final_rows(stored: StoredStudy, runs: Mapping[str, RunResult]) -> list[ResultRow]:
+def _final_rows(stored: StoredStudy, runs: Mapping[str, StudyRun]) -> list[ResultRow]:
     keys = [
         (place, place_key(place, stored)._replace(split="test"))
         for place in places(stored.study)
@@ -234,3 +185,118 @@ def _final_rows(stored: StoredStudy, runs: Mapping[str, RunResult]) -> list[Resu
         ResultRow(place, k.of, k.split, _cell(stored, runs, place, k), final=True)
         for place, k in keys
     ]
+
+
+TRAINING = 0.9  # share of a run's time that is training, for the time left
+
+
+class ArmState(NamedTuple):
+    """The runs of one arm, counted."""
+
+    name: str
+    runs: int
+    done: int
+    at_work: int
+    failed: int
+    collapsed: int
+    knn: float | None  # mean over the seeds of the newest that each was watched by
+
+
+class Overview(NamedTuple):
+    """All arms, the share of the work that is done, and a line for each run that is not."""
+
+    arms: tuple[ArmState, ...]
+    share: float
+    lines: tuple[str, ...]
+
+
+def study_overview(directory: StudyDirectory, stored: StoredStudy) -> Overview:
+    """How a study stands now."""
+    results = load_results(directory, stored)
+    missing = missing_runs(results)
+    lacking = {slot.run for slot, _ in missing}
+    shares = [_done(run) if name in lacking else 1.0 for name, run in results.runs.items()]
+    lines = [
+        f"{slot_text(slot)}: {run_text(run)} ({directory.folder(slot.run).path})"
+        for slot, run in missing
+    ]
+    arms = tuple(_arm(results, arm.name, lacking) for arm in stored.study.arms)
+    return Overview(arms, sum(shares) / max(1, len(shares)), tuple(lines))
+
+
+def slot_text(slot: Slot) -> str:
+    """`as it is, seed 0`, and the label fraction where there are several."""
+    fraction = "" if slot.labels is None else f", {labels_text(slot.labels)}"
+    return f"{slot.arm}, seed {slot.seed}{fraction}"
+
+
+def run_text(run: StudyRun) -> str:
+    """How a run stands."""
+    state = run.state
+    if run.claimed:
+        return f"at work, epoch {state.epoch}"
+    if state.phase in ("waiting", "interrupted", "trained"):
+        after = {"trained": "trained, not scored yet", "waiting": "not begun"}
+        return after.get(state.phase, f"stopped at epoch {state.epoch}")
+    return f"{state.phase}, {state.reason}"
+
+
+def _arm(results: Results, name: str, lacking: set[str]) -> ArmState:
+    slots = [slot for slot in results.stored.slots if slot.arm == name]
+    runs = [results.runs[slot.run] for slot in slots]
+    watched = [run.state.knn for run in runs if run.state.knn is not None]
+    return ArmState(
+        name=name,
+        runs=len(slots),
+        done=sum(slot.run not in lacking for slot in slots),
+        at_work=sum(run.claimed for run in runs),
+        failed=sum(run.state.phase in ("failed", "diverged") and not run.claimed for run in runs),
+        collapsed=sum(run.state.verdict in COLLAPSE for run in runs),
+        knn=sum(watched) / len(watched) if watched else None,
+    )
+
+
+def _done(run: StudyRun) -> float:
+    """How much of a run is done; a run that failed is as done as it will be."""
+    if run.state.phase in ("failed", "diverged", "collapsed") and not run.claimed:
+        return 1.0
+    epochs = max(1, run.card.epochs) if run.card else 1
+    return TRAINING * min(1.0, run.state.epoch / epochs)
+
+
+Epochs = Mapping[str, Sequence[Sequence[EpochRow]]]  # rows of epochs, a list per run, by arm
+
+
+class CurvePoint(NamedTuple):
+    """A number at one epoch, over the runs of an arm that have it."""
+
+    arm: str
+    epoch: int
+    summary: Summary
+
+
+def read_epochs(directory: StudyDirectory, stored: StoredStudy) -> Epochs:
+    """The finished epochs of every pretraining; a run that cannot be read has none."""
+    found: dict[str, list[list[EpochRow]]] = {arm.name: [] for arm in stored.study.arms}
+    for slot in stored.slots:
+        if slot.labels is None and slot.arm in found:  # the study may have lost an arm since
+            found[slot.arm].append(directory.epoch_rows(slot.run))
+    return {arm: [rows for rows in runs if rows] for arm, runs in found.items()}
+
+
+def seed_curves(epochs: Epochs, pick: Callable[[EpochRow], float | None]) -> list[CurvePoint]:
+    """One number of each epoch as a mean over seeds, by arm and epoch.
+
+    Args:
+        epochs: From `read_epochs`.
+        pick: The number of an epoch, None where it was not taken.
+    """
+    points = []
+    for arm, runs in epochs.items():
+        values: dict[int, list[float]] = {}
+        for row in (row for rows in runs for row in rows):
+            value = pick(row)
+            if value is not None:
+                values.setdefault(int(row["epoch"]), []).append(float(value))
+        points += [CurvePoint(arm, epoch, summarize(values[epoch])) for epoch in sorted(values)]
+    return points

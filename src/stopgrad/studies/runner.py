@@ -21,11 +21,10 @@ from stopgrad.errors import DataError, InterruptedStudyError
 from stopgrad.evaluation import Key
 from stopgrad.storage import storage_errors
 from stopgrad.studies.directory import StudyDirectory
-from stopgrad.studies.executors.executor import Executor, Job
+from stopgrad.studies.executors import Executor, Job
 from stopgrad.studies.folder import RunAttempt, RunFolder
 from stopgrad.studies.plan import PlannedRun, StudyPlan
-from stopgrad.studies.steps import next_task
-from stopgrad.studies.task import FAULT, StudyTask, read_failure, write_task
+from stopgrad.studies.task import FAULT, StudyTask, next_task, read_failure, write_task
 
 TRIES = 3  # of a task whose failure may pass, such as a process that was killed
 POLL_S = 0.1

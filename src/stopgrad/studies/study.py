@@ -1,4 +1,7 @@
-"""A study from its name to its last number: checked, begun, run, and scored on the test split."""
+"""A study from its name to its last number: checked, begun, run, and scored on the test split.
+
+Its images are checked before anything starts: labels, splits, batches, sizes.
+"""
 
 from __future__ import annotations
 
@@ -6,16 +9,24 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from stopgrad.images import Track, no_progress
-from stopgrad.studies.data import check_data
-from stopgrad.studies.definition import Study
+from stopgrad.config import Config
+from stopgrad.errors import ConfigError, DataError
+from stopgrad.evaluation import ACCURACIES
+from stopgrad.images import Dataset, Track, load_dataset, no_progress
+from stopgrad.studies.definition import Study, StudyData, metrics_of
 from stopgrad.studies.directory import StudyDirectory
-from stopgrad.studies.executors.executor import Executor
-from stopgrad.studies.plan import Choices, StudyPlan, arm_configs, plan_runs
+from stopgrad.studies.executors import Executor
+from stopgrad.studies.parse import StudyFile, built_in_studies, read_study
+from stopgrad.studies.plan import (
+    Choices,
+    StudyPlan,
+    arm_configs,
+    on_test,
+    plan_runs,
+    wanted_of_runs,
+)
 from stopgrad.studies.results import best_arm, load_results
 from stopgrad.studies.runner import Runner, Watch, goals_of
-from stopgrad.studies.source import StudyFile, built_in_studies, read_study
-from stopgrad.studies.steps import on_test, wanted_of_runs
 
 
 class PreparedStudy(NamedTuple):
@@ -47,7 +58,7 @@ def prepare_study(
 
     Raises:
         ConfigError: With everything that is wrong in the study and in the choices.
-        DataError: When the images do not bear the study.
+        DataError: When the images do not suit the study.
         StorageError: When the directory cannot be written.
     """
     directory = StudyDirectory(out)
@@ -64,8 +75,7 @@ def _source(name: str, directory: StudyDirectory) -> StudyFile:
     """A study by name or by path; of one's own, the copy in the directory where no file is."""
     if name in built_in_studies() or name not in directory.names() or Path(name).is_file():
         return read_study(name)
-    stored = directory.read(name)
-    return StudyFile(stored.values, stored.study, ())
+    return directory.read(name).source
 
 
 def run_study(
@@ -107,3 +117,97 @@ def _chosen_runs(prepared: PreparedStudy) -> set[str]:
         return set()
     arm = directory.select(name, best)
     return {slot.run for slot in prepared.plan.slots if slot.arm == arm}
+
+
+def check_data(
+    study: Study, configs: Mapping[str, Config], *, spec: str, track: Track = no_progress
+) -> StudyData:
+    """Reads the images and tries what each arm would do with them, without a step of training.
+
+    Args:
+        study: The study.
+        configs: Of its arms.
+        spec: A name or a path, as `load_dataset` takes it.
+        track: Shows the progress of decoding.
+
+    Raises:
+        DataError: When labels, the test split or a batch of images are missing.
+        ConfigError: For an encoder that does not exist or cannot take images of these sizes.
+    """
+    from stopgrad.runs import spec_to_keep
+
+    seen: dict[tuple[int, str], Dataset] = {}
+    for arm in study.arms:
+        config = configs[arm.name]
+        key = (config.image_side, config.bad_images)
+        if key not in seen:
+            seen[key] = load_dataset(spec, side=key[0], bad_images=key[1], track=track)
+            _check_labels(study, seen[key])
+        try:
+            _try_arm(study, arm.name, config, seen[key])
+        except (ConfigError, DataError) as error:
+            found = f"arm {arm.name!r}: {error.found}"
+            raise type(error)(found, expected=error.expected, hint=error.hint) from error
+    first = next(iter(seen.values()))
+    fingerprints = {
+        name: seen[config.image_side, config.bad_images].train.fingerprint
+        for name, config in configs.items()
+    }
+    classes = len(first.train.class_names)
+    return StudyData(spec_to_keep(spec), first.name, classes, fingerprints)
+
+
+def _check_labels(study: Study, dataset: Dataset) -> None:
+    protocol = study.protocol
+    if set(protocol.metrics) & set(ACCURACIES) and dataset.train.labels is None:
+        raise DataError(
+            f"{dataset.name} without labels",
+            expected=f"labels, which {', '.join(protocol.metrics)} need",
+            hint="name a labelled data set, or ask for measures of collapse alone",
+        )
+    if dataset.test is None and (protocol.split == "test" or protocol.final_test):
+        raise DataError(
+            f"{dataset.name} without a test split",
+            expected="a test split, on which this study is scored",
+            hint="give the data a folder test/, or use a study with split: validation",
+        )
+
+
+def _try_arm(study: Study, name: str, config: Config, dataset: Dataset) -> None:
+    """Builds the network on no memory, and draws the splits."""
+    from stopgrad.method import compute_for, training_flops
+    from stopgrad.runs import check_sizes, prepare
+
+    arm = study.arm(name)
+    images = prepare(dataset, config)
+    compute_for(config)
+    training_flops(config)
+    check_sizes(images.train, config)
+    smallest = study.protocol.labels[0]
+    if arm.method == "supervised":
+        _try_supervised(dataset, config, labels=smallest)
+    elif "linear_lars_accuracy" in metrics_of(arm, study.protocol):
+        _check_tunable(dataset, labels=smallest, seed=config.seed)
+
+
+def _try_supervised(dataset: Dataset, config: Config, *, labels: float) -> None:
+    from stopgrad.training import check_recipe, draw_fraction, recipe_of
+
+    assert dataset.test is not None
+    images = draw_fraction(dataset.train, dataset.test, fraction=labels, seed=config.seed)
+    check_recipe(recipe_of(config, "supervised"), images)
+
+
+def _check_tunable(dataset: Dataset, *, labels: float, seed: int) -> None:
+    import numpy as np
+
+    from stopgrad.images import label_subset
+
+    assert dataset.train.labels is not None
+    chosen = dataset.train.labels[label_subset(dataset.train, share=labels, seed=seed)]
+    if np.bincount(chosen).max() < 2:
+        raise DataError(
+            f"one label per class with {labels:g} of the labels",
+            expected="two, so that linear_lars_accuracy can choose its learning rate",
+            hint="use a larger fraction, or linear_accuracy",
+        )

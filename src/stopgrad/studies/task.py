@@ -1,4 +1,6 @@
-"""One task of a run: what it is, and the process that carries it out.
+"""What a run still needs: its next task, and the process that carries it out.
+
+Nothing is remembered elsewhere, so a runner that was killed and a second one see the same.
 
 In: a task, which the runner writes into the run's folder as task.json. Out: what the library writes
 into the run directory, progress on standard output, an exit code, and failure.json in the folder
@@ -14,14 +16,17 @@ import sys
 import traceback
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from stopgrad.config import SplitName, config_from_dict
+from stopgrad.config import SplitName, config_from_dict, config_to_dict
 from stopgrad.errors import DataError, StopgradError, StorageError, bad_path, no_memory
-from stopgrad.evaluation import Key, Subject
+from stopgrad.evaluation import FINETUNE, Key, Subject
+from stopgrad.runs import read_status
 from stopgrad.storage import printable, read_json, typed, write_json
+from stopgrad.studies.folder import RunFolder
+from stopgrad.studies.plan import PlannedRun
 
 if TYPE_CHECKING:
     from stopgrad.training import Epoch, FractionEpoch
@@ -90,6 +95,50 @@ class Failure(NamedTuple):
     error: str  # class of the error
     message: str
     exit_code: int
+
+
+def next_task(
+    folder: RunFolder, run: PlannedRun, *, wanted: frozenset[Key], spec: str
+) -> StudyTask | None:
+    """The next task of a run, or None when it has all the numbers that are wanted.
+
+    Args:
+        folder: Its folder.
+        run: What it is.
+        wanted: The numbers that studies want of it.
+        spec: The images.
+
+    Raises:
+        DataError: When its records are damaged.
+    """
+    missing = wanted - folder.numbers().keys()
+    config = config_to_dict(run.config)
+    begin = StudyTask(stage="pretrain", folder=str(folder.path), spec=spec, config=config)
+    go_on = replace(begin, stage="resume", config=None)
+    if run.method == "supervised":
+        return _scoring(begin, "supervised", missing) if missing else None
+    if not (folder.run / "config.json").exists():
+        return begin
+    if read_status(folder.run).get("state") != "finished":
+        return go_on
+    if frozen := frozenset(key for key in missing if key.metric != FINETUNE):
+        return _scoring(go_on, "evaluate", frozen)
+    return _scoring(go_on, "finetune", missing) if missing else None
+
+
+def _scoring(task: StudyTask, stage: Stage, numbers: frozenset[Key]) -> StudyTask:
+    """The task that gives these numbers: those on one split, with the measures of collapse."""
+    splits: set[Any] = {key.split for key in numbers} - {"train"}
+    split: SplitName = min(splits) if splits else "auto"
+    chosen = [key for key in numbers if key.split in (split, "train")]
+    return replace(
+        task,
+        stage=stage,
+        labels=sorted({key.labels for key in chosen}),
+        metrics=sorted({key.metric for key in chosen}),
+        subjects=sorted({key.of for key in chosen}),
+        split=split,
+    )
 
 
 def write_task(task: StudyTask) -> None:

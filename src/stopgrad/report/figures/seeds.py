@@ -37,7 +37,7 @@ def seeds_chart(
     others in grey behind it.
 
     Args:
-        points: From `stopgrad.studies.curves`.
+        points: From `stopgrad.studies.results`.
         title: What is drawn.
         percent: Whether the numbers are fractions to be written in percent.
         width: px of the inside of a row.
@@ -72,7 +72,7 @@ def groups_chart(
     """One measure over the epochs, a line per arm: the baseline, the others, the collapsed.
 
     Args:
-        points: From `stopgrad.studies.curves`.
+        points: From `stopgrad.studies.results`.
         groups: A key of `GROUPS` for each arm.
         title: What is drawn.
         width: px of the inside.

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from stopgrad.studies.executors.executor import Job
+from stopgrad.studies.executors import Job
 from stopgrad.studies.folder import RunFolder
 from stopgrad.studies.task import StudyTask
 
@@ -20,7 +20,7 @@ PR_SET_PDEATHSIG = 1  # linux/prctl.h
 class LocalProcesses:
     """One process per task, each on its part of the cores or on its own GPU.
 
-    On Linux a process is told to save and end when the runner dies. On other systems it goes on
+    On Linux a process is asked to save and end when the runner dies. On other systems it goes on
     and keeps its claim, so no other runner touches its run before it has ended.
     """
 
