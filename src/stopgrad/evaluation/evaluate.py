@@ -144,7 +144,7 @@ def _scored(
     train, test = (_features(keys[0].of, run, part, track=track) for part in images[:2])
     embed_s = time.perf_counter() - began
     for share in dict.fromkeys(key.labels for key in keys):
-        chosen = label_subset(images.train, share=share, seed=config.seed)
+        chosen = label_subset(images.train, fraction=share, seed=config.seed)
         index = torch.from_numpy(chosen).to(train.values.device)
         assert train.labels is not None
         bank = train if share == 1 else Features(train.values[index], train.labels[index])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import io
 import shutil
@@ -141,11 +140,7 @@ class _Place(NamedTuple):
 
     def images(self) -> Images:
         """The pictures of the block, not copied where the whole are in memory or mapped."""
-        some = slice(self.start, self.stop)
-        pixels = self.whole.pixels[some]
-        return dataclasses.replace(
-            self.whole, pixels=pixels, labels=None, class_names=(), sources=(), known=None
-        )
+        return self.whole.with_pixels(self.whole.pixels[self.start : self.stop])
 
 
 def _places(splits: dict[str, Images]) -> Iterator[_Place]:

@@ -16,10 +16,9 @@ import numpy as np
 
 from stopgrad.config import BadImages
 from stopgrad.errors import DataError
-from stopgrad.images.cache import decode_again
-from stopgrad.images.damage import DamagedImagesError, refusal
 from stopgrad.images.decoding import Damaged, guarded, opened, strict_pillow, to_rgb, turn_of
-from stopgrad.images.gather import NamedResult, on_all_cores
+from stopgrad.images.gather import DamagedImagesError, NamedResult, on_all_cores, refusal
+from stopgrad.images.load import decode_again
 from stopgrad.images.sources.find import find_source
 from stopgrad.images.types import (
     Contents,

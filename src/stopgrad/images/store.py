@@ -21,6 +21,7 @@ import hashlib
 import itertools
 import json
 import logging
+import os
 import stat
 import zlib
 from collections.abc import Iterator
@@ -31,7 +32,6 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from stopgrad.errors import DataError
-from stopgrad.images.packed import Packed, map_file
 from stopgrad.images.types import (
     Contents,
     DamagedImage,
@@ -41,7 +41,9 @@ from stopgrad.images.types import (
     Images,
     Labels,
     Normalization,
+    Packed,
     SplitReader,
+    map_file,
     stamp,
 )
 from stopgrad.storage import read_file, read_json, strict_json, write_json
@@ -108,6 +110,20 @@ class SplitSummary(NamedTuple):
     mean: tuple[float, float, float]  # as in `Normalization`
     std: tuple[float, float, float]
 
+    @property
+    def normalization(self) -> Normalization:
+        """The lists of the file as tuples."""
+        (red, green, blue), std = self.mean, self.std
+        return Normalization((red, green, blue), (std[0], std[1], std[2]))
+
+
+def cache_folder() -> Path:
+    """$STOPGRAD_CACHE, else $XDG_CACHE_HOME/stopgrad, else ~/.cache/stopgrad."""
+    if own := os.environ.get("STOPGRAD_CACHE"):
+        return Path(own).expanduser()
+    shared = os.environ.get("XDG_CACHE_HOME")
+    return (Path(shared) if shared else Path.home() / ".cache") / "stopgrad"
+
 
 def is_store(path: Path) -> bool:
     """Whether a folder is a packed store, finished or not, whole or damaged."""
@@ -115,11 +131,7 @@ def is_store(path: Path) -> bool:
 
 
 def store_source(path: Path) -> DataSource:
-    """A store as a data set whose images can be looked at one by one.
-
-    Raises:
-        DataError: When it is unfinished or damaged.
-    """
+    """A store as a data set whose images can be looked at one by one."""
     manifest = read_manifest(path)
     now = (stamp(path / MANIFEST, name=MANIFEST),)  # the manifest seals all else
     return DataSource(manifest.name, str(path), now, functools.partial(_open, path), path)
@@ -157,7 +169,7 @@ def read_images(path: Path, manifest: StoreManifest, *, whole_side: int = 0) -> 
         split: replace(
             read_split(path, manifest, split, table),
             whole_side=whole_side,
-            known=_normalization(summaries[split]) if summaries else None,
+            known=summaries[split].normalization if summaries else None,
         )
         for split in manifest.splits
     }
@@ -167,11 +179,6 @@ def read_images(path: Path, manifest: StoreManifest, *, whole_side: int = 0) -> 
         if reason is not None
     )
     return Dataset(manifest.name, splits["train"], splits.get("test"), damaged)
-
-
-def _normalization(summary: SplitSummary) -> Normalization:
-    (red, green, blue), std = summary.mean, summary.std
-    return Normalization((red, green, blue), (std[0], std[1], std[2]))
 
 
 def read_manifest(path: Path) -> StoreManifest:

@@ -56,7 +56,7 @@ def prepare(dataset: Dataset, config: Config) -> TrainingImages:
     """
     train, watch = dataset.train, dataset.test
     if config.validation > 0:
-        split = split_validation(train, share=config.validation, seed=config.seed)
+        split = split_validation(train, fraction=config.validation, seed=config.seed)
         train, watch = split.train, split.validation
     if len(train) < config.batch:
         raise DataError(
@@ -66,7 +66,7 @@ def prepare(dataset: Dataset, config: Config) -> TrainingImages:
         )
     bank = train
     if watch is None and train.labels is not None:
-        split = split_validation(train, share=WATCHED, seed=config.seed)
+        split = split_validation(train, fraction=WATCHED, seed=config.seed)
         bank, watch = split.train, split.validation
     if watch is None or bank.labels is None or watch.labels is None:
         return TrainingImages(train)
@@ -146,7 +146,7 @@ def load_images(
         spec: As for `load_dataset`.
         config: Its `image_side`, `bad_images` and `encoder` decide.
         changed: What to do with a store whose folder has changed since it was packed. A run that
-            exists says "tell": its own fingerprint guards it.
+            exists says "warn": its own fingerprint guards it.
         track: Shows progress.
 
     Raises:

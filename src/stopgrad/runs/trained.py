@@ -117,7 +117,7 @@ def evaluation_split(
     share = config.validation or (WATCHED if test is None else 0.0)
     if share == 0:
         return EvaluationSplit(train, _there(None if held_out else test, dataset), "test")
-    split = split_validation(train, share=share, seed=config.seed)
+    split = split_validation(train, fraction=share, seed=config.seed)
     if held_out:
         return EvaluationSplit(split.train, split.validation, "validation")
     return EvaluationSplit(split.train, _there(test, dataset), "test")
@@ -150,7 +150,7 @@ def keep_label_draws(path: Path, dataset: Dataset, *, labels: Sequence[float]) -
         file = path / "labels" / f"share-{share:g}-seed-{config.seed}.json"
         with storage_errors(file, needed=0):
             file.parent.mkdir(exist_ok=True)
-        write_json(file, label_subset(train, share=share, seed=config.seed).tolist())
+        write_json(file, label_subset(train, fraction=share, seed=config.seed).tolist())
 
 
 def check_same_data(info: RunInfo, dataset: Dataset) -> None:

@@ -10,8 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from stopgrad.errors import DataError
-from stopgrad.images.packed import Pixels
-from stopgrad.images.types import Images, Labels, seal_fingerprint
+from stopgrad.images.types import Images, Labels, Pixels, seal_fingerprint
 
 # N labels as they stand. Lists, not arrays: NumPy gives each string the room of the longest one
 # and drops zero bytes at its end.

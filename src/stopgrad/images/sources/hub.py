@@ -16,9 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from stopgrad.errors import DataError, StorageError
-from stopgrad.images.cache import cache_folder
-from stopgrad.images.sources.parquet import shards_source
-from stopgrad.images.sources.shards import choose_shards
+from stopgrad.images.sources.parquet import choose_shards, shards_source
+from stopgrad.images.store import cache_folder
 from stopgrad.images.types import DataSource, T
 from stopgrad.storage import write_atomically
 
