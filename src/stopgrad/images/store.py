@@ -6,11 +6,11 @@
           files.parquet          path, size and date of each file that was packed
           train-00000.pixels     n x H x W x 3 bytes, then train-00001.pixels, ...; test-...
 
-`packing` makes stores for the user. `cache` makes its own, with pictures.json in place of the
+`packing` makes stores for the user. `load` makes its own, with pictures.json in place of the
 Parquet files, so that opening one imports NumPy alone. Opening compares sizes and the small files;
-`verify` reads every byte. The digest of a shard is the sha256 of all pixels of its split up to its
-end, so that one pass gives it and the fingerprint, which is that of the same images decoded without
-a store.
+`verify_store` reads every byte. The digest of a shard is the sha256 of all pixels of its split up to
+its end, so that one pass gives it and the fingerprint, which is that of the same images decoded
+without a store.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
+import io
 import itertools
 import json
 import logging
@@ -39,7 +40,6 @@ from stopgrad.images.types import (
     DataSource,
     Encoded,
     Images,
-    Labels,
     Normalization,
     Packed,
     SplitReader,
@@ -138,11 +138,7 @@ def store_source(path: Path) -> DataSource:
 
 
 def read_store(path: Path, *, side: int | None = None) -> Dataset:
-    """The images of a store, still on disk.
-
-    Args:
-        path: The store.
-        side: px, at which whole images are looked at; None: as they are.
+    """The images of a store, still on disk; whole ones are looked at at `side`, px, if given.
 
     Raises:
         DataError: When it is unfinished, or a file of it is missing, cut or changed, as far as
@@ -276,8 +272,6 @@ def read_columns(path: Path, manifest: StoreManifest, name: str) -> dict[str, li
 
 
 def _from_parquet(data: bytes) -> Any:
-    import io
-
     import pyarrow.parquet as pq
 
     return pq.read_table(io.BytesIO(data)).to_pydict()
@@ -324,15 +318,13 @@ def read_split(path: Path, manifest: StoreManifest, split: str, table: ImageTabl
     with damage(path, MANIFEST):
         return Images(
             pixels=maps[0].pixels if alone else Packed(maps),
-            labels=_column(table.label, kept) if stored.class_names else None,
+            labels=np.array(list(itertools.compress(table.label, kept)), np.int64)
+            if stored.class_names
+            else None,
             class_names=stored.class_names,
             fingerprint=stored.fingerprint,
             sources=tuple(itertools.compress(table.name, kept)),
         )
-
-
-def _column(labels: list[int | None], kept: list[bool]) -> Labels:
-    return np.array(list(itertools.compress(labels, kept)), np.int64)
 
 
 def _check_size(path: Path, expected: int) -> None:

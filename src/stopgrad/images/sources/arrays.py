@@ -39,7 +39,7 @@ def images_from_arrays(
         raise DataError(
             f"pixels of shape {pixels.shape} and type {pixels.dtype}",
             expected="at least one image, shape (N, H, W, 3), type uint8",
-            hint="bring the array to this layout",
+            hint="convert the array to this layout",
         )
     pixels = np.ascontiguousarray(pixels)
     if labels is None:

@@ -49,11 +49,6 @@ class Shards(NamedTuple):
     test: tuple[str, ...]
 
 
-class _ShardPlace(NamedTuple):
-    config: str
-    split: str
-
-
 def choose_shards(paths: Iterable[str], *, config: str | None, where: str) -> Shards:
     """The files to read. Without a test split the validation split is the test split.
 
@@ -66,15 +61,13 @@ def choose_shards(paths: Iterable[str], *, config: str | None, where: str) -> Sh
         DataError: When there is no train split, when a shard is missing from a numbered set, or
             when several configurations leave the choice open.
     """
-    placed: dict[_ShardPlace, list[str]] = {}
+    placed: dict[tuple[str, str], list[str]] = {}  # by configuration and split
     for path in sorted(paths):
         if place := _place(path):
             placed.setdefault(place, []).append(path)
-    chosen = _choose_config(sorted({place.config for place in placed}), config, where)
-    train = placed.get(_ShardPlace(chosen, "train"), [])
-    test = placed.get(_ShardPlace(chosen, "test")) or placed.get(
-        _ShardPlace(chosen, "validation"), []
-    )
+    chosen = _choose_config(sorted({config for config, _ in placed}), config, where)
+    train = placed.get((chosen, "train"), [])
+    test = placed.get((chosen, "test")) or placed.get((chosen, "validation"), [])
     if not train:
         raise no_train_split(where)
     for shards in (train, test):
@@ -91,7 +84,8 @@ def no_train_split(where: str) -> DataError:
     )
 
 
-def _place(path: str) -> _ShardPlace | None:
+def _place(path: str) -> tuple[str, str] | None:
+    """The configuration and the split of a file, if its name tells them."""
     file = PurePosixPath(path)
     if file.suffix.lower() != ".parquet" or any(part.startswith(".") for part in file.parts):
         return None
@@ -99,7 +93,7 @@ def _place(path: str) -> _ShardPlace | None:
     split = SPLITS.get(re.split(r"[-_.]", file.name.lower())[0])
     if split is None and folders:
         split = SPLITS.get(folders.pop().lower())
-    return _ShardPlace("/".join(folders), split) if split else None
+    return ("/".join(folders), split) if split else None
 
 
 def _choose_config(found: list[str], wanted: str | None, where: str) -> str:
@@ -249,16 +243,12 @@ def _reading(path: Path) -> Iterator[Any]:
     # Arrow raises OSError, ArrowInvalid, ArrowNotImplementedError, UnicodeDecodeError and more
     # for damaged files; only reads of this file happen inside this block.
     except Exception as error:
-        raise _unreadable(path, error) from error
-
-
-def _unreadable(path: Path, error: Exception) -> DataError:
-    reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    return DataError(
-        f"{str(path)!r} cannot be read as Parquet ({reason})",
-        expected="a complete Parquet file",
-        hint="copy or download it again",
-    )
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise DataError(
+            f"{str(path)!r} cannot be read as Parquet ({reason})",
+            expected="a complete Parquet file",
+            hint="copy or download it again",
+        ) from error
 
 
 def _require(file: Any, column: str, path: Path) -> None:
