@@ -8,8 +8,8 @@
 
 `packing` makes stores for the user. `load` makes its own, with pictures.json in place of the
 Parquet files, so that opening one imports NumPy alone. Opening compares sizes and the small files;
-`verify_store` reads every byte. The digest of a shard is the sha256 of all pixels of its split up to
-its end, so that one pass gives it and the fingerprint, which is that of the same images decoded
+`verify_store` reads every byte. The digest of a shard is the sha256 of all pixels of its split up
+to its end, so that one pass gives it and the fingerprint, which is that of the same images decoded
 without a store.
 """
 
