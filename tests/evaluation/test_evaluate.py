@@ -85,7 +85,7 @@ def test_records_say_what_was_scored_on_what(run: TrainedRun, dataset: Dataset) 
         assert record.label_draw == (0 if record.labels < 1 else None)
         assert record.value == pytest.approx(np.mean(record.per_class))  # ten of each class
     banks = {r.labels: r.protocol["bank_images"] for r in records if r.metric == "knn_accuracy"}
-    drawn = label_subset(dataset.train, share=0.1, seed=0)
+    drawn = label_subset(dataset.train, fraction=0.1, seed=0)
     assert banks == {1.0: 400, 0.1: len(drawn)}
 
 

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from stopgrad.images import DamagedImage, DamagedImagesError, cache, load_dataset, normalization
+from stopgrad.images import DamagedImage, DamagedImagesError, load, load_dataset, normalization
 from stopgrad.images import store as store_module
 from stopgrad.images.sources.find import find_source
 
@@ -147,7 +147,7 @@ def test_damaged_entry_is_rebuilt_with_one_line(damage, digits, store, caplog):
 
 def entry_name(path: Path) -> str:
     source = find_source(str(path))
-    return cache.cached_store(source, side=None).name
+    return load.cached_store(source, side=None).name
 
 
 def test_pixels_may_be_written_to_without_reaching_the_cache(digits):
@@ -167,7 +167,7 @@ def test_full_disk_does_not_stop_loading_and_leaves_nothing(
     def full(*_args, **_options):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(cache.tempfile if call == "mkdtemp" else cache.os, call, full)
+    monkeypatch.setattr(load.tempfile if call == "mkdtemp" else load.os, call, full)
     with caplog.at_level(logging.WARNING):
         found = load_dataset(str(digits))
     assert "No space left on device" in caplog.text
@@ -233,20 +233,20 @@ def test_longest_unused_entries_go_when_all_are_too_large(digits, store, monkeyp
         """Sides of the pictures that are in the cache; opening one would count as use."""
         return {side for side in range(2, 7) if entry_of(digits, side).exists()}
 
-    def load(side: int, *, used: int) -> None:
+    def use(side: int, *, used: int) -> None:
         load_dataset(str(digits), side=side)
         source = find_source(str(digits))
-        os.utime(cache.cached_store(source, side=side), (used, used))
+        os.utime(load.cached_store(source, side=side), (used, used))
 
     for used, side in enumerate((4, 5, 6), start=1):
-        load(side, used=used)
-    load(4, used=4)  # used again: now 5 is the oldest
-    three = sum(cache._bytes_in(entry_of(digits, side)) for side in (4, 5, 6))
-    monkeypatch.setattr(cache, "MOST_KEPT", three)
-    load(3, used=5)
+        use(side, used=used)
+    use(4, used=4)  # used again: now 5 is the oldest
+    three = sum(load._bytes_in(entry_of(digits, side)) for side in (4, 5, 6))
+    monkeypatch.setattr(load, "MOST_KEPT", three)
+    use(3, used=5)
     assert kept() == {3, 4, 6}
-    monkeypatch.setattr(cache, "MOST_KEPT", 1)
-    load(2, used=6)
+    monkeypatch.setattr(load, "MOST_KEPT", 1)
+    use(2, used=6)
     assert kept() == {2}
     assert [path for path in (store / "images").iterdir() if path.name[0] == "."] == []
 
@@ -261,14 +261,14 @@ def test_reading_an_entry_counts_as_use(digits):
 def test_pixels_of_an_entry_that_goes_stay_with_who_has_them(digits, monkeypatch):
     first = load_dataset(str(digits), side=4).train
     pixels = first.pixels.copy()
-    monkeypatch.setattr(cache, "MOST_KEPT", 1)
+    monkeypatch.setattr(load, "MOST_KEPT", 1)
     load_dataset(str(digits), side=5)
     assert not entry_of(digits, 4).exists()
     assert np.array_equal(first.pixels, pixels)
 
 
 def entry_of(path: Path, side: int) -> Path:
-    return cache.cached_store(find_source(str(path)), side=side)
+    return load.cached_store(find_source(str(path)), side=side)
 
 
 def test_only_blocks_are_compared_of_huge_splits(tmp_path, monkeypatch):
@@ -299,7 +299,7 @@ def test_entries_of_an_older_version_are_passed_over_and_pruned(digits, store, m
     os.utime(old, (1, 1))
     load_dataset(str(digits), side=4)
     assert old.exists()
-    monkeypatch.setattr(cache, "MOST_KEPT", 1)
+    monkeypatch.setattr(load, "MOST_KEPT", 1)
     load_dataset(str(digits), side=5)
     assert not old.exists()
 
@@ -307,10 +307,10 @@ def test_entries_of_an_older_version_are_passed_over_and_pruned(digits, store, m
 def test_cache_folder_follows_the_environment(monkeypatch, tmp_path):
     monkeypatch.delenv("STOPGRAD_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
-    assert cache.cache_folder() == tmp_path / "xdg" / "stopgrad"
+    assert store_module.cache_folder() == tmp_path / "xdg" / "stopgrad"
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    assert cache.cache_folder() == tmp_path / "home" / ".cache" / "stopgrad"
+    assert store_module.cache_folder() == tmp_path / "home" / ".cache" / "stopgrad"
 
 
 def run(code: str, **environment: str) -> str:

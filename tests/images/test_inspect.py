@@ -31,7 +31,7 @@ from stopgrad.images import (
     load_dataset,
     strict_pillow,
 )
-from stopgrad.images.damage import refusal
+from stopgrad.images.gather import refusal
 from stopgrad.images.inspect import inspect_image
 from stopgrad.runs import prepare
 from stopgrad.speed import cost

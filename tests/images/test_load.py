@@ -7,7 +7,7 @@ from sklearn.datasets import load_digits
 
 from stopgrad.errors import ConfigError, DataError
 from stopgrad.images import load_dataset
-from stopgrad.images.cache import _allocate
+from stopgrad.images.load import _allocate
 from stopgrad.images.sources import embedded
 
 

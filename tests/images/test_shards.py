@@ -3,7 +3,7 @@
 import pytest
 
 from stopgrad.errors import DataError
-from stopgrad.images.sources.shards import choose_shards
+from stopgrad.images.sources.parquet import choose_shards
 
 
 def shards(*paths: str, config: str | None = None):

@@ -1,5 +1,8 @@
 """Splits, label subsets and pixel statistics."""
 
+import ast
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -14,9 +17,10 @@ from stopgrad.images import (
     normalization,
     split_validation,
 )
+from tests import house
 
 LABELS = st.lists(st.integers(0, 4), min_size=2, max_size=200)
-SHARES = st.floats(0.01, 1.0)
+FRACTIONS = st.floats(0.01, 1.0)
 SEEDS = st.integers(0, 2**31)
 
 
@@ -38,14 +42,14 @@ def numbers(images: Images) -> list[int]:
 
 
 @given(LABELS, st.floats(0.05, 0.95), SEEDS)
-def test_validation_and_training_halves_partition_the_images_by_class(labels, share, seed):
+def test_validation_and_training_halves_partition_the_images_by_class(labels, fraction, seed):
     images = numbered(labels)
-    held_out = round(share * len(images))
+    held_out = round(fraction * len(images))
     if not 0 < held_out < len(images):
         with pytest.raises(DataError, match="at least one image on each side"):
-            split_validation(images, share=share, seed=seed)
+            split_validation(images, fraction=fraction, seed=seed)
         return
-    split = split_validation(images, share=share, seed=seed)
+    split = split_validation(images, fraction=fraction, seed=seed)
     assert len(split.validation) == held_out
     assert sorted(numbers(split.train) + numbers(split.validation)) == list(range(len(images)))
     assert numbers(split.validation) == split.validation_indices.tolist()
@@ -56,26 +60,26 @@ def test_validation_and_training_halves_partition_the_images_by_class(labels, sh
 
 def test_validation_split_of_equal_classes_is_exact_and_another_seed_draws_another():
     images = numbered([0, 1, 2, 3, 4] * 100)
-    first = split_validation(images, share=0.2, seed=0)
+    first = split_validation(images, fraction=0.2, seed=0)
     assert np.bincount(first.validation.labels).tolist() == [20] * 5
-    again = split_validation(images, share=0.2, seed=0)
-    other = split_validation(images, share=0.2, seed=1)
+    again = split_validation(images, fraction=0.2, seed=0)
+    other = split_validation(images, fraction=0.2, seed=1)
     assert first.validation_indices.tolist() == again.validation_indices.tolist()
     assert first.validation_indices.tolist() != other.validation_indices.tolist()
     assert first.train.fingerprint == again.train.fingerprint != other.train.fingerprint
 
 
 def test_validation_split_is_not_the_head_of_the_set():
-    split = split_validation(numbered(None, count=300), share=0.2, seed=0)
+    split = split_validation(numbered(None, count=300), fraction=0.2, seed=0)
     assert len(split.validation) == 60
     assert 100 < split.validation_indices.mean() < 200
 
 
-@given(LABELS, SHARES, SHARES, SEEDS)
-def test_label_subsets_are_nested_and_stratified(labels, share, other, seed):
+@given(LABELS, FRACTIONS, FRACTIONS, SEEDS)
+def test_label_subsets_are_nested_and_stratified(labels, fraction, other, seed):
     images = numbered(labels)
-    small = label_subset(images, share=min(share, other), seed=seed)
-    large = label_subset(images, share=max(share, other), seed=seed)
+    small = label_subset(images, fraction=min(fraction, other), seed=seed)
+    large = label_subset(images, fraction=max(fraction, other), seed=seed)
     assert set(small) <= set(large)
     assert small.dtype == np.int64
     assert small.tolist() == sorted(set(small.tolist()))
@@ -83,13 +87,13 @@ def test_label_subsets_are_nested_and_stratified(labels, share, other, seed):
         count = labels.count(label)
         taken = int((images.labels[small] == label).sum())
         assert taken >= 1
-        assert taken == 1 or abs(taken - min(share, other) * count) <= 0.5
+        assert taken == 1 or abs(taken - min(fraction, other) * count) <= 0.5
 
 
 def test_label_subset_of_everything_is_everything_and_a_new_seed_is_a_new_draw():
     images = numbered([0, 1] * 500)
-    assert label_subset(images, share=1.0, seed=3).tolist() == list(range(1000))
-    first, again, other = (label_subset(images, share=0.1, seed=seed) for seed in (0, 0, 1))
+    assert label_subset(images, fraction=1.0, seed=3).tolist() == list(range(1000))
+    first, again, other = (label_subset(images, fraction=0.1, seed=seed) for seed in (0, 0, 1))
     assert len(first) == 100
     assert first.tolist() == again.tolist()
     assert len(set(first) & set(other)) < 30  # 10 expected by chance
@@ -97,21 +101,21 @@ def test_label_subset_of_everything_is_everything_and_a_new_seed_is_a_new_draw()
 
 def test_label_subset_is_no_part_of_the_validation_draw():
     images = numbered([0] * 1000)
-    held_out = set(split_validation(images, share=0.1, seed=0).validation_indices)
-    assert len(held_out & set(label_subset(images, share=0.1, seed=0))) < 30
+    held_out = set(split_validation(images, fraction=0.1, seed=0).validation_indices)
+    assert len(held_out & set(label_subset(images, fraction=0.1, seed=0))) < 30
 
 
-@pytest.mark.parametrize("share", [0.0, 1.0, 1.5, -0.1, float("nan")])
-def test_impossible_validation_share_is_a_config_error(share):
+@pytest.mark.parametrize("fraction", [0.0, 1.0, 1.5, -0.1, float("nan")])
+def test_impossible_validation_share_is_a_config_error(fraction):
     with pytest.raises(ConfigError, match="between 0 and 1"):
-        split_validation(numbered([0, 1]), share=share, seed=0)
+        split_validation(numbered([0, 1]), fraction=fraction, seed=0)
 
 
 def test_label_subset_without_labels_is_a_data_error():
     with pytest.raises(DataError, match="without labels"):
-        label_subset(numbered(None, count=4), share=0.5, seed=0)
+        label_subset(numbered(None, count=4), fraction=0.5, seed=0)
     with pytest.raises(ConfigError, match="at most 1"):
-        label_subset(numbered([0, 1]), share=1.1, seed=0)
+        label_subset(numbered([0, 1]), fraction=1.1, seed=0)
 
 
 def test_normalization_equals_numpy_on_real_digits(tmp_path, monkeypatch):
@@ -181,3 +185,24 @@ def test_identifiers_are_no_labels():
 def test_pixels_of_another_layout_are_data_errors(shape):
     with pytest.raises(DataError, match="N, H, W, 3"):
         images_from_arrays(np.zeros(shape, np.uint8))
+
+
+def test_images_with_other_pixels_forget_what_was_known_of_the_old_ones():
+    images = numbered([0, 1, 1])
+    images = replace(images, whole_side=1, known=normalization(images))
+    other = images.with_pixels(255 - images.pixels[:2])
+    assert other.known is None
+    assert normalization(other) != images.known
+    assert (len(other), other.labels, other.class_names, other.sources) == (2, None, (), ())
+    assert (other.whole_side, other.fingerprint) == (1, images.fingerprint)
+
+
+def test_pixels_are_replaced_by_that_method_alone():
+    calls = [
+        (house.dotted(path), ast.unparse(node.func))
+        for path in house.files()
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call) and "pixels" in {word.arg for word in node.keywords}
+    ]
+    replaced = [file for file, called in calls if called.endswith("replace")]
+    assert replaced == ["images.types"]

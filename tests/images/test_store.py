@@ -36,12 +36,12 @@ from stopgrad.images import (
     pack,
     verify_store,
 )
-from stopgrad.images import packed as packed_module
 from stopgrad.images import packing as pack_module
+from stopgrad.images import types as types_module
 from stopgrad.images import writing as writing_module
 from stopgrad.images.inspect import ImageSize
-from stopgrad.images.packed import map_file
 from stopgrad.images.store import MANIFEST, PACKING, SUMMARY
+from stopgrad.images.types import map_file
 from stopgrad.method import downscale, two_views
 from stopgrad.runs import load_checkpoint, prepare
 from stopgrad.speed.outlook import advise_packing
@@ -380,7 +380,7 @@ def test_a_folder_that_changed_since_packing_is_an_error_with_the_names(
     for words in ("1 changed ('train/part0/day2/02.png')", "1 new ('train/part0/new.png')"):
         assert words in caught.value.found
     assert "1 gone ('train/part0/day1/04.png')" in caught.value.found
-    assert len(load_dataset(str(tmp_path / "store"), changed="tell").train) == 96
+    assert len(load_dataset(str(tmp_path / "store"), changed="warn").train) == 96
     assert "have changed: 1 changed" in caplog.text
     (tmp_path / "store" / "files.parquet").unlink()  # as the error's hint says
     assert len(load_dataset(str(tmp_path / "store")).train) == 96
@@ -578,7 +578,7 @@ def test_a_store_of_a_store_knows_when_that_one_was_packed_anew(
 def test_a_store_may_have_more_shards_than_a_process_has_files(
     packed: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pages, refused = packed_module._pages, []
+    pages, refused = types_module._pages, []
 
     def few(path: Path, access: int) -> Any:
         if not refused:
@@ -587,7 +587,7 @@ def test_a_store_may_have_more_shards_than_a_process_has_files(
         return pages(path, access)
 
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    monkeypatch.setattr(packed_module, "_pages", few)
+    monkeypatch.setattr(types_module, "_pages", few)
     try:
         load_dataset(str(packed))
         assert resource.getrlimit(resource.RLIMIT_NOFILE) == (hard, hard)

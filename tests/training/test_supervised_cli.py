@@ -220,7 +220,7 @@ def test_finetuning_uses_the_runs_own_label_draws_and_adds_to_its_records(
         ("finetune_accuracy", "encoder", 1.0),
         ("finetune_accuracy", "encoder", 0.1),
     ]
-    drawn = label_subset(digits.train, share=0.1, seed=0).tolist()
+    drawn = label_subset(digits.train, fraction=0.1, seed=0).tolist()
     assert json.loads((pretrained / "labels/share-0.1-seed-0.json").read_text()) == drawn
     assert records[1]["protocol"]["train_images"] == len(drawn)
     assert len(read(pretrained / "records.jsonl")) == 2

@@ -145,7 +145,7 @@ def _scored(
     train, test = (_features(keys[0].of, run, part, track=track) for part in images[:2])
     embed_s = time.perf_counter() - began
     for fraction in dict.fromkeys(key.labels for key in keys):
-        chosen = label_subset(images.train, share=fraction, seed=config.seed)
+        chosen = label_subset(images.train, fraction=fraction, seed=config.seed)
         index = torch.from_numpy(chosen).to(train.values.device)
         assert train.labels is not None
         bank = train if fraction == 1 else Features(train.values[index], train.labels[index])

@@ -5,20 +5,16 @@ In: a spec (a known name, `hf:OWNER/NAME`, a path) or arrays. Out: `Dataset`, `I
 `check_images` says what the images are like. Importing this takes NumPy alone; pyarrow, Pillow
 and the Hub's client are imported when a data set needs them.
 
-    packed       pixels that stay on disk, mapped into memory
-    types        images, data sets, and what a source offers
-    damage       damaged images, and when they are an error
+    types        images in memory or on disk, data sets, and what a source offers
     decoding     one encoded image -> pixels, strictly
-    gather       whole splits, decoded on all cores in one size
+    gather       whole splits, decoded on all cores in one size; damaged images
     splits       validation split, label subsets, mean and std
     store        the one home of decoded pixels: its files, opened
     writing      the files of a store, written
-    cache        stores under $STOPGRAD_CACHE, made by themselves
     sources/     each kind of data set, and which kind a spec is
-    packing      stores that the user asks for
-    verify       a store against its digests and its folder
+    packing      stores that the user asks for: packed, compared, verified
+    load         a spec -> a `Dataset`; stores under $STOPGRAD_CACHE, made by themselves
     inspect      what the images of a data set are like
-    load         a spec -> a `Dataset`
 """
 
 import lazy_loader

@@ -1,9 +1,9 @@
-from .damage import DamagedImagesError as DamagedImagesError
 from .decoding import Damaged as Damaged
 from .decoding import Frame as Frame
 from .decoding import OtherSize as OtherSize
 from .decoding import decode as decode
 from .decoding import strict_pillow as strict_pillow
+from .gather import DamagedImagesError as DamagedImagesError
 from .gather import on_all_cores as on_all_cores
 from .inspect import Findings as Findings
 from .inspect import ImagePlace as ImagePlace
@@ -13,9 +13,8 @@ from .load import Changed as Changed
 from .load import how_it_was_read as how_it_was_read
 from .load import load_dataset as load_dataset
 from .load import load_image_files as load_image_files
-from .packed import Packed as Packed
-from .packed import Pixels as Pixels
 from .packing import pack as pack
+from .packing import verify_store as verify_store
 from .sources.arrays import images_from_arrays as images_from_arrays
 from .sources.find import KNOWN as KNOWN
 from .sources.find import ON_THE_HUB as ON_THE_HUB
@@ -28,7 +27,8 @@ from .types import Dataset as Dataset
 from .types import Encoded as Encoded
 from .types import Images as Images
 from .types import Normalization as Normalization
+from .types import Packed as Packed
+from .types import Pixels as Pixels
 from .types import Rows as Rows
 from .types import Track as Track
 from .types import no_progress as no_progress
-from .verify import verify_store as verify_store

@@ -17,8 +17,7 @@ from typing import IO, TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from stopgrad.images.packed import Pixels
-from stopgrad.images.types import Encoded, T
+from stopgrad.images.types import Encoded, Pixels, T
 
 if TYPE_CHECKING:
     from PIL.Image import Image, Transpose
@@ -34,7 +33,7 @@ MOST_AT_ONCE = 1 << 27  # px being decoded at any moment; with alpha they take 1
 
 
 class Frame(NamedTuple):
-    """The size that images must have, px; `fit` brings others to it (then it is a square)."""
+    """The size that images must have, px; `fit` resizes others to it (then it is a square)."""
 
     height: int
     width: int
@@ -76,12 +75,9 @@ def strict_pillow() -> Iterator[None]:
 
 
 class PixelBudget:
-    """Lets images be decoded side by side while they have so many pixels together.
+    """Lets images be decoded side by side while they have at most `most` pixels together.
 
     So memory is bounded however many cores there are; one image alone always passes.
-
-    Args:
-        most: Pixels at any moment.
     """
 
     def __init__(self, most: int) -> None:

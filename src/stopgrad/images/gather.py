@@ -1,8 +1,11 @@
 """Streams of encoded images -> decoded ones of one size, on all cores, in order.
 
 Images keep their size if all of them, over both splits, have one size that is at most `side`; else
-each is brought to side x side. The first image decides; when a later one differs, decoding starts
-anew with the square.
+each is resized and cropped to side x side. The first image decides; when a later one differs,
+decoding starts again with the square.
+
+Damaged images are counted by one rule, for training and for checking: `fail` refuses any and names
+them; `skip` leaves them out, and refuses only when they are more than `MOST_DAMAGED` of all.
 """
 
 from __future__ import annotations
@@ -16,25 +19,72 @@ import os
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Generic, NamedTuple
+from typing import Generic, NamedTuple, assert_never
 
 import numpy as np
 
+from stopgrad.config import BadImages
 from stopgrad.errors import DataError
-from stopgrad.images.damage import unreadable_split
 from stopgrad.images.decoding import Damaged, Frame, OtherSize, decode, peek, strict_pillow
-from stopgrad.images.packed import Pixels
 from stopgrad.images.types import (
     Contents,
     DamagedImage,
     Encoded,
     Images,
     Labels,
+    Pixels,
     SplitReader,
     T,
     Track,
     seal_fingerprint,
 )
+
+MOST_DAMAGED = 0.05  # of all images may be skipped
+NAMED = 10  # damaged images that a message names
+REPAIR = "repair the data set; it may have been copied or downloaded only in part"
+
+
+class DamagedImagesError(DataError):
+    """Damaged images that a data set may not have; `damaged` holds all of them, in order."""
+
+    def __init__(
+        self, damaged: Sequence[DamagedImage], *, found: str, expected: str, hint: str
+    ) -> None:
+        self.damaged = tuple(damaged)
+        super().__init__(found, expected=expected, hint=hint)
+
+
+def refusal(
+    damaged: Sequence[DamagedImage], *, count: int, bad_images: BadImages
+) -> DamagedImagesError | None:
+    """The error for these damaged images among `count`; None where the policy allows them."""
+    too_many = len(damaged) > MOST_DAMAGED * count
+    match bad_images:
+        case "fail":
+            refused, expected = bool(damaged), "images that can be read to their end"
+            skip = "" if too_many else ", or leave them out with --bad-images skip"
+            hint = f"replace or remove them{skip}"
+        case "skip":
+            refused, expected = too_many, f"at most {100 * MOST_DAMAGED:.0f} % damaged images"
+            hint = REPAIR
+        case _:
+            assert_never(bad_images)
+    if not refused:
+        return None
+    noun = "image" if len(damaged) == 1 else "images"
+    found = f"{len(damaged)} damaged {noun} among {count}: {name_damaged(damaged)}"
+    return DamagedImagesError(damaged, found=found, expected=expected, hint=hint)
+
+
+def name_damaged(damaged: Sequence[DamagedImage]) -> str:
+    """The first ten with their reasons, and how many more there are."""
+    named = [
+        f"{name!r}{'' if split == 'train' else f' of {split}'} ({reason})"
+        for split, name, reason in damaged[:NAMED]
+    ]
+    more = f" and {len(damaged) - NAMED} more" if len(damaged) > NAMED else ""
+    return ", ".join(named) + more
+
 
 # A task holds several images, because small ones cost more to hand over than to decode, but only
 # so many that the tasks in flight stay small in memory.
@@ -55,12 +105,9 @@ class NamedResult(NamedTuple, Generic[T]):
 def on_all_cores(
     items: Iterator[Encoded], work: Callable[[Encoded], T], *, at_a_time: int = TASK_IMAGES
 ) -> Generator[NamedResult[T]]:
-    """Apply a function to images in order, a few tasks ahead. Pillow decodes without the GIL.
+    """Apply a function to images in order, in threads: Pillow decodes without the GIL.
 
-    Args:
-        items: The images.
-        work: What to do with each; called in threads.
-        at_a_time: Most images in a task; their results are in memory together.
+    The results of at most `at_a_time` images, those of one task, wait in memory together.
     """
     workers = cores()
     running: deque[Future[list[NamedResult[T]]]] = deque()
@@ -107,7 +154,7 @@ def images_in_a_task(frame: Frame) -> int:
 
 
 class _SizesDifferError(Exception):
-    """Images cannot keep their size; says which sizes were met."""
+    """Images cannot keep their size; the message names two sizes."""
 
 
 def in_one_frame(
@@ -151,10 +198,10 @@ def _square(side: int | None, *, sizes: str) -> Frame:
     if side is None:
         raise DataError(
             f"images of several sizes ({sizes})",
-            expected="images of one size, or a side to bring them to",
+            expected="images of one size, or a side to resize them to",
             hint="give a side in px",
         )
-    log.info("bringing all images to %d x %d px (found %s)", side, side, sizes)
+    log.info("resizing all images to %d x %d px (found %s)", side, side, sizes)
     return Frame(side, side, fit=True)
 
 
@@ -182,13 +229,7 @@ def decoded(
 
 
 class Tally:
-    """What is known of a split whose images are being decoded, besides their pixels.
-
-    Args:
-        split: "train" or "test".
-        reader: Its images.
-        class_names: C names.
-    """
+    """What is known of a split ("train" or "test") being decoded, besides its pixels."""
 
     def __init__(self, split: str, reader: SplitReader, class_names: tuple[str, ...]) -> None:
         self.split = split
@@ -248,4 +289,10 @@ def refuse_unreadable(tallies: Sequence[Tally]) -> None:
     """
     for tally in tallies:
         if not tally.names:
-            raise unreadable_split(tally.split, all_damaged(tallies))
+            damaged = all_damaged(tallies)
+            raise DamagedImagesError(
+                damaged,
+                found=f"no image of the {tally.split} split can be read: {name_damaged(damaged)}",
+                expected="at least one image that can be read to its end",
+                hint=REPAIR,
+            )

@@ -9,24 +9,21 @@ from __future__ import annotations
 import contextlib
 import hashlib
 from collections import Counter
-from collections.abc import Iterator
 from typing import IO, TYPE_CHECKING, Literal, NamedTuple, get_args
 
 import numpy as np
 
 from stopgrad.config import BadImages
 from stopgrad.errors import DataError
-from stopgrad.images.cache import decode_again
-from stopgrad.images.damage import DamagedImagesError, refusal
 from stopgrad.images.decoding import Damaged, guarded, opened, strict_pillow, to_rgb, turn_of
-from stopgrad.images.gather import NamedResult, on_all_cores
+from stopgrad.images.gather import DamagedImagesError, on_all_cores, refusal
+from stopgrad.images.load import decode_again
 from stopgrad.images.sources.find import find_source
 from stopgrad.images.types import (
     Contents,
     DamagedImage,
     Dataset,
     Encoded,
-    SplitReader,
     Track,
     no_progress,
 )
@@ -120,7 +117,7 @@ def check_images(
     Args:
         spec: As for `load_dataset`; so are `side` and `bad_images`.
         side: px.
-        tiny_below: px. An image is tiny when its short side is below.
+        tiny_below: px; of the short side.
         bad_images: The policy by which damaged images are a refusal.
         track: Shows progress.
 
@@ -138,8 +135,10 @@ def check_images(
     tally = _Traits(tiny_below=tiny_below, damaged=loaded_without)
     with strict_pillow():
         for split, reader in contents.readers.items():
-            for attempt in track(_inspected(reader), f"looking at {split}", reader.length):
-                tally.add(ImagePlace(split, attempt.name), attempt.result)
+            attempts = on_all_cores(reader.items(), inspect_image, at_a_time=AT_A_TIME)
+            with contextlib.closing(attempts):
+                for name, result in track(attempts, f"looking at {split}", reader.length):
+                    tally.add(ImagePlace(split, name), result)
     damaged = tuple(tally.damaged.values())
     packed = source.store is not None  # its damaged images were left out by choice, and are gone
     pictures = {
@@ -163,12 +162,6 @@ def check_images(
         dataset=dataset,
         refusal=error or too_many,
     )
-
-
-def _inspected(reader: SplitReader) -> Iterator[NamedResult[Inspected | Damaged]]:
-    attempts = on_all_cores(reader.items(), inspect_image, at_a_time=AT_A_TIME)
-    with contextlib.closing(attempts):
-        yield from attempts
 
 
 class _Traits:

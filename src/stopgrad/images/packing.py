@@ -1,8 +1,9 @@
-"""A data set -> a packed store: decoded once, written shard by shard, finished last.
+"""Stores that the user asks for: packed, compared with the folder they came from, and verified.
 
 A kill at any moment loses at most the shard being written; the same command goes on behind the last
 one that is whole. The store holds what `load_dataset` gives at that side, to the bit, with its
-fingerprint: a run cannot tell the two apart.
+fingerprint: a run cannot tell the two apart. `changes_since_packing` looks at sizes and dates only;
+`verify_store` reads every byte.
 """
 
 from __future__ import annotations
@@ -10,21 +11,35 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import functools
+import hashlib
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from stopgrad.config import BadImages
-from stopgrad.errors import ConfigError, DataError, LockedError, StorageError
-from stopgrad.images.damage import refusal
+from stopgrad.errors import ConfigError, DataError, LockedError, StopgradError, StorageError
 from stopgrad.images.decoding import Frame
-from stopgrad.images.gather import Tally, all_damaged, in_one_frame, refuse_unreadable
+from stopgrad.images.gather import Tally, all_damaged, in_one_frame, refusal, refuse_unreadable
 from stopgrad.images.sources.find import find_source, is_name
-from stopgrad.images.store import MANIFEST, PACKING, StoreManifest, read_manifest
-from stopgrad.images.types import Contents, Track, no_progress
-from stopgrad.images.writing import Target, store_key, write_store
-from stopgrad.storage import read_json, storage_errors, write_json
+from stopgrad.images.store import (
+    FILES,
+    MANIFEST,
+    PACKING,
+    SUMMARY,
+    Shard,
+    StoreManifest,
+    read_columns,
+    read_manifest,
+    read_split,
+    read_summaries,
+    read_table,
+)
+from stopgrad.images.types import Contents, FileStamp, Track, no_progress, seal_fingerprint
+from stopgrad.images.writing import Target, store_key, take_in, write_store
+from stopgrad.storage import Finding, read_json, storage_errors, write_json
+
+NAMED = 3  # changed files that a message names
 
 
 def pack(
@@ -38,12 +53,11 @@ def pack(
     """Packs a data set, or goes on where a kill has stopped it.
 
     Args:
-        spec: As for `load_dataset`.
+        spec: As for `load_dataset`; so are `side` and `bad_images`.
         out: The store: a new folder, an empty one, or an unfinished store of the same images. A
             finished one of the same is left as it is.
-        side: px. As for `load_dataset`: images that all have one size, at most `side`, keep it;
-            all others are resized by their short side and cropped at the centre.
-        bad_images: As for `load_dataset`; the store knows which damaged images it lacks.
+        side: px.
+        bad_images: The store knows which damaged images it lacks.
         track: Shows progress.
 
     Raises:
@@ -166,3 +180,105 @@ def _finished(out: Path, *, key: str) -> StoreManifest:
                 file.unlink()
     (out / PACKING).unlink(missing_ok=True)
     return manifest
+
+
+def changes_since_packing(path: Path) -> DataError | None:
+    """The error for a store whose folder has changed since it was packed.
+
+    None where nothing has, where that folder is gone, and where the store does not know of it.
+
+    Raises:
+        DataError: When the store is damaged.
+    """
+    manifest = read_manifest(path)
+    if not manifest.origin or not (path / FILES).exists() or not Path(manifest.origin).exists():
+        return None
+    columns = read_columns(path, manifest, FILES)
+    was = _by_path(map(FileStamp, columns["path"], columns["size"], columns["modified"]))
+    try:
+        now = _by_path(find_source(manifest.origin).stamps)
+    except StopgradError:  # nothing of it can be read any more
+        now = {}
+    changed = {name for name in was.keys() & now.keys() if was[name] != now[name]}
+    kinds = {"changed": changed, "new": now.keys() - was.keys(), "gone": was.keys() - now.keys()}
+    parts = [f"{len(names)} {kind} ({_few(names)})" for kind, names in kinds.items() if names]
+    if not parts:
+        return None
+    return DataError(
+        f"the files that {str(path)!r} was packed from have changed: {', '.join(parts)}",
+        expected=f"{manifest.origin} as it was packed",
+        hint=f"pack it again into a new store, or remove {FILES} to use this one as it is",
+    )
+
+
+def _by_path(stamps: Iterable[FileStamp]) -> dict[str, FileStamp]:
+    return {stamp.path: stamp for stamp in stamps}
+
+
+def _few(names: Collection[str]) -> str:
+    named = sorted(names)[:NAMED]
+    return ", ".join(map(repr, named)) + (", ..." if len(names) > NAMED else "")
+
+
+def verify_store(path: Path) -> Iterator[Finding]:
+    """A finding for each file of a store: every byte is read.
+
+    Raises:
+        DataError: When the store is unfinished or its manifest is damaged.
+    """
+    manifest = read_manifest(path)
+    yield Finding(MANIFEST, ok=True, note=f"{manifest.name}, {manifest.height} px")
+    for name in manifest.tables:
+        if name == FILES and not (path / name).exists():
+            yield Finding(name, ok=True, note="removed: its folder is not compared")
+        else:
+            yield _checked(name, functools.partial(read_columns, path, manifest, name))
+    if (path / SUMMARY).exists():
+        yield _checked(SUMMARY, functools.partial(read_summaries, path, manifest))
+    for split in manifest.splits:
+        yield from _verify_split(path, manifest, split)
+    known = {MANIFEST, SUMMARY, *manifest.tables}
+    known |= {shard.file for split in manifest.splits.values() for shard in split.shards}
+    for entry in sorted(path.iterdir()):
+        if entry.name not in known:
+            note = "no file of a store, not checked"
+            yield Finding(repr(entry.name)[1:-1], ok=True, note=note)
+
+
+def _verify_split(path: Path, manifest: StoreManifest, split: str) -> Iterator[Finding]:
+    stored, digest, whole = manifest.splits[split], hashlib.sha256(), True
+    for shard in stored.shards:
+        if not whole:
+            yield Finding(shard.file, ok=False, note="not checked: a shard before it is damaged")
+            continue
+        finding = _checked(shard.file, functools.partial(_compare_shard, path, shard, digest))
+        whole = finding.ok
+        yield finding
+    if whole:
+        yield _checked(f"fingerprint of {split}", lambda: _compare(path, manifest, split, digest))
+
+
+def _compare_shard(path: Path, shard: Shard, digest: hashlib._Hash) -> None:
+    take_in(path / shard.file, digest)
+    if digest.hexdigest() != shard.sha256:
+        raise ValueError("it is not what was written")
+
+
+def _compare(path: Path, manifest: StoreManifest, split: str, digest: hashlib._Hash) -> None:
+    """Pixels, labels and class names together give the fingerprint."""
+    images = read_split(path, manifest, split, read_table(path, manifest))
+    sealed = seal_fingerprint(
+        digest, shape=images.pixels.shape, labels=images.labels, class_names=images.class_names
+    )
+    if sealed != images.fingerprint:
+        raise ValueError("it is not what was written")
+
+
+def _checked(name: str, check: Callable[[], object]) -> Finding:
+    try:
+        check()
+    except DataError as error:
+        return Finding(name, ok=False, note=error.found)
+    except (OSError, ValueError) as error:
+        return Finding(name, ok=False, note=getattr(error, "strerror", None) or str(error))
+    return Finding(name, ok=True, note="")

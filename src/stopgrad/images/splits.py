@@ -13,8 +13,7 @@ import numpy.typing as npt
 
 from stopgrad.config import numpy_generator
 from stopgrad.errors import ConfigError, DataError
-from stopgrad.images.packed import Indices, Pixels
-from stopgrad.images.types import Images, Labels, Normalization, Rows
+from stopgrad.images.types import Images, Indices, Labels, Normalization, Pixels, Rows
 
 CHUNK_BYTES = 6 << 20  # of pixels that are counted at a time
 
@@ -27,26 +26,26 @@ class Split(NamedTuple):
     validation_indices: Indices
 
 
-def split_validation(images: Images, *, share: float, seed: int) -> Split:
+def split_validation(images: Images, *, fraction: float, seed: int) -> Split:
     """Hold out a fraction of the images for validation; stratified when labels exist.
 
-    round(share x N) images are held out; each class gives its exact quota, rounded up or down
+    round(fraction x N) images are held out; each class gives its exact quota, rounded up or down
     (largest remainder), so 20 % of CIFAR-10 is 10,000 images, 1,000 of each class.
 
     Raises:
         ConfigError: For a fraction that is not between 0 and 1.
         DataError: When one side would be empty.
     """
-    if not 0 < share < 1:
+    if not 0 < fraction < 1:
         raise ConfigError(
-            f"a validation fraction of {share:g}",
+            f"a validation fraction of {fraction:g}",
             expected="a fraction between 0 and 1",
             hint="use for example 0.2",
         )
-    count = round(share * len(images))
+    count = round(fraction * len(images))
     if not 0 < count < len(images):
         raise DataError(
-            f"{len(images)} images, of which a fraction of {share:g} is {count}",
+            f"{len(images)} images, of which a fraction of {fraction:g} is {count}",
             expected="at least one image on each side of the split",
             hint="use more images or another fraction",
         )
@@ -57,19 +56,19 @@ def split_validation(images: Images, *, share: float, seed: int) -> Split:
     return Split(images.take(np.flatnonzero(~held_out)), images.take(indices), indices)
 
 
-def label_subset(images: Images, *, share: float, seed: int) -> Indices:
+def label_subset(images: Images, *, fraction: float, seed: int) -> Indices:
     """Indices (M,), ascending, of the images whose labels may be used.
 
-    Stratified: max(1, round(share x n)) of the n images of each class. Nested: for one seed a
+    Stratified: max(1, round(fraction x n)) of the n images of each class. Nested: for one seed a
     smaller fraction is a subset of every larger one. A new seed is a new draw.
 
     Raises:
         ConfigError: For a fraction that is not above 0 and at most 1.
         DataError: When the images have no labels.
     """
-    if not 0 < share <= 1:
+    if not 0 < fraction <= 1:
         raise ConfigError(
-            f"a label fraction of {share:g}",
+            f"a label fraction of {fraction:g}",
             expected="a fraction above 0 and at most 1",
             hint="use for example 0.1",
         )
@@ -82,7 +81,7 @@ def label_subset(images: Images, *, share: float, seed: int) -> Indices:
     ranks = ranks_in_class(images.labels, numpy_generator(seed, "labels"))
     counts = np.bincount(images.labels)
     # floor(x + 0.5), not round(): halves that go to the even neighbour would not be monotone.
-    wanted = np.maximum(1, np.floor(share * counts + 0.5)).astype(np.int64)
+    wanted = np.maximum(1, np.floor(fraction * counts + 0.5)).astype(np.int64)
     return np.flatnonzero(ranks < wanted[images.labels])
 
 

@@ -6,11 +6,11 @@
           files.parquet          path, size and date of each file that was packed
           train-00000.pixels     n x H x W x 3 bytes, then train-00001.pixels, ...; test-...
 
-`packing` makes stores for the user. `cache` makes its own, with pictures.json in place of the
+`packing` makes stores for the user. `load` makes its own, with pictures.json in place of the
 Parquet files, so that opening one imports NumPy alone. Opening compares sizes and the small files;
-`verify` reads every byte. The digest of a shard is the sha256 of all pixels of its split up to its
-end, so that one pass gives it and the fingerprint, which is that of the same images decoded without
-a store.
+`verify_store` reads every byte. The digest of a shard is the sha256 of all pixels of its split up
+to its end, so that one pass gives it and the fingerprint, which is that of the same images decoded
+without a store.
 """
 
 from __future__ import annotations
@@ -18,9 +18,11 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
+import io
 import itertools
 import json
 import logging
+import os
 import stat
 import zlib
 from collections.abc import Iterator
@@ -31,7 +33,6 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from stopgrad.errors import DataError
-from stopgrad.images.packed import Packed, map_file
 from stopgrad.images.types import (
     Contents,
     DamagedImage,
@@ -39,9 +40,10 @@ from stopgrad.images.types import (
     DataSource,
     Encoded,
     Images,
-    Labels,
     Normalization,
+    Packed,
     SplitReader,
+    map_file,
     stamp,
 )
 from stopgrad.storage import read_file, read_json, strict_json, write_json
@@ -108,6 +110,20 @@ class SplitSummary(NamedTuple):
     mean: tuple[float, float, float]  # as in `Normalization`
     std: tuple[float, float, float]
 
+    @property
+    def normalization(self) -> Normalization:
+        """The lists of the file as tuples."""
+        (red, green, blue), std = self.mean, self.std
+        return Normalization((red, green, blue), (std[0], std[1], std[2]))
+
+
+def cache_folder() -> Path:
+    """$STOPGRAD_CACHE, else $XDG_CACHE_HOME/stopgrad, else ~/.cache/stopgrad."""
+    if own := os.environ.get("STOPGRAD_CACHE"):
+        return Path(own).expanduser()
+    shared = os.environ.get("XDG_CACHE_HOME")
+    return (Path(shared) if shared else Path.home() / ".cache") / "stopgrad"
+
 
 def is_store(path: Path) -> bool:
     """Whether a folder is a packed store, finished or not, whole or damaged."""
@@ -115,22 +131,14 @@ def is_store(path: Path) -> bool:
 
 
 def store_source(path: Path) -> DataSource:
-    """A store as a data set whose images can be looked at one by one.
-
-    Raises:
-        DataError: When it is unfinished or damaged.
-    """
+    """A store as a data set whose images can be looked at one by one."""
     manifest = read_manifest(path)
     now = (stamp(path / MANIFEST, name=MANIFEST),)  # the manifest seals all else
     return DataSource(manifest.name, str(path), now, functools.partial(_open, path), path)
 
 
 def read_store(path: Path, *, side: int | None = None) -> Dataset:
-    """The images of a store, still on disk.
-
-    Args:
-        path: The store.
-        side: px, at which whole images are looked at; None: as they are.
+    """The images of a store, still on disk; whole ones are looked at at `side`, px, if given.
 
     Raises:
         DataError: When it is unfinished, or a file of it is missing, cut or changed, as far as
@@ -157,7 +165,7 @@ def read_images(path: Path, manifest: StoreManifest, *, whole_side: int = 0) -> 
         split: replace(
             read_split(path, manifest, split, table),
             whole_side=whole_side,
-            known=_normalization(summaries[split]) if summaries else None,
+            known=summaries[split].normalization if summaries else None,
         )
         for split in manifest.splits
     }
@@ -167,11 +175,6 @@ def read_images(path: Path, manifest: StoreManifest, *, whole_side: int = 0) -> 
         if reason is not None
     )
     return Dataset(manifest.name, splits["train"], splits.get("test"), damaged)
-
-
-def _normalization(summary: SplitSummary) -> Normalization:
-    (red, green, blue), std = summary.mean, summary.std
-    return Normalization((red, green, blue), (std[0], std[1], std[2]))
 
 
 def read_manifest(path: Path) -> StoreManifest:
@@ -269,8 +272,6 @@ def read_columns(path: Path, manifest: StoreManifest, name: str) -> dict[str, li
 
 
 def _from_parquet(data: bytes) -> Any:
-    import io
-
     import pyarrow.parquet as pq
 
     return pq.read_table(io.BytesIO(data)).to_pydict()
@@ -317,15 +318,13 @@ def read_split(path: Path, manifest: StoreManifest, split: str, table: ImageTabl
     with damage(path, MANIFEST):
         return Images(
             pixels=maps[0].pixels if alone else Packed(maps),
-            labels=_column(table.label, kept) if stored.class_names else None,
+            labels=np.array(list(itertools.compress(table.label, kept)), np.int64)
+            if stored.class_names
+            else None,
             class_names=stored.class_names,
             fingerprint=stored.fingerprint,
             sources=tuple(itertools.compress(table.name, kept)),
         )
-
-
-def _column(labels: list[int | None], kept: list[bool]) -> Labels:
-    return np.array(list(itertools.compress(labels, kept)), np.int64)
 
 
 def _check_size(path: Path, expected: int) -> None:

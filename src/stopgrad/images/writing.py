@@ -14,12 +14,11 @@ import json
 import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, NamedTuple
 
 from stopgrad.errors import DataError
 from stopgrad.images.decoding import DECODER, Damaged, Frame
 from stopgrad.images.gather import NamedResult, Tally, decoded
-from stopgrad.images.packed import Pixels, map_file
 from stopgrad.images.splits import normalization_of
 from stopgrad.images.store import (
     FILES,
@@ -35,7 +34,15 @@ from stopgrad.images.store import (
     write_manifest,
     write_summaries,
 )
-from stopgrad.images.types import Contents, DamagedImage, DataSource, FileStamp, SplitReader, Track
+from stopgrad.images.types import (
+    Contents,
+    DamagedImage,
+    DataSource,
+    FileStamp,
+    Pixels,
+    Track,
+    map_file,
+)
 from stopgrad.storage import read_json, storage_errors, sync_directory, write_atomically
 
 SHARD_BYTES = 1 << 27  # of pixels: what a kill can cost
@@ -74,20 +81,11 @@ def store_key(source: DataSource, *, side: int | None) -> str:
 
 
 class SplitWriter:
-    """Writes one split to disk, behind the shards that are there and whole.
+    """Writes one split to disk, behind the shards that are there and whole."""
 
-    Args:
-        target: Where and how.
-        split: "train" or "test".
-        reader: Its images.
-        class_names: C names.
-    """
-
-    def __init__(
-        self, target: Target, split: str, *, reader: SplitReader, class_names: tuple[str, ...]
-    ) -> None:
+    def __init__(self, target: Target, tally: Tally) -> None:
         self.target = target
-        self.tally = Tally(split, reader, class_names)
+        self.tally = tally
         self.shards: list[Shard] = []
 
     def run(self) -> None:
@@ -111,7 +109,11 @@ class SplitWriter:
                 before = tally.done
                 self._write_shard(attempts)
                 if tally.done == before:
-                    raise _changing(f"the {tally.split} split ended at image {before}")
+                    raise DataError(
+                        f"the {tally.split} split ended at image {before}",
+                        expected="images that nobody changes while they are read",
+                        hint="try again when nothing changes them any more",
+                    )
 
     def _path(self, suffix: str) -> Path:
         return self.target.path / f"{self.tally.split}-{len(self.shards):05d}.{suffix}"
@@ -144,7 +146,8 @@ class SplitWriter:
                 for attempt in itertools.islice(attempts, most):
                     if (pixels := tally.add(attempt)) is not None:
                         file.write(pixels.data)
-                _sync(file)
+                file.flush()
+                os.fsync(file.fileno())
             sync_directory(self.target.path)
         shard = Shard(self._path("pixels").name, len(tally.names) - names, tally.digest.hexdigest())
         if self.target.for_user:
@@ -193,13 +196,13 @@ def write_store(
     origin: str = "",
     refuse: Callable[[Sequence[Tally]], None],
 ) -> None:
-    """Decodes all images into a store.
+    """Decodes all images into a store, within `in_one_frame`.
 
     Args:
         target: Where and how.
         source: The data set.
         contents: Its splits.
-        side: As for `in_one_frame`, which calls this.
+        side: px; as asked for.
         origin: The folder or file to compare the store with when it is opened.
         refuse: Raises an error for splits that are not fit to be kept.
 
@@ -208,7 +211,7 @@ def write_store(
         StorageError: When the disk refuses.
     """
     writers = [
-        SplitWriter(target, split, reader=reader, class_names=contents.class_names)
+        SplitWriter(target, Tally(split, reader, contents.class_names))
         for split, reader in contents.readers.items()
     ]
     for writer in writers:
@@ -271,16 +274,3 @@ def take_in(path: Path, digest: hashlib._Hash) -> None:
     with path.open("rb", buffering=0) as file:
         while block := file.read(BUFFER):
             digest.update(block)
-
-
-def _sync(file: BinaryIO) -> None:
-    file.flush()
-    os.fsync(file.fileno())
-
-
-def _changing(found: str) -> DataError:
-    return DataError(
-        found,
-        expected="images that nobody changes while they are read",
-        hint="try again when nothing changes them any more",
-    )

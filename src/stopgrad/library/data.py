@@ -160,7 +160,7 @@ def pack(
     screen, store = Screen(), str(Path(out).absolute())
     with screen.progress():
         images.pack(str(spec), Path(out), side=side, bad_images=bad_images, track=screen.track)
-        dataset = images.load_dataset(store, changed="tell")
+        dataset = images.load_dataset(store, changed="warn")
     screen.line(images.how_it_was_read(dataset))
     if dataset.damaged:
         screen.line(f"left out: {len(dataset.damaged):,} damaged images")

@@ -79,12 +79,12 @@ class OpenedRun:
         """The run's images, as it stored them; its own fingerprint guards them."""
         config = self.config
         method.use_threads(config.threads)
-        return self.source(data).stored_for(config, screen, changed="tell")
+        return self.source(data).stored_for(config, screen, changed="warn")
 
     def changed(self, source: Data) -> Changed:
         """What to do with a packed store whose folder has changed; the run's own is still read."""
         own = runs.read_run(self.path).data["spec"]
-        return "tell" if runs.spec_to_keep(source.spec) == own else "fail"
+        return "warn" if runs.spec_to_keep(source.spec) == own else "fail"
 
 
 def tell_state(run: TrainedRun, screen: Screen) -> None:

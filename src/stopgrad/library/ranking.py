@@ -78,7 +78,7 @@ def _datasets(opened: Sequence[Run], data: AnyData | None, screen: Screen) -> li
         key = _storing(config)
         if key not in stored:
             own = runs.spec_to_keep(source.spec) == run.info.data["spec"]
-            changed: Changed = "tell" if own else "fail"
+            changed: Changed = "warn" if own else "fail"
             stored[key] = source.stored_for(config, screen, changed=changed)
         now = stored[key].train.fingerprint
         if not same and now != run.info.data["fingerprint"]:

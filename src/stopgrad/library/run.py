@@ -153,7 +153,7 @@ class Run(OpenedRun):
         if extend not in (None, self.config.epochs):
             screen.line(found.extension_text)
         source, bar = self.source(data), TrainingBar(screen, self.path)
-        dataset = source.stored_for(config, screen, changed="tell")
+        dataset = source.stored_for(config, screen, changed="warn")
         bar.show(training.continue_run(found, dataset, spec=source.spec, track=bar.track))
         return self
 

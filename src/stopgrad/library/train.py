@@ -88,7 +88,7 @@ def supervised(
     beside = (out / "config.json").exists()  # a pretraining, whose fingerprint guards the images
     source = as_data(data)
     found = training.supervised_fractions(
-        source.stored_for(config, screen, changed="tell" if beside else "fail"),
+        source.stored_for(config, screen, changed="warn" if beside else "fail"),
         config,
         out,
         spec=source.spec,

@@ -67,7 +67,7 @@ def prepare(dataset: Dataset, config: Config) -> TrainingImages:
     """
     train, watch = dataset.train, dataset.test
     if config.validation > 0:
-        split = split_validation(train, share=config.validation, seed=config.seed)
+        split = split_validation(train, fraction=config.validation, seed=config.seed)
         train, watch = split.train, split.validation
     if len(train) < config.batch:
         raise DataError(
@@ -77,7 +77,7 @@ def prepare(dataset: Dataset, config: Config) -> TrainingImages:
         )
     bank = train
     if watch is None and train.labels is not None:
-        split = split_validation(train, share=WATCHED, seed=config.seed)
+        split = split_validation(train, fraction=WATCHED, seed=config.seed)
         bank, watch = split.train, split.validation
     if watch is None or bank.labels is None or watch.labels is None:
         return TrainingImages(train)
@@ -152,7 +152,7 @@ def load_images(
         spec: As for `load_dataset`.
         config: Its `image_side`, `bad_images` and `encoder` decide.
         changed: What to do with a store whose folder has changed since it was packed. A run that
-            exists says "tell": its own fingerprint guards it.
+            exists says "warn": its own fingerprint guards it.
         track: Shows progress.
 
     Raises:
@@ -292,7 +292,7 @@ def evaluation_split(
     share = config.validation or (WATCHED if test is None else 0.0)
     if share == 0:
         return EvaluationSplit(train, _there(None if held_out else test, dataset), "test")
-    split = split_validation(train, share=share, seed=config.seed)
+    split = split_validation(train, fraction=share, seed=config.seed)
     if held_out:
         return EvaluationSplit(split.train, split.validation, "validation")
     return EvaluationSplit(split.train, _there(test, dataset), "test")
@@ -325,7 +325,7 @@ def keep_label_draws(path: Path, dataset: Dataset, *, labels: Sequence[float]) -
         file = path / "labels" / f"share-{fraction:g}-seed-{config.seed}.json"
         with storage_errors(file, needed=0):
             file.parent.mkdir(exist_ok=True)
-        write_json(file, label_subset(train, share=fraction, seed=config.seed).tolist())
+        write_json(file, label_subset(train, fraction=fraction, seed=config.seed).tolist())
 
 
 def check_same_data(info: RunInfo, dataset: Dataset) -> None:

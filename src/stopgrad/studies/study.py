@@ -204,7 +204,7 @@ def _check_tunable(dataset: Dataset, *, labels: float, seed: int) -> None:
     from stopgrad.images import label_subset
 
     assert dataset.train.labels is not None
-    chosen = dataset.train.labels[label_subset(dataset.train, share=labels, seed=seed)]
+    chosen = dataset.train.labels[label_subset(dataset.train, fraction=labels, seed=seed)]
     if np.bincount(chosen).max() < 2:
         raise DataError(
             f"one label per class with {labels:g} of the labels",

@@ -228,7 +228,7 @@ def _resume(task: StudyTask) -> None:
 
     found = check_resume(task.run, changes={})
     if not found.finished:
-        dataset = load_images(task.spec, found.info.config, changed="tell")
+        dataset = load_images(task.spec, found.info.config, changed="warn")
         _follow(continue_run(found, dataset, spec=task.spec))
 
 
@@ -250,7 +250,7 @@ def _evaluate(task: StudyTask) -> None:
 
     config = read_run(task.run).config
     use_threads(config.threads)
-    dataset = load_images(task.spec, config, changed="tell")
+    dataset = load_images(task.spec, config, changed="warn")
     known = recorded_numbers(task.run)
     select = Selection(task.split, tuple(task.subjects), tuple(task.metrics), known)
     for record in evaluate_run(load_run(task.run), dataset, labels=task.labels, select=select):
@@ -263,7 +263,7 @@ def _finetune(task: StudyTask) -> None:
 
     run = load_run(task.run)
     config = run.info.config
-    dataset = load_images(task.spec, config, changed="tell")
+    dataset = load_images(task.spec, config, changed="warn")
     _follow_fractions(
         finetune_fractions(run, dataset, config, task.run, spec=task.spec, labels=task.labels)
     )

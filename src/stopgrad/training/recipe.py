@@ -82,7 +82,7 @@ def draw_fraction(train: Images, test: Images, *, fraction: float, seed: int) ->
         ConfigError: For a fraction that is not above 0 and at most 1.
         DataError: When the images have no labels.
     """
-    chosen = label_subset(train, share=fraction, seed=seed)
+    chosen = label_subset(train, fraction=fraction, seed=seed)
     drawn = train if fraction == 1 else train.take(chosen)
     return LabelledImages(drawn, test, fraction, seed, len(train))
 

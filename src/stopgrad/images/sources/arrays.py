@@ -10,8 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from stopgrad.errors import DataError
-from stopgrad.images.packed import Pixels
-from stopgrad.images.types import Images, Labels, seal_fingerprint
+from stopgrad.images.types import Images, Labels, Pixels, seal_fingerprint
 
 # N labels as they stand. Lists, not arrays: NumPy gives each string the room of the longest one
 # and drops zero bytes at its end.
@@ -40,7 +39,7 @@ def images_from_arrays(
         raise DataError(
             f"pixels of shape {pixels.shape} and type {pixels.dtype}",
             expected="at least one image, shape (N, H, W, 3), type uint8",
-            hint="bring the array to this layout",
+            hint="convert the array to this layout",
         )
     pixels = np.ascontiguousarray(pixels)
     if labels is None:

@@ -14,8 +14,16 @@ from pathlib import Path
 import numpy as np
 
 from stopgrad.errors import DataError
-from stopgrad.images.packed import Indices, Pixels
-from stopgrad.images.types import Contents, DataSource, Encoded, Labels, SplitReader, stamp
+from stopgrad.images.types import (
+    Contents,
+    DataSource,
+    Encoded,
+    Indices,
+    Labels,
+    Pixels,
+    SplitReader,
+    stamp,
+)
 
 FILE = Path(__file__).parents[1] / "mnist5k.npz"
 SIDE = 28  # px

@@ -16,9 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from stopgrad.errors import DataError, StorageError
-from stopgrad.images.cache import cache_folder
-from stopgrad.images.sources.parquet import shards_source
-from stopgrad.images.sources.shards import choose_shards
+from stopgrad.images.sources.parquet import choose_shards, shards_source
+from stopgrad.images.store import cache_folder
 from stopgrad.images.types import DataSource, T
 from stopgrad.storage import write_atomically
 
@@ -49,8 +48,10 @@ def hub_source(spec: str, *, repository: str) -> DataSource:
         DataError: When the name is malformed, the Hub cannot be reached or knows no such data
             set, it has no Parquet files, or a download fails.
     """
+    from huggingface_hub import HfApi
+
     name, config = _parse(spec, repository)
-    api = _client()
+    api = HfApi(endpoint=os.environ.get("HF_ENDPOINT") or None)
     listing, offline = _list(api, name)
     shards = choose_shards(listing.files, config=config, where=f"{spec} on the Hub")
 
@@ -77,12 +78,6 @@ def _parse(spec: str, repository: str) -> tuple[str, str | None]:
             hint="take the name from the address of the data set's page",
         )
     return f"{owner}/{name}", config.strip("/") or None
-
-
-def _client() -> HfApi:
-    from huggingface_hub import HfApi
-
-    return HfApi(endpoint=os.environ.get("HF_ENDPOINT") or None)
 
 
 def _list(api: HfApi, name: str) -> tuple[Listing, bool]:
@@ -142,25 +137,17 @@ def _asking(ask: Callable[[], T], name: str) -> T:
             hint="ask for access on its page and log in with: hf auth login",
         ) from error
     except (errors.RepositoryNotFoundError, errors.HFValidationError) as error:
-        raise _not_found(name) from error
+        raise DataError(
+            f"no data set {name!r} on the Hub",
+            expected="the OWNER/NAME of an image data set that you may see",
+            hint="check the name; for a private one log in with: hf auth login",
+        ) from error
     # The client has raised errors of requests, httpx and httpx2 over its versions, which have
     # no common root but Exception; only calls of the client stand in this block.
     except Exception as error:
-        raise _unreachable(name, error) from error
-
-
-def _not_found(name: str) -> DataError:
-    return DataError(
-        f"no data set {name!r} on the Hub",
-        expected="the OWNER/NAME of an image data set that you may see",
-        hint="check the name; for a private one log in with: hf auth login",
-    )
-
-
-def _unreachable(name: str, error: Exception) -> HubUnreachableError:
-    reason = (str(error).strip().splitlines() or [""])[0] or type(error).__name__
-    return HubUnreachableError(
-        f"the Hub does not answer for {name!r} ({reason})",
-        expected="a connection to the Hub, or a data set downloaded before",
-        hint="check the network and HF_ENDPOINT, or name a local folder",
-    )
+        reason = (str(error).strip().splitlines() or [""])[0] or type(error).__name__
+        raise HubUnreachableError(
+            f"the Hub does not answer for {name!r} ({reason})",
+            expected="a connection to the Hub, or a data set downloaded before",
+            hint="check the network and HF_ENDPOINT, or name a local folder",
+        ) from error

@@ -1,5 +1,9 @@
 """Parquet files in the Hub's layout -> a `DataSource`.
 
+A file belongs to a split if its name starts with the split's (`train-00000-of-00003.parquet`,
+`train.parquet`) or if it lies in a folder of that name (`default/train/0000.parquet`). What
+remains of the folder is the configuration (`plain_text/`, `data/`, none).
+
 The image column is found by the schema: the Hub's own metadata, else a struct {bytes, path},
 else a binary column called image or img. The label column is a ClassLabel of that metadata or is
 called label, labels or fine_label; it may be missing, and labels that are all null or -1 (the
@@ -12,18 +16,113 @@ import contextlib
 import functools
 import json
 import logging
-from collections.abc import Iterator
-from pathlib import Path
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from stopgrad.errors import DataError
 from stopgrad.images.sources.arrays import RawLabels, number_labels, other_classes
-from stopgrad.images.sources.shards import Shards, choose_shards
 from stopgrad.images.store import is_store
 from stopgrad.images.types import Contents, DataSource, Encoded, Labels, SplitReader, stamp
 
 if TYPE_CHECKING:
     import pyarrow
+
+SPLITS = {
+    "train": "train",
+    "training": "train",
+    "test": "test",
+    "testing": "test",
+    "validation": "validation",
+    "valid": "validation",
+    "val": "validation",
+    "dev": "validation",
+}
+PREFERRED = ("", "default", "data")  # configurations, when there are several
+
+
+class Shards(NamedTuple):
+    """Relative paths of the files of each split, in order of name; `test` may be empty."""
+
+    train: tuple[str, ...]
+    test: tuple[str, ...]
+
+
+def choose_shards(paths: Iterable[str], *, config: str | None, where: str) -> Shards:
+    """The files to read. Without a test split the validation split is the test split.
+
+    Args:
+        paths: Relative paths with /, of any files.
+        config: The configuration to read, or None where there is one or a usual one.
+        where: The data set, for messages.
+
+    Raises:
+        DataError: When there is no train split, when a shard is missing from a numbered set, or
+            when several configurations leave the choice open.
+    """
+    placed: dict[tuple[str, str], list[str]] = {}  # by configuration and split
+    for path in sorted(paths):
+        if place := _place(path):
+            placed.setdefault(place, []).append(path)
+    chosen = _choose_config(sorted({config for config, _ in placed}), config, where)
+    train = placed.get((chosen, "train"), [])
+    test = placed.get((chosen, "test")) or placed.get((chosen, "validation"), [])
+    if not train:
+        raise no_train_split(where)
+    for shards in (train, test):
+        _check_complete(shards, where)
+    return Shards(tuple(train), tuple(test))
+
+
+def no_train_split(where: str) -> DataError:
+    """The error for Parquet files among which none are to train on."""
+    return DataError(
+        f"no train split in {where}",
+        expected="Parquet files named train-*.parquet",
+        hint="rename the files, or name a folder that has a train split",
+    )
+
+
+def _place(path: str) -> tuple[str, str] | None:
+    """The configuration and the split of a file, if its name tells them."""
+    file = PurePosixPath(path)
+    if file.suffix.lower() != ".parquet" or any(part.startswith(".") for part in file.parts):
+        return None
+    folders = list(file.parts[:-1])
+    split = SPLITS.get(re.split(r"[-_.]", file.name.lower())[0])
+    if split is None and folders:
+        split = SPLITS.get(folders.pop().lower())
+    return ("/".join(folders), split) if split else None
+
+
+def _choose_config(found: list[str], wanted: str | None, where: str) -> str:
+    if not found:
+        raise no_train_split(where)
+    choices = [wanted] if wanted else PREFERRED if len(found) > 1 else found
+    for choice in choices:
+        if choice in found:
+            return choice
+    named = ", ".join(name or "(none)" for name in found)
+    raise DataError(
+        f"configuration {wanted!r} of {where}" if wanted else f"several configurations in {where}",
+        expected=f"one of {named}",
+        hint="name it, as in hf:OWNER/NAME/CONFIG, or name its folder",
+    )
+
+
+def _check_complete(paths: list[str], where: str) -> None:
+    """Of files named ...-00001-of-00003 all must be there: two thirds are another data set."""
+    numbered = [re.search(r"-(\d+)-of-(\d+)(?:-[0-9a-f]+)?\.parquet$", path) for path in paths]
+    if numbered and all(numbered):
+        wanted = max(int(match[2]) for match in numbered if match)
+        if len(paths) != wanted:
+            raise DataError(
+                f"{len(paths)} of {wanted} files of a split in {where} ({paths[0]}, ...)",
+                expected="all files of a numbered set and no others",
+                hint="copy or download the data set again",
+            )
+
 
 IMAGE_NAMES = ("image", "img")
 LABEL_NAMES = ("label", "labels", "fine_label")
@@ -144,16 +243,12 @@ def _reading(path: Path) -> Iterator[Any]:
     # Arrow raises OSError, ArrowInvalid, ArrowNotImplementedError, UnicodeDecodeError and more
     # for damaged files; only reads of this file happen inside this block.
     except Exception as error:
-        raise _unreadable(path, error) from error
-
-
-def _unreadable(path: Path, error: Exception) -> DataError:
-    reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    return DataError(
-        f"{str(path)!r} cannot be read as Parquet ({reason})",
-        expected="a complete Parquet file",
-        hint="copy or download it again",
-    )
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise DataError(
+            f"{str(path)!r} cannot be read as Parquet ({reason})",
+            expected="a complete Parquet file",
+            hint="copy or download it again",
+        ) from error
 
 
 def _require(file: Any, column: str, path: Path) -> None:
