@@ -20,15 +20,13 @@ from stopgrad.evaluation import tied
 from stopgrad.report import charts, facts, study_charts
 from stopgrad.report.charts import Figure
 from stopgrad.report.evidence import Evidence, StudyEvidence
-from stopgrad.report.facts import Fact
-from stopgrad.report.figures.panels import NeighborPanel, Pixels, ViewPanel, queries
-from stopgrad.report.figures.style import PALETTE, plain_svg
-from stopgrad.report.run_tables import finding
+from stopgrad.report.facts import Fact, finding
+from stopgrad.report.gallery import data_uri
+from stopgrad.report.panels import NeighborPanel, Pixels, ViewPanel, queries
 from stopgrad.report.study_page import study_command, study_facts
-from stopgrad.report.study_tables import finding_table, score_tables
-from stopgrad.report.study_text import scored
+from stopgrad.report.study_tables import finding_table, score_tables, scored
+from stopgrad.report.style import PALETTE, plain_svg
 from stopgrad.report.table import Table, as_print
-from stopgrad.report.thumbnails import data_uri
 from stopgrad.storage import printable, write_atomically
 from stopgrad.studies import sentence
 

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     Chart = TypeVar("Chart", bound=alt.TopLevelMixin)
     Drawing = alt.TopLevelMixin | str  # a chart, or an SVG in the light tones
 
-
 Role = Literal[
     "paper",
     "ink",

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from stopgrad.evaluation import mean_and_spread
-from stopgrad.report.figures.curves import epoch_axis, told_apart
-from stopgrad.report.figures.style import (
+from stopgrad.report.curves import epoch_axis, told_apart
+from stopgrad.report.style import (
     HEIGHT,
     SERIES,
     WIDTH,

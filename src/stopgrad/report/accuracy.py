@@ -15,7 +15,7 @@ from stopgrad.evaluation import (
     newest,
     percent,
 )
-from stopgrad.report.figures.style import (
+from stopgrad.report.style import (
     SERIES,
     SHAPES,
     WIDTH,
