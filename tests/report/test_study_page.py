@@ -192,7 +192,7 @@ def test_places_are_written_as_a_person_would() -> None:
 def test_several_studies_make_one_page_with_anchors_of_their_own(own: StudyEvidence) -> None:
     text = render(own, own)
     assert "kNN, all labels: highest at" in text
-    assert "Which parts keep it from collapsing" in text
+    assert "Which parts prevent a collapse" in text
     ids = re.findall(r' id="([^"]+)"', text)
     assert {"part-1-numbers", "part-2-numbers"} <= set(ids)
     anchors = [name for name in ids if name.startswith("part-")]

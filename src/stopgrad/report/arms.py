@@ -20,6 +20,7 @@ from stopgrad.report.facts import place_text
 from stopgrad.report.study_tables import BESIDE
 from stopgrad.report.style import (
     FONT_SIZE,
+    HALF,
     HEIGHT,
     SERIES,
     SHAPES,
@@ -37,7 +38,6 @@ if TYPE_CHECKING:
     from stopgrad.studies import Results
 
 ROW = 30  # px from one arm to the next
-HALF = (WIDTH - 26) // 2  # px of the inside of a panel of which two stand side by side
 MOST_SERIES = 8
 LOGARITHMIC = 20.0  # ratio of the largest to the smallest value from which the axis is logarithmic
 MOST_LINES = 4  # values of the second knob

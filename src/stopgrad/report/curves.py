@@ -74,14 +74,8 @@ def _mean(rows: Rows, key: str) -> float:
     return sum(float(row[key]) for row in rows) / len(rows)
 
 
-def loss_chart(metrics: Rows, *, width: int = WIDTH, height: int = HEIGHT) -> alt.LayerChart:
-    """The loss over the epochs: a point per epoch, and a thin line of the steps behind.
-
-    Args:
-        metrics: Rows of metrics.jsonl, with at least one epoch.
-        width: px of the inside.
-        height: px of the inside.
-    """
+def loss_chart(metrics: Rows) -> alt.LayerChart:
+    """The loss over the epochs: a point per epoch, and a thin line of the steps behind."""
     import altair as alt
 
     epochs = _losses(series(metrics, "loss"))
@@ -96,22 +90,18 @@ def loss_chart(metrics: Rows, *, width: int = WIDTH, height: int = HEIGHT) -> al
             line.encode(x=x, y=y),
             _points(epochs).encode(x=x, y=y, description="text:N"),
             title="loss",
-            width=width,
-            height=height,
+            width=WIDTH,
+            height=HEIGHT,
         )
     )
 
 
-def knn_chart(
-    metrics: Rows, records: Sequence[Record] = (), *, width: int = WIDTH, height: int = HEIGHT
-) -> alt.LayerChart:
+def knn_chart(metrics: Rows, records: Sequence[Record] = ()) -> alt.LayerChart:
     """kNN accuracy over the epochs, with the untrained encoder and raw pixels as level lines.
 
     Args:
         metrics: Rows of metrics.jsonl, with at least one epoch scored.
         records: Where the level lines come from: kNN with all labels, on the same images.
-        width: px of the inside.
-        height: px of the inside.
     """
     import altair as alt
 
@@ -124,7 +114,7 @@ def knn_chart(
     lines = drawn_from([*epochs, *levels]).mark_line(strokeWidth=2.5, aria=False)
     points = _points(epochs).encode(x=x, y=y, description="text:N")
     marks = lines.encode(x=x, y=y, **told_apart(names))
-    return styled(layered(marks, points, title="kNN accuracy, %", width=width, height=height))
+    return styled(layered(marks, points, title="kNN accuracy, %", width=WIDTH, height=HEIGHT))
 
 
 def epoch_axis(last: float, *, first: float = 0.0) -> alt.X:
@@ -160,7 +150,7 @@ def told_apart(names: list[str]) -> dict[str, Any]:
 
 
 def _points(values: Values) -> alt.Chart:
-    """Points that stand out while they are few, and are there to be pointed at when many."""
+    """Large points while they are few; small ones, for the pointer, when many."""
     size = 42 if len(values) <= 40 else 16
     points: alt.Chart = drawn_from(values).mark_point(
         filled=True, size=size, opacity=1, color=light("first")
@@ -211,16 +201,12 @@ def _last(values: Values) -> float:
     return max((float(row["epoch"]) for row in values), default=1.0)
 
 
-def measure_chart(
-    metrics: Rows, measure: str, *, width: int = WIDTH, height: int = HEIGHT
-) -> alt.LayerChart:
+def measure_chart(metrics: Rows, measure: str) -> alt.LayerChart:
     """One measure over the epochs: features, projector output before its BN, and z.
 
     Args:
         metrics: Rows of metrics.jsonl, with at least one epoch.
         measure: A key of `stopgrad.method.collapse.Measures`.
-        width: px of the inside.
-        height: px of the inside.
     """
     import altair as alt
 
@@ -240,7 +226,7 @@ def measure_chart(
         for name, role, shape in zip(names, SERIES, SHAPES, strict=False)
     ]
     title = MEASURE_NAMES[measure].title
-    return styled(layered(lines, *points, title=title, width=width, height=height))
+    return styled(layered(lines, *points, title=title, width=WIDTH, height=HEIGHT))
 
 
 def _values(metrics: Rows, measure: str) -> list[dict[str, Any]]:
@@ -265,14 +251,8 @@ def spectra_of(metrics: Rows) -> list[Mapping[str, Any]]:
     return [row for row in rows if len(row["spectra"]["ranks"]) >= 3]
 
 
-def spectrum_chart(metrics: Rows, *, width: int = WIDTH, height: int = HEIGHT) -> alt.LayerChart:
-    """Eigenvalues of E[z z^T] by their rank, both logarithmic, at moments of the training.
-
-    Args:
-        metrics: Rows of metrics.jsonl that have spectra; see `spectra_of`.
-        width: px of the inside.
-        height: px of the inside.
-    """
+def spectrum_chart(metrics: Rows) -> alt.LayerChart:
+    """Eigenvalues of E[z z^T] by their rank, both logarithmic, at moments of the training."""
     import altair as alt
 
     found = spectra_of(metrics)
@@ -305,13 +285,13 @@ def spectrum_chart(metrics: Rows, *, width: int = WIDTH, height: int = HEIGHT) -
             line.encode(x=x, y=y, opacity=opacity),
             dots.encode(x=x, y=y, description="text:N"),
             title="spectrum of z",
-            width=width,
-            height=height,
+            width=WIDTH,
+            height=HEIGHT,
         )
     )
 
 
-def predictor_chart(metrics: Rows, *, width: int = WIDTH, height: int = HEIGHT) -> alt.LayerChart:
+def predictor_chart(metrics: Rows) -> alt.LayerChart:
     """Predictor against the root of the eigenvalue of z, a point per direction, last epoch.
 
     The line is the proportion that fits best (least squares).
@@ -335,8 +315,8 @@ def predictor_chart(metrics: Rows, *, width: int = WIDTH, height: int = HEIGHT) 
             fit.encode(x=x, y=y),
             dots.encode(x=x, y=y, description="text:N"),
             title="predictor along each direction",
-            width=width,
-            height=height,
+            width=WIDTH,
+            height=HEIGHT,
         )
     )
 
@@ -349,7 +329,7 @@ def predictor_points(metrics: Rows) -> list[tuple[float, float]]:
 
 
 def correlation(points: Sequence[tuple[float, float]]) -> float | None:
-    """Pearson's correlation of the points; None where one of both does not vary."""
+    """Pearson's correlation of the points; None where either does not vary."""
     roots, predicted = zip(*points, strict=True)
     if any(max(values) - min(values) < FLAT for values in (roots, predicted)):
         return None

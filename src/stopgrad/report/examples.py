@@ -32,12 +32,11 @@ from stopgrad.runs import TrainedRun, evaluation_split
 
 EXAMPLES = 20
 RULE = (
-    "one image of each of up to ten classes at random, then the mistakes that the vote was "
-    "surest of, at most two of a class"
+    "one random image of each of up to ten classes, then the mistakes with the surest votes, at "
+    "most two of a class"
 )
 GALLERY_RULE = (
-    "two thirds at random and even over the classes, the others the mistakes that the vote was "
-    "surest of"
+    "two thirds at random, spread evenly over the classes, and the mistakes with the surest votes"
 )
 
 
@@ -56,13 +55,6 @@ def view_examples(
     return view_panel(pixels, x1.numpy(), x2.numpy(), normalization=normalization)
 
 
-class _Vote(NamedTuple):
-    """What kNN takes each image for."""
-
-    predicted: Tensor  # (Q,) int64
-    sureness: Tensor  # (Q,) its fraction of the votes
-
-
 def choose_examples(votes: Tensor, labels: Tensor, *, count: int, seed: int) -> Tensor:
     """Indices (<= count,) of queries by `RULE`, at most half of them for the classes.
 
@@ -73,7 +65,7 @@ def choose_examples(votes: Tensor, labels: Tensor, *, count: int, seed: int) -> 
         seed: Of the random part.
     """
     labels = labels.cpu()
-    order = _shuffled(len(labels), seed=seed)
+    order = torch.randperm(len(labels), generator=torch_generator(seed, "query examples"))
     firsts = [order[labels[order] == c][:1] for c in sorted(set(labels.tolist()))[: count // 2]]
     mistakes: list[int] = []
     for index in _surest_mistakes(votes, labels):
@@ -98,7 +90,7 @@ def choose_gallery(
     labels = labels.cpu()
     even = _round_robin(labels, seed=seed)
     surest = _surest_mistakes(votes, labels)
-    # What mistakes leave free goes to the classes again.
+    # Where mistakes are few, the classes fill the rest.
     wanted = dict.fromkeys([*first, *even[: 2 * count // 3], *surest, *even])
     chosen = sorted(list(wanted)[:count], key=lambda index: (int(labels[index]), index))
     return torch.tensor(chosen, dtype=torch.int64)
@@ -106,7 +98,7 @@ def choose_gallery(
 
 def _round_robin(labels: Tensor, *, seed: int) -> list[int]:
     """All indices: a random one of each class, then a second one of each, and so on."""
-    order = _shuffled(len(labels), seed=seed)
+    order = torch.randperm(len(labels), generator=torch_generator(seed, "query examples"))
     seen: dict[int, int] = {}
     places = []
     for index in order.tolist():
@@ -118,22 +110,12 @@ def _round_robin(labels: Tensor, *, seed: int) -> list[int]:
 
 def _surest_mistakes(votes: Tensor, labels: Tensor) -> list[int]:
     """Indices of all mistakes, the surest vote first."""
-    vote = _vote(votes)
-    wrong = torch.nonzero(vote.predicted != labels).flatten()
-    order = vote.sureness[wrong].argsort(descending=True, stable=True)
+    votes = votes.cpu()
+    sureness, predicted = (votes / votes.sum(dim=1, keepdim=True)).max(dim=1)
+    wrong = torch.nonzero(predicted != labels).flatten()
+    order = sureness[wrong].argsort(descending=True, stable=True)
     found: list[int] = wrong[order].tolist()
     return found
-
-
-def _vote(votes: Tensor) -> _Vote:
-    votes = votes.cpu()
-    fractions = votes / votes.sum(dim=1, keepdim=True)
-    sureness, predicted = fractions.max(dim=1)
-    return _Vote(predicted, sureness)
-
-
-def _shuffled(count: int, *, seed: int) -> Tensor:
-    return torch.randperm(count, generator=torch_generator(seed, "query examples"))
 
 
 FEWEST = 50  # images below which PaCMAP has too few neighbours to work with
@@ -198,7 +180,7 @@ def plane(values: Tensor, shown: Tensor, *, seed: int, layout: Layout = "auto") 
 
 
 SHOWN = 8  # neighbours of each query
-UNLABELLED = 1500  # images that are looked at where no votes tell them apart
+UNLABELLED = 1500  # images among which some are chosen where there are no votes
 AT_RANDOM = "images drawn at random"
 GALLERY = 300  # images that a visitor can pick
 DOTS = 900  # more of them on the map, as points alone
@@ -259,7 +241,7 @@ def _among_themselves(run: TrainedRun, images: Images, *, track: Track) -> Neare
 
 
 def _without_self(near: Neighbors, rows: Tensor) -> Neighbors:
-    """Each query is in the bank: it is left out, or else the last of its equals."""
+    """Leaves out each query itself, or else the last of its equals: the bank holds it."""
     others = near.indices != rows[:, None]
     others[others.all(dim=1), -1] = False
     shape = (len(rows), near.indices.shape[1] - 1)

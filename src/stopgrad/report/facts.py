@@ -48,12 +48,12 @@ class Tile(NamedTuple):
 
     name: str
     value: str
-    note: str  # what is said under it
+    note: str  # the line under it
     tone: str = ""  # "good" or "wrong"
 
 
 class Link(NamedTuple):
-    """A way to a section of a page."""
+    """A link to a section of a page."""
 
     target: str
     text: str
@@ -114,7 +114,7 @@ def repeat_commands(evidence: Evidence) -> list[str]:
 
 
 def broken(command: str) -> str:
-    """A long command over several lines, none broken within an option, as a shell takes it."""
+    """A long command on several lines as a shell reads it, never broken within an option."""
     options = list[list[str]]()
     for word in shlex.split(command):
         if word.startswith("--") or not options:
@@ -235,7 +235,7 @@ BASELINES: tuple[Subject, ...] = ("untrained", "pixels", "supervised")
 
 
 def metrics_of(records: Sequence[Record]) -> list[str]:
-    """The metrics there are: the known ones in their order, then the others."""
+    """The metrics of these records: the known ones in their order, then the others."""
     found = dict.fromkeys(record.metric for record in records)
     return [*(name for name in METRICS if name in found), *(n for n in found if n not in METRICS)]
 
@@ -365,7 +365,7 @@ def _top5(record: Record | None) -> TableCell:
 
 
 def _protocol(records: Sequence[Record], metric: str) -> str:
-    """How a metric was taken: all that its records share, then what changes with the labels."""
+    """How a metric was measured: what its records share, then what changes with the labels."""
     own = [record for record in records if record.metric == metric]
     chosen = [record for record in own if record.of == "encoder"] or own
     first = max(chosen, key=lambda record: record.labels)

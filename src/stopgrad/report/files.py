@@ -13,7 +13,7 @@ from stopgrad.evaluation import count
 from stopgrad.report import charts
 from stopgrad.report.charts import Figure
 from stopgrad.report.evidence import Evidence, StudyEvidence
-from stopgrad.report.panels import NeighborPanel, Pixels, Query, ViewPanel, queries
+from stopgrad.report.panels import VIEWS, NeighborPanel, Pixels, Query, ViewPanel, queries
 from stopgrad.report.style import Role, light, plain_svg
 from stopgrad.storage import storage_errors, write_atomically
 
@@ -135,7 +135,7 @@ def view_grid(panel: ViewPanel, *, columns: int = 3) -> Image:
     sheet = _sheet(columns * (group + SPACE) + SPACE, LINE + rows * (CELL + 2 * GAP) + 2 * SPACE)
     draw = ImageDraw.Draw(sheet)
     for column in range(columns):
-        for place, title in enumerate(("original", "view 1", "view 2")):
+        for place, title in enumerate(VIEWS):
             left = SPACE + column * (group + SPACE) + place * (CELL + GAP)
             _put(draw, Spot(left + CELL // 2, SPACE), title, anchor="mt")
     for number, images in enumerate(zip(*panel, strict=True)):

@@ -1,6 +1,7 @@
-"""Arrays of uint8 -> images as data URIs, small enough to stand in a page: one, or a sheet of many.
+"""Panels of images -> the sections of a page that show them: neighbours, map, mistakes, views.
 
-No torch.
+Out: images as data URIs, alone or many on one sheet; typed parts for `images.html`; and data for
+`picker.js`, which lets a visitor pick an image. Without script the chosen examples stand there.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from stopgrad.report.charts import Figure, confusion_figure, map_figure
 from stopgrad.report.evidence import Evidence
 from stopgrad.report.facts import Link, protocol_text
 from stopgrad.report.panels import (
+    VIEWS,
     ConfusionPanel,
     Exploration,
     NeighborPanel,
@@ -134,7 +136,6 @@ def _encoded(image: Image, kind: str, **options: Any) -> str:
 
 LISTED = 10  # mistakes that a table names
 GROUPS = {True: "Classified correctly", False: "Mistakes", None: ""}  # by whether a vote is correct
-VIEWS = ("original", "view 1", "view 2")
 
 
 class NeighborCard(NamedTuple):
@@ -195,7 +196,7 @@ class ImageSections(NamedTuple):
 
     @property
     def links(self) -> list[Link]:
-        """Ways to the sections that are there."""
+        """Links to the sections that exist."""
         sections = (
             (self.groups, Link("neighbors", "Neighbours")),
             (self.map, Link("map", "Map")),
@@ -206,12 +207,7 @@ class ImageSections(NamedTuple):
 
 
 def image_sections(evidence: Evidence | None, *, run: str = "") -> ImageSections:
-    """What a page shows of a run's images.
-
-    Args:
-        evidence: The run, or None to show none.
-        run: Which run of a study it is; nothing where the run has the page to itself.
-    """
+    """What a page shows of a run's images; `run` says which one of a study it is."""
     sections = ImageSections(run)
     if evidence is None:
         return sections

@@ -89,7 +89,7 @@ class RunPage:
 
     @property
     def links(self) -> list[Link]:
-        """Ways to the sections that are there."""
+        """Links to the sections that exist."""
         sections = (
             (self.scores, Link("results", "Results")),
             (self.curve_figures, Link("curves", "Curves")),

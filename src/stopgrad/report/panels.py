@@ -1,4 +1,4 @@
-"""What a caller hands over to show images: arrays of uint8, made where torch is at home."""
+"""Images with what is known of them, as plain arrays; and their charts: map, confusion matrix."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from stopgrad.images import Images, Normalization
 
 Pixels = npt.NDArray[np.uint8]
+VIEWS = ("original", "view 1", "view 2")
 
 
 class ViewPanel(NamedTuple):
@@ -56,7 +57,7 @@ class MapPanel:
     class_names: Sequence[str]
     shown: int
     method: str  # "PCA" or "PaCMAP"
-    variance: tuple[float, ...] = ()  # share on each axis, if the axes mean something
+    variance: tuple[float, ...] = ()  # fraction on each axis, if the axes mean something
     fitted: int = 0  # images that the method saw
     same_class: tuple[float, ...] = ()  # the nearest's class agrees: on the map, by all features
 
@@ -107,7 +108,7 @@ def view_panel(
     *,
     normalization: Normalization,
 ) -> ViewPanel:
-    """Images with the views that a network saw, brought back from normalised values to colours.
+    """Images with the views that a network saw, turned back from normalised values into colours.
 
     Args:
         originals: (N, H, W, 3) uint8.
@@ -182,7 +183,7 @@ DOT, PLAIN = 46, 14  # px² of a point whose image is shown, and of all others
 
 
 def map_chart(panel: MapPanel) -> alt.LayerChart:
-    """A point for each image, near others with similar features; pale where it cannot be looked at.
+    """A point for each image, close to those with similar features; pale where it cannot be picked.
 
     One scale for both axes. With more than 20 classes, or none, all points have one colour.
     """
@@ -223,8 +224,8 @@ def _map_axis(panel: MapPanel, place: int) -> Any:
     kind, field = ((alt.X, "x:Q"), (alt.Y, "y:Q"))[place]
     title = None
     if panel.variance:
-        share = percent(panel.variance[place], images=1000)
-        title = f"{('first', 'second')[place]} direction, {share} of the variance"
+        fraction = percent(panel.variance[place], images=1000)
+        title = f"{('first', 'second')[place]} direction, {fraction} of the variance"
     axis = alt.Axis(labels=False, grid=False)
     low, high = _range(panel, place)
     return kind(field, title=title, axis=axis).scale(domain=[low, high], nice=False, zero=False)
@@ -270,7 +271,7 @@ def _by_class(panel: MapPanel) -> dict[str, Any]:
 
 
 SQUARE = 36  # px from one class to the next
-MOST_CONFUSED = 20  # beyond that, those that take most part in mistakes are drawn
+MOST_CONFUSED = 20  # beyond that, those with the most mistakes are drawn
 DARKEST = 0.5  # opacity of a full cell: ink on it keeps its contrast, on either paper
 
 
@@ -284,21 +285,29 @@ class Confusion(NamedTuple):
 
 
 def confusion_chart(panel: ConfusionPanel) -> alt.LayerChart:
-    """A row for each class: of its images, how many per cent kNN takes for each class.
+    """A row for each class: of its images, the percentage that kNN takes for each class.
 
-    Of more than 20 classes those that take most part in mistakes are drawn, in their order.
+    Of more than 20 classes those with the most mistakes are drawn, in their order.
     """
+    import altair as alt
+
     shown = drawn_classes(panel)
     names = [class_name(panel.class_names, index) for index in shown]
     cells = [_square(panel, row, column) for row in shown for column in shown]
     data = drawn_from([cell for cell in cells if cell["images"] or cell["row"] == cell["column"]])
     order = [str(index) for index in shown]
     data = data.encode(
-        x=_class_axis("column:N", order, names, title="taken for", angle=_angle(names)),
+        x=_class_axis(
+            "column:N",
+            order,
+            names,
+            title="taken for",
+            angle=0 if max(map(len, names)) <= 3 else -45,
+        ),
         y=_class_axis("row:N", order, names, title="is", angle=0),
     )
     rects = data.mark_rect(color=light("first"), cornerRadius=3).encode(
-        opacity=_opacity(), description="text:N"
+        opacity=alt.Opacity("opacity:Q", scale=None, legend=None), description="text:N"
     )
     texts = data.mark_text(fontSize=12, color=light("ink"), aria=False).encode(text="label:N")
     size = SQUARE * len(shown)
@@ -337,32 +346,22 @@ def mistakes(counts: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
 
 def _square(panel: ConfusionPanel, row: int, column: int) -> dict[str, Any]:
     images, whole = int(panel.counts[row, column]), int(panel.counts[row].sum())
-    share = images / whole if whole else 0.0
+    fraction = images / whole if whole else 0.0
     true, taken = (class_name(panel.class_names, index) for index in (row, column))
     verdict = "correct" if row == column else f"taken for {taken}"
-    percent = f"{100 * share:.0f}" if share >= 0.005 else ("<1" if images else "0")
+    percent = f"{100 * fraction:.0f}" if fraction >= 0.005 else ("<1" if images else "0")
     return {
         "row": str(row),
         "column": str(column),
         "images": images,
-        "opacity": DARKEST * share**0.5,
+        "opacity": DARKEST * fraction**0.5,
         "label": percent,
         "text": f"{true}, {verdict}: {count(images)} of {count(whole)} ({percent}{SPACE}%)",
     }
 
 
-def _opacity() -> alt.Opacity:
-    import altair as alt
-
-    return alt.Opacity("opacity:Q", scale=None, legend=None)
-
-
-def _angle(names: list[str]) -> int:
-    return 0 if max(map(len, names)) <= 3 else -45
-
-
 def _class_axis(field: str, order: list[str], names: list[str], *, title: str, angle: int) -> Any:
-    """Classes in order, known by their number, because two may have one name."""
+    """Classes in order, known by their number, because two may have the same name."""
     import altair as alt
 
     texts = json.dumps(dict(zip(order, names, strict=True)))

@@ -73,12 +73,12 @@ class StudyPage:
 
     @property
     def kind(self) -> str:
-        """What stands above the title."""
+        """The line above the title."""
         return f"study {self.name}"
 
     @property
     def links(self) -> list[Link]:
-        """Ways to the sections that are there."""
+        """Links to the sections that exist."""
         sections = (
             (self.scores, Link("numbers", "Numbers")),
             (self.components, Link("components", "Components")),
