@@ -31,7 +31,12 @@ def files() -> list[Path]:
 
 
 def dotted(path: Path) -> str:
-    """`images.store` for src/stopgrad/images/store.py, `images` for its front door."""
+    """`images.store` for src/stopgrad/images/store.py, `images` for its front door.
+
+    A file outside of the package goes by its name.
+    """
+    if not path.is_relative_to(ROOT):
+        return path.name
     parts = path.relative_to(ROOT).with_suffix("").parts
     return ".".join(part for part in parts if part != "__init__")
 
@@ -72,6 +77,12 @@ def all_imports() -> list[Import]:
         else one
         for one in found
     ]
+
+
+def outside() -> list[Import]:
+    """What the benchmarks and the examples import of the package."""
+    folders = (ROOT.parents[1] / name for name in ("bench", "examples"))
+    return [one for folder in folders for path in folder.glob("*.py") for one in imports(path)]
 
 
 def doors() -> dict[str, dict[str, str]]:

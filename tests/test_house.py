@@ -47,7 +47,7 @@ def test_a_front_door_offers_only_names_that_are_there_and_hides_no_file() -> No
 
 
 def test_every_name_of_a_front_door_is_used_by_another_room_or_by_users() -> None:
-    used = {(one.module, one.name) for one in house.all_imports()}
+    used = {(one.module, one.name) for one in house.all_imports() + house.outside()}
     public = set(house.doors().get("export", {})) | {"pretrain_epochs", "prepare"}
     idle = [
         f"{room}.{name}"

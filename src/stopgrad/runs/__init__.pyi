@@ -15,6 +15,7 @@ from .info import read_run as read_run
 from .machine import Environment as Environment
 from .machine import code_version as code_version
 from .machine import describe_environment as describe_environment
+from .machine import device_name as device_name
 from .machine import environment as environment
 from .machine import versions as versions
 from .metrics import MetricsRow as MetricsRow
