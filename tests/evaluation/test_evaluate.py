@@ -12,7 +12,7 @@ from stopgrad.evaluation import embed, evaluate_run, weighted_knn
 from stopgrad.images import Dataset, images_from_arrays, label_subset, load_dataset, normalization
 from stopgrad.method import build_simsiam
 from stopgrad.report import neighbor_examples, view_examples
-from stopgrad.report.examples.choice import choose_examples
+from stopgrad.report.examples import choose_examples
 from stopgrad.runs import (
     RunWriter,
     TrainedRun,

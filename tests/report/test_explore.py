@@ -16,18 +16,22 @@ from PIL import Image
 
 from stopgrad.images import images_from_arrays
 from stopgrad.report import NeighborPanel, read_evidence
-from stopgrad.report.figures.confusion import (
-    MOST_CLASSES,
+from stopgrad.report.charts import confusion_finding, map_finding
+from stopgrad.report.gallery import Sheet, gallery, sheet
+from stopgrad.report.page import render
+from stopgrad.report.panels import (
+    MOST_CONFUSED,
+    SIDE,
+    ConfusionPanel,
+    Exploration,
+    MapPanel,
+    coloured_classes,
     confusion_chart,
     confusions,
     drawn_classes,
+    map_chart,
 )
-from stopgrad.report.figures.maps import SIDE, coloured_classes, map_chart
-from stopgrad.report.figures.panels import ConfusionPanel, Exploration, MapPanel
-from stopgrad.report.figures.style import inline_svg
-from stopgrad.report.gallery import confusion_finding, gallery, map_finding
-from stopgrad.report.page import render
-from stopgrad.report.thumbnails import Sheet, sheet
+from stopgrad.report.style import inline_svg
 from stopgrad.storage import printable
 from tests.report.test_report import CLASSES, NB, PAYLOADS, Page, Skeleton, write_run
 
@@ -189,7 +193,7 @@ def test_of_many_classes_those_with_mistakes_are_drawn() -> None:
     counts = np.diag(np.full(50, 9))
     counts[47, 3] = 5
     drawn = drawn_classes(ConfusionPanel(counts, ()))
-    assert len(drawn) == MOST_CLASSES
+    assert len(drawn) == MOST_CONFUSED
     assert {3, 47} <= set(drawn)
     assert drawn == sorted(drawn)
 

@@ -15,18 +15,18 @@ import pytest
 from stopgrad.evaluation import CHARTED, Record, duration, number, percent, points, tied
 from stopgrad.images import Normalization, images_from_arrays
 from stopgrad.report import NeighborPanel, neighbor_grid, queries, view_grid
-from stopgrad.report.figures.accuracy import accuracy_chart, per_class_chart
-from stopgrad.report.figures.curves import (
+from stopgrad.report.accuracy import accuracy_chart, per_class_chart
+from stopgrad.report.arms import series_marks
+from stopgrad.report.curves import (
     epoch_axis,
     knn_chart,
     loss_chart,
     measure_chart,
     step_losses,
 )
-from stopgrad.report.figures.grids import CELL, GAP, LINE, SPACE
-from stopgrad.report.figures.panels import ViewPanel, view_panel
-from stopgrad.report.figures.scores import series_marks
-from stopgrad.report.figures.style import PALETTE, css_variables, inline_svg, light
+from stopgrad.report.files import CELL, GAP, LINE, SPACE
+from stopgrad.report.panels import ViewPanel, view_panel
+from stopgrad.report.style import PALETTE, css_variables, inline_svg, light
 from stopgrad.storage import printable
 
 NB = "\N{NO-BREAK SPACE}"

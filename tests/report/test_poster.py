@@ -16,12 +16,12 @@ import pytest
 
 from stopgrad.errors import ConfigError
 from stopgrad.report import ShownRun, StudyEvidence, read_evidence, read_studies
-from stopgrad.report.figures.scores import scores
-from stopgrad.report.figures.style import PALETTE
+from stopgrad.report.arms import scores
 from stopgrad.report.page import render
 from stopgrad.report.poster import poster_data, poster_pdf, printed
 from stopgrad.report.study_charts import score_figures
 from stopgrad.report.study_tables import finding_table, score_tables
+from stopgrad.report.style import PALETTE
 from stopgrad.report.table import Column, Emphasis, Table, TableCell, as_print
 from tests.report.test_report import neighbor_panel, view_panel, write_run
 from tests.studies.factories import make_study

@@ -25,11 +25,10 @@ from stopgrad.errors import CheckpointError, DataError
 from stopgrad.evaluation import Record, to_line
 from stopgrad.images import images_from_arrays
 from stopgrad.report import Evidence, NeighborPanel, finding, read_evidence, write_page
-from stopgrad.report.facts import broken, repeat_commands, training_seconds
-from stopgrad.report.figures.panels import ViewPanel
+from stopgrad.report.facts import broken, protocol_lines, repeat_commands, training_seconds
+from stopgrad.report.gallery import LARGEST, data_uri
 from stopgrad.report.page import render
-from stopgrad.report.run_tables import protocol_lines
-from stopgrad.report.thumbnails import LARGEST, data_uri
+from stopgrad.report.panels import ViewPanel
 
 NB = "\N{NO-BREAK SPACE}"
 CLASSES = tuple("abcdefghij")
@@ -497,3 +496,16 @@ def test_without_escaping_in_the_charts_names_add_elements(
     escaped: Callable[..., str] = charts.inline_svg
     monkeypatch.setattr(charts, "inline_svg", lambda *a, **k: html.unescape(escaped(*a, **k)))
     assert skeleton(tmp_path, PAYLOADS[:10]) != harmless
+
+
+def test_a_page_of_a_run_loads_nothing_of_studies(tmp_path: Path) -> None:
+    run, out = write_run(tmp_path / "run"), tmp_path / "page.html"
+    code = (
+        "import sys; from pathlib import Path; "
+        "from stopgrad.report import read_evidence, write_page; "
+        f"write_page([read_evidence(Path({str(run)!r}))], out=Path({str(out)!r})); "
+        "print([name for name in sys.modules if name.startswith('stopgrad.') and 'stud' in name])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+    assert out.exists()

@@ -11,12 +11,11 @@ import pytest
 
 from stopgrad.config import preset
 from stopgrad.evaluation import Summary
-from stopgrad.report.figures.architecture import architecture_svg
-from stopgrad.report.figures.arms import Axis, arms_chart, knob_chart, labels_chart
-from stopgrad.report.figures.scores import ArmScore
-from stopgrad.report.figures.seeds import MOST_POINTS, curve_rows, groups_chart, seeds_chart
-from stopgrad.report.figures.spectra import agreement, predictor_chart, spectrum_chart
-from stopgrad.report.figures.style import inline_svg, light
+from stopgrad.report.arms import ArmScore, Axis, arms_chart, knob_chart, labels_chart
+from stopgrad.report.charts import architecture_svg
+from stopgrad.report.curves import correlation, predictor_chart, spectrum_chart
+from stopgrad.report.seeds import MOST_POINTS, curve_rows, groups_chart, seeds_chart
+from stopgrad.report.style import inline_svg, light
 from stopgrad.studies import CurvePoint
 
 NB = "\N{NO-BREAK SPACE}"
@@ -187,9 +186,9 @@ def test_the_line_of_the_predictor_is_the_proportion_of_least_squares() -> None:
 
 def test_the_agreement_is_pearsons_and_none_where_nothing_varies() -> None:
     x, y = [0.2, 0.1, 0.05, 0.3], [0.9, 0.7, 0.1, 0.2]
-    found = agreement(list(zip(x, y, strict=True)))
+    found = correlation(list(zip(x, y, strict=True)))
     assert found == pytest.approx(np.corrcoef(x, y)[0, 1])
-    assert agreement([(1.0, 0.5), (2.0, 0.5 + 1e-9), (3.0, 0.5)]) is None
+    assert correlation([(1.0, 0.5), (2.0, 0.5 + 1e-9), (3.0, 0.5)]) is None
 
 
 @pytest.mark.parametrize(

@@ -18,10 +18,11 @@ import pytest
 
 from stopgrad.config import preset
 from stopgrad.report import StudyEvidence, read_studies, study_table, write_figures, write_poster
-from stopgrad.report.figures.architecture import architecture_svg
-from stopgrad.report.figures.arms import knob_axis, place_text
-from stopgrad.report.figures.scores import scores
+from stopgrad.report.arms import knob_axis, scores
+from stopgrad.report.charts import architecture_svg
+from stopgrad.report.facts import place_text
 from stopgrad.report.page import render
+from stopgrad.report.study_charts import collapsed_arms
 from stopgrad.report.study_page import missing_lines
 from stopgrad.studies import StudyDirectory, load_results
 from tests.report.test_report import PAYLOADS
@@ -153,7 +154,7 @@ def test_the_way_on_names_retry_where_the_same_command_would_do_nothing(tmp_path
 
 
 def test_collapsed_runs_are_marked_in_figure_and_table(study: StudyEvidence, text: str) -> None:
-    assert study.collapsed == {"5e-3"}
+    assert collapsed_arms(study) == ["5e-3"]
     assert "2 collapsed" in text
     assert text.count('stroke="var(--wrong)"') >= 6 * 2  # a line of chance and a cross per panel
 
@@ -191,7 +192,7 @@ def test_places_are_written_as_a_person_would() -> None:
 def test_several_studies_make_one_page_with_anchors_of_their_own(own: StudyEvidence) -> None:
     text = render(own, own)
     assert "kNN, all labels: highest at" in text
-    assert "Which parts keep it from collapsing" in text
+    assert "Which parts prevent a collapse" in text
     ids = re.findall(r' id="([^"]+)"', text)
     assert {"part-1-numbers", "part-2-numbers"} <= set(ids)
     anchors = [name for name in ids if name.startswith("part-")]

@@ -13,7 +13,7 @@ from stopgrad.errors import (
     StorageError,
 )
 from stopgrad.evaluation import Key
-from stopgrad.report.study_text import study_markdown
+from stopgrad.report.study_tables import study_markdown
 from stopgrad.studies import load_results, run_study, runner
 from stopgrad.studies.task import (
     StudyTask,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import dataclasses
 import io
 import itertools
 import os
@@ -43,10 +42,7 @@ class Block(NamedTuple):
 
     def pixels_only(self) -> Images:
         """The images without labels and names; not copied if in memory or mapped."""
-        pixels = self.whole.pixels[slice(self.start, self.stop)]
-        return dataclasses.replace(
-            self.whole, pixels=pixels, labels=None, class_names=(), sources=(), known=None
-        )
+        return self.whole.with_pixels(self.whole.pixels[self.start : self.stop])
 
     @property
     def names(self) -> list[str]:

@@ -1,26 +1,27 @@
 """Runs and studies -> tables, figures, one self-contained page, and a poster.
 
-In: run directories and study directories, and panels of images that the caller prepared where
-torch is at home. Out: an HTML file that asks no network for anything, a PDF, figures as files, and
-tables as text. No torch, but in `examples`.
+In: run directories and study directories. Out: an HTML file that asks no network for anything, a
+PDF, figures as files, and tables as text. No torch, except in `examples`. Reporting on a run loads
+no file named `study_*` and nothing of the room `studies`.
 
-    evidence      what a report says of a run or a study, read once and typed
     table         one table, shown as Markdown, HTML, on a terminal, as CSV and in print
-    run_tables    a run's tables: scores, epochs, measures, knobs; protocols and the finding
-    study_tables  a study's tables: scores, components, findings, runs
-    study_text    a study as Markdown, CSV or JSON
-    facts         tiles, facts, the commands that repeat a run
-    figures/      charts by Altair and Vega, drawings by SVG templates
+    style         the one style of all charts, and a chart as SVG
+    curves        metrics -> loss, kNN, measures of collapse and spectra over the epochs
+    panels        images with what is known of them, and their charts: map, confusion matrix
+    evidence      what a report says of a run or a study, read once and typed
+    examples      a run and its data -> panels, chosen by rule; the only part with torch
+    facts         a run's tables, protocols, finding, facts and commands
+    accuracy      records -> bars with the baselines, and the accuracy of each class
     charts        a run's figures, each with its caption
+    gallery       images as data URIs, and the sections of a page that show them
+    page          the page: what it shows of a run, templates, content policy
+    study_tables  a study's tables, and the study as Markdown, CSV or JSON
+    arms          a study's scores and their charts: by arm, over the labels, against a knob
+    seeds         curves of a study's runs -> the mean over seeds with its band
     study_charts  a study's figures, each with its caption
-    examples/     images with neighbours and views, chosen by rule; the only part with torch
-    thumbnails    images as data URIs
-    gallery       the sections of a page that show images
-    run_page      what the page shows of a run
     study_page    what the page shows of a study
-    page          the page: templates, content policy
     poster        one sheet of A1, set by Typst
-    files         each figure as SVG and PNG
+    files         each figure as SVG and PNG, images in grids
 """
 
 import lazy_loader

@@ -1,6 +1,6 @@
 """Directories of runs and studies -> all that a report says of them, read once and typed.
 
-Half done or whole: what is missing is empty. No torch.
+Half done or whole: what is missing is empty. No torch, and nothing of the room `studies` for a run.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from stopgrad.config import Config, config_from_dict, key_paths
 from stopgrad.errors import ConfigError
 from stopgrad.evaluation import ACCURACIES, Record, newest, read
-from stopgrad.report.figures.curves import Row, Rows, epoch_rows
-from stopgrad.report.figures.panels import Exploration, NeighborPanel, ViewPanel
-from stopgrad.studies import COLLAPSE, Epochs, Results, StudyDirectory, load_results, read_epochs
+from stopgrad.report.curves import Row, Rows, epoch_rows
+from stopgrad.report.panels import Exploration, NeighborPanel, ViewPanel
 
 if TYPE_CHECKING:
     from stopgrad.runs import RunInfo
+    from stopgrad.studies import Epochs, Results
 
 IMAGES = 1000  # where no record says how many: percentages have one decimal then
 
@@ -128,20 +128,6 @@ class StudyEvidence(NamedTuple):
         """The study's name."""
         return self.results.stored.study.name
 
-    @property
-    def collapsed(self) -> frozenset[str]:
-        """The arms in which most runs collapsed, by the newest verdict of each."""
-        stored, found = self.results.stored, set[str]()
-        for arm in stored.study.arms:
-            states = [
-                self.results.runs[slot.run].state.verdict
-                for slot in stored.slots
-                if slot.arm == arm.name
-            ]
-            if sum(state in COLLAPSE for state in states) > len(states) / 2:
-                found.add(arm.name)
-        return frozenset(found)
-
 
 def read_evidence(
     run: Path,
@@ -180,6 +166,8 @@ def read_studies(path: Path) -> list[StudyEvidence]:
     Raises:
         DataError: When it holds none, or the file of one is damaged.
     """
+    from stopgrad.studies import StudyDirectory, load_results, read_epochs
+
     directory = StudyDirectory(path)
     found = []
     for stored in directory.read_all():

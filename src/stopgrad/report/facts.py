@@ -1,21 +1,43 @@
-"""What a page says beside its figures: tiles, facts, commands that repeat a run. No torch."""
+"""A run -> what a page says beside its figures: tables, protocols, the finding, facts, commands.
+
+No torch.
+"""
 
 from __future__ import annotations
 
 import itertools
+import math
 import shlex
+from collections.abc import Mapping, Sequence
+from fractions import Fraction
 from typing import Any, NamedTuple
 
-from stopgrad.config import PRESETS, Config, knob_values, preset
-from stopgrad.evaluation import SPACE, count, duration, number
+from stopgrad.config import PRESETS, Config, describe_knobs, knob_values, preset
+from stopgrad.evaluation import (
+    ABSENT,
+    LAYERS,
+    MEASURE_NAMES,
+    METRICS,
+    SPACE,
+    SUBJECTS,
+    Record,
+    Subject,
+    count,
+    duration,
+    labels_text,
+    metric_text,
+    number,
+    percent,
+    points,
+)
 from stopgrad.report.evidence import Evidence
-from stopgrad.report.figures.arms import place_text
+from stopgrad.report.table import Column, Table, TableCell
 
 WIDE = 84  # characters of a line of a command
 
 
 class Fact(NamedTuple):
-    """A name and what is said beside it."""
+    """One thing that was done, and its name."""
 
     name: str
     value: str
@@ -26,12 +48,12 @@ class Tile(NamedTuple):
 
     name: str
     value: str
-    note: str  # what is said under it
+    note: str  # the line under it
     tone: str = ""  # "good" or "wrong"
 
 
 class Link(NamedTuple):
-    """A way to a section of a page."""
+    """A link to a section of a page."""
 
     target: str
     text: str
@@ -39,10 +61,10 @@ class Link(NamedTuple):
 
 def facts(evidence: Evidence) -> list[Fact]:
     """The facts of a run, in reading order."""
-    config = evidence.info.config
+    config, init = evidence.info.config, evidence.info.data.get("init")  # absent: random weights
     made = [
         Fact("Data", _data(evidence)),
-        Fact("Start", _start(evidence)),
+        Fact("Start", f"from {init['from']}, sha256 {init['sha256'][:12]}" if init else ""),
         *method_facts(config),
         Fact("Length", _length(evidence)),
         *_cost(evidence),
@@ -92,7 +114,7 @@ def repeat_commands(evidence: Evidence) -> list[str]:
 
 
 def broken(command: str) -> str:
-    """A long command over several lines, none broken within an option, as a shell takes it."""
+    """A long command on several lines as a shell reads it, never broken within an option."""
     options = list[list[str]]()
     for word in shlex.split(command):
         if word.startswith("--") or not options:
@@ -112,6 +134,17 @@ def flag_text(value: object) -> str:
     if isinstance(value, float) and float(f"{value:g}") == value:
         return f"{value:g}"
     return str(value)
+
+
+def place_text(value: float) -> str:
+    """`2/3`, `5e-4`, `0.05`, `10`."""
+    simple = Fraction(value).limit_denominator(9)
+    if value and abs(float(simple) - value) < 1e-9 and simple.denominator in (3, 6, 7, 9):
+        return str(simple)
+    if value and not 1e-2 <= abs(value) < 1e4:
+        mantissa, power = f"{value:e}".split("e")
+        return f"{float(mantissa):g}e{int(power)}"
+    return f"{value:g}"
 
 
 def _nearest_preset(config: Config) -> tuple[str, dict[str, Any]]:
@@ -137,12 +170,6 @@ def _encoder(config: Config) -> str:
     return (
         f"{config.encoder.name}, {config.encoder.stem} stem{wide}; views of {config.views.size} px"
     )
-
-
-def _start(evidence: Evidence) -> str:
-    """Which weights the encoder started from; nothing when they were random."""
-    init = evidence.info.data.get("init")
-    return f"from {init['from']}, sha256 {init['sha256'][:12]}" if init else ""
 
 
 def _projector(config: Config) -> str:
@@ -202,3 +229,169 @@ def _machine(evidence: Evidence) -> list[Fact]:
     place.append(str(environment.pop("precision", evidence.info.config.precision)))
     versions = ", ".join(f"{name} {value}" for name, value in environment.items())
     return [Fact("Machine", ", ".join(place)), Fact("Versions", versions)]
+
+
+BASELINES: tuple[Subject, ...] = ("untrained", "pixels", "supervised")
+
+
+def metrics_of(records: Sequence[Record]) -> list[str]:
+    """The metrics of these records: the known ones in their order, then the others."""
+    found = dict.fromkeys(record.metric for record in records)
+    return [*(name for name in METRICS if name in found), *(n for n in found if n not in METRICS)]
+
+
+def score_table(records: Sequence[Record]) -> Table:
+    """Top-1 accuracy: a row for each metric and label fraction, a column for each subject."""
+    subjects: list[Subject] = [of for of in SUBJECTS if of in {r.of for r in records}]
+    found = {(r.metric, r.labels, r.of): r for r in records}
+    rows = []
+    for metric in metrics_of(records):
+        for labels in sorted({r.labels for r in records if r.metric == metric}, reverse=True):
+            scores = [_score(found.get((metric, labels, of))) for of in subjects]
+            scores[0] = scores[0]._replace(emphasis="strong")
+            named = TableCell(metric_text(metric)), TableCell(f"{100 * labels:g}{SPACE}%", labels)
+            rows.append((*named, *scores, _top5(found.get((metric, labels, "encoder")))))
+    heads = ["labels", *(SUBJECTS[of] for of in subjects), f"top-5, {SUBJECTS[subjects[0]]}"]
+    columns = (Column("by"), *(Column(head, "right") for head in heads))
+    caption = "Top-1 accuracy, by the fraction of the training labels that was used"
+    return Table("results", columns, tuple(rows), caption)
+
+
+def protocol_lines(records: Sequence[Record]) -> list[str]:
+    """How each metric was scored."""
+    return [_protocol(records, metric) for metric in metrics_of(records)]
+
+
+def finding(records: Sequence[Record]) -> str:
+    """What pretraining gained over each baseline, by the first metric and the most labels."""
+    if not records:
+        return ""
+    metric, labels = metrics_of(records)[0], max(record.labels for record in records)
+    found = {r.of: r for r in records if r.metric == metric and r.labels == labels}
+    encoder = found.get("encoder")
+    if encoder is None:
+        return ""
+    start = (
+        f"By {metric_text(metric)} with {labels_text(labels)} the pretrained encoder reaches "
+        f"{percent(encoder.value, images=encoder.images_scored)}"
+    )
+    others = [_compared(encoder, found[of]) for of in BASELINES if of in found]
+    return f"{start}: {' and '.join(others)}." if others else f"{start}."
+
+
+def epoch_table(evidence: Evidence) -> Table:
+    """The numbers behind the curves."""
+    images = evidence.images_watched
+    rows = tuple(
+        (
+            TableCell(str(row.epoch), row.epoch),
+            TableCell(number(row.loss, digits=4), row.loss),
+            TableCell(number(row.lr), row.lr),
+            TableCell(number(row.predictor_lr), row.predictor_lr),
+            TableCell(percent(row.knn, images=images), row.knn),
+            TableCell(number(row.views_per_s), row.views_per_s),
+            TableCell((row.judgement and row.judgement.state) or ABSENT),
+        )
+        for row in evidence.epochs
+    )
+    heads = ("epoch", "loss", "lr", "predictor lr", "kNN", "views/s")
+    columns = (*(Column(head, "right") for head in heads), Column("verdict"))
+    return Table("epochs", columns, rows)
+
+
+def measure_table(evidence: Evidence) -> Table | None:
+    """All measures of collapse at the last epoch that has them; None before any."""
+    taken = [row.measures for row in evidence.epochs if row.measures]
+    if not taken:
+        return None
+    rows = []
+    for key, measure in MEASURE_NAMES.items():
+        values = [taken[-1].get(layer, {}).get(key) for layer in LAYERS]
+        cells = [TableCell(number(value), value) for value in values]
+        says = (TableCell(text) for text in (measure.healthy, measure.collapsed, measure.meaning))
+        rows.append((TableCell(measure.title), *cells, *says))
+    layers = [Column(layer, "right") for layer in LAYERS.values()]
+    ends = Column("healthy"), Column("collapsed")
+    columns = (Column("measure"), *layers, *ends, Column("what it says", wraps=True))
+    caption = "Measures of the last epoch, on two views of training images, the same in every epoch"
+    return Table("measures", columns, tuple(rows), caption)
+
+
+def knob_table(config: Config) -> Table:
+    """Every knob: its value here, in bold with its default where they differ, and its meaning."""
+    values, rows = knob_values(config), []
+    for knob in describe_knobs():
+        changed = values[knob.key] != knob.default
+        cells = TableCell(knob.key), TableCell(flag_text(values[knob.key]))
+        default = TableCell(flag_text(knob.default) if changed else "")
+        marked = (cell._replace(emphasis="strong") if changed else cell for cell in cells)
+        rows.append((*marked, default, TableCell(knob.meaning)))
+    columns = (Column("knob"), Column("value"), Column("default"), Column("meaning", wraps=True))
+    return Table("knobs", columns, tuple(rows))
+
+
+def protocol_text(protocol: Mapping[str, Any]) -> str:
+    """A protocol in a line: `k 200, temperature 0.1`."""
+    parts = []
+    for key, value in protocol.items():
+        if key == "evaluator" or (key == "k_requested" and value == protocol.get("k")):
+            continue
+        parts.append(f"{key.replace('_', ' ')} {_value(value)}")
+    return ", ".join(parts)
+
+
+def _compared(encoder: Record, other: Record) -> str:
+    """No clear difference: within two standard errors of two independent samples."""
+    difference = encoder.value - other.value
+    error = math.sqrt(sum(r.value * (1 - r.value) / r.images_scored for r in (encoder, other)))
+    name = {"untrained": "the untrained one", "pixels": "raw pixels"}.get(other.of, other.of)
+    gap = points(difference, images=encoder.images_scored)
+    if abs(difference) <= 2 * error:
+        return f"no clear difference from {name} ({gap} are within the sampling error)"
+    return f"{gap} {'above' if difference > 0 else 'below'} {name}"
+
+
+def _score(record: Record | None) -> TableCell:
+    if record is None:
+        return TableCell()
+    return TableCell(percent(record.value, images=record.images_scored), record.value)
+
+
+def _top5(record: Record | None) -> TableCell:
+    """Nothing where there are no more than five classes."""
+    if record is None or record.top5 is None or len(record.per_class) <= 5:
+        return TableCell()
+    return TableCell(percent(record.top5, images=record.images_scored), record.top5)
+
+
+def _protocol(records: Sequence[Record], metric: str) -> str:
+    """How a metric was measured: what its records share, then what changes with the labels."""
+    own = [record for record in records if record.metric == metric]
+    chosen = [record for record in own if record.of == "encoder"] or own
+    first = max(chosen, key=lambda record: record.labels)
+    shared = {k: v for k, v in first.protocol.items() if all(_same(r, k, v) for r in chosen)}
+    where = f"{count(first.images_scored)} images of the {first.split} split"
+    when = f", epoch {first.epoch}" if first.epoch else ""
+    text = f"{metric_text(metric)}: scored on {where}{when}; {protocol_text(shared)}"
+    for record in chosen:
+        differs = {k: v for k, v in record.protocol.items() if k not in shared}
+        if differs:
+            text += f"; with {labels_text(record.labels)}: {protocol_text(differs)}"
+    return text + "."
+
+
+def _same(record: Record, key: str, value: object) -> bool:
+    return key in record.protocol and bool(record.protocol[key] == value)
+
+
+def _value(value: object) -> str:
+    match value:
+        case bool():
+            return "yes" if value else "no"
+        case int():
+            return count(value)
+        case float():
+            return number(value)
+        case list() | tuple():
+            return " / ".join(_value(part) for part in value)
+    return str(value)

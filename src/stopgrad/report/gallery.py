@@ -1,39 +1,141 @@
 """Panels of images -> the sections of a page that show them: neighbours, map, mistakes, views.
 
-In: panels, made where torch is at home. Out: typed parts for `images.html`, and data for
-`picker.js`, which lets a visitor pick an image; without script the chosen examples stand there.
+Out: images as data URIs, alone or many on one sheet; typed parts for `images.html`; and data for
+`picker.js`, which lets a visitor pick an image. Without script the chosen examples stand there.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+import base64
+import io
+import math
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from stopgrad.evaluation import SPACE, class_name, count, percent
-from stopgrad.report.charts import Figure, drawn
+from stopgrad.report.charts import Figure, confusion_figure, map_figure
 from stopgrad.report.evidence import Evidence
-from stopgrad.report.facts import Link
-from stopgrad.report.figures.confusion import MOST_CLASSES, confusion_chart, confusions, mistakes
-from stopgrad.report.figures.maps import coloured_classes, map_chart
-from stopgrad.report.figures.panels import (
+from stopgrad.report.facts import Link, protocol_text
+from stopgrad.report.panels import (
+    VIEWS,
     ConfusionPanel,
     Exploration,
-    MapPanel,
     NeighborPanel,
+    Pixels,
     Query,
     ViewPanel,
+    confusions,
     queries,
 )
-from stopgrad.report.run_tables import protocol_text
 from stopgrad.report.table import Column, Table, TableCell
-from stopgrad.report.thumbnails import Sheet, Thumbnail, data_uri, sheet
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+LOSSLESS = 48  # px; single images up to this side are embedded as they are
+LARGEST = 112  # px of the longer side of all others, as JPEG
+
+TILE = 48  # px of the longer side of a tile; larger images are reduced
+SMALLER = (32, 24, 16)  # px of that side, where the sheet would be too large
+BLOCK = 16  # px; WebP compresses in such blocks, and no tile shares one with its neighbour
+MOST_BYTES = 1_000_000  # of a sheet, before base64 adds a third
+QUALITIES = (75, 50, 30)  # of lossy WebP, tried in turn
+
+
+class Thumbnail(NamedTuple):
+    """An image for a page."""
+
+    source: str  # a data URI
+    text: str  # what it shows
+
+
+class Sheet(NamedTuple):
+    """Tiles side by side, row by row: tile n stands in column n % columns, row n // columns."""
+
+    source: str  # a data URI, WebP
+    width: int  # px of a tile
+    height: int  # px of a tile
+    cell: int  # px from one tile to the next, both ways
+    columns: int
+    lossless: bool
+
+
+def data_uri(pixels: Pixels) -> str:
+    """An image (H, W, 3) as a data URI: PNG when small, else a reduced JPEG."""
+    from PIL import Image
+
+    image = Image.fromarray(pixels)
+    if max(image.size) <= LOSSLESS:
+        return _encoded(image, "PNG", optimize=True)
+    image.thumbnail((LARGEST, LARGEST), Image.Resampling.LANCZOS)
+    return _encoded(image, "JPEG", quality=85)
+
+
+def sheet(images: Sequence[Pixels], *, most_bytes: int = MOST_BYTES) -> Sheet:
+    """One sheet of images (H, W, 3) of one size, as they are if that is small enough.
+
+    Else at the best quality that is small enough, in the end with smaller tiles.
+
+    Args:
+        images: At least one.
+        most_bytes: Of the encoded sheet.
+    """
+    for made in _attempts(images):
+        if len(made.source) <= 4 * most_bytes / 3:
+            return made
+    return made
+
+
+def _attempts(images: Sequence[Pixels]) -> Iterator[Sheet]:
+    """Sheets that become smaller and smaller."""
+    whole = max(images[0].shape[:2])
+    longest = min(whole, TILE)
+    for side in [longest, *(side for side in SMALLER if side < longest)]:
+        canvas, layout = _laid_out([_reduced(pixels, side) for pixels in images])
+        if side == whole:
+            source = _encoded(canvas, "WEBP", method=2, lossless=True)
+            yield layout._replace(source=source, lossless=True)
+        for quality in QUALITIES:
+            yield layout._replace(source=_encoded(canvas, "WEBP", method=2, quality=quality))
+
+
+def _reduced(pixels: Pixels, side: int) -> Pixels:
+    from PIL import Image
+
+    if max(pixels.shape[:2]) <= side:
+        return pixels
+    image = Image.fromarray(pixels)
+    image.thumbnail((side, side), Image.Resampling.LANCZOS)
+    return np.asarray(image)
+
+
+def _laid_out(tiles: Sequence[Pixels]) -> tuple[Image, Sheet]:
+    """The tiles on one canvas; the room between them continues their edges."""
+    from PIL import Image
+
+    height, width = tiles[0].shape[:2]
+    cell = BLOCK * math.ceil(max(height, width) / BLOCK)
+    columns = math.ceil(math.sqrt(len(tiles)))
+    rows = math.ceil(len(tiles) / columns)
+    canvas = np.zeros((rows * cell, columns * cell, 3), dtype=np.uint8)
+    for number, tile in enumerate(tiles):
+        top, left = (cell * place for place in divmod(number, columns))
+        padded = np.pad(tile, ((0, cell - height), (0, cell - width), (0, 0)), mode="edge")
+        canvas[top : top + cell, left : left + cell] = padded
+    return Image.fromarray(canvas), Sheet("", width, height, cell, columns, lossless=False)
+
+
+def _encoded(image: Image, kind: str, **options: Any) -> str:
+    file = io.BytesIO()
+    image.save(file, kind, **options)
+    return f"data:image/{kind.lower()};base64,{base64.b64encode(file.getvalue()).decode()}"
+
 
 LISTED = 10  # mistakes that a table names
 GROUPS = {True: "Classified correctly", False: "Mistakes", None: ""}  # by whether a vote is correct
-VIEWS = ("original", "view 1", "view 2")
 
 
 class NeighborCard(NamedTuple):
@@ -79,13 +181,6 @@ class Gallery(NamedTuple):
     judged: bool  # whether there are mistakes to look for
 
 
-class FoundFigure(NamedTuple):
-    """A figure with the finding above it."""
-
-    figure: Figure
-    finding: str
-
-
 class ImageSections(NamedTuple):
     """All that `images.html` shows; a section without data is empty and left out."""
 
@@ -94,14 +189,14 @@ class ImageSections(NamedTuple):
     caption: str = ""  # of the groups
     agreement: str = ""
     gallery: Gallery | None = None
-    map: FoundFigure | None = None
-    confusion: FoundFigure | None = None
+    map: Figure | None = None
+    confusion: Figure | None = None
     mistakes: Table | None = None
     views: Sequence[tuple[Thumbnail, ...]] = ()
 
     @property
     def links(self) -> list[Link]:
-        """Ways to the sections that are there."""
+        """Links to the sections that exist."""
         sections = (
             (self.groups, Link("neighbors", "Neighbours")),
             (self.map, Link("map", "Map")),
@@ -112,12 +207,7 @@ class ImageSections(NamedTuple):
 
 
 def image_sections(evidence: Evidence | None, *, run: str = "") -> ImageSections:
-    """What a page shows of a run's images.
-
-    Args:
-        evidence: The run, or None to show none.
-        run: Which run of a study it is; nothing where the run has the page to itself.
-    """
+    """What a page shows of a run's images; `run` says which one of a study it is."""
     sections = ImageSections(run)
     if evidence is None:
         return sections
@@ -239,64 +329,6 @@ def gallery_data(
         "columns": made.columns,
         "images": images,
     }
-
-
-def map_figure(panel: MapPanel) -> FoundFigure:
-    """The map with its protocol and its finding."""
-    finding = map_finding(panel)
-    colours = "coloured by class" if coloured_classes(panel) else "each in one colour"
-    how = {
-        "PCA": f"Their two directions of the largest variance (PCA of {count(panel.fitted)} images)"
-    }.get(panel.method, f"Laid out by {panel.method}, which keeps neighbours and not distances")
-    caption = (
-        f"{count(len(panel.points))} images by their features, scaled to unit length, {colours}. "
-        f"{how}. Larger points: the {count(panel.shown)} images that can be picked."
-    )
-    label = f"Map of the features. {finding}"
-    return FoundFigure(drawn("map", map_chart(panel), label=label, caption=caption), finding)
-
-
-def map_finding(panel: MapPanel) -> str:
-    """How much of the features a plane can show, in one sentence."""
-    images = len(panel.points)
-    parts = []
-    if panel.variance:
-        parts.append(f"the plane holds {percent(sum(panel.variance), images=1000)} of the variance")
-    if panel.same_class:
-        flat, full = (percent(fraction, images=images) for fraction in panel.same_class)
-        parts.append(
-            f"the nearest image on the map has the same class for {flat} of the images, "
-            f"the nearest by all features for {full}"
-        )
-    text = "; ".join(parts)
-    return f"{text[0].upper()}{text[1:]}." if text else ""
-
-
-def confusion_figure(panel: ConfusionPanel) -> FoundFigure:
-    """The matrix with its protocol and its finding."""
-    classes, finding = len(panel.counts), confusion_finding(panel)
-    few = f" Of {classes} classes, the {MOST_CLASSES} with the most mistakes are shown."
-    caption = (
-        "Each row is a class, each column what kNN takes its images for, in percent of the row; "
-        f"{count(int(panel.counts.sum()))} images, {protocol_text(panel.protocol)}."
-        f"{few if classes > MOST_CLASSES else ''}"
-    )
-    label = f"Confusion matrix. {finding}"
-    chart = confusion_chart(panel)
-    return FoundFigure(drawn("confusion", chart, label=label, caption=caption), finding)
-
-
-def confusion_finding(panel: ConfusionPanel) -> str:
-    """How many mistakes there are, and the most frequent one."""
-    found, total = confusions(panel), int(panel.counts.sum())
-    wrong = int(mistakes(panel.counts).sum())
-    if not found:
-        return f"None of {count(total)} images is taken for another class."
-    first = found[0]
-    return (
-        f"{count(wrong)} of {count(total)} images are taken for another class, most often "
-        f"{first.true} for {first.taken_for} ({first.images} of {first.of})."
-    )
 
 
 def mistake_table(panel: ConfusionPanel) -> Table | None:

@@ -47,7 +47,7 @@
   document.addEventListener("keydown", (event) => event.key === "Escape" && show(null));
 })();
 
-// Tables that a click on a head sorts: numbers by their value, all else as text; stable.
+// A click on a column head sorts its table: numbers by value, everything else as text; stable.
 (() => {
   const value = (row, column) => {
     const cell = row.cells[column];

@@ -4,7 +4,7 @@ document.querySelectorAll(".explorer").forEach((root) => {
   const data = JSON.parse(root.querySelector("script").textContent);
   const sheet = root.querySelector(".sheet");
   const list = root.querySelector(".thumbs"), tally = root.querySelector(".tally");
-  const picked = root.querySelector(".picked"), words = picked.querySelector("p");
+  const picked = root.querySelector(".picked"), text = picked.querySelector("p");
   const byClass = root.querySelector("[name=class]"), byKind = root.querySelector("[name=kind]");
   const figure = (root.closest(".part") ?? document).querySelector("figure.map");
   const dots = figure ? [...figure.querySelectorAll("[data-tip]")] : [];
@@ -89,7 +89,7 @@ document.querySelectorAll(".explorer").forEach((root) => {
     if (focus) option.focus();
     const canvas = paint(picked.querySelector(".query canvas"), index);
     canvas.setAttribute("aria-label", `picked: ${describe(index)}`);
-    words.replaceChildren(...verdict(image));
+    text.replaceChildren(...verdict(image));
     const near = image[2].map((one, place) => neighbor(one, image[0], place + 1));
     picked.querySelector("ol").replaceChildren(...near);
   }

@@ -20,15 +20,13 @@ from stopgrad.evaluation import tied
 from stopgrad.report import charts, facts, study_charts
 from stopgrad.report.charts import Figure
 from stopgrad.report.evidence import Evidence, StudyEvidence
-from stopgrad.report.facts import Fact
-from stopgrad.report.figures.panels import NeighborPanel, Pixels, ViewPanel, queries
-from stopgrad.report.figures.style import PALETTE, plain_svg
-from stopgrad.report.run_tables import finding
+from stopgrad.report.facts import Fact, finding
+from stopgrad.report.gallery import data_uri
+from stopgrad.report.panels import VIEWS, NeighborPanel, Pixels, ViewPanel, queries
 from stopgrad.report.study_page import study_command, study_facts
-from stopgrad.report.study_tables import finding_table, score_tables
-from stopgrad.report.study_text import scored
+from stopgrad.report.study_tables import finding_table, score_tables, scored
+from stopgrad.report.style import PALETTE, plain_svg
 from stopgrad.report.table import Table, as_print
-from stopgrad.report.thumbnails import data_uri
 from stopgrad.storage import printable, write_atomically
 from stopgrad.studies import sentence
 
@@ -48,8 +46,8 @@ REFERENCES = (
 COMMANDS = 4  # at the foot of the sheet
 LONGEST_TITLE = 200  # characters
 SMALL = (190, 130)  # px of the inside of a chart of which two stand side by side
-VIEWS, QUERIES, NEAREST = 4, 5, 6  # images that are shown
-FONT = "Libertinus Serif"  # that Typst brings along
+ORIGINALS, QUERIES, NEAREST = 4, 5, 6  # images that are shown
+FONT = "Libertinus Serif"  # that Typst includes
 ZERO = "\N{ZERO WIDTH SPACE}"
 LONGEST = 24  # letters of a word that is never broken
 
@@ -262,8 +260,8 @@ def _views(panel: ViewPanel | None) -> dict[str, Any] | None:
         return None
     cells = [
         _image(pixels, text=name if place < 2 else "")
-        for place, images in enumerate(list(zip(*panel, strict=True))[:VIEWS])
-        for pixels, name in zip(images, ("original", "view 1", "view 2"), strict=True)
+        for place, images in enumerate(list(zip(*panel, strict=True))[:ORIGINALS])
+        for pixels, name in zip(images, VIEWS, strict=True)
     ]
     return {"columns": 6, "cells": cells}
 

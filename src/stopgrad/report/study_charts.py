@@ -16,6 +16,16 @@ from stopgrad.evaluation import (
     metric_text,
     number,
 )
+from stopgrad.report.arms import (
+    ArmScore,
+    Axis,
+    arms_chart,
+    knob_axis,
+    knob_chart,
+    labels_chart,
+    of_metric,
+    scores,
+)
 from stopgrad.report.charts import (
     Figure,
     architecture_figure,
@@ -24,19 +34,10 @@ from stopgrad.report.charts import (
     spectrum_figures,
 )
 from stopgrad.report.evidence import StudyEvidence
-from stopgrad.report.figures.arms import (
-    Axis,
-    arms_chart,
-    knob_axis,
-    knob_chart,
-    labels_chart,
-    place_text,
-)
-from stopgrad.report.figures.scores import ArmScore, of_metric, scores
-from stopgrad.report.figures.seeds import groups_chart, seeds_chart
-from stopgrad.report.run_tables import protocol_text
+from stopgrad.report.facts import place_text, protocol_text
+from stopgrad.report.seeds import groups_chart, seeds_chart
 from stopgrad.storage import printable
-from stopgrad.studies import CurvePoint, EpochRow, seed_curves
+from stopgrad.studies import COLLAPSE, CurvePoint, EpochRow, seed_curves
 
 FEW_ARMS = 4  # up to so many are compared over the label fraction
 
@@ -80,13 +81,13 @@ def curve_figures(evidence: StudyEvidence) -> list[Figure]:
 def collapse_figures(evidence: StudyEvidence) -> list[Figure]:
     """The measures of z over the epochs by group, then the spectra of the baseline."""
     baseline = evidence.results.stored.study.baseline
-    figures = []
+    figures, collapsed = [], collapsed_arms(evidence)
     for measure in CHARTED:
         points = seed_curves(evidence.epochs, _measure(measure))
         if points:
             groups = {
                 arm: "collapsed arms"
-                if arm in evidence.collapsed
+                if arm in collapsed
                 else "baseline"
                 if arm == baseline
                 else "other arms"
@@ -106,6 +107,16 @@ def architecture_figures(evidence: StudyEvidence) -> list[Figure]:
         return []
     name = printable(evidence.results.stored.study.baseline)
     return [architecture_figure(evidence.config, name=repr(name))]
+
+
+def collapsed_arms(evidence: StudyEvidence) -> list[str]:
+    """The arms in which most runs collapsed, by the newest verdict of each."""
+    results, found = evidence.results, []
+    for arm in sorted(each.name for each in results.stored.study.arms):
+        runs = [results.runs[slot.run] for slot in results.stored.slots if slot.arm == arm]
+        if 2 * sum(run.state.verdict in COLLAPSE for run in runs) > len(runs):
+            found.append(arm)
+    return found
 
 
 def ended(points: Sequence[CurvePoint], *, percent: bool = False) -> str:

@@ -7,17 +7,35 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from stopgrad.evaluation import ACCURACIES, SPACE, count, duration, labels_text, metric_text, number
+from stopgrad.evaluation import (
+    ACCURACIES,
+    MEASURES,
+    SPACE,
+    count,
+    duration,
+    labels_text,
+    metric_text,
+    number,
+    unit_text,
+)
 from stopgrad.report import study_charts
 from stopgrad.report.charts import Figure
 from stopgrad.report.evidence import StudyEvidence
 from stopgrad.report.facts import Fact, Link, Tile, method_facts
 from stopgrad.report.gallery import ImageSections, image_sections
-from stopgrad.report.study_tables import component_table, finding_table, run_table, score_tables
-from stopgrad.report.study_text import bold_text, cost, scored, study_csv
-from stopgrad.report.table import Table
+from stopgrad.report.study_tables import (
+    ABSENT,
+    bold_text,
+    cost,
+    finding_table,
+    mean_cell,
+    score_tables,
+    scored,
+    study_csv,
+)
+from stopgrad.report.table import Column, Table, TableCell
 from stopgrad.storage import printable
-from stopgrad.studies import missing_runs, run_text, sentence, slot_text
+from stopgrad.studies import Place, Results, missing_runs, run_text, sentence, slot_text
 
 ENDED = ("collapsed", "diverged", "failed")
 """Phases of a run that the same command, given again, leaves as it is."""
@@ -55,12 +73,12 @@ class StudyPage:
 
     @property
     def kind(self) -> str:
-        """What stands above the title."""
+        """The line above the title."""
         return f"study {self.name}"
 
     @property
     def links(self) -> list[Link]:
-        """Ways to the sections that are there."""
+        """Links to the sections that exist."""
         sections = (
             (self.scores, Link("numbers", "Numbers")),
             (self.components, Link("components", "Components")),
@@ -134,7 +152,7 @@ def study_tiles(evidence: StudyEvidence) -> list[Tile]:
         tiles.append(Tile("Best arm", value, note))
     arms = f"{len(results.stored.study.arms)} arms, seeds {_seeds(results.stored.seeds)}"
     tiles.append(Tile("Runs", f"{done} of {len(results.stored.slots)}", arms))
-    collapsed = sorted(evidence.collapsed)
+    collapsed = study_charts.collapsed_arms(evidence)
     if collapsed:
         arms = f"{len(collapsed)} arm{'s' if len(collapsed) > 1 else ''}"
         tiles.append(Tile("Collapsed", arms, ", ".join(collapsed), "wrong"))
@@ -186,6 +204,63 @@ def study_command(evidence: StudyEvidence) -> str:
     for key, value in stored.overrides.items():
         words += [f"--{key}", str(value)]
     return shlex.join(words)
+
+
+def component_table(results: Results) -> Table | None:
+    """Each arm with kNN, its measures and verdicts; None where correlation is not measured."""
+    study = results.stored.study
+    measures = [metric for metric in study.protocol.metrics if metric in MEASURES]
+    if "correlation_strength" not in measures:
+        return None
+    metrics = [m for m in study.protocol.metrics if m in ACCURACIES][:1] + measures
+    most, rows = max(study.protocol.labels), []
+    for arm in study.arms:
+        runs = [results.cells.get(Place(arm.name, metric, most)) for metric in metrics]
+        cells = [
+            TableCell() if cell is None else mean_cell(cell, metric)._replace(note="")
+            for cell, metric in zip(runs, metrics, strict=True)
+        ]  # the verdicts say what became of each run
+        rows.append((TableCell(arm.name), *cells, TableCell(_verdicts(results, arm.name))))
+    heads = [Column(unit_text(metric), "right") for metric in metrics]
+    caption = "Each arm: mean ± standard deviation (runs) of z, and the verdicts on its runs"
+    columns = (Column("arm"), *heads, Column("verdict"))
+    return Table("components", columns, tuple(rows), caption)
+
+
+def _verdicts(results: Results, arm: str) -> str:
+    """`complete collapse in 3 of 3`, by the newest measurement of each run."""
+    states = [
+        results.runs[slot.run].state.verdict or "unknown"
+        for slot in results.stored.slots
+        if slot.arm == arm
+    ]
+    return ", ".join(f"{s} in {states.count(s)} of {len(states)}" for s in dict.fromkeys(states))
+
+
+def run_table(results: Results) -> Table:
+    """Every run: how it stands, how long it took, and the newest kNN that it was watched by."""
+    rows = []
+    for slot in results.stored.slots:
+        run = results.runs[slot.run]
+        state, knn = run.state, run.state.knn
+        trained = state.phase == "trained" and not run.claimed
+        rows.append(
+            (
+                TableCell(slot.arm),
+                TableCell(str(slot.seed), slot.seed),
+                TableCell("" if slot.labels is None else labels_text(slot.labels)),
+                TableCell("trained" if trained else run_text(run)),
+                TableCell(str(state.epoch), state.epoch),
+                TableCell("", ABSENT) if knn is None else TableCell(f"{100 * knn:.2f}", knn),
+                TableCell(state.verdict or ""),
+                TableCell(f"{run.wall_s / 60:.1f}", run.wall_s),
+                TableCell(slot.run),
+            )
+        )
+    heads = ("arm", "seed", "labels", "state", "epoch", "newest kNN, %", "verdict", "min", "run")
+    numbers = ("seed", "epoch", "newest kNN, %", "min")
+    columns = tuple(Column(head, "right" if head in numbers else "left") for head in heads)
+    return Table("runs", columns, tuple(rows), "Every run of the study")
 
 
 def _settings(evidence: StudyEvidence) -> str:

@@ -2,7 +2,7 @@
 
 In: columns and cells whose parts are known: the text, the number that it is sorted by, the count
 behind a mean, a note. Out: text, markup, a table of rich's, plain data for a poster. Every renderer
-escapes what it must; none takes a printed number apart. No torch.
+escapes what it must; none parses a printed number. No torch.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from stopgrad.evaluation import (
     newest,
     percent,
 )
-from stopgrad.report.figures.style import (
+from stopgrad.report.style import (
     SERIES,
     SHAPES,
     WIDTH,
@@ -38,7 +38,6 @@ def accuracy_chart(
     metric: str = "knn_accuracy",
     *,
     chance: float | None = None,
-    width: int = WIDTH,
 ) -> alt.FacetChart:
     """Accuracy of the encoder beside its baselines, a block of bars per fraction of the labels.
 
@@ -46,7 +45,6 @@ def accuracy_chart(
         records: Results of one run; other metrics are passed over.
         metric: Which of them to draw.
         chance: Accuracy of guessing, drawn as a dashed line.
-        width: px of the inside.
     """
     import altair as alt
 
@@ -61,7 +59,7 @@ def accuracy_chart(
     )
     labels = base.mark_text(align="left", dx=6, fontSize=13, color=light("ink"), aria=False)
     layers = [bars, labels.encode(x=x, text="label:N"), *_chance(chance)]
-    inside = layered(*layers, width=width, height=alt.Step(BAR))
+    inside = layered(*layers, width=WIDTH, height=alt.Step(BAR))
     row = alt.Row("labels:N", sort=[labels_text(fraction) for fraction in fractions], title=None)
     row = row.header(labelOrient="top", labelAnchor="start", labelPadding=4)
     values = [_bar(record) for record in chosen]
@@ -70,11 +68,7 @@ def accuracy_chart(
 
 
 def per_class_chart(
-    records: Sequence[Record],
-    class_names: Sequence[str],
-    metric: str = "knn_accuracy",
-    *,
-    width: int = WIDTH,
+    records: Sequence[Record], class_names: Sequence[str], metric: str = "knn_accuracy"
 ) -> alt.LayerChart:
     """Accuracy of each class with all labels, best class of the encoder first.
 
@@ -82,7 +76,6 @@ def per_class_chart(
         records: Results of one run that hold accuracies per class.
         class_names: C names; of more than 30 classes the 15 best and the 15 worst are drawn.
         metric: Which of the results to draw.
-        width: px of the inside.
     """
     import altair as alt
 
@@ -107,7 +100,7 @@ def per_class_chart(
         description="text:N",
     )
     title = f"{metric_text(metric)} accuracy of each class, %"
-    return styled(layered(dots, title=title, width=width, height=alt.Step(CLASS)))
+    return styled(layered(dots, title=title, width=WIDTH, height=alt.Step(CLASS)))
 
 
 def _expression(titles: Sequence[str]) -> str:

@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from stopgrad.evaluation import mean_and_spread
-from stopgrad.report.figures.curves import epoch_axis, told_apart
-from stopgrad.report.figures.style import (
+from stopgrad.report.curves import epoch_axis, told_apart
+from stopgrad.report.style import (
+    HALF,
     HEIGHT,
     SERIES,
     WIDTH,
@@ -29,18 +30,17 @@ GROUPS: dict[str, Role] = {"baseline": "first", "other arms": "third", "collapse
 
 
 def seeds_chart(
-    points: Sequence[CurvePoint], *, title: str, percent: bool = False, width: int = WIDTH
+    points: Sequence[CurvePoint], *, title: str, percent: bool = False
 ) -> alt.LayerChart | alt.ConcatChart:
     """One number over the epochs: the mean over seeds, and a band of one standard deviation.
 
     Up to three arms share a panel. Of more, each has a panel of its own, with the means of all
-    others in grey behind it.
+    others in grey.
 
     Args:
         points: From `stopgrad.studies.results`.
         title: What is drawn.
         percent: Whether the numbers are fractions to be written in percent.
-        width: px of the inside of a row.
     """
     import altair as alt
 
@@ -56,8 +56,8 @@ def seeds_chart(
         lines = drawn_from(values).mark_line(strokeWidth=2.4, aria=False)
         line = lines.encode(x=x, y=y, **told_apart(arms))
         drawn = [mark.encode(x=x, y=y) for mark in marks]
-        return styled(layered(line, *drawn, title=title, width=width, height=HEIGHT))
-    panels = [_panel(values, arm, x=x, y=y, width=(width - 26) // 2) for arm in arms]
+        return styled(layered(line, *drawn, title=title, width=WIDTH, height=HEIGHT))
+    panels = [_panel(values, arm, x=x, y=y) for arm in arms]
     return styled(alt.concat(*panels, columns=2, spacing=16).properties(title=title))
 
 
@@ -66,8 +66,6 @@ def groups_chart(
     groups: Mapping[str, str],
     *,
     title: str,
-    width: int = WIDTH,
-    height: int = HEIGHT,
 ) -> alt.LayerChart:
     """One measure over the epochs, a line per arm: the baseline, the others, the collapsed.
 
@@ -75,8 +73,6 @@ def groups_chart(
         points: From `stopgrad.studies.results`.
         groups: A key of `GROUPS` for each arm.
         title: What is drawn.
-        width: px of the inside.
-        height: px of the inside.
     """
     import altair as alt
 
@@ -101,7 +97,7 @@ def groups_chart(
         .encode(x=x, y=y, description="text:N")
         for name in names
     ]
-    return styled(layered(lines, *dots, title=title, width=width, height=height))
+    return styled(layered(lines, *dots, title=title, width=WIDTH, height=HEIGHT))
 
 
 def curve_rows(points: Sequence[CurvePoint], *, percent: bool = False) -> list[dict[str, Any]]:
@@ -141,9 +137,7 @@ def _marks(values: Sequence[Mapping[str, Any]], arm: str, role: Role) -> list[al
     return [band.encode(y2="high:Q"), dots.encode(description="text:N")]
 
 
-def _panel(
-    values: Sequence[Mapping[str, Any]], arm: str, *, x: alt.X, y: alt.Y, width: int
-) -> alt.LayerChart:
+def _panel(values: Sequence[Mapping[str, Any]], arm: str, *, x: alt.X, y: alt.Y) -> alt.LayerChart:
     import altair as alt
 
     data = drawn_from([{key: row[key] for key in ("epoch", "value", "name")} for row in values])
@@ -152,8 +146,8 @@ def _panel(
     line = own.mark_line(strokeWidth=2.4, color=light("first"), aria=False)
     marks = [behind.encode(x=x, y=y, detail="name:N"), line.encode(x=x, y=y)]
     marks += [mark.encode(x=x, y=y) for mark in _marks(values, arm, "first")]
-    title = alt.Title(arm, fontSize=12, fontWeight="normal", limit=width)
-    return layered(*marks, title=title, width=width, height=90)
+    title = alt.Title(arm, fontSize=12, fontWeight="normal", limit=HALF)
+    return layered(*marks, title=title, width=HALF, height=90)
 
 
 def _x(values: Sequence[Mapping[str, Any]]) -> alt.X:

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     Chart = TypeVar("Chart", bound=alt.TopLevelMixin)
     Drawing = alt.TopLevelMixin | str  # a chart, or an SVG in the light tones
 
-
 Role = Literal[
     "paper",
     "ink",
@@ -42,6 +41,7 @@ Role = Literal[
 
 WIDTH = 330  # px of a plot's inside; readable at full size on a phone
 HEIGHT = 210
+HALF = (WIDTH - 26) // 2  # of two plots side by side
 FONT_SIZE = 12
 SERIES: tuple[Role, ...] = (
     *("first", "second", "third", "fourth"),
@@ -244,5 +244,5 @@ def _drop_empty(root: ET.Element) -> None:
 @functools.cache
 def _roles() -> dict[str, str]:
     roles = {tone.light: role for role, tone in PALETTE.items()}
-    assert len(roles) == len(PALETTE), "two roles of one colour cannot be told apart"
+    assert len(roles) == len(PALETTE), "two roles share a colour"
     return {**roles, "white": "paper"}

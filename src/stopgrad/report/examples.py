@@ -1,33 +1,186 @@
-"""A run and its data -> images with their nearest neighbours, and all that a page explores.
+"""A run and its data -> panels of images: views, neighbours, a gallery, a map, a confusion matrix.
 
-The images are embedded once; the neighbours, the votes, the map and the matrix start from there.
+The torch side of the report; what comes out are plain arrays. Images are chosen by rule and seed,
+never by hand, and embedded once.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import logging
+from collections.abc import Sequence
+from importlib.util import find_spec
+from typing import Literal, NamedTuple, assert_never
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from stopgrad.config import numpy_generator
+from stopgrad.config import Config, numpy_generator, torch_generator
 from stopgrad.evaluation import Features, Neighbors, class_votes, embed, neighbors
-from stopgrad.images import Dataset, Images, Track, no_progress
-from stopgrad.report.examples.choice import (
-    EXAMPLES,
-    GALLERY_RULE,
-    RULE,
-    choose_examples,
-    choose_gallery,
+from stopgrad.images import Dataset, Images, Normalization, Track, no_progress
+from stopgrad.method import two_views
+from stopgrad.report.panels import (
+    ConfusionPanel,
+    Exploration,
+    MapPanel,
+    NeighborPanel,
+    ViewPanel,
+    view_panel,
 )
-from stopgrad.report.examples.plane import Layout, plane
-from stopgrad.report.figures.panels import ConfusionPanel, Exploration, MapPanel, NeighborPanel
 from stopgrad.runs import TrainedRun, evaluation_split
 
+EXAMPLES = 20
+RULE = (
+    "one random image of each of up to ten classes, then the mistakes with the surest votes, at "
+    "most two of a class"
+)
+GALLERY_RULE = (
+    "two thirds at random, spread evenly over the classes, and the mistakes with the surest votes"
+)
+
+
+def view_examples(
+    images: Images, config: Config, *, normalization: Normalization, count: int
+) -> ViewPanel:
+    """Images drawn at random, each with two views, as the config makes them on the CPU."""
+    drawn = numpy_generator(config.seed, "view examples").permutation(len(images))[:count]
+    pixels = images.take(drawn).pixels[:]
+    x1, x2 = two_views(
+        torch.from_numpy(pixels).permute(0, 3, 1, 2),
+        torch_generator(config.seed, "view examples"),
+        config=config.views,
+        normalization=normalization,
+    )
+    return view_panel(pixels, x1.numpy(), x2.numpy(), normalization=normalization)
+
+
+def choose_examples(votes: Tensor, labels: Tensor, *, count: int, seed: int) -> Tensor:
+    """Indices (<= count,) of queries by `RULE`, at most half of them for the classes.
+
+    Args:
+        votes: (Q, C) votes of kNN.
+        labels: (Q,) int64.
+        count: How many in all.
+        seed: Of the random part.
+    """
+    labels = labels.cpu()
+    order = torch.randperm(len(labels), generator=torch_generator(seed, "query examples"))
+    firsts = [order[labels[order] == c][:1] for c in sorted(set(labels.tolist()))[: count // 2]]
+    mistakes: list[int] = []
+    for index in _surest_mistakes(votes, labels):
+        same = sum(int(labels[other]) == int(labels[index]) for other in mistakes)
+        if same < 2 and len(mistakes) < count - len(firsts):
+            mistakes.append(index)
+    return torch.cat([*firsts, torch.tensor(mistakes, dtype=torch.int64)])
+
+
+def choose_gallery(
+    votes: Tensor, labels: Tensor, *, count: int, seed: int, first: Sequence[int] = ()
+) -> Tensor:
+    """Indices (<= count,) of queries by `GALLERY_RULE`, in order of class and place.
+
+    Args:
+        votes: (Q, C) votes of kNN.
+        labels: (Q,) int64.
+        count: How many in all; fewer when there are fewer queries.
+        seed: Of the random part.
+        first: Some that are to be among them.
+    """
+    labels = labels.cpu()
+    even = _round_robin(labels, seed=seed)
+    surest = _surest_mistakes(votes, labels)
+    # Where mistakes are few, the classes fill the rest.
+    wanted = dict.fromkeys([*first, *even[: 2 * count // 3], *surest, *even])
+    chosen = sorted(list(wanted)[:count], key=lambda index: (int(labels[index]), index))
+    return torch.tensor(chosen, dtype=torch.int64)
+
+
+def _round_robin(labels: Tensor, *, seed: int) -> list[int]:
+    """All indices: a random one of each class, then a second one of each, and so on."""
+    order = torch.randperm(len(labels), generator=torch_generator(seed, "query examples"))
+    seen: dict[int, int] = {}
+    places = []
+    for index in order.tolist():
+        label = int(labels[index])
+        seen[label] = seen.get(label, 0) + 1
+        places.append((seen[label], label, index))
+    return [index for _, _, index in sorted(places)]
+
+
+def _surest_mistakes(votes: Tensor, labels: Tensor) -> list[int]:
+    """Indices of all mistakes, the surest vote first."""
+    votes = votes.cpu()
+    sureness, predicted = (votes / votes.sum(dim=1, keepdim=True)).max(dim=1)
+    wrong = torch.nonzero(predicted != labels).flatten()
+    order = sureness[wrong].argsort(descending=True, stable=True)
+    found: list[int] = wrong[order].tolist()
+    return found
+
+
+FEWEST = 50  # images below which PaCMAP has too few neighbours to work with
+
+
+Layout = Literal["auto", "principal", "pacmap"]
+
+
+class Plane(NamedTuple):
+    """Places, and by which method."""
+
+    points: Tensor  # (N, 2) float32
+    method: str
+    variance: tuple[float, ...]  # fraction on each axis; () where the axes mean nothing
+
+
+def principal_plane(values: Tensor, shown: Tensor) -> Plane:  # (N, F), (M,) -> (M, 2)
+    """The two directions of the largest variance of all features, exactly, in float64.
+
+    By the eigenvectors of their covariance and not by `torch.pca_lowrank`, which draws from the
+    global generator. The largest entry of each direction is positive, so the map is never flipped.
+    """
+    unit = F.normalize(values.double(), dim=1)
+    centred = unit - unit.mean(dim=0)
+    eigenvalues, vectors = torch.linalg.eigh(centred.T @ centred)  # ascending
+    axes = vectors[:, -2:].flip(1)  # (F, 2)
+    axes = axes * axes.gather(0, axes.abs().argmax(dim=0, keepdim=True)).sign()
+    fractions = eigenvalues.flip(0)[:2] / eigenvalues.sum().clamp_min(
+        torch.finfo(torch.float64).tiny
+    )
+    return Plane((centred[shown] @ axes).float(), "PCA", tuple(fractions.clamp_min(0).tolist()))
+
+
+def pacmap_plane(values: Tensor, *, seed: int) -> Plane:  # (M, F) -> (M, 2)
+    """PaCMAP (Wang et al. 2021) with its own defaults; needs the extra `map`."""
+    import pacmap
+
+    logging.getLogger("pacmap").setLevel(logging.ERROR)  # it warns of every seed
+    method = pacmap.PaCMAP(n_components=2, random_state=seed % (1 << 31))
+    unit = F.normalize(values, dim=1)
+    return Plane(torch.from_numpy(method.fit_transform(unit.numpy(), init="pca")), "PaCMAP", ())
+
+
+def plane(values: Tensor, shown: Tensor, *, seed: int, layout: Layout = "auto") -> Plane:
+    """The places (M, 2) of the shown of all features (N, F).
+
+    Args:
+        values: (N, F) float32.
+        shown: (M,) int64, rows of them.
+        seed: Of PaCMAP; the principal plane draws nothing.
+        layout: auto: PaCMAP where it is installed and the images are enough, else principal.
+    """
+    found = find_spec("pacmap") is not None and len(shown) >= FEWEST
+    match layout:
+        case "pacmap":
+            return pacmap_plane(values[shown], seed=seed)
+        case "principal":
+            return principal_plane(values, shown)
+        case "auto":
+            return plane(values, shown, seed=seed, layout="pacmap" if found else "principal")
+    assert_never(layout)
+
+
 SHOWN = 8  # neighbours of each query
-UNLABELLED = 1500  # images that are looked at where no votes tell them apart
+UNLABELLED = 1500  # images among which some are chosen where there are no votes
 AT_RANDOM = "images drawn at random"
 GALLERY = 300  # images that a visitor can pick
 DOTS = 900  # more of them on the map, as points alone
@@ -88,7 +241,7 @@ def _among_themselves(run: TrainedRun, images: Images, *, track: Track) -> Neare
 
 
 def _without_self(near: Neighbors, rows: Tensor) -> Neighbors:
-    """Each query is in the bank: it is left out, or else the last of its equals."""
+    """Leaves out each query itself, or else the last of its equals: the bank holds it."""
     others = near.indices != rows[:, None]
     others[others.all(dim=1), -1] = False
     shape = (len(rows), near.indices.shape[1] - 1)
@@ -109,14 +262,7 @@ def neighbor_examples(
 def neighbors_of(
     run: TrainedRun, bank: Images, queries: Images, *, track: Track = no_progress
 ) -> NeighborPanel:
-    """Any images with their nearest of a bank; with labels there, what kNN takes them for.
-
-    Args:
-        run: The run whose encoder sees them.
-        bank: Its training images.
-        queries: Images of the same size.
-        track: Shows progress.
-    """
+    """Images with their nearest of a bank of the same size; if it has labels, kNN votes too."""
     known, asked = (embedded(run, images, track=track) for images in (bank, queries))
     knn = run.info.config.knn
     near = neighbors(known.values, asked.values, k=min(max(knn.k, SHOWN), len(bank)))

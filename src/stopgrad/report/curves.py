@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from stopgrad.evaluation import LAYERS, MEASURE_NAMES, SUBJECTS, Record, number, percent
-from stopgrad.report.figures.style import (
+from stopgrad.report.style import (
     DASHES,
     HEIGHT,
     SERIES,
@@ -73,14 +74,8 @@ def _mean(rows: Rows, key: str) -> float:
     return sum(float(row[key]) for row in rows) / len(rows)
 
 
-def loss_chart(metrics: Rows, *, width: int = WIDTH, height: int = HEIGHT) -> alt.LayerChart:
-    """The loss over the epochs: a point per epoch, and a thin line of the steps behind.
-
-    Args:
-        metrics: Rows of metrics.jsonl, with at least one epoch.
-        width: px of the inside.
-        height: px of the inside.
-    """
+def loss_chart(metrics: Rows) -> alt.LayerChart:
+    """The loss over the epochs: a point per epoch, and a thin line of the steps behind."""
     import altair as alt
 
     epochs = _losses(series(metrics, "loss"))
@@ -95,22 +90,18 @@ def loss_chart(metrics: Rows, *, width: int = WIDTH, height: int = HEIGHT) -> al
             line.encode(x=x, y=y),
             _points(epochs).encode(x=x, y=y, description="text:N"),
             title="loss",
-            width=width,
-            height=height,
+            width=WIDTH,
+            height=HEIGHT,
         )
     )
 
 
-def knn_chart(
-    metrics: Rows, records: Sequence[Record] = (), *, width: int = WIDTH, height: int = HEIGHT
-) -> alt.LayerChart:
+def knn_chart(metrics: Rows, records: Sequence[Record] = ()) -> alt.LayerChart:
     """kNN accuracy over the epochs, with the untrained encoder and raw pixels as level lines.
 
     Args:
         metrics: Rows of metrics.jsonl, with at least one epoch scored.
         records: Where the level lines come from: kNN with all labels, on the same images.
-        width: px of the inside.
-        height: px of the inside.
     """
     import altair as alt
 
@@ -123,7 +114,7 @@ def knn_chart(
     lines = drawn_from([*epochs, *levels]).mark_line(strokeWidth=2.5, aria=False)
     points = _points(epochs).encode(x=x, y=y, description="text:N")
     marks = lines.encode(x=x, y=y, **told_apart(names))
-    return styled(layered(marks, points, title="kNN accuracy, %", width=width, height=height))
+    return styled(layered(marks, points, title="kNN accuracy, %", width=WIDTH, height=HEIGHT))
 
 
 def epoch_axis(last: float, *, first: float = 0.0) -> alt.X:
@@ -159,7 +150,7 @@ def told_apart(names: list[str]) -> dict[str, Any]:
 
 
 def _points(values: Values) -> alt.Chart:
-    """Points that stand out while they are few, and are there to be pointed at when many."""
+    """Large points while they are few; small ones, for the pointer, when many."""
     size = 42 if len(values) <= 40 else 16
     points: alt.Chart = drawn_from(values).mark_point(
         filled=True, size=size, opacity=1, color=light("first")
@@ -210,16 +201,12 @@ def _last(values: Values) -> float:
     return max((float(row["epoch"]) for row in values), default=1.0)
 
 
-def measure_chart(
-    metrics: Rows, measure: str, *, width: int = WIDTH, height: int = HEIGHT
-) -> alt.LayerChart:
+def measure_chart(metrics: Rows, measure: str) -> alt.LayerChart:
     """One measure over the epochs: features, projector output before its BN, and z.
 
     Args:
         metrics: Rows of metrics.jsonl, with at least one epoch.
         measure: A key of `stopgrad.method.collapse.Measures`.
-        width: px of the inside.
-        height: px of the inside.
     """
     import altair as alt
 
@@ -239,7 +226,7 @@ def measure_chart(
         for name, role, shape in zip(names, SERIES, SHAPES, strict=False)
     ]
     title = MEASURE_NAMES[measure].title
-    return styled(layered(lines, *points, title=title, width=width, height=height))
+    return styled(layered(lines, *points, title=title, width=WIDTH, height=HEIGHT))
 
 
 def _values(metrics: Rows, measure: str) -> list[dict[str, Any]]:
@@ -252,3 +239,106 @@ def _values(metrics: Rows, measure: str) -> list[dict[str, Any]]:
         }
         for layer, point in measured(metrics, measure)
     ]
+
+
+FLAT = 1e-6  # range of numbers that do not vary
+MOST_LINES = 5  # moments of the training that are drawn
+
+
+def spectra_of(metrics: Rows) -> list[Mapping[str, Any]]:
+    """The epochs that have spectra of at least three directions."""
+    rows = [row for row in epoch_rows(metrics) if row.get("spectra")]
+    return [row for row in rows if len(row["spectra"]["ranks"]) >= 3]
+
+
+def spectrum_chart(metrics: Rows) -> alt.LayerChart:
+    """Eigenvalues of E[z z^T] by their rank, both logarithmic, at moments of the training."""
+    import altair as alt
+
+    found = spectra_of(metrics)
+    chosen = _spread(found)
+    names = [f"epoch {row['epoch']}" for row in chosen]
+    values = [
+        {
+            "rank": rank,
+            "value": value,
+            "name": name,
+            "text": f"{name}, rank {rank}: {number(value)}",
+        }
+        for row, name in zip(chosen, names, strict=True)
+        for rank, value in zip(
+            row["spectra"]["ranks"], row["spectra"]["representation"], strict=True
+        )
+        if value > 0
+    ]
+    shades = [0.25 + 0.75 * place / max(1, len(names) - 1) for place in range(len(names))]
+    opacity = alt.Opacity("name:N", legend=alt.Legend(symbolType="stroke", columns=3))
+    opacity = opacity.scale(domain=names, range=shades)
+    x = alt.X("rank:Q", title="direction, by its weight").scale(type="log", nice=False)
+    x = x.axis(grid=False, tickCount=4, format="~s")
+    y = alt.Y("value:Q", title=None).scale(type="log").axis(tickCount=4, format=".0e")
+    line = drawn_from(values).mark_line(strokeWidth=2.2, color=light("first"), aria=False)
+    last = drawn_from([row for row in values if row["name"] == names[-1]])
+    dots = last.mark_point(filled=True, size=24, opacity=1, color=light("first"))
+    return styled(
+        layered(
+            line.encode(x=x, y=y, opacity=opacity),
+            dots.encode(x=x, y=y, description="text:N"),
+            title="spectrum of z",
+            width=WIDTH,
+            height=HEIGHT,
+        )
+    )
+
+
+def predictor_chart(metrics: Rows) -> alt.LayerChart:
+    """Predictor against the root of the eigenvalue of z, a point per direction, last epoch.
+
+    The line is the proportion that fits best (least squares).
+    """
+    import altair as alt
+
+    points = predictor_points(metrics)
+    slope = sum(x * y for x, y in points) / sum(x * x for x, _ in points)
+    edge = max(x for x, _ in points)
+    values = [
+        {"root": x, "value": y, "text": f"root {number(x)}: predictor {number(y)}"}
+        for x, y in points
+    ]
+    line = [{"root": 0.0, "value": 0.0}, {"root": edge, "value": slope * edge}]
+    x = alt.X("root:Q", title="root of the eigenvalue of z").scale(zero=True).axis(grid=False)
+    y = alt.Y("value:Q", title=None).scale(zero=True)
+    fit = drawn_from(line).mark_line(color=light("third"), strokeDash=[5, 3], aria=False)
+    dots = drawn_from(values).mark_point(filled=True, size=50, color=light("first"), opacity=1)
+    return styled(
+        layered(
+            fit.encode(x=x, y=y),
+            dots.encode(x=x, y=y, description="text:N"),
+            title="predictor along each direction",
+            width=WIDTH,
+            height=HEIGHT,
+        )
+    )
+
+
+def predictor_points(metrics: Rows) -> list[tuple[float, float]]:
+    """(root of the eigenvalue, predictor) of the last spectra."""
+    spectra = spectra_of(metrics)[-1]["spectra"]
+    pairs = zip(spectra["representation"], spectra["predictor"], strict=True)
+    return [(math.sqrt(value), predicted) for value, predicted in pairs]
+
+
+def correlation(points: Sequence[tuple[float, float]]) -> float | None:
+    """Pearson's correlation of the points; None where either does not vary."""
+    roots, predicted = zip(*points, strict=True)
+    if any(max(values) - min(values) < FLAT for values in (roots, predicted)):
+        return None
+    return statistics.correlation(roots, predicted)
+
+
+def _spread(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The first, the last and some between them."""
+    count = min(MOST_LINES, len(rows))
+    if count < 2:
+        return list(rows)
+    return [rows[round(place * (len(rows) - 1) / (count - 1))] for place in range(count)]

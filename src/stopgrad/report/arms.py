@@ -1,0 +1,394 @@
+"""A study's results -> scores, and their charts: arm by arm, over the labels, against a knob."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+from stopgrad.evaluation import (
+    ACCURACIES,
+    SUPERVISED,
+    labels_text,
+    mean_and_spread,
+    metric_text,
+    unit_text,
+)
+from stopgrad.report.curves import told_apart
+from stopgrad.report.facts import place_text
+from stopgrad.report.study_tables import BESIDE
+from stopgrad.report.style import (
+    FONT_SIZE,
+    HALF,
+    HEIGHT,
+    SERIES,
+    SHAPES,
+    WIDTH,
+    drawn_from,
+    layered,
+    light,
+    styled,
+)
+from stopgrad.storage import printable
+
+if TYPE_CHECKING:
+    import altair as alt
+
+    from stopgrad.studies import Results
+
+ROW = 30  # px from one arm to the next
+MOST_SERIES = 8
+LOGARITHMIC = 20.0  # ratio of the largest to the smallest value from which the axis is logarithmic
+MOST_LINES = 4  # values of the second knob
+HOLLOW = "hollow marks: published"
+CROSS = "M-1,-1L1,1M1,-1L-1,1"
+# Shape, stroke and fill of each kind of mean.
+KINDS = {
+    "ours": ("circle", light("first"), light("first")),
+    "published": ("diamond", light("second"), light("paper")),
+    "not pretrained": ("square", light("third"), light("third")),
+    "with collapsed runs": ("cross", light("wrong"), light("wrong")),
+}
+
+
+class ArmScore(NamedTuple):
+    """One mean of a study; accuracies in percent."""
+
+    arm: str
+    metric: str  # as records name it
+    labels: float
+    mean: float
+    std: float | None
+    n: int
+    collapsed: int = 0  # of the n runs, wholly or to a few dimensions
+    values: tuple[float, ...] = ()  # one for each run
+    published: bool = False
+    baseline: bool = False  # an untrained encoder or raw pixels
+
+    @property
+    def title(self) -> str:
+        """`kNN, 10 % of the labels`."""
+        if self.metric not in ACCURACIES:
+            return metric_text(self.metric)
+        return f"{metric_text(self.metric)}, {labels_text(self.labels)}"
+
+    @property
+    def written(self) -> str:
+        """`61.75 ± 0.20 % (n = 3)`."""
+        found = mean_and_spread(self.mean, self.std, percent=self.metric in ACCURACIES)
+        after = f", {self.collapsed} collapsed" if self.collapsed else ""
+        return f"{found} (n = {self.n}{after})"
+
+    @property
+    def kind(self) -> str:
+        """A key of `KINDS`."""
+        if self.published:
+            return "published"
+        if self.baseline:
+            return "not pretrained"
+        return "with collapsed runs" if self.collapsed else "ours"
+
+    def row(self, **more: Any) -> dict[str, Any]:
+        """A row of a chart, with the sentence that stands under the pointer."""
+        spread = self.std or 0.0
+        source = "published, " if self.published else ""
+        return {
+            "value": self.mean,
+            "low": self.mean - spread,
+            "high": self.mean + spread,
+            "arm": self.arm,
+            "text": f"{self.arm}, {source}{self.title}: {self.written}",
+            "published": self.published,
+            "collapsed": 0 if self.published else self.collapsed,
+            **more,
+        }
+
+
+def scores(results: Results) -> list[ArmScore]:
+    """Every mean of a study, then the published ones; final test scores are left out."""
+    found = []
+    for row in results.rows:
+        if row.final or row.cell.summary is None:
+            continue
+        scale = 100 if row.place.metric in ACCURACIES else 1
+        mean, std, n = row.cell.summary
+        found.append(
+            ArmScore(
+                arm=BESIDE.get(row.of, printable(row.place.arm)),
+                metric=row.place.metric,
+                labels=row.place.labels,
+                mean=scale * mean,
+                std=None if std is None else scale * std,
+                n=n,
+                collapsed=row.cell.collapsed + row.cell.dimensional,
+                values=tuple(scale * value for value in row.cell.values if value is not None),
+                baseline=row.of in BESIDE,
+            )
+        )
+    published = results.stored.study.published
+    if published is None:
+        return found
+    return found + [
+        ArmScore(printable(arm), metric, labels, *value, published.seeds, published=True)
+        for (arm, metric, labels), value in published.values.items()
+    ]
+
+
+def of_metric(found: Sequence[ArmScore], metric: str) -> list[ArmScore]:
+    """The scores of one metric."""
+    return [score for score in found if score.metric == metric]
+
+
+def arms_chart(
+    found: Sequence[ArmScore], metric: str, *, chance: float | None = None
+) -> alt.LayerChart:
+    """One metric of every arm with all labels.
+
+    Small dots are single runs, hollow diamonds the published means.
+
+    Args:
+        found: Scores of one study.
+        metric: Which of them to draw.
+        chance: The value of guessing, as a dashed red line.
+    """
+    import altair as alt
+
+    chosen = [score for score in of_metric(found, metric) if score.labels == 1]
+    arms = list(dict.fromkeys(score.arm for score in chosen if not score.published))
+    chosen = [score for score in chosen if score.arm in arms]
+    kinds = [kind for kind in KINDS if kind in {score.kind for score in chosen}]
+    values = [score.row(kind=score.kind) for score in chosen]
+    runs = [{"value": v, "arm": s.arm} for s in chosen if s.n > 1 for v in s.values]
+    y = alt.Y("arm:N", title=None, sort=arms, axis=alt.Axis(labelLimit=190, grid=True))
+    x = alt.X("value:Q", title=None).scale(zero=False, nice=True)
+    bars = drawn_from(values).mark_rule(strokeWidth=1.6, color=light("muted"), aria=False)
+    dots = drawn_from(runs).mark_point(
+        filled=True, size=14, opacity=0.7, color=light("third"), aria=False
+    )
+    means = drawn_from(values).mark_point(size=95, strokeWidth=2, opacity=1)
+    marks = [
+        bars.transform_calculate(value="datum.low").encode(y=y, x=x, x2="high:Q"),
+        dots.encode(x=x, y=y),
+        means.encode(x=x, y=y, description="text:N", **_by_kind(kinds)),
+    ]
+    if chance is not None:
+        marks.insert(0, _level(x=alt.datum(chance)))
+    title = unit_text(metric)
+    return styled(layered(*marks, title=title, width=WIDTH - 100, height=alt.Step(ROW)))
+
+
+def _by_kind(kinds: list[str]) -> dict[str, Any]:
+    """Kinds by shape, outline and filling; no legend for a single one."""
+    import altair as alt
+
+    legend = alt.Legend(symbolSize=90, columns=2) if len(kinds) > 1 else None
+    shapes, strokes, fills = ([KINDS[kind][place] for kind in kinds] for place in range(3))
+    return {
+        "shape": alt.Shape("kind:N", legend=legend).scale(domain=kinds, range=shapes),
+        "stroke": alt.Stroke("kind:N", legend=legend).scale(domain=kinds, range=strokes),
+        "fill": alt.Fill("kind:N", legend=legend).scale(domain=kinds, range=fills),
+    }
+
+
+def labels_chart(found: Sequence[ArmScore]) -> alt.LayerChart:
+    """A line per arm and metric over the fraction of the labels; hollow marks are published.
+
+    Baselines and measures of collapse are left out.
+    """
+    import altair as alt
+
+    chosen = [s for s in found if s.metric in ACCURACIES and not s.baseline]
+    many = len({s.arm for s in chosen if s.metric != SUPERVISED}) > 1
+    names = list(dict.fromkeys(_series_name(s, many=many) for s in chosen if not s.published))
+    names = names[:MOST_SERIES]
+    values = [
+        score.row(fraction=f"{100 * score.labels:g} %", name=name)
+        for score in chosen
+        if (name := _series_name(score, many=many)) in names
+    ]
+    order = [f"{100 * fraction:g} %" for fraction in sorted({s.labels for s in chosen})]
+    axis = alt.Axis(labelAngle=0, grid=False)
+    x = alt.X("fraction:N", title="fraction of the training labels", sort=order, axis=axis)
+    x = x.scale(type="point", padding=0.25)
+    y = alt.Y("value:Q", title=None).scale(zero=False, nice=True)
+    subtitle = HOLLOW if any(row["published"] for row in values) else ""
+    title = alt.Title("accuracy, %", subtitle=subtitle)
+    marks = series_marks(values, names, x=x, y=y)
+    return styled(layered(*marks, title=title, width=WIDTH, height=HEIGHT + 50))
+
+
+def _series_name(score: ArmScore, *, many: bool) -> str:
+    """`linear probe`, or `alpha_h 2/3, linear probe` where several arms are compared."""
+    metric = metric_text(score.metric)
+    return metric if score.metric == SUPERVISED or not many else f"{score.arm}, {metric}"
+
+
+class Axis(NamedTuple):
+    """The number that the arms of a study differ in, and where each arm lies on it."""
+
+    knob: str  # its key path
+    places: Mapping[str, float]  # by arm
+    series: Mapping[str, str]  # by arm: the value of a second knob, "" where there is none
+
+    @property
+    def logarithmic(self) -> bool:
+        """Whether the values span more than an order of magnitude."""
+        values = self.places.values()
+        return min(values) > 0 and max(values) / min(values) >= LOGARITHMIC
+
+
+def knob_axis(configs: Mapping[str, Mapping[str, Any]]) -> Axis | None:
+    """The axis on which a study's arms lie; None where they differ in another way.
+
+    One knob is a number with at least three values; a second may have a few values.
+
+    Args:
+        configs: Knobs by key path, by arm.
+    """
+    keys = sorted({key for config in configs.values() for key in config} - {"seed"})
+    varied = [key for key in keys if len({str(c.get(key)) for c in configs.values()}) > 1]
+    numbers = [key for key in varied if all(_is_number(c.get(key)) for c in configs.values())]
+    numbers = [key for key in numbers if len({c[key] for c in configs.values()}) >= 3]
+    others = [key for key in varied if key not in numbers]
+    if len(numbers) != 1 or len(others) > 1:
+        return None
+    series = {arm: " ".join(_plain(c.get(key)) for key in others) for arm, c in configs.items()}
+    places = {arm: float(config[numbers[0]]) for arm, config in configs.items()}
+    spots = {(places[arm], series[arm]) for arm in configs}
+    if len(spots) < len(configs) or len(set(series.values())) > MOST_LINES:
+        return None
+    return Axis(numbers[0], places, series)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _plain(value: object) -> str:
+    return ("off", "on")[value] if isinstance(value, bool) else str(value)
+
+
+def knob_chart(
+    found: Sequence[ArmScore], axis: Axis, *, chance: float | None = None
+) -> alt.ConcatChart:
+    """Accuracy against a knob: a column per metric, a row per fraction of the labels.
+
+    Args:
+        found: Scores of one study.
+        axis: From `knob_axis`.
+        chance: Accuracy of guessing, in percent, as a red line.
+    """
+    import altair as alt
+
+    chosen = [s for s in found if s.metric in ACCURACIES and s.arm in axis.places]
+    metrics = list(dict.fromkeys(score.metric for score in chosen))
+    domain = _score_range(chosen, chance)
+    y = alt.Y("value:Q", title=None).scale(domain=domain, nice=False).axis(tickCount=5)
+    below = [] if chance is None else [_level(y=alt.datum(chance))]
+    panels = [
+        layered(
+            *below,
+            *_knob_marks([s for s in of_metric(chosen, metric) if s.labels == fraction], axis, y),
+            width=WIDTH if len(metrics) == 1 else HALF,
+            height=120,
+            title=alt.Title(metric_text(metric), subtitle=labels_text(fraction)),
+        )
+        for fraction in sorted({score.labels for score in chosen}, reverse=True)
+        for metric in metrics
+    ]
+    chart = alt.concat(*panels, columns=min(2, len(metrics)), spacing=18)
+    return styled(chart.properties(title=_key(chosen)))
+
+
+def _key(chosen: Sequence[ArmScore]) -> alt.Title:
+    """What the marks of all panels mean."""
+    import altair as alt
+
+    published = any(score.published for score in chosen)
+    crossed = any(score.collapsed for score in chosen if not score.published)
+    text = ", ".join([HOLLOW] * published + ["red cross: collapsed runs"] * crossed)
+    return alt.Title(text, fontSize=FONT_SIZE, fontWeight="normal", color=light("muted"))
+
+
+def _knob_marks(chosen: Sequence[ArmScore], axis: Axis, y: alt.Y) -> list[alt.Chart]:
+    names = list(dict.fromkeys(axis.series.values()))
+    values = [s.row(place=axis.places[s.arm], name=axis.series[s.arm]) for s in chosen]
+    return series_marks(values, names, x=_knob_x(axis), y=y)
+
+
+def _knob_x(axis: Axis) -> alt.X:
+    """Ticks at the values of the arms, written as a person would."""
+    import altair as alt
+
+    values = sorted(set(axis.places.values()))
+    expression = " : ".join(
+        f"abs(datum.value / {value} - 1) < 1e-6 ? {place_text(value)!r}" for value in values
+    )
+    ticks = alt.Axis(
+        values=values, grid=False, labelExpr=f"{expression} : ''", labelAngle=0, labelFontSize=10
+    )
+    low, high = values[0], values[-1]
+    edge = 0.08 * (high - low)
+    edges = [low / 1.5, high * 1.5] if axis.logarithmic else [low - edge, high + edge]
+    kind: Literal["log", "linear"] = "log" if axis.logarithmic else "linear"
+    x = alt.X("place:Q", title=axis.knob.rsplit(".", 1)[-1].replace("_", " ")).axis(ticks)
+    scaled: alt.X = x.scale(alt.Scale(type=kind, domain=edges, nice=False, zero=False))
+    return scaled
+
+
+def _score_range(chosen: Sequence[ArmScore], chance: float | None) -> list[float]:
+    """One scale for all panels, in whole tens of percent."""
+    low = min(s.mean - (s.std or 0) for s in chosen)
+    high = max(s.mean + (s.std or 0) for s in chosen)
+    low = min(low, chance) if chance is not None else low
+    return [10.0 * math.floor(low / 10), min(100.0, 10.0 * math.ceil(high / 10))]
+
+
+def series_marks(
+    values: Sequence[dict[str, Any]], names: list[str], *, x: alt.X, y: alt.Y
+) -> list[alt.Chart]:
+    """A line per name with points and error bars; published ones hollow, collapsed ones crossed.
+
+    Args:
+        values: Rows of `ArmScore` with a `name`.
+        names: The series in the order of their colours.
+        x: Encoding of the place.
+        y: Encoding of `value`.
+    """
+    data = drawn_from(values)
+    lines = data.transform_filter("!datum.published").mark_line(strokeWidth=2.2, aria=False)
+    crosses = data.transform_filter("datum.collapsed > 0").mark_point(
+        shape=CROSS, size=190, stroke=light("wrong"), strokeWidth=2.6, filled=False
+    )
+    return [
+        lines.encode(x=x, y=y, **told_apart(names)),
+        *(mark for place, name in enumerate(names) for mark in _points(data, name, place, x, y)),
+        crosses.encode(x=x, y=y, description="text:N"),
+    ]
+
+
+def _points(data: alt.Chart, name: str, place: int, x: alt.X, y: alt.Y) -> list[alt.Chart]:
+    color, shape = light(SERIES[place % len(SERIES)]), SHAPES[place % len(SHAPES)]
+    own = data.transform_filter(f"datum.name === {json.dumps(name)}")
+    ours, theirs = (own.transform_filter(f"{no}datum.published") for no in ("!", ""))
+    sound = ours.transform_filter("!(datum.collapsed > 0)")
+    bars = ours.mark_rule(color=color, strokeWidth=1.4, aria=False)
+    solid = sound.mark_point(filled=True, size=50, opacity=1, color=color, shape=shape)
+    hollow = theirs.mark_point(filled=False, size=80, opacity=1, color=color, shape=shape)
+    return [
+        bars.transform_calculate(value="datum.low").encode(x=x, y=y, y2="high:Q"),
+        hollow.encode(x=x, y=y, description="text:N"),
+        solid.encode(x=x, y=y, description="text:N"),
+    ]
+
+
+def _level(**place: Any) -> alt.Chart:
+    """A dashed red line at one `x` or one `y`."""
+    import altair as alt
+
+    line = alt.Chart(alt.InlineData(values=[{}])).mark_rule(
+        color=light("wrong"), strokeDash=[5, 3], strokeWidth=1.6, aria=False
+    )
+    rule: alt.Chart = line.encode(**place)
+    return rule
