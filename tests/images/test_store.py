@@ -540,7 +540,9 @@ def test_packing_is_advised_where_decoded_pictures_fill_half_of_the_memory(
     advice = advise_packing(findings, side=256, limit=8 << 30)
     assert (advice and advice.side) == expected
     if advice:
-        assert advice.reason.startswith("decoded at 256 px they take 18.3 GiB, more than 50 %")
+        assert advice.reason.startswith(
+            "decoded at 256 px the images take 18.3 GiB, more than 50 %"
+        )
 
 
 def test_check_data_looks_into_a_store(packed: Path, capsys: pytest.CaptureFixture[str]) -> None:

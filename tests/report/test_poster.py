@@ -335,7 +335,7 @@ def test_a_poster_is_one_page_of_a1_whatever_its_title_is(
 ) -> None:
     results = study.results
     asked = results.stored.study._replace(question="Why \x00\udc80 " + "so long, " * 400)
-    stored = results.stored._replace(study=asked)
+    stored = results.stored._replace(source=results.stored.source._replace(study=asked))
     data = poster_data([study._replace(results=results._replace(stored=stored))])
     out = tmp_path / "poster.pdf"
     out.write_bytes(poster_pdf(data))

@@ -150,8 +150,8 @@ def test_a_run_that_breaks_says_so_in_its_status(tmp_path: Path) -> None:
     assert (status["state"], status["reason"]) == (
         "failed",
         "NoMemoryError: the memory ran out (too large); expected memory for the images, the "
-        "network and a batch; give the process more memory, then repeat the command or resume the "
-        "run; or start one with a smaller batch, smaller views or a smaller network",
+        "network and a batch; give the process more memory and repeat the command or resume the "
+        "run, or start a run with a smaller batch, smaller views or a smaller network",
     )
     assert (status["step"], status["epoch"]) == (6, 0)
 

@@ -96,7 +96,7 @@ def test_weights_to_start_from_belong_to_finetune(
 ) -> None:
     assert _supervised(tmp_path / "base", "--labels", 1, "--init", "runs/mine") == 2
     [line] = capsys.readouterr().err.splitlines()
-    assert "stopgrad: supervised --init runs/mine; expected the baseline from scratch" in line
+    assert "stopgrad: --init runs/mine: the supervised baseline starts from random weights" in line
     assert "stopgrad finetune RUN" in line
     assert not (tmp_path / "base").exists()
 
