@@ -1,6 +1,6 @@
 """What one GPU does: agreement with the CPU, speed beside its limit, 30 epochs, and 800 foretold.
 
-    PYTHONPATH=src python bench/gpu.py --data CIFAR10 --out results/YYYY-MM-DD-gpu
+    PYTHONPATH=src:. python bench/gpu.py --data CIFAR10 --out results/YYYY-MM-DD-gpu
 
 Each stage appends one line to OUT/gpu.jsonl and is skipped when it is there already, and the
 training goes on from its checkpoint: a call that runs out of its minutes is repeated until it ends
