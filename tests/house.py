@@ -14,7 +14,7 @@ ROOMS = (
     *("errors", "config", "storage", "images", "method", "runs", "evaluation", "training"),
     *("studies", "report", "export", "speed", "cli"),
 )
-FACE = ("", "__main__", "library")  # the public face stands above the rooms that it opens
+FACE = ("", "__main__", "face")  # the public face stands above the rooms that it opens
 
 
 class Import(NamedTuple):
@@ -62,7 +62,7 @@ def imports(path: Path) -> Iterator[Import]:
             isinstance(node, ast.Attribute)
             and isinstance(node.value, ast.Name)
             and node.value.id in ROOMS
-            and room(dotted(path)) == "library"  # which takes names off the doors themselves
+            and room(dotted(path)) == "face"  # which takes names off the doors themselves
         ):
             yield Import(dotted(path), node.value.id, node.attr)
 

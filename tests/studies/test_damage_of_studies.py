@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from stopgrad.errors import DataError, StopgradError
-from stopgrad.library.several import ArmsTable
+from stopgrad.face.several import ArmsTable
 from stopgrad.report import read_studies, study_table
 from stopgrad.report.page import render
 from stopgrad.report.study_tables import Format

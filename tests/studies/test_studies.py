@@ -16,9 +16,9 @@ from stopgrad.errors import ConfigError, DataError
 from stopgrad.evaluation import Key, Selection, append_cost, evaluate_run
 from stopgrad.evaluation.costs import Spent
 from stopgrad.evaluation.records import key_of
+from stopgrad.face.progress import Screen
+from stopgrad.face.several import ArmsTable, time_left
 from stopgrad.images import Dataset, images_from_arrays, load_dataset
-from stopgrad.library.progress import Screen
-from stopgrad.library.several import ArmsTable, time_left
 from stopgrad.runs import RunWriter, describe_run, load_run, prepare
 from stopgrad.studies import ArmState, Choices, Overview, prepare_study
 from stopgrad.studies.definition import Study

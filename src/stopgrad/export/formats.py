@@ -26,7 +26,7 @@ LARGEST = (1 << 31) - 1  # bytes of one ONNX file
 class Layout(NamedTuple):
     """A network of another library with exactly the parameters of an encoder."""
 
-    library: str
+    package: str
     lines: tuple[str, ...]  # Python code that builds it, without the classifier
     build: Callable[[], Any]  # does what the lines say
 

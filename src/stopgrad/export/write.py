@@ -108,14 +108,14 @@ def _for_library(run: TrainedRun, encoder: nn.Module, card: dict[str, Any], out:
     name: ExportFormat = card["format"]
     found, difference = layout(run.info.config.encoder, name), None
     tensors = encoder.state_dict()
-    if importlib.util.find_spec(found.library) is not None:
+    if importlib.util.find_spec(found.package) is not None:
         model = found.build()
         model.load_state_dict(tensors)
         model.eval()
         difference = _difference(encoder, model, card)
-        card["checked"] = f"{found.library} {version(found.library)}"
+        card["checked"] = f"{found.package} {version(found.package)}"
     card["load"] = [
-        f"import {found.library}",
+        f"import {found.package}",
         "from safetensors.torch import load_file",
         "from torch import nn",
         *found.lines,

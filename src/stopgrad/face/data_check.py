@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from stopgrad import images
 from stopgrad.evaluation import count, duration
-from stopgrad.library.tables import Shown
+from stopgrad.face.tables import Shown
 from stopgrad.report import Column, Table, TableCell
 
 if TYPE_CHECKING:

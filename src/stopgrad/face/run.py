@@ -19,8 +19,8 @@ from stopgrad.config import (
     SplitName,
 )
 from stopgrad.evaluation import FROZEN
-from stopgrad.library.data import AnyData
-from stopgrad.library.opened import (
+from stopgrad.face.data import AnyData
+from stopgrad.face.opened import (
     Each,
     Labels,
     OpenedRun,
@@ -29,9 +29,9 @@ from stopgrad.library.opened import (
     tell_condition,
     tell_state,
 )
-from stopgrad.library.progress import Screen, TrainingBar, show_fractions
-from stopgrad.library.report import Reported, write_report
-from stopgrad.library.tables import Neighborhood, Scores, flat_epoch
+from stopgrad.face.progress import Screen, TrainingBar, show_fractions
+from stopgrad.face.report import Reported, write_report
+from stopgrad.face.tables import Neighborhood, Scores, flat_epoch
 from stopgrad.storage import printable
 
 if TYPE_CHECKING:

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, TypeAlias
 from stopgrad import export, method, runs
 from stopgrad.config import Config
 from stopgrad.errors import DataError
-from stopgrad.library.data import ARRAYS, AnyData, Data, as_data
-from stopgrad.library.progress import Screen
-from stopgrad.library.tables import Scores
+from stopgrad.face.data import ARRAYS, AnyData, Data, as_data
+from stopgrad.face.progress import Screen
+from stopgrad.face.tables import Scores
 
 if TYPE_CHECKING:
     from stopgrad.evaluation import Record

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from stopgrad import images, method, report, runs, speed
 from stopgrad.config import BadImages, Config, config_from_dict
 from stopgrad.errors import ConfigError
-from stopgrad.library.data_check import DataCheck
-from stopgrad.library.progress import Screen
+from stopgrad.face.data_check import DataCheck
+from stopgrad.face.progress import Screen
 from stopgrad.storage import write_atomically
 
 if TYPE_CHECKING:

@@ -15,10 +15,10 @@ from stopgrad import evaluation, method, runs
 from stopgrad.config import Config, Layer
 from stopgrad.errors import DataError
 from stopgrad.evaluation import ABSENT, MEASURE_NAMES, count, metric_text, number, percent
-from stopgrad.library.data import AnyData
-from stopgrad.library.progress import Screen
-from stopgrad.library.run import Run
-from stopgrad.library.tables import Shown
+from stopgrad.face.data import AnyData
+from stopgrad.face.progress import Screen
+from stopgrad.face.run import Run
+from stopgrad.face.tables import Shown
 from stopgrad.report import Column, Table, TableCell
 from stopgrad.storage import printable
 

@@ -10,11 +10,11 @@ from typing import Any
 
 from stopgrad import images, method, training
 from stopgrad.config import Config, config_from_dict
-from stopgrad.library.data import AnyData, as_data
-from stopgrad.library.opened import Each, Labels, collect, fractions
-from stopgrad.library.progress import Screen, TrainingBar, show_fractions
-from stopgrad.library.run import Run
-from stopgrad.library.tables import Scores
+from stopgrad.face.data import AnyData, as_data
+from stopgrad.face.opened import Each, Labels, collect, fractions
+from stopgrad.face.progress import Screen, TrainingBar, show_fractions
+from stopgrad.face.run import Run
+from stopgrad.face.tables import Scores
 
 
 def pretrain(

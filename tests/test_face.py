@@ -15,8 +15,8 @@ from stopgrad.cli import main
 from stopgrad.config import preset
 from stopgrad.errors import ConfigError, DataError
 from stopgrad.evaluation import embed
+from stopgrad.face.progress import Screen
 from stopgrad.images import Dataset, images_from_arrays, load_dataset
-from stopgrad.library.progress import Screen
 from tests.factories import write_digits
 
 SHORT = {"preset": "tiny", "epochs": 2}

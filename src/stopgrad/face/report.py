@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from stopgrad import report, studies
 from stopgrad.errors import ConfigError
-from stopgrad.library.data import AnyData
-from stopgrad.library.opened import OpenedRun
-from stopgrad.library.progress import Screen
+from stopgrad.face.data import AnyData
+from stopgrad.face.opened import OpenedRun
+from stopgrad.face.progress import Screen
 from stopgrad.storage import printable
 
 if TYPE_CHECKING:

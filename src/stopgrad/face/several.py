@@ -17,8 +17,8 @@ from stopgrad import images, method, report, runs, speed, studies
 from stopgrad.config import key_paths
 from stopgrad.errors import CheckpointError, ConfigError, DataError, FailedRunsError
 from stopgrad.evaluation import duration
-from stopgrad.library.progress import Screen
-from stopgrad.library.tables import Shown
+from stopgrad.face.progress import Screen
+from stopgrad.face.tables import Shown
 from stopgrad.report import Column, Table, TableCell
 
 if TYPE_CHECKING:
