@@ -33,16 +33,14 @@ from stopgrad.runs.parts import (
     OPTIMIZER,
     STATE,
     CheckpointManifest,
-    decode_info,
     decode_model,
     decode_optimizer,
     decode_state,
-    most_bytes,
+    read_info,
     read_manifest,
     read_part,
 )
 from stopgrad.storage import (
-    LARGEST_JSON,
     Finding,
     as_text,
     in_short,
@@ -114,7 +112,7 @@ def _config(run: _Run) -> str:
     info = info_from_dict(read_json(run.path / "config.json"))
     for folder in reversed(checkpoint_folders(run.path)):
         try:
-            begun = _copy(read_manifest(folder))
+            begun = read_info(read_manifest(folder))
         except CheckpointError:
             continue  # has its own line
         check_changes(begun, info)
@@ -275,17 +273,13 @@ def _checkpoint(folder: Path, run: _Run) -> Iterator[Finding]:
 def _part(manifest: CheckpointManifest, name: str, run: _Run) -> str:
     """Reads one file of a checkpoint as a resumed run would."""
     if name == INFO:
-        _copy(manifest)
+        read_info(manifest)
         return ""
-    info = run.info or _copy(manifest)
-    data = read_part(manifest, name, most=most_bytes(name, info))
+    info = run.info or read_info(manifest)
+    data = read_part(manifest, name, info=info)
     decode = {MODEL: decode_model, OPTIMIZER: decode_optimizer, STATE: decode_state}[name]
     decode(data, manifest, info=info)
     return ""
-
-
-def _copy(manifest: CheckpointManifest) -> RunInfo:
-    return decode_info(read_part(manifest, INFO, most=LARGEST_JSON), manifest)
 
 
 def _others(path: Path) -> Iterator[Finding]:
