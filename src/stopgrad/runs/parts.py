@@ -16,8 +16,16 @@ from typing import TYPE_CHECKING, NamedTuple, Required, TypedDict, cast
 
 from stopgrad.config import Config
 from stopgrad.errors import CheckpointError, ConfigError
-from stopgrad.runs.info import RunInfo, info_from_dict, is_number, whole_number
-from stopgrad.storage import LARGEST_JSON, OddFileError, as_text, in_short, read_file, strict_json
+from stopgrad.runs.info import RunInfo, info_from_dict, whole_number
+from stopgrad.storage import (
+    LARGEST_JSON,
+    OddFileError,
+    as_text,
+    fits,
+    in_short,
+    read_file,
+    strict_json,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -122,7 +130,7 @@ def decode_state(data: bytes, manifest: CheckpointManifest, *, info: RunInfo) ->
         losses = state["losses"]
         if whole_number(state["step"]) != step or step > info.steps:
             raise ValueError(f"step {as_text(state['step'])}")
-        if not isinstance(losses, list) or not all(map(is_number, losses)):
+        if not fits(losses, list[float]):
             raise ValueError("losses that are no numbers")
         if len(losses) > info.steps_per_epoch:
             raise ValueError("more losses than an epoch has")

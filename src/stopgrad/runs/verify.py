@@ -20,7 +20,6 @@ from stopgrad.runs.info import (
     FOLDERS,
     RunInfo,
     info_from_dict,
-    is_number,
     mapping,
     refuse_odd_files,
     whole_number,
@@ -43,6 +42,7 @@ from stopgrad.runs.parts import (
 from stopgrad.storage import (
     Finding,
     as_text,
+    fits,
     in_short,
     read_file,
     read_json,
@@ -201,7 +201,7 @@ def _records(run: _Run) -> str:
         missing = {"metric", "value", "split", "images_scored", "protocol", "data"} - row.keys()
         if missing:
             raise ValueError(f"line {number} lacks {', '.join(sorted(missing))}")
-        if not is_number(row["value"]):
+        if not fits(row["value"], float):
             raise ValueError(f"line {number} holds no number")
         mark = mapping(row["data"]).get("fingerprint")
         if run.info is not None and mark != run.info.data["fingerprint"]:
