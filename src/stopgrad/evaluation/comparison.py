@@ -275,7 +275,7 @@ def accuracies(
     """kNN and linear accuracy of each run, on all labels, of its newest checkpoint and one split.
 
     The split is the first of test and validation on which all runs have both numbers in their
-    records, else the one that `evaluate` takes by itself.
+    records, else the one that `evaluate_run` takes by itself.
 
     Args:
         runs: The runs.
