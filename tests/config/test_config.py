@@ -59,6 +59,13 @@ def test_a_learning_rate_no_run_could_use_is_refused(value: float) -> None:
         preset("cifar", **{"optimizer.base_lr": value})
 
 
+@pytest.mark.parametrize("key", ["epochs", "optimizer.base_lr", "optimizer.warmup_epochs"])
+@pytest.mark.parametrize("value", [10**400, "9" * 400])
+def test_an_integer_beyond_every_float_is_refused(key: str, value: object) -> None:
+    with pytest.raises(ConfigError, match=rf"{key} = "):
+        preset("cifar", **{key: value})
+
+
 def test_a_batch_of_one_is_refused() -> None:
     with pytest.raises(ConfigError, match="batch = 1 "):
         preset("cifar", batch=1)

@@ -1,4 +1,4 @@
-"""Claims about `evaluate` and `examples`."""
+"""Claims about `evaluate`, and about the examples of a run that the report shows."""
 
 from pathlib import Path
 
@@ -17,7 +17,6 @@ from stopgrad.runs import (
     RunWriter,
     TrainedRun,
     describe_run,
-    evaluation_split,
     load_checkpoint,
     load_run,
     prepare,
@@ -45,32 +44,6 @@ def _train(dataset: Dataset, config: Config, path: Path) -> Path:
         for _ in pretrain_epochs(prepare(dataset, config), config, writer=writer):
             pass
     return path
-
-
-def test_the_whole_test_split_is_scored(dataset: Dataset) -> None:
-    split = evaluation_split(dataset, preset("tiny"))
-    assert split.name == "test"
-    assert split.test is dataset.test
-    assert split.train is dataset.train
-
-
-def test_without_a_test_split_a_fifth_is_held_out_and_named_so(dataset: Dataset) -> None:
-    split = evaluation_split(dataset._replace(test=None), preset("tiny"))
-    assert (split.name, len(split.train), len(split.test)) == ("validation", 320, 80)
-
-
-def test_images_held_out_for_validation_never_train_an_evaluator(dataset: Dataset) -> None:
-    config = preset("tiny", validation=0.25)
-    split = evaluation_split(dataset, config)
-    assert split.name == "test"
-    assert split.train.fingerprint == prepare(dataset, config).train.fingerprint
-    assert len(split.train) == 300
-
-
-def test_images_without_labels_are_not_scored(dataset: Dataset) -> None:
-    bare = Dataset("bare", images_from_arrays(dataset.train.pixels), None)
-    with pytest.raises(DataError, match="without labels"):
-        evaluation_split(bare, preset("tiny"))
 
 
 def test_records_say_what_was_scored_on_what(run: TrainedRun, dataset: Dataset) -> None:

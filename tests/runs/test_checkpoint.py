@@ -191,7 +191,7 @@ def test_a_line_that_is_no_row_is_an_error(tmp_path: Path, text: str, said: str)
         read_metrics(tmp_path)
 
 
-@pytest.mark.parametrize("torn", ['{"st', '{"st\n', "\x00\x00"])
+@pytest.mark.parametrize("torn", ['{"st', '{"st\n', "\x00\x00", "\n", '{"step": 2}'])
 def test_a_torn_last_line_is_left_out(tmp_path: Path, torn: str) -> None:
     (tmp_path / "metrics.jsonl").write_text('{"step": 1}\n' + torn)
     assert read_metrics(tmp_path) == [{"step": 1}]

@@ -28,6 +28,7 @@ from stopgrad.runs.parts import DamagedError
 from tests.runs.factories import checkpoint, edit, info, train
 
 MOST_MEMORY = 600 << 10  # kB more than before, whatever a file claims
+HUGE = 10**400  # an integer of JSON; to make a float of it is an OverflowError
 
 Hostile = Callable[[Path], None]
 
@@ -179,6 +180,7 @@ FILES: dict[str, Hostile] = {
     "losses that are text": lambda f: _state(f, losses="12"),
     "losses by name": lambda f: _state(f, losses={"a": 1}),
     "NaN loss": lambda f: _state(f, losses=[float("nan")]),
+    "a loss beyond every float": lambda f: _state(f, losses=[HUGE]),
     "too many losses": lambda f: _state(f, losses=[0.1] * 9),
     "another step": lambda f: _state(f, step=5),
     "a step that is true": lambda f: _state(f, step=True),
@@ -278,6 +280,9 @@ def _is_refused(run: Path, said: str) -> None:
 
 CONFIGS: dict[str, tuple[str, Any]] = {
     "NaN": ("normalization.mean", ["x", 0, 0]),
+    "a mean beyond every float": ("normalization.mean", [HUGE, 0, 0]),
+    "epochs beyond every float": ("config.epochs", HUGE),
+    "a rate beyond every float": ("config.optimizer.base_lr", HUGE),
     "no std": ("normalization.std", [1, 0, 1]),
     "a short mean": ("normalization.mean", [0.1]),
     "no images": ("data.images", 0),

@@ -1,4 +1,4 @@
-"""Claims about what a run needs before its first step."""
+"""Claims about what a training or an evaluation starts from."""
 
 from typing import Any
 
@@ -8,9 +8,9 @@ import pytest
 import stopgrad.method.encoder as encoder
 import stopgrad.runs.setup as setup
 from stopgrad.config import preset
-from stopgrad.errors import ConfigError
+from stopgrad.errors import ConfigError, DataError
 from stopgrad.images import Dataset, Normalization, images_from_arrays
-from stopgrad.runs import TrainingImages, check_sizes, describe_run, prepare
+from stopgrad.runs import TrainingImages, check_sizes, describe_run, evaluation_split, prepare
 
 
 def _dataset(count: int = 40) -> Dataset:
@@ -61,3 +61,37 @@ def test_none_of_our_own_encoders_is_built_to_learn_its_sizes(
         check_sizes(train, preset("tiny", **{"encoder.name": name}))
     with pytest.raises(AssertionError, match="built"):
         check_sizes(train, preset("tiny", **{"encoder.name": "timm:test_vit"}))
+
+
+@pytest.fixture(scope="module")
+def dataset() -> Dataset:
+    """400 images to learn from and 100 to score, of ten classes."""
+    pixels = np.random.default_rng(0).integers(0, 256, (500, 8, 8, 3), dtype=np.uint8)
+    images = images_from_arrays(pixels, labels=np.arange(500) % 10)
+    return Dataset("noise", images.take(np.arange(400)), images.take(np.arange(400, 500)))
+
+
+def test_the_whole_test_split_is_scored(dataset: Dataset) -> None:
+    split = evaluation_split(dataset, preset("tiny"))
+    assert split.name == "test"
+    assert split.test is dataset.test
+    assert split.train is dataset.train
+
+
+def test_without_a_test_split_a_fifth_is_held_out_and_named_so(dataset: Dataset) -> None:
+    split = evaluation_split(dataset._replace(test=None), preset("tiny"))
+    assert (split.name, len(split.train), len(split.test)) == ("validation", 320, 80)
+
+
+def test_images_held_out_for_validation_never_train_an_evaluator(dataset: Dataset) -> None:
+    config = preset("tiny", validation=0.25)
+    split = evaluation_split(dataset, config)
+    assert split.name == "test"
+    assert split.train.fingerprint == prepare(dataset, config).train.fingerprint
+    assert len(split.train) == 300
+
+
+def test_images_without_labels_are_not_scored(dataset: Dataset) -> None:
+    bare = Dataset("bare", images_from_arrays(dataset.train.pixels), None)
+    with pytest.raises(DataError, match="without labels"):
+        evaluation_split(bare, preset("tiny"))

@@ -221,6 +221,7 @@ def test_an_extension_is_told_and_no_fault(run: Path) -> None:
         ({"data": {"fingerprint": "0" * 64}}, "line 2 was scored on other images, 000000000000"),
         ({"value": "high"}, "line 2 holds no number"),
         ({"value": True}, "line 2 holds no number"),
+        ({"value": 10**400}, "line 2 holds no number"),
         ({"data": "mnist5k"}, "mnist5k where an object"),
     ],
 )

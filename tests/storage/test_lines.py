@@ -41,8 +41,30 @@ def test_every_torn_last_line_is_left_out_and_the_next_row_is_whole(tmp_path: Pa
             assert _read(path) == [FIRST, SECOND]
 
 
-@pytest.mark.parametrize("torn", [b'{"n', b'{"n\n', b"\x00\x00", b"\n", b"\xff\n"])
-def test_what_is_no_json_at_the_end_is_left_out_by_readers_and_removed_by_writers(
+@pytest.mark.parametrize("line", [b'{"n', b"", b"\xff", b"\x00\x00"])
+def test_a_line_is_committed_by_its_newline_even_when_it_is_no_json(
+    tmp_path: Path, line: bytes
+) -> None:
+    path, before = tmp_path / "r.jsonl", b'{"n": 1}\n' + line + b"\n"
+    path.write_bytes(before)
+    with pytest.raises(DataError, match="line 2, is not a row"):
+        _read(path)
+    append_lines(path, [{"n": 2}])
+    assert path.read_bytes() == before + b'{"n": 2}\n'
+
+
+@pytest.mark.parametrize("torn", [b'{"n', b'{"n\n', b"\x00\x00", b"\n", b"\xff\n", b'{"n": 2}'])
+def test_a_last_line_in_doubt_needs_its_newline_and_to_be_json(tmp_path: Path, torn: bytes) -> None:
+    path, whole = tmp_path / "r.jsonl", b'{"n": 1}\n{"n": 3}\n'
+    for data, expected in ((whole, b""), (whole + torn, torn), (b"", b""), (torn, torn)):
+        path.write_bytes(data)
+        found = read_lines(path, dict, what="a row", hint="look", doubt_last=True)
+        assert found.rows == ([{"n": 1}, {"n": 3}] if data.startswith(whole) else [])
+        assert found.torn == expected
+
+
+@pytest.mark.parametrize("torn", [b'{"n', b"\x00\x00", b"\xff"])
+def test_what_is_no_json_behind_the_last_newline_is_left_out_and_removed_by_writers(
     tmp_path: Path, torn: bytes
 ) -> None:
     path, whole = tmp_path / "r.jsonl", b'{"n": 1}\n'

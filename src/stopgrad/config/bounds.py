@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import math
+import sys
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -58,7 +58,7 @@ def within(value: object, bounds: Bounds) -> bool:
         return True
     above, at_least, at_most = (bounds.get(name) for name in ("above", "at_least", "at_most"))
     return (
-        math.isfinite(value)
+        abs(value) <= sys.float_info.max  # true of no NaN, and of no integer beyond every float
         and (above is None or value > above)
         and (at_least is None or value >= at_least)
         and (at_most is None or value <= at_most)

@@ -161,7 +161,7 @@ def _read_values(flat: Mapping[str, object]) -> _Read:
         found = flat[knob.key]
         try:
             value = _parser(knob.kind).parse_object({"value": found})["value"]
-        except (ArgumentError, TypeError, ValueError):
+        except (ArgumentError, TypeError, ValueError, OverflowError):
             read.wrong.append(f"{knob.key} = {found!r} (expected {_kind_text(knob.kind)})")
             continue
         read.values[knob.key] = value

@@ -1,4 +1,9 @@
-"""Measured runs -> ranks, and Kendall's tau of each measure with each accuracy."""
+"""Runs -> their ranks by a label-free measure, and whether labels would say the same.
+
+In: runs and their data. Out: a `Comparison`: each run's measures, all taken from the same views of
+the same images, the ranks that follow, and how far each ranking agrees with kNN and the linear
+probe (Kendall's tau) where those are known. Nothing is written into a run.
+"""
 
 from __future__ import annotations
 
@@ -270,7 +275,7 @@ def accuracies(
     """kNN and linear accuracy of each run, on all labels, of its newest checkpoint and one split.
 
     The split is the first of test and validation on which all runs have both numbers in their
-    records, else the one that `evaluate` takes by itself.
+    records, else the one that `evaluate_run` takes by itself.
 
     Args:
         runs: The runs.

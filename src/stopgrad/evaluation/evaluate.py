@@ -1,4 +1,8 @@
-"""A run's encoder, frozen, and its baselines -> a record per evaluator and label fraction."""
+"""One run -> records; the only place that knows all evaluators.
+
+In: a run and its data set. Out: a `Record` for each subject (the encoder, the same encoder
+untrained, raw pixels), label fraction and evaluator, with all that defines it.
+"""
 
 from __future__ import annotations
 

@@ -23,8 +23,8 @@ from stopgrad.errors import CheckpointError, ConfigError
 from stopgrad.export.arrays import Numbers, Range
 from stopgrad.images import Dataset, Images, Normalization, Pixels, images_from_arrays
 from stopgrad.method import Encoder, Verdict, build_encoder, compute_for
-from stopgrad.runs import fit_sizes, is_number, misfit, tensors_of
-from stopgrad.storage import LARGEST_JSON, in_short, read_file, strict_json
+from stopgrad.runs import fit_sizes, misfit, tensors_of
+from stopgrad.storage import LARGEST_JSON, fits, in_short, read_file, strict_json
 
 FORMAT = 1
 ENTRY = "stopgrad.estimator"
@@ -83,7 +83,7 @@ def _from_plain(values: Mapping[str, Any]) -> Fitted:
     losses = tuple(values["loss_curve"])
     if len(mean) != 3 or len(std) != 3 or len(shape) != 3 or min(*std, *shape) <= 0:
         raise ValueError("normalization or image_shape is wrong")
-    if not all(map(is_number, (*mean, *std, *losses))):
+    if not fits([*mean, *std, *losses], list[float]):
         raise ValueError("normalization or loss_curve holds something else than numbers")
     return Fitted(
         parameters=parameters,

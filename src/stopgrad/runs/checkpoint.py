@@ -19,17 +19,15 @@ from stopgrad.runs.parts import (
     INFO,
     MANIFEST,
     MODEL,
-    NAMES,
     OPTIMIZER,
     STATE,
     DamagedError,
     TrainingState,
-    decode_info,
     decode_model,
     decode_optimizer,
     decode_state,
     encode_manifest,
-    most_bytes,
+    read_info,
     read_manifest,
     read_part,
 )
@@ -112,9 +110,9 @@ def read_checkpoint(folder: Path, *, info: RunInfo, now: RunInfo | None = None) 
         CheckpointError: Naming the first file that stopgrad did not write.
     """
     manifest = read_manifest(folder)
-    begun = decode_info(read_part(manifest, INFO, most=LARGEST_JSON), manifest)
+    begun = read_info(manifest)
     check_changes(begun, info, now or info)
-    data = {name: read_part(manifest, name, most=most_bytes(name, info)) for name in NAMES}
+    data = {name: read_part(manifest, name, info=info) for name in (MODEL, OPTIMIZER, STATE)}
     return Checkpoint(
         manifest.step,
         model=decode_model(data[MODEL], manifest, info=info),

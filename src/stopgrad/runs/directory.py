@@ -122,6 +122,7 @@ def read_rows(run: Path) -> Lines[MetricsRow]:
         what="a row of metrics",
         hint="the file was changed from outside; restore it or start a new run",
         error=CheckpointError,
+        doubt_last=True,
     )
 
 

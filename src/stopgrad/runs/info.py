@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
-import math
 import os
 import typing
 from pathlib import Path
@@ -195,11 +194,6 @@ def whole_number(value: object) -> int:
     return value
 
 
-def is_number(value: object) -> bool:
-    """Whether a value is a finite number."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
 def mapping(value: object) -> dict[str, Any]:
     """The value, when it is an object.
 
@@ -228,9 +222,11 @@ def _is_folder(path: Path) -> bool:
     return path.is_dir() and not path.is_symlink()
 
 
-def _normalization(values: Any) -> Normalization:
-    mean, std = (tuple(float(x) for x in values[key]) for key in ("mean", "std"))
-    if len(mean) != 3 or len(std) != 3 or not all(map(math.isfinite, mean + std)):
+def _normalization(value: object) -> Normalization:
+    values = mapping(value)
+    check_types(values, {"mean": list[float], "std": list[float]})
+    mean, std = (tuple(map(float, values[key])) for key in ("mean", "std"))
+    if len(mean) != 3 or len(std) != 3:
         raise ValueError("normalization")
     if min(std) <= 0:
         raise ValueError("normalization.std that is not above 0")

@@ -16,8 +16,16 @@ from typing import TYPE_CHECKING, NamedTuple, Required, TypedDict, cast
 
 from stopgrad.config import Config
 from stopgrad.errors import CheckpointError, ConfigError
-from stopgrad.runs.info import RunInfo, info_from_dict, is_number, whole_number
-from stopgrad.storage import LARGEST_JSON, OddFileError, as_text, in_short, read_file, strict_json
+from stopgrad.runs.info import RunInfo, info_from_dict, whole_number
+from stopgrad.storage import (
+    LARGEST_JSON,
+    OddFileError,
+    as_text,
+    fits,
+    in_short,
+    read_file,
+    strict_json,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -83,34 +91,31 @@ def read_manifest(folder: Path) -> CheckpointManifest:
     return CheckpointManifest(folder, step, values["sha256"])
 
 
-def read_part(manifest: CheckpointManifest, name: str, *, most: int) -> bytes:
-    """The bytes of a file of a checkpoint, as its manifest promises them.
-
-    Raises:
-        DamagedError: When they are others.
-        CheckpointError: When it is no file, another kind of file, or larger than `most` bytes.
-    """
-    path = manifest.folder / name
-    data = _read(path, most=most)
-    if hashlib.sha256(data).hexdigest() == manifest.sums[name]:
-        return data
-    from stopgrad.runs.tensors import is_pickle
-
-    if is_pickle(data):
-        raise _refused(path, "is a pickle, which is never opened")
-    raise _damaged(path, "does not match its sha256")
-
-
-def decode_info(data: bytes, manifest: CheckpointManifest) -> RunInfo:
+def read_info(manifest: CheckpointManifest) -> RunInfo:
     """The run's info as it was at a checkpoint.
 
     Raises:
-        CheckpointError: When it is none.
+        DamagedError, CheckpointError: As `read_part`, and when it is none.
     """
+    data = _promised(manifest, INFO, most=LARGEST_JSON)
     try:
         return info_from_dict(strict_json(data))
     except (ValueError, KeyError, TypeError, ConfigError) as error:
         raise _refused(manifest.folder / INFO, f"cannot be read ({in_short(error)})") from error
+
+
+def read_part(manifest: CheckpointManifest, name: str, *, info: RunInfo) -> bytes:
+    """The bytes of a file of a checkpoint, as its manifest promises them.
+
+    Raises:
+        DamagedError: When they are others.
+        CheckpointError: When it is no file, another kind of file, or larger than this run's can be.
+    """
+    from stopgrad.runs.tensors import tensors_of
+
+    is_json = name not in (MODEL, OPTIMIZER)
+    most = LARGEST_JSON if is_json else tensors_of(*_network(info)).most_bytes
+    return _promised(manifest, name, most=most)
 
 
 def decode_state(data: bytes, manifest: CheckpointManifest, *, info: RunInfo) -> TrainingState:
@@ -125,7 +130,7 @@ def decode_state(data: bytes, manifest: CheckpointManifest, *, info: RunInfo) ->
         losses = state["losses"]
         if whole_number(state["step"]) != step or step > info.steps:
             raise ValueError(f"step {as_text(state['step'])}")
-        if not isinstance(losses, list) or not all(map(is_number, losses)):
+        if not fits(losses, list[float]):
             raise ValueError("losses that are no numbers")
         if len(losses) > info.steps_per_epoch:
             raise ValueError("more losses than an epoch has")
@@ -169,13 +174,6 @@ def decode_optimizer(
     return tensors
 
 
-def most_bytes(name: str, info: RunInfo) -> int:
-    """The most bytes that a file of this run's checkpoints may have."""
-    from stopgrad.runs.tensors import tensors_of
-
-    return tensors_of(*_network(info)).most_bytes if name in (MODEL, OPTIMIZER) else LARGEST_JSON
-
-
 def _network(info: RunInfo) -> tuple[Config, int]:
     """What decides the tensors of a run: its config, and the classes of a classifier or none."""
     labelled = info.task != "pretrain"
@@ -199,6 +197,18 @@ def _decode_tensors(data: bytes, path: Path) -> dict[str, Tensor]:
         return decode_tensors(data)
     except ValueError as error:
         raise _refused(path, in_short(error)) from error
+
+
+def _promised(manifest: CheckpointManifest, name: str, *, most: int) -> bytes:
+    path = manifest.folder / name
+    data = _read(path, most=most)
+    if hashlib.sha256(data).hexdigest() == manifest.sums[name]:
+        return data
+    from stopgrad.runs.tensors import is_pickle
+
+    if is_pickle(data):
+        raise _refused(path, "is a pickle, which is never opened")
+    raise _damaged(path, "does not match its sha256")
 
 
 def _read(path: Path, *, most: int) -> bytes:

@@ -20,7 +20,6 @@ from stopgrad.runs.info import (
     FOLDERS,
     RunInfo,
     info_from_dict,
-    is_number,
     mapping,
     refuse_odd_files,
     whole_number,
@@ -33,18 +32,17 @@ from stopgrad.runs.parts import (
     OPTIMIZER,
     STATE,
     CheckpointManifest,
-    decode_info,
     decode_model,
     decode_optimizer,
     decode_state,
-    most_bytes,
+    read_info,
     read_manifest,
     read_part,
 )
 from stopgrad.storage import (
-    LARGEST_JSON,
     Finding,
     as_text,
+    fits,
     in_short,
     read_file,
     read_json,
@@ -114,7 +112,7 @@ def _config(run: _Run) -> str:
     info = info_from_dict(read_json(run.path / "config.json"))
     for folder in reversed(checkpoint_folders(run.path)):
         try:
-            begun = _copy(read_manifest(folder))
+            begun = read_info(read_manifest(folder))
         except CheckpointError:
             continue  # has its own line
         check_changes(begun, info)
@@ -203,7 +201,7 @@ def _records(run: _Run) -> str:
         missing = {"metric", "value", "split", "images_scored", "protocol", "data"} - row.keys()
         if missing:
             raise ValueError(f"line {number} lacks {', '.join(sorted(missing))}")
-        if not is_number(row["value"]):
+        if not fits(row["value"], float):
             raise ValueError(f"line {number} holds no number")
         mark = mapping(row["data"]).get("fingerprint")
         if run.info is not None and mark != run.info.data["fingerprint"]:
@@ -275,17 +273,13 @@ def _checkpoint(folder: Path, run: _Run) -> Iterator[Finding]:
 def _part(manifest: CheckpointManifest, name: str, run: _Run) -> str:
     """Reads one file of a checkpoint as a resumed run would."""
     if name == INFO:
-        _copy(manifest)
+        read_info(manifest)
         return ""
-    info = run.info or _copy(manifest)
-    data = read_part(manifest, name, most=most_bytes(name, info))
+    info = run.info or read_info(manifest)
+    data = read_part(manifest, name, info=info)
     decode = {MODEL: decode_model, OPTIMIZER: decode_optimizer, STATE: decode_state}[name]
     decode(data, manifest, info=info)
     return ""
-
-
-def _copy(manifest: CheckpointManifest) -> RunInfo:
-    return decode_info(read_part(manifest, INFO, most=LARGEST_JSON), manifest)
 
 
 def _others(path: Path) -> Iterator[Finding]:

@@ -1,7 +1,8 @@
 """Files of JSON lines: appended whole or not at all, read back without a torn last line.
 
-A crash may leave a part of the last line behind. No part of a JSON object is JSON, so such a part
-is recognised, left out by a reader and cut off by the next writer. JSON is strict: no NaN.
+A line is committed by its newline. What a crash leaves behind the last newline is recognised,
+because no part of a JSON object is JSON; readers leave it out, and the next writer cuts it off.
+JSON is strict: no NaN.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from stopgrad.storage.files import (
 from stopgrad.storage.text import as_text, in_short
 
 LARGEST = 1 << 40  # bytes: as many as were written
-BLOCK = 1 << 14  # bytes that are read to find the last line
+BLOCK = 1 << 14  # bytes that are read to find the last newline
 
 T = TypeVar("T")
 
@@ -69,6 +70,7 @@ def read_lines(
     what: str,
     hint: str,
     error: type[StopgradError] = DataError,
+    doubt_last: bool = False,
 ) -> Lines[T]:
     """The rows of a file; a torn last line is left out.
 
@@ -78,21 +80,21 @@ def read_lines(
         what: What a row is, "a record", for the error.
         hint: The next step when a line is something else.
         error: The class of the error.
+        doubt_last: Whether a last line is torn when it lacks its newline or is not JSON, in a file
+            whose writer repeats such a line; else it is torn only when it lacks both.
 
     Raises:
         StopgradError: Of the class given, when the file cannot be read or a line is no such row.
     """
     try:
-        *lines, last = read_file(path, most=LARGEST).split(b"\n")
+        data = read_file(path, most=LARGEST)
     except OSError as failed:
         raise error(
             f"{as_text(path)} cannot be read ({in_short(failed)})",
             expected=f"a file with {what} on each line",
             hint=hint,
         ) from failed
-    if last:
-        lines.append(last)
-    torn = lines.pop() if lines and _is_torn(lines[-1]) else b""
+    lines, torn = _split(data, doubt_last=doubt_last)
     rows = list[T]()
     for number, line in enumerate(lines, start=1):
         try:
@@ -121,6 +123,17 @@ def _encode(rows: Iterable[Mapping[str, object]]) -> bytes:
     return "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows).encode()
 
 
+def _split(data: bytes, *, doubt_last: bool) -> Lines[bytes]:
+    *lines, last = data.split(b"\n")
+    if last and (doubt_last or not _is_json(last)):
+        return Lines(lines, torn=last)
+    if last:
+        return Lines([*lines, last], torn=b"")
+    if doubt_last and lines and not _is_json(lines[-1]):
+        return Lines(lines[:-1], torn=lines[-1] + b"\n")
+    return Lines(lines, torn=b"")
+
+
 def _object(line: bytes) -> dict[str, object]:
     values = strict_json(line)
     if isinstance(values, dict):
@@ -132,12 +145,12 @@ def _reason(error: Exception) -> str:
     return f"no {error.args[0]!r}" if isinstance(error, KeyError) else in_short(error)
 
 
-def _is_torn(last: bytes) -> bool:
+def _is_json(line: bytes) -> bool:
     try:
-        json.loads(last)
+        json.loads(line)
     except (ValueError, RecursionError):
-        return True
-    return False
+        return False
+    return True
 
 
 @contextmanager
@@ -156,20 +169,19 @@ def _locked(path: Path) -> Iterator[int]:
 
 
 def _end_last_line(descriptor: int) -> bytes:
-    """Cuts off a torn last line; returns the newline that a whole last line may lack."""
-    last = _last_line(descriptor)
-    if last and _is_torn(last):
+    """Cuts off a torn last line; returns the newline that a whole last line lacks."""
+    last = _behind_last_newline(descriptor)
+    if last and not _is_json(last):
         os.ftruncate(descriptor, os.fstat(descriptor).st_size - len(last))
         return b""
-    return b"" if not last or last.endswith(b"\n") else b"\n"
+    return b"\n" if last else b""
 
 
-def _last_line(descriptor: int) -> bytes:
-    """The last line with its newline, if it has one."""
+def _behind_last_newline(descriptor: int) -> bytes:
     size, count = os.fstat(descriptor).st_size, BLOCK
     while True:
         tail = os.pread(descriptor, count, max(0, size - count))
-        start = tail.rfind(b"\n", 0, -1) + 1
+        start = tail.rfind(b"\n") + 1
         if start or count >= size:
             return tail[start:]
         count *= 16
