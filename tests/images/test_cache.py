@@ -200,6 +200,24 @@ def test_entry_that_a_neighbour_finished_first_is_used(digits, store, caplog, mo
     assert [path for path in (store / "images").iterdir() if path.name.startswith(".")] == []
 
 
+def test_entry_that_another_process_takes_away_at_once_is_not_missed(digits, caplog, monkeypatch):
+    monkeypatch.setattr(load, "prune", lambda parent, *, newest: shutil.rmtree(newest))
+    assert len(load_dataset(str(digits)).train) == 18
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert "is not finished); going on without" in caplog.text
+
+
+def test_entry_that_may_not_be_read_does_not_stop_loading(digits, caplog, monkeypatch):
+    def forbidden(path: Path) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    load_dataset(str(digits))
+    monkeypatch.setattr(load, "read_manifest", forbidden)
+    assert len(load_dataset(str(digits)).train) == 18
+    assert "its folder (Permission denied)); decoding them again" in caplog.text
+    assert "its folder (Permission denied)); going on without" in caplog.text
+
+
 def test_left_over_folder_of_a_killed_process_is_removed_after_a_day(digits, store):
     for age, name in ((2 * 86400, ".new-old"), (60, ".new-fresh")):
         folder = store / "images" / name

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -344,6 +345,46 @@ def test_verify_names_the_damaged_shard(store: Path, capsys: pytest.CaptureFixtu
         "ok   train-00002.pixels\nBAD  train-00003.pixels: it is not what was written" in said.out
     )
     assert "2 of 9 files" in said.err  # and the one behind it, which could not be checked
+
+
+@pytest.mark.parametrize("replace_by", [os.mkfifo, lambda shard: shard.symlink_to("/dev/zero")])
+def test_verify_neither_waits_for_a_pipe_nor_follows_a_link(
+    replace_by: Callable[[Path], None], store: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (store / "train-00003.pixels").unlink()
+    replace_by(store / "train-00003.pixels")
+    assert main(["verify", str(store)]) == 3
+    assert "BAD  train-00003.pixels: no regular file" in capsys.readouterr().out
+
+
+def test_packing_goes_on_without_writing_through_a_link(
+    pictures: Path,
+    packed: Path,
+    tmp_path: Path,
+    small_shards: None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    write = writing_module.SplitWriter._write_shard
+
+    def killed(self: Any, attempts: Any) -> None:
+        if len(self.shards) == 3:
+            raise KeyboardInterrupt
+        write(self, attempts)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(writing_module.SplitWriter, "_write_shard", killed)
+        with pytest.raises(KeyboardInterrupt):
+            pack(str(pictures), tmp_path / "store", side=SIDE)
+    theirs, shard = tmp_path / "theirs", tmp_path / "store" / "train-00001.pixels"
+    theirs.write_bytes(shard.read_bytes())
+    written = theirs.stat().st_mtime_ns
+    shard.unlink()
+    shard.symlink_to(theirs)
+    pack(str(pictures), tmp_path / "store", side=SIDE)
+    assert theirs.stat().st_mtime_ns == written
+    for file in packed.glob("*.pixels"):
+        assert file.read_bytes() == (tmp_path / "store" / file.name).read_bytes()
+    assert len(load_dataset(str(tmp_path / "store")).train) == 96
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,8 @@
 """Claims about `optimizer`."""
 
 import math
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -9,6 +11,8 @@ from torch import nn
 
 from stopgrad.config import Config, OptimizerConfig, preset
 from stopgrad.method import (
+    SGD,
+    Optimizer,
     ParameterGroup,
     build_optimizer,
     build_simsiam,
@@ -92,6 +96,54 @@ def test_sgd_takes_the_step_worked_out_by_hand() -> None:
     first = start - 0.01 * (1 + 0.1 * start)
     momentum = 0.5 * (1 + 0.1 * start) + (1 + 0.1 * first)
     torch.testing.assert_close(weight.detach(), first - 0.01 * momentum)
+
+
+@pytest.mark.parametrize("fused", [True, False])
+@pytest.mark.parametrize("momentum", [0.9, 0.0])
+def test_sgd_is_that_of_torch_to_the_bit_and_goes_on_from_its_state(
+    fused: bool, momentum: float
+) -> None:
+    generator = torch.Generator().manual_seed(0)
+    start = [torch.randn(shape, generator=generator) for shape in ((8, 3, 3, 3), (5, 8), (5,))]
+    ours, theirs = ([nn.Parameter(t.clone()) for t in start] for _ in range(2))
+    options: dict[str, Any] = {"momentum": momentum, "fused": fused}
+    sgd = SGD([ParameterGroup("encoder", ours, 0.01)], **options)
+    torchs = torch.optim.SGD(theirs, lr=0.0, weight_decay=0.01, **options)
+    refused = torch.zeros(())
+    for step in range(6):
+        if step == 3:
+            state = sgd.state()
+            assert len(state) == (len(ours) if momentum else 0)
+            sgd = SGD([ParameterGroup("encoder", ours, 0.01)], **options)
+            sgd.restore(state)
+        sgd.set_learning_rates({"encoder": 0.1 / (step + 1)})
+        torchs.param_groups[0]["lr"] = 0.1 / (step + 1)
+        for mine, other in zip(ours, theirs, strict=True):
+            mine.grad = torch.randn(mine.shape, generator=generator)
+            other.grad = mine.grad.clone()
+        sgd.step(refused)
+        torchs.step()
+        assert all(map(torch.equal, ours, theirs))
+    named = torchs.state_dict()["state"].items()
+    buffers = {f"{index}.{name}": value for index, kept in named for name, value in kept.items()}
+    assert sgd.state().keys() == buffers.keys()
+    assert all(torch.equal(value, buffers[key]) for key, value in sgd.state().items())
+
+
+@pytest.mark.parametrize("kind", [partial(SGD, fused=True), partial(SGD, fused=False), LARS])
+def test_a_refused_step_changes_neither_weights_nor_momentum(
+    kind: Callable[..., Optimizer],
+) -> None:
+    weight = nn.Parameter(torch.ones(2, 2))
+    optimizer = kind([ParameterGroup("encoder", [weight], 0.1, lr=0.5)], momentum=0.9)
+    weight.grad = torch.full((2, 2), 2.0)
+    optimizer.step(torch.zeros(()))
+    before = [weight.detach().clone(), optimizer.state()["0.momentum_buffer"].clone()]
+    assert not torch.equal(before[0], torch.ones(2, 2))
+    weight.grad = torch.full((2, 2), math.nan)
+    optimizer.step(torch.ones(()))
+    assert torch.equal(weight, before[0])
+    assert torch.equal(optimizer.state()["0.momentum_buffer"], before[1])
 
 
 def test_lars_takes_the_step_worked_out_by_hand() -> None:

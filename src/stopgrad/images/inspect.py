@@ -1,7 +1,7 @@
 """A spec -> what its images are like: damaged, tiny, equal, odd; formats, sizes and classes.
 
 The damaged images are those that loading finds, by loading; then each image is decoded once more at
-full size. Everything is decoded anew, and a later load finds the result in the cache.
+full size. What the cache holds is not used but replaced, and a later load finds the result there.
 """
 
 from __future__ import annotations

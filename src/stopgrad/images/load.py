@@ -40,7 +40,6 @@ from stopgrad.images.packing import changes_since_packing
 from stopgrad.images.sources.arrays import images_from_arrays
 from stopgrad.images.sources.find import find_source
 from stopgrad.images.store import (
-    DamagedStoreError,
     cache_folder,
     checksum,
     damage,
@@ -160,22 +159,27 @@ def decode_again(
             in_one_frame(contents, write, side=side)
             _replace(temporary, folder)
         prune(folder.parent, newest=folder)
-        return _open(folder)
-    except (OSError, StorageError, DamagedStoreError) as error:
-        reason = error.found if isinstance(error, StorageError | DamagedStoreError) else error
-        log.warning("cannot cache the decoded images in %s (%s); going on without", folder, reason)
+    except (OSError, StorageError) as error:
+        reason = error.found if isinstance(error, StorageError) else str(error)
+    else:
+        try:
+            return _open(folder)
+        except DataError as error:  # another process may have removed it since
+            reason = error.found
+    log.warning("cannot cache the decoded images in %s (%s); going on without", folder, reason)
     return _decode_to_memory(source.name, contents, side=side, track=track)
 
 
 def _open(folder: Path) -> Dataset:
     """The images of a cached store; a DataError when any part is not what was written."""
-    manifest = read_manifest(folder)
-    dataset = read_images(folder, manifest)
-    summaries = read_summaries(folder, manifest)
-    for split, stored in manifest.splits.items():
-        with damage(folder, f"pixels of {split}"):
-            if checksum(folder, stored) != summaries[split].crc32:
-                raise ValueError("they are not what was written")
+    with damage(folder, "its folder"):
+        manifest = read_manifest(folder)
+        dataset = read_images(folder, manifest)
+        summaries = read_summaries(folder, manifest)
+        for split, stored in manifest.splits.items():
+            with damage(folder, f"pixels of {split}"):
+                if checksum(folder, stored) != summaries[split].crc32:
+                    raise ValueError("they are not what was written")
     with suppress(OSError):
         os.utime(folder)  # used: pruning takes the longest unused first
     return dataset

@@ -59,10 +59,6 @@ MOST_CHECKED = 1 << 30  # bytes of a split that its checksum covers
 log = logging.getLogger(__name__)
 
 
-class DamagedStoreError(DataError):
-    """A store that is not what was written."""
-
-
 class Shard(NamedTuple):
     """A file of pixels."""
 
@@ -158,7 +154,7 @@ def read_images(path: Path, manifest: StoreManifest, *, whole_side: int = 0) -> 
     """What a manifest promises, as far as sizes and the sha256 of the small files tell.
 
     Raises:
-        DamagedStoreError: When a file is missing, cut or changed.
+        DataError: When a file is missing, cut or changed.
     """
     table, summaries = read_table(path, manifest), read_summaries(path, manifest)
     splits = {
@@ -236,7 +232,7 @@ def damage(path: Path, name: str) -> Iterator[None]:
         yield
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         reason = getattr(error, "strerror", None) or str(error)
-        raise DamagedStoreError(
+        raise DataError(
             f"the store {str(path)!r} is damaged: {name} ({reason})",
             expected="the files that `stopgrad pack` wrote",
             hint="see what else is wrong with `stopgrad verify`, then copy it or pack it again",
@@ -247,7 +243,7 @@ def read_table(path: Path, manifest: StoreManifest) -> ImageTable:
     """The images that were packed, and those that were left out.
 
     Raises:
-        DamagedStoreError: When it is missing or changed.
+        DataError: When it is missing or changed.
     """
     name = PICTURES_JSON if PICTURES_JSON in manifest.tables else PICTURES
     columns = read_columns(path, manifest, name)
@@ -259,7 +255,7 @@ def read_columns(path: Path, manifest: StoreManifest, name: str) -> dict[str, li
     """A table of a store, which must be the one of the manifest.
 
     Raises:
-        DamagedStoreError: When it is missing or changed.
+        DataError: When it is missing or changed.
     """
     with damage(path, name):
         data = read_file(path / name, most=LARGEST_TABLE)
@@ -281,7 +277,7 @@ def read_summaries(path: Path, manifest: StoreManifest) -> dict[str, SplitSummar
     """The summaries of all splits; {} for a store that was packed before there were any.
 
     Raises:
-        DamagedStoreError: When they are changed, or of other images.
+        DataError: When they are changed, or of other images.
     """
     if not (path / SUMMARY).exists():
         return {}
@@ -304,7 +300,7 @@ def read_split(path: Path, manifest: StoreManifest, split: str, table: ImageTabl
     """One split, mapped into memory; its files have the sizes that were written.
 
     Raises:
-        DamagedStoreError: When they have not.
+        DataError: When they have not.
     """
     stored = manifest.splits[split]
     rows = zip(table.split, table.reason, strict=True)

@@ -12,6 +12,7 @@ import hashlib
 import itertools
 import json
 import os
+import stat
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -142,6 +143,7 @@ class SplitWriter:
         names, damaged = len(tally.names), len(tally.damaged)
         with storage_errors(self._path("pixels"), needed=most * self.target.image_bytes):
             self._path("json").unlink(missing_ok=True)
+            self._path("pixels").unlink(missing_ok=True)  # maybe a link or a pipe
             with self._path("pixels").open("wb", buffering=BUFFER) as file:
                 for attempt in itertools.islice(attempts, most):
                     if (pixels := tally.add(attempt)) is not None:
@@ -270,7 +272,13 @@ def _as_parquet(columns: dict[str, list[Any]]) -> bytes:
 
 
 def take_in(path: Path, digest: hashlib._Hash) -> None:
-    """Feeds a file to a digest."""
+    """Feeds a file to a digest; no link is followed, no pipe is waited for.
+
+    Raises:
+        OSError, ValueError: When it cannot be read, or is no regular file.
+    """
+    if not stat.S_ISREG(path.lstat().st_mode):
+        raise ValueError("no regular file")
     with path.open("rb", buffering=0) as file:
         while block := file.read(BUFFER):
             digest.update(block)

@@ -50,20 +50,15 @@ def batch_norm_2d(channels: int, *, per_view: bool) -> nn.BatchNorm2d:
 
 
 def split_views_in(module: nn.Module) -> None:
-    """Replaces every BN of a backbone by one per view, with the same parameters and buffers.
+    """Lets every BN of a backbone normalise each view, with the same parameters and buffers.
 
     For timm's backbones, which are built without this choice; takes any BN class, also timm's BN
     with an activation.
     """
-    for name, child in module.named_children():
-        if isinstance(child, _BatchNorm):
-            kind = type(child)
-            twin = type(f"PerView{kind.__name__}", (PerView, kind), {})
-            replacement: nn.Module = object.__new__(twin)
-            replacement.__dict__.update(child.__dict__)
-            module.add_module(name, replacement)
-        else:
-            split_views_in(child)
+    for layer in module.modules():
+        if isinstance(layer, _BatchNorm):
+            kind = type(layer)
+            layer.__class__ = type(f"PerView{kind.__name__}", (PerView, kind), {})
 
 
 def initialize(module: nn.Module, generator: torch.Generator) -> nn.Module:

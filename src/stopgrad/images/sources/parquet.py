@@ -40,6 +40,12 @@ SPLITS = {
     "dev": "validation",
 }
 PREFERRED = ("", "default", "data")  # configurations, when there are several
+IMAGE_NAMES = ("image", "img")
+LABEL_NAMES = ("label", "labels", "fine_label")
+DEPTH = 2  # folders below the one named in which Parquet files are looked for
+ROWS = 64  # rows whose bytes are in memory at a time
+
+log = logging.getLogger(__name__)
 
 
 class Shards(NamedTuple):
@@ -122,14 +128,6 @@ def _check_complete(paths: list[str], where: str) -> None:
                 expected="all files of a numbered set and no others",
                 hint="copy or download the data set again",
             )
-
-
-IMAGE_NAMES = ("image", "img")
-LABEL_NAMES = ("label", "labels", "fine_label")
-DEPTH = 2  # folders below the one named in which Parquet files are looked for
-ROWS = 64  # rows whose bytes are in memory at a time
-
-log = logging.getLogger(__name__)
 
 
 class Columns(NamedTuple):
