@@ -242,6 +242,17 @@ def test_watching_and_saving_change_nothing(dataset: Dataset, tmp_path: Path) ->
     assert end_state(tmp_path / "often") == end_state(tmp_path / "never")
 
 
+def test_losses_that_are_read_late_as_on_a_gpu_change_nothing(
+    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = _tiny(epochs=2)
+    _train(dataset, config, tmp_path / "at once")
+    monkeypatch.setattr("stopgrad.training.learner.Learner.most_unread", 100)
+    _train(dataset, config, tmp_path / "late")
+    assert end_state(tmp_path / "late") == end_state(tmp_path / "at once")
+    assert step_losses(tmp_path / "late") == step_losses(tmp_path / "at once")
+
+
 @pytest.mark.parametrize("steps", [1, 8, 13, 31])
 def test_a_run_that_died_goes_on_bit_for_bit(dataset: Dataset, tmp_path: Path, steps: int) -> None:
     config = _tiny()

@@ -424,6 +424,19 @@ def _restored(run: Path, dataset: Dataset) -> Classifier:
     return training.model
 
 
+def test_where_losses_may_wait_as_on_a_gpu_each_step_has_its_own_row(
+    dataset: Dataset, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stopgrad.training.learner.Learner.most_unread", 100)
+    epochs = _run(tmp_path / "run", dataset, _short())
+    assert end_state(tmp_path / "run") == end_state(whole)
+    assert step_losses(tmp_path / "run") == step_losses(whole)
+    rows = [row for row in read_metrics(tmp_path / "run") if row["kind"] == "step"]
+    assert len({row["seconds"] for row in rows}) > 10  # not those of the newest step
+    taken = sum(row["seconds"] for row in rows)
+    assert epochs[0].seconds < taken < epochs[-1].seconds  # the last one was scored too
+
+
 def test_a_finished_training_takes_no_step_and_gives_its_score_again(
     dataset: Dataset, tmp_path: Path
 ) -> None:

@@ -24,6 +24,9 @@ from stopgrad.runs import Checkpoint, TrainingState, load_model
 Model = TypeVar("Model", bound=nn.Module)
 Batch = TypeVar("Batch")
 
+UNREAD = 100
+"""Losses that may wait on a GPU before the host reads them; a CPU's are read at once."""
+
 
 @dataclass(kw_only=True)
 class Learner(ABC, Generic[Model, Batch]):
@@ -52,6 +55,11 @@ class Learner(ABC, Generic[Model, Batch]):
     def is_finished(self) -> bool:
         """Whether nothing is left to do."""
         return self.epoch == self.epochs
+
+    @property
+    def most_unread(self) -> int:
+        """How many losses may wait on the device before they are read."""
+        return UNREAD if self.compute.device.type == "cuda" else 1
 
     @abstractmethod
     def order(self) -> Tensor:
