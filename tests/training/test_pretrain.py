@@ -2,6 +2,7 @@
 
 import functools
 import itertools
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -565,6 +566,31 @@ def test_a_signal_during_the_measurements_stops_at_once_and_loses_nothing(
         ]
         assert told[0] == told[1]
         assert len(told[0]) == 4
+
+
+@pytest.mark.parametrize(("every", "epoch"), [(1, 0), (0, 1)])
+def test_a_signal_in_the_last_step_of_an_epoch_does_not_wait_for_its_measurements(
+    dataset: Dataset, tmp_path: Path, every: int, epoch: int
+) -> None:
+    config = _tiny(epochs=2, measure_every=every, knn_every=every)
+    _train(dataset, config, tmp_path / "whole")
+    images, info = prepare(dataset, config), describe_run(dataset, config, spec="digits")
+    with RunWriter.create(tmp_path / "run", info) as writer:
+
+        def track(items: Iterable[Any], description: str, total: int, /) -> Iterator[Any]:
+            for number, item in enumerate(items, start=1):
+                if number == total:
+                    writer.stop_signal = 15
+                yield item
+
+        with pytest.raises(InterruptedRunError, match="saved at step 8"):
+            list(pretrain_epochs(images, config, writer=writer, track=track))
+    status = read_status(tmp_path / "run")
+    assert (status["state"], status["step"], status["epoch"]) == ("interrupted", 8, epoch)
+    with RunWriter.resume(tmp_path / "run") as writer:
+        list(pretrain_epochs(images, config, writer=writer))
+    assert end_state(tmp_path / "run") == end_state(tmp_path / "whole")
+    assert step_losses(tmp_path / "run") == step_losses(tmp_path / "whole")
 
 
 def test_a_signal_while_losses_wait_on_the_device_saves_them_too(
