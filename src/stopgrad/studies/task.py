@@ -212,12 +212,10 @@ def carry_out(task: StudyTask) -> None:
 
 
 def _pretrain(task: StudyTask) -> None:
-    from stopgrad.method import use_threads
     from stopgrad.runs import load_images
     from stopgrad.training import pretrain_run
 
     config = config_from_dict(task.config or {})
-    use_threads(config.threads)
     dataset = load_images(task.spec, config)
     _follow(pretrain_run(dataset, config, task.run, spec=task.spec))
 
