@@ -22,13 +22,7 @@ from stopgrad.errors import (
     InterruptedRunError,
 )
 from stopgrad.images import Dataset, Images, Track, images_from_arrays, normalization
-from stopgrad.method import (
-    Layers,
-    Views,
-    build_simsiam,
-    compute_for,
-    training_flops,
-)
+from stopgrad.method import Layers, Views, build_simsiam, compute_for, training_flops
 from stopgrad.method.collapse import Measures
 from stopgrad.runs import (
     RunWriter,

@@ -180,6 +180,6 @@ class Learner(ABC, Generic[Model, Batch]):
         load_model(self.model, checkpoint.model)
         self.optimizer.restore(checkpoint.optimizer)
         self.step = checkpoint.step
-        # Without "epoch" (training with labels, version 0.1) an epoch ends with its last step.
+        # Without "epoch" (training with labels, and version 0.1) an epoch ends with its last step.
         self.epoch = checkpoint.state.get("epoch", self.step // self.steps_per_epoch)
         self.losses = [float(loss) for loss in checkpoint.state["losses"]]
