@@ -28,12 +28,13 @@ import torch
 from torch import Tensor
 from torchvision.transforms import v2
 
-from stopgrad.config import Config, KNNConfig, ViewsConfig, config_to_dict, preset
-from stopgrad.evaluation import embed, weighted_knn
+from stopgrad.config import Config, ViewsConfig, config_to_dict, preset
 from stopgrad.images import Dataset, Normalization, load_dataset, normalization
 from stopgrad.method import SGD, Views, parameter_groups, simsiam_loss
 from stopgrad.method.simsiam import Outputs, widened
+from stopgrad.runs import prepare
 from stopgrad.training import Pretraining, start_training
+from stopgrad.training.watch import watched_knn
 
 ARMS = ("fast", "joint", "plain")
 
@@ -82,7 +83,7 @@ def run(dataset: Dataset, arm: str, *, seed: int, epochs: int) -> dict[str, Any]
     return {
         "arm": arm,
         "seed": seed,
-        "knn": _accuracy(training, dataset),
+        "knn": watched_knn(training, prepare(dataset, config)),
         "loss": statistics.fmean(losses),
         "wall_s": wall,
         "images": len(dataset.train),
@@ -143,20 +144,6 @@ def image_transform(config: ViewsConfig, mean_std: Normalization) -> v2.Compose:
             v2.Normalize(*mean_std),
         ]
     )
-
-
-def _accuracy(training: Pretraining, dataset: Dataset) -> float:
-    assert dataset.test is not None
-    bank, queries = (
-        embed(
-            training.model.encoder,
-            images,
-            normalization=training.normalization,
-            compute=training.compute,
-        )
-        for images in (dataset.train, dataset.test)
-    )
-    return weighted_knn(bank, queries, KNNConfig()).accuracy
 
 
 def _summary(lines: list[dict[str, Any]]) -> dict[str, Any]:

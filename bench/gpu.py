@@ -5,8 +5,8 @@
 Each stage appends one line to OUT/gpu.jsonl and is skipped when it is there already, and the
 training goes on from its checkpoint: a call that runs out of its minutes is repeated until it ends
 with code 0. `--epochs 800` is a long run in such pieces. It imports no more than torch, NumPy,
-Pillow, pyarrow, safetensors and rich, and runs from a checkout without an install. Without a GPU
-it runs on the CPU (`--small` for tests).
+Pillow, pyarrow, safetensors, rich and lazy_loader, and runs from a checkout without an install.
+Without a GPU it runs on the CPU (`--small` for tests).
 
 Stages: agreement (losses of the device against the CPU in fp32, on the same views), replay (steps
 replayed as one CUDA graph against steps launched kernel by kernel, bit by bit), resume (a training

@@ -6,19 +6,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from stopgrad.errors import (
-    StopgradError,
-)
+from stopgrad.errors import StopgradError
 from stopgrad.evaluation import Key, Record, append
 from stopgrad.studies import Choices, PreparedStudy, StudyDirectory, run_study
 from stopgrad.studies.definition import StudyData
 from stopgrad.studies.folder import RunFolder
 from stopgrad.studies.parse import parse_study
 from stopgrad.studies.plan import arm_configs, plan_runs
-from stopgrad.studies.task import (
-    StudyTask,
-    keep_failure,
-)
+from stopgrad.studies.task import StudyTask, keep_failure
 
 STUDY: dict[str, Any] = {
     "question": "Which?",

@@ -6,18 +6,9 @@ from typing import Any
 
 import pytest
 
-from stopgrad.errors import (
-    ConfigError,
-    DataError,
-)
+from stopgrad.errors import ConfigError, DataError
 from stopgrad.studies.folder import RunFolder
-from tests.studies.instant import (
-    STUDY,
-    InstantExecutor,
-    conduct,
-    prepare,
-    run_of,
-)
+from tests.studies.instant import STUDY, InstantExecutor, conduct, prepare, run_of
 
 
 def test_a_directory_that_holds_something_else_is_left_alone(tmp_path: Path) -> None:

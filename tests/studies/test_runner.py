@@ -8,17 +8,11 @@ from typing import Any
 
 import pytest
 
-from stopgrad.errors import (
-    InterruptedStudyError,
-    StorageError,
-)
+from stopgrad.errors import InterruptedStudyError, StorageError
 from stopgrad.evaluation import Key
 from stopgrad.report.study_tables import study_markdown
 from stopgrad.studies import load_results, run_study, runner
-from stopgrad.studies.task import (
-    StudyTask,
-    next_task,
-)
+from stopgrad.studies.task import StudyTask, next_task
 from tests.studies import instant
 from tests.studies.instant import (
     STUDY,

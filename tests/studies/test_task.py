@@ -20,19 +20,8 @@ from stopgrad.images import load_dataset
 from stopgrad.studies.executors import Job
 from stopgrad.studies.executors.local import LocalProcesses
 from stopgrad.studies.folder import RunFolder
-from stopgrad.studies.task import (
-    StudyTask,
-    keep_failure,
-    main,
-    read_failure,
-    read_task,
-    write_task,
-)
-from tests.studies.instant import (
-    InstantExecutor,
-    conduct,
-    prepare,
-)
+from stopgrad.studies.task import StudyTask, keep_failure, main, read_failure, read_task, write_task
+from tests.studies.instant import InstantExecutor, conduct, prepare
 
 
 def _wait(condition: Callable[[], bool]) -> bool:

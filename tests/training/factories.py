@@ -14,14 +14,7 @@ from torch import nn
 from stopgrad.config import preset
 from stopgrad.images import Images, images_from_arrays
 from stopgrad.method import build_simsiam
-from stopgrad.runs import (
-    Checkpoint,
-    RunWriter,
-    TrainedRun,
-    load_checkpoint,
-    load_run,
-    read_metrics,
-)
+from stopgrad.runs import Checkpoint, RunWriter, TrainedRun, load_checkpoint, load_run, read_metrics
 from tests.factories import digits as digits
 from tests.runs.factories import info, rows
 

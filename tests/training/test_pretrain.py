@@ -2,6 +2,7 @@
 
 import functools
 import itertools
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +22,7 @@ from stopgrad.errors import (
     InterruptedRunError,
 )
 from stopgrad.images import Dataset, Images, Track, images_from_arrays, normalization
-from stopgrad.method import (
-    Layers,
-    Views,
-    build_simsiam,
-    compute_for,
-    training_flops,
-)
+from stopgrad.method import Layers, Views, build_simsiam, compute_for, training_flops
 from stopgrad.method.collapse import Measures
 from stopgrad.runs import (
     RunWriter,
@@ -240,6 +235,17 @@ def test_watching_and_saving_change_nothing(dataset: Dataset, tmp_path: Path) ->
     _train(dataset, _tiny(knn_every=1, checkpoint_every=1), tmp_path / "often")
     _train(dataset, _tiny(knn_every=0, checkpoint_every=0), tmp_path / "never")
     assert end_state(tmp_path / "often") == end_state(tmp_path / "never")
+
+
+def test_losses_that_are_read_late_as_on_a_gpu_change_nothing(
+    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = _tiny(epochs=2)
+    _train(dataset, config, tmp_path / "at once")
+    monkeypatch.setattr("stopgrad.training.learner.Learner.most_unread", 100)
+    _train(dataset, config, tmp_path / "late")
+    assert end_state(tmp_path / "late") == end_state(tmp_path / "at once")
+    assert step_losses(tmp_path / "late") == step_losses(tmp_path / "at once")
 
 
 @pytest.mark.parametrize("steps", [1, 8, 13, 31])
@@ -554,6 +560,31 @@ def test_a_signal_during_the_measurements_stops_at_once_and_loses_nothing(
         ]
         assert told[0] == told[1]
         assert len(told[0]) == 4
+
+
+@pytest.mark.parametrize(("every", "epoch"), [(1, 0), (0, 1)])
+def test_a_signal_in_the_last_step_of_an_epoch_does_not_wait_for_its_measurements(
+    dataset: Dataset, tmp_path: Path, every: int, epoch: int
+) -> None:
+    config = _tiny(epochs=2, measure_every=every, knn_every=every)
+    _train(dataset, config, tmp_path / "whole")
+    images, info = prepare(dataset, config), describe_run(dataset, config, spec="digits")
+    with RunWriter.create(tmp_path / "run", info) as writer:
+
+        def track(items: Iterable[Any], description: str, total: int, /) -> Iterator[Any]:
+            for number, item in enumerate(items, start=1):
+                if number == total:
+                    writer.stop_signal = 15
+                yield item
+
+        with pytest.raises(InterruptedRunError, match="saved at step 8"):
+            list(pretrain_epochs(images, config, writer=writer, track=track))
+    status = read_status(tmp_path / "run")
+    assert (status["state"], status["step"], status["epoch"]) == ("interrupted", 8, epoch)
+    with RunWriter.resume(tmp_path / "run") as writer:
+        list(pretrain_epochs(images, config, writer=writer))
+    assert end_state(tmp_path / "run") == end_state(tmp_path / "whole")
+    assert step_losses(tmp_path / "run") == step_losses(tmp_path / "whole")
 
 
 def test_a_signal_while_losses_wait_on_the_device_saves_them_too(

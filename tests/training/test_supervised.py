@@ -400,6 +400,24 @@ def test_a_training_that_died_goes_on_bit_for_bit(
     assert epochs[-1].number == 2
 
 
+@pytest.mark.parametrize(("part", "saved"), [(1e9, 10), (1e-9, 0)])
+def test_an_epochs_end_is_saved_when_saving_takes_little_of_the_time(
+    dataset: Dataset,
+    whole: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    part: float,
+    saved: int,
+) -> None:
+    monkeypatch.setattr("stopgrad.training.keeper.SAVING_TIME", part)
+    with pytest.raises(KilledError):
+        _run(tmp_path / "run", dataset, _tiny(epochs=2, checkpoint_every=0), track=dying_after(13))
+    assert load_checkpoint(tmp_path / "run").step == saved
+    _run(tmp_path / "run", dataset, _tiny(epochs=2, checkpoint_every=0))
+    assert end_state(tmp_path / "run") == end_state(whole)
+    assert step_losses(tmp_path / "run") == step_losses(whole)
+
+
 def test_a_forgotten_momentum_would_be_seen(dataset: Dataset, whole: Path) -> None:
     """Negative control of the test above."""
     checkpoint = load_checkpoint(whole)
@@ -422,6 +440,19 @@ def _restored(run: Path, dataset: Dataset) -> Classifier:
     training = _training(_fraction(dataset, 0.5), _short())
     training.restore(load_checkpoint(run))
     return training.model
+
+
+def test_where_losses_may_wait_as_on_a_gpu_each_step_has_its_own_row(
+    dataset: Dataset, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stopgrad.training.learner.Learner.most_unread", 100)
+    epochs = _run(tmp_path / "run", dataset, _short())
+    assert end_state(tmp_path / "run") == end_state(whole)
+    assert step_losses(tmp_path / "run") == step_losses(whole)
+    rows = [row for row in read_metrics(tmp_path / "run") if row["kind"] == "step"]
+    assert len({row["seconds"] for row in rows}) > 10  # not those of the newest step
+    taken = sum(row["seconds"] for row in rows)
+    assert epochs[0].seconds < taken < epochs[-1].seconds  # the last one was scored too
 
 
 def test_a_finished_training_takes_no_step_and_gives_its_score_again(
@@ -450,24 +481,27 @@ def test_it_is_finished_once_its_score_was_taken_in(dataset: Dataset, tmp_path: 
     assert read_status(tmp_path / "run")["state"] == "finished"
 
 
-@pytest.mark.parametrize("moment", ["epoch 1/2", "embed"])
+@pytest.mark.parametrize(
+    ("moment", "item", "saved"),
+    [("epoch 1/2", 1, 1), ("epoch 1/2", 10, 10), ("epoch 2/2", 10, 20), ("embed", 1, 20)],
+)
 def test_a_signal_stops_between_two_steps_or_while_scoring_and_nothing_is_lost(
-    dataset: Dataset, whole: Path, tmp_path: Path, moment: str
+    dataset: Dataset, whole: Path, tmp_path: Path, moment: str, item: int, saved: int
 ) -> None:
     config, run = _short(), tmp_path / "run"
     with _open(run, dataset, config) as writer:
 
         def track(items: Iterable[Any], description: str, total: int, /) -> Iterator[Any]:
-            for item in items:
-                if description == moment:
+            for number, one in enumerate(items, start=1):
+                if (description, number) == (moment, item):
                     writer.stop_signal = 15
-                yield item
+                yield one
 
         with pytest.raises(InterruptedRunError, match="same command") as caught:
             list(labelled_epochs(_fraction(dataset, 0.5), config, writer=writer, track=track))
     assert caught.value.exit_code == 143
     assert read_status(run)["state"] == "interrupted"
-    assert load_checkpoint(run).step == (1 if moment != "embed" else 20)
+    assert load_checkpoint(run).step == saved
     _run(run, dataset, config)
     assert [step for step, _ in step_losses(run)] == list(range(1, 21))
     assert end_state(run) == end_state(whole)

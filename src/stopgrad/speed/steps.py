@@ -16,7 +16,7 @@ from stopgrad.images import Images, images_from_arrays, normalization
 from stopgrad.method import Arithmetic, training_flops
 from stopgrad.speed.matmul import MatrixProduct, MatrixRates
 from stopgrad.speed.stopwatch import Spread, peak_bytes, per_call, spread, times, wait_for
-from stopgrad.training import UNREAD, Pretraining, start_training
+from stopgrad.training import Pretraining, start_training
 
 IMAGE_SIDE = 32  # px, as CIFAR
 WARM_UP = 2  # steps; the first ones build kernels and allocate memory
@@ -121,11 +121,10 @@ def endless_steps(
         DivergedError: When a loss or a gradient is not finite.
     """
     step = step or training.advance
-    unread = UNREAD if training.compute.device.type == "cuda" else 1
     while True:
         for batch in training.batches():
             step(batch)
-            if len(training.unread) >= unread:
+            if len(training.unread) >= training.most_unread:
                 training.read_losses()
             yield
         training.read_losses()

@@ -169,7 +169,7 @@ def read_task(path: Path) -> StudyTask:
 
 
 def keep_failure(folder: str | Path, error: BaseException) -> Failure:
-    """Writes down what went wrong; where the disk is full, the exit code alone tells."""
+    """Writes down what went wrong; on a full disk only the exit code is left to say it."""
     user = error if isinstance(error, StopgradError) else no_memory(error) or bad_path(error)
     if user is not None:
         found = Failure(type(user).__name__, user.found[:LONGEST], user.exit_code)
@@ -212,12 +212,10 @@ def carry_out(task: StudyTask) -> None:
 
 
 def _pretrain(task: StudyTask) -> None:
-    from stopgrad.method import use_threads
     from stopgrad.runs import load_images
     from stopgrad.training import pretrain_run
 
     config = config_from_dict(task.config or {})
-    use_threads(config.threads)
     dataset = load_images(task.spec, config)
     _follow(pretrain_run(dataset, config, task.run, spec=task.spec))
 

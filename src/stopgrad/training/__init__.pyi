@@ -1,7 +1,6 @@
 from .fractions import FractionEpoch as FractionEpoch
 from .fractions import finetune_fractions as finetune_fractions
 from .fractions import supervised_fractions as supervised_fractions
-from .keeper import UNREAD as UNREAD
 from .labelled import LabelledEpoch as LabelledEpoch
 from .pretrain import Epoch as Epoch
 from .pretrain import Pretraining as Pretraining

@@ -118,16 +118,13 @@ def finetune_fractions(
         run: The run, from `load_run`.
         dataset: Images with labels: the run's own, or others with an `out` of their own.
         config: That of the run; its `finetune` may differ.
-        out: Where networks and records go.
-        spec: Where the images came from.
-        labels: Fractions of the training labels, above 0 and at most 1.
-        track: Shows the progress of each epoch.
+        out: Where networks and records go; the run itself takes its own images alone.
+        spec: As for `supervised_fractions`.
+        labels: As for `supervised_fractions`.
+        track: As for `supervised_fractions`.
 
     Raises:
-        ConfigError: For a fraction out of range, or one that was begun with other settings.
-        DataError: When there are no labels, or for other images than the run's in the run itself.
-        InterruptedRunError: After a signal, when the state is saved.
-        StopgradError: While it trains, as `labelled_epochs`.
+        StopgradError: As `supervised_fractions`.
     """
     check_fractions(labels)
     if out.resolve() == run.path.resolve():

@@ -18,9 +18,6 @@ T = TypeVar("T")
 SAVING_TIME = 0.01
 """Part of the time that checkpoints at epochs' ends may take, when no interval was asked for."""
 
-UNREAD = 100
-"""Losses that may wait on a GPU before the host reads them; a CPU's are read at once."""
-
 
 @dataclass
 class Keeper:
@@ -62,8 +59,7 @@ class Keeper:
         within = training.steps_left > 0
         due = within and every > 0 and training.step % every == 0
         stopping = within and self.writer is not None and self.writer.stop_signal is not None
-        on_gpu = training.compute.device.type == "cuda"
-        if due or stopping or len(training.unread) >= (UNREAD if on_gpu else 1):
+        if due or stopping or len(training.unread) >= training.most_unread:
             self.read_losses()
         if due and not stopping and self.writer is not None:
             self._save(self.writer)

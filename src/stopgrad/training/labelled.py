@@ -132,6 +132,7 @@ def _epochs(
             training.losses = []
         for batch in track(training.batches(), description, left):
             training.advance(batch)
+            keeper.read_losses()  # of every step, whose row has its own seconds
             keeper.after_step()
         training.epoch += 1
         keeper.after_epoch(_row(training.end_of_epoch()))

@@ -24,6 +24,9 @@ from stopgrad.runs import Checkpoint, TrainingState, load_model
 Model = TypeVar("Model", bound=nn.Module)
 Batch = TypeVar("Batch")
 
+UNREAD = 100
+"""Losses that may wait on a GPU before the host reads them; a CPU's are read at once."""
+
 
 @dataclass(kw_only=True)
 class Learner(ABC, Generic[Model, Batch]):
@@ -52,6 +55,11 @@ class Learner(ABC, Generic[Model, Batch]):
     def is_finished(self) -> bool:
         """Whether nothing is left to do."""
         return self.epoch == self.epochs
+
+    @property
+    def most_unread(self) -> int:
+        """How many losses may wait on the device before they are read."""
+        return UNREAD if self.compute.device.type == "cuda" else 1
 
     @abstractmethod
     def order(self) -> Tensor:
@@ -172,6 +180,6 @@ class Learner(ABC, Generic[Model, Batch]):
         load_model(self.model, checkpoint.model)
         self.optimizer.restore(checkpoint.optimizer)
         self.step = checkpoint.step
-        # Without "epoch" (training with labels, version 0.1) an epoch ends with its last step.
+        # Without "epoch" (training with labels, and version 0.1) an epoch ends with its last step.
         self.epoch = checkpoint.state.get("epoch", self.step // self.steps_per_epoch)
         self.losses = [float(loss) for loss in checkpoint.state["losses"]]
