@@ -12,12 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast, get_args, overload
 
 from stopgrad import evaluation, export, images, method, report, runs, training
-from stopgrad.config import (
-    BadImages,
-    ExportFormat,
-    Layer,
-    SplitName,
-)
+from stopgrad.config import BadImages, ExportFormat, Layer, SplitName
 from stopgrad.evaluation import FROZEN, MEASURES
 from stopgrad.face.arguments import Labels, as_list, check_choices, fractions
 from stopgrad.face.data import AnyData

@@ -14,13 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stopgrad import evaluation, report
-from stopgrad.evaluation import (
-    METRICS,
-    SUBJECTS,
-    count,
-    labels_text,
-    percent,
-)
+from stopgrad.evaluation import METRICS, SUBJECTS, count, labels_text, percent
 from stopgrad.report import Column, Table, TableCell
 from stopgrad.storage import printable, write_atomically
 
