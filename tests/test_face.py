@@ -1,8 +1,12 @@
 """Claims about the public face: what Python gets is what the command line writes."""
 
+import base64
 import json
+import re
+import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +17,11 @@ from PIL import Image
 import stopgrad
 from stopgrad.cli import main
 from stopgrad.config import preset
-from stopgrad.errors import ConfigError, DataError
+from stopgrad.errors import CheckpointError, ConfigError, DataError
 from stopgrad.evaluation import embed
 from stopgrad.face.progress import Screen
 from stopgrad.images import Dataset, images_from_arrays, load_dataset
+from stopgrad.storage import Finding
 from tests.factories import write_digits
 
 SHORT = {"preset": "tiny", "epochs": 2}
@@ -41,7 +46,7 @@ def test_importing_takes_no_torch_and_every_name_is_there() -> None:
     code = (
         "import stopgrad, sys\n"
         "assert not {'torch', 'numpy', 'rich'} & set(sys.modules)\n"
-        "assert all(getattr(stopgrad, name) for name in stopgrad.__all__)"
+        "assert all(callable(getattr(stopgrad, name)) for name in stopgrad.__all__)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
 
@@ -49,7 +54,10 @@ def test_importing_takes_no_torch_and_every_name_is_there() -> None:
 def test_a_data_set_says_what_it_holds(pictures: Path) -> None:
     data = stopgrad.load(pictures)
     assert len(data) == 200
-    assert "to train on, 40 to test on, 28 x 28 px; 10 classes ('digit 0'" in repr(data)
+    assert repr(data).startswith(
+        f"<Data {str(pictures)!r}: 160 images to train on, 40 to test on, 28 x 28 px; 10 classes "
+        "('digit 0'"
+    )
 
 
 def test_images_that_no_size_changes_are_decoded_once(
@@ -175,6 +183,70 @@ def test_the_nearest_of_a_training_image_is_itself(run: stopgrad.Run, pictures: 
     assert row["neighbors"][0]["similarity"] == pytest.approx(1, abs=1e-3)
     assert "nearest of 160 training images" in repr(found)
     assert found._repr_png_().startswith(b"\x89PNG")
+    drawing, table = found._repr_html_().split("\n", maxsplit=1)
+    assert base64.b64encode(found._repr_png_()).decode() in drawing
+    assert table.startswith("<table")
+
+
+def test_whatever_takes_the_path_of_a_run_takes_a_run(run: stopgrad.Run, tmp_path: Path) -> None:
+    assert stopgrad.Run(run).path == run.path
+    assert stopgrad.verify(run) == stopgrad.verify(run.path) == run.verify()
+    for runs in (run, [run], str(run.path)):
+        assert stopgrad.write_report(runs, out=tmp_path / "page.html").page.stat().st_size > 1000
+        assert [row["run"] for row in stopgrad.compare(runs).rows] == [str(run.path)]
+
+
+def test_every_finding_is_handed_over_before_damage_is_an_error(
+    run: stopgrad.Run, tmp_path: Path
+) -> None:
+    damaged = Path(shutil.copytree(run, tmp_path / "run"))
+    next((damaged / "checkpoints").glob("*/model.safetensors")).write_bytes(b"no")
+    seen: list[Finding] = []
+    with pytest.raises(CheckpointError, match=f"1 of {len(stopgrad.verify(run))} files"):
+        stopgrad.verify(damaged, each=seen.append)
+    assert [finding.file.rpartition("/")[2] for finding in seen if not finding.ok] == [
+        "model.safetensors"
+    ]
+
+
+def test_a_choice_that_does_not_exist_is_refused_before_anything_is_read(
+    run: stopgrad.Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stopgrad.images.load.find_source", None)
+    calls: dict[str, Callable[[], object]] = {
+        "split = 'tset' (did you mean test?)": lambda: run.evaluate(split="tset"),
+        "of = 'me'": lambda: run.evaluate(of="me"),
+        "metrics = 'knn'": lambda: run.evaluate(metrics="knn"),
+        "layer = 'p'": lambda: run.embed(layer="p"),
+        "bad_images = 'no'": lambda: stopgrad.load("mnist5k", bad_images="no"),
+        "format = 'pickle'": lambda: run.export("pickle", tmp_path / "a.pkl"),
+        "by = 'loss'": lambda: stopgrad.compare(run, by="loss"),
+        "no run given": lambda: stopgrad.compare([]),
+        "no run or directory": lambda: stopgrad.write_report([]),
+    }
+    for said, call in calls.items():
+        with pytest.raises(ConfigError, match="^" + re.escape(said)):
+            call()
+    assert not any(tmp_path.iterdir())
+
+
+def test_nothing_that_a_caller_passes_is_silently_ignored(
+    run: stopgrad.Run, pictures: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match="epochs beside a config"):
+        stopgrad.pretrain(pictures, out=tmp_path / "x", config=run.config, epochs=1)
+    for data in (pictures, stopgrad.load(pictures)):
+        with pytest.raises(ConfigError, match="labels or class_names beside"):
+            stopgrad.load(data, labels=[0] * 200)
+    assert not (tmp_path / "x").exists()
+
+
+def test_data_that_was_loaded_stands_for_its_path(pictures: Path, tmp_path: Path) -> None:
+    data = stopgrad.load(pictures)
+    assert stopgrad.check(data, preset="tiny").findings.pictures == {"train": 160, "test": 40}
+    assert len(stopgrad.pack(data, tmp_path / "store", side=28)) == 200
+    with pytest.raises(DataError, match="images in memory"):
+        stopgrad.check(np.zeros((2, 8, 8, 3), np.uint8))
 
 
 def test_a_report_is_one_page(run: stopgrad.Run, tmp_path: Path) -> None:

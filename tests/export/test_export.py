@@ -329,6 +329,22 @@ def test_the_lines_on_the_terminal_run_where_the_command_was_given(
     assert "made" not in str(json.loads(card.read_text())["load"])  # it may be moved
 
 
+def test_the_code_of_a_model_card_runs_beside_its_folder(
+    narrow: TrainedRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    out = Path('my "net" [1]#2')  # no character may be escaped as Markdown has it
+    made = export_run(narrow, name="hub", out=out)
+    code = (out / "README.md").read_text().split("```python\n")[1].split("```")[0]
+    pixels = torch.zeros(2, 16, 16, 3, dtype=torch.uint8)
+    found: dict[str, Any] = {"pixels": pixels}
+    exec(code, found)
+    assert torch.equal(found["features"], PretrainedEncoder.from_pretrained(out).embed(pixels))
+    assert repr(made).splitlines()[1:] == [f"    {line}" for line in made.lines[:-1]] + [
+        f"    {made.lines[-1]}>"
+    ]
+
+
 def test_a_card_says_to_which_size_a_backbone_of_fixed_sizes_wants_images(
     tmp_path: Path, narrow: TrainedRun
 ) -> None:

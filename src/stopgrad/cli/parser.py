@@ -11,27 +11,13 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, NoReturn, get_args
 
-from stopgrad.config import (
-    PRESETS,
-    Config,
-    config_from_dict,
-    describe_knobs,
-)
+from stopgrad.config import PRESETS, Config, config_from_dict, describe_knobs
 from stopgrad.errors import ConfigError
 
-COMMANDS = (  # in the order of a user's work
-    *("quickstart", "check-data", "views", "pack", "pretrain", "resume", "evaluate", "finetune"),
-    *(
-        "supervised",
-        "compare",
-        "report",
-        "neighbors",
-        "embed",
-        "export",
-        "verify",
-        "bench",
-        "study",
-    ),
+# In the order of a user's work.
+COMMANDS = tuple(
+    "quickstart check-data views pack pretrain resume evaluate finetune supervised compare report "
+    "neighbors embed export verify bench study".split()
 )
 
 DATA = (
@@ -152,11 +138,9 @@ def add_config(parser: argparse.ArgumentParser) -> None:
         metavar="YAML",
         help="file of knobs, which change the preset; flags change both",
     )
-    usage, indent = (
-        parser.format_usage().removeprefix("usage: "),
-        " " * len(f"usage: {parser.prog} "),
-    )
-    parser.usage = f"{usage}{indent}[--KNOB VALUE ...]"
+    begin = "usage: "
+    indent = " " * len(f"{begin}{parser.prog} ")
+    parser.usage = f"{parser.format_usage().removeprefix(begin)}{indent}[--KNOB VALUE ...]"
     group = parser.add_argument_group("knobs, with the defaults of the preset cifar")
     _add_knobs(group, shown=True)
     parser.set_defaults(knobs="config")

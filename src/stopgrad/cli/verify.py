@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import stopgrad
 from stopgrad.cli.screen import print_json, print_line
+
+if TYPE_CHECKING:
+    from stopgrad.storage import Finding
 
 HELP = "check every file of a run or a packed store for damage"
 
@@ -20,9 +24,13 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Prints a line per file: ok or BAD, its name and a note."""
-    for finding in stopgrad.verify(options.run):
-        if options.json:
-            print_json(finding._asdict())
-        else:
-            note = f": {finding.note}" if finding.note else ""
-            print_line(f"{'ok ' if finding.ok else 'BAD'}  {finding.file}{note}")
+    stopgrad.verify(options.run, each=_print_json if options.json else _print_finding)
+
+
+def _print_json(finding: Finding) -> None:
+    print_json(finding._asdict())
+
+
+def _print_finding(finding: Finding) -> None:
+    note = f": {finding.note}" if finding.note else ""
+    print_line(f"{'ok ' if finding.ok else 'BAD'}  {finding.file}{note}")

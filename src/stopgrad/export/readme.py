@@ -48,7 +48,7 @@ def model_card(run: TrainedRun, card: dict[str, Any], *, name: str) -> str:
         _opening(card, name),
         "## What to know\n\n" + "\n".join(f"- {_plain(line)}" for line in card["condition"]),
         "## Results\n\n" + _results(records, card),
-        "## How to load it\n\n" + _loading(name),
+        "## How to load it\n\n" + _loading(card),
         "## Preprocessing\n\n" + _preprocessing(card),
         "## Training\n\n" + _training(card),
         "## Limits\n\n" + _limits(card),
@@ -117,13 +117,11 @@ def _results(records: Sequence[Record], card: dict[str, Any]) -> str:
     return f"{as_markdown(table)}\n\nOne run, at epoch {card['training']['epoch']}, one seed."
 
 
-def _loading(name: str) -> str:
+def _loading(card: dict[str, Any]) -> str:
+    code = "\n".join(card["load"])  # ends with the path
     return (
-        "```python\n"
-        "from stopgrad.export import PretrainedEncoder\n\n"
-        f'encoder = PretrainedEncoder.from_pretrained("{_plain(name)}")  '
-        "# a folder, or OWNER/NAME of the Hub\n"
-        "features = encoder.embed(pixels)  # (B, H, W, 3) uint8 -> (B, F); normalises them\n"
+        f"```python\n{code}  # a folder, or OWNER/NAME of the Hub\n"
+        "features = model.embed(pixels)  # (B, H, W, 3) uint8 -> (B, F); normalises them\n"
         "```\n\n"
         "`model.safetensors` holds only the encoder. Its parameters have the names of "
         "torchvision's and timm's ResNets, where those libraries have the network."

@@ -43,6 +43,10 @@ class Exported(NamedTuple):
     card: dict[str, Any]
     difference: float | None  # from our encoder, relative; None: the library is not installed
 
+    def __repr__(self) -> str:
+        code = "".join(f"\n    {line}" for line in self.lines)
+        return f"<Exported {str(self.out)!r} as {self.card['format']}; load it with:{code}>"
+
     @property
     def lines(self) -> list[str]:
         """Python code that loads it from here; the card's lines run in the folder of the file."""

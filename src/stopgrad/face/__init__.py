@@ -4,6 +4,7 @@ In: specs, paths, arrays and knobs. Out: objects that show themselves, whose res
 
     progress    bars and lines on standard error
     tables      what comes back, as a table in a terminal and in a notebook
+    arguments   what a caller passes, checked
     data        load, check, pack, views: a data set by name, by path or in memory
     data_check  what check found, as tables and as JSON
     opened      a run directory with its images and its model

@@ -9,14 +9,15 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, get_args
 
 from stopgrad import images, method, report, runs, speed
-from stopgrad.config import BadImages, Config, config_from_dict
-from stopgrad.errors import ConfigError
+from stopgrad.config import BadImages, Config
+from stopgrad.errors import ConfigError, DataError
+from stopgrad.face.arguments import check_choices, chosen_config
 from stopgrad.face.data_check import DataCheck
 from stopgrad.face.progress import Screen
-from stopgrad.storage import write_atomically
+from stopgrad.storage import printable, write_atomically
 
 if TYPE_CHECKING:
     import numpy as np
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     Array: TypeAlias = npt.NDArray[np.uint8]  # (N, H, W, 3)
 
 ARRAYS = "arrays:"  # begins the spec of images that were given in memory
-SIDE = 256  # px
+SIDE = 256  # px, of images that are stored before a config says what it needs
 
 
 class Data:
@@ -48,14 +49,15 @@ class Data:
     def dataset(self) -> Dataset:
         """The images as they were first read."""
         if self._first is None:
-            self._first, self._side = _read(self.spec, Screen(), side=256), 256
+            self._first, self._side = _read(self.spec, Screen(), side=SIDE), SIDE
         return self._first
 
     def __len__(self) -> int:
         return len(self.dataset.train) + len(self.dataset.test or ())
 
     def __repr__(self) -> str:
-        return f"<{self.spec}: {images.how_it_was_read(self.dataset)}>"
+        found = images.how_it_was_read(self.dataset).removeprefix(f"read {self.dataset.name}: ")
+        return printable(f"<Data {self.spec!r}: {found}>")
 
     def stored_for(self, config: Config, screen: Screen, *, changed: Changed = "fail") -> Dataset:
         """The images as a config stores them, whole at a size that its encoder takes."""
@@ -82,7 +84,7 @@ def load(
     *,
     labels: Sequence[int] | None = None,
     class_names: Sequence[str] = (),
-    side: int = 256,
+    side: int = SIDE,
     bad_images: BadImages = "fail",
 ) -> Data:
     """Reads a data set and shows how it was understood.
@@ -98,8 +100,18 @@ def load(
         bad_images: What damaged images do: fail, or skip.
 
     Raises:
+        ConfigError: For labels or names beside anything but an array.
         DataError: For what is missing or unfit.
     """
+    check_choices("bad_images", [bad_images], get_args(BadImages))
+    if isinstance(data, (str, Path, Data, images.Dataset)) and not (
+        labels is None and not class_names
+    ):
+        raise ConfigError(
+            "labels or class_names beside images that are no array",
+            expected="a data set with its own labels, or an array",
+            hint="name the folders train/CLASS and test/CLASS",
+        )
     if isinstance(data, Data):
         return data
     if isinstance(data, (str, Path)):
@@ -111,44 +123,44 @@ def load(
     import numpy as np
 
     given = None if labels is None else np.asarray(labels)
-    train = images.images_from_arrays(data, labels=given, class_names=class_names)
+    train = images.images_from_arrays(np.asarray(data), labels=given, class_names=class_names)
     return Data(f"{ARRAYS}images", images.Dataset("images", train, None))
 
 
 def check(
-    spec: str | Path, *, preset: str = "cifar", config: Config | None = None, **knobs: Any
+    data: str | Path | Data, *, preset: str = "cifar", config: Config | None = None, **knobs: Any
 ) -> DataCheck:
     """Looks at every image and takes a few steps on them.
 
     Args:
-        spec: A name or a path, as for `load`.
+        data: A name or a path, as for `load`, or what `load` made of one.
         preset: As for `pretrain`.
         config: As for `pretrain`.
         **knobs: As for `pretrain`.
 
     Raises:
-        DataError: When there is nothing to look at.
+        DataError: When there is nothing to look at, or the images are in memory.
     """
-    config, screen = config or config_from_dict(knobs, preset=preset), Screen()
+    config, screen, spec = chosen_config(config, knobs, preset=preset), Screen(), spec_of(data)
     method.use_threads(config.threads)
     with screen.progress():
         findings = images.check_images(
-            str(spec),
+            spec,
             side=config.image_side,
             tiny_below=config.views.size / 2,
             bad_images=config.bad_images,
             track=screen.track,
         )
-    return DataCheck(str(spec), preset, config, findings, speed.look_ahead(findings, config))
+    return DataCheck(spec, preset, config, findings, speed.look_ahead(findings, config))
 
 
 def pack(
-    spec: str | Path, out: str | Path, *, side: int = SIDE, bad_images: BadImages = "fail"
+    data: str | Path | Data, out: str | Path, *, side: int = SIDE, bad_images: BadImages = "fail"
 ) -> Data:
     """Decodes a data set once into a store on disk, to train with little memory.
 
     Args:
-        spec: A name or a path, as for `load`.
+        data: As for `check`.
         out: A folder to write, or to go on with after a kill.
         side: px. Side of the stored images, centred squares resized by their short side.
         bad_images: What damaged images do: fail, or skip.
@@ -159,7 +171,7 @@ def pack(
     """
     screen, store = Screen(), str(Path(out).absolute())
     with screen.progress():
-        images.pack(str(spec), Path(out), side=side, bad_images=bad_images, track=screen.track)
+        images.pack(spec_of(data), Path(out), side=side, bad_images=bad_images, track=screen.track)
         dataset = images.load_dataset(store, changed="warn")
     screen.line(images.how_it_was_read(dataset))
     if dataset.damaged:
@@ -190,7 +202,7 @@ def views(
         ConfigError: For a count below 1, or a knob that is wrong.
         DataError: For images that cannot be read.
     """
-    config, screen = config or config_from_dict(knobs, preset=preset), Screen()
+    config, screen = chosen_config(config, knobs, preset=preset), Screen()
     if count < 1:
         raise ConfigError(f"--count {count}", expected="at least 1", hint="raise it")
     train = as_data(data).stored_for(config, screen).train
@@ -205,6 +217,18 @@ def views(
 def as_data(data: AnyData) -> Data:
     """What a caller names, not read yet."""
     return Data(str(data)) if isinstance(data, (str, Path)) else load(data)
+
+
+def spec_of(data: AnyData) -> str:
+    """The name or the path of a data set, whose files are read anew.
+
+    Raises:
+        DataError: When it has neither, being in memory.
+    """
+    spec = as_data(data).spec
+    if spec.startswith(ARRAYS):
+        raise DataError("images in memory", expected="a name or a path, whose files can be read")
+    return spec
 
 
 def _read(spec: str, screen: Screen, *, side: int, bad_images: BadImages = "fail") -> Dataset:

@@ -5,7 +5,8 @@ In: a path, and where the images are now. Out: its model at the newest checkpoin
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import os
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -22,14 +23,13 @@ if TYPE_CHECKING:
     from stopgrad.runs import TrainedRun
 
 
-Labels: TypeAlias = float | Sequence[float]
 Each: TypeAlias = "Callable[[Record], None]"
 
 
 class OpenedRun:
     """A run, read when something of it is asked for."""
 
-    def __init__(self, path: str | Path, data: AnyData | None = None) -> None:
+    def __init__(self, path: str | os.PathLike[str], data: AnyData | None = None) -> None:
         """Opens a run.
 
         Args:
@@ -43,6 +43,10 @@ class OpenedRun:
         self._given = None if data is None else as_data(data)
         self._opened: TrainedRun | None = None
         runs.read_run(self.path)
+
+    def __fspath__(self) -> str:
+        """Its directory: whatever takes the path of a run takes a run."""
+        return os.fspath(self.path)
 
     @property
     def config(self) -> Config:
@@ -99,13 +103,6 @@ def tell_condition(run: TrainedRun, screen: Screen) -> None:
     """Says what a user of the features should know of a run."""
     for line in (*(f"passed over: {line}" for line in run.damaged), *export.run_condition(run)):
         screen.line(line)
-
-
-def fractions(labels: Labels) -> list[float]:
-    """One or several fractions of the labels, checked before anything is read."""
-    chosen = [float(labels)] if isinstance(labels, (int, float)) else list(labels)
-    runs.check_fractions(chosen)
-    return chosen
 
 
 def collect(found: Iterable[Record], each: Each | None) -> Scores:

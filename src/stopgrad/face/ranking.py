@@ -9,12 +9,13 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from stopgrad import evaluation, method, runs
-from stopgrad.config import Config, Layer
+from stopgrad.config import Config, LabelFreeName, Layer
 from stopgrad.errors import DataError
 from stopgrad.evaluation import ABSENT, MEASURE_NAMES, count, metric_text, number, percent
+from stopgrad.face.arguments import as_list, check_choices
 from stopgrad.face.data import AnyData
 from stopgrad.face.progress import Screen
 from stopgrad.face.run import Run
@@ -31,10 +32,10 @@ TITLES = {"lidar": "LiDAR", "rankme": "RankMe"}
 
 
 def compare(
-    paths: Sequence[str | Path | Run],
+    paths: str | Path | Run | Sequence[str | Path | Run],
     *,
     data: AnyData | None = None,
-    by: str = "lidar",
+    by: LabelFreeName = "lidar",
     layer: Layer = "features",
     score: bool = True,
 ) -> Ranking:
@@ -48,9 +49,13 @@ def compare(
         score: Score what the records lack, where there are labels.
 
     Raises:
+        ConfigError: For a measure or a layer that does not exist.
         DataError: When the runs learned from different images and none are named.
     """
-    screen, opened = Screen(), [path if isinstance(path, Run) else Run(path) for path in paths]
+    check_choices("by", [by], get_args(LabelFreeName))
+    check_choices("layer", [layer], get_args(Layer))
+    given, screen = as_list(paths, "run"), Screen()
+    opened = [path if isinstance(path, Run) else Run(path) for path in given]
     found = [run.trained(screen) for run in opened]
     method.use_threads(found[0].info.config.threads)
     datasets = _datasets(opened, data, screen)

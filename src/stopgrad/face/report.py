@@ -5,12 +5,14 @@ In: paths. Out: the files written, `Reported`.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from stopgrad import report, studies
 from stopgrad.errors import ConfigError
+from stopgrad.face.arguments import as_list
 from stopgrad.face.data import AnyData
 from stopgrad.face.opened import OpenedRun
 from stopgrad.face.progress import Screen
@@ -29,7 +31,7 @@ class Reported(NamedTuple):
 
 
 def write_report(
-    paths: Sequence[str | Path],
+    paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
     *,
     out: str | Path | None = None,
     data: AnyData | None = None,
@@ -40,7 +42,7 @@ def write_report(
     """Writes a page about runs and studies, and if asked for a poster and each figure as a file.
 
     Args:
-        paths: Runs, or directories of studies.
+        paths: One or several runs, or directories of studies.
         out: The page; None: report.html in the one directory, or here for several.
         data: Where a run's images are now; None: where they were.
         arm: Of a study, the arm of whose runs one is shown with images; "": the arm that was
@@ -52,11 +54,11 @@ def write_report(
         ConfigError: For a path that is no directory, or an arm without weights.
         StopgradError: For runs, studies or images that cannot be read.
     """
-    folders, screen = [Path(path) for path in paths], Screen()
+    given, screen = as_list(paths, "run or directory of studies"), Screen()
     chapters = [
-        chapter for path in folders for chapter in _chapters(path, screen, data=data, arm=arm)
+        chapter for path in given for chapter in _chapters(path, screen, data=data, arm=arm)
     ]
-    page = Path(out) if out else (folders[0] if len(folders) == 1 else Path()) / "report.html"
+    page = Path(out) if out else Path(given[0] if len(given) == 1 else "") / "report.html"
     return Reported(
         report.write_page(chapters, out=page),
         report.write_poster(chapters, out=Path(poster)) if poster else None,
@@ -65,9 +67,12 @@ def write_report(
 
 
 def _chapters(
-    path: Path, screen: Screen, *, data: AnyData | None, arm: str | None
+    given: str | os.PathLike[str], screen: Screen, *, data: AnyData | None, arm: str | None
 ) -> list[Evidence | StudyEvidence]:
     """A run, with images, or every study of a directory."""
+    if isinstance(given, OpenedRun) and data is None:
+        return [_evidence(given, screen)]
+    path = Path(given)
     if (path / "studies").is_dir() and not (path / "config.json").exists():
         found = report.read_studies(path)
         if arm is None:

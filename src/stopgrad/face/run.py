@@ -9,23 +9,17 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast, overload
+from typing import TYPE_CHECKING, Any, cast, get_args, overload
 
 from stopgrad import evaluation, export, images, method, report, runs, training
-from stopgrad.config import (
-    BadImages,
-    ExportFormat,
-    Layer,
-    SplitName,
-)
-from stopgrad.evaluation import FROZEN
+from stopgrad.config import BadImages, ExportFormat, Layer, SplitName
+from stopgrad.evaluation import FROZEN, MEASURES
+from stopgrad.face.arguments import Labels, as_list, check_choices, fractions
 from stopgrad.face.data import AnyData
 from stopgrad.face.opened import (
     Each,
-    Labels,
     OpenedRun,
     collect,
-    fractions,
     tell_condition,
     tell_state,
 )
@@ -44,6 +38,8 @@ if TYPE_CHECKING:
     from stopgrad.method import Verdict
     from stopgrad.storage import Finding
 
+SCORED: tuple[Subject, ...] = ("encoder", "untrained", "pixels")
+
 
 class Run(OpenedRun):
     """A pretraining in its directory."""
@@ -51,12 +47,13 @@ class Run(OpenedRun):
     def __repr__(self) -> str:
         status, config, verdict = runs.read_status(self.path), self.config, self.verdict
         knn = [row["knn"] for row in self.metrics if row["knn"] is not None]
+        records = len(self._records())
         parts = [
             str(status.get("state", "not begun")),
             f"epoch {status.get('epoch', 0)} of {config.epochs}",
             *([f"kNN {knn[-1]:.2%}"] if knn else []),
             *([verdict.state] if verdict else []),
-            f"{len(self.records)} records",
+            f"{records} record{'' if records == 1 else 's'}",
         ]
         return printable(f"<Run {str(self.path)!r}: {', '.join(parts)}>")
 
@@ -98,8 +95,8 @@ class Run(OpenedRun):
         *,
         data: AnyData | None = None,
         split: SplitName = "auto",
-        of: Sequence[Subject] = ("encoder", "untrained", "pixels"),
-        metrics: Sequence[str] = FROZEN,
+        of: Subject | Sequence[Subject] = SCORED,
+        metrics: str | Sequence[str] = FROZEN,
         missing: bool = False,
         each: Each | None = None,
     ) -> Scores:
@@ -109,19 +106,24 @@ class Run(OpenedRun):
             labels: One or several fractions of the training labels.
             data: Where the images are now; None: where they were.
             split: Images to score; auto: the test split where there is one.
-            of: What is scored.
-            metrics: Accuracies, and measures of collapse of z.
+            of: What is scored, one or several.
+            metrics: Accuracies, and measures of collapse of z, one or several.
             missing: Leave out what is recorded already.
             each: Called with each record when it is on disk.
 
         Raises:
+            ConfigError: For a split, a subject or a metric that does not exist.
             DataError: For images without labels, or other than those of the run.
             CheckpointError: When the run has no good checkpoint.
         """
         screen, labels = Screen(), fractions(labels)
+        subjects, wanted = tuple(as_list(of, "of")), tuple(as_list(metrics, "metrics"))
+        check_choices("split", [split], get_args(SplitName))
+        check_choices("of", subjects, SCORED)
+        check_choices("metrics", wanted, (*FROZEN, *MEASURES))
         dataset = self.own_images(data, screen)
         done = evaluation.recorded_numbers(self.path) if missing else frozenset()
-        select = evaluation.Selection(split, tuple(of), tuple(metrics), done)
+        select = evaluation.Selection(split, subjects, wanted, done)
         run = self.trained(screen)
         found = evaluation.evaluate_run(
             run, dataset, labels=labels, select=select, track=screen.track
@@ -288,6 +290,7 @@ class Run(OpenedRun):
             ConfigError: For an encoder that the format cannot hold, or an `out` that does not fit.
             CheckpointError: When the tool would make other features of it.
         """
+        check_choices("format", [format], get_args(ExportFormat))
         screen, run = Screen(), runs.load_run(self.path)
         method.use_threads(run.info.config.threads)
         tell_condition(run, screen)
@@ -302,8 +305,7 @@ class Run(OpenedRun):
         figures: str | Path | None = None,
     ) -> Reported:
         """Writes a page about the run; see `write_report`."""
-        source = data if data is not None else self._given
-        return write_report([self.path], out=out, data=source, poster=poster, figures=figures)
+        return write_report([self], out=out, data=data, poster=poster, figures=figures)
 
     def verify(self) -> list[Finding]:
         """A finding for each file of the run: its name, whether it is whole, what is wrong."""
@@ -317,6 +319,8 @@ class Run(OpenedRun):
         self, data: AnyData | None, out: Path, *, layer: Layer, bad_images: BadImages | None
     ) -> Embedded:
         export.check_out(out)  # before anything is read
+        check_choices("layer", [layer], get_args(Layer))
+        check_choices("bad_images", [bad_images or "fail"], get_args(BadImages))
         screen, run = Screen(), runs.load_run(self.path)
         config, source = run.info.config, self.source(data)
         method.use_threads(config.threads)

@@ -5,8 +5,9 @@ In: paths. Out: `Studies`, the studies of a directory; a finding for each file; 
 
 from __future__ import annotations
 
+import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -17,6 +18,7 @@ from stopgrad import images, method, report, runs, speed, studies
 from stopgrad.config import key_paths
 from stopgrad.errors import CheckpointError, ConfigError, DataError, FailedRunsError
 from stopgrad.evaluation import duration
+from stopgrad.face.data import Data, spec_of
 from stopgrad.face.progress import Screen
 from stopgrad.face.tables import Shown
 from stopgrad.report import Column, Table, TableCell
@@ -29,8 +31,14 @@ if TYPE_CHECKING:
 REFRESH_S = 2.0
 
 
-def verify(path: str | Path) -> Iterator[Finding]:
+def verify(
+    path: str | os.PathLike[str], *, each: Callable[[Finding], None] | None = None
+) -> list[Finding]:
     """Checks every file of a run or of a packed store.
+
+    Args:
+        path: The run or the store.
+        each: Called with each finding as it comes, before an error too.
 
     Raises:
         CheckpointError: At the end, when one of a run is not as it should be.
@@ -40,7 +48,8 @@ def verify(path: str | Path) -> Iterator[Finding]:
     packed, findings = images.is_store(path), []
     for finding in images.verify_store(path) if packed else runs.verify_run(path):
         findings.append(finding)
-        yield finding
+        if each is not None:
+            each(finding)
     wrong = [finding.file for finding in findings if not finding.ok]
     if wrong:
         more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
@@ -52,6 +61,7 @@ def verify(path: str | Path) -> Iterator[Finding]:
             if packed
             else "resume goes on from the newest checkpoint that is whole",
         )
+    return findings
 
 
 def bench(*, device: str = "auto", threads: int = 0, quick: bool = False) -> Speed:
@@ -205,7 +215,7 @@ def study(
     name: str,
     /,
     *,
-    data: str | Path,
+    data: str | Path | Data,
     out: str | Path,
     preset: str = "cifar",
     seeds: int | Sequence[int] = 5,
@@ -217,7 +227,7 @@ def study(
 
     Args:
         name: A study by name, or a YAML file.
-        data: A name or a path, as for `load`.
+        data: As for `check`.
         out: The directory, which may hold several studies.
         preset: As for `pretrain`.
         seeds: How many, from 0 on, or which.
@@ -236,7 +246,7 @@ def study(
     screen, choices = Screen(), studies.Choices(preset, key_paths(knobs), _seeds(seeds))
     with screen.progress():
         prepared = studies.prepare_study(
-            name, choices, spec=str(data), out=Path(out), track=screen.track
+            name, choices, spec=spec_of(data), out=Path(out), track=screen.track
         )
     for change in prepared.changes:
         screen.line(f"{prepared.study.name} changed since it was begun: {change}")

@@ -5,6 +5,7 @@ Each object here holds its rows as plain dicts too, which pandas and polars take
 
 from __future__ import annotations
 
+import base64
 import io
 import json
 from collections.abc import Sequence
@@ -13,13 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stopgrad import evaluation, report
-from stopgrad.evaluation import (
-    METRICS,
-    SUBJECTS,
-    count,
-    labels_text,
-    percent,
-)
+from stopgrad.evaluation import METRICS, SUBJECTS, count, labels_text, percent
 from stopgrad.report import Column, Table, TableCell
 from stopgrad.storage import printable, write_atomically
 
@@ -191,6 +186,11 @@ class Neighborhood(Shown):
         """
         write_atomically(Path(out), self._repr_png_())
         return Path(out)
+
+    def _repr_html_(self) -> str:
+        """The images, then the table: a notebook that takes HTML draws no PNG."""
+        drawing = base64.b64encode(self._repr_png_()).decode()
+        return f'<img src="data:image/png;base64,{drawing}">\n{super()._repr_html_()}'
 
     def _repr_png_(self) -> bytes:
         drawing = io.BytesIO()

@@ -5,13 +5,15 @@ In: a data set and knobs. Out: a `Run`, or the `Scores` of the baseline; both ar
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
 from stopgrad import images, method, training
-from stopgrad.config import Config, config_from_dict
+from stopgrad.config import Config
+from stopgrad.face.arguments import Labels, chosen_config, fractions
 from stopgrad.face.data import AnyData, as_data
-from stopgrad.face.opened import Each, Labels, collect, fractions
+from stopgrad.face.opened import Each, collect
 from stopgrad.face.progress import Screen, TrainingBar, show_fractions
 from stopgrad.face.run import Run
 from stopgrad.face.tables import Scores
@@ -23,7 +25,7 @@ def pretrain(
     out: str | Path,
     preset: str = "cifar",
     config: Config | None = None,
-    init: str | Path | None = None,
+    init: str | os.PathLike[str] | None = None,
     **knobs: Any,
 ) -> Run:
     """Pretrains an encoder without labels, in a new run directory.
@@ -42,9 +44,9 @@ def pretrain(
         DataError: For images that cannot be trained on.
         StopgradError: While it trains: it diverged, was interrupted, or the disk is full.
     """
-    config, screen = config or config_from_dict(knobs, preset=preset), Screen()
+    config, screen = chosen_config(config, knobs, preset=preset), Screen()
     method.use_threads(config.threads)
-    weights = None if init is None else training.read_weights(str(init), config.encoder)
+    weights = None if init is None else training.read_weights(os.fspath(init), config.encoder)
     if weights is not None:
         screen.line(f"the encoder starts from {weights.source}, sha256 {weights.sha256[:12]}")
     source = as_data(data)
@@ -83,7 +85,7 @@ def supervised(
     Raises:
         StopgradError: As `pretrain`.
     """
-    config, screen, out = config or config_from_dict(knobs, preset=preset), Screen(), Path(out)
+    config, screen, out = chosen_config(config, knobs, preset=preset), Screen(), Path(out)
     labels = fractions(labels)
     beside = (out / "config.json").exists()  # a pretraining, whose fingerprint guards the images
     source = as_data(data)

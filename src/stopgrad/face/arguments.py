@@ -1,0 +1,67 @@
+"""What a caller passes, checked before anything is read, as the parser does for a command.
+
+In: arguments as they come from Python. Out: the same in one form, or a `ConfigError`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, TypeAlias
+
+from stopgrad import runs
+from stopgrad.config import Config, config_from_dict
+from stopgrad.errors import ConfigError, did_you_mean
+
+Labels: TypeAlias = float | Sequence[float]
+
+
+def chosen_config(config: Config | None, knobs: Mapping[str, Any], *, preset: str) -> Config:
+    """All knobs: a config that is given whole, or a preset changed by knobs.
+
+    Raises:
+        ConfigError: For an unknown knob, or knobs beside a whole config.
+    """
+    if config is None:
+        return config_from_dict(knobs, preset=preset)
+    if knobs:
+        raise ConfigError(
+            f"{', '.join(knobs)} beside a config",
+            expected="a config, or a preset and knobs",
+            hint="change the config with dataclasses.replace",
+        )
+    return config
+
+
+def as_list(given: object, name: str) -> list[Any]:
+    """One or several of something, at least one; a text is one.
+
+    Raises:
+        ConfigError: When there is none.
+    """
+    if isinstance(given, str) or not isinstance(given, Iterable):
+        return [given]
+    found = list(given)
+    if not found:
+        raise ConfigError(f"no {name} given", expected="at least one")
+    return found
+
+
+def check_choices(name: str, given: Iterable[object], known: Sequence[str]) -> None:
+    """Refuses what is not among the choices.
+
+    Raises:
+        ConfigError: With the name of the argument, and the choices.
+    """
+    for value in given:
+        if value not in known:
+            raise ConfigError(
+                f"{name} = {value!r}{did_you_mean(str(value), known)}",
+                expected=f"one of {', '.join(known)}",
+            )
+
+
+def fractions(labels: Labels) -> list[float]:
+    """One or several fractions of the labels."""
+    chosen = [float(part) for part in as_list(labels, "labels")]
+    runs.check_fractions(chosen)
+    return chosen
