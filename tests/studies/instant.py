@@ -9,7 +9,7 @@ from typing import Any
 from stopgrad.errors import (
     StopgradError,
 )
-from stopgrad.evaluation import Key, Record, append
+from stopgrad.evaluation import Key, append
 from stopgrad.studies import Choices, PreparedStudy, StudyDirectory, run_study
 from stopgrad.studies.definition import StudyData
 from stopgrad.studies.folder import RunFolder
@@ -19,6 +19,7 @@ from stopgrad.studies.task import (
     StudyTask,
     keep_failure,
 )
+from tests import factories
 
 STUDY: dict[str, Any] = {
     "question": "Which?",
@@ -107,22 +108,8 @@ def score(folder: RunFolder, task: StudyTask, *, value: float) -> None:
 
 def record(folder: RunFolder, metric: str, *, of: Any, split: str, **values: Any) -> None:
     folder.run.mkdir(exist_ok=True)
-    record = Record(
-        metric=metric,
-        of=of,
-        split=split,
-        images_scored=100,
-        protocol={},
-        data={"name": "d", "fingerprint": "f"},
-        code="0",
-        versions={},
-        device="cpu",
-        threads=1,
-        wall_s=0.1,
-        time="2026-01-01T00:00:00+00:00",
-        **values,
-    )
-    append(folder.run / "records.jsonl", record)
+    made = factories.record(metric=metric, of=of, split=split, images_scored=100, **values)
+    append(folder.run / "records.jsonl", made)
 
 
 def prepare(
