@@ -82,7 +82,7 @@ def write_poster(chapters: Chapters, *, out: Path) -> Path:
 def poster_pdf(data: Mapping[str, Any]) -> bytes:
     """What `poster_data` chose as a PDF; Typst reads the template and one JSON text, no file.
 
-    Its root, below which an SVG may name images, is an empty folder.
+    An SVG may name images below the root of Typst: a folder that holds the template alone.
     """
     try:
         import typst
@@ -92,10 +92,11 @@ def poster_pdf(data: Mapping[str, Any]) -> bytes:
             expected="it for a poster",
             hint="pip install 'stopgrad[pdf]'",
         ) from None
-    sheet = files("stopgrad.report").joinpath("poster.typ").read_bytes()
     inputs = {"poster": json.dumps(data)}
     with tempfile.TemporaryDirectory() as root:
-        return typst.compile(sheet, root=root, format="pdf", sys_inputs=inputs)
+        sheet = Path(root, "poster.typ")
+        sheet.write_bytes(files("stopgrad.report").joinpath(sheet.name).read_bytes())
+        return typst.compile(sheet, root=Path(root), format="pdf", sys_inputs=inputs)
 
 
 def poster_data(chapters: Chapters) -> dict[str, Any]:
