@@ -9,7 +9,7 @@ import torch
 from stopgrad.config import Config, preset
 from stopgrad.errors import ConfigError, DataError
 from stopgrad.evaluation import embed, evaluate_run, weighted_knn
-from stopgrad.images import Dataset, images_from_arrays, label_subset, load_dataset, normalization
+from stopgrad.images import Dataset, images_from_arrays, label_subset, normalization
 from stopgrad.method import build_simsiam
 from stopgrad.report import neighbor_examples, view_examples
 from stopgrad.report.examples import choose_examples
@@ -22,15 +22,13 @@ from stopgrad.runs import (
     prepare,
 )
 from stopgrad.training import pretrain_epochs
+from tests.factories import digits
 
 
 @pytest.fixture(scope="module")
 def dataset() -> Dataset:
     """400 real digits to learn from and 100 to score, of all classes."""
-    digits = load_dataset("mnist5k")
-    assert digits.test is not None
-    train, test = digits.train.take(np.arange(400) * 10), digits.test.take(np.arange(100) * 10)
-    return Dataset("digits", train, test)
+    return digits(400, 100)
 
 
 @pytest.fixture(scope="module")

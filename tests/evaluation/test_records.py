@@ -37,6 +37,7 @@ from stopgrad.evaluation.costs import (
 from stopgrad.evaluation.records import from_values
 from stopgrad.runs import environment
 from stopgrad.runs.machine import _commit, device_name
+from tests import factories
 
 KEYS = """metric value top5 per_class labels label_draw of split images_scored protocol config
 seed epoch verdict data init code versions device device_name threads wall_s embed_s views flops
@@ -45,19 +46,13 @@ train_s energy time"""
 
 def _record(**changes: object) -> Record:
     values: dict[str, object] = {
-        "metric": "knn_accuracy",
         "value": 0.5123,
         "top5": 0.9,
         "per_class": (0.25, math.nan, 1.0),
-        "of": "encoder",
-        "split": "test",
-        "images_scored": 10_000,
-        "protocol": {"k": 200, "temperature": 0.1},
         "data": {"name": "Übung\u2028", "fingerprint": "f" * 64},
-        "wall_s": 1.5,
         **environment(device="cpu", threads=2)._asdict(),
     }
-    return Record(**(values | changes))  # type: ignore[arg-type]
+    return factories.record(**values | changes)
 
 
 def test_a_line_is_strict_json_with_the_stated_keys() -> None:

@@ -21,6 +21,7 @@ from stopgrad.images import Dataset, images_from_arrays, load_dataset
 from stopgrad.runs import TrainedRun, load_run
 from stopgrad.runs import setup as evaluate_run
 from stopgrad.storage import lock
+from tests import factories
 from tests.training.factories import encoder_run
 
 T = TypeVar("T")
@@ -34,10 +35,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> TrainedRun:
 @pytest.fixture(scope="module")
 def digits() -> Dataset:
     """70 real digits and 20 others, with labels."""
-    whole = load_dataset("mnist5k")
-    assert whole.test is not None
-    train, test = whole.train.take(np.arange(70) * 50), whole.test.take(np.arange(20) * 50)
-    return Dataset("digits", train, test)
+    return factories.digits(70, 20)
 
 
 @pytest.fixture(autouse=True)

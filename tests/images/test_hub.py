@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -21,6 +21,7 @@ from sklearn.datasets import load_digits
 
 from stopgrad.errors import DataError
 from stopgrad.images import load_dataset
+from tests.factories import HubAnswer
 
 DIGITS = (load_digits().images * 15).astype(np.uint8)  # (1797, 8, 8)
 TARGETS = load_digits().target
@@ -43,16 +44,10 @@ class Hub(ThreadingHTTPServer):
         return [path for path in self.asked if path.startswith("GET") and "/resolve/" in path]
 
 
-class Answer(BaseHTTPRequestHandler):
-    """One request to the Hub."""
+class Answer(HubAnswer):
+    """The listing of a repository, or a file of it."""
 
     server: Hub
-
-    def do_HEAD(self) -> None:
-        self.answer(with_body=False)
-
-    def do_GET(self) -> None:
-        self.answer(with_body=True)
 
     def answer(self, *, with_body: bool) -> None:
         path = unquote(urlsplit(self.path).path)
@@ -93,17 +88,6 @@ class Answer(BaseHTTPRequestHandler):
                 self.reply(200, data, headers, with_body)
                 return
         self.reply(404, b"", {"X-Error-Code": "EntryNotFound"}, with_body)
-
-    def reply(self, status: int, body: bytes, headers: dict[str, str], with_body: bool) -> None:
-        self.send_response(status)
-        for name, value in {**headers, "Content-Length": str(len(body))}.items():
-            self.send_header(name, value)
-        self.end_headers()
-        if with_body:
-            self.wfile.write(body)
-
-    def log_message(self, *_: object) -> None:
-        pass
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import altair as alt
 import numpy as np
 import pytest
 
-from stopgrad.evaluation import CHARTED, Record, duration, number, percent, points, tied
+from stopgrad.evaluation import CHARTED, duration, number, percent, points, tied
 from stopgrad.images import Normalization, images_from_arrays
 from stopgrad.report import NeighborPanel, neighbor_grid, queries, view_grid
 from stopgrad.report.accuracy import accuracy_chart, per_class_chart
@@ -28,6 +28,7 @@ from stopgrad.report.files import CELL, GAP, LINE, SPACE
 from stopgrad.report.panels import ViewPanel, view_panel
 from stopgrad.report.style import PALETTE, css_variables, inline_svg, light
 from stopgrad.storage import printable
+from tests.factories import record
 
 NB = "\N{NO-BREAK SPACE}"
 RED, GREEN, BLUE, GRAY = (200, 0, 0), (0, 200, 0), (0, 0, 200), (90, 90, 90)
@@ -43,25 +44,6 @@ def epoch(number: int, **values: Any) -> dict[str, Any]:
 
 def steps(count: int) -> list[dict[str, Any]]:
     return [{"kind": "step", "step": n, "loss": -n / 1000} for n in range(1, count + 1)]
-
-
-def record(**values: Any) -> Record:
-    usual: dict[str, Any] = {
-        "metric": "knn_accuracy",
-        "value": 0.6,
-        "of": "encoder",
-        "split": "test",
-        "images_scored": 10_000,
-        "protocol": {"k": 200},
-        "data": {"name": "toy", "fingerprint": "f"},
-        "code": "1",
-        "versions": {},
-        "device": "cpu",
-        "threads": 1,
-        "wall_s": 1.0,
-        "time": "2025-01-01T00:00:00+00:00",
-    }
-    return Record(**usual | values)
 
 
 def tips(chart: Any) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import itertools
 import json
 import re
 import shutil
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+from PIL import Image
 
 from stopgrad.errors import ConfigError
 from stopgrad.report import ShownRun, StudyEvidence, read_evidence, read_studies
@@ -45,6 +47,7 @@ EMPTY: dict[str, Any] = {
     "images": None,
     "facts": [],
 }
+SQUARE = "<svg xmlns='http://www.w3.org/2000/svg' width='10' height='10'>{}</svg>"
 PAYLOADS = (
     '#read("/etc/passwd")',
     "#panic()",
@@ -90,11 +93,20 @@ def text_of(pdf: bytes, folder: Path) -> str:
     return packed("".join(word.text for word in words_of(pdf, folder)))
 
 
-def sheet_of(*parts: dict[str, Any]) -> bytes:
-    """A poster of parts of one's own."""
+def data_of(*parts: dict[str, Any]) -> dict[str, Any]:
+    """The data of a poster of parts of one's own."""
     tones = {role: tone.light for role, tone in PALETTE.items()}
     frame = {"title": "Title", "lead": "lead", "foot": ["foot"], "tones": tones}
-    return poster_pdf(frame | {"parts": printed([EMPTY | part for part in parts])})
+    return frame | {"parts": printed([EMPTY | part for part in parts])}
+
+
+def sheet_of(*parts: dict[str, Any]) -> bytes:
+    """A poster of parts of one's own."""
+    return poster_pdf(data_of(*parts))
+
+
+def template() -> str:
+    return files("stopgrad.report").joinpath("poster.typ").read_text(encoding="utf-8")
 
 
 def table_of(*rows: tuple[TableCell, ...], columns: tuple[str, ...]) -> dict[str, Any]:
@@ -121,12 +133,12 @@ def text(words: list[Word]) -> str:
 
 
 def test_the_tables_of_a_poster_hold_every_mean_of_every_accuracy(
-    study: StudyEvidence, text: str
+    study: StudyEvidence, words: list[Word]
 ) -> None:
     means = [s for s in scores(study.results) if s.metric.endswith("_accuracy")]
     assert len(means) == 2 * (2 * 5 * 3 + 3)  # ours and published, then the untrained encoder
-    for score in means:
-        assert f"{score.mean:.2f}±" in text, score
+    printed = {word.text for word, sign in itertools.pairwise(words) if sign.text == "±"}
+    assert [score for score in means if f"{score.mean:.2f}" not in printed] == []
 
 
 def test_every_finding_stands_on_the_poster_with_its_answer(
@@ -165,6 +177,25 @@ def test_columns_are_filled_in_reading_order_and_none_is_left_empty(words: list[
     for left in (True, False):
         column = [w for w in words if (w.x2 < WIDTH / 2) is left and w.y2 < HEIGHT - 120]
         assert max(word.y2 for word in column) > 0.75 * HEIGHT
+
+
+@pytest.mark.parametrize(
+    ("heights", "count", "longest"),
+    [((4, 3, 2, 1), 2, 6), ((1, 1, 1, 9), 2, 9), ((5, 5, 5), 3, 5), ((2, 9, 2), 2, 11)],
+)
+def test_columns_keep_the_order_and_the_longest_is_as_short_as_can_be(
+    heights: tuple[int, ...], count: int, longest: int
+) -> None:
+    rooms = "".join(f"{100 * height}pt - gap, " for height in heights)  # each with the gap below
+    functions = template().partition("#context {")[0]
+    sheet = f"{functions}#metadata(balanced(({rooms}), 2000pt)) <columns>"
+    data = json.dumps(data_of({"chapter": "one of several" if count == 3 else ""}))
+    inputs = {"poster": data}
+    found = typst.query(sheet.encode(), "<columns>", field="value", one=True, sys_inputs=inputs)
+    columns = json.loads(found)
+    assert [place for column in columns for place in column] == [*range(len(heights))]
+    assert len(columns) <= count
+    assert max(sum(heights[place] for place in column) for column in columns) == longest
 
 
 def test_text_of_the_body_is_large_enough_to_be_read_from_a_distance(words: list[Word]) -> None:
@@ -217,8 +248,7 @@ def test_an_answer_has_the_colour_of_its_tone(
     table = Table("findings", (Column("a"), Column("b"), Column("c")), (row,))
     part = EMPTY | {"findings": as_print(table)["rows"]}
     data = json.dumps(poster_data([study]) | {"parts": [part]})
-    sheet = files("stopgrad.report").joinpath("poster.typ").read_bytes()
-    svg = typst.compile(sheet, format="svg", sys_inputs={"poster": data})
+    svg = typst.compile(template().encode(), format="svg", sys_inputs={"poster": data})
     assert {c for c in (b"#0a7a55", b"#b3261e") if c in svg} == {color.encode()}
 
 
@@ -320,14 +350,29 @@ def test_every_part_of_several_chapters_says_of_which_it_is(
 
 def test_no_name_is_read_as_markup(tmp_path: Path) -> None:
     rows = tuple((TableCell(p), TableCell(p, note=p)) for p in PAYLOADS)
+    findings = [[{"text": p, "emphasis": ""} for _ in range(3)] for p in PAYLOADS]
+    figure = {"svg": SQUARE.format(""), "aspect": 1.0}
     parts = [
         {"texts": PAYLOADS, "facts": [[p, p] for p in PAYLOADS]},
         table_of(*rows, columns=(PAYLOADS[0], PAYLOADS[1])),
         {"title": PAYLOADS[0], "chapter": PAYLOADS[1]},
+        {"findings": findings, "multiples": [figure | {"caption": p} for p in PAYLOADS]},
     ]
     told = text_of(sheet_of(*parts), tmp_path)
-    assert [(p, told.count(packed(p))) for p in PAYLOADS if told.count(packed(p)) < 4] == []
+    assert [(p, told.count(packed(p))) for p in PAYLOADS if told.count(packed(p)) < 6] == []
+    frame = {"title": PAYLOADS[0], "lead": PAYLOADS[1], "foot": PAYLOADS}
+    told += text_of(poster_pdf(data_of() | frame), tmp_path)
     assert "root:" not in told
+
+
+def test_a_drawing_reads_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Image.new("RGB", (9, 9), "red").save("secret.png")
+    for place in ("secret.png", f"{tmp_path}/secret.png", f"file://{tmp_path}/secret.png"):
+        drawing = SQUARE.format(f"<image href='{place}' width='9' height='9'/>")
+        part = {"figure": {"svg": drawing, "aspect": 1.0, "caption": ""}}
+        with pytest.raises(RuntimeError, match="failed to load linked image"):
+            sheet_of(part)
 
 
 def test_a_poster_is_one_page_of_a1_whatever_its_title_is(

@@ -15,6 +15,7 @@ from stopgrad.studies.parse import parse_study
 from stopgrad.studies.plan import arm_configs, plan_runs
 from stopgrad.studies.results import place_key
 from stopgrad.studies.stored import StoredStudy
+from tests.factories import record
 
 EPOCHS = 12
 CURED = {"state": "healthy", "reason": "z spans 40 directions", "advice": ""}
@@ -90,26 +91,20 @@ def _records(
         for of in subjects:
             collapsed = "complete collapse" if arm in sick else "healthy"
             found.append(
-                Record(
+                record(
                     metric=place.metric,
                     value=value if of == key.of else 0.35 + 0.01 * chance.random(),
                     labels=place.labels,
                     of=of,
                     split=key.split,
-                    images_scored=10_000,
-                    protocol={"evaluator": "knn", "k": 200, "temperature": 0.1},
                     epoch=EPOCHS,
                     verdict=collapsed if of == "encoder" else None,
-                    data={"name": "toy", "fingerprint": "f"},
                     code="0.1",
                     versions={"python": "3.11", "torch": "2.15"},
-                    device="cpu",
                     device_name="a processor",
                     threads=2,
-                    wall_s=1.0,
                     views=80_000_000,
                     flops=2.68e17,
-                    time="2026-01-01T00:00:00+00:00",
                 )
             )
     return found

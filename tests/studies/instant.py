@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from stopgrad.errors import StopgradError
-from stopgrad.evaluation import Key, Record, append
+from stopgrad.evaluation import Key, append
 from stopgrad.studies import Choices, PreparedStudy, StudyDirectory, run_study
 from stopgrad.studies.definition import StudyData
 from stopgrad.studies.folder import RunFolder
 from stopgrad.studies.parse import parse_study
 from stopgrad.studies.plan import arm_configs, plan_runs
 from stopgrad.studies.task import StudyTask, keep_failure
+from tests import factories
 
 STUDY: dict[str, Any] = {
     "question": "Which?",
@@ -102,22 +103,8 @@ def score(folder: RunFolder, task: StudyTask, *, value: float) -> None:
 
 def record(folder: RunFolder, metric: str, *, of: Any, split: str, **values: Any) -> None:
     folder.run.mkdir(exist_ok=True)
-    record = Record(
-        metric=metric,
-        of=of,
-        split=split,
-        images_scored=100,
-        protocol={},
-        data={"name": "d", "fingerprint": "f"},
-        code="0",
-        versions={},
-        device="cpu",
-        threads=1,
-        wall_s=0.1,
-        time="2026-01-01T00:00:00+00:00",
-        **values,
-    )
-    append(folder.run / "records.jsonl", record)
+    made = factories.record(metric=metric, of=of, split=split, images_scored=100, **values)
+    append(folder.run / "records.jsonl", made)
 
 
 def prepare(

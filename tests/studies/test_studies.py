@@ -4,7 +4,6 @@ import io
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import yaml
 from rich.console import Console
@@ -18,13 +17,14 @@ from stopgrad.evaluation.costs import Spent
 from stopgrad.evaluation.records import key_of
 from stopgrad.face.progress import Screen
 from stopgrad.face.several import ArmsTable, time_left
-from stopgrad.images import Dataset, images_from_arrays, load_dataset
+from stopgrad.images import Dataset, images_from_arrays
 from stopgrad.runs import RunWriter, describe_run, load_run, prepare
 from stopgrad.studies import ArmState, Choices, Overview, prepare_study
 from stopgrad.studies.definition import Study
 from stopgrad.studies.parse import parse_study
 from stopgrad.studies.study import check_data
 from stopgrad.training import pretrain_epochs
+from tests import factories
 
 STUDY: dict[str, Any] = {
     "question": "Which?",
@@ -38,10 +38,7 @@ STUDY: dict[str, Any] = {
 @pytest.fixture(scope="module")
 def digits() -> Dataset:
     """300 real digits to learn from and 60 to score."""
-    found = load_dataset("mnist5k")
-    assert found.test is not None
-    train, test = found.train.take(np.arange(300) * 13), found.test.take(np.arange(60) * 16)
-    return Dataset("digits", train, test)
+    return factories.digits(300, 60)
 
 
 def _study(values: dict[str, Any]) -> Study:

@@ -16,20 +16,18 @@ from torch import Tensor
 from stopgrad.cli import main
 from stopgrad.evaluation import read
 from stopgrad.evaluation.costs import Spent
-from stopgrad.images import Dataset, images_from_arrays, label_subset, load_dataset
+from stopgrad.images import Dataset, images_from_arrays, label_subset
 from stopgrad.runs import read_status
 from stopgrad.storage import read_lines_as
 from stopgrad.training.labelled import LabelledBatch, LabelledTraining
+from tests import factories
 from tests.training.factories import end_state, step_losses
 
 
 @pytest.fixture(scope="module")
 def digits() -> Dataset:
     """160 real digits to learn from and 100 to score, of all classes."""
-    whole = load_dataset("mnist5k")
-    assert whole.test is not None
-    train, test = whole.train.take(np.arange(160) * 25), whole.test.take(np.arange(100) * 10)
-    return Dataset("digits", train, test)
+    return factories.digits(160, 100)
 
 
 @pytest.fixture(autouse=True)

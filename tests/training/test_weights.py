@@ -6,7 +6,7 @@ import pickle
 import threading
 import time
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from stopgrad.images import Dataset, load_dataset
 from stopgrad.method import build_encoder
 from stopgrad.runs import TrainedRun, encode_tensors, load_checkpoint, read_run
 from stopgrad.training import read_weights
+from tests.factories import HubAnswer
 from tests.runs.factories import edit
 from tests.training.factories import encoder_run
 
@@ -264,30 +265,15 @@ class Hub(ThreadingHTTPServer):
         self.data = data
 
 
-class Answer(BaseHTTPRequestHandler):
-    """One request to the Hub."""
+class Answer(HubAnswer):
+    """The listing of the repository, or its file."""
 
     server: Hub
-
-    def do_HEAD(self) -> None:
-        self.answer(with_body=False)
-
-    def do_GET(self) -> None:
-        self.answer(with_body=True)
 
     def answer(self, *, with_body: bool) -> None:
         listing = json.dumps({"id": "timm/x", "sha": COMMIT, "siblings": []}).encode()
         body = listing if self.path.startswith("/api/models/") else self.server.data
-        self.send_response(200)
-        headers = {"Content-Length": str(len(body)), "ETag": '"1"', "X-Repo-Commit": COMMIT}
-        for name, value in headers.items():
-            self.send_header(name, value)
-        self.end_headers()
-        if with_body:
-            self.wfile.write(body)
-
-    def log_message(self, *_: object) -> None:
-        pass
+        self.reply(200, body, {"ETag": '"1"', "X-Repo-Commit": COMMIT}, with_body)
 
 
 @pytest.fixture

@@ -15,9 +15,10 @@ from stopgrad.config import PRESETS, Config, config_from_dict, describe_knobs
 from stopgrad.errors import ConfigError
 
 # In the order of a user's work.
-COMMANDS = tuple(
-    "quickstart check-data views pack pretrain resume evaluate finetune supervised compare report "
-    "neighbors embed export verify bench study".split()
+COMMANDS = (
+    *("quickstart", "check-data", "views", "pack", "pretrain", "resume", "evaluate", "finetune"),
+    *("supervised", "compare", "report", "neighbors", "embed", "export", "verify", "bench"),
+    "study",
 )
 
 DATA = (

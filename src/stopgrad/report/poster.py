@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import json
 import re
+import tempfile
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.resources import files
@@ -79,7 +80,10 @@ def write_poster(chapters: Chapters, *, out: Path) -> Path:
 
 
 def poster_pdf(data: Mapping[str, Any]) -> bytes:
-    """What `poster_data` chose as a PDF; Typst reads the template and one JSON text, no file."""
+    """What `poster_data` chose as a PDF; Typst reads the template and one JSON text, no file.
+
+    An SVG may name images below the root of Typst: a folder that holds the template alone.
+    """
     try:
         import typst
     except ImportError:
@@ -88,8 +92,11 @@ def poster_pdf(data: Mapping[str, Any]) -> bytes:
             expected="it for a poster",
             hint="pip install 'stopgrad[pdf]'",
         ) from None
-    sheet = files("stopgrad.report").joinpath("poster.typ").read_bytes()
-    return typst.compile(sheet, format="pdf", sys_inputs={"poster": json.dumps(data)})
+    inputs = {"poster": json.dumps(data)}
+    with tempfile.TemporaryDirectory() as root:
+        sheet = Path(root, "poster.typ")
+        sheet.write_bytes(files("stopgrad.report").joinpath(sheet.name).read_bytes())
+        return typst.compile(sheet, root=Path(root), format="pdf", sys_inputs=inputs)
 
 
 def poster_data(chapters: Chapters) -> dict[str, Any]:

@@ -102,7 +102,7 @@ def collapse_figures(evidence: StudyEvidence) -> list[Figure]:
 
 
 def architecture_figures(evidence: StudyEvidence) -> list[Figure]:
-    """The baseline's network, and that of each arm that leaves a part out."""
+    """The baseline's network."""
     if evidence.config is None:
         return []
     name = printable(evidence.results.stored.study.baseline)

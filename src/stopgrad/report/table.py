@@ -1,4 +1,4 @@
-"""One table, shown in four ways: as Markdown, as HTML, on a terminal and in print.
+"""One table, shown as Markdown, HTML and CSV, on a terminal, in a pipe and in print.
 
 In: columns and cells whose parts are known: the text, the number that it is sorted by, the count
 behind a mean, a note. Out: text, markup, a table of rich's, plain data for a poster. Every renderer
