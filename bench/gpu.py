@@ -42,9 +42,8 @@ from stopgrad.errors import InterruptedRunError, StopgradError
 from stopgrad.images import Dataset, load_dataset, normalization
 from stopgrad.method import Views, training_flops
 from stopgrad.runs import RunWriter, TrainingImages, describe_run, has_begun, prepare, read_metrics
-from stopgrad.speed.matmul import MatrixProduct
 from stopgrad.speed.steps import start_on_random_pixels, step_phases, take_steps
-from stopgrad.speed.stopwatch import peak_bytes, per_call, spread
+from stopgrad.speed.stopwatch import MatrixProduct, peak_bytes, per_call, spread
 from stopgrad.training import pretrain_epochs, start_training
 from tests.promises import state
 

@@ -14,8 +14,7 @@ import torch
 from stopgrad.cli import main
 from stopgrad.config import preset
 from stopgrad.method import training_flops
-from stopgrad.speed import Phases, Spread, matmul, steps, stopwatch
-from stopgrad.speed.matmul import MatrixProduct, MatrixRates
+from stopgrad.speed import Phases, Spread, steps, stopwatch
 from stopgrad.speed.steps import (
     Effort,
     measure_steps,
@@ -23,7 +22,7 @@ from stopgrad.speed.steps import (
     step_phases,
     take_steps,
 )
-from stopgrad.speed.stopwatch import peak_bytes, per_call, spread
+from stopgrad.speed.stopwatch import MatrixProduct, MatrixRates, peak_bytes, per_call, spread
 from stopgrad.training import Pretraining
 
 CPU = torch.device("cpu")
@@ -133,7 +132,7 @@ def test_spread_is_median_lowest_highest_and_count() -> None:
 
 
 def test_a_matrix_product_is_two_operations_per_cube(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(matmul, "per_call", lambda work, **_: (work(1), 0.5)[1])
+    monkeypatch.setattr(stopwatch, "per_call", lambda work, **_: (work(1), 0.5)[1])
     product = MatrixProduct(16, device=CPU, at_least=0.0)
     assert product.rates() == MatrixRates(2 * 16**3 / 0.5, 2 * 16**3 / 0.5)
     assert len(product.measured) == 1

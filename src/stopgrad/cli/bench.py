@@ -83,20 +83,20 @@ def parts_table(speed: Speed) -> Table:
 def _parts(speed: Speed) -> Iterator[tuple[str, str]]:
     from stopgrad.evaluation import number
 
-    product = f"matrix product of {speed.matrix_side:,} x {speed.matrix_side:,}"
-    yield f"{product}, bf16, GFLOP/s", written(speed.matrix.bf16, unit=1e9)
-    yield f"{product}, fp32, GFLOP/s", written(speed.matrix.fp32, unit=1e9)
+    product = f"matrix product of {speed.matmul_side:,} x {speed.matmul_side:,}"
+    yield f"{product}, bf16, GFLOP/s", written(speed.matmul_bf16_flops, unit=1e9)
+    yield f"{product}, fp32, GFLOP/s", written(speed.matmul_fp32_flops, unit=1e9)
     yield "views of 32 px, views/s", written(speed.views_per_s)
     for step in speed.steps:
         yield f"embedding by {step.encoder}, images/s", written(step.embed_images_per_s)
-    did = speed.evaluators
-    size = f"{did.bank:,} x {did.width}"
-    yield f"kNN of {did.queries:,} in {size}, s", written(did.knn_s)
-    yield f"linear probe on {size}, {did.epochs} epochs, s", written(did.linear_s)
-    yield "decoding PNG of 32 px, images/s", written(speed.decoding.png_per_s)
-    yield "decoding JPEG of 256 px, images/s", written(speed.decoding.jpeg_per_s)
-    yield "stopgrad --help, s", written(speed.start_up.help_s)
-    yield "imports of training, s", written(speed.start_up.import_s)
+    bank, queries, width = speed.features
+    size = f"{bank:,} x {width}"
+    yield f"kNN of {queries:,} in {size}, s", written(speed.knn_s)
+    yield f"linear probe on {size}, {speed.probe_epochs} epochs, s", written(speed.linear_s)
+    yield "decoding PNG of 32 px, images/s", written(speed.decode_png_per_s)
+    yield "decoding JPEG of 256 px, images/s", written(speed.decode_jpeg_per_s)
+    yield "stopgrad --help, s", written(speed.start_help_s)
+    yield "imports of training, s", written(speed.start_import_s)
     yield "peak memory, GB", number(speed.peak_bytes / 1e9)
 
 

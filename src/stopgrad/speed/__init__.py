@@ -7,11 +7,9 @@ probe, decoding, memory and start-up.
 Matrix products are timed right before and after each group of steps and compared with that group.
 So other work on the machine widens the spread but does not distort the fraction.
 
-    stopwatch   seconds of a piece of work, their spread, peak memory, start-up
-    matmul      the machine's limit: the rate of a large matrix product
+    stopwatch   seconds of a piece of work and their spread, peak memory, the machine's limit
     steps       the training step and its phases
-    evaluators  views, kNN, the linear probe and decoding
-    measure     all measurements in order, and their JSON
+    measure     all measurements in order, and their JSON; views, kNN, the linear probe, decoding
     cost        the time and memory of a run, from a few real steps
     outlook     whether a run would start, what it costs, and a suggestion
 """

@@ -11,9 +11,7 @@ from __future__ import annotations
 import ctypes
 import dataclasses
 import os
-import resource
 import statistics
-import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -28,6 +26,7 @@ from stopgrad.config import Config
 from stopgrad.errors import ConfigError
 from stopgrad.evaluation import CHUNK_VALUES, MEASURED, embed, images_at_a_time
 from stopgrad.runs import TrainingImages
+from stopgrad.speed.stopwatch import peak_bytes, per_call
 from stopgrad.training import Pretraining, start_training
 
 FIRST = 2  # images in the first step; BN needs two
@@ -75,10 +74,6 @@ def estimate_cost(images: TrainingImages, config: Config) -> Cost:
 
     Takes about ten seconds, or three steps of two images if those take longer.
 
-    Args:
-        images: The images of the run.
-        config: The config of the run.
-
     Raises:
         ConfigError: When the device is missing or the encoder cannot be built.
     """
@@ -86,7 +81,11 @@ def estimate_cost(images: TrainingImages, config: Config) -> Cost:
     plain = dataclasses.replace(config, compile="off")
     training = start_training(images.train, plain, normalization=images.normalization)
     device = training.compute.device
-    steps = _grow(lambda n: _step(training, n), most=config.batch, budget=STEP_BUDGET, on=device)
+
+    def step_of(images: int) -> None:
+        training.take_step(training.views(torch.arange(images)))
+
+    steps = _grow(step_of, most=config.batch, budget=STEP_BUDGET, on=device)
     most = min(images_at_a_time(images.train), len(images.train))
     embeds = _grow(lambda n: _embed(training, images, n), most=most, budget=EMBED_BUDGET, on=device)
     step, embedding = _at(steps, config.batch), _at(embeds, most)
@@ -106,10 +105,6 @@ def estimate_cost(images: TrainingImages, config: Config) -> Cost:
     )
 
 
-def _step(training: Pretraining, images: int) -> None:
-    training.take_step(training.views(torch.arange(images)))
-
-
 def _embed(training: Pretraining, images: TrainingImages, count: int) -> Tensor:  # (count, F)
     part = images.train.take(np.arange(count))
     return embed(
@@ -125,10 +120,10 @@ def _embedded(images: TrainingImages, config: Config) -> int:
     """How many images a run embeds, for the measures of collapse and for kNN."""
     views = 2 * min(MEASURED, len(images.train))
     total = _turns(config.epochs, every=config.measure_every) * views
-    if images.bank is None or images.watch is None:
-        return total
-    scored = _turns(config.epochs, every=config.knn_every)
-    return total + scored * (len(images.bank) + len(images.watch))
+    if images.bank is not None and images.watch is not None:
+        scored = len(images.bank) + len(images.watch)
+        total += _turns(config.epochs, every=config.knn_every) * scored
+    return total
 
 
 def _turns(epochs: int, *, every: int) -> int:
@@ -162,7 +157,10 @@ def _grow(
         except torch.OutOfMemoryError as error:
             if len(samples) > 1:
                 return samples
-            raise _no_memory(on) from error
+            raise ConfigError(
+                f"not enough memory on {on} for a step of {FIRST} images",
+                hint="free some memory, or choose a smaller network, smaller views or --device cpu",
+            ) from error
         following = min(GROWTH * images, most)
         ahead = samples[-1].seconds * following / images  # once to warm up, then timed
         too_long = time.perf_counter() - began + ahead + max(ahead, PATIENCE) > budget
@@ -171,29 +169,14 @@ def _grow(
         images = following
 
 
-def _no_memory(device: torch.device) -> ConfigError:
-    return ConfigError(
-        f"not enough memory on {device} for a step of {FIRST} images",
-        hint="free some memory, or choose a smaller network, smaller views or --device cpu",
-    )
-
-
 def _sample(work: Callable[[int], object], images: int, *, on: torch.device) -> Sample:
     """The median of several repeats, after one to warm up."""
     _reset_peaks(on)
-    _timed(work, images, on=on)
+    per_call(lambda _: work(images), device=on)
     seconds: list[float] = []
     while not seconds or (len(seconds) < TIMED and sum(seconds) < PATIENCE):
-        seconds.append(_timed(work, images, on=on))
+        seconds.append(per_call(lambda _: work(images), device=on))
     return Sample(images, statistics.median(seconds), *_peaks(on))
-
-
-def _timed(work: Callable[[int], object], images: int, *, on: torch.device) -> float:
-    began = time.perf_counter()
-    work(images)
-    if on.type == "cuda":
-        torch.cuda.synchronize(on)
-    return time.perf_counter() - began
 
 
 def _at(samples: list[Sample], images: int) -> Sample:
@@ -214,10 +197,10 @@ def _describe(steps: list[Sample], batch: int) -> str:
     tried = steps[1:]
     sizes = ", ".join(str(sample.images) for sample in tried)
     times = ", ".join(f"{sample.seconds:.2g}" for sample in tried)
-    text = f"steps of {sizes} of these images took {times} s"
+    how = f"extrapolated from the last two to a batch of {batch}"
     if tried and tried[-1].images == batch:
-        return f"{text}; memory is the peak of the process"
-    return f"{text}; extrapolated from the last two to a batch of {batch}"
+        how = "memory is the peak of the process"
+    return f"steps of {sizes} of these images took {times} s; {how}"
 
 
 def _reset_peaks(device: torch.device) -> None:
@@ -236,8 +219,7 @@ def _peaks(device: torch.device) -> tuple[int, int]:
     with suppress(OSError):
         lines = dict(line.split(":", 1) for line in STATUS.read_text().splitlines())
         return 1024 * int(lines["VmHWM"].split()[0]), on_gpu
-    unit = 1 if sys.platform == "darwin" else 1024
-    return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, on_gpu
+    return peak_bytes(torch.device("cpu")), on_gpu
 
 
 def memory_limit() -> int:

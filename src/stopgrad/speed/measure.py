@@ -1,29 +1,38 @@
-"""All measurements in order, and their JSON object."""
+"""All measurements in order, and their JSON object; views, kNN, probe and decoding among them."""
 
 from __future__ import annotations
 
+import io
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 
-from stopgrad.config import Config, preset
+from stopgrad.config import Config, LinearConfig, numpy_generator, preset, torch_generator
+from stopgrad.evaluation import Features, linear_probe, weighted_knn
+from stopgrad.images import Encoded, Frame, decode, on_all_cores, strict_pillow
 from stopgrad.method import compute_for
 from stopgrad.runs import Environment, environment
-from stopgrad.speed.evaluators import (
-    DecodingSpeed,
-    EvaluatorSizes,
-    EvaluatorSpeed,
-    measure_decoding,
-    measure_evaluators,
-    measure_views,
+from stopgrad.speed.steps import Effort, StepSpeed, measure_steps, start_on_random_pixels
+from stopgrad.speed.stopwatch import (
+    MatrixProduct,
+    Spread,
+    peak_bytes,
+    per_call,
+    rate,
+    spread,
+    time_process,
+    times,
 )
-from stopgrad.speed.matmul import MatrixProduct, MatrixRates
-from stopgrad.speed.steps import Effort, StepSpeed, measure_steps
-from stopgrad.speed.stopwatch import Spread, StartUp, measure_start_up, peak_bytes, spread
 
 MATRIX_SIDE = {"cpu": 2048, "cuda": 8192}
+FEATURE_WIDTH = 512  # that of ResNet-18
+CLASSES = 10
+PNG_SIDE, JPEG_SIDE = 32, 256  # px
+IMPORT = "from stopgrad.training import pretrain_epochs"  # what a command imports to train
 
 
 class Sizes(NamedTuple):
@@ -34,7 +43,10 @@ class Sizes(NamedTuple):
     batches: tuple[int, int]  # of ResNet-18, of the `cpu` preset's encoder
     steps: Effort
     views: int  # images per batch of views
-    evaluators: EvaluatorSizes
+    bank: int  # images with known labels
+    queries: int  # images to classify
+    probe_epochs: int
+    evaluations: int  # of each evaluator
     decoded: int  # images to decode
     starts: int  # processes of each kind to start
 
@@ -45,7 +57,10 @@ FULL = Sizes(
     batches=(64, 64),
     steps=Effort(images=4096, embedded=512, repeats=8, seconds=1.0),
     views=512,
-    evaluators=EvaluatorSizes(bank=50_000, queries=10_000, probe_epochs=90, repeats=3),
+    bank=50_000,
+    queries=10_000,
+    probe_epochs=90,
+    evaluations=3,
     decoded=4096,
     starts=4,
 )
@@ -57,7 +72,10 @@ QUICK = Sizes(
     batches=(2, 4),
     steps=Effort(images=8, embedded=4, repeats=2, seconds=0.0),
     views=4,
-    evaluators=EvaluatorSizes(bank=300, queries=20, probe_epochs=2, repeats=2),
+    bank=300,
+    queries=20,
+    probe_epochs=2,
+    evaluations=2,
     decoded=16,
     starts=1,
 )
@@ -65,25 +83,24 @@ QUICK = Sizes(
 
 
 class Speed(NamedTuple):
-    """All measurements."""
+    """All measurements, by their names in JSON."""
 
-    matrix_side: int
-    matrix: MatrixSpeed
+    matmul_bf16_flops: Spread  # FLOP/s of a product of two square matrices
+    matmul_fp32_flops: Spread
+    matmul_side: int
     steps: tuple[StepSpeed, ...]
     views_per_s: Spread
-    evaluators: EvaluatorSpeed
-    decoding: DecodingSpeed
-    start_up: StartUp
+    knn_s: Spread
+    linear_s: Spread
+    decode_png_per_s: Spread  # 32 x 32 px, on all cores
+    decode_jpeg_per_s: Spread  # 256 x 256 px, on all cores
+    start_help_s: Spread  # `stopgrad --help`
+    start_import_s: Spread  # `IMPORT`
     peak_bytes: int  # of the process, or of the GPU's memory
+    features: tuple[int, int, int]  # images with known labels, images to classify, F
+    probe_epochs: int
     environment: Environment
     cores: int
-
-
-class MatrixSpeed(NamedTuple):
-    """FLOP/s of a product of two square matrices, over all its timings."""
-
-    bf16: Spread
-    fp32: Spread
 
 
 def measure_speed(
@@ -99,7 +116,10 @@ def measure_speed(
     Raises:
         ConfigError: When the device is missing.
     """
-    configs = _configs(sizes, device)
+    configs = [  # with enough epochs to keep the learning rate constant
+        preset("cifar", batch=sizes.batches[0], epochs=10_000, device=device),
+        preset("cpu", batch=sizes.batches[1], epochs=10_000, device=device),
+    ]
     where = compute_for(configs[0]).device
     side = sizes.matrix_side or MATRIX_SIDE[where.type]
     say("matrix products")
@@ -109,29 +129,31 @@ def measure_speed(
         say(f"training steps of {config.encoder.name}, batch {config.batch}")
         steps.append(measure_steps(config, matrix, sizes.steps))
     say("views")
-    views_per_s = measure_views(
-        configs[0], batch=sizes.views, repeats=sizes.steps.repeats, seconds=sizes.seconds
-    )
+    views_per_s = _views(configs[0], sizes)
     say("kNN and linear probe")
-    evaluators = measure_evaluators(configs[0], sizes.evaluators, where)
+    knn_s, linear_s = _evaluators(configs[0], sizes, where)
     say("decoding and start-up")
+    repeats, (bf16, fp32) = sizes.steps.repeats, zip(*matrix.measured, strict=True)
     return Speed(
-        matrix_side=side,
-        matrix=matrix_speed(matrix.measured),
+        matmul_bf16_flops=spread(bf16),
+        matmul_fp32_flops=spread(fp32),
+        matmul_side=side,
         steps=tuple(steps),
         views_per_s=views_per_s,
-        evaluators=evaluators,
-        decoding=measure_decoding(images=sizes.decoded, repeats=sizes.steps.repeats),
-        start_up=measure_start_up(sizes.starts),
+        knn_s=knn_s,
+        linear_s=linear_s,
+        decode_png_per_s=_decoding(sizes.decoded, form="PNG", side=PNG_SIDE, repeats=repeats),
+        decode_jpeg_per_s=_decoding(
+            sizes.decoded // 8, form="JPEG", side=JPEG_SIDE, repeats=repeats
+        ),
+        start_help_s=time_process("-m", "stopgrad.cli", "--help", repeats=sizes.starts),
+        start_import_s=time_process("-c", IMPORT, repeats=sizes.starts),
         peak_bytes=peak_bytes(where),
+        features=(sizes.bank, sizes.queries, FEATURE_WIDTH),
+        probe_epochs=sizes.probe_epochs,
         environment=environment(device=str(where), threads=torch.get_num_threads()),
         cores=os.cpu_count() or 1,
     )
-
-
-def matrix_speed(rates: Sequence[MatrixRates]) -> MatrixSpeed:
-    """All timings of each precision together."""
-    return MatrixSpeed(*(spread(values) for values in zip(*rates, strict=True)))
 
 
 def as_json(speed: Speed) -> dict[str, Any]:
@@ -140,50 +162,88 @@ def as_json(speed: Speed) -> dict[str, Any]:
     The matrix rates are the highest of their repeats, all other numbers medians. `spread` holds the
     lowest, median and highest of each, and the number of repeats.
     """
-    spreads = _spreads(speed)
-    return {
-        "matmul_bf16_flops": speed.matrix.bf16.high,
-        "matmul_fp32_flops": speed.matrix.fp32.high,
-        "matmul_side": speed.matrix_side,
-        "steps": [_step_as_json(step) for step in speed.steps],
-        **{name: found.median for name, found in spreads.items() if "matmul" not in name},
-        "peak_bytes": speed.peak_bytes,
-        "features": [speed.evaluators.bank, speed.evaluators.queries, speed.evaluators.width],
-        "probe_epochs": speed.evaluators.epochs,
-        **speed.environment._asdict(),
-        "cores": speed.cores,
-        "spread": {name: found._asdict() for name, found in spreads.items()},
+    values = _medians(speed) | {
+        "matmul_bf16_flops": speed.matmul_bf16_flops.high,
+        "matmul_fp32_flops": speed.matmul_fp32_flops.high,
+        "steps": [_medians(step) | {"phases": step.phases._asdict()} for step in speed.steps],
     }
+    last = {name: values.pop(name) for name in ("cores", "spread")}
+    del values["environment"]
+    return values | speed.environment._asdict() | last
 
 
-def _configs(sizes: Sizes, device: str) -> tuple[Config, Config]:
-    """ResNet-18 and the `cpu` preset, with enough epochs to keep the learning rate constant."""
-    resnet, narrow = sizes.batches
-    return (
-        preset("cifar", batch=resnet, epochs=10_000, device=device),
-        preset("cpu", batch=narrow, epochs=10_000, device=device),
+def _medians(found: Speed | StepSpeed) -> dict[str, Any]:
+    """The fields, with the median of each spread; the spreads themselves under `spread`."""
+    values = found._asdict()
+    spreads = {name: value for name, value in values.items() if isinstance(value, Spread)}
+    medians = {name: value.median for name, value in spreads.items()}
+    return values | medians | {"spread": {n: value._asdict() for n, value in spreads.items()}}
+
+
+def _views(config: Config, sizes: Sizes) -> Spread:
+    """Views per second, from indices to normalised tensors on the device."""
+    training = start_on_random_pixels(config, images=sizes.views)
+    device = training.compute.device
+    indices = torch.arange(sizes.views, device=device)
+    return rate(
+        lambda: training.views(indices),
+        2 * sizes.views,
+        device=device,
+        repeats=sizes.steps.repeats,
+        at_least=sizes.seconds,
     )
 
 
-def _spreads(speed: Speed) -> dict[str, Spread]:
-    """The measurements that do not belong to one network, by their names in JSON."""
-    return {
-        "matmul_bf16_flops": speed.matrix.bf16,
-        "matmul_fp32_flops": speed.matrix.fp32,
-        "views_per_s": speed.views_per_s,
-        "knn_s": speed.evaluators.knn_s,
-        "linear_s": speed.evaluators.linear_s,
-        **{f"decode_{name}": found for name, found in speed.decoding._asdict().items()},
-        **{f"start_{name}": found for name, found in speed.start_up._asdict().items()},
-    }
+def _evaluators(config: Config, sizes: Sizes, device: torch.device) -> list[Spread]:
+    """Seconds of kNN and of the report's SGD probe, on features of width 512."""
+    train = _random_features(sizes.bank, name="bank", device=device)
+    test = _random_features(sizes.queries, name="queries", device=device)
+    few = Features(test.values[:512], None if test.labels is None else test.labels[:512])
+    weighted_knn(train, few, config.knn)  # the first call warms up
+    probe = LinearConfig(epochs=sizes.probe_epochs)
+    works: list[Callable[[], object]] = [
+        partial(weighted_knn, train, test, config.knn),
+        partial(linear_probe, train, test, probe, seed=0),
+    ]
+    return [
+        spread([per_call(times(work), device=device) for _ in range(sizes.evaluations)])
+        for work in works
+    ]
 
 
-def _step_as_json(step: StepSpeed) -> dict[str, Any]:
-    values = step._asdict()
-    spreads = {name: value for name, value in values.items() if isinstance(value, Spread)}
-    return {
-        **values,
-        **{name: found.median for name, found in spreads.items()},
-        "phases": step.phases._asdict(),
-        "spread": {name: found._asdict() for name, found in spreads.items()},
-    }
+def _random_features(count: int, *, name: str, device: torch.device) -> Features:
+    """Features (N, 512) and labels (N,), on the device."""
+    generator = torch_generator(0, "speed", name)
+    values = torch.randn(count, FEATURE_WIDTH, generator=generator)
+    return Features(values.to(device), (torch.arange(count) % CLASSES).to(device))
+
+
+def _decoding(images: int, *, form: str, side: int, repeats: int) -> Spread:
+    """Images per second that are decoded from memory, as `load_dataset` does."""
+    files = _random_files(images, side=side, form=form)
+    work = partial(decode, frame=Frame(side, side, fit=False))
+
+    def decode_all() -> None:
+        for image in on_all_cores(iter(files), work):
+            assert isinstance(image.result, np.ndarray), image
+
+    with strict_pillow():
+        return rate(decode_all, images, device=torch.device("cpu"), repeats=repeats)
+
+
+def _random_files(count: int, *, side: int, form: str) -> list[Encoded]:
+    """Encoded images of side x side px, form "PNG" or "JPEG".
+
+    A few random colours, scaled up smoothly: a file of noise would be several times larger than
+    that of a photo, and slower to decode.
+    """
+    from PIL import Image
+
+    chance = numpy_generator(0, "speed", "files")
+    files = []
+    for number in range(count):
+        colours = Image.fromarray(chance.integers(0, 256, (8, 8, 3), dtype=np.uint8))
+        file = io.BytesIO()
+        colours.resize((side, side), Image.Resampling.BICUBIC).save(file, format=form)
+        files.append(Encoded(f"{number}.{form.lower()}", file.getvalue()))
+    return files

@@ -105,9 +105,10 @@ def suggest(*, images: int, short_side: int, on_gpu: bool) -> Suggestion:
         short_side: Median short side of the images, px.
         on_gpu: Whether a GPU will train.
     """
-    name = _preset_name(short_side, on_gpu=on_gpu)
+    of_gpu: PresetName = "cifar" if short_side < 96 else "imagenet"
+    name: PresetName = of_gpu if on_gpu else "cpu"
     base = preset(name)
-    size = _view_size(short_side, name=name)
+    size = max(size for size, least in VIEW_SIZES[name].items() if least <= short_side)
     batch = _batch(images, most=base.batch)
     pairs = base.epochs * (IMAGENET if name == "imagenet" else CIFAR)
     epochs = max(1, min(MOST_EPOCHS[name], round(pairs / images)))
@@ -124,18 +125,6 @@ def suggest(*, images: int, short_side: int, on_gpu: bool) -> Suggestion:
     return Suggestion(name, changes, reason + few)
 
 
-def _preset_name(short_side: int, *, on_gpu: bool) -> PresetName:
-    if not on_gpu:
-        return "cpu"
-    return "cifar" if short_side < 96 else "imagenet"
-
-
-def _view_size(short_side: int, *, name: PresetName) -> int:
-    """The largest view size for which the images have enough pixels."""
-    enough = [size for size, least in VIEW_SIZES[name].items() if least <= short_side]
-    return max(enough)
-
-
 def _batch(images: int, *, most: int) -> int:
     """The preset's batch, halved until an epoch has enough steps."""
     batch = most
@@ -145,12 +134,9 @@ def _batch(images: int, *, most: int) -> int:
 
 
 def advise_packing(findings: Findings, *, side: int, limit: int) -> StoreAdvice | None:
-    """Advises a store if the decoded images would fill much of the memory.
+    """Advises a store, of images of `side` px, if the decoded ones would fill much of the memory.
 
-    Args:
-        findings: What the data set holds.
-        side: Side of the stored images, px.
-        limit: Bytes of memory.
+    The `limit` is in bytes.
     """
     stored = min(side, typical_short_side(findings))
     needed = sum(findings.pictures.values()) * 3 * stored**2

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import islice, pairwise
 from typing import NamedTuple
 
@@ -13,9 +14,16 @@ from torch import Tensor
 from stopgrad.config import Config, numpy_generator
 from stopgrad.evaluation import embed
 from stopgrad.images import Images, images_from_arrays, normalization
-from stopgrad.method import Arithmetic, training_flops
-from stopgrad.speed.matmul import MatrixProduct, MatrixRates
-from stopgrad.speed.stopwatch import Spread, peak_bytes, per_call, spread, times, wait_for
+from stopgrad.method import training_flops
+from stopgrad.speed.stopwatch import (
+    MatrixProduct,
+    Spread,
+    peak_bytes,
+    per_call,
+    rate,
+    spread,
+    wait_for,
+)
 from stopgrad.training import Pretraining, start_training
 
 IMAGE_SIDE = 32  # px, as CIFAR
@@ -59,46 +67,45 @@ class Effort(NamedTuple):
     seconds: float  # least duration of the steps of a repeat
 
 
-class StepTimes(NamedTuple):
-    """One repeat: steps between two timings of the matrix product."""
-
-    seconds: float  # of a step
-    phases: Phases  # s, of another step
-    before: MatrixRates
-    after: MatrixRates
-
-
 def measure_steps(config: Config, matrix: MatrixProduct, effort: Effort) -> StepSpeed:
     """Trains on random pixels, with matrix products before and after each group of steps."""
     training = start_on_random_pixels(config, images=effort.images)
+    device, precision = training.compute.device, training.compute.precision
     take_steps(training, WARM_UP)
-    repeats = list(_repeats(training, matrix, effort))
-    arithmetic = training.compute.precision
-    views_per_s = [2 * config.batch / repeat.seconds for repeat in repeats]
-    flops_per_s = [training_flops(config) * rate for rate in views_per_s]
-    limits = [_limit(repeat, arithmetic) for repeat in repeats]
-    seconds = [repeat.phases for repeat in repeats]
+    flops = training_flops(config)
+    views_per_s, flops_per_s, shares, phases = [], [], [], []
+    before = matrix.rates().of(precision)
+    for _ in range(effort.repeats):
+        seconds = per_call(
+            lambda count: take_steps(training, count), device=device, at_least=effort.seconds
+        )
+        after = matrix.rates().of(precision)
+        views_per_s.append(2 * config.batch / seconds)
+        flops_per_s.append(flops * views_per_s[-1])
+        shares.append(flops_per_s[-1] / ((before + after) / 2))
+        phases.append(step_phases(training))
+        before = after
     return StepSpeed(
         encoder=config.encoder.name,
         batch=config.batch,
-        precision=arithmetic,
-        flops_per_view=training_flops(config),
+        precision=precision,
+        flops_per_view=flops,
         views_per_s=spread(views_per_s),
         flops_per_s=spread(flops_per_s),
-        share_of_matmul=spread([f / m for f, m in zip(flops_per_s, limits, strict=True)]),
-        phases=Phases(*(sum(parts) for parts in zip(*seconds, strict=True))).shares(),
+        share_of_matmul=spread(shares),
+        phases=Phases(*map(sum, zip(*phases, strict=True))).shares(),
         embed_images_per_s=_embedding(training, effort),
-        peak_bytes=peak_bytes(training.compute.device),
+        peak_bytes=peak_bytes(device),
     )
 
 
-def random_images(count: int, *, side: int, classes: int = 10) -> Images:
-    """Images of side x side px with random pixels and labels."""
+def random_images(count: int, *, side: int) -> Images:
+    """Images of side x side px with random pixels and ten classes."""
     chance = numpy_generator(0, "speed", "pixels")
     return images_from_arrays(
         chance.integers(0, 256, (count, side, side, 3), dtype=np.uint8),
-        labels=np.arange(count) % classes,
-        class_names=[str(label) for label in range(classes)],
+        labels=np.arange(count) % 10,
+        class_names=list(map(str, range(10))),
     )
 
 
@@ -165,40 +172,19 @@ def step_phases(training: Pretraining) -> Phases:
     return Phases(*(end - start for start, end in pairwise(marks)))
 
 
-def _repeats(training: Pretraining, matrix: MatrixProduct, effort: Effort) -> Iterator[StepTimes]:
-    before = matrix.rates()
-    for _ in range(effort.repeats):
-        seconds = per_call(
-            lambda count: take_steps(training, count),
-            device=training.compute.device,
-            at_least=effort.seconds,
-        )
-        after = matrix.rates()
-        yield StepTimes(seconds, step_phases(training), before, after)
-        before = after
-
-
-def _limit(repeat: StepTimes, arithmetic: Arithmetic) -> float:
-    """The matrix rate during a repeat, FLOP/s: the mean of the rates before and after."""
-    return (repeat.before.of(arithmetic) + repeat.after.of(arithmetic)) / 2
-
-
 def _embedding(training: Pretraining, effort: Effort) -> Spread:
     """Images per second that the encoder embeds."""
-    images = random_images(effort.embedded, side=IMAGE_SIDE)
-
-    def work() -> None:
-        embed(
-            training.model.encoder,
-            images,
-            normalization=training.normalization,
-            compute=training.compute,
-        )
-
-    device = training.compute.device
-    per_call(times(work), device=device)
-    seconds = [
-        per_call(times(work), device=device, at_least=effort.seconds / 2)
-        for _ in range(min(3, effort.repeats))
-    ]
-    return spread([effort.embedded / second for second in seconds])
+    work = partial(
+        embed,
+        training.model.encoder,
+        random_images(effort.embedded, side=IMAGE_SIDE),
+        normalization=training.normalization,
+        compute=training.compute,
+    )
+    return rate(
+        work,
+        effort.embedded,
+        device=training.compute.device,
+        repeats=min(3, effort.repeats),
+        at_least=effort.seconds / 2,
+    )

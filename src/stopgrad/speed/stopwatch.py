@@ -1,6 +1,7 @@
-"""Work -> seconds, and several measurements -> their median and spread; memory and start-up.
+"""Work -> seconds, several measurements -> their spread; the rate of a large matrix product.
 
-A GPU works asynchronously, so every reading of the clock waits for it first.
+Also peak memory, and how long a process takes to start. A GPU works asynchronously, so every
+reading of the clock waits for it first.
 """
 
 from __future__ import annotations
@@ -14,6 +15,12 @@ from statistics import median
 from typing import NamedTuple
 
 import torch
+from torch import Tensor
+
+from stopgrad.config import torch_generator
+from stopgrad.method import Arithmetic
+
+DTYPES: dict[Arithmetic, torch.dtype] = {"bf16": torch.bfloat16, "fp32": torch.float32}
 
 
 class Spread(NamedTuple):
@@ -68,22 +75,28 @@ def times(work: Callable[[], object]) -> Callable[[int], None]:
     return repeat
 
 
-IMPORT = "from stopgrad.training import pretrain_epochs"  # what a command imports to train
+def rate(
+    work: Callable[[], object],
+    count: int,
+    *,
+    device: torch.device,
+    repeats: int,
+    at_least: float = 0.0,
+) -> Spread:
+    """Things per second of work that handles `count` of them, after one call to warm up."""
+    per_call(times(work), device=device)
+    seconds = [per_call(times(work), device=device, at_least=at_least) for _ in range(repeats)]
+    return spread([count / second for second in seconds])
 
 
-class StartUp(NamedTuple):
-    """Seconds that fresh processes take."""
+def time_process(*arguments: str, repeats: int) -> Spread:
+    """Seconds of a fresh Python; leaves out the first of several, which reads files from disk."""
 
-    help_s: Spread  # `stopgrad --help`
-    import_s: Spread  # `IMPORT`
+    def start(_: int) -> None:
+        subprocess.run([sys.executable, *arguments], check=True, stdout=subprocess.DEVNULL)
 
-
-def measure_start_up(repeats: int) -> StartUp:
-    """Times both; leaves out the first of several repeats, which reads the files from disk."""
-    return StartUp(
-        help_s=_started("-m", "stopgrad.cli", "--help", repeats=repeats),
-        import_s=_started("-c", IMPORT, repeats=repeats),
-    )
+    seconds = [per_call(start, device=torch.device("cpu")) for _ in range(repeats)]
+    return spread(seconds[1:] or seconds)
 
 
 def peak_bytes(device: torch.device) -> int:
@@ -94,10 +107,51 @@ def peak_bytes(device: torch.device) -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
-def _started(*arguments: str, repeats: int) -> Spread:
-    seconds = []
-    for _ in range(repeats):
-        began = time.perf_counter()
-        subprocess.run([sys.executable, *arguments], check=True, stdout=subprocess.DEVNULL)
-        seconds.append(time.perf_counter() - began)
-    return spread(seconds[1:] or seconds)
+class MatrixRates(NamedTuple):
+    """Floating-point operations per second, measured right after each other."""
+
+    bf16: float
+    fp32: float
+
+    def of(self, precision: Arithmetic) -> float:
+        """The rate at a precision."""
+        return self.bf16 if precision == "bf16" else self.fp32
+
+
+class MatrixProduct:
+    """A product of S x S matrices in each precision, to be timed repeatedly: the machine's limit.
+
+    Attributes:
+        measured: All rates so far, oldest first.
+
+    Args:
+        side: S. On two cores the rate in bf16 differs by 7 % between 1024 and 4096.
+        device: Where to compute it.
+        at_least: Seconds of each measurement.
+    """
+
+    def __init__(self, side: int, *, device: torch.device, at_least: float) -> None:
+        self.side, self.device, self.at_least = side, device, at_least
+        self._matrices = {name: _matrices(side, dtype, device) for name, dtype in DTYPES.items()}
+        self.measured: list[MatrixRates] = []
+        self.rates()  # warms up: the first product also chooses and builds its kernel
+        self.measured.clear()
+
+    def rates(self) -> MatrixRates:
+        """Measures the rates, and adds them to `measured`. A product takes 2 S^3 operations."""
+        self.measured.append(MatrixRates(self._rate("bf16"), self._rate("fp32")))
+        return self.measured[-1]
+
+    def _rate(self, precision: Arithmetic) -> float:
+        left, right, product = self._matrices[precision]
+        multiply = times(lambda: torch.mm(left, right, out=product))
+        return 2 * self.side**3 / per_call(multiply, device=self.device, at_least=self.at_least)
+
+
+def _matrices(side: int, dtype: torch.dtype, device: torch.device) -> list[Tensor]:
+    """Two factors and the memory for their product, (S, S) each."""
+    generator = torch_generator(0, "speed", "matrices", device=device)
+    left, right = (
+        torch.randn(side, side, generator=generator, device=device).to(dtype) for _ in range(2)
+    )
+    return [left, right, torch.empty_like(left)]
