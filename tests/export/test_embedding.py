@@ -13,7 +13,6 @@ import torch
 from PIL import Image
 
 import stopgrad.export.embedding as module
-import stopgrad.export.tables as tables
 from stopgrad.cli import main
 from stopgrad.errors import DivergedError, LockedError, StorageError
 from stopgrad.export import embed_dataset
@@ -159,7 +158,7 @@ def test_a_full_disk_leaves_the_file_that_was_there(
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr("stopgrad.export.tables._csv", full)
+        patch.setattr("stopgrad.export.embedding._csv", full)
         with pytest.raises(StorageError, match="No space left"):
             embed_dataset(run, digits, out=out)
     assert out.read_bytes() == before
@@ -205,7 +204,7 @@ def test_too_little_room_is_said_before_anything_is_computed(
 ) -> None:
     needed = 2 * 90 * run.model.encoder.feature_width * 4  # blocks, and the file of them
     usage = type("usage", (), {"free": needed - 1})
-    monkeypatch.setattr(tables.shutil, "disk_usage", lambda _: usage)
+    monkeypatch.setattr(module.shutil, "disk_usage", lambda _: usage)
     with pytest.raises(StorageError, match=f"{needed:,} bytes needed"):
         embed_dataset(run, digits, out=tmp_path / "f.npy")
     assert not list(tmp_path.rglob("0*.npy"))

@@ -6,11 +6,9 @@ our encoder. The same run gives the same bytes. docs/reliability.md, decision E.
 
     write        a run -> files, each compared with our own encoder
     formats      what torchvision, timm and ONNX need to hold an encoder
-    card         the JSON card: what the weights are, and what to know about their run
-    readme       the model card for the Hub
+    card         what the weights are, and what to know about their run: JSON, README.md for the Hub
     pretrained   `PretrainedEncoder`: an exported encoder as one object
-    embedding    a run and images -> features on disk; continues after a kill
-    tables       those features -> Parquet, CSV or NumPy
+    embedding    a run and images -> features in one file; continues after a kill
     estimator    `SimSiamEmbedder`: pretraining and embedding inside scikit-learn
     arrays       the X of scikit-learn -> pixels
     fitted       a fitted embedder as plain values and as a file

@@ -1,39 +1,65 @@
-"""The JSON card of an export: what the weights are, where they came from, how to use them."""
+"""The cards of an export: what the weights are, where they came from, how to use them.
+
+A JSON card stands beside every export; README.md, a model card with the front matter that the
+Hugging Face Hub reads, stands in a folder for the Hub. Its text is in model_card.md.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
 from stopgrad.config import Config, config_to_dict
-from stopgrad.evaluation import newest_measures
+from stopgrad.evaluation import (
+    ACCURACIES,
+    METRICS,
+    SUBJECTS,
+    Record,
+    count,
+    labels_text,
+    newest,
+    newest_measures,
+    percent,
+    read,
+)
+from stopgrad.images import ON_THE_HUB
 from stopgrad.method import size_problem
+from stopgrad.report import Column, Table, TableCell, as_markdown
 from stopgrad.runs import TrainedRun, code_version, read_status, tensors_sha256, versions
+from stopgrad.storage import printable
+
+if TYPE_CHECKING:
+    from huggingface_hub import EvalResult
 
 FORMAT = 1
 KIND = "stopgrad encoder"
+TAGS = ["self-supervised-learning", "simsiam", "image-feature-extraction"]
 
 
 def describe(run: TrainedRun) -> dict[str, Any]:
     """What a card says about a run in every format. It holds no path of this machine."""
     config, data = run.info.config, run.info.data
-    tensors = run.model.encoder.state_dict()
+    encoder = run.model.encoder
+    source = "each view" if config.batch_norm == "per-view" else "both views together"
     return {
         "kind": KIND,
         "card_format": FORMAT,
         "condition": run_condition(run) or ["A finished run without signs of collapse."],
         "encoder": config_to_dict(config)["encoder"],
-        "features": run.model.encoder.feature_width,
-        "weights_sha256": tensors_sha256(tensors),
-        "preprocessing": preprocessing(run),
-        "batch_norm": batch_norm(config),
+        "features": encoder.feature_width,
+        "weights_sha256": tensors_sha256(encoder.state_dict()),
+        "preprocessing": _preprocessing(run),
+        "batch_norm": (
+            "use it in eval mode, with the running statistics; training updated them with the "
+            f"statistics of {source}, {config.batch} images a step"
+        ),
         "training": {
             "method": "SimSiam",
             "epoch": run.epoch,
             "epochs": config.epochs,
             "step": run.step,
             "status": read_status(run.path).get("state"),
-            "verdict": verdict(run),
+            "verdict": (newest_measures(run).get("verdict") or {}).get("state"),
             "init": _start(data.get("init")),
             "changes": [change._asdict() for change in run.info.changes],
         },
@@ -43,7 +69,7 @@ def describe(run: TrainedRun) -> dict[str, Any]:
     }
 
 
-def preprocessing(run: TrainedRun) -> dict[str, Any]:
+def _preprocessing(run: TrainedRun) -> dict[str, Any]:
     """How to turn an image into the encoder's input."""
     config, normalization = run.info.config, run.info.normalization
     side, view = config.image_side, config.views.size
@@ -63,15 +89,6 @@ def preprocessing(run: TrainedRun) -> dict[str, Any]:
     }
 
 
-def batch_norm(config: Config) -> str:
-    """How to use the encoder's BN, and how it learned its statistics."""
-    source = "each view" if config.batch_norm == "per-view" else "both views together"
-    return (
-        "use it in eval mode, with the running statistics; training updated them with the "
-        f"statistics of {source}, {config.batch} images a step"
-    )
-
-
 def _start(init: dict[str, str] | None) -> dict[str, str] | None:
     """What the encoder started from, without the folders of a path."""
     if init is None:
@@ -86,11 +103,6 @@ def run_condition(run: TrainedRun) -> list[str]:
     return [*_ablations(run.info.config), *_length(run), *_health(run)]
 
 
-def verdict(run: TrainedRun) -> str | None:
-    """The newest verdict on the representation, such as `healthy`."""
-    return (newest_measures(run).get("verdict") or {}).get("state")
-
-
 def _ablations(config: Config) -> list[str]:
     kept = {
         "the stop-gradient": config.stop_gradient,
@@ -103,11 +115,10 @@ def _ablations(config: Config) -> list[str]:
 
 
 def _length(run: TrainedRun) -> Iterator[str]:
-    config = run.info.config
     if run.step < run.info.steps:
         state = read_status(run.path).get("state", "unknown")
         yield (
-            f"Not finished: epoch {run.epoch} of {config.epochs}, step {run.step} of "
+            f"Not finished: epoch {run.epoch} of {run.info.config.epochs}, step {run.step} of "
             f"{run.info.steps} (the run is {state})."
         )
     for change in run.info.extensions:
@@ -115,8 +126,95 @@ def _length(run: TrainedRun) -> Iterator[str]:
 
 
 def _health(run: TrainedRun) -> Iterator[str]:
-    found = newest_measures(run).get("verdict")
+    measures = newest_measures(run)
+    found = measures.get("verdict")
     if found is None:
         yield "Never measured for collapse."
     elif found["state"] != "healthy":
-        yield f"At epoch {newest_measures(run)['epoch']}: {found['state']}; {found['reason']}."
+        yield f"At epoch {measures['epoch']}: {found['state']}; {found['reason']}."
+
+
+def model_card(run: TrainedRun, card: dict[str, Any], *, name: str) -> str:
+    """README.md of a folder for the Hub, from the exported run and its card."""
+    from huggingface_hub import ModelCardData
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    records = _scores(run)
+    own = [record for record in records if record.of == "encoder"]
+    data = ModelCardData(
+        library_name="stopgrad",
+        pipeline_tag="image-feature-extraction",
+        tags=TAGS,
+        datasets=_on_the_hub(run),
+        model_name=name,
+        eval_results=[_result(record) for record in own] or None,
+    )
+    environment = Environment(  # Markdown: `plain` escapes what others wrote
+        loader=PackageLoader("stopgrad.export", "."),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters |= {"plain": _plain, "count": count, "digits": _digits}
+    results = _results(records) if own else None
+    return environment.get_template("model_card.md").render(
+        card, front=data.to_yaml().strip(), name=name, results=results
+    )
+
+
+def _scores(run: TrainedRun) -> list[Record]:
+    """The newest accuracies of the exported checkpoint, and those of the baselines."""
+    path = run.path / "records.jsonl"
+    found = newest(read(path)).values() if path.exists() else []
+    of_run = (r for r in found if r.metric in ACCURACIES)
+    return [r for r in of_run if r.of != "encoder" or r.epoch == run.epoch]
+
+
+def _on_the_hub(run: TrainedRun) -> list[str] | None:
+    """The data set's name on the Hub, if it came from there."""
+    spec = str(run.info.data["spec"])
+    if spec in ON_THE_HUB:
+        return [ON_THE_HUB[spec]]
+    if spec.startswith("hf:"):
+        return ["/".join(spec.removeprefix("hf:").split("/")[:2])]
+    return None
+
+
+def _result(record: Record) -> EvalResult:
+    from huggingface_hub import EvalResult
+
+    name = record.data["name"]
+    return EvalResult(
+        task_type="image-classification",
+        dataset_type=ON_THE_HUB.get(name, name),
+        dataset_name=name,
+        dataset_split=record.split,
+        metric_type="accuracy",
+        metric_name=f"{METRICS[record.metric]}, {labels_text(record.labels)}",
+        metric_value=round(record.value, 6),
+    )
+
+
+def _results(records: Sequence[Record]) -> str:
+    """The accuracies as a table: a row for each metric and label fraction, a column a subject."""
+    subjects = [of for of in SUBJECTS if of in {record.of for record in records}]
+    found = {(r.labels, r.metric, r.split, r.of): r for r in records}
+    rows = []
+    for labels, metric, split in dict.fromkeys(key[:3] for key in found):
+        scores = [found.get((labels, metric, split, of)) for of in subjects]
+        images = next(score.images_scored for score in scores if score is not None)
+        named = METRICS[metric], f"{100 * labels:g} %", f"{count(images)} {split}"
+        values = ["" if s is None else percent(s.value, images=images) for s in scores]
+        rows.append(tuple(map(TableCell, (*named, *values))))
+    heads = ("top-1 accuracy", "labels", "images", *(SUBJECTS[of] for of in subjects))
+    return as_markdown(Table("results", tuple(map(Column, heads)), tuple(rows)))
+
+
+def _digits(values: Sequence[float]) -> str:
+    return ", ".join(f"{value:.6g}" for value in values)
+
+
+def _plain(text: str) -> str:
+    """Untrusted text with the characters escaped that mean something in Markdown or HTML."""
+    kept = printable(" ".join(str(text).split()))
+    return "".join(f"\\{c}" if c in "\\`*[]<>|#" else c for c in kept)

@@ -1,26 +1,45 @@
-"""Images -> their features, in blocks on disk that survive a kill, then in one file."""
+"""Images -> their features: in blocks on disk that survive a kill, then in one file.
+
+The file is Parquet, CSV or NumPy; it holds the names and labels of the images too.
+"""
 
 from __future__ import annotations
 
+import csv
 import io
 import itertools
+import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 from torch import nn
 
 from stopgrad.config import Layer
+from stopgrad.errors import ConfigError, StorageError
 from stopgrad.evaluation import embed, finite
-from stopgrad.export.tables import Block, Values, check_out, check_room, write_table
 from stopgrad.images import Dataset, Images, Track, no_progress
 from stopgrad.method import Compute
 from stopgrad.runs import TrainedRun, tensors_sha256
-from stopgrad.storage import lock, read_json, storage_errors, write_atomically, write_json
+from stopgrad.storage import (
+    lock,
+    read_json,
+    storage_errors,
+    sync_directory,
+    write_atomically,
+    write_json,
+)
 
+Values = npt.NDArray[np.float32]
+
+SUFFIXES = (".parquet", ".csv", ".npy")
+COLUMNS = ("path", "split", "label", "class_name")
 BLOCK = 256  # images in a block; a kill costs at most one block
+GROUP = 16  # blocks in a row group of Parquet
 
 
 class Embedded(NamedTuple):
@@ -30,6 +49,59 @@ class Embedded(NamedTuple):
     rows: int  # images
     width: int  # features of each image
     kept: int  # images that an earlier, killed process had embedded
+
+
+class Block(NamedTuple):
+    """Images that follow each other in a split."""
+
+    number: int  # counted over all splits
+    split: str
+    whole: Images  # the whole split
+    start: int
+    stop: int
+
+    @property
+    def rows(self) -> int:
+        """How many images."""
+        return self.stop - self.start
+
+    def pixels_only(self) -> Images:
+        """The images without labels and names; not copied if in memory or mapped."""
+        return self.whole.with_pixels(self.whole.pixels[self.start : self.stop])
+
+    def columns(self) -> list[list[Any]]:
+        """The values of `COLUMNS`: SPLIT:INDEX where the path is unknown, None without labels."""
+        whole, places = self.whole, range(self.start, self.stop)
+        paths = [whole.sources[i] if whole.sources else f"{self.split}:{i}" for i in places]
+        labels: list[int | None] = [None] * self.rows
+        if whole.labels is not None:
+            labels = whole.labels[self.start : self.stop].tolist()
+        names = [None if label is None else whole.class_names[label] for label in labels]
+        return [paths, [self.split] * self.rows, labels, names]
+
+
+Filled: TypeAlias = tuple[Block, Values]
+
+
+def check_out(out: Path) -> None:
+    """Refuses an unsuitable file before anything is computed.
+
+    Raises:
+        ConfigError: For another kind of file, or a folder without write permission.
+    """
+    if out.suffix not in SUFFIXES or out.is_dir():
+        raise ConfigError(
+            f"--out {out}",
+            expected=f"a file name that ends in {', '.join(SUFFIXES)}",
+            hint="for example --out features.parquet",
+        )
+    folder = _folder(out)
+    if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
+        raise ConfigError(
+            f"--out {out}: cannot write to {folder}",
+            expected="a file in a folder with write permission",
+            hint="choose another folder",
+        )
 
 
 def embed_dataset(
@@ -63,13 +135,11 @@ def embed_dataset(
         folder.mkdir(parents=True, exist_ok=True)
         held = lock(folder)
     with held:
-        parts = _parts(folder, plan)
-        check_room(out, rows=rows, width=width, there=parts.bytes)
+        parts = _Parts(folder, plan)
+        _check_room(out, rows=rows, width=width, there=parts.bytes)
         blocks = list(_blocks(splits))
         kept = _fill(parts, blocks, run, layer=layer, track=track)
-        files = write_table(
-            out, lambda: ((block, parts.read(block)) for block in blocks), rows=rows, width=width
-        )
+        files = _write(out, lambda: ((b, parts.read(b)) for b in blocks), rows=rows, width=width)
         shutil.rmtree(folder, ignore_errors=True)
     return Embedded(files, rows, width, kept)
 
@@ -121,25 +191,20 @@ def _network(run: TrainedRun, layer: Layer) -> nn.Module:
     return run.model.encoder
 
 
-def _parts(folder: Path, plan: dict[str, Any]) -> _Parts:
-    """The blocks on disk, emptied if they were made by another plan."""
-    try:
-        known = read_json(folder / "plan.json")
-    except (OSError, ValueError):
-        known = None
-    if known != plan:
-        with storage_errors(folder, needed=0):
-            for path in folder.glob("*.npy"):
-                path.unlink()
-        write_json(folder / "plan.json", plan)
-    return _Parts(folder, width=plan["width"])
-
-
 class _Parts:
-    """The features of each block, in a file of its own."""
+    """The features of each block, in a file of its own; none that another plan made."""
 
-    def __init__(self, folder: Path, *, width: int) -> None:
-        self.folder, self.width = folder, width
+    def __init__(self, folder: Path, plan: dict[str, Any]) -> None:
+        self.folder, self.width = folder, plan["width"]
+        try:
+            known = read_json(folder / "plan.json")
+        except (OSError, ValueError):
+            known = None
+        if known != plan:
+            with storage_errors(folder, needed=0):
+                for path in folder.glob("*.npy"):
+                    path.unlink()
+            write_json(folder / "plan.json", plan)
 
     @property
     def bytes(self) -> int:
@@ -166,3 +231,126 @@ class _Parts:
 
     def _path(self, block: Block) -> Path:
         return self.folder / f"{block.number:06d}.npy"
+
+
+def _check_room(out: Path, *, rows: int, width: int, there: int) -> None:
+    """Refuses, before hours of work, a disk that cannot hold the blocks and the file.
+
+    Of the blocks `there` bytes were written by an earlier process.
+    """
+    needed, free = 2 * rows * width * 4 - there, shutil.disk_usage(_folder(out)).free
+    if needed > free:
+        raise StorageError(
+            f"{needed:,} bytes needed in {_folder(out)}, {free:,} bytes free",
+            expected="space for the features, twice while they are written",
+            hint="free some space, or choose another --out",
+        )
+
+
+def _folder(out: Path) -> Path:
+    """The nearest folder above that exists."""
+    return next(parent for parent in out.absolute().parents if parent.exists())
+
+
+def _write(
+    out: Path, blocks: Callable[[], Iterator[Filled]], *, rows: int, width: int
+) -> tuple[Path, ...]:
+    """Writes all blocks in order, from the first with each call; returns the files, `out` first.
+
+    Raises:
+        StorageError: When the disk refuses, or the file does not hold all rows.
+    """
+    needed = rows * width * 4
+    if out.suffix == ".csv":
+        with _appearing(out, needed=needed) as file:
+            _check(out, _csv(file, blocks(), width), rows)
+        return (out,)
+    if out.suffix == ".parquet":
+        with _appearing(out, needed=needed) as file:
+            _parquet(file, blocks(), width)
+            _check(out, _parquet_shape(file.name), (rows, width))
+        return (out,)
+    beside = out.with_suffix(".rows.csv")  # first: a matrix never lacks its rows
+    with _appearing(beside, needed=rows) as file:
+        _check(beside, _csv(file, blocks(), 0), rows)
+    with _appearing(out, needed=needed) as file:
+        _npy(file, blocks(), (rows, width))
+        _check(out, np.load(file.name, mmap_mode="r").shape, (rows, width))
+    return (out, beside)
+
+
+@contextmanager
+def _appearing(out: Path, *, needed: int) -> Iterator[IO[bytes]]:
+    """A file that gets its name when it is complete on the disk, and vanishes after an error."""
+    temporary = out.with_name(f".{out.name}.tmp")
+    with storage_errors(out, needed=needed):
+        try:
+            with temporary.open("wb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.rename(out)
+            sync_directory(out.parent)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def _parquet(file: IO[bytes], blocks: Iterator[Filled], width: int) -> None:
+    """A row per image: path, split, label and class_name (null without labels), features."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    kinds = (pa.string(), pa.string(), pa.int64(), pa.string(), pa.list_(pa.float32(), width))
+    schema = pa.schema(list(zip((*COLUMNS, "features"), kinds, strict=True)))
+    with pq.ParquetWriter(file, schema) as writer:
+        for some in iter(lambda: list(itertools.islice(blocks, GROUP)), []):
+            known = zip(*(block.columns() for block, _ in some), strict=True)
+            columns = [
+                pa.array(itertools.chain(*parts), kind)
+                for parts, kind in zip(known, kinds[:-1], strict=True)
+            ]
+            flat = pa.array(np.concatenate([values.reshape(-1) for _, values in some]))
+            columns.append(pa.FixedSizeListArray.from_arrays(flat, width))
+            writer.write_table(pa.table(columns, schema=schema))
+    file.flush()
+
+
+def _parquet_shape(path: str) -> tuple[int, int]:
+    """Rows and width, from the footer of a file."""
+    import pyarrow.parquet as pq
+
+    with pq.ParquetFile(path) as found:
+        width = found.schema_arrow.field("features").type.list_size
+        return int(found.metadata.num_rows), int(width)
+
+
+def _csv(file: IO[bytes], blocks: Iterator[Filled], width: int) -> int:
+    """A row per image, with features f0, f1, ... in all their digits; returns the rows."""
+    text = io.TextIOWrapper(file, encoding="utf-8", newline="", write_through=True)
+    writer, rows = csv.writer(text), 0
+    writer.writerow([*COLUMNS, *(f"f{number}" for number in range(width))])
+    for block, values in blocks:
+        for *known, features in zip(*block.columns(), values, strict=True):
+            # str of a float32 has just enough digits to restore it.
+            writer.writerow([*known, *map(str, features[:width])])
+            rows += 1
+    text.detach()
+    return rows
+
+
+def _npy(file: IO[bytes], blocks: Iterator[Filled], shape: tuple[int, int]) -> None:
+    """Only the features, (N, F) float32."""
+    header = {"descr": "<f4", "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(file, header)
+    for _, values in blocks:
+        file.write(np.ascontiguousarray(values, "<f4").data)
+    file.flush()
+
+
+def _check(out: Path, found: object, wanted: object) -> None:
+    if found != wanted:
+        raise StorageError(
+            f"{out} would be incomplete: {found} rows (and features)",
+            expected=f"{wanted}",
+            hint="repeat the command; computed features are kept",
+        )

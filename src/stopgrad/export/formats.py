@@ -44,12 +44,7 @@ def layout(config: EncoderConfig, name: ExportFormat) -> Layout:
             expected=f"one of {', '.join(works)} for this encoder",
             hint=f"{name} has no such network; choose one of these",
         )
-    match name:
-        case "torchvision":
-            return _torchvision(config)
-        case "timm":
-            return _timm(config)
-    raise AssertionError(name)
+    return _torchvision(config) if name == "torchvision" else _timm(config)
 
 
 def formats_for(config: EncoderConfig) -> tuple[ExportFormat, ...]:
@@ -61,22 +56,16 @@ def formats_for(config: EncoderConfig) -> tuple[ExportFormat, ...]:
 
 
 def _torchvision(config: EncoderConfig) -> Layout:
-    shape = RESNETS[config.name]
-    known = config.name != "resnet10"  # torchvision has a function for each of the others
-    block = "Bottleneck" if shape.bottleneck else "BasicBlock"
+    """It has a function for each of our networks but the smallest."""
+    blocks, small = list(RESNETS[config.name].blocks), config.name == "resnet10"
     first = f"model = torchvision.models.{config.name}()"
-    if not known:
-        first = (
-            "model = torchvision.models.ResNet("
-            f"torchvision.models.resnet.{block}, {list(shape.blocks)})"
-        )
+    if small:
+        first = f"model = torchvision.models.ResNet(torchvision.models.resnet.BasicBlock, {blocks})"
 
     def build() -> Any:
         models = importlib.import_module("torchvision.models")
-        if known:
-            model = getattr(models, config.name)()
-        else:
-            model = models.ResNet(getattr(models.resnet, block), list(shape.blocks))
+        basic = models.resnet.BasicBlock
+        model = models.ResNet(basic, blocks) if small else getattr(models, config.name)()
         model.fc = nn.Identity()
         return _with_stem(model, config)
 
@@ -84,7 +73,16 @@ def _torchvision(config: EncoderConfig) -> Layout:
 
 
 def _timm(config: EncoderConfig) -> Layout:
-    name, options = _timm_call(config)
+    options: dict[str, Any] = {}
+    name = config.name.removeprefix("timm:")
+    if name == "resnet10":
+        name, options = "resnet18", {"layers": RESNETS[name].blocks}
+    elif name != config.name:
+        try:  # as `build_encoder` does: for images of any size where timm can
+            importlib.import_module("timm").create_model(name, num_classes=0, dynamic_img_size=True)
+            options = {"dynamic_img_size": True}
+        except TypeError:
+            options = {}
 
     def build() -> Any:
         timm = importlib.import_module("timm")
@@ -95,21 +93,8 @@ def _timm(config: EncoderConfig) -> Layout:
     return Layout("timm", (first, *_stem_lines(config)), build)
 
 
-def _timm_call(config: EncoderConfig) -> tuple[str, dict[str, Any]]:
-    """The name and the options with which timm builds the encoder's network."""
-    if not config.name.startswith("timm:"):
-        shape = RESNETS[config.name]
-        options = {"layers": shape.blocks} if config.name == "resnet10" else {}
-        return ("resnet18" if options else config.name), options
-    name, timm = config.name.removeprefix("timm:"), importlib.import_module("timm")
-    try:  # as `build_encoder` does: for images of any size where timm can
-        timm.create_model(name, num_classes=0, dynamic_img_size=True)
-    except TypeError:
-        return name, {}
-    return name, {"dynamic_img_size": True}
-
-
 def _stem_lines(config: EncoderConfig) -> tuple[str, ...]:
+    """No library has a name for the small stem, nor for half of it."""
     if config.name.startswith("timm:") or config.stem == "large":
         return ()
     stride = ", stride=2" if config.stem == "half" else ""
@@ -118,7 +103,7 @@ def _stem_lines(config: EncoderConfig) -> tuple[str, ...]:
 
 
 def _with_stem(model: Any, config: EncoderConfig) -> Any:
-    """The model with the first layers of the encoder; no library has a name for the small stem."""
+    """Does what `_stem_lines` say."""
     if _stem_lines(config):
         stride = 2 if config.stem == "half" else 1
         model.conv1 = nn.Conv2d(3, 64, kernel_size=3, stride=stride, padding=1, bias=False)

@@ -20,10 +20,9 @@ from torch import Tensor, nn
 from stopgrad.config import ExportFormat, torch_generator
 from stopgrad.errors import CheckpointError, ConfigError
 from stopgrad.evaluation import finite
-from stopgrad.export.card import describe
+from stopgrad.export.card import describe, model_card
 from stopgrad.export.formats import encode_onnx, layout, run_onnx
 from stopgrad.export.pretrained import PretrainedEncoder
-from stopgrad.export.readme import model_card
 from stopgrad.method import build_encoder
 from stopgrad.runs import TrainedRun, decode_tensors, encode_tensors
 from stopgrad.storage import storage_errors, sync_directory, write_atomically, write_json
