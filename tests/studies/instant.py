@@ -47,7 +47,7 @@ class DoneJob:
     def poll(self) -> int | None:
         return self.code
 
-    def stop(self) -> None:
+    def terminate(self) -> None:
         pass
 
 

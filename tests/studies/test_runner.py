@@ -211,7 +211,7 @@ class StuckJob(DoneJob):
     def poll(self) -> int | None:
         return 143 if self.stopped else None
 
-    def stop(self) -> None:
+    def terminate(self) -> None:
         self.stopped = True
 
 

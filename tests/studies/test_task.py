@@ -17,8 +17,7 @@ from stopgrad.config import Config, config_to_dict, preset
 from stopgrad.errors import DataError
 from stopgrad.evaluation import Key
 from stopgrad.images import load_dataset
-from stopgrad.studies.executors import Job
-from stopgrad.studies.executors.local import LocalProcesses
+from stopgrad.studies.executors import Job, LocalProcesses
 from stopgrad.studies.folder import RunFolder
 from stopgrad.studies.task import StudyTask, keep_failure, main, read_failure, read_task, write_task
 from tests.studies.instant import InstantExecutor, conduct, prepare
@@ -101,8 +100,7 @@ RUNNER = """
 import sys, time
 from pathlib import Path
 from stopgrad.config import config_to_dict, preset
-from stopgrad.studies.executors import Job
-from stopgrad.studies.executors.local import LocalProcesses
+from stopgrad.studies.executors import Job, LocalProcesses
 from stopgrad.studies.folder import RunFolder
 from stopgrad.studies.task import StudyTask, write_task
 folder = RunFolder(Path(sys.argv[1]))
@@ -110,7 +108,7 @@ config = config_to_dict(preset("tiny"))
 task = StudyTask(stage="pretrain", folder=str(folder.path), spec="mnist5k", config=config)
 write_task(task)
 job = LocalProcesses(1, threads=1).start(task, slot=0, claim=folder.claim())
-print(job._process.pid, flush=True)
+print(job.pid, flush=True)
 time.sleep(100)
 """
 

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from stopgrad.config import Config, config_from_dict, config_to_dict, torch_generator
@@ -23,14 +22,13 @@ from stopgrad.errors import CheckpointError, ConfigError
 from stopgrad.export.arrays import Numbers, Range
 from stopgrad.images import Dataset, Images, Normalization, Pixels, images_from_arrays
 from stopgrad.method import Encoder, Verdict, build_encoder, compute_for
-from stopgrad.runs import fit_sizes, misfit, tensors_of
+from stopgrad.runs import encoder_tensors, fit_sizes, misfit, not_finite
 from stopgrad.storage import LARGEST_JSON, fits, in_short, read_file, strict_json
 
 FORMAT = 1
 ENTRY = "stopgrad.estimator"
 MOST_BYTES = 4 << 30  # of a file; the largest encoders of timm take about 2 GB
 TUPLES = ("image_shape", "pixel_range")  # parameters that JSON turns into lists
-PREFIX = "encoder."  # of the encoder's tensors in SimSiam
 REFUSED = (KeyError, TypeError, ValueError, ConfigError)  # by damaged or foreign values
 
 
@@ -188,14 +186,7 @@ def copied_encoder(config: Config, weights: Mapping[str, Tensor]) -> Encoder:
         CheckpointError: When the weights do not fit the config's encoder, or are not finite.
     """
     # Compared before anything is built: an untrusted config may ask for more memory than there is.
-    wanted = {
-        key.removeprefix(PREFIX): value
-        for key, value in tensors_of(config).model.items()
-        if key.startswith(PREFIX)
-    }
-    wrong = misfit(weights, wanted)
-    if not wrong and not all(bool(torch.isfinite(value).all()) for value in weights.values()):
-        wrong = "not finite"
+    wrong = misfit(weights, encoder_tensors(config.encoder)) or not_finite(weights)
     if wrong:
         raise CheckpointError(
             f"the weights do not fit {config.encoder.name} ({wrong})",

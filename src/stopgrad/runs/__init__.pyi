@@ -44,6 +44,5 @@ from .tensors import header_tensors as header_tensors
 from .tensors import misfit as misfit
 from .tensors import not_finite as not_finite
 from .tensors import size_of as size_of
-from .tensors import tensors_of as tensors_of
 from .tensors import tensors_sha256 as tensors_sha256
 from .verify import verify_run as verify_run

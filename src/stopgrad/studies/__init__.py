@@ -12,7 +12,7 @@ however many studies share it.
     kept          runs without their folders, in three files
     directory     the studies of a directory and the runs that they share
     task          the next task of a run, and the process that carries it out
-    executors     where tasks are carried out
+    executors     where tasks are carried out: processes of this machine
     runner        the runs of a study, until none is left
     results       runs -> a cell for each arm, metric and fraction; the overview; curves over seeds
     findings      published findings against our numbers

@@ -2,7 +2,7 @@ from .definition import Place as Place
 from .definition import Value as Value
 from .definition import labels_of as labels_of
 from .directory import StudyDirectory as StudyDirectory
-from .executors.local import local_processes as local_processes
+from .executors import local_processes as local_processes
 from .findings import Answer as Answer
 from .findings import Answered as Answered
 from .findings import answer_findings as answer_findings

@@ -8,7 +8,6 @@ from stopgrad.evaluation import (
     ACCURACIES,
     SIGNIFICANCE,
     Cell,
-    Summary,
     Welch,
     accuracy_text,
     arms_text,
@@ -20,7 +19,7 @@ from stopgrad.evaluation import (
     p_text,
     welch,
 )
-from stopgrad.studies.definition import Place, PublishedFinding
+from stopgrad.studies.definition import PublishedFinding
 from stopgrad.studies.results import Results
 
 Answer = Literal["shows", "does not show", "the opposite shows", "cannot be told yet"]
@@ -47,19 +46,16 @@ class Answered(NamedTuple):
 
 def answer_findings(results: Results) -> list[Answered]:
     """Every finding of the study, tested together under the study's correction."""
-    study = results.stored.study
-    tests = {
-        number: test
-        for number, finding in enumerate(study.findings)
-        if (test := _test(finding, results)) is not None
-    }
-    p = corrected([test.p for test in tests.values()], study.protocol.correction)
+    findings = results.stored.study.findings
+    found = {number: _test(finding, results) for number, finding in enumerate(findings)}
+    tests = {number: test for number, test in found.items() if test is not None}
+    p = corrected([t.p for t in tests.values()], results.stored.study.protocol.correction)
     adjusted = dict(zip(tests, p, strict=True))
     return [
         _compared(finding, results, tests.get(number), p=adjusted.get(number))
         if finding.higher is not None
         else _collapse(finding, results)
-        for number, finding in enumerate(study.findings)
+        for number, finding in enumerate(findings)
     ]
 
 
@@ -137,15 +133,14 @@ def _ends(results: Results) -> str:
 
 
 def _test(finding: PublishedFinding, results: Results) -> Welch | None:
-    higher, than = _summary(results, finding.higher), _summary(results, finding.than)
+    """The comparison of a finding; None where it makes none or lacks runs."""
+    cells = results.cells
+    higher, than = (
+        cells[place].summary if place in cells else None for place in (finding.higher, finding.than)
+    )
     if higher is None or than is None:
         return None
     return welch(higher, than, margin=finding.margin)
-
-
-def _summary(results: Results, place: Place | None) -> Summary | None:
-    cell = results.cells.get(place) if place is not None else None
-    return cell.summary if cell is not None else None
 
 
 def _compared(
@@ -154,42 +149,35 @@ def _compared(
     if test is None or p is None:
         return Answered(finding, "cannot be told yet", "it takes two runs of each arm", None, None)
     assert finding.higher is not None
+    assert finding.than is not None
     difference = difference_text(test.difference, finding.higher.metric)
-    counts = _counts(finding, results)
-    why = f"{difference}, {p_text(p)}, {counts}"
-    if p < SIGNIFICANCE:
-        return Answered(finding, "shows", why, test, p)
+    cells = (results.cells[place] for place in (finding.higher, finding.than))
+    counts = " against ".join(map(_count, cells))
     opposite = min(1.0, (1 - test.p) * len(results.stored.study.findings))
-    if finding.margin == 0 and opposite < SIGNIFICANCE:
-        why = f"{difference}, {p_text(opposite)} of the opposite (Bonferroni), {counts}"
-        return Answered(finding, "the opposite shows", why, test, p)
-    return Answered(finding, "does not show", why, test, p)
+    answer: Answer = "shows" if p < SIGNIFICANCE else "does not show"
+    said = p_text(p)
+    if answer != "shows" and finding.margin == 0 and opposite < SIGNIFICANCE:
+        answer, said = "the opposite shows", f"{p_text(opposite)} of the opposite (Bonferroni)"
+    return Answered(finding, answer, f"{difference}, {said}, {counts}", test, p)
 
 
-def _counts(finding: PublishedFinding, results: Results) -> str:
-    """Each cell's n, and its runs that collapsed, so that no mean hides them."""
-    return " against ".join(
-        f"n = {summary.n}{_collapsed(results.cells[place])}"
-        for place in (finding.higher, finding.than)
-        if place is not None and (summary := _summary(results, place)) is not None
-    )
-
-
-def _collapsed(cell: Cell) -> str:
+def _count(cell: Cell) -> str:
+    """How many runs have a number, and how many of them collapsed, so that no mean hides them."""
     collapsed = cell.collapsed + cell.dimensional
-    return f" ({collapsed} collapsed)" if collapsed else ""
+    assert cell.summary is not None
+    return f"n = {cell.summary.n}" + (f" ({collapsed} collapsed)" if collapsed else "")
 
 
 def _collapse(finding: PublishedFinding, results: Results) -> Answered:
-    wanted = [_collapse_of(results, arm) for arm in finding.collapses]
-    spared = [_collapse_of(results, arm) for arm in finding.survives]
-    pairs = zip((*finding.collapses, *finding.survives), (*wanted, *spared), strict=True)
-    why = "; ".join(f"{arm!r}: {found.collapsed} of {found.runs} collapsed" for arm, found in pairs)
-    if not all(found.runs and found.ended == found.runs for found in (*wanted, *spared)):
-        return Answered(finding, "cannot be told yet", why, None, None)
-    shows = all(found.collapsed == found.runs for found in wanted) and not any(
-        found.collapsed for found in spared
+    arms = (*finding.collapses, *finding.survives)
+    found = {arm: _collapse_of(results, arm) for arm in arms}
+    why = "; ".join(
+        f"{arm!r}: {found[arm].collapsed} of {found[arm].runs} collapsed" for arm in arms
     )
+    if not all(arm.runs and arm.ended == arm.runs for arm in found.values()):
+        return Answered(finding, "cannot be told yet", why, None, None)
+    shows = all(found[arm].collapsed == found[arm].runs for arm in finding.collapses)
+    shows = shows and not any(found[arm].collapsed for arm in finding.survives)
     return Answered(finding, "shows" if shows else "does not show", why, None, None)
 
 
@@ -203,9 +191,7 @@ class _Collapse(NamedTuple):
 
 def _collapse_of(results: Results, arm: str) -> _Collapse:
     cells = [cell for place, cell in results.cells.items() if place.arm == arm]
-    if not cells:
-        return _Collapse(0, 0, 0)
-    runs = max(len(cell.values) for cell in cells)
-    unended = min(cell.diverged + cell.failed + cell.missing for cell in cells)
-    collapsed = max(cell.collapsed + cell.dimensional for cell in cells)
+    runs = max((len(cell.values) for cell in cells), default=0)
+    unended = min((cell.diverged + cell.failed + cell.missing for cell in cells), default=0)
+    collapsed = max((cell.collapsed + cell.dimensional for cell in cells), default=0)
     return _Collapse(runs, runs - unended, collapsed)

@@ -5,8 +5,8 @@ Also how far the runs are (`study_overview`) and their epochs as curves over see
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from stopgrad.evaluation import (
     ACCURACIES,
@@ -34,6 +34,9 @@ COLLAPSE: dict[str | None, Ending] = {
     "complete collapse": "collapsed",
     "dimensional collapse": "dimensional",
 }
+TRAINING = 0.9  # part of a run's time that is training, for the time left
+
+Epochs = Mapping[str, Sequence[Sequence[EpochRow]]]  # rows of epochs, a list per run, by arm
 
 
 class ResultRow(NamedTuple):
@@ -46,6 +49,11 @@ class ResultRow(NamedTuple):
     mark: Mark | None = None  # of accuracies of arms
     final: bool = False  # the test split's score of the arm that the validation split chose
 
+    @property
+    def is_of_arm(self) -> bool:
+        """Whether it is an arm's own number, on the split of the protocol."""
+        return self.of in ("encoder", "supervised") and not self.final
+
 
 class Results(NamedTuple):
     """A study's runs, and its cells in the order of the table."""
@@ -57,18 +65,13 @@ class Results(NamedTuple):
     @property
     def cells(self) -> dict[Place, Cell]:
         """The cells of the arms."""
-        return {
-            row.place: row.cell
-            for row in self.rows
-            if row.of in ("encoder", "supervised") and not row.final
-        }
+        return {row.place: row.cell for row in self.rows if row.is_of_arm}
 
 
 def load_results(directory: StudyDirectory, stored: StoredStudy) -> Results:
     """Reads what there is, whatever is half done; damaged files count as failures."""
     runs = {slot.run: directory.run(slot.run) for slot in stored.slots}
-    rows = [*_arm_rows(stored, runs), *_baseline_rows(stored, runs), *_final_rows(stored, runs)]
-    return Results(stored, runs, tuple(rows))
+    return Results(stored, runs, tuple(_rows(stored, runs)))
 
 
 def place_key(place: Place, stored: StoredStudy) -> Key:
@@ -86,17 +89,12 @@ def best_arm(results: Results) -> str | None:
     scored = [
         row
         for row in results.rows
-        if row.of in ("encoder", "supervised")
-        and not row.final
-        and row.place.metric in ACCURACIES
-        and row.cell.summary is not None
+        if row.is_of_arm and row.place.metric in ACCURACIES and row.cell.summary is not None
     ]
-    marked = [row for row in scored if row.mark == "best"]
-    alone = scored if len({row.place.arm for row in scored}) == 1 else []
-    order = sorted(
-        marked or alone, key=lambda row: (metrics.index(row.place.metric), -row.place.labels)
-    )
-    return order[0].place.arm if order else None
+    alone = len({row.place.arm for row in scored}) == 1
+    best = [row for row in scored if row.mark == "best" or alone]
+    best.sort(key=lambda row: (metrics.index(row.place.metric), -row.place.labels))
+    return best[0].place.arm if best else None
 
 
 def missing_runs(results: Results) -> list[tuple[Slot, StudyRun]]:
@@ -114,15 +112,31 @@ def missing_runs(results: Results) -> list[tuple[Slot, StudyRun]]:
     ]
 
 
-def _cell(stored: StoredStudy, runs: Mapping[str, StudyRun], place: Place, key: Key) -> Cell:
-    """What each seed of an arm came to under a key."""
-    return cell(
-        [
+def _rows(stored: StoredStudy, runs: Mapping[str, StudyRun]) -> Iterator[ResultRow]:
+    """The cells of the arms; then untrained encoders and raw pixels; then the test split's.
+
+    Untrained encoders and raw pixels were scored by the runs of the baseline arm.
+    """
+    study, all_places = stored.study, places(stored.study)
+
+    def row(place: Place, *, final: bool = False, **changes: Any) -> ResultRow:
+        key = place_key(place, stored)._replace(**changes)
+        outcomes = [
             _outcome(runs[slot.run], key)
             for slot in stored.slots
             if slot.arm == place.arm and slot.labels in (None, place.labels)
         ]
-    )
+        return ResultRow(place, key.of, key.split, cell(outcomes), final=final)
+
+    arms = [row(place) for place in all_places]
+    marks = _marks({row.place: row.cell for row in arms}, stored)
+    yield from (row._replace(mark=marks.get(row.place)) for row in arms)
+    frozen = [place for place in all_places if place.metric in FROZEN]
+    for of in study.protocol.beside:
+        if of != "chance":
+            yield from (row(place, of=of) for place in frozen if place.arm == study.baseline)
+    chosen = [place for place in frozen if place.arm == stored.selected]
+    yield from (row(place, split="test", final=True) for place in chosen)
 
 
 def _outcome(run: StudyRun, key: Key) -> Outcome:
@@ -135,59 +149,19 @@ def _outcome(run: StudyRun, key: Key) -> Outcome:
     return Outcome(phase)
 
 
-def _arm_rows(stored: StoredStudy, runs: Mapping[str, StudyRun]) -> list[ResultRow]:
-    keys = {place: place_key(place, stored) for place in places(stored.study)}
-    cells = {place: _cell(stored, runs, place, key) for place, key in keys.items()}
-    marks = _marks(cells, stored)
-    return [
-        ResultRow(place, keys[place].of, keys[place].split, found, marks.get(place))
-        for place, found in cells.items()
-    ]
-
-
 def _marks(cells: Mapping[Place, Cell], stored: StoredStudy) -> dict[Place, Mark]:
     """Marks among the arms of each metric and fraction; measures of collapse have no best."""
     marks: dict[Place, Mark] = {}
-    columns = {place[1:] for place in cells if place.metric in ACCURACIES}
-    for column in columns:
-        found = {
-            place.arm: cells[place].summary
-            for place in cells
-            if place[1:] == column and cells[place].summary is not None
+    for column in {place[1:] for place in cells if place.metric in ACCURACIES}:
+        summaries = {
+            place.arm: found.summary
+            for place, found in cells.items()
+            if place[1:] == column and found.summary is not None
         }
-        summaries = {arm: summary for arm, summary in found.items() if summary is not None}
         if len(summaries) > 1:
             marked = mark_best(summaries, correction=stored.study.protocol.correction)
             marks |= {Place(arm, *column): mark for arm, mark in marked.items()}
     return marks
-
-
-def _baseline_rows(stored: StoredStudy, runs: Mapping[str, StudyRun]) -> list[ResultRow]:
-    """Untrained encoders and raw pixels, as the runs of the baseline arm scored them."""
-    study = stored.study
-    subjects: list[Subject] = [of for of in study.protocol.beside if of != "chance"]
-    keys = [
-        (place, place_key(place, stored)._replace(of=of))
-        for of in subjects
-        for place in places(study)
-        if place.arm == study.baseline and place.metric in FROZEN
-    ]
-    return [ResultRow(place, k.of, k.split, _cell(stored, runs, place, k)) for place, k in keys]
-
-
-def _final_rows(stored: StoredStudy, runs: Mapping[str, StudyRun]) -> list[ResultRow]:
-    keys = [
-        (place, place_key(place, stored)._replace(split="test"))
-        for place in places(stored.study)
-        if place.arm == stored.selected and place.metric in FROZEN
-    ]
-    return [
-        ResultRow(place, k.of, k.split, _cell(stored, runs, place, k), final=True)
-        for place, k in keys
-    ]
-
-
-TRAINING = 0.9  # share of a run's time that is training, for the time left
 
 
 class ArmState(NamedTuple):
@@ -203,7 +177,7 @@ class ArmState(NamedTuple):
 
 
 class Overview(NamedTuple):
-    """All arms, the share of the work that is done, and a line for each run that is not."""
+    """All arms, the part of the work that is done, and a line for each run that is not."""
 
     arms: tuple[ArmState, ...]
     share: float
@@ -264,9 +238,6 @@ def _done(run: StudyRun) -> float:
     return TRAINING * min(1.0, run.state.epoch / epochs)
 
 
-Epochs = Mapping[str, Sequence[Sequence[EpochRow]]]  # rows of epochs, a list per run, by arm
-
-
 class CurvePoint(NamedTuple):
     """A number at one epoch, over the runs of an arm that have it."""
 
@@ -285,12 +256,7 @@ def read_epochs(directory: StudyDirectory, stored: StoredStudy) -> Epochs:
 
 
 def seed_curves(epochs: Epochs, pick: Callable[[EpochRow], float | None]) -> list[CurvePoint]:
-    """One number of each epoch as a mean over seeds, by arm and epoch.
-
-    Args:
-        epochs: From `read_epochs`.
-        pick: The number of an epoch, None where it was not taken.
-    """
+    """One number of each epoch as a mean over seeds; `pick` gives None where it was not taken."""
     points = []
     for arm, runs in epochs.items():
         values: dict[int, list[float]] = {}

@@ -107,7 +107,7 @@ class Runner:
         for active in self._slots.values():
             if not active.stopped:
                 active.stopped = True
-                active.job.stop()
+                active.job.terminate()
 
     def _fill(self, left: list[Goal]) -> list[Goal]:
         """Gives work to free slots; returns the goals that must be looked at again."""
@@ -217,7 +217,7 @@ class Runner:
             yield
         finally:
             for active in self._slots.values():
-                active.job.stop()
+                active.job.terminate()
             for active in self._slots.values():
                 while active.job.poll() is None:
                     time.sleep(POLL_S)

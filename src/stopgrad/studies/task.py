@@ -14,7 +14,7 @@ from __future__ import annotations
 import logging
 import sys
 import traceback
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 Stage = Literal["pretrain", "resume", "evaluate", "finetune", "supervised"]
 
 FAULT = 1  # exit code of an error that is no user's
+FAILURE = "failure.json"
 LONGEST = 500  # characters of a message that is kept
 
 
@@ -100,13 +101,7 @@ class Failure(NamedTuple):
 def next_task(
     folder: RunFolder, run: PlannedRun, *, wanted: frozenset[Key], spec: str
 ) -> StudyTask | None:
-    """The next task of a run, or None when it has all the numbers that are wanted.
-
-    Args:
-        folder: Its folder.
-        run: What it is.
-        wanted: The numbers that studies want of it.
-        spec: The images.
+    """The next task of a run, or None when it has all the numbers that are wanted of it.
 
     Raises:
         DataError: When its records are damaged.
@@ -150,7 +145,7 @@ def write_task(task: StudyTask) -> None:
     if task.config is not None:
         write_json(Path(task.folder, "settings.json"), task.config)
     write_json(task.file, asdict(task))
-    _failure_file(task.folder).unlink(missing_ok=True)
+    Path(task.folder, FAILURE).unlink(missing_ok=True)
 
 
 def read_task(path: Path) -> StudyTask:
@@ -179,107 +174,84 @@ def keep_failure(folder: str | Path, error: BaseException) -> Failure:
         name = type(error).__name__
         found = Failure(name, f"{name}: {error}"[:LONGEST], FAULT)
     with suppress(StorageError):
-        write_json(_failure_file(folder), found._asdict())
+        write_json(Path(folder, FAILURE), found._asdict())
     return found
 
 
 def read_failure(folder: str | Path) -> Failure | None:
     """What went wrong in the newest task; None where it wrote nothing, as when it was killed."""
     try:
-        return typed(Failure, read_json(_failure_file(folder)))
+        return typed(Failure, read_json(Path(folder, FAILURE)))
     except (OSError, ValueError, TypeError, AttributeError):
         return None
 
 
-def _failure_file(folder: str | Path) -> Path:
-    return Path(folder, "failure.json")
-
-
 def carry_out(task: StudyTask) -> None:
-    """Trains or scores by one call of the library.
+    """Trains or scores by one call of the library; tells on standard output how it goes.
 
     Raises:
         StopgradError: Whatever that call raises.
     """
-    stages: dict[Stage, Callable[[StudyTask], None]] = {
-        "pretrain": _pretrain,
-        "resume": _resume,
-        "supervised": _supervise,
-        "evaluate": _evaluate,
-        "finetune": _finetune,
-    }
-    stages[task.stage](task)
+    scores = task.stage in ("evaluate", "finetune")
+    for line in _score(task) if scores else _train(task):
+        sys.stdout.write(f"{printable(line)}\n")
+        sys.stdout.flush()
 
 
-def _pretrain(task: StudyTask) -> None:
+def _train(task: StudyTask) -> Iterator[str]:
     from stopgrad.runs import load_images
-    from stopgrad.training import pretrain_run
+    from stopgrad.training import check_resume, continue_run, pretrain_run, supervised_fractions
 
+    if task.stage == "resume":
+        found = check_resume(task.run, changes={})
+        if not found.finished:
+            dataset = load_images(task.spec, found.info.config, changed="warn")
+            yield from map(_epoch_text, continue_run(found, dataset, spec=task.spec))
+        return
     config = config_from_dict(task.config or {})
     dataset = load_images(task.spec, config)
-    _follow(pretrain_run(dataset, config, task.run, spec=task.spec))
+    if task.stage == "pretrain":
+        yield from map(_epoch_text, pretrain_run(dataset, config, task.run, spec=task.spec))
+    else:
+        yield from _fraction_texts(
+            supervised_fractions(dataset, config, task.run, spec=task.spec, labels=task.labels)
+        )
 
 
-def _resume(task: StudyTask) -> None:
-    from stopgrad.runs import load_images
-    from stopgrad.training import check_resume, continue_run
-
-    found = check_resume(task.run, changes={})
-    if not found.finished:
-        dataset = load_images(task.spec, found.info.config, changed="warn")
-        _follow(continue_run(found, dataset, spec=task.spec))
-
-
-def _supervise(task: StudyTask) -> None:
-    from stopgrad.runs import load_images
-    from stopgrad.training import supervised_fractions
-
-    config = config_from_dict(task.config or {})
-    dataset = load_images(task.spec, config)
-    _follow_fractions(
-        supervised_fractions(dataset, config, task.run, spec=task.spec, labels=task.labels)
-    )
-
-
-def _evaluate(task: StudyTask) -> None:
+def _score(task: StudyTask) -> Iterator[str]:
     from stopgrad.evaluation import Selection, evaluate_run, recorded_numbers
     from stopgrad.method import use_threads
-    from stopgrad.runs import load_images, load_run, read_run
-
-    config = read_run(task.run).config
-    use_threads(config.threads)
-    dataset = load_images(task.spec, config, changed="warn")
-    known = recorded_numbers(task.run)
-    select = Selection(task.split, tuple(task.subjects), tuple(task.metrics), known)
-    for record in evaluate_run(load_run(task.run), dataset, labels=task.labels, select=select):
-        _say(f"{record.of} {record.metric} {record.value:.4g} with {record.labels:g} of the labels")
-
-
-def _finetune(task: StudyTask) -> None:
     from stopgrad.runs import load_images, load_run
     from stopgrad.training import finetune_fractions
 
     run = load_run(task.run)
     config = run.info.config
+    use_threads(config.threads)
     dataset = load_images(task.spec, config, changed="warn")
-    _follow_fractions(
-        finetune_fractions(run, dataset, config, task.run, spec=task.spec, labels=task.labels)
-    )
+    if task.stage == "finetune":
+        yield from _fraction_texts(
+            finetune_fractions(run, dataset, config, task.run, spec=task.spec, labels=task.labels)
+        )
+        return
+    known = recorded_numbers(task.run)
+    select = Selection(task.split, tuple(task.subjects), tuple(task.metrics), known)
+    for record in evaluate_run(run, dataset, labels=task.labels, select=select):
+        number = f"{record.of} {record.metric} {record.value:.4g}"
+        yield f"{number} with {record.labels:g} of the labels"
 
 
-def _follow(epochs: Iterable[Epoch]) -> None:
-    for epoch in epochs:
-        knn = "" if epoch.knn is None else f"  kNN {epoch.knn:.2%}"
-        verdict = "" if epoch.verdict is None else f"  {epoch.verdict.state}"
-        _say(f"epoch {epoch.number}  loss {epoch.loss:+.4f}{knn}{verdict}")
+def _epoch_text(epoch: Epoch) -> str:
+    knn = "" if epoch.knn is None else f"  kNN {epoch.knn:.2%}"
+    verdict = "" if epoch.verdict is None else f"  {epoch.verdict.state}"
+    return f"epoch {epoch.number}  loss {epoch.loss:+.4f}{knn}{verdict}"
 
 
-def _follow_fractions(epochs: Iterable[FractionEpoch]) -> None:
+def _fraction_texts(epochs: Iterable[FractionEpoch]) -> Iterator[str]:
     for labels, epoch, record in epochs:
         if epoch is not None:
-            _say(f"{labels:g} of the labels: epoch {epoch.number}  loss {epoch.loss:.4f}")
+            yield f"{labels:g} of the labels: epoch {epoch.number}  loss {epoch.loss:.4f}"
         if record is not None:
-            _say(f"{labels:g} of the labels: {record.metric} {record.value:.4g}")
+            yield f"{labels:g} of the labels: {record.metric} {record.value:.4g}"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -296,11 +268,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stderr.write(f"stopgrad: {' '.join(printable(text).splitlines())}\n")
         return failure.exit_code
     return 0
-
-
-def _say(text: str) -> None:
-    sys.stdout.write(f"{printable(text)}\n")
-    sys.stdout.flush()
 
 
 if __name__ == "__main__":

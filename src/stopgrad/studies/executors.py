@@ -1,4 +1,8 @@
-"""Tasks as processes of this machine: one per slot, each with its threads or its own GPU."""
+"""Where the tasks of a study are carried out: what the runner asks of such a place, and one.
+
+The runner decides what is done next and holds the claim on a run. A process of this machine, a job
+in the queue of a cluster or an actor on another machine all look the same to it.
+"""
 
 from __future__ import annotations
 
@@ -9,12 +13,39 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Protocol
 
-from stopgrad.studies.executors import Job
 from stopgrad.studies.folder import RunFolder
 from stopgrad.studies.task import StudyTask
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
+
+
+class Job(Protocol):
+    """A task that was started; a `subprocess.Popen` is one."""
+
+    def poll(self) -> int | None:
+        """Its exit code, negative for a signal; None while it works."""
+
+    def terminate(self) -> None:
+        """Asks it to save and end, as SIGTERM does."""
+
+
+class Executor(Protocol):
+    """Carries out tasks."""
+
+    @property
+    def slots(self) -> int:
+        """How many tasks may be at work at once."""
+
+    def start(self, task: StudyTask, *, slot: int, claim: int) -> Job:
+        """Starts a task that was written into its folder.
+
+        Args:
+            task: The task; what it prints is added to the log of its folder.
+            slot: A free one, 0 to slots - 1.
+            claim: Descriptor of the claim on the run, held until whoever has it open has ended.
+        """
 
 
 class LocalProcesses:
@@ -31,7 +62,7 @@ class LocalProcesses:
     def start(self, task: StudyTask, *, slot: int, claim: int) -> Job:
         """Starts a process; what it prints goes to the log of the run."""
         with RunFolder(Path(task.folder)).log.open("ab") as log:
-            process = subprocess.Popen(
+            return subprocess.Popen(
                 [sys.executable, "-P", "-m", "stopgrad.studies.task", str(task.file)],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -40,7 +71,6 @@ class LocalProcesses:
                 env=self.environment(slot, os.environ),
                 preexec_fn=_die_with(os.getpid()),
             )
-        return LocalJob(process)
 
     def environment(self, slot: int, inherited: Mapping[str, str]) -> dict[str, str]:
         """The variables of a slot: its GPU, and its threads unless the user has set them."""
@@ -50,27 +80,10 @@ class LocalProcesses:
         return own
 
 
-class LocalJob:
-    """One process."""
-
-    def __init__(self, process: subprocess.Popen[bytes]) -> None:
-        self._process = process
-
-    def poll(self) -> int | None:
-        """Its exit code, negative for a signal; None while it works."""
-        return self._process.poll()
-
-    def stop(self) -> None:
-        """SIGTERM."""
-        self._process.terminate()
-
-
 def local_processes(*, jobs: int | None, device: str) -> LocalProcesses:
     """As many processes as asked for; by default one per GPU, or two on a machine without.
 
-    Args:
-        jobs: Processes at once.
-        device: Of the runs' config; "cpu" leaves GPUs alone.
+    With the device "cpu" in their config, runs leave GPUs alone.
     """
     gpus = _gpus() if device in ("auto", "cuda") else []
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
