@@ -52,7 +52,8 @@ def make_study(
     data = StudyData("toy", data_name, 10, dict.fromkeys(configs, "f"))
     plan = plan_runs(source, choices, configs, fingerprints=data.fingerprints)
     directory = StudyDirectory(out)
-    stored = directory.begin(plan, data).stored
+    directory.begin(plan, data)
+    stored = directory.read(name)
     for slot in stored.slots[: len(stored.slots) - leave_out]:
         folder = directory.folder(slot.run)
         folder.run.mkdir(exist_ok=True)

@@ -117,8 +117,7 @@ def prepare(
     data = StudyData("mnist5k", "mnist5k", 10, dict.fromkeys(configs, "f"))
     plan = plan_runs(source, choices, configs, fingerprints=data.fingerprints)
     directory = StudyDirectory(out)
-    begun = directory.begin(plan, data)
-    return PreparedStudy(directory, plan, "mnist5k", begun.changes)
+    return PreparedStudy(directory, plan, "mnist5k", tuple(directory.begin(plan, data)))
 
 
 def conduct(

@@ -16,7 +16,6 @@ from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
-from typing import NamedTuple
 
 from stopgrad.config import config_to_dict, key_paths
 from stopgrad.errors import ConfigError, DataError, did_you_mean
@@ -26,13 +25,6 @@ from stopgrad.studies.folder import EpochRow, RunCard, RunFolder, StudyRun
 from stopgrad.studies.kept import Kept, is_kept, kept_files, read_kept
 from stopgrad.studies.plan import PlannedRun, StudyPlan, decisive_knobs
 from stopgrad.studies.stored import StoredStudy, changes, check_same, decode, encode, stored_study
-
-
-class Begun(NamedTuple):
-    """A study that was written down, and what of it was edited since it was begun."""
-
-    stored: StoredStudy
-    changes: tuple[str, ...]  # `path: old -> new`
 
 
 class StudyDirectory:
@@ -66,11 +58,7 @@ class StudyDirectory:
         return self._kept.runs[run]
 
     def epoch_rows(self, run: str) -> list[EpochRow]:
-        """The finished epochs of a pretraining; none where they cannot be read.
-
-        Raises:
-            DataError: When what was kept of the study is damaged.
-        """
+        """The finished epochs of a pretraining, none where they cannot be read; as `run`."""
         if not is_kept(self.path):
             return self.folder(run).epoch_rows()
         return self._kept.epochs.get(run, [])
@@ -134,11 +122,11 @@ class StudyDirectory:
             hint="choose another --out",
         )
 
-    def begin(self, plan: StudyPlan, data: StudyData) -> Begun:
+    def begin(self, plan: StudyPlan, data: StudyData) -> list[str]:
         """Writes a study down, or takes up one that was begun here with the same settings.
 
-        Seeds add up. Runs that exist are found again by their address. See `studies.stored`
-        for an edited study.
+        Seeds add up. Runs that exist are found again by their address. Edits that are taken up
+        come back, see `studies.stored`: `path: old -> new`, a line each.
 
         Raises:
             ConfigError: When it was begun here with other settings (old -> new), or a run is not
@@ -156,24 +144,20 @@ class StudyDirectory:
             for run in plan.runs.values():
                 self._keep_card(run, fingerprint=data.fingerprints[arms[run.id]])
             write_json(self._file(name), encode(new))
-        return Begun(new, () if old is None else tuple(changes(old, new)))
+        return [] if old is None else changes(old, new)
 
     def select(self, name: str, arm: str) -> str:
         """Notes the arm that the validation split chose; the first choice stays."""
         with self._locked():
             stored = self.read(name)
             if stored.selected is None:
-                stored = stored._replace(selected=arm)
-                write_json(self._file(name), encode(stored))
-        assert stored.selected is not None
-        return stored.selected
+                write_json(self._file(name), encode(stored._replace(selected=arm)))
+        return stored.selected or arm
 
     def keep(self, out: Path, *, names: Mapping[str, str] = MappingProxyType({})) -> None:
         """Writes what tables and reports need of these studies into another folder.
 
-        Args:
-            out: The folder.
-            names: What stands for paths of this machine, by path.
+        The `names` stand for paths of this machine, by path.
 
         Raises:
             DataError: When a file of a run is damaged.
@@ -205,20 +189,19 @@ class StudyDirectory:
             yield
 
     def _keep_card(self, run: PlannedRun, *, fingerprint: str) -> None:
+        """Writes what a run is, or checks what was written.
+
+        An address leaves out knobs at their default, and a later version may change a default.
+        """
         folder = self.folder(run.id)
-        if folder.card_file.exists():
-            _check_card(folder.card(), run, path=folder.card_file)
+        if not folder.card_file.exists():
+            config = config_to_dict(run.config)
+            folder.keep_card(RunCard(run.method, run.labels, fingerprint, run.epochs, config))
             return
-        config = config_to_dict(run.config)
-        folder.keep_card(RunCard(run.method, run.labels, fingerprint, run.epochs, config))
-
-
-def _check_card(card: RunCard, run: PlannedRun, *, path: Path) -> None:
-    """An address leaves out knobs at their default, and a later version may change a default."""
-    was, now = key_paths(card.config), decisive_knobs(run)
-    if any(was.get(key, value) != value for key, value in now.items()):
-        raise ConfigError(
-            f"{path} describes another run",
-            expected="the run that its address stands for",
-            hint="it was made by another version of stopgrad; choose another --out",
-        )
+        was = key_paths(folder.card().config)
+        if any(was.get(key, value) != value for key, value in decisive_knobs(run).items()):
+            raise ConfigError(
+                f"{folder.card_file} describes another run",
+                expected="the run that its address stands for",
+                hint="it was made by another version of stopgrad; choose another --out",
+            )

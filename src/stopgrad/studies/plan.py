@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -75,12 +75,22 @@ def arm_configs(source: StudyFile, choices: Choices) -> dict[str, Config]:
     duplicate = sorted({seed for seed in choices.seeds if choices.seeds.count(seed) > 1})
     wrong += [f"seed {seed} twice" for seed in duplicate]
     wrong += [f"seed {seed} (expected 0 or more)" for seed in choices.seeds if seed < 0]
-    varied = {key for arm in study.arms for key in _plain(arm.changes)}
+    varied = {
+        key
+        for arm in study.arms
+        for key, value in _flatten(arm.changes).items()
+        if not isinstance(value, Mapping)  # which multiplies what the user gives
+    }
     wrong += [f"{key} is what the arms differ in" for key in choices.overrides if key in varied]
     wrong += ["seed is given by the seeds" for key in choices.overrides if key == "seed"]
     base = _base(study, choices, wrong)
-    configs = {arm.name: _config(arm, base, wrong) for arm in study.arms}
-    made = {name: config for name, config in configs.items() if config is not None}
+    made = {}
+    for arm in study.arms:
+        changes = _multiplied(arm.changes, base.values, f"arms.{arm.name}", wrong)
+        try:
+            made[arm.name] = config_from_dict({**base.changes, **changes}, preset=base.preset)
+        except ConfigError as error:
+            wrong.append(f"arms.{arm.name}: {error.found}")
     wrong += _doubles(study, made)
     wrong += _unscorable(study, made)
     if wrong:
@@ -101,16 +111,13 @@ def plan_runs(
 ) -> StudyPlan:
     """Every run of a study, seed by seed, so that half of a study is half of each arm.
 
-    Args:
-        source: The study.
-        choices: Its seeds.
-        configs: From `arm_configs`.
-        fingerprints: Of the training images that each arm sees.
+    Each arm has its config, from `arm_configs`, and the fingerprint of its training images.
     """
     slots, runs = list[Slot](), dict[str, PlannedRun]()
     for seed, arm in itertools.product(choices.seeds, source.study.arms):
         config = replace(configs[arm.name], seed=seed)
-        for labels in _fractions(source.study, arm):
+        fractions = source.study.protocol.labels if arm.method == "supervised" else (None,)
+        for labels in fractions:
             run = PlannedRun("", arm.method, config, labels)
             run = run._replace(id=address(run, fingerprint=fingerprints[arm.name]))
             slots.append(Slot(arm.name, seed, labels, run.id))
@@ -128,13 +135,7 @@ def wanted_of_runs(plan: StudyPlan) -> dict[str, frozenset[Key]]:
 
 
 def wanted_numbers(study: Study, arm: Arm, *, labels: float | None = None) -> frozenset[Key]:
-    """The numbers that a study wants of each run of an arm.
-
-    Args:
-        study: The study.
-        arm: One of its arms.
-        labels: The fraction of the labels that a supervised run learns from.
-    """
+    """The numbers that a study wants of each run of an arm, at the fraction that it learns from."""
     protocol = study.protocol
     if labels is not None:
         return frozenset({Key(SUPERVISED, labels, "supervised", "test")})
@@ -176,22 +177,15 @@ def address(run: PlannedRun, *, fingerprint: str) -> str:
 
 def decisive_knobs(run: PlannedRun) -> dict[str, Any]:
     """The knobs that decide a run, by key path; a pretraining knows nothing of the baseline's."""
-    other = "supervised." if run.method == "simsiam" else None
-    return {
-        key: value
-        for key, value in knob_values(run.config).items()
-        if key not in FREE and not (other and key.startswith(other))
-    }
+    knobs = {key: value for key, value in knob_values(run.config).items() if key not in FREE}
+    if run.method == "supervised":
+        return knobs
+    return {key: value for key, value in knobs.items() if not key.startswith("supervised.")}
 
 
 def _flatten(values: Mapping[str, Any]) -> dict[str, Any]:
     """Changes by key path; {times: X} is a value."""
     return key_paths(values, is_value=lambda value: set(value) == {"times"})
-
-
-def _plain(changes: Mapping[str, Any]) -> set[str]:
-    """The knobs that changes set, apart from those that they multiply."""
-    return {key for key, value in _flatten(changes).items() if not isinstance(value, Mapping)}
 
 
 class _Base(NamedTuple):
@@ -221,15 +215,6 @@ def _base(study: Study, choices: Choices, wrong: list[str]) -> _Base:
         except ConfigError as error:
             wrong.append(where + error.found)
     return base
-
-
-def _config(arm: Arm, base: _Base, wrong: list[str]) -> Config | None:
-    changes = _multiplied(arm.changes, base.values, f"arms.{arm.name}", wrong)
-    try:
-        return config_from_dict({**base.changes, **changes}, preset=base.preset)
-    except ConfigError as error:
-        wrong.append(f"arms.{arm.name}: {error.found}")
-        return None
 
 
 def _multiplied(
@@ -273,13 +258,9 @@ def _unscorable(study: Study, configs: Mapping[str, Config]) -> Iterator[str]:
             continue
         if configs[arm.name].validation == 0:
             yield f"arm {arm.name!r} holds out no images (set validation in settings, as to 0.2)"
-        labelled = [metric for metric in metrics if metric in (FINETUNE, SUPERVISED)]
-        if labelled or arm.method == "supervised":
+        labelled = {FINETUNE, SUPERVISED} & set(metrics) or arm.method == "supervised"
+        if labelled:
             yield (
                 f"arm {arm.name!r}: supervised networks and fine-tuning are scored on the test "
                 "split alone"
             )
-
-
-def _fractions(study: Study, arm: Arm) -> Sequence[float | None]:
-    return study.protocol.labels if arm.method == "supervised" else (None,)

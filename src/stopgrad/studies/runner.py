@@ -61,13 +61,6 @@ class Active:
     stopped: bool = False
 
 
-def goals_of(
-    plan: StudyPlan, directory: StudyDirectory, wanted: Mapping[str, frozenset[Key]]
-) -> list[Goal]:
-    """The runs of a plan in its order, each once."""
-    return [Goal(run, directory.folder(run.id), wanted[run.id]) for run in plan.runs.values()]
-
-
 class Runner:
     """Works towards goals. `failed` are the runs that ended without all their numbers."""
 
@@ -82,14 +75,20 @@ class Runner:
         self._slots: dict[int, Active] = {}
         self._stop_signal: int | None = None
 
-    def work(self, goals: list[Goal]) -> None:
-        """Ends when every goal is reached or has failed, by this runner or another.
+    def work(self, plan: StudyPlan, wanted: Mapping[str, frozenset[Key]]) -> None:
+        """Takes the runs with wanted numbers in the order of the plan, until none lacks one.
+
+        Ends when every goal is reached or has failed, by this runner or another.
 
         Raises:
             InterruptedStudyError: After SIGINT or SIGTERM, when every child has saved and ended.
             StorageError: When the directory cannot be written; the children are stopped first.
         """
-        left = list(goals)
+        left = [
+            Goal(plan.runs[run], self.directory.folder(run), wanted[run])
+            for run in plan.runs
+            if run in wanted
+        ]
         with self._signals(), self._children():
             while left or self._slots:
                 self._reap()
@@ -193,9 +192,6 @@ class Runner:
             self._tries[goal.run.id] = 0
             self.watch.event(goal.run.id, f"{attempt.stage} done in {attempt.wall_s:.0f} s")
             return True
-        return self._may_try_again(goal, attempt)
-
-    def _may_try_again(self, goal: Goal, attempt: RunAttempt) -> bool:
         if self._stop_signal is not None:
             self.watch.event(goal.run.id, f"{attempt.stage} stopped")
             return False

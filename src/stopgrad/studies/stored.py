@@ -28,6 +28,9 @@ LONGEST = 100  # characters of a value that is reported
 SCORED = ("protocol.metrics", "protocol.labels", "protocol.beside", "baseline")
 """Fields that ask for other numbers of runs that are finished."""
 
+TRAINED = ("preset", "overrides", "images", "settings", "arms", "protocol.labels")
+"""Values that can decide what is trained."""
+
 
 class StoredStudy(NamedTuple):
     """A study as its directory holds it: what was asked for, and where the runs stand."""
@@ -109,27 +112,23 @@ def decode(values: Any, *, name: str) -> StoredStudy:
     if data.classes < 1 and set(source.study.protocol.metrics) & set(ACCURACIES):
         raise ValueError(f"data.classes is {data.classes}, for a study of accuracies")
     slots = tuple(typed(Slot, slot) for slot in file.slots)
-    seeds = tuple(file.seeds)
-    return StoredStudy(source, file.preset, file.overrides, data, seeds, slots, file.selected)
+    asked = file.preset, file.overrides, data, tuple(file.seeds)
+    return StoredStudy(source, *asked, slots, file.selected)
 
 
 def check_same(old: StoredStudy, new: StoredStudy, plan: StudyPlan, *, path: Path) -> None:
     """Refuses to mix runs of two settings in one table, or two splits.
 
-    Args:
-        old: As the directory holds it.
-        new: As it would hold it.
-        plan: What is to be run.
-        path: The directory.
-
     Raises:
         ConfigError: With old -> new.
     """
-    was, now = old.study.protocol.split, new.study.protocol.split
+    split, new_split = old.study.protocol.split, new.study.protocol.split
     if _trains_otherwise(old, new, plan):
-        found = f"other settings: {'; '.join(_decisive(old, new)) or 'another version of stopgrad'}"
-    elif was != now:
-        found = f"another split: protocol.split {was} -> {now}"
+        differing = _differences(old, new)
+        lines = [f"{key} {was} -> {now}" for key, was, now in differing if key.startswith(TRAINED)]
+        found = f"other settings: {'; '.join(lines) or 'another version of stopgrad'}"
+    elif split != new_split:
+        found = f"another split: protocol.split {split} -> {new_split}"
     elif old.selected and old.selected not in [arm.name for arm in new.study.arms]:
         found = f"an arm that is not in it now, {old.selected!r}, whose test split was scored"
     else:
@@ -161,13 +160,6 @@ def _trains_otherwise(old: StoredStudy, new: StoredStudy, plan: StudyPlan) -> bo
     return False
 
 
-def _decisive(old: StoredStudy, new: StoredStudy) -> list[str]:
-    """The differences that can decide what is trained."""
-    kinds = ("preset", "overrides", "images", "settings", "arms", "protocol.labels")
-    found = _differences(old, new)
-    return [f"{where} {was} -> {now}" for where, was, now in found if where.startswith(kinds)]
-
-
 def _differences(old: StoredStudy, new: StoredStudy) -> Iterator[tuple[str, str, str]]:
     """(where, old, new) of every value that is another, in the order of the new file."""
     before, after = dict(_all_values(old)), dict(_all_values(new))
@@ -177,23 +169,20 @@ def _differences(old: StoredStudy, new: StoredStudy) -> Iterator[tuple[str, str,
 
 
 def _all_values(stored: StoredStudy) -> Iterator[tuple[str, Any]]:
-    """Every value by its key path; a finding by its text, so that an added one moves no other."""
+    """Every value by its key path; a finding by its text, so that an added one moves no other.
+
+    An empty mapping is a value, as of an arm without changes.
+    """
     values, data = dict(stored.source.values), stored.data._asdict()
     findings = values.pop("findings", None) or []
-    yield "preset", stored.preset
-    yield from _values(stored.overrides, "overrides.")
-    yield "images", sorted({mark[:12] for mark in data.pop("fingerprints").values()})
-    yield from _values(data, "data.")
-    yield from _values(values, "")
+    images = sorted({mark[:12] for mark in data.pop("fingerprints").values()})
+    overrides = {"overrides": stored.overrides} if stored.overrides else {}
+    outer = {"preset": stored.preset, **overrides, "images": images, "data": data}
+    for tree in (outer, values):
+        yield from key_paths(tree, is_value=lambda value: not value).items()
     for number, item in enumerate(findings if isinstance(findings, list) else [findings], start=1):
         rest = dict(item)
         yield f"findings.{rest.pop('says', number)}", rest
-
-
-def _values(values: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
-    """Every value by its key path; an empty mapping is a value, as of an arm without changes."""
-    for path, value in key_paths(values, is_value=lambda value: not value).items():
-        yield prefix + path, value
 
 
 def _number(value: Any) -> Any:

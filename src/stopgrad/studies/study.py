@@ -26,7 +26,7 @@ from stopgrad.studies.plan import (
     wanted_of_runs,
 )
 from stopgrad.studies.results import best_arm, load_results
-from stopgrad.studies.runner import Runner, Watch, goals_of
+from stopgrad.studies.runner import Runner, Watch
 
 
 class PreparedStudy(NamedTuple):
@@ -54,7 +54,7 @@ def prepare_study(
         choices: Preset, overrides and seeds.
         spec: The images, as `load_dataset` takes them.
         out: The study directory, which may hold other studies.
-        track: Shows the progress of decoding.
+        track: Shows progress.
 
     Raises:
         ConfigError: With everything that is wrong in the study and in the choices.
@@ -67,8 +67,8 @@ def prepare_study(
     directory.check_ours()
     data = check_data(source.study, configs, spec=spec, track=track)
     plan = plan_runs(source, choices, configs, fingerprints=data.fingerprints)
-    begun = directory.begin(plan, data)
-    return PreparedStudy(directory, plan, data.spec, begun.changes)
+    changes = directory.begin(plan, data)
+    return PreparedStudy(directory, plan, data.spec, tuple(changes))
 
 
 def _source(name: str, directory: StudyDirectory) -> StudyFile:
@@ -96,12 +96,9 @@ def run_study(
     directory, plan = prepared.directory, prepared.plan
     runner = Runner(directory, executor, spec=prepared.spec, watch=watch, retry=retry)
     wanted = wanted_of_runs(plan)
-    runner.work(goals_of(plan, directory, wanted))
+    runner.work(plan, wanted)
     if prepared.study.protocol.final_test:
-        chosen = _chosen_runs(prepared)
-        final = {run: on_test(numbers) for run, numbers in wanted.items() if run in chosen}
-        goals = goals_of(plan, directory, wanted | final)
-        runner.work([goal for goal in goals if goal.run.id in final])
+        runner.work(plan, {run: on_test(wanted[run]) for run in _chosen_runs(prepared)})
     return runner.failed
 
 
@@ -123,12 +120,6 @@ def check_data(
     study: Study, configs: Mapping[str, Config], *, spec: str, track: Track = no_progress
 ) -> StudyData:
     """Reads the images and tries what each arm would do with them, without a step of training.
-
-    Args:
-        study: The study.
-        configs: Of its arms.
-        spec: A name or a path, as `load_dataset` takes it.
-        track: Shows the progress of decoding.
 
     Raises:
         DataError: When labels, the test split or a batch of images are missing.
