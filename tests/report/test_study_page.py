@@ -147,9 +147,9 @@ def test_the_way_on_names_retry_where_the_same_command_would_do_nothing(tmp_path
         return missing_lines(mine)[0]
 
     assert "--retry" not in way_on()
-    directory.folder(first.run).attempts_file.write_text(json.dumps(attempt) + "\n")
+    (directory.folder(first.run).path / "attempts.jsonl").write_text(json.dumps(attempt) + "\n")
     assert way_on().endswith("--seeds 1 (with --retry also the 1 that ended badly)")
-    directory.folder(second.run).attempts_file.write_text(json.dumps(attempt) + "\n")
+    (directory.folder(second.run).path / "attempts.jsonl").write_text(json.dumps(attempt) + "\n")
     assert way_on().endswith("--seeds 1 --retry")
 
 

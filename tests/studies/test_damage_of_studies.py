@@ -54,7 +54,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
         folder = StudyDirectory(out).folder(slot.run)
         attempt = {"stage": "pretrain", "exit_code": 0, "reason": "", "began": "2026"}
         attempt |= {"wall_s": 1.5, "words": ["pretrain"], "process": 7}
-        folder.attempts_file.write_text(json.dumps(attempt) + "\n")
+        (folder.path / "attempts.jsonl").write_text(json.dumps(attempt) + "\n")
         status = {"state": "finished", "epoch": 3, "verdict": {"state": "healthy", "reason": ""}}
         (folder.run / "status.json").write_text(json.dumps(status))
         _with_energy(folder.run / "records.jsonl")

@@ -16,7 +16,7 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -124,22 +124,18 @@ class StudyRun(NamedTuple):
     @property
     def views(self) -> int:
         """Views that its trainings processed, those of fine-tuning too."""
-        return max((r.views or 0 for r in self.numbers.values()), default=0) + sum(
-            int(r.protocol.get("views", 0)) for r in self._tuned
-        )
+        return int(self._spent("views"))
 
     @property
     def flops(self) -> float:
         """Floating-point operations of its trainings."""
-        return max((r.flops or 0.0 for r in self.numbers.values()), default=0.0) + sum(
-            float(r.protocol.get("flops", 0.0)) for r in self._tuned
-        )
+        return self._spent("flops")
 
-    @property
-    def _tuned(self) -> list[Record]:
-        """One record of each fine-tuning, which there is one of for each fraction of the labels."""
-        found = {r.labels: r for r in self.numbers.values() if r.metric == FINETUNE}
-        return list(found.values())
+    def _spent(self, what: Literal["views", "flops"]) -> float:
+        """By the pretraining, and by a fine-tuning for each fraction of the labels."""
+        records = self.numbers.values()
+        tuned = {r.labels: float(r.protocol.get(what, 0)) for r in records if r.metric == FINETUNE}
+        return max((getattr(r, what) or 0.0 for r in records), default=0.0) + sum(tuned.values())
 
 
 class RunFolder(NamedTuple):
@@ -162,25 +158,19 @@ class RunFolder(NamedTuple):
         """What the processes of its tasks printed."""
         return self.path / "log"
 
-    @property
-    def attempts_file(self) -> Path:
-        """One line per task that ended."""
-        return self.path / "attempts.jsonl"
-
     def read(self) -> StudyRun:
         """All that is known of the run; a damaged file is a failure with its reason."""
-        card, damage = None, None
+        run = StudyRun(None, self.state(), self.is_claimed(), {}, [], None)
         try:
-            card = self.card()
+            run = run._replace(card=self.card())
         except DataError as error:
-            damage = error
-        state, claimed = self.state(), self.is_claimed()
+            run = run._replace(damage=error)
         try:
-            found = self.numbers(), self.attempts(), self.costs()
+            numbers, attempts, costs = self.numbers(), self.attempts(), self.costs()
         except DataError as error:
-            broken = state._replace(phase="failed", reason=str(error))
-            return StudyRun(card, broken, claimed, {}, [], None, error)
-        return StudyRun(card, state, claimed, *found, damage)
+            broken = run.state._replace(phase="failed", reason=str(error))
+            return run._replace(state=broken, damage=error)
+        return run._replace(numbers=numbers, attempts=attempts, costs=costs)
 
     def claim(self) -> int | None:
         """A descriptor that holds the claim on the run until it is closed; None: somebody has it.
@@ -224,56 +214,32 @@ class RunFolder(NamedTuple):
             ) from error
 
     def keep_card(self, card: RunCard) -> None:
-        """Writes the card, and the folder around it.
-
-        Raises:
-            StorageError: When the disk refuses.
-        """
+        """Writes the card, and the folder around it; StorageError when the disk refuses."""
         with storage_errors(self.card_file, needed=0):
             self.path.mkdir(parents=True, exist_ok=True)
         write_json(self.card_file, card._asdict())
 
     def attempts(self) -> list[RunAttempt]:
-        """Every task of the run that ended, in order.
-
-        Raises:
-            DataError: When the file is damaged.
-        """
+        """Every task of the run that ended, in order; DataError when the file is damaged."""
         hint = "remove the line, or the file; the run goes on from where it was"
-        return read_lines_as(self.attempts_file, RunAttempt, what="an attempt", hint=hint)
+        return read_lines_as(self.path / "attempts.jsonl", RunAttempt, what="an attempt", hint=hint)
 
     def keep_attempt(self, attempt: RunAttempt) -> None:
-        """Adds an attempt.
-
-        Raises:
-            StorageError: When the disk refuses.
-        """
-        append_lines(self.attempts_file, [attempt._asdict()])
+        """Adds an attempt; StorageError when the disk refuses."""
+        append_lines(self.path / "attempts.jsonl", [attempt._asdict()])
 
     def failure(self) -> RunAttempt | None:
-        """The newest attempt, when it failed.
-
-        Raises:
-            DataError: When the file is damaged.
-        """
+        """The newest attempt, when it failed; DataError when the file is damaged."""
         attempts = self.attempts()
         return attempts[-1] if attempts and attempts[-1].exit_code else None
 
     def numbers(self) -> Mapping[Key, Record]:
-        """The newest record of each number that the run has.
-
-        Raises:
-            DataError: When the file is damaged.
-        """
+        """The newest record of each number that the run has; DataError when one is damaged."""
         path = self.run / "records.jsonl"
         return newest(read(path)) if path.exists() else {}
 
     def costs(self) -> Costs | None:
-        """What its trainings took, those with labels included; None where nothing is known.
-
-        Raises:
-            DataError: When a file is damaged.
-        """
+        """What its trainings took, those with labels included; None where nothing is known."""
         return read_costs(self.run, *sorted(self.run.glob("*/share-*")))
 
     def state(self) -> RunState:
@@ -303,21 +269,20 @@ class RunFolder(NamedTuple):
         path = self.run / "metrics.jsonl"
         try:
             with path.open("rb") as file:
-                lines = [(n, line) for n, line in enumerate(file, 1) if line.startswith(EPOCH)]
+                return [row for n, line in enumerate(file, 1) if (row := _epoch_row(line, path, n))]
         except OSError:
             return []
-        return list(_checked_rows(lines, path))
 
 
-def _checked_rows(lines: list[tuple[int, bytes]], path: Path) -> Iterator[EpochRow]:
-    for number, line in lines:
-        try:
-            row = strict_json(line)
-            check_row(row)
-            yield row
-        except (ValueError, KeyError, TypeError) as error:
-            if line.endswith(b"\n"):  # else it was torn by a kill
-                log.warning("%s, line %d, is passed over (%s)", path, number, error)
+def _epoch_row(line: bytes, path: Path, number: int) -> EpochRow | None:
+    if not line.startswith(EPOCH):
+        return None
+    try:
+        return check_row(strict_json(line))
+    except (ValueError, KeyError, TypeError) as error:
+        if line.endswith(b"\n"):  # else it was torn by a kill
+            log.warning("%s, line %d, is passed over (%s)", path, number, error)
+        return None
 
 
 def _trained_in(run: Path) -> Path:
@@ -335,20 +300,19 @@ def _phase(trained: Path, status: Status, failed: RunAttempt | None) -> Phase:
     return "interrupted" if (trained / "config.json").exists() else "waiting"
 
 
-def _newest_epoch(metrics: Path) -> dict[str, Any]:
+def _newest_epoch(metrics: Path) -> EpochRow:
     """The row of the newest epoch, with the newest kNN; empty before the first."""
-    found: dict[str, Any] = {}
+    found: EpochRow = {}
     for line in reversed(_tail(metrics)):
         try:
-            row = strict_json(line)
-            check_row(row)
+            row = check_row(strict_json(line))
         except (ValueError, KeyError, TypeError):
             continue  # torn by a kill, cut by the tail, or changed from outside
         if row.get("kind") != "epoch":
             continue
         found = found or row
         if row.get("knn") is not None:
-            return found | {"newest_knn": row["knn"]}
+            return {**found, "newest_knn": row["knn"]}
     return found
 
 

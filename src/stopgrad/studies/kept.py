@@ -121,11 +121,7 @@ def _run(parts: _Parts, config: Mapping[str, Any]) -> StudyRun:
 
 
 def kept_files(out: Path, kept: Kept) -> dict[Path, str]:
-    """The files of what is kept of runs, by path.
-
-    Args:
-        out: The folder that they will stand in.
-        kept: What they hold.
+    """The text of each file of what is kept of runs, by its path in a folder.
 
     Raises:
         DataError: When a file of a run is damaged.
