@@ -133,14 +133,21 @@ def _read_yaml(path: Path) -> Mapping[str, Any]:
     return values if isinstance(values, Mapping) else {"(contents)": values}
 
 
-def _as_it_is(value: object) -> object:
+def _any(value: object) -> object:
     return value
 
 
-def _mapping(value: object) -> dict[str, Any]:
-    if not isinstance(value, Mapping):
-        raise MisfitError(value, "KEY: VALUE lines")
-    return {str(key): part for key, part in value.items()}
+def _of_type(kind: type[T], expected: str) -> Callable[[object], T]:
+    def read(value: object) -> T:
+        if not isinstance(value, kind):
+            raise MisfitError(value, expected)
+        return value
+
+    return read
+
+
+_flag = _of_type(bool, "true or false")
+_mapping: Read = _of_type(dict, "KEY: VALUE lines")
 
 
 def _listed(value: object) -> list[Any]:
@@ -180,12 +187,6 @@ def _choice(known: Sequence[T]) -> Callable[[object], T]:
         return named[0]
 
     return read
-
-
-def _flag(value: object) -> bool:
-    if not isinstance(value, bool):
-        raise MisfitError(value, "true or false")
-    return value
 
 
 def _stands_for(value: object, choice: object) -> bool:
@@ -228,7 +229,7 @@ def _pairs(count: int) -> Callable[[object], list[Value]]:
 NEEDED = ("question", "baseline", "arms", "protocol")
 FILE: dict[str, Read] = {
     "question": _text,
-    "baseline": _as_it_is,
+    "baseline": _any,
     "settings": _mapping,
     "arms": _mapping,
     "protocol": _mapping,
@@ -246,125 +247,121 @@ PROTOCOL: dict[str, Read] = {
 
 
 def parse_study(values: Mapping[str, Any], *, name: str) -> StudyFile:
-    """A study and a clause for each field that is wrong; those fields are left empty.
-
-    Args:
-        values: What the YAML file holds.
-        name: The study's name, that of the file.
-    """
-    wrong: list[str] = []
-    found = _fields(values, "", FILE, wrong, needed=NEEDED)
-    arms = tuple(_arm(arm, value, wrong) for arm, value in found.get("arms", {}).items())
-    baseline = _choice([arm.name for arm in arms])
-    study = Study(
-        name=name,
-        question=found.get("question", ""),
-        baseline=_value(found.get("baseline"), "baseline", baseline, wrong) or "",
-        settings=found.get("settings", {}),
-        arms=arms,
-        protocol=_protocol(found.get("protocol"), wrong),
-        findings=(),
-        published=None,
-    )
-    items = enumerate(found.get("findings", []), start=1)
-    findings = [_finding(item, f"findings.{number}", study, wrong) for number, item in items]
-    published = _published(found["published"], study, wrong) if "published" in found else None
-    study = study._replace(findings=tuple(findings), published=published)
-    return StudyFile(values, study, tuple(wrong))
+    """The study of this name and a clause for each field that is wrong, which is left empty."""
+    parser = _Parser(name)
+    study = parser.study_of(values)
+    return StudyFile(values, study, tuple(parser.wrong))
 
 
-def _fields(
-    value: object,
-    path: str,
-    known: Mapping[str, Read],
-    wrong: list[str],
-    *,
-    needed: Sequence[str] = (),
-) -> dict[str, Any]:
-    """The fields of a mapping that are there and fit; a clause for each of the others."""
-    found = _value(value, path or "the file", _mapping, wrong) or {}
-    where = {key: f"{path}.{key}" if path else key for key in (*found, *needed)}
-    unknown = [key for key in found if key not in known]
-    wrong += [f"unknown field {where[key]}{did_you_mean(key, known)}" for key in unknown]
-    wrong += [f"{where[key]} is missing" for key in needed if found.get(key) is None]
-    read = {k: _value(found[k], where[k], known[k], wrong) for k in found if k in known}
-    return {key: part for key, part in read.items() if part is not None}
+class _Parser:
+    """Reads a study part by part, and notes in `wrong` what is wrong with each."""
 
+    def __init__(self, name: str) -> None:
+        self.wrong: list[str] = []
+        self.study = Study(name, "", "", {}, (), Protocol(), (), None)  # as far as it was read
 
-def _value(value: object, path: str, read: Callable[[Any], T], wrong: list[str]) -> T | None:
-    """What a value stands for; None where it is empty or, with a clause, where it does not fit."""
-    try:
-        return None if value is None else read(value)
-    except MisfitError as error:
-        wrong.append(f"{path} = {error}")
-        return None
+    def study_of(self, values: Mapping[str, Any]) -> Study:
+        """All parts in turn; later ones name arms and metrics of earlier ones."""
+        found = self._fields(values, "", FILE, needed=NEEDED)
+        arms = tuple(self._arm(name, value) for name, value in found.get("arms", {}).items())
+        self.study = self.study._replace(
+            question=found.get("question", ""),
+            settings=found.get("settings", {}),
+            arms=arms,
+            protocol=self._protocol(found.get("protocol")),
+        )
+        baseline = self._value(found.get("baseline"), "baseline", self._one_arm())
+        items = enumerate(found.get("findings", []), start=1)
+        return self.study._replace(
+            baseline=baseline or "",
+            findings=tuple(self._finding(item, f"findings.{number}") for number, item in items),
+            published=self._published(found["published"]) if "published" in found else None,
+        )
 
+    def _one_arm(self) -> Callable[[object], str]:
+        return _choice([arm.name for arm in self.study.arms])
 
-def _arm(name: str, value: object, wrong: list[str]) -> Arm:
-    changes = _value(value, f"arms.{name}", _mapping, wrong) or {}
-    methods: tuple[Method, ...] = get_args(Method)
-    method = _value(changes.pop("method", None), f"arms.{name}.method", _choice(methods), wrong)
-    return Arm(name, method or "simsiam", changes)
+    def _fields(
+        self, value: object, path: str, known: Mapping[str, Read], *, needed: Sequence[str] = ()
+    ) -> dict[str, Any]:
+        """The fields of a mapping that are there and fit; a clause for each of the others."""
+        found = self._value(value, path or "the file", _mapping) or {}
+        where = {key: f"{path}.{key}" if path else key for key in (*found, *needed)}
+        unknown = [key for key in found if key not in known]
+        self.wrong += [f"unknown field {where[key]}{did_you_mean(key, known)}" for key in unknown]
+        self.wrong += [f"{where[key]} is missing" for key in needed if found.get(key) is None]
+        read = {k: self._value(found[k], where[k], known[k]) for k in found if k in known}
+        return {key: part for key, part in read.items() if part is not None}
 
+    def _value(self, value: object, path: str, read: Callable[[Any], T]) -> T | None:
+        """What a value stands for; None where it is empty or, with a clause, does not fit."""
+        try:
+            return None if value is None else read(value)
+        except MisfitError as error:
+            self.wrong.append(f"{path} = {error}")
+            return None
 
-def _protocol(value: object, wrong: list[str]) -> Protocol:
-    needed = ["split"] if value else []
-    protocol = Protocol(**_fields(value, "protocol", PROTOCOL, wrong, needed=needed))
-    if list(protocol.labels) != sorted(protocol.labels):
-        wrong.append(f"protocol.labels = {list(protocol.labels)} (expected rising fractions)")
-    if protocol.final_test and protocol.split == "test":
-        wrong.append("protocol.final_test = True (expected false where split is test)")
-    return protocol
+    def _arm(self, name: str, value: object) -> Arm:
+        changes = dict(self._value(value, f"arms.{name}", _mapping) or {})
+        methods: tuple[Method, ...] = get_args(Method)
+        method = self._value(changes.pop("method", None), f"arms.{name}.method", _choice(methods))
+        return Arm(name, method or "simsiam", changes)
 
+    def _protocol(self, value: object) -> Protocol:
+        needed = ["split"] if value else []
+        protocol = Protocol(**self._fields(value, "protocol", PROTOCOL, needed=needed))
+        labels = list(protocol.labels)
+        if labels != sorted(labels):
+            self.wrong.append(f"protocol.labels = {labels} (expected rising fractions)")
+        if protocol.final_test and protocol.split == "test":
+            self.wrong.append("protocol.final_test = True (expected false where split is test)")
+        return protocol
 
-def _finding(value: object, path: str, study: Study, wrong: list[str]) -> PublishedFinding:
-    arms = _several(_choice([arm.name for arm in study.arms]))
-    known: dict[str, Read] = {"says": _text, "margin": _number(lambda margin: margin >= 0)}
-    known |= {"higher": _as_it_is, "than": _as_it_is, "collapses": arms, "survives": arms}
-    found = _fields(value, path, known, wrong, needed=["says"])
-    higher, than = (
-        _place(found.get(key), f"{path}.{key}", study, wrong) for key in ("higher", "than")
-    )
-    collapses = found.get("collapses", ())
-    if (higher is None) != (than is None) or (higher is None and not collapses):
-        wrong.append(f"{path} has neither higher and than nor collapses")
-    unit = 100 if higher is not None and higher.metric in ACCURACIES else 1
-    margin = found.get("margin", 0.0) / unit
-    says, survives = found.get("says", ""), found.get("survives", ())
-    return PublishedFinding(says, higher, than, margin, collapses, survives)
+    def _finding(self, value: object, path: str) -> PublishedFinding:
+        arms = _several(self._one_arm())
+        known: dict[str, Read] = {"says": _text, "margin": _number(lambda margin: margin >= 0)}
+        known |= {"higher": _any, "than": _any, "collapses": arms, "survives": arms}
+        found = self._fields(value, path, known, needed=["says"])
+        higher, than = (self._place(found.get(k), f"{path}.{k}") for k in ("higher", "than"))
+        collapses, survives = found.get("collapses", ()), found.get("survives", ())
+        if (higher is None) != (than is None) or (higher is None and not collapses):
+            self.wrong.append(f"{path} has neither higher and than nor collapses")
+        unit = 100 if higher is not None and higher.metric in ACCURACIES else 1
+        margin = found.get("margin", 0.0) / unit
+        return PublishedFinding(found.get("says", ""), higher, than, margin, collapses, survives)
 
+    def _place(self, value: object, path: str) -> Place | None:
+        """An arm with its first metric and all labels, or with those that are named."""
+        if value is None:
+            return None
+        value = value if isinstance(value, Mapping) else {"arm": value}
+        known: dict[str, Read] = {"arm": self._one_arm(), "metric": _any, "labels": _any}
+        found = self._fields(value, path, known, needed=["arm"])
+        if "arm" not in found:
+            return None
+        arm, protocol = found["arm"], self.study.protocol
+        metrics = metrics_of(self.study.arm(arm), protocol)
+        if not metrics:
+            expected = "an arm that one of protocol.metrics scores"
+            self.wrong.append(f"{path}.arm = {arm!r} (expected {expected})")
+            return None
+        metric = self._value(found.get("metric"), f"{path}.metric", _choice(metrics))
+        fractions = labels_of(metric or metrics[0], protocol)
+        labels = self._value(found.get("labels"), f"{path}.labels", _choice(fractions))
+        return Place(arm, metric or metrics[0], labels or fractions[-1])
 
-def _place(value: object, path: str, study: Study, wrong: list[str]) -> Place | None:
-    """An arm with its first metric and all labels, or with those that are named."""
-    if value is None:
-        return None
-    value = value if isinstance(value, Mapping) else {"arm": value}
-    known: dict[str, Read] = {"arm": _choice([arm.name for arm in study.arms])}
-    known |= {"metric": _as_it_is, "labels": _as_it_is}
-    found = _fields(value, path, known, wrong, needed=["arm"])
-    if "arm" not in found:
-        return None
-    arm, metrics = found["arm"], metrics_of(study.arm(found["arm"]), study.protocol)
-    if not metrics:
-        wrong.append(f"{path}.arm = {arm!r} (expected an arm that one of protocol.metrics scores)")
-        return None
-    metric = _value(found.get("metric"), f"{path}.metric", _choice(metrics), wrong) or metrics[0]
-    fractions = labels_of(metric, study.protocol)
-    labels = _value(found.get("labels"), f"{path}.labels", _choice(fractions), wrong)
-    return Place(arm, metric, labels or fractions[-1])
-
-
-def _published(value: object, study: Study, wrong: list[str]) -> Published:
-    known: dict[str, Read] = {"source": _text, "values": _mapping}
-    known["seeds"] = _number(lambda seeds: seeds >= 1 and seeds == int(seeds))
-    found = _fields(value, "published", known, wrong, needed=["source"])
-    fractions = {metric: labels_of(metric, study.protocol) for metric in study.protocol.metrics}
-    pairs: dict[str, Read] = {m: _pairs(len(labels)) for m, labels in fractions.items()}
-    arms: dict[str, Read] = {arm.name: _mapping for arm in study.arms}
-    values = {
-        Place(arm, metric, labels): value
-        for arm, row in _fields(found.get("values"), "published.values", arms, wrong).items()
-        for metric, cells in _fields(row, f"published.values.{arm}", pairs, wrong).items()
-        for labels, value in zip(fractions[metric], cells, strict=True)
-    }
-    return Published(found.get("source", ""), int(found.get("seeds", 1)), values)
+    def _published(self, value: object) -> Published:
+        known: dict[str, Read] = {"source": _text, "values": _mapping}
+        known["seeds"] = _number(lambda seeds: seeds >= 1 and seeds == int(seeds))
+        found = self._fields(value, "published", known, needed=["source"])
+        protocol, path = self.study.protocol, "published.values"
+        fractions = {metric: labels_of(metric, protocol) for metric in protocol.metrics}
+        pairs: dict[str, Read] = {m: _pairs(len(labels)) for m, labels in fractions.items()}
+        arms: dict[str, Read] = {arm.name: _mapping for arm in self.study.arms}
+        values = {
+            Place(arm, metric, labels): value
+            for arm, row in self._fields(found.get("values"), path, arms).items()
+            for metric, cells in self._fields(row, f"{path}.{arm}", pairs).items()
+            for labels, value in zip(fractions[metric], cells, strict=True)
+        }
+        return Published(found.get("source", ""), int(found.get("seeds", 1)), values)
