@@ -20,31 +20,17 @@ from stopgrad.face.several import ArmsTable, time_left
 from stopgrad.images import Dataset, images_from_arrays
 from stopgrad.runs import RunWriter, describe_run, load_run, prepare
 from stopgrad.studies import ArmState, Choices, Overview, prepare_study
-from stopgrad.studies.definition import Study
 from stopgrad.studies.parse import parse_study
 from stopgrad.studies.study import check_data
 from stopgrad.training import pretrain_epochs
 from tests import factories
-
-STUDY: dict[str, Any] = {
-    "question": "Which?",
-    "baseline": "a",
-    "settings": {"validation": 0.2},
-    "arms": {"a": {}, "b": {"epochs": 2}},
-    "protocol": {"split": "validation", "metrics": ["knn_accuracy"]},
-}
+from tests.studies.instant import STUDY
 
 
 @pytest.fixture(scope="module")
 def digits() -> Dataset:
     """300 real digits to learn from and 60 to score."""
     return factories.digits(300, 60)
-
-
-def _study(values: dict[str, Any]) -> Study:
-    source = parse_study(values, name="mine")
-    assert source.problems == ()
-    return source.study
 
 
 def _fails(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, str]:
@@ -136,7 +122,8 @@ def _checked(
     digits: Dataset, monkeypatch: pytest.MonkeyPatch, values: dict[str, Any] = STUDY
 ) -> Any:
     monkeypatch.setattr("stopgrad.studies.study.load_dataset", lambda *_, **__: digits)
-    study = _study(values)
+    _, study, problems = parse_study(values, name="mine")
+    assert problems == ()
     configs = {arm.name: preset("tiny", validation=0.2) for arm in study.arms}
     return check_data(study, configs, spec="mnist5k")
 

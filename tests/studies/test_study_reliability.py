@@ -14,7 +14,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import yaml
 
@@ -24,6 +23,7 @@ from stopgrad.runs import RunWriter, describe_run, newest_step, prepare, read_ru
 from stopgrad.studies import StudyDirectory, load_results
 from stopgrad.studies.directory import RunFolder
 from stopgrad.training import pretrain_epochs
+from tests.factories import write_digits
 from tests.training.factories import end_state, step_losses
 
 FULL = os.environ.get("STOPGRAD_FULL") == "1"
@@ -41,21 +41,13 @@ STUDY: dict[str, Any] = {
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """240 real digits in folders of their classes."""
-    from PIL import Image
-
-    folder, digits = tmp_path_factory.mktemp("pictures"), load_dataset("mnist5k").train
-    assert digits.labels is not None
-    for number in np.linspace(0, len(digits) - 1, 240).astype(int):
-        place = folder / "train" / str(digits.labels[number])
-        place.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(digits.pixels[number]).save(place / f"{number}.png")
-    return folder
+    return write_digits(tmp_path_factory.mktemp("images"), train=240, test=0)
 
 
-def _command(file: Path, pictures: Path, out: Path) -> list[str]:
-    words = ("study", "run", file, "--data", pictures, "--out", out, "--preset", "tiny")
+def _command(file: Path, images: Path, out: Path) -> list[str]:
+    words = ("study", "run", file, "--data", images, "--out", out, "--preset", "tiny")
     more = ("--seeds", SEEDS, "--jobs", 1)
     return [sys.executable, "-m", "stopgrad.cli", *map(str, (*words, *more))]
 
@@ -97,20 +89,20 @@ def _kill_while_training(command: list[str], out: Path) -> None:
     _wait(lambda: not any(folder.is_claimed() for folder in _folders(out).values()))
 
 
-def _alone(run: RunFolder, pictures: Path, out: Path) -> Path:
+def _alone(run: RunFolder, images: Path, out: Path) -> Path:
     """The same run without any study."""
     config = read_run(run.run).config
-    dataset = load_dataset(str(pictures), side=config.image_side)
-    with RunWriter.create(out, describe_run(dataset, config, spec=str(pictures))) as writer:
+    dataset = load_dataset(str(images), side=config.image_side)
+    with RunWriter.create(out, describe_run(dataset, config, spec=str(images))) as writer:
         for _ in pretrain_epochs(prepare(dataset, config), config, writer=writer):
             pass
     return out
 
 
-def test_a_killed_study_ends_as_if_nothing_had_happened(pictures: Path, tmp_path: Path) -> None:
+def test_a_killed_study_ends_as_if_nothing_had_happened(images: Path, tmp_path: Path) -> None:
     file, out = tmp_path / "survival.yaml", tmp_path / "study"
     file.write_text(yaml.safe_dump(STUDY))
-    command = _command(file, pictures, out)
+    command = _command(file, images, out)
     for _ in range(KILLS):
         _kill_while_training(command, out)
         for form in ("markdown", "csv", "json"):  # R16, at the moment of the kill
@@ -119,10 +111,10 @@ def test_a_killed_study_ends_as_if_nothing_had_happened(pictures: Path, tmp_path
     errors = process.communicate()[1]
     assert process.returncode == 8, errors
     assert "Traceback" not in errors
-    _check(out, pictures, tmp_path)
+    _check(out, images, tmp_path)
 
 
-def _check(out: Path, pictures: Path, tmp_path: Path) -> None:
+def _check(out: Path, images: Path, tmp_path: Path) -> None:
     directory = StudyDirectory(out)
     results = load_results(directory, directory.read("survival"))
     for number, slot in enumerate(results.stored.slots):
@@ -133,7 +125,7 @@ def _check(out: Path, pictures: Path, tmp_path: Path) -> None:
             assert "not finite" in run.state.reason
             assert "not finite" in folder.log.read_text()
         else:
-            alone = _alone(folder, pictures, tmp_path / f"alone-{number}")
+            alone = _alone(folder, images, tmp_path / f"alone-{number}")
             assert end_state(folder.run) == end_state(alone)
             assert step_losses(folder.run) == step_losses(alone)
             records = (folder.run / "records.jsonl").read_text().splitlines()
@@ -147,11 +139,11 @@ def _check(out: Path, pictures: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not FULL, reason="the full set: STOPGRAD_FULL=1")
-def test_six_ways_to_fail_leave_the_other_six_alone(pictures: Path, tmp_path: Path) -> None:
+def test_six_ways_to_fail_leave_the_other_six_alone(images: Path, tmp_path: Path) -> None:
     file, out = tmp_path / "survival.yaml", tmp_path / "study"
     arms = {"sound": {}, "wild": {"optimizer.base_lr": 1e20}}
     file.write_text(yaml.safe_dump(STUDY | {"arms": arms}))
-    command = _command(file, pictures, out)
+    command = _command(file, images, out)
     process = _start(command)
     _wait(lambda: (out / "studies" / "survival.json").exists())
     process.kill()
@@ -172,7 +164,7 @@ def test_six_ways_to_fail_leave_the_other_six_alone(pictures: Path, tmp_path: Pa
     for slot in stored.slots:
         state = results.runs[slot.run].state
         if slot.arm == "sound":
-            alone = _alone(directory.folder(slot.run), pictures, tmp_path / slot.run)
+            alone = _alone(directory.folder(slot.run), images, tmp_path / slot.run)
             assert end_state(directory.folder(slot.run).run) == end_state(alone)
         else:
             assert state.phase in ("diverged", "failed"), state

@@ -9,17 +9,15 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image
 
 from stopgrad.config import Config, config_to_dict, preset
 from stopgrad.errors import DataError
 from stopgrad.evaluation import Key
-from stopgrad.images import load_dataset
 from stopgrad.studies.executors import Job, LocalProcesses
 from stopgrad.studies.folder import RunFolder
 from stopgrad.studies.task import StudyTask, keep_failure, main, read_failure, read_task, write_task
+from tests.factories import write_digits
 from tests.studies.instant import InstantExecutor, conduct, prepare
 
 
@@ -144,21 +142,8 @@ def test_a_config_survives_the_way_through_its_file(tmp_path: Path) -> None:
         assert config == run.config
 
 
-@pytest.fixture
-def digits(tmp_path: Path) -> Path:
-    """200 real digits to learn from and 60 to score, in folders of their classes."""
-    found = load_dataset("mnist5k")
-    assert found.test is not None
-    for part, images, count in (("train", found.train, 200), ("test", found.test, 60)):
-        assert images.labels is not None
-        for number in np.linspace(0, len(images) - 1, count).astype(int):
-            place = tmp_path / "digits" / part / str(images.labels[number])
-            place.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(images.pixels[number]).save(place / f"{number}.png")
-    return tmp_path / "digits"
-
-
-def test_every_stage_gives_the_numbers_that_it_is_asked_for(digits: Path, tmp_path: Path) -> None:
+def test_every_stage_gives_the_numbers_that_it_is_asked_for(tmp_path: Path) -> None:
+    digits = write_digits(tmp_path / "digits", train=200, test=60)
     epochs = {"epochs": 1, "supervised.epochs": 1, "finetune.epochs": 1, "finetune.batch": 16}
     config = config_to_dict(preset("tiny", **epochs))
     place = {"folder": str(tmp_path / "ssl"), "spec": str(digits)}

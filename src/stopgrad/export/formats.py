@@ -166,19 +166,15 @@ def run_onnx(data: bytes, x: Tensor) -> Tensor:  # (B, 3, H, W) -> (B, F)
 
 def _packages() -> Any:
     """The package onnx, if everything that the export needs is installed."""
-    missing = []
-    for name in ("onnx", "onnxscript", "onnxruntime"):
-        try:
-            importlib.import_module(name)
-        except ImportError:
-            missing.append(name)
-    if missing:
+    try:
+        onnx, *_ = map(importlib.import_module, ("onnx", "onnxscript", "onnxruntime"))
+    except ImportError as error:
         raise ConfigError(
-            f"--format onnx without {', '.join(missing)}",
+            f"--format onnx without {error.name}",
             expected="onnx, onnxscript and onnxruntime to be installed",
             hint="pip install 'stopgrad[onnx]'",
-        )
-    return importlib.import_module("onnx")
+        ) from error
+    return onnx
 
 
 def _strip(model: Any) -> None:

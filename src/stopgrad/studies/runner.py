@@ -176,13 +176,13 @@ class Runner:
             if exit_code is None:
                 continue
             del self._slots[slot]
+            goes_on = False
             try:
                 goes_on = self._ended(active, exit_code) and self._stop_signal is None
-                if not (goes_on and self._start(active.goal, active.claim, slot=slot)):
+                goes_on = goes_on and self._start(active.goal, active.claim, slot=slot)
+            finally:
+                if not goes_on:
                     os.close(active.claim)
-            except BaseException:
-                os.close(active.claim)
-                raise
 
     def _ended(self, active: Active, exit_code: int) -> bool:
         """Notes how a task ended; whether its run may go on."""

@@ -5,15 +5,16 @@ Its images are checked before anything starts: labels, splits, batches, sizes.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from stopgrad.config import Config
+from stopgrad.config import BadImages, Config
 from stopgrad.errors import ConfigError, DataError
 from stopgrad.evaluation import ACCURACIES
 from stopgrad.images import Dataset, Track, load_dataset, no_progress
-from stopgrad.studies.definition import Study, StudyData, metrics_of
+from stopgrad.studies.definition import Arm, Study, StudyData, metrics_of
 from stopgrad.studies.directory import StudyDirectory
 from stopgrad.studies.executors import Executor
 from stopgrad.studies.parse import StudyFile, built_in_studies, read_study
@@ -127,25 +128,24 @@ def check_data(
     """
     from stopgrad.runs import spec_to_keep
 
-    seen: dict[tuple[int, str], Dataset] = {}
+    @functools.cache
+    def load(side: int, bad_images: BadImages) -> Dataset:
+        dataset = load_dataset(spec, side=side, bad_images=bad_images, track=track)
+        _check_labels(study, dataset)
+        return dataset
+
+    fingerprints = {}
     for arm in study.arms:
         config = configs[arm.name]
-        key = (config.image_side, config.bad_images)
-        if key not in seen:
-            seen[key] = load_dataset(spec, side=key[0], bad_images=key[1], track=track)
-            _check_labels(study, seen[key])
+        dataset = load(config.image_side, config.bad_images)
+        fingerprints[arm.name] = dataset.train.fingerprint
         try:
-            _try_arm(study, arm.name, config, seen[key])
+            _try_arm(study, arm, config, dataset)
         except (ConfigError, DataError) as error:
             found = f"arm {arm.name!r}: {error.found}"
             raise type(error)(found, expected=error.expected, hint=error.hint) from error
-    first = next(iter(seen.values()))
-    fingerprints = {
-        name: seen[config.image_side, config.bad_images].train.fingerprint
-        for name, config in configs.items()
-    }
-    classes = len(first.train.class_names)
-    return StudyData(spec_to_keep(spec), first.name, classes, fingerprints)
+    classes = len(dataset.train.class_names)
+    return StudyData(spec_to_keep(spec), dataset.name, classes, fingerprints)
 
 
 def _check_labels(study: Study, dataset: Dataset) -> None:
@@ -164,12 +164,11 @@ def _check_labels(study: Study, dataset: Dataset) -> None:
         )
 
 
-def _try_arm(study: Study, name: str, config: Config, dataset: Dataset) -> None:
+def _try_arm(study: Study, arm: Arm, config: Config, dataset: Dataset) -> None:
     """Builds the network on no memory, and draws the splits."""
     from stopgrad.method import compute_for, training_flops
     from stopgrad.runs import check_sizes, prepare
 
-    arm = study.arm(name)
     images = prepare(dataset, config)
     compute_for(config)
     training_flops(config)

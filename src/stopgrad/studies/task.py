@@ -40,27 +40,16 @@ LONGEST = 500  # characters of a message that is kept
 
 @dataclass(frozen=True, kw_only=True)
 class StudyTask:
-    """One step on the way of a run to its numbers; task.json, field by field.
-
-    Attributes:
-        stage: What is done.
-        folder: The run's folder in the study directory.
-        spec: The images.
-        config: Of a training that begins; later stages take that of the run.
-        labels: Fractions of the training labels, rising.
-        metrics: What is scored.
-        subjects: Whose features are scored.
-        split: The images that are scored.
-    """
+    """One step on the way of a run to its numbers; task.json, field by field."""
 
     stage: Stage
-    folder: str
-    spec: str
-    config: dict[str, Any] | None = None
-    labels: list[float] = field(default_factory=list)
+    folder: str  # the run's, in the study directory
+    spec: str  # the images
+    config: dict[str, Any] | None = None  # of a training that begins; others take the run's
+    labels: list[float] = field(default_factory=list)  # fractions to learn from, rising
     metrics: list[str] = field(default_factory=list)
-    subjects: list[Subject] = field(default_factory=list)
-    split: SplitName = "auto"
+    subjects: list[Subject] = field(default_factory=list)  # whose features are scored
+    split: SplitName = "auto"  # the images that are scored
 
     @property
     def run(self) -> Path:
