@@ -97,11 +97,7 @@ def _from_plain(values: Mapping[str, Any]) -> Fitted:
 
 
 def to_bytes(fitted: Fitted) -> bytes:
-    """The file of a fitted embedder.
-
-    Raises:
-        ConfigError: When JSON cannot hold its parameters.
-    """
+    """The file of a fitted embedder; ConfigError when JSON cannot hold its parameters."""
     from safetensors.numpy import save
 
     weights = {key: np.asarray(value, order="C") for key, value in fitted.weights.items()}

@@ -90,11 +90,7 @@ class StudyDirectory:
             ) from error
 
     def read_all(self) -> list[StoredStudy]:
-        """Every study that was begun here.
-
-        Raises:
-            DataError: When there is none.
-        """
+        """Every study that was begun here; DataError when there is none."""
         if not self.names():
             raise DataError(
                 f"{self.path} holds no study",

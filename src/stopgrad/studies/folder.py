@@ -199,11 +199,7 @@ class RunFolder(NamedTuple):
         return False
 
     def card(self) -> RunCard:
-        """What the run is.
-
-        Raises:
-            DataError: When the card is missing or damaged.
-        """
+        """What the run is; DataError when the card is missing or damaged."""
         try:
             return typed(RunCard, strict_json(self.card_file.read_bytes()))
         except (OSError, ValueError, TypeError, AttributeError) as error:

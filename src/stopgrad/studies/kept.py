@@ -64,11 +64,7 @@ def is_kept(path: Path) -> bool:
 
 
 def read_kept(path: Path) -> Kept:
-    """What was kept of each run.
-
-    Raises:
-        DataError: When a file is missing or damaged.
-    """
+    """What was kept of each run; DataError when a file is missing or damaged."""
     shared, runs = _read_runs(path / "runs.json")
     records: dict[str, list[Record]] = {name: [] for name in runs}
     epochs: dict[str, list[EpochRow]] = {name: [] for name in runs}

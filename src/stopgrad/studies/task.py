@@ -138,11 +138,7 @@ def write_task(task: StudyTask) -> None:
 
 
 def read_task(path: Path) -> StudyTask:
-    """The task of a file.
-
-    Raises:
-        DataError: When it is missing or damaged.
-    """
+    """The task of a file; DataError when it is missing or damaged."""
     try:
         return typed(StudyTask, read_json(path))
     except (OSError, ValueError, TypeError, AttributeError) as error:
