@@ -296,7 +296,7 @@ def _speed(session: Session, way: str, batch: int) -> dict[str, Any]:
         "flops_per_s": flops * spread(rates).median,
         "matmul_flops": spread(limits)._asdict(),
         "share_of_matmul": spread(shares)._asdict(),
-        "phases": min(parts, key=sum).shares()._asdict(),
+        "phases": min(parts, key=sum).fractions()._asdict(),
         "ready_s": ready,  # start, compilation and the first steps
         "peak_bytes": peak_bytes(device),
     }

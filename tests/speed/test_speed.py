@@ -169,7 +169,7 @@ def test_a_slow_part_of_the_step_shows_in_its_phase(
     found = step_phases(training)
     assert SLOW <= getattr(found, phase) < 2 * SLOW
     assert max(found._replace(**{phase: 0.0})) < SLOW
-    assert getattr(found.shares(), phase) > 0.5
+    assert getattr(found.fractions(), phase) > 0.5
 
 
 def test_phases_leave_the_training_as_it_was(training: Pretraining) -> None:
@@ -188,7 +188,7 @@ def test_a_slow_step_shows_as_slow(monkeypatch: pytest.MonkeyPatch) -> None:
     assert found.flops_per_s.median == found.views_per_s.median * training_flops(TINY)
 
 
-def test_a_share_compares_a_step_with_the_products_before_and_after_it(
+def test_the_fraction_of_the_matrix_rate_compares_a_step_with_the_products_before_and_after_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(steps, "per_call", lambda work, **_: 0.001)

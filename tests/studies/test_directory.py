@@ -143,15 +143,17 @@ def test_an_address_that_holds_another_run_is_refused(tmp_path: Path) -> None:
         prepare(tmp_path / "s", seeds=(0,))
 
 
-def test_a_supervised_run_is_as_far_as_the_folder_of_its_share_says(tmp_path: Path) -> None:
+def test_a_supervised_run_is_as_far_as_the_folder_of_its_label_fraction_says(
+    tmp_path: Path,
+) -> None:
     folder = RunFolder(tmp_path)
-    share = folder.run / "supervised" / "share-0.1"
-    share.mkdir(parents=True)
+    fraction = folder.run / "supervised" / "share-0.1"
+    fraction.mkdir(parents=True)
     assert folder.state().phase == "waiting"
-    (share / "config.json").write_text("{}")
-    (share / "status.json").write_text('{"state": "interrupted", "epoch": 3}')
+    (fraction / "config.json").write_text("{}")
+    (fraction / "status.json").write_text('{"state": "interrupted", "epoch": 3}')
     assert folder.state()[:2] == ("interrupted", 3)
-    (share / "status.json").write_text('{"state": "finished", "epoch": 5}')
+    (fraction / "status.json").write_text('{"state": "finished", "epoch": 5}')
     assert folder.state()[:2] == ("trained", 5)
 
 

@@ -69,8 +69,8 @@ def test_to_keep_what_is_kept_changes_no_byte(kept: Path, tmp_path: Path) -> Non
 
 
 def test_a_path_of_this_machine_is_replaced_by_a_name(made: Path, tmp_path: Path) -> None:
-    StudyDirectory(made).keep(tmp_path, names={"toy": "PICTURES"})
-    assert StudyDirectory(tmp_path).read("components").data.spec == "PICTURES"
+    StudyDirectory(made).keep(tmp_path, names={"toy": "IMAGES"})
+    assert StudyDirectory(tmp_path).read("components").data.spec == "IMAGES"
 
 
 def test_runs_cannot_go_on_from_what_is_kept(kept: Path) -> None:

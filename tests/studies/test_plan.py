@@ -71,7 +71,7 @@ def test_a_good_study_is_read_as_it_stands() -> None:
     assert finding.higher == Place("fast", "knn_accuracy", 1)
     assert finding.margin == 0.01  # a point, as a fraction
     assert places(study) == [
-        Place(arm, "knn_accuracy", share) for arm in ("slow", "fast") for share in (0.1, 1)
+        Place(arm, "knn_accuracy", labels) for arm in ("slow", "fast") for labels in (0.1, 1)
     ]
 
 
@@ -346,11 +346,11 @@ def test_a_plan_survives_json() -> None:
 
 
 @pytest.mark.parametrize("arm", ["b", "0"])
-def test_an_arm_that_stands_twice_is_not_lost_in_silence(tmp_path: Path, arm: str) -> None:
+def test_an_arm_that_appears_twice_is_not_lost_in_silence(tmp_path: Path, arm: str) -> None:
     path = tmp_path / "mine.yaml"
     arms = f"arms:\n  a: {{}}\n  {arm}: {{lr: 1}}\n  {arm}: {{lr: 2}}\n"
     path.write_text(f"question: Which?\nbaseline: a\n{arms}")
-    with pytest.raises(ConfigError, match=f"{arm}'? stands twice"):
+    with pytest.raises(ConfigError, match=f"{arm}'? appears twice"):
         read_study(str(path))
 
 

@@ -64,13 +64,13 @@ def test_a_second_study_takes_over_the_runs_that_it_shares(tmp_path: Path) -> No
     assert prepared.directory.names() == ["mine", "other"]
 
 
-def test_a_run_is_scored_at_each_share_once_whatever_a_kill_left(tmp_path: Path) -> None:
+def test_a_run_is_scored_at_each_label_fraction_once_whatever_a_kill_left(tmp_path: Path) -> None:
     values = STUDY | {"protocol": STUDY["protocol"] | {"labels": [0.1, 1]}}
     prepared = prepare(tmp_path / "s", values, seeds=(0,))
     folder = prepared.directory.folder(run_of(prepared, "b", 0))
     train(folder)
     record(folder, "knn_accuracy", of="encoder", split="validation", value=0.1, labels=0.1)
-    wanted = {Key("knn_accuracy", share, "encoder", "validation") for share in (0.1, 1.0)}
+    wanted = {Key("knn_accuracy", labels, "encoder", "validation") for labels in (0.1, 1.0)}
     run = prepared.plan.runs[folder.path.name]
     task = next_task(folder, run, wanted=frozenset(wanted), spec="mnist5k")
     assert task is not None
@@ -137,7 +137,7 @@ def test_damaged_records_fail_their_run_alone(tmp_path: Path) -> None:
     assert "line 1, is not a record" in bad.log.read_text()
 
 
-def test_a_supervised_arm_is_one_run_for_each_share(tmp_path: Path) -> None:
+def test_a_supervised_arm_is_one_run_for_each_label_fraction(tmp_path: Path) -> None:
     values = {
         "question": "?",
         "baseline": "a",
@@ -149,11 +149,11 @@ def test_a_supervised_arm_is_one_run_for_each_share(tmp_path: Path) -> None:
         },
     }
     prepared, executor = prepare(tmp_path / "s", values, seeds=(0,)), InstantExecutor()
-    shares = {slot.labels: slot.run for slot in prepared.plan.slots if slot.arm == "s"}
-    assert set(shares) == {0.1, 1}
-    executor.fails[shares[0.1]] = [2]
-    assert list(conduct(prepared, executor)) == [shares[0.1]]
-    assert stages(executor, shares[1]) == ["supervised"]
+    runs = {slot.labels: slot.run for slot in prepared.plan.slots if slot.arm == "s"}
+    assert set(runs) == {0.1, 1}
+    executor.fails[runs[0.1]] = [2]
+    assert list(conduct(prepared, executor)) == [runs[0.1]]
+    assert stages(executor, runs[1]) == ["supervised"]
 
 
 def test_the_arm_that_validation_chose_is_scored_on_the_test_split_once(tmp_path: Path) -> None:
@@ -180,7 +180,7 @@ def test_the_arm_that_validation_chose_is_scored_on_the_test_split_once(tmp_path
     assert told in study_markdown(load_results(more.directory, more.directory.read("mine")))
 
 
-def test_a_run_that_somebody_else_works_on_is_left_to_him_until_he_ends(tmp_path: Path) -> None:
+def test_a_run_that_somebody_else_works_on_is_left_to_them_until_they_end(tmp_path: Path) -> None:
     prepared, executor = prepare(tmp_path / "s", seeds=(0,)), InstantExecutor()
     theirs = run_of(prepared, "a", 0)
     claim = prepared.directory.folder(theirs).claim()

@@ -128,7 +128,7 @@ def _checked(
     return check_data(study, configs, spec="mnist5k")
 
 
-def test_images_that_bear_a_study_are_known_by_their_fingerprint(
+def test_images_that_suit_a_study_are_known_by_their_fingerprint(
     digits: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = _checked(digits, monkeypatch)
@@ -154,7 +154,7 @@ def test_a_study_on_the_test_split_refuses_images_without_one(
             _checked(whole, monkeypatch, STUDY | {"protocol": protocol})
 
 
-def test_a_share_of_one_label_per_class_bears_no_tuned_probe(
+def test_one_label_per_class_is_too_few_for_a_tuned_probe(
     digits: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     protocol = {"split": "test", "labels": [0.01, 1], "metrics": ["linear_lars_accuracy"]}
@@ -185,8 +185,8 @@ def test_evaluation_gives_the_numbers_that_were_chosen_and_no_others(
     assert {key_of(record) for record in records} == {
         Key("correlation_strength", 1.0, "encoder", "train"),
         *(
-            Key("knn_accuracy", share, of, "validation")
-            for share in (0.5, 1.0)
+            Key("knn_accuracy", labels, of, "validation")
+            for labels in (0.5, 1.0)
             for of in ("encoder", "untrained")
         ),
     }

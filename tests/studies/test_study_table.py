@@ -66,8 +66,8 @@ def _fill(prepared: PreparedStudy, values: dict[str, tuple[float, ...]] = VALUES
             folder = prepared.directory.folder(run_of(prepared, arm, seed))
             train(folder)
             verdict = "complete collapse" if arm == "bad" else "healthy"
-            for share in (0.1, 1.0):
-                beside = {"value": value, "labels": share, "split": "validation"}
+            for labels in (0.1, 1.0):
+                beside = {"value": value, "labels": labels, "split": "validation"}
                 record(folder, "knn_accuracy", of="encoder", verdict=verdict, **beside)
                 if arm == "plain":
                     record(folder, "knn_accuracy", of="untrained", **(beside | {"value": 0.3}))
@@ -213,7 +213,7 @@ def test_half_a_study_says_what_is_missing_and_why(prepared: PreparedStudy) -> N
         "bad": (0, 3, 2),
     }
     # 3 are done, 2 have failed, and one has made 3 of its 6 epochs.
-    assert found.share == pytest.approx((3 + 2 + 0.9 * 3 / 6) / 9)
+    assert found.done == pytest.approx((3 + 2 + 0.9 * 3 / 6) / 9)
 
 
 def test_where_one_arm_alone_has_a_number_it_is_told(prepared: PreparedStudy) -> None:

@@ -148,7 +148,7 @@ class StudyWatch:
         """The table is on the terminal in here."""
         if not self._screen.console.is_terminal:
             return nullcontext()
-        self._done = self._look().share
+        self._done = self._look().done
         self._live = Live(console=self._screen.console, auto_refresh=False, transient=True)
         return self._live
 
@@ -161,7 +161,7 @@ class StudyWatch:
         if self._live is None or time.monotonic() < self._next:
             return
         found = self._look()
-        left = time_left(time.monotonic() - self._begun, began=self._done, now=found.share)
+        left = time_left(time.monotonic() - self._begun, began=self._done, now=found.done)
         title = f"{self._prepared.study.name}, {left}"
         self._live.update(*ArmsTable(title, found).tables, refresh=True)
         self._next = time.monotonic() + REFRESH_S
@@ -172,7 +172,7 @@ class StudyWatch:
 
 
 def time_left(elapsed_s: float, *, began: float, now: float) -> str:
-    """Time left, by the share of the work that this session has done in its time."""
+    """Time left, from how much of the work this session has done so far."""
     if now >= 1:
         return "done"
     if now <= began:
@@ -237,7 +237,7 @@ def study(
 
     Raises:
         ConfigError: For a study, a knob or a number that cannot be.
-        DataError: For images that do not bear the study.
+        DataError: When the images do not suit the study.
         FailedRunsError: When runs failed; the others are done.
         InterruptedStudyError: After a signal, when every run has saved.
     """

@@ -38,7 +38,7 @@ class Phases(NamedTuple):
     backward: float  # gradients, and the check that they are finite
     optimizer: float  # new weights
 
-    def shares(self) -> Phases:
+    def fractions(self) -> Phases:
         """The same as fractions, which sum to 1."""
         return Phases(*(part / sum(self) for part in self))
 
@@ -73,7 +73,7 @@ def measure_steps(config: Config, matrix: MatrixProduct, effort: Effort) -> Step
     device, precision = training.compute.device, training.compute.precision
     take_steps(training, WARM_UP)
     flops = training_flops(config)
-    views_per_s, flops_per_s, shares, phases = [], [], [], []
+    views_per_s, flops_per_s, fractions, phases = [], [], [], []
     before = matrix.rates().of(precision)
     for _ in range(effort.repeats):
         seconds = per_call(
@@ -82,7 +82,7 @@ def measure_steps(config: Config, matrix: MatrixProduct, effort: Effort) -> Step
         after = matrix.rates().of(precision)
         views_per_s.append(2 * config.batch / seconds)
         flops_per_s.append(flops * views_per_s[-1])
-        shares.append(flops_per_s[-1] / ((before + after) / 2))
+        fractions.append(flops_per_s[-1] / ((before + after) / 2))
         phases.append(step_phases(training))
         before = after
     return StepSpeed(
@@ -92,8 +92,8 @@ def measure_steps(config: Config, matrix: MatrixProduct, effort: Effort) -> Step
         flops_per_view=flops,
         views_per_s=spread(views_per_s),
         flops_per_s=spread(flops_per_s),
-        share_of_matmul=spread(shares),
-        phases=Phases(*map(sum, zip(*phases, strict=True))).shares(),
+        share_of_matmul=spread(fractions),
+        phases=Phases(*map(sum, zip(*phases, strict=True))).fractions(),
         embed_images_per_s=_embedding(training, effort),
         peak_bytes=peak_bytes(device),
     )

@@ -109,7 +109,7 @@ def _read_yaml(path: Path) -> Mapping[str, Any]:
     class Loader(yaml.SafeLoader):  # type: ignore[misc]
         """Takes a key as it is written, 1.0e-3 and yes too, because keys are names.
 
-        Refuses a key that stands twice, of which YAML would silently keep the last.
+        Refuses a key that appears twice, of which YAML would silently keep the last.
         """
 
         def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> Any:
@@ -118,7 +118,7 @@ def _read_yaml(path: Path) -> Mapping[str, Any]:
                     key.tag = "tag:yaml.org,2002:str"
             names = [self.construct_object(key, deep=True) for key, _ in node.value]
             if twice := [name for name in names if names.count(name) > 1]:
-                raise yaml.YAMLError(f"{twice[0]!r} stands twice,{node.start_mark}")
+                raise yaml.YAMLError(f"{twice[0]!r} appears twice,{node.start_mark}")
             return super().construct_mapping(node, deep)
 
     Loader.add_implicit_resolver("tag:yaml.org,2002:float", FLOAT, list("-+.0123456789"))

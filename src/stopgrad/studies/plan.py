@@ -1,7 +1,7 @@
 """A study, a preset, overrides, seeds and data -> the runs to make and the numbers to take.
 
 The address of a run is a hash of all that decides its result, so arms and studies that want the
-same run share it. Whatever no run could use is found here, before anything starts.
+same run share it. Everything that no run could use is found here, before anything starts.
 """
 
 from __future__ import annotations

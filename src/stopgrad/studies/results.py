@@ -69,7 +69,7 @@ class Results(NamedTuple):
 
 
 def load_results(directory: StudyDirectory, stored: StoredStudy) -> Results:
-    """Reads what there is, whatever is half done; damaged files count as failures."""
+    """Reads what is there, half done or not; damaged files count as failures."""
     runs = {slot.run: directory.run(slot.run) for slot in stored.slots}
     return Results(stored, runs, tuple(_rows(stored, runs)))
 
@@ -177,25 +177,25 @@ class ArmState(NamedTuple):
 
 
 class Overview(NamedTuple):
-    """All arms, the part of the work that is done, and a line for each run that is not."""
+    """All arms, how much of the work is done, and a line for each run that is not."""
 
     arms: tuple[ArmState, ...]
-    share: float
+    done: float  # of the work, 0 to 1
     lines: tuple[str, ...]
 
 
 def study_overview(directory: StudyDirectory, stored: StoredStudy) -> Overview:
-    """How a study stands now."""
+    """The progress of a study."""
     results = load_results(directory, stored)
     missing = missing_runs(results)
     lacking = {slot.run for slot, _ in missing}
-    shares = [_done(run) if name in lacking else 1.0 for name, run in results.runs.items()]
+    done = [_done(run) if name in lacking else 1.0 for name, run in results.runs.items()]
     lines = [
         f"{slot_text(slot)}: {run_text(run)} ({directory.folder(slot.run).path})"
         for slot, run in missing
     ]
     arms = tuple(_arm(results, arm.name, lacking) for arm in stored.study.arms)
-    return Overview(arms, sum(shares) / max(1, len(shares)), tuple(lines))
+    return Overview(arms, sum(done) / max(1, len(done)), tuple(lines))
 
 
 def slot_text(slot: Slot) -> str:
@@ -205,7 +205,7 @@ def slot_text(slot: Slot) -> str:
 
 
 def run_text(run: StudyRun) -> str:
-    """How a run stands."""
+    """The state of a run."""
     state = run.state
     if run.claimed:
         return f"at work, epoch {state.epoch}"

@@ -65,7 +65,7 @@ class _File(NamedTuple):
 def stored_study(plan: StudyPlan, data: StudyData, old: StoredStudy | None) -> StoredStudy:
     """A plan as its directory will hold it, with the seeds and the choice that are there.
 
-    An arm or a fraction that the study has lost since leaves it; its runs stay in the directory.
+    Arms and label fractions that the study no longer has are dropped; their runs stay on disk.
     """
     before = old.slots if old is not None else ()
     known, wanted = {slot[:3] for slot in plan.slots}, {(s.arm, s.labels) for s in plan.slots}

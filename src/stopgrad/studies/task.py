@@ -149,7 +149,7 @@ def read_task(path: Path) -> StudyTask:
 
 
 def keep_failure(folder: str | Path, error: BaseException) -> Failure:
-    """Writes down what went wrong; on a full disk only the exit code is left to say it."""
+    """Writes down what went wrong; on a full disk only the exit code remains."""
     user = error if isinstance(error, StopgradError) else no_memory(error) or bad_path(error)
     if user is not None:
         found = Failure(type(user).__name__, user.found[:LONGEST], user.exit_code)
