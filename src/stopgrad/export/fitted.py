@@ -29,7 +29,6 @@ FORMAT = 1
 ENTRY = "stopgrad.estimator"
 MOST_BYTES = 4 << 30  # of a file; the largest encoders of timm take about 2 GB
 TUPLES = ("image_shape", "pixel_range")  # parameters that JSON turns into lists
-REFUSED = (KeyError, TypeError, ValueError, ConfigError)  # by damaged or foreign values
 
 
 class Fitted(NamedTuple):
@@ -57,16 +56,16 @@ def plain(fitted: Fitted) -> dict[str, Any]:
     }
 
 
-def from_plain(values: Mapping[str, Any]) -> Fitted:
+def from_plain(values: Mapping[str, Any], *, what: str = "an embedder") -> Fitted:
     """The fitted embedder that `plain` described.
 
     Raises:
-        CheckpointError: When the values do not describe one.
+        CheckpointError: When the values do not describe one; it names `what` was read.
     """
     try:
         return _from_plain(values)
-    except REFUSED as error:
-        raise _refused("an embedder", in_short(error)) from error
+    except (KeyError, TypeError, ValueError, ConfigError) as error:
+        raise _refused(what, in_short(error)) from error
 
 
 def _from_plain(values: Mapping[str, Any]) -> Fitted:
@@ -133,10 +132,10 @@ def from_bytes(path: Path) -> Fitted:
         weights = load(data)
         if _digest(sealed["card"], weights) != sealed["sha256"]:
             raise ValueError("the sha256 does not match")
-        card = strict_json(sealed["card"].encode())
-        return _from_plain({**card, "weights": weights})
-    except (*REFUSED, OSError, AttributeError, SafetensorError) as error:
+        values = {**strict_json(sealed["card"].encode()), "weights": weights}
+    except (OSError, KeyError, TypeError, ValueError, AttributeError, SafetensorError) as error:
         raise _refused(str(path), in_short(error)) from error
+    return from_plain(values, what=str(path))
 
 
 def _digest(card: str, weights: Mapping[str, Numbers]) -> str:

@@ -143,7 +143,7 @@ def _encoder_config(values: Any) -> EncoderConfig:
 
 def _normalization(values: Any) -> Normalization:
     try:
-        mean, std = (tuple(float(value) for value in values[key]) for key in ("mean", "std"))
+        mean, std = (tuple(map(float, values[key])) for key in ("mean", "std"))
         if len(mean) != 3 or len(std) != 3 or not min(std) > 0:
             raise ValueError("mean and std of three channels expected")
     except (KeyError, TypeError, ValueError) as error:

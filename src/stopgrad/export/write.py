@@ -75,7 +75,10 @@ def export_run(run: TrainedRun, *, name: ExportFormat, out: Path) -> Exported:
         StorageError: When the disk refuses.
     """
     _check_out(name, out)
-    encoder = _plain_encoder(run)
+    config = run.info.config
+    encoder = build_encoder(config.encoder, torch_generator(config.seed, "encoder"))
+    encoder.load_state_dict({k: v.cpu() for k, v in run.model.encoder.state_dict().items()})
+    encoder.eval()  # with plain BN, in fp32, on the CPU
     card = describe(run) | {"format": name}
     match name:
         case "hub":
@@ -86,14 +89,6 @@ def export_run(run: TrainedRun, *, name: ExportFormat, out: Path) -> Exported:
             return _safetensors(encoder, card, out)
         case "torchvision" | "timm":
             return _for_library(run, encoder, card, out)
-
-
-def _plain_encoder(run: TrainedRun) -> nn.Module:
-    """The encoder with plain BN, in fp32, on the CPU."""
-    config = run.info.config
-    encoder = build_encoder(config.encoder, torch_generator(config.seed, "encoder"))
-    encoder.load_state_dict({k: v.cpu() for k, v in run.model.encoder.state_dict().items()})
-    return encoder.eval()
 
 
 def _safetensors(encoder: nn.Module, card: dict[str, Any], out: Path) -> Exported:
@@ -184,9 +179,10 @@ def _write(out: Path, data: bytes, card: dict[str, Any], *, difference: float | 
 
 
 def _sealed(card: dict[str, Any], name: str, data: bytes) -> dict[str, Any]:
-    mark = hashlib.sha256(data).hexdigest()
+    """The card, as JSON gives it back, with the file that it describes."""
     described: dict[str, Any] = json.loads(json.dumps(card))
-    return {"file": name, "sha256": mark, "bytes": len(data)} | described
+    file = {"file": name, "sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
+    return file | described
 
 
 def _probes(card: dict[str, Any]) -> Tensor:  # (PROBES, 3, S, S)
