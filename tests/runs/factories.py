@@ -8,7 +8,8 @@ import torch
 
 from stopgrad.config import Config, preset
 from stopgrad.images import Normalization
-from stopgrad.runs import Checkpoint, RunInfo, RunWriter, tensors_of
+from stopgrad.runs import Checkpoint, RunInfo, RunWriter
+from stopgrad.runs.tensors import tensors_of
 from stopgrad.storage import write_json
 
 STEPS = 8  # of an epoch

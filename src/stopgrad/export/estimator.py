@@ -23,7 +23,6 @@ from stopgrad.export.arrays import (
     ImagesError,
     Numbers,
     PixelRange,
-    Range,
     is_list_of_images,
     range_of,
     read_images,
@@ -220,47 +219,39 @@ class SimSiamEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         return checked_config({**(self.config or {}), **given, **ours}, preset=self.preset)
 
     def _seed(self) -> int:
-        match self.random_state:
-            case None:
-                return secrets.randbits(31)
-            case np.random.RandomState():
-                return int(self.random_state.randint(2**31))
-            case _:
-                return int(self.random_state)
+        if self.random_state is None:
+            return secrets.randbits(31)
+        if isinstance(self.random_state, np.random.RandomState):
+            return int(self.random_state.randint(2**31))
+        return int(self.random_state)
 
     def _images(self, X: Any, *, fitting: bool) -> Images:
         """X as images; in `fit`, notes the shape and the range for later calls."""
-        if is_list_of_images(X):
-            pixels = read_images(X, side=self.config_.image_side)
-            self._remember_or_refuse(pixels.shape[1:], fitting=fitting)
-            if fitting:
-                self.range_: Range | None = None
-            return whole_images(pixels, self.config_)
-        array = shaped(self._checked(X, fitting=fitting), image_shape=self.image_shape)
-        self._remember_or_refuse(array.shape[1:], fitting=fitting)
-        if fitting:
-            self.range_ = range_of(array, self.pixel_range)
-        return whole_images(to_pixels(array, self.range_), self.config_)
-
-    def _checked(self, X: Any, *, fitting: bool) -> Numbers:
-        """Runs scikit-learn's checks: finite numbers, not sparse, the same features."""
-        shape = getattr(X, "shape", None)
-        if shape is not None and len(shape) in (3, 4):
-            array: Numbers = check_array(X, allow_nd=True)
+        decoded = is_list_of_images(X)
+        if decoded:
+            array: Numbers = read_images(X, side=self.config_.image_side)
         else:
-            array = validate_data(self, X, reset=fitting)
-        return array
-
-    def _remember_or_refuse(self, shape: tuple[int, ...], *, fitting: bool) -> None:
+            array = shaped(self._checked(X, fitting=fitting), image_shape=self.image_shape)
+        shape = array.shape[1:]
         if fitting:
-            self.image_shape_ = shape
-            self.n_features_in_ = int(np.prod(shape))
+            self.image_shape_, self.n_features_in_ = shape, int(np.prod(shape))
+            self.range_ = None if decoded else range_of(array, self.pixel_range)
         elif shape != self.image_shape_:
             raise ImagesError(
                 f"images of shape {shape}",
                 expected=f"{self.image_shape_} (height, width, channels), as in fit",
                 hint="resize the images to this shape",
             )
+        pixels = array if decoded else to_pixels(array, self.range_)
+        return whole_images(pixels, self.config_)
+
+    def _checked(self, X: Any, *, fitting: bool) -> Numbers:
+        """Runs scikit-learn's checks: finite numbers, not sparse, the same features."""
+        if len(getattr(X, "shape", ())) in (3, 4):
+            array: Numbers = check_array(X, allow_nd=True)
+        else:
+            array = validate_data(self, X, reset=fitting)
+        return array
 
     def _take_over(self, epoch: Epoch, images: Images) -> None:
         """Keeps the result of the last epoch, and warns of a collapse."""

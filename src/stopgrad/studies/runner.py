@@ -84,16 +84,13 @@ class Runner:
             InterruptedStudyError: After SIGINT or SIGTERM, when every child has saved and ended.
             StorageError: When the directory cannot be written; the children are stopped first.
         """
-        left = [
-            Goal(plan.runs[run], self.directory.folder(run), wanted[run])
-            for run in plan.runs
-            if run in wanted
-        ]
+        runs = [run for name, run in plan.runs.items() if name in wanted]
+        left = [Goal(run, self.directory.folder(run.id), wanted[run.id]) for run in runs]
         with self._signals(), self._children():
             while left or self._slots:
                 self._reap()
                 if self._stop_signal is None:
-                    left = self._fill(left)
+                    self._fill(left)
                 else:
                     self._stop_children(self._stop_signal)
                 self.watch.tick()
@@ -108,18 +105,15 @@ class Runner:
                 active.stopped = True
                 active.job.terminate()
 
-    def _fill(self, left: list[Goal]) -> list[Goal]:
-        """Gives work to free slots; returns the goals that must be looked at again."""
+    def _fill(self, left: list[Goal]) -> None:
+        """Gives work to free slots; takes out the goals that need not be looked at again."""
         busy = [active.goal.run.id for active in self._slots.values()]
-        waiting = [goal for goal in left if goal.run.id not in busy]
-        settled = set[str]()
-        for goal in waiting:
+        for goal in [goal for goal in left if goal.run.id not in busy]:
             free = [n for n in range(self.executor.slots) if n not in self._slots]
             if not free:
                 break
             if self._is_settled(goal, slot=free[0]):
-                settled.add(goal.run.id)
-        return [goal for goal in left if goal.run.id not in settled]
+                left.remove(goal)
 
     def _is_settled(self, goal: Goal, *, slot: int) -> bool:
         """Whether a goal needs nothing more; else its next task is started if it can be."""
