@@ -71,18 +71,8 @@ def arm_configs(source: StudyFile, choices: Choices) -> dict[str, Config]:
         ConfigError: For everything that is wrong in the study, in the choices or in their
             combination, in one line.
     """
-    study, wrong = source.study, [*source.problems]
-    duplicate = sorted({seed for seed in choices.seeds if choices.seeds.count(seed) > 1})
-    wrong += [f"seed {seed} twice" for seed in duplicate]
-    wrong += [f"seed {seed} (expected 0 or more)" for seed in choices.seeds if seed < 0]
-    varied = {
-        key
-        for arm in study.arms
-        for key, value in _flatten(arm.changes).items()
-        if not isinstance(value, Mapping)  # which multiplies what the user gives
-    }
-    wrong += [f"{key} is what the arms differ in" for key in choices.overrides if key in varied]
-    wrong += ["seed is given by the seeds" for key in choices.overrides if key == "seed"]
+    study = source.study
+    wrong = [*source.problems, *_misfits(study, choices)]
     base = _base(study, choices, wrong)
     made = {}
     for arm in study.arms:
@@ -100,6 +90,21 @@ def arm_configs(source: StudyFile, choices: Choices) -> dict[str, Config]:
             hint="correct what is named; knobs are listed by: stopgrad pretrain --help",
         )
     return made
+
+
+def _misfits(study: Study, choices: Choices) -> list[str]:
+    """Seeds and overrides that the study cannot be run with."""
+    duplicate = sorted({seed for seed in choices.seeds if choices.seeds.count(seed) > 1})
+    wrong = [f"seed {seed} twice" for seed in duplicate]
+    wrong += [f"seed {seed} (expected 0 or more)" for seed in choices.seeds if seed < 0]
+    varied = {
+        key
+        for arm in study.arms
+        for key, value in _flatten(arm.changes).items()
+        if not isinstance(value, Mapping)  # which multiplies what the user gives
+    }
+    wrong += [f"{key} is what the arms differ in" for key in choices.overrides if key in varied]
+    return wrong + ["seed is given by the seeds" for key in choices.overrides if key == "seed"]
 
 
 def plan_runs(
