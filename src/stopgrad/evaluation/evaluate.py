@@ -18,7 +18,7 @@ from stopgrad.config import Config, SplitName, config_to_dict
 from stopgrad.evaluation.costs import energy, read_costs
 from stopgrad.evaluation.features import Features, Score, embed, pixel_features
 from stopgrad.evaluation.knn import weighted_knn
-from stopgrad.evaluation.linear import PAPER_LARS, REPORT_SGD, linear_probe
+from stopgrad.evaluation.linear import PAPER_LARS, REPORT_SGD, linear_probe, tuned_probe
 from stopgrad.evaluation.records import (
     FROZEN,
     MEASURED,
@@ -30,7 +30,6 @@ from stopgrad.evaluation.records import (
     key_of,
     read,
 )
-from stopgrad.evaluation.tuning import tuned_probe
 from stopgrad.images import Dataset, Images, Track, label_subset, no_progress
 from stopgrad.method import build_simsiam, compute_for, training_flops
 from stopgrad.runs import (
