@@ -48,11 +48,8 @@ class Recipe(NamedTuple):
 
     def room(self, images: Images) -> CropSize:
         """How far the corner of a crop may lie from the upper left one, px."""
-        height, width = images.whole_size
-        size = self.size(images)
-        return CropSize(
-            height + 2 * self.padding - size.height, width + 2 * self.padding - size.width
-        )
+        sides = zip(images.whole_size, self.size(images), strict=True)
+        return CropSize(*(whole + 2 * self.padding - crop for whole, crop in sides))
 
 
 class LabelledImages(NamedTuple):
@@ -199,20 +196,18 @@ class Crops(NamedTuple):
 
 
 def draw_crops(generator: torch.Generator, *, images: int, room: CropSize, flip: float) -> Crops:
-    """Corners, each as likely as any other, and flips of B images.
+    """Corners, each as likely as any other, and flips of B images, on the generator's device.
 
     Args:
-        generator: The only source of randomness; its device is that of the result.
+        generator: The only source of randomness.
         images: B.
         room: How far a corner may lie from the upper left one, px.
         flip: Probability of a flip.
     """
     u = torch.rand((images, 3), generator=generator, device=generator.device)
-    return Crops(
-        top=_whole(u[:, 0], most=room.height),
-        left=_whole(u[:, 1], most=room.width),
-        flip=u[:, 2] < flip,
-    )
+    # The maximum guards against rounding up.
+    top, left = ((u[:, i] * (most + 1)).long().clamp_max_(most) for i, most in enumerate(room))
+    return Crops(top, left, flip=u[:, 2] < flip)
 
 
 def padded_crop(pixels: Tensor, crops: Crops, *, padding: int, size: CropSize) -> Tensor:
@@ -239,11 +234,6 @@ def padded_crop(pixels: Tensor, crops: Crops, *, padding: int, size: CropSize) -
     image = torch.arange(len(pixels), device=pixels.device)[:, None, None]
     cut = pixels.permute(0, 2, 3, 1)[image, y[:, :, None], x[:, None, :]]  # (B, h, w, 3)
     return cut.permute(0, 3, 1, 2)
-
-
-def _whole(u: Tensor, *, most: int) -> Tensor:  # (B,) -> (B,) int64
-    """A whole number from 0 to `most`, each as likely; the maximum guards against rounding up."""
-    return (u * (most + 1)).long().clamp_max_(most)
 
 
 def _reflected(index: Tensor, *, limit: int) -> Tensor:
