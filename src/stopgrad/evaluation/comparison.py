@@ -89,10 +89,8 @@ class Accuracies(NamedTuple):
 def same_data(runs: Sequence[TrainedRun], datasets: Sequence[Dataset] = ()) -> bool:
     """Whether all runs were trained on the same images.
 
-    Args:
-        runs: The runs.
-        datasets: Those images as each run stores them; none: only runs that store them alike are
-            known to have the same.
+    `datasets` are those images as each run stores them; without them only runs that store them
+    alike are known to have the same.
     """
     if datasets and all(map(_own, runs, datasets)):
         return True

@@ -90,11 +90,7 @@ def append_cost(run: Path, spent: Spent) -> None:
 
 
 def read_costs(*runs: Path) -> Costs | None:
-    """What trainings took so far, together; None where nothing was written, as by older versions.
-
-    Raises:
-        DataError: When the file is damaged.
-    """
+    """What trainings took so far, together; None where nothing was written, as in old runs."""
     hint, parts = "remove the line, or the file; the run is as good without it", list[Spent]()
     for run in runs:
         parts += read_lines_as(run / "costs.jsonl", Spent, what="a cost", hint=hint)

@@ -94,11 +94,7 @@ def evaluate_run(
 
 
 def recorded_numbers(run: Path) -> frozenset[Key]:
-    """The numbers that a run has already, at its newest checkpoint or before.
-
-    Raises:
-        DataError: When its file of records is damaged.
-    """
+    """The numbers that a run has already, at its newest checkpoint or before; see `read`."""
     path = run / "records.jsonl"
     return frozenset(key_of(record) for record in read(path)) if path.exists() else frozenset()
 

@@ -193,11 +193,7 @@ def newest_step(run: Path) -> int:
 
 
 def remove_after(run: Path, *, step: int) -> None:
-    """Removes checkpoints after this step, which were passed over as damaged.
-
-    Raises:
-        StorageError: When the disk refuses.
-    """
+    """Removes checkpoints after this step, which were damaged; a StorageError when it cannot."""
     for folder in step_folders(run):
         if step_of(folder) > step:
             _remove(folder)
@@ -250,11 +246,7 @@ def _check_names(path: Path, sums: Mapping[str, object]) -> None:
 
 
 def read_info(manifest: CheckpointManifest) -> RunInfo:
-    """The run's info as it was at a checkpoint.
-
-    Raises:
-        DamagedError, CheckpointError: As `read_part`, and when it is none.
-    """
+    """The run's info as it was at a checkpoint; errors as of `read_part`."""
     data = _promised(manifest, INFO, most=LARGEST_JSON)
     try:
         return info_from_dict(strict_json(data))
@@ -277,11 +269,7 @@ def read_part(manifest: CheckpointManifest, name: str, *, info: RunInfo) -> byte
 
 
 def decode_state(data: bytes, manifest: CheckpointManifest, *, info: RunInfo) -> TrainingState:
-    """The state of a run at the step of its manifest.
-
-    Raises:
-        CheckpointError: When no run of this config has it.
-    """
+    """The state of a run at the step of its manifest; a CheckpointError when no run has it."""
     step = manifest.step
     try:
         state = strict_json(data)

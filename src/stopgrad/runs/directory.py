@@ -108,11 +108,7 @@ ROW = typing.get_type_hints(MetricsRow)
 
 
 def read_metrics(run: Path) -> list[MetricsRow]:
-    """All rows of a run, in order; a last line torn by a crash is left out.
-
-    Raises:
-        CheckpointError: When another line is no row.
-    """
+    """All rows of a run, in order, but a last one torn by a crash; errors as of `read_rows`."""
     return read_rows(run).rows
 
 
@@ -182,11 +178,7 @@ class RunWriter:
 
     @classmethod
     def create(cls, path: Path, info: RunInfo) -> RunWriter:
-        """A new run in a directory that must be absent or empty.
-
-        Raises:
-            ConfigError: When something is there already.
-        """
+        """A new run in a directory that must be absent or empty; a ConfigError when it is not."""
         if path.exists() and not _is_unused(path):
             raise _exists(path)
         writer = cls(path, _here(info))

@@ -159,11 +159,7 @@ def read_run(path: Path) -> RunInfo:
 
 
 def refuse_odd_files(path: Path) -> None:
-    """Refuses a run whose files are not its own, so that nothing outside is read or written.
-
-    Raises:
-        CheckpointError: Naming the first link, pipe or device.
-    """
+    """Refuses a run that holds a link, pipe or device, by a CheckpointError."""
     own = [(path / name, "file") for name in FILES] + [(path / name, "folder") for name in FOLDERS]
     odd = [entry for entry, wanted in own if _kind(entry) not in (wanted, "none")]
     for folder in (path / name for name in FOLDERS if not odd):
@@ -200,11 +196,7 @@ def info_to_dict(info: RunInfo) -> dict[str, Any]:
 
 
 def info_from_dict(values: object) -> RunInfo:
-    """A run's info from JSON.
-
-    Raises:
-        ValueError, KeyError, TypeError, ConfigError: For anything that no run could have.
-    """
+    """A run's info from JSON; a Value-, Key-, Type- or ConfigError for what no run has."""
     values = mapping(values)
     environment = mapping(values["environment"])
     check_types(environment, typing.get_type_hints(RunEnvironment))

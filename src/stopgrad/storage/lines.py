@@ -56,11 +56,7 @@ def append_lines(path: Path, rows: Iterable[Mapping[str, object]]) -> None:
 
 
 def replace_lines(path: Path, rows: Iterable[Mapping[str, object]]) -> None:
-    """Replaces a file by these rows, atomically.
-
-    Raises:
-        StorageError: When the disk refuses; the file is as before.
-    """
+    """Replaces a file by these rows, atomically; a StorageError when the disk refuses."""
     write_atomically(path, _encode(rows))
 
 
@@ -115,11 +111,7 @@ def read_lines(
 
 
 def read_lines_as(path: Path, kind: type[T], *, what: str, hint: str) -> list[T]:
-    """The rows of a file as objects of a class with typed fields; none when there is no file.
-
-    Raises:
-        DataError: As `read_lines`.
-    """
+    """The rows as objects of a class with typed fields, as `read_lines`; none without a file."""
     if not path.exists():
         return []
     return read_lines(path, lambda row: typed(kind, row), what=what, hint=hint).rows

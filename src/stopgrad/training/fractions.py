@@ -243,9 +243,6 @@ def open_fraction(path: Path, info: RunInfo) -> RunWriter:
     """A new training in this directory, or the one that was begun there.
 
     Its `begin` refuses to go on with other settings, another fraction or other images.
-
-    Raises:
-        ConfigError: When something else is there.
     """
     if (path / "config.json").exists():
         return RunWriter.resume(path, info)

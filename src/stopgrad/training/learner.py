@@ -177,11 +177,7 @@ class Learner(ABC, Generic[Model, Batch]):
         return Checkpoint(self.step, model, optimizer, self.state())
 
     def restore(self, checkpoint: Checkpoint) -> None:
-        """Takes over a checkpoint; each tensor keeps the memory format of the one it fills.
-
-        Raises:
-            CheckpointError: When its tensors are not those of this model.
-        """
+        """Takes over a checkpoint, in our memory formats; a CheckpointError for another model's."""
         load_model(self.model, checkpoint.model)
         self.optimizer.restore(checkpoint.optimizer)
         self.step = checkpoint.step
@@ -238,11 +234,7 @@ class Keeper:
             self.stop_if_asked()
 
     def read_losses(self) -> None:
-        """Turns the losses of the newest steps into rows.
-
-        Raises:
-            DivergedError: When a step was not finite; the status says so.
-        """
+        """Turns the losses of the newest steps into rows; the status tells a DivergedError."""
         before = self.training.step - len(self.training.unread)
         try:
             self.training.read_losses()
@@ -254,11 +246,7 @@ class Keeper:
         self._add_steps(before)
 
     def after_epoch(self, row: dict[str, object], *, verdict: Verdict | None = None) -> None:
-        """Writes the epoch's rows, and a checkpoint when it is due.
-
-        Raises:
-            InterruptedRunError: After a signal, when the state is saved.
-        """
+        """Writes the epoch's rows, and a checkpoint when due; stops as `stop_if_asked`."""
         self.rows.append(row)
         if verdict is not None:
             self.verdict = verdict._asdict()
@@ -276,11 +264,7 @@ class Keeper:
         self._set_status("finished" if self.training.is_finished else "running")
 
     def stop_if_asked(self) -> None:
-        """Saves and stops when a signal has come; a run that is finished just ends.
-
-        Raises:
-            InterruptedRunError: When the state is saved.
-        """
+        """Saves and raises InterruptedRunError when a signal has come; a finished run just ends."""
         if self.writer is None or self.writer.stop_signal is None or self.training.is_finished:
             return
         self.read_losses()  # the signal may have come since the last look
@@ -290,11 +274,7 @@ class Keeper:
         raise InterruptedRunError(number, step=self.training.step, run=path, hint=self.hint)
 
     def stop_if_collapsed(self, verdicts: int) -> None:
-        """Ends a run that wants to end at so many verdicts of collapse in a row, two or more.
-
-        Raises:
-            CollapsedError: When it does; the state is saved.
-        """
+        """Saves and raises CollapsedError at two verdicts in a row, where that is asked for."""
         training, verdict = self.training, self.verdict
         if not training.config.stop_on_collapse or verdicts < 2 or verdict is None:
             return
@@ -307,11 +287,7 @@ class Keeper:
         )
 
     def track(self, items: Iterable[T], description: str, total: int, /) -> Iterator[T]:
-        """Passes items on; between two of them a signal can stop a long measurement.
-
-        Raises:
-            InterruptedRunError: After a signal, when the state is saved.
-        """
+        """Passes items on; between two of them a signal can stop, as `stop_if_asked`."""
         for item in items:
             self.stop_if_asked()
             yield item

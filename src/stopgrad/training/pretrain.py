@@ -112,11 +112,7 @@ class Pretraining(Learner[SimSiam, Views]):
     collapsed: int = 0  # measurements in a row that said collapse
 
     def advance(self, indices: Tensor) -> None:  # (B,)
-        """The next step, on two views of each image of a batch; see `take_step`.
-
-        Raises:
-            ConfigError: When torch.compile fails here.
-        """
+        """The next step, on two views of each image; a ConfigError if torch.compile fails."""
         step = self.algorithm_1 if self.replay is None else self.replay
         with self.compute.compiling():
             self.set_learning_rates()
@@ -215,10 +211,8 @@ def start_training(
 ) -> Pretraining:
     """A pretraining at step 0: the model as the seed decides, images on the device if they fit.
 
-    `init` is what the encoder starts from, by its own names; None: random weights.
-
-    Raises:
-        ConfigError: For a device that is not there, or an encoder that does not exist.
+    `init` is what the encoder starts from, by its own names; None: random weights. A ConfigError
+    for a device that is not there, or an encoder that does not exist.
     """
     compute = compute_for(config)
     use_repeatable(config.repeatable)

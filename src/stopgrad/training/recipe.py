@@ -73,12 +73,7 @@ class LabelledImages(NamedTuple):
 
 
 def draw_fraction(train: Images, test: Images, *, fraction: float, seed: int) -> LabelledImages:
-    """The fraction of the training labels that `label_subset` draws, as all evaluators do.
-
-    Raises:
-        ConfigError: For a fraction that is not above 0 and at most 1.
-        DataError: When the images have no labels.
-    """
+    """The fraction of the training labels that `label_subset` draws, as for all evaluators."""
     chosen = label_subset(train, fraction=fraction, seed=seed)
     drawn = train if fraction == 1 else train.take(chosen)
     return LabelledImages(drawn, test, fraction, seed, len(train))
@@ -111,11 +106,7 @@ def recipe_of(config: Config, task: Task) -> Recipe:
 
 
 def finetuning_config(config: Config, changes: Mapping[str, object]) -> Config:
-    """The config of a run with other knobs of fine-tuning.
-
-    Raises:
-        ConfigError: For knobs of the pretraining, which is done, or values no run could use.
-    """
+    """The config of a run with other knobs of fine-tuning; a ConfigError for any other knob."""
     wrong = [key for key in changes if key.partition(".")[0] != "finetune" and key not in FREE]
     if wrong:
         raise ConfigError(

@@ -52,8 +52,7 @@ def pretrain_run(
         track: Shows the progress of each epoch.
 
     Raises:
-        ConfigError: When something is in `out`, or for an encoder that does not take the images.
-        DataError: When there are fewer images than one batch.
+        ConfigError, DataError: As `describe_run` and `prepare`, and when something is in `out`.
         StopgradError: While it trains, as `pretrain_epochs`.
     """
     use_threads(config.threads)
@@ -128,8 +127,7 @@ def continue_run(
 
     Raises:
         ConfigError: For other weights to start from than the run's.
-        DataError: When the images are not those of the run.
-        StopgradError: While it trains, as `pretrain_epochs`.
+        StopgradError: For other images, and while it trains, as `pretrain_epochs`.
     """
     config, card = found.info.config, found.info.data.get("init")
     images = prepare(dataset, config)
@@ -152,11 +150,7 @@ def _train(
 
 
 def _init_anew(found: Continuation) -> Weights | None:
-    """The weights that a run was to start from, when it has no checkpoint that holds them yet.
-
-    Raises:
-        ConfigError: When they are others now.
-    """
+    """The weights that a run without a checkpoint was to start from, or a ConfigError."""
     card = found.info.data.get("init")
     if card is None or has_begun(found.path):
         return None
