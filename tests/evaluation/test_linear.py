@@ -46,17 +46,13 @@ def _random_relu(images: Images, *, count: int, seed: int) -> Features:
     chosen = torch.randint(len(crops), (count,), generator=generator)
     top, left = torch.randint(crops.shape[1], (2, count), generator=generator)
     x = crops[chosen, top, left].flatten(1) / 255
-    assert images.labels is not None
     return Features(torch.relu(x @ weight), torch.from_numpy(images.labels.copy())[chosen])
 
 
 def test_probe_is_within_half_a_point_of_a_converged_logistic_regression() -> None:
     data = load_dataset("mnist5k")
-    assert data.test is not None
     train = _random_relu(data.train, count=20_000, seed=1)
     test = _random_relu(data.test, count=20_000, seed=2)
-    assert train.labels is not None
-    assert test.labels is not None
     mean, std = train.values.mean(dim=0), train.values.std(dim=0)
     reference = LogisticRegression(C=np.inf, max_iter=1000)
     reference.fit(((train.values - mean) / std).numpy(), train.labels.numpy())
@@ -81,8 +77,6 @@ def test_the_scale_and_the_offset_of_features_do_not_matter(factor: float) -> No
 def _scale_gradients(layer: torch.nn.Linear, decay: float) -> None:
     """Turns SGD into LARS (You et al. 2017, Algorithm 1): a rate of its own for the weight."""
     weight, gradient = layer.weight.detach(), layer.weight.grad
-    assert gradient is not None
-    assert layer.bias.grad is not None
     trust = 0.001 * weight.norm() / (gradient.norm() + decay * weight.norm())
     gradient.add_(decay * weight).mul_(trust)
     layer.bias.grad.add_(decay * layer.bias.detach())
@@ -122,7 +116,6 @@ def test_training_is_that_of_torch(
         algorithm="lars" if lars else "sgd", batch=100, epochs=3, weight_decay=weight_decay
     )
     train, _ = _digits()
-    assert train.labels is not None
     values = standardization(train.values, config.algorithm).apply(train.values)
     known = Labelled(values, train.labels)
     plan = Plan(config, (4.0,), 10, seed=0, epoch_samples=1150)
@@ -139,7 +132,6 @@ def test_training_is_that_of_torch(
 
 def test_heads_that_are_trained_side_by_side_do_not_touch_each_other() -> None:
     train, _ = _digits()
-    assert train.labels is not None
     known = Labelled(train.values / 100, train.labels)
     config = LinearConfig(algorithm="lars", epochs=2)
     both = fit(known, Plan(config, (0.5, 9.0), 10, seed=0, epoch_samples=1200))
@@ -206,7 +198,6 @@ def test_a_channel_that_only_varies_by_rounding_is_left_out() -> None:
 
 def test_the_same_seed_gives_the_same_bits_and_another_does_not() -> None:
     train, _ = _digits()
-    assert train.labels is not None
     known = Labelled(train.values / 100, train.labels)
     plan = Plan(LinearConfig(epochs=2), (30.0,), 10, seed=3, epoch_samples=1200)
     assert torch.equal(fit(known, plan).weight, fit(known, plan).weight)
@@ -223,7 +214,6 @@ def test_validation_takes_a_fifth_of_each_class_but_never_all() -> None:
 
 def test_the_chosen_learning_rate_is_the_best_of_the_grid_on_held_out_labels() -> None:
     train, _ = _digits()
-    assert train.labels is not None
     candidates = (1e-6, 100.0, 1e39)  # learns nothing, learns, diverges
     config = dataclasses.replace(PAPER_LARS, epochs=10, batch=256)
     assert choose_lr(train, config, seed=0, candidates=candidates) == 100
@@ -258,7 +248,6 @@ def test_the_tuned_probe_says_what_it_chose_from() -> None:
 
 def test_bad_input_is_refused_in_one_line() -> None:
     train, test = _digits()
-    assert train.labels is not None
     with pytest.raises(DataError, match="test images without labels"):
         linear_probe(train, test._replace(labels=None), REPORT_SGD, seed=0)
     spoilt = test.values.clone()

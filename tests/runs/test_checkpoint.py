@@ -78,7 +78,6 @@ def test_a_damaged_checkpoint_is_gone_when_the_run_goes_on(tmp_path: Path) -> No
     (newest / "state.json").write_bytes(b"{}")
     with RunWriter.resume(tmp_path) as writer:
         resumed = writer.begin()
-    assert resumed is not None
     assert resumed.step == 3
     assert not newest.exists()
     assert [row["step"] for row in read_metrics(tmp_path)] == [1, 2, 3]
@@ -165,7 +164,6 @@ def test_metrics_after_the_checkpoint_are_written_again(tmp_path: Path) -> None:
         file.write('{"step": 3}\n{"step": 4, "lo')
     with RunWriter.resume(tmp_path) as writer:
         resumed = writer.begin()
-    assert resumed is not None
     assert resumed.step == 2
     assert [row["step"] for row in read_metrics(tmp_path)] == [1, 2]
     assert (tmp_path / "metrics.jsonl").read_bytes().endswith(b"}\n")
@@ -217,7 +215,6 @@ with RunWriter.create(Path(sys.argv[1]), info()) as writer:
 def test_only_one_process_writes_and_a_killed_one_lets_go(tmp_path: Path) -> None:
     command = [sys.executable, "-c", HOLDER, str(tmp_path), str(Path(__file__).parents[2])]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as holder:
-        assert holder.stdout is not None
         assert holder.stdout.readline() == "held\n"
         with RunWriter.resume(tmp_path) as second, pytest.raises(LockedError) as caught:
             second.begin()

@@ -254,7 +254,6 @@ def test_a_finished_run_is_made_longer(tmp_path: Path) -> None:
     longer = extended(read_run(tmp_path), epochs=4, step=16)
     with RunWriter.resume(tmp_path, longer) as writer:
         resumed = writer.begin()
-        assert resumed is not None
         assert resumed.step == 16
         assert read_run(tmp_path).config.epochs == 4
         assert read_run(tmp_path).extensions == (Change(16, "epochs", 2, 4),)
@@ -269,7 +268,6 @@ def _resume_after_a_kill(path: Path) -> None:
     """What a plain resume sees when the extending process died before its first checkpoint."""
     info, found = read_run(path), load_checkpoint(path)
     assert (info.config.epochs, found.step) == (4, 16)
-    assert found.info is not None
     assert found.info.config.epochs == 2
 
 

@@ -67,7 +67,6 @@ def _last(epochs: Iterator[LabelledEpoch]) -> LabelledEpoch:
 
 
 def _fraction(dataset: Dataset, fraction: float = 1.0) -> LabelledImages:
-    assert dataset.test is not None
     return draw_fraction(dataset.train, dataset.test, fraction=fraction, seed=0)
 
 
@@ -133,7 +132,6 @@ def test_a_step_moves_encoder_and_new_layer_by_their_own_rates(
     training.take_step(LabelledBatch(x, torch.arange(32) % 10))
     for key, value in training.model.named_parameters():
         peak = 3.0 if key.startswith("head.") else 0.2
-        assert value.grad is not None
         moved = before[key] - peak * 32 / 256 * value.grad
         torch.testing.assert_close(value.detach(), moved)
 
@@ -152,7 +150,6 @@ def test_it_learns_far_more_than_the_untrained_network_knows(
 ) -> None:
     changes = {"finetune.epochs": 12, "finetune.base_lr": 0.4, "finetune.head_base_lr": 1.0}
     epoch = _finetuned(run, _fraction(dataset), **changes)
-    assert epoch.score is not None
     assert epoch.score.images_scored == 100
     assert epoch.score.accuracy > 0.7  # chance, and the untrained network, are near 0.1
 
@@ -217,7 +214,6 @@ def test_its_record_is_the_encoders_beside_those_of_other_evaluators(
     epoch = _run(tmp_path / "run", run, dataset)[-1]
     with _open(tmp_path / "run", run, dataset) as writer:
         record = trained_record(writer.info, epoch, split="test")
-    assert epoch.score is not None
     assert (record.metric, record.of, record.split) == ("finetune_accuracy", "encoder", "test")
     assert (record.value, record.images_scored) == (epoch.score.accuracy, 100)
     assert (record.labels, record.label_draw, record.seed) == (0.5, 0, 0)

@@ -127,8 +127,6 @@ def _worst_difference(ours: dict[str, nn.Parameter], theirs: dict[str, nn.Parame
     differences = []
     for key, value in theirs.items():
         gradient, wanted = ours[key].grad, value.grad
-        assert gradient is not None
-        assert wanted is not None
         differences.append(float((gradient - wanted).norm() / wanted.norm().clamp_min(1e-6)))
     return max(differences)
 
@@ -301,10 +299,8 @@ def test_the_loss_falls_and_each_epoch_is_measured(dataset: Dataset) -> None:
     epochs = _train(dataset, _tiny(epochs=6, **{"encoder.stem": "small"}))
     assert epochs[-1].loss < epochs[0].loss - 0.02
     for epoch in epochs:
-        assert epoch.layers is not None
         assert epoch.layers.z.positive_minus_random > 0
         assert epoch.layers.features.participation_ratio > 1
-    assert epochs[-1].knn is not None
     assert epochs[-1].knn > 0.2  # chance is 0.1
 
 
@@ -313,8 +309,6 @@ def test_before_bn_and_z_differ_by_the_bn_alone(dataset: Dataset) -> None:
         _train(dataset, _tiny(epochs=1, **{"projector.output_bn": bn}))[-1].layers
         for bn in (True, False)
     )
-    assert with_bn is not None
-    assert without is not None
     assert without.before_bn == without.z
     assert with_bn.before_bn != with_bn.z
     assert with_bn.z.correlation_strength == pytest.approx(
@@ -326,7 +320,6 @@ def test_without_labels_there_is_no_knn_but_all_else(dataset: Dataset) -> None:
     unlabelled = images_from_arrays(dataset.train.pixels)
     epoch = _train(Dataset("nameless", unlabelled, None), _tiny(epochs=1))[-1]
     assert epoch.knn is None
-    assert epoch.layers is not None
     assert isinstance(epoch.layers.z, Measures)
 
 
@@ -344,8 +337,6 @@ def test_validation_images_are_watched_and_not_learned_from(dataset: Dataset) ->
 def test_without_a_test_split_a_fifth_of_the_labels_is_watched(dataset: Dataset) -> None:
     images = prepare(dataset._replace(test=None), _tiny())
     assert images.train is dataset.train
-    assert images.bank is not None
-    assert images.watch is not None
     assert (len(images.bank), len(images.watch)) == (224, 56)
     assert _train(dataset._replace(test=None), _tiny(epochs=1))[-1].knn is not None
 
@@ -379,7 +370,6 @@ def test_whole_pictures_are_seen_at_a_size_that_the_backbone_takes(
     assert caplog.text == ""
     odd = _noise(37, 37)
     fitted = fit_sizes(odd, config)
-    assert fitted.test is not None
     assert fitted.train.whole_size == fitted.test.whole_size == (32, 32)
     assert fitted.train.fingerprint == odd.train.fingerprint
     assert "at 37 x 37 px" in caplog.text
@@ -404,7 +394,6 @@ def test_a_network_that_is_not_finite_has_diverged_and_is_not_scored(
 
     monkeypatch.setattr("stopgrad.training.watch.measure_layers", broken)
     epoch = _train(dataset, _tiny(epochs=1))[-1]
-    assert epoch.verdict is not None
     assert epoch.verdict.state == "diverged"
     assert epoch.knn is None
 

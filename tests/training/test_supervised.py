@@ -59,7 +59,6 @@ def _short() -> Config:
 
 
 def _fraction(dataset: Dataset, fraction: float = 1.0, *, seed: int = 0) -> LabelledImages:
-    assert dataset.test is not None
     return draw_fraction(dataset.train, dataset.test, fraction=fraction, seed=seed)
 
 
@@ -276,7 +275,6 @@ def test_no_image_outside_of_the_fraction_enters(dataset: Dataset) -> None:
 
 
 def test_no_test_image_enters(dataset: Dataset) -> None:
-    assert dataset.test is not None
     noise = np.random.default_rng(0).integers(0, 256, dataset.test.pixels.shape, dtype=np.uint8)
     test = images_from_arrays(noise, labels=dataset.test.labels)
     config = _tiny(epochs=1)
@@ -284,8 +282,6 @@ def test_no_test_image_enters(dataset: Dataset) -> None:
         _last(labelled_epochs(_fraction(d), config)) for d in (dataset, dataset._replace(test=test))
     )
     assert weights_sha256(one.model) == weights_sha256(other.model)
-    assert one.score is not None
-    assert other.score is not None
     assert not torch.equal(one.score.predicted, other.score.predicted)
 
 
@@ -307,7 +303,6 @@ def test_it_learns_far_more_than_the_untrained_network_knows(dataset: Dataset) -
     epochs = list(labelled_epochs(_fraction(dataset), config))
     scores = [epoch.score for epoch in epochs]
     assert scores[:-1] == [None] * 11
-    assert scores[-1] is not None
     assert epochs[-1].loss < epochs[0].loss / 2
     assert scores[-1].accuracy > 0.7  # chance, and the untrained network, are near 0.1
 
@@ -316,12 +311,10 @@ def test_the_score_is_that_of_the_last_weights_on_every_test_image(dataset: Data
     images = _fraction(dataset)
     epoch = _last(labelled_epochs(images, _tiny(epochs=2, precision="fp32")))
     mean, std = (torch.tensor(part).view(3, 1, 1) for part in normalization(images.train))
-    assert images.test.labels is not None
     x = (torch.from_numpy(images.test.pixels).permute(0, 3, 1, 2) / 255 - mean) / std
     with torch.no_grad():
         predicted = epoch.model.eval()(x).argmax(dim=1)
     right = predicted == torch.from_numpy(images.test.labels)
-    assert epoch.score is not None
     assert epoch.score.images_scored == 100
     assert epoch.score.accuracy == pytest.approx(right.float().mean().item())
     assert torch.equal(epoch.score.predicted, predicted)
@@ -332,7 +325,6 @@ def test_the_protocol_states_the_recipe_and_the_budget_beside_pretrainings(
 ) -> None:
     images = _fraction(dataset, 0.1)
     epoch = _last(labelled_epochs(images, _tiny(epochs=2)))
-    assert epoch.score is not None
     how = epoch.score.protocol
     assert how["evaluator"] == "supervised"
     assert (how["epochs"], how["steps"], how["batch"], how["lr"]) == (2, 20, 32, 0.05)
@@ -463,8 +455,6 @@ def test_a_finished_training_takes_no_step_and_gives_its_score_again(
     rows = (tmp_path / "run" / "metrics.jsonl").read_bytes()
     [again] = _run(tmp_path / "run", dataset, config)
     assert (tmp_path / "run" / "metrics.jsonl").read_bytes() == rows
-    assert first[-1].score is not None
-    assert again.score is not None
     assert again.score.accuracy == first[-1].score.accuracy
     assert (again.number, again.step, again.loss) == (2, 20, first[-1].loss)
     steps = [row["seconds"] for row in read_metrics(tmp_path / "run") if row["kind"] == "step"]

@@ -112,16 +112,16 @@ def compare_runs(
 ) -> Comparison:
     """Measures all runs on the same views of the same training images, and ranks them.
 
-    The views are those of the first run, each run's at its own views.size. Accuracies are compared
-    only when all runs were trained on the same images.
+    The views are those of the first run, each run's at its own views.size. Up to 1,000 of the
+    training images are drawn. Accuracies are compared only when all runs were trained on the same
+    images; what is in no record is scored, if asked for, where those have labels.
 
     Args:
         runs: The runs, from `load_run`, each once.
-        datasets: The images to measure on, the same for all, as each run stores them; up to 1,000
-            of the training images are drawn.
+        datasets: The images to measure on, the same for all, as each run stores them.
         by: The measure that orders the rows.
         layer: features, which kNN and the probe see, or z.
-        score: Score what is in no record, where the data are the runs' own and have labels.
+        score: Whether to score.
         track: Shows progress.
 
     Raises:

@@ -263,18 +263,9 @@ def choose_lr(
 ) -> float:
     """The candidate that is most accurate on held-out training labels; of equals the first.
 
-    The rest is trained on, for as many steps as the probe itself will take.
-
-    Args:
-        train: N features with labels.
-        config: All but the learning rate.
-        seed: Of the split, and as for `linear_probe`.
-        candidates: Values of base_lr; `lr_candidates` of the config when left out.
-        full_size: As for `linear_probe`.
-
-    Raises:
-        DataError: When there are no labels, or no class has two images.
-        DivergedError: When a feature is not finite.
+    The rest is trained on, for as many steps as the probe itself will take. Without candidates
+    they are `lr_candidates` of the config. `full_size` and errors are those of `linear_probe`, and
+    a DataError when no class has two images.
     """
     whole = labelled(train, role="training")
     candidates = candidates or lr_candidates(config)

@@ -113,9 +113,7 @@ def to_line(record: Record) -> str:
 def from_values(values: Mapping[str, object]) -> Record:
     """The record of a line's values; keys that older versions did not write are None.
 
-    Raises:
-        ValueError: When an accuracy is no fraction.
-        TypeError: When the keys are not those of a record, each of its own type.
+    A ValueError when an accuracy is no fraction, a TypeError for other keys or types.
     """
     record = typed(Record, values)
     if record.metric in ACCURACIES and not 0 <= record.value <= 1:

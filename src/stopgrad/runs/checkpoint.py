@@ -129,13 +129,10 @@ def _encode(checkpoint: Checkpoint) -> dict[str, bytes]:
 def load_checkpoint(run: Path, *, now: RunInfo | None = None) -> Checkpoint:
     """The newest checkpoint of a run that verifies.
 
-    Args:
-        run: The run directory.
-        now: What would go on from it; None: only what config.json says is compared.
+    `now` is what would go on from it; without it only what config.json says is compared.
 
     Raises:
-        ConfigError: When the run is no longer the one that was saved, with each difference.
-        DataError: When its images are others.
+        ConfigError, DataError: As `check_changes`, when the run is not the one that was saved.
         CheckpointError: When there is none, or when the newest was not written by stopgrad.
     """
     info, damaged = read_run(run), list[str]()
@@ -211,12 +208,7 @@ def _name(step: int) -> str:
 
 
 def read_manifest(folder: Path) -> CheckpointManifest:
-    """The manifest of a checkpoint.
-
-    Raises:
-        DamagedError: When it is missing or damaged.
-        CheckpointError: When it was made by somebody else.
-    """
+    """The manifest of a checkpoint; a DamagedError, or a CheckpointError when it is not ours."""
     if folder.is_symlink():
         raise _refused(folder, "is a link")
     path, step = folder / MANIFEST, step_of(folder)

@@ -272,8 +272,7 @@ def check_changes(begun: RunInfo, *others: RunInfo) -> list[Difference]:
         others: What there is now: the run's config.json, and what a resumed run would do.
 
     Raises:
-        ConfigError: With every difference that is not allowed.
-        DataError: When the images are all that is not allowed.
+        ConfigError: With every difference that is not allowed; DataError when all are of images.
     """
     found = {new.key: new for other in others for new in _differences(begun, other)}
     refused = [new for key, new in found.items() if not _may_change(key)]

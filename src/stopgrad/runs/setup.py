@@ -152,15 +152,8 @@ def describe_run(
 ) -> RunInfo:
     """The card of a run: config, data, normalisation of its training images, environment.
 
-    Args:
-        dataset: The images.
-        config: Every knob.
-        spec: Where the images came from.
-        init: The card of the weights that the encoder starts from; None: random.
-        images: What `prepare` made of the data set; None: it is prepared here.
-
-    Raises:
-        ConfigError, DataError: As `check_sizes` and `prepare`.
+    `init` is the card of the weights that the encoder starts from (None: random), `images` what
+    `prepare` made of the data set (None: it is prepared here). Errors: `check_sizes`, `prepare`.
     """
     images = images or prepare(dataset, config)
     check_sizes(images.train, config)

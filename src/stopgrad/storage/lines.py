@@ -42,9 +42,9 @@ class Lines(NamedTuple, Generic[T]):
 
 
 def append_lines(path: Path, rows: Iterable[Mapping[str, object]]) -> None:
-    """Adds rows at the end of a file, durably, all of them or none.
+    """Adds rows at the end of a file, durably, all or none: one write under a lock.
 
-    One write under a lock. A torn last line goes first.
+    A torn last line goes first.
 
     Raises:
         StorageError: When the disk refuses; the file is as before.
@@ -71,17 +71,16 @@ def read_lines(
 ) -> Lines[T]:
     """The rows of a file; a torn last line is left out.
 
+    With `doubt_last` a last line is torn when it lacks its newline or is not JSON, in a file whose
+    writer repeats such a line; else it is torn only when it lacks both.
+
     Args:
         path: A regular file.
         decode: Makes a row of a JSON object; a KeyError, TypeError or ValueError refuses it.
         what: What a row is, "a record", for the error.
         hint: The next step when a line is something else.
-        error: The class of the error.
-        doubt_last: Whether a last line is torn when it lacks its newline or is not JSON, in a file
-            whose writer repeats such a line; else it is torn only when it lacks both.
-
-    Raises:
-        StopgradError: Of the class given, when the file cannot be read or a line is no such row.
+        error: The class to raise when the file cannot be read or a line is no such row.
+        doubt_last: See above.
     """
     try:
         data = read_file(path, most=LARGEST)

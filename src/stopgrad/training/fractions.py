@@ -121,19 +121,10 @@ def finetune_fractions(
     labels: Sequence[float],
     track: Track = no_progress,
 ) -> Iterator[FractionEpoch]:
-    """Fine-tunes the encoder of a run.
+    """Fine-tunes the encoder of a run; other arguments and errors as `supervised_fractions`.
 
-    Args:
-        run: The run, from `load_run`.
-        dataset: Images with labels: the run's own, or others with an `out` of their own.
-        config: That of the run; its `finetune` may differ.
-        out: Where networks and records go; the run itself takes its own images alone.
-        spec: As for `supervised_fractions`, like `labels` and `track`.
-        labels: Fractions.
-        track: Shows progress.
-
-    Raises:
-        StopgradError: As `supervised_fractions`.
+    `dataset` holds the run's own images, or others with an `out` of their own: the run itself takes
+    its own images alone. `config` is that of the run; its `finetune` may differ.
     """
     check_fractions(labels)
     if out.resolve() == run.path.resolve():

@@ -91,11 +91,8 @@ def labelled_epochs(
         track: Wraps the batches of an epoch, to show progress.
 
     Raises:
-        DataError: When there are fewer images than one batch.
-        ConfigError: For a crop that does not fit the images.
-        DivergedError: When the loss is not finite; the bad step is not taken.
-        InterruptedRunError: After a signal, when the state is saved.
-        StorageError: When the disk refuses a checkpoint.
+        ConfigError, DataError: As `start_labelled_training`.
+        StopgradError: As `Keeper`: a loss that is not finite, a signal, a disk that refuses.
     """
     model = build_classifier(config.encoder, classes=len(images.class_names), seed=config.seed)
     if start is not None:
@@ -246,9 +243,7 @@ def start_labelled_training(
     Weight decay is on every parameter; encoder and linear layer have a learning rate each.
 
     Raises:
-        DataError: When there are fewer images than one batch.
-        ConfigError: For a crop that does not fit the images or the backbone, or a device that
-            is not there.
+        ConfigError, DataError: As `check_recipe`, and for a crop that the backbone does not take.
     """
     check_recipe(recipe, images)
     use_repeatable(config.repeatable)

@@ -199,12 +199,7 @@ class Keeper:
     verdict: dict[str, str] | None = None  # the newest
 
     def begin(self) -> None:
-        """Goes on from the run's checkpoint, or writes the one of step 0.
-
-        Raises:
-            CheckpointError: When the checkpoint is not one of this training.
-            StorageError: When the disk refuses.
-        """
+        """Goes on from the run's checkpoint, or writes the one of step 0; see `restore`."""
         if self.writer is None:
             return
         checkpoint = self.writer.begin()
@@ -216,12 +211,7 @@ class Keeper:
         self.report()
 
     def after_step(self) -> None:
-        """Reads losses that have waited long enough, and saves when that is due.
-
-        Raises:
-            DivergedError: When a step was not finite.
-            InterruptedRunError: After a signal within an epoch, when the state is saved.
-        """
+        """Reads losses that waited long enough, saves when due; stops as `stop_if_asked`."""
         training, every = self.training, self.training.config.checkpoint_every
         within = training.steps_left > 0
         due = within and every > 0 and training.step % every == 0

@@ -159,12 +159,10 @@ class Pretraining(Learner[SimSiam, Views]):
         return learning_rates(self.config, step=step - 1, steps_per_epoch=self.steps_per_epoch)
 
     def group_rates(self, step: int) -> Mapping[str, float]:
-        """The learning rates of a step, counted from 1, by the name of a parameter group."""
         rates = self.learning_rates(step)
         return {"encoder": rates.lr, "predictor": rates.predictor_lr}
 
     def row(self, step: int, loss: float) -> dict[str, object]:
-        """A step, counted from 1, as a line of metrics."""
         rates = self.learning_rates(step)._asdict()
         return {"kind": "step", "step": step, "loss": loss} | rates
 
@@ -188,16 +186,10 @@ class Pretraining(Learner[SimSiam, Views]):
         )
 
     def state(self) -> TrainingState:
-        """What a checkpoint keeps besides tensors."""
-        return {
-            "step": self.step,
-            "epoch": self.epoch,
-            "losses": self.losses,
-            "collapsed": self.collapsed,
-        }
+        done, losses, collapsed = self.epoch, self.losses, self.collapsed
+        return {"step": self.step, "epoch": done, "losses": losses, "collapsed": collapsed}
 
     def restore(self, checkpoint: Checkpoint) -> None:
-        """Takes over a checkpoint; a CheckpointError when its tensors are not of this model."""
         super().restore(checkpoint)
         self.collapsed = checkpoint.state.get("collapsed", 0)
 

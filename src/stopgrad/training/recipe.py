@@ -120,9 +120,7 @@ def finetuning_config(config: Config, changes: Mapping[str, object]) -> Config:
 def check_recipe(recipe: Recipe, images: LabelledImages) -> None:
     """Refuses what cannot be trained, before anything is made.
 
-    Raises:
-        DataError: When there are fewer images than one batch.
-        ConfigError: For a crop or a padding that does not fit the images.
+    A DataError for fewer images than one batch, a ConfigError for a crop that does not fit.
     """
     if images.full_size < recipe.batch:
         raise DataError(
@@ -187,13 +185,10 @@ class Crops(NamedTuple):
 
 
 def draw_crops(generator: torch.Generator, *, images: int, room: CropSize, flip: float) -> Crops:
-    """Corners, each as likely as any other, and flips of B images, on the generator's device.
+    """Corners, each as likely as any other, and flips of B images.
 
-    Args:
-        generator: The only source of randomness.
-        images: B.
-        room: How far a corner may lie from the upper left one, px.
-        flip: Probability of a flip.
+    The generator is the only source of randomness; its device is that of the result. `room` says
+    how far a corner may lie from the upper left one, px.
     """
     u = torch.rand((images, 3), generator=generator, device=generator.device)
     # The maximum guards against rounding up.

@@ -85,12 +85,8 @@ def check_resume(
 ) -> Continuation:
     """How a run goes on with other settings, checked before any of its images is touched.
 
-    Sets the number of threads to that which the run was begun with.
-
-    Args:
-        path: The run directory.
-        changes: Knobs by their key path; only some are free to change.
-        extend: Epochs in all, more than the run has; None: as many as it has.
+    Sets the number of threads to that which the run was begun with. `changes` are knobs by their
+    key path, of which only some are free to change; `extend` is epochs in all, more than it has.
 
     Raises:
         ConfigError: For a run of another kind, or a change that is not allowed.
@@ -119,11 +115,7 @@ def continue_run(
 ) -> Iterator[Epoch]:
     """Goes on with a run from its newest checkpoint, bit for bit on the same kind of machine.
 
-    Args:
-        found: The run, from `check_resume`.
-        dataset: Its images, from `load_images`.
-        spec: Where they are now.
-        track: Shows the progress of each epoch.
+    `dataset` holds its images, from `load_images`, and `spec` says where they are now.
 
     Raises:
         ConfigError: For other weights to start from than the run's.
