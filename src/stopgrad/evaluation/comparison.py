@@ -131,7 +131,10 @@ def compare_runs(
     measures = _measures(runs, datasets, layer=layer, track=track)
     scores = [Accuracies({}, ()) for _ in runs]
     if same_data(runs, datasets):
-        scores = accuracies(runs, datasets if score and _scorable(runs, datasets) else None)
+        parts = [images for dataset in datasets for images in (dataset.train, dataset.test)]
+        known = all(images is None or images.labels is not None for images in parts)
+        scorable = score and known and all(map(_own, runs, datasets))
+        scores = accuracies(runs, datasets if scorable else None)
     ranks = {name: _ranks([getattr(m, name) for m in measures]) for name in LABEL_FREE}
     rows = [
         Row(
@@ -230,11 +233,6 @@ def _pair(
             return torch.stack(features)
         case "z":
             return torch.stack([model.projector(x) for x in features])
-
-
-def _scorable(runs: Sequence[TrainedRun], datasets: Sequence[Dataset]) -> bool:
-    parts = [i for dataset in datasets for i in (dataset.train, dataset.test) if i is not None]
-    return all(map(_own, runs, datasets)) and all(images.labels is not None for images in parts)
 
 
 def _ranks(values: Sequence[float]) -> list[int | None]:

@@ -298,7 +298,13 @@ def decode_tensor_file(
         wrong = optimizer_misfit(tensors, wanted.parameters)
     if wrong := wrong or not_finite(tensors):
         raise _refused(path, f"does not fit the run ({wrong})")
-    if name == OPTIMIZER and not tensors and manifest.step and _momentum(info):
+    config = info.config
+    momentum = {
+        "pretrain": config.optimizer.momentum,
+        "supervised": config.supervised.momentum,
+        "finetune": config.finetune.momentum,
+    }
+    if name == OPTIMIZER and not tensors and manifest.step and momentum[info.task]:
         raise _refused(path, "holds no momentum")
     return tensors
 
@@ -307,17 +313,6 @@ def _network(info: RunInfo) -> tuple[Config, int]:
     """What decides the tensors of a run: its config, and the classes of a classifier or none."""
     labelled = info.task != "pretrain"
     return info.config, len(info.data.get("class_names", [])) if labelled else 0
-
-
-def _momentum(info: RunInfo) -> float:
-    config = info.config
-    match info.task:
-        case "pretrain":
-            return config.optimizer.momentum
-        case "supervised":
-            return config.supervised.momentum
-        case "finetune":
-            return config.finetune.momentum
 
 
 def _decode_tensors(data: bytes, path: Path) -> dict[str, Tensor]:

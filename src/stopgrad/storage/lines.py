@@ -156,21 +156,14 @@ def _locked(path: Path) -> Iterator[int]:
 
 def _end_last_line(descriptor: int) -> bytes:
     """Cuts off a torn last line; returns the newline that a whole last line lacks."""
-    last = _behind_last_newline(descriptor)
+    size, count = os.fstat(descriptor).st_size, BLOCK
+    while b"\n" not in (tail := os.pread(descriptor, count, max(0, size - count))) and count < size:
+        count *= 16
+    last = tail[tail.rfind(b"\n") + 1 :]
     if last and not _is_json(last):
-        os.ftruncate(descriptor, os.fstat(descriptor).st_size - len(last))
+        os.ftruncate(descriptor, size - len(last))
         return b""
     return b"\n" if last else b""
-
-
-def _behind_last_newline(descriptor: int) -> bytes:
-    size, count = os.fstat(descriptor).st_size, BLOCK
-    while True:
-        tail = os.pread(descriptor, count, max(0, size - count))
-        start = tail.rfind(b"\n") + 1
-        if start or count >= size:
-            return tail[start:]
-        count *= 16
 
 
 def _write_whole(descriptor: int, data: bytes) -> None:

@@ -48,25 +48,20 @@ def look(
     That is done as often as the config asks; a network that has diverged is not scored. `track`
     wraps the batches of each measurement.
     """
-    config, number = training.config, training.epoch + 1
-    measured = _is_turn(number, every=config.measure_every, last=config.epochs)
-    drawn = measured and _is_moment(number, every=config.measure_every, last=config.epochs)
-    scored = _is_turn(number, every=config.knn_every, last=config.epochs)
+    config, number, last = training.config, training.epoch + 1, training.config.epochs
+    measured, scored = (
+        every > 0 and (number % every == 0 or number == last)
+        for every in (config.measure_every, config.knn_every)
+    )
+    # The spectra are drawn when a sixteenth of the epochs has passed since the last measurement.
+    passed, before = number * MOMENTS // last, (number - config.measure_every) * MOMENTS // last
+    drawn = measured and passed > before
     layers = measure_layers(training, track=track) if measured else None
     verdict = None if layers is None else judge(layers, steps=training.step)
     diverged = verdict is not None and verdict.state == "diverged"
     knn = watched_knn(training, images, track=track) if scored and not diverged else None
     drawn_spectra = measure_spectra(training, track=track) if drawn and not diverged else None
     return Looks(layers, verdict, knn, drawn_spectra)
-
-
-def _is_turn(number: int, *, every: int, last: int) -> bool:
-    return every > 0 and (number % every == 0 or number == last)
-
-
-def _is_moment(number: int, *, every: int, last: int) -> bool:
-    """Whether a sixteenth of the epochs has passed since the last measurement."""
-    return number * MOMENTS // last > (number - every) * MOMENTS // last
 
 
 def measure_layers(training: Learner[SimSiam, Views], *, track: Track = no_progress) -> Layers:
