@@ -5,7 +5,6 @@ import math
 import numpy as np
 import pytest
 import torch
-from sklearn.datasets import load_digits
 from sklearn.neighbors import KNeighborsClassifier
 
 import stopgrad.evaluation.knn
@@ -13,13 +12,12 @@ from stopgrad.config import KNNConfig
 from stopgrad.errors import ConfigError, DataError, DivergedError
 from stopgrad.evaluation import Features, neighbors, weighted_knn
 from stopgrad.evaluation.knn import GROUP
+from tests.factories import digit_features
 
 
 def _digits() -> tuple[Features, Features]:
-    digits = load_digits()
-    values = torch.tensor(digits.data, dtype=torch.float32) - 4  # both signs of similarity
-    labels = torch.tensor(digits.target)
-    return Features(values[:1200], labels[:1200]), Features(values[1200:], labels[1200:])
+    train, test = digit_features()  # less 4: both signs of similarity
+    return train._replace(values=train.values - 4), test._replace(values=test.values - 4)
 
 
 def _on_circle(*degrees: float) -> torch.Tensor:
