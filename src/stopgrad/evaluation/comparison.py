@@ -114,14 +114,14 @@ def compare_runs(
 
     The views are those of the first run, each run's at its own views.size. Up to 1,000 of the
     training images are drawn. Accuracies are compared only when all runs were trained on the same
-    images; what is in no record is scored, if asked for, where those have labels.
+    images.
 
     Args:
         runs: The runs, from `load_run`, each once.
         datasets: The images to measure on, the same for all, as each run stores them.
         by: The measure that orders the rows.
         layer: features, which kNN and the probe see, or z.
-        score: Whether to score.
+        score: Score what is in no record, where the data are the runs' own and have labels.
         track: Shows progress.
 
     Raises:

@@ -196,7 +196,7 @@ def info_to_dict(info: RunInfo) -> dict[str, Any]:
 
 
 def info_from_dict(values: object) -> RunInfo:
-    """A run's info from JSON; a Value-, Key-, Type- or ConfigError for what no run has."""
+    """A run's info from JSON; a ValueError, KeyError, TypeError or ConfigError for others."""
     values = mapping(values)
     environment = mapping(values["environment"])
     check_types(environment, typing.get_type_hints(RunEnvironment))
@@ -272,7 +272,8 @@ def check_changes(begun: RunInfo, *others: RunInfo) -> list[Difference]:
         others: What there is now: the run's config.json, and what a resumed run would do.
 
     Raises:
-        ConfigError: With every difference that is not allowed; DataError when all are of images.
+        ConfigError: With every difference that is not allowed.
+        DataError: When the images are all that is not allowed.
     """
     found = {new.key: new for other in others for new in _differences(begun, other)}
     refused = [new for key, new in found.items() if not _may_change(key)]

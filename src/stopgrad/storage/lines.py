@@ -71,16 +71,14 @@ def read_lines(
 ) -> Lines[T]:
     """The rows of a file; a torn last line is left out.
 
-    With `doubt_last` a last line is torn when it lacks its newline or is not JSON, in a file whose
-    writer repeats such a line; else it is torn only when it lacks both.
-
     Args:
         path: A regular file.
         decode: Makes a row of a JSON object; a KeyError, TypeError or ValueError refuses it.
         what: What a row is, "a record", for the error.
         hint: The next step when a line is something else.
         error: The class to raise when the file cannot be read or a line is no such row.
-        doubt_last: See above.
+        doubt_last: Whether a last line is torn when it lacks its newline or is not JSON, in a file
+            whose writer repeats such a line; else it is torn only when it lacks both.
     """
     try:
         data = read_file(path, most=LARGEST)
