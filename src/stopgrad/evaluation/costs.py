@@ -73,47 +73,33 @@ class Meter:
 
 def counters(device: str) -> list[Counter]:
     """The counters that can be read for work on a device: its card's, and the processors'."""
-    card = nvml(_uuid(device)) if device.startswith("cuda") else None
+    card = None
+    if device.startswith("cuda"):
+        import torch
+
+        # Tells a card from the others, whatever CUDA_VISIBLE_DEVICES makes of its number.
+        uuid = str(torch.cuda.get_device_properties(device).uuid)
+        card = nvml(f"GPU-{uuid.removeprefix('GPU-')}")
     return [counter for counter in (card, rapl()) if counter is not None]
 
 
 def start_meter(
-    *,
-    device: str,
-    threads: int,
-    find: Callable[[str], Sequence[Counter]] = counters,
+    *, device: str, threads: int, find: Callable[[str], Sequence[Counter]] = counters
 ) -> Meter:
-    """A meter that begins now, with the counters of this machine.
-
-    Args:
-        device: Where the work is done, "cpu" or "cuda:0".
-        threads: CPU threads in use.
-        find: Gives the counters for a device.
-    """
+    """A meter that begins now, with the counters that `find` gives for "cpu" or "cuda:0"."""
     return Meter(device=device, threads=threads, found=find(device))
 
 
 def append_cost(run: Path, spent: Spent) -> None:
-    """Adds a line to a run's costs.
-
-    Raises:
-        StorageError: When the disk refuses.
-    """
+    """Adds a line to a run's costs; a StorageError when the disk refuses."""
     append_lines(run / "costs.jsonl", [spent._asdict()])
 
 
 def read_costs(*runs: Path) -> Costs | None:
-    """What trainings took so far, together; None where nothing was written, as by older versions.
-
-    Raises:
-        DataError: When the file is damaged.
-    """
-    hint = "remove the line, or the file; the run is as good without it"
-    parts = [
-        part
-        for run in runs
-        for part in read_lines_as(run / "costs.jsonl", Spent, what="a cost", hint=hint)
-    ]
+    """What trainings took so far, together; None where nothing was written, as in old runs."""
+    hint, parts = "remove the line, or the file; the run is as good without it", list[Spent]()
+    for run in runs:
+        parts += read_lines_as(run / "costs.jsonl", Spent, what="a cost", hint=hint)
     if not parts:
         return None
     wall_s = sum(part.wall_s for part in parts)
@@ -198,11 +184,3 @@ def nvml(uuid: str) -> Counter | None:
     except (OSError, pynvml.NVMLError):
         return None
     return Counter("nvml", joules)
-
-
-def _uuid(device: str) -> str:
-    """What tells a card from the others, whatever CUDA_VISIBLE_DEVICES makes of its number."""
-    import torch
-
-    uuid = str(torch.cuda.get_device_properties(device).uuid)
-    return f"GPU-{uuid.removeprefix('GPU-')}"

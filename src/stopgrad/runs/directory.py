@@ -31,8 +31,16 @@ from stopgrad.runs.checkpoint import (
     remove_after,
     save_checkpoint,
 )
-from stopgrad.runs.guards import cannot_promise, check_changes
-from stopgrad.runs.info import Change, RunInfo, info_to_dict, mapping, read_run, whole_number
+from stopgrad.runs.info import (
+    Change,
+    RunInfo,
+    cannot_promise,
+    check_changes,
+    info_to_dict,
+    mapping,
+    read_run,
+    whole_number,
+)
 from stopgrad.runs.machine import describe_environment
 from stopgrad.storage import (
     Lines,
@@ -49,7 +57,9 @@ from stopgrad.storage import (
 
 log = logging.getLogger(__name__)
 
+METRICS = "metrics.jsonl"
 State = Literal["running", "finished", "interrupted", "diverged", "collapsed", "failed"]
+Handler: TypeAlias = "Callable[[int, FrameType | None], object] | int | None"
 
 
 class Status(TypedDict, total=False):
@@ -65,7 +75,6 @@ class Status(TypedDict, total=False):
 
 
 KINDS = typing.get_type_hints(Status)
-Handler: TypeAlias = "Callable[[int, FrameType | None], object] | int | None"
 
 
 def read_status(path: Path) -> Status:
@@ -76,9 +85,6 @@ def read_status(path: Path) -> Status:
         return {}
     known = {key: status[key] for key in KINDS if key in status and fits(status[key], KINDS[key])}
     return typing.cast(Status, known)
-
-
-METRICS = "metrics.jsonl"
 
 
 class MetricsRow(TypedDict, total=False):
@@ -102,20 +108,18 @@ ROW = typing.get_type_hints(MetricsRow)
 
 
 def read_metrics(run: Path) -> list[MetricsRow]:
-    """All rows of a run, in order; a last line torn by a crash is left out.
-
-    Raises:
-        CheckpointError: When another line is no row.
-    """
-    return read_rows(run).rows if (run / METRICS).exists() else []
+    """All rows of a run, in order, but a last one torn by a crash; errors as of `read_rows`."""
+    return read_rows(run).rows
 
 
 def read_rows(run: Path) -> Lines[MetricsRow]:
-    """The rows of a run that has metrics, and what a crash left of the last one.
+    """The rows of a run, and what a crash left of the last one.
 
     Raises:
         CheckpointError: When the file cannot be read, or `check_row` refuses a line.
     """
+    if not (run / METRICS).exists():
+        return Lines([], b"")
     return read_lines(
         run / METRICS,
         check_row,
@@ -127,12 +131,9 @@ def read_rows(run: Path) -> Lines[MetricsRow]:
 
 
 def check_row(row: object) -> MetricsRow:
-    """The row, unless readers could not count or draw it.
+    """The row, unless readers could not count or draw it: a KeyError, ValueError or TypeError.
 
-    Raises:
-        KeyError: Without a step, or an epoch's row without its number.
-        ValueError, TypeError: For no object, a value of another type, or spectra that no chart
-            can show.
+    It has a step, an epoch's row has its number, and a chart can show its spectra.
     """
     if not isinstance(row, dict):
         raise TypeError("no object")
@@ -146,16 +147,6 @@ def check_row(row: object) -> MetricsRow:
         if len(sizes) > 1 or not all(weight > 0 for weight in weights):
             raise ValueError("spectra with lists of several lengths, or weights not above 0")
     return typing.cast(MetricsRow, row)
-
-
-def cut_back(run: Path, *, step: int) -> None:
-    """Drops the rows of steps after this one, which a resumed run will write again."""
-    if not (run / METRICS).exists():
-        return
-    rows, torn = read_rows(run)
-    kept = [row for row in rows if row["step"] <= step]
-    if torn or len(kept) < len(rows):
-        replace_lines(run / METRICS, kept)
 
 
 class RunWriter:
@@ -176,12 +167,12 @@ class RunWriter:
 
     @classmethod
     def create(cls, path: Path, info: RunInfo) -> RunWriter:
-        """A new run in a directory that must be absent or empty.
-
-        Raises:
-            ConfigError: When something is there already.
-        """
-        if path.exists() and not _is_unused(path):
+        """A new run in a directory that must be absent or empty; a ConfigError when it is not."""
+        names = [path.name] if path.exists() else []
+        if path.is_dir():  # a run killed before its first file leaves these
+            found = (entry.name for entry in path.iterdir())
+            names = [name for name in found if name != "lock" and not name.endswith(".tmp")]
+        if names:
             raise _exists(path)
         writer = cls(path, _here(info))
         writer._is_new = True
@@ -191,10 +182,8 @@ class RunWriter:
     def resume(cls, path: Path, now: RunInfo | None = None) -> RunWriter:
         """A run that goes on from its newest good checkpoint.
 
-        Args:
-            path: The run directory.
-            now: What would be run with the images and settings at hand, compared with what was
-                begun; see `guards`. None: the run's own config.json.
+        `now` is what would be run with the images and settings at hand, which `check_changes`
+        compares with what was begun; None: the run's own config.json.
         """
         begun = read_run(path)
         info = _here(now or begun)
@@ -202,7 +191,9 @@ class RunWriter:
 
     def __enter__(self) -> Self:
         """Catches the signals; nothing is written before `begin`."""
-        self._catch_signals()
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._handlers[number] = signal.signal(number, self._request_stop)
         return self
 
     def __exit__(
@@ -230,22 +221,21 @@ class RunWriter:
         Raises:
             LockedError: When another process writes to this run.
             StorageError: When the directory cannot be written.
-            CheckpointError: When a run to resume has no good checkpoint.
-            ConfigError: When another process has begun a run here meanwhile, or when the run to
-                resume is not the one that was begun.
-            DataError: When its images are others.
+            ConfigError: When another process has begun a run here meanwhile.
+            StopgradError: As `load_checkpoint`, when there is nothing to go on from.
         """
         with storage_errors(self.path / "lock", needed=0):
             self.path.mkdir(parents=True, exist_ok=True)
             self._lock = lock(self.path)
-        begun = has_begun(self.path)
-        if begun and self._is_new:
-            raise _exists(self.path)
         checkpoint = None
-        if begun:
-            checkpoint = self._go_on()
+        if not has_begun(self.path):
+            if not self._is_new:  # a run that never took a step may still not change
+                check_changes(read_run(self.path), self.info)
+            write_json(self.path / "config.json", info_to_dict(self.info))
+        elif self._is_new:
+            raise _exists(self.path)
         else:
-            self._start()
+            checkpoint = self._go_on()
         self._has_begun = True
         return checkpoint
 
@@ -269,16 +259,8 @@ class RunWriter:
     def set_status(self, state: State, **values: object) -> None:
         """Replaces the status."""
         now = datetime.now(UTC).isoformat(timespec="seconds")
-        write_json(
-            self.path / "status.json",
-            {"state": state, **values, "pid": os.getpid(), "updated": now},
-        )
-
-    def _start(self) -> None:
-        """Writes what the run is asked to do; a run that never took a step may still not change."""
-        if not self._is_new:
-            check_changes(read_run(self.path), self.info)
-        write_json(self.path / "config.json", info_to_dict(self.info))
+        status = {"state": state, **values, "pid": os.getpid(), "updated": now}
+        write_json(self.path / "status.json", status)
 
     def _go_on(self) -> Checkpoint:
         """Takes the directory back to its newest good checkpoint."""
@@ -287,7 +269,10 @@ class RunWriter:
             log.warning("passed over: %s", line)
         self._note_changes(checkpoint)
         remove_after(self.path, step=checkpoint.step)
-        cut_back(self.path, step=checkpoint.step)
+        rows, torn = read_rows(self.path)
+        kept = [row for row in rows if row["step"] <= checkpoint.step]
+        if torn or len(kept) < len(rows):  # steps that will be taken again
+            replace_lines(self.path / METRICS, kept)
         return checkpoint
 
     def _note_changes(self, checkpoint: Checkpoint) -> None:
@@ -305,12 +290,6 @@ class RunWriter:
         if reason:
             log.warning("the run goes on, but the same bits cannot be promised: %s", reason)
 
-    def _catch_signals(self) -> None:
-        if threading.current_thread() is not threading.main_thread():
-            return
-        for number in (signal.SIGINT, signal.SIGTERM):
-            self._handlers[number] = signal.signal(number, self._request_stop)
-
     def _request_stop(self, number: int, frame: FrameType | None) -> None:
         self.stop_signal = self.stop_signal or number
 
@@ -323,20 +302,13 @@ def _exists(path: Path) -> ConfigError:
     )
 
 
-def _is_unused(path: Path) -> bool:
-    """Nothing there but what a run killed before its first file leaves."""
-    names = [entry.name for entry in path.iterdir()] if path.is_dir() else ["not a directory"]
-    return all(name == "lock" or name.endswith(".tmp") for name in names)
-
-
 def has_begun(path: Path) -> bool:
     """A run has reached its first checkpoint; before that, starting over is the same run.
 
     Rows speak for a checkpoint that was there; an empty file comes before the first one.
     """
     metrics = path / METRICS
-    has_rows = metrics.exists() and metrics.stat().st_size > 0
-    return has_rows or bool(checkpoint_folders(path))
+    return bool(checkpoint_folders(path)) or (metrics.exists() and metrics.stat().st_size > 0)
 
 
 def _here(info: RunInfo) -> RunInfo:

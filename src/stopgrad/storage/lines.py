@@ -18,6 +18,8 @@ from typing import Generic, NamedTuple, TypeVar
 
 from stopgrad.errors import DataError, StopgradError
 from stopgrad.storage.files import (
+    as_text,
+    in_short,
     read_file,
     storage_errors,
     strict_json,
@@ -25,7 +27,6 @@ from stopgrad.storage.files import (
     typed,
     write_atomically,
 )
-from stopgrad.storage.text import as_text, in_short
 
 LARGEST = 1 << 40  # bytes: as many as were written
 BLOCK = 1 << 14  # bytes that are read to find the last newline
@@ -41,9 +42,9 @@ class Lines(NamedTuple, Generic[T]):
 
 
 def append_lines(path: Path, rows: Iterable[Mapping[str, object]]) -> None:
-    """Adds rows at the end of a file, durably, all of them or none.
+    """Adds rows at the end of a file, durably, all or none: one write under a lock.
 
-    One write under a lock. A torn last line goes first.
+    A torn last line goes first.
 
     Raises:
         StorageError: When the disk refuses; the file is as before.
@@ -55,11 +56,7 @@ def append_lines(path: Path, rows: Iterable[Mapping[str, object]]) -> None:
 
 
 def replace_lines(path: Path, rows: Iterable[Mapping[str, object]]) -> None:
-    """Replaces a file by these rows, atomically.
-
-    Raises:
-        StorageError: When the disk refuses; the file is as before.
-    """
+    """Replaces a file by these rows, atomically; a StorageError when the disk refuses."""
     write_atomically(path, _encode(rows))
 
 
@@ -79,12 +76,9 @@ def read_lines(
         decode: Makes a row of a JSON object; a KeyError, TypeError or ValueError refuses it.
         what: What a row is, "a record", for the error.
         hint: The next step when a line is something else.
-        error: The class of the error.
+        error: The class to raise when the file cannot be read or a line is no such row.
         doubt_last: Whether a last line is torn when it lacks its newline or is not JSON, in a file
             whose writer repeats such a line; else it is torn only when it lacks both.
-
-    Raises:
-        StopgradError: Of the class given, when the file cannot be read or a line is no such row.
     """
     try:
         data = read_file(path, most=LARGEST)
@@ -98,10 +92,15 @@ def read_lines(
     rows = list[T]()
     for number, line in enumerate(lines, start=1):
         try:
-            rows.append(decode(_object(line)))
+            values = strict_json(line)
+            if not isinstance(values, dict):
+                raise TypeError("no JSON object")
+            rows.append(decode(values))
         except (KeyError, TypeError, ValueError) as failed:
+            missing = isinstance(failed, KeyError)
+            reason = f"no {failed.args[0]!r}" if missing else in_short(failed)
             raise error(
-                f"{as_text(path)}, line {number}, is not {what} ({_reason(failed)})",
+                f"{as_text(path)}, line {number}, is not {what} ({reason})",
                 expected=f"{what} on each line, as strict JSON",
                 hint=hint,
             ) from failed
@@ -109,11 +108,7 @@ def read_lines(
 
 
 def read_lines_as(path: Path, kind: type[T], *, what: str, hint: str) -> list[T]:
-    """The rows of a file as objects of a class with typed fields; none when there is no file.
-
-    Raises:
-        DataError: As `read_lines`.
-    """
+    """The rows as objects of a class with typed fields, as `read_lines`; none without a file."""
     if not path.exists():
         return []
     return read_lines(path, lambda row: typed(kind, row), what=what, hint=hint).rows
@@ -132,17 +127,6 @@ def _split(data: bytes, *, doubt_last: bool) -> Lines[bytes]:
     if doubt_last and lines and not _is_json(lines[-1]):
         return Lines(lines[:-1], torn=lines[-1] + b"\n")
     return Lines(lines, torn=b"")
-
-
-def _object(line: bytes) -> dict[str, object]:
-    values = strict_json(line)
-    if isinstance(values, dict):
-        return values
-    raise TypeError("no JSON object")
-
-
-def _reason(error: Exception) -> str:
-    return f"no {error.args[0]!r}" if isinstance(error, KeyError) else in_short(error)
 
 
 def _is_json(line: bytes) -> bool:
@@ -170,21 +154,14 @@ def _locked(path: Path) -> Iterator[int]:
 
 def _end_last_line(descriptor: int) -> bytes:
     """Cuts off a torn last line; returns the newline that a whole last line lacks."""
-    last = _behind_last_newline(descriptor)
+    size, count = os.fstat(descriptor).st_size, BLOCK
+    while b"\n" not in (tail := os.pread(descriptor, count, max(0, size - count))) and count < size:
+        count *= 16
+    last = tail[tail.rfind(b"\n") + 1 :]
     if last and not _is_json(last):
-        os.ftruncate(descriptor, os.fstat(descriptor).st_size - len(last))
+        os.ftruncate(descriptor, size - len(last))
         return b""
     return b"\n" if last else b""
-
-
-def _behind_last_newline(descriptor: int) -> bytes:
-    size, count = os.fstat(descriptor).st_size, BLOCK
-    while True:
-        tail = os.pread(descriptor, count, max(0, size - count))
-        start = tail.rfind(b"\n") + 1
-        if start or count >= size:
-            return tail[start:]
-        count *= 16
 
 
 def _write_whole(descriptor: int, data: bytes) -> None:

@@ -1,31 +1,38 @@
-"""What every training shares: its state, its step, and a snapshot and restore that are exact.
+"""What every training shares: its state, its step, an exact snapshot, and what is kept on disk.
 
 Pretraining (`pretrain`) and training with labels (`labelled`) say what a batch is and how its loss
 is computed; all else stands here. A step never waits for the device: its loss stays there until
-`read_losses`, and a step that is not finite is refused there, with all that follow it.
+`read_losses`, and a step that is not finite is refused there, with all that follow it. A `Keeper`
+writes rows of metrics, checkpoints when they are due, and the status of the run.
 """
 
 from __future__ import annotations
 
+import signal
+import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from stopgrad.config import Config
-from stopgrad.errors import DivergedError
+from stopgrad.errors import CollapsedError, DivergedError, InterruptedRunError
 from stopgrad.images import Normalization, Packed
-from stopgrad.method import Compute, Optimizer
-from stopgrad.runs import Checkpoint, TrainingState, load_model
+from stopgrad.method import Compute, Optimizer, Verdict
+from stopgrad.runs import Checkpoint, RunWriter, State, TrainingState, load_model, read_status
 
 Model = TypeVar("Model", bound=nn.Module)
 Batch = TypeVar("Batch")
+T = TypeVar("T")
 
 UNREAD = 100
 """Losses that may wait on a GPU before the host reads them; a CPU's are read at once."""
+
+SAVING_TIME = 0.01
+"""Part of the time that checkpoints at epochs' ends may take, when no interval was asked for."""
 
 
 @dataclass(kw_only=True)
@@ -149,18 +156,16 @@ class Learner(ABC, Generic[Model, Batch]):
         self.unread = []
         self.losses += losses
         if len(losses) < len(read):
-            self.step = first + len(losses) - 1
-            raise self._diverged(loss=read[len(losses)][0])
+            bad = first + len(losses)
+            self.step = bad - 1
+            loss, lr = read[len(losses)][0], self.group_rates(bad)["encoder"]
+            raise DivergedError(
+                f"the loss or a gradient is not finite at step {bad} "
+                f"(loss {loss:g}, learning rate {lr:g})",
+                expected="finite numbers; the step was not taken",
+                hint=self.advice,
+            )
         return losses
-
-    def _diverged(self, *, loss: float) -> DivergedError:
-        lr = self.group_rates(self.step + 1)["encoder"]
-        return DivergedError(
-            f"the loss or a gradient is not finite at step {self.step + 1} "
-            f"(loss {loss:g}, learning rate {lr:g})",
-            expected="finite numbers; the step was not taken",
-            hint=self.advice,
-        )
 
     def snapshot(self) -> Checkpoint:
         """The state as a checkpoint; tensors are shared with the model, not copied.
@@ -172,14 +177,133 @@ class Learner(ABC, Generic[Model, Batch]):
         return Checkpoint(self.step, model, optimizer, self.state())
 
     def restore(self, checkpoint: Checkpoint) -> None:
-        """Takes over a checkpoint; each tensor keeps the memory format of the one it fills.
-
-        Raises:
-            CheckpointError: When its tensors are not those of this model.
-        """
+        """Takes over a checkpoint, in our memory formats; a CheckpointError for another model's."""
         load_model(self.model, checkpoint.model)
         self.optimizer.restore(checkpoint.optimizer)
         self.step = checkpoint.step
         # Without "epoch" (training with labels, and version 0.1) an epoch ends with its last step.
         self.epoch = checkpoint.state.get("epoch", self.step // self.steps_per_epoch)
         self.losses = [float(loss) for loss in checkpoint.state["losses"]]
+
+
+@dataclass
+class Keeper:
+    """Keeps a training on disk through a writer; without one it only reads the losses."""
+
+    training: Learner[Any, Any]
+    writer: RunWriter | None
+    hint: str = ""  # how an interrupted training goes on; empty: by `stopgrad resume`
+    rows: list[dict[str, object]] = field(default_factory=list)  # not yet on disk
+    saved: float = 0.0  # when the newest checkpoint was complete, s
+    cost: float = 0.0  # what it took, s
+    verdict: dict[str, str] | None = None  # the newest
+
+    def begin(self) -> None:
+        """Goes on from the run's checkpoint, or writes the one of step 0; see `restore`."""
+        if self.writer is None:
+            return
+        checkpoint = self.writer.begin()
+        if checkpoint is not None:
+            self.training.restore(checkpoint)
+            self.verdict = read_status(self.writer.path).get("verdict")
+        else:
+            self._save()
+        self.report()
+
+    def after_step(self) -> None:
+        """Reads losses that waited long enough, saves when due; stops as `stop_if_asked`."""
+        training, every = self.training, self.training.config.checkpoint_every
+        within = training.steps_left > 0
+        due = within and every > 0 and training.step % every == 0
+        stopping = within and self.writer is not None and self.writer.stop_signal is not None
+        if due or stopping or len(training.unread) >= training.most_unread:
+            self.read_losses()
+        if due and not stopping:
+            self._save()
+        if within:
+            self.stop_if_asked()
+
+    def read_losses(self) -> None:
+        """Turns the losses of the newest steps into rows; the status tells a DivergedError."""
+        before = self.training.step - len(self.training.unread)
+        try:
+            self.training.read_losses()
+        except DivergedError as error:
+            self._add_steps(before)
+            self._write_rows()
+            self._set_status("diverged", reason=error.found)
+            raise
+        self._add_steps(before)
+
+    def after_epoch(self, row: dict[str, object], *, verdict: Verdict | None = None) -> None:
+        """Writes the epoch's rows, and a checkpoint when due; stops as `stop_if_asked`."""
+        self.rows.append(row)
+        if verdict is not None:
+            self.verdict = verdict._asdict()
+        is_last = self.training.epoch == self.training.epochs
+        due = time.monotonic() - self.saved >= self.cost / SAVING_TIME
+        if due or is_last or self.training.config.checkpoint_every > 0:
+            self._save()
+        else:
+            self._write_rows()
+        self.report()
+        self.stop_if_asked()
+
+    def report(self) -> None:
+        """Writes the status of a training that goes on, or has nothing left to do."""
+        self._set_status("finished" if self.training.is_finished else "running")
+
+    def stop_if_asked(self) -> None:
+        """Saves and raises InterruptedRunError when a signal has come; a finished run just ends."""
+        if self.writer is None or self.writer.stop_signal is None or self.training.is_finished:
+            return
+        self.read_losses()  # the signal may have come since the last look
+        self._save()
+        self._set_status("interrupted")
+        number, path = signal.Signals(self.writer.stop_signal), str(self.writer.path)
+        raise InterruptedRunError(number, step=self.training.step, run=path, hint=self.hint)
+
+    def stop_if_collapsed(self, verdicts: int) -> None:
+        """Saves and raises CollapsedError at two verdicts in a row, where that is asked for."""
+        training, verdict = self.training, self.verdict
+        if not training.config.stop_on_collapse or verdicts < 2 or verdict is None:
+            return
+        self._save()
+        self._set_status("collapsed")
+        raise CollapsedError(
+            f"{verdict['state']} at epoch {training.epoch}: {verdict['reason']}",
+            expected="a healthy representation, as stop_on_collapse asks",
+            hint=verdict["advice"],
+        )
+
+    def track(self, items: Iterable[T], description: str, total: int, /) -> Iterator[T]:
+        """Passes items on; between two of them a signal can stop, as `stop_if_asked`."""
+        for item in items:
+            self.stop_if_asked()
+            yield item
+
+    def _add_steps(self, before: int) -> None:
+        """Rows of the steps after `before`."""
+        training = self.training
+        losses = training.losses[len(training.losses) - (training.step - before) :]
+        self.rows += [training.row(n, loss) for n, loss in enumerate(losses, start=before + 1)]
+
+    def _save(self) -> None:
+        """Metrics, then the checkpoint that makes them count."""
+        began = time.monotonic()
+        self._write_rows()
+        if self.writer is not None:
+            self.writer.save(self.training.snapshot())
+        self.saved = time.monotonic()
+        self.cost = self.saved - began
+
+    def _write_rows(self) -> None:
+        if self.writer is not None:
+            self.writer.append(self.rows)
+        self.rows = []
+
+    def _set_status(self, state: State, **values: object) -> None:
+        if self.writer is not None:
+            where = {"step": self.training.step, "epoch": self.training.epoch}
+            known = {} if self.verdict is None else {"verdict": self.verdict}
+            self.writer.set_status(state, **where, **known, **values)

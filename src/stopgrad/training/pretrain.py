@@ -1,10 +1,14 @@
 """Pretraining: two views, forward, loss, backward, step, record. Paper: Algorithm 1.
 
 In: images and a config. Out: an `Epoch` after another, and what a run directory keeps of them.
+On a GPU a step is recorded once as a CUDA graph and replayed: it is some 400 kernels, and on an
+H200 the host took 27 ms to launch what the GPU did in 13 (docs/log.md). Replayed are the very
+kernels of the step, so no bit changes.
 """
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -32,10 +36,13 @@ from stopgrad.method import (
     views_of,
 )
 from stopgrad.runs import Checkpoint, RunWriter, TrainingImages, TrainingState
-from stopgrad.training.keeper import Keeper
-from stopgrad.training.learner import Learner
-from stopgrad.training.replay import Replay
+from stopgrad.training.learner import Keeper, Learner
 from stopgrad.training.watch import Looks, look
+
+log = logging.getLogger(__name__)
+
+ONE_BY_ONE = 3
+"""Steps taken before the recording: they build kernels, choose algorithms and make buffers."""
 
 
 class Epoch(NamedTuple):
@@ -105,11 +112,7 @@ class Pretraining(Learner[SimSiam, Views]):
     collapsed: int = 0  # measurements in a row that said collapse
 
     def advance(self, indices: Tensor) -> None:  # (B,)
-        """The next step, on two views of each image of a batch; see `take_step`.
-
-        Raises:
-            ConfigError: When torch.compile fails here.
-        """
+        """The next step, on two views of each image; a ConfigError if torch.compile fails."""
         step = self.algorithm_1 if self.replay is None else self.replay
         with self.compute.compiling():
             self.set_learning_rates()
@@ -118,12 +121,7 @@ class Pretraining(Learner[SimSiam, Views]):
     def algorithm_1(self, indices: Tensor, table: Tensor) -> Tensor:  # (B,), table -> (2,)
         """One step, from indices to new weights, at learning rates that are set.
 
-        Args:
-            indices: Of the images of the batch.
-            table: The uniform numbers that their views are made from.
-
-        Returns:
-            Loss and refusal, for `count`.
+        The views are made from a table of uniform numbers; loss and refusal are for `count`.
         """
         views = self._views_of(indices, table)  # x1, x2 = aug(x), aug(x)
         loss = self.loss(views)  # L = D(p1, z2) / 2 + D(p2, z1) / 2
@@ -161,12 +159,10 @@ class Pretraining(Learner[SimSiam, Views]):
         return learning_rates(self.config, step=step - 1, steps_per_epoch=self.steps_per_epoch)
 
     def group_rates(self, step: int) -> Mapping[str, float]:
-        """The learning rates of a step, counted from 1, by the name of a parameter group."""
         rates = self.learning_rates(step)
         return {"encoder": rates.lr, "predictor": rates.predictor_lr}
 
     def row(self, step: int, loss: float) -> dict[str, object]:
-        """A step, counted from 1, as a line of metrics."""
         rates = self.learning_rates(step)._asdict()
         return {"kind": "step", "step": step, "loss": loss} | rates
 
@@ -190,16 +186,10 @@ class Pretraining(Learner[SimSiam, Views]):
         )
 
     def state(self) -> TrainingState:
-        """What a checkpoint keeps besides tensors."""
-        return {
-            "step": self.step,
-            "epoch": self.epoch,
-            "losses": self.losses,
-            "collapsed": self.collapsed,
-        }
+        done, losses, collapsed = self.epoch, self.losses, self.collapsed
+        return {"step": self.step, "epoch": done, "losses": losses, "collapsed": collapsed}
 
     def restore(self, checkpoint: Checkpoint) -> None:
-        """Takes over a checkpoint; a CheckpointError when its tensors are not of this model."""
         super().restore(checkpoint)
         self.collapsed = checkpoint.state.get("collapsed", 0)
 
@@ -213,14 +203,8 @@ def start_training(
 ) -> Pretraining:
     """A pretraining at step 0: the model as the seed decides, images on the device if they fit.
 
-    Args:
-        images: The images to learn from.
-        config: Every knob.
-        normalization: Of the images.
-        init: What the encoder starts from, by its own names; None: random weights.
-
-    Raises:
-        ConfigError: For a device that is not there, or an encoder that does not exist.
+    `init` is what the encoder starts from, by its own names; None: random weights. A ConfigError
+    for a device that is not there, or an encoder that does not exist.
     """
     compute = compute_for(config)
     use_repeatable(config.repeatable)
@@ -274,3 +258,57 @@ def _row(epoch: Epoch) -> dict[str, object]:
     }
     row |= {"measures": layers, "verdict": epoch.verdict._asdict()}
     return row if epoch.spectra is None else row | {"spectra": epoch.spectra._asdict()}
+
+
+class Replay:
+    """Takes steps: the first ones launched kernel by kernel, then as one graph.
+
+    Args:
+        work: A step, (B,) and its table -> (2,). It may change nothing but tensors that stay where
+            they are, and may not wait for the GPU.
+    """
+
+    def __init__(self, work: Callable[[Tensor, Tensor], Tensor]) -> None:
+        self._work = work
+        self._stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        self._taken = 0
+        self._graph: torch.cuda.CUDAGraph | None = None
+        self._inputs: tuple[Tensor, ...] = ()
+        self._output = torch.empty(0)
+
+    @property
+    def is_recorded(self) -> bool:
+        """Whether steps are replayed by now."""
+        return self._graph is not None
+
+    def __call__(self, *inputs: Tensor) -> Tensor:  # (B,), table -> (2,)
+        """Takes the step; the result is a tensor of its own."""
+        self._taken += 1
+        if self._graph is None and self._taken == ONE_BY_ONE + 1:
+            self._record(inputs)
+        if self._graph is None:
+            return self._launch(inputs)
+        for place, value in zip(self._inputs, inputs, strict=True):
+            place.copy_(value)
+        self._graph.replay()
+        return self._output.clone()
+
+    def _launch(self, inputs: tuple[Tensor, ...]) -> Tensor:
+        """Kernel by kernel, on the stream of the recording, which autograd remembers."""
+        self._stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(self._stream):
+            output = self._work(*inputs)
+        torch.cuda.current_stream().wait_stream(self._stream)
+        return output
+
+    def _record(self, inputs: tuple[Tensor, ...]) -> None:
+        """Records a step without taking it; where that fails, steps go on one by one."""
+        places, graph = tuple(value.clone() for value in inputs), torch.cuda.CUDAGraph()
+        try:
+            with torch.cuda.graph(graph, stream=self._stream):
+                self._output = self._work(*places)
+        except RuntimeError as error:
+            reason = str(error).partition("\n")[0]
+            log.warning("steps are launched kernel by kernel, which is slower (%s)", reason)
+            return
+        self._inputs, self._graph = places, graph

@@ -43,34 +43,25 @@ class Looks(NamedTuple):
 def look(
     training: Learner[SimSiam, Views], images: TrainingImages, *, track: Track = no_progress
 ) -> Looks:
-    """Measures the epoch whose steps are done, as often as the config asks.
+    """Measures the epoch whose steps are done but which does not count as finished yet.
 
-    A network that has diverged is not scored.
-
-    Args:
-        training: After the last step of an epoch, before that epoch counts as finished.
-        images: Those that kNN is scored on; see `prepare`.
-        track: Wraps the batches of each measurement.
+    That is done as often as the config asks; a network that has diverged is not scored. `track`
+    wraps the batches of each measurement.
     """
-    config, number = training.config, training.epoch + 1
-    measured = _is_turn(number, every=config.measure_every, last=config.epochs)
-    drawn = measured and _is_moment(number, every=config.measure_every, last=config.epochs)
-    scored = _is_turn(number, every=config.knn_every, last=config.epochs)
+    config, number, last = training.config, training.epoch + 1, training.config.epochs
+    measured, scored = (
+        every > 0 and (number % every == 0 or number == last)
+        for every in (config.measure_every, config.knn_every)
+    )
+    # The spectra are drawn when a sixteenth of the epochs has passed since the last measurement.
+    passed, before = number * MOMENTS // last, (number - config.measure_every) * MOMENTS // last
+    drawn = measured and passed > before
     layers = measure_layers(training, track=track) if measured else None
     verdict = None if layers is None else judge(layers, steps=training.step)
     diverged = verdict is not None and verdict.state == "diverged"
     knn = watched_knn(training, images, track=track) if scored and not diverged else None
     drawn_spectra = measure_spectra(training, track=track) if drawn and not diverged else None
     return Looks(layers, verdict, knn, drawn_spectra)
-
-
-def _is_turn(number: int, *, every: int, last: int) -> bool:
-    return every > 0 and (number % every == 0 or number == last)
-
-
-def _is_moment(number: int, *, every: int, last: int) -> bool:
-    """Whether a sixteenth of the epochs has passed since the last measurement."""
-    return number * MOMENTS // last > (number - every) * MOMENTS // last
 
 
 def measure_layers(training: Learner[SimSiam, Views], *, track: Track = no_progress) -> Layers:
@@ -82,10 +73,9 @@ def watched_outputs(
     training: Learner[SimSiam, Views], *, track: Track = no_progress
 ) -> list[Tensor]:
     """Features, projector output before its BN and z of two fixed views, each (2, N, width)."""
-    model = training.model.eval()
+    model, starts = training.model.eval(), range(0, _count(training), MEASURED_BATCH)
     try:
         with torch.inference_mode():
-            starts = _starts(training)
             batches = [_outputs(training, start) for start in track(starts, "measure", len(starts))]
     finally:
         model.train()
@@ -122,25 +112,21 @@ def watched_knn(
     return weighted_knn(bank, queries, training.config.knn).accuracy
 
 
-def _starts(training: Learner[SimSiam, Views]) -> range:
-    return range(0, min(MEASURED, len(training.pixels)), MEASURED_BATCH)
+def _count(training: Learner[SimSiam, Views]) -> int:
+    return min(MEASURED, len(training.pixels))
 
 
 def _outputs(training: Learner[SimSiam, Views], start: int) -> tuple[Tensor, Tensor, Tensor]:
     """Features, projector output before its BN and z of two views, each (2, B, width)."""
-    stop = min(start + MEASURED_BATCH, MEASURED, len(training.pixels))
-    order = torch.randperm(
-        len(training.pixels), generator=torch_generator(training.config.seed, "measured")
-    )
-    compute = training.compute
-    pixels = compute.fetch(training.pixels, order[start:stop])
+    config, compute, model = training.config, training.compute, training.model
+    drawing = torch_generator(config.seed, "measured")
+    order = torch.randperm(len(training.pixels), generator=drawing)[: _count(training)]
     views = two_views(
-        pixels,
-        torch_generator(training.config.seed, "measured views", start, device=compute.device),
-        config=training.config.views,
+        compute.fetch(training.pixels, order[start : start + MEASURED_BATCH]),
+        torch_generator(config.seed, "measured views", start, device=compute.device),
+        config=config.views,
         normalization=training.normalization,
     )
-    model = training.model
     with compute.autocast():
         features = torch.stack([model.encoder(compute.arrange(x)).float() for x in views])
     before_bn = torch.stack([model.projector.before_bn(x) for x in features])
