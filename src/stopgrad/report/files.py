@@ -5,16 +5,22 @@ from __future__ import annotations
 import functools
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from stopgrad.evaluation import count
-from stopgrad.report import charts
-from stopgrad.report.charts import Figure
-from stopgrad.report.evidence import Evidence, StudyEvidence
-from stopgrad.report.panels import VIEWS, NeighborPanel, Pixels, Query, ViewPanel, queries
-from stopgrad.report.style import Role, light, plain_svg
+from stopgrad.report.evidence import (
+    VIEWS,
+    Evidence,
+    NeighborPanel,
+    Pixels,
+    Query,
+    StudyEvidence,
+    ViewPanel,
+    queries,
+)
+from stopgrad.report.style import Figure, Role, light, plain_svg
 from stopgrad.storage import storage_errors, write_atomically
 
 if TYPE_CHECKING:
@@ -41,10 +47,25 @@ def write_figures(chapters: Sequence[Evidence | StudyEvidence], *, folder: Path)
     written = []
     for number, chapter in enumerate(chapters, start=1):
         prefix = f"{number}-{_file_name(chapter.name)}-" if len(chapters) > 1 else ""
-        for figure in figures_of(chapter):
-            written += _write(figure, folder / f"{prefix}{_file_name(figure.name)}")
-        written += _images(_run(chapter), folder, prefix)
+        for name, content in _files_of(chapter):
+            written.append(folder / f"{prefix}{name}")
+            write_atomically(written[-1], content)
     return written
+
+
+def _files_of(chapter: Evidence | StudyEvidence) -> Iterator[tuple[str, bytes]]:
+    """Each chart as SVG and as PNG, then views and neighbours, which are images and not charts."""
+    import vl_convert
+
+    for figure in figures_of(chapter):
+        drawing, name = plain_svg(figure.chart), _file_name(figure.name)
+        yield f"{name}.svg", drawing.encode()
+        yield f"{name}.png", vl_convert.svg_to_png(drawing, scale=PNG_SCALE)
+    run = chapter if isinstance(chapter, Evidence) else chapter.shown and chapter.shown.run
+    if run and run.views is not None:
+        yield "views.png", _png(view_grid(run.views))
+    if run and run.neighbors is not None:
+        yield "neighbors.png", _png(neighbor_grid(run.neighbors))
 
 
 def figures_of(chapter: Evidence | StudyEvidence) -> list[Figure]:
@@ -52,59 +73,28 @@ def figures_of(chapter: Evidence | StudyEvidence) -> list[Figure]:
     if isinstance(chapter, StudyEvidence):
         from stopgrad.report import study_charts
 
-        return [
-            *study_charts.architecture_figures(chapter),
-            *study_charts.score_figures(chapter),
-            *study_charts.curve_figures(chapter),
-            *study_charts.collapse_figures(chapter),
-        ]
+        return study_charts.study_figures(chapter)
+    from stopgrad.report import accuracy, curves
+
     return [
-        *charts.architecture_figures(chapter),
-        *charts.accuracy_figures(chapter),
-        *charts.class_figures(chapter),
-        *charts.curve_figures(chapter),
-        *charts.measure_figures(chapter),
-        *charts.spectrum_figures(chapter.metrics),
+        *accuracy.architecture_figures(chapter),
+        *accuracy.accuracy_figures(chapter),
+        *accuracy.class_figures(chapter),
+        *curves.curve_figures(chapter),
+        *curves.measure_figures(chapter),
+        *curves.spectrum_figures(chapter.metrics),
     ]
-
-
-def _write(figure: Figure, path: Path) -> list[Path]:
-    import vl_convert
-
-    drawing = plain_svg(figure.chart)
-    svg, png = path.with_suffix(".svg"), path.with_suffix(".png")
-    write_atomically(svg, drawing.encode())
-    write_atomically(png, vl_convert.svg_to_png(drawing, scale=PNG_SCALE))
-    return [svg, png]
-
-
-def _run(chapter: Evidence | StudyEvidence) -> Evidence | None:
-    """The run whose images a chapter shows."""
-    if isinstance(chapter, Evidence):
-        return chapter
-    return None if chapter.shown is None else chapter.shown.run
-
-
-def _images(run: Evidence | None, folder: Path, prefix: str) -> list[Path]:
-    """Views and neighbours, which are images and not charts."""
-    if run is None:
-        return []
-    written = []
-    for name, image in (
-        ("views", None if run.views is None else view_grid(run.views)),
-        ("neighbors", None if run.neighbors is None else neighbor_grid(run.neighbors)),
-    ):
-        if image is not None:
-            file = io.BytesIO()
-            image.save(file, "PNG")
-            write_atomically(folder / f"{prefix}{name}.png", file.getvalue())
-            written.append(folder / f"{prefix}{name}.png")
-    return written
 
 
 def _file_name(text: str) -> str:
     """A name that every file system accepts."""
     return re.sub(r"[^A-Za-z0-9]+", "-", text).strip("-")[:60] or "figure"
+
+
+def _png(image: Image) -> bytes:
+    file = io.BytesIO()
+    image.save(file, "PNG")
+    return file.getvalue()
 
 
 CELL = 96  # px of the side of an image in a grid

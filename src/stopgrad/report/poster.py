@@ -18,15 +18,21 @@ from typing import Any, NamedTuple
 
 from stopgrad.errors import ConfigError
 from stopgrad.evaluation import tied
-from stopgrad.report import charts, facts, study_charts
-from stopgrad.report.charts import Figure
-from stopgrad.report.evidence import Evidence, StudyEvidence
+from stopgrad.report import accuracy, curves, facts, study_charts
+from stopgrad.report.evidence import (
+    VIEWS,
+    Evidence,
+    NeighborPanel,
+    Pixels,
+    StudyEvidence,
+    ViewPanel,
+    queries,
+)
 from stopgrad.report.facts import Fact, finding
 from stopgrad.report.gallery import data_uri
-from stopgrad.report.panels import VIEWS, NeighborPanel, Pixels, ViewPanel, queries
 from stopgrad.report.study_page import study_command, study_facts
 from stopgrad.report.study_tables import finding_table, score_tables, scored
-from stopgrad.report.style import PALETTE, plain_svg
+from stopgrad.report.style import PALETTE, Figure, plain_svg
 from stopgrad.report.table import Table, as_print
 from stopgrad.storage import printable, write_atomically
 from stopgrad.studies import sentence
@@ -176,7 +182,7 @@ def _method(chapter: Evidence | StudyEvidence) -> Iterator[Part]:
         drawings = study_charts.architecture_figures(chapter)
         run = chapter.shown and chapter.shown.run
     else:
-        drawings, run = charts.architecture_figures(chapter), chapter
+        drawings, run = accuracy.architecture_figures(chapter), chapter
     for figure in drawings:
         yield Part("Model", figure=figure, rank=0)
     if run is not None and run.views is not None:
@@ -215,17 +221,17 @@ def _of_study(study: StudyEvidence) -> Iterator[Part]:
 
 def _of_run(run: Evidence) -> Iterator[Part]:
     verdict = run.judgement
-    for place, figure in enumerate(charts.accuracy_figures(run)[:2]):
+    for place, figure in enumerate(accuracy.accuracy_figures(run)[:2]):
         yield Part("" if place else "Results", figure=figure, rank=1 + 2 * place)
     if run.neighbors is not None:
         yield Part("Nearest neighbours", neighbors=run.neighbors, rank=4)
-    for place, figure in enumerate(charts.curve_figures(run)[::-1]):
+    for place, figure in enumerate(curves.curve_figures(run)[::-1]):
         yield Part("" if place else "Training", figure=figure, rank=4)
-    measured = charts.measure_figures(run)
+    measured = curves.measure_figures(run)
     if verdict is not None and measured:
         says = f"{verdict.state}: {verdict.reason}"
         yield Part("Is it collapsing?", (says,), multiples=tuple(measured), rank=3)
-    spectra = charts.spectrum_figures(run.metrics)
+    spectra = curves.spectrum_figures(run.metrics)
     if spectra:
         yield Part(multiples=tuple(spectra), rank=7)
     yield Part("What was done", facts=tuple(facts.facts(run)), rank=5)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import altair as alt
 
 from stopgrad.evaluation import (
     ACCURACIES,
@@ -13,9 +16,11 @@ from stopgrad.evaluation import (
     Record,
     count,
     labels_text,
+    mean_and_spread,
     metric_text,
     number,
 )
+from stopgrad.report.accuracy import architecture_figure
 from stopgrad.report.arms import (
     ArmScore,
     Axis,
@@ -26,20 +31,42 @@ from stopgrad.report.arms import (
     of_metric,
     scores,
 )
-from stopgrad.report.charts import (
-    Figure,
-    architecture_figure,
-    drawn,
-    measure_caption,
-    spectrum_figures,
-)
+from stopgrad.report.curves import epoch_axis, measure_caption, spectrum_figures
 from stopgrad.report.evidence import StudyEvidence
 from stopgrad.report.facts import place_text, protocol_text
-from stopgrad.report.seeds import groups_chart, seeds_chart
+from stopgrad.report.style import (
+    HALF,
+    SERIES,
+    Figure,
+    Role,
+    Values,
+    dots,
+    drawn,
+    drawn_from,
+    layered,
+    light,
+    line,
+    plot,
+    styled,
+    told_apart,
+)
 from stopgrad.storage import printable
 from stopgrad.studies import COLLAPSE, CurvePoint, EpochRow, seed_curves
 
 FEW_ARMS = 4  # up to so many are compared over the label fraction
+TOGETHER = 3  # arms that share one panel; more have a panel each, with the others in grey
+MOST_POINTS = 40  # of a line; between two drawn epochs others are left out
+GROUPS: dict[str, Role] = {"baseline": "first", "other arms": "third", "collapsed arms": "wrong"}
+
+
+def study_figures(evidence: StudyEvidence) -> list[Figure]:
+    """Every chart of a study, in the order of the page."""
+    return [
+        *architecture_figures(evidence),
+        *score_figures(evidence),
+        *curve_figures(evidence),
+        *collapse_figures(evidence),
+    ]
 
 
 def score_figures(evidence: StudyEvidence) -> list[Figure]:
@@ -61,41 +88,40 @@ def score_figures(evidence: StudyEvidence) -> list[Figure]:
 
 def curve_figures(evidence: StudyEvidence) -> list[Figure]:
     """kNN and loss over the epochs, with their spread over seeds."""
-    return [
-        drawn(
-            name,
-            seeds_chart(points, title=title, percent=percent),
-            label=f"Lines: {title} over the epochs, by arm. {ended(points, percent=percent)}",
-            caption=f"{says} Line: mean over seeds; band: one standard deviation. "
-            f"{ended(points, percent=percent)}",
+    watched, config = "kNN watched during the runs.", evidence.config
+    if config is not None:
+        watched = (
+            f"Watched during the runs: k{SPACE}={SPACE}{config.knn.k} at most, "
+            f"T{SPACE}={SPACE}{config.knn.temperature:g}, cosine."
         )
-        for name, title, says, percent in (
-            ("knn-epochs", "kNN accuracy, %", _watched(evidence), True),
-            ("loss-epochs", "loss", "Negative cosine similarity of the two views.", False),
-        )
-        if (points := seed_curves(evidence.epochs, _number("knn" if percent else "loss")))
-        and len({point.epoch for point in points}) > 1  # one moment is no curve
-    ]
+    figures = []
+    for key, title, says, percent in (
+        ("knn", "kNN accuracy, %", watched, True),
+        ("loss", "loss", "Negative cosine similarity of the two views.", False),
+    ):
+        points = seed_curves(evidence.epochs, _number(key))
+        if len({point.epoch for point in points}) > 1:  # one moment is no curve
+            end = ended(points, percent=percent)
+            caption = f"{says} Line: mean over seeds; band: one standard deviation. {end}"
+            label = f"Lines: {title} over the epochs, by arm. {end}"
+            chart = seeds_chart(points, title=title, percent=percent)
+            figures.append(drawn(f"{key}-epochs", chart, label=label, caption=caption))
+    return figures
 
 
 def collapse_figures(evidence: StudyEvidence) -> list[Figure]:
     """The measures of z over the epochs by group, then the spectra of the baseline."""
     baseline = evidence.results.stored.study.baseline
-    figures, collapsed = [], collapsed_arms(evidence)
+    groups = dict.fromkeys(evidence.epochs, "other arms") | {baseline: "baseline"}
+    groups |= dict.fromkeys(collapsed_arms(evidence), "collapsed arms")
+    figures = []
     for measure in CHARTED:
         points = seed_curves(evidence.epochs, _measure(measure))
         if points:
-            groups = {
-                arm: "collapsed arms"
-                if arm in collapsed
-                else "baseline"
-                if arm == baseline
-                else "other arms"
-                for arm in evidence.epochs
-            }
+            title = f"{MEASURE_NAMES[measure].title} of z"
             says = f"{measure_caption(measure)} {ended(points)}"
-            chart = groups_chart(points, groups, title=f"{MEASURE_NAMES[measure].title} of z")
-            label = f"Lines: {MEASURE_NAMES[measure].title} of z over the epochs. {says}"
+            chart = groups_chart(points, groups, title=title)
+            label = f"Lines: {title} over the epochs. {says}"
             figures.append(drawn(measure.replace("_", "-"), chart, label=label, caption=says))
     runs = evidence.epochs.get(baseline) or []
     return figures + (spectrum_figures(runs[0]) if runs else [])
@@ -249,16 +275,6 @@ def _arm_by_arm(evidence: StudyEvidence, found: Sequence[ArmScore]) -> Iterator[
         yield drawn(f"arms-{metric.replace('_', '-')}", chart, label=label, caption=caption)
 
 
-def _watched(evidence: StudyEvidence) -> str:
-    config = evidence.config
-    if config is None:
-        return "kNN watched during the runs."
-    return (
-        f"Watched during the runs: k{SPACE}={SPACE}{config.knn.k} at most, "
-        f"T{SPACE}={SPACE}{config.knn.temperature:g}, cosine."
-    )
-
-
 def _number(key: str) -> Callable[[EpochRow], float | None]:
     return lambda row: row.get(key)
 
@@ -269,3 +285,110 @@ def _measure(key: str) -> Callable[[EpochRow], float | None]:
         return value
 
     return pick
+
+
+def seeds_chart(
+    points: Sequence[CurvePoint], *, title: str, percent: bool = False
+) -> alt.LayerChart | alt.ConcatChart:
+    """One number over the epochs: the mean over seeds, and a band of one standard deviation.
+
+    Up to three arms share a panel. Of more, each has a panel of its own, with the means of all
+    others in grey.
+
+    Args:
+        points: From `stopgrad.studies.results`.
+        title: What is drawn.
+        percent: Whether the numbers are fractions to be written in percent.
+    """
+    values = curve_rows(points, percent=percent)
+    arms = list(dict.fromkeys(row["name"] for row in values))
+    x, y = _axes(values)
+    if len(arms) <= TOGETHER:
+        marks = [line(values, width=2.4).encode(**told_apart(arms))]
+        for arm, role in zip(arms, SERIES, strict=False):
+            marks += _band(values, arm, role)
+        return plot(*marks, x=x, y=y, title=title)
+    means = [{key: row[key] for key in ("epoch", "value", "name")} for row in values]
+    others = line(means, role="third", width=1, opacity=0.35).encode(detail="name:N")
+    panels = []
+    for arm in arms:
+        own = line([row for row in values if row["name"] == arm], role="first", width=2.4)
+        marks = [others, own, *_band(values, arm, "first")]
+        head = alt.Title(arm, fontSize=12, fontWeight="normal", limit=HALF)
+        panels.append(layered(*marks, x=x, y=y, title=head, width=HALF, height=90))
+    return styled(alt.concat(*panels, columns=2, spacing=16).properties(title=title))
+
+
+def groups_chart(
+    points: Sequence[CurvePoint],
+    groups: Mapping[str, str],
+    *,
+    title: str,
+) -> alt.LayerChart:
+    """One measure over the epochs, a line per arm: the baseline, the others, the collapsed.
+
+    Args:
+        points: From `stopgrad.studies.results`.
+        groups: A key of `GROUPS` for each arm.
+        title: What is drawn.
+    """
+    values = [row | {"group": groups[row["arm"]]} for row in curve_rows(points)]
+    names = [group for group in GROUPS if group in {row["group"] for row in values}]
+    legend = alt.Legend(symbolType="stroke") if len(names) > 1 else None
+    colors = [light(GROUPS[name]) for name in names]
+    dashes = [[6, 3] if name == "collapsed arms" else [1, 0] for name in names]
+    x, y = _axes(values, zero=True)
+    lines = line(values, width=2.2).encode(
+        detail="name:N",
+        color=alt.Color("group:N", legend=legend).scale(domain=names, range=colors),
+        strokeDash=alt.StrokeDash("group:N", legend=legend).scale(domain=names, range=dashes),
+    )
+    points_of = (
+        dots([row for row in values if row["group"] == name], size=18, role=GROUPS[name])
+        for name in names
+    )
+    return plot(lines, *points_of, x=x, y=y, title=title)
+
+
+def curve_rows(points: Sequence[CurvePoint], *, percent: bool = False) -> list[dict[str, Any]]:
+    """Points as a chart takes them, at most so many of each arm, the last one always."""
+    rows = []
+    for arm in dict.fromkeys(point.arm for point in points):
+        own = [point for point in points if point.arm == arm]
+        every = -(-len(own) // MOST_POINTS)
+        rows += [_row(point, percent=percent) for point in own[::-1][::every][::-1]]
+    return rows
+
+
+def _row(point: CurvePoint, *, percent: bool) -> dict[str, Any]:
+    scale = 100.0 if percent else 1.0
+    mean, std, n = point.summary
+    mean, spread = scale * mean, None if std is None else scale * std
+    written = mean_and_spread(mean, spread, percent=percent)
+    name = printable(point.arm)
+    return {
+        "epoch": point.epoch,
+        "value": mean,
+        "low": mean - (spread or 0.0),
+        "high": mean + (spread or 0.0),
+        "arm": point.arm,
+        "name": name,
+        "text": f"{name}, epoch {point.epoch}: {written} (n = {n})",
+    }
+
+
+def _band(values: Values, arm: str, role: Role) -> list[alt.Chart]:
+    """The band and the points of one arm."""
+    own = [row for row in values if row["name"] == arm]
+    area = drawn_from(own).mark_area(color=light(role), opacity=0.18, aria=False)
+    band = area.transform_calculate(value="datum.low").encode(y2="high:Q")
+    return [band, dots(own, size=16, role=role)]
+
+
+def _axes(values: Values, *, zero: bool = False) -> tuple[alt.X, alt.Y]:
+    """One scale for all panels, from the first epoch measured: none of the numbers begins at 0."""
+    epochs = [row["epoch"] for row in values]
+    low, high = min(row["low"] for row in values), max(row["high"] for row in values)
+    domain = [min(0.0, low) if zero else low, high if high > low else low + 1]
+    y = alt.Y("value:Q", title=None).scale(domain=domain, nice=True, zero=zero)
+    return epoch_axis(max(epochs), first=min(epochs)), y
