@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import altair as alt
+import jinja2
 
 from stopgrad.config import Config
 from stopgrad.evaluation import (
@@ -18,7 +19,7 @@ from stopgrad.evaluation import (
     newest,
     percent,
 )
-from stopgrad.report.evidence import Evidence
+from stopgrad.report.evidence import Evidence, StudyEvidence
 from stopgrad.report.facts import metrics_of
 from stopgrad.report.style import (
     PALETTE,
@@ -32,6 +33,7 @@ from stopgrad.report.style import (
     plot,
     styled,
 )
+from stopgrad.storage import printable
 
 BAR = 26  # px from one bar to the next
 CLASS = 22  # px from one class to the next
@@ -178,19 +180,20 @@ def _dots(
     return rows
 
 
-def architecture_figures(evidence: Evidence) -> list[Figure]:
-    """The network of a pretraining."""
-    pretrained = evidence.info.task == "pretrain"
-    return [architecture_figure(evidence.info.config)] if pretrained else []
-
-
-def architecture_figure(config: Config, *, name: str = "this run") -> Figure:
-    """The network of a run as it was set."""
+def architecture_figures(evidence: Evidence | StudyEvidence) -> list[Figure]:
+    """The network of a pretraining as it was set, or that of a study's baseline."""
+    config, name = evidence.config, "this run"
+    if isinstance(evidence, StudyEvidence):
+        name = repr(printable(evidence.results.stored.study.baseline))
+    elif evidence.info.task != "pretrain":
+        config = None
+    if config is None:
+        return []
     text = (
         f"The network of {name}. Both views pass through the same weights. Blue arrows carry the "
         "gradient, which stops at the red bars. A removed part is dashed and red."
     )
-    return drawn("architecture", architecture_svg(config), label=text, caption=text)
+    return [drawn("architecture", architecture_svg(config), label=text, caption=text)]
 
 
 def architecture_svg(config: Config) -> str:
@@ -198,8 +201,6 @@ def architecture_svg(config: Config) -> str:
 
     A removed part has a dashed red outline and says so.
     """
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
     projector, predictor = config.projector, config.predictor
     widths = f"{projector.out} → {predictor.hidden} → {projector.out}"
     norms = (  # the BN of the heads, and where the drawing says that one is removed: x and y, px
@@ -207,8 +208,8 @@ def architecture_svg(config: Config) -> str:
         (projector.hidden_bn, ("hidden BN of g", 282, 105)),
         (predictor.hidden_bn or not predictor.enabled, ("hidden BN of h", 420, 126)),
     )
-    loader = PackageLoader("stopgrad.report", ".")
-    environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined)
+    loader, strict = jinja2.PackageLoader("stopgrad.report", "."), jinja2.StrictUndefined
+    environment = jinja2.Environment(loader=loader, autoescape=True, undefined=strict)
     return environment.get_template("architecture.svg").render(
         {role: tone.light for role, tone in PALETTE.items()},
         views=f"{config.views.size} px",

@@ -137,6 +137,21 @@ class Evidence(NamedTuple):
     exploration: Exploration | None = None
 
     @property
+    def run(self) -> Evidence:
+        """The run whose images are shown."""
+        return self
+
+    @property
+    def config(self) -> Config | None:
+        """What it was asked to do."""
+        return self.info.config
+
+    @property
+    def data_name(self) -> str:
+        """The name of the images that it learned from."""
+        return self.info.data["name"]
+
+    @property
     def epochs(self) -> list[Row]:
         """The rows of the finished epochs."""
         return epoch_rows(self.metrics)
@@ -210,6 +225,16 @@ class StudyEvidence(NamedTuple):
     def name(self) -> str:
         """The study's name."""
         return self.results.stored.study.name
+
+    @property
+    def run(self) -> Evidence | None:
+        """The run whose images are shown."""
+        return self.shown and self.shown.run
+
+    @property
+    def data_name(self) -> str:
+        """The name of the images."""
+        return self.results.stored.data.name
 
 
 def epoch_rows(metrics: Rows) -> list[Row]:

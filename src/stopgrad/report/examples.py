@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from importlib.util import find_spec
-from typing import Literal, NamedTuple, assert_never
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -30,7 +30,15 @@ from stopgrad.report.evidence import (
 )
 from stopgrad.runs import TrainedRun, evaluation_split
 
-EXAMPLES = 20
+Layout = Literal["auto", "principal", "pacmap"]
+
+SHOWN = 8  # neighbours of each query
+EXAMPLES = 20  # queries that a reader sees first
+GALLERY = 300  # images that a visitor can pick
+DOTS = 900  # more of them on the map, as points alone
+FEWEST = 50  # images below which PaCMAP has too few neighbours to work with
+UNLABELLED = 1500  # images among which some are chosen where there are no votes
+AT_RANDOM = "images drawn at random"
 RULE = (
     "one random image of each of up to ten classes, then the mistakes with the surest votes, at "
     "most two of a class"
@@ -118,12 +126,6 @@ def _surest_mistakes(votes: Tensor, labels: Tensor) -> list[int]:
     return found
 
 
-FEWEST = 50  # images below which PaCMAP has too few neighbours to work with
-
-
-Layout = Literal["auto", "principal", "pacmap"]
-
-
 class Plane(NamedTuple):
     """Places, and by which method."""
 
@@ -168,22 +170,10 @@ def plane(values: Tensor, shown: Tensor, *, seed: int, layout: Layout = "auto") 
         seed: Of PaCMAP; the principal plane draws nothing.
         layout: auto: PaCMAP where it is installed and the images are enough, else principal.
     """
-    found = find_spec("pacmap") is not None and len(shown) >= FEWEST
-    match layout:
-        case "pacmap":
-            return pacmap_plane(values[shown], seed=seed)
-        case "principal":
-            return principal_plane(values, shown)
-        case "auto":
-            return plane(values, shown, seed=seed, layout="pacmap" if found else "principal")
-    assert_never(layout)
-
-
-SHOWN = 8  # neighbours of each query
-UNLABELLED = 1500  # images among which some are chosen where there are no votes
-AT_RANDOM = "images drawn at random"
-GALLERY = 300  # images that a visitor can pick
-DOTS = 900  # more of them on the map, as points alone
+    able = find_spec("pacmap") is not None and len(shown) >= FEWEST
+    if layout == "pacmap" or (layout == "auto" and able):
+        return pacmap_plane(values[shown], seed=seed)
+    return principal_plane(values, shown)
 
 
 class Nearest(NamedTuple):
@@ -213,15 +203,24 @@ def nearest(run: TrainedRun, dataset: Dataset, *, track: Track = no_progress) ->
     if dataset.train.labels is None or hidden:
         return _among_themselves(run, dataset.train, track=track)
     train, test, _ = evaluation_split(dataset, run.info.config)
-    bank, queries = (embedded(run, images, track=track) for images in (train, test))
-    knn = run.info.config.knn
-    near = neighbors(bank.values, queries.values, k=min(knn.k, len(train)))
-    assert bank.labels is not None
-    classes = max(1, len(train.class_names))
-    votes = class_votes(near, bank.labels, classes=classes, temperature=knn.temperature)
+    return _in_bank(run, train, test, least=1, track=track)
+
+
+def _in_bank(
+    run: TrainedRun, bank: Images, queries: Images, *, least: int, track: Track
+) -> Nearest:
+    """Every query with its nearest of the bank: those that vote if they have labels, or more."""
+    known, asked = (embedded(run, images, track=track) for images in (bank, queries))
+    knn, votes = run.info.config.knn, None
+    k = min(knn.k, len(bank))
+    near = neighbors(known.values, asked.values, k=min(max(k, least), len(bank)))
+    if known.labels is not None:
+        voting = Neighbors(*(part[:, :k] for part in near))
+        classes = max(1, len(bank.class_names))
+        votes = class_votes(voting, known.labels, classes=classes, temperature=knn.temperature)
+        votes = votes.cpu()
     shown = Neighbors(*(part[:, :SHOWN].cpu() for part in near))
-    rows, k = torch.arange(len(test)), near.indices.shape[1]
-    return Nearest(test, rows, train, queries.values.cpu(), shown, votes.cpu(), k)
+    return Nearest(queries, torch.arange(len(queries)), bank, asked.values.cpu(), shown, votes, k)
 
 
 def embedded(run: TrainedRun, images: Images, *, track: Track = no_progress) -> Features:
@@ -263,19 +262,8 @@ def neighbors_of(
     run: TrainedRun, bank: Images, queries: Images, *, track: Track = no_progress
 ) -> NeighborPanel:
     """Images with their nearest of a bank of the same size; if it has labels, kNN votes too."""
-    known, asked = (embedded(run, images, track=track) for images in (bank, queries))
-    knn = run.info.config.knn
-    near = neighbors(known.values, asked.values, k=min(max(knn.k, SHOWN), len(bank)))
-    votes, k = None, min(knn.k, len(bank))
-    if known.labels is not None:
-        voting = Neighbors(*(part[:, :k] for part in near))
-        classes = max(1, len(bank.class_names))
-        votes = class_votes(voting, known.labels, classes=classes, temperature=knn.temperature)
-        votes = votes.cpu()
-    shown = Neighbors(*(part[:, :SHOWN].cpu() for part in near))
-    rows = torch.arange(len(queries))
-    found = Nearest(queries, rows, bank, asked.values.cpu(), shown, votes, k)
-    return chosen_panel(run, found, rows, rule="")
+    found = _in_bank(run, bank, queries, least=SHOWN, track=track)
+    return chosen_panel(run, found, found.rows, rule="")
 
 
 def example_places(run: TrainedRun, found: Nearest, *, count: int) -> Tensor:

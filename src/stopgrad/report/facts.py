@@ -59,7 +59,7 @@ def facts(evidence: Evidence) -> list[Fact]:
     data, init = info.data, info.data.get("init")  # absent: random weights
     classes = len(evidence.class_names)
     labels = f"{classes} classes (not used in training)" if classes else "no labels"
-    where = f"{data['name']}: {count(data['images'])} images, {labels}"
+    where = f"{evidence.data_name}: {count(data['images'])} images, {labels}"
     made = [
         Fact("Data", f"{where}; content {data['fingerprint'][:12]}"),
         Fact("Start", f"from {init['from']}, sha256 {init['sha256'][:12]}" if init else ""),
@@ -216,10 +216,14 @@ def score_table(records: Sequence[Record]) -> Table:
     rows = []
     for metric in metrics_of(records):
         for labels in sorted({r.labels for r in records if r.metric == metric}, reverse=True):
-            scores = [_score(found.get((metric, labels, of))) for of in subjects]
+            own = [found.get((metric, labels, of)) for of in subjects]
+            scores = [_share(record, None if record is None else record.value) for record in own]
             scores[0] = scores[0]._replace(emphasis="strong")
+            encoder = found.get((metric, labels, "encoder"))
+            # The five first of five classes say nothing.
+            top5 = encoder.top5 if encoder and len(encoder.per_class) > 5 else None
             named = TableCell(metric_text(metric)), TableCell(f"{100 * labels:g}{SPACE}%", labels)
-            rows.append((*named, *scores, _top5(found.get((metric, labels, "encoder")))))
+            rows.append((*named, *scores, _share(encoder, top5)))
     heads = ["labels", *(SUBJECTS[of] for of in subjects), f"top-5, {SUBJECTS[subjects[0]]}"]
     columns = (Column("by"), *(Column(head, "right") for head in heads))
     caption = "Top-1 accuracy, by the fraction of the training labels that was used"
@@ -227,8 +231,26 @@ def score_table(records: Sequence[Record]) -> Table:
 
 
 def protocol_lines(records: Sequence[Record]) -> list[str]:
-    """How each metric was scored."""
-    return [_protocol(records, metric) for metric in metrics_of(records)]
+    """How each metric was scored: what its records share, then what changes with the labels."""
+    lines = []
+    for metric in metrics_of(records):
+        own = [record for record in records if record.metric == metric]
+        chosen = [record for record in own if record.of == "encoder"] or own
+        first = max(chosen, key=lambda record: record.labels)
+        same = [item for item in first.protocol.items() if all(_has(r, *item) for r in chosen)]
+        where = f"{count(first.images_scored)} images of the {first.split} split"
+        when = f", epoch {first.epoch}" if first.epoch else ""
+        parts = [f"scored on {where}{when}", protocol_text(dict(same))]
+        for record in chosen:
+            differs = {k: v for k, v in record.protocol.items() if k not in dict(same)}
+            if differs:
+                parts.append(f"with {labels_text(record.labels)}: {protocol_text(differs)}")
+        lines.append(f"{metric_text(metric)}: {'; '.join(parts)}.")
+    return lines
+
+
+def _has(record: Record, key: str, value: object) -> bool:
+    return key in record.protocol and bool(record.protocol[key] == value)
 
 
 def finding(records: Sequence[Record]) -> str:
@@ -321,37 +343,11 @@ def _compared(encoder: Record, other: Record) -> str:
     return f"{gap} {'above' if difference > 0 else 'below'} {name}"
 
 
-def _score(record: Record | None) -> TableCell:
-    if record is None:
+def _share(record: Record | None, value: float | None) -> TableCell:
+    """A percentage of the images of a record; nothing where there is none."""
+    if record is None or value is None:
         return TableCell()
-    return TableCell(percent(record.value, images=record.images_scored), record.value)
-
-
-def _top5(record: Record | None) -> TableCell:
-    """Nothing where there are no more than five classes."""
-    if record is None or record.top5 is None or len(record.per_class) <= 5:
-        return TableCell()
-    return TableCell(percent(record.top5, images=record.images_scored), record.top5)
-
-
-def _protocol(records: Sequence[Record], metric: str) -> str:
-    """How a metric was measured: what its records share, then what changes with the labels."""
-    own = [record for record in records if record.metric == metric]
-    chosen = [record for record in own if record.of == "encoder"] or own
-    first = max(chosen, key=lambda record: record.labels)
-    shared = {k: v for k, v in first.protocol.items() if all(_same(r, k, v) for r in chosen)}
-    where = f"{count(first.images_scored)} images of the {first.split} split"
-    when = f", epoch {first.epoch}" if first.epoch else ""
-    text = f"{metric_text(metric)}: scored on {where}{when}; {protocol_text(shared)}"
-    for record in chosen:
-        differs = {k: v for k, v in record.protocol.items() if k not in shared}
-        if differs:
-            text += f"; with {labels_text(record.labels)}: {protocol_text(differs)}"
-    return text + "."
-
-
-def _same(record: Record, key: str, value: object) -> bool:
-    return key in record.protocol and bool(record.protocol[key] == value)
+    return TableCell(percent(value, images=record.images_scored), value)
 
 
 def _value(value: object) -> str:

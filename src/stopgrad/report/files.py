@@ -7,7 +7,9 @@ import io
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
+
+from PIL import Image, ImageDraw, ImageFont
 
 from stopgrad.evaluation import count
 from stopgrad.report.evidence import (
@@ -22,11 +24,6 @@ from stopgrad.report.evidence import (
 )
 from stopgrad.report.style import Figure, Role, light, plain_svg
 from stopgrad.storage import storage_errors, write_atomically
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
-    from PIL.ImageDraw import ImageDraw
-    from PIL.ImageFont import FreeTypeFont, ImageFont
 
 PNG_SCALE = 2.0
 
@@ -61,10 +58,10 @@ def _files_of(chapter: Evidence | StudyEvidence) -> Iterator[tuple[str, bytes]]:
         drawing, name = plain_svg(figure.chart), _file_name(figure.name)
         yield f"{name}.svg", drawing.encode()
         yield f"{name}.png", vl_convert.svg_to_png(drawing, scale=PNG_SCALE)
-    run = chapter if isinstance(chapter, Evidence) else chapter.shown and chapter.shown.run
-    if run and run.views is not None:
+    run = chapter.run
+    if run is not None and run.views is not None:
         yield "views.png", _png(view_grid(run.views))
-    if run and run.neighbors is not None:
+    if run is not None and run.neighbors is not None:
         yield "neighbors.png", _png(neighbor_grid(run.neighbors))
 
 
@@ -91,7 +88,7 @@ def _file_name(text: str) -> str:
     return re.sub(r"[^A-Za-z0-9]+", "-", text).strip("-")[:60] or "figure"
 
 
-def _png(image: Image) -> bytes:
+def _png(image: Image.Image) -> bytes:
     file = io.BytesIO()
     image.save(file, "PNG")
     return file.getvalue()
@@ -112,17 +109,16 @@ class Spot(NamedTuple):
     y: int
 
 
-def view_grid(panel: ViewPanel, *, columns: int = 3) -> Image:
+def view_grid(panel: ViewPanel, *, columns: int = 3) -> Image.Image:
     """Originals, each followed by its two views; `columns` such groups side by side.
 
     Images are 96 px wide; smaller ones keep their pixels visible.
     """
-    from PIL import ImageDraw
-
     columns = min(columns, len(panel.originals))
     rows = -(-len(panel.originals) // columns)
     group = 3 * CELL + 2 * GAP
-    sheet = _sheet(columns * (group + SPACE) + SPACE, LINE + rows * (CELL + 2 * GAP) + 2 * SPACE)
+    size = columns * (group + SPACE) + SPACE, LINE + rows * (CELL + 2 * GAP) + 2 * SPACE
+    sheet = Image.new("RGB", size, light("paper"))
     draw = ImageDraw.Draw(sheet)
     for column in range(columns):
         for place, title in enumerate(VIEWS):
@@ -137,18 +133,17 @@ def view_grid(panel: ViewPanel, *, columns: int = 3) -> Image:
     return sheet
 
 
-def neighbor_grid(panel: NeighborPanel) -> Image:
+def neighbor_grid(panel: NeighborPanel) -> Image.Image:
     """A row per query: the image, what it is and was taken for, and its nearest images.
 
     Below each neighbour stand its class, or without one its file, and its cosine similarity. A
     neighbour of the query's class has a solid frame, one of another class a dashed frame and a
     cross.
     """
-    from PIL import ImageDraw
-
     height = CELL + 2 * LINE + SPACE // 2
     width = 2 * SPACE + CELL + NAMES + panel.index.shape[1] * (CELL + 2 * GAP)
-    sheet = _sheet(width, 2 * SPACE + LINE + len(panel.queries) * height)
+    size = width, 2 * SPACE + LINE + len(panel.queries) * height
+    sheet = Image.new("RGB", size, light("paper"))
     draw = ImageDraw.Draw(sheet)
     left = SPACE + CELL + NAMES
     _put(draw, Spot(SPACE, SPACE // 2 + 4), "query")
@@ -173,13 +168,11 @@ def neighbor_grid(panel: NeighborPanel) -> Image:
     return sheet
 
 
-def enlarged(pixels: Pixels, *, side: int) -> Image:
+def enlarged(pixels: Pixels, *, side: int) -> Image.Image:
     """An image within side x side px, centred on paper.
 
     A small one grows by a whole factor without smoothing, so that one sees what a network sees.
     """
-    from PIL import Image, ImageDraw
-
     image = Image.fromarray(pixels)
     longest = max(image.size)
     if longest > side:
@@ -195,7 +188,7 @@ def enlarged(pixels: Pixels, *, side: int) -> Image:
     return square
 
 
-def _put_query(draw: ImageDraw, at: Spot, query: Query) -> None:
+def _put_query(draw: ImageDraw.ImageDraw, at: Spot, query: Query) -> None:
     lines: list[tuple[str, Role]] = [(query.class_name or _base_name(query.source), "ink")]
     if query.correct is True:
         lines.append(("correct", "good"))
@@ -212,7 +205,7 @@ def _base_name(source: str) -> str:
     return source.rsplit("/", 1)[-1]
 
 
-def _frame(draw: ImageDraw, at: Spot, *, agrees: bool | None) -> None:
+def _frame(draw: ImageDraw.ImageDraw, at: Spot, *, agrees: bool | None) -> None:
     if agrees is None:
         return
     box = (at.x - 3, at.y - 3, at.x + CELL + 2, at.y + CELL + 2)
@@ -227,13 +220,9 @@ def _frame(draw: ImageDraw, at: Spot, *, agrees: bool | None) -> None:
             draw.rectangle((x, box[1] + start, x + 2, box[1] + end), fill=light("wrong"))
 
 
-def _sheet(width: int, height: int) -> Image:
-    from PIL import Image
-
-    return Image.new("RGB", (width, height), light("paper"))
-
-
-def _put(draw: ImageDraw, at: Spot, text: str, *, role: Role = "ink", anchor: str = "lt") -> None:
+def _put(
+    draw: ImageDraw.ImageDraw, at: Spot, text: str, *, role: Role = "ink", anchor: str = "lt"
+) -> None:
     draw.text(at, text, fill=light(role), font=_font(), anchor=anchor)
 
 
@@ -248,7 +237,5 @@ def _cut(text: str, *, width: int = CELL + GAP) -> str:
 
 
 @functools.cache
-def _font() -> FreeTypeFont | ImageFont:
-    from PIL import ImageFont
-
+def _font() -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     return ImageFont.load_default(TEXT)

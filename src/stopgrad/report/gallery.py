@@ -10,10 +10,11 @@ import base64
 import io
 import math
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 
 from stopgrad.evaluation import SPACE, class_name, count, percent
 from stopgrad.report.evidence import (
@@ -29,9 +30,6 @@ from stopgrad.report.facts import protocol_text
 from stopgrad.report.maps import confusion_figure, confusions, map_figure
 from stopgrad.report.style import Figure
 from stopgrad.report.table import Column, Table, TableCell
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
 
 LOSSLESS = 48  # px; single images up to this side are embedded as they are
 LARGEST = 112  # px of the longer side of all others, as JPEG
@@ -59,8 +57,6 @@ class Sheet(NamedTuple):
 
 def data_uri(pixels: Pixels) -> str:
     """An image (H, W, 3) as a data URI: PNG when small, else a reduced JPEG."""
-    from PIL import Image
-
     image = Image.fromarray(pixels)
     if max(image.size) <= LOSSLESS:
         return _encoded(image, "PNG", optimize=True)
@@ -97,8 +93,6 @@ def _attempts(images: Sequence[Pixels]) -> Iterator[Sheet]:
 
 
 def _reduced(pixels: Pixels, side: int) -> Pixels:
-    from PIL import Image
-
     if max(pixels.shape[:2]) <= side:
         return pixels
     image = Image.fromarray(pixels)
@@ -106,10 +100,8 @@ def _reduced(pixels: Pixels, side: int) -> Pixels:
     return np.asarray(image)
 
 
-def _laid_out(tiles: Sequence[Pixels]) -> tuple[Image, Sheet]:
+def _laid_out(tiles: Sequence[Pixels]) -> tuple[Image.Image, Sheet]:
     """The tiles on one canvas; the room between them continues their edges."""
-    from PIL import Image
-
     height, width = tiles[0].shape[:2]
     cell = BLOCK * math.ceil(max(height, width) / BLOCK)
     columns = math.ceil(math.sqrt(len(tiles)))
@@ -122,7 +114,7 @@ def _laid_out(tiles: Sequence[Pixels]) -> tuple[Image, Sheet]:
     return Image.fromarray(canvas), Sheet("", width, height, cell, columns, lossless=False)
 
 
-def _encoded(image: Image, kind: str, **options: Any) -> str:
+def _encoded(image: Image.Image, kind: str, **options: Any) -> str:
     file = io.BytesIO()
     image.save(file, kind, **options)
     return f"data:image/{kind.lower()};base64,{base64.b64encode(file.getvalue()).decode()}"

@@ -11,7 +11,10 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
 
 from stopgrad.evaluation import (
     SPACE,
@@ -44,9 +47,6 @@ from stopgrad.report.style import css_variables
 from stopgrad.report.table import as_csv, as_html
 from stopgrad.storage import printable, write_atomically
 
-if TYPE_CHECKING:
-    from jinja2 import Environment
-
 Chapter = Mapping[str, Any]
 """What a template shows, by the names that it has there; a name that is missing is an error."""
 
@@ -66,8 +66,6 @@ def write_page(chapters: Sequence[Evidence | StudyEvidence], *, out: Path) -> Pa
 
 def render(*evidence: Evidence | StudyEvidence) -> str:
     """The page of runs and studies as text; a single one has the page to itself."""
-    from markupsafe import Markup
-
     style = css_variables() + _asset("page.css")
     script = _asset("page.js") + _asset("picker.js")
     chapters = [_chapter(each) for each in evidence]
@@ -103,7 +101,7 @@ def run_chapter(evidence: Evidence) -> Chapter:
     """What `run.html` shows of a run; what has no data is empty, and its section is left out."""
     info, records, knobs = evidence.info, evidence.scored, knob_table(evidence.info.config)
     judgement, measured = evidence.judgement, curves.measure_figures(evidence)
-    learned = f"{count(info.data['images'])} images of {info.data['name']}, without labels."
+    learned = f"{count(info.data['images'])} images of {evidence.data_name}, without labels."
     return {
         "template": "run.html",
         "kind": "run",
@@ -176,15 +174,12 @@ def _tone(evidence: Evidence) -> str:
     return "" if judgement is None else TONES.get(judgement.state, "wrong")
 
 
-def _environment() -> Environment:
+def _environment() -> jinja2.Environment:
     """Jinja with every text escaped, and an error for a name that a template misspells."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-    from markupsafe import Markup
-
-    environment = Environment(
-        loader=PackageLoader("stopgrad.report", "."),
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("stopgrad.report", "."),
         autoescape=True,
-        undefined=StrictUndefined,
+        undefined=jinja2.StrictUndefined,
         finalize=tied,
         trim_blocks=True,
         lstrip_blocks=True,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from operator import methodcaller
 from typing import Any
 
 import altair as alt
@@ -20,7 +21,7 @@ from stopgrad.evaluation import (
     metric_text,
     number,
 )
-from stopgrad.report.accuracy import architecture_figure
+from stopgrad.report.accuracy import architecture_figures
 from stopgrad.report.arms import (
     ArmScore,
     Axis,
@@ -99,7 +100,7 @@ def curve_figures(evidence: StudyEvidence) -> list[Figure]:
         ("knn", "kNN accuracy, %", watched, True),
         ("loss", "loss", "Negative cosine similarity of the two views.", False),
     ):
-        points = seed_curves(evidence.epochs, _number(key))
+        points = seed_curves(evidence.epochs, methodcaller("get", key))
         if len({point.epoch for point in points}) > 1:  # one moment is no curve
             end = ended(points, percent=percent)
             caption = f"{says} Line: mean over seeds; band: one standard deviation. {end}"
@@ -125,14 +126,6 @@ def collapse_figures(evidence: StudyEvidence) -> list[Figure]:
             figures.append(drawn(measure.replace("_", "-"), chart, label=label, caption=says))
     runs = evidence.epochs.get(baseline) or []
     return figures + (spectrum_figures(runs[0]) if runs else [])
-
-
-def architecture_figures(evidence: StudyEvidence) -> list[Figure]:
-    """The baseline's network."""
-    if evidence.config is None:
-        return []
-    name = printable(evidence.results.stored.study.baseline)
-    return [architecture_figure(evidence.config, name=repr(name))]
 
 
 def collapsed_arms(evidence: StudyEvidence) -> list[str]:
@@ -273,10 +266,6 @@ def _arm_by_arm(evidence: StudyEvidence, found: Sequence[ArmScore]) -> Iterator[
         chart = arms_chart(found, metric, chance=chance)
         label = f"Points: {metric_text(metric)} of each arm. {says}"
         yield drawn(f"arms-{metric.replace('_', '-')}", chart, label=label, caption=caption)
-
-
-def _number(key: str) -> Callable[[EpochRow], float | None]:
-    return lambda row: row.get(key)
 
 
 def _measure(key: str) -> Callable[[EpochRow], float | None]:

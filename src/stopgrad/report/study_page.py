@@ -18,6 +18,7 @@ from stopgrad.evaluation import (
     unit_text,
 )
 from stopgrad.report import study_charts
+from stopgrad.report.accuracy import architecture_figures
 from stopgrad.report.evidence import StudyEvidence
 from stopgrad.report.facts import Fact, Tile, method_facts
 from stopgrad.report.gallery import image_sections
@@ -64,7 +65,7 @@ def study_chapter(evidence: StudyEvidence) -> dict[str, Any]:
         "curve_figures": study_charts.curve_figures(evidence),
         "collapse_figures": study_charts.collapse_figures(evidence),
         "images": image_sections(shown and shown.run, run=shown.text if shown else ""),
-        "architecture": study_charts.architecture_figures(evidence),
+        "architecture": architecture_figures(evidence),
         "facts": study_facts(evidence),
         "command": study_command(evidence),
         "runs": run_table(results),
