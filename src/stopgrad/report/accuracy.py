@@ -75,10 +75,7 @@ def accuracy_chart(
 ) -> alt.FacetChart:
     """Accuracy of the encoder beside its baselines, a block of bars per fraction of the labels.
 
-    Args:
-        records: Results of one run; other metrics are passed over.
-        metric: Which of them to draw.
-        chance: Accuracy of guessing, drawn as a dashed line.
+    Records of other metrics are passed over; the accuracy of guessing is a dashed line.
     """
     chosen = [record for record in newest(records).values() if record.metric == metric]
     subjects = _subjects(chosen)
@@ -109,10 +106,7 @@ def per_class_chart(
 ) -> alt.LayerChart:
     """Accuracy of each class with all labels, best class of the encoder first.
 
-    Args:
-        records: Results of one run that hold accuracies per class.
-        class_names: C names; of more than 30 classes the 15 best and the 15 worst are drawn.
-        metric: Which of the results to draw.
+    Of more than 30 classes the 15 best and the 15 worst are drawn.
     """
     chosen = [
         r for r in newest(records).values() if r.metric == metric and r.labels == 1 and r.per_class

@@ -71,16 +71,20 @@ class ArmScore(NamedTuple):
     baseline: bool = False  # an untrained encoder or raw pixels
 
     @property
+    def is_accuracy(self) -> bool:
+        """Whether it is in percent; a measure of collapse is not."""
+        return self.metric in ACCURACIES
+
+    @property
     def title(self) -> str:
         """`kNN, 10 % of the labels`."""
-        if self.metric not in ACCURACIES:
-            return metric_text(self.metric)
-        return f"{metric_text(self.metric)}, {labels_text(self.labels)}"
+        labels = f", {labels_text(self.labels)}" if self.is_accuracy else ""
+        return f"{metric_text(self.metric)}{labels}"
 
     @property
     def written(self) -> str:
         """`61.75 ± 0.20 % (n = 3)`."""
-        found = mean_and_spread(self.mean, self.std, percent=self.metric in ACCURACIES)
+        found = mean_and_spread(self.mean, self.std, percent=self.is_accuracy)
         after = f", {self.collapsed} collapsed" if self.collapsed else ""
         return f"{found} (n = {self.n}{after})"
 
@@ -147,14 +151,9 @@ def of_metric(found: Sequence[ArmScore], metric: str) -> list[ArmScore]:
 def arms_chart(
     found: Sequence[ArmScore], metric: str, *, chance: float | None = None
 ) -> alt.LayerChart:
-    """One metric of every arm with all labels.
+    """One metric of every arm with all labels, and guessing as a dashed red line.
 
     Small dots are single runs, hollow diamonds the published means.
-
-    Args:
-        found: Scores of one study.
-        metric: Which of them to draw.
-        chance: The value of guessing, as a dashed red line.
     """
     chosen = [score for score in of_metric(found, metric) if score.labels == 1]
     arms = list(dict.fromkeys(score.arm for score in chosen if not score.published))
@@ -162,23 +161,24 @@ def arms_chart(
     kinds = [kind for kind in KINDS if kind in {score.kind for score in chosen}]
     values = [score.row(kind=score.kind) for score in chosen]
     runs = [{"value": v, "arm": s.arm} for s in chosen if s.n > 1 for v in s.values]
+    legend = alt.Legend(symbolSize=90, columns=2) if len(kinds) > 1 else None
+    channels = {"shape": alt.Shape, "stroke": alt.Stroke, "fill": alt.Fill}
+    by_kind = {
+        name: channel("kind:N", legend=legend).scale(
+            domain=kinds, range=[KINDS[kind][place] for kind in kinds]
+        )
+        for place, (name, channel) in enumerate(channels.items())
+    }
     small = drawn_from(runs).mark_point(
         filled=True, size=14, opacity=0.7, color=light("third"), aria=False
     )
     means = drawn_from(values).mark_point(size=95, strokeWidth=2, opacity=1)
-    legend = alt.Legend(symbolSize=90, columns=2) if len(kinds) > 1 else None
-    shapes, strokes, fills = ([KINDS[kind][place] for kind in kinds] for place in range(3))
-    x = alt.X("value:Q", title=None).scale(zero=False, nice=True)
     marks = [
         _bars(values, role="muted", width=1.6).encode(x2="high:Q"),
         small,
-        means.encode(
-            description="text:N",
-            shape=alt.Shape("kind:N", legend=legend).scale(domain=kinds, range=shapes),
-            stroke=alt.Stroke("kind:N", legend=legend).scale(domain=kinds, range=strokes),
-            fill=alt.Fill("kind:N", legend=legend).scale(domain=kinds, range=fills),
-        ),
+        means.encode(description="text:N", **by_kind),
     ]
+    x = alt.X("value:Q", title=None).scale(zero=False, nice=True)
     y = alt.Y("arm:N", title=None, sort=arms, axis=alt.Axis(labelLimit=190, grid=True))
     marks = [mark.encode(x=x, y=y) for mark in marks]
     if chance is not None:
@@ -191,7 +191,7 @@ def labels_chart(found: Sequence[ArmScore]) -> alt.LayerChart:
 
     Baselines and measures of collapse are left out.
     """
-    chosen = [s for s in found if s.metric in ACCURACIES and not s.baseline]
+    chosen = [s for s in found if s.is_accuracy and not s.baseline]
     many = len({s.arm for s in chosen if s.metric != SUPERVISED}) > 1
     names = list(dict.fromkeys(_series_name(s, many=many) for s in chosen if not s.published))
     names = names[:MOST_SERIES]
@@ -231,12 +231,9 @@ class Axis(NamedTuple):
 
 
 def knob_axis(configs: Mapping[str, Mapping[str, Any]]) -> Axis | None:
-    """The axis on which a study's arms lie; None where they differ in another way.
+    """The axis on which a study's arms lie, from the knobs of each; None where they differ else.
 
     One knob is a number with at least three values; a second may have a few values.
-
-    Args:
-        configs: Knobs by key path, by arm.
     """
     keys = sorted({key for config in configs.values() for key in config} - {"seed"})
     varied = [key for key in keys if len({str(c.get(key)) for c in configs.values()}) > 1]
@@ -266,12 +263,9 @@ def knob_chart(
 ) -> alt.ConcatChart:
     """Accuracy against a knob: a column per metric, a row per fraction of the labels.
 
-    Args:
-        found: Scores of one study.
-        axis: From `knob_axis`.
-        chance: Accuracy of guessing, in percent, as a red line.
+    Guessing, in percent, is a red line.
     """
-    chosen = [s for s in found if s.metric in ACCURACIES and s.arm in axis.places]
+    chosen = [s for s in found if s.is_accuracy and s.arm in axis.places]
     metrics = list(dict.fromkeys(score.metric for score in chosen))
     names = list(dict.fromkeys(axis.series.values()))
     x = _knob_x(axis)
@@ -324,9 +318,7 @@ def _score_range(chosen: Sequence[ArmScore], chance: float | None) -> list[float
 def series_marks(values: Values, names: list[str]) -> list[alt.Chart]:
     """A line per name with points and error bars; published ones hollow, collapsed ones crossed.
 
-    Args:
-        values: Rows of `ArmScore` with a `name`.
-        names: The series in the order of their colours.
+    The rows are those of `ArmScore` with a `name`.
     """
     ours = [row for row in values if not row["published"]]
     crossed = [row for row in values if row["collapsed"]]

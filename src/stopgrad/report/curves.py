@@ -6,7 +6,7 @@ import itertools
 import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import altair as alt
 
@@ -24,18 +24,13 @@ from stopgrad.evaluation import (
 from stopgrad.report.evidence import Evidence, Rows, epoch_rows, state_of
 from stopgrad.report.style import SERIES, SHAPES, Figure, dots, drawn, line, plot, told_apart
 
+Point = tuple[float, float]  # epoch and value
+
 MOST_POINTS = 300  # of the line of single steps; more would not be seen at this width
 MOST_TICKS = 7  # of the time axis
 MOST_LINES = 5  # moments of the training whose spectrum is drawn
 FEW_POINTS = 40  # that are drawn large; many are small, for the pointer alone
 FLAT = 1e-6  # range of numbers that do not vary
-
-
-class Point(NamedTuple):
-    """A value at a time, in epochs."""
-
-    epoch: float
-    value: float
 
 
 def curve_figures(evidence: Evidence) -> list[Figure]:
@@ -128,17 +123,14 @@ def collapse_finding(evidence: Evidence) -> str:
 def _change(name: str, points: list[Point], written: Callable[[float], str]) -> str:
     if not points:
         return ""
-    first, last = points[0], points[-1]
-    start = f"{written(first.value)} at epoch {first.epoch}"
-    if len(points) == 1:
-        return f"{name}: {start}."
-    return f"{name}: from {start} to {written(last.value)} at epoch {last.epoch}."
+    ends = [f"{written(value)} at epoch {epoch}" for epoch, value in (points[0], points[-1])]
+    return f"{name}: from {ends[0]} to {ends[1]}." if len(points) > 1 else f"{name}: {ends[0]}."
 
 
 def series(metrics: Rows, key: str) -> list[Point]:
     """One number over the epochs at which it was taken."""
     rows = epoch_rows(metrics)
-    return [Point(row["epoch"], row[key]) for row in rows if row.get(key) is not None]
+    return [(row["epoch"], row[key]) for row in rows if row.get(key) is not None]
 
 
 def step_losses(metrics: Rows) -> list[Point]:
@@ -150,7 +142,7 @@ def step_losses(metrics: Rows) -> list[Point]:
     per_epoch = epochs[-1]["step"] / epochs[-1]["epoch"]
     size = max(1, -(-len(steps) // MOST_POINTS))
     bins = (steps[start : start + size] for start in range(0, len(steps), size))
-    return [Point(_mean(rows, "step") / per_epoch, _mean(rows, "loss")) for rows in bins]
+    return [(_mean(rows, "step") / per_epoch, _mean(rows, "loss")) for rows in bins]
 
 
 def _mean(rows: Rows, key: str) -> float:
@@ -167,7 +159,7 @@ def loss_chart(metrics: Rows) -> alt.LayerChart:
         }
         for epoch, value in series(metrics, "loss")
     ]
-    steps = [point._asdict() for point in step_losses(metrics)]
+    steps = [{"epoch": epoch, "value": value} for epoch, value in step_losses(metrics)]
     return plot(
         line(steps, role="third", width=1, opacity=0.6),
         line(epochs, role="first"),
@@ -179,11 +171,9 @@ def loss_chart(metrics: Rows) -> alt.LayerChart:
 
 
 def knn_chart(metrics: Rows, records: Sequence[Record] = ()) -> alt.LayerChart:
-    """kNN accuracy over the epochs, with the untrained encoder and raw pixels as level lines.
+    """kNN accuracy over the epochs, of which at least one was scored.
 
-    Args:
-        metrics: Rows of metrics.jsonl, with at least one epoch scored.
-        records: Where the level lines come from: kNN with all labels, on the same images.
+    The untrained encoder and raw pixels are level lines: kNN with all labels, on the same images.
     """
     images = max((record.images_scored for record in records), default=1000)
     epochs: list[dict[str, Any]] = [
@@ -229,12 +219,7 @@ def _ticks(first: float, last: float) -> list[int]:
 
 
 def measure_chart(metrics: Rows, measure: str) -> alt.LayerChart:
-    """One measure over the epochs: features, projector output before its BN, and z.
-
-    Args:
-        metrics: Rows of metrics.jsonl, with at least one epoch.
-        measure: A key of `stopgrad.method.collapse.Measures`.
-    """
+    """One of `MEASURE_NAMES` over the epochs: features, projector output before its BN, and z."""
     rows = [
         {
             "epoch": row["epoch"],

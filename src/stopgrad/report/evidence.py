@@ -314,14 +314,7 @@ def view_panel(
     *,
     normalization: Normalization,
 ) -> ViewPanel:
-    """Images with the views that a network saw, turned back from normalised values into colours.
-
-    Args:
-        originals: (N, H, W, 3) uint8.
-        x1: (N, 3, S, S), normalised.
-        x2: (N, 3, S, S), normalised.
-        normalization: The one that the views went through.
-    """
+    """Images (N, H, W, 3) with normalised views (N, 3, S, S) of them, turned back to colours."""
     mean, std = (np.asarray(values, dtype=np.float32) for values in normalization)
     colors = (x.transpose(0, 2, 3, 1) * std + mean for x in (x1, x2))
     seen = ((values * 255).round().clip(0, 255).astype(np.uint8) for values in colors)
@@ -357,6 +350,11 @@ def _neighbor(panel: NeighborPanel, row: int, similarity: float, *, label: int |
 def label_of(labels: npt.NDArray[np.int64] | None, row: int) -> int | None:
     """The label of a row, None where there are none."""
     return None if labels is None else int(labels[row])
+
+
+def name_of(image: Query | Neighbor) -> str:
+    """Its class, or without one the last part of its file; `file:row` of a Parquet file stays."""
+    return image.class_name or image.source.rsplit("/", 1)[-1]
 
 
 def _source(images: Images, row: int) -> str:

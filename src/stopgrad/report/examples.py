@@ -64,13 +64,9 @@ def view_examples(
 
 
 def choose_examples(votes: Tensor, labels: Tensor, *, count: int, seed: int) -> Tensor:
-    """Indices (<= count,) of queries by `RULE`, at most half of them for the classes.
+    """Indices (<= count,) of queries by `RULE`, from votes (Q, C) and labels (Q,).
 
-    Args:
-        votes: (Q, C) votes of kNN.
-        labels: (Q,) int64.
-        count: How many in all.
-        seed: Of the random part.
+    At most half of them are for the classes.
     """
     labels = labels.cpu()
     order = torch.randperm(len(labels), generator=torch_generator(seed, "query examples"))
@@ -88,12 +84,7 @@ def choose_gallery(
 ) -> Tensor:
     """Indices (<= count,) of queries by `GALLERY_RULE`, in order of class and place.
 
-    Args:
-        votes: (Q, C) votes of kNN.
-        labels: (Q,) int64.
-        count: How many in all; fewer when there are fewer queries.
-        seed: Of the random part.
-        first: Some that are to be among them.
+    From votes (Q, C) and labels (Q,); those given as the first are among them.
     """
     labels = labels.cpu()
     even = _round_robin(labels, seed=seed)
@@ -162,13 +153,10 @@ def pacmap_plane(values: Tensor, *, seed: int) -> Plane:  # (M, F) -> (M, 2)
 
 
 def plane(values: Tensor, shown: Tensor, *, seed: int, layout: Layout = "auto") -> Plane:
-    """The places (M, 2) of the shown of all features (N, F).
+    """The places (M, 2) of the shown rows (M,) of all features (N, F).
 
-    Args:
-        values: (N, F) float32.
-        shown: (M,) int64, rows of them.
-        seed: Of PaCMAP; the principal plane draws nothing.
-        layout: auto: PaCMAP where it is installed and the images are enough, else principal.
+    auto: PaCMAP where it is installed and the images are enough, else principal, which needs no
+    seed.
     """
     able = find_spec("pacmap") is not None and len(shown) >= FEWEST
     if layout == "pacmap" or (layout == "auto" and able):
@@ -305,7 +293,7 @@ def explore(
         run: The run, from `load_run`.
         dataset: The images it was trained on.
         count: Images in the gallery.
-        layout: How the map is made; auto: by PaCMAP where it is installed.
+        layout: How the map is made, as `plane` has it.
         track: Shows the progress of embedding.
     """
     found = nearest(run, dataset, track=track)

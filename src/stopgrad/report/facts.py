@@ -237,7 +237,11 @@ def protocol_lines(records: Sequence[Record]) -> list[str]:
         own = [record for record in records if record.metric == metric]
         chosen = [record for record in own if record.of == "encoder"] or own
         first = max(chosen, key=lambda record: record.labels)
-        same = [item for item in first.protocol.items() if all(_has(r, *item) for r in chosen)]
+        same = [
+            item
+            for item in first.protocol.items()
+            if all(item in r.protocol.items() for r in chosen)
+        ]
         where = f"{count(first.images_scored)} images of the {first.split} split"
         when = f", epoch {first.epoch}" if first.epoch else ""
         parts = [f"scored on {where}{when}", protocol_text(dict(same))]
@@ -247,10 +251,6 @@ def protocol_lines(records: Sequence[Record]) -> list[str]:
                 parts.append(f"with {labels_text(record.labels)}: {protocol_text(differs)}")
         lines.append(f"{metric_text(metric)}: {'; '.join(parts)}.")
     return lines
-
-
-def _has(record: Record, key: str, value: object) -> bool:
-    return key in record.protocol and bool(record.protocol[key] == value)
 
 
 def finding(records: Sequence[Record]) -> str:

@@ -7,7 +7,6 @@ import io
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 from PIL import Image, ImageDraw, ImageFont
 
@@ -20,6 +19,7 @@ from stopgrad.report.evidence import (
     Query,
     StudyEvidence,
     ViewPanel,
+    name_of,
     queries,
 )
 from stopgrad.report.style import Figure, Role, light, plain_svg
@@ -54,7 +54,7 @@ def _files_of(chapter: Evidence | StudyEvidence) -> Iterator[tuple[str, bytes]]:
     """Each chart as SVG and as PNG, then views and neighbours, which are images and not charts."""
     import vl_convert
 
-    for figure in figures_of(chapter):
+    for figure in _figures_of(chapter):
         drawing, name = plain_svg(figure.chart), _file_name(figure.name)
         yield f"{name}.svg", drawing.encode()
         yield f"{name}.png", vl_convert.svg_to_png(drawing, scale=PNG_SCALE)
@@ -65,21 +65,20 @@ def _files_of(chapter: Evidence | StudyEvidence) -> Iterator[tuple[str, bytes]]:
         yield "neighbors.png", _png(neighbor_grid(run.neighbors))
 
 
-def figures_of(chapter: Evidence | StudyEvidence) -> list[Figure]:
-    """The charts of a run or a study, in the order of the page."""
-    if isinstance(chapter, StudyEvidence):
-        from stopgrad.report import study_charts
-
-        return study_charts.study_figures(chapter)
+def _figures_of(chapter: Evidence | StudyEvidence) -> list[Figure]:
+    """The charts in the order of the page; no file that draws is loaded for a grid of images."""
     from stopgrad.report import accuracy, curves
 
+    if isinstance(chapter, StudyEvidence):
+        from stopgrad.report.study_charts import collapse_figures, curve_figures, score_figures
+
+        figures = [score_figures(chapter), curve_figures(chapter), collapse_figures(chapter)]
+    else:
+        figures = [accuracy.accuracy_figures(chapter), accuracy.class_figures(chapter)]
+        figures += [curves.curve_figures(chapter), curves.measure_figures(chapter)]
+        figures += [curves.spectrum_figures(chapter.metrics)]
     return [
-        *accuracy.architecture_figures(chapter),
-        *accuracy.accuracy_figures(chapter),
-        *accuracy.class_figures(chapter),
-        *curves.curve_figures(chapter),
-        *curves.measure_figures(chapter),
-        *curves.spectrum_figures(chapter.metrics),
+        figure for part in [accuracy.architecture_figures(chapter), *figures] for figure in part
     ]
 
 
@@ -102,13 +101,6 @@ TEXT = 14  # px
 NAMES = 190  # px beside a query
 
 
-class Spot(NamedTuple):
-    """A place in a grid, px from the top left."""
-
-    x: int
-    y: int
-
-
 def view_grid(panel: ViewPanel, *, columns: int = 3) -> Image.Image:
     """Originals, each followed by its two views; `columns` such groups side by side.
 
@@ -123,7 +115,7 @@ def view_grid(panel: ViewPanel, *, columns: int = 3) -> Image.Image:
     for column in range(columns):
         for place, title in enumerate(VIEWS):
             left = SPACE + column * (group + SPACE) + place * (CELL + GAP)
-            _put(draw, Spot(left + CELL // 2, SPACE), title, anchor="mt")
+            _put(draw, (left + CELL // 2, SPACE), title, anchor="mt")
     for number, images in enumerate(zip(*panel, strict=True)):
         row, column = divmod(number, columns)
         top = SPACE + LINE + GAP + row * (CELL + 2 * GAP)
@@ -146,25 +138,24 @@ def neighbor_grid(panel: NeighborPanel) -> Image.Image:
     sheet = Image.new("RGB", size, light("paper"))
     draw = ImageDraw.Draw(sheet)
     left = SPACE + CELL + NAMES
-    _put(draw, Spot(SPACE, SPACE // 2 + 4), "query")
+    _put(draw, (SPACE, SPACE // 2 + 4), "query")
     title = (
         f"{panel.index.shape[1]} nearest of {count(len(panel.bank))} images by cosine similarity"
     )
-    _put(draw, Spot(left, SPACE // 2 + 4), title)
+    _put(draw, (left, SPACE // 2 + 4), title)
     for row, query in enumerate(queries(panel)):
         top = SPACE + LINE + row * height
         sheet.paste(enlarged(query.pixels, side=CELL), (SPACE, top))
-        _put_query(draw, Spot(SPACE + CELL + 14, top + 8), query)
+        _put_query(draw, (SPACE + CELL + 14, top + 8), query)
         for place, neighbor in enumerate(query.neighbors):
-            at = Spot(left + place * (CELL + 2 * GAP), top)
-            sheet.paste(enlarged(neighbor.pixels, side=CELL), at)
-            _frame(draw, at, agrees=neighbor.agrees)
-            mark = "x " if neighbor.agrees is False else ""
-            below = Spot(at.x + CELL // 2, at.y + CELL + 6)
-            name = neighbor.class_name or _base_name(neighbor.source)
-            _put(draw, below, _cut(mark + name), anchor="mt")
-            below = below._replace(y=below.y + LINE - 2 if name else below.y)
-            _put(draw, below, f"{neighbor.similarity:.3f}", role="muted", anchor="mt")
+            x, y = left + place * (CELL + 2 * GAP), top + CELL + 6
+            sheet.paste(enlarged(neighbor.pixels, side=CELL), (x, top))
+            _frame(draw, x, top, agrees=neighbor.agrees)
+            mark, name = "x " if neighbor.agrees is False else "", name_of(neighbor)
+            _put(draw, (x + CELL // 2, y), _cut(mark + name), anchor="mt")
+            y += LINE - 2 if name else 0
+            text = f"{neighbor.similarity:.3f}"
+            _put(draw, (x + CELL // 2, y), text, role="muted", anchor="mt")
     return sheet
 
 
@@ -188,8 +179,8 @@ def enlarged(pixels: Pixels, *, side: int) -> Image.Image:
     return square
 
 
-def _put_query(draw: ImageDraw.ImageDraw, at: Spot, query: Query) -> None:
-    lines: list[tuple[str, Role]] = [(query.class_name or _base_name(query.source), "ink")]
+def _put_query(draw: ImageDraw.ImageDraw, at: tuple[int, int], query: Query) -> None:
+    lines: list[tuple[str, Role]] = [(name_of(query), "ink")]
     if query.correct is True:
         lines.append(("correct", "good"))
     elif query.correct is False:
@@ -197,18 +188,13 @@ def _put_query(draw: ImageDraw.ImageDraw, at: Spot, query: Query) -> None:
     elif query.predicted:
         lines.append((f"taken for {query.predicted}", "muted"))
     for number, (text, role) in enumerate(lines):
-        _put(draw, at._replace(y=at.y + number * LINE), _cut(text, width=165), role=role)
+        _put(draw, (at[0], at[1] + number * LINE), _cut(text, width=165), role=role)
 
 
-def _base_name(source: str) -> str:
-    """The last part of a path; `file:row` of a Parquet file stays."""
-    return source.rsplit("/", 1)[-1]
-
-
-def _frame(draw: ImageDraw.ImageDraw, at: Spot, *, agrees: bool | None) -> None:
+def _frame(draw: ImageDraw.ImageDraw, left: int, top: int, *, agrees: bool | None) -> None:
     if agrees is None:
         return
-    box = (at.x - 3, at.y - 3, at.x + CELL + 2, at.y + CELL + 2)
+    box = (left - 3, top - 3, left + CELL + 2, top + CELL + 2)
     if agrees:
         draw.rectangle(box, outline=light("good"), width=3)
         return
@@ -221,7 +207,12 @@ def _frame(draw: ImageDraw.ImageDraw, at: Spot, *, agrees: bool | None) -> None:
 
 
 def _put(
-    draw: ImageDraw.ImageDraw, at: Spot, text: str, *, role: Role = "ink", anchor: str = "lt"
+    draw: ImageDraw.ImageDraw,
+    at: tuple[int, int],
+    text: str,
+    *,
+    role: Role = "ink",
+    anchor: str = "lt",
 ) -> None:
     draw.text(at, text, fill=light(role), font=_font(), anchor=anchor)
 

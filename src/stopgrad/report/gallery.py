@@ -65,13 +65,9 @@ def data_uri(pixels: Pixels) -> str:
 
 
 def sheet(images: Sequence[Pixels], *, most_bytes: int = MOST_BYTES) -> Sheet:
-    """One sheet of images (H, W, 3) of one size, as they are if that is small enough.
+    """One sheet of images (H, W, 3) of one size, as they are if that takes few enough bytes.
 
     Else at the best quality that is small enough, in the end with smaller tiles.
-
-    Args:
-        images: At least one.
-        most_bytes: Of the encoded sheet.
     """
     for made in _attempts(images):
         if len(made.source) <= 4 * most_bytes / 3:
@@ -93,8 +89,6 @@ def _attempts(images: Sequence[Pixels]) -> Iterator[Sheet]:
 
 
 def _reduced(pixels: Pixels, side: int) -> Pixels:
-    if max(pixels.shape[:2]) <= side:
-        return pixels
     image = Image.fromarray(pixels)
     image.thumbnail((side, side), Image.Resampling.LANCZOS)
     return np.asarray(image)

@@ -26,6 +26,7 @@ from stopgrad.report.evidence import (
     Pixels,
     StudyEvidence,
     ViewPanel,
+    name_of,
     queries,
 )
 from stopgrad.report.facts import Fact, finding
@@ -256,8 +257,7 @@ def _neighbors(panel: NeighborPanel) -> dict[str, Any]:
     cells = []
     for query in found[::every][:QUERIES]:
         wrong = f"taken for {query.predicted}" if query.correct is False else ""
-        name = query.class_name or query.source.rsplit("/", 1)[-1]
-        cells.append(_image(query.pixels, text=name, note=wrong))
+        cells.append(_image(query.pixels, text=name_of(query), note=wrong))
         for n in query.neighbors[:near]:
             other = n.class_name if n.agrees is False else ""
             cells.append(_image(n.pixels, text=f"{n.similarity:.2f}", note=other, agrees=n.agrees))

@@ -21,7 +21,6 @@ from stopgrad.evaluation import (
     metric_text,
     number,
 )
-from stopgrad.report.accuracy import architecture_figures
 from stopgrad.report.arms import (
     ArmScore,
     Axis,
@@ -60,27 +59,17 @@ MOST_POINTS = 40  # of a line; between two drawn epochs others are left out
 GROUPS: dict[str, Role] = {"baseline": "first", "other arms": "third", "collapsed arms": "wrong"}
 
 
-def study_figures(evidence: StudyEvidence) -> list[Figure]:
-    """Every chart of a study, in the order of the page."""
-    return [
-        *architecture_figures(evidence),
-        *score_figures(evidence),
-        *curve_figures(evidence),
-        *collapse_figures(evidence),
-    ]
-
-
 def score_figures(evidence: StudyEvidence) -> list[Figure]:
     """The figures of the table: against a knob or the label fraction, and arm by arm."""
     found = scores(evidence.results)
     study = evidence.results.stored.study
     axis = knob_axis(evidence.knobs) if len(evidence.knobs) == len(study.arms) else None
     figures = []
-    if axis is not None and any(s.metric in ACCURACIES and s.arm in axis.places for s in found):
+    if axis is not None and any(s.is_accuracy and s.arm in axis.places for s in found):
         figures.append(_against_knob(evidence, found, axis))
-    compared = [s for s in found if s.metric in ACCURACIES and not s.baseline and not s.published]
+    compared = [s for s in found if s.is_accuracy and not s.baseline and not s.published]
     if len({s.labels for s in compared}) > 1 and len(study.arms) <= FEW_ARMS:
-        figures.append(_against_labels(evidence, found))
+        figures.append(_against_labels(found, compared))
     else:
         by_arm = list(_arm_by_arm(evidence, found))
         figures += by_arm if axis is None else by_arm[:1]
@@ -142,18 +131,12 @@ def ended(points: Sequence[CurvePoint], *, percent: bool = False) -> str:
     """Where the arms stand at the end, from the lowest to the highest."""
     last = {point.arm: point for point in points}
     order = sorted(last.values(), key=lambda point: point.summary.mean)
-
-    def written(point: CurvePoint) -> str:
-        mean = point.summary.mean
-        return f"{100 * mean:.2f}{SPACE}%" if percent else number(mean)
-
-    low, high = order[0], order[-1]
+    means = [point.summary.mean for point in order]
+    texts = [f"{100 * mean:.2f}{SPACE}%" if percent else number(mean) for mean in means]
     if len(order) == 1:
-        return f"At epoch {low.epoch}: {written(low)} (n = {low.summary.n})."
-    return (
-        f"At the last epoch: from {written(low)} ({printable(low.arm)!r}) to {written(high)} "
-        f"({printable(high.arm)!r})."
-    )
+        return f"At epoch {order[0].epoch}: {texts[0]} (n = {order[0].summary.n})."
+    low, high = (f"{texts[n]} ({printable(order[n].arm)!r})" for n in (0, -1))
+    return f"At the last epoch: from {low} to {high}."
 
 
 def protocol_lines(evidence: StudyEvidence) -> list[str]:
@@ -188,11 +171,23 @@ def _protocol_of_all(records: Sequence[Record]) -> str:
     return ", ".join(filter(None, parts))
 
 
-def _against_knob(evidence: StudyEvidence, found: Sequence[ArmScore], axis: Axis) -> Figure:
+def _guessing(evidence: StudyEvidence) -> tuple[float | None, str]:
+    """The accuracy of guessing, in percent, where a study shows it, and a sentence of its line."""
     stored = evidence.results.stored
-    chance = 100 / stored.data.classes if "chance" in stored.study.protocol.beside else None
+    if "chance" not in stored.study.protocol.beside:
+        return None, ""
+    chance = 100 / stored.data.classes
+    return chance, f" Dashed red: guessing ({chance:g}{SPACE}%)."
+
+
+def _extremes(found: Sequence[ArmScore]) -> tuple[ArmScore, ArmScore]:
+    """The best and the worst."""
+    return max(found, key=lambda s: s.mean), min(found, key=lambda s: s.mean)
+
+
+def _against_knob(evidence: StudyEvidence, found: Sequence[ArmScore], axis: Axis) -> Figure:
+    chance, red = _guessing(evidence)
     says = _best_place(found, axis)
-    red = f" Dashed red: guessing ({chance:g}{SPACE}%)." if chance is not None else ""
     caption = f"Mean and standard deviation over seeds{_marks(found)}.{red} {says}"
     name = axis.knob.rsplit(".", 1)[-1]
     label = f"Lines: accuracy against {name}, by metric and label fraction. {says}"
@@ -201,67 +196,52 @@ def _against_knob(evidence: StudyEvidence, found: Sequence[ArmScore], axis: Axis
 
 def _best_place(found: Sequence[ArmScore], axis: Axis) -> str:
     """Where the first metric is highest and lowest, with the most labels."""
-    ours = [s for s in found if s.metric in ACCURACIES and s.arm in axis.places and not s.published]
+    ours = [s for s in found if s.is_accuracy and s.arm in axis.places and not s.published]
     if not ours:
         return ""
-    own = [s for s in of_metric(ours, ours[0].metric) if s.labels == max(x.labels for x in ours)]
-    best, worst = (pick(own, key=lambda score: score.mean) for pick in (max, min))
-
-    def where(score: ArmScore) -> str:
-        after = axis.series[score.arm]
-        return f"{place_text(axis.places[score.arm])}{f' {after}' if after else ''}"
-
-    return (
-        f"{best.title}: highest at {where(best)} ({best.written}), lowest at {where(worst)} "
-        f"({worst.written})."
+    most = max(score.labels for score in ours)
+    best, worst = _extremes([s for s in of_metric(ours, ours[0].metric) if s.labels == most])
+    high, low = (
+        f"{place_text(axis.places[s.arm])} {axis.series[s.arm]}".strip() for s in (best, worst)
     )
+    where = f"highest at {high} ({best.written}), lowest at {low} ({worst.written})"
+    return f"{best.title}: {where}."
 
 
 def _marks(found: Sequence[ArmScore]) -> str:
     """What the marks mean that the lines have besides those of sound means of ours."""
-    shown = [score for score in found if score.metric in ACCURACIES]
+    shown = [score for score in found if score.is_accuracy]
     hollow = "; hollow: published" if any(s.published for s in shown) else ""
     crossed = any(s.collapsed for s in shown if not s.published)
     return hollow + ("; a red cross: collapsed runs in the mean" if crossed else "")
 
 
-def _against_labels(evidence: StudyEvidence, found: Sequence[ArmScore]) -> Figure:
-    says = _with_few_labels(found)
+def _against_labels(found: Sequence[ArmScore], compared: Sequence[ArmScore]) -> Figure:
+    """The figure, and how the best and the supervised network do with the fewest labels."""
+    fewest = min(score.labels for score in compared)
+    few = sorted((s for s in compared if s.labels == fewest), key=lambda score: -score.mean)
+    best, other = few[0], ([s for s in few if s.metric == SUPERVISED] or few[-1:])[0]
+    says = f"With {labels_text(fewest)} {metric_text(best.metric)}"
+    if best is other:
+        says += f" is best: {best.written}."
+    else:
+        beside = f"{metric_text(other.metric)} of {other.arm!r} {other.written}"
+        says += f" of {best.arm!r} reaches {best.written}, {beside}."
     caption = f"Mean and standard deviation over seeds{_marks(found)}. {says}"
     label = f"Lines: accuracy against the label fraction. {says}"
     return drawn("labels", labels_chart(found), label=label, caption=caption)
 
 
-def _with_few_labels(found: Sequence[ArmScore]) -> str:
-    """The best and the supervised network with the fewest labels."""
-    ours = [s for s in found if s.metric in ACCURACIES and not s.baseline and not s.published]
-    fewest = min(score.labels for score in ours)
-    few = sorted((s for s in ours if s.labels == fewest), key=lambda score: -score.mean)
-    rest = [s for s in few if s.metric == SUPERVISED] or few[-1:]
-    if few[0] is rest[0]:
-        return f"With {labels_text(fewest)} {metric_text(few[0].metric)} is best: {few[0].written}."
-    return (
-        f"With {labels_text(fewest)} {metric_text(few[0].metric)} of {few[0].arm!r} reaches "
-        f"{few[0].written}, {metric_text(rest[0].metric)} of {rest[0].arm!r} {rest[0].written}."
-    )
-
-
 def _arm_by_arm(evidence: StudyEvidence, found: Sequence[ArmScore]) -> Iterator[Figure]:
-    stored = evidence.results.stored
-    for metric in stored.study.protocol.metrics:
+    for metric in evidence.results.stored.study.protocol.metrics:
         ours = [s for s in of_metric(found, metric) if not s.published and s.labels == 1]
         if not ours:
             continue
-        usual = metric in ACCURACIES and "chance" in stored.study.protocol.beside
-        chance = 100 / stored.data.classes if usual else None
-        arms = [score for score in ours if not score.baseline] or ours
-        best, worst = (pick(arms, key=lambda score: score.mean) for pick in (max, min))
-        says = (
-            f"From {worst.written} ({worst.arm!r}) to {best.written} ({best.arm!r})."
-            if best is not worst
-            else f"{best.arm!r}: {best.written}."
-        )
-        red = f" Dashed red: guessing ({chance:g}{SPACE}%)." if chance is not None else ""
+        chance, red = _guessing(evidence) if ours[0].is_accuracy else (None, "")
+        best, worst = _extremes([score for score in ours if not score.baseline] or ours)
+        says = f"{best.arm!r}: {best.written}."
+        if best is not worst:
+            says = f"From {worst.written} ({worst.arm!r}) to {best.written} ({best.arm!r})."
         caption = f"Large: mean over seeds, bar: standard deviation; small: runs.{red} {says}"
         chart = arms_chart(found, metric, chance=chance)
         label = f"Points: {metric_text(metric)} of each arm. {says}"
@@ -282,12 +262,7 @@ def seeds_chart(
     """One number over the epochs: the mean over seeds, and a band of one standard deviation.
 
     Up to three arms share a panel. Of more, each has a panel of its own, with the means of all
-    others in grey.
-
-    Args:
-        points: From `stopgrad.studies.results`.
-        title: What is drawn.
-        percent: Whether the numbers are fractions to be written in percent.
+    others in grey. Fractions may be written in percent.
     """
     values = curve_rows(points, percent=percent)
     arms = list(dict.fromkeys(row["name"] for row in values))
@@ -314,13 +289,7 @@ def groups_chart(
     *,
     title: str,
 ) -> alt.LayerChart:
-    """One measure over the epochs, a line per arm: the baseline, the others, the collapsed.
-
-    Args:
-        points: From `stopgrad.studies.results`.
-        groups: A key of `GROUPS` for each arm.
-        title: What is drawn.
-    """
+    """One measure over the epochs, a line per arm, coloured by the key of `GROUPS` of each arm."""
     values = [row | {"group": groups[row["arm"]]} for row in curve_rows(points)]
     names = [group for group in GROUPS if group in {row["group"] for row in values}]
     legend = alt.Legend(symbolType="stroke") if len(names) > 1 else None

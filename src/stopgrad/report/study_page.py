@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable
 from typing import Any
 
 from stopgrad.evaluation import (
@@ -104,7 +103,8 @@ def study_tiles(evidence: StudyEvidence) -> list[Tile]:
         how = f"{metric_text(row.place.metric)}, {labels_text(row.place.labels)}"
         note = f"{around}{row.place.arm}: {how}"
         tiles.append(Tile("Best arm", value, note))
-    arms = f"{len(results.stored.study.arms)} arms, seeds {_seeds(results.stored.seeds)}"
+    seeds = ", ".join(map(str, results.stored.seeds))
+    arms = f"{len(results.stored.study.arms)} arms, seeds {seeds}"
     tiles.append(Tile("Runs", f"{done} of {len(results.stored.slots)}", arms))
     collapsed = study_charts.collapsed_arms(evidence)
     if collapsed:
@@ -125,8 +125,8 @@ def study_facts(evidence: StudyEvidence) -> list[Fact]:
     views = sum(run.views for run in results.runs.values())
     flops = sum(run.flops for run in results.runs.values())
     work = f"{count(views)} views" + (f", {number(flops / 1e15)} PFLOP" if flops else "")
-    machines = sorted({r.device_name or r.device for r in records})
-    threads = sorted({r.threads for r in records})
+    machines = ", ".join(sorted({r.device_name or r.device for r in records}))
+    threads = ", ".join(map(str, sorted({r.threads for r in records})))
     codes = [f"stopgrad {code}" for code in sorted({r.code for r in records})]
     versions = sorted({f"{name} {v}" for r in records for name, v in r.versions.items()})
     versions = [version for version in versions if not version.startswith("stopgrad")]
@@ -138,7 +138,7 @@ def study_facts(evidence: StudyEvidence) -> list[Fact]:
         *(method_facts(evidence.config) if evidence.config else []),
         Fact("Work", work if views else ""),
         Fact("Cost", cost(results).removeprefix("Cost: ")),
-        Fact("Machines", f"{', '.join(machines)}; threads {_seeds(threads)}" if records else ""),
+        Fact("Machines", f"{machines}; threads {threads}" if records else ""),
         Fact("Versions", ", ".join([*codes, *versions])),
     ]
     return [Fact(fact.name, printable(fact.value)) for fact in made if fact.value]
@@ -166,12 +166,13 @@ def component_table(results: Results) -> Table | None:
     metrics = [m for m in study.protocol.metrics if m in ACCURACIES][:1] + measures
     most, rows = max(study.protocol.labels), []
     for arm in study.arms:
-        runs = [results.cells.get(Place(arm.name, metric, most)) for metric in metrics]
-        cells = [
-            TableCell() if cell is None else mean_cell(cell, metric)._replace(note="")
-            for cell, metric in zip(runs, metrics, strict=True)
-        ]  # the verdicts say what became of each run
-        rows.append((TableCell(arm.name), *cells, TableCell(_verdicts(results, arm.name))))
+        cells = [TableCell(arm.name)]
+        for metric in metrics:
+            cell = results.cells.get(Place(arm.name, metric, most))
+            # Without a note: the verdicts say what became of each run.
+            found = TableCell() if cell is None else mean_cell(cell, metric)._replace(note="")
+            cells.append(found)
+        rows.append((*cells, TableCell(_verdicts(results, arm.name))))
     heads = [Column(unit_text(metric), "right") for metric in metrics]
     caption = "Each arm: mean ± standard deviation (runs) of z, and the verdicts on its runs"
     columns = (Column("arm"), *heads, Column("verdict"))
@@ -212,7 +213,3 @@ def run_table(results: Results) -> Table:
     numbers = ("seed", "epoch", "newest kNN, %", "min")
     columns = tuple(Column(head, "right" if head in numbers else "left") for head in heads)
     return Table("runs", columns, tuple(rows), "Every run of the study")
-
-
-def _seeds(values: Iterable[int]) -> str:
-    return ", ".join(map(str, values))

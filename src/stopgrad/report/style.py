@@ -113,12 +113,7 @@ def dots(
 
 
 def layered(*marks: alt.Chart, **properties: Any) -> alt.LayerChart:
-    """Marks on top of each other; `alt.layer` may return other types.
-
-    Args:
-        marks: From the lowest to the highest.
-        properties: `x` and `y`, encodings that all marks share, and properties of Altair's.
-    """
+    """Marks on top of each other; `x` and `y` are encodings that all of them share."""
     import altair as alt
 
     shared = {axis: properties.pop(axis) for axis in ("x", "y") if axis in properties}
@@ -181,19 +176,13 @@ def drawn(name: str, chart: Drawing, *, label: str, caption: str, finding: str =
 
 
 def inline_svg(chart: Drawing, *, label: str) -> str:
-    """A chart as an <svg> element with variables for colours and one label for the whole.
-
-    Args:
-        chart: A chart of this package.
-        label: What one sees on it, in a sentence, for those who do not see it.
-    """
+    """A chart as an <svg> element with variables for colours and one label for the whole."""
     svg = plain_svg(chart)
     root = ET.fromstring(svg)
     _drop_empty(root)
-    _separate_names(root, prefix=hashlib.sha256(svg.encode()).hexdigest()[:8])
+    prefix = hashlib.sha256(svg.encode()).hexdigest()[:8]
     for element in root.iter():
-        element.tag = element.tag.removeprefix(_NAMESPACE)
-        _adapt(element)
+        _adapt(element, prefix=prefix)
     width, height = root.attrib.pop("width"), root.attrib["height"]
     size = {"viewBox": f"0 0 {width} {height}", "width": width}
     root.attrib = {**size, "role": "img", "aria-label": label}
@@ -215,26 +204,27 @@ def _by_vega(specification: str) -> str:
     return str(vl_convert.vegalite_to_svg(specification))
 
 
-def _adapt(element: ET.Element) -> None:
-    tip = element.attrib.get("aria-label")
-    is_mark = element.attrib.get("role") == "graphics-symbol" and len(element) == 0
+def _adapt(element: ET.Element, *, prefix: str) -> None:
+    """Tips and colours for the page, and clip paths by names of their own.
+
+    Vega counts them from clip0 in every chart of a page.
+    """
+    attributes = element.attrib
+    element.tag = element.tag.removeprefix(_NAMESPACE)
+    if "id" in attributes:
+        attributes["id"] = f"{prefix}-{attributes['id']}"
+    if "clip-path" in attributes:
+        attributes["clip-path"] = attributes["clip-path"].replace("#", f"#{prefix}-")
+    tip = attributes.get("aria-label")
+    is_mark = attributes.get("role") == "graphics-symbol" and len(element) == 0
     for name in _DROPPED:
-        element.attrib.pop(name, None)
+        attributes.pop(name, None)
     if tip is not None and is_mark:
-        element.attrib["data-tip"] = tip
+        attributes["data-tip"] = tip
     for name in ("fill", "stroke"):
-        role = _roles().get(element.attrib.get(name, ""))
+        role = _roles().get(attributes.get(name, ""))
         if role is not None:
-            element.attrib[name] = f"var(--{role})"
-
-
-def _separate_names(root: ET.Element, *, prefix: str) -> None:
-    """Gives clip paths names of their own: Vega counts from clip0 in every chart of a page."""
-    for element in root.iter():
-        if "id" in element.attrib:
-            element.attrib["id"] = f"{prefix}-{element.attrib['id']}"
-        if "clip-path" in element.attrib:
-            element.attrib["clip-path"] = element.attrib["clip-path"].replace("#", f"#{prefix}-")
+            attributes[name] = f"var(--{role})"
 
 
 def _drop_empty(root: ET.Element) -> None:
