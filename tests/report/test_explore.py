@@ -16,21 +16,20 @@ from PIL import Image
 
 from stopgrad.images import images_from_arrays
 from stopgrad.report import NeighborPanel, read_evidence
-from stopgrad.report.charts import confusion_finding, map_finding
+from stopgrad.report.evidence import ConfusionPanel, Exploration, MapPanel
 from stopgrad.report.gallery import Sheet, gallery, sheet
-from stopgrad.report.page import render
-from stopgrad.report.panels import (
+from stopgrad.report.maps import (
     MOST_CONFUSED,
     SIDE,
-    ConfusionPanel,
-    Exploration,
-    MapPanel,
     coloured_classes,
     confusion_chart,
+    confusion_finding,
     confusions,
     drawn_classes,
     map_chart,
+    map_finding,
 )
+from stopgrad.report.page import render
 from stopgrad.report.style import inline_svg
 from stopgrad.storage import printable
 from tests.report.test_report import CLASSES, NB, PAYLOADS, Page, Skeleton, write_run

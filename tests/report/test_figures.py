@@ -24,9 +24,9 @@ from stopgrad.report.curves import (
     measure_chart,
     step_losses,
 )
+from stopgrad.report.evidence import ViewPanel, view_panel
 from stopgrad.report.files import CELL, GAP, LINE, SPACE
-from stopgrad.report.panels import ViewPanel, view_panel
-from stopgrad.report.style import PALETTE, css_variables, inline_svg, light
+from stopgrad.report.style import PALETTE, css_variables, inline_svg, layered, light
 from stopgrad.storage import printable
 from tests.factories import record
 
@@ -309,7 +309,7 @@ def test_a_collapsed_mean_is_a_cross_and_no_dot_but_can_be_pointed_at() -> None:
         for place, value, collapsed, text in ((0, 50.0, 0, "sound"), (1, 10.0, 3, "gone"))
     ]
     x, y = alt.X("x:Q"), alt.Y("value:Q")
-    svg = inline_svg(alt.layer(*series_marks(rows, ["a"], x=x, y=y)), label="")
+    svg = inline_svg(layered(*series_marks(rows, ["a"]), x=x, y=y), label="")
     marks = re.findall(r'<path[^>]*data-tip="(\w+)"[^>]*>', svg)
     assert marks == ["sound", "gone"]
     [gone] = re.findall(r'<path[^>]*data-tip="gone"[^>]*>', svg)

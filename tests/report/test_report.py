@@ -25,10 +25,10 @@ from stopgrad.errors import CheckpointError, DataError
 from stopgrad.evaluation import Record, to_line
 from stopgrad.images import images_from_arrays
 from stopgrad.report import Evidence, NeighborPanel, finding, read_evidence, write_page
+from stopgrad.report.evidence import ViewPanel
 from stopgrad.report.facts import broken, protocol_lines, repeat_commands, training_seconds
 from stopgrad.report.gallery import LARGEST, data_uri
 from stopgrad.report.page import render
-from stopgrad.report.panels import ViewPanel
 from tests import factories
 from tests.factories import MARKUP
 
@@ -446,10 +446,10 @@ def test_without_escaping_in_the_template_names_add_elements(
 def test_without_escaping_in_the_charts_names_add_elements(
     tmp_path: Path, harmless: Skeleton, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from stopgrad.report import charts
+    from stopgrad.report import style
 
-    escaped: Callable[..., str] = charts.inline_svg
-    monkeypatch.setattr(charts, "inline_svg", lambda *a, **k: html.unescape(escaped(*a, **k)))
+    escaped: Callable[..., str] = style.inline_svg
+    monkeypatch.setattr(style, "inline_svg", lambda *a, **k: html.unescape(escaped(*a, **k)))
     assert skeleton(tmp_path, PAYLOADS[:10]) != harmless
 
 

@@ -11,10 +11,10 @@ import pytest
 
 from stopgrad.config import preset
 from stopgrad.evaluation import Summary
+from stopgrad.report.accuracy import architecture_svg
 from stopgrad.report.arms import ArmScore, Axis, arms_chart, knob_chart, labels_chart
-from stopgrad.report.charts import architecture_svg
 from stopgrad.report.curves import correlation, predictor_chart, spectrum_chart
-from stopgrad.report.seeds import MOST_POINTS, curve_rows, groups_chart, seeds_chart
+from stopgrad.report.study_charts import MOST_POINTS, curve_rows, groups_chart, seeds_chart
 from stopgrad.report.style import inline_svg, light
 from stopgrad.studies import CurvePoint
 

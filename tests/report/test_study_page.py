@@ -18,8 +18,8 @@ import pytest
 
 from stopgrad.config import preset
 from stopgrad.report import StudyEvidence, read_studies, study_table, write_figures, write_poster
+from stopgrad.report.accuracy import architecture_svg
 from stopgrad.report.arms import knob_axis, scores
-from stopgrad.report.charts import architecture_svg
 from stopgrad.report.facts import place_text
 from stopgrad.report.page import render
 from stopgrad.report.study_charts import collapsed_arms

@@ -1,11 +1,15 @@
-"""Records -> bars of accuracy beside the baselines, and a dot plot of the classes."""
+"""A run's records -> bars beside the baselines and a dot plot of the classes; and its network."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import altair as alt
+import jinja2
+
+from stopgrad.config import Config
 from stopgrad.evaluation import (
     SUBJECTS,
     Record,
@@ -15,55 +19,85 @@ from stopgrad.evaluation import (
     newest,
     percent,
 )
+from stopgrad.report.evidence import Evidence, StudyEvidence
+from stopgrad.report.facts import metrics_of
 from stopgrad.report.style import (
+    PALETTE,
     SERIES,
     SHAPES,
-    WIDTH,
+    Figure,
+    drawn,
     drawn_from,
     layered,
     light,
+    plot,
     styled,
 )
-
-if TYPE_CHECKING:
-    import altair as alt
+from stopgrad.storage import printable
 
 BAR = 26  # px from one bar to the next
 CLASS = 22  # px from one class to the next
 MOST_CLASSES = 30  # beyond that, the best and the worst of them are drawn
+LONGEST = 14  # letters of the encoder's name that a box of the architecture holds
+
+
+def accuracy_figures(evidence: Evidence) -> list[Figure]:
+    """Bars for every metric, with the baselines."""
+    records, classes = evidence.scored, len(evidence.class_names)
+    chance = 1 / classes if classes else None
+    guess = f" Dashed: guessing among {classes} classes." if classes else ""
+    return [
+        drawn(
+            metric,
+            accuracy_chart(records, metric, chance=chance),
+            label=f"Bars: {metric_text(metric)} accuracy, as in the table of results.",
+            caption=f"Top-1 accuracy by {metric_text(metric)}.{guess}",
+        )
+        for metric in metrics_of(records)
+    ]
+
+
+def class_figures(evidence: Evidence) -> list[Figure]:
+    """Accuracy of each class by the first metric that has it."""
+    records = [r for r in evidence.scored if r.per_class and r.labels == 1]
+    if not any(record.of == "encoder" for record in records):
+        return []
+    names, metric = evidence.class_names, metrics_of(records)[0]
+    few = " Only the best 15 and the worst 15 are shown." if len(names) > MOST_CLASSES else ""
+    label = f"Points: {metric_text(metric)} accuracy of each class, the encoder's best first."
+    caption = f"Accuracy of each class by {metric_text(metric)} with all labels, best first.{few}"
+    chart = per_class_chart(records, names, metric)
+    return [drawn("classes", chart, label=label, caption=caption)]
 
 
 def accuracy_chart(
-    records: Sequence[Record],
-    metric: str = "knn_accuracy",
-    *,
-    chance: float | None = None,
+    records: Sequence[Record], metric: str = "knn_accuracy", *, chance: float | None = None
 ) -> alt.FacetChart:
     """Accuracy of the encoder beside its baselines, a block of bars per fraction of the labels.
 
-    Args:
-        records: Results of one run; other metrics are passed over.
-        metric: Which of them to draw.
-        chance: Accuracy of guessing, drawn as a dashed line.
+    Records of other metrics are passed over; the accuracy of guessing is a dashed line.
     """
-    import altair as alt
-
     chosen = [record for record in newest(records).values() if record.metric == metric]
-    subjects = [name for of, name in SUBJECTS.items() if of in {r.of for r in chosen}]
-    fractions = sorted({record.labels for record in chosen}, reverse=True)
+    subjects = _subjects(chosen)
+    x = alt.X("value:Q", title=None).scale(domain=[0, 118])
+    x = x.axis(values=list(range(0, 101, 20)))
     base = alt.Chart().encode(y=alt.Y("name:N", title=None, sort=subjects))
-    x = alt.X("value:Q", title=None)
-    x = x.scale(domain=[0, 118]).axis(values=list(range(0, 101, 20)))
     bars = base.mark_bar(height=BAR - 8, cornerRadiusEnd=3).encode(
         x=x, color=_by_subject(subjects), description="text:N"
     )
     labels = base.mark_text(align="left", dx=6, fontSize=13, color=light("ink"), aria=False)
-    layers = [bars, labels.encode(x=x, text="label:N"), *_chance(chance)]
-    inside = layered(*layers, width=WIDTH, height=alt.Step(BAR))
+    layers = [bars, labels.encode(x=x, text="label:N")]
+    if chance is not None:
+        rule = alt.Chart().mark_rule(
+            color=light("ink"), strokeDash=[3, 3], strokeWidth=1, opacity=0.7, aria=False
+        )
+        layers.append(rule.encode(x=alt.datum(100 * chance)))
+    fractions = sorted({record.labels for record in chosen}, reverse=True)
     row = alt.Row("labels:N", sort=[labels_text(fraction) for fraction in fractions], title=None)
     row = row.header(labelOrient="top", labelAnchor="start", labelPadding=4)
-    values = [_bar(record) for record in chosen]
-    chart = inside.facet(row=row, data=alt.InlineData(values=values), spacing=12)
+    data = alt.InlineData(values=[_bar(record) for record in chosen])
+    inside = layered(*layers, height=alt.Step(BAR))
+    chart = inside.facet(row=row, data=data, spacing=12)
     return styled(chart.properties(title=f"{metric_text(metric)} accuracy, %"))
 
 
@@ -72,47 +106,39 @@ def per_class_chart(
 ) -> alt.LayerChart:
     """Accuracy of each class with all labels, best class of the encoder first.
 
-    Args:
-        records: Results of one run that hold accuracies per class.
-        class_names: C names; of more than 30 classes the 15 best and the 15 worst are drawn.
-        metric: Which of the results to draw.
+    Of more than 30 classes the 15 best and the 15 worst are drawn.
     """
-    import altair as alt
-
     chosen = [
         r for r in newest(records).values() if r.metric == metric and r.labels == 1 and r.per_class
     ]
-    subjects = [name for of, name in SUBJECTS.items() if of in {r.of for r in chosen}]
-    order = _extremes(_ranking(chosen))
+    subjects, order = _subjects(chosen), _ranking(chosen)
     values = [row for record in chosen for row in _dots(record, class_names, classes=order)]
-    rows = [f"{place}" for place in range(len(order))]
     titles = [class_name(class_names, index) for index in order]
     # Rows are known by their place, because two classes may have one name.
-    expression = f"{_expression(titles)}[toNumber(datum.value)]"
+    expression = f"{json.dumps(titles)}[toNumber(datum.value)]"  # JSON is a part of Vega's language
     axis = alt.Axis(labelExpr=expression, grid=True, labelOverlap=False, labelLimit=150)
-    data = drawn_from(values).encode(
+    points = drawn_from(values).mark_point(filled=True, size=70, opacity=1)
+    return plot(
+        points.encode(
+            color=_by_subject(subjects, legend=alt.Legend(symbolType="circle", symbolSize=90)),
+            shape=alt.Shape("name:N").scale(domain=subjects, range=list(SHAPES)),
+            description="text:N",
+        ),
         x=alt.X("value:Q", title=None).scale(domain=[0, 100]),
-        y=alt.Y("place:N", title=None, sort=rows, axis=axis),
+        y=alt.Y("place:N", title=None, sort=[str(n) for n in range(len(order))], axis=axis),
+        title=f"{metric_text(metric)} accuracy of each class, %",
+        height=alt.Step(CLASS),
     )
-    dots = data.mark_point(filled=True, size=70, opacity=1).encode(
-        color=_by_subject(subjects, legend=alt.Legend(symbolType="circle", symbolSize=90)),
-        shape=alt.Shape("name:N").scale(domain=subjects, range=list(SHAPES)),
-        description="text:N",
-    )
-    title = f"{metric_text(metric)} accuracy of each class, %"
-    return styled(layered(dots, title=title, width=WIDTH, height=alt.Step(CLASS)))
 
 
-def _expression(titles: Sequence[str]) -> str:
-    """Text as a list in Vega's expression language; JSON is a part of it."""
-    return json.dumps(list(titles))
+def _subjects(records: Sequence[Record]) -> list[str]:
+    return [name for of, name in SUBJECTS.items() if of in {r.of for r in records}]
 
 
-def _by_subject(subjects: list[str], *, legend: Any = None) -> alt.Color:
-    import altair as alt
-
+def _by_subject(subjects: list[str], *, legend: alt.Legend | None = None) -> alt.Color:
     colors = [light(role) for role in SERIES]
-    return alt.Color("name:N", legend=legend).scale(domain=subjects, range=colors)
+    color: alt.Color = alt.Color("name:N", legend=legend).scale(domain=subjects, range=colors)
+    return color
 
 
 def _bar(record: Record) -> dict[str, Any]:
@@ -123,25 +149,14 @@ def _bar(record: Record) -> dict[str, Any]:
     return {"value": value, "name": name, "labels": labels, "label": label, "text": text}
 
 
-def _chance(chance: float | None) -> list[alt.Chart]:
-    import altair as alt
-
-    if chance is None:
-        return []
-    rule = alt.Chart().mark_rule(
-        color=light("ink"), strokeDash=[3, 3], strokeWidth=1, opacity=0.7, aria=False
-    )
-    return [rule.encode(x=alt.datum(100 * chance))]
-
-
 def _ranking(records: Sequence[Record]) -> list[int]:
-    """Classes from the best to the worst of the encoder; one without images has no place."""
+    """Classes from the best to the worst of the encoder; of many, those at either end.
+
+    A class without images has no place.
+    """
     first = min(records, key=lambda record: list(SUBJECTS).index(record.of)).per_class
     known = {index: value for index, value in enumerate(first) if value is not None}
-    return sorted(known, key=lambda index: (-known[index], index))
-
-
-def _extremes(order: list[int]) -> list[int]:
+    order = sorted(known, key=lambda index: (-known[index], index))
     half = MOST_CLASSES // 2
     return order if len(order) <= MOST_CLASSES else order[:half] + order[-half:]
 
@@ -149,12 +164,52 @@ def _extremes(order: list[int]) -> list[int]:
 def _dots(
     record: Record, class_names: Sequence[str], *, classes: list[int]
 ) -> list[dict[str, Any]]:
-    images = max(1, record.images_scored // len(record.per_class))
+    images, name = max(1, record.images_scored // len(record.per_class)), SUBJECTS[record.of]
     rows = []
     for place, index in enumerate(classes):
         accuracy = record.per_class[index]
         if accuracy is not None:
-            name = SUBJECTS[record.of]
             text = f"{class_name(class_names, index)}, {name}: {percent(accuracy, images=images)}"
             rows.append({"value": 100 * accuracy, "place": str(place), "name": name, "text": text})
     return rows
+
+
+def architecture_figures(evidence: Evidence | StudyEvidence) -> list[Figure]:
+    """The network of a pretraining as it was set, or that of a study's baseline."""
+    config, name = evidence.config, "this run"
+    if isinstance(evidence, StudyEvidence):
+        name = repr(printable(evidence.results.stored.study.baseline))
+    elif evidence.info.task != "pretrain":
+        config = None
+    if config is None:
+        return []
+    text = (
+        f"The network of {name}. Both views pass through the same weights. Blue arrows carry the "
+        "gradient, which stops at the red bars. A removed part is dashed and red."
+    )
+    return [drawn("architecture", architecture_svg(config), label=text, caption=text)]
+
+
+def architecture_svg(config: Config) -> str:
+    """SimSiam as `architecture.svg` draws it: the first of the two symmetric terms of the loss.
+
+    A removed part has a dashed red outline and says so.
+    """
+    projector, predictor = config.projector, config.predictor
+    widths = f"{projector.out} → {predictor.hidden} → {projector.out}"
+    norms = (  # the BN of the heads, and where the drawing says that one is removed: x and y, px
+        (projector.output_bn, ("output BN of g", 282, 84)),
+        (projector.hidden_bn, ("hidden BN of g", 282, 105)),
+        (predictor.hidden_bn or not predictor.enabled, ("hidden BN of h", 420, 126)),
+    )
+    loader, strict = jinja2.PackageLoader("stopgrad.report", "."), jinja2.StrictUndefined
+    environment = jinja2.Environment(loader=loader, autoescape=True, undefined=strict)
+    return environment.get_template("architecture.svg").render(
+        {role: tone.light for role, tone in PALETTE.items()},
+        views=f"{config.views.size} px",
+        encoder=config.encoder.name.removeprefix("timm:")[:LONGEST],
+        projector=f"{projector.hidden} → {projector.out}",
+        predictor=widths if predictor.enabled else "",
+        stop_gradient=config.stop_gradient,
+        lost=[lost for there, lost in norms if not there],
+    )

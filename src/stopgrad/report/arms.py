@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+import altair as alt
 
 from stopgrad.evaluation import (
     ACCURACIES,
@@ -15,7 +16,6 @@ from stopgrad.evaluation import (
     metric_text,
     unit_text,
 )
-from stopgrad.report.curves import told_apart
 from stopgrad.report.facts import place_text
 from stopgrad.report.study_tables import BESIDE
 from stopgrad.report.style import (
@@ -25,16 +25,20 @@ from stopgrad.report.style import (
     SERIES,
     SHAPES,
     WIDTH,
+    Role,
+    Values,
+    dots,
     drawn_from,
     layered,
     light,
+    line,
+    plot,
     styled,
+    told_apart,
 )
 from stopgrad.storage import printable
 
 if TYPE_CHECKING:
-    import altair as alt
-
     from stopgrad.studies import Results
 
 ROW = 30  # px from one arm to the next
@@ -67,16 +71,20 @@ class ArmScore(NamedTuple):
     baseline: bool = False  # an untrained encoder or raw pixels
 
     @property
+    def is_accuracy(self) -> bool:
+        """Whether it is in percent; a measure of collapse is not."""
+        return self.metric in ACCURACIES
+
+    @property
     def title(self) -> str:
         """`kNN, 10 % of the labels`."""
-        if self.metric not in ACCURACIES:
-            return metric_text(self.metric)
-        return f"{metric_text(self.metric)}, {labels_text(self.labels)}"
+        labels = f", {labels_text(self.labels)}" if self.is_accuracy else ""
+        return f"{metric_text(self.metric)}{labels}"
 
     @property
     def written(self) -> str:
         """`61.75 ± 0.20 % (n = 3)`."""
-        found = mean_and_spread(self.mean, self.std, percent=self.metric in ACCURACIES)
+        found = mean_and_spread(self.mean, self.std, percent=self.is_accuracy)
         after = f", {self.collapsed} collapsed" if self.collapsed else ""
         return f"{found} (n = {self.n}{after})"
 
@@ -143,52 +151,39 @@ def of_metric(found: Sequence[ArmScore], metric: str) -> list[ArmScore]:
 def arms_chart(
     found: Sequence[ArmScore], metric: str, *, chance: float | None = None
 ) -> alt.LayerChart:
-    """One metric of every arm with all labels.
+    """One metric of every arm with all labels, and guessing as a dashed red line.
 
     Small dots are single runs, hollow diamonds the published means.
-
-    Args:
-        found: Scores of one study.
-        metric: Which of them to draw.
-        chance: The value of guessing, as a dashed red line.
     """
-    import altair as alt
-
     chosen = [score for score in of_metric(found, metric) if score.labels == 1]
     arms = list(dict.fromkeys(score.arm for score in chosen if not score.published))
     chosen = [score for score in chosen if score.arm in arms]
     kinds = [kind for kind in KINDS if kind in {score.kind for score in chosen}]
     values = [score.row(kind=score.kind) for score in chosen]
     runs = [{"value": v, "arm": s.arm} for s in chosen if s.n > 1 for v in s.values]
-    y = alt.Y("arm:N", title=None, sort=arms, axis=alt.Axis(labelLimit=190, grid=True))
-    x = alt.X("value:Q", title=None).scale(zero=False, nice=True)
-    bars = drawn_from(values).mark_rule(strokeWidth=1.6, color=light("muted"), aria=False)
-    dots = drawn_from(runs).mark_point(
+    legend = alt.Legend(symbolSize=90, columns=2) if len(kinds) > 1 else None
+    channels = {"shape": alt.Shape, "stroke": alt.Stroke, "fill": alt.Fill}
+    by_kind = {
+        name: channel("kind:N", legend=legend).scale(
+            domain=kinds, range=[KINDS[kind][place] for kind in kinds]
+        )
+        for place, (name, channel) in enumerate(channels.items())
+    }
+    small = drawn_from(runs).mark_point(
         filled=True, size=14, opacity=0.7, color=light("third"), aria=False
     )
     means = drawn_from(values).mark_point(size=95, strokeWidth=2, opacity=1)
     marks = [
-        bars.transform_calculate(value="datum.low").encode(y=y, x=x, x2="high:Q"),
-        dots.encode(x=x, y=y),
-        means.encode(x=x, y=y, description="text:N", **_by_kind(kinds)),
+        _bars(values, role="muted", width=1.6).encode(x2="high:Q"),
+        small,
+        means.encode(description="text:N", **by_kind),
     ]
+    x = alt.X("value:Q", title=None).scale(zero=False, nice=True)
+    y = alt.Y("arm:N", title=None, sort=arms, axis=alt.Axis(labelLimit=190, grid=True))
+    marks = [mark.encode(x=x, y=y) for mark in marks]
     if chance is not None:
         marks.insert(0, _level(x=alt.datum(chance)))
-    title = unit_text(metric)
-    return styled(layered(*marks, title=title, width=WIDTH - 100, height=alt.Step(ROW)))
-
-
-def _by_kind(kinds: list[str]) -> dict[str, Any]:
-    """Kinds by shape, outline and filling; no legend for a single one."""
-    import altair as alt
-
-    legend = alt.Legend(symbolSize=90, columns=2) if len(kinds) > 1 else None
-    shapes, strokes, fills = ([KINDS[kind][place] for kind in kinds] for place in range(3))
-    return {
-        "shape": alt.Shape("kind:N", legend=legend).scale(domain=kinds, range=shapes),
-        "stroke": alt.Stroke("kind:N", legend=legend).scale(domain=kinds, range=strokes),
-        "fill": alt.Fill("kind:N", legend=legend).scale(domain=kinds, range=fills),
-    }
+    return plot(*marks, title=unit_text(metric), width=WIDTH - 100, height=alt.Step(ROW))
 
 
 def labels_chart(found: Sequence[ArmScore]) -> alt.LayerChart:
@@ -196,9 +191,7 @@ def labels_chart(found: Sequence[ArmScore]) -> alt.LayerChart:
 
     Baselines and measures of collapse are left out.
     """
-    import altair as alt
-
-    chosen = [s for s in found if s.metric in ACCURACIES and not s.baseline]
+    chosen = [s for s in found if s.is_accuracy and not s.baseline]
     many = len({s.arm for s in chosen if s.metric != SUPERVISED}) > 1
     names = list(dict.fromkeys(_series_name(s, many=many) for s in chosen if not s.published))
     names = names[:MOST_SERIES]
@@ -214,8 +207,7 @@ def labels_chart(found: Sequence[ArmScore]) -> alt.LayerChart:
     y = alt.Y("value:Q", title=None).scale(zero=False, nice=True)
     subtitle = HOLLOW if any(row["published"] for row in values) else ""
     title = alt.Title("accuracy, %", subtitle=subtitle)
-    marks = series_marks(values, names, x=x, y=y)
-    return styled(layered(*marks, title=title, width=WIDTH, height=HEIGHT + 50))
+    return plot(*series_marks(values, names), x=x, y=y, title=title, height=HEIGHT + 50)
 
 
 def _series_name(score: ArmScore, *, many: bool) -> str:
@@ -239,12 +231,9 @@ class Axis(NamedTuple):
 
 
 def knob_axis(configs: Mapping[str, Mapping[str, Any]]) -> Axis | None:
-    """The axis on which a study's arms lie; None where they differ in another way.
+    """The axis on which a study's arms lie, from the knobs of each; None where they differ else.
 
     One knob is a number with at least three values; a second may have a few values.
-
-    Args:
-        configs: Knobs by key path, by arm.
     """
     keys = sorted({key for config in configs.values() for key in config} - {"seed"})
     varied = [key for key in keys if len({str(c.get(key)) for c in configs.values()}) > 1]
@@ -274,53 +263,34 @@ def knob_chart(
 ) -> alt.ConcatChart:
     """Accuracy against a knob: a column per metric, a row per fraction of the labels.
 
-    Args:
-        found: Scores of one study.
-        axis: From `knob_axis`.
-        chance: Accuracy of guessing, in percent, as a red line.
+    Guessing, in percent, is a red line.
     """
-    import altair as alt
-
-    chosen = [s for s in found if s.metric in ACCURACIES and s.arm in axis.places]
+    chosen = [s for s in found if s.is_accuracy and s.arm in axis.places]
     metrics = list(dict.fromkeys(score.metric for score in chosen))
-    domain = _score_range(chosen, chance)
-    y = alt.Y("value:Q", title=None).scale(domain=domain, nice=False).axis(tickCount=5)
-    below = [] if chance is None else [_level(y=alt.datum(chance))]
-    panels = [
-        layered(
-            *below,
-            *_knob_marks([s for s in of_metric(chosen, metric) if s.labels == fraction], axis, y),
-            width=WIDTH if len(metrics) == 1 else HALF,
-            height=120,
-            title=alt.Title(metric_text(metric), subtitle=labels_text(fraction)),
-        )
-        for fraction in sorted({score.labels for score in chosen}, reverse=True)
-        for metric in metrics
-    ]
-    chart = alt.concat(*panels, columns=min(2, len(metrics)), spacing=18)
-    return styled(chart.properties(title=_key(chosen)))
-
-
-def _key(chosen: Sequence[ArmScore]) -> alt.Title:
-    """What the marks of all panels mean."""
-    import altair as alt
-
+    names = list(dict.fromkeys(axis.series.values()))
+    x = _knob_x(axis)
+    y = alt.Y("value:Q", title=None).axis(tickCount=5)
+    y = y.scale(domain=_score_range(chosen, chance), nice=False)
+    panels = []
+    for fraction in sorted({score.labels for score in chosen}, reverse=True):
+        for metric in metrics:
+            own = [s for s in of_metric(chosen, metric) if s.labels == fraction]
+            rows = [s.row(place=axis.places[s.arm], name=axis.series[s.arm]) for s in own]
+            marks = [mark.encode(x=x, y=y) for mark in series_marks(rows, names)]
+            below = [] if chance is None else [_level(y=alt.datum(chance))]
+            title = alt.Title(metric_text(metric), subtitle=labels_text(fraction))
+            width = WIDTH if len(metrics) == 1 else HALF
+            panels.append(layered(*below, *marks, width=width, height=120, title=title))
     published = any(score.published for score in chosen)
     crossed = any(score.collapsed for score in chosen if not score.published)
-    text = ", ".join([HOLLOW] * published + ["red cross: collapsed runs"] * crossed)
-    return alt.Title(text, fontSize=FONT_SIZE, fontWeight="normal", color=light("muted"))
-
-
-def _knob_marks(chosen: Sequence[ArmScore], axis: Axis, y: alt.Y) -> list[alt.Chart]:
-    names = list(dict.fromkeys(axis.series.values()))
-    values = [s.row(place=axis.places[s.arm], name=axis.series[s.arm]) for s in chosen]
-    return series_marks(values, names, x=_knob_x(axis), y=y)
+    key = ", ".join([HOLLOW] * published + ["red cross: collapsed runs"] * crossed)
+    title = alt.Title(key, fontSize=FONT_SIZE, fontWeight="normal", color=light("muted"))
+    chart = alt.concat(*panels, columns=min(2, len(metrics)), spacing=18)
+    return styled(chart.properties(title=title))
 
 
 def _knob_x(axis: Axis) -> alt.X:
     """Ticks at the values of the arms, written as a person would."""
-    import altair as alt
-
     values = sorted(set(axis.places.values()))
     expression = " : ".join(
         f"abs(datum.value / {value} - 1) < 1e-6 ? {place_text(value)!r}" for value in values
@@ -345,48 +315,39 @@ def _score_range(chosen: Sequence[ArmScore], chance: float | None) -> list[float
     return [10.0 * math.floor(low / 10), min(100.0, 10.0 * math.ceil(high / 10))]
 
 
-def series_marks(
-    values: Sequence[dict[str, Any]], names: list[str], *, x: alt.X, y: alt.Y
-) -> list[alt.Chart]:
+def series_marks(values: Values, names: list[str]) -> list[alt.Chart]:
     """A line per name with points and error bars; published ones hollow, collapsed ones crossed.
 
-    Args:
-        values: Rows of `ArmScore` with a `name`.
-        names: The series in the order of their colours.
-        x: Encoding of the place.
-        y: Encoding of `value`.
+    The rows are those of `ArmScore` with a `name`.
     """
-    data = drawn_from(values)
-    lines = data.transform_filter("!datum.published").mark_line(strokeWidth=2.2, aria=False)
-    crosses = data.transform_filter("datum.collapsed > 0").mark_point(
+    ours = [row for row in values if not row["published"]]
+    crossed = [row for row in values if row["collapsed"]]
+    marks = [line(ours, width=2.2).encode(**told_apart(names))]
+    for place, name in enumerate(names):
+        role, shape = SERIES[place % len(SERIES)], SHAPES[place % len(SHAPES)]
+        own = [row for row in ours if row["name"] == name]
+        hollow = [row for row in values if row["published"] and row["name"] == name]
+        sound = [row for row in own if not row["collapsed"]]
+        marks += [
+            _bars(own, role=role, width=1.4).encode(y2="high:Q"),
+            dots(hollow, size=80, role=role, shape=shape, filled=False),
+            dots(sound, size=50, role=role, shape=shape),
+        ]
+    cross = drawn_from(crossed).mark_point(
         shape=CROSS, size=190, stroke=light("wrong"), strokeWidth=2.6, filled=False
     )
-    return [
-        lines.encode(x=x, y=y, **told_apart(names)),
-        *(mark for place, name in enumerate(names) for mark in _points(data, name, place, x, y)),
-        crosses.encode(x=x, y=y, description="text:N"),
-    ]
+    return [*marks, cross.encode(description="text:N")]
 
 
-def _points(data: alt.Chart, name: str, place: int, x: alt.X, y: alt.Y) -> list[alt.Chart]:
-    color, shape = light(SERIES[place % len(SERIES)]), SHAPES[place % len(SHAPES)]
-    own = data.transform_filter(f"datum.name === {json.dumps(name)}")
-    ours, theirs = (own.transform_filter(f"{no}datum.published") for no in ("!", ""))
-    sound = ours.transform_filter("!(datum.collapsed > 0)")
-    bars = ours.mark_rule(color=color, strokeWidth=1.4, aria=False)
-    solid = sound.mark_point(filled=True, size=50, opacity=1, color=color, shape=shape)
-    hollow = theirs.mark_point(filled=False, size=80, opacity=1, color=color, shape=shape)
-    return [
-        bars.transform_calculate(value="datum.low").encode(x=x, y=y, y2="high:Q"),
-        hollow.encode(x=x, y=y, description="text:N"),
-        solid.encode(x=x, y=y, description="text:N"),
-    ]
+def _bars(values: Values, *, role: Role, width: float) -> alt.Chart:
+    """Rules from `low` to `high`, of which a caller names the channel."""
+    rules = drawn_from(values).mark_rule(color=light(role), strokeWidth=width, aria=False)
+    bars: alt.Chart = rules.transform_calculate(value="datum.low")
+    return bars
 
 
 def _level(**place: Any) -> alt.Chart:
     """A dashed red line at one `x` or one `y`."""
-    import altair as alt
-
     line = alt.Chart(alt.InlineData(values=[{}])).mark_rule(
         color=light("wrong"), strokeDash=[5, 3], strokeWidth=1.6, aria=False
     )

@@ -1,4 +1,4 @@
-"""Directories of runs and studies -> all that a report says of them, read once and typed.
+"""What a report says of a run or a study, read once and typed; and panels of its images.
 
 Half done or whole: what is missing is empty. No torch, and nothing of the room `studies` for a run.
 """
@@ -6,20 +6,112 @@ Half done or whole: what is missing is empty. No torch, and nothing of the room 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
+import numpy.typing as npt
+
 from stopgrad.config import Config, config_from_dict, key_paths
 from stopgrad.errors import ConfigError
-from stopgrad.evaluation import ACCURACIES, Record, newest, read
-from stopgrad.report.curves import Row, Rows, epoch_rows
-from stopgrad.report.panels import Exploration, NeighborPanel, ViewPanel
+from stopgrad.evaluation import ACCURACIES, Record, class_name, newest, read
+from stopgrad.storage import printable
 
 if TYPE_CHECKING:
+    from stopgrad.images import Images, Normalization
     from stopgrad.runs import RunInfo
     from stopgrad.studies import Epochs, Results
 
+Row = Mapping[str, Any]  # of metrics; `stopgrad.runs.MetricsRow` says what is in one
+Rows = Sequence[Row]
+Pixels = npt.NDArray[np.uint8]
+
 IMAGES = 1000  # where no record says how many: percentages have one decimal then
+VIEWS = ("original", "view 1", "view 2")
+
+
+class ViewPanel(NamedTuple):
+    """Images with two views each."""
+
+    originals: Pixels  # (N, H, W, 3) uint8
+    x1: Pixels  # (N, S, S, 3) uint8
+    x2: Pixels  # (N, S, S, 3) uint8
+
+
+@dataclass(frozen=True)
+class NeighborPanel:
+    """Images with their nearest images of a bank, by cosine similarity of the features.
+
+    `index` and `similarity` are those of `evaluation.neighbors`, nearest first; K of 8 is shown
+    best. Labels of queries and bank and `predicted` may be missing: then nothing is marked.
+    """
+
+    queries: Images  # Q
+    bank: Images  # N; only the rows of `index` are read
+    index: npt.NDArray[np.int64]  # (Q, K) rows of the bank
+    similarity: npt.NDArray[np.floating[Any]]  # (Q, K)
+    predicted: npt.NDArray[np.int64] | None = None  # (Q,) the class that kNN votes for
+    rule: str = ""  # how the queries were chosen, a clause for the caption
+    protocol: Mapping[str, Any] = field(default_factory=dict)  # of the vote: k, T
+
+    @property
+    def class_names(self) -> Sequence[str]:
+        """C names, () where there are no labels."""
+        return self.bank.class_names or self.queries.class_names
+
+
+@dataclass(frozen=True)
+class MapPanel:
+    """Features of M images laid out in the plane; the first `shown` images can be looked at."""
+
+    points: npt.NDArray[np.float32]  # (M, 2)
+    labels: npt.NDArray[np.int64] | None  # (M,)
+    class_names: Sequence[str]
+    shown: int
+    method: str  # "PCA" or "PaCMAP"
+    variance: tuple[float, ...] = ()  # fraction on each axis, if the axes mean something
+    fitted: int = 0  # images that the method saw
+    same_class: tuple[float, ...] = ()  # the nearest's class agrees: on the map, by all features
+
+
+@dataclass(frozen=True)
+class ConfusionPanel:
+    """How many images of each class are taken for each class by kNN."""
+
+    counts: npt.NDArray[np.int64]  # (C, C): a row for each class, a column for what it is taken for
+    class_names: Sequence[str]
+    protocol: Mapping[str, Any] = field(default_factory=dict)  # of the vote: k, T
+
+
+class Exploration(NamedTuple):
+    """All that a page needs to explore a run."""
+
+    examples: NeighborPanel  # some, chosen by rule: what a reader sees first
+    gallery: NeighborPanel  # some hundred to pick from
+    map: MapPanel  # its first images are those of the gallery, in order
+    confusion: ConfusionPanel | None = None  # None without labels
+
+
+class Neighbor(NamedTuple):
+    """One neighbour of a query."""
+
+    pixels: Pixels  # (H, W, 3)
+    similarity: float
+    class_name: str  # "" without labels
+    agrees: bool | None  # has the query's class; None without labels
+    source: str = ""  # its file, if it has one
+
+
+class Query(NamedTuple):
+    """One query with its neighbours, ready to be drawn."""
+
+    pixels: Pixels  # (H, W, 3)
+    class_name: str  # "" without labels
+    predicted: str  # "" without a vote
+    correct: bool | None  # None without labels or a vote
+    neighbors: tuple[Neighbor, ...]
+    source: str = ""  # its file, if it has one
 
 
 class Judgement(NamedTuple):
@@ -30,20 +122,6 @@ class Judgement(NamedTuple):
     advice: str
 
 
-class EpochNumbers(NamedTuple):
-    """What an epoch ended with; None where it was not measured."""
-
-    epoch: int
-    step: int
-    loss: float | None
-    lr: float | None
-    predictor_lr: float | None
-    knn: float | None
-    views_per_s: float | None
-    judgement: Judgement | None
-    measures: Mapping[str, Mapping[str, float | None]]  # of collapse, by layer
-
-
 class Evidence(NamedTuple):
     """What a report says of a run. Metrics, records and panels may be missing."""
 
@@ -52,16 +130,31 @@ class Evidence(NamedTuple):
     info: RunInfo
     state: str  # of its status: finished, diverged, ...; "" where it is not known
     reason: str  # why it ended so
-    metrics: Rows  # for charts
+    metrics: Rows
     records: Sequence[Record]  # the newest of each accuracy
     neighbors: NeighborPanel | None = None
     views: ViewPanel | None = None
     exploration: Exploration | None = None
 
     @property
-    def epochs(self) -> list[EpochNumbers]:
-        """The finished epochs."""
-        return [_epoch(row) for row in epoch_rows(self.metrics)]
+    def run(self) -> Evidence:
+        """The run whose images are shown."""
+        return self
+
+    @property
+    def config(self) -> Config | None:
+        """What it was asked to do."""
+        return self.info.config
+
+    @property
+    def data_name(self) -> str:
+        """The name of the images that it learned from."""
+        return self.info.data["name"]
+
+    @property
+    def epochs(self) -> list[Row]:
+        """The rows of the finished epochs."""
+        return epoch_rows(self.metrics)
 
     @property
     def judgement(self) -> Judgement | None:
@@ -69,8 +162,13 @@ class Evidence(NamedTuple):
         if self.state == "diverged":
             reason = self.reason or "the loss is not finite"
             return Judgement("diverged", reason, "lower optimizer.base_lr, or add a warm-up")
-        epochs = self.epochs
-        return epochs[-1].judgement if epochs else None
+        verdict = self.epochs[-1].get("verdict") if self.epochs else None
+        return Judgement(*(verdict.get(key, "") for key in Judgement._fields)) if verdict else None
+
+    @property
+    def class_names(self) -> Sequence[str]:
+        """C names of the images that it learned from, () where they have no labels."""
+        return self.info.data.get("class_names") or ()
 
     @property
     def scored(self) -> list[Record]:
@@ -128,6 +226,27 @@ class StudyEvidence(NamedTuple):
         """The study's name."""
         return self.results.stored.study.name
 
+    @property
+    def run(self) -> Evidence | None:
+        """The run whose images are shown."""
+        return self.shown and self.shown.run
+
+    @property
+    def data_name(self) -> str:
+        """The name of the images."""
+        return self.results.stored.data.name
+
+
+def epoch_rows(metrics: Rows) -> list[Row]:
+    """The rows of the finished epochs, in order."""
+    return [row for row in metrics if row.get("kind") == "epoch"]
+
+
+def state_of(row: Row) -> str:
+    """The verdict on an epoch, "" where there is none."""
+    state: str = (row.get("verdict") or {}).get("state", "")
+    return state
+
 
 def read_evidence(
     run: Path,
@@ -150,8 +269,8 @@ def read_evidence(
         name=run.resolve().name,
         path=str(run),
         info=info,
-        state=str(status.get("state") or ""),
-        reason=str(status.get("reason") or ""),
+        state=status.get("state", ""),
+        reason=status.get("reason", ""),
         metrics=read_metrics(run),
         records=list(newest(r for r in found if r.metric in ACCURACIES).values()),
         neighbors=exploration.examples if exploration and neighbors is None else neighbors,
@@ -174,32 +293,10 @@ def read_studies(path: Path) -> list[StudyEvidence]:
         results = load_results(directory, stored)
         first = {slot.arm: results.runs[slot.run] for slot in reversed(stored.slots)}
         cards = {arm: run.card.config for arm, run in first.items() if run.card is not None}
-        found.append(
-            StudyEvidence(
-                path=str(path),
-                results=results,
-                epochs=read_epochs(directory, stored),
-                config=_config(cards.get(stored.study.baseline)),
-                knobs={arm: key_paths(card) for arm, card in cards.items()},
-            )
-        )
+        epochs, config = read_epochs(directory, stored), _config(cards.get(stored.study.baseline))
+        knobs = {arm: key_paths(card) for arm, card in cards.items()}
+        found.append(StudyEvidence(str(path), results, epochs, config, knobs))
     return found
-
-
-def _epoch(row: Row) -> EpochNumbers:
-    verdict = row.get("verdict")
-    judged = [str(verdict.get(key) or "") for key in Judgement._fields] if verdict else None
-    return EpochNumbers(
-        epoch=row["epoch"],
-        step=row["step"],
-        loss=row.get("loss"),
-        lr=row.get("lr"),
-        predictor_lr=row.get("predictor_lr"),
-        knn=row.get("knn"),
-        views_per_s=row.get("views_per_s"),
-        judgement=None if judged is None else Judgement(*judged),
-        measures=row.get("measures") or {},
-    )
 
 
 def _config(card: dict[str, Any] | None) -> Config | None:
@@ -208,3 +305,61 @@ def _config(card: dict[str, Any] | None) -> Config | None:
         return None if card is None else config_from_dict(card)
     except ConfigError:
         return None
+
+
+def view_panel(
+    originals: Pixels,
+    x1: npt.NDArray[np.float32],
+    x2: npt.NDArray[np.float32],
+    *,
+    normalization: Normalization,
+) -> ViewPanel:
+    """Images (N, H, W, 3) with normalised views (N, 3, S, S) of them, turned back to colours."""
+    mean, std = (np.asarray(values, dtype=np.float32) for values in normalization)
+    colors = (x.transpose(0, 2, 3, 1) * std + mean for x in (x1, x2))
+    seen = ((values * 255).round().clip(0, 255).astype(np.uint8) for values in colors)
+    return ViewPanel(originals, *map(np.ascontiguousarray, seen))
+
+
+def queries(panel: NeighborPanel) -> list[Query]:
+    """The queries of a panel in order, each with its neighbours and what is known of them."""
+    return [_query(panel, row) for row in range(len(panel.queries))]
+
+
+def _query(panel: NeighborPanel, row: int) -> Query:
+    label = label_of(panel.queries.labels, row)
+    vote = label_of(panel.predicted, row)
+    near = zip(panel.index[row].tolist(), panel.similarity[row].tolist(), strict=True)
+    return Query(
+        pixels=panel.queries.pixels[row],
+        class_name=_name(panel, label),
+        predicted=_name(panel, vote),
+        correct=None if label is None or vote is None else label == vote,
+        neighbors=tuple(_neighbor(panel, place, s, label=label) for place, s in near),
+        source=_source(panel.queries, row),
+    )
+
+
+def _neighbor(panel: NeighborPanel, row: int, similarity: float, *, label: int | None) -> Neighbor:
+    own = label_of(panel.bank.labels, row)
+    agrees = None if own is None or label is None else own == label
+    pixels, source = panel.bank.pixels[row], _source(panel.bank, row)
+    return Neighbor(pixels, similarity, _name(panel, own), agrees, source)
+
+
+def label_of(labels: npt.NDArray[np.int64] | None, row: int) -> int | None:
+    """The label of a row, None where there are none."""
+    return None if labels is None else int(labels[row])
+
+
+def name_of(image: Query | Neighbor) -> str:
+    """Its class, or without one the last part of its file; `file:row` of a Parquet file stays."""
+    return image.class_name or image.source.rsplit("/", 1)[-1]
+
+
+def _source(images: Images, row: int) -> str:
+    return printable(images.sources[row]) if images.sources else ""
+
+
+def _name(panel: NeighborPanel, label: int | None) -> str:
+    return "" if label is None else class_name(panel.class_names, label)

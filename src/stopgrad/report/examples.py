@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from importlib.util import find_spec
-from typing import Literal, NamedTuple, assert_never
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -20,7 +20,7 @@ from stopgrad.config import Config, numpy_generator, torch_generator
 from stopgrad.evaluation import Features, Neighbors, class_votes, embed, neighbors
 from stopgrad.images import Dataset, Images, Normalization, Track, no_progress
 from stopgrad.method import two_views
-from stopgrad.report.panels import (
+from stopgrad.report.evidence import (
     ConfusionPanel,
     Exploration,
     MapPanel,
@@ -30,7 +30,15 @@ from stopgrad.report.panels import (
 )
 from stopgrad.runs import TrainedRun, evaluation_split
 
-EXAMPLES = 20
+Layout = Literal["auto", "principal", "pacmap"]
+
+SHOWN = 8  # neighbours of each query
+EXAMPLES = 20  # queries that a reader sees first
+GALLERY = 300  # images that a visitor can pick
+DOTS = 900  # more of them on the map, as points alone
+FEWEST = 50  # images below which PaCMAP has too few neighbours to work with
+UNLABELLED = 1500  # images among which some are chosen where there are no votes
+AT_RANDOM = "images drawn at random"
 RULE = (
     "one random image of each of up to ten classes, then the mistakes with the surest votes, at "
     "most two of a class"
@@ -56,13 +64,9 @@ def view_examples(
 
 
 def choose_examples(votes: Tensor, labels: Tensor, *, count: int, seed: int) -> Tensor:
-    """Indices (<= count,) of queries by `RULE`, at most half of them for the classes.
+    """Indices (<= count,) of queries by `RULE`, from votes (Q, C) and labels (Q,).
 
-    Args:
-        votes: (Q, C) votes of kNN.
-        labels: (Q,) int64.
-        count: How many in all.
-        seed: Of the random part.
+    At most half of them are for the classes.
     """
     labels = labels.cpu()
     order = torch.randperm(len(labels), generator=torch_generator(seed, "query examples"))
@@ -80,12 +84,7 @@ def choose_gallery(
 ) -> Tensor:
     """Indices (<= count,) of queries by `GALLERY_RULE`, in order of class and place.
 
-    Args:
-        votes: (Q, C) votes of kNN.
-        labels: (Q,) int64.
-        count: How many in all; fewer when there are fewer queries.
-        seed: Of the random part.
-        first: Some that are to be among them.
+    From votes (Q, C) and labels (Q,); those given as the first are among them.
     """
     labels = labels.cpu()
     even = _round_robin(labels, seed=seed)
@@ -116,12 +115,6 @@ def _surest_mistakes(votes: Tensor, labels: Tensor) -> list[int]:
     order = sureness[wrong].argsort(descending=True, stable=True)
     found: list[int] = wrong[order].tolist()
     return found
-
-
-FEWEST = 50  # images below which PaCMAP has too few neighbours to work with
-
-
-Layout = Literal["auto", "principal", "pacmap"]
 
 
 class Plane(NamedTuple):
@@ -160,30 +153,15 @@ def pacmap_plane(values: Tensor, *, seed: int) -> Plane:  # (M, F) -> (M, 2)
 
 
 def plane(values: Tensor, shown: Tensor, *, seed: int, layout: Layout = "auto") -> Plane:
-    """The places (M, 2) of the shown of all features (N, F).
+    """The places (M, 2) of the shown rows (M,) of all features (N, F).
 
-    Args:
-        values: (N, F) float32.
-        shown: (M,) int64, rows of them.
-        seed: Of PaCMAP; the principal plane draws nothing.
-        layout: auto: PaCMAP where it is installed and the images are enough, else principal.
+    auto: PaCMAP where it is installed and the images are enough, else principal, which needs no
+    seed.
     """
-    found = find_spec("pacmap") is not None and len(shown) >= FEWEST
-    match layout:
-        case "pacmap":
-            return pacmap_plane(values[shown], seed=seed)
-        case "principal":
-            return principal_plane(values, shown)
-        case "auto":
-            return plane(values, shown, seed=seed, layout="pacmap" if found else "principal")
-    assert_never(layout)
-
-
-SHOWN = 8  # neighbours of each query
-UNLABELLED = 1500  # images among which some are chosen where there are no votes
-AT_RANDOM = "images drawn at random"
-GALLERY = 300  # images that a visitor can pick
-DOTS = 900  # more of them on the map, as points alone
+    able = find_spec("pacmap") is not None and len(shown) >= FEWEST
+    if layout == "pacmap" or (layout == "auto" and able):
+        return pacmap_plane(values[shown], seed=seed)
+    return principal_plane(values, shown)
 
 
 class Nearest(NamedTuple):
@@ -213,15 +191,24 @@ def nearest(run: TrainedRun, dataset: Dataset, *, track: Track = no_progress) ->
     if dataset.train.labels is None or hidden:
         return _among_themselves(run, dataset.train, track=track)
     train, test, _ = evaluation_split(dataset, run.info.config)
-    bank, queries = (embedded(run, images, track=track) for images in (train, test))
-    knn = run.info.config.knn
-    near = neighbors(bank.values, queries.values, k=min(knn.k, len(train)))
-    assert bank.labels is not None
-    classes = max(1, len(train.class_names))
-    votes = class_votes(near, bank.labels, classes=classes, temperature=knn.temperature)
+    return _in_bank(run, train, test, least=1, track=track)
+
+
+def _in_bank(
+    run: TrainedRun, bank: Images, queries: Images, *, least: int, track: Track
+) -> Nearest:
+    """Every query with its nearest of the bank: those that vote if they have labels, or more."""
+    known, asked = (embedded(run, images, track=track) for images in (bank, queries))
+    knn, votes = run.info.config.knn, None
+    k = min(knn.k, len(bank))
+    near = neighbors(known.values, asked.values, k=min(max(k, least), len(bank)))
+    if known.labels is not None:
+        voting = Neighbors(*(part[:, :k] for part in near))
+        classes = max(1, len(bank.class_names))
+        votes = class_votes(voting, known.labels, classes=classes, temperature=knn.temperature)
+        votes = votes.cpu()
     shown = Neighbors(*(part[:, :SHOWN].cpu() for part in near))
-    rows, k = torch.arange(len(test)), near.indices.shape[1]
-    return Nearest(test, rows, train, queries.values.cpu(), shown, votes.cpu(), k)
+    return Nearest(queries, torch.arange(len(queries)), bank, asked.values.cpu(), shown, votes, k)
 
 
 def embedded(run: TrainedRun, images: Images, *, track: Track = no_progress) -> Features:
@@ -263,19 +250,8 @@ def neighbors_of(
     run: TrainedRun, bank: Images, queries: Images, *, track: Track = no_progress
 ) -> NeighborPanel:
     """Images with their nearest of a bank of the same size; if it has labels, kNN votes too."""
-    known, asked = (embedded(run, images, track=track) for images in (bank, queries))
-    knn = run.info.config.knn
-    near = neighbors(known.values, asked.values, k=min(max(knn.k, SHOWN), len(bank)))
-    votes, k = None, min(knn.k, len(bank))
-    if known.labels is not None:
-        voting = Neighbors(*(part[:, :k] for part in near))
-        classes = max(1, len(bank.class_names))
-        votes = class_votes(voting, known.labels, classes=classes, temperature=knn.temperature)
-        votes = votes.cpu()
-    shown = Neighbors(*(part[:, :SHOWN].cpu() for part in near))
-    rows = torch.arange(len(queries))
-    found = Nearest(queries, rows, bank, asked.values.cpu(), shown, votes, k)
-    return chosen_panel(run, found, rows, rule="")
+    found = _in_bank(run, bank, queries, least=SHOWN, track=track)
+    return chosen_panel(run, found, found.rows, rule="")
 
 
 def example_places(run: TrainedRun, found: Nearest, *, count: int) -> Tensor:
@@ -317,7 +293,7 @@ def explore(
         run: The run, from `load_run`.
         dataset: The images it was trained on.
         count: Images in the gallery.
-        layout: How the map is made; auto: by PaCMAP where it is installed.
+        layout: How the map is made, as `plane` has it.
         track: Shows the progress of embedding.
     """
     found = nearest(run, dataset, track=track)

@@ -30,10 +30,11 @@ from stopgrad.evaluation import (
     percent,
     points,
 )
-from stopgrad.report.evidence import Evidence
+from stopgrad.report.evidence import Evidence, state_of
 from stopgrad.report.table import Column, Table, TableCell
 
 WIDE = 84  # characters of a line of a command
+TIMES = "\N{MULTIPLICATION SIGN}"
 
 
 class Fact(NamedTuple):
@@ -52,23 +53,20 @@ class Tile(NamedTuple):
     tone: str = ""  # "good" or "wrong"
 
 
-class Link(NamedTuple):
-    """A link to a section of a page."""
-
-    target: str
-    text: str
-
-
 def facts(evidence: Evidence) -> list[Fact]:
     """The facts of a run, in reading order."""
-    config, init = evidence.info.config, evidence.info.data.get("init")  # absent: random weights
+    info = evidence.info
+    data, init = info.data, info.data.get("init")  # absent: random weights
+    classes = len(evidence.class_names)
+    labels = f"{classes} classes (not used in training)" if classes else "no labels"
+    where = f"{evidence.data_name}: {count(data['images'])} images, {labels}"
     made = [
-        Fact("Data", _data(evidence)),
+        Fact("Data", f"{where}; content {data['fingerprint'][:12]}"),
         Fact("Start", f"from {init['from']}, sha256 {init['sha256'][:12]}" if init else ""),
-        *method_facts(config),
+        *method_facts(info.config),
         Fact("Length", _length(evidence)),
-        *_cost(evidence),
-        Fact("Seed", str(config.seed)),
+        Fact("Cost", _cost(evidence)),
+        Fact("Seed", str(info.config.seed)),
         *_machine(evidence),
     ]
     return [fact for fact in made if fact.value]
@@ -76,30 +74,46 @@ def facts(evidence: Evidence) -> list[Fact]:
 
 def method_facts(config: Config) -> list[Fact]:
     """What is trained, and how."""
+    encoder, projector, predictor = config.encoder, config.projector, config.predictor
+    wide = f", width {TIMES}{SPACE}{encoder.width:g}" if encoder.width != 1 else ""
+    bn = "" if projector.output_bn else "; without BN on the output (ablation)"
+    widths = (projector.out, predictor.hidden, projector.out)
+    arrow = f"{SPACE}\N{RIGHTWARDS ARROW}{SPACE}"
+    heads = arrow.join(map(str, widths)) if predictor.enabled else "removed (ablation)"
+    optimizer = config.optimizer
+    how = (
+        f"{optimizer.algorithm.upper()}, batch {config.batch}, peak lr {number(config.lr)} "
+        f"(cosine), weight decay {flag_text(optimizer.weight_decay)}; predictor: "
+        f"{place_text(optimizer.alpha_h)} {TIMES} lr, {optimizer.predictor_schedule}"
+    )
+    views = f"views of {config.views.size} px"
     return [
-        Fact("Encoder", _encoder(config)),
-        Fact("Projector", _projector(config)),
-        Fact("Predictor", _predictor(config)),
+        Fact("Encoder", f"{encoder.name}, {encoder.stem} stem{wide}; {views}"),
+        Fact(
+            "Projector",
+            f"{projector.layers} layers, hidden {projector.hidden}, out {projector.out}{bn}",
+        ),
+        Fact("Predictor", heads),
         Fact("Stop-gradient", "on" if config.stop_gradient else "removed (ablation)"),
-        Fact("Optimiser", _optimizer(config)),
+        Fact("Optimiser", how),
     ]
 
 
 def training_seconds(evidence: Evidence) -> float:
     """Time of the training steps alone, from the views and the speed of each epoch, s."""
     rows, batch = evidence.epochs, evidence.info.config.batch
-    steps = itertools.pairwise([0, *(row.step for row in rows)])
+    steps = itertools.pairwise([0, *(row["step"] for row in rows)])
     return sum(
-        2 * batch * (end - start) / row.views_per_s
+        float(2 * batch * (end - start) / row["views_per_s"])
         for (start, end), row in zip(steps, rows, strict=True)
-        if row.views_per_s
+        if row.get("views_per_s")
     )
 
 
 def repeat_commands(evidence: Evidence) -> list[str]:
     """The commands that repeat the run: the nearest preset and what differs from it."""
     nearest, changes = _nearest_preset(evidence.info.config)
-    words = ["stopgrad", "pretrain", "--data", str(evidence.info.data.get("spec", ""))]
+    words = ["stopgrad", "pretrain", "--data", evidence.info.data["spec"]]
     words += ["--preset", nearest]
     for key, value in changes.items():
         words += [f"--{key}", flag_text(value)]
@@ -156,78 +170,33 @@ def _nearest_preset(config: Config) -> tuple[str, dict[str, Any]]:
     return min(changes.items(), key=lambda item: len(item[1]))
 
 
-def _data(evidence: Evidence) -> str:
-    data = evidence.info.data
-    names = data.get("class_names") or []
-    classes = f", {len(names)} classes (not used in training)" if names else ", no labels"
-    mark = str(data.get("fingerprint", ""))[:12]
-    return f"{data.get('name')}: {count(data.get('images', 0))} images{classes}; content {mark}"
-
-
-def _encoder(config: Config) -> str:
-    width = f", width \N{MULTIPLICATION SIGN}{SPACE}{config.encoder.width:g}"
-    wide = width if config.encoder.width != 1 else ""
-    return (
-        f"{config.encoder.name}, {config.encoder.stem} stem{wide}; views of {config.views.size} px"
-    )
-
-
-def _projector(config: Config) -> str:
-    projector = config.projector
-    bn = "" if projector.output_bn else "; without BN on the output (ablation)"
-    return f"{projector.layers} layers, hidden {projector.hidden}, out {projector.out}{bn}"
-
-
-def _predictor(config: Config) -> str:
-    if not config.predictor.enabled:
-        return "removed (ablation)"
-    out = config.projector.out
-    arrow = f"{SPACE}\N{RIGHTWARDS ARROW}{SPACE}"
-    return arrow.join(str(width) for width in (out, config.predictor.hidden, out))
-
-
-def _optimizer(config: Config) -> str:
-    optimizer = config.optimizer
-    predictor = f"{place_text(optimizer.alpha_h)} \N{MULTIPLICATION SIGN} lr"
-    return (
-        f"{optimizer.algorithm.upper()}, batch {config.batch}, peak lr {number(config.lr)} "
-        f"(cosine), weight decay {flag_text(optimizer.weight_decay)}; predictor: {predictor}, "
-        f"{optimizer.predictor_schedule}"
-    )
-
-
 def _length(evidence: Evidence) -> str:
     rows, config = evidence.epochs, evidence.info.config
     if not rows:
         return f"no epoch of {config.epochs} finished yet"
-    last = rows[-1]
-    return (
-        f"{last.epoch} of {config.epochs} epochs, {count(last.step)} steps, "
-        f"{count(2 * last.step * config.batch)} views"
-    )
+    epoch, step = rows[-1]["epoch"], rows[-1]["step"]
+    views = f"{count(2 * step * config.batch)} views"
+    return f"{epoch} of {config.epochs} epochs, {count(step)} steps, {views}"
 
 
-def _cost(evidence: Evidence) -> list[Fact]:
-    rows = [row for row in evidence.epochs if row.views_per_s]
-    if not rows:
-        return []
-    seconds, views = training_seconds(evidence), 2 * rows[-1].step * evidence.info.config.batch
-    text = (
-        f"{duration(seconds)} of training steps, {count(round(views / seconds))} views per second"
-    )
+def _cost(evidence: Evidence) -> str:
+    seconds = training_seconds(evidence)
+    if not seconds:
+        return ""
+    timed = [row for row in evidence.epochs if row.get("views_per_s")]
+    speed = count(round(2 * timed[-1]["step"] * evidence.info.config.batch / seconds))
     flops = max((record.flops or 0.0 for record in evidence.records), default=0.0)
     work = f"; {number(flops / 1e15)} PFLOP" if flops else ""
-    return [Fact("Cost", text + work)]
+    return f"{duration(seconds)} of training steps, {speed} views per second{work}"
 
 
 def _machine(evidence: Evidence) -> list[Fact]:
-    environment = dict(evidence.info.environment)
-    place = [f"{environment.pop(key)}" for key in ("device", "machine") if environment.get(key)]
-    threads = environment.pop("threads", None)
-    if threads is not None:
-        place.append(f"{threads} thread{'s' if threads != 1 else ''}")
-    place.append(str(environment.pop("precision", evidence.info.config.precision)))
-    versions = ", ".join(f"{name} {value}" for name, value in environment.items())
+    found: dict[str, Any] = {**evidence.info.environment}
+    place = [found.pop(key) for key in ("device", "machine") if found.get(key)]
+    threads = found.pop("threads")
+    place.append(f"{threads} thread{'s' if threads != 1 else ''}")
+    place.append(found.pop("precision", evidence.info.config.precision))
+    versions = ", ".join(f"{name} {value}" for name, value in found.items())
     return [Fact("Machine", ", ".join(place)), Fact("Versions", versions)]
 
 
@@ -247,10 +216,14 @@ def score_table(records: Sequence[Record]) -> Table:
     rows = []
     for metric in metrics_of(records):
         for labels in sorted({r.labels for r in records if r.metric == metric}, reverse=True):
-            scores = [_score(found.get((metric, labels, of))) for of in subjects]
+            own = [found.get((metric, labels, of)) for of in subjects]
+            scores = [_share(record, None if record is None else record.value) for record in own]
             scores[0] = scores[0]._replace(emphasis="strong")
+            encoder = found.get((metric, labels, "encoder"))
+            # The five first of five classes say nothing.
+            top5 = encoder.top5 if encoder and len(encoder.per_class) > 5 else None
             named = TableCell(metric_text(metric)), TableCell(f"{100 * labels:g}{SPACE}%", labels)
-            rows.append((*named, *scores, _top5(found.get((metric, labels, "encoder")))))
+            rows.append((*named, *scores, _share(encoder, top5)))
     heads = ["labels", *(SUBJECTS[of] for of in subjects), f"top-5, {SUBJECTS[subjects[0]]}"]
     columns = (Column("by"), *(Column(head, "right") for head in heads))
     caption = "Top-1 accuracy, by the fraction of the training labels that was used"
@@ -258,8 +231,26 @@ def score_table(records: Sequence[Record]) -> Table:
 
 
 def protocol_lines(records: Sequence[Record]) -> list[str]:
-    """How each metric was scored."""
-    return [_protocol(records, metric) for metric in metrics_of(records)]
+    """How each metric was scored: what its records share, then what changes with the labels."""
+    lines = []
+    for metric in metrics_of(records):
+        own = [record for record in records if record.metric == metric]
+        chosen = [record for record in own if record.of == "encoder"] or own
+        first = max(chosen, key=lambda record: record.labels)
+        same = [
+            item
+            for item in first.protocol.items()
+            if all(item in r.protocol.items() for r in chosen)
+        ]
+        where = f"{count(first.images_scored)} images of the {first.split} split"
+        when = f", epoch {first.epoch}" if first.epoch else ""
+        parts = [f"scored on {where}{when}", protocol_text(dict(same))]
+        for record in chosen:
+            differs = {k: v for k, v in record.protocol.items() if k not in dict(same)}
+            if differs:
+                parts.append(f"with {labels_text(record.labels)}: {protocol_text(differs)}")
+        lines.append(f"{metric_text(metric)}: {'; '.join(parts)}.")
+    return lines
 
 
 def finding(records: Sequence[Record]) -> str:
@@ -281,27 +272,28 @@ def finding(records: Sequence[Record]) -> str:
 
 def epoch_table(evidence: Evidence) -> Table:
     """The numbers behind the curves."""
-    images = evidence.images_watched
-    rows = tuple(
-        (
-            TableCell(str(row.epoch), row.epoch),
-            TableCell(number(row.loss, digits=4), row.loss),
-            TableCell(number(row.lr), row.lr),
-            TableCell(number(row.predictor_lr), row.predictor_lr),
-            TableCell(percent(row.knn, images=images), row.knn),
-            TableCell(number(row.views_per_s), row.views_per_s),
-            TableCell((row.judgement and row.judgement.state) or ABSENT),
+    images, rows = evidence.images_watched, []
+    for row in evidence.epochs:
+        loss, knn, epoch = row.get("loss"), row.get("knn"), row["epoch"]
+        others = (row.get(key) for key in ("lr", "predictor_lr"))
+        rows.append(
+            (
+                TableCell(str(epoch), epoch),
+                TableCell(number(loss, digits=4), loss),
+                *(TableCell(number(value), value) for value in others),
+                TableCell(percent(knn, images=images), knn),
+                TableCell(number(row.get("views_per_s")), row.get("views_per_s")),
+                TableCell(state_of(row) or ABSENT),
+            )
         )
-        for row in evidence.epochs
-    )
     heads = ("epoch", "loss", "lr", "predictor lr", "kNN", "views/s")
     columns = (*(Column(head, "right") for head in heads), Column("verdict"))
-    return Table("epochs", columns, rows)
+    return Table("epochs", columns, tuple(rows))
 
 
 def measure_table(evidence: Evidence) -> Table | None:
     """All measures of collapse at the last epoch that has them; None before any."""
-    taken = [row.measures for row in evidence.epochs if row.measures]
+    taken = [row["measures"] for row in evidence.epochs if row.get("measures")]
     if not taken:
         return None
     rows = []
@@ -351,37 +343,11 @@ def _compared(encoder: Record, other: Record) -> str:
     return f"{gap} {'above' if difference > 0 else 'below'} {name}"
 
 
-def _score(record: Record | None) -> TableCell:
-    if record is None:
+def _share(record: Record | None, value: float | None) -> TableCell:
+    """A percentage of the images of a record; nothing where there is none."""
+    if record is None or value is None:
         return TableCell()
-    return TableCell(percent(record.value, images=record.images_scored), record.value)
-
-
-def _top5(record: Record | None) -> TableCell:
-    """Nothing where there are no more than five classes."""
-    if record is None or record.top5 is None or len(record.per_class) <= 5:
-        return TableCell()
-    return TableCell(percent(record.top5, images=record.images_scored), record.top5)
-
-
-def _protocol(records: Sequence[Record], metric: str) -> str:
-    """How a metric was measured: what its records share, then what changes with the labels."""
-    own = [record for record in records if record.metric == metric]
-    chosen = [record for record in own if record.of == "encoder"] or own
-    first = max(chosen, key=lambda record: record.labels)
-    shared = {k: v for k, v in first.protocol.items() if all(_same(r, k, v) for r in chosen)}
-    where = f"{count(first.images_scored)} images of the {first.split} split"
-    when = f", epoch {first.epoch}" if first.epoch else ""
-    text = f"{metric_text(metric)}: scored on {where}{when}; {protocol_text(shared)}"
-    for record in chosen:
-        differs = {k: v for k, v in record.protocol.items() if k not in shared}
-        if differs:
-            text += f"; with {labels_text(record.labels)}: {protocol_text(differs)}"
-    return text + "."
-
-
-def _same(record: Record, key: str, value: object) -> bool:
-    return key in record.protocol and bool(record.protocol[key] == value)
+    return TableCell(percent(value, images=record.images_scored), value)
 
 
 def _value(value: object) -> str:

@@ -5,22 +5,25 @@ from __future__ import annotations
 import functools
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+
+from PIL import Image, ImageDraw, ImageFont
 
 from stopgrad.evaluation import count
-from stopgrad.report import charts
-from stopgrad.report.charts import Figure
-from stopgrad.report.evidence import Evidence, StudyEvidence
-from stopgrad.report.panels import VIEWS, NeighborPanel, Pixels, Query, ViewPanel, queries
-from stopgrad.report.style import Role, light, plain_svg
+from stopgrad.report.evidence import (
+    VIEWS,
+    Evidence,
+    NeighborPanel,
+    Pixels,
+    Query,
+    StudyEvidence,
+    ViewPanel,
+    name_of,
+    queries,
+)
+from stopgrad.report.style import Figure, Role, light, plain_svg
 from stopgrad.storage import storage_errors, write_atomically
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
-    from PIL.ImageDraw import ImageDraw
-    from PIL.ImageFont import FreeTypeFont, ImageFont
 
 PNG_SCALE = 2.0
 
@@ -41,70 +44,53 @@ def write_figures(chapters: Sequence[Evidence | StudyEvidence], *, folder: Path)
     written = []
     for number, chapter in enumerate(chapters, start=1):
         prefix = f"{number}-{_file_name(chapter.name)}-" if len(chapters) > 1 else ""
-        for figure in figures_of(chapter):
-            written += _write(figure, folder / f"{prefix}{_file_name(figure.name)}")
-        written += _images(_run(chapter), folder, prefix)
+        for name, content in _files_of(chapter):
+            written.append(folder / f"{prefix}{name}")
+            write_atomically(written[-1], content)
     return written
 
 
-def figures_of(chapter: Evidence | StudyEvidence) -> list[Figure]:
-    """The charts of a run or a study, in the order of the page."""
-    if isinstance(chapter, StudyEvidence):
-        from stopgrad.report import study_charts
-
-        return [
-            *study_charts.architecture_figures(chapter),
-            *study_charts.score_figures(chapter),
-            *study_charts.curve_figures(chapter),
-            *study_charts.collapse_figures(chapter),
-        ]
-    return [
-        *charts.architecture_figures(chapter),
-        *charts.accuracy_figures(chapter),
-        *charts.class_figures(chapter),
-        *charts.curve_figures(chapter),
-        *charts.measure_figures(chapter),
-        *charts.spectrum_figures(chapter.metrics),
-    ]
-
-
-def _write(figure: Figure, path: Path) -> list[Path]:
+def _files_of(chapter: Evidence | StudyEvidence) -> Iterator[tuple[str, bytes]]:
+    """Each chart as SVG and as PNG, then views and neighbours, which are images and not charts."""
     import vl_convert
 
-    drawing = plain_svg(figure.chart)
-    svg, png = path.with_suffix(".svg"), path.with_suffix(".png")
-    write_atomically(svg, drawing.encode())
-    write_atomically(png, vl_convert.svg_to_png(drawing, scale=PNG_SCALE))
-    return [svg, png]
+    for figure in _figures_of(chapter):
+        drawing, name = plain_svg(figure.chart), _file_name(figure.name)
+        yield f"{name}.svg", drawing.encode()
+        yield f"{name}.png", vl_convert.svg_to_png(drawing, scale=PNG_SCALE)
+    run = chapter.run
+    if run is not None and run.views is not None:
+        yield "views.png", _png(view_grid(run.views))
+    if run is not None and run.neighbors is not None:
+        yield "neighbors.png", _png(neighbor_grid(run.neighbors))
 
 
-def _run(chapter: Evidence | StudyEvidence) -> Evidence | None:
-    """The run whose images a chapter shows."""
-    if isinstance(chapter, Evidence):
-        return chapter
-    return None if chapter.shown is None else chapter.shown.run
+def _figures_of(chapter: Evidence | StudyEvidence) -> list[Figure]:
+    """The charts in the order of the page; no file that draws is loaded for a grid of images."""
+    from stopgrad.report import accuracy, curves
 
+    if isinstance(chapter, StudyEvidence):
+        from stopgrad.report.study_charts import collapse_figures, curve_figures, score_figures
 
-def _images(run: Evidence | None, folder: Path, prefix: str) -> list[Path]:
-    """Views and neighbours, which are images and not charts."""
-    if run is None:
-        return []
-    written = []
-    for name, image in (
-        ("views", None if run.views is None else view_grid(run.views)),
-        ("neighbors", None if run.neighbors is None else neighbor_grid(run.neighbors)),
-    ):
-        if image is not None:
-            file = io.BytesIO()
-            image.save(file, "PNG")
-            write_atomically(folder / f"{prefix}{name}.png", file.getvalue())
-            written.append(folder / f"{prefix}{name}.png")
-    return written
+        figures = [score_figures(chapter), curve_figures(chapter), collapse_figures(chapter)]
+    else:
+        figures = [accuracy.accuracy_figures(chapter), accuracy.class_figures(chapter)]
+        figures += [curves.curve_figures(chapter), curves.measure_figures(chapter)]
+        figures += [curves.spectrum_figures(chapter.metrics)]
+    return [
+        figure for part in [accuracy.architecture_figures(chapter), *figures] for figure in part
+    ]
 
 
 def _file_name(text: str) -> str:
     """A name that every file system accepts."""
     return re.sub(r"[^A-Za-z0-9]+", "-", text).strip("-")[:60] or "figure"
+
+
+def _png(image: Image.Image) -> bytes:
+    file = io.BytesIO()
+    image.save(file, "PNG")
+    return file.getvalue()
 
 
 CELL = 96  # px of the side of an image in a grid
@@ -115,29 +101,21 @@ TEXT = 14  # px
 NAMES = 190  # px beside a query
 
 
-class Spot(NamedTuple):
-    """A place in a grid, px from the top left."""
-
-    x: int
-    y: int
-
-
-def view_grid(panel: ViewPanel, *, columns: int = 3) -> Image:
+def view_grid(panel: ViewPanel, *, columns: int = 3) -> Image.Image:
     """Originals, each followed by its two views; `columns` such groups side by side.
 
     Images are 96 px wide; smaller ones keep their pixels visible.
     """
-    from PIL import ImageDraw
-
     columns = min(columns, len(panel.originals))
     rows = -(-len(panel.originals) // columns)
     group = 3 * CELL + 2 * GAP
-    sheet = _sheet(columns * (group + SPACE) + SPACE, LINE + rows * (CELL + 2 * GAP) + 2 * SPACE)
+    size = columns * (group + SPACE) + SPACE, LINE + rows * (CELL + 2 * GAP) + 2 * SPACE
+    sheet = Image.new("RGB", size, light("paper"))
     draw = ImageDraw.Draw(sheet)
     for column in range(columns):
         for place, title in enumerate(VIEWS):
             left = SPACE + column * (group + SPACE) + place * (CELL + GAP)
-            _put(draw, Spot(left + CELL // 2, SPACE), title, anchor="mt")
+            _put(draw, (left + CELL // 2, SPACE), title, anchor="mt")
     for number, images in enumerate(zip(*panel, strict=True)):
         row, column = divmod(number, columns)
         top = SPACE + LINE + GAP + row * (CELL + 2 * GAP)
@@ -147,49 +125,45 @@ def view_grid(panel: ViewPanel, *, columns: int = 3) -> Image:
     return sheet
 
 
-def neighbor_grid(panel: NeighborPanel) -> Image:
+def neighbor_grid(panel: NeighborPanel) -> Image.Image:
     """A row per query: the image, what it is and was taken for, and its nearest images.
 
     Below each neighbour stand its class, or without one its file, and its cosine similarity. A
     neighbour of the query's class has a solid frame, one of another class a dashed frame and a
     cross.
     """
-    from PIL import ImageDraw
-
     height = CELL + 2 * LINE + SPACE // 2
     width = 2 * SPACE + CELL + NAMES + panel.index.shape[1] * (CELL + 2 * GAP)
-    sheet = _sheet(width, 2 * SPACE + LINE + len(panel.queries) * height)
+    size = width, 2 * SPACE + LINE + len(panel.queries) * height
+    sheet = Image.new("RGB", size, light("paper"))
     draw = ImageDraw.Draw(sheet)
     left = SPACE + CELL + NAMES
-    _put(draw, Spot(SPACE, SPACE // 2 + 4), "query")
+    _put(draw, (SPACE, SPACE // 2 + 4), "query")
     title = (
         f"{panel.index.shape[1]} nearest of {count(len(panel.bank))} images by cosine similarity"
     )
-    _put(draw, Spot(left, SPACE // 2 + 4), title)
+    _put(draw, (left, SPACE // 2 + 4), title)
     for row, query in enumerate(queries(panel)):
         top = SPACE + LINE + row * height
         sheet.paste(enlarged(query.pixels, side=CELL), (SPACE, top))
-        _put_query(draw, Spot(SPACE + CELL + 14, top + 8), query)
+        _put_query(draw, (SPACE + CELL + 14, top + 8), query)
         for place, neighbor in enumerate(query.neighbors):
-            at = Spot(left + place * (CELL + 2 * GAP), top)
-            sheet.paste(enlarged(neighbor.pixels, side=CELL), at)
-            _frame(draw, at, agrees=neighbor.agrees)
-            mark = "x " if neighbor.agrees is False else ""
-            below = Spot(at.x + CELL // 2, at.y + CELL + 6)
-            name = neighbor.class_name or _base_name(neighbor.source)
-            _put(draw, below, _cut(mark + name), anchor="mt")
-            below = below._replace(y=below.y + LINE - 2 if name else below.y)
-            _put(draw, below, f"{neighbor.similarity:.3f}", role="muted", anchor="mt")
+            x, y = left + place * (CELL + 2 * GAP), top + CELL + 6
+            sheet.paste(enlarged(neighbor.pixels, side=CELL), (x, top))
+            _frame(draw, x, top, agrees=neighbor.agrees)
+            mark, name = "x " if neighbor.agrees is False else "", name_of(neighbor)
+            _put(draw, (x + CELL // 2, y), _cut(mark + name), anchor="mt")
+            y += LINE - 2 if name else 0
+            text = f"{neighbor.similarity:.3f}"
+            _put(draw, (x + CELL // 2, y), text, role="muted", anchor="mt")
     return sheet
 
 
-def enlarged(pixels: Pixels, *, side: int) -> Image:
+def enlarged(pixels: Pixels, *, side: int) -> Image.Image:
     """An image within side x side px, centred on paper.
 
     A small one grows by a whole factor without smoothing, so that one sees what a network sees.
     """
-    from PIL import Image, ImageDraw
-
     image = Image.fromarray(pixels)
     longest = max(image.size)
     if longest > side:
@@ -205,8 +179,8 @@ def enlarged(pixels: Pixels, *, side: int) -> Image:
     return square
 
 
-def _put_query(draw: ImageDraw, at: Spot, query: Query) -> None:
-    lines: list[tuple[str, Role]] = [(query.class_name or _base_name(query.source), "ink")]
+def _put_query(draw: ImageDraw.ImageDraw, at: tuple[int, int], query: Query) -> None:
+    lines: list[tuple[str, Role]] = [(name_of(query), "ink")]
     if query.correct is True:
         lines.append(("correct", "good"))
     elif query.correct is False:
@@ -214,18 +188,13 @@ def _put_query(draw: ImageDraw, at: Spot, query: Query) -> None:
     elif query.predicted:
         lines.append((f"taken for {query.predicted}", "muted"))
     for number, (text, role) in enumerate(lines):
-        _put(draw, at._replace(y=at.y + number * LINE), _cut(text, width=165), role=role)
+        _put(draw, (at[0], at[1] + number * LINE), _cut(text, width=165), role=role)
 
 
-def _base_name(source: str) -> str:
-    """The last part of a path; `file:row` of a Parquet file stays."""
-    return source.rsplit("/", 1)[-1]
-
-
-def _frame(draw: ImageDraw, at: Spot, *, agrees: bool | None) -> None:
+def _frame(draw: ImageDraw.ImageDraw, left: int, top: int, *, agrees: bool | None) -> None:
     if agrees is None:
         return
-    box = (at.x - 3, at.y - 3, at.x + CELL + 2, at.y + CELL + 2)
+    box = (left - 3, top - 3, left + CELL + 2, top + CELL + 2)
     if agrees:
         draw.rectangle(box, outline=light("good"), width=3)
         return
@@ -237,13 +206,14 @@ def _frame(draw: ImageDraw, at: Spot, *, agrees: bool | None) -> None:
             draw.rectangle((x, box[1] + start, x + 2, box[1] + end), fill=light("wrong"))
 
 
-def _sheet(width: int, height: int) -> Image:
-    from PIL import Image
-
-    return Image.new("RGB", (width, height), light("paper"))
-
-
-def _put(draw: ImageDraw, at: Spot, text: str, *, role: Role = "ink", anchor: str = "lt") -> None:
+def _put(
+    draw: ImageDraw.ImageDraw,
+    at: tuple[int, int],
+    text: str,
+    *,
+    role: Role = "ink",
+    anchor: str = "lt",
+) -> None:
     draw.text(at, text, fill=light(role), font=_font(), anchor=anchor)
 
 
@@ -258,7 +228,5 @@ def _cut(text: str, *, width: int = CELL + GAP) -> str:
 
 
 @functools.cache
-def _font() -> FreeTypeFont | ImageFont:
-    from PIL import ImageFont
-
+def _font() -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     return ImageFont.load_default(TEXT)

@@ -10,30 +10,26 @@ import base64
 import io
 import math
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 
 from stopgrad.evaluation import SPACE, class_name, count, percent
-from stopgrad.report.charts import Figure, confusion_figure, map_figure
-from stopgrad.report.evidence import Evidence
-from stopgrad.report.facts import Link, protocol_text
-from stopgrad.report.panels import (
-    VIEWS,
+from stopgrad.report.evidence import (
     ConfusionPanel,
-    Exploration,
+    Evidence,
     NeighborPanel,
     Pixels,
     Query,
-    ViewPanel,
-    confusions,
+    label_of,
     queries,
 )
+from stopgrad.report.facts import protocol_text
+from stopgrad.report.maps import confusion_figure, confusions, map_figure
+from stopgrad.report.style import Figure
 from stopgrad.report.table import Column, Table, TableCell
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
 
 LOSSLESS = 48  # px; single images up to this side are embedded as they are
 LARGEST = 112  # px of the longer side of all others, as JPEG
@@ -44,12 +40,8 @@ BLOCK = 16  # px; WebP compresses in such blocks, and no tile shares one with it
 MOST_BYTES = 1_000_000  # of a sheet, before base64 adds a third
 QUALITIES = (75, 50, 30)  # of lossy WebP, tried in turn
 
-
-class Thumbnail(NamedTuple):
-    """An image for a page."""
-
-    source: str  # a data URI
-    text: str  # what it shows
+LISTED = 10  # mistakes that a table names
+GROUPS = {True: "Classified correctly", False: "Mistakes", None: ""}  # by whether a vote is correct
 
 
 class Sheet(NamedTuple):
@@ -65,8 +57,6 @@ class Sheet(NamedTuple):
 
 def data_uri(pixels: Pixels) -> str:
     """An image (H, W, 3) as a data URI: PNG when small, else a reduced JPEG."""
-    from PIL import Image
-
     image = Image.fromarray(pixels)
     if max(image.size) <= LOSSLESS:
         return _encoded(image, "PNG", optimize=True)
@@ -75,13 +65,9 @@ def data_uri(pixels: Pixels) -> str:
 
 
 def sheet(images: Sequence[Pixels], *, most_bytes: int = MOST_BYTES) -> Sheet:
-    """One sheet of images (H, W, 3) of one size, as they are if that is small enough.
+    """One sheet of images (H, W, 3) of one size, as they are if that takes few enough bytes.
 
     Else at the best quality that is small enough, in the end with smaller tiles.
-
-    Args:
-        images: At least one.
-        most_bytes: Of the encoded sheet.
     """
     for made in _attempts(images):
         if len(made.source) <= 4 * most_bytes / 3:
@@ -103,19 +89,13 @@ def _attempts(images: Sequence[Pixels]) -> Iterator[Sheet]:
 
 
 def _reduced(pixels: Pixels, side: int) -> Pixels:
-    from PIL import Image
-
-    if max(pixels.shape[:2]) <= side:
-        return pixels
     image = Image.fromarray(pixels)
     image.thumbnail((side, side), Image.Resampling.LANCZOS)
     return np.asarray(image)
 
 
-def _laid_out(tiles: Sequence[Pixels]) -> tuple[Image, Sheet]:
+def _laid_out(tiles: Sequence[Pixels]) -> tuple[Image.Image, Sheet]:
     """The tiles on one canvas; the room between them continues their edges."""
-    from PIL import Image
-
     height, width = tiles[0].shape[:2]
     cell = BLOCK * math.ceil(max(height, width) / BLOCK)
     columns = math.ceil(math.sqrt(len(tiles)))
@@ -128,47 +108,10 @@ def _laid_out(tiles: Sequence[Pixels]) -> tuple[Image, Sheet]:
     return Image.fromarray(canvas), Sheet("", width, height, cell, columns, lossless=False)
 
 
-def _encoded(image: Image, kind: str, **options: Any) -> str:
+def _encoded(image: Image.Image, kind: str, **options: Any) -> str:
     file = io.BytesIO()
     image.save(file, kind, **options)
     return f"data:image/{kind.lower()};base64,{base64.b64encode(file.getvalue()).decode()}"
-
-
-LISTED = 10  # mistakes that a table names
-GROUPS = {True: "Classified correctly", False: "Mistakes", None: ""}  # by whether a vote is correct
-
-
-class NeighborCard(NamedTuple):
-    """A neighbour on a page."""
-
-    image: Thumbnail
-    class_name: str
-    similarity: str
-    agrees: bool | None
-
-
-class QueryCard(NamedTuple):
-    """A query on a page."""
-
-    image: Thumbnail
-    class_name: str
-    predicted: str
-    correct: bool | None
-    neighbors: tuple[NeighborCard, ...]
-
-
-class QueryGroup(NamedTuple):
-    """Queries that belong together under one heading ("" for none)."""
-
-    title: str
-    cards: tuple[QueryCard, ...]
-
-
-class ClassChoice(NamedTuple):
-    """A class that a visitor may pick."""
-
-    value: int
-    name: str
 
 
 class Gallery(NamedTuple):
@@ -177,8 +120,15 @@ class Gallery(NamedTuple):
     source: str  # the sheet, a data URI
     data: dict[str, Any]  # JSON for the script; see `gallery_data`
     caption: str
-    classes: tuple[ClassChoice, ...]
+    classes: Sequence[tuple[int, str]]  # that a visitor may pick, with their names
     judged: bool  # whether there are mistakes to look for
+
+
+class QueryGroup(NamedTuple):
+    """Queries that belong together under one heading ("" for none)."""
+
+    title: str
+    cards: Sequence[Query]
 
 
 class ImageSections(NamedTuple):
@@ -192,18 +142,7 @@ class ImageSections(NamedTuple):
     map: Figure | None = None
     confusion: Figure | None = None
     mistakes: Table | None = None
-    views: Sequence[tuple[Thumbnail, ...]] = ()
-
-    @property
-    def links(self) -> list[Link]:
-        """Links to the sections that exist."""
-        sections = (
-            (self.groups, Link("neighbors", "Neighbours")),
-            (self.map, Link("map", "Map")),
-            (self.confusion, Link("confusion", "Mistakes")),
-            (self.views, Link("views", "Views")),
-        )
-        return [link for there, link in sections if there]
+    views: Sequence[tuple[Pixels, Pixels, Pixels]] = ()  # originals with their views
 
 
 def image_sections(evidence: Evidence | None, *, run: str = "") -> ImageSections:
@@ -211,43 +150,27 @@ def image_sections(evidence: Evidence | None, *, run: str = "") -> ImageSections
     sections = ImageSections(run)
     if evidence is None:
         return sections
-    if evidence.neighbors is not None:
-        groups = query_groups(evidence.neighbors)
-        caption = neighbors_caption(evidence.neighbors)
+    neighbors, views, found = evidence.neighbors, evidence.views, evidence.exploration
+    if neighbors is not None:
+        groups = query_groups(neighbors)
+        caption = neighbors_caption(neighbors)
         sections = sections._replace(groups=groups, caption=caption, agreement=agreement(groups))
-    if evidence.views is not None:
-        sections = sections._replace(views=view_rows(evidence.views))
-    if evidence.exploration is not None:
-        sections = _explored(sections, evidence.exploration)
+    if views is not None:
+        sections = sections._replace(views=list(zip(*views, strict=True)))
+    if found is not None:
+        pick = gallery(found.gallery) if len(found.gallery.queries) else None
+        sections = sections._replace(gallery=pick, map=map_figure(found.map))
+    if found is not None and found.confusion is not None:
+        figure, mistakes = confusion_figure(found.confusion), mistake_table(found.confusion)
+        sections = sections._replace(confusion=figure, mistakes=mistakes)
     return sections
-
-
-def _explored(sections: ImageSections, exploration: Exploration) -> ImageSections:
-    confusion, panel = exploration.confusion, exploration.gallery
-    return sections._replace(
-        gallery=gallery(panel) if len(panel.queries) else None,
-        map=map_figure(exploration.map),
-        confusion=None if confusion is None else confusion_figure(confusion),
-        mistakes=None if confusion is None else mistake_table(confusion),
-    )
-
-
-def view_rows(panel: ViewPanel) -> list[tuple[Thumbnail, ...]]:
-    """Each original with its two views."""
-    return [
-        tuple(
-            Thumbnail(data_uri(pixels), f"image {number}, {name}")
-            for pixels, name in zip(images, VIEWS, strict=True)
-        )
-        for number, images in enumerate(zip(*panel, strict=True), start=1)
-    ]
 
 
 def query_groups(panel: NeighborPanel) -> list[QueryGroup]:
     """The queries of a panel: those classified correctly, the mistakes, or all where unknown."""
-    cards = [_card(query) for query in queries(panel)]
+    cards = queries(panel)
     groups = [
-        QueryGroup(title, tuple(card for card in cards if card.correct is correct))
+        QueryGroup(title, [card for card in cards if card.correct is correct])
         for correct, title in GROUPS.items()
     ]
     return [group for group in groups if group.cards]
@@ -283,13 +206,13 @@ def gallery(panel: NeighborPanel) -> Gallery:
     """The images of a panel with their neighbours as tiles of one sheet."""
     rows, places = np.unique(panel.index, return_inverse=True)
     made = sheet([*panel.queries.pixels[:], *panel.bank.pixels[rows]])
-    labels, names = panel.queries.labels, _class_names(panel)
+    labels = panel.queries.labels
     known = [] if labels is None else sorted(set(labels.tolist()))
     return Gallery(
         source=made.source,
         data=gallery_data(panel, made, rows, places.reshape(panel.index.shape)),
         caption=_gallery_caption(panel, made),
-        classes=tuple(ClassChoice(index, class_name(names, index)) for index in known),
+        classes=[(index, class_name(panel.class_names, index)) for index in known],
         judged=labels is not None and panel.predicted is not None,
     )
 
@@ -311,17 +234,17 @@ def gallery_data(
         rows: (T,) rows of the bank that the tiles from Q on show.
         places: (Q, K) places in `rows`.
     """
-    first, labels = len(panel.queries), [_label(panel.bank.labels, int(row)) for row in rows]
+    first, labels = len(panel.queries), [label_of(panel.bank.labels, int(row)) for row in rows]
     images: list[list[Any]] = []
-    for number, near in enumerate(places):
+    for number, near in enumerate(places.tolist()):
         similarity = panel.similarity[number]
         neighbors = [
-            [first + int(place), labels[place], round(float(value), 3)]
+            [first + place, labels[place], round(float(value), 3)]
             for place, value in zip(near, similarity, strict=True)
         ]
-        own, taken = (_label(k, number) for k in (panel.queries.labels, panel.predicted))
+        own, taken = (label_of(k, number) for k in (panel.queries.labels, panel.predicted))
         images.append([own, taken, neighbors])
-    names = _class_names(panel)
+    names = panel.class_names
     return {
         "names": [class_name(names, index) for index in range(len(names))],
         "tile": {"width": made.width, "height": made.height},
@@ -333,39 +256,14 @@ def gallery_data(
 
 def mistake_table(panel: ConfusionPanel) -> Table | None:
     """The most frequent mistakes; None where there is none."""
-    rows = tuple(
-        (
-            TableCell(mistake.true),
-            TableCell(mistake.taken_for),
-            TableCell(f"{count(mistake.images)} of {count(mistake.of)}", mistake.images),
-            TableCell(
-                percent(mistake.images / mistake.of, images=mistake.of),
-                mistake.images / mistake.of,
-            ),
-        )
-        for mistake in confusions(panel)[:LISTED]
-    )
+    rows = []
+    for true, taken_for, images, of in confusions(panel)[:LISTED]:
+        wrong = TableCell(f"{count(images)} of {count(of)}", images)
+        share = TableCell(percent(images / of, images=of), images / of)
+        rows.append((TableCell(true), TableCell(taken_for), wrong, share))
     numbers = Column("images", "right"), Column("of its class", "right")
     columns = (Column("is"), Column("taken for"), *numbers)
-    return Table("mistakes", columns, rows, "The most frequent mistakes") if rows else None
-
-
-def _card(query: Query) -> QueryCard:
-    neighbors = tuple(
-        NeighborCard(
-            Thumbnail(data_uri(n.pixels), f"neighbour {rank}{_of_class(n.class_name)}"),
-            n.class_name,
-            f"{n.similarity:.3f}",
-            n.agrees,
-        )
-        for rank, n in enumerate(query.neighbors, start=1)
-    )
-    image = Thumbnail(data_uri(query.pixels), f"query{_of_class(query.class_name)}")
-    return QueryCard(image, query.class_name, query.predicted, query.correct, neighbors)
-
-
-def _of_class(name: str) -> str:
-    return f", {name}" if name else ""
+    return Table("mistakes", columns, tuple(rows), "The most frequent mistakes") if rows else None
 
 
 def _gallery_caption(panel: NeighborPanel, made: Sheet) -> str:
@@ -383,11 +281,3 @@ def _gallery_caption(panel: NeighborPanel, made: Sheet) -> str:
     elif not made.lossless:
         parts.append("Images are compressed.")
     return " ".join(parts)
-
-
-def _class_names(panel: NeighborPanel) -> Sequence[str]:
-    return panel.bank.class_names or panel.queries.class_names
-
-
-def _label(labels: npt.NDArray[np.int64] | None, row: int) -> int | None:
-    return None if labels is None else int(labels[row])

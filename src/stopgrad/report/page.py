@@ -1,18 +1,20 @@
 """Runs and studies -> one HTML page that loads nothing: strict content policy, all text escaped.
 
-`RunPage` is what `run.html` shows of a run; `study_page.py` has its counterpart for a study, and is
-loaded only when a study is reported.
+What a template shows of a run is collected here; `study_page` does so for a study, and is loaded
+only when a study is reported.
 """
 
 from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
 
 from stopgrad.evaluation import (
     SPACE,
@@ -24,12 +26,9 @@ from stopgrad.evaluation import (
     percent,
     tied,
 )
-from stopgrad.report import charts
-from stopgrad.report.charts import Figure
-from stopgrad.report.evidence import Evidence, Judgement, StudyEvidence
+from stopgrad.report import accuracy, curves
+from stopgrad.report.evidence import VIEWS, Evidence, StudyEvidence
 from stopgrad.report.facts import (
-    Fact,
-    Link,
     Tile,
     broken,
     epoch_table,
@@ -43,90 +42,91 @@ from stopgrad.report.facts import (
     score_table,
     training_seconds,
 )
-from stopgrad.report.gallery import ImageSections, image_sections
+from stopgrad.report.gallery import data_uri, image_sections
 from stopgrad.report.style import css_variables
-from stopgrad.report.table import Table, as_csv, as_html
+from stopgrad.report.table import as_csv, as_html
 from stopgrad.storage import printable, write_atomically
 
-if TYPE_CHECKING:
-    from jinja2 import Environment
-
-    from stopgrad.report.study_page import StudyPage
+Chapter = Mapping[str, Any]
+"""What a template shows, by the names that it has there; a name that is missing is an error."""
 
 # Class names of the page, so that no text of a run becomes one.
 TONES = {"healthy": "good", "dimensional collapse": "wrong", "complete collapse": "wrong"}
 
 
-@dataclass(frozen=True)
-class RunPage:
-    """A run as a chapter of a page; what has no data is empty, and its section is left out."""
+def write_page(chapters: Sequence[Evidence | StudyEvidence], *, out: Path) -> Path:
+    """Writes one page about runs and studies that were read already.
 
-    template: ClassVar[str] = "run.html"
-    noun: ClassVar[tuple[str, str]] = ("run", "runs")
+    Raises:
+        StorageError: When the disk refuses; an older report stays as it was.
+    """
+    write_atomically(out, render(*chapters).encode())
+    return out
 
-    title: str
-    lead: str
-    missing: Sequence[str]
-    tiles: Sequence[Tile]
-    scores: Table | None
-    finding: str
-    protocols: Sequence[str]
-    score_figures: Sequence[Figure]
-    curve_figures: Sequence[Figure]
-    epochs: Table
-    judgement: Judgement | None
-    tone: str
-    collapse_figures: Sequence[Figure]
-    collapse_finding: str
-    measures: Table | None
-    images: ImageSections
-    architecture: Sequence[Figure]
-    facts: Sequence[Fact]
-    commands: Sequence[str]
-    knobs: Table
-    changed: int  # knobs that are not at their default
-    kind: str = "run"
 
-    @property
-    def links(self) -> list[Link]:
-        """Links to the sections that exist."""
-        sections = (
-            (self.scores, Link("results", "Results")),
-            (self.curve_figures, Link("curves", "Curves")),
-            (self.measures or self.judgement, Link("collapse", "Collapse")),
+def render(*evidence: Evidence | StudyEvidence) -> str:
+    """The page of runs and studies as text; a single one has the page to itself."""
+    style = css_variables() + _asset("page.css")
+    script = _asset("page.js") + _asset("picker.js")
+    chapters = [_chapter(each) for each in evidence]
+    page = _environment().get_template("page.html")
+    return printable(
+        page.render(
+            chapters=chapters,
+            title=chapters[0]["title"] if len(chapters) == 1 else _counted(evidence),
+            nav=[],  # the sections, as they are rendered
+            policy=_policy(style=style, script=script),
+            style=Markup(style),
+            script=Markup(script),
         )
-        first = [link for there, link in sections if there]
-        last = [Link("done", "What was done"), Link("knobs", "All knobs")]
-        return [*first, *self.images.links, *last]
-
-
-def run_page(evidence: Evidence) -> RunPage:
-    """A run as a chapter of a page."""
-    records, knobs = evidence.scored, knob_table(evidence.info.config)
-    measured = charts.measure_figures(evidence)
-    return RunPage(
-        title=evidence.name,
-        lead=_lead(evidence),
-        missing=missing_lines(evidence),
-        tiles=_tiles(evidence, records),
-        scores=score_table(records) if records else None,
-        finding=finding(records),
-        protocols=protocol_lines(records),
-        score_figures=charts.accuracy_figures(evidence) + charts.class_figures(evidence),
-        curve_figures=charts.curve_figures(evidence),
-        epochs=epoch_table(evidence),
-        judgement=evidence.judgement,
-        tone=_tone(evidence),
-        collapse_figures=measured + charts.spectrum_figures(evidence.metrics) if measured else (),
-        collapse_finding=charts.collapse_finding(evidence),
-        measures=measure_table(evidence),
-        images=image_sections(evidence),
-        architecture=charts.architecture_figures(evidence),
-        facts=facts(evidence),
-        commands=repeat_commands(evidence),
-        knobs=knobs,
-        changed=sum(bool(row[0].emphasis) for row in knobs.rows),
     )
+
+
+def _chapter(evidence: Evidence | StudyEvidence) -> Chapter:
+    if isinstance(evidence, Evidence):
+        return run_chapter(evidence)
+    from stopgrad.report.study_page import study_chapter
+
+    return study_chapter(evidence)
+
+
+def _counted(chapters: Sequence[Evidence | StudyEvidence]) -> str:
+    """How many chapters there are: `2 studies and 1 run`."""
+    nouns = [("run", "runs") if isinstance(c, Evidence) else ("study", "studies") for c in chapters]
+    counts = {noun: nouns.count(noun) for noun in nouns}
+    return " and ".join(f"{n} {one if n == 1 else several}" for (one, several), n in counts.items())
+
+
+def run_chapter(evidence: Evidence) -> Chapter:
+    """What `run.html` shows of a run; what has no data is empty, and its section is left out."""
+    info, records, knobs = evidence.info, evidence.scored, knob_table(evidence.info.config)
+    judgement, measured = evidence.judgement, curves.measure_figures(evidence)
+    learned = f"{count(info.data['images'])} images of {evidence.data_name}, without labels."
+    return {
+        "template": "run.html",
+        "kind": "run",
+        "title": evidence.name,
+        "lead": f"SimSiam pretraining of {info.config.encoder.name} on {learned}",
+        "missing": missing_lines(evidence),
+        "tiles": _tiles(evidence, records),
+        "scores": score_table(records) if records else None,
+        "finding": finding(records),
+        "protocols": protocol_lines(records),
+        "score_figures": accuracy.accuracy_figures(evidence) + accuracy.class_figures(evidence),
+        "curve_figures": curves.curve_figures(evidence),
+        "epochs": epoch_table(evidence),
+        "judgement": judgement,
+        "tone": _tone(evidence),
+        "collapse_figures": measured and measured + curves.spectrum_figures(evidence.metrics),
+        "collapse_finding": curves.collapse_finding(evidence),
+        "measures": measure_table(evidence),
+        "images": image_sections(evidence),
+        "architecture": accuracy.architecture_figures(evidence),
+        "facts": facts(evidence),
+        "commands": repeat_commands(evidence),
+        "knobs": knobs,
+        "changed": sum(bool(row[0].emphasis) for row in knobs.rows),  # from their defaults
+    }
 
 
 def missing_lines(evidence: Evidence) -> list[str]:
@@ -141,14 +141,6 @@ def missing_lines(evidence: Evidence) -> list[str]:
     if not evidence.records:
         lines.append(f"Not evaluated yet. Score it with: stopgrad evaluate {evidence.path}")
     return lines
-
-
-def _lead(evidence: Evidence) -> str:
-    config, data = evidence.info.config, evidence.info.data
-    return (
-        f"SimSiam pretraining of {config.encoder.name} on {count(data.get('images', 0))} images of "
-        f"{data.get('name')}, without labels."
-    )
 
 
 def _tiles(evidence: Evidence, records: Sequence[Record]) -> list[Tile]:
@@ -182,63 +174,12 @@ def _tone(evidence: Evidence) -> str:
     return "" if judgement is None else TONES.get(judgement.state, "wrong")
 
 
-def write_page(chapters: Sequence[Evidence | StudyEvidence], *, out: Path) -> Path:
-    """Writes one page about runs and studies that were read already.
-
-    Raises:
-        StorageError: When the disk refuses; an older report stays as it was.
-    """
-    write_atomically(out, render(*chapters).encode())
-    return out
-
-
-def render(*evidence: Evidence | StudyEvidence) -> str:
-    """The page of runs and studies as text; a single one has the page to itself."""
-    from markupsafe import Markup
-
-    chapters = [_chapter(each) for each in evidence]
-    style = css_variables() + _asset("page.css")
-    script = _asset("page.js") + _asset("picker.js")
-    page = (
-        _environment()
-        .get_template("page.html")
-        .render(
-            chapters=chapters,
-            title=_title(chapters),
-            policy=_policy(style=style, script=script),
-            style=Markup(style),
-            script=Markup(script),
-        )
-    )
-    return printable(page)
-
-
-def _chapter(evidence: Evidence | StudyEvidence) -> RunPage | StudyPage:
-    if isinstance(evidence, Evidence):
-        return run_page(evidence)
-    from stopgrad.report.study_page import study_page
-
-    return study_page(evidence)
-
-
-def _title(chapters: Sequence[RunPage | StudyPage]) -> str:
-    """That of the only chapter, or how many there are: `2 studies and 1 run`."""
-    if len(chapters) == 1:
-        return chapters[0].title
-    nouns = [chapter.noun for chapter in chapters]
-    counts = {noun: nouns.count(noun) for noun in nouns}
-    return " and ".join(f"{n} {one if n == 1 else several}" for (one, several), n in counts.items())
-
-
-def _environment() -> Environment:
+def _environment() -> jinja2.Environment:
     """Jinja with every text escaped, and an error for a name that a template misspells."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-    from markupsafe import Markup
-
-    environment = Environment(
-        loader=PackageLoader("stopgrad.report", "."),
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("stopgrad.report", "."),
         autoescape=True,
-        undefined=StrictUndefined,
+        undefined=jinja2.StrictUndefined,
         finalize=tied,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -246,10 +187,11 @@ def _environment() -> Environment:
     environment.filters |= {
         "broken": broken,
         "csv_file": _csv_file,
+        "data_uri": data_uri,
         "html": as_html,
         "markup": Markup,  # of charts, which are escaped by the XML writer that makes them
     }
-    environment.globals["as_csv"] = as_csv
+    environment.globals |= {"as_csv": as_csv, "view_names": VIEWS}
     return environment
 
 

@@ -18,16 +18,23 @@ from typing import Any, NamedTuple
 
 from stopgrad.errors import ConfigError
 from stopgrad.evaluation import tied
-from stopgrad.report import charts, facts, study_charts
-from stopgrad.report.charts import Figure
-from stopgrad.report.evidence import Evidence, StudyEvidence
+from stopgrad.report import accuracy, curves, facts, study_charts
+from stopgrad.report.evidence import (
+    VIEWS,
+    Evidence,
+    NeighborPanel,
+    Pixels,
+    StudyEvidence,
+    ViewPanel,
+    name_of,
+    queries,
+)
 from stopgrad.report.facts import Fact, finding
 from stopgrad.report.gallery import data_uri
-from stopgrad.report.panels import VIEWS, NeighborPanel, Pixels, ViewPanel, queries
 from stopgrad.report.study_page import study_command, study_facts
 from stopgrad.report.study_tables import finding_table, score_tables, scored
-from stopgrad.report.style import PALETTE, plain_svg
-from stopgrad.report.table import Table, as_print
+from stopgrad.report.style import PALETTE, Figure, plain_svg
+from stopgrad.report.table import as_print
 from stopgrad.storage import printable, write_atomically
 from stopgrad.studies import sentence
 
@@ -54,18 +61,18 @@ LONGEST = 24  # letters of a word that is never broken
 
 
 class Part(NamedTuple):
-    """A piece of a column under one heading; what is empty is left out."""
+    """A piece of a column as the template takes it; what is empty is left out."""
 
+    chapter: str = ""  # the name of its own, where there are several
     title: str = ""
-    texts: tuple[str, ...] = ()
-    figure: Figure | None = None
-    multiples: tuple[Figure, ...] = ()  # smaller, two side by side
-    table: Table | None = None
-    findings: Table | None = None
-    views: ViewPanel | None = None
-    neighbors: NeighborPanel | None = None
-    facts: tuple[Fact, ...] = ()
     rank: int = 5  # parts with the highest are left out first
+    texts: Sequence[str] = ()
+    figure: dict[str, Any] | None = None  # of `_chart`
+    multiples: Sequence[dict[str, Any]] = ()  # smaller ones, two side by side
+    table: dict[str, Any] | None = None  # of `as_print`
+    findings: Sequence[Any] = ()  # rows of a table of findings
+    images: dict[str, Any] | None = None
+    facts: Sequence[Fact] = ()
 
 
 def write_poster(chapters: Chapters, *, out: Path) -> Path:
@@ -107,7 +114,7 @@ def poster_data(chapters: Chapters) -> dict[str, Any]:
         "lead": lead,
         "foot": [_command(chapter) for chapter in chapters[:COMMANDS]],
         "tones": {role: tone.light for role, tone in PALETTE.items()},
-        "parts": [_content(part, chapter) for part, chapter in _parts(chapters)],
+        "parts": [part._asdict() for part in _parts(chapters)],
     }
     return {key: printed(value) for key, value in poster.items()}
 
@@ -116,9 +123,9 @@ def _heading(chapters: Chapters) -> tuple[str, str]:
     """The title and what stands under it."""
     first = chapters[0]
     if len(chapters) > 1:
-        return f"SimSiam on {_data(first)}", _counted(chapters)
+        return f"SimSiam on {first.data_name}", _counted(chapters)
     if isinstance(first, StudyEvidence):
-        return _question(first), f"{_data(first)}, {scored(first.results)}"
+        return _question(first), f"{first.data_name}, {scored(first.results)}"
     return f"SimSiam: {first.name}", _question(first)
 
 
@@ -141,12 +148,6 @@ def _command(chapter: Evidence | StudyEvidence) -> str:
     return " && ".join(facts.repeat_commands(chapter))
 
 
-def _data(chapter: Evidence | StudyEvidence) -> str:
-    if isinstance(chapter, StudyEvidence):
-        return chapter.results.stored.data.name
-    return str(chapter.info.data.get("name"))
-
-
 def _question(chapter: Evidence | StudyEvidence) -> str:
     """What a study asks, or what a run came to."""
     if isinstance(chapter, StudyEvidence):
@@ -154,97 +155,71 @@ def _question(chapter: Evidence | StudyEvidence) -> str:
     return finding(chapter.scored)
 
 
-def _parts(chapters: Chapters) -> Iterator[tuple[Part, str]]:
-    """All that a poster may show, in reading order, each with the name of its chapter.
-
-    The name is empty where the poster has one chapter only, and for what all chapters share.
-    """
-    yield Part("Introduction", (INTRODUCTION,), rank=0), ""
-    yield from ((part, "") for part in _method(chapters[0]))
+def _parts(chapters: Chapters) -> Iterator[Part]:
+    """All that a poster may show, in reading order."""
+    first = chapters[0]
+    yield Part(title="Introduction", texts=[INTRODUCTION], rank=0)
+    for figure in accuracy.architecture_figures(first):
+        yield Part(title="Model", figure=_chart(figure), rank=0)
+    if first.run is not None and first.run.views is not None:
+        text, images = "Two random views of each image.", _views(first.run.views)
+        yield Part(title="Augmentation", texts=[text], images=images, rank=3)
     for chapter in chapters:
         parts = _of_study(chapter) if isinstance(chapter, StudyEvidence) else _of_run(chapter)
-        if len(chapters) == 1:
-            yield from ((part, "") for part in parts)
-        else:
-            yield from _named(parts, chapter)
-    yield Part("References", (REFERENCES,), rank=0), ""
+        yield from parts if len(chapters) == 1 else _named(parts, chapter)
+    yield Part(title="References", texts=[REFERENCES], rank=0)
 
 
-def _method(chapter: Evidence | StudyEvidence) -> Iterator[Part]:
-    """The network, and what it learns from."""
-    if isinstance(chapter, StudyEvidence):
-        drawings = study_charts.architecture_figures(chapter)
-        run = chapter.shown and chapter.shown.run
-    else:
-        drawings, run = charts.architecture_figures(chapter), chapter
-    for figure in drawings:
-        yield Part("Model", figure=figure, rank=0)
-    if run is not None and run.views is not None:
-        yield Part("Augmentation", ("Two random views of each image.",), views=run.views, rank=3)
-
-
-def _named(parts: Iterator[Part], chapter: Evidence | StudyEvidence) -> Iterator[tuple[Part, str]]:
+def _named(parts: Iterator[Part], chapter: Evidence | StudyEvidence) -> Iterator[Part]:
     """The parts of one chapter of several: the first has its question as a title."""
     for place, part in enumerate(parts):
         if place == 0:
-            yield part._replace(title=_question(chapter)), chapter.name
+            yield part._replace(title=_question(chapter), chapter=chapter.name)
         elif not part.facts:
             name = f"{chapter.name}: {part.title}" if part.title else chapter.name
-            yield part._replace(title=""), name
+            yield part._replace(title="", chapter=name)
 
 
 def _of_study(study: StudyEvidence) -> Iterator[Part]:
-    figures = study_charts.score_figures(study)
-    yield Part("Results", (sentence(study.results),), figures[0] if figures else None, rank=1)
-    findings = finding_table(study.results)
-    if findings.rows:
-        yield Part("Takeaways", findings=findings, rank=2)
-    for table in score_tables(study.results):
+    results, figures = study.results, [_chart(f) for f in study_charts.score_figures(study)]
+    main = figures[0] if figures else None
+    yield Part(title="Results", texts=[sentence(results)], figure=main, rank=1)
+    findings = as_print(finding_table(results))["rows"]
+    if findings:
+        yield Part(title="Takeaways", findings=findings, rank=2)
+    for table in score_tables(results):
         if table.name == "final" or table.heads[0].endswith("%"):
-            yield Part("", (table.caption,), table=table, rank=2)
+            yield Part(texts=[table.caption], table=as_print(table), rank=2)
     if study.shown is not None and study.shown.run.neighbors is not None:
-        text = f"By the encoder of {study.shown.text}."
-        yield Part("Nearest neighbours", (text,), neighbors=study.shown.run.neighbors, rank=4)
-    for figure in study_charts.curve_figures(study)[:1] + figures[1:]:
-        yield Part(figure=figure, rank=6)
-    measured = study_charts.collapse_figures(study)
+        text, images = study.shown.text, _neighbors(study.shown.run.neighbors)
+        text = f"By the encoder of {text}."
+        yield Part(title="Nearest neighbours", texts=[text], images=images, rank=4)
+    for figure in study_charts.curve_figures(study)[:1]:
+        yield Part(figure=_chart(figure), rank=6)
+    yield from (Part(figure=figure, rank=6) for figure in figures[1:])
+    measured = _multiples(study_charts.collapse_figures(study))
     if measured:
-        yield Part("Is it collapsing?", multiples=tuple(measured), rank=7)
-    yield Part("What was done", facts=tuple(study_facts(study)), rank=5)
+        yield Part(title="Is it collapsing?", multiples=measured, rank=7)
+    yield Part(title="What was done", facts=study_facts(study))
 
 
 def _of_run(run: Evidence) -> Iterator[Part]:
     verdict = run.judgement
-    for place, figure in enumerate(charts.accuracy_figures(run)[:2]):
-        yield Part("" if place else "Results", figure=figure, rank=1 + 2 * place)
+    for place, figure in enumerate(accuracy.accuracy_figures(run)[:2]):
+        title = "" if place else "Results"
+        yield Part(title=title, figure=_chart(figure), rank=1 + 2 * place)
     if run.neighbors is not None:
-        yield Part("Nearest neighbours", neighbors=run.neighbors, rank=4)
-    for place, figure in enumerate(charts.curve_figures(run)[::-1]):
-        yield Part("" if place else "Training", figure=figure, rank=4)
-    measured = charts.measure_figures(run)
+        yield Part(title="Nearest neighbours", images=_neighbors(run.neighbors), rank=4)
+    for place, figure in enumerate(curves.curve_figures(run)[::-1]):
+        yield Part(title="" if place else "Training", figure=_chart(figure), rank=4)
+    measured = _multiples(curves.measure_figures(run))
     if verdict is not None and measured:
         says = f"{verdict.state}: {verdict.reason}"
-        yield Part("Is it collapsing?", (says,), multiples=tuple(measured), rank=3)
-    spectra = charts.spectrum_figures(run.metrics)
+        yield Part(title="Is it collapsing?", texts=[says], multiples=measured, rank=3)
+    spectra = _multiples(curves.spectrum_figures(run.metrics))
     if spectra:
-        yield Part(multiples=tuple(spectra), rank=7)
-    yield Part("What was done", facts=tuple(facts.facts(run)), rank=5)
-
-
-def _content(part: Part, chapter: str) -> dict[str, Any]:
-    """A part as the template takes it."""
-    return {
-        "chapter": chapter,
-        "title": part.title,
-        "rank": part.rank,
-        "texts": part.texts,
-        "figure": None if part.figure is None else _chart(part.figure),
-        "multiples": [_chart(_smaller(figure)) for figure in part.multiples],
-        "table": None if part.table is None else as_print(part.table),
-        "findings": [] if part.findings is None else as_print(part.findings)["rows"],
-        "images": _views(part.views) or _neighbors(part.neighbors),
-        "facts": part.facts,
-    }
+        yield Part(multiples=spectra, rank=7)
+    yield Part(title="What was done", facts=facts.facts(run))
 
 
 def _chart(figure: Figure) -> dict[str, Any]:
@@ -254,17 +229,18 @@ def _chart(figure: Figure) -> dict[str, Any]:
     return {"svg": svg, "aspect": width / height, "caption": figure.caption}
 
 
-def _smaller(figure: Figure) -> Figure:
-    """A chart with less room inside and letters as large as before."""
-    if isinstance(figure.chart, str):
-        return figure
-    return figure._replace(chart=figure.chart.properties(width=SMALL[0], height=SMALL[1]))
+def _multiples(figures: Sequence[Figure]) -> list[dict[str, Any]]:
+    """Charts with less room inside and letters as large as before."""
+    made = []
+    for figure in figures:
+        assert not isinstance(figure.chart, str)
+        chart = figure.chart.properties(width=SMALL[0], height=SMALL[1])
+        made.append(_chart(figure._replace(chart=chart)))
+    return made
 
 
-def _views(panel: ViewPanel | None) -> dict[str, Any] | None:
+def _views(panel: ViewPanel) -> dict[str, Any]:
     """Rows of two originals, each with its two views."""
-    if panel is None:
-        return None
     cells = [
         _image(pixels, text=name if place < 2 else "")
         for place, images in enumerate(list(zip(*panel, strict=True))[:ORIGINALS])
@@ -273,18 +249,15 @@ def _views(panel: ViewPanel | None) -> dict[str, Any] | None:
     return {"columns": 6, "cells": cells}
 
 
-def _neighbors(panel: NeighborPanel | None) -> dict[str, Any] | None:
+def _neighbors(panel: NeighborPanel) -> dict[str, Any]:
     """A row for each query, what it is and was taken for, and its nearest images."""
-    if panel is None:
-        return None
     found = queries(panel)
     every = max(1, len(found) // QUERIES)
     near = min(NEAREST, panel.index.shape[1])
     cells = []
     for query in found[::every][:QUERIES]:
         wrong = f"taken for {query.predicted}" if query.correct is False else ""
-        name = query.class_name or query.source.rsplit("/", 1)[-1]
-        cells.append(_image(query.pixels, text=name, note=wrong))
+        cells.append(_image(query.pixels, text=name_of(query), note=wrong))
         for n in query.neighbors[:near]:
             other = n.class_name if n.agrees is False else ""
             cells.append(_image(n.pixels, text=f"{n.similarity:.2f}", note=other, agrees=n.agrees))

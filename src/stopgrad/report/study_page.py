@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any
 
 from stopgrad.evaluation import (
     ACCURACIES,
@@ -19,10 +17,10 @@ from stopgrad.evaluation import (
     unit_text,
 )
 from stopgrad.report import study_charts
-from stopgrad.report.charts import Figure
+from stopgrad.report.accuracy import architecture_figures
 from stopgrad.report.evidence import StudyEvidence
-from stopgrad.report.facts import Fact, Link, Tile, method_facts
-from stopgrad.report.gallery import ImageSections, image_sections
+from stopgrad.report.facts import Fact, Tile, method_facts
+from stopgrad.report.gallery import image_sections
 from stopgrad.report.study_tables import (
     ABSENT,
     bold_text,
@@ -42,80 +40,35 @@ ENDED = ("collapsed", "diverged", "failed")
 LISTED = 20  # runs that lack numbers
 
 
-@dataclass(frozen=True)
-class StudyPage:
-    """A study as a chapter of a page; what has no data is empty, and its section is left out."""
-
-    template: ClassVar[str] = "study.html"
-    noun: ClassVar[tuple[str, str]] = ("study", "studies")
-
-    name: str
-    title: str
-    lead: str
-    missing: Sequence[str]
-    tiles: Sequence[Tile]
-    finding: str
-    published: bool
-    score_figures: Sequence[Figure]
-    findings: Table
-    scores: Sequence[Table]
-    definitions: str
-    protocols: Sequence[str]
-    csv: str  # every number
-    components: Table | None
-    curve_figures: Sequence[Figure]
-    collapse_figures: Sequence[Figure]
-    images: ImageSections
-    architecture: Sequence[Figure]
-    facts: Sequence[Fact]
-    command: str
-    runs: Table
-
-    @property
-    def kind(self) -> str:
-        """The line above the title."""
-        return f"study {self.name}"
-
-    @property
-    def links(self) -> list[Link]:
-        """Links to the sections that exist."""
-        sections = (
-            (self.scores, Link("numbers", "Numbers")),
-            (self.components, Link("components", "Components")),
-            (self.curve_figures, Link("curves", "Over the epochs")),
-            (self.collapse_figures, Link("collapse", "Collapse")),
-        )
-        first = [link for there, link in sections if there]
-        return [*first, *self.images.links, Link("done", "What was done")]
-
-
-def study_page(evidence: StudyEvidence) -> StudyPage:
-    """A study as a chapter of a page."""
+def study_chapter(evidence: StudyEvidence) -> dict[str, Any]:
+    """What `study.html` shows of a study; what has no data is empty, its section left out."""
     results, shown = evidence.results, evidence.shown
     study = results.stored.study
-    return StudyPage(
-        name=study.name,
-        title=study.question,
-        lead=f"{results.stored.data.name}, {scored(results)}",
-        missing=missing_lines(evidence),
-        tiles=study_tiles(evidence),
-        finding=sentence(results),
-        published=study.published is not None,
-        score_figures=study_charts.score_figures(evidence),
-        findings=finding_table(results),
-        scores=score_tables(results),
-        definitions=f"Standard deviations are those of the sample (n - 1). {bold_text(results)}",
-        protocols=study_charts.protocol_lines(evidence),
-        csv=study_csv(results) + "\n",
-        components=component_table(results),
-        curve_figures=study_charts.curve_figures(evidence),
-        collapse_figures=study_charts.collapse_figures(evidence),
-        images=image_sections(shown and shown.run, run=shown.text if shown else ""),
-        architecture=study_charts.architecture_figures(evidence),
-        facts=study_facts(evidence),
-        command=study_command(evidence),
-        runs=run_table(results),
-    )
+    return {
+        "template": "study.html",
+        "kind": f"study {study.name}",
+        "name": study.name,
+        "title": study.question,
+        "lead": f"{results.stored.data.name}, {scored(results)}",
+        "missing": missing_lines(evidence),
+        "tiles": study_tiles(evidence),
+        "finding": sentence(results),
+        "published": study.published is not None,
+        "score_figures": study_charts.score_figures(evidence),
+        "findings": finding_table(results),
+        "scores": score_tables(results),
+        "definitions": f"Standard deviations are those of the sample (n - 1). {bold_text(results)}",
+        "protocols": study_charts.protocol_lines(evidence),
+        "csv": study_csv(results) + "\n",
+        "components": component_table(results),
+        "curve_figures": study_charts.curve_figures(evidence),
+        "collapse_figures": study_charts.collapse_figures(evidence),
+        "images": image_sections(shown and shown.run, run=shown.text if shown else ""),
+        "architecture": architecture_figures(evidence),
+        "facts": study_facts(evidence),
+        "command": study_command(evidence),
+        "runs": run_table(results),
+    }
 
 
 def missing_lines(evidence: StudyEvidence) -> list[str]:
@@ -150,7 +103,8 @@ def study_tiles(evidence: StudyEvidence) -> list[Tile]:
         how = f"{metric_text(row.place.metric)}, {labels_text(row.place.labels)}"
         note = f"{around}{row.place.arm}: {how}"
         tiles.append(Tile("Best arm", value, note))
-    arms = f"{len(results.stored.study.arms)} arms, seeds {_seeds(results.stored.seeds)}"
+    seeds = ", ".join(map(str, results.stored.seeds))
+    arms = f"{len(results.stored.study.arms)} arms, seeds {seeds}"
     tiles.append(Tile("Runs", f"{done} of {len(results.stored.slots)}", arms))
     collapsed = study_charts.collapsed_arms(evidence)
     if collapsed:
@@ -171,24 +125,21 @@ def study_facts(evidence: StudyEvidence) -> list[Fact]:
     views = sum(run.views for run in results.runs.values())
     flops = sum(run.flops for run in results.runs.values())
     work = f"{count(views)} views" + (f", {number(flops / 1e15)} PFLOP" if flops else "")
-    machines = sorted({r.device_name or r.device for r in records})
-    threads = sorted({r.threads for r in records})
+    machines = ", ".join(sorted({r.device_name or r.device for r in records}))
+    threads = ", ".join(map(str, sorted({r.threads for r in records})))
+    codes = [f"stopgrad {code}" for code in sorted({r.code for r in records})]
     versions = sorted({f"{name} {v}" for r in records for name, v in r.versions.items()})
+    versions = [version for version in versions if not version.startswith("stopgrad")]
+    changed = ", ".join(f"{key} {value}" for key, value in stored.overrides.items())
     made = [
         Fact("Data", f"{stored.data.name}, {stored.data.classes} classes"),
-        Fact("Settings", _settings(evidence)),
+        Fact("Settings", f"preset {stored.preset}{f' with {changed}' if changed else ''}"),
         Fact("Baseline", stored.study.baseline),
-        *(method_facts(evidence.config) if evidence.config is not None else []),
+        *(method_facts(evidence.config) if evidence.config else []),
         Fact("Work", work if views else ""),
         Fact("Cost", cost(results).removeprefix("Cost: ")),
-        Fact("Machines", f"{', '.join(machines)}; threads {_seeds(threads)}" if records else ""),
-        Fact(
-            "Versions",
-            ", ".join(
-                [f"stopgrad {v}" for v in sorted({r.code for r in records})]
-                + [v for v in versions if not v.startswith("stopgrad")]
-            ),
-        ),
+        Fact("Machines", f"{machines}; threads {threads}" if records else ""),
+        Fact("Versions", ", ".join([*codes, *versions])),
     ]
     return [Fact(fact.name, printable(fact.value)) for fact in made if fact.value]
 
@@ -215,12 +166,13 @@ def component_table(results: Results) -> Table | None:
     metrics = [m for m in study.protocol.metrics if m in ACCURACIES][:1] + measures
     most, rows = max(study.protocol.labels), []
     for arm in study.arms:
-        runs = [results.cells.get(Place(arm.name, metric, most)) for metric in metrics]
-        cells = [
-            TableCell() if cell is None else mean_cell(cell, metric)._replace(note="")
-            for cell, metric in zip(runs, metrics, strict=True)
-        ]  # the verdicts say what became of each run
-        rows.append((TableCell(arm.name), *cells, TableCell(_verdicts(results, arm.name))))
+        cells = [TableCell(arm.name)]
+        for metric in metrics:
+            cell = results.cells.get(Place(arm.name, metric, most))
+            # Without a note: the verdicts say what became of each run.
+            found = TableCell() if cell is None else mean_cell(cell, metric)._replace(note="")
+            cells.append(found)
+        rows.append((*cells, TableCell(_verdicts(results, arm.name))))
     heads = [Column(unit_text(metric), "right") for metric in metrics]
     caption = "Each arm: mean ± standard deviation (runs) of z, and the verdicts on its runs"
     columns = (Column("arm"), *heads, Column("verdict"))
@@ -261,13 +213,3 @@ def run_table(results: Results) -> Table:
     numbers = ("seed", "epoch", "newest kNN, %", "min")
     columns = tuple(Column(head, "right" if head in numbers else "left") for head in heads)
     return Table("runs", columns, tuple(rows), "Every run of the study")
-
-
-def _settings(evidence: StudyEvidence) -> str:
-    stored = evidence.results.stored
-    changed = ", ".join(f"{key} {value}" for key, value in stored.overrides.items())
-    return f"preset {stored.preset}{f' with {changed}' if changed else ''}"
-
-
-def _seeds(values: Iterable[int]) -> str:
-    return ", ".join(map(str, values))

@@ -43,6 +43,14 @@ from stopgrad.studies import (
 
 BESIDE = {"untrained": "untrained encoder", "pixels": "raw pixels"}
 ABSENT = -1.0  # what a cell without a number is sorted by
+# What may have become of runs that are not sound, by its field of `Cell`.
+ENDS = {
+    "dimensional": "dimensional collapse",
+    "collapsed": "collapsed",
+    "diverged": "diverged",
+    "failed": "failed",
+    "missing": "missing",
+}
 ANSWERS: dict[Answer, Emphasis] = {
     "shows": "good",
     "does not show": "wrong",
@@ -66,10 +74,7 @@ def score_tables(results: Results) -> list[Table]:
 def score_table(results: Results, metric: str, *, measured: str = "here") -> Table:
     """One metric: a row for each arm, ours and the published number for each label fraction.
 
-    Args:
-        results: Of the study.
-        metric: One of its protocol.
-        measured: The head over a measure of collapse, which needs no labels.
+    `measured` is the head over a measure of collapse, which needs no labels.
     """
     study = results.stored.study
     fractions = labels_of(metric, study.protocol)
@@ -96,13 +101,9 @@ def final_table(results: Results) -> Table | None:
     rows = [row for row in results.rows if row.final]
     if not rows:
         return None
-    cells = tuple(
-        (
-            TableCell(f"{metric_text(row.place.metric)}, {labels_text(row.place.labels)}"),
-            mean_cell(row.cell, row.place.metric),
-        )
-        for row in rows
-    )
+    names = (f"{metric_text(r.place.metric)}, {labels_text(r.place.labels)}" for r in rows)
+    means = (mean_cell(row.cell, row.place.metric) for row in rows)
+    cells = tuple(zip(map(TableCell, names), means, strict=True))
     caption = "Test split, scored once, for the arm chosen on the validation split alone"
     columns = (Column(rows[0].place.arm), Column("here, %", "right"))
     return Table("final", columns, cells, caption)
@@ -132,43 +133,28 @@ def published_value(results: Results, row: ResultRow) -> Value | None:
     return published.values.get(row.place)
 
 
-def value_text(value: Value) -> str:
-    """A published number as it was printed."""
-    places = 2 if value.mean >= 1 else 3
-    spread = "" if value.std is None else f" ± {value.std:.{places}f}"
-    return f"{value.mean:.{places}f}{spread}"
-
-
 def _name(row: ResultRow) -> str:
     return BESIDE.get(row.of, row.place.arm)
 
 
 def _score_cells(results: Results, row: ResultRow) -> list[TableCell]:
-    """Our number, then the published one where a study has any."""
+    """Our number, then the published one, as it was printed, where a study has any."""
     best: Emphasis = "strong" if row.mark in ("best", "level") else ""
     ours = mean_cell(row.cell, row.place.metric)._replace(emphasis=best)
     if results.stored.study.published is None:
         return [ours]
     value = published_value(results, row)
-    return [
-        ours,
-        TableCell("", ABSENT) if value is None else TableCell(value_text(value), value.mean),
-    ]
+    if value is None:
+        return [ours, TableCell("", ABSENT)]
+    places = 2 if value.mean >= 1 else 3
+    spread = "" if value.std is None else f" ± {value.std:.{places}f}"
+    return [ours, TableCell(f"{value.mean:.{places}f}{spread}", value.mean)]
 
 
 def mean_cell(cell: Cell, metric: str) -> TableCell:
     """A mean with its spread and count, and what became of the runs that are not in it."""
-    ends = [
-        f"{count} {name}"
-        for name, count in (
-            ("dimensional collapse", cell.dimensional),
-            ("collapsed", cell.collapsed),
-            ("diverged", cell.diverged),
-            ("failed", cell.failed),
-            ("missing", cell.missing),
-        )
-        if count
-    ]
+    counts = {name: getattr(cell, name) for name in ENDS}
+    ends = [f"{n} {ENDS[name]}" for name, n in counts.items() if n]
     note = ", ".join(ends)
     if cell.summary is None:
         return TableCell("" if note else "no runs", ABSENT, note=note)
@@ -336,27 +322,21 @@ def _definitions(results: Results) -> str:
 
 def _cell(results: Results, row: ResultRow) -> dict[str, Any]:
     """A cell with everything about it; accuracies as fractions, published ones in percent."""
-    study, summary = results.stored.study, row.cell.summary
+    summary, place = row.cell.summary, row.place
     interval = confidence_interval(summary) if summary is not None else None
     value = published_value(results, row)
     return {
-        "study": study.name,
-        "arm": row.place.arm,
+        "study": results.stored.study.name,
+        "arm": place.arm,
         "of": row.of,
-        "metric": row.place.metric,
-        "labels": row.place.labels,
+        "metric": place.metric,
+        "labels": place.labels,
         "split": row.split,
-        "mean": summary.mean if summary else None,
-        "std": summary.std if summary else None,
-        "n": summary.n if summary else 0,
+        **(summary._asdict() if summary else {"mean": None, "std": None, "n": 0}),
         "low_95": interval.low if interval else None,
         "high_95": interval.high if interval else None,
         "mark": row.mark,
-        "dimensional": row.cell.dimensional,
-        "collapsed": row.cell.collapsed,
-        "diverged": row.cell.diverged,
-        "failed": row.cell.failed,
-        "missing": row.cell.missing,
+        **{name: getattr(row.cell, name) for name in ENDS},
         "published_mean": value.mean if value else None,
         "published_std": value.std if value else None,
     }

@@ -1,4 +1,4 @@
-"""The one style of all charts: colours by role, each light and dark, and the SVG that a page takes.
+"""The one style of all charts: colours by role, each light and dark, marks, and SVG for a page.
 
 Series differ by more than colour (dash or shape). Every colour that is drawn with has a contrast of
 at least 4.5 to its paper, so that it can carry text too. Charts are drawn in the light tones; in an
@@ -14,7 +14,7 @@ import hashlib
 import json
 import xml.etree.ElementTree as ET
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar, get_args
 
 if TYPE_CHECKING:
     import altair as alt
@@ -22,31 +22,16 @@ if TYPE_CHECKING:
     Chart = TypeVar("Chart", bound=alt.TopLevelMixin)
     Drawing = alt.TopLevelMixin | str  # a chart, or an SVG in the light tones
 
-Role = Literal[
-    "paper",
-    "ink",
-    "muted",
-    "grid",
-    "first",
-    "second",
-    "third",
-    "fourth",
-    "fifth",
-    "sixth",
-    "seventh",
-    "eighth",
-    "good",
-    "wrong",
-]
+Series = Literal["first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth"]
+Role = Literal["paper", "ink", "muted", "grid", Series, "good", "wrong"]
+Values = Sequence[Mapping[str, Any]]  # the rows that a mark is drawn from
 
 WIDTH = 330  # px of a plot's inside; readable at full size on a phone
 HEIGHT = 210
 HALF = (WIDTH - 26) // 2  # of two plots side by side
 FONT_SIZE = 12
-SERIES: tuple[Role, ...] = (
-    *("first", "second", "third", "fourth"),
-    *("fifth", "sixth", "seventh", "eighth"),
-)
+ONE_ROW = 36  # letters of all names of a legend; more are set in two columns
+SERIES: tuple[Role, ...] = get_args(Series)
 DASHES: tuple[list[int], ...] = (
     *([1, 0], [6, 3], [2, 3], [9, 3, 2, 3]),
     *([12, 4], [4, 2], [1, 2], [14, 3, 3, 3]),
@@ -56,7 +41,6 @@ SHAPES = (
     *("triangle-down", "cross", "triangle-right", "triangle-left"),
 )
 _NAMESPACE = "{http://www.w3.org/2000/svg}"
-_COLORED = ("fill", "stroke")
 # Of no use on a page: roles and labels of its parts, names of Vega's, the font (the page's).
 _DROPPED = ("role", "aria-label", "aria-roledescription", "aria-hidden", "class", "font-family")
 
@@ -103,76 +87,106 @@ def css_variables() -> str:
     )
 
 
-def styled(chart: Chart) -> Chart:
-    """The chart in the style of the house."""
-    return chart.configure(**_style())  # type: ignore[no-any-return]
-
-
-def drawn_from(values: Sequence[Mapping[str, Any]]) -> alt.Chart:
+def drawn_from(values: Values) -> alt.Chart:
     """A chart of these rows."""
     import altair as alt
 
     return alt.Chart(alt.InlineData(values=list(values)))
 
 
-def layered(*charts: alt.Chart, **properties: Any) -> alt.LayerChart:
-    """Charts on top of each other; `alt.layer` may return other types."""
+def line(values: Values, *, role: Role | None = None, width: float = 2.5, **more: Any) -> alt.Chart:
+    """A line through these rows, without words: the dots on it have them."""
+    more |= {} if role is None else {"color": light(role)}
+    made: alt.Chart = drawn_from(values).mark_line(strokeWidth=width, aria=False, **more)
+    return made
+
+
+def dots(
+    values: Values, *, size: float, role: Role = "first", filled: bool = True, **more: Any
+) -> alt.Chart:
+    """A point for each row, with the row's `text` under the pointer."""
+    points = drawn_from(values).mark_point(
+        filled=filled, size=size, opacity=1, color=light(role), **more
+    )
+    made: alt.Chart = points.encode(description="text:N")
+    return made
+
+
+def layered(*marks: alt.Chart, **properties: Any) -> alt.LayerChart:
+    """Marks on top of each other; `x` and `y` are encodings that all of them share."""
     import altair as alt
 
-    return alt.LayerChart(layer=list(charts), **properties)
+    shared = {axis: properties.pop(axis) for axis in ("x", "y") if axis in properties}
+    properties = {"width": WIDTH, "height": HEIGHT} | properties
+    made: alt.LayerChart = alt.LayerChart(layer=list(marks), **properties).encode(**shared)
+    return made
 
 
-def _style() -> dict[str, Any]:
+def plot(*marks: alt.Chart, **properties: Any) -> alt.LayerChart:
+    """`layered`, as a whole chart in the style of the house."""
+    return styled(layered(*marks, **properties))
+
+
+def styled(chart: Chart) -> Chart:
+    """The chart in the style of the house."""
+    muted, ink = light("muted"), light("ink")
     text = {"labelFontSize": FONT_SIZE, "titleFontSize": FONT_SIZE, "titleFontWeight": "normal"}
-    colors = {"labelColor": light("muted"), "titleColor": light("muted")}
-    axis = {
-        "domain": False,
-        "ticks": False,
-        "labelPadding": 6,
-        "titlePadding": 8,
-        "labelFlush": False,
-    }
-    title = {
-        "color": light("ink"),
-        "subtitleColor": light("muted"),
-        "fontSize": 14,
-        "fontWeight": 600,
-        "anchor": "start",
-        "offset": 10,
-    }
-    return {
-        "background": light("paper"),
-        "font": "sans-serif",
-        "padding": 6,
-        "view": {"stroke": None, "continuousWidth": WIDTH, "continuousHeight": HEIGHT},
-        "axis": {**text, **colors, **axis, "gridColor": light("grid")},
-        "header": {**text, "labelColor": light("ink"), "labelFontWeight": 600, "title": None},
-        "legend": {**text, **_legend()},
-        "title": title,
-    }
+    axis = {"labelColor": muted, "titleColor": muted, "gridColor": light("grid")}
+    space = {"labelPadding": 6, "titlePadding": 8, "labelFlush": False}
+    symbols = {"symbolSize": 320, "symbolStrokeWidth": 2.5, "columnPadding": 14, "offset": 8}
+    legend = {"labelColor": ink, "labelLimit": 0, "orient": "top", "title": None}
+    title = {"color": ink, "subtitleColor": muted, "fontSize": 14, "fontWeight": 600}
+    return chart.configure(  # type: ignore[no-any-return]
+        background=light("paper"),
+        font="sans-serif",
+        padding=6,
+        view={"stroke": None},
+        axis={**text, **axis, **space, "domain": False, "ticks": False},
+        header={**text, "labelColor": ink, "labelFontWeight": 600, "title": None},
+        legend={**text, **symbols, **legend},
+        title={**title, "anchor": "start", "offset": 10},
+    )
 
 
-def _legend() -> dict[str, Any]:
-    return {
-        "labelColor": light("ink"),
-        "orient": "top",
-        "title": None,
-        "symbolSize": 320,
-        "symbolStrokeWidth": 2.5,
-        "labelLimit": 0,
-        "columnPadding": 14,
-        "offset": 8,
-    }
+def told_apart(names: Sequence[str]) -> dict[str, Any]:
+    """Series by colour and by dash, with one legend for both; none for a single series."""
+    import altair as alt
+
+    columns = 2 if sum(map(len, names)) > ONE_ROW else 0
+    legend = alt.Legend(symbolType="stroke", columns=columns) if len(names) > 1 else None
+    colors, dashes = [light(role) for role in SERIES], list(DASHES)
+    dash = alt.StrokeDash("name:N", legend=legend).scale(domain=names, range=dashes)
+    color = alt.Color("name:N", legend=legend).scale(domain=names, range=colors)
+    return {"color": color, "strokeDash": dash}
+
+
+class Figure(NamedTuple):
+    """A chart on a page."""
+
+    svg: str  # escaped by its maker
+    caption: str
+    name: str  # of its file
+    chart: Drawing
+    finding: str = ""  # where it stands above the figure and not in the caption
+
+
+def drawn(name: str, chart: Drawing, *, label: str, caption: str, finding: str = "") -> Figure:
+    """A chart made ready for a page; `label` describes it to those who cannot see it."""
+    return Figure(inline_svg(chart, label=label), caption, name, chart, finding)
 
 
 def inline_svg(chart: Drawing, *, label: str) -> str:
-    """A chart as an <svg> element.
-
-    Args:
-        chart: A chart of this package.
-        label: What one sees on it, in a sentence, for those who do not see it.
-    """
-    return themed(plain_svg(chart), label=label)
+    """A chart as an <svg> element with variables for colours and one label for the whole."""
+    svg = plain_svg(chart)
+    root = ET.fromstring(svg)
+    _drop_empty(root)
+    prefix = hashlib.sha256(svg.encode()).hexdigest()[:8]
+    for element in root.iter():
+        _adapt(element, prefix=prefix)
+    width, height = root.attrib.pop("width"), root.attrib["height"]
+    size = {"viewBox": f"0 0 {width} {height}", "width": width}
+    root.attrib = {**size, "role": "img", "aria-label": label}
+    return ET.tostring(root, encoding="unicode")
 
 
 def plain_svg(chart: Drawing) -> str:
@@ -190,44 +204,27 @@ def _by_vega(specification: str) -> str:
     return str(vl_convert.vegalite_to_svg(specification))
 
 
-def themed(svg: str, *, label: str) -> str:
-    """An SVG with variables for colours and one label for the whole."""
-    root = ET.fromstring(svg)
-    _drop_empty(root)
-    _separate_names(root, prefix=hashlib.sha256(svg.encode()).hexdigest()[:8])
-    for element in root.iter():
-        element.tag = element.tag.removeprefix(_NAMESPACE)
-        _adapt(element)
-    width, height = root.attrib.pop("width"), root.attrib["height"]
-    root.attrib = {
-        "viewBox": f"0 0 {width} {height}",
-        "width": width,
-        "role": "img",
-        "aria-label": label,
-    }
-    return ET.tostring(root, encoding="unicode")
+def _adapt(element: ET.Element, *, prefix: str) -> None:
+    """Tips and colours for the page, and clip paths by names of their own.
 
-
-def _adapt(element: ET.Element) -> None:
-    tip = element.attrib.get("aria-label")
-    is_mark = element.attrib.get("role") == "graphics-symbol" and len(element) == 0
+    Vega counts them from clip0 in every chart of a page.
+    """
+    attributes = element.attrib
+    element.tag = element.tag.removeprefix(_NAMESPACE)
+    if "id" in attributes:
+        attributes["id"] = f"{prefix}-{attributes['id']}"
+    if "clip-path" in attributes:
+        attributes["clip-path"] = attributes["clip-path"].replace("#", f"#{prefix}-")
+    tip = attributes.get("aria-label")
+    is_mark = attributes.get("role") == "graphics-symbol" and len(element) == 0
     for name in _DROPPED:
-        element.attrib.pop(name, None)
+        attributes.pop(name, None)
     if tip is not None and is_mark:
-        element.attrib["data-tip"] = tip
-    for name in _COLORED:
-        role = _roles().get(element.attrib.get(name, ""))
+        attributes["data-tip"] = tip
+    for name in ("fill", "stroke"):
+        role = _roles().get(attributes.get(name, ""))
         if role is not None:
-            element.attrib[name] = f"var(--{role})"
-
-
-def _separate_names(root: ET.Element, *, prefix: str) -> None:
-    """Gives clip paths names of their own: Vega counts from clip0 in every chart of a page."""
-    for element in root.iter():
-        if "id" in element.attrib:
-            element.attrib["id"] = f"{prefix}-{element.attrib['id']}"
-        if "clip-path" in element.attrib:
-            element.attrib["clip-path"] = element.attrib["clip-path"].replace("#", f"#{prefix}-")
+            attributes[name] = f"var(--{role})"
 
 
 def _drop_empty(root: ET.Element) -> None:

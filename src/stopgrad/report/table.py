@@ -13,11 +13,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+from markupsafe import Markup, escape
+
 from stopgrad.evaluation import tied
 from stopgrad.storage import printable
 
 if TYPE_CHECKING:
-    from markupsafe import Markup
     from rich.table import Table as RichTable
     from rich.text import Text
 
@@ -101,22 +102,16 @@ def one_line(text: str) -> str:
 
 def as_html(table: Table) -> Markup:
     """A `<table>`; the script of a page lets a click on a head sort it."""
-    from markupsafe import Markup
-
     caption = Markup("<caption><span>{}</span></caption>\n").format(tied(table.caption))
     heads = (
         Markup('<th scope="col"{}>{}</th>').format(_classes(_align(column)), tied(column.name))
         for column in table.columns
     )
+    head = caption if table.caption else Markup("")
+    head += Markup("<thead><tr>{}</tr></thead>").format(Markup("").join(heads))
     rows = Markup("\n").join(Markup("<tr>{}</tr>").format(_html_row(table, r)) for r in table.rows)
-    return Markup(
-        "<table{}>\n{}<thead><tr>{}</tr></thead>\n<tbody>\n{}\n</tbody>\n</table>"
-    ).format(
-        _classes(table.name, "sortable"),
-        caption if table.caption else "",
-        Markup("").join(heads),
-        rows,
-    )
+    classes = _classes(table.name, "sortable")
+    return Markup("<table{}>\n{}\n<tbody>\n{}\n</tbody>\n</table>").format(classes, head, rows)
 
 
 def as_rich(table: Table) -> RichTable:
@@ -125,8 +120,7 @@ def as_rich(table: Table) -> RichTable:
 
     made = RichTable(title=_plain(table.caption) if table.caption else None, title_justify="left")
     for column in table.columns:
-        overflow: Any = "fold"
-        made.add_column(_plain(column.name), justify=column.align, overflow=overflow)
+        made.add_column(_plain(column.name), justify=column.align, overflow="fold")
     for row in table.rows:
         made.add_row(*(_plain(cell.written, style=STYLES[cell.emphasis]) for cell in row))
     return made
@@ -160,29 +154,25 @@ def as_print(table: Table) -> dict[str, Any]:
         and `published`, all of them text.
     """
     kept = [n for n, column in enumerate(table.columns) if not column.published]
+    beside = [n for n, column in enumerate(table.columns) if column.published]
     counts = {cell.runs for row in table.rows for cell in row if cell.runs is not None}
     shared = len(counts) == 1
     columns = [{"name": table.columns[n].name, "align": table.columns[n].align} for n in kept]
     if shared:
         columns[0]["name"] += f", n = {counts.pop()}"
-    return {
-        "caption": table.caption,
-        "columns": columns,
-        "rows": [[_printed(table, row, n, counted=not shared) for n in kept] for row in table.rows],
-    }
-
-
-def _printed(
-    table: Table, row: tuple[TableCell, ...], place: int, *, counted: bool
-) -> dict[str, str]:
-    cell, beside = row[place], place + 1
-    published = beside < len(row) and table.columns[beside].published
-    return {
-        "text": cell.counted if counted else cell.text,
-        "emphasis": cell.emphasis,
-        "note": cell.note,
-        "published": row[beside].written if published else "",
-    }
+    rows = [
+        [
+            {
+                "text": row[n].text if shared else row[n].counted,
+                "emphasis": row[n].emphasis,
+                "note": row[n].note,
+                "published": row[n + 1].written if n + 1 in beside else "",
+            }
+            for n in kept
+        ]
+        for row in table.rows
+    ]
+    return {"caption": table.caption, "columns": columns, "rows": rows}
 
 
 def _marked(cell: TableCell) -> str:
@@ -191,8 +181,6 @@ def _marked(cell: TableCell) -> str:
 
 
 def _html_row(table: Table, row: tuple[TableCell, ...]) -> Markup:
-    from markupsafe import Markup
-
     first, *rest = zip(table.columns, row, strict=True)
     made = [Markup('<th scope="row"{}>{}</th>').format(*_html_cell(*first))]
     made += [Markup("<td{}>{}</td>").format(*_html_cell(*cell)) for cell in rest]
@@ -201,8 +189,6 @@ def _html_row(table: Table, row: tuple[TableCell, ...]) -> Markup:
 
 def _html_cell(column: Column, cell: TableCell) -> tuple[Markup, Markup]:
     """The attributes and the inside of a cell."""
-    from markupsafe import Markup, escape
-
     attributes = _classes(_align(column), "sentence" if column.wraps else "", cell.emphasis)
     if cell.number is not None:
         attributes += Markup(' data-sort="{}"').format(cell.number)
@@ -214,8 +200,6 @@ def _html_cell(column: Column, cell: TableCell) -> tuple[Markup, Markup]:
 
 
 def _classes(*names: str) -> Markup:
-    from markupsafe import Markup
-
     found = " ".join(filter(None, names))
     return Markup(' class="{}"').format(found) if found else Markup("")
 
