@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import io
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,10 +14,6 @@ from PIL import Image
 
 from stopgrad.report import NeighborPanel, explore, read_evidence, write_page
 from tests.report.factories import Nearest, brute_force, digits, untrained_run, write_card
-
-pytest.importorskip("playwright", reason="needs playwright")
-CHROMIUM = shutil.which("chromium")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Debian's chromium")
 
 
 class Written(NamedTuple):
@@ -39,16 +34,6 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Written:
     gallery = found.gallery
     nearest = brute_force(run, gallery.bank, gallery.queries)
     return Written(out.as_uri(), gallery, nearest)
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 class Opened(NamedTuple):

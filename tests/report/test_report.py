@@ -127,7 +127,8 @@ class Page(HTMLParser):
         super().__init__(convert_charrefs=True)
         self.elements: list[Element] = []
         self.texts: dict[str, list[str]] = {}
-        self.tables: dict[str, list[list[str]]] = {}
+        self.of: dict[str, list[list[list[str]]]] = {}  # all tables of a kind
+        self.in_cell = False
         self.feed(text)
         self.close()
 
@@ -135,22 +136,30 @@ class Page(HTMLParser):
         self.elements.append(Element(tag, tuple(attrs)))
         self.texts.setdefault(tag, []).append("")
         if tag == "table":
-            self.tables[(dict(attrs)["class"] or "").split()[0]] = []
+            self.rows: list[list[str]] = []
+            self.of.setdefault((dict(attrs)["class"] or "").split()[0], []).append(self.rows)
         if tag == "tr":
-            list(self.tables.values())[-1].append([])
+            self.rows.append([])
         if tag in ("td", "th"):
-            list(self.tables.values())[-1][-1].append("")
+            self.rows[-1].append("")
+            self.in_cell = True
         self.open = tag
 
     def handle_data(self, data: str) -> None:
         if self.elements:
             self.texts[self.open][-1] += data
-            if self.open in ("td", "th"):
-                list(self.tables.values())[-1][-1][-1] += data
+            if self.in_cell:
+                self.rows[-1][-1] += data
 
     def handle_endtag(self, tag: str) -> None:
         self.open = "body"
+        self.in_cell = self.in_cell and tag not in ("td", "th")
         self.texts.setdefault("body", [""])
+
+    @property
+    def tables(self) -> dict[str, list[list[str]]]:
+        """The only table of each kind."""
+        return {kind: rows for kind, [rows] in self.of.items()}
 
     @property
     def skeleton(self) -> Skeleton:

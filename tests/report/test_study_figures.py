@@ -17,8 +17,7 @@ from stopgrad.report.curves import correlation, predictor_chart, spectrum_chart
 from stopgrad.report.study_charts import MOST_POINTS, curve_rows, groups_chart, seeds_chart
 from stopgrad.report.style import inline_svg, light
 from stopgrad.studies import CurvePoint
-
-NB = "\N{NO-BREAK SPACE}"
+from tests.report.test_figures import NB, tips
 
 
 def score(arm: str, mean: float, **values: Any) -> ArmScore:
@@ -46,10 +45,6 @@ def encodings(specification: Any, channel: str) -> list[dict[str, Any]]:
     own = specification.get("encoding", {}).get(channel)
     below = [one for part in specification.values() for one in encodings(part, channel)]
     return ([own] if own else []) + below
-
-
-def tips(chart: Any) -> list[str]:
-    return re.findall(r'data-tip="([^"]*)"', inline_svg(chart, label="x"))
 
 
 def test_each_arm_has_its_mean_its_spread_and_a_dot_per_run() -> None:
@@ -208,6 +203,7 @@ def test_each_part_that_is_left_out_is_said_in_the_drawing(
     whole, less = (architecture_svg(preset("cifar", **c)) for c in ({}, changes))
     assert f">{said}</text>" in less
     assert said not in whole
+    assert "the gradient stops here" in whole
     # Dashes are for what is missing alone.
     assert "stroke-dasharray" in less
     assert "stroke-dasharray" not in whole

@@ -9,23 +9,19 @@ import json
 import re
 import subprocess
 import sys
-from collections import Counter
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from stopgrad.config import preset
 from stopgrad.report import StudyEvidence, read_studies, study_table, write_figures, write_poster
-from stopgrad.report.accuracy import architecture_svg
 from stopgrad.report.arms import knob_axis, scores
 from stopgrad.report.facts import place_text
 from stopgrad.report.page import render
 from stopgrad.report.study_charts import collapsed_arms
 from stopgrad.report.study_page import missing_lines
 from stopgrad.studies import StudyDirectory, load_results
-from tests.report.test_report import PAYLOADS
+from tests.report.test_report import PAYLOADS, Page, Skeleton
 from tests.studies.factories import make_study
 
 MINE: dict[str, Any] = {
@@ -41,37 +37,14 @@ MINE: dict[str, Any] = {
 }
 
 
-class Page(HTMLParser):
-    """Tables as lists of rows, elements with their attributes' names, and links."""
+def tables_of(page: Page, kind: str) -> list[list[list[str]]]:
+    """All tables of a kind as lists of rows, with plain spaces."""
+    found = page.of.get(kind, [])
+    return [[[cell.replace("\xa0", " ") for cell in row] for row in rows] for rows in found]
 
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.tables: list[tuple[str, list[list[str]]]] = []
-        self.elements: Counter[tuple[str, ...]] = Counter()
-        self.links: list[str] = []
-        self.in_cell = False
-        self.feed(text)
 
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.elements[(tag, *sorted(name for name, _ in attrs))] += 1
-        self.links += [value or "" for name, value in attrs if name in ("href", "src")]
-        if tag == "table":
-            self.tables.append(((dict(attrs)["class"] or "").split()[0], []))
-        if tag == "tr":
-            self.tables[-1][1].append([])
-        if tag in ("td", "th"):
-            self.tables[-1][1][-1].append("")
-        self.in_cell = self.in_cell or tag in ("td", "th")
-
-    def handle_endtag(self, tag: str) -> None:
-        self.in_cell = self.in_cell and tag not in ("td", "th")
-
-    def handle_data(self, data: str) -> None:
-        if self.in_cell:
-            self.tables[-1][1][-1][-1] += data.replace("\xa0", " ")
-
-    def of(self, kind: str) -> list[list[list[str]]]:
-        return [rows for name, rows in self.tables if name == kind]
+def links_of(page: Page) -> list[str]:
+    return [*page.attribute("href"), *page.attribute("src")]
 
 
 @pytest.fixture(scope="module")
@@ -110,7 +83,7 @@ def test_every_cell_of_the_page_is_that_of_the_study_table(folder: Path, page: P
     table = study_table(StudyDirectory(folder), "weight-decay", form="markdown")
     lines = [line for line in table.splitlines() if line.startswith("|") and "---" not in line]
     printed = [[c.strip(" *") for c in line.strip("|").split("|")] for line in lines]
-    shown = [row for rows in page.of("scores") for row in rows]
+    shown = [row for rows in tables_of(page, "scores") for row in rows]
     assert len(shown) == 2 * (1 + 5 + 2) + 1 + 5  # two accuracies, one measure without published
     for row in shown:
         mine = [cell.strip() for cell in row]
@@ -123,7 +96,7 @@ def test_every_cell_of_the_page_is_that_of_the_study_table(folder: Path, page: P
 
 
 def test_the_csv_is_that_of_the_command(folder: Path, page: Page) -> None:
-    uri = next(link for link in page.links if link.startswith("data:text/csv"))
+    uri = next(link for link in links_of(page) if link.startswith("data:text/csv"))
     found = base64.b64decode(uri.split(",", 1)[1]).decode()
     assert found.rstrip("\n") == study_table(StudyDirectory(folder), "weight-decay", form="csv")
     assert len(list(csv.DictReader(io.StringIO(found)))) == 5 * 3 * 2 + 5 + 3 * 2
@@ -169,8 +142,8 @@ def test_the_figures_draw_the_means_of_the_records(study: StudyEvidence, text: s
 
 def test_the_page_loads_nothing_and_numbers_of_runs_are_listed(text: str, page: Page) -> None:
     assert not re.search(r"https?:|@import|url\((?!#)", text)
-    assert all(link.startswith(("#", "data:text/csv;base64,")) for link in page.links)
-    assert len(page.of("runs")[0]) == 1 + 15
+    assert all(link.startswith(("#", "data:text/csv;base64,")) for link in links_of(page))
+    assert len(tables_of(page, "runs")[0]) == 1 + 15
     assert len(text) < 900_000
 
 
@@ -200,17 +173,6 @@ def test_several_studies_make_one_page_with_anchors_of_their_own(own: StudyEvide
     assert "<h1>2 studies</h1>" in text
 
 
-def test_a_drawing_shows_what_was_left_out() -> None:
-    whole, less = (
-        architecture_svg(preset("cifar", **changes))
-        for changes in ({}, {"stop_gradient": False, "predictor.enabled": False})
-    )
-    assert "the gradient stops here" in whole
-    assert "removed" not in whole
-    assert "stop-gradient removed" in less
-    assert ">removed<" in less
-
-
 def test_a_poster_is_one_page_of_a1_and_figures_are_files(
     tmp_path: Path, own: StudyEvidence
 ) -> None:
@@ -227,7 +189,7 @@ def test_a_poster_is_one_page_of_a1_and_figures_are_files(
 
 def test_no_name_of_a_study_adds_an_element(tmp_path: Path) -> None:
     # Promise R20: arms, question, findings and the data carry payloads.
-    def elements(number: int, words: list[str]) -> Counter[tuple[str, ...]]:
+    def elements(number: int, words: list[str]) -> Skeleton:
         first, second, third, fourth = (word.replace("\x00", "").strip() for word in words)
         arms = {first: {"batch": 32}, second: {"batch": 64}, third: {"batch": 128}}
         values = MINE | {"arms": arms, "baseline": first, "question": fourth}
@@ -242,7 +204,7 @@ def test_no_name_of_a_study_adds_an_element(tmp_path: Path) -> None:
             data_name=fourth,
         )
         [mine] = read_studies(tmp_path / str(number))
-        return Page(render(mine)).elements
+        return Page(render(mine)).skeleton
 
     harmless = elements(0, ["a", "b", "c", "d"])
     for number, start in enumerate((0, 8), start=1):
@@ -265,5 +227,5 @@ def test_the_means_of_the_page_are_those_of_load_results(folder: Path, page: Pag
     row = next(r for r in results.rows if r.place[:3] == ("5e-4", "knn_accuracy", 1.0))
     assert row.cell.summary is not None
     written = f"{100 * row.cell.summary.mean:.2f} ± {100 * (row.cell.summary.std or 0):.2f} (3)"
-    knn = page.of("scores")[0]
+    knn = tables_of(page, "scores")[0]
     assert next(line for line in knn if line[0] == "5e-4")[5] == written
