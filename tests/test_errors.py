@@ -6,7 +6,7 @@ import pytest
 
 from stopgrad import errors
 from stopgrad.errors import InterruptedRunError, InterruptedStudyError, StopgradError
-from stopgrad.runs.parts import DamagedError
+from stopgrad.runs.checkpoint import DamagedError
 
 
 @pytest.mark.parametrize(

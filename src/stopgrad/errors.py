@@ -1,18 +1,18 @@
 """The tree of user errors, each with the exit code of the process that ends with it.
 
-    StopgradError                     1
-    |-- ConfigError                   2
-    |-- DataError                     3
-    |-- DivergedError                 4
-    |-- CollapsedError                4
-    |-- StorageError                  5
-    |-- NoMemoryError                 5
-    |-- LockedError                   6
-    |-- CheckpointError               7
-    |   `-- runs.parts.DamagedError   7
-    |-- FailedRunsError               8
-    |-- InterruptedRunError           128 + signal
-    `-- InterruptedStudyError         128 + signal
+    StopgradError                        1
+    |-- ConfigError                      2
+    |-- DataError                        3
+    |-- DivergedError                    4
+    |-- CollapsedError                   4
+    |-- StorageError                     5
+    |-- NoMemoryError                    5
+    |-- LockedError                      6
+    |-- CheckpointError                  7
+    |   `-- runs.checkpoint.DamagedError 7
+    |-- FailedRunsError                  8
+    |-- InterruptedRunError              128 + signal
+    `-- InterruptedStudyError            128 + signal
 
 Such an error is one line: what is wrong, then what to do. Any other exception is a bug in stopgrad
 and keeps its traceback.

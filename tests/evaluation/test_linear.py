@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 
-import stopgrad.evaluation.tuning
+import stopgrad.evaluation.linear
 from stopgrad.config import LinearConfig
 from stopgrad.errors import DataError, DivergedError
 from stopgrad.evaluation import Features, linear_probe
@@ -20,11 +20,14 @@ from stopgrad.evaluation.linear import (
     Heads,
     Plan,
     batches,
+    choose_lr,
     fit,
     loss_gradient,
+    lr_candidates,
     standardization,
+    tuned_probe,
+    validation_mask,
 )
-from stopgrad.evaluation.tuning import choose_lr, lr_candidates, tuned_probe, validation_mask
 from stopgrad.images import Images, load_dataset
 
 
@@ -227,13 +230,13 @@ def test_the_chosen_learning_rate_is_the_best_of_the_grid_on_held_out_labels() -
 
 
 def test_the_choice_trains_on_no_label_that_it_scores(monkeypatch: pytest.MonkeyPatch) -> None:
-    fit_heads, seen = stopgrad.evaluation.tuning.fitted_logits, []
+    fit_heads, seen = stopgrad.evaluation.linear.fitted_logits, []
 
     def spy(train: Labelled, values: torch.Tensor, plan: Plan) -> torch.Tensor:
         seen.extend([set(train.values[:, 0].tolist()), set(values[:, 0].tolist())])
         return fit_heads(train, values, plan)
 
-    monkeypatch.setattr("stopgrad.evaluation.tuning.fitted_logits", spy)
+    monkeypatch.setattr("stopgrad.evaluation.linear.fitted_logits", spy)
     numbered = Features(torch.arange(100.0)[:, None], torch.arange(100) % 4)
     choose_lr(numbered, LinearConfig(epochs=1), seed=0)
     trained, scored = seen

@@ -154,7 +154,7 @@ def unpickling() -> None:
         except Exception:
             return pickle.loads(data)
 
-    original = _replace("runs.parts", "_decode_tensors", load)
+    original = _replace("runs.checkpoint", "_decode_tensors", load)
 
 
 @_sabotage
@@ -171,7 +171,7 @@ def first_error_only() -> None:
 @_sabotage
 def no_guards() -> None:
     """A run goes on with whatever settings it is given."""
-    _replace("runs.guards", "check_changes", lambda *infos: [])
+    _replace("runs.info", "check_changes", lambda *infos: [])
 
 
 @_sabotage

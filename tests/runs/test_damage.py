@@ -225,13 +225,13 @@ def test_a_checkpoint_that_goes_while_a_reader_looks_is_no_odd_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     train(tmp_path, 3, 6)
-    is_file = info._is_file
+    kind = info._kind
 
-    def pruned(entry: Path) -> bool:
+    def pruned(entry: Path) -> str:
         if entry.name == "step-000003":
             shutil.rmtree(entry)
-        return is_file(entry)
+        return kind(entry)
 
-    monkeypatch.setattr(info, "_is_file", pruned)
+    monkeypatch.setattr(info, "_kind", pruned)
     assert load_checkpoint(tmp_path).step == 6
     assert not (tmp_path / "checkpoints" / "step-000003").exists()

@@ -13,8 +13,7 @@ from stopgrad.config import describe_knobs, preset
 from stopgrad.errors import CheckpointError, ConfigError, DataError, StopgradError
 from stopgrad.runs import RunInfo, RunWriter, extended, load_checkpoint, read_run, read_status
 from stopgrad.runs.checkpoint import save_checkpoint
-from stopgrad.runs.guards import ELSEWHERE, FREE, _facts
-from stopgrad.runs.info import Change
+from stopgrad.runs.info import ELSEWHERE, FREE, Change, _facts
 from tests.runs.factories import begin, checkpoint, edit, go_on, info, train
 
 

@@ -23,8 +23,8 @@ from safetensors.torch import save
 from stopgrad.config import preset
 from stopgrad.errors import CheckpointError
 from stopgrad.runs import RunWriter, load_checkpoint, read_run, verify_run
+from stopgrad.runs.checkpoint import DamagedError
 from stopgrad.runs.info import info_to_dict
-from stopgrad.runs.parts import DamagedError
 from tests.runs.factories import checkpoint, edit, info, train
 
 MOST_MEMORY = 600 << 10  # kB more than before, whatever a file claims

@@ -36,7 +36,7 @@ from stopgrad.runs import (
     spec_to_keep,
 )
 from stopgrad.training import Epoch, Pretraining, pretrain_epochs, start_training
-from stopgrad.training.keeper import Keeper
+from stopgrad.training.learner import Keeper
 from stopgrad.training.watch import watched_knn
 from tests.training.factories import KilledError, digits, dying_after, end_state, step_losses
 

@@ -409,7 +409,7 @@ def test_an_epochs_end_is_saved_when_saving_takes_little_of_the_time(
     part: float,
     saved: int,
 ) -> None:
-    monkeypatch.setattr("stopgrad.training.keeper.SAVING_TIME", part)
+    monkeypatch.setattr("stopgrad.training.learner.SAVING_TIME", part)
     with pytest.raises(KilledError):
         _run(tmp_path / "run", dataset, _tiny(epochs=2, checkpoint_every=0), track=dying_after(13))
     assert load_checkpoint(tmp_path / "run").step == saved

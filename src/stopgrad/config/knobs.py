@@ -32,7 +32,7 @@ ExportFormat = Literal["torchvision", "timm", "safetensors", "onnx", "hub"]
 LabelFreeName = Literal[
     "lidar", "rankme", "effective_rank", "participation_ratio", "positive_minus_random"
 ]
-"""A measure by which runs are ranked; the fields of `evaluation.label_free.LabelFree`."""
+"""A measure by which runs are ranked; the fields of `evaluation.comparison.LabelFree`."""
 
 
 @dataclass(frozen=True, kw_only=True)

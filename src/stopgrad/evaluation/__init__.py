@@ -5,15 +5,13 @@ number), or ranks of runs without labels. Stands above training, because the loo
 
     features     frozen features of images, and what a score is
     knn          the weighted kNN classifier
-    linear       the linear probe, by SGD or LARS
-    tuning       its learning rate, chosen on a part of the training labels
+    linear       the linear probe by SGD or LARS, and the choice of its learning rate
     records      one JSON line per result
     costs        what a training takes: wall time and energy
     evaluate     a run -> its records
     statistics   means, intervals, tests over seeds
     format       how metrics are named and numbers written
-    label_free   a run's measures that need no labels
-    comparison   runs ranked by them, and how far labels agree
+    comparison   runs ranked by measures that need no labels, and how far labels agree
 """
 
 import lazy_loader

@@ -1,4 +1,5 @@
 from .comparison import COMPARED as COMPARED
+from .comparison import LABEL_FREE as LABEL_FREE
 from .comparison import Agreement as Agreement
 from .comparison import Comparison as Comparison
 from .comparison import Row as Row
@@ -50,7 +51,6 @@ from .knn import Neighbors as Neighbors
 from .knn import class_votes as class_votes
 from .knn import neighbors as neighbors
 from .knn import weighted_knn as weighted_knn
-from .label_free import LABEL_FREE as LABEL_FREE
 from .linear import linear_probe as linear_probe
 from .records import ACCURACIES as ACCURACIES
 from .records import FINETUNE as FINETUNE

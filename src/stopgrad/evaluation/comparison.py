@@ -1,4 +1,4 @@
-"""Runs -> their ranks by a label-free measure, and whether labels would say the same.
+"""Runs -> their ranks by a measure that needs no labels, and whether labels would say the same.
 
 In: runs and their data. Out: a `Comparison`: each run's measures, all taken from the same views of
 the same images, the ranks that follow, and how far each ranking agrees with kNN and the linear
@@ -10,19 +10,45 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, NamedTuple
 
-from stopgrad.config import Layer, numpy_generator
+import torch
+from torch import Tensor
+
+from stopgrad.config import Layer, ViewsConfig, numpy_generator, torch_generator
 from stopgrad.errors import ConfigError, DataError
 from stopgrad.evaluation.evaluate import Selection, score_run
-from stopgrad.evaluation.label_free import LABEL_FREE, VIEWS, LabelFree, measure_run
 from stopgrad.evaluation.records import Key, Record, newest, read
 from stopgrad.evaluation.statistics import Kendall, kendall
 from stopgrad.images import Dataset, Images, Track, no_progress
+from stopgrad.method import (
+    covariance_spectrum,
+    effective_rank,
+    lidar,
+    participation_ratio,
+    positive_minus_random,
+    rankme,
+    two_views,
+)
 from stopgrad.runs import TrainedRun, read_status
 
 IMAGES = 1000  # images N at most. Thilak et al. 2023: 1000
+VIEWS = 10  # views Q of each image. Thilak et al. 2023: 50, for features of ImageNet's size
+BATCH = 250  # images at a time
+COMPARED = ("knn_accuracy", "linear_accuracy")
+
+
+class LabelFree(NamedTuple):
+    """What is measured without labels; NaN where outputs are not finite. The higher the better."""
+
+    lidar: float
+    rankme: float
+    effective_rank: float
+    participation_ratio: float
+    positive_minus_random: float
+
+
+LABEL_FREE = LabelFree._fields
 
 
 class Row(NamedTuple):
@@ -53,6 +79,13 @@ class Comparison(NamedTuple):
     protocol: dict[str, Any]
 
 
+class Accuracies(NamedTuple):
+    """A run's records by metric, and which of them were scored just now."""
+
+    records: dict[str, Record]
+    scored_now: tuple[str, ...]
+
+
 def same_data(runs: Sequence[TrainedRun], datasets: Sequence[Dataset] = ()) -> bool:
     """Whether all runs were trained on the same images.
 
@@ -61,14 +94,13 @@ def same_data(runs: Sequence[TrainedRun], datasets: Sequence[Dataset] = ()) -> b
         datasets: Those images as each run stores them; none: only runs that store them alike are
             known to have the same.
     """
-    found = list(zip(runs, datasets, strict=False))
-    if found and all(_own(run, dataset) for run, dataset in found):
+    if datasets and all(map(_own, runs, datasets)):
         return True
     return len({run.info.data["fingerprint"] for run in runs}) == 1
 
 
 def _own(run: TrainedRun, dataset: Dataset) -> bool:
-    return bool(run.info.data["fingerprint"] == dataset.train.fingerprint)
+    return run.info.data["fingerprint"] == dataset.train.fingerprint
 
 
 def compare_runs(
@@ -98,7 +130,6 @@ def compare_runs(
         DataError: When there is one image alone, or the images are not the same for all.
         ConfigError: When a run is named twice.
     """
-    _refuse_twice(runs)
     measures = _measures(runs, datasets, layer=layer, track=track)
     scores = [Accuracies({}, ()) for _ in runs]
     if same_data(runs, datasets):
@@ -126,6 +157,10 @@ def compare_runs(
 def _measures(
     runs: Sequence[TrainedRun], datasets: Sequence[Dataset], *, layer: Layer, track: Track
 ) -> list[LabelFree]:
+    paths = [run.path.resolve() for run in runs]
+    twice = next((run.path for run in runs if paths.count(run.path.resolve()) > 1), None)
+    if twice is not None:
+        raise ConfigError(f"{twice} named twice", expected="each run once", hint="leave one out")
     names = {(len(dataset.train), dataset.train.sources) for dataset in datasets}
     if len(names) > 1:
         raise DataError(
@@ -134,25 +169,12 @@ def _measures(
             hint="name them with --data",
         )
     first = runs[0].info.config.views
-    return [
-        measure_run(
-            run,
-            _drawn(dataset.train),
-            views=replace(first, size=run.info.config.views.size),
-            layer=layer,
-            track=track,
-        )
-        for run, dataset in zip(runs, datasets, strict=True)
-    ]
-
-
-def _refuse_twice(runs: Sequence[TrainedRun]) -> None:
-    paths = [run.path.resolve() for run in runs]
-    twice = next((p for p in runs if paths.count(p.path.resolve()) > 1), None)
-    if twice is not None:
-        raise ConfigError(
-            f"{twice.path} named twice", expected="each run once", hint="leave one out"
-        )
+    found = []
+    for run, dataset in zip(runs, datasets, strict=True):
+        views = replace(first, size=run.info.config.views.size)
+        outputs = _outputs(run, _drawn(dataset.train), views=views, layer=layer, track=track)
+        found.append(_measure(outputs))
+    return found
 
 
 def _drawn(images: Images) -> Images:
@@ -165,10 +187,56 @@ def _drawn(images: Images) -> Images:
     return images.take(drawn)
 
 
+def _measure(outputs: Tensor) -> LabelFree:  # (N, Q, D); counts of directions are at most N - 1
+    if not bool(torch.isfinite(outputs).all()):
+        return LabelFree(*[math.nan] * len(LABEL_FREE))
+    first, second = outputs[:, 0], outputs[:, 1]
+    spectrum = covariance_spectrum(first)
+    return LabelFree(
+        lidar=float(lidar(outputs)),
+        rankme=float(rankme(first)),
+        effective_rank=float(effective_rank(spectrum)),
+        participation_ratio=float(participation_ratio(spectrum)),
+        positive_minus_random=float(positive_minus_random(first, second)),
+    )
+
+
+def _outputs(
+    run: TrainedRun, images: Images, *, views: ViewsConfig, layer: Layer, track: Track
+) -> Tensor:  # (N, Q, D)
+    """The layer's output for Q views of each image, in eval mode; a function of its arguments."""
+    starts = range(0, len(images), BATCH)
+    with torch.inference_mode():
+        batches = [
+            torch.cat([_pair(run, images, start, pair, views, layer) for pair in range(VIEWS // 2)])
+            for start in track(starts, "measure", len(starts))
+        ]
+    return torch.cat(batches, dim=1).transpose(0, 1)
+
+
+def _pair(
+    run: TrainedRun, images: Images, start: int, pair: int, views: ViewsConfig, layer: Layer
+) -> Tensor:  # (2, B, D)
+    """The layer's output for two views of each image of a batch.
+
+    The views are made on the CPU, so that they are the same whatever device a run asks for.
+    """
+    pixels = torch.from_numpy(images.pixels[start : start + BATCH].copy()).permute(0, 3, 1, 2)
+    generator = torch_generator(0, "compared views", start, pair)
+    pairs = two_views(pixels, generator, config=views, normalization=run.info.normalization)
+    compute, model = run.compute, run.model
+    with compute.autocast():
+        features = [model.encoder(compute.arrange(x.to(compute.device))).float() for x in pairs]
+    match layer:
+        case "features":
+            return torch.stack(features)
+        case "z":
+            return torch.stack([model.projector(x) for x in features])
+
+
 def _scorable(runs: Sequence[TrainedRun], datasets: Sequence[Dataset]) -> bool:
     parts = [i for dataset in datasets for i in (dataset.train, dataset.test) if i is not None]
-    own = all(_own(run, dataset) for run, dataset in zip(runs, datasets, strict=True))
-    return own and all(images.labels is not None for images in parts)
+    return all(map(_own, runs, datasets)) and all(images.labels is not None for images in parts)
 
 
 def _ranks(values: Sequence[float]) -> list[int | None]:
@@ -184,12 +252,9 @@ def _agreements(rows: Sequence[Row]) -> Iterator[Agreement]:
     """Over the runs that have both numbers; none where no run has the accuracy."""
     for metric in (m for m in COMPARED if any(m in row.accuracies for row in rows)):
         for name in LABEL_FREE:
-            both = [
-                (getattr(row.measures, name), row.accuracies[metric])
-                for row in rows
-                if metric in row.accuracies and row.ranks[name] is not None
-            ]
-            yield Agreement(name, metric, kendall([m for m, _ in both], [a for _, a in both]))
+            both = [row for row in rows if metric in row.accuracies and row.ranks[name] is not None]
+            order = [getattr(row.measures, name) for row in both]
+            yield Agreement(name, metric, kendall(order, [row.accuracies[metric] for row in both]))
 
 
 def _run_notes(run: TrainedRun, dataset: Dataset) -> Iterator[str]:
@@ -215,7 +280,13 @@ def _notes(
             f"{layer} of {' and '.join(map(str, widths))} channels: counts of directions "
             "(all but the difference of cosines) favour the wide"
         )
-    yield from _notes_on_views(runs)
+    views = [run.info.config.views for run in runs]
+    sizes = sorted({each.size for each in views})
+    if len({replace(each, size=sizes[0]) for each in views}) > 1:
+        yield f"the runs learned from different views; all are measured on those of {runs[0].path}"
+    if len(sizes) > 1:
+        named = " and ".join(map(str, sizes))
+        yield f"each run is measured on views of its own size (views.size {named} px)"
     if not same_data(runs, datasets):
         yield "the runs were trained on different images, so no accuracies are compared"
     for metric in COMPARED:
@@ -227,16 +298,6 @@ def _notes(
         yield f"scored now, not in the records: {', '.join(now)}; stopgrad evaluate keeps scores"
 
 
-def _notes_on_views(runs: Sequence[TrainedRun]) -> Iterator[str]:
-    views = [run.info.config.views for run in runs]
-    sizes = sorted({each.size for each in views})
-    if len({replace(each, size=sizes[0]) for each in views}) > 1:
-        yield f"the runs learned from different views; all are measured on those of {runs[0].path}"
-    if len(sizes) > 1:
-        named = " and ".join(map(str, sizes))
-        yield f"each run is measured on views of its own size (views.size {named} px)"
-
-
 def _width(run: TrainedRun, layer: Layer) -> int:
     if layer == "features":
         return run.model.encoder.feature_width
@@ -245,84 +306,50 @@ def _width(run: TrainedRun, layer: Layer) -> int:
 
 def _protocol(dataset: Dataset, *, layer: Layer, scores: Sequence[Accuracies]) -> dict[str, Any]:
     """All that defines the numbers."""
-    records = [record for score in scores for record in score.records.values()]
+    first = next((record for score in scores for record in score.records.values()), None)
     return {
         "data": {"name": dataset.name, "fingerprint": dataset.train.fingerprint},
         "images": min(len(dataset.train), IMAGES),
         "views": VIEWS,
         "layer": layer,
-        "split": records[0].split if records else None,
-        "images_scored": records[0].images_scored if records else None,
+        "split": first and first.split,
+        "images_scored": first and first.images_scored,
     }
 
 
-COMPARED = ("knn_accuracy", "linear_accuracy")
-
-
-class Accuracies(NamedTuple):
-    """A run's records by metric, and which of them were scored just now."""
-
-    records: dict[str, Record]
-    scored_now: tuple[str, ...]
-
-
-def accuracies(
-    runs: Sequence[TrainedRun],
-    datasets: Sequence[Dataset] | None,
-    *,
-    track: Track = no_progress,
-) -> list[Accuracies]:
+def accuracies(runs: Sequence[TrainedRun], datasets: Sequence[Dataset] | None) -> list[Accuracies]:
     """kNN and linear accuracy of each run, on all labels, of its newest checkpoint and one split.
 
     The split is the first of test and validation on which all runs have both numbers in their
-    records, else the one that `evaluate_run` takes by itself.
-
-    Args:
-        runs: The runs.
-        datasets: The images of each, with labels: what no record has is scored. None: it is left
-            out.
-        track: Shows progress.
+    records, else the one that `evaluate_run` takes by itself. What no record has is scored on the
+    images of each run, which have labels; without data sets it is left out.
     """
     recorded = [_recorded(run) for run in runs]
     own: Sequence[Dataset | None] = datasets or [None] * len(runs)
-    split = _common_split(recorded) or _own_split(own[0])
+    split = "validation" if own[0] is not None and own[0].test is None else "test"
+    for name in ("validation", "test"):
+        keys = {Key(metric, 1.0, "encoder", name) for metric in COMPARED}
+        if all(known.keys() >= keys for known in recorded):
+            split = name
     chosen = [{k.metric: r for k, r in known.items() if k.split == split} for known in recorded]
-    return [
-        _completed(run, records, dataset, track=track)
-        for run, records, dataset in zip(runs, chosen, own, strict=True)
-    ]
+    return list(map(_completed, runs, chosen, own))
 
 
-def _completed(
-    run: TrainedRun, records: dict[str, Record], dataset: Dataset | None, *, track: Track
-) -> Accuracies:
+def _completed(run: TrainedRun, records: dict[str, Record], dataset: Dataset | None) -> Accuracies:
     missing = tuple(metric for metric in COMPARED if metric not in records)
     if dataset is None or not missing:
         return Accuracies(records, ())
     wanted = Selection(of=("encoder",), metrics=missing)
-    found = {r.metric: r for r in score_run(run, dataset, select=wanted, track=track)}
+    found = {record.metric: record for record in score_run(run, dataset, select=wanted)}
     return Accuracies(records | found, tuple(found))
 
 
 def _recorded(run: TrainedRun) -> dict[Key, Record]:
     """The records of the encoder at the checkpoint at hand, with all labels."""
-    path: Path = run.path / "records.jsonl"
+    path = run.path / "records.jsonl"
     return newest(
         record
         for record in (read(path) if path.exists() else ())
         if record.metric in COMPARED
         and (record.of, record.labels, record.epoch) == ("encoder", 1.0, run.epoch)
     )
-
-
-def _common_split(recorded: Sequence[dict[Key, Record]]) -> str | None:
-    for split in ("test", "validation"):
-        if all(
-            Key(metric, 1.0, "encoder", split) in known for known in recorded for metric in COMPARED
-        ):
-            return split
-    return None
-
-
-def _own_split(dataset: Dataset | None) -> str:
-    return "validation" if dataset is not None and dataset.test is None else "test"

@@ -78,27 +78,14 @@ def counters(device: str) -> list[Counter]:
 
 
 def start_meter(
-    *,
-    device: str,
-    threads: int,
-    find: Callable[[str], Sequence[Counter]] = counters,
+    *, device: str, threads: int, find: Callable[[str], Sequence[Counter]] = counters
 ) -> Meter:
-    """A meter that begins now, with the counters of this machine.
-
-    Args:
-        device: Where the work is done, "cpu" or "cuda:0".
-        threads: CPU threads in use.
-        find: Gives the counters for a device.
-    """
+    """A meter that begins now, with the counters that `find` gives for "cpu" or "cuda:0"."""
     return Meter(device=device, threads=threads, found=find(device))
 
 
 def append_cost(run: Path, spent: Spent) -> None:
-    """Adds a line to a run's costs.
-
-    Raises:
-        StorageError: When the disk refuses.
-    """
+    """Adds a line to a run's costs; a StorageError when the disk refuses."""
     append_lines(run / "costs.jsonl", [spent._asdict()])
 
 
@@ -108,12 +95,9 @@ def read_costs(*runs: Path) -> Costs | None:
     Raises:
         DataError: When the file is damaged.
     """
-    hint = "remove the line, or the file; the run is as good without it"
-    parts = [
-        part
-        for run in runs
-        for part in read_lines_as(run / "costs.jsonl", Spent, what="a cost", hint=hint)
-    ]
+    hint, parts = "remove the line, or the file; the run is as good without it", list[Spent]()
+    for run in runs:
+        parts += read_lines_as(run / "costs.jsonl", Spent, what="a cost", hint=hint)
     if not parts:
         return None
     wall_s = sum(part.wall_s for part in parts)

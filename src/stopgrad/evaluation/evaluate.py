@@ -18,7 +18,7 @@ from stopgrad.config import Config, SplitName, config_to_dict
 from stopgrad.evaluation.costs import energy, read_costs
 from stopgrad.evaluation.features import Features, Score, embed, pixel_features
 from stopgrad.evaluation.knn import weighted_knn
-from stopgrad.evaluation.linear import PAPER_LARS, REPORT_SGD, linear_probe
+from stopgrad.evaluation.linear import PAPER_LARS, REPORT_SGD, linear_probe, tuned_probe
 from stopgrad.evaluation.records import (
     FROZEN,
     MEASURED,
@@ -30,7 +30,6 @@ from stopgrad.evaluation.records import (
     key_of,
     read,
 )
-from stopgrad.evaluation.tuning import tuned_probe
 from stopgrad.images import Dataset, Images, Track, label_subset, no_progress
 from stopgrad.method import build_simsiam, compute_for, training_flops
 from stopgrad.runs import (
@@ -123,16 +122,15 @@ def score_run(
     known = {key.metric for key in select.done if key.split == "train"}
     wanted = tuple(metric for metric in select.metrics if metric not in known)
     if "encoder" in select.of:
-        yield from measured(run, metrics=wanted, name=dataset.name)
+        yield from _measured(run, metrics=wanted, name=dataset.name)
     if not set(wanted) & set(FROZEN):
         return
     images = evaluation_split(dataset, run.info.config, name=select.split)
-    pretraining = _pretraining(run)
     for of in select.of:
         keys = [Key(metric, fraction, of, images.name) for fraction in labels for metric in FROZEN]
         left = [key for key in keys if key.metric in wanted and key not in select.done]
         if left:
-            beside = {"name": dataset.name} | (pretraining if of == "encoder" else {})
+            beside = {"name": dataset.name} | _pretraining(run, of=of)
             yield from _scored(run, images, left, beside=beside, track=track)
 
 
@@ -161,13 +159,26 @@ def _scored(
             began = time.perf_counter()
             score = evaluators[key.metric](bank, test)
             wall_s = embed_s + time.perf_counter() - began
-            yield _record(run, score, **key._asdict(), **beside, wall_s=wall_s, embed_s=embed_s)
+            times = {"wall_s": wall_s, "embed_s": embed_s}
+            yield scored(run.info, score, **key._asdict(), **beside, **times)
 
 
-def _pretraining(run: TrainedRun) -> dict[str, Any]:
-    """What the pretraining of an encoder came to and what it took."""
+def _pretraining(run: TrainedRun, *, of: Subject) -> dict[str, Any]:
+    """What the pretraining of an encoder came to and what it took; other subjects had none."""
+    if of != "encoder":
+        return {"epoch": 0, "views": 0, "flops": 0.0}
     verdict = (newest_measures(run).get("verdict") or {}).get("state")
-    return cost_of(run.path) | {"verdict": verdict}
+    return {"epoch": run.epoch, "verdict": verdict} | _effort(run, run.step)
+
+
+def _effort(run: TrainedRun, step: int) -> dict[str, Any]:
+    """Views and FLOPs up to a step, and time and energy where they are known."""
+    config, costs = run.info.config, read_costs(run.path)
+    views = 2 * config.batch * step
+    effort: dict[str, Any] = {"views": views, "flops": training_flops(config) * views}
+    if costs is not None:
+        effort |= {"train_s": costs.wall_s, "energy": energy(costs)._asdict()}
+    return effort
 
 
 def _features(subject: Subject, run: TrainedRun, images: Images, *, track: Track) -> Features:
@@ -198,26 +209,12 @@ def _evaluators(config: Config, bank: Features, *, full_size: int) -> dict[str, 
     return allowed
 
 
-def _record(run: TrainedRun, score: Score, **values: Any) -> Record:
-    config, trained = run.info.config, values["of"] == "encoder"
-    views = 2 * config.batch * run.step if trained else 0
-    return scored(
-        run.info,
-        score,
-        epoch=run.epoch if trained else 0,
-        views=views,
-        flops=training_flops(config) * views,
-        **values,
-    )
-
-
-def measured(run: TrainedRun, *, metrics: tuple[str, ...], name: str) -> Iterator[Record]:
+def _measured(run: TrainedRun, *, metrics: tuple[str, ...], name: str) -> Iterator[Record]:
     """A record for each of these metrics that is a measure of z, from the last measured epoch."""
     row = newest_measures(run)
     measures, verdict = row.get("measures"), row.get("verdict")
     if not measures or not verdict:
         return
-    views = 2 * run.info.config.batch * row["step"]
     for metric in (metric for metric in metrics if metric in MEASURES):
         value = measures.get("z", {}).get(metric)
         if value is not None:
@@ -233,9 +230,7 @@ def measured(run: TrainedRun, *, metrics: tuple[str, ...], name: str) -> Iterato
                 epoch=row["epoch"],
                 verdict=verdict.get("state"),
                 wall_s=0.0,
-                views=views,
-                flops=training_flops(run.info.config) * views,
-                **cost_of(run.path),
+                **_effort(run, row["step"]),
             )
 
 
@@ -272,11 +267,3 @@ def labelled_record(info: RunInfo, *, name: str, labels: float = 1.0, **values: 
         **environment(device=device, threads=torch.get_num_threads())._asdict(),
         **values,
     )
-
-
-def cost_of(run: Path) -> dict[str, Any]:
-    """Wall time and energy of a pretraining as a record holds them; none where none is known."""
-    costs = read_costs(run)
-    if costs is None:
-        return {}
-    return {"train_s": costs.wall_s, "energy": energy(costs)._asdict()}

@@ -63,9 +63,8 @@ def embed(
 ) -> Features:
     """The encoder's output for every image, in order; images are normalised, not augmented.
 
-    They are looked at whole, at `images.whole_size`.
-
-    Runs in eval and inference mode and leaves the encoder as it was. Draws no random number.
+    They are looked at whole, at `images.whole_size`. Runs in eval and inference mode and leaves the
+    encoder as it was. Draws no random number.
 
     Args:
         encoder: (B, 3, H, W) float32 -> (B, F), on the device of `compute`.
@@ -82,8 +81,11 @@ def embed(
             encoder(_prepare(images, start, batch=batch, to=(normalization, compute))).float()
             for start in track(starts, "embed", len(starts))
         ]
+    labels = None
+    if images.labels is not None:
+        labels = torch.from_numpy(images.labels.copy()).to(compute.device)
     # Outside of inference mode, so that the result may be used in any computation.
-    return Features(torch.cat(values), _labels(images, compute.device))
+    return Features(torch.cat(values), labels)
 
 
 def images_at_a_time(images: Images) -> int:
@@ -108,11 +110,7 @@ def pixel_features(
 
 
 def labelled(features: Features, *, role: str) -> Labelled:
-    """Features checked for what every evaluator needs.
-
-    Args:
-        features: N features.
-        role: What they are for, as an error names it: "training", "test".
+    """Features checked for what every evaluator needs; `role` names them in an error.
 
     Raises:
         DataError: When there are no images or no labels.
@@ -143,7 +141,7 @@ def finite(values: Tensor, *, role: str) -> None:  # (N, F)
     if bool(torch.isfinite(values.sum())):
         return  # one cheap pass: no sum over an infinity or a NaN is finite
     wrong = int((~torch.isfinite(values).all(dim=1)).sum())
-    if wrong > 0:
+    if wrong:
         raise DivergedError(
             f"features that are not finite, of {wrong} of {len(values)} {role} images",
             expected="finite features",
@@ -187,12 +185,6 @@ def _prepare(
     pixels = torch.from_numpy(images.pixels[start : start + batch].copy()).to(compute.device)
     whole = downscale(pixels.permute(0, 3, 1, 2), images.whole_size)
     return compute.arrange(normalize(whole, normalization))
-
-
-def _labels(images: Images, device: torch.device) -> Tensor | None:  # (N,)
-    if images.labels is None:
-        return None
-    return torch.from_numpy(images.labels.copy()).to(device)
 
 
 @contextmanager

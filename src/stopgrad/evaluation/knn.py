@@ -42,12 +42,20 @@ def weighted_knn(train: Features, test: Features, config: KNNConfig) -> Score:
         DivergedError: When a feature is not finite.
     """
     bank, queries = labelled(train, role="training"), labelled(test, role="test")
-    k = min(config.k, len(bank.values))
+    k, classes = min(config.k, len(bank.values)), class_count(bank, queries)
     near = neighbors(bank.values, queries.values, k=k)
-    votes = class_votes(
-        near, bank.labels, classes=class_count(bank, queries), temperature=config.temperature
-    )
-    return score(votes, queries.labels, protocol=_protocol(config, k, bank=len(bank.values)))
+    votes = class_votes(near, bank.labels, classes=classes, temperature=config.temperature)
+    protocol: dict[str, object] = {
+        "evaluator": "knn",
+        "k": k,
+        "k_requested": config.k,
+        "temperature": config.temperature,
+        "distance": "cosine",
+        "weight": "exp(similarity / temperature)",
+        "ties": "lowest class index, lowest bank index",
+        "bank_images": len(bank.values),
+    }
+    return score(votes, queries.labels, protocol=protocol)
 
 
 def neighbors(bank: Tensor, queries: Tensor, *, k: int) -> Neighbors:
@@ -78,14 +86,8 @@ def class_votes(
 ) -> Tensor:  # (Q, C) float64
     """The sum of exp(similarity / T) over the neighbours of each class.
 
-    Each query's weights are divided by its largest, which changes no comparison and keeps a low
-    temperature from overflowing.
-
-    Args:
-        near: Neighbours (Q, K) in the bank.
-        labels: (N,) int64, of the bank.
-        classes: C.
-        temperature: T.
+    `labels` (N,) are those of the bank. Each query's weights are divided by its largest, which
+    changes no comparison and keeps a low temperature from overflowing.
     """
     similarity = near.similarity.double()
     weights = torch.exp((similarity - similarity[:, :1]) / temperature)  # (Q, K)
@@ -136,16 +138,3 @@ def _lowest_of_equals(similarity: Tensor, border: Tensor, *, k: int) -> Tensor:
     room = k - above.sum(dim=1, keepdim=True)  # (Q, 1)
     taken = above | (equal & (equal.cumsum(dim=1) <= room))
     return taken.nonzero()[:, 1].view(-1, k)
-
-
-def _protocol(config: KNNConfig, k: int, *, bank: int) -> dict[str, object]:
-    return {
-        "evaluator": "knn",
-        "k": k,
-        "k_requested": config.k,
-        "temperature": config.temperature,
-        "distance": "cosine",
-        "weight": "exp(similarity / temperature)",
-        "ties": "lowest class index, lowest bank index",
-        "bank_images": bank,
-    }

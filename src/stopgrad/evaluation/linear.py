@@ -1,14 +1,16 @@
-"""Training and test features -> the score of a linear classifier at a given learning rate.
+"""Training and test features -> the score of a linear classifier.
 
 In: features (N, F) and (M, F) with labels. Out: a `Score` of the M. G softmax regressions that
 differ only in the learning rate are trained side by side: the gradient has a closed form, so a step
 is two small matrix products, and the heads share the features they read.
 Paper: Sec. 4 and Appendix A (LARS, base lr 0.02, batch 4096, 90 epochs). Report: SGD, base lr 30,
-batch 256, 90 epochs.
+batch 256, 90 epochs. A learning rate may be chosen on a part of the training labels, never on the
+test set.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -17,12 +19,27 @@ import torch
 from torch import Tensor
 
 from stopgrad.config import LinearConfig, Optimizer, torch_generator
-from stopgrad.errors import DivergedError
+from stopgrad.errors import DataError, DivergedError
 from stopgrad.evaluation.features import Features, Labelled, Score, class_count, labelled, score
 from stopgrad.method import cosine_with_warmup, lars_scale
 
 REPORT_SGD = LinearConfig()
 PAPER_LARS = LinearConfig(algorithm="lars", base_lr=0.02, batch=4096)
+
+CONSTANT = 1e-6
+"""A channel whose std is a smaller share of its mean varies by no more than float32 rounding."""
+
+LARS_START_STD = 0.01  # of the weights; SGD starts at 0
+
+LR_FACTORS: dict[Optimizer, tuple[float, ...]] = {
+    "sgd": (0.01, 0.03, 0.1, 0.3, 1.0, 3.0),
+    # The paper's base_lr is for ImageNet's 28,000 steps; CIFAR's 1,170 need up to 100 times that.
+    "lars": (0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0),
+}
+"""The grid of learning rates, as factors on the config's base_lr."""
+
+HELD_OUT = 0.2
+"""Part of each class's training labels that the choice is scored on, at least one image."""
 
 
 def linear_probe(
@@ -40,9 +57,9 @@ def linear_probe(
         test: M features with labels.
         config: Algorithm, learning rate, batch, epochs over 100 % of the labels.
         seed: Of the order of the samples and, for LARS, of the start.
-        full_size: Samples in an epoch, N when left out. With a fraction s of the labels the caller
-            passes the number of images it was drawn from: the set is repeated 1/s
-            times, so that the number of steps stays that of 100 % (report).
+        full_size: Samples in an epoch, N when left out. With a fraction s of the labels it is the
+            number of images that it was drawn from: the set is repeated 1/s times, so that the
+            number of steps stays that of 100 % (report).
 
     Raises:
         DataError: When a set is empty or has no labels.
@@ -74,7 +91,8 @@ def fitted_logits(train: Labelled, values: Tensor, plan: Plan) -> Tensor:
 
 
 def _protocol(plan: Plan, *, train_images: int) -> dict[str, object]:
-    config = plan.config
+    config, is_sgd = plan.config, plan.config.algorithm == "sgd"
+    standardised = "standardised by the training features' mean and std"
     return {
         "evaluator": "linear",
         "algorithm": config.algorithm,
@@ -87,15 +105,11 @@ def _protocol(plan: Plan, *, train_images: int) -> dict[str, object]:
         "momentum": config.momentum,
         "weight_decay": config.weight_decay,
         "augmentation": "none",
-        "features": features_text(config.algorithm),
-        "start": "zero" if config.algorithm == "sgd" else f"normal, std {LARS_START_STD}",
+        "features": standardised + (", divided by sqrt(F)" if is_sgd else ""),
+        "start": "zero" if is_sgd else f"normal, std {LARS_START_STD}",
         "train_images": train_images,
         "epoch_samples": plan.epoch_samples,
     }
-
-
-CONSTANT = 1e-6
-"""A channel whose std is a smaller share of its mean varies by no more than float32 rounding."""
 
 
 class Standardization(NamedTuple):
@@ -109,7 +123,7 @@ class Standardization(NamedTuple):
         return (values - self.mean).mul_(self.scale)
 
 
-def standardization(values: Tensor, algorithm: Optimizer) -> Standardization:
+def standardization(values: Tensor, algorithm: Optimizer) -> Standardization:  # (N, F)
     """Zero mean and unit variance for each channel; for SGD also a mean squared length of 1.
 
     Report: raw features; here: standardised and, for SGD, divided by sqrt(F), because a learning
@@ -119,28 +133,11 @@ def standardization(values: Tensor, algorithm: Optimizer) -> Standardization:
     same learning rate. The set of linear classifiers stays the same. LARS keeps unit variance,
     which its start at std 0.01 expects (He et al. 2022, Appendix A.1, put a BN without affine
     parameters there).
-
-    Args:
-        values: (N, F), the training features.
-        algorithm: What the features are for.
     """
     variance, mean = torch.var_mean(values, dim=0, correction=0)
     constant = variance.sqrt() <= CONSTANT * mean.abs()
     scale = torch.where(constant, 0, variance.rsqrt())
-    match algorithm:
-        case "sgd":
-            return Standardization(mean, scale / values.shape[1] ** 0.5)
-        case "lars":
-            return Standardization(mean, scale)
-
-
-def features_text(algorithm: Optimizer) -> str:
-    """What `standardization` does, for a protocol."""
-    how = "standardised by the training features' mean and std"
-    return f"{how}, divided by sqrt(F)" if algorithm == "sgd" else how
-
-
-LARS_START_STD = 0.01  # of the weights; SGD starts at 0
+    return Standardization(mean, scale / values.shape[1] ** 0.5 if algorithm == "sgd" else scale)
 
 
 class Plan(NamedTuple):
@@ -230,3 +227,98 @@ def _update(heads: Heads, batch: Labelled, config: LinearConfig) -> Heads:
             norms = (w.flatten(1).norm(dim=1) for w in (heads.weight, gradient.weight))  # (G,)
             scale = lars_scale(*norms, weight_decay=config.weight_decay)
             return Heads(weight * scale[:, None, None], bias)
+
+
+def tuned_probe(
+    train: Features,
+    test: Features,
+    config: LinearConfig,
+    *,
+    seed: int,
+    full_size: int | None = None,
+) -> Score:
+    """`linear_probe` at the learning rate that `choose_lr` picks; the protocol says so.
+
+    Raises:
+        DataError: As `linear_probe`, and when no class has two training images.
+        DivergedError: As `linear_probe`.
+    """
+    best = choose_lr(train, config, seed=seed, full_size=full_size)
+    chosen = dataclasses.replace(config, base_lr=best)
+    result = linear_probe(train, test, chosen, seed=seed, full_size=full_size)
+    choice = {
+        "base_lr_candidates": list(lr_candidates(config)),
+        "base_lr_chosen_on": f"{HELD_OUT:.0%} of the training labels, stratified",
+    }
+    return result._replace(protocol=result.protocol | choice)
+
+
+def lr_candidates(config: LinearConfig) -> tuple[float, ...]:
+    """The grid that is stated for a config: LR_FACTORS x base_lr, in rising order."""
+    return tuple(factor * config.base_lr for factor in LR_FACTORS[config.algorithm])
+
+
+def choose_lr(
+    train: Features,
+    config: LinearConfig,
+    *,
+    seed: int,
+    candidates: tuple[float, ...] | None = None,
+    full_size: int | None = None,
+) -> float:
+    """The candidate that is most accurate on held-out training labels; of equals the first.
+
+    The rest is trained on, for as many steps as the probe itself will take.
+
+    Args:
+        train: N features with labels.
+        config: All but the learning rate.
+        seed: Of the split, and as for `linear_probe`.
+        candidates: Values of base_lr; `lr_candidates` of the config when left out.
+        full_size: As for `linear_probe`.
+
+    Raises:
+        DataError: When there are no labels, or no class has two images.
+        DivergedError: When a feature is not finite.
+    """
+    whole = labelled(train, role="training")
+    candidates = candidates or lr_candidates(config)
+    held_out = validation_mask(whole.labels, seed=seed)
+    kept, asked = (Labelled(*(part[mask] for part in whole)) for mask in (~held_out, held_out))
+    plan = Plan(
+        config=config,
+        base_lrs=candidates,
+        classes=class_count(whole, whole),
+        seed=seed,
+        epoch_samples=full_size or len(whole.labels),
+    )
+    logits = fitted_logits(kept, asked.values, plan)  # (G, C, M)
+    # A candidate that diverged has no scores left to rank: it gets none right.
+    finite = torch.isfinite(logits).all(dim=1)  # (G, M)
+    right = (logits.argmax(dim=1) == asked.labels) & finite
+    return candidates[int(right.sum(dim=1).argmax())]
+
+
+def validation_mask(labels: Tensor, *, seed: int) -> Tensor:  # (N,) -> (N,) bool
+    """True for a random fifth of each class, at least one image but never all.
+
+    Raises:
+        DataError: When no class has two images.
+    """
+    order = torch.randperm(len(labels), generator=torch_generator(seed, "linear", "validation"))
+    order = order.to(labels.device)
+    order = order[labels[order].sort(stable=True).indices]  # by class, random within one
+    counts = labels.bincount()  # (C,)
+    rank = (
+        torch.arange(len(labels), device=labels.device) - (counts.cumsum(0) - counts)[labels[order]]
+    )
+    quota = torch.minimum((HELD_OUT * counts).round().clamp_min(1), counts - 1)
+    mask = torch.zeros_like(labels, dtype=torch.bool)
+    mask[order] = rank < quota[labels[order]]
+    if not bool(mask.any()):
+        raise DataError(
+            f"{len(labels)} training labels, one of each class at most",
+            expected="two of a class at least, to choose a learning rate on",
+            hint="use more labels, or name the learning rate",
+        )
+    return mask

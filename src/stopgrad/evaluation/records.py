@@ -106,11 +106,7 @@ def newest(records: Iterable[Record]) -> dict[Key, Record]:
 
 
 def to_line(record: Record) -> str:
-    """A record as one line of strict ASCII JSON, without the newline.
-
-    Raises:
-        ValueError: When a number other than those of per_class is not finite.
-    """
+    """A record as one line of strict ASCII JSON, without the newline; numbers must be finite."""
     return json.dumps(dataclasses.asdict(record), allow_nan=False)
 
 

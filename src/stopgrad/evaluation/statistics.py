@@ -7,9 +7,9 @@ is not finite is refused, never dropped: `Cell` counts the runs that gave none. 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 from scipy.special import stdtr, stdtrit
 
@@ -109,15 +109,8 @@ def cell(outcomes: Sequence[Outcome]) -> Cell:
     endings = [outcome.ending for outcome in outcomes]
     values = tuple(outcome.value for outcome in outcomes)
     scored = [value for value in values if value is not None]
-    return Cell(
-        summary=summarize(scored) if scored else None,
-        values=values,
-        dimensional=endings.count("dimensional"),
-        collapsed=endings.count("collapsed"),
-        diverged=endings.count("diverged"),
-        failed=endings.count("failed"),
-        missing=endings.count("missing"),
-    )
+    counts = {ending: endings.count(ending) for ending in get_args(Ending) if ending != "ended"}
+    return Cell(summary=summarize(scored) if scored else None, values=values, **counts)
 
 
 def confidence_interval(summary: Summary, *, level: float = 0.95) -> Interval | None:
@@ -185,20 +178,16 @@ def holm(p: Sequence[float]) -> tuple[float, ...]:
 
 def corrected(p: Sequence[float], correction: Correction) -> tuple[float, ...]:
     """p values under a correction for the number of tests that were made."""
-    methods: dict[Correction, Callable[[Sequence[float]], tuple[float, ...]]] = {
-        "none": tuple,
-        "bonferroni": bonferroni,
-        "holm": holm,
-    }
-    return methods[correction](p)
+    match correction:
+        case "none":
+            return tuple(p)
+        case "bonferroni":
+            return bonferroni(p)
+        case "holm":
+            return holm(p)
 
 
-def mark_best(
-    cells: Mapping[str, Summary],
-    *,
-    correction: Correction = "holm",
-    significance: float = SIGNIFICANCE,
-) -> dict[str, Mark]:
+def mark_best(cells: Mapping[str, Summary], *, correction: Correction = "holm") -> dict[str, Mark]:
     """The best cell by its mean, and how each other one stands to it.
 
     "level" is a cell that Welch's one-sided test does not separate from the best, "below" one
@@ -207,7 +196,6 @@ def mark_best(
     Args:
         cells: Cells by name, of one metric and one label fraction.
         correction: For the tests of the best against each other cell.
-        significance: Level of the tests, after the correction.
     """
     if not cells:
         return {}
@@ -215,12 +203,7 @@ def mark_best(
     tests = {name: welch(cells[best], other) for name, other in cells.items() if name != best}
     p = {name: test.p for name, test in tests.items() if test is not None}
     adjusted = dict(zip(p, corrected(list(p.values()), correction), strict=True))
-
-    def mark(name: str) -> Mark:
-        if name == best:
-            return "best"
-        if name not in adjusted:
-            return "untested"
-        return "below" if adjusted[name] < significance else "level"
-
-    return {name: mark(name) for name in cells}
+    marks: dict[str, Mark] = dict.fromkeys(cells, "untested")
+    for name, value in adjusted.items():
+        marks[name] = "below" if value < SIGNIFICANCE else "level"
+    return marks | {best: "best"}

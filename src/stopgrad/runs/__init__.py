@@ -3,12 +3,10 @@
 In: a path. Out: what was asked for (`RunInfo`), how far it came, its metrics and its model at the
 newest checkpoint that is whole; or a `RunWriter`, the one process that may write there.
 
-    info         what a run was asked to do: config.json
     machine      the machine and the code behind a run or a number
-    guards       whether what goes on is the run that was begun
+    info         what a run was asked to do, and whether what goes on is that run: config.json
     tensors      safetensors, and the tensors that a config's model has
-    parts        the files of a checkpoint, read with care
-    checkpoint   a step on disk: written, verified, removed
+    checkpoint   a step on disk: written, read with care, removed
     directory    status, metrics, and the one writer
     setup        what a training or an evaluation starts from
     verify       every file of a run, checked

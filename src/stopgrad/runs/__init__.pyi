@@ -1,4 +1,5 @@
 from .checkpoint import Checkpoint as Checkpoint
+from .checkpoint import TrainingState as TrainingState
 from .checkpoint import load_checkpoint as load_checkpoint
 from .checkpoint import newest_step as newest_step
 from .directory import MetricsRow as MetricsRow
@@ -9,9 +10,9 @@ from .directory import check_row as check_row
 from .directory import has_begun as has_begun
 from .directory import read_metrics as read_metrics
 from .directory import read_status as read_status
-from .guards import check_changes as check_changes
 from .info import RunData as RunData
 from .info import RunInfo as RunInfo
+from .info import check_changes as check_changes
 from .info import extended as extended
 from .info import read_run as read_run
 from .machine import Environment as Environment
@@ -19,7 +20,6 @@ from .machine import code_version as code_version
 from .machine import describe_environment as describe_environment
 from .machine import environment as environment
 from .machine import versions as versions
-from .parts import TrainingState as TrainingState
 from .setup import EvaluationSplit as EvaluationSplit
 from .setup import TrainedRun as TrainedRun
 from .setup import TrainingImages as TrainingImages

@@ -1,42 +1,67 @@
 """One checkpoint is one directory; its manifest, written last by rename, is the commit.
 
 Tensors are safetensors, the rest is JSON; the manifest holds the sha256 of each file and is
-verified at every load. A damaged newest checkpoint falls back to the one before.
+verified at every load. Bytes that are not those that it promises are damaged: the checkpoint before
+is used. Bytes that are, and yet hold what stopgrad never writes, were put there: nothing older is
+used either. Nothing is unpickled, nothing outside of the folder is read, and no file is read that
+is larger than this run's can be.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Required, TypedDict, cast
 
-from stopgrad.errors import CheckpointError
-from stopgrad.runs.guards import check_changes
-from stopgrad.runs.info import RunInfo, info_to_dict, read_run
-from stopgrad.runs.parts import (
-    INFO,
-    MANIFEST,
-    MODEL,
-    OPTIMIZER,
-    STATE,
-    DamagedError,
-    TrainingState,
-    decode_model,
-    decode_optimizer,
-    decode_state,
-    encode_manifest,
-    read_info,
-    read_manifest,
-    read_part,
+from stopgrad.config import Config
+from stopgrad.errors import CheckpointError, ConfigError
+from stopgrad.runs.info import (
+    RunInfo,
+    check_changes,
+    info_from_dict,
+    info_to_dict,
+    read_run,
+    whole_number,
 )
-from stopgrad.storage import LARGEST_JSON, replace_file, storage_errors, sync_directory
+from stopgrad.storage import (
+    LARGEST_JSON,
+    OddFileError,
+    as_text,
+    fits,
+    in_short,
+    read_file,
+    replace_file,
+    storage_errors,
+    strict_json,
+    sync_directory,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+FORMAT = 2  # 1 had no copy of config.json
+MODEL, OPTIMIZER, STATE = "model.safetensors", "optimizer.safetensors", "state.json"
+INFO = "config.json"  # the run's own as it was then
+NAMES = (MODEL, OPTIMIZER, STATE, INFO)
+MANIFEST = "manifest.json"
 KEPT = 2  # complete checkpoints on disk: the newest, and the one to fall back to
+
+
+class DamagedError(CheckpointError):
+    """Bytes that are not those that were written; an older checkpoint may be whole."""
+
+
+class TrainingState(TypedDict, total=False):
+    """What a checkpoint keeps besides tensors; `state.json`."""
+
+    step: Required[int]
+    losses: Required[list[float]]  # of the epoch so far
+    epoch: int  # epochs finished; absent: training with labels
+    collapsed: int  # measurements in a row that said collapse
 
 
 class Checkpoint(NamedTuple):
@@ -50,7 +75,15 @@ class Checkpoint(NamedTuple):
     info: RunInfo | None = None  # the run's when it was saved; None before that
 
 
-def save_checkpoint(run: Path, checkpoint: Checkpoint) -> Path:
+class CheckpointManifest(NamedTuple):
+    """What a checkpoint says of itself."""
+
+    folder: Path
+    step: int
+    sums: Mapping[str, str]  # sha256 in hex by file name
+
+
+def save_checkpoint(run: Path, checkpoint: Checkpoint) -> None:
     """Writes a checkpoint, then removes all but the newest complete ones.
 
     Raises:
@@ -59,16 +92,38 @@ def save_checkpoint(run: Path, checkpoint: Checkpoint) -> Path:
     """
     folder = run / "checkpoints" / _name(checkpoint.step)
     files = _encode(checkpoint)
-    manifest = json.dumps(encode_manifest(checkpoint.step, files), indent=2).encode()
-    needed = sum(map(len, files.values())) + len(manifest)
-    with storage_errors(folder, needed=needed):
+    with storage_errors(folder, needed=sum(map(len, files.values()))):
         try:
-            _write(folder, files, manifest)
+            (folder / MANIFEST).unlink(missing_ok=True)
+            folder.mkdir(parents=True, exist_ok=True)
+            sync_directory(folder.parent)
+            for name, data in files.items():
+                replace_file(folder / name, data)
         except OSError:
             shutil.rmtree(folder, ignore_errors=True)  # gives its space back
             raise
-    _prune(run)
-    return folder
+    kept = checkpoint_folders(run)[-KEPT:]
+    for old in step_folders(run):
+        if old not in kept:
+            _remove(old)
+
+
+def _encode(checkpoint: Checkpoint) -> dict[str, bytes]:
+    """The files of a checkpoint in the order of writing, the manifest last."""
+    from stopgrad.runs.tensors import encode_tensors
+
+    assert checkpoint.info is not None
+    state = json.dumps(checkpoint.state, allow_nan=False).encode()
+    assert len(state) <= LARGEST_JSON, len(state)
+    files = {
+        MODEL: encode_tensors(checkpoint.model),
+        OPTIMIZER: encode_tensors(checkpoint.optimizer),
+        STATE: state,
+        INFO: json.dumps(info_to_dict(checkpoint.info), indent=2, allow_nan=False).encode(),
+    }
+    sums = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
+    manifest = {"format": FORMAT, "step": checkpoint.step, "sha256": sums}
+    return files | {MANIFEST: json.dumps(manifest, indent=2).encode()}
 
 
 def load_checkpoint(run: Path, *, now: RunInfo | None = None) -> Checkpoint:
@@ -89,7 +144,7 @@ def load_checkpoint(run: Path, *, now: RunInfo | None = None) -> Checkpoint:
         damaged.clear()
         for folder in reversed(folders):
             try:
-                found = read_checkpoint(folder, info=info, now=now)
+                found = _read_checkpoint(folder, info=info, now=now or info)
                 return found._replace(damaged=tuple(damaged))
             except DamagedError as error:
                 damaged.append(error.found)
@@ -101,22 +156,15 @@ def load_checkpoint(run: Path, *, now: RunInfo | None = None) -> Checkpoint:
     )
 
 
-def read_checkpoint(folder: Path, *, info: RunInfo, now: RunInfo | None = None) -> Checkpoint:
-    """One checkpoint, compared with its manifest and with the run.
-
-    Raises:
-        ConfigError, DataError: When the run is another than the one that was saved.
-        DamagedError: Naming the first file that is missing, cut or changed.
-        CheckpointError: Naming the first file that stopgrad did not write.
-    """
+def _read_checkpoint(folder: Path, *, info: RunInfo, now: RunInfo) -> Checkpoint:
     manifest = read_manifest(folder)
     begun = read_info(manifest)
-    check_changes(begun, info, now or info)
+    check_changes(begun, info, now)
     data = {name: read_part(manifest, name, info=info) for name in (MODEL, OPTIMIZER, STATE)}
     return Checkpoint(
         manifest.step,
-        model=decode_model(data[MODEL], manifest, info=info),
-        optimizer=decode_optimizer(data[OPTIMIZER], manifest, info=info),
+        model=decode_tensor_file(data[MODEL], manifest, MODEL, info=info),
+        optimizer=decode_tensor_file(data[OPTIMIZER], manifest, OPTIMIZER, info=info),
         state=decode_state(data[STATE], manifest, info=info),
         info=begun,
     )
@@ -155,29 +203,6 @@ def remove_after(run: Path, *, step: int) -> None:
             _remove(folder)
 
 
-def _encode(checkpoint: Checkpoint) -> dict[str, bytes]:
-    from stopgrad.runs.tensors import encode_tensors
-
-    assert checkpoint.info is not None
-    state = json.dumps(checkpoint.state, allow_nan=False).encode()
-    assert len(state) <= LARGEST_JSON, len(state)
-    return {
-        MODEL: encode_tensors(checkpoint.model),
-        OPTIMIZER: encode_tensors(checkpoint.optimizer),
-        STATE: state,
-        INFO: json.dumps(info_to_dict(checkpoint.info), indent=2, allow_nan=False).encode(),
-    }
-
-
-def _write(folder: Path, files: dict[str, bytes], manifest: bytes) -> None:
-    (folder / MANIFEST).unlink(missing_ok=True)
-    folder.mkdir(parents=True, exist_ok=True)
-    sync_directory(folder.parent)
-    for name, data in files.items():
-        replace_file(folder / name, data)
-    replace_file(folder / MANIFEST, manifest)
-
-
 def _remove(folder: Path) -> None:
     """The manifest first: from then on the checkpoint does not count."""
     with storage_errors(folder, needed=0):
@@ -189,8 +214,173 @@ def _name(step: int) -> str:
     return f"step-{step:06d}"
 
 
-def _prune(run: Path) -> None:
-    kept = checkpoint_folders(run)[-KEPT:]
-    for folder in step_folders(run):
-        if folder not in kept:
-            _remove(folder)
+def read_manifest(folder: Path) -> CheckpointManifest:
+    """The manifest of a checkpoint.
+
+    Raises:
+        DamagedError: When it is missing or damaged.
+        CheckpointError: When it was made by somebody else.
+    """
+    if folder.is_symlink():
+        raise _refused(folder, "is a link")
+    path, step = folder / MANIFEST, step_of(folder)
+    data = _read(path, most=LARGEST_JSON)
+    try:
+        values = strict_json(data)
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise _damaged(path, "is not JSON") from error
+    except ValueError as error:
+        raise _refused(path, in_short(error)) from error
+    if not isinstance(values, dict) or not isinstance(values.get("sha256", {}), dict):
+        raise _refused(path, "is not a manifest")
+    _check_names(path, values.get("sha256", {}))
+    if (values.get("format"), values.get("step")) != (FORMAT, step):
+        raise _damaged(path, f"is not of format {FORMAT} and step {step}")
+    return CheckpointManifest(folder, step, values["sha256"])
+
+
+def _check_names(path: Path, sums: Mapping[str, object]) -> None:
+    """Names that a flipped bit can make are damage; others are somebody's work."""
+    unknown, missing = sums.keys() - set(NAMES), set(NAMES) - sums.keys()
+    if any(".." in name for name in unknown) or len(unknown) > len(missing):
+        shown = ", ".join(ascii(name[:80]) for name in sorted(unknown)[:3])
+        raise _refused(path, f"names files that no checkpoint has: {shown}")
+    if unknown or missing:
+        raise _damaged(path, "does not name the files of a checkpoint")
+
+
+def read_info(manifest: CheckpointManifest) -> RunInfo:
+    """The run's info as it was at a checkpoint.
+
+    Raises:
+        DamagedError, CheckpointError: As `read_part`, and when it is none.
+    """
+    data = _promised(manifest, INFO, most=LARGEST_JSON)
+    try:
+        return info_from_dict(strict_json(data))
+    except (ValueError, KeyError, TypeError, ConfigError) as error:
+        raise _refused(manifest.folder / INFO, f"cannot be read ({in_short(error)})") from error
+
+
+def read_part(manifest: CheckpointManifest, name: str, *, info: RunInfo) -> bytes:
+    """The bytes of a file of a checkpoint, as its manifest promises them.
+
+    Raises:
+        DamagedError: When they are others.
+        CheckpointError: When it is no file, another kind of file, or larger than this run's can be.
+    """
+    from stopgrad.runs.tensors import tensors_of
+
+    is_json = name not in (MODEL, OPTIMIZER)
+    most = LARGEST_JSON if is_json else tensors_of(*_network(info)).most_bytes
+    return _promised(manifest, name, most=most)
+
+
+def decode_state(data: bytes, manifest: CheckpointManifest, *, info: RunInfo) -> TrainingState:
+    """The state of a run at the step of its manifest.
+
+    Raises:
+        CheckpointError: When no run of this config has it.
+    """
+    step = manifest.step
+    try:
+        state = strict_json(data)
+        losses = state["losses"]
+        if whole_number(state["step"]) != step or step > info.steps:
+            raise ValueError(f"step {as_text(state['step'])}")
+        if not fits(losses, list[float]):
+            raise ValueError("losses that are no numbers")
+        if len(losses) > info.steps_per_epoch:
+            raise ValueError("more losses than an epoch has")
+        for key in ("epoch", "collapsed"):
+            whole_number(state.get(key, 0))
+    except (ValueError, KeyError, TypeError) as error:
+        reason = f"is not this run's ({in_short(error)})"
+        raise _refused(manifest.folder / STATE, reason) from error
+    return cast(TrainingState, state)
+
+
+def decode_tensor_file(
+    data: bytes, manifest: CheckpointManifest, name: str, *, info: RunInfo
+) -> dict[str, Tensor]:
+    """The state dict of the model, or the optimiser's tensors `INDEX.NAME`.
+
+    Raises:
+        CheckpointError: When it is not safetensors, does not fit the config, or is not finite.
+    """
+    from stopgrad.runs.tensors import misfit, not_finite, optimizer_misfit, tensors_of
+
+    path, wanted = manifest.folder / name, tensors_of(*_network(info))
+    tensors = _decode_tensors(data, path)
+    if name == MODEL:
+        wrong = misfit(tensors, wanted.model)
+    else:
+        wrong = optimizer_misfit(tensors, wanted.parameters)
+    if wrong := wrong or not_finite(tensors):
+        raise _refused(path, f"does not fit the run ({wrong})")
+    if name == OPTIMIZER and not tensors and manifest.step and _momentum(info):
+        raise _refused(path, "holds no momentum")
+    return tensors
+
+
+def _network(info: RunInfo) -> tuple[Config, int]:
+    """What decides the tensors of a run: its config, and the classes of a classifier or none."""
+    labelled = info.task != "pretrain"
+    return info.config, len(info.data.get("class_names", [])) if labelled else 0
+
+
+def _momentum(info: RunInfo) -> float:
+    config = info.config
+    match info.task:
+        case "pretrain":
+            return config.optimizer.momentum
+        case "supervised":
+            return config.supervised.momentum
+        case "finetune":
+            return config.finetune.momentum
+
+
+def _decode_tensors(data: bytes, path: Path) -> dict[str, Tensor]:
+    from stopgrad.runs.tensors import decode_tensors
+
+    try:
+        return decode_tensors(data)
+    except ValueError as error:
+        raise _refused(path, in_short(error)) from error
+
+
+def _promised(manifest: CheckpointManifest, name: str, *, most: int) -> bytes:
+    path = manifest.folder / name
+    data = _read(path, most=most)
+    if hashlib.sha256(data).hexdigest() == manifest.sums[name]:
+        return data
+    from stopgrad.runs.tensors import is_pickle
+
+    if is_pickle(data):
+        raise _refused(path, "is a pickle, which is never opened")
+    raise _damaged(path, "does not match its sha256")
+
+
+def _read(path: Path, *, most: int) -> bytes:
+    try:
+        return read_file(path, most=most)
+    except (OddFileError, PermissionError) as error:
+        raise _refused(path, in_short(error)) from error
+    except OSError as error:
+        raise _damaged(path, in_short(error)) from error
+
+
+def _refused(path: Path, reason: str) -> CheckpointError:
+    return CheckpointError(
+        f"{as_text(path)} {reason}",
+        expected="a file that stopgrad wrote for this run",
+        hint="do not trust this run; nothing of the checkpoint was used",
+    )
+
+
+def _damaged(path: Path, reason: str) -> DamagedError:
+    return DamagedError(
+        f"{as_text(path)} is damaged: {path.name} {reason}",
+        expected="files that agree with the manifest",
+        hint="an older checkpoint is used when there is one",
+    )

@@ -31,8 +31,16 @@ from stopgrad.runs.checkpoint import (
     remove_after,
     save_checkpoint,
 )
-from stopgrad.runs.guards import cannot_promise, check_changes
-from stopgrad.runs.info import Change, RunInfo, info_to_dict, mapping, read_run, whole_number
+from stopgrad.runs.info import (
+    Change,
+    RunInfo,
+    cannot_promise,
+    check_changes,
+    info_to_dict,
+    mapping,
+    read_run,
+    whole_number,
+)
 from stopgrad.runs.machine import describe_environment
 from stopgrad.storage import (
     Lines,
@@ -49,7 +57,9 @@ from stopgrad.storage import (
 
 log = logging.getLogger(__name__)
 
+METRICS = "metrics.jsonl"
 State = Literal["running", "finished", "interrupted", "diverged", "collapsed", "failed"]
+Handler: TypeAlias = "Callable[[int, FrameType | None], object] | int | None"
 
 
 class Status(TypedDict, total=False):
@@ -65,7 +75,6 @@ class Status(TypedDict, total=False):
 
 
 KINDS = typing.get_type_hints(Status)
-Handler: TypeAlias = "Callable[[int, FrameType | None], object] | int | None"
 
 
 def read_status(path: Path) -> Status:
@@ -76,9 +85,6 @@ def read_status(path: Path) -> Status:
         return {}
     known = {key: status[key] for key in KINDS if key in status and fits(status[key], KINDS[key])}
     return typing.cast(Status, known)
-
-
-METRICS = "metrics.jsonl"
 
 
 class MetricsRow(TypedDict, total=False):
@@ -107,15 +113,17 @@ def read_metrics(run: Path) -> list[MetricsRow]:
     Raises:
         CheckpointError: When another line is no row.
     """
-    return read_rows(run).rows if (run / METRICS).exists() else []
+    return read_rows(run).rows
 
 
 def read_rows(run: Path) -> Lines[MetricsRow]:
-    """The rows of a run that has metrics, and what a crash left of the last one.
+    """The rows of a run, and what a crash left of the last one.
 
     Raises:
         CheckpointError: When the file cannot be read, or `check_row` refuses a line.
     """
+    if not (run / METRICS).exists():
+        return Lines([], b"")
     return read_lines(
         run / METRICS,
         check_row,
@@ -150,8 +158,6 @@ def check_row(row: object) -> MetricsRow:
 
 def cut_back(run: Path, *, step: int) -> None:
     """Drops the rows of steps after this one, which a resumed run will write again."""
-    if not (run / METRICS).exists():
-        return
     rows, torn = read_rows(run)
     kept = [row for row in rows if row["step"] <= step]
     if torn or len(kept) < len(rows):
@@ -191,10 +197,8 @@ class RunWriter:
     def resume(cls, path: Path, now: RunInfo | None = None) -> RunWriter:
         """A run that goes on from its newest good checkpoint.
 
-        Args:
-            path: The run directory.
-            now: What would be run with the images and settings at hand, compared with what was
-                begun; see `guards`. None: the run's own config.json.
+        `now` is what would be run with the images and settings at hand, which `check_changes`
+        compares with what was begun; None: the run's own config.json.
         """
         begun = read_run(path)
         info = _here(now or begun)
@@ -202,7 +206,9 @@ class RunWriter:
 
     def __enter__(self) -> Self:
         """Catches the signals; nothing is written before `begin`."""
-        self._catch_signals()
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._handlers[number] = signal.signal(number, self._request_stop)
         return self
 
     def __exit__(
@@ -238,14 +244,15 @@ class RunWriter:
         with storage_errors(self.path / "lock", needed=0):
             self.path.mkdir(parents=True, exist_ok=True)
             self._lock = lock(self.path)
-        begun = has_begun(self.path)
-        if begun and self._is_new:
-            raise _exists(self.path)
         checkpoint = None
-        if begun:
-            checkpoint = self._go_on()
+        if not has_begun(self.path):
+            if not self._is_new:  # a run that never took a step may still not change
+                check_changes(read_run(self.path), self.info)
+            write_json(self.path / "config.json", info_to_dict(self.info))
+        elif self._is_new:
+            raise _exists(self.path)
         else:
-            self._start()
+            checkpoint = self._go_on()
         self._has_begun = True
         return checkpoint
 
@@ -269,16 +276,8 @@ class RunWriter:
     def set_status(self, state: State, **values: object) -> None:
         """Replaces the status."""
         now = datetime.now(UTC).isoformat(timespec="seconds")
-        write_json(
-            self.path / "status.json",
-            {"state": state, **values, "pid": os.getpid(), "updated": now},
-        )
-
-    def _start(self) -> None:
-        """Writes what the run is asked to do; a run that never took a step may still not change."""
-        if not self._is_new:
-            check_changes(read_run(self.path), self.info)
-        write_json(self.path / "config.json", info_to_dict(self.info))
+        status = {"state": state, **values, "pid": os.getpid(), "updated": now}
+        write_json(self.path / "status.json", status)
 
     def _go_on(self) -> Checkpoint:
         """Takes the directory back to its newest good checkpoint."""
@@ -304,12 +303,6 @@ class RunWriter:
         reason = cannot_promise(found, self.info)
         if reason:
             log.warning("the run goes on, but the same bits cannot be promised: %s", reason)
-
-    def _catch_signals(self) -> None:
-        if threading.current_thread() is not threading.main_thread():
-            return
-        for number in (signal.SIGINT, signal.SIGTERM):
-            self._handlers[number] = signal.signal(number, self._request_stop)
 
     def _request_stop(self, number: int, frame: FrameType | None) -> None:
         self.stop_signal = self.stop_signal or number

@@ -1,4 +1,10 @@
-"""What a run was asked to do, where it was begun and what was changed since: `config.json`."""
+"""What a run was asked to do, and whether what goes on is that run: `config.json`.
+
+A run goes on with its own config, images, kind of device and number of threads; every difference
+is named at once, `key: old -> new`. What changes no bit of training may change (`FREE`). Another
+machine or another version takes the same steps with other rounding: it may go on, and says so
+(`ROUNDING`). More epochs need an extension. All changes are kept in config.json.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +12,14 @@ import dataclasses
 import functools
 import json
 import os
+import stat
 import typing
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, Required, TypedDict
 
-from stopgrad.config import Config, Task, config_from_dict, config_to_dict
-from stopgrad.errors import CheckpointError, ConfigError
+from stopgrad.config import Config, Task, config_from_dict, config_to_dict, key_paths
+from stopgrad.errors import CheckpointError, ConfigError, DataError
 from stopgrad.images import Normalization
 from stopgrad.runs.machine import RunEnvironment
 from stopgrad.storage import as_text, check_types, in_short, read_json
@@ -21,12 +29,41 @@ FILES = ("config.json", "status.json", "metrics.jsonl", "records.jsonl", "report
 FOLDERS = ("checkpoints", "labels")
 MOST_THREADS = 4096
 
+FREE = {
+    "checkpoint_every": "saving changes nothing",
+    "knn_every": "looking changes nothing",
+    "measure_every": "looking changes nothing",
+    "stop_on_collapse": "each step is as it would be",
+    "knn.k": "looking changes nothing",
+    "knn.temperature": "looking changes nothing",
+    "device": "any of the same kind, which is compared as environment.device",
+}
+
+ELSEWHERE = ("threads", "precision", "bad_images")
+"""What is compared by what came of it: environment.threads, environment.precision and
+data.fingerprint."""
+
+DATA = ("fingerprint", "images", "task", "labels", "label_draw", "from_step")
+"""What decides a run besides its config; the last four where it learns from labels. The weights
+that its encoder started from are `data.init`."""
+
+ROUNDING = ("torch", "numpy", "stopgrad", "machine", "cpu", "cpu_capability", "gpu")
+"""Another one of these and the steps stay the same; the last bits of their numbers may not."""
+
 
 class Change(NamedTuple):
     """One thing that is not as the run was begun, from a step on."""
 
     step: int
     key: str  # "epochs" is an extension
+    old: object
+    new: object
+
+
+class Difference(NamedTuple):
+    """One thing that is not as it was."""
+
+    key: str
     old: object
     new: object
 
@@ -127,17 +164,27 @@ def refuse_odd_files(path: Path) -> None:
     Raises:
         CheckpointError: Naming the first link, pipe or device.
     """
-    for file in (path / name for name in FILES):
-        if os.path.lexists(file):
-            _refuse_unless(file, _is_file(file))
-    for folder in (path / name for name in FOLDERS):
-        if os.path.lexists(folder):
-            _refuse_unless(folder, _is_folder(folder))
+    own = [(path / name, "file") for name in FILES] + [(path / name, "folder") for name in FOLDERS]
+    odd = [entry for entry, wanted in own if _kind(entry) not in (wanted, "none")]
+    for folder in (path / name for name in FOLDERS if not odd):
         for here, folders, files in os.walk(folder):
-            for entry in (Path(here, name) for name in (*folders, *files)):
-                ours = _is_file(entry) or _is_folder(entry)
-                # A run that goes on meanwhile removes its old checkpoints.
-                _refuse_unless(entry, ours or not os.path.lexists(entry))
+            entries = (Path(here, name) for name in (*folders, *files))
+            odd += [entry for entry in entries if _kind(entry) == "odd"]
+    if odd:
+        raise CheckpointError(
+            f"{as_text(odd[0])} is a link or no regular file",
+            expected="files and folders of the run's own",
+            hint="do not use this run, or put the real files there",
+        )
+
+
+def _kind(path: Path) -> str:
+    """none for what a run that goes on has just removed, too."""
+    try:
+        mode = path.lstat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return "none"
+    return "file" if stat.S_ISREG(mode) else "folder" if stat.S_ISDIR(mode) else "odd"
 
 
 def info_to_dict(info: RunInfo) -> dict[str, Any]:
@@ -184,52 +231,25 @@ def _config(text: str) -> Config:
 
 
 def whole_number(value: object) -> int:
-    """The value, when it is a whole number that is not negative.
-
-    Raises:
-        ValueError: When it is not.
-    """
+    """The value, when it is a whole number that is not negative; else a ValueError."""
     if not isinstance(value, int) or isinstance(value, bool) or value < 0:
         raise ValueError(f"{as_text(value)} where a whole number should be")
     return value
 
 
 def mapping(value: object) -> dict[str, Any]:
-    """The value, when it is an object.
-
-    Raises:
-        TypeError: When it is not.
-    """
+    """The value, when it is an object; else a TypeError."""
     if not isinstance(value, dict):
         raise TypeError(f"{as_text(value)} where an object should be")
     return value
-
-
-def _refuse_unless(path: Path, ours: bool) -> None:
-    if not ours:
-        raise CheckpointError(
-            f"{as_text(path)} is a link or no regular file",
-            expected="files and folders of the run's own",
-            hint="do not use this run, or put the real files there",
-        )
-
-
-def _is_file(path: Path) -> bool:
-    return path.is_file() and not path.is_symlink()
-
-
-def _is_folder(path: Path) -> bool:
-    return path.is_dir() and not path.is_symlink()
 
 
 def _normalization(value: object) -> Normalization:
     values = mapping(value)
     check_types(values, {"mean": list[float], "std": list[float]})
     mean, std = (tuple(map(float, values[key])) for key in ("mean", "std"))
-    if len(mean) != 3 or len(std) != 3:
-        raise ValueError("normalization")
-    if min(std) <= 0:
-        raise ValueError("normalization.std that is not above 0")
+    if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
+        raise ValueError("normalization, not three means and three std above 0")
     return Normalization(mean, std)
 
 
@@ -250,3 +270,90 @@ def _change(value: object) -> Change:
     if change.key == "epochs" and whole_number(change.old) >= whole_number(change.new):
         raise ValueError("an extension to fewer epochs")
     return change
+
+
+def check_changes(begun: RunInfo, *others: RunInfo) -> list[Difference]:
+    """What differs between a run and what would go on with it, if all of it may.
+
+    Args:
+        begun: The run, as it was saved with a checkpoint.
+        others: What there is now: the run's config.json, and what a resumed run would do.
+
+    Raises:
+        ConfigError: With every difference that is not allowed.
+        DataError: When the images are all that is not allowed.
+    """
+    found = {new.key: new for other in others for new in _differences(begun, other)}
+    refused = [new for key, new in found.items() if not _may_change(key)]
+    if not refused:
+        return list(found.values())
+    of_data = all(new.key.startswith(("data.", "normalization.")) for new in refused)
+    hint = "begin a new run for another setting"
+    if any(new.key == "epochs" for new in refused):
+        hint = "train longer with: stopgrad resume RUN --extend EPOCHS"
+    elif [new.key for new in refused] == ["environment.precision"]:
+        hint = f"add --precision {refused[0].old}, which the run was begun with"
+    elif of_data:
+        hint = "name the run's own images with --data, or begin a new run"
+    raise (DataError if of_data else ConfigError)(
+        differences_text(refused),
+        expected=f"the run as it was begun; free to change are {', '.join(FREE)}",
+        hint=hint,
+    )
+
+
+def cannot_promise(found: Iterable[Difference], info: RunInfo) -> str:
+    """Why a resumed run may not have the bits of one that never stopped; empty when it has."""
+    reasons = [differences_text([new]) for new in found if _is_rounding(new.key)]
+    if info.environment["device"].startswith("cuda") and not info.config.repeatable:
+        reasons.append("a GPU with repeatable = false")
+    return ", ".join(reasons)
+
+
+def differences_text(differences: Iterable[Difference]) -> str:
+    """`key: old -> new` of each."""
+    return ", ".join(f"{d.key}: {_value(d.old)} -> {_value(d.new)}" for d in differences)
+
+
+def _may_change(key: str) -> bool:
+    return key in FREE or key in ELSEWHERE or _is_rounding(key)
+
+
+def _is_rounding(key: str) -> bool:
+    return key.startswith("environment.") and key.removeprefix("environment.") in ROUNDING
+
+
+def _differences(begun: RunInfo, other: RunInfo) -> Iterator[Difference]:
+    """What differs and is not explained by a change that the other has noted since."""
+    known = len(begun.changes)
+    if other.changes[:known] != begun.changes:
+        yield Difference("changes", len(begun.changes), len(other.changes))
+    noted = {c.key: c.new for c in other.changes[known:] if c.key == "epochs" or _may_change(c.key)}
+    old, new = _facts(begun) | noted, _facts(other)
+    for key in new:
+        if key in old and old[key] != new[key]:
+            yield Difference(key, old[key], new[key])
+
+
+def _facts(info: RunInfo) -> dict[str, object]:
+    """All that decides a run, by key path."""
+    environment = dict(info.environment)
+    if "device" in environment:
+        environment["device"] = str(environment["device"]).partition(":")[0]  # cuda:1 is cuda:0
+    environment.pop("python", None)  # takes no part in the arithmetic
+    sections = {
+        "data": {key: value for key, value in info.data.items() if key in DATA}
+        | {"init": info.data.get("init", {}).get("sha256")},
+        "normalization": {k: list(v) for k, v in info.normalization._asdict().items()},
+        "environment": environment,
+    }
+    config = config_to_dict(info.config)
+    if info.task == "pretrain":
+        del config["supervised"], config["finetune"]  # other trainings
+    return key_paths(config | sections)
+
+
+def _value(value: object) -> str:
+    """A value as a reader writes it; of a fingerprint its first 12 letters."""
+    text = str(value).lower() if isinstance(value, bool) else as_text(value)
+    return text[:12] if len(text) == 64 else text

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import functools
 import platform
+import re
 import subprocess
+from contextlib import suppress
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -44,12 +46,7 @@ class Environment(NamedTuple):
 
 
 def environment(*, device: str, threads: int) -> Environment:
-    """The code, the versions and the time of now: `Record(..., **environment(...)._asdict())`.
-
-    Args:
-        device: Where the work was done, as a reader knows it.
-        threads: CPU threads in use.
-    """
+    """The code, the versions and the time of now: `Record(..., **environment(...)._asdict())`."""
     now = datetime.now(UTC).isoformat(timespec="seconds")
     return Environment(code_version(), versions(), device, device_name(device), threads, now)
 
@@ -91,17 +88,12 @@ def device_name(device: str) -> str:
         import torch  # a record of a GPU is made by a process that has it already
 
         return torch.cuda.get_device_name(device)
-    return _processor() if device == "cpu" else device
-
-
-def _processor() -> str:
-    """The name in /proc/cpuinfo, else what the operating system calls it."""
-    try:
-        text = Path("/proc/cpuinfo").read_text()
-    except OSError:
-        text = ""
-    names = [line.partition(":")[2] for line in text.splitlines() if line.startswith("model name")]
-    return next(iter(names), "").strip() or platform.processor() or platform.machine()
+    if device != "cpu":
+        return device
+    named = None
+    with suppress(OSError):
+        named = re.search(r"^model name.*?:(.*)", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+    return (named[1].strip() if named else "") or platform.processor() or platform.machine()
 
 
 def versions() -> dict[str, str]:
@@ -112,10 +104,7 @@ def versions() -> dict[str, str]:
 
 @functools.cache
 def code_version() -> str:
-    """The version of stopgrad; from a checkout followed by "+git." and the commit.
-
-    "-dirty" ends it when tracked files differ from the commit.
-    """
+    """The version of stopgrad; from a checkout "+git." and the commit, "-dirty" when changed."""
     commit = _commit(Path(__file__).resolve().parents[1])
     return _version("stopgrad") + (f"+git.{commit}" if commit else "")
 

@@ -94,8 +94,6 @@ def spec_to_keep(spec: str) -> str:
 def check_sizes(images: Images, config: Config) -> None:
     """Refuses a backbone that cannot take images of the sizes at hand, before anything is made.
 
-    Our own ResNets take every size; only a backbone of timm is built to be asked.
-
     Raises:
         ConfigError: For a name that is none, or with what the backbone said.
     """
@@ -118,12 +116,8 @@ def check_sizes(images: Images, config: Config) -> None:
 def fit_sizes(dataset: Dataset, config: Config) -> Dataset:
     """The data set with whole images at a size that the backbone takes.
 
-    That is their own, or that of `load_dataset`; where the backbone does not take it, and images
-    are not smaller than a view, it is views.size. Views are cut from the images as they are.
-
-    Args:
-        dataset: The images, of one size over both splits.
-        config: Of the run whose encoder sees them.
+    That is their own, or that of `load_dataset`; where a backbone of timm does not take it, it is
+    views.size. Views are cut from the images as they are.
 
     Raises:
         ConfigError: As `check_sizes`, when neither size is taken.
@@ -132,15 +126,14 @@ def fit_sizes(dataset: Dataset, config: Config) -> Dataset:
         return dataset
     try:
         check_sizes(dataset.train, config)
+        return dataset
     except ConfigError as error:
-        side = config.views.size
+        side, test = config.views.size, dataset.test
         train = replace(dataset.train, whole_side=side)
         check_sizes(train, config)
-        test = dataset.test and replace(dataset.test, whole_side=side)
         height, width = train.whole_size
         log.warning("%s: whole images are seen at %d x %d px", error.found, width, height)
-        return dataset._replace(train=train, test=test)
-    return dataset
+        return dataset._replace(train=train, test=test and replace(test, whole_side=side))
 
 
 def load_images(
@@ -148,12 +141,8 @@ def load_images(
 ) -> Dataset:
     """The images of a spec, stored as a config asks, whole at a size that its encoder takes.
 
-    Args:
-        spec: As for `load_dataset`.
-        config: Its `image_side`, `bad_images` and `encoder` decide.
-        changed: What to do with a store whose folder has changed since it was packed. A run that
-            exists says "warn": its own fingerprint guards it.
-        track: Shows progress.
+    `changed` says what to do with a store whose folder has changed since it was packed. A run that
+    exists says "warn": its own fingerprint guards it.
 
     Raises:
         DataError: As `load_dataset`.
@@ -175,7 +164,7 @@ def describe_run(
     """The card of a run: config, data, normalisation of its training images, environment.
 
     Args:
-        dataset: The images.
+        dataset: The images, which `spec` names.
         config: Every knob.
         spec: Where the images came from.
         init: The card of the weights that the encoder starts from; None: random.
@@ -232,21 +221,15 @@ def load_run(path: Path) -> TrainedRun:
             expected="a run of `stopgrad pretrain`",
             hint="its score stands in the records of the command that made it",
         )
-    checkpoint = load_checkpoint(path)
-    compute = compute_for(_on_a_device_here(info.config))
-    model = build_simsiam(info.config)
+    checkpoint, config = load_checkpoint(path), info.config
+    if config.device.startswith("cuda") and not torch.cuda.is_available():
+        log.warning("the run was made with device = %s; there is none here: auto", config.device)
+        config = replace(config, device="auto")
+    compute, model = compute_for(config), build_simsiam(config)
     load_model(model, checkpoint.model)
     compute.place(model).eval()
     epoch = checkpoint.step // info.steps_per_epoch
     return TrainedRun(info, model, compute, checkpoint.step, epoch, checkpoint.damaged, path)
-
-
-def _on_a_device_here(config: Config) -> Config:
-    """A run of a GPU is read by the CPU where there is none, and that is said."""
-    if not config.device.startswith("cuda") or torch.cuda.is_available():
-        return config
-    log.warning("the run was made with device = %s; there is none here: auto", config.device)
-    return replace(config, device="auto")
 
 
 def load_model(model: nn.Module, tensors: dict[str, Tensor]) -> None:
@@ -271,12 +254,8 @@ def evaluation_split(
     """The training images of a run against the whole test split, or against its validation images.
 
     Data without a test split give a seeded, stratified fifth of their images, named
-    "validation". The images that the config holds out are left out of the training images.
-
-    Args:
-        dataset: The images of the run.
-        config: Of the run.
-        name: What is scored; auto: the test split where there is one.
+    "validation". The images that the config holds out are left out of the training images. auto
+    scores the test split where there is one.
 
     Raises:
         DataError: When the images have no labels, or no split of this name.
@@ -289,23 +268,17 @@ def evaluation_split(
             hint="evaluation needs labels; pretraining, embedding and neighbours do not",
         )
     held_out = name == "validation" or (name == "auto" and test is None)
-    share = config.validation or (WATCHED if test is None else 0.0)
-    if share == 0:
-        return EvaluationSplit(train, _there(None if held_out else test, dataset), "test")
-    split = split_validation(train, fraction=share, seed=config.seed)
-    if held_out:
-        return EvaluationSplit(split.train, split.validation, "validation")
-    return EvaluationSplit(split.train, _there(test, dataset), "test")
-
-
-def _there(images: Images | None, dataset: Dataset) -> Images:
-    if images is None:
+    share, validation = config.validation or (WATCHED if test is None else 0.0), None
+    if share > 0:
+        train, validation, _ = split_validation(train, fraction=share, seed=config.seed)
+    scored = validation if held_out else test
+    if scored is None:
         raise DataError(
             f"no images of {dataset.name} to score in this split",
             expected="a test split, or images held out by the run's validation share",
             hint="choose the other --split",
         )
-    return images
+    return EvaluationSplit(train, scored, "validation" if held_out else "test")
 
 
 def keep_label_draws(path: Path, dataset: Dataset, *, labels: Sequence[float]) -> None:
@@ -329,11 +302,7 @@ def keep_label_draws(path: Path, dataset: Dataset, *, labels: Sequence[float]) -
 
 
 def check_same_data(info: RunInfo, dataset: Dataset) -> None:
-    """Refuses images other than those that a run was trained on.
-
-    Raises:
-        DataError: With both fingerprints.
-    """
+    """Refuses images other than those that a run was trained on, by a DataError."""
     was, now = info.data["fingerprint"], dataset.train.fingerprint
     if was != now:
         raise DataError(
@@ -344,11 +313,7 @@ def check_same_data(info: RunInfo, dataset: Dataset) -> None:
 
 
 def check_fractions(labels: Sequence[float]) -> None:
-    """Refuses label fractions before any image is embedded, so that nothing is written in part.
-
-    Raises:
-        ConfigError: Naming those that are not above 0 and at most 1.
-    """
+    """Refuses fractions not above 0 and at most 1 by a ConfigError, before anything is written."""
     wrong = [fraction for fraction in labels if not 0 < fraction <= 1]
     if wrong:
         raise ConfigError(

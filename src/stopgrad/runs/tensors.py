@@ -30,6 +30,9 @@ from stopgrad.method import (
 from stopgrad.runs.info import whole_number
 from stopgrad.storage import LARGEST_JSON, in_short, strict_json
 
+HEADER = 16 << 20  # bytes, generous
+NUMBERS = (torch.float32, torch.float64, torch.bfloat16, torch.int64)
+BUFFERS = 4  # the optimiser's tensors for a parameter, generous
 PICKLES = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
 
 
@@ -133,11 +136,6 @@ def is_pickle(data: bytes) -> bool:
     return data.startswith(PICKLES) and data[2:8].count(0) < 5
 
 
-HEADER = 16 << 20  # bytes, generous
-NUMBERS = (torch.float32, torch.float64, torch.bfloat16, torch.int64)
-BUFFERS = 4  # the optimiser's tensors for a parameter, generous
-
-
 class Tensors(NamedTuple):
     """What a checkpoint of a config holds; on the meta device, shape and type alone."""
 
@@ -166,11 +164,7 @@ class _WithoutMemory(TorchFunctionMode):
 
 @functools.lru_cache(maxsize=8)
 def tensors_of(config: Config, classes: int = 0) -> Tensors:
-    """Names, shapes and types of the tensors of a config's model.
-
-    Args:
-        config: Every knob.
-        classes: C of a classifier with the config's encoder; 0: SimSiam.
+    """The tensors of a config's SimSiam, or of a classifier of `classes` with its encoder.
 
     Raises:
         ConfigError: For an encoder that does not exist.
@@ -191,11 +185,7 @@ def tensors_of(config: Config, classes: int = 0) -> Tensors:
 
 @functools.lru_cache(maxsize=8)
 def encoder_tensors(config: EncoderConfig) -> Mapping[str, Tensor]:
-    """Names, shapes and types of the tensors of an encoder, on the meta device.
-
-    Raises:
-        ConfigError: For an encoder that does not exist.
-    """
+    """Names, shapes and types of the tensors of an encoder that exists, on the meta device."""
     with _WithoutMemory():
         encoder = build_encoder(config, torch_generator(0, "encoder"))
     return {key: value.to("meta") for key, value in encoder.state_dict().items()}
@@ -211,13 +201,9 @@ def misfit(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> str:
     kinds = {key: (value.shape, value.dtype) for key, value in found.items()}
     both = found.keys() & wanted.keys()
     others = {key for key in both if kinds[key] != (wanted[key].shape, wanted[key].dtype)}
-    return "; ".join(
-        [
-            *_names("missing", wanted.keys() - found.keys()),
-            *_names("unknown", found.keys() - wanted.keys()),
-            *_names("of another shape or type", others),
-        ]
-    )
+    missing, unknown = wanted.keys() - found.keys(), found.keys() - wanted.keys()
+    wrong = {"missing": missing, "unknown": unknown, "of another shape or type": others}
+    return "; ".join(_named(what, names) for what, names in wrong.items() if names)
 
 
 def optimizer_misfit(found: Mapping[str, Tensor], parameters: tuple[Tensor, ...]) -> str:
@@ -229,11 +215,9 @@ def optimizer_misfit(found: Mapping[str, Tensor], parameters: tuple[Tensor, ...]
         shapes = () if parameter is None else (parameter.shape, ())  # or one number for it
         if value.dtype not in NUMBERS or value.shape not in shapes:
             wrong.add(key)
-    return "; ".join(_names("of no parameter's shape and type", wrong))
+    return _named("of no parameter's shape and type", wrong) if wrong else ""
 
 
-def _names(what: str, names: set[str]) -> list[str]:
-    if not names:
-        return []
+def _named(what: str, names: set[str]) -> str:
     shown = ", ".join(ascii(name[:80]) for name in sorted(names)[:3])
-    return [f"{what}: {shown}" + (f" and {len(names) - 3} more" if len(names) > 3 else "")]
+    return f"{what}: {shown}" + (f" and {len(names) - 3} more" if len(names) > 3 else "")

@@ -8,46 +8,38 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
 from stopgrad.errors import CheckpointError, ConfigError, StopgradError
-from stopgrad.runs.checkpoint import checkpoint_folders, newest_step, step_folders
+from stopgrad.runs.checkpoint import (
+    INFO,
+    MANIFEST,
+    NAMES,
+    STATE,
+    CheckpointManifest,
+    checkpoint_folders,
+    decode_state,
+    decode_tensor_file,
+    newest_step,
+    read_info,
+    read_manifest,
+    read_part,
+    step_folders,
+)
 from stopgrad.runs.directory import MetricsRow, read_rows
-from stopgrad.runs.guards import check_changes
 from stopgrad.runs.info import (
     FILES,
     FOLDERS,
     RunInfo,
+    check_changes,
     info_from_dict,
     mapping,
     refuse_odd_files,
     whole_number,
 )
-from stopgrad.runs.parts import (
-    INFO,
-    MANIFEST,
-    MODEL,
-    NAMES,
-    OPTIMIZER,
-    STATE,
-    CheckpointManifest,
-    decode_model,
-    decode_optimizer,
-    decode_state,
-    read_info,
-    read_manifest,
-    read_part,
-)
-from stopgrad.storage import (
-    Finding,
-    as_text,
-    fits,
-    in_short,
-    read_file,
-    read_json,
-    read_lines,
-)
+from stopgrad.storage import Finding, as_text, fits, in_short, read_file, read_json, read_lines
 
 LARGEST_PAGE = 1 << 30  # bytes
 
@@ -79,13 +71,16 @@ def verify_run(path: Path) -> Iterator[Finding]:
     except CheckpointError as error:
         yield Finding(".", ok=False, note=error.found)
         return
-    run = _Run(path, _info(path))
+    run = _Run(path, None)
+    with suppress(OSError, ValueError, KeyError, TypeError, ConfigError):
+        run = _Run(path, info_from_dict(read_json(path / "config.json")))
     for name, check in _FILES.items():
         if (path / name).exists() or name == "config.json":
             yield _finding(name, check, run)
         elif run.newest > 0 and name in ("status.json", "metrics.jsonl"):
             yield Finding(name, ok=False, note="is missing")
-    yield from _draws(run)
+    for draw in sorted((path / "labels").glob("*.json")):
+        yield _finding(f"labels/{draw.name}", _draw, draw, run)
     yield from _checkpoints(run)
     yield from _others(path)
 
@@ -99,13 +94,6 @@ def _finding(name: str, check: Callable[..., str], *checked: object) -> Finding:
     except (OSError, ValueError, KeyError, TypeError) as error:
         kind = f"{error.args[0]!r} is missing" if isinstance(error, KeyError) else in_short(error)
         return Finding(name, ok=False, note=kind)
-
-
-def _info(path: Path) -> RunInfo | None:
-    try:
-        return info_from_dict(read_json(path / "config.json"))
-    except (OSError, ValueError, KeyError, TypeError, ConfigError):
-        return None
 
 
 def _config(run: _Run) -> str:
@@ -128,8 +116,11 @@ def _status(run: _Run) -> str:
     newest = run.newest  # after the status, which is written after the checkpoint
     state = status["state"]
     step = whole_number(status["step"]) if "step" in status else None
+    ends = {newest}  # a run ends at these steps, or did until it was extended
+    if run.info is not None:
+        ends = {run.info.steps, *(change.step for change in run.info.extensions)}
     wrong = {
-        "finished": step != newest or not _is_an_end(run, newest),
+        "finished": step != newest or newest not in ends,
         "interrupted": step != newest,
         "collapsed": step != newest,
         "diverged": step is None or step < newest,
@@ -141,13 +132,6 @@ def _status(run: _Run) -> str:
     if wrong[state]:
         raise ValueError(f"{state} at step {step}, the newest checkpoint is of step {newest}")
     return f"{state}" if step is None else f"{state} at step {step}"
-
-
-def _is_an_end(run: _Run, step: int) -> bool:
-    """Whether a run ends at this step, or did until it was extended."""
-    if run.info is None:
-        return True
-    return step in {run.info.steps, *(change.step for change in run.info.extensions)}
 
 
 def _metrics(run: _Run) -> str:
@@ -225,11 +209,6 @@ _FILES: dict[str, Callable[[_Run], str]] = {
 }
 
 
-def _draws(run: _Run) -> Iterator[Finding]:
-    for path in sorted((run.path / "labels").glob("*.json")):
-        yield _finding(f"labels/{path.name}", _draw, path, run)
-
-
 def _draw(path: Path, run: _Run) -> str:
     """A draw of labels: indices of training images, ascending, under the seed of the run."""
     indices = [whole_number(index) for index in read_json(path)]
@@ -277,8 +256,10 @@ def _part(manifest: CheckpointManifest, name: str, run: _Run) -> str:
         return ""
     info = run.info or read_info(manifest)
     data = read_part(manifest, name, info=info)
-    decode = {MODEL: decode_model, OPTIMIZER: decode_optimizer, STATE: decode_state}[name]
-    decode(data, manifest, info=info)
+    if name == STATE:
+        decode_state(data, manifest, info=info)
+    else:
+        decode_tensor_file(data, manifest, name, info=info)
     return ""
 
 

@@ -3,10 +3,8 @@
 In: paths, bytes, JSON values. Out: the same, durably, or a `StorageError` that names the path and
 what it needed.
 
-    files    atomic writes, reading with bounds, strict JSON, values checked by their types
+    files    atomic writes and locks; reading with bounds; values and text of others made safe
     lines    files of JSON lines: appended whole, read without a torn last line
-    locks    one writer at a time, by a lock that the kernel gives back
-    text     text of others made safe for terminals, pages and messages
 """
 
 import lazy_loader

@@ -1,8 +1,12 @@
 from .files import LARGEST_JSON as LARGEST_JSON
 from .files import Finding as Finding
 from .files import OddFileError as OddFileError
+from .files import as_text as as_text
 from .files import check_types as check_types
 from .files import fits as fits
+from .files import in_short as in_short
+from .files import lock as lock
+from .files import printable as printable
 from .files import read_file as read_file
 from .files import read_json as read_json
 from .files import read_start as read_start
@@ -18,7 +22,3 @@ from .lines import append_lines as append_lines
 from .lines import read_lines as read_lines
 from .lines import read_lines_as as read_lines_as
 from .lines import replace_lines as replace_lines
-from .locks import lock as lock
-from .text import as_text as as_text
-from .text import in_short as in_short
-from .text import printable as printable

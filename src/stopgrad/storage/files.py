@@ -1,28 +1,35 @@
-"""Files that are either whole or absent, and files of others, read with care.
+"""Files that are either whole or absent, by one writer; what others wrote, read with care.
 
-Written: to a temporary file, fsync, rename, fsync of the directory. Read: regular files only, with
-a bound on their size, JSON by the letter of its standard, and its values by the types of a class.
+Written: to a temporary file, fsync, rename, fsync of the directory, under a lock that the kernel
+gives back when the process ends. Read: regular files only, with a bound on their size, JSON by the
+letter of its standard, its values by the types of a class, its text made safe for terminals.
 """
 
 from __future__ import annotations
 
+import fcntl
 import functools
 import json
 import math
 import os
+import re
 import shutil
 import stat
+import time
 import types
 import typing
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any, NamedTuple, NoReturn, TypeVar
 
-from stopgrad.errors import StorageError
+from stopgrad.errors import LockedError, StorageError
 
 LARGEST_JSON = 16 << 20  # bytes; parsed, it may take some twenty times as much
 LARGEST_NUMBER = 1e100  # the square of a sum of such numbers is still finite
+SETTLE = 0.1  # s; the holder of a lock has written its name by then
+LONGEST = 200  # characters of a value in a message
 
 T = TypeVar("T")
 
@@ -72,19 +79,14 @@ def replace_file(path: Path, data: bytes) -> None:
 
 def write_json(path: Path, value: object) -> None:
     """Replaces a file by a value as strict, readable JSON; a path may hold any bytes."""
-    text = json.dumps(value, indent=2, allow_nan=False)
-    write_atomically(path, (text + "\n").encode())
+    write_atomically(path, f"{json.dumps(value, indent=2, allow_nan=False)}\n".encode())
 
 
 def read_file(path: Path, *, most: int) -> bytes:
     """The bytes of a regular file: no link is followed, no pipe is waited for.
 
-    Args:
-        path: The file.
-        most: The most bytes that it may have.
-
     Raises:
-        OddFileError: When it is something else, or larger.
+        OddFileError: When it is something else, or has more than `most` bytes.
         OSError: When it cannot be read.
     """
     with _open_regular(path) as file:
@@ -152,11 +154,7 @@ def _finite(text: str) -> float:
 
 
 def typed(kind: type[T], values: Mapping[str, object]) -> T:
-    """An object of a class whose fields have types, from the values that JSON gave for them.
-
-    Args:
-        kind: A NamedTuple or a dataclass.
-        values: By field; a field with a default may be missing.
+    """A NamedTuple or dataclass from the values that JSON gave for its fields.
 
     Raises:
         TypeError: Naming the first value of another type, or a field that is missing or unknown.
@@ -165,10 +163,8 @@ def typed(kind: type[T], values: Mapping[str, object]) -> T:
     return kind(**values)
 
 
-@functools.cache
-def _fields(kind: Any) -> dict[str, object]:
-    """The types of a class's fields, kept: to find them takes longer than to check a line."""
-    return typing.get_type_hints(kind)
+# Kept, because to find the types of a class's fields takes longer than to check a line.
+_fields = functools.cache(typing.get_type_hints)
 
 
 def check_types(values: Mapping[str, object], kinds: Mapping[str, object]) -> None:
@@ -197,13 +193,10 @@ def fits(value: object, kind: Any) -> bool:
     if origin in (list, tuple):
         return isinstance(value, list) and all(fits(part, parts[0]) for part in value)
     if kind in (int, float):
-        return _is_number(value) and (kind is float or isinstance(value, int))
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            return False
+        return abs(value) <= LARGEST_NUMBER and (kind is float or isinstance(value, int))
     return kind is Any or isinstance(value, kind)
-
-
-def _is_number(value: object) -> bool:
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    return number and -LARGEST_NUMBER <= value <= LARGEST_NUMBER  # type: ignore[operator]
 
 
 def sync_directory(path: Path) -> None:
@@ -221,15 +214,61 @@ def storage_errors(path: Path, *, needed: int) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        there = next((parent for parent in path.parents if parent.exists()), None)
+        free = 0 if there is None else shutil.disk_usage(there).free
         raise StorageError(
-            f"{path} could not be written ({error.strerror}), {_free_bytes(path):,} bytes free",
+            f"{path} could not be written ({error.strerror}), {free:,} bytes free",
             expected=f"{needed:,} bytes that can be written there",
             hint="make room or choose another place, then repeat the command or resume the run",
         ) from error
 
 
-def _free_bytes(path: Path) -> int:
-    for parent in path.parents:
-        if parent.exists():
-            return shutil.disk_usage(parent).free
-    return 0
+def lock(path: Path) -> IO[str]:
+    """Locks a run directory until the file is closed or the process ends.
+
+    Raises:
+        LockedError: When another process holds it, with its id, its host and since when.
+        OSError: When the file cannot be made, or is a link.
+    """
+    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK
+    file = os.fdopen(os.open(path / "lock", flags, 0o666), "r+")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        time.sleep(SETTLE)
+        with file:
+            text = file.read(1000)
+        ours = re.fullmatch(r"process \d+ on [\w.-]+ since [\dT:+-]+\n", text, re.ASCII)
+        raise LockedError(
+            f"{path} is being written by {text.strip() if ours else 'an unknown process'}",
+            expected="one writer",
+            hint="wait for it, or stop it",
+        ) from error
+    since = datetime.now(UTC).isoformat(timespec="seconds")
+    file.truncate(0)
+    file.write(f"process {os.getpid()} on {os.uname().nodename} since {since}\n")
+    file.flush()
+    return file
+
+
+_UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
+
+
+def printable(text: str) -> str:
+    """Text that XML and UTF-8 can hold, and that no terminal obeys.
+
+    Control characters and halves of pairs, which file names may have, are replaced; newlines and
+    tabs stay.
+    """
+    return _UNPRINTABLE.sub("\N{REPLACEMENT CHARACTER}", text)
+
+
+def as_text(value: object) -> str:
+    """Any value on one line of bounded length, without what a terminal would obey."""
+    text = "".join(c if c.isprintable() else "?" for c in " ".join(str(value).split()))
+    return text if len(text) <= LONGEST else text[:LONGEST] + "..."
+
+
+def in_short(error: Exception) -> str:
+    """An error as a clause of another."""
+    return as_text(error.strerror if isinstance(error, OSError) and error.strerror else error)

@@ -18,6 +18,8 @@ from typing import Generic, NamedTuple, TypeVar
 
 from stopgrad.errors import DataError, StopgradError
 from stopgrad.storage.files import (
+    as_text,
+    in_short,
     read_file,
     storage_errors,
     strict_json,
@@ -25,7 +27,6 @@ from stopgrad.storage.files import (
     typed,
     write_atomically,
 )
-from stopgrad.storage.text import as_text, in_short
 
 LARGEST = 1 << 40  # bytes: as many as were written
 BLOCK = 1 << 14  # bytes that are read to find the last newline
@@ -98,10 +99,15 @@ def read_lines(
     rows = list[T]()
     for number, line in enumerate(lines, start=1):
         try:
-            rows.append(decode(_object(line)))
+            values = strict_json(line)
+            if not isinstance(values, dict):
+                raise TypeError("no JSON object")
+            rows.append(decode(values))
         except (KeyError, TypeError, ValueError) as failed:
+            missing = isinstance(failed, KeyError)
+            reason = f"no {failed.args[0]!r}" if missing else in_short(failed)
             raise error(
-                f"{as_text(path)}, line {number}, is not {what} ({_reason(failed)})",
+                f"{as_text(path)}, line {number}, is not {what} ({reason})",
                 expected=f"{what} on each line, as strict JSON",
                 hint=hint,
             ) from failed
@@ -132,17 +138,6 @@ def _split(data: bytes, *, doubt_last: bool) -> Lines[bytes]:
     if doubt_last and lines and not _is_json(lines[-1]):
         return Lines(lines[:-1], torn=lines[-1] + b"\n")
     return Lines(lines, torn=b"")
-
-
-def _object(line: bytes) -> dict[str, object]:
-    values = strict_json(line)
-    if isinstance(values, dict):
-        return values
-    raise TypeError("no JSON object")
-
-
-def _reason(error: Exception) -> str:
-    return f"no {error.args[0]!r}" if isinstance(error, KeyError) else in_short(error)
 
 
 def _is_json(line: bytes) -> bool:

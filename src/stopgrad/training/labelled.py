@@ -36,8 +36,7 @@ from stopgrad.method import (
     use_repeatable,
 )
 from stopgrad.runs import RunWriter, read_metrics
-from stopgrad.training.keeper import Keeper
-from stopgrad.training.learner import Learner
+from stopgrad.training.learner import Keeper, Learner
 from stopgrad.training.recipe import (
     LabelledImages,
     Recipe,

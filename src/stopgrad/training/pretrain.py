@@ -5,6 +5,7 @@ In: images and a config. Out: an `Epoch` after another, and what a run directory
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -32,9 +33,7 @@ from stopgrad.method import (
     views_of,
 )
 from stopgrad.runs import Checkpoint, RunWriter, TrainingImages, TrainingState
-from stopgrad.training.keeper import Keeper
-from stopgrad.training.learner import Learner
-from stopgrad.training.replay import Replay
+from stopgrad.training.learner import Keeper, Learner
 from stopgrad.training.watch import Looks, look
 
 
@@ -274,3 +273,63 @@ def _row(epoch: Epoch) -> dict[str, object]:
     }
     row |= {"measures": layers, "verdict": epoch.verdict._asdict()}
     return row if epoch.spectra is None else row | {"spectra": epoch.spectra._asdict()}
+
+
+log = logging.getLogger(__name__)
+
+ONE_BY_ONE = 3
+"""Steps taken before the recording: they build kernels, choose algorithms and make buffers."""
+
+
+class Replay:
+    """Takes steps: the first ones launched kernel by kernel, then as one graph.
+
+    Args:
+        work: A step, (B,) and its table -> (2,). It may change nothing but tensors that stay where
+            they are, and may not wait for the GPU.
+    """
+
+    def __init__(self, work: Callable[[Tensor, Tensor], Tensor]) -> None:
+        self._work = work
+        self._stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        self._taken = 0
+        self._graph: torch.cuda.CUDAGraph | None = None
+        self._inputs: tuple[Tensor, ...] = ()
+        self._output = torch.empty(0)
+
+    @property
+    def is_recorded(self) -> bool:
+        """Whether steps are replayed by now."""
+        return self._graph is not None
+
+    def __call__(self, *inputs: Tensor) -> Tensor:  # (B,), table -> (2,)
+        """Takes the step; the result is a tensor of its own."""
+        self._taken += 1
+        if self._graph is None and self._taken == ONE_BY_ONE + 1:
+            self._record(inputs)
+        if self._graph is None:
+            return self._launch(inputs)
+        for place, value in zip(self._inputs, inputs, strict=True):
+            place.copy_(value)
+        self._graph.replay()
+        return self._output.clone()
+
+    def _launch(self, inputs: tuple[Tensor, ...]) -> Tensor:
+        """Kernel by kernel, on the stream of the recording, which autograd remembers."""
+        self._stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(self._stream):
+            output = self._work(*inputs)
+        torch.cuda.current_stream().wait_stream(self._stream)
+        return output
+
+    def _record(self, inputs: tuple[Tensor, ...]) -> None:
+        """Records a step without taking it; where that fails, steps go on one by one."""
+        places, graph = tuple(value.clone() for value in inputs), torch.cuda.CUDAGraph()
+        try:
+            with torch.cuda.graph(graph, stream=self._stream):
+                self._output = self._work(*places)
+        except RuntimeError as error:
+            reason = str(error).partition("\n")[0]
+            log.warning("steps are launched kernel by kernel, which is slower (%s)", reason)
+            return
+        self._inputs, self._graph = places, graph

@@ -90,7 +90,7 @@ def check_resume(
 
     Args:
         path: The run directory.
-        changes: Knobs by their key path; only some are free to change, see `guards`.
+        changes: Knobs by their key path; only some are free to change.
         extend: Epochs in all, more than the run has; None: as many as it has.
 
     Raises:
