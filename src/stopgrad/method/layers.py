@@ -7,7 +7,7 @@ with BN over the batches of all processes. Parameters and buffers keep PyTorch's
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -106,7 +106,7 @@ class _NormalizeTogether(torch.autograd.Function):
         bias: Tensor | None,
         how: _Together,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        views = x.unflatten(0, (how.views, -1))  # (V, b, C, ...)
+        views = x.view(how.views, -1, *x.shape[1:])  # (V, b, C, ...)
         over = [1, *range(3, views.ndim)]
         wide = views.to(torch.promote_types(x.dtype, torch.float32))
         variance, mean = torch.var_mean(wide, dim=over, correction=0)  # (V, C)
@@ -130,10 +130,10 @@ class _NormalizeTogether(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, dy: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, mean, scale, total = ctx.saved_tensors
-        views = x.unflatten(0, (ctx.how.views, -1))
+        views = x.view(ctx.how.views, -1, *x.shape[1:])
         over, shape = [1, *range(3, views.ndim)], (len(mean), 1, -1, *[1] * (x.ndim - 2))
         wide = views.to(mean.dtype)
-        above = dy.unflatten(0, (ctx.how.views, -1)).to(mean.dtype)
+        above = dy.reshape(views.shape).to(mean.dtype)
         normal = (wide - mean.view(shape)) * scale.view(shape)
         sums = torch.stack([above.sum(over), (above * normal).sum(over)])  # (2, V, C)
         of_bias, of_weight = sums.sum(1)
@@ -178,7 +178,9 @@ class OverProcesses:
             for mean, variance in zip(means, variances, strict=True):
                 self.num_batches_tracked += 1
                 self.running_mean.lerp_(mean, self.momentum)
-                self.running_var.lerp_(variance * (total / (total - 1)).to(variance.dtype), self.momentum)
+                self.running_var.lerp_(
+                    variance * (total / (total - 1)).to(variance.dtype), self.momentum
+                )
         for name in ("drop", "act"):  # of timm's BN with an activation
             y = getattr(self, name)(y) if hasattr(self, name) else y
         return y  # type: ignore[no-any-return]
@@ -190,4 +192,4 @@ def normalize_over_processes(module: nn.Module, processes: Processes) -> None:
         if isinstance(layer, _BatchNorm):
             kind = type(layer)
             layer.__class__ = type(f"{kind.__name__}OverProcesses", (OverProcesses, kind), {})
-            layer.processes = processes
+            cast("Any", layer).processes = processes

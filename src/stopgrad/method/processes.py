@@ -17,7 +17,7 @@ import json
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -26,7 +26,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from stopgrad.errors import ConfigError, NoMemoryError, StopgradError, no_memory
+from stopgrad.errors import ConfigError, StopgradError, no_memory
 
 VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 BEAT = 1.0  # s between two signs of life
@@ -67,33 +67,38 @@ class Processes:
     rank: int
     count: int
     device: torch.device  # of the tensors of training
-    tensors: dist.ProcessGroup  # type: ignore[name-defined]
-    told: dist.ProcessGroup  # type: ignore[name-defined]  # for JSON, on the CPU
-    store: dist.Store
+    tensors: dist.ProcessGroup
+    told: dist.ProcessGroup  # for JSON, on the CPU
+    store: Any  # the key-value store of torch.distributed that brought them together
     stopping: threading.Event = field(default_factory=threading.Event)
+    beating: threading.Thread | None = None
 
     @property
     def is_first(self) -> bool:
         """Whether this is the one process that prints and writes."""
         return self.rank == 0
 
-    def part(self, total: int) -> slice:
-        """The items of `total` that are this process's: `rank * total // count` is the first."""
-        return slice(self.rank * total // self.count, (self.rank + 1) * total // self.count)
+    def part(self, total: int, *, step: int = 1, rank: int | None = None) -> slice:
+        """The items of `total` that are a process's, cut at multiples of `step`."""
+        number, pieces = self.rank if rank is None else rank, -(-total // step)
+        first, end = (r * pieces // self.count * step for r in (number, number + 1))
+        return slice(min(first, total), min(end, total))
 
     def sum(self, values: Tensor) -> None:
         """Adds up a tensor over all processes, in place; the same bits in each of them."""
         with self._naming_who_is_lost():
             dist.all_reduce(values, group=self.tensors)
 
-    def gather(self, own: Tensor, *, total: int) -> Tensor:  # (n, ...) -> (total, ...)
+    def gather(self, own: Tensor, *, total: int, step: int = 1) -> Tensor:  # -> (total, ...)
         """The rows of all processes, in order of rank; each has those of its `part` of `total`.
 
         Args:
             own: The rows of this process, equal in all dimensions but the first.
             total: How many rows there are in all.
+            step: As for `part`.
         """
-        sizes = [(r + 1) * total // self.count - r * total // self.count for r in range(self.count)]
+        parts = (self.part(total, step=step, rank=rank) for rank in range(self.count))
+        sizes = [part.stop - part.start for part in parts]
         padded = own.new_zeros((max(sizes), *own.shape[1:]))
         padded[: len(own)] = own
         found = [torch.empty_like(padded) for _ in sizes]
@@ -159,6 +164,8 @@ class Processes:
     def leave(self, error: BaseException | None) -> None:
         """Leaves the others; with an error, after noting it for them."""
         self.stopping.set()
+        if self.beating is not None:
+            self.beating.join()
         if error is not None and not isinstance(error, LostProcessError):
             with contextlib.suppress(RuntimeError):
                 self.store.set(f"error-{self.rank}", json.dumps(as_told(error)))
@@ -205,8 +212,11 @@ class Processes:
                 return
 
 
+_joined: list[Processes] = []  # the group of this operating-system process, while it is open
+
+
 @contextlib.contextmanager
-def joined(device: torch.device, *, timeout: float) -> Iterator[Processes | None]:
+def joined_on(device: torch.device, *, timeout: float) -> Iterator[Processes | None]:
     """The processes that train together, this one among them; None when it is alone.
 
     Args:
@@ -216,8 +226,8 @@ def joined(device: torch.device, *, timeout: float) -> Iterator[Processes | None
     Raises:
         ConfigError: As `process_count`, or when the others cannot be reached.
     """
-    if process_count() == 1:
-        yield None
+    if process_count() == 1 or _joined:
+        yield _joined[0] if _joined else None
         return
     if device.type == "cuda":
         torch.cuda.set_device(device)
@@ -233,14 +243,50 @@ def joined(device: torch.device, *, timeout: float) -> Iterator[Processes | None
             hint="start them with the same torchrun command on every machine",
         ) from error
     store = dist.distributed_c10d._get_default_store()
-    here = Processes(dist.get_rank(), dist.get_world_size(), device, dist.group.WORLD, told, store)
-    threading.Thread(target=here.beat, daemon=True, name="beat").start()
+    tensors = dist.group.WORLD
+    assert isinstance(tensors, dist.ProcessGroup)
+    assert isinstance(told, dist.ProcessGroup)
+    here = Processes(dist.get_rank(), dist.get_world_size(), device, tensors, told, store)
+    here.beating = threading.Thread(target=here.beat, daemon=True, name="beat")
+    here.beating.start()
+    _joined.append(here)
     try:
         yield here
     except BaseException as error:
         here.leave(error)
         raise
+    finally:
+        _joined.clear()
     here.leave(None)
+
+
+def one_by_one(processes: Processes | None, load: Callable[[], T]) -> T:
+    """What all processes load, on each machine one of them first: it fills the cache for the rest.
+
+    Raises:
+        StopgradError: What any of the first ones raised, in every process.
+    """
+    if processes is None:
+        return load()
+    found: list[T] = []
+    for turn in (True, False):
+        error = None
+        if (os.environ["LOCAL_RANK"] == "0") is turn:
+            try:
+                found.append(load())
+            except BaseException as raised:
+                error = raised
+        said = processes.everyone(None if error is None else as_told(error))
+        if error is not None:
+            raise error
+        if other := next((each for each in said if each), None):
+            raise from_told(other)
+    return found[0]
+
+
+def was_restarted(processes: Processes | None) -> bool:
+    """Whether torchrun has started these processes anew after one of them failed."""
+    return processes is not None and os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0"
 
 
 def own_device(device: torch.device) -> torch.device:
@@ -271,13 +317,13 @@ def as_told(error: BaseException) -> dict[str, Any]:
 
 def from_told(values: dict[str, Any]) -> StopgradError:
     """The error that another process told of, with its exit code."""
-    kinds = {kind.__name__: kind for kind in (StopgradError, *_below(StopgradError))}
-    kind = kinds.get(values["kind"], NoMemoryError if values["code"] == 5 else StopgradError)
-    error = StopgradError.__new__(kind)
+    kinds = {kind.__name__: kind for kind in _below(StopgradError)}
+    kind = kinds.get(values["kind"], StopgradError)
+    error: StopgradError = kind.__new__(kind)
     StopgradError.__init__(error, values["text"])
     error.exit_code = values["code"]
     return error
 
 
-def _below(kind: type[StopgradError]) -> Sequence[type[StopgradError]]:
-    return [each for sub in kind.__subclasses__() for each in (sub, *_below(sub))]
+def _below(kind: type[StopgradError]) -> list[type[StopgradError]]:
+    return [kind, *(each for sub in kind.__subclasses__() for each in _below(sub))]

@@ -15,10 +15,12 @@ import torch
 from torch import Tensor
 
 from stopgrad.config import Config, torch_generator
+from stopgrad.errors import ConfigError
 from stopgrad.images import Images, Normalization, Track, no_progress
 from stopgrad.method import (
     Layers,
     LearningRates,
+    Processes,
     SimSiam,
     Spectra,
     Verdict,
@@ -27,6 +29,7 @@ from stopgrad.method import (
     build_simsiam,
     compute_for,
     learning_rates,
+    normalize_over_processes,
     random_table,
     simsiam_loss,
     use_repeatable,
@@ -59,6 +62,7 @@ def pretrain_epochs(
     writer: RunWriter | None = None,
     track: Track = no_progress,
     init: Mapping[str, Tensor] | None = None,
+    processes: Processes | None = None,
 ) -> Iterator[Epoch]:
     """Trains SimSiam on the images and yields at the end of each epoch.
 
@@ -69,6 +73,7 @@ def pretrain_epochs(
             normalisation. None: write nothing.
         track: Wraps the batches of an epoch, to show progress.
         init: What the encoder starts from, see `weights`; None: random weights.
+        processes: That train together, this one among them; each calls this function.
 
     Raises:
         ConfigError: When torch.compile fails here.
@@ -77,7 +82,9 @@ def pretrain_epochs(
         InterruptedRunError: After a signal, when the state is saved.
         StorageError: When the disk refuses a checkpoint.
     """
-    training = start_training(images.train, config, normalization=images.normalization, init=init)
+    training = start_training(
+        images.train, config, normalization=images.normalization, init=init, processes=processes
+    )
     keeper = Keeper(training, writer)
     keeper.begin()
     while training.epoch < config.epochs:
@@ -112,7 +119,17 @@ class Pretraining(Learner[SimSiam, Views]):
         step = self.algorithm_1 if self.replay is None else self.replay
         with self.compute.compiling():
             self.set_learning_rates()
-            self.count(step(indices, self._table(len(indices))))
+            self.count(step(*self._own_part(indices, self._table(len(indices)))))
+
+    def _own_part(self, indices: Tensor, table: Tensor) -> tuple[Tensor, Tensor]:
+        """What this process takes of a batch (B,) and of the table of its views (2B, columns).
+
+        Each process draws the whole of both, so that a view does not depend on how many there are.
+        """
+        if self.processes is None:
+            return indices, table
+        part = self.processes.part(len(indices))
+        return indices[part], table.view(2, -1, table.shape[1])[:, part].flatten(0, 1)
 
     def algorithm_1(self, indices: Tensor, table: Tensor) -> Tensor:  # (B,), table -> (2,)
         """One step, from indices to new weights, at learning rates that are set.
@@ -126,8 +143,7 @@ class Pretraining(Learner[SimSiam, Views]):
         """
         views = self._views_of(indices, table)  # x1, x2 = aug(x), aug(x)
         loss = self.loss(views)  # L = D(p1, z2) / 2 + D(p2, z1) / 2
-        self.backward(loss)
-        return self.update(loss)
+        return self.update(self.backward(loss))
 
     def loss(self, batch: Views) -> Tensor:  # -> ()
         """The symmetrised loss of two views."""
@@ -209,6 +225,7 @@ def start_training(
     *,
     normalization: Normalization,
     init: Mapping[str, Tensor] | None = None,
+    processes: Processes | None = None,
 ) -> Pretraining:
     """A pretraining at step 0: the model as the seed decides, images on the device if they fit.
 
@@ -217,6 +234,7 @@ def start_training(
         config: Every knob.
         normalization: Of the images.
         init: What the encoder starts from, by its own names; None: random weights.
+        processes: That take each step together.
 
     Raises:
         ConfigError: For a device that is not there, or an encoder that does not exist.
@@ -227,6 +245,10 @@ def start_training(
     if init is not None:
         model.encoder.load_state_dict(init)
     compute.place(model)
+    if processes is not None:
+        check_part(processes, config)
+        if config.batch_norm_over == "all":
+            normalize_over_processes(model, processes)
 
     def forward(views: Views) -> Tensor:
         with compute.autocast():
@@ -240,6 +262,7 @@ def start_training(
         pixels=compute.keep(images.pixels),
         model=model,
         optimizer=build_optimizer(model, config.optimizer),
+        processes=processes,
         epochs=config.epochs,
         batch_size=config.batch,
         steps_per_epoch=len(images) // config.batch,
@@ -252,6 +275,20 @@ def start_training(
     if isinstance(training.pixels, Tensor) and training.pixels.is_cuda:
         training.replay = Replay(training.algorithm_1)
     return training
+
+
+def check_part(processes: Processes, config: Config) -> None:
+    """Refuses more processes than a batch has images.
+
+    Raises:
+        ConfigError: With both numbers.
+    """
+    if processes.count > config.batch:
+        raise ConfigError(
+            f"{processes.count} processes for batch = {config.batch}",
+            expected="at least one image of each batch for each of them",
+            hint="start fewer processes, or raise the batch",
+        )
 
 
 def _row(epoch: Epoch) -> dict[str, object]:
