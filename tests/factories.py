@@ -5,9 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image
+from sklearn.datasets import load_digits
 
-from stopgrad.evaluation import Record
+from stopgrad.evaluation import Features, Record
 from stopgrad.images import Dataset, load_dataset
 
 # Each would add an element or an attribute, or end a tag or a quote, were it not escaped.
@@ -53,6 +55,13 @@ def digits(train: int = 400, test: int = 100) -> Dataset:
         for part, count in ((whole.train, train), (whole.test, test))
     )
     return Dataset("digits", *parts)
+
+
+def digit_features() -> tuple[Features, Features]:
+    """The pixels of scikit-learn's digits as features: 1,200 to learn from, 597 to score."""
+    found = load_digits()
+    values, labels = torch.tensor(found.data, dtype=torch.float32), torch.tensor(found.target)
+    return Features(values[:1200], labels[:1200]), Features(values[1200:], labels[1200:])
 
 
 def write_digits(folder: Path, *, train: int, test: int) -> Path:

@@ -96,10 +96,8 @@ def _tau(one: list[float], other: list[float]) -> float:
 def test_kendalls_tau_counts_pairs_and_few_runs_prove_nothing() -> None:
     one, other = [1.0, 2.0, 3.0, 4.0, 5.0], [1.0, 3.0, 2.0, 5.0, 4.0]
     result = kendall(one, other)
-    assert result is not None
     assert result.tau == pytest.approx(_tau(one, other))
     same = kendall([1, 2, 3, 4], [10, 20, 30, 40])
-    assert same is not None
     assert (same.tau, same.n) == (1, 4)
     assert same.p == pytest.approx(2 / 24)
     assert same.smallest_p == pytest.approx(same.p)
@@ -122,8 +120,6 @@ def test_runs_come_in_the_order_of_the_measure_and_tau_says_how_labels_order_the
     assert len(taus) == len(LABEL_FREE) * len(COMPARED)
     for name in LABEL_FREE:
         by_knn, by_probe = taus[name, "knn_accuracy"], taus[name, "linear_accuracy"]
-        assert by_knn is not None
-        assert by_probe is not None
         values = [getattr(row.measures, name) for row in found.rows]
         assert by_knn.tau == pytest.approx(_tau(values, knn))
         assert by_probe.tau == pytest.approx(-by_knn.tau)  # the probe has them in reverse

@@ -5,7 +5,6 @@ import math
 import numpy as np
 import pytest
 import torch
-from sklearn.datasets import load_digits
 from sklearn.neighbors import KNeighborsClassifier
 
 import stopgrad.evaluation.knn
@@ -13,13 +12,12 @@ from stopgrad.config import KNNConfig
 from stopgrad.errors import ConfigError, DataError, DivergedError
 from stopgrad.evaluation import Features, neighbors, weighted_knn
 from stopgrad.evaluation.knn import GROUP
+from tests.factories import digit_features
 
 
 def _digits() -> tuple[Features, Features]:
-    digits = load_digits()
-    values = torch.tensor(digits.data, dtype=torch.float32) - 4  # both signs of similarity
-    labels = torch.tensor(digits.target)
-    return Features(values[:1200], labels[:1200]), Features(values[1200:], labels[1200:])
+    train, test = digit_features()  # less 4: both signs of similarity
+    return train._replace(values=train.values - 4), test._replace(values=test.values - 4)
 
 
 def _on_circle(*degrees: float) -> torch.Tensor:
@@ -30,8 +28,6 @@ def _on_circle(*degrees: float) -> torch.Tensor:
 @pytest.mark.parametrize(("k", "temperature"), [(1, 0.1), (5, 0.1), (50, 0.07), (1200, 0.5)])
 def test_predictions_are_those_of_scikit_learn(k: int, temperature: float) -> None:
     train, test = _digits()
-    assert train.labels is not None
-    assert test.labels is not None
 
     def weights(distances: np.ndarray) -> np.ndarray:
         return np.exp((1 - distances.astype(np.float64)) / temperature)

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 
 import stopgrad.evaluation.linear
@@ -29,13 +28,7 @@ from stopgrad.evaluation.linear import (
     validation_mask,
 )
 from stopgrad.images import Images, load_dataset
-
-
-def _digits() -> tuple[Features, Features]:
-    digits = load_digits()
-    values = torch.tensor(digits.data, dtype=torch.float32)
-    labels = torch.tensor(digits.target)
-    return Features(values[:1200], labels[:1200]), Features(values[1200:], labels[1200:])
+from tests.factories import digit_features
 
 
 def _random_relu(images: Images, *, count: int, seed: int) -> Features:
@@ -46,17 +39,13 @@ def _random_relu(images: Images, *, count: int, seed: int) -> Features:
     chosen = torch.randint(len(crops), (count,), generator=generator)
     top, left = torch.randint(crops.shape[1], (2, count), generator=generator)
     x = crops[chosen, top, left].flatten(1) / 255
-    assert images.labels is not None
     return Features(torch.relu(x @ weight), torch.from_numpy(images.labels.copy())[chosen])
 
 
 def test_probe_is_within_half_a_point_of_a_converged_logistic_regression() -> None:
     data = load_dataset("mnist5k")
-    assert data.test is not None
     train = _random_relu(data.train, count=20_000, seed=1)
     test = _random_relu(data.test, count=20_000, seed=2)
-    assert train.labels is not None
-    assert test.labels is not None
     mean, std = train.values.mean(dim=0), train.values.std(dim=0)
     reference = LogisticRegression(C=np.inf, max_iter=1000)
     reference.fit(((train.values - mean) / std).numpy(), train.labels.numpy())
@@ -66,7 +55,7 @@ def test_probe_is_within_half_a_point_of_a_converged_logistic_regression() -> No
 
 @pytest.mark.parametrize("factor", [1e-3, 1e3])
 def test_the_scale_and_the_offset_of_features_do_not_matter(factor: float) -> None:
-    train, test = _digits()
+    train, test = digit_features()
     config = LinearConfig(epochs=10)
     plain = linear_probe(train, test, config, seed=0)
     moved = linear_probe(
@@ -81,8 +70,6 @@ def test_the_scale_and_the_offset_of_features_do_not_matter(factor: float) -> No
 def _scale_gradients(layer: torch.nn.Linear, decay: float) -> None:
     """Turns SGD into LARS (You et al. 2017, Algorithm 1): a rate of its own for the weight."""
     weight, gradient = layer.weight.detach(), layer.weight.grad
-    assert gradient is not None
-    assert layer.bias.grad is not None
     trust = 0.001 * weight.norm() / (gradient.norm() + decay * weight.norm())
     gradient.add_(decay * weight).mul_(trust)
     layer.bias.grad.add_(decay * layer.bias.detach())
@@ -121,8 +108,7 @@ def test_training_is_that_of_torch(
     config = LinearConfig(
         algorithm="lars" if lars else "sgd", batch=100, epochs=3, weight_decay=weight_decay
     )
-    train, _ = _digits()
-    assert train.labels is not None
+    train, _ = digit_features()
     values = standardization(train.values, config.algorithm).apply(train.values)
     known = Labelled(values, train.labels)
     plan = Plan(config, (4.0,), 10, seed=0, epoch_samples=1150)
@@ -138,8 +124,7 @@ def test_training_is_that_of_torch(
 
 
 def test_heads_that_are_trained_side_by_side_do_not_touch_each_other() -> None:
-    train, _ = _digits()
-    assert train.labels is not None
+    train, _ = digit_features()
     known = Labelled(train.values / 100, train.labels)
     config = LinearConfig(algorithm="lars", epochs=2)
     both = fit(known, Plan(config, (0.5, 9.0), 10, seed=0, epoch_samples=1200))
@@ -180,7 +165,7 @@ def test_an_epoch_of_the_whole_set_sees_each_image_once() -> None:
 
 
 def test_the_protocol_tells_the_steps_of_the_full_set() -> None:
-    train, test = _digits()
+    train, test = digit_features()
     few = Features(train.values[:120], train.labels[:120] if train.labels is not None else None)
     protocol = linear_probe(few, test, LinearConfig(epochs=2), seed=0, full_size=1200).protocol
     assert (protocol["train_images"], protocol["steps"]) == (120, 10)
@@ -188,7 +173,7 @@ def test_the_protocol_tells_the_steps_of_the_full_set() -> None:
 
 
 def test_standardised_features_have_the_stated_moments() -> None:
-    train, _ = _digits()
+    train, _ = digit_features()
     live = train.values.std(dim=0) > 0  # digits have pixels that are always blank
     unit = standardization(train.values, "lars").apply(train.values)
     torch.testing.assert_close(unit.mean(dim=0), torch.zeros(64), atol=1e-4, rtol=0)
@@ -205,8 +190,7 @@ def test_a_channel_that_only_varies_by_rounding_is_left_out() -> None:
 
 
 def test_the_same_seed_gives_the_same_bits_and_another_does_not() -> None:
-    train, _ = _digits()
-    assert train.labels is not None
+    train, _ = digit_features()
     known = Labelled(train.values / 100, train.labels)
     plan = Plan(LinearConfig(epochs=2), (30.0,), 10, seed=3, epoch_samples=1200)
     assert torch.equal(fit(known, plan).weight, fit(known, plan).weight)
@@ -222,8 +206,7 @@ def test_validation_takes_a_fifth_of_each_class_but_never_all() -> None:
 
 
 def test_the_chosen_learning_rate_is_the_best_of_the_grid_on_held_out_labels() -> None:
-    train, _ = _digits()
-    assert train.labels is not None
+    train, _ = digit_features()
     candidates = (1e-6, 100.0, 1e39)  # learns nothing, learns, diverges
     config = dataclasses.replace(PAPER_LARS, epochs=10, batch=256)
     assert choose_lr(train, config, seed=0, candidates=candidates) == 100
@@ -245,7 +228,7 @@ def test_the_choice_trains_on_no_label_that_it_scores(monkeypatch: pytest.Monkey
 
 
 def test_the_tuned_probe_says_what_it_chose_from() -> None:
-    train, test = _digits()
+    train, test = digit_features()
     config = dataclasses.replace(PAPER_LARS, epochs=4)
     result = tuned_probe(train, test, config, seed=0)
     best = choose_lr(train, config, seed=0)
@@ -257,8 +240,7 @@ def test_the_tuned_probe_says_what_it_chose_from() -> None:
 
 
 def test_bad_input_is_refused_in_one_line() -> None:
-    train, test = _digits()
-    assert train.labels is not None
+    train, test = digit_features()
     with pytest.raises(DataError, match="test images without labels"):
         linear_probe(train, test._replace(labels=None), REPORT_SGD, seed=0)
     spoilt = test.values.clone()
@@ -270,7 +252,7 @@ def test_bad_input_is_refused_in_one_line() -> None:
 
 
 def test_a_probe_that_diverges_says_so() -> None:
-    train, test = _digits()
+    train, test = digit_features()
     config = LinearConfig(base_lr=1e39, epochs=1)
     with pytest.raises(DivergedError, match=r"diverged at base_lr = 1e\+39"):
         linear_probe(train, test, config, seed=0)

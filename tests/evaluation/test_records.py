@@ -125,7 +125,6 @@ def test_the_commit_is_that_of_our_own_checkout_only(tmp_path: Path) -> None:
     _git(tmp_path, "add", ".")
     _git(tmp_path, "commit", "-qm", "One")
     commit = _commit(package)
-    assert commit is not None
     assert len(commit) >= 7
     assert _git(tmp_path, "rev-parse", "HEAD").startswith(commit)
     (package / "a.py").write_text("a = 2\n")
@@ -170,7 +169,6 @@ def test_time_without_a_counter_is_multiplied_by_a_stated_power(tmp_path: Path) 
     for wall_s in (1800.0, 1800.0):
         append_cost(tmp_path, Spent(wall_s, None, "", "cpu", threads=2))
     costs = read_costs(tmp_path)
-    assert costs is not None
     assert costs.wall_s == 3600
     found = energy(costs)
     assert found.kwh == pytest.approx(2 * WATTS_PER_THREAD / 1000)  # one hour
@@ -181,7 +179,6 @@ def test_time_without_a_counter_is_multiplied_by_a_stated_power(tmp_path: Path) 
 def test_the_reports_gpu_hours_give_the_reports_energy(tmp_path: Path) -> None:
     append_cost(tmp_path, Spent(1300 * 3600.0, None, "", "cuda:0", threads=8))
     costs = read_costs(tmp_path)
-    assert costs is not None
     assert energy(costs).kwh == pytest.approx(1300 * WATTS_PER_GPU / 1000) == pytest.approx(266.5)
     assert energy(costs).co2_kg == pytest.approx(40, abs=0.1)
 
@@ -192,7 +189,6 @@ def test_what_counters_say_is_the_difference_between_two_looks(tmp_path: Path) -
     for _ in range(2):
         append_cost(tmp_path, meter.spent())
     costs = read_costs(tmp_path)
-    assert costs is not None
     assert costs.joules == 30.5
     found = energy(costs)
     assert (found.kwh, found.source, found.watts) == (pytest.approx(30.5 / 3.6e6), "x", None)
@@ -202,7 +198,6 @@ def test_a_part_that_was_not_counted_makes_the_whole_an_estimate(tmp_path: Path)
     append_cost(tmp_path, Spent(10.0, 5.0, "rapl", "cpu", threads=1))
     append_cost(tmp_path, Spent(10.0, None, "", "cpu", threads=1))
     costs = read_costs(tmp_path)
-    assert costs is not None
     assert energy(costs).source == "estimate"
 
 
@@ -212,11 +207,9 @@ def test_costs_torn_by_a_crash_lose_the_last_line_alone(tmp_path: Path) -> None:
     with (tmp_path / "costs.jsonl").open("a") as file:
         file.write('{"wall_s": 3')
     costs = read_costs(tmp_path)
-    assert costs is not None
     assert costs.wall_s == 10
     append_cost(tmp_path, Spent(20.0, None, "", "cpu", threads=1))
     costs = read_costs(tmp_path)
-    assert costs is not None
     assert costs.wall_s == 30
 
 
@@ -235,7 +228,6 @@ def test_rapl_adds_packages_and_counts_the_rounds_of_a_full_counter(tmp_path: Pa
     _package(tmp_path, 1, name="package-1", microjoules=0)
     _package(tmp_path, 2, name="psys", microjoules=123)
     counter = rapl(tmp_path)
-    assert counter is not None
     begin = counter.joules()
     first.write_text("1000000\n")  # 2 J later, having begun again at 10 J
     assert counter.joules() - begin == pytest.approx(2.0)
@@ -272,7 +264,6 @@ def test_nvml_is_asked_for_the_card_by_its_name_and_may_refuse(
 ) -> None:
     card = _Card(monkeypatch)
     counter = nvml("GPU-1")
-    assert counter is not None
     assert (counter.name, counter.joules()) == ("nvml", 7.0)
     assert nvml("GPU-2") is None
     for card.failing in ("init", "energy"):
@@ -284,7 +275,6 @@ def test_a_counter_that_stops_answering_makes_an_estimate(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     card, counter = _Card(monkeypatch), nvml("GPU-1")
-    assert counter is not None
     meter = start_meter(device="cpu", threads=1, find=lambda _: [counter])
     card.millijoules += 500
     assert meter.spent().joules == 0.5

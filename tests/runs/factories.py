@@ -77,6 +77,21 @@ def go_on(writer: RunWriter, *steps: int, done: int = 0) -> None:
     writer.set_status("finished" if last else "running", step=done, epoch=epoch)
 
 
+def resume(path: Path, now: RunInfo | None = None) -> RunInfo:
+    """Goes on with a run and takes no step; its info."""
+    with RunWriter.resume(path, now) as writer:
+        writer.begin()
+    return writer.info
+
+
+def train_on(path: Path, *steps: int) -> Checkpoint:
+    """Goes on with a run to these steps; the checkpoint that it went on from."""
+    with RunWriter.resume(path) as writer:
+        resumed = writer.begin()
+        go_on(writer, *steps, done=resumed.step)
+    return resumed
+
+
 def rows(run: RunInfo, done: int, step: int) -> list[dict[str, Any]]:
     """The metrics of the steps after `done`, up to this one."""
     found: list[dict[str, Any]] = []

@@ -15,7 +15,7 @@ from stopgrad.errors import CheckpointError, ConfigError, DivergedError, LockedE
 from stopgrad.runs import RunWriter, load_checkpoint, read_metrics, read_run, read_status
 from stopgrad.runs.checkpoint import save_checkpoint
 from stopgrad.runs.info import info_to_dict
-from tests.runs.factories import begin, checkpoint, info, same, train
+from tests.runs.factories import begin, checkpoint, info, resume, same, train, train_on
 
 
 def test_a_checkpoint_comes_back_bit_for_bit(tmp_path: Path) -> None:
@@ -76,10 +76,7 @@ def test_a_damaged_checkpoint_is_gone_when_the_run_goes_on(tmp_path: Path) -> No
     train(tmp_path, 3, 6)
     newest = tmp_path / "checkpoints" / "step-000006"
     (newest / "state.json").write_bytes(b"{}")
-    with RunWriter.resume(tmp_path) as writer:
-        resumed = writer.begin()
-    assert resumed is not None
-    assert resumed.step == 3
+    assert train_on(tmp_path).step == 3
     assert not newest.exists()
     assert [row["step"] for row in read_metrics(tmp_path)] == [1, 2, 3]
 
@@ -163,10 +160,7 @@ def test_metrics_after_the_checkpoint_are_written_again(tmp_path: Path) -> None:
     train(tmp_path, 2)
     with (tmp_path / "metrics.jsonl").open("a") as file:
         file.write('{"step": 3}\n{"step": 4, "lo')
-    with RunWriter.resume(tmp_path) as writer:
-        resumed = writer.begin()
-    assert resumed is not None
-    assert resumed.step == 2
+    assert train_on(tmp_path).step == 2
     assert [row["step"] for row in read_metrics(tmp_path)] == [1, 2]
     assert (tmp_path / "metrics.jsonl").read_bytes().endswith(b"}\n")
 
@@ -217,7 +211,6 @@ with RunWriter.create(Path(sys.argv[1]), info()) as writer:
 def test_only_one_process_writes_and_a_killed_one_lets_go(tmp_path: Path) -> None:
     command = [sys.executable, "-c", HOLDER, str(tmp_path), str(Path(__file__).parents[2])]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as holder:
-        assert holder.stdout is not None
         assert holder.stdout.readline() == "held\n"
         with RunWriter.resume(tmp_path) as second, pytest.raises(LockedError) as caught:
             second.begin()
@@ -225,8 +218,7 @@ def test_only_one_process_writes_and_a_killed_one_lets_go(tmp_path: Path) -> Non
         holder.kill()
         assert caught.match(said)
         assert not (tmp_path / "status.json").exists()
-    with RunWriter.resume(tmp_path) as third:
-        third.begin()
+    resume(tmp_path)
 
 
 def test_what_stands_in_a_lock_file_is_shown_only_if_we_wrote_it(tmp_path: Path) -> None:

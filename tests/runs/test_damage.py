@@ -16,18 +16,10 @@ from typing import Any
 import pytest
 
 from stopgrad.errors import StorageError
-from stopgrad.runs import (
-    Checkpoint,
-    RunWriter,
-    info,
-    load_checkpoint,
-    read_metrics,
-)
-from stopgrad.runs import (
-    checkpoint as store,
-)
+from stopgrad.runs import Checkpoint, RunWriter, info, load_checkpoint, read_metrics
+from stopgrad.runs import checkpoint as store
 from stopgrad.runs.checkpoint import save_checkpoint
-from tests.runs.factories import begin, checkpoint, go_on, same, train
+from tests.runs.factories import begin, checkpoint, same, train, train_on
 
 FILES = ("model.safetensors", "optimizer.safetensors", "state.json", "config.json", "manifest.json")
 
@@ -75,10 +67,7 @@ def test_the_fall_back_is_said_and_training_goes_on(
 ) -> None:
     train(tmp_path, 3, 6)
     (tmp_path / "checkpoints" / "step-000006" / "model.safetensors").write_bytes(b"")
-    with RunWriter.resume(tmp_path) as writer:
-        resumed = writer.begin()
-        assert resumed is not None
-        go_on(writer, 6, 8, done=resumed.step)
+    train_on(tmp_path, 6, 8)
     assert "passed over" in caplog.text
     assert "model.safetensors does not match its sha256" in caplog.text
     assert same(load_checkpoint(tmp_path), checkpoint(8))
@@ -147,9 +136,7 @@ def test_metrics_on_a_full_disk_are_cut_back_to_the_checkpoint(
         with pytest.raises(StorageError, match=r"metrics\.jsonl could not be written"):
             writer.append([{"kind": "step", "step": 4}])
     refusal.left = 0
-    with RunWriter.resume(tmp_path) as writer:
-        writer.begin()
-        go_on(writer, 6, done=3)
+    train_on(tmp_path, 6)
     assert [row["step"] for row in read_metrics(tmp_path)] == list(range(1, 7))
 
 

@@ -40,6 +40,5 @@ def test_an_old_store_opens_with_its_images(tmp_path: Path) -> None:
     assert dataset.train.fingerprint.startswith("22ce08fd31de016c")
     assert dataset.train.class_names == ("cross", "disc", "stripe")
     assert dataset.train.pixels.shape == (48, 20, 24, 3)
-    assert dataset.test is not None
     assert len(dataset.test) == 12
     assert main(["verify", str(store)]) == 0

@@ -14,13 +14,7 @@ from stopgrad.errors import CheckpointError, ConfigError, DataError, StopgradErr
 from stopgrad.runs import RunInfo, RunWriter, extended, load_checkpoint, read_run, read_status
 from stopgrad.runs.checkpoint import save_checkpoint
 from stopgrad.runs.info import ELSEWHERE, FREE, Change, _facts
-from tests.runs.factories import begin, checkpoint, edit, go_on, info, train
-
-
-def _resume(path: Path, now: RunInfo | None = None) -> RunInfo:
-    with RunWriter.resume(path, now) as writer:
-        writer.begin()
-    return writer.info
+from tests.runs.factories import begin, checkpoint, edit, go_on, info, resume, train, train_on
 
 
 def _tree(path: Path) -> dict[str, str]:
@@ -33,7 +27,7 @@ def _refused(path: Path, now: RunInfo | None = None) -> StopgradError:
     """The error of a resume that changes nothing."""
     before = _tree(path)
     with pytest.raises((ConfigError, DataError)) as caught:
-        _resume(path, now)
+        resume(path, now)
     assert _tree(path) == before
     return caught.value
 
@@ -91,7 +85,7 @@ def test_other_images_are_an_error_of_data(tmp_path: Path) -> None:
 def test_images_that_moved_are_the_same_images(tmp_path: Path) -> None:
     run = train(tmp_path, 3)
     moved = run._replace(data=run.data | {"spec": "/elsewhere", "name": "elsewhere"})
-    assert _resume(tmp_path, moved).changes == ()
+    assert resume(tmp_path, moved).changes == ()
     assert read_run(tmp_path).data["spec"] == "/elsewhere"
 
 
@@ -99,7 +93,7 @@ def test_a_run_that_took_no_step_may_not_change_either(tmp_path: Path) -> None:
     run = begin(tmp_path)
     error = _refused(tmp_path, run._replace(config=preset("tiny", seed=1)))
     assert error.found == "seed: 0 -> 1"
-    _resume(tmp_path)
+    resume(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -121,11 +115,9 @@ def test_what_changes_no_bit_may_change_and_is_kept(
     train(tmp_path, 3)
     edit(tmp_path / "config.json", f"config.{key}", new)
     for _ in range(2):  # once noted, it is not noted again
-        assert _resume(tmp_path).changes == (Change(3, key, old, new),)
-    with RunWriter.resume(tmp_path) as writer:
-        writer.begin()
-        go_on(writer, 6, done=3)
-    assert _resume(tmp_path).changes == (Change(3, key, old, new),)
+        assert resume(tmp_path).changes == (Change(3, key, old, new),)
+    train_on(tmp_path, 6)
+    assert resume(tmp_path).changes == (Change(3, key, old, new),)
 
 
 def test_every_knob_is_compared_or_said_to_be_free() -> None:
@@ -147,9 +139,7 @@ def test_an_invented_change_explains_nothing(tmp_path: Path) -> None:
 def test_a_change_that_was_kept_may_not_be_taken_out(tmp_path: Path) -> None:
     train(tmp_path, 3)
     edit(tmp_path / "config.json", "config.knn_every", 2)
-    with RunWriter.resume(tmp_path) as writer:
-        writer.begin()
-        go_on(writer, 6, done=3)
+    train_on(tmp_path, 6)
     edit(tmp_path / "config.json", "changes", [])
     assert "changes: 1 -> 0" in _refused(tmp_path).found
 
@@ -181,7 +171,7 @@ def test_other_rounding_goes_on_and_says_so_once(
 ) -> None:
     run = train(tmp_path, 3)
     _elsewhere(monkeypatch, **changes)
-    now = _resume(tmp_path)
+    now = resume(tmp_path)
     messages = [record.getMessage() for record in caplog.records]
     assert len(messages) == 1
     assert messages[0].startswith("the run goes on, but the same bits cannot be promised: ")
@@ -190,14 +180,14 @@ def test_other_rounding_goes_on_and_says_so_once(
     noted = {change.key: change.new for change in now.changes}
     assert noted == {f"environment.{key}": new for key, new in changes.items()}
     caplog.clear()
-    assert _resume(tmp_path).changes == now.changes
+    assert resume(tmp_path).changes == now.changes
     assert caplog.records == []
 
 
 def test_the_same_machine_says_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     train(tmp_path, 3)
     with caplog.at_level(logging.INFO):
-        assert _resume(tmp_path).changes == ()
+        assert resume(tmp_path).changes == ()
     assert caplog.records == []
 
 
@@ -227,7 +217,7 @@ def test_another_precision_is_refused_and_the_hint_brings_it_back(
     assert error.found == "environment.precision: bf16 -> fp32"
     assert "--precision bf16" in error.hint
     _elsewhere(monkeypatch, precision="bf16")
-    _resume(tmp_path, run._replace(config=preset("tiny", precision="bf16")))
+    resume(tmp_path, run._replace(config=preset("tiny", precision="bf16")))
 
 
 @pytest.mark.parametrize("repeatable", [True, False])
@@ -240,7 +230,7 @@ def test_another_gpu_of_a_machine_is_as_good(
     _elsewhere(monkeypatch, device="cuda:0", gpu="A")
     train(tmp_path, 3, run=info(preset("tiny", repeatable=repeatable)))
     _elsewhere(monkeypatch, device="cuda:1", gpu="A")
-    assert _resume(tmp_path).changes == ()
+    assert resume(tmp_path).changes == ()
     promised = "a GPU with repeatable = false" not in caplog.text
     assert promised == repeatable
 
@@ -254,29 +244,27 @@ def test_a_finished_run_is_made_longer(tmp_path: Path) -> None:
     longer = extended(read_run(tmp_path), epochs=4, step=16)
     with RunWriter.resume(tmp_path, longer) as writer:
         resumed = writer.begin()
-        assert resumed is not None
         assert resumed.step == 16
         assert read_run(tmp_path).config.epochs == 4
         assert read_run(tmp_path).extensions == (Change(16, "epochs", 2, 4),)
         _resume_after_a_kill(tmp_path)
         go_on(writer, 24, 32, done=16)
-    assert _resume(tmp_path).extensions == (Change(16, "epochs", 2, 4),)
+    assert resume(tmp_path).extensions == (Change(16, "epochs", 2, 4),)
     twice = extended(read_run(tmp_path), epochs=5, step=32)
-    assert _resume(tmp_path, twice).extensions[1] == Change(32, "epochs", 4, 5)
+    assert resume(tmp_path, twice).extensions[1] == Change(32, "epochs", 4, 5)
 
 
 def _resume_after_a_kill(path: Path) -> None:
     """What a plain resume sees when the extending process died before its first checkpoint."""
     info, found = read_run(path), load_checkpoint(path)
     assert (info.config.epochs, found.step) == (4, 16)
-    assert found.info is not None
     assert found.info.config.epochs == 2
 
 
 def test_an_interrupted_run_is_made_longer_in_the_middle_of_an_epoch(tmp_path: Path) -> None:
     train(tmp_path, 3)
     longer = extended(read_run(tmp_path), epochs=6, step=3)
-    assert _resume(tmp_path, longer).extensions == (Change(3, "epochs", 4, 6),)
+    assert resume(tmp_path, longer).extensions == (Change(3, "epochs", 4, 6),)
 
 
 @pytest.mark.parametrize("epochs", [1, 2, 4])
@@ -294,7 +282,7 @@ def test_an_extension_moves_to_the_step_that_the_disk_has_left(tmp_path: Path) -
     train(tmp_path, 3, 6)
     longer = extended(read_run(tmp_path), epochs=6, step=6)
     (tmp_path / "checkpoints" / "step-000006" / "state.json").write_bytes(b"")
-    assert _resume(tmp_path, longer).extensions == (Change(3, "epochs", 4, 6),)
+    assert resume(tmp_path, longer).extensions == (Change(3, "epochs", 4, 6),)
 
 
 def test_an_extension_that_makes_shorter_is_no_config(tmp_path: Path) -> None:

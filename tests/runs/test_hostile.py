@@ -22,10 +22,10 @@ from safetensors.torch import save
 
 from stopgrad.config import preset
 from stopgrad.errors import CheckpointError
-from stopgrad.runs import RunWriter, load_checkpoint, read_run, verify_run
+from stopgrad.runs import load_checkpoint, read_run, verify_run
 from stopgrad.runs.checkpoint import DamagedError
 from stopgrad.runs.info import info_to_dict
-from tests.runs.factories import checkpoint, edit, info, train
+from tests.runs.factories import checkpoint, edit, info, resume, train
 
 MOST_MEMORY = 600 << 10  # kB more than before, whatever a file claims
 HUGE = 10**400  # an integer of JSON; to make a float of it is an OverflowError
@@ -230,14 +230,9 @@ def test_a_hostile_checkpoint_is_refused_and_nothing_older_is_used(
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < MOST_MEMORY
     assert not list(tmp_path.rglob("proof"))
     with pytest.raises(CheckpointError):
-        _resume(tmp_path)
+        resume(tmp_path)
     assert newest.exists()
     assert not all(finding.ok for finding in verify_run(tmp_path))
-
-
-def _resume(path: Path) -> None:
-    with RunWriter.resume(path) as writer:
-        writer.begin()
 
 
 @pytest.mark.parametrize("protocol", [2, 3, 4, 5])
@@ -272,7 +267,7 @@ def test_folders_that_lead_out_are_refused(tmp_path: Path) -> None:
 
 
 def _is_refused(run: Path, said: str) -> None:
-    for use in (load_checkpoint, _resume, read_run):
+    for use in (load_checkpoint, resume, read_run):
         with pytest.raises(CheckpointError, match=said):
             use(run)
     assert [(f.file, f.ok) for f in verify_run(run)] == [(".", False)]

@@ -10,7 +10,7 @@ import pytest
 from stopgrad.errors import CheckpointError
 from stopgrad.runs import RunWriter, extended, read_run, verify_run
 from stopgrad.storage import Finding, write_json
-from tests.runs.factories import begin, edit, go_on, train
+from tests.runs.factories import begin, edit, resume, train, train_on
 
 RECORD = {
     "metric": "knn_accuracy",
@@ -203,14 +203,10 @@ def test_an_edited_config_is_found(run: Path) -> None:
 
 def test_an_extension_is_told_and_no_fault(run: Path) -> None:
     longer = extended(read_run(run), epochs=6, step=32)
-    with RunWriter.resume(run, longer) as writer:
-        writer.begin()
-        # Killed here: the status still says finished.
+    resume(run, longer)  # killed here: the status still says finished
     assert _wrong(run) == {}
     assert _notes(run)["config.json"] == "epochs: 4 -> 6 at step 32"
-    with RunWriter.resume(run) as writer:
-        writer.begin()
-        go_on(writer, 40, 48, done=32)
+    train_on(run, 40, 48)
     assert _wrong(run) == {}
     assert _notes(run)["status.json"] == "finished at step 48"
 

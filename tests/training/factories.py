@@ -11,10 +11,13 @@ import numpy as np
 import torch
 from torch import nn
 
-from stopgrad.config import preset
-from stopgrad.images import Images, images_from_arrays
+from stopgrad.config import Config, preset
+from stopgrad.images import Dataset, Images, images_from_arrays
 from stopgrad.method import build_simsiam
 from stopgrad.runs import Checkpoint, RunWriter, TrainedRun, load_checkpoint, load_run, read_metrics
+from stopgrad.training import LabelledEpoch, draw_fraction
+from stopgrad.training.fractions import describe_fraction, open_fraction
+from stopgrad.training.recipe import LabelledImages
 from tests.factories import digits as digits
 from tests.runs.factories import info, rows
 
@@ -76,6 +79,12 @@ def step_losses(run: Path) -> list[tuple[int, str]]:
     return [(row["step"], float(row["loss"]).hex()) for row in rows]
 
 
+def assert_same_end(one: Path, other: Path) -> None:
+    """Two runs took the same steps and carry on the same bits."""
+    assert end_state(one) == end_state(other)
+    assert step_losses(one) == step_losses(other)
+
+
 def weights_sha256(model: nn.Module) -> str:
     """sha256 over every parameter and buffer."""
     digest = hashlib.sha256()
@@ -93,3 +102,22 @@ def poisoned(images: Images, spared: Images) -> Images:
         if image.tobytes() not in known:
             pixels[number] = chance.integers(0, 256, image.shape, dtype=np.uint8)
     return images_from_arrays(pixels, labels=images.labels, class_names=images.class_names)
+
+
+def fraction_of(dataset: Dataset, fraction: float = 1.0, *, seed: int = 0) -> LabelledImages:
+    """A fraction of the training labels of a data set."""
+    return draw_fraction(dataset.train, dataset.test, fraction=fraction, seed=seed)
+
+
+def opened(
+    path: Path, dataset: Dataset, config: Config, *, images: LabelledImages, **how: Any
+) -> RunWriter:
+    """The run directory of a training with labels; `how` is for its card."""
+    card = {"spec": "digits", "name": "digits", "fingerprint": dataset.train.fingerprint}
+    how["data"] = card | how.get("data", {})
+    return open_fraction(path, describe_fraction(images, config, **how))
+
+
+def last(epochs: Iterable[LabelledEpoch]) -> LabelledEpoch:
+    """The last epoch of a training."""
+    return list(epochs)[-1]

@@ -2,7 +2,6 @@
 
 import functools
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +16,8 @@ from stopgrad.evaluation.records import from_values
 from stopgrad.images import Dataset, normalization
 from stopgrad.method import build_classifier
 from stopgrad.runs import RunWriter, TrainedRun, describe_run, load_checkpoint, load_run, prepare
-from stopgrad.training import LabelledEpoch, draw_fraction, pretrain_epochs
-from stopgrad.training.fractions import describe_fraction, open_fraction, trained_record
+from stopgrad.training import LabelledEpoch, pretrain_epochs
+from stopgrad.training.fractions import trained_record
 from stopgrad.training.labelled import (
     LabelledBatch,
     Start,
@@ -28,11 +27,13 @@ from stopgrad.training.labelled import (
 from stopgrad.training.recipe import LabelledImages, recipe_of
 from tests.training.factories import (
     KilledError,
+    assert_same_end,
     digits,
     dying_after,
-    end_state,
+    fraction_of,
+    last,
+    opened,
     poisoned,
-    step_losses,
     weights_sha256,
 )
 
@@ -62,22 +63,13 @@ def run(dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> TrainedRu
     return load_run(path)
 
 
-def _last(epochs: Iterator[LabelledEpoch]) -> LabelledEpoch:
-    return list(epochs)[-1]
-
-
-def _fraction(dataset: Dataset, fraction: float = 1.0) -> LabelledImages:
-    assert dataset.test is not None
-    return draw_fraction(dataset.train, dataset.test, fraction=fraction, seed=0)
-
-
 def _start(run: TrainedRun) -> Start:
     return Start(run.model.encoder, run.info.normalization)
 
 
 def _finetuned(run: TrainedRun, images: LabelledImages, **changes: Any) -> LabelledEpoch:
     config = preset("tiny", **{**CHANGES, "epochs": 1, "knn_every": 0, **changes})
-    return _last(labelled_epochs(images, config, start=_start(run)))
+    return last(labelled_epochs(images, config, start=_start(run)))
 
 
 def test_the_recipe_is_that_of_swav_with_a_larger_rate_for_the_new_layer() -> None:
@@ -97,12 +89,12 @@ def test_it_starts_from_the_pretrained_encoder_and_leaves_it_as_it_was(
     assert first.step == 0
     for key, value in run.model.encoder.state_dict().items():
         assert torch.equal(first.model[f"encoder.{key}"], value.cpu())
-    _finetuned(run, _fraction(dataset))
+    _finetuned(run, fraction_of(dataset))
     assert weights_sha256(run.model.encoder) == before
 
 
 def test_every_weight_of_the_network_is_trained(run: TrainedRun, dataset: Dataset) -> None:
-    model = _finetuned(run, _fraction(dataset)).model
+    model = _finetuned(run, fraction_of(dataset)).model
     for key, value in run.model.encoder.named_parameters():
         assert not torch.equal(model.encoder.get_parameter(key), value), key
 
@@ -110,7 +102,7 @@ def test_every_weight_of_the_network_is_trained(run: TrainedRun, dataset: Datase
 def test_its_bn_sees_whole_batches_whatever_pretraining_did(
     run: TrainedRun, dataset: Dataset
 ) -> None:
-    layers = list(_finetuned(run, _fraction(dataset)).model.modules())
+    layers = list(_finetuned(run, fraction_of(dataset)).model.modules())
     norms = [layer for layer in layers if isinstance(layer, nn.BatchNorm2d)]
     assert norms
     assert all(type(layer) is nn.BatchNorm2d for layer in norms)
@@ -123,7 +115,7 @@ def test_a_step_moves_encoder_and_new_layer_by_their_own_rates(
     config = preset("tiny", **changes)
     training = start_labelled_training(
         build_classifier(config.encoder, classes=10, seed=0),
-        _fraction(dataset),
+        fraction_of(dataset),
         recipe=recipe_of(config, "finetune"),
         config=config,
         normalization=run.info.normalization,
@@ -133,17 +125,16 @@ def test_a_step_moves_encoder_and_new_layer_by_their_own_rates(
     training.take_step(LabelledBatch(x, torch.arange(32) % 10))
     for key, value in training.model.named_parameters():
         peak = 3.0 if key.startswith("head.") else 0.2
-        assert value.grad is not None
         moved = before[key] - peak * 32 / 256 * value.grad
         torch.testing.assert_close(value.detach(), moved)
 
 
 def test_no_image_outside_of_the_fraction_enters(run: TrainedRun, dataset: Dataset) -> None:
-    fraction = _fraction(dataset, 0.1)
+    fraction = fraction_of(dataset, 0.1)
     noisy = dataset._replace(train=poisoned(dataset.train, fraction.train))
-    clean, other = (_finetuned(run, _fraction(d, 0.1)) for d in (dataset, noisy))
+    clean, other = (_finetuned(run, fraction_of(d, 0.1)) for d in (dataset, noisy))
     assert weights_sha256(clean.model) == weights_sha256(other.model)
-    clean, other = (_finetuned(run, _fraction(d)) for d in (dataset, noisy))
+    clean, other = (_finetuned(run, fraction_of(d)) for d in (dataset, noisy))
     assert weights_sha256(clean.model) != weights_sha256(other.model)
 
 
@@ -151,8 +142,7 @@ def test_it_learns_far_more_than_the_untrained_network_knows(
     run: TrainedRun, dataset: Dataset
 ) -> None:
     changes = {"finetune.epochs": 12, "finetune.base_lr": 0.4, "finetune.head_base_lr": 1.0}
-    epoch = _finetuned(run, _fraction(dataset), **changes)
-    assert epoch.score is not None
+    epoch = _finetuned(run, fraction_of(dataset), **changes)
     assert epoch.score.images_scored == 100
     assert epoch.score.accuracy > 0.7  # chance, and the untrained network, are near 0.1
 
@@ -160,8 +150,8 @@ def test_it_learns_far_more_than_the_untrained_network_knows(
 def test_what_was_pretrained_matters(run: TrainedRun, dataset: Dataset) -> None:
     other = build_classifier(run.info.config.encoder, classes=10, seed=5).encoder
     start = Start(other, run.info.normalization)
-    ours = _finetuned(run, _fraction(dataset))
-    theirs = _last(labelled_epochs(_fraction(dataset), run.info.config, start=start))
+    ours = _finetuned(run, fraction_of(dataset))
+    theirs = last(labelled_epochs(fraction_of(dataset), run.info.config, start=start))
     assert weights_sha256(ours.model) != weights_sha256(theirs.model)
 
 
@@ -169,22 +159,16 @@ def test_what_was_pretrained_matters(run: TrainedRun, dataset: Dataset) -> None:
 
 
 def _open(path: Path, run: TrainedRun, dataset: Dataset, *, step: int | None = None) -> RunWriter:
-    card = {"spec": "digits", "name": "digits", "fingerprint": dataset.train.fingerprint}
-    info = describe_fraction(
-        _fraction(dataset, 0.5),
-        run.info.config,
-        task="finetune",
-        normalization=run.info.normalization,
-        data=card | {"from_step": step or run.step, "from_epoch": run.epoch},
-    )
-    return open_fraction(path, info)
+    data = {"from_step": step or run.step, "from_epoch": run.epoch}
+    how = {"task": "finetune", "normalization": run.info.normalization, "data": data}
+    return opened(path, dataset, run.info.config, images=fraction_of(dataset, 0.5), **how)
 
 
 def _run(path: Path, run: TrainedRun, dataset: Dataset, **how: Any) -> list[LabelledEpoch]:
     config, start = run.info.config, _start(run)
     with _open(path, run, dataset) as writer:
         return list(
-            labelled_epochs(_fraction(dataset, 0.5), config, start=start, writer=writer, **how)
+            labelled_epochs(fraction_of(dataset, 0.5), config, start=start, writer=writer, **how)
         )
 
 
@@ -195,8 +179,7 @@ def test_one_that_died_goes_on_bit_for_bit(
     with pytest.raises(KilledError):
         _run(tmp_path / "dead", run, dataset, track=dying_after(13))
     _run(tmp_path / "dead", run, dataset)
-    assert end_state(tmp_path / "dead") == end_state(tmp_path / "whole")
-    assert step_losses(tmp_path / "dead") == step_losses(tmp_path / "whole")
+    assert_same_end(tmp_path / "dead", tmp_path / "whole")
 
 
 def test_it_does_not_go_on_from_another_encoder(
@@ -206,7 +189,7 @@ def test_it_does_not_go_on_from_another_encoder(
         _run(tmp_path / "run", run, dataset, track=dying_after(2))
     with _open(tmp_path / "run", run, dataset, step=99) as writer:
         how = {"start": _start(run), "writer": writer}
-        epochs = labelled_epochs(_fraction(dataset, 0.5), run.info.config, **how)
+        epochs = labelled_epochs(fraction_of(dataset, 0.5), run.info.config, **how)
         with pytest.raises(DataError, match=f"from_step: {run.step} -> 99"):
             next(epochs)
 
@@ -217,7 +200,6 @@ def test_its_record_is_the_encoders_beside_those_of_other_evaluators(
     epoch = _run(tmp_path / "run", run, dataset)[-1]
     with _open(tmp_path / "run", run, dataset) as writer:
         record = trained_record(writer.info, epoch, split="test")
-    assert epoch.score is not None
     assert (record.metric, record.of, record.split) == ("finetune_accuracy", "encoder", "test")
     assert (record.value, record.images_scored) == (epoch.score.accuracy, 100)
     assert (record.labels, record.label_draw, record.seed) == (0.5, 0, 0)
@@ -230,20 +212,13 @@ def test_its_record_is_the_encoders_beside_those_of_other_evaluators(
 
 
 def test_crops_that_the_backbone_does_not_take_are_refused_in_one_line(dataset: Dataset) -> None:
-    images = draw_fraction(dataset.train, dataset.test, fraction=1, seed=0)
+    images, normal = fraction_of(dataset), normalization(dataset.train)
     vit = {"encoder.name": "timm:test_vit", "views.size": 16}  # patches of 16 px
     for crop, said in ((0, r"crops of 28 x 28 px .*; set finetune.crop"), (16, None)):
         config = preset("tiny", **CHANGES, **vit, **{"finetune.crop": crop})
         model = build_classifier(config.encoder, classes=10, seed=0)
-        recipe, normal = recipe_of(config, "finetune"), normalization(dataset.train)
-        begin = functools.partial(
-            start_labelled_training,
-            model,
-            images,
-            recipe=recipe,
-            config=config,
-            normalization=normal,
-        )
+        how = {"recipe": recipe_of(config, "finetune"), "normalization": normal, "config": config}
+        begin = functools.partial(start_labelled_training, model, images, **how)
         if said is None:
             assert begin().model.training
             continue

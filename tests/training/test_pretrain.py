@@ -38,7 +38,14 @@ from stopgrad.runs import (
 from stopgrad.training import Epoch, Pretraining, pretrain_epochs, start_training
 from stopgrad.training.learner import Keeper
 from stopgrad.training.watch import watched_knn
-from tests.training.factories import KilledError, digits, dying_after, end_state, step_losses
+from tests.training.factories import (
+    KilledError,
+    assert_same_end,
+    digits,
+    dying_after,
+    end_state,
+    step_losses,
+)
 
 
 @pytest.fixture(scope="module")
@@ -58,6 +65,20 @@ def _train(dataset: Dataset, config: Config, run: Path | None = None) -> list[Ep
     writer = RunWriter.create(run, describe_run(dataset, config, spec="digits"))
     with writer:
         return list(pretrain_epochs(images, config, writer=writer))
+
+
+def _go_on(dataset: Dataset, config: Config, run: Path) -> list[Epoch]:
+    with RunWriter.resume(run) as writer:
+        return list(pretrain_epochs(prepare(dataset, config), config, writer=writer))
+
+
+def _of_epochs(run: Path, field: str) -> list[Any]:
+    return [row[field] for row in read_metrics(run) if row["kind"] == "epoch"]
+
+
+def _begun(dataset: Dataset, config: Config) -> Pretraining:
+    """A pretraining at step 0."""
+    return start_training(dataset.train, config, normalization=normalization(dataset.train))
 
 
 # One step against an independent reference
@@ -127,8 +148,6 @@ def _worst_difference(ours: dict[str, nn.Parameter], theirs: dict[str, nn.Parame
     differences = []
     for key, value in theirs.items():
         gradient, wanted = ours[key].grad, value.grad
-        assert gradient is not None
-        assert wanted is not None
         differences.append(float((gradient - wanted).norm() / wanted.norm().clamp_min(1e-6)))
     return max(differences)
 
@@ -161,7 +180,7 @@ def test_one_step_agrees_with_a_plain_reference(
         blocks = 1 if encoder == "resnet10" else 2
         reference = _reference(blocks=blocks, predictor=predictor).to(dtype)
         x1, x2 = torch.randn(2, 16, 3, 16, 16, dtype=dtype)
-    training = start_training(dataset.train, config, normalization=normalization(dataset.train))
+    training = _begun(dataset, config)
     ours, theirs = dict(training.model.to(dtype).named_parameters()), reference.as_ours()
     assert ours.keys() == theirs.keys()
     with torch.no_grad():
@@ -226,8 +245,7 @@ def test_the_same_seed_twice_gives_the_same_bits_and_another_does_not(
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
         torch.rand(1)  # the global generator moves on between the runs
         _train(dataset, _tiny(seed=seed), tmp_path / name)
-    assert end_state(tmp_path / "a") == end_state(tmp_path / "b")
-    assert step_losses(tmp_path / "a") == step_losses(tmp_path / "b")
+    assert_same_end(tmp_path / "a", tmp_path / "b")
     assert end_state(tmp_path / "a") != end_state(tmp_path / "c")
 
 
@@ -244,8 +262,7 @@ def test_losses_that_are_read_late_as_on_a_gpu_change_nothing(
     _train(dataset, config, tmp_path / "at once")
     monkeypatch.setattr("stopgrad.training.learner.Learner.most_unread", 100)
     _train(dataset, config, tmp_path / "late")
-    assert end_state(tmp_path / "late") == end_state(tmp_path / "at once")
-    assert step_losses(tmp_path / "late") == step_losses(tmp_path / "at once")
+    assert_same_end(tmp_path / "late", tmp_path / "at once")
 
 
 @pytest.mark.parametrize("steps", [1, 8, 13, 31])
@@ -255,16 +272,10 @@ def test_a_run_that_died_goes_on_bit_for_bit(dataset: Dataset, tmp_path: Path, s
     images, info = prepare(dataset, config), describe_run(dataset, config, spec="digits")
     with RunWriter.create(tmp_path / "dead", info) as writer, pytest.raises(KilledError):
         list(pretrain_epochs(images, config, writer=writer, track=dying_after(steps)))
-    with RunWriter.resume(tmp_path / "dead") as writer:
-        list(pretrain_epochs(images, config, writer=writer))
-    assert end_state(tmp_path / "dead") == end_state(tmp_path / "whole")
-    assert step_losses(tmp_path / "dead") == step_losses(tmp_path / "whole")
+    _go_on(dataset, config, tmp_path / "dead")
+    assert_same_end(tmp_path / "dead", tmp_path / "whole")
     assert [step for step, _ in step_losses(tmp_path / "dead")] == list(range(1, 33))
-    losses = [
-        [row["loss"] for row in read_metrics(tmp_path / name) if row["kind"] == "epoch"]
-        for name in ("dead", "whole")
-    ]
-    assert losses[0] == losses[1]
+    assert _of_epochs(tmp_path / "dead", "loss") == _of_epochs(tmp_path / "whole", "loss")
 
 
 def test_a_run_killed_before_its_last_status_is_finished_by_resuming(
@@ -274,8 +285,7 @@ def test_a_run_killed_before_its_last_status_is_finished_by_resuming(
     _train(dataset, config, tmp_path / "run")
     status = tmp_path / "run" / "status.json"
     status.write_text(status.read_text().replace("finished", "running"))
-    with RunWriter.resume(tmp_path / "run") as writer:
-        assert list(pretrain_epochs(prepare(dataset, config), config, writer=writer)) == []
+    assert _go_on(dataset, config, tmp_path / "run") == []
     assert read_status(tmp_path / "run")["state"] == "finished"
 
 
@@ -286,7 +296,7 @@ def test_a_forgotten_momentum_would_be_seen(dataset: Dataset, tmp_path: Path) ->
     checkpoint = load_checkpoint(tmp_path / "run")
     ends = []
     for momentum in (checkpoint.optimizer, {}):
-        training = start_training(dataset.train, config, normalization=normalization(dataset.train))
+        training = _begun(dataset, config)
         training.restore(checkpoint._replace(optimizer=momentum))
         training.epoch, training.step = 1, 8
         training.take_step(training.views(next(training.batches())))
@@ -301,10 +311,8 @@ def test_the_loss_falls_and_each_epoch_is_measured(dataset: Dataset) -> None:
     epochs = _train(dataset, _tiny(epochs=6, **{"encoder.stem": "small"}))
     assert epochs[-1].loss < epochs[0].loss - 0.02
     for epoch in epochs:
-        assert epoch.layers is not None
         assert epoch.layers.z.positive_minus_random > 0
         assert epoch.layers.features.participation_ratio > 1
-    assert epochs[-1].knn is not None
     assert epochs[-1].knn > 0.2  # chance is 0.1
 
 
@@ -313,8 +321,6 @@ def test_before_bn_and_z_differ_by_the_bn_alone(dataset: Dataset) -> None:
         _train(dataset, _tiny(epochs=1, **{"projector.output_bn": bn}))[-1].layers
         for bn in (True, False)
     )
-    assert with_bn is not None
-    assert without is not None
     assert without.before_bn == without.z
     assert with_bn.before_bn != with_bn.z
     assert with_bn.z.correlation_strength == pytest.approx(
@@ -326,7 +332,6 @@ def test_without_labels_there_is_no_knn_but_all_else(dataset: Dataset) -> None:
     unlabelled = images_from_arrays(dataset.train.pixels)
     epoch = _train(Dataset("nameless", unlabelled, None), _tiny(epochs=1))[-1]
     assert epoch.knn is None
-    assert epoch.layers is not None
     assert isinstance(epoch.layers.z, Measures)
 
 
@@ -344,8 +349,6 @@ def test_validation_images_are_watched_and_not_learned_from(dataset: Dataset) ->
 def test_without_a_test_split_a_fifth_of_the_labels_is_watched(dataset: Dataset) -> None:
     images = prepare(dataset._replace(test=None), _tiny())
     assert images.train is dataset.train
-    assert images.bank is not None
-    assert images.watch is not None
     assert (len(images.bank), len(images.watch)) == (224, 56)
     assert _train(dataset._replace(test=None), _tiny(epochs=1))[-1].knn is not None
 
@@ -379,7 +382,6 @@ def test_whole_pictures_are_seen_at_a_size_that_the_backbone_takes(
     assert caplog.text == ""
     odd = _noise(37, 37)
     fitted = fit_sizes(odd, config)
-    assert fitted.test is not None
     assert fitted.train.whole_size == fitted.test.whole_size == (32, 32)
     assert fitted.train.fingerprint == odd.train.fingerprint
     assert "at 37 x 37 px" in caplog.text
@@ -404,7 +406,6 @@ def test_a_network_that_is_not_finite_has_diverged_and_is_not_scored(
 
     monkeypatch.setattr("stopgrad.training.watch.measure_layers", broken)
     epoch = _train(dataset, _tiny(epochs=1))[-1]
-    assert epoch.verdict is not None
     assert epoch.verdict.state == "diverged"
     assert epoch.knn is None
 
@@ -429,7 +430,7 @@ def test_a_refused_step_and_all_after_it_leave_the_weights_as_they_are(dataset: 
     """On a GPU the host reads the losses later; until then the device itself refuses."""
     for algorithm in ("sgd", "lars"):
         config = _tiny(**{"optimizer.algorithm": algorithm})
-        training = start_training(dataset.train, config, normalization=normalization(dataset.train))
+        training = _begun(dataset, config)
         batches = list(training.batches())
         training.take_step(training.views(batches[0]))
         before = {key: value.clone() for key, value in training.model.named_parameters()}
@@ -446,9 +447,7 @@ def test_a_refused_step_and_all_after_it_leave_the_weights_as_they_are(dataset: 
 def test_late_reading_of_losses_changes_nothing(dataset: Dataset) -> None:
     losses = []
     for together in (1, 5):
-        training = start_training(
-            dataset.train, _tiny(), normalization=normalization(dataset.train)
-        )
+        training = _begun(dataset, _tiny())
         for number, batch in enumerate(list(training.batches())[:5], start=1):
             training.take_step(training.views(batch))
             if number % together == 0:
@@ -467,7 +466,7 @@ def test_compiled_steps_agree_with_plain_ones(
     losses = []
     for compiled in ("off", "on"):
         config = _tiny(precision="fp32", compile=compiled)
-        training = start_training(dataset.train, config, normalization=normalization(dataset.train))
+        training = _begun(dataset, config)
         for batch in list(training.batches())[:3]:
             training.take_step(training.views(batch))
         losses.append(training.read_losses())
@@ -493,7 +492,7 @@ def test_learning_rates_kept_on_the_device_make_the_same_steps(dataset: Dataset)
     weights = []
     for on_device in (False, True):
         config = _tiny(precision="fp32")
-        training = start_training(dataset.train, config, normalization=normalization(dataset.train))
+        training = _begun(dataset, config)
         if on_device:
             training.optimizer.keep_learning_rates_on(torch.device("cpu"))
         for batch in list(training.batches())[:3]:
@@ -513,9 +512,7 @@ def test_a_run_that_wants_to_stop_on_collapse_ends_at_its_second_verdict(
     status = read_status(tmp_path / "run")
     assert status["state"] == "collapsed"
     assert "collapse" in status["verdict"]["state"]
-    verdicts = [
-        row["verdict"]["state"] for row in read_metrics(tmp_path / "run") if row["kind"] == "epoch"
-    ]
+    verdicts = [verdict["state"] for verdict in _of_epochs(tmp_path / "run", "verdict")]
     assert "healthy" not in verdicts[-2:]
     assert load_checkpoint(tmp_path / "run").step == status["step"]
     assert len(verdicts) >= 3, "the first tenth of the epochs does not count"
@@ -550,16 +547,12 @@ def test_a_signal_during_the_measurements_stops_at_once_and_loses_nothing(
         16,
     )
     monkeypatch.undo()
-    with RunWriter.resume(tmp_path / "run") as writer:
-        list(pretrain_epochs(images, config, writer=writer))
+    _go_on(dataset, config, tmp_path / "run")
     assert end_state(tmp_path / "run") == end_state(tmp_path / "whole")
     for field in ("loss", "knn", "verdict"):
-        told = [
-            [row[field] for row in read_metrics(tmp_path / name) if row["kind"] == "epoch"]
-            for name in ("run", "whole")
-        ]
-        assert told[0] == told[1]
-        assert len(told[0]) == 4
+        told = _of_epochs(tmp_path / "run", field)
+        assert told == _of_epochs(tmp_path / "whole", field)
+        assert len(told) == 4
 
 
 @pytest.mark.parametrize(("every", "epoch"), [(1, 0), (0, 1)])
@@ -581,17 +574,15 @@ def test_a_signal_in_the_last_step_of_an_epoch_does_not_wait_for_its_measurement
             list(pretrain_epochs(images, config, writer=writer, track=track))
     status = read_status(tmp_path / "run")
     assert (status["state"], status["step"], status["epoch"]) == ("interrupted", 8, epoch)
-    with RunWriter.resume(tmp_path / "run") as writer:
-        list(pretrain_epochs(images, config, writer=writer))
-    assert end_state(tmp_path / "run") == end_state(tmp_path / "whole")
-    assert step_losses(tmp_path / "run") == step_losses(tmp_path / "whole")
+    _go_on(dataset, config, tmp_path / "run")
+    assert_same_end(tmp_path / "run", tmp_path / "whole")
 
 
 def test_a_signal_while_losses_wait_on_the_device_saves_them_too(
     dataset: Dataset, tmp_path: Path
 ) -> None:
     config = _tiny()
-    training = start_training(dataset.train, config, normalization=normalization(dataset.train))
+    training = _begun(dataset, config)
     info = describe_run(dataset, config, spec="digits")
     with RunWriter.create(tmp_path / "run", info) as writer:
         keeper = Keeper(training, writer)
@@ -606,7 +597,7 @@ def test_a_signal_while_losses_wait_on_the_device_saves_them_too(
 
 def test_every_image_is_seen_at_most_once_an_epoch(dataset: Dataset) -> None:
     config = _tiny()
-    training = start_training(dataset.train, config, normalization=normalization(dataset.train))
+    training = _begun(dataset, config)
     first = torch.cat(list(training.batches()))
     training.epoch, training.step = 1, training.steps_per_epoch
     second = torch.cat(list(training.batches()))

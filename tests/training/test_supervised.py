@@ -24,8 +24,7 @@ from stopgrad.method import (
     classifier_flops,
 )
 from stopgrad.runs import RunWriter, load_checkpoint, read_metrics, read_status
-from stopgrad.training import LabelledEpoch, draw_fraction, recipe_of
-from stopgrad.training.fractions import describe_fraction, open_fraction
+from stopgrad.training import LabelledEpoch, recipe_of
 from stopgrad.training.labelled import (
     LabelledBatch,
     LabelledTraining,
@@ -35,9 +34,13 @@ from stopgrad.training.labelled import (
 from stopgrad.training.recipe import Crops, CropSize, LabelledImages, draw_crops, padded_crop
 from tests.training.factories import (
     KilledError,
+    assert_same_end,
     digits,
     dying_after,
     end_state,
+    fraction_of,
+    last,
+    opened,
     poisoned,
     step_losses,
     weights_sha256,
@@ -58,11 +61,6 @@ def _short() -> Config:
     return _tiny(epochs=2, checkpoint_every=7)
 
 
-def _fraction(dataset: Dataset, fraction: float = 1.0, *, seed: int = 0) -> LabelledImages:
-    assert dataset.test is not None
-    return draw_fraction(dataset.train, dataset.test, fraction=fraction, seed=seed)
-
-
 def _training(images: LabelledImages, config: Config) -> LabelledTraining:
     return start_labelled_training(
         build_classifier(config.encoder, classes=len(images.class_names), seed=config.seed),
@@ -71,10 +69,6 @@ def _training(images: LabelledImages, config: Config) -> LabelledTraining:
         config=config,
         normalization=normalization(images.train),
     )
-
-
-def _last(epochs: Iterator[LabelledEpoch]) -> LabelledEpoch:
-    return list(epochs)[-1]
 
 
 # Random crop
@@ -113,7 +107,7 @@ def test_no_room_means_no_crop() -> None:
 
 
 def test_a_step_crops_by_the_seed_and_the_step_alone(dataset: Dataset) -> None:
-    images = _fraction(dataset)
+    images = fraction_of(dataset)
     batch = torch.arange(16)
     first, again = (_training(images, _tiny()).augmented(batch).x for _ in range(2))
     torch.rand(1)
@@ -128,7 +122,7 @@ def test_what_goes_in_is_the_crop_normalised_by_the_fractions_own_mean_and_std(
     dataset: Dataset,
 ) -> None:
     config = _tiny(**{"supervised.padding": 0, "views.flip": 0.0})
-    images = _fraction(dataset, 0.1)
+    images = fraction_of(dataset, 0.1)
     x = _training(images, config).augmented(torch.arange(len(images.train))).x.double()
     assert x.mean(dim=(0, 2, 3)).numpy() == pytest.approx(0, abs=1e-5)
     assert x.std(dim=(0, 2, 3), correction=0).numpy() == pytest.approx(1, abs=1e-5)
@@ -145,7 +139,7 @@ def test_a_crop_that_does_not_fit_is_refused(
     dataset: Dataset, changes: dict[str, int], said: str
 ) -> None:
     with pytest.raises(ConfigError, match=said):
-        next(labelled_epochs(_fraction(dataset), _tiny(**changes)))
+        next(labelled_epochs(fraction_of(dataset), _tiny(**changes)))
 
 
 # One step and the schedule
@@ -179,7 +173,7 @@ def test_two_steps_agree_with_a_plain_loop_of_torch(dataset: Dataset) -> None:
             "supervised.weight_decay": 0.01,
         }
     )
-    training = _training(_fraction(dataset), config)
+    training = _training(fraction_of(dataset), config)
     plain = Plain().double()
     plain.load_state_dict(training.model.state_dict())
     training.model.double()
@@ -201,7 +195,7 @@ def test_two_steps_agree_with_a_plain_loop_of_torch(dataset: Dataset) -> None:
 
 
 def test_the_learning_rate_falls_on_a_cosine_from_its_peak_to_0(dataset: Dataset) -> None:
-    training = _training(_fraction(dataset), _tiny(epochs=4, batch=32))
+    training = _training(fraction_of(dataset), _tiny(epochs=4, batch=32))
     assert training.steps_per_epoch == 10
     peak = 0.4 * 32 / 256
     rates = [training.group_rates(step)["encoder"] for step in (1, 11, 21, 41)]
@@ -241,7 +235,7 @@ def test_a_training_view_of_resnet18_costs_three_times_its_forward_pass() -> Non
 def test_every_fraction_takes_as_many_steps_and_sees_its_images_equally_often(
     dataset: Dataset, fraction: float
 ) -> None:
-    images = _fraction(dataset, fraction)
+    images = fraction_of(dataset, fraction)
     training = _training(images, _tiny())
     epoch = torch.cat(list(training.batches()))
     assert len(epoch) == 320
@@ -253,7 +247,7 @@ def test_every_fraction_takes_as_many_steps_and_sees_its_images_equally_often(
 
 
 def test_a_fraction_smaller_than_a_batch_fills_it_with_other_crops(dataset: Dataset) -> None:
-    images = _fraction(dataset, 0.01)  # one image of each class
+    images = fraction_of(dataset, 0.01)  # one image of each class
     training = _training(images, _tiny(batch=32))
     batch = next(training.batches())
     assert len(images.train) == 10
@@ -264,39 +258,37 @@ def test_a_fraction_smaller_than_a_batch_fills_it_with_other_crops(dataset: Data
 
 
 def test_no_image_outside_of_the_fraction_enters(dataset: Dataset) -> None:
-    fraction = _fraction(dataset, 0.1)
+    fraction = fraction_of(dataset, 0.1)
     noisy = dataset._replace(train=poisoned(dataset.train, fraction.train))
     assert not np.array_equal(noisy.train.pixels, dataset.train.pixels)
     config = _tiny(epochs=1)
-    clean, other = (_last(labelled_epochs(_fraction(d, 0.1), config)) for d in (dataset, noisy))
+    clean, other = (last(labelled_epochs(fraction_of(d, 0.1), config)) for d in (dataset, noisy))
     assert weights_sha256(clean.model) == weights_sha256(other.model)
     # The control: with all labels the same noise does enter.
-    clean, other = (_last(labelled_epochs(_fraction(d), config)) for d in (dataset, noisy))
+    clean, other = (last(labelled_epochs(fraction_of(d), config)) for d in (dataset, noisy))
     assert weights_sha256(clean.model) != weights_sha256(other.model)
 
 
 def test_no_test_image_enters(dataset: Dataset) -> None:
-    assert dataset.test is not None
     noise = np.random.default_rng(0).integers(0, 256, dataset.test.pixels.shape, dtype=np.uint8)
     test = images_from_arrays(noise, labels=dataset.test.labels)
     config = _tiny(epochs=1)
     one, other = (
-        _last(labelled_epochs(_fraction(d), config)) for d in (dataset, dataset._replace(test=test))
+        last(labelled_epochs(fraction_of(d), config))
+        for d in (dataset, dataset._replace(test=test))
     )
     assert weights_sha256(one.model) == weights_sha256(other.model)
-    assert one.score is not None
-    assert other.score is not None
     assert not torch.equal(one.score.predicted, other.score.predicted)
 
 
 def test_a_new_seed_draws_other_labels(dataset: Dataset) -> None:
-    one, other = (_fraction(dataset, 0.1, seed=seed).train.fingerprint for seed in (0, 1))
+    one, other = (fraction_of(dataset, 0.1, seed=seed).train.fingerprint for seed in (0, 1))
     assert one != other
 
 
 def test_fewer_images_than_a_batch_are_refused(dataset: Dataset) -> None:
     with pytest.raises(DataError, match=r"320 images to train on with supervised\.batch = 512"):
-        next(labelled_epochs(_fraction(dataset), _tiny(batch=512)))
+        next(labelled_epochs(fraction_of(dataset), _tiny(batch=512)))
 
 
 # Learning and the score
@@ -304,24 +296,21 @@ def test_fewer_images_than_a_batch_are_refused(dataset: Dataset) -> None:
 
 def test_it_learns_far_more_than_the_untrained_network_knows(dataset: Dataset) -> None:
     config = _tiny(epochs=12, **{"views.flip": 0.0})
-    epochs = list(labelled_epochs(_fraction(dataset), config))
+    epochs = list(labelled_epochs(fraction_of(dataset), config))
     scores = [epoch.score for epoch in epochs]
     assert scores[:-1] == [None] * 11
-    assert scores[-1] is not None
     assert epochs[-1].loss < epochs[0].loss / 2
     assert scores[-1].accuracy > 0.7  # chance, and the untrained network, are near 0.1
 
 
 def test_the_score_is_that_of_the_last_weights_on_every_test_image(dataset: Dataset) -> None:
-    images = _fraction(dataset)
-    epoch = _last(labelled_epochs(images, _tiny(epochs=2, precision="fp32")))
+    images = fraction_of(dataset)
+    epoch = last(labelled_epochs(images, _tiny(epochs=2, precision="fp32")))
     mean, std = (torch.tensor(part).view(3, 1, 1) for part in normalization(images.train))
-    assert images.test.labels is not None
     x = (torch.from_numpy(images.test.pixels).permute(0, 3, 1, 2) / 255 - mean) / std
     with torch.no_grad():
         predicted = epoch.model.eval()(x).argmax(dim=1)
     right = predicted == torch.from_numpy(images.test.labels)
-    assert epoch.score is not None
     assert epoch.score.images_scored == 100
     assert epoch.score.accuracy == pytest.approx(right.float().mean().item())
     assert torch.equal(epoch.score.predicted, predicted)
@@ -330,9 +319,8 @@ def test_the_score_is_that_of_the_last_weights_on_every_test_image(dataset: Data
 def test_the_protocol_states_the_recipe_and_the_budget_beside_pretrainings(
     dataset: Dataset,
 ) -> None:
-    images = _fraction(dataset, 0.1)
-    epoch = _last(labelled_epochs(images, _tiny(epochs=2)))
-    assert epoch.score is not None
+    images = fraction_of(dataset, 0.1)
+    epoch = last(labelled_epochs(images, _tiny(epochs=2)))
     how = epoch.score.protocol
     assert how["evaluator"] == "supervised"
     assert (how["epochs"], how["steps"], how["batch"], how["lr"]) == (2, 20, 32, 0.05)
@@ -347,8 +335,8 @@ def test_the_same_seed_twice_gives_the_same_bits_and_another_does_not(dataset: D
     ends = []
     for seed in (0, 0, 1):
         torch.rand(1)  # the global generator moves on between the trainings
-        epochs = labelled_epochs(_fraction(dataset), _tiny(epochs=1, seed=seed))
-        ends.append(weights_sha256(_last(epochs).model))
+        epochs = labelled_epochs(fraction_of(dataset), _tiny(epochs=1, seed=seed))
+        ends.append(weights_sha256(last(epochs).model))
     assert ends[0] == ends[1] != ends[2]
 
 
@@ -356,21 +344,14 @@ def test_the_same_seed_twice_gives_the_same_bits_and_another_does_not(dataset: D
 
 
 def _open(path: Path, dataset: Dataset, config: Config, *, fraction: float = 0.5) -> RunWriter:
-    images = _fraction(dataset, fraction, seed=config.seed)
-    card = {"spec": "digits", "name": "digits", "fingerprint": dataset.train.fingerprint}
-    info = describe_fraction(
-        images,
-        config,
-        task="supervised",
-        normalization=normalization(images.train),
-        data=card,
-    )
-    return open_fraction(path, info)
+    images = fraction_of(dataset, fraction, seed=config.seed)
+    how = {"task": "supervised", "normalization": normalization(images.train)}
+    return opened(path, dataset, config, images=images, **how)
 
 
 def _run(path: Path, dataset: Dataset, config: Config, **how: Any) -> list[LabelledEpoch]:
     with _open(path, dataset, config) as writer:
-        return list(labelled_epochs(_fraction(dataset, 0.5), config, writer=writer, **how))
+        return list(labelled_epochs(fraction_of(dataset, 0.5), config, writer=writer, **how))
 
 
 @pytest.fixture(scope="module")
@@ -389,8 +370,7 @@ def test_a_training_that_died_goes_on_bit_for_bit(
     with pytest.raises(KilledError):
         _run(tmp_path / "run", dataset, config, track=dying_after(steps))
     epochs = _run(tmp_path / "run", dataset, config)
-    assert end_state(tmp_path / "run") == end_state(whole)
-    assert step_losses(tmp_path / "run") == step_losses(whole)
+    assert_same_end(tmp_path / "run", whole)
     assert [step for step, _ in step_losses(tmp_path / "run")] == list(range(1, 21))
     rows = [
         [row["loss"] for row in read_metrics(run) if row["kind"] == "epoch"]
@@ -414,8 +394,7 @@ def test_an_epochs_end_is_saved_when_saving_takes_little_of_the_time(
         _run(tmp_path / "run", dataset, _tiny(epochs=2, checkpoint_every=0), track=dying_after(13))
     assert load_checkpoint(tmp_path / "run").step == saved
     _run(tmp_path / "run", dataset, _tiny(epochs=2, checkpoint_every=0))
-    assert end_state(tmp_path / "run") == end_state(whole)
-    assert step_losses(tmp_path / "run") == step_losses(whole)
+    assert_same_end(tmp_path / "run", whole)
 
 
 def test_a_forgotten_momentum_would_be_seen(dataset: Dataset, whole: Path) -> None:
@@ -423,7 +402,7 @@ def test_a_forgotten_momentum_would_be_seen(dataset: Dataset, whole: Path) -> No
     checkpoint = load_checkpoint(whole)
     ends = []
     for momentum in (checkpoint.optimizer, {}):
-        training = _training(_fraction(dataset, 0.5), _short())
+        training = _training(fraction_of(dataset, 0.5), _short())
         training.restore(checkpoint._replace(optimizer=momentum, step=10))
         training.take_step(training.augmented(next(training.batches())))
         ends.append(weights_sha256(training.model))
@@ -432,12 +411,12 @@ def test_a_forgotten_momentum_would_be_seen(dataset: Dataset, whole: Path) -> No
 
 def test_saving_changes_nothing(dataset: Dataset, whole: Path) -> None:
     assert weights_sha256(
-        _last(labelled_epochs(_fraction(dataset, 0.5), _short())).model
+        last(labelled_epochs(fraction_of(dataset, 0.5), _short())).model
     ) == weights_sha256(_restored(whole, dataset))
 
 
 def _restored(run: Path, dataset: Dataset) -> Classifier:
-    training = _training(_fraction(dataset, 0.5), _short())
+    training = _training(fraction_of(dataset, 0.5), _short())
     training.restore(load_checkpoint(run))
     return training.model
 
@@ -447,8 +426,7 @@ def test_where_losses_may_wait_as_on_a_gpu_each_step_has_its_own_row(
 ) -> None:
     monkeypatch.setattr("stopgrad.training.learner.Learner.most_unread", 100)
     epochs = _run(tmp_path / "run", dataset, _short())
-    assert end_state(tmp_path / "run") == end_state(whole)
-    assert step_losses(tmp_path / "run") == step_losses(whole)
+    assert_same_end(tmp_path / "run", whole)
     rows = [row for row in read_metrics(tmp_path / "run") if row["kind"] == "step"]
     assert len({row["seconds"] for row in rows}) > 10  # not those of the newest step
     taken = sum(row["seconds"] for row in rows)
@@ -463,8 +441,6 @@ def test_a_finished_training_takes_no_step_and_gives_its_score_again(
     rows = (tmp_path / "run" / "metrics.jsonl").read_bytes()
     [again] = _run(tmp_path / "run", dataset, config)
     assert (tmp_path / "run" / "metrics.jsonl").read_bytes() == rows
-    assert first[-1].score is not None
-    assert again.score is not None
     assert again.score.accuracy == first[-1].score.accuracy
     assert (again.number, again.step, again.loss) == (2, 20, first[-1].loss)
     steps = [row["seconds"] for row in read_metrics(tmp_path / "run") if row["kind"] == "step"]
@@ -474,7 +450,7 @@ def test_a_finished_training_takes_no_step_and_gives_its_score_again(
 def test_it_is_finished_once_its_score_was_taken_in(dataset: Dataset, tmp_path: Path) -> None:
     config = _tiny(epochs=1, checkpoint_every=0)
     with _open(tmp_path / "run", dataset, config) as writer:
-        epochs = labelled_epochs(_fraction(dataset, 0.5), config, writer=writer)
+        epochs = labelled_epochs(fraction_of(dataset, 0.5), config, writer=writer)
         assert next(epochs).score is not None
         assert read_status(tmp_path / "run")["state"] == "running"
         assert list(epochs) == []
@@ -498,7 +474,7 @@ def test_a_signal_stops_between_two_steps_or_while_scoring_and_nothing_is_lost(
                 yield one
 
         with pytest.raises(InterruptedRunError, match="same command") as caught:
-            list(labelled_epochs(_fraction(dataset, 0.5), config, writer=writer, track=track))
+            list(labelled_epochs(fraction_of(dataset, 0.5), config, writer=writer, track=track))
     assert caught.value.exit_code == 143
     assert read_status(run)["state"] == "interrupted"
     assert load_checkpoint(run).step == saved
@@ -530,7 +506,7 @@ def test_another_fraction_or_other_images_do_not_go_on(dataset: Dataset, tmp_pat
         _run(run, dataset, config, track=dying_after(2))
     quarter = _open(run, dataset, config, fraction=0.25)
     with quarter as writer, pytest.raises(DataError, match=r"labels: 0\.5 -> 0\.25"):
-        next(labelled_epochs(_fraction(dataset, 0.25), config, writer=writer))
+        next(labelled_epochs(fraction_of(dataset, 0.25), config, writer=writer))
     other = dataset._replace(train=poisoned(dataset.train, dataset.train.take(np.arange(319))))
     with pytest.raises(DataError, match="fingerprint"):
         _run(run, other, config)
@@ -548,7 +524,7 @@ def test_divergence_stops_before_the_bad_step(dataset: Dataset, tmp_path: Path) 
 
 
 def test_a_loss_that_is_not_finite_leaves_the_weights_as_they_were(dataset: Dataset) -> None:
-    training = _training(_fraction(dataset), _tiny())
+    training = _training(fraction_of(dataset), _tiny())
     batch = training.augmented(next(training.batches()))
     before = {key: value.clone() for key, value in training.model.named_parameters()}
     training.take_step(batch._replace(x=batch.x * math.nan))

@@ -21,7 +21,7 @@ from stopgrad.runs import read_status
 from stopgrad.storage import read_lines_as
 from stopgrad.training.labelled import LabelledBatch, LabelledTraining
 from tests import factories
-from tests.training.factories import end_state, step_losses
+from tests.training.factories import assert_same_end, step_losses
 
 
 @pytest.fixture(scope="module")
@@ -140,8 +140,7 @@ def test_a_signal_saves_and_the_same_command_goes_on(
     assert _supervised(out, "--labels", 1, 0.1) == 0
     assert [record.labels for record in read(out / "records.jsonl")] == [1.0, 0.1]
     for share in ("share-1", "share-0.1"):
-        assert end_state(out / "supervised" / share) == end_state(whole / "supervised" / share)
-        assert step_losses(out / "supervised" / share) == step_losses(whole / "supervised" / share)
+        assert_same_end(out / "supervised" / share, whole / "supervised" / share)
 
 
 def test_a_signal_between_two_shares_is_not_forgotten(

@@ -7,6 +7,7 @@ itself, with `-m stopgrad` and the command.
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import signal
 import sys
@@ -66,7 +67,7 @@ def train_together(arguments: Sequence[str], *, devices: int) -> int:
     )
     command = ["-u", "-m", "stopgrad", *_without_devices(arguments)]
     _pass_on_other_signals()
-    _silence_the_agent()
+    logging.disable(logging.CRITICAL)  # the agent's account of its processes is not for people
     try:
         elastic_launch(config, sys.executable)(*command)
     except ChildFailedError as error:
@@ -85,14 +86,6 @@ def _without_devices(arguments: Sequence[str]) -> Iterator[str]:
             yield word
 
 
-def _silence_the_agent() -> None:
-    """What its processes say is for people; its own account of them is not."""
-    import logging
-
-    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
-    logging.getLogger("torch.distributed.launcher").setLevel(logging.CRITICAL)
-
-
 def _pass_on_other_signals() -> None:
     """Turns the signals that the agent does not know into the one that it passes on."""
     for number in (signal.SIGUSR1, signal.SIGUSR2):
@@ -105,5 +98,5 @@ def _exit_code(error: object) -> int:
     if failure.exitcode >= 0:
         return int(failure.exitcode)
     name = signal.Signals(-failure.exitcode).name
-    sys.stderr.write(f"stopgrad: process {rank} was killed by {name}; go on with: resume\n")
+    sys.stderr.write(f"stopgrad: process {rank} was killed by {name}\n")
     return 1

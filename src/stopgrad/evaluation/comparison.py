@@ -89,10 +89,8 @@ class Accuracies(NamedTuple):
 def same_data(runs: Sequence[TrainedRun], datasets: Sequence[Dataset] = ()) -> bool:
     """Whether all runs were trained on the same images.
 
-    Args:
-        runs: The runs.
-        datasets: Those images as each run stores them; none: only runs that store them alike are
-            known to have the same.
+    `datasets` are those images as each run stores them; without them only runs that store them
+    alike are known to have the same.
     """
     if datasets and all(map(_own, runs, datasets)):
         return True
@@ -114,16 +112,16 @@ def compare_runs(
 ) -> Comparison:
     """Measures all runs on the same views of the same training images, and ranks them.
 
-    The views are those of the first run, each run's at its own views.size. Accuracies are compared
-    only when all runs were trained on the same images.
+    The views are those of the first run, each run's at its own views.size. Up to 1,000 of the
+    training images are drawn. Accuracies are compared only when all runs were trained on the same
+    images; what is in no record is scored, if asked for, where those have labels.
 
     Args:
         runs: The runs, from `load_run`, each once.
-        datasets: The images to measure on, the same for all, as each run stores them; up to 1,000
-            of the training images are drawn.
+        datasets: The images to measure on, the same for all, as each run stores them.
         by: The measure that orders the rows.
         layer: features, which kNN and the probe see, or z.
-        score: Score what is in no record, where the data are the runs' own and have labels.
+        score: Whether to score.
         track: Shows progress.
 
     Raises:
@@ -133,7 +131,10 @@ def compare_runs(
     measures = _measures(runs, datasets, layer=layer, track=track)
     scores = [Accuracies({}, ()) for _ in runs]
     if same_data(runs, datasets):
-        scores = accuracies(runs, datasets if score and _scorable(runs, datasets) else None)
+        parts = [images for dataset in datasets for images in (dataset.train, dataset.test)]
+        known = all(images is None or images.labels is not None for images in parts)
+        scorable = score and known and all(map(_own, runs, datasets))
+        scores = accuracies(runs, datasets if scorable else None)
     ranks = {name: _ranks([getattr(m, name) for m in measures]) for name in LABEL_FREE}
     rows = [
         Row(
@@ -232,11 +233,6 @@ def _pair(
             return torch.stack(features)
         case "z":
             return torch.stack([model.projector(x) for x in features])
-
-
-def _scorable(runs: Sequence[TrainedRun], datasets: Sequence[Dataset]) -> bool:
-    parts = [i for dataset in datasets for i in (dataset.train, dataset.test) if i is not None]
-    return all(map(_own, runs, datasets)) and all(images.labels is not None for images in parts)
 
 
 def _ranks(values: Sequence[float]) -> list[int | None]:

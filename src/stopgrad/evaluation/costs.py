@@ -73,7 +73,13 @@ class Meter:
 
 def counters(device: str) -> list[Counter]:
     """The counters that can be read for work on a device: its card's, and the processors'."""
-    card = nvml(_uuid(device)) if device.startswith("cuda") else None
+    card = None
+    if device.startswith("cuda"):
+        import torch
+
+        # Tells a card from the others, whatever CUDA_VISIBLE_DEVICES makes of its number.
+        uuid = str(torch.cuda.get_device_properties(device).uuid)
+        card = nvml(f"GPU-{uuid.removeprefix('GPU-')}")
     return [counter for counter in (card, rapl()) if counter is not None]
 
 
@@ -90,11 +96,7 @@ def append_cost(run: Path, spent: Spent) -> None:
 
 
 def read_costs(*runs: Path) -> Costs | None:
-    """What trainings took so far, together; None where nothing was written, as by older versions.
-
-    Raises:
-        DataError: When the file is damaged.
-    """
+    """What trainings took so far, together; None where nothing was written, as in old runs."""
     hint, parts = "remove the line, or the file; the run is as good without it", list[Spent]()
     for run in runs:
         parts += read_lines_as(run / "costs.jsonl", Spent, what="a cost", hint=hint)
@@ -182,11 +184,3 @@ def nvml(uuid: str) -> Counter | None:
     except (OSError, pynvml.NVMLError):
         return None
     return Counter("nvml", joules)
-
-
-def _uuid(device: str) -> str:
-    """What tells a card from the others, whatever CUDA_VISIBLE_DEVICES makes of its number."""
-    import torch
-
-    uuid = str(torch.cuda.get_device_properties(device).uuid)
-    return f"GPU-{uuid.removeprefix('GPU-')}"

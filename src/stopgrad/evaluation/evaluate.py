@@ -72,14 +72,8 @@ def evaluate_run(
 ) -> Iterator[Record]:
     """Scores a run and keeps what comes of it: each record is in the run before it is yielded.
 
-    The records go to RUN/records.jsonl, the draws of the labels to RUN/labels.
-
-    Args:
-        run: The run, from `load_run`.
-        dataset: The images it was trained on, with labels.
-        labels: Fractions of the training labels, above 0 and at most 1.
-        select: Which numbers are wanted.
-        track: Shows the progress of embedding.
+    The records go to RUN/records.jsonl, the draws of the labels to RUN/labels. `labels` are
+    fractions of the training labels; the images are those that the run was trained on.
 
     Raises:
         ConfigError: For a fraction that is not above 0 and at most 1.
@@ -94,11 +88,7 @@ def evaluate_run(
 
 
 def recorded_numbers(run: Path) -> frozenset[Key]:
-    """The numbers that a run has already, at its newest checkpoint or before.
-
-    Raises:
-        DataError: When its file of records is damaged.
-    """
+    """The numbers that a run has already, at its newest checkpoint or before; see `read`."""
     path = run / "records.jsonl"
     return frozenset(key_of(record) for record in read(path)) if path.exists() else frozenset()
 

@@ -160,12 +160,7 @@ def labelled(features: Features, *, role: str) -> Labelled:
 
 
 def finite(values: Tensor, *, role: str) -> None:  # (N, F)
-    """Checks that there are features and that all are finite.
-
-    Raises:
-        DataError: When there are none.
-        DivergedError: When a value is not finite.
-    """
+    """A DataError when there are no features, a DivergedError when one is not finite."""
     if len(values) == 0:
         raise DataError(
             f"no {role} images", expected="at least one", hint="check the split that was asked for"

@@ -32,14 +32,10 @@ class Neighbors(NamedTuple):
 
 
 def weighted_knn(train: Features, test: Features, config: KNNConfig) -> Score:
-    """Weighted kNN accuracy on every test image.
+    """Weighted kNN accuracy on every test image; errors as of `labelled`.
 
     K is limited to the size of the bank; the protocol says what was asked for and what was used.
     Of equal votes the lowest class index wins; of equal similarities the lowest bank index.
-
-    Raises:
-        DataError: When a set is empty or has no labels.
-        DivergedError: When a feature is not finite.
     """
     bank, queries = labelled(train, role="training"), labelled(test, role="test")
     k, classes = min(config.k, len(bank.values)), class_count(bank, queries)
@@ -59,17 +55,13 @@ def weighted_knn(train: Features, test: Features, config: KNNConfig) -> Score:
 
 
 def neighbors(bank: Tensor, queries: Tensor, *, k: int) -> Neighbors:
-    """The k nearest of a bank to each query.
+    """The k nearest of a bank (N, F) to each query (Q, F), of any length.
 
-    Args:
-        bank: (N, F) float32, of any length; a zero row is as far from all as a right angle.
-        queries: (Q, F) float32.
-        k: 1 to N.
+    A zero row is as far from all as a right angle.
 
     Raises:
         ConfigError: When k is larger than the bank.
-        DataError: When there is no bank or no query.
-        DivergedError: When a feature is not finite.
+        DataError, DivergedError: As `finite`.
     """
     finite(bank, role="bank")
     finite(queries, role="query")

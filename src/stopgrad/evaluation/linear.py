@@ -237,12 +237,7 @@ def tuned_probe(
     seed: int,
     full_size: int | None = None,
 ) -> Score:
-    """`linear_probe` at the learning rate that `choose_lr` picks; the protocol says so.
-
-    Raises:
-        DataError: As `linear_probe`, and when no class has two training images.
-        DivergedError: As `linear_probe`.
-    """
+    """`linear_probe` at the rate that `choose_lr` picks, as the protocol says; errors of both."""
     best = choose_lr(train, config, seed=seed, full_size=full_size)
     chosen = dataclasses.replace(config, base_lr=best)
     result = linear_probe(train, test, chosen, seed=seed, full_size=full_size)
@@ -268,18 +263,9 @@ def choose_lr(
 ) -> float:
     """The candidate that is most accurate on held-out training labels; of equals the first.
 
-    The rest is trained on, for as many steps as the probe itself will take.
-
-    Args:
-        train: N features with labels.
-        config: All but the learning rate.
-        seed: Of the split, and as for `linear_probe`.
-        candidates: Values of base_lr; `lr_candidates` of the config when left out.
-        full_size: As for `linear_probe`.
-
-    Raises:
-        DataError: When there are no labels, or no class has two images.
-        DivergedError: When a feature is not finite.
+    The rest is trained on, for as many steps as the probe itself will take. Without candidates
+    they are `lr_candidates` of the config. `full_size` and errors are those of `linear_probe`, and
+    a DataError when no class has two images.
     """
     whole = labelled(train, role="training")
     candidates = candidates or lr_candidates(config)
@@ -300,11 +286,7 @@ def choose_lr(
 
 
 def validation_mask(labels: Tensor, *, seed: int) -> Tensor:  # (N,) -> (N,) bool
-    """True for a random fifth of each class, at least one image but never all.
-
-    Raises:
-        DataError: When no class has two images.
-    """
+    """True for a fifth of each class, at least one but never all; a DataError for none in all."""
     order = torch.randperm(len(labels), generator=torch_generator(seed, "linear", "validation"))
     order = order.to(labels.device)
     order = order[labels[order].sort(stable=True).indices]  # by class, random within one

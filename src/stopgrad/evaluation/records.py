@@ -113,9 +113,7 @@ def to_line(record: Record) -> str:
 def from_values(values: Mapping[str, object]) -> Record:
     """The record of a line's values; keys that older versions did not write are None.
 
-    Raises:
-        ValueError: When an accuracy is no fraction.
-        TypeError: When the keys are not those of a record, each of its own type.
+    A ValueError when an accuracy is no fraction, a TypeError for other keys or types.
     """
     record = typed(Record, values)
     if record.metric in ACCURACIES and not 0 <= record.value <= 1:
@@ -134,20 +132,11 @@ def from_values(values: Mapping[str, object]) -> Record:
 
 
 def append(path: Path, record: Record) -> None:
-    """Adds a record at the end of a file, durably, whole or not at all.
-
-    Raises:
-        StorageError: When the disk refuses; the file is as before.
-        ValueError: When a number other than those of per_class is not finite.
-    """
+    """Adds a record at the end of a file, durably, whole or not at all; see `append_lines`."""
     append_lines(path, [dataclasses.asdict(record)])
 
 
 def read(path: Path) -> list[Record]:
-    """All records of a file, in order; a last line torn by a crash is left out.
-
-    Raises:
-        DataError: When there is no such file, or another line is no record.
-    """
+    """All records of a file, in order, but a last one torn by a crash; see `read_lines`."""
     hint = "restore the file, or make it with: stopgrad evaluate RUN"
     return read_lines(path, from_values, what="a record", hint=hint).rows

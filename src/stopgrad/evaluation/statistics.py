@@ -84,11 +84,7 @@ class Cell(NamedTuple):
 
 
 def summarize(values: Sequence[float]) -> Summary:
-    """Mean, and standard deviation of the sample (n - 1).
-
-    Raises:
-        DataError: For no value, or one that is not finite.
-    """
+    """Mean and standard deviation (n - 1); a DataError for no value or one that is not finite."""
     if not values or not all(math.isfinite(value) for value in values):
         raise DataError(
             f"{list(values)} to take the mean of",

@@ -190,9 +190,8 @@ class Processes:
                     raise from_told(json.loads(self.store.get(f"error-{rank}"))) from error
             silent = [f"{r} ({age:.0f} s)" for r, age in enumerate(self._ages()) if age > SILENT]
             who = f"process {', '.join(silent)} not heard of" if silent else "a process has ended"
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
             raise LostProcessError(
-                f"{who}, of {self.count} that train together ({reason})",
+                f"{who}, of {self.count} that train together",
                 hint="the newest checkpoint is whole; go on with: stopgrad resume RUN",
             ) from error
 

@@ -129,13 +129,10 @@ def _encode(checkpoint: Checkpoint) -> dict[str, bytes]:
 def load_checkpoint(run: Path, *, now: RunInfo | None = None) -> Checkpoint:
     """The newest checkpoint of a run that verifies.
 
-    Args:
-        run: The run directory.
-        now: What would go on from it; None: only what config.json says is compared.
+    `now` is what would go on from it; without it only what config.json says is compared.
 
     Raises:
-        ConfigError: When the run is no longer the one that was saved, with each difference.
-        DataError: When its images are others.
+        ConfigError, DataError: As `check_changes`, when the run is not the one that was saved.
         CheckpointError: When there is none, or when the newest was not written by stopgrad.
     """
     info, damaged = read_run(run), list[str]()
@@ -193,11 +190,7 @@ def newest_step(run: Path) -> int:
 
 
 def remove_after(run: Path, *, step: int) -> None:
-    """Removes checkpoints after this step, which were passed over as damaged.
-
-    Raises:
-        StorageError: When the disk refuses.
-    """
+    """Removes checkpoints after this step, which were damaged; a StorageError when it cannot."""
     for folder in step_folders(run):
         if step_of(folder) > step:
             _remove(folder)
@@ -215,12 +208,7 @@ def _name(step: int) -> str:
 
 
 def read_manifest(folder: Path) -> CheckpointManifest:
-    """The manifest of a checkpoint.
-
-    Raises:
-        DamagedError: When it is missing or damaged.
-        CheckpointError: When it was made by somebody else.
-    """
+    """The manifest of a checkpoint; a DamagedError, or a CheckpointError when it is not ours."""
     if folder.is_symlink():
         raise _refused(folder, "is a link")
     path, step = folder / MANIFEST, step_of(folder)
@@ -250,11 +238,7 @@ def _check_names(path: Path, sums: Mapping[str, object]) -> None:
 
 
 def read_info(manifest: CheckpointManifest) -> RunInfo:
-    """The run's info as it was at a checkpoint.
-
-    Raises:
-        DamagedError, CheckpointError: As `read_part`, and when it is none.
-    """
+    """The run's info as it was at a checkpoint; errors as of `read_part`."""
     data = _promised(manifest, INFO, most=LARGEST_JSON)
     try:
         return info_from_dict(strict_json(data))
@@ -277,11 +261,7 @@ def read_part(manifest: CheckpointManifest, name: str, *, info: RunInfo) -> byte
 
 
 def decode_state(data: bytes, manifest: CheckpointManifest, *, info: RunInfo) -> TrainingState:
-    """The state of a run at the step of its manifest.
-
-    Raises:
-        CheckpointError: When no run of this config has it.
-    """
+    """The state of a run at the step of its manifest; a CheckpointError when no run has it."""
     step = manifest.step
     try:
         state = strict_json(data)
@@ -318,7 +298,13 @@ def decode_tensor_file(
         wrong = optimizer_misfit(tensors, wanted.parameters)
     if wrong := wrong or not_finite(tensors):
         raise _refused(path, f"does not fit the run ({wrong})")
-    if name == OPTIMIZER and not tensors and manifest.step and _momentum(info):
+    config = info.config
+    momentum = {
+        "pretrain": config.optimizer.momentum,
+        "supervised": config.supervised.momentum,
+        "finetune": config.finetune.momentum,
+    }
+    if name == OPTIMIZER and not tensors and manifest.step and momentum[info.task]:
         raise _refused(path, "holds no momentum")
     return tensors
 
@@ -327,17 +313,6 @@ def _network(info: RunInfo) -> tuple[Config, int]:
     """What decides the tensors of a run: its config, and the classes of a classifier or none."""
     labelled = info.task != "pretrain"
     return info.config, len(info.data.get("class_names", [])) if labelled else 0
-
-
-def _momentum(info: RunInfo) -> float:
-    config = info.config
-    match info.task:
-        case "pretrain":
-            return config.optimizer.momentum
-        case "supervised":
-            return config.supervised.momentum
-        case "finetune":
-            return config.finetune.momentum
 
 
 def _decode_tensors(data: bytes, path: Path) -> dict[str, Tensor]:

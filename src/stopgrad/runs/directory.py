@@ -108,11 +108,7 @@ ROW = typing.get_type_hints(MetricsRow)
 
 
 def read_metrics(run: Path) -> list[MetricsRow]:
-    """All rows of a run, in order; a last line torn by a crash is left out.
-
-    Raises:
-        CheckpointError: When another line is no row.
-    """
+    """All rows of a run, in order, but a last one torn by a crash; errors as of `read_rows`."""
     return read_rows(run).rows
 
 
@@ -135,12 +131,9 @@ def read_rows(run: Path) -> Lines[MetricsRow]:
 
 
 def check_row(row: object) -> MetricsRow:
-    """The row, unless readers could not count or draw it.
+    """The row, unless readers could not count or draw it: a KeyError, ValueError or TypeError.
 
-    Raises:
-        KeyError: Without a step, or an epoch's row without its number.
-        ValueError, TypeError: For no object, a value of another type, or spectra that no chart
-            can show.
+    It has a step, an epoch's row has its number, and a chart can show its spectra.
     """
     if not isinstance(row, dict):
         raise TypeError("no object")
@@ -154,14 +147,6 @@ def check_row(row: object) -> MetricsRow:
         if len(sizes) > 1 or not all(weight > 0 for weight in weights):
             raise ValueError("spectra with lists of several lengths, or weights not above 0")
     return typing.cast(MetricsRow, row)
-
-
-def cut_back(run: Path, *, step: int) -> None:
-    """Drops the rows of steps after this one, which a resumed run will write again."""
-    rows, torn = read_rows(run)
-    kept = [row for row in rows if row["step"] <= step]
-    if torn or len(kept) < len(rows):
-        replace_lines(run / METRICS, kept)
 
 
 class RunWriter:
@@ -182,12 +167,12 @@ class RunWriter:
 
     @classmethod
     def create(cls, path: Path, info: RunInfo) -> RunWriter:
-        """A new run in a directory that must be absent or empty.
-
-        Raises:
-            ConfigError: When something is there already.
-        """
-        if path.exists() and not _is_unused(path):
+        """A new run in a directory that must be absent or empty; a ConfigError when it is not."""
+        names = [path.name] if path.exists() else []
+        if path.is_dir():  # a run killed before its first file leaves these
+            found = (entry.name for entry in path.iterdir())
+            names = [name for name in found if name != "lock" and not name.endswith(".tmp")]
+        if names:
             raise _exists(path)
         writer = cls(path, _here(info))
         writer._is_new = True
@@ -236,10 +221,8 @@ class RunWriter:
         Raises:
             LockedError: When another process writes to this run.
             StorageError: When the directory cannot be written.
-            CheckpointError: When a run to resume has no good checkpoint.
-            ConfigError: When another process has begun a run here meanwhile, or when the run to
-                resume is not the one that was begun.
-            DataError: When its images are others.
+            ConfigError: When another process has begun a run here meanwhile.
+            StopgradError: As `load_checkpoint`, when there is nothing to go on from.
         """
         with storage_errors(self.path / "lock", needed=0):
             self.path.mkdir(parents=True, exist_ok=True)
@@ -293,7 +276,10 @@ class RunWriter:
             log.warning("passed over: %s", line)
         self._note_changes(checkpoint)
         remove_after(self.path, step=checkpoint.step)
-        cut_back(self.path, step=checkpoint.step)
+        rows, torn = read_rows(self.path)
+        kept = [row for row in rows if row["step"] <= checkpoint.step]
+        if torn or len(kept) < len(rows):  # steps that will be taken again
+            replace_lines(self.path / METRICS, kept)
         return checkpoint
 
     def _note_changes(self, checkpoint: Checkpoint) -> None:
@@ -323,20 +309,13 @@ def _exists(path: Path) -> ConfigError:
     )
 
 
-def _is_unused(path: Path) -> bool:
-    """Nothing there but what a run killed before its first file leaves."""
-    names = [entry.name for entry in path.iterdir()] if path.is_dir() else ["not a directory"]
-    return all(name == "lock" or name.endswith(".tmp") for name in names)
-
-
 def has_begun(path: Path) -> bool:
     """A run has reached its first checkpoint; before that, starting over is the same run.
 
     Rows speak for a checkpoint that was there; an empty file comes before the first one.
     """
     metrics = path / METRICS
-    has_rows = metrics.exists() and metrics.stat().st_size > 0
-    return has_rows or bool(checkpoint_folders(path))
+    return bool(checkpoint_folders(path)) or (metrics.exists() and metrics.stat().st_size > 0)
 
 
 def _here(info: RunInfo) -> RunInfo:

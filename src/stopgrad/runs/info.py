@@ -160,11 +160,7 @@ def read_run(path: Path) -> RunInfo:
 
 
 def refuse_odd_files(path: Path) -> None:
-    """Refuses a run whose files are not its own, so that nothing outside is read or written.
-
-    Raises:
-        CheckpointError: Naming the first link, pipe or device.
-    """
+    """Refuses a run that holds a link, pipe or device, by a CheckpointError."""
     own = [(path / name, "file") for name in FILES] + [(path / name, "folder") for name in FOLDERS]
     odd = [entry for entry, wanted in own if _kind(entry) not in (wanted, "none")]
     for folder in (path / name for name in FOLDERS if not odd):
@@ -201,11 +197,7 @@ def info_to_dict(info: RunInfo) -> dict[str, Any]:
 
 
 def info_from_dict(values: object) -> RunInfo:
-    """A run's info from JSON.
-
-    Raises:
-        ValueError, KeyError, TypeError, ConfigError: For anything that no run could have.
-    """
+    """A run's info from JSON; a Value-, Key-, Type- or ConfigError for what no run has."""
     values = mapping(values)
     environment = mapping(values["environment"])
     check_types(environment, typing.get_type_hints(RunEnvironment))
@@ -281,8 +273,7 @@ def check_changes(begun: RunInfo, *others: RunInfo) -> list[Difference]:
         others: What there is now: the run's config.json, and what a resumed run would do.
 
     Raises:
-        ConfigError: With every difference that is not allowed.
-        DataError: When the images are all that is not allowed.
+        ConfigError: With every difference that is not allowed; DataError when all are of images.
     """
     found = {new.key: new for other in others for new in _differences(begun, other)}
     refused = [new for key, new in found.items() if not _may_change(key)]

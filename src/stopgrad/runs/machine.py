@@ -53,11 +53,7 @@ def environment(*, device: str, threads: int) -> Environment:
 
 
 def describe_environment(config: Config) -> RunEnvironment:
-    """Where a run is computed, as far as it decides bits: device, machine, threads, versions.
-
-    Raises:
-        ConfigError: When the config asks for a device that is unknown or not there.
-    """
+    """Where a run is computed, as far as it decides bits; a ConfigError for an unknown device."""
     import torch
 
     from stopgrad.method import compute_for, process_count
@@ -120,10 +116,7 @@ def _version(package: str) -> str:
 
 
 def _commit(package: Path) -> str | None:
-    """The commit of the checkout that holds this package as src/stopgrad, None elsewhere.
-
-    A package that is installed below somebody's own repository has no commit of ours.
-    """
+    """The commit of our own checkout; None where the package is installed elsewhere."""
     root = package.parent.parent
     if package.parent.name != "src" or not (root / ".git").exists():
         return None

@@ -92,11 +92,7 @@ def spec_to_keep(spec: str) -> str:
 
 
 def check_sizes(images: Images, config: Config) -> None:
-    """Refuses a backbone that cannot take images of the sizes at hand, before anything is made.
-
-    Raises:
-        ConfigError: For a name that is none, or with what the backbone said.
-    """
+    """Refuses a backbone that does not take images of the sizes at hand, by a ConfigError."""
     side, (height, width) = config.views.size, images.whole_size
     of_view, of_whole = size_problems(config.encoder, ((side, side), images.whole_size))
     if of_view:
@@ -117,10 +113,7 @@ def fit_sizes(dataset: Dataset, config: Config) -> Dataset:
     """The data set with whole images at a size that the backbone takes.
 
     That is their own, or that of `load_dataset`; where a backbone of timm does not take it, it is
-    views.size. Views are cut from the images as they are.
-
-    Raises:
-        ConfigError: As `check_sizes`, when neither size is taken.
+    views.size, or a ConfigError. Views are cut from the images as they are.
     """
     if not config.encoder.name.startswith("timm:"):
         return dataset
@@ -142,11 +135,7 @@ def load_images(
     """The images of a spec, stored as a config asks, whole at a size that its encoder takes.
 
     `changed` says what to do with a store whose folder has changed since it was packed. A run that
-    exists says "warn": its own fingerprint guards it.
-
-    Raises:
-        DataError: As `load_dataset`.
-        ConfigError: As `fit_sizes`.
+    exists says "warn": its own fingerprint guards it. Errors: `load_dataset`, `fit_sizes`.
     """
     side, bad_images = config.image_side, config.bad_images
     dataset = load_dataset(spec, side=side, bad_images=bad_images, changed=changed, track=track)
@@ -163,16 +152,8 @@ def describe_run(
 ) -> RunInfo:
     """The card of a run: config, data, normalisation of its training images, environment.
 
-    Args:
-        dataset: The images, which `spec` names.
-        config: Every knob.
-        spec: Where the images came from.
-        init: The card of the weights that the encoder starts from; None: random.
-        images: What `prepare` made of the data set; None: it is prepared here.
-
-    Raises:
-        ConfigError: As `check_sizes`.
-        DataError: As `prepare`.
+    `init` is the card of the weights that the encoder starts from (None: random), `images` what
+    `prepare` made of the data set (None: it is prepared here). Errors: `check_sizes`, `prepare`.
     """
     images = images or prepare(dataset, config)
     check_sizes(images.train, config)
@@ -209,11 +190,7 @@ class EvaluationSplit(NamedTuple):
 
 
 def load_run(path: Path) -> TrainedRun:
-    """The model of a run at its newest good checkpoint.
-
-    Raises:
-        CheckpointError: When there is none, or it does not fit the run's config.
-    """
+    """The model of a run at its newest good checkpoint; a CheckpointError when there is none."""
     info = read_run(path)
     if info.task != "pretrain":
         raise CheckpointError(
@@ -233,11 +210,7 @@ def load_run(path: Path) -> TrainedRun:
 
 
 def load_model(model: nn.Module, tensors: dict[str, Tensor]) -> None:
-    """Fills a model with the tensors of a checkpoint.
-
-    Raises:
-        CheckpointError: When they are not those of this model.
-    """
+    """Fills a model with the tensors of a checkpoint; a CheckpointError when they do not fit."""
     try:
         model.load_state_dict(tensors)
     except RuntimeError as error:
@@ -284,12 +257,8 @@ def evaluation_split(
 def keep_label_draws(path: Path, dataset: Dataset, *, labels: Sequence[float]) -> None:
     """Writes the indices of each draw of labels into a run, `labels/share-0.1-seed-0.json`.
 
-    The indices count the run's training images, in their order.
-
-    Raises:
-        ConfigError: As `check_fractions`.
-        DataError: When the images have no labels.
-        StorageError: When the disk refuses.
+    The indices count the run's training images, in their order. Errors are those of
+    `check_fractions` and `evaluation_split`, and a StorageError when the disk refuses.
     """
     check_fractions(labels)
     config = read_run(path).config

@@ -37,11 +37,7 @@ PICKLES = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
 
 
 def encode_tensors(tensors: Mapping[str, Tensor]) -> bytes:
-    """Tensors as safetensors, in memory, so that a full disk is an OSError.
-
-    Raises:
-        DivergedError: When one is not finite.
-    """
+    """Tensors as safetensors, in memory; a DivergedError when one is not finite."""
     values = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
     wrong = not_finite(values)
     if wrong:
@@ -56,11 +52,7 @@ def encode_tensors(tensors: Mapping[str, Tensor]) -> bytes:
 
 
 def decode_tensors(data: bytes) -> dict[str, Tensor]:
-    """Tensors from the bytes of a safetensors file, of a size that the caller has bounded.
-
-    Raises:
-        ValueError: A clause that says what the bytes are not.
-    """
+    """Tensors from bytes of a bounded size; a ValueError says what they are not."""
     try:
         length = int.from_bytes(data[:8], "little")
         if len(data) < 8 or length > min(len(data) - 8, LARGEST_JSON):
@@ -73,14 +65,7 @@ def decode_tensors(data: bytes) -> dict[str, Tensor]:
 
 
 def header_tensors(start: bytes) -> dict[str, Tensor]:
-    """Names, shapes and types that a safetensors file claims, on the meta device.
-
-    Args:
-        start: The file up to the end of its header, see `header_bytes`.
-
-    Raises:
-        ValueError: A clause that says what the bytes are not.
-    """
+    """What a safetensors file claims, from its first `header_bytes`, on the meta device."""
     known = {"F32": torch.float32, "F64": torch.float64, "F16": torch.float16}
     known |= {"BF16": torch.bfloat16, "I64": torch.int64}
     found = {}
@@ -96,11 +81,7 @@ def header_tensors(start: bytes) -> dict[str, Tensor]:
 
 
 def header_bytes(start: bytes) -> int:
-    """Bytes of a safetensors file up to the end of its header, by its first 8.
-
-    Raises:
-        ValueError: When no safetensors file begins like this.
-    """
+    """Bytes to the end of a safetensors header, by its first 8; a ValueError for no such file."""
     length = int.from_bytes(start[:8], "little")
     if is_pickle(start):
         raise ValueError("is a pickle, which is never opened")
@@ -164,11 +145,7 @@ class _WithoutMemory(TorchFunctionMode):
 
 @functools.lru_cache(maxsize=8)
 def tensors_of(config: Config, classes: int = 0) -> Tensors:
-    """The tensors of a config's SimSiam, or of a classifier of `classes` with its encoder.
-
-    Raises:
-        ConfigError: For an encoder that does not exist.
-    """
+    """The tensors of a config's SimSiam, or of a classifier of `classes` with its encoder."""
     model: SimSiam | Classifier
     with _WithoutMemory():
         if classes:

@@ -55,11 +55,7 @@ class _Run(NamedTuple):
 
 
 def verify_run(path: Path) -> Iterator[Finding]:
-    """A finding for each file of a run, in reading order.
-
-    Raises:
-        CheckpointError: When the directory is not a run.
-    """
+    """A finding for each file of a run, in reading order; a CheckpointError for no run."""
     if not (path / "config.json").exists() and not step_folders(path):
         raise CheckpointError(
             f"{as_text(path)} is not a run",
@@ -148,11 +144,7 @@ def _metrics(run: _Run) -> str:
 
 
 def _once_each(numbers: list[int], *, name: str, least: int) -> None:
-    """Checks that numbers count 1, 2, 3 to `least` or beyond.
-
-    Raises:
-        ValueError: With the first number that is missing, twice or out of order.
-    """
+    """A ValueError unless numbers count 1, 2, 3 to `least` or beyond."""
     for wanted, number in enumerate(numbers, start=1):
         if number != wanted:
             times = Counter(numbers)[number]

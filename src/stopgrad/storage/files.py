@@ -47,21 +47,13 @@ class OddFileError(OSError):
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """Replaces a file by these bytes; a crash leaves the old file or the new one.
-
-    Raises:
-        StorageError: When the disk refuses, with the bytes needed and the bytes free.
-    """
+    """Replaces a file by these bytes or leaves the old one; a StorageError when it cannot."""
     with storage_errors(path, needed=len(data)):
         replace_file(path, data)
 
 
 def replace_file(path: Path, data: bytes) -> None:
-    """As `write_atomically`, for a caller who knows what else is needed.
-
-    Raises:
-        OSError: When the disk refuses; nothing of the new file is left then.
-    """
+    """As `write_atomically`, but an OSError when the disk refuses; nothing new is left then."""
     temporary = path.parent / f".{path.name}.tmp"
     # Never through a link that somebody has put there.
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW
@@ -109,21 +101,12 @@ def _open_regular(path: Path) -> IO[bytes]:
 
 
 def read_json(path: Path) -> Any:
-    """The value of a JSON file.
-
-    Raises:
-        OSError: When it cannot be read.
-        ValueError: When it is not strict JSON.
-    """
+    """The value of a JSON file; an OSError when it cannot be read, and as `strict_json`."""
     return strict_json(read_file(path, most=LARGEST_JSON))
 
 
 def strict_json(text: bytes) -> Any:
-    """A value from JSON, which may hold neither NaN, nor infinities, nor a key twice.
-
-    Raises:
-        ValueError: Also for JSON that is nested too deep.
-    """
+    """A value from JSON; a ValueError for NaN, infinities, a key twice, or nesting too deep."""
     try:
         return json.loads(
             text.decode(),
@@ -168,11 +151,7 @@ _fields = functools.cache(typing.get_type_hints)
 
 
 def check_types(values: Mapping[str, object], kinds: Mapping[str, object]) -> None:
-    """Checks the values that have a type; see `fits`.
-
-    Raises:
-        TypeError: Naming the first value of another type, with what was wanted.
-    """
+    """Checks the values that have a type, see `fits`; a TypeError names the first that is wrong."""
     for name, value in values.items():
         kind = kinds.get(name, Any)
         if not fits(value, kind):

@@ -42,9 +42,9 @@ class Lines(NamedTuple, Generic[T]):
 
 
 def append_lines(path: Path, rows: Iterable[Mapping[str, object]]) -> None:
-    """Adds rows at the end of a file, durably, all of them or none.
+    """Adds rows at the end of a file, durably, all or none: one write under a lock.
 
-    One write under a lock. A torn last line goes first.
+    A torn last line goes first.
 
     Raises:
         StorageError: When the disk refuses; the file is as before.
@@ -56,11 +56,7 @@ def append_lines(path: Path, rows: Iterable[Mapping[str, object]]) -> None:
 
 
 def replace_lines(path: Path, rows: Iterable[Mapping[str, object]]) -> None:
-    """Replaces a file by these rows, atomically.
-
-    Raises:
-        StorageError: When the disk refuses; the file is as before.
-    """
+    """Replaces a file by these rows, atomically; a StorageError when the disk refuses."""
     write_atomically(path, _encode(rows))
 
 
@@ -75,17 +71,16 @@ def read_lines(
 ) -> Lines[T]:
     """The rows of a file; a torn last line is left out.
 
+    With `doubt_last` a last line is torn when it lacks its newline or is not JSON, in a file whose
+    writer repeats such a line; else it is torn only when it lacks both.
+
     Args:
         path: A regular file.
         decode: Makes a row of a JSON object; a KeyError, TypeError or ValueError refuses it.
         what: What a row is, "a record", for the error.
         hint: The next step when a line is something else.
-        error: The class of the error.
-        doubt_last: Whether a last line is torn when it lacks its newline or is not JSON, in a file
-            whose writer repeats such a line; else it is torn only when it lacks both.
-
-    Raises:
-        StopgradError: Of the class given, when the file cannot be read or a line is no such row.
+        error: The class to raise when the file cannot be read or a line is no such row.
+        doubt_last: See above.
     """
     try:
         data = read_file(path, most=LARGEST)
@@ -115,11 +110,7 @@ def read_lines(
 
 
 def read_lines_as(path: Path, kind: type[T], *, what: str, hint: str) -> list[T]:
-    """The rows of a file as objects of a class with typed fields; none when there is no file.
-
-    Raises:
-        DataError: As `read_lines`.
-    """
+    """The rows as objects of a class with typed fields, as `read_lines`; none without a file."""
     if not path.exists():
         return []
     return read_lines(path, lambda row: typed(kind, row), what=what, hint=hint).rows
@@ -165,21 +156,14 @@ def _locked(path: Path) -> Iterator[int]:
 
 def _end_last_line(descriptor: int) -> bytes:
     """Cuts off a torn last line; returns the newline that a whole last line lacks."""
-    last = _behind_last_newline(descriptor)
+    size, count = os.fstat(descriptor).st_size, BLOCK
+    while b"\n" not in (tail := os.pread(descriptor, count, max(0, size - count))) and count < size:
+        count *= 16
+    last = tail[tail.rfind(b"\n") + 1 :]
     if last and not _is_json(last):
-        os.ftruncate(descriptor, os.fstat(descriptor).st_size - len(last))
+        os.ftruncate(descriptor, size - len(last))
         return b""
     return b"\n" if last else b""
-
-
-def _behind_last_newline(descriptor: int) -> bytes:
-    size, count = os.fstat(descriptor).st_size, BLOCK
-    while True:
-        tail = os.pread(descriptor, count, max(0, size - count))
-        start = tail.rfind(b"\n") + 1
-        if start or count >= size:
-            return tail[start:]
-        count *= 16
 
 
 def _write_whole(descriptor: int, data: bytes) -> None:

@@ -3,11 +3,9 @@
 In: images, a `Config` and, to keep the result, an open run directory. Out: one `Epoch` after
 another. Paper: Algorithm 1.
 
-    learner    what every training shares: state, step, snapshot and restore
-    pretrain   the loop and the step of SimSiam, Algorithm 1
+    learner    what every training shares: state, step, snapshot and restore, what is kept on disk
+    pretrain   the loop and the step of SimSiam, Algorithm 1, which a GPU records as a CUDA graph
     watch      what is measured when an epoch ends: collapse and kNN
-    keeper     what a run keeps on disk while it trains
-    replay     a step recorded once as a CUDA graph
     recipe     how a network is trained with labels: random crops, recipe, protocol
     labelled   training with labels: from scratch, or from a pretrained encoder
     sessions   a pretraining in a run directory: begun, resumed or extended

@@ -52,7 +52,6 @@ class Fraction(NamedTuple):
     info: RunInfo
     dataset: Dataset
     split: str  # name of the images that are scored
-    epochs: Callable[..., Iterator[LabelledEpoch]]  # by writer and track
 
     @property
     def labels(self) -> float:
@@ -62,12 +61,22 @@ class Fraction(NamedTuple):
     @property
     def path(self) -> Path:
         """Its own run directory."""
-        return fraction_folder(self.out, self.info.task, self.labels)
+        return _folder(self.out, self.info.task, self.labels)
 
     @property
     def records(self) -> Path:
         """The file that its record goes to."""
         return self.out / "records.jsonl"
+
+    def newest_record(self, info: RunInfo) -> Record | None:
+        """The last record of the training that has this card."""
+        found = read(self.records) if self.records.exists() else []
+        mine = (record for record in reversed(found) if _is_of(record, info, split=self.split))
+        return next(mine, None)
+
+
+def _folder(out: Path, task: Task, fraction: float) -> Path:
+    return out / task / f"share-{fraction:g}"
 
 
 def supervised_fractions(
@@ -112,19 +121,10 @@ def finetune_fractions(
     labels: Sequence[float],
     track: Track = no_progress,
 ) -> Iterator[FractionEpoch]:
-    """Fine-tunes the encoder of a run.
+    """Fine-tunes the encoder of a run; other arguments and errors as `supervised_fractions`.
 
-    Args:
-        run: The run, from `load_run`.
-        dataset: Images with labels: the run's own, or others with an `out` of their own.
-        config: That of the run; its `finetune` may differ.
-        out: Where networks and records go; the run itself takes its own images alone.
-        spec: As for `supervised_fractions`.
-        labels: As for `supervised_fractions`.
-        track: As for `supervised_fractions`.
-
-    Raises:
-        StopgradError: As `supervised_fractions`.
+    `dataset` holds the run's own images, or others with an `out` of their own: the run itself takes
+    its own images alone. `config` is that of the run; its `finetune` may differ.
     """
     check_fractions(labels)
     if out.resolve() == run.path.resolve():
@@ -154,34 +154,36 @@ def _fractions(
     """Fine-tunes from a start, or trains from scratch, with each fraction."""
     task: Task = "supervised" if start is None else "finetune"
     split = evaluation_split(dataset, config)
-    for fraction in labels:
-        _use_threads(config, fraction_folder(out, task, fraction))
-        images = draw_fraction(split.train, split.test, fraction=fraction, seed=config.seed)
+    for share in labels:
+        path = _folder(out, task, share)
+        # The threads that it was begun with, as other numbers round otherwise.
+        begun = read_run(path).environment["threads"] if (path / "config.json").exists() else 0
+        use_threads(config.threads or begun)
+        images = draw_fraction(split.train, split.test, fraction=share, seed=config.seed)
         mean_std = normalization(images.train) if start is None else start.normalization
         info = describe_fraction(images, config, task=task, normalization=mean_std, data=card)
-        epochs = functools.partial(labelled_epochs, images, config, start=start)
-        yield from _finish(Fraction(out, info, dataset, split.name, epochs), track=track)
+        epochs = functools.partial(labelled_epochs, images, config, start=start, track=track)
+        yield from _finish(Fraction(out, info, dataset, split.name), epochs)
 
 
-def _use_threads(config: Config, path: Path) -> None:
-    """The threads that a training was begun with, as other numbers round otherwise."""
-    begun = read_run(path).environment["threads"] if (path / "config.json").exists() else 0
-    use_threads(config.threads or begun)
-
-
-def _finish(fraction: Fraction, *, track: Track) -> Iterator[FractionEpoch]:
-    """Trains to the last epoch, unless that was done before."""
-    done = recorded(fraction.records, fraction.path, fraction.info, split=fraction.split)
-    if done is not None:
-        yield FractionEpoch(fraction.labels, None, done)
-        return
-    config, path = fraction.info.config, fraction.path
-    meter = start_meter(device=str(compute_for(config).device), threads=use_threads(0))
-    with open_fraction(path, fraction.info) as writer:
-        for epoch in fraction.epochs(writer=writer, track=track):
+def _finish(
+    fraction: Fraction, epochs: Callable[..., Iterator[LabelledEpoch]]
+) -> Iterator[FractionEpoch]:
+    """Trains to the last epoch, unless that was done before, with the same settings and images."""
+    labels, path, info = fraction.labels, fraction.path, fraction.info
+    if read_status(path).get("state") == "finished":
+        begun = read_run(path)
+        check_changes(begun, info)
+        done = fraction.newest_record(begun)
+        if done is not None:
+            yield FractionEpoch(labels, None, done)
+            return
+    meter = start_meter(device=str(compute_for(info.config).device), threads=use_threads(0))
+    with open_fraction(path, info) as writer:
+        for epoch in epochs(writer=writer):
             append_cost(path, meter.spent())
             record = None if epoch.score is None else _keep(fraction, writer, epoch)
-            yield FractionEpoch(fraction.labels, epoch, record)
+            yield FractionEpoch(labels, epoch, record)
         if writer.stop_signal is not None:
             raise InterruptedRunError(
                 signal.Signals(writer.stop_signal),
@@ -193,7 +195,7 @@ def _finish(fraction: Fraction, *, track: Track) -> Iterator[FractionEpoch]:
 
 def _keep(fraction: Fraction, writer: RunWriter, epoch: LabelledEpoch) -> Record:
     """Adds the record, unless a kill came after that was done."""
-    known = newest_record(fraction.records, writer.info, split=fraction.split)
+    known = fraction.newest_record(writer.info)
     if known is not None:
         return known
     keep_label_draws(fraction.path, fraction.dataset, labels=[fraction.labels])
@@ -228,18 +230,10 @@ def describe_fraction(
     return RunInfo(config, card, normalization, describe_environment(config))
 
 
-def fraction_folder(out: Path, task: Task, fraction: float) -> Path:
-    """Where a training with a fraction of the labels lives, `OUT/supervised/share-0.1`."""
-    return out / task / f"share-{fraction:g}"
-
-
 def open_fraction(path: Path, info: RunInfo) -> RunWriter:
     """A new training in this directory, or the one that was begun there.
 
     Its `begin` refuses to go on with other settings, another fraction or other images.
-
-    Raises:
-        ConfigError: When something else is there.
     """
     if (path / "config.json").exists():
         return RunWriter.resume(path, info)
@@ -274,25 +268,6 @@ def trained_record(info: RunInfo, epoch: LabelledEpoch, *, split: str) -> Record
         split=split,
         wall_s=epoch.seconds,
     )
-
-
-def recorded(records: Path, run: Path, info: RunInfo, *, split: str) -> Record | None:
-    """The record of a training that is finished; None when there is work left.
-
-    Raises:
-        ConfigError, DataError: When it was finished with other settings or other images.
-    """
-    if read_status(run).get("state") != "finished":
-        return None
-    begun = read_run(run)
-    check_changes(begun, info)
-    return newest_record(records, begun, split=split)
-
-
-def newest_record(records: Path, info: RunInfo, *, split: str) -> Record | None:
-    """The last record of the training that has this card."""
-    found = read(records) if records.exists() else []
-    return next((r for r in reversed(found) if _is_of(r, info, split=split)), None)
 
 
 def _is_of(record: Record, info: RunInfo, *, split: str) -> bool:

@@ -25,7 +25,6 @@ from stopgrad.images import Normalization, Track, no_progress, normalization
 from stopgrad.method import (
     SGD,
     Classifier,
-    Optimizer,
     ParameterGroup,
     build_classifier,
     compute_for,
@@ -92,11 +91,8 @@ def labelled_epochs(
         track: Wraps the batches of an epoch, to show progress.
 
     Raises:
-        DataError: When there are fewer images than one batch.
-        ConfigError: For a crop that does not fit the images.
-        DivergedError: When the loss is not finite; the bad step is not taken.
-        InterruptedRunError: After a signal, when the state is saved.
-        StorageError: When the disk refuses a checkpoint.
+        ConfigError, DataError: As `start_labelled_training`.
+        StopgradError: As `Keeper`: a loss that is not finite, a signal, a disk that refuses.
     """
     model = build_classifier(config.encoder, classes=len(images.class_names), seed=config.seed)
     if start is not None:
@@ -134,9 +130,12 @@ def _epochs(
             keeper.read_losses()  # of every step, whose row has its own seconds
             keeper.after_step()
         training.epoch += 1
-        keeper.after_epoch(_row(training.end_of_epoch()))
+        epoch = training.end_of_epoch()
+        names = ("step", "loss", "lr", "images_per_s", "seconds")
+        row = {name: getattr(epoch, name) for name in names}
+        keeper.after_epoch({"kind": "epoch", "epoch": epoch.number} | row)
         if training.epoch < training.epochs:
-            yield training.end_of_epoch()
+            yield epoch
     began = time.perf_counter()
 
     def stopping(items: Iterable[T], description: str, total: int, /) -> Iterator[T]:
@@ -241,10 +240,10 @@ def start_labelled_training(
 ) -> LabelledTraining:
     """A training of this classifier at step 0; of the config, the device and the seed are read.
 
+    Weight decay is on every parameter; encoder and linear layer have a learning rate each.
+
     Raises:
-        DataError: When there are fewer images than one batch.
-        ConfigError: For a crop that does not fit the images or the backbone, or a device that
-            is not there.
+        ConfigError, DataError: As `check_recipe`, and for a crop that the backbone does not take.
     """
     check_recipe(recipe, images)
     use_repeatable(config.repeatable)
@@ -257,13 +256,15 @@ def start_labelled_training(
             expected="crops of a size that the backbone takes",
             hint=f"set {recipe.task}.crop",
         )
+    parts: tuple[tuple[str, nn.Module], ...] = (("encoder", model.encoder), ("head", model.head))
+    groups = [ParameterGroup(n, list(m.parameters()), recipe.weight_decay) for n, m in parts]
     return LabelledTraining(
         config=config,
         compute=compute,
         normalization=normalization,
         pixels=compute.keep(images.train.pixels),
         model=model.train(),
-        optimizer=_optimizer(model, recipe),
+        optimizer=SGD(groups, momentum=recipe.momentum, fused=False),
         epochs=recipe.epochs,
         batch_size=recipe.batch,
         steps_per_epoch=images.full_size // recipe.batch,  # the same for every fraction
@@ -273,28 +274,9 @@ def start_labelled_training(
     )
 
 
-def _optimizer(model: Classifier, recipe: Recipe) -> Optimizer:
-    """SGD with weight decay on every parameter, and a learning rate for either part."""
-    parts: tuple[tuple[str, nn.Module], ...] = (("encoder", model.encoder), ("head", model.head))
-    groups = [ParameterGroup(n, list(m.parameters()), recipe.weight_decay) for n, m in parts]
-    return SGD(groups, momentum=recipe.momentum, fused=False)
-
-
 def _score(training: LabelledTraining, *, track: Track) -> Score:
     """The network's accuracy on every test image; images are normalised, not augmented."""
-    logits = embed(
-        training.model,
-        training.images.test,
-        normalization=training.normalization,
-        compute=training.compute,
-        track=track,
-    )
-    values, labels = labelled(logits, role="test")
-    how = protocol(training.recipe, training.images, training.config)
-    return score(values, labels, protocol=how)
-
-
-def _row(epoch: LabelledEpoch) -> dict[str, object]:
-    """The epoch as a line of metrics."""
-    names = ("step", "loss", "lr", "images_per_s", "seconds")
-    return {"kind": "epoch", "epoch": epoch.number} | {n: getattr(epoch, n) for n in names}
+    test, how = training.images.test, training.normalization
+    logits = embed(training.model, test, normalization=how, compute=training.compute, track=track)
+    said = protocol(training.recipe, training.images, training.config)
+    return score(*labelled(logits, role="test"), protocol=said)

@@ -48,11 +48,8 @@ class Recipe(NamedTuple):
 
     def room(self, images: Images) -> CropSize:
         """How far the corner of a crop may lie from the upper left one, px."""
-        height, width = images.whole_size
-        size = self.size(images)
-        return CropSize(
-            height + 2 * self.padding - size.height, width + 2 * self.padding - size.width
-        )
+        sides = zip(images.whole_size, self.size(images), strict=True)
+        return CropSize(*(whole + 2 * self.padding - crop for whole, crop in sides))
 
 
 class LabelledImages(NamedTuple):
@@ -76,12 +73,7 @@ class LabelledImages(NamedTuple):
 
 
 def draw_fraction(train: Images, test: Images, *, fraction: float, seed: int) -> LabelledImages:
-    """The fraction of the training labels that `label_subset` draws, as all evaluators do.
-
-    Raises:
-        ConfigError: For a fraction that is not above 0 and at most 1.
-        DataError: When the images have no labels.
-    """
+    """The fraction of the training labels that `label_subset` draws, as for all evaluators."""
     chosen = label_subset(train, fraction=fraction, seed=seed)
     drawn = train if fraction == 1 else train.take(chosen)
     return LabelledImages(drawn, test, fraction, seed, len(train))
@@ -114,11 +106,7 @@ def recipe_of(config: Config, task: Task) -> Recipe:
 
 
 def finetuning_config(config: Config, changes: Mapping[str, object]) -> Config:
-    """The config of a run with other knobs of fine-tuning.
-
-    Raises:
-        ConfigError: For knobs of the pretraining, which is done, or values no run could use.
-    """
+    """The config of a run with other knobs of fine-tuning; a ConfigError for any other knob."""
     wrong = [key for key in changes if key.partition(".")[0] != "finetune" and key not in FREE]
     if wrong:
         raise ConfigError(
@@ -132,9 +120,7 @@ def finetuning_config(config: Config, changes: Mapping[str, object]) -> Config:
 def check_recipe(recipe: Recipe, images: LabelledImages) -> None:
     """Refuses what cannot be trained, before anything is made.
 
-    Raises:
-        DataError: When there are fewer images than one batch.
-        ConfigError: For a crop or a padding that does not fit the images.
+    A DataError for fewer images than one batch, a ConfigError for a crop that does not fit.
     """
     if images.full_size < recipe.batch:
         raise DataError(
@@ -201,18 +187,13 @@ class Crops(NamedTuple):
 def draw_crops(generator: torch.Generator, *, images: int, room: CropSize, flip: float) -> Crops:
     """Corners, each as likely as any other, and flips of B images.
 
-    Args:
-        generator: The only source of randomness; its device is that of the result.
-        images: B.
-        room: How far a corner may lie from the upper left one, px.
-        flip: Probability of a flip.
+    The generator is the only source of randomness; its device is that of the result. `room` says
+    how far a corner may lie from the upper left one, px.
     """
     u = torch.rand((images, 3), generator=generator, device=generator.device)
-    return Crops(
-        top=_whole(u[:, 0], most=room.height),
-        left=_whole(u[:, 1], most=room.width),
-        flip=u[:, 2] < flip,
-    )
+    # The maximum guards against rounding up.
+    top, left = ((u[:, i] * (most + 1)).long().clamp_max_(most) for i, most in enumerate(room))
+    return Crops(top, left, flip=u[:, 2] < flip)
 
 
 def padded_crop(pixels: Tensor, crops: Crops, *, padding: int, size: CropSize) -> Tensor:
@@ -239,11 +220,6 @@ def padded_crop(pixels: Tensor, crops: Crops, *, padding: int, size: CropSize) -
     image = torch.arange(len(pixels), device=pixels.device)[:, None, None]
     cut = pixels.permute(0, 2, 3, 1)[image, y[:, :, None], x[:, None, :]]  # (B, h, w, 3)
     return cut.permute(0, 3, 1, 2)
-
-
-def _whole(u: Tensor, *, most: int) -> Tensor:  # (B,) -> (B,) int64
-    """A whole number from 0 to `most`, each as likely; the maximum guards against rounding up."""
-    return (u * (most + 1)).long().clamp_max_(most)
 
 
 def _reflected(index: Tensor, *, limit: int) -> Tensor:

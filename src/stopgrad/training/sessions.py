@@ -57,8 +57,7 @@ def pretrain_run(
         track: Shows the progress of each epoch.
 
     Raises:
-        ConfigError: When something is in `out`, or for an encoder that does not take the images.
-        DataError: When there are fewer images than one batch.
+        ConfigError, DataError: As `describe_run` and `prepare`, and when something is in `out`.
         StopgradError: While it trains, as `pretrain_epochs`.
     """
     use_threads(config.threads)
@@ -93,12 +92,8 @@ def check_resume(
 ) -> Continuation:
     """How a run goes on with other settings, checked before any of its images is touched.
 
-    Sets the number of threads to that which the run was begun with.
-
-    Args:
-        path: The run directory.
-        changes: Knobs by their key path; only some are free to change.
-        extend: Epochs in all, more than the run has; None: as many as it has.
+    Sets the number of threads to that which the run was begun with. `changes` are knobs by their
+    key path, of which only some are free to change; `extend` is epochs in all, more than it has.
 
     Raises:
         ConfigError: For a run of another kind, or a change that is not allowed.
@@ -141,8 +136,7 @@ def continue_run(
 
     Raises:
         ConfigError: For other weights to start from than the run's.
-        DataError: When the images are not those of the run.
-        StopgradError: While it trains, as `pretrain_epochs`.
+        StopgradError: For other images, and while it trains, as `pretrain_epochs`.
     """
     config, card = found.info.config, found.info.data.get("init")
     images = prepare(dataset, config)
@@ -208,11 +202,7 @@ def check_agreement(processes: Processes, images: TrainingImages) -> None:
 
 
 def _init_anew(found: Continuation) -> Weights | None:
-    """The weights that a run was to start from, when it has no checkpoint that holds them yet.
-
-    Raises:
-        ConfigError: When they are others now.
-    """
+    """The weights that a run without a checkpoint was to start from, or a ConfigError."""
     card = found.info.data.get("init")
     if card is None or has_begun(found.path):
         return None

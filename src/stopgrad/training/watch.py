@@ -46,19 +46,19 @@ class Looks(NamedTuple):
 def look(
     training: Learner[SimSiam, Views], images: TrainingImages, *, track: Track = no_progress
 ) -> Looks:
-    """Measures the epoch whose steps are done, as often as the config asks.
+    """Measures the epoch whose steps are done but which does not count as finished yet.
 
-    A network that has diverged is not scored.
-
-    Args:
-        training: After the last step of an epoch, before that epoch counts as finished.
-        images: Those that kNN is scored on; see `prepare`.
-        track: Wraps the batches of each measurement.
+    That is done as often as the config asks; a network that has diverged is not scored. `track`
+    wraps the batches of each measurement.
     """
-    config, number = training.config, training.epoch + 1
-    measured = _is_turn(number, every=config.measure_every, last=config.epochs)
-    drawn = measured and _is_moment(number, every=config.measure_every, last=config.epochs)
-    scored = _is_turn(number, every=config.knn_every, last=config.epochs)
+    config, number, last = training.config, training.epoch + 1, training.config.epochs
+    measured, scored = (
+        every > 0 and (number % every == 0 or number == last)
+        for every in (config.measure_every, config.knn_every)
+    )
+    # The spectra are drawn when a sixteenth of the epochs has passed since the last measurement.
+    passed, before = number * MOMENTS // last, (number - config.measure_every) * MOMENTS // last
+    drawn = measured and passed > before
     layers = measure_layers(training, track=track) if measured else None
     verdict = None if layers is None else judge(layers, steps=training.step)
     if training.processes is not None:  # all act on the verdict of the first
@@ -73,15 +73,6 @@ def look(
 def _by_one(training: Learner[SimSiam, Views], act: Callable[[], T]) -> T | None:
     """What comes of an act that one process is enough for; None in the others."""
     return act() if training.processes is None else training.processes.first_does(act)
-
-
-def _is_turn(number: int, *, every: int, last: int) -> bool:
-    return every > 0 and (number % every == 0 or number == last)
-
-
-def _is_moment(number: int, *, every: int, last: int) -> bool:
-    """Whether a sixteenth of the epochs has passed since the last measurement."""
-    return number * MOMENTS // last > (number - every) * MOMENTS // last
 
 
 def measure_layers(
@@ -101,7 +92,7 @@ def watched_outputs(
         with torch.inference_mode():
             rows = in_parts(
                 lambda start: _outputs(training, start),
-                min(MEASURED, len(training.pixels)),
+                _count(training),
                 MEASURED_BATCH,
                 processes=training.processes,
                 track=track,
@@ -147,21 +138,21 @@ def watched_knn(
     return _by_one(training, lambda: weighted_knn(bank, queries, training.config.knn).accuracy)
 
 
+def _count(training: Learner[SimSiam, Views]) -> int:
+    return min(MEASURED, len(training.pixels))
+
+
 def _outputs(training: Learner[SimSiam, Views], start: int) -> Tensor:  # (B, 2 * widths)
     """Features, projector output before its BN and z of two views, a row for each image."""
-    stop = min(start + MEASURED_BATCH, MEASURED, len(training.pixels))
-    order = torch.randperm(
-        len(training.pixels), generator=torch_generator(training.config.seed, "measured")
-    )
-    compute = training.compute
-    pixels = compute.fetch(training.pixels, order[start:stop])
+    config, compute, model = training.config, training.compute, training.model
+    drawing = torch_generator(config.seed, "measured")
+    order = torch.randperm(len(training.pixels), generator=drawing)[: _count(training)]
     views = two_views(
-        pixels,
-        torch_generator(training.config.seed, "measured views", start, device=compute.device),
-        config=training.config.views,
+        compute.fetch(training.pixels, order[start : start + MEASURED_BATCH]),
+        torch_generator(config.seed, "measured views", start, device=compute.device),
+        config=config.views,
         normalization=training.normalization,
     )
-    model = training.model
     with compute.autocast():
         features = torch.stack([model.encoder(compute.arrange(x)).float() for x in views])
     before_bn = torch.stack([model.projector.before_bn(x) for x in features])
