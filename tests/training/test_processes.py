@@ -77,6 +77,14 @@ def test_every_bit_of_what_is_measured_is_that_of_one_process(
     assert shared["looks"][2] is not None
 
 
+def test_processes_that_normalise_alone_keep_the_same_weights_and_statistics(
+    shared: dict[str, Any],
+) -> None:
+    first, *others = shared["states"]
+    assert others
+    assert all(other == first for other in others)
+
+
 @pytest.mark.parametrize(
     ("variables", "named"),
     [

@@ -102,6 +102,13 @@ def computed(processes: Processes | None) -> dict[str, Any]:
     single.read_losses()
     found["fp32"] = {name: p.detach().clone() for name, p in single.model.named_parameters()}
     fresh = training(processes)
+    if processes is not None:
+        alone = training(processes, batch_norm_over="process")
+        for indices in [*alone.batches()][:2]:
+            alone.advance(indices)
+            alone.read_losses()
+        sums = [float(t.double().sum()) for t in alone.model.state_dict().values()]
+        found["states"] = processes.everyone(sums)
     found["outputs"] = watched_outputs(fresh)
     looks = look(fresh, images())
     found["looks"] = [looks.layers, looks.verdict, looks.knn, looks.spectra]

@@ -15,8 +15,6 @@ from collections.abc import Iterator, Sequence
 
 from stopgrad.errors import ConfigError
 
-SAVING = 300  # s that a process may take to save after a signal, before it is killed
-
 
 def add_devices(parser: argparse.ArgumentParser) -> None:
     """Adds --devices."""
@@ -54,7 +52,6 @@ def train_together(arguments: Sequence[str], *, devices: int) -> int:
 
     cores = os.cpu_count() or 1
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores // devices)))
-    os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", str(SAVING))
     config = LaunchConfig(
         min_nodes=1,
         max_nodes=1,

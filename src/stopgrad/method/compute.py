@@ -135,9 +135,20 @@ def compute_for(config: Config) -> Compute:
 
 
 def joined(config: Config) -> AbstractContextManager[Processes | None]:
-    """The processes that train together by this config; see `processes`."""
-    if process_count() == 1:
+    """The processes that train together by this config; see `processes`.
+
+    Raises:
+        ConfigError: For more processes than a batch has images.
+    """
+    count = process_count()
+    if count == 1:
         return nullcontext()
+    if count > config.batch:
+        raise ConfigError(
+            f"{count} processes for batch = {config.batch}",
+            expected="at least one image of each batch for each of them",
+            hint="start fewer processes, or raise the batch",
+        )
     return joined_on(compute_for(config).device, timeout=config.process_timeout)
 
 

@@ -268,7 +268,9 @@ class Keeper:
         if verdict is not None:
             self.verdict = verdict._asdict()
         is_last = self.training.epoch == self.training.epochs
-        due = self.writer.decide(time.monotonic() - self.saved >= self.cost / SAVING_TIME)
+        due = time.monotonic() - self.saved >= self.cost / SAVING_TIME
+        if self.writer is not None:
+            due = self.writer.decide(due)
         if due or is_last or self.training.config.checkpoint_every > 0:
             self._save()
         else:

@@ -18,7 +18,6 @@ import torch
 from torch import Tensor
 
 from stopgrad.config import Config, torch_generator
-from stopgrad.errors import ConfigError
 from stopgrad.images import Images, Normalization, Track, no_progress
 from stopgrad.method import (
     Layers,
@@ -237,7 +236,6 @@ def start_training(
         model.encoder.load_state_dict(init)
     compute.place(model)
     if processes is not None:
-        check_part(processes, config)
         if config.batch_norm_over == "all":
             normalize_over_processes(model, processes)
 
@@ -266,20 +264,6 @@ def start_training(
     if isinstance(training.pixels, Tensor) and training.pixels.is_cuda:
         training.replay = Replay(training.algorithm_1)
     return training
-
-
-def check_part(processes: Processes, config: Config) -> None:
-    """Refuses more processes than a batch has images.
-
-    Raises:
-        ConfigError: With both numbers.
-    """
-    if processes.count > config.batch:
-        raise ConfigError(
-            f"{processes.count} processes for batch = {config.batch}",
-            expected="at least one image of each batch for each of them",
-            hint="start fewer processes, or raise the batch",
-        )
 
 
 def _row(epoch: Epoch) -> dict[str, object]:
