@@ -1,4 +1,4 @@
-"""Claims about `--devices` and torchrun, from outside, with real processes that train on the CPU."""
+"""Claims about `--devices` and torchrun, from outside: real processes that train on the CPU."""
 
 from __future__ import annotations
 

@@ -235,9 +235,8 @@ def start_training(
     if init is not None:
         model.encoder.load_state_dict(init)
     compute.place(model)
-    if processes is not None:
-        if config.batch_norm_over == "all":
-            normalize_over_processes(model, processes)
+    if processes is not None and config.batch_norm_over == "all":
+        normalize_over_processes(model, processes)
 
     def forward(views: Views) -> Tensor:
         with compute.autocast():
