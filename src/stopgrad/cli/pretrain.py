@@ -7,6 +7,7 @@ from pathlib import Path
 from shlex import quote
 
 import stopgrad
+from stopgrad.cli.devices import add_devices
 from stopgrad.cli.parser import add_config, add_data
 from stopgrad.cli.screen import say
 
@@ -25,6 +26,7 @@ def add(parser: argparse.ArgumentParser) -> None:
         help="start from the weights of a run, a safetensors file or a timm model. Default: "
         "random weights",
     )
+    add_devices(parser)
     add_config(parser)
 
 

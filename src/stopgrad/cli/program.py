@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from collections.abc import Sequence
 
+from stopgrad.cli.devices import train_together
 from stopgrad.cli.parser import parse
 from stopgrad.errors import StopgradError, bad_path, no_memory
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; returns its exit code (see `errors`)."""
+    _keep_quiet_unless_first()
     logging.basicConfig(level=logging.WARNING, format="stopgrad: %(message)s")
+    words = sys.argv[1:] if arguments is None else arguments
     try:
-        options = parse(sys.argv[1:] if arguments is None else arguments)
+        options = parse(words)
+        if getattr(options, "devices", 1) != 1:
+            return train_together(words, devices=options.devices)
         options.command(options)
     except StopgradError as error:
         return _say(error)
@@ -30,6 +36,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         return _say(found)
     return 0
+
+
+def _keep_quiet_unless_first() -> None:
+    """Of several processes that train together only the first one prints."""
+    if os.environ.get("RANK", "0") != "0":
+        sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115
 
 
 def _say(error: StopgradError) -> int:

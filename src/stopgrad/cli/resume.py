@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 import stopgrad
+from stopgrad.cli.devices import add_devices
 from stopgrad.cli.parser import add_changes, add_run
 from stopgrad.cli.pretrain import say_done
 
@@ -28,6 +29,7 @@ def add(parser: argparse.ArgumentParser) -> None:
         help="train to this many epochs in total; the learning rates follow the new length, and "
         "the run notes it",
     )
+    add_devices(parser)
     parser.epilog = FREE_TO_CHANGE
     add_changes(parser)
 

@@ -253,6 +253,12 @@ class Config(Checked):
     batch_norm: BatchNorm = knob(
         "per-view", "statistics of each view (per-view) or of both (joint). Paper: per-view"
     )
+    batch_norm_over: Literal["all", "process"] = knob(
+        "all", "statistics over the batch of all processes, or of each alone. Paper: all"
+    )
+    process_timeout: float = knob(
+        120.0, "s that a process waits for the others before it gives up", above=0
+    )
     precision: Precision = knob(
         "auto", "bf16 (autocast), fp32 or auto: bf16 on a GPU and on processors that compute in it"
     )

@@ -20,6 +20,7 @@ from .features import Score as Score
 from .features import embed as embed
 from .features import finite as finite
 from .features import images_at_a_time as images_at_a_time
+from .features import in_parts as in_parts
 from .features import labelled as labelled
 from .features import score as score
 from .format import ABSENT as ABSENT

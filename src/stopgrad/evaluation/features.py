@@ -8,7 +8,7 @@ Paper: Sec. 4 and Appendix D (kNN and linear evaluation of the encoder's output)
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from stopgrad.errors import DataError, DivergedError
 from stopgrad.images import no_progress
-from stopgrad.method import Compute, downscale, normalize
+from stopgrad.method import Compute, Processes, downscale, normalize
 
 if TYPE_CHECKING:
     from stopgrad.images import Images, Normalization, Track
@@ -59,6 +59,7 @@ def embed(
     normalization: Normalization,
     compute: Compute,
     batch: int | None = None,
+    processes: Processes | None = None,
     track: Track = no_progress,
 ) -> Features:
     """The encoder's output for every image, in order; images are normalised, not augmented.
@@ -72,20 +73,51 @@ def embed(
         normalization: The training set's mean and standard deviation.
         compute: Device, precision and memory format; the features stay on the device.
         batch: Images at a time; bounds the memory. None: `images_at_a_time`.
+        processes: That share the work, this one among them; each gets all features.
         track: Shows progress.
     """
     batch = batch or images_at_a_time(images)
-    starts = range(0, len(images), batch)
+
+    def features_from(start: int) -> Tensor:
+        return encoder(_prepare(images, start, batch=batch, to=(normalization, compute))).float()  # type: ignore[no-any-return]
+
     with _evaluating(encoder), compute.autocast():
-        values = [
-            encoder(_prepare(images, start, batch=batch, to=(normalization, compute))).float()
-            for start in track(starts, "embed", len(starts))
-        ]
+        values = in_parts(
+            features_from, len(images), batch, processes=processes, track=track, shown_as="embed"
+        )
     labels = None
     if images.labels is not None:
         labels = torch.from_numpy(images.labels.copy()).to(compute.device)
     # Outside of inference mode, so that the result may be used in any computation.
     return Features(torch.cat(values), labels)
+
+
+def in_parts(
+    work: Callable[[int], Tensor],
+    total: int,
+    step: int,
+    *,
+    processes: Processes | None,
+    track: Track,
+    shown_as: str,
+) -> list[Tensor]:
+    """The rows of all chunks, in order; several processes share the chunks and each gets all rows.
+
+    Args:
+        work: The start of a chunk -> its rows (<= step, ...).
+        total: How many rows there are in all.
+        step: Rows of a chunk.
+        processes: That share the work.
+        track: Shows progress.
+        shown_as: What it is called.
+    """
+    part = slice(0, total) if processes is None else processes.part(total, step=step)
+    starts = range(part.start, part.stop, step)
+    found = [work(start) for start in track(starts, shown_as, len(starts))]
+    if processes is None:
+        return found
+    own = torch.cat(found) if found else work(0)[:0]  # fewer chunks than processes
+    return [processes.gather(own, total=total, step=step)]
 
 
 def images_at_a_time(images: Images) -> int:

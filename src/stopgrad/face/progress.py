@@ -5,6 +5,7 @@ In a terminal and in a notebook with ipywidgets the bars move; in a log there ar
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -37,7 +38,8 @@ class Screen:
     """Progress on standard error."""
 
     def __init__(self) -> None:
-        self.console = Console(stderr=True, highlight=False)
+        first = os.environ.get("RANK", "0") == "0"  # of several processes only one prints
+        self.console = Console(stderr=True, highlight=False, quiet=not first)
         self.bars: Progress | None = None
 
     @property

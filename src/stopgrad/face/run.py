@@ -155,8 +155,15 @@ class Run(OpenedRun):
         if extend not in (None, self.config.epochs):
             screen.line(found.extension_text)
         source, bar = self.source(data), TrainingBar(screen, self.path)
-        dataset = source.stored_for(config, screen, changed="warn")
-        bar.show(training.continue_run(found, dataset, spec=source.spec, track=bar.track))
+        with method.joined(config) as processes:
+            dataset = method.one_by_one(
+                processes, lambda: source.stored_for(config, screen, changed="warn")
+            )
+            bar.show(
+                training.continue_run(
+                    found, dataset, spec=source.spec, processes=processes, track=bar.track
+                )
+            )
         return self
 
     def finetune(

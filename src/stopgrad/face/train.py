@@ -9,7 +9,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from stopgrad import images, method, training
+from stopgrad import images, method, runs, training
 from stopgrad.config import Config
 from stopgrad.face.arguments import Labels, chosen_config, fractions
 from stopgrad.face.data import AnyData, as_data
@@ -50,12 +50,22 @@ def pretrain(
     if weights is not None:
         screen.line(f"the encoder starts from {weights.source}, sha256 {weights.sha256[:12]}")
     source = as_data(data)
-    dataset, bar = source.stored_for(config, screen), TrainingBar(screen, Path(out))
-    epochs = training.pretrain_run(
-        dataset, config, Path(out), spec=source.spec, init=weights, track=bar.track
-    )
-    screen.line(images.how_it_was_read(dataset))
-    bar.show(epochs)
+    with method.joined(config) as processes:
+        if method.was_restarted(processes) and runs.has_begun(Path(out)):
+            return Run(out, data=source).resume()
+        dataset = method.one_by_one(processes, lambda: source.stored_for(config, screen))
+        bar = TrainingBar(screen, Path(out))
+        epochs = training.pretrain_run(
+            dataset,
+            config,
+            Path(out),
+            spec=source.spec,
+            init=weights,
+            processes=processes,
+            track=bar.track,
+        )
+        screen.line(images.how_it_was_read(dataset))
+        bar.show(epochs)
     return Run(out, data=source)
 
 

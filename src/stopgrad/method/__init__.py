@@ -14,6 +14,7 @@ In: batches of uint8 images and a `Config`. Out: views (B, 3, S, S), features (B
     optimizer    parameter groups, SGD, LARS and their learning rates
     collapse     measures of collapse and the verdict
     compute      device, precision, memory format, threads
+    processes    several processes that take each step together
 """
 
 import lazy_loader

@@ -17,11 +17,13 @@ from .collapse import spectra as spectra
 from .compute import Arithmetic as Arithmetic
 from .compute import Compute as Compute
 from .compute import compute_for as compute_for
+from .compute import joined as joined
 from .compute import use_repeatable as use_repeatable
 from .compute import use_threads as use_threads
 from .encoder import build_encoder as build_encoder
 from .encoder import size_problem as size_problem
 from .encoder import size_problems as size_problems
+from .layers import normalize_over_processes as normalize_over_processes
 from .loss import simsiam_loss as simsiam_loss
 from .optimizer import SGD as SGD
 from .optimizer import LearningRates as LearningRates
@@ -32,6 +34,10 @@ from .optimizer import cosine_with_warmup as cosine_with_warmup
 from .optimizer import lars_scale as lars_scale
 from .optimizer import learning_rates as learning_rates
 from .optimizer import parameter_groups as parameter_groups
+from .processes import Processes as Processes
+from .processes import one_by_one as one_by_one
+from .processes import process_count as process_count
+from .processes import was_restarted as was_restarted
 from .resnet import RESNETS as RESNETS
 from .resnet import Encoder as Encoder
 from .simsiam import SimSiam as SimSiam

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Literal, NamedTuple, TypeVar, cast
 
 import numpy as np
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from stopgrad.config import Config
 from stopgrad.errors import ConfigError
 from stopgrad.images import Packed, Rows
+from stopgrad.method.processes import Processes, joined_on, own_device, process_count
 
 COPIED_BYTES = 1 << 28  # of images copied to a GPU at a time
 
@@ -128,9 +129,27 @@ def compute_for(config: Config) -> Compute:
     Raises:
         ConfigError: When the device is unknown or missing.
     """
-    device = _device(config.device)
+    device = own_device(_device(config.device))
     compiled = config.compile == "on" or (config.compile == "auto" and device.type == "cuda")
     return Compute(device, _arithmetic(config, device), config.channels_last, compiled)
+
+
+def joined(config: Config) -> AbstractContextManager[Processes | None]:
+    """The processes that train together by this config; see `processes`.
+
+    Raises:
+        ConfigError: For more processes than a batch has images.
+    """
+    count = process_count()
+    if count == 1:
+        return nullcontext()
+    if count > config.batch:
+        raise ConfigError(
+            f"{count} processes for batch = {config.batch}",
+            expected="at least one image of each batch for each of them",
+            hint="start fewer processes, or raise the batch",
+        )
+    return joined_on(compute_for(config).device, timeout=config.process_timeout)
 
 
 def _arithmetic(config: Config, device: torch.device) -> Arithmetic:

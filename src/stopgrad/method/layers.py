@@ -1,16 +1,21 @@
-"""Initial weights, and BN that normalises each of two views by its own statistics.
+"""Initial weights, and BN over each of two views, in one process or over several.
 
-In: modules of PyTorch or timm. Out: the same modules with initial weights or BN per view.
-Parameters and buffers keep PyTorch's names.
+In: modules of PyTorch or timm. Out: the same modules with initial weights, with BN per view or
+with BN over the batches of all processes. Parameters and buffers keep PyTorch's names.
 """
 
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+
+if TYPE_CHECKING:
+    from stopgrad.method.processes import Processes
 
 
 class PerView:
@@ -84,3 +89,107 @@ def _uniform_linear(layer: nn.Linear, generator: torch.Generator) -> None:
     bound = 1 / math.sqrt(layer.in_features)
     for parameter in layer.parameters():
         nn.init.uniform_(parameter, -bound, bound, generator=generator)
+
+
+class _NormalizeTogether(torch.autograd.Function):
+    """BN of x (V * b, C, ...) by statistics over the batches of all processes, by view.
+
+    In: x, gain and offset (C,) or None. Out: y, and mean and variance (V, C) with the number of
+    values n () that they are of. One sum over the processes forward and one backward, in fp64.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor | None,
+        bias: Tensor | None,
+        how: _Together,
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        views = x.view(how.views, -1, *x.shape[1:])  # (V, b, C, ...)
+        over = [1, *range(3, views.ndim)]
+        wide = views.to(torch.promote_types(x.dtype, torch.float32))
+        variance, mean = torch.var_mean(wide, dim=over, correction=0)  # (V, C)
+        n = views[0].numel() // views.shape[2]
+        mean, variance = mean.double(), variance.double()
+        sums = torch.stack([mean * n, (variance + mean.square()) * n, torch.full_like(mean, n)])
+        how.processes.sum(sums)
+        total = sums[2, 0, 0]
+        mean = sums[0] / total
+        variance = (sums[1] / total - mean.square()).clamp_min(0)
+        mean, variance = mean.to(wide.dtype), variance.to(wide.dtype)
+        parts = [
+            F.batch_norm(part, m, v, weight, bias, training=False, eps=how.eps)
+            for part, m, v in zip(views, mean, variance, strict=True)
+        ]
+        ctx.save_for_backward(x, weight, mean, torch.rsqrt(variance + how.eps), total)
+        ctx.how = how
+        ctx.mark_non_differentiable(mean, variance, total)
+        return torch.cat(parts), mean, variance, total
+
+    @staticmethod
+    def backward(ctx: Any, dy: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight, mean, scale, total = ctx.saved_tensors
+        views = x.view(ctx.how.views, -1, *x.shape[1:])
+        over, shape = [1, *range(3, views.ndim)], (len(mean), 1, -1, *[1] * (x.ndim - 2))
+        wide = views.to(mean.dtype)
+        above = dy.reshape(views.shape).to(mean.dtype)
+        normal = (wide - mean.view(shape)) * scale.view(shape)
+        sums = torch.stack([above.sum(over), (above * normal).sum(over)])  # (2, V, C)
+        of_bias, of_weight = sums.sum(1)
+        shared = sums.double()
+        ctx.how.processes.sum(shared)
+        share = (shared / total).to(mean.dtype).view(2, *shape)
+        gain = scale if weight is None else scale * weight
+        dx = (above - share[0] - normal * share[1]) * gain.view(shape)
+        return (
+            dx.to(x.dtype).flatten(0, 1),
+            None if weight is None else of_weight.to(weight.dtype),
+            None if weight is None else of_bias.to(weight.dtype),
+            None,
+        )
+
+
+class _Together(NamedTuple):
+    """How the BN of several processes is computed."""
+
+    processes: Processes
+    views: int  # V, normalised one by one
+    eps: float
+
+
+class OverProcesses:
+    """Makes a BN class normalise by statistics over the batches of all processes.
+
+    The running statistics are updated as by one process with the whole batch: by the first view,
+    then by the second, where views are normalised one by one. Evaluation is unchanged.
+    """
+
+    training: bool
+    processes: Processes
+
+    def forward(self: Any, x: Tensor) -> Tensor:  # (2b, ...) -> the same
+        """By the statistics of all in training, by the running ones in evaluation."""
+        if not self.training:
+            return super().forward(x)  # type: ignore[misc, no-any-return]
+        how = _Together(self.processes, 2 if isinstance(self, PerView) else 1, self.eps)
+        y, means, variances, total = _NormalizeTogether.apply(x, self.weight, self.bias, how)
+        with torch.no_grad():
+            for mean, variance in zip(means, variances, strict=True):
+                self.num_batches_tracked += 1
+                self.running_mean.lerp_(mean, self.momentum)
+                self.running_var.lerp_(
+                    variance * (total / (total - 1)).to(variance.dtype), self.momentum
+                )
+        for name in ("drop", "act"):  # of timm's BN with an activation
+            y = getattr(self, name)(y) if hasattr(self, name) else y
+        return y  # type: ignore[no-any-return]
+
+
+def normalize_over_processes(module: nn.Module, processes: Processes) -> None:
+    """Lets every BN normalise over all processes, with the same parameters and buffers."""
+    for layer in module.modules():
+        if isinstance(layer, _BatchNorm):
+            kind = type(layer)
+            layer.__class__ = type(f"{kind.__name__}OverProcesses", (OverProcesses, kind), {})
+            cast("Any", layer).processes = processes

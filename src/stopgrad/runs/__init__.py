@@ -8,6 +8,7 @@ newest checkpoint that is whole; or a `RunWriter`, the one process that may writ
     tensors      safetensors, and the tensors that a config's model has
     checkpoint   a step on disk: written, read with care, removed
     directory    status, metrics, and the one writer
+    shared       the same of several processes that train together
     setup        what a training or an evaluation starts from
     verify       every file of a run, checked
 """

@@ -35,6 +35,7 @@ from .setup import load_model as load_model
 from .setup import load_run as load_run
 from .setup import prepare as prepare
 from .setup import spec_to_keep as spec_to_keep
+from .shared import SharedWriter as SharedWriter
 from .tensors import HEADER as HEADER
 from .tensors import decode_tensors as decode_tensors
 from .tensors import encode_tensors as encode_tensors

@@ -256,6 +256,13 @@ class RunWriter:
             self.set_status("diverged", step=checkpoint.step, reason=error.found)
             raise
 
+    def agree(self, step: int, *, last: bool) -> None:
+        """Asks other processes for their signals; alone there are none to ask."""
+
+    def decide(self, due: bool) -> bool:
+        """A decision by the clock; alone it is one's own."""
+        return due
+
     def set_status(self, state: State, **values: object) -> None:
         """Replaces the status."""
         now = datetime.now(UTC).isoformat(timespec="seconds")

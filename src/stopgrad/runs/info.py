@@ -37,6 +37,7 @@ FREE = {
     "knn.k": "looking changes nothing",
     "knn.temperature": "looking changes nothing",
     "device": "any of the same kind, which is compared as environment.device",
+    "process_timeout": "waiting changes nothing",
 }
 
 ELSEWHERE = ("threads", "precision", "bad_images")
@@ -47,7 +48,7 @@ DATA = ("fingerprint", "images", "task", "labels", "label_draw", "from_step")
 """What decides a run besides its config; the last four where it learns from labels. The weights
 that its encoder started from are `data.init`."""
 
-ROUNDING = ("torch", "numpy", "stopgrad", "machine", "cpu", "cpu_capability", "gpu")
+ROUNDING = ("torch", "numpy", "stopgrad", "machine", "cpu", "cpu_capability", "gpu", "processes")
 """Another one of these and the steps stay the same; the last bits of their numbers may not."""
 
 
@@ -333,6 +334,7 @@ def _facts(info: RunInfo) -> dict[str, object]:
     if "device" in environment:
         environment["device"] = str(environment["device"]).partition(":")[0]  # cuda:1 is cuda:0
     environment.pop("python", None)  # takes no part in the arithmetic
+    environment.setdefault("processes", 1)
     sections = {
         "data": {key: value for key, value in info.data.items() if key in DATA}
         | {"init": info.data.get("init", {}).get("sha256")},

@@ -22,6 +22,7 @@ class RunEnvironment(TypedDict, total=False):
     """Where a run is computed, as `config.json` has it."""
 
     threads: Required[int]
+    processes: int  # that train together; absent: one
     device: str
     precision: str
     gpu: str
@@ -55,7 +56,7 @@ def describe_environment(config: Config) -> RunEnvironment:
     """Where a run is computed, as far as it decides bits; a ConfigError for an unknown device."""
     import torch
 
-    from stopgrad.method import compute_for
+    from stopgrad.method import compute_for, process_count
 
     compute = compute_for(config)
     found: RunEnvironment = {
@@ -63,6 +64,8 @@ def describe_environment(config: Config) -> RunEnvironment:
         "device": str(compute.device),
         "precision": compute.precision,
     }
+    if process_count() > 1:
+        found["processes"] = process_count()
     if compute.device.type == "cuda":
         found["gpu"] = device_name(found["device"])
     return {

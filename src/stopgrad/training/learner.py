@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from stopgrad.config import Config
 from stopgrad.errors import CollapsedError, DivergedError, InterruptedRunError
 from stopgrad.images import Normalization, Packed
-from stopgrad.method import Compute, Optimizer, Verdict
+from stopgrad.method import Compute, Optimizer, Processes, Verdict
 from stopgrad.runs import Checkpoint, RunWriter, State, TrainingState, load_model, read_status
 
 Model = TypeVar("Model", bound=nn.Module)
@@ -49,6 +49,7 @@ class Learner(ABC, Generic[Model, Batch]):
     batch_size: int  # B, the images of a step
     steps_per_epoch: int  # whole batches; the images left over wait for another epoch's order
     advice: str  # what to do when the loss is not finite
+    processes: Processes | None = None  # that take each step together, each with its part of B
     refused: Tensor = field(init=False)  # (), 1 from the first step that was not finite on
     step: int = 0  # steps taken
     epoch: int = 0  # epochs finished, their measurements included
@@ -110,19 +111,43 @@ class Learner(ABC, Generic[Model, Batch]):
         as they are, and `read_losses` raises.
         """
         self.set_learning_rates()
-        loss = self.loss(batch)
-        self.backward(loss)
+        loss = self.backward(self.loss(batch))
         return self.count(self.update(loss))[0]
 
     def set_learning_rates(self) -> None:
         """Sets those of the next step."""
         self.optimizer.set_learning_rates(self.group_rates(self.step + 1))
 
-    def backward(self, loss: Tensor) -> None:  # ()
-        """New gradients, and whether they and the loss are finite."""
+    def backward(self, loss: Tensor) -> Tensor:  # () -> ()
+        """New gradients, and whether they and the loss are finite; the loss of the whole batch.
+
+        Several processes add up their gradients and losses, each with the weight of its part.
+        """
         self.optimizer.zero_grad()
+        if self.processes is not None:
+            part = self.processes.part(self.batch_size)
+            loss = loss * ((part.stop - part.start) / self.batch_size)
         loss.backward()  # type: ignore[no-untyped-call]
-        self._refuse_unless_finite(loss.detach())
+        loss = loss.detach()
+        if self.processes is not None:
+            loss = self._sum_over(self.processes, loss)
+        self._refuse_unless_finite(loss)
+        return loss
+
+    def _sum_over(self, processes: Processes, loss: Tensor) -> Tensor:
+        """Adds up loss and gradients in one piece, so that their order never changes."""
+        shared = [p.grad for p in self.model.parameters() if p.grad is not None]
+        if self.config.batch_norm_over == "process":  # each has seen other statistics: their mean
+            means = [b for b in self.model.buffers() if b.is_floating_point()]
+            part = processes.part(self.batch_size)
+            torch._foreach_mul_(means, (part.stop - part.start) / self.batch_size)
+            shared += means
+        flat = torch.cat([loss.to(shared[0].dtype).view(1), *[each.flatten() for each in shared]])
+        processes.sum(flat)
+        sums = torch.split(flat[1:], [each.numel() for each in shared])
+        for each, total in zip(shared, sums, strict=True):
+            each.copy_(total.view(each.shape))
+        return flat[0].to(loss.dtype)
 
     def update(self, loss: Tensor) -> Tensor:  # () -> (2,)
         """New weights, unless a step was refused; loss and refusal, for `count`."""
@@ -214,6 +239,8 @@ class Keeper:
         """Reads losses that waited long enough, saves when due; stops as `stop_if_asked`."""
         training, every = self.training, self.training.config.checkpoint_every
         within = training.steps_left > 0
+        if self.writer is not None:
+            self.writer.agree(training.step, last=not within)
         due = within and every > 0 and training.step % every == 0
         stopping = within and self.writer is not None and self.writer.stop_signal is not None
         if due or stopping or len(training.unread) >= training.most_unread:
@@ -242,6 +269,8 @@ class Keeper:
             self.verdict = verdict._asdict()
         is_last = self.training.epoch == self.training.epochs
         due = time.monotonic() - self.saved >= self.cost / SAVING_TIME
+        if self.writer is not None:
+            due = self.writer.decide(due)
         if due or is_last or self.training.config.checkpoint_every > 0:
             self._save()
         else:

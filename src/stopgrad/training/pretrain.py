@@ -22,6 +22,7 @@ from stopgrad.images import Images, Normalization, Track, no_progress
 from stopgrad.method import (
     Layers,
     LearningRates,
+    Processes,
     SimSiam,
     Spectra,
     Verdict,
@@ -30,6 +31,7 @@ from stopgrad.method import (
     build_simsiam,
     compute_for,
     learning_rates,
+    normalize_over_processes,
     random_table,
     simsiam_loss,
     use_repeatable,
@@ -67,6 +69,7 @@ def pretrain_epochs(
     writer: RunWriter | None = None,
     track: Track = no_progress,
     init: Mapping[str, Tensor] | None = None,
+    processes: Processes | None = None,
 ) -> Iterator[Epoch]:
     """Trains SimSiam on the images and yields at the end of each epoch.
 
@@ -77,6 +80,7 @@ def pretrain_epochs(
             normalisation. None: write nothing.
         track: Wraps the batches of an epoch, to show progress.
         init: What the encoder starts from, see `weights`; None: random weights.
+        processes: That train together, this one among them; each calls this function.
 
     Raises:
         ConfigError: When torch.compile fails here.
@@ -85,7 +89,9 @@ def pretrain_epochs(
         InterruptedRunError: After a signal, when the state is saved.
         StorageError: When the disk refuses a checkpoint.
     """
-    training = start_training(images.train, config, normalization=images.normalization, init=init)
+    training = start_training(
+        images.train, config, normalization=images.normalization, init=init, processes=processes
+    )
     keeper = Keeper(training, writer)
     keeper.begin()
     while training.epoch < config.epochs:
@@ -116,7 +122,17 @@ class Pretraining(Learner[SimSiam, Views]):
         step = self.algorithm_1 if self.replay is None else self.replay
         with self.compute.compiling():
             self.set_learning_rates()
-            self.count(step(indices, self._table(len(indices))))
+            self.count(step(*self._own_part(indices, self._table(len(indices)))))
+
+    def _own_part(self, indices: Tensor, table: Tensor) -> tuple[Tensor, Tensor]:
+        """What this process takes of a batch (B,) and of the table of its views (2B, columns).
+
+        Each process draws the whole of both, so that a view does not depend on how many there are.
+        """
+        if self.processes is None:
+            return indices, table
+        part = self.processes.part(len(indices))
+        return indices[part], table.view(2, -1, table.shape[1])[:, part].flatten(0, 1)
 
     def algorithm_1(self, indices: Tensor, table: Tensor) -> Tensor:  # (B,), table -> (2,)
         """One step, from indices to new weights, at learning rates that are set.
@@ -125,8 +141,7 @@ class Pretraining(Learner[SimSiam, Views]):
         """
         views = self._views_of(indices, table)  # x1, x2 = aug(x), aug(x)
         loss = self.loss(views)  # L = D(p1, z2) / 2 + D(p2, z1) / 2
-        self.backward(loss)
-        return self.update(loss)
+        return self.update(self.backward(loss))
 
     def loss(self, batch: Views) -> Tensor:  # -> ()
         """The symmetrised loss of two views."""
@@ -200,11 +215,19 @@ def start_training(
     *,
     normalization: Normalization,
     init: Mapping[str, Tensor] | None = None,
+    processes: Processes | None = None,
 ) -> Pretraining:
     """A pretraining at step 0: the model as the seed decides, images on the device if they fit.
 
-    `init` is what the encoder starts from, by its own names; None: random weights. A ConfigError
-    for a device that is not there, or an encoder that does not exist.
+    Args:
+        images: The images to learn from.
+        config: Every knob.
+        normalization: Of the images.
+        init: What the encoder starts from, by its own names; None: random weights.
+        processes: That take each step together.
+
+    Raises:
+        ConfigError: For a device that is not there, or an encoder that does not exist.
     """
     compute = compute_for(config)
     use_repeatable(config.repeatable)
@@ -212,6 +235,8 @@ def start_training(
     if init is not None:
         model.encoder.load_state_dict(init)
     compute.place(model)
+    if processes is not None and config.batch_norm_over == "all":
+        normalize_over_processes(model, processes)
 
     def forward(views: Views) -> Tensor:
         with compute.autocast():
@@ -225,6 +250,7 @@ def start_training(
         pixels=compute.keep(images.pixels),
         model=model,
         optimizer=build_optimizer(model, config.optimizer),
+        processes=processes,
         epochs=config.epochs,
         batch_size=config.batch,
         steps_per_epoch=len(images) // config.batch,

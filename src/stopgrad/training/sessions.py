@@ -6,19 +6,21 @@ when it is yielded.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 from stopgrad.config import Config, config_from_dict, config_to_dict
-from stopgrad.errors import ConfigError
+from stopgrad.errors import ConfigError, DataError
 from stopgrad.evaluation import append_cost, start_meter
 from stopgrad.images import Dataset, Track, no_progress
-from stopgrad.method import compute_for, use_threads
+from stopgrad.method import Processes, compute_for, use_threads
 from stopgrad.runs import (
     RunInfo,
     RunWriter,
+    SharedWriter,
     TrainingImages,
+    code_version,
     describe_environment,
     describe_run,
     extended,
@@ -27,6 +29,7 @@ from stopgrad.runs import (
     prepare,
     read_run,
     read_status,
+    versions,
 )
 from stopgrad.training.pretrain import Epoch, pretrain_epochs
 from stopgrad.training.weights import Weights, read_weights
@@ -39,6 +42,7 @@ def pretrain_run(
     *,
     spec: str,
     init: Weights | None = None,
+    processes: Processes | None = None,
     track: Track = no_progress,
 ) -> Iterator[Epoch]:
     """Pretrains an encoder in a new run directory; the first epoch is asked for by the caller.
@@ -49,6 +53,7 @@ def pretrain_run(
         out: The run directory, absent or empty.
         spec: Where the images came from, which the run notes.
         init: What the encoder starts from; None: random weights.
+        processes: That train together, this one among them.
         track: Shows the progress of each epoch.
 
     Raises:
@@ -58,7 +63,9 @@ def pretrain_run(
     use_threads(config.threads)
     images = prepare(dataset, config)
     info = describe_run(dataset, config, spec=spec, init=init and init.card(), images=images)
-    return _train(RunWriter.create(out, info), images, init=init, track=track)
+    return _train(
+        lambda: RunWriter.create(out, info), images, init=init, processes=processes, track=track
+    )
 
 
 class Continuation(NamedTuple):
@@ -111,11 +118,21 @@ def check_resume(
 
 
 def continue_run(
-    found: Continuation, dataset: Dataset, *, spec: str, track: Track = no_progress
+    found: Continuation,
+    dataset: Dataset,
+    *,
+    spec: str,
+    processes: Processes | None = None,
+    track: Track = no_progress,
 ) -> Iterator[Epoch]:
     """Goes on with a run from its newest checkpoint, bit for bit on the same kind of machine.
 
-    `dataset` holds its images, from `load_images`, and `spec` says where they are now.
+    Args:
+        found: The run, from `check_resume`.
+        dataset: Its images, from `load_images`.
+        spec: Where they are now.
+        processes: That train together, this one among them.
+        track: Shows the progress of each epoch.
 
     Raises:
         ConfigError: For other weights to start from than the run's.
@@ -124,21 +141,64 @@ def continue_run(
     config, card = found.info.config, found.info.data.get("init")
     images = prepare(dataset, config)
     now = describe_run(dataset, config, spec=spec, init=card, images=images)
-    writer = RunWriter.resume(found.path, now._replace(changes=found.info.changes))
-    return _train(writer, images, init=_init_anew(found), track=track)
+    return _train(
+        lambda: RunWriter.resume(found.path, now._replace(changes=found.info.changes)),
+        images,
+        init=_init_anew(found),
+        processes=processes,
+        track=track,
+    )
 
 
 def _train(
-    writer: RunWriter, images: TrainingImages, *, init: Weights | None, track: Track
+    make: Callable[[], RunWriter],
+    images: TrainingImages,
+    *,
+    init: Weights | None,
+    processes: Processes | None,
+    track: Track,
 ) -> Iterator[Epoch]:
     """Takes the epochs that are left, and notes what each of them cost."""
+    if processes is None:
+        writer = make()
+    else:
+        check_agreement(processes, images)
+        writer = SharedWriter.of(make, processes)
     config = writer.info.config
     meter = start_meter(device=str(compute_for(config).device), threads=use_threads(0))
     start = init and init.tensors
     with writer:
-        for epoch in pretrain_epochs(images, config, writer=writer, track=track, init=start):
-            append_cost(writer.path, meter.spent())
+        for epoch in pretrain_epochs(
+            images, config, writer=writer, track=track, init=start, processes=processes
+        ):
+            if processes is None or processes.is_first:
+                append_cost(writer.path, meter.spent())
             yield epoch
+
+
+def check_agreement(processes: Processes, images: TrainingImages) -> None:
+    """Refuses processes that have other images, another stopgrad or another torch.
+
+    Raises:
+        DataError: When the images differ.
+        ConfigError: When the programs differ.
+    """
+    own = (images.train.fingerprint, code_version(), versions()["torch"])
+    said = processes.everyone(own)
+    for kind, what, found in zip(
+        (DataError, ConfigError, ConfigError),
+        ("images", "stopgrad", "torch"),
+        zip(*said, strict=True),
+        strict=True,
+    ):
+        other = next((rank for rank, value in enumerate(found) if value != found[0]), None)
+        if other is not None:
+            raise kind(
+                f"process {other} has other {what} than process 0: "
+                f"{found[other][:12]}, not {found[0][:12]}",
+                expected="the same images and the same program on all machines",
+                hint="copy the store, or install the same versions",
+            )
 
 
 def _init_anew(found: Continuation) -> Weights | None:

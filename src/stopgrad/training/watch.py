@@ -5,13 +5,14 @@ Looking changes nothing: no generator is drawn from that training uses, BN stati
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
 
 from stopgrad.config import torch_generator
-from stopgrad.evaluation import MEASURED, embed, weighted_knn
+from stopgrad.evaluation import MEASURED, embed, in_parts, weighted_knn
 from stopgrad.images import Track, no_progress
 from stopgrad.method import (
     Layers,
@@ -29,6 +30,8 @@ from stopgrad.training.learner import Learner
 
 MEASURED_BATCH = 256
 MOMENTS = 16  # how often the spectra are taken
+
+T = TypeVar("T")
 
 
 class Looks(NamedTuple):
@@ -58,37 +61,59 @@ def look(
     drawn = measured and passed > before
     layers = measure_layers(training, track=track) if measured else None
     verdict = None if layers is None else judge(layers, steps=training.step)
+    if training.processes is not None:  # all act on the verdict of the first
+        told = training.processes.tell(verdict)
+        verdict = told and Verdict(*told)
     diverged = verdict is not None and verdict.state == "diverged"
     knn = watched_knn(training, images, track=track) if scored and not diverged else None
     drawn_spectra = measure_spectra(training, track=track) if drawn and not diverged else None
     return Looks(layers, verdict, knn, drawn_spectra)
 
 
-def measure_layers(training: Learner[SimSiam, Views], *, track: Track = no_progress) -> Layers:
+def _by_one(training: Learner[SimSiam, Views], act: Callable[[], T]) -> T | None:
+    """What comes of an act that one process is enough for; None in the others."""
+    return act() if training.processes is None else training.processes.first_does(act)
+
+
+def measure_layers(
+    training: Learner[SimSiam, Views], *, track: Track = no_progress
+) -> Layers | None:
     """Measures of features, projector output before its BN and z, on fixed views, in eval mode."""
-    return Layers(*[measure(z[0], z[1]) for z in watched_outputs(training, track=track)])
+    outputs = watched_outputs(training, track=track)
+    return _by_one(training, lambda: Layers(*[measure(z[0], z[1]) for z in outputs]))
 
 
 def watched_outputs(
     training: Learner[SimSiam, Views], *, track: Track = no_progress
 ) -> list[Tensor]:
     """Features, projector output before its BN and z of two fixed views, each (2, N, width)."""
-    model, starts = training.model.eval(), range(0, _count(training), MEASURED_BATCH)
+    model = training.model.eval()
     try:
         with torch.inference_mode():
-            batches = [_outputs(training, start) for start in track(starts, "measure", len(starts))]
+            rows = in_parts(
+                lambda start: _outputs(training, start),
+                _count(training),
+                MEASURED_BATCH,
+                processes=training.processes,
+                track=track,
+                shown_as="measure",
+            )
     finally:
         model.train()
-    return [torch.cat(parts, dim=1) for parts in zip(*batches, strict=True)]
+    widths = model.encoder.feature_width, *[training.config.projector.out] * 2
+    layers = torch.split(torch.cat(rows), [2 * width for width in widths], dim=1)
+    return [layer.view(len(layer), 2, -1).transpose(0, 1).contiguous() for layer in layers]
 
 
-def measure_spectra(training: Learner[SimSiam, Views], *, track: Track = no_progress) -> Spectra:
+def measure_spectra(
+    training: Learner[SimSiam, Views], *, track: Track = no_progress
+) -> Spectra | None:
     """Spectra of z and of the predictor on the first of the same views, in eval mode."""
     z = watched_outputs(training, track=track)[2][0]  # (N, D)
     predictor = training.model.predictor.eval()
     try:
         with torch.inference_mode():
-            return spectra(z, predictor(z))
+            return _by_one(training, lambda: spectra(z, predictor(z)))
     finally:
         predictor.train()
 
@@ -105,19 +130,20 @@ def watched_knn(
             part,
             normalization=training.normalization,
             compute=training.compute,
+            processes=training.processes,
             track=track,
         )
         for part in (images.bank, images.watch)
     )
-    return weighted_knn(bank, queries, training.config.knn).accuracy
+    return _by_one(training, lambda: weighted_knn(bank, queries, training.config.knn).accuracy)
 
 
 def _count(training: Learner[SimSiam, Views]) -> int:
     return min(MEASURED, len(training.pixels))
 
 
-def _outputs(training: Learner[SimSiam, Views], start: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Features, projector output before its BN and z of two views, each (2, B, width)."""
+def _outputs(training: Learner[SimSiam, Views], start: int) -> Tensor:  # (B, 2 * widths)
+    """Features, projector output before its BN and z of two views, a row for each image."""
     config, compute, model = training.config, training.compute, training.model
     drawing = torch_generator(config.seed, "measured")
     order = torch.randperm(len(training.pixels), generator=drawing)[: _count(training)]
@@ -131,4 +157,4 @@ def _outputs(training: Learner[SimSiam, Views], start: int) -> tuple[Tensor, Ten
         features = torch.stack([model.encoder(compute.arrange(x)).float() for x in views])
     before_bn = torch.stack([model.projector.before_bn(x) for x in features])
     z = torch.stack([model.projector.output_bn(x) for x in before_bn])
-    return features, before_bn, z
+    return torch.cat([x.transpose(0, 1).flatten(1) for x in (features, before_bn, z)], dim=1)

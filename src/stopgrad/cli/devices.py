@@ -1,0 +1,99 @@
+"""`--devices N`: the same command in N processes that train together.
+
+They are started by the agent behind torchrun, on this machine. Several machines take torchrun
+itself, with `-m stopgrad` and the command.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+
+from stopgrad.errors import ConfigError
+
+
+def add_devices(parser: argparse.ArgumentParser) -> None:
+    """Adds --devices."""
+    parser.add_argument(
+        "--devices",
+        type=int,
+        default=1,
+        metavar="N",
+        help="processes that train together on this machine, each on a GPU of its own, or on the "
+        "CPU with --device cpu; the batch is shared among them. Default: 1",
+    )
+
+
+def train_together(arguments: Sequence[str], *, devices: int) -> int:
+    """Runs a command in several processes; returns the exit code that they agree on.
+
+    Args:
+        arguments: Those of the command, `--devices` among them.
+        devices: How many processes.
+
+    Raises:
+        ConfigError: For fewer than one process, or inside torchrun.
+    """
+    if devices < 1:
+        raise ConfigError(f"--devices {devices}", expected="at least 1")
+    if os.environ.get("WORLD_SIZE"):
+        raise ConfigError(
+            f"--devices {devices} in a process of torchrun",
+            expected="one of the two",
+            hint="leave --devices out; torchrun says how many processes there are",
+        )
+    from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    cores = os.cpu_count() or 1
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores // devices)))
+    config = LaunchConfig(
+        min_nodes=1,
+        max_nodes=1,
+        nproc_per_node=devices,
+        rdzv_backend="c10d",
+        rdzv_endpoint="localhost:0",
+        run_id=str(os.getpid()),
+        max_restarts=0,
+        logs_specs=DefaultLogsSpecs(),
+    )
+    command = ["-u", "-m", "stopgrad", *_without_devices(arguments)]
+    _pass_on_other_signals()
+    logging.disable(logging.CRITICAL)  # the agent's account of its processes is not for people
+    try:
+        elastic_launch(config, sys.executable)(*command)
+    except ChildFailedError as error:
+        return _exit_code(error)
+    except SignalException as error:
+        return 128 + int(error.sigval)
+    return 0
+
+
+def _without_devices(arguments: Sequence[str]) -> Iterator[str]:
+    words = iter(arguments)
+    for word in words:
+        if word == "--devices":
+            next(words)
+        elif not word.startswith("--devices="):
+            yield word
+
+
+def _pass_on_other_signals() -> None:
+    """Turns the signals that the agent does not know into the one that it passes on."""
+    for number in (signal.SIGUSR1, signal.SIGUSR2):
+        signal.signal(number, lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+
+
+def _exit_code(error: object) -> int:
+    """That of the process which failed first; one that a signal has killed says nothing itself."""
+    rank, failure = error.get_first_failure()  # type: ignore[attr-defined]
+    if failure.exitcode >= 0:
+        return int(failure.exitcode)
+    name = signal.Signals(-failure.exitcode).name
+    sys.stderr.write(f"stopgrad: process {rank} was killed by {name}\n")
+    return 1

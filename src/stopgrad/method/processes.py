@@ -1,0 +1,328 @@
+"""Several processes that take each training step together: who they are, what they exchange.
+
+In: the environment that torchrun sets. Out: `Processes`, or None for a process alone, which then
+never makes a group. Tensors of training are summed over one group (NCCL on GPUs, gloo on CPUs);
+what the processes tell each other, in JSON, goes over a second one (gloo), so that a flag never
+waits for a GPU. Each process writes a sign of life to the store that brought them together, so
+that an error can name the process that was not heard of any more.
+
+Why not DistributedDataParallel: it orders its buckets anew after its first step, so a run that is
+resumed adds in another order than one that was not stopped, and differs from it in the last bits.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from stopgrad.errors import ConfigError, StopgradError, no_memory
+
+VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
+BEAT = 1.0  # s between two signs of life
+SILENT = 10.0  # s without one, after which a process counts as not heard of
+
+T = TypeVar("T")
+
+
+class LostProcessError(StopgradError):
+    """Another process of the run ended or fell silent; the checkpoints on disk are whole."""
+
+
+def process_count() -> int:
+    """How many processes take part, by the environment; 1 without torchrun.
+
+    Raises:
+        ConfigError: When only some of torchrun's variables are set, or one is no number.
+    """
+    found = {name: os.environ[name] for name in VARIABLES if os.environ.get(name)}
+    if not found:
+        return 1
+    missing = [name for name in VARIABLES if name not in found]
+    wrong = [f"{n}={found[n]}" for n in found if n != "MASTER_ADDR" and not found[n].isdecimal()]
+    if missing or wrong:
+        raise ConfigError(
+            f"{', '.join(found)} set, {', '.join(missing) or ', '.join(wrong)} "
+            f"{'not' if missing else 'no number'}",
+            expected="all of torchrun's variables, or none",
+            hint="start several with --devices N or torchrun; unset them to train alone",
+        )
+    return int(found["WORLD_SIZE"])
+
+
+@dataclass
+class Processes:
+    """This process among those that train together."""
+
+    rank: int
+    count: int
+    device: torch.device  # of the tensors of training
+    tensors: dist.ProcessGroup
+    told: dist.ProcessGroup  # for JSON, on the CPU
+    store: Any  # the key-value store of torch.distributed that brought them together
+    stopping: threading.Event = field(default_factory=threading.Event)
+    beating: threading.Thread | None = None
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this is the one process that prints and writes."""
+        return self.rank == 0
+
+    def part(self, total: int, *, step: int = 1, rank: int | None = None) -> slice:
+        """The items of `total` that are a process's, cut at multiples of `step`."""
+        number, pieces = self.rank if rank is None else rank, -(-total // step)
+        first, end = (r * pieces // self.count * step for r in (number, number + 1))
+        return slice(min(first, total), min(end, total))
+
+    def sum(self, values: Tensor) -> None:
+        """Adds up a tensor over all processes, in place; the same bits in each of them."""
+        with self._naming_who_is_lost():
+            dist.all_reduce(values, group=self.tensors)
+
+    def gather(self, own: Tensor, *, total: int, step: int = 1) -> Tensor:  # -> (total, ...)
+        """The rows of all processes, in order of rank; each has those of its `part` of `total`.
+
+        Args:
+            own: The rows of this process, equal in all dimensions but the first.
+            total: How many rows there are in all.
+            step: As for `part`.
+        """
+        parts = (self.part(total, step=step, rank=rank) for rank in range(self.count))
+        sizes = [part.stop - part.start for part in parts]
+        padded = own.new_zeros((max(sizes), *own.shape[1:]))
+        padded[: len(own)] = own
+        found = [torch.empty_like(padded) for _ in sizes]
+        with self._naming_who_is_lost():
+            dist.all_gather(found, padded, group=self.tensors)
+        return torch.cat([rows[:size] for rows, size in zip(found, sizes, strict=True)])
+
+    def spread(self, tensor: Tensor) -> None:
+        """Overwrites a tensor with that of the first process."""
+        with self._naming_who_is_lost():
+            dist.broadcast(tensor, src=0, group=self.tensors)
+
+    def largest(self, number: int) -> int:
+        """The largest of the numbers that the processes hold."""
+        found = torch.tensor([number])
+        with self._naming_who_is_lost():
+            dist.all_reduce(found, op=dist.ReduceOp.MAX, group=self.told)
+        return int(found)
+
+    def tell(self, value: Any) -> Any:
+        """What the first process says, as JSON makes it; the others' argument does not matter."""
+        data = bytearray(json.dumps(value).encode()) if self.is_first else bytearray()
+        size = self.largest(len(data))
+        padded = torch.zeros(size, dtype=torch.uint8)
+        if self.is_first:
+            padded = torch.frombuffer(data, dtype=torch.uint8)
+        with self._naming_who_is_lost():
+            dist.broadcast(padded, src=0, group=self.told)
+        return json.loads(padded.numpy().tobytes())
+
+    def everyone(self, value: Any) -> list[Any]:
+        """What each process says, in order of rank."""
+        data = bytearray(json.dumps(value).encode())
+        padded = torch.zeros(self.largest(len(data)), dtype=torch.uint8)
+        padded[: len(data)] = torch.frombuffer(data, dtype=torch.uint8)
+        found = [torch.empty_like(padded) for _ in range(self.count)]
+        with self._naming_who_is_lost():
+            dist.all_gather(found, padded, group=self.told)
+        return [json.loads(each.numpy().tobytes().rstrip(b"\0")) for each in found]
+
+    def first_does(self, act: Callable[[], T]) -> T | None:
+        """An act of the first process alone; all go on when it is done, or fail as it failed.
+
+        Returns:
+            What the act returned, in the first process.
+
+        Raises:
+            StopgradError: What the act raised, in every process.
+        """
+        result, error = None, None
+        if self.is_first:
+            try:
+                result = act()
+            except BaseException as raised:
+                error = raised
+        found = self.tell(None if error is None else as_told(error))
+        if error is not None:
+            raise error
+        if found is not None:
+            raise from_told(found)
+        return result
+
+    def leave(self, error: BaseException | None) -> None:
+        """Leaves the others; with an error, after noting it for them."""
+        self.stopping.set()
+        if self.beating is not None:
+            self.beating.join()
+        if error is not None and not isinstance(error, LostProcessError):
+            with contextlib.suppress(RuntimeError):
+                self.store.set(f"error-{self.rank}", json.dumps(as_told(error)))
+        with contextlib.suppress(RuntimeError, ValueError):
+            dist.destroy_process_group()
+
+    @contextlib.contextmanager
+    def _naming_who_is_lost(self) -> Iterator[None]:
+        """Turns what a collective raises into the error of the process that made it fail.
+
+        Raises:
+            StopgradError: The error that another process noted, or that one is lost.
+        """
+        try:
+            yield
+        except RuntimeError as error:
+            if no_memory(error):
+                raise
+            time.sleep(BEAT)  # until the one that failed has noted why
+            for rank in range(self.count):
+                if self.store.check([f"error-{rank}"]):
+                    raise from_told(json.loads(self.store.get(f"error-{rank}"))) from error
+            silent = [f"{r} ({age:.0f} s)" for r, age in enumerate(self._ages()) if age > SILENT]
+            who = f"process {', '.join(silent)} not heard of" if silent else "a process has ended"
+            raise LostProcessError(
+                f"{who}, of {self.count} that train together",
+                hint="the newest checkpoint is whole; go on with: stopgrad resume RUN",
+            ) from error
+
+    def _ages(self) -> list[float]:
+        """Seconds since the last sign of life of each process, by this machine's clock."""
+        names = [f"beat-{rank}" for rank in range(self.count)]
+        beats = [float(self.store.get(n)) if self.store.check([n]) else 0.0 for n in names]
+        return [time.time() - beat for beat in beats]
+
+    def beat(self) -> None:
+        """Writes signs of life until the process leaves."""
+        store = self.store.clone()
+        while not self.stopping.wait(BEAT):
+            try:
+                store.set(f"beat-{self.rank}", str(time.time()))
+            except RuntimeError:  # the store has gone, and with it the run
+                return
+
+
+_joined: list[Processes] = []  # the group of this operating-system process, while it is open
+
+
+@contextlib.contextmanager
+def joined_on(device: torch.device, *, timeout: float) -> Iterator[Processes | None]:
+    """The processes that train together, this one among them; None when it is alone.
+
+    Args:
+        device: Where this process trains; a GPU is that of its LOCAL_RANK.
+        timeout: s that a process waits for the others before it gives up.
+
+    Raises:
+        ConfigError: As `process_count`, or when the others cannot be reached.
+    """
+    if process_count() == 1 or _joined:
+        yield _joined[0] if _joined else None
+        return
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    limit = timedelta(seconds=timeout)
+    backend = "nccl" if device.type == "cuda" else "gloo"
+    try:
+        dist.init_process_group(backend, timeout=limit)
+        told = dist.new_group(backend="gloo", timeout=limit)
+    except (RuntimeError, ValueError) as error:
+        raise ConfigError(
+            f"the processes did not find each other ({str(error).splitlines()[0][:200]})",
+            expected=f"all {os.environ['WORLD_SIZE']} within {timeout:g} s",
+            hint="start them with the same torchrun command on every machine",
+        ) from error
+    store = dist.distributed_c10d._get_default_store()
+    tensors = dist.group.WORLD
+    assert isinstance(tensors, dist.ProcessGroup)
+    assert isinstance(told, dist.ProcessGroup)
+    here = Processes(dist.get_rank(), dist.get_world_size(), device, tensors, told, store)
+    here.beating = threading.Thread(target=here.beat, daemon=True, name="beat")
+    here.beating.start()
+    _joined.append(here)
+    try:
+        yield here
+    except BaseException as error:
+        here.leave(error)
+        raise
+    finally:
+        _joined.clear()
+    here.leave(None)
+
+
+def one_by_one(processes: Processes | None, load: Callable[[], T]) -> T:
+    """What all processes load, on each machine one of them first: it fills the cache for the rest.
+
+    Raises:
+        StopgradError: What any of the first ones raised, in every process.
+    """
+    if processes is None:
+        return load()
+    found: list[T] = []
+    for turn in (True, False):
+        error = None
+        if (os.environ["LOCAL_RANK"] == "0") is turn:
+            try:
+                found.append(load())
+            except BaseException as raised:
+                error = raised
+        said = processes.everyone(None if error is None else as_told(error))
+        if error is not None:
+            raise error
+        if other := next((each for each in said if each), None):
+            raise from_told(other)
+    return found[0]
+
+
+def was_restarted(processes: Processes | None) -> bool:
+    """Whether torchrun has started these processes anew after one of them failed."""
+    return processes is not None and os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0"
+
+
+def own_device(device: torch.device) -> torch.device:
+    """The device of this process: among several, the GPU of its LOCAL_RANK.
+
+    Raises:
+        ConfigError: When there are fewer GPUs than processes on this machine.
+    """
+    if device.type != "cuda" or process_count() == 1:
+        return device
+    rank, there = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
+    if rank >= there:
+        raise ConfigError(
+            f"process {rank} of this machine with {there} GPUs",
+            expected="at most one process for each GPU",
+            hint="start fewer, or use --device cpu",
+        )
+    return torch.device("cuda", rank)
+
+
+def as_told(error: BaseException) -> dict[str, Any]:
+    """An error as JSON."""
+    known = error if isinstance(error, StopgradError) else no_memory(error)
+    if known is None:
+        return {"kind": "", "text": f"{type(error).__name__}: {error}"[:2000], "code": 1}
+    return {"kind": type(known).__name__, "text": str(known), "code": known.exit_code}
+
+
+def from_told(values: dict[str, Any]) -> StopgradError:
+    """The error that another process told of, with its exit code."""
+    kinds = {kind.__name__: kind for kind in _below(StopgradError)}
+    kind = kinds.get(values["kind"], StopgradError)
+    error: StopgradError = kind.__new__(kind)
+    StopgradError.__init__(error, values["text"])
+    error.exit_code = values["code"]
+    return error
+
+
+def _below(kind: type[StopgradError]) -> list[type[StopgradError]]:
+    return [kind, *(each for sub in kind.__subclasses__() for each in _below(sub))]

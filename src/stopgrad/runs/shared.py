@@ -1,0 +1,96 @@
+"""A run directory of several processes that train together: the first one writes for all.
+
+In: a run directory and the `Processes`. Out: a `SharedWriter` in each of them. What the first one
+does, or fails to do, all know before they go on, so that a full disk ends every process and not
+the first one alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from stopgrad.method import Processes
+from stopgrad.runs.checkpoint import Checkpoint
+from stopgrad.runs.directory import RunWriter, State
+from stopgrad.runs.info import RunInfo, info_from_dict, info_to_dict
+
+AGREED_EVERY = 16  # steps, after which the processes tell each other of signals
+
+
+class SharedWriter(RunWriter):
+    """The writer of one of several processes; only that of the first one touches the disk."""
+
+    def __init__(self, path: Path, info: RunInfo, processes: Processes) -> None:
+        super().__init__(path, info)
+        self.processes = processes
+        self._own_signal: int | None = None
+
+    @classmethod
+    def of(cls, make: Callable[[], RunWriter], processes: Processes) -> SharedWriter:
+        """The writer that the first process makes, in every process."""
+        made = processes.first_does(make)
+        told = None if made is None else (str(made.path), info_to_dict(made.info))
+        path, info = processes.tell(told)
+        writer = cls(Path(path), info_from_dict(info), processes)
+        writer._is_new = made is not None and made._is_new
+        return writer
+
+    def begin(self) -> Checkpoint | None:
+        """As `RunWriter.begin`, in the first process; the checkpoint comes to all."""
+        checkpoint = self.processes.first_does(super().begin)
+        return spread(checkpoint, self.processes)
+
+    def append(self, rows: Iterable[Mapping[str, object]]) -> None:
+        """As `RunWriter.append`, in the first process."""
+        self.processes.first_does(lambda: super(SharedWriter, self).append(rows))
+
+    def save(self, checkpoint: Checkpoint) -> None:
+        """As `RunWriter.save`, in the first process."""
+        self.processes.first_does(lambda: super(SharedWriter, self).save(checkpoint))
+
+    def set_status(self, state: State, **values: object) -> None:
+        """As `RunWriter.set_status`, in the first process; the others do not wait for it."""
+        if self.processes.is_first:
+            super().set_status(state, **values)
+
+    def agree(self, step: int, *, last: bool) -> None:
+        """Every few steps, and after the last of an epoch: has any process got a signal?"""
+        if last or step % AGREED_EVERY == 0:
+            self.stop_signal = self.processes.largest(self._own_signal or 0) or None
+
+    def decide(self, due: bool) -> bool:
+        """What the clock of the first process says."""
+        return bool(self.processes.tell(due))
+
+    def _request_stop(self, number: int, frame: Any) -> None:
+        self._own_signal = self._own_signal or number
+
+
+def spread(checkpoint: Checkpoint | None, processes: Processes) -> Checkpoint | None:
+    """The checkpoint of the first process in all of them: read once, then sent."""
+    shapes = None
+    if checkpoint is not None:
+        parts = {"model": checkpoint.model, "optimizer": checkpoint.optimizer}
+        shapes = {
+            part: {n: (list(t.shape), str(t.dtype).removeprefix("torch.")) for n, t in of.items()}
+            for part, of in parts.items()
+        }
+    told = processes.tell(
+        None if checkpoint is None else [checkpoint.step, checkpoint.state, shapes]
+    )
+    if told is None:
+        return None
+    step, state, shapes = told
+    found: dict[str, dict[str, torch.Tensor]] = {"model": {}, "optimizer": {}}
+    for part, names in shapes.items():
+        for name, (shape, kind) in names.items():
+            tensor = torch.empty(shape, dtype=getattr(torch, kind), device=processes.device)
+            if checkpoint is not None:
+                tensor.copy_(getattr(checkpoint, part)[name])
+            processes.spread(tensor)
+            found[part][name] = tensor
+    return checkpoint or Checkpoint(step, found["model"], found["optimizer"], state)

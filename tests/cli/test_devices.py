@@ -1,0 +1,149 @@
+"""Claims about `--devices` and torchrun, from outside: real processes that train on the CPU."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+FULL = os.environ.get("STOPGRAD_FULL") == "1"
+full = pytest.mark.skipif(not FULL, reason="the full set: STOPGRAD_FULL=1")
+COUNTS = [2, pytest.param(3, marks=full), pytest.param(4, marks=full)]
+TIMEOUT = 20  # s that a process waits for the others
+KNOBS = (
+    *("--preset", "tiny", "--epochs", "3", "--checkpoint_every", "20", "--knn_every", "0"),
+    *("--device", "cpu", "--precision", "fp32", "--process_timeout", str(TIMEOUT)),
+)
+
+
+def _command(*words: object, devices: int) -> list[str]:
+    return [sys.executable, "-m", "stopgrad", *map(str, words), "--devices", str(devices)]
+
+
+def _start(run: Path, *, devices: int) -> subprocess.Popen[str]:
+    command = _command("pretrain", "--data", "mnist5k", *KNOBS, "--out", run, devices=devices)
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
+
+
+def _resume(run: Path, *, devices: int) -> None:
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        _command("resume", run, devices=devices), capture_output=True, text=True, env=environment
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def _weights(run: Path) -> str:
+    """sha256 of the newest checkpoint's weights and optimizer state."""
+    newest = max((run / "checkpoints").iterdir())
+    files = (newest / name for name in ("model.safetensors", "optimizer.safetensors"))
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[int, str]:
+    """The weights of a run that nothing has stopped, by the number of its processes."""
+
+    class Runs(dict[int, str]):
+        def __missing__(self, devices: int) -> str:
+            run = tmp_path_factory.mktemp("whole") / "run"
+            process = _start(run, devices=devices)
+            _, error = process.communicate()
+            assert process.returncode == 0, error
+            self[devices] = _weights(run)
+            return self[devices]
+
+    return Runs()
+
+
+def _workers(process: subprocess.Popen[str]) -> dict[int, int]:
+    """The process of each rank, by what the system knows of them."""
+    found = {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            parent = re.search(r"PPid:\s+(\d+)", (folder / "status").read_text())
+            rank = re.search(rb"\0RANK=(\d+)\0", (folder / "environ").read_bytes())
+            if parent and rank and int(parent[1]) == process.pid:
+                found[int(rank[1])] = int(folder.name)
+    return found
+
+
+def _wait_for_steps(run: Path, process: subprocess.Popen[str], *, steps: int) -> None:
+    """Until so many steps are on disk, in the middle of an epoch of 62."""
+    metrics = run / "metrics.jsonl"
+    while not (metrics.exists() and metrics.read_bytes().count(b"\n") >= steps):
+        assert process.poll() is None, process.stderr and process.stderr.read()
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize(
+    ("number", "whom", "code", "said"),
+    [
+        (signal.SIGKILL, 1, 1, "was killed by SIGKILL"),
+        pytest.param(signal.SIGTERM, "command", 143, "saved at step", marks=full),
+        pytest.param(signal.SIGTERM, 1, 143, "saved at step", marks=full),
+        pytest.param(signal.SIGSTOP, 1, 1, "not heard of", marks=full),
+        pytest.param(signal.SIGKILL, 0, 1, "was killed by SIGKILL", marks=full),
+    ],
+)
+@pytest.mark.parametrize("devices", COUNTS)
+def test_a_process_that_is_stopped_ends_all_and_the_run_goes_on_bit_for_bit(
+    tmp_path: Path,
+    whole: dict[int, str],
+    devices: int,
+    number: int,
+    whom: int | str,
+    code: int,
+    said: str,
+) -> None:
+    run = tmp_path / "run"
+    process = _start(run, devices=devices)
+    _wait_for_steps(run, process, steps=80)
+    workers = _workers(process)
+    os.kill(process.pid if whom == "command" else workers[int(whom)], number)
+    began = time.monotonic()
+    _, error = process.communicate(timeout=6 * TIMEOUT)
+    assert process.returncode == code, error
+    assert time.monotonic() - began < TIMEOUT + 60
+    assert said in error
+    assert not [pid for pid in workers.values() if Path(f"/proc/{pid}").exists()]
+    _resume(run, devices=devices)
+    assert _weights(run) == whole[devices]
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (("--devices", "0"), "--devices 0"),
+        (("--devices", "3", "--batch", "2", "--device", "cpu"), "3 processes for batch = 2"),
+    ],
+)
+def test_processes_that_cannot_train_together_are_one_line_and_nothing_is_written(
+    tmp_path: Path, words: tuple[str, ...], named: str
+) -> None:
+    command = [sys.executable, "-m", "stopgrad", "pretrain", "--data", "mnist5k", *KNOBS, *words]
+    done = subprocess.run(
+        [*command, "--out", str(tmp_path / "run")], capture_output=True, text=True
+    )
+    assert done.returncode == 2, done.stderr
+    assert named in done.stderr
+    assert done.stderr.count("\n") == 1, done.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_devices_inside_torchrun_are_refused(tmp_path: Path) -> None:
+    command = _command("pretrain", "--data", "mnist5k", "--out", tmp_path / "run", devices=2)
+    done = subprocess.run(
+        command, capture_output=True, text=True, env=os.environ | {"WORLD_SIZE": "2"}
+    )
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "torchrun" in done.stderr

@@ -1,0 +1,141 @@
+"""What one of several processes computes, for `test_processes`; started by torchrun.
+
+    torchrun --nproc-per-node N -m tests.training.together OUT
+
+The first process writes OUT.pt: views, losses and tensors of a training in fp64, parameters after a
+step in fp32, and what is measured at the end of an epoch.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from stopgrad.config import Config, preset
+from stopgrad.evaluation import embed
+from stopgrad.images import Dataset, images_from_arrays
+from stopgrad.method import Processes, joined, simsiam_loss, use_threads
+from stopgrad.runs import TrainingImages, prepare
+from stopgrad.training.pretrain import Pretraining, start_training
+from stopgrad.training.watch import look, watched_outputs
+
+STEPS, BATCH = 40, 10  # a batch that neither three nor four processes share evenly
+
+
+def images() -> TrainingImages:
+    """600 images to learn from and 90 to watch, of three classes."""
+    generator = np.random.default_rng(0)
+    labels = np.arange(690) % 3
+    pixels = generator.integers(0, 200, (690, 12, 12, 3), dtype=np.uint8)
+    pixels[..., 0] += (labels * 20).astype(np.uint8)[:, None, None]
+    every = images_from_arrays(pixels, labels=labels)
+    dataset = Dataset("toy", every.take(np.arange(600)), every.take(np.arange(600, 690)))
+    return prepare(dataset, config())
+
+
+def config(**changes: Any) -> Config:
+    """A network of 8 channels in fp32."""
+    knobs = {"batch": BATCH, "views.size": 12, "precision": "fp32", "device": "cpu", "epochs": 2}
+    return preset("tiny", **{**knobs, **changes})
+
+
+def training(processes: Processes | None, **changes: Any) -> Pretraining:
+    """At step 0."""
+    found, settings = images(), config(**changes)
+    return start_training(
+        found.train, settings, normalization=found.normalization, processes=processes
+    )
+
+
+def in_fp64(learner: Pretraining) -> Pretraining:
+    """The same training with every number in fp64."""
+    model = learner.model.double()
+    learner.forward = lambda views: simsiam_loss(
+        model(*(x.double() for x in views)), stop_gradient=True
+    )
+    return learner
+
+
+def noted(learner: Pretraining) -> list[Tensor]:
+    """The losses of the steps to come, in the precision in which they are computed."""
+    losses: list[Tensor] = []
+    backward = learner.backward
+
+    def note(loss: Tensor) -> Tensor:
+        losses.append(backward(loss))
+        return losses[-1]
+
+    learner.backward = note  # type: ignore[method-assign]
+    return losses
+
+
+def own_views(learner: Pretraining, step: int) -> Tensor:  # (2, B, 3, S, S)
+    """The views of the whole batch of a step, put together from those of all processes."""
+    learner.step = step
+    indices = next(learner.batches())
+    views = learner._views_of(*learner._own_part(indices, learner._table(len(indices))))
+    learner.step = 0
+    parts = [
+        x if learner.processes is None else learner.processes.gather(x.contiguous(), total=BATCH)
+        for x in views
+    ]
+    return torch.stack(parts)
+
+
+def computed(processes: Processes | None) -> dict[str, Any]:
+    """All that the tests compare."""
+    found: dict[str, Any] = {"views": [own_views(training(processes), step) for step in (0, 7)]}
+    for norm in ("per-view", "joint"):
+        double = in_fp64(training(processes, batch_norm=norm))
+        losses = noted(double)
+        for indices in [*double.batches()][:STEPS]:
+            double.advance(indices)
+            double.read_losses()
+        found[f"fp64 {norm}"] = (torch.stack(losses), double.model.state_dict())
+    single = training(processes)
+    single.advance(next(single.batches()))
+    single.read_losses()
+    found["fp32"] = {name: p.detach().clone() for name, p in single.model.named_parameters()}
+    fresh = training(processes)
+    if processes is not None:
+        alone = training(processes, batch_norm_over="process")
+        for indices in [*alone.batches()][:2]:
+            alone.advance(indices)
+            alone.read_losses()
+        sums = [float(t.double().sum()) for t in alone.model.state_dict().values()]
+        found["states"] = processes.everyone(sums)
+    found["outputs"] = watched_outputs(fresh)
+    looks = look(fresh, images())
+    found["looks"] = [looks.layers, looks.verdict, looks.knn, looks.spectra]
+    found["features"] = embed(
+        fresh.model.encoder,
+        images().train,
+        normalization=fresh.normalization,
+        compute=fresh.compute,
+        batch=64,
+        processes=processes,
+    ).values
+    return found
+
+
+def plain(looks: Any) -> Any:
+    """Named tuples as lists, which a file of tensors may hold."""
+    return [plain(each) for each in looks] if isinstance(looks, list | tuple) else looks
+
+
+def main() -> None:
+    """Computes with the others, and writes in the first process."""
+    use_threads(1)
+    with joined(config()) as processes:
+        found = computed(processes)
+        if processes is None or processes.is_first:
+            torch.save(found | {"looks": plain(found["looks"])}, Path(sys.argv[1]))
+
+
+if __name__ == "__main__":
+    main()
