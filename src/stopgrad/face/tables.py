@@ -90,31 +90,11 @@ class Scores(Shown, Sequence["Record"]):
         scores = self._accuracies
         measures = [r for r in self.records if r not in scores]
         found = [report.finding(scores), _protocol(scores)] if scores else []
-        if uneven := _of_uneven_classes(scores):
-            found.insert(1, uneven)
         return [*found, *(f"{r.metric} {r.value:.4g}" for r in measures)]
 
     @property
     def _accuracies(self) -> list[Record]:
         return [record for record in self.records if record.metric.endswith("_accuracy")]
-
-
-def _of_uneven_classes(records: Sequence[Record]) -> str:
-    """What accuracy alone hides where some classes have many more images than others."""
-    known = [r for r in records if r.majority is not None and r.balanced is not None]
-    if not known:
-        return ""
-    most = max(r.labels for r in known)
-    balanced = ", ".join(
-        f"{SUBJECTS[r.of]} {METRICS[r.metric]} {percent(r.balanced, images=r.images_scored)}"
-        for r in known
-        if r.labels == most and r.balanced is not None
-    )
-    largest = percent(known[0].majority or 0, images=known[0].images_scored)
-    return (
-        f"the classes are uneven: always naming the largest one would be right for {largest}; "
-        f"balanced accuracy with {labels_text(most)}: {balanced}"
-    )
 
 
 def flat_epoch(row: MetricsRow) -> dict[str, object]:
