@@ -8,7 +8,8 @@ import torch
 
 from stopgrad.config import Config, preset
 from stopgrad.errors import ConfigError, DataError
-from stopgrad.evaluation import embed, evaluate_run, weighted_knn
+from stopgrad.evaluation import Selection, embed, evaluate_run, read, weighted_knn
+from stopgrad.evaluation.evaluate import score_run
 from stopgrad.images import Dataset, images_from_arrays, label_subset, normalization
 from stopgrad.method import build_simsiam
 from stopgrad.report import neighbor_examples, view_examples
@@ -77,6 +78,59 @@ def test_other_images_than_those_of_the_run_are_refused(run: TrainedRun, dataset
     other = dataset._replace(train=dataset.train.take(np.arange(300)))
     with pytest.raises(DataError, match="fingerprint"):
         next(evaluate_run(run, other))
+
+
+def test_other_images_are_scored_into_a_folder_of_their_own(
+    run: TrainedRun, dataset: Dataset, tmp_path: Path
+) -> None:
+    other = Dataset("other", dataset.test, dataset.train.take(np.arange(60)))
+    before = (run.path / "records.jsonl").read_bytes()
+    select = Selection(of=("encoder",), metrics=("knn_accuracy",))
+    [record] = evaluate_run(run, other, labels=(0.5,), select=select, out=tmp_path / "on" / "other")
+    assert read(tmp_path / "on" / "other" / "records.jsonl") == [record]
+    assert (run.path / "records.jsonl").read_bytes() == before
+    assert record.data == {
+        "name": "other",
+        "fingerprint": dataset.test.fingerprint,
+        "pretrained_on": dataset.train.fingerprint,
+    }
+    drawn = dataset.test.take(label_subset(dataset.test, fraction=0.5, seed=0))
+    how = {"normalization": run.info.normalization, "compute": run.compute}
+    bank, queries = (embed(run.model.encoder, part, **how) for part in (drawn, other.test))
+    assert record.value == weighted_knn(bank, queries, run.info.config.knn).accuracy
+    assert [path.name for path in (tmp_path / "on" / "other" / "labels").iterdir()] == [
+        "share-0.5-seed-0.json"
+    ]
+
+
+def test_no_image_of_other_data_is_held_out_as_the_runs_own_were(
+    dataset: Dataset, tmp_path: Path
+) -> None:
+    path = _train(dataset, preset("tiny", epochs=1, validation=0.25), tmp_path / "run")
+    other = dataset._replace(train=dataset.train.take(np.arange(200)))
+    select = Selection(of=("pixels",), metrics=("knn_accuracy",))
+    [own] = evaluate_run(load_run(path), dataset, select=select)
+    [record] = evaluate_run(load_run(path), other, select=select, out=tmp_path / "on")
+    assert own.protocol["bank_images"] == 300
+    assert record.protocol["bank_images"] == 200
+
+
+@pytest.mark.parametrize(
+    ("counts", "majority"),
+    [((30, 30, 30), None), ((40, 20, 30), None), ((41, 20, 20), 41 / 81), ((90, 10, 0), 0.9)],
+)
+def test_balanced_accuracy_and_the_largest_class_are_said_of_uneven_classes(
+    run: TrainedRun, dataset: Dataset, counts: tuple[int, ...], majority: float | None
+) -> None:
+    by_class = [np.flatnonzero(dataset.train.labels == label) for label in range(3)]
+    chosen = np.concatenate([np.resize(of, n) for of, n in zip(by_class, counts, strict=True)])
+    uneven = dataset._replace(test=dataset.train.take(chosen))
+    select = Selection(of=("encoder",), metrics=("knn_accuracy",))
+    [record] = score_run(run, uneven, select=select)
+    assert record.majority == (None if majority is None else pytest.approx(majority))
+    there = [right for right, n in zip(record.per_class, counts, strict=False) if n]
+    expected = None if majority is None else pytest.approx(sum(there) / len(there))
+    assert record.balanced == expected
 
 
 @pytest.mark.parametrize("share", [0.0, -0.1, 10.0, float("nan")])

@@ -213,6 +213,14 @@ def test_every_knob_is_listed_with_its_value_and_meaning(page: Page) -> None:
     assert listed["optimizer.alpha_h"][0] == "0.6666666666666666"
 
 
+def test_the_finding_says_what_accuracy_hides_where_classes_are_uneven() -> None:
+    assert "uneven" not in finding([record(value=0.9)])
+    assert finding([record(value=0.9, majority=0.85, balanced=0.6)]).endswith(
+        f"The classes are uneven: to name the largest one always would be right for 85.00{NB}%; "
+        f"the balanced accuracy is 60.00{NB}%."
+    )
+
+
 def test_the_finding_says_what_pretraining_brought() -> None:
     assert finding(RECORDS) == (
         f"By kNN with all labels the pretrained encoder reaches 57.31{NB}%: "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import get_args
 
 import stopgrad
@@ -16,7 +17,17 @@ HELP = "score a run by kNN and linear probes, beside two baselines"
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Adds the run, --data, --labels, --json and what to score."""
-    add_run(parser)
+    add_run(
+        parser,
+        data="where the run's images are now, or other labelled images to score the encoder on",
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help="where the records go. Default: into the run; those of other images into a folder of "
+        "RUN/elsewhere",
+    )
     add_labels(parser)
     parser.add_argument(
         "--split",
@@ -51,6 +62,7 @@ def run(options: argparse.Namespace) -> None:
     scores = stopgrad.Run(options.run).evaluate(
         options.labels,
         data=options.data,
+        out=options.out,
         split=options.split,
         of=options.of,
         metrics=options.metrics,

@@ -95,10 +95,12 @@ def add_command(commands: Any, name: str, help_text: str) -> argparse.ArgumentPa
     return parser
 
 
-def add_run(parser: argparse.ArgumentParser) -> None:
+def add_run(
+    parser: argparse.ArgumentParser, *, data: str = "the run's images, if they have moved"
+) -> None:
     """Adds the run, and where its images are."""
     parser.add_argument("run", type=Path, metavar="RUN", help="run directory")
-    parser.add_argument("--data", metavar="SPEC", help="the run's images, if they have moved")
+    parser.add_argument("--data", metavar="SPEC", help=data)
 
 
 def add_data(parser: argparse.ArgumentParser) -> None:

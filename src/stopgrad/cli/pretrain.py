@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from shlex import quote
 
 import stopgrad
 from stopgrad.cli.devices import add_devices
@@ -35,9 +34,9 @@ def run(options: argparse.Namespace) -> None:
     found = stopgrad.pretrain(
         options.data, out=options.out, config=options.config, init=options.init
     )
-    say_done(found.path)
+    say_done(found)
 
 
-def say_done(path: Path) -> None:
+def say_done(run: stopgrad.Run) -> None:
     """Names the next command for a run that has reached its last epoch."""
-    say(f"done: {path}; evaluate it with: stopgrad evaluate {quote(str(path))}")
+    say(f"done: {run.path}; {run.next_step}")

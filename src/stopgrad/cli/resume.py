@@ -38,4 +38,4 @@ def run(options: argparse.Namespace) -> None:
     """Continues to the last epoch."""
     found = stopgrad.Run(options.run)
     found.resume(data=options.data, extend=options.extend, **options.changes)
-    say_done(found.path)
+    say_done(found)

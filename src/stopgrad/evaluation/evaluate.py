@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -44,8 +45,11 @@ from stopgrad.runs import (
     keep_label_draws,
     read_metrics,
 )
+from stopgrad.storage import storage_errors
 
 log = logging.getLogger(__name__)
+
+UNEVEN = 2  # times the images of the smallest class: from there on accuracy alone misleads
 
 Evaluator = Callable[[Features, Features], Score]
 
@@ -68,22 +72,33 @@ def evaluate_run(
     *,
     labels: Sequence[float] = (1.0,),
     select: Selection = EVERYTHING,
+    out: Path | None = None,
     track: Track = no_progress,
 ) -> Iterator[Record]:
-    """Scores a run and keeps what comes of it: each record is in the run before it is yielded.
+    """Scores a run and keeps what comes of it: each record is on disk before it is yielded.
 
-    The records go to RUN/records.jsonl, the draws of the labels to RUN/labels. `labels` are
-    fractions of the training labels; the images are those that the run was trained on.
+    Args:
+        run: The run.
+        dataset: The images whose labels train the evaluators, and those that are scored.
+        labels: Fractions of the training labels.
+        select: Which numbers are wanted.
+        out: Where the records go (`records.jsonl`), and the draws of the labels (`labels/`); only
+            then may the images be others than the run's. None: into the run.
+        track: Shows the progress of embedding.
 
     Raises:
         ConfigError: For a fraction that is not above 0 and at most 1.
         DataError: When there are no labels, or the data are not those of the run.
         StorageError: When the disk refuses.
     """
-    check_same_data(run.info, dataset)
-    keep_label_draws(run.path, dataset, labels=labels)
+    if out is None:
+        check_same_data(run.info, dataset)
+    folder = out or run.path
+    with storage_errors(folder, needed=0):
+        folder.mkdir(parents=True, exist_ok=True)
+    keep_label_draws(folder, dataset, _own_config(run, dataset), labels=labels)
     for record in score_run(run, dataset, labels=labels, select=select, track=track):
-        append(run.path / "records.jsonl", record)
+        append(folder / "records.jsonl", record)
         yield record
 
 
@@ -103,25 +118,37 @@ def score_run(
 ) -> Iterator[Record]:
     """Scores a run's encoder, and beside it the untrained encoder and raw pixels; writes nothing.
 
-    Each label fraction is drawn by the run's seed, the same for all subjects. The learning rate of
-    the LARS probe is chosen on held-out training labels; the test images are scored once.
+    The images may be others than the run's: its encoder is then scored on data that it has never
+    seen, normalised as the run's own. Each label fraction is drawn by the run's seed, the same for
+    all subjects. The learning rate of the LARS probe is chosen on held-out training labels; the
+    test images are scored once.
     Arguments and errors are those of `evaluate_run`.
     """
-    check_same_data(run.info, dataset)
     check_fractions(labels)
     known = {key.metric for key in select.done if key.split == "train"}
     wanted = tuple(metric for metric in select.metrics if metric not in known)
-    if "encoder" in select.of:
+    if "encoder" in select.of and _is_own(run, dataset):
         yield from _measured(run, metrics=wanted, name=dataset.name)
     if not set(wanted) & set(FROZEN):
         return
-    images = evaluation_split(dataset, run.info.config, name=select.split)
+    images = evaluation_split(dataset, _own_config(run, dataset), name=select.split)
     for of in select.of:
         keys = [Key(metric, fraction, of, images.name) for fraction in labels for metric in FROZEN]
         left = [key for key in keys if key.metric in wanted and key not in select.done]
         if left:
-            beside = {"name": dataset.name} | _pretraining(run, of=of)
+            mark = dataset.train.fingerprint
+            beside = {"name": dataset.name, "fingerprint": mark} | _pretraining(run, of=of)
             yield from _scored(run, images, left, beside=beside, track=track)
+
+
+def _is_own(run: TrainedRun, dataset: Dataset) -> bool:
+    return run.info.data["fingerprint"] == dataset.train.fingerprint
+
+
+def _own_config(run: TrainedRun, dataset: Dataset) -> Config:
+    """The run's config; of other images none were held out from pretraining."""
+    config = run.info.config
+    return config if _is_own(run, dataset) else replace(config, validation=0.0)
 
 
 def _scored(
@@ -232,9 +259,13 @@ def newest_measures(run: TrainedRun) -> MetricsRow:
 
 def scored(info: RunInfo, score: Score, **values: Any) -> Record:
     """A score with what every record says of its run, its data and the machine."""
+    there = score.class_images[score.class_images > 0].double()
+    uneven = bool(there.max() > UNEVEN * there.min())
     return labelled_record(
         info,
         value=score.accuracy,
+        balanced=float(score.per_class.nanmean()) if uneven else None,
+        majority=float(there.max() / there.sum()) if uneven else None,
         top5=score.top5,
         per_class=tuple(score.per_class.tolist()),
         images_scored=score.images_scored,
@@ -243,16 +274,24 @@ def scored(info: RunInfo, score: Score, **values: Any) -> Record:
     )
 
 
-def labelled_record(info: RunInfo, *, name: str, labels: float = 1.0, **values: Any) -> Record:
-    """A number with what every record says of its run, its data and the machine."""
-    config = info.config
+def labelled_record(
+    info: RunInfo, *, name: str, fingerprint: str = "", labels: float = 1.0, **values: Any
+) -> Record:
+    """A number with what every record says of its run, its data and the machine.
+
+    `fingerprint` is that of the images, where they are not the run's own.
+    """
+    config, own = info.config, info.data["fingerprint"]
+    data = {"name": name, "fingerprint": fingerprint or own}
+    if data["fingerprint"] != own:
+        data["pretrained_on"] = own
     device = str(compute_for(config).device)
     return Record(
         labels=labels,
         label_draw=config.seed if labels < 1 else None,
         config=config_to_dict(config),
         seed=config.seed,
-        data={"name": name, "fingerprint": info.data["fingerprint"]},
+        data=data,
         init=info.data.get("init") if values["of"] == "encoder" else None,
         **environment(device=device, threads=torch.get_num_threads())._asdict(),
         **values,

@@ -47,6 +47,7 @@ class Score(NamedTuple):
     accuracy: float  # top-1, a fraction
     top5: float  # a fraction; 1 when there are at most five classes
     per_class: Tensor  # (C,) float64, accuracy of each class, NaN where a class has no image
+    class_images: Tensor  # (C,) int64, images of each class that were scored
     predicted: Tensor  # (N,) int64
     images_scored: int
     protocol: dict[str, object]  # all that defines the number, ready for JSON
@@ -194,10 +195,12 @@ def score(class_scores: Tensor, labels: Tensor, *, protocol: dict[str, object]) 
     hits = (order == labels[:, None]).cpu()  # (N, <= 5)
     labels = labels.cpu()
     right = labels[hits[:, 0]].bincount(minlength=classes)  # (C,)
+    each = labels.bincount(minlength=classes)  # (C,)
     return Score(
         accuracy=int(right.sum()) / images,
         top5=int(hits.sum()) / images,
-        per_class=right.double() / labels.bincount(minlength=classes),
+        per_class=right.double() / each,
+        class_images=each,
         predicted=order[:, 0].cpu(),
         images_scored=images,
         protocol=protocol,

@@ -55,6 +55,8 @@ class Record:
     value: float  # accuracies are fractions
     top5: float | None = None  # top-5 accuracy; None where it has no meaning
     per_class: tuple[float | None, ...] = ()  # accuracies; None for a class without images
+    balanced: float | None = None  # mean of per_class, where classes differ more than twofold
+    majority: float | None = None  # part of the images that the largest class has, likewise
     labels: float = 1.0  # fraction of the training labels that was used
     label_draw: int | None = None  # seed of the draw of those labels; None: all were used
     of: Subject  # what was evaluated
@@ -65,7 +67,8 @@ class Record:
     seed: int | None = None  # of the run
     epoch: int | None = None  # of the run, at which it was scored
     verdict: str | None = None  # on the representation at that epoch, "healthy" for instance
-    data: dict[str, str]  # {"name", "fingerprint"} of the training images
+    data: dict[str, str]  # {"name", "fingerprint"} of the training images, and "pretrained_on",
+    # the fingerprint of the run's own, where the evaluators had others
     init: dict[str, str] | None = None  # {"from", "sha256"} of the encoder's start; None: random
     code: str  # version of stopgrad, with the commit when it runs from a checkout
     versions: dict[str, str]  # of python, torch, numpy and stopgrad

@@ -5,10 +5,12 @@ In: the path of a run. Out: `Run`, whose results are on disk as well.
 
 from __future__ import annotations
 
+import re
 import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Any, cast, get_args, overload
 
 from stopgrad import evaluation, export, images, method, report, runs, training
@@ -85,6 +87,18 @@ class Run(OpenedRun):
         return method.Verdict(cast("Any", state), reason, advice)
 
     @property
+    def next_step(self) -> str:
+        """What can be done with the run next, as commands: by labels where its images have them."""
+        name, info = quote(str(self.path)), runs.read_run(self.path)
+        if info.data.get("class_names"):
+            return f"evaluate it with: stopgrad evaluate {name}"
+        return (
+            f"its images have no labels: look at it with: stopgrad report {name}, use it with: "
+            f"stopgrad embed {name} --out FILE, score it on others with: stopgrad evaluate {name} "
+            "--data LABELLED"
+        )
+
+    @property
     def encoder(self) -> nn.Module:
         """The encoder at the newest checkpoint: x (B, 3, H, W), normalised -> features (B, F)."""
         return self.trained().model.encoder
@@ -94,6 +108,7 @@ class Run(OpenedRun):
         labels: Labels = 1.0,
         *,
         data: AnyData | None = None,
+        out: str | Path | None = None,
         split: SplitName = "auto",
         of: Subject | Sequence[Subject] = SCORED,
         metrics: str | Sequence[str] = FROZEN,
@@ -104,7 +119,10 @@ class Run(OpenedRun):
 
         Args:
             labels: One or several fractions of the training labels.
-            data: Where the images are now; None: where they were.
+            data: Where the images are now, or other images with labels, on which the encoder is
+                scored as it is; None: the run's own, where they were.
+            out: Where records go; None: into the run, those of other images into a folder of its
+                `elsewhere/`.
             split: Images to score; auto: the test split where there is one.
             of: What is scored, one or several.
             metrics: Accuracies, and measures of collapse of z, one or several.
@@ -122,11 +140,14 @@ class Run(OpenedRun):
         check_choices("of", subjects, SCORED)
         check_choices("metrics", wanted, (*FROZEN, *MEASURES))
         dataset = self.own_images(data, screen)
-        done = evaluation.recorded_numbers(self.path) if missing else frozenset()
+        folder = self._records_of(dataset, data, out)
+        done = evaluation.recorded_numbers(folder or self.path) if missing else frozenset()
         select = evaluation.Selection(split, subjects, wanted, done)
         run = self.trained(screen)
+        if folder is not None:
+            screen.line(f"records go to {folder}")
         found = evaluation.evaluate_run(
-            run, dataset, labels=labels, select=select, track=screen.track
+            run, dataset, labels=labels, select=select, out=folder, track=screen.track
         )
         with screen.progress():
             return collect(found, each)
@@ -321,6 +342,17 @@ class Run(OpenedRun):
     def _records(self) -> list[Record]:
         path = self.path / "records.jsonl"
         return evaluation.read(path) if path.exists() else []
+
+    def _records_of(
+        self, dataset: images.Dataset, data: AnyData | None, out: str | Path | None
+    ) -> Path | None:
+        """Where the records of an evaluation on these images go; None: into the run."""
+        mark = dataset.train.fingerprint
+        own = mark == runs.read_run(self.path).data["fingerprint"]
+        if out is not None or own or data is None:  # the run's own, changed: refused later
+            return None if out is None else Path(out)
+        name = re.sub(r"[^A-Za-z0-9_-]+", "-", dataset.name)[:40]
+        return self.path / "elsewhere" / f"{name}-{mark[:8]}"
 
     def _embed(
         self, data: AnyData | None, out: Path, *, layer: Layer, bad_images: BadImages | None

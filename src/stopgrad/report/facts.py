@@ -267,7 +267,19 @@ def finding(records: Sequence[Record]) -> str:
         f"{percent(encoder.value, images=encoder.images_scored)}"
     )
     others = [_compared(encoder, found[of]) for of in BASELINES if of in found]
-    return f"{start}: {' and '.join(others)}." if others else f"{start}."
+    said = f"{start}: {' and '.join(others)}." if others else f"{start}."
+    return f"{said} {_uneven(encoder)}" if encoder.majority is not None else said
+
+
+def _uneven(record: Record) -> str:
+    """What accuracy hides where some classes have many more images than others."""
+    largest, balanced = (
+        percent(value, images=record.images_scored) for value in (record.majority, record.balanced)
+    )
+    return (
+        f"The classes are uneven: to name the largest one always would be right for {largest}; the "
+        f"balanced accuracy is {balanced}."
+    )
 
 
 def epoch_table(evidence: Evidence) -> Table:

@@ -254,14 +254,15 @@ def evaluation_split(
     return EvaluationSplit(train, scored, "validation" if held_out else "test")
 
 
-def keep_label_draws(path: Path, dataset: Dataset, *, labels: Sequence[float]) -> None:
-    """Writes the indices of each draw of labels into a run, `labels/share-0.1-seed-0.json`.
+def keep_label_draws(
+    path: Path, dataset: Dataset, config: Config, *, labels: Sequence[float]
+) -> None:
+    """Writes the indices of each draw of labels into a folder, `labels/share-0.1-seed-0.json`.
 
-    The indices count the run's training images, in their order. Errors are those of
+    The indices count the labelled training images, in their order. Errors are those of
     `check_fractions` and `evaluation_split`, and a StorageError when the disk refuses.
     """
     check_fractions(labels)
-    config = read_run(path).config
     train = evaluation_split(dataset, config).train
     for fraction in (fraction for fraction in labels if fraction < 1):
         file = path / "labels" / f"share-{fraction:g}-seed-{config.seed}.json"

@@ -129,7 +129,7 @@ def finetune_fractions(
     check_fractions(labels)
     if out.resolve() == run.path.resolve():
         check_same_data(run.info, dataset)
-        keep_label_draws(run.path, dataset, labels=labels)
+        keep_label_draws(run.path, dataset, run.info.config, labels=labels)
     card = _card(dataset, spec=spec) | {"from_step": run.step, "from_epoch": run.epoch}
     if "init" in run.info.data:
         card["init"] = run.info.data["init"]
@@ -198,7 +198,7 @@ def _keep(fraction: Fraction, writer: RunWriter, epoch: LabelledEpoch) -> Record
     known = fraction.newest_record(writer.info)
     if known is not None:
         return known
-    keep_label_draws(fraction.path, fraction.dataset, labels=[fraction.labels])
+    keep_label_draws(fraction.path, fraction.dataset, writer.info.config, labels=[fraction.labels])
     record = trained_record(writer.info, epoch, split=fraction.split)
     append(fraction.records, record)
     return record
