@@ -6,6 +6,7 @@ what it needed.
     files    atomic writes, reading with bounds, strict JSON, values checked by their types
     lines    files of JSON lines: appended whole, read without a torn last line
     locks    one writer at a time, by a lock that the kernel gives back
+    signals  what asks a process to save and end
     text     text of others made safe for terminals, pages and messages
 """
 

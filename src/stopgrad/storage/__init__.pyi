@@ -11,6 +11,7 @@ from .files import storage_errors as storage_errors
 from .files import strict_json as strict_json
 from .files import sync_directory as sync_directory
 from .files import typed as typed
+from .files import user_path as user_path
 from .files import write_atomically as write_atomically
 from .files import write_json as write_json
 from .lines import Lines as Lines
@@ -19,6 +20,8 @@ from .lines import read_lines as read_lines
 from .lines import read_lines_as as read_lines_as
 from .lines import replace_lines as replace_lines
 from .locks import lock as lock
+from .signals import STOP_SIGNALS as STOP_SIGNALS
+from .signals import stop_signals as stop_signals
 from .text import as_text as as_text
 from .text import in_short as in_short
 from .text import printable as printable

@@ -39,6 +39,11 @@ class OddFileError(OSError):
     """A link, a pipe, a device or a folder where a file should be, or a file that is too large."""
 
 
+def user_path(text: str | os.PathLike[str]) -> Path:
+    """A path as a user writes it; a `~` that leads to no home stays as it is."""
+    return Path(os.path.expanduser(text))
+
+
 def write_atomically(path: Path, data: bytes) -> None:
     """Replaces a file by these bytes; a crash leaves the old file or the new one.
 

@@ -32,7 +32,7 @@ from stopgrad.runs import (
     size_of,
     tensors_sha256,
 )
-from stopgrad.storage import as_text, in_short, read_file, read_json, read_start
+from stopgrad.storage import as_text, in_short, read_file, read_json, read_start, user_path
 
 TIMM = "timm:"
 LARGEST = 8 << 30  # bytes of a file of timm's weights
@@ -69,7 +69,7 @@ def read_weights(spec: str, config: EncoderConfig) -> Weights:
     if "\0" in spec:
         raise _absent(spec)
     wanted = encoder_tensors(config)
-    source = spec if spec.startswith(TIMM) else str(Path(spec).expanduser().resolve())
+    source = spec if spec.startswith(TIMM) else str(user_path(spec).resolve())
     path = Path(source)
     if spec.startswith(TIMM):
         tensors = _timm_tensors(spec.removeprefix(TIMM))
