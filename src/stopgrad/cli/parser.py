@@ -18,7 +18,7 @@ from stopgrad.errors import ConfigError
 COMMANDS = (
     *("quickstart", "check-data", "views", "pack", "pretrain", "resume", "evaluate", "finetune"),
     *("supervised", "compare", "report", "neighbors", "embed", "export", "verify", "bench"),
-    "study",
+    *("import-weights", "study"),
 )
 
 DATA = (

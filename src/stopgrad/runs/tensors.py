@@ -30,6 +30,7 @@ from stopgrad.method import (
 from stopgrad.runs.info import whole_number
 from stopgrad.storage import LARGEST_JSON, in_short, strict_json
 
+PICKLED = "is a pickle, which is never opened"
 PICKLES = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
 
 
@@ -100,7 +101,7 @@ def header_bytes(start: bytes) -> int:
     """
     length = int.from_bytes(start[:8], "little")
     if is_pickle(start):
-        raise ValueError("is a pickle, which is never opened")
+        raise ValueError(PICKLED)
     if len(start) < 8 or length > LARGEST_JSON:
         raise ValueError("is not safetensors (no header)")
     return 8 + length
