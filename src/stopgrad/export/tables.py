@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from stopgrad.errors import ConfigError, StorageError
 from stopgrad.images import Images
-from stopgrad.storage import storage_errors, sync_directory
+from stopgrad.storage import check_ending, storage_errors, sync_directory
 
 Values = npt.NDArray[np.float32]
 
@@ -76,12 +76,7 @@ def check_out(out: Path) -> None:
     Raises:
         ConfigError: For another kind of file, or a folder without write permission.
     """
-    if out.suffix not in SUFFIXES or out.is_dir():
-        raise ConfigError(
-            f"--out {out}",
-            expected=f"a file name that ends in {', '.join(SUFFIXES)}",
-            hint="for example --out features.parquet",
-        )
+    check_ending(out, *SUFFIXES)
     folder = _folder(out)
     if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
         raise ConfigError(
@@ -132,7 +127,7 @@ def write_table(
         StorageError: When the disk refuses, or the file does not hold all rows.
     """
     needed = rows * width * 4
-    match out.suffix:
+    match out.suffix.lower():
         case ".parquet":
             with _appearing(out, needed=needed) as file:
                 _parquet(file, blocks(), width)

@@ -1,6 +1,7 @@
 from .files import LARGEST_JSON as LARGEST_JSON
 from .files import Finding as Finding
 from .files import OddFileError as OddFileError
+from .files import check_ending as check_ending
 from .files import check_types as check_types
 from .files import fits as fits
 from .files import read_file as read_file

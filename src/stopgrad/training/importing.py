@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from stopgrad.errors import CheckpointError, StorageError, no_memory
-from stopgrad.storage import as_text, in_short, read_start, write_atomically
+from stopgrad.storage import as_text, check_ending, in_short, read_start, write_atomically
 
 LARGEST = 8 << 30  # bytes of a file
 RATIO = 2  # bytes of tensors for each byte of the file; tied weights are saved once
@@ -59,9 +59,11 @@ def import_weights(path: Path, out: Path, *, prefix: str = "") -> Imported:
         prefix: Takes only the tensors whose names begin so, without it.
 
     Raises:
+        ConfigError: For an `out` that does not end in .safetensors.
         CheckpointError: For a file that is too large, damaged, hostile or without such tensors.
         StorageError: When the disk refuses.
     """
+    check_ending(out, ".safetensors")
     path = path.resolve()
     try:
         start = read_start(path, 9)
