@@ -12,7 +12,7 @@ from stopgrad.images.types import DataSource
 
 ON_THE_HUB = {"cifar10": "uoft-cs/cifar10", "cifar100": "uoft-cs/cifar100"}
 ON_HUB = re.compile(
-    r"(?:(?:https?://)?(?:www\.)?(?:huggingface\.co|hf\.co)/|hf://)?(?:datasets/)?"
+    r"(?:(?:https?://)?(?:www\.)?(?:huggingface\.co|hf\.co)/)?(?:datasets/)?"
     r"([A-Za-z0-9][\w.-]*/[\w.-]*\w)(?:/(?:tree|viewer)\b.*)?/?"
 )
 """OWNER/NAME, or the address of its page."""
