@@ -11,7 +11,8 @@ Without a GPU it runs on the CPU (`--small` for tests).
 Stages: agreement (losses of the device against the CPU in fp32, on the same views), replay (steps
 replayed as one CUDA graph against steps launched kernel by kernel, bit by bit), resume (a training
 killed by SIGKILL and gone on with, against one left alone, bit by bit), one speed stage
-for each batch and way of training, a peer where one is installed, training, forecast.
+for each batch and way of training, a peer where one is installed, processes (N of them on one card,
+and one on each card where there are several), training, forecast.
 `--stages training forecast` takes those that begin so.
 """
 
@@ -164,6 +165,7 @@ def _stages(session: Session, dataset: Dataset) -> dict[str, Callable[[], dict[s
         "replay": lambda: _replay(session, dataset),
         "resume": lambda: _resume(session, steps=RESUMED_EPOCHS * _steps(session, dataset)),
         **speeds,
+        "processes": lambda: _processes(session),
         "peer": lambda: _peer(session),
         f"training: {epochs} epochs": lambda: _training(session, dataset),
         f"forecast from {epochs} epochs": lambda: _forecast(session),
@@ -316,6 +318,22 @@ def _peer(session: Session) -> dict[str, Any]:
     except subprocess.TimeoutExpired:
         return {"peer": "lightly", "reason": f"not done within {limit:.0f} s"}
     return {"peer": "lightly", "exit_code": ended.returncode, "records": out.name}
+
+
+def _processes(session: Session) -> dict[str, Any]:
+    """Views per second of two processes on one card, and of one on each card; see `processes`."""
+    cards = torch.cuda.device_count()
+    runs = [("cuda:0", 2)] if cards else [("cpu", 2)]
+    runs += [("cuda", cards)] if cards > 1 else []
+    small, found = session.scale is SMALL, dict[str, Any]()
+    for device, count in runs:
+        command = [sys.executable, str(HERE / "processes.py"), "--counts", "1", str(count)]
+        command += ["--device", device, "--data", str(session.options.data), "--rounds", "1"]
+        command += ["--batch", str(_batch(session)), "--preset", "tiny" if small else "cifar"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        last = (done.stdout if done.returncode == 0 else done.stderr).strip().splitlines()[-1:]
+        found[f"{count} on {device}"] = json.loads(last[0]) if done.returncode == 0 else last
+    return found
 
 
 def _training(session: Session, dataset: Dataset) -> dict[str, Any] | None:

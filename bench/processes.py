@@ -1,6 +1,8 @@
 """Training over N processes on this machine: views per second, and time in collectives.
 
     python bench/processes.py --counts 1 2 --preset cpu
+    python bench/processes.py --counts 1 8 --preset cifar --data cifar10 --device cuda
+    python bench/processes.py --counts 1 2 --preset cifar --data cifar10 --device cuda:0  # one card
 
 Each count trains the same batch from the same state for some seconds, in turn and several times;
 the median counts. Two processes on the cores that one already used cannot gain: the point is what
@@ -41,7 +43,7 @@ def main() -> None:
             found[count].append(_in_processes(count, options))
     rows = [_summary(count, of) for count, of in found.items()]
     base = rows[0]["views_per_s"]
-    about = environment(device="cpu", threads=options.threads)._asdict()
+    about = environment(device=options.device, threads=options.threads)._asdict()
     for row in rows:
         row["of_the_first"] = row["views_per_s"] / base
     print(json.dumps({"preset": options.preset, "rows": rows, **about}))
@@ -52,6 +54,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--counts", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--preset", default="cpu")
     parser.add_argument("--data", default="mnist5k")
+    parser.add_argument("--device", default="cpu")
     parser.add_argument("--batch", type=int, default=0, help="0: that of the preset")
     parser.add_argument("--steps", type=int, default=30)
     parser.add_argument("--rounds", type=int, default=3)
@@ -64,6 +67,7 @@ def _in_processes(count: int, options: argparse.Namespace) -> dict[str, Any]:
     """The steps of so many processes; what the first one has measured."""
     words = ["--preset", options.preset, "--data", options.data, "--batch", str(options.batch)]
     words += ["--steps", str(options.steps), "--threads", str(options.threads)]
+    words += ["--device", options.device]
     start = [sys.executable, __file__, "--alone"]
     if count > 1:
         torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}"]
@@ -79,7 +83,7 @@ def _in_processes(count: int, options: argparse.Namespace) -> dict[str, Any]:
 def _measure(options: argparse.Namespace) -> None:
     use_threads(options.threads)
     changes = {"batch": options.batch} if options.batch else {}
-    config = preset(options.preset, device="cpu", **changes)
+    config = preset(options.preset, device=options.device, **changes)
     images = prepare(load_dataset(options.data, side=config.image_side), config)
     with joined(config) as processes:
         training = start_training(

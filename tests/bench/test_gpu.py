@@ -91,6 +91,9 @@ def test_it_measures_in_pieces_with_few_packages(folder: Path, tmp_path: Path) -
     assert stages["replay"]["losses_differ"] == stages["replay"]["tensors_differ"] == []
     assert stages["resume"]["differences"] == []
     assert stages["resume"]["killed_after_checkpoint"] > 0
+    one, two = stages["processes"]["2 on cpu"]["rows"]
+    assert (one["processes"], two["processes"]) == (1, 2)
+    assert one["sums_per_step"] == 0 < two["sums_per_step"]
     speed = stages["speed: compiled, batch 32"]
     assert sum(speed["phases"].values()) == pytest.approx(1)
     assert speed["share_of_matmul"]["low"] > 0

@@ -149,7 +149,9 @@ def joined(config: Config) -> AbstractContextManager[Processes | None]:
             expected="at least one image of each batch for each of them",
             hint="start fewer processes, or raise the batch",
         )
-    return joined_on(compute_for(config).device, timeout=config.process_timeout)
+    share = ":" in config.device
+    device = compute_for(config).device
+    return joined_on(device, share=share, timeout=config.process_timeout)
 
 
 def _arithmetic(config: Config, device: torch.device) -> Arithmetic:

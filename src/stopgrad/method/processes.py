@@ -215,11 +215,12 @@ _joined: list[Processes] = []  # the group of this operating-system process, whi
 
 
 @contextlib.contextmanager
-def joined_on(device: torch.device, *, timeout: float) -> Iterator[Processes | None]:
+def joined_on(device: torch.device, *, share: bool, timeout: float) -> Iterator[Processes | None]:
     """The processes that train together, this one among them; None when it is alone.
 
     Args:
-        device: Where this process trains; a GPU is that of its LOCAL_RANK.
+        device: Where this process trains, from `own_device`.
+        share: Whether all train on one GPU, which NCCL refuses and gloo does over the CPU.
         timeout: s that a process waits for the others before it gives up.
 
     Raises:
@@ -231,7 +232,7 @@ def joined_on(device: torch.device, *, timeout: float) -> Iterator[Processes | N
     if device.type == "cuda":
         torch.cuda.set_device(device)
     limit = timedelta(seconds=timeout)
-    backend = "nccl" if device.type == "cuda" else "gloo"
+    backend = "nccl" if device.type == "cuda" and not share else "gloo"
     try:
         dist.init_process_group(backend, timeout=limit)
         told = dist.new_group(backend="gloo", timeout=limit)
@@ -291,10 +292,12 @@ def was_restarted(processes: Processes | None) -> bool:
 def own_device(device: torch.device) -> torch.device:
     """The device of this process: among several, the GPU of its LOCAL_RANK.
 
+    A GPU that is named by its number is shared by all.
+
     Raises:
         ConfigError: When there are fewer GPUs than processes on this machine.
     """
-    if device.type != "cuda" or process_count() == 1:
+    if device.type != "cuda" or ":" in str(device) or process_count() == 1:
         return device
     rank, there = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
     if rank >= there:
