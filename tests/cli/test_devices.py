@@ -120,6 +120,24 @@ def test_a_process_that_is_stopped_ends_all_and_the_run_goes_on_bit_for_bit(
     assert _weights(run) == whole[devices]
 
 
+@full
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounts a file system, which only root may")
+def test_a_full_disk_under_the_first_process_ends_all_with_its_code(tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=600k", "tmpfs", str(disk)], check=True)
+    try:
+        process = _start(disk / "run", devices=2)
+        began = time.monotonic()
+        _, error = process.communicate(timeout=6 * TIMEOUT)
+        assert process.returncode == 5, error
+        assert time.monotonic() - began < 6 * TIMEOUT
+        assert "No space left on device" in error
+        assert error.count("stopgrad: ") == 1, error
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
+
+
 @pytest.mark.parametrize(
     ("words", "named"),
     [

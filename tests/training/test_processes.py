@@ -8,13 +8,14 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
 
-from stopgrad.errors import ConfigError
+from stopgrad.errors import ConfigError, DataError, StopgradError
 from stopgrad.method import process_count
+from stopgrad.training.sessions import check_agreement
 from tests.training import together
 
 TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node")
@@ -83,6 +84,25 @@ def test_processes_that_normalise_alone_keep_the_same_weights_and_statistics(
     first, *others = shared["states"]
     assert others
     assert all(other == first for other in others)
+
+
+@pytest.mark.parametrize(
+    ("place", "kind", "named"),
+    [(0, DataError, "other images"), (1, ConfigError, "stopgrad"), (2, ConfigError, "other torch")],
+)
+def test_processes_with_other_images_or_programs_are_refused_by_name(
+    place: int, kind: type[StopgradError], named: str
+) -> None:
+    class Told:
+        """Processes of which the third says something else."""
+
+        def everyone(self, own: tuple[str, ...]) -> list[list[str]]:
+            other = [*own]
+            other[place] = "another"
+            return [[*own], [*own], other]
+
+    with pytest.raises(kind, match=f"process 2 has .*{named}"):
+        check_agreement(cast("Any", Told()), together.images())
 
 
 @pytest.mark.parametrize(
