@@ -50,7 +50,7 @@ def _input(what: str, happens: str, *values: object) -> object:
         (["--lr=0.05"], [LR]),
         (["-lr", "0.05"], [LR]),
         (["--cos", "--lr", "-1"], ["unknown key cos (the learning rate follows a cosine", LR]),
-        (["--gpus", "0", "1", "--lr", "3"], ["unknown key gpus (here device", LR]),
+        (["--gpus", "0", "1", "--lr", "3"], ["unknown key gpus (here --devices of pretrain", LR]),
         (["-b", "64", "-j", "8"], ["unknown key b (here batch)", "unknown key j (here threads"]),
         (["optimizer.lr=0.1", "max_epochs=9"], ["optimizer.lr (here optimizer.base_lr", "epochs)"]),
         (["epochs=5"], ["unexpected argument 'epochs=5'; expected --epochs 5"]),

@@ -1,16 +1,25 @@
 """Claims about what a training or an evaluation starts from."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+import stopgrad
 import stopgrad.method.encoder as encoder
 import stopgrad.runs.setup as setup
 from stopgrad.config import preset
-from stopgrad.errors import ConfigError, DataError
+from stopgrad.errors import CheckpointError, ConfigError, DataError
 from stopgrad.images import Dataset, Normalization, images_from_arrays
-from stopgrad.runs import TrainingImages, check_sizes, describe_run, evaluation_split, prepare
+from stopgrad.runs import (
+    TrainingImages,
+    check_sizes,
+    describe_run,
+    evaluation_split,
+    prepare,
+    read_run,
+)
 
 
 def _dataset(count: int = 40) -> Dataset:
@@ -95,3 +104,28 @@ def test_images_without_labels_are_not_scored(dataset: Dataset) -> None:
     bare = Dataset("bare", images_from_arrays(dataset.train.pixels), None)
     with pytest.raises(DataError, match="without labels"):
         evaluation_split(bare, preset("tiny"))
+
+
+def test_a_checkpoint_is_no_run_and_stays_as_it_is(tmp_path: Path) -> None:
+    """To resume it would write a second run into the checkpoint, and so damage it."""
+    run = stopgrad.pretrain("mnist5k", out=tmp_path / "run", preset="tiny", epochs=1, batch=1000)
+    folder = max((run.path / "checkpoints").iterdir())
+    before = {path: path.read_bytes() for path in folder.iterdir()}
+    with pytest.raises(CheckpointError, match=f"is a checkpoint; .* name the run, {run.path}"):
+        stopgrad.Run(folder).resume()
+    assert {path: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_what_is_no_run_is_told_what_it_is(tmp_path: Path) -> None:
+    (tmp_path / "runs" / "one").mkdir(parents=True)
+    (tmp_path / "runs" / "one" / "config.json").write_text("{}")
+    (tmp_path / "images").mkdir()
+    for path, said in (
+        (tmp_path / "runs", f"it holds runs; name them, such as {tmp_path}/runs/one"),
+        (tmp_path / "runs/one/config.json", "name the directory of the run, not a file in it"),
+        (tmp_path / "runs/one", "restore config.json; each checkpoint holds a copy of it"),
+        (tmp_path / "images", "a folder of images is named by --data"),
+    ):
+        with pytest.raises(CheckpointError, match="is not a run that can be read") as caught:
+            read_run(path)
+        assert said in str(caught.value)

@@ -201,3 +201,17 @@ def test_only_what_is_wanted_must_be_finite_and_is_read(tmp_path: Path) -> None:
     assert _same(_read(tmp_path, encoder | {"queue": torch.tensor([torch.nan])}).tensors, encoder)
     with pytest.raises(CheckpointError, match=r"'conv1\.weight' is not finite"):
         _read(tmp_path, encoder | {"conv1.weight": torch.full((16, 3, 3, 3), torch.inf)})
+
+
+@pytest.mark.input(
+    kind="weights", what="a folder for the Hub", happens="its model.safetensors is read"
+)
+def test_a_folder_for_the_hub_is_read(tmp_path: Path) -> None:
+    encoder = _encoder()
+    save_file(encoder, tmp_path / "model.safetensors")
+    found = read_weights(str(tmp_path), TINY)
+    assert _same(found.tensors, encoder)
+    assert found.source == str(tmp_path / "model.safetensors")
+    (tmp_path / "manifest.json").write_text("{}")
+    with pytest.raises(CheckpointError, match=r"is a checkpoint; .* name the run"):
+        read_weights(str(tmp_path), TINY)

@@ -109,10 +109,10 @@ GUESSES = {  # "here KNOB", with a note, or why there is none: the names
     "here stop_gradient": "stop_grad stopgrad sg detach",
     "here stop_on_collapse, and nothing else stops a run early": "early_stopping patience",
     "here seed": "random_state manual_seed random_seed global_seed",
-    "here device, such as cpu or cuda:0": (
-        "gpu gpus num_gpus n_gpus devices cuda use_cuda no_cuda cpu mps accelerator strategy ddp "
-        "distributed multiprocessing_distributed world_size nodes num_nodes rank local_rank "
-        "dist_url dist_backend nproc_per_node"
+    "here device, such as cpu or cuda:0": ("gpu cuda use_cuda no_cuda cpu mps accelerator"),
+    "here --devices of pretrain and resume, or torchrun with -m stopgrad": (
+        "gpus num_gpus n_gpus devices nproc_per_node strategy ddp distributed rank local_rank "
+        "multiprocessing_distributed world_size nodes num_nodes dist_url dist_backend"
     ),
     "here threads, as images are decoded once and no workers load them": (
         "j workers num_workers n_workers nw n_jobs num_threads dataloader_num_workers cpus"

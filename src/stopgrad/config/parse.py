@@ -127,7 +127,7 @@ def _preset_values(name: str | None) -> dict[str, object]:
         return {}
     if name not in PRESETS:
         raise ConfigError(
-            f"preset {name!r}{did_you_mean(name, PRESETS)}",
+            f"preset {name!r}{did_you_mean(name.lower(), PRESETS)}",
             expected=f"one of {', '.join(PRESETS)}",
             hint="name one of these, or none for the paper's CIFAR setting",
         )

@@ -189,7 +189,7 @@ class RunWriter:
 
     def __enter__(self) -> Self:
         """Catches the signals; nothing is written before `begin`."""
-        self._signals.enter_context(stop_signals(self._request_stop))
+        self._catch_signals()
         return self
 
     def __exit__(
@@ -291,6 +291,9 @@ class RunWriter:
         reason = cannot_promise(found, self.info)
         if reason:
             log.warning("the run goes on, but the same bits cannot be promised: %s", reason)
+
+    def _catch_signals(self) -> None:
+        self._signals.enter_context(stop_signals(self._request_stop))
 
     def _request_stop(self, number: int, frame: FrameType | None) -> None:
         self.stop_signal = self.stop_signal or number

@@ -147,6 +147,12 @@ def read_run(path: Path) -> RunInfo:
         CheckpointError: When the directory is not a run, when its config cannot be read, or when
             something in it is a link, a pipe or the like.
     """
+    if (path / "manifest.json").is_file():  # else a resumed "run" would write into its checkpoint
+        raise CheckpointError(
+            f"{path} is a checkpoint",
+            expected="a directory made by `stopgrad pretrain`",
+            hint=f"name the run, {path.absolute().parents[1]}",
+        )
     try:
         info = info_from_dict(read_json(path / "config.json"))
     except (OSError, ValueError, KeyError, TypeError, ConfigError) as error:
@@ -167,6 +173,10 @@ def _where_runs_are(path: Path) -> str:
         return (
             "it holds studies; see them with: stopgrad study status DIR; a run is DIR/runs/ID/run"
         )
+    if path.is_file():
+        return "name the directory of the run, not a file in it"
+    if run := next(path.glob("*/config.json"), None):
+        return f"it holds runs; name them, such as {run.parent}"
     return "check the path; a folder of images is named by --data"
 
 

@@ -65,7 +65,7 @@ def read_weights(spec: str, config: EncoderConfig) -> Weights:
     """The weights that a spec names, which must be those of this encoder.
 
     Args:
-        spec: A run directory, a safetensors file, or timm:NAME.
+        spec: A run directory, a safetensors file, a folder for the Hub, or timm:NAME.
         config: The encoder that will start from them.
 
     Raises:
@@ -76,8 +76,10 @@ def read_weights(spec: str, config: EncoderConfig) -> Weights:
     if "\0" in spec:
         raise _absent(spec)
     wanted = encoder_tensors(config)
-    source = spec if spec.startswith(TIMM) else str(user_path(spec).resolve())
-    path, remark = Path(source), ""
+    path, remark = user_path(spec).resolve(), ""
+    if (path / HUB_FILE).is_file() and not (path / "manifest.json").exists():
+        path /= HUB_FILE  # of a folder for the Hub, which is no checkpoint of a run
+    source = spec if spec.startswith(TIMM) else str(path)
     if spec.startswith(TIMM):
         tensors = _timm_tensors(spec.removeprefix(TIMM))
     elif path.is_dir():
@@ -235,7 +237,10 @@ def card_of(path: Path) -> Path:
 
 def _refused(path: Path, reason: str) -> CheckpointError:
     """The error for a file that is not to be trusted."""
-    hint = "make one with: stopgrad export RUN --format safetensors --out FILE"
+    hint = (
+        "make one of a run with: stopgrad export RUN --format safetensors --out FILE, of a .pth "
+        "file of another tool with: stopgrad import-weights FILE.pth --out FILE"
+    )
     if PICKLED in reason:
         made = quote(str(path.with_suffix(".safetensors")))
         hint = f"make one with: stopgrad import-weights {quote(str(path))} --out {made}"
