@@ -63,9 +63,19 @@ def test_a_table_says_how_much_was_learned(whole: Path) -> None:
     assert "the pretrained encoder reaches" in done.stdout
 
 
-def test_other_pictures_do_not_go_on_with_a_run(pictures: Path, whole: Path) -> None:
-    done = _run("evaluate", whole, "--data", "mnist5k", code=3)
+def test_other_pictures_do_not_go_on_with_a_run(whole: Path) -> None:
+    done = _run("finetune", whole, "--data", "mnist5k", code=3)
     assert "fingerprint" in done.stderr
+
+
+def test_other_pictures_are_scored_and_kept_apart(whole: Path, tmp_path: Path) -> None:
+    words = ("--of", "pixels", "--metrics", "knn_accuracy", "--out", tmp_path / "on" / "digits")
+    done = _run("evaluate", whole, "--data", "mnist5k", *words)
+    assert f"records go to {tmp_path / 'on' / 'digits'}" in done.stderr
+    [line] = (tmp_path / "on" / "digits" / "records.jsonl").read_text().splitlines()
+    assert json.loads(line)["data"]["name"] == "mnist5k"
+    own = whole / "records.jsonl"
+    assert not own.exists() or "mnist5k" not in own.read_text()
 
 
 def test_views_are_drawn(pictures: Path, tmp_path: Path) -> None:

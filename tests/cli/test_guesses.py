@@ -96,7 +96,7 @@ def test_the_knob_is_that_of_the_command(command: tuple[str, ...], knob: str) ->
         (("evaluate", "run", "--temperature", "1"), "(SimSiam has no temperature, and that of the"),
         (("evaluate", "run", "--metric", "knn"), "(did you mean --metrics?)"),
         (("compare", "run", "--dataset", "d"), "(here --data); see: stopgrad compare --help"),
-        (("evaluate", "run", "--output", "d"), "--output d; see: stopgrad evaluate --help"),
+        (("verify", "run", "--output", "d"), "--output d; see: stopgrad verify --help"),
     ],
 )
 def test_a_command_without_knobs_says_what_it_takes(words: tuple[str, ...], said: str) -> None:

@@ -39,9 +39,9 @@ from stopgrad.runs import environment
 from stopgrad.runs.machine import _commit, device_name
 from tests import factories
 
-KEYS = """metric value top5 per_class labels label_draw of split images_scored protocol config
-seed epoch verdict data init code versions device device_name threads wall_s embed_s views flops
-train_s energy time"""
+KEYS = """metric value top5 per_class balanced majority labels label_draw of split images_scored
+protocol config seed epoch verdict data init code versions device device_name threads wall_s embed_s
+views flops train_s energy time"""
 
 
 def _record(**changes: object) -> Record:

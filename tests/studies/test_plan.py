@@ -83,7 +83,7 @@ def test_a_good_study_is_read_as_it_stands() -> None:
         ("arms", None, "arms is missing"),
         ("arms", [1], "KEY: VALUE lines"),
         ("arms/fast", {"optimizer.base_lr": "quick"}, "arms.fast: optimizer.base_lr = 'quick'"),
-        ("arms/fast", {"optimiser.base_lr": 1}, "did you mean optimizer.base_lr?"),
+        ("arms/fast", {"optimiser.base_lr": 1}, "optimiser.base_lr (here optimizer.base_lr, "),
         ("arms/fast", {"batch": 1}, "at least 2"),
         ("arms/fast", {}, "arm 'fast' changes nothing"),
         ("arms/fast", {"optimizer.base_lr": 0.8}, "arm 'fast' changes nothing"),  # as tiny has it
