@@ -330,6 +330,7 @@ def _processes(session: Session) -> dict[str, Any]:
         command = [sys.executable, str(HERE / "processes.py"), "--counts", "1", str(count)]
         command += ["--device", device, "--data", str(session.options.data), "--rounds", "1"]
         command += ["--batch", str(_batch(session)), "--preset", "tiny" if small else "cifar"]
+        command += ["--steps", "3" if small else "30"]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         last = (done.stdout if done.returncode == 0 else done.stderr).strip().splitlines()[-1:]
         found[f"{count} on {device}"] = json.loads(last[0]) if done.returncode == 0 else last

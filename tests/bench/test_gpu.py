@@ -25,7 +25,7 @@ for name in ("jsonargparse", "huggingface_hub", "altair", "jinja2", "yaml", "tim
     sys.modules[name] = None
 torch.compile = functools.partial(torch.compile, backend="eager", fullgraph=True)
 sys.path.insert(0, "bench")
-for minutes in ("0.05", "3"):
+for minutes in ("0.05", "5"):
     sys.argv = ["bench/gpu.py", *{arguments}, "--minutes", minutes]
     try:
         runpy.run_path("bench/gpu.py", run_name="__main__")
@@ -71,7 +71,7 @@ def _call_twice(folder: Path, out: Path) -> list[tuple[int, str]]:
         stderr=subprocess.PIPE,
         text=True,
         check=False,
-        timeout=240,
+        timeout=290,
     )
     calls = [line for line in done.stderr.splitlines() if line.startswith("called: ")]
     return [tuple(json.loads(line.removeprefix("called: "))) for line in calls]
