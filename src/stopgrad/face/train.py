@@ -54,7 +54,9 @@ def pretrain(
     epochs = training.pretrain_run(
         dataset, config, Path(out), spec=source.spec, init=weights, track=bar.track
     )
-    screen.line(images.how_it_was_read(dataset))
+    for line in images.what_to_know(dataset):
+        screen.line(line)
+    images.warn_of_unused(dataset)
     bar.show(epochs)
     return Run(out, data=source)
 
