@@ -273,7 +273,8 @@ def evaluation_split(
     """The training images of a run against the whole test split, or against its validation images.
 
     Data without a labelled test split give a seeded, stratified fifth of their labelled images,
-    named "validation". Images without a label are in neither. The images that the config holds out are left out of the training images.
+    named "validation". Images without a label are in neither. The images that the config holds out
+    are left out of the training images.
 
     Args:
         dataset: The images of the run.
@@ -285,7 +286,7 @@ def evaluation_split(
     """
     train, test = dataset.train, dataset.test
     if train.labels is None:
-        raise _without_labels("images to train on", dataset)
+        raise _without_labels("the images to train on", dataset)
     nothing_to_score = test is None or test.labels is None
     held_out = name == "validation" or (name == "auto" and nothing_to_score)
     fraction = config.validation or (WATCHED if nothing_to_score and held_out else 0.0)
@@ -309,7 +310,7 @@ def _labelled(images: Images | None, dataset: Dataset) -> Images:
             hint="choose the other --split",
         )
     if images.labels is None:
-        raise _without_labels(f"images of the {dataset.notes.scored or 'test'} split", dataset)
+        raise _without_labels(f"the {dataset.notes.scored or 'test'} split", dataset)
     return images.labelled()
 
 
@@ -317,7 +318,7 @@ def _without_labels(which: str, dataset: Dataset) -> DataError:
     """The error for a split without labels, with what is known of them."""
     why = "; ".join(remark for remark in dataset.notes.remarks if "label" in remark)
     return DataError(
-        f"the {which} of {dataset.name} have no labels{f' ({why})' if why else ''}",
+        f"{dataset.name} without labels on {which}{f' ({why})' if why else ''}",
         expected="labels on the images to train on and on those to score",
         hint="evaluation needs labels; pretraining, embedding and neighbours do not",
     )
