@@ -173,7 +173,9 @@ def pack(
     with screen.progress():
         images.pack(spec_of(data), Path(out), side=side, bad_images=bad_images, track=screen.track)
         dataset = images.load_dataset(store, changed="warn")
-    screen.line(images.how_it_was_read(dataset))
+    for line in images.what_to_know(dataset):
+        screen.line(line)
+    images.warn_of_unused(dataset)
     if dataset.damaged:
         screen.line(f"left out: {len(dataset.damaged):,} damaged images")
     return Data(store, dataset)

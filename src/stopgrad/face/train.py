@@ -64,7 +64,9 @@ def pretrain(
             processes=processes,
             track=bar.track,
         )
-        screen.line(images.how_it_was_read(dataset))
+        for line in images.what_to_know(dataset):
+            screen.line(line)
+        images.warn_of_unused(dataset)
         bar.show(epochs)
     return Run(out, data=source)
 

@@ -13,6 +13,8 @@ from .load import Changed as Changed
 from .load import how_it_was_read as how_it_was_read
 from .load import load_dataset as load_dataset
 from .load import load_image_files as load_image_files
+from .load import warn_of_unused as warn_of_unused
+from .load import what_to_know as what_to_know
 from .packing import pack as pack
 from .packing import verify_store as verify_store
 from .sources.arrays import images_from_arrays as images_from_arrays

@@ -20,10 +20,12 @@ from stopgrad.images.gather import DamagedImagesError, on_all_cores, refusal
 from stopgrad.images.load import decode_again
 from stopgrad.images.sources.find import find_source
 from stopgrad.images.types import (
+    UNLABELLED,
     Contents,
     DamagedImage,
     Dataset,
     Encoded,
+    Notes,
     Track,
     no_progress,
 )
@@ -83,6 +85,7 @@ class Findings(NamedTuple):
     formats: dict[str, int]  # the most frequent first, as the sizes
     sizes: dict[ImageSize, int]
     classes: tuple[ClassCount, ...]  # () without labels
+    notes: Notes
     dataset: Dataset | None  # the readable images as training sees them; None: a split has none
     refusal: DataError | None  # why pretraining would not start on them
 
@@ -159,6 +162,7 @@ def check_images(
         formats={"packed": tally.formats.total()} if packed else dict(tally.formats.most_common()),
         sizes=dict(tally.sizes.most_common()),
         classes=_class_counts(contents),
+        notes=dataset.notes if dataset else source.notes.and_those(contents.notes),
         dataset=dataset,
         refusal=error or too_many,
     )
@@ -200,7 +204,7 @@ def _class_counts(contents: Contents) -> tuple[ClassCount, ...]:
     counts = [
         np.zeros(len(names), np.int64)
         if reader is None or reader.labels is None
-        else np.bincount(reader.labels, minlength=len(names))
+        else np.bincount(reader.labels[reader.labels != UNLABELLED], minlength=len(names))
         for reader in (contents.train, contents.test)
     ]
     return tuple(

@@ -55,6 +55,7 @@ from stopgrad.images.types import (
     DataSource,
     Encoded,
     Images,
+    Notes,
     Pixels,
     Track,
     no_progress,
@@ -64,7 +65,8 @@ from stopgrad.storage import sync_directory
 
 STALE = 24 * 3600  # s after which the temporary folder of a killed process is removed
 MOST_KEPT = 20 * (1 << 30)  # bytes of all stores together; the newest one stays even if larger
-NAMED = 3  # classes that `how_it_was_read` names
+NAMED = 3  # classes, and images of a kind, that a line names
+MOST_UNUSED = 0.03  # of all images may stay unused without a warning
 
 Changed = Literal["fail", "warn"]
 
@@ -75,6 +77,7 @@ def load_dataset(
     spec: str,
     *,
     side: int | None = None,
+    split: str = "",
     bad_images: BadImages = "fail",
     changed: Changed = "fail",
     track: Track = no_progress,
@@ -88,6 +91,8 @@ def load_dataset(
         side: px. Images that all have one size, at most `side`, keep it; all others are
             resized by their short side and cropped at the centre to side x side. Those of a
             store stay as they were packed; this is the side at which they are looked at whole.
+        split: The split that is scored, as the data call it; "": the test split if its images
+            have labels, else the first that has.
         bad_images: What damaged images do: fail, or skip (left out, named in a warning and in
             `damaged`; more than 5 % of them fail even so). A store has left them out already.
         changed: What to do about a store whose folder has changed since it was packed.
@@ -100,7 +105,7 @@ def load_dataset(
     """
     if side is not None and side < 1:
         raise ConfigError(f"side {side}", expected="at least 1 px", hint="use for example 32")
-    source = find_source(spec)
+    source = find_source(spec, split=split)
     if source.store is not None:
         return _load_store(source.store, side=side, changed=changed)
     dataset = _load_cached(source, side=side, track=track)
@@ -126,7 +131,7 @@ def _load_cached(source: DataSource, *, side: int | None, track: Track) -> Datas
     folder = cached_store(source, side=side)
     if os.path.exists(folder):  # unlike Path.exists, it knows no error
         try:
-            return _open(folder)
+            return _open(folder, source.notes)
         except DataError as error:
             log.warning("the cached images are damaged (%s); decoding them again", error.found)
     return decode_again(source, source.open(), side=side, track=track)
@@ -163,15 +168,21 @@ def decode_again(
         reason = error.found if isinstance(error, StorageError) else str(error)
     else:
         try:
-            return _open(folder)
+            return _open(folder, source.notes)
         except DataError as error:  # another process may have removed it since
             reason = error.found
     log.warning("cannot cache the decoded images in %s (%s); going on without", folder, reason)
-    return _decode_to_memory(source.name, contents, side=side, track=track)
+    notes = source.notes.and_those(contents.notes)
+    dataset = _decode_to_memory(source.name, contents, side=side, track=track)
+    return dataset._replace(notes=notes)
 
 
-def _open(folder: Path) -> Dataset:
-    """The images of a cached store; a DataError when any part is not what was written."""
+def _open(folder: Path, notes: Notes) -> Dataset:
+    """The images of a cached store, with what a look at the names has noted.
+
+    Raises:
+        DataError: When any part is not what was written.
+    """
     with damage(folder, "its folder"):
         manifest = read_manifest(folder)
         dataset = read_images(folder, manifest)
@@ -182,7 +193,7 @@ def _open(folder: Path) -> Dataset:
                     raise ValueError("they are not what was written")
     with suppress(OSError):
         os.utime(folder)  # used: pruning takes the longest unused first
-    return dataset
+    return dataset._replace(notes=notes.and_those(dataset.notes))
 
 
 @contextmanager
@@ -333,6 +344,27 @@ def how_it_was_read(dataset: Dataset) -> str:
     if test is not None:
         counts += f", {len(test):,} to test on"
     return f"read {dataset.name}: {counts}, {width} x {height} px; {_labels(train)}"
+
+
+def what_to_know(dataset: Dataset) -> list[str]:
+    """Lines about a data set that was read: what was understood how, and what is not used."""
+    lines = [how_it_was_read(dataset), *dataset.notes.remarks]
+    for what, reason, names in dataset.notes.unused:
+        noun = what if len(names) == 1 else f"{what}s"
+        named = ", ".join(map(repr, names[:NAMED])) + (", ..." if len(names) > NAMED else "")
+        lines.append(f"not used: {len(names):,} {noun} ({named}): {reason}")
+    return lines
+
+
+def warn_of_unused(dataset: Dataset) -> None:
+    """Says loudly when more than a few per cent of the images that were found are not used."""
+    unused = dataset.notes.count("image")
+    used = len(dataset.train) + len(dataset.test or ()) + len(dataset.damaged)
+    if unused > MOST_UNUSED * (used + unused):
+        log.warning(
+            "%s: %s of %s images are not used: see the lines above",
+            *(dataset.name, f"{unused:,}", f"{used + unused:,}"),
+        )
 
 
 def _labels(train: Images) -> str:

@@ -25,12 +25,14 @@ from stopgrad.images.sources.find import find_source, is_name
 from stopgrad.images.store import (
     FILES,
     MANIFEST,
+    NOTES,
     PACKING,
     SUMMARY,
     Shard,
     StoreManifest,
     read_columns,
     read_manifest,
+    read_notes,
     read_split,
     read_summaries,
     read_table,
@@ -237,7 +239,9 @@ def verify_store(path: Path) -> Iterator[Finding]:
         yield _checked(SUMMARY, functools.partial(read_summaries, path, manifest))
     for split in manifest.splits:
         yield from _verify_split(path, manifest, split)
-    known = {MANIFEST, SUMMARY, *manifest.tables}
+    if (path / NOTES).exists():
+        yield _checked(NOTES, functools.partial(read_notes, path))
+    known = {MANIFEST, SUMMARY, NOTES, *manifest.tables}
     known |= {shard.file for split in manifest.splits.values() for shard in split.shards}
     for entry in sorted(path.iterdir()):
         if entry.name not in known:

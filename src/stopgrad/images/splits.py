@@ -13,7 +13,15 @@ import numpy.typing as npt
 
 from stopgrad.config import numpy_generator
 from stopgrad.errors import ConfigError, DataError
-from stopgrad.images.types import Images, Indices, Labels, Normalization, Pixels, Rows
+from stopgrad.images.types import (
+    UNLABELLED,
+    Images,
+    Indices,
+    Labels,
+    Normalization,
+    Pixels,
+    Rows,
+)
 
 CHUNK_BYTES = 6 << 20  # of pixels that are counted at a time
 
@@ -50,6 +58,8 @@ def split_validation(images: Images, *, fraction: float, seed: int) -> Split:
             hint="use more images or another fraction",
         )
     labels = np.zeros(len(images), np.int64) if images.labels is None else images.labels
+    if labels.min() == UNLABELLED:
+        labels = labels - UNLABELLED  # those without a label are one more stratum
     ranks = ranks_in_class(labels, numpy_generator(seed, "validation"))
     held_out = ranks < _quotas(np.bincount(labels), count)[labels]
     indices = np.flatnonzero(held_out)
@@ -78,6 +88,7 @@ def label_subset(images: Images, *, fraction: float, seed: int) -> Indices:
             expected="a label for each image",
             hint="evaluate on a labelled data set; pretraining needs no labels",
         )
+    assert images.labels.min() > UNLABELLED, "take images.labelled() first"
     ranks = ranks_in_class(images.labels, numpy_generator(seed, "labels"))
     counts = np.bincount(images.labels)
     # floor(x + 0.5), not round(): halves that go to the even neighbour would not be monotone.

@@ -33,6 +33,7 @@ from stopgrad.images.store import (
     StoreManifest,
     checksum,
     write_manifest,
+    write_notes,
     write_summaries,
 )
 from stopgrad.images.types import (
@@ -232,6 +233,11 @@ def write_store(
     with storage_errors(target.path, needed=0):
         summaries = {split: _summary(target, stored) for split, stored in manifest.splits.items()}
     write_summaries(target.path, summaries)
+    # The cache looks at the names each time, and keeps what only reading has told.
+    write_notes(
+        target.path,
+        source.notes.and_those(contents.notes) if target.for_user else contents.notes,
+    )
     write_manifest(target.path, manifest)
 
 

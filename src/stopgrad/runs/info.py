@@ -77,6 +77,7 @@ class RunData(TypedDict, total=False):
     fingerprint: Required[str]  # of the whole training set
     images: Required[int]  # to learn from
     class_names: list[str]
+    unused: dict[str, int]  # files, images and labels of the data that are not used, by reason
     init: dict[str, str]  # "from" and "sha256" of the weights that it starts from; absent: random
     task: Task  # absent: pretrain; the others follow where it is not
     images_labelled: int

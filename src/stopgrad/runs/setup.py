@@ -59,8 +59,8 @@ class TrainingImages:
 def prepare(dataset: Dataset, config: Config) -> TrainingImages:
     """Splits off the validation images, or takes the test split to watch.
 
-    Data without a test split are learned from whole; a fifth of them is watched against the
-    rest, the same images that `evaluate` scores.
+    Data without a labelled test split are learned from whole; a fifth of those with labels is
+    watched against the rest, the same images that `evaluate` scores.
 
     Raises:
         DataError: When there are fewer images than one batch.
@@ -76,12 +76,12 @@ def prepare(dataset: Dataset, config: Config) -> TrainingImages:
             hint="give more images or a smaller batch",
         )
     bank = train
-    if watch is None and train.labels is not None:
-        split = split_validation(train, fraction=WATCHED, seed=config.seed)
+    if (watch is None or watch.labels is None) and train.labels is not None:
+        split = split_validation(train.labelled(), fraction=WATCHED, seed=config.seed)
         bank, watch = split.train, split.validation
     if watch is None or bank.labels is None or watch.labels is None:
         return TrainingImages(train)
-    return TrainingImages(train, bank, watch)
+    return TrainingImages(train, bank.labelled(), watch.labelled())
 
 
 def spec_to_keep(spec: str) -> str:
@@ -164,6 +164,8 @@ def describe_run(
         "images": len(images.train),
         "class_names": list(images.train.class_names),
     }
+    if dataset.notes.unused:
+        data["unused"] = {group.reason: len(group.names) for group in dataset.notes.unused}
     if init:
         data["init"] = {"from": init["from"], "sha256": init["sha256"]}
     return RunInfo(config, data, images.normalization, describe_environment(config))
@@ -226,32 +228,56 @@ def evaluation_split(
 ) -> EvaluationSplit:
     """The training images of a run against the whole test split, or against its validation images.
 
-    Data without a test split give a seeded, stratified fifth of their images, named
-    "validation". The images that the config holds out are left out of the training images. auto
-    scores the test split where there is one.
+    Data without a labelled test split give a seeded, stratified fifth of their labelled images,
+    named "validation". Images without a label are in neither. The images that the config holds out
+    are left out of the training images.
+
+    Args:
+        dataset: The images of the run.
+        config: Of the run.
+        name: What is scored; auto: the test split where there is one.
 
     Raises:
         DataError: When the images have no labels, or no split of this name.
     """
     train, test = dataset.train, dataset.test
-    if train.labels is None or (test is not None and test.labels is None):
-        raise DataError(
-            f"{dataset.name} without labels",
-            expected="labels on training and test images",
-            hint="evaluation needs labels; pretraining, embedding and neighbours do not",
-        )
-    held_out = name == "validation" or (name == "auto" and test is None)
-    share, validation = config.validation or (WATCHED if test is None else 0.0), None
-    if share > 0:
-        train, validation, _ = split_validation(train, fraction=share, seed=config.seed)
-    scored = validation if held_out else test
-    if scored is None:
+    if train.labels is None:
+        raise _without_labels("the images to train on", dataset)
+    nothing_to_score = test is None or test.labels is None
+    held_out = name == "validation" or (name == "auto" and nothing_to_score)
+    fraction = config.validation or (WATCHED if nothing_to_score and held_out else 0.0)
+    if fraction == 0:
+        scored = _labelled(None if held_out else test, dataset)
+        return EvaluationSplit(train.labelled(), scored, "test")
+    # Without images held out for it, the same fifth of those with labels that watches a run.
+    split = split_validation(
+        train if config.validation else train.labelled(), fraction=fraction, seed=config.seed
+    )
+    if held_out:
+        return EvaluationSplit(split.train.labelled(), split.validation.labelled(), "validation")
+    return EvaluationSplit(split.train.labelled(), _labelled(test, dataset), "test")
+
+
+def _labelled(images: Images | None, dataset: Dataset) -> Images:
+    if images is None:
         raise DataError(
             f"no images of {dataset.name} to score in this split",
-            expected="a test split, or images held out by the run's validation share",
+            expected="a test split, or images held out by the run's validation fraction",
             hint="choose the other --split",
         )
-    return EvaluationSplit(train, scored, "validation" if held_out else "test")
+    if images.labels is None:
+        raise _without_labels(f"the {dataset.notes.scored or 'test'} split", dataset)
+    return images.labelled()
+
+
+def _without_labels(which: str, dataset: Dataset) -> DataError:
+    """The error for a split without labels, with what is known of them."""
+    why = "; ".join(remark for remark in dataset.notes.remarks if "label" in remark)
+    return DataError(
+        f"{dataset.name} without labels on {which}{f' ({why})' if why else ''}",
+        expected="labels on the images to train on and on those to score",
+        hint="evaluation needs labels; pretraining, embedding and neighbours do not",
+    )
 
 
 def keep_label_draws(

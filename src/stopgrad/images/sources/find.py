@@ -19,8 +19,12 @@ def is_name(spec: str) -> bool:
     return spec in KNOWN or spec.startswith("hf:")
 
 
-def find_source(spec: str) -> DataSource:
+def find_source(spec: str, *, split: str = "") -> DataSource:
     """The data set behind a spec, found but not read.
+
+    Args:
+        spec: As for `load_dataset`.
+        split: The split that is scored, as the data call it; "": the first with labels.
 
     Raises:
         DataError: For an unknown name (with the nearest known one) or a missing path.

@@ -28,7 +28,7 @@ from shlex import quote
 from typing import NamedTuple
 
 from stopgrad.errors import DataError
-from stopgrad.images.sources.arrays import RawLabels, number_labels, other_classes
+from stopgrad.images.sources.arrays import RawLabels, number_labels
 from stopgrad.images.types import (
     Contents,
     DataSource,
@@ -223,6 +223,7 @@ def _open(splits: Splits) -> Contents:
         labels.class_names,
         _reader(splits.train, labels.train),
         _reader(splits.test, labels.test) if splits.test else None,
+        labels.notes,
     )
 
 
@@ -231,13 +232,14 @@ def _folder_names(splits: Splits) -> tuple[RawLabels | None, RawLabels | None]:
     if not are_classes([found.parts for found in splits.train]):
         log.info("no labels: the folders are not one level of classes")
         return None, None
-    train = [found.parts[0] for found in splits.train]
-    if not splits.test:
-        return train, None
-    loose = [found for found in splits.test if len(found.parts) != 2]
-    if loose:
-        raise other_classes(["/".join(loose[0].parts)], sorted(set(train)))
-    return train, [found.parts[0] for found in splits.test]
+    test = _classes("test", splits.test) if splits.test else None
+    return _classes("train", splits.train), test
+
+
+def _classes(split: str, images: tuple[Found, ...]) -> RawLabels:
+    """The folder of each image; none for those that lie elsewhere than one level down."""
+    values = [found.parts[0] if len(found.parts) == 2 else None for found in images]
+    return RawLabels(split, values, lambda row: "/".join(images[row].parts))
 
 
 def are_classes(paths: list[tuple[str, ...]]) -> bool:

@@ -22,7 +22,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from stopgrad.errors import DataError
-from stopgrad.images.sources.arrays import RawLabels, number_labels, other_classes
+from stopgrad.images.sources.arrays import RawLabels, number_labels
 from stopgrad.images.store import is_store
 from stopgrad.images.types import Contents, DataSource, Encoded, Labels, SplitReader, stamp
 
@@ -178,14 +178,14 @@ def _open(shards: Shards, root: Path) -> Contents:
     test_files = [root / shard for shard in shards.test]
     columns = _columns(train_files[0])
     labels = number_labels(
-        _raw_labels(train_files, columns),
-        _raw_labels(test_files, columns),
+        _raw_labels("train", train_files, columns),
+        _raw_labels("test", test_files, columns),
         class_names=columns.class_names,
     )
     image = columns.image
     train = _reader(train_files, image, root=root, labels=labels.train)
     test = _reader(test_files, image, root=root, labels=labels.test) if test_files else None
-    return Contents(labels.class_names, train, test)
+    return Contents(labels.class_names, train, test, labels.notes)
 
 
 def _reader(files: list[Path], image: str, *, root: Path, labels: Labels | None) -> SplitReader:
@@ -328,32 +328,14 @@ def _can_be_label(kind: pyarrow.DataType) -> bool:
     return bool(kinds.is_integer(kind) or kinds.is_string(kind) or kinds.is_large_string(kind))
 
 
-def _raw_labels(files: list[Path], columns: Columns) -> RawLabels | None:
+def _raw_labels(split: str, files: list[Path], columns: Columns) -> RawLabels | None:
     """Labels as they stand in the files; None when there are none."""
     values: list[Any] = []
     for path in files if columns.label else []:
         with _reading(path) as file:
             if columns.label not in file.schema_arrow.names:
                 return None
-            _check_same_classes(file.schema_arrow, columns)
             found = file.read(columns=[columns.label]).column(0).to_pylist()
             _check_rows(file, len(found))
             values += found
-    if all(value is None or value == -1 for value in values):
-        return None
-    kind = str if isinstance(values[0], str) else int
-    row = next((row for row, value in enumerate(values) if type(value) is not kind), None)
-    if row is None:
-        return values
-    found = "no label" if values[row] is None else f"a label of type {type(values[row]).__name__}"
-    raise DataError(
-        f"{found} in row {row} of the files {files[0].name}, ...",
-        expected="an integer in every row, a string in every row, or no labels",
-        hint="complete the labels, or remove the column",
-    )
-
-
-def _check_same_classes(schema: pyarrow.Schema, columns: Columns) -> None:
-    names = _features(schema).get(columns.label or "", {}).get("names", [])
-    if tuple(names) != columns.class_names:
-        raise other_classes(names, columns.class_names)
+    return RawLabels(split, values, lambda row: f"row {row}") if values else None
