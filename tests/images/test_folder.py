@@ -21,7 +21,9 @@ from stopgrad.images import (
     decode,
     load_dataset,
 )
-from stopgrad.images.sources.folder import are_classes, find_images, folder_source
+from stopgrad.images.sources.files import list_folder
+from stopgrad.images.sources.folder import folder_source
+from stopgrad.images.sources.layout import are_classes
 
 DIGITS = (load_digits().images * 15).astype(np.uint8)  # (1797, 8, 8)
 
@@ -171,7 +173,7 @@ def test_order_is_by_code_point_whatever_the_folder_lists(root, monkeypatch):
             yield sorted(entries, key=lambda entry: entry.name, reverse=True)
 
     monkeypatch.setattr(os, "scandir", backwards)
-    assert tuple(found.parts[0] for found in find_images(root)) == expected
+    assert tuple(found.parts[0] for found in list_folder(root).images) == expected
 
 
 @pytest.mark.timeout(20)
@@ -182,7 +184,7 @@ def test_linked_folders_are_followed_and_loops_end(root, tmp_path):
     assert load_dataset(str(root)).train.class_names == ("a", "b", "c")
     (root / "a" / "up").symlink_to(root)
     (root / "self").symlink_to(root / "self")
-    names = ["/".join(found.parts) for found in find_images(root)]
+    names = ["/".join(found.parts) for found in list_folder(root).images]
     assert "a/0.png" in names
     assert max(name.count("up") for name in names) == 1
 
