@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from stopgrad.evaluation import count
+from stopgrad.images import sign_figure
 from stopgrad.report import charts
 from stopgrad.report.charts import Figure
 from stopgrad.report.evidence import Evidence, StudyEvidence
@@ -74,7 +75,7 @@ def _write(figure: Figure, path: Path) -> list[Path]:
     drawing = plain_svg(figure.chart)
     svg, png = path.with_suffix(".svg"), path.with_suffix(".png")
     write_atomically(svg, drawing.encode())
-    write_atomically(png, vl_convert.svg_to_png(drawing, scale=PNG_SCALE))
+    write_atomically(png, sign_figure(vl_convert.svg_to_png(drawing, scale=PNG_SCALE)))
     return [svg, png]
 
 
@@ -95,11 +96,16 @@ def _images(run: Evidence | None, folder: Path, prefix: str) -> list[Path]:
         ("neighbors", None if run.neighbors is None else neighbor_grid(run.neighbors)),
     ):
         if image is not None:
-            file = io.BytesIO()
-            image.save(file, "PNG")
-            write_atomically(folder / f"{prefix}{name}.png", file.getvalue())
+            write_atomically(folder / f"{prefix}{name}.png", figure_as_png(image))
             written.append(folder / f"{prefix}{name}.png")
     return written
+
+
+def figure_as_png(image: Image) -> bytes:
+    """A PNG file that names stopgrad as its writer."""
+    file = io.BytesIO()
+    image.save(file, "PNG")
+    return sign_figure(file.getvalue())
 
 
 def _file_name(text: str) -> str:

@@ -59,7 +59,7 @@ class Found(NamedTuple):
     path: str  # text, not a Path: making Paths of 60,000 files takes half a second
 
 
-class Listing(NamedTuple):
+class FolderListing(NamedTuple):
     """What lies in a folder and below, in order of the path by code point."""
 
     root: str
@@ -72,7 +72,7 @@ class Listing(NamedTuple):
         return as_text(os.path.relpath(path, self.root))
 
 
-def list_folder(root: Path) -> Listing:
+def list_folder(root: Path) -> FolderListing:
     """Look through a folder; no image is decoded.
 
     Raises:
@@ -181,12 +181,21 @@ class _Walk:
     def _pass_over(self, what: What, reason: str, parts: tuple[str, ...]) -> None:
         self.unused.setdefault((what, reason), []).append("/".join(parts))
 
-    def listing(self, root: str) -> Listing:
+    def listing(self, root: str) -> FolderListing:
         """All of it, in order."""
-        images = [*self.images, *_without_images(self.folders, self.images)]
+        images = [*self.images, *self._damaged_folders()]
         groups = [Unused(*key, tuple(sorted(names))) for key, names in self.unused.items()]
         groups.sort(key=lambda group: (-len(group.names), group.reason))
-        return Listing(root, _in_order(images), _in_order(self.tables), tuple(groups))
+        return FolderListing(root, _in_order(images), _in_order(self.tables), tuple(groups))
+
+    def _damaged_folders(self) -> list[Found]:
+        """Folders with the name of an image in which no image lies, read or not."""
+        if not self.folders:
+            return []
+        others = [name for (what, _), of in self.unused.items() if what == "image" for name in of]
+        inside = [*(image.parts for image in self.images), *(tuple(n.split("/")) for n in others)]
+        above = {parts[:depth] for parts in inside for depth in range(1, len(parts))}
+        return [folder for folder in self.folders if folder.parts not in above]
 
 
 def _in_order(files: Iterable[Found]) -> tuple[Found, ...]:
@@ -249,11 +258,3 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return entry.is_dir()
     except OSError:  # a loop of links is not a folder; decoding will name it
         return False
-
-
-def _without_images(folders: list[Found], images: list[Found]) -> list[Found]:
-    """Those folders below which no image lies."""
-    if not folders:
-        return []
-    above = {found.parts[:depth] for found in images for depth in range(1, len(found.parts))}
-    return [folder for folder in folders if folder.parts not in above]

@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 from stopgrad.errors import DataError
 from stopgrad.images.sources.arrays import RawLabels, number_labels
-from stopgrad.images.sources.files import Found, Listing, as_text, list_folder
+from stopgrad.images.sources.files import FolderListing, Found, as_text, list_folder
 from stopgrad.images.sources.layout import (
     UNLABELED,
     Arrangement,
@@ -45,7 +45,9 @@ from stopgrad.images.types import (
 log = logging.getLogger(__name__)
 
 
-def folder_source(root: Path, *, split: str = "", listing: Listing | None = None) -> DataSource:
+def folder_source(
+    root: Path, *, split: str = "", listing: FolderListing | None = None
+) -> DataSource:
     """The images in a folder.
 
     Args:
@@ -77,7 +79,7 @@ def folder_source(root: Path, *, split: str = "", listing: Listing | None = None
     )
 
 
-def _nothing_to_train_on(root: Path, listing: Listing, found: Arrangement) -> DataError:
+def _nothing_to_train_on(root: Path, listing: FolderListing, found: Arrangement) -> DataError:
     """The error for a folder without images, with what there is in their place."""
     if found.scored:
         names = ", ".join(f"{split.name}/" for split in found.scored)
@@ -106,7 +108,7 @@ class _Reading(NamedTuple):
     from_tables: Callable[[], TableLabels]  # reads them once
 
     @classmethod
-    def of(cls, listing: Listing, found: Arrangement) -> _Reading:
+    def of(cls, listing: FolderListing, found: Arrangement) -> _Reading:
         train = found.train
         by_folder = are_classes(train.inside)
         classes = {train.class_of(image) for image in train.images} if by_folder else set()
@@ -170,7 +172,9 @@ def _stamps(
             yield stamp(table.path, name="/".join(("labels", *table.parts)))
 
 
-def _notes(root: Path, listing: Listing, found: Arrangement, scored: FolderSplit | None) -> Notes:
+def _notes(
+    root: Path, listing: FolderListing, found: Arrangement, scored: FolderSplit | None
+) -> Notes:
     """What the names tell: which splits are read, and all that is not."""
     train, remarks, unused = found.train, list(found.remarks), list[Unused]()
 
@@ -181,14 +185,14 @@ def _notes(root: Path, listing: Listing, found: Arrangement, scored: FolderSplit
 
     remarks += _remarks(found, scored)
     read = " and ".join(f"{split.name}/" for split in (train, scored) if split and split.name)
-    for name, images in sorted(found.others.items()):
-        pass_over(f"beside {read}, which are splits" if name else f"loose, beside {read}", images)
+    others = [image for name in sorted(found.others) for image in found.others[name]]
+    pass_over(f"beside {read}", others)
     for split in found.scored:
         if scored is not None and split.name != scored.name:
             pass_over(f"{split.name}/ is not scored: {scored.name}/ is", split.images)
     pass_over("masks and annotations beside images", found.masks)
-    if others := [name for name in found.others if name]:
-        remarks.append(_how_to_learn_from(root, others))
+    if folders := [name for name in found.others if name]:
+        remarks.append(_how_to_learn_from(root, folders))
     name = scored.name if scored is not None and scored.name.lower() != "test" else ""
     return Notes(tuple(remarks), (*unused, *listing.unused), name)
 
@@ -196,8 +200,9 @@ def _notes(root: Path, listing: Listing, found: Arrangement, scored: FolderSplit
 def _remarks(found: Arrangement, scored: FolderSplit | None) -> Iterator[str]:
     train = found.train
     if scored is not None:
-        learned = f"{train.name}/" if train.name else "what lies beside it"
-        yield f"to train on: {learned}; to score: {scored.name}/"
+        if (train.name.lower(), scored.name.lower()) != ("train", "test"):
+            learned = f"{train.name}/" if train.name else "what lies beside it"
+            yield f"to train on: {learned}; to score: {scored.name}/"
         skipped = found.scored[: found.scored.index(scored)]
         if skipped:
             names = ", ".join(f"{split.name}/" for split in skipped)
@@ -254,9 +259,9 @@ def _raw_labels(split: FolderSplit, reading: _Reading) -> RawLabels | None:
         values = [labels.get(image.path) for image in split.images]
         if any(value is not None for value in values):
             return RawLabels(name, values, name_of)
-    if split.split != "train" and any(by_folder):
-        return RawLabels(name, by_folder, name_of)
-    return None
+    # Classes that the training split lacks: none can be used, and that is noted.
+    lost = any(by_folder) if reading.by_folder else are_classes(split.inside)
+    return RawLabels(name, by_folder, name_of) if lost else None
 
 
 def _reader(split: FolderSplit, labels: Labels | None) -> SplitReader:

@@ -20,7 +20,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 from stopgrad.images.sources.endings import SUFFIXES
-from stopgrad.images.sources.files import OURS, Found, Listing
+from stopgrad.images.sources.files import OURS, FolderListing, Found
 from stopgrad.images.sources.names import SplitOf, split_of
 from stopgrad.images.types import Notes, Unused
 
@@ -59,7 +59,7 @@ class _UnfitError(Exception):
     """Why a table gives no labels."""
 
 
-def table_labels(listing: Listing, splits: Mapping[str, SplitOf]) -> TableLabels:
+def table_labels(listing: FolderListing, splits: Mapping[str, SplitOf]) -> TableLabels:
     """Labels from the tables of a folder.
 
     Args:
@@ -110,7 +110,7 @@ def _split_of_table(stem: str) -> SplitOf | None:
     return split_of(" ".join(word for word in words if word not in WITHOUT))
 
 
-def _read_table(table: Found, listing: Listing, splits: Mapping[str, SplitOf]) -> TableLabels:
+def _read_table(table: Found, listing: FolderListing, splits: Mapping[str, SplitOf]) -> TableLabels:
     """The labels of one table.
 
     Raises:
@@ -196,10 +196,12 @@ def _label_column(columns: Mapping[str, Sequence[Any]], file: str) -> tuple[str,
     for column in known or others:
         values = _typed(columns[column])
         said = [value for value in values if value is not None]
-        if said and len(said) >= (2 if len(set(said)) <= FEW_CLASSES else 5) * len(set(said)):
+        different = len(set(said))
+        # Captions and measures differ in nearly all rows; so may the labels of a few images.
+        repeated = len(said) >= 2 * different
+        if said and (repeated or (known and different <= FEW_CLASSES)):
             return repr(column), values
-    many = f"{len(set(said)):,} values in {len(said):,} rows"
-    raise _UnfitError(f"its column {column!r} holds {many}")
+    raise _UnfitError(f"its column {column!r} holds {different:,} values in {len(said):,} rows")
 
 
 def _few(names: Sequence[str]) -> str:
