@@ -228,7 +228,7 @@ def test_a_stray_image_changes_the_key_of_the_cache(root: Path) -> None:
 @pytest.mark.parametrize("closed", ["cat/private", "eel", "lost+found"])
 @pytest.mark.input(
     "oddity",
-    what="a folder that may not be opened",
+    what="a folder that cannot be opened",
     happens="is passed over and named; the rest is read",
 )
 def test_a_folder_that_may_not_be_opened_is_named(closed: str) -> None:
@@ -243,7 +243,7 @@ def test_a_folder_that_may_not_be_opened_is_named(closed: str) -> None:
         if closed == "lost+found":
             assert (what, reason) == ("file", "thumbnails and folders of the system")
         else:
-            expected = "folders that may not be opened (Permission denied)"
+            expected = "folders that cannot be opened (Permission denied)"
             assert (what, reason) == ("image", expected)
         assert used(source) == 40
 
@@ -264,6 +264,15 @@ def test_a_folder_in_which_nothing_is_read_says_what_is_there(
         write(root, name)
     with pytest.raises(DataError, match=f"no images to train on .*{found}"):
         find_source(str(root))
+
+
+@pytest.mark.input(
+    "oddity", what="a link to a folder that is gone", happens="is named as images not used"
+)
+def test_a_link_that_leads_nowhere_is_named(root: Path) -> None:
+    put(root, *CLASSES)
+    (root / "eel").symlink_to("/gone/eel")
+    assert unused(find_source(str(root))) == {("image", "links that lead nowhere"): ("eel",)}
 
 
 def test_a_link_to_a_folder_above_is_named(root: Path) -> None:

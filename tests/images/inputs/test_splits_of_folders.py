@@ -368,7 +368,7 @@ def test_masks_beside_images_are_not_learned_from(root: Path, names: list[str], 
     train, test = both(found)
     assert len(train) + len(test) == used
     (masks,) = found.notes.unused
-    assert masks.reason == "masks and annotations beside images"
+    assert masks.reason == "masks, annotations or thumbnails beside images"
     assert len(masks.names) == len(names) - used
     assert found.train.labels is None
 

@@ -302,6 +302,18 @@ def test_class_folders_go_before_tables(root: Path) -> None:
     assert find_source(str(root)).stamps == before
 
 
+@pytest.mark.input(
+    "label", what="a column that tells the split", happens="is named: folders tell the splits"
+)
+def test_a_column_of_splits_is_named(root: Path) -> None:
+    put(root, *NAMES)
+    csv(root, "labels.csv", "file,label,split", rows("{name},{label},test"))
+    found = load_dataset(str(root))
+    assert train_labels(found)[0] == ("a", "b", "c")
+    said = "column 'split' of labels.csv is not read: folders tell the splits"
+    assert said in found.notes.remarks
+
+
 def test_a_changed_table_is_read_again(root: Path) -> None:
     """The cache of decoded images holds labels too."""
     put(root, *NAMES)

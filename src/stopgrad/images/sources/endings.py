@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import importlib.util
-import os
 import re
 
 
@@ -53,8 +52,14 @@ FIRST_BYTES = 132  # in which all of them show themselves
 
 def ending_of(name: str) -> str:
     """The ending in small letters; "" where what follows the last dot is none, as in `scan.001`."""
-    ending = os.path.splitext(name.lower().replace(".nii.gz", ".nii"))[1]
-    return ending if re.fullmatch(r"\.(?=[^a-z]*[a-z])[a-z0-9_~!-]{1,12}", ending) else ""
+    name = name.lower()
+    stem, _, last = (name[:-3] if name.endswith(".nii.gz") else name).rpartition(".")
+    return _ending(last) if stem else ""
+
+
+@functools.lru_cache(1024)
+def _ending(last: str) -> str:
+    return f".{last}" if re.fullmatch(r"(?=[^a-z]*[a-z])[a-z0-9_~!-]{1,12}", last) else ""
 
 
 def is_read(ending: str) -> bool:

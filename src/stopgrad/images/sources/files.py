@@ -6,7 +6,7 @@ ending that is no readable file counts as a damaged image; so does a folder of s
 it holds images.
 
 Everything else is passed over and noted with its path: images in other formats, hidden ones, those
-in the folders of thumbnails and systems, folders that may not be opened, and files that are no
+in the folders of thumbnails and systems, folders that cannot be opened, and files that are no
 images. Files that systems keep (`Thumbs.db`) and hidden files that are no images are not worth a
 note. What stopgrad itself has written, a run, a store or a figure, is known by its files.
 """
@@ -164,7 +164,9 @@ class _Walk:
     def _take_odd(self, file: Found, ending: str) -> None:
         """A file with no ending or an unknown one: its first bytes tell what it is."""
         kind = "" if file.parts[-1] == "DICOMDIR" else kind_of(_first_bytes(file.path))
-        if kind and not ending:
+        if not os.path.exists(file.path):
+            self._pass_over("image", "links that lead nowhere", file.parts)
+        elif kind and not ending:
             self._take(file, kind)
         elif kind:
             reason = f"images of the kind {kind} that end in {ending}: rename them"
@@ -174,8 +176,8 @@ class _Walk:
             self._pass_over("file", f"{named} are not read" if ending else named, file.parts)
 
     def closed(self, folder: _Folder, error: OSError) -> None:
-        """A folder that may not be opened."""
-        reason = f"folders that may not be opened ({error.strerror})"
+        """A folder that cannot be opened."""
+        reason = f"folders that cannot be opened ({error.strerror})"
         self._pass_over(*(folder.passed or ("image", reason)), (*folder.parts, ""))
 
     def _pass_over(self, what: What, reason: str, parts: tuple[str, ...]) -> None:

@@ -81,19 +81,20 @@ def folder_source(
 
 def _nothing_to_train_on(root: Path, listing: FolderListing, found: Arrangement) -> DataError:
     """The error for a folder without images, with what there is in their place."""
+    hint = "name the folder that holds the images, or the one that holds train/"
+    there = []
     if found.scored:
         names = ", ".join(f"{split.name}/" for split in found.scored)
-        hint = f"to learn from one of them: --data {quote(str(root / found.scored[0].name))}"
-        what = f"{names} hold images to score"
-    else:
-        hint = "name the folder that holds the images, or the one that holds train/"
-        groups = [group for group in listing.unused if group.what == "image"] or listing.unused
-        what = "; ".join(
-            f"{len(names):,} {kind}{'s' * (len(names) > 1)} not read, {reason}"
-            for kind, reason, names in groups[:3]
-        )
+        there.append(f"images to score in {names}")
+        hint = f"to learn from those: --data {quote(str(root / found.scored[0].name))}"
+    groups = [group for group in listing.unused if group.what == "image"] or listing.unused
+    there += [
+        f"{len(names):,} {kind}{'s' * (len(names) > 1)} not read, {reason}"
+        for kind, reason, names in groups[:3]
+    ]
+    what = f" ({'; '.join(there)})" if there else ""
     return DataError(
-        f"no images to train on in {str(root)!r}{f' ({what})' if what else ''}",
+        f"no images to train on in {str(root)!r}{what}",
         expected="files that end in .png, .jpg, .webp or the like, in the folder or in train/",
         hint=hint,
     )
@@ -112,10 +113,12 @@ class _Reading(NamedTuple):
         train = found.train
         by_folder = are_classes(train.inside)
         classes = {train.class_of(image) for image in train.images} if by_folder else set()
-        splits = {
-            image.path: split.split for split in (train, *found.scored) for image in split.images
-        }
-        read = functools.cache(lambda: table_labels(listing, splits))
+
+        @functools.cache
+        def read() -> TableLabels:
+            splits = (train, *found.scored)
+            return table_labels(listing, {i.path: s.split for s in splits for i in s.images})
+
         return cls(by_folder, frozenset(filter(None, classes)), listing.tables, read)
 
     def has_classes(self, split: FolderSplit) -> bool:
@@ -190,7 +193,7 @@ def _notes(
     for split in found.scored:
         if scored is not None and split.name != scored.name:
             pass_over(f"{split.name}/ is not scored: {scored.name}/ is", split.images)
-    pass_over("masks and annotations beside images", found.masks)
+    pass_over("masks, annotations or thumbnails beside images", found.masks)
     if folders := [name for name in found.others if name]:
         remarks.append(_how_to_learn_from(root, folders))
     name = scored.name if scored is not None and scored.name.lower() != "test" else ""

@@ -12,7 +12,7 @@ so is a `train/` of loose images beside other folders than `unlabeled/`, with no
 Folders are classes if the training images all lie in folders one level down, in at least two of
 them, and these hold at least 2 images each on average, at least 5 when there are more than 100
 folders: 150,000 folders of one image each are no classes. Up to 5 % of the images may lie
-elsewhere: they stay without a label. Masks and the like beside a folder called `images` are not
+elsewhere: they stay without a label. Masks and thumbnails beside a folder called `images` are not
 for training.
 """
 
@@ -30,6 +30,7 @@ IMAGE_FOLDERS = ("images", "imgs", "img", "jpegimages", "leftimgbit")
 MASK_FOLDERS = frozenset(
     {"mask", "masks", "annotation", "annotations", "label", "labels", "segmentation", "gt", "depth"}
     | {"segmentations", "segmentationclass", "segmentationobject", "groundtruth", "gtfine"}
+    | {"thumbs", "thumbnails"}
 )
 FEW_CLASSES = 100
 MOST_STRAY = 0.05  # of the images of a split may lie in no class folder
@@ -95,6 +96,10 @@ def by_folder(images: Iterable[Found]) -> dict[str, list[Found]]:
     return folders
 
 
+def _first_folders(images: Iterable[Found]) -> set[str]:
+    return {image.parts[0] for image in images if len(image.parts) > 1}
+
+
 def _outer_splits(folders: Folders, remarks: list[str]) -> Arrangement | None:
     splits = splits_among(name for name in folders if name)
     train = [name for name, split in splits.items() if split == "train"]
@@ -123,15 +128,14 @@ def _shares_folders(folders: Folders, name: str, rest: Collection[str]) -> bool:
 
 def _inner_splits(folders: Folders) -> Arrangement | None:
     """Splits in the second folder, where at least one folder has two kinds of them."""
-    held = {name: by_folder(images) for name, images in folders.items() if name}
-    splits = {name: splits_among(below) for name, below in held.items()}
+    splits = {name: splits_among(_first_folders(of)) for name, of in folders.items() if name}
     parents = [n for n, of in splits.items() if "train" in of.values() and len({*of.values()}) > 1]
     if not parents:
         return None
     found: dict[str, list[Found]] = {}
     others = {name: list(images) for name, images in folders.items() if name not in parents}
     for parent in parents:
-        for name, images in held[parent].items():
+        for name, images in by_folder(folders[parent]).items():
             if name in splits[parent]:
                 prefix = (parent,) if len(parents) > 1 else ()
                 found.setdefault(name, []).extend(_under(prefix, images))
@@ -176,18 +180,19 @@ def _in_order(images: Iterable[Found]) -> tuple[Found, ...]:
 
 def _unwrapped(split: FolderSplit) -> FolderSplit:
     """Without a folder that holds its class folders: train/train/cat, train/images/cat."""
-    folders = by_folder(split.images)
-    if len(folders) != 1 or "" in folders:
+    names = _first_folders(split.images)
+    if len(names) != 1 or any(len(image.parts) == 1 for image in split.images):
         return split
-    ((name, images),) = folders.items()
+    (name,) = names
     repeats = name == split.name or split_of(name) or _plain(name) in IMAGE_FOLDERS
-    if not repeats or _strays([image.parts for image in images]) > MOST_STRAY * len(images):
+    inside = [image.parts[1:] for image in split.images]
+    if not repeats or _strays(inside) > MOST_STRAY * len(inside):
         return split
-    return split._replace(images=tuple(images))
+    return split._replace(images=tuple(by_folder(split.images)[name]))
 
 
 def _without_masks(images: Sequence[Found]) -> tuple[tuple[Found, ...], tuple[Found, ...]]:
-    """Images, and those in folders of masks that stand beside one called images or the like."""
+    """Images, and those in folders of masks and the like beside one of images."""
     folders = {image.parts[:-1] for image in images}
     parents = {
         parts[:depth]

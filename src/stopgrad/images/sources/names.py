@@ -17,6 +17,7 @@ SPLITS: dict[str, SplitOf] = {  # of one meaning, those that are preferred first
     "testing": "test",
     "tst": "test",
     "testset": "test",
+    "holdout": "test",
     "validation": "validation",
     "validate": "validation",
     "validating": "validation",

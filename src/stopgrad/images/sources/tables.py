@@ -38,6 +38,7 @@ LABEL_COLUMNS = (
     *("categories", "categoryname", "categoryid", "target", "targets", "labelname", "labelid"),
     *("species", "breed", "diagnosis", "findinglabels", "dx", "y", "tag", "tags", "type"),
 )
+SPLIT_COLUMNS = ("split", "set", "subset", "dataset", "partition", "fold")
 WITHOUT = frozenset({"labels", "label", "metadata", "annotations", "annotation", "list", "info"})
 OUR_COLUMNS = ["path", "split", "label", "class_name"]  # of the files that `stopgrad embed` writes
 MISSING = frozenset({"", "nan", "null"})
@@ -127,8 +128,10 @@ def _read_table(table: Found, listing: FolderListing, splits: Mapping[str, Split
     by = _file_column(columns, _near(images, table.parts[:-1]))
     column, values = _label_column(columns, by.column)
     labels, notes = _assigned(name, by, values)
-    remark = f"labels are those of {name}: column {column}, images by {by.column!r}"
-    return TableLabels(labels, Notes((remark,)).and_those(notes))
+    remarks = [f"labels are those of {name}: column {column}, images by {by.column!r}"]
+    if of_split := [each for each in columns if _place(each, SPLIT_COLUMNS) < len(SPLIT_COLUMNS)]:
+        remarks.append(f"column {of_split[0]!r} of {name} is not read: folders tell the splits")
+    return TableLabels(labels, Notes(tuple(remarks)).and_those(notes))
 
 
 def _near(images: list[Found], folder: tuple[str, ...]) -> list[Found]:
