@@ -6,7 +6,6 @@ training asks for.
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, get_args
@@ -210,9 +209,7 @@ def views(
     train = as_data(data).stored_for(config, screen).train
     mean_std = images.normalization(train)
     panel = report.view_examples(train, config, normalization=mean_std, count=count)
-    drawing = io.BytesIO()
-    report.view_grid(panel).save(drawing, format="PNG")
-    write_atomically(Path(out), drawing.getvalue())
+    write_atomically(Path(out), report.figure_as_png(report.view_grid(panel)))
     return Path(out)
 
 

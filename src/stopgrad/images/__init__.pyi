@@ -18,6 +18,7 @@ from .load import what_to_know as what_to_know
 from .packing import pack as pack
 from .packing import verify_store as verify_store
 from .sources.arrays import images_from_arrays as images_from_arrays
+from .sources.files import sign_figure as sign_figure
 from .sources.find import KNOWN as KNOWN
 from .sources.find import ON_THE_HUB as ON_THE_HUB
 from .splits import label_subset as label_subset

@@ -1,7 +1,11 @@
 """Each kind of data set as a `DataSource`; `find` tells which kind a spec is.
 
 arrays       pixels and labels in memory, checked; labels numbered by class
-folder       a folder of image files, with classes by subfolder
+names        names of folders and files -> the split that they mean
+files        a folder -> its image files, tables of labels, and all else by reason
+layout       image files -> splits and class folders, by their paths
+tables       files such as metadata.csv -> the labels of images
+folder       a folder of image files, with its splits and labels
 parquet      Parquet files in the Hub's layout, and which split each belongs to
 hub          an image data set of the Hugging Face Hub
 embedded     5,000 MNIST digits inside this package

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from stopgrad.errors import DataError, did_you_mean
 from stopgrad.images.store import is_store, store_source
-from stopgrad.images.types import DataSource
+from stopgrad.images.types import DataSource, Notes, Unused
 
 ON_THE_HUB = {"cifar10": "uoft-cs/cifar10", "cifar100": "uoft-cs/cifar100"}
 KNOWN = ("mnist5k", *ON_THE_HUB)
@@ -40,16 +40,28 @@ def find_source(spec: str, *, split: str = "") -> DataSource:
     path = os.path.expanduser(spec)
     if not os.path.exists(path):  # unlike Path.exists, it knows no error for odd text
         raise _unknown(spec)
-    return _local(Path(path).resolve())
+    return _local(Path(path).resolve(), split=split)
 
 
-def _local(path: Path) -> DataSource:
+def _local(path: Path, *, split: str) -> DataSource:
+    from stopgrad.images.sources.files import list_folder
     from stopgrad.images.sources.folder import folder_source
-    from stopgrad.images.sources.parquet import is_parquet, parquet_source
+    from stopgrad.images.sources.layout import MOST_STRAY
+    from stopgrad.images.sources.parquet import count_images, is_parquet, parquet_source
 
     if is_store(path):
         return store_source(path)
-    return parquet_source(path) if is_parquet(path) else folder_source(path)
+    if not path.is_dir():
+        return parquet_source(path) if is_parquet(path) else folder_source(path)
+    listing = list_folder(path)
+    pictures = tuple("/".join(image.parts) for image in listing.images)
+    # A folder of images stays one, whatever Parquet files lie in it, and the other way round.
+    if is_parquet(path) and len(pictures) <= MOST_STRAY * count_images(path):
+        source = parquet_source(path)
+        beside = (Unused("image", "beside Parquet files, which are the data", pictures),)
+        notes = Notes(unused=beside if pictures else ())
+        return source._replace(notes=source.notes.and_those(notes))
+    return folder_source(path, split=split, listing=listing)
 
 
 def _unknown(spec: str) -> DataError:

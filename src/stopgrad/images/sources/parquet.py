@@ -158,6 +158,17 @@ def parquet_source(path: Path) -> DataSource:
     return shards_source(shards, name=path.name, root=path)
 
 
+def count_images(folder: Path) -> int:
+    """The rows to train on in a folder of Parquet files; 0 where they hold no images."""
+    names = [file.relative_to(folder).as_posix() for file in _files_below(folder)]
+    try:
+        shards = choose_shards(names, config=None, where=str(folder))
+        _columns(folder / shards.train[0])
+        return sum(_row_count(folder / shard) for shard in shards.train)
+    except DataError:
+        return 0
+
+
 def shards_source(shards: Shards, *, name: str, root: Path) -> DataSource:
     """Chosen files, by their paths relative to a folder."""
     stamps = tuple(stamp(root / shard, name=shard) for shard in (*shards.train, *shards.test))
