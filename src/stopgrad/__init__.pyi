@@ -12,5 +12,6 @@ from .face.several import bench as bench
 from .face.several import study as study
 from .face.several import verify as verify
 from .face.tables import Shown as Shown
+from .face.train import import_weights as import_weights
 from .face.train import pretrain as pretrain
 from .face.train import supervised as supervised

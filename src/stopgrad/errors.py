@@ -96,7 +96,7 @@ class InterruptedRunError(StopgradError):
     """A signal stopped the run after it saved; resuming loses nothing.
 
     Args:
-        signal_number: 2 (SIGINT) gives exit code 130, 15 (SIGTERM) gives 143.
+        signal_number: Of `STOP_SIGNALS`; 2 (SIGINT) gives exit code 130, 15 (SIGTERM) 143.
         step: The step at which the state was saved.
         run: The run directory, as the user named it.
         hint: The next step. Default: resume that run.
@@ -114,7 +114,7 @@ class InterruptedStudyError(StopgradError):
     """A signal stopped a study after its runs had saved; running it again loses nothing.
 
     Args:
-        signal_number: 2 (SIGINT) gives exit code 130, 15 (SIGTERM) gives 143.
+        signal_number: Of `STOP_SIGNALS`; 2 (SIGINT) gives exit code 130, 15 (SIGTERM) 143.
         study: The study directory, as the user named it.
     """
 

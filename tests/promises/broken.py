@@ -78,9 +78,9 @@ def watching_trains() -> None:
 @_sabotage
 def no_handlers() -> None:
     """Signals are not caught."""
-    from stopgrad.runs import RunWriter
+    from stopgrad.runs import directory
 
-    _patch(RunWriter, "_catch_signals", lambda writer: None)
+    _patch(directory, "stop_signals", lambda act: contextlib.nullcontext())
 
 
 @_sabotage

@@ -1,4 +1,4 @@
-"""R5: SIGTERM and SIGINT save at the next step; nothing is lost, nobody is left behind.
+"""R5: signals that ask to stop save at the next step; nothing is lost, nobody is left behind.
 
 The runs write no checkpoint within an epoch, so that a lost step would show.
 """
@@ -32,7 +32,7 @@ class Blow(NamedTuple):
 BLOWS = tuple(
     Blow(number, group, twice)
     for twice in (False, True)
-    for number in (signal.SIGTERM, signal.SIGINT)
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP)
     for group in (True, False)
 )
 

@@ -240,7 +240,13 @@ class Killer(Silent):
             os.kill(os.getpid(), self.number)
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [
+        *((signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 129)),
+        *((signal.SIGUSR1, 138), (signal.SIGUSR2, 140)),
+    ],
+)
 def test_a_signal_lets_every_child_save_and_the_study_goes_on_later(
     tmp_path: Path, number: signal.Signals, code: int
 ) -> None:
@@ -275,7 +281,7 @@ def test_a_directory_that_cannot_be_written_stops_the_children_and_says_so(
     assert not any(prepared.directory.folder(run).is_claimed() for run in prepared.plan.runs)
 
 
-@pytest.mark.parametrize("code", [143, 130, -15, -2])
+@pytest.mark.parametrize("code", [143, 130, 129, 138, -15, -2, -1, -10])
 def test_a_command_that_was_asked_to_stop_is_no_failure(tmp_path: Path, code: int) -> None:
     prepared, executor = prepare(tmp_path / "s", seeds=(0,)), InstantExecutor()
     run = run_of(prepared, "a", 0)

@@ -121,7 +121,9 @@ def _signalled(monkeypatch: pytest.MonkeyPatch, number: signal.Signals, *, at: i
     monkeypatch.setattr(LabelledTraining, "take_step", stepping)
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGUSR1, 138)]
+)
 def test_a_signal_saves_and_the_same_command_goes_on(
     whole: Path,
     tmp_path: Path,

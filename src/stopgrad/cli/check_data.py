@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 
 import stopgrad
-from stopgrad.cli.parser import DATA, add_config
+from stopgrad.cli.parser import add_config, add_spec
 from stopgrad.cli.screen import print_json, show
 from stopgrad.errors import DataError
 
@@ -21,7 +21,7 @@ HELP = "list damaged and odd images, and the time and memory of pretraining"
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Adds the data, the knobs and --json."""
-    parser.add_argument("data", metavar="SPEC", help=DATA)
+    add_spec(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     add_config(parser)
     parser.epilog = "Exit code 0: pretraining would start; 3: it would not."

@@ -29,6 +29,7 @@ def add(parser: argparse.ArgumentParser) -> None:
         "with: stopgrad pretrain --help. The same command continues after a kill."
     )
     add_changes(parser)
+    parser.set_defaults(section="finetune")
 
 
 def run(options: argparse.Namespace) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 import stopgrad
 from stopgrad.cli.parser import add_run
 from stopgrad.cli.screen import print_json, say, show
+from stopgrad.storage import check_ending
 
 HELP = "find the training images that are most similar to an image"
 
@@ -32,6 +33,8 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Prints the neighbours of each query."""
+    if options.out is not None:
+        check_ending(options.out, ".png")  # before anything is computed
     found = stopgrad.Run(options.run).neighbors(options.query, data=options.data)
     if options.json:
         for row in found.rows:

@@ -8,7 +8,7 @@ from shlex import quote
 from typing import get_args
 
 import stopgrad
-from stopgrad.cli.parser import DATA
+from stopgrad.cli.parser import add_spec
 from stopgrad.cli.screen import print_line
 from stopgrad.config import BadImages
 
@@ -17,7 +17,7 @@ HELP = "decode images once into a store on disk, to train with little memory"
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Adds the data, --out, --side and --bad-images."""
-    parser.add_argument("data", metavar="SPEC", help=DATA)
+    add_spec(parser)
     parser.add_argument(
         "--out", required=True, type=Path, metavar="STORE", help="folder to write, or to continue"
     )

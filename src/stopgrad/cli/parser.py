@@ -6,11 +6,14 @@ Each command's file adds its own options. No torch.
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
+from shlex import quote
 from typing import Any, NoReturn, get_args
 
+from stopgrad.cli.guesses import check_command, check_names, unknown_flags, unrecognized
 from stopgrad.config import PRESETS, Config, config_from_dict, describe_knobs
 from stopgrad.errors import ConfigError
 
@@ -18,8 +21,9 @@ from stopgrad.errors import ConfigError
 COMMANDS = (
     *("quickstart", "check-data", "views", "pack", "pretrain", "resume", "evaluate", "finetune"),
     *("supervised", "compare", "report", "neighbors", "embed", "export", "verify", "bench"),
-    "study",
+    *("import-weights", "study"),
 )
+STUDY_COMMANDS = ("list", "run", "status", "table")
 
 DATA = (
     "images: mnist5k (comes with stopgrad), cifar10, cifar100, hf:OWNER/NAME (Hugging Face Hub), a "
@@ -51,13 +55,21 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         ConfigError: For unknown commands, flags or values.
     """
     parser = _build_parser()
+    if {"-h", "--help"} & {*arguments} or [*arguments[:1]] == ["help"]:
+        arguments = [*_command_in(arguments), "--help"]  # whatever else is wrong with them
+    for words, known in ((arguments[:1], COMMANDS), (arguments[1:2], STUDY_COMMANDS)):
+        if words and (known is COMMANDS or arguments[0] == "study"):
+            check_command(words[0], known)
     options, rest = parser.parse_known_args(arguments)
     if not hasattr(options, "command"):
-        parser.print_help()
+        _print_version() if options.version else parser.print_help()
         raise SystemExit(0)
+    if not hasattr(options, getattr(options, "required", "command")):
+        options.parser.error("the following arguments are required: SPEC")
+    check_names(options)
     knobs = getattr(options, "knobs", None)
     if knobs is None and rest:
-        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+        raise unrecognized(options.parser, rest)
     if knobs is not None:
         changes = _changes(options, rest)
         if knobs == "config":
@@ -67,6 +79,20 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     return options
 
 
+def _command_in(arguments: Sequence[str]) -> list[str]:
+    """The command that is named among arguments, in one word or two."""
+    found = [word for word in arguments if word in COMMANDS][:1]
+    if found == ["study"]:
+        found += [word for word in arguments if word in STUDY_COMMANDS][:1]
+    return found
+
+
+def _print_version() -> None:
+    from importlib.metadata import version
+
+    sys.stdout.write(f"stopgrad {version('stopgrad')}\n")
+
+
 def _build_parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="stopgrad",
@@ -74,6 +100,7 @@ def _build_parser() -> argparse.ArgumentParser:
         epilog="Start with: stopgrad quickstart\nOptions of a command: stopgrad COMMAND --help",
         formatter_class=_Help,
     )
+    parser.add_argument("-V", "--version", action="store_true", help="print the version and exit")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
     for name in COMMANDS:
         module = import_module(f"stopgrad.cli.{name.replace('-', '_')}")
@@ -92,6 +119,7 @@ def add_command(commands: Any, name: str, help_text: str) -> argparse.ArgumentPa
         formatter_class=_Help,
         allow_abbrev=False,
     )
+    parser.set_defaults(parser=parser)
     return parser
 
 
@@ -106,6 +134,14 @@ def add_run(
 def add_data(parser: argparse.ArgumentParser) -> None:
     """Adds --data, which is required."""
     parser.add_argument("--data", required=True, metavar="SPEC", help=DATA)
+
+
+def add_spec(parser: argparse.ArgumentParser) -> None:
+    """Adds the data as the first word; --data SPEC, as of other commands, is the same."""
+    absent = argparse.SUPPRESS  # neither of the two may put its default over the other's value
+    parser.add_argument("data", nargs="?", metavar="SPEC", default=absent, help=DATA)
+    parser.add_argument("--data", metavar="SPEC", default=absent, help=absent)
+    parser.set_defaults(required="data")
 
 
 def add_labels(parser: argparse.ArgumentParser) -> None:
@@ -182,12 +218,7 @@ def _metavar(kind: Any) -> str:
 def _changes(options: argparse.Namespace, rest: Sequence[str]) -> dict[str, str]:
     """The knobs that were given, and unknown flags, which the config refuses by name."""
     keys = [knob.key for knob in describe_knobs() if knob.key in vars(options)]
-    unknown, remaining = dict[str, str](), iter(rest)
-    for text in remaining:
-        if not text.startswith("--"):
-            raise ConfigError(f"unexpected argument {text!r}", expected="--KNOB VALUE")
-        key, found, value = text.removeprefix("--").partition("=")
-        unknown[key.replace("-", "_")] = value if found else next(remaining, "")
+    unknown = unknown_flags(rest, section=getattr(options, "section", ""))
     if unknown and options.knobs == "changes":
         config_from_dict(unknown)
     return {key: vars(options)[key] for key in keys} | unknown
@@ -203,12 +234,18 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     import yaml
 
     try:
-        values = yaml.safe_load(path.read_text())
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, yaml.YAMLError) as error:
         reason = " ".join(str(error).split())
         raise ConfigError(
             f"cannot read {path} ({reason})", expected="a YAML file of knobs"
         ) from error
+    if isinstance(values, dict) and "arms" in values:
+        raise ConfigError(
+            f"{path} is a study",
+            expected="lines of KNOB: VALUE",
+            hint=f"run it with: stopgrad study run {quote(str(path))} --data SPEC --out DIR",
+        )
     if not isinstance(values, dict):
         raise ConfigError(
             f"{path} holds no knobs",

@@ -16,7 +16,7 @@ On the same kind of machine the result is, bit for bit, that of a run without a
 break. Other images, settings or numbers of threads are refused, and every
 difference is named. Only knobs that do not affect training may change, by
 --KNOB VALUE: device (of the same kind), checkpoint_every, knn_every, knn.k,
-knn.temperature, measure_every, stop_on_collapse."""
+knn.temperature, measure_every, process_timeout, stop_on_collapse."""
 
 
 def add(parser: argparse.ArgumentParser) -> None:

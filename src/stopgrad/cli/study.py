@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from shlex import quote
 
 import stopgrad
 from stopgrad.cli.parser import add_changes, add_command, add_data, add_preset
@@ -90,7 +91,7 @@ def run(options: argparse.Namespace) -> None:
         retry=options.retry,
         **options.changes,
     )
-    say(f"see the results with: stopgrad study table {options.out}")
+    say(f"see the results with: stopgrad study table {quote(str(options.out))}")
 
 
 def list_all(options: argparse.Namespace) -> None:

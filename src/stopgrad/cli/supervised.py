@@ -28,6 +28,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--init", help=argparse.SUPPRESS)  # to name the command that takes it
     add_labels(parser)
     add_config(parser)
+    parser.set_defaults(section="supervised")
 
 
 def run(options: argparse.Namespace) -> None:

@@ -6,6 +6,7 @@ every wrong key. Also here: generators as pure functions of a seed and a positio
     bounds       how a knob states its meaning and its bounds, and how they are checked
     knobs        every knob, with its meaning, its unit and the paper's value
     presets      named changes to the defaults
+    guesses      what other tools call the knobs
     parse        a mapping or flags -> a checked `Config`, and back
     randomness   seed and position -> generators
 """

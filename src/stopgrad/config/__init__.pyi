@@ -1,3 +1,4 @@
+from .guesses import guess as guess
 from .knobs import BadImages as BadImages
 from .knobs import Config as Config
 from .knobs import EncoderConfig as EncoderConfig

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from stopgrad.config.bounds import Bounds, bounds_text, within
+from stopgrad.config.guesses import guess
 from stopgrad.config.knobs import Config, contradictions
 from stopgrad.config.presets import PRESETS, PresetName
 from stopgrad.errors import ConfigError, did_you_mean
@@ -137,7 +138,8 @@ def _unknown_keys(flat: Mapping[str, object]) -> Iterator[str]:
     known = [knob.key for knob in _knobs()]
     for key in flat:
         if key not in known:
-            yield f"unknown key {key}{_nearest(key, known)}"
+            said = guess(key, known)
+            yield f"unknown key {key}{f' ({said})' if said else _nearest(key, known)}"
 
 
 def _nearest(key: str, known: list[str]) -> str:

@@ -138,6 +138,7 @@ def model_card(run: TrainedRun, card: dict[str, Any], *, name: str) -> str:
     """README.md of a folder for the Hub, from the exported run and its card."""
     from huggingface_hub import ModelCardData
     from jinja2 import Environment, PackageLoader, StrictUndefined
+    from markupsafe import Markup
 
     records = _scores(run)
     own = [record for record in records if record.of == "encoder"]
@@ -149,16 +150,18 @@ def model_card(run: TrainedRun, card: dict[str, Any], *, name: str) -> str:
         model_name=name,
         eval_results=[_result(record) for record in own] or None,
     )
-    environment = Environment(  # Markdown: `plain` escapes what others wrote
+    environment = Environment(
         loader=PackageLoader("stopgrad.export", "."),
+        autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters |= {"plain": _plain, "count": count, "digits": _digits}
+    escaped = {"plain": lambda text: Markup(_plain(text))}  # for Markdown
+    environment.filters |= {**escaped, "count": count, "digits": _digits}
     results = _results(records) if own else None
     return environment.get_template("model_card.md").render(
-        card, front=data.to_yaml().strip(), name=name, results=results
+        card, front=Markup(data.to_yaml().strip()), name=name, results=results and Markup(results)
     )
 
 

@@ -26,6 +26,7 @@ from stopgrad.images import Dataset, Images, Track, no_progress
 from stopgrad.method import Compute
 from stopgrad.runs import TrainedRun, tensors_sha256
 from stopgrad.storage import (
+    check_ending,
     lock,
     read_json,
     storage_errors,
@@ -89,12 +90,7 @@ def check_out(out: Path) -> None:
     Raises:
         ConfigError: For another kind of file, or a folder without write permission.
     """
-    if out.suffix not in SUFFIXES or out.is_dir():
-        raise ConfigError(
-            f"--out {out}",
-            expected=f"a file name that ends in {', '.join(SUFFIXES)}",
-            hint="for example --out features.parquet",
-        )
+    check_ending(out, *SUFFIXES)
     folder = _folder(out)
     if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
         raise ConfigError(
@@ -261,11 +257,11 @@ def _write(
         StorageError: When the disk refuses, or the file does not hold all rows.
     """
     needed = rows * width * 4
-    if out.suffix == ".csv":
+    if out.suffix.lower() == ".csv":
         with _appearing(out, needed=needed) as file:
             _check(out, _csv(file, blocks(), width), rows)
         return (out,)
-    if out.suffix == ".parquet":
+    if out.suffix.lower() == ".parquet":
         with _appearing(out, needed=needed) as file:
             _parquet(file, blocks(), width)
             _check(out, _parquet_shape(file.name), (rows, width))

@@ -25,7 +25,13 @@ from stopgrad.export.formats import encode_onnx, layout, run_onnx
 from stopgrad.export.pretrained import PretrainedEncoder
 from stopgrad.method import build_encoder
 from stopgrad.runs import TrainedRun, decode_tensors, encode_tensors
-from stopgrad.storage import storage_errors, sync_directory, write_atomically, write_json
+from stopgrad.storage import (
+    check_ending,
+    storage_errors,
+    sync_directory,
+    write_atomically,
+    write_json,
+)
 from stopgrad.training import card_of
 
 CLOSE = {"onnx": 1e-4}  # largest difference allowed, relative to the largest feature
@@ -216,12 +222,8 @@ def _difference(
 
 def _check_out(name: ExportFormat, out: Path) -> None:
     suffix = SUFFIX.get(name, ".safetensors")
-    if suffix and (out.suffix != suffix or out.is_dir()):
-        raise ConfigError(
-            f"--out {out} for --format {name}",
-            expected=f"a file name that ends in {suffix}",
-            hint=f"for example --out {out.stem or 'encoder'}{suffix}",
-        )
+    if suffix:
+        check_ending(out, suffix, option=f"--format {name} --out")
     if name == "hub" and out.exists():
         raise ConfigError(
             f"{out} exists",

@@ -16,7 +16,7 @@ from stopgrad.errors import ConfigError, DataError
 from stopgrad.face.arguments import check_choices, chosen_config
 from stopgrad.face.data_check import DataCheck
 from stopgrad.face.progress import Screen
-from stopgrad.storage import printable, write_atomically
+from stopgrad.storage import check_ending, printable, write_atomically
 
 if TYPE_CHECKING:
     import numpy as np
@@ -204,6 +204,7 @@ def views(
         DataError: For images that cannot be read.
     """
     config, screen = chosen_config(config, knobs, preset=preset), Screen()
+    check_ending(Path(out), ".png")
     if count < 1:
         raise ConfigError(f"--count {count}", expected="at least 1", hint="raise it")
     train = as_data(data).stored_for(config, screen).train

@@ -16,10 +16,13 @@ from stopgrad.face.arguments import as_list
 from stopgrad.face.data import AnyData
 from stopgrad.face.opened import OpenedRun
 from stopgrad.face.progress import Screen
-from stopgrad.storage import printable
+from stopgrad.storage import check_ending, printable
 
 if TYPE_CHECKING:
     from stopgrad.report import Evidence, StudyEvidence
+
+
+FIGURES = (".svg", ".png", ".pdf", ".html")  # endings of a file where a folder is expected
 
 
 class Reported(NamedTuple):
@@ -51,9 +54,16 @@ def write_report(
         figures: A folder to write.
 
     Raises:
-        ConfigError: For a path that is no directory, or an arm without weights.
+        ConfigError: For a path that is no directory, an arm without weights, or a file whose name
+            promises another format.
         StopgradError: For runs, studies or images that cannot be read.
     """
+    if out:
+        check_ending(Path(out), ".html", else_by="a PDF is written by --poster")
+    if poster:
+        check_ending(Path(poster), ".pdf", option="--poster")
+    if figures and Path(figures).suffix.lower() in FIGURES:
+        raise ConfigError(f"--figures {figures}", expected="a folder, for a file of each figure")
     given, screen = as_list(paths, "run or directory of studies"), Screen()
     chapters = [
         chapter for path in given for chapter in _chapters(path, screen, data=data, arm=arm)

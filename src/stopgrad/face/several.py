@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Any, Literal
 
 from rich.live import Live
@@ -261,7 +262,7 @@ def study(
         raise FailedRunsError(
             f"{lost} of {total} runs failed, such as {run} ({reason})",
             expected="runs to their last number",
-            hint=f"see all with: stopgrad study status {prepared.directory.path}",
+            hint=f"see all with: stopgrad study status {quote(str(prepared.directory.path))}",
         )
     return Studies(out)
 

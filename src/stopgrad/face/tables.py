@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from stopgrad import evaluation, report
 from stopgrad.evaluation import METRICS, SUBJECTS, count, labels_text, percent
 from stopgrad.report import Column, Table, TableCell
-from stopgrad.storage import printable, write_atomically
+from stopgrad.storage import check_ending, printable, write_atomically
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -182,8 +182,10 @@ class Neighborhood(Shown):
         """Draws the images into a PNG file.
 
         Raises:
+            ConfigError: For the name of another format.
             StorageError: When the disk refuses.
         """
+        check_ending(Path(out), ".png")
         write_atomically(Path(out), self._repr_png_())
         return Path(out)
 

@@ -48,7 +48,8 @@ def pretrain(
     method.use_threads(config.threads)
     weights = None if init is None else training.read_weights(os.fspath(init), config.encoder)
     if weights is not None:
-        screen.line(f"the encoder starts from {weights.source}, sha256 {weights.sha256[:12]}")
+        where = f"{weights.source} ({weights.remark})" if weights.remark else weights.source
+        screen.line(f"the encoder starts from {where}, sha256 {weights.sha256[:12]}")
     source = as_data(data)
     with method.joined(config) as processes:
         if method.was_restarted(processes) and runs.has_begun(Path(out)):
@@ -111,3 +112,17 @@ def supervised(
     )
     epochs = config.length("supervised").epochs
     return collect(show_fractions(found, screen, epochs=epochs), each)
+
+
+def import_weights(file: str | Path, *, out: str | Path, prefix: str = "") -> training.Imported:
+    """Makes a safetensors file, which `init` takes, of a file of torch.save.
+
+    Args:
+        file: A state dict of any tool, or a checkpoint that holds one.
+        out: The file to write.
+        prefix: Takes only the tensors whose names begin so, without it.
+
+    Raises:
+        CheckpointError: For a file that holds no such tensors, or is not to be trusted.
+    """
+    return training.import_weights(Path(file), Path(out), prefix=prefix)

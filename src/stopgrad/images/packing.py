@@ -39,7 +39,7 @@ from stopgrad.images.store import (
 )
 from stopgrad.images.types import Contents, FileStamp, Track, no_progress, seal_fingerprint
 from stopgrad.images.writing import Target, store_key, take_in, write_store
-from stopgrad.storage import Finding, read_json, storage_errors, write_json
+from stopgrad.storage import Finding, read_json, storage_errors, user_path, write_json
 
 NAMED = 3  # changed files that a message names
 
@@ -97,7 +97,7 @@ def _refuse_damaged(tallies: Sequence[Tally], *, bad_images: BadImages) -> None:
 
 def _origin(spec: str) -> str:
     """The path to compare the store with; what has a name lies in no folder of the user's."""
-    return "" if is_name(spec) else str(Path(spec).expanduser().resolve())
+    return "" if is_name(spec) else str(user_path(spec).resolve())
 
 
 @contextlib.contextmanager

@@ -49,7 +49,7 @@ from stopgrad.images.types import (
     map_file,
     stamp,
 )
-from stopgrad.storage import read_file, read_json, strict_json, write_json
+from stopgrad.storage import read_file, read_json, strict_json, user_path, write_json
 
 MANIFEST, SUMMARY = "stopgrad-store.json", "stopgrad-summary.json"
 NOTES = "stopgrad-notes.json"
@@ -118,11 +118,13 @@ class SplitSummary(NamedTuple):
 
 
 def cache_folder() -> Path:
-    """$STOPGRAD_CACHE, else $XDG_CACHE_HOME/stopgrad, else ~/.cache/stopgrad."""
-    if own := os.environ.get("STOPGRAD_CACHE"):
-        return Path(own).expanduser()
-    shared = os.environ.get("XDG_CACHE_HOME")
-    return (Path(shared) if shared else Path.home() / ".cache") / "stopgrad"
+    """$STOPGRAD_CACHE, else $XDG_CACHE_HOME/stopgrad, else ~/.cache/stopgrad.
+
+    Without a home it is a place where nothing can be kept, rather than a folder named `~`.
+    """
+    shared = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    folder = user_path(os.environ.get("STOPGRAD_CACHE") or f"{shared}/stopgrad")
+    return folder if not str(folder).startswith("~") else Path(os.devnull, "stopgrad")
 
 
 def is_store(path: Path) -> bool:

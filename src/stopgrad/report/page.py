@@ -11,6 +11,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import jinja2
@@ -131,15 +132,15 @@ def run_chapter(evidence: Evidence) -> Chapter:
 
 def missing_lines(evidence: Evidence) -> list[str]:
     """What is not there yet, and how to get it."""
-    lines, done = [], len(evidence.epochs)
+    lines, done, path = [], len(evidence.epochs), quote(str(evidence.path))
     if evidence.state != "finished":
         state, epochs = evidence.state or "state unknown", evidence.info.config.epochs
         lines.append(
             f"This run is not finished ({state}, {done} of {epochs} epochs). "
-            f"Continue with: stopgrad resume {evidence.path}"
+            f"Continue with: stopgrad resume {path}"
         )
     if not evidence.records:
-        lines.append(f"Not evaluated yet. Score it with: stopgrad evaluate {evidence.path}")
+        lines.append(f"Not evaluated yet. Score it with: stopgrad evaluate {path}")
     return lines
 
 

@@ -329,10 +329,10 @@ def _promised(manifest: CheckpointManifest, name: str, *, most: int) -> bytes:
     data = _read(path, most=most)
     if hashlib.sha256(data).hexdigest() == manifest.sums[name]:
         return data
-    from stopgrad.runs.tensors import is_pickle
+    from stopgrad.runs.tensors import PICKLED, is_pickle
 
     if is_pickle(data):
-        raise _refused(path, "is a pickle, which is never opened")
+        raise _refused(path, PICKLED)
     raise _damaged(path, "does not match its sha256")
 
 

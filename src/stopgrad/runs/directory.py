@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
-import threading
 import typing
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Iterable, Mapping
+from contextlib import ExitStack, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from shlex import quote
 from types import FrameType, TracebackType
-from typing import IO, Literal, Self, TypeAlias, TypedDict
+from typing import IO, Literal, Self, TypedDict
 
 from stopgrad.errors import (
     CheckpointError,
@@ -51,6 +49,7 @@ from stopgrad.storage import (
     read_json,
     read_lines,
     replace_lines,
+    stop_signals,
     storage_errors,
     write_json,
 )
@@ -59,7 +58,6 @@ log = logging.getLogger(__name__)
 
 METRICS = "metrics.jsonl"
 State = Literal["running", "finished", "interrupted", "diverged", "collapsed", "failed"]
-Handler: TypeAlias = "Callable[[int, FrameType | None], object] | int | None"
 
 
 class Status(TypedDict, total=False):
@@ -152,7 +150,7 @@ def check_row(row: object) -> MetricsRow:
 class RunWriter:
     """The one process that writes to a run directory; a context manager.
 
-    It holds the lock, and turns SIGINT and SIGTERM into `stop_signal`, which the training loop
+    It holds the lock, and turns what asks to stop into `stop_signal`, which the training loop
     looks at between two steps. `RunWriter.create` starts a run, `RunWriter.resume` goes on.
     """
 
@@ -163,7 +161,7 @@ class RunWriter:
         self._is_new = False
         self._has_begun = False  # before that, what goes wrong leaves the run as it was
         self._lock: IO[str] | None = None
-        self._handlers: dict[signal.Signals, Handler] = {}
+        self._signals = ExitStack()
 
     @classmethod
     def create(cls, path: Path, info: RunInfo) -> RunWriter:
@@ -191,9 +189,7 @@ class RunWriter:
 
     def __enter__(self) -> Self:
         """Catches the signals; nothing is written before `begin`."""
-        if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self._handlers[number] = signal.signal(number, self._request_stop)
+        self._signals.enter_context(stop_signals(self._request_stop))
         return self
 
     def __exit__(
@@ -210,8 +206,7 @@ class RunWriter:
             cause = no_memory(error) or error
             with suppress(StorageError):
                 self.set_status("failed", **where, reason=f"{type(cause).__name__}: {cause}")
-        for number, handler in self._handlers.items():
-            signal.signal(number, handler)
+        self._signals.close()
         if self._lock is not None:
             self._lock.close()
 

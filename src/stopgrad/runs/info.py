@@ -154,10 +154,21 @@ def read_run(path: Path) -> RunInfo:
         raise CheckpointError(
             f"{path} is not a run that can be read ({in_short(error)})",
             expected="a directory made by `stopgrad pretrain`",
-            hint="check the path; each checkpoint holds a copy of config.json",
+            hint=_where_runs_are(path),
         ) from error
     refuse_odd_files(path)
     return info
+
+
+def _where_runs_are(path: Path) -> str:
+    """The next step for a directory that is no run: what it may be instead."""
+    if (path / "config.json").exists():
+        return "restore config.json; each checkpoint holds a copy of it"
+    if (path / "studies").is_dir():
+        return (
+            "it holds studies; see them with: stopgrad study status DIR; a run is DIR/runs/ID/run"
+        )
+    return "check the path; a folder of images is named by --data"
 
 
 def refuse_odd_files(path: Path) -> None:

@@ -35,7 +35,7 @@ from stopgrad.method import Compute, SimSiam, build_simsiam, compute_for, size_p
 from stopgrad.runs.checkpoint import load_checkpoint
 from stopgrad.runs.info import RunData, RunInfo, read_run
 from stopgrad.runs.machine import describe_environment
-from stopgrad.storage import storage_errors, write_json
+from stopgrad.storage import storage_errors, user_path, write_json
 
 log = logging.getLogger(__name__)
 
@@ -88,7 +88,7 @@ def spec_to_keep(spec: str) -> str:
     """A spec as a run notes it: names as they are, paths so that they hold from anywhere."""
     if spec in KNOWN or spec.startswith(("hf:", "arrays:")):
         return spec
-    return str(Path(spec).expanduser().resolve())
+    return str(user_path(spec).resolve())
 
 
 def check_sizes(images: Images, config: Config) -> None:

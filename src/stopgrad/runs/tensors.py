@@ -33,6 +33,7 @@ from stopgrad.storage import LARGEST_JSON, in_short, strict_json
 HEADER = 16 << 20  # bytes, generous
 NUMBERS = (torch.float32, torch.float64, torch.bfloat16, torch.int64)
 BUFFERS = 4  # the optimiser's tensors for a parameter, generous
+PICKLED = "is a pickle, which is never opened"
 PICKLES = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
 
 
@@ -84,7 +85,7 @@ def header_bytes(start: bytes) -> int:
     """Bytes to the end of a safetensors header, by its first 8; a ValueError for no such file."""
     length = int.from_bytes(start[:8], "little")
     if is_pickle(start):
-        raise ValueError("is a pickle, which is never opened")
+        raise ValueError(PICKLED)
     if len(start) < 8 or length > LARGEST_JSON:
         raise ValueError("is not safetensors (no header)")
     return 8 + length

@@ -5,6 +5,7 @@ what it needed.
 
     files    atomic writes and locks; reading with bounds; values and text of others made safe
     lines    files of JSON lines: appended whole, read without a torn last line
+    signals  what asks a process to save and end
 """
 
 import lazy_loader

@@ -2,6 +2,7 @@ from .files import LARGEST_JSON as LARGEST_JSON
 from .files import Finding as Finding
 from .files import OddFileError as OddFileError
 from .files import as_text as as_text
+from .files import check_ending as check_ending
 from .files import check_types as check_types
 from .files import fits as fits
 from .files import in_short as in_short
@@ -15,6 +16,7 @@ from .files import storage_errors as storage_errors
 from .files import strict_json as strict_json
 from .files import sync_directory as sync_directory
 from .files import typed as typed
+from .files import user_path as user_path
 from .files import write_atomically as write_atomically
 from .files import write_json as write_json
 from .lines import Lines as Lines
@@ -22,3 +24,5 @@ from .lines import append_lines as append_lines
 from .lines import read_lines as read_lines
 from .lines import read_lines_as as read_lines_as
 from .lines import replace_lines as replace_lines
+from .signals import STOP_SIGNALS as STOP_SIGNALS
+from .signals import stop_signals as stop_signals

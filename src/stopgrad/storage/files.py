@@ -24,7 +24,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any, NamedTuple, NoReturn, TypeVar
 
-from stopgrad.errors import LockedError, StorageError
+from stopgrad.errors import ConfigError, LockedError, StorageError
 
 LARGEST_JSON = 16 << 20  # bytes; parsed, it may take some twenty times as much
 LARGEST_NUMBER = 1e100  # the square of a sum of such numbers is still finite
@@ -44,6 +44,32 @@ class Finding(NamedTuple):
 
 class OddFileError(OSError):
     """A link, a pipe, a device or a folder where a file should be, or a file that is too large."""
+
+
+def user_path(text: str | os.PathLike[str]) -> Path:
+    """A path as a user writes it; a `~` that leads to no home stays as it is."""
+    return Path(os.path.expanduser(text))
+
+
+def check_ending(path: Path, *endings: str, option: str = "--out", else_by: str = "") -> None:
+    """Refuses a name that promises a file of another format, before anything is computed.
+
+    Args:
+        path: A file to write.
+        endings: Those of the formats that can be written, in lower case.
+        option: How the file was named.
+        else_by: How another format is written; may be left out.
+
+    Raises:
+        ConfigError: With an example; also for a folder.
+    """
+    if path.suffix.lower() not in endings or path.is_dir():
+        example = f"for example {option} {path.stem or 'file'}{endings[0]}"
+        raise ConfigError(
+            f"{option} {path}",
+            expected=f"a file name that ends in {', '.join(endings)}",
+            hint="; ".join(filter(None, (example, else_by))),
+        )
 
 
 def write_atomically(path: Path, data: bytes) -> None:

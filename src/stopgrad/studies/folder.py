@@ -34,6 +34,7 @@ from stopgrad.evaluation import (
 )
 from stopgrad.runs import Status, check_row, read_status
 from stopgrad.storage import (
+    STOP_SIGNALS,
     append_lines,
     read_lines_as,
     storage_errors,
@@ -46,10 +47,10 @@ from stopgrad.studies.definition import Method
 EpochRow = Mapping[str, Any]
 Phase = Literal["waiting", "running", "interrupted", "trained", "collapsed", "diverged", "failed"]
 
-STOPPED = (130, 143, -2, -15)
+STOPPED = (*(128 + number for number in STOP_SIGNALS), *(-number for number in STOP_SIGNALS))
 """Exit codes of a task that was asked to stop: nothing is wrong with its run."""
 
-PASSING = (5, 6, 130, 143)
+PASSING = (5, 6, *STOPPED)
 """Exit codes whose cause may pass: storage, a lock, a signal. Negative ones are signals."""
 
 EPOCH = b'{"kind": "epoch"'  # how `stopgrad.runs` begins the line of an epoch

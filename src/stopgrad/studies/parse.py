@@ -26,6 +26,7 @@ from typing import Any, NamedTuple, TypeVar, get_args
 
 from stopgrad.errors import ConfigError, did_you_mean
 from stopgrad.evaluation import ACCURACIES, MEASURES, Correction
+from stopgrad.storage import user_path
 from stopgrad.studies.definition import (
     Arm,
     Beside,
@@ -78,7 +79,7 @@ def study_file(name: str) -> str:
     """
     if name not in built_in_studies():
         raise _no_study(name)
-    return (FOLDER / f"{name}.yaml").read_text()
+    return (FOLDER / f"{name}.yaml").read_text(encoding="utf-8")
 
 
 def read_study(name: str) -> StudyFile:
@@ -88,7 +89,7 @@ def read_study(name: str) -> StudyFile:
         ConfigError: For an unknown name, or a file that cannot be read as YAML.
     """
     known = name in built_in_studies()
-    path = FOLDER / f"{name}.yaml" if known else Path(name).expanduser()
+    path = FOLDER / f"{name}.yaml" if known else user_path(name)
     if not (known or path.exists()):
         raise _no_study(name, ", or the path of a YAML file")
     return parse_study(_read_yaml(path), name=path.stem)
@@ -123,7 +124,7 @@ def _read_yaml(path: Path) -> Mapping[str, Any]:
 
     Loader.add_implicit_resolver("tag:yaml.org,2002:float", FLOAT, list("-+.0123456789"))
     try:
-        values = Loader(path.read_text()).get_single_data()
+        values = Loader(path.read_text(encoding="utf-8")).get_single_data()
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise ConfigError(
             f"{path} cannot be read ({' '.join(str(error).split())})",

@@ -7,8 +7,7 @@ that is killed leaves nothing but its children, which hold their claims until th
 from __future__ import annotations
 
 import os
-import signal
-import threading
+import shlex
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -19,7 +18,7 @@ from typing import NamedTuple, Protocol
 
 from stopgrad.errors import DataError, InterruptedStudyError
 from stopgrad.evaluation import Key
-from stopgrad.storage import storage_errors
+from stopgrad.storage import stop_signals, storage_errors
 from stopgrad.studies.directory import StudyDirectory
 from stopgrad.studies.executors import Executor, Job
 from stopgrad.studies.folder import RunAttempt, RunFolder
@@ -81,12 +80,12 @@ class Runner:
         Ends when every goal is reached or has failed, by this runner or another.
 
         Raises:
-            InterruptedStudyError: After SIGINT or SIGTERM, when every child has saved and ended.
+            InterruptedStudyError: After a stop signal, when every child has saved and ended.
             StorageError: When the directory cannot be written; the children are stopped first.
         """
         runs = [run for name, run in plan.runs.items() if name in wanted]
         left = [Goal(run, self.directory.folder(run.id), wanted[run.id]) for run in runs]
-        with self._signals(), self._children():
+        with stop_signals(self._request_stop), self._children():
             while left or self._slots:
                 self._reap()
                 if self._stop_signal is None:
@@ -142,7 +141,7 @@ class Runner:
             return False
         self._tries.setdefault(run, 0)
         write_task(task)
-        _add_to_log(goal.folder, f"$ stopgrad {' '.join(task.command())}")
+        _add_to_log(goal.folder, f"$ stopgrad {shlex.join(task.command())}")
         job = self.executor.start(task, slot=slot, claim=claim)
         self._slots[slot] = Active(goal, claim, task, job, time.monotonic())
         self.watch.event(run, f"{task.stage} begins")
@@ -214,20 +213,8 @@ class Runner:
                 os.close(active.claim)
             self._slots.clear()
 
-    @contextmanager
-    def _signals(self) -> Iterator[None]:
-        """SIGINT and SIGTERM ask every child to save and end, then end the study."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        before = {n: signal.signal(n, self._request_stop) for n in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
-
     def _request_stop(self, number: int, frame: FrameType | None) -> None:
+        """Has every child save and end, then ends the study."""
         self._stop_signal = self._stop_signal or number
 
 
@@ -269,5 +256,8 @@ def _lacking(active: Active) -> str:
 
 
 def _add_to_log(folder: RunFolder, text: str) -> None:
-    with storage_errors(folder.log, needed=len(text)), folder.log.open("a") as log:
+    with (
+        storage_errors(folder.log, needed=len(text)),
+        folder.log.open("a", encoding="utf-8") as log,
+    ):
         log.write(text + "\n")

@@ -10,6 +10,8 @@ another. Paper: Algorithm 1.
     labelled   training with labels: from scratch, or from a pretrained encoder
     sessions   a pretraining in a run directory: begun, resumed or extended
     fractions  training with one fraction of the labels after the other, each in its directory
+    naming     which tensors of another tool's file are the encoder's
+    importing  a file of torch.save -> safetensors, in a process of its own
     weights    what an encoder starts from: a run, a file, or timm's weights
 """
 

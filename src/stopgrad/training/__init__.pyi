@@ -1,6 +1,8 @@
 from .fractions import FractionEpoch as FractionEpoch
 from .fractions import finetune_fractions as finetune_fractions
 from .fractions import supervised_fractions as supervised_fractions
+from .importing import Imported as Imported
+from .importing import import_weights as import_weights
 from .labelled import LabelledEpoch as LabelledEpoch
 from .pretrain import Epoch as Epoch
 from .pretrain import Pretraining as Pretraining

@@ -63,9 +63,8 @@ def pretrain_run(
     use_threads(config.threads)
     images = prepare(dataset, config)
     info = describe_run(dataset, config, spec=spec, init=init and init.card(), images=images)
-    return _train(
-        lambda: RunWriter.create(out, info), images, init=init, processes=processes, track=track
-    )
+    writer = _writer(lambda: RunWriter.create(out, info), images, processes)
+    return _train(writer, images, init=init, processes=processes, track=track)
 
 
 class Continuation(NamedTuple):
@@ -141,17 +140,23 @@ def continue_run(
     config, card = found.info.config, found.info.data.get("init")
     images = prepare(dataset, config)
     now = describe_run(dataset, config, spec=spec, init=card, images=images)
-    return _train(
-        lambda: RunWriter.resume(found.path, now._replace(changes=found.info.changes)),
-        images,
-        init=_init_anew(found),
-        processes=processes,
-        track=track,
-    )
+    now = now._replace(changes=found.info.changes)
+    writer = _writer(lambda: RunWriter.resume(found.path, now), images, processes)
+    return _train(writer, images, init=_init_anew(found), processes=processes, track=track)
+
+
+def _writer(
+    make: Callable[[], RunWriter], images: TrainingImages, processes: Processes | None
+) -> RunWriter:
+    """The run's writer, in each of several processes; they must have the same images."""
+    if processes is None:
+        return make()
+    check_agreement(processes, images)
+    return SharedWriter.of(make, processes)
 
 
 def _train(
-    make: Callable[[], RunWriter],
+    writer: RunWriter,
     images: TrainingImages,
     *,
     init: Weights | None,
@@ -159,11 +164,6 @@ def _train(
     track: Track,
 ) -> Iterator[Epoch]:
     """Takes the epochs that are left, and notes what each of them cost."""
-    if processes is None:
-        writer = make()
-    else:
-        check_agreement(processes, images)
-        writer = SharedWriter.of(make, processes)
     config = writer.info.config
     meter = start_meter(device=str(compute_for(config).device), threads=use_threads(0))
     start = init and init.tensors

@@ -13,14 +13,18 @@ import hashlib
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from shlex import quote
 from typing import Any, NamedTuple, TypeVar
 
+import torch
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from stopgrad.config import EncoderConfig
+from stopgrad.config import EncoderConfig, Stem
 from stopgrad.errors import CheckpointError, ConfigError, DataError, did_you_mean
+from stopgrad.method import RESNETS
 from stopgrad.runs import (
-    HEADER,
+    PICKLED,
     decode_tensors,
     encoder_tensors,
     header_bytes,
@@ -29,15 +33,17 @@ from stopgrad.runs import (
     misfit,
     not_finite,
     read_run,
-    size_of,
     tensors_sha256,
 )
-from stopgrad.storage import as_text, in_short, read_file, read_json, read_start
+from stopgrad.storage import as_text, in_short, read_file, read_json, read_start, user_path
+from stopgrad.training.naming import Naming, naming_of
 
 TIMM = "timm:"
 LARGEST = 8 << 30  # bytes of a file of timm's weights
 TIMEOUT = 15.0  # s for the Hub's first answer
 HUB_FILE = "model.safetensors"
+WIDEST = 1024  # channels of a first layer that a ResNet is looked for with
+COUNTER = "num_batches_tracked"  # of a BN: decides nothing, and old files lack it
 
 T = TypeVar("T")
 
@@ -48,6 +54,7 @@ class Weights(NamedTuple):
     tensors: dict[str, Tensor]  # by the encoder's own names
     source: str  # timm:NAME, or an absolute path
     sha256: str  # over names, types, shapes and bytes, whatever file they came from
+    remark: str = ""  # where they were found in a file, and what else it holds
 
     def card(self) -> dict[str, str]:
         """What a run notes of them; two runs with another sha256 are two runs."""
@@ -69,18 +76,18 @@ def read_weights(spec: str, config: EncoderConfig) -> Weights:
     if "\0" in spec:
         raise _absent(spec)
     wanted = encoder_tensors(config)
-    source = spec if spec.startswith(TIMM) else str(Path(spec).expanduser().resolve())
-    path = Path(source)
+    source = spec if spec.startswith(TIMM) else str(user_path(spec).resolve())
+    path, remark = Path(source), ""
     if spec.startswith(TIMM):
         tensors = _timm_tensors(spec.removeprefix(TIMM))
     elif path.is_dir():
         tensors = _run_tensors(path)
     elif path.exists():
-        tensors = read_tensors(path, wanted, hint=_hint(config))
+        tensors, remark = _file_tensors(path, wanted, config)
     else:
         raise _absent(spec)
     refuse_misfit(tensors, wanted, source=spec, hint=_hint(config, of=path))
-    return Weights(tensors, source, tensors_sha256(tensors))
+    return Weights(tensors, source, tensors_sha256(tensors), remark)
 
 
 def _absent(spec: str) -> ConfigError:
@@ -112,7 +119,7 @@ def _hint(config: EncoderConfig, *, of: Path | None = None) -> str:
 
 
 def read_tensors(path: Path, wanted: Mapping[str, Tensor], *, hint: str) -> dict[str, Tensor]:
-    """The tensors of a safetensors file; no more is read than those wanted can take.
+    """The tensors of a safetensors file, which must be exactly those wanted.
 
     Args:
         path: The file; a card of ours beside it must agree with its bytes.
@@ -123,15 +130,74 @@ def read_tensors(path: Path, wanted: Mapping[str, Tensor], *, hint: str) -> dict
         CheckpointError: When it is no safetensors file, damaged or not finite.
         ConfigError: When it holds other tensors, with the first of them.
     """
+    refuse_misfit(_read_header(path), wanted, source=str(path), hint=hint)
+    return _read_part(path, {name: name for name in wanted})
+
+
+def _file_tensors(
+    path: Path, wanted: Mapping[str, Tensor], config: EncoderConfig
+) -> tuple[dict[str, Tensor], str]:
+    """The encoder in a safetensors file of any tool, and a remark on the rest of the file."""
+    found = _read_header(path)
+    naming = naming_of(found, wanted)
+    placed = _placed(found, naming, wanted)
+    if misfit(placed, wanted):
+        hint = _flags_that_fit(found, config) or _hint(config)
+        refuse_misfit(placed, wanted, source=str(path), hint=hint)
+    tensors = {own: _as_float(value) for own, value in _read_part(path, naming.names).items()}
+    for name in wanted.keys() - tensors.keys():  # counters
+        tensors[name] = torch.zeros_like(wanted[name], device="cpu")
+    return tensors, naming.remark
+
+
+def _placed(
+    found: Mapping[str, Tensor], naming: Naming, wanted: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    """What a file holds in the encoder's place, by the encoder's names; counters may be absent."""
+    own = {own: _as_float(found[name]) for own, name in naming.names.items()}
+    strange = {name: found[name] for name in naming.strange}
+    return {key: value for key, value in wanted.items() if COUNTER in key} | own | strange
+
+
+def _flags_that_fit(found: Mapping[str, Tensor], config: EncoderConfig) -> str:
+    """The flags of the encoder that a file holds, if it is a ResNet of ours; else empty."""
+    for name, shape in RESNETS.items():
+        naming = naming_of(found, encoder_tensors(EncoderConfig(name=name)))
+        first = naming.names.get("conv1.weight")
+        if first is None or found[first].dim() != 4 or not 0 < len(found[first]) <= WIDEST:
+            return ""
+        kernel = found[first].shape[-1]
+        stem: Stem = "large" if kernel == 7 else "half" if config.stem == "half" else "small"
+        width = len(found[first]) / shape.channels[0]
+        wanted = encoder_tensors(EncoderConfig(name=name, stem=stem, width=width))
+        if not misfit(_placed(found, naming, wanted), wanted):
+            return (
+                f"they fit: --encoder.name {name} --encoder.stem {stem} --encoder.width {width:g}"
+            )
+    return ""
+
+
+def _as_float(value: Tensor) -> Tensor:
+    """Half precision as float32, which holds it exactly."""
+    return value.float() if value.dtype in (torch.float16, torch.bfloat16) else value
+
+
+def _read_header(path: Path) -> dict[str, Tensor]:
+    """Names, shapes and types of a safetensors file, on the meta device."""
     try:
-        found = header_tensors(read_start(path, header_bytes(read_start(path, 8))))
-        refuse_misfit(found, wanted, source=str(path), hint=hint)
-        data = read_file(path, most=HEADER + size_of(wanted))
-        _check_card(path, data)
-        tensors = decode_tensors(data)
+        return header_tensors(read_start(path, header_bytes(read_start(path, 8))))
     except (OSError, ValueError) as error:
         raise _refused(path, in_short(error)) from error
-    refuse_misfit(tensors, wanted, source=str(path), hint=hint)
+
+
+def _read_part(path: Path, names: Mapping[str, str]) -> dict[str, Tensor]:
+    """The tensors of these names, which are read alone: no more memory is taken than they fill."""
+    try:
+        _check_card(path)
+        with safe_open(path, framework="pt") as file:
+            tensors = {own: file.get_tensor(name) for own, name in names.items()}
+    except (OSError, ValueError, SafetensorError) as error:
+        raise _refused(path, in_short(error)) from error
     wrong = not_finite(tensors)
     if wrong:
         raise _refused(path, wrong)
@@ -169,22 +235,29 @@ def card_of(path: Path) -> Path:
 
 def _refused(path: Path, reason: str) -> CheckpointError:
     """The error for a file that is not to be trusted."""
+    hint = "make one with: stopgrad export RUN --format safetensors --out FILE"
+    if PICKLED in reason:
+        made = quote(str(path.with_suffix(".safetensors")))
+        hint = f"make one with: stopgrad import-weights {quote(str(path))} --out {made}"
     return CheckpointError(
         f"{as_text(path)}: {as_text(reason)}",
         expected="a whole safetensors file of finite weights",
-        hint="make one with: stopgrad export RUN --format safetensors --out FILE",
+        hint=hint,
     )
 
 
-def _check_card(path: Path, data: bytes) -> None:
+def _check_card(path: Path) -> None:
     """Compares the bytes with the card that an export puts beside them."""
     card = card_of(path)
     if not card.is_file():
         return
     values = read_json(card)
     promised = values.get("sha256") if isinstance(values, dict) else None
-    if promised is not None and promised != hashlib.sha256(data).hexdigest():
-        raise ValueError(f"does not match the sha256 in {card.name}")
+    if promised is None:
+        return
+    with path.open("rb") as file:
+        if hashlib.file_digest(file, "sha256").hexdigest() != promised:
+            raise ValueError(f"does not match the sha256 in {card.name}")
 
 
 def _shape(tensor: Tensor) -> str:

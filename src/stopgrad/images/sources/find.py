@@ -11,6 +11,11 @@ from stopgrad.images.store import is_store, store_source
 from stopgrad.images.types import DataSource, Notes, Unused
 
 ON_THE_HUB = {"cifar10": "uoft-cs/cifar10", "cifar100": "uoft-cs/cifar100"}
+ON_HUB = re.compile(
+    r"(?:(?:https?://)?(?:www\.)?(?:huggingface\.co|hf\.co)/)?(?:datasets/)?"
+    r"([A-Za-z0-9][\w.-]*/[\w.-]*\w)(?:/(?:tree|viewer)\b.*)?/?"
+)
+"""OWNER/NAME, or the address of its page."""
 KNOWN = ("mnist5k", *ON_THE_HUB)
 
 
@@ -51,6 +56,12 @@ def _local(path: Path, *, split: str) -> DataSource:
 
     if is_store(path):
         return store_source(path)
+    if (path / "checkpoints").is_dir() and (path / "config.json").is_file():
+        raise DataError(
+            f"{str(path)!r} is a run, not a data set",
+            expected="images",
+            hint="name the folder of the images; weights to start from go to --init",
+        )
     if not path.is_dir():
         return parquet_source(path) if is_parquet(path) else folder_source(path)
     listing = list_folder(path)
@@ -65,6 +76,12 @@ def _local(path: Path, *, split: str) -> DataSource:
 
 
 def _unknown(spec: str) -> DataError:
+    if hub := ON_HUB.fullmatch(spec):
+        return DataError(
+            f"no folder {spec[:200]!r}",
+            expected="the path of a folder, or hf:OWNER/NAME",
+            hint=f"a data set of the Hugging Face Hub is named hf:{hub[1]}; else check the path",
+        )
     if os.sep in spec or re.match(r"[.~]|[A-Za-z]:\\", spec):
         return DataError(
             f"no folder {spec[:200]!r}",

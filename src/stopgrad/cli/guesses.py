@@ -1,0 +1,112 @@
+"""What people type for a command, a name or a flag -> an error that says what they mean.
+
+A table for commands is here; one for the knobs of other tools is in `stopgrad.config`.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Collection, Sequence
+from pathlib import Path
+
+from stopgrad.config import PRESETS, describe_knobs, guess
+from stopgrad.errors import ConfigError, did_you_mean
+
+MEANT = {  # the command: what is typed for it
+    "pretrain": "train fit learn pretraining ssl simsiam main",
+    "evaluate": "eval test score knn linear lincls probe linear-probe linear-eval",
+    "check-data": "check inspect info stats",
+    "quickstart": "demo example init start tutorial",
+    "embed": "embedding embeddings encode extract features extract-features predict transform",
+    "neighbors": "neighbours nearest retrieve retrieval search",
+    "report": "plot plots figures page poster show visualize",
+    "export": "convert onnx save",
+    "import-weights": "import load",
+    "resume": "continue extend",
+    "views": "augment augmentations transforms",
+    "pack": "cache preprocess prepare",
+    "bench": "benchmark speed profile",
+    "finetune": "fine-tune tune semi-supervised",
+    "supervised": "baseline classify",
+    "study": "studies ablation ablate sweep grid list run status table",
+}
+
+
+def check_command(word: str, known: Collection[str]) -> None:
+    """Refuses what is no command, with the one that is meant.
+
+    Raises:
+        ConfigError: Also for the name of a study.
+    """
+    if word in known or word.startswith("-"):
+        return
+    typed = word.lower().replace("_", "-")
+    meant = next((name for name, words in MEANT.items() if typed in words.split()), "")
+    said = f" (did you mean {meant}?)" if meant in known else study_named(word)
+    raise ConfigError(
+        f"COMMAND: invalid choice: {word!r}{said or did_you_mean(word, known)}",
+        expected=f"one of {', '.join(known)}",
+        hint="see: stopgrad --help",
+    )
+
+
+def study_named(word: str) -> str:
+    """` (a study, ...)` for the name of a study that is not the name of a file; or nothing."""
+    from stopgrad.studies import built_in_studies
+
+    if word not in built_in_studies() or Path(word).exists():
+        return ""
+    return f" (a study, which runs by: stopgrad study run {word} --data SPEC --out DIR)"
+
+
+def check_names(options: argparse.Namespace) -> None:
+    """Refuses the name of a study where a preset or a data set is expected.
+
+    Raises:
+        ConfigError: With the command that runs the study.
+    """
+    for name, what in (("preset", f"one of {', '.join(PRESETS)}"), ("data", "a data set")):
+        given = str(getattr(options, name, None))
+        if given not in PRESETS and (said := study_named(given)):
+            raise ConfigError(f"--{name} {given}{said}", expected=what)
+
+
+def unknown_flags(words: Sequence[str], *, section: str) -> dict[str, str]:
+    """Flags that no parser knows, as keys that the config refuses; in a section if it has them.
+
+    Raises:
+        ConfigError: For a word that belongs to no flag.
+    """
+    known, keys = [knob.key for knob in describe_knobs()], dict[str, str]()
+    for word in words:
+        key, equals, value = word.lstrip("-").partition("=")
+        is_flag = word.startswith("-") and not key.replace(".", "").isdigit()
+        if not is_flag and (not equals or key in known) and not keys:
+            raise _unexpected(word, f"--{key} {value}" if equals else "--KNOB VALUE")
+        if is_flag or equals:
+            inner = f"{section}.{key}"
+            keys[inner if guess(inner, known).startswith(f"here {section}.") else key] = value
+    return {key.replace("-", "_"): value for key, value in keys.items()}
+
+
+def _unexpected(word: str, wanted: str) -> ConfigError:
+    return ConfigError(
+        f"unexpected argument {word!r}{study_named(word)}",
+        expected=f"--data {word}" if Path(word).exists() else wanted,
+    )
+
+
+def unrecognized(parser: argparse.ArgumentParser, words: Sequence[str]) -> ConfigError:
+    """The error for what a command without knobs does not take."""
+    key = words[0].lstrip("-").partition("=")[0]
+    known = [knob.key for knob in describe_knobs()]
+    own = [flag for action in parser._actions for flag in action.option_strings]
+    answer = guess(key, known)
+    said = f" ({answer})" if answer else did_you_mean(words[0], own)
+    if key.replace("-", "_") in known or answer.partition(",")[0].removeprefix("here ") in known:
+        said = " (a knob, which is set when a run begins)"
+    elif answer.startswith("here --") and answer.removeprefix("here ") not in own:
+        said = ""
+    return ConfigError(
+        f"unrecognized arguments: {' '.join(words)}{said}", hint=f"see: {parser.prog} --help"
+    )

@@ -1,0 +1,314 @@
+"""Claims about first guesses on the command line: commands, flags, names, help, file endings."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import stopgrad
+from stopgrad.cli import main
+from stopgrad.cli.guesses import MEANT
+from stopgrad.cli.parser import COMMANDS, parse
+from stopgrad.errors import ConfigError, DataError
+from stopgrad.images import load_dataset
+from tests.factories import write_digits
+
+PRETRAIN = ("pretrain", "--data", "mnist5k", "--out", "x", "--preset", "tiny")
+LR = "unknown key lr (here optimizer.base_lr, per 256 images of a batch)"
+
+
+@pytest.fixture(autouse=True)
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of one epoch, whose images lie beside it."""
+    folder = tmp_path_factory.mktemp("guesses")
+    images = write_digits(folder / "images", train=60, test=20)
+    stopgrad.pretrain(images, out=folder / "run", preset="tiny", epochs=1)
+    return folder / "run"
+
+
+def _refusal(*words: object) -> str:
+    with pytest.raises(ConfigError) as caught:
+        parse([str(word) for word in words])
+    return str(caught.value)
+
+
+def _input(what: str, happens: str, *values: object) -> object:
+    mark = pytest.mark.input(kind="command", what=what, happens=happens)
+    return pytest.param(*values, marks=mark, id=what)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--lr", "0.05"], [LR]),
+        (["--lr=0.05"], [LR]),
+        (["-lr", "0.05"], [LR]),
+        (["--cos", "--lr", "-1"], ["unknown key cos (the learning rate follows a cosine", LR]),
+        (["--gpus", "0", "1", "--lr", "3"], ["unknown key gpus (here device", LR]),
+        (["-b", "64", "-j", "8"], ["unknown key b (here batch)", "unknown key j (here threads"]),
+        (["optimizer.lr=0.1", "max_epochs=9"], ["optimizer.lr (here optimizer.base_lr", "epochs)"]),
+        (["epochs=5"], ["unexpected argument 'epochs=5'; expected --epochs 5"]),
+        (["predictor-lr"], ["'predictor-lr' (a study, which runs by: stopgrad study run"]),
+        (["--lr", "1", "--batch", "many"], [LR, "batch = 'many'"]),
+    ],
+)
+def test_flags_of_other_tools_are_understood_in_every_form(
+    words: list[str], said: list[str]
+) -> None:
+    error = _refusal(*PRETRAIN, *words)
+    assert [part for part in said if part not in error] == []
+
+
+def test_a_folder_without_its_flag_is_understood(place: Path) -> None:
+    (place / "images").mkdir()
+    assert _refusal(*PRETRAIN, "images").endswith("expected --data images")
+
+
+@pytest.mark.parametrize(
+    ("command", "knob"),
+    [
+        (("finetune", "run"), "finetune.base_lr"),
+        (("supervised", "--data", "mnist5k", "--out", "x"), "supervised.base_lr"),
+        (("resume", "run"), "optimizer.base_lr"),
+        (("study", "run", "improved", "--data", "mnist5k", "--out", "x"), "optimizer.base_lr"),
+        (("check-data", "mnist5k"), "optimizer.base_lr"),
+        (("views", "--data", "mnist5k", "--out", "x.png"), "optimizer.base_lr"),
+    ],
+)
+def test_the_knob_is_that_of_the_command(command: tuple[str, ...], knob: str) -> None:
+    assert f"lr (here {knob}, per 256 images" in _refusal(*command, "--lr", "0.1")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (
+            ("evaluate", "run", "--batch-size", "9"),
+            "9 (a knob, which is set when a run begins); see",
+        ),
+        (("evaluate", "run", "--knn.k", "9"), "--knn.k 9 (a knob, which is set when a run begins)"),
+        (("evaluate", "run", "--temperature", "1"), "(SimSiam has no temperature, and that of the"),
+        (("evaluate", "run", "--metric", "knn"), "(did you mean --metrics?)"),
+        (("compare", "run", "--dataset", "d"), "(here --data); see: stopgrad compare --help"),
+        (("evaluate", "run", "--output", "d"), "--output d; see: stopgrad evaluate --help"),
+    ],
+)
+def test_a_command_without_knobs_says_what_it_takes(words: tuple[str, ...], said: str) -> None:
+    assert said in _refusal(*words)
+
+
+@pytest.mark.parametrize("command", ["check-data", "pack"])
+def test_data_may_be_named_by_the_flag_of_other_commands(command: str) -> None:
+    more = ("--out", "x") if command == "pack" else ()
+    for words in (("digits",), ("--data", "digits"), ("--data=digits",)):
+        assert parse([command, *words, *more]).data == "digits"
+        assert parse([command, *more, *words]).data == "digits"
+    assert _refusal(command, *more).startswith("the following arguments are required: SPEC")
+
+
+@pytest.mark.parametrize(
+    ("word", "meant"),
+    [
+        ("train", "pretrain"),
+        ("eval", "evaluate"),
+        ("fine-tune", "finetune"),
+        ("check", "check-data"),
+    ],
+)
+def test_a_word_for_a_command_is_understood(word: str, meant: str) -> None:
+    assert f"invalid choice: {word!r} (did you mean {meant}?)" in _refusal(word, "x")
+
+
+def test_each_word_for_a_command_leads_to_a_command_and_is_none() -> None:
+    words = [word for words in MEANT.values() for word in words.split()]
+    assert MEANT.keys() <= {*COMMANDS}
+    assert len(words) == len({*words})
+    assert not {*words} & {*COMMANDS}
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("labels",),
+        ("study", "labels", "--data", "mnist5k"),
+        ("pretrain", "--data", "labels", "--out", "x"),
+        ("pretrain", "--data", "mnist5k", "--out", "x", "--preset", "labels"),
+        ("supervised", "--data", "mnist5k", "--out", "x", "labels"),
+    ],
+)
+@pytest.mark.input(
+    kind="command",
+    what="a study's name where a command, a preset or a data set is expected",
+    happens="refused, with the command that runs the study",
+)
+def test_the_name_of_a_study_leads_to_its_command(words: tuple[str, ...]) -> None:
+    assert "stopgrad study run labels --data SPEC --out DIR" in _refusal(*words)
+
+
+def test_a_folder_with_the_name_of_a_study_is_data(place: Path) -> None:
+    (place / "labels").mkdir()
+    assert parse(["pretrain", "--data", "labels", "--out", "x"]).data == "labels"
+
+
+def test_the_file_of_a_study_is_no_config(place: Path) -> None:
+    (place / "s t.yaml").write_text("question: why\narms: {a: {}}\n")
+    error = _refusal(*PRETRAIN, "--config", "s t.yaml")
+    assert error.startswith("s t.yaml is a study; ")
+    assert "stopgrad study run 's t.yaml'" in error
+
+
+@pytest.mark.parametrize(
+    ("words", "usage"),
+    [
+        (("--help",), "stopgrad [-h]"),
+        (("help",), "stopgrad [-h]"),
+        (("help", "pretrain"), "stopgrad pretrain"),
+        (("frob", "--help"), "stopgrad [-h]"),
+        (("pretrain", "--lr", "0.1", "--help"), "stopgrad pretrain"),
+        (("pretrain", "--batch", "--help"), "stopgrad pretrain"),
+        (("pretrain", "--help", "--preset", "nonsense"), "stopgrad pretrain"),
+        (("--lr", "1", "pretrain", "-h"), "stopgrad pretrain"),
+        (("compare", "--by", "nonsense", "-h"), "stopgrad compare"),
+        (("evaluate", "--labels", "ten", "--help"), "stopgrad evaluate"),
+        (("study", "nonsense", "--help"), "stopgrad study [-h]"),
+        (("study", "run", "--seeds", "x", "--help"), "stopgrad study run"),
+    ],
+)
+@pytest.mark.input(kind="command", what="--help after anything", happens="the command's help")
+def test_help_answers_after_anything(
+    capsys: pytest.CaptureFixture[str], words: tuple[str, ...], usage: str
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main([*words])
+    assert caught.value.code in (0, None)
+    assert capsys.readouterr().out.startswith(f"usage: {usage}")
+
+
+@pytest.mark.parametrize("word", ["--version", "-V"])
+def test_the_version_is_printed(capsys: pytest.CaptureFixture[str], word: str) -> None:
+    with pytest.raises(SystemExit):
+        main([word])
+    assert capsys.readouterr().out == "stopgrad 0.1.0\n"
+
+
+# Names of data sets and of runs
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        "uoft-cs/cifar10",
+        "uoft-cs/cifar10/",
+        "datasets/uoft-cs/cifar10",
+        "huggingface.co/datasets/uoft-cs/cifar10",
+        "https://huggingface.co/datasets/uoft-cs/cifar10",
+        "https://huggingface.co/datasets/uoft-cs/cifar10/viewer/plain_text/test?row=3",
+    ],
+)
+@pytest.mark.input(
+    kind="command",
+    what="OWNER/NAME without hf:, or the address of a data set's page",
+    happens="refused, with the name that is meant: hf:OWNER/NAME",
+)
+def test_a_data_set_of_the_hub_is_recognised(spec: str) -> None:
+    with pytest.raises(DataError, match=r"is named hf:uoft-cs/cifar10; else check the path"):
+        load_dataset(spec)
+
+
+@pytest.mark.parametrize("spec", ["./a/b", "/a/b", "../a", "~/a/b", "https://example.org/a.zip"])
+def test_a_path_is_no_data_set_of_the_hub(spec: str) -> None:
+    with pytest.raises(DataError) as caught:
+        load_dataset(spec)
+    assert "hf:" not in str(caught.value)
+
+
+@pytest.mark.input(kind="command", what="a run where data are expected", happens="refused as a run")
+def test_a_run_is_no_data_set(run: Path) -> None:
+    with pytest.raises(
+        DataError, match=r"run' is a run, not a data set; expected images; .*--init"
+    ):
+        load_dataset(str(run))
+
+
+@pytest.mark.input(
+    kind="command", what="a data set where a run is expected", happens="refused; --data is named"
+)
+def test_a_data_set_is_no_run(
+    run: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    assert main(["evaluate", str(run.parent / "images")]) == 7
+    assert "a folder of images is named by --data" in capsys.readouterr().err
+    (tmp_path / "study" / "studies").mkdir(parents=True)
+    assert main(["evaluate", str(tmp_path / "study")]) == 7
+    assert "stopgrad study status DIR" in capsys.readouterr().err
+
+
+# Files: the ending decides the format
+
+
+@pytest.mark.parametrize(
+    ("words", "ending"),
+    [
+        _input(words, f"refused: {ending} is expected", words.split(), ending)
+        for words, ending in (
+            ("report --out page.pdf", ".html"),
+            ("report --out page", ".html"),
+            ("report --poster p.png", ".pdf"),
+            ("neighbors --out n.jpg", ".png"),
+            ("embed --out f.tsv", ".csv"),
+            ("export --format onnx --out e.pt", ".onnx"),
+            ("export --format timm --out e.pth", ".safetensors"),
+        )
+    ],
+)
+def test_a_file_of_another_format_is_refused_before_anything_is_computed(
+    run: Path,
+    place: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    words: list[str],
+    ending: str,
+) -> None:
+    monkeypatch.setattr("stopgrad.method.build_simsiam", None)
+    monkeypatch.setattr("stopgrad.runs.load_images", None)
+    assert main([words[0], str(run), *words[1:]]) == 2
+    error = capsys.readouterr().err
+    assert f"{words[-2]} {words[-1]}; expected a file name that ends in " in error
+    assert ending in error
+    assert ("a PDF is written by --poster" in error) == (
+        words[-1] == "page.pdf" or "--out page;" in error
+    )
+    assert list(place.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["v.jpg", "v.pdf", "v", "v.png.gz"])
+def test_views_are_a_png(place: Path, name: str) -> None:
+    with pytest.raises(ConfigError, match=r"expected a file name that ends in \.png"):
+        stopgrad.views("mnist5k", out=name, preset="tiny")
+    assert list(place.iterdir()) == []
+
+
+def test_an_ending_may_be_in_capitals(place: Path, run: Path) -> None:
+    assert (
+        stopgrad.views("mnist5k", out="V.PNG", preset="tiny", count=1).read_bytes()[1:4] == b"PNG"
+    )
+    stopgrad.Run(run).embed(out="F.CSV")
+    assert (place / "F.CSV").read_text().startswith("path,")
+
+
+def test_figures_go_into_a_folder(run: Path) -> None:
+    with pytest.raises(ConfigError, match=r"--figures f\.svg; expected a folder"):
+        stopgrad.write_report(run, figures="f.svg")
+
+
+def test_imported_weights_are_safetensors(place: Path) -> None:
+    (place / "w.pth").touch()
+    call: Callable[..., object] = stopgrad.import_weights
+    with pytest.raises(ConfigError, match=r"expected a file name that ends in \.safetensors"):
+        call("w.pth", out="w.pt")
