@@ -36,7 +36,6 @@ from .setup import load_run as load_run
 from .setup import prepare as prepare
 from .setup import spec_to_keep as spec_to_keep
 from .shared import SharedWriter as SharedWriter
-from .tensors import HEADER as HEADER
 from .tensors import PICKLED as PICKLED
 from .tensors import decode_tensors as decode_tensors
 from .tensors import encode_tensors as encode_tensors
@@ -45,7 +44,5 @@ from .tensors import header_bytes as header_bytes
 from .tensors import header_tensors as header_tensors
 from .tensors import misfit as misfit
 from .tensors import not_finite as not_finite
-from .tensors import size_of as size_of
-from .tensors import tensors_of as tensors_of
 from .tensors import tensors_sha256 as tensors_sha256
 from .verify import verify_run as verify_run

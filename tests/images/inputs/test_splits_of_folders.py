@@ -163,6 +163,13 @@ CATS, DOGS = ["cat/0.png", "cat/1.png"], ["dog/0.png", "dog/1.png"]
             "scored, testB named",
         ),
         layout(
+            "train/CLASS/images (Tiny ImageNet)",
+            each("train/cat/images", "train/dog/images", "val/dog/images"),
+            CATS + DOGS,
+            DOGS,
+            "the outer folder is the class",
+        ),
+        layout(
             "train/CLASS and test/CLASS",
             each("train/cat", "train/dog", "test/cat"),
             CATS + DOGS,
@@ -295,10 +302,8 @@ def test_a_wanted_split_is_scored_and_never_mistaken_for_another(root: Path) -> 
         assert test is not None
         pixels[split] = int(test.pixels[0, 0, 0, 0])
     assert pixels == {"": 11, "test": 11, "val": 99, "validation": 99, "VAL": 99}
-    with pytest.raises(
-        DataError, match=r"no split 'holdout' to score .* expected one of test, val"
-    ):
-        load_dataset(str(root), split="holdout")
+    with pytest.raises(DataError, match=r"no split 'query' to score .* expected one of test, val"):
+        load_dataset(str(root), split="query")
 
 
 @pytest.mark.input(
@@ -343,7 +348,8 @@ def test_what_lies_beside_train_is_named(root: Path) -> None:
         "beside train/ and test/": ("notes/y.png", "unlabeled/x.png"),
         "val/ is not scored: test/ is": ("val/a/0.png", "val/a/1.png"),
     }
-    command = f"to learn from unlabeled/: stopgrad pretrain --data {root / 'unlabeled'}, "
+    folder = root / "unlabeled"
+    command = f"to learn from {folder}: stopgrad pretrain --data {folder}, "
     assert any(remark.startswith(command) for remark in found.notes.remarks)
 
 
@@ -391,3 +397,19 @@ def test_several_folders_to_train_on_keep_their_classes_and_names(root: Path) ->
     assert len(set(found.train.sources)) == 8
     assert found.train.labels is not None
     assert found.train.labels.tolist() == [0, 0, 1, 1, 0, 0, 1, 1]
+
+
+def test_beside_train_no_other_folder_is_learned_from(root: Path) -> None:
+    put(root, *each("train/cat", "train/dog", "trainval/cat", "train_full/dog"))
+    found = load_dataset(str(root))
+    assert found.train.sources == (*CATS, *DOGS)
+    ((_, reason, names),) = found.notes.unused
+    assert (reason, len(names)) == ("beside train/", 4)
+
+
+def test_a_folder_called_images_is_no_class_of_a_test_split(root: Path) -> None:
+    put(root, *each("train/cat", "train/dog", "test/images"))
+    found = load_dataset(str(root))
+    assert found.test is not None
+    assert found.test.labels is None
+    assert found.notes.unused == ()

@@ -26,6 +26,7 @@ from stopgrad.images.sources.layout import (
     are_classes,
     arrange,
     few,
+    holds_images,
     why_no_classes,
 )
 from stopgrad.images.sources.names import split_of
@@ -86,7 +87,7 @@ def _nothing_to_train_on(root: Path, listing: FolderListing, found: Arrangement)
     if found.scored:
         names = ", ".join(f"{split.name}/" for split in found.scored)
         there.append(f"images to score in {names}")
-        hint = f"to learn from those: --data {quote(str(root / found.scored[0].name))}"
+        hint = f"to learn from those: --data {quote(_folder_of(found.scored[0].images))}"
     groups = [group for group in listing.unused if group.what == "image"] or listing.unused
     there += [
         f"{len(names):,} {kind}{'s' * (len(names) > 1)} not read, {reason}"
@@ -194,8 +195,11 @@ def _notes(
         if scored is not None and split.name != scored.name:
             pass_over(f"{split.name}/ is not scored: {scored.name}/ is", split.images)
     pass_over("masks, annotations or thumbnails beside images", found.masks)
-    if folders := [name for name in found.others if name]:
-        remarks.append(_how_to_learn_from(root, folders))
+    remarks += [
+        _how_to_learn_from(_folder_of(images), root)
+        for name, images in found.others.items()
+        if name.lower() in UNLABELED
+    ]
     name = scored.name if scored is not None and scored.name.lower() != "test" else ""
     return Notes(tuple(remarks), (*unused, *listing.unused), name)
 
@@ -221,13 +225,17 @@ def _remarks(found: Arrangement, scored: FolderSplit | None) -> Iterator[str]:
             yield f"in no class folder{where}, so without a label: {few(strays)} ({len(strays):,})"
 
 
-def _how_to_learn_from(root: Path, others: Sequence[str]) -> str:
+def _how_to_learn_from(folder: str, root: Path) -> str:
     """The commands that learn from a folder beside the training split."""
-    first = next((name for name in others if name.lower() in UNLABELED), min(others))
     return (
-        f"to learn from {first}/: stopgrad pretrain --data {quote(str(root / first))}, and embed, "
+        f"to learn from {folder}: stopgrad pretrain --data {quote(folder)}, and embed, "
         f"compare and finetune (with --out) its run with --data {quote(str(root))}"
     )
+
+
+def _folder_of(images: Sequence[Found]) -> str:
+    """The folder below which the parts of the paths of images begin."""
+    return str(Path(images[0].path).parents[len(images[0].parts) - 1])
 
 
 def _open(train: FolderSplit, scored: FolderSplit | None, reading: _Reading) -> Contents:
@@ -263,7 +271,8 @@ def _raw_labels(split: FolderSplit, reading: _Reading) -> RawLabels | None:
         if any(value is not None for value in values):
             return RawLabels(name, values, name_of)
     # Classes that the training split lacks: none can be used, and that is noted.
-    lost = any(by_folder) if reading.by_folder else are_classes(split.inside)
+    classes = {name for name in by_folder if name and not holds_images(name)}
+    lost = bool(classes) if reading.by_folder else are_classes(split.inside)
     return RawLabels(name, by_folder, name_of) if lost else None
 
 

@@ -11,7 +11,8 @@ so is a `train/` of loose images beside other folders than `unlabeled/`, with no
 
 Folders are classes if the training images all lie in folders one level down, in at least two of
 them, and these hold at least 2 images each on average, at least 5 when there are more than 100
-folders: 150,000 folders of one image each are no classes. Up to 5 % of the images may lie
+folders: 150,000 folders of one image each are no classes. A folder called `images` between a class
+folder and its images is passed through. Up to 5 % of the images may lie
 elsewhere: they stay without a label. Masks and thumbnails beside a folder called `images` are not
 for training.
 """
@@ -70,19 +71,20 @@ class Arrangement(NamedTuple):
 def arrange(images: Sequence[Found]) -> Arrangement:
     """The splits of images by their paths below the folder that the user has named."""
     images, masks = _without_masks(images)
-    inside, remarks = images, list[str]()
+    inside, remarks, whole = images, list[str](), FolderSplit("", "train", images)
     while True:
         folders = by_folder(inside)
         # Training data/ may hold train/ and test/.
         found = _inner_splits(folders) if len(folders) == 1 else None
         found = found or _outer_splits(folders, remarks) or _inner_splits(folders)
         if found:
-            return found._replace(masks=masks)
+            return _with_classes(found)._replace(masks=masks)
         if len(folders) != 1 or "" in folders:
             break
         (inside,) = map(tuple, folders.values())
-    whole = inside if are_classes([image.parts for image in inside]) else images
-    return Arrangement(FolderSplit("", "train", whole), (), {}, masks, tuple(remarks))
+    found = Arrangement(FolderSplit("", "train", inside), (), {}, masks, tuple(remarks))
+    found = _with_classes(found)
+    return found if are_classes(found.train.inside) else found._replace(train=whole)
 
 
 def by_folder(images: Iterable[Found]) -> dict[str, list[Found]]:
@@ -184,21 +186,36 @@ def _unwrapped(split: FolderSplit) -> FolderSplit:
     if len(names) != 1 or any(len(image.parts) == 1 for image in split.images):
         return split
     (name,) = names
-    repeats = name == split.name or split_of(name) or _plain(name) in IMAGE_FOLDERS
+    repeats = name == split.name or split_of(name) or holds_images(name)
     inside = [image.parts[1:] for image in split.images]
     if not repeats or _strays(inside) > MOST_STRAY * len(inside):
         return split
     return split._replace(images=tuple(by_folder(split.images)[name]))
 
 
+def _with_classes(found: Arrangement) -> Arrangement:
+    """Without a folder called images between a class folder and its images."""
+    train = _without_inner(found.train)
+    if are_classes(found.train.inside) or not are_classes(train.inside):
+        return found
+    return found._replace(train=train, scored=tuple(map(_without_inner, found.scored)))
+
+
+def _without_inner(split: FolderSplit) -> FolderSplit:
+    inner = (
+        Found((*image.parts[:-2], image.parts[-1]), image.path)
+        if len(image.parts) == split.cut + 3 and holds_images(image.parts[-2])
+        else image
+        for image in split.images
+    )
+    return split._replace(images=tuple(inner))
+
+
 def _without_masks(images: Sequence[Found]) -> tuple[tuple[Found, ...], tuple[Found, ...]]:
     """Images, and those in folders of masks and the like beside one of images."""
     folders = {image.parts[:-1] for image in images}
     parents = {
-        parts[:depth]
-        for parts in folders
-        for depth, name in enumerate(parts)
-        if _plain(name) in IMAGE_FOLDERS
+        parts[:depth] for parts in folders for depth, name in enumerate(parts) if holds_images(name)
     }
     masked = {
         parts
@@ -208,6 +225,11 @@ def _without_masks(images: Sequence[Found]) -> tuple[tuple[Found, ...], tuple[Fo
     }
     kept = tuple(image for image in images if image.parts[:-1] not in masked)
     return kept, tuple(image for image in images if image.parts[:-1] in masked)
+
+
+def holds_images(name: str) -> bool:
+    """Whether a folder of this name holds images and is no class: `images`, `JPEGImages`."""
+    return _plain(name) in IMAGE_FOLDERS
 
 
 def _plain(name: str) -> str:
