@@ -20,7 +20,7 @@ from stopgrad.evaluation.label_free import LABEL_FREE, VIEWS, LabelFree, measure
 from stopgrad.evaluation.records import Key, Record, newest, read
 from stopgrad.evaluation.statistics import Kendall, kendall
 from stopgrad.images import Dataset, Images, Track, no_progress
-from stopgrad.runs import TrainedRun, read_status
+from stopgrad.runs import TrainedRun, read_status, split_to_score
 
 IMAGES = 1000  # images N at most. Thilak et al. 2023: 1000
 
@@ -166,9 +166,8 @@ def _drawn(images: Images) -> Images:
 
 
 def _scorable(runs: Sequence[TrainedRun], datasets: Sequence[Dataset]) -> bool:
-    parts = [i for dataset in datasets for i in (dataset.train, dataset.test) if i is not None]
     own = all(_own(run, dataset) for run, dataset in zip(runs, datasets, strict=True))
-    return own and all(images.labels is not None for images in parts)
+    return own and all(dataset.train.labels is not None for dataset in datasets)
 
 
 def _ranks(values: Sequence[float]) -> list[int | None]:
@@ -285,7 +284,7 @@ def accuracies(
     """
     recorded = [_recorded(run) for run in runs]
     own: Sequence[Dataset | None] = datasets or [None] * len(runs)
-    split = _common_split(recorded) or _own_split(own[0])
+    split = _common_split(recorded) or _own_split(runs[0], own[0])
     chosen = [{k.metric: r for k, r in known.items() if k.split == split} for known in recorded]
     return [
         _completed(run, records, dataset, track=track)
@@ -324,5 +323,5 @@ def _common_split(recorded: Sequence[dict[Key, Record]]) -> str | None:
     return None
 
 
-def _own_split(dataset: Dataset | None) -> str:
-    return "validation" if dataset is not None and dataset.test is None else "test"
+def _own_split(run: TrainedRun, dataset: Dataset | None) -> str:
+    return "test" if dataset is None else split_to_score(dataset, run.info.config)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 from stopgrad import images
@@ -90,7 +91,9 @@ class DataCheck(Shown):
             yield "suggestion", f"{suggestion.flags}{needs}"
             yield "because", suggestion.reason
         if packing := outlook.packing:
-            yield "first", f"stopgrad pack {self.spec} --out STORE --side {packing.side}"
+            columns = {"image": config.image_column, "label": config.label_column}
+            flags = "".join(f" --{k}-column {quote(v)}" for k, v in columns.items() if v)
+            yield "first", f"stopgrad pack {self.spec} --out STORE --side {packing.side}{flags}"
             yield "because", packing.reason
 
     def as_json(self) -> dict[str, Any]:

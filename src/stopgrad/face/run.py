@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast, get_args, overload
 
 from stopgrad import evaluation, export, images, method, report, runs, training
-from stopgrad.config import BadImages, ExportFormat, Layer, SplitName
+from stopgrad.config import BadImages, ExportFormat, Layer
 from stopgrad.evaluation import FROZEN, MEASURES
 from stopgrad.face.arguments import Labels, as_list, check_choices, fractions
 from stopgrad.face.data import AnyData
@@ -94,7 +94,7 @@ class Run(OpenedRun):
         labels: Labels = 1.0,
         *,
         data: AnyData | None = None,
-        split: SplitName = "auto",
+        split: str = "auto",
         of: Subject | Sequence[Subject] = SCORED,
         metrics: str | Sequence[str] = FROZEN,
         missing: bool = False,
@@ -105,7 +105,9 @@ class Run(OpenedRun):
         Args:
             labels: One or several fractions of the training labels.
             data: Where the images are now; None: where they were.
-            split: Images to score; auto: the test split where there is one.
+            split: Images to score: `test`, `validation` (those that the run holds out, else the
+                data's own), or a split as the data call it; auto: the first of test and
+                validation with labels.
             of: What is scored, one or several.
             metrics: Accuracies, and measures of collapse of z, one or several.
             missing: Leave out what is recorded already.
@@ -118,10 +120,9 @@ class Run(OpenedRun):
         """
         screen, labels = Screen(), fractions(labels)
         subjects, wanted = tuple(as_list(of, "of")), tuple(as_list(metrics, "metrics"))
-        check_choices("split", [split], get_args(SplitName))
         check_choices("of", subjects, SCORED)
         check_choices("metrics", wanted, (*FROZEN, *MEASURES))
-        dataset = self.own_images(data, screen)
+        dataset = self.own_images(data, screen, split=split)
         done = evaluation.recorded_numbers(self.path) if missing else frozenset()
         select = evaluation.Selection(split, subjects, wanted, done)
         run = self.trained(screen)

@@ -34,7 +34,9 @@ from .setup import load_images as load_images
 from .setup import load_model as load_model
 from .setup import load_run as load_run
 from .setup import prepare as prepare
+from .setup import reading_of as reading_of
 from .setup import spec_to_keep as spec_to_keep
+from .setup import split_to_score as split_to_score
 from .tensors import HEADER as HEADER
 from .tensors import decode_tensors as decode_tensors
 from .tensors import encode_tensors as encode_tensors

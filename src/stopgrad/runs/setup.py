@@ -16,14 +16,15 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from stopgrad.config import Config, SplitName
-from stopgrad.errors import CheckpointError, ConfigError, DataError
+from stopgrad.config import Config
+from stopgrad.errors import CheckpointError, ConfigError, DataError, did_you_mean
 from stopgrad.images import (
     KNOWN,
     Changed,
     Dataset,
     Images,
     Normalization,
+    Reading,
     Track,
     label_subset,
     load_dataset,
@@ -144,24 +145,42 @@ def fit_sizes(dataset: Dataset, config: Config) -> Dataset:
 
 
 def load_images(
-    spec: str, config: Config, *, changed: Changed = "fail", track: Track = no_progress
+    spec: str,
+    config: Config,
+    *,
+    split: str = "auto",
+    changed: Changed = "fail",
+    track: Track = no_progress,
 ) -> Dataset:
     """The images of a spec, stored as a config asks, whole at a size that its encoder takes.
 
     Args:
         spec: As for `load_dataset`.
-        config: Its `image_side`, `bad_images` and `encoder` decide.
+        config: Its `image_side`, `bad_images`, columns and `encoder` decide.
+        split: The split that is scored, as `evaluation_split` takes it.
         changed: What to do with a store whose folder has changed since it was packed. A run that
             exists says "warn": its own fingerprint guards it.
         track: Shows progress.
 
     Raises:
         DataError: As `load_dataset`.
-        ConfigError: As `fit_sizes`.
+        ConfigError: As `fit_sizes`, and for a split that is not there.
     """
-    side, bad_images = config.image_side, config.bad_images
-    dataset = load_dataset(spec, side=side, bad_images=bad_images, changed=changed, track=track)
+    dataset = load_dataset(
+        spec,
+        side=config.image_side,
+        reading=reading_of(config, split=split),
+        bad_images=config.bad_images,
+        changed=changed,
+        track=track,
+    )
     return fit_sizes(dataset, config)
+
+
+def reading_of(config: Config, *, split: str = "auto") -> Reading:
+    """How a run reads its data, where a split of them is scored or its own held-out images."""
+    own = split == "auto" or (split == "validation" and config.validation > 0)
+    return Reading("" if own else split, config.image_column, config.label_column)
 
 
 def describe_run(
@@ -218,7 +237,7 @@ class EvaluationSplit(NamedTuple):
 
     train: Images
     test: Images
-    name: str  # "test", or "validation" where the data have no test split
+    name: str  # of those that are scored, as `split_to_score` gives it
 
 
 def load_run(path: Path) -> TrainedRun:
@@ -267,38 +286,66 @@ def load_model(model: nn.Module, tensors: dict[str, Tensor]) -> None:
         ) from error
 
 
-def evaluation_split(
-    dataset: Dataset, config: Config, *, name: SplitName = "auto"
-) -> EvaluationSplit:
-    """The training images of a run against the whole test split, or against its validation images.
-
-    Data without a labelled test split give a seeded, stratified fifth of their labelled images,
-    named "validation". Images without a label are in neither. The images that the config holds out are left out of the training images.
+def split_to_score(dataset: Dataset, config: Config, *, name: str = "auto") -> str:
+    """What results call the images that are scored: "test", "validation", or a name of the data's.
 
     Args:
         dataset: The images of the run.
         config: Of the run.
-        name: What is scored; auto: the test split where there is one.
+        name: What was asked for; auto: the split that the data are scored on, or where it has no
+            labels the images held out.
 
     Raises:
-        DataError: When the images have no labels, or no split of this name.
+        ConfigError: For a name that is neither, nor that of the split which was read to be scored.
+    """
+    own = dataset.notes.scored or "test"
+    known = dict.fromkeys(("auto", "test", "validation", own))
+    if name not in known:
+        found = f"split = {name!r}{did_you_mean(name, known)}"
+        raise ConfigError(found, expected=f"one of {', '.join(known)}")
+    if name != "auto":
+        return name
+    if dataset.test is None or dataset.test.labels is None:
+        return "validation"
+    # Where a run holds images out, those are its validation images.
+    return "test" if own == "validation" and config.validation > 0 else own
+
+
+def evaluation_split(dataset: Dataset, config: Config, *, name: str = "auto") -> EvaluationSplit:
+    """The training images of a run against the whole split that is scored, or those it holds out.
+
+    The validation images are those that the config holds out; else the data's own, if that is the
+    split which was read to be scored; else, without a labelled split, a seeded, stratified fifth of
+    the labelled training images. Images without a label are in neither, and those that the config
+    holds out never among the training images.
+
+    Args:
+        dataset: The images of the run.
+        config: Of the run.
+        name: As for `split_to_score`.
+
+    Raises:
+        ConfigError: As `split_to_score`.
+        DataError: When the images have no labels, or there is nothing to score.
     """
     train, test = dataset.train, dataset.test
     if train.labels is None:
         raise _without_labels("images to train on", dataset)
-    nothing_to_score = test is None or test.labels is None
-    held_out = name == "validation" or (name == "auto" and nothing_to_score)
-    fraction = config.validation or (WATCHED if nothing_to_score and held_out else 0.0)
+    called = split_to_score(dataset, config, name=name)
+    unlabelled = test is None or test.labels is None
+    the_datas_own = dataset.notes.scored == "validation" and config.validation == 0
+    held_out = called == "validation" and (unlabelled or not the_datas_own)
+    fraction = config.validation or (WATCHED if unlabelled and held_out else 0.0)
     if fraction == 0:
-        scored = _labelled(None if held_out else test, dataset)
-        return EvaluationSplit(train.labelled(), scored, "test")
+        return EvaluationSplit(
+            train.labelled(), _labelled(None if held_out else test, dataset), called
+        )
     # Without images held out for it, the same fifth of those with labels that watches a run.
     split = split_validation(
         train if config.validation else train.labelled(), fraction=fraction, seed=config.seed
     )
-    if held_out:
-        return EvaluationSplit(split.train.labelled(), split.validation.labelled(), "validation")
-    return EvaluationSplit(split.train.labelled(), _labelled(test, dataset), "test")
+    scored = split.validation.labelled() if held_out else _labelled(test, dataset)
+    return EvaluationSplit(split.train.labelled(), scored, called)
 
 
 def _labelled(images: Images | None, dataset: Dataset) -> Images:

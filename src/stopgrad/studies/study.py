@@ -12,7 +12,7 @@ from typing import NamedTuple
 from stopgrad.config import Config
 from stopgrad.errors import ConfigError, DataError
 from stopgrad.evaluation import ACCURACIES
-from stopgrad.images import Dataset, Track, load_dataset, no_progress
+from stopgrad.images import Dataset, Reading, Track, load_dataset, no_progress
 from stopgrad.studies.definition import Study, StudyData, metrics_of
 from stopgrad.studies.directory import StudyDirectory
 from stopgrad.studies.executors import Executor
@@ -134,14 +134,16 @@ def check_data(
         DataError: When labels, the test split or a batch of images are missing.
         ConfigError: For an encoder that does not exist or cannot take images of these sizes.
     """
-    from stopgrad.runs import spec_to_keep
+    from stopgrad.runs import reading_of, spec_to_keep
 
-    seen: dict[tuple[int, str], Dataset] = {}
+    seen: dict[tuple[int, str, Reading], Dataset] = {}
     for arm in study.arms:
         config = configs[arm.name]
-        key = (config.image_side, config.bad_images)
+        key = (config.image_side, config.bad_images, reading_of(config))
         if key not in seen:
-            seen[key] = load_dataset(spec, side=key[0], bad_images=key[1], track=track)
+            seen[key] = load_dataset(
+                spec, side=key[0], bad_images=config.bad_images, reading=key[2], track=track
+            )
             _check_labels(study, seen[key])
         try:
             _try_arm(study, arm.name, config, seen[key])
@@ -150,7 +152,7 @@ def check_data(
             raise type(error)(found, expected=error.expected, hint=error.hint) from error
     first = next(iter(seen.values()))
     fingerprints = {
-        name: seen[config.image_side, config.bad_images].train.fingerprint
+        name: seen[config.image_side, config.bad_images, reading_of(config)].train.fingerprint
         for name, config in configs.items()
     }
     classes = len(first.train.class_names)

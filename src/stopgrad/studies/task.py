@@ -20,7 +20,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from stopgrad.config import SplitName, config_from_dict, config_to_dict
+from stopgrad.config import Config, SplitName, config_from_dict, config_to_dict
 from stopgrad.errors import DataError, StopgradError, StorageError, bad_path, no_memory
 from stopgrad.evaluation import FINETUNE, Key, Subject
 from stopgrad.runs import read_status
@@ -29,6 +29,7 @@ from stopgrad.studies.folder import RunFolder
 from stopgrad.studies.plan import PlannedRun
 
 if TYPE_CHECKING:
+    from stopgrad.images import Changed, Dataset
     from stopgrad.training import Epoch, FractionEpoch
 
 Stage = Literal["pretrain", "resume", "evaluate", "finetune", "supervised"]
@@ -231,11 +232,10 @@ def _resume(task: StudyTask) -> None:
 
 
 def _supervise(task: StudyTask) -> None:
-    from stopgrad.runs import load_images
     from stopgrad.training import supervised_fractions
 
     config = config_from_dict(task.config or {})
-    dataset = load_images(task.spec, config)
+    dataset = _images(task, config)
     _follow_fractions(
         supervised_fractions(dataset, config, task.run, spec=task.spec, labels=task.labels)
     )
@@ -244,11 +244,11 @@ def _supervise(task: StudyTask) -> None:
 def _evaluate(task: StudyTask) -> None:
     from stopgrad.evaluation import Selection, evaluate_run, recorded_numbers
     from stopgrad.method import use_threads
-    from stopgrad.runs import load_images, load_run, read_run
+    from stopgrad.runs import load_run, read_run
 
     config = read_run(task.run).config
     use_threads(config.threads)
-    dataset = load_images(task.spec, config, changed="warn")
+    dataset = _images(task, config, changed="warn")
     known = recorded_numbers(task.run)
     select = Selection(task.split, tuple(task.subjects), tuple(task.metrics), known)
     for record in evaluate_run(load_run(task.run), dataset, labels=task.labels, select=select):
@@ -256,15 +256,23 @@ def _evaluate(task: StudyTask) -> None:
 
 
 def _finetune(task: StudyTask) -> None:
-    from stopgrad.runs import load_images, load_run
+    from stopgrad.runs import load_run
     from stopgrad.training import finetune_fractions
 
     run = load_run(task.run)
     config = run.info.config
-    dataset = load_images(task.spec, config, changed="warn")
+    dataset = _images(task, config, changed="warn")
     _follow_fractions(
         finetune_fractions(run, dataset, config, task.run, spec=task.spec, labels=task.labels)
     )
+
+
+def _images(task: StudyTask, config: Config, *, changed: Changed = "fail") -> Dataset:
+    """The images to score with; in a study the split that is scored is called test."""
+    from stopgrad.runs import load_images
+
+    dataset = load_images(task.spec, config, changed=changed)
+    return dataset._replace(notes=dataset.notes._replace(scored=""))
 
 
 def _follow(epochs: Iterable[Epoch]) -> None:

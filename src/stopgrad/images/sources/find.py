@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 from pathlib import Path
 
 from stopgrad.errors import DataError, did_you_mean
-from stopgrad.images.store import is_store, store_source
-from stopgrad.images.types import DataSource
+from stopgrad.images.sources.names import to_score
+from stopgrad.images.store import is_store, read_notes, store_source
+from stopgrad.images.types import DataSource, Reading
 
 ON_THE_HUB = {"cifar10": "uoft-cs/cifar10", "cifar100": "uoft-cs/cifar100"}
 KNOWN = ("mnist5k", *ON_THE_HUB)
+BY_RULE = Reading()
+
+log = logging.getLogger(__name__)
 
 
 def is_name(spec: str) -> bool:
@@ -19,37 +24,55 @@ def is_name(spec: str) -> bool:
     return spec in KNOWN or spec.startswith("hf:")
 
 
-def find_source(spec: str, *, split: str = "") -> DataSource:
+def find_source(spec: str, *, reading: Reading = BY_RULE) -> DataSource:
     """The data set behind a spec, found but not read.
 
     Args:
         spec: As for `load_dataset`.
-        split: The split that is scored, as the data call it; "": the first with labels.
+        reading: The split that is scored, and the columns that are read.
 
     Raises:
         DataError: For an unknown name (with the nearest known one) or a missing path.
+        ConfigError: For a split that the data do not have.
     """
+    return _found(spec, reading)._replace(reading=reading)
+
+
+def _found(spec: str, reading: Reading) -> DataSource:
     if spec == "mnist5k":
         from stopgrad.images.sources.embedded import mnist5k
 
-        return mnist5k()
+        return _as_it_is(mnist5k(), reading, scored="test")
     if is_name(spec):
         from stopgrad.images.sources.hub import hub_source
 
-        return hub_source(spec, repository=ON_THE_HUB.get(spec, spec.removeprefix("hf:")))
+        repository = ON_THE_HUB.get(spec, spec.removeprefix("hf:"))
+        return hub_source(spec, repository=repository, reading=reading)
     path = os.path.expanduser(spec)
     if not os.path.exists(path):  # unlike Path.exists, it knows no error for odd text
         raise _unknown(spec)
-    return _local(Path(path).resolve())
+    return _local(Path(path).resolve(), reading)
 
 
-def _local(path: Path) -> DataSource:
-    from stopgrad.images.sources.folder import folder_source
-    from stopgrad.images.sources.parquet import is_parquet, parquet_source
+def _local(path: Path, reading: Reading) -> DataSource:
+    from stopgrad.images.sources.folder import find_images, folder_source
+    from stopgrad.images.sources.parquet import holds_images, is_parquet, parquet_source
 
     if is_store(path):
-        return store_source(path)
-    return parquet_source(path) if is_parquet(path) else folder_source(path)
+        return _as_it_is(store_source(path), reading, scored=read_notes(path).scored or "test")
+    if is_parquet(path) and (
+        path.is_file() or holds_images(path, reading) == "paths" or not find_images(path)
+    ):
+        return parquet_source(path, reading)
+    return folder_source(path)
+
+
+def _as_it_is(source: DataSource, reading: Reading, *, scored: str) -> DataSource:
+    """A data set that has one way to be read, whatever was asked for."""
+    to_score({"train": "train", scored: None}, reading.split)
+    if reading.image_column or reading.label_column:
+        log.warning("%s has no columns to choose from", source.name)
+    return source
 
 
 def _unknown(spec: str) -> DataError:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Literal, TypeVar
+
+from stopgrad.errors import ConfigError, did_you_mean
 
 SplitOf = Literal["train", "validation", "test"]
 SPLITS: dict[str, SplitOf] = {
@@ -52,3 +54,57 @@ def first_scored(found: Mapping[str, T]) -> list[tuple[str, T]]:
     order = {split: rank for rank, split in enumerate(SCORED)}
     scored = [(name, what) for name, what in found.items() if split_of(name) in order]
     return sorted(scored, key=lambda each: (order[split_of(each[0]) or "test"], each[0]))
+
+
+def meanings(names: Iterable[str]) -> dict[str, SplitOf | None]:
+    """What each of the splits of a data set means.
+
+    A longer name that mentions a split, as in `mnist-train` or `train_extra`, is that split where
+    no other name says so by itself.
+    """
+    found = {name: split_of(name) for name in names}
+    said = set(found.values())
+    mentioned = {name: _mentioned(name) for name in found}
+    return {
+        name: split or (None if mentioned[name] in said else mentioned[name])
+        for name, split in found.items()
+    }
+
+
+def _mentioned(name: str) -> SplitOf | None:
+    found = {SPLITS[word] for word in re.split(r"[^a-z]+", name.lower()) if word in SPLITS}
+    return found.pop() if len(found) == 1 else None
+
+
+def to_score(splits: Mapping[str, SplitOf | None], wanted: str = "") -> list[str]:
+    """The splits of a data set that may be scored: the first of them with usable labels is.
+
+    Args:
+        splits: By their names in the data, with their `meanings`.
+        wanted: One of them by its name, or `test` or `validation` for those of that meaning, if
+            there are any; "": all that have one of the two, test first.
+
+    Raises:
+        ConfigError: For a split that is not there, or that is learned from.
+    """
+    scored = [name for name, split in splits.items() if split in SCORED]
+    scored.sort(key=lambda name: (SCORED.index(splits[name] or "test"), name))
+    if not wanted:
+        return scored
+    if splits.get(wanted, "train") != "train":
+        return [wanted]
+    if wanted in SCORED:
+        return [name for name in scored if splits[name] == wanted] or scored
+    own = sorted({name for name, split in splits.items() if split != "train"} - {*SCORED})
+    known = ["auto", *SCORED, *own]
+    why = ", which is learned from" if wanted in splits else did_you_mean(wanted, known)
+    raise ConfigError(f"split = {wanted!r}{why}", expected=f"one of {', '.join(known)}")
+
+
+def scored_as(name: str, splits: Mapping[str, SplitOf | None], wanted: str = "") -> str:
+    """What results call a split: its meaning, if that tells it from others; "" for test."""
+    meaning = splits[name]
+    alone = list(splits.values()).count(meaning) == 1
+    if meaning is None or not (alone or wanted in ("", meaning)):
+        return name
+    return "" if meaning == "test" else meaning

@@ -1,141 +1,59 @@
-"""Parquet files in the Hub's layout -> a `DataSource`.
+"""Parquet files in the Hub's layout, or any other -> a `DataSource`.
 
-A file belongs to a split if its name starts with the split's (`train-00000-of-00003.parquet`,
-`train.parquet`) or if it lies in a folder of that name (`default/train/0000.parquet`). What
-remains of the folder is the configuration (`plain_text/`, `data/`, none).
+`shards` tells by the names which files are learned from and which may be scored, `columns` by the
+schemas where images and labels are. Of several splits the first with usable labels is scored. Rows
+of other splits, and rows whose image lies outside of the data, are noted as unused.
 
-The image column is found by the schema: the Hub's own metadata, else a struct {bytes, path},
-else a binary column called image or img. The label column is a ClassLabel of that metadata or is
-called label, labels or fine_label; it may be missing, and labels that are all null or -1 (the
-Hub's sign for hidden ones) are none.
+Paths of image files are relative to their Parquet file or to the root of the data, and lead to no
+place outside of it.
 """
 
 from __future__ import annotations
 
 import contextlib
 import functools
-import json
-import logging
-import re
-from collections.abc import Iterable, Iterator
-from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any, NamedTuple
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from shlex import quote
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from stopgrad.errors import DataError
-from stopgrad.images.sources.arrays import RawLabels, number_labels
+from stopgrad.images.sources.arrays import NumberedLabels, RawLabels, number_labels
+from stopgrad.images.sources.columns import (
+    ImageColumn,
+    Plain,
+    class_names,
+    image_bytes,
+    image_column,
+    image_paths,
+    is_true_or_false,
+    label_column,
+    no_images,
+    read_labels,
+    strange_path,
+)
+from stopgrad.images.sources.shards import Place, Shards, check_complete, choose_shards, place_of
 from stopgrad.images.store import is_store
-from stopgrad.images.types import Contents, DataSource, Encoded, Labels, SplitReader, stamp
+from stopgrad.images.types import (
+    Contents,
+    DataSource,
+    Encoded,
+    FileStamp,
+    Labels,
+    Notes,
+    Reading,
+    SplitReader,
+    Unused,
+    stamp,
+)
 
 if TYPE_CHECKING:
-    import pyarrow
+    from pyarrow.parquet import ParquetFile
 
-SPLITS = {
-    "train": "train",
-    "training": "train",
-    "test": "test",
-    "testing": "test",
-    "validation": "validation",
-    "valid": "validation",
-    "val": "validation",
-    "dev": "validation",
-}
-PREFERRED = ("", "default", "data")  # configurations, when there are several
-IMAGE_NAMES = ("image", "img")
-LABEL_NAMES = ("label", "labels", "fine_label")
 DEPTH = 2  # folders below the one named in which Parquet files are looked for
 ROWS = 64  # rows whose bytes are in memory at a time
-
-log = logging.getLogger(__name__)
-
-
-class Shards(NamedTuple):
-    """Relative paths of the files of each split, in order of name; `test` may be empty."""
-
-    train: tuple[str, ...]
-    test: tuple[str, ...]
-
-
-def choose_shards(paths: Iterable[str], *, config: str | None, where: str) -> Shards:
-    """The files to read. Without a test split the validation split is the test split.
-
-    Args:
-        paths: Relative paths with /, of any files.
-        config: The configuration to read, or None where there is one or a usual one.
-        where: The data set, for messages.
-
-    Raises:
-        DataError: When there is no train split, when a shard is missing from a numbered set, or
-            when several configurations leave the choice open.
-    """
-    placed: dict[tuple[str, str], list[str]] = {}  # by configuration and split
-    for path in sorted(paths):
-        if place := _place(path):
-            placed.setdefault(place, []).append(path)
-    chosen = _choose_config(sorted({config for config, _ in placed}), config, where)
-    train = placed.get((chosen, "train"), [])
-    test = placed.get((chosen, "test")) or placed.get((chosen, "validation"), [])
-    if not train:
-        raise no_train_split(where)
-    for shards in (train, test):
-        _check_complete(shards, where)
-    return Shards(tuple(train), tuple(test))
-
-
-def no_train_split(where: str) -> DataError:
-    """The error for Parquet files among which none are to train on."""
-    return DataError(
-        f"no train split in {where}",
-        expected="Parquet files named train-*.parquet",
-        hint="rename the files, or name a folder that has a train split",
-    )
-
-
-def _place(path: str) -> tuple[str, str] | None:
-    """The configuration and the split of a file, if its name tells them."""
-    file = PurePosixPath(path)
-    if file.suffix.lower() != ".parquet" or any(part.startswith(".") for part in file.parts):
-        return None
-    folders = list(file.parts[:-1])
-    split = SPLITS.get(re.split(r"[-_.]", file.name.lower())[0])
-    if split is None and folders:
-        split = SPLITS.get(folders.pop().lower())
-    return ("/".join(folders), split) if split else None
-
-
-def _choose_config(found: list[str], wanted: str | None, where: str) -> str:
-    if not found:
-        raise no_train_split(where)
-    choices = [wanted] if wanted else PREFERRED if len(found) > 1 else found
-    for choice in choices:
-        if choice in found:
-            return choice
-    named = ", ".join(name or "(none)" for name in found)
-    raise DataError(
-        f"configuration {wanted!r} of {where}" if wanted else f"several configurations in {where}",
-        expected=f"one of {named}",
-        hint="name it, as in hf:OWNER/NAME/CONFIG, or name its folder",
-    )
-
-
-def _check_complete(paths: list[str], where: str) -> None:
-    """Of files named ...-00001-of-00003 all must be there: two thirds are another data set."""
-    numbered = [re.search(r"-(\d+)-of-(\d+)(?:-[0-9a-f]+)?\.parquet$", path) for path in paths]
-    if numbered and all(numbered):
-        wanted = max(int(match[2]) for match in numbered if match)
-        if len(paths) != wanted:
-            raise DataError(
-                f"{len(paths)} of {wanted} files of a split in {where} ({paths[0]}, ...)",
-                expected="all files of a numbered set and no others",
-                hint="copy or download the data set again",
-            )
-
-
-class Columns(NamedTuple):
-    """The columns of a file that matter, and the C class names that its metadata gives."""
-
-    image: str
-    label: str | None
-    class_names: tuple[str, ...]
+BY_RULE = Reading()
 
 
 def is_parquet(path: Path) -> bool:
@@ -145,81 +63,378 @@ def is_parquet(path: Path) -> bool:
     return any(True for _ in _files_below(path))
 
 
-def parquet_source(path: Path) -> DataSource:
+def holds_images(path: Path, reading: Reading = BY_RULE) -> Literal["bytes", "paths", ""]:
+    """What the Parquet files of a folder hold of images; of a damaged file it is not known."""
+    for file in _files_below(path):
+        try:
+            with opened_parquet(file) as parquet:
+                wanted = reading.image_column
+                found = image_column(
+                    parquet, wanted if wanted in parquet.schema_arrow.names else ""
+                )
+        except DataError:
+            continue
+        if found is not None and not found.paths:
+            return "bytes"
+        if found is not None and any(
+            image.size >= 0 for image in _stamps_of_images([str(file)], path, reading)
+        ):
+            return "paths"
+    return ""
+
+
+def parquet_source(path: Path, reading: Reading = BY_RULE) -> DataSource:
     """A folder in the Hub's layout, or one file as a train split.
 
     Raises:
         DataError: When there is no train split or the choice is open.
+        ConfigError: For a split that is not there.
     """
     if path.is_file():
-        return shards_source(Shards((path.name,), ()), name=path.stem, root=path.parent)
+        shards = choose_shards(
+            [Place("", "train", path.name)], split=reading.split, where=str(path)
+        )
+        return shards_source(shards, reading, name=path.stem, root=path.parent)
     names = [file.relative_to(path).as_posix() for file in _files_below(path)]
-    shards = choose_shards(names, config=None, where=str(path))
-    return shards_source(shards, name=path.name, root=path)
+    places = [place for name in names if (place := place_of(name))]
+    shards = choose_shards(places, split=reading.split, where=str(path))
+    return shards_source(shards, reading, name=path.name, root=path)
 
 
-def shards_source(shards: Shards, *, name: str, root: Path) -> DataSource:
+def shards_source(shards: Shards, reading: Reading, *, name: str, root: Path) -> DataSource:
     """Chosen files, by their paths relative to a folder."""
-    stamps = tuple(stamp(root / shard, name=shard) for shard in (*shards.train, *shards.test))
-    return DataSource(name, str(root), stamps, lambda: _open(shards, root))
+    files = [*shards.train, *(path for paths in shards.scored.values() for path in paths)]
+    stamps = [stamp(root / file, name=file) for file in files]
+    stamps += _stamps_of_images(files, root, reading)
+    return DataSource(
+        name,
+        str(root),
+        tuple(stamps),
+        ParquetData(shards, root, reading).open,
+        notes=shards.notes,
+    )
+
+
+def has_labels(path: Path, reading: Reading) -> bool:
+    """Whether any row of a file has a label, by the rules alone.
+
+    Raises:
+        DataError: When the file is damaged.
+    """
+    with opened_parquet(path) as file:
+        image = image_column(file, reading.image_column)
+        wanted = reading.label_column
+        if wanted and wanted not in file.schema_arrow.names:
+            return False
+        column = label_column(file, image.name if image else "", wanted).name
+        labels = read_labels(file, column) if column else []
+        return any(label not in (None, "", -1) for label in labels)
 
 
 def _files_below(folder: Path) -> Iterator[Path]:
     for depth in range(DEPTH + 1):
         for file in folder.glob("*/" * depth + "*.[pP][aA][rR][qQ][uU][eE][tT]"):
-            hidden = any(part.startswith(".") for part in file.relative_to(folder).parts)
-            # metadata.parquet stands beside images in the Hub's layout of image folders.
-            if not hidden and file.name != "metadata.parquet" and not is_store(file.parent):
+            if place_of(file.relative_to(folder).as_posix()) and not is_store(file.parent):
                 yield file
 
 
-def _open(shards: Shards, root: Path) -> Contents:
-    train_files = [root / shard for shard in shards.train]
-    test_files = [root / shard for shard in shards.test]
-    columns = _columns(train_files[0])
-    labels = number_labels(
-        _raw_labels("train", train_files, columns),
-        _raw_labels("test", test_files, columns),
-        class_names=columns.class_names,
-    )
-    image = columns.image
-    train = _reader(train_files, image, root=root, labels=labels.train)
-    test = _reader(test_files, image, root=root, labels=labels.test) if test_files else None
-    return Contents(labels.class_names, train, test, labels.notes)
+class FileRows(NamedTuple):
+    """The rows of a file whose images are used."""
+
+    name: str  # below the root
+    path: Path
+    column: ImageColumn
+    rows: Sequence[int]
+    labels: Sequence[Plain]  # of these rows
 
 
-def _reader(files: list[Path], image: str, *, root: Path, labels: Labels | None) -> SplitReader:
-    count = sum(_row_count(file) for file in files)
-    if count < 1:
-        raise DataError(
-            f"no rows in {files[0]}", expected="at least one image", hint="check the file"
+class SplitRows(NamedTuple):
+    """The files of a split, and what of them is not used."""
+
+    name: str
+    files: tuple[FileRows, ...]
+    labelled: bool  # whether its files have a column of labels
+    notes: Notes
+
+    @property
+    def names(self) -> list[str]:
+        """Of each image."""
+        return [f"{file.name}:{row}" for file in self.files for row in file.rows]
+
+    @property
+    def raw(self) -> RawLabels | None:
+        """The labels as they stand in the files."""
+        if not self.labelled:
+            return None
+        names = functools.cache(lambda: self.names)
+        labels = [label for file in self.files for label in file.labels]
+        return RawLabels(self.name, labels, lambda row: names()[row])
+
+    def reader(self, root: Path, labels: Labels | None) -> SplitReader:
+        """The images, with labels (N,)."""
+        count = sum(len(file.rows) for file in self.files)
+        return SplitReader(count, labels, functools.partial(_items, self.files, root))
+
+
+class KnownLabels(NamedTuple):
+    """What the first file to learn from says of the labels of all."""
+
+    column: str  # "" without labels
+    class_names: tuple[str, ...]  # C; () where only the labels tell them
+    remarks: tuple[str, ...]
+
+
+class ScoredRows(NamedTuple):
+    """The split that is scored, if there is one, and the labels of both splits."""
+
+    split: SplitRows | None
+    labels: NumberedLabels
+    notes: Notes
+
+
+class ParquetData(NamedTuple):
+    """Which files there are, and how they are read."""
+
+    shards: Shards
+    root: Path
+    reading: Reading
+
+    def open(self) -> Contents:
+        """The images and labels of the splits.
+
+        Raises:
+            DataError: For damaged files, for none with images, and for columns that are not there.
+        """
+        known = self._known()
+        train = self._split("train", self.shards.train, known)
+        if not train.files:
+            raise DataError(
+                f"no rows with an image in {self.root / self.shards.train[0]}",
+                expected="at least one image",
+                hint="check the file",
+            )
+        split, labels, notes = self._scored(train, known)
+        return Contents(
+            labels.class_names,
+            train.reader(self.root, labels.train),
+            split.reader(self.root, labels.test) if split else None,
+            _joined([Notes(known.remarks), train.notes, labels.notes, notes]),
         )
-    return SplitReader(count, labels, functools.partial(_items, files, image, root))
+
+    def _known(self) -> KnownLabels:
+        """From the first file with images."""
+        for path in (self.root / name for name in self.shards.train):
+            with opened_parquet(path) as file:
+                image = image_column(file, self.reading.image_column)
+                if image is not None:
+                    return _known_labels(file, image, self.reading.label_column)
+        with opened_parquet(self.root / self.shards.train[0]) as file:
+            raise no_images(file, self.root / self.shards.train[0])
+
+    def _split(self, name: str, paths: Sequence[str], known: KnownLabels) -> SplitRows:
+        """The rows of a split, and whether any file of it has labels."""
+        read = [_read_file(path, self.root, known, self.reading) for path in paths]
+        files = tuple(file for file, _ in read if file and file.rows)
+        labelled = any(file.labels for file in files)
+        return SplitRows(name, files, labelled, _joined(notes for _, notes in read))
+
+    def _scored(self, train: SplitRows, known: KnownLabels) -> ScoredRows:
+        """The first split whose labels can be used; where none can, the first with images."""
+        found: list[ScoredRows] = []
+        for name, paths in self.shards.scored.items():
+            check_complete(paths, str(self.root))
+            split = self._split(name, paths, known)
+            if split.files:
+                labels = number_labels(train.raw, split.raw, class_names=known.class_names)
+                found.append(ScoredRows(split, labels, split.notes))
+                if labels.test is not None:
+                    break
+        if not found:
+            labels = number_labels(train.raw, None, class_names=known.class_names)
+            return ScoredRows(None, labels, self._unread())
+        usable = found[-1].labels.test is not None
+        chosen, passed = (found[-1], found[:-1]) if usable else (found[0], [])
+        assert chosen.split
+        without = [each.split.name for each in passed if each.split]
+        notes = _joined([chosen.notes, self._notes(chosen.split.name, without)])
+        return chosen._replace(notes=notes)
+
+    def _notes(self, scored: str, without: Sequence[str]) -> Notes:
+        """What to know of the split that is scored, and the rows of all others."""
+        called = self.shards.called(scored, self.reading.split)
+        passed = [*self.shards.without_labels, *without]
+        why = f", as no label of {', '.join(map(repr, passed))} can be used" if passed else ""
+        remarks = (f"{scored!r} is scored{why}",) if why or called else ()
+        return Notes(remarks, scored=called).and_those(self._unread(scored, without))
+
+    def _unread(self, scored: str = "", without: Sequence[str] = ()) -> Notes:
+        """The rows of the splits that are not scored, some of them as they are without labels."""
+        unused = []
+        for name, paths in {**self.shards.scored, **self.shards.others}.items():
+            if name == scored:
+                continue
+            rows: list[str] = []
+            for path in paths:
+                try:
+                    with opened_parquet(self.root / path) as file:
+                        rows += (f"{path}:{row}" for row in range(file.metadata.num_rows))
+                except DataError as error:
+                    unused.append(Unused("file", error.found, (path,)))
+            if rows:
+                reason = f"in split {name!r}, no label of which can be used"
+                reason = reason if name in without else neither(name)
+                unused.append(Unused("image", reason, tuple(rows)))
+        return Notes(unused=tuple(unused))
 
 
-def _items(files: list[Path], image: str, root: Path) -> Iterator[Encoded]:
-    for path in files:
-        name = path.relative_to(root).as_posix()
-        rows = _values(path, image)
-        for row, data in enumerate(rows):
-            yield Encoded(f"{name}:{row}", data)
+def neither(split: str) -> str:
+    """Why the images of a split are not used."""
+    return (
+        f"in split {split!r}, which is neither learned from nor scored; evaluate scores it with "
+        f"--split {quote(split)}"
+    )
 
 
-def _values(path: Path, image: str) -> Iterator[bytes | None]:
-    read = 0
-    with _reading(path) as file:
-        _require(file, image, path)
-        for batch in file.iter_batches(batch_size=ROWS, columns=[image]):
+def _joined(notes: Iterable[Notes]) -> Notes:
+    return functools.reduce(Notes.and_those, notes, Notes())
+
+
+def _known_labels(file: ParquetFile, image: ImageColumn, wanted: str) -> KnownLabels:
+    label, remarks = label_column(file, image.name, wanted), [*image.remarks]
+    names: tuple[str, ...] = ()
+    try:
+        names = class_names(file, label.name)
+    except ValueError as error:
+        remarks.append(str(error))
+    if not names and label.name and is_true_or_false(file, label.name):
+        names = ("False", "True")
+    return KnownLabels(label.name, names, (*remarks, *label.remarks))
+
+
+def _read_file(
+    name: str, root: Path, known: KnownLabels, reading: Reading
+) -> tuple[FileRows | None, Notes]:
+    """The rows of a file that are used, and what to know of the others."""
+    path = root / name
+    with opened_parquet(path) as file:
+        count = _row_count(file)
+        column = image_column(file, reading.image_column)
+        if column is None:
+            return None, Notes(unused=(Unused("file", "without a column of images", (name,)),))
+        strange = _strange_rows(file, column, path.parent, root) if column.paths else {}
+        labels, remarks = _labels(file, name, known)
+    rows = [row for row in range(count) if row not in strange] if strange else range(count)
+    reasons: dict[str, list[str]] = {}
+    for row, reason in strange.items():
+        reasons.setdefault(reason, []).append(f"{name}:{row}")
+    unused = (Unused("image", reason, tuple(names)) for reason, names in reasons.items())
+    used = [labels[row] for row in rows] if labels else []
+    return FileRows(name, path, column, rows, used), Notes(remarks, tuple(unused))
+
+
+def _labels(
+    file: ParquetFile, name: str, known: KnownLabels
+) -> tuple[list[Plain], tuple[str, ...]]:
+    """The labels of all rows, [] where the file has none, and what to know of that."""
+    if not known.column:
+        return [], ()
+    if known.column not in file.schema_arrow.names:
+        return [], (f"{name} has no labels, as it has no column {known.column!r}",)
+    try:
+        labels = read_labels(file, known.column)
+    except ValueError as error:
+        return [], (f"{name} has no labels, as column {known.column!r} is {error}",)
+    own: tuple[str, ...] = ()
+    with contextlib.suppress(ValueError):
+        own = class_names(file, known.column)
+    if known.class_names in ((), own) or not own:
+        return labels, ()
+    places: dict[Plain, str] = dict(enumerate(own))  # each file may number the classes by itself
+    return [places.get(label, label) for label in labels], ()
+
+
+def _strange_rows(
+    file: ParquetFile, column: ImageColumn, folder: Path, root: Path
+) -> dict[int, str]:
+    """Why rows name no file of the data, by row."""
+    batches = file.iter_batches(columns=[column.name])
+    texts = (text for batch in batches for text in image_paths(batch.column(0)))
+    return {
+        row: reason
+        for row, text in enumerate(texts)
+        if text and (reason := _strange(text, folder, root))
+    }
+
+
+def _strange(text: str, folder: Path, root: Path) -> str:
+    if reason := strange_path(text):
+        return reason
+    return "" if _places(text, folder, root) else "a path that leads out of the data"
+
+
+def _places(text: str, folder: Path, root: Path) -> list[str]:
+    """Where the file of a row may lie: beside the Parquet file, or below the root."""
+    spellings = dict.fromkeys((text, text.replace("\\", "/")))
+    places = [os.path.normpath(os.path.join(base, t)) for t in spellings for base in (folder, root)]
+    return [place for place in places if place.startswith(f"{root}{os.sep}")]
+
+
+def _image_file(text: str | None, folder: Path, root: Path) -> Path | None:
+    """The file of a row; one that is not there is named by decoding."""
+    if not text or strange_path(text):
+        return None
+    places = _places(text, folder, root)
+    return next((Path(place) for place in places if os.path.exists(place)), None) or (
+        Path(places[0]) if places else None
+    )
+
+
+def _items(files: Sequence[FileRows], root: Path) -> Iterator[Encoded]:
+    for file in files:
+        wanted = file.rows if isinstance(file.rows, range) else frozenset(file.rows)
+        for row, data in enumerate(_values(file, root)):
+            if row in wanted:
+                yield Encoded(f"{file.name}:{row}", data)
+
+
+def _values(rows: FileRows, root: Path) -> Iterator[bytes | Path | None]:
+    """The image of each row of a file."""
+    read, folder, (column, only_paths, _) = 0, rows.path.parent, rows.column
+    with opened_parquet(rows.path) as file:
+        for batch in file.iter_batches(batch_size=ROWS, columns=[column]):
             read += len(batch)
             _check_rows(file, read, whole=False)
-            column = batch.column(0)
-            if hasattr(column.type, "get_field_index"):
-                column = column.flatten()[column.type.get_field_index("bytes")]
-            yield from column.to_pylist()
+            paths = image_paths(batch.column(0))
+            data = [None] * len(batch) if only_paths else image_bytes(batch.column(0))
+            for content, path in zip(data, paths, strict=True):
+                yield _image_file(path, folder, root) if content is None else content
         _check_rows(file, read)
 
 
-def _check_rows(file: Any, read: int, *, whole: bool = True) -> None:
+def _stamps_of_images(files: Sequence[str], root: Path, reading: Reading) -> Iterator[FileStamp]:
+    """The stamps of the image files that rows name, if the first file names any."""
+    for name in files:
+        try:
+            with opened_parquet(root / name) as file:
+                column = image_column(file, reading.image_column)
+                if column is None or not column.paths:
+                    return
+                batches = file.iter_batches(columns=[column.name])
+                texts = [text for batch in batches for text in image_paths(batch.column(0))]
+        except DataError:  # opening the data says so
+            return
+        for row, text in enumerate(texts):
+            if image := _image_file(text, (root / name).parent, root):
+                yield stamp(image, name=f"{name}:{row}")
+
+
+def _row_count(file: ParquetFile) -> int:
+    groups = [file.metadata.row_group(index) for index in range(file.metadata.num_row_groups)]
+    _check_rows(file, sum(group.num_rows for group in groups))
+    return int(file.metadata.num_rows)
+
+
+def _check_rows(file: ParquetFile, read: int, *, whole: bool = True) -> None:
     """Refuses a file whose footer promises other rows than were read, of the whole or so far."""
     promised = file.metadata.num_rows
     if read > promised or (whole and read < promised):
@@ -227,8 +442,8 @@ def _check_rows(file: Any, read: int, *, whole: bool = True) -> None:
 
 
 @contextlib.contextmanager
-def _reading(path: Path) -> Iterator[Any]:
-    """An open `pyarrow.parquet.ParquetFile`; whatever goes wrong in it is a DataError."""
+def opened_parquet(path: Path) -> Iterator[ParquetFile]:
+    """An open Parquet file; whatever goes wrong in it is a DataError."""
     import pyarrow.parquet
 
     try:
@@ -247,95 +462,3 @@ def _reading(path: Path) -> Iterator[Any]:
             expected="a complete Parquet file",
             hint="copy or download it again",
         ) from error
-
-
-def _require(file: Any, column: str, path: Path) -> None:
-    if column not in file.schema_arrow.names:
-        raise DataError(
-            f"no column {column!r} in {str(path)!r}",
-            expected="the same columns in all files of a data set",
-            hint="keep files of different data sets in different folders",
-        )
-
-
-def _row_count(path: Path) -> int:
-    with _reading(path) as file:
-        groups = [file.metadata.row_group(index) for index in range(file.metadata.num_row_groups)]
-        _check_rows(file, sum(group.num_rows for group in groups))
-        return int(file.metadata.num_rows)
-
-
-def _columns(path: Path) -> Columns:
-    with _reading(path) as file:
-        schema = file.schema_arrow
-        features = _features(schema)
-        image = _image_column(schema, features, path)
-        label = _label_column(schema, features, path)
-    names = features.get(label, {}).get("names", []) if label else []
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise DataError(
-            f"class names {str(names)[:80]!r} in {str(path)!r}",
-            expected="a list of strings",
-            hint="correct the metadata of the file's schema",
-        )
-    return Columns(image, label, tuple(names))
-
-
-def _features(schema: pyarrow.Schema) -> dict[str, dict[str, Any]]:
-    """What the Hub's metadata says of each column; {} where there is none."""
-    text = (schema.metadata or {}).get(b"huggingface", b"{}")
-    features = json.loads(text).get("info", {}).get("features", {})
-    return {name: f for name, f in features.items() if isinstance(f, dict)}
-
-
-def _image_column(schema: pyarrow.Schema, features: dict[str, Any], path: Path) -> str:
-    import pyarrow.types as kinds
-
-    def holds_bytes(kind: pyarrow.DataType) -> bool:
-        return bool(kinds.is_binary(kind) or kinds.is_large_binary(kind))
-
-    def is_struct(kind: pyarrow.DataType) -> bool:
-        index = kind.get_field_index("bytes") if kinds.is_struct(kind) else -1
-        return index >= 0 and holds_bytes(kind.field(index).type)
-
-    found: list[str] = [field.name for field in schema if is_struct(field.type)]
-    found += [f.name for f in schema if holds_bytes(f.type) and f.name in IMAGE_NAMES]
-    found.sort(key=lambda name: features.get(name, {}).get("_type") != "Image")
-    preferred = [name for name in found if name in IMAGE_NAMES]
-    if not found:
-        raise DataError(
-            f"no image column in {str(path)!r} (columns {', '.join(schema.names)[:200]!r})",
-            expected="a column of structs {bytes, path}",
-            hint="use an image data set in the Hub's Parquet layout",
-        )
-    return (preferred or found)[0]
-
-
-def _label_column(schema: pyarrow.Schema, features: dict[str, Any], path: Path) -> str | None:
-    classes = [n for n in schema.names if features.get(n, {}).get("_type") == "ClassLabel"]
-    known = [name for name in LABEL_NAMES if name in schema.names]
-    known = [name for name in known if _can_be_label(schema.field(name).type)]
-    preferred = [name for name in known if name in classes] or known
-    if not preferred and len(classes) > 1:
-        log.warning("%s: labels in several columns (%s); using none", path, ", ".join(classes))
-        return None
-    return (preferred or classes or [None])[0]
-
-
-def _can_be_label(kind: pyarrow.DataType) -> bool:
-    import pyarrow.types as kinds
-
-    return bool(kinds.is_integer(kind) or kinds.is_string(kind) or kinds.is_large_string(kind))
-
-
-def _raw_labels(split: str, files: list[Path], columns: Columns) -> RawLabels | None:
-    """Labels as they stand in the files; None when there are none."""
-    values: list[Any] = []
-    for path in files if columns.label else []:
-        with _reading(path) as file:
-            if columns.label not in file.schema_arrow.names:
-                return None
-            found = file.read(columns=[columns.label]).column(0).to_pylist()
-            _check_rows(file, len(found))
-            values += found
-    return RawLabels(split, values, lambda row: f"row {row}") if values else None
