@@ -214,7 +214,6 @@ def test_a_choice_that_does_not_exist_is_refused_before_anything_is_read(
 ) -> None:
     monkeypatch.setattr("stopgrad.images.load.find_source", None)
     calls: dict[str, Callable[[], object]] = {
-        "split = 'tset' (did you mean test?)": lambda: run.evaluate(split="tset"),
         "of = 'me'": lambda: run.evaluate(of="me"),
         "metrics = 'knn'": lambda: run.evaluate(metrics="knn"),
         "layer = 'p'": lambda: run.embed(layer="p"),

@@ -364,7 +364,7 @@ def _without_labels(which: str, dataset: Dataset) -> DataError:
     """The error for a split without labels, with what is known of them."""
     why = "; ".join(remark for remark in dataset.notes.remarks if "label" in remark)
     return DataError(
-        f"the {which} of {dataset.name} have no labels{f' ({why})' if why else ''}",
+        f"the {which} of {dataset.name} are without labels{f' ({why})' if why else ''}",
         expected="labels on the images to train on and on those to score",
         hint="evaluation needs labels; pretraining, embedding and neighbours do not",
     )

@@ -155,7 +155,7 @@ def _class_names(values: Sequence[int | str | None]) -> tuple[str, ...]:
     distinct = set(_known(values))
     numbers = [value for value in distinct if isinstance(value, int)]
     if len(numbers) < len(distinct):
-        return tuple(sorted(map(str, distinct)))
+        return tuple(sorted(set(map(str, distinct))))
     if min(numbers) == 0 and 2 * len(numbers) > max(numbers):
         return tuple(map(str, range(max(numbers) + 1)))
     return tuple(map(str, sorted(numbers)))

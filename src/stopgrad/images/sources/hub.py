@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from stopgrad.errors import DataError, StorageError
 from stopgrad.images.sources.parquet import has_labels, neither, shards_source
-from stopgrad.images.sources.shards import USUAL, Place, Shards, choose_shards, place_of
+from stopgrad.images.sources.shards import USUAL, ShardPlace, Shards, choose_shards, place_of
 from stopgrad.images.store import cache_folder
 from stopgrad.images.types import DataSource, Notes, Reading, T, Unused
 from stopgrad.storage import write_atomically
@@ -102,10 +102,10 @@ def _with_one_scored(shards: Shards, fetch: Callable[[str], Path], reading: Read
     )
 
 
-def _places(listing: Listing, config: str | None) -> list[Place]:
+def _places(listing: Listing, config: str | None) -> list[ShardPlace]:
     """Where each Parquet file belongs: by the data set's card if it says so, else by its name."""
     told = [
-        Place(_name_of(each), split or place.split, file)
+        ShardPlace(_name_of(each), split or place.split, file)
         for each in listing.configs
         for split, pattern in _patterns(each)
         for file in fnmatch.filter(listing.files, pattern)

@@ -23,7 +23,7 @@ NOTHING = {"", "part", "shard", "chunk", "file"}  # what a name says that names 
 NAMED = 5  # configurations that a line names
 
 
-class Place(NamedTuple):
+class ShardPlace(NamedTuple):
     """Where a file belongs: its configuration, its split as the data call it, its path."""
 
     config: str
@@ -46,7 +46,7 @@ class Shards(NamedTuple):
         return scored_as(split, self.meanings, wanted)
 
 
-def place_of(path: str) -> Place | None:
+def place_of(path: str) -> ShardPlace | None:
     """Where a file belongs by its name, if it is a Parquet file of data that is not hidden."""
     file = PurePosixPath(path)
     if file.suffix.lower() != ".parquet" or any(part.startswith(".") for part in file.parts):
@@ -58,11 +58,11 @@ def place_of(path: str) -> Place | None:
     if folders and (unnamed or split_of(folders[-1])):
         folder = folders.pop()
         name = name if split_of(name) else folder
-    return Place("/".join(folders), name, path)
+    return ShardPlace("/".join(folders), name, path)
 
 
 def choose_shards(
-    places: Iterable[Place],
+    places: Iterable[ShardPlace],
     *,
     config: str | None = None,
     usual: Sequence[str] = USUAL,
