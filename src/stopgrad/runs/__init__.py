@@ -10,6 +10,7 @@ newest checkpoint that is whole; or a `RunWriter`, the one process that may writ
     parts        the files of a checkpoint, read with care
     checkpoint   a step on disk: written, verified, removed
     directory    status, metrics, and the one writer
+    scoring      which images of a data set are scored
     setup        what a training or an evaluation starts from
     verify       every file of a run, checked
 """

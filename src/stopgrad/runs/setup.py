@@ -1,14 +1,14 @@
 """What a training or an evaluation starts from: images and their splits, the card, the model.
 
 In: a data set and a config, or the path of a run. Out: `TrainingImages` and a `RunInfo`, or a
-`TrainedRun` and an `EvaluationSplit`.
+`TrainedRun`.
 """
 
 from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from stopgrad.config import Config
-from stopgrad.errors import CheckpointError, ConfigError, DataError, did_you_mean
+from stopgrad.errors import CheckpointError, ConfigError, DataError
 from stopgrad.images import (
     KNOWN,
     Changed,
@@ -26,7 +26,6 @@ from stopgrad.images import (
     Normalization,
     Reading,
     Track,
-    label_subset,
     load_dataset,
     no_progress,
     normalization,
@@ -36,11 +35,9 @@ from stopgrad.method import Compute, SimSiam, build_simsiam, compute_for, size_p
 from stopgrad.runs.checkpoint import load_checkpoint
 from stopgrad.runs.info import RunData, RunInfo, read_run
 from stopgrad.runs.machine import describe_environment
-from stopgrad.storage import storage_errors, write_json
+from stopgrad.runs.scoring import WATCHED
 
 log = logging.getLogger(__name__)
-
-WATCHED = 0.2  # part of the labelled images that is watched where there is no test split
 
 
 @dataclass(frozen=True)
@@ -232,14 +229,6 @@ class TrainedRun(NamedTuple):
     path: Path
 
 
-class EvaluationSplit(NamedTuple):
-    """The images whose labels train the evaluators, and those that are scored."""
-
-    train: Images
-    test: Images
-    name: str  # of those that are scored, as `split_to_score` gives it
-
-
 def load_run(path: Path) -> TrainedRun:
     """The model of a run at its newest good checkpoint.
 
@@ -286,110 +275,6 @@ def load_model(model: nn.Module, tensors: dict[str, Tensor]) -> None:
         ) from error
 
 
-def split_to_score(dataset: Dataset, config: Config, *, name: str = "auto") -> str:
-    """What results call the images that are scored: "test", "validation", or a name of the data's.
-
-    Args:
-        dataset: The images of the run.
-        config: Of the run.
-        name: What was asked for; auto: the split that the data are scored on, or where it has no
-            labels the images held out.
-
-    Raises:
-        ConfigError: For a name that is neither, nor that of the split which was read to be scored.
-    """
-    own = dataset.notes.scored or "test"
-    known = dict.fromkeys(("auto", "test", "validation", own))
-    if name not in known:
-        found = f"split = {name!r}{did_you_mean(name, known)}"
-        raise ConfigError(found, expected=f"one of {', '.join(known)}")
-    if name != "auto":
-        return name
-    if dataset.test is None or dataset.test.labels is None:
-        return "validation"
-    # Where a run holds images out, those are its validation images.
-    return "test" if own == "validation" and config.validation > 0 else own
-
-
-def evaluation_split(dataset: Dataset, config: Config, *, name: str = "auto") -> EvaluationSplit:
-    """The training images of a run against the whole split that is scored, or those it holds out.
-
-    The validation images are those that the config holds out; else the data's own, if that is the
-    split which was read to be scored; else, without a labelled split, a seeded, stratified fifth of
-    the labelled training images. Images without a label are in neither, and those that the config
-    holds out never among the training images.
-
-    Args:
-        dataset: The images of the run.
-        config: Of the run.
-        name: As for `split_to_score`.
-
-    Raises:
-        ConfigError: As `split_to_score`.
-        DataError: When the images have no labels, or there is nothing to score.
-    """
-    train, test = dataset.train, dataset.test
-    if train.labels is None:
-        raise _without_labels("images to train on", dataset)
-    called = split_to_score(dataset, config, name=name)
-    unlabelled = test is None or test.labels is None
-    the_datas_own = dataset.notes.scored == "validation" and config.validation == 0
-    held_out = called == "validation" and (unlabelled or not the_datas_own)
-    fraction = config.validation or (WATCHED if unlabelled and held_out else 0.0)
-    if fraction == 0:
-        return EvaluationSplit(
-            train.labelled(), _labelled(None if held_out else test, dataset), called
-        )
-    # Without images held out for it, the same fifth of those with labels that watches a run.
-    split = split_validation(
-        train if config.validation else train.labelled(), fraction=fraction, seed=config.seed
-    )
-    scored = split.validation.labelled() if held_out else _labelled(test, dataset)
-    return EvaluationSplit(split.train.labelled(), scored, called)
-
-
-def _labelled(images: Images | None, dataset: Dataset) -> Images:
-    if images is None:
-        raise DataError(
-            f"no images of {dataset.name} to score in this split",
-            expected="a test split, or images held out by the run's validation fraction",
-            hint="choose the other --split",
-        )
-    if images.labels is None:
-        raise _without_labels(f"images of the {dataset.notes.scored or 'test'} split", dataset)
-    return images.labelled()
-
-
-def _without_labels(which: str, dataset: Dataset) -> DataError:
-    """The error for a split without labels, with what is known of them."""
-    why = "; ".join(remark for remark in dataset.notes.remarks if "label" in remark)
-    return DataError(
-        f"the {which} of {dataset.name} are without labels{f' ({why})' if why else ''}",
-        expected="labels on the images to train on and on those to score",
-        hint="evaluation needs labels; pretraining, embedding and neighbours do not",
-    )
-
-
-def keep_label_draws(path: Path, dataset: Dataset, *, labels: Sequence[float]) -> None:
-    """Writes the indices of each draw of labels into a run, `labels/share-0.1-seed-0.json`.
-
-    The indices count the run's training images, in their order.
-
-    Raises:
-        ConfigError: As `check_fractions`.
-        DataError: When the images have no labels.
-        StorageError: When the disk refuses.
-    """
-    check_fractions(labels)
-    config = read_run(path).config
-    train = evaluation_split(dataset, config).train
-    for fraction in (fraction for fraction in labels if fraction < 1):
-        file = path / "labels" / f"share-{fraction:g}-seed-{config.seed}.json"
-        with storage_errors(file, needed=0):
-            file.parent.mkdir(exist_ok=True)
-        write_json(file, label_subset(train, fraction=fraction, seed=config.seed).tolist())
-
-
 def check_same_data(info: RunInfo, dataset: Dataset) -> None:
     """Refuses images other than those that a run was trained on.
 
@@ -402,19 +287,4 @@ def check_same_data(info: RunInfo, dataset: Dataset) -> None:
             f"training images with fingerprint {now[:12]}",
             expected=f"those of the run, {was[:12]} ({info.data['spec']})",
             hint="name the run's own images with --data (finetune takes others with --out DIR)",
-        )
-
-
-def check_fractions(labels: Sequence[float]) -> None:
-    """Refuses label fractions before any image is embedded, so that nothing is written in part.
-
-    Raises:
-        ConfigError: Naming those that are not above 0 and at most 1.
-    """
-    wrong = [fraction for fraction in labels if not 0 < fraction <= 1]
-    if wrong:
-        raise ConfigError(
-            f"label fraction {', '.join(f'{fraction:g}' for fraction in wrong)}",
-            expected="fractions above 0 and at most 1",
-            hint="write 10 % as 0.1",
         )

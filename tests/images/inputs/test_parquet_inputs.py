@@ -301,6 +301,7 @@ def test_rows_that_lead_out_of_the_data_are_named_and_never_opened(
     root: Path, tmp_path: Path
 ) -> None:
     pictures(root / "images")
+    (root / "images" / "1.png").unlink()
     pictures(tmp_path / "secret")
     away = ["https://example.org/1.png", str(tmp_path / "secret" / "0.png"), "../secret/0.png"]
     rows = [PATHS[0], *away, PATHS[1], "data:image/png;base64,iVBO", "C:\\me\\1.png"]
@@ -337,10 +338,33 @@ def test_an_image_file_that_changes_is_read_again(root: Path) -> None:
     assert (load_dataset(str(root)).train.pixels[0] == DIGITS[9, :, :, None]).all()
 
 
-def test_pictures_beside_parquet_files_with_bytes_stay_a_folder_of_pictures(root: Path) -> None:
+@pytest.mark.input("oddity", what="a Parquet file in a folder of images", happens="passed over")
+def test_a_folder_of_images_stays_one_whatever_parquet_files_lie_in_it(root: Path) -> None:
     pictures(root / "images")
     write(root / "train.parquet", 5)
+    ours = {"path": PATHS, "split": ["train"] * 3, "label": [0, 1, 0], "f0": [0.5] * 3}
+    pq.write_table(pa.table(ours), root / "features.parquet")
     assert load_dataset(str(root)).train.sources == ("images/0.png", "images/1.png", "images/2.png")
+
+
+@pytest.mark.input("oddity", what="an image or two beside Parquet files", happens="named, not used")
+def test_an_image_beside_parquet_files_is_named(root: Path) -> None:
+    write(root / "data" / "train.parquet", 40)
+    pictures(root / "assets", count=2)
+    found = load_dataset(str(root))
+    assert len(found.train) == 40
+    assert found.notes.unused == (
+        ("image", "beside Parquet files, which are the data", ("assets/0.png", "assets/1.png")),
+    )
+
+
+@pytest.mark.input("oddity", what="images that no row names", happens="named, not used")
+def test_an_image_that_no_row_names_is_named(root: Path) -> None:
+    pictures(root / "images", count=4)
+    pq.write_table(pa.table({"path": PATHS}), root / "train.parquet")
+    found = load_dataset(str(root))
+    assert len(found.train) == 3
+    assert [each.names for each in found.notes.unused] == [("images/3.png",)]
 
 
 def splits(what: str, files: str, train: int, test: int | None, called: str = "") -> Any:

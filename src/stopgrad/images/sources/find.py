@@ -10,10 +10,11 @@ from pathlib import Path
 from stopgrad.errors import DataError, did_you_mean
 from stopgrad.images.sources.names import to_score
 from stopgrad.images.store import is_store, read_notes, store_source
-from stopgrad.images.types import DataSource, Reading
+from stopgrad.images.types import DataSource, Notes, Reading, Unused
 
 ON_THE_HUB = {"cifar10": "uoft-cs/cifar10", "cifar100": "uoft-cs/cifar100"}
 KNOWN = ("mnist5k", *ON_THE_HUB)
+MOST_STRAY = 0.05  # as many images as these of the rows may lie beside Parquet files
 BY_RULE = Reading()
 
 log = logging.getLogger(__name__)
@@ -55,16 +56,33 @@ def _found(spec: str, reading: Reading) -> DataSource:
 
 
 def _local(path: Path, reading: Reading) -> DataSource:
-    from stopgrad.images.sources.folder import find_images, folder_source
-    from stopgrad.images.sources.parquet import holds_images, is_parquet, parquet_source
+    from stopgrad.images.sources.folder import folder_source
+    from stopgrad.images.sources.parquet import is_parquet, parquet_source
 
     if is_store(path):
         return _as_it_is(store_source(path), reading, scored=read_notes(path).scored or "test")
-    if is_parquet(path) and (
-        path.is_file() or holds_images(path, reading) == "paths" or not find_images(path)
-    ):
-        return parquet_source(path, reading)
-    return folder_source(path)
+    if not is_parquet(path):
+        return folder_source(path)
+    return parquet_source(path, reading) if path.is_file() else _mixed(path, reading)
+
+
+def _mixed(path: Path, reading: Reading) -> DataSource:
+    """A folder that holds Parquet files, and maybe images that are rows of them or more than they.
+
+    A folder of images stays one, whatever Parquet files lie in it, and the other way round.
+    """
+    from stopgrad.images.sources.folder import find_images, folder_source
+    from stopgrad.images.sources.parquet import count_images, names_images, parquet_source
+
+    pictures = ["/".join(found.parts) for found in find_images(path)]
+    named = bool(pictures) and names_images(path, reading)
+    if not named and len(pictures) > MOST_STRAY * count_images(path, reading):
+        return folder_source(path)
+    source = parquet_source(path, reading)
+    used = {stamp.path for stamp in source.stamps}
+    beside = tuple(picture for picture in pictures if picture not in used)
+    unused = Unused("image", "beside Parquet files, which are the data", beside)
+    return source._replace(notes=source.notes.and_those(Notes(unused=(unused,) if beside else ())))
 
 
 def _as_it_is(source: DataSource, reading: Reading, *, scored: str) -> DataSource:

@@ -8,12 +8,13 @@ of other splits, and rows whose image lies outside of the data, are noted as unu
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from shlex import quote
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
-from stopgrad.errors import DataError
+from stopgrad.errors import DataError, StopgradError
 from stopgrad.images.sources.arrays import NumberedLabels, number_labels
 from stopgrad.images.sources.columns import image_column, no_images
 from stopgrad.images.sources.labels import (
@@ -23,6 +24,7 @@ from stopgrad.images.sources.labels import (
     maybe_labels,
     read_labels,
 )
+from stopgrad.images.sources.names import split_of
 from stopgrad.images.sources.rows import SplitRows, opened_parquet, read_file, stamps_of_images
 from stopgrad.images.sources.shards import (
     ShardPlace,
@@ -52,24 +54,27 @@ def is_parquet(path: Path) -> bool:
     return any(True for _ in _files_below(path))
 
 
-def holds_images(path: Path, reading: Reading = BY_RULE) -> Literal["bytes", "paths", ""]:
-    """What the Parquet files of a folder hold of images; of a damaged file it is not known."""
-    for file in _files_below(path):
-        try:
-            with opened_parquet(file) as parquet:
-                wanted = reading.image_column
-                found = image_column(
-                    parquet, wanted if wanted in parquet.schema_arrow.names else ""
-                )
-        except DataError:
-            continue
-        if found is not None and not found.paths:
-            return "bytes"
-        if found is not None and any(
-            image.size >= 0 for image in stamps_of_images([str(file)], path, reading)
-        ):
-            return "paths"
-    return ""
+def count_images(folder: Path, reading: Reading = BY_RULE) -> int:
+    """The rows to train on in a folder of Parquet files that hold images; 0 where none do."""
+    try:
+        train = _shards_of(folder, reading).train
+        return sum(_count_images(folder / name, reading) for name in train)
+    except StopgradError:
+        return 0
+
+
+def _count_images(path: Path, reading: Reading) -> int:
+    with opened_parquet(path) as file:
+        column = image_column(file, reading.image_column)
+        return file.metadata.num_rows if column and not column.paths else 0
+
+
+def names_images(folder: Path, reading: Reading = BY_RULE) -> bool:
+    """Whether rows of a split called train are the paths of image files in a folder."""
+    names = [file.relative_to(folder).as_posix() for file in _files_below(folder)]
+    places = [place for name in names if (place := place_of(name))]
+    files = [place.path for place in places if split_of(place.split) == "train"]
+    return any(image.size >= 0 for image in stamps_of_images(files, folder, reading))
 
 
 def parquet_source(path: Path, reading: Reading = BY_RULE) -> DataSource:
@@ -84,17 +89,20 @@ def parquet_source(path: Path, reading: Reading = BY_RULE) -> DataSource:
             [ShardPlace("", "train", path.name)], split=reading.split, where=str(path)
         )
         return shards_source(shards, reading, name=path.stem, root=path.parent)
-    names = [file.relative_to(path).as_posix() for file in _files_below(path)]
+    return shards_source(_shards_of(path, reading), reading, name=path.name, root=path)
+
+
+def _shards_of(folder: Path, reading: Reading) -> Shards:
+    names = [file.relative_to(folder).as_posix() for file in _files_below(folder)]
     places = [place for name in names if (place := place_of(name))]
-    shards = choose_shards(places, split=reading.split, where=str(path))
-    return shards_source(shards, reading, name=path.name, root=path)
+    return choose_shards(places, split=reading.split, where=str(folder))
 
 
 def shards_source(shards: Shards, reading: Reading, *, name: str, root: Path) -> DataSource:
     """Chosen files, by their paths relative to a folder."""
-    files = [*shards.train, *(path for paths in shards.scored.values() for path in paths)]
+    files = [*shards.train, *itertools.chain(*shards.scored.values())]
     stamps = [stamp(root / file, name=file) for file in files]
-    stamps += stamps_of_images(files, root, reading)
+    stamps += stamps_of_images([*files, *itertools.chain(*shards.others.values())], root, reading)
     return DataSource(
         name,
         str(root),

@@ -169,9 +169,9 @@ def stamps_of_images(files: Sequence[str], root: Path, reading: Reading) -> Iter
                 texts = [text for batch in batches for text in image_paths(batch.column(0))]
         except DataError:  # opening the data says so
             return
-        for row, text in enumerate(texts):
+        for text in texts:
             if image := _image_file(text, (root / name).parent, root):
-                yield stamp(image, name=f"{name}:{row}")
+                yield stamp(image, name=image.relative_to(root).as_posix())
 
 
 def _row_count(file: ParquetFile) -> int:
