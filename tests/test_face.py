@@ -229,6 +229,11 @@ def test_a_choice_that_does_not_exist_is_refused_before_anything_is_read(
     assert not any(tmp_path.iterdir())
 
 
+def test_a_split_that_the_data_do_not_have_is_refused(run: stopgrad.Run) -> None:
+    with pytest.raises(ConfigError, match=r"^split = 'tset' \(did you mean test\?\)"):
+        run.evaluate(split="tset")
+
+
 def test_nothing_that_a_caller_passes_is_silently_ignored(
     run: stopgrad.Run, pictures: Path, tmp_path: Path
 ) -> None:

@@ -462,7 +462,7 @@ def test_any_split_is_scored_by_its_own_name(root: Path) -> None:
         "auto": ("", 1),
         "test": ("", 1),
         "validation": ("validation", 2),
-        "val": ("validation", 2),
+        "val": ("val", 2),
     }
     first |= {"contrast": ("contrast", 3), "gaussian noise": ("gaussian noise", 4)}
     for name, (called, row) in first.items():

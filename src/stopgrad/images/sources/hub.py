@@ -7,10 +7,8 @@ listing is kept, so that a data set that was loaded once loads again without a n
 
 from __future__ import annotations
 
-import contextlib
 import fnmatch
 import functools
-import itertools
 import json
 import logging
 import os
@@ -117,12 +115,19 @@ def _places(listing: Listing, config: str | None) -> list[ShardPlace]:
 
 
 def _patterns(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """The splits of a configuration, "" where the card names none, and the files of each."""
-    found = config.get("data_files") or f"{config.get('data_dir') or ''}/*".removeprefix("/")
-    for each in found if isinstance(found, list) else [found]:
-        split, paths = ("", each) if isinstance(each, str) else (each["split"], each["path"])
-        for path in paths if isinstance(paths, list) else [paths]:
-            yield str(split), str(path).removeprefix("./").replace("**/", "")
+    """The splits of a configuration, "" where the card names none, and the files of each.
+
+    People write cards by hand: what cannot be understood is passed over.
+    """
+    folder = config.get("data_dir")
+    for each in _as_list(config.get("data_files") or (f"{folder}/*" if folder else [])):
+        told = each if isinstance(each, dict) else {"path": each}
+        for path in _as_list(told.get("path", [])):
+            yield str(told.get("split", "")), str(path).removeprefix("./").replace("**/", "")
+
+
+def _as_list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
 
 
 def _name_of(config: Mapping[str, Any]) -> str:
@@ -187,12 +192,9 @@ def _ask_for_listing(api: HfApi, name: str) -> Listing:
 
 
 def _configs(info: DatasetInfo) -> list[dict[str, Any]]:
-    """The configurations that the card of a data set tells in full."""
+    """The configurations that the card of a data set tells."""
     told = info.card_data.get("configs") if info.card_data else None
-    found = [config for config in told or () if isinstance(config, dict)]
-    with contextlib.suppress(KeyError, TypeError):  # people write cards by hand
-        return found if [*itertools.chain(*map(_patterns, found))] else []
-    return []
+    return [config for config in _as_list(told) if isinstance(config, dict)]
 
 
 class HubUnreachableError(DataError):

@@ -102,9 +102,6 @@ def to_score(splits: Mapping[str, SplitOf | None], wanted: str = "") -> list[str
 
 
 def scored_as(name: str, splits: Mapping[str, SplitOf | None], wanted: str = "") -> str:
-    """What results call a split: its meaning, if that tells it from others; "" for test."""
-    meaning = splits[name]
-    alone = list(splits.values()).count(meaning) == 1
-    if meaning is None or not (alone or wanted in ("", meaning)):
-        return name
-    return "" if meaning == "test" else meaning
+    """What results call a split: the name that was asked for, else its meaning; "" for test."""
+    called = name if wanted == name else splits[name] or name
+    return "" if called == "test" else called
