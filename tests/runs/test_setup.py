@@ -9,7 +9,8 @@ import stopgrad.method.encoder as encoder
 import stopgrad.runs.setup as setup
 from stopgrad.config import preset
 from stopgrad.errors import ConfigError, DataError
-from stopgrad.images import Dataset, Normalization, Notes, images_from_arrays
+from stopgrad.images import Dataset, Normalization, images_from_arrays
+from stopgrad.images.types import Notes
 from stopgrad.runs import TrainingImages, check_sizes, describe_run, evaluation_split, prepare
 
 

@@ -29,7 +29,6 @@ from .types import Dataset as Dataset
 from .types import Encoded as Encoded
 from .types import Images as Images
 from .types import Normalization as Normalization
-from .types import Notes as Notes
 from .types import Packed as Packed
 from .types import Pixels as Pixels
 from .types import Reading as Reading

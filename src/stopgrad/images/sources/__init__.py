@@ -2,7 +2,12 @@
 
 arrays       pixels and labels in memory, checked; labels numbered by class
 folder       a folder of image files, with classes by subfolder
-parquet      Parquet files in the Hub's layout, and which split each belongs to
+names        names of folders and files, and the splits that they mean
+shards       names of Parquet files, and which split of which configuration each belongs to
+columns      the columns of a Parquet file, and which one holds the images
+labels       the column that holds the labels, and its labels as numbers or text
+rows         rows of Parquet files, with their images one by one
+parquet      Parquet files in the Hub's layout, or any other
 hub          an image data set of the Hugging Face Hub
 embedded     5,000 MNIST digits inside this package
 find         a spec -> its source
