@@ -80,6 +80,7 @@ def label(what: str, column: Any, names: tuple[str, ...], labels: list[int]) -> 
         label("bytes of text", pa.array([b"b", b"a", b"b"]), ("a", "b"), [1, 0, 1]),
         label("identifiers", pa.array([35000, 7, 35000]), ("7", "35000"), [1, 0, 1]),
         label("numbers from 1", pa.array([2, 1, 2]), ("1", "2"), [1, 0, 1]),
+        label("text that says nan", pa.array(["NaN", "a", "nan"]), ("a",), [-1, 0, -1]),
         label("nulls", pa.array([None, "a", "b"]), ("a", "b"), [-1, 0, 1]),
     ],
 )  # fmt: skip
@@ -320,6 +321,13 @@ def test_rows_that_lead_out_of_the_data_are_named_and_never_opened(
     }
 
 
+@pytest.mark.input("oddity", what="rows that hold addresses alone", happens="refused")
+def test_rows_that_all_hold_addresses_are_refused_with_the_reason(root: Path) -> None:
+    pq.write_table(pa.table({"url": ["https://example.org/1.png"] * 3}), root / "train.parquet")
+    with pytest.raises(DataError, match=r"no rows with an image in .* \(an address on the net"):
+        load_dataset(str(root))
+
+
 @pytest.mark.input("oddity", what="a row whose image file is missing", happens="a damaged image")
 def test_a_row_whose_file_is_missing_is_damaged(root: Path) -> None:
     pictures(root / "images", count=30)
@@ -452,6 +460,20 @@ def test_the_first_split_with_usable_labels_is_scored(
     ]
     said = "'validation' is scored, as no label of 'test' can be used"
     assert (said in found.notes.remarks) == bool(called)
+
+
+@pytest.mark.input("label", what="labels in the test split alone", happens="named, not used")
+@pytest.mark.parametrize("train", [{}, {"label": pa.nulls(4, pa.int64())}])
+def test_labels_of_the_test_split_alone_are_named(root: Path, train: dict[str, Any]) -> None:
+    write(root / "train.parquet", 4, **train)
+    write(root / "test.parquet", 2, label=[0, 1])
+    found = load_dataset(str(root))
+    assert found.test is not None
+    assert (found.train.labels, found.test.labels) == (None, None)
+    (unused,) = found.notes.unused
+    names = ("test.parquet:0", "test.parquet:1")
+    assert unused == ("label", "the images to train on have none", names)
+    assert "test has labels, the images to train on have none" in found.notes.remarks
 
 
 @pytest.mark.input("command", what="--split NAME of the data", happens="scored")

@@ -200,9 +200,9 @@ def _without_train_labels(train: RawLabels | None, test: RawLabels | None) -> No
     if test is None or not _known(test.values):
         return notes
     names = tuple(test.name_of(row) for row in range(len(test.values)))
-    return notes.and_those(
-        Notes(unused=(Unused("label", "the images to train on have none", names),))
-    )
+    unused = Unused("label", "the images to train on have none", names)
+    remark = f"{test.split} has labels, the images to train on have none"
+    return notes.and_those(Notes((remark,), (unused,)))
 
 
 def _few(names: Sequence[str]) -> str:

@@ -68,15 +68,21 @@ def image_column(file: ParquetFile, wanted: str = "") -> ImageColumn | None:
         found.sort(key=lambda name: _image_rank(file, name, told))
     if found:
         return ImageColumn(found[0], paths=False, others=tuple(found[1:]))
-    texts = [field.name for field in schema if _holds_paths(field.type)]
-    texts = [name for name in texts if any(map(is_image_file, _first_paths(file, name)))]
-    texts.sort(key=lambda name: FILE_WORDS.isdisjoint(words_of(name)))
-    return ImageColumn(texts[0], paths=True, others=tuple(texts[1:])) if texts else None
+    texts = {f.name: _first_files(file, f.name) for f in schema if _holds_paths(f.type)}
+    found = [name for name, files in texts.items() if files]
+    found.sort(key=lambda name: _path_rank(name, texts[name]))
+    return ImageColumn(found[0], paths=True, others=tuple(found[1:])) if found else None
 
 
-def is_image_file(text: str) -> bool:
-    """Whether a text is the name of an image file."""
-    return not strange_path(text) and PurePosixPath(text).suffix.lower() in SUFFIXES
+def _path_rank(name: str, files: Sequence[str]) -> tuple[bool, bool]:
+    """Sorts columns of paths: those first whose files may be there."""
+    return all(map(strange_path, files)), FILE_WORDS.isdisjoint(words_of(name))
+
+
+def _first_files(file: ParquetFile, name: str) -> list[str]:
+    """The names of image files in the first rows of a column."""
+    texts = (text for batch in _first_rows(file, name) for text in image_paths(batch.column(0)))
+    return [text for text in texts if text and PurePosixPath(text).suffix.lower() in SUFFIXES]
 
 
 def strange_path(text: str) -> str:
@@ -132,12 +138,6 @@ def _part(column: pyarrow.Array, name: str) -> pyarrow.Array:
 def _first_rows(file: ParquetFile, name: str) -> Iterator[pyarrow.RecordBatch]:
     """At most one batch."""
     yield from itertools.islice(file.iter_batches(batch_size=LOOKED_AT, columns=[name]), 1)
-
-
-def _first_paths(file: ParquetFile, name: str) -> list[str]:
-    return [
-        path for batch in _first_rows(file, name) for path in image_paths(batch.column(0)) if path
-    ]
 
 
 def _holds_bytes(file: ParquetFile, name: str, kind: pyarrow.DataType) -> bool:

@@ -36,6 +36,7 @@ COARSE = {"coarse", "super"}  # are taken last
 MOST_CLASSES = 1000  # distinct values of a column that may be meant as labels
 NAMED = 5  # columns that a line names
 
+NAN = ("nan", "<na>")  # as pandas writes no label into text
 Plain = int | str | None  # a label as it stands in the data
 
 
@@ -132,8 +133,10 @@ def _plain(value: Any) -> Plain:
         TypeError: For anything else.
     """
     match value:
-        case None | str():
-            return value
+        case str():
+            return None if value.lower() in NAN else value
+        case None:
+            return None
         case bool() | int():
             return int(value)
         case bytes():
@@ -209,20 +212,21 @@ def known_labels(file: ParquetFile, image: ImageColumn, wanted: str) -> KnownLab
 
 
 def labels_of(
-    file: ParquetFile, name: str, known: KnownLabels
+    file: ParquetFile, name: str, image: str, known: KnownLabels
 ) -> tuple[list[Plain] | None, tuple[str, ...]]:
     """The labels of all rows, None where the file has none, and what to know of that."""
-    if not known.column:
+    column = known.column or label_column(file, image).name
+    if not column:
         return None, ()
-    if known.column not in file.schema_arrow.names:
-        return None, (f"{name} has no labels, as it has no column {known.column!r}",)
+    if column not in file.schema_arrow.names:
+        return None, (f"{name} has no labels, as it has no column {column!r}",)
     try:
-        labels = read_labels(file, known.column)
+        labels = read_labels(file, column)
     except ValueError as error:
-        return None, (f"{name} has no labels, as column {known.column!r} is {error}",)
+        return None, (f"{name} has no labels, as column {column!r} is {error}",)
     own: tuple[str, ...] = ()
     with contextlib.suppress(ValueError):
-        own = class_names(file, known.column)
+        own = class_names(file, column)
     if known.class_names in ((), own) or not own:
         return labels, ()
     places: dict[Plain, str] = dict(enumerate(own))  # each file may number the classes by itself

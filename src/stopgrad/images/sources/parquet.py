@@ -159,8 +159,9 @@ class ParquetData(NamedTuple):
         known = self._known()
         train = self._split("train", self.shards.train, known)
         if not train.files:
+            why = ", ".join(dict.fromkeys(unused.reason for unused in train.notes.unused))
             raise DataError(
-                f"no rows with an image in {self.root / self.shards.train[0]}",
+                f"no rows with an image in {self.root / self.shards.train[0]}{why and f' ({why})'}",
                 expected="at least one image",
                 hint="check the file",
             )

@@ -89,7 +89,7 @@ def read_file(
         if column is None:
             return None, Notes(unused=(Unused("file", "without a column of images", (name,)),))
         strange = _strange_rows(file, column, path.parent, root) if column.paths else {}
-        labels, remarks = labels_of(file, name, known)
+        labels, remarks = labels_of(file, name, column.name, known)
     rows = [row for row in range(count) if row not in strange] if strange else range(count)
     reasons: dict[str, list[str]] = {}
     for row, reason in strange.items():
