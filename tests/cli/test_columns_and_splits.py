@@ -70,7 +70,7 @@ def test_any_split_of_the_data_is_scored_and_recorded_by_its_name(
 @pytest.mark.parametrize(
     ("split", "code", "said"),
     [
-        ("test", 3, "the images of the test split of digits0 are without labels (the labels of"),
+        ("test", 3, "digits0 without labels on the test split (the labels of test are all hidden"),
         ("train", 2, "split = 'train', which is learned from; expected one of auto, test, valid"),
         ("contrasts", 2, "split = 'contrasts' (did you mean contrast?); expected one of auto, "),
     ],

@@ -126,7 +126,7 @@ def test_a_split_without_labels_leaves_a_fifth_of_the_others(dataset: Dataset) -
     bare = dataset._replace(test=images_from_arrays(dataset.test.pixels))
     split = evaluation_split(bare, preset("tiny"))
     assert (split.name, len(split.train), len(split.test)) == ("validation", 320, 80)
-    with pytest.raises(DataError, match="the images of the test split of noise are without labels"):
+    with pytest.raises(DataError, match="noise without labels on the test split"):
         evaluation_split(bare, preset("tiny"), name="test")
 
 

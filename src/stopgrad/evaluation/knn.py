@@ -83,14 +83,15 @@ def class_votes(
 
     Args:
         near: Neighbours (Q, K) in the bank.
-        labels: (N,) int64, of the bank.
+        labels: (N,) int64, of the bank; those below 0 are none, and have no vote.
         classes: C.
         temperature: T.
     """
     similarity = near.similarity.double()
     weights = torch.exp((similarity - similarity[:, :1]) / temperature)  # (Q, K)
-    votes = weights.new_zeros(len(weights), classes)
-    return votes.scatter_add_(1, labels[near.indices], weights)
+    votes = weights.new_zeros(len(weights), classes + 1)  # the last column is for no label
+    classes_near = labels.where(labels >= 0, classes)[near.indices]
+    return votes.scatter_add_(1, classes_near, weights)[:, :classes]
 
 
 def _nearest(similarity: Tensor, *, k: int) -> Neighbors:  # (Q, N)

@@ -57,8 +57,8 @@ class Block(NamedTuple):
         """The label of each image, or None."""
         if self.whole.labels is None:
             return [None] * self.rows
-        found: list[int | None] = self.whole.labels[self.start : self.stop].tolist()
-        return found
+        found: list[int] = self.whole.labels[self.start : self.stop].tolist()
+        return [label if label >= 0 else None for label in found]
 
     @property
     def class_names(self) -> list[str | None]:

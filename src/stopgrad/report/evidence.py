@@ -86,7 +86,8 @@ class Evidence(NamedTuple):
     def watched_split(self) -> str:
         """`test`, or `validation` where images are held out or there is no test split."""
         scored = {record.split for record in self.records}
-        held_out = self.info.config.validation > 0 or scored == {"validation"}
+        own = "validation" in scored and "test" not in scored
+        held_out = self.info.config.validation > 0 or own
         return "validation" if held_out else "test"
 
     @property

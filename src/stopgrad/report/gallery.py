@@ -284,7 +284,7 @@ def gallery(panel: NeighborPanel) -> Gallery:
     rows, places = np.unique(panel.index, return_inverse=True)
     made = sheet([*panel.queries.pixels[:], *panel.bank.pixels[rows]])
     labels, names = panel.queries.labels, _class_names(panel)
-    known = [] if labels is None else sorted(set(labels.tolist()))
+    known = [] if labels is None else sorted(set(labels[labels >= 0].tolist()))
     return Gallery(
         source=made.source,
         data=gallery_data(panel, made, rows, places.reshape(panel.index.shape)),
@@ -390,4 +390,4 @@ def _class_names(panel: NeighborPanel) -> Sequence[str]:
 
 
 def _label(labels: npt.NDArray[np.int64] | None, row: int) -> int | None:
-    return None if labels is None else int(labels[row])
+    return None if labels is None or labels[row] < 0 else int(labels[row])

@@ -156,7 +156,7 @@ def _source(images: Images, row: int) -> str:
 
 
 def _label(images: Images, row: int) -> int | None:
-    return None if images.labels is None else int(images.labels[row])
+    return None if images.labels is None or images.labels[row] < 0 else int(images.labels[row])
 
 
 def _name(panel: NeighborPanel, label: int | None) -> str:

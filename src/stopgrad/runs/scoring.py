@@ -70,7 +70,7 @@ def evaluation_split(dataset: Dataset, config: Config, *, name: str = "auto") ->
     """
     train, test = dataset.train, dataset.test
     if train.labels is None:
-        raise _without_labels("images to train on", dataset)
+        raise _without_labels("the images to train on", dataset)
     called = split_to_score(dataset, config, name=name)
     unlabelled = test is None or test.labels is None
     the_datas_own = dataset.notes.scored == "validation" and config.validation == 0
@@ -96,7 +96,7 @@ def _labelled(images: Images | None, dataset: Dataset) -> Images:
             hint="choose the other --split",
         )
     if images.labels is None:
-        raise _without_labels(f"images of the {dataset.notes.scored or 'test'} split", dataset)
+        raise _without_labels(f"the {dataset.notes.scored or 'test'} split", dataset)
     return images.labelled()
 
 
@@ -104,7 +104,7 @@ def _without_labels(which: str, dataset: Dataset) -> DataError:
     """The error for a split without labels, with what is known of them."""
     why = "; ".join(remark for remark in dataset.notes.remarks if "label" in remark)
     return DataError(
-        f"the {which} of {dataset.name} are without labels{f' ({why})' if why else ''}",
+        f"{dataset.name} without labels on {which}{f' ({why})' if why else ''}",
         expected="labels on the images to train on and on those to score",
         hint="evaluation needs labels; pretraining, embedding and neighbours do not",
     )

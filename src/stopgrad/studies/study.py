@@ -167,9 +167,11 @@ def _check_labels(study: Study, dataset: Dataset) -> None:
             expected=f"labels, which {', '.join(protocol.metrics)} need",
             hint="name a labelled data set, or ask for measures of collapse alone",
         )
-    if dataset.test is None and (protocol.split == "test" or protocol.final_test):
+    needed = set(protocol.metrics) & set(ACCURACIES)
+    lacking = dataset.test is None or (needed and dataset.test.labels is None)
+    if lacking and (protocol.split == "test" or protocol.final_test):
         raise DataError(
-            f"{dataset.name} without a test split",
+            f"{dataset.name} without {'a test split' if dataset.test is None else 'test labels'}",
             expected="a test split, on which this study is scored",
             hint="give the data a folder test/, or use a study with split: validation",
         )
@@ -196,7 +198,8 @@ def _try_supervised(dataset: Dataset, config: Config, *, labels: float) -> None:
     from stopgrad.training import check_recipe, draw_fraction, recipe_of
 
     assert dataset.test is not None
-    images = draw_fraction(dataset.train, dataset.test, fraction=labels, seed=config.seed)
+    train, test = dataset.train.labelled(), dataset.test.labelled()
+    images = draw_fraction(train, test, fraction=labels, seed=config.seed)
     check_recipe(recipe_of(config, "supervised"), images)
 
 
@@ -205,8 +208,9 @@ def _check_tunable(dataset: Dataset, *, labels: float, seed: int) -> None:
 
     from stopgrad.images import label_subset
 
-    assert dataset.train.labels is not None
-    chosen = dataset.train.labels[label_subset(dataset.train, fraction=labels, seed=seed)]
+    train = dataset.train.labelled()
+    assert train.labels is not None
+    chosen = train.labels[label_subset(train, fraction=labels, seed=seed)]
     if np.bincount(chosen).max() < 2:
         raise DataError(
             f"one label per class with {labels:g} of the labels",
