@@ -184,6 +184,7 @@ def check(
         DataError: When there is nothing to look at, or the images are in memory.
     """
     config, screen, spec = chosen_config(config, knobs, preset=preset), Screen(), spec_of(data)
+    config = as_data(data).with_columns(config)
     method.use_threads(config.threads)
     with screen.progress():
         findings = images.check_images(
@@ -221,7 +222,8 @@ def pack(
         StorageError: When the disk refuses.
     """
     screen, store = Screen(), str(Path(out).absolute())
-    reading = images.Reading("", image_column, label_column)
+    named = as_data(data).with_columns(Config(image_column=image_column, label_column=label_column))
+    reading = runs.reading_of(named)
     with screen.progress():
         images.pack(
             spec_of(data),

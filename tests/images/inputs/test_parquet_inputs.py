@@ -306,18 +306,21 @@ def test_rows_that_lead_out_of_the_data_are_named_and_never_opened(
     pictures(tmp_path / "secret")
     away = ["https://example.org/1.png", str(tmp_path / "secret" / "0.png"), "../secret/0.png"]
     rows = [PATHS[0], *away, PATHS[1], "data:image/png;base64,iVBO", "C:\\me\\1.png"]
-    pq.write_table(pa.table({"path": rows, "label": [0, 1, 1, 1, 2, 1, 1]}), root / "train.parquet")
+    rows += ["images/2.png\0"]
+    columns = {"path": rows, "label": [0, 1, 1, 1, 2, 1, 1, 1]}
+    pq.write_table(pa.table(columns), root / "train.parquet")
     found = load_dataset(str(root))
     assert (found.train.pixels == DIGITS[[2, 0], :, :, None]).all()
     assert found.train.labels is not None
     assert found.train.labels.tolist() == [0, 2]
-    assert found.notes.count("image") == 5
+    assert found.notes.count("image") == 6
     assert {each.names: each.reason for each in found.notes.unused} == {
         ("train.parquet:1", "train.parquet:5"): "an address on the net, which is not downloaded",
         ("train.parquet:2", "train.parquet:6"): (
             "an absolute path, which may lie outside of the data"
         ),
         ("train.parquet:3",): "a path that leads out of the data",
+        ("train.parquet:7",): "no path",
     }
 
 

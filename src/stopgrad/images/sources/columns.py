@@ -91,7 +91,7 @@ def strange_path(text: str) -> str:
         return "an address on the net, which is not downloaded"
     if re.match(r"[/\\]|[a-z]:[/\\]", text, re.IGNORECASE):
         return "an absolute path, which may lie outside of the data"
-    return ""
+    return "no path" if "\0" in text else ""
 
 
 def _image_rank(file: ParquetFile, name: str, features: dict[str, Any]) -> tuple[bool, ...]:

@@ -57,7 +57,7 @@ def is_parquet(path: Path) -> bool:
 def count_images(folder: Path, reading: Reading = BY_RULE) -> int:
     """The rows to train on in a folder of Parquet files that hold images; 0 where none do."""
     try:
-        train = _shards_of(folder, reading).train
+        train = _shards_of(folder, reading._replace(split="")).train
         return sum(_count_images(folder / name, reading) for name in train)
     except StopgradError:
         return 0
