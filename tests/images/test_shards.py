@@ -3,20 +3,21 @@
 import pytest
 
 from stopgrad.errors import DataError
-from stopgrad.images.sources.parquet import choose_shards
+from stopgrad.images.sources.shards import choose_shards, place_of
 
 
 def shards(*paths: str, config: str | None = None):
-    return choose_shards(paths, config=config, where="here")
+    places = [place for path in paths if (place := place_of(path))]
+    return choose_shards(places, config=config, where="here")
 
 
 def test_layouts_of_the_hub():
     assert shards("README.md", "plain_text/train-00000-of-00001.parquet", "x.csv").train == (
         "plain_text/train-00000-of-00001.parquet",
     )
-    assert shards("data/train-00000-of-00001-abc123.parquet", "data/test.parquet").test == (
-        "data/test.parquet",
-    )
+    assert shards("data/train-00000-of-00001-abc123.parquet", "data/test.parquet").scored == {
+        "test": ("data/test.parquet",)
+    }
     found = shards("default/train/0001.parquet", "default/train/0000.parquet")
     assert found.train == ("default/train/0000.parquet", "default/train/0001.parquet")
     assert shards("trainer.parquet", "train.parquet").train == ("train.parquet",)
@@ -24,9 +25,9 @@ def test_layouts_of_the_hub():
 
 def test_test_split_wins_over_validation_which_wins_over_none():
     train, valid, test = "train.parquet", "valid-x.parquet", "test.parquet"
-    assert shards(train, valid, test).test == (test,)
-    assert shards(train, valid).test == (valid,)
-    assert shards(train).test == ()
+    assert shards(train, valid, test).scored == {"test": (test,), "valid-x": (valid,)}
+    assert shards(train, valid).scored == {"valid-x": (valid,)}
+    assert shards(train).scored == {}
 
 
 def test_configuration_is_asked_for_where_several_leave_the_choice_open():

@@ -233,6 +233,12 @@ class Config(Checked):
     bad_images: BadImages = knob(
         "fail", "what damaged images do: fail, or skip (left out, at most 5 % of the images)"
     )
+    image_column: str = knob(
+        "", "column of a table (Parquet) that holds the images or their paths; empty: by rule"
+    )
+    label_column: str = knob(
+        "", "column of a table (Parquet) that holds the labels; empty: by rule"
+    )
     views: ViewsConfig = section(ViewsConfig, "the augmentations")
     encoder: EncoderConfig = section(EncoderConfig, "encoder f")
     projector: ProjectorConfig = section(ProjectorConfig, "projector g")

@@ -7,6 +7,7 @@ training asks for.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, get_args
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from stopgrad.images import Changed, Dataset
+    from stopgrad.images import Changed, Dataset, Reading
 
     Array: TypeAlias = npt.NDArray[np.uint8]  # (N, H, W, 3)
 
@@ -33,22 +34,32 @@ SIDE = 256  # px, of images that are stored before a config says what it needs
 class Data:
     """A data set; its images are decoded once for each size that training asks for."""
 
-    def __init__(self, spec: str, first: Dataset | None = None, *, side: int = 0) -> None:
+    def __init__(
+        self,
+        spec: str,
+        first: Dataset | None = None,
+        *,
+        side: int = 0,
+        reading: Reading | None = None,
+    ) -> None:
         """Notes where the images are.
 
         Args:
             spec: A name, a path, or `arrays:NAME` of images in memory.
             first: The images, if they were read already.
             side: px, that `first` was read at.
+            reading: How it was read; None: by the rules.
         """
         self.spec = spec
         self._first, self._side = first, side
+        self._reading = reading or images.Reading()
 
     @property
     def dataset(self) -> Dataset:
         """The images as they were first read."""
         if self._first is None:
-            self._first, self._side = _read(self.spec, Screen(), side=SIDE), SIDE
+            self._side = SIDE
+            self._first = _read(self.spec, Screen(), side=SIDE, reading=self._reading)
         return self._first
 
     def __len__(self) -> int:
@@ -58,17 +69,44 @@ class Data:
         found = images.how_it_was_read(self.dataset).removeprefix(f"read {self.dataset.name}: ")
         return printable(f"<Data {self.spec!r}: {found}>")
 
-    def stored_for(self, config: Config, screen: Screen, *, changed: Changed = "fail") -> Dataset:
-        """The images as a config stores them, whole at a size that its encoder takes."""
-        if self._first is not None and self._serves(self._first, config):
+    def stored_for(
+        self,
+        config: Config,
+        screen: Screen,
+        *,
+        split: str = "auto",
+        changed: Changed = "fail",
+    ) -> Dataset:
+        """The images as a config stores them, whole at a size that its encoder takes.
+
+        Args:
+            config: Of the training.
+            screen: Shows progress.
+            split: The split that is scored, as `evaluate` takes it.
+            changed: What to do with a store whose folder has changed since it was packed.
+        """
+        if self._first is not None and self._serves(self._first, config, split):
             return runs.fit_sizes(self._first, config)
         with screen.progress():
-            return runs.load_images(self.spec, config, changed=changed, track=screen.track)
+            return runs.load_images(
+                self.spec, config, split=split, changed=changed, track=screen.track
+            )
 
-    def _serves(self, first: Dataset, config: Config) -> bool:
+    def with_columns(self, config: Config) -> Config:
+        """A config with the columns that were named with the data, where it names none."""
+        return replace(
+            config,
+            image_column=config.image_column or self._reading.image_column,
+            label_column=config.label_column or self._reading.label_column,
+        )
+
+    def _serves(self, first: Dataset, config: Config, split: str) -> bool:
         """Whether reading them again would give the same: none was resized, now or then."""
         if self.spec.startswith(ARRAYS):
             return True
+        reading = runs.reading_of(config, split=split)
+        if reading != self._reading:
+            return False
         size = first.train.pixels.shape[1:3]
         kept = size != (self._side, self._side) and max(size) <= config.image_side
         whole = not first.train.whole_side and (not first.damaged or config.bad_images == "skip")
@@ -85,6 +123,8 @@ def load(
     class_names: Sequence[str] = (),
     side: int = SIDE,
     bad_images: BadImages = "fail",
+    image_column: str = "",
+    label_column: str = "",
 ) -> Data:
     """Reads a data set and shows how it was understood.
 
@@ -97,6 +137,8 @@ def load(
         side: px. Images of one size, at most this, are kept as they are; others become centred
             squares. Training reads them again where it asks for another size.
         bad_images: What damaged images do: fail, or skip.
+        image_column: Column of a table (Parquet) that holds the images or their paths; "": by rule.
+        label_column: Column of a table that holds the labels; "": by rule.
 
     Raises:
         ConfigError: For labels or names beside anything but an array.
@@ -114,9 +156,9 @@ def load(
     if isinstance(data, Data):
         return data
     if isinstance(data, (str, Path)):
-        return Data(
-            str(data), _read(str(data), Screen(), side=side, bad_images=bad_images), side=side
-        )
+        spec, reading = str(data), images.Reading("", image_column, label_column)
+        first = _read(spec, Screen(), side=side, reading=reading, bad_images=bad_images)
+        return Data(spec, first, side=side, reading=reading)
     if isinstance(data, images.Dataset):
         return Data(f"{ARRAYS}{data.name}", data)
     import numpy as np
@@ -141,12 +183,14 @@ def check(
         DataError: When there is nothing to look at, or the images are in memory.
     """
     config, screen, spec = chosen_config(config, knobs, preset=preset), Screen(), spec_of(data)
+    config = as_data(data).with_columns(config)
     method.use_threads(config.threads)
     with screen.progress():
         findings = images.check_images(
             spec,
             side=config.image_side,
             tiny_below=config.views.size / 2,
+            reading=runs.reading_of(config),
             bad_images=config.bad_images,
             track=screen.track,
         )
@@ -154,7 +198,13 @@ def check(
 
 
 def pack(
-    data: str | Path | Data, out: str | Path, *, side: int = SIDE, bad_images: BadImages = "fail"
+    data: str | Path | Data,
+    out: str | Path,
+    *,
+    side: int = SIDE,
+    bad_images: BadImages = "fail",
+    image_column: str = "",
+    label_column: str = "",
 ) -> Data:
     """Decodes a data set once into a store on disk, to train with little memory.
 
@@ -163,14 +213,25 @@ def pack(
         out: A folder to write, or to go on with after a kill.
         side: px. Side of the stored images, centred squares resized by their short side.
         bad_images: What damaged images do: fail, or skip.
+        image_column: As for `load`.
+        label_column: As for `load`.
 
     Raises:
         DataError: For what is missing or unfit.
         StorageError: When the disk refuses.
     """
     screen, store = Screen(), str(Path(out).absolute())
+    named = as_data(data).with_columns(Config(image_column=image_column, label_column=label_column))
+    reading = runs.reading_of(named)
     with screen.progress():
-        images.pack(spec_of(data), Path(out), side=side, bad_images=bad_images, track=screen.track)
+        images.pack(
+            spec_of(data),
+            Path(out),
+            side=side,
+            reading=reading,
+            bad_images=bad_images,
+            track=screen.track,
+        )
         dataset = images.load_dataset(store, changed="warn")
     for line in images.what_to_know(dataset):
         screen.line(line)
@@ -231,6 +292,10 @@ def spec_of(data: AnyData) -> str:
     return spec
 
 
-def _read(spec: str, screen: Screen, *, side: int, bad_images: BadImages = "fail") -> Dataset:
+def _read(
+    spec: str, screen: Screen, *, side: int, reading: Reading, bad_images: BadImages = "fail"
+) -> Dataset:
     with screen.progress():
-        return images.load_dataset(spec, side=side, bad_images=bad_images, track=screen.track)
+        return images.load_dataset(
+            spec, side=side, reading=reading, bad_images=bad_images, track=screen.track
+        )

@@ -91,7 +91,10 @@ class DataCheck(Shown):
             yield "suggestion", f"{suggestion.flags}{needs}"
             yield "because", suggestion.reason
         if packing := outlook.packing:
-            yield "first", f"stopgrad pack {quote(self.spec)} --out STORE --side {packing.side}"
+            columns = {"image": config.image_column, "label": config.label_column}
+            flags = "".join(f" --{k}-column {quote(v)}" for k, v in columns.items() if v)
+            line = f"stopgrad pack {quote(self.spec)} --out STORE --side {packing.side}{flags}"
+            yield "first", line
             yield "because", packing.reason
 
     def as_json(self) -> dict[str, Any]:

@@ -79,11 +79,11 @@ class OpenedRun:
             )
         return self._given or Data(spec)
 
-    def own_images(self, data: AnyData | None, screen: Screen) -> Dataset:
+    def own_images(self, data: AnyData | None, screen: Screen, *, split: str = "auto") -> Dataset:
         """The run's images, as it stored them; its own fingerprint guards them."""
         config = self.config
         method.use_threads(config.threads)
-        return self.source(data).stored_for(config, screen, changed="warn")
+        return self.source(data).stored_for(config, screen, split=split, changed="warn")
 
     def changed(self, source: Data) -> Changed:
         """What to do with a packed store whose folder has changed; the run's own is still read."""

@@ -14,7 +14,7 @@ from shlex import quote
 from typing import TYPE_CHECKING, Any, cast, get_args, overload
 
 from stopgrad import evaluation, export, images, method, report, runs, training
-from stopgrad.config import BadImages, ExportFormat, Layer, SplitName
+from stopgrad.config import BadImages, ExportFormat, Layer
 from stopgrad.evaluation import FROZEN, MEASURES
 from stopgrad.face.arguments import Labels, as_list, check_choices, fractions
 from stopgrad.face.data import AnyData
@@ -109,7 +109,7 @@ class Run(OpenedRun):
         *,
         data: AnyData | None = None,
         out: str | Path | None = None,
-        split: SplitName = "auto",
+        split: str = "auto",
         of: Subject | Sequence[Subject] = SCORED,
         metrics: str | Sequence[str] = FROZEN,
         missing: bool = False,
@@ -123,7 +123,9 @@ class Run(OpenedRun):
                 scored as it is; None: the run's own, where they were.
             out: Where records go; None: into the run, those of other images into a folder of its
                 `elsewhere/`.
-            split: Images to score; auto: the test split where there is one.
+            split: Images to score: `test`, `validation` (those that the run holds out, else the
+                data's own), or a split as the data call it; auto: the first of test and
+                validation with labels.
             of: What is scored, one or several.
             metrics: Accuracies, and measures of collapse of z, one or several.
             missing: Leave out what is recorded already.
@@ -136,10 +138,9 @@ class Run(OpenedRun):
         """
         screen, labels = Screen(), fractions(labels)
         subjects, wanted = tuple(as_list(of, "of")), tuple(as_list(metrics, "metrics"))
-        check_choices("split", [split], get_args(SplitName))
         check_choices("of", subjects, SCORED)
         check_choices("metrics", wanted, (*FROZEN, *MEASURES))
-        dataset = self.own_images(data, screen)
+        dataset = self.own_images(data, screen, split=split)
         folder = self._records_of(dataset, data, out)
         done = evaluation.recorded_numbers(folder or self.path) if missing else frozenset()
         select = evaluation.Selection(split, subjects, wanted, done)

@@ -44,7 +44,8 @@ def pretrain(
         DataError: For images that cannot be trained on.
         StopgradError: While it trains: it diverged, was interrupted, or the disk is full.
     """
-    config, screen = chosen_config(config, knobs, preset=preset), Screen()
+    config, screen, source = chosen_config(config, knobs, preset=preset), Screen(), as_data(data)
+    config = source.with_columns(config)
     method.use_threads(config.threads)
     weights = None if init is None else training.read_weights(os.fspath(init), config.encoder)
     if weights is not None:
@@ -102,6 +103,7 @@ def supervised(
     labels = fractions(labels)
     beside = (out / "config.json").exists()  # a pretraining, whose fingerprint guards the images
     source = as_data(data)
+    config = source.with_columns(config)
     found = training.supervised_fractions(
         source.stored_for(config, screen, changed="warn" if beside else "fail"),
         config,

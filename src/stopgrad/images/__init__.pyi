@@ -32,6 +32,7 @@ from .types import Images as Images
 from .types import Normalization as Normalization
 from .types import Packed as Packed
 from .types import Pixels as Pixels
+from .types import Reading as Reading
 from .types import Rows as Rows
 from .types import Track as Track
 from .types import no_progress as no_progress

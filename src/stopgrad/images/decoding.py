@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 FORMATS = ("PNG", "JPEG", "MPO", "GIF", "BMP", "DIB", "WEBP", "TIFF", "PPM", "JPEG2000", "AVIF")
 ORIENTATION = 0x0112  # the EXIF tag
 TILE_WIDTH, TILE_HEIGHT = 322, 323  # tags of TIFF 6.0, Section 15
-DECODER = 2  # raise it with every change of what is read, so that images are decoded again
+DECODER = 3  # raise it with every change of what is read, so that images are decoded again
 MOST_BYTES = 1 << 30  # of an encoded image
 MOST_PIXELS = 250_000_000  # of an image; cameras and scanners make 200 megapixels
 MOST_AT_ONCE = 1 << 27  # px being decoded at any moment; with alpha they take 15 bytes each

@@ -18,7 +18,7 @@ from stopgrad.errors import DataError
 from stopgrad.images.decoding import Damaged, guarded, opened, strict_pillow, to_rgb, turn_of
 from stopgrad.images.gather import DamagedImagesError, on_all_cores, refusal
 from stopgrad.images.load import decode_again
-from stopgrad.images.sources.find import find_source
+from stopgrad.images.sources.find import BY_RULE, find_source
 from stopgrad.images.types import (
     UNLABELLED,
     Contents,
@@ -26,6 +26,7 @@ from stopgrad.images.types import (
     Dataset,
     Encoded,
     Notes,
+    Reading,
     Track,
     no_progress,
 )
@@ -112,22 +113,24 @@ def check_images(
     *,
     side: int,
     tiny_below: float,
+    reading: Reading = BY_RULE,
     bad_images: BadImages = "fail",
     track: Track = no_progress,
 ) -> Findings:
     """Decode everything, strictly, and say what is there. A store is decoded already.
 
     Args:
-        spec: As for `load_dataset`; so are `side` and `bad_images`.
+        spec: As for `load_dataset`; so are `side`, `reading` and `bad_images`.
         side: px.
         tiny_below: px; of the short side.
+        reading: The columns that are read.
         bad_images: The policy by which damaged images are a refusal.
         track: Shows progress.
 
     Raises:
         DataError: When there is no data set of images and labels to look at.
     """
-    source = find_source(spec)
+    source = find_source(spec, reading=reading)
     contents = source.open()
     dataset, error = None, None
     try:

@@ -38,7 +38,7 @@ from stopgrad.images.gather import (
 )
 from stopgrad.images.packing import changes_since_packing
 from stopgrad.images.sources.arrays import images_from_arrays
-from stopgrad.images.sources.find import find_source
+from stopgrad.images.sources.find import BY_RULE, find_source
 from stopgrad.images.store import (
     cache_folder,
     checksum,
@@ -57,6 +57,7 @@ from stopgrad.images.types import (
     Images,
     Notes,
     Pixels,
+    Reading,
     Track,
     no_progress,
 )
@@ -77,7 +78,7 @@ def load_dataset(
     spec: str,
     *,
     side: int | None = None,
-    split: str = "",
+    reading: Reading = BY_RULE,
     bad_images: BadImages = "fail",
     changed: Changed = "fail",
     track: Track = no_progress,
@@ -91,8 +92,8 @@ def load_dataset(
         side: px. Images that all have one size, at most `side`, keep it; all others are
             resized by their short side and cropped at the centre to side x side. Those of a
             store stay as they were packed; this is the side at which they are looked at whole.
-        split: The split that is scored, as the data call it; "": the test split if its images
-            have labels, else the first that has.
+        reading: The split that is scored, by rule the test split if its images have labels, else
+            the first that has; and the columns that hold images and labels.
         bad_images: What damaged images do: fail, or skip (left out, named in a warning and in
             `damaged`; more than 5 % of them fail even so). A store has left them out already.
         changed: What to do about a store whose folder has changed since it was packed.
@@ -101,11 +102,11 @@ def load_dataset(
     Raises:
         DataError: For what is missing or unfit, in one line.
         DamagedImagesError: For damaged images; it holds the list of all of them.
-        ConfigError: For a side below 1.
+        ConfigError: For a side below 1, and for a split that is not there.
     """
     if side is not None and side < 1:
         raise ConfigError(f"side {side}", expected="at least 1 px", hint="use for example 32")
-    source = find_source(spec, split=split)
+    source = find_source(spec, reading=reading)
     if source.store is not None:
         return _load_store(source.store, side=side, changed=changed)
     dataset = _load_cached(source, side=side, track=track)

@@ -21,7 +21,7 @@ from stopgrad.config import BadImages
 from stopgrad.errors import ConfigError, DataError, LockedError, StopgradError, StorageError
 from stopgrad.images.decoding import Frame
 from stopgrad.images.gather import Tally, all_damaged, in_one_frame, refusal, refuse_unreadable
-from stopgrad.images.sources.find import find_source, is_name
+from stopgrad.images.sources.find import BY_RULE, find_source, is_name
 from stopgrad.images.store import (
     FILES,
     MANIFEST,
@@ -37,7 +37,7 @@ from stopgrad.images.store import (
     read_summaries,
     read_table,
 )
-from stopgrad.images.types import Contents, FileStamp, Track, no_progress, seal_fingerprint
+from stopgrad.images.types import Contents, FileStamp, Reading, Track, no_progress, seal_fingerprint
 from stopgrad.images.writing import Target, store_key, take_in, write_store
 from stopgrad.storage import Finding, read_json, storage_errors, user_path, write_json
 
@@ -49,16 +49,18 @@ def pack(
     out: Path,
     *,
     side: int,
+    reading: Reading = BY_RULE,
     bad_images: BadImages = "fail",
     track: Track = no_progress,
 ) -> StoreManifest:
     """Packs a data set, or goes on where a kill has stopped it.
 
     Args:
-        spec: As for `load_dataset`; so are `side` and `bad_images`.
+        spec: As for `load_dataset`; so are `side`, `reading` and `bad_images`.
         out: The store: a new folder, an empty one, or an unfinished store of the same images. A
             finished one of the same is left as it is.
         side: px.
+        reading: The columns that are read.
         bad_images: The store knows which damaged images it lacks.
         track: Shows progress.
 
@@ -70,7 +72,7 @@ def pack(
     """
     if side < 1:
         raise ConfigError(f"--side {side}", expected="at least 1 px", hint="use for example 256")
-    source = find_source(spec)
+    source = find_source(spec, reading=reading)
     key = store_key(source, side=side)
     with _locked(out):
         if not (out / MANIFEST).exists():

@@ -254,6 +254,14 @@ class Notes(NamedTuple):
         return sum(len(group.names) for group in self.unused if group.what == what)
 
 
+class Reading(NamedTuple):
+    """What of a data set is read where it holds more than one way; "" leaves it to the rules."""
+
+    split: str = ""  # that is scored, as the data call it
+    image_column: str = ""
+    label_column: str = ""
+
+
 class Dataset(NamedTuple):
     """A data set by name; `test` is the split of it that is scored, if it has one."""
 
@@ -310,6 +318,7 @@ class DataSource(NamedTuple):
     open: Callable[[], Contents]
     store: Path | None = None  # where its decoded pixels lie, if it is a store
     notes: Notes = Notes()  # of what a look at the names tells
+    reading: Reading = Reading()
 
 
 def stamp(path: Path | str, *, name: str) -> FileStamp:

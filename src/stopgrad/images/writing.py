@@ -42,6 +42,7 @@ from stopgrad.images.types import (
     DataSource,
     FileStamp,
     Pixels,
+    Reading,
     Track,
     map_file,
 )
@@ -78,7 +79,9 @@ class Note(NamedTuple):
 
 def store_key(source: DataSource, *, side: int | None) -> str:
     """sha256 in hex of everything that decides the bytes of a store."""
-    parts = [FORMAT, DECODER, source.name, source.root, source.stamps, side]
+    parts: list[object] = [FORMAT, DECODER, source.name, source.root, source.stamps, side]
+    if source.reading != Reading():
+        parts.append(source.reading)
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 

@@ -184,7 +184,8 @@ class Evidence(NamedTuple):
     def watched_split(self) -> str:
         """`test`, or `validation` where images are held out or there is no test split."""
         scored = {record.split for record in self.records}
-        held_out = self.info.config.validation > 0 or scored == {"validation"}
+        own = "validation" in scored and "test" not in scored
+        held_out = self.info.config.validation > 0 or own
         return "validation" if held_out else "test"
 
     @property
@@ -348,8 +349,8 @@ def _neighbor(panel: NeighborPanel, row: int, similarity: float, *, label: int |
 
 
 def label_of(labels: npt.NDArray[np.int64] | None, row: int) -> int | None:
-    """The label of a row, None where there are none."""
-    return None if labels is None else int(labels[row])
+    """The label of a row, None where it has none."""
+    return None if labels is None or labels[row] < 0 else int(labels[row])
 
 
 def name_of(image: Query | Neighbor) -> str:

@@ -40,7 +40,7 @@ FREE = {
     "process_timeout": "waiting changes nothing",
 }
 
-ELSEWHERE = ("threads", "precision", "bad_images")
+ELSEWHERE = ("threads", "precision", "bad_images", "image_column", "label_column")
 """What is compared by what came of it: environment.threads, environment.precision and
 data.fingerprint."""
 

@@ -1,14 +1,14 @@
 """What a training or an evaluation starts from: images and their splits, the card, the model.
 
 In: a data set and a config, or the path of a run. Out: `TrainingImages` and a `RunInfo`, or a
-`TrainedRun` and an `EvaluationSplit`.
+`TrainedRun`.
 """
 
 from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -16,7 +16,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from stopgrad.config import Config, SplitName
+from stopgrad.config import Config
 from stopgrad.errors import CheckpointError, ConfigError, DataError
 from stopgrad.images import (
     KNOWN,
@@ -24,8 +24,8 @@ from stopgrad.images import (
     Dataset,
     Images,
     Normalization,
+    Reading,
     Track,
-    label_subset,
     load_dataset,
     no_progress,
     normalization,
@@ -35,11 +35,10 @@ from stopgrad.method import Compute, SimSiam, build_simsiam, compute_for, size_p
 from stopgrad.runs.checkpoint import load_checkpoint
 from stopgrad.runs.info import RunData, RunInfo, read_run
 from stopgrad.runs.machine import describe_environment
-from stopgrad.storage import storage_errors, user_path, write_json
+from stopgrad.runs.scoring import WATCHED
+from stopgrad.storage import user_path
 
 log = logging.getLogger(__name__)
-
-WATCHED = 0.2  # part of the labelled images that is watched where there is no test split
 
 
 @dataclass(frozen=True)
@@ -130,16 +129,34 @@ def fit_sizes(dataset: Dataset, config: Config) -> Dataset:
 
 
 def load_images(
-    spec: str, config: Config, *, changed: Changed = "fail", track: Track = no_progress
+    spec: str,
+    config: Config,
+    *,
+    split: str = "auto",
+    changed: Changed = "fail",
+    track: Track = no_progress,
 ) -> Dataset:
     """The images of a spec, stored as a config asks, whole at a size that its encoder takes.
 
-    `changed` says what to do with a store whose folder has changed since it was packed. A run that
-    exists says "warn": its own fingerprint guards it. Errors: `load_dataset`, `fit_sizes`.
+    `split` is the split that is scored, as `evaluation_split` takes it. `changed` says what to do
+    with a store whose folder has changed since it was packed. A run that exists says "warn": its
+    own fingerprint guards it. Errors: `load_dataset`, `fit_sizes`.
     """
-    side, bad_images = config.image_side, config.bad_images
-    dataset = load_dataset(spec, side=side, bad_images=bad_images, changed=changed, track=track)
+    dataset = load_dataset(
+        spec,
+        side=config.image_side,
+        reading=reading_of(config, split=split),
+        bad_images=config.bad_images,
+        changed=changed,
+        track=track,
+    )
     return fit_sizes(dataset, config)
+
+
+def reading_of(config: Config, *, split: str = "auto") -> Reading:
+    """How a run reads its data, where a split of them is scored or its own held-out images."""
+    own = split == "auto" or (split == "validation" and config.validation > 0)
+    return Reading("" if own else split, config.image_column, config.label_column)
 
 
 def describe_run(
@@ -183,14 +200,6 @@ class TrainedRun(NamedTuple):
     path: Path
 
 
-class EvaluationSplit(NamedTuple):
-    """The images whose labels train the evaluators, and those that are scored."""
-
-    train: Images
-    test: Images
-    name: str  # "test", or "validation" where the data have no test split
-
-
 def load_run(path: Path) -> TrainedRun:
     """The model of a run at its newest good checkpoint; a CheckpointError when there is none."""
     info = read_run(path)
@@ -223,80 +232,6 @@ def load_model(model: nn.Module, tensors: dict[str, Tensor]) -> None:
         ) from error
 
 
-def evaluation_split(
-    dataset: Dataset, config: Config, *, name: SplitName = "auto"
-) -> EvaluationSplit:
-    """The training images of a run against the whole test split, or against its validation images.
-
-    Data without a labelled test split give a seeded, stratified fifth of their labelled images,
-    named "validation". Images without a label are in neither. The images that the config holds out
-    are left out of the training images.
-
-    Args:
-        dataset: The images of the run.
-        config: Of the run.
-        name: What is scored; auto: the test split where there is one.
-
-    Raises:
-        DataError: When the images have no labels, or no split of this name.
-    """
-    train, test = dataset.train, dataset.test
-    if train.labels is None:
-        raise _without_labels("the images to train on", dataset)
-    nothing_to_score = test is None or test.labels is None
-    held_out = name == "validation" or (name == "auto" and nothing_to_score)
-    fraction = config.validation or (WATCHED if nothing_to_score and held_out else 0.0)
-    if fraction == 0:
-        scored = _labelled(None if held_out else test, dataset)
-        return EvaluationSplit(train.labelled(), scored, "test")
-    # Without images held out for it, the same fifth of those with labels that watches a run.
-    split = split_validation(
-        train if config.validation else train.labelled(), fraction=fraction, seed=config.seed
-    )
-    if held_out:
-        return EvaluationSplit(split.train.labelled(), split.validation.labelled(), "validation")
-    return EvaluationSplit(split.train.labelled(), _labelled(test, dataset), "test")
-
-
-def _labelled(images: Images | None, dataset: Dataset) -> Images:
-    if images is None:
-        raise DataError(
-            f"no images of {dataset.name} to score in this split",
-            expected="a test split, or images held out by the run's validation fraction",
-            hint="choose the other --split",
-        )
-    if images.labels is None:
-        raise _without_labels(f"the {dataset.notes.scored or 'test'} split", dataset)
-    return images.labelled()
-
-
-def _without_labels(which: str, dataset: Dataset) -> DataError:
-    """The error for a split without labels, with what is known of them."""
-    why = "; ".join(remark for remark in dataset.notes.remarks if "label" in remark)
-    return DataError(
-        f"{dataset.name} without labels on {which}{f' ({why})' if why else ''}",
-        expected="labels on the images to train on and on those to score",
-        hint="evaluation needs labels; pretraining, embedding and neighbours do not",
-    )
-
-
-def keep_label_draws(
-    path: Path, dataset: Dataset, config: Config, *, labels: Sequence[float]
-) -> None:
-    """Writes the indices of each draw of labels into a folder, `labels/share-0.1-seed-0.json`.
-
-    The indices count the labelled training images, in their order. Errors are those of
-    `check_fractions` and `evaluation_split`, and a StorageError when the disk refuses.
-    """
-    check_fractions(labels)
-    train = evaluation_split(dataset, config).train
-    for fraction in (fraction for fraction in labels if fraction < 1):
-        file = path / "labels" / f"share-{fraction:g}-seed-{config.seed}.json"
-        with storage_errors(file, needed=0):
-            file.parent.mkdir(exist_ok=True)
-        write_json(file, label_subset(train, fraction=fraction, seed=config.seed).tolist())
-
-
 def check_same_data(info: RunInfo, dataset: Dataset) -> None:
     """Refuses images other than those that a run was trained on, by a DataError."""
     was, now = info.data["fingerprint"], dataset.train.fingerprint
@@ -305,15 +240,4 @@ def check_same_data(info: RunInfo, dataset: Dataset) -> None:
             f"training images with fingerprint {now[:12]}",
             expected=f"those of the run, {was[:12]} ({info.data['spec']})",
             hint="name the run's own images with --data (finetune takes others with --out DIR)",
-        )
-
-
-def check_fractions(labels: Sequence[float]) -> None:
-    """Refuses fractions not above 0 and at most 1 by a ConfigError, before anything is written."""
-    wrong = [fraction for fraction in labels if not 0 < fraction <= 1]
-    if wrong:
-        raise ConfigError(
-            f"label fraction {', '.join(f'{fraction:g}' for fraction in wrong)}",
-            expected="fractions above 0 and at most 1",
-            hint="write 10 % as 0.1",
         )

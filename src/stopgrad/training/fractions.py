@@ -276,5 +276,5 @@ def _is_of(record: Record, info: RunInfo, *, split: str) -> bool:
         record.protocol.get("evaluator") == info.task
         and (record.labels, record.split, record.epoch) == (data["labels"], split, epoch)
         and record.data["fingerprint"] == data["fingerprint"]
-        and record.config == config_to_dict(info.config)
+        and config_to_dict(Config()) | (record.config or {}) == config_to_dict(info.config)
     )

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from stopgrad.errors import DataError
-from stopgrad.images import Dataset, load_dataset
+from stopgrad.errors import ConfigError, DataError
+from stopgrad.images import Dataset, Reading, load_dataset
 
 
 @pytest.fixture(autouse=True)
@@ -250,14 +250,14 @@ def split_choice(what: str, names: list[str], scored: str, count: int, happens: 
         split_choice(
             "train/CLASS, val/CLASS and a flat test/ (competitions, ILSVRC)",
             [*each("train/cat", "train/dog", "val/cat"), *each("test", count=5)],
-            "val",
+            "validation",
             2,
             "val/ is scored; the images of test/ are named",
         ),
         split_choice(
             "test/ in one folder that is no class (test/test/, test/unknown/)",
             [*each("train/cat", "train/dog", "valid/dog"), *each("test/unknown", count=3)],
-            "valid",
+            "validation",
             2,
             "the split whose folders are classes is scored",
         ),
@@ -271,7 +271,7 @@ def split_choice(what: str, names: list[str], scored: str, count: int, happens: 
         split_choice(
             "dev/CLASS and a flat Testing/",
             [*each("training/cat", "training/dog", "dev/dog"), *each("Testing")],
-            "dev",
+            "validation",
             2,
             "dev/ is scored",
         ),
@@ -298,12 +298,12 @@ def test_a_wanted_split_is_scored_and_never_mistaken_for_another(root: Path) -> 
         os.utime(file, (1, 1))
     pixels = {}
     for split in ("", "test", "val", "validation", "VAL"):
-        test = load_dataset(str(root), split=split).test
+        test = load_dataset(str(root), reading=Reading(split)).test
         assert test is not None
         pixels[split] = int(test.pixels[0, 0, 0, 0])
     assert pixels == {"": 11, "test": 11, "val": 99, "validation": 99, "VAL": 99}
-    with pytest.raises(DataError, match=r"no split 'query' to score .* expected one of test, val"):
-        load_dataset(str(root), split="query")
+    with pytest.raises(ConfigError, match=r"split = 'query'; expected one of auto, test, val"):
+        load_dataset(str(root), reading=Reading("query"))
 
 
 @pytest.mark.input(

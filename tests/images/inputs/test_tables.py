@@ -199,7 +199,7 @@ def test_the_split_that_a_table_labels_is_scored(root: Path) -> None:
     for split in ("train", "val"):
         csv(root, f"{split}/metadata.csv", "file_name,label", rows("{name},{label}"))
     found = load_dataset(str(root))
-    assert found.notes.scored == "val"
+    assert found.notes.scored == "validation"
     assert found.test is not None
     assert found.test.labels is not None
     assert found.notes.count("image") == 12

@@ -155,7 +155,7 @@ def _class_names(values: Sequence[int | str | None]) -> tuple[str, ...]:
     distinct = set(_known(values))
     numbers = [value for value in distinct if isinstance(value, int)]
     if len(numbers) < len(distinct):
-        return tuple(sorted(map(str, distinct)))
+        return tuple(sorted(set(map(str, distinct))))
     if min(numbers) == 0 and 2 * len(numbers) > max(numbers):
         return tuple(map(str, range(max(numbers) + 1)))
     return tuple(map(str, sorted(numbers)))
@@ -200,9 +200,9 @@ def _without_train_labels(train: RawLabels | None, test: RawLabels | None) -> No
     if test is None or not _known(test.values):
         return notes
     names = tuple(test.name_of(row) for row in range(len(test.values)))
-    return notes.and_those(
-        Notes(unused=(Unused("label", "the images to train on have none", names),))
-    )
+    unused = Unused("label", "the images to train on have none", names)
+    remark = f"{test.split} has labels, the images to train on have none"
+    return notes.and_those(Notes((remark,), (unused,)))
 
 
 def _few(names: Sequence[str]) -> str:

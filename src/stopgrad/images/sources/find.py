@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 from pathlib import Path
 
 from stopgrad.errors import DataError, did_you_mean
-from stopgrad.images.store import is_store, store_source
-from stopgrad.images.types import DataSource, Notes, Unused
+from stopgrad.images.sources.names import to_score
+from stopgrad.images.store import is_store, read_notes, store_source
+from stopgrad.images.types import DataSource, Notes, Reading, Unused
 
 ON_THE_HUB = {"cifar10": "uoft-cs/cifar10", "cifar100": "uoft-cs/cifar100"}
 ON_HUB = re.compile(
@@ -17,6 +19,9 @@ ON_HUB = re.compile(
 )
 """OWNER/NAME, or the address of its page."""
 KNOWN = ("mnist5k", *ON_THE_HUB)
+BY_RULE = Reading()
+
+log = logging.getLogger(__name__)
 
 
 def is_name(spec: str) -> bool:
@@ -24,38 +29,44 @@ def is_name(spec: str) -> bool:
     return spec in KNOWN or spec.startswith("hf:")
 
 
-def find_source(spec: str, *, split: str = "") -> DataSource:
+def find_source(spec: str, *, reading: Reading = BY_RULE) -> DataSource:
     """The data set behind a spec, found but not read.
 
     Args:
         spec: As for `load_dataset`.
-        split: The split that is scored, as the data call it; "": the first with labels.
+        reading: The split that is scored, and the columns that are read.
 
     Raises:
         DataError: For an unknown name (with the nearest known one) or a missing path.
+        ConfigError: For a split that the data do not have.
     """
+    return _found(spec, reading)._replace(reading=reading)
+
+
+def _found(spec: str, reading: Reading) -> DataSource:
     if spec == "mnist5k":
         from stopgrad.images.sources.embedded import mnist5k
 
-        return mnist5k()
+        return _as_it_is(mnist5k(), reading, scored="test")
     if is_name(spec):
         from stopgrad.images.sources.hub import hub_source
 
-        return hub_source(spec, repository=ON_THE_HUB.get(spec, spec.removeprefix("hf:")))
+        repository = ON_THE_HUB.get(spec, spec.removeprefix("hf:"))
+        return hub_source(spec, repository=repository, reading=reading)
     path = os.path.expanduser(spec)
     if not os.path.exists(path):  # unlike Path.exists, it knows no error for odd text
         raise _unknown(spec)
-    return _local(Path(path).resolve(), split=split)
+    return _local(Path(path).resolve(), reading)
 
 
-def _local(path: Path, *, split: str) -> DataSource:
+def _local(path: Path, reading: Reading) -> DataSource:
     from stopgrad.images.sources.files import list_folder
     from stopgrad.images.sources.folder import folder_source
     from stopgrad.images.sources.layout import MOST_STRAY
     from stopgrad.images.sources.parquet import count_images, is_parquet, parquet_source
 
     if is_store(path):
-        return store_source(path)
+        return _as_it_is(store_source(path), reading, scored=read_notes(path).scored or "test")
     if (path / "checkpoints").is_dir() and (path / "config.json").is_file():
         raise DataError(
             f"{str(path)!r} is a run, not a data set",
@@ -63,16 +74,28 @@ def _local(path: Path, *, split: str) -> DataSource:
             hint="name the folder of the images; weights to start from go to --init",
         )
     if not path.is_dir():
-        return parquet_source(path) if is_parquet(path) else folder_source(path)
+        return parquet_source(path, reading) if is_parquet(path) else folder_source(path, reading)
     listing = list_folder(path)
-    pictures = tuple("/".join(image.parts) for image in listing.images)
-    # A folder of images stays one, whatever Parquet files lie in it, and the other way round.
-    if is_parquet(path) and len(pictures) <= MOST_STRAY * count_images(path):
-        source = parquet_source(path)
-        beside = (Unused("image", "beside Parquet files, which are the data", pictures),)
-        notes = Notes(unused=beside if pictures else ())
-        return source._replace(notes=source.notes.and_those(notes))
-    return folder_source(path, split=split, listing=listing)
+    pictures = ["/".join(image.parts) for image in listing.images]
+    rows = count_images(path, reading) if is_parquet(path) else 0
+    if is_parquet(path) and (rows or not pictures):
+        source = parquet_source(path, reading)
+        used = {stamp.path for stamp in source.stamps}
+        beside = tuple(picture for picture in pictures if picture not in used)
+        # A folder of images stays one, whatever Parquet files lie in it, and the other way round.
+        if len(beside) <= MOST_STRAY * rows:
+            why = (Unused("image", "beside Parquet files, which are the data", beside),)
+            notes = Notes(unused=why if beside else ())
+            return source._replace(notes=source.notes.and_those(notes))
+    return folder_source(path, reading, listing=listing)
+
+
+def _as_it_is(source: DataSource, reading: Reading, *, scored: str) -> DataSource:
+    """A data set that has one way to be read, whatever was asked for."""
+    to_score({"train": "train", scored: None}, reading.split)
+    if reading.image_column or reading.label_column:
+        log.warning("%s has no columns to choose from", source.name)
+    return source
 
 
 def _unknown(spec: str) -> DataError:

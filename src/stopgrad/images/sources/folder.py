@@ -29,7 +29,7 @@ from stopgrad.images.sources.layout import (
     holds_images,
     why_no_classes,
 )
-from stopgrad.images.sources.names import split_of
+from stopgrad.images.sources.names import scored_as, to_score
 from stopgrad.images.sources.tables import TableLabels, table_labels
 from stopgrad.images.types import (
     Contents,
@@ -38,26 +38,30 @@ from stopgrad.images.types import (
     FileStamp,
     Labels,
     Notes,
+    Reading,
     SplitReader,
     Unused,
     stamp,
 )
 
+BY_RULE = Reading()
+
 log = logging.getLogger(__name__)
 
 
 def folder_source(
-    root: Path, *, split: str = "", listing: FolderListing | None = None
+    root: Path, reading: Reading = BY_RULE, *, listing: FolderListing | None = None
 ) -> DataSource:
     """The images in a folder.
 
     Args:
         root: The folder.
-        split: The split that is scored, as the data call it; "": the first with labels.
+        reading: The split that is scored, by rule the first with labels.
         listing: What lies in the folder, where that is known.
 
     Raises:
-        DataError: When it is not a folder, holds no images to train on, or has no such split.
+        DataError: When it is not a folder, or holds no images to train on.
+        ConfigError: For a split that is not there.
     """
     if not root.is_dir():
         raise DataError(
@@ -69,14 +73,14 @@ def folder_source(
     found = arrange(listing.images)
     if not found.train.images:
         raise _nothing_to_train_on(root, listing, found)
-    reading = _Reading.of(listing, found)
-    scored = _choose(root, found, reading, split)
+    known = _FolderLabels.of(listing, found)
+    scored = _choose(found, known, reading.split)
     return DataSource(
         as_text(root.name),
         str(root),
-        tuple(_stamps(found, reading, scored)),
-        lambda: _open(found.train, scored, reading),
-        notes=_notes(root, listing, found, scored),
+        tuple(_stamps(found, known, scored)),
+        lambda: _open(found.train, scored, known),
+        notes=_notes(root, listing, found, scored, reading.split),
     )
 
 
@@ -101,7 +105,7 @@ def _nothing_to_train_on(root: Path, listing: FolderListing, found: Arrangement)
     )
 
 
-class _Reading(NamedTuple):
+class _FolderLabels(NamedTuple):
     """How the images of a folder get their labels."""
 
     by_folder: bool  # whether the training images lie in class folders
@@ -110,7 +114,7 @@ class _Reading(NamedTuple):
     from_tables: Callable[[], TableLabels]  # reads them once
 
     @classmethod
-    def of(cls, listing: FolderListing, found: Arrangement) -> _Reading:
+    def of(cls, listing: FolderListing, found: Arrangement) -> _FolderLabels:
         train = found.train
         by_folder = are_classes(train.inside)
         classes = {train.class_of(image) for image in train.images} if by_folder else set()
@@ -137,27 +141,20 @@ class _Reading(NamedTuple):
         return bool(self.tables) and not all(self.has_classes(split) for split in splits)
 
 
-def _choose(root: Path, found: Arrangement, reading: _Reading, wanted: str) -> FolderSplit | None:
+def _choose(found: Arrangement, known: _FolderLabels, wanted: str) -> FolderSplit | None:
     """The split to score: the one that is wanted, or the first with labels."""
-    scored = found.scored
-    if not wanted:
-        several = len(scored) > 1
-        first = scored[0] if scored else None
-        return next((s for s in scored if reading.has_labels(s)), first) if several else first
-    alike = [s for s in scored if s.name.lower() == wanted.lower()]
-    alike = alike or [s for s in scored if s.split == split_of(wanted)]
-    if not alike:
-        names = ", ".join(split.name for split in scored)
-        raise DataError(
-            f"no split {wanted!r} to score in {str(root)!r}",
-            expected=f"one of {names}" if names else "a folder test/ or val/ beside train/",
-            hint="name one of these" if names else "leave the split out: a part is held out",
-        )
-    return alike[0]
+    splits = {split.name: split for split in found.scored}
+    others = {name: FolderSplit(name, "test", tuple(of)) for name, of in found.others.items()}
+    meanings = {**dict.fromkeys(others), **{name: split.split for name, split in splits.items()}}
+    names = to_score({found.train.name: "train", **meanings}, wanted)
+    several = [{**others, **splits}[name] for name in names]
+    if len(several) < 2:
+        return several[0] if several else None
+    return next((split for split in several if known.has_labels(split)), several[0])
 
 
 def _stamps(
-    found: Arrangement, reading: _Reading, scored: FolderSplit | None
+    found: Arrangement, known: _FolderLabels, scored: FolderSplit | None
 ) -> Iterator[FileStamp]:
     """Of all images that are read, and of the tables that may label them.
 
@@ -165,19 +162,23 @@ def _stamps(
     """
     train = found.train
     for image in train.images:
-        stray = reading.by_folder and train.class_of(image) is None
+        stray = known.by_folder and train.class_of(image) is None
         yield stamp(image.path, name="/".join(("unlabelled" if stray else "train", *image.parts)))
     if scored is not None:
-        name = "test" if scored == found.scored[0] else scored.name
+        name = "test" if scored in found.scored[:1] else scored.name
         for image in scored.images:
             yield stamp(image.path, name="/".join((name, *image.parts)))
-    if reading.needs_tables([train, *([scored] if scored else [])]):
-        for table in reading.tables:
+    if known.needs_tables([train, *([scored] if scored else [])]):
+        for table in known.tables:
             yield stamp(table.path, name="/".join(("labels", *table.parts)))
 
 
 def _notes(
-    root: Path, listing: FolderListing, found: Arrangement, scored: FolderSplit | None
+    root: Path,
+    listing: FolderListing,
+    found: Arrangement,
+    scored: FolderSplit | None,
+    wanted: str,
 ) -> Notes:
     """What the names tell: which splits are read, and all that is not."""
     train, remarks, unused = found.train, list(found.remarks), list[Unused]()
@@ -189,7 +190,12 @@ def _notes(
 
     remarks += _remarks(found, scored)
     read = " and ".join(f"{split.name}/" for split in (train, scored) if split and split.name)
-    others = [image for name in sorted(found.others) for image in found.others[name]]
+    others = [
+        image
+        for name in sorted(found.others)
+        if scored is None or name != scored.name
+        for image in found.others[name]
+    ]
     pass_over(f"beside {read}", others)
     for split in found.scored:
         if scored is not None and split.name != scored.name:
@@ -200,8 +206,14 @@ def _notes(
         for name, images in found.others.items()
         if name.lower() in UNLABELED
     ]
-    name = scored.name if scored is not None and scored.name.lower() != "test" else ""
+    name = "" if scored is None else _called(found, scored, wanted)
     return Notes(tuple(remarks), (*unused, *listing.unused), name)
+
+
+def _called(found: Arrangement, scored: FolderSplit, wanted: str) -> str:
+    """What results call the split that is scored."""
+    meaning = scored.split if scored in found.scored else None
+    return scored_as(scored.name, {scored.name: meaning}, wanted)
 
 
 def _remarks(found: Arrangement, scored: FolderSplit | None) -> Iterator[str]:
@@ -210,7 +222,7 @@ def _remarks(found: Arrangement, scored: FolderSplit | None) -> Iterator[str]:
         if (train.name.lower(), scored.name.lower()) != ("train", "test"):
             learned = f"{train.name}/" if train.name else "what lies beside it"
             yield f"to train on: {learned}; to score: {scored.name}/"
-        skipped = found.scored[: found.scored.index(scored)]
+        skipped = found.scored[: found.scored.index(scored)] if scored in found.scored else ()
         if skipped:
             names = ", ".join(f"{split.name}/" for split in skipped)
             yield f"{scored.name}/ is scored, as the images in {names} have no labels to compare"
@@ -238,15 +250,15 @@ def _folder_of(images: Sequence[Found]) -> str:
     return str(Path(images[0].path).parents[len(images[0].parts) - 1])
 
 
-def _open(train: FolderSplit, scored: FolderSplit | None, reading: _Reading) -> Contents:
+def _open(train: FolderSplit, scored: FolderSplit | None, known: _FolderLabels) -> Contents:
     read = [split for split in (train, scored) if split is not None]
     notes = Notes()
-    if reading.needs_tables(read):
-        notes = reading.from_tables().notes
-    elif reading.tables:
-        names = tuple("/".join(table.parts) for table in reading.tables)
+    if known.needs_tables(read):
+        notes = known.from_tables().notes
+    elif known.tables:
+        names = tuple("/".join(table.parts) for table in known.tables)
         notes = Notes(unused=(Unused("file", "not read: the folders are classes", names),))
-    labels = number_labels(*([_raw_labels(split, reading) for split in read] + [None])[:2])
+    labels = number_labels(*([_raw_labels(split, known) for split in read] + [None])[:2])
     return Contents(
         labels.class_names,
         _reader(train, labels.train),
@@ -255,7 +267,7 @@ def _open(train: FolderSplit, scored: FolderSplit | None, reading: _Reading) -> 
     )
 
 
-def _raw_labels(split: FolderSplit, reading: _Reading) -> RawLabels | None:
+def _raw_labels(split: FolderSplit, known: _FolderLabels) -> RawLabels | None:
     """The label of each image (N,) by its class folder, or else by a table; None without any."""
 
     def name_of(row: int) -> str:
@@ -263,16 +275,16 @@ def _raw_labels(split: FolderSplit, reading: _Reading) -> RawLabels | None:
 
     name = split.name or split.split
     by_folder = [split.class_of(image) for image in split.images]
-    if reading.has_classes(split):
+    if known.has_classes(split):
         return RawLabels(name, by_folder, name_of)
-    if reading.tables:
-        labels = reading.from_tables().labels
+    if known.tables:
+        labels = known.from_tables().labels
         values = [labels.get(image.path) for image in split.images]
         if any(value is not None for value in values):
             return RawLabels(name, values, name_of)
     # Classes that the training split lacks: none can be used, and that is noted.
     classes = {name for name in by_folder if name and not holds_images(name)}
-    lost = bool(classes) if reading.by_folder else are_classes(split.inside)
+    lost = bool(classes) if known.by_folder else are_classes(split.inside)
     return RawLabels(name, by_folder, name_of) if lost else None
 
 

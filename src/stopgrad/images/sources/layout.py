@@ -24,7 +24,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from stopgrad.images.sources.files import Found
-from stopgrad.images.sources.names import SplitOf, first_scored, split_of, splits_among
+from stopgrad.images.sources.names import SplitOf, split_of, splits_among, to_score
 
 UNLABELED = ("unlabeled", "unlabelled")
 IMAGE_FOLDERS = ("images", "imgs", "img", "jpegimages", "leftimgbit")
@@ -157,8 +157,8 @@ def _arranged(folders: Folders, splits: Mapping[str, SplitOf]) -> Arrangement:
         rest = [_under((name,) if name else (), folders[name]) for name in folders.keys() - splits]
         train = FolderSplit("", "train", _in_order(image for images in rest for image in images))
     scored = tuple(
-        _unwrapped(FolderSplit(name, splits[name], tuple(images)))
-        for name, images in first_scored({n: folders[n] for n in splits if n in folders})
+        _unwrapped(FolderSplit(name, splits[name], tuple(folders[name])))
+        for name in to_score({name: split for name, split in splits.items() if name in folders})
     )
     taken = {*names, *(split.name for split in scored)} if names else folders.keys()
     others = {name: images for name, images in folders.items() if name not in taken}

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from typing import Literal, TypeVar
+from typing import Literal
+
+from stopgrad.errors import ConfigError, did_you_mean
 
 SplitOf = Literal["train", "validation", "test"]
 SPLITS: dict[str, SplitOf] = {  # of one meaning, those that are preferred first
@@ -35,8 +37,6 @@ FILLERS = frozenset(
     | {"data", "dataset", "folder", "full", "all", "public", "private"}
 )
 SCORED: tuple[SplitOf, ...] = ("test", "validation")  # the first of these is scored
-
-T = TypeVar("T")
 
 
 def split_of(name: str) -> SplitOf | None:
@@ -70,12 +70,51 @@ def splits_among(names: Iterable[str]) -> dict[str, SplitOf]:
     return found
 
 
-def first_scored(found: Mapping[str, T]) -> list[tuple[str, T]]:
-    """The splits to score, by their names in the data, those that are taken first at the front."""
+def meanings(names: Iterable[str]) -> dict[str, SplitOf | None]:
+    """What each of the splits of a data set means.
+
+    A longer name that mentions a split, as in `mnist-train` or `train_extra`, is that split where
+    no other name says so.
+    """
+    names = list(names)
+    found: dict[str, SplitOf | None] = {**splits_among(names)}
+    said = set(found.values())
+    for name in names:
+        mentioned = {SPLITS[word] for word in _words(name) if word in SPLITS} - said
+        found.setdefault(name, mentioned.pop() if len(mentioned) == 1 else None)
+    return {name: found[name] for name in names}
+
+
+def to_score(splits: Mapping[str, SplitOf | None], wanted: str = "") -> list[str]:
+    """The splits of a data set that may be scored: the first of them with usable labels is.
+
+    Args:
+        splits: By their names in the data, with their `meanings`.
+        wanted: One of them by its name, or `test` or `validation` for those of that meaning, if
+            there are any; "": all that have one of the two, test first.
+
+    Raises:
+        ConfigError: For a split that is not there, or that is learned from.
+    """
     order = {split: rank for rank, split in enumerate(SCORED)}
-    splits = splits_among(found)
-    scored = [(name, what) for name, what in found.items() if splits.get(name) in order]
-    return sorted(scored, key=lambda each: (order[splits[each[0]]], _rank(each[0]), each[0]))
+    scored = [name for name, split in splits.items() if split in order]
+    scored.sort(key=lambda name: (order[splits[name] or "test"], _rank(name), name))
+    if not wanted:
+        return scored
+    if splits.get(wanted, "train") != "train":
+        return [wanted]
+    if wanted not in splits and (meaning := split_of(wanted)) in order:
+        return [name for name in scored if splits[name] == meaning] or scored
+    own = sorted({name for name, split in splits.items() if split != "train"} - {*SCORED})
+    known = ["auto", *SCORED, *own]
+    why = ", which is learned from" if wanted in splits else did_you_mean(wanted, known)
+    raise ConfigError(f"split = {wanted!r}{why}", expected=f"one of {', '.join(known)}")
+
+
+def scored_as(name: str, splits: Mapping[str, SplitOf | None], wanted: str = "") -> str:
+    """What results call a split: the name that was asked for, else its meaning; "" for test."""
+    called = name if wanted == name else splits[name] or name
+    return "" if called == "test" else called
 
 
 def _rank(name: str) -> int:
