@@ -36,12 +36,22 @@ def add(parser: argparse.ArgumentParser) -> None:
         help="on damaged images fail, or skip them (at most 5 %% of the images). Default: fail",
     )
 
+    parser.add_argument(
+        "--white-level", type=float, default=0.0, metavar="X", help="as for pretrain"
+    )
+    parser.add_argument("--bands", default="auto", metavar="TEXT", help="as for pretrain")
+
 
 def run(options: argparse.Namespace) -> None:
     """Packs, and says how to use the store."""
     out = options.out
     dataset = stopgrad.pack(
-        options.data, out, side=options.side, bad_images=options.bad_images
+        options.data,
+        out,
+        side=options.side,
+        bad_images=options.bad_images,
+        white_level=options.white_level,
+        bands=options.bands,
     ).dataset
     pixels = sum(part.pixels.nbytes for part in (dataset.train, dataset.test) if part)
     print_line(f"done: {out}, {pixels / 1e6:,.0f} MB of pixels; use it as --data {quote(str(out))}")

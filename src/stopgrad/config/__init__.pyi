@@ -11,11 +11,13 @@ from .knobs import Optimizer as Optimizer
 from .knobs import OptimizerConfig as OptimizerConfig
 from .knobs import PredictorConfig as PredictorConfig
 from .knobs import ProjectorConfig as ProjectorConfig
+from .knobs import Samples as Samples
 from .knobs import SplitName as SplitName
 from .knobs import Stem as Stem
 from .knobs import SupervisedConfig as SupervisedConfig
 from .knobs import Task as Task
 from .knobs import ViewsConfig as ViewsConfig
+from .knobs import read_bands as read_bands
 from .parse import config_from_dict as config_from_dict
 from .parse import config_to_dict as config_to_dict
 from .parse import describe_knobs as describe_knobs

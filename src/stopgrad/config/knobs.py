@@ -200,6 +200,13 @@ class FinetuneConfig(Checked):
     crop: int = knob(0, "side of the crop, px, 0: that of the images", at_least=0)
 
 
+class Samples(NamedTuple):
+    """How images of more than 8 bits, or of more than three bands, become pixels."""
+
+    white_level: float = 0.0  # the value that is white; 0: from the set
+    bands: tuple[int, ...] = ()  # counted from 1, three or one; (): the colours of the format
+
+
 class Length(NamedTuple):
     """How long a training is: epochs over all images, and images per step."""
 
@@ -232,6 +239,13 @@ class Config(Checked):
     )
     bad_images: BadImages = knob(
         "fail", "what damaged images do: fail, or skip (left out, at most 5 % of the images)"
+    )
+    white_level: float = knob(
+        0.0, "value that is white in images of more than 8 bits, 0: from the set", at_least=0
+    )
+    bands: str = knob(
+        "auto",
+        "bands that are red, green and blue, as 4,3,2, or one that is gray; auto: its colours",
     )
     views: ViewsConfig = section(ViewsConfig, "the augmentations")
     encoder: EncoderConfig = section(EncoderConfig, "encoder f")
@@ -274,6 +288,11 @@ class Config(Checked):
         """Side of the stored images, px; 256 for views of 224 as is usual on ImageNet."""
         return self.image_size or max(32, round(self.views.size * 8 / 7))
 
+    @property
+    def samples(self) -> Samples:
+        """How samples become pixels."""
+        return Samples(self.white_level, read_bands(self.bands))
+
     def length(self, task: Task) -> Length:
         """The length of the pretraining, of the baseline from scratch or of fine-tuning."""
         match task:
@@ -288,6 +307,7 @@ class Config(Checked):
     def __post_init__(self) -> None:
         """Raises ConfigError for values out of bounds and for pairs that contradict."""
         super().__post_init__()
+        read_bands(self.bands)
         wrong = list(
             contradictions({key: attrgetter(key)(self) for pair in ORDERED for key in pair})
         )
@@ -297,6 +317,24 @@ class Config(Checked):
                 expected="knobs that do not contradict each other",
                 hint="change one of the two",
             )
+
+
+def read_bands(text: str) -> tuple[int, ...]:
+    """Bands of an image as a user names them, counted from 1: "4,3,2" -> (4, 3, 2), "auto" -> ().
+
+    Raises:
+        ConfigError: For anything but three numbers, or one.
+    """
+    if text == "auto":
+        return ()
+    parts = [part.strip() for part in text.split(",")]
+    if len(parts) in (1, 3) and all(part.isdecimal() and int(part) > 0 for part in parts):
+        return tuple(map(int, parts))
+    raise ConfigError(
+        f"bands = {text!r}",
+        expected="three bands, or one, counted from 1",
+        hint="write for example --bands 4,3,2",
+    )
 
 
 ORDERED = (  # the first of a pair may not exceed the second

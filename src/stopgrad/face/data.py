@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, get_args
 
 from stopgrad import images, method, report, runs, speed
-from stopgrad.config import BadImages, Config
+from stopgrad.config import BadImages, Config, Samples, read_bands
 from stopgrad.errors import ConfigError, DataError
 from stopgrad.face.arguments import check_choices, chosen_config
 from stopgrad.face.data_check import DataCheck
@@ -34,22 +34,30 @@ SIDE = 256  # px, of images that are stored before a config says what it needs
 class Data:
     """A data set; its images are decoded once for each size that training asks for."""
 
-    def __init__(self, spec: str, first: Dataset | None = None, *, side: int = 0) -> None:
+    def __init__(
+        self,
+        spec: str,
+        first: Dataset | None = None,
+        *,
+        side: int = 0,
+        samples: Samples = Samples(),
+    ) -> None:
         """Notes where the images are.
 
         Args:
             spec: A name, a path, or `arrays:NAME` of images in memory.
             first: The images, if they were read already.
             side: px, that `first` was read at.
+            samples: How it was read.
         """
-        self.spec = spec
+        self.spec, self._samples = spec, samples
         self._first, self._side = first, side
 
     @property
     def dataset(self) -> Dataset:
         """The images as they were first read."""
         if self._first is None:
-            self._first, self._side = _read(self.spec, Screen(), side=SIDE), SIDE
+            self._first, self._side = load(self.spec).dataset, SIDE
         return self._first
 
     def __len__(self) -> int:
@@ -73,7 +81,8 @@ class Data:
         size = first.train.pixels.shape[1:3]
         kept = size != (self._side, self._side) and max(size) <= config.image_side
         whole = not first.train.whole_side and (not first.damaged or config.bad_images == "skip")
-        return whole and (kept or self._side == config.image_side)
+        same = self._samples == config.samples and whole
+        return same and (kept or self._side == config.image_side)
 
 
 AnyData: TypeAlias = "str | Path | Data | Dataset | Array"
@@ -86,6 +95,8 @@ def load(
     class_names: Sequence[str] = (),
     side: int = SIDE,
     bad_images: BadImages = "fail",
+    white_level: float = 0,
+    bands: str = "auto",
 ) -> Data:
     """Reads a data set and shows how it was understood.
 
@@ -98,6 +109,8 @@ def load(
         side: px. Images of one size, at most this, are kept as they are; others become centred
             squares. Training reads them again where it asks for another size.
         bad_images: What damaged images do: fail, or skip.
+        white_level: The value that is white in images of more than 8 bits; 0: from the set.
+        bands: Those that are red, green and blue, as "4,3,2", or one; auto: the colours.
 
     Raises:
         ConfigError: For labels or names beside anything but an array.
@@ -115,9 +128,12 @@ def load(
     if isinstance(data, Data):
         return data
     if isinstance(data, (str, Path)):
-        return Data(
-            str(data), _read(str(data), Screen(), side=side, bad_images=bad_images), side=side
-        )
+        samples = Samples(white_level, read_bands(bands))
+        with (screen := Screen()).progress():
+            first = images.load_dataset(
+                str(data), side=side, bad_images=bad_images, samples=samples, track=screen.track
+            )
+        return Data(str(data), first, side=side, samples=samples)
     if isinstance(data, images.Dataset):
         return Data(f"{ARRAYS}{data.name}", data)
     import numpy as np
@@ -149,13 +165,20 @@ def check(
             side=config.image_side,
             tiny_below=config.views.size / 2,
             bad_images=config.bad_images,
+            samples=config.samples,
             track=screen.track,
         )
     return DataCheck(spec, preset, config, findings, speed.look_ahead(findings, config))
 
 
 def pack(
-    data: str | Path | Data, out: str | Path, *, side: int = SIDE, bad_images: BadImages = "fail"
+    data: str | Path | Data,
+    out: str | Path,
+    *,
+    side: int = SIDE,
+    bad_images: BadImages = "fail",
+    white_level: float = 0,
+    bands: str = "auto",
 ) -> Data:
     """Decodes a data set once into a store on disk, to train with little memory.
 
@@ -164,14 +187,24 @@ def pack(
         out: A folder to write, or to go on with after a kill.
         side: px. Side of the stored images, centred squares resized by their short side.
         bad_images: What damaged images do: fail, or skip.
+        white_level: As for `load`.
+        bands: As for `load`.
 
     Raises:
         DataError: For what is missing or unfit.
         StorageError: When the disk refuses.
     """
     screen, store = Screen(), str(Path(out).absolute())
+    samples = Samples(white_level, read_bands(bands))
     with screen.progress():
-        images.pack(spec_of(data), Path(out), side=side, bad_images=bad_images, track=screen.track)
+        images.pack(
+            spec_of(data),
+            Path(out),
+            side=side,
+            bad_images=bad_images,
+            samples=samples,
+            track=screen.track,
+        )
         dataset = images.load_dataset(store, changed="warn")
     for line in images.what_to_know(dataset):
         screen.line(line)
@@ -231,8 +264,3 @@ def spec_of(data: AnyData) -> str:
     if spec.startswith(ARRAYS):
         raise DataError("images in memory", expected="a name or a path, whose files can be read")
     return spec
-
-
-def _read(spec: str, screen: Screen, *, side: int, bad_images: BadImages = "fail") -> Dataset:
-    with screen.progress():
-        return images.load_dataset(spec, side=side, bad_images=bad_images, track=screen.track)

@@ -6,6 +6,9 @@ In: a spec (a known name, `hf:OWNER/NAME`, a path) or arrays. Out: `Dataset`, `I
 and the Hub's client are imported when a data set needs them.
 
     types        images in memory or on disk, data sets, and what a source offers
+    depth        samples of more than 8 bits -> 8 bits, by levels of the whole set
+    extras       an image without what stands beside its pixels
+    formats      TIFF of any samples, HEIC and DICOM
     decoding     one encoded image -> pixels, strictly
     gather       whole splits, decoded on all cores in one size; damaged images
     splits       validation split, label subsets, mean and std

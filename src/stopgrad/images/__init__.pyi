@@ -1,9 +1,11 @@
 from .decoding import Damaged as Damaged
 from .decoding import Frame as Frame
+from .decoding import OtherDepth as OtherDepth
 from .decoding import OtherSize as OtherSize
 from .decoding import decode as decode
 from .decoding import strict_pillow as strict_pillow
 from .gather import DamagedImagesError as DamagedImagesError
+from .gather import decode_together as decode_together
 from .gather import on_all_cores as on_all_cores
 from .inspect import Findings as Findings
 from .inspect import ImagePlace as ImagePlace

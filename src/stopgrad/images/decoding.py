@@ -1,43 +1,60 @@
 """One encoded image -> (H, W, 3) uint8, strictly, or the reason why not.
 
-EXIF rotation is applied; gray is repeated in three channels; 16 bits are scaled to 8; alpha is
-laid over white; of an animation the first frame counts. Nothing truncated is accepted.
+EXIF rotation is applied; gray is repeated in three channels; more than 8 bits are scaled to 8 by
+levels (`depth`); alpha is laid over white; of an animation the first frame counts. Nothing
+truncated is accepted; what stands beside the pixels may be broken (`extras`).
 """
 
 from __future__ import annotations
 
 import contextlib
 import io
+import logging
 import stat
 import threading
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, NamedTuple
+from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from stopgrad.images.types import Encoded, Pixels, T
+from stopgrad.images.depth import Bands, Depth, RawImage, ValueRange, choose, depth_of, raw_of
+from stopgrad.images.extras import without_extras
+from stopgrad.images.formats import is_misread, open_other
+from stopgrad.images.types import Encoded, Levels, Pixels, T
 
 if TYPE_CHECKING:
     from PIL.Image import Image, Transpose
+    from PIL.ImageFile import ImageFile
 
 # Raster formats only: Pillow would hand an EPS file to Ghostscript.
 FORMATS = ("PNG", "JPEG", "MPO", "GIF", "BMP", "DIB", "WEBP", "TIFF", "PPM", "JPEG2000", "AVIF")
 ORIENTATION = 0x0112  # the EXIF tag
 TILE_WIDTH, TILE_HEIGHT = 322, 323  # tags of TIFF 6.0, Section 15
-DECODER = 2  # raise it with every change of what is read, so that images are decoded again
+DECODER = 3  # raise it with every change of what is read, so that images are decoded again
 MOST_BYTES = 1 << 30  # of an encoded image
 MOST_PIXELS = 250_000_000  # of an image; cameras and scanners make 200 megapixels
 MOST_AT_ONCE = 1 << 27  # px being decoded at any moment; with alpha they take 15 bytes each
+PIXEL_BYTES, SCALED_BYTES = 15, 30  # that take; those of a raw image besides its own samples
+READERS = ("PIL", "tifffile", "pydicom", "pillow_heif")
 
 
 class Frame(NamedTuple):
-    """The size that images must have, px; `fit` resizes others to it (then it is a square)."""
+    """What images become: their size, px, and which of their values are black and white."""
 
     height: int
     width: int
-    fit: bool
+    fit: bool  # resizes images of other sizes (then it is a square)
+    bands: Bands = ()
+    levels: tuple[Levels, ...] | None = None  # by depth; None: of each image those of its own
+
+    @classmethod
+    def from_json(cls, values: list[Any]) -> Frame:
+        """A frame as JSON has kept it."""
+        height, width, fit, bands, levels = [*values, (), None][:5]  # the last two are new
+        levels = None if levels is None else tuple(Levels(*of) for of in levels)
+        return cls(height, width, fit, tuple(bands), levels)
 
 
 class OtherSize(NamedTuple):
@@ -45,6 +62,12 @@ class OtherSize(NamedTuple):
 
     height: int
     width: int
+
+
+class OtherDepth(NamedTuple):
+    """An image left undecoded because the frame has no levels for its depth."""
+
+    depth: Depth
 
 
 class Damaged(NamedTuple):
@@ -56,22 +79,28 @@ class Damaged(NamedTuple):
 
 @contextlib.contextmanager
 def strict_pillow() -> Iterator[None]:
-    """Loads Pillow's formats once; bombs are errors and its other warnings silent.
+    """Loads Pillow's formats once; bombs are errors, and it and its like say nothing else.
 
     Pillow warns of bombs above 89 megapixels, which photos have; here its limit is `MOST_PIXELS`.
-    Filters and the limit belong to the process, so this stands around the threads, not in them.
+    All this belongs to the process, so it stands around the threads, not in them.
     """
     from PIL import Image
 
     Image.init()
     before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, MOST_PIXELS
+    logs = [logging.getLogger(name) for name in READERS]
+    were = [log.level for log in logs]
     try:
+        for log in logs:
+            log.setLevel(logging.CRITICAL + 1)
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", module=r"PIL\.")
+            warnings.filterwarnings("ignore", module=rf"({'|'.join(READERS)})\b")
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             yield
     finally:
         Image.MAX_IMAGE_PIXELS = before
+        for log, level in zip(logs, were, strict=True):
+            log.setLevel(level)
 
 
 class PixelBudget:
@@ -102,37 +131,63 @@ class PixelBudget:
 _BUDGET = PixelBudget(MOST_AT_ONCE)
 
 
-def peek(encoded: Encoded) -> tuple[int, int] | Damaged:
+def peek(encoded: Encoded, *, bands: Bands = ()) -> tuple[int, int] | Damaged:
     """Height and width that an image will have, from its header and its EXIF block."""
 
     def read(file: IO[bytes]) -> tuple[int, int]:
-        with opened(file) as image:
+        with opened(file, bands=bands) as image:
             return _upright_size(image)
 
     return guarded(encoded, read)
 
 
-def decode(encoded: Encoded, frame: Frame) -> Pixels | OtherSize | Damaged:
+def range_in(encoded: Encoded, *, depth: Depth, bands: Bands) -> ValueRange | Damaged | None:
+    """The range of the values of an image; None where it has another depth, or no values."""
+
+    def read(file: IO[bytes]) -> ValueRange | None:
+        with opened(file, bands=bands) as image:
+            if depth_of(image) != depth:
+                return None
+            raw = image if isinstance(image, RawImage) else raw_of(image)
+            assert raw is not None
+            return raw.range(bands)
+
+    return guarded(encoded, read)
+
+
+def decode(encoded: Encoded, frame: Frame) -> Pixels | OtherSize | OtherDepth | Damaged:
     """Decode one image into a frame.
 
     Returns:
         (frame.height, frame.width, 3) uint8, C-contiguous. An image of another size is not
-        decoded and its size returned, unless the frame fits it.
+        decoded and its size returned, unless the frame fits it; so it is with its depth.
     """
     return guarded(encoded, lambda file: _read(file, frame))
 
 
 def guarded(encoded: Encoded, read: Callable[[IO[bytes]], T]) -> T | Damaged:
-    """What `read` makes of the open image; whatever goes wrong means that it is damaged."""
-    try:
-        with _open(encoded.data) as file:
-            return read(file)
+    """What `read` makes of the open image, or else of it without its extras.
+
+    Whatever goes wrong means that it is damaged.
+    """
     # Pillow raises a dozen unrelated types for damaged files (OSError, SyntaxError, ValueError,
     # IndexError, struct.error, zlib.error, ...); each means that this image cannot be read.
-    except MemoryError:  # no fault of the image
+    try:
+        with _open(encoded.data) as file:
+            try:
+                return read(file)
+            except MemoryError:  # no fault of the image
+                raise
+            except Exception as error:
+                reason = _reason(error)
+                if (bare := without_extras(file)) is not None:
+                    with contextlib.suppress(Exception):
+                        return read(io.BytesIO(bare))
+    except MemoryError:
         raise
     except Exception as error:
-        return Damaged(encoded.name, _reason(error))
+        reason = _reason(error)
+    return Damaged(encoded.name, reason)
 
 
 def _open(data: bytes | Path | None) -> IO[bytes]:
@@ -158,28 +213,43 @@ def _check_size(size: int) -> None:
 
 
 @contextlib.contextmanager
-def opened(file: IO[bytes], *, draft: tuple[int, int] | None = None) -> Iterator[Image]:
+def opened(
+    file: IO[bytes], *, draft: tuple[int, int] | None = None, bands: Bands = ()
+) -> Iterator[ImageFile | RawImage]:
     """An image whose header was read, with room in memory for its pixels.
 
     Args:
         file: The encoded image.
         draft: Width and height, px, down to which a JPEG may be decoded at 1/2, 1/4 or 1/8.
+        bands: Those that will be read.
 
     Raises:
         ValueError: For more than `MOST_PIXELS`, before any of them is decoded.
     """
-    from PIL import Image
+    image = _open_image(file, bands)
+    with contextlib.nullcontext() if isinstance(image, RawImage) else image:
+        if draft and not isinstance(image, RawImage) and image.format in ("JPEG", "MPO"):
+            image.draft(None, draft)
+        with _BUDGET.spend(_area(image)):
+            yield image
+
+
+def _open_image(file: IO[bytes], bands: Bands) -> ImageFile | RawImage:
+    from PIL import Image, UnidentifiedImageError
 
     formats = [name for name in FORMATS if name in Image.OPEN]
     try:
         found = Image.open(file, formats=formats)
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
         raise ValueError(_too_large(*_stated_size(file, formats))) from error
-    with found as image:
-        if draft is not None:
-            image.draft(None, draft)
-        with _BUDGET.spend(_area(image)):
-            yield image
+    except UnidentifiedImageError:
+        other = open_other(file, bands)
+        if other is None:
+            raise
+        return other
+    if found.format == "TIFF" and (bands or is_misread(found)):
+        return open_other(file, bands) or found
+    return found
 
 
 def _stated_size(file: IO[bytes], formats: list[str]) -> tuple[int, int]:
@@ -201,23 +271,39 @@ def _too_large(width: int, height: int, what: str = "") -> str:
     return f"too large: {what}{width:,} x {height:,} = {area:,.1f} megapixels, at most {most}"
 
 
-def _area(image: Image) -> int:
-    """Pixels in memory as the image is decoded: its own, or those of a tile that is larger."""
-    tags = getattr(image, "tag_v2", {})
-    width, height = tags.get(TILE_WIDTH, 0), tags.get(TILE_HEIGHT, 0)
+def _area(image: ImageFile | RawImage) -> int:
+    """Pixels in memory as the image is decoded: its own, or those of a tile that is larger.
+
+    Those of a raw image count as many times as they are larger.
+    """
+    (width, height), times = image.size, 1
     if width * height > MOST_PIXELS:
-        raise ValueError(_too_large(width, height, what="a tile of "))
-    return int(max(width * height, image.width * image.height))
+        raise ValueError(_too_large(width, height))
+    if isinstance(image, RawImage):
+        times = -(-(image.pixel_bytes + SCALED_BYTES) // PIXEL_BYTES)
+        if times * width * height > MOST_PIXELS:
+            pixels = f"{width:,} x {height:,} px of {image.pixel_bytes:,} bytes"
+            raise ValueError(
+                f"too large: {pixels}, at most {MOST_PIXELS // times / 1e6:,.0f} megapixels"
+            )
+    tags = getattr(image, "tag_v2", {})
+    tile = tags.get(TILE_WIDTH, 0), tags.get(TILE_HEIGHT, 0)
+    if tile[0] * tile[1] > MOST_PIXELS:
+        raise ValueError(_too_large(*tile, what="a tile of "))
+    return int(max(tile[0] * tile[1], times * width * height))
 
 
-def _read(file: IO[bytes], frame: Frame) -> Pixels | OtherSize:
+def _read(file: IO[bytes], frame: Frame) -> Pixels | OtherSize | OtherDepth:
     # At twice the side, resizing still antialiases.
     draft = (2 * frame.width, 2 * frame.height) if frame.fit else None
-    with opened(file, draft=draft) as image:
+    with opened(file, draft=draft, bands=frame.bands) as image:
         if not frame.fit and _upright_size(image) != (frame.height, frame.width):
             return OtherSize(*_upright_size(image))
+        depth = depth_of(image)
+        if depth and frame.levels is not None and depth not in {of.depth for of in frame.levels}:
+            return OtherDepth(depth)
         turn = turn_of(image)
-        rgb = to_rgb(image)
+        rgb = to_rgb(image, frame.levels or (), frame.bands)
         if frame.fit:
             rgb = _fit(rgb, frame.width)
         if turn is not None:
@@ -225,14 +311,14 @@ def _read(file: IO[bytes], frame: Frame) -> Pixels | OtherSize:
         return np.asarray(rgb)
 
 
-def _upright_size(image: Image) -> tuple[int, int]:
+def _upright_size(image: ImageFile | RawImage) -> tuple[int, int]:
     """(height, width) after the turn that EXIF asks for."""
     width, height = image.size
     sideways = _orientation(image) >= 5
     return (width, height) if sideways else (height, width)
 
 
-def turn_of(image: Image) -> Transpose | None:
+def turn_of(image: ImageFile | RawImage) -> Transpose | None:
     """The turn that the EXIF orientation asks for (EXIF 2.32, tag 0x0112), if any."""
     from PIL import Image
 
@@ -248,39 +334,59 @@ def turn_of(image: Image) -> Transpose | None:
     return turns.get(_orientation(image))
 
 
-def _orientation(image: Image) -> int:
+def _orientation(image: ImageFile | RawImage) -> int:
     """The EXIF orientation, 1 to 8; 1 (upright) when nothing valid is stated."""
     try:
-        stated = image.getexif().get(ORIENTATION, 1)
+        stated = (
+            image.orientation
+            if isinstance(image, RawImage)
+            else image.getexif().get(ORIENTATION, 1)
+        )
     # An image whose EXIF block cannot be read states no orientation; its pixels still count.
     except Exception:
         return 1
     return stated if stated in range(1, 9) else 1
 
 
-def to_rgb(image: Image) -> Image:
-    """All pixels of an open image as RGB, not yet turned."""
-    from PIL import Image
+def to_rgb(image: ImageFile | RawImage, levels: Sequence[Levels] = (), bands: Bands = ()) -> Image:
+    """All pixels of an open image as RGB, not yet turned.
 
-    image.load()
-    if image.mode == "RGB" and "transparency" not in image.info:
-        return image
-    if image.mode.startswith("I"):
-        return Image.fromarray(_eight_bits(np.asarray(image))).convert("RGB")
-    if image.mode == "F":
-        raise ValueError("floating-point pixels have no defined range")
-    if image.has_transparency_data:
-        layer = image.convert("RGBA")
+    Args:
+        image: Not loaded yet.
+        levels: By depth; an image of another depth has those of its own.
+        bands: Those that become gray or red, green and blue.
+    """
+    flat = _to_eight_bits(image, {of.depth: of for of in levels}, bands)
+    if flat.mode == "RGB" and "transparency" not in flat.info:
+        return flat
+    if flat.has_transparency_data:
+        from PIL import Image
+
+        layer = flat.convert("RGBA")
         white = Image.new("RGBA", layer.size, "white")
         return Image.alpha_composite(white, layer).convert("RGB")
-    return image.convert("RGB")
+    return flat.convert("RGB")
 
 
-def _eight_bits(gray: np.ndarray) -> Pixels:
-    """16-bit gray (H, W) -> 8 bits: 65535 becomes 255, rounded to the nearest."""
-    if gray.min() < 0 or gray.max() > 65535:
-        raise ValueError("32-bit pixels have no defined range")
-    return ((gray.astype(np.uint32) + 128) // 257).astype(np.uint8)
+def _to_eight_bits(
+    image: ImageFile | RawImage, levels: Mapping[str, Levels], bands: Bands
+) -> Image:
+    """A loaded image of Pillow's whose samples have 8 bits."""
+    from PIL.Image import fromarray
+
+    raw = image if isinstance(image, RawImage) else raw_of(image)
+    if raw is not None:
+        return raw.to_eight_bits(levels.get(raw.depth or ""), bands)
+    assert not isinstance(image, RawImage)
+    image.load()
+    flat: Image = image
+    if image.mode.startswith("I"):  # of a PGM that states its white level
+        gray = np.asarray(image).astype(np.uint32)
+        flat = fromarray(((gray + 128) // 257).astype(np.uint8))
+    if not bands:
+        return flat
+    colours = flat if flat.mode in ("L", "RGB", "RGBA", "RGBX", "CMYK") else flat.convert("RGB")
+    return fromarray(np.ascontiguousarray(choose(np.asarray(colours), bands)))
 
 
 def _fit(image: Image, side: int) -> Image:

@@ -9,6 +9,7 @@ the longest unused ones go, until all together hold at most `MOST_KEPT` bytes.
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 import shutil
@@ -22,17 +23,21 @@ from typing import Literal
 
 import numpy as np
 
-from stopgrad.config import BadImages
+from stopgrad.config import BadImages, Samples
 from stopgrad.errors import ConfigError, DataError, StorageError
-from stopgrad.images.decoding import Damaged, Frame, OtherSize, decode, strict_pillow
+from stopgrad.images.decoding import DECODER, Damaged, Frame, OtherSize
+from stopgrad.images.depth import levels_asked
+from stopgrad.images.formats import readable_now
 from stopgrad.images.gather import (
     DamagedImagesError,
     NamedResult,
     Tally,
     all_damaged,
+    decode_together,
     decoded,
     in_one_frame,
     name_damaged,
+    notes_of,
     refusal,
     refuse_unreadable,
 )
@@ -79,6 +84,7 @@ def load_dataset(
     side: int | None = None,
     split: str = "",
     bad_images: BadImages = "fail",
+    samples: Samples = Samples(),
     changed: Changed = "fail",
     track: Track = no_progress,
 ) -> Dataset:
@@ -95,6 +101,8 @@ def load_dataset(
             have labels, else the first that has.
         bad_images: What damaged images do: fail, or skip (left out, named in a warning and in
             `damaged`; more than 5 % of them fail even so). A store has left them out already.
+        samples: How samples of more than 8 bits and of more than three bands become pixels. Those
+            of a store are pixels already.
         changed: What to do about a store whose folder has changed since it was packed.
         track: Shows progress.
 
@@ -108,7 +116,7 @@ def load_dataset(
     source = find_source(spec, split=split)
     if source.store is not None:
         return _load_store(source.store, side=side, changed=changed)
-    dataset = _load_cached(source, side=side, track=track)
+    dataset = _load_cached(source, side=side, samples=samples, track=track)
     damaged = dataset.damaged
     count = len(dataset.train) + len(dataset.test or ()) + len(damaged)
     if error := refusal(damaged, count=count, bad_images=bad_images):
@@ -127,23 +135,33 @@ def _load_store(path: Path, *, side: int | None, changed: Changed) -> Dataset:
     return read_store(path, side=side)
 
 
-def _load_cached(source: DataSource, *, side: int | None, track: Track) -> Dataset:
-    folder = cached_store(source, side=side)
+def _load_cached(
+    source: DataSource, *, side: int | None, samples: Samples, track: Track
+) -> Dataset:
+    folder = cached_store(source, side=side, samples=samples)
     if os.path.exists(folder):  # unlike Path.exists, it knows no error
         try:
-            return _open(folder, source.notes)
+            dataset = _open(folder, source.notes)
+            if not any(readable_now(image.reason) for image in dataset.damaged):
+                return dataset
         except DataError as error:
             log.warning("the cached images are damaged (%s); decoding them again", error.found)
-    return decode_again(source, source.open(), side=side, track=track)
+    return decode_again(source, source.open(), side=side, samples=samples, track=track)
 
 
-def cached_store(source: DataSource, *, side: int | None) -> Path:
+def cached_store(source: DataSource, *, side: int | None, samples: Samples = Samples()) -> Path:
     """Where the store of this source belongs, whether or not it is there."""
-    return cache_folder() / "images" / store_key(source, side=side)[:32]
+    key = f"{store_key(source, side=side, samples=samples)} {DECODER}"
+    return cache_folder() / "images" / hashlib.sha256(key.encode()).hexdigest()[:32]
 
 
 def decode_again(
-    source: DataSource, contents: Contents, *, side: int | None, track: Track
+    source: DataSource,
+    contents: Contents,
+    *,
+    side: int | None,
+    samples: Samples = Samples(),
+    track: Track,
 ) -> Dataset:
     """Decode every image, and replace what the cache holds of them; a store is only read.
 
@@ -153,15 +171,15 @@ def decode_again(
     """
     if source.store is not None:
         return read_store(source.store, side=side)
-    folder = cached_store(source, side=side)
+    folder = cached_store(source, side=side, samples=samples)
 
     def write(frame: Frame) -> None:
         target = Target(temporary, frame, track, for_user=False)
-        write_store(target, source, contents, side=side, refuse=refuse_unreadable)
+        write_store(target, source, contents, side=side, samples=samples, refuse=refuse_unreadable)
 
     try:
         with _new_folder(folder) as temporary:
-            in_one_frame(contents, write, side=side)
+            in_one_frame(contents, write, side=side, samples=samples, track=track)
             _replace(temporary, folder)
         prune(folder.parent, newest=folder)
     except (OSError, StorageError) as error:
@@ -173,8 +191,8 @@ def decode_again(
             reason = error.found
     log.warning("cannot cache the decoded images in %s (%s); going on without", folder, reason)
     notes = source.notes.and_those(contents.notes)
-    dataset = _decode_to_memory(source.name, contents, side=side, track=track)
-    return dataset._replace(notes=notes)
+    dataset = _decode_to_memory(source.name, contents, side=side, samples=samples, track=track)
+    return dataset._replace(notes=notes.and_those(dataset.notes))
 
 
 def _open(folder: Path, notes: Notes) -> Dataset:
@@ -260,7 +278,9 @@ def _remove_stale(parent: Path) -> None:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def _decode_to_memory(name: str, contents: Contents, *, side: int | None, track: Track) -> Dataset:
+def _decode_to_memory(
+    name: str, contents: Contents, *, side: int | None, samples: Samples, track: Track
+) -> Dataset:
     def decode(frame: Frame) -> Dataset:
         pixels: dict[Tally, Pixels] = {}
         for split, reader in contents.readers.items():
@@ -269,9 +289,10 @@ def _decode_to_memory(name: str, contents: Contents, *, side: int | None, track:
             pixels[tally] = _collect(attempts, tally, frame)
         refuse_unreadable([*pixels])
         splits = {tally.split: tally.images(array) for tally, array in pixels.items()}
-        return Dataset(name, splits["train"], splits.get("test"), all_damaged(pixels))
+        notes = notes_of(frame, samples)
+        return Dataset(name, splits["train"], splits.get("test"), all_damaged(pixels), notes)
 
-    return in_one_frame(contents, decode, side=side)
+    return in_one_frame(contents, decode, side=side, samples=samples, track=track)
 
 
 def _collect(
@@ -295,7 +316,9 @@ def _allocate(shape: tuple[int, ...]) -> Pixels:
         ) from error
 
 
-def load_image_files(files: Sequence[Path], *, like: Images) -> Images:
+def load_image_files(
+    files: Sequence[Path], *, like: Images, samples: Samples = Samples(), notes: Notes = Notes()
+) -> Images:
     """Single image files without labels, in order, as if they belonged to a data set.
 
     Where its images are square, others are resized by their short side and cropped at the centre.
@@ -303,15 +326,17 @@ def load_image_files(files: Sequence[Path], *, like: Images) -> Images:
     Args:
         files: At least one.
         like: Images of the size that these are to have.
+        samples: As those images were read.
+        notes: Of their data set, whose levels count for these too.
 
     Raises:
         DamagedImagesError: Naming all that cannot be read.
         DataError: For an image of another size, where those of the data set are not square.
     """
     height, width = like.pixels.shape[1:3]
-    frame = Frame(height, width, fit=height == width)
-    with strict_pillow():
-        decoded = [decode(Encoded(str(file), file), frame) for file in files]
+    levels = levels_asked(samples.white_level) or notes.levels
+    frame = Frame(height, width, height == width, samples.bands, levels)
+    decoded = decode_together([Encoded(str(file), file) for file in files], frame)
     damaged = [DamagedImage("train", d.name, d.reason) for d in decoded if isinstance(d, Damaged)]
     if damaged:
         raise DamagedImagesError(

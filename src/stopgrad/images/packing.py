@@ -17,7 +17,7 @@ import shutil
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 
-from stopgrad.config import BadImages
+from stopgrad.config import BadImages, Samples
 from stopgrad.errors import ConfigError, DataError, LockedError, StopgradError, StorageError
 from stopgrad.images.decoding import Frame
 from stopgrad.images.gather import Tally, all_damaged, in_one_frame, refusal, refuse_unreadable
@@ -50,16 +50,18 @@ def pack(
     *,
     side: int,
     bad_images: BadImages = "fail",
+    samples: Samples = Samples(),
     track: Track = no_progress,
 ) -> StoreManifest:
     """Packs a data set, or goes on where a kill has stopped it.
 
     Args:
-        spec: As for `load_dataset`; so are `side` and `bad_images`.
+        spec: As for `load_dataset`; so are `side`, `bad_images` and `samples`.
         out: The store: a new folder, an empty one, or an unfinished store of the same images. A
             finished one of the same is left as it is.
         side: px.
         bad_images: The store knows which damaged images it lacks.
+        samples: How samples become pixels.
         track: Shows progress.
 
     Raises:
@@ -71,7 +73,7 @@ def pack(
     if side < 1:
         raise ConfigError(f"--side {side}", expected="at least 1 px", hint="use for example 256")
     source = find_source(spec)
-    key = store_key(source, side=side)
+    key = store_key(source, side=side, samples=samples)
     with _locked(out):
         if not (out / MANIFEST).exists():
             contents = source.open()
@@ -81,10 +83,17 @@ def pack(
                 target = Target(out, frame, track, for_user=True)
                 refuse = functools.partial(_refuse_damaged, bad_images=bad_images)
                 write_store(
-                    target, source, contents, side=side, origin=_origin(spec), refuse=refuse
+                    target,
+                    source,
+                    contents,
+                    side=side,
+                    samples=samples,
+                    origin=_origin(spec),
+                    refuse=refuse,
                 )
 
-            in_one_frame(contents, write, side=side, frame=_begun(out, key=key))
+            begun = _begun(out, key=key)
+            in_one_frame(contents, write, side=side, samples=samples, frame=begun, track=track)
         return _finished(out, key=key)
 
 
@@ -129,7 +138,7 @@ def _begun(out: Path, *, key: str) -> Frame | None:
     try:
         begun = read_json(out / PACKING)
         if begun["key"] == key:
-            return Frame(*begun["frame"])
+            return Frame.from_json(begun["frame"])
         what = f"an unfinished store with --side {begun['side']}"
     except (OSError, ValueError, KeyError, TypeError):
         what = f"an unfinished store with a damaged {PACKING}"

@@ -41,6 +41,7 @@ from stopgrad.images.types import (
     DataSource,
     Encoded,
     Images,
+    Levels,
     Normalization,
     Notes,
     Packed,
@@ -312,7 +313,8 @@ def read_notes(path: Path) -> Notes:
     with damage(path, NOTES):
         values = _read_sealed(path / NOTES)
         unused = (Unused(what, reason, tuple(names)) for what, reason, names in values["unused"])
-        return Notes(tuple(values["remarks"]), tuple(unused), values["scored"])
+        levels = (Levels(*of) for of in values.get("levels", []))
+        return Notes(tuple(values["remarks"]), tuple(unused), values["scored"], tuple(levels))
 
 
 def write_notes(path: Path, notes: Notes) -> None:

@@ -237,17 +237,26 @@ class Unused(NamedTuple):
     names: tuple[str, ...]  # below the root of the data, in order
 
 
+class Levels(NamedTuple):
+    """The values that became 0 and 255 in all images of one depth of a set; see `depth`."""
+
+    depth: str
+    black: float
+    white: float
+
+
 class Notes(NamedTuple):
     """What a reader of the data should know: what was understood how, and what is not used."""
 
     remarks: tuple[str, ...] = ()  # each one clause without a full stop
     unused: tuple[Unused, ...] = ()
     scored: str = ""  # what the data call the split that is scored, where that is not "test"
+    levels: tuple[Levels, ...] = ()  # of images of more than 8 bits
 
     def and_those(self, of: Notes) -> Notes:
         """These and others."""
         remarks, unused = self.remarks + of.remarks, self.unused + of.unused
-        return Notes(remarks, unused, self.scored or of.scored)
+        return Notes(remarks, unused, self.scored or of.scored, self.levels + of.levels)
 
     def count(self, what: str) -> int:
         """How many files, images or labels are not used."""

@@ -17,9 +17,10 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from stopgrad.config import Samples
 from stopgrad.errors import DataError
-from stopgrad.images.decoding import DECODER, Damaged, Frame
-from stopgrad.images.gather import NamedResult, Tally, decoded
+from stopgrad.images.decoding import Damaged, Frame
+from stopgrad.images.gather import NamedResult, Tally, decoded, notes_of
 from stopgrad.images.splits import normalization_of
 from stopgrad.images.store import (
     FILES,
@@ -50,6 +51,7 @@ from stopgrad.storage import read_json, storage_errors, sync_directory, write_at
 SHARD_BYTES = 1 << 27  # of pixels: what a kill can cost
 SHARD_IMAGES = 1 << 14  # so that the note of a shard of small images stays small
 BUFFER = 1 << 20  # bytes
+KEYED = 2  # of the decoder that keys name; it stays, so that old stores are known again
 
 
 class Target(NamedTuple):
@@ -76,9 +78,10 @@ class Note(NamedTuple):
     sha256: str  # as `Shard.sha256`
 
 
-def store_key(source: DataSource, *, side: int | None) -> str:
-    """sha256 in hex of everything that decides the bytes of a store."""
-    parts = [FORMAT, DECODER, source.name, source.root, source.stamps, side]
+def store_key(source: DataSource, *, side: int | None, samples: Samples) -> str:
+    """sha256 in hex of all that a user decides the bytes of a store by."""
+    asked = [] if samples == Samples() else [samples]
+    parts = [FORMAT, KEYED, source.name, source.root, source.stamps, side, *asked]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
@@ -196,6 +199,7 @@ def write_store(
     contents: Contents,
     *,
     side: int | None,
+    samples: Samples,
     origin: str = "",
     refuse: Callable[[Sequence[Tally]], None],
 ) -> None:
@@ -206,6 +210,7 @@ def write_store(
         source: The data set.
         contents: Its splits.
         side: px; as asked for.
+        samples: As asked for.
         origin: The folder or file to compare the store with when it is opened.
         refuse: Raises an error for splits that are not fit to be kept.
 
@@ -223,7 +228,7 @@ def write_store(
     manifest = StoreManifest(
         name=source.name,
         origin=origin,
-        key=store_key(source, side=side),
+        key=store_key(source, side=side, samples=samples),
         side=side or 0,
         height=target.frame.height,
         width=target.frame.width,
@@ -234,10 +239,8 @@ def write_store(
         summaries = {split: _summary(target, stored) for split, stored in manifest.splits.items()}
     write_summaries(target.path, summaries)
     # The cache looks at the names each time, and keeps what only reading has told.
-    write_notes(
-        target.path,
-        source.notes.and_those(contents.notes) if target.for_user else contents.notes,
-    )
+    told = contents.notes.and_those(notes_of(target.frame, samples))
+    write_notes(target.path, source.notes.and_those(told) if target.for_user else told)
     write_manifest(target.path, manifest)
 
 

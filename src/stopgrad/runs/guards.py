@@ -26,7 +26,7 @@ FREE = {
     "device": "any of the same kind, which is compared as environment.device",
 }
 
-ELSEWHERE = ("threads", "precision", "bad_images")
+ELSEWHERE = ("threads", "precision", "bad_images", "white_level", "bands")
 """What is compared by what came of it: environment.threads, environment.precision and
 data.fingerprint."""
 

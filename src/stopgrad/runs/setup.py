@@ -150,7 +150,7 @@ def load_images(
 
     Args:
         spec: As for `load_dataset`.
-        config: Its `image_side`, `bad_images` and `encoder` decide.
+        config: Its `image_side`, `bad_images`, `samples` and `encoder` decide.
         changed: What to do with a store whose folder has changed since it was packed. A run that
             exists says "warn": its own fingerprint guards it.
         track: Shows progress.
@@ -159,8 +159,14 @@ def load_images(
         DataError: As `load_dataset`.
         ConfigError: As `fit_sizes`.
     """
-    side, bad_images = config.image_side, config.bad_images
-    dataset = load_dataset(spec, side=side, bad_images=bad_images, changed=changed, track=track)
+    dataset = load_dataset(
+        spec,
+        side=config.image_side,
+        bad_images=config.bad_images,
+        samples=config.samples,
+        changed=changed,
+        track=track,
+    )
     return fit_sizes(dataset, config)
 
 

@@ -16,6 +16,7 @@ from stopgrad.images import Dataset, Findings
 from stopgrad.runs import check_sizes, fit_sizes, prepare
 from stopgrad.speed.cost import Cost, estimate_cost, memory_limit
 
+READING = ("bad_images", "white_level", "bands")  # the knobs by which images are read
 PACKED_ABOVE = 0.5  # fraction of the memory that decoded images may fill without a store
 
 CIFAR, IMAGENET = 50_000, 1_281_167  # images of the data that the presets were made for
@@ -70,7 +71,7 @@ class Outlook(NamedTuple):
 def look_ahead(findings: Findings, config: Config) -> Outlook:
     """Takes a few steps on the readable images by the config, and a few by a suggestion.
 
-    The suggestion keeps the config's policy on damaged images.
+    The suggestion keeps how the config reads images.
     """
     dataset = findings.dataset
     if dataset is None:
@@ -84,9 +85,9 @@ def look_ahead(findings: Findings, config: Config) -> Outlook:
         short_side=typical_short_side(findings),
         on_gpu=config.device != "cpu" and torch.cuda.is_available(),
     )
-    if config.bad_images == "skip":
-        policy = {"bad_images": config.bad_images}
-        suggestion = suggestion._replace(changes=suggestion.changes | policy)
+    reading = {name: getattr(config, name) for name in READING}
+    own = {name: value for name, value in reading.items() if value != getattr(Config(), name)}
+    suggestion = suggestion._replace(changes=suggestion.changes | own)
     same = suggestion.config == config
     return Outlook(
         refusal,

@@ -136,12 +136,18 @@ def check_data(
     """
     from stopgrad.runs import spec_to_keep
 
-    seen: dict[tuple[int, str], Dataset] = {}
+    seen: dict[tuple[object, ...], Dataset] = {}
     for arm in study.arms:
         config = configs[arm.name]
-        key = (config.image_side, config.bad_images)
+        key = _storing(config)
         if key not in seen:
-            seen[key] = load_dataset(spec, side=key[0], bad_images=key[1], track=track)
+            seen[key] = load_dataset(
+                spec,
+                side=config.image_side,
+                bad_images=config.bad_images,
+                samples=config.samples,
+                track=track,
+            )
             _check_labels(study, seen[key])
         try:
             _try_arm(study, arm.name, config, seen[key])
@@ -150,11 +156,15 @@ def check_data(
             raise type(error)(found, expected=error.expected, hint=error.hint) from error
     first = next(iter(seen.values()))
     fingerprints = {
-        name: seen[config.image_side, config.bad_images].train.fingerprint
-        for name, config in configs.items()
+        name: seen[_storing(config)].train.fingerprint for name, config in configs.items()
     }
     classes = len(first.train.class_names)
     return StudyData(spec_to_keep(spec), first.name, classes, fingerprints)
+
+
+def _storing(config: Config) -> tuple[object, ...]:
+    """All of a config that decides how images are stored."""
+    return (config.image_side, config.bad_images, config.samples)
 
 
 def _check_labels(study: Study, dataset: Dataset) -> None:
