@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_digits, load_sample_image
 
-from stopgrad.images import Damaged, Encoded, Frame, OtherSize, decode, strict_pillow
+from stopgrad.images import Damaged, Encoded, Frame, OtherSize, decode, opening, strict_pillow
 from stopgrad.images import decoding as decode_module
 from stopgrad.images.decoding import peek
 
@@ -258,7 +258,7 @@ def test_empty_and_huge_files_are_not_opened(tmp_path, monkeypatch):
     (tmp_path / "empty.png").touch()
     image_of([[1, 2]], "L").save(tmp_path / "whole.png")
     size = (tmp_path / "whole.png").stat().st_size
-    monkeypatch.setattr(decode_module, "MOST_BYTES", size - 1)
+    monkeypatch.setattr(opening, "MOST_BYTES", size - 1)
 
     def reason(name: str) -> str:
         return decode(Encoded(name, tmp_path / name), KEEP).reason
@@ -288,7 +288,7 @@ def test_what_is_no_regular_file_neither_hangs_nor_decodes(tmp_path):
 
 
 def test_memory_that_runs_out_is_no_fault_of_the_picture(monkeypatch):
-    def starve(file: object) -> None:
+    def starve(file: object, **how: object) -> None:
         raise MemoryError
 
     monkeypatch.setattr(decode_module, "opened", starve)

@@ -1,11 +1,9 @@
-from .decoding import Damaged as Damaged
 from .decoding import Frame as Frame
-from .decoding import OtherDepth as OtherDepth
 from .decoding import OtherSize as OtherSize
 from .decoding import decode as decode
-from .decoding import strict_pillow as strict_pillow
+from .files import decode_together as decode_together
+from .files import load_image_files as load_image_files
 from .gather import DamagedImagesError as DamagedImagesError
-from .gather import decode_together as decode_together
 from .gather import on_all_cores as on_all_cores
 from .inspect import Findings as Findings
 from .inspect import ImagePlace as ImagePlace
@@ -14,9 +12,10 @@ from .inspect import check_images as check_images
 from .load import Changed as Changed
 from .load import how_it_was_read as how_it_was_read
 from .load import load_dataset as load_dataset
-from .load import load_image_files as load_image_files
 from .load import warn_of_unused as warn_of_unused
 from .load import what_to_know as what_to_know
+from .opening import Damaged as Damaged
+from .opening import strict_pillow as strict_pillow
 from .packing import pack as pack
 from .packing import verify_store as verify_store
 from .sources.arrays import images_from_arrays as images_from_arrays

@@ -26,17 +26,9 @@ import numpy as np
 
 from stopgrad.config import BadImages, Samples
 from stopgrad.errors import DataError
-from stopgrad.images.decoding import (
-    Damaged,
-    Frame,
-    OtherDepth,
-    OtherSize,
-    decode,
-    peek,
-    range_in,
-    strict_pillow,
-)
+from stopgrad.images.decoding import Frame, OtherDepth, OtherSize, decode, peek, range_in
 from stopgrad.images.depth import FULL, Bands, Depth, ValueRange, levels_asked, levels_for, remarks
+from stopgrad.images.opening import Damaged, strict_pillow
 from stopgrad.images.types import (
     Contents,
     DamagedImage,
@@ -208,7 +200,7 @@ def in_one_frame(
                 square = _square(side, sizes=str(sizes))
                 frame = square._replace(bands=frame.bands, levels=frame.levels)
             except _NoLevelsError as unknown:
-                frame = _with_levels(frame, unknown.depth, contents.readers, track)
+                frame = with_levels(frame, unknown.depth, contents.readers, track)
 
 
 def _first_frame(contents: Contents, side: int | None, samples: Samples) -> Frame:
@@ -224,7 +216,7 @@ def _first_frame(contents: Contents, side: int | None, samples: Samples) -> Fram
     return frame._replace(bands=samples.bands, levels=levels_asked(samples.white_level))
 
 
-def _with_levels(
+def with_levels(
     frame: Frame, depth: Depth, readers: Mapping[str, SplitReader], track: Track
 ) -> Frame:
     """A frame that knows black and white of one depth, from all images of it in all splits."""
@@ -247,23 +239,6 @@ def _range_of_all(
     if not found:
         return None
     return ValueRange(min(of.low for of in found), max(of.high for of in found))
-
-
-def decode_together(images: Sequence[Encoded], frame: Frame) -> list[Pixels | OtherSize | Damaged]:
-    """A few images as one set: those of a depth that the frame does not know share its levels."""
-    readers = {"images": SplitReader(len(images), None, lambda: iter(images))}
-    frame = frame._replace(levels=frame.levels or ())
-    with strict_pillow():
-        while True:
-            found: list[Pixels | OtherSize | Damaged] = []
-            for image in images:
-                result = decode(image, frame)
-                if isinstance(result, OtherDepth):
-                    frame = _with_levels(frame, result.depth, readers, no_progress)
-                    break
-                found.append(result)
-            else:
-                return found
 
 
 def notes_of(frame: Frame, samples: Samples) -> Notes:

@@ -17,10 +17,11 @@ import numpy as np
 
 from stopgrad.config import BadImages, Samples
 from stopgrad.errors import DataError
-from stopgrad.images.decoding import Damaged, guarded, opened, strict_pillow, to_rgb, turn_of
+from stopgrad.images.decoding import to_rgb, turn_of
 from stopgrad.images.depth import Bands, RawImage, depth_of
 from stopgrad.images.gather import DamagedImagesError, on_all_cores, refusal
 from stopgrad.images.load import decode_again
+from stopgrad.images.opening import Damaged, guarded, opened, strict_pillow
 from stopgrad.images.sources.find import find_source
 from stopgrad.images.types import (
     UNLABELLED,

@@ -15,9 +15,8 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -25,15 +24,12 @@ import numpy as np
 
 from stopgrad.config import BadImages, Samples
 from stopgrad.errors import ConfigError, DataError, StorageError
-from stopgrad.images.decoding import DECODER, Damaged, Frame, OtherSize
-from stopgrad.images.depth import levels_asked
+from stopgrad.images.decoding import DECODER, Frame
 from stopgrad.images.formats import readable_now
 from stopgrad.images.gather import (
-    DamagedImagesError,
     NamedResult,
     Tally,
     all_damaged,
-    decode_together,
     decoded,
     in_one_frame,
     name_damaged,
@@ -41,8 +37,8 @@ from stopgrad.images.gather import (
     refusal,
     refuse_unreadable,
 )
+from stopgrad.images.opening import Damaged
 from stopgrad.images.packing import changes_since_packing
-from stopgrad.images.sources.arrays import images_from_arrays
 from stopgrad.images.sources.find import find_source
 from stopgrad.images.store import (
     cache_folder,
@@ -55,10 +51,8 @@ from stopgrad.images.store import (
 )
 from stopgrad.images.types import (
     Contents,
-    DamagedImage,
     Dataset,
     DataSource,
-    Encoded,
     Images,
     Notes,
     Pixels,
@@ -314,51 +308,6 @@ def _allocate(shape: tuple[int, ...]) -> Pixels:
             expected="memory for all pixels, or room on the disk of the cache",
             hint=f"make room in {cache_folder()}, set STOPGRAD_CACHE or use smaller images",
         ) from error
-
-
-def load_image_files(
-    files: Sequence[Path], *, like: Images, samples: Samples = Samples(), notes: Notes = Notes()
-) -> Images:
-    """Single image files without labels, in order, as if they belonged to a data set.
-
-    Where its images are square, others are resized by their short side and cropped at the centre.
-
-    Args:
-        files: At least one.
-        like: Images of the size that these are to have.
-        samples: As those images were read.
-        notes: Of their data set, whose levels count for these too.
-
-    Raises:
-        DamagedImagesError: Naming all that cannot be read.
-        DataError: For an image of another size, where those of the data set are not square.
-    """
-    height, width = like.pixels.shape[1:3]
-    levels = levels_asked(samples.white_level) or notes.levels
-    frame = Frame(height, width, height == width, samples.bands, levels)
-    decoded = decode_together([Encoded(str(file), file) for file in files], frame)
-    damaged = [DamagedImage("train", d.name, d.reason) for d in decoded if isinstance(d, Damaged)]
-    if damaged:
-        raise DamagedImagesError(
-            damaged,
-            found=f"{len(damaged)} of {len(files)} images cannot be read: {name_damaged(damaged)}",
-            expected="image files that can be read to their end",
-            hint="check the paths, or repair the files",
-        )
-    pixels = [_of_this_size(d, file, frame) for d, file in zip(decoded, files, strict=True)]
-    found = images_from_arrays(np.stack(pixels), sources=[str(file) for file in files])
-    return replace(found, whole_side=like.whole_side)  # seen whole at the same size
-
-
-def _of_this_size(decoded: Pixels | OtherSize | Damaged, file: Path, frame: Frame) -> Pixels:
-    assert not isinstance(decoded, Damaged)
-    if isinstance(decoded, OtherSize):
-        raise DataError(
-            f"{str(file)!r} is {decoded.width} x {decoded.height} px",
-            expected=f"{frame.width} x {frame.height} px, the size of the run's images",
-            hint="resize it; only square images are resized by themselves",
-        )
-    return decoded
 
 
 def how_it_was_read(dataset: Dataset) -> str:

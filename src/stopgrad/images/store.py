@@ -41,12 +41,10 @@ from stopgrad.images.types import (
     DataSource,
     Encoded,
     Images,
-    Levels,
     Normalization,
     Notes,
     Packed,
     SplitReader,
-    Unused,
     map_file,
     stamp,
 )
@@ -311,10 +309,7 @@ def read_notes(path: Path) -> Notes:
     if not (path / NOTES).exists():
         return Notes()
     with damage(path, NOTES):
-        values = _read_sealed(path / NOTES)
-        unused = (Unused(what, reason, tuple(names)) for what, reason, names in values["unused"])
-        levels = (Levels(*of) for of in values.get("levels", []))
-        return Notes(tuple(values["remarks"]), tuple(unused), values["scored"], tuple(levels))
+        return Notes.from_json(_read_sealed(path / NOTES))
 
 
 def write_notes(path: Path, notes: Notes) -> None:

@@ -17,7 +17,7 @@ import resource
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, NamedTuple, Protocol, TypeVar
+from typing import Any, Literal, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -252,6 +252,13 @@ class Notes(NamedTuple):
     unused: tuple[Unused, ...] = ()
     scored: str = ""  # what the data call the split that is scored, where that is not "test"
     levels: tuple[Levels, ...] = ()  # of images of more than 8 bits
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> Notes:
+        """Notes as JSON has kept them."""
+        unused = (Unused(what, reason, tuple(names)) for what, reason, names in values["unused"])
+        levels = (Levels(*of) for of in values.get("levels", []))
+        return cls(tuple(values["remarks"]), tuple(unused), values["scored"], tuple(levels))
 
     def and_those(self, of: Notes) -> Notes:
         """These and others."""

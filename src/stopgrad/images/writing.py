@@ -19,8 +19,9 @@ from typing import Any, NamedTuple
 
 from stopgrad.config import Samples
 from stopgrad.errors import DataError
-from stopgrad.images.decoding import Damaged, Frame
+from stopgrad.images.decoding import Frame
 from stopgrad.images.gather import NamedResult, Tally, decoded, notes_of
+from stopgrad.images.opening import Damaged
 from stopgrad.images.splits import normalization_of
 from stopgrad.images.store import (
     FILES,
