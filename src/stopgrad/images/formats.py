@@ -41,6 +41,11 @@ def readable_now(reason: str) -> bool:
     return any(_advice(extra) in reason and _is_installed(extra) for extra in MODULES)
 
 
+def says_what_to_do(reason: str) -> bool:
+    """Whether the reason why an image cannot be read names a flag or an extra that it needs."""
+    return "--bands" in reason or "pip install" in reason
+
+
 def _advice(extra: str) -> str:
     return f"pip install 'stopgrad[{extra}]'"
 
@@ -97,7 +102,8 @@ def open_other(file: IO[bytes], bands: Bands) -> ImageFile | RawImage | None:
 
 
 def _open_tiff(file: IO[bytes], bands: Bands) -> RawImage:
-    _require("tiff", f"TIFF of {_stated_samples(file)}")
+    if not _is_installed("tiff"):
+        raise ValueError(f"TIFF of {_stated_samples(file)}: {_advice('tiff')}")
     from tifffile import TiffFile
 
     with TiffFile(file) as tiff:

@@ -28,6 +28,7 @@ from stopgrad.config import BadImages, Samples
 from stopgrad.errors import DataError
 from stopgrad.images.decoding import Frame, OtherDepth, OtherSize, decode, peek, range_in
 from stopgrad.images.depth import FULL, Bands, Depth, ValueRange, levels_asked, levels_for, remarks
+from stopgrad.images.formats import says_what_to_do
 from stopgrad.images.opening import Damaged, strict_pillow
 from stopgrad.images.types import (
     Contents,
@@ -345,9 +346,13 @@ def refuse_unreadable(tallies: Sequence[Tally]) -> None:
     for tally in tallies:
         if not tally.names:
             damaged = all_damaged(tallies)
+            first, *others = {image.reason for image in damaged}
+            same = not others and len(damaged) > 1
+            why = f"all {len(damaged):,}: {first}" if same else name_damaged(damaged)
+            advised = not others and says_what_to_do(first)
             raise DamagedImagesError(
                 damaged,
-                found=f"no image of the {tally.split} split can be read: {name_damaged(damaged)}",
-                expected="at least one image that can be read to its end",
-                hint=REPAIR,
+                found=f"no image of the {tally.split} split can be read: {why}",
+                expected="" if advised else "at least one image that can be read to its end",
+                hint="" if advised else REPAIR,
             )
