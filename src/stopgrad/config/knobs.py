@@ -75,6 +75,7 @@ class EncoderConfig(Checked):
         "first layer: small (3x3 stride 1), half (3x3 stride 2), large (7x7 stride 2 and max-pool)",
     )
     width: float = knob(1.0, "factor on every channel count of a ResNet", above=0)
+    channels: Literal[1, 3] = knob(3, "channels of its input: 3, or 1 for views in gray. Paper: 3")
     zero_init: bool = knob(True, "start the last BN gain of each residual block at 0. Report: yes")
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from stopgrad.config import Config, config_to_dict
 from stopgrad.evaluation import newest_measures
+from stopgrad.images import GRAY
 from stopgrad.method import size_problem
 from stopgrad.runs import TrainedRun, code_version, read_status, tensors_sha256, versions
 
@@ -53,8 +54,11 @@ def preprocessing(run: TrainedRun) -> dict[str, Any]:
     )
     if size_problem(run.model.encoder, (side, side)):
         resize += f", then to {view} x {view} px, the only size that the backbone takes"
+    gray = " + ".join(f"{weight:.4f} {name}" for weight, name in zip(GRAY, "RGB", strict=True))
+    channels = "channels R, G, B" if config.encoder.channels == 3 else f"gray ({gray})"
     return {
-        "input": "float32, N x 3 x H x W, channels R, G, B, (pixels / 255 - mean) / std",
+        "input": f"float32, N x {config.encoder.channels} x H x W, {channels}, "
+        "(pixels / 255 - mean) / std",
         "mean": list(normalization.mean),
         "std": list(normalization.std),
         "side": side,

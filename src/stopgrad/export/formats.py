@@ -1,7 +1,7 @@
 """What other libraries need to hold an encoder: the networks of torchvision and timm, ONNX files.
 
 Our ResNets have the parameter names of torchvision and timm. Neither library builds a width factor
-or the three-stage family, and a timm backbone fits timm only.
+or the three-stage family, nor torchvision one input channel; a timm backbone fits timm only.
 """
 
 from __future__ import annotations
@@ -40,7 +40,8 @@ def layout(config: EncoderConfig, name: ExportFormat) -> Layout:
     works = formats_for(config)
     if name not in works:
         raise ConfigError(
-            f"--format {name} for the encoder {config.name} of width {config.width:g}",
+            f"--format {name} for the encoder {config.name} of width {config.width:g} and "
+            f"{config.channels} channels",
             expected=f"one of {', '.join(works)} for this encoder",
             hint=f"{name} has no such network; choose one of these",
         )
@@ -56,8 +57,8 @@ def formats_for(config: EncoderConfig) -> tuple[ExportFormat, ...]:
     """The export formats that can hold an encoder."""
     if config.name.startswith("timm:"):
         return ("timm", *EVERY)
-    four_stages = len(RESNETS[config.name].blocks) == 4
-    return get_args(ExportFormat) if four_stages and config.width == 1 else EVERY
+    usual = config.width == 1 and config.channels == 3
+    return get_args(ExportFormat) if usual and len(RESNETS[config.name].blocks) == 4 else EVERY
 
 
 def _torchvision(config: EncoderConfig) -> Layout:
@@ -102,11 +103,12 @@ def _timm_call(config: EncoderConfig) -> tuple[str, dict[str, Any]]:
         options = {"layers": shape.blocks} if config.name == "resnet10" else {}
         return ("resnet18" if options else config.name), options
     name, timm = config.name.removeprefix("timm:"), importlib.import_module("timm")
+    channels = {} if config.channels == 3 else {"in_chans": config.channels}
     try:  # as `build_encoder` does: for images of any size where timm can
-        timm.create_model(name, num_classes=0, dynamic_img_size=True)
+        timm.create_model(name, num_classes=0, dynamic_img_size=True, **channels)
     except TypeError:
-        return name, {}
-    return name, {"dynamic_img_size": True}
+        return name, channels
+    return name, {"dynamic_img_size": True, **channels}
 
 
 def _stem_lines(config: EncoderConfig) -> tuple[str, ...]:
@@ -129,13 +131,13 @@ def _with_stem(model: Any, config: EncoderConfig) -> Any:
 def encode_onnx(
     encoder: nn.Module, x: Tensor, *, sizes_vary: bool, metadata: Mapping[str, Any]
 ) -> bytes:
-    """An encoder as an ONNX file, x (batch, 3, height, width) float32 -> features (batch, F).
+    """An encoder as an ONNX file, x (batch, C, height, width) float32 -> features (batch, F).
 
     The same encoder gives the same bytes.
 
     Args:
         encoder: On the CPU, in eval mode.
-        x: (B, 3, H, W), B >= 2, to trace the graph with.
+        x: (B, C, H, W), B >= 2, to trace the graph with.
         sizes_vary: Whether height and width may vary, as the batch may.
         metadata: Text or JSON values to store in the file.
 

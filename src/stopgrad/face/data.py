@@ -241,7 +241,7 @@ def views(
     if count < 1:
         raise ConfigError(f"--count {count}", expected="at least 1", hint="raise it")
     train = as_data(data).stored_for(config, screen).train
-    mean_std = images.normalization(train)
+    mean_std = images.normalization(train, channels=config.encoder.channels)
     panel = report.view_examples(train, config, normalization=mean_std, count=count)
     drawing = io.BytesIO()
     report.view_grid(panel).save(drawing, format="PNG")

@@ -25,6 +25,7 @@ from .splits import label_subset as label_subset
 from .splits import normalization as normalization
 from .splits import split_validation as split_validation
 from .store import is_store as is_store
+from .types import GRAY as GRAY
 from .types import DamagedImage as DamagedImage
 from .types import Dataset as Dataset
 from .types import Encoded as Encoded

@@ -106,14 +106,13 @@ class SplitSummary(NamedTuple):
 
     fingerprint: str
     crc32: int  # of the blocks that `checksum` takes
-    mean: tuple[float, float, float]  # as in `Normalization`
-    std: tuple[float, float, float]
+    mean: tuple[float, ...]  # as in `Normalization`
+    std: tuple[float, ...]
 
     @property
     def normalization(self) -> Normalization:
         """The lists of the file as tuples."""
-        (red, green, blue), std = self.mean, self.std
-        return Normalization((red, green, blue), (std[0], std[1], std[2]))
+        return Normalization(tuple(self.mean), tuple(self.std))
 
 
 def cache_folder() -> Path:

@@ -26,6 +26,8 @@ T = TypeVar("T")
 Pixels = npt.NDArray[np.uint8]
 Indices = npt.NDArray[np.int64]
 Labels = npt.NDArray[np.int64]
+GRAY = tuple(weight / 0.9999 for weight in (0.2989, 0.587, 0.114))
+"""Weights of red, green and blue in gray: ITU-R BT.601 as torchvision rounds it, with sum 1."""
 UNLABELLED = -1  # the label of an image that has none, where others have one
 
 
@@ -137,10 +139,10 @@ def no_progress(items: Iterable[T], description: str, total: int, /) -> Iterable
 
 
 class Normalization(NamedTuple):
-    """Mean and standard deviation of pixels / 255, by channel (R, G, B)."""
+    """Mean and standard deviation of pixels / 255, by channel (R, G, B), or of gray alone."""
 
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
 
 
 @dataclass(frozen=True)

@@ -112,8 +112,8 @@ def view_panel(
 
     Args:
         originals: (N, H, W, 3) uint8.
-        x1: (N, 3, S, S), normalised.
-        x2: (N, 3, S, S), normalised.
+        x1: (N, C, S, S), normalised; C = 3, or 1 for gray.
+        x2: (N, C, S, S), normalised.
         normalization: The one that the views went through.
     """
     assert len(originals) == len(x1) == len(x2), (len(originals), len(x1), len(x2))
@@ -165,10 +165,11 @@ def _name(panel: NeighborPanel, label: int | None) -> str:
 
 
 def _colors(x: npt.NDArray[np.float32], normalization: Normalization) -> Pixels:
-    """(N, 3, S, S) normalised -> (N, S, S, 3) uint8."""
+    """(N, C, S, S) normalised -> (N, S, S, 3) uint8."""
     mean, std = (np.asarray(values, dtype=np.float32) for values in normalization)
     values = x.transpose(0, 2, 3, 1) * std + mean
-    return np.ascontiguousarray((values * 255).round().clip(0, 255).astype(np.uint8))
+    colors = (values * 255).round().clip(0, 255).astype(np.uint8)
+    return np.ascontiguousarray(np.broadcast_to(colors, (*colors.shape[:3], 3)))
 
 
 SIDE = 440  # px of the longer side of the inside

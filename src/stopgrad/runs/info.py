@@ -227,7 +227,7 @@ def _normalization(value: object) -> Normalization:
     values = mapping(value)
     check_types(values, {"mean": list[float], "std": list[float]})
     mean, std = (tuple(map(float, values[key])) for key in ("mean", "std"))
-    if len(mean) != 3 or len(std) != 3:
+    if len(mean) not in (1, 3) or len(std) != len(mean):
         raise ValueError("normalization")
     if min(std) <= 0:
         raise ValueError("normalization.std that is not above 0")

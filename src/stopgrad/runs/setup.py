@@ -49,11 +49,12 @@ class TrainingImages:
     train: Images
     bank: Images | None = None  # whose labels vote
     watch: Images | None = None  # that are scored
+    channels: int = 3  # that the encoder takes
 
     @functools.cached_property
     def normalization(self) -> Normalization:
         """Of the images to learn from; all of them are read for it, once."""
-        return normalization(self.train)
+        return normalization(self.train, channels=self.channels)
 
 
 def prepare(dataset: Dataset, config: Config) -> TrainingImages:
@@ -80,8 +81,8 @@ def prepare(dataset: Dataset, config: Config) -> TrainingImages:
         split = split_validation(train.labelled(), fraction=WATCHED, seed=config.seed)
         bank, watch = split.train, split.validation
     if watch is None or bank.labels is None or watch.labels is None:
-        return TrainingImages(train)
-    return TrainingImages(train, bank.labelled(), watch.labelled())
+        return TrainingImages(train, channels=config.encoder.channels)
+    return TrainingImages(train, bank.labelled(), watch.labelled(), config.encoder.channels)
 
 
 def spec_to_keep(spec: str) -> str:

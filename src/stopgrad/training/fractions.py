@@ -157,7 +157,9 @@ def _fractions(
     for fraction in labels:
         _use_threads(config, fraction_folder(out, task, fraction))
         images = draw_fraction(split.train, split.test, fraction=fraction, seed=config.seed)
-        mean_std = normalization(images.train) if start is None else start.normalization
+        channels = config.encoder.channels
+        known = start.normalization if start else None
+        mean_std = known or normalization(images.train, channels=channels)
         info = describe_fraction(images, config, task=task, normalization=mean_std, data=card)
         epochs = functools.partial(labelled_epochs, images, config, start=start)
         yield from _finish(Fraction(out, info, dataset, split.name, epochs), track=track)
