@@ -12,7 +12,7 @@ from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from stopgrad.images.depth import Bands, Depth, RawImage, ValueRange, choose, depth_of, raw_of
+from stopgrad.images.depth import Bands, Depth, RawImage, ValueRange, choose, raw_of
 from stopgrad.images.opening import Damaged, guarded, opened
 from stopgrad.images.types import Encoded, Levels, Pixels
 
@@ -32,6 +32,10 @@ class Frame(NamedTuple):
     fit: bool  # resizes images of other sizes (then it is a square)
     bands: Bands = ()
     levels: tuple[Levels, ...] | None = None  # by depth; None: of each image those of its own
+
+    def knows(self, depth: Depth) -> bool:
+        """Whether it has levels for a depth, or each image has its own."""
+        return self.levels is None or depth in {of.depth for of in self.levels}
 
     @classmethod
     def from_json(cls, values: list[Any]) -> Frame:
@@ -69,11 +73,8 @@ def range_in(encoded: Encoded, *, depth: Depth, bands: Bands) -> ValueRange | Da
 
     def read(file: IO[bytes]) -> ValueRange | None:
         with opened(file, bands=bands) as image:
-            if depth_of(image) != depth:
-                return None
-            raw = image if isinstance(image, RawImage) else raw_of(image)
-            assert raw is not None
-            return raw.range(bands)
+            raw = raw_of(image)
+            return raw.range(bands) if raw is not None and raw.depth == depth else None
 
     return guarded(encoded, read)
 
@@ -92,13 +93,13 @@ def _read(file: IO[bytes], frame: Frame) -> Pixels | OtherSize | OtherDepth:
     # At twice the side, resizing still antialiases.
     draft = (2 * frame.width, 2 * frame.height) if frame.fit else None
     with opened(file, draft=draft, bands=frame.bands) as image:
+        raw = raw_of(image)  # first of all
         if not frame.fit and _upright_size(image) != (frame.height, frame.width):
             return OtherSize(*_upright_size(image))
-        depth = depth_of(image)
-        if depth and frame.levels is not None and depth not in {of.depth for of in frame.levels}:
-            return OtherDepth(depth)
+        if raw is not None and raw.depth and not frame.knows(raw.depth):
+            return OtherDepth(raw.depth)
         turn = turn_of(image)
-        rgb = to_rgb(image, frame.levels or (), frame.bands)
+        rgb = to_rgb(raw or image, frame.levels or (), frame.bands)
         if frame.fit:
             rgb = _fit(rgb, frame.width)
         if turn is not None:
@@ -131,12 +132,12 @@ def turn_of(image: ImageFile | RawImage) -> Transpose | None:
 
 def _orientation(image: ImageFile | RawImage) -> int:
     """The EXIF orientation, 1 to 8; 1 (upright) when nothing valid is stated."""
+    if isinstance(image, RawImage):
+        return image.orientation if image.orientation in range(1, 9) else 1
+    if image.format == "PNG":  # whose EXIF block may come last; broken pixels are an error
+        image.load()
     try:
-        stated = (
-            image.orientation
-            if isinstance(image, RawImage)
-            else image.getexif().get(ORIENTATION, 1)
-        )
+        stated = image.getexif().get(ORIENTATION, 1)
     # An image whose EXIF block cannot be read states no orientation; its pixels still count.
     except Exception:
         return 1
@@ -147,7 +148,7 @@ def to_rgb(image: ImageFile | RawImage, levels: Sequence[Levels] = (), bands: Ba
     """All pixels of an open image as RGB, not yet turned.
 
     Args:
-        image: Not loaded yet.
+        image: A raw one where it is deeper than 8 bits, see `raw_of`.
         levels: By depth; an image of another depth has those of its own.
         bands: Those that become gray or red, green and blue.
     """
@@ -169,10 +170,8 @@ def _to_eight_bits(
     """A loaded image of Pillow's whose samples have 8 bits."""
     from PIL.Image import fromarray
 
-    raw = image if isinstance(image, RawImage) else raw_of(image)
-    if raw is not None:
-        return raw.to_eight_bits(levels.get(raw.depth or ""), bands)
-    assert not isinstance(image, RawImage)
+    if isinstance(image, RawImage):
+        return image.to_eight_bits(levels.get(image.depth or ""), bands)
     image.load()
     flat: Image = image
     if image.mode.startswith("I"):  # of a PGM that states its white level

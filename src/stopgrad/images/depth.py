@@ -157,27 +157,26 @@ def count_bands(count: int) -> str:
     return f"{count} band{'s' * (count != 1)}"
 
 
-def depth_of(image: ImageFile | RawImage) -> Depth | None:
-    """The depth of an image that is not loaded yet; None: 8 bits, or Pillow makes them so."""
+def raw_of(image: ImageFile | RawImage) -> RawImage | None:
+    """An image deeper than 8 bits as a raw one; None: Pillow holds it as it is.
+
+    Args:
+        image: Just opened. Whatever loads its pixels, and with PNG that is asking for its EXIF
+            block, makes Pillow forget how they lie in the file.
+    """
     if isinstance(image, RawImage):
-        return image.depth
-    if image.mode == "F":
-        return "floating-point"
-    if image.mode == "I" and image.format == "TIFF":
-        return "integer"
-    sixteen = image.mode.startswith("I") or _has_wide_colours(image)
-    return "16-bit" if sixteen and _stated_white(image) == FULL else None
-
-
-def raw_of(image: ImageFile) -> RawImage | None:
-    """An image of Pillow's that is deeper than 8 bits, not loaded yet; None: it is not."""
-    depth = depth_of(image)
+        return image
+    depth = _depth(image)
     if depth is None:
         return None
-    tags, wide = getattr(image, "tag_v2", {}), _has_wide_colours(image)
+    tags = getattr(image, "tag_v2", {})
+    wide, layout, file = _has_wide_colours(image), _layout(image)[0], image.fp
+    unsigned = tags.get(SAMPLE_FORMAT, (1,)) == (1,)
 
     def read(bands: Bands) -> Values:
-        values = _read_colours(image) if wide else _read_gray(image)
+        values = _read_colours(image, layout, file) if wide else np.asarray(image)
+        if unsigned and values.dtype == np.int32:
+            values = values.view(np.uint32)
         return choose(masked(values, tags.get(NODATA)), bands)
 
     return RawImage(
@@ -189,6 +188,15 @@ def raw_of(image: ImageFile) -> RawImage | None:
         high_byte=wide and image.format != "PPM",
         mode="CMYK" if image.mode == "CMYK" else "RGBA",
     )
+
+
+def _depth(image: ImageFile) -> Depth | None:
+    if image.mode == "F":
+        return "floating-point"
+    if image.mode == "I" and image.format == "TIFF":
+        return "integer"
+    sixteen = image.mode.startswith("I") or _has_wide_colours(image)
+    return "16-bit" if sixteen and _stated_white(image) == FULL else None
 
 
 def masked(values: Values, nodata: str | float | None) -> Values:
@@ -222,34 +230,23 @@ def _stated_white(image: ImageFile) -> int:
     return int(layout[1]) if image.format == "PPM" and len(layout) == 2 else FULL
 
 
-def _read_gray(image: ImageFile) -> Values:  # (H, W)
-    unsigned = getattr(image, "tag_v2", {}).get(SAMPLE_FORMAT, (1,)) == (1,)
-    image.load()
-    values = np.asarray(image)
-    return values.view(np.uint32) if unsigned and values.dtype == np.int32 else values
-
-
-def _read_colours(image: ImageFile) -> Values:  # (H, W, C) uint16
+def _read_colours(image: ImageFile, layout: str, file: Any) -> Values:  # (H, W, C) uint16
     """Two passes of Pillow, which takes one byte of each sample: the high ones, the low ones."""
     from PIL import Image
 
-    file, layout = image.fp, _layout(image)[0]
-    assert file is not None
-    if image.format == "PPM":
-        width, height = image.size
-        file.seek(image.tile[0].offset)
-        samples = np.frombuffer(file.read(6 * width * height), ">u2")
-        return samples.reshape(height, width, 3).astype(np.uint16)
-    if layout == "LA;16B":  # its four bytes, as if they were red, green, blue and alpha
-        image.tile = [_read_as("RGBA", tile) for tile in image.tile]
-        image.load()
-        gray, alpha = np.moveaxis(np.ascontiguousarray(image).view(">u2").astype(np.uint16), 2, 0)
-        return np.dstack([gray, gray, gray, alpha])
-    image.load()
     file.seek(0)
     with Image.open(file, formats=[image.format or ""]) as again:
-        again.tile = [_read_as(layout[:-1] + BELOW[layout[-1]], tile) for tile in again.tile]
-        again.load()
+        if image.format == "PPM":
+            width, height = image.size
+            file.seek(again.tile[0].offset)
+            samples = np.frombuffer(file.read(6 * width * height), ">u2")
+            return samples.reshape(height, width, 3).astype(np.uint16)
+        if layout == "LA;16B":  # its four bytes, as if they were red, green, blue and alpha
+            again.tile = [_read_as("RGBA", tile) for tile in again.tile]
+            both = np.ascontiguousarray(again).view(">u2").astype(np.uint16)
+            return both[..., [0, 0, 0, 1]]
+        lower = layout[:-1] + BELOW[layout[-1]]
+        again.tile = [_read_as(lower, tile) for tile in again.tile]
         values: Values = (np.asarray(image).astype(np.uint16) << 8) | np.asarray(again)
     if "transparency" not in image.info:
         return values

@@ -7,6 +7,7 @@ has seen that it is not too large; or the reason why not, which names an extra t
 from __future__ import annotations
 
 import importlib.util
+import io
 from pathlib import PurePath
 from typing import IO, TYPE_CHECKING, Any, BinaryIO, cast
 
@@ -19,44 +20,46 @@ if TYPE_CHECKING:
     from pydicom import Dataset as Dicom
     from tifffile import TiffPage
 
-MODULES = {"tiff": "tifffile", "heic": "pillow_heif", "dicom": "pydicom"}  # by extra
-SUFFIXES = {".heic": "heic", ".heif": "heic", ".hif": "heic", ".dcm": "dicom", ".dicom": "dicom"}
+MODULES = {  # by what pip installs
+    "'stopgrad[tiff]'": "tifffile",
+    "'stopgrad[heic]'": "pillow_heif",
+    "'stopgrad[dicom]'": "pydicom",
+    "python-gdcm": "gdcm",
+}
+TIFFFILE, HEIF, PYDICOM, GDCM = MODULES
+EXTRA_SUFFIXES = {".heic": HEIF, ".heif": HEIF, ".hif": HEIF, ".dcm": PYDICOM, ".dicom": PYDICOM}
 TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 HEIC = (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"hevm", b"hevs", b"mif1", b"msf1")
 DICOM = (b"\x02\0\0\0", b"\x08\0\0\0", b"\x08\0\x05\0", b"\x08\0\x08\0")  # one without a preamble
-DEFLATED = b"1.2.840.10008.1.2.1.99\0"  # a DICOM file that is one zlib stream from here on
+DEFLATED = b"1.2.840.10008.1.2.1.99"  # a DICOM file that is one zlib stream from here on
+RUN_LENGTHS = "1.2.840.10008.1.2.5"
 COMPRESSIONS = (1, 5, 8, 32773, 32946, 50000)  # those whose codec is told how much may come out
-INTEGERS = {"u": "unsigned", "i": "signed"}
 BITS, SAMPLES, PLANAR, FORMAT = 258, 277, 284, 339  # tags of TIFF 6.0
 
 
 def missing_extra(name: str) -> str:
     """What to install so that a file of this name can be read; "": nothing is missing."""
-    extra = SUFFIXES.get(PurePath(name).suffix.lower(), "")
-    return _advice(extra) if extra and not _is_installed(extra) else ""
+    package = EXTRA_SUFFIXES.get(PurePath(name).suffix.lower())
+    return "" if package is None or _is_installed(package) else f"pip install {package}"
 
 
 def readable_now(reason: str) -> bool:
-    """Whether an image that was left out for this reason lacked an extra that is there now."""
-    return any(_advice(extra) in reason and _is_installed(extra) for extra in MODULES)
+    """Whether an image that was left out for this reason lacked a package that is there now."""
+    return any(f"pip install {name}" in reason and _is_installed(name) for name in MODULES)
 
 
 def says_what_to_do(reason: str) -> bool:
-    """Whether the reason why an image cannot be read names a flag or an extra that it needs."""
+    """Whether the reason why an image cannot be read names a flag or a package that it needs."""
     return "--bands" in reason or "pip install" in reason
 
 
-def _advice(extra: str) -> str:
-    return f"pip install 'stopgrad[{extra}]'"
+def _is_installed(package: str) -> bool:
+    return importlib.util.find_spec(MODULES[package]) is not None
 
 
-def _is_installed(extra: str) -> bool:
-    return importlib.util.find_spec(MODULES[extra]) is not None
-
-
-def _require(extra: str, what: str) -> None:
-    if not _is_installed(extra):
-        raise ValueError(f"{what}: {_advice(extra)}")
+def _require(package: str, what: str) -> None:
+    if not _is_installed(package):
+        raise ValueError(f"{what}: pip install {package}")
 
 
 def is_misread(image: ImageFile) -> bool:
@@ -89,12 +92,12 @@ def open_other(file: IO[bytes], bands: Bands) -> ImageFile | RawImage | None:
     if head.startswith(TIFF):
         return _open_tiff(file, bands)
     if head[4:8] == b"ftyp" and head[8:12] in HEIC:
-        _require("heic", "HEIC")
+        _require(HEIF, "HEIC")
         from pillow_heif import HeifImageFile
 
         return cast("ImageFile", HeifImageFile(file))  # type: ignore[no-untyped-call]
     if head[128:132] == b"DICM" or head.startswith(DICOM):
-        _require("dicom", "DICOM")
+        _require(PYDICOM, "DICOM")
         if DEFLATED in head:
             raise ValueError("DICOM, deflated as a whole")
         return _open_dicom(file)
@@ -102,8 +105,8 @@ def open_other(file: IO[bytes], bands: Bands) -> ImageFile | RawImage | None:
 
 
 def _open_tiff(file: IO[bytes], bands: Bands) -> RawImage:
-    if not _is_installed("tiff"):
-        raise ValueError(f"TIFF of {_stated_samples(file)}: {_advice('tiff')}")
+    if not _is_installed(TIFFFILE):
+        raise ValueError(f"TIFF of {_stated_samples(file)}: pip install {TIFFFILE}")
     from tifffile import TiffFile
 
     with TiffFile(file) as tiff:
@@ -184,11 +187,15 @@ def _read_tiff(file: IO[bytes], bands: Bands) -> Values:  # (H, W) or (H, W, 3)
 
 def _open_dicom(file: IO[bytes]) -> RawImage:
     from pydicom import dcmread
+    from pydicom.pixels.decoders.base import get_decoder
 
     header = dcmread(file, stop_before_pixels=True, force=True)
-    if "Rows" not in header or "Columns" not in header:
+    width, height = int(header.get("Columns") or 0), int(header.get("Rows") or 0)
+    if not width * height:
         raise ValueError("DICOM without an image")
-    width, height = int(header.Columns), int(header.Rows)
+    syntax = header.file_meta.get("TransferSyntaxUID")
+    if syntax is not None and syntax.is_compressed and not get_decoder(syntax).is_available:
+        raise ValueError(f"DICOM compressed as {syntax.name.split(',')[0]}: pip install {GDCM}")
     samples = int(header.get("SamplesPerPixel", 1))
     pixel_bytes = samples * -(-int(header.BitsAllocated) // 8)
     _check_run_lengths(file, header, width * height * pixel_bytes)
@@ -204,9 +211,9 @@ def _open_dicom(file: IO[bytes]) -> RawImage:
 
 def _check_run_lengths(file: IO[bytes], header: Dicom, frame_bytes: int) -> None:
     """Refuses run lengths of far more bytes than the pixels that they promise to be."""
-    run_lengths = header.file_meta.get("TransferSyntaxUID") == "1.2.840.10008.1.2.5"
-    frames = int(header.get("NumberOfFrames") or 1)
-    if run_lengths and file.seek(0, 2) > 2 * frames * frame_bytes + (1 << 20):
+    most = 2 * int(header.get("NumberOfFrames") or 1) * frame_bytes + (1 << 20)
+    run_lengths = header.file_meta.get("TransferSyntaxUID") == RUN_LENGTHS
+    if run_lengths and file.seek(0, io.SEEK_END) > most:
         raise ValueError("more bytes than its size in pixels explains")
 
 

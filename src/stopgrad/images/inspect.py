@@ -18,7 +18,7 @@ import numpy as np
 from stopgrad.config import BadImages, Samples
 from stopgrad.errors import DataError
 from stopgrad.images.decoding import to_rgb, turn_of
-from stopgrad.images.depth import Bands, RawImage, depth_of
+from stopgrad.images.depth import Bands, RawImage, raw_of
 from stopgrad.images.gather import DamagedImagesError, on_all_cores, refusal
 from stopgrad.images.load import decode_again
 from stopgrad.images.opening import Damaged, guarded, opened, strict_pillow
@@ -241,10 +241,11 @@ def inspect_image(
 
 def _inspect(file: IO[bytes], *, levels: Sequence[Levels], bands: Bands) -> Inspected:
     with opened(file, bands=bands) as image:
-        header = _traits_of_header(image)
+        raw = raw_of(image)  # first of all
+        header = _traits_of_header(image, deep=raw is not None and raw.depth is not None)
         kind = image.format or "unknown"
         turn = turn_of(image)
-        rgb = to_rgb(image, levels, bands)
+        rgb = to_rgb(raw or image, levels, bands)
         alpha = image.has_transparency_data
         upright = rgb if turn is None else rgb.transpose(turn)
         traits: dict[Trait, bool] = {
@@ -261,10 +262,10 @@ def _inspect(file: IO[bytes], *, levels: Sequence[Levels], bands: Bands) -> Insp
     return Inspected(kind, ImageSize(*upright.size), found, digest.digest())
 
 
-def _traits_of_header(image: ImageFile | RawImage) -> dict[Trait, bool]:
+def _traits_of_header(image: ImageFile | RawImage, *, deep: bool) -> dict[Trait, bool]:
     """What only the header says; decoding converts or forgets it."""
     return {
-        "sixteen_bit": depth_of(image) is not None or _is_deep(image),
+        "sixteen_bit": deep or _is_deep(image),
         "cmyk": image.mode == "CMYK",
         "palette": image.mode in ("P", "PA"),
     }

@@ -212,10 +212,9 @@ def _area(image: ImageFile | RawImage) -> int:
     if isinstance(image, RawImage):
         times = -(-(image.pixel_bytes + SCALED_BYTES) // PIXEL_BYTES)
         if times * width * height > MOST_PIXELS:
-            pixels = f"{width:,} x {height:,} px of {image.pixel_bytes:,} bytes"
-            raise ValueError(
-                f"too large: {pixels}, at most {MOST_PIXELS // times / 1e6:,.0f} megapixels"
-            )
+            pixels = f"{width:,} x {height:,} = {width * height:,} pixels"
+            at_most = f"{MOST_PIXELS // times:,} of {image.pixel_bytes:,} bytes each"
+            raise ValueError(f"too large: {pixels}, at most {at_most}")
     tags = getattr(image, "tag_v2", {})
     tile = tags.get(TILE_WIDTH, 0), tags.get(TILE_HEIGHT, 0)
     if tile[0] * tile[1] > MOST_PIXELS:
