@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import io
+import math
 from pathlib import PurePath
 from typing import IO, TYPE_CHECKING, Any, BinaryIO, cast
 
@@ -27,7 +28,8 @@ MODULES = {  # by what pip installs
     "python-gdcm": "gdcm",
 }
 TIFFFILE, HEIF, PYDICOM, GDCM = MODULES
-EXTRA_SUFFIXES = {".heic": HEIF, ".heif": HEIF, ".hif": HEIF, ".dcm": PYDICOM, ".dicom": PYDICOM}
+EXTRA_SUFFIXES = dict.fromkeys((".heic", ".heif", ".hif"), HEIF)
+EXTRA_SUFFIXES |= dict.fromkeys((".dcm", ".dicom", ".dic", ".ima"), PYDICOM)
 TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 HEIC = (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"hevm", b"hevs", b"mif1", b"msf1")
 DICOM = (b"\x02\0\0\0", b"\x08\0\0\0", b"\x08\0\x05\0", b"\x08\0\x08\0")  # one without a preamble
@@ -120,6 +122,8 @@ def _open_tiff(file: IO[bytes], bands: Bands) -> RawImage:
             raise ValueError(f"TIFF of {kind}, compressed as {page.compression!r}")
         if layers > 1 or (not bands and page.photometric not in (0, 1, 2)):
             raise ValueError(f"TIFF of {kind}, {layers} layers, photometric {page.photometric}")
+        if len(page.dataoffsets) != math.prod(page.chunked):
+            raise ValueError("strips or tiles of the image are missing")
         bands = bands or _colours(count, kind, is_rgb=page.photometric == 2)
         orientation = page.tags.get(274)
         return RawImage(
@@ -144,7 +148,8 @@ def _stated_samples(file: IO[bytes]) -> str:
     from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
     try:
-        directory = ImageFileDirectory_v2(file.read(8))
+        start = file.read(8)
+        directory = ImageFileDirectory_v2(start + (file.read(8) if 43 in start[2:4] else b""))
         file.seek(directory.next)
         directory.load(file)
         bits, sample_format = directory.get(BITS, (1,)), directory.get(FORMAT, (1,))

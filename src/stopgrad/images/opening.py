@@ -7,8 +7,11 @@ all images that are being decoded share one budget of memory.
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import functools
 import io
 import logging
+import re
 import stat
 import threading
 import warnings
@@ -51,6 +54,7 @@ def strict_pillow() -> Iterator[None]:
     from PIL import Image
 
     Image.init()
+    _silence_libtiff()
     before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, MOST_PIXELS
     logs = [logging.getLogger(name) for name in READERS]
     were = [log.level for log in logs]
@@ -65,6 +69,16 @@ def strict_pillow() -> Iterator[None]:
         Image.MAX_IMAGE_PIXELS = before
         for log, level in zip(logs, were, strict=True):
             log.setLevel(level)
+
+
+@functools.cache
+def _silence_libtiff() -> None:
+    """The library that Pillow decodes TIFF with would write to standard error by itself."""
+    with contextlib.suppress(OSError, AttributeError):  # another system, or without it
+        for path in set(re.findall(r"/\S*/libtiff\S*", Path("/proc/self/maps").read_text())):
+            library = ctypes.CDLL(path)
+            library.TIFFSetErrorHandler(None)
+            library.TIFFSetWarningHandler(None)
 
 
 class PixelBudget:
@@ -179,6 +193,11 @@ def _open_image(file: IO[bytes], bands: Bands) -> ImageFile | RawImage:
         return other
     if found.format == "TIFF" and (bands or is_misread(found)):
         return open_other(file, bands) or found
+    if found.tile and found.tile[0].codec_name == "raw":  # the decoder that knows no strips
+        corners = [tile.extents for tile in found.tile if tile.extents]
+        covered = sum((right - left) * (bottom - top) for left, top, right, bottom in corners)
+        if covered < found.width * found.height:
+            raise ValueError("strips of the image are missing")
     return found
 
 

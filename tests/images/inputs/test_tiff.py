@@ -190,6 +190,33 @@ def test_a_cut_tiff_is_damaged(kept: float, how: Any, tmp_path: Path) -> None:
     assert isinstance(read(tmp_path / "x.tif", (4, 3, 2)), Damaged)
 
 
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_a_tiff_that_lacks_strips_is_damaged(name: str, tmp_path: Path) -> None:
+    values = np.moveaxis(BANDS, 2, 0).copy() if "planarconfig" in LAYOUTS[name] else BANDS
+    path = written(tmp_path / "x.tif", values, **LAYOUTS[name])
+    with tifffile.TiffFile(path) as tiff:
+        length = tiff.pages.first.tags[257]
+        order = tiff.byteorder
+    with path.open("r+b") as file:  # 400 rows where 4 are there
+        file.seek(length.valueoffset)
+        file.write(struct.pack(f"{order}H", 400))
+    with strict_pillow():
+        found = decode(Encoded("x", path), Frame(400, 6, fit=False, bands=(1, 2, 3)))
+    assert isinstance(found, Damaged)
+
+
+def test_a_plain_tiff_that_lacks_strips_is_damaged(tmp_path: Path) -> None:
+    path = written(tmp_path / "x.tif", BANDS[..., 0], rowsperstrip=1)
+    with tifffile.TiffFile(path) as tiff:
+        length = tiff.pages.first.tags[257]
+    with path.open("r+b") as file:
+        file.seek(length.valueoffset)
+        file.write(struct.pack("<H", 8))
+    with strict_pillow():
+        found = decode(Encoded("x", path), Frame(8, 6, fit=False))
+    assert found == Damaged("x", "strips of the image are missing")
+
+
 def bomb(width: int, height: int, bands: int, payload: bytes = b"x") -> bytes:
     """A TIFF that claims to be large, deflated (TIFF 6.0, Section 2)."""
     values = {256: width, 257: height, 258: 16, 259: 8, 262: 1, 277: bands, 278: height, 284: 1}
@@ -249,6 +276,18 @@ def test_without_the_extra_the_type_and_the_pip_line_are_named(
     found = load_dataset(str(tmp_path / "set"), bad_images="skip")
     assert "choose three or one" in found.damaged[0].reason
     assert len(load_dataset(str(tmp_path / "set"), samples=bands).train) == 100
+
+
+def test_libtiff_writes_no_line_of_its_own(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64)).astype(np.uint8)
+    data = written(tmp_path / "x.tif", noise, compression="lzw").read_bytes()
+    (tmp_path / "x.tif").write_bytes(data[: len(data) // 2])
+    with strict_pillow():
+        found = decode(Encoded("x", tmp_path / "x.tif"), Frame(64, 64, fit=False))
+    assert isinstance(found, Damaged)
+    assert capfd.readouterr().err == ""
 
 
 def test_no_line_of_pillow_is_printed(
