@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -460,3 +461,37 @@ def test_images_of_pillow_are_scaled_alike(tmp_path: Path) -> None:
     found = read_images(images, side=2)
     assert found.max() == 255  # of the second; the first is as dark beside it as in a folder
     assert found[0].max() <= 129
+
+
+@pytest.mark.input("oddity", what="12-bit CMYK in 16-bit TIFF", happens="scaled, then converted")
+def test_cmyk_of_16_bits_is_scaled_before_it_is_converted(tmp_path: Path) -> None:
+    red = np.zeros((2, 3, 4), U16)
+    red[..., 1:3] = 4095  # magenta and yellow
+    folder = set_of(tmp_path / "set", lambda path, v: tiff(path, v, photometric="separated"), red)
+    assert pixels_of(folder)[0][0, 0, 0].tolist() == [255, 0, 0]
+
+
+@pytest.mark.input("oddity", what="16-bit PNG with a clear colour", happens="that becomes white")
+def test_a_clear_colour_of_16_bits_is_compared_with_all_of_them(tmp_path: Path) -> None:
+    def write(path: Path, values: np.ndarray[Any, Any]) -> None:
+        png(path, values)
+        whole = path.with_suffix(".png").read_bytes()
+        place = whole.index(b"IDAT") - 4
+        kind = b"tRNS" + np.array([100, 7, 9], ">u2").tobytes()
+        chunk = (6).to_bytes(4) + kind + zlib.crc32(kind).to_bytes(4)
+        path.with_suffix(".png").write_bytes(whole[:place] + chunk + whole[place:])
+
+    values = np.array([[[100, 7, 9], [100, 7, 10], [4095, 0, 0]]], U16)
+    pixels, _ = pixels_of(set_of(tmp_path / "set", write, values))
+    assert pixels[0, 0].tolist() == [[255, 255, 255], [6, 0, 1], [255, 0, 0]]
+
+
+@pytest.mark.input("format", what="TIFF of 12 packed bits", happens="scaled by the set's white")
+def test_twelve_packed_bits_are_read(tmp_path: Path) -> None:
+    folder = set_of(
+        tmp_path / "set",
+        lambda path, v: tiff(path, v, bitspersample=12),
+        np.hstack([LOW, LOW[:, ::-1]]),
+        np.hstack([TOP, TOP]),
+    )
+    assert pixels_of(folder)[0][:, :, :3, 0].tolist() == [LOW_12, TOP_12]
