@@ -18,7 +18,7 @@ and the Hub's client are imported when a data set needs them.
     sources/     each kind of data set, and which kind a spec is
     packing      stores that the user asks for: packed, compared, verified
     load         a spec -> a `Dataset`; stores under $STOPGRAD_CACHE, made by themselves
-    files        a few image files, as if they belonged to a data set
+    loose        a few image files, as if they belonged to a data set
     inspect      what the images of a data set are like
 """
 

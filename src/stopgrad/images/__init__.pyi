@@ -1,8 +1,6 @@
 from .decoding import Frame as Frame
 from .decoding import OtherSize as OtherSize
 from .decoding import decode as decode
-from .files import decode_together as decode_together
-from .files import load_image_files as load_image_files
 from .gather import DamagedImagesError as DamagedImagesError
 from .gather import on_all_cores as on_all_cores
 from .inspect import Findings as Findings
@@ -14,6 +12,8 @@ from .load import how_it_was_read as how_it_was_read
 from .load import load_dataset as load_dataset
 from .load import warn_of_unused as warn_of_unused
 from .load import what_to_know as what_to_know
+from .loose import decode_together as decode_together
+from .loose import load_image_files as load_image_files
 from .opening import Damaged as Damaged
 from .opening import strict_pillow as strict_pillow
 from .packing import pack as pack

@@ -9,7 +9,6 @@ from __future__ import annotations
 import importlib.util
 import io
 import math
-from pathlib import PurePath
 from typing import IO, TYPE_CHECKING, Any, BinaryIO, cast
 
 import numpy as np
@@ -28,8 +27,6 @@ MODULES = {  # by what pip installs
     "python-gdcm": "gdcm",
 }
 TIFFFILE, HEIF, PYDICOM, GDCM = MODULES
-EXTRA_SUFFIXES = dict.fromkeys((".heic", ".heif", ".hif"), HEIF)
-EXTRA_SUFFIXES |= dict.fromkeys((".dcm", ".dicom", ".dic", ".ima"), PYDICOM)
 TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 HEIC = (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"hevm", b"hevs", b"mif1", b"msf1")
 DICOM = (b"\x02\0\0\0", b"\x08\0\0\0", b"\x08\0\x05\0", b"\x08\0\x08\0")  # one without a preamble
@@ -37,12 +34,6 @@ DEFLATED = b"1.2.840.10008.1.2.1.99"  # a DICOM file that is one zlib stream fro
 RUN_LENGTHS = "1.2.840.10008.1.2.5"
 COMPRESSIONS = (1, 5, 8, 32773, 32946, 50000)  # those whose codec is told how much may come out
 BITS, SAMPLES, PLANAR, FORMAT = 258, 277, 284, 339  # tags of TIFF 6.0
-
-
-def missing_extra(name: str) -> str:
-    """What to install so that a file of this name can be read; "": nothing is missing."""
-    package = EXTRA_SUFFIXES.get(PurePath(name).suffix.lower())
-    return "" if package is None or _is_installed(package) else f"pip install {package}"
 
 
 def readable_now(reason: str) -> bool:

@@ -294,9 +294,3 @@ def test_without_the_extra_the_pip_line_is_the_reason(
 ) -> None:
     monkeypatch.setattr(formats, "_is_installed", lambda extra: False)
     assert read(data, 2, 3) == Damaged("x", f"{name}: pip install 'stopgrad[{extra}]'")
-    assert formats.missing_extra(f"a/b.{extra}") in ("", f"pip install 'stopgrad[{extra}]'")
-    assert formats.missing_extra("photo.HEIC") == "pip install 'stopgrad[heic]'"
-    assert formats.missing_extra("ct.dcm") == "pip install 'stopgrad[dicom]'"
-    assert formats.missing_extra("photo.jpg") == ""
-    monkeypatch.setattr(formats, "_is_installed", lambda extra: True)
-    assert formats.missing_extra("photo.HEIC") == ""

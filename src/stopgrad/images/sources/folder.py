@@ -1,7 +1,6 @@
 """A folder of image files -> a `DataSource`.
 
-Which files count: those with the suffix of an image (`SUFFIXES`, in any case; those of `formats`
-where its extra is installed). Hidden files and
+Which files count: those with the suffix of an image (`SUFFIXES`, in any case). Hidden files and
 folders, `__MACOSX` and files of other kinds are passed over; links are followed, but not in loops.
 A name with such a suffix that is no readable file counts as a damaged image; so does a folder of
 such a name, unless it holds images.
@@ -29,7 +28,6 @@ from shlex import quote
 from typing import NamedTuple
 
 from stopgrad.errors import DataError
-from stopgrad.images.formats import EXTRA_SUFFIXES, missing_extra
 from stopgrad.images.sources.arrays import RawLabels, number_labels
 from stopgrad.images.types import (
     Contents,
@@ -43,7 +41,7 @@ from stopgrad.images.types import (
 
 SUFFIXES = frozenset(
     {".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".jp2", ".gif", ".bmp", ".webp"}
-    | {".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm", ".avif"}
+    | {".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm", ".avif", ".heic", ".dcm"}
 )
 TEST_NAMES = ("test", "validation", "valid", "val")
 UNLABELED = ("unlabeled", "unlabelled")
@@ -192,8 +190,7 @@ def _is_passed_over(entry: os.DirEntry[str]) -> bool:
 
 
 def _has_suffix(name: str) -> bool:
-    suffix = os.path.splitext(name)[1].lower()
-    return suffix in SUFFIXES or (suffix in EXTRA_SUFFIXES and not missing_extra(name))
+    return os.path.splitext(name)[1].lower() in SUFFIXES
 
 
 def _folder_below(entry: os.DirEntry[str], here: _Folder) -> _Folder | None:
