@@ -19,8 +19,9 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
 
+from stopgrad.config import Reading
 from stopgrad.errors import DataError
-from stopgrad.images import Reading, load_dataset
+from stopgrad.images import load_dataset
 from tests.factories import HubAnswer
 
 DIGITS = (load_digits().images * 15).astype(np.uint8)  # (1797, 8, 8)

@@ -24,9 +24,9 @@ def test_images_are_prepared_and_normalised_once(monkeypatch: pytest.MonkeyPatch
     for name in ("prepare", "normalization"):
         real = getattr(setup, name)
 
-        def counted(*given: Any, name: str = name, real: Any = real) -> Any:
+        def counted(*given: Any, name: str = name, real: Any = real, **how: Any) -> Any:
             calls.append(name)
-            return real(*given)
+            return real(*given, **how)
 
         monkeypatch.setattr(setup, name, counted)
     dataset, config = _dataset(), preset("tiny")

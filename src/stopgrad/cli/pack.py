@@ -42,6 +42,10 @@ def add(parser: argparse.ArgumentParser) -> None:
             metavar="NAME",
             help=f"column of a table (Parquet) that holds {what}. Default: by rule",
         )
+    parser.add_argument(
+        "--white-level", type=float, default=0.0, metavar="X", help="as for pretrain"
+    )
+    parser.add_argument("--bands", default="auto", metavar="TEXT", help="as for pretrain")
 
 
 def run(options: argparse.Namespace) -> None:
@@ -54,6 +58,8 @@ def run(options: argparse.Namespace) -> None:
         bad_images=options.bad_images,
         image_column=options.image_column,
         label_column=options.label_column,
+        white_level=options.white_level,
+        bands=options.bands,
     ).dataset
     pixels = sum(part.pixels.nbytes for part in (dataset.train, dataset.test) if part)
     print_line(f"done: {out}, {pixels / 1e6:,.0f} MB of pixels; use it as --data {quote(str(out))}")

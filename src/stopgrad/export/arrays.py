@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from stopgrad.errors import DataError
-from stopgrad.images import Damaged, Encoded, Frame, OtherSize, Pixels, decode, strict_pillow
+from stopgrad.images import Damaged, Encoded, Frame, OtherSize, Pixels, decode_together
 
 # The modes of a Pillow image that PNG or TIFF stores unchanged.
 AS_FILES = ("1", "L", "LA", "P", "RGB", "RGBA", "I", "I;16", "CMYK", "F")
@@ -54,18 +54,19 @@ def read_images(X: Sequence[Any], *, side: int) -> Pixels:  # (N, side, side, 3)
     Raises:
         ImagesError: For the first that cannot be read.
     """
-    frame = Frame(side, side, fit=True)
-    with strict_pillow():
-        return np.stack([_decoded(image, frame, number) for number, image in enumerate(X)])
+    files = [_as_file(image, number) for number, image in enumerate(X)]
+    found = decode_together(files, Frame(side, side, fit=True))
+    return np.stack([_pixels(image) for image in found])
 
 
-def _decoded(image: Any, frame: Frame, number: int) -> Pixels:
+def _as_file(image: Any, number: int) -> Encoded:
     name = f"image {number}"
     if hasattr(image, "getexif"):
-        encoded = Encoded(name, _encoded(image))
-    else:
-        encoded = Encoded(f"{name}, {os.fspath(image)!r}", Path(image))
-    found = decode(encoded, frame)
+        return Encoded(name, _encoded(image))
+    return Encoded(f"{name}, {os.fspath(image)!r}", Path(image))
+
+
+def _pixels(found: Pixels | OtherSize | Damaged) -> Pixels:
     assert not isinstance(found, OtherSize)
     if isinstance(found, Damaged):
         raise ImagesError(

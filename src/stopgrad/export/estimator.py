@@ -264,7 +264,8 @@ class SimSiamEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
                 hint=verdict.advice,
             )
         self.encoder_: Encoder = copied_encoder(self.config_, epoch.model.encoder.state_dict())
-        self.normalization_ = normalization(images)
+        channels = self.config_.encoder.channels
+        self.normalization_ = normalization(images, channels=channels)
         self.verdict_ = verdict
         if verdict.advice:
             text = f"{verdict.state}: {verdict.reason}; try: {verdict.advice}"

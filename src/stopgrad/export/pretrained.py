@@ -144,8 +144,8 @@ def _encoder_config(values: Any) -> EncoderConfig:
 def _normalization(values: Any) -> Normalization:
     try:
         mean, std = (tuple(map(float, values[key])) for key in ("mean", "std"))
-        if len(mean) != 3 or len(std) != 3 or not min(std) > 0:
-            raise ValueError("mean and std of three channels expected")
+        if len(mean) not in (1, 3) or len(std) != len(mean) or not min(std) > 0:
+            raise ValueError("mean and std of three channels, or one, expected")
     except (KeyError, TypeError, ValueError) as error:
         raise _no_export(Path("preprocessing"), in_short(error)) from error
     return Normalization(mean, std)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, get_args
 
 from stopgrad import images, method, report, runs, speed
-from stopgrad.config import BadImages, Config
+from stopgrad.config import BY_RULE, BadImages, Config, Reading
 from stopgrad.errors import ConfigError, DataError
 from stopgrad.face.arguments import check_choices, chosen_config
 from stopgrad.face.data_check import DataCheck
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from stopgrad.images import Changed, Dataset, Reading
+    from stopgrad.images import Changed, Dataset
 
     Array: TypeAlias = npt.NDArray[np.uint8]  # (N, H, W, 3)
 
@@ -40,7 +40,7 @@ class Data:
         first: Dataset | None = None,
         *,
         side: int = 0,
-        reading: Reading | None = None,
+        reading: Reading = BY_RULE,
     ) -> None:
         """Notes where the images are.
 
@@ -48,11 +48,10 @@ class Data:
             spec: A name, a path, or `arrays:NAME` of images in memory.
             first: The images, if they were read already.
             side: px, that `first` was read at.
-            reading: How it was read; None: by the rules.
+            reading: How it was read.
         """
-        self.spec = spec
+        self.spec, self._reading = spec, reading
         self._first, self._side = first, side
-        self._reading = reading or images.Reading()
 
     @property
     def dataset(self) -> Dataset:
@@ -92,12 +91,15 @@ class Data:
                 self.spec, config, split=split, changed=changed, track=screen.track
             )
 
-    def with_columns(self, config: Config) -> Config:
-        """A config with the columns that were named with the data, where it names none."""
+    def with_reading(self, config: Config) -> Config:
+        """A config that reads the data as was said when they were named, where it says nothing."""
+        own = self._reading
         return replace(
             config,
-            image_column=config.image_column or self._reading.image_column,
-            label_column=config.label_column or self._reading.label_column,
+            image_column=config.image_column or own.image_column,
+            label_column=config.label_column or own.label_column,
+            white_level=config.white_level or own.white_level,
+            bands=config.bands if config.reading.bands else ",".join(map(str, own.bands)) or "auto",
         )
 
     def _serves(self, first: Dataset, config: Config, split: str) -> bool:
@@ -125,6 +127,8 @@ def load(
     bad_images: BadImages = "fail",
     image_column: str = "",
     label_column: str = "",
+    white_level: float = 0,
+    bands: str = "auto",
 ) -> Data:
     """Reads a data set and shows how it was understood.
 
@@ -139,6 +143,8 @@ def load(
         bad_images: What damaged images do: fail, or skip.
         image_column: Column of a table (Parquet) that holds the images or their paths; "": by rule.
         label_column: Column of a table that holds the labels; "": by rule.
+        white_level: The value that is white in images of more than 8 bits; 0: from the set.
+        bands: Those that are red, green and blue, as "4,3,2", or one; auto: the colours.
 
     Raises:
         ConfigError: For labels or names beside anything but an array.
@@ -156,7 +162,13 @@ def load(
     if isinstance(data, Data):
         return data
     if isinstance(data, (str, Path)):
-        spec, reading = str(data), images.Reading("", image_column, label_column)
+        spec = str(data)
+        reading = Config(
+            image_column=image_column,
+            label_column=label_column,
+            white_level=white_level,
+            bands=bands,
+        ).reading
         first = _read(spec, Screen(), side=side, reading=reading, bad_images=bad_images)
         return Data(spec, first, side=side, reading=reading)
     if isinstance(data, images.Dataset):
@@ -183,14 +195,14 @@ def check(
         DataError: When there is nothing to look at, or the images are in memory.
     """
     config, screen, spec = chosen_config(config, knobs, preset=preset), Screen(), spec_of(data)
-    config = as_data(data).with_columns(config)
+    config = as_data(data).with_reading(config)
     method.use_threads(config.threads)
     with screen.progress():
         findings = images.check_images(
             spec,
             side=config.image_side,
             tiny_below=config.views.size / 2,
-            reading=runs.reading_of(config),
+            reading=config.reading,
             bad_images=config.bad_images,
             track=screen.track,
         )
@@ -205,6 +217,8 @@ def pack(
     bad_images: BadImages = "fail",
     image_column: str = "",
     label_column: str = "",
+    white_level: float = 0,
+    bands: str = "auto",
 ) -> Data:
     """Decodes a data set once into a store on disk, to train with little memory.
 
@@ -215,14 +229,18 @@ def pack(
         bad_images: What damaged images do: fail, or skip.
         image_column: As for `load`.
         label_column: As for `load`.
+        white_level: As for `load`.
+        bands: As for `load`.
 
     Raises:
         DataError: For what is missing or unfit.
         StorageError: When the disk refuses.
     """
     screen, store = Screen(), str(Path(out).absolute())
-    named = as_data(data).with_columns(Config(image_column=image_column, label_column=label_column))
-    reading = runs.reading_of(named)
+    asked = Config(
+        image_column=image_column, label_column=label_column, white_level=white_level, bands=bands
+    )
+    reading = as_data(data).with_reading(asked).reading
     with screen.progress():
         images.pack(
             spec_of(data),
@@ -269,7 +287,7 @@ def views(
     if count < 1:
         raise ConfigError(f"--count {count}", expected="at least 1", hint="raise it")
     train = as_data(data).stored_for(config, screen).train
-    mean_std = images.normalization(train)
+    mean_std = images.normalization(train, channels=config.encoder.channels)
     panel = report.view_examples(train, config, normalization=mean_std, count=count)
     write_atomically(Path(out), report.figure_as_png(report.view_grid(panel)))
     return Path(out)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 NAMED = 5  # images that a row of the table names
 TRAITS: dict[Trait, str] = {
     "animated": "several frames",
-    "sixteen_bit": "16 bits",
+    "sixteen_bit": "more than 8 bits",
     "cmyk": "CMYK",
     "palette": "palette",
     "alpha": "alpha",

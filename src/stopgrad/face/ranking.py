@@ -93,7 +93,7 @@ def _datasets(opened: Sequence[Run], data: AnyData | None, screen: Screen) -> li
 
 def _storing(config: Config) -> tuple[object, ...]:
     """All of a config that decides how images are stored and seen whole."""
-    return (config.image_side, runs.reading_of(config), config.views.size, config.encoder)
+    return (config.image_side, config.reading, config.views.size, config.encoder)
 
 
 def _different(opened: Sequence[Run], why: str = "") -> DataError:

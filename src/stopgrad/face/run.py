@@ -304,7 +304,12 @@ class Run(OpenedRun):
             with screen.progress():
                 return Neighborhood(report.neighbor_examples(run, dataset, track=screen.track))
         files = [query] if isinstance(query, (str, Path)) else query
-        asked = images.load_image_files([Path(file) for file in files], like=dataset.train)
+        asked = images.load_image_files(
+            [Path(file) for file in files],
+            like=dataset.train,
+            reading=self.config.reading,
+            notes=dataset.notes,
+        )
         with screen.progress():
             return Neighborhood(report.neighbors_of(run, dataset.train, asked, track=screen.track))
 

@@ -45,7 +45,7 @@ def pretrain(
         StopgradError: While it trains: it diverged, was interrupted, or the disk is full.
     """
     config, screen, source = chosen_config(config, knobs, preset=preset), Screen(), as_data(data)
-    config = source.with_columns(config)
+    config = source.with_reading(config)
     method.use_threads(config.threads)
     weights = None if init is None else training.read_weights(os.fspath(init), config.encoder)
     if weights is not None:
@@ -103,7 +103,7 @@ def supervised(
     labels = fractions(labels)
     beside = (out / "config.json").exists()  # a pretraining, whose fingerprint guards the images
     source = as_data(data)
-    config = source.with_columns(config)
+    config = source.with_reading(config)
     found = training.supervised_fractions(
         source.stored_for(config, screen, changed="warn" if beside else "fail"),
         config,

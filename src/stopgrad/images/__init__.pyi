@@ -1,8 +1,6 @@
-from .decoding import Damaged as Damaged
 from .decoding import Frame as Frame
 from .decoding import OtherSize as OtherSize
 from .decoding import decode as decode
-from .decoding import strict_pillow as strict_pillow
 from .gather import DamagedImagesError as DamagedImagesError
 from .gather import on_all_cores as on_all_cores
 from .inspect import Findings as Findings
@@ -12,9 +10,12 @@ from .inspect import check_images as check_images
 from .load import Changed as Changed
 from .load import how_it_was_read as how_it_was_read
 from .load import load_dataset as load_dataset
-from .load import load_image_files as load_image_files
 from .load import warn_of_unused as warn_of_unused
 from .load import what_to_know as what_to_know
+from .loose import decode_together as decode_together
+from .loose import load_image_files as load_image_files
+from .opening import Damaged as Damaged
+from .opening import strict_pillow as strict_pillow
 from .packing import pack as pack
 from .packing import verify_store as verify_store
 from .sources.arrays import images_from_arrays as images_from_arrays
@@ -25,6 +26,7 @@ from .splits import label_subset as label_subset
 from .splits import normalization as normalization
 from .splits import split_validation as split_validation
 from .store import is_store as is_store
+from .types import GRAY as GRAY
 from .types import DamagedImage as DamagedImage
 from .types import Dataset as Dataset
 from .types import Encoded as Encoded
@@ -32,7 +34,6 @@ from .types import Images as Images
 from .types import Normalization as Normalization
 from .types import Packed as Packed
 from .types import Pixels as Pixels
-from .types import Reading as Reading
 from .types import Rows as Rows
 from .types import Track as Track
 from .types import no_progress as no_progress

@@ -9,36 +9,37 @@ the longest unused ones go, until all together hold at most `MOST_KEPT` bytes.
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
-from stopgrad.config import BadImages
+from stopgrad.config import BY_RULE, BadImages, Reading
 from stopgrad.errors import ConfigError, DataError, StorageError
-from stopgrad.images.decoding import Damaged, Frame, OtherSize, decode, strict_pillow
+from stopgrad.images.decoding import DECODER, Frame
+from stopgrad.images.formats import readable_now
 from stopgrad.images.gather import (
-    DamagedImagesError,
     NamedResult,
     Tally,
     all_damaged,
     decoded,
     in_one_frame,
     name_damaged,
+    notes_of,
     refusal,
     refuse_unreadable,
 )
+from stopgrad.images.opening import Damaged
 from stopgrad.images.packing import changes_since_packing
-from stopgrad.images.sources.arrays import images_from_arrays
-from stopgrad.images.sources.find import BY_RULE, find_source
+from stopgrad.images.sources.find import find_source
 from stopgrad.images.store import (
     cache_folder,
     checksum,
@@ -50,14 +51,11 @@ from stopgrad.images.store import (
 )
 from stopgrad.images.types import (
     Contents,
-    DamagedImage,
     Dataset,
     DataSource,
-    Encoded,
     Images,
     Notes,
     Pixels,
-    Reading,
     Track,
     no_progress,
 )
@@ -132,7 +130,9 @@ def _load_cached(source: DataSource, *, side: int | None, track: Track) -> Datas
     folder = cached_store(source, side=side)
     if os.path.exists(folder):  # unlike Path.exists, it knows no error
         try:
-            return _open(folder, source.notes)
+            dataset = _open(folder, source.notes)
+            if not any(readable_now(image.reason) for image in dataset.damaged):
+                return dataset
         except DataError as error:
             log.warning("the cached images are damaged (%s); decoding them again", error.found)
     return decode_again(source, source.open(), side=side, track=track)
@@ -140,11 +140,16 @@ def _load_cached(source: DataSource, *, side: int | None, track: Track) -> Datas
 
 def cached_store(source: DataSource, *, side: int | None) -> Path:
     """Where the store of this source belongs, whether or not it is there."""
-    return cache_folder() / "images" / store_key(source, side=side)[:32]
+    key = f"{store_key(source, side=side)} {DECODER}"
+    return cache_folder() / "images" / hashlib.sha256(key.encode()).hexdigest()[:32]
 
 
 def decode_again(
-    source: DataSource, contents: Contents, *, side: int | None, track: Track
+    source: DataSource,
+    contents: Contents,
+    *,
+    side: int | None,
+    track: Track,
 ) -> Dataset:
     """Decode every image, and replace what the cache holds of them; a store is only read.
 
@@ -162,7 +167,7 @@ def decode_again(
 
     try:
         with _new_folder(folder) as temporary:
-            in_one_frame(contents, write, side=side)
+            in_one_frame(contents, write, side=side, reading=source.reading, track=track)
             _replace(temporary, folder)
         prune(folder.parent, newest=folder)
     except (OSError, StorageError) as error:
@@ -174,8 +179,8 @@ def decode_again(
             reason = error.found
     log.warning("cannot cache the decoded images in %s (%s); going on without", folder, reason)
     notes = source.notes.and_those(contents.notes)
-    dataset = _decode_to_memory(source.name, contents, side=side, track=track)
-    return dataset._replace(notes=notes)
+    dataset = _decode_to_memory(source, contents, side=side, track=track)
+    return dataset._replace(notes=notes.and_those(dataset.notes))
 
 
 def _open(folder: Path, notes: Notes) -> Dataset:
@@ -261,7 +266,9 @@ def _remove_stale(parent: Path) -> None:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def _decode_to_memory(name: str, contents: Contents, *, side: int | None, track: Track) -> Dataset:
+def _decode_to_memory(
+    source: DataSource, contents: Contents, *, side: int | None, track: Track
+) -> Dataset:
     def decode(frame: Frame) -> Dataset:
         pixels: dict[Tally, Pixels] = {}
         for split, reader in contents.readers.items():
@@ -270,9 +277,10 @@ def _decode_to_memory(name: str, contents: Contents, *, side: int | None, track:
             pixels[tally] = _collect(attempts, tally, frame)
         refuse_unreadable([*pixels])
         splits = {tally.split: tally.images(array) for tally, array in pixels.items()}
-        return Dataset(name, splits["train"], splits.get("test"), all_damaged(pixels))
+        notes = notes_of(frame, source.reading)
+        return Dataset(source.name, splits["train"], splits.get("test"), all_damaged(pixels), notes)
 
-    return in_one_frame(contents, decode, side=side)
+    return in_one_frame(contents, decode, side=side, reading=source.reading, track=track)
 
 
 def _collect(
@@ -294,47 +302,6 @@ def _allocate(shape: tuple[int, ...]) -> Pixels:
             expected="memory for all pixels, or room on the disk of the cache",
             hint=f"make room in {cache_folder()}, set STOPGRAD_CACHE or use smaller images",
         ) from error
-
-
-def load_image_files(files: Sequence[Path], *, like: Images) -> Images:
-    """Single image files without labels, in order, as if they belonged to a data set.
-
-    Where its images are square, others are resized by their short side and cropped at the centre.
-
-    Args:
-        files: At least one.
-        like: Images of the size that these are to have.
-
-    Raises:
-        DamagedImagesError: Naming all that cannot be read.
-        DataError: For an image of another size, where those of the data set are not square.
-    """
-    height, width = like.pixels.shape[1:3]
-    frame = Frame(height, width, fit=height == width)
-    with strict_pillow():
-        decoded = [decode(Encoded(str(file), file), frame) for file in files]
-    damaged = [DamagedImage("train", d.name, d.reason) for d in decoded if isinstance(d, Damaged)]
-    if damaged:
-        raise DamagedImagesError(
-            damaged,
-            found=f"{len(damaged)} of {len(files)} images cannot be read: {name_damaged(damaged)}",
-            expected="image files that can be read to their end",
-            hint="check the paths, or repair the files",
-        )
-    pixels = [_of_this_size(d, file, frame) for d, file in zip(decoded, files, strict=True)]
-    found = images_from_arrays(np.stack(pixels), sources=[str(file) for file in files])
-    return replace(found, whole_side=like.whole_side)  # seen whole at the same size
-
-
-def _of_this_size(decoded: Pixels | OtherSize | Damaged, file: Path, frame: Frame) -> Pixels:
-    assert not isinstance(decoded, Damaged)
-    if isinstance(decoded, OtherSize):
-        raise DataError(
-            f"{str(file)!r} is {decoded.width} x {decoded.height} px",
-            expected=f"{frame.width} x {frame.height} px, the size of the run's images",
-            hint="resize it; only square images are resized by themselves",
-        )
-    return decoded
 
 
 def how_it_was_read(dataset: Dataset) -> str:

@@ -17,11 +17,11 @@ import shutil
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 
-from stopgrad.config import BadImages
+from stopgrad.config import BY_RULE, BadImages, Reading
 from stopgrad.errors import ConfigError, DataError, LockedError, StopgradError, StorageError
 from stopgrad.images.decoding import Frame
 from stopgrad.images.gather import Tally, all_damaged, in_one_frame, refusal, refuse_unreadable
-from stopgrad.images.sources.find import BY_RULE, find_source, is_name
+from stopgrad.images.sources.find import find_source, is_name
 from stopgrad.images.store import (
     FILES,
     MANIFEST,
@@ -37,7 +37,7 @@ from stopgrad.images.store import (
     read_summaries,
     read_table,
 )
-from stopgrad.images.types import Contents, FileStamp, Reading, Track, no_progress, seal_fingerprint
+from stopgrad.images.types import Contents, FileStamp, Track, no_progress, seal_fingerprint
 from stopgrad.images.writing import Target, store_key, take_in, write_store
 from stopgrad.storage import Finding, read_json, storage_errors, user_path, write_json
 
@@ -83,10 +83,16 @@ def pack(
                 target = Target(out, frame, track, for_user=True)
                 refuse = functools.partial(_refuse_damaged, bad_images=bad_images)
                 write_store(
-                    target, source, contents, side=side, origin=_origin(spec), refuse=refuse
+                    target,
+                    source,
+                    contents,
+                    side=side,
+                    origin=_origin(spec),
+                    refuse=refuse,
                 )
 
-            in_one_frame(contents, write, side=side, frame=_begun(out, key=key))
+            begun = _begun(out, key=key)
+            in_one_frame(contents, write, side=side, reading=reading, frame=begun, track=track)
         return _finished(out, key=key)
 
 
@@ -131,7 +137,7 @@ def _begun(out: Path, *, key: str) -> Frame | None:
     try:
         begun = read_json(out / PACKING)
         if begun["key"] == key:
-            return Frame(*begun["frame"])
+            return Frame.from_json(begun["frame"])
         what = f"an unfinished store with --side {begun['side']}"
     except (OSError, ValueError, KeyError, TypeError):
         what = f"an unfinished store with a damaged {PACKING}"

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from stopgrad.config import numpy_generator
 from stopgrad.errors import ConfigError, DataError
 from stopgrad.images.types import (
+    GRAY,
     UNLABELLED,
     Images,
     Indices,
@@ -117,14 +118,20 @@ def _quotas(counts: npt.NDArray[np.int64], total: int) -> npt.NDArray[np.int64]:
     return quotas
 
 
-def normalization(images: Images) -> Normalization:
+def normalization(images: Images, *, channels: int = 3) -> Normalization:
     """Mean and population standard deviation of pixels / 255, by channel; known, or counted.
+
+    Of one channel they are those of gray: its mean, and the mean deviation of the colours, which
+    is its own where images are gray and an upper bound where they are not.
 
     Exact: pixels are counted by value in integers, in chunks, so neither the order nor the
     chunk size can change a bit. A channel that never varies gets a std of 1, so that it
     normalises to 0 and not to infinity.
     """
-    return images.known or normalization_of([images.pixels])
+    found = images.known or normalization_of([images.pixels])
+    if channels == 3:
+        return found
+    return Normalization(*((sum(w * v for w, v in zip(GRAY, of, strict=True)),) for of in found))
 
 
 def normalization_of(parts: Iterable[Rows]) -> Normalization:
@@ -136,7 +143,7 @@ def normalization_of(parts: Iterable[Rows]) -> Normalization:
         for start in range(0, len(pixels), step):
             counts += _count_values(pixels[start : start + step])
     mean, std = _moments(counts)
-    return Normalization(mean=(mean[0], mean[1], mean[2]), std=(std[0], std[1], std[2]))
+    return Normalization(tuple(mean), tuple(std))
 
 
 def _count_values(pixels: Pixels) -> npt.NDArray[np.int64]:

@@ -45,7 +45,6 @@ from stopgrad.images.types import (
     Notes,
     Packed,
     SplitReader,
-    Unused,
     map_file,
     stamp,
 )
@@ -107,14 +106,13 @@ class SplitSummary(NamedTuple):
 
     fingerprint: str
     crc32: int  # of the blocks that `checksum` takes
-    mean: tuple[float, float, float]  # as in `Normalization`
-    std: tuple[float, float, float]
+    mean: tuple[float, ...]  # as in `Normalization`
+    std: tuple[float, ...]
 
     @property
     def normalization(self) -> Normalization:
         """The lists of the file as tuples."""
-        (red, green, blue), std = self.mean, self.std
-        return Normalization((red, green, blue), (std[0], std[1], std[2]))
+        return Normalization(tuple(self.mean), tuple(self.std))
 
 
 def cache_folder() -> Path:
@@ -312,9 +310,7 @@ def read_notes(path: Path) -> Notes:
     if not (path / NOTES).exists():
         return Notes()
     with damage(path, NOTES):
-        values = _read_sealed(path / NOTES)
-        unused = (Unused(what, reason, tuple(names)) for what, reason, names in values["unused"])
-        return Notes(tuple(values["remarks"]), tuple(unused), values["scored"])
+        return Notes.from_json(_read_sealed(path / NOTES))
 
 
 def write_notes(path: Path, notes: Notes) -> None:

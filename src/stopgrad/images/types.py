@@ -17,15 +17,19 @@ import resource
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, NamedTuple, Protocol, TypeVar
+from typing import Any, Literal, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
+
+from stopgrad.config import BY_RULE, Reading
 
 T = TypeVar("T")
 Pixels = npt.NDArray[np.uint8]
 Indices = npt.NDArray[np.int64]
 Labels = npt.NDArray[np.int64]
+GRAY = tuple(weight / 0.9999 for weight in (0.2989, 0.587, 0.114))
+"""Weights of red, green and blue in gray: ITU-R BT.601 as torchvision rounds it, with sum 1."""
 UNLABELLED = -1  # the label of an image that has none, where others have one
 
 
@@ -137,10 +141,10 @@ def no_progress(items: Iterable[T], description: str, total: int, /) -> Iterable
 
 
 class Normalization(NamedTuple):
-    """Mean and standard deviation of pixels / 255, by channel (R, G, B)."""
+    """Mean and standard deviation of pixels / 255, by channel (R, G, B), or of gray alone."""
 
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
 
 
 @dataclass(frozen=True)
@@ -237,29 +241,37 @@ class Unused(NamedTuple):
     names: tuple[str, ...]  # below the root of the data, in order
 
 
+class Levels(NamedTuple):
+    """The values that became 0 and 255 in all images of one depth of a set; see `depth`."""
+
+    depth: str
+    black: float
+    white: float
+
+
 class Notes(NamedTuple):
     """What a reader of the data should know: what was understood how, and what is not used."""
 
     remarks: tuple[str, ...] = ()  # each one clause without a full stop
     unused: tuple[Unused, ...] = ()
     scored: str = ""  # what the data call the split that is scored, where that is not "test"
+    levels: tuple[Levels, ...] = ()  # of images of more than 8 bits
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> Notes:
+        """Notes as JSON has kept them."""
+        unused = (Unused(what, reason, tuple(names)) for what, reason, names in values["unused"])
+        levels = (Levels(*of) for of in values.get("levels", []))
+        return cls(tuple(values["remarks"]), tuple(unused), values["scored"], tuple(levels))
 
     def and_those(self, of: Notes) -> Notes:
         """These and others."""
         remarks, unused = self.remarks + of.remarks, self.unused + of.unused
-        return Notes(remarks, unused, self.scored or of.scored)
+        return Notes(remarks, unused, self.scored or of.scored, self.levels + of.levels)
 
     def count(self, what: str) -> int:
         """How many files, images or labels are not used."""
         return sum(len(group.names) for group in self.unused if group.what == what)
-
-
-class Reading(NamedTuple):
-    """What of a data set is read where it holds more than one way; "" leaves it to the rules."""
-
-    split: str = ""  # that is scored, as the data call it
-    image_column: str = ""
-    label_column: str = ""
 
 
 class Dataset(NamedTuple):
@@ -318,7 +330,7 @@ class DataSource(NamedTuple):
     open: Callable[[], Contents]
     store: Path | None = None  # where its decoded pixels lie, if it is a store
     notes: Notes = Notes()  # of what a look at the names tells
-    reading: Reading = Reading()
+    reading: Reading = BY_RULE
 
 
 def stamp(path: Path | str, *, name: str) -> FileStamp:

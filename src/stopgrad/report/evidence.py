@@ -315,11 +315,12 @@ def view_panel(
     *,
     normalization: Normalization,
 ) -> ViewPanel:
-    """Images (N, H, W, 3) with normalised views (N, 3, S, S) of them, turned back to colours."""
+    """Images (N, H, W, 3) with normalised views (N, C, S, S) of them, turned back to colours."""
     mean, std = (np.asarray(values, dtype=np.float32) for values in normalization)
     colors = (x.transpose(0, 2, 3, 1) * std + mean for x in (x1, x2))
     seen = ((values * 255).round().clip(0, 255).astype(np.uint8) for values in colors)
-    return ViewPanel(originals, *map(np.ascontiguousarray, seen))
+    coloured = (np.broadcast_to(views, (*views.shape[:3], 3)) for views in seen)  # from gray too
+    return ViewPanel(originals, *map(np.ascontiguousarray, coloured))
 
 
 def queries(panel: NeighborPanel) -> list[Query]:

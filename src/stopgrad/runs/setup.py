@@ -16,7 +16,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from stopgrad.config import Config
+from stopgrad.config import Config, Reading
 from stopgrad.errors import CheckpointError, ConfigError, DataError
 from stopgrad.images import (
     KNOWN,
@@ -24,7 +24,6 @@ from stopgrad.images import (
     Dataset,
     Images,
     Normalization,
-    Reading,
     Track,
     load_dataset,
     no_progress,
@@ -48,11 +47,12 @@ class TrainingImages:
     train: Images
     bank: Images | None = None  # whose labels vote
     watch: Images | None = None  # that are scored
+    channels: int = 3  # that the encoder takes
 
     @functools.cached_property
     def normalization(self) -> Normalization:
         """Of the images to learn from; all of them are read for it, once."""
-        return normalization(self.train)
+        return normalization(self.train, channels=self.channels)
 
 
 def prepare(dataset: Dataset, config: Config) -> TrainingImages:
@@ -79,8 +79,8 @@ def prepare(dataset: Dataset, config: Config) -> TrainingImages:
         split = split_validation(train.labelled(), fraction=WATCHED, seed=config.seed)
         bank, watch = split.train, split.validation
     if watch is None or bank.labels is None or watch.labels is None:
-        return TrainingImages(train)
-    return TrainingImages(train, bank.labelled(), watch.labelled())
+        return TrainingImages(train, channels=config.encoder.channels)
+    return TrainingImages(train, bank.labelled(), watch.labelled(), config.encoder.channels)
 
 
 def spec_to_keep(spec: str) -> str:
@@ -153,10 +153,10 @@ def load_images(
     return fit_sizes(dataset, config)
 
 
-def reading_of(config: Config, *, split: str = "auto") -> Reading:
+def reading_of(config: Config, *, split: str) -> Reading:
     """How a run reads its data, where a split of them is scored or its own held-out images."""
     own = split == "auto" or (split == "validation" and config.validation > 0)
-    return Reading("" if own else split, config.image_column, config.label_column)
+    return config.reading._replace(split="" if own else split)
 
 
 def describe_run(

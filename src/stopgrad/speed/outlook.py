@@ -17,6 +17,7 @@ from stopgrad.images import Dataset, Findings
 from stopgrad.runs import check_sizes, fit_sizes, prepare
 from stopgrad.speed.cost import Cost, estimate_cost, memory_limit
 
+READING = ("bad_images", "white_level", "bands")  # the knobs by which images are read
 PACKED_ABOVE = 0.5  # fraction of the memory that decoded images may fill without a store
 
 CIFAR, IMAGENET = 50_000, 1_281_167  # images of the data that the presets were made for
@@ -72,7 +73,7 @@ class Outlook(NamedTuple):
 def look_ahead(findings: Findings, config: Config) -> Outlook:
     """Takes a few steps on the readable images by the config, and a few by a suggestion.
 
-    The suggestion keeps what the config says of the data.
+    The suggestion keeps how the config reads images.
     """
     dataset = findings.dataset
     if dataset is None:

@@ -10,10 +10,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from stopgrad.config import BadImages, Config
+from stopgrad.config import BadImages, Config, Reading
 from stopgrad.errors import ConfigError, DataError
 from stopgrad.evaluation import ACCURACIES
-from stopgrad.images import Dataset, Reading, Track, load_dataset, no_progress
+from stopgrad.images import Dataset, Track, load_dataset, no_progress
 from stopgrad.studies.definition import Arm, Study, StudyData, metrics_of
 from stopgrad.studies.directory import StudyDirectory
 from stopgrad.studies.executors import Executor
@@ -126,7 +126,7 @@ def check_data(
         DataError: When labels, the test split or a batch of images are missing.
         ConfigError: For an encoder that does not exist or cannot take images of these sizes.
     """
-    from stopgrad.runs import reading_of, spec_to_keep
+    from stopgrad.runs import spec_to_keep
 
     @functools.cache
     def load(side: int, bad_images: BadImages, reading: Reading) -> Dataset:
@@ -137,7 +137,7 @@ def check_data(
     fingerprints = {}
     for arm in study.arms:
         config = configs[arm.name]
-        dataset = load(config.image_side, config.bad_images, reading_of(config))
+        dataset = load(config.image_side, config.bad_images, config.reading)
         fingerprints[arm.name] = dataset.train.fingerprint
         try:
             _try_arm(study, arm, config, dataset)

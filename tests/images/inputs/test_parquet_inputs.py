@@ -15,8 +15,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from stopgrad.config import Reading
 from stopgrad.errors import ConfigError, DataError
-from stopgrad.images import Reading, load_dataset, pack
+from stopgrad.images import load_dataset, pack
 from tests.images.test_parquet import DIGITS, STRUCT, cells, png
 
 

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from stopgrad.config import Reading
 from stopgrad.errors import ConfigError, DataError
-from stopgrad.images import Dataset, Reading, load_dataset
+from stopgrad.images import Dataset, load_dataset
 
 
 @pytest.fixture(autouse=True)

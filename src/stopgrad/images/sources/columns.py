@@ -16,7 +16,8 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from stopgrad.errors import DataError
-from stopgrad.images.decoding import Damaged, peek
+from stopgrad.images.decoding import peek
+from stopgrad.images.opening import Damaged
 from stopgrad.images.sources.endings import SUFFIXES
 from stopgrad.images.types import Encoded
 

@@ -7,10 +7,11 @@ import os
 import re
 from pathlib import Path
 
+from stopgrad.config import BY_RULE, Reading
 from stopgrad.errors import DataError, did_you_mean
 from stopgrad.images.sources.names import to_score
 from stopgrad.images.store import is_store, read_notes, store_source
-from stopgrad.images.types import DataSource, Notes, Reading, Unused
+from stopgrad.images.types import DataSource, Notes, Unused
 
 ON_THE_HUB = {"cifar10": "uoft-cs/cifar10", "cifar100": "uoft-cs/cifar100"}
 ON_HUB = re.compile(
@@ -19,7 +20,6 @@ ON_HUB = re.compile(
 )
 """OWNER/NAME, or the address of its page."""
 KNOWN = ("mnist5k", *ON_THE_HUB)
-BY_RULE = Reading()
 
 log = logging.getLogger(__name__)
 
@@ -82,8 +82,9 @@ def _local(path: Path, reading: Reading) -> DataSource:
         source = parquet_source(path, reading)
         used = {stamp.path for stamp in source.stamps}
         beside = tuple(picture for picture in pictures if picture not in used)
-        # A folder of images stays one, whatever Parquet files lie in it, and the other way round.
-        if len(beside) <= MOST_STRAY * rows:
+        # A folder of images stays one, whatever Parquet files lie in it, unless their rows name
+        # most of its images; and the other way round.
+        if 2 * len(beside) < len(pictures) or len(beside) <= MOST_STRAY * rows:
             why = (Unused("image", "beside Parquet files, which are the data", beside),)
             notes = Notes(unused=why if beside else ())
             return source._replace(notes=source.notes.and_those(notes))

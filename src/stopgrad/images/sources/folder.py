@@ -16,6 +16,7 @@ from pathlib import Path
 from shlex import quote
 from typing import NamedTuple
 
+from stopgrad.config import BY_RULE, Reading
 from stopgrad.errors import DataError
 from stopgrad.images.sources.arrays import RawLabels, number_labels
 from stopgrad.images.sources.files import FolderListing, Found, as_text, list_folder
@@ -38,13 +39,10 @@ from stopgrad.images.types import (
     FileStamp,
     Labels,
     Notes,
-    Reading,
     SplitReader,
     Unused,
     stamp,
 )
-
-BY_RULE = Reading()
 
 log = logging.getLogger(__name__)
 

@@ -16,11 +16,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from stopgrad.config import Reading
 from stopgrad.errors import DataError, StorageError
 from stopgrad.images.sources.parquet import has_labels, neither, shards_source
 from stopgrad.images.sources.shards import USUAL, ShardPlace, Shards, choose_shards, place_of
 from stopgrad.images.store import cache_folder
-from stopgrad.images.types import DataSource, Notes, Reading, T, Unused
+from stopgrad.images.types import DataSource, Notes, T, Unused
 from stopgrad.storage import write_atomically
 
 if TYPE_CHECKING:

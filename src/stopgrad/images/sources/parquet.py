@@ -14,6 +14,7 @@ from pathlib import Path
 from shlex import quote
 from typing import NamedTuple
 
+from stopgrad.config import BY_RULE, Reading
 from stopgrad.errors import DataError, StopgradError
 from stopgrad.images.sources.arrays import NumberedLabels, number_labels
 from stopgrad.images.sources.columns import image_column, no_images
@@ -39,13 +40,11 @@ from stopgrad.images.types import (
     Contents,
     DataSource,
     Notes,
-    Reading,
     Unused,
     stamp,
 )
 
 DEPTH = 2  # folders below the one named in which Parquet files are looked for
-BY_RULE = Reading()
 
 
 def is_parquet(path: Path) -> bool:

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from stopgrad.config import Reading
 from stopgrad.errors import DataError
 from stopgrad.images.sources.arrays import RawLabels
 from stopgrad.images.sources.columns import (
@@ -28,7 +29,6 @@ from stopgrad.images.types import (
     FileStamp,
     Labels,
     Notes,
-    Reading,
     SplitReader,
     Unused,
     stamp,
