@@ -4,6 +4,12 @@ arrays       pixels and labels in memory, checked; labels numbered by class
 folder       a folder of image files, with classes by subfolder
 parquet      Parquet files in the Hub's layout, and which split each belongs to
 hub          an image data set of the Hugging Face Hub
+layouts      arrays of any usual layout and type -> single images
+array_files  files of arrays: .npy, .npz, HDF5, .mat, idx, CIFAR's and STL-10's own
+array_labels arrays of labels -> labels
+array_splits arrays by name -> splits
+contained    files that hold many images: which kind it is
+limits       how far a packed file may unpack
 embedded     5,000 MNIST digits inside this package
 find         a spec -> its source
 """

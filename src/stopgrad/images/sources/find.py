@@ -40,15 +40,18 @@ def find_source(spec: str, *, split: str = "") -> DataSource:
     path = os.path.expanduser(spec)
     if not os.path.exists(path):  # unlike Path.exists, it knows no error for odd text
         raise _unknown(spec)
-    return _local(Path(path).resolve())
+    return _local(Path(path).resolve(), split)
 
 
-def _local(path: Path) -> DataSource:
+def _local(path: Path, split: str) -> DataSource:
+    from stopgrad.images.sources.contained import contained_source
     from stopgrad.images.sources.folder import folder_source
     from stopgrad.images.sources.parquet import is_parquet, parquet_source
 
     if is_store(path):
         return store_source(path)
+    if (source := contained_source(path, split=split)) is not None:
+        return source
     return parquet_source(path) if is_parquet(path) else folder_source(path)
 
 
