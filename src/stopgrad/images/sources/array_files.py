@@ -20,7 +20,7 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 
 from stopgrad.errors import DataError
-from stopgrad.images.sources.layouts import AnyArray
+from stopgrad.images.sources.array_images import AnyArray
 from stopgrad.images.sources.limits import refuse_bomb
 
 BLOCK_BYTES = 1 << 22  # of rows that are in memory at a time

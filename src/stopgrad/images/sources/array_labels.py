@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from stopgrad.images.sources.array_files import StoredArray
-from stopgrad.images.sources.layouts import AnyArray
+from stopgrad.images.sources.array_images import AnyArray
 
 MOST_CLASSES = 10_000  # columns of one-hot labels
 NAMED = 5  # arrays that a message names

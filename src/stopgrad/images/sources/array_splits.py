@@ -2,11 +2,11 @@
 
 An array belongs to the split that its name says, or else its file's, or the folder's:
 `x_train`, `train/images`, `t10k-images-idx3-ubyte`, `..._valid_x.h5`. Its images are the array
-whose shape is one of images (`layouts`), if several are, the one with the first of `IMAGE_WORDS` in
-its name; arrays whose names differ in numbers alone are parts of one (`data_batch_1`, ...). Its
-labels are an array of as many rows with one of `LABEL_WORDS` in its name: numbers, text, or rows
-with a single 1 (one-hot). Files of images without any labels, named by different words, are one
-class each (`cat.npy`, `dog.npy`). All else is noted.
+whose shape is one of images (`array_images`), if several are, the one with the first of
+`IMAGE_WORDS` in its name; arrays whose names differ in numbers alone are parts of one
+(`data_batch_1`, ...). Its labels are an array of as many rows with one of `LABEL_WORDS` in its
+name: numbers, text, or rows with a single 1 (one-hot). Files of images without any labels, named by
+different words, are one class each (`cat.npy`, `dog.npy`). All else is noted.
 """
 
 from __future__ import annotations
@@ -21,13 +21,10 @@ import numpy as np
 
 from stopgrad.errors import DataError
 from stopgrad.images.sources.array_files import StoredArray, has_arrays, stored_arrays
-from stopgrad.images.sources.array_labels import as_labels, labels_in
-from stopgrad.images.sources.arrays import RawLabels, number_labels
-from stopgrad.images.sources.folder import are_classes
-from stopgrad.images.sources.layouts import (
+from stopgrad.images.sources.array_images import (
     ArrayLayout,
-    Levels,
-    ValueRange,
+    ArrayLevels,
+    ArrayRange,
     as_image,
     image_layout,
     levels_of,
@@ -35,7 +32,18 @@ from stopgrad.images.sources.layouts import (
     said,
     stack_layout,
 )
-from stopgrad.images.sources.names import SPLITS, first_scored, split_of
+from stopgrad.images.sources.array_labels import as_labels, labels_in
+from stopgrad.images.sources.arrays import RawLabels, number_labels
+from stopgrad.images.sources.folder import are_classes
+from stopgrad.images.sources.names import split_of
+from stopgrad.images.sources.split_words import (
+    is_split,
+    split_word,
+    to_score,
+    to_train_on,
+    why_unread,
+    words_of,
+)
 from stopgrad.images.types import (
     Contents,
     DataSource,
@@ -50,7 +58,6 @@ from stopgrad.images.types import (
 # The best first; a name with a word for labels is never that of images.
 IMAGE_WORDS = ("images", "image", "imgs", "img", "x", "pixels", "pictures", "photos", "data")
 LABEL_WORDS = ("labels", "label", "y", "targets", "target", "classes", "class", "cls", "category")
-UNLABELED = ("unlabeled", "unlabelled")
 NAME_LISTS = ("batches.meta.txt", "fine_label_names.txt", "class_names.txt")  # CIFAR, STL-10
 DEPTH = 3  # folders, that named included, in which files of arrays are looked for
 NAMED = 5  # arrays that a message names
@@ -109,11 +116,8 @@ def _parts(arrays: Sequence[StoredArray]) -> list[_Part]:
     parts = []
     for array in arrays:
         words = [_words(part) for part in array.name.split("/")]
-        splits = [{word for word in of if word in SPLITS or word in UNLABELED} for of in words]
-        split = next((min(of) for of in reversed(splits) if len(of) == 1), "")
-        pairs = zip(words, splits, strict=True)
-        kept = tuple(word for of, known in pairs for word in of if word not in known)
-        parts.append(_Part(array, None, split, kept, frozenset(words[-1])))
+        kept = tuple(word for of in words for word in of if not is_split(word))
+        parts.append(_Part(array, None, split_word(array.name), kept, frozenset(words[-1])))
     labelled = {part.array.shape[0] for part in parts if _is_label(part) and part.array.shape}
     return [
         part if _is_label(part) else part._replace(layout=_layout(part.array, labelled))
@@ -126,11 +130,7 @@ def _is_label(part: _Part) -> bool:
 
 
 def _words(name: str) -> list[str]:
-    """`X_train`, `trainX` and `xtrain`: x and train. MNIST calls its test split t10k."""
-    name = re.sub(r"\.(npy|npz|mat|h5|he5|hdf5?|bin|gz)$", "", name.replace("t10k", "test"))
-    found = re.findall(r"[a-z]+", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).lower())
-    split_up = ((w[0], w[1:]) if w[0] in "xy" and w[1:] in SPLITS else (w,) for w in found)
-    return [word for words in split_up for word in words]
+    return words_of(re.sub(r"\.(npy|npz|mat|h5|he5|hdf5?|bin|gz)$", "", name))
 
 
 def _layout(array: StoredArray, labelled: set[int]) -> ArrayLayout | None:
@@ -168,24 +168,25 @@ class _ArraySplit(NamedTuple):
 
 def _open(arrays: Sequence[StoredArray], path: Path, *, split: str) -> Contents:
     parts = _parts(arrays)
-    found = {
-        word: _split(word, images, parts)
+    found = [
+        _split(word, images, parts)
         for word in dict.fromkeys(part.split for part in parts)
         if (images := _images_of(word, parts))
-    }
-    train = _train_of(found, arrays, path)
-    scored = _scored_of(found, split)
+    ]
+    train, scored = to_train_on(found), to_score(found, split)
+    if train is None:
+        raise _no_images(arrays, path)
     read = [train, scored] if scored else [train]
     levels = _levels(read, repr(str(path)))
     listed, names = _class_names(parts, path)
     labels = number_labels(train.labels, scored.labels if scored else None, class_names=names)
     remarks = [*map(said, levels, levels.values()), *(text for of in read for text in of.remarks)]
-    unread = [of for of in found.values() if of not in read]
+    unread = [of for of in found if of not in read]
     notes = Notes(
         tuple(dict.fromkeys(filter(None, remarks))),
         (
             *map(_unread, unread),
-            *_strange(parts, listed.union(*(of.used for of in found.values()))),
+            *_strange(parts, listed.union(*(of.used for of in found))),
         ),
         scored.word if scored and scored.word != "test" else "",
     )
@@ -282,53 +283,18 @@ def _below_split(part: _Part) -> list[str]:
     return [each for each in part.array.name.split("/") if split_of(each) is None]
 
 
-def _train_of(
-    found: Mapping[str, _ArraySplit], arrays: Sequence[StoredArray], path: Path
-) -> _ArraySplit:
-    """The split to learn from: that of the name, or what belongs to none.
-
-    Raises:
-        DataError: Where there is neither.
-    """
-    for word, of in found.items():
-        if split_of(word) == "train":
-            return of
-    for word in ("", *UNLABELED):
-        if word in found:
-            return found[word]
+def _no_images(arrays: Sequence[StoredArray], path: Path) -> DataError:
     listed = [f"{array.name!r} {array.dtype} {array.shape}" for array in arrays[:NAMED]]
     more = ", ..." if len(arrays) > NAMED else ""
-    raise DataError(
+    return DataError(
         f"no images to train on in {str(path)!r} ({', '.join(listed) or 'no arrays'}{more})",
         expected="an array of images, (N, H, W, 3), (N, 3, H, W) or (N, H, W), to train on",
         hint="call it x_train or images, and save it as numbers",
     )
 
 
-def _scored_of(found: Mapping[str, _ArraySplit], split: str) -> _ArraySplit | None:
-    """The split to score: the one asked for, else the first with labels.
-
-    Raises:
-        DataError: Where there is none of that name.
-    """
-    ordered = [of for _, of in first_scored(found)]
-    if split:
-        ordered = [of for of in ordered if split.lower() == of.word] or [
-            of for of in ordered if split_of(split) == split_of(of.word)
-        ]
-        if not ordered:
-            raise DataError(
-                f"no split {split!r}",
-                expected=f"one of {', '.join(word or '(none)' for word in found)}",
-                hint="choose another --split",
-            )
-    return next((of for of in ordered if of.has_labels), ordered[0] if ordered else None)
-
-
 def _unread(of: _ArraySplit) -> Unused:
-    scored = split_of(of.word) in ("test", "validation")
-    how = f"--split {of.word} scores it" if scored else "name its file to learn from it"
-    return Unused("image", f"of the split {of.word or 'without a name'!r}: {how}", of.names())
+    return Unused("image", why_unread(of.word), of.names())
 
 
 def _strange(parts: Sequence[_Part], used: frozenset[str]) -> Iterator[Unused]:
@@ -357,9 +323,9 @@ def _class_names(parts: Sequence[_Part], path: Path) -> tuple[frozenset[str], tu
     return frozenset(), ()
 
 
-def _levels(splits: Sequence[_ArraySplit], where: str) -> dict[np.dtype[Any], Levels]:
+def _levels(splits: Sequence[_ArraySplit], where: str) -> dict[np.dtype[Any], ArrayLevels]:
     """Which values are black and white in arrays of each type; all images are read for it."""
-    seen: dict[np.dtype[Any], ValueRange] = {}
+    seen: dict[np.dtype[Any], ArrayRange] = {}
     for part in (part for of in splits for part in of.images):
         dtype = part.array.dtype
         blocks = [np.zeros(1)] if dtype == np.uint8 or dtype.kind == "b" else part.array.blocks()
@@ -369,13 +335,15 @@ def _levels(splits: Sequence[_ArraySplit], where: str) -> dict[np.dtype[Any], Le
 
 
 def _reader(
-    of: _ArraySplit, labels: Labels | None, levels: Mapping[np.dtype[Any], Levels]
+    of: _ArraySplit, labels: Labels | None, levels: Mapping[np.dtype[Any], ArrayLevels]
 ) -> SplitReader:
     count = sum(part.layout.images for part in of.images if part.layout)
     return SplitReader(count, labels, functools.partial(_items, of.images, levels))
 
 
-def _items(images: Sequence[_Part], levels: Mapping[np.dtype[Any], Levels]) -> Iterator[Encoded]:
+def _items(
+    images: Sequence[_Part], levels: Mapping[np.dtype[Any], ArrayLevels]
+) -> Iterator[Encoded]:
     for part in images:
         assert part.layout is not None
         array, names = part.array, part.rows()

@@ -1,20 +1,34 @@
-"""Files that hold many images, or a folder of such files -> a `DataSource`."""
+"""Files that hold many images, a folder or a pattern of such files -> a `DataSource`."""
 
 from __future__ import annotations
 
+import functools
+import glob
+import itertools
 import os
+import re
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from stopgrad.errors import DataError
+from stopgrad.images.sources.archives import archive_ending, archive_source, refuse_other_archives
 from stopgrad.images.sources.array_files import has_arrays
 from stopgrad.images.sources.array_splits import array_files_below, arrays_source
 from stopgrad.images.sources.folder import SUFFIXES
+from stopgrad.images.sources.webdataset import is_shard, webdataset_source
 from stopgrad.images.types import DataSource
 
 PICKLES = (".pkl", ".pickle", ".pt", ".pth", ".joblib")
+DEPTH = 2  # folders, that named included, in which archives are looked for
+NESTED = 2  # archives in archives are opened so deep
+MOST_SHARDS = 100_000  # that a pattern names
+
+Find = Callable[[Path], DataSource]
 
 
-def contained_source(path: Path, *, split: str = "") -> DataSource | None:
+def contained_source(
+    path: Path, *, split: str = "", inside: Callable[..., DataSource], depth: int = 0
+) -> DataSource | None:
     """The data set in a file, or in files of a folder; None for all else.
 
     A folder with an image file in it or below it stays a folder of images.
@@ -22,19 +36,96 @@ def contained_source(path: Path, *, split: str = "") -> DataSource | None:
     Args:
         path: A file or a folder.
         split: The split that is scored, as the data call it; "": the first with labels.
+        inside: Called as `inside(folder, split, depth)`: the data set in an unpacked folder.
+        depth: How many archives were opened on the way here.
 
     Raises:
         DataError: When a file cannot be read, or is a pickle.
     """
-    if not path.is_dir():
-        _refuse_pickles([path])
-        return arrays_source(path, split=split) if has_arrays(path.name) else None
-    if _has_images(path):
+    if path.is_dir() and _has_images(path):
         return None
+    find = functools.partial(inside, split=split, depth=depth + 1)
+    if not path.is_dir():
+        return _in_file(path, split, find)
     if files := array_files_below(path):
         return arrays_source(path, files=files, split=split)
+    if archives := _archives_below(path) if depth < NESTED else []:
+        return _in_archives(path, archives, split, find)
     _refuse_pickles(sorted(path.iterdir()))
     return None
+
+
+def _in_file(path: Path, split: str, find: Find) -> DataSource | None:
+    if has_arrays(path.name):
+        return arrays_source(path, split=split)
+    if ending := archive_ending(path.name):
+        if ending.startswith((".tar", ".t")) and is_shard(path):
+            return webdataset_source({path.name: path}, name=path.stem, root=str(path), split=split)
+        return archive_source({"": path}, root=path, split=split, find=find)
+    refuse_other_archives(path)
+    _refuse_pickles([path])
+    return None
+
+
+def _in_archives(path: Path, archives: list[Path], split: str, find: Find) -> DataSource:
+    """Numbered tars are shards, and so are those that begin as shards do; others are folders."""
+    tars = [file for file in archives if ".t" in archive_ending(file.name)]
+    if tars == archives and (
+        all(re.search(r"\d+(-of-\d+)?\.t", file.name) for file in tars) or is_shard(tars[0])
+    ):
+        files = {file.relative_to(path).as_posix(): file for file in tars}
+        return webdataset_source(files, name=path.name, root=str(path), split=split)
+    names = [file.relative_to(path).as_posix() for file in archives]
+    folders = (name[: -len(archive_ending(name))] for name in names)
+    return archive_source(
+        dict(zip(folders, archives, strict=True)), root=path, split=split, find=find
+    )
+
+
+def _archives_below(folder: Path) -> list[Path]:
+    found = (file for depth in range(DEPTH) for file in folder.glob("*/" * depth + "[!.]*"))
+    return sorted(file for file in found if archive_ending(file.name) and not file.is_dir())
+
+
+def shards_of_pattern(pattern: str, *, split: str = "") -> DataSource | None:
+    """The shards that a pattern such as `train-{000..099}.tar` or `*.tar` names; None: it is none.
+
+    Raises:
+        DataError: When one of them is not there.
+    """
+    if not archive_ending(pattern) or not re.search(r"[{*?\[]", pattern):
+        return None
+    named = [*itertools.islice(_expanded(os.path.expanduser(pattern)), MOST_SHARDS)]
+    found = [file for name in named for file in sorted(glob.glob(name)) or [name]]
+    missing = [name for name in found if not os.path.isfile(name)]
+    if missing:
+        raise DataError(
+            f"{len(missing):,} of {len(found):,} files of {pattern!r} are not there"
+            f" ({missing[0]!r}, ...)",
+            expected="shards that are all there",
+            hint="correct the numbers, or download the others",
+        )
+    paths = [Path(name).resolve() for name in found]
+    root = Path(os.path.commonpath([path.parent for path in paths]))
+    files = {path.relative_to(root).as_posix(): path for path in paths}
+    where = os.path.abspath(os.path.expanduser(pattern))
+    return webdataset_source(files, name=root.name, root=where, split=split)
+
+
+def _expanded(pattern: str) -> Iterator[str]:
+    """Names as a shell makes them of `{000..099}` and `{a,b}`."""
+    match = re.search(r"\{(\d+)\.\.(\d+)\}|\{([^{}]*,[^{}]*)\}", pattern)
+    if not match:
+        yield pattern
+        return
+    begin, end = pattern[: match.start()], pattern[match.end() :]
+    if match[3] is not None:
+        choices = iter(match[3].split(","))
+    else:
+        width = len(match[1])
+        choices = (f"{n:0{width}}" for n in range(int(match[1]), int(match[2]) + 1))
+    for choice in choices:
+        yield from _expanded(begin + choice + end)
 
 
 def _has_images(folder: Path) -> bool:

@@ -39,18 +39,22 @@ def find_source(spec: str, *, split: str = "") -> DataSource:
         return hub_source(spec, repository=ON_THE_HUB.get(spec, spec.removeprefix("hf:")))
     path = os.path.expanduser(spec)
     if not os.path.exists(path):  # unlike Path.exists, it knows no error for odd text
+        from stopgrad.images.sources.contained import shards_of_pattern
+
+        if (source := shards_of_pattern(spec, split=split)) is not None:
+            return source
         raise _unknown(spec)
     return _local(Path(path).resolve(), split)
 
 
-def _local(path: Path, split: str) -> DataSource:
+def _local(path: Path, split: str, depth: int = 0) -> DataSource:
     from stopgrad.images.sources.contained import contained_source
     from stopgrad.images.sources.folder import folder_source
     from stopgrad.images.sources.parquet import is_parquet, parquet_source
 
     if is_store(path):
         return store_source(path)
-    if (source := contained_source(path, split=split)) is not None:
+    if (source := contained_source(path, split=split, inside=_local, depth=depth)) is not None:
         return source
     return parquet_source(path) if is_parquet(path) else folder_source(path)
 

@@ -78,26 +78,26 @@ def _if_numbers(shape: tuple[int, ...], dtype: np.dtype[Any]) -> tuple[int, ...]
     return shape if dtype.kind in "buif" and min(shape, default=0) > 0 else ()
 
 
-class ValueRange(NamedTuple):
+class ArrayRange(NamedTuple):
     """The lowest and highest finite value of all images."""
 
     low: float
     high: float
 
-    def and_that(self, of: ValueRange) -> ValueRange:
+    def and_that(self, of: ArrayRange) -> ArrayRange:
         """Of these images and others."""
-        return ValueRange(min(self.low, of.low), max(self.high, of.high))
+        return ArrayRange(min(self.low, of.low), max(self.high, of.high))
 
 
-def range_of_block(block: AnyArray) -> ValueRange:
+def range_of_block(block: AnyArray) -> ArrayRange:
     """The range of some rows; empty (low above high) where no value is finite."""
     finite = block[np.isfinite(block)]
     if not finite.size:
-        return ValueRange(math.inf, -math.inf)
-    return ValueRange(float(finite.min()), float(finite.max()))
+        return ArrayRange(math.inf, -math.inf)
+    return ArrayRange(float(finite.min()), float(finite.max()))
 
 
-class Levels(NamedTuple):
+class ArrayLevels(NamedTuple):
     """The values that become black and white, and in how many bits."""
 
     black: float
@@ -105,10 +105,10 @@ class Levels(NamedTuple):
     bits: int = 8
 
 
-BYTES = Levels(0, 255)
+BYTES = ArrayLevels(0, 255)
 
 
-def levels_of(dtype: np.dtype[Any], seen: ValueRange, *, where: str) -> Levels:
+def levels_of(dtype: np.dtype[Any], seen: ArrayRange, *, where: str) -> ArrayLevels:
     """Which values are black and white, by the rule of this module.
 
     Args:
@@ -122,16 +122,16 @@ def levels_of(dtype: np.dtype[Any], seen: ValueRange, *, where: str) -> Levels:
     if dtype == np.uint8:
         return BYTES
     if dtype.kind == "b":
-        return Levels(0, 1)
+        return ArrayLevels(0, 1)
     if dtype.kind == "f":
         for black, white in ((0, 1), (-1, 1), (0, 255)):
             if black <= seen.low and seen.high <= white:
-                return Levels(black, white)
+                return ArrayLevels(black, white)
         expected = "floats in 0..1, in -1..1 or in 0..255"
     else:
         for white, bits in ((255, 8), (65535, 16)):
             if seen.low >= 0 and seen.high <= white:
-                return Levels(0, white, bits)
+                return ArrayLevels(0, white, bits)
         expected = "integers in 0..255 or in 0..65535"
     raise DataError(
         f"{where} has {dtype} values from {seen.low:g} to {seen.high:g}",
@@ -140,14 +140,14 @@ def levels_of(dtype: np.dtype[Any], seen: ValueRange, *, where: str) -> Levels:
     )
 
 
-def said(dtype: np.dtype[Any], levels: Levels) -> str:
+def said(dtype: np.dtype[Any], levels: ArrayLevels) -> str:
     """What a reader should know of how values were scaled; "" for bytes."""
     if levels == BYTES and dtype.kind in "ui":
         return ""
     return f"{dtype} values are scaled: {levels.black:g} is black, {levels.white:g} is white"
 
 
-def as_image(name: str, array: AnyArray, levels: Levels) -> Encoded:  # (H, W, C)
+def as_image(name: str, array: AnyArray, levels: ArrayLevels) -> Encoded:  # (H, W, C)
     """One image as a file in memory; with a value that is no number it is damaged."""
     if levels != BYTES or array.dtype != np.uint8:
         if not np.isfinite(array).all():
