@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 
 import stopgrad
+from stopgrad import images
 from stopgrad.cli.parser import DATA, add_config
 from stopgrad.cli.screen import print_json, show
 from stopgrad.errors import DataError
@@ -21,7 +22,7 @@ HELP = "list damaged and odd images, and the time and memory of pretraining"
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Adds the data, the knobs and --json."""
-    parser.add_argument("data", metavar="SPEC", help=DATA)
+    parser.add_argument("data", nargs="+", metavar="SPEC", help=DATA)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     add_config(parser)
     parser.epilog = "Exit code 0: pretraining would start; 3: it would not."
@@ -38,7 +39,8 @@ def run(options: argparse.Namespace) -> None:
     except DataError as error:
         if options.json:
             verdict = f"pretraining would be refused: {error.found}"
-            known = {"data": options.data, "preset": options.preset, "starts": False}
+            spec = images.spec_of_several(options.data)
+            known = {"data": spec, "preset": options.preset, "starts": False}
             print_json(known | {"verdict": verdict, "error": str(error)})
         raise
     if options.json:

@@ -17,7 +17,7 @@ HELP = "decode images once into a store on disk, to train with little memory"
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Adds the data, --out, --side and --bad-images."""
-    parser.add_argument("data", metavar="SPEC", help=DATA)
+    parser.add_argument("data", nargs="+", metavar="SPEC", help=DATA)
     parser.add_argument(
         "--out", required=True, type=Path, metavar="STORE", help="folder to write, or to continue"
     )

@@ -23,7 +23,8 @@ COMMANDS = (
 
 DATA = (
     "images: mnist5k (comes with stopgrad), cifar10, cifar100, hf:OWNER/NAME (Hugging Face Hub), a "
-    "folder of images or Parquet files, or a packed store"
+    "folder of images or Parquet files, a .zip or .tar of one, a file of arrays (.npz, .npy, .h5), "
+    "WebDataset shards (a folder or 'train-{000..099}.tar'), or a packed store"
 )
 
 
@@ -98,12 +99,14 @@ def add_command(commands: Any, name: str, help_text: str) -> argparse.ArgumentPa
 def add_run(parser: argparse.ArgumentParser) -> None:
     """Adds the run, and where its images are."""
     parser.add_argument("run", type=Path, metavar="RUN", help="run directory")
-    parser.add_argument("--data", metavar="SPEC", help="the run's images, if they have moved")
+    help_text = "the run's images, if they have moved"
+    parser.add_argument("--data", action="append", metavar="SPEC", help=help_text)
 
 
 def add_data(parser: argparse.ArgumentParser) -> None:
-    """Adds --data, which is required."""
-    parser.add_argument("--data", required=True, metavar="SPEC", help=DATA)
+    """Adds --data, which is required and may be given several times."""
+    help_text = f"{DATA}. Given several times: the images of all"
+    parser.add_argument("--data", required=True, action="append", metavar="SPEC", help=help_text)
 
 
 def add_labels(parser: argparse.ArgumentParser) -> None:

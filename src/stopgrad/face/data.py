@@ -1,7 +1,7 @@
 """A data set as the public face takes it: by name, by path or in memory; checked, packed, drawn.
 
-In: a spec, a path or an array. Out: `Data`, whose images are decoded once for each size that
-training asks for.
+In: a spec, a path, several of them, or images that the caller holds. Out: `Data`, whose images are
+decoded once for each size that training asks for.
 """
 
 from __future__ import annotations
@@ -9,23 +9,18 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias, get_args
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, get_args
 
 from stopgrad import images, method, report, runs, speed
 from stopgrad.config import BadImages, Config
 from stopgrad.errors import ConfigError, DataError
-from stopgrad.face.arguments import check_choices, chosen_config
+from stopgrad.face.arguments import check_choices, chosen_config, in_plain_torch
 from stopgrad.face.data_check import DataCheck
 from stopgrad.face.progress import Screen
 from stopgrad.storage import printable, write_atomically
 
 if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
-
-    from stopgrad.images import Changed, Dataset
-
-    Array: TypeAlias = npt.NDArray[np.uint8]  # (N, H, W, 3)
+    from stopgrad.images import Changed, Dataset, DataSource
 
 ARRAYS = "arrays:"  # begins the spec of images that were given in memory
 SIDE = 256  # px, of images that are stored before a config says what it needs
@@ -34,22 +29,31 @@ SIDE = 256  # px, of images that are stored before a config says what it needs
 class Data:
     """A data set; its images are decoded once for each size that training asks for."""
 
-    def __init__(self, spec: str, first: Dataset | None = None, *, side: int = 0) -> None:
+    def __init__(
+        self,
+        spec: str,
+        first: Dataset | None = None,
+        *,
+        side: int = 0,
+        source: DataSource | None = None,
+    ) -> None:
         """Notes where the images are.
 
         Args:
             spec: A name, a path, or `arrays:NAME` of images in memory.
             first: The images, if they were read already.
             side: px, that `first` was read at.
+            source: What reads them, where the spec cannot.
         """
         self.spec = spec
+        self._where = source or spec
         self._first, self._side = first, side
 
     @property
     def dataset(self) -> Dataset:
         """The images as they were first read."""
         if self._first is None:
-            self._first, self._side = _read(self.spec, Screen(), side=SIDE), SIDE
+            self._first, self._side = _read(self._where, Screen(), side=SIDE), SIDE
         return self._first
 
     def __len__(self) -> int:
@@ -64,11 +68,11 @@ class Data:
         if self._first is not None and self._serves(self._first, config):
             return runs.fit_sizes(self._first, config)
         with screen.progress():
-            return runs.load_images(self.spec, config, changed=changed, track=screen.track)
+            return runs.load_images(self._where, config, changed=changed, track=screen.track)
 
     def _serves(self, first: Dataset, config: Config) -> bool:
         """Whether reading them again would give the same: none was resized, now or then."""
-        if self.spec.startswith(ARRAYS):
+        if self.spec.startswith(ARRAYS) and self._where == self.spec:
             return True
         size = first.train.pixels.shape[1:3]
         kept = size != (self._side, self._side) and max(size) <= config.image_side
@@ -76,13 +80,21 @@ class Data:
         return whole and (kept or self._side == config.image_side)
 
 
-AnyData: TypeAlias = "str | Path | Data | Dataset | Array"
+class HeldImages(Protocol):
+    """Images that a caller holds: an array, a tensor, a list, a column of a table, a data set."""
+
+    def __getitem__(self, index: Any, /) -> Any:
+        """One or some of them."""
+        ...
+
+
+AnyData: TypeAlias = "str | Path | Data | Dataset | HeldImages"
 
 
 def load(
     data: AnyData,
     *,
-    labels: Sequence[int] | None = None,
+    labels: Any = None,
     class_names: Sequence[str] = (),
     side: int = SIDE,
     bad_images: BadImages = "fail",
@@ -91,20 +103,25 @@ def load(
 
     Args:
         data: A name (`mnist5k`, `cifar10`, `cifar100`, `hf:OWNER/NAME`), the path of a folder of
-            images or of Parquet files or of a packed store; or images as an array (N, H, W, 3) of
-            uint8.
-        labels: N integers in 0..C-1, of an array.
-        class_names: C names, of an array.
+            images or of Parquet files, of an archive, of a file of arrays or of a packed store; or
+            a list of several of these. Or images themselves: an array or a tensor (N, H, W, 3),
+            (N, 3, H, W) or (N, H, W), of bytes, or of floats from 0 to 1; a list, an array or a
+            column of paths of image files, of arrays, of tensors or of Pillow images; or a data
+            set of PyTorch.
+        labels: N numbers or texts, of images themselves; None where one has no label.
+        class_names: C names of labels that are numbers from 0 on.
         side: px. Images of one size, at most this, are kept as they are; others become centred
-            squares. Training reads them again where it asks for another size.
+            squares, but for those of one array. Training reads them again where it asks for
+            another size.
         bad_images: What damaged images do: fail, or skip.
 
     Raises:
-        ConfigError: For labels or names beside anything but an array.
+        ConfigError: For labels or names beside anything but images themselves.
         DataError: For what is missing or unfit.
     """
     check_choices("bad_images", [bad_images], get_args(BadImages))
-    if isinstance(data, (str, Path, Data, images.Dataset)) and not (
+    specs = _specs(data)
+    if (specs or isinstance(data, (Data, images.Dataset))) and not (
         labels is None and not class_names
     ):
         raise ConfigError(
@@ -114,21 +131,45 @@ def load(
         )
     if isinstance(data, Data):
         return data
-    if isinstance(data, (str, Path)):
-        return Data(
-            str(data), _read(str(data), Screen(), side=side, bad_images=bad_images), side=side
-        )
+    if specs:
+        spec = images.spec_of_several(specs)
+        return Data(spec, _read(spec, Screen(), side=side, bad_images=bad_images), side=side)
     if isinstance(data, images.Dataset):
         return Data(f"{ARRAYS}{data.name}", data)
+    return _held(images.plain(data), labels, class_names, side=side, bad_images=bad_images)
+
+
+def _specs(data: AnyData) -> list[str]:
+    """The names and paths of data sets; [] for images themselves."""
+    if isinstance(data, (str, Path)):
+        return [str(data)]
+    found = None if isinstance(data, (Data, images.Dataset)) else images.paths_in(data)
+    return found if found and not images.are_image_files(found) else []
+
+
+def _held(
+    data: Any, labels: Any, class_names: Sequence[str], *, side: int, bad_images: BadImages
+) -> Data:
+    """Images that the caller holds, or a list of image files."""
     import numpy as np
 
-    given = None if labels is None else np.asarray(labels)
-    train = images.images_from_arrays(np.asarray(data), labels=given, class_names=class_names)
-    return Data(f"{ARRAYS}images", images.Dataset("images", train, None))
+    spec = f"{ARRAYS}images"
+    source = images.held_source(data, labels=labels, class_names=class_names)
+    if not isinstance(data, np.ndarray):
+        first = _read(source, Screen(), side=side, bad_images=bad_images)
+        return Data(spec, first, side=side, source=source)
+    numbered, names = (contents := source.open()).train.labels, contents.class_names
+    all_labelled = numbered is None or numbered.min() >= 0
+    if data.ndim == 4 and data.shape[3] == 3 and data.dtype == np.uint8 and all_labelled:
+        train = images.images_from_arrays(data, labels=numbered, class_names=names)
+        return Data(spec, images.Dataset("images", train, None, notes=contents.notes))
+    largest = max(data.shape[1:], default=1)  # px at least, so that none is resized
+    return Data(spec, _read(source, Screen(), side=largest, bad_images=bad_images))
 
 
+@in_plain_torch
 def check(
-    data: str | Path | Data, *, preset: str = "cifar", config: Config | None = None, **knobs: Any
+    data: AnyData, *, preset: str = "cifar", config: Config | None = None, **knobs: Any
 ) -> DataCheck:
     """Looks at every image and takes a few steps on them.
 
@@ -155,7 +196,7 @@ def check(
 
 
 def pack(
-    data: str | Path | Data, out: str | Path, *, side: int = SIDE, bad_images: BadImages = "fail"
+    data: AnyData, out: str | Path, *, side: int = SIDE, bad_images: BadImages = "fail"
 ) -> Data:
     """Decodes a data set once into a store on disk, to train with little memory.
 
@@ -181,6 +222,7 @@ def pack(
     return Data(store, dataset)
 
 
+@in_plain_torch
 def views(
     data: AnyData,
     *,
@@ -218,7 +260,10 @@ def views(
 
 def as_data(data: AnyData) -> Data:
     """What a caller names, not read yet."""
-    return Data(str(data)) if isinstance(data, (str, Path)) else load(data)
+    if isinstance(data, Data):
+        return data
+    specs = _specs(data)
+    return Data(images.spec_of_several(specs)) if specs else load(data)
 
 
 def spec_of(data: AnyData) -> str:
@@ -233,6 +278,8 @@ def spec_of(data: AnyData) -> str:
     return spec
 
 
-def _read(spec: str, screen: Screen, *, side: int, bad_images: BadImages = "fail") -> Dataset:
+def _read(
+    where: str | DataSource, screen: Screen, *, side: int, bad_images: BadImages = "fail"
+) -> Dataset:
     with screen.progress():
-        return images.load_dataset(spec, side=side, bad_images=bad_images, track=screen.track)
+        return images.load_dataset(where, side=side, bad_images=bad_images, track=screen.track)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 from stopgrad import images
@@ -90,7 +91,8 @@ class DataCheck(Shown):
             yield "suggestion", f"{suggestion.flags}{needs}"
             yield "because", suggestion.reason
         if packing := outlook.packing:
-            yield "first", f"stopgrad pack {self.spec} --out STORE --side {packing.side}"
+            specs = " ".join(map(quote, images.specs_of(self.spec)))
+            yield "first", f"stopgrad pack {specs} --out STORE --side {packing.side}"
             yield "because", packing.reason
 
     def as_json(self) -> dict[str, Any]:

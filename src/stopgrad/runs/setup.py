@@ -22,6 +22,7 @@ from stopgrad.images import (
     KNOWN,
     Changed,
     Dataset,
+    DataSource,
     Images,
     Normalization,
     Track,
@@ -29,6 +30,8 @@ from stopgrad.images import (
     load_dataset,
     no_progress,
     normalization,
+    spec_of_several,
+    specs_of,
     split_validation,
 )
 from stopgrad.method import Compute, SimSiam, build_simsiam, compute_for, size_problems
@@ -86,9 +89,13 @@ def prepare(dataset: Dataset, config: Config) -> TrainingImages:
 
 def spec_to_keep(spec: str) -> str:
     """A spec as a run notes it: names as they are, paths so that they hold from anywhere."""
-    if spec in KNOWN or spec.startswith(("hf:", "arrays:")):
-        return spec
-    return str(Path(spec).expanduser().resolve())
+    kept = [
+        each
+        if each in KNOWN or each.startswith(("hf:", "arrays:"))
+        else str(Path(each).expanduser().resolve())
+        for each in specs_of(spec)
+    ]
+    return spec_of_several(kept)
 
 
 def check_sizes(images: Images, config: Config) -> None:
@@ -144,7 +151,7 @@ def fit_sizes(dataset: Dataset, config: Config) -> Dataset:
 
 
 def load_images(
-    spec: str, config: Config, *, changed: Changed = "fail", track: Track = no_progress
+    spec: str | DataSource, config: Config, *, changed: Changed = "fail", track: Track = no_progress
 ) -> Dataset:
     """The images of a spec, stored as a config asks, whole at a size that its encoder takes.
 

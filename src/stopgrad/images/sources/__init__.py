@@ -13,6 +13,8 @@ archives     zip and tar files, unpacked into the cache while they are decoded
 tars         the members of a tar from first to last
 webdataset   shards of samples, read as streams
 contained    files that hold many images: which kind it is
+several      several data sets as one
+held         images that a Python caller holds: arrays, tensors, Pillow images, lists of files
 limits       how far a packed file may unpack
 embedded     5,000 MNIST digits inside this package
 find         a spec -> its source

@@ -1,4 +1,4 @@
-"""Stored arrays of labels -> labels as they stand in the data: numbers, text or none."""
+"""Arrays of labels -> labels as they stand in the data: numbers, text or none."""
 
 from __future__ import annotations
 
@@ -23,6 +23,11 @@ def labels_in(arrays: Sequence[StoredArray], *, count: int) -> list[int | str | 
     if max(map(np.prod, shapes)) > MOST_CLASSES:
         return f"{named} holds no labels of images: its shape is {arrays[0].shape}"
     array = np.concatenate([array.read() for array in arrays]).reshape(count, -1)
+    return labels_of_rows(array, named)
+
+
+def labels_of_rows(array: AnyArray, named: str) -> list[int | str | None] | str:
+    """The labels in an array (N, 1) or one-hot (N, C), or why they are none."""
     if array.shape[1] > 1:
         if array.dtype.kind not in "buif" or not _is_one_hot(array):
             return f"{named} holds several labels for each image, which are not used"

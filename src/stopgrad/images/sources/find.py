@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 from stopgrad.errors import DataError, did_you_mean
+from stopgrad.images.sources.several import several_source, specs_of
 from stopgrad.images.store import is_store, store_source
 from stopgrad.images.types import DataSource
 
@@ -29,6 +30,8 @@ def find_source(spec: str, *, split: str = "") -> DataSource:
     Raises:
         DataError: For an unknown name (with the nearest known one) or a missing path.
     """
+    if len(specs := specs_of(spec)) > 1:
+        return several_source([find_source(each, split=split) for each in specs])
     if spec == "mnist5k":
         from stopgrad.images.sources.embedded import mnist5k
 
