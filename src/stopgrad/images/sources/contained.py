@@ -15,6 +15,7 @@ from stopgrad.images.sources.archives import archive_ending, archive_source, ref
 from stopgrad.images.sources.array_files import has_arrays
 from stopgrad.images.sources.array_splits import array_files_below, arrays_source
 from stopgrad.images.sources.folder import SUFFIXES
+from stopgrad.images.sources.parquet import arrow_source
 from stopgrad.images.sources.webdataset import is_shard, webdataset_source
 from stopgrad.images.types import DataSource
 
@@ -47,6 +48,8 @@ def contained_source(
     find = functools.partial(inside, split=split, depth=depth + 1)
     if not path.is_dir():
         return _in_file(path, split, find)
+    if (source := arrow_source(path, split=split)) is not None:
+        return source
     if files := array_files_below(path):
         return arrays_source(path, files=files, split=split)
     if archives := _archives_below(path) if depth < NESTED else []:
@@ -56,6 +59,8 @@ def contained_source(
 
 
 def _in_file(path: Path, split: str, find: Find) -> DataSource | None:
+    if path.suffix.lower() == ".arrow":
+        return arrow_source(path)
     if has_arrays(path.name):
         return arrays_source(path, split=split)
     if ending := archive_ending(path.name):
