@@ -355,6 +355,26 @@ def test_damaged_member_is_a_damaged_image(folder: Path, tmp_path: Path) -> None
         load_dataset(str(path))
 
 
+@pytest.mark.input("oddity", what="a tar.gz whose checksum is wrong", happens="refused")
+def test_packed_tar_is_compared_with_its_checksum(folder: Path, tmp_path: Path) -> None:
+    path = tarred(folder, tmp_path / "a.tar.gz")
+    data = bytearray(path.read_bytes())
+    data[-6] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(DataError, match="CRC check failed"):
+        load_dataset(str(path))
+
+
+@pytest.mark.input("oddity", what="a second tar behind the end of the first", happens="said")
+def test_what_follows_the_end_of_a_tar_is_said(
+    folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tarred(folder, tmp_path / "a.tar")
+    path.write_bytes(path.read_bytes() * 2)
+    assert len(load_dataset(str(path)).train) == 4
+    assert "goes on behind its end" in caplog.text
+
+
 def test_zip_that_the_disk_cannot_hold_is_refused_before_it_is_unpacked(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,6 +1,7 @@
 """Files of arrays: which array is what, how its values are read, and what is said of the rest."""
 
 import gzip
+import io
 import struct
 from pathlib import Path
 from typing import Any
@@ -491,6 +492,20 @@ REFUSED = [
         "8,192,128, more than 200 times",
     ),
     row(
+        "an idx file packed by gzip whose checksum is wrong",
+        "refused in one line",
+        lambda path: (path / "train-images-idx3-ubyte.gz").write_bytes(
+            flipped(gzip.compress(idx(GRAY)), -6)
+        ),
+        "CRC check failed",
+    ),
+    row(
+        "an idx file with more than its header says",
+        "refused in one line",
+        lambda path: (path / "train-images-idx3-ubyte").write_bytes(idx(GRAY) + b"\0"),
+        "goes on behind its 6 rows",
+    ),
+    row(
         "HDF5 whose values lie in another file",
         "passed over",
         lambda path: linked(path),
@@ -509,9 +524,13 @@ REFUSED = [
 ]
 
 
-def npy(array: np.ndarray) -> bytes:
-    import io
+def flipped(data: bytes, place: int) -> bytes:
+    changed = bytearray(data)
+    changed[place] ^= 1
+    return bytes(changed)
 
+
+def npy(array: np.ndarray) -> bytes:
     file = io.BytesIO()
     np.save(file, array)
     return file.getvalue()

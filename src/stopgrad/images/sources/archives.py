@@ -11,14 +11,12 @@ from __future__ import annotations
 import contextlib
 import errno
 import functools
-import lzma
 import re
 import shutil
 import stat
 import tempfile
 import weakref
 import zipfile
-import zlib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -173,12 +171,11 @@ def _write(path: Path, member: _Member, broken: list[str]) -> str:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("xb") as file:
-            try:
-                for block in member.blocks():
+            for block in _whole(member, broken):
+                if block is None:
+                    file.truncate(0)
+                else:
                     file.write(block)
-            except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError) as error:
-                file.truncate(0)
-                broken.append(str(error))
     except (FileExistsError, NotADirectoryError, IsADirectoryError):
         return "a name that is there already"
     except OSError as error:
@@ -190,6 +187,19 @@ def _write(path: Path, member: _Member, broken: list[str]) -> str:
             hint="make room, set STOPGRAD_CACHE to a larger disk, or unpack it yourself",
         ) from error
     return ""
+
+
+def _whole(member: _Member, broken: list[str]) -> Iterator[bytes | None]:
+    """The blocks of a member, and None at the end where they are not what was packed."""
+    try:
+        yield from member.blocks()
+    # zipfile raises a dozen unrelated types for damaged members, and says of some that it cannot
+    # read them; nothing but reads of this member happens inside this block.
+    except (DataError, MemoryError):
+        raise
+    except Exception as error:
+        broken.append(str(error) or type(error).__name__)
+        yield None
 
 
 def _tar_members(path: Path) -> Iterator[_Member]:
@@ -206,7 +216,7 @@ def _zip_members(path: Path) -> Iterator[_Member]:
         StorageError: When the disk has no room for it.
     """
     with _reading(path), zipfile.ZipFile(path) as archive:
-        files = [info for info in archive.infolist() if not info.is_dir()]
+        files = [info for info in archive.infolist() if info.filename and not info.is_dir()]
         total = sum(info.file_size for info in files)
         refuse_bomb(total, path.stat().st_size, where=repr(str(path)))
         _check_room(path, total)

@@ -118,6 +118,8 @@ def _streamed(
             if len(data) < count * size:
                 raise ValueError(f"it ends in row {start + len(data) // size} of {shape[0]}")
             yield np.frombuffer(data, dtype).reshape(count, *shape[1:])
+        if file.read(1):  # and where all is read, its checksum is compared
+            raise ValueError(f"it goes on behind its {shape[0]} rows")
 
 
 def _rows_at_a_time(shape: tuple[int, ...], dtype: np.dtype[Any]) -> int:

@@ -63,6 +63,9 @@ def tar_members(path: Path) -> Iterator[TarMember]:
             raise ValueError(f"a damaged header at byte {stream.place - len(stream.last):,}")
         if not stream.last:
             log.warning("%s does not end as a tar does; it may have been cut", path)
+        # To the end, where the checksum of a packed one is compared.
+        if any(block.strip(b"\0") for block in iter(lambda: stream.read(BLOCK), b"")):
+            log.warning("%s goes on behind its end; what follows there is not read", path)
 
 
 def _blocks(path: Path, tar: tarfile.TarFile, info: tarfile.TarInfo) -> Iterator[bytes]:
