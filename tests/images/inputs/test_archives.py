@@ -52,6 +52,7 @@ def zipped(folder: Path, to: Path, *, inside: str = "") -> Path:
 
 
 def tarred(folder: Path, to: Path, *, inside: str = "", format: int = tarfile.PAX_FORMAT) -> Path:
+    to.parent.mkdir(exist_ok=True)
     mode: Any = f"w:{ {'.gz': 'gz', '.tgz': 'gz', '.bz2': 'bz2', '.xz': 'xz'}.get(to.suffix, '') }"
     with tarfile.open(to, mode, format=format) as archive:
         archive.add(folder, inside or ".")
@@ -117,6 +118,18 @@ def test_archive_is_read_as_the_folder_it_was_made_of(
     assert found.test.fingerprint == expected.test.fingerprint
     assert found.train.sources == expected.train.sources
     assert found.name in ("pets", "packed")
+
+
+@pytest.mark.input("layout", what="a tar for each class (ImageNet)", happens="the tars are classes")
+def test_tars_of_classes_are_classes_and_no_shards(tmp_path: Path) -> None:
+    for place, name in enumerate(("n01440764", "n01443537")):
+        (tmp_path / name).mkdir()
+        for number in range(2):
+            (tmp_path / name / f"{name}_{number}.png").write_bytes(png(2 * place + number))
+        tarred(tmp_path / name, tmp_path / "packed" / f"{name}.tar")
+    found = load_dataset(str(tmp_path / "packed"))
+    assert found.train.class_names == ("n01440764", "n01443537")
+    assert (found.train.pixels == PIXELS[:4]).all()
 
 
 def test_nothing_that_was_unpacked_stays(folder: Path, tmp_path: Path, cache: Path) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
+from PIL import Image
 from scipy.io import savemat
 
 from stopgrad.errors import DataError
@@ -395,6 +396,48 @@ def test_no_label_of_an_array_stops_pretraining(
 
 
 @pytest.mark.input(
+    "format", what="STL-10's binary version", happens="labels from 1; unlabeled named"
+)
+def test_stl_is_read_column_by_column(tmp_path: Path) -> None:
+    images = CHANCE.integers(0, 256, (5, 3, 96, 96), np.uint8)
+    for name, rows in (("train", slice(0, 2)), ("test", slice(2, 4)), ("unlabeled", slice(4, 5))):
+        (tmp_path / f"{name}_X.bin").write_bytes(images[rows].transpose(0, 1, 3, 2).tobytes())
+    (tmp_path / "train_y.bin").write_bytes(bytes([2, 1]))
+    (tmp_path / "test_y.bin").write_bytes(bytes([1, 2]))
+    (tmp_path / "class_names.txt").write_text("airplane\nbird\n")
+    found = load_dataset(str(tmp_path))
+    assert (found.train.pixels == images[:2].transpose(0, 2, 3, 1)).all()
+    assert found.train.class_names == ("airplane", "bird")
+    assert (labels(found), found.test.labels.tolist()) == ([1, 0], [0, 1])
+    assert unused(found, "image") == ["unlabeled_X.bin:0"]
+
+
+@pytest.mark.input("layout", what="HDF5 rows that are image files", happens="decoded as files are")
+def test_hdf5_rows_that_are_image_files_are_decoded(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        rows = file.create_dataset("images", 6, h5py.vlen_dtype(np.uint8))
+        for number, image in enumerate(COLOUR):
+            data = io.BytesIO()
+            Image.fromarray(image).save(data, format="PNG")
+            rows[number] = np.frombuffer(data.getvalue(), np.uint8)
+        file["labels"] = np.array([*"abcabc"], h5py.string_dtype())
+    found = load_dataset(str(tmp_path / "x.h5"))
+    assert (found.train.pixels == COLOUR).all()
+    assert found.train.class_names == ("a", "b", "c")
+
+
+@pytest.mark.input(
+    "layout", what="HDF5 with a dataset for each image", happens="groups are classes"
+)
+def test_hdf5_with_a_dataset_for_each_image(tmp_path: Path) -> None:
+    names = ("train/cat/0", "train/cat/1", "train/dog/0", "train/dog/1", "test/dog/7")
+    found = load_dataset(saved(tmp_path / "x.h5", **dict(zip(names, COLOUR, strict=False))))
+    assert (found.train.pixels == COLOUR[:4]).all()
+    assert found.train.class_names == ("cat", "dog")
+    assert (labels(found), found.test.labels.tolist()) == ([0, 0, 1, 1], [1])
+
+
+@pytest.mark.input(
     "layout",
     what="npz with arrays beside images and labels",
     happens="each array that is not used is named",
@@ -578,8 +621,6 @@ def test_image_with_a_value_that_is_no_number_is_damaged(tmp_path: Path) -> None
     "layout", what=".npy files beside pictures", happens="the folder is one of pictures"
 )
 def test_folder_with_pictures_stays_a_folder_of_pictures(tmp_path: Path) -> None:
-    from PIL import Image
-
     Image.fromarray(COLOUR[0]).save(tmp_path / "1.png")
     np.save(tmp_path / "features.npy", COLOUR)
     assert len(load_dataset(str(tmp_path)).train) == 1

@@ -36,6 +36,7 @@ class StoredArray(NamedTuple):
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
     blocks: Callable[[], Iterator[AnyArray]]  # all of its rows in order, some at a time
+    encoded: bool = False  # whether each row is an image file
 
     def read(self) -> AnyArray:
         """All rows at once, for labels and the like."""
@@ -221,6 +222,7 @@ def _lies_elsewhere(dataset: Any) -> bool:
 
 def _hdf5_array(name: str, dataset: Any, h5py: Any) -> StoredArray:
     text = h5py.check_string_dtype(dataset.dtype) is not None
+    encoded = h5py.check_vlen_dtype(dataset.dtype) == np.uint8 and len(dataset.shape) == 1
     dtype = np.dtype(object) if text else dataset.dtype
     rows = dataset.asstr() if text else dataset
 
@@ -229,7 +231,7 @@ def _hdf5_array(name: str, dataset: Any, h5py: Any) -> StoredArray:
         for start in range(0, dataset.shape[0], step):
             yield np.asarray(rows[start : start + step])
 
-    return StoredArray(name, dataset.shape, dtype, blocks)
+    return StoredArray(name, dataset.shape, dtype, blocks, encoded)
 
 
 def _mat(path: Path) -> list[StoredArray]:
@@ -302,10 +304,10 @@ def _cifar(path: Path) -> list[StoredArray]:
 
 
 def _stl(path: Path) -> list[StoredArray]:
-    """STL-10: images (N, 3, W, H), or labels from 1 on."""
+    """STL-10: images (N, 3, W, H), or labels, which it counts from 1 on."""
     rows: AnyArray = np.memmap(path, np.uint8, "r")
-    if path.stem.endswith("_X"):
-        rows = rows.reshape(-1, *STL_SHAPE).swapaxes(2, 3)
+    images = path.stem.endswith("_X")
+    rows = rows.reshape(-1, *STL_SHAPE).swapaxes(2, 3) if images else rows.astype(np.int64) - 1
     return [StoredArray("", rows.shape, rows.dtype, functools.partial(_sliced, rows))]
 
 

@@ -139,6 +139,8 @@ def _layout(array: StoredArray, labelled: set[int]) -> ArrayLayout | None:
     It is one unless some labels are as many as its rows, or it is a table that is long, or that
     is no file of its own.
     """
+    if array.encoded:
+        return ArrayLayout(array.shape[0], ())
     shape, alone = array.shape, array.name.endswith(".npy")
     long = len(shape) == 2 and (not alone or shape[0] > LONG * shape[1])
     stack, one = stack_layout(shape, array.dtype), image_layout(shape, array.dtype)
@@ -209,7 +211,9 @@ def _images_of(word: str, parts: Sequence[_Part]) -> tuple[_Part, ...]:
     chosen = [part for part in possible if part.rank(IMAGE_WORDS) == best]
     columns = {(_file(part), part.layout and part.layout.images) for part in chosen}
     labelled = any(part.split == word and _is_label(part) for part in parts)
-    if len({part.words for part in chosen}) > 1 and (labelled or len(columns) < len(chosen)):
+    single = all(part.layout and part.layout.images == 1 for part in chosen)
+    open_which = not single and (labelled or len(columns) < len(chosen))
+    if open_which and len({part.words for part in chosen}) > 1:
         named = ", ".join(repr(part.array.name) for part in chosen[:NAMED])
         raise DataError(
             f"several arrays that may be the images ({named})",
@@ -326,7 +330,7 @@ def _class_names(parts: Sequence[_Part], path: Path) -> tuple[frozenset[str], tu
 def _levels(splits: Sequence[_ArraySplit], where: str) -> dict[np.dtype[Any], ArrayLevels]:
     """Which values are black and white in arrays of each type; all images are read for it."""
     seen: dict[np.dtype[Any], ArrayRange] = {}
-    for part in (part for of in splits for part in of.images):
+    for part in (part for of in splits for part in of.images if not part.array.encoded):
         dtype = part.array.dtype
         blocks = [np.zeros(1)] if dtype == np.uint8 or dtype.kind == "b" else part.array.blocks()
         for found in map(range_of_block, blocks):
@@ -349,5 +353,8 @@ def _items(
         array, names = part.array, part.rows()
         whole = part.layout.images != array.shape[0]  # one image, whose rows are no images
         for block in [array.read()] if whole else array.blocks():
+            if array.encoded:
+                yield from (Encoded(next(names), row.tobytes()) for row in block)
+                continue
             for image in part.layout.arranged(block):
                 yield as_image(next(names), image, levels[array.dtype])

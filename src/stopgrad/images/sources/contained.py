@@ -75,9 +75,7 @@ def _in_file(path: Path, split: str, find: Find) -> DataSource | None:
 def _in_archives(path: Path, archives: list[Path], split: str, find: Find) -> DataSource:
     """Numbered tars are shards, and so are those that begin as shards do; others are folders."""
     tars = [file for file in archives if ".t" in archive_ending(file.name)]
-    if tars == archives and (
-        all(re.search(r"\d+(-of-\d+)?\.t", file.name) for file in tars) or is_shard(tars[0])
-    ):
+    if tars == archives and (_are_numbered(tars) or is_shard(tars[0])):
         files = {file.relative_to(path).as_posix(): file for file in tars}
         return webdataset_source(files, name=path.name, root=str(path), split=split)
     names = [file.relative_to(path).as_posix() for file in archives]
@@ -85,6 +83,15 @@ def _in_archives(path: Path, archives: list[Path], split: str, find: Find) -> Da
     return archive_source(
         dict(zip(folders, archives, strict=True)), root=path, split=split, find=find
     )
+
+
+def _are_numbered(files: list[Path]) -> bool:
+    """Whether files are the parts of something, counted from 0 or 1: no more than half are missing.
+
+    The tars of ImageNet's classes, n01440764.tar, are not.
+    """
+    numbers = [re.search(r"(\d+)(-of-\d+)?\.t", file.name) for file in files]
+    return all(number is not None and int(number[1]) <= 2 * len(files) for number in numbers)
 
 
 def _archives_below(folder: Path) -> list[Path]:
