@@ -39,6 +39,19 @@ class Pairs(torch.utils.data.Dataset[Any]):
         return Image.fromarray(PIXELS[index]), TARGETS[index]
 
 
+class Rows(Pairs):
+    """A data set of the Hub's library, of rows."""
+
+    def __getitem__(self, index: int) -> Any:
+        return {"img": Image.fromarray(PIXELS[index]), "label": TARGETS[index]}
+
+
+class Named(Pairs):
+    """A data set of torchvision, which knows its classes."""
+
+    classes = ("ant", "cat", "dog")
+
+
 def asking_for_gradients() -> torch.Tensor:
     return torch.tensor(PIXELS / 255, dtype=torch.float64, requires_grad=True)
 
@@ -74,6 +87,15 @@ STACKS = [
     row("list of Pillow images", "read", lambda: [Image.fromarray(x) for x in PIXELS], PIXELS),
     row("list of encoded images", "read", lambda: [png(x) for x in PIXELS], PIXELS),
     row("data set of PyTorch", "read with its labels", Pairs, PIXELS),
+    row("data set of torchvision", "read with its labels and class names", Named, PIXELS),
+    row("data set of the Hub's library", "read with its labels", Rows, PIXELS),
+    row(
+        "TensorDataset",
+        "read with its labels",
+        lambda: torch.utils.data.TensorDataset(torch.from_numpy(PIXELS)),
+        PIXELS,
+    ),
+    row("list of nested lists", "read", lambda: PIXELS.tolist(), PIXELS),
 ]
 
 
@@ -95,7 +117,8 @@ def test_images_in_memory_are_read(make: Any, expected: np.ndarray) -> None:
     assert (found.pixels == np.broadcast_to(expected, found.pixels.shape)).all()
     assert found.pixels.shape == (*expected.shape[:3], 3)
     labels = found.labels.tolist() if found.labels is not None else None
-    assert labels == (TARGETS if make is Pairs else None)
+    assert labels == (TARGETS if isinstance(make, type) and issubclass(make, Pairs) else None)
+    assert (found.class_names == ("ant", "cat", "dog")) == (make is Named)
 
 
 def test_images_of_several_sizes_become_squares() -> None:
@@ -264,6 +287,17 @@ def test_labels_of_any_kind_are_numbered(labels: Any, expected: Any, names: Any)
 REFUSED = [
     row("one image (H, W, 3)", "refused", lambda: PIXELS[0], {}, r"x\[None\]"),
     row("an empty list", "refused", list, {}, "no images"),
+    row(
+        "a DataLoader",
+        "refused: give its data set",
+        lambda: torch.utils.data.DataLoader(Pairs()),
+        {},
+        "type DataLoader.*data set of a loader",
+    ),
+    row(
+        "a whole table", "refused", lambda: pd.DataFrame({"a": ["1.png"]}), {}, "column of a table"
+    ),
+    row("a dict", "refused", lambda: {"train": PIXELS}, {}, "type dict"),
     row("a table of numbers", "refused", lambda: np.zeros((5, 7)), {}, r"shape \(5, 7\)"),
     row(
         "fewer labels than images",

@@ -6,11 +6,12 @@ Everything goes to the decoder that all images go through. Arrays of a set share
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import io
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -39,6 +40,8 @@ if TYPE_CHECKING:
 # The modes of a Pillow image that PNG or TIFF stores unchanged.
 AS_FILES = ("1", "L", "LA", "P", "RGB", "RGBA", "I", "I;16", "CMYK", "F")
 BLOCK = 256  # rows of a stack at a time
+# The columns of a row of the Hub's library.
+IMAGE_NAMES, LABEL_NAMES = ("image", "img"), ("label", "labels", "fine_label")
 
 Label = int | str | None
 
@@ -59,10 +62,10 @@ def held_source(
 
     Args:
         images: A stack of images as an array or a tensor of any layout of `array_images`; a
-            sequence of arrays, tensors, Pillow images or paths; or a data set of PyTorch, whose
-            items are an image, or an image and its label.
-        labels: N numbers or texts, or None; those of a data set of PyTorch are its own.
-        class_names: C names of labels that are numbers from 0 on.
+            sequence of arrays, tensors, Pillow images or paths; or a data set of PyTorch or of
+            the Hub's library, whose items are images, or images with their labels.
+        labels: N numbers or texts, or None; those of a data set are its own.
+        class_names: C names of labels that are numbers from 0 on; of a data set its own.
         name: Of the data set.
 
     Raises:
@@ -71,6 +74,8 @@ def held_source(
     images = plain(images)
     held = _stack(images) if isinstance(images, np.ndarray) else _each(images)
     own = held.labels if labels is None else labels
+    if labels is None and not class_names:
+        class_names = _own_names(images)
     values = None if own is None else _values(own, held.images)
     stamps = tuple(stamp(path, name=os.path.abspath(path)) for path in paths_in(images) or ())
     # The cache tells files by their stamps, and the labels of files by this.
@@ -85,7 +90,7 @@ def plain(images: Any) -> Any:
         images = images.detach().cpu()
         kind = str(images.dtype)
         images = (images.float() if "bfloat16" in kind else images).numpy()
-    elif not isinstance(images, np.ndarray) and hasattr(images, "to_numpy"):
+    elif hasattr(images, "to_numpy") and not hasattr(images, "columns"):  # no whole table
         images = images.to_numpy()
     if isinstance(images, np.ndarray) and images.dtype.kind in "OUS":
         images = images.tolist()
@@ -170,15 +175,16 @@ def _stack(array: AnyArray) -> _Held:
 
 
 def _each(images: Any) -> _Held:
-    """A sequence of single images, or of pairs of an image and its label."""
-    try:
-        count = len(images)
-    except TypeError as error:
+    """A sequence of single images, or of pairs or rows of an image and its label."""
+    if not (hasattr(images, "__len__") and hasattr(images, "__getitem__")) or hasattr(
+        images, "keys"
+    ):
         raise DataError(
             f"images of the type {type(images).__name__}",
-            expected="an array, a tensor, or a sequence of images whose length is known",
-            hint="make a list of it",
-        ) from error
+            expected="an array, a tensor, or a sequence of images",
+            hint="give a list of images, one column of a table, or the data set of a loader",
+        )
+    count = len(images)
     if not count:
         raise DataError("no images", expected="at least one image", hint="give some")
     seen: dict[np.dtype[Any], ArrayRange] = {}
@@ -203,10 +209,26 @@ def _each(images: Any) -> _Held:
 
 
 def _image_and_label(item: Any) -> tuple[Any, Any]:
-    """What an item of a data set of PyTorch is made of; other items have no label."""
+    """An item of a sequence: a pair, a row of a table of the Hub's library, or an image alone."""
     if isinstance(item, tuple):
         return (plain(item[0]), item[1] if len(item) == 2 else None) if item else (None, None)
+    if isinstance(item, Mapping):
+        image = next((item[name] for name in IMAGE_NAMES if name in item), item)
+        return plain(image), next((item[name] for name in LABEL_NAMES if name in item), None)
+    if isinstance(item, list):
+        with contextlib.suppress(ValueError):  # of lists of several lengths
+            return np.asarray(item), None
     return plain(item), None
+
+
+def _own_names(images: Any) -> Sequence[str]:
+    """The class names of a data set of torchvision or of the Hub's library."""
+    names = getattr(images, "classes", None)
+    for name in LABEL_NAMES:
+        with contextlib.suppress(AttributeError, KeyError, TypeError):
+            names = names or images.features[name].names
+    fits = isinstance(names, list | tuple) and all(isinstance(name, str) for name in names)
+    return tuple(names) if fits and names else ()
 
 
 def _encoded(name: str, image: Any, levels: dict[np.dtype[Any], ArrayLevels]) -> Encoded:
