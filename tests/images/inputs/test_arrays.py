@@ -8,6 +8,8 @@ from typing import Any
 
 import h5py
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 from scipy.io import savemat
@@ -624,6 +626,16 @@ def test_folder_with_pictures_stays_a_folder_of_pictures(tmp_path: Path) -> None
     Image.fromarray(COLOUR[0]).save(tmp_path / "1.png")
     np.save(tmp_path / "features.npy", COLOUR)
     assert len(load_dataset(str(tmp_path)).train) == 1
+
+
+@pytest.mark.input("layout", what=".npy and .pkl files beside Parquet", happens="Parquet is read")
+def test_folder_of_parquet_stays_one(tmp_path: Path) -> None:
+    data = io.BytesIO()
+    Image.fromarray(COLOUR[0]).save(data, format="PNG")
+    pq.write_table(pa.table({"image": [{"bytes": data.getvalue()}]}), tmp_path / "train.parquet")
+    np.save(tmp_path / "features.npy", COLOUR)
+    (tmp_path / "cache.pkl").write_bytes(b"\x80\x04.")
+    assert load_dataset(str(tmp_path)).train.sources == ("train.parquet:0",)
 
 
 def test_changed_file_is_read_again(tmp_path: Path) -> None:

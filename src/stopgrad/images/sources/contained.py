@@ -15,7 +15,7 @@ from stopgrad.images.sources.archives import archive_ending, archive_source, ref
 from stopgrad.images.sources.array_files import has_arrays
 from stopgrad.images.sources.array_splits import array_files_below, arrays_source
 from stopgrad.images.sources.folder import SUFFIXES
-from stopgrad.images.sources.parquet import arrow_source
+from stopgrad.images.sources.parquet import arrow_source, is_parquet
 from stopgrad.images.sources.webdataset import is_shard, webdataset_source
 from stopgrad.images.types import DataSource
 
@@ -32,7 +32,8 @@ def contained_source(
 ) -> DataSource | None:
     """The data set in a file, or in files of a folder; None for all else.
 
-    A folder with an image file in it or below it stays a folder of images.
+    A folder with an image file in it or below it stays a folder of images, and one of Parquet files
+    stays that.
 
     Args:
         path: A file or a folder.
@@ -43,7 +44,7 @@ def contained_source(
     Raises:
         DataError: When a file cannot be read, or is a pickle.
     """
-    if path.is_dir() and _has_images(path):
+    if path.is_dir() and (_has_images(path) or is_parquet(path)):
         return None
     find = functools.partial(inside, split=split, depth=depth + 1)
     if not path.is_dir():
