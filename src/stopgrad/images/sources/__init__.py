@@ -8,6 +8,8 @@ array_images arrays of any usual layout and type -> single images
 array_files  files of arrays: .npy, .npz, HDF5, .mat, idx, CIFAR's and STL-10's own
 array_labels arrays of labels -> labels
 array_splits arrays by name -> splits
+arrow_files  what an Arrow file offers of a Parquet file, and where those of a data set lie
+saved        folders of Arrow files
 split_words  names of files and arrays that mention a split
 archives     zip and tar files, unpacked into the cache while they are decoded
 tars         the members of a tar from first to last

@@ -15,7 +15,8 @@ from stopgrad.images.sources.archives import archive_ending, archive_source, ref
 from stopgrad.images.sources.array_files import has_arrays
 from stopgrad.images.sources.array_splits import array_files_below, arrays_source
 from stopgrad.images.sources.folder import SUFFIXES
-from stopgrad.images.sources.parquet import arrow_source, is_parquet
+from stopgrad.images.sources.parquet import is_parquet
+from stopgrad.images.sources.saved import arrow_source
 from stopgrad.images.sources.webdataset import is_shard, webdataset_source
 from stopgrad.images.types import DataSource
 

@@ -23,20 +23,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from stopgrad.errors import DataError
 from stopgrad.images.sources.arrays import RawLabels, number_labels
-from stopgrad.images.sources.arrow_files import arrow_places, opened_arrow
-from stopgrad.images.sources.names import first_scored, split_of
-from stopgrad.images.sources.split_words import why_unread
+from stopgrad.images.sources.arrow_files import opened_arrow
 from stopgrad.images.store import is_store
-from stopgrad.images.types import (
-    Contents,
-    DataSource,
-    Encoded,
-    Labels,
-    Notes,
-    SplitReader,
-    Unused,
-    stamp,
-)
+from stopgrad.images.types import Contents, DataSource, Encoded, Labels, SplitReader, stamp
 
 if TYPE_CHECKING:
     import pyarrow
@@ -168,30 +157,6 @@ def parquet_source(path: Path) -> DataSource:
     names = [file.relative_to(path).as_posix() for file in _files_below(path)]
     shards = choose_shards(names, config=None, where=str(path))
     return shards_source(shards, name=path.name, root=path)
-
-
-def arrow_source(path: Path, *, split: str = "") -> DataSource | None:
-    """The Arrow files of a folder, or one file as a train split; None where there are none."""
-    if path.is_file():
-        return shards_source(Shards((path.name,), ()), name=path.stem, root=path.parent)
-    places = arrow_places(path)
-    if places is None:
-        return None
-    splits = places.splits
-    train = next((word for word in splits if split_of(word) == "train"), "")
-    if train not in splits:
-        raise no_train_split(str(path))
-    possible = [word for word, _ in first_scored(splits)]
-    scored = ([word for word in possible if word == split] or possible)[:1]
-    unused = [
-        Unused("image", why_unread(word), tuple(f"{name}:{row}" for row in range(count)))
-        for word in splits
-        for name in splits[word]
-        if word not in (train, *scored) and (count := _row_count(path / name))
-    ]
-    shards = Shards(splits[train], tuple(name for word in scored for name in splits[word]))
-    source = shards_source(shards, name=path.name, root=path)
-    return source._replace(notes=Notes(unused=(*unused, *places.unused)))
 
 
 def shards_source(shards: Shards, *, name: str, root: Path) -> DataSource:
