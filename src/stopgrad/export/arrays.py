@@ -6,24 +6,25 @@ Pillow images. Integers from 0 to 255 are pixels already; other values need a `P
 
 from __future__ import annotations
 
-import io
 import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from stopgrad.errors import DataError
-from stopgrad.images import Damaged, Encoded, Frame, OtherSize, Pixels, decode_together
-
-# The modes of a Pillow image that PNG or TIFF stores unchanged.
-AS_FILES = ("1", "L", "LA", "P", "RGB", "RGBA", "I", "I;16", "CMYK", "F")
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
+from stopgrad.images import (
+    Damaged,
+    Encoded,
+    Frame,
+    OtherSize,
+    Pixels,
+    decode_together,
+    image_as_file,
+)
 
 Numbers = npt.NDArray[Any]
 PixelRange = tuple[float, float] | Literal["fit"] | None
@@ -62,7 +63,7 @@ def read_images(X: Sequence[Any], *, side: int) -> Pixels:  # (N, side, side, 3)
 def _as_file(image: Any, number: int) -> Encoded:
     name = f"image {number}"
     if hasattr(image, "getexif"):
-        return Encoded(name, _encoded(image))
+        return Encoded(name, image_as_file(image))
     return Encoded(f"{name}, {os.fspath(image)!r}", Path(image))
 
 
@@ -75,17 +76,6 @@ def _pixels(found: Pixels | OtherSize | Damaged) -> Pixels:
             hint="leave it out; `stopgrad check-data FOLDER` lists all damaged images",
         )
     return found
-
-
-def _encoded(image: Image) -> bytes:
-    """The image as a file in memory, so that the same decoder reads it."""
-    file = io.BytesIO()
-    kind = "TIFF" if image.mode in ("CMYK", "F") else "PNG"
-    if image.mode not in AS_FILES:
-        colour = "RGBA" if image.has_transparency_data else "RGB"
-        image = image.convert("LA" if image.mode == "La" else colour)
-    image.save(file, format=kind, exif=image.getexif())  # for its orientation
-    return file.getvalue()
 
 
 def shaped(X: Numbers, *, image_shape: Sequence[int] | None) -> Numbers:  # -> (N, H, W, C)

@@ -1,7 +1,7 @@
 """A data set as the public face takes it: by name, by path or in memory; checked, packed, drawn.
 
-In: a spec, a path or an array. Out: `Data`, whose images are decoded once for each size that
-training asks for.
+In: a spec, a path, several of them, or images that the caller holds. Out: `Data`, whose images are
+decoded once for each size that training asks for.
 """
 
 from __future__ import annotations
@@ -9,23 +9,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias, get_args
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, get_args
 
 from stopgrad import images, method, report, runs, speed
 from stopgrad.config import BY_RULE, BadImages, Config, Reading
 from stopgrad.errors import ConfigError, DataError
-from stopgrad.face.arguments import check_choices, chosen_config
+from stopgrad.face.arguments import check_choices, chosen_config, in_plain_torch
 from stopgrad.face.data_check import DataCheck
 from stopgrad.face.progress import Screen
 from stopgrad.storage import check_ending, printable, write_atomically
 
 if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
-
-    from stopgrad.images import Changed, Dataset
-
-    Array: TypeAlias = npt.NDArray[np.uint8]  # (N, H, W, 3)
+    from stopgrad.images import Changed, Dataset, DataSource
 
 ARRAYS = "arrays:"  # begins the spec of images that were given in memory
 SIDE = 256  # px, of images that are stored before a config says what it needs
@@ -41,6 +36,7 @@ class Data:
         *,
         side: int = 0,
         reading: Reading = BY_RULE,
+        source: DataSource | None = None,
     ) -> None:
         """Notes where the images are.
 
@@ -49,8 +45,10 @@ class Data:
             first: The images, if they were read already.
             side: px, that `first` was read at.
             reading: How it was read.
+            source: What reads them, where the spec cannot.
         """
         self.spec, self._reading = spec, reading
+        self._where = source or spec
         self._first, self._side = first, side
 
     @property
@@ -58,7 +56,7 @@ class Data:
         """The images as they were first read."""
         if self._first is None:
             self._side = SIDE
-            self._first = _read(self.spec, Screen(), side=SIDE, reading=self._reading)
+            self._first = _read(self._where, Screen(), side=SIDE, reading=self._reading)
         return self._first
 
     def __len__(self) -> int:
@@ -88,7 +86,7 @@ class Data:
             return runs.fit_sizes(self._first, config)
         with screen.progress():
             return runs.load_images(
-                self.spec, config, split=split, changed=changed, track=screen.track
+                self._where, config, split=split, changed=changed, track=screen.track
             )
 
     def with_reading(self, config: Config) -> Config:
@@ -104,7 +102,7 @@ class Data:
 
     def _serves(self, first: Dataset, config: Config, split: str) -> bool:
         """Whether reading them again would give the same: none was resized, now or then."""
-        if self.spec.startswith(ARRAYS):
+        if self.spec.startswith(ARRAYS) and self._where == self.spec:
             return True
         reading = runs.reading_of(config, split=split)
         if reading != self._reading:
@@ -115,13 +113,21 @@ class Data:
         return whole and (kept or self._side == config.image_side)
 
 
-AnyData: TypeAlias = "str | Path | Data | Dataset | Array"
+class HeldImages(Protocol):
+    """Images that a caller holds: an array, a tensor, a list, a column of a table, a data set."""
+
+    def __getitem__(self, index: Any, /) -> Any:
+        """One or some of them."""
+        ...
+
+
+AnyData: TypeAlias = "str | Path | Data | Dataset | HeldImages"
 
 
 def load(
     data: AnyData,
     *,
-    labels: Sequence[int] | None = None,
+    labels: Any = None,
     class_names: Sequence[str] = (),
     side: int = SIDE,
     bad_images: BadImages = "fail",
@@ -134,12 +140,16 @@ def load(
 
     Args:
         data: A name (`mnist5k`, `cifar10`, `cifar100`, `hf:OWNER/NAME`), the path of a folder of
-            images or of Parquet files or of a packed store; or images as an array (N, H, W, 3) of
-            uint8.
-        labels: N integers in 0..C-1, of an array.
-        class_names: C names, of an array.
+            images or of Parquet files, of an archive, of a file of arrays or of a packed store; or
+            a list of several of these. Or images themselves: an array or a tensor (N, H, W, 3),
+            (N, 3, H, W) or (N, H, W), of bytes, or of floats from 0 to 1; a list, an array or a
+            column of paths of image files, of arrays, of tensors or of Pillow images; or a data
+            set of PyTorch.
+        labels: N numbers or texts, of images themselves; None where one has no label.
+        class_names: C names of labels that are numbers from 0 on.
         side: px. Images of one size, at most this, are kept as they are; others become centred
-            squares. Training reads them again where it asks for another size.
+            squares, but for those of one array. Training reads them again where it asks for
+            another size.
         bad_images: What damaged images do: fail, or skip.
         image_column: Column of a table (Parquet) that holds the images or their paths; "": by rule.
         label_column: Column of a table that holds the labels; "": by rule.
@@ -147,11 +157,12 @@ def load(
         bands: Those that are red, green and blue, as "4,3,2", or one; auto: the colours.
 
     Raises:
-        ConfigError: For labels or names beside anything but an array.
+        ConfigError: For labels or names beside anything but images themselves.
         DataError: For what is missing or unfit.
     """
     check_choices("bad_images", [bad_images], get_args(BadImages))
-    if isinstance(data, (str, Path, Data, images.Dataset)) and not (
+    specs = _specs(data)
+    if (specs or isinstance(data, (Data, images.Dataset))) and not (
         labels is None and not class_names
     ):
         raise ConfigError(
@@ -161,27 +172,49 @@ def load(
         )
     if isinstance(data, Data):
         return data
-    if isinstance(data, (str, Path)):
-        spec = str(data)
-        reading = Config(
-            image_column=image_column,
-            label_column=label_column,
-            white_level=white_level,
-            bands=bands,
-        ).reading
+    reading = Config(
+        image_column=image_column, label_column=label_column, white_level=white_level, bands=bands
+    ).reading
+    if specs:
+        spec = images.spec_of_several(specs)
         first = _read(spec, Screen(), side=side, reading=reading, bad_images=bad_images)
         return Data(spec, first, side=side, reading=reading)
     if isinstance(data, images.Dataset):
         return Data(f"{ARRAYS}{data.name}", data)
+    return _held(images.plain(data), labels, class_names, side=side, bad_images=bad_images)
+
+
+def _specs(data: AnyData) -> list[str]:
+    """The names and paths of data sets; [] for images themselves."""
+    if isinstance(data, (str, Path)):
+        return [str(data)]
+    found = None if isinstance(data, (Data, images.Dataset)) else images.paths_in(data)
+    return found if found and not images.are_image_files(found) else []
+
+
+def _held(
+    data: Any, labels: Any, class_names: Sequence[str], *, side: int, bad_images: BadImages
+) -> Data:
+    """Images that the caller holds, or a list of image files."""
     import numpy as np
 
-    given = None if labels is None else np.asarray(labels)
-    train = images.images_from_arrays(np.asarray(data), labels=given, class_names=class_names)
-    return Data(f"{ARRAYS}images", images.Dataset("images", train, None))
+    spec = f"{ARRAYS}images"
+    source = images.held_source(data, labels=labels, class_names=class_names)
+    if not isinstance(data, np.ndarray):
+        first = _read(source, Screen(), side=side, bad_images=bad_images)
+        return Data(spec, first, side=side, source=source)
+    numbered, names = (contents := source.open()).train.labels, contents.class_names
+    all_labelled = numbered is None or numbered.min() >= 0
+    if data.ndim == 4 and data.shape[3] == 3 and data.dtype == np.uint8 and all_labelled:
+        train = images.images_from_arrays(data, labels=numbered, class_names=names)
+        return Data(spec, images.Dataset("images", train, None, notes=contents.notes))
+    largest = max(data.shape[1:], default=1)  # px at least, so that none is resized
+    return Data(spec, _read(source, Screen(), side=largest, bad_images=bad_images))
 
 
+@in_plain_torch
 def check(
-    data: str | Path | Data, *, preset: str = "cifar", config: Config | None = None, **knobs: Any
+    data: AnyData, *, preset: str = "cifar", config: Config | None = None, **knobs: Any
 ) -> DataCheck:
     """Looks at every image and takes a few steps on them.
 
@@ -210,7 +243,7 @@ def check(
 
 
 def pack(
-    data: str | Path | Data,
+    data: AnyData,
     out: str | Path,
     *,
     side: int = SIDE,
@@ -259,6 +292,7 @@ def pack(
     return Data(store, dataset)
 
 
+@in_plain_torch
 def views(
     data: AnyData,
     *,
@@ -295,7 +329,10 @@ def views(
 
 def as_data(data: AnyData) -> Data:
     """What a caller names, not read yet."""
-    return Data(str(data)) if isinstance(data, (str, Path)) else load(data)
+    if isinstance(data, Data):
+        return data
+    specs = _specs(data)
+    return Data(images.spec_of_several(specs)) if specs else load(data)
 
 
 def spec_of(data: AnyData) -> str:
@@ -311,9 +348,14 @@ def spec_of(data: AnyData) -> str:
 
 
 def _read(
-    spec: str, screen: Screen, *, side: int, reading: Reading, bad_images: BadImages = "fail"
+    where: str | DataSource,
+    screen: Screen,
+    *,
+    side: int,
+    reading: Reading = BY_RULE,
+    bad_images: BadImages = "fail",
 ) -> Dataset:
     with screen.progress():
         return images.load_dataset(
-            spec, side=side, reading=reading, bad_images=bad_images, track=screen.track
+            where, side=side, reading=reading, bad_images=bad_images, track=screen.track
         )

@@ -93,8 +93,8 @@ class DataCheck(Shown):
         if packing := outlook.packing:
             columns = {"image": config.image_column, "label": config.label_column}
             flags = "".join(f" --{k}-column {quote(v)}" for k, v in columns.items() if v)
-            line = f"stopgrad pack {quote(self.spec)} --out STORE --side {packing.side}{flags}"
-            yield "first", line
+            specs = " ".join(map(quote, images.specs_of(self.spec)))
+            yield "first", f"stopgrad pack {specs} --out STORE --side {packing.side}{flags}"
             yield "because", packing.reason
 
     def as_json(self) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from stopgrad import export, method, runs
 from stopgrad.config import Config
 from stopgrad.errors import DataError
+from stopgrad.face.arguments import in_plain_torch
 from stopgrad.face.data import ARRAYS, AnyData, Data, as_data
 from stopgrad.face.progress import Screen
 from stopgrad.face.tables import Scores
@@ -53,6 +54,7 @@ class OpenedRun:
         """Every knob of the run."""
         return runs.read_run(self.path).config
 
+    @in_plain_torch
     def trained(self, screen: Screen | None = None) -> TrainedRun:
         """The run at its newest checkpoint, read again only when there is a newer one."""
         if self._opened is None or self._opened.step != runs.newest_step(self.path):

@@ -15,7 +15,7 @@ from stopgrad import evaluation, method, runs
 from stopgrad.config import Config, LabelFreeName, Layer
 from stopgrad.errors import DataError
 from stopgrad.evaluation import ABSENT, MEASURE_NAMES, count, metric_text, number, percent
-from stopgrad.face.arguments import as_list, check_choices
+from stopgrad.face.arguments import as_list, check_choices, in_plain_torch
 from stopgrad.face.data import AnyData
 from stopgrad.face.progress import Screen
 from stopgrad.face.run import Run
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 TITLES = {"lidar": "LiDAR", "rankme": "RankMe"}
 
 
+@in_plain_torch
 def compare(
     paths: str | Path | Run | Sequence[str | Path | Run],
     *,

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, cast, get_args, overload
 from stopgrad import evaluation, export, images, method, report, runs, training
 from stopgrad.config import BadImages, ExportFormat, Layer
 from stopgrad.evaluation import FROZEN, MEASURES
-from stopgrad.face.arguments import Labels, as_list, check_choices, fractions
+from stopgrad.face.arguments import Labels, as_list, check_choices, fractions, in_plain_torch
 from stopgrad.face.data import AnyData
 from stopgrad.face.opened import (
     Each,
@@ -103,6 +103,7 @@ class Run(OpenedRun):
         """The encoder at the newest checkpoint: x (B, 3, H, W), normalised -> features (B, F)."""
         return self.trained().model.encoder
 
+    @in_plain_torch
     def evaluate(
         self,
         labels: Labels = 1.0,
@@ -153,6 +154,7 @@ class Run(OpenedRun):
         with screen.progress():
             return collect(found, each)
 
+    @in_plain_torch
     def resume(
         self, /, *, data: AnyData | None = None, extend: int | None = None, **changes: Any
     ) -> Run:
@@ -188,6 +190,7 @@ class Run(OpenedRun):
             )
         return self
 
+    @in_plain_torch
     def finetune(
         self,
         /,
@@ -249,6 +252,7 @@ class Run(OpenedRun):
         bad_images: BadImages | None = ...,
     ) -> Embedded: ...
 
+    @in_plain_torch
     def embed(
         self,
         data: AnyData | None = None,
@@ -281,6 +285,7 @@ class Run(OpenedRun):
                 return features
         return self._embed(data, Path(out), layer=layer, bad_images=bad_images)
 
+    @in_plain_torch
     def neighbors(
         self,
         query: str | Path | Sequence[str | Path] | None = None,
@@ -313,6 +318,7 @@ class Run(OpenedRun):
         with screen.progress():
             return Neighborhood(report.neighbors_of(run, dataset.train, asked, track=screen.track))
 
+    @in_plain_torch
     def export(self, format: ExportFormat, out: str | Path) -> Exported:
         """Writes the encoder for another tool, compared with our own before it takes its name.
 

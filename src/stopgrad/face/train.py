@@ -11,7 +11,7 @@ from typing import Any
 
 from stopgrad import images, method, runs, training
 from stopgrad.config import Config
-from stopgrad.face.arguments import Labels, chosen_config, fractions
+from stopgrad.face.arguments import Labels, chosen_config, fractions, in_plain_torch
 from stopgrad.face.data import AnyData, as_data
 from stopgrad.face.opened import Each, collect
 from stopgrad.face.progress import Screen, TrainingBar, show_fractions
@@ -19,6 +19,7 @@ from stopgrad.face.run import Run
 from stopgrad.face.tables import Scores
 
 
+@in_plain_torch
 def pretrain(
     data: AnyData,
     *,
@@ -73,6 +74,7 @@ def pretrain(
     return Run(out, data=source)
 
 
+@in_plain_torch
 def supervised(
     data: AnyData,
     *,

@@ -22,6 +22,13 @@ from .sources.arrays import images_from_arrays as images_from_arrays
 from .sources.files import sign_figure as sign_figure
 from .sources.find import KNOWN as KNOWN
 from .sources.find import ON_THE_HUB as ON_THE_HUB
+from .sources.held import are_image_files as are_image_files
+from .sources.held import held_source as held_source
+from .sources.held import image_as_file as image_as_file
+from .sources.held import paths_in as paths_in
+from .sources.held import plain as plain
+from .sources.several import spec_of_several as spec_of_several
+from .sources.several import specs_of as specs_of
 from .splits import label_subset as label_subset
 from .splits import normalization as normalization
 from .splits import split_validation as split_validation
@@ -29,6 +36,7 @@ from .store import is_store as is_store
 from .types import GRAY as GRAY
 from .types import DamagedImage as DamagedImage
 from .types import Dataset as Dataset
+from .types import DataSource as DataSource
 from .types import Encoded as Encoded
 from .types import Images as Images
 from .types import Normalization as Normalization

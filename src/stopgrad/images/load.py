@@ -73,7 +73,7 @@ log = logging.getLogger(__name__)
 
 
 def load_dataset(
-    spec: str,
+    spec: str | DataSource,
     *,
     side: int | None = None,
     reading: Reading = BY_RULE,
@@ -86,7 +86,7 @@ def load_dataset(
     Args:
         spec: `mnist5k`, `cifar10`, `cifar100`, `hf:OWNER/NAME`, `hf:OWNER/NAME/CONFIG`, or the
             path of a packed store, of a folder of Parquet files or of images. A known name wins
-            over a folder of the same name; `./cifar10` is the folder.
+            over a folder of the same name; `./cifar10` is the folder. Or a source itself.
         side: px. Images that all have one size, at most `side`, keep it; all others are
             resized by their short side and cropped at the centre to side x side. Those of a
             store stay as they were packed; this is the side at which they are looked at whole.
@@ -104,7 +104,8 @@ def load_dataset(
     """
     if side is not None and side < 1:
         raise ConfigError(f"side {side}", expected="at least 1 px", hint="use for example 32")
-    source = find_source(spec, reading=reading)
+    source = spec if isinstance(spec, DataSource) else find_source(spec, reading=reading)
+    source = source._replace(reading=reading)
     if source.store is not None:
         return _load_store(source.store, side=side, changed=changed)
     dataset = _load_cached(source, side=side, track=track)
@@ -127,6 +128,8 @@ def _load_store(path: Path, *, side: int | None, changed: Changed) -> Dataset:
 
 
 def _load_cached(source: DataSource, *, side: int | None, track: Track) -> Dataset:
+    if not source.stamps:  # in memory, where nothing tells it from other images
+        return _load_uncached(source, source.open(), side=side, track=track)
     folder = cached_store(source, side=side)
     if os.path.exists(folder):  # unlike Path.exists, it knows no error
         try:
@@ -178,8 +181,14 @@ def decode_again(
         except DataError as error:  # another process may have removed it since
             reason = error.found
     log.warning("cannot cache the decoded images in %s (%s); going on without", folder, reason)
-    notes = source.notes.and_those(contents.notes)
+    return _load_uncached(source, contents, side=side, track=track)
+
+
+def _load_uncached(
+    source: DataSource, contents: Contents, *, side: int | None, track: Track
+) -> Dataset:
     dataset = _decode_to_memory(source, contents, side=side, track=track)
+    notes = source.notes.and_those(contents.notes)
     return dataset._replace(notes=notes.and_those(dataset.notes))
 
 

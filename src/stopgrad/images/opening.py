@@ -134,9 +134,11 @@ def guarded(encoded: Encoded, read: Callable[[IO[bytes]], T]) -> T | Damaged:
     return Damaged(encoded.name, reason)
 
 
-def _open(data: bytes | Path | None) -> IO[bytes]:
+def _open(data: bytes | Path | Exception | None) -> IO[bytes]:
     if data is None:
         raise ValueError("no image bytes in this row")
+    if isinstance(data, Exception):
+        raise data
     if isinstance(data, bytes):
         _check_size(len(data))
         return io.BytesIO(data)

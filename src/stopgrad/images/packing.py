@@ -22,6 +22,7 @@ from stopgrad.errors import ConfigError, DataError, LockedError, StopgradError, 
 from stopgrad.images.decoding import Frame
 from stopgrad.images.gather import Tally, all_damaged, in_one_frame, refusal, refuse_unreadable
 from stopgrad.images.sources.find import find_source, is_name
+from stopgrad.images.sources.several import spec_of_several, specs_of
 from stopgrad.images.store import (
     FILES,
     MANIFEST,
@@ -105,7 +106,10 @@ def _refuse_damaged(tallies: Sequence[Tally], *, bad_images: BadImages) -> None:
 
 def _origin(spec: str) -> str:
     """The path to compare the store with; what has a name lies in no folder of the user's."""
-    return "" if is_name(spec) else str(user_path(spec).resolve())
+    if all(map(is_name, specs_of(spec))):
+        return ""
+    paths = (s if is_name(s) else str(user_path(s).resolve()) for s in specs_of(spec))
+    return spec_of_several([*paths])
 
 
 @contextlib.contextmanager
@@ -201,7 +205,8 @@ def changes_since_packing(path: Path) -> DataError | None:
         DataError: When the store is damaged.
     """
     manifest = read_manifest(path)
-    if not manifest.origin or not (path / FILES).exists() or not Path(manifest.origin).exists():
+    there = all(is_name(spec) or Path(spec).exists() for spec in specs_of(manifest.origin))
+    if not manifest.origin or not (path / FILES).exists() or not there:
         return None
     columns = read_columns(path, manifest, FILES)
     was = _by_path(map(FileStamp, columns["path"], columns["size"], columns["modified"]))

@@ -288,7 +288,7 @@ class Encoded(NamedTuple):
     """One image before decoding: a name for messages, and its file's content or path."""
 
     name: str
-    data: bytes | Path | None  # None: the source has no bytes for it
+    data: bytes | Path | Exception | None  # None: no bytes; an error: why it cannot be read
 
 
 class SplitReader(NamedTuple):

@@ -22,12 +22,15 @@ from stopgrad.images import (
     KNOWN,
     Changed,
     Dataset,
+    DataSource,
     Images,
     Normalization,
     Track,
     load_dataset,
     no_progress,
     normalization,
+    spec_of_several,
+    specs_of,
     split_validation,
 )
 from stopgrad.method import Compute, SimSiam, build_simsiam, compute_for, size_problems
@@ -85,9 +88,13 @@ def prepare(dataset: Dataset, config: Config) -> TrainingImages:
 
 def spec_to_keep(spec: str) -> str:
     """A spec as a run notes it: names as they are, paths so that they hold from anywhere."""
-    if spec in KNOWN or spec.startswith(("hf:", "arrays:")):
-        return spec
-    return str(user_path(spec).resolve())
+    kept = [
+        each
+        if each in KNOWN or each.startswith(("hf:", "arrays:"))
+        else str(user_path(each).resolve())
+        for each in specs_of(spec)
+    ]
+    return spec_of_several(kept)
 
 
 def check_sizes(images: Images, config: Config) -> None:
@@ -129,7 +136,7 @@ def fit_sizes(dataset: Dataset, config: Config) -> Dataset:
 
 
 def load_images(
-    spec: str,
+    spec: str | DataSource,
     config: Config,
     *,
     split: str = "auto",

@@ -162,7 +162,7 @@ def test_bands_are_read_from_text() -> None:
     assert preset("tiny", bands="4,3, 2", white_level="3000").reading == Reading(
         "", "", "", 3000, (4, 3, 2)
     )
-    assert preset("tiny", bands="7").samples.bands == (7,)
+    assert preset("tiny", bands="7").reading.bands == (7,)
 
 
 @pytest.mark.parametrize(

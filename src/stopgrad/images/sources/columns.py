@@ -161,13 +161,10 @@ def _is_binary(kind: pyarrow.DataType) -> bool:
 
 def _all_null(file: ParquetFile, name: str) -> bool:
     """Whether the file says that no row of a struct has bytes."""
-    for group in map(file.metadata.row_group, range(file.metadata.num_row_groups)):
-        for column in map(group.column, range(group.num_columns)):
-            if column.path_in_schema == f"{name}.bytes":
-                found = column.statistics
-                if found is None or not found.has_null_count or found.num_values:
-                    return False
-    return bool(file.metadata.num_rows > 0)
+    groups = map(file.metadata.row_group, range(file.metadata.num_row_groups))
+    columns = (group.column(index) for group in groups for index in range(group.num_columns))
+    told = [column.statistics for column in columns if column.path_in_schema == f"{name}.bytes"]
+    return bool(told) and all(of and of.has_null_count and not of.num_values for of in told)
 
 
 def _holds_paths(kind: pyarrow.DataType) -> bool:

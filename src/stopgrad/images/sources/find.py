@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import re
@@ -10,6 +11,7 @@ from pathlib import Path
 from stopgrad.config import BY_RULE, Reading
 from stopgrad.errors import DataError, did_you_mean
 from stopgrad.images.sources.names import to_score
+from stopgrad.images.sources.several import several_source, specs_of
 from stopgrad.images.store import is_store, read_notes, store_source
 from stopgrad.images.types import DataSource, Notes, Unused
 
@@ -40,6 +42,10 @@ def find_source(spec: str, *, reading: Reading = BY_RULE) -> DataSource:
         DataError: For an unknown name (with the nearest known one) or a missing path.
         ConfigError: For a split that the data do not have.
     """
+    if len(specs := specs_of(spec)) > 1:
+        return several_source([find_source(each, reading=reading) for each in specs])._replace(
+            reading=reading
+        )
     return _found(spec, reading)._replace(reading=reading)
 
 
@@ -55,11 +61,16 @@ def _found(spec: str, reading: Reading) -> DataSource:
         return hub_source(spec, repository=repository, reading=reading)
     path = os.path.expanduser(spec)
     if not os.path.exists(path):  # unlike Path.exists, it knows no error for odd text
+        from stopgrad.images.sources.contained import shards_of_pattern
+
+        if (source := shards_of_pattern(spec, reading)) is not None:
+            return source
         raise _unknown(spec)
     return _local(Path(path).resolve(), reading)
 
 
-def _local(path: Path, reading: Reading) -> DataSource:
+def _local(path: Path, reading: Reading, depth: int = 0) -> DataSource:
+    from stopgrad.images.sources.contained import in_file, in_folder
     from stopgrad.images.sources.files import list_folder
     from stopgrad.images.sources.folder import folder_source
     from stopgrad.images.sources.layout import MOST_STRAY
@@ -73,8 +84,11 @@ def _local(path: Path, reading: Reading) -> DataSource:
             expected="images",
             hint="name the folder of the images; weights to start from go to --init",
         )
+    inside = functools.partial(_local, reading=reading, depth=depth + 1)
     if not path.is_dir():
-        return parquet_source(path, reading) if is_parquet(path) else folder_source(path, reading)
+        if is_parquet(path):
+            return parquet_source(path, reading)
+        return in_file(path, reading, inside=inside) or folder_source(path, reading)
     listing = list_folder(path)
     pictures = ["/".join(image.parts) for image in listing.images]
     rows = count_images(path, reading) if is_parquet(path) else 0
@@ -88,7 +102,8 @@ def _local(path: Path, reading: Reading) -> DataSource:
             why = (Unused("image", "beside Parquet files, which are the data", beside),)
             notes = Notes(unused=why if beside else ())
             return source._replace(notes=source.notes.and_those(notes))
-    return folder_source(path, reading, listing=listing)
+    contained = None if pictures else in_folder(path, reading, inside=inside, depth=depth)
+    return contained or folder_source(path, reading, listing=listing)
 
 
 def _as_it_is(source: DataSource, reading: Reading, *, scored: str) -> DataSource:

@@ -21,7 +21,6 @@ from stopgrad.errors import DataError
 from stopgrad.images.sources.arrays import RawLabels, number_labels
 from stopgrad.images.sources.files import FolderListing, Found, as_text, list_folder
 from stopgrad.images.sources.layout import (
-    UNLABELED,
     Arrangement,
     FolderSplit,
     are_classes,
@@ -30,7 +29,7 @@ from stopgrad.images.sources.layout import (
     holds_images,
     why_no_classes,
 )
-from stopgrad.images.sources.names import scored_as, to_score
+from stopgrad.images.sources.names import UNLABELED, scored_as, to_score
 from stopgrad.images.sources.tables import TableLabels, table_labels
 from stopgrad.images.types import (
     Contents,

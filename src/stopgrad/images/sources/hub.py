@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from stopgrad.config import Reading
 from stopgrad.errors import DataError, StorageError
-from stopgrad.images.sources.parquet import has_labels, neither, shards_source
+from stopgrad.images.sources.names import why_unread
+from stopgrad.images.sources.parquet import has_labels, shards_source
 from stopgrad.images.sources.shards import USUAL, ShardPlace, Shards, choose_shards, place_of
 from stopgrad.images.store import cache_folder
 from stopgrad.images.types import DataSource, Notes, T, Unused
@@ -92,7 +93,9 @@ def _with_one_scored(shards: Shards, fetch: Callable[[str], Path], reading: Read
     chosen = next(usable, names[0]) if len(names) > 1 else "".join(names)
     scored = {name: files for name, files in shards.scored.items() if name == chosen}
     rest = {name: files for name, files in shards.scored.items() if name != chosen}
-    unused = [Unused("file", neither(k), files) for k, files in {**rest, **shards.others}.items()]
+    unused = [
+        Unused("file", why_unread(k), files) for k, files in {**rest, **shards.others}.items()
+    ]
     return shards._replace(
         scored=scored,
         others={},

@@ -24,9 +24,8 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from stopgrad.images.sources.files import Found
-from stopgrad.images.sources.names import SplitOf, split_of, splits_among, to_score
+from stopgrad.images.sources.names import UNLABELED, SplitOf, split_of, splits_among, to_score
 
-UNLABELED = ("unlabeled", "unlabelled")
 IMAGE_FOLDERS = ("images", "imgs", "img", "jpegimages", "leftimgbit")
 MASK_FOLDERS = frozenset(
     {"mask", "masks", "annotation", "annotations", "label", "labels", "segmentation", "gt", "depth"}

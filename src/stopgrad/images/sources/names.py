@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
-from typing import Literal
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from shlex import quote
+from typing import Literal, NamedTuple
 
 from stopgrad.errors import ConfigError, did_you_mean
 
@@ -36,6 +37,7 @@ FILLERS = frozenset(
     {"image", "images", "img", "imgs", "picture", "pictures", "photo", "photos", "set", "split"}
     | {"data", "dataset", "folder", "full", "all", "public", "private"}
 )
+UNLABELED = ("unlabeled", "unlabelled")
 SCORED: tuple[SplitOf, ...] = ("test", "validation")  # the first of these is scored
 
 
@@ -117,12 +119,68 @@ def scored_as(name: str, splits: Mapping[str, SplitOf | None], wanted: str = "")
     return "" if called == "test" else called
 
 
+class TrainAndScored(NamedTuple):
+    """The splits that are read, by the words for them; None where there is none."""
+
+    train: str | None
+    scored: str | None
+
+
+def train_and_scored(
+    words: Sequence[str], wanted: str, has_labels: Callable[[str], bool]
+) -> TrainAndScored:
+    """Which splits of files and arrays are read, by the words that `split_in` finds in their names.
+
+    Without a split for training what belongs to none is learned from, or what is called unlabelled.
+
+    Args:
+        words: Of all splits.
+        wanted: As for `to_score`.
+        has_labels: Whether a split has any; the first to score that has is scored.
+
+    Raises:
+        ConfigError: As `to_score`.
+    """
+    means = {word: split_of(word) for word in words}
+    train = [word for word, meaning in means.items() if meaning == "train"]
+    train += [word for word in ("", *UNLABELED) if word in means]
+    if not train:
+        return TrainAndScored(None, None)
+    scored = to_score({**means, train[0]: "train"}, wanted)
+    return TrainAndScored(train[0], next(filter(has_labels, scored), scored[0] if scored else None))
+
+
+def split_in(path: str) -> str:
+    """The word for a split in a path, the last of its parts that has just one; "" for none."""
+    parts = (words_of(part) for part in reversed(path.split("/")))
+    found = ({word for word in words if is_split(word)} for words in parts)
+    return next((min(words) for words in found if len(words) == 1), "")
+
+
+def words_of(name: str) -> list[str]:
+    """`X_train`, `trainX` and `xtrain`: x and train. MNIST calls its test split t10k."""
+    spaced = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name.replace("t10k", "test"))
+    found = re.findall(r"[a-z]+", spaced.lower())
+    split_up = ((w[0], w[1:]) if w[0] in "xy" and w[1:] in SPLITS else (w,) for w in found)
+    return [word for words in split_up for word in words]
+
+
+def is_split(word: str) -> bool:
+    """Whether a word is one for a split."""
+    return word in SPLITS or word in UNLABELED
+
+
+def why_unread(split: str) -> str:
+    """Why the images of a split are not used."""
+    called = f"split {split!r}" if split else "no split"
+    how = f"; evaluate scores it with --split {quote(split)}" if split else ""
+    return f"in {called}, which is neither learned from nor scored{how}"
+
+
 def _rank(name: str) -> int:
     return next((rank for rank, word in enumerate(SPLITS) if word in _words(name)), len(SPLITS))
 
 
 def _words(name: str) -> list[str]:
     """The words of a name that may tell its split."""
-    spaced = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name)  # TrainImages
-    words = re.findall(r"[a-z]+", spaced.lower())
-    return [word for word in words if word not in FILLERS and len(word) > 1]
+    return [word for word in words_of(name) if word not in FILLERS and len(word) > 1]

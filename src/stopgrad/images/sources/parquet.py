@@ -11,12 +11,12 @@ import functools
 import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from shlex import quote
 from typing import NamedTuple
 
 from stopgrad.config import BY_RULE, Reading
 from stopgrad.errors import DataError, StopgradError
 from stopgrad.images.sources.arrays import NumberedLabels, number_labels
+from stopgrad.images.sources.arrow_files import check_listed
 from stopgrad.images.sources.columns import image_column, no_images
 from stopgrad.images.sources.labels import (
     KnownLabels,
@@ -25,13 +25,14 @@ from stopgrad.images.sources.labels import (
     maybe_labels,
     read_labels,
 )
-from stopgrad.images.sources.names import split_of
+from stopgrad.images.sources.names import split_of, why_unread
 from stopgrad.images.sources.rows import SplitRows, opened_parquet, read_file, stamps_of_images
 from stopgrad.images.sources.shards import (
     ShardPlace,
     Shards,
     check_complete,
     choose_shards,
+    is_derived,
     place_of,
 )
 from stopgrad.images.sources.tables import OUR_COLUMNS
@@ -48,9 +49,9 @@ DEPTH = 2  # folders below the one named in which Parquet files are looked for
 
 
 def is_parquet(path: Path) -> bool:
-    """Whether a path is a Parquet file, or a folder that holds some at most two levels down."""
+    """Whether a path is a Parquet or Arrow file, or a folder with some at most two levels down."""
     if not path.is_dir():
-        return path.suffix.lower() == ".parquet"
+        return path.suffix.lower() in (".parquet", ".arrow")
     return any(True for _ in _files_below(path))
 
 
@@ -85,7 +86,14 @@ def parquet_source(path: Path, reading: Reading = BY_RULE) -> DataSource:
             [ShardPlace("", "train", path.name)], split=reading.split, where=str(path)
         )
         return shards_source(shards, reading, name=path.stem, root=path.parent)
-    return shards_source(_shards_of(path, reading), reading, name=path.name, root=path)
+    for folder in {file.parent for file in _files_below(path)}:
+        check_listed(folder)
+    derived = sorted(file for file in path.glob("**/*.arrow") if is_derived(file.name))
+    names = tuple(file.relative_to(path).as_posix() for file in derived)
+    notes = Notes(unused=(Unused("file", "caches of datasets", names),) if names else ())
+    shards = _shards_of(path, reading)
+    shards = shards._replace(notes=shards.notes.and_those(notes))
+    return shards_source(shards, reading, name=path.name, root=path)
 
 
 def _shards_of(folder: Path, reading: Reading) -> Shards:
@@ -126,9 +134,10 @@ def has_labels(path: Path, reading: Reading) -> bool:
 
 def _files_below(folder: Path) -> Iterator[Path]:
     for depth in range(DEPTH + 1):
-        for file in folder.glob("*/" * depth + "*.[pP][aA][rR][qQ][uU][eE][tT]"):
-            if place_of(file.relative_to(folder).as_posix()) and not is_store(file.parent):
-                yield file
+        for ending in ("[pP][aA][rR][qQ][uU][eE][tT]", "arrow"):
+            for file in folder.glob(f"{'*/' * depth}*.{ending}"):
+                if place_of(file.relative_to(folder).as_posix()) and not is_store(file.parent):
+                    yield file
 
 
 class ScoredRows(NamedTuple):
@@ -233,17 +242,11 @@ class ParquetData(NamedTuple):
                 except DataError as error:
                     unused.append(Unused("file", error.found, (path,)))
             if rows:
-                reason = f"in split {name!r}, {reasons[name]}" if name in reasons else neither(name)
+                reason = (
+                    f"in split {name!r}, {reasons[name]}" if name in reasons else why_unread(name)
+                )
                 unused.append(Unused("image", reason, tuple(rows)))
         return Notes(unused=tuple(unused))
-
-
-def neither(split: str) -> str:
-    """Why the images of a split are not used."""
-    return (
-        f"in split {split!r}, which is neither learned from nor scored; evaluate scores it with "
-        f"--split {quote(split)}"
-    )
 
 
 def _joined(notes: Iterable[Notes]) -> Notes:

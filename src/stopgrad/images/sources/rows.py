@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from stopgrad.config import Reading
 from stopgrad.errors import DataError
 from stopgrad.images.sources.arrays import RawLabels
+from stopgrad.images.sources.arrow_files import opened_arrow
 from stopgrad.images.sources.columns import (
     ImageColumn,
     image_bytes,
@@ -190,12 +191,16 @@ def _check_rows(file: ParquetFile, read: int, *, whole: bool = True) -> None:
 
 @contextlib.contextmanager
 def opened_parquet(path: Path) -> Iterator[ParquetFile]:
-    """An open Parquet file; whatever goes wrong in it is a DataError."""
+    """An open Parquet or Arrow file; whatever goes wrong in it is a DataError."""
     import pyarrow.parquet
 
     try:
         if not path.is_file():
             raise ValueError("not a regular file")
+        if path.suffix.lower() == ".arrow":
+            with opened_arrow(path) as arrow:
+                yield arrow
+            return
         with pyarrow.parquet.ParquetFile(path, page_checksum_verification=True) as file:
             yield file
     except DataError:

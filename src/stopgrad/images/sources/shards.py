@@ -19,7 +19,7 @@ from stopgrad.images.types import Notes, Unused
 
 USUAL = ("", "default", "data")  # configurations that are taken first, of several
 NUMBER = re.compile(r"(?:^|[-_. ]+)\d+(?:-of-\d+)?(?:-[0-9a-f]{8,})?$")  # of a shard
-NOTHING = {"", "part", "shard", "chunk", "file"}  # what a name says that names no split
+NOTHING = {"", "part", "shard", "chunk", "file", "data"}  # what a name says that names no split
 NAMED = 5  # configurations that a line names
 
 
@@ -49,9 +49,12 @@ class Shards(NamedTuple):
 def place_of(path: str) -> ShardPlace | None:
     """Where a file belongs by its name, if it is a Parquet file of data that is not hidden."""
     file = PurePosixPath(path)
-    if file.suffix.lower() != ".parquet" or any(part.startswith(".") for part in file.parts):
+    if file.suffix.lower() not in (".parquet", ".arrow") or any(
+        part.startswith(".") for part in file.parts
+    ):
         return None
-    if file.name == "metadata.parquet":  # stands beside images in the Hub's layout of folders
+    # The first stands beside images in the Hub's layout of folders, the others `datasets` derives.
+    if file.name == "metadata.parquet" or is_derived(file.name):
         return None
     name, folders = NUMBER.sub("", file.stem), list(file.parts[:-1])
     unnamed = re.split(r"[-_.]", name.lower())[0] in NOTHING
@@ -59,6 +62,11 @@ def place_of(path: str) -> ShardPlace | None:
         folder = folders.pop()
         name = name if split_of(name) else folder
     return ShardPlace("/".join(folders), name, path)
+
+
+def is_derived(name: str) -> bool:
+    """Whether a file is a cache of `datasets`, whose rows are those of others."""
+    return name.endswith(".arrow") and name.startswith(("cache-", "tmp", "indices"))
 
 
 def choose_shards(
@@ -171,7 +179,9 @@ def check_complete(paths: Sequence[str], where: str) -> None:
     Raises:
         DataError: When some are missing.
     """
-    numbered = [re.search(r"-(\d+)-of-(\d+)(?:-[0-9a-f]+)?\.parquet$", path) for path in paths]
+    numbered = [
+        re.search(r"-(\d+)-of-(\d+)(?:-[0-9a-f]+)?\.(?:parquet|arrow)$", path) for path in paths
+    ]
     if numbered and all(numbered):
         wanted = max(int(match[2]) for match in numbered if match)
         if len(paths) != wanted:
