@@ -315,7 +315,7 @@ def test_medmnist_scores_test_and_names_the_images_of_val(tmp_path: Path) -> Non
     assert "--split val" in found.notes.unused[0].reason
     other = load_dataset(spec, reading=Reading("val"))
     assert other.test.labels.tolist() == [2]
-    assert other.notes.scored == "validation"
+    assert other.notes.scored == "val"
     assert unused(other, "image") == ["test_images:0", "test_images:1"]
     with pytest.raises(ConfigError, match="split = 'extra'; expected one of auto, test, val"):
         load_dataset(spec, reading=Reading("extra"))
