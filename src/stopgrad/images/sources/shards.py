@@ -18,7 +18,7 @@ from stopgrad.images.sources.names import SplitOf, meanings, scored_as, split_of
 from stopgrad.images.types import Notes, Unused
 
 USUAL = ("", "default", "data")  # configurations that are taken first, of several
-NUMBER = re.compile(r"(?:^|[-_. ]+)\d+(?:-of-\d+)?(?:-[0-9a-f]{8,})?$")  # of a shard
+NUMBER = re.compile(r"(?:^|[-_. ]+)\d+(?:-of-\d+(?:-[0-9a-f]+)?)?$")  # of a shard
 NOTHING = {"", "part", "shard", "chunk", "file", "data"}  # what a name says that names no split
 NAMED = 5  # configurations that a line names
 
