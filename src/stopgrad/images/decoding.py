@@ -8,12 +8,12 @@ truncated is accepted; what stands beside the pixels may be broken (`extras`).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import IO, TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from stopgrad.images.depth import Bands, Depth, RawImage, ValueRange, choose, raw_of
-from stopgrad.images.opening import Damaged, guarded, opened
+from stopgrad.images.opening import Damaged, Source, guarded, opened
 from stopgrad.images.types import Encoded, Levels, Pixels
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ class OtherDepth(NamedTuple):
 def peek(encoded: Encoded, *, bands: Bands = ()) -> tuple[int, int] | Damaged:
     """Height and width that an image will have, from its header and its EXIF block."""
 
-    def read(file: IO[bytes]) -> tuple[int, int]:
+    def read(file: Source) -> tuple[int, int]:
         with opened(file, bands=bands) as image:
             return _upright_size(image)
 
@@ -71,7 +71,7 @@ def peek(encoded: Encoded, *, bands: Bands = ()) -> tuple[int, int] | Damaged:
 def range_in(encoded: Encoded, *, depth: Depth, bands: Bands) -> ValueRange | Damaged | None:
     """The range of the values of an image; None where it has another depth, or no values."""
 
-    def read(file: IO[bytes]) -> ValueRange | None:
+    def read(file: Source) -> ValueRange | None:
         with opened(file, bands=bands) as image:
             raw = raw_of(image)
             return raw.range(bands) if raw is not None and raw.depth == depth else None
@@ -89,7 +89,7 @@ def decode(encoded: Encoded, frame: Frame) -> Pixels | OtherSize | OtherDepth | 
     return guarded(encoded, lambda file: _read(file, frame))
 
 
-def _read(file: IO[bytes], frame: Frame) -> Pixels | OtherSize | OtherDepth:
+def _read(file: Source, frame: Frame) -> Pixels | OtherSize | OtherDepth:
     # At twice the side, resizing still antialiases.
     draft = (2 * frame.width, 2 * frame.height) if frame.fit else None
     with opened(file, draft=draft, bands=frame.bands) as image:

@@ -7,7 +7,8 @@ nearly black if 65,535 is taken as white. So black and white are read off all im
                     value of the set exceeds. A set that reaches 32,768 keeps the full range.
     integer         signed or wider. The same where no value is negative or above 65,535; else
                     from the smallest value of the set to the largest.
-    floating-point  0 to 1 where no value lies outside; else from the smallest to the largest.
+    floating-point  0 to 1 or -1 to 1 where no value lies outside, and 0 to 255 where a value passes
+                    127; else from the smallest to the largest.
 
 What is not finite, and what a GDAL_NODATA tag calls no data, is black and counts for nothing.
 """
@@ -98,12 +99,21 @@ class RawImage:
         if self.inverted:
             pixels = 255 - pixels
         if values.shape[2:] == (4,) and self.mode == "RGBA":
-            pixels = np.dstack([pixels, (values[..., 3] >> 8).astype(np.uint8)])
+            pixels = np.dstack([pixels, _opacity(values[..., 3])])
         mode = {2: "L", 3: "RGB"}.get(pixels.ndim + (pixels.shape[2:] == (4,)), self.mode)
         return Image.frombytes(mode, self.size, np.ascontiguousarray(pixels).tobytes())
 
     def _colours(self, values: Values) -> Values:
         return values[..., :3] if values.ndim == 3 and self.mode == "RGBA" else values
+
+
+def _opacity(alpha: Values) -> Pixels:
+    """Alpha as 8 bits: floats from 0 to 1, the high byte of wider integers."""
+    if alpha.dtype.kind == "f":
+        scaled: Values = np.rint(np.ma.filled(alpha, 1) * 255)
+        return scaled.clip(0, 255).astype(np.uint8)
+    shifted: Values = alpha >> (8 if alpha.dtype.itemsize > 1 else 0)
+    return shifted.astype(np.uint8)
 
 
 def levels_asked(white: float) -> tuple[Levels, ...]:
@@ -117,7 +127,9 @@ def levels_for(depth: Depth, of: ValueRange | None) -> Levels:
         return Levels(depth, 0, FULL)
     low, high = of
     if depth == "floating-point":
-        return Levels(depth, 0, 1) if low >= 0 and high <= 1 else Levels(depth, low, high)
+        usual = ((0, 1), (-1, 1), *([(0, 255)] if high > 127 else []))
+        fit = (of for of in usual if of[0] <= low and high <= of[1])
+        return Levels(depth, *next(fit, (low, high)))
     if low < 0 or high > FULL:
         return Levels(depth, low, high)
     return Levels(depth, 0, 2 ** max(8, int(high).bit_length()) - 1)
@@ -187,6 +199,26 @@ def raw_of(image: ImageFile | RawImage) -> RawImage | None:
         inverted=tags.get(PHOTOMETRIC) == 0 and not wide,  # Pillow forgets it of 16 bits
         high_byte=wide and image.format != "PPM",
         mode="CMYK" if image.mode == "CMYK" else "RGBA",
+    )
+
+
+def raw_array(values: Values) -> RawImage:
+    """Values (H, W, C) of any type of numbers, C = 1, 3 or 4, as a raw image."""
+    height, width, channels = values.shape
+    if values.dtype.kind == "b":
+        values = values * np.uint8(255)
+    kind, size = values.dtype.kind, values.dtype.itemsize
+    depth: Depth | None = "floating-point" if kind == "f" else "integer"
+    if kind == "u" and size <= 2:
+        depth = "16-bit" if size == 2 else None
+    plain = values[..., 0] if channels == 1 else values
+    return RawImage(
+        "array",
+        (width, height),
+        depth,
+        lambda bands: choose(masked(plain, None), bands),
+        pixel_bytes=channels * size,
+        has_transparency_data=channels == 4,
     )
 
 

@@ -142,7 +142,8 @@ def tasks(items: Iterator[Encoded], *, at_a_time: int) -> Iterator[list[Encoded]
     size = 0
     for encoded in items:
         task.append(encoded)
-        size += len(encoded.data) if isinstance(encoded.data, bytes) else 0
+        data = encoded.data
+        size += len(data) if isinstance(data, bytes) else getattr(data, "nbytes", 0)
         if len(task) == at_a_time or size >= TASK_BYTES:
             yield task
             task, size = [], 0

@@ -11,7 +11,7 @@ import functools
 import hashlib
 from collections import Counter
 from collections.abc import Sequence
-from typing import IO, TYPE_CHECKING, Literal, NamedTuple, get_args
+from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
 
 import numpy as np
 
@@ -21,7 +21,7 @@ from stopgrad.images.decoding import to_rgb, turn_of
 from stopgrad.images.depth import Bands, RawImage, raw_of
 from stopgrad.images.gather import DamagedImagesError, on_all_cores, refusal
 from stopgrad.images.load import decode_again
-from stopgrad.images.opening import Damaged, guarded, opened, strict_pillow
+from stopgrad.images.opening import Damaged, Source, guarded, opened, strict_pillow
 from stopgrad.images.sources.find import find_source
 from stopgrad.images.types import (
     UNLABELLED,
@@ -239,7 +239,7 @@ def inspect_image(
     return guarded(encoded, functools.partial(_inspect, levels=levels, bands=bands))
 
 
-def _inspect(file: IO[bytes], *, levels: Sequence[Levels], bands: Bands) -> Inspected:
+def _inspect(file: Source, *, levels: Sequence[Levels], bands: Bands) -> Inspected:
     with opened(file, bands=bands) as image:
         raw = raw_of(image)  # first of all
         header = _traits_of_header(image, deep=raw is not None and raw.depth is not None)

@@ -17,9 +17,11 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, NamedTuple
+from typing import IO, TYPE_CHECKING, NamedTuple, TypeAlias
 
-from stopgrad.images.depth import Bands, RawImage
+import numpy as np
+
+from stopgrad.images.depth import Bands, RawImage, Values, raw_array
 from stopgrad.images.extras import without_extras
 from stopgrad.images.formats import is_misread, open_other
 from stopgrad.images.types import Encoded, T
@@ -35,6 +37,9 @@ MOST_PIXELS = 250_000_000  # of an image; cameras and scanners make 200 megapixe
 MOST_AT_ONCE = 1 << 27  # px being decoded at any moment; with alpha they take 15 bytes each
 PIXEL_BYTES, SCALED_BYTES = 15, 30  # that take; those of a raw image besides its own samples
 READERS = ("PIL", "tifffile", "pydicom", "pillow_heif")
+
+
+Source: TypeAlias = IO[bytes] | Values  # an encoded image, or its values (H, W, C)
 
 
 class Damaged(NamedTuple):
@@ -109,7 +114,7 @@ class PixelBudget:
 _BUDGET = PixelBudget(MOST_AT_ONCE)
 
 
-def guarded(encoded: Encoded, read: Callable[[IO[bytes]], T]) -> T | Damaged:
+def guarded(encoded: Encoded, read: Callable[[Source], T]) -> T | Damaged:
     """What `read` makes of the open image, or else of it without its extras.
 
     Whatever goes wrong means that it is damaged.
@@ -117,6 +122,8 @@ def guarded(encoded: Encoded, read: Callable[[IO[bytes]], T]) -> T | Damaged:
     # Pillow raises a dozen unrelated types for damaged files (OSError, SyntaxError, ValueError,
     # IndexError, struct.error, zlib.error, ...); each means that this image cannot be read.
     try:
+        if isinstance(encoded.data, np.ndarray):
+            return read(encoded.data)
         with _open(encoded.data) as file:
             try:
                 return read(file)
@@ -160,19 +167,19 @@ def _check_size(size: int) -> None:
 
 @contextlib.contextmanager
 def opened(
-    file: IO[bytes], *, draft: tuple[int, int] | None = None, bands: Bands = ()
+    file: Source, *, draft: tuple[int, int] | None = None, bands: Bands = ()
 ) -> Iterator[ImageFile | RawImage]:
     """An image whose header was read, with room in memory for its pixels.
 
     Args:
-        file: The encoded image.
+        file: The encoded image, or its values.
         draft: Width and height, px, down to which a JPEG may be decoded at 1/2, 1/4 or 1/8.
         bands: Those that will be read.
 
     Raises:
         ValueError: For more than `MOST_PIXELS`, before any of them is decoded.
     """
-    image = _open_image(file, bands)
+    image = raw_array(file) if isinstance(file, np.ndarray) else _open_image(file, bands)
     with contextlib.nullcontext() if isinstance(image, RawImage) else image:
         if draft and not isinstance(image, RawImage) and image.format in ("JPEG", "MPO"):
             image.draft(None, draft)

@@ -285,10 +285,13 @@ class Dataset(NamedTuple):
 
 
 class Encoded(NamedTuple):
-    """One image before decoding: a name for messages, and its file's content or path."""
+    """One image before decoding: a name for messages, and its file, its content or its values.
+
+    Values are (H, W, C), C = 1, 3 or 4. None: it has no bytes; an error: why it cannot be read.
+    """
 
     name: str
-    data: bytes | Path | Exception | None  # None: no bytes; an error: why it cannot be read
+    data: bytes | Path | npt.NDArray[Any] | Exception | None
 
 
 class SplitReader(NamedTuple):

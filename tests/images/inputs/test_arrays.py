@@ -16,7 +16,7 @@ from scipy.io import savemat
 
 from stopgrad.config import Reading
 from stopgrad.errors import ConfigError, DataError
-from stopgrad.images import DamagedImagesError, Dataset, load_dataset
+from stopgrad.images import Dataset, load_dataset
 
 CHANCE = np.random.default_rng(0)
 COLOUR = CHANCE.integers(0, 256, (6, 10, 12, 3), np.uint8)  # (N, H, W, 3), H and W differ
@@ -126,14 +126,14 @@ LAYOUTS = [
     ),
     row(
         "int64 array from 0 to 255",
-        "read as bytes",
+        "255 is white; said",
         COLOUR.astype(np.int64),
         COLOUR,
         kind="oddity",
     ),
     row(
         "boolean array",
-        "false is black, true is white; said",
+        "false is black, true is white",
         GRAY > 127,
         np.where(GRAY > 127, 255, 0)[..., None],
         kind="oddity",
@@ -155,8 +155,11 @@ def test_array_of_any_layout_and_type_is_read(tmp_path: Path, array: Any, expect
     assert (found.train.pixels == np.broadcast_to(expected, found.train.pixels.shape)).all()
     assert found.train.pixels.shape == (*expected.shape[:3], 3)
     assert found.train.sources[1] == "images:1"
-    scaled = array.dtype.kind in "fb" or array.dtype.itemsize == 2
-    assert [str(array.dtype) in remark for remark in found.notes.remarks] == [True] * scaled
+    said = {"float": "floating-point images are scaled", "int64": "255 is white"}
+    expected = [text for kind, text in said.items() if array.dtype.name.startswith(kind)]
+    assert [text in remark for text, remark in zip(expected, found.notes.remarks, strict=True)] == [
+        True for _ in expected
+    ]
 
 
 def idx(array: np.ndarray) -> bytes:
@@ -506,12 +509,6 @@ REFUSED = [
         "pickle.*binary version",
     ),
     row(
-        "floats whose range nothing defines",
-        "refused with their range",
-        lambda path: np.save(path / "images.npy", GRAY - 200.0),
-        "float64 values from -[0-9]+ to [0-9]+; expected floats in 0..1",
-    ),
-    row(
         "volumes (N, D, H, W)",
         "refused with their shape",
         lambda path: np.save(path / "images.npy", np.zeros((2, 9, 9, 9), np.uint8)),
@@ -610,14 +607,38 @@ def test_what_cannot_be_read_is_refused_in_one_line(
 
 
 @pytest.mark.input(
-    "oddity", what="a value that is no number (NaN) in an image", happens="that image is damaged"
+    "oddity", what="a value that is no number (NaN) in an array", happens="black, not counted"
 )
-def test_image_with_a_value_that_is_no_number_is_damaged(tmp_path: Path) -> None:
+def test_a_value_that_is_no_number_is_black(tmp_path: Path) -> None:
     array = (COLOUR / 255).astype(np.float32)
     array[2, 0, 0, 0] = np.nan
     np.save(tmp_path / "x.npy", array)
-    with pytest.raises(DamagedImagesError, match=r"'x:2'.*no numbers"):
-        load_dataset(str(tmp_path / "x.npy"))
+    expected = COLOUR.copy()
+    expected[2, 0, 0, 0] = 0
+    assert (load_dataset(str(tmp_path / "x.npy")).train.pixels == expected).all()
+
+
+@pytest.mark.input(
+    "oddity", what="float array from -200 to 300", happens="smallest to largest of the set; said"
+)
+def test_floats_of_another_range_are_scaled_by_the_set(tmp_path: Path) -> None:
+    values = np.full((2, 8, 8), 50.0)
+    values[0, 0, 0], values[1, 7, 7] = -200, 300
+    np.save(tmp_path / "x.npy", values)
+    found = load_dataset(str(tmp_path / "x.npy"))
+    assert found.train.pixels[0, 0, 0, 0] == 0
+    assert found.train.pixels[1, 7, 7, 0] == 255
+    assert found.train.pixels[0, 7, 7, 0] == 128  # 250 of 500
+    assert "-200 is black and 300 is white" in found.notes.remarks[0]
+
+
+@pytest.mark.input(
+    "command", what="--white-level 1000 for arrays", happens="1,000 and all above are white"
+)
+def test_a_white_level_counts_for_arrays(tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", np.full((2, 8, 8), 500, np.uint16))
+    found = load_dataset(str(tmp_path / "x.npy"), reading=Reading(white_level=1000))
+    assert set(found.train.pixels.flat) == {128}
 
 
 @pytest.mark.input(

@@ -307,13 +307,6 @@ REFUSED = [
         "1 labels for 6 images",
     ),
     row(
-        "floats far from any range",
-        "refused",
-        lambda: PIXELS * 9.0,
-        {},
-        "float64 values from 0 to 2295",
-    ),
-    row(
         "a list with something that is no image",
         "that one is damaged",
         lambda: [PIXELS[0], "x"],

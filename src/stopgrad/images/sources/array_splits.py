@@ -13,24 +13,16 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
-
-import numpy as np
 
 from stopgrad.config import Reading
 from stopgrad.errors import DataError
 from stopgrad.images.sources.array_files import StoredArray, has_arrays, stored_arrays
 from stopgrad.images.sources.array_images import (
     ArrayLayout,
-    ArrayLevels,
-    ArrayRange,
-    as_image,
     image_layout,
-    levels_of,
-    range_of_block,
-    said,
     stack_layout,
 )
 from stopgrad.images.sources.array_labels import as_labels, labels_in
@@ -181,13 +173,12 @@ def _open(arrays: Sequence[StoredArray], path: Path, wanted: str) -> Contents:
         raise _no_images(arrays, path)
     train, scored = found[chosen.train], None if chosen.scored is None else found[chosen.scored]
     read = [train, scored] if scored else [train]
-    levels = _levels(read, repr(str(path)))
     listed, names = _class_names(parts, path)
     labels = number_labels(train.labels, scored.labels if scored else None, class_names=names)
-    remarks = [*map(said, levels, levels.values()), *(text for of in read for text in of.remarks)]
+    remarks = [text for of in read for text in of.remarks]
     unread = [of for of in found.values() if of not in read]
     notes = Notes(
-        tuple(dict.fromkeys(filter(None, remarks))),
+        tuple(dict.fromkeys(remarks)),
         (
             *map(_unread, unread),
             *_strange(parts, listed.union(*(of.used for of in found.values()))),
@@ -196,8 +187,8 @@ def _open(arrays: Sequence[StoredArray], path: Path, wanted: str) -> Contents:
     )
     return Contents(
         labels.class_names,
-        _reader(train, labels.train, levels),
-        _reader(scored, labels.test, levels) if scored else None,
+        _reader(train, labels.train),
+        _reader(scored, labels.test) if scored else None,
         notes.and_those(labels.notes),
     )
 
@@ -329,34 +320,16 @@ def _class_names(parts: Sequence[_Part], path: Path) -> tuple[frozenset[str], tu
     return frozenset(), ()
 
 
-def _levels(splits: Sequence[_ArraySplit], where: str) -> dict[np.dtype[Any], ArrayLevels]:
-    """Which values are black and white in arrays of each type; all images are read for it."""
-    seen: dict[np.dtype[Any], ArrayRange] = {}
-    for part in (part for of in splits for part in of.images if not part.array.encoded):
-        dtype = part.array.dtype
-        blocks = [np.zeros(1)] if dtype == np.uint8 or dtype.kind == "b" else part.array.blocks()
-        for found in map(range_of_block, blocks):
-            seen[dtype] = found.and_that(seen[dtype]) if dtype in seen else found
-    return {dtype: levels_of(dtype, values, where=where) for dtype, values in seen.items()}
-
-
-def _reader(
-    of: _ArraySplit, labels: Labels | None, levels: Mapping[np.dtype[Any], ArrayLevels]
-) -> SplitReader:
+def _reader(of: _ArraySplit, labels: Labels | None) -> SplitReader:
     count = sum(part.layout.images for part in of.images if part.layout)
-    return SplitReader(count, labels, functools.partial(_items, of.images, levels))
+    return SplitReader(count, labels, functools.partial(_items, of.images))
 
 
-def _items(
-    images: Sequence[_Part], levels: Mapping[np.dtype[Any], ArrayLevels]
-) -> Iterator[Encoded]:
+def _items(images: Sequence[_Part]) -> Iterator[Encoded]:
     for part in images:
         assert part.layout is not None
         array, names = part.array, part.rows()
         whole = part.layout.images != array.shape[0]  # one image, whose rows are no images
         for block in [array.read()] if whole else array.blocks():
-            if array.encoded:
-                yield from (Encoded(next(names), row.tobytes()) for row in block)
-                continue
-            for image in part.layout.arranged(block):
-                yield as_image(next(names), image, levels[array.dtype])
+            for image in block if array.encoded else part.layout.arranged(block):
+                yield Encoded(next(names), image.tobytes() if array.encoded else image)

@@ -1,7 +1,7 @@
 """Images that a Python caller holds -> a `DataSource`: arrays, tensors, Pillow images, files.
 
-Everything goes to the decoder that all images go through. Arrays of a set share their levels
-(`array_images`); an image of one array is (H, W), (H, W, C) or (C, H, W).
+Everything goes to the decoder that all images go through; an image of one array is (H, W),
+(H, W, C) or (C, H, W).
 """
 
 from __future__ import annotations
@@ -21,12 +21,6 @@ from stopgrad.errors import DataError
 from stopgrad.images.sources.array_images import (
     CHANNELS,
     AnyArray,
-    ArrayLevels,
-    ArrayRange,
-    as_image,
-    levels_of,
-    range_of_block,
-    said,
     stack_layout,
 )
 from stopgrad.images.sources.array_labels import as_labels, labels_of_rows
@@ -51,7 +45,6 @@ class _Held(NamedTuple):
 
     images: int
     encoded: Callable[[], Iterator[Encoded]]
-    remarks: tuple[str, ...] = ()
     labels: Any = None  # that came with them
 
 
@@ -112,7 +105,7 @@ def are_image_files(paths: Iterable[str]) -> bool:
 
 
 def _open(held: _Held, values: list[Label] | str | None, class_names: tuple[str, ...]) -> Contents:
-    remarks = (*held.remarks, values) if isinstance(values, str) else held.remarks
+    remarks = (values,) if isinstance(values, str) else ()
     raw = RawLabels("train", values, str) if isinstance(values, list) else None
     numbered = number_labels(raw, None, class_names=class_names)
     reader = SplitReader(held.images, numbered.train, held.encoded)
@@ -161,17 +154,13 @@ def _stack(array: AnyArray) -> _Held:
             expected="at least one image, shape (N, H, W, 3), (N, 3, H, W) or (N, H, W)",
             hint="give one image as x[None]",
         )
-    seen = range_of_block(array) if array.dtype != np.uint8 else None
-    levels = levels_of(array.dtype, seen or ArrayRange(0, 255), where="the array")
 
     def encoded() -> Iterator[Encoded]:
         for start in range(0, len(array), BLOCK):
             block = layout.arranged(array[start : start + BLOCK])
-            for row, image in enumerate(block, start):
-                yield as_image(str(row), image, levels)
+            yield from (Encoded(str(row), image) for row, image in enumerate(block, start))
 
-    remark = said(array.dtype, levels)
-    return _Held(layout.images, encoded, (remark,) if remark else ())
+    return _Held(layout.images, encoded)
 
 
 def _each(images: Any) -> _Held:
@@ -187,25 +176,16 @@ def _each(images: Any) -> _Held:
     count = len(images)
     if not count:
         raise DataError("no images", expected="at least one image", hint="give some")
-    seen: dict[np.dtype[Any], ArrayRange] = {}
-    labels = []
-    for row in range(count):
-        image, label = _image_and_label(images[row])
-        labels.append(label)
-        if isinstance(image, np.ndarray):
-            found = ArrayRange(0, 1) if image.dtype.kind == "b" else range_of_block(image)
-            seen[image.dtype] = found.and_that(seen.get(image.dtype, found))
-    levels = {dtype: levels_of(dtype, of, where="the list") for dtype, of in seen.items()}
+    labels = [_image_and_label(images[row])[1] for row in range(count)]
 
     def encoded() -> Iterator[Encoded]:
         for row in range(count):
             image, _ = _image_and_label(images[row])
             is_path = isinstance(image, str | os.PathLike)
-            yield _encoded(os.fspath(image) if is_path else str(row), image, levels)
+            yield _encoded(os.fspath(image) if is_path else str(row), image)
 
-    remarks = tuple(filter(None, map(said, levels, levels.values())))
     known = any(label is not None for label in labels)
-    return _Held(count, encoded, remarks, labels if known else None)
+    return _Held(count, encoded, labels if known else None)
 
 
 def _image_and_label(item: Any) -> tuple[Any, Any]:
@@ -231,13 +211,13 @@ def _own_names(images: Any) -> Sequence[str]:
     return tuple(names) if fits and names else ()
 
 
-def _encoded(name: str, image: Any, levels: dict[np.dtype[Any], ArrayLevels]) -> Encoded:
+def _encoded(name: str, image: Any) -> Encoded:
     if isinstance(image, str | os.PathLike):
         return Encoded(name, Path(image).absolute())
     if isinstance(image, np.ndarray):
         arranged = _one_image(image)
         if arranged is not None:
-            return as_image(name, arranged, levels[image.dtype])
+            return Encoded(name, arranged)
     if isinstance(image, bytes):
         return Encoded(name, image)
     if hasattr(image, "getexif"):
