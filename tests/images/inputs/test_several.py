@@ -116,10 +116,11 @@ def test_source_that_is_named_twice_is_refused(tmp_path: Path) -> None:
 
 def test_notes_of_each_source_carry_its_name(tmp_path: Path) -> None:
     one = put(tmp_path / "one", "0.png")
-    np.savez(tmp_path / "two.npz", x_train=PIXELS[:2] / 255, x_val=PIXELS[2:4], x_test=PIXELS[4:6])
+    images = {"x_train": PIXELS[:2], "x_val": PIXELS[2:4], "x_test": PIXELS[4:6]}
+    np.savez(tmp_path / "two.npz", **images, y_train=np.arange(3))
     found = both(one, tmp_path / "two.npz")
     assert unused(found, "image") == ["two/x_val:0", "two/x_val:1"]
-    assert found.notes.remarks[0].startswith("two: float64 values are scaled")
+    assert found.notes.remarks[0].startswith("two: the labels in 'y_train' are not used")
 
 
 def test_spec_of_several_is_one_text_and_that_of_one_is_itself() -> None:
