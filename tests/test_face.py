@@ -214,7 +214,6 @@ def test_a_choice_that_does_not_exist_is_refused_before_anything_is_read(
 ) -> None:
     monkeypatch.setattr("stopgrad.images.load.find_source", None)
     calls: dict[str, Callable[[], object]] = {
-        "split = 'tset' (did you mean test?)": lambda: run.evaluate(split="tset"),
         "of = 'me'": lambda: run.evaluate(of="me"),
         "metrics = 'knn'": lambda: run.evaluate(metrics="knn"),
         "layer = 'p'": lambda: run.embed(layer="p"),
@@ -228,6 +227,11 @@ def test_a_choice_that_does_not_exist_is_refused_before_anything_is_read(
         with pytest.raises(ConfigError, match="^" + re.escape(said)):
             call()
     assert not any(tmp_path.iterdir())
+
+
+def test_a_split_that_the_data_do_not_have_is_refused(run: stopgrad.Run) -> None:
+    with pytest.raises(ConfigError, match=r"^split = 'tset' \(did you mean test\?\)"):
+        run.evaluate(split="tset")
 
 
 def test_nothing_that_a_caller_passes_is_silently_ignored(

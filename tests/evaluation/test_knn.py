@@ -11,7 +11,7 @@ import stopgrad.evaluation.knn
 from stopgrad.config import KNNConfig
 from stopgrad.errors import ConfigError, DataError, DivergedError
 from stopgrad.evaluation import Features, neighbors, weighted_knn
-from stopgrad.evaluation.knn import GROUP
+from stopgrad.evaluation.knn import GROUP, class_votes
 from tests.factories import digit_features
 
 
@@ -148,3 +148,10 @@ def test_bad_input_is_refused_in_one_line() -> None:
         weighted_knn(good, good._replace(values=bad), KNNConfig())
     with pytest.raises(ConfigError, match="k = 3"):
         neighbors(good.values, good.values, k=3)
+
+
+def test_neighbours_without_a_label_have_no_vote() -> None:
+    near = neighbors(_on_circle(0, 60, 90), _on_circle(0), k=3)  # cosines 1, 1/2 and 0
+    votes = class_votes(near, torch.tensor([-1, 1, 0]), classes=2, temperature=0.5)
+    expected = torch.tensor([[math.exp(-2), math.exp(-1)]], dtype=torch.float64)
+    torch.testing.assert_close(votes, expected, rtol=0, atol=1e-6)

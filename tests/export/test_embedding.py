@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -90,6 +91,16 @@ def test_images_without_labels_and_a_run_of_other_images(
     table = pq.read_table(tmp_path / "f.parquet")
     assert table["label"].null_count == table["class_name"].null_count == 20
     assert table["path"].to_pylist()[:2] == ["train:0", "train:1"]
+
+
+def test_an_image_without_a_label_among_others_has_none_in_the_table(
+    run: TrainedRun, digits: Dataset, tmp_path: Path
+) -> None:
+    some = replace(digits.train.take(np.arange(3)), labels=np.array([2, -1, 0]))
+    embed_dataset(run, Dataset("some", some, None), out=tmp_path / "f.parquet")
+    table = pq.read_table(tmp_path / "f.parquet")
+    assert table["label"].to_pylist() == [2, None, 0]
+    assert table["class_name"].to_pylist() == ["2", None, "0"]
 
 
 def test_z_is_the_projector_on_the_features(

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_digits, load_sample_image
 
-from stopgrad.images import Damaged, Encoded, Frame, OtherSize, decode, strict_pillow
+from stopgrad.images import Damaged, Encoded, Frame, OtherSize, decode, opening, strict_pillow
 from stopgrad.images import decoding as decode_module
 from stopgrad.images.decoding import peek
 
@@ -258,7 +258,7 @@ def test_empty_and_huge_files_are_not_opened(tmp_path, monkeypatch):
     (tmp_path / "empty.png").touch()
     image_of([[1, 2]], "L").save(tmp_path / "whole.png")
     size = (tmp_path / "whole.png").stat().st_size
-    monkeypatch.setattr(decode_module, "MOST_BYTES", size - 1)
+    monkeypatch.setattr(opening, "MOST_BYTES", size - 1)
 
     def reason(name: str) -> str:
         return decode(Encoded(name, tmp_path / name), KEEP).reason
@@ -268,11 +268,12 @@ def test_empty_and_huge_files_are_not_opened(tmp_path, monkeypatch):
     assert reason("whole.png") == f"{size} bytes, more than {size - 1}"
 
 
-def test_floats_and_wide_integers_have_no_defined_range():
-    for pixels in (np.zeros((2, 3), np.float32), np.full((2, 3), 70_000, np.int32)):
-        found = read(saved(Image.fromarray(pixels), "TIFF"))
-        assert isinstance(found, Damaged)
-        assert "no defined range" in found.reason
+def test_floats_and_wide_integers_alone_have_the_range_of_their_image():
+    floats = np.array([[0, 0.5, 1], [2, 3, 4]], np.float32)
+    wide = np.array([[0, 35_000, 70_000], [0, 0, 0]], np.int32)
+    # 0.5 x 255 / 4 = 31.9 and 127.5, to the even
+    assert read(saved(Image.fromarray(floats), "TIFF"))[0, :, 1].tolist() == [0, 32, 64]
+    assert read(saved(Image.fromarray(wide), "TIFF"))[0, :, 1].tolist() == [0, 128, 255]
 
 
 @pytest.mark.timeout(20)
@@ -288,7 +289,7 @@ def test_what_is_no_regular_file_neither_hangs_nor_decodes(tmp_path):
 
 
 def test_memory_that_runs_out_is_no_fault_of_the_picture(monkeypatch):
-    def starve(file: object) -> None:
+    def starve(file: object, **how: object) -> None:
         raise MemoryError
 
     monkeypatch.setattr(decode_module, "opened", starve)

@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 from stopgrad.images import Encoded, Frame, decode, gather, on_all_cores, strict_pillow
-from stopgrad.images.decoding import PixelBudget
 from stopgrad.images.gather import images_in_a_task, tasks
+from stopgrad.images.opening import PixelBudget
 
 DECODE = functools.partial(decode, frame=Frame(2, 2, fit=False))
 

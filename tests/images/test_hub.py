@@ -19,6 +19,7 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
 
+from stopgrad.config import Reading
 from stopgrad.errors import DataError
 from stopgrad.images import load_dataset
 from tests.factories import HubAnswer
@@ -34,6 +35,7 @@ class Hub(ThreadingHTTPServer):
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Answer)
         self.files: dict[tuple[str, str, str], bytes] = {}  # (repository, revision, path)
+        self.cards: dict[str, dict] = {}
         self.broken: set[str] = set()
         self.asked: list[str] = []
 
@@ -75,7 +77,11 @@ class Answer(HubAnswer):
 
     def description(self, repository: str, revision: str) -> dict:
         names = [p for name, r, p in self.server.files if (name, r) == (repository, revision)]
-        return {"id": repository, "sha": COMMIT, "siblings": [{"rfilename": n} for n in names]}
+        siblings = [{"rfilename": name} for name in names]
+        card = (
+            {"cardData": self.server.cards[repository]} if repository in self.server.cards else {}
+        )
+        return {"id": repository, "sha": COMMIT, "siblings": siblings, **card}
 
     def file(self, path: str, with_body: bool) -> None:
         repository, _, rest = path.partition("/resolve/")
@@ -104,7 +110,7 @@ def hub(tmp_path, monkeypatch):
     server.server_close()
 
 
-def parquet(rows, *, label: str = "label") -> bytes:
+def parquet(rows, *, label: str = "label", labels=None) -> bytes:
     names = [f"digit {number}" for number in range(10)]
     features = {"image": {"_type": "Image"}, label: {"_type": "ClassLabel", "names": names}}
     cells = []
@@ -112,7 +118,7 @@ def parquet(rows, *, label: str = "label") -> bytes:
         file = io.BytesIO()
         Image.fromarray(DIGITS[row]).save(file, "PNG")
         cells.append({"bytes": file.getvalue(), "path": f"{row}.png"})
-    table = pa.table({"image": cells, label: TARGETS[list(rows)]})
+    table = pa.table({"image": cells, label: TARGETS[list(rows)] if labels is None else labels})
     text = json.dumps({"info": {"features": features}})
     file = io.BytesIO()
     pq.write_table(table.replace_schema_metadata({"huggingface": text}), file)
@@ -176,6 +182,91 @@ def test_configuration_is_named_in_the_spec(hub):
     assert len(load_dataset("hf:real/two/small").train) == 3
     with pytest.raises(DataError, match=r"several configurations.*one of large, small"):
         load_dataset("hf:real/two")
+
+
+def of_two_sizes(hub) -> None:
+    for name, count in (("large", 7), ("small", 3), ("words", 0)):
+        split = "train" if count else "test"
+        hub.put("real/two", f"{name}/{split}-0000.parquet", parquet(range(count or 2)))
+
+
+@pytest.mark.parametrize(
+    ("configs", "count"),
+    [
+        pytest.param(
+            configs, count, id=what,
+            marks=pytest.mark.input("layout", what=f"a Hub data set with {what}", happens=happens),
+        )
+        for what, configs, count, happens in (
+            ("a flagged configuration", [{"config_name": "large"},
+             {"config_name": "small", "default": True}], 3, "the flagged one is read"),
+            ("configurations in a card", [{"config_name": "large"}, {"config_name": "small"}], 7,
+             "the first of the card is read"),
+            ("a default configuration of other folders", [
+             {"config_name": "x", "data_files": "large/*.parquet"},
+             {"config_name": "default", "data_files": [{"split": "train", "path": ["small/*"]}]}],
+             3, "the default is read"),
+            ("splits that the card names", [{"config_name": "all", "data_files": [
+             {"split": "train", "path": "small/train-*"},
+             {"split": "validation", "path": "large/**/train-*.parquet"}]}], 3,
+             "read as the card says"),
+        )
+    ],
+)  # fmt: skip
+def test_of_several_configurations_the_card_tells_the_one_to_read(hub, configs, count):
+    of_two_sizes(hub)
+    hub.cards["real/two"] = {"configs": configs}
+    found = load_dataset("hf:real/two")
+    assert len(found.train) == count
+    hub.cards["real/two"] = {"configs": "written by hand"}
+    assert len(load_dataset("hf:real/two/small").train) == 3
+
+
+def test_the_configuration_that_is_read_and_the_others_are_said(hub):
+    of_two_sizes(hub)
+    hub.cards["real/two"] = {"configs": [{"config_name": "small"}]}
+    found = load_dataset("hf:real/two")
+    assert found.notes.remarks == ("read the configuration 'small', not 'large', 'words'",)
+    (unused,) = found.notes.unused
+    assert unused == (
+        "file", "of another configuration", ("large/train-0000.parquet", "words/test-0000.parquet")
+    )  # fmt: skip
+
+
+def test_the_only_configuration_with_a_train_split_is_read(hub):
+    hub.put("real/one", "pictures/train-0000.parquet", parquet(range(4)))
+    hub.put("real/one", "captions/test-0000.parquet", b"never read")
+    assert len(load_dataset("hf:real/one").train) == 4
+
+
+@pytest.mark.input(
+    "label", what="hidden test labels on the Hub", happens="validation is scored and downloaded"
+)
+def test_of_a_test_split_without_labels_one_file_is_downloaded(hub):
+    hub.put("real/hidden", "data/train-00000-of-00001.parquet", parquet(range(9)))
+    hub.put("real/hidden", "data/val-00000-of-00001.parquet", parquet(range(9, 12)))
+    hidden = parquet(range(2), labels=[-1, -1])
+    hub.put("real/hidden", "data/test-00000-of-00002.parquet", hidden)
+    hub.put("real/hidden", "data/test-00001-of-00002.parquet", b"never read")
+    found = load_dataset("hf:real/hidden")
+    assert found.test.labels.tolist() == TARGETS[9:12].tolist()
+    assert found.notes.scored == "validation"
+    assert "'val' is scored, as no label of 'test' can be used" in found.notes.remarks
+    (unused,) = found.notes.unused
+    assert (unused.what, len(unused.names)) == ("file", 2)
+    named = load_dataset("hf:real/hidden", reading=Reading(split="val"))
+    assert named.test.fingerprint == found.test.fingerprint
+
+
+def test_metadata_beside_images_is_no_parquet_data_set(hub):
+    hub.put("real/folder", "metadata.parquet", b"never read")
+    hub.put(
+        "real/folder",
+        "default/train/0000.parquet",
+        parquet(range(4)),
+        revision="refs/convert/parquet",
+    )
+    assert len(load_dataset("hf:real/folder").train) == 4
 
 
 def test_converted_branch_is_used_where_the_main_one_has_no_parquet(hub):

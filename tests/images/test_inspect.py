@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
+import tifffile
 import torch
 from PIL import Image
 from sklearn.datasets import load_digits, load_sample_image
@@ -110,9 +111,7 @@ DAMAGES: dict[str, Put] = {
     "pipe": lambda path, _: os.mkfifo(path),
     "endless": lambda path, _: _link(path, Path("/dev/zero")),
     "bomb": lambda path, _: path.write_bytes(BOMB),
-    "floats": lambda path, _: path.write_bytes(
-        png(Image.fromarray(np.ones((16, 16), np.float32)), "TIFF")
-    ),
+    "complex": lambda path, _: tifffile.imwrite(path, np.ones((16, 16), np.complex64)),
 }
 ODD: dict[str, Put] = {
     "animated": lambda path, image: image.save(

@@ -73,8 +73,10 @@ def _survive(folder: Path, files: Iterator[bytes]) -> collections.Counter[str]:
             lines = str(refused).count("\n")
             outcomes["refused" if not lines else "refused in several lines"] += 1
         else:
+            labels = found.labels
             assert found.pixels.shape[1:] == (8, 8, 3)
-            assert found.labels is None or found.labels.shape == (len(found),)
+            assert labels is None or labels.shape == (len(found),)
+            assert labels is None or -1 <= labels.min() <= labels.max() < len(found.class_names)
             outcomes["loaded"] += 1
         assert time.monotonic() - began < LONGEST
         assert _peak() - before < MOST_MEMORY
@@ -187,8 +189,6 @@ def test_mutated_parquet_gives_our_errors_or_whole_pictures(tmp_path: Path) -> N
     assert outcomes["loaded"] > 5
 
 
-def test_odd_labels_give_our_errors_or_labels_in_range(tmp_path: Path) -> None:
+def test_no_odd_labels_keep_a_data_set_from_being_read(tmp_path: Path) -> None:
     outcomes = survive_labels(tmp_path, mutants=150, seed=0)
-    assert set(outcomes) == {"refused", "loaded"}
-    assert outcomes["refused"] > 40
-    assert outcomes["loaded"] > 40
+    assert outcomes == {"loaded": 150}

@@ -110,11 +110,15 @@ def test_fine_labels_win_over_coarse_ones_and_a_class_label_may_have_any_name(ro
     assert found.labels.tolist() == coarse.tolist()
 
 
-def test_several_unknown_label_columns_are_none_and_said(root, caplog):
+def test_of_several_unknown_label_columns_the_first_is_taken_and_the_other_named(root):
     kinds = {name: {"_type": "ClassLabel", "names": NAMES} for name in ("colour", "form")}
-    write(root / "train.parquet", range(3), features=kinds, colour=[1, 2, 3], form=[1, 2, 3])
-    assert load_dataset(str(root)).train.labels is None
-    assert "labels in several columns (colour, form)" in caplog.text
+    write(root / "train.parquet", range(3), features=kinds, colour=[1, 2, 3], form=[4, 4, 4])
+    found = load_dataset(str(root))
+    assert found.train.labels.tolist() == [1, 2, 3]
+    (remark,) = found.notes.remarks
+    assert remark == (
+        "the labels are those of column 'colour'; --label-column takes 'form' instead"
+    )
 
 
 def test_string_labels_are_numbered_in_sorted_order(root):
@@ -178,27 +182,38 @@ def test_row_without_bytes_and_damaged_row_are_named(root):
 
 
 @pytest.mark.parametrize(
-    ("train", "test", "message"),
+    ("train", "test", "labels", "unused"),
     [
-        ([0, 1, 10], [0], r"label 10 at image 2 of train .*; expected labels from 0 to 9"),
-        ([0, 1, -1], [0], "label -1 at image 2 of train"),
-        ([0, 1, 2], [10], "label 10 at image 0 of the test split"),
-        ([0, 1, None], [0], "no label in row 2"),
+        (
+            [0, 1, 10],
+            [0],
+            ([0, 1, -1], [0]),
+            ("'10' is none of the class names", "train.parquet:2"),
+        ),
+        ([0, 1, -1], [0], ([0, 1, -1], [0]), None),
+        ([0, 1, 2], [10, 2], ([0, 1, 2], [-1, 2]), ("'10' is not in train", "test.parquet:0")),
+        ([0, 1, None], [0], ([0, 1, -1], [0]), None),
     ],
 )
-def test_labels_out_of_range_are_refused(root, train, test, message):
+def test_images_with_labels_out_of_range_are_unlabelled_and_named(
+    root, train, test, labels, unused
+):
     write(root / "train.parquet", range(3), features=CLASSES, label=train)
-    write(root / "test.parquet", range(1), features=CLASSES, label=test)
-    with pytest.raises(DataError, match=message):
-        load_dataset(str(root))
+    write(root / "test.parquet", range(len(test)), features=CLASSES, label=test)
+    found = load_dataset(str(root))
+    assert (found.train.labels.tolist(), found.test.labels.tolist()) == labels
+    named = [(each.reason, *each.names) for each in found.notes.unused if each.what == "label"]
+    assert named == ([unused] if unused else [])
 
 
-def test_test_split_with_other_classes_is_refused(root):
+def test_classes_that_the_test_split_numbers_otherwise_are_matched_by_name(root):
     labelled(root / "train.parquet", range(3))
-    features = {"label": {"_type": "ClassLabel", "names": NAMES[::-1]}}
-    write(root / "test.parquet", range(3), features=features, label=[0, 1, 2])
-    with pytest.raises(DataError, match=r"'nine'.*in the test split; expected those of the train"):
-        load_dataset(str(root))
+    features = {"label": {"_type": "ClassLabel", "names": [*NAMES[::-1], "ten"]}}
+    write(root / "test.parquet", range(3), features=features, label=[0, 9, 10])
+    found = load_dataset(str(root))
+    assert found.test.labels.tolist() == [9, 0, -1]
+    (unused,) = found.notes.unused
+    assert unused == ("label", "'ten' is not in train", ("test.parquet:2",))
 
 
 def test_file_without_an_image_column_is_refused(root):
@@ -237,19 +252,22 @@ def test_flipped_bits_give_our_errors_or_pictures_of_the_right_shape(root):
     assert refused > 50
 
 
-def test_metadata_that_is_no_json_is_refused(root):
-    table = pa.table({"img": cells(range(2))}).replace_schema_metadata({"huggingface": "{"})
+def test_metadata_that_is_no_json_costs_the_names_alone(root):
+    columns = {"img": cells(range(2)), "label": [0, 1]}
+    table = pa.table(columns).replace_schema_metadata({"huggingface": "{"})
     pq.write_table(table, root / "train.parquet")
-    with pytest.raises(DataError, match="cannot be read as Parquet"):
-        load_dataset(str(root))
+    found = load_dataset(str(root))
+    assert found.train.class_names == ("0", "1")
+    assert found.notes.remarks == ("the Hub's metadata, which may name the labels, cannot be read",)
 
 
 @pytest.mark.parametrize("names", [[1, 2], "abc", {"0": "a"}, None])
-def test_class_names_that_are_no_list_of_strings_are_refused(root, names):
+def test_class_names_that_are_no_list_of_strings_are_passed_over_and_said(root, names):
     features = {"label": {"_type": "ClassLabel", "names": names}}
     write(root / "train.parquet", range(2), features=features, label=[0, 1])
-    with pytest.raises(DataError, match="class names"):
-        load_dataset(str(root))
+    found = load_dataset(str(root))
+    assert found.train.class_names == ("0", "1")
+    assert "the class names of the labels are no list of text" in found.notes.remarks[0]
 
 
 def test_folder_without_a_train_split_is_refused(root):
@@ -281,36 +299,37 @@ def test_class_names_that_differ_by_a_zero_byte_are_two(root):
 
 
 @pytest.mark.parametrize(
-    ("label", "message"),
+    ("label", "reason"),
     [
-        ([0, None, 1], "no label in row 1"),
-        ([[0], [1, 2], []], "a label of type list in row 0"),
-        ([0.5, 1.0, 2.0], "a label of type float in row 0"),
-        ([{"a": 1}] * 3, "a label of type dict in row 0"),
-        ([True, False, True], "a label of type bool in row 0"),
+        ([[0], [1, 2], []], "lists of several labels, such as [1, 2]"),
+        ([0.5, 1.0, 2.0], "numbers with fractions, such as 0.5"),
+        ([{"a": 1}] * 3, "of type struct<a: int64>"),
     ],
 )
-def test_labels_that_are_neither_numbers_nor_words_are_refused(root, label, message):
+def test_a_column_that_can_be_no_labels_is_named_and_pretraining_goes_on(root, label, reason):
     write(root / "train.parquet", range(3), features=CLASSES, label=label)
-    with pytest.raises(DataError, match=message):
-        load_dataset(str(root))
+    found = load_dataset(str(root))
+    assert (len(found.train), found.train.labels) == (3, None)
+    assert f"column 'label' is not used as labels: it is {reason}" in found.notes.remarks
 
 
-def test_numbers_in_one_file_and_words_in_the_next_are_refused(root):
-    write(root / "train-00000-of-00002.parquet", range(3), label=[0, 1, 2])
-    write(root / "train-00001-of-00002.parquet", range(3), label=["0", "1", "2"])
-    with pytest.raises(DataError, match="a label of type str in row 3"):
-        load_dataset(str(root))
+def test_numbers_in_one_file_and_words_in_the_next_are_words(root):
+    write(root / "train-00000-of-00002.parquet", range(3), label=[0, 10, 2])
+    write(root / "train-00001-of-00002.parquet", range(3), label=["0", "a", "2"])
+    found = load_dataset(str(root)).train
+    assert found.class_names == ("0", "10", "2", "a")
+    assert found.labels.tolist() == [0, 1, 2, 0, 3, 2]
 
 
 @pytest.mark.parametrize(
-    ("train", "test"), [([0, 1, 2], ["0", "1", "2"]), (["0", "1", "2"], [0, 1, 2])]
+    ("train", "test"), [([0, 1, 2], ["2", "1", "0"]), (["0", "1", "2"], [2, 1, 0])]
 )
-def test_numbers_in_one_split_and_words_in_the_other_are_refused(root, train, test):
+def test_numbers_in_one_split_are_the_words_of_the_other(root, train, test):
     write(root / "train.parquet", range(3), label=train)
     write(root / "test.parquet", range(3), label=test)
-    with pytest.raises(DataError, match="classes '0', '1', '2' in the test split"):
-        load_dataset(str(root))
+    found = load_dataset(str(root))
+    assert found.train.labels.tolist() == [0, 1, 2]
+    assert found.test.labels.tolist() == [2, 1, 0]
 
 
 def test_file_that_holds_other_rows_than_it_promises_is_refused(root):

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from stopgrad.config import EncoderConfig
 from stopgrad.errors import ConfigError
 from stopgrad.method import build_encoder, size_problem
-from stopgrad.method.resnet import ResNet
+from stopgrad.method.resnet import Encoder, ResNet
 
 
 def _build(name: str, *, seed: int = 0, **settings: object) -> nn.Module:
@@ -109,7 +109,9 @@ def test_an_encoder_says_why_it_does_not_take_a_size_and_ours_take_every_one() -
 
 
 def test_memory_that_runs_out_is_no_size_that_an_encoder_refuses() -> None:
-    class Greedy(nn.Module):
+    class Greedy(Encoder):
+        channels = 3
+
         def __init__(self) -> None:
             super().__init__()
             self.weight = nn.Parameter(torch.zeros(1))

@@ -22,6 +22,7 @@ from tests.promises.outcome import Promise
 
 EACH = -1  # tries: every point there is
 STUDIES = "tests/studies/test_study_reliability.py tests it"
+ARCHIVES = "tests/images/inputs/test_archives.py and test_container_mutants.py test it"
 
 PROMISES = (
     Promise("R1", "kill -9 at any moment", kill.check, 10, 100, 5, together=kill.enough_in_saves),
@@ -48,7 +49,7 @@ PROMISES = (
     ),
     Promise("R16", "partial results", None, 0, 0, why_not=STUDIES),
     Promise("R18", "untrusted checkpoints", hostile.check, 12, len(hostile.HOSTILE), 4),
-    Promise("R19", "archives", None, 0, 0, why_not="stopgrad unpacks none, as R25 sees to"),
+    Promise("R19", "archives", None, 0, 0, why_not=ARCHIVES),
     Promise("R20", "HTML", pages.check, 1, len(pages.PAYLOADS), 3),
     Promise("R21", "configuration", configuration.check, 200, 2000, 10),
     Promise("R22", "Parquet and labels", data.parquet, 0, 5000, 10),

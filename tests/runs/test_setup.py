@@ -12,6 +12,7 @@ import stopgrad.runs.setup as setup
 from stopgrad.config import preset
 from stopgrad.errors import CheckpointError, ConfigError, DataError
 from stopgrad.images import Dataset, Normalization, images_from_arrays
+from stopgrad.images.types import Notes
 from stopgrad.runs import (
     TrainingImages,
     check_sizes,
@@ -32,9 +33,9 @@ def test_images_are_prepared_and_normalised_once(monkeypatch: pytest.MonkeyPatch
     for name in ("prepare", "normalization"):
         real = getattr(setup, name)
 
-        def counted(*given: Any, name: str = name, real: Any = real) -> Any:
+        def counted(*given: Any, name: str = name, real: Any = real, **how: Any) -> Any:
             calls.append(name)
-            return real(*given)
+            return real(*given, **how)
 
         monkeypatch.setattr(setup, name, counted)
     dataset, config = _dataset(), preset("tiny")
@@ -98,6 +99,44 @@ def test_images_held_out_for_validation_never_train_an_evaluator(dataset: Datase
     assert split.name == "test"
     assert split.train.fingerprint == prepare(dataset, config).train.fingerprint
     assert len(split.train) == 300
+
+
+def test_a_validation_split_of_the_data_is_scored_under_its_name(dataset: Dataset) -> None:
+    own = dataset._replace(notes=Notes(scored="validation"))
+    for name in ("auto", "validation"):
+        split = evaluation_split(own, preset("tiny"), name=name)
+        assert (split.name, split.test, split.train) == ("validation", own.test, own.train)
+    # A study scores what there is as its test split.
+    assert evaluation_split(own, preset("tiny"), name="test").name == "test"
+
+
+def test_where_a_run_holds_images_out_those_are_its_validation_images(dataset: Dataset) -> None:
+    own, config = (
+        dataset._replace(notes=Notes(scored="validation")),
+        preset("tiny", validation=0.25),
+    )
+    held_out = evaluation_split(own, config, name="validation")
+    assert (held_out.name, len(held_out.test), len(held_out.train)) == ("validation", 100, 300)
+    assert set(held_out.test.pixels[:, 0, 0, 0]) <= set(own.train.pixels[:, 0, 0, 0])
+    scored = evaluation_split(own, config)
+    assert (scored.name, scored.test, len(scored.train)) == ("test", own.test, 300)
+
+
+def test_a_split_of_another_name_is_scored_only_if_it_was_read(dataset: Dataset) -> None:
+    own = dataset._replace(notes=Notes(scored="contrast"))
+    for name in ("auto", "contrast"):
+        assert evaluation_split(own, preset("tiny"), name=name).name == "contrast"
+    with pytest.raises(ConfigError, match=r"split = 'tset' \(did you mean test\?\)"):
+        evaluation_split(own, preset("tiny"), name="tset")
+
+
+def test_a_split_without_labels_leaves_a_fifth_of_the_others(dataset: Dataset) -> None:
+    assert dataset.test is not None
+    bare = dataset._replace(test=images_from_arrays(dataset.test.pixels))
+    split = evaluation_split(bare, preset("tiny"))
+    assert (split.name, len(split.train), len(split.test)) == ("validation", 320, 80)
+    with pytest.raises(DataError, match="noise without labels on the test split"):
+        evaluation_split(bare, preset("tiny"), name="test")
 
 
 def test_images_without_labels_are_not_scored(dataset: Dataset) -> None:

@@ -152,6 +152,9 @@ def test_a_study_on_the_test_split_refuses_images_without_one(
     for protocol in ({"split": "test"}, {"split": "validation", "final_test": True}):
         with pytest.raises(DataError, match="without a test split"):
             _checked(whole, monkeypatch, STUDY | {"protocol": protocol})
+        bare = digits._replace(test=images_from_arrays(digits.train.pixels))
+        with pytest.raises(DataError, match="without test labels"):
+            _checked(bare, monkeypatch, STUDY | {"protocol": protocol})
 
 
 def test_one_label_per_class_is_too_few_for_a_tuned_probe(

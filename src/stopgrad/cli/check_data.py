@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 
 import stopgrad
+from stopgrad import images
 from stopgrad.cli.parser import add_config, add_spec
 from stopgrad.cli.screen import print_json, show
 from stopgrad.errors import DataError
@@ -38,7 +39,8 @@ def run(options: argparse.Namespace) -> None:
     except DataError as error:
         if options.json:
             verdict = f"pretraining would be refused: {error.found}"
-            known = {"data": options.data, "preset": options.preset, "starts": False}
+            spec = images.spec_of_several(options.data)
+            known = {"data": spec, "preset": options.preset, "starts": False}
             print_json(known | {"verdict": verdict, "error": str(error)})
         raise
     if options.json:

@@ -17,7 +17,8 @@ HELP = "write the features of images to a Parquet, CSV or NumPy file"
 def add(parser: argparse.ArgumentParser) -> None:
     """Adds the run, --data, --out, --bad-images and --layer."""
     parser.add_argument("run", type=Path, metavar="RUN", help="run directory")
-    parser.add_argument("--data", metavar="SPEC", help=f"{DATA}. Default: the run's images")
+    help_text = f"{DATA}. Default: the run's images"
+    parser.add_argument("--data", action="append", metavar="SPEC", help=help_text)
     parser.add_argument(
         "--out",
         required=True,

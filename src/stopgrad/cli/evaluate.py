@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import get_args
 
 import stopgrad
 from stopgrad.cli.parser import add_labels, add_run
 from stopgrad.cli.screen import print_line, show
-from stopgrad.config import SplitName
 from stopgrad.evaluation import FROZEN, MEASURES, Record, to_line
 
 HELP = "score a run by kNN and linear probes, beside two baselines"
@@ -31,9 +29,11 @@ def add(parser: argparse.ArgumentParser) -> None:
     add_labels(parser)
     parser.add_argument(
         "--split",
-        choices=get_args(SplitName),
         default="auto",
-        help="images to score. Default: auto, the test split if there is one",
+        metavar="NAME",
+        help="images to score: test, validation (those that the run holds out, else the data's "
+        "own), or another split as the data call it. Default: auto, the first of test and "
+        "validation with labels",
     )
     subjects = ("encoder", "untrained", "pixels")
     parser.add_argument(

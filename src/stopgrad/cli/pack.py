@@ -16,7 +16,7 @@ HELP = "decode images once into a store on disk, to train with little memory"
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """Adds the data, --out, --side and --bad-images."""
+    """Adds the data, --out, --side, --bad-images and the columns."""
     add_spec(parser)
     parser.add_argument(
         "--out", required=True, type=Path, metavar="STORE", help="folder to write, or to continue"
@@ -35,13 +35,31 @@ def add(parser: argparse.ArgumentParser) -> None:
         default="fail",
         help="on damaged images fail, or skip them (at most 5 %% of the images). Default: fail",
     )
+    for name, what in (("image", "the images or their paths"), ("label", "the labels")):
+        parser.add_argument(
+            f"--{name}-column",
+            default="",
+            metavar="NAME",
+            help=f"column of a table (Parquet) that holds {what}. Default: by rule",
+        )
+    parser.add_argument(
+        "--white-level", type=float, default=0.0, metavar="X", help="as for pretrain"
+    )
+    parser.add_argument("--bands", default="auto", metavar="TEXT", help="as for pretrain")
 
 
 def run(options: argparse.Namespace) -> None:
     """Packs, and says how to use the store."""
     out = options.out
     dataset = stopgrad.pack(
-        options.data, out, side=options.side, bad_images=options.bad_images
+        options.data,
+        out,
+        side=options.side,
+        bad_images=options.bad_images,
+        image_column=options.image_column,
+        label_column=options.label_column,
+        white_level=options.white_level,
+        bands=options.bands,
     ).dataset
     pixels = sum(part.pixels.nbytes for part in (dataset.train, dataset.test) if part)
     print_line(f"done: {out}, {pixels / 1e6:,.0f} MB of pixels; use it as --data {quote(str(out))}")

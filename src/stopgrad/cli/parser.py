@@ -27,7 +27,8 @@ STUDY_COMMANDS = ("list", "run", "status", "table")
 
 DATA = (
     "images: mnist5k (comes with stopgrad), cifar10, cifar100, hf:OWNER/NAME (Hugging Face Hub), a "
-    "folder of images or Parquet files, or a packed store"
+    "folder of images or Parquet files, a .zip or .tar of one, a file of arrays (.npz, .npy, .h5), "
+    "WebDataset shards (a folder or 'train-{000..099}.tar'), or a packed store"
 )
 
 
@@ -128,19 +129,20 @@ def add_run(
 ) -> None:
     """Adds the run, and where its images are."""
     parser.add_argument("run", type=Path, metavar="RUN", help="run directory")
-    parser.add_argument("--data", metavar="SPEC", help=data)
+    parser.add_argument("--data", action="append", metavar="SPEC", help=data)
 
 
 def add_data(parser: argparse.ArgumentParser) -> None:
-    """Adds --data, which is required."""
-    parser.add_argument("--data", required=True, metavar="SPEC", help=DATA)
+    """Adds --data, which is required and may be given several times."""
+    help_text = f"{DATA}. Given several times: the images of all"
+    parser.add_argument("--data", required=True, action="append", metavar="SPEC", help=help_text)
 
 
 def add_spec(parser: argparse.ArgumentParser) -> None:
     """Adds the data as the first word; --data SPEC, as of other commands, is the same."""
     absent = argparse.SUPPRESS  # neither of the two may put its default over the other's value
-    parser.add_argument("data", nargs="?", metavar="SPEC", default=absent, help=DATA)
-    parser.add_argument("--data", metavar="SPEC", default=absent, help=absent)
+    parser.add_argument("data", nargs="*", metavar="SPEC", default=absent, help=DATA)
+    parser.add_argument("--data", action="append", metavar="SPEC", default=absent, help=absent)
     parser.set_defaults(required="data")
 
 

@@ -1,4 +1,5 @@
 from .guesses import guess as guess
+from .knobs import BY_RULE as BY_RULE
 from .knobs import BadImages as BadImages
 from .knobs import Config as Config
 from .knobs import EncoderConfig as EncoderConfig
@@ -12,6 +13,7 @@ from .knobs import Optimizer as Optimizer
 from .knobs import OptimizerConfig as OptimizerConfig
 from .knobs import PredictorConfig as PredictorConfig
 from .knobs import ProjectorConfig as ProjectorConfig
+from .knobs import Reading as Reading
 from .knobs import SplitName as SplitName
 from .knobs import Stem as Stem
 from .knobs import SupervisedConfig as SupervisedConfig

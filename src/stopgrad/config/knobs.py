@@ -75,6 +75,7 @@ class EncoderConfig(Checked):
         "first layer: small (3x3 stride 1), half (3x3 stride 2), large (7x7 stride 2 and max-pool)",
     )
     width: float = knob(1.0, "factor on every channel count of a ResNet", above=0)
+    channels: Literal[1, 3] = knob(3, "channels of its input: 3, or 1 for views in gray. Paper: 3")
     zero_init: bool = knob(True, "start the last BN gain of each residual block at 0. Report: yes")
 
 
@@ -200,6 +201,19 @@ class FinetuneConfig(Checked):
     crop: int = knob(0, "side of the crop, px, 0: that of the images", at_least=0)
 
 
+class Reading(NamedTuple):
+    """How a data set is read where there is more than one way; by default the rules decide."""
+
+    split: str = ""  # that is scored, as the data call it
+    image_column: str = ""  # of a table
+    label_column: str = ""
+    white_level: float = 0.0  # the value that is white in images of more than 8 bits
+    bands: tuple[int, ...] = ()  # counted from 1, three or one; (): the colours of the format
+
+
+BY_RULE = Reading()
+
+
 class Length(NamedTuple):
     """How long a training is: epochs over all images, and images per step."""
 
@@ -232,6 +246,19 @@ class Config(Checked):
     )
     bad_images: BadImages = knob(
         "fail", "what damaged images do: fail, or skip (left out, at most 5 % of the images)"
+    )
+    image_column: str = knob(
+        "", "column of a table (Parquet) that holds the images or their paths; empty: by rule"
+    )
+    label_column: str = knob(
+        "", "column of a table (Parquet) that holds the labels; empty: by rule"
+    )
+    white_level: float = knob(
+        0.0, "value that is white in images of more than 8 bits, 0: from the set", at_least=0
+    )
+    bands: str = knob(
+        "auto",
+        "bands that are red, green and blue, as 4,3,2, or one that is gray; auto: its colours",
     )
     views: ViewsConfig = section(ViewsConfig, "the augmentations")
     encoder: EncoderConfig = section(EncoderConfig, "encoder f")
@@ -280,6 +307,12 @@ class Config(Checked):
         """Side of the stored images, px; 256 for views of 224 as is usual on ImageNet."""
         return self.image_size or max(32, round(self.views.size * 8 / 7))
 
+    @property
+    def reading(self) -> Reading:
+        """How its images are read."""
+        bands = read_bands(self.bands)
+        return Reading("", self.image_column, self.label_column, self.white_level, bands)
+
     def length(self, task: Task) -> Length:
         """The length of the pretraining, of the baseline from scratch or of fine-tuning."""
         match task:
@@ -294,6 +327,7 @@ class Config(Checked):
     def __post_init__(self) -> None:
         """Raises ConfigError for values out of bounds and for pairs that contradict."""
         super().__post_init__()
+        read_bands(self.bands)
         wrong = list(
             contradictions({key: attrgetter(key)(self) for pair in ORDERED for key in pair})
         )
@@ -303,6 +337,24 @@ class Config(Checked):
                 expected="knobs that do not contradict each other",
                 hint="change one of the two",
             )
+
+
+def read_bands(text: str) -> tuple[int, ...]:
+    """Bands of an image as a user names them, counted from 1: "4,3,2" -> (4, 3, 2), "auto" -> ().
+
+    Raises:
+        ConfigError: For anything but three numbers, or one.
+    """
+    if text == "auto":
+        return ()
+    parts = [part.strip() for part in text.split(",")]
+    if len(parts) in (1, 3) and all(part.isdecimal() and int(part) > 0 for part in parts):
+        return tuple(map(int, parts))
+    raise ConfigError(
+        f"bands = {text!r}",
+        expected="three bands, or one, counted from 1",
+        hint="write for example --bands 4,3,2",
+    )
 
 
 ORDERED = (  # the first of a pair may not exceed the second

@@ -30,7 +30,7 @@ from stopgrad.method import (
     rankme,
     two_views,
 )
-from stopgrad.runs import TrainedRun, read_status
+from stopgrad.runs import TrainedRun, read_status, split_to_score
 
 IMAGES = 1000  # images N at most. Thilak et al. 2023: 1000
 VIEWS = 10  # views Q of each image. Thilak et al. 2023: 50, for features of ImageNet's size
@@ -131,8 +131,7 @@ def compare_runs(
     measures = _measures(runs, datasets, layer=layer, track=track)
     scores = [Accuracies({}, ()) for _ in runs]
     if same_data(runs, datasets):
-        parts = [images for dataset in datasets for images in (dataset.train, dataset.test)]
-        known = all(images is None or images.labels is not None for images in parts)
+        known = all(dataset.train.labels is not None for dataset in datasets)
         scorable = score and known and all(map(_own, runs, datasets))
         scores = accuracies(runs, datasets if scorable else None)
     ranks = {name: _ranks([getattr(m, name) for m in measures]) for name in LABEL_FREE}
@@ -322,7 +321,7 @@ def accuracies(runs: Sequence[TrainedRun], datasets: Sequence[Dataset] | None) -
     """
     recorded = [_recorded(run) for run in runs]
     own: Sequence[Dataset | None] = datasets or [None] * len(runs)
-    split = "validation" if own[0] is not None and own[0].test is None else "test"
+    split = "test" if own[0] is None else split_to_score(own[0], runs[0].info.config)
     for name in ("validation", "test"):
         keys = {Key(metric, 1.0, "encoder", name) for metric in COMPARED}
         if all(known.keys() >= keys for known in recorded):

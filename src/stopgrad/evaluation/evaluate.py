@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from stopgrad.config import Config, SplitName, config_to_dict
+from stopgrad.config import Config, config_to_dict
 from stopgrad.evaluation.costs import energy, read_costs
 from stopgrad.evaluation.features import Features, Score, embed, pixel_features
 from stopgrad.evaluation.knn import weighted_knn
@@ -57,7 +57,7 @@ Evaluator = Callable[[Features, Features], Score]
 class Selection(NamedTuple):
     """Which numbers an evaluation gives; without a word all of them."""
 
-    split: SplitName = "auto"
+    split: str = "auto"  # as `evaluation_split` takes it
     of: tuple[Subject, ...] = ("encoder", "untrained", "pixels")
     metrics: tuple[str, ...] = FROZEN  # measures of collapse may be among them
     done: frozenset[Key] = frozenset()  # what is known already

@@ -78,13 +78,15 @@ def class_votes(
 ) -> Tensor:  # (Q, C) float64
     """The sum of exp(similarity / T) over the neighbours of each class.
 
-    `labels` (N,) are those of the bank. Each query's weights are divided by its largest, which
-    changes no comparison and keeps a low temperature from overflowing.
+    `labels` (N,) are those of the bank; those below 0 are none, and have no vote. Each query's
+    weights are divided by its largest, which changes no comparison and keeps a low temperature from
+    overflowing.
     """
     similarity = near.similarity.double()
     weights = torch.exp((similarity - similarity[:, :1]) / temperature)  # (Q, K)
-    votes = weights.new_zeros(len(weights), classes)
-    return votes.scatter_add_(1, labels[near.indices], weights)
+    votes = weights.new_zeros(len(weights), classes + 1)  # the last column is for no label
+    classes_near = labels.where(labels >= 0, classes)[near.indices]
+    return votes.scatter_add_(1, classes_near, weights)[:, :classes]
 
 
 def _nearest(similarity: Tensor, *, k: int) -> Neighbors:  # (Q, N)

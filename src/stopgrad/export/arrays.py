@@ -6,24 +6,25 @@ Pillow images. Integers from 0 to 255 are pixels already; other values need a `P
 
 from __future__ import annotations
 
-import io
 import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from stopgrad.errors import DataError
-from stopgrad.images import Damaged, Encoded, Frame, OtherSize, Pixels, decode, strict_pillow
-
-# The modes of a Pillow image that PNG or TIFF stores unchanged.
-AS_FILES = ("1", "L", "LA", "P", "RGB", "RGBA", "I", "I;16", "CMYK", "F")
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
+from stopgrad.images import (
+    Damaged,
+    Encoded,
+    Frame,
+    OtherSize,
+    Pixels,
+    decode_together,
+    image_as_file,
+)
 
 Numbers = npt.NDArray[Any]
 PixelRange = tuple[float, float] | Literal["fit"] | None
@@ -54,18 +55,19 @@ def read_images(X: Sequence[Any], *, side: int) -> Pixels:  # (N, side, side, 3)
     Raises:
         ImagesError: For the first that cannot be read.
     """
-    frame = Frame(side, side, fit=True)
-    with strict_pillow():
-        return np.stack([_decoded(image, frame, number) for number, image in enumerate(X)])
+    files = [_as_file(image, number) for number, image in enumerate(X)]
+    found = decode_together(files, Frame(side, side, fit=True))
+    return np.stack([_pixels(image) for image in found])
 
 
-def _decoded(image: Any, frame: Frame, number: int) -> Pixels:
+def _as_file(image: Any, number: int) -> Encoded:
     name = f"image {number}"
     if hasattr(image, "getexif"):
-        encoded = Encoded(name, _encoded(image))
-    else:
-        encoded = Encoded(f"{name}, {os.fspath(image)!r}", Path(image))
-    found = decode(encoded, frame)
+        return Encoded(name, image_as_file(image))
+    return Encoded(f"{name}, {os.fspath(image)!r}", Path(image))
+
+
+def _pixels(found: Pixels | OtherSize | Damaged) -> Pixels:
     assert not isinstance(found, OtherSize)
     if isinstance(found, Damaged):
         raise ImagesError(
@@ -74,17 +76,6 @@ def _decoded(image: Any, frame: Frame, number: int) -> Pixels:
             hint="leave it out; `stopgrad check-data FOLDER` lists all damaged images",
         )
     return found
-
-
-def _encoded(image: Image) -> bytes:
-    """The image as a file in memory, so that the same decoder reads it."""
-    file = io.BytesIO()
-    kind = "TIFF" if image.mode in ("CMYK", "F") else "PNG"
-    if image.mode not in AS_FILES:
-        colour = "RGBA" if image.has_transparency_data else "RGB"
-        image = image.convert("LA" if image.mode == "La" else colour)
-    image.save(file, format=kind, exif=image.getexif())  # for its orientation
-    return file.getvalue()
 
 
 def shaped(X: Numbers, *, image_shape: Sequence[int] | None) -> Numbers:  # -> (N, H, W, C)

@@ -22,7 +22,7 @@ from stopgrad.evaluation import (
     percent,
     read,
 )
-from stopgrad.images import ON_THE_HUB
+from stopgrad.images import GRAY, ON_THE_HUB
 from stopgrad.method import size_problem
 from stopgrad.report import Column, Table, TableCell, as_markdown
 from stopgrad.runs import TrainedRun, code_version, read_status, tensors_sha256, versions
@@ -79,8 +79,11 @@ def _preprocessing(run: TrainedRun) -> dict[str, Any]:
     )
     if size_problem(run.model.encoder, (side, side)):
         resize += f", then to {view} x {view} px, the only size that the backbone takes"
+    gray = " + ".join(f"{weight:.4f} {name}" for weight, name in zip(GRAY, "RGB", strict=True))
+    channels = "channels R, G, B" if config.encoder.channels == 3 else f"gray ({gray})"
     return {
-        "input": "float32, N x 3 x H x W, channels R, G, B, (pixels / 255 - mean) / std",
+        "input": f"float32, N x {config.encoder.channels} x H x W, {channels}, "
+        "(pixels / 255 - mean) / std",
         "mean": list(normalization.mean),
         "std": list(normalization.std),
         "side": side,

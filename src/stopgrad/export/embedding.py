@@ -76,7 +76,8 @@ class Block(NamedTuple):
         paths = [whole.sources[i] if whole.sources else f"{self.split}:{i}" for i in places]
         labels: list[int | None] = [None] * self.rows
         if whole.labels is not None:
-            labels = whole.labels[self.start : self.stop].tolist()
+            own = whole.labels[self.start : self.stop].tolist()
+            labels = [label if label >= 0 else None for label in own]
         names = [None if label is None else whole.class_names[label] for label in labels]
         return [paths, [self.split] * self.rows, labels, names]
 

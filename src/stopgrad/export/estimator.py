@@ -40,7 +40,7 @@ from stopgrad.export.fitted import (
     whole_images,
 )
 from stopgrad.images import Images, normalization
-from stopgrad.method import Encoder, compute_for
+from stopgrad.method import Encoder, compute_for, plain_torch
 from stopgrad.runs import TrainingImages
 from stopgrad.storage import write_atomically
 from stopgrad.training import Epoch, pretrain_epochs
@@ -118,6 +118,7 @@ class SimSiamEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         self.pixel_range = pixel_range
         self.random_state = random_state
 
+    @plain_torch()
     def fit(self, X: Any, y: Any = None) -> Self:
         """Pretrains an encoder on images; ignores labels.
 
@@ -141,6 +142,7 @@ class SimSiamEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         self._take_over(epoch, images)
         return self
 
+    @plain_torch()
     def transform(self, X: Any) -> npt.NDArray[np.float32]:
         """Features (N, F) of images, which are normalised but not augmented.
 
@@ -264,7 +266,8 @@ class SimSiamEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
                 hint=verdict.advice,
             )
         self.encoder_: Encoder = copied_encoder(self.config_, epoch.model.encoder.state_dict())
-        self.normalization_ = normalization(images)
+        channels = self.config_.encoder.channels
+        self.normalization_ = normalization(images, channels=channels)
         self.verdict_ = verdict
         if verdict.advice:
             text = f"{verdict.state}: {verdict.reason}; try: {verdict.advice}"
@@ -287,6 +290,7 @@ class SimSiamEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
             weights={k: v.cpu().numpy() for k, v in self.encoder_.state_dict().items()},
         )
 
+    @plain_torch()
     def _restore(self, fitted: Fitted) -> None:
         weights = {key: torch.from_numpy(value.copy()) for key, value in fitted.weights.items()}
         self.encoder_ = copied_encoder(fitted.config, weights)

@@ -78,7 +78,8 @@ def _from_plain(values: Mapping[str, Any]) -> Fitted:
     mean, std = (tuple(values["normalization"][key]) for key in ("mean", "std"))
     shape = tuple(int(part) for part in values["image_shape"])
     losses = tuple(values["loss_curve"])
-    if len(mean) != 3 or len(std) != 3 or len(shape) != 3 or min(*std, *shape) <= 0:
+    wrong = len(mean) not in (1, 3) or len(std) != len(mean) or len(shape) != 3
+    if wrong or min(*std, *shape) <= 0:
         raise ValueError("normalization or image_shape is wrong")
     if not fits([*mean, *std, *losses], list[float]):
         raise ValueError("normalization or loss_curve holds something else than numbers")

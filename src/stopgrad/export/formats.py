@@ -1,7 +1,7 @@
 """What other libraries need to hold an encoder: the networks of torchvision and timm, ONNX files.
 
 Our ResNets have the parameter names of torchvision and timm. Neither library builds a width factor
-or the three-stage family, and a timm backbone fits timm only.
+or the three-stage family, nor torchvision one input channel; a timm backbone fits timm only.
 """
 
 from __future__ import annotations
@@ -40,7 +40,8 @@ def layout(config: EncoderConfig, name: ExportFormat) -> Layout:
     works = formats_for(config)
     if name not in works:
         raise ConfigError(
-            f"--format {name} for the encoder {config.name} of width {config.width:g}",
+            f"--format {name} for the encoder {config.name} of width {config.width:g} and "
+            f"{config.channels} channels",
             expected=f"one of {', '.join(works)} for this encoder",
             hint=f"{name} has no such network; choose one of these",
         )
@@ -51,8 +52,8 @@ def formats_for(config: EncoderConfig) -> tuple[ExportFormat, ...]:
     """The export formats that can hold an encoder."""
     if config.name.startswith("timm:"):
         return ("timm", *EVERY)
-    four_stages = len(RESNETS[config.name].blocks) == 4
-    return get_args(ExportFormat) if four_stages and config.width == 1 else EVERY
+    usual = config.width == 1 and config.channels == 3
+    return get_args(ExportFormat) if usual and len(RESNETS[config.name].blocks) == 4 else EVERY
 
 
 def _torchvision(config: EncoderConfig) -> Layout:
@@ -78,11 +79,13 @@ def _timm(config: EncoderConfig) -> Layout:
     if name == "resnet10":
         name, options = "resnet18", {"layers": RESNETS[name].blocks}
     elif name != config.name:
+        options = {} if config.channels == 3 else {"in_chans": config.channels}
+        flexible = {"dynamic_img_size": True, **options}
         try:  # as `build_encoder` does: for images of any size where timm can
-            importlib.import_module("timm").create_model(name, num_classes=0, dynamic_img_size=True)
-            options = {"dynamic_img_size": True}
+            importlib.import_module("timm").create_model(name, num_classes=0, **flexible)
+            options = flexible
         except TypeError:
-            options = {}
+            pass
 
     def build() -> Any:
         timm = importlib.import_module("timm")
@@ -114,13 +117,13 @@ def _with_stem(model: Any, config: EncoderConfig) -> Any:
 def encode_onnx(
     encoder: nn.Module, x: Tensor, *, sizes_vary: bool, metadata: Mapping[str, Any]
 ) -> bytes:
-    """An encoder as an ONNX file, x (batch, 3, height, width) float32 -> features (batch, F).
+    """An encoder as an ONNX file, x (batch, C, height, width) float32 -> features (batch, F).
 
     The same encoder gives the same bytes.
 
     Args:
         encoder: On the CPU, in eval mode.
-        x: (B, 3, H, W), B >= 2, to trace the graph with.
+        x: (B, C, H, W), B >= 2, to trace the graph with.
         sizes_vary: Whether height and width may vary, as the batch may.
         metadata: Text or JSON values to store in the file.
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from stopgrad.config import EncoderConfig, config_from_dict, torch_generator
 from stopgrad.errors import CheckpointError
 from stopgrad.images import Normalization
-from stopgrad.method import build_encoder, normalize
+from stopgrad.method import build_encoder, normalize, plain_torch
 from stopgrad.runs import encode_tensors, encoder_tensors
 from stopgrad.storage import as_text, in_short, read_json, write_atomically
 from stopgrad.training import card_of, read_tensors
@@ -46,7 +46,8 @@ class PretrainedEncoder(
         config = _encoder_config(encoder)
         self.preprocessing = dict(preprocessing)
         self.normalization = _normalization(preprocessing)
-        self.encoder = build_encoder(config, torch_generator(0, "encoder"))
+        with plain_torch():
+            self.encoder = build_encoder(config, torch_generator(0, "encoder"))
         self.feature_width = self.encoder.feature_width
         self.eval()
 
@@ -144,8 +145,8 @@ def _encoder_config(values: Any) -> EncoderConfig:
 def _normalization(values: Any) -> Normalization:
     try:
         mean, std = (tuple(map(float, values[key])) for key in ("mean", "std"))
-        if len(mean) != 3 or len(std) != 3 or not min(std) > 0:
-            raise ValueError("mean and std of three channels expected")
+        if len(mean) not in (1, 3) or len(std) != len(mean) or not min(std) > 0:
+            raise ValueError("mean and std of three channels, or one, expected")
     except (KeyError, TypeError, ValueError) as error:
         raise _no_export(Path("preprocessing"), in_short(error)) from error
     return Normalization(mean, std)

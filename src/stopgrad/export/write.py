@@ -135,8 +135,10 @@ def _onnx(encoder: nn.Module, card: dict[str, Any], out: Path) -> Exported:
         f"session = onnxruntime.InferenceSession({quoted(out.name)})",
         '[features] = session.run(None, {"x": x})',
     ]
-    card["shapes"] = {"x": ["batch", 3, "height", "width"], "features": ["batch", card["features"]]}
-    ours, x = not card["encoder"]["name"].startswith("timm:"), _probes(card)
+    x = _probes(card)
+    card["shapes"] = {"x": ["batch", x.shape[1], "height", "width"]}
+    card["shapes"]["features"] = ["batch", card["features"]]
+    ours = not card["encoder"]["name"].startswith("timm:")
     if not ours:
         card["shapes"]["x"][2:] = x.shape[2:]
     metadata = card["preprocessing"] | {"card": card}
@@ -191,9 +193,9 @@ def _sealed(card: dict[str, Any], name: str, data: bytes) -> dict[str, Any]:
     return file | described
 
 
-def _probes(card: dict[str, Any]) -> Tensor:  # (PROBES, 3, S, S)
-    side = card["preprocessing"]["view_size"]
-    return torch.randn(PROBES, 3, side, side, generator=torch_generator(0, "export"))
+def _probes(card: dict[str, Any]) -> Tensor:  # (PROBES, C, S, S)
+    side, channels = card["preprocessing"]["view_size"], card["encoder"]["channels"]
+    return torch.randn(PROBES, channels, side, side, generator=torch_generator(0, "export"))
 
 
 def _difference(

@@ -1,18 +1,34 @@
 """What a caller passes, checked before anything is read, as the parser does for a command.
 
-In: arguments as they come from Python. Out: the same in one form, or a `ConfigError`.
+In: arguments as they come from Python. Out: the same in one form, or a `ConfigError`. And a call
+that PyTorch's settings around it do not reach.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, TypeAlias
+import functools
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, ParamSpec, TypeAlias, TypeVar
 
-from stopgrad import runs
+from stopgrad import method, runs
 from stopgrad.config import Config, config_from_dict
 from stopgrad.errors import ConfigError, did_you_mean
 
 Labels: TypeAlias = float | Sequence[float]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def in_plain_torch(function: Callable[P, R]) -> Callable[P, R]:
+    """The function, on which no setting of PyTorch around a call of it has any effect."""
+
+    @functools.wraps(function)
+    def call(*arguments: P.args, **named: P.kwargs) -> R:
+        with method.plain_torch():
+            return function(*arguments, **named)
+
+    return call
 
 
 def chosen_config(config: Config | None, knobs: Mapping[str, Any], *, preset: str) -> Config:

@@ -1,31 +1,26 @@
 """A data set as the public face takes it: by name, by path or in memory; checked, packed, drawn.
 
-In: a spec, a path or an array. Out: `Data`, whose images are decoded once for each size that
-training asks for.
+In: a spec, a path, several of them, or images that the caller holds. Out: `Data`, whose images are
+decoded once for each size that training asks for.
 """
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias, get_args
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, get_args
 
 from stopgrad import images, method, report, runs, speed
-from stopgrad.config import BadImages, Config
+from stopgrad.config import BY_RULE, BadImages, Config, Reading
 from stopgrad.errors import ConfigError, DataError
-from stopgrad.face.arguments import check_choices, chosen_config
+from stopgrad.face.arguments import check_choices, chosen_config, in_plain_torch
 from stopgrad.face.data_check import DataCheck
 from stopgrad.face.progress import Screen
 from stopgrad.storage import check_ending, printable, write_atomically
 
 if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
-
-    from stopgrad.images import Changed, Dataset
-
-    Array: TypeAlias = npt.NDArray[np.uint8]  # (N, H, W, 3)
+    from stopgrad.images import Changed, Dataset, DataSource
 
 ARRAYS = "arrays:"  # begins the spec of images that were given in memory
 SIDE = 256  # px, of images that are stored before a config says what it needs
@@ -34,22 +29,34 @@ SIDE = 256  # px, of images that are stored before a config says what it needs
 class Data:
     """A data set; its images are decoded once for each size that training asks for."""
 
-    def __init__(self, spec: str, first: Dataset | None = None, *, side: int = 0) -> None:
+    def __init__(
+        self,
+        spec: str,
+        first: Dataset | None = None,
+        *,
+        side: int = 0,
+        reading: Reading = BY_RULE,
+        source: DataSource | None = None,
+    ) -> None:
         """Notes where the images are.
 
         Args:
             spec: A name, a path, or `arrays:NAME` of images in memory.
             first: The images, if they were read already.
             side: px, that `first` was read at.
+            reading: How it was read.
+            source: What reads them, where the spec cannot.
         """
-        self.spec = spec
+        self.spec, self._reading = spec, reading
+        self._where = source or spec
         self._first, self._side = first, side
 
     @property
     def dataset(self) -> Dataset:
         """The images as they were first read."""
         if self._first is None:
-            self._first, self._side = _read(self.spec, Screen(), side=SIDE), SIDE
+            self._side = SIDE
+            self._first = _read(self._where, Screen(), side=SIDE, reading=self._reading)
         return self._first
 
     def __len__(self) -> int:
@@ -59,52 +66,103 @@ class Data:
         found = images.how_it_was_read(self.dataset).removeprefix(f"read {self.dataset.name}: ")
         return printable(f"<Data {self.spec!r}: {found}>")
 
-    def stored_for(self, config: Config, screen: Screen, *, changed: Changed = "fail") -> Dataset:
-        """The images as a config stores them, whole at a size that its encoder takes."""
-        if self._first is not None and self._serves(self._first, config):
+    def stored_for(
+        self,
+        config: Config,
+        screen: Screen,
+        *,
+        split: str = "auto",
+        changed: Changed = "fail",
+    ) -> Dataset:
+        """The images as a config stores them, whole at a size that its encoder takes.
+
+        Args:
+            config: Of the training.
+            screen: Shows progress.
+            split: The split that is scored, as `evaluate` takes it.
+            changed: What to do with a store whose folder has changed since it was packed.
+        """
+        if self._first is not None and self._serves(self._first, config, split):
             return runs.fit_sizes(self._first, config)
         with screen.progress():
-            return runs.load_images(self.spec, config, changed=changed, track=screen.track)
+            return runs.load_images(
+                self._where, config, split=split, changed=changed, track=screen.track
+            )
 
-    def _serves(self, first: Dataset, config: Config) -> bool:
+    def with_reading(self, config: Config) -> Config:
+        """A config that reads the data as was said when they were named, where it says nothing."""
+        own = self._reading
+        return replace(
+            config,
+            image_column=config.image_column or own.image_column,
+            label_column=config.label_column or own.label_column,
+            white_level=config.white_level or own.white_level,
+            bands=config.bands if config.reading.bands else ",".join(map(str, own.bands)) or "auto",
+        )
+
+    def _serves(self, first: Dataset, config: Config, split: str) -> bool:
         """Whether reading them again would give the same: none was resized, now or then."""
-        if self.spec.startswith(ARRAYS):
+        if self.spec.startswith(ARRAYS) and self._where == self.spec:
             return True
+        reading = runs.reading_of(config, split=split)
+        if reading != self._reading:
+            return False
         size = first.train.pixels.shape[1:3]
         kept = size != (self._side, self._side) and max(size) <= config.image_side
         whole = not first.train.whole_side and (not first.damaged or config.bad_images == "skip")
         return whole and (kept or self._side == config.image_side)
 
 
-AnyData: TypeAlias = "str | Path | Data | Dataset | Array"
+class HeldImages(Protocol):
+    """Images that a caller holds: an array, a tensor, a list, a column of a table, a data set."""
+
+    def __getitem__(self, index: Any, /) -> Any:
+        """One or some of them."""
+        ...
+
+
+AnyData: TypeAlias = "str | Path | Data | Dataset | HeldImages"
 
 
 def load(
     data: AnyData,
     *,
-    labels: Sequence[int] | None = None,
+    labels: Any = None,
     class_names: Sequence[str] = (),
     side: int = SIDE,
     bad_images: BadImages = "fail",
+    image_column: str = "",
+    label_column: str = "",
+    white_level: float = 0,
+    bands: str = "auto",
 ) -> Data:
     """Reads a data set and shows how it was understood.
 
     Args:
         data: A name (`mnist5k`, `cifar10`, `cifar100`, `hf:OWNER/NAME`), the path of a folder of
-            images or of Parquet files or of a packed store; or images as an array (N, H, W, 3) of
-            uint8.
-        labels: N integers in 0..C-1, of an array.
-        class_names: C names, of an array.
+            images or of Parquet files, of an archive, of a file of arrays or of a packed store; or
+            a list of several of these. Or images themselves: an array or a tensor (N, H, W, 3),
+            (N, 3, H, W) or (N, H, W), of bytes, or of floats from 0 to 1; a list, an array or a
+            column of paths of image files, of arrays, of tensors or of Pillow images; or a data
+            set of PyTorch.
+        labels: N numbers or texts, of images themselves; None where one has no label.
+        class_names: C names of labels that are numbers from 0 on.
         side: px. Images of one size, at most this, are kept as they are; others become centred
-            squares. Training reads them again where it asks for another size.
+            squares, but for those of one array. Training reads them again where it asks for
+            another size.
         bad_images: What damaged images do: fail, or skip.
+        image_column: Column of a table (Parquet) that holds the images or their paths; "": by rule.
+        label_column: Column of a table that holds the labels; "": by rule.
+        white_level: The value that is white in images of more than 8 bits; 0: from the set.
+        bands: Those that are red, green and blue, as "4,3,2", or one; auto: the colours.
 
     Raises:
-        ConfigError: For labels or names beside anything but an array.
+        ConfigError: For labels or names beside anything but images themselves.
         DataError: For what is missing or unfit.
     """
     check_choices("bad_images", [bad_images], get_args(BadImages))
-    if isinstance(data, (str, Path, Data, images.Dataset)) and not (
+    specs = _specs(data)
+    if (specs or isinstance(data, (Data, images.Dataset))) and not (
         labels is None and not class_names
     ):
         raise ConfigError(
@@ -114,21 +172,49 @@ def load(
         )
     if isinstance(data, Data):
         return data
-    if isinstance(data, (str, Path)):
-        return Data(
-            str(data), _read(str(data), Screen(), side=side, bad_images=bad_images), side=side
-        )
+    reading = Config(
+        image_column=image_column, label_column=label_column, white_level=white_level, bands=bands
+    ).reading
+    if specs:
+        spec = images.spec_of_several(specs)
+        first = _read(spec, Screen(), side=side, reading=reading, bad_images=bad_images)
+        return Data(spec, first, side=side, reading=reading)
     if isinstance(data, images.Dataset):
         return Data(f"{ARRAYS}{data.name}", data)
+    return _held(images.plain(data), labels, class_names, side=side, bad_images=bad_images)
+
+
+def _specs(data: AnyData) -> list[str]:
+    """The names and paths of data sets; [] for images themselves."""
+    if isinstance(data, (str, Path)):
+        return [str(data)]
+    found = None if isinstance(data, (Data, images.Dataset)) else images.paths_in(data)
+    return found if found and not images.are_image_files(found) else []
+
+
+def _held(
+    data: Any, labels: Any, class_names: Sequence[str], *, side: int, bad_images: BadImages
+) -> Data:
+    """Images that the caller holds, or a list of image files."""
     import numpy as np
 
-    given = None if labels is None else np.asarray(labels)
-    train = images.images_from_arrays(np.asarray(data), labels=given, class_names=class_names)
-    return Data(f"{ARRAYS}images", images.Dataset("images", train, None))
+    spec = f"{ARRAYS}images"
+    source = images.held_source(data, labels=labels, class_names=class_names)
+    if not isinstance(data, np.ndarray):
+        first = _read(source, Screen(), side=side, bad_images=bad_images)
+        return Data(spec, first, side=side, source=source)
+    numbered, names = (contents := source.open()).train.labels, contents.class_names
+    all_labelled = numbered is None or numbered.min() >= 0
+    if data.ndim == 4 and data.shape[3] == 3 and data.dtype == np.uint8 and all_labelled:
+        train = images.images_from_arrays(data, labels=numbered, class_names=names)
+        return Data(spec, images.Dataset("images", train, None, notes=contents.notes))
+    largest = max(data.shape[1:], default=1)  # px at least, so that none is resized
+    return Data(spec, _read(source, Screen(), side=largest, bad_images=bad_images))
 
 
+@in_plain_torch
 def check(
-    data: str | Path | Data, *, preset: str = "cifar", config: Config | None = None, **knobs: Any
+    data: AnyData, *, preset: str = "cifar", config: Config | None = None, **knobs: Any
 ) -> DataCheck:
     """Looks at every image and takes a few steps on them.
 
@@ -142,12 +228,14 @@ def check(
         DataError: When there is nothing to look at, or the images are in memory.
     """
     config, screen, spec = chosen_config(config, knobs, preset=preset), Screen(), spec_of(data)
+    config = as_data(data).with_reading(config)
     method.use_threads(config.threads)
     with screen.progress():
         findings = images.check_images(
             spec,
             side=config.image_side,
             tiny_below=config.views.size / 2,
+            reading=config.reading,
             bad_images=config.bad_images,
             track=screen.track,
         )
@@ -155,7 +243,15 @@ def check(
 
 
 def pack(
-    data: str | Path | Data, out: str | Path, *, side: int = SIDE, bad_images: BadImages = "fail"
+    data: AnyData,
+    out: str | Path,
+    *,
+    side: int = SIDE,
+    bad_images: BadImages = "fail",
+    image_column: str = "",
+    label_column: str = "",
+    white_level: float = 0,
+    bands: str = "auto",
 ) -> Data:
     """Decodes a data set once into a store on disk, to train with little memory.
 
@@ -164,21 +260,39 @@ def pack(
         out: A folder to write, or to go on with after a kill.
         side: px. Side of the stored images, centred squares resized by their short side.
         bad_images: What damaged images do: fail, or skip.
+        image_column: As for `load`.
+        label_column: As for `load`.
+        white_level: As for `load`.
+        bands: As for `load`.
 
     Raises:
         DataError: For what is missing or unfit.
         StorageError: When the disk refuses.
     """
     screen, store = Screen(), str(Path(out).absolute())
+    asked = Config(
+        image_column=image_column, label_column=label_column, white_level=white_level, bands=bands
+    )
+    reading = as_data(data).with_reading(asked).reading
     with screen.progress():
-        images.pack(spec_of(data), Path(out), side=side, bad_images=bad_images, track=screen.track)
+        images.pack(
+            spec_of(data),
+            Path(out),
+            side=side,
+            reading=reading,
+            bad_images=bad_images,
+            track=screen.track,
+        )
         dataset = images.load_dataset(store, changed="warn")
-    screen.line(images.how_it_was_read(dataset))
+    for line in images.what_to_know(dataset):
+        screen.line(line)
+    images.warn_of_unused(dataset)
     if dataset.damaged:
         screen.line(f"left out: {len(dataset.damaged):,} damaged images")
     return Data(store, dataset)
 
 
+@in_plain_torch
 def views(
     data: AnyData,
     *,
@@ -207,17 +321,18 @@ def views(
     if count < 1:
         raise ConfigError(f"--count {count}", expected="at least 1", hint="raise it")
     train = as_data(data).stored_for(config, screen).train
-    mean_std = images.normalization(train)
+    mean_std = images.normalization(train, channels=config.encoder.channels)
     panel = report.view_examples(train, config, normalization=mean_std, count=count)
-    drawing = io.BytesIO()
-    report.view_grid(panel).save(drawing, format="PNG")
-    write_atomically(Path(out), drawing.getvalue())
+    write_atomically(Path(out), report.figure_as_png(report.view_grid(panel)))
     return Path(out)
 
 
 def as_data(data: AnyData) -> Data:
     """What a caller names, not read yet."""
-    return Data(str(data)) if isinstance(data, (str, Path)) else load(data)
+    if isinstance(data, Data):
+        return data
+    specs = _specs(data)
+    return Data(images.spec_of_several(specs)) if specs else load(data)
 
 
 def spec_of(data: AnyData) -> str:
@@ -232,6 +347,15 @@ def spec_of(data: AnyData) -> str:
     return spec
 
 
-def _read(spec: str, screen: Screen, *, side: int, bad_images: BadImages = "fail") -> Dataset:
+def _read(
+    where: str | DataSource,
+    screen: Screen,
+    *,
+    side: int,
+    reading: Reading = BY_RULE,
+    bad_images: BadImages = "fail",
+) -> Dataset:
     with screen.progress():
-        return images.load_dataset(spec, side=side, bad_images=bad_images, track=screen.track)
+        return images.load_dataset(
+            where, side=side, reading=reading, bad_images=bad_images, track=screen.track
+        )

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 NAMED = 5  # images that a row of the table names
 TRAITS: dict[Trait, str] = {
     "animated": "several frames",
-    "sixteen_bit": "16 bits",
+    "sixteen_bit": "more than 8 bits",
     "cmyk": "CMYK",
     "palette": "palette",
     "alpha": "alpha",
@@ -55,6 +55,10 @@ class DataCheck(Shown):
         without = f", without {damaged} damaged" if findings.damaged else ""
         start = f"pretraining would start with {count(len(findings.dataset.train))} images{without}"
         notes = [f"{name} ({count(len(places))})" for name, places in _notes(findings) if places]
+        if unused := findings.notes.count("image"):
+            notes.insert(0, f"images that are not used ({count(unused)})")
+        if unused := findings.notes.count("label"):
+            notes.insert(0, f"labels that are not used ({count(unused)})")
         if self.outlook.cost is not None and not self.outlook.cost.fits:
             notes.insert(0, "it needs more memory than there is")
         return f"{start}; please check: {', '.join(notes)}" if notes else f"{start}; nothing is odd"
@@ -72,7 +76,7 @@ class DataCheck(Shown):
     def lines(self) -> list[str]:
         """How the data set was read, and the verdict."""
         dataset = self.findings.dataset
-        return [*([images.how_it_was_read(dataset)] if dataset else []), self.verdict]
+        return [*(images.what_to_know(dataset) if dataset else []), self.verdict]
 
     def _needs(self) -> Iterator[tuple[str, ...]]:
         config, outlook = self.config, self.outlook
@@ -87,7 +91,10 @@ class DataCheck(Shown):
             yield "suggestion", f"{suggestion.flags}{needs}"
             yield "because", suggestion.reason
         if packing := outlook.packing:
-            yield "first", f"stopgrad pack {quote(self.spec)} --out STORE --side {packing.side}"
+            columns = {"image": config.image_column, "label": config.label_column}
+            flags = "".join(f" --{k}-column {quote(v)}" for k, v in columns.items() if v)
+            specs = " ".join(map(quote, images.specs_of(self.spec)))
+            yield "first", f"stopgrad pack {specs} --out STORE --side {packing.side}{flags}"
             yield "because", packing.reason
 
     def as_json(self) -> dict[str, Any]:
@@ -110,6 +117,8 @@ class DataCheck(Shown):
             "odd": {trait: _places(places) for trait, places in findings.odd.items()},
             "formats": findings.formats,
             "sizes": [{**size._asdict(), "pictures": n} for size, n in findings.sizes.items()],
+            "remarks": findings.notes.remarks,
+            "unused": [group._asdict() for group in findings.notes.unused],
             "classes": [each._asdict() for each in findings.classes] or None,
             "cost": outlook.cost and {**outlook.cost._asdict(), "fits": outlook.cost.fits},
             "suggestion": outlook.suggestion and _suggestion_as_json(outlook),

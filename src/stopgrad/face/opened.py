@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from stopgrad import export, method, runs
 from stopgrad.config import Config
 from stopgrad.errors import DataError
+from stopgrad.face.arguments import in_plain_torch
 from stopgrad.face.data import ARRAYS, AnyData, Data, as_data
 from stopgrad.face.progress import Screen
 from stopgrad.face.tables import Scores
@@ -53,6 +54,7 @@ class OpenedRun:
         """Every knob of the run."""
         return runs.read_run(self.path).config
 
+    @in_plain_torch
     def trained(self, screen: Screen | None = None) -> TrainedRun:
         """The run at its newest checkpoint, read again only when there is a newer one."""
         if self._opened is None or self._opened.step != runs.newest_step(self.path):
@@ -79,11 +81,11 @@ class OpenedRun:
             )
         return self._given or Data(spec)
 
-    def own_images(self, data: AnyData | None, screen: Screen) -> Dataset:
+    def own_images(self, data: AnyData | None, screen: Screen, *, split: str = "auto") -> Dataset:
         """The run's images, as it stored them; its own fingerprint guards them."""
         config = self.config
         method.use_threads(config.threads)
-        return self.source(data).stored_for(config, screen, changed="warn")
+        return self.source(data).stored_for(config, screen, split=split, changed="warn")
 
     def changed(self, source: Data) -> Changed:
         """What to do with a packed store whose folder has changed; the run's own is still read."""

@@ -15,7 +15,7 @@ from stopgrad import evaluation, method, runs
 from stopgrad.config import Config, LabelFreeName, Layer
 from stopgrad.errors import DataError
 from stopgrad.evaluation import ABSENT, MEASURE_NAMES, count, metric_text, number, percent
-from stopgrad.face.arguments import as_list, check_choices
+from stopgrad.face.arguments import as_list, check_choices, in_plain_torch
 from stopgrad.face.data import AnyData
 from stopgrad.face.progress import Screen
 from stopgrad.face.run import Run
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 TITLES = {"lidar": "LiDAR", "rankme": "RankMe"}
 
 
+@in_plain_torch
 def compare(
     paths: str | Path | Run | Sequence[str | Path | Run],
     *,
@@ -93,7 +94,7 @@ def _datasets(opened: Sequence[Run], data: AnyData | None, screen: Screen) -> li
 
 def _storing(config: Config) -> tuple[object, ...]:
     """All of a config that decides how images are stored and seen whole."""
-    return (config.image_side, config.views.size, config.encoder)
+    return (config.image_side, config.reading, config.views.size, config.encoder)
 
 
 def _different(opened: Sequence[Run], why: str = "") -> DataError:

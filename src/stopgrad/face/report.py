@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from stopgrad import report, studies
 from stopgrad.errors import ConfigError
-from stopgrad.face.arguments import as_list
+from stopgrad.face.arguments import as_list, in_plain_torch
 from stopgrad.face.data import AnyData
 from stopgrad.face.opened import OpenedRun
 from stopgrad.face.progress import Screen
@@ -33,6 +33,7 @@ class Reported(NamedTuple):
     figures: tuple[Path, ...]
 
 
+@in_plain_torch
 def write_report(
     paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
     *,

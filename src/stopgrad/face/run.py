@@ -14,9 +14,9 @@ from shlex import quote
 from typing import TYPE_CHECKING, Any, cast, get_args, overload
 
 from stopgrad import evaluation, export, images, method, report, runs, training
-from stopgrad.config import BadImages, ExportFormat, Layer, SplitName
+from stopgrad.config import BadImages, ExportFormat, Layer
 from stopgrad.evaluation import FROZEN, MEASURES
-from stopgrad.face.arguments import Labels, as_list, check_choices, fractions
+from stopgrad.face.arguments import Labels, as_list, check_choices, fractions, in_plain_torch
 from stopgrad.face.data import AnyData
 from stopgrad.face.opened import (
     Each,
@@ -103,13 +103,14 @@ class Run(OpenedRun):
         """The encoder at the newest checkpoint: x (B, 3, H, W), normalised -> features (B, F)."""
         return self.trained().model.encoder
 
+    @in_plain_torch
     def evaluate(
         self,
         labels: Labels = 1.0,
         *,
         data: AnyData | None = None,
         out: str | Path | None = None,
-        split: SplitName = "auto",
+        split: str = "auto",
         of: Subject | Sequence[Subject] = SCORED,
         metrics: str | Sequence[str] = FROZEN,
         missing: bool = False,
@@ -123,7 +124,9 @@ class Run(OpenedRun):
                 scored as it is; None: the run's own, where they were.
             out: Where records go; None: into the run, those of other images into a folder of its
                 `elsewhere/`.
-            split: Images to score; auto: the test split where there is one.
+            split: Images to score: `test`, `validation` (those that the run holds out, else the
+                data's own), or a split as the data call it; auto: the first of test and
+                validation with labels.
             of: What is scored, one or several.
             metrics: Accuracies, and measures of collapse of z, one or several.
             missing: Leave out what is recorded already.
@@ -136,10 +139,9 @@ class Run(OpenedRun):
         """
         screen, labels = Screen(), fractions(labels)
         subjects, wanted = tuple(as_list(of, "of")), tuple(as_list(metrics, "metrics"))
-        check_choices("split", [split], get_args(SplitName))
         check_choices("of", subjects, SCORED)
         check_choices("metrics", wanted, (*FROZEN, *MEASURES))
-        dataset = self.own_images(data, screen)
+        dataset = self.own_images(data, screen, split=split)
         folder = self._records_of(dataset, data, out)
         done = evaluation.recorded_numbers(folder or self.path) if missing else frozenset()
         select = evaluation.Selection(split, subjects, wanted, done)
@@ -152,6 +154,7 @@ class Run(OpenedRun):
         with screen.progress():
             return collect(found, each)
 
+    @in_plain_torch
     def resume(
         self, /, *, data: AnyData | None = None, extend: int | None = None, **changes: Any
     ) -> Run:
@@ -187,6 +190,7 @@ class Run(OpenedRun):
             )
         return self
 
+    @in_plain_torch
     def finetune(
         self,
         /,
@@ -248,6 +252,7 @@ class Run(OpenedRun):
         bad_images: BadImages | None = ...,
     ) -> Embedded: ...
 
+    @in_plain_torch
     def embed(
         self,
         data: AnyData | None = None,
@@ -280,6 +285,7 @@ class Run(OpenedRun):
                 return features
         return self._embed(data, Path(out), layer=layer, bad_images=bad_images)
 
+    @in_plain_torch
     def neighbors(
         self,
         query: str | Path | Sequence[str | Path] | None = None,
@@ -303,10 +309,16 @@ class Run(OpenedRun):
             with screen.progress():
                 return Neighborhood(report.neighbor_examples(run, dataset, track=screen.track))
         files = [query] if isinstance(query, (str, Path)) else query
-        asked = images.load_image_files([Path(file) for file in files], like=dataset.train)
+        asked = images.load_image_files(
+            [Path(file) for file in files],
+            like=dataset.train,
+            reading=self.config.reading,
+            notes=dataset.notes,
+        )
         with screen.progress():
             return Neighborhood(report.neighbors_of(run, dataset.train, asked, track=screen.track))
 
+    @in_plain_torch
     def export(self, format: ExportFormat, out: str | Path) -> Exported:
         """Writes the encoder for another tool, compared with our own before it takes its name.
 

@@ -19,6 +19,7 @@ from stopgrad import images, method, report, runs, speed, studies
 from stopgrad.config import key_paths
 from stopgrad.errors import CheckpointError, ConfigError, DataError, FailedRunsError
 from stopgrad.evaluation import duration
+from stopgrad.face.arguments import in_plain_torch
 from stopgrad.face.data import Data, spec_of
 from stopgrad.face.progress import Screen
 from stopgrad.face.tables import Shown
@@ -65,6 +66,7 @@ def verify(
     return findings
 
 
+@in_plain_torch
 def bench(*, device: str = "auto", threads: int = 0, quick: bool = False) -> Speed:
     """How fast this machine is, on random pixels, beside its own limit.
 
@@ -212,6 +214,7 @@ def _arm_cells(arm: ArmState) -> tuple[str, ...]:
     return (arm.name, f"{arm.done}/{arm.runs}", *counts, knn)
 
 
+@in_plain_torch
 def study(
     name: str,
     /,

@@ -195,9 +195,7 @@ class Neighborhood(Shown):
         return f'<img src="data:image/png;base64,{drawing}">\n{super()._repr_html_()}'
 
     def _repr_png_(self) -> bytes:
-        drawing = io.BytesIO()
-        report.neighbor_grid(self.panel).save(drawing, format="PNG")
-        return drawing.getvalue()
+        return report.figure_as_png(report.neighbor_grid(self.panel))
 
     @property
     def tables(self) -> list[Table]:

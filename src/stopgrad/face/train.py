@@ -11,7 +11,7 @@ from typing import Any
 
 from stopgrad import images, method, runs, training
 from stopgrad.config import Config
-from stopgrad.face.arguments import Labels, chosen_config, fractions
+from stopgrad.face.arguments import Labels, chosen_config, fractions, in_plain_torch
 from stopgrad.face.data import AnyData, as_data
 from stopgrad.face.opened import Each, collect
 from stopgrad.face.progress import Screen, TrainingBar, show_fractions
@@ -19,6 +19,7 @@ from stopgrad.face.run import Run
 from stopgrad.face.tables import Scores
 
 
+@in_plain_torch
 def pretrain(
     data: AnyData,
     *,
@@ -44,7 +45,8 @@ def pretrain(
         DataError: For images that cannot be trained on.
         StopgradError: While it trains: it diverged, was interrupted, or the disk is full.
     """
-    config, screen = chosen_config(config, knobs, preset=preset), Screen()
+    config, screen, source = chosen_config(config, knobs, preset=preset), Screen(), as_data(data)
+    config = source.with_reading(config)
     method.use_threads(config.threads)
     weights = None if init is None else training.read_weights(os.fspath(init), config.encoder)
     if weights is not None:
@@ -65,11 +67,14 @@ def pretrain(
             processes=processes,
             track=bar.track,
         )
-        screen.line(images.how_it_was_read(dataset))
+        for line in images.what_to_know(dataset):
+            screen.line(line)
+        images.warn_of_unused(dataset)
         bar.show(epochs)
     return Run(out, data=source)
 
 
+@in_plain_torch
 def supervised(
     data: AnyData,
     *,
@@ -100,6 +105,7 @@ def supervised(
     labels = fractions(labels)
     beside = (out / "config.json").exists()  # a pretraining, whose fingerprint guards the images
     source = as_data(data)
+    config = source.with_reading(config)
     found = training.supervised_fractions(
         source.stored_for(config, screen, changed="warn" if beside else "fail"),
         config,

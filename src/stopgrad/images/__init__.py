@@ -6,6 +6,10 @@ In: a spec (a known name, `hf:OWNER/NAME`, a path) or arrays. Out: `Dataset`, `I
 and the Hub's client are imported when a data set needs them.
 
     types        images in memory or on disk, data sets, and what a source offers
+    depth        samples of more than 8 bits -> 8 bits, by levels of the whole set
+    extras       an image without what stands beside its pixels
+    formats      TIFF of any samples, HEIC and DICOM
+    opening      an encoded image -> the open one, within limits of size and memory
     decoding     one encoded image -> pixels, strictly
     gather       whole splits, decoded on all cores in one size; damaged images
     splits       validation split, label subsets, mean and std
@@ -14,6 +18,7 @@ and the Hub's client are imported when a data set needs them.
     sources/     each kind of data set, and which kind a spec is
     packing      stores that the user asks for: packed, compared, verified
     load         a spec -> a `Dataset`; stores under $STOPGRAD_CACHE, made by themselves
+    loose        a few image files, as if they belonged to a data set
     inspect      what the images of a data set are like
 """
 

@@ -2,7 +2,8 @@
 
 Images keep their size if all of them, over both splits, have one size that is at most `side`; else
 each is resized and cropped to side x side. The first image decides; when a later one differs,
-decoding starts again with the square.
+decoding starts again with the square. So it does at the first image of more than 8 bits, once all
+images of that depth have told which values are black and white.
 
 Damaged images are counted by one rule, for training and for checking: `fail` refuses any and names
 them; `skip` leaves them out, and refuses only when they are more than `MOST_DAMAGED` of all.
@@ -17,25 +18,30 @@ import itertools
 import logging
 import os
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Generic, NamedTuple, assert_never
 
 import numpy as np
 
-from stopgrad.config import BadImages
+from stopgrad.config import BY_RULE, BadImages, Reading
 from stopgrad.errors import DataError
-from stopgrad.images.decoding import Damaged, Frame, OtherSize, decode, peek, strict_pillow
+from stopgrad.images.decoding import Frame, OtherDepth, OtherSize, decode, peek, range_in
+from stopgrad.images.depth import FULL, Bands, Depth, ValueRange, levels_asked, levels_for, remarks
+from stopgrad.images.formats import says_what_to_do
+from stopgrad.images.opening import Damaged, strict_pillow
 from stopgrad.images.types import (
     Contents,
     DamagedImage,
     Encoded,
     Images,
     Labels,
+    Notes,
     Pixels,
     SplitReader,
     T,
     Track,
+    no_progress,
     seal_fingerprint,
 )
 
@@ -136,7 +142,8 @@ def tasks(items: Iterator[Encoded], *, at_a_time: int) -> Iterator[list[Encoded]
     size = 0
     for encoded in items:
         task.append(encoded)
-        size += len(encoded.data) if isinstance(encoded.data, bytes) else 0
+        data = encoded.data
+        size += len(data) if isinstance(data, bytes) else getattr(data, "nbytes", 0)
         if len(task) == at_a_time or size >= TASK_BYTES:
             yield task
             task, size = [], 0
@@ -157,12 +164,21 @@ class _SizesDifferError(Exception):
     """Images cannot keep their size; the message names two sizes."""
 
 
+class _NoLevelsError(Exception):
+    """An image has a depth of which no levels are known yet."""
+
+    def __init__(self, depth: Depth) -> None:
+        self.depth = depth
+
+
 def in_one_frame(
     contents: Contents,
     work: Callable[[Frame], T],
     *,
     side: int | None,
+    reading: Reading = BY_RULE,
     frame: Frame | None = None,
+    track: Track = no_progress,
 ) -> T:
     """What `work` makes of a frame that all images fit; called again when they do not.
 
@@ -170,28 +186,67 @@ def in_one_frame(
         contents: The splits.
         work: Decodes all of them, by `decoded`.
         side: px; None where all images must have one size.
+        reading: How samples become pixels.
         frame: The frame to begin with, where one was chosen before.
+        track: Shows progress.
 
     Raises:
         DataError: For images of several sizes without a side.
     """
     with strict_pillow():
-        try:
-            return work(frame or _first_frame(contents, side))
-        except _SizesDifferError as sizes:
-            square = _square(side, sizes=str(sizes))
-        return work(square)
+        frame = frame or _first_frame(contents, side, reading)
+        while True:
+            try:
+                return work(frame)
+            except _SizesDifferError as sizes:
+                square = _square(side, sizes=str(sizes))
+                frame = square._replace(bands=frame.bands, levels=frame.levels)
+            except _NoLevelsError as unknown:
+                frame = with_levels(frame, unknown.depth, contents.readers, track)
 
 
-def _first_frame(contents: Contents, side: int | None) -> Frame:
+def _first_frame(contents: Contents, side: int | None, reading: Reading) -> Frame:
     """The size of the first readable image, if it may be kept; else the square of `side`."""
-    sizes = map(peek, contents.train.items())
+    sizes = (peek(encoded, bands=reading.bands) for encoded in contents.train.items())
     first = next((size for size in sizes if not isinstance(size, Damaged)), None)
     if first is None:  # every image is damaged: decoding will name them
-        return Frame(1, 1, fit=True)
-    if side is not None and max(first) > side:
-        return _square(side, sizes=_width_x_height(first))
-    return Frame(*first, fit=False)
+        frame = Frame(1, 1, fit=True)
+    elif side is not None and max(first) > side:
+        frame = _square(side, sizes=_width_x_height(first))
+    else:
+        frame = Frame(*first, fit=False)
+    return frame._replace(bands=reading.bands, levels=levels_asked(reading.white_level))
+
+
+def with_levels(
+    frame: Frame, depth: Depth, readers: Mapping[str, SplitReader], track: Track
+) -> Frame:
+    """A frame that knows black and white of one depth, from all images of it in all splits."""
+    levels = levels_for(depth, _range_of_all(depth, readers, bands=frame.bands, track=track))
+    return frame._replace(levels=(*(frame.levels or ()), levels))
+
+
+def _range_of_all(
+    depth: Depth, readers: Mapping[str, SplitReader], *, bands: Bands, track: Track
+) -> ValueRange | None:
+    found: list[ValueRange] = []
+    work = functools.partial(range_in, depth=depth, bands=bands)
+    for split, reader in readers.items():
+        with contextlib.closing(on_all_cores(reader.items(), work)) as attempts:
+            for _, result in track(attempts, f"measuring {split}", reader.length):
+                if isinstance(result, ValueRange):
+                    found.append(result)
+                    if depth == "16-bit" and result.high > FULL // 2:  # no other can change it
+                        return result
+    if not found:
+        return None
+    return ValueRange(min(of.low for of in found), max(of.high for of in found))
+
+
+def notes_of(frame: Frame, reading: Reading) -> Notes:
+    """What a reader should know of the levels of a frame, where the set has told them."""
+    levels = frame.levels or ()
+    return Notes(remarks=() if reading.white_level else remarks(levels), levels=levels)
 
 
 def _square(side: int | None, *, sizes: str) -> Frame:
@@ -225,6 +280,8 @@ def decoded(
             if isinstance(result, OtherSize):
                 kept = _width_x_height((frame.height, frame.width))
                 raise _SizesDifferError(f"{kept} and {_width_x_height(result)}")
+            if isinstance(result, OtherDepth):
+                raise _NoLevelsError(result.depth)
             yield NamedResult(name, result)
 
 
@@ -290,9 +347,13 @@ def refuse_unreadable(tallies: Sequence[Tally]) -> None:
     for tally in tallies:
         if not tally.names:
             damaged = all_damaged(tallies)
+            first, *others = {image.reason for image in damaged}
+            same = not others and len(damaged) > 1
+            why = f"all {len(damaged):,}: {first}" if same else name_damaged(damaged)
+            advised = not others and says_what_to_do(first)
             raise DamagedImagesError(
                 damaged,
-                found=f"no image of the {tally.split} split can be read: {name_damaged(damaged)}",
-                expected="at least one image that can be read to its end",
-                hint=REPAIR,
+                found=f"no image of the {tally.split} split can be read: {why}",
+                expected="" if advised else "at least one image that can be read to its end",
+                hint="" if advised else REPAIR,
             )

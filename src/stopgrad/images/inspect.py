@@ -7,29 +7,37 @@ full size. What the cache holds is not used but replaced, and a later load finds
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 from collections import Counter
-from typing import IO, TYPE_CHECKING, Literal, NamedTuple, get_args
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
 
 import numpy as np
 
-from stopgrad.config import BadImages
+from stopgrad.config import BY_RULE, BadImages, Reading
 from stopgrad.errors import DataError
-from stopgrad.images.decoding import Damaged, guarded, opened, strict_pillow, to_rgb, turn_of
+from stopgrad.images.decoding import to_rgb, turn_of
+from stopgrad.images.depth import Bands, RawImage, raw_of
 from stopgrad.images.gather import DamagedImagesError, on_all_cores, refusal
 from stopgrad.images.load import decode_again
+from stopgrad.images.opening import Damaged, Source, guarded, opened, strict_pillow
 from stopgrad.images.sources.find import find_source
 from stopgrad.images.types import (
+    UNLABELLED,
     Contents,
     DamagedImage,
     Dataset,
     Encoded,
+    Levels,
+    Notes,
     Track,
     no_progress,
 )
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+    from PIL.ImageFile import ImageFile
 
 Trait = Literal[
     "animated",
@@ -83,6 +91,7 @@ class Findings(NamedTuple):
     formats: dict[str, int]  # the most frequent first, as the sizes
     sizes: dict[ImageSize, int]
     classes: tuple[ClassCount, ...]  # () without labels
+    notes: Notes
     dataset: Dataset | None  # the readable images as training sees them; None: a split has none
     refusal: DataError | None  # why pretraining would not start on them
 
@@ -109,22 +118,24 @@ def check_images(
     *,
     side: int,
     tiny_below: float,
+    reading: Reading = BY_RULE,
     bad_images: BadImages = "fail",
     track: Track = no_progress,
 ) -> Findings:
     """Decode everything, strictly, and say what is there. A store is decoded already.
 
     Args:
-        spec: As for `load_dataset`; so are `side` and `bad_images`.
+        spec: As for `load_dataset`; so are `side`, `reading` and `bad_images`.
         side: px.
         tiny_below: px; of the short side.
+        reading: The columns that are read.
         bad_images: The policy by which damaged images are a refusal.
         track: Shows progress.
 
     Raises:
         DataError: When there is no data set of images and labels to look at.
     """
-    source = find_source(spec)
+    source = find_source(spec, reading=reading)
     contents = source.open()
     dataset, error = None, None
     try:
@@ -133,9 +144,11 @@ def check_images(
     except DamagedImagesError as refused:
         loaded_without, error = refused.damaged, refused
     tally = _Traits(tiny_below=tiny_below, damaged=loaded_without)
+    levels = dataset.notes.levels if dataset else ()
+    look = functools.partial(inspect_image, levels=levels, bands=source.reading.bands)
     with strict_pillow():
         for split, reader in contents.readers.items():
-            attempts = on_all_cores(reader.items(), inspect_image, at_a_time=AT_A_TIME)
+            attempts = on_all_cores(reader.items(), look, at_a_time=AT_A_TIME)
             with contextlib.closing(attempts):
                 for name, result in track(attempts, f"looking at {split}", reader.length):
                     tally.add(ImagePlace(split, name), result)
@@ -159,6 +172,7 @@ def check_images(
         formats={"packed": tally.formats.total()} if packed else dict(tally.formats.most_common()),
         sizes=dict(tally.sizes.most_common()),
         classes=_class_counts(contents),
+        notes=dataset.notes if dataset else source.notes.and_those(contents.notes),
         dataset=dataset,
         refusal=error or too_many,
     )
@@ -200,7 +214,7 @@ def _class_counts(contents: Contents) -> tuple[ClassCount, ...]:
     counts = [
         np.zeros(len(names), np.int64)
         if reader is None or reader.labels is None
-        else np.bincount(reader.labels, minlength=len(names))
+        else np.bincount(reader.labels[reader.labels != UNLABELLED], minlength=len(names))
         for reader in (contents.train, contents.test)
     ]
     return tuple(
@@ -218,17 +232,20 @@ class Inspected(NamedTuple):
     digest: bytes  # of size and RGB pixels: equal for equal images in any lossless format
 
 
-def inspect_image(encoded: Encoded) -> Inspected | Damaged:
+def inspect_image(
+    encoded: Encoded, *, levels: Sequence[Levels] = (), bands: Bands = ()
+) -> Inspected | Damaged:
     """Decode one image at full size, as strictly as for training, and describe it."""
-    return guarded(encoded, _inspect)
+    return guarded(encoded, functools.partial(_inspect, levels=levels, bands=bands))
 
 
-def _inspect(file: IO[bytes]) -> Inspected:
-    with opened(file) as image:
-        header = _traits_of_header(image)
+def _inspect(file: Source, *, levels: Sequence[Levels], bands: Bands) -> Inspected:
+    with opened(file, bands=bands) as image:
+        raw = raw_of(image)  # first of all
+        header = _traits_of_header(image, deep=raw is not None and raw.depth is not None)
         kind = image.format or "unknown"
         turn = turn_of(image)
-        rgb = to_rgb(image)
+        rgb = to_rgb(raw or image, levels, bands)
         alpha = image.has_transparency_data
         upright = rgb if turn is None else rgb.transpose(turn)
         traits: dict[Trait, bool] = {
@@ -245,16 +262,16 @@ def _inspect(file: IO[bytes]) -> Inspected:
     return Inspected(kind, ImageSize(*upright.size), found, digest.digest())
 
 
-def _traits_of_header(image: Image) -> dict[Trait, bool]:
+def _traits_of_header(image: ImageFile | RawImage, *, deep: bool) -> dict[Trait, bool]:
     """What only the header says; decoding converts or forgets it."""
     return {
-        "sixteen_bit": image.mode.startswith("I") or _is_deep(image),
+        "sixteen_bit": deep or _is_deep(image),
         "cmyk": image.mode == "CMYK",
         "palette": image.mode in ("P", "PA"),
     }
 
 
-def _is_deep(image: Image) -> bool:
+def _is_deep(image: ImageFile | RawImage) -> bool:
     """Whether the channels of a colour image have 16 bits, of which Pillow keeps 8.
 
     Its names of raw layouts end in ;16, ;16B, ...; PPM gives the largest value instead.
@@ -274,7 +291,7 @@ def _traits_of_colours(rgb: Image) -> dict[Trait, bool]:
     }
 
 
-def _is_animated(image: Image) -> bool:
+def _is_animated(image: ImageFile | RawImage) -> bool:
     """Whether there are more frames or pages; a second one that cannot be read is none."""
     try:
         return bool(getattr(image, "is_animated", False))

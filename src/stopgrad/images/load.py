@@ -9,35 +9,36 @@ the longest unused ones go, until all together hold at most `MOST_KEPT` bytes.
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
-from stopgrad.config import BadImages
+from stopgrad.config import BY_RULE, BadImages, Reading
 from stopgrad.errors import ConfigError, DataError, StorageError
-from stopgrad.images.decoding import Damaged, Frame, OtherSize, decode, strict_pillow
+from stopgrad.images.decoding import DECODER, Frame
+from stopgrad.images.formats import readable_now
 from stopgrad.images.gather import (
-    DamagedImagesError,
     NamedResult,
     Tally,
     all_damaged,
     decoded,
     in_one_frame,
     name_damaged,
+    notes_of,
     refusal,
     refuse_unreadable,
 )
+from stopgrad.images.opening import Damaged
 from stopgrad.images.packing import changes_since_packing
-from stopgrad.images.sources.arrays import images_from_arrays
 from stopgrad.images.sources.find import find_source
 from stopgrad.images.store import (
     cache_folder,
@@ -50,11 +51,10 @@ from stopgrad.images.store import (
 )
 from stopgrad.images.types import (
     Contents,
-    DamagedImage,
     Dataset,
     DataSource,
-    Encoded,
     Images,
+    Notes,
     Pixels,
     Track,
     no_progress,
@@ -64,7 +64,8 @@ from stopgrad.storage import sync_directory
 
 STALE = 24 * 3600  # s after which the temporary folder of a killed process is removed
 MOST_KEPT = 20 * (1 << 30)  # bytes of all stores together; the newest one stays even if larger
-NAMED = 3  # classes that `how_it_was_read` names
+NAMED = 3  # classes, and images of a kind, that a line names
+MOST_UNUSED = 0.03  # of all images may stay unused without a warning
 
 Changed = Literal["fail", "warn"]
 
@@ -72,9 +73,10 @@ log = logging.getLogger(__name__)
 
 
 def load_dataset(
-    spec: str,
+    spec: str | DataSource,
     *,
     side: int | None = None,
+    reading: Reading = BY_RULE,
     bad_images: BadImages = "fail",
     changed: Changed = "fail",
     track: Track = no_progress,
@@ -84,10 +86,12 @@ def load_dataset(
     Args:
         spec: `mnist5k`, `cifar10`, `cifar100`, `hf:OWNER/NAME`, `hf:OWNER/NAME/CONFIG`, or the
             path of a packed store, of a folder of Parquet files or of images. A known name wins
-            over a folder of the same name; `./cifar10` is the folder.
+            over a folder of the same name; `./cifar10` is the folder. Or a source itself.
         side: px. Images that all have one size, at most `side`, keep it; all others are
             resized by their short side and cropped at the centre to side x side. Those of a
             store stay as they were packed; this is the side at which they are looked at whole.
+        reading: The split that is scored, by rule the test split if its images have labels, else
+            the first that has; and the columns that hold images and labels.
         bad_images: What damaged images do: fail, or skip (left out, named in a warning and in
             `damaged`; more than 5 % of them fail even so). A store has left them out already.
         changed: What to do about a store whose folder has changed since it was packed.
@@ -96,11 +100,12 @@ def load_dataset(
     Raises:
         DataError: For what is missing or unfit, in one line.
         DamagedImagesError: For damaged images; it holds the list of all of them.
-        ConfigError: For a side below 1.
+        ConfigError: For a side below 1, and for a split that is not there.
     """
     if side is not None and side < 1:
         raise ConfigError(f"side {side}", expected="at least 1 px", hint="use for example 32")
-    source = find_source(spec)
+    source = spec if isinstance(spec, DataSource) else find_source(spec, reading=reading)
+    source = source._replace(reading=reading)
     if source.store is not None:
         return _load_store(source.store, side=side, changed=changed)
     dataset = _load_cached(source, side=side, track=track)
@@ -123,10 +128,14 @@ def _load_store(path: Path, *, side: int | None, changed: Changed) -> Dataset:
 
 
 def _load_cached(source: DataSource, *, side: int | None, track: Track) -> Dataset:
+    if not source.stamps:  # in memory, where nothing tells it from other images
+        return _load_uncached(source, source.open(), side=side, track=track)
     folder = cached_store(source, side=side)
     if os.path.exists(folder):  # unlike Path.exists, it knows no error
         try:
-            return _open(folder)
+            dataset = _open(folder, source.notes)
+            if not any(readable_now(image.reason) for image in dataset.damaged):
+                return dataset
         except DataError as error:
             log.warning("the cached images are damaged (%s); decoding them again", error.found)
     return decode_again(source, source.open(), side=side, track=track)
@@ -134,11 +143,16 @@ def _load_cached(source: DataSource, *, side: int | None, track: Track) -> Datas
 
 def cached_store(source: DataSource, *, side: int | None) -> Path:
     """Where the store of this source belongs, whether or not it is there."""
-    return cache_folder() / "images" / store_key(source, side=side)[:32]
+    key = f"{store_key(source, side=side)} {DECODER}"
+    return cache_folder() / "images" / hashlib.sha256(key.encode()).hexdigest()[:32]
 
 
 def decode_again(
-    source: DataSource, contents: Contents, *, side: int | None, track: Track
+    source: DataSource,
+    contents: Contents,
+    *,
+    side: int | None,
+    track: Track,
 ) -> Dataset:
     """Decode every image, and replace what the cache holds of them; a store is only read.
 
@@ -156,22 +170,34 @@ def decode_again(
 
     try:
         with _new_folder(folder) as temporary:
-            in_one_frame(contents, write, side=side)
+            in_one_frame(contents, write, side=side, reading=source.reading, track=track)
             _replace(temporary, folder)
         prune(folder.parent, newest=folder)
     except (OSError, StorageError) as error:
         reason = error.found if isinstance(error, StorageError) else str(error)
     else:
         try:
-            return _open(folder)
+            return _open(folder, source.notes)
         except DataError as error:  # another process may have removed it since
             reason = error.found
     log.warning("cannot cache the decoded images in %s (%s); going on without", folder, reason)
-    return _decode_to_memory(source.name, contents, side=side, track=track)
+    return _load_uncached(source, contents, side=side, track=track)
 
 
-def _open(folder: Path) -> Dataset:
-    """The images of a cached store; a DataError when any part is not what was written."""
+def _load_uncached(
+    source: DataSource, contents: Contents, *, side: int | None, track: Track
+) -> Dataset:
+    dataset = _decode_to_memory(source, contents, side=side, track=track)
+    notes = source.notes.and_those(contents.notes)
+    return dataset._replace(notes=notes.and_those(dataset.notes))
+
+
+def _open(folder: Path, notes: Notes) -> Dataset:
+    """The images of a cached store, with what a look at the names has noted.
+
+    Raises:
+        DataError: When any part is not what was written.
+    """
     with damage(folder, "its folder"):
         manifest = read_manifest(folder)
         dataset = read_images(folder, manifest)
@@ -182,7 +208,7 @@ def _open(folder: Path) -> Dataset:
                     raise ValueError("they are not what was written")
     with suppress(OSError):
         os.utime(folder)  # used: pruning takes the longest unused first
-    return dataset
+    return dataset._replace(notes=notes.and_those(dataset.notes))
 
 
 @contextmanager
@@ -249,7 +275,9 @@ def _remove_stale(parent: Path) -> None:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def _decode_to_memory(name: str, contents: Contents, *, side: int | None, track: Track) -> Dataset:
+def _decode_to_memory(
+    source: DataSource, contents: Contents, *, side: int | None, track: Track
+) -> Dataset:
     def decode(frame: Frame) -> Dataset:
         pixels: dict[Tally, Pixels] = {}
         for split, reader in contents.readers.items():
@@ -258,9 +286,10 @@ def _decode_to_memory(name: str, contents: Contents, *, side: int | None, track:
             pixels[tally] = _collect(attempts, tally, frame)
         refuse_unreadable([*pixels])
         splits = {tally.split: tally.images(array) for tally, array in pixels.items()}
-        return Dataset(name, splits["train"], splits.get("test"), all_damaged(pixels))
+        notes = notes_of(frame, source.reading)
+        return Dataset(source.name, splits["train"], splits.get("test"), all_damaged(pixels), notes)
 
-    return in_one_frame(contents, decode, side=side)
+    return in_one_frame(contents, decode, side=side, reading=source.reading, track=track)
 
 
 def _collect(
@@ -284,47 +313,6 @@ def _allocate(shape: tuple[int, ...]) -> Pixels:
         ) from error
 
 
-def load_image_files(files: Sequence[Path], *, like: Images) -> Images:
-    """Single image files without labels, in order, as if they belonged to a data set.
-
-    Where its images are square, others are resized by their short side and cropped at the centre.
-
-    Args:
-        files: At least one.
-        like: Images of the size that these are to have.
-
-    Raises:
-        DamagedImagesError: Naming all that cannot be read.
-        DataError: For an image of another size, where those of the data set are not square.
-    """
-    height, width = like.pixels.shape[1:3]
-    frame = Frame(height, width, fit=height == width)
-    with strict_pillow():
-        decoded = [decode(Encoded(str(file), file), frame) for file in files]
-    damaged = [DamagedImage("train", d.name, d.reason) for d in decoded if isinstance(d, Damaged)]
-    if damaged:
-        raise DamagedImagesError(
-            damaged,
-            found=f"{len(damaged)} of {len(files)} images cannot be read: {name_damaged(damaged)}",
-            expected="image files that can be read to their end",
-            hint="check the paths, or repair the files",
-        )
-    pixels = [_of_this_size(d, file, frame) for d, file in zip(decoded, files, strict=True)]
-    found = images_from_arrays(np.stack(pixels), sources=[str(file) for file in files])
-    return replace(found, whole_side=like.whole_side)  # seen whole at the same size
-
-
-def _of_this_size(decoded: Pixels | OtherSize | Damaged, file: Path, frame: Frame) -> Pixels:
-    assert not isinstance(decoded, Damaged)
-    if isinstance(decoded, OtherSize):
-        raise DataError(
-            f"{str(file)!r} is {decoded.width} x {decoded.height} px",
-            expected=f"{frame.width} x {frame.height} px, the size of the run's images",
-            hint="resize it; only square images are resized by themselves",
-        )
-    return decoded
-
-
 def how_it_was_read(dataset: Dataset) -> str:
     """One sentence without a full stop, so that no folder becomes a class unnoticed."""
     train, test = dataset.train, dataset.test
@@ -333,6 +321,27 @@ def how_it_was_read(dataset: Dataset) -> str:
     if test is not None:
         counts += f", {len(test):,} to test on"
     return f"read {dataset.name}: {counts}, {width} x {height} px; {_labels(train)}"
+
+
+def what_to_know(dataset: Dataset) -> list[str]:
+    """Lines about a data set that was read: what was understood how, and what is not used."""
+    lines = [how_it_was_read(dataset), *dataset.notes.remarks]
+    for what, reason, names in dataset.notes.unused:
+        noun = what if len(names) == 1 else f"{what}s"
+        named = ", ".join(map(repr, names[:NAMED])) + (", ..." if len(names) > NAMED else "")
+        lines.append(f"not used: {len(names):,} {noun} ({named}): {reason}")
+    return lines
+
+
+def warn_of_unused(dataset: Dataset) -> None:
+    """Says loudly when more than a few per cent of the images that were found are not used."""
+    unused = dataset.notes.count("image")
+    used = len(dataset.train) + len(dataset.test or ()) + len(dataset.damaged)
+    if unused > MOST_UNUSED * (used + unused):
+        log.warning(
+            "%s: %s of %s images are not used: see the lines above",
+            *(dataset.name, f"{unused:,}", f"{used + unused:,}"),
+        )
 
 
 def _labels(train: Images) -> str:

@@ -17,20 +17,23 @@ import shutil
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 
-from stopgrad.config import BadImages
+from stopgrad.config import BY_RULE, BadImages, Reading
 from stopgrad.errors import ConfigError, DataError, LockedError, StopgradError, StorageError
 from stopgrad.images.decoding import Frame
 from stopgrad.images.gather import Tally, all_damaged, in_one_frame, refusal, refuse_unreadable
 from stopgrad.images.sources.find import find_source, is_name
+from stopgrad.images.sources.several import spec_of_several, specs_of
 from stopgrad.images.store import (
     FILES,
     MANIFEST,
+    NOTES,
     PACKING,
     SUMMARY,
     Shard,
     StoreManifest,
     read_columns,
     read_manifest,
+    read_notes,
     read_split,
     read_summaries,
     read_table,
@@ -47,16 +50,18 @@ def pack(
     out: Path,
     *,
     side: int,
+    reading: Reading = BY_RULE,
     bad_images: BadImages = "fail",
     track: Track = no_progress,
 ) -> StoreManifest:
     """Packs a data set, or goes on where a kill has stopped it.
 
     Args:
-        spec: As for `load_dataset`; so are `side` and `bad_images`.
+        spec: As for `load_dataset`; so are `side`, `reading` and `bad_images`.
         out: The store: a new folder, an empty one, or an unfinished store of the same images. A
             finished one of the same is left as it is.
         side: px.
+        reading: The columns that are read.
         bad_images: The store knows which damaged images it lacks.
         track: Shows progress.
 
@@ -68,7 +73,7 @@ def pack(
     """
     if side < 1:
         raise ConfigError(f"--side {side}", expected="at least 1 px", hint="use for example 256")
-    source = find_source(spec)
+    source = find_source(spec, reading=reading)
     key = store_key(source, side=side)
     with _locked(out):
         if not (out / MANIFEST).exists():
@@ -79,10 +84,16 @@ def pack(
                 target = Target(out, frame, track, for_user=True)
                 refuse = functools.partial(_refuse_damaged, bad_images=bad_images)
                 write_store(
-                    target, source, contents, side=side, origin=_origin(spec), refuse=refuse
+                    target,
+                    source,
+                    contents,
+                    side=side,
+                    origin=_origin(spec),
+                    refuse=refuse,
                 )
 
-            in_one_frame(contents, write, side=side, frame=_begun(out, key=key))
+            begun = _begun(out, key=key)
+            in_one_frame(contents, write, side=side, reading=reading, frame=begun, track=track)
         return _finished(out, key=key)
 
 
@@ -95,7 +106,10 @@ def _refuse_damaged(tallies: Sequence[Tally], *, bad_images: BadImages) -> None:
 
 def _origin(spec: str) -> str:
     """The path to compare the store with; what has a name lies in no folder of the user's."""
-    return "" if is_name(spec) else str(user_path(spec).resolve())
+    if all(map(is_name, specs_of(spec))):
+        return ""
+    paths = (s if is_name(s) else str(user_path(s).resolve()) for s in specs_of(spec))
+    return spec_of_several([*paths])
 
 
 @contextlib.contextmanager
@@ -127,7 +141,7 @@ def _begun(out: Path, *, key: str) -> Frame | None:
     try:
         begun = read_json(out / PACKING)
         if begun["key"] == key:
-            return Frame(*begun["frame"])
+            return Frame.from_json(begun["frame"])
         what = f"an unfinished store with --side {begun['side']}"
     except (OSError, ValueError, KeyError, TypeError):
         what = f"an unfinished store with a damaged {PACKING}"
@@ -191,7 +205,8 @@ def changes_since_packing(path: Path) -> DataError | None:
         DataError: When the store is damaged.
     """
     manifest = read_manifest(path)
-    if not manifest.origin or not (path / FILES).exists() or not Path(manifest.origin).exists():
+    there = all(is_name(spec) or Path(spec).exists() for spec in specs_of(manifest.origin))
+    if not manifest.origin or not (path / FILES).exists() or not there:
         return None
     columns = read_columns(path, manifest, FILES)
     was = _by_path(map(FileStamp, columns["path"], columns["size"], columns["modified"]))
@@ -237,7 +252,9 @@ def verify_store(path: Path) -> Iterator[Finding]:
         yield _checked(SUMMARY, functools.partial(read_summaries, path, manifest))
     for split in manifest.splits:
         yield from _verify_split(path, manifest, split)
-    known = {MANIFEST, SUMMARY, *manifest.tables}
+    if (path / NOTES).exists():
+        yield _checked(NOTES, functools.partial(read_notes, path))
+    known = {MANIFEST, SUMMARY, NOTES, *manifest.tables}
     known |= {shard.file for split in manifest.splits.values() for shard in split.shards}
     for entry in sorted(path.iterdir()):
         if entry.name not in known:

@@ -13,7 +13,16 @@ import numpy.typing as npt
 
 from stopgrad.config import numpy_generator
 from stopgrad.errors import ConfigError, DataError
-from stopgrad.images.types import Images, Indices, Labels, Normalization, Pixels, Rows
+from stopgrad.images.types import (
+    GRAY,
+    UNLABELLED,
+    Images,
+    Indices,
+    Labels,
+    Normalization,
+    Pixels,
+    Rows,
+)
 
 CHUNK_BYTES = 6 << 20  # of pixels that are counted at a time
 
@@ -50,6 +59,8 @@ def split_validation(images: Images, *, fraction: float, seed: int) -> Split:
             hint="use more images or another fraction",
         )
     labels = np.zeros(len(images), np.int64) if images.labels is None else images.labels
+    if labels.min() == UNLABELLED:
+        labels = labels - UNLABELLED  # those without a label are one more stratum
     ranks = ranks_in_class(labels, numpy_generator(seed, "validation"))
     held_out = ranks < _quotas(np.bincount(labels), count)[labels]
     indices = np.flatnonzero(held_out)
@@ -78,6 +89,7 @@ def label_subset(images: Images, *, fraction: float, seed: int) -> Indices:
             expected="a label for each image",
             hint="evaluate on a labelled data set; pretraining needs no labels",
         )
+    assert images.labels.min() > UNLABELLED, "take images.labelled() first"
     ranks = ranks_in_class(images.labels, numpy_generator(seed, "labels"))
     counts = np.bincount(images.labels)
     # floor(x + 0.5), not round(): halves that go to the even neighbour would not be monotone.
@@ -106,14 +118,20 @@ def _quotas(counts: npt.NDArray[np.int64], total: int) -> npt.NDArray[np.int64]:
     return quotas
 
 
-def normalization(images: Images) -> Normalization:
+def normalization(images: Images, *, channels: int = 3) -> Normalization:
     """Mean and population standard deviation of pixels / 255, by channel; known, or counted.
+
+    Of one channel they are those of gray: its mean, and the mean deviation of the colours, which
+    is its own where images are gray and an upper bound where they are not.
 
     Exact: pixels are counted by value in integers, in chunks, so neither the order nor the
     chunk size can change a bit. A channel that never varies gets a std of 1, so that it
     normalises to 0 and not to infinity.
     """
-    return images.known or normalization_of([images.pixels])
+    found = images.known or normalization_of([images.pixels])
+    if channels == 3:
+        return found
+    return Normalization(*((sum(w * v for w, v in zip(GRAY, of, strict=True)),) for of in found))
 
 
 def normalization_of(parts: Iterable[Rows]) -> Normalization:
@@ -125,7 +143,7 @@ def normalization_of(parts: Iterable[Rows]) -> Normalization:
         for start in range(0, len(pixels), step):
             counts += _count_values(pixels[start : start + step])
     mean, std = _moments(counts)
-    return Normalization(mean=(mean[0], mean[1], mean[2]), std=(std[0], std[1], std[2]))
+    return Normalization(tuple(mean), tuple(std))
 
 
 def _count_values(pixels: Pixels) -> npt.NDArray[np.int64]:

@@ -2,6 +2,7 @@
 
     STORE/stopgrad-store.json    what it holds; sealed, written last: without it there is no store
           stopgrad-summary.json  checksum and normalization of each split; older stores have none
+          stopgrad-notes.json    what of the data is not used; there where there is anything to note
           pictures.parquet       split, name and label of each image; why a damaged one is left out
           files.parquet          path, size and date of each file that was packed
           train-00000.pixels     n x H x W x 3 bytes, then train-00001.pixels, ...; test-...
@@ -41,6 +42,7 @@ from stopgrad.images.types import (
     Encoded,
     Images,
     Normalization,
+    Notes,
     Packed,
     SplitReader,
     map_file,
@@ -49,6 +51,7 @@ from stopgrad.images.types import (
 from stopgrad.storage import read_file, read_json, strict_json, user_path, write_json
 
 MANIFEST, SUMMARY = "stopgrad-store.json", "stopgrad-summary.json"
+NOTES = "stopgrad-notes.json"
 PICTURES, PICTURES_JSON, FILES = "pictures.parquet", "pictures.json", "files.parquet"
 PACKING = "stopgrad-packing.json"  # what an unfinished store will be
 FORMAT = 1
@@ -103,14 +106,13 @@ class SplitSummary(NamedTuple):
 
     fingerprint: str
     crc32: int  # of the blocks that `checksum` takes
-    mean: tuple[float, float, float]  # as in `Normalization`
-    std: tuple[float, float, float]
+    mean: tuple[float, ...]  # as in `Normalization`
+    std: tuple[float, ...]
 
     @property
     def normalization(self) -> Normalization:
         """The lists of the file as tuples."""
-        (red, green, blue), std = self.mean, self.std
-        return Normalization((red, green, blue), (std[0], std[1], std[2]))
+        return Normalization(tuple(self.mean), tuple(self.std))
 
 
 def cache_folder() -> Path:
@@ -172,7 +174,8 @@ def read_images(path: Path, manifest: StoreManifest, *, whole_side: int = 0) -> 
         for split, name, _, reason in zip(*table, strict=True)
         if reason is not None
     )
-    return Dataset(manifest.name, splits["train"], splits.get("test"), damaged)
+    notes = read_notes(path)
+    return Dataset(manifest.name, splits["train"], splits.get("test"), damaged, notes)
 
 
 def read_manifest(path: Path) -> StoreManifest:
@@ -296,6 +299,24 @@ def write_summaries(path: Path, summaries: dict[str, SplitSummary]) -> None:
     """Keeps what need not be worked out again when the store is opened."""
     values = {split: summary._asdict() for split, summary in summaries.items()}
     _write_sealed(path / SUMMARY, values)
+
+
+def read_notes(path: Path) -> Notes:
+    """What was noted of the data when they were decoded.
+
+    Raises:
+        DataError: When it is changed.
+    """
+    if not (path / NOTES).exists():
+        return Notes()
+    with damage(path, NOTES):
+        return Notes.from_json(_read_sealed(path / NOTES))
+
+
+def write_notes(path: Path, notes: Notes) -> None:
+    """Keeps notes, if there are any."""
+    if notes != Notes():
+        _write_sealed(path / NOTES, notes._asdict())
 
 
 def read_split(path: Path, manifest: StoreManifest, split: str, table: ImageTable) -> Images:

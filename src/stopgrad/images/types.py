@@ -17,15 +17,20 @@ import resource
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple, Protocol, TypeVar
+from typing import Any, Literal, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
+
+from stopgrad.config import BY_RULE, Reading
 
 T = TypeVar("T")
 Pixels = npt.NDArray[np.uint8]
 Indices = npt.NDArray[np.int64]
 Labels = npt.NDArray[np.int64]
+GRAY = tuple(weight / 0.9999 for weight in (0.2989, 0.587, 0.114))
+"""Weights of red, green and blue in gray: ITU-R BT.601 as torchvision rounds it, with sum 1."""
+UNLABELLED = -1  # the label of an image that has none, where others have one
 
 
 class MappedFile(NamedTuple):
@@ -136,10 +141,10 @@ def no_progress(items: Iterable[T], description: str, total: int, /) -> Iterable
 
 
 class Normalization(NamedTuple):
-    """Mean and standard deviation of pixels / 255, by channel (R, G, B)."""
+    """Mean and standard deviation of pixels / 255, by channel (R, G, B), or of gray alone."""
 
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
 
 
 @dataclass(frozen=True)
@@ -148,7 +153,7 @@ class Images:
 
     Attributes:
         pixels: (N, H, W, 3) uint8: a C-contiguous array, which may be a memory map, or `Packed`.
-        labels: (N,) int64 in 0..C-1, or None.
+        labels: (N,) int64 in 0..C-1, `UNLABELLED` where an image has none; or None.
         class_names: C names, () when there are no labels.
         fingerprint: sha256 in hex of pixels, labels and class names, in order.
         sources: Where each image came from (a path relative to the data, `file:row` in
@@ -202,6 +207,12 @@ class Images:
             whole_side=self.whole_side,
         )
 
+    def labelled(self) -> Images:
+        """The images that have a label, still on disk; all of them where there are no labels."""
+        if self.labels is None or self.labels.min() > UNLABELLED:
+            return self
+        return self.take(np.flatnonzero(self.labels != UNLABELLED))
+
     def with_pixels(self, pixels: Rows) -> Images:
         """Other pixels (M, H, W, 3), to be seen whole at the same size, under this fingerprint.
 
@@ -222,20 +233,65 @@ class DamagedImage(NamedTuple):
     reason: str
 
 
+class Unused(NamedTuple):
+    """Files, images or labels that are not used for one reason."""
+
+    what: Literal["file", "image", "label"]  # a file is one that nobody takes for an image
+    reason: str
+    names: tuple[str, ...]  # below the root of the data, in order
+
+
+class Levels(NamedTuple):
+    """The values that became 0 and 255 in all images of one depth of a set; see `depth`."""
+
+    depth: str
+    black: float
+    white: float
+
+
+class Notes(NamedTuple):
+    """What a reader of the data should know: what was understood how, and what is not used."""
+
+    remarks: tuple[str, ...] = ()  # each one clause without a full stop
+    unused: tuple[Unused, ...] = ()
+    scored: str = ""  # what the data call the split that is scored, where that is not "test"
+    levels: tuple[Levels, ...] = ()  # of images of more than 8 bits
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> Notes:
+        """Notes as JSON has kept them."""
+        unused = (Unused(what, reason, tuple(names)) for what, reason, names in values["unused"])
+        levels = (Levels(*of) for of in values.get("levels", []))
+        return cls(tuple(values["remarks"]), tuple(unused), values["scored"], tuple(levels))
+
+    def and_those(self, of: Notes) -> Notes:
+        """These and others."""
+        remarks, unused = self.remarks + of.remarks, self.unused + of.unused
+        return Notes(remarks, unused, self.scored or of.scored, self.levels + of.levels)
+
+    def count(self, what: str) -> int:
+        """How many files, images or labels are not used."""
+        return sum(len(group.names) for group in self.unused if group.what == what)
+
+
 class Dataset(NamedTuple):
-    """A data set by name; `test` is its own test split, if it has one."""
+    """A data set by name; `test` is the split of it that is scored, if it has one."""
 
     name: str
     train: Images
     test: Images | None
     damaged: tuple[DamagedImage, ...] = ()  # in neither split
+    notes: Notes = Notes()
 
 
 class Encoded(NamedTuple):
-    """One image before decoding: a name for messages, and its file's content or path."""
+    """One image before decoding: a name for messages, and its file, its content or its values.
+
+    Values are (H, W, C), C = 1, 3 or 4. None: it has no bytes; an error: why it cannot be read.
+    """
 
     name: str
-    data: bytes | Path | None  # None: the source has no bytes for it
+    data: bytes | Path | npt.NDArray[Any] | Exception | None
 
 
 class SplitReader(NamedTuple):
@@ -252,6 +308,7 @@ class Contents(NamedTuple):
     class_names: tuple[str, ...]
     train: SplitReader
     test: SplitReader | None
+    notes: Notes = Notes()  # of what only reading tells
 
     @property
     def readers(self) -> dict[str, SplitReader]:
@@ -275,6 +332,8 @@ class DataSource(NamedTuple):
     stamps: tuple[FileStamp, ...]
     open: Callable[[], Contents]
     store: Path | None = None  # where its decoded pixels lie, if it is a store
+    notes: Notes = Notes()  # of what a look at the names tells
+    reading: Reading = BY_RULE
 
 
 def stamp(path: Path | str, *, name: str) -> FileStamp:

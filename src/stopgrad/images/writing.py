@@ -17,9 +17,11 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from stopgrad.config import Reading
 from stopgrad.errors import DataError
-from stopgrad.images.decoding import DECODER, Damaged, Frame
-from stopgrad.images.gather import NamedResult, Tally, decoded
+from stopgrad.images.decoding import Frame
+from stopgrad.images.gather import NamedResult, Tally, decoded, notes_of
+from stopgrad.images.opening import Damaged
 from stopgrad.images.splits import normalization_of
 from stopgrad.images.store import (
     FILES,
@@ -33,6 +35,7 @@ from stopgrad.images.store import (
     StoreManifest,
     checksum,
     write_manifest,
+    write_notes,
     write_summaries,
 )
 from stopgrad.images.types import (
@@ -49,6 +52,7 @@ from stopgrad.storage import read_json, storage_errors, sync_directory, write_at
 SHARD_BYTES = 1 << 27  # of pixels: what a kill can cost
 SHARD_IMAGES = 1 << 14  # so that the note of a shard of small images stays small
 BUFFER = 1 << 20  # bytes
+KEYED = 2  # of the decoder that keys name; it stays, so that old stores are known again
 
 
 class Target(NamedTuple):
@@ -76,8 +80,10 @@ class Note(NamedTuple):
 
 
 def store_key(source: DataSource, *, side: int | None) -> str:
-    """sha256 in hex of everything that decides the bytes of a store."""
-    parts = [FORMAT, DECODER, source.name, source.root, source.stamps, side]
+    """sha256 in hex of all that a user decides the bytes of a store by."""
+    parts: list[object] = [FORMAT, KEYED, source.name, source.root, source.stamps, side]
+    if source.reading != Reading():
+        parts.append(source.reading)
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
@@ -232,6 +238,9 @@ def write_store(
     with storage_errors(target.path, needed=0):
         summaries = {split: _summary(target, stored) for split, stored in manifest.splits.items()}
     write_summaries(target.path, summaries)
+    # The cache looks at the names each time, and keeps what only reading has told.
+    told = contents.notes.and_those(notes_of(target.frame, source.reading))
+    write_notes(target.path, source.notes.and_those(told) if target.for_user else told)
     write_manifest(target.path, manifest)
 
 

@@ -52,7 +52,7 @@ def classifier_flops(shape: ClassifierShape) -> float:
     """Floating-point operations of training per view, counted as in `simsiam.training_flops`."""
     with torch.device("meta"):
         model = build_classifier(shape.encoder, classes=shape.classes, seed=0).to("meta")
-        view = torch.empty(2, 3, *shape.size)
+        view = torch.empty(2, shape.encoder.channels, *shape.size)
         with FlopCounterMode(display=False) as counter:
             model.head(model.encoder(view))  # without autocast, which the meta device lacks
     return float(3 * counter.get_total_flops() / len(view))

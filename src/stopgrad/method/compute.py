@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import Literal, NamedTuple, TypeVar, cast
 
 import numpy as np
@@ -168,6 +168,28 @@ def _not_compiled(error: RuntimeError) -> ConfigError:
         f"torch.compile fails with torch {torch.__version__} ({reason})",
         hint="add --compile off, which is slower and gives the same results up to rounding",
     )
+
+
+@contextmanager
+def plain_torch() -> Iterator[None]:
+    """PyTorch as it is by default, whatever the caller has set around a call, and set back after.
+
+    That are gradients, inference mode, the default type and device of new tensors, and autocast.
+    """
+    dtype, device = torch.get_default_dtype(), torch.get_default_device()
+    torch.set_default_dtype(torch.float32)
+    try:
+        with ExitStack() as settings:
+            settings.enter_context(torch.inference_mode(False))
+            settings.enter_context(torch.enable_grad())
+            if device != torch.device("cpu"):
+                settings.enter_context(torch.device("cpu"))
+            for kind in ("cpu", "cuda"):
+                if torch.is_autocast_enabled(kind):
+                    settings.enter_context(torch.autocast(kind, enabled=False))
+            yield
+    finally:
+        torch.set_default_dtype(dtype)
 
 
 def use_repeatable(repeatable: bool) -> None:

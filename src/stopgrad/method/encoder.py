@@ -10,7 +10,6 @@ from collections.abc import Callable
 from typing import Any, cast
 
 import torch
-from torch import nn
 
 from stopgrad.config import EncoderConfig, torch_generator
 from stopgrad.errors import ConfigError, did_you_mean, no_memory
@@ -23,10 +22,10 @@ TIMM = "timm:"
 def build_encoder(
     config: EncoderConfig, generator: torch.Generator, *, per_view: bool = False
 ) -> Encoder:
-    """An encoder of B images; x (B, 3, H, W) -> features (B, F).
+    """An encoder of B images; x (B, C, H, W) -> features (B, F); C = 3, or 1 for gray.
 
     Args:
-        config: Its name, stem, width, and whether residual blocks start as the identity.
+        config: Its name, stem, width and channels C; whether residual blocks start as the identity.
         generator: Draws all weights.
         per_view: Whether each BN normalises the two halves of a batch separately, see `layers`.
 
@@ -35,10 +34,15 @@ def build_encoder(
     """
     check_encoder_name(config.name)
     if config.name.startswith(TIMM):
-        return _timm_encoder(config.name.removeprefix(TIMM), generator, per_view=per_view)
+        return _timm_encoder(config, generator, per_view=per_view)
     with torch.device("meta"):
-        shape = RESNETS[config.name]
-        encoder = ResNet(shape, stem=config.stem, width=config.width, per_view=per_view)
+        encoder = ResNet(
+            RESNETS[config.name],
+            stem=config.stem,
+            width=config.width,
+            channels=config.channels,
+            per_view=per_view,
+        )
     initialize(encoder, generator)
     if config.zero_init:
         encoder.zero_last_bn()
@@ -60,13 +64,13 @@ def check_encoder_name(name: str) -> None:
         )
 
 
-def size_problem(encoder: nn.Module, size: tuple[int, int]) -> str:
+def size_problem(encoder: Encoder, size: tuple[int, int]) -> str:
     """Why an encoder refuses images of this size, as its own error says; empty if it takes them.
 
     A ViT takes multiples of its patch size, a mixer a single size, our ResNets any size.
 
     Args:
-        encoder: In eval mode, x (B, 3, H, W) -> (B, F).
+        encoder: In eval mode, x (B, C, H, W) -> (B, F).
         size: Height and width, px.
 
     Raises:
@@ -76,7 +80,8 @@ def size_problem(encoder: nn.Module, size: tuple[int, int]) -> str:
         return ""
     try:
         with torch.inference_mode():
-            encoder(torch.zeros(1, 3, *size, device=next(encoder.parameters()).device))
+            device = next(encoder.parameters()).device
+            encoder(torch.zeros(1, encoder.channels, *size, device=device))
     except (AssertionError, RuntimeError, ValueError) as error:
         if no_memory(error):
             raise
@@ -119,24 +124,29 @@ def _check_timm_name(name: str) -> None:
         )
 
 
-def _timm_encoder(name: str, generator: torch.Generator, *, per_view: bool) -> Encoder:
+def _timm_encoder(config: EncoderConfig, generator: torch.Generator, *, per_view: bool) -> Encoder:
     """A timm backbone without its classifier; stem and width are the backbone's own."""
     import timm
 
     # timm draws weights from the global generator: seed it with ours, then restore its state.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(generator.initial_seed())
-        backbone = _created(timm.create_model, name)
+        backbone = _created(timm.create_model, config)
     # Some backbones have a layer between their last features and the classifier.
     backbone.feature_width = getattr(backbone, "head_hidden_size", None) or backbone.num_features
+    backbone.channels = config.channels
     if per_view:
         split_views_in(backbone)
     return cast("Encoder", backbone)
 
 
-def _created(create_model: Callable[..., Any], name: str) -> Any:
+def _created(create_model: Callable[..., Any], config: EncoderConfig) -> Any:
     """A backbone that takes images of any size if timm can build it so."""
+    name = config.name.removeprefix(TIMM)
+    options: dict[str, Any] = {"pretrained": False, "num_classes": 0}
+    if config.channels != 3:
+        options["in_chans"] = config.channels
     try:
-        return create_model(name, pretrained=False, num_classes=0, dynamic_img_size=True)
+        return create_model(name, dynamic_img_size=True, **options)
     except TypeError:
-        return create_model(name, pretrained=False, num_classes=0)
+        return create_model(name, **options)

@@ -35,9 +35,10 @@ RESNETS = {
 
 
 class Encoder(nn.Module):
-    """What every encoder has: x (B, 3, H, W) -> features (B, F)."""
+    """What every encoder has: x (B, C, H, W) -> features (B, F)."""
 
     feature_width: int  # F
+    channels: int  # C, 3 or 1
 
 
 class BasicBlock(nn.Module):
@@ -105,26 +106,34 @@ class ResNet(Encoder):
         shape: Blocks and channels, of `RESNETS`.
         stem: The first layers: small (stride 1), half (stride 2) or large (stride 4).
         width: Factor on every number of channels.
+        channels: C, of its input.
         per_view: Whether each BN normalises the two halves of a batch separately, see `layers`.
     """
 
     def __init__(
-        self, shape: ResNetShape, *, stem: Stem, width: float, per_view: bool = False
+        self,
+        shape: ResNetShape,
+        *,
+        stem: Stem,
+        width: float,
+        channels: int = 3,
+        per_view: bool = False,
     ) -> None:
         super().__init__()
         block = Bottleneck if shape.bottleneck else BasicBlock
-        channels = [max(8, round(count * width)) for count in shape.channels]
-        self.conv1, self.maxpool = _stem(channels[0], stem)
-        self.bn1 = batch_norm_2d(channels[0], per_view=per_view)
+        self.channels = channels
+        counts = [max(8, round(count * width)) for count in shape.channels]
+        self.conv1, self.maxpool = _stem(channels, counts[0], stem)
+        self.bn1 = batch_norm_2d(counts[0], per_view=per_view)
         self.relu = nn.ReLU(inplace=True)
-        inputs = channels[0]
-        self.stages = tuple(f"layer{number}" for number, _ in enumerate(channels, start=1))
+        inputs = counts[0]
+        self.stages = tuple(f"layer{number}" for number, _ in enumerate(counts, start=1))
         for number, (name, count) in enumerate(zip(self.stages, shape.blocks, strict=True)):
             stage = nn.Sequential()
             for index in range(count):
                 stride = 2 if number > 0 and index == 0 else 1
-                stage.append(block(inputs, channels[number], stride=stride, per_view=per_view))
-                inputs = channels[number] * block.expansion
+                stage.append(block(inputs, counts[number], stride=stride, per_view=per_view))
+                inputs = counts[number] * block.expansion
             self.add_module(name, stage)
         self.feature_width = inputs
 
@@ -134,22 +143,22 @@ class ResNet(Encoder):
             if isinstance(layer, BasicBlock | Bottleneck):
                 nn.init.zeros_(layer.last_bn.weight)
 
-    def forward(self, x: Tensor) -> Tensor:  # (B, 3, H, W) -> (B, F)
+    def forward(self, x: Tensor) -> Tensor:  # (B, C, H, W) -> (B, F)
         x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
         for name in self.stages:
             x = self.get_submodule(name)(x)
         return x.mean(dim=(2, 3), dtype=torch.promote_types(x.dtype, torch.float32))
 
 
-def _stem(channels: int, stem: Stem) -> tuple[nn.Conv2d, nn.Module]:
+def _stem(inputs: int, outputs: int, stem: Stem) -> tuple[nn.Conv2d, nn.Module]:
     match stem:
         case "small":  # Paper, Appendix D: 3x3 stride 1, no max-pool
-            return _conv(3, channels, kernel=3), nn.Identity()
+            return _conv(inputs, outputs, kernel=3), nn.Identity()
         case "half":
-            return _conv(3, channels, kernel=3, stride=2), nn.Identity()
+            return _conv(inputs, outputs, kernel=3, stride=2), nn.Identity()
         case "large":
             pool = nn.MaxPool2d(kernel_size=3, stride=2, padding=1)
-            return _conv(3, channels, kernel=7, stride=2), pool
+            return _conv(inputs, outputs, kernel=7, stride=2), pool
 
 
 def _conv(inputs: int, outputs: int, *, kernel: int, stride: int = 1) -> nn.Conv2d:

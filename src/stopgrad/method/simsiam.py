@@ -76,7 +76,7 @@ def training_flops(config: Config) -> float:
     """
     with torch.device("meta"):
         model = build_simsiam(config).to("meta")
-        view = torch.empty(4, 3, config.views.size, config.views.size)
+        view = torch.empty(4, config.encoder.channels, config.views.size, config.views.size)
         with FlopCounterMode(display=False) as counter:
             model.predictor(model.projector(model.encoder(view)))
     return float(3 * counter.get_total_flops() / len(view))

@@ -11,6 +11,7 @@ from .examples import neighbor_examples as neighbor_examples
 from .examples import neighbors_of as neighbors_of
 from .examples import view_examples as view_examples
 from .facts import finding as finding
+from .files import figure_as_png as figure_as_png
 from .files import neighbor_grid as neighbor_grid
 from .files import view_grid as view_grid
 from .files import write_figures as write_figures

@@ -184,7 +184,8 @@ class Evidence(NamedTuple):
     def watched_split(self) -> str:
         """`test`, or `validation` where images are held out or there is no test split."""
         scored = {record.split for record in self.records}
-        held_out = self.info.config.validation > 0 or scored == {"validation"}
+        own = "validation" in scored and "test" not in scored
+        held_out = self.info.config.validation > 0 or own
         return "validation" if held_out else "test"
 
     @property
@@ -314,11 +315,12 @@ def view_panel(
     *,
     normalization: Normalization,
 ) -> ViewPanel:
-    """Images (N, H, W, 3) with normalised views (N, 3, S, S) of them, turned back to colours."""
+    """Images (N, H, W, 3) with normalised views (N, C, S, S) of them, turned back to colours."""
     mean, std = (np.asarray(values, dtype=np.float32) for values in normalization)
     colors = (x.transpose(0, 2, 3, 1) * std + mean for x in (x1, x2))
     seen = ((values * 255).round().clip(0, 255).astype(np.uint8) for values in colors)
-    return ViewPanel(originals, *map(np.ascontiguousarray, seen))
+    coloured = (np.broadcast_to(views, (*views.shape[:3], 3)) for views in seen)  # from gray too
+    return ViewPanel(originals, *map(np.ascontiguousarray, coloured))
 
 
 def queries(panel: NeighborPanel) -> list[Query]:
@@ -348,8 +350,8 @@ def _neighbor(panel: NeighborPanel, row: int, similarity: float, *, label: int |
 
 
 def label_of(labels: npt.NDArray[np.int64] | None, row: int) -> int | None:
-    """The label of a row, None where there are none."""
-    return None if labels is None else int(labels[row])
+    """The label of a row, None where it has none."""
+    return None if labels is None or labels[row] < 0 else int(labels[row])
 
 
 def name_of(image: Query | Neighbor) -> str:

@@ -178,8 +178,10 @@ class Nearest(NamedTuple):
     @property
     def labels(self) -> Tensor | None:  # (Q,)
         """The label of each image, if all have one."""
-        labels = self.images.labels
-        return None if labels is None else torch.from_numpy(labels[self.rows.numpy()])
+        if self.images.labels is None:
+            return None
+        labels = self.images.labels[self.rows.numpy()]
+        return torch.from_numpy(labels) if (labels >= 0).all() else None
 
 
 def nearest(run: TrainedRun, dataset: Dataset, *, track: Track = no_progress) -> Nearest:

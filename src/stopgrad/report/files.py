@@ -11,6 +11,7 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageFont
 
 from stopgrad.evaluation import count
+from stopgrad.images import sign_figure
 from stopgrad.report.evidence import (
     VIEWS,
     Evidence,
@@ -57,12 +58,12 @@ def _files_of(chapter: Evidence | StudyEvidence) -> Iterator[tuple[str, bytes]]:
     for figure in _figures_of(chapter):
         drawing, name = plain_svg(figure.chart), _file_name(figure.name)
         yield f"{name}.svg", drawing.encode()
-        yield f"{name}.png", vl_convert.svg_to_png(drawing, scale=PNG_SCALE)
+        yield f"{name}.png", sign_figure(vl_convert.svg_to_png(drawing, scale=PNG_SCALE))
     run = chapter.run
     if run is not None and run.views is not None:
-        yield "views.png", _png(view_grid(run.views))
+        yield "views.png", figure_as_png(view_grid(run.views))
     if run is not None and run.neighbors is not None:
-        yield "neighbors.png", _png(neighbor_grid(run.neighbors))
+        yield "neighbors.png", figure_as_png(neighbor_grid(run.neighbors))
 
 
 def _figures_of(chapter: Evidence | StudyEvidence) -> list[Figure]:
@@ -82,15 +83,16 @@ def _figures_of(chapter: Evidence | StudyEvidence) -> list[Figure]:
     ]
 
 
+def figure_as_png(image: Image.Image) -> bytes:
+    """A PNG file that names stopgrad as its writer."""
+    file = io.BytesIO()
+    image.save(file, "PNG")
+    return sign_figure(file.getvalue())
+
+
 def _file_name(text: str) -> str:
     """A name that every file system accepts."""
     return re.sub(r"[^A-Za-z0-9]+", "-", text).strip("-")[:60] or "figure"
-
-
-def _png(image: Image.Image) -> bytes:
-    file = io.BytesIO()
-    image.save(file, "PNG")
-    return file.getvalue()
 
 
 CELL = 96  # px of the side of an image in a grid

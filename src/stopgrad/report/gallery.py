@@ -207,7 +207,7 @@ def gallery(panel: NeighborPanel) -> Gallery:
     rows, places = np.unique(panel.index, return_inverse=True)
     made = sheet([*panel.queries.pixels[:], *panel.bank.pixels[rows]])
     labels = panel.queries.labels
-    known = [] if labels is None else sorted(set(labels.tolist()))
+    known = [] if labels is None else sorted(set(labels[labels >= 0].tolist()))
     return Gallery(
         source=made.source,
         data=gallery_data(panel, made, rows, places.reshape(panel.index.shape)),

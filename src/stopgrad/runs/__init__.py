@@ -9,6 +9,7 @@ newest checkpoint that is whole; or a `RunWriter`, the one process that may writ
     checkpoint   a step on disk: written, read with care, removed
     directory    status, metrics, and the one writer
     shared       the same of several processes that train together
+    scoring      which images of a data set are scored
     setup        what a training or an evaluation starts from
     verify       every file of a run, checked
 """

@@ -40,7 +40,9 @@ FREE = {
     "process_timeout": "waiting changes nothing",
 }
 
-ELSEWHERE = ("threads", "precision", "bad_images")
+ELSEWHERE = (
+    *("threads", "precision", "bad_images", "image_column", "label_column", "white_level", "bands"),
+)
 """What is compared by what came of it: environment.threads, environment.precision and
 data.fingerprint."""
 
@@ -77,6 +79,7 @@ class RunData(TypedDict, total=False):
     fingerprint: Required[str]  # of the whole training set
     images: Required[int]  # to learn from
     class_names: list[str]
+    unused: dict[str, int]  # files, images and labels of the data that are not used, by reason
     init: dict[str, str]  # "from" and "sha256" of the weights that it starts from; absent: random
     task: Task  # absent: pretrain; the others follow where it is not
     images_labelled: int
@@ -262,8 +265,8 @@ def _normalization(value: object) -> Normalization:
     values = mapping(value)
     check_types(values, {"mean": list[float], "std": list[float]})
     mean, std = (tuple(map(float, values[key])) for key in ("mean", "std"))
-    if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
-        raise ValueError("normalization, not three means and three std above 0")
+    if len(mean) not in (1, 3) or len(std) != len(mean) or min(std) <= 0:
+        raise ValueError("normalization, not three means and three std above 0, or one of each")
     return Normalization(mean, std)
 
 

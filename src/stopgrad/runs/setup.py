@@ -1,14 +1,14 @@
 """What a training or an evaluation starts from: images and their splits, the card, the model.
 
 In: a data set and a config, or the path of a run. Out: `TrainingImages` and a `RunInfo`, or a
-`TrainedRun` and an `EvaluationSplit`.
+`TrainedRun`.
 """
 
 from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -16,30 +16,31 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from stopgrad.config import Config, SplitName
+from stopgrad.config import Config, Reading
 from stopgrad.errors import CheckpointError, ConfigError, DataError
 from stopgrad.images import (
     KNOWN,
     Changed,
     Dataset,
+    DataSource,
     Images,
     Normalization,
     Track,
-    label_subset,
     load_dataset,
     no_progress,
     normalization,
+    spec_of_several,
+    specs_of,
     split_validation,
 )
 from stopgrad.method import Compute, SimSiam, build_simsiam, compute_for, size_problems
 from stopgrad.runs.checkpoint import load_checkpoint
 from stopgrad.runs.info import RunData, RunInfo, read_run
 from stopgrad.runs.machine import describe_environment
-from stopgrad.storage import storage_errors, user_path, write_json
+from stopgrad.runs.scoring import WATCHED
+from stopgrad.storage import user_path
 
 log = logging.getLogger(__name__)
-
-WATCHED = 0.2  # part of the labelled images that is watched where there is no test split
 
 
 @dataclass(frozen=True)
@@ -49,18 +50,19 @@ class TrainingImages:
     train: Images
     bank: Images | None = None  # whose labels vote
     watch: Images | None = None  # that are scored
+    channels: int = 3  # that the encoder takes
 
     @functools.cached_property
     def normalization(self) -> Normalization:
         """Of the images to learn from; all of them are read for it, once."""
-        return normalization(self.train)
+        return normalization(self.train, channels=self.channels)
 
 
 def prepare(dataset: Dataset, config: Config) -> TrainingImages:
     """Splits off the validation images, or takes the test split to watch.
 
-    Data without a test split are learned from whole; a fifth of them is watched against the
-    rest, the same images that `evaluate` scores.
+    Data without a labelled test split are learned from whole; a fifth of those with labels is
+    watched against the rest, the same images that `evaluate` scores.
 
     Raises:
         DataError: When there are fewer images than one batch.
@@ -76,19 +78,23 @@ def prepare(dataset: Dataset, config: Config) -> TrainingImages:
             hint="give more images or a smaller batch",
         )
     bank = train
-    if watch is None and train.labels is not None:
-        split = split_validation(train, fraction=WATCHED, seed=config.seed)
+    if (watch is None or watch.labels is None) and train.labels is not None:
+        split = split_validation(train.labelled(), fraction=WATCHED, seed=config.seed)
         bank, watch = split.train, split.validation
     if watch is None or bank.labels is None or watch.labels is None:
-        return TrainingImages(train)
-    return TrainingImages(train, bank, watch)
+        return TrainingImages(train, channels=config.encoder.channels)
+    return TrainingImages(train, bank.labelled(), watch.labelled(), config.encoder.channels)
 
 
 def spec_to_keep(spec: str) -> str:
     """A spec as a run notes it: names as they are, paths so that they hold from anywhere."""
-    if spec in KNOWN or spec.startswith(("hf:", "arrays:")):
-        return spec
-    return str(user_path(spec).resolve())
+    kept = [
+        each
+        if each in KNOWN or each.startswith(("hf:", "arrays:"))
+        else str(user_path(each).resolve())
+        for each in specs_of(spec)
+    ]
+    return spec_of_several(kept)
 
 
 def check_sizes(images: Images, config: Config) -> None:
@@ -130,16 +136,34 @@ def fit_sizes(dataset: Dataset, config: Config) -> Dataset:
 
 
 def load_images(
-    spec: str, config: Config, *, changed: Changed = "fail", track: Track = no_progress
+    spec: str | DataSource,
+    config: Config,
+    *,
+    split: str = "auto",
+    changed: Changed = "fail",
+    track: Track = no_progress,
 ) -> Dataset:
     """The images of a spec, stored as a config asks, whole at a size that its encoder takes.
 
-    `changed` says what to do with a store whose folder has changed since it was packed. A run that
-    exists says "warn": its own fingerprint guards it. Errors: `load_dataset`, `fit_sizes`.
+    `split` is the split that is scored, as `evaluation_split` takes it. `changed` says what to do
+    with a store whose folder has changed since it was packed. A run that exists says "warn": its
+    own fingerprint guards it. Errors: `load_dataset`, `fit_sizes`.
     """
-    side, bad_images = config.image_side, config.bad_images
-    dataset = load_dataset(spec, side=side, bad_images=bad_images, changed=changed, track=track)
+    dataset = load_dataset(
+        spec,
+        side=config.image_side,
+        reading=reading_of(config, split=split),
+        bad_images=config.bad_images,
+        changed=changed,
+        track=track,
+    )
     return fit_sizes(dataset, config)
+
+
+def reading_of(config: Config, *, split: str) -> Reading:
+    """How a run reads its data, where a split of them is scored or its own held-out images."""
+    own = split == "auto" or (split == "validation" and config.validation > 0)
+    return config.reading._replace(split="" if own else split)
 
 
 def describe_run(
@@ -164,6 +188,8 @@ def describe_run(
         "images": len(images.train),
         "class_names": list(images.train.class_names),
     }
+    if dataset.notes.unused:
+        data["unused"] = {group.reason: len(group.names) for group in dataset.notes.unused}
     if init:
         data["init"] = {"from": init["from"], "sha256": init["sha256"]}
     return RunInfo(config, data, images.normalization, describe_environment(config))
@@ -179,14 +205,6 @@ class TrainedRun(NamedTuple):
     epoch: int
     damaged: tuple[str, ...]  # a line for each checkpoint that was passed over
     path: Path
-
-
-class EvaluationSplit(NamedTuple):
-    """The images whose labels train the evaluators, and those that are scored."""
-
-    train: Images
-    test: Images
-    name: str  # "test", or "validation" where the data have no test split
 
 
 def load_run(path: Path) -> TrainedRun:
@@ -221,56 +239,6 @@ def load_model(model: nn.Module, tensors: dict[str, Tensor]) -> None:
         ) from error
 
 
-def evaluation_split(
-    dataset: Dataset, config: Config, *, name: SplitName = "auto"
-) -> EvaluationSplit:
-    """The training images of a run against the whole test split, or against its validation images.
-
-    Data without a test split give a seeded, stratified fifth of their images, named
-    "validation". The images that the config holds out are left out of the training images. auto
-    scores the test split where there is one.
-
-    Raises:
-        DataError: When the images have no labels, or no split of this name.
-    """
-    train, test = dataset.train, dataset.test
-    if train.labels is None or (test is not None and test.labels is None):
-        raise DataError(
-            f"{dataset.name} without labels",
-            expected="labels on training and test images",
-            hint="evaluation needs labels; pretraining, embedding and neighbours do not",
-        )
-    held_out = name == "validation" or (name == "auto" and test is None)
-    share, validation = config.validation or (WATCHED if test is None else 0.0), None
-    if share > 0:
-        train, validation, _ = split_validation(train, fraction=share, seed=config.seed)
-    scored = validation if held_out else test
-    if scored is None:
-        raise DataError(
-            f"no images of {dataset.name} to score in this split",
-            expected="a test split, or images held out by the run's validation share",
-            hint="choose the other --split",
-        )
-    return EvaluationSplit(train, scored, "validation" if held_out else "test")
-
-
-def keep_label_draws(
-    path: Path, dataset: Dataset, config: Config, *, labels: Sequence[float]
-) -> None:
-    """Writes the indices of each draw of labels into a folder, `labels/share-0.1-seed-0.json`.
-
-    The indices count the labelled training images, in their order. Errors are those of
-    `check_fractions` and `evaluation_split`, and a StorageError when the disk refuses.
-    """
-    check_fractions(labels)
-    train = evaluation_split(dataset, config).train
-    for fraction in (fraction for fraction in labels if fraction < 1):
-        file = path / "labels" / f"share-{fraction:g}-seed-{config.seed}.json"
-        with storage_errors(file, needed=0):
-            file.parent.mkdir(exist_ok=True)
-        write_json(file, label_subset(train, fraction=fraction, seed=config.seed).tolist())
-
-
 def check_same_data(info: RunInfo, dataset: Dataset) -> None:
     """Refuses images other than those that a run was trained on, by a DataError."""
     was, now = info.data["fingerprint"], dataset.train.fingerprint
@@ -279,15 +247,4 @@ def check_same_data(info: RunInfo, dataset: Dataset) -> None:
             f"training images with fingerprint {now[:12]}",
             expected=f"those of the run, {was[:12]} ({info.data['spec']})",
             hint="name the run's own images with --data (finetune takes others with --out DIR)",
-        )
-
-
-def check_fractions(labels: Sequence[float]) -> None:
-    """Refuses fractions not above 0 and at most 1 by a ConfigError, before anything is written."""
-    wrong = [fraction for fraction in labels if not 0 < fraction <= 1]
-    if wrong:
-        raise ConfigError(
-            f"label fraction {', '.join(f'{fraction:g}' for fraction in wrong)}",
-            expected="fractions above 0 and at most 1",
-            hint="write 10 % as 0.1",
         )

@@ -112,7 +112,8 @@ def random_images(count: int, *, side: int) -> Images:
 def start_on_random_pixels(config: Config, *, images: int) -> Pretraining:
     """A training at step 0 on random images."""
     pixels = random_images(images, side=IMAGE_SIDE)
-    return start_training(pixels, config, normalization=normalization(pixels))
+    mean_std = normalization(pixels, channels=config.encoder.channels)
+    return start_training(pixels, config, normalization=mean_std)
 
 
 def endless_steps(

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from stopgrad.config import BadImages, Config
+from stopgrad.config import BadImages, Config, Reading
 from stopgrad.errors import ConfigError, DataError
 from stopgrad.evaluation import ACCURACIES
 from stopgrad.images import Dataset, Track, load_dataset, no_progress
@@ -129,15 +129,15 @@ def check_data(
     from stopgrad.runs import spec_to_keep
 
     @functools.cache
-    def load(side: int, bad_images: BadImages) -> Dataset:
-        dataset = load_dataset(spec, side=side, bad_images=bad_images, track=track)
+    def load(side: int, bad_images: BadImages, reading: Reading) -> Dataset:
+        dataset = load_dataset(spec, side=side, bad_images=bad_images, reading=reading, track=track)
         _check_labels(study, dataset)
         return dataset
 
     fingerprints = {}
     for arm in study.arms:
         config = configs[arm.name]
-        dataset = load(config.image_side, config.bad_images)
+        dataset = load(config.image_side, config.bad_images, config.reading)
         fingerprints[arm.name] = dataset.train.fingerprint
         try:
             _try_arm(study, arm, config, dataset)
@@ -156,9 +156,11 @@ def _check_labels(study: Study, dataset: Dataset) -> None:
             expected=f"labels, which {', '.join(protocol.metrics)} need",
             hint="name a labelled data set, or ask for measures of collapse alone",
         )
-    if dataset.test is None and (protocol.split == "test" or protocol.final_test):
+    needed = set(protocol.metrics) & set(ACCURACIES)
+    lacking = dataset.test is None or (needed and dataset.test.labels is None)
+    if lacking and (protocol.split == "test" or protocol.final_test):
         raise DataError(
-            f"{dataset.name} without a test split",
+            f"{dataset.name} without {'a test split' if dataset.test is None else 'test labels'}",
             expected="a test split, on which this study is scored",
             hint="give the data a folder test/, or use a study with split: validation",
         )
@@ -184,7 +186,8 @@ def _try_supervised(dataset: Dataset, config: Config, *, labels: float) -> None:
     from stopgrad.training import check_recipe, draw_fraction, recipe_of
 
     assert dataset.test is not None
-    images = draw_fraction(dataset.train, dataset.test, fraction=labels, seed=config.seed)
+    train, test = dataset.train.labelled(), dataset.test.labelled()
+    images = draw_fraction(train, test, fraction=labels, seed=config.seed)
     check_recipe(recipe_of(config, "supervised"), images)
 
 
@@ -193,8 +196,9 @@ def _check_tunable(dataset: Dataset, *, labels: float, seed: int) -> None:
 
     from stopgrad.images import label_subset
 
-    assert dataset.train.labels is not None
-    chosen = dataset.train.labels[label_subset(dataset.train, fraction=labels, seed=seed)]
+    train = dataset.train.labelled()
+    assert train.labels is not None
+    chosen = train.labels[label_subset(train, fraction=labels, seed=seed)]
     if np.bincount(chosen).max() < 2:
         raise DataError(
             f"one label per class with {labels:g} of the labels",

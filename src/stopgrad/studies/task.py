@@ -29,6 +29,7 @@ from stopgrad.studies.folder import RunFolder
 from stopgrad.studies.plan import PlannedRun
 
 if TYPE_CHECKING:
+    from stopgrad.images import Dataset
     from stopgrad.training import Epoch, FractionEpoch
 
 Stage = Literal["pretrain", "resume", "evaluate", "finetune", "supervised"]
@@ -199,7 +200,9 @@ def _train(task: StudyTask) -> Iterator[str]:
         yield from map(_epoch_text, pretrain_run(dataset, config, task.run, spec=task.spec))
     else:
         yield from _fraction_texts(
-            supervised_fractions(dataset, config, task.run, spec=task.spec, labels=task.labels)
+            supervised_fractions(
+                _for_scoring(dataset), config, task.run, spec=task.spec, labels=task.labels
+            )
         )
 
 
@@ -212,7 +215,7 @@ def _score(task: StudyTask) -> Iterator[str]:
     run = load_run(task.run)
     config = run.info.config
     use_threads(config.threads)
-    dataset = load_images(task.spec, config, changed="warn")
+    dataset = _for_scoring(load_images(task.spec, config, changed="warn"))
     if task.stage == "finetune":
         yield from _fraction_texts(
             finetune_fractions(run, dataset, config, task.run, spec=task.spec, labels=task.labels)
@@ -223,6 +226,11 @@ def _score(task: StudyTask) -> Iterator[str]:
     for record in evaluate_run(run, dataset, labels=task.labels, select=select):
         number = f"{record.of} {record.metric} {record.value:.4g}"
         yield f"{number} with {record.labels:g} of the labels"
+
+
+def _for_scoring(dataset: Dataset) -> Dataset:
+    """Images to score; in a study the split that is scored is called test."""
+    return dataset._replace(notes=dataset.notes._replace(scored=""))
 
 
 def _epoch_text(epoch: Epoch) -> str:

@@ -160,7 +160,8 @@ def _fractions(
         begun = read_run(path).environment["threads"] if (path / "config.json").exists() else 0
         use_threads(config.threads or begun)
         images = draw_fraction(split.train, split.test, fraction=share, seed=config.seed)
-        mean_std = normalization(images.train) if start is None else start.normalization
+        known = start.normalization if start else None
+        mean_std = known or normalization(images.train, channels=config.encoder.channels)
         info = describe_fraction(images, config, task=task, normalization=mean_std, data=card)
         epochs = functools.partial(labelled_epochs, images, config, start=start, track=track)
         yield from _finish(Fraction(out, info, dataset, split.name), epochs)
@@ -276,5 +277,5 @@ def _is_of(record: Record, info: RunInfo, *, split: str) -> bool:
         record.protocol.get("evaluator") == info.task
         and (record.labels, record.split, record.epoch) == (data["labels"], split, epoch)
         and record.data["fingerprint"] == data["fingerprint"]
-        and record.config == config_to_dict(info.config)
+        and config_to_dict(Config()) | (record.config or {}) == config_to_dict(info.config)
     )

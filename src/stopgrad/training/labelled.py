@@ -101,7 +101,9 @@ def labelled_epochs(
         recipe, mean_std = recipe_of(config, "finetune"), start.normalization
     else:
         recipe = recipe_of(config, "supervised")
-        mean_std = writer.info.normalization if writer else normalization(images.train)
+        channels = config.encoder.channels
+        known = writer.info.normalization if writer else None
+        mean_std = known or normalization(images.train, channels=channels)
     training = start_labelled_training(
         model, images, recipe=recipe, config=config, normalization=mean_std
     )

@@ -112,7 +112,7 @@ def _hint(config: EncoderConfig, *, of: Path | None = None) -> str:
         own = read_run(of).config.encoder
         return (
             f"take the run's own: --encoder.name {own.name} --encoder.stem {own.stem} "
-            f"--encoder.width {own.width:g}"
+            f"--encoder.width {own.width:g} --encoder.channels {own.channels}"
         )
     return (
         f"give --encoder.name, --encoder.stem and --encoder.width of the weights (here "

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from stopgrad.errors import DataError
-from stopgrad.images.types import Images, Labels, Pixels, seal_fingerprint
-
-# N labels as they stand. Lists, not arrays: NumPy gives each string the room of the longest one
-# and drops zero bytes at its end.
-RawLabels = list[int] | list[str]
+from stopgrad.images.types import (
+    UNLABELLED,
+    Images,
+    Labels,
+    Notes,
+    Pixels,
+    Unused,
+    seal_fingerprint,
+)
 
 
 def images_from_arrays(
@@ -88,61 +92,119 @@ def check_labels(
     return CheckedLabels(names, np.ascontiguousarray(labels, dtype=np.int64))
 
 
+class RawLabels(NamedTuple):
+    """The labels of a split as they stand in the data."""
+
+    split: str  # as the data call it
+    values: Sequence[int | str | None]  # (N,), None where there is none
+    name_of: Callable[[int], str]  # of the image in a row, for messages
+
+
 class NumberedLabels(NamedTuple):
-    """C class names, and labels (N,) int64 of each split, or None."""
+    """C class names, labels (N,) int64 of each split or None, and what became of the others."""
 
     class_names: tuple[str, ...]
     train: Labels | None
     test: Labels | None
+    notes: Notes
 
 
 def number_labels(
     train: RawLabels | None, test: RawLabels | None, *, class_names: Sequence[str] = ()
 ) -> NumberedLabels:
-    """Number the labels of both splits by the classes of the training split.
+    """Number the labels of both splits by the classes of the training split; refuses nothing.
 
-    Integers are taken as they are; strings are numbered in their sorted order (by code point,
-    so that no locale changes it). Labels of a test split count only beside those of a train split.
+    Null, an empty text and -1 are the signs of no label; -1 counts as a class only where labels
+    are two numbers of which it is one, as in -1 and 1. Whole numbers from 0 on are taken as they
+    are while at least half of them occur; all other labels are numbered in their sorted order (text
+    by code point, so that no locale changes it). Labels of a test split count only beside those of
+    a train split, and where they are of its classes; what does not count is noted.
 
-    Raises:
-        DataError: For labels out of range, and for classes that only the test split has.
+    Args:
+        train: Of the training split; None where the data have no labels at all.
+        test: Of the split that is scored.
+        class_names: C names, where the data give them; integers are places among them.
     """
-    if train is None:
-        return NumberedLabels((), None, None)
-    if isinstance(train[0], str):
-        class_names = sorted(set(train))
-        train = _positions(train, class_names)
-        test = None if test is None else _positions(test, class_names)
-    named = check_labels(
-        np.array(train), class_names=class_names, count=len(train), where=" of train"
-    )
+    if train is None or not _known(train.values):
+        return NumberedLabels((), None, None, _without_train_labels(train, test))
+    names = tuple(class_names)
+    places = {name: place for place, name in enumerate(names)}
+    places |= {str(place): place for place in range(len(names))}
+    if not names:
+        names = _class_names(train.values)
+        places = {name: place for place, name in enumerate(names)}
+    numbered, notes = _numbered(train, places, names, "is none of the class names")
+    if not class_names and (remark := _renumbered(train.values, names)):
+        notes = Notes((remark,)).and_those(notes)
     if test is None:
-        return NumberedLabels(named.class_names, named.labels, None)
-    if isinstance(test[0], str):
-        raise other_classes(sorted(set(map(str, test))), named.class_names)
-    checked = check_labels(
-        np.array(test), class_names=named.class_names, count=len(test), where=" of the test split"
-    )
-    return NumberedLabels(named.class_names, named.labels, checked.labels)
+        return NumberedLabels(names, numbered, None, notes)
+    scored, more = _numbered(test, places, names, f"is not in {train.split}")
+    return NumberedLabels(names, numbered, scored, notes.and_those(more))
 
 
-def _positions(labels: RawLabels, class_names: Sequence[str]) -> list[int]:
-    position: dict[int | str, int] = {name: index for index, name in enumerate(class_names)}
-    unknown = sorted({str(label) for label in labels if label not in position})
-    if unknown:
-        raise other_classes(unknown, class_names)
-    return [position[label] for label in labels]
+def _known(values: Sequence[int | str | None]) -> list[int | str]:
+    """The labels that say something."""
+    found = [value for value in values if value is not None and value != ""]
+    distinct = set(found)
+    if len(distinct) == 2 and -1 in distinct and not isinstance(max(distinct, key=str), str):
+        return found
+    return [value for value in found if value != -1]
 
 
-def other_classes(test: Sequence[str], train: Sequence[str]) -> DataError:
-    """The error for a test split whose classes are not those of the train split."""
-    return DataError(
-        f"classes {_few(test)} in the test split",
-        expected=f"those of the train split, {_few(train)}",
-        hint="give both splits the same classes, under the same names",
-    )
+def _class_names(values: Sequence[int | str | None]) -> tuple[str, ...]:
+    distinct = set(_known(values))
+    numbers = [value for value in distinct if isinstance(value, int)]
+    if len(numbers) < len(distinct):
+        return tuple(sorted(set(map(str, distinct))))
+    if min(numbers) == 0 and 2 * len(numbers) > max(numbers):
+        return tuple(map(str, range(max(numbers) + 1)))
+    return tuple(map(str, sorted(numbers)))
+
+
+def _renumbered(values: Sequence[int | str | None], names: tuple[str, ...]) -> str:
+    """What a reader should know of numbers that are no places from 0 on."""
+    if any(isinstance(value, str) for value in _known(values)) or names[0] == "0":
+        return ""
+    return f"the labels {names[0]} to {names[-1]} are {len(names):,} classes, in this order"
+
+
+def _numbered(
+    raw: RawLabels, places: dict[str, int], names: Sequence[str], unfit: str
+) -> tuple[Labels | None, Notes]:
+    """Labels (N,), None where none can be used; and what cannot."""
+    none = {None, "", *([] if "-1" in places else [-1])}
+    numbers = [UNLABELLED if v in none else places.get(str(v)) for v in raw.values]
+    strange: dict[str, list[str]] = {}
+    for row, number in enumerate(numbers):
+        if number is None:
+            strange.setdefault(str(raw.values[row]), []).append(raw.name_of(row))
+    unused = [
+        Unused("label", f"{name[:80]!r} {unfit}", tuple(images)) for name, images in strange.items()
+    ]
+    labels = np.array([UNLABELLED if n is None else n for n in numbers], np.int64)
+    missing, fit = sum(v in none for v in raw.values), int((labels != UNLABELLED).sum())
+    remarks = []
+    if missing == len(raw.values):
+        remarks.append(f"the labels of {raw.split} are all hidden (-1 or null)")
+    elif missing:
+        remarks.append(f"{missing:,} of {len(raw.values):,} images of {raw.split} have no label")
+    if not fit and strange:
+        remarks.append(f"no label of {raw.split} is of a known class ({_few(sorted(strange))})")
+    return (labels if fit else None), Notes(tuple(remarks), tuple(unused))
+
+
+def _without_train_labels(train: RawLabels | None, test: RawLabels | None) -> Notes:
+    notes = Notes()
+    if train is not None:
+        notes = Notes((f"the labels of {train.split} are all hidden (-1 or null)",))
+    if test is None or not _known(test.values):
+        return notes
+    names = tuple(test.name_of(row) for row in range(len(test.values)))
+    unused = Unused("label", "the images to train on have none", names)
+    remark = f"{test.split} has labels, the images to train on have none"
+    return notes.and_those(Notes((remark,), (unused,)))
 
 
 def _few(names: Sequence[str]) -> str:
     shown = ", ".join(repr(name[:80]) for name in names[:5])
-    return f"{shown} and {len(names) - 5} more" if len(names) > 5 else shown or "(none)"
+    return f"{shown} and {len(names) - 5:,} more" if len(names) > 5 else shown or "(none)"

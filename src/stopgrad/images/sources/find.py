@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import functools
+import logging
 import os
 import re
 from pathlib import Path
 
+from stopgrad.config import BY_RULE, Reading
 from stopgrad.errors import DataError, did_you_mean
-from stopgrad.images.store import is_store, store_source
-from stopgrad.images.types import DataSource
+from stopgrad.images.sources.names import to_score
+from stopgrad.images.sources.several import several_source, specs_of
+from stopgrad.images.store import is_store, read_notes, store_source
+from stopgrad.images.types import DataSource, Notes, Unused
 
 ON_THE_HUB = {"cifar10": "uoft-cs/cifar10", "cifar100": "uoft-cs/cifar100"}
 ON_HUB = re.compile(
@@ -18,45 +23,95 @@ ON_HUB = re.compile(
 """OWNER/NAME, or the address of its page."""
 KNOWN = ("mnist5k", *ON_THE_HUB)
 
+log = logging.getLogger(__name__)
+
 
 def is_name(spec: str) -> bool:
     """Whether a spec is a name, and not the path of a file or folder of the user's."""
     return spec in KNOWN or spec.startswith("hf:")
 
 
-def find_source(spec: str) -> DataSource:
+def find_source(spec: str, *, reading: Reading = BY_RULE) -> DataSource:
     """The data set behind a spec, found but not read.
+
+    Args:
+        spec: As for `load_dataset`.
+        reading: The split that is scored, and the columns that are read.
 
     Raises:
         DataError: For an unknown name (with the nearest known one) or a missing path.
+        ConfigError: For a split that the data do not have.
     """
+    if len(specs := specs_of(spec)) > 1:
+        return several_source([find_source(each, reading=reading) for each in specs])._replace(
+            reading=reading
+        )
+    return _found(spec, reading)._replace(reading=reading)
+
+
+def _found(spec: str, reading: Reading) -> DataSource:
     if spec == "mnist5k":
         from stopgrad.images.sources.embedded import mnist5k
 
-        return mnist5k()
+        return _as_it_is(mnist5k(), reading, scored="test")
     if is_name(spec):
         from stopgrad.images.sources.hub import hub_source
 
-        return hub_source(spec, repository=ON_THE_HUB.get(spec, spec.removeprefix("hf:")))
+        repository = ON_THE_HUB.get(spec, spec.removeprefix("hf:"))
+        return hub_source(spec, repository=repository, reading=reading)
     path = os.path.expanduser(spec)
     if not os.path.exists(path):  # unlike Path.exists, it knows no error for odd text
+        from stopgrad.images.sources.contained import shards_of_pattern
+
+        if (source := shards_of_pattern(spec, reading)) is not None:
+            return source
         raise _unknown(spec)
-    return _local(Path(path).resolve())
+    return _local(Path(path).resolve(), reading)
 
 
-def _local(path: Path) -> DataSource:
+def _local(path: Path, reading: Reading, depth: int = 0) -> DataSource:
+    from stopgrad.images.sources.contained import in_file, in_folder
+    from stopgrad.images.sources.files import list_folder
     from stopgrad.images.sources.folder import folder_source
-    from stopgrad.images.sources.parquet import is_parquet, parquet_source
+    from stopgrad.images.sources.layout import MOST_STRAY
+    from stopgrad.images.sources.parquet import count_images, is_parquet, parquet_source
 
     if is_store(path):
-        return store_source(path)
+        return _as_it_is(store_source(path), reading, scored=read_notes(path).scored or "test")
     if (path / "checkpoints").is_dir() and (path / "config.json").is_file():
         raise DataError(
             f"{str(path)!r} is a run, not a data set",
             expected="images",
             hint="name the folder of the images; weights to start from go to --init",
         )
-    return parquet_source(path) if is_parquet(path) else folder_source(path)
+    inside = functools.partial(_local, reading=reading, depth=depth + 1)
+    if not path.is_dir():
+        if is_parquet(path):
+            return parquet_source(path, reading)
+        return in_file(path, reading, inside=inside) or folder_source(path, reading)
+    listing = list_folder(path)
+    pictures = ["/".join(image.parts) for image in listing.images]
+    rows = count_images(path, reading) if is_parquet(path) else 0
+    if is_parquet(path) and (rows or not pictures):
+        source = parquet_source(path, reading)
+        used = {stamp.path for stamp in source.stamps}
+        beside = tuple(picture for picture in pictures if picture not in used)
+        # A folder of images stays one, whatever Parquet files lie in it, unless their rows name
+        # most of its images; and the other way round.
+        if 2 * len(beside) < len(pictures) or len(beside) <= MOST_STRAY * rows:
+            why = (Unused("image", "beside Parquet files, which are the data", beside),)
+            notes = Notes(unused=why if beside else ())
+            return source._replace(notes=source.notes.and_those(notes))
+    contained = None if pictures else in_folder(path, reading, inside=inside, depth=depth)
+    return contained or folder_source(path, reading, listing=listing)
+
+
+def _as_it_is(source: DataSource, reading: Reading, *, scored: str) -> DataSource:
+    """A data set that has one way to be read, whatever was asked for."""
+    to_score({"train": "train", scored: None}, reading.split)
+    if reading.image_column or reading.label_column:
+        log.warning("%s has no columns to choose from", source.name)
+    return source
 
 
 def _unknown(spec: str) -> DataError:

@@ -1,74 +1,64 @@
 """A folder of image files -> a `DataSource`.
 
-Which files count: those with the suffix of an image (`SUFFIXES`, in any case). Hidden files and
-folders, `__MACOSX` and files of other kinds are passed over; links are followed, but not in loops.
-A name with such a suffix that is no readable file counts as a damaged image; so does a folder of
-such a name, unless it holds images.
-
-Splits: `train/` and beside it `test/` (else `validation/`, `valid/`, `val/`); without `train/` all
-images are for training. A `train/` of loose images beside folders that are no splits is a class
-like them, except beside `unlabeled/`. Other folders beside `train/` are not read; a warning names
-them and says how to learn from one of them, which is a folder of images by itself.
-
-Labels: the names of the folders, if the training images all lie in folders one level down, in at
-least two of them, and these hold at least 2 images each on average, at least 5 when there are more
-than 100 folders. Anything else, flat or nested, has no labels: 150,000 folders of one image each
-are no classes.
+`files` says which files are images, `layout` which splits and classes their folders make, `tables`
+how files such as metadata.csv label images that lie in no class folders. Of several splits to score
+the first is that whose images have labels, test splits first; its name and those of all images that
+are not read are noted. What only the tables tell is read when the source is opened, unless the
+choice of a split hangs on it.
 """
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import logging
-import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from shlex import quote
 from typing import NamedTuple
 
+from stopgrad.config import BY_RULE, Reading
 from stopgrad.errors import DataError
-from stopgrad.images.sources.arrays import RawLabels, number_labels, other_classes
+from stopgrad.images.sources.arrays import RawLabels, number_labels
+from stopgrad.images.sources.files import FolderListing, Found, as_text, list_folder
+from stopgrad.images.sources.layout import (
+    Arrangement,
+    FolderSplit,
+    are_classes,
+    arrange,
+    few,
+    holds_images,
+    why_no_classes,
+)
+from stopgrad.images.sources.names import UNLABELED, scored_as, to_score
+from stopgrad.images.sources.tables import TableLabels, table_labels
 from stopgrad.images.types import (
     Contents,
     DataSource,
     Encoded,
     FileStamp,
     Labels,
+    Notes,
     SplitReader,
+    Unused,
     stamp,
 )
-
-SUFFIXES = frozenset(
-    {".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".jp2", ".gif", ".bmp", ".webp"}
-    | {".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm", ".avif"}
-)
-TEST_NAMES = ("test", "validation", "valid", "val")
-UNLABELED = ("unlabeled", "unlabelled")
-FEW_CLASSES = 100
 
 log = logging.getLogger(__name__)
 
 
-class Found(NamedTuple):
-    """An image file: the parts of its path below the split's folder, and the whole path."""
-
-    parts: tuple[str, ...]
-    path: str  # text, not a Path: making Paths of 60,000 files takes half a second
-
-
-class Splits(NamedTuple):
-    """The images of each split, in order of their path."""
-
-    train: tuple[Found, ...]
-    test: tuple[Found, ...]
-
-
-def folder_source(root: Path) -> DataSource:
+def folder_source(
+    root: Path, reading: Reading = BY_RULE, *, listing: FolderListing | None = None
+) -> DataSource:
     """The images in a folder.
 
+    Args:
+        root: The folder.
+        reading: The split that is scored, by rule the first with labels.
+        listing: What lies in the folder, where that is known.
+
     Raises:
-        DataError: When it is not a folder, holds no images, or has no train split.
+        DataError: When it is not a folder, or holds no images to train on.
+        ConfigError: For a split that is not there.
     """
     if not root.is_dir():
         raise DataError(
@@ -76,180 +66,227 @@ def folder_source(root: Path) -> DataSource:
             expected="a folder of images or of Parquet files",
             hint="name the folder that holds the images",
         )
-    splits = _find_splits(root)
-    if not splits.train:
-        raise DataError(
-            f"no images to train on in {str(root)!r}",
-            expected="files that end in .png, .jpg, .webp or the like, in the folder or in train/",
-            hint="name the folder that holds the images, or the one that holds train/",
-        )
-    return DataSource(_text(root.name), str(root), _stamps(splits), lambda: _open(splits))
-
-
-def _stamps(splits: Splits) -> tuple[FileStamp, ...]:
-    return tuple(
-        stamp(found.path, name="/".join((split, *found.parts)))
-        for split, images in splits._asdict().items()
-        for found in images
+    listing = listing or list_folder(root)
+    found = arrange(listing.images)
+    if not found.train.images:
+        raise _nothing_to_train_on(root, listing, found)
+    known = _FolderLabels.of(listing, found)
+    scored = _choose(found, known, reading.split)
+    return DataSource(
+        as_text(root.name),
+        str(root),
+        tuple(_stamps(found, known, scored)),
+        lambda: _open(found.train, scored, known),
+        notes=_notes(root, listing, found, scored, reading.split),
     )
 
 
-def _find_splits(root: Path) -> Splits:
-    with _reading(str(root)), os.scandir(root) as entries:
-        below = sorted((f for f in entries if _is_folder(f)), key=lambda folder: folder.name)
-    folders = {_text(f.name).casefold(): Path(f.path) for f in below}
-    test = next((folders[name] for name in TEST_NAMES if name in folders), None)
-    if "train" not in folders:
-        images = find_images(root)
-        only_tests = all(found.parts[0].casefold() in TEST_NAMES for found in images)
-        return Splits(() if only_tests else images, ())
-    train = find_images(folders.pop("train"))
-    others = {
-        name: folder
-        for name, folder in folders.items()
-        if folder != test and name[0] not in "._" and _holds_images(folder)
-    }
-    flat = all(len(found.parts) == 1 for found in train)
-    if flat and test is None and others.keys() - set(UNLABELED):
-        return Splits(find_images(root), ())
-    _warn_of(others, root, test)
-    return Splits(train, find_images(test) if test else ())
-
-
-def _holds_images(folder: Path) -> bool:
-    """Whether a file in or below the folder has the suffix of an image."""
-    return any(_has_suffix(name) for _, _, files in os.walk(folder) for name in files)
-
-
-def _warn_of(others: dict[str, Path], root: Path, test: Path | None) -> None:
-    """Names the folders that are not read, and the command that learns from one of them."""
-    if not others:
-        return
-    read = "train/ is" if test is None else f"train/ and {_text(test.name)}/ are"
-    first = next((name for name in UNLABELED if name in others), min(others))
-    log.warning(
-        "%s: %s read, not %s; to learn from %s/: stopgrad pretrain --data %s, and embed, compare "
-        "and finetune (with --out) its run with --data %s",
-        *(root, read, ", ".join(sorted(others)), first),
-        *(quote(str(others[first])), quote(str(root))),
+def _nothing_to_train_on(root: Path, listing: FolderListing, found: Arrangement) -> DataError:
+    """The error for a folder without images, with what there is in their place."""
+    hint = "name the folder that holds the images, or the one that holds train/"
+    there = []
+    if found.scored:
+        names = ", ".join(f"{split.name}/" for split in found.scored)
+        there.append(f"images to score in {names}")
+        hint = f"to learn from those: --data {quote(_folder_of(found.scored[0].images))}"
+    groups = [group for group in listing.unused if group.what == "image"] or listing.unused
+    there += [
+        f"{len(names):,} {kind}{'s' * (len(names) > 1)} not read, {reason}"
+        for kind, reason, names in groups[:3]
+    ]
+    what = f" ({'; '.join(there)})" if there else ""
+    return DataError(
+        f"no images to train on in {str(root)!r}{what}",
+        expected="files that end in .png, .jpg, .webp or the like, in the folder or in train/",
+        hint=hint,
     )
 
 
-def find_images(folder: Path) -> tuple[Found, ...]:
-    """All image files below a folder, in order of their path by code point.
+class _FolderLabels(NamedTuple):
+    """How the images of a folder get their labels."""
 
-    Raises:
-        DataError: For a folder that may not be read.
+    by_folder: bool  # whether the training images lie in class folders
+    classes: frozenset[str]  # those folders
+    tables: tuple[Found, ...]
+    from_tables: Callable[[], TableLabels]  # reads them once
+
+    @classmethod
+    def of(cls, listing: FolderListing, found: Arrangement) -> _FolderLabels:
+        train = found.train
+        by_folder = are_classes(train.inside)
+        classes = {train.class_of(image) for image in train.images} if by_folder else set()
+
+        @functools.cache
+        def read() -> TableLabels:
+            splits = (train, *found.scored)
+            return table_labels(listing, {i.path: s.split for s in splits for i in s.images})
+
+        return cls(by_folder, frozenset(filter(None, classes)), listing.tables, read)
+
+    def has_classes(self, split: FolderSplit) -> bool:
+        """Whether images of a split lie in class folders of the training split."""
+        return any(split.class_of(image) in self.classes for image in split.images)
+
+    def has_labels(self, split: FolderSplit) -> bool:
+        """Whether images of a split have a label, by folder or by table."""
+        if self.has_classes(split) or not self.tables:
+            return self.has_classes(split)
+        return not self.from_tables().labels.keys().isdisjoint(i.path for i in split.images)
+
+    def needs_tables(self, splits: Sequence[FolderSplit]) -> bool:
+        """Whether the folders leave some of these splits without labels."""
+        return bool(self.tables) and not all(self.has_classes(split) for split in splits)
+
+
+def _choose(found: Arrangement, known: _FolderLabels, wanted: str) -> FolderSplit | None:
+    """The split to score: the one that is wanted, or the first with labels."""
+    splits = {split.name: split for split in found.scored}
+    others = {name: FolderSplit(name, "test", tuple(of)) for name, of in found.others.items()}
+    meanings = {**dict.fromkeys(others), **{name: split.split for name, split in splits.items()}}
+    names = to_score({found.train.name: "train", **meanings}, wanted)
+    several = [{**others, **splits}[name] for name in names]
+    if len(several) < 2:
+        return several[0] if several else None
+    return next((split for split in several if known.has_labels(split)), several[0])
+
+
+def _stamps(
+    found: Arrangement, known: _FolderLabels, scored: FolderSplit | None
+) -> Iterator[FileStamp]:
+    """Of all images that are read, and of the tables that may label them.
+
+    The names tell how images were understood: two ways of reading a folder never share a key.
     """
-    found: list[Found] = []
-    folders_with_suffix: list[Found] = []
-    pending = [_Folder(str(folder), (), frozenset())]
-    while pending:
-        here = pending.pop()
-        with _reading(here.path), os.scandir(here.path) as entries:
-            for entry in entries:
-                if _is_passed_over(entry):
-                    continue
-                if below := _folder_below(entry, here):
-                    pending.append(below)
-                if _has_suffix(entry.name):
-                    files = folders_with_suffix if below else found
-                    files.append(Found((*here.parts, _text(entry.name)), entry.path))
-    found += _without_images(folders_with_suffix, found)
-    return tuple(sorted(found, key=lambda image: image.parts))
+    train = found.train
+    for image in train.images:
+        stray = known.by_folder and train.class_of(image) is None
+        yield stamp(image.path, name="/".join(("unlabelled" if stray else "train", *image.parts)))
+    if scored is not None:
+        name = "test" if scored in found.scored[:1] else scored.name
+        for image in scored.images:
+            yield stamp(image.path, name="/".join((name, *image.parts)))
+    if known.needs_tables([train, *([scored] if scored else [])]):
+        for table in known.tables:
+            yield stamp(table.path, name="/".join(("labels", *table.parts)))
 
 
-@contextlib.contextmanager
-def _reading(path: str) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise DataError(
-            f"folder {path!r} cannot be read ({error.strerror})",
-            expected="folders that may be read",
-            hint="correct its permissions or move it away",
-        ) from error
+def _notes(
+    root: Path,
+    listing: FolderListing,
+    found: Arrangement,
+    scored: FolderSplit | None,
+    wanted: str,
+) -> Notes:
+    """What the names tell: which splits are read, and all that is not."""
+    train, remarks, unused = found.train, list(found.remarks), list[Unused]()
+
+    def pass_over(reason: str, images: Sequence[Found]) -> None:
+        if images:
+            names = tuple(listing.below(image.path) for image in images)
+            unused.append(Unused("image", reason, names))
+
+    remarks += _remarks(found, scored)
+    read = " and ".join(f"{split.name}/" for split in (train, scored) if split and split.name)
+    others = [
+        image
+        for name in sorted(found.others)
+        if scored is None or name != scored.name
+        for image in found.others[name]
+    ]
+    pass_over(f"beside {read}", others)
+    for split in found.scored:
+        if scored is not None and split.name != scored.name:
+            pass_over(f"{split.name}/ is not scored: {scored.name}/ is", split.images)
+    pass_over("masks, annotations or thumbnails beside images", found.masks)
+    remarks += [
+        _how_to_learn_from(_folder_of(images), root)
+        for name, images in found.others.items()
+        if name.lower() in UNLABELED
+    ]
+    name = "" if scored is None else _called(found, scored, wanted)
+    return Notes(tuple(remarks), (*unused, *listing.unused), name)
 
 
-def _without_images(folders: list[Found], images: list[Found]) -> list[Found]:
-    """Those folders below which no image lies."""
-    if not folders:
-        return []
-    above = {found.parts[:depth] for found in images for depth in range(1, len(found.parts))}
-    return [folder for folder in folders if folder.parts not in above]
+def _called(found: Arrangement, scored: FolderSplit, wanted: str) -> str:
+    """What results call the split that is scored."""
+    meaning = scored.split if scored in found.scored else None
+    return scored_as(scored.name, {scored.name: meaning}, wanted)
 
 
-class _Folder(NamedTuple):
-    path: str
-    parts: tuple[str, ...]
-    above: frozenset[tuple[int, int]]  # (device, inode) of the folders on the way here
+def _remarks(found: Arrangement, scored: FolderSplit | None) -> Iterator[str]:
+    train = found.train
+    if scored is not None:
+        if (train.name.lower(), scored.name.lower()) != ("train", "test"):
+            learned = f"{train.name}/" if train.name else "what lies beside it"
+            yield f"to train on: {learned}; to score: {scored.name}/"
+        skipped = found.scored[: found.scored.index(scored)] if scored in found.scored else ()
+        if skipped:
+            names = ", ".join(f"{split.name}/" for split in skipped)
+            yield f"{scored.name}/ is scored, as the images in {names} have no labels to compare"
+    if not are_classes(train.inside):
+        if why := why_no_classes(train.inside):
+            yield why
+        return
+    for split in filter(None, (train, scored)):
+        strays = ["/".join(i.parts) for i in split.images if split.class_of(i) is None]
+        if 0 < len(strays) < len(split.images):
+            where = f" of {split.name}/" if split.name else ""
+            yield f"in no class folder{where}, so without a label: {few(strays)} ({len(strays):,})"
 
 
-def _is_passed_over(entry: os.DirEntry[str]) -> bool:
-    return entry.name.startswith(".") or entry.name == "__MACOSX"
+def _how_to_learn_from(folder: str, root: Path) -> str:
+    """The commands that learn from a folder beside the training split."""
+    return (
+        f"to learn from {folder}: stopgrad pretrain --data {quote(folder)}, and embed, "
+        f"compare and finetune (with --out) its run with --data {quote(str(root))}"
+    )
 
 
-def _has_suffix(name: str) -> bool:
-    return os.path.splitext(name)[1].lower() in SUFFIXES
+def _folder_of(images: Sequence[Found]) -> str:
+    """The folder below which the parts of the paths of images begin."""
+    return str(Path(images[0].path).parents[len(images[0].parts) - 1])
 
 
-def _folder_below(entry: os.DirEntry[str], here: _Folder) -> _Folder | None:
-    """The entry as a folder to go into; None for a file, and for one of the folders above."""
-    if not _is_folder(entry):
-        return None
-    state = entry.stat()
-    identity = (state.st_dev, state.st_ino)
-    if identity in here.above:
-        return None
-    return _Folder(entry.path, (*here.parts, _text(entry.name)), here.above | {identity})
-
-
-def _is_folder(entry: os.DirEntry[str]) -> bool:
-    try:
-        return entry.is_dir()
-    except OSError:  # a loop of links is not a folder; decoding will name it
-        return False
-
-
-def _text(name: str) -> str:
-    """A file name as text in any locale; bytes that are not UTF-8 are escaped."""
-    return os.fsencode(name).decode("utf-8", "backslashreplace")
-
-
-def _open(splits: Splits) -> Contents:
-    train, test = _folder_names(splits)
-    labels = number_labels(train, test)
+def _open(train: FolderSplit, scored: FolderSplit | None, known: _FolderLabels) -> Contents:
+    read = [split for split in (train, scored) if split is not None]
+    notes = Notes()
+    if known.needs_tables(read):
+        notes = known.from_tables().notes
+    elif known.tables:
+        names = tuple("/".join(table.parts) for table in known.tables)
+        notes = Notes(unused=(Unused("file", "not read: the folders are classes", names),))
+    labels = number_labels(*([_raw_labels(split, known) for split in read] + [None])[:2])
     return Contents(
         labels.class_names,
-        _reader(splits.train, labels.train),
-        _reader(splits.test, labels.test) if splits.test else None,
+        _reader(train, labels.train),
+        _reader(scored, labels.test) if scored is not None else None,
+        notes.and_those(labels.notes),
     )
 
 
-def _folder_names(splits: Splits) -> tuple[RawLabels | None, RawLabels | None]:
-    """The class of each image (N,), by split, if the folders are classes."""
-    if not are_classes([found.parts for found in splits.train]):
-        log.info("no labels: the folders are not one level of classes")
-        return None, None
-    train = [found.parts[0] for found in splits.train]
-    if not splits.test:
-        return train, None
-    loose = [found for found in splits.test if len(found.parts) != 2]
-    if loose:
-        raise other_classes(["/".join(loose[0].parts)], sorted(set(train)))
-    return train, [found.parts[0] for found in splits.test]
+def _raw_labels(split: FolderSplit, known: _FolderLabels) -> RawLabels | None:
+    """The label of each image (N,) by its class folder, or else by a table; None without any."""
+
+    def name_of(row: int) -> str:
+        return "/".join((*filter(None, [split.name]), *split.images[row].parts))
+
+    name = split.name or split.split
+    by_folder = [split.class_of(image) for image in split.images]
+    if known.has_classes(split):
+        return RawLabels(name, by_folder, name_of)
+    if known.tables:
+        labels = known.from_tables().labels
+        values = [labels.get(image.path) for image in split.images]
+        if any(value is not None for value in values):
+            return RawLabels(name, values, name_of)
+    # Classes that the training split lacks: none can be used, and that is noted.
+    classes = {name for name in by_folder if name and not holds_images(name)}
+    lost = bool(classes) if known.by_folder else are_classes(split.inside)
+    return RawLabels(name, by_folder, name_of) if lost else None
 
 
-def are_classes(paths: list[tuple[str, ...]]) -> bool:
-    """Whether images with these paths lie in class folders, by the rule of this module."""
-    folders = len({parts[0] for parts in paths})
-    each = 2 if folders <= FEW_CLASSES else 5
-    one_level = all(len(parts) == 2 for parts in paths)
-    return one_level and folders >= 2 and len(paths) >= each * folders
-
-
-def _reader(images: tuple[Found, ...], labels: Labels | None) -> SplitReader:
-    return SplitReader(len(images), labels, functools.partial(_items, images))
+def _reader(split: FolderSplit, labels: Labels | None) -> SplitReader:
+    return SplitReader(len(split.images), labels, functools.partial(_items, split.images))
 
 
 def _items(images: tuple[Found, ...]) -> Iterator[Encoded]:

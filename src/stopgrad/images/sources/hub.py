@@ -7,22 +7,26 @@ listing is kept, so that a data set that was loaded once loads again without a n
 
 from __future__ import annotations
 
+import fnmatch
 import functools
 import json
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from stopgrad.config import Reading
 from stopgrad.errors import DataError, StorageError
-from stopgrad.images.sources.parquet import choose_shards, shards_source
+from stopgrad.images.sources.names import why_unread
+from stopgrad.images.sources.parquet import has_labels, shards_source
+from stopgrad.images.sources.shards import USUAL, ShardPlace, Shards, choose_shards, place_of
 from stopgrad.images.store import cache_folder
-from stopgrad.images.types import DataSource, T
+from stopgrad.images.types import DataSource, Notes, T, Unused
 from stopgrad.storage import write_atomically
 
 if TYPE_CHECKING:
-    from huggingface_hub import HfApi
+    from huggingface_hub import DatasetInfo, HfApi
 
 CONVERTED = "refs/convert/parquet"  # the branch on which the Hub keeps its own conversions
 TIMEOUT = 15.0  # s for the listing
@@ -35,14 +39,16 @@ class Listing(NamedTuple):
 
     commit: str
     files: list[str]
+    configs: Sequence[dict[str, Any]] = ()  # of the data set's card
 
 
-def hub_source(spec: str, *, repository: str) -> DataSource:
+def hub_source(spec: str, *, repository: str, reading: Reading) -> DataSource:
     """The files of a data set, downloaded where the cache lacks them.
 
     Args:
         spec: As the user named it.
         repository: OWNER/NAME or OWNER/NAME/CONFIG.
+        reading: The split that is scored, and the columns that are read.
 
     Raises:
         DataError: When the name is malformed, the Hub cannot be reached or knows no such data
@@ -53,8 +59,13 @@ def hub_source(spec: str, *, repository: str) -> DataSource:
     name, config = _parse(spec, repository)
     api = HfApi(endpoint=os.environ.get("HF_ENDPOINT") or None)
     listing, offline = _list(api, name)
-    shards = choose_shards(listing.files, config=config, where=f"{spec} on the Hub")
-
+    shards = choose_shards(
+        _places(listing, config),
+        config=config,
+        usual=_usual(listing.configs),
+        split=reading.split,
+        where=f"{spec} on the Hub",
+    )
     download = functools.partial(
         api.hf_hub_download,
         name,
@@ -62,10 +73,75 @@ def hub_source(spec: str, *, repository: str) -> DataSource:
         revision=listing.commit,
         local_files_only=offline,
     )
-    files = (*shards.train, *shards.test)
-    paths = [Path(_asking(functools.partial(download, file), name)) for file in files]
+
+    def fetch(file: str) -> Path:
+        return Path(_asking(functools.partial(download, file), name))
+
+    shards = _with_one_scored(shards, fetch, reading)
+    paths = [fetch(file) for files in (shards.train, *shards.scored.values()) for file in files]
     root = paths[0].parents[len(Path(shards.train[0]).parts) - 1]
-    return shards_source(shards, name=spec.removeprefix("hf:"), root=root)
+    return shards_source(shards, reading, name=spec.removeprefix("hf:"), root=root)
+
+
+def _with_one_scored(shards: Shards, fetch: Callable[[str], Path], reading: Reading) -> Shards:
+    """The files without those of splits that are not scored, which need no download.
+
+    Of several splits the first is scored of which the first file has labels, or else the first.
+    """
+    names = [*shards.scored]
+    usable = (name for name in names if has_labels(fetch(shards.scored[name][0]), reading))
+    chosen = next(usable, names[0]) if len(names) > 1 else "".join(names)
+    scored = {name: files for name, files in shards.scored.items() if name == chosen}
+    rest = {name: files for name, files in shards.scored.items() if name != chosen}
+    unused = [
+        Unused("file", why_unread(k), files) for k, files in {**rest, **shards.others}.items()
+    ]
+    return shards._replace(
+        scored=scored,
+        others={},
+        without_labels=tuple(names[: names.index(chosen)]) if scored else (),
+        notes=shards.notes.and_those(Notes(unused=tuple(unused))),
+    )
+
+
+def _places(listing: Listing, config: str | None) -> list[ShardPlace]:
+    """Where each Parquet file belongs: by the data set's card if it says so, else by its name."""
+    told = [
+        ShardPlace(_name_of(each), split or place.split, file)
+        for each in listing.configs
+        for split, pattern in _patterns(each)
+        for file in fnmatch.filter(listing.files, pattern)
+        if (place := place_of(file))
+    ]
+    if told and config in (None, *(place.config for place in told)):
+        return list(dict.fromkeys(told))
+    return [place for file in listing.files if (place := place_of(file))]
+
+
+def _patterns(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """The splits of a configuration, "" where the card names none, and the files of each.
+
+    People write cards by hand: what cannot be understood is passed over.
+    """
+    folder = config.get("data_dir")
+    for each in _as_list(config.get("data_files") or (f"{folder}/*" if folder else [])):
+        told = each if isinstance(each, dict) else {"path": each}
+        for path in _as_list(told.get("path", [])):
+            yield str(told.get("split", "")), str(path).removeprefix("./").replace("**/", "")
+
+
+def _as_list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
+
+
+def _name_of(config: Mapping[str, Any]) -> str:
+    return str(config.get("config_name", "default"))
+
+
+def _usual(configs: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The configurations to take first, of several: the one that the card flags, then its order."""
+    flagged = [_name_of(config) for config in configs if config.get("default") is True]
+    return [*flagged, *USUAL, *map(_name_of, configs)]
 
 
 def _parse(spec: str, repository: str) -> tuple[str, str | None]:
@@ -89,8 +165,7 @@ def _list(api: HfApi, name: str) -> tuple[Listing, bool]:
         if not kept.is_file():
             raise
         log.warning("%s; using the copy of %s downloaded before", error.found, name)
-        commit, files = json.loads(kept.read_text())
-        return Listing(commit, files), True
+        return Listing(*json.loads(kept.read_text())), True
     try:
         kept.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(kept, json.dumps(listing).encode())
@@ -102,20 +177,28 @@ def _list(api: HfApi, name: str) -> tuple[Listing, bool]:
 def _ask_for_listing(api: HfApi, name: str) -> Listing:
     from huggingface_hub.errors import RevisionNotFoundError
 
+    configs: list[dict[str, Any]] = []
     for revision in (None, CONVERTED):
         try:
             info = api.dataset_info(name, revision=revision, timeout=TIMEOUT)
         except RevisionNotFoundError:  # the Hub has not converted this one
             break
         files = [sibling.rfilename for sibling in info.siblings or []]
-        if info.sha and any(file.endswith(".parquet") for file in files):
-            return Listing(info.sha, files)
+        configs = configs or _configs(info)
+        if info.sha and any(map(place_of, files)):
+            return Listing(info.sha, files, configs)
         log.info("%s has no Parquet files of its own; looking at %s", name, CONVERTED)
     raise DataError(
         f"data set {name!r} has no Parquet files",
         expected="an image data set in Parquet, or one that the Hub has converted",
         hint="download it yourself and name its folder",
     )
+
+
+def _configs(info: DatasetInfo) -> list[dict[str, Any]]:
+    """The configurations that the card of a data set tells."""
+    told = info.card_data.get("configs") if info.card_data else None
+    return [config for config in _as_list(told) if isinstance(config, dict)]
 
 
 class HubUnreachableError(DataError):

@@ -1,359 +1,253 @@
-"""Parquet files in the Hub's layout -> a `DataSource`.
+"""Parquet files in the Hub's layout, or any other -> a `DataSource`.
 
-A file belongs to a split if its name starts with the split's (`train-00000-of-00003.parquet`,
-`train.parquet`) or if it lies in a folder of that name (`default/train/0000.parquet`). What
-remains of the folder is the configuration (`plain_text/`, `data/`, none).
-
-The image column is found by the schema: the Hub's own metadata, else a struct {bytes, path},
-else a binary column called image or img. The label column is a ClassLabel of that metadata or is
-called label, labels or fine_label; it may be missing, and labels that are all null or -1 (the
-Hub's sign for hidden ones) are none.
+`shards` tells by the names which files are learned from and which may be scored, `columns` by the
+schemas where images and labels are. Of several splits the first with usable labels is scored. Rows
+of other splits, and rows whose image lies outside of the data, are noted as unused.
 """
 
 from __future__ import annotations
 
-import contextlib
 import functools
-import json
-import logging
-import re
-from collections.abc import Iterable, Iterator
-from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any, NamedTuple
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
 
-from stopgrad.errors import DataError
-from stopgrad.images.sources.arrays import RawLabels, number_labels, other_classes
+from stopgrad.config import BY_RULE, Reading
+from stopgrad.errors import DataError, StopgradError
+from stopgrad.images.sources.arrays import NumberedLabels, number_labels
+from stopgrad.images.sources.arrow_files import check_listed
+from stopgrad.images.sources.columns import image_column, no_images
+from stopgrad.images.sources.labels import (
+    KnownLabels,
+    known_labels,
+    label_column,
+    maybe_labels,
+    read_labels,
+)
+from stopgrad.images.sources.names import split_of, why_unread
+from stopgrad.images.sources.rows import SplitRows, opened_parquet, read_file, stamps_of_images
+from stopgrad.images.sources.shards import (
+    ShardPlace,
+    Shards,
+    check_complete,
+    choose_shards,
+    is_derived,
+    place_of,
+)
+from stopgrad.images.sources.tables import OUR_COLUMNS
 from stopgrad.images.store import is_store
-from stopgrad.images.types import Contents, DataSource, Encoded, Labels, SplitReader, stamp
+from stopgrad.images.types import (
+    Contents,
+    DataSource,
+    Notes,
+    Unused,
+    stamp,
+)
 
-if TYPE_CHECKING:
-    import pyarrow
-
-SPLITS = {
-    "train": "train",
-    "training": "train",
-    "test": "test",
-    "testing": "test",
-    "validation": "validation",
-    "valid": "validation",
-    "val": "validation",
-    "dev": "validation",
-}
-PREFERRED = ("", "default", "data")  # configurations, when there are several
-IMAGE_NAMES = ("image", "img")
-LABEL_NAMES = ("label", "labels", "fine_label")
 DEPTH = 2  # folders below the one named in which Parquet files are looked for
-ROWS = 64  # rows whose bytes are in memory at a time
-
-log = logging.getLogger(__name__)
-
-
-class Shards(NamedTuple):
-    """Relative paths of the files of each split, in order of name; `test` may be empty."""
-
-    train: tuple[str, ...]
-    test: tuple[str, ...]
-
-
-def choose_shards(paths: Iterable[str], *, config: str | None, where: str) -> Shards:
-    """The files to read. Without a test split the validation split is the test split.
-
-    Args:
-        paths: Relative paths with /, of any files.
-        config: The configuration to read, or None where there is one or a usual one.
-        where: The data set, for messages.
-
-    Raises:
-        DataError: When there is no train split, when a shard is missing from a numbered set, or
-            when several configurations leave the choice open.
-    """
-    placed: dict[tuple[str, str], list[str]] = {}  # by configuration and split
-    for path in sorted(paths):
-        if place := _place(path):
-            placed.setdefault(place, []).append(path)
-    chosen = _choose_config(sorted({config for config, _ in placed}), config, where)
-    train = placed.get((chosen, "train"), [])
-    test = placed.get((chosen, "test")) or placed.get((chosen, "validation"), [])
-    if not train:
-        raise no_train_split(where)
-    for shards in (train, test):
-        _check_complete(shards, where)
-    return Shards(tuple(train), tuple(test))
-
-
-def no_train_split(where: str) -> DataError:
-    """The error for Parquet files among which none are to train on."""
-    return DataError(
-        f"no train split in {where}",
-        expected="Parquet files named train-*.parquet",
-        hint="rename the files, or name a folder that has a train split",
-    )
-
-
-def _place(path: str) -> tuple[str, str] | None:
-    """The configuration and the split of a file, if its name tells them."""
-    file = PurePosixPath(path)
-    if file.suffix.lower() != ".parquet" or any(part.startswith(".") for part in file.parts):
-        return None
-    folders = list(file.parts[:-1])
-    split = SPLITS.get(re.split(r"[-_.]", file.name.lower())[0])
-    if split is None and folders:
-        split = SPLITS.get(folders.pop().lower())
-    return ("/".join(folders), split) if split else None
-
-
-def _choose_config(found: list[str], wanted: str | None, where: str) -> str:
-    if not found:
-        raise no_train_split(where)
-    choices = [wanted] if wanted else PREFERRED if len(found) > 1 else found
-    for choice in choices:
-        if choice in found:
-            return choice
-    named = ", ".join(name or "(none)" for name in found)
-    raise DataError(
-        f"configuration {wanted!r} of {where}" if wanted else f"several configurations in {where}",
-        expected=f"one of {named}",
-        hint="name it, as in hf:OWNER/NAME/CONFIG, or name its folder",
-    )
-
-
-def _check_complete(paths: list[str], where: str) -> None:
-    """Of files named ...-00001-of-00003 all must be there: two thirds are another data set."""
-    numbered = [re.search(r"-(\d+)-of-(\d+)(?:-[0-9a-f]+)?\.parquet$", path) for path in paths]
-    if numbered and all(numbered):
-        wanted = max(int(match[2]) for match in numbered if match)
-        if len(paths) != wanted:
-            raise DataError(
-                f"{len(paths)} of {wanted} files of a split in {where} ({paths[0]}, ...)",
-                expected="all files of a numbered set and no others",
-                hint="copy or download the data set again",
-            )
-
-
-class Columns(NamedTuple):
-    """The columns of a file that matter, and the C class names that its metadata gives."""
-
-    image: str
-    label: str | None
-    class_names: tuple[str, ...]
 
 
 def is_parquet(path: Path) -> bool:
-    """Whether a path is a Parquet file, or a folder that holds some at most two levels down."""
+    """Whether a path is a Parquet or Arrow file, or a folder with some at most two levels down."""
     if not path.is_dir():
-        return path.suffix.lower() == ".parquet"
+        return path.suffix.lower() in (".parquet", ".arrow")
     return any(True for _ in _files_below(path))
 
 
-def parquet_source(path: Path) -> DataSource:
+def count_images(folder: Path, reading: Reading = BY_RULE) -> int:
+    """The rows to train on of a folder that hold images or, in a split called train, name them."""
+    try:
+        train = _shards_of(folder, reading._replace(split="")).train
+        return sum(_count_images(folder / name, name, reading) for name in train)
+    except StopgradError:
+        return 0
+
+
+def _count_images(path: Path, name: str, reading: Reading) -> int:
+    place = place_of(name)
+    with opened_parquet(path) as file:
+        if [*file.schema_arrow.names[:4]] == OUR_COLUMNS:
+            return 0
+        column = image_column(file, reading.image_column)
+        rows = column and (not column.paths or (place and split_of(place.split) == "train"))
+        return file.metadata.num_rows if rows else 0
+
+
+def parquet_source(path: Path, reading: Reading = BY_RULE) -> DataSource:
     """A folder in the Hub's layout, or one file as a train split.
 
     Raises:
         DataError: When there is no train split or the choice is open.
+        ConfigError: For a split that is not there.
     """
     if path.is_file():
-        return shards_source(Shards((path.name,), ()), name=path.stem, root=path.parent)
-    names = [file.relative_to(path).as_posix() for file in _files_below(path)]
-    shards = choose_shards(names, config=None, where=str(path))
-    return shards_source(shards, name=path.name, root=path)
+        shards = choose_shards(
+            [ShardPlace("", "train", path.name)], split=reading.split, where=str(path)
+        )
+        return shards_source(shards, reading, name=path.stem, root=path.parent)
+    for folder in {file.parent for file in _files_below(path)}:
+        check_listed(folder)
+    derived = sorted(file for file in path.glob("**/*.arrow") if is_derived(file.name))
+    names = tuple(file.relative_to(path).as_posix() for file in derived)
+    notes = Notes(unused=(Unused("file", "caches of datasets", names),) if names else ())
+    shards = _shards_of(path, reading)
+    shards = shards._replace(notes=shards.notes.and_those(notes))
+    return shards_source(shards, reading, name=path.name, root=path)
 
 
-def shards_source(shards: Shards, *, name: str, root: Path) -> DataSource:
+def _shards_of(folder: Path, reading: Reading) -> Shards:
+    names = [file.relative_to(folder).as_posix() for file in _files_below(folder)]
+    places = [place for name in names if (place := place_of(name))]
+    return choose_shards(places, split=reading.split, where=str(folder))
+
+
+def shards_source(shards: Shards, reading: Reading, *, name: str, root: Path) -> DataSource:
     """Chosen files, by their paths relative to a folder."""
-    stamps = tuple(stamp(root / shard, name=shard) for shard in (*shards.train, *shards.test))
-    return DataSource(name, str(root), stamps, lambda: _open(shards, root))
+    files = [*shards.train, *itertools.chain(*shards.scored.values())]
+    stamps = [stamp(root / file, name=file) for file in files]
+    stamps += stamps_of_images([*files, *itertools.chain(*shards.others.values())], root, reading)
+    return DataSource(
+        name,
+        str(root),
+        tuple(stamps),
+        ParquetData(shards, root, reading).open,
+        notes=shards.notes,
+    )
+
+
+def has_labels(path: Path, reading: Reading) -> bool:
+    """Whether any row of a file has a label, by the rules alone.
+
+    Raises:
+        DataError: When the file is damaged.
+    """
+    with opened_parquet(path) as file:
+        image = image_column(file, reading.image_column)
+        wanted = reading.label_column
+        if wanted and wanted not in file.schema_arrow.names:
+            return False
+        column = label_column(file, image.name if image else "", wanted).name
+        labels = read_labels(file, column) if column else []
+        return any(label not in (None, "", -1) for label in labels)
 
 
 def _files_below(folder: Path) -> Iterator[Path]:
     for depth in range(DEPTH + 1):
-        for file in folder.glob("*/" * depth + "*.[pP][aA][rR][qQ][uU][eE][tT]"):
-            hidden = any(part.startswith(".") for part in file.relative_to(folder).parts)
-            # metadata.parquet stands beside images in the Hub's layout of image folders.
-            if not hidden and file.name != "metadata.parquet" and not is_store(file.parent):
-                yield file
+        for ending in ("[pP][aA][rR][qQ][uU][eE][tT]", "arrow"):
+            for file in folder.glob(f"{'*/' * depth}*.{ending}"):
+                if place_of(file.relative_to(folder).as_posix()) and not is_store(file.parent):
+                    yield file
 
 
-def _open(shards: Shards, root: Path) -> Contents:
-    train_files = [root / shard for shard in shards.train]
-    test_files = [root / shard for shard in shards.test]
-    columns = _columns(train_files[0])
-    labels = number_labels(
-        _raw_labels(train_files, columns),
-        _raw_labels(test_files, columns),
-        class_names=columns.class_names,
-    )
-    image = columns.image
-    train = _reader(train_files, image, root=root, labels=labels.train)
-    test = _reader(test_files, image, root=root, labels=labels.test) if test_files else None
-    return Contents(labels.class_names, train, test)
+class ScoredRows(NamedTuple):
+    """The split that is scored, if there is one, and the labels of both splits."""
+
+    split: SplitRows | None
+    labels: NumberedLabels
+    notes: Notes
 
 
-def _reader(files: list[Path], image: str, *, root: Path, labels: Labels | None) -> SplitReader:
-    count = sum(_row_count(file) for file in files)
-    if count < 1:
-        raise DataError(
-            f"no rows in {files[0]}", expected="at least one image", hint="check the file"
-        )
-    return SplitReader(count, labels, functools.partial(_items, files, image, root))
+class ParquetData(NamedTuple):
+    """Which files there are, and how they are read."""
 
+    shards: Shards
+    root: Path
+    reading: Reading
 
-def _items(files: list[Path], image: str, root: Path) -> Iterator[Encoded]:
-    for path in files:
-        name = path.relative_to(root).as_posix()
-        rows = _values(path, image)
-        for row, data in enumerate(rows):
-            yield Encoded(f"{name}:{row}", data)
+    def open(self) -> Contents:
+        """The images and labels of the splits.
 
-
-def _values(path: Path, image: str) -> Iterator[bytes | None]:
-    read = 0
-    with _reading(path) as file:
-        _require(file, image, path)
-        for batch in file.iter_batches(batch_size=ROWS, columns=[image]):
-            read += len(batch)
-            _check_rows(file, read, whole=False)
-            column = batch.column(0)
-            if hasattr(column.type, "get_field_index"):
-                column = column.flatten()[column.type.get_field_index("bytes")]
-            yield from column.to_pylist()
-        _check_rows(file, read)
-
-
-def _check_rows(file: Any, read: int, *, whole: bool = True) -> None:
-    """Refuses a file whose footer promises other rows than were read, of the whole or so far."""
-    promised = file.metadata.num_rows
-    if read > promised or (whole and read < promised):
-        raise ValueError(f"{read} rows, {promised} by its footer")
-
-
-@contextlib.contextmanager
-def _reading(path: Path) -> Iterator[Any]:
-    """An open `pyarrow.parquet.ParquetFile`; whatever goes wrong in it is a DataError."""
-    import pyarrow.parquet
-
-    try:
-        if not path.is_file():
-            raise ValueError("not a regular file")
-        with pyarrow.parquet.ParquetFile(path, page_checksum_verification=True) as file:
-            yield file
-    except DataError:
-        raise
-    # Arrow raises OSError, ArrowInvalid, ArrowNotImplementedError, UnicodeDecodeError and more
-    # for damaged files; only reads of this file happen inside this block.
-    except Exception as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise DataError(
-            f"{str(path)!r} cannot be read as Parquet ({reason})",
-            expected="a complete Parquet file",
-            hint="copy or download it again",
-        ) from error
-
-
-def _require(file: Any, column: str, path: Path) -> None:
-    if column not in file.schema_arrow.names:
-        raise DataError(
-            f"no column {column!r} in {str(path)!r}",
-            expected="the same columns in all files of a data set",
-            hint="keep files of different data sets in different folders",
+        Raises:
+            DataError: For damaged files, for none with images, and for columns that are not there.
+        """
+        known = self._known()
+        train = self._split("train", self.shards.train, known)
+        if not train.files:
+            why = ", ".join(dict.fromkeys(unused.reason for unused in train.notes.unused))
+            raise DataError(
+                f"no rows with an image in {self.root / self.shards.train[0]}{why and f' ({why})'}",
+                expected="at least one image",
+                hint="check the file",
+            )
+        split, labels, notes = self._scored(train, known)
+        return Contents(
+            labels.class_names,
+            train.reader(self.root, labels.train),
+            split.reader(self.root, labels.test) if split else None,
+            _joined([Notes(known.remarks), train.notes, labels.notes, notes]),
         )
 
+    def _known(self) -> KnownLabels:
+        """From the first file that has labels, or else the first with images."""
+        first: KnownLabels | None = None
+        for path in (self.root / name for name in self.shards.train):
+            with opened_parquet(path) as file:
+                image = image_column(file, self.reading.image_column)
+                known = image and known_labels(file, image, self.reading.label_column)
+                if known and known.column:
+                    return known
+                if image and known and not first:
+                    more = maybe_labels(file, image.name)
+                    first = known._replace(remarks=known.remarks + more)
+        if first:
+            return first
+        path = self.root / self.shards.train[0]
+        with opened_parquet(path) as file:
+            raise no_images(file, path)
 
-def _row_count(path: Path) -> int:
-    with _reading(path) as file:
-        groups = [file.metadata.row_group(index) for index in range(file.metadata.num_row_groups)]
-        _check_rows(file, sum(group.num_rows for group in groups))
-        return int(file.metadata.num_rows)
+    def _split(self, name: str, paths: Sequence[str], known: KnownLabels) -> SplitRows:
+        """The rows of a split."""
+        read = [read_file(path, self.root, known, self.reading) for path in paths]
+        files = tuple(file for file, _ in read if file and file.rows)
+        return SplitRows(name, files, _joined(notes for _, notes in read))
 
+    def _scored(self, train: SplitRows, known: KnownLabels) -> ScoredRows:
+        """The first split whose labels can be used; where none can, the first with images."""
+        tried: dict[str, ScoredRows] = {}
+        for name, paths in self.shards.scored.items():
+            check_complete(paths, str(self.root))
+            split = self._split(name, paths, known)
+            labels = number_labels(train.raw, split.raw, class_names=known.class_names)
+            tried[name] = ScoredRows(split, labels, split.notes)
+            if labels.test is not None:
+                break
+        with_images = [name for name, each in tried.items() if each.split and each.split.files]
+        usable = [name for name in with_images if tried[name].labels.test is not None]
+        chosen = (usable or with_images or [""])[0]
+        labels = number_labels(train.raw, None, class_names=known.class_names)
+        found = tried.pop(chosen, ScoredRows(None, labels, Notes()))
+        reasons = dict.fromkeys(tried, "no label of which can be used")
+        notes = [found.notes, self._choice(chosen, [*tried] if usable else [])]
+        return found._replace(notes=_joined([*notes, self._unread(chosen, reasons)]))
 
-def _columns(path: Path) -> Columns:
-    with _reading(path) as file:
-        schema = file.schema_arrow
-        features = _features(schema)
-        image = _image_column(schema, features, path)
-        label = _label_column(schema, features, path)
-    names = features.get(label, {}).get("names", []) if label else []
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise DataError(
-            f"class names {str(names)[:80]!r} in {str(path)!r}",
-            expected="a list of strings",
-            hint="correct the metadata of the file's schema",
-        )
-    return Columns(image, label, tuple(names))
+    def _choice(self, scored: str, passed: Sequence[str]) -> Notes:
+        """What to know of the split that is scored."""
+        if not scored:
+            return Notes()
+        called = self.shards.called(scored, self.reading.split)
+        passed = [*self.shards.without_labels, *passed]
+        why = f", as no label of {', '.join(map(repr, passed))} can be used" if passed else ""
+        return Notes((f"{scored!r} is scored{why}",) if why or called else (), scored=called)
 
-
-def _features(schema: pyarrow.Schema) -> dict[str, dict[str, Any]]:
-    """What the Hub's metadata says of each column; {} where there is none."""
-    text = (schema.metadata or {}).get(b"huggingface", b"{}")
-    features = json.loads(text).get("info", {}).get("features", {})
-    return {name: f for name, f in features.items() if isinstance(f, dict)}
-
-
-def _image_column(schema: pyarrow.Schema, features: dict[str, Any], path: Path) -> str:
-    import pyarrow.types as kinds
-
-    def holds_bytes(kind: pyarrow.DataType) -> bool:
-        return bool(kinds.is_binary(kind) or kinds.is_large_binary(kind))
-
-    def is_struct(kind: pyarrow.DataType) -> bool:
-        index = kind.get_field_index("bytes") if kinds.is_struct(kind) else -1
-        return index >= 0 and holds_bytes(kind.field(index).type)
-
-    found: list[str] = [field.name for field in schema if is_struct(field.type)]
-    found += [f.name for f in schema if holds_bytes(f.type) and f.name in IMAGE_NAMES]
-    found.sort(key=lambda name: features.get(name, {}).get("_type") != "Image")
-    preferred = [name for name in found if name in IMAGE_NAMES]
-    if not found:
-        raise DataError(
-            f"no image column in {str(path)!r} (columns {', '.join(schema.names)[:200]!r})",
-            expected="a column of structs {bytes, path}",
-            hint="use an image data set in the Hub's Parquet layout",
-        )
-    return (preferred or found)[0]
-
-
-def _label_column(schema: pyarrow.Schema, features: dict[str, Any], path: Path) -> str | None:
-    classes = [n for n in schema.names if features.get(n, {}).get("_type") == "ClassLabel"]
-    known = [name for name in LABEL_NAMES if name in schema.names]
-    known = [name for name in known if _can_be_label(schema.field(name).type)]
-    preferred = [name for name in known if name in classes] or known
-    if not preferred and len(classes) > 1:
-        log.warning("%s: labels in several columns (%s); using none", path, ", ".join(classes))
-        return None
-    return (preferred or classes or [None])[0]
-
-
-def _can_be_label(kind: pyarrow.DataType) -> bool:
-    import pyarrow.types as kinds
-
-    return bool(kinds.is_integer(kind) or kinds.is_string(kind) or kinds.is_large_string(kind))
-
-
-def _raw_labels(files: list[Path], columns: Columns) -> RawLabels | None:
-    """Labels as they stand in the files; None when there are none."""
-    values: list[Any] = []
-    for path in files if columns.label else []:
-        with _reading(path) as file:
-            if columns.label not in file.schema_arrow.names:
-                return None
-            _check_same_classes(file.schema_arrow, columns)
-            found = file.read(columns=[columns.label]).column(0).to_pylist()
-            _check_rows(file, len(found))
-            values += found
-    if all(value is None or value == -1 for value in values):
-        return None
-    kind = str if isinstance(values[0], str) else int
-    row = next((row for row, value in enumerate(values) if type(value) is not kind), None)
-    if row is None:
-        return values
-    found = "no label" if values[row] is None else f"a label of type {type(values[row]).__name__}"
-    raise DataError(
-        f"{found} in row {row} of the files {files[0].name}, ...",
-        expected="an integer in every row, a string in every row, or no labels",
-        hint="complete the labels, or remove the column",
-    )
+    def _unread(self, scored: str, reasons: Mapping[str, str]) -> Notes:
+        """The rows of the splits that are not scored, some of them for a reason."""
+        unused = []
+        for name, paths in {**self.shards.scored, **self.shards.others}.items():
+            rows: list[str] = []
+            for path in paths if name != scored else ():
+                try:
+                    with opened_parquet(self.root / path) as file:
+                        rows += (f"{path}:{row}" for row in range(file.metadata.num_rows))
+                except DataError as error:
+                    unused.append(Unused("file", error.found, (path,)))
+            if rows:
+                reason = (
+                    f"in split {name!r}, {reasons[name]}" if name in reasons else why_unread(name)
+                )
+                unused.append(Unused("image", reason, tuple(rows)))
+        return Notes(unused=tuple(unused))
 
 
-def _check_same_classes(schema: pyarrow.Schema, columns: Columns) -> None:
-    names = _features(schema).get(columns.label or "", {}).get("names", [])
-    if tuple(names) != columns.class_names:
-        raise other_classes(names, columns.class_names)
+def _joined(notes: Iterable[Notes]) -> Notes:
+    return functools.reduce(Notes.and_those, notes, Notes())

@@ -1,6 +1,7 @@
 """Colour augmentations of a whole batch, each with one parameter per image.
 
-In and out: x (B, 3, H, W) float32 in [0, 1]. Each function equals torchvision's function of the
+In and out: x (B, 3, H, W) float32 in [0, 1], or (B, 1, H, W), which is gray: hue and saturation
+leave it as it is. Each function equals torchvision's function of the
 same name on one float image. Unlike Pillow, they do not round to 8 bits after each step.
 """
 
@@ -143,7 +144,9 @@ def _blend(x: Tensor, blend: Blend, *, out: Tensor | None) -> Tensor:
 
 
 def _luma(x: Tensor) -> Tensor:
-    """Gray of each pixel: (B, H, W)."""
+    """Gray of each pixel: (B, H, W), new memory."""
+    if x.shape[1] == 1:
+        return x[:, 0].clone()
     red, green, blue = x.unbind(1)
     return (red * LUMA[0]).add_(green, alpha=LUMA[1]).add_(blue, alpha=LUMA[2])
 
@@ -156,6 +159,8 @@ def _turn_hue(x: Tensor, shift: Tensor, *, out: Tensor | None) -> Tensor:
     channel at a distance d from its own hue (red 0, green 2, blue -2) has
     t = clamp(| |d| - 3 | - 1, 0, 1). Minimum and maximum stay, hence value and saturation.
     """
+    if x.shape[1] == 1:
+        return x
     red, green, blue = x.unbind(1)
     low = torch.minimum(torch.minimum(red, green), blue)
     chroma = torch.maximum(torch.maximum(red, green), blue).sub_(low)

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from stopgrad.config import ViewsConfig
+from stopgrad.images import GRAY
 from stopgrad.method.views.colour import Jitter, apply_jitter, grayscale, jitter_blends
 from stopgrad.method.views.draw import ViewParameters, draw_parameters, random_table
 from stopgrad.method.views.filters import Taps, blur, crop_taps, resample
@@ -30,10 +31,10 @@ GPU_PIECE = 3 * 224 * 224 * 512
 
 
 class Views(NamedTuple):
-    """Two views of each image."""
+    """Two views of each image; C = 3, or 1 for gray."""
 
-    x1: Tensor  # (B, 3, S, S) float32, normalised, channels_last
-    x2: Tensor  # (B, 3, S, S) float32, normalised, channels_last
+    x1: Tensor  # (B, C, S, S) float32, normalised, channels_last
+    x2: Tensor  # (B, C, S, S) float32, normalised, channels_last
 
 
 class ViewRecipe(NamedTuple):
@@ -71,7 +72,8 @@ def two_views(
         pixels: (B, 3, H, W) uint8 on any device, in any memory format.
         generator: The only source of randomness, on the device of the pixels.
         config: The augmentations.
-        normalization: Mean and standard deviation of each channel of pixels / 255.
+        normalization: Mean and standard deviation of each channel of pixels / 255; of one channel:
+            the views are gray.
     """
     table = random_table(generator, views=2 * len(pixels))
     return views_of(pixels, table, config=config, normalization=normalization)
@@ -86,17 +88,20 @@ def views_of(
         pixels: (B, 3, H, W) uint8 on any device, in any memory format.
         table: The `random_table` of 2 B views, on the device of the pixels.
         config: The augmentations.
-        normalization: Mean and standard deviation of each channel of pixels / 255.
+        normalization: Mean and standard deviation of each channel of pixels / 255; of one channel:
+            the views are gray.
     """
     batch, _, height, width = pixels.shape
     drawn = draw_parameters(table, height=height, width=width, config=config)
     recipe = compile_recipe(drawn, height=height, width=width, size=config.size)
-    views = Views(*(_empty_view(batch, config.size, device=pixels.device) for _ in range(2)))
+    channels = len(normalization.mean)
+    shape = (batch, channels, config.size, config.size)
+    views = Views(*(_empty_view(shape, device=pixels.device) for _ in range(2)))
     step = _images_at_a_time(pixels, size=config.size)
     recipes = [half.split(step) for half in recipe.split(batch)]
     places = [torch.split(view, step) for view in views]
     for number, piece in enumerate(torch.split(pixels, step)):
-        x = to_float(piece)
+        x = to_channels(to_float(piece), channels)
         for place, ingredients in zip(places, recipes, strict=True):
             view = make_view(x, ingredients[number], config=config)
             place[number].copy_(_normalize_in_place(view, normalization))
@@ -114,22 +119,22 @@ def compile_recipe(parameters: ViewParameters, *, height: int, width: int, size:
 def make_view(x: Tensor, recipe: ViewRecipe, *, config: ViewsConfig) -> Tensor:
     """One view of each image before normalisation: crop and flip, jitter, grayscale, blur.
 
-    Skips the steps that the config switches off.
+    Skips the steps that the config switches off, and in gray those that only colours see.
 
     Args:
-        x: (B, 3, H, W) float32 in [0, 1].
+        x: (B, C, H, W) float32 in [0, 1].
         recipe: One row per image.
         config: Which steps can happen.
 
     Returns:
-        (B, 3, S, S) float32 in [0, 1], new memory.
+        (B, C, S, S) float32 in [0, 1], new memory.
     """
     rows = Taps(recipe.row_source, recipe.row_weight)
     view = resample(x, rows=rows, columns=Taps(recipe.column_source, recipe.column_weight))
     view.clamp_max_(1.0)  # weights sum to 1 up to rounding
     if config.jitter > 0:
         view = apply_jitter(view, Jitter(recipe.keep, recipe.gray, recipe.mean, recipe.hue))
-    if config.grayscale > 0:
+    if config.grayscale > 0 and view.shape[1] == 3:
         view = grayscale(view, recipe.grayscale)
     if config.blur > 0:
         view = blur(view, recipe.sigma)
@@ -141,17 +146,27 @@ def to_float(pixels: Tensor) -> Tensor:
     return pixels.to(torch.float32, memory_format=torch.contiguous_format).mul_(1 / 255)
 
 
+def to_channels(x: Tensor, channels: int) -> Tensor:
+    """(B, 3, H, W) -> (B, C, H, W): as it is, or its gray."""
+    if channels == 3:
+        return x
+    red, green, blue = x.unbind(1)
+    gray = (red * GRAY[0]).add_(green, alpha=GRAY[1]).add_(blue, alpha=GRAY[2])
+    return gray.clamp_max_(1.0).unsqueeze(1)  # the weights sum to 1 up to rounding
+
+
 def normalize(pixels: Tensor, normalization: Normalization) -> Tensor:
     """The encoder's input in evaluation: pixels normalised, not augmented.
 
     Args:
         pixels: (B, 3, H, W) uint8.
-        normalization: Mean and standard deviation of each channel of pixels / 255.
+        normalization: Mean and standard deviation of each of C channels of pixels / 255.
 
     Returns:
-        (B, 3, H, W) float32, in the memory format of the pixels.
+        (B, C, H, W) float32, in the memory format of the pixels.
     """
-    return _normalize_in_place(pixels.to(torch.float32).mul_(1 / 255), normalization)
+    x = to_channels(pixels.to(torch.float32).mul_(1 / 255), len(normalization.mean))
+    return _normalize_in_place(x, normalization)
 
 
 def downscale(pixels: Tensor, size: tuple[int, int]) -> Tensor:
@@ -180,8 +195,7 @@ def _normalize_in_place(x: Tensor, normalization: Normalization) -> Tensor:
     return x
 
 
-def _empty_view(batch: int, size: int, *, device: torch.device) -> Tensor:
-    shape = (batch, 3, size, size)
+def _empty_view(shape: tuple[int, ...], *, device: torch.device) -> Tensor:
     return torch.empty(shape, device=device, memory_format=torch.channels_last)
 
 

@@ -1,0 +1,313 @@
+"""Samples of more than 8 bits -> 8 bits, by levels that belong to the whole set.
+
+A camera or an X-ray of 12 bits writes 0 to 4,095 into files of 16 bits, and what they hold is
+nearly black if 65,535 is taken as white. So black and white are read off all images of one depth:
+
+    16-bit          unsigned. Black is 0; white is the smallest 2^k - 1 of at least 8 bits that no
+                    value of the set exceeds. A set that reaches 32,768 keeps the full range.
+    integer         signed or wider. The same where no value is negative or above 65,535; else
+                    from the smallest value of the set to the largest.
+    floating-point  0 to 1 or -1 to 1 where no value lies outside, and 0 to 255 where a value passes
+                    127; else from the smallest to the largest.
+
+What is not finite, and what a GDAL_NODATA tag calls no data, is black and counts for nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias, get_args
+
+import numpy as np
+
+from stopgrad.images.types import Levels, Pixels
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+    from PIL.ImageFile import ImageFile
+
+Depth = Literal["16-bit", "integer", "floating-point"]
+Bands: TypeAlias = tuple[int, ...]  # counted from 1; () for those that the format calls colours
+Values: TypeAlias = "np.ndarray[Any, np.dtype[Any]]"  # (H, W) or (H, W, C), masked where invalid
+
+FULL = 65535
+PHOTOMETRIC, SAMPLE_FORMAT, NODATA = 262, 339, 42113  # tags of TIFF; the last is GDAL's
+BELOW = {"B": "L", "L": "B", "N": "B" if sys.byteorder == "little" else "L"}
+COLOURS = ("RGB", "RGBX", "RGBA", "CMYK", "LA")  # raw layouts of which Pillow keeps the high bytes
+
+
+class ValueRange(NamedTuple):
+    """The smallest and the largest value of an image or a set."""
+
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class RawImage:
+    """An image that Pillow does not hold as it is, its header read.
+
+    Attributes:
+        format: Its name.
+        size: Width and height, px.
+        depth: None: 8 bits.
+        read: Its values, of these bands alone: (H, W), or (H, W, C) with C = 3, or 4 where the
+            last one is alpha or black ink.
+        pixel_bytes: Of all samples of a pixel.
+        inverted: Whether its largest value is black.
+        high_byte: Whether 8 of 16 bits are the high byte and not the nearest value, as Pillow
+            reads colours.
+        orientation: As in EXIF.
+        mode: Pillow's, of four channels.
+    """
+
+    format: str
+    size: tuple[int, int]
+    depth: Depth | None
+    read: Callable[[Bands], Values]
+    pixel_bytes: int = 2
+    inverted: bool = False
+    high_byte: bool = False
+    orientation: int = 1
+    mode: str = "RGBA"
+    has_transparency_data: bool = False
+
+    def range(self, bands: Bands) -> ValueRange | None:
+        """The range of its values, None where there are none; alpha is not counted."""
+        return _range(self._colours(self.read(bands)))
+
+    def to_eight_bits(self, levels: Levels | None, bands: Bands) -> Image:
+        """As Pillow's image of mode L, RGB, RGBA or CMYK.
+
+        Args:
+            levels: Of the set; None: those of this image alone.
+            bands: Those to read.
+        """
+        from PIL import Image
+
+        values = self.read(bands)
+        colours = self._colours(values)
+        if self.depth is None:
+            pixels = colours.astype(np.uint8)
+        else:
+            levels = levels or levels_for(self.depth, _range(colours))
+            pixels = _scaled(colours, levels, high_byte=self.high_byte)
+        if self.inverted:
+            pixels = 255 - pixels
+        if values.shape[2:] == (4,) and self.mode == "RGBA":
+            pixels = np.dstack([pixels, _opacity(values[..., 3])])
+        mode = {2: "L", 3: "RGB"}.get(pixels.ndim + (pixels.shape[2:] == (4,)), self.mode)
+        return Image.frombytes(mode, self.size, np.ascontiguousarray(pixels).tobytes())
+
+    def _colours(self, values: Values) -> Values:
+        return values[..., :3] if values.ndim == 3 and self.mode == "RGBA" else values
+
+
+def _opacity(alpha: Values) -> Pixels:
+    """Alpha as 8 bits: floats from 0 to 1, the high byte of wider integers."""
+    if alpha.dtype.kind == "f":
+        scaled: Values = np.rint(np.ma.filled(alpha, 1) * 255)
+        return scaled.clip(0, 255).astype(np.uint8)
+    shifted: Values = alpha >> (8 if alpha.dtype.itemsize > 1 else 0)
+    return shifted.astype(np.uint8)
+
+
+def levels_asked(white: float) -> tuple[Levels, ...]:
+    """Levels of all depths by a white level that a user has given; none for 0."""
+    return tuple(Levels(depth, 0, white) for depth in get_args(Depth)) if white else ()
+
+
+def levels_for(depth: Depth, of: ValueRange | None) -> Levels:
+    """Black and white of all images of one depth, from the range of their values; see above."""
+    if of is None:
+        return Levels(depth, 0, FULL)
+    low, high = of
+    if depth == "floating-point":
+        usual = ((0, 1), (-1, 1), *([(0, 255)] if high > 127 else []))
+        fit = (of for of in usual if of[0] <= low and high <= of[1])
+        return Levels(depth, *next(fit, (low, high)))
+    if low < 0 or high > FULL:
+        return Levels(depth, low, high)
+    return Levels(depth, 0, 2 ** max(8, int(high).bit_length()) - 1)
+
+
+def remarks(levels: Sequence[Levels]) -> tuple[str, ...]:
+    """What a reader should know of levels that were read off a set: a clause each."""
+    return tuple(_remark(*of) for of in levels if of != ("16-bit", 0, FULL))
+
+
+def _remark(depth: str, black: float, white: float) -> str:
+    if depth != "floating-point" and black == 0 and white <= FULL:
+        bits = int(white).bit_length()
+        what = "16-bit images" if depth == "16-bit" else "images of signed or wide integers"
+        return f"the {what} use {bits} bits: {white:,.0f} is white (--white-level)"
+    what = "floating-point images" if depth == "floating-point" else "images of integers"
+    return f"the {what} are scaled so that {black:,g} is black and {white:,g} is white"
+
+
+def choose(values: Values, bands: Bands) -> Values:
+    """These bands of (H, W) or (H, W, C), in their order; one band is (H, W).
+
+    Raises:
+        ValueError: When there are fewer.
+    """
+    if not bands:
+        return values
+    stacked = values if values.ndim == 3 else values[..., None]
+    if max(bands) > stacked.shape[2]:
+        raise ValueError(f"{count_bands(stacked.shape[2])}, --bands asks for {max(bands)}")
+    chosen = stacked[..., [band - 1 for band in bands]]
+    return chosen[..., 0] if len(bands) == 1 else chosen
+
+
+def count_bands(count: int) -> str:
+    """`1 band`, `13 bands`."""
+    return f"{count} band{'s' * (count != 1)}"
+
+
+def raw_of(image: ImageFile | RawImage) -> RawImage | None:
+    """An image deeper than 8 bits as a raw one; None: Pillow holds it as it is.
+
+    Args:
+        image: Just opened. Whatever loads its pixels, and with PNG that is asking for its EXIF
+            block, makes Pillow forget how they lie in the file.
+    """
+    if isinstance(image, RawImage):
+        return image
+    depth = _depth(image)
+    if depth is None:
+        return None
+    tags = getattr(image, "tag_v2", {})
+    wide, layout, file = _has_wide_colours(image), _layout(image)[0], image.fp
+    unsigned = tags.get(SAMPLE_FORMAT, (1,)) == (1,)
+
+    def read(bands: Bands) -> Values:
+        values = _read_colours(image, layout, file) if wide else np.asarray(image)
+        if unsigned and values.dtype == np.int32:
+            values = values.view(np.uint32)
+        return choose(masked(values, tags.get(NODATA)), bands)
+
+    return RawImage(
+        image.format or "",
+        image.size,
+        depth,
+        read,
+        inverted=tags.get(PHOTOMETRIC) == 0 and not wide,  # Pillow forgets it of 16 bits
+        high_byte=wide and image.format != "PPM",
+        mode="CMYK" if image.mode == "CMYK" else "RGBA",
+    )
+
+
+def raw_array(values: Values) -> RawImage:
+    """Values (H, W, C) of any type of numbers, C = 1, 3 or 4, as a raw image."""
+    height, width, channels = values.shape
+    if values.dtype.kind == "b":
+        values = values * np.uint8(255)
+    kind, size = values.dtype.kind, values.dtype.itemsize
+    depth: Depth | None = "floating-point" if kind == "f" else "integer"
+    if kind == "u" and size <= 2:
+        depth = "16-bit" if size == 2 else None
+    plain = values[..., 0] if channels == 1 else values
+    return RawImage(
+        "array",
+        (width, height),
+        depth,
+        lambda bands: choose(masked(plain, None), bands),
+        pixel_bytes=channels * size,
+        has_transparency_data=channels == 4,
+    )
+
+
+def _depth(image: ImageFile) -> Depth | None:
+    if image.mode == "F":
+        return "floating-point"
+    if image.mode == "I" and image.format == "TIFF":
+        return "integer"
+    sixteen = image.mode.startswith("I") or _has_wide_colours(image)
+    return "16-bit" if sixteen and _stated_white(image) == FULL else None
+
+
+def masked(values: Values, nodata: str | float | None) -> Values:
+    """Hides what is no number, and what a file calls no data."""
+    if values.dtype.kind == "f":
+        values = np.ma.masked_invalid(values, copy=False)
+    with contextlib.suppress(TypeError, ValueError):  # none, or a text that is no number
+        number = float(nodata)  # type: ignore[arg-type]
+        if math.isfinite(number):
+            values = np.ma.masked_equal(values, values.dtype.type(number), copy=False)
+    return values
+
+
+def _layout(image: ImageFile) -> tuple[Any, ...]:
+    """How the samples lie in the file: Pillow's name of it, then what else its decoder is told."""
+    tiles = getattr(image, "tile", [])
+    arguments = tiles[0].args if tiles else ()
+    return arguments if isinstance(arguments, tuple) else (arguments,)
+
+
+def _has_wide_colours(image: ImageFile) -> bool:
+    """Whether it has several samples of 16 bits, of which Pillow keeps the high byte."""
+    name, _, bits = str(next(iter(_layout(image)), "")).partition(";")
+    from_ppm = image.mode == "RGB" and image.format == "PPM" and image.tile[0].codec_name == "ppm"
+    return from_ppm or (name in COLOURS and bits[:2] == "16")
+
+
+def _stated_white(image: ImageFile) -> int:
+    """The value that the file itself calls white, which only PPM does; the others have it all."""
+    layout = _layout(image)
+    return int(layout[1]) if image.format == "PPM" and len(layout) == 2 else FULL
+
+
+def _read_colours(image: ImageFile, layout: str, file: Any) -> Values:  # (H, W, C) uint16
+    """Two passes of Pillow, which takes one byte of each sample: the high ones, the low ones."""
+    from PIL import Image
+
+    file.seek(0)
+    with Image.open(file, formats=[image.format or ""]) as again:
+        if image.format == "PPM":
+            width, height = image.size
+            file.seek(again.tile[0].offset)
+            samples = np.frombuffer(file.read(6 * width * height), ">u2")
+            return samples.reshape(height, width, 3).astype(np.uint16)
+        if layout == "LA;16B":  # its four bytes, as if they were red, green, blue and alpha
+            again.tile = [_read_as("RGBA", tile) for tile in again.tile]
+            both = np.ascontiguousarray(again).view(">u2").astype(np.uint16)
+            return both[..., [0, 0, 0, 1]]
+        lower = layout[:-1] + BELOW[layout[-1]]
+        again.tile = [_read_as(lower, tile) for tile in again.tile]
+        values: Values = (np.asarray(image).astype(np.uint16) << 8) | np.asarray(again)
+    if "transparency" not in image.info:
+        return values
+    clear = (values == image.info["transparency"]).all(2)
+    return np.dstack([values, np.where(clear, 0, FULL).astype(np.uint16)])
+
+
+def _read_as(layout: str, tile: Any) -> Any:
+    several = isinstance(tile.args, tuple)
+    return tile._replace(args=(layout, *tile.args[1:]) if several else layout)
+
+
+def _range(values: Values) -> ValueRange | None:
+    low, high = values.min(), values.max()
+    return None if np.ma.is_masked(low) else ValueRange(float(low), float(high))
+
+
+def _scaled(values: Values, levels: Levels, *, high_byte: bool) -> Pixels:
+    """Values as 8 bits, to the nearest; colours of the full range as Pillow reads them."""
+    _, black, white = levels
+    if high_byte and (black, white) == (0, FULL) and values.dtype.kind == "u":
+        return (np.ma.filled(values, 0) >> 8).astype(np.uint8)
+    plain = np.ma.filled(values, black) if np.ma.isMaskedArray(values) else values
+    if plain.dtype in (np.dtype("<u2"), np.dtype(">u2")):
+        return _to_bytes(np.arange(FULL + 1), black, white)[plain]
+    return _to_bytes(plain, black, white)
+
+
+def _to_bytes(values: Values, black: float, white: float) -> Pixels:
+    scaled = np.subtract(values, black, dtype=np.float64)
+    scaled *= 255 / ((white - black) or 1)
+    return np.rint(scaled, out=scaled).clip(0, 255, out=scaled).astype(np.uint8)

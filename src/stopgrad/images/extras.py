@@ -1,0 +1,64 @@
+"""A PNG or JPEG without what stands beside its pixels: texts, colour profiles, thumbnails.
+
+Pillow refuses images whose texts are large or whose profile is broken, though every pixel is there.
+What is cut short stays so: nothing is added, and no pixel is left out.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator
+from typing import IO
+
+PNG, JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8"
+START_OF_SCAN = 0xDA
+APPLICATION, COMMENT = range(0xE0, 0xF0), 0xFE  # JPEG markers that hold no pixels
+EXIF, ADOBE = 0xE1, 0xEE  # of these the first may turn the image, the second names its colours
+ADOBE_BYTES = 12
+
+
+def without_extras(file: IO[bytes]) -> bytes | None:
+    """The image without them, to be read anew; None for other formats."""
+    file.seek(0)
+    data = file.read()
+    if data.startswith(PNG):
+        return PNG + b"".join(_chunks(data))
+    if data.startswith(JPEG):
+        return JPEG + b"".join(_segments(data))
+    return None
+
+
+def _chunks(data: bytes) -> Iterator[bytes]:
+    """The chunks that decide pixels: the critical ones, transparency and a sound EXIF block."""
+    start = len(PNG)
+    while start < len(data):
+        end = start + 12 + int.from_bytes(data[start : start + 4])
+        kind, chunk = data[start + 4 : start + 8], data[start:end]
+        critical = kind[:1].isupper()
+        sound = zlib.crc32(chunk[4:-4]) == int.from_bytes(chunk[-4:])
+        if critical or kind == b"tRNS" or (kind == b"eXIf" and sound):
+            yield chunk
+        if kind == b"IEND":
+            return
+        start = end
+
+
+def _segments(data: bytes) -> Iterator[bytes]:
+    """The segments that decide pixels, and all from the first scan on as it is."""
+    start = len(JPEG)
+    while data[start : start + 1] == b"\xff" and data[start + 1 : start + 2] != b"":
+        marker = data[start + 1]
+        if marker == START_OF_SCAN:
+            break
+        if marker == 0xFF:  # fill
+            start += 1
+            continue
+        end = start + 2 + int.from_bytes(data[start + 2 : start + 4])
+        segment = data[start:end]
+        is_extra = marker in APPLICATION or marker == COMMENT
+        exif = marker == EXIF and segment[4:8] == b"Exif"
+        adobe = marker == ADOBE and segment[4:9] == b"Adobe" and len(segment) >= 4 + ADOBE_BYTES
+        if not is_extra or exif or adobe:
+            yield segment
+        start = end
+    yield data[start:]

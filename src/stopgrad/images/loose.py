@@ -1,0 +1,92 @@
+"""A few image files that are no data set -> pixels, as if they belonged to one.
+
+In: files, or images of which only the encoded bytes are known. Out: pixels of one size; images of
+more than 8 bits share the levels of the data set, or else those of all that were given.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from stopgrad.config import BY_RULE, Reading
+from stopgrad.errors import DataError
+from stopgrad.images.decoding import Frame, OtherDepth, OtherSize, decode
+from stopgrad.images.depth import levels_asked
+from stopgrad.images.gather import DamagedImagesError, name_damaged, with_levels
+from stopgrad.images.opening import Damaged, strict_pillow
+from stopgrad.images.sources.arrays import images_from_arrays
+from stopgrad.images.types import (
+    DamagedImage,
+    Encoded,
+    Images,
+    Notes,
+    Pixels,
+    SplitReader,
+    no_progress,
+)
+
+
+def load_image_files(
+    files: Sequence[Path], *, like: Images, reading: Reading = BY_RULE, notes: Notes = Notes()
+) -> Images:
+    """Single image files without labels, in order, as if they belonged to a data set.
+
+    Where its images are square, others are resized by their short side and cropped at the centre.
+
+    Args:
+        files: At least one.
+        like: Images of the size that these are to have.
+        reading: As those images were read.
+        notes: Of their data set, whose levels count for these too.
+
+    Raises:
+        DamagedImagesError: Naming all that cannot be read.
+        DataError: For an image of another size, where those of the data set are not square.
+    """
+    height, width = like.pixels.shape[1:3]
+    levels = levels_asked(reading.white_level) or notes.levels
+    frame = Frame(height, width, height == width, reading.bands, levels)
+    decoded = decode_together([Encoded(str(file), file) for file in files], frame)
+    damaged = [DamagedImage("train", d.name, d.reason) for d in decoded if isinstance(d, Damaged)]
+    if damaged:
+        raise DamagedImagesError(
+            damaged,
+            found=f"{len(damaged)} of {len(files)} images cannot be read: {name_damaged(damaged)}",
+            expected="image files that can be read to their end",
+            hint="check the paths, or repair the files",
+        )
+    pixels = [_of_this_size(d, file, frame) for d, file in zip(decoded, files, strict=True)]
+    found = images_from_arrays(np.stack(pixels), sources=[str(file) for file in files])
+    return replace(found, whole_side=like.whole_side)  # seen whole at the same size
+
+
+def _of_this_size(decoded: Pixels | OtherSize | Damaged, file: Path, frame: Frame) -> Pixels:
+    assert not isinstance(decoded, Damaged)
+    if isinstance(decoded, OtherSize):
+        raise DataError(
+            f"{str(file)!r} is {decoded.width} x {decoded.height} px",
+            expected=f"{frame.width} x {frame.height} px, the size of the run's images",
+            hint="resize it; only square images are resized by themselves",
+        )
+    return decoded
+
+
+def decode_together(images: Sequence[Encoded], frame: Frame) -> list[Pixels | OtherSize | Damaged]:
+    """A few images as one set: those of a depth that the frame does not know share its levels."""
+    readers = {"images": SplitReader(len(images), None, lambda: iter(images))}
+    frame = frame._replace(levels=frame.levels or ())
+    with strict_pillow():
+        while True:
+            found: list[Pixels | OtherSize | Damaged] = []
+            for image in images:
+                result = decode(image, frame)
+                if isinstance(result, OtherDepth):
+                    frame = with_levels(frame, result.depth, readers, no_progress)
+                    break
+                found.append(result)
+            else:
+                return found

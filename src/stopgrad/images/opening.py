@@ -1,0 +1,258 @@
+"""An encoded image -> the open one, its header read, within limits of size and memory.
+
+Whatever goes wrong with it means that it is `Damaged`. Bombs are refused before they expand, and
+all images that are being decoded share one budget of memory.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import functools
+import io
+import logging
+import re
+import stat
+import threading
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, NamedTuple, TypeAlias
+
+import numpy as np
+
+from stopgrad.images.depth import Bands, RawImage, Values, raw_array
+from stopgrad.images.extras import without_extras
+from stopgrad.images.formats import is_misread, open_other
+from stopgrad.images.types import Encoded, T
+
+if TYPE_CHECKING:
+    from PIL.ImageFile import ImageFile
+
+# Raster formats only: Pillow would hand an EPS file to Ghostscript.
+FORMATS = ("PNG", "JPEG", "MPO", "GIF", "BMP", "DIB", "WEBP", "TIFF", "PPM", "JPEG2000", "AVIF")
+TILE_WIDTH, TILE_HEIGHT = 322, 323  # tags of TIFF 6.0, Section 15
+MOST_BYTES = 1 << 30  # of an encoded image
+MOST_PIXELS = 250_000_000  # of an image; cameras and scanners make 200 megapixels
+MOST_AT_ONCE = 1 << 27  # px being decoded at any moment; with alpha they take 15 bytes each
+PIXEL_BYTES, SCALED_BYTES = 15, 30  # that take; those of a raw image besides its own samples
+READERS = ("PIL", "tifffile", "pydicom", "pillow_heif")
+
+
+Source: TypeAlias = IO[bytes] | Values  # an encoded image, or its values (H, W, C)
+
+
+class Damaged(NamedTuple):
+    """An image that cannot be read, and why."""
+
+    name: str
+    reason: str
+
+
+@contextlib.contextmanager
+def strict_pillow() -> Iterator[None]:
+    """Loads Pillow's formats once; bombs are errors, and it and its like say nothing else.
+
+    Pillow warns of bombs above 89 megapixels, which photos have; here its limit is `MOST_PIXELS`.
+    All this belongs to the process, so it stands around the threads, not in them.
+    """
+    from PIL import Image
+
+    Image.init()
+    _silence_libtiff()
+    before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, MOST_PIXELS
+    logs = [logging.getLogger(name) for name in READERS]
+    were = [log.level for log in logs]
+    try:
+        for log in logs:
+            log.setLevel(logging.CRITICAL + 1)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module=rf"({'|'.join(READERS)})\b")
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            yield
+    finally:
+        Image.MAX_IMAGE_PIXELS = before
+        for log, level in zip(logs, were, strict=True):
+            log.setLevel(level)
+
+
+@functools.cache
+def _silence_libtiff() -> None:
+    """The library that Pillow decodes TIFF with would write to standard error by itself."""
+    with contextlib.suppress(OSError, AttributeError):  # another system, or without it
+        for path in set(re.findall(r"/\S*/libtiff\S*", Path("/proc/self/maps").read_text())):
+            library = ctypes.CDLL(path)
+            library.TIFFSetErrorHandler(None)
+            library.TIFFSetWarningHandler(None)
+
+
+class PixelBudget:
+    """Lets images be decoded side by side while they have at most `most` pixels together.
+
+    So memory is bounded however many cores there are; one image alone always passes.
+    """
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self.taken = 0
+        self.changed = threading.Condition()
+
+    @contextlib.contextmanager
+    def spend(self, pixels: int) -> Iterator[None]:
+        """Waits until so many pixels are free, and holds them as long as it is open."""
+        with self.changed:
+            self.changed.wait_for(lambda: not self.taken or self.taken + pixels <= self.most)
+            self.taken += pixels
+        try:
+            yield
+        finally:
+            with self.changed:
+                self.taken -= pixels
+                self.changed.notify_all()
+
+
+_BUDGET = PixelBudget(MOST_AT_ONCE)
+
+
+def guarded(encoded: Encoded, read: Callable[[Source], T]) -> T | Damaged:
+    """What `read` makes of the open image, or else of it without its extras.
+
+    Whatever goes wrong means that it is damaged.
+    """
+    # Pillow raises a dozen unrelated types for damaged files (OSError, SyntaxError, ValueError,
+    # IndexError, struct.error, zlib.error, ...); each means that this image cannot be read.
+    try:
+        if isinstance(encoded.data, np.ndarray):
+            return read(encoded.data)
+        with _open(encoded.data) as file:
+            try:
+                return read(file)
+            except MemoryError:  # no fault of the image
+                raise
+            except Exception as error:
+                reason = _reason(error)
+                if (bare := without_extras(file)) is not None:
+                    with contextlib.suppress(Exception):
+                        return read(io.BytesIO(bare))
+    except MemoryError:
+        raise
+    except Exception as error:
+        reason = _reason(error)
+    return Damaged(encoded.name, reason)
+
+
+def _open(data: bytes | Path | Exception | None) -> IO[bytes]:
+    if data is None:
+        raise ValueError("no image bytes in this row")
+    if isinstance(data, Exception):
+        raise data
+    if isinstance(data, bytes):
+        _check_size(len(data))
+        return io.BytesIO(data)
+    state = data.stat()
+    # Opening a FIFO or a device would wait for ever.
+    if not stat.S_ISREG(state.st_mode):
+        raise ValueError("not a regular file")
+    _check_size(state.st_size)
+    return data.open("rb")
+
+
+def _check_size(size: int) -> None:
+    """Refuses what is empty (also files of /proc, some of which wait for ever) or huge."""
+    if size == 0:
+        raise ValueError("empty file")
+    if size > MOST_BYTES:
+        raise ValueError(f"{size:,} bytes, more than {MOST_BYTES:,}")
+
+
+@contextlib.contextmanager
+def opened(
+    file: Source, *, draft: tuple[int, int] | None = None, bands: Bands = ()
+) -> Iterator[ImageFile | RawImage]:
+    """An image whose header was read, with room in memory for its pixels.
+
+    Args:
+        file: The encoded image, or its values.
+        draft: Width and height, px, down to which a JPEG may be decoded at 1/2, 1/4 or 1/8.
+        bands: Those that will be read.
+
+    Raises:
+        ValueError: For more than `MOST_PIXELS`, before any of them is decoded.
+    """
+    image = raw_array(file) if isinstance(file, np.ndarray) else _open_image(file, bands)
+    with contextlib.nullcontext() if isinstance(image, RawImage) else image:
+        if draft and not isinstance(image, RawImage) and image.format in ("JPEG", "MPO"):
+            image.draft(None, draft)
+        with _BUDGET.spend(_area(image)):
+            yield image
+
+
+def _open_image(file: IO[bytes], bands: Bands) -> ImageFile | RawImage:
+    from PIL import Image, UnidentifiedImageError
+
+    formats = [name for name in FORMATS if name in Image.OPEN]
+    try:
+        found = Image.open(file, formats=formats)
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
+        raise ValueError(_too_large(*_stated_size(file, formats))) from error
+    except UnidentifiedImageError:
+        other = open_other(file, bands)
+        if other is None:
+            raise
+        return other
+    if found.format == "TIFF" and (bands or is_misread(found)):
+        return open_other(file, bands) or found
+    if found.tile and found.tile[0].codec_name == "raw":  # the decoder that knows no strips
+        corners = [tile.extents for tile in found.tile if tile.extents]
+        covered = sum((right - left) * (bottom - top) for left, top, right, bottom in corners)
+        if covered < found.width * found.height:
+            raise ValueError("strips of the image are missing")
+    return found
+
+
+def _stated_size(file: IO[bytes], formats: list[str]) -> tuple[int, int]:
+    """Width and height by the header of an image that Pillow would not open; (0, 0): unknown."""
+    from PIL import Image
+
+    for name in formats:
+        file.seek(0)
+        # Files of other formats raise a dozen unrelated types, as in `guarded`.
+        with contextlib.suppress(Exception):
+            return Image.OPEN[name][0](file, "").size
+    return (0, 0)
+
+
+def _too_large(width: int, height: int, what: str = "") -> str:
+    most, area = f"{MOST_PIXELS / 1e6:,g}", width * height / 1e6
+    if not area:
+        return f"too large: more than {most} megapixels"
+    return f"too large: {what}{width:,} x {height:,} = {area:,.1f} megapixels, at most {most}"
+
+
+def _area(image: ImageFile | RawImage) -> int:
+    """Pixels in memory as the image is decoded: its own, or those of a tile that is larger.
+
+    Those of a raw image count as many times as they are larger.
+    """
+    (width, height), times = image.size, 1
+    if width * height > MOST_PIXELS:
+        raise ValueError(_too_large(width, height))
+    if isinstance(image, RawImage):
+        times = -(-(image.pixel_bytes + SCALED_BYTES) // PIXEL_BYTES)
+        if times * width * height > MOST_PIXELS:
+            pixels = f"{width:,} x {height:,} = {width * height:,} pixels"
+            at_most = f"{MOST_PIXELS // times:,} of {image.pixel_bytes:,} bytes each"
+            raise ValueError(f"too large: {pixels}, at most {at_most}")
+    tags = getattr(image, "tag_v2", {})
+    tile = tags.get(TILE_WIDTH, 0), tags.get(TILE_HEIGHT, 0)
+    if tile[0] * tile[1] > MOST_PIXELS:
+        raise ValueError(_too_large(*tile, what="a tile of "))
+    return int(max(tile[0] * tile[1], times * width * height))
+
+
+def _reason(error: Exception) -> str:
+    """The first line of an error, without the file's address in memory."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    text = str(error).split("<_io")[0].strip().splitlines()
+    return text[0] if text else type(error).__name__

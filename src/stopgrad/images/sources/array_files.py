@@ -1,0 +1,322 @@
+"""Files of arrays -> the arrays in them, by name, each read from its beginning in blocks of rows.
+
+NumPy's .npy and .npz (nothing pickled), HDF5 (what lies in the file itself), MATLAB's .mat up to
+version 7, MNIST's idx files, and the binary versions of CIFAR and STL-10. Sizes are checked by
+what a file states before anything is read.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import gzip
+import math
+import re
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import IO, Any, NamedTuple
+
+import numpy as np
+
+from stopgrad.errors import DataError
+from stopgrad.images.sources.array_images import AnyArray
+from stopgrad.images.sources.limits import refuse_bomb
+
+BLOCK_BYTES = 1 << 22  # of rows that are in memory at a time
+IDX_TYPES = {8: "u1", 9: "i1", 11: ">i2", 12: ">i4", 13: ">f4", 14: ">f8"}  # by their code
+CIFAR_BYTES = 3 * 32 * 32
+STL_SHAPE = (3, 96, 96)  # its images are stored column by column
+
+
+class StoredArray(NamedTuple):
+    """An array in a file."""
+
+    name: str  # of its file below the data, and in the file: "set/train.npz/x"
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    blocks: Callable[[], Iterator[AnyArray]]  # all of its rows in order, some at a time
+    encoded: bool = False  # whether each row is an image file
+
+    def read(self) -> AnyArray:
+        """All rows at once, for labels and the like."""
+        return np.concatenate([*self.blocks()]) if self.shape[0] else np.empty(self.shape)
+
+
+def has_arrays(name: str) -> bool:
+    """Whether the name of a file is that of a file of arrays."""
+    return any(re.search(pattern, name, re.IGNORECASE) for pattern in READERS)
+
+
+def stored_arrays(path: Path, *, name: str) -> list[StoredArray]:
+    """The arrays in a file, whatever they are.
+
+    Args:
+        path: A file by whose name `has_arrays` holds.
+        name: What begins the name of each array; "": the names in the file alone.
+
+    Raises:
+        DataError: When it cannot be read, or would unpack to far more than its size.
+    """
+    read = next(of for kind, of in READERS.items() if re.search(kind, path.name, re.IGNORECASE))
+    with reading(path):
+        if not path.is_file():
+            raise ValueError("not a regular file")
+        return [
+            array._replace(
+                name="/".join(filter(None, (name, array.name))) or path.stem,
+                blocks=functools.partial(_guarded, path, array.blocks),
+            )
+            for array in read(path)
+        ]
+
+
+@contextlib.contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Whatever goes wrong with a file of arrays is a DataError."""
+    try:
+        yield
+    except (DataError, MemoryError):
+        raise
+    # NumPy, SciPy, h5py, zipfile and zlib raise a dozen unrelated types for damaged files; only
+    # reads of this file happen inside this block.
+    except Exception as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        pickled = "allow_pickle" in reason or "Python objects" in reason
+        raise DataError(
+            f"{str(path)!r} cannot be read"
+            f" ({'it holds Python objects, which could run code' if pickled else reason})",
+            expected="a whole file of arrays of numbers",
+            hint="save images of one size as one array, np.stack(images), or as image files"
+            if pickled
+            else "copy or download it again",
+        ) from error
+
+
+def _guarded(path: Path, blocks: Callable[[], Iterator[AnyArray]]) -> Iterator[AnyArray]:
+    with reading(path):
+        yield from blocks()
+
+
+def _sliced(array: Any) -> Iterator[AnyArray]:
+    """Blocks of anything that is sliced like an array."""
+    rows = _rows_at_a_time(array.shape, array.dtype)
+    for start in range(0, array.shape[0], rows):
+        yield np.asarray(array[start : start + rows])
+
+
+def _streamed(
+    open_at_rows: Callable[[], contextlib.AbstractContextManager[IO[bytes]]],
+    shape: tuple[int, ...],
+    dtype: np.dtype[Any],
+) -> Iterator[AnyArray]:
+    """Blocks of rows that lie one behind the other in a stream."""
+    rows, size = _rows_at_a_time(shape, dtype), _row_bytes(shape, dtype)
+    with open_at_rows() as file:
+        for start in range(0, shape[0], rows):
+            count = min(rows, shape[0] - start)
+            data = file.read(count * size)
+            if len(data) < count * size:
+                raise ValueError(f"it ends in row {start + len(data) // size} of {shape[0]}")
+            yield np.frombuffer(data, dtype).reshape(count, *shape[1:])
+        if file.read(1):  # and where all is read, its checksum is compared
+            raise ValueError(f"it goes on behind its {shape[0]} rows")
+
+
+def _rows_at_a_time(shape: tuple[int, ...], dtype: np.dtype[Any]) -> int:
+    return max(1, BLOCK_BYTES // max(1, _row_bytes(shape, dtype)))
+
+
+def _row_bytes(shape: tuple[int, ...], dtype: np.dtype[Any]) -> int:
+    return math.prod(shape[1:]) * dtype.itemsize
+
+
+def _stream(
+    name: str,
+    shape: tuple[int, ...],
+    dtype: np.dtype[Any],
+    open_at_rows: Callable[[], contextlib.AbstractContextManager[IO[bytes]]],
+) -> StoredArray:
+    blocks = functools.partial(_streamed, open_at_rows, shape, dtype)
+    return StoredArray(name, shape, dtype, blocks)
+
+
+def _npy(path: Path) -> list[StoredArray]:
+    array = np.load(path, mmap_mode="r", allow_pickle=False)
+    return [StoredArray("", array.shape, array.dtype, functools.partial(_sliced, array))]
+
+
+def _npz(path: Path) -> list[StoredArray]:
+    with zipfile.ZipFile(path) as archive:
+        members = [info for info in archive.infolist() if info.filename.endswith(".npy")]
+        return [_member(path, archive, info) for info in members]
+
+
+def _member(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> StoredArray:
+    name = info.filename.removesuffix(".npy")
+    refuse_bomb(info.file_size, info.compress_size, where=f"{str(path)!r}, {name!r}")
+    with archive.open(info) as file:
+        shape, fortran, dtype = _npy_header(file)
+        start = file.tell()
+    if dtype.hasobject:
+        # Not read, but named among the arrays that are not used.
+        return StoredArray(name, shape, dtype, lambda: iter(()))
+    if math.prod(shape) * dtype.itemsize != info.file_size - start:
+        raise ValueError(f"{name!r} is not as long as its header says")
+
+    @contextlib.contextmanager
+    def at_rows() -> Iterator[IO[bytes]]:
+        with zipfile.ZipFile(path) as archive, archive.open(info) as file:
+            file.read(start)
+            yield file
+
+    def whole() -> Iterator[AnyArray]:
+        with zipfile.ZipFile(path) as archive, archive.open(info) as file:
+            yield np.lib.format.read_array(file, allow_pickle=False)
+
+    if fortran or not shape:
+        return StoredArray(name, shape, dtype, whole)
+    return _stream(name, shape, dtype, at_rows)
+
+
+def _npy_header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    version = np.lib.format.read_magic(file)
+    if version == (1, 0):
+        return np.lib.format.read_array_header_1_0(file)
+    return np.lib.format.read_array_header_2_0(file)
+
+
+def _hdf5(path: Path) -> list[StoredArray]:
+    try:
+        import h5py
+    except ImportError as error:
+        raise DataError(
+            f"{str(path)!r} is HDF5", expected="h5py", hint="pip install 'stopgrad[hdf5]'"
+        ) from error
+    file = h5py.File(path, "r")
+    found: list[StoredArray] = []
+    seen = set()  # a group may hold itself by another name
+    pending = [("", file)]
+    while pending:
+        prefix, group = pending.pop()
+        for key in sorted(group, reverse=True):
+            # Only what lies in this file: soft and external links lead elsewhere.
+            if not isinstance(group.get(key, getlink=True), h5py.HardLink):
+                continue
+            item = group[key]
+            if isinstance(item, h5py.Group) and item.id not in seen:
+                seen.add(item.id)
+                pending.append((f"{prefix}{key}/", item))
+            elif isinstance(item, h5py.Dataset) and item.shape and not _lies_elsewhere(item):
+                refuse_bomb(
+                    item.nbytes, item.id.get_storage_size(), where=f"{str(path)!r}, {key!r}"
+                )
+                found.append(_hdf5_array(f"{prefix}{key}", item, h5py))
+    return sorted(found, key=lambda array: array.name)
+
+
+def _lies_elsewhere(dataset: Any) -> bool:
+    """Whether its values are those of other files."""
+    return bool(dataset.is_virtual or dataset.external)
+
+
+def _hdf5_array(name: str, dataset: Any, h5py: Any) -> StoredArray:
+    text = h5py.check_string_dtype(dataset.dtype) is not None
+    encoded = h5py.check_vlen_dtype(dataset.dtype) == np.uint8 and len(dataset.shape) == 1
+    dtype = np.dtype(object) if text else dataset.dtype
+    rows = dataset.asstr() if text else dataset
+
+    def blocks() -> Iterator[AnyArray]:
+        step = _rows_at_a_time(dataset.shape, dataset.dtype)
+        for start in range(0, dataset.shape[0], step):
+            yield np.asarray(rows[start : start + step])
+
+    return StoredArray(name, dataset.shape, dtype, blocks, encoded)
+
+
+def _mat(path: Path) -> list[StoredArray]:
+    from scipy.io import loadmat, whosmat
+
+    try:
+        listed = whosmat(path)
+    except NotImplementedError as error:
+        raise DataError(
+            f"{str(path)!r} is of MATLAB's version 7.3",
+            expected="a .mat file up to version 7, or an HDF5 file with images first",
+            hint="save it again with save(FILE, NAME, '-v7')",
+        ) from error
+    refuse_bomb(8 * sum(math.prod(shape) for _, shape, _ in listed), path.stat().st_size,
+                where=str(path))  # fmt: skip
+    found = []
+    for name, _, kind in listed:
+        if kind in ("cell", "struct", "object", "opaque", "function", "unknown"):
+            continue
+
+        def blocks(name: str = name) -> Iterator[AnyArray]:
+            yield _images_first(loadmat(path, variable_names=[name])[name])
+
+        array = _images_first(loadmat(path, variable_names=[name])[name])
+        found.append(StoredArray(name, array.shape, array.dtype, blocks))
+    return found
+
+
+def _images_first(array: AnyArray) -> AnyArray:
+    """Images (H, W, C, N), as SVHN has them, and vectors, which MATLAB keeps in two dimensions."""
+    if array.ndim == 4 and array.shape[2] in (1, 3) and array.shape[1] not in (1, 3):
+        return np.moveaxis(array, 3, 0)
+    return array.reshape(-1) if array.ndim == 2 and 1 in array.shape else array
+
+
+def _idx(path: Path) -> list[StoredArray]:
+    def at_rows(skipped: int = 0) -> IO[bytes]:
+        opened: Any = gzip.open if path.suffix.lower() == ".gz" else open
+        file: IO[bytes] = opened(path, "rb")
+        file.read(skipped)
+        return file
+
+    with at_rows() as file:
+        magic = file.read(4)
+        if len(magic) < 4 or magic[:2] != b"\0\0" or magic[2] not in IDX_TYPES:
+            raise ValueError("its first bytes are not those of an idx file")
+        dtype = np.dtype(IDX_TYPES[magic[2]])
+        shape = tuple(np.frombuffer(file.read(4 * magic[3]), ">u4").tolist())
+        start = file.tell()
+    if not shape or len(shape) != magic[3]:
+        raise ValueError("it ends in its header")
+    refuse_bomb(math.prod(shape) * dtype.itemsize, path.stat().st_size, where=repr(str(path)))
+    return [_stream("", shape, dtype, functools.partial(at_rows, start))]
+
+
+def _cifar(path: Path) -> list[StoredArray]:
+    """Rows of one label (CIFAR-10) or two (CIFAR-100: coarse, fine) and 3 planes of 32 x 32."""
+    size = path.stat().st_size
+    labels = {1: ("labels",), 2: ("coarse_labels", "fine_labels")}
+    before = next((n for n in labels if size and size % (n + CIFAR_BYTES) == 0), 0)
+    if not before:
+        raise ValueError(f"{size:,} bytes are no whole number of CIFAR's images")
+    rows = np.memmap(path, np.uint8, "r").reshape(-1, before + CIFAR_BYTES)
+    columns = {name: rows[:, place] for place, name in enumerate(labels[before])}
+    columns["images"] = rows[:, before:].reshape(-1, 3, 32, 32)
+    return [
+        StoredArray(name, column.shape, column.dtype, functools.partial(_sliced, column))
+        for name, column in columns.items()
+    ]
+
+
+def _stl(path: Path) -> list[StoredArray]:
+    """STL-10: images (N, 3, W, H), or labels, which it counts from 1 on."""
+    rows: AnyArray = np.memmap(path, np.uint8, "r")
+    images = path.stem.endswith("_X")
+    rows = rows.reshape(-1, *STL_SHAPE).swapaxes(2, 3) if images else rows.astype(np.int64) - 1
+    return [StoredArray("", rows.shape, rows.dtype, functools.partial(_sliced, rows))]
+
+
+READERS: dict[str, Callable[[Path], list[StoredArray]]] = {  # by what a file's name matches
+    r"\.npy$": _npy,
+    r"\.npz$": _npz,
+    r"\.(h5|hdf5?|he5)$": _hdf5,
+    r"\.mat$": _mat,
+    r"idx\d(-\w+)?(\.gz)?$": _idx,
+    r"^(data_batch_\d|test_batch|train|test)\.bin$": _cifar,
+    r"_[Xy]\.bin$": _stl,
+}

@@ -1,0 +1,71 @@
+"""The shape of an array -> which images it holds.
+
+A stack of images is (N, H, W, C) or (N, C, H, W) with 1, 3 or 4 channels, the former where both
+fit, or (N, H, W), gray; of bytes also flat rows of S * S values, or of 3 * S * S, plane by plane,
+as CIFAR has them. A single image is (H, W), (H, W, C) or (C, H, W). The decoder scales values of
+any type (`depth`).
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+AnyArray = npt.NDArray[Any]
+
+CHANNELS = (1, 3, 4)
+SMALLEST = 8  # px of a single image or a flat row; what is narrower is a table of numbers
+
+
+class ArrayLayout(NamedTuple):
+    """How many images an array holds, and how a block of its rows becomes (n, H, W, C)."""
+
+    images: int
+    shape: tuple[int, ...]  # that a block of n images is given first, without n
+    channels_first: bool = False
+
+    def arranged(self, block: AnyArray) -> AnyArray:
+        """Rows of the array as (n, H, W, C)."""
+        block = block.reshape(-1, *self.shape)
+        return np.moveaxis(block, 1, 3) if self.channels_first else block
+
+
+def stack_layout(shape: tuple[int, ...], dtype: np.dtype[Any]) -> ArrayLayout | None:
+    """The layout of an array whose rows can be images; None for any other."""
+    match _if_numbers(shape, dtype):
+        case (count, _, _, channels) if channels in CHANNELS:
+            return ArrayLayout(count, shape[1:])
+        case (count, channels, _, _) if channels in CHANNELS:
+            return ArrayLayout(count, shape[1:], channels_first=True)
+        case (count, height, width):
+            return ArrayLayout(count, (height, width, 1))
+        case (count, length) if dtype == np.uint8:
+            return _flat(count, length)
+    return None
+
+
+def _flat(count: int, length: int) -> ArrayLayout | None:
+    for channels in (1, 3):
+        side = math.isqrt(length // channels)
+        if side * side * channels == length and side >= SMALLEST:
+            return ArrayLayout(count, (channels, side, side), channels_first=True)
+    return None
+
+
+def image_layout(shape: tuple[int, ...], dtype: np.dtype[Any]) -> ArrayLayout | None:
+    """The layout of an array that can be one image; None for any other."""
+    match _if_numbers(shape, dtype):
+        case (height, width, channels) if channels in CHANNELS and min(height, width) >= SMALLEST:
+            return ArrayLayout(1, shape)
+        case (channels, height, width) if channels in (1, 3) and min(height, width) >= SMALLEST:
+            return ArrayLayout(1, shape, channels_first=True)
+        case (height, width) if min(height, width) >= SMALLEST:
+            return ArrayLayout(1, (height, width, 1))
+    return None
+
+
+def _if_numbers(shape: tuple[int, ...], dtype: np.dtype[Any]) -> tuple[int, ...]:
+    return shape if dtype.kind in "buif" and min(shape, default=0) > 0 else ()

@@ -1,0 +1,335 @@
+"""Arrays by name, from files of any format -> the splits of a data set.
+
+An array belongs to the split that its name says, or else its file's, or the folder's:
+`x_train`, `train/images`, `t10k-images-idx3-ubyte`, `..._valid_x.h5`. Its images are the array
+whose shape is one of images (`array_images`), if several are, the one with the first of
+`IMAGE_WORDS` in its name; arrays whose names differ in numbers alone are parts of one
+(`data_batch_1`, ...). Its labels are an array of as many rows with one of `LABEL_WORDS` in its
+name: numbers, text, or rows with a single 1 (one-hot). Files of images without any labels, named by
+different words, are one class each (`cat.npy`, `dog.npy`). All else is noted.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from stopgrad.config import Reading
+from stopgrad.errors import DataError
+from stopgrad.images.sources.array_files import StoredArray, has_arrays, stored_arrays
+from stopgrad.images.sources.array_images import (
+    ArrayLayout,
+    image_layout,
+    stack_layout,
+)
+from stopgrad.images.sources.array_labels import as_labels, labels_in
+from stopgrad.images.sources.arrays import RawLabels, number_labels
+from stopgrad.images.sources.layout import are_classes
+from stopgrad.images.sources.names import (
+    is_split,
+    scored_as,
+    split_in,
+    split_of,
+    train_and_scored,
+    why_unread,
+    words_of,
+)
+from stopgrad.images.types import (
+    Contents,
+    DataSource,
+    Encoded,
+    Labels,
+    Notes,
+    SplitReader,
+    Unused,
+    stamp,
+)
+
+# The best first; a name with a word for labels is never that of images.
+IMAGE_WORDS = ("images", "image", "imgs", "img", "x", "pixels", "pictures", "photos", "data")
+LABEL_WORDS = ("labels", "label", "y", "targets", "target", "classes", "class", "cls", "category")
+NAME_LISTS = ("batches.meta.txt", "fine_label_names.txt", "class_names.txt")  # CIFAR, STL-10
+DEPTH = 3  # folders, that named included, in which files of arrays are looked for
+NAMED = 5  # arrays that a message names
+LONG = 4  # times as many rows as columns: a table whose rows are images
+MOST_TEXT = 1 << 16  # bytes of a list of class names
+
+
+def array_files_below(folder: Path) -> list[Path]:
+    """The files of arrays in a folder and below, in order of their path."""
+    found = (file for depth in range(DEPTH) for file in folder.glob("*/" * depth + "[!.]*"))
+    return sorted(file for file in found if has_arrays(file.name) and file.parent.name[:1] != ".")
+
+
+def arrays_source(path: Path, reading: Reading, *, files: Sequence[Path] = ()) -> DataSource:
+    """A file of arrays, or a folder of such files.
+
+    Args:
+        path: The file or the folder.
+        reading: The split that is scored, by rule the first with labels.
+        files: Those in the folder.
+    """
+    names = {file: file.relative_to(path).as_posix() for file in files} or {path: ""}
+
+    def read() -> Contents:
+        arrays = [array for file in names for array in stored_arrays(file, name=names[file])]
+        return _open(arrays, path, reading.split)
+
+    return DataSource(
+        name=path.name if files else path.stem,
+        root=str(path),
+        stamps=tuple(stamp(file, name=name or path.name) for file, name in names.items()),
+        open=read,
+    )
+
+
+class _Part(NamedTuple):
+    """An array, with what its name and its shape say."""
+
+    array: StoredArray
+    layout: ArrayLayout | None  # where it can hold images
+    split: str  # the word for it in the name, "" where there is none
+    words: tuple[str, ...]  # of the whole name, without numbers and the split
+    last: frozenset[str]  # of the array's own name
+
+    def rank(self, words: Sequence[str]) -> int:
+        """How early in `words` one stands that its name has."""
+        return next((place for place, word in enumerate(words) if word in self.last), len(words))
+
+    def rows(self) -> Iterator[str]:
+        """The names of its images."""
+        count = self.layout.images if self.layout else 0
+        yield from (f"{self.array.name}:{row}" for row in range(count))
+
+
+def _parts(arrays: Sequence[StoredArray]) -> list[_Part]:
+    parts = []
+    for array in arrays:
+        words = [_words(part) for part in array.name.split("/")]
+        kept = tuple(word for of in words for word in of if not is_split(word))
+        parts.append(_Part(array, None, split_in(array.name), kept, frozenset(words[-1])))
+    labelled = {part.array.shape[0] for part in parts if _is_label(part) and part.array.shape}
+    return [
+        part if _is_label(part) else part._replace(layout=_layout(part.array, labelled))
+        for part in parts
+    ]
+
+
+def _is_label(part: _Part) -> bool:
+    return not part.last.isdisjoint(LABEL_WORDS)
+
+
+def _words(name: str) -> list[str]:
+    return words_of(re.sub(r"\.(npy|npz|mat|h5|he5|hdf5?|bin|gz)$", "", name))
+
+
+def _layout(array: StoredArray, labelled: set[int]) -> ArrayLayout | None:
+    """What an array holds, where it can be a stack of images as well as one.
+
+    It is one unless some labels are as many as its rows, or it is a table that is long, or that
+    is no file of its own.
+    """
+    if array.encoded:
+        return ArrayLayout(array.shape[0], ())
+    shape, alone = array.shape, array.name.endswith(".npy")
+    long = len(shape) == 2 and (not alone or shape[0] > LONG * shape[1])
+    stack, one = stack_layout(shape, array.dtype), image_layout(shape, array.dtype)
+    if shape and (shape[0] in labelled or long):
+        return stack if len(shape) == 2 else stack or one
+    return one or stack
+
+
+class _ArraySplit(NamedTuple):
+    """The images of a split and what labels them."""
+
+    word: str
+    images: tuple[_Part, ...]
+    labels: RawLabels | None
+    used: frozenset[str]  # names of the arrays above
+    remarks: tuple[str, ...]
+
+    @property
+    def has_labels(self) -> bool:
+        """Whether any says something."""
+        return self.labels is not None and not {None, "", -1}.issuperset(self.labels.values)
+
+    def names(self) -> tuple[str, ...]:
+        """Of its images, in order."""
+        return tuple(name for part in self.images for name in part.rows())
+
+
+def _open(arrays: Sequence[StoredArray], path: Path, wanted: str) -> Contents:
+    parts = _parts(arrays)
+    found = {
+        word: _split(word, images, parts)
+        for word in dict.fromkeys(part.split for part in parts)
+        if (images := _images_of(word, parts))
+    }
+    chosen = train_and_scored([*found], wanted, lambda word: found[word].has_labels)
+    if chosen.train is None:
+        raise _no_images(arrays, path)
+    train, scored = found[chosen.train], None if chosen.scored is None else found[chosen.scored]
+    read = [train, scored] if scored else [train]
+    listed, names = _class_names(parts, path)
+    labels = number_labels(train.labels, scored.labels if scored else None, class_names=names)
+    remarks = [text for of in read for text in of.remarks]
+    unread = [of for of in found.values() if of not in read]
+    notes = Notes(
+        tuple(dict.fromkeys(remarks)),
+        (
+            *map(_unread, unread),
+            *_strange(parts, listed.union(*(of.used for of in found.values()))),
+        ),
+        scored_as(scored.word, {scored.word: split_of(scored.word)}, wanted) if scored else "",
+    )
+    return Contents(
+        labels.class_names,
+        _reader(train, labels.train),
+        _reader(scored, labels.test) if scored else None,
+        notes.and_those(labels.notes),
+    )
+
+
+def _images_of(word: str, parts: Sequence[_Part]) -> tuple[_Part, ...]:
+    """The arrays of a split that hold its images: one, or parts of one, or one for each class.
+
+    Raises:
+        DataError: Where it is open which they are.
+    """
+    possible = [part for part in parts if part.split == word and part.layout]
+    best = min((part.rank(IMAGE_WORDS) for part in possible), default=0)
+    chosen = [part for part in possible if part.rank(IMAGE_WORDS) == best]
+    columns = {(_file(part), part.layout and part.layout.images) for part in chosen}
+    labelled = any(part.split == word and _is_label(part) for part in parts)
+    single = all(part.layout and part.layout.images == 1 for part in chosen)
+    open_which = not single and (labelled or len(columns) < len(chosen))
+    if open_which and len({part.words for part in chosen}) > 1:
+        named = ", ".join(repr(part.array.name) for part in chosen[:NAMED])
+        raise DataError(
+            f"several arrays that may be the images ({named})",
+            expected=f"one array, called {' or '.join(IMAGE_WORDS[:5])}",
+            hint="rename it, or move its file into a folder of its own",
+        )
+    return tuple(sorted(chosen, key=lambda part: _in_order(part.array.name)))
+
+
+def _file(part: _Part) -> str:
+    """The file of an array, its own name where it is alone in it."""
+    return part.array.name.rpartition("/")[0] or part.array.name
+
+
+def _in_order(name: str) -> list[tuple[int, str]]:
+    """A key by which batch_10 comes behind batch_9."""
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name)]
+
+
+def _split(word: str, images: tuple[_Part, ...], parts: Sequence[_Part]) -> _ArraySplit:
+    """A split with the first labels that fit."""
+    used = frozenset(part.array.name for part in images)
+    names = tuple(name for part in images for name in part.rows())
+    groups: dict[tuple[str, ...], list[_Part]] = {}
+    of_split = [part for part in parts if _is_label(part) and part.split == word]
+    # labels.npy beside train_images.npy: they are of the images to train on.
+    if not of_split and split_of(word) == "train":
+        of_split = [part for part in parts if _is_label(part) and not part.split]
+    for part in sorted(of_split, key=_label_order):
+        groups.setdefault(part.words, []).append(part)
+    remarks = []
+    for group in groups.values():
+        values = labels_in([part.array for part in group], count=len(names))
+        if isinstance(values, str):
+            remarks.append(values)
+            continue
+        used |= {part.array.name for part in group}
+        return _ArraySplit(word, images, _raw(word, values, names), used, tuple(remarks))
+    if not groups and (classes := _classes(images, train=split_of(word) in ("train", None))):
+        remarks = ["each file or folder is a class: no array holds labels"]
+        return _ArraySplit(word, images, _raw(word, classes, names), used, tuple(remarks))
+    return _ArraySplit(word, images, None, used, tuple(remarks))
+
+
+def _raw(word: str, values: Sequence[int | str | None], names: Sequence[str]) -> RawLabels:
+    return RawLabels(word or "train", values, names.__getitem__)
+
+
+def _label_order(part: _Part) -> tuple[Any, ...]:
+    """Plain names first, fine labels before coarse ones."""
+    name = part.array.name
+    return (part.rank(LABEL_WORDS), "coarse" in part.last, len(part.last), _in_order(name))
+
+
+def _classes(images: Sequence[_Part], *, train: bool) -> list[int | str | None]:
+    """The class of each image where files or folders of different names are classes, else []."""
+    if all(part.layout and part.layout.images == 1 for part in images):
+        paths = [tuple(_below_split(part)) for part in images]
+        fit = are_classes(paths) if train else all(len(path) == 2 for path in paths)
+        return [path[0] for path in paths] if fit else []
+    kinds = [part.words for part in images]
+    common = set(kinds[0]).intersection(*kinds)
+    if len(set(kinds)) < 2:
+        return []
+    names = [" ".join(word for word in kind if word not in common) for kind in kinds]
+    return [name for name, part in zip(names, images, strict=True) for _ in part.rows()]
+
+
+def _below_split(part: _Part) -> list[str]:
+    """The folders and the file of an array, without those that name a split."""
+    return [each for each in part.array.name.split("/") if split_of(each) is None]
+
+
+def _no_images(arrays: Sequence[StoredArray], path: Path) -> DataError:
+    listed = [f"{array.name!r} {array.dtype} {array.shape}" for array in arrays[:NAMED]]
+    more = ", ..." if len(arrays) > NAMED else ""
+    return DataError(
+        f"no images to train on in {str(path)!r} ({', '.join(listed) or 'no arrays'}{more})",
+        expected="an array of images, (N, H, W, 3), (N, 3, H, W) or (N, H, W), to train on",
+        hint="call it x_train or images, and save it as numbers",
+    )
+
+
+def _unread(of: _ArraySplit) -> Unused:
+    return Unused("image", why_unread(of.word), of.names())
+
+
+def _strange(parts: Sequence[_Part], used: frozenset[str]) -> Iterator[Unused]:
+    """Arrays that are neither images nor labels of a split."""
+    rest = [part for part in parts if part.array.name not in used]
+    labels = tuple(part.array.name for part in rest if _is_label(part))
+    others = tuple(part.array.name for part in rest if not _is_label(part))
+    if labels:
+        yield Unused(
+            "file", "arrays of labels beside those that are used, or that do not fit", labels
+        )
+    if others:
+        yield Unused("file", "arrays that are called neither images nor labels", others)
+
+
+def _class_names(parts: Sequence[_Part], path: Path) -> tuple[frozenset[str], tuple[str, ...]]:
+    """The list of class names among the arrays, or beside them: which array, and the names."""
+    for part in parts:
+        if "names" in part.last and _is_label(part) and len(part.array.shape) == 1:
+            names = as_labels(part.array.read(), part.array.name)
+            return frozenset({part.array.name}), tuple(map(str, names))
+    for file in (path / name for name in NAME_LISTS):
+        if file.is_file() and file.stat().st_size < MOST_TEXT:
+            lines = file.read_text("utf-8", "replace").splitlines()
+            return frozenset(), tuple(line.strip() for line in lines if line.strip())
+    return frozenset(), ()
+
+
+def _reader(of: _ArraySplit, labels: Labels | None) -> SplitReader:
+    count = sum(part.layout.images for part in of.images if part.layout)
+    return SplitReader(count, labels, functools.partial(_items, of.images))
+
+
+def _items(images: Sequence[_Part]) -> Iterator[Encoded]:
+    for part in images:
+        assert part.layout is not None
+        array, names = part.array, part.rows()
+        whole = part.layout.images != array.shape[0]  # one image, whose rows are no images
+        for block in [array.read()] if whole else array.blocks():
+            for image in block if array.encoded else part.layout.arranged(block):
+                yield Encoded(next(names), image.tobytes() if array.encoded else image)

@@ -1,0 +1,112 @@
+"""Arrow files as `datasets` writes them -> the same few things that a Parquet file offers.
+
+`save_to_disk` leaves a folder with `state.json` and `data-00000-of-00002.arrow`, for several splits
+in folders of their names beside `dataset_dict.json`. Its cache names files by split,
+`cifar10-train.arrow`. Caches of transformations (`cache-....arrow`) are no data.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from stopgrad.errors import DataError
+from stopgrad.storage import read_json
+
+if TYPE_CHECKING:
+    import pyarrow
+
+MAGIC = b"ARROW1"  # of the file format; what `datasets` writes is the stream format
+
+
+class RowGroup(NamedTuple):
+    """Some rows that were written together, of which no statistics are kept."""
+
+    num_rows: int
+    num_columns: int = 0
+
+
+class ArrowMetadata(NamedTuple):
+    """What is known of all rows."""
+
+    num_rows: int
+    num_row_groups: int
+    batches: tuple[int, ...]
+
+    def row_group(self, index: int) -> RowGroup:
+        """One of them."""
+        return RowGroup(self.batches[index])
+
+
+class ArrowFile:
+    """An Arrow file, mapped, with the part of `pyarrow.parquet.ParquetFile` that is used here."""
+
+    def __init__(self, file: Any) -> None:
+        import pyarrow.ipc
+
+        is_file = file.read(len(MAGIC)) == MAGIC
+        file.seek(0)
+        if is_file:
+            reader = pyarrow.ipc.open_file(file)
+            batches = [reader.get_batch(place) for place in range(reader.num_record_batches)]
+        else:
+            reader = pyarrow.ipc.open_stream(file)
+            batches = [*reader]
+        self._batches: list[pyarrow.RecordBatch] = batches
+        self.schema_arrow: pyarrow.Schema = reader.schema
+        rows = tuple(batch.num_rows for batch in batches)
+        self.metadata = ArrowMetadata(sum(rows), len(rows), rows)
+
+    def iter_batches(
+        self, batch_size: int = 1 << 16, columns: Sequence[str] | None = None
+    ) -> Iterator[pyarrow.RecordBatch]:
+        """Rows in order, of some columns, each batch checked so that no offset leads elsewhere."""
+        for batch in self._batches:
+            chosen = batch if columns is None else batch.select(columns)
+            for start in range(0, chosen.num_rows, batch_size):
+                part = chosen.slice(start, batch_size)
+                part.validate(full=True)
+                yield part
+
+    def read(self, columns: Sequence[str] | None = None) -> pyarrow.Table:
+        """All rows of some columns."""
+        import pyarrow
+
+        schema = self.schema_arrow
+        if columns is not None:
+            schema = pyarrow.schema([schema.field(name) for name in columns], schema.metadata)
+        return pyarrow.Table.from_batches(self.iter_batches(columns=columns), schema)
+
+
+@contextlib.contextmanager
+def opened_arrow(path: Path) -> Iterator[ArrowFile]:
+    """An open Arrow file."""
+    import pyarrow
+
+    with pyarrow.memory_map(str(path)) as file:
+        yield ArrowFile(file)
+
+
+def check_listed(folder: Path) -> None:
+    """Refuses a saved data set of which a file is missing that its own list names.
+
+    Raises:
+        DataError: With the file.
+    """
+    if missing := [name for name in _listed(folder) if not (folder / name).is_file()]:
+        raise DataError(
+            f"{str(folder / missing[0])!r} is not there",
+            expected="all files that state.json names",
+            hint="copy or save the data set again",
+        )
+
+
+def _listed(folder: Path) -> frozenset[str]:
+    """The files that make up a saved data set."""
+    try:
+        state = read_json(folder / "state.json")
+        return frozenset(str(file["filename"]) for file in state["_data_files"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return frozenset()

@@ -1,0 +1,259 @@
+"""The columns of a Parquet file -> the one that holds the images, and what its rows hold.
+
+It is a struct {bytes, path} or binary, whatever its name; where there is neither, it is text that
+names image files. A column that the user names comes first. Where several would do, those of the
+usual names, of the Hub's metadata and of structs come first, and the others are named.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from stopgrad.errors import DataError
+from stopgrad.images.decoding import peek
+from stopgrad.images.opening import Damaged
+from stopgrad.images.sources.endings import SUFFIXES
+from stopgrad.images.types import Encoded
+
+if TYPE_CHECKING:
+    import pyarrow
+    from pyarrow.parquet import ParquetFile
+
+IMAGE_NAMES = ("image", "img")
+IMAGE_WORDS = {"image", "images", "img", "picture", "photo", "jpg", "jpeg", "png", "webp", "tif"}
+FILE_WORDS = {"file", "filename", "filepath", "path"} | IMAGE_WORDS
+LOOKED_AT = 16  # rows that show what a column holds
+NAMED = 5  # columns that a line names
+
+
+class ImageColumn(NamedTuple):
+    """The column of the images: encoded bytes (and paths, where a row has none), or paths alone."""
+
+    name: str
+    paths: bool
+    others: tuple[str, ...] = ()  # that could be meant
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What a reader should know of the choice."""
+        if not self.others:
+            return ()
+        flag = f"--image-column takes {few(self.others)} instead"
+        return (f"the images are those of column {self.name!r}; {flag}",)
+
+
+def image_column(file: ParquetFile, wanted: str = "") -> ImageColumn | None:
+    """The column that holds the images.
+
+    Args:
+        file: A file.
+        wanted: Its name; "": by rule.
+
+    Raises:
+        DataError: When the one that is wanted is not there, or holds something else.
+    """
+    schema, told = file.schema_arrow, features_of(file.schema_arrow)
+    if wanted:
+        kind = field_of(file, wanted, "image").type
+        if _holds_bytes(file, wanted, kind) or _holds_paths(kind):
+            return ImageColumn(wanted, paths=not _holds_bytes(file, wanted, kind))
+        raise unfit("image", wanted, f"of type {kind}")
+    found = [field.name for field in schema if _holds_bytes(file, field.name, field.type)]
+    if len(found) > 1:
+        found.sort(key=lambda name: _image_rank(file, name, told))
+    if found:
+        return ImageColumn(found[0], paths=False, others=tuple(found[1:]))
+    texts = {f.name: _first_files(file, f.name) for f in schema if _holds_paths(f.type)}
+    found = [name for name, files in texts.items() if files]
+    found.sort(key=lambda name: _path_rank(name, texts[name]))
+    return ImageColumn(found[0], paths=True, others=tuple(found[1:])) if found else None
+
+
+def _path_rank(name: str, files: Sequence[str]) -> tuple[bool, bool]:
+    """Sorts columns of paths: those first whose files may be there."""
+    return all(map(strange_path, files)), FILE_WORDS.isdisjoint(words_of(name))
+
+
+def _first_files(file: ParquetFile, name: str) -> list[str]:
+    """The names of image files in the first rows of a column."""
+    texts = (text for batch in _first_rows(file, name) for text in image_paths(batch.column(0)))
+    return [text for text in texts if text and PurePosixPath(text).suffix.lower() in SUFFIXES]
+
+
+def strange_path(text: str) -> str:
+    """Why a path can name no file of the data, whatever files there are; "" where it can."""
+    if re.match(r"[a-z][a-z0-9+.-]*://|data:", text, re.IGNORECASE):
+        return "an address on the net, which is not downloaded"
+    if re.match(r"[/\\]|[a-z]:[/\\]", text, re.IGNORECASE):
+        return "an absolute path, which may lie outside of the data"
+    return "no path" if "\0" in text else ""
+
+
+def _image_rank(file: ParquetFile, name: str, features: dict[str, Any]) -> tuple[bool, ...]:
+    """Sorts columns of bytes; which of them shows images is looked at last, as it takes reading."""
+    kind = file.schema_arrow.field(name).type
+    return (
+        name not in IMAGE_NAMES,
+        features.get(name, {}).get("_type") != "Image",
+        kind.num_fields == 0,
+        IMAGE_WORDS.isdisjoint(words_of(name)),
+        not _shows_images(file, name),
+    )
+
+
+def _shows_images(file: ParquetFile, name: str) -> bool:
+    return any(
+        not isinstance(peek(Encoded(name, data)), Damaged)
+        for batch in _first_rows(file, name)
+        for data in image_bytes(batch.column(0))
+    )
+
+
+def image_bytes(column: pyarrow.Array) -> list[bytes | None]:
+    """The encoded images of rows."""
+    return list(_part(column, "bytes").to_pylist())
+
+
+def image_paths(column: pyarrow.Array) -> list[str | None]:
+    """The paths of rows, null where the column has none."""
+    if not _holds_paths(column.type):
+        return [None] * len(column)
+    return list(_part(column, "path").to_pylist())
+
+
+def _part(column: pyarrow.Array, name: str) -> pyarrow.Array:
+    """A field of a struct, or all of another column."""
+    import pyarrow.types as kinds
+
+    if not kinds.is_struct(column.type):
+        return column
+    return column.flatten()[column.type.get_field_index(name)]
+
+
+def _first_rows(file: ParquetFile, name: str) -> Iterator[pyarrow.RecordBatch]:
+    """At most one batch."""
+    yield from itertools.islice(file.iter_batches(batch_size=LOOKED_AT, columns=[name]), 1)
+
+
+def _holds_bytes(file: ParquetFile, name: str, kind: pyarrow.DataType) -> bool:
+    """Whether a column is binary, or a struct whose bytes are, of which there are any."""
+    import pyarrow.types as kinds
+
+    if not kinds.is_struct(kind):
+        return _is_binary(kind)
+    index = int(kind.get_field_index("bytes"))
+    return index >= 0 and _is_binary(kind.field(index).type) and not _all_null(file, name)
+
+
+def _is_binary(kind: pyarrow.DataType) -> bool:
+    import pyarrow.types as kinds
+
+    if kinds.is_dictionary(kind):
+        kind = kind.value_type
+    return bool(kinds.is_binary(kind) or kinds.is_large_binary(kind) or kinds.is_binary_view(kind))
+
+
+def _all_null(file: ParquetFile, name: str) -> bool:
+    """Whether the file says that no row of a struct has bytes."""
+    groups = map(file.metadata.row_group, range(file.metadata.num_row_groups))
+    columns = (group.column(index) for group in groups for index in range(group.num_columns))
+    told = [column.statistics for column in columns if column.path_in_schema == f"{name}.bytes"]
+    return bool(told) and all(of and of.has_null_count and not of.num_values for of in told)
+
+
+def _holds_paths(kind: pyarrow.DataType) -> bool:
+    """Whether a column is text, or a struct whose path is."""
+    import pyarrow.types as kinds
+
+    if kinds.is_struct(kind):
+        index = int(kind.get_field_index("path"))
+        return index >= 0 and is_text(kind.field(index).type)
+    return is_text(kind)
+
+
+def is_text(kind: pyarrow.DataType) -> bool:
+    """Whether values are text, however it is stored."""
+    import pyarrow.types as kinds
+
+    if kinds.is_dictionary(kind):
+        kind = kind.value_type
+    return bool(kinds.is_string(kind) or kinds.is_large_string(kind) or kinds.is_string_view(kind))
+
+
+def features_of(schema: pyarrow.Schema) -> dict[str, dict[str, Any]]:
+    """What the Hub's metadata says of each column, or of what its lists hold; {} for nothing."""
+    with contextlib.suppress(ValueError, AttributeError, TypeError, RecursionError):
+        return read_features(schema)
+    return {}
+
+
+def read_features(schema: pyarrow.Schema) -> dict[str, dict[str, Any]]:
+    """The same.
+
+    Raises:
+        ValueError, AttributeError, TypeError, RecursionError: When it cannot be read.
+    """
+    text = (schema.metadata or {}).get(b"huggingface", b"{}")
+    features = json.loads(text).get("info", {}).get("features", {})
+    return {name: of for name, each in features.items() if isinstance(of := _inner(each), dict)}
+
+
+def _inner(feature: Any) -> Any:
+    if isinstance(feature, list) and len(feature) == 1:
+        return feature[0]
+    return feature.get("feature", feature) if isinstance(feature, dict) else feature
+
+
+def words_of(name: str) -> list[str]:
+    """What the name of a column says, in small letters."""
+    spaced = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name)  # classId
+    return [word for word in re.split(r"[^a-z]+", spaced.lower()) if word]
+
+
+def field_of(file: ParquetFile, name: str, flag: str) -> pyarrow.Field:
+    """The column that the user has named.
+
+    Raises:
+        DataError: With the columns that there are.
+    """
+    schema = file.schema_arrow
+    if name not in schema.names:
+        raise DataError(
+            f"no column {name!r}",
+            expected=f"one of the columns {', '.join(schema.names)[:200]}",
+            hint=f"correct --{flag}-column",
+        )
+    return schema.field(name)
+
+
+def unfit(flag: str, name: str, reason: str) -> DataError:
+    """The error for a column that the user has named and that holds something else."""
+    wanted = "encoded images or paths of image files"
+    if flag == "label":
+        wanted = "whole numbers, text, or true and false"
+    return DataError(
+        f"column {name!r} is {reason}", expected=wanted, hint=f"correct --{flag}-column"
+    )
+
+
+def no_images(file: ParquetFile, path: Path) -> DataError:
+    """The error for a file without a column of images."""
+    return DataError(
+        f"no image column in {str(path)!r} (columns {', '.join(file.schema_arrow.names)[:200]!r})",
+        expected="encoded images, as binary or as structs {bytes, path}, or paths of image files "
+        "that lie beside it",
+        hint="use an image data set in the Hub's Parquet layout, or name a column of paths with "
+        "--image-column",
+    )
+
+
+def few(names: Sequence[str]) -> str:
+    """The first names, and how many more there are."""
+    more = f" and {len(names) - NAMED:,} more" if len(names) > NAMED else ""
+    return ", ".join(map(repr, names[:NAMED])) + more

@@ -1,0 +1,155 @@
+"""Files that hold many images, a folder or a pattern of such files -> a `DataSource`."""
+
+from __future__ import annotations
+
+import glob
+import itertools
+import os
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from stopgrad.config import Reading
+from stopgrad.errors import DataError
+from stopgrad.images.sources.archives import archive_ending, archive_source, refuse_other_archives
+from stopgrad.images.sources.array_files import has_arrays
+from stopgrad.images.sources.array_splits import array_files_below, arrays_source
+from stopgrad.images.sources.webdataset import is_shard, webdataset_source
+from stopgrad.images.types import DataSource
+
+PICKLES = (".pkl", ".pickle", ".pt", ".pth", ".joblib")
+DEPTH = 2  # folders, that named included, in which archives are looked for
+NESTED = 2  # archives in archives are opened so deep
+MOST_SHARDS = 100_000  # that a pattern names
+
+Find = Callable[[Path], DataSource]
+
+
+def in_folder(path: Path, reading: Reading, *, inside: Find, depth: int) -> DataSource | None:
+    """The data set in the files of a folder that holds neither images nor tables of them.
+
+    Args:
+        path: The folder.
+        reading: The split that is scored.
+        inside: The data set in a folder that was unpacked.
+        depth: How many archives were opened on the way here.
+
+    Raises:
+        DataError: When a file cannot be read, or is a pickle.
+    """
+    if files := array_files_below(path):
+        return arrays_source(path, reading, files=files)
+    if archives := _archives_below(path) if depth < NESTED else []:
+        return _in_archives(path, archives, reading, inside)
+    _refuse_pickles(sorted(path.iterdir()))
+    return None
+
+
+def in_file(path: Path, reading: Reading, *, inside: Find) -> DataSource | None:
+    """The data set in a file; None for all other files.
+
+    Raises:
+        DataError: When it cannot be read, or is a pickle.
+    """
+    if has_arrays(path.name):
+        return arrays_source(path, reading)
+    if ending := archive_ending(path.name):
+        if ending.startswith((".tar", ".t")) and is_shard(path):
+            return webdataset_source({path.name: path}, reading, name=path.stem, root=str(path))
+        return archive_source({"": path}, root=path, find=inside)
+    refuse_other_archives(path)
+    _refuse_pickles([path])
+    return None
+
+
+def _in_archives(path: Path, archives: list[Path], reading: Reading, find: Find) -> DataSource:
+    """Numbered tars are shards, and so are those that begin as shards do; others are folders."""
+    tars = [file for file in archives if ".t" in archive_ending(file.name)]
+    if tars == archives and (_are_numbered(tars) or is_shard(tars[0])):
+        files = {file.relative_to(path).as_posix(): file for file in tars}
+        return webdataset_source(files, reading, name=path.name, root=str(path))
+    names = [file.relative_to(path).as_posix() for file in archives]
+    folders = (name[: -len(archive_ending(name))] for name in names)
+    return archive_source(dict(zip(folders, archives, strict=True)), root=path, find=find)
+
+
+def _are_numbered(files: list[Path]) -> bool:
+    """Whether files are the parts of something, counted from 0 or 1: no more than half are missing.
+
+    The tars of ImageNet's classes, n01440764.tar, are not.
+    """
+    numbers = [re.search(r"(\d+)(-of-\d+)?\.t", file.name) for file in files]
+    return all(number is not None and int(number[1]) <= 2 * len(files) for number in numbers)
+
+
+def _archives_below(folder: Path) -> list[Path]:
+    found = (file for depth in range(DEPTH) for file in folder.glob("*/" * depth + "[!.]*"))
+    return sorted(file for file in found if archive_ending(file.name) and not file.is_dir())
+
+
+def shards_of_pattern(pattern: str, reading: Reading) -> DataSource | None:
+    """The shards that a pattern such as `train-{000..099}.tar` or `*.tar` names; None: it is none.
+
+    Raises:
+        DataError: When one of them is not there.
+    """
+    if not archive_ending(pattern) or not re.search(r"[{*?\[]", pattern):
+        return None
+    named = [*itertools.islice(_expanded(os.path.expanduser(pattern)), MOST_SHARDS)]
+    found = [file for name in named for file in sorted(glob.glob(name)) or [name]]
+    missing = [name for name in found if not os.path.isfile(name)]
+    if missing:
+        raise DataError(
+            f"{len(missing):,} of {len(found):,} files of {pattern!r} are not there"
+            f" ({missing[0]!r}, ...)",
+            expected="shards that are all there",
+            hint="correct the numbers, or download the others",
+        )
+    paths = [Path(name).resolve() for name in found]
+    root = Path(os.path.commonpath([path.parent for path in paths]))
+    files = {path.relative_to(root).as_posix(): path for path in paths}
+    where = os.path.abspath(os.path.expanduser(pattern))
+    return webdataset_source(files, reading, name=root.name, root=where)
+
+
+def _expanded(pattern: str) -> Iterator[str]:
+    """Names as a shell makes them of `{000..099}` and `{a,b}`."""
+    match = re.search(r"\{(\d+)\.\.(\d+)\}|\{([^{}]*,[^{}]*)\}", pattern)
+    if not match:
+        yield pattern
+        return
+    begin, end = pattern[: match.start()], pattern[match.end() :]
+    if match[3] is not None:
+        choices = iter(match[3].split(","))
+    else:
+        width = len(match[1])
+        choices = (f"{n:0{width}}" for n in range(int(match[1]), int(match[2]) + 1))
+    for choice in choices:
+        yield from _expanded(begin + choice + end)
+
+
+def _refuse_pickles(files: list[Path]) -> None:
+    """Refuses Python's own format, which CIFAR's authors chose, too.
+
+    Raises:
+        DataError: With the formats to use instead.
+    """
+    for file in files:
+        if file.suffix.lower() in PICKLES or (not file.suffix and _begins_like_pickle(file)):
+            raise DataError(
+                f"{str(file)!r} holds Python objects (pickle), which could run code",
+                expected="arrays in .npz or .npy, image files, or CIFAR's binary version",
+                hint="save images and labels with np.savez, or download the binary version",
+            )
+
+
+def _begins_like_pickle(path: Path) -> bool:
+    """By its protocol, 2 to 5; older ones are text."""
+    if not path.is_file():
+        return False
+    try:
+        with path.open("rb") as file:
+            begin = file.read(2)
+    except OSError:
+        return False
+    return len(begin) == 2 and begin[0] == 0x80 and 2 <= begin[1] <= 5

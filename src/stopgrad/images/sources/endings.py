@@ -1,0 +1,93 @@
+"""Endings and first bytes of files -> what kind of image they are, or that they are none."""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import re
+
+
+def _set(endings: str) -> frozenset[str]:
+    return frozenset(f".{ending}" for ending in endings.split())
+
+
+SUFFIXES = _set(
+    "apng avif bmp gif j2c j2k jfif jp2 jpc jpe jpeg jpf jpg jpx mpo pbm pgm png pnm ppm tif tiff"
+    " webp"
+)
+# Images that an extra of this package reads: the extra, and the module by which it is there.
+HEIC, DICOM = ("heic", "pillow_heif"), ("dicom", "pydicom")
+EXTRAS = dict.fromkeys((".heic", ".heif", ".hif"), HEIC) | dict.fromkeys((".dcm", ".dicom"), DICOM)
+UNREAD = _set(  # images that nothing here reads
+    "3fr arw cr2 cr3 crw dng iiq nef nrw orf pef raf raw rw2 rwl sr2 srf x3f"  # of cameras
+    " ai emf eps kra psb psd svg svgz wmf xcf"  # drawings
+    " czi fit fits fts lif mha mhd mrc mrxs nd2 ndpi nii nrrd oib oif scn svs vsi"  # of instruments
+    " bpg cur dds djvu exr flif hdr icns ico jxl jxr pcx qoi ras sgi tga wdp xbm xpm"
+)
+VIDEOS = _set("3gp avi flv m2ts m4v mkv mov mp4 mpeg mpg mts ogv vob webm wmv")
+TABLES = _set("csv tsv jsonl ndjson")
+OTHERS = _set(  # no images: such files need not be opened to tell
+    "bib c cfg cpp css doc docx h htm html ini ipynb js json log m md odt pdf ppt pptx py pyc r rst"
+    " rtf sh bat tex toml txt xml xmp yaml yml aae kml geojson shp dbf prj ods xls xlsx url webloc"
+    " lnk arrow feather parquet db sqlite lmdb mdb h5 hdf5 mat npy npz pkl pickle pt pth ckpt onnx"
+    " safetensors tfrecord zip tar gz tgz bz2 xz zst 7z rar wav mp3 flac md5 sha1 sha256 lock tmp"
+    " part thm exe dll so"
+)
+# The first bytes of each kind of image, by the ending that it should have.
+KINDS = {
+    ".png": rb"\x89PNG\r\n\x1a\n",
+    ".jpg": rb"\xff\xd8\xff",
+    ".gif": rb"GIF8[79]a",
+    ".tif": rb"II[*+]\0|MM\0[*+]",
+    ".jp2": rb"\0\0\0\x0cjP  |\xff\x4f\xff\x51",
+    ".webp": rb"RIFF.{4}WEBP",
+    ".avif": rb".{4}ftyp(.{4,40})?avi[fs]",
+    ".heic": rb".{4}ftyp(hei|hev|mif1|msf1)",
+    ".bmp": rb"BM.{12}[\x0c\x28\x34\x38\x6c\x7c]\0\0\0",
+    ".ppm": rb"P[1-6]\s[\s#\d]",
+    ".dcm": rb".{128}DICM",
+}
+FIRST_BYTES = 132  # in which all of them show themselves
+
+
+def ending_of(name: str) -> str:
+    """The ending in small letters; "" where what follows the last dot is none, as in `scan.001`."""
+    name = name.lower()
+    stem, _, last = (name[:-3] if name.endswith(".nii.gz") else name).rpartition(".")
+    return _ending(last) if stem else ""
+
+
+@functools.lru_cache(1024)
+def _ending(last: str) -> str:
+    return f".{last}" if re.fullmatch(r"(?=[^a-z]*[a-z])[a-z0-9_~!-]{1,12}", last) else ""
+
+
+def is_read(ending: str) -> bool:
+    """Whether files with this ending are read as images."""
+    return ending in SUFFIXES or (ending in EXTRAS and is_installed(EXTRAS[ending][1]))
+
+
+def is_image(ending: str) -> bool:
+    """Whether an ending is that of an image, read or not."""
+    return ending in SUFFIXES or ending in EXTRAS or ending in UNREAD
+
+
+def why_not_read(ending: str) -> str:
+    """What to do about images and videos that are not read; "" for all other endings."""
+    if ending in EXTRAS:
+        return f"{ending} needs: pip install 'stopgrad[{EXTRAS[ending][0]}]'"
+    if ending in VIDEOS:
+        return f"{ending} is a video: save its frames as PNG or JPEG"
+    return f"{ending} is not read: convert to PNG" if ending in UNREAD else ""
+
+
+@functools.cache
+def is_installed(module: str) -> bool:
+    """Whether a module could be imported."""
+    return importlib.util.find_spec(module) is not None
+
+
+def kind_of(start: bytes) -> str:
+    """The ending that a file should have by its first bytes; "" where they are no image's."""
+    matching = (ending for ending, kind in KINDS.items() if re.match(kind, start, re.DOTALL))
+    return next(matching, "")

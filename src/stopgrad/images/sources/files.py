@@ -1,0 +1,262 @@
+"""A folder -> its image files in order, the tables that may label them, and all else by reason.
+
+Which files are images: those with the ending of one (`SUFFIXES`, in any case), and those without an
+ending whose first bytes are an image's. Links are followed, but not in loops. A name with such an
+ending that is no readable file counts as a damaged image; so does a folder of such a name, unless
+it holds images.
+
+Everything else is passed over and noted with its path: images in other formats, hidden ones, those
+in the folders of thumbnails and systems, folders that cannot be opened, and files that are no
+images. Files that systems keep (`Thumbs.db`) and hidden files that are no images are not worth a
+note. What stopgrad itself has written, a run, a store or a figure, is known by its files.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+import zlib
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from stopgrad.errors import DataError
+from stopgrad.images.sources.endings import (
+    FIRST_BYTES,
+    OTHERS,
+    SUFFIXES,
+    TABLES,
+    ending_of,
+    is_image,
+    is_read,
+    kind_of,
+    why_not_read,
+)
+from stopgrad.images.store import MANIFEST, PACKING
+from stopgrad.images.types import Unused
+
+SYSTEM = frozenset(  # folders and files that systems and their viewers keep, in small letters
+    {"@eadir", "#recycle", "#snapshot", "@recycle", "@recently-snapshot", "@__thumb", ".@__thumb"}
+    | {"lost+found", "$recycle.bin", "recycler", "system volume information", "__macosx"}
+    | {".trash", ".trashes", ".thumbnails", ".thumbs", ".spotlight-v100", ".fseventsd"}
+    | {".appledouble", ".ipynb_checkpoints", "__pycache__", ".snapshot", ".snapshots"}
+    | {".picasaoriginals", "thumbs.db", "ehthumbs.db", "ehthumbs_vista.db", "desktop.ini"}
+    | {"picasa.ini", "icon\r"}
+)
+RUN = frozenset({"config.json", "status.json"})  # a folder with both is a run
+RUN_FILES = RUN | {"metrics.jsonl", "records.jsonl", "report.html", "lock"}
+OURS = "written by stopgrad"
+MARK = b"tEXtSoftware\0stopgrad"
+MOST_LOOKED_INTO = 1000  # PNG files of a folder that are opened to tell whether they are figures
+
+What = Literal["image", "file"]
+
+
+class Found(NamedTuple):
+    """A file: the parts of its path below some folder, and the whole path."""
+
+    parts: tuple[str, ...]
+    path: str  # text, not a Path: making Paths of 60,000 files takes half a second
+
+
+class FolderListing(NamedTuple):
+    """What lies in a folder and below, in order of the path by code point."""
+
+    root: str
+    images: tuple[Found, ...]
+    tables: tuple[Found, ...]
+    unused: tuple[Unused, ...]  # the reasons with the most first
+
+    def below(self, path: str) -> str:
+        """A path in the folder as the text that messages show."""
+        return as_text(os.path.relpath(path, self.root))
+
+
+def list_folder(root: Path) -> FolderListing:
+    """Look through a folder; no image is decoded.
+
+    Raises:
+        DataError: When the folder itself may not be read.
+    """
+    walk, pending = _Walk(), [_Folder(str(root), (), frozenset(), None)]
+    while pending:
+        here = pending.pop()
+        try:
+            with os.scandir(here.path) as entries:
+                pending += walk.enter(here, list(entries))
+        except OSError as error:
+            if not here.parts:
+                raise _unreadable(here.path, error) from error
+            walk.closed(here, error)
+    return walk.listing(str(root))
+
+
+def as_text(name: str) -> str:
+    """A file name as text in any locale; bytes that are not UTF-8 are escaped."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
+
+
+def sign_figure(png: bytes) -> bytes:
+    """A PNG file that names its writer, so that beside images it is not taken for one of them."""
+    header = 33  # bytes: the signature and the chunk IHDR, which is always the first
+    chunk = struct.pack(">I", len(MARK) - 4) + MARK + struct.pack(">I", zlib.crc32(MARK))
+    return png[:header] + chunk + png[header:]
+
+
+class _Folder(NamedTuple):
+    path: str
+    parts: tuple[str, ...]
+    above: frozenset[tuple[int, int]]  # (device, inode) of the folders on the way here
+    passed: tuple[What, str] | None  # why the images in it are not used
+
+
+class _Walk:
+    """What has been found so far."""
+
+    def __init__(self) -> None:
+        self.images: list[Found] = []
+        self.tables: list[Found] = []
+        self.folders: list[Found] = []  # whose names end as those of images do
+        self.unused: dict[tuple[What, str], list[str]] = {}
+
+    def enter(self, here: _Folder, entries: list[os.DirEntry[str]]) -> Iterator[_Folder]:
+        """Takes in what lies in a folder; yields the folders to go into."""
+        names = {entry.name for entry in entries}
+        if here.parts and here.passed is None and (names >= RUN or names & {MANIFEST, PACKING}):
+            self._pass_over("file", OURS, (*here.parts, ""))
+            return
+        ours = _ours(here, names)
+        for entry in entries:
+            parts = (*here.parts, as_text(entry.name))
+            passed = here.passed or _hidden(entry.name)
+            if _is_folder(entry):
+                below = _folder_below(entry, here)
+                if below is not None:
+                    yield below._replace(parts=parts, passed=passed)
+                self._take_folder(Found(parts, entry.path), passed, loops=below is None)
+            elif passed is not None:
+                if is_image(ending_of(entry.name)):
+                    self._pass_over(*passed, parts)
+            elif entry.name in ours:
+                self._pass_over("file", OURS, parts)
+            elif entry.name.lower() not in SYSTEM:
+                self._take(Found(parts, entry.path), ending_of(entry.name))
+
+    def _take_folder(self, folder: Found, passed: tuple[What, str] | None, *, loops: bool) -> None:
+        if passed is None and ending_of(folder.parts[-1]) in SUFFIXES:
+            (self.images if loops else self.folders).append(folder)
+        elif passed is None and loops:
+            self._pass_over("file", "links to folders above them", folder.parts)
+
+    def _take(self, file: Found, ending: str) -> None:
+        """One file that is neither hidden nor known as ours."""
+        if is_read(ending):
+            self.images.append(file)
+        elif reason := why_not_read(ending):
+            self._pass_over("image", reason, file.parts)
+        elif ending in TABLES or file.parts[-1] == "metadata.parquet":
+            self.tables.append(file)
+        elif ending in OTHERS:
+            self._pass_over("file", f"{ending} files are not read", file.parts)
+        else:
+            self._take_odd(file, ending)
+
+    def _take_odd(self, file: Found, ending: str) -> None:
+        """A file with no ending or an unknown one: its first bytes tell what it is."""
+        kind = "" if file.parts[-1] == "DICOMDIR" else kind_of(_first_bytes(file.path))
+        if not os.path.exists(file.path):
+            self._pass_over("image", "links that lead nowhere", file.parts)
+        elif kind and not ending:
+            self._take(file, kind)
+        elif kind:
+            reason = f"images of the kind {kind} that end in {ending}: rename them"
+            self._pass_over("image", reason, file.parts)
+        else:
+            named = f"{ending} files" if ending else "files without an ending that are no images"
+            self._pass_over("file", f"{named} are not read" if ending else named, file.parts)
+
+    def closed(self, folder: _Folder, error: OSError) -> None:
+        """A folder that cannot be opened."""
+        reason = f"folders that cannot be opened ({error.strerror})"
+        self._pass_over(*(folder.passed or ("image", reason)), (*folder.parts, ""))
+
+    def _pass_over(self, what: What, reason: str, parts: tuple[str, ...]) -> None:
+        self.unused.setdefault((what, reason), []).append("/".join(parts))
+
+    def listing(self, root: str) -> FolderListing:
+        """All of it, in order."""
+        images = [*self.images, *self._damaged_folders()]
+        groups = [Unused(*key, tuple(sorted(names))) for key, names in self.unused.items()]
+        groups.sort(key=lambda group: (-len(group.names), group.reason))
+        return FolderListing(root, _in_order(images), _in_order(self.tables), tuple(groups))
+
+    def _damaged_folders(self) -> list[Found]:
+        """Folders with the name of an image in which no image lies, read or not."""
+        if not self.folders:
+            return []
+        others = [name for (what, _), of in self.unused.items() if what == "image" for name in of]
+        inside = [*(image.parts for image in self.images), *(tuple(n.split("/")) for n in others)]
+        above = {parts[:depth] for parts in inside for depth in range(1, len(parts))}
+        return [folder for folder in self.folders if folder.parts not in above]
+
+
+def _in_order(files: Iterable[Found]) -> tuple[Found, ...]:
+    return tuple(sorted(files, key=lambda file: file.parts))
+
+
+def _unreadable(path: str, error: OSError) -> DataError:
+    return DataError(
+        f"folder {path!r} cannot be read ({error.strerror})",
+        expected="a folder that may be read",
+        hint="correct its permissions or move it away",
+    )
+
+
+def _hidden(name: str) -> tuple[What, str] | None:
+    """Why what a folder or a file of this name holds is not used, if it is not."""
+    lower = name.lower()
+    if lower in SYSTEM or lower.startswith((".trash-", "._")):
+        return "file", "thumbnails and folders of the system"
+    return ("image", "hidden: the name begins with a dot") if name.startswith(".") else None
+
+
+def _ours(here: _Folder, names: set[str]) -> set[str]:
+    """The files in a folder that stopgrad has written: those of a run, and figures.
+
+    Figures are looked for where the command line puts them: in the data folder itself, or in one
+    that holds SVG files too.
+    """
+    ours = names & RUN_FILES if names >= RUN else set[str]()
+    drawings = {name for name in names if name.endswith(".svg")}
+    images = [name for name in names if name.lower().endswith(".png")]
+    if here.passed or (here.parts and not drawings) or len(images) > MOST_LOOKED_INTO:
+        return ours
+    figures = {name for name in images if MARK in _first_bytes(os.path.join(here.path, name))}
+    return ours | figures | {f"{name[:-4]}.svg" for name in figures} & drawings
+
+
+def _first_bytes(path: str) -> bytes:
+    """At most `FIRST_BYTES` of a regular file; nothing of any other, which might wait for ever."""
+    try:
+        if not os.path.isfile(path):
+            return b""
+        with open(path, "rb", buffering=0) as file:
+            return file.read(FIRST_BYTES)
+    except OSError:
+        return b""
+
+
+def _folder_below(entry: os.DirEntry[str], here: _Folder) -> _Folder | None:
+    """A folder to go into; None for one of the folders above."""
+    state = entry.stat()
+    identity = (state.st_dev, state.st_ino)
+    if identity in here.above:
+        return None
+    return _Folder(entry.path, (), here.above | {identity}, None)
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a loop of links is not a folder; decoding will name it
+        return False

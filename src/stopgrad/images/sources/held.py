@@ -1,0 +1,251 @@
+"""Images that a Python caller holds -> a `DataSource`: arrays, tensors, Pillow images, files.
+
+Everything goes to the decoder that all images go through; an image of one array is (H, W),
+(H, W, C) or (C, H, W).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import io
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from stopgrad.errors import DataError
+from stopgrad.images.sources.array_images import (
+    CHANNELS,
+    AnyArray,
+    stack_layout,
+)
+from stopgrad.images.sources.array_labels import as_labels, labels_of_rows
+from stopgrad.images.sources.arrays import RawLabels, number_labels
+from stopgrad.images.sources.endings import SUFFIXES
+from stopgrad.images.types import Contents, DataSource, Encoded, Notes, SplitReader, stamp
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+# The modes of a Pillow image that PNG or TIFF stores unchanged.
+AS_FILES = ("1", "L", "LA", "P", "RGB", "RGBA", "I", "I;16", "CMYK", "F")
+BLOCK = 256  # rows of a stack at a time
+# The columns of a row of the Hub's library.
+IMAGE_NAMES, LABEL_NAMES = ("image", "img"), ("label", "labels", "fine_label")
+
+Label = int | str | None
+
+
+class _Held(NamedTuple):
+    """Images in order, and how each becomes something to decode."""
+
+    images: int
+    encoded: Callable[[], Iterator[Encoded]]
+    labels: Any = None  # that came with them
+
+
+def held_source(
+    images: Any, *, labels: Any = None, class_names: Sequence[str] = (), name: str = "images"
+) -> DataSource:
+    """Images that are held in memory, or a list of image files, as a data set.
+
+    Args:
+        images: A stack of images as an array or a tensor of any layout of `array_images`; a
+            sequence of arrays, tensors, Pillow images or paths; or a data set of PyTorch or of
+            the Hub's library, whose items are images, or images with their labels.
+        labels: N numbers or texts, or None; those of a data set are its own.
+        class_names: C names of labels that are numbers from 0 on; of a data set its own.
+        name: Of the data set.
+
+    Raises:
+        DataError: For what is no image, and for labels that are not as many.
+    """
+    images = plain(images)
+    held = _stack(images) if isinstance(images, np.ndarray) else _each(images)
+    own = held.labels if labels is None else labels
+    if labels is None and not class_names:
+        class_names = _own_names(images)
+    values = None if own is None else _values(own, held.images)
+    stamps = tuple(stamp(path, name=os.path.abspath(path)) for path in paths_in(images) or ())
+    # The cache tells files by their stamps, and the labels of files by this.
+    key = hashlib.sha256(repr((values, tuple(class_names))).encode()).hexdigest()
+    read = functools.partial(_open, held, values, tuple(class_names))
+    return DataSource(name, f"labels {key}", stamps, read)
+
+
+def plain(images: Any) -> Any:
+    """A tensor, a column of a table and the like as an array; an array of objects as a list."""
+    if hasattr(images, "detach"):  # a tensor, which may ask for gradients or lie on a GPU
+        images = images.detach().cpu()
+        kind = str(images.dtype)
+        images = (images.float() if "bfloat16" in kind else images).numpy()
+    elif hasattr(images, "to_numpy") and not hasattr(images, "columns"):  # no whole table
+        images = images.to_numpy()
+    if isinstance(images, np.ndarray) and images.dtype.kind in "OUS":
+        images = images.tolist()
+    return images
+
+
+def paths_in(data: Any) -> list[str] | None:
+    """The texts or paths in a sequence of nothing else; None for all others."""
+    found = plain(data)
+    if not isinstance(found, list | tuple) or not found:
+        return None
+    fits = all(isinstance(each, str | os.PathLike) for each in found)
+    return [os.fspath(each) for each in found] if fits else None
+
+
+def are_image_files(paths: Iterable[str]) -> bool:
+    """Whether all of these end as image files do."""
+    return all(os.path.splitext(path)[1].lower() in SUFFIXES for path in paths)
+
+
+def _open(held: _Held, values: list[Label] | str | None, class_names: tuple[str, ...]) -> Contents:
+    remarks = (values,) if isinstance(values, str) else ()
+    raw = RawLabels("train", values, str) if isinstance(values, list) else None
+    numbered = number_labels(raw, None, class_names=class_names)
+    reader = SplitReader(held.images, numbered.train, held.encoded)
+    notes = Notes(remarks).and_those(numbered.notes)
+    return Contents(numbered.class_names, reader, None, notes)
+
+
+def _values(labels: Any, count: int) -> list[Label] | str:
+    labels = plain(labels)
+    if isinstance(labels, list | tuple):
+        labels = [plain(label) for label in labels]
+        missing = [_is_missing(label) for label in labels]
+        known = [label for label, no in zip(labels, missing, strict=True) if not no]
+        array = np.asarray(known) if known else np.zeros(0, int)
+        if array.dtype.kind == "O" or array.shape[:1] != (len(known),):
+            return f"labels of the type {type(known[0]).__name__} are not used"
+    else:
+        array, missing = np.asarray(labels), [False] * len(labels)
+    if len(missing) != count:
+        raise DataError(
+            f"{len(missing)} labels for {count} images",
+            expected="one label for each image",
+            hint="give None where an image has none",
+        )
+    if array.ndim > 1:
+        return labels_of_rows(array.reshape(count, -1), "the array of labels")
+    found = as_labels(array, "the list of labels")
+    if isinstance(found, str):
+        return found
+    rest = iter(found)
+    return [None if no else next(rest) for no in missing]
+
+
+def _is_missing(label: Any) -> bool:
+    """None, NaN, and the sign of pandas."""
+    return label is None or (isinstance(label, float) and label != label) or str(label) == "<NA>"
+
+
+def _stack(array: AnyArray) -> _Held:
+    """An array of all images."""
+    rows = np.dtype(np.uint8) if array.ndim == 2 else array.dtype
+    layout = stack_layout(array.shape, rows)
+    if layout is None or (array.ndim == 3 and array.shape[2] in (3, 4)):
+        raise DataError(
+            f"pixels of shape {array.shape} and type {array.dtype}",
+            expected="at least one image, shape (N, H, W, 3), (N, 3, H, W) or (N, H, W)",
+            hint="give one image as x[None]",
+        )
+
+    def encoded() -> Iterator[Encoded]:
+        for start in range(0, len(array), BLOCK):
+            block = layout.arranged(array[start : start + BLOCK])
+            yield from (Encoded(str(row), image) for row, image in enumerate(block, start))
+
+    return _Held(layout.images, encoded)
+
+
+def _each(images: Any) -> _Held:
+    """A sequence of single images, or of pairs or rows of an image and its label."""
+    if not (hasattr(images, "__len__") and hasattr(images, "__getitem__")) or hasattr(
+        images, "keys"
+    ):
+        raise DataError(
+            f"images of the type {type(images).__name__}",
+            expected="an array, a tensor, or a sequence of images",
+            hint="give a list of images, one column of a table, or the data set of a loader",
+        )
+    count = len(images)
+    if not count:
+        raise DataError("no images", expected="at least one image", hint="give some")
+    labels = [_image_and_label(images[row])[1] for row in range(count)]
+
+    def encoded() -> Iterator[Encoded]:
+        for row in range(count):
+            image, _ = _image_and_label(images[row])
+            is_path = isinstance(image, str | os.PathLike)
+            yield _encoded(os.fspath(image) if is_path else str(row), image)
+
+    known = any(label is not None for label in labels)
+    return _Held(count, encoded, labels if known else None)
+
+
+def _image_and_label(item: Any) -> tuple[Any, Any]:
+    """An item of a sequence: a pair, a row of a table of the Hub's library, or an image alone."""
+    if isinstance(item, tuple):
+        return (plain(item[0]), item[1] if len(item) == 2 else None) if item else (None, None)
+    if isinstance(item, Mapping):
+        image = next((item[name] for name in IMAGE_NAMES if name in item), item)
+        return plain(image), next((item[name] for name in LABEL_NAMES if name in item), None)
+    if isinstance(item, list):
+        with contextlib.suppress(ValueError):  # of lists of several lengths
+            return np.asarray(item), None
+    return plain(item), None
+
+
+def _own_names(images: Any) -> Sequence[str]:
+    """The class names of a data set of torchvision or of the Hub's library."""
+    names = getattr(images, "classes", None)
+    for name in LABEL_NAMES:
+        with contextlib.suppress(AttributeError, KeyError, TypeError):
+            names = names or images.features[name].names
+    fits = isinstance(names, list | tuple) and all(isinstance(name, str) for name in names)
+    return tuple(names) if fits and names else ()
+
+
+def _encoded(name: str, image: Any) -> Encoded:
+    if isinstance(image, str | os.PathLike):
+        return Encoded(name, Path(image).absolute())
+    if isinstance(image, np.ndarray):
+        arranged = _one_image(image)
+        if arranged is not None:
+            return Encoded(name, arranged)
+    if isinstance(image, bytes):
+        return Encoded(name, image)
+    if hasattr(image, "getexif"):
+        return Encoded(name, image_as_file(image))
+    what = (
+        f"shape {image.shape}" if isinstance(image, np.ndarray) else f"type {type(image).__name__}"
+    )
+    return Encoded(name, ValueError(f"no image, but something of {what}"))
+
+
+def _one_image(array: AnyArray) -> AnyArray | None:  # -> (H, W, C)
+    if array.dtype.kind not in "buif" or not array.size:
+        return None
+    if array.ndim == 2:
+        return array[..., None]
+    if array.ndim == 3 and array.shape[2] in CHANNELS:
+        return array
+    if array.ndim == 3 and array.shape[0] in CHANNELS:
+        return np.moveaxis(array, 0, 2)
+    return None
+
+
+def image_as_file(image: Image) -> bytes:
+    """A Pillow image as a file in memory, so that the same decoder reads it."""
+    file = io.BytesIO()
+    kind = "TIFF" if image.mode in ("CMYK", "F") else "PNG"
+    if image.mode not in AS_FILES:
+        colour = "RGBA" if image.has_transparency_data else "RGB"
+        image = image.convert("LA" if image.mode == "La" else colour)
+    image.save(file, format=kind, exif=image.getexif())  # for its orientation
+    return file.getvalue()

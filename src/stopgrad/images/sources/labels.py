@@ -1,0 +1,233 @@
+"""The columns of a Parquet file -> the one that holds the labels, and the labels of its rows.
+
+It is called as labels are, or is a ClassLabel of the Hub's metadata; it holds whole numbers, text,
+or true and false, however they are stored. A column that the user names comes first. Where several
+would do, the first by rule is taken; those, and columns that may be meant as labels, are named.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from shlex import quote
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from stopgrad.images.sources.columns import (
+    ImageColumn,
+    features_of,
+    few,
+    field_of,
+    is_text,
+    read_features,
+    unfit,
+    words_of,
+)
+
+if TYPE_CHECKING:
+    from pyarrow.parquet import ParquetFile
+
+# A column is called as labels are if its name says one of these words, and else only fillers.
+LABEL_WORDS = (
+    *("label", "labels", "class", "classes", "target", "targets", "category", "categories", "y"),
+    *("cls", "species", "diagnosis", "gt"),
+)
+FILLERS = {"id", "idx", "index", "name", "number", "code", "text", "fine", "image", "img", "true"}
+COARSE = {"coarse", "super"}  # are taken last
+MOST_CLASSES = 1000  # distinct values of a column that may be meant as labels
+NAMED = 5  # columns that a line names
+
+NAN = ("nan", "<na>")  # as pandas writes no label into text
+Plain = int | str | None  # a label as it stands in the data
+
+
+class LabelColumn(NamedTuple):
+    """The column of the labels, if there is one, and what a reader should know of it."""
+
+    name: str
+    remarks: tuple[str, ...] = ()
+
+
+class KnownLabels(NamedTuple):
+    """What the first file to learn from says of the labels of all."""
+
+    column: str  # "" without labels
+    class_names: tuple[str, ...]  # C; () where only the labels tell them
+    remarks: tuple[str, ...]
+
+
+def label_column(file: ParquetFile, image: str, wanted: str = "") -> LabelColumn:
+    """The column that holds the labels; its name is "" where there is none.
+
+    Args:
+        file: A file.
+        image: The column that holds the images.
+        wanted: Its name; "": by rule.
+
+    Raises:
+        DataError: When the one that is wanted is not there, or can be no labels.
+    """
+    if wanted:
+        field_of(file, wanted, "label")
+        if reason := _no_labels(file, wanted):
+            raise unfit("label", wanted, reason)
+        return LabelColumn(wanted)
+    told = features_of(file.schema_arrow)
+    ranks = {name: _label_rank(name, told) for name in file.schema_arrow.names if name != image}
+    found = sorted((rank, name) for name, rank in ranks.items() if rank is not None)
+    fit, remarks = [], []
+    for _, name in found:
+        if reason := _no_labels(file, name):
+            remarks.append(f"column {name!r} is not used as labels: it is {reason}")
+        else:
+            fit.append(name)
+    if len(fit) > 1:
+        others = f"--label-column takes {few(fit[1:])} instead"
+        remarks.append(f"the labels are those of column {fit[0]!r}; {others}")
+    return LabelColumn(fit[0] if fit else "", tuple(remarks))
+
+
+def _label_rank(name: str, features: dict[str, Any]) -> tuple[int, ...] | None:
+    """Sorts columns that are called as labels are, or are so by the metadata; None for others."""
+    words, known = words_of(name), features.get(name, {}).get("_type") == "ClassLabel"
+    telling = [LABEL_WORDS.index(word) for word in words if word in LABEL_WORDS]
+    called = bool(telling) and set(words) <= {*LABEL_WORDS, *FILLERS, *COARSE}
+    if not called:
+        return (2,) if known else None
+    coarse = not COARSE.isdisjoint(words)
+    strength = 0 if known else 1 if min(telling) < 2 else 3
+    return strength, coarse, min(telling), len(words)
+
+
+def _no_labels(file: ParquetFile, name: str) -> str:
+    """Why a column can be no labels; "" where it can. Of numbers and text no value is read."""
+    import pyarrow.types as kinds
+
+    kind = file.schema_arrow.field(name).type
+    if is_text(kind) or kinds.is_integer(kind) or kinds.is_boolean(kind):
+        return ""
+    try:
+        read_labels(file, name)
+    except ValueError as error:
+        return str(error)
+    return ""
+
+
+def read_labels(file: ParquetFile, name: str) -> list[Plain]:
+    """The labels of all rows.
+
+    Raises:
+        ValueError: When some can be no labels, as numbers with fractions.
+    """
+    column = file.read(columns=[name]).column(0)
+    try:
+        return [_plain(value) for value in column.to_pylist()]
+    except (TypeError, UnicodeDecodeError):
+        raise ValueError(f"of type {column.type}") from None
+
+
+def _plain(value: Any) -> Plain:
+    """A label of any kind as a whole number or text.
+
+    Raises:
+        ValueError: For a number with a fraction, or for several labels.
+        TypeError: For anything else.
+    """
+    match value:
+        case str():
+            return None if value.lower() in NAN else value
+        case None:
+            return None
+        case bool() | int():
+            return int(value)
+        case bytes():
+            return value.decode()
+        case [] | [_]:
+            return _plain(value[0]) if value else None
+        case list():
+            raise ValueError(f"lists of several labels, such as {str(value)[:40]}")
+    number = float(value)
+    if math.isnan(number):
+        return None
+    if not number.is_integer():
+        raise ValueError(f"numbers with fractions, such as {number:g}")
+    return int(number)
+
+
+def class_names(file: ParquetFile, label: str) -> tuple[str, ...]:
+    """The C names that the Hub's metadata gives the classes of a column; () where it gives none.
+
+    Raises:
+        ValueError: When they are no names.
+    """
+    try:
+        names = read_features(file.schema_arrow).get(label, {}).get("names", [])
+    except (ValueError, AttributeError, TypeError, RecursionError):
+        raise ValueError("the Hub's metadata, which may name the labels, cannot be read") from None
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise ValueError(f"the class names of the labels are no list of text ({str(names)[:40]})")
+    return tuple(names)
+
+
+def is_true_or_false(file: ParquetFile, label: str) -> bool:
+    """Whether a column of labels is boolean."""
+    import pyarrow.types as kinds
+
+    return bool(kinds.is_boolean(file.schema_arrow.field(label).type))
+
+
+def maybe_labels(file: ParquetFile, image: str) -> tuple[str, ...]:
+    """What to know of the columns that may be meant as labels, as they have few distinct values."""
+    import pyarrow.compute
+    import pyarrow.types as kinds
+
+    most, found = min(MOST_CLASSES, file.metadata.num_rows // 2), {}
+    for field in file.schema_arrow:
+        kind = field.type.value_type if kinds.is_dictionary(field.type) else field.type
+        countable = is_text(kind) or kinds.is_integer(kind) or kinds.is_boolean(kind)
+        if field.name != image and countable:
+            values = file.read(columns=[field.name]).column(0)
+            if 2 <= (distinct := len(pyarrow.compute.unique(values))) <= most:
+                found[field.name] = f"{field.name!r} has {distinct:,} distinct values"
+    if not found:
+        return ()
+    named, flag = ", ".join([*found.values()][:NAMED]), f"--label-column {quote(next(iter(found)))}"
+    return (f"no column is called as labels are; {named}: with {flag} it is taken",)
+
+
+def known_labels(file: ParquetFile, image: ImageColumn, wanted: str) -> KnownLabels:
+    """What this file says of the labels of all.
+
+    Raises:
+        DataError: As `label_column`.
+    """
+    label, remarks = label_column(file, image.name, wanted), [*image.remarks]
+    names: tuple[str, ...] = ()
+    try:
+        names = class_names(file, label.name)
+    except ValueError as error:
+        remarks.append(str(error))
+    if not names and label.name and is_true_or_false(file, label.name):
+        names = ("False", "True")
+    return KnownLabels(label.name, names, (*remarks, *label.remarks))
+
+
+def labels_of(
+    file: ParquetFile, name: str, image: str, known: KnownLabels
+) -> tuple[list[Plain] | None, tuple[str, ...]]:
+    """The labels of all rows, None where the file has none, and what to know of that."""
+    column = known.column or label_column(file, image).name
+    if not column:
+        return None, ()
+    if column not in file.schema_arrow.names:
+        return None, (f"{name} has no labels, as it has no column {column!r}",)
+    try:
+        labels = read_labels(file, column)
+    except ValueError as error:
+        return None, (f"{name} has no labels, as column {column!r} is {error}",)
+    own: tuple[str, ...] = ()
+    with contextlib.suppress(ValueError):
+        own = class_names(file, column)
+    if known.class_names in ((), own) or not own:
+        return labels, ()
+    places: dict[Plain, str] = dict(enumerate(own))  # each file may number the classes by itself
+    return [places.get(label, label) for label in labels], ()

@@ -1,0 +1,271 @@
+"""The image files of a folder -> its splits, and the class folders in them; names alone decide.
+
+The folder that tells the split is the first on the way to an image, below any that hold all images
+(`archive/train/cat/1.png`), or the second (`images/train/1.png`, `cat/train/1.png`). `names` says
+what names mean. All folders to train on are, but beside one called `train` no other. Where there is
+none, images that lie loose beside folders to score are to train on, and so are class folders beside
+one to score that holds folders of the same names.
+
+Without that, a folder with the name of a split beside folders that are none is a class like them;
+so is a `train/` of loose images beside other folders than `unlabeled/`, with nothing to score.
+
+Folders are classes if the training images all lie in folders one level down, in at least two of
+them, and these hold at least 2 images each on average, at least 5 when there are more than 100
+folders: 150,000 folders of one image each are no classes. A folder called `images` between a class
+folder and its images is passed through. Up to 5 % of the images may lie
+elsewhere: they stay without a label. Masks and thumbnails beside a folder called `images` are not
+for training.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+from stopgrad.images.sources.files import Found
+from stopgrad.images.sources.names import UNLABELED, SplitOf, split_of, splits_among, to_score
+
+IMAGE_FOLDERS = ("images", "imgs", "img", "jpegimages", "leftimgbit")
+MASK_FOLDERS = frozenset(
+    {"mask", "masks", "annotation", "annotations", "label", "labels", "segmentation", "gt", "depth"}
+    | {"segmentations", "segmentationclass", "segmentationobject", "groundtruth", "gtfine"}
+    | {"thumbs", "thumbnails"}
+)
+FEW_CLASSES = 100
+MOST_STRAY = 0.05  # of the images of a split may lie in no class folder
+NAMED = 3  # images that a remark names
+
+Folders = Mapping[str, Sequence[Found]]  # images by their first folder, which is taken off
+
+
+class FolderSplit(NamedTuple):
+    """Images, with the parts of their paths below the folder of the split."""
+
+    name: str  # of that folder; "" where there is none
+    split: SplitOf
+    images: tuple[Found, ...]
+    cut: int = 0  # parts before the class folder
+
+    def class_of(self, image: Found) -> str | None:
+        """The class folder in which an image lies."""
+        return image.parts[self.cut] if len(image.parts) == self.cut + 2 else None
+
+    @property
+    def inside(self) -> list[tuple[str, ...]]:
+        """The paths that may begin with a class folder."""
+        return [image.parts[self.cut :] for image in self.images]
+
+
+class Arrangement(NamedTuple):
+    """The images of a folder by what becomes of them."""
+
+    train: FolderSplit  # may be empty
+    scored: tuple[FolderSplit, ...]  # the first is preferred
+    others: Folders  # that are not read, by their folder; "": loose images
+    masks: tuple[Found, ...]
+    remarks: tuple[str, ...]
+
+
+def arrange(images: Sequence[Found]) -> Arrangement:
+    """The splits of images by their paths below the folder that the user has named."""
+    images, masks = _without_masks(images)
+    inside, remarks, whole = images, list[str](), FolderSplit("", "train", images)
+    while True:
+        folders = by_folder(inside)
+        # Training data/ may hold train/ and test/.
+        found = _inner_splits(folders) if len(folders) == 1 else None
+        found = found or _outer_splits(folders, remarks) or _inner_splits(folders)
+        if found:
+            return _with_classes(found)._replace(masks=masks)
+        if len(folders) != 1 or "" in folders:
+            break
+        (inside,) = map(tuple, folders.values())
+    found = Arrangement(FolderSplit("", "train", inside), (), {}, masks, tuple(remarks))
+    found = _with_classes(found)
+    return found if are_classes(found.train.inside) else found._replace(train=whole)
+
+
+def by_folder(images: Iterable[Found]) -> dict[str, list[Found]]:
+    """Images by the first folder on their path, with what follows it; "" for loose ones."""
+    folders: dict[str, list[Found]] = {}
+    for image in images:
+        loose = len(image.parts) == 1
+        folder = "" if loose else image.parts[0]
+        rest = image if loose else Found(image.parts[1:], image.path)
+        folders.setdefault(folder, []).append(rest)
+    return folders
+
+
+def _first_folders(images: Iterable[Found]) -> set[str]:
+    return {image.parts[0] for image in images if len(image.parts) > 1}
+
+
+def _outer_splits(folders: Folders, remarks: list[str]) -> Arrangement | None:
+    splits = splits_among(name for name in folders if name)
+    train = [name for name, split in splits.items() if split == "train"]
+    rest = folders.keys() - splits.keys()
+    if not splits:
+        return None
+    if train:
+        loose = all(len(image.parts) == 1 for name in train for image in folders[name])
+        if not loose or len(train) < len(splits) or not _hold_classes(rest):
+            return _arranged(folders, splits)
+    elif rest <= {""} or any(_shares_folders(folders, name, rest) for name in splits):
+        return _arranged(folders, splits)
+    remarks.append(f"{_named(splits)} stands for a class, as the folders beside it are no splits")
+    return None
+
+
+def _hold_classes(rest: Collection[str]) -> bool:
+    """Whether folders beside train/ make it a class like them."""
+    return any(name and name.lower() not in UNLABELED for name in rest)
+
+
+def _shares_folders(folders: Folders, name: str, rest: Collection[str]) -> bool:
+    """Whether a folder holds folders of the same names as those beside it."""
+    return any(len(image.parts) > 1 and image.parts[0] in rest for image in folders[name])
+
+
+def _inner_splits(folders: Folders) -> Arrangement | None:
+    """Splits in the second folder, where at least one folder has two kinds of them."""
+    splits = {name: splits_among(_first_folders(of)) for name, of in folders.items() if name}
+    parents = [n for n, of in splits.items() if "train" in of.values() and len({*of.values()}) > 1]
+    if not parents:
+        return None
+    found: dict[str, list[Found]] = {}
+    others = {name: list(images) for name, images in folders.items() if name not in parents}
+    for parent in parents:
+        for name, images in by_folder(folders[parent]).items():
+            if name in splits[parent]:
+                prefix = (parent,) if len(parents) > 1 else ()
+                found.setdefault(name, []).extend(_under(prefix, images))
+            else:
+                others[f"{parent}/{name}"] = images
+    arranged = _arranged(found, {name: of for s in splits.values() for name, of in s.items()})
+    return arranged._replace(others={**arranged.others, **others})
+
+
+def _arranged(folders: Folders, splits: Mapping[str, SplitOf]) -> Arrangement:
+    """Splits by the names of their folders; without a training one all other images are that."""
+    names = [name for name in folders if splits.get(name) == "train"]
+    names = [name for name in names if name.lower() == "train"] or names
+    if names:
+        train = _to_train(folders, sorted(names))
+    else:
+        rest = [_under((name,) if name else (), folders[name]) for name in folders.keys() - splits]
+        train = FolderSplit("", "train", _in_order(image for images in rest for image in images))
+    scored = tuple(
+        _unwrapped(FolderSplit(name, splits[name], tuple(folders[name])))
+        for name in to_score({name: split for name, split in splits.items() if name in folders})
+    )
+    taken = {*names, *(split.name for split in scored)} if names else folders.keys()
+    others = {name: images for name, images in folders.items() if name not in taken}
+    return Arrangement(train, scored, others, (), ())
+
+
+def _to_train(folders: Folders, names: Sequence[str]) -> FolderSplit:
+    if len(names) == 1:
+        return _unwrapped(FolderSplit(names[0], "train", tuple(folders[names[0]])))
+    images = [image for name in names for image in _under((name,), folders[name])]
+    return FolderSplit(", ".join(names), "train", tuple(images), cut=1)
+
+
+def _under(prefix: tuple[str, ...], images: Iterable[Found]) -> list[Found]:
+    return [Found((*prefix, *image.parts), image.path) for image in images]
+
+
+def _in_order(images: Iterable[Found]) -> tuple[Found, ...]:
+    return tuple(sorted(images, key=lambda image: image.parts))
+
+
+def _unwrapped(split: FolderSplit) -> FolderSplit:
+    """Without a folder that holds its class folders: train/train/cat, train/images/cat."""
+    names = _first_folders(split.images)
+    if len(names) != 1 or any(len(image.parts) == 1 for image in split.images):
+        return split
+    (name,) = names
+    repeats = name == split.name or split_of(name) or holds_images(name)
+    inside = [image.parts[1:] for image in split.images]
+    if not repeats or _strays(inside) > MOST_STRAY * len(inside):
+        return split
+    return split._replace(images=tuple(by_folder(split.images)[name]))
+
+
+def _with_classes(found: Arrangement) -> Arrangement:
+    """Without a folder called images between a class folder and its images."""
+    train = _without_inner(found.train)
+    if are_classes(found.train.inside) or not are_classes(train.inside):
+        return found
+    return found._replace(train=train, scored=tuple(map(_without_inner, found.scored)))
+
+
+def _without_inner(split: FolderSplit) -> FolderSplit:
+    inner = (
+        Found((*image.parts[:-2], image.parts[-1]), image.path)
+        if len(image.parts) == split.cut + 3 and holds_images(image.parts[-2])
+        else image
+        for image in split.images
+    )
+    return split._replace(images=tuple(inner))
+
+
+def _without_masks(images: Sequence[Found]) -> tuple[tuple[Found, ...], tuple[Found, ...]]:
+    """Images, and those in folders of masks and the like beside one of images."""
+    folders = {image.parts[:-1] for image in images}
+    parents = {
+        parts[:depth] for parts in folders for depth, name in enumerate(parts) if holds_images(name)
+    }
+    masked = {
+        parts
+        for parts in (folders if parents else ())
+        for depth, name in enumerate(parts)
+        if _plain(name) in MASK_FOLDERS and parts[:depth] in parents
+    }
+    kept = tuple(image for image in images if image.parts[:-1] not in masked)
+    return kept, tuple(image for image in images if image.parts[:-1] in masked)
+
+
+def holds_images(name: str) -> bool:
+    """Whether a folder of this name holds images and is no class: `images`, `JPEGImages`."""
+    return _plain(name) in IMAGE_FOLDERS
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[^a-z]", "", name.lower())
+
+
+def are_classes(paths: Sequence[tuple[str, ...]]) -> bool:
+    """Whether images with these paths lie in class folders, by the rule of this module."""
+    strays = _strays(paths)
+    return _are_enough(paths) and strays <= MOST_STRAY * len(paths)
+
+
+def _are_enough(paths: Sequence[tuple[str, ...]]) -> bool:
+    inside = [parts[0] for parts in paths if len(parts) == 2]
+    folders = len(set(inside))
+    return folders >= 2 and len(inside) >= (2 if folders <= FEW_CLASSES else 5) * folders
+
+
+def _strays(paths: Sequence[tuple[str, ...]]) -> int:
+    return sum(len(parts) != 2 for parts in paths)
+
+
+def why_no_classes(paths: Sequence[tuple[str, ...]]) -> str:
+    """What keeps folders from being classes, where they nearly are; else ""."""
+    strays = ["/".join(parts) for parts in paths if len(parts) != 2]
+    folders = {parts[0] for parts in paths if len(parts) == 2}
+    if 2 * len(strays) >= len(paths) or len(folders) < 2:
+        return ""
+    if not _are_enough(paths):
+        return "no labels from folders: they hold too few images each to be classes"
+    return f"no labels from folders: {len(strays):,} images lie in no class folder ({few(strays)})"
+
+
+def few(names: Sequence[str]) -> str:
+    """The first names, quoted."""
+    return ", ".join(map(repr, names[:NAMED])) + (", ..." if len(names) > NAMED else "")
+
+
+def _named(folders: Iterable[str]) -> str:
+    return ", ".join(f"{folder}/" for folder in sorted(folders))

@@ -1,0 +1,186 @@
+"""Names of folders and files -> the split that they mean; one table for every kind of source."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from shlex import quote
+from typing import Literal, NamedTuple
+
+from stopgrad.errors import ConfigError, did_you_mean
+
+SplitOf = Literal["train", "validation", "test"]
+SPLITS: dict[str, SplitOf] = {  # of one meaning, those that are preferred first
+    "train": "train",
+    "training": "train",
+    "trn": "train",
+    "trainval": "train",
+    "trainset": "train",
+    "test": "test",
+    "testing": "test",
+    "tst": "test",
+    "testset": "test",
+    "holdout": "test",
+    "validation": "validation",
+    "validate": "validation",
+    "validating": "validation",
+    "valid": "validation",
+    "val": "validation",
+    "valset": "validation",
+    "dev": "validation",
+    "eval": "validation",
+    "evaluation": "validation",
+}
+# What a name of a split may say besides: train2017, train_images, Test-Set, validation_data. Single
+# letters say nothing either: trainA.
+FILLERS = frozenset(
+    {"image", "images", "img", "imgs", "picture", "pictures", "photo", "photos", "set", "split"}
+    | {"data", "dataset", "folder", "full", "all", "public", "private"}
+)
+UNLABELED = ("unlabeled", "unlabelled")
+SCORED: tuple[SplitOf, ...] = ("test", "validation")  # the first of these is scored
+
+
+def split_of(name: str) -> SplitOf | None:
+    """The split that a name means, None for any other: `Training`, `val2017`, `test_images`."""
+    telling = _words(name)
+    if telling == ["train", "val"]:
+        return "train"
+    return SPLITS.get(telling[0]) if len(telling) == 1 else None
+
+
+def splits_among(names: Iterable[str]) -> dict[str, SplitOf]:
+    """The splits among names that stand side by side.
+
+    Where none means a training split by itself, names that differ in the word for the split alone
+    are splits too: `seg_train` and `seg_test`.
+    """
+    names = list(names)
+    found = {name: split for name in names if (split := split_of(name))}
+    if "train" in found.values():
+        return found
+    alike: dict[tuple[str, ...], dict[str, SplitOf]] = {}
+    for name in names:
+        words = _words(name)
+        told = [word for word in words if word in SPLITS]
+        if len(told) == 1:
+            rest = tuple(word for word in words if word != told[0])
+            alike.setdefault(rest, {})[name] = SPLITS[told[0]]
+    for group in alike.values():
+        if "train" in group.values() and len(set(group.values())) > 1:
+            found |= group
+    return found
+
+
+def meanings(names: Iterable[str]) -> dict[str, SplitOf | None]:
+    """What each of the splits of a data set means.
+
+    A longer name that mentions a split, as in `mnist-train` or `train_extra`, is that split where
+    no other name says so.
+    """
+    names = list(names)
+    found: dict[str, SplitOf | None] = {**splits_among(names)}
+    said = set(found.values())
+    for name in names:
+        mentioned = {SPLITS[word] for word in _words(name) if word in SPLITS} - said
+        found.setdefault(name, mentioned.pop() if len(mentioned) == 1 else None)
+    return {name: found[name] for name in names}
+
+
+def to_score(splits: Mapping[str, SplitOf | None], wanted: str = "") -> list[str]:
+    """The splits of a data set that may be scored: the first of them with usable labels is.
+
+    Args:
+        splits: By their names in the data, with their `meanings`.
+        wanted: One of them by its name, or `test` or `validation` for those of that meaning, if
+            there are any; "": all that have one of the two, test first.
+
+    Raises:
+        ConfigError: For a split that is not there, or that is learned from.
+    """
+    order = {split: rank for rank, split in enumerate(SCORED)}
+    scored = [name for name, split in splits.items() if split in order]
+    scored.sort(key=lambda name: (order[splits[name] or "test"], _rank(name), name))
+    if not wanted:
+        return scored
+    if splits.get(wanted, "train") != "train":
+        return [wanted]
+    if wanted not in splits and (meaning := split_of(wanted)) in order:
+        return [name for name in scored if splits[name] == meaning] or scored
+    own = sorted({name for name, split in splits.items() if split != "train"} - {*SCORED})
+    known = ["auto", *SCORED, *own]
+    why = ", which is learned from" if wanted in splits else did_you_mean(wanted, known)
+    raise ConfigError(f"split = {wanted!r}{why}", expected=f"one of {', '.join(known)}")
+
+
+def scored_as(name: str, splits: Mapping[str, SplitOf | None], wanted: str = "") -> str:
+    """What results call a split: the name that was asked for, else its meaning; "" for test."""
+    called = name if wanted == name else splits[name] or name
+    return "" if called == "test" else called
+
+
+class TrainAndScored(NamedTuple):
+    """The splits that are read, by the words for them; None where there is none."""
+
+    train: str | None
+    scored: str | None
+
+
+def train_and_scored(
+    words: Sequence[str], wanted: str, has_labels: Callable[[str], bool]
+) -> TrainAndScored:
+    """Which splits of files and arrays are read, by the words that `split_in` finds in their names.
+
+    Without a split for training what belongs to none is learned from, or what is called unlabelled.
+
+    Args:
+        words: Of all splits.
+        wanted: As for `to_score`.
+        has_labels: Whether a split has any; the first to score that has is scored.
+
+    Raises:
+        ConfigError: As `to_score`.
+    """
+    means = {word: split_of(word) for word in words}
+    train = [word for word, meaning in means.items() if meaning == "train"]
+    train += [word for word in ("", *UNLABELED) if word in means]
+    if not train:
+        return TrainAndScored(None, None)
+    scored = to_score({**means, train[0]: "train"}, wanted)
+    return TrainAndScored(train[0], next(filter(has_labels, scored), scored[0] if scored else None))
+
+
+def split_in(path: str) -> str:
+    """The word for a split in a path, the last of its parts that has just one; "" for none."""
+    parts = (words_of(part) for part in reversed(path.split("/")))
+    found = ({word for word in words if is_split(word)} for words in parts)
+    return next((min(words) for words in found if len(words) == 1), "")
+
+
+def words_of(name: str) -> list[str]:
+    """`X_train`, `trainX` and `xtrain`: x and train. MNIST calls its test split t10k."""
+    spaced = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name.replace("t10k", "test"))
+    found = re.findall(r"[a-z]+", spaced.lower())
+    split_up = ((w[0], w[1:]) if w[0] in "xy" and w[1:] in SPLITS else (w,) for w in found)
+    return [word for words in split_up for word in words]
+
+
+def is_split(word: str) -> bool:
+    """Whether a word is one for a split."""
+    return word in SPLITS or word in UNLABELED
+
+
+def why_unread(split: str) -> str:
+    """Why the images of a split are not used."""
+    called = f"split {split!r}" if split else "no split"
+    how = f"; evaluate scores it with --split {quote(split)}" if split else ""
+    return f"in {called}, which is neither learned from nor scored{how}"
+
+
+def _rank(name: str) -> int:
+    return next((rank for rank, word in enumerate(SPLITS) if word in _words(name)), len(SPLITS))
+
+
+def _words(name: str) -> list[str]:
+    """The words of a name that may tell its split."""
+    return [word for word in words_of(name) if word not in FILLERS and len(word) > 1]

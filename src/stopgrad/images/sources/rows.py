@@ -1,0 +1,216 @@
+"""Parquet files -> their rows: which are used, their images one by one, and why others are not.
+
+Paths of image files are relative to their Parquet file or to the root of the data, and lead to no
+place outside of it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from stopgrad.config import Reading
+from stopgrad.errors import DataError
+from stopgrad.images.sources.arrays import RawLabels
+from stopgrad.images.sources.arrow_files import opened_arrow
+from stopgrad.images.sources.columns import (
+    ImageColumn,
+    image_bytes,
+    image_column,
+    image_paths,
+    strange_path,
+)
+from stopgrad.images.sources.labels import KnownLabels, Plain, labels_of
+from stopgrad.images.types import (
+    Encoded,
+    FileStamp,
+    Labels,
+    Notes,
+    SplitReader,
+    Unused,
+    stamp,
+)
+
+if TYPE_CHECKING:
+    from pyarrow.parquet import ParquetFile
+
+ROWS = 64  # rows whose bytes are in memory at a time
+
+
+class FileRows(NamedTuple):
+    """The rows of a file whose images are used."""
+
+    name: str  # below the root
+    path: Path
+    column: ImageColumn
+    rows: Sequence[int]
+    labels: Sequence[Plain] | None  # of these rows; None: no column of this file holds them
+
+
+class SplitRows(NamedTuple):
+    """The files of a split, and what of them is not used."""
+
+    name: str
+    files: tuple[FileRows, ...]
+    notes: Notes
+
+    @property
+    def names(self) -> list[str]:
+        """Of each image."""
+        return [f"{file.name}:{row}" for file in self.files for row in file.rows]
+
+    @property
+    def raw(self) -> RawLabels | None:
+        """The labels as they stand in the files; None where no file has any."""
+        if all(file.labels is None for file in self.files):
+            return None
+        names, labels = functools.cache(lambda: self.names), list[Plain]()
+        for file in self.files:
+            labels += [None] * len(file.rows) if file.labels is None else file.labels
+        return RawLabels(self.name, labels, lambda row: names()[row])
+
+    def reader(self, root: Path, labels: Labels | None) -> SplitReader:
+        """The images, with labels (N,)."""
+        count = sum(len(file.rows) for file in self.files)
+        return SplitReader(count, labels, functools.partial(_items, self.files, root))
+
+
+def read_file(
+    name: str, root: Path, known: KnownLabels, reading: Reading
+) -> tuple[FileRows | None, Notes]:
+    """The rows of a file that are used, and what to know of the others."""
+    path = root / name
+    with opened_parquet(path) as file:
+        count = _row_count(file)
+        column = image_column(file, reading.image_column)
+        if column is None:
+            return None, Notes(unused=(Unused("file", "without a column of images", (name,)),))
+        strange = _strange_rows(file, column, path.parent, root) if column.paths else {}
+        labels, remarks = labels_of(file, name, column.name, known)
+    rows = [row for row in range(count) if row not in strange] if strange else range(count)
+    reasons: dict[str, list[str]] = {}
+    for row, reason in strange.items():
+        reasons.setdefault(reason, []).append(f"{name}:{row}")
+    unused = (Unused("image", reason, tuple(names)) for reason, names in reasons.items())
+    used = None if labels is None else [labels[row] for row in rows]
+    return FileRows(name, path, column, rows, used), Notes(remarks, tuple(unused))
+
+
+def _strange_rows(
+    file: ParquetFile, column: ImageColumn, folder: Path, root: Path
+) -> dict[int, str]:
+    """Why rows name no file of the data, by row."""
+    batches = file.iter_batches(columns=[column.name])
+    texts = (text for batch in batches for text in image_paths(batch.column(0)))
+    return {
+        row: reason
+        for row, text in enumerate(texts)
+        if text and (reason := _strange(text, folder, root))
+    }
+
+
+def _strange(text: str, folder: Path, root: Path) -> str:
+    if reason := strange_path(text):
+        return reason
+    inside = ".." not in text or _places(text, folder, root)
+    return "" if inside else "a path that leads out of the data"
+
+
+def _places(text: str, folder: Path, root: Path) -> list[str]:
+    """Where the file of a row may lie: beside the Parquet file, or below the root."""
+    spellings = dict.fromkeys((text, text.replace("\\", "/")))
+    places = [os.path.normpath(os.path.join(base, t)) for t in spellings for base in (folder, root)]
+    return [place for place in places if place.startswith(os.path.join(root, ""))]
+
+
+def _image_file(text: str | None, folder: Path, root: Path) -> Path | None:
+    """The file of a row; one that is not there is named by decoding."""
+    if not text or strange_path(text):
+        return None
+    places = _places(text, folder, root)
+    return next((Path(place) for place in places if os.path.exists(place)), None) or (
+        Path(places[0]) if places else None
+    )
+
+
+def _items(files: Sequence[FileRows], root: Path) -> Iterator[Encoded]:
+    for file in files:
+        wanted = file.rows if isinstance(file.rows, range) else frozenset(file.rows)
+        for row, data in enumerate(_values(file, root)):
+            if row in wanted:
+                yield Encoded(f"{file.name}:{row}", data)
+
+
+def _values(rows: FileRows, root: Path) -> Iterator[bytes | Path | None]:
+    """The image of each row of a file."""
+    read, folder, (column, only_paths, _) = 0, rows.path.parent, rows.column
+    with opened_parquet(rows.path) as file:
+        for batch in file.iter_batches(batch_size=ROWS, columns=[column]):
+            read += len(batch)
+            _check_rows(file, read, whole=False)
+            paths = image_paths(batch.column(0))
+            data = [None] * len(batch) if only_paths else image_bytes(batch.column(0))
+            for content, path in zip(data, paths, strict=True):
+                yield _image_file(path, folder, root) if content is None else content
+        _check_rows(file, read)
+
+
+def stamps_of_images(files: Sequence[str], root: Path, reading: Reading) -> Iterator[FileStamp]:
+    """The stamps of the image files that rows name, if the first file names any."""
+    for name in files:
+        try:
+            with opened_parquet(root / name) as file:
+                column = image_column(file, reading.image_column)
+                if column is None or not column.paths:
+                    return
+                batches = file.iter_batches(columns=[column.name])
+                texts = [text for batch in batches for text in image_paths(batch.column(0))]
+        except DataError:  # opening the data says so
+            return
+        for text in texts:
+            if image := _image_file(text, (root / name).parent, root):
+                yield stamp(image, name=image.relative_to(root).as_posix())
+
+
+def _row_count(file: ParquetFile) -> int:
+    groups = [file.metadata.row_group(index) for index in range(file.metadata.num_row_groups)]
+    _check_rows(file, sum(group.num_rows for group in groups))
+    return int(file.metadata.num_rows)
+
+
+def _check_rows(file: ParquetFile, read: int, *, whole: bool = True) -> None:
+    """Refuses a file whose footer promises other rows than were read, of the whole or so far."""
+    promised = file.metadata.num_rows
+    if read > promised or (whole and read < promised):
+        raise ValueError(f"{read} rows, {promised} by its footer")
+
+
+@contextlib.contextmanager
+def opened_parquet(path: Path) -> Iterator[ParquetFile]:
+    """An open Parquet or Arrow file; whatever goes wrong in it is a DataError."""
+    import pyarrow.parquet
+
+    try:
+        if not path.is_file():
+            raise ValueError("not a regular file")
+        if path.suffix.lower() == ".arrow":
+            with opened_arrow(path) as arrow:
+                yield arrow
+            return
+        with pyarrow.parquet.ParquetFile(path, page_checksum_verification=True) as file:
+            yield file
+    except DataError:
+        raise
+    # Arrow raises OSError, ArrowInvalid, ArrowNotImplementedError, UnicodeDecodeError and more
+    # for damaged files; only reads of this file happen inside this block.
+    except Exception as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise DataError(
+            f"{str(path)!r} cannot be read as Parquet ({reason})",
+            expected="a complete Parquet file",
+            hint="copy or download it again",
+        ) from error

@@ -1,0 +1,331 @@
+"""Tables beside images (CSV, TSV, JSON lines, metadata.parquet) -> the labels of images they name.
+
+A table says which image a row is about in the column whose values fit: paths below its own folder
+or any other (`/kaggle/input/train/7.png`), names, or names without their ending. A name that
+several images have is none. `train.csv` and `test_labels.csv` are about the images of that split,
+all others about those beside and below them. The labels stand in a column called `label`, `class`,
+..., in the only other one, or in several that are 1 where the class is theirs and 0 elsewhere. What
+cannot be understood is named in a remark, and so are rows without an image.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any, NamedTuple
+
+from stopgrad.images.sources.endings import SUFFIXES
+from stopgrad.images.sources.files import OURS, FolderListing, Found
+from stopgrad.images.sources.names import SplitOf, split_of
+from stopgrad.images.types import Notes, Unused
+
+Label = int | str
+Values = Sequence[Label | None]
+
+# Words for columns, without regard to case and what stands between letters; the best first.
+FILE_COLUMNS = (
+    *("filename", "file", "filepath", "filepaths", "path", "imagepath", "imgpath", "image"),
+    *("imagename", "imgname", "imagefile", "imageid", "imgid", "img", "imageindex", "idcode"),
+    *("id", "fname", "name", "images", "isicid", "key", "url"),
+)
+LABEL_COLUMNS = (
+    *("label", "labels", "class", "classes", "classname", "classlabel", "classid", "category"),
+    *("categories", "categoryname", "categoryid", "target", "targets", "labelname", "labelid"),
+    *("species", "breed", "diagnosis", "findinglabels", "dx", "y", "tag", "tags", "type"),
+)
+SPLIT_COLUMNS = ("split", "set", "subset", "dataset", "partition", "fold")
+WITHOUT = frozenset({"labels", "label", "metadata", "annotations", "annotation", "list", "info"})
+OUR_COLUMNS = ["path", "split", "label", "class_name"]  # of the files that `stopgrad embed` writes
+MISSING = frozenset({"", "nan", "null"})
+MOST_BYTES = 1 << 28  # of a table
+MOST_TABLES = 20
+MOST_PARTS = 3  # of a path that are compared, from its end
+FEW_CLASSES = 100
+NAMED = 5  # columns that a remark names
+
+
+class TableLabels(NamedTuple):
+    """The label of each image by its path, and what became of each table."""
+
+    labels: dict[str, Label]
+    notes: Notes
+
+
+class _UnfitError(Exception):
+    """Why a table gives no labels."""
+
+
+def table_labels(listing: FolderListing, splits: Mapping[str, SplitOf]) -> TableLabels:
+    """Labels from the tables of a folder.
+
+    Args:
+        listing: What lies in the folder.
+        splits: The split of each image that is in one, by its path.
+    """
+    labels: dict[str, Label] = {}
+    notes = Notes()
+    for number, table in enumerate(sorted(listing.tables, key=_preference)):
+        name = "/".join(table.parts)
+        try:
+            if number >= MOST_TABLES:
+                raise _UnfitError(f"only {MOST_TABLES} tables are looked into")
+            found = _read_table(table, listing, splits)
+        except _UnfitError as error:
+            notes = notes.and_those(_not_read(name, str(error)))
+            continue
+        new = {path: label for path, label in found.labels.items() if path not in labels}
+        if not new:
+            notes = notes.and_those(_not_read(name, "the images it names have labels already"))
+            continue
+        labels |= new
+        notes = notes.and_those(found.notes)
+    return TableLabels(labels, notes)
+
+
+def _not_read(name: str, why: str) -> Notes:
+    if why == OURS:
+        return Notes(unused=(Unused("file", OURS, (name,)),))
+    return Notes((f"{name} gives no labels: {why}",))
+
+
+def _preference(table: Found) -> tuple[int, int, tuple[str, ...]]:
+    """Tables near to the images first, then those whose names say what they are."""
+    stem = _stem(table.parts[-1])
+    known = ("metadata", "labels")
+    rank = known.index(stem) if stem in known else 2 if _split_of_table(stem) else 3
+    return -len(table.parts), rank, table.parts
+
+
+def _stem(name: str) -> str:
+    return PurePosixPath(name).stem.lower()
+
+
+def _split_of_table(stem: str) -> SplitOf | None:
+    """The split that the name of a table means: `train`, `train_labels`, `labels_test`."""
+    words = re.findall(r"[a-z]+", stem)
+    return split_of(" ".join(word for word in words if word not in WITHOUT))
+
+
+def _read_table(table: Found, listing: FolderListing, splits: Mapping[str, SplitOf]) -> TableLabels:
+    """The labels of one table.
+
+    Raises:
+        _UnfitError: When it has none.
+    """
+    name, stem = "/".join(table.parts), _stem(table.parts[-1])
+    if "submission" in stem:
+        raise _UnfitError("submissions hold guesses")
+    columns = _columns(Path(table.path))
+    if [*columns][:4] == OUR_COLUMNS:
+        raise _UnfitError(OURS)
+    split = _split_of_table(stem)
+    images = [image for image in listing.images if split is None or splits.get(image.path) == split]
+    by = _file_column(columns, _near(images, table.parts[:-1]))
+    column, values = _label_column(columns, by.column)
+    labels, notes = _assigned(name, by, values)
+    remarks = [f"labels are those of {name}: column {column}, images by {by.column!r}"]
+    if of_split := [each for each in columns if _place(each, SPLIT_COLUMNS) < len(SPLIT_COLUMNS)]:
+        remarks.append(f"column {of_split[0]!r} of {name} is not read: folders tell the splits")
+    return TableLabels(labels, Notes(tuple(remarks)).and_those(notes))
+
+
+def _near(images: list[Found], folder: tuple[str, ...]) -> list[Found]:
+    """The images in and below a folder, or else the nearest one around it that has any."""
+    near = [image for image in images if image.parts[: len(folder)] == folder]
+    return near if near or not folder else _near(images, folder[:-1])
+
+
+class _ByFile(NamedTuple):
+    column: str
+    values: list[str]  # as they stand there, a row each
+    images: list[Found | None]
+
+
+def _file_column(columns: Mapping[str, Sequence[Any]], images: Sequence[Found]) -> _ByFile:
+    """The column that names images, and the image of each row."""
+    if not images:
+        raise _UnfitError("no images that it could be about")
+    order = sorted(columns, key=lambda name: _place(name, FILE_COLUMNS))
+    for ending in (True, False):
+        for parts in range(min(MOST_PARTS, max(len(image.parts) for image in images)), 0, -1):
+            index = _index(images, parts, ending=ending)
+            for column in order:
+                values = ["" if value is None else str(value) for value in columns[column]]
+                found = [index.get(_key(value, parts, ending=ending)) for value in values]
+                rows, named = sum(map(bool, values)), {f.path for f in found if f is not None}
+                if 2 * len(named) >= max(1, min(rows, len(images))):
+                    return _ByFile(column, values, found)
+    raise _UnfitError("no column names the images")
+
+
+def _index(images: Iterable[Found], parts: int, *, ending: bool) -> dict[str, Found | None]:
+    """Images by the end of their path; None where several are alike."""
+    index: dict[str, Found | None] = {}
+    for image in images:
+        key = _key("/".join(image.parts), parts, ending=ending)
+        index[key] = None if key in index else image
+    index.pop("", None)
+    return index
+
+
+def _key(path: str, parts: int, *, ending: bool) -> str:
+    """The last parts of a path, "" where it has fewer; without the ending 007 is 7."""
+    split = [part for part in path.strip().replace("\\", "/").split("/") if part not in ("", ".")]
+    if len(split) < parts:
+        return ""
+    if not ending:
+        stem, suffix = os.path.splitext(split[-1])
+        split[-1] = stem if suffix.lower() in SUFFIXES else split[-1]
+        split[-1] = split[-1].lstrip("0") or "0" if split[-1].isdigit() else split[-1]
+    return "/".join(split[-parts:])
+
+
+def _label_column(columns: Mapping[str, Sequence[Any]], file: str) -> tuple[str, Values]:
+    """The name and the values of the column of labels."""
+    # pandas writes a column of row numbers without a name.
+    others = [name for name in columns if name not in (file, "") and "Unnamed:" not in name]
+    known = [name for name in others if _place(name, LABEL_COLUMNS) < len(LABEL_COLUMNS)]
+    known.sort(key=lambda name: _place(name, LABEL_COLUMNS))
+    if not known and (hot := _one_hot({name: columns[name] for name in others})):
+        return _few(others), hot
+    if not known and len(others) != 1:
+        which = f"which of its columns ({_few(others)}) holds them" if others else "no other column"
+        raise _UnfitError(f"{which} is not known; call it label" if others else which)
+    for column in known or others:
+        values = _typed(columns[column])
+        said = [value for value in values if value is not None]
+        different = len(set(said))
+        # Captions and measures differ in nearly all rows; so may the labels of a few images.
+        repeated = len(said) >= 2 * different
+        if said and (repeated or (known and different <= FEW_CLASSES)):
+            return repr(column), values
+    raise _UnfitError(f"its column {column!r} holds {different:,} values in {len(said):,} rows")
+
+
+def _few(names: Sequence[str]) -> str:
+    return ", ".join(map(repr, names[:NAMED])) + (", ..." if len(names) > NAMED else "")
+
+
+def _place(name: str, known: Sequence[str]) -> int:
+    plain = re.sub(r"[^a-z0-9]", "", name.lower())
+    return known.index(plain) if plain in known else len(known)
+
+
+def _one_hot(columns: Mapping[str, Sequence[Any]]) -> Values | None:
+    """The name of the column that is 1 in each row; None where not all rows have just one."""
+    if len(columns) < 2:
+        return None
+    typed = [_typed(values) for values in columns.values()]
+    if any(not set(values) <= {0, 1} for values in typed):
+        return None
+    rows = [*zip(*typed, strict=True)]
+    if any(sum(value == 1 for value in row) != 1 for row in rows):
+        return None
+    names = [*columns]
+    return [names[row.index(1)] for row in rows]
+
+
+def _typed(values: Sequence[Any]) -> Values:
+    """Whole numbers where all are (2.0 is 2), else text; None where nothing stands."""
+    texts = [_text_of(value) for value in values]
+    said = [text for text in texts if text is not None]
+    if said and all(re.fullmatch(r"[+-]?\d{1,18}(\.0*)?", text) for text in said):
+        return [None if text is None else int(text.partition(".")[0]) for text in texts]
+    return texts
+
+
+def _text_of(value: Any) -> str | None:
+    """A value as text; what is no single value has none."""
+    if value is None or isinstance(value, (dict, list, bytes)):
+        return None
+    text = str(value).strip()
+    return None if text.lower() in MISSING else text
+
+
+def _assigned(name: str, by: _ByFile, values: Values) -> TableLabels:
+    labels: dict[str, Label] = {}
+    several: dict[str, Found] = {}
+    for image, label in zip(by.images, values, strict=True):
+        if image is None or label is None:
+            continue
+        if labels.setdefault(image.path, label) != label:
+            several[image.path] = image
+    lost = [value for value, image in zip(by.values, by.images, strict=True) if image is None]
+    unused = []
+    if several:
+        names = tuple("/".join(image.parts) for image in several.values())
+        unused.append(Unused("label", f"{name} has several labels for one image", names))
+    if lost:
+        unused.append(Unused("label", f"{name} names no image that is there", tuple(lost)))
+    kept = {path: label for path, label in labels.items() if path not in several}
+    if not kept:
+        raise _UnfitError("several labels for each image" if several else "no labels in its rows")
+    return TableLabels(kept, Notes(unused=tuple(unused)))
+
+
+def _columns(path: Path) -> dict[str, list[Any]]:
+    """The columns of a table; those of a file without a header are called 1, 2, ...
+
+    Raises:
+        _UnfitError: When it cannot be read.
+    """
+    try:
+        if path.suffix.lower() == ".parquet":
+            return _of_parquet(path)
+        if not path.is_file() or path.stat().st_size > MOST_BYTES:
+            raise _UnfitError(f"more than {MOST_BYTES:,} bytes, or no regular file")
+        data = path.read_bytes()
+        try:
+            text = data.decode("utf-8-sig")
+        except UnicodeDecodeError:
+            text = data.decode("latin-1")
+        return _of_lines(text) if path.suffix.lower() in (".jsonl", ".ndjson") else _of_csv(text)
+    except (OSError, ValueError, csv.Error, RecursionError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise _UnfitError(f"it cannot be read ({reason[:200]})") from error
+
+
+def _of_csv(text: str) -> dict[str, list[Any]]:
+    first = text.partition("\n")[0]
+    delimiter = max(",;\t|", key=first.count)
+    rows = [row for row in csv.reader(io.StringIO(text, newline=""), delimiter=delimiter) if row]
+    if not rows:
+        raise _UnfitError("it is empty")
+    width = len(rows[0])
+    if any(_is_file_name(cell) for cell in rows[0]):
+        header = [str(number + 1) for number in range(width)]
+    else:
+        header = rows.pop(0)
+    return {
+        name.strip(): [row[place] if place < len(row) else None for row in rows]
+        for place, name in enumerate(header)
+    }
+
+
+def _is_file_name(cell: str) -> bool:
+    return os.path.splitext(cell.strip())[1].lower() in SUFFIXES
+
+
+def _of_lines(text: str) -> dict[str, list[Any]]:
+    rows = [json.loads(line) for line in text.splitlines() if line.strip()]
+    if not rows or not all(isinstance(row, dict) for row in rows):
+        raise _UnfitError("its lines are no objects")
+    return {name: [row.get(name) for row in rows] for name in rows[0]}
+
+
+def _of_parquet(path: Path) -> dict[str, list[Any]]:
+    import pyarrow.parquet
+    import pyarrow.types as kinds
+
+    try:
+        with pyarrow.parquet.ParquetFile(path) as file:
+            plain = [f.name for f in file.schema_arrow if not kinds.is_nested(f.type)]
+            found: dict[str, list[Any]] = file.read(columns=plain).to_pydict()
+            return found
+    except Exception as error:
+        raise ValueError(str(error)) from error

@@ -1,0 +1,247 @@
+"""WebDataset shards (tar files of KEY.jpg beside KEY.cls, KEY.json or KEY.txt) -> a `DataSource`.
+
+Nothing is unpacked: shards are read from first to last, in the order of their names, once for
+names and labels and once for the images. A shard belongs to the split that its name mentions.
+The label of an image is what KEY.cls says, else what KEY.json says under one of `JSON_LABELS`, else
+KEY.txt, where its texts are classes and no captions: each stands in several samples.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any, NamedTuple
+
+from stopgrad.config import Reading
+from stopgrad.errors import DataError
+from stopgrad.images.sources.arrays import RawLabels, number_labels
+from stopgrad.images.sources.endings import SUFFIXES
+from stopgrad.images.sources.names import (
+    scored_as,
+    split_in,
+    split_of,
+    train_and_scored,
+    why_unread,
+)
+from stopgrad.images.sources.tars import TarMember, tar_members
+from stopgrad.images.types import (
+    Contents,
+    DataSource,
+    Encoded,
+    Labels,
+    Notes,
+    SplitReader,
+    Unused,
+    stamp,
+)
+
+SIDECARS = ("cls", "json", "txt")  # where a label may stand, the first of them that has one
+JSON_LABELS = ("label", "class", "cls", "target", "category", "class_id", "label_id", "class_name")
+MOST_TEXT = 1 << 16  # bytes of a label
+MOST_BYTES = 1 << 30  # of an image
+LOOKED_AT = 100  # members that tell whether a tar is a shard
+PER_CLASS = 2  # samples at least, on average, for texts to be classes
+
+Label = int | str | None
+
+
+class _Sample(NamedTuple):
+    """An image in a shard, and what stands beside it."""
+
+    name: str  # of the shard and of the member
+    place: int  # of the member in its shard
+    texts: dict[str, str]  # by sidecar
+
+
+class _Shard(NamedTuple):
+    path: Path
+    name: str  # below the data
+    samples: tuple[_Sample, ...]
+    unused: Mapping[tuple[str, str], list[str]]  # by what and why
+
+
+class _ShardSplit(NamedTuple):
+    """The shards of a split, read once."""
+
+    word: str
+    shards: tuple[_Shard, ...]
+    labels: RawLabels | None
+    remarks: tuple[str, ...]
+
+    @property
+    def has_labels(self) -> bool:
+        """Whether any says something."""
+        return self.labels is not None and not {None, "", -1}.issuperset(self.labels.values)
+
+    def names(self) -> tuple[str, ...]:
+        """Of its images."""
+        return tuple(sample.name for shard in self.shards for sample in shard.samples)
+
+
+def webdataset_source(
+    files: Mapping[str, Path], reading: Reading, *, name: str, root: str
+) -> DataSource:
+    """Shards as a data set.
+
+    Args:
+        files: The shards by their names below the data.
+        reading: The split that is scored, by rule the first with labels.
+        name: Of the data set.
+        root: The path or pattern that the user has named.
+    """
+    stamps = tuple(stamp(file, name=name) for name, file in files.items())
+    return DataSource(name, root, stamps, lambda: _open(files, root, reading.split))
+
+
+def is_shard(path: Path) -> bool:
+    """Whether a tar file begins as a shard does: with a label beside an image of the same key."""
+    images, labels = set[str](), set[str]()
+    for member in itertools.islice(tar_members(path), LOOKED_AT):
+        key, ending = _key(member.name)
+        if f".{ending}" in SUFFIXES:
+            images.add(key)
+        # A picture folder may have JSON files beside its pictures, below folders that are classes.
+        elif ending == "cls" or (ending == "json" and key.startswith("/")):
+            labels.add(key)
+    return bool(images & labels)
+
+
+def _open(files: Mapping[str, Path], where: str, asked: str) -> Contents:
+    by_word: dict[str, list[_Shard]] = {}
+    for name, path in files.items():
+        by_word.setdefault(split_in(name), []).append(_read(path, name))
+    splits = {word: _split(word, shards) for word, shards in by_word.items()}
+    found = {word: split for word, split in splits.items() if split.names()}
+    chosen = train_and_scored([*found], asked, lambda word: found[word].has_labels)
+    if chosen.train is None:
+        raise DataError(
+            f"no images to train on in {where!r}",
+            expected="tar files with members that end in .jpg, .png or the like",
+            hint="name the shards that hold the images to train on",
+        )
+    train, scored = found[chosen.train], None if chosen.scored is None else found[chosen.scored]
+    labels = number_labels(train.labels, scored.labels if scored else None)
+    read = [of for of in (train, scored) if of]
+    unread = [
+        Unused("image", why_unread(of.word), of.names()) for of in found.values() if of not in read
+    ]
+    remarks = [*_gaps([*files]), *(text for of in read for text in of.remarks)]
+    called = scored_as(scored.word, {scored.word: split_of(scored.word)}, asked) if scored else ""
+    return Contents(
+        labels.class_names,
+        _reader(train, labels.train),
+        _reader(scored, labels.test) if scored else None,
+        Notes(tuple(remarks), (*unread, *_unused(by_word)), called).and_those(labels.notes),
+    )
+
+
+def _key(name: str) -> tuple[str, str]:
+    """The key of a sample, up to the first dot of its own name, and the ending behind."""
+    folder, _, last = name.removeprefix("./").rpartition("/")
+    key, _, ending = last.partition(".")
+    return f"{folder}/{key}", ending.lower()
+
+
+def _read(path: Path, name: str) -> _Shard:
+    """The samples of a shard in the order of their images."""
+    samples: dict[str, _Sample] = {}
+    texts: dict[str, dict[str, str]] = {}
+    unused: dict[tuple[str, str], list[str]] = {}
+    for place, member in enumerate(tar_members(path)):
+        full = f"{name}/{member.name}"
+        key, ending = _key(member.name)
+        if not member.is_file:
+            unused.setdefault(("file", "links and the like in an archive"), []).append(full)
+        elif PurePosixPath(f"x.{ending}").suffix in SUFFIXES:
+            sample = _Sample(full, place, texts.setdefault(key, {}))
+            if key in samples:
+                # KEY.jpg before KEY.depth.png, whichever comes first
+                plain = "." not in ending and "." in _key(samples[key].name)[1]
+                sample, samples[key] = (samples[key], sample) if plain else (sample, samples[key])
+                unused.setdefault(("image", "further images of a sample"), []).append(sample.name)
+            samples.setdefault(key, sample)
+        elif ending in SIDECARS and member.size <= MOST_TEXT:
+            texts.setdefault(key, {})[ending] = member.read().decode("utf-8", "replace").strip()
+        else:
+            reason = f".{ending} members of an archive are not read" if ending else "no image"
+            unused.setdefault(("file", reason), []).append(full)
+    in_order = sorted(samples.values(), key=lambda sample: sample.place)
+    return _Shard(path, name, tuple(in_order), unused)
+
+
+def _split(word: str, shards: Sequence[_Shard]) -> _ShardSplit:
+    samples = [sample for shard in shards for sample in shard.samples]
+    names = [sample.name for sample in samples]
+    for sidecar in SIDECARS:
+        if not any(sidecar in sample.texts for sample in samples):
+            continue
+        values = [_label(sidecar, sample.texts.get(sidecar)) for sample in samples]
+        known = [value for value in values if value is not None]
+        if sidecar == "txt" and PER_CLASS * len(set(known)) > len(known):
+            remark = f"the {len(set(known)):,} texts of .txt members are captions, no classes"
+            return _ShardSplit(word, tuple(shards), None, (remark,))
+        if known:
+            labels = RawLabels(word or "train", values, names.__getitem__)
+            return _ShardSplit(word, tuple(shards), labels, ())
+    return _ShardSplit(word, tuple(shards), None, ())
+
+
+def _label(sidecar: str, text: str | None) -> Label:
+    """What a member beside an image says: a whole number, a text, or nothing."""
+    value: Any = text
+    if sidecar == "json":
+        try:
+            told = json.loads(text or "null")
+        except (ValueError, RecursionError):
+            return None
+        told = told if isinstance(told, dict) else {}
+        value = next((told[name] for name in JSON_LABELS if told.get(name) is not None), None)
+        if isinstance(value, float) and value.is_integer():
+            value = int(value)
+    if isinstance(value, str) and re.fullmatch(r"[+-]?\d{1,18}", value):
+        return int(value)
+    return value if isinstance(value, int | str) and value != "" else None
+
+
+def _gaps(names: Sequence[str]) -> list[str]:
+    """What is missing of numbered shards, by the first of each name."""
+    numbers: dict[str, set[int]] = {}
+    for name in names:
+        if match := re.search(r"(.*?)(\d+)(?=\.tar)", name):
+            numbers.setdefault(match[1], set()).add(int(match[2]))
+    return [
+        f"{max(found) - min(found) + 1 - len(found):,} shards of {begin!r} are not there"
+        for begin, found in numbers.items()
+        if max(found) - min(found) + 1 > len(found) > 1
+    ]
+
+
+def _unused(by_word: Mapping[str, Sequence[_Shard]]) -> Iterator[Unused]:
+    together: dict[tuple[str, str], list[str]] = {}
+    for shard in (shard for shards in by_word.values() for shard in shards):
+        for kind, names in shard.unused.items():
+            together.setdefault(kind, []).extend(names)
+    for (what, reason), names in together.items():
+        yield Unused("image" if what == "image" else "file", reason, tuple(names))
+
+
+def _reader(of: _ShardSplit, labels: Labels | None) -> SplitReader:
+    return SplitReader(len(of.names()), labels, functools.partial(_items, of.shards))
+
+
+def _items(shards: Sequence[_Shard]) -> Iterator[Encoded]:
+    for shard in shards:
+        wanted = {sample.place: sample.name for sample in shard.samples}
+        for place, member in enumerate(tar_members(shard.path)):
+            if place in wanted:
+                yield Encoded(wanted[place], _content(member))
+
+
+def _content(member: TarMember) -> bytes | Exception:
+    if member.size > MOST_BYTES:
+        return ValueError(f"{member.size:,} bytes, more than {MOST_BYTES:,}")
+    return member.read()

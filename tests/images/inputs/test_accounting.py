@@ -1,0 +1,116 @@
+"""Whatever lies in a folder or in Parquet files: each image is used, or named with the reason."""
+
+import io
+from collections import Counter
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from stopgrad.errors import DataError
+from stopgrad.images.sources.find import find_source
+from stopgrad.images.types import DataSource
+
+FOLDERS = (
+    *("train", "test", "val", "Training", "dev", "extra", "unlabeled", "seg_train", "seg_test"),
+    *("cat", "dog", "images", "masks", "labels", ".hidden", "@eaDir", "__MACOSX"),
+)
+FILES = ("0.png", "1.png", "2.png", "2.jpg", ".0.png", "._0.png", "a.gif", "notes.txt", "x.csv")
+PICTURES = (".png", ".jpg", ".gif")
+MANY = settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
+
+
+def encoded(gray: int) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(np.full((4, 4), gray, np.uint8)).save(file, format="PNG")
+    return file.getvalue()
+
+
+GOOD, DAMAGED = encoded(7), encoded(7)[:-20]
+
+
+def used(source: DataSource, root: Path) -> Counter[str]:
+    """What is decoded, damaged or not: paths of files, and names of rows."""
+    return Counter(
+        item.data.relative_to(root).as_posix() if isinstance(item.data, Path) else item.name
+        for reader in source.open().readers.values()
+        for item in reader.items()
+    )
+
+
+def unused(source: DataSource) -> Counter[str]:
+    """What is named as not used."""
+    groups = (*source.notes.unused, *source.open().notes.unused)
+    return Counter(name for group in groups if group.what != "label" for name in group.names)
+
+
+paths = st.builds(
+    lambda folders, file: "/".join([*folders, file]),
+    st.lists(st.sampled_from(FOLDERS), max_size=3),
+    st.sampled_from(FILES),
+)
+
+
+@MANY
+@given(st.dictionaries(paths, st.sampled_from([GOOD, DAMAGED, b""]), min_size=1, max_size=25))
+def test_each_image_of_a_folder_is_used_or_named_once(files: dict[str, bytes]) -> None:
+    with TemporaryDirectory() as folder:
+        root = Path(folder).resolve() / "data"
+        for name, content in files.items():
+            (root / name).parent.mkdir(parents=True, exist_ok=True)
+            (root / name).write_bytes(content)
+        try:
+            source = find_source(str(root))
+        except DataError:  # it has nothing to train on
+            return
+        found = used(source, root) + unused(source)
+        pictures = {name for name in files if name.endswith(PICTURES) and "._" not in name}
+        assert {name: found[name] for name in pictures} == dict.fromkeys(pictures, 1)
+        assert used(source, root).keys() <= pictures
+
+
+STEMS = ("train", "Training-0", "test", "val", "dev", "extra", "train_more", "x")
+CONTENTS = st.sampled_from([GOOD, DAMAGED, None])
+LABELS = st.sampled_from([None, -1, 0, 1, 2, 35_000])
+tables = st.fixed_dictionaries(
+    {
+        "image": st.lists(CONTENTS, min_size=1, max_size=6),
+        "label": st.lists(LABELS, min_size=6, max_size=6),
+        "columns": st.sampled_from(["image label", "image", "label", "img target", "path label"]),
+    }
+)
+
+
+def written(path: Path, *, image: list[bytes | None], label: list[int | None], columns: str) -> int:
+    """A Parquet file; returns how many rows it has."""
+    names, rows = columns.split(), len(image)
+    where = ["0.png", "https://a.b/c.png", "/etc/0.png", "../../0.png", None, "gone.png"][:rows]
+    values = {"image": pa.array(image, pa.binary()), "path": pa.array(where, pa.string())}
+    values["img"] = values["image"]
+    values["label"] = values["target"] = pa.array(label[:rows], pa.int64())
+    pq.write_table(pa.table({name: values[name] for name in names}), path)
+    return rows
+
+
+@MANY
+@given(st.dictionaries(st.sampled_from(STEMS), tables, min_size=1, max_size=5))
+def test_each_row_of_parquet_files_is_used_or_named_once(files: dict[str, dict]) -> None:
+    with TemporaryDirectory() as folder:
+        root = Path(folder).resolve()
+        rows = {f"{n}.parquet": written(root / f"{n}.parquet", **of) for n, of in files.items()}
+        try:
+            source = find_source(str(root))
+            contents = source.open()
+        except DataError:  # nothing to train on, or no column of images
+            return
+        items = [item.name for reader in contents.readers.values() for item in reader.items()]
+        found = Counter(items) + unused(source)
+        for name, count in rows.items():
+            if not found[name]:  # else the whole file is named
+                each = [found[f"{name}:{row}"] for row in range(count)]
+                assert each == [1] * count, (name, source.notes, contents.notes)

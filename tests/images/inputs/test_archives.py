@@ -1,0 +1,396 @@
+"""Archives: the folder inside is read by the rules for folders, and hostile members do nothing."""
+
+import io
+import tarfile
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from stopgrad.errors import DataError, StorageError
+from stopgrad.images import DamagedImagesError, Dataset, load_dataset
+from tests.images.inputs.test_arrays import put_cifar, row
+
+PIXELS = np.random.default_rng(1).integers(0, 256, (6, 8, 8, 3), np.uint8)
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("STOPGRAD_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def png(number: int) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(PIXELS[number]).save(file, format="PNG")
+    return file.getvalue()
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Four images to train on and two to score, in two classes."""
+    for number, name in enumerate(
+        ("train/cat/0", "train/cat/1", "train/dog/2", "train/dog/3", "test/cat/4", "test/dog/5")
+    ):
+        file = tmp_path / "pets" / f"{name}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(png(number))
+    (tmp_path / "pets" / "readme.txt").write_text("pets")
+    return tmp_path / "pets"
+
+
+def zipped(folder: Path, to: Path, *, inside: str = "") -> Path:
+    with zipfile.ZipFile(to, "w", zipfile.ZIP_DEFLATED) as archive:
+        for file in sorted(folder.rglob("*"), reverse=True):
+            archive.write(file, f"{inside}{file.relative_to(folder)}")
+    return to
+
+
+def tarred(folder: Path, to: Path, *, inside: str = "", format: int = tarfile.PAX_FORMAT) -> Path:
+    to.parent.mkdir(exist_ok=True)
+    mode: Any = f"w:{ {'.gz': 'gz', '.tgz': 'gz', '.bz2': 'bz2', '.xz': 'xz'}.get(to.suffix, '') }"
+    with tarfile.open(to, mode, format=format) as archive:
+        archive.add(folder, inside or ".")
+    return to
+
+
+def unused(found: Dataset, what: str) -> list[str]:
+    return [name for group in found.notes.unused if group.what == what for name in group.names]
+
+
+KINDS = [
+    row(
+        "zip of a picture folder", "as the folder itself", lambda f, to: zipped(f, to / "pets.zip")
+    ),
+    row(
+        "zip with the folder in it, and __MACOSX",
+        "as the folder itself",
+        lambda f, to: add(zipped(f, to / "pets.ZIP", inside="pets/"), "__MACOSX/pets/._0.png"),
+    ),
+    row(
+        "tar of a picture folder", "as the folder itself", lambda f, to: tarred(f, to / "pets.tar")
+    ),
+    row(
+        "tar.gz with the folder in it",
+        "as the folder itself",
+        lambda f, to: tarred(f, to / "pets.tar.gz", inside="pets"),
+    ),
+    row("tgz", "as the folder itself", lambda f, to: tarred(f, to / "pets.tgz")),
+    row("tar.bz2", "as the folder itself", lambda f, to: tarred(f, to / "pets.tar.bz2")),
+    row("tar.xz", "as the folder itself", lambda f, to: tarred(f, to / "pets.tar.xz")),
+    row(
+        "a folder of train.zip and test.zip",
+        "each stands for the folder of its name",
+        lambda f, to: max(zipped(f / n, to / f"{n}.zip").parent for n in ("train", "test")),
+    ),
+    row(
+        "a zip in a zip",
+        "opened, two deep at most",
+        lambda f, to: zipped(zipped(f, to / "in" / "pets.zip").parent, to / "pets.zip"),
+    ),
+]
+
+
+def add(path: Path, name: str, data: bytes = b"x") -> Path:
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr(name, data)
+    return path
+
+
+@pytest.mark.parametrize("pack", KINDS)
+def test_archive_is_read_as_the_folder_it_was_made_of(
+    folder: Path, tmp_path: Path, cache: Path, pack: Callable[[Path, Path], Path]
+) -> None:
+    (tmp_path / "packed" / "in").mkdir(parents=True)
+    expected, found = (
+        load_dataset(str(folder)),
+        load_dataset(str(pack(folder, tmp_path / "packed"))),
+    )
+    assert found.train.class_names == ("cat", "dog")
+    assert found.train.labels.tolist() == [0, 0, 1, 1]
+    assert (found.train.pixels == PIXELS[:4]).all()
+    assert found.train.fingerprint == expected.train.fingerprint
+    assert found.test.fingerprint == expected.test.fingerprint
+    assert found.train.sources == expected.train.sources
+    assert found.name in ("pets", "packed")
+
+
+@pytest.mark.input("layout", what="a tar for each class (ImageNet)", happens="the tars are classes")
+def test_tars_of_classes_are_classes_and_no_shards(tmp_path: Path) -> None:
+    for place, name in enumerate(("n01440764", "n01443537")):
+        (tmp_path / name).mkdir()
+        for number in range(2):
+            (tmp_path / name / f"{name}_{number}.png").write_bytes(png(2 * place + number))
+        tarred(tmp_path / name, tmp_path / "packed" / f"{name}.tar")
+    found = load_dataset(str(tmp_path / "packed"))
+    assert found.train.class_names == ("n01440764", "n01443537")
+    assert (found.train.pixels == PIXELS[:4]).all()
+
+
+def test_nothing_that_was_unpacked_stays(folder: Path, tmp_path: Path, cache: Path) -> None:
+    load_dataset(str(zipped(folder, tmp_path / "pets.zip")))
+    assert [p.name for p in (cache / "images").iterdir() if p.name.startswith(".")] == []
+
+
+def test_archive_is_not_unpacked_again_while_it_stays_as_it_is(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = str(zipped(folder, tmp_path / "pets.zip"))
+    first = load_dataset(spec)
+    with monkeypatch.context() as patched:
+        patched.setattr(zipfile.ZipFile, "open", None)
+        assert load_dataset(spec).train.fingerprint == first.train.fingerprint
+    (folder / "train/cat/0.png").write_bytes(png(5))
+    zipped(folder, Path(spec))
+    assert load_dataset(spec).train.fingerprint != first.train.fingerprint
+
+
+@pytest.mark.input("format", what="cifar-10-binary.tar.gz", happens="as the folder in it")
+def test_archive_of_arrays_is_read_as_the_folder_in_it(tmp_path: Path) -> None:
+    (tmp_path / "cifar-10-batches-bin").mkdir()
+    put_cifar(tmp_path / "cifar-10-batches-bin")
+    path = tmp_path / "cifar-10-binary.tar.gz"
+    found = load_dataset(str(tarred(tmp_path / "cifar-10-batches-bin", path, inside="cifar")))
+    assert found.train.class_names == ("cat", "dog", "frog")
+    assert found.train.labels.tolist() == [0, 1, 2, 2]
+
+
+def member(name: str, data: bytes = b"", **values: Any) -> tuple[tarfile.TarInfo, io.BytesIO]:
+    info = tarfile.TarInfo(name)
+    info.size = len(data)
+    for key, value in values.items():
+        setattr(info, key, value)
+    return info, io.BytesIO(data)
+
+
+HOSTILE = [
+    row("an archive member whose path begins with /", "noted, not unpacked", "{out}/x.png", {}),
+    row("an archive member whose path leads out by ..", "noted, not unpacked", "../../x.png", {}),
+    row(
+        "a link in an archive",
+        "noted, not followed",
+        "a.png",
+        {"type": tarfile.SYMTYPE, "linkname": "/etc/passwd"},
+    ),
+    row(
+        "a hard link in an archive", "noted", "a.png", {"type": tarfile.LNKTYPE, "linkname": "../x"}
+    ),
+    row("a pipe in an archive", "noted", "a.png", {"type": tarfile.FIFOTYPE}),
+    row("a device in an archive", "noted", "a.png", {"type": tarfile.CHRTYPE}),
+    row("a name that an archive has twice", "the first counts, the other is noted", "1.png", {}),
+    row("a member named as a folder of others", "noted", "0.png/1.png", {}),
+    row("a member whose name is too long", "noted", f"{'x' * 300}.png", {}),
+]
+
+
+@pytest.mark.parametrize(("name", "values"), HOSTILE)
+def test_hostile_member_is_named_and_does_nothing(
+    tmp_path: Path, name: str, values: dict[str, Any]
+) -> None:
+    name = name.format(out=tmp_path / "out")
+    path = tmp_path / "set.tar"
+    with tarfile.open(path, "w") as archive:
+        for number in range(2):
+            archive.addfile(*member(f"{number}.png", png(number)))
+        archive.addfile(*member(name, b"" if values else png(3), **values))
+    before = sorted(p for p in tmp_path.rglob("*"))
+    found = load_dataset(str(path))
+    assert (found.train.pixels == PIXELS[:2]).all()
+    assert unused(found, "image") == [name]
+    made = [p for p in tmp_path.rglob("*") if p not in before]
+    assert all((tmp_path / "cache") in (p, *p.parents) for p in made)
+
+
+@pytest.mark.parametrize(
+    ("name", "bits"), [("/x.png", 0), ("..\\x.png", 0), ("C:\\x.png", 0), ("a.png", 0o120777)]
+)
+def test_hostile_member_of_a_zip_is_named(tmp_path: Path, name: str, bits: int) -> None:
+    path = tmp_path / "set.zip"
+    add(path, "0.png", png(0))
+    with zipfile.ZipFile(path, "a") as archive:
+        info = zipfile.ZipInfo("x.png")
+        info.filename, info.external_attr, info.create_system = name, bits << 16, 3
+        archive.writestr(info, png(1))
+    found = load_dataset(str(path))
+    assert len(found.train) == 1
+    assert len(unused(found, "image")) == 1
+
+
+def encrypted(path: Path) -> Path:
+    """Sets the flag by which a zip says that its members need a password."""
+    data = bytearray(path.read_bytes())
+    for magic, place in ((b"PK\3\4", 6), (b"PK\1\2", 8)):
+        start = -1
+        while (start := data.find(magic, start + 1)) >= 0:
+            data[start + place] |= 1
+    path.write_bytes(data)
+    return path
+
+
+def zeros(path: Path, size: int) -> Path:
+    with (
+        zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive,
+        archive.open("0.bmp", "w") as to,
+    ):
+        for _ in range(size >> 20):
+            to.write(bytes(1 << 20))
+    return path
+
+
+def zeros_in_tar(path: Path, size: int) -> Path:
+    with tarfile.open(path, "w:gz") as archive:
+        info = tarfile.TarInfo("0.bmp")
+        info.size = size
+        with open("/dev/zero", "rb") as file:
+            archive.addfile(info, file)
+    return path
+
+
+def cut(path: Path, count: int) -> Path:
+    path.write_bytes(path.read_bytes()[:-count])
+    return path
+
+
+def scratched(path: Path) -> Path:
+    """Damages the header of the last member."""
+    data = bytearray(path.read_bytes())
+    data[data.rfind(b"ustar") - 100] ^= 0xFF
+    path.write_bytes(data)
+    return path
+
+
+REFUSED = [
+    row(
+        "an encrypted zip",
+        "refused in one line",
+        lambda f, to: encrypted(zipped(f, to / "a.zip")),
+        "is encrypted.*password",
+    ),
+    row(
+        "a zip bomb",
+        "refused by its sizes",
+        lambda f, to: zeros(to / "a.zip", 8 << 20),
+        "unpack to 8,388,608",
+    ),
+    row(
+        "a tar.gz bomb",
+        "refused by its sizes",
+        lambda f, to: zeros_in_tar(to / "a.tgz", 8 << 20),
+        "far beyond its size",
+    ),
+    row(
+        "a zip that is cut",
+        "refused",
+        lambda f, to: cut(zipped(f, to / "a.zip"), 30),
+        "cannot be read",
+    ),
+    row(
+        "a tar that is cut",
+        "refused",
+        lambda f, to: cut(tarred(f, to / "a.tar"), 9000),
+        "cannot be read to its end",
+    ),
+    row(
+        "a tar.gz that is cut",
+        "refused",
+        lambda f, to: cut(tarred(f, to / "a.tar.gz"), 30),
+        "cannot be read to its end",
+    ),
+    row(
+        "a tar with a damaged header",
+        "refused: what follows is lost",
+        lambda f, to: scratched(tarred(f, to / "a.tar", format=tarfile.USTAR_FORMAT)),
+        "damaged header",
+    ),
+    row(
+        "a .7z or .rar archive",
+        "refused: unpack it",
+        lambda f, to: zipped(f, to / "a.7z"),
+        "is packed.*unpack it",
+    ),
+    row(
+        "a .tar.zst archive",
+        "refused: unpack it",
+        lambda f, to: written(to / "a.tar.zst", b"\x28\xb5\x2f\xfd0"),
+        "zstd",
+    ),
+    row(
+        "an archive without images",
+        "refused: names what it holds",
+        lambda f, to: add(to / "a.zip", "a.txt"),
+        "no images",
+    ),
+]
+
+
+def written(path: Path, data: bytes) -> Path:
+    path.write_bytes(data)
+    return path
+
+
+@pytest.mark.parametrize(("make", "line"), REFUSED)
+def test_unfit_archive_is_refused_in_one_line(
+    folder: Path,
+    tmp_path: Path,
+    cache: Path,
+    make: Callable[[Path, Path], Path],
+    line: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for module in ("limits", "tars"):
+        monkeypatch.setattr(f"stopgrad.images.sources.{module}.ALWAYS", 1 << 22)
+    (tmp_path / "packed").mkdir()
+    path = make(folder, tmp_path / "packed")
+    with pytest.raises(DataError, match=line) as caught:
+        load_dataset(str(path))
+    assert "\n" not in str(caught.value)
+    written = sum(p.stat().st_size for p in cache.rglob("*") if p.is_file())
+    assert written < 1 << 23
+
+
+@pytest.mark.input(
+    "oddity", what="a damaged member of a zip", happens="that image is damaged; said"
+)
+def test_damaged_member_is_a_damaged_image(folder: Path, tmp_path: Path) -> None:
+    path = tmp_path / "pets.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        for file in sorted(folder.rglob("*.png")):
+            archive.write(file, file.relative_to(folder))
+    data = bytearray(path.read_bytes())
+    data[data.find(b"IDAT") + 20] ^= 0xFF
+    path.write_bytes(data)
+    with pytest.raises(DamagedImagesError, match=r"1 damaged image among 6: 'cat/4\.png' of test"):
+        load_dataset(str(path))
+
+
+@pytest.mark.input("oddity", what="a tar.gz whose checksum is wrong", happens="refused")
+def test_packed_tar_is_compared_with_its_checksum(folder: Path, tmp_path: Path) -> None:
+    path = tarred(folder, tmp_path / "a.tar.gz")
+    data = bytearray(path.read_bytes())
+    data[-6] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(DataError, match="CRC check failed"):
+        load_dataset(str(path))
+
+
+@pytest.mark.input("oddity", what="a second tar behind the end of the first", happens="said")
+def test_what_follows_the_end_of_a_tar_is_said(
+    folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tarred(folder, tmp_path / "a.tar")
+    path.write_bytes(path.read_bytes() * 2)
+    assert len(load_dataset(str(path)).train) == 4
+    assert "goes on behind its end" in caplog.text
+
+
+def test_zip_that_the_disk_cannot_hold_is_refused_before_it_is_unpacked(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=100))
+    with pytest.raises(StorageError, match=r"bytes, 100 bytes free"):
+        load_dataset(str(zipped(folder, tmp_path / "pets.zip")))

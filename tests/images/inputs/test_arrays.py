@@ -1,0 +1,667 @@
+"""Files of arrays: which array is what, how its values are read, and what is said of the rest."""
+
+import gzip
+import io
+import struct
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+from scipy.io import savemat
+
+from stopgrad.config import Reading
+from stopgrad.errors import ConfigError, DataError
+from stopgrad.images import Dataset, load_dataset
+
+CHANCE = np.random.default_rng(0)
+COLOUR = CHANCE.integers(0, 256, (6, 10, 12, 3), np.uint8)  # (N, H, W, 3), H and W differ
+GRAY = CHANCE.integers(0, 256, (6, 9, 11), np.uint8)
+SQUARE = CHANCE.integers(0, 256, (6, 3, 8, 8), np.uint8)  # (N, 3, S, S)
+TARGETS = np.array([0, 1, 2, 2, 1, 0])
+
+
+@pytest.fixture(autouse=True)
+def _store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STOPGRAD_CACHE", str(tmp_path / "cache"))
+
+
+def row(what: str, happens: str, *values: Any, kind: str = "format") -> Any:
+    mark = pytest.mark.input(kind, what=what, happens=happens)
+    return pytest.param(*values, marks=mark, id=what)
+
+
+def saved(path: Path, **arrays: Any) -> str:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    match path.suffix:
+        case ".npz":
+            np.savez_compressed(path, **arrays)
+        case ".h5":
+            with h5py.File(path, "w") as file:
+                for name, array in arrays.items():
+                    file.create_dataset(name, data=array, compression="gzip")
+        case ".mat":
+            savemat(path, arrays, do_compression=True)
+    return str(path)
+
+
+def labels(found: Dataset) -> list[int] | None:
+    return None if found.train.labels is None else found.train.labels.tolist()
+
+
+def unused(found: Dataset, what: str) -> list[str]:
+    return [name for group in found.notes.unused if group.what == what for name in group.names]
+
+
+LAYOUTS = [
+    row("NumPy array (N, H, W, 3) of bytes", "read as it is", COLOUR, COLOUR, kind="layout"),
+    row(
+        "NumPy array (N, 3, H, W), channels first",
+        "known by its shape and turned",
+        COLOUR.transpose(0, 3, 1, 2),
+        COLOUR,
+        kind="layout",
+    ),
+    row(
+        "NumPy array in Fortran order",
+        "read as any other",
+        np.asfortranarray(COLOUR),
+        COLOUR,
+        kind="layout",
+    ),
+    row(
+        "NumPy array (N, H, W), gray",
+        "gray in three channels",
+        GRAY,
+        GRAY[..., None],
+        kind="layout",
+    ),
+    row(
+        "NumPy array (N, 1, H, W), gray",
+        "gray in three channels",
+        GRAY[:, None],
+        GRAY[..., None],
+        kind="layout",
+    ),
+    row(
+        "NumPy array (N, 3 * S * S), flat rows of planes",
+        "read as CIFAR's rows",
+        np.concatenate([SQUARE.reshape(6, -1)] * 200),
+        np.concatenate([SQUARE.transpose(0, 2, 3, 1)] * 200),
+        kind="layout",
+    ),
+    row(
+        "NumPy array (N, H, W, 4), with alpha",
+        "laid over white",
+        np.concatenate([COLOUR, np.full((6, 10, 12, 1), 255, np.uint8)], axis=3),
+        COLOUR,
+        kind="layout",
+    ),
+    row(
+        "float32 array from 0 to 1",
+        "scaled: 1 is white; said",
+        (COLOUR / 255).astype(np.float32),
+        COLOUR,
+        kind="oddity",
+    ),
+    row(
+        "float64 array from 0 to 255",
+        "255 is white; said",
+        COLOUR.astype(np.float64),
+        COLOUR,
+        kind="oddity",
+    ),
+    row(
+        "float16 array from -1 to 1",
+        "scaled: -1 is black, 1 is white; said",
+        (np.array([0, 51, 255]).reshape(3, 1, 1, 1) * np.ones((1, 8, 8, 3)) / 127.5 - 1).astype(
+            np.float16
+        ),
+        np.array([0, 51, 255]).reshape(3, 1, 1, 1) * np.ones((1, 8, 8, 3), int),
+        kind="oddity",
+    ),
+    row(
+        "int64 array from 0 to 255",
+        "255 is white; said",
+        COLOUR.astype(np.int64),
+        COLOUR,
+        kind="oddity",
+    ),
+    row(
+        "boolean array",
+        "false is black, true is white",
+        GRAY > 127,
+        np.where(GRAY > 127, 255, 0)[..., None],
+        kind="oddity",
+    ),
+    row(
+        "big-endian uint16 array",
+        "65535 is white",
+        (GRAY.astype(np.uint16) * 257).astype(">u2"),
+        GRAY[..., None],
+        kind="oddity",
+    ),
+]
+
+
+@pytest.mark.parametrize(("array", "expected"), LAYOUTS)
+def test_array_of_any_layout_and_type_is_read(tmp_path: Path, array: Any, expected: Any) -> None:
+    np.save(tmp_path / "images.npy", array)
+    found = load_dataset(str(tmp_path / "images.npy"))
+    assert (found.train.pixels == np.broadcast_to(expected, found.train.pixels.shape)).all()
+    assert found.train.pixels.shape == (*expected.shape[:3], 3)
+    assert found.train.sources[1] == "images:1"
+    said = {"float": "floating-point images are scaled", "int64": "255 is white"}
+    expected = [text for kind, text in said.items() if array.dtype.name.startswith(kind)]
+    assert [text in remark for text, remark in zip(expected, found.notes.remarks, strict=True)] == [
+        True for _ in expected
+    ]
+
+
+def idx(array: np.ndarray) -> bytes:
+    head = bytes([0, 0, 8, array.ndim]) + struct.pack(f">{array.ndim}I", *array.shape)
+    return head + array.astype(np.uint8).tobytes()
+
+
+def put_mnist(folder: Path, *, pack: bool) -> None:
+    for split, rows in (("train", slice(0, 4)), ("t10k", slice(4, 6))):
+        for name, array in (("images-idx3", GRAY[rows]), ("labels-idx1", TARGETS[rows])):
+            data = idx(array)
+            file = folder / f"{split}-{name}-ubyte{'.gz' if pack else ''}"
+            file.write_bytes(gzip.compress(data) if pack else data)
+
+
+def put_npz(folder: Path, **names: Any) -> None:
+    saved(folder / "set.npz", **names)
+
+
+def put_cifar(folder: Path) -> None:
+    planes = np.repeat(np.arange(6, dtype=np.uint8), 3072).reshape(6, 3072)
+    rows = np.concatenate([TARGETS[:, None].astype(np.uint8), planes], axis=1)
+    for name, part in (
+        ("data_batch_1", rows[:2]),
+        ("data_batch_2", rows[2:4]),
+        ("test_batch", rows[4:]),
+    ):
+        (folder / f"{name}.bin").write_bytes(part.tobytes())
+    (folder / "batches.meta.txt").write_text("cat\ndog\nfrog\n\n")
+    (folder / "readme.html").write_text("no array")
+
+
+def put_pcam(folder: Path) -> None:
+    for split, rows in (("train", slice(0, 4)), ("valid", slice(4, 5)), ("test", slice(4, 6))):
+        begin = f"camelyonpatch_level_2_split_{split}"
+        saved(folder / f"{begin}_x.h5", x=COLOUR[rows])
+        saved(folder / f"{begin}_y.h5", y=TARGETS[rows].reshape(-1, 1, 1, 1).astype(np.uint8))
+
+
+SETS = [
+    row(
+        "MNIST's idx files",
+        "t10k is the test split",
+        lambda folder: put_mnist(folder, pack=False),
+        GRAY[..., None],
+    ),
+    row(
+        "MNIST's idx files, packed by gzip",
+        "read without unpacking",
+        lambda folder: put_mnist(folder, pack=True),
+        GRAY[..., None],
+    ),
+    row(
+        "Keras npz with x_train, y_train, x_test, y_test",
+        "two splits with labels",
+        lambda folder: put_npz(
+            folder, x_train=COLOUR[:4], y_train=TARGETS[:4], x_test=COLOUR[4:], y_test=TARGETS[4:]
+        ),
+        COLOUR,
+    ),
+    row(
+        "npz with trainX, trainY, testX, testY",
+        "capitals part the words",
+        lambda folder: put_npz(
+            folder, trainX=COLOUR[:4], trainY=TARGETS[:4], testX=COLOUR[4:], testY=TARGETS[4:]
+        ),
+        COLOUR,
+    ),
+    row(
+        "one-hot labels",
+        "read as classes",
+        lambda folder: put_npz(
+            folder,
+            xtrain=COLOUR[:4],
+            ytrain=np.eye(3)[TARGETS[:4]],
+            xtest=COLOUR[4:],
+            ytest=np.eye(3)[TARGETS[4:]],
+        ),
+        COLOUR,
+        kind="label",
+    ),
+    row(
+        "X_train.npy, y_train.npy, X_test.npy, y_test.npy",
+        "a folder of them is one data set",
+        lambda folder: [
+            np.save(folder / f"{name}_{split}.npy", array[rows])
+            for split, rows in (("train", slice(0, 4)), ("test", slice(4, 6)))
+            for name, array in (("X", COLOUR), ("y", TARGETS))
+        ],
+        COLOUR,
+    ),
+    row(
+        "CIFAR's binary version",
+        "the batches are one split",
+        put_cifar,
+        np.arange(6).reshape(6, 1, 1, 1),
+    ),
+    row(
+        "HDF5 with groups train and test of images and labels",
+        "the groups are splits",
+        lambda folder: saved(
+            folder / "set.h5",
+            **{
+                "train/images": COLOUR[:4],
+                "train/labels": TARGETS[:4],
+                "test/images": COLOUR[4:],
+                "test/labels": TARGETS[4:],
+            },
+        ),
+        COLOUR,
+    ),
+    row("PatchCamelyon's six HDF5 files", "test is scored; valid is named", put_pcam, COLOUR),
+    row(
+        "MATLAB files with X (H, W, 3, N) and y, as SVHN",
+        "images come first",
+        lambda folder: [
+            saved(
+                folder / f"{split}.mat", X=COLOUR[rows].transpose(1, 2, 3, 0), y=TARGETS[rows, None]
+            )
+            for split, rows in (("train_8x8", slice(0, 4)), ("test_8x8", slice(4, 6)))
+        ],
+        COLOUR,
+    ),
+]
+
+
+@pytest.mark.parametrize(("put", "expected"), SETS)
+def test_splits_and_labels_are_told_by_the_names_of_arrays(
+    tmp_path: Path, put: Any, expected: Any
+) -> None:
+    (tmp_path / "set").mkdir()
+    put(tmp_path / "set")
+    found = load_dataset(str(tmp_path / "set"))
+    assert found.test is not None
+    assert (len(found.train), len(found.test)) == (4, 2)
+    pixels = np.concatenate([found.train.pixels, found.test.pixels])
+    assert (pixels == np.broadcast_to(expected, pixels.shape)).all()
+    assert (labels(found), found.test.labels.tolist()) == ([0, 1, 2, 2], [1, 0])
+    assert unused(found, "label") == []
+
+
+@pytest.mark.input(
+    "format", what="MedMNIST npz", happens="test is scored; the images of val are named"
+)
+def test_medmnist_scores_test_and_names_the_images_of_val(tmp_path: Path) -> None:
+    arrays = {
+        f"{split}_{what}": array[rows]
+        for split, rows in (("train", slice(0, 3)), ("val", slice(3, 4)), ("test", slice(4, 6)))
+        for what, array in (("images", GRAY), ("labels", TARGETS[:, None]))
+    }
+    spec = saved(tmp_path / "bloodmnist.npz", **arrays)
+    found = load_dataset(spec)
+    assert (labels(found), found.test.labels.tolist()) == ([0, 1, 2], [1, 0])
+    assert found.notes.scored == ""
+    assert unused(found, "image") == ["val_images:0"]
+    assert "--split val" in found.notes.unused[0].reason
+    other = load_dataset(spec, reading=Reading("val"))
+    assert other.test.labels.tolist() == [2]
+    assert other.notes.scored == "val"
+    assert unused(other, "image") == ["test_images:0", "test_images:1"]
+    with pytest.raises(ConfigError, match="split = 'extra'; expected one of auto, test, val"):
+        load_dataset(spec, reading=Reading("extra"))
+
+
+@pytest.mark.input(
+    "label", what="hidden labels of a test split beside a labelled val", happens="val is scored"
+)
+def test_split_whose_labels_are_hidden_is_not_scored(tmp_path: Path) -> None:
+    spec = saved(
+        tmp_path / "set.npz",
+        x_train=GRAY[:3],
+        y_train=TARGETS[:3],
+        x_val=GRAY[3:4],
+        y_val=TARGETS[3:4],
+        x_test=GRAY[4:],
+        y_test=np.array([-1, -1]),
+    )
+    found = load_dataset(spec)
+    assert found.notes.scored == "validation"
+    assert found.test.labels.tolist() == [2]
+    assert unused(found, "image") == ["x_test:0", "x_test:1"]
+
+
+ODD_LABELS = [
+    row(
+        "text labels in npz",
+        "numbered in sorted order",
+        [*"bacbac"],
+        [1, 0, 2, 1, 0, 2],
+        "",
+        kind="label",
+    ),
+    row(
+        "labels counted from 1",
+        "1..C are C classes",
+        TARGETS + 1,
+        TARGETS.tolist(),
+        "1 to 3",
+        kind="label",
+    ),
+    row(
+        "whole float labels with NaN",
+        "NaN is no label",
+        [0.0, 1, 2, np.nan, 1, 0],
+        [0, 1, 2, -1, 1, 0],
+        "1 of 6 images of train have no label",
+        kind="label",
+    ),
+    row("boolean labels", "two classes", TARGETS > 0, [0, 1, 1, 1, 1, 0], "", kind="label"),
+    row("float labels that are not whole", "said", TARGETS + 0.5, None, "no classes", kind="label"),
+    row(
+        "several labels for each image",
+        "said",
+        np.ones((6, 14)),
+        None,
+        "several labels",
+        kind="label",
+    ),
+    row("fewer labels than images", "said", TARGETS[:5], None, "5 for 6 images", kind="label"),
+    row(
+        "labels as large as images",
+        "said",
+        np.ones((6, 99, 102)),
+        None,
+        "(6, 99, 102)",
+        kind="label",
+    ),
+]
+
+
+@pytest.mark.parametrize(("given", "expected", "remark"), ODD_LABELS)
+def test_no_label_of_an_array_stops_pretraining(
+    tmp_path: Path, given: Any, expected: Any, remark: str
+) -> None:
+    found = load_dataset(saved(tmp_path / "set.npz", images=COLOUR, labels=given))
+    assert (found.train.pixels == COLOUR).all()
+    assert labels(found) == expected
+    assert [remark in said for said in found.notes.remarks] == [True] * bool(remark)
+    assert unused(found, "file") == ([] if expected else ["labels"])
+
+
+@pytest.mark.input(
+    "format", what="STL-10's binary version", happens="labels from 1; unlabeled named"
+)
+def test_stl_is_read_column_by_column(tmp_path: Path) -> None:
+    images = CHANCE.integers(0, 256, (5, 3, 96, 96), np.uint8)
+    for name, rows in (("train", slice(0, 2)), ("test", slice(2, 4)), ("unlabeled", slice(4, 5))):
+        (tmp_path / f"{name}_X.bin").write_bytes(images[rows].transpose(0, 1, 3, 2).tobytes())
+    (tmp_path / "train_y.bin").write_bytes(bytes([2, 1]))
+    (tmp_path / "test_y.bin").write_bytes(bytes([1, 2]))
+    (tmp_path / "class_names.txt").write_text("airplane\nbird\n")
+    found = load_dataset(str(tmp_path))
+    assert (found.train.pixels == images[:2].transpose(0, 2, 3, 1)).all()
+    assert found.train.class_names == ("airplane", "bird")
+    assert (labels(found), found.test.labels.tolist()) == ([1, 0], [0, 1])
+    assert unused(found, "image") == ["unlabeled_X.bin:0"]
+
+
+@pytest.mark.input("layout", what="HDF5 rows that are image files", happens="decoded as files are")
+def test_hdf5_rows_that_are_image_files_are_decoded(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        rows = file.create_dataset("images", 6, h5py.vlen_dtype(np.uint8))
+        for number, image in enumerate(COLOUR):
+            data = io.BytesIO()
+            Image.fromarray(image).save(data, format="PNG")
+            rows[number] = np.frombuffer(data.getvalue(), np.uint8)
+        file["labels"] = np.array([*"abcabc"], h5py.string_dtype())
+    found = load_dataset(str(tmp_path / "x.h5"))
+    assert (found.train.pixels == COLOUR).all()
+    assert found.train.class_names == ("a", "b", "c")
+
+
+@pytest.mark.input(
+    "layout", what="HDF5 with a dataset for each image", happens="groups are classes"
+)
+def test_hdf5_with_a_dataset_for_each_image(tmp_path: Path) -> None:
+    names = ("train/cat/0", "train/cat/1", "train/dog/0", "train/dog/1", "test/dog/7")
+    found = load_dataset(saved(tmp_path / "x.h5", **dict(zip(names, COLOUR, strict=False))))
+    assert (found.train.pixels == COLOUR[:4]).all()
+    assert found.train.class_names == ("cat", "dog")
+    assert (labels(found), found.test.labels.tolist()) == ([0, 0, 1, 1], [1])
+
+
+@pytest.mark.input(
+    "layout",
+    what="npz with arrays beside images and labels",
+    happens="each array that is not used is named",
+)
+def test_arrays_beside_images_and_labels_are_named(tmp_path: Path) -> None:
+    spec = saved(
+        tmp_path / "set.npz",
+        images=COLOUR,
+        masks=GRAY,
+        fine_labels=TARGETS,
+        coarse_labels=TARGETS > 1,
+        ids=np.arange(6),
+        mean=np.zeros(3),
+        label_names=np.array(["cat", "dog", "frog"]),
+    )
+    found = load_dataset(spec)
+    assert found.train.class_names == ("cat", "dog", "frog")
+    assert labels(found) == TARGETS.tolist()
+    assert unused(found, "file") == ["coarse_labels", "masks", "ids", "mean"]
+
+
+@pytest.mark.input(
+    "layout", what="one .npy file per class (QuickDraw)", happens="the files are classes"
+)
+def test_files_named_by_words_alone_are_classes(tmp_path: Path) -> None:
+    flat = CHANCE.integers(0, 256, (600, 64), np.uint8)
+    np.save(tmp_path / "full_bitmap_cat.npy", flat[:300])
+    np.save(tmp_path / "full_bitmap_hot dog.npy", flat[300:])
+    found = load_dataset(str(tmp_path))
+    assert found.train.class_names == ("cat", "hot dog")
+    assert np.bincount(found.train.labels).tolist() == [300, 300]
+    assert (found.train.pixels[..., 0] == flat.reshape(600, 8, 8)).all()
+    assert "class" in found.notes.remarks[0]
+
+
+@pytest.mark.input(
+    "layout", what="one .npy file per image in class folders", happens="the folders are classes"
+)
+def test_npy_files_of_one_image_each_in_class_folders(tmp_path: Path) -> None:
+    for split, rows in (("train", range(4)), ("test", range(4, 6))):
+        for number in rows:
+            file = tmp_path / split / f"class {number % 2}" / f"{number}.npy"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            array = (COLOUR[number], COLOUR[number].transpose(2, 0, 1), GRAY[number])[number % 3]
+            np.save(file, array)
+    found = load_dataset(str(tmp_path), side=8)
+    assert labels(found) == [0, 0, 1, 1]
+    assert found.test.labels.tolist() == [0, 1]
+    assert found.train.sources[0] == "train/class 0/0.npy:0"
+
+
+REFUSED = [
+    row(
+        ".npy of Python objects",
+        "refused: it could run code",
+        lambda path: np.save(path / "images.npy", np.array([{}, 1], object), allow_pickle=True),
+        "Python objects, which could run code.*np.stack",
+    ),
+    row(
+        "CIFAR's Python version (pickle)",
+        "refused; says which version to take",
+        lambda path: [(path / f"data_batch_{n}").write_bytes(b"\x80\x02}q\x01") for n in (1, 2)],
+        "pickle.*binary version",
+    ),
+    row(
+        "volumes (N, D, H, W)",
+        "refused with their shape",
+        lambda path: np.save(path / "images.npy", np.zeros((2, 9, 9, 9), np.uint8)),
+        r"no images to train on.*\(2, 9, 9, 9\)",
+    ),
+    row(
+        "npy that is cut",
+        "refused in one line",
+        lambda path: (path / "images.npy").write_bytes(npy(COLOUR)[:-1]),
+        "cannot be read",
+    ),
+    row(
+        "npz that is cut",
+        "refused in one line",
+        lambda path: (path / "x.npz").write_bytes(
+            Path(saved(path / "y.npz", x=COLOUR)).read_bytes()[:-30]
+        ),
+        "cannot be read",
+    ),
+    row(
+        "npz that unpacks to far more than its size",
+        "refused before it is read",
+        lambda path: saved(path / "x.npz", x=np.zeros((2_000, 64, 64), np.uint8)),
+        "8,192,128, more than 200 times",
+    ),
+    row(
+        "an idx file packed by gzip whose checksum is wrong",
+        "refused in one line",
+        lambda path: (path / "train-images-idx3-ubyte.gz").write_bytes(
+            flipped(gzip.compress(idx(GRAY)), -6)
+        ),
+        "CRC check failed",
+    ),
+    row(
+        "an idx file with more than its header says",
+        "refused in one line",
+        lambda path: (path / "train-images-idx3-ubyte").write_bytes(idx(GRAY) + b"\0"),
+        "goes on behind its 6 rows",
+    ),
+    row(
+        "HDF5 whose values lie in another file",
+        "passed over",
+        lambda path: linked(path),
+        "no images to train on",
+    ),
+    row(
+        "two data sets in one folder",
+        "refused: it is open which",
+        lambda path: [
+            (path / f"emnist-{name}-train-{what}").write_bytes(idx(array))
+            for name in ("letters", "digits")
+            for what, array in (("images-idx3-ubyte", GRAY), ("labels-idx1-ubyte", TARGETS))
+        ],
+        "several arrays that may be the images",
+    ),
+]
+
+
+def flipped(data: bytes, place: int) -> bytes:
+    changed = bytearray(data)
+    changed[place] ^= 1
+    return bytes(changed)
+
+
+def npy(array: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    np.save(file, array)
+    return file.getvalue()
+
+
+def linked(folder: Path) -> None:
+    elsewhere = folder.parent / "elsewhere"
+    saved(elsewhere / "secret.h5", x=COLOUR)
+    (elsewhere / "secret.raw").write_bytes(COLOUR.tobytes())
+    with h5py.File(folder / "set.h5", "w") as file:
+        file["images"] = h5py.ExternalLink(elsewhere / "secret.h5", "x")
+        file["soft"] = h5py.SoftLink("/images")
+        raw = [(str(elsewhere / "secret.raw"), 0, COLOUR.nbytes)]
+        file.create_dataset("x", COLOUR.shape, np.uint8, external=raw)
+        layout = h5py.VirtualLayout(COLOUR.shape, np.uint8)
+        layout[:] = h5py.VirtualSource(elsewhere / "secret.h5", "x", COLOUR.shape)
+        file.create_virtual_dataset("data", layout)
+        file["loop"] = file["/"]
+
+
+@pytest.mark.parametrize(("put", "line"), REFUSED)
+def test_what_cannot_be_read_is_refused_in_one_line(
+    tmp_path: Path, put: Any, line: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stopgrad.images.sources.limits.ALWAYS", 1 << 22)
+    (tmp_path / "set").mkdir()
+    put(tmp_path / "set")
+    with pytest.raises(DataError, match=line) as caught:
+        load_dataset(str(tmp_path / "set"))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.input(
+    "oddity", what="a value that is no number (NaN) in an array", happens="black, not counted"
+)
+def test_a_value_that_is_no_number_is_black(tmp_path: Path) -> None:
+    array = (COLOUR / 255).astype(np.float32)
+    array[2, 0, 0, 0] = np.nan
+    np.save(tmp_path / "x.npy", array)
+    expected = COLOUR.copy()
+    expected[2, 0, 0, 0] = 0
+    assert (load_dataset(str(tmp_path / "x.npy")).train.pixels == expected).all()
+
+
+@pytest.mark.input(
+    "oddity", what="float array from -200 to 300", happens="smallest to largest of the set; said"
+)
+def test_floats_of_another_range_are_scaled_by_the_set(tmp_path: Path) -> None:
+    values = np.full((2, 8, 8), 50.0)
+    values[0, 0, 0], values[1, 7, 7] = -200, 300
+    np.save(tmp_path / "x.npy", values)
+    found = load_dataset(str(tmp_path / "x.npy"))
+    assert found.train.pixels[0, 0, 0, 0] == 0
+    assert found.train.pixels[1, 7, 7, 0] == 255
+    assert found.train.pixels[0, 7, 7, 0] == 128  # 250 of 500
+    assert "-200 is black and 300 is white" in found.notes.remarks[0]
+
+
+@pytest.mark.input(
+    "command", what="--white-level 1000 for arrays", happens="1,000 and all above are white"
+)
+def test_a_white_level_counts_for_arrays(tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", np.full((2, 8, 8), 500, np.uint16))
+    found = load_dataset(str(tmp_path / "x.npy"), reading=Reading(white_level=1000))
+    assert set(found.train.pixels.flat) == {128}
+
+
+@pytest.mark.input(
+    "layout", what=".npy files beside pictures", happens="the folder is one of pictures"
+)
+def test_folder_with_pictures_stays_a_folder_of_pictures(tmp_path: Path) -> None:
+    Image.fromarray(COLOUR[0]).save(tmp_path / "1.png")
+    np.save(tmp_path / "features.npy", COLOUR)
+    assert len(load_dataset(str(tmp_path)).train) == 1
+
+
+@pytest.mark.input("layout", what=".npy and .pkl files beside Parquet", happens="Parquet is read")
+def test_folder_of_parquet_stays_one(tmp_path: Path) -> None:
+    data = io.BytesIO()
+    Image.fromarray(COLOUR[0]).save(data, format="PNG")
+    pq.write_table(pa.table({"image": [{"bytes": data.getvalue()}]}), tmp_path / "train.parquet")
+    np.save(tmp_path / "features.npy", COLOUR)
+    (tmp_path / "cache.pkl").write_bytes(b"\x80\x04.")
+    assert load_dataset(str(tmp_path)).train.sources == ("train.parquet:0",)
+
+
+def test_changed_file_is_read_again(tmp_path: Path) -> None:
+    spec = saved(tmp_path / "x.npz", x=COLOUR)
+    first = load_dataset(spec).train.fingerprint
+    saved(tmp_path / "x.npz", x=COLOUR[::-1])
+    assert load_dataset(spec).train.fingerprint != first

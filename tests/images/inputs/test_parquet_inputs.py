@@ -1,0 +1,573 @@
+"""What people's Parquet files hold: labels in any form, images by bytes or by path, splits by name.
+
+Each case is a small data set made by hand; expected labels and images are written beside it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from stopgrad.config import Reading
+from stopgrad.errors import ConfigError, DataError
+from stopgrad.images import load_dataset, pack
+from tests.images.test_parquet import DIGITS, STRUCT, cells, png
+
+
+@pytest.fixture(autouse=True)
+def _store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STOPGRAD_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    (tmp_path / "set").mkdir()
+    return tmp_path / "set"
+
+
+def write(path: Path, count: int, *, first: int = 0, **columns: Any) -> None:
+    """The digits from `first` on, in a column `image` unless the columns say otherwise."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    table = {"image": cells(range(first, first + count))} if "image" not in columns else {}
+    pq.write_table(pa.table(table | columns), path)
+
+
+def reading(**asked: str) -> Reading:
+    return Reading(**asked)
+
+
+def case(kind: str, what: str, happens: str, *values: Any) -> Any:
+    """A row of docs/inputs.md, and the values of its test."""
+    mark = pytest.mark.input(kind, what=what, happens=happens)
+    return pytest.param(*values, id=what, marks=mark)
+
+
+def label(what: str, column: Any, names: tuple[str, ...], labels: list[int]) -> Any:
+    return case("label", f"label column of {what}", "read as labels", column, names, labels)
+
+
+@pytest.mark.parametrize(
+    ("column", "names", "labels"),
+    [
+        label("true and false", pa.array([True, False, None]), ("False", "True"), [1, 0, -1]),
+        label("whole floats", pa.array([2.0, 0.0, float("nan")]), ("0", "1", "2"), [2, 0, -1]),
+        label("half floats", pa.array(np.array([1, 0, 1], np.float16)), ("0", "1"), [1, 0, 1]),
+        label("8-bit integers", pa.array([1, 0, 1], pa.int8()), ("0", "1"), [1, 0, 1]),
+        label("unsigned 64-bit integers", pa.array([1, 0, 1], pa.uint64()), ("0", "1"), [1, 0, 1]),
+        label(
+            "categories of text (pandas, polars)",
+            pa.array(["b", "a", "b"]).dictionary_encode(),
+            ("a", "b"),
+            [1, 0, 1],
+        ),
+        label(
+            "categories of numbers", pa.array([5, 3, 5]).dictionary_encode(), ("3", "5"), [1, 0, 1]
+        ),
+        label("large text", pa.array(["b", "a", ""], pa.large_string()), ("a", "b"), [1, 0, -1]),
+        label("text views", pa.array(["b", "a", "b"], pa.string_view()), ("a", "b"), [1, 0, 1]),
+        label("lists of one", pa.array([[1], [0], []]), ("0", "1"), [1, 0, -1]),
+        label(
+            "fixed lists of one", pa.array([[1], [0], [1]], pa.list_(pa.int32(), 1)), ("0", "1"),
+            [1, 0, 1],
+        ),
+        label("decimals", pa.array([Decimal(1), Decimal(0), None]), ("0", "1"), [1, 0, -1]),
+        label("bytes of text", pa.array([b"b", b"a", b"b"]), ("a", "b"), [1, 0, 1]),
+        label("identifiers", pa.array([35000, 7, 35000]), ("7", "35000"), [1, 0, 1]),
+        label("numbers from 1", pa.array([2, 1, 2]), ("1", "2"), [1, 0, 1]),
+        label("text that says nan", pa.array(["NaN", "a", "nan"]), ("a",), [-1, 0, -1]),
+        label("nulls", pa.array([None, "a", "b"]), ("a", "b"), [-1, 0, 1]),
+    ],
+)  # fmt: skip
+def test_labels_count_however_they_are_stored(
+    root: Path, column: Any, names: tuple[str, ...], labels: list[int]
+) -> None:
+    write(root / "train.parquet", 3, label=column)
+    found = load_dataset(str(root)).train
+    assert found.class_names == names
+    assert found.labels is not None
+    assert found.labels.tolist() == labels
+
+
+NAMES = (
+    *(
+        "label",
+        "labels",
+        "Label",
+        "CLASS",
+        "classes",
+        "class_id",
+        "ClassName",
+        "target",
+        "category",
+    ),
+    *(
+        "categories",
+        "y",
+        "y_true",
+        "cls",
+        "species",
+        "coarse_label",
+        "fine_label",
+        "label_idx",
+        "gt",
+    ),
+    *("image_label", "class label", "category_id", "super_class", "diagnosis"),
+)
+
+
+@pytest.mark.input("label", what="a column called class, target, y, ...", happens="read as labels")
+@pytest.mark.parametrize("name", NAMES)
+def test_a_column_that_is_called_as_labels_are_is_taken(root: Path, name: str) -> None:
+    write(root / "train.parquet", 3, **{name: [1, 0, 1]})
+    found = load_dataset(str(root))
+    assert found.train.labels is not None
+    assert found.train.labels.tolist() == [1, 0, 1]
+    assert found.notes.remarks == ()
+
+
+@pytest.mark.input(
+    "label", what="several columns that may be labels", happens="the first by rule, others named"
+)
+@pytest.mark.parametrize(
+    ("columns", "taken", "named"),
+    [
+        (("coarse_label", "fine_label"), "fine_label", "'coarse_label'"),
+        (("target", "label"), "label", "'target'"),
+        (("species", "class"), "class", "'species'"),
+    ],
+)
+def test_of_several_label_columns_the_others_are_named(
+    root: Path, columns: tuple[str, str], taken: str, named: str
+) -> None:
+    write(root / "train.parquet", 2, **{name: [int(name == taken), 0] for name in columns})
+    found = load_dataset(str(root))
+    assert found.train.labels is not None
+    assert found.train.labels.tolist() == [1, 0]
+    assert found.notes.remarks == (
+        f"the labels are those of column {taken!r}; --label-column takes {named} instead",
+    )
+
+
+@pytest.mark.input(
+    "label", what="a column of another name with few values", happens="named, with the flag"
+)
+@pytest.mark.parametrize(("name", "flag"), [("breed", "breed"), ("kind of dog", "'kind of dog'")])
+def test_a_column_that_may_be_labels_is_named_with_the_flag_that_takes_it(
+    root: Path, name: str, flag: str
+) -> None:
+    write(root / "train.parquet", 4, **{name: ["pug", "pug", "lab", "lab"], "id": [0, 1, 2, 3]})
+    found = load_dataset(str(root))
+    assert found.train.labels is None
+    assert found.notes.remarks == (
+        f"no column is called as labels are; {name!r} has 2 distinct values: "
+        f"with --label-column {flag} it is taken",
+    )
+    named = load_dataset(str(root), reading=reading(label_column=name)).train
+    assert named.class_names == ("lab", "pug")
+    assert named.labels is not None
+    assert named.labels.tolist() == [1, 1, 0, 0]
+
+
+@pytest.mark.input("command", what="--label-column NAME that is not there", happens="refused")
+def test_a_named_column_that_is_not_there_is_refused_with_those_that_are(root: Path) -> None:
+    write(root / "train.parquet", 2, breed=["pug", "lab"])
+    for asked in (reading(label_column="bred"), reading(image_column="bred")):
+        with pytest.raises(DataError, match=r"no column 'bred'; expected one of .* image, breed"):
+            load_dataset(str(root), reading=asked)
+
+
+@pytest.mark.input("command", what="--label-column of no labels", happens="refused")
+def test_a_named_column_that_can_be_no_labels_is_refused(root: Path) -> None:
+    write(root / "train.parquet", 2, age=[0.5, 1.0])
+    with pytest.raises(DataError, match=r"column 'age' is numbers with fractions, such as 0\.5"):
+        load_dataset(str(root), reading=reading(label_column="age"))
+    with pytest.raises(DataError, match="column 'age' is of type double; expected encoded images"):
+        load_dataset(str(root), reading=reading(image_column="age"))
+
+
+@pytest.mark.input(
+    "label", what="some files without the label column", happens="their images have no label"
+)
+def test_a_file_without_the_label_column_has_no_labels_and_is_named(root: Path) -> None:
+    write(root / "train-00000-of-00003.parquet", 1)
+    write(root / "train-00001-of-00003.parquet", 2, first=1, label=["a", "b"])
+    write(root / "train-00002-of-00003.parquet", 1, first=3, label=[0.5])
+    found = load_dataset(str(root))
+    assert found.train.labels is not None
+    assert found.train.labels.tolist() == [-1, 0, 1, -1]
+    assert found.notes.remarks == (
+        "train-00000-of-00003.parquet has no labels, as it has no column 'label'",
+        "train-00002-of-00003.parquet has no labels, as column 'label' is numbers with fractions, "
+        "such as 0.5",
+        "2 of 4 images of train have no label",
+    )
+
+
+def bytes_of(count: int) -> list[bytes]:
+    return [png(DIGITS[row]) for row in range(count)]
+
+
+def layout(what: str, columns: Mapping[str, Any], **asked: str) -> Any:
+    return case("layout", what, "read", columns, asked)
+
+
+BLOBS = pa.array([b"no image", b"at all"])
+OTHERS = cells(range(5, 7))
+
+
+@pytest.mark.parametrize(
+    ("columns", "asked"),
+    [
+        layout("the only binary column, of any name", {"x": pa.array(bytes_of(2))}),
+        layout("large binary", {"x": pa.array(bytes_of(2), pa.large_binary())}),
+        layout("binary views", {"x": pa.array(bytes_of(2), pa.binary_view())}),
+        layout("categories of binary", {"x": pa.array(bytes_of(2)).dictionary_encode()}),
+        layout("structs {bytes}", {"x": cells(range(2)).cast(pa.struct([("bytes", pa.binary())]))}),
+        layout("binary beside binary that is no image", {"a": BLOBS, "b": pa.array(bytes_of(2))}),
+        layout("binary columns jpg and json", {"json": BLOBS, "jpg": pa.array(bytes_of(2))}),
+        layout("--image-column NAME", {"image": OTHERS, "b": cells(range(2))}, image_column="b"),
+    ],
+)
+def test_images_are_found_by_what_columns_hold(
+    root: Path, columns: dict[str, Any], asked: dict[str, str]
+) -> None:
+    pq.write_table(pa.table(columns), root / "train.parquet")
+    found = load_dataset(str(root), reading=reading(**asked)).train
+    assert (found.pixels == DIGITS[:2, :, :, None]).all()
+
+
+def pictures(folder: Path, count: int = 3) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for row in range(count):
+        (folder / f"{row}.png").write_bytes(png(DIGITS[row]))
+
+
+PATHS = [f"images/{row}.png" for row in (2, 0, 1)]
+
+
+def paths(what: str, file: str, folder: str, column: Any) -> Any:
+    return case("layout", f"rows that hold {what}", "read from there", file, folder, column)
+
+
+@pytest.mark.parametrize(
+    ("file", "folder", "column"),
+    [
+        paths("paths beside their file", "train.parquet", "images", {"file_name": PATHS}),
+        paths("paths below the root", "data/train.parquet", "images", {"image": PATHS}),
+        paths(
+            "paths that go up within the root", "data/train.parquet", "images",
+            {"path": [f"../{path}" for path in PATHS]},
+        ),
+        paths(
+            "paths with backslashes", "train.parquet", "images",
+            {"filepath": [path.replace("/", "\\") for path in PATHS]},
+        ),
+        paths(
+            "categories of paths", "train.parquet", "images",
+            {"whatever": pa.array(PATHS).dictionary_encode()},
+        ),
+        paths(
+            "{bytes: null, path}", "train.parquet", "images",
+            {"image": pa.array([{"bytes": None, "path": path} for path in PATHS], STRUCT)},
+        ),
+        paths(
+            "{path}", "train.parquet", "images",
+            {"image": pa.array([{"path": path} for path in PATHS])},
+        ),
+    ],
+)  # fmt: skip
+def test_rows_that_hold_paths_are_read_from_there(
+    root: Path, file: str, folder: str, column: dict[str, Any]
+) -> None:
+    pictures(root / folder)
+    (root / file).parent.mkdir(exist_ok=True)
+    pq.write_table(pa.table({**column, "label": [1, 0, 1]}), root / file)
+    found = load_dataset(str(root)).train
+    assert (found.pixels == DIGITS[[2, 0, 1], :, :, None]).all()
+    assert found.labels is not None
+    assert found.labels.tolist() == [1, 0, 1]
+    assert found.sources == tuple(f"{file}:{row}" for row in range(3))
+
+
+@pytest.mark.input(
+    "oddity", what="addresses, absolute paths, paths out of the data", happens="named, not used"
+)
+def test_rows_that_lead_out_of_the_data_are_named_and_never_opened(
+    root: Path, tmp_path: Path
+) -> None:
+    pictures(root / "images")
+    (root / "images" / "1.png").unlink()
+    pictures(tmp_path / "secret")
+    away = ["https://example.org/1.png", str(tmp_path / "secret" / "0.png"), "../secret/0.png"]
+    rows = [PATHS[0], *away, PATHS[1], "data:image/png;base64,iVBO", "C:\\me\\1.png"]
+    rows += ["images/2.png\0"]
+    columns = {"path": rows, "label": [0, 1, 1, 1, 2, 1, 1, 1]}
+    pq.write_table(pa.table(columns), root / "train.parquet")
+    found = load_dataset(str(root))
+    assert (found.train.pixels == DIGITS[[2, 0], :, :, None]).all()
+    assert found.train.labels is not None
+    assert found.train.labels.tolist() == [0, 2]
+    assert found.notes.count("image") == 6
+    assert {each.names: each.reason for each in found.notes.unused} == {
+        ("train.parquet:1", "train.parquet:5"): "an address on the net, which is not downloaded",
+        ("train.parquet:2", "train.parquet:6"): (
+            "an absolute path, which may lie outside of the data"
+        ),
+        ("train.parquet:3",): "a path that leads out of the data",
+        ("train.parquet:7",): "no path",
+    }
+
+
+@pytest.mark.input("oddity", what="rows that hold addresses alone", happens="refused")
+def test_rows_that_all_hold_addresses_are_refused_with_the_reason(root: Path) -> None:
+    pq.write_table(pa.table({"url": ["https://example.org/1.png"] * 3}), root / "train.parquet")
+    with pytest.raises(DataError, match=r"no rows with an image in .* \(an address on the net"):
+        load_dataset(str(root))
+
+
+@pytest.mark.input("oddity", what="a row whose image file is missing", happens="a damaged image")
+def test_a_row_whose_file_is_missing_is_damaged(root: Path) -> None:
+    pictures(root / "images", count=30)
+    rows = [f"images/{row}.png" for row in range(30)]
+    pq.write_table(pa.table({"path": [*rows[:29], "images/x.png"]}), root / "train.parquet")
+    with pytest.raises(DataError, match=r"1 damaged image among 30: 'train\.parquet:29'"):
+        load_dataset(str(root))
+    assert len(load_dataset(str(root), bad_images="skip").train) == 29
+
+
+def test_an_image_file_that_changes_is_read_again(root: Path) -> None:
+    pictures(root / "images")
+    pq.write_table(pa.table({"path": PATHS}), root / "train.parquet")
+    load_dataset(str(root))
+    (root / "images" / "2.png").write_bytes(png(DIGITS[9]) + b"changed")
+    assert (load_dataset(str(root)).train.pixels[0] == DIGITS[9, :, :, None]).all()
+
+
+@pytest.mark.input("oddity", what="a Parquet file in a folder of images", happens="passed over")
+def test_a_folder_of_images_stays_one_whatever_parquet_files_lie_in_it(root: Path) -> None:
+    pictures(root / "images")
+    write(root / "train.parquet", 5)
+    ours = {"path": PATHS, "split": ["train"] * 3, "label": [0, 1, 0], "f0": [0.5] * 3}
+    pq.write_table(pa.table(ours), root / "features.parquet")
+    assert load_dataset(str(root)).train.sources == ("images/0.png", "images/1.png", "images/2.png")
+
+
+@pytest.mark.input("oddity", what="an image or two beside Parquet files", happens="named, not used")
+def test_an_image_beside_parquet_files_is_named(root: Path) -> None:
+    write(root / "data" / "train.parquet", 40)
+    pictures(root / "assets", count=2)
+    found = load_dataset(str(root))
+    assert len(found.train) == 40
+    assert found.notes.unused == (
+        ("image", "beside Parquet files, which are the data", ("assets/0.png", "assets/1.png")),
+    )
+
+
+@pytest.mark.input("oddity", what="images that no row names", happens="named, not used")
+def test_an_image_that_no_row_names_is_named(root: Path) -> None:
+    pictures(root / "images", count=4)
+    pq.write_table(pa.table({"path": PATHS}), root / "train.parquet")
+    found = load_dataset(str(root))
+    assert len(found.train) == 3
+    assert [each.names for each in found.notes.unused] == [("images/3.png",)]
+
+
+def splits(what: str, files: str, train: int, test: int | None, called: str = "") -> Any:
+    return case("layout", what, "read as splits", files, train, test, called)
+
+
+HASH = "00000-of-00001-70d52db3c749a935"
+VALIDATION = "validation"
+
+
+@pytest.mark.parametrize(
+    ("files", "train", "test", "called"),
+    [
+        splits("Training_1, Training_2, Testing_1", "Training_1:2 Training_2:3 Testing_1:4", 5, 4),
+        splits("train2017 and val2017", "train2017:2 val2017:3", 2, 3, VALIDATION),
+        splits("mnist_train and mnist-test", "mnist_train:2 mnist-test:3", 2, 3),
+        splits("folders train and test", "train/0000:2 train/0001:1 test/part-0:3", 3, 3),
+        splits("folders of the same names", "train/train-0:2 test/test-0:3", 2, 3),
+        splits("classes in folders", "train/cat:2 train/dog:1 val/cat:3", 3, 3, VALIDATION),
+        splits("config/train/0000", "plain/train/0000:2 plain/valid/0000:3", 2, 3, VALIDATION),
+        splits("train with a hash", f"train-{HASH}:2 dev-{HASH}:3", 2, 3, VALIDATION),
+        splits("files without a split", "part-0:2 part-1:3", 5, None),
+        splits("one file of any name", "data:2", 2, None),
+        splits("any name beside a test split", "images:2 test:3", 2, 3),
+        splits("an empty test beside a validation split", "train:2 test:0 val:3", 2, 3, VALIDATION),
+        splits("an empty test split", "train:2 test:0", 2, None),
+        splits("files at the root beside data/", "data/train-0:2 data/test-0:3 notes:1", 2, 3),
+    ],
+)
+def test_splits_are_told_by_the_names_of_files_and_folders(
+    root: Path, files: str, train: int, test: int | None, called: str
+) -> None:
+    for name, count in (file.split(":") for file in files.split()):
+        write(root / f"{name}.parquet", int(count), label=[0] * int(count))
+    found = load_dataset(str(root))
+    assert len(found.train) == train
+    assert (None if found.test is None else len(found.test)) == test
+    assert found.notes.scored == called
+
+
+def test_a_train_split_of_another_name_is_said(root: Path) -> None:
+    write(root / "partial-train" / "0000.parquet", 3)
+    found = load_dataset(str(root))
+    assert found.notes.remarks == ("learned from 'partial-train', as no split is called train",)
+
+
+def hidden(test: Any, *, validation: Any, train: Any = (0, 1, 0, 1)) -> dict[str, Any]:
+    return {"train": list(train), "test": test, "validation": validation}
+
+
+@pytest.mark.parametrize(
+    ("labels", "called", "scored"),
+    [
+        case("label", "test labels of -1, labelled validation", "validation is scored",
+             hidden([-1, -1], validation=[1, 0, 1]), "validation", [1, 0, 1]),
+        case("label", "test labels of null, labelled validation", "validation is scored",
+             hidden([None, None], validation=[1, 0, 1]), "validation", [1, 0, 1]),
+        case("label", "test without a label column", "validation is scored",
+             hidden(None, validation=[1, 0, 1]), "validation", [1, 0, 1]),
+        case("label", "test of other classes", "validation is scored",
+             hidden([7, 8], validation=[1, 0, 1]), "validation", [1, 0, 1]),
+        case("label", "a test split with some labels", "test is scored",
+             hidden([1, -1], validation=[1, 0, 1]), "", [1, -1]),
+        case("label", "no labels in any scored split", "test, without labels",
+             hidden([-1, -1], validation=[None] * 3), "", None),
+        case("label", "labels in the test split alone", "test, without labels",
+             hidden([1, 0], validation=[1, 0, 1], train=[None] * 4), "", None),
+    ],
+)  # fmt: skip
+def test_the_first_split_with_usable_labels_is_scored(
+    root: Path, labels: dict[str, Any], called: str, scored: list[int] | None
+) -> None:
+    for name, values in labels.items():
+        count = len(values) if values else 2
+        columns = {} if values is None else {"label": pa.array(values, pa.int64())}
+        write(root / f"{name}-00000-of-00001.parquet", count, **columns)
+    found = load_dataset(str(root))
+    assert found.notes.scored == called
+    assert found.test is not None
+    assert (None if found.test.labels is None else found.test.labels.tolist()) == scored
+    other = "test" if called else "validation"
+    images = [each for each in found.notes.unused if each.what == "image"]
+    assert [name for each in images for name in each.names] == [
+        f"{other}-00000-of-00001.parquet:{row}" for row in range(3 if other == "validation" else 2)
+    ]
+    said = "'validation' is scored, as no label of 'test' can be used"
+    assert (said in found.notes.remarks) == bool(called)
+
+
+@pytest.mark.input("label", what="labels in the test split alone", happens="named, not used")
+@pytest.mark.parametrize("train", [{}, {"label": pa.nulls(4, pa.int64())}])
+def test_labels_of_the_test_split_alone_are_named(root: Path, train: dict[str, Any]) -> None:
+    write(root / "train.parquet", 4, **train)
+    write(root / "test.parquet", 2, label=[0, 1])
+    found = load_dataset(str(root))
+    assert found.test is not None
+    assert (found.train.labels, found.test.labels) == (None, None)
+    (unused,) = found.notes.unused
+    names = ("test.parquet:0", "test.parquet:1")
+    assert unused == ("label", "the images to train on have none", names)
+    assert "test has labels, the images to train on have none" in found.notes.remarks
+
+
+@pytest.mark.input("command", what="--split NAME of the data", happens="scored")
+def test_any_split_is_scored_by_its_own_name(root: Path) -> None:
+    for first, name in enumerate(("train", "test", "val", "contrast", "gaussian noise")):
+        write(root / f"{name}-00000-of-00001.parquet", 2, first=first, label=[0, 1])
+    first = {
+        "auto": ("", 1),
+        "test": ("", 1),
+        "validation": ("validation", 2),
+        "val": ("val", 2),
+    }
+    first |= {"contrast": ("contrast", 3), "gaussian noise": ("gaussian noise", 4)}
+    for name, (called, row) in first.items():
+        found = load_dataset(str(root), reading=reading(split="" if name == "auto" else name))
+        assert found.test is not None
+        assert found.notes.scored == called, name
+        assert (found.test.pixels[0] == DIGITS[row, :, :, None]).all(), name
+        assert found.notes.count("image") == 6, name
+    for wrong in ("train", "contrasts"):
+        with pytest.raises(
+            ConfigError,
+            match=f"split = '{wrong}'.*auto, test, validation, contrast, gaussian noise, val",
+        ):
+            load_dataset(str(root), reading=reading(split=wrong))
+
+
+@pytest.mark.input("oddity", what="a damaged file of a split not used", happens="named")
+def test_a_damaged_file_of_a_split_that_is_not_used_is_named(root: Path) -> None:
+    for name in ("train", "test", "extra"):
+        write(root / f"{name}.parquet", 2, label=[0, 1])
+    (root / "extra.parquet").write_bytes(b"PAR1")
+    found = load_dataset(str(root))
+    (unused,) = found.notes.unused
+    assert (unused.what, unused.names) == ("file", ("extra.parquet",))
+    assert "cannot be read as Parquet" in unused.reason
+
+
+@pytest.mark.input("oddity", what="a Parquet file without images in a split", happens="named")
+def test_a_file_without_images_is_named(root: Path) -> None:
+    write(root / "train.parquet", 2, label=[0, 1])
+    pq.write_table(pa.table({"caption": ["a", "b"]}), root / "train_captions.parquet")
+    pq.write_table(pa.table({"caption": ["a", "b"]}), root / "train_0.parquet")
+    found = load_dataset(str(root))
+    assert len(found.train) == 2
+    assert ("file", "without a column of images", ("train_0.parquet",)) in found.notes.unused
+
+
+def test_what_was_noted_is_kept_in_the_cache_and_in_a_store(root: Path, tmp_path: Path) -> None:
+    for name, values in hidden([-1, -1], validation=[1, 0, 1]).items():
+        write(root / f"{name}.parquet", len(values), label=values)
+    first = load_dataset(str(root))
+    assert load_dataset(str(root)).notes == first.notes
+    pack(str(root), tmp_path / "store", side=8)
+    store = load_dataset(str(tmp_path / "store"))
+    assert store.notes == first.notes
+    assert store.notes.scored == "validation"
+    with pytest.raises(
+        ConfigError, match="split = 'packs'; expected one of auto, test, validation"
+    ):
+        load_dataset(str(tmp_path / "store"), reading=reading(split="packs"))
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_rows_found_are_rows_used_and_rows_named(root: Path, seed: int) -> None:
+    """Random splits of random sizes, of bytes or of paths that may lead anywhere."""
+    chance = np.random.default_rng(seed)
+    pictures(root / "images", count=4)
+    places = [
+        *(f"images/{row}.png" for row in range(4)),
+        "/etc/x.png",
+        "../../x.png",
+        "ftp://x/y.png",
+    ]
+    splits = [
+        "train",
+        *chance.choice(["test", "val", "extra", "dev", "contrast"], 3, replace=False),
+    ]
+    rows: set[str] = set()
+    for split in splits:
+        for shard in range(shards := int(chance.integers(1, 3))):
+            count = int(chance.integers(4, 9))
+            name = f"data/{split}-{shard:05d}-of-{shards:05d}.parquet"
+            drawn = [places[row] for row in chance.integers(0, len(places), count)]
+            drawn[0] = places[0]
+            columns = {"path": drawn, "label": chance.integers(-1, 3, count)}
+            (root / "data").mkdir(exist_ok=True)
+            pq.write_table(pa.table(columns), root / name)
+            rows |= {f"{name}:{row}" for row in range(count)}
+    found = load_dataset(str(root))
+    used = [*found.train.sources, *(found.test.sources if found.test else ())]
+    named = [n for each in found.notes.unused if each.what == "image" for n in each.names]
+    assert sorted([*used, *named]) == sorted(rows)

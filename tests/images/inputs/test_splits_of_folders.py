@@ -1,0 +1,416 @@
+"""Folders of images: which folder is which split, which is scored, and what is said of it."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from stopgrad.config import Reading
+from stopgrad.errors import ConfigError, DataError
+from stopgrad.images import Dataset, load_dataset
+
+
+@pytest.fixture(autouse=True)
+def _store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STOPGRAD_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return tmp_path / "pictures"
+
+
+def put(root: Path, *names: str) -> None:
+    """An image under each name; the n-th is of the gray n."""
+    for number, name in enumerate(names):
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((4, 4), number % 256, np.uint8)).save(path)
+
+
+def each(*folders: str, count: int = 2) -> list[str]:
+    return [f"{folder}/{number}.png" for folder in folders for number in range(count)]
+
+
+def both(dataset: Dataset) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    return dataset.train.sources, () if dataset.test is None else dataset.test.sources
+
+
+def layout(what: str, names: list[str], train: list[str], test: list[str], happens: str) -> Any:
+    mark = pytest.mark.input("layout", what=what, happens=happens)
+    return pytest.param(names, train, test, marks=mark, id=what)
+
+
+CATS, DOGS = ["cat/0.png", "cat/1.png"], ["dog/0.png", "dog/1.png"]
+
+
+@pytest.mark.parametrize(
+    ("names", "train", "test"),
+    [
+        layout(
+            "Training/CLASS and Testing/CLASS",
+            each("Training/cat", "Training/dog", "Testing/cat"),
+            CATS + DOGS,
+            CATS,
+            "Training is learned from, Testing is scored",
+        ),
+        layout(
+            "train2017 and val2017 (COCO), loose images",
+            each("train2017", "val2017"),
+            ["0.png", "1.png"],
+            ["0.png", "1.png"],
+            "splits without labels",
+        ),
+        layout(
+            "train_images/CLASS and validation_images/CLASS",
+            each("train_images/cat", "train_images/dog", "validation_images/dog"),
+            CATS + DOGS,
+            DOGS,
+            "two splits",
+        ),
+        layout(
+            "trn, dev",
+            each("trn/cat", "trn/dog", "dev/dog"),
+            CATS + DOGS,
+            DOGS,
+            "dev is scored",
+        ),
+        layout(
+            "seg_train/seg_train/CLASS and seg_test/seg_test/CLASS (Intel scenes)",
+            each("seg_train/seg_train/cat", "seg_train/seg_train/dog", "seg_test/seg_test/dog"),
+            CATS + DOGS,
+            DOGS,
+            "two splits; the repeated folder is no class",
+        ),
+        layout(
+            "data/train/CLASS and data/test/CLASS beside notebooks/",
+            [*each("data/train/cat", "data/train/dog", "data/test/cat"), "notebooks/plot.png"],
+            CATS + DOGS,
+            CATS,
+            "two splits; notebooks/ is not read, and named",
+        ),
+        layout(
+            "images/train and images/val beside labels/ (YOLO)",
+            each("images/train", "images/val"),
+            ["0.png", "1.png"],
+            ["0.png", "1.png"],
+            "two splits without labels; the text files are named",
+        ),
+        layout(
+            "train/images and valid/images (YOLO)",
+            each("train/images", "valid/images"),
+            ["images/0.png", "images/1.png"],
+            ["images/0.png", "images/1.png"],
+            "two splits without labels",
+        ),
+        layout(
+            "train/images/CLASS and test/images/CLASS",
+            each("train/images/cat", "train/images/dog", "test/images/dog"),
+            CATS + DOGS,
+            DOGS,
+            "images/ is no class",
+        ),
+        layout(
+            "archive/train/CLASS, one folder around all",
+            each("archive/train/cat", "archive/train/dog", "archive/val/dog"),
+            CATS + DOGS,
+            DOGS,
+            "the outer folder is passed through",
+        ),
+        layout(
+            "Training Data/train and Training Data/test",
+            each("Training Data/train/cat", "Training Data/train/dog", "Training Data/test/cat"),
+            CATS + DOGS,
+            CATS,
+            "the splits are those inside",
+        ),
+        layout(
+            "CLASS/train and CLASS/test",
+            each("cat/train", "cat/test", "dog/train", "dog/test"),
+            CATS + DOGS,
+            CATS + DOGS,
+            "two splits; the outer folders are the classes",
+        ),
+        layout(
+            "class folders beside test/CLASS",
+            each("cat", "dog", "test/cat", "test/dog"),
+            CATS + DOGS,
+            CATS + DOGS,
+            "test/ is scored, the rest learned from",
+        ),
+        layout(
+            "loose images beside test/",
+            ["0.png", "1.png", "2.png", *each("test")],
+            ["0.png", "1.png", "2.png"],
+            ["0.png", "1.png"],
+            "test/ is scored, the loose images learned from",
+        ),
+        layout(
+            "archive/CLASS, one folder around the class folders",
+            each("archive/cat", "archive/dog"),
+            CATS + DOGS,
+            [],
+            "the inner folders are the classes",
+        ),
+        layout(
+            "trainA, trainB, testA, testB (CycleGAN)",
+            each("trainA", "trainB", "testA", "testB"),
+            ["trainA/0.png", "trainA/1.png", "trainB/0.png", "trainB/1.png"],
+            ["0.png", "1.png"],
+            "both training folders are learned from as two classes' folders would be; testA is "
+            "scored, testB named",
+        ),
+        layout(
+            "train/CLASS/images (Tiny ImageNet)",
+            each("train/cat/images", "train/dog/images", "val/dog/images"),
+            CATS + DOGS,
+            DOGS,
+            "the outer folder is the class",
+        ),
+        layout(
+            "train/CLASS and test/CLASS",
+            each("train/cat", "train/dog", "test/cat"),
+            CATS + DOGS,
+            CATS,
+            "two splits",
+        ),
+    ],
+)
+def test_the_split_of_an_image_is_told_by_its_folder(
+    root: Path, names: list[str], train: list[str], test: list[str]
+) -> None:
+    put(root, *names)
+    found = load_dataset(str(root))
+    assert both(found) == (tuple(train), tuple(test))
+    used = len(train) + len(test)
+    assert used + found.notes.count("image") == len(names)
+    if train[0].startswith("cat/"):
+        assert found.train.class_names == ("cat", "dog")
+        assert found.test is None or found.test.labels is not None
+
+
+@pytest.mark.parametrize(
+    ("names", "classes"),
+    [
+        (each("valid", "invalid"), ("invalid", "valid")),
+        (each("test", "bus", "car"), ("bus", "car", "test")),
+        (each("train", "bus", "car"), ("bus", "car", "train")),
+        (each("dev", "ops", "sales"), ("dev", "ops", "sales")),
+    ],
+    ids=["valid, invalid", "test, bus, car", "train, bus, car", "dev, ops, sales"],
+)
+@pytest.mark.input(
+    "layout",
+    what="class folders of which one is called like a split",
+    happens="all are classes, and that is said",
+)
+def test_a_folder_with_the_name_of_a_split_beside_classes_is_a_class(
+    root: Path, names: list[str], classes: tuple[str, ...]
+) -> None:
+    put(root, *names)
+    found = load_dataset(str(root))
+    assert found.train.class_names == classes
+    assert found.test is None
+    assert any("stands for a class" in remark for remark in found.notes.remarks)
+
+
+@pytest.mark.parametrize(
+    ("names", "hint"),
+    [
+        (each("test", "val"), "test"),
+        (each("test2017"), "test2017"),
+        (each("Validation/cat", "Validation/dog"), "Validation"),
+    ],
+    ids=["test and val", "test2017 alone", "Validation alone"],
+)
+@pytest.mark.input(
+    "layout",
+    what="nothing but splits to score",
+    happens="is refused; the message names the folder to learn from",
+)
+def test_images_to_score_alone_are_not_learned_from_unasked(
+    root: Path, names: list[str], hint: str
+) -> None:
+    put(root, *names)
+    with pytest.raises(DataError, match=f"no images to train on .*--data {root / hint}"):
+        load_dataset(str(root))
+    assert len(load_dataset(str(root / hint)).train) == len([n for n in names if hint in n])
+
+
+def split_choice(what: str, names: list[str], scored: str, count: int, happens: str) -> Any:
+    mark = pytest.mark.input("layout", what=what, happens=happens)
+    return pytest.param(names, scored, count, marks=mark, id=what)
+
+
+@pytest.mark.parametrize(
+    ("names", "scored", "count"),
+    [
+        split_choice(
+            "train/CLASS, val/CLASS and a flat test/ (competitions, ILSVRC)",
+            [*each("train/cat", "train/dog", "val/cat"), *each("test", count=5)],
+            "validation",
+            2,
+            "val/ is scored; the images of test/ are named",
+        ),
+        split_choice(
+            "test/ in one folder that is no class (test/test/, test/unknown/)",
+            [*each("train/cat", "train/dog", "valid/dog"), *each("test/unknown", count=3)],
+            "validation",
+            2,
+            "the split whose folders are classes is scored",
+        ),
+        split_choice(
+            "train, test and val, all with classes",
+            each("train/cat", "train/dog", "test/cat", "val/cat", "val/dog"),
+            "",
+            2,
+            "test/ is scored; the images of val/ are named",
+        ),
+        split_choice(
+            "dev/CLASS and a flat Testing/",
+            [*each("training/cat", "training/dog", "dev/dog"), *each("Testing")],
+            "validation",
+            2,
+            "dev/ is scored",
+        ),
+    ],
+)
+def test_of_several_splits_the_first_with_labels_is_scored(
+    root: Path, names: list[str], scored: str, count: int
+) -> None:
+    put(root, *names)
+    found = load_dataset(str(root))
+    assert found.test is not None
+    assert found.test.labels is not None
+    assert (len(found.test), found.notes.scored) == (count, scored)
+    assert len(found.train) + count + found.notes.count("image") == len(names)
+
+
+def test_a_wanted_split_is_scored_and_never_mistaken_for_another(root: Path) -> None:
+    put(root, *each("train/cat", "train/dog", "test/cat", "val/cat"))
+    for name in ("test/cat/0.png", "test/cat/1.png"):  # equal in name, size and date
+        (root / name.replace("test", "val")).write_bytes((root / name).read_bytes())
+    Image.fromarray(np.full((4, 4), 99, np.uint8)).save(root / "val/cat/0.png", compress_level=0)
+    Image.fromarray(np.full((4, 4), 11, np.uint8)).save(root / "test/cat/0.png", compress_level=0)
+    for file in root.glob("*/cat/*.png"):
+        os.utime(file, (1, 1))
+    pixels = {}
+    for split in ("", "test", "val", "validation", "VAL"):
+        test = load_dataset(str(root), reading=Reading(split)).test
+        assert test is not None
+        pixels[split] = int(test.pixels[0, 0, 0, 0])
+    assert pixels == {"": 11, "test": 11, "val": 99, "validation": 99, "VAL": 99}
+    with pytest.raises(ConfigError, match=r"split = 'query'; expected one of auto, test, val"):
+        load_dataset(str(root), reading=Reading("query"))
+
+
+@pytest.mark.input(
+    "label",
+    what="a flat test/ alone beside train/CLASS",
+    happens="is read without labels",
+)
+def test_a_flat_test_split_has_no_labels(root: Path) -> None:
+    put(root, *each("train/cat", "train/dog", "test"))
+    found = load_dataset(str(root))
+    assert found.train.labels is not None
+    assert found.test is not None
+    assert (len(found.test), found.test.labels) == (2, None)
+
+
+@pytest.mark.input(
+    "label",
+    what="loose images and unknown classes in a test split",
+    happens="have no label, and are named",
+)
+def test_images_of_unknown_classes_are_scored_without_a_label_and_named(root: Path) -> None:
+    put(root, *each("train/cat", "train/dog", "test/cat", "test/yak"), "test/loose.png")
+    found = load_dataset(str(root))
+    assert found.test is not None
+    assert found.test.labels is not None
+    assert found.test.labels.tolist() == [0, 0, -1, -1, -1]
+    unused = {group.reason: group.names for group in found.notes.unused if group.what == "label"}
+    assert unused == {"'yak' is not in train": ("test/yak/0.png", "test/yak/1.png")}
+    assert any("'loose.png'" in remark for remark in found.notes.remarks)
+
+
+@pytest.mark.input(
+    "layout",
+    what="folders beside train/ that are no splits (unlabeled/, notes/)",
+    happens="are not read; their images are named, and how to learn from them is said",
+)
+def test_what_lies_beside_train_is_named(root: Path) -> None:
+    put(root, *each("train/a", "train/b", "test/a", "val/a"), "unlabeled/x.png", "notes/y.png")
+    found = load_dataset(str(root))
+    unused = {group.reason: group.names for group in found.notes.unused}
+    assert unused == {
+        "beside train/ and test/": ("notes/y.png", "unlabeled/x.png"),
+        "val/ is not scored: test/ is": ("val/a/0.png", "val/a/1.png"),
+    }
+    folder = root / "unlabeled"
+    command = f"to learn from {folder}: stopgrad pretrain --data {folder}, "
+    assert any(remark.startswith(command) for remark in found.notes.remarks)
+
+
+@pytest.mark.parametrize(
+    ("names", "used"),
+    [
+        (each("images", "masks", count=3), 3),
+        (each("train/images", "train/masks", "test/images", "test/masks"), 4),
+        (each("images/training", "images/validation", "annotations/training"), 4),
+        (each("JPEGImages", "SegmentationClass", "SegmentationObject", count=3), 3),
+    ],
+    ids=["images, masks", "in each split", "ADE20K", "VOC"],
+)
+@pytest.mark.input(
+    "layout",
+    what="masks as PNG beside images/ (segmentation data)",
+    happens="are not trained on, and named",
+)
+def test_masks_beside_images_are_not_learned_from(root: Path, names: list[str], used: int) -> None:
+    put(root, *names)
+    found = load_dataset(str(root))
+    train, test = both(found)
+    assert len(train) + len(test) == used
+    (masks,) = found.notes.unused
+    assert masks.reason == "masks, annotations or thumbnails beside images"
+    assert len(masks.names) == len(names) - used
+    assert found.train.labels is None
+
+
+@pytest.mark.input(
+    "layout",
+    what="class folders mask/ and no_mask/",
+    happens="are classes",
+)
+def test_a_class_called_mask_is_a_class(root: Path) -> None:
+    put(root, *each("mask", "no_mask"))
+    assert load_dataset(str(root)).train.class_names == ("mask", "no_mask")
+
+
+def test_several_folders_to_train_on_keep_their_classes_and_names(root: Path) -> None:
+    put(root, *each("train_1/cat", "train_1/dog", "train_2/cat", "train_2/dog", "test/dog"))
+    found = load_dataset(str(root))
+    assert found.train.class_names == ("cat", "dog")
+    assert found.train.sources[:2] == ("train_1/cat/0.png", "train_1/cat/1.png")
+    assert len(set(found.train.sources)) == 8
+    assert found.train.labels is not None
+    assert found.train.labels.tolist() == [0, 0, 1, 1, 0, 0, 1, 1]
+
+
+def test_beside_train_no_other_folder_is_learned_from(root: Path) -> None:
+    put(root, *each("train/cat", "train/dog", "trainval/cat", "train_full/dog"))
+    found = load_dataset(str(root))
+    assert found.train.sources == (*CATS, *DOGS)
+    ((_, reason, names),) = found.notes.unused
+    assert (reason, len(names)) == ("beside train/", 4)
+
+
+def test_a_folder_called_images_is_no_class_of_a_test_split(root: Path) -> None:
+    put(root, *each("train/cat", "train/dog", "test/images"))
+    found = load_dataset(str(root))
+    assert found.test is not None
+    assert found.test.labels is None
+    assert found.notes.unused == ()

@@ -1,0 +1,346 @@
+"""Tables beside images: which are read as labels, which image a row is about, what is named."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stopgrad.images import Dataset, load_dataset
+from stopgrad.images.sources.find import find_source
+from tests.images.inputs.test_splits_of_folders import each, put
+
+ABC = "abc" * 4  # the classes of twelve images, in order
+NAMES = [f"{number:04}.png" for number in range(12)]
+
+
+@pytest.fixture(autouse=True)
+def _store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STOPGRAD_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return tmp_path / "pictures"
+
+
+def csv(root: Path, name: str, header: str, rows: list[str]) -> None:
+    (root / name).parent.mkdir(parents=True, exist_ok=True)
+    (root / name).write_text("\n".join([header, *rows] if header else rows) + "\n")
+
+
+def rows(form: str, names: list[str] = NAMES) -> list[str]:
+    """A row for each image: its path, its stem, its number and its class."""
+    return [
+        form.format(name=name, stem=name[:-4], number=int(name[:-4]), label=label)
+        for name, label in zip(names, ABC, strict=True)
+    ]
+
+
+def train_labels(found: Dataset) -> tuple[tuple[str, ...], list[int] | None]:
+    labels = found.train.labels
+    return found.train.class_names, None if labels is None else labels.tolist()
+
+
+def table(what: str, file: str, header: str, form: str, happens: str = "labels are read") -> Any:
+    mark = pytest.mark.input("label", what=what, happens=happens)
+    return pytest.param(file, header, form, marks=mark, id=what)
+
+
+@pytest.mark.parametrize(
+    ("file", "header", "form"),
+    [
+        table(
+            "metadata.csv in the folder of a split (the Hub's image folder)",
+            *("train/metadata.csv", "file_name,label", "{name},{label}"),
+        ),
+        table(
+            "metadata.csv at the root, with paths",
+            *("metadata.csv", "file_name,label", "train/{name},{label}"),
+        ),
+        table("labels.csv", "labels.csv", "filename,class", "{name},{label}"),
+        table(
+            "train.csv of a competition, names without an ending",
+            *("train.csv", "id,breed", "{stem},{label}"),
+        ),
+        table(
+            "train_labels.csv, numbers that lack their zeros",
+            *("train_labels.csv", "image_id,target", "{number},{label}"),
+        ),
+        table(
+            "absolute paths of another machine",
+            *("labels.csv", "path,label", "/kaggle/input/train/{name},{label}"),
+        ),
+        table(
+            "paths with backslashes",
+            *("labels.csv", "path,label", "D:\\data\\train\\{name},{label}"),
+        ),
+        table(
+            "semicolons, a byte order mark and a column of row numbers",
+            *("labels.csv", "\ufeff;img;Class Name", "{number};{name};{label}"),
+        ),
+        table("tabs (.tsv)", "train/labels.tsv", "file\tspecies", "{name}\t{label}"),
+        table("a table without a header", "labels.csv", "", "{name},{label}"),
+        table(
+            "another name of the only other column",
+            *("labels.csv", "image,what_it_is", "{name},{label}"),
+        ),
+        table(
+            "the ending of another format",
+            *("labels.csv", "image,label", "{stem}.jpg,{label}"),
+        ),
+        table(
+            "a table in a folder of its own",
+            *("annotations/train.csv", "image,label", "{name},{label}"),
+        ),
+        table(
+            "labels beside columns of other things",
+            *("train.csv", "width,image,label,height", "8,{name},{label},8"),
+        ),
+    ],
+)
+def test_a_table_labels_the_images_that_it_names(
+    root: Path, file: str, header: str, form: str
+) -> None:
+    put(root, *(f"train/{name}" for name in NAMES))
+    csv(root, file, header, rows(form))
+    found = load_dataset(str(root))
+    assert train_labels(found) == (("a", "b", "c"), [0, 1, 2] * 4)
+    (remark,) = found.notes.remarks
+    assert remark.startswith(f"labels are those of {file}: column ")
+    assert found.notes.unused == ()
+
+
+@pytest.mark.input(
+    "label", what="metadata.jsonl (the Hub's image folder)", happens="labels are read"
+)
+def test_lines_of_json_label_images(root: Path) -> None:
+    put(root, *NAMES)
+    lines = [
+        json.dumps(
+            {"file_name": name, "label": number % 3 + 1, "objects": {"bbox": [[0, 0, 4, 4]]}}
+        )
+        for number, name in enumerate(NAMES)
+    ]
+    csv(root, "metadata.jsonl", "", lines)
+    assert train_labels(load_dataset(str(root))) == (("1", "2", "3"), [0, 1, 2] * 4)
+
+
+@pytest.mark.input(
+    "label", what="metadata.parquet (the Hub's image folder)", happens="labels are read"
+)
+def test_metadata_in_parquet_labels_images(root: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    put(root, *NAMES)
+    pq.write_table(pa.table({"file_name": NAMES, "label": list(ABC)}), root / "metadata.parquet")
+    assert train_labels(load_dataset(str(root))) == (("a", "b", "c"), [0, 1, 2] * 4)
+
+
+@pytest.mark.input(
+    "label",
+    what="a column for each class, with a single 1 in a row (one-hot)",
+    happens="is read as labels",
+)
+def test_columns_with_a_single_one_are_classes(root: Path) -> None:
+    put(root, *NAMES)
+    one = {"a": "1.0,0,0", "b": "0,1.0,0", "c": "0,0,1.0"}
+    csv(root, "train.csv", "image_id,rust,scab,healthy", rows("{stem},{label}"))
+    text = (root / "train.csv").read_text()
+    for label, hot in one.items():
+        text = text.replace(f",{label}\n", f",{hot}\n")
+    (root / "train.csv").write_text(text)
+    found = load_dataset(str(root))
+    assert train_labels(found) == (("healthy", "rust", "scab"), [1, 2, 0] * 4)
+
+
+@pytest.mark.input(
+    "label",
+    what="train.csv and test.csv beside flat train/ and test/",
+    happens="each labels its split, though both have the same names",
+)
+def test_each_split_has_its_own_table(root: Path) -> None:
+    put(root, *(f"train/{name}" for name in NAMES), *(f"test/{name}" for name in NAMES[:3]))
+    csv(root, "train.csv", "id,label", rows("{stem},{label}"))
+    csv(root, "test.csv", "id,label", ["0000,c", "0001,c", "0002,a"])
+    csv(root, "sample_submission.csv", "id,label", ["0000,a", "0001,a", "0002,a"])
+    found = load_dataset(str(root))
+    assert train_labels(found) == (("a", "b", "c"), [0, 1, 2] * 4)
+    assert found.test is not None
+    assert found.test.labels is not None
+    assert found.test.labels.tolist() == [2, 2, 0]
+    said = "sample_submission.csv gives no labels: submissions hold guesses"
+    assert said in found.notes.remarks
+
+
+@pytest.mark.input(
+    "label",
+    what="train/CLASS beside a flat test/ with test.csv (GTSRB)",
+    happens="folders label the one, the table the other",
+)
+def test_a_table_labels_the_split_that_has_no_class_folders(root: Path) -> None:
+    put(root, *each("Train/0", "Train/1", count=3), *(f"Test/{name}" for name in NAMES[:3]))
+    csv(root, "Test.csv", "Width,Path,ClassId", [f"8,Test/000{n}.png,{n % 2}" for n in range(3)])
+    found = load_dataset(str(root))
+    assert train_labels(found) == (("0", "1"), [0, 0, 0, 1, 1, 1])
+    assert found.test is not None
+    assert found.test.labels is not None
+    assert found.test.labels.tolist() == [0, 1, 0]
+
+
+@pytest.mark.input(
+    "layout",
+    what="flat train/, val/ and test/ of which only val/ has a table",
+    happens="val/ is scored",
+)
+def test_the_split_that_a_table_labels_is_scored(root: Path) -> None:
+    put(root, *(f"{split}/{name}" for split in ("train", "val", "test") for name in NAMES))
+    for split in ("train", "val"):
+        csv(root, f"{split}/metadata.csv", "file_name,label", rows("{name},{label}"))
+    found = load_dataset(str(root))
+    assert found.notes.scored == "validation"
+    assert found.test is not None
+    assert found.test.labels is not None
+    assert found.notes.count("image") == 12
+
+
+def unfit(what: str, file: str, header: str, form: str, why: str) -> Any:
+    mark = pytest.mark.input("label", what=what, happens=f"is named: {why}")
+    return pytest.param(file, header, form, why, marks=mark, id=what)
+
+
+@pytest.mark.parametrize(
+    ("file", "header", "form", "why"),
+    [
+        unfit(
+            "captions",
+            *("metadata.csv", "file_name,text", "{name},picture {number}"),
+            "its column 'text' holds 12 values in 12 rows",
+        ),
+        unfit(
+            "a table about other images",
+            *("labels.csv", "image,label", "x{name},{label}"),
+            "no column names the images",
+        ),
+        unfit(
+            "several columns that may be labels",
+            *("labels.csv", "image,age,sex", "{name},{number},{label}"),
+            "which of its columns ('age', 'sex') holds them is not known; call it label",
+        ),
+        unfit("an empty table", "labels.csv", "", "", "it is empty"),
+        unfit("a list of names", "list.csv", "image", "{name}", "no other column"),
+        unfit(
+            "broken lines of JSON",
+            *("metadata.jsonl", "", "{{no"),
+            "it cannot be read (Expecting property name enclosed in double quotes: "
+            "line 1 column 2 (char 1))",
+        ),
+        unfit(
+            "metadata.parquet that is none",
+            *("metadata.parquet", "", "no"),
+            "it cannot be read (Parquet magic bytes not found in footer. Either the file is "
+            "corrupted or this is not a parquet file.)",
+        ),
+    ],
+)
+def test_a_table_that_gives_no_labels_is_named_with_the_reason(
+    root: Path, file: str, header: str, form: str, why: str
+) -> None:
+    put(root, *NAMES)
+    csv(root, file, header, rows(form))
+    found = load_dataset(str(root))
+    assert found.train.labels is None
+    assert found.notes.remarks == (f"{file} gives no labels: {why}",)
+
+
+@pytest.mark.input(
+    "label",
+    what="rows without an image, images without a row, two labels for one image",
+    happens="are named; the rest is labelled",
+)
+def test_labels_that_cannot_be_used_are_named(root: Path) -> None:
+    put(root, *NAMES)
+    lines = [*rows("{name},{label}")[:-1], "0000.png,b", "gone.png,a"]
+    csv(root, "labels.csv", "file,label", lines)
+    found = load_dataset(str(root))
+    assert train_labels(found) == (("a", "b", "c"), [-1, 1, 2, *[0, 1, 2] * 2, 0, 1, -1])
+    assert {group.reason: group.names for group in found.notes.unused} == {
+        "labels.csv names no image that is there": ("gone.png",),
+        "labels.csv has several labels for one image": ("0000.png",),
+    }
+    assert "2 of 12 images of train have no label" in found.notes.remarks
+
+
+@pytest.mark.input(
+    "label",
+    what="names in a table that several images have",
+    happens="label none of them",
+)
+def test_a_name_that_two_images_have_labels_neither(root: Path) -> None:
+    put(root, *(f"x/y/{name}" for name in NAMES), "z/0000.png")
+    csv(root, "labels.csv", "file,label", rows("{name},{label}"))
+    found = load_dataset(str(root))
+    assert found.train.sources[0] == "x/y/0000.png"
+    assert train_labels(found)[1] == [-1, *([0, 1, 2] * 4)[1:], -1]
+
+
+@pytest.mark.input(
+    "label",
+    what="a table beside class folders",
+    happens="is not read, and named: the folders are the classes",
+)
+def test_class_folders_go_before_tables(root: Path) -> None:
+    put(root, *each("cat", "dog"))
+    before = find_source(str(root)).stamps
+    csv(root, "labels.csv", "file,label", ["cat/0.png,x", "cat/1.png,x"])
+    found = load_dataset(str(root))
+    assert found.train.class_names == ("cat", "dog")
+    assert [(g.reason, g.names) for g in found.notes.unused] == [
+        ("not read: the folders are classes", ("labels.csv",))
+    ]
+    assert find_source(str(root)).stamps == before
+
+
+@pytest.mark.input(
+    "label", what="a column that tells the split", happens="is named: folders tell the splits"
+)
+def test_a_column_of_splits_is_named(root: Path) -> None:
+    put(root, *NAMES)
+    csv(root, "labels.csv", "file,label,split", rows("{name},{label},test"))
+    found = load_dataset(str(root))
+    assert train_labels(found)[0] == ("a", "b", "c")
+    said = "column 'split' of labels.csv is not read: folders tell the splits"
+    assert said in found.notes.remarks
+
+
+def test_a_changed_table_is_read_again(root: Path) -> None:
+    """The cache of decoded images holds labels too."""
+    put(root, *NAMES)
+    csv(root, "labels.csv", "file,label", rows("{name},{label}"))
+    assert train_labels(load_dataset(str(root)))[0] == ("a", "b", "c")
+    csv(root, "labels.csv", "file,label", rows("{name},class {label}"))
+    assert train_labels(load_dataset(str(root)))[0] == ("class a", "class b", "class c")
+    (root / "labels.csv").unlink()
+    assert train_labels(load_dataset(str(root))) == ((), None)
+
+
+def test_of_two_tables_the_nearer_and_better_named_one_counts(root: Path) -> None:
+    put(root, *NAMES)
+    csv(root, "metadata.csv", "file_name,label", rows("{name},{label}"))
+    csv(root, "labels.csv", "file,label", rows("{name},z{label}"))
+    found = load_dataset(str(root))
+    assert found.train.class_names == ("a", "b", "c")
+    said = "labels.csv gives no labels: the images it names have labels already"
+    assert said in found.notes.remarks
+
+
+def test_of_a_split_that_is_not_there_no_image_is_labelled(root: Path) -> None:
+    """Its rows have the names of other images."""
+    put(root, *(f"train/{name}" for name in NAMES))
+    lines = rows("train/{name},{label}") + rows("test/{name},c")
+    csv(root, "all.csv", "path,label", lines)
+    found = load_dataset(str(root))
+    assert train_labels(found) == (("a", "b", "c"), [0, 1, 2] * 4)
+    (lost,) = found.notes.unused
+    assert lost.names == tuple(f"test/{name}" for name in NAMES)

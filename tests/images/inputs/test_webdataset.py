@@ -1,0 +1,216 @@
+"""WebDataset shards: samples by key, labels beside images, splits by the names of shards."""
+
+import io
+import json
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from stopgrad.errors import DataError
+from stopgrad.images import Dataset, load_dataset
+from tests.images.inputs.test_arrays import row
+
+PIXELS = np.random.default_rng(2).integers(0, 256, (8, 8, 8, 3), np.uint8)
+
+
+@pytest.fixture(autouse=True)
+def _store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STOPGRAD_CACHE", str(tmp_path / "cache"))
+
+
+def png(number: int) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(PIXELS[number]).save(file, format="PNG")
+    return file.getvalue()
+
+
+def shard(path: Path, members: dict[str, bytes | str]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    mode: Any = "w:gz" if path.suffix == ".gz" else "w"
+    with tarfile.open(path, mode) as archive:
+        for name, data in members.items():
+            data = data.encode() if isinstance(data, str) else data
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+    return path
+
+
+def samples(*numbers: int, **beside: Any) -> dict[str, bytes | str]:
+    """KEY.png of each number, and what `beside` makes of the number, by ending."""
+    return {
+        f"{number:06}.{ending}": data
+        for number in numbers
+        for ending, data in (
+            *((ending, of(number)) for ending, of in beside.items()),
+            ("png", png(number)),
+        )
+    }
+
+
+def labels(found: Dataset) -> list[int] | None:
+    return None if found.train.labels is None else found.train.labels.tolist()
+
+
+def unused(found: Dataset, what: str) -> list[str]:
+    return [name for group in found.notes.unused if group.what == what for name in group.names]
+
+
+LABELS = [
+    row(
+        "KEY.cls with a number",
+        "it is the label",
+        {"cls": lambda n: f"{n % 2}\n"},
+        [0, 1, 0, 1],
+        (),
+    ),
+    row(
+        "KEY.cls with text",
+        "it is the class",
+        {"cls": lambda n: "ab"[n % 2]},
+        [0, 1, 0, 1],
+        ("a", "b"),
+    ),
+    row(
+        'KEY.json with "label"',
+        "it is the label",
+        {"json": lambda n: json.dumps({"key": n, "label": float(n % 2)})},
+        [0, 1, 0, 1],
+        (),
+    ),
+    row(
+        "KEY.cls beside KEY.json",
+        "KEY.cls counts",
+        {"cls": lambda n: str(n % 2), "json": lambda _: '{"label": 7}'},
+        [0, 1, 0, 1],
+        (),
+    ),
+    row(
+        "KEY.txt with a class",
+        "it is the class",
+        {"txt": lambda n: "ab"[n % 2]},
+        [0, 1, 0, 1],
+        ("a", "b"),
+    ),
+    row("KEY.txt with a caption", "said; no labels", {"txt": lambda n: f"photo {n}"}, None, ()),
+    row(
+        "KEY.json without a label",
+        "no labels",
+        {"json": lambda n: json.dumps({"width": n})},
+        None,
+        (),
+    ),
+    row("KEY.json that is none", "no labels", {"json": lambda _: "[" * 9999}, None, ()),
+    row("shards of images alone", "no labels", {}, None, ()),
+]
+
+
+@pytest.mark.parametrize(("beside", "expected", "names"), LABELS)
+def test_label_stands_beside_an_image(
+    tmp_path: Path, beside: Any, expected: Any, names: Any
+) -> None:
+    shard(tmp_path / "set" / "00000.tar", samples(0, 1, **beside))
+    shard(tmp_path / "set" / "00001.tar", samples(2, 3, **beside))
+    found = load_dataset(str(tmp_path / "set"))
+    assert (found.train.pixels == PIXELS[:4]).all()
+    assert labels(found) == expected
+    assert not names or found.train.class_names == names
+    assert found.train.sources[2] == "00001.tar/000002.png"
+    caption = "txt" in beside and expected is None
+    assert [("captions" in remark) for remark in found.notes.remarks] == [True] * caption
+
+
+@pytest.mark.input("format", what="WebDataset, {000..001}.tar", happens="shards by a pattern")
+@pytest.mark.parametrize(
+    "pattern",
+    ["train-{000..001}.tar", "train-00*.tar", "train-{000,001}.tar", "{train-000,train-001}.tar"],
+)
+def test_pattern_names_shards(tmp_path: Path, pattern: str) -> None:
+    for number in range(3):
+        shard(tmp_path / f"train-{number:03}.tar", samples(2 * number, 2 * number + 1))
+    found = load_dataset(str(tmp_path / pattern))
+    assert (found.train.pixels[:4] == PIXELS[:4]).all()
+    assert len(found.train) == (6 if "*" in pattern else 4)
+
+
+@pytest.mark.input(
+    "oddity", what="a pattern of which a shard is not there", happens="refused; names it"
+)
+def test_missing_shard_of_a_pattern_is_named(tmp_path: Path) -> None:
+    shard(tmp_path / "000.tar", samples(0, 1))
+    with pytest.raises(DataError, match=r"2 of 3 files .* are not there \('.*/001\.tar', \.\.\.\)"):
+        load_dataset(str(tmp_path / "{000..002}.tar"))
+
+
+@pytest.mark.input("oddity", what="a numbered shard that is not there", happens="said")
+def test_gap_among_numbered_shards_is_said(tmp_path: Path) -> None:
+    for number in (0, 1, 4):
+        shard(tmp_path / f"wds-{number:04}.tar", samples(number))
+    found = load_dataset(str(tmp_path))
+    assert found.notes.remarks == ("2 shards of 'wds-' are not there",)
+
+
+@pytest.mark.input(
+    "format", what="WebDataset with train and validation shards", happens="two splits"
+)
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("imagenet1k-train-0000.tar", "imagenet1k-validation-00.tar"),
+        ("train/00000.tar.gz", "val/00000.tar.gz"),
+        ("train_shard_0.tar", "test_shard_0.tar"),
+    ],
+)
+def test_names_of_shards_tell_splits(tmp_path: Path, names: tuple[str, str]) -> None:
+    for name, numbers in zip(names, ((0, 1, 2), (3, 4)), strict=True):
+        shard(tmp_path / name, samples(*numbers, cls=lambda n: str(n % 2)))
+    found = load_dataset(str(tmp_path))
+    assert (labels(found), found.test.labels.tolist()) == ([0, 1, 0], [1, 0])
+    assert (found.test.pixels == PIXELS[3:5]).all()
+
+
+@pytest.mark.input("format", what="a single shard", happens="known by KEY.cls beside KEY.jpg")
+def test_single_shard_is_known_by_its_labels(tmp_path: Path) -> None:
+    path = shard(tmp_path / "set.tar", samples(0, 1, 2, 3, cls=lambda n: str(n // 2)))
+    assert labels(load_dataset(str(path))) == [0, 0, 1, 1]
+    pictures = {f"{name}/{n}.{end}": png(n) if end == "png" else "{}" for n, name in enumerate("aabb") for end in ("png", "json")}  # fmt: skip # noqa: E501
+    assert load_dataset(str(shard(tmp_path / "pets.tar", pictures))).train.class_names == ("a", "b")
+
+
+@pytest.mark.input("oddity", what="further images and other members of a sample", happens="named")
+def test_further_members_of_a_sample_are_named(tmp_path: Path) -> None:
+    members = {
+        "a/1.depth.png": png(5),
+        "a/1.png": png(1),
+        "a/1.cls": "4",
+        "a/1.npy": b"x",
+        "b/1.png": png(2),
+        "b/1.mask.png": png(6),
+        "b/1.cls": "4",
+        "readme": "x",
+    }
+    found = load_dataset(str(shard(tmp_path / "set-0.tar", members).parent))
+    assert (found.train.pixels == PIXELS[[1, 2]]).all()
+    assert found.train.class_names == ("4",)
+    assert unused(found, "image") == ["set-0.tar/a/1.depth.png", "set-0.tar/b/1.mask.png"]
+    assert unused(found, "file") == ["set-0.tar/a/1.npy", "set-0.tar/readme"]
+
+
+@pytest.mark.input("oddity", what="a shard that is cut", happens="refused; names it")
+def test_cut_shard_is_refused_by_name(tmp_path: Path) -> None:
+    for number in (0, 1):
+        path = shard(tmp_path / f"{number}.tar", samples(number))
+    path.write_bytes(path.read_bytes()[:700])
+    with pytest.raises(DataError, match=r"1\.tar' cannot be read to its end"):
+        load_dataset(str(tmp_path))
+
+
+def test_shards_are_never_unpacked(tmp_path: Path) -> None:
+    shard(tmp_path / "set" / "0.tar", samples(0, 1))
+    load_dataset(str(tmp_path / "set"))
+    suffixes = {path.suffix for path in (tmp_path / "cache").rglob("*") if path.is_file()}
+    assert suffixes == {".json", ".pixels"}
