@@ -6,6 +6,7 @@ runs, follows those that are at work and takes note of those that have ended mea
 
 from __future__ import annotations
 
+import os
 import signal
 import time
 from collections.abc import Mapping
@@ -134,8 +135,16 @@ class Cluster:
         return Adopted(job, read_task(folder.path / "task.json"), claim.attempt)
 
     def take_note(self, folder: RunFolder, claim: int) -> int | None:
-        """The next claim, which only one runner gets."""
+        """The next claim, which only one runner gets; the same where no job was submitted."""
+        found = read_claim(folder.path, claim)
+        if found is not None and not found.job and found.process == os.getpid():
+            return claim
         return self._create(folder, claim + 1)
+
+    def worked_s(self, folder: RunFolder, claim: int) -> float | None:
+        """From what the job wrote, without its time in the queue."""
+        end = read_exit(folder.path, claim)
+        return None if end is None else end.wall_s
 
     def start(self, task: StudyTask, *, slot: int, claim: int) -> ClusterJob:
         """A job that is submitted as soon as the engine answers."""
@@ -153,7 +162,7 @@ class ClusterJob:
     ) -> None:
         self._cluster, self._folder, self._claim = cluster, folder, claim
         self._submitted, self._tried, self._told = submitted, False, False
-        self._stopping = False
+        self._stopping = self._refused = False
         self._gone_since: float | None = None
         self._look_at = self._submitted_at = 0.0
 
@@ -164,7 +173,7 @@ class ClusterJob:
             return None
         self._look_at = now + ASK_S
         if not self._submitted:
-            if self._stopping and not self._tried:
+            if self._refused or (self._stopping and not self._tried):
                 return NEVER_BEGUN
             self._submit()
             return None
@@ -193,7 +202,7 @@ class ClusterJob:
         try:
             job = job or engine.submit(self._folder, self._claim)
         except ConfigError:
-            give_back(self._folder.path, self._claim.attempt)
+            self._refused = True
             raise
         if job is not None:
             self._submitted, self._submitted_at = True, time.monotonic()

@@ -63,6 +63,9 @@ class Executor(Protocol):
     def take_note(self, folder: RunFolder, claim: int) -> int | None:
         """The claim of the one who writes down how a job ended; None: somebody else does."""
 
+    def worked_s(self, folder: RunFolder, claim: int) -> float | None:
+        """How long an ended job was at work; None: for as long as it was followed."""
+
     def start(self, task: StudyTask, *, slot: int, claim: int) -> Job:
         """Starts a task that was written into its folder.
 
@@ -93,6 +96,10 @@ class FileLocks:
     def take_note(self, folder: RunFolder, claim: int) -> int | None:
         """The same claim."""
         return claim
+
+    def worked_s(self, folder: RunFolder, claim: int) -> float | None:
+        """None: there is no queue to wait in."""
+        return None
 
 
 class LocalProcesses(FileLocks):

@@ -52,7 +52,8 @@ def carry_out_job(folder: str, attempt: int) -> int:
     """
     path = Path(folder)
     claim = read_claim(path, attempt)
-    if claim is None or not _has_run(path, attempt) or read_exit(path, attempt) is not None:
+    over = claim is None or claim.ended or read_exit(path, attempt) is not None
+    if claim is None or over or not _has_run(path, attempt):
         return 0
     stopped = list[int]()
     for number in STOP_SIGNALS:

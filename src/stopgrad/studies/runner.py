@@ -197,7 +197,9 @@ class Runner:
 
     def _ended(self, active: Active, exit_code: int) -> bool:
         """Notes how a task ended; whether its run may go on."""
-        goal, attempt = active.goal, _attempt(active, exit_code)
+        goal = active.goal
+        worked_s = self.executor.worked_s(goal.folder, active.claim)
+        attempt = _attempt(active, exit_code, worked_s=worked_s)
         goal.folder.keep_attempt(attempt)
         if attempt.exit_code == 0:
             self._tries[goal.run.id] = 0
@@ -241,13 +243,13 @@ class Runner:
         self._stop_signal = self._stop_signal or number
 
 
-def _attempt(active: Active, exit_code: int) -> RunAttempt:
+def _attempt(active: Active, exit_code: int, *, worked_s: float | None) -> RunAttempt:
     """A task that has just ended; one that ended well without all of its numbers has failed."""
     if exit_code:
         reason = _reason(active.task, exit_code)
     elif reason := _lacking(active):
         exit_code = FAULT
-    wall_s = time.monotonic() - active.began
+    wall_s = time.monotonic() - active.began if worked_s is None else worked_s
     return RunAttempt(
         stage=active.task.stage,
         exit_code=exit_code,

@@ -1,0 +1,207 @@
+"""Claims about studies on Slurm, with slurmctld and two slurmd that the tests start here.
+
+The suite asks for what takes seconds; STOPGRAD_FULL=1 trains a study under each fault.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from stopgrad.report import study_table
+from stopgrad.runs import newest_step
+from stopgrad.studies import StudyDirectory
+from stopgrad.studies.folder import RunFolder
+from tests.factories import write_digits
+from tests.studies.engines import Slurm, running_slurm, wait_for
+from tests.training.factories import end_state, step_losses
+
+FULL = os.environ.get("STOPGRAD_FULL") == "1"
+full = pytest.mark.skipif(not FULL, reason="the full set: STOPGRAD_FULL=1")
+pytestmark = [
+    pytest.mark.skipif(
+        not (shutil.which("sbatch") and Path("/usr/sbin/slurmctld").exists()),
+        reason="no Slurm here: apt-get install slurm-wlm",
+    ),
+    pytest.mark.skipif(
+        find_spec("submitit") is None, reason="no submitit here: pip install 'stopgrad[slurm]'"
+    ),
+    pytest.mark.timeout(900),
+]
+
+STUDY: dict[str, Any] = {
+    "question": "Which?",
+    "baseline": "a",
+    "settings": {"validation": 0.2, "epochs": 20, "threads": 1, "checkpoint_every": 1},
+    "arms": {"a": {}, "b": {"batch": 16}},
+    "protocol": {"split": "validation", "metrics": ["knn_accuracy", "correlation_strength"]},
+}
+
+
+@pytest.fixture(scope="module")
+def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Slurm]:
+    with running_slurm(tmp_path_factory.mktemp("slurm")) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A study and its images: 240 real digits in folders of their classes."""
+    folder = tmp_path_factory.mktemp("place")
+    (folder / "mine.yaml").write_text(yaml.safe_dump(STUDY))
+    write_digits(folder / "images", train=240, test=0)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def undisturbed(place: Path) -> StudyDirectory:
+    """The same study on this machine."""
+    process = start(os.environ, place, place / "local", "--on", "local")
+    assert process.wait(600) == 0
+    return StudyDirectory(place / "local")
+
+
+def start(env: Any, place: Path, out: Path, *more: str) -> subprocess.Popen[str]:
+    """Runs the study; what it says goes to OUT.log."""
+    words = ["study", "run", "mine.yaml", "--data", "images", "--out", str(out)]
+    words += ["--preset", "tiny", "--seeds", "1", "--jobs", "2", *more]
+    with Path(f"{out}.log").open("a") as log:
+        return subprocess.Popen(
+            [sys.executable, "-m", "stopgrad", *words], cwd=place, env=env, stderr=log, text=True
+        )
+
+
+def folders(out: Path) -> list[RunFolder]:
+    return [RunFolder(path) for path in sorted((out / "runs").glob("*"))]
+
+
+def is_training(out: Path) -> bool:
+    """Whether all runs have come past a checkpoint and none is at its end."""
+    found = folders(out)
+    return bool(found) and all(newest_step(folder.run) > 0 for folder in found)
+
+
+def check(out: Path, undisturbed: StudyDirectory) -> None:
+    """Every run was trained once, to the same bits, and the table is the same to the byte."""
+    log = Path(f"{out}.log").read_text()
+    assert "Traceback" not in log, log
+    for folder in folders(out):
+        same = undisturbed.folder(folder.path.name)
+        assert end_state(folder.run) == end_state(same.run)
+        assert step_losses(folder.run) == step_losses(same.run)
+        ended = [(a.stage, a.exit_code) for a in folder.attempts() if a.exit_code == 0]
+        trained = [stage for stage, _ in ended if stage in ("pretrain", "resume")]
+        assert (len(trained), len(ended)) == (1, 2), ended
+        assert not folder.is_claimed()
+    assert table(StudyDirectory(out)) == table(undisturbed)
+
+
+def table(directory: StudyDirectory) -> str:
+    """Without its last line: what it cost is measured."""
+    text = study_table(directory, "mine", form="markdown")
+    return text.partition("\nCost: ")[0]
+
+
+def test_slurm_refuses_a_partition_in_its_own_words_and_nothing_stays(
+    slurm: Slurm, place: Path, tmp_path: Path
+) -> None:
+    process = start(
+        slurm.env, place, tmp_path / "s", "--on", "slurm", "--slurm", "partition=nowhere"
+    )
+    assert process.wait(120) == 2
+    text = Path(f"{tmp_path / 's'}.log").read_text()
+    assert text.count("invalid partition specified: nowhere") == 1
+    assert "Traceback" not in text
+    assert not list(tmp_path.glob("s/runs/*/job-*.json"))
+    assert not slurm.ids()
+
+
+def on_slurm(slurm: Slurm, place: Path, out: Path, *more: str) -> subprocess.Popen[str]:
+    return start(slurm.env, place, out, "--on", "slurm", "--slurm", "partition=cpu", *more)
+
+
+def kill_runner(slurm: Slurm, runner: subprocess.Popen[str], out: Path) -> None:
+    runner.kill()
+    runner.wait()
+    assert len(slurm.ids()) == 2  # the jobs go on
+
+
+def cancel_one(slurm: Slurm, runner: subprocess.Popen[str], out: Path) -> None:
+    slurm.ask("scancel", slurm.ids()[0])
+
+
+def requeue_one(slurm: Slurm, runner: subprocess.Popen[str], out: Path) -> None:
+    assert not slurm.ask("scontrol", "requeue", slurm.ids()[0])
+
+
+def kill_steps(slurm: Slurm, runner: subprocess.Popen[str], out: Path) -> None:
+    """The daemons of all steps on the machine, and the processes of their jobs."""
+    steps = slurm.steps()
+    assert len(steps) >= 6
+    for process in steps:
+        os.kill(process, signal.SIGKILL)
+
+
+def controller_away(slurm: Slurm, runner: subprocess.Popen[str], out: Path) -> None:
+    slurm.kill("slurmctld")
+    time.sleep(30)
+    slurm.start("slurmctld")
+
+
+FAULTS = [kill_runner, cancel_one, requeue_one, kill_steps, controller_away]
+
+
+@full
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_fault_leaves_the_table_of_an_undisturbed_study(
+    slurm: Slurm,
+    place: Path,
+    tmp_path: Path,
+    undisturbed: StudyDirectory,
+    fault: Callable[[Slurm, subprocess.Popen[str], Path], None],
+) -> None:
+    out = tmp_path / "s"
+    runner = on_slurm(slurm, place, out)
+    wait_for(lambda: is_training(out) or runner.poll() is not None)
+    fault(slurm, runner, out)
+    if runner.poll() is not None:
+        runner = on_slurm(slurm, place, out)
+    assert runner.wait(600) == 0
+    check(out, undisturbed)
+
+
+@full
+def test_two_runners_share_the_jobs_of_a_study(
+    slurm: Slurm, place: Path, tmp_path: Path, undisturbed: StudyDirectory
+) -> None:
+    out = tmp_path / "s"
+    runners = [on_slurm(slurm, place, out) for _ in range(2)]
+    assert [runner.wait(600) for runner in runners] == [0, 0]
+    check(out, undisturbed)
+
+
+@full
+def test_a_run_that_is_longer_than_its_time_limit_saves_and_goes_on(
+    slurm: Slurm, place: Path, tmp_path: Path
+) -> None:
+    long = ("--epochs", "100")
+    here = start(os.environ, place, tmp_path / "here", "--on", "local", *long)
+    assert here.wait(800) == 0
+    out = tmp_path / "s"
+    runner = on_slurm(slurm, place, out, "time=1", "signal=USR2@20", *long)
+    assert runner.wait(800) == 0
+    stopped = [a.exit_code for folder in folders(out) for a in folder.attempts() if a.exit_code]
+    assert len(stopped) >= 2
+    assert set(stopped) <= {128 + signal.SIGUSR2, 128 + signal.SIGTERM}
+    check(out, StudyDirectory(tmp_path / "here"))
