@@ -142,33 +142,49 @@ class RayCluster:
     """A head and workers of Ray on this machine."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder, self.port = folder, free_port()
+        self.folder, self.port = folder, 0
         self.nodes: list[subprocess.Popen[bytes]] = []
 
     @property
     def address(self) -> str:
         return f"127.0.0.1:{self.port}"
 
+    def begin(self) -> None:
+        """Starts a head, on a port of its own, and two nodes."""
+        self.port = free_port()
+        for head in (True, False, False):
+            self.start(head=head)
+
     def start(self, *, head: bool) -> None:
-        """Starts a node, with its processes in a group of their own."""
-        place = ["--head", "--port", str(self.port)] if head else ["--address", self.address]
-        words = ["start", *place, "--block", "--num-cpus", "1", "--disable-usage-stats"]
-        quiet = ["--include-dashboard", "false"] if head else []
-        with (self.folder / f"ray-{len(self.nodes)}.log").open("ab") as log:
-            node = subprocess.Popen(
-                [str(Path(sys.executable).with_name("ray")), *words, *quiet],
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
-        self.nodes.append(node)
+        """Starts a node and waits until it answers."""
+        place = ["--head", f"--port={self.port}"] if head else [f"--address={self.address}"]
+        more = ["--include-dashboard=false", "--num-cpus=0"] if head else ["--num-cpus=1"]
+        log = self.folder / f"ray-{len(self.nodes)}.log"
+        words = ["start", "--block", "--disable-usage-stats", *place, *more]
+        with log.open("wb") as file:
+            command = [str(Path(sys.executable).with_name("ray")), *words]
+            self.nodes.append(subprocess.Popen(command, stdout=file, stderr=file))
+        wait_for(lambda: "Ray runtime started" in log.read_text())
+
+    def with_a_job(self) -> int:
+        """The number of a node on which a job is at work."""
+        for number, node in enumerate(self.nodes):
+            for process in _below(node.pid):
+                with contextlib.suppress(OSError):
+                    if b"stopgrad.studies.node" in Path(f"/proc/{process}/cmdline").read_bytes():
+                        return number
+        raise AssertionError("no node has a job")
 
     def kill(self, number: int) -> None:
         """Kills all processes of a node at once, jobs included, as a machine that lost power."""
-        for process in reversed(_below(self.nodes[number].pid)):
+        for process in _below(self.nodes[number].pid):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(process, signal.SIGKILL)
         self.nodes[number].wait()
+
+    def end(self) -> None:
+        for number in range(len(self.nodes)):
+            self.kill(number)
 
 
 def _below(process: int) -> list[int]:

@@ -6,7 +6,6 @@ runs, follows those that are at work and takes note of those that have ended mea
 
 from __future__ import annotations
 
-import os
 import signal
 import time
 from collections.abc import Mapping
@@ -82,6 +81,7 @@ class Cluster:
         self.engine, self._devices = engine, devices
         self._snapshot: Snapshot | None = None
         self._ask_at = 0.0
+        self.unsent: set[tuple[Path, int]] = set()  # claims whose job was not submitted yet
         self._seen: dict[str, float] = {}  # claims without a job, by name: since when
 
     def snapshot(self) -> Snapshot | None:
@@ -136,8 +136,7 @@ class Cluster:
 
     def take_note(self, folder: RunFolder, claim: int) -> int | None:
         """The next claim, which only one runner gets; the same where no job was submitted."""
-        found = read_claim(folder.path, claim)
-        if found is not None and not found.job and found.process == os.getpid():
+        if (folder.path, claim) in self.unsent:
             return claim
         return self._create(folder, claim + 1)
 
@@ -151,6 +150,7 @@ class Cluster:
         folder = RunFolder(Path(task.folder))
         found = read_claim(folder.path, claim)
         assert found is not None
+        self.unsent.add((folder.path, claim))
         return ClusterJob(self, folder, found, submitted=False)
 
 
@@ -206,6 +206,7 @@ class ClusterJob:
             raise
         if job is not None:
             self._submitted, self._submitted_at = True, time.monotonic()
+            self._cluster.unsent.discard((self._folder.path, self._claim.attempt))
             self._claim = self._claim._replace(job=job)
             write_claim(self._folder.path, self._claim)
 

@@ -41,8 +41,10 @@ class JobActor:
 
     def _leave(self) -> None:
         """The actor ends with its job, so that its place is free though no runner is there."""
+        import ray
+
         self._process.wait()
-        os._exit(0)
+        ray.kill(ray.get_runtime_context().current_actor)
 
 
 class RayActors:

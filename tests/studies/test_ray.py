@@ -1,0 +1,91 @@
+"""Claims about studies on Ray, with a head and two nodes that the tests start here.
+
+The suite asks for what takes seconds; STOPGRAD_FULL=1 trains a study under each fault.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Callable, Iterator
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+from stopgrad.studies import StudyDirectory
+from tests.studies.engines import RayCluster, free_port, wait_for
+from tests.studies.faults import check, is_training, place, start, undisturbed
+
+__all__ = ["place", "undisturbed"]  # fixtures
+
+FULL = os.environ.get("STOPGRAD_FULL") == "1"
+full = pytest.mark.skipif(not FULL, reason="the full set: STOPGRAD_FULL=1")
+pytestmark = [
+    pytest.mark.skipif(find_spec("ray") is None, reason="no Ray: pip install 'stopgrad[ray]'"),
+    pytest.mark.timeout(900),
+]
+
+
+@pytest.fixture
+def ray(tmp_path: Path) -> Iterator[RayCluster]:
+    """A head without a place for jobs, and two nodes with one each."""
+    cluster = RayCluster(tmp_path)
+    try:
+        cluster.begin()
+        yield cluster
+    finally:
+        cluster.end()
+
+
+def on_ray(ray: RayCluster, place: Path, out: Path) -> subprocess.Popen[str]:
+    return start(os.environ, place, out, "--on", "ray", "--ray-address", ray.address)
+
+
+def test_an_address_that_does_not_answer_is_one_line(place: Path, tmp_path: Path) -> None:
+    address = f"127.0.0.1:{free_port()}"
+    out = tmp_path / "s"
+    process = start(os.environ, place, out, "--on", "ray", "--ray-address", address)
+    assert process.wait(60) == 2
+    text = Path(f"{out}.log").read_text()
+    assert text.startswith(f"stopgrad: no Ray cluster answers at {address} (")
+    assert text.count("\n") == 1
+    assert not list(out.glob("runs/*/job-*"))
+
+
+def remove_node(ray: RayCluster, runner: subprocess.Popen[str]) -> None:
+    """A machine that has a job, without warning; another one comes."""
+    ray.kill(ray.with_a_job())
+    ray.start(head=False)
+
+
+def kill_driver(ray: RayCluster, runner: subprocess.Popen[str]) -> None:
+    runner.kill()
+    runner.wait()
+
+
+def kill_head(ray: RayCluster, runner: subprocess.Popen[str]) -> None:
+    """The head alone; then the whole cluster is started anew, while old jobs may be at work."""
+    ray.kill(0)
+    runner.kill()
+    runner.wait()
+    ray.begin()
+
+
+@full
+@pytest.mark.parametrize("fault", [remove_node, kill_driver, kill_head])
+def test_a_fault_leaves_the_table_of_an_undisturbed_study(
+    ray: RayCluster,
+    place: Path,
+    tmp_path: Path,
+    undisturbed: StudyDirectory,
+    fault: Callable[[RayCluster, subprocess.Popen[str]], None],
+) -> None:
+    out = tmp_path / "s"
+    runner = on_ray(ray, place, out)
+    wait_for(lambda: is_training(out) or runner.poll() is not None, 300)
+    fault(ray, runner)
+    if runner.poll() is not None:
+        runner = on_ray(ray, place, out)
+    assert runner.wait(600) == 0
+    check(out, undisturbed)
