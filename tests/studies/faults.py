@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -44,14 +45,26 @@ def undisturbed(place: Path) -> StudyDirectory:
     return StudyDirectory(place / "local")
 
 
+STARTED = list[subprocess.Popen[str]]()
+
+
+@pytest.fixture(autouse=True)
+def no_runner_stays() -> Iterator[None]:
+    """Also where a test fails, no runner is left at work."""
+    yield
+    while STARTED:
+        STARTED.pop().kill()
+
+
 def start(env: Any, place: Path, out: Path, *more: str) -> subprocess.Popen[str]:
     """Runs the study; what it says goes to OUT.log."""
     words = ["study", "run", "mine.yaml", "--data", "images", "--out", str(out)]
     words += ["--preset", "tiny", "--seeds", "1", "--jobs", "2", *more]
     with Path(f"{out}.log").open("a") as log:
-        return subprocess.Popen(
-            [sys.executable, "-m", "stopgrad", *words], cwd=place, env=env, stderr=log, text=True
-        )
+        command = [sys.executable, "-m", "stopgrad", *words]
+        runner = subprocess.Popen(command, cwd=place, env=env, stderr=log, text=True)
+    STARTED.append(runner)
+    return runner
 
 
 def folders(out: Path) -> list[RunFolder]:

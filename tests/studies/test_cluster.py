@@ -264,6 +264,22 @@ def test_a_job_is_not_lost_while_its_engine_is_silent(tmp_path: Path) -> None:
     assert next(code for _ in range(3) if (code := found.job.poll()) is not None) == NEVER_BEGUN
 
 
+def test_a_job_at_work_that_falls_silent_is_cancelled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = DictEngine(waits=True)
+    _submit_and_die(tmp_path, engine)
+    folder = RunFolder(next((tmp_path / "s" / "runs").iterdir()))
+    found = cluster(engine).adopt(folder)
+    assert found is not None
+    write_begin(folder.path, 1, JobBegin("n1", 0.0))
+    assert found.job.poll() is None
+    assert len(engine.waiting) == 2
+    monkeypatch.setattr(cluster_module, "SILENT_S", -1.0)
+    assert found.job.poll() is None
+    assert len(engine.waiting) == 1
+
+
 def test_a_submission_without_an_answer_is_not_repeated_when_it_arrived(tmp_path: Path) -> None:
     class Unheard(DictEngine):
         def submit(self, folder: RunFolder, claim: JobClaim) -> str | None:

@@ -18,9 +18,17 @@ import pytest
 
 from stopgrad.studies import StudyDirectory
 from tests.studies.engines import Slurm, running_slurm, wait_for
-from tests.studies.faults import check, folders, is_training, place, start, undisturbed
+from tests.studies.faults import (
+    check,
+    folders,
+    is_training,
+    no_runner_stays,
+    place,
+    start,
+    undisturbed,
+)
 
-__all__ = ["place", "undisturbed"]  # fixtures
+__all__ = ["no_runner_stays", "place", "undisturbed"]  # fixtures
 
 FULL = os.environ.get("STOPGRAD_FULL") == "1"
 full = pytest.mark.skipif(not FULL, reason="the full set: STOPGRAD_FULL=1")

@@ -6,7 +6,7 @@ created a file may write to it again, nobody else does, and none that a job has 
 
 FOLDER/
     job-1.json         engine, name and id of the job, attempt, host and process of the runner
-    job-1.begun.json   the machine that the job is on, since when
+    job-1.begun.json   the machine that the job is on, since when; its date is renewed
     job-1.exit.json    its exit code; absent when it died with its machine
 """
 
@@ -140,6 +140,19 @@ def read_begin(folder: Path, attempt: int) -> JobBegin | None:
 def write_begin(folder: Path, attempt: int, begin: JobBegin) -> None:
     """Written by the job."""
     write_json(folder / f"job-{attempt}.begun.json", begin._asdict())
+
+
+def beat(folder: Path, attempt: int) -> None:
+    """The job says that it is at work: its begin gets a new date."""
+    with suppress(OSError):
+        os.utime(folder / f"job-{attempt}.begun.json")
+
+
+def newest_beat(folder: Path, attempt: int) -> int:
+    """The date of the newest `beat`, in ns of a clock that is not ours; 0 before the job began."""
+    with suppress(OSError):
+        return (folder / f"job-{attempt}.begun.json").stat().st_mtime_ns
+    return 0
 
 
 def read_exit(folder: Path, attempt: int) -> JobExit | None:

@@ -18,6 +18,7 @@ from stopgrad.studies.claims import (
     create_claim,
     give_back,
     newest_attempt,
+    newest_beat,
     newest_claim,
     read_begin,
     read_claim,
@@ -30,8 +31,10 @@ from stopgrad.studies.task import StudyTask, read_task
 
 ASK_S = 1.0  # between two questions to the engine, and two looks at the files of a job
 GONE_S = 5.0  # a job that its engine does not know for so long and that left no exit code has died
+SILENT_S = 180.0  # a job at work that says nothing for so long is cancelled: its machine is stuck
 STALE_S = 60.0  # a claim from another machine under which no job is submitted for so long is void
 
+RUNNING = ("RUNNING", "")  # words of engines for a job that is at work
 MISSING = -signal.SIGKILL  # exit code of a job that died with its machine
 NEVER_BEGUN = -signal.SIGTERM  # exit code of a job that was cancelled in the queue
 
@@ -165,6 +168,7 @@ class ClusterJob:
         self._stopping = self._refused = False
         self._gone_since: float | None = None
         self._look_at = self._submitted_at = 0.0
+        self._beat, self._heard = 0, time.monotonic()
 
     def poll(self) -> int | None:
         """Its exit code; None while it is queued or at work, or nothing is known of it."""
@@ -179,6 +183,8 @@ class ClusterJob:
             return None
         end = read_exit(self._folder.path, self._claim.attempt)
         if end is not None:
+            if end.exit_code:  # one that was requeued would wait there for nothing
+                self._cluster.engine.stop(self._claim, begun=False)
             return end.exit_code
         if newest_attempt(self._folder.path) != self._claim.attempt:
             return MISSING  # somebody else has taken note of its end
@@ -213,12 +219,21 @@ class ClusterJob:
     def _has_begun(self) -> bool:
         return read_begin(self._folder.path, self._claim.attempt) is not None
 
+    def _is_silent(self, found: Queued) -> bool:
+        """Whether a job that its engine takes for alive has not been heard of for long."""
+        now, date = time.monotonic(), newest_beat(self._folder.path, self._claim.attempt)
+        if date != self._beat or not date or found.state not in RUNNING:
+            self._beat, self._heard = date, now
+        return now > self._heard + SILENT_S
+
     def _code_if_gone(self) -> int | None:
         found = self._cluster.snapshot()
         if found is None or found.asked <= self._submitted_at:
             return None
         if self._claim.name in found.jobs:
             self._gone_since = None
+            if self._is_silent(found.jobs[self._claim.name]):
+                self._cluster.engine.stop(self._claim, begun=False)
             return None
         if self._gone_since is None:
             self._gone_since = found.asked

@@ -24,6 +24,7 @@ from stopgrad.studies.claims import (
     JobBegin,
     JobClaim,
     JobExit,
+    beat,
     newest_attempt,
     read_begin,
     read_claim,
@@ -100,6 +101,7 @@ def _work(folder: Path, claim: JobClaim, stopped: Sequence[int]) -> int:
         overtaken = False
         if time.monotonic() > look:
             overtaken = not _has_run(folder, claim.attempt)
+            beat(folder, claim.attempt)
             look = time.monotonic() + LOOK_S
         if not asked and (stopped or overtaken):
             process.terminate()
