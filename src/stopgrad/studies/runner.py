@@ -22,7 +22,7 @@ from stopgrad.runs import newest_step
 from stopgrad.storage import stop_signals, storage_errors
 from stopgrad.studies.directory import StudyDirectory
 from stopgrad.studies.executors import Adopted, Executor, Job
-from stopgrad.studies.folder import STOPPED, RunAttempt, RunFolder
+from stopgrad.studies.folder import RunAttempt, RunFolder
 from stopgrad.studies.plan import PlannedRun, StudyPlan
 from stopgrad.studies.task import FAULT, StudyTask, next_task, read_failure, write_task
 
@@ -209,8 +209,9 @@ class Runner:
             self.watch.event(goal.run.id, f"{attempt.stage} stopped")
             return False
         further = self.executor.ends_jobs and newest_step(goal.folder.run) > active.step
-        stopped = attempt.exit_code in STOPPED
-        self._tries[goal.run.id] = 0 if stopped and further else self._tries[goal.run.id] + 1
+        self._tries[goal.run.id] += 1
+        if attempt.may_pass and further:
+            self._tries[goal.run.id] = 0
         if attempt.may_pass and attempt.exit_code != 5 and self._tries[goal.run.id] < TRIES:
             self.watch.event(goal.run.id, f"exit code {attempt.exit_code}, tried again")
             return True
