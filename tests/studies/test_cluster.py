@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import signal
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
 
 from stopgrad.config import config_to_dict, preset
 from stopgrad.errors import ConfigError
-from stopgrad.studies import Where, check_place, executor_for, job_texts
+from stopgrad.storage import STOP_SIGNALS
+from stopgrad.studies import Where, check_place, executor_for, job_texts, node
 from stopgrad.studies import cluster as cluster_module
 from stopgrad.studies.claims import (
     JobBegin,
@@ -34,7 +35,7 @@ from stopgrad.studies.claims import (
 from stopgrad.studies.cluster import MISSING, NEVER_BEGUN, Cluster, Queued
 from stopgrad.studies.folder import RunFolder
 from stopgrad.studies.node import carry_out_job
-from stopgrad.studies.task import StudyTask, read_failure, read_task, write_task
+from stopgrad.studies.task import StudyTask, read_task, write_task
 from tests.studies.instant import InstantExecutor, Silent, conduct, prepare, run_of, stages
 
 
@@ -310,28 +311,27 @@ def _job(folder: Path, task: StudyTask | None = None) -> int:
 
 
 @pytest.fixture
-def _handlers() -> object:
-    before = {number: signal.getsignal(number) for number in signal.valid_signals() if number < 32}
+def _child(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The process of a task is one that fails at once; handlers of signals come back."""
+    code = "raise SystemExit(3)"
+    monkeypatch.setattr(node, "_command", lambda *_, **__: [sys.executable, "-c", code])
+    before = {number: signal.getsignal(number) for number in STOP_SIGNALS}
     yield
     for number, handler in before.items():
-        if number not in (signal.SIGKILL, signal.SIGSTOP) and handler is not None:
-            signal.signal(number, handler)
+        signal.signal(number, handler)
 
 
-@pytest.mark.usefixtures("_handlers")
+@pytest.mark.usefixtures("_child")
 def test_a_job_writes_its_exit_code_and_works_once(tmp_path: Path) -> None:
     number = _job(tmp_path)
-    code = carry_out_job(str(tmp_path), number)
-    end, failure = read_exit(tmp_path, number), read_failure(tmp_path)
+    assert carry_out_job(str(tmp_path), number) == 3
+    end = read_exit(tmp_path, number)
     assert end is not None
-    assert failure is not None
-    assert code == end.exit_code == failure.exit_code != 0
-    (tmp_path / "failure.json").unlink()
+    assert end.exit_code == 3
     assert carry_out_job(str(tmp_path), number) == 0  # as after a requeue of what had ended
-    assert read_failure(tmp_path) is None
 
 
-@pytest.mark.usefixtures("_handlers")
+@pytest.mark.usefixtures("_child")
 def test_a_job_whose_claim_was_overtaken_does_nothing(tmp_path: Path) -> None:
     first = _job(tmp_path)
     _job(tmp_path)
@@ -339,32 +339,43 @@ def test_a_job_whose_claim_was_overtaken_does_nothing(tmp_path: Path) -> None:
     assert read_begin(tmp_path, first) is None
 
 
-@pytest.mark.usefixtures("_handlers")
+@pytest.mark.usefixtures("_child")
 def test_a_job_that_its_engine_starts_again_goes_on_with_its_run(tmp_path: Path) -> None:
     config = config_to_dict(preset("tiny"))
     task = StudyTask(stage="pretrain", folder=str(tmp_path), spec="nowhere", config=config)
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "config.json").write_text("{}")
-    number = _job(tmp_path, task)
-    assert carry_out_job(str(tmp_path), number) != 0
+    assert carry_out_job(str(tmp_path), _job(tmp_path, task)) == 3
     assert read_task(task.file).stage == "resume"
 
 
-def test_a_job_is_told_by_a_signal_and_tells_its_task(tmp_path: Path) -> None:
-    config = config_to_dict(preset("tiny", epochs=500, **{"checkpoint_every": 1}))
-    task = StudyTask(stage="pretrain", folder=str(tmp_path), spec="mnist5k", config=config)
-    number = _job(tmp_path, task)
-    words = [sys.executable, "-m", "stopgrad.studies.node", str(tmp_path), str(number)]
-    with subprocess.Popen(words) as process:
-        end = time.monotonic() + 60
-        while not (tmp_path / "run" / "metrics.jsonl").exists():
-            assert time.monotonic() < end
-            time.sleep(0.05)
-        process.send_signal(signal.SIGUSR2)
-        assert process.wait(60) == 128 + signal.SIGTERM
-    found = read_exit(tmp_path, number)
-    assert found is not None
-    assert found.exit_code == 128 + signal.SIGTERM
+@pytest.mark.usefixtures("_child")
+@pytest.mark.parametrize("overtaken", [False, True])
+def test_a_job_has_its_task_save_when_it_is_told_or_overtaken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, overtaken: bool
+) -> None:
+    code = "import time; time.sleep(60)"
+    monkeypatch.setattr(node, "_command", lambda *_, **__: [sys.executable, "-c", code])
+    monkeypatch.setattr(node, "LOOK_S", 0.1)
+    number = _job(tmp_path)
+
+    def disturb() -> None:
+        if overtaken:
+            create_claim(tmp_path, attempt=number + 1, engine="slurm", devices=1)
+        else:
+            os.kill(os.getpid(), signal.SIGUSR2)
+
+    threading.Timer(0.5, disturb).start()
+    assert carry_out_job(str(tmp_path), number) == -signal.SIGTERM
+    assert (read_exit(tmp_path, number) is None) == overtaken
+
+
+def test_a_pretraining_of_several_processes_is_a_command_with_devices(tmp_path: Path) -> None:
+    task = StudyTask(stage="resume", folder=str(tmp_path), spec="d")
+    together = node._command(task, devices=4)
+    assert together[1:] == ["-P", "-m", "stopgrad", *task.command(), "--devices", "4"]
+    alone = node._command(dataclasses.replace(task, stage="evaluate"), devices=4)
+    assert alone[1:] == ["-P", "-m", "stopgrad.studies.task", str(task.file)]
 
 
 def test_the_jobs_of_another_engine_are_not_touched(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -17,6 +18,10 @@ from pathlib import Path
 import pytest
 
 from stopgrad.studies import StudyDirectory
+from stopgrad.studies.claims import create_claim, read_begin, read_claim, read_exit
+from stopgrad.studies.folder import RunFolder
+from stopgrad.studies.slurm_queue import SlurmQueue
+from stopgrad.studies.task import StudyTask, write_task
 from tests.studies.engines import Slurm, running_slurm, wait_for
 from tests.studies.faults import (
     check,
@@ -62,6 +67,27 @@ def test_slurm_refuses_a_partition_in_its_own_words_and_nothing_stays(
     assert "Traceback" not in text
     assert not list(tmp_path.glob("s/runs/*/job-*.json"))
     assert not slurm.ids()
+
+
+def test_a_job_on_a_node_leaves_its_exit_code_and_is_in_the_queue_until_then(
+    slurm: Slurm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SLURM_CONF", str(slurm.conf))
+    write_task(StudyTask(stage="evaluate", folder=str(tmp_path), spec="nowhere"))
+    assert create_claim(tmp_path, attempt=1, engine="slurm", devices=1)
+    claim, queue = read_claim(tmp_path, 1), SlurmQueue(tmp_path, {"partition": "cpu"})
+    assert claim is not None
+    job = queue.submit(RunFolder(tmp_path), claim)
+    jobs = queue.queue()
+    assert job is not None
+    assert jobs is not None
+    assert jobs[claim.name].job == job
+    wait_for(lambda: read_exit(tmp_path, 1))
+    end, begin = read_exit(tmp_path, 1), read_begin(tmp_path, 1)
+    assert end is not None
+    assert begin is not None
+    assert (end.exit_code, begin.node) == (7, socket.gethostname())
+    wait_for(lambda: queue.queue() == {})
 
 
 def on_slurm(slurm: Slurm, place: Path, out: Path, *more: str) -> subprocess.Popen[str]:
