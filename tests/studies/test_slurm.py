@@ -122,7 +122,14 @@ def controller_away(slurm: Slurm, runner: subprocess.Popen[str], out: Path) -> N
     slurm.start("slurmctld")
 
 
-FAULTS = [kill_runner, cancel_one, requeue_one, kill_steps, controller_away]
+def interrupt(slurm: Slurm, runner: subprocess.Popen[str], out: Path) -> None:
+    runner.send_signal(signal.SIGINT)
+    assert runner.wait(120) == 128 + signal.SIGINT
+    wait_for(lambda: not slurm.ids(), 10)
+    assert {a.exit_code for folder in folders(out) for a in folder.attempts()} == {143}
+
+
+FAULTS = [kill_runner, interrupt, cancel_one, requeue_one, kill_steps, controller_away]
 
 
 @full

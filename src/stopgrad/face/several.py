@@ -254,10 +254,11 @@ def study(
     """
     where = studies.Where(on, jobs, slurm, ray_address, devices)
     studies.check_place(where)
+    out = Path(out) if on == "local" else Path(out).absolute()  # nodes may work elsewhere
     screen, choices = Screen(), studies.Choices(preset, key_paths(knobs), _seeds(seeds))
     with screen.progress():
         prepared = studies.prepare_study(
-            name, choices, spec=spec_of(data), out=Path(out), track=screen.track
+            name, choices, spec=spec_of(data), out=out, track=screen.track
         )
     for change in prepared.changes:
         screen.line(f"{prepared.study.name} changed since it was begun: {change}")
