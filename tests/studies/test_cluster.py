@@ -357,7 +357,9 @@ def test_a_job_has_its_task_save_when_it_is_told_or_overtaken(
     code = "import time; time.sleep(60)"
     monkeypatch.setattr(node, "_command", lambda *_, **__: [sys.executable, "-c", code])
     monkeypatch.setattr(node, "LOOK_S", 0.1)
-    number = _job(tmp_path)
+    config = config_to_dict(preset("tiny"))
+    task = StudyTask(stage="pretrain", folder=str(tmp_path), spec="d", config=config)
+    number = _job(tmp_path, task)
 
     def disturb() -> None:
         if overtaken:
@@ -368,6 +370,17 @@ def test_a_job_has_its_task_save_when_it_is_told_or_overtaken(
     threading.Timer(0.5, disturb).start()
     assert carry_out_job(str(tmp_path), number) == -signal.SIGTERM
     assert (read_exit(tmp_path, number) is None) == overtaken
+
+
+@pytest.mark.usefixtures("_child")
+def test_an_evaluation_goes_on_when_its_time_limit_comes_near(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code = "import os, signal, time; os.kill(os.getpid(), signal.SIGUSR2); time.sleep(1); raise SystemExit(5)"
+    monkeypatch.setattr(node, "_command", lambda *_, **__: [sys.executable, "-c", code])
+    number = _job(tmp_path)
+    threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGUSR2)).start()
+    assert carry_out_job(str(tmp_path), number) == 5
 
 
 def test_a_pretraining_of_several_processes_is_a_command_with_devices(tmp_path: Path) -> None:

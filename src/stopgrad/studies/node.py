@@ -38,6 +38,7 @@ from stopgrad.studies.task import StudyTask, read_task, write_task
 
 LOOK_S = 5.0  # between two looks at whether the claim was overtaken
 POLL_S = 0.1
+WARNINGS = (signal.SIGUSR1, signal.SIGUSR2)  # that the time limit comes near
 
 
 def carry_out_job(folder: str, attempt: int) -> int:
@@ -62,7 +63,7 @@ def carry_out_job(folder: str, attempt: int) -> int:
     _let_others_end(path, attempt)
     began = time.time()
     write_begin(path, attempt, JobBegin(socket.gethostname(), began))
-    exit_code = 128 + stopped[0] if stopped else _work(path, claim, stopped)
+    exit_code = _work(path, claim, stopped)
     if _has_run(path, attempt):
         write_exit(path, attempt, JobExit(exit_code, round(time.time() - began, 3)))
     return exit_code
@@ -88,13 +89,14 @@ def _let_others_end(folder: Path, attempt: int) -> None:
 
 def _work(folder: Path, claim: JobClaim, stopped: Sequence[int]) -> int:
     """Runs the task in a process of its own, and has it save and end when it is asked to."""
+    task = _begun(read_task(folder / "task.json"))
     with RunFolder(folder).log.open("ab") as log:
         process = subprocess.Popen(
-            _command(_begun(read_task(folder / "task.json")), devices=claim.devices),
+            _command(task, devices=claim.devices),
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
-            preexec_fn=die_with(os.getpid()),
+            preexec_fn=_without_warnings(die_with(os.getpid())),
         )
     asked, look = False, time.monotonic() + LOOK_S
     while (exit_code := process.poll()) is None:
@@ -103,11 +105,28 @@ def _work(folder: Path, claim: JobClaim, stopped: Sequence[int]) -> int:
             overtaken = not _has_run(folder, claim.attempt)
             beat(folder, claim.attempt)
             look = time.monotonic() + LOOK_S
-        if not asked and (stopped or overtaken):
+        if not asked and (overtaken or _must_stop(task, stopped)):
             process.terminate()
             asked = True
         time.sleep(POLL_S)
     return exit_code
+
+
+def _without_warnings(also: Callable[[], None] | None) -> Callable[[], None]:
+    """Runs in the child: Slurm warns every process of a job, but what follows is decided here."""
+
+    def prepare() -> None:
+        for number in WARNINGS:
+            signal.signal(number, signal.SIG_IGN)
+        if also is not None:
+            also()
+
+    return prepare
+
+
+def _must_stop(task: StudyTask, stopped: Sequence[int]) -> bool:
+    """Whether a task is to end now: an evaluation has nothing to save, and may be done in time."""
+    return any(number not in WARNINGS or task.stage != "evaluate" for number in stopped)
 
 
 def _begun(task: StudyTask) -> StudyTask:
