@@ -376,7 +376,8 @@ def test_a_job_has_its_task_save_when_it_is_told_or_overtaken(
 def test_an_evaluation_goes_on_when_its_time_limit_comes_near(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    code = "import os, signal, time; os.kill(os.getpid(), signal.SIGUSR2); time.sleep(1); raise SystemExit(5)"
+    warned = "import os, signal, time; os.kill(os.getpid(), signal.SIGUSR2); time.sleep(1)"
+    code = f"{warned}; raise SystemExit(5)"
     monkeypatch.setattr(node, "_command", lambda *_, **__: [sys.executable, "-c", code])
     number = _job(tmp_path)
     threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGUSR2)).start()
