@@ -10,6 +10,7 @@ from stopgrad.errors import StopgradError
 from stopgrad.evaluation import Key, append
 from stopgrad.studies import Choices, PreparedStudy, StudyDirectory, run_study
 from stopgrad.studies.definition import StudyData
+from stopgrad.studies.executors import FileLocks
 from stopgrad.studies.folder import RunFolder
 from stopgrad.studies.parse import parse_study
 from stopgrad.studies.plan import arm_configs, plan_runs
@@ -51,7 +52,7 @@ class DoneJob:
         pass
 
 
-class InstantExecutor:
+class InstantExecutor(FileLocks):
     """Leaves the files that a task would leave, or fails as it is told.
 
     `fails` gives for a run the exit codes of its next tasks; 0 is a task that works.

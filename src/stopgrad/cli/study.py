@@ -9,6 +9,7 @@ from shlex import quote
 import stopgrad
 from stopgrad.cli.parser import add_changes, add_command, add_data, add_preset
 from stopgrad.cli.screen import print_line, print_table, say
+from stopgrad.errors import ConfigError
 
 HELP = "compare settings over several seeds, in a table beside published numbers"
 
@@ -71,11 +72,51 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
         "--jobs",
         type=int,
         metavar="N",
-        help="runs at once. Default: one per GPU, or two without a GPU",
+        help="runs at once. Default: one per GPU, or two without a GPU; 16 on a cluster",
     )
+    _add_cluster(parser)
     parser.add_argument("--retry", action="store_true", help="repeat runs that failed before")
     add_changes(parser)
     parser.set_defaults(command=run)
+
+
+def _add_cluster(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--on",
+        choices=("local", "slurm", "ray"),
+        default="local",
+        help="where: processes of this machine, or jobs of a cluster that goes on when this "
+        "command is killed. Default: local",
+    )
+    parser.add_argument(
+        "--slurm",
+        nargs="+",
+        default=[],
+        metavar="KEY=VALUE",
+        help="options of sbatch for each job: partition=gpu gpus=1 time=4:00:00",
+    )
+    parser.add_argument(
+        "--ray-address",
+        default="auto",
+        metavar="HOST:PORT",
+        help="the cluster of Ray. Default: the one that this machine is part of",
+    )
+    parser.add_argument(
+        "--devices",
+        dest="devices_of_run",
+        type=int,
+        default=1,
+        metavar="N",
+        help="processes of each pretraining on its node, with --on slurm or ray. Default: 1",
+    )
+
+
+def _slurm_options(words: list[str]) -> dict[str, str]:
+    """The options of KEY=VALUE words; ConfigError for another word."""
+    for word in words:
+        if "=" not in word.strip("="):
+            raise ConfigError(f"--slurm {word}", expected="KEY=VALUE, such as partition=gpu")
+    return dict(word.lstrip("-").split("=", 1) for word in words)
 
 
 def run(options: argparse.Namespace) -> None:
@@ -89,6 +130,10 @@ def run(options: argparse.Namespace) -> None:
         seeds=seeds if len(seeds) > 1 else seeds[0],
         jobs=options.jobs,
         retry=options.retry,
+        on=options.on,
+        slurm=_slurm_options(options.slurm),
+        ray_address=options.ray_address,
+        devices=options.devices_of_run,
         **options.changes,
     )
     say(f"see the results with: stopgrad study table {quote(str(options.out))}")

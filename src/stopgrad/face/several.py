@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from shlex import quote
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
 from rich.live import Live
@@ -28,7 +29,7 @@ from stopgrad.report import Column, Table, TableCell
 if TYPE_CHECKING:
     from stopgrad.speed import Speed
     from stopgrad.storage import Finding
-    from stopgrad.studies import ArmState, Overview, PreparedStudy
+    from stopgrad.studies import ArmState, EngineName, Overview, PreparedStudy
 
 REFRESH_S = 2.0
 
@@ -122,8 +123,9 @@ class Studies:
     @property
     def states(self) -> list[ArmsTable]:
         """How the runs of each study stand."""
+        jobs = studies.job_texts(self._directory)
         return [
-            ArmsTable(stored.study.name, studies.study_overview(self._directory, stored))
+            ArmsTable(stored.study.name, studies.study_overview(self._directory, stored, jobs))
             for stored in self._directory.read_all()
         ]
 
@@ -225,6 +227,10 @@ def study(
     seeds: int | Sequence[int] = 5,
     jobs: int | None = None,
     retry: bool = False,
+    on: EngineName = "local",
+    slurm: Mapping[str, str] = MappingProxyType({}),
+    ray_address: str = "auto",
+    devices: int = 1,
     **knobs: Any,
 ) -> Studies:
     """Runs what is left of a study: each arm over the seeds.
@@ -235,8 +241,12 @@ def study(
         out: The directory, which may hold several studies.
         preset: As for `pretrain`.
         seeds: How many, from 0 on, or which.
-        jobs: Runs at once; None: one per GPU, or two on a machine without.
+        jobs: Runs at once; None: one per GPU, or two on a machine without; 16 on a cluster.
         retry: Also what failed before, whatever the reason.
+        on: Where: processes of this machine, jobs of Slurm, or actors of Ray.
+        slurm: Options of sbatch for each job, such as `{"partition": "gpu", "time": "4:00:00"}`.
+        ray_address: HOST:PORT of a cluster of Ray, or "auto".
+        devices: Processes of each pretraining on its node, with Slurm and Ray.
         **knobs: As for `pretrain`; they hold for all arms.
 
     Raises:
@@ -245,16 +255,18 @@ def study(
         FailedRunsError: When runs failed; the others are done.
         InterruptedStudyError: After a signal, when every run has saved.
     """
-    if jobs is not None and jobs < 1:
-        raise ConfigError(f"--jobs {jobs}", expected="at least 1", hint="raise it")
+    where = studies.Where(on, jobs, slurm, ray_address, devices)
+    studies.check_place(where)
+    out = Path(out) if on == "local" else Path(out).absolute()  # nodes may work elsewhere
     screen, choices = Screen(), studies.Choices(preset, key_paths(knobs), _seeds(seeds))
     with screen.progress():
         prepared = studies.prepare_study(
-            name, choices, spec=spec_of(data), out=Path(out), track=screen.track
+            name, choices, spec=spec_of(data), out=out, track=screen.track
         )
     for change in prepared.changes:
         screen.line(f"{prepared.study.name} changed since it was begun: {change}")
-    executor = studies.local_processes(jobs=jobs, device=str(knobs.get("device", "auto")))
+    device = str(knobs.get("device", "auto"))
+    executor = studies.executor_for(where, prepared.directory, device=device)
     watch = StudyWatch(prepared, screen, jobs=executor.slots)
     with watch.shown():
         failed = studies.run_study(prepared, executor, watch=watch, retry=retry)

@@ -8,11 +8,17 @@ however many studies share it.
     parse         a study's file -> a study, and all that is wrong in it
     plan          a study, a preset and seeds -> the runs to make and the numbers to take
     stored        a study as its directory holds it, and an edited one against it
+    claims        claims as files, where file locks do not hold
     folder        one run: what it is, how far it has come, its numbers and costs
     kept          runs without their folders, in three files
     directory     the studies of a directory and the runs that they share
     task          the next task of a run, and the process that carries it out
     executors     where tasks are carried out: processes of this machine
+    node          a job of an engine, on its node
+    cluster       tasks as jobs of an engine that outlives the runner
+    slurm_queue   the engine Slurm
+    ray_actors    the engine Ray
+    places        the executor that a user asks for; what engines say of the jobs of a study
     runner        the runs of a study, until none is left
     results       runs -> a cell for each arm, metric and fraction; the overview; curves over seeds
     findings      published findings against our numbers

@@ -2,7 +2,6 @@ from .definition import Place as Place
 from .definition import Value as Value
 from .definition import labels_of as labels_of
 from .directory import StudyDirectory as StudyDirectory
-from .executors import local_processes as local_processes
 from .findings import Answer as Answer
 from .findings import Answered as Answered
 from .findings import answer_findings as answer_findings
@@ -11,6 +10,11 @@ from .folder import EpochRow as EpochRow
 from .parse import built_in_studies as built_in_studies
 from .parse import read_study as read_study
 from .parse import study_file as study_file
+from .places import EngineName as EngineName
+from .places import Where as Where
+from .places import check_place as check_place
+from .places import executor_for as executor_for
+from .places import job_texts as job_texts
 from .plan import Choices as Choices
 from .results import COLLAPSE as COLLAPSE
 from .results import ArmState as ArmState

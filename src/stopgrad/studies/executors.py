@@ -13,8 +13,9 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
+from stopgrad.studies.claims import open_claim
 from stopgrad.studies.folder import RunFolder
 from stopgrad.studies.task import StudyTask
 
@@ -31,12 +32,39 @@ class Job(Protocol):
         """Asks it to save and end, as SIGTERM does."""
 
 
+class Adopted(NamedTuple):
+    """A job that is at work, or has ended and nobody has taken note of it."""
+
+    job: Job
+    task: StudyTask
+    claim: int
+
+
 class Executor(Protocol):
-    """Carries out tasks."""
+    """Carries out tasks, one at a time of a run: that on which it has a claim, a number."""
 
     @property
     def slots(self) -> int:
         """How many tasks may be at work at once."""
+
+    @property
+    def ends_jobs(self) -> bool:
+        """Whether jobs are ended by their time limit: one that came further is no failure."""
+
+    def claim(self, folder: RunFolder) -> int | None:
+        """A claim on a run; None: somebody else has it."""
+
+    def release(self, folder: RunFolder, claim: int) -> None:
+        """Gives a claim back."""
+
+    def adopt(self, folder: RunFolder) -> Adopted | None:
+        """The job that somebody else has started of a run, where it can be followed from here."""
+
+    def take_note(self, folder: RunFolder, claim: int) -> int | None:
+        """The claim of the one who writes down how a job ended; None: somebody else does."""
+
+    def worked_s(self, folder: RunFolder, claim: int) -> float | None:
+        """How long an ended job was at work; None: for as long as it was followed."""
 
     def start(self, task: StudyTask, *, slot: int, claim: int) -> Job:
         """Starts a task that was written into its folder.
@@ -44,11 +72,37 @@ class Executor(Protocol):
         Args:
             task: The task; what it prints is added to the log of its folder.
             slot: A free one, 0 to slots - 1.
-            claim: Descriptor of the claim on the run, held until whoever has it open has ended.
+            claim: The claim on the run.
         """
 
 
-class LocalProcesses:
+class FileLocks:
+    """Claims by file locks: descriptors, held until whoever has them open has ended."""
+
+    ends_jobs = False
+
+    def claim(self, folder: RunFolder) -> int | None:
+        """A descriptor that holds the claim."""
+        return None if open_claim(folder.path) else folder.claim()
+
+    def release(self, folder: RunFolder, claim: int) -> None:
+        """Closes it."""
+        os.close(claim)
+
+    def adopt(self, folder: RunFolder) -> Adopted | None:
+        """None: a process belongs to the runner that started it."""
+        return None
+
+    def take_note(self, folder: RunFolder, claim: int) -> int | None:
+        """The same claim."""
+        return claim
+
+    def worked_s(self, folder: RunFolder, claim: int) -> float | None:
+        """None: there is no queue to wait in."""
+        return None
+
+
+class LocalProcesses(FileLocks):
     """One process per task, each on its part of the cores or on its own GPU.
 
     On Linux a process is asked to save and end when the runner dies. On other systems it goes on
@@ -69,7 +123,7 @@ class LocalProcesses:
                 stderr=subprocess.STDOUT,
                 pass_fds=(claim,),
                 env=self.environment(slot, os.environ),
-                preexec_fn=_die_with(os.getpid()),
+                preexec_fn=die_with(os.getpid()),
             )
 
     def environment(self, slot: int, inherited: Mapping[str, str]) -> dict[str, str]:
@@ -101,8 +155,8 @@ def _gpus() -> list[str]:
     return names[:count]
 
 
-def _die_with(parent: int) -> Callable[[], None] | None:
-    """Runs in the child before anything else: SIGTERM when the runner ends, however it ends."""
+def die_with(parent: int) -> Callable[[], None] | None:
+    """Runs in the child before anything else: SIGTERM when its parent ends, however it ends."""
     if sys.platform != "linux":
         return None
     prctl = ctypes.CDLL(None).prctl

@@ -9,6 +9,7 @@ runs/ID/
     log               what the processes of its tasks printed
     attempts.jsonl    one line per task that ended: exit code, reason, time
     claim             held (flock) by whoever works on the run, its processes included
+    job-N.json, ...   claims and jobs of an engine, see `stopgrad.studies.claims`
 """
 
 from __future__ import annotations
@@ -42,6 +43,7 @@ from stopgrad.storage import (
     typed,
     write_json,
 )
+from stopgrad.studies.claims import open_claim
 from stopgrad.studies.definition import Method
 
 EpochRow = Mapping[str, Any]
@@ -189,7 +191,11 @@ class RunFolder(NamedTuple):
         return descriptor
 
     def is_claimed(self) -> bool:
-        """Whether somebody works on the run now."""
+        """Whether somebody works on the run now, or has a job in a queue for it."""
+        return self.is_locked() or open_claim(self.path) is not None
+
+    def is_locked(self) -> bool:
+        """Whether a process of this machine works on the run now."""
         try:
             with (self.path / "claim").open("rb") as file:
                 fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)

@@ -6,6 +6,7 @@ Also how far the runs are (`study_overview`) and their epochs as curves over see
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from stopgrad.evaluation import (
@@ -184,14 +185,17 @@ class Overview(NamedTuple):
     lines: tuple[str, ...]
 
 
-def study_overview(directory: StudyDirectory, stored: StoredStudy) -> Overview:
-    """The progress of a study."""
+def study_overview(
+    directory: StudyDirectory, stored: StoredStudy, jobs: Mapping[str, str] = MappingProxyType({})
+) -> Overview:
+    """The progress of a study; `jobs` says of runs where an engine has them, by address."""
     results = load_results(directory, stored)
     missing = missing_runs(results)
     lacking = {slot.run for slot, _ in missing}
     done = [_done(run) if name in lacking else 1.0 for name, run in results.runs.items()]
     lines = [
-        f"{slot_text(slot)}: {run_text(run)} ({directory.folder(slot.run).path})"
+        f"{slot_text(slot)}: {_state_text(run, jobs.get(slot.run))} "
+        f"({directory.folder(slot.run).path})"
         for slot, run in missing
     ]
     arms = tuple(_arm(results, arm.name, lacking) for arm in stored.study.arms)
@@ -202,6 +206,10 @@ def slot_text(slot: Slot) -> str:
     """`as it is, seed 0`, and the label fraction where there are several."""
     fraction = "" if slot.labels is None else f", {labels_text(slot.labels)}"
     return f"{slot.arm}, seed {slot.seed}{fraction}"
+
+
+def _state_text(run: StudyRun, job: str | None) -> str:
+    return run_text(run) if job is None else f"{job}, epoch {run.state.epoch}"
 
 
 def run_text(run: StudyRun) -> str:

@@ -18,9 +18,10 @@ from typing import NamedTuple, Protocol
 
 from stopgrad.errors import DataError, InterruptedStudyError
 from stopgrad.evaluation import Key
+from stopgrad.runs import newest_step
 from stopgrad.storage import stop_signals, storage_errors
 from stopgrad.studies.directory import StudyDirectory
-from stopgrad.studies.executors import Executor, Job
+from stopgrad.studies.executors import Adopted, Executor, Job
 from stopgrad.studies.folder import RunAttempt, RunFolder
 from stopgrad.studies.plan import PlannedRun, StudyPlan
 from stopgrad.studies.task import FAULT, StudyTask, next_task, read_failure, write_task
@@ -57,6 +58,7 @@ class Active:
     task: StudyTask
     job: Job
     began: float
+    step: int  # that the run had come to
     stopped: bool = False
 
 
@@ -121,17 +123,30 @@ class Runner:
             return True
         if time.monotonic() < self._ask_at.get(run, 0.0):
             return False
-        claim = goal.folder.claim()
+        claim = self.executor.claim(goal.folder)
         if claim is None:
             self._ask_at[run] = time.monotonic() + ASK_AGAIN_S
+            self._adopt(goal, slot=slot)
             return False
         started = False
         try:
             started = self._start(goal, claim, slot=slot)
         finally:
             if not started:
-                os.close(claim)
+                self.executor.release(goal.folder, claim)
         return not started
+
+    def _adopt(self, goal: Goal, *, slot: int) -> None:
+        """Follows the job that somebody else has started of a run, where that can be done."""
+        found = self.executor.adopt(goal.folder)
+        if found is not None:
+            self._tries.setdefault(goal.run.id, 0)
+            self._follow(goal, found, slot=slot)
+            self.watch.event(goal.run.id, f"{found.task.stage} is at work already")
+
+    def _follow(self, goal: Goal, found: Adopted, *, slot: int) -> None:
+        now, step = time.monotonic(), newest_step(goal.folder.run)
+        self._slots[slot] = Active(goal, found.claim, found.task, found.job, now, step)
 
     def _start(self, goal: Goal, claim: int, *, slot: int) -> bool:
         """Starts the next task of a claimed run; False when there is none, or no use in it."""
@@ -143,7 +158,7 @@ class Runner:
         write_task(task)
         _add_to_log(goal.folder, f"$ stopgrad {shlex.join(task.command())}")
         job = self.executor.start(task, slot=slot, claim=claim)
-        self._slots[slot] = Active(goal, claim, task, job, time.monotonic())
+        self._follow(goal, Adopted(job, task, claim), slot=slot)
         self.watch.event(run, f"{task.stage} begins")
         return True
 
@@ -169,17 +184,22 @@ class Runner:
             if exit_code is None:
                 continue
             del self._slots[slot]
+            claim = self.executor.take_note(active.goal.folder, active.claim)
+            if claim is None:
+                continue
             goes_on = False
             try:
                 goes_on = self._ended(active, exit_code) and self._stop_signal is None
-                goes_on = goes_on and self._start(active.goal, active.claim, slot=slot)
+                goes_on = goes_on and self._start(active.goal, claim, slot=slot)
             finally:
                 if not goes_on:
-                    os.close(active.claim)
+                    self.executor.release(active.goal.folder, claim)
 
     def _ended(self, active: Active, exit_code: int) -> bool:
         """Notes how a task ended; whether its run may go on."""
-        goal, attempt = active.goal, _attempt(active, exit_code)
+        goal = active.goal
+        worked_s = self.executor.worked_s(goal.folder, active.claim)
+        attempt = _attempt(active, exit_code, worked_s=worked_s)
         goal.folder.keep_attempt(attempt)
         if attempt.exit_code == 0:
             self._tries[goal.run.id] = 0
@@ -188,7 +208,10 @@ class Runner:
         if self._stop_signal is not None:
             self.watch.event(goal.run.id, f"{attempt.stage} stopped")
             return False
+        further = self.executor.ends_jobs and newest_step(goal.folder.run) > active.step
         self._tries[goal.run.id] += 1
+        if attempt.may_pass and further:
+            self._tries[goal.run.id] = 0
         if attempt.may_pass and attempt.exit_code != 5 and self._tries[goal.run.id] < TRIES:
             self.watch.event(goal.run.id, f"exit code {attempt.exit_code}, tried again")
             return True
@@ -210,7 +233,10 @@ class Runner:
             for active in self._slots.values():
                 while active.job.poll() is None:
                     time.sleep(POLL_S)
-                os.close(active.claim)
+                folder = active.goal.folder
+                claim = self.executor.take_note(folder, active.claim)
+                if claim is not None:
+                    self.executor.release(folder, claim)
             self._slots.clear()
 
     def _request_stop(self, number: int, frame: FrameType | None) -> None:
@@ -218,13 +244,13 @@ class Runner:
         self._stop_signal = self._stop_signal or number
 
 
-def _attempt(active: Active, exit_code: int) -> RunAttempt:
+def _attempt(active: Active, exit_code: int, *, worked_s: float | None) -> RunAttempt:
     """A task that has just ended; one that ended well without all of its numbers has failed."""
     if exit_code:
         reason = _reason(active.task, exit_code)
     elif reason := _lacking(active):
         exit_code = FAULT
-    wall_s = time.monotonic() - active.began
+    wall_s = time.monotonic() - active.began if worked_s is None else worked_s
     return RunAttempt(
         stage=active.task.stage,
         exit_code=exit_code,

@@ -1,0 +1,172 @@
+"""Claims on a run where an engine carries out its tasks: numbered files, created exclusively.
+
+File locks do not hold on every shared file system. Here the first to create the next file has the
+run; that is also how a job is declared over, so that one runner alone takes note of it. Whoever
+created a file may write to it again, nobody else does, and none that a job has seen is removed.
+
+FOLDER/
+    job-1.json         engine, name and id of the job, attempt, host and process of the runner
+    job-1.begun.json   the machine that the job is on, since when; its date is renewed
+    job-1.exit.json    its exit code; absent when it died with its machine
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import socket
+import uuid
+from contextlib import suppress
+from pathlib import Path
+from typing import NamedTuple, TypeVar
+
+from stopgrad.storage import read_json, storage_errors, typed, write_json
+
+T = TypeVar("T")
+
+
+class JobClaim(NamedTuple):
+    """A claim, and the job that was submitted under it; job-N.json."""
+
+    engine: str
+    name: str  # of the job, used once
+    attempt: int  # N
+    host: str  # of the runner
+    process: int
+    devices: int = 1  # processes of a pretraining
+    job: str = ""  # id that the engine gave
+    ended: bool = False  # given back
+
+    @property
+    def is_dead(self) -> bool:
+        """Whether its runner has ended; False where that cannot be known from here."""
+        if self.host != socket.gethostname():
+            return False
+        try:
+            os.kill(self.process, 0)
+        except ProcessLookupError:
+            return True
+        except PermissionError:
+            return False
+        return False
+
+
+class JobBegin(NamedTuple):
+    """Where and when a job began; job-N.begun.json."""
+
+    node: str
+    began: float  # seconds since 1970
+
+
+class JobExit(NamedTuple):
+    """How a job ended; job-N.exit.json."""
+
+    exit_code: int
+    wall_s: float
+
+
+def newest_attempt(folder: Path) -> int:
+    """The highest number of a claim; 0 where there is none."""
+    try:
+        names = os.listdir(folder)
+    except OSError:
+        return 0
+    return max((int(n[1]) for name in names if (n := _NAME.fullmatch(name))), default=0)
+
+
+_NAME = re.compile(r"job-(\d+)\.json")
+
+
+def newest_claim(folder: Path) -> JobClaim | None:
+    """The newest claim on a run; None where there is none."""
+    return read_claim(folder, newest_attempt(folder))
+
+
+def open_claim(folder: Path) -> JobClaim | None:
+    """The newest claim, unless it was given back."""
+    claim = newest_claim(folder)
+    return None if claim is None or claim.ended else claim
+
+
+def read_claim(folder: Path, attempt: int) -> JobClaim | None:
+    """A claim by its number."""
+    return _read(folder / f"job-{attempt}.json", JobClaim)
+
+
+def create_claim(folder: Path, *, attempt: int, engine: str, devices: int) -> bool:
+    """Creates a claim; False when somebody else has this number.
+
+    Raises:
+        StorageError: When the disk refuses.
+    """
+    name = f"stopgrad-{folder.name}-{attempt}-{uuid.uuid4().hex[:8]}"
+    claim = JobClaim(engine, name, attempt, socket.gethostname(), os.getpid(), devices)
+    path = folder / f"job-{attempt}.json"
+    temporary = folder / f".{name}.tmp"
+    with storage_errors(path, needed=0):
+        temporary.write_text(json.dumps(claim._asdict()), encoding="utf-8")
+        try:
+            os.link(temporary, path)  # whole or absent, and exclusive on NFS too
+        except FileExistsError:
+            return False
+        finally:
+            temporary.unlink()
+    return True
+
+
+def write_claim(folder: Path, claim: JobClaim) -> None:
+    """Writes one's own claim again; StorageError when the disk refuses."""
+    write_json(folder / f"job-{claim.attempt}.json", claim._asdict())
+
+
+def give_back(folder: Path, attempt: int) -> None:
+    """Gives one's own claim back, which is forgotten when no job was ever part of it."""
+    claim, before = read_claim(folder, attempt), read_claim(folder, attempt - 1)
+    if claim is None:
+        return
+    if not claim.job and (before is None or before.ended):
+        with suppress(FileNotFoundError):
+            (folder / f"job-{attempt}.json").unlink()
+    else:
+        write_claim(folder, claim._replace(ended=True))
+
+
+def read_begin(folder: Path, attempt: int) -> JobBegin | None:
+    """Where a job began; None before."""
+    return _read(folder / f"job-{attempt}.begun.json", JobBegin)
+
+
+def write_begin(folder: Path, attempt: int, begin: JobBegin) -> None:
+    """Written by the job."""
+    write_json(folder / f"job-{attempt}.begun.json", begin._asdict())
+
+
+def beat(folder: Path, attempt: int) -> None:
+    """The job says that it is at work: its begin gets a new date."""
+    with suppress(OSError):
+        os.utime(folder / f"job-{attempt}.begun.json")
+
+
+def newest_beat(folder: Path, attempt: int) -> int:
+    """The date of the newest `beat`, in ns of a clock that is not ours; 0 before the job began."""
+    with suppress(OSError):
+        return (folder / f"job-{attempt}.begun.json").stat().st_mtime_ns
+    return 0
+
+
+def read_exit(folder: Path, attempt: int) -> JobExit | None:
+    """How a job ended; None before, and for ever when it died with its machine."""
+    return _read(folder / f"job-{attempt}.exit.json", JobExit)
+
+
+def write_exit(folder: Path, attempt: int, end: JobExit) -> None:
+    """Written by the job."""
+    write_json(folder / f"job-{attempt}.exit.json", end._asdict())
+
+
+def _read(path: Path, kind: type[T]) -> T | None:
+    try:
+        return typed(kind, read_json(path))
+    except (OSError, ValueError, TypeError, AttributeError):
+        return None

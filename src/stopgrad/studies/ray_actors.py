@@ -1,0 +1,108 @@
+"""Jobs as actors of Ray: one for each task, with a name, and no part of the runner's own life.
+
+An actor starts the job as a process and ends with it; it is there to be asked to stop. A task of
+Ray would not hear of that while it waits for its process.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any
+
+from stopgrad.errors import ConfigError
+from stopgrad.studies.claims import JobClaim
+from stopgrad.studies.cluster import Queued
+from stopgrad.studies.executors import die_with
+from stopgrad.studies.folder import RunFolder
+
+NAMESPACE = "stopgrad"
+ANSWER_S = 10.0
+
+
+class JobActor:
+    """A job on the machine that Ray has chosen."""
+
+    def __init__(self, folder: str, attempt: int) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-P", "-m", "stopgrad.studies.node", folder, str(attempt)],
+            preexec_fn=die_with(os.getpid()),
+        )
+        threading.Thread(target=self._leave, daemon=True).start()
+
+    def stop(self) -> None:
+        """Asks the job to save and end."""
+        self._process.terminate()
+
+    def _leave(self) -> None:
+        """The actor ends with its job, so that its place is free though no runner is there."""
+        import ray
+
+        self._process.wait()
+        ray.kill(ray.get_runtime_context().current_actor)
+
+
+class RayActors:
+    """A cluster of Ray."""
+
+    name = "ray"
+
+    def __init__(self, address: str, *, gpus: int = 0) -> None:
+        try:
+            import ray
+        except ImportError as error:
+            raise ConfigError(
+                "--on ray without Ray",
+                expected="Ray, the version of the cluster",
+                hint="pip install 'stopgrad[ray]'",
+            ) from error
+        self._ray: Any = ray
+        self._connect(address)
+        on_gpus = "GPU" in self._ray.cluster_resources()
+        self._gets = {"num_gpus": gpus} if on_gpus and gpus else {"num_cpus": 1}
+
+    def _connect(self, address: str) -> None:
+        host, _, port = address.rpartition(":")
+        try:
+            if host:
+                socket.create_connection((host, int(port)), timeout=ANSWER_S).close()
+            self._ray.init(
+                address=address, namespace=NAMESPACE, log_to_driver=False, logging_level="ERROR"
+            )
+        except (OSError, ValueError, RuntimeError) as error:
+            raise ConfigError(
+                f"no Ray cluster answers at {address} ({str(error).splitlines()[0]})",
+                expected="the HOST:PORT that `ray start --head` printed",
+                hint="correct --ray-address, or start the cluster",
+            ) from error
+
+    def submit(self, folder: RunFolder, claim: JobClaim) -> str | None:
+        """Creates an actor; Ray starts it when there is a place for it."""
+        actor = self._ray.remote(JobActor).options(
+            name=claim.name, lifetime="detached", max_restarts=0, max_task_retries=0, **self._gets
+        )
+        actor.remote(str(folder.path.absolute()), claim.attempt)
+        return claim.name
+
+    def queue(self) -> Mapping[str, Queued] | None:
+        """All actors that have a name."""
+        try:
+            names = self._ray.util.list_named_actors()
+        except Exception:  # Ray has many errors for one that does not answer
+            return None
+        return {name: Queued(name, "", "", "") for name in names}
+
+    def stop(self, claim: JobClaim, *, begun: bool) -> bool:
+        """Calls `stop` of an actor; one that has no place yet is removed."""
+        with suppress(ValueError):  # it has ended
+            actor = self._ray.get_actor(claim.name)
+            if begun:
+                actor.stop.remote()
+            else:
+                self._ray.kill(actor)
+        return True

@@ -1,0 +1,108 @@
+"""Jobs in a queue of Slurm, submitted through submitit.
+
+What became of a job is read from squeue and from the files that the job writes, because sacct and
+submitit know nothing of a job where accounting is off.
+"""
+
+from __future__ import annotations
+
+import io
+import subprocess
+from collections.abc import Mapping
+from contextlib import redirect_stderr
+from pathlib import Path
+
+from stopgrad.errors import ConfigError
+from stopgrad.studies.claims import JobClaim
+from stopgrad.studies.cluster import Queued
+from stopgrad.studies.folder import RunFolder
+from stopgrad.studies.node import carry_out_job
+
+SIGNAL = "USR2@90"  # this many seconds before the end of the time limit
+ANSWER_S = 60.0
+FIELDS = "%j|%i|%T|%N|%L"
+PASSING = (
+    "unable to contact",
+    "timed out",
+    "connection refused",
+    "connection failure",
+    "try again",
+)
+
+
+class SlurmQueue:
+    """A queue; options of sbatch say which, and what a job gets."""
+
+    name = "slurm"
+
+    def __init__(self, study: Path, options: Mapping[str, str]) -> None:
+        self._folder = study.absolute() / "slurm"
+        self._options = {"signal": SIGNAL} | dict(options)
+
+    def submit(self, folder: RunFolder, claim: JobClaim) -> str | None:
+        """Runs sbatch; the id of the job, or None when slurmctld did not answer.
+
+        Raises:
+            ConfigError: When Slurm refuses the job, or submitit is not installed.
+        """
+        try:
+            from submitit import SlurmExecutor
+            from submitit.core.utils import FailedJobError
+        except ImportError as error:
+            raise _not_installed() from error
+        queue = SlurmExecutor(folder=self._folder)
+        queue.update_parameters(
+            job_name=claim.name,
+            time=None,
+            wckey=None,
+            stderr_to_stdout=True,
+            additional_parameters=self._options,
+        )
+        try:
+            with redirect_stderr(io.StringIO()):  # its words are in the error
+                path = str(folder.path.absolute())
+                return str(queue.submit(carry_out_job, path, claim.attempt).job_id)
+        except FailedJobError as error:
+            if any(words in str(error).lower() for words in PASSING):
+                return None
+            raise _refused(str(error)) from error
+
+    def queue(self) -> Mapping[str, Queued] | None:
+        """Runs squeue."""
+        text = _answer(["squeue", "--noheader", "--me", f"--format={FIELDS}"])
+        if text is None:
+            return None
+        lines = (line.split("|") for line in text.splitlines())
+        return {words[0]: Queued(*words[1:]) for words in lines if len(words) == 5}
+
+    def stop(self, claim: JobClaim, *, begun: bool) -> bool:
+        """Runs scancel: by name, which is used once."""
+        gently = ["--signal=TERM"] if begun else []
+        return _answer(["scancel", *gently, "--me", f"--name={claim.name}"]) is not None
+
+
+def _answer(words: list[str]) -> str | None:
+    try:
+        done = subprocess.run(words, capture_output=True, text=True, timeout=ANSWER_S)
+    except FileNotFoundError as error:
+        raise _not_installed() from error
+    except subprocess.TimeoutExpired:
+        return None
+    return done.stdout if done.returncode == 0 else None
+
+
+def _refused(text: str) -> ConfigError:
+    lines = [line.split("error: ", 1)[-1] for line in text.splitlines()]
+    return ConfigError(
+        f"Slurm refuses the job: {'; '.join(filter(None, lines))}",
+        expected="options that sbatch takes",
+        hint="correct --slurm",
+    )
+
+
+def _not_installed() -> ConfigError:
+    return ConfigError(
+        "--on slurm without Slurm's programs and submitit",
+        expected="a machine on which sbatch works",
+        hint="pip install 'stopgrad[slurm]' on a machine that submits jobs",
+    )

@@ -1,0 +1,87 @@
+"""Claims about studies on Ray, with a head and two nodes that the tests start here.
+
+The suite asks for what takes seconds; STOPGRAD_FULL=1 trains a study under each fault.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Callable, Iterator
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+from stopgrad.errors import ConfigError
+from stopgrad.studies import StudyDirectory
+from stopgrad.studies.ray_actors import RayActors
+from tests.studies.engines import RayCluster, free_port, wait_for
+from tests.studies.faults import check, is_training, no_runner_stays, place, start, undisturbed
+
+__all__ = ["no_runner_stays", "place", "undisturbed"]  # fixtures
+
+FULL = os.environ.get("STOPGRAD_FULL") == "1"
+full = pytest.mark.skipif(not FULL, reason="the full set: STOPGRAD_FULL=1")
+pytestmark = [
+    pytest.mark.skipif(find_spec("ray") is None, reason="no Ray: pip install 'stopgrad[ray]'"),
+    pytest.mark.timeout(900),
+]
+
+
+@pytest.fixture
+def ray(tmp_path: Path) -> Iterator[RayCluster]:
+    """A head without a place for jobs, and two nodes with one each."""
+    cluster = RayCluster(tmp_path)
+    try:
+        cluster.begin()
+        yield cluster
+    finally:
+        cluster.end()
+
+
+def on_ray(ray: RayCluster, place: Path, out: Path) -> subprocess.Popen[str]:
+    return start(os.environ, place, out, "--on", "ray", "--ray-address", ray.address)
+
+
+def test_an_address_that_does_not_answer_is_named() -> None:
+    address = f"127.0.0.1:{free_port()}"
+    with pytest.raises(ConfigError, match=f"no Ray cluster answers at {address} "):
+        RayActors(address)
+
+
+def remove_node(ray: RayCluster, runner: subprocess.Popen[str]) -> None:
+    """A machine that has a job, without warning; another one comes."""
+    ray.kill(ray.with_a_job())
+    ray.start(head=False)
+
+
+def kill_driver(ray: RayCluster, runner: subprocess.Popen[str]) -> None:
+    runner.kill()
+    runner.wait()
+
+
+def kill_head(ray: RayCluster, runner: subprocess.Popen[str]) -> None:
+    """The head alone, after which the command ends; then a new cluster is started."""
+    ray.kill(0)
+    assert runner.wait(300) != 0
+    ray.begin()
+
+
+@full
+@pytest.mark.parametrize("fault", [remove_node, kill_driver, kill_head])
+def test_a_fault_leaves_the_table_of_an_undisturbed_study(
+    ray: RayCluster,
+    place: Path,
+    tmp_path: Path,
+    undisturbed: StudyDirectory,
+    fault: Callable[[RayCluster, subprocess.Popen[str]], None],
+) -> None:
+    out = tmp_path / "s"
+    runner = on_ray(ray, place, out)
+    wait_for(lambda: is_training(out) or runner.poll() is not None, 300)
+    fault(ray, runner)
+    if runner.poll() is not None:
+        runner = on_ray(ray, place, out)
+    assert runner.wait(600) == 0
+    check(out, undisturbed)
