@@ -16,7 +16,7 @@ import pytest
 from stopgrad.config import config_to_dict, preset
 from stopgrad.errors import ConfigError
 from stopgrad.storage import STOP_SIGNALS
-from stopgrad.studies import Where, check_place, executor_for, job_texts, node
+from stopgrad.studies import StudyDirectory, Where, check_place, executor_for, job_texts, node
 from stopgrad.studies import cluster as cluster_module
 from stopgrad.studies.claims import (
     JobBegin,
@@ -397,6 +397,23 @@ def test_the_jobs_of_another_engine_are_not_touched(tmp_path: Path) -> None:
     directory = prepare(tmp_path / "s", seeds=(0,)).directory
     with pytest.raises(ConfigError, match=r"is slurm job .*; expected --on slurm"):
         executor_for(Where(), directory, device="cpu")
+
+
+def test_a_claim_that_led_to_no_job_does_not_stop_a_study_on_this_machine(tmp_path: Path) -> None:
+    prepared, executor = prepare(tmp_path / "s", seeds=(0,)), InstantExecutor()
+    folder = prepared.directory.folder(run_of(prepared, "a", 0)).path
+    _leave_claim(folder, process=_dead_process())
+    executor_for(Where(), prepared.directory, device="cpu")
+    assert conduct(prepared, executor) == {}
+    assert len(executor.started) == 4
+
+
+def test_a_machine_without_slurm_is_told_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(ConfigError, match="--on slurm without sbatch or submitit"):
+        executor_for(Where("slurm"), StudyDirectory(tmp_path), device="cpu")
 
 
 @pytest.mark.parametrize(

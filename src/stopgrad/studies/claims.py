@@ -39,6 +39,11 @@ class JobClaim(NamedTuple):
     ended: bool = False  # given back
 
     @property
+    def may_have_job(self) -> bool:
+        """Whether a job was submitted under it, or may be."""
+        return bool(self.job) or not self.is_dead
+
+    @property
     def is_dead(self) -> bool:
         """Whether its runner has ended; False where that cannot be known from here."""
         if self.host != socket.gethostname():

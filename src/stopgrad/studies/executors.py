@@ -83,7 +83,8 @@ class FileLocks:
 
     def claim(self, folder: RunFolder) -> int | None:
         """A descriptor that holds the claim."""
-        return None if open_claim(folder.path) else folder.claim()
+        found = open_claim(folder.path)
+        return None if found is not None and found.may_have_job else folder.claim()
 
     def release(self, folder: RunFolder, claim: int) -> None:
         """Closes it."""

@@ -71,7 +71,7 @@ def check_place(where: Where) -> None:
 def _check_engine(where: Where, directory: StudyDirectory) -> None:
     """Refuses a study whose jobs another engine has: they cannot be followed from here."""
     for run, claim in _open_claims(directory).items():
-        if claim.engine != where.on and (claim.job or not claim.is_dead):
+        if claim.engine != where.on and claim.may_have_job:
             raise ConfigError(
                 f"run {run} is {claim.engine} job {claim.job or 'to be submitted'}",
                 expected=f"--on {claim.engine}",

@@ -7,9 +7,11 @@ submitit know nothing of a job where accounting is off.
 from __future__ import annotations
 
 import io
+import shutil
 import subprocess
 from collections.abc import Mapping
 from contextlib import redirect_stderr
+from importlib.util import find_spec
 from pathlib import Path
 
 from stopgrad.errors import ConfigError
@@ -31,11 +33,21 @@ PASSING = (
 
 
 class SlurmQueue:
-    """A queue; options of sbatch say which, and what a job gets."""
+    """A queue; options of sbatch say which, and what a job gets.
+
+    Raises:
+        ConfigError: Where Slurm's programs or submitit are missing.
+    """
 
     name = "slurm"
 
     def __init__(self, study: Path, options: Mapping[str, str]) -> None:
+        if shutil.which("sbatch") is None or find_spec("submitit") is None:
+            raise ConfigError(
+                "--on slurm without sbatch or submitit",
+                expected="a machine that submits jobs, with both",
+                hint="pip install 'stopgrad[slurm]' there",
+            )
         self._folder = study.absolute() / "slurm"
         self._options = {"signal": SIGNAL} | dict(options)
 
@@ -43,13 +55,11 @@ class SlurmQueue:
         """Runs sbatch; the id of the job, or None when slurmctld did not answer.
 
         Raises:
-            ConfigError: When Slurm refuses the job, or submitit is not installed.
+            ConfigError: When Slurm refuses the job.
         """
-        try:
-            from submitit import SlurmExecutor
-            from submitit.core.utils import FailedJobError
-        except ImportError as error:
-            raise _not_installed() from error
+        from submitit import SlurmExecutor
+        from submitit.core.utils import FailedJobError
+
         queue = SlurmExecutor(folder=self._folder)
         queue.update_parameters(
             job_name=claim.name,
@@ -84,8 +94,6 @@ class SlurmQueue:
 def _answer(words: list[str]) -> str | None:
     try:
         done = subprocess.run(words, capture_output=True, text=True, timeout=ANSWER_S)
-    except FileNotFoundError as error:
-        raise _not_installed() from error
     except subprocess.TimeoutExpired:
         return None
     return done.stdout if done.returncode == 0 else None
@@ -97,12 +105,4 @@ def _refused(text: str) -> ConfigError:
         f"Slurm refuses the job: {'; '.join(filter(None, lines))}",
         expected="options that sbatch takes",
         hint="correct --slurm",
-    )
-
-
-def _not_installed() -> ConfigError:
-    return ConfigError(
-        "--on slurm without Slurm's programs and submitit",
-        expected="a machine on which sbatch works",
-        hint="pip install 'stopgrad[slurm]' on a machine that submits jobs",
     )
