@@ -107,8 +107,8 @@ def test_a_command_without_knobs_says_what_it_takes(words: tuple[str, ...], said
 def test_data_may_be_named_by_the_flag_of_other_commands(command: str) -> None:
     more = ("--out", "x") if command == "pack" else ()
     for words in (("digits",), ("--data", "digits"), ("--data=digits",)):
-        assert parse([command, *words, *more]).data == "digits"
-        assert parse([command, *more, *words]).data == "digits"
+        assert parse([command, *words, *more]).data == ["digits"]
+        assert parse([command, *more, *words]).data == ["digits"]
     assert _refusal(command, *more).startswith("the following arguments are required: SPEC")
 
 
@@ -153,7 +153,7 @@ def test_the_name_of_a_study_leads_to_its_command(words: tuple[str, ...]) -> Non
 
 def test_a_folder_with_the_name_of_a_study_is_data(place: Path) -> None:
     (place / "labels").mkdir()
-    assert parse(["pretrain", "--data", "labels", "--out", "x"]).data == "labels"
+    assert parse(["pretrain", "--data", "labels", "--out", "x"]).data == ["labels"]
 
 
 def test_the_file_of_a_study_is_no_config(place: Path) -> None:

@@ -66,9 +66,10 @@ def check_names(options: argparse.Namespace) -> None:
         ConfigError: With the command that runs the study.
     """
     for name, what in (("preset", f"one of {', '.join(PRESETS)}"), ("data", "a data set")):
-        given = str(getattr(options, name, None))
-        if given not in PRESETS and (said := study_named(given)):
-            raise ConfigError(f"--{name} {given}{said}", expected=what)
+        found = getattr(options, name, None)
+        for given in map(str, found if isinstance(found, list) else [found]):
+            if given not in PRESETS and (said := study_named(given)):
+                raise ConfigError(f"--{name} {given}{said}", expected=what)
 
 
 def unknown_flags(words: Sequence[str], *, section: str) -> dict[str, str]:

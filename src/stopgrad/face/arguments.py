@@ -7,6 +7,7 @@ that PyTorch's settings around it do not reach.
 from __future__ import annotations
 
 import functools
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ParamSpec, TypeAlias, TypeVar
 
@@ -25,6 +26,8 @@ def in_plain_torch(function: Callable[P, R]) -> Callable[P, R]:
 
     @functools.wraps(function)
     def call(*arguments: P.args, **named: P.kwargs) -> R:
+        if "torch" not in sys.modules:  # nobody has set anything yet
+            return function(*arguments, **named)
         with method.plain_torch():
             return function(*arguments, **named)
 
