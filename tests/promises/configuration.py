@@ -142,7 +142,7 @@ def _misspelt(knob: Any, chance: random.Random) -> Planted:
     if wrong in known:
         return _mistyped(knob, chance)
     near = "|".join(re.escape(key) for key in known if _distance(key, wrong) <= 1)
-    told = rf"unknown key {re.escape(wrong)} \(did you mean ({near})\?\)"
+    told = rf"unknown key {re.escape(wrong)} \((did you mean|here) ({near})(\?|,|\))"
     return Planted({wrong: knob.default}, told)
 
 
