@@ -5,6 +5,7 @@ The suite asks for what takes seconds; STOPGRAD_FULL=1 trains a study under each
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -51,7 +52,11 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Slurm]:
-    with running_slurm(tmp_path_factory.mktemp("slurm")) as found:
+    with contextlib.ExitStack() as stack:
+        try:
+            found = stack.enter_context(running_slurm(tmp_path_factory.mktemp("slurm")))
+        except (AssertionError, OSError, subprocess.SubprocessError) as error:
+            pytest.skip(f"Slurm is installed but does not start here: {error}")
         yield found
 
 
