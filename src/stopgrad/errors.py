@@ -7,6 +7,7 @@
     |-- CollapsedError                   4
     |-- StorageError                     5
     |-- NoMemoryError                    5
+    |-- LostProcessError              1
     |-- LockedError                      6
     |-- CheckpointError                  7
     |   `-- runs.checkpoint.DamagedError 7
@@ -78,6 +79,10 @@ class NoMemoryError(StopgradError):
     """The machine or the GPU ran out of memory; files on disk are complete."""
 
     exit_code = 5
+
+
+class LostProcessError(StopgradError):
+    """Another process of a training ended or fell silent; the checkpoints on disk are whole."""
 
 
 class LockedError(StopgradError):

@@ -165,3 +165,4 @@ def test_devices_inside_torchrun_are_refused(tmp_path: Path) -> None:
     )
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
     assert "torchrun" in done.stderr
+    assert done.stderr.endswith("(exit code 2)\n")  # torchrun itself ends with 1

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from stopgrad.errors import ConfigError, DataError, StopgradError
-from stopgrad.method import process_count
+from stopgrad.method import process_count, unused_gpus
 from stopgrad.training.sessions import check_agreement
 from tests.training import together
 
@@ -126,3 +126,14 @@ def test_variables_of_slurm_alone_mean_one_process(monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("SLURM_PROCID", "3")
     monkeypatch.setenv("SLURM_NTASKS", "4")
     assert process_count() == 1
+
+
+@pytest.mark.parametrize(
+    ("device", "gpus", "idle"), [("auto", 4, 3), ("auto", 1, 0), ("cpu", 4, 0), ("auto", 0, 0)]
+)
+def test_gpus_that_one_process_leaves_idle_are_counted(
+    monkeypatch: pytest.MonkeyPatch, device: str, gpus: int, idle: int
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpus > 0)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    assert unused_gpus(together.config(device=device)) == idle

@@ -12,6 +12,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 from stopgrad.errors import ConfigError
 
@@ -89,9 +90,9 @@ def _pass_on_other_signals() -> None:
         signal.signal(number, lambda *_: os.kill(os.getpid(), signal.SIGTERM))
 
 
-def _exit_code(error: object) -> int:
+def _exit_code(error: Any) -> int:
     """That of the process which failed first; one that a signal has killed says nothing itself."""
-    rank, failure = error.get_first_failure()  # type: ignore[attr-defined]
+    rank, failure = error.get_first_failure()
     if failure.exitcode >= 0:
         return int(failure.exitcode)
     name = signal.Signals(-failure.exitcode).name

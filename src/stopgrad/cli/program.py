@@ -53,7 +53,9 @@ def _keep_quiet_unless_first() -> None:
 def _say(error: StopgradError) -> int:
     from stopgrad.storage import printable
 
-    sys.stderr.write(f"stopgrad: {' '.join(printable(str(error)).splitlines())}\n")
+    # torchrun ends with 1 whatever its processes say, so that the line has to.
+    code = f" (exit code {error.exit_code})" if os.environ.get("WORLD_SIZE") else ""
+    sys.stderr.write(f"stopgrad: {' '.join(printable(str(error)).splitlines())}{code}\n")
     return error.exit_code
 
 

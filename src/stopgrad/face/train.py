@@ -52,7 +52,8 @@ def pretrain(
     if weights is not None:
         where = f"{weights.source} ({weights.remark})" if weights.remark else weights.source
         screen.line(f"the encoder starts from {where}, sha256 {weights.sha256[:12]}")
-    source = as_data(data)
+    if idle := method.unused_gpus(config):
+        screen.line(f"one of {idle + 1} GPUs is used; --devices {idle + 1} trains on all")
     with method.joined(config) as processes:
         if method.was_restarted(processes) and runs.has_begun(Path(out)):
             return Run(out, data=source).resume()

@@ -19,6 +19,7 @@ from .compute import Compute as Compute
 from .compute import compute_for as compute_for
 from .compute import joined as joined
 from .compute import plain_torch as plain_torch
+from .compute import unused_gpus as unused_gpus
 from .compute import use_repeatable as use_repeatable
 from .compute import use_threads as use_threads
 from .encoder import build_encoder as build_encoder

@@ -5,6 +5,7 @@ In: a `Config`. Out: a `Compute`, which functions take instead of separate flags
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
@@ -149,9 +150,17 @@ def joined(config: Config) -> AbstractContextManager[Processes | None]:
             expected="at least one image of each batch for each of them",
             hint="start fewer processes, or raise the batch",
         )
+    if config.repeatable:  # NVLink's own sums take no fixed order
+        os.environ.setdefault("NCCL_NVLS_ENABLE", "0")
     share = ":" in config.device
     device = compute_for(config).device
     return joined_on(device, share=share, timeout=config.process_timeout)
+
+
+def unused_gpus(config: Config) -> int:
+    """How many GPUs of this machine a training in one process leaves idle."""
+    alone = process_count() == 1 and _device(config.device).type == "cuda"
+    return torch.cuda.device_count() - 1 if alone else 0
 
 
 def _arithmetic(config: Config, device: torch.device) -> Arithmetic:

@@ -26,17 +26,13 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from stopgrad.errors import ConfigError, StopgradError, no_memory
+from stopgrad.errors import ConfigError, LostProcessError, StopgradError, no_memory
 
 VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 BEAT = 1.0  # s between two signs of life
 SILENT = 10.0  # s without one, after which a process counts as not heard of
 
 T = TypeVar("T")
-
-
-class LostProcessError(StopgradError):
-    """Another process of the run ended or fell silent; the checkpoints on disk are whole."""
 
 
 def process_count() -> int:

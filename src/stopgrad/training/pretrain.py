@@ -260,7 +260,8 @@ def start_training(
     )
     if compute.device.type == "cuda":
         training.optimizer.keep_learning_rates_on(compute.device)
-    if isinstance(training.pixels, Tensor) and training.pixels.is_cuda:
+    # Sums over processes have not been recorded and replayed on a GPU yet.
+    if processes is None and isinstance(training.pixels, Tensor) and training.pixels.is_cuda:
         training.replay = Replay(training.algorithm_1)
     return training
 
