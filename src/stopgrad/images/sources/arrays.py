@@ -19,6 +19,7 @@ from stopgrad.images.types import (
     Unused,
     seal_fingerprint,
 )
+from stopgrad.storage import few
 
 
 def images_from_arrays(
@@ -189,7 +190,8 @@ def _numbered(
     elif missing:
         remarks.append(f"{missing:,} of {len(raw.values):,} images of {raw.split} have no label")
     if not fit and strange:
-        remarks.append(f"no label of {raw.split} is of a known class ({_few(sorted(strange))})")
+        named = few([name[:80] for name in sorted(strange)])
+        remarks.append(f"no label of {raw.split} is of a known class ({named})")
     return (labels if fit else None), Notes(tuple(remarks), tuple(unused))
 
 
@@ -203,8 +205,3 @@ def _without_train_labels(train: RawLabels | None, test: RawLabels | None) -> No
     unused = Unused("label", "the images to train on have none", names)
     remark = f"{test.split} has labels, the images to train on have none"
     return notes.and_those(Notes((remark,), (unused,)))
-
-
-def _few(names: Sequence[str]) -> str:
-    shown = ", ".join(repr(name[:80]) for name in names[:5])
-    return f"{shown} and {len(names) - 5:,} more" if len(names) > 5 else shown or "(none)"

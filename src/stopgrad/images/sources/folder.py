@@ -25,7 +25,6 @@ from stopgrad.images.sources.layout import (
     FolderSplit,
     are_classes,
     arrange,
-    few,
     holds_images,
     why_no_classes,
 )
@@ -42,6 +41,7 @@ from stopgrad.images.types import (
     Unused,
     stamp,
 )
+from stopgrad.storage import some
 
 log = logging.getLogger(__name__)
 
@@ -231,7 +231,7 @@ def _remarks(found: Arrangement, scored: FolderSplit | None) -> Iterator[str]:
         strays = ["/".join(i.parts) for i in split.images if split.class_of(i) is None]
         if 0 < len(strays) < len(split.images):
             where = f" of {split.name}/" if split.name else ""
-            yield f"in no class folder{where}, so without a label: {few(strays)} ({len(strays):,})"
+            yield f"in no class folder{where}, so without a label: {some(strays)} ({len(strays):,})"
 
 
 def _how_to_learn_from(folder: str, root: Path) -> str:

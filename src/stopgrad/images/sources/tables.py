@@ -23,6 +23,7 @@ from stopgrad.images.sources.endings import SUFFIXES
 from stopgrad.images.sources.files import OURS, FolderListing, Found
 from stopgrad.images.sources.names import SplitOf, split_of
 from stopgrad.images.types import Notes, Unused
+from stopgrad.storage import few, first_line
 
 Label = int | str
 Values = Sequence[Label | None]
@@ -46,7 +47,6 @@ MOST_BYTES = 1 << 28  # of a table
 MOST_TABLES = 20
 MOST_PARTS = 3  # of a path that are compared, from its end
 FEW_CLASSES = 100
-NAMED = 5  # columns that a remark names
 
 
 class TableLabels(NamedTuple):
@@ -192,9 +192,9 @@ def _label_column(columns: Mapping[str, Sequence[Any]], file: str) -> tuple[str,
     known = [name for name in others if _place(name, LABEL_COLUMNS) < len(LABEL_COLUMNS)]
     known.sort(key=lambda name: _place(name, LABEL_COLUMNS))
     if not known and (hot := _one_hot({name: columns[name] for name in others})):
-        return _few(others), hot
+        return few(others), hot
     if not known and len(others) != 1:
-        which = f"which of its columns ({_few(others)}) holds them" if others else "no other column"
+        which = f"which of its columns ({few(others)}) holds them" if others else "no other column"
         raise _UnfitError(f"{which} is not known; call it label" if others else which)
     for column in known or others:
         values = _typed(columns[column])
@@ -205,10 +205,6 @@ def _label_column(columns: Mapping[str, Sequence[Any]], file: str) -> tuple[str,
         if said and (repeated or (known and different <= FEW_CLASSES)):
             return repr(column), values
     raise _UnfitError(f"its column {column!r} holds {different:,} values in {len(said):,} rows")
-
-
-def _few(names: Sequence[str]) -> str:
-    return ", ".join(map(repr, names[:NAMED])) + (", ..." if len(names) > NAMED else "")
 
 
 def _place(name: str, known: Sequence[str]) -> int:
@@ -286,7 +282,7 @@ def _columns(path: Path) -> dict[str, list[Any]]:
             text = data.decode("latin-1")
         return _of_lines(text) if path.suffix.lower() in (".jsonl", ".ndjson") else _of_csv(text)
     except (OSError, ValueError, csv.Error, RecursionError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        reason = first_line(error)
         raise _UnfitError(f"it cannot be read ({reason[:200]})") from error
 
 
