@@ -465,6 +465,14 @@ def test_arrays_beside_images_and_labels_are_named(tmp_path: Path) -> None:
     assert unused(found, "file") == ["coarse_labels", "masks", "ids", "mean"]
 
 
+def test_numbers_with_fractions_are_no_class_names(tmp_path: Path) -> None:
+    fractions = np.array([0.5, 1.5, 2.5])
+    spec = saved(tmp_path / "set.npz", images=COLOUR, labels=TARGETS, label_names=fractions)
+    found = load_dataset(spec)
+    assert found.train.class_names == ("0", "1", "2")
+    assert unused(found, "file") == ["label_names"]
+
+
 @pytest.mark.input(
     "layout", what="one .npy file per class (QuickDraw)", happens="the files are classes"
 )

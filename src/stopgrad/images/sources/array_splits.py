@@ -267,7 +267,8 @@ def _class_names(parts: Sequence[_Part], path: Path) -> tuple[set[str], tuple[st
     for part in parts:
         if "names" in part.last and _is_label(part) and len(part.array.shape) == 1:
             names = as_labels(part.array.read(), part.array.name)
-            return {part.array.name}, tuple(map(str, names))
+            if not isinstance(names, str):
+                return {part.array.name}, tuple(map(str, names))
     for file in (path / name for name in NAME_LISTS):
         if file.is_file() and file.stat().st_size < MOST_TEXT:
             lines = file.read_text("utf-8", "replace").splitlines()
