@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 
+from stopgrad.config import Reading
+from stopgrad.errors import DataError
 from stopgrad.images import Dataset, load_dataset
 from stopgrad.images.sources.find import find_source
 from tests.images.inputs.test_splits_of_folders import each, put
@@ -300,6 +302,49 @@ def test_class_folders_go_before_tables(root: Path) -> None:
         ("not read: the folders are classes", ("labels.csv",))
     ]
     assert find_source(str(root)).stamps == before
+
+
+@pytest.mark.input(
+    "label",
+    what="--label-column NAME of a table beside images",
+    happens="is read, before the usual columns and class folders",
+)
+def test_the_named_column_of_a_table_labels_images(root: Path) -> None:
+    put(root, *each("cat", "dog"))
+    lines = [f"{folder}/{n}.png,1,{'xy'[n]},other" for folder in ("cat", "dog") for n in (0, 1)]
+    csv(root, "labels.csv", "file,label,form,elsewhere", lines)
+    found = load_dataset(str(root), reading=Reading(label_column="form"))
+    assert train_labels(found) == (("x", "y"), [0, 1, 0, 1])
+    assert "labels are those of labels.csv: column 'form', images by 'file'" in found.notes.remarks
+    assert train_labels(load_dataset(str(root)))[0] == ("cat", "dog")  # by another key
+
+
+def test_the_named_column_of_a_table_names_images(root: Path) -> None:
+    put(root, *NAMES)
+    turned = [f"{n},{m},{a}" for n, m, a in zip(NAMES, reversed(NAMES), ABC, strict=True)]
+    csv(root, "labels.csv", "file,scan,label", turned)
+    assert train_labels(load_dataset(str(root)))[1] == [0, 1, 2] * 4
+    found = load_dataset(str(root), reading=Reading(image_column="scan"))
+    assert train_labels(found)[1] == [2, 1, 0] * 4
+
+
+@pytest.mark.input(
+    "label", what="--label-column NAME that no table beside images has", happens="refused"
+)
+@pytest.mark.parametrize("column", ["label_column", "image_column"])
+def test_a_column_that_no_table_has_is_refused(root: Path, column: str) -> None:
+    put(root, *NAMES)
+    csv(root, "labels.csv", "file,label", rows("{name},{label}"))
+    with pytest.raises(DataError, match=r"labels\.csv gives no labels: it has no column 'breed'"):
+        load_dataset(str(root), reading=Reading()._replace(**{column: "breed"}))
+
+
+def test_a_column_of_a_folder_without_tables_is_warned_of(
+    root: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    put(root, *NAMES)
+    assert len(load_dataset(str(root), reading=Reading(label_column="breed")).train) == 12
+    assert "pictures has no columns to choose from" in caplog.text
 
 
 @pytest.mark.input(
