@@ -17,6 +17,7 @@ from scipy.io import savemat
 from stopgrad.config import Reading
 from stopgrad.errors import ConfigError, DataError
 from stopgrad.images import Dataset, load_dataset
+from tests.inputs import row
 
 CHANCE = np.random.default_rng(0)
 COLOUR = CHANCE.integers(0, 256, (6, 10, 12, 3), np.uint8)  # (N, H, W, 3), H and W differ
@@ -28,11 +29,6 @@ TARGETS = np.array([0, 1, 2, 2, 1, 0])
 @pytest.fixture(autouse=True)
 def _store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STOPGRAD_CACHE", str(tmp_path / "cache"))
-
-
-def row(what: str, happens: str, *values: Any, kind: str = "format") -> Any:
-    mark = pytest.mark.input(kind, what=what, happens=happens)
-    return pytest.param(*values, marks=mark, id=what)
 
 
 def saved(path: Path, **arrays: Any) -> str:

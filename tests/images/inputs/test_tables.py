@@ -11,6 +11,7 @@ from stopgrad.errors import DataError
 from stopgrad.images import Dataset, load_dataset
 from stopgrad.images.sources.find import find_source
 from tests.images.inputs.test_splits_of_folders import each, put
+from tests.inputs import row
 
 ABC = "abc" * 4  # the classes of twelve images, in order
 NAMES = [f"{number:04}.png" for number in range(12)]
@@ -45,8 +46,7 @@ def train_labels(found: Dataset) -> tuple[tuple[str, ...], list[int] | None]:
 
 
 def table(what: str, file: str, header: str, form: str, happens: str = "labels are read") -> Any:
-    mark = pytest.mark.input("label", what=what, happens=happens)
-    return pytest.param(file, header, form, marks=mark, id=what)
+    return row(what, happens, file, header, form, kind="label")
 
 
 @pytest.mark.parametrize(
@@ -208,8 +208,7 @@ def test_the_split_that_a_table_labels_is_scored(root: Path) -> None:
 
 
 def unfit(what: str, file: str, header: str, form: str, why: str) -> Any:
-    mark = pytest.mark.input("label", what=what, happens=f"is named: {why}")
-    return pytest.param(file, header, form, why, marks=mark, id=what)
+    return row(what, f"is named: {why}", file, header, form, why, kind="label")
 
 
 @pytest.mark.parametrize(
