@@ -11,6 +11,7 @@ import io
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -28,6 +29,12 @@ OPENING = """# What happens with your data
 Each row is the claim of a test. `python -m tests.inputs` writes this page from marks in `tests/`.
 What is not used is always named and counted: `stopgrad check-data SPEC --json` lists all of it.
 """
+
+
+def row(what: str, happens: str, *values: object, kind: str = "format") -> Any:
+    """A row of the page, and the values of its test, for `parametrize`."""
+    mark = pytest.mark.input(kind, what=what, happens=happens)
+    return pytest.param(*values, marks=mark, id=what)
 
 
 class _Collected:

@@ -1,5 +1,6 @@
 """Claims about first guesses on the command line: commands, flags, names, help, file endings."""
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from stopgrad.cli.parser import COMMANDS, parse
 from stopgrad.errors import ConfigError, DataError
 from stopgrad.images import load_dataset
 from tests.factories import write_digits
+from tests.inputs import row
 
 PRETRAIN = ("pretrain", "--data", "mnist5k", "--out", "x", "--preset", "tiny")
 LR = "unknown key lr (here optimizer.base_lr, per 256 images of a batch)"
@@ -38,9 +40,7 @@ def _refusal(*words: object) -> str:
     return str(caught.value)
 
 
-def _input(what: str, happens: str, *values: object) -> object:
-    mark = pytest.mark.input(kind="command", what=what, happens=happens)
-    return pytest.param(*values, marks=mark, id=what)
+_input = functools.partial(row, kind="command")
 
 
 @pytest.mark.parametrize(

@@ -258,25 +258,13 @@ def test_of_a_test_split_without_labels_one_file_is_downloaded(hub):
     assert named.test.fingerprint == found.test.fingerprint
 
 
-def test_metadata_beside_images_is_no_parquet_data_set(hub):
-    hub.put("real/folder", "metadata.parquet", b"never read")
-    hub.put(
-        "real/folder",
-        "default/train/0000.parquet",
-        parquet(range(4)),
-        revision="refs/convert/parquet",
-    )
-    assert len(load_dataset("hf:real/folder").train) == 4
-
-
-def test_converted_branch_is_used_where_the_main_one_has_no_parquet(hub):
-    hub.put("real/zip", "pictures.zip", b"PK")
-    hub.put(
-        "real/zip",
-        "default/train/0000.parquet",
-        parquet(range(4)),
-        revision="refs/convert/parquet",
-    )
+@pytest.mark.parametrize(
+    "file", ["pictures.zip", "metadata.parquet"], ids=["no Parquet", "metadata beside images"]
+)
+def test_converted_branch_is_used_where_the_main_one_has_no_parquet_of_images(hub, file):
+    hub.put("real/zip", file, b"never read")
+    converted = "refs/convert/parquet"
+    hub.put("real/zip", "default/train/0000.parquet", parquet(range(4)), revision=converted)
     assert len(load_dataset("hf:real/zip").train) == 4
 
 

@@ -1,6 +1,7 @@
 """Claims about `import-weights`: files of torch.save become safetensors, and none runs code."""
 
 import argparse
+import functools
 import io
 import os
 import subprocess
@@ -22,6 +23,7 @@ from stopgrad.config import preset, torch_generator
 from stopgrad.errors import CheckpointError, StorageError
 from stopgrad.method import build_encoder
 from stopgrad.training import importing, read_weights
+from tests.inputs import row
 
 TINY = preset("tiny").encoder
 ENCODER = dict(build_encoder(TINY, torch_generator(0, "x")).state_dict())
@@ -31,9 +33,7 @@ def _below(prefix: str) -> dict[str, torch.Tensor]:
     return {f"{prefix}{key}": value for key, value in ENCODER.items()}
 
 
-def _input(what: str, happens: str, *values: object) -> object:
-    mark = pytest.mark.input(kind="weights", what=what, happens=happens)
-    return pytest.param(*values, marks=mark, id=what)
+_input = functools.partial(row, kind="weights")
 
 
 @pytest.fixture(autouse=True)

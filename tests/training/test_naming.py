@@ -1,5 +1,6 @@
 """Claims about weights of other tools: prefixes, heads and second networks in a state dict."""
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from stopgrad.errors import CheckpointError, ConfigError
 from stopgrad.method import build_encoder
 from stopgrad.training import read_weights
 from stopgrad.training.weights import Weights
+from tests.inputs import row
 
 StateDict = dict[str, torch.Tensor]
 TINY = preset("tiny").encoder
@@ -45,9 +47,7 @@ def _same(found: StateDict, wanted: StateDict) -> bool:
     return found.keys() == wanted.keys() and all(torch.equal(found[k], wanted[k]) for k in found)
 
 
-def _input(what: str, happens: str, *values: object) -> object:
-    mark = pytest.mark.input(kind="weights", what=what, happens=happens)
-    return pytest.param(*values, marks=mark, id=what)
+_input = functools.partial(row, kind="weights")
 
 
 @pytest.mark.parametrize(

@@ -40,7 +40,7 @@ def add(parser: argparse.ArgumentParser) -> None:
             f"--{name}-column",
             default="",
             metavar="NAME",
-            help=f"column of a table (Parquet) that holds {what}. Default: by rule",
+            help=f"column of a table (Parquet, CSV, ...) that holds {what}. Default: by rule",
         )
     parser.add_argument(
         "--white-level", type=float, default=0.0, metavar="X", help="as for pretrain"

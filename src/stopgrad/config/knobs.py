@@ -248,10 +248,10 @@ class Config(Checked):
         "fail", "what damaged images do: fail, or skip (left out, at most 5 % of the images)"
     )
     image_column: str = knob(
-        "", "column of a table (Parquet) that holds the images or their paths; empty: by rule"
+        "", "column of a table (Parquet, CSV, ...) of the images or their paths; empty: by rule"
     )
     label_column: str = knob(
-        "", "column of a table (Parquet) that holds the labels; empty: by rule"
+        "", "column of a table (Parquet, CSV, ...) that holds the labels; empty: by rule"
     )
     white_level: float = knob(
         0.0, "value that is white in images of more than 8 bits, 0: from the set", at_least=0

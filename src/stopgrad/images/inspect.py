@@ -10,7 +10,7 @@ import contextlib
 import functools
 import hashlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
 
 import numpy as np
@@ -28,6 +28,7 @@ from stopgrad.images.types import (
     Contents,
     DamagedImage,
     Dataset,
+    DataSource,
     Encoded,
     Levels,
     Notes,
@@ -137,30 +138,17 @@ def check_images(
     """
     source = find_source(spec, reading=reading)
     contents = source.open()
-    dataset, error = None, None
-    try:
-        dataset = decode_again(source, contents, side=side, track=track)
-        loaded_without = dataset.damaged
-    except DamagedImagesError as refused:
-        loaded_without, error = refused.damaged, refused
-    tally = _Traits(tiny_below=tiny_below, damaged=loaded_without)
+    loaded = _loaded(source, contents, side=side, track=track)
+    dataset = loaded if isinstance(loaded, Dataset) else None
+    tally = _Traits(tiny_below=tiny_below, damaged=loaded.damaged)
     levels = dataset.notes.levels if dataset else ()
     look = functools.partial(inspect_image, levels=levels, bands=source.reading.bands)
-    with strict_pillow():
-        for split, reader in contents.readers.items():
-            attempts = on_all_cores(reader.items(), look, at_a_time=AT_A_TIME)
-            with contextlib.closing(attempts):
-                for name, result in track(attempts, f"looking at {split}", reader.length):
-                    tally.add(ImagePlace(split, name), result)
+    _look_at_all(contents, look, tally, track)
     damaged = tuple(tally.damaged.values())
     packed = source.store is not None  # its damaged images were left out by choice, and are gone
-    pictures = {
-        split: reader.length + packed * sum(image.split == split for image in loaded_without)
-        for split, reader in contents.readers.items()
-    }
-    too_many = refusal(
-        () if packed else damaged, count=sum(pictures.values()), bad_images=bad_images
-    )
+    pictures = _pictures(contents, left_out=loaded.damaged if packed else ())
+    refused = () if packed else damaged
+    too_many = refusal(refused, count=sum(pictures.values()), bad_images=bad_images)
     return Findings(
         name=source.name,
         packed=packed,
@@ -174,8 +162,38 @@ def check_images(
         classes=_class_counts(contents),
         notes=dataset.notes if dataset else source.notes.and_those(contents.notes),
         dataset=dataset,
-        refusal=error or too_many,
+        refusal=too_many if isinstance(loaded, Dataset) else loaded,
     )
+
+
+def _loaded(
+    source: DataSource, contents: Contents, *, side: int, track: Track
+) -> Dataset | DamagedImagesError:
+    """The images as training sees them, or why it sees none; either knows the damaged ones."""
+    try:
+        return decode_again(source, contents, side=side, track=track)
+    except DamagedImagesError as error:
+        return error
+
+
+def _look_at_all(
+    contents: Contents,
+    look: Callable[[Encoded], Inspected | Damaged],
+    tally: _Traits,
+    track: Track,
+) -> None:
+    with strict_pillow():
+        for split, reader in contents.readers.items():
+            attempts = on_all_cores(reader.items(), look, at_a_time=AT_A_TIME)
+            with contextlib.closing(attempts):
+                for name, result in track(attempts, f"looking at {split}", reader.length):
+                    tally.add(ImagePlace(split, name), result)
+
+
+def _pictures(contents: Contents, *, left_out: Sequence[DamagedImage]) -> dict[str, int]:
+    """How many images each split has, those included that a store has left out."""
+    gone = Counter(image.split for image in left_out)
+    return {split: reader.length + gone[split] for split, reader in contents.readers.items()}
 
 
 class _Traits:

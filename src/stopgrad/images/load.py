@@ -60,11 +60,10 @@ from stopgrad.images.types import (
     no_progress,
 )
 from stopgrad.images.writing import Target, store_key, write_store
-from stopgrad.storage import sync_directory
+from stopgrad.storage import some, sync_directory
 
 STALE = 24 * 3600  # s after which the temporary folder of a killed process is removed
 MOST_KEPT = 20 * (1 << 30)  # bytes of all stores together; the newest one stays even if larger
-NAMED = 3  # classes, and images of a kind, that a line names
 MOST_UNUSED = 0.03  # of all images may stay unused without a warning
 
 Changed = Literal["fail", "warn"]
@@ -328,8 +327,7 @@ def what_to_know(dataset: Dataset) -> list[str]:
     lines = [how_it_was_read(dataset), *dataset.notes.remarks]
     for what, reason, names in dataset.notes.unused:
         noun = what if len(names) == 1 else f"{what}s"
-        named = ", ".join(map(repr, names[:NAMED])) + (", ..." if len(names) > NAMED else "")
-        lines.append(f"not used: {len(names):,} {noun} ({named}): {reason}")
+        lines.append(f"not used: {len(names):,} {noun} ({some(names)}): {reason}")
     return lines
 
 
@@ -349,9 +347,7 @@ def _labels(train: Images) -> str:
         folders = {name.rpartition("/")[0] for name in train.sources}
         nested = len(folders) > 1
         return f"no labels ({len(folders):,} folders are no classes)" if nested else "no labels"
-    names = ", ".join(map(repr, train.class_names[:NAMED]))
-    more = ", ..." if len(train.class_names) > NAMED else ""
     return (
-        f"{len(train.class_names):,} classes ({names}{more}), used only to measure: pretraining "
-        "sees no label"
+        f"{len(train.class_names):,} classes ({some(train.class_names)}), used only to measure: "
+        "pretraining sees no label"
     )

@@ -14,7 +14,7 @@ import functools
 import hashlib
 import os
 import shutil
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from stopgrad.config import BY_RULE, BadImages, Reading
@@ -40,9 +40,7 @@ from stopgrad.images.store import (
 )
 from stopgrad.images.types import Contents, FileStamp, Track, no_progress, seal_fingerprint
 from stopgrad.images.writing import Target, store_key, take_in, write_store
-from stopgrad.storage import Finding, read_json, storage_errors, user_path, write_json
-
-NAMED = 3  # changed files that a message names
+from stopgrad.storage import Finding, read_json, some, storage_errors, user_path, write_json
 
 
 def pack(
@@ -216,7 +214,9 @@ def changes_since_packing(path: Path) -> DataError | None:
         now = {}
     changed = {name for name in was.keys() & now.keys() if was[name] != now[name]}
     kinds = {"changed": changed, "new": now.keys() - was.keys(), "gone": was.keys() - now.keys()}
-    parts = [f"{len(names)} {kind} ({_few(names)})" for kind, names in kinds.items() if names]
+    parts = [
+        f"{len(names)} {kind} ({some(sorted(names))})" for kind, names in kinds.items() if names
+    ]
     if not parts:
         return None
     return DataError(
@@ -228,11 +228,6 @@ def changes_since_packing(path: Path) -> DataError | None:
 
 def _by_path(stamps: Iterable[FileStamp]) -> dict[str, FileStamp]:
     return {stamp.path: stamp for stamp in stamps}
-
-
-def _few(names: Collection[str]) -> str:
-    named = sorted(names)[:NAMED]
-    return ", ".join(map(repr, named)) + (", ..." if len(names) > NAMED else "")
 
 
 def verify_store(path: Path) -> Iterator[Finding]:

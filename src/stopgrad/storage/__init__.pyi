@@ -4,6 +4,8 @@ from .files import OddFileError as OddFileError
 from .files import as_text as as_text
 from .files import check_ending as check_ending
 from .files import check_types as check_types
+from .files import few as few
+from .files import first_line as first_line
 from .files import fits as fits
 from .files import in_short as in_short
 from .files import lock as lock
@@ -12,6 +14,7 @@ from .files import read_file as read_file
 from .files import read_json as read_json
 from .files import read_start as read_start
 from .files import replace_file as replace_file
+from .files import some as some
 from .files import storage_errors as storage_errors
 from .files import strict_json as strict_json
 from .files import sync_directory as sync_directory

@@ -18,7 +18,7 @@ import stat
 import time
 import types
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -277,3 +277,19 @@ def as_text(value: object) -> str:
 def in_short(error: Exception) -> str:
     """An error as a clause of another."""
     return as_text(error.strerror if isinstance(error, OSError) and error.strerror else error)
+
+
+def first_line(error: Exception) -> str:
+    """The first line of an error of another library, or its type where it says nothing."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def few(names: Sequence[str], *, most: int = 5) -> str:
+    """The first names, quoted, and how many more there are."""
+    more = f" and {len(names) - most:,} more" if len(names) > most else ""
+    return ", ".join(map(repr, names[:most])) + more
+
+
+def some(names: Sequence[str], *, most: int = 3) -> str:
+    """The first names, quoted, for a message that says how many there are."""
+    return ", ".join(map(repr, names[:most])) + (", ..." if len(names) > most else "")

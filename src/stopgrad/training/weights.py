@@ -35,7 +35,15 @@ from stopgrad.runs import (
     read_run,
     tensors_sha256,
 )
-from stopgrad.storage import as_text, in_short, read_file, read_json, read_start, user_path
+from stopgrad.storage import (
+    as_text,
+    first_line,
+    in_short,
+    read_file,
+    read_json,
+    read_start,
+    user_path,
+)
 from stopgrad.training.naming import Naming, naming_of
 
 TIMM = "timm:"
@@ -356,7 +364,7 @@ def _asking(ask: Callable[[], T], repository: str) -> T:
     try:
         return ask()
     except Exception as error:
-        reason = as_text((str(error).strip().splitlines() or [type(error).__name__])[0])
+        reason = as_text(first_line(error))
         raise DataError(
             f"the Hub does not give {HUB_FILE} of {repository} ({reason})",
             expected="a connection to the Hub, or weights downloaded before",

@@ -14,7 +14,8 @@ from PIL import Image
 
 from stopgrad.errors import DataError, StorageError
 from stopgrad.images import DamagedImagesError, Dataset, load_dataset
-from tests.images.inputs.test_arrays import put_cifar, row
+from tests.images.inputs.test_arrays import put_cifar
+from tests.inputs import row
 
 PIXELS = np.random.default_rng(1).integers(0, 256, (6, 8, 8, 3), np.uint8)
 

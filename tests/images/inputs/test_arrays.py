@@ -17,6 +17,7 @@ from scipy.io import savemat
 from stopgrad.config import Reading
 from stopgrad.errors import ConfigError, DataError
 from stopgrad.images import Dataset, load_dataset
+from tests.inputs import row
 
 CHANCE = np.random.default_rng(0)
 COLOUR = CHANCE.integers(0, 256, (6, 10, 12, 3), np.uint8)  # (N, H, W, 3), H and W differ
@@ -28,11 +29,6 @@ TARGETS = np.array([0, 1, 2, 2, 1, 0])
 @pytest.fixture(autouse=True)
 def _store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STOPGRAD_CACHE", str(tmp_path / "cache"))
-
-
-def row(what: str, happens: str, *values: Any, kind: str = "format") -> Any:
-    mark = pytest.mark.input(kind, what=what, happens=happens)
-    return pytest.param(*values, marks=mark, id=what)
 
 
 def saved(path: Path, **arrays: Any) -> str:
@@ -463,6 +459,14 @@ def test_arrays_beside_images_and_labels_are_named(tmp_path: Path) -> None:
     assert found.train.class_names == ("cat", "dog", "frog")
     assert labels(found) == TARGETS.tolist()
     assert unused(found, "file") == ["coarse_labels", "masks", "ids", "mean"]
+
+
+def test_numbers_with_fractions_are_no_class_names(tmp_path: Path) -> None:
+    fractions = np.array([0.5, 1.5, 2.5])
+    spec = saved(tmp_path / "set.npz", images=COLOUR, labels=TARGETS, label_names=fractions)
+    found = load_dataset(spec)
+    assert found.train.class_names == ("0", "1", "2")
+    assert unused(found, "file") == ["label_names"]
 
 
 @pytest.mark.input(

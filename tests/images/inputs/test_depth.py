@@ -26,12 +26,12 @@ from stopgrad.images import (
 )
 from stopgrad.images import decoding as decode_module
 from stopgrad.images.writing import store_key
+from tests.inputs import row
 
 
 def reads(what: str, happens: str, **given: Any) -> Any:
     """A row of the table of inputs."""
-    mark = pytest.mark.input("oddity", what=what, happens=happens)
-    return pytest.param(*given.values(), marks=mark, id=what)
+    return row(what, happens, *given.values(), kind="oddity")
 
 
 @pytest.fixture(autouse=True)

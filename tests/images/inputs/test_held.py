@@ -1,5 +1,6 @@
 """Images that a Python caller holds: every usual kind is read, and labels of every usual kind."""
 
+import functools
 import io
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,7 +17,7 @@ import stopgrad
 from stopgrad.errors import ConfigError, DataError
 from stopgrad.images import DamagedImagesError
 from tests.factories import write_digits
-from tests.images.inputs.test_arrays import row
+from tests.inputs import row
 
 PIXELS = np.random.default_rng(3).integers(0, 256, (6, 9, 11, 3), np.uint8)
 GRAY = PIXELS[..., 0]
@@ -177,99 +178,45 @@ def test_missing_file_of_a_list_is_a_damaged_image(tmp_path: Path) -> None:
         stopgrad.load([tmp_path / "1.png", tmp_path / "2.png"])
 
 
+label = functools.partial(row, kind="label")
+
+
+def texts(what: str, labels: Any) -> Any:
+    return label(what, "in sorted order", labels, TARGETS, ("ant", "cat", "dog"))
+
+
+def as_they_are(what: str, labels: Any, happens: str = "as they are") -> Any:
+    return label(what, happens, labels, TARGETS, ("0", "1", "2"))
+
+
+WITH_NONE = [-1, 0, 1, 1, 0, -1], ("0", "1")
 LABELS = [
-    row("list of int", "as they are", TARGETS, TARGETS, ("0", "1", "2"), kind="label"),
-    row(
-        "array of int8",
-        "as they are",
-        np.array(TARGETS, np.int8),
-        TARGETS,
-        ("0", "1", "2"),
-        kind="label",
-    ),
-    row(
-        "tensor of int64",
-        "as they are",
-        torch.tensor(TARGETS),
-        TARGETS,
-        ("0", "1", "2"),
-        kind="label",
-    ),
-    row(
-        "list of tensors",
-        "as they are",
-        [torch.tensor(t) for t in TARGETS],
-        TARGETS,
-        ("0", "1", "2"),
-        kind="label",
-    ),
-    row(
-        "whole floats",
-        "as they are",
-        np.array(TARGETS, float),
-        TARGETS,
-        ("0", "1", "2"),
-        kind="label",
-    ),
-    row("one-hot array", "as classes", np.eye(3)[TARGETS], TARGETS, ("0", "1", "2"), kind="label"),
-    row(
-        "pandas Series of int",
-        "as they are",
-        pd.Series(TARGETS),
-        TARGETS,
-        ("0", "1", "2"),
-        kind="label",
-    ),
-    row("list of str", "in sorted order", NAMES, TARGETS, ("ant", "cat", "dog"), kind="label"),
-    row(
-        "array of str",
-        "in sorted order",
-        np.array(NAMES),
-        TARGETS,
-        ("ant", "cat", "dog"),
-        kind="label",
-    ),
-    row(
-        "pandas Series of str",
-        "in sorted order",
-        pd.Series(NAMES),
-        TARGETS,
-        ("ant", "cat", "dog"),
-        kind="label",
-    ),
-    row(
-        "pandas category",
-        "in sorted order",
-        pd.Series(NAMES, dtype="category"),
-        TARGETS,
-        ("ant", "cat", "dog"),
-        kind="label",
-    ),
-    row(
+    as_they_are("list of int", TARGETS),
+    as_they_are("array of int8", np.array(TARGETS, np.int8)),
+    as_they_are("tensor of int64", torch.tensor(TARGETS)),
+    as_they_are("list of tensors", [torch.tensor(t) for t in TARGETS]),
+    as_they_are("whole floats", np.array(TARGETS, float)),
+    as_they_are("one-hot array", np.eye(3)[TARGETS], "as classes"),
+    as_they_are("pandas Series of int", pd.Series(TARGETS)),
+    texts("list of str", NAMES),
+    texts("array of str", np.array(NAMES)),
+    texts("pandas Series of str", pd.Series(NAMES)),
+    texts("pandas category", pd.Series(NAMES, dtype="category")),
+    label(
         "identifiers",
         "in sorted order",
         [35000 + 7 * t for t in TARGETS],
         TARGETS,
         ("35000", "35007", "35014"),
-        kind="label",
     ),
-    row(
-        "None among labels",
-        "no label",
-        [None, 0, 1, 1, 0, None],
-        [-1, 0, 1, 1, 0, -1],
-        ("0", "1"),
-        kind="label",
-    ),
-    row(
+    label("None among labels", "no label", [None, 0, 1, 1, 0, None], *WITH_NONE),
+    label(
         "pandas Int64 with NA",
         "no label",
         pd.Series([pd.NA, 0, 1, 1, 0, pd.NA], dtype="Int64"),
-        [-1, 0, 1, 1, 0, -1],
-        ("0", "1"),
-        kind="label",
+        *WITH_NONE,
     ),
-    row("labels that are none", "said; pretraining goes on", [{}] * 6, None, (), kind="label"),
+    label("labels that are none", "said; pretraining goes on", [{}] * 6, None, ()),
 ]
 
 

@@ -19,6 +19,7 @@ from stopgrad.config import Reading
 from stopgrad.errors import ConfigError, DataError
 from stopgrad.images import load_dataset, pack
 from tests.images.test_parquet import DIGITS, STRUCT, cells, png
+from tests.inputs import row
 
 
 @pytest.fixture(autouse=True)
@@ -43,14 +44,8 @@ def reading(**asked: str) -> Reading:
     return Reading(**asked)
 
 
-def case(kind: str, what: str, happens: str, *values: Any) -> Any:
-    """A row of docs/inputs.md, and the values of its test."""
-    mark = pytest.mark.input(kind, what=what, happens=happens)
-    return pytest.param(*values, id=what, marks=mark)
-
-
 def label(what: str, column: Any, names: tuple[str, ...], labels: list[int]) -> Any:
-    return case("label", f"label column of {what}", "read as labels", column, names, labels)
+    return row(f"label column of {what}", "read as labels", column, names, labels, kind="label")
 
 
 @pytest.mark.parametrize(
@@ -215,7 +210,7 @@ def bytes_of(count: int) -> list[bytes]:
 
 
 def layout(what: str, columns: Mapping[str, Any], **asked: str) -> Any:
-    return case("layout", what, "read", columns, asked)
+    return row(what, "read", columns, asked, kind="layout")
 
 
 BLOBS = pa.array([b"no image", b"at all"])
@@ -245,15 +240,15 @@ def test_images_are_found_by_what_columns_hold(
 
 def pictures(folder: Path, count: int = 3) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    for row in range(count):
-        (folder / f"{row}.png").write_bytes(png(DIGITS[row]))
+    for number in range(count):
+        (folder / f"{number}.png").write_bytes(png(DIGITS[number]))
 
 
 PATHS = [f"images/{row}.png" for row in (2, 0, 1)]
 
 
 def paths(what: str, file: str, folder: str, column: Any) -> Any:
-    return case("layout", f"rows that hold {what}", "read from there", file, folder, column)
+    return row(f"rows that hold {what}", "read from there", file, folder, column, kind="layout")
 
 
 @pytest.mark.parametrize(
@@ -380,7 +375,7 @@ def test_an_image_that_no_row_names_is_named(root: Path) -> None:
 
 
 def splits(what: str, files: str, train: int, test: int | None, called: str = "") -> Any:
-    return case("layout", what, "read as splits", files, train, test, called)
+    return row(what, "read as splits", files, train, test, called, kind="layout")
 
 
 HASH = "00000-of-00001-70d52db3c749a935"
@@ -430,20 +425,20 @@ def hidden(test: Any, *, validation: Any, train: Any = (0, 1, 0, 1)) -> dict[str
 @pytest.mark.parametrize(
     ("labels", "called", "scored"),
     [
-        case("label", "test labels of -1, labelled validation", "validation is scored",
-             hidden([-1, -1], validation=[1, 0, 1]), "validation", [1, 0, 1]),
-        case("label", "test labels of null, labelled validation", "validation is scored",
-             hidden([None, None], validation=[1, 0, 1]), "validation", [1, 0, 1]),
-        case("label", "test without a label column", "validation is scored",
-             hidden(None, validation=[1, 0, 1]), "validation", [1, 0, 1]),
-        case("label", "test of other classes", "validation is scored",
-             hidden([7, 8], validation=[1, 0, 1]), "validation", [1, 0, 1]),
-        case("label", "a test split with some labels", "test is scored",
-             hidden([1, -1], validation=[1, 0, 1]), "", [1, -1]),
-        case("label", "no labels in any scored split", "test, without labels",
-             hidden([-1, -1], validation=[None] * 3), "", None),
-        case("label", "labels in the test split alone", "test, without labels",
-             hidden([1, 0], validation=[1, 0, 1], train=[None] * 4), "", None),
+        row("test labels of -1, labelled validation", "validation is scored",
+             hidden([-1, -1], validation=[1, 0, 1]), "validation", [1, 0, 1], kind="label"),
+        row("test labels of null, labelled validation", "validation is scored",
+             hidden([None, None], validation=[1, 0, 1]), "validation", [1, 0, 1], kind="label"),
+        row("test without a label column", "validation is scored",
+             hidden(None, validation=[1, 0, 1]), "validation", [1, 0, 1], kind="label"),
+        row("test of other classes", "validation is scored",
+             hidden([7, 8], validation=[1, 0, 1]), "validation", [1, 0, 1], kind="label"),
+        row("a test split with some labels", "test is scored",
+             hidden([1, -1], validation=[1, 0, 1]), "", [1, -1], kind="label"),
+        row("no labels in any scored split", "test, without labels",
+             hidden([-1, -1], validation=[None] * 3), "", None, kind="label"),
+        row("labels in the test split alone", "test, without labels",
+             hidden([1, 0], validation=[1, 0, 1], train=[None] * 4), "", None, kind="label"),
     ],
 )  # fmt: skip
 def test_the_first_split_with_usable_labels_is_scored(
@@ -491,11 +486,11 @@ def test_any_split_is_scored_by_its_own_name(root: Path) -> None:
         "val": ("val", 2),
     }
     first |= {"contrast": ("contrast", 3), "gaussian noise": ("gaussian noise", 4)}
-    for name, (called, row) in first.items():
+    for name, (called, digit) in first.items():
         found = load_dataset(str(root), reading=reading(split="" if name == "auto" else name))
         assert found.test is not None
         assert found.notes.scored == called, name
-        assert (found.test.pixels[0] == DIGITS[row, :, :, None]).all(), name
+        assert (found.test.pixels[0] == DIGITS[digit, :, :, None]).all(), name
         assert found.notes.count("image") == 6, name
     for wrong in ("train", "contrasts"):
         with pytest.raises(

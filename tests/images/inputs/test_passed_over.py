@@ -18,6 +18,7 @@ from stopgrad.images.sources.find import find_source
 from stopgrad.images.types import DataSource
 from tests.images.inputs.test_splits_of_folders import each, put
 from tests.images.test_folder import become_nobody, nobodys_folder
+from tests.inputs import row
 
 CLASSES = each("cat", "dog", count=20)
 
@@ -56,8 +57,7 @@ def image(form: str, size: tuple[int, int] = (8, 8)) -> bytes:
 
 
 def passed(what: str, name: str, kind: str, reason: str, happens: str = "") -> Any:
-    mark = pytest.mark.input("format", what=what, happens=happens or f"is named: {reason}")
-    return pytest.param(name, kind, reason, marks=mark, id=what)
+    return row(what, happens or f"is named: {reason}", name, kind, reason)
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from PIL import Image
 from stopgrad.config import Reading
 from stopgrad.errors import ConfigError, DataError
 from stopgrad.images import Dataset, load_dataset
+from tests.inputs import row
 
 
 @pytest.fixture(autouse=True)
@@ -40,8 +41,7 @@ def both(dataset: Dataset) -> tuple[tuple[str, ...], tuple[str, ...]]:
 
 
 def layout(what: str, names: list[str], train: list[str], test: list[str], happens: str) -> Any:
-    mark = pytest.mark.input("layout", what=what, happens=happens)
-    return pytest.param(names, train, test, marks=mark, id=what)
+    return row(what, happens, names, train, test, kind="layout")
 
 
 CATS, DOGS = ["cat/0.png", "cat/1.png"], ["dog/0.png", "dog/1.png"]
@@ -241,8 +241,7 @@ def test_images_to_score_alone_are_not_learned_from_unasked(
 
 
 def split_choice(what: str, names: list[str], scored: str, count: int, happens: str) -> Any:
-    mark = pytest.mark.input("layout", what=what, happens=happens)
-    return pytest.param(names, scored, count, marks=mark, id=what)
+    return row(what, happens, names, scored, count, kind="layout")
 
 
 @pytest.mark.parametrize(

@@ -6,9 +6,12 @@ from typing import Any
 
 import pytest
 
+from stopgrad.config import Reading
+from stopgrad.errors import DataError
 from stopgrad.images import Dataset, load_dataset
 from stopgrad.images.sources.find import find_source
 from tests.images.inputs.test_splits_of_folders import each, put
+from tests.inputs import row
 
 ABC = "abc" * 4  # the classes of twelve images, in order
 NAMES = [f"{number:04}.png" for number in range(12)]
@@ -43,8 +46,7 @@ def train_labels(found: Dataset) -> tuple[tuple[str, ...], list[int] | None]:
 
 
 def table(what: str, file: str, header: str, form: str, happens: str = "labels are read") -> Any:
-    mark = pytest.mark.input("label", what=what, happens=happens)
-    return pytest.param(file, header, form, marks=mark, id=what)
+    return row(what, happens, file, header, form, kind="label")
 
 
 @pytest.mark.parametrize(
@@ -206,8 +208,7 @@ def test_the_split_that_a_table_labels_is_scored(root: Path) -> None:
 
 
 def unfit(what: str, file: str, header: str, form: str, why: str) -> Any:
-    mark = pytest.mark.input("label", what=what, happens=f"is named: {why}")
-    return pytest.param(file, header, form, why, marks=mark, id=what)
+    return row(what, f"is named: {why}", file, header, form, why, kind="label")
 
 
 @pytest.mark.parametrize(
@@ -300,6 +301,49 @@ def test_class_folders_go_before_tables(root: Path) -> None:
         ("not read: the folders are classes", ("labels.csv",))
     ]
     assert find_source(str(root)).stamps == before
+
+
+@pytest.mark.input(
+    "label",
+    what="--label-column NAME of a table beside images",
+    happens="is read, before the usual columns and class folders",
+)
+def test_the_named_column_of_a_table_labels_images(root: Path) -> None:
+    put(root, *each("cat", "dog"))
+    lines = [f"{folder}/{n}.png,1,{'xy'[n]},other" for folder in ("cat", "dog") for n in (0, 1)]
+    csv(root, "labels.csv", "file,label,form,elsewhere", lines)
+    found = load_dataset(str(root), reading=Reading(label_column="form"))
+    assert train_labels(found) == (("x", "y"), [0, 1, 0, 1])
+    assert "labels are those of labels.csv: column 'form', images by 'file'" in found.notes.remarks
+    assert train_labels(load_dataset(str(root)))[0] == ("cat", "dog")  # by another key
+
+
+def test_the_named_column_of_a_table_names_images(root: Path) -> None:
+    put(root, *NAMES)
+    turned = [f"{n},{m},{a}" for n, m, a in zip(NAMES, reversed(NAMES), ABC, strict=True)]
+    csv(root, "labels.csv", "file,scan,label", turned)
+    assert train_labels(load_dataset(str(root)))[1] == [0, 1, 2] * 4
+    found = load_dataset(str(root), reading=Reading(image_column="scan"))
+    assert train_labels(found)[1] == [2, 1, 0] * 4
+
+
+@pytest.mark.input(
+    "label", what="--label-column NAME that no table beside images has", happens="refused"
+)
+@pytest.mark.parametrize("column", ["label_column", "image_column"])
+def test_a_column_that_no_table_has_is_refused(root: Path, column: str) -> None:
+    put(root, *NAMES)
+    csv(root, "labels.csv", "file,label", rows("{name},{label}"))
+    with pytest.raises(DataError, match=r"labels\.csv gives no labels: it has no column 'breed'"):
+        load_dataset(str(root), reading=Reading()._replace(**{column: "breed"}))
+
+
+def test_a_column_of_a_folder_without_tables_is_warned_of(
+    root: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    put(root, *NAMES)
+    assert len(load_dataset(str(root), reading=Reading(label_column="breed")).train) == 12
+    assert "pictures has no columns to choose from" in caplog.text
 
 
 @pytest.mark.input(

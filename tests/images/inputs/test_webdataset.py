@@ -12,7 +12,7 @@ from PIL import Image
 
 from stopgrad.errors import DataError
 from stopgrad.images import Dataset, load_dataset
-from tests.images.inputs.test_arrays import row
+from tests.inputs import row
 
 PIXELS = np.random.default_rng(2).integers(0, 256, (8, 8, 8, 3), np.uint8)
 

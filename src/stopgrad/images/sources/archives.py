@@ -28,6 +28,7 @@ from stopgrad.images.sources.names import split_of
 from stopgrad.images.sources.tars import tar_members
 from stopgrad.images.store import cache_folder
 from stopgrad.images.types import Contents, DataSource, Encoded, Notes, SplitReader, Unused, stamp
+from stopgrad.storage import first_line
 
 ZIPS = (".zip",)
 TARS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst")
@@ -256,7 +257,7 @@ def _reading(path: Path) -> Iterator[None]:
             raise ValueError("not a regular file")
         yield
     except (zipfile.BadZipFile, NotImplementedError, ValueError, OSError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        reason = first_line(error)
         raise DataError(
             f"{str(path)!r} cannot be read ({reason})",
             expected="a whole zip archive",

@@ -22,6 +22,7 @@ import numpy as np
 from stopgrad.errors import DataError
 from stopgrad.images.sources.array_images import AnyArray
 from stopgrad.images.sources.limits import refuse_bomb
+from stopgrad.storage import first_line
 
 BLOCK_BYTES = 1 << 22  # of rows that are in memory at a time
 IDX_TYPES = {8: "u1", 9: "i1", 11: ">i2", 12: ">i4", 13: ">f4", 14: ">f8"}  # by their code
@@ -81,7 +82,7 @@ def reading(path: Path) -> Iterator[None]:
     # NumPy, SciPy, h5py, zipfile and zlib raise a dozen unrelated types for damaged files; only
     # reads of this file happen inside this block.
     except Exception as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        reason = first_line(error)
         pickled = "allow_pickle" in reason or "Python objects" in reason
         raise DataError(
             f"{str(path)!r} cannot be read"

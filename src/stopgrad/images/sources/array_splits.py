@@ -26,24 +26,19 @@ from stopgrad.images.sources.array_images import (
     stack_layout,
 )
 from stopgrad.images.sources.array_labels import as_labels, labels_in
-from stopgrad.images.sources.arrays import RawLabels, number_labels
 from stopgrad.images.sources.layout import are_classes
 from stopgrad.images.sources.names import (
     is_split,
-    scored_as,
     split_in,
     split_of,
-    train_and_scored,
-    why_unread,
     words_of,
 )
+from stopgrad.images.sources.worded import WordedSplit, contents_of
 from stopgrad.images.types import (
     Contents,
     DataSource,
     Encoded,
-    Labels,
     Notes,
-    SplitReader,
     Unused,
     stamp,
 )
@@ -142,55 +137,20 @@ def _layout(array: StoredArray, labelled: set[int]) -> ArrayLayout | None:
     return one or stack
 
 
-class _ArraySplit(NamedTuple):
-    """The images of a split and what labels them."""
-
-    word: str
-    images: tuple[_Part, ...]
-    labels: RawLabels | None
-    used: frozenset[str]  # names of the arrays above
-    remarks: tuple[str, ...]
-
-    @property
-    def has_labels(self) -> bool:
-        """Whether any says something."""
-        return self.labels is not None and not {None, "", -1}.issuperset(self.labels.values)
-
-    def names(self) -> tuple[str, ...]:
-        """Of its images, in order."""
-        return tuple(name for part in self.images for name in part.rows())
-
-
 def _open(arrays: Sequence[StoredArray], path: Path, wanted: str) -> Contents:
     parts = _parts(arrays)
-    found = {
-        word: _split(word, images, parts)
-        for word in dict.fromkeys(part.split for part in parts)
-        if (images := _images_of(word, parts))
-    }
-    chosen = train_and_scored([*found], wanted, lambda word: found[word].has_labels)
-    if chosen.train is None:
+    splits, used = list[WordedSplit](), set[str]()
+    for word in dict.fromkeys(part.split for part in parts):
+        if images := _images_of(word, parts):
+            split, names = _split(word, images, parts)
+            splits.append(split)
+            used |= names
+    listed, class_names = _class_names(parts, path)
+    notes = Notes(unused=tuple(_strange(parts, used | listed)))
+    contents = contents_of(splits, wanted, class_names=class_names, notes=notes)
+    if contents is None:
         raise _no_images(arrays, path)
-    train, scored = found[chosen.train], None if chosen.scored is None else found[chosen.scored]
-    read = [train, scored] if scored else [train]
-    listed, names = _class_names(parts, path)
-    labels = number_labels(train.labels, scored.labels if scored else None, class_names=names)
-    remarks = [text for of in read for text in of.remarks]
-    unread = [of for of in found.values() if of not in read]
-    notes = Notes(
-        tuple(dict.fromkeys(remarks)),
-        (
-            *map(_unread, unread),
-            *_strange(parts, listed.union(*(of.used for of in found.values()))),
-        ),
-        scored_as(scored.word, {scored.word: split_of(scored.word)}, wanted) if scored else "",
-    )
-    return Contents(
-        labels.class_names,
-        _reader(train, labels.train),
-        _reader(scored, labels.test) if scored else None,
-        notes.and_those(labels.notes),
-    )
+    return contents
 
 
 def _images_of(word: str, parts: Sequence[_Part]) -> tuple[_Part, ...]:
@@ -226,10 +186,13 @@ def _in_order(name: str) -> list[tuple[int, str]]:
     return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name)]
 
 
-def _split(word: str, images: tuple[_Part, ...], parts: Sequence[_Part]) -> _ArraySplit:
-    """A split with the first labels that fit."""
-    used = frozenset(part.array.name for part in images)
+def _split(
+    word: str, images: tuple[_Part, ...], parts: Sequence[_Part]
+) -> tuple[WordedSplit, set[str]]:
+    """A split with the first labels that fit, and the names of the arrays that make it."""
+    used = {part.array.name for part in images}
     names = tuple(name for part in images for name in part.rows())
+    split = WordedSplit(word, names, functools.partial(_items, images))
     groups: dict[tuple[str, ...], list[_Part]] = {}
     of_split = [part for part in parts if _is_label(part) and part.split == word]
     # labels.npy beside train_images.npy: they are of the images to train on.
@@ -244,15 +207,11 @@ def _split(word: str, images: tuple[_Part, ...], parts: Sequence[_Part]) -> _Arr
             remarks.append(values)
             continue
         used |= {part.array.name for part in group}
-        return _ArraySplit(word, images, _raw(word, values, names), used, tuple(remarks))
+        return split._replace(labels=values, remarks=tuple(remarks)), used
     if not groups and (classes := _classes(images, train=split_of(word) in ("train", None))):
-        remarks = ["each file or folder is a class: no array holds labels"]
-        return _ArraySplit(word, images, _raw(word, classes, names), used, tuple(remarks))
-    return _ArraySplit(word, images, None, used, tuple(remarks))
-
-
-def _raw(word: str, values: Sequence[int | str | None], names: Sequence[str]) -> RawLabels:
-    return RawLabels(word or "train", values, names.__getitem__)
+        remark = "each file or folder is a class: no array holds labels"
+        return split._replace(labels=classes, remarks=(remark,)), used
+    return split._replace(remarks=tuple(remarks)), used
 
 
 def _label_order(part: _Part) -> tuple[Any, ...]:
@@ -290,11 +249,7 @@ def _no_images(arrays: Sequence[StoredArray], path: Path) -> DataError:
     )
 
 
-def _unread(of: _ArraySplit) -> Unused:
-    return Unused("image", why_unread(of.word), of.names())
-
-
-def _strange(parts: Sequence[_Part], used: frozenset[str]) -> Iterator[Unused]:
+def _strange(parts: Sequence[_Part], used: set[str]) -> Iterator[Unused]:
     """Arrays that are neither images nor labels of a split."""
     rest = [part for part in parts if part.array.name not in used]
     labels = tuple(part.array.name for part in rest if _is_label(part))
@@ -307,22 +262,18 @@ def _strange(parts: Sequence[_Part], used: frozenset[str]) -> Iterator[Unused]:
         yield Unused("file", "arrays that are called neither images nor labels", others)
 
 
-def _class_names(parts: Sequence[_Part], path: Path) -> tuple[frozenset[str], tuple[str, ...]]:
+def _class_names(parts: Sequence[_Part], path: Path) -> tuple[set[str], tuple[str, ...]]:
     """The list of class names among the arrays, or beside them: which array, and the names."""
     for part in parts:
         if "names" in part.last and _is_label(part) and len(part.array.shape) == 1:
             names = as_labels(part.array.read(), part.array.name)
-            return frozenset({part.array.name}), tuple(map(str, names))
+            if not isinstance(names, str):
+                return {part.array.name}, tuple(map(str, names))
     for file in (path / name for name in NAME_LISTS):
         if file.is_file() and file.stat().st_size < MOST_TEXT:
             lines = file.read_text("utf-8", "replace").splitlines()
-            return frozenset(), tuple(line.strip() for line in lines if line.strip())
-    return frozenset(), ()
-
-
-def _reader(of: _ArraySplit, labels: Labels | None) -> SplitReader:
-    count = sum(part.layout.images for part in of.images if part.layout)
-    return SplitReader(count, labels, functools.partial(_items, of.images))
+            return set(), tuple(line.strip() for line in lines if line.strip())
+    return set(), ()
 
 
 def _items(images: Sequence[_Part]) -> Iterator[Encoded]:

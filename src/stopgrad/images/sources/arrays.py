@@ -19,6 +19,7 @@ from stopgrad.images.types import (
     Unused,
     seal_fingerprint,
 )
+from stopgrad.storage import few
 
 
 def images_from_arrays(
@@ -99,6 +100,15 @@ class RawLabels(NamedTuple):
     values: Sequence[int | str | None]  # (N,), None where there is none
     name_of: Callable[[int], str]  # of the image in a row, for messages
 
+    @property
+    def known(self) -> list[int | str]:
+        """The labels that say something."""
+        found = [value for value in self.values if value is not None and value != ""]
+        distinct = set(found)
+        if len(distinct) == 2 and -1 in distinct and not isinstance(max(distinct, key=str), str):
+            return found
+        return [value for value in found if value != -1]
+
 
 class NumberedLabels(NamedTuple):
     """C class names, labels (N,) int64 of each split or None, and what became of the others."""
@@ -125,16 +135,16 @@ def number_labels(
         test: Of the split that is scored.
         class_names: C names, where the data give them; integers are places among them.
     """
-    if train is None or not _known(train.values):
+    if train is None or not train.known:
         return NumberedLabels((), None, None, _without_train_labels(train, test))
     names = tuple(class_names)
     places = {name: place for place, name in enumerate(names)}
     places |= {str(place): place for place in range(len(names))}
     if not names:
-        names = _class_names(train.values)
+        names = _class_names(train)
         places = {name: place for place, name in enumerate(names)}
     numbered, notes = _numbered(train, places, names, "is none of the class names")
-    if not class_names and (remark := _renumbered(train.values, names)):
+    if not class_names and (remark := _renumbered(train, names)):
         notes = Notes((remark,)).and_those(notes)
     if test is None:
         return NumberedLabels(names, numbered, None, notes)
@@ -142,17 +152,8 @@ def number_labels(
     return NumberedLabels(names, numbered, scored, notes.and_those(more))
 
 
-def _known(values: Sequence[int | str | None]) -> list[int | str]:
-    """The labels that say something."""
-    found = [value for value in values if value is not None and value != ""]
-    distinct = set(found)
-    if len(distinct) == 2 and -1 in distinct and not isinstance(max(distinct, key=str), str):
-        return found
-    return [value for value in found if value != -1]
-
-
-def _class_names(values: Sequence[int | str | None]) -> tuple[str, ...]:
-    distinct = set(_known(values))
+def _class_names(raw: RawLabels) -> tuple[str, ...]:
+    distinct = set(raw.known)
     numbers = [value for value in distinct if isinstance(value, int)]
     if len(numbers) < len(distinct):
         return tuple(sorted(set(map(str, distinct))))
@@ -161,9 +162,9 @@ def _class_names(values: Sequence[int | str | None]) -> tuple[str, ...]:
     return tuple(map(str, sorted(numbers)))
 
 
-def _renumbered(values: Sequence[int | str | None], names: tuple[str, ...]) -> str:
+def _renumbered(raw: RawLabels, names: tuple[str, ...]) -> str:
     """What a reader should know of numbers that are no places from 0 on."""
-    if any(isinstance(value, str) for value in _known(values)) or names[0] == "0":
+    if any(isinstance(value, str) for value in raw.known) or names[0] == "0":
         return ""
     return f"the labels {names[0]} to {names[-1]} are {len(names):,} classes, in this order"
 
@@ -189,7 +190,8 @@ def _numbered(
     elif missing:
         remarks.append(f"{missing:,} of {len(raw.values):,} images of {raw.split} have no label")
     if not fit and strange:
-        remarks.append(f"no label of {raw.split} is of a known class ({_few(sorted(strange))})")
+        named = few([name[:80] for name in sorted(strange)])
+        remarks.append(f"no label of {raw.split} is of a known class ({named})")
     return (labels if fit else None), Notes(tuple(remarks), tuple(unused))
 
 
@@ -197,14 +199,9 @@ def _without_train_labels(train: RawLabels | None, test: RawLabels | None) -> No
     notes = Notes()
     if train is not None:
         notes = Notes((f"the labels of {train.split} are all hidden (-1 or null)",))
-    if test is None or not _known(test.values):
+    if test is None or not test.known:
         return notes
     names = tuple(test.name_of(row) for row in range(len(test.values)))
     unused = Unused("label", "the images to train on have none", names)
     remark = f"{test.split} has labels, the images to train on have none"
     return notes.and_those(Notes((remark,), (unused,)))
-
-
-def _few(names: Sequence[str]) -> str:
-    shown = ", ".join(repr(name[:80]) for name in names[:5])
-    return f"{shown} and {len(names) - 5:,} more" if len(names) > 5 else shown or "(none)"

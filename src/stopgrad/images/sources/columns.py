@@ -20,6 +20,7 @@ from stopgrad.images.decoding import peek
 from stopgrad.images.opening import Damaged
 from stopgrad.images.sources.endings import SUFFIXES
 from stopgrad.images.types import Encoded
+from stopgrad.storage import few
 
 if TYPE_CHECKING:
     import pyarrow
@@ -29,7 +30,6 @@ IMAGE_NAMES = ("image", "img")
 IMAGE_WORDS = {"image", "images", "img", "picture", "photo", "jpg", "jpeg", "png", "webp", "tif"}
 FILE_WORDS = {"file", "filename", "filepath", "path"} | IMAGE_WORDS
 LOOKED_AT = 16  # rows that show what a column holds
-NAMED = 5  # columns that a line names
 
 
 class ImageColumn(NamedTuple):
@@ -252,9 +252,3 @@ def no_images(file: ParquetFile, path: Path) -> DataError:
         hint="use an image data set in the Hub's Parquet layout, or name a column of paths with "
         "--image-column",
     )
-
-
-def few(names: Sequence[str]) -> str:
-    """The first names, and how many more there are."""
-    more = f" and {len(names) - NAMED:,} more" if len(names) > NAMED else ""
-    return ", ".join(map(repr, names[:NAMED])) + more

@@ -1,10 +1,11 @@
 """A folder of image files -> a `DataSource`.
 
 `files` says which files are images, `layout` which splits and classes their folders make, `tables`
-how files such as metadata.csv label images that lie in no class folders. Of several splits to score
-the first is that whose images have labels, test splits first; its name and those of all images that
-are not read are noted. What only the tables tell is read when the source is opened, unless the
-choice of a split hangs on it.
+how files such as metadata.csv label images that lie in no class folders; where the user names the
+column of the labels, class folders count for nothing. Of several splits to score the first is that
+whose images have labels, test splits first; its name and those of all images that are not read are
+noted. What only the tables tell is read when the source is opened, unless the choice of a split
+hangs on it.
 """
 
 from __future__ import annotations
@@ -25,7 +26,6 @@ from stopgrad.images.sources.layout import (
     FolderSplit,
     are_classes,
     arrange,
-    few,
     holds_images,
     why_no_classes,
 )
@@ -42,6 +42,7 @@ from stopgrad.images.types import (
     Unused,
     stamp,
 )
+from stopgrad.storage import some
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +54,7 @@ def folder_source(
 
     Args:
         root: The folder.
-        reading: The split that is scored, by rule the first with labels.
+        reading: The split that is scored, by rule the first with labels; the columns of tables.
         listing: What lies in the folder, where that is known.
 
     Raises:
@@ -70,14 +71,16 @@ def folder_source(
     found = arrange(listing.images)
     if not found.train.images:
         raise _nothing_to_train_on(root, listing, found)
-    known = _FolderLabels.of(listing, found)
+    if (reading.image_column or reading.label_column) and not listing.tables:
+        log.warning("%s has no columns to choose from", as_text(root.name))
+    known = _FolderLabels.of(listing, found, reading)
     scored = _choose(found, known, reading.split)
     return DataSource(
         as_text(root.name),
         str(root),
         tuple(_stamps(found, known, scored)),
         lambda: _open(found.train, scored, known),
-        notes=_notes(root, listing, found, scored, reading.split),
+        notes=_notes(listing, found, known, scored, reading.split),
     )
 
 
@@ -105,23 +108,26 @@ def _nothing_to_train_on(root: Path, listing: FolderListing, found: Arrangement)
 class _FolderLabels(NamedTuple):
     """How the images of a folder get their labels."""
 
-    by_folder: bool  # whether the training images lie in class folders
+    by_column: bool  # whether the user has named the column that holds them
+    by_folder: bool  # whether the training images lie in class folders that count
     classes: frozenset[str]  # those folders
     tables: tuple[Found, ...]
     from_tables: Callable[[], TableLabels]  # reads them once
 
     @classmethod
-    def of(cls, listing: FolderListing, found: Arrangement) -> _FolderLabels:
+    def of(cls, listing: FolderListing, found: Arrangement, reading: Reading) -> _FolderLabels:
         train = found.train
-        by_folder = are_classes(train.inside)
+        by_column = bool(reading.label_column and listing.tables)
+        by_folder = not by_column and are_classes(train.inside)
         classes = {train.class_of(image) for image in train.images} if by_folder else set()
 
         @functools.cache
         def read() -> TableLabels:
             splits = (train, *found.scored)
-            return table_labels(listing, {i.path: s.split for s in splits for i in s.images})
+            by_path = {i.path: s.split for s in splits for i in s.images}
+            return table_labels(listing, by_path, reading)
 
-        return cls(by_folder, frozenset(filter(None, classes)), listing.tables, read)
+        return cls(by_column, by_folder, frozenset(filter(None, classes)), listing.tables, read)
 
     def has_classes(self, split: FolderSplit) -> bool:
         """Whether images of a split lie in class folders of the training split."""
@@ -171,9 +177,9 @@ def _stamps(
 
 
 def _notes(
-    root: Path,
     listing: FolderListing,
     found: Arrangement,
+    known: _FolderLabels,
     scored: FolderSplit | None,
     wanted: str,
 ) -> Notes:
@@ -185,7 +191,7 @@ def _notes(
             names = tuple(listing.below(image.path) for image in images)
             unused.append(Unused("image", reason, names))
 
-    remarks += _remarks(found, scored)
+    remarks += _remarks(found, scored, known)
     read = " and ".join(f"{split.name}/" for split in (train, scored) if split and split.name)
     others = [
         image
@@ -199,7 +205,7 @@ def _notes(
             pass_over(f"{split.name}/ is not scored: {scored.name}/ is", split.images)
     pass_over("masks, annotations or thumbnails beside images", found.masks)
     remarks += [
-        _how_to_learn_from(_folder_of(images), root)
+        _how_to_learn_from(_folder_of(images), listing.root)
         for name, images in found.others.items()
         if name.lower() in UNLABELED
     ]
@@ -213,7 +219,7 @@ def _called(found: Arrangement, scored: FolderSplit, wanted: str) -> str:
     return scored_as(scored.name, {scored.name: meaning}, wanted)
 
 
-def _remarks(found: Arrangement, scored: FolderSplit | None) -> Iterator[str]:
+def _remarks(found: Arrangement, scored: FolderSplit | None, known: _FolderLabels) -> Iterator[str]:
     train = found.train
     if scored is not None:
         if (train.name.lower(), scored.name.lower()) != ("train", "test"):
@@ -223,22 +229,22 @@ def _remarks(found: Arrangement, scored: FolderSplit | None) -> Iterator[str]:
         if skipped:
             names = ", ".join(f"{split.name}/" for split in skipped)
             yield f"{scored.name}/ is scored, as the images in {names} have no labels to compare"
-    if not are_classes(train.inside):
-        if why := why_no_classes(train.inside):
+    if not known.by_folder:
+        if not known.by_column and (why := why_no_classes(train.inside)):
             yield why
         return
     for split in filter(None, (train, scored)):
         strays = ["/".join(i.parts) for i in split.images if split.class_of(i) is None]
         if 0 < len(strays) < len(split.images):
             where = f" of {split.name}/" if split.name else ""
-            yield f"in no class folder{where}, so without a label: {few(strays)} ({len(strays):,})"
+            yield f"in no class folder{where}, so without a label: {some(strays)} ({len(strays):,})"
 
 
-def _how_to_learn_from(folder: str, root: Path) -> str:
+def _how_to_learn_from(folder: str, root: str) -> str:
     """The commands that learn from a folder beside the training split."""
     return (
         f"to learn from {folder}: stopgrad pretrain --data {quote(folder)}, and embed, "
-        f"compare and finetune (with --out) its run with --data {quote(str(root))}"
+        f"compare and finetune (with --out) its run with --data {quote(root)}"
     )
 
 
@@ -279,6 +285,8 @@ def _raw_labels(split: FolderSplit, known: _FolderLabels) -> RawLabels | None:
         values = [labels.get(image.path) for image in split.images]
         if any(value is not None for value in values):
             return RawLabels(name, values, name_of)
+    if known.by_column:
+        return None
     # Classes that the training split lacks: none can be used, and that is noted.
     classes = {name for name in by_folder if name and not holds_images(name)}
     lost = bool(classes) if known.by_folder else are_classes(split.inside)

@@ -23,7 +23,7 @@ from stopgrad.images.sources.parquet import has_labels, shards_source
 from stopgrad.images.sources.shards import USUAL, ShardPlace, Shards, choose_shards, place_of
 from stopgrad.images.store import cache_folder
 from stopgrad.images.types import DataSource, Notes, T, Unused
-from stopgrad.storage import write_atomically
+from stopgrad.storage import first_line, write_atomically
 
 if TYPE_CHECKING:
     from huggingface_hub import DatasetInfo, HfApi
@@ -228,7 +228,7 @@ def _asking(ask: Callable[[], T], name: str) -> T:
     # The client has raised errors of requests, httpx and httpx2 over its versions, which have
     # no common root but Exception; only calls of the client stand in this block.
     except Exception as error:
-        reason = (str(error).strip().splitlines() or [""])[0] or type(error).__name__
+        reason = first_line(error)
         raise HubUnreachableError(
             f"the Hub does not answer for {name!r} ({reason})",
             expected="a connection to the Hub, or a data set downloaded before",

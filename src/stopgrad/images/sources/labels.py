@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from stopgrad.images.sources.columns import (
     ImageColumn,
     features_of,
-    few,
     field_of,
     is_text,
     read_features,
     unfit,
     words_of,
 )
+from stopgrad.storage import few
 
 if TYPE_CHECKING:
     from pyarrow.parquet import ParquetFile

@@ -25,6 +25,7 @@ from typing import NamedTuple
 
 from stopgrad.images.sources.files import Found
 from stopgrad.images.sources.names import UNLABELED, SplitOf, split_of, splits_among, to_score
+from stopgrad.storage import some
 
 IMAGE_FOLDERS = ("images", "imgs", "img", "jpegimages", "leftimgbit")
 MASK_FOLDERS = frozenset(
@@ -34,7 +35,6 @@ MASK_FOLDERS = frozenset(
 )
 FEW_CLASSES = 100
 MOST_STRAY = 0.05  # of the images of a split may lie in no class folder
-NAMED = 3  # images that a remark names
 
 Folders = Mapping[str, Sequence[Found]]  # images by their first folder, which is taken off
 
@@ -259,12 +259,7 @@ def why_no_classes(paths: Sequence[tuple[str, ...]]) -> str:
         return ""
     if not _are_enough(paths):
         return "no labels from folders: they hold too few images each to be classes"
-    return f"no labels from folders: {len(strays):,} images lie in no class folder ({few(strays)})"
-
-
-def few(names: Sequence[str]) -> str:
-    """The first names, quoted."""
-    return ", ".join(map(repr, names[:NAMED])) + (", ..." if len(names) > NAMED else "")
+    return f"no labels from folders: {len(strays):,} images lie in no class folder ({some(strays)})"
 
 
 def _named(folders: Iterable[str]) -> str:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from shlex import quote
-from typing import Literal, NamedTuple
+from typing import Literal
 
 from stopgrad.errors import ConfigError, did_you_mean
 
@@ -117,37 +117,6 @@ def scored_as(name: str, splits: Mapping[str, SplitOf | None], wanted: str = "")
     """What results call a split: the name that was asked for, else its meaning; "" for test."""
     called = name if wanted == name else splits[name] or name
     return "" if called == "test" else called
-
-
-class TrainAndScored(NamedTuple):
-    """The splits that are read, by the words for them; None where there is none."""
-
-    train: str | None
-    scored: str | None
-
-
-def train_and_scored(
-    words: Sequence[str], wanted: str, has_labels: Callable[[str], bool]
-) -> TrainAndScored:
-    """Which splits of files and arrays are read, by the words that `split_in` finds in their names.
-
-    Without a split for training what belongs to none is learned from, or what is called unlabelled.
-
-    Args:
-        words: Of all splits.
-        wanted: As for `to_score`.
-        has_labels: Whether a split has any; the first to score that has is scored.
-
-    Raises:
-        ConfigError: As `to_score`.
-    """
-    means = {word: split_of(word) for word in words}
-    train = [word for word, meaning in means.items() if meaning == "train"]
-    train += [word for word in ("", *UNLABELED) if word in means]
-    if not train:
-        return TrainAndScored(None, None)
-    scored = to_score({**means, train[0]: "train"}, wanted)
-    return TrainAndScored(train[0], next(filter(has_labels, scored), scored[0] if scored else None))
 
 
 def split_in(path: str) -> str:

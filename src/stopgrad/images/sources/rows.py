@@ -34,6 +34,7 @@ from stopgrad.images.types import (
     Unused,
     stamp,
 )
+from stopgrad.storage import first_line
 
 if TYPE_CHECKING:
     from pyarrow.parquet import ParquetFile
@@ -208,7 +209,7 @@ def opened_parquet(path: Path) -> Iterator[ParquetFile]:
     # Arrow raises OSError, ArrowInvalid, ArrowNotImplementedError, UnicodeDecodeError and more
     # for damaged files; only reads of this file happen inside this block.
     except Exception as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        reason = first_line(error)
         raise DataError(
             f"{str(path)!r} cannot be read as Parquet ({reason})",
             expected="a complete Parquet file",

@@ -16,11 +16,11 @@ from typing import NamedTuple
 from stopgrad.errors import DataError
 from stopgrad.images.sources.names import SplitOf, meanings, scored_as, split_of, to_score
 from stopgrad.images.types import Notes, Unused
+from stopgrad.storage import few
 
 USUAL = ("", "default", "data")  # configurations that are taken first, of several
 NUMBER = re.compile(r"(?:^|[-_. ]+)\d+(?:-of-\d+(?:-[0-9a-f]+)?)?$")  # of a shard
 NOTHING = {"", "part", "shard", "chunk", "file", "data"}  # what a name says that names no split
-NAMED = 5  # configurations that a line names
 
 
 class ShardPlace(NamedTuple):
@@ -159,18 +159,17 @@ def _notes(
     """What was understood of the names."""
     notes = Notes()
     if any(split_of(name) != "train" for name in learned):
-        notes = Notes((f"learned from {_few(learned)}, as no split is called train",))
+        notes = Notes((f"learned from {_named(learned)}, as no split is called train",))
     if not others:
         return notes
-    remark = f"read the configuration {chosen or '(none)'!r}, not {_few(sorted(others))}"
+    remark = f"read the configuration {chosen or '(none)'!r}, not {_named(sorted(others))}"
     paths = [path for splits in others.values() for found in splits.values() for path in found]
     unused = Unused("file", "of another configuration", tuple(sorted(paths)))
     return notes.and_those(Notes((remark,), (unused,)))
 
 
-def _few(names: Sequence[str]) -> str:
-    more = f" and {len(names) - NAMED:,} more" if len(names) > NAMED else ""
-    return ", ".join(repr(name or "(none)") for name in names[:NAMED]) + more
+def _named(names: Sequence[str]) -> str:
+    return few([name or "(none)" for name in names])
 
 
 def check_complete(paths: Sequence[str], where: str) -> None:

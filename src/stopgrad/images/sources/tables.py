@@ -4,8 +4,9 @@ A table says which image a row is about in the column whose values fit: paths be
 or any other (`/kaggle/input/train/7.png`), names, or names without their ending. A name that
 several images have is none. `train.csv` and `test_labels.csv` are about the images of that split,
 all others about those beside and below them. The labels stand in a column called `label`, `class`,
-..., in the only other one, or in several that are 1 where the class is theirs and 0 elsewhere. What
-cannot be understood is named in a remark, and so are rows without an image.
+..., in the only other one, or in several that are 1 where the class is theirs and 0 elsewhere.
+Columns that the user names come first. What cannot be understood is named in a remark, and so are
+rows without an image.
 """
 
 from __future__ import annotations
@@ -19,10 +20,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
+from stopgrad.config import Reading
+from stopgrad.errors import DataError
 from stopgrad.images.sources.endings import SUFFIXES
 from stopgrad.images.sources.files import OURS, FolderListing, Found
 from stopgrad.images.sources.names import SplitOf, split_of
 from stopgrad.images.types import Notes, Unused
+from stopgrad.storage import few, first_line
 
 Label = int | str
 Values = Sequence[Label | None]
@@ -44,9 +48,9 @@ OUR_COLUMNS = ["path", "split", "label", "class_name"]  # of the files that `sto
 MISSING = frozenset({"", "nan", "null"})
 MOST_BYTES = 1 << 28  # of a table
 MOST_TABLES = 20
+NAMED = 3  # tables that an error names
 MOST_PARTS = 3  # of a path that are compared, from its end
 FEW_CLASSES = 100
-NAMED = 5  # columns that a remark names
 
 
 class TableLabels(NamedTuple):
@@ -60,12 +64,18 @@ class _UnfitError(Exception):
     """Why a table gives no labels."""
 
 
-def table_labels(listing: FolderListing, splits: Mapping[str, SplitOf]) -> TableLabels:
+def table_labels(
+    listing: FolderListing, splits: Mapping[str, SplitOf], reading: Reading
+) -> TableLabels:
     """Labels from the tables of a folder.
 
     Args:
         listing: What lies in the folder.
         splits: The split of each image that is in one, by its path.
+        reading: The columns that are read.
+
+    Raises:
+        DataError: When no table gives labels by the columns that are wanted.
     """
     labels: dict[str, Label] = {}
     notes = Notes()
@@ -74,7 +84,7 @@ def table_labels(listing: FolderListing, splits: Mapping[str, SplitOf]) -> Table
         try:
             if number >= MOST_TABLES:
                 raise _UnfitError(f"only {MOST_TABLES} tables are looked into")
-            found = _read_table(table, listing, splits)
+            found = _read_table(table, listing, splits, reading)
         except _UnfitError as error:
             notes = notes.and_those(_not_read(name, str(error)))
             continue
@@ -84,7 +94,17 @@ def table_labels(listing: FolderListing, splits: Mapping[str, SplitOf]) -> Table
             continue
         labels |= new
         notes = notes.and_those(found.notes)
+    if not labels and (reading.image_column or reading.label_column):
+        raise _unfit(listing.root, notes.remarks)
     return TableLabels(labels, notes)
+
+
+def _unfit(root: str, remarks: Sequence[str]) -> DataError:
+    return DataError(
+        f"no labels for the images in {root!r} ({'; '.join(remarks[:NAMED])})",
+        expected="a table with the column of labels that was named, and one of names of images",
+        hint="correct --label-column or --image-column",
+    )
 
 
 def _not_read(name: str, why: str) -> Notes:
@@ -111,7 +131,9 @@ def _split_of_table(stem: str) -> SplitOf | None:
     return split_of(" ".join(word for word in words if word not in WITHOUT))
 
 
-def _read_table(table: Found, listing: FolderListing, splits: Mapping[str, SplitOf]) -> TableLabels:
+def _read_table(
+    table: Found, listing: FolderListing, splits: Mapping[str, SplitOf], reading: Reading
+) -> TableLabels:
     """The labels of one table.
 
     Raises:
@@ -125,8 +147,14 @@ def _read_table(table: Found, listing: FolderListing, splits: Mapping[str, Split
         raise _UnfitError(OURS)
     split = _split_of_table(stem)
     images = [image for image in listing.images if split is None or splits.get(image.path) == split]
-    by = _file_column(columns, _near(images, table.parts[:-1]))
-    column, values = _label_column(columns, by.column)
+    for wanted in filter(None, (reading.image_column, reading.label_column)):
+        if wanted not in columns:
+            raise _UnfitError(f"it has no column {wanted!r}")
+    by = _file_column(columns, _near(images, table.parts[:-1]), wanted=reading.image_column)
+    if wanted := reading.label_column:
+        column, values = repr(wanted), _typed(columns[wanted])
+    else:
+        column, values = _label_column(columns, by.column)
     labels, notes = _assigned(name, by, values)
     remarks = [f"labels are those of {name}: column {column}, images by {by.column!r}"]
     if of_split := [each for each in columns if _place(each, SPLIT_COLUMNS) < len(SPLIT_COLUMNS)]:
@@ -146,11 +174,13 @@ class _ByFile(NamedTuple):
     images: list[Found | None]
 
 
-def _file_column(columns: Mapping[str, Sequence[Any]], images: Sequence[Found]) -> _ByFile:
+def _file_column(
+    columns: Mapping[str, Sequence[Any]], images: Sequence[Found], *, wanted: str
+) -> _ByFile:
     """The column that names images, and the image of each row."""
     if not images:
         raise _UnfitError("no images that it could be about")
-    order = sorted(columns, key=lambda name: _place(name, FILE_COLUMNS))
+    order = [wanted] if wanted else sorted(columns, key=lambda name: _place(name, FILE_COLUMNS))
     for ending in (True, False):
         for parts in range(min(MOST_PARTS, max(len(image.parts) for image in images)), 0, -1):
             index = _index(images, parts, ending=ending)
@@ -160,7 +190,8 @@ def _file_column(columns: Mapping[str, Sequence[Any]], images: Sequence[Found]) 
                 rows, named = sum(map(bool, values)), {f.path for f in found if f is not None}
                 if 2 * len(named) >= max(1, min(rows, len(images))):
                     return _ByFile(column, values, found)
-    raise _UnfitError("no column names the images")
+    which = f"column {wanted!r} does not name" if wanted else "no column names"
+    raise _UnfitError(f"{which} the images")
 
 
 def _index(images: Iterable[Found], parts: int, *, ending: bool) -> dict[str, Found | None]:
@@ -192,9 +223,9 @@ def _label_column(columns: Mapping[str, Sequence[Any]], file: str) -> tuple[str,
     known = [name for name in others if _place(name, LABEL_COLUMNS) < len(LABEL_COLUMNS)]
     known.sort(key=lambda name: _place(name, LABEL_COLUMNS))
     if not known and (hot := _one_hot({name: columns[name] for name in others})):
-        return _few(others), hot
+        return few(others), hot
     if not known and len(others) != 1:
-        which = f"which of its columns ({_few(others)}) holds them" if others else "no other column"
+        which = f"which of its columns ({few(others)}) holds them" if others else "no other column"
         raise _UnfitError(f"{which} is not known; call it label" if others else which)
     for column in known or others:
         values = _typed(columns[column])
@@ -205,10 +236,6 @@ def _label_column(columns: Mapping[str, Sequence[Any]], file: str) -> tuple[str,
         if said and (repeated or (known and different <= FEW_CLASSES)):
             return repr(column), values
     raise _UnfitError(f"its column {column!r} holds {different:,} values in {len(said):,} rows")
-
-
-def _few(names: Sequence[str]) -> str:
-    return ", ".join(map(repr, names[:NAMED])) + (", ..." if len(names) > NAMED else "")
 
 
 def _place(name: str, known: Sequence[str]) -> int:
@@ -286,7 +313,7 @@ def _columns(path: Path) -> dict[str, list[Any]]:
             text = data.decode("latin-1")
         return _of_lines(text) if path.suffix.lower() in (".jsonl", ".ndjson") else _of_csv(text)
     except (OSError, ValueError, csv.Error, RecursionError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        reason = first_line(error)
         raise _UnfitError(f"it cannot be read ({reason[:200]})") from error
 
 

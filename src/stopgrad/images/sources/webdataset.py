@@ -18,23 +18,15 @@ from typing import Any, NamedTuple
 
 from stopgrad.config import Reading
 from stopgrad.errors import DataError
-from stopgrad.images.sources.arrays import RawLabels, number_labels
 from stopgrad.images.sources.endings import SUFFIXES
-from stopgrad.images.sources.names import (
-    scored_as,
-    split_in,
-    split_of,
-    train_and_scored,
-    why_unread,
-)
+from stopgrad.images.sources.names import split_in
 from stopgrad.images.sources.tars import TarMember, tar_members
+from stopgrad.images.sources.worded import WordedSplit, contents_of
 from stopgrad.images.types import (
     Contents,
     DataSource,
     Encoded,
-    Labels,
     Notes,
-    SplitReader,
     Unused,
     stamp,
 )
@@ -62,24 +54,6 @@ class _Shard(NamedTuple):
     name: str  # below the data
     samples: tuple[_Sample, ...]
     unused: Mapping[tuple[str, str], list[str]]  # by what and why
-
-
-class _ShardSplit(NamedTuple):
-    """The shards of a split, read once."""
-
-    word: str
-    shards: tuple[_Shard, ...]
-    labels: RawLabels | None
-    remarks: tuple[str, ...]
-
-    @property
-    def has_labels(self) -> bool:
-        """Whether any says something."""
-        return self.labels is not None and not {None, "", -1}.issuperset(self.labels.values)
-
-    def names(self) -> tuple[str, ...]:
-        """Of its images."""
-        return tuple(sample.name for shard in self.shards for sample in shard.samples)
 
 
 def webdataset_source(
@@ -114,29 +88,16 @@ def _open(files: Mapping[str, Path], where: str, asked: str) -> Contents:
     by_word: dict[str, list[_Shard]] = {}
     for name, path in files.items():
         by_word.setdefault(split_in(name), []).append(_read(path, name))
-    splits = {word: _split(word, shards) for word, shards in by_word.items()}
-    found = {word: split for word, split in splits.items() if split.names()}
-    chosen = train_and_scored([*found], asked, lambda word: found[word].has_labels)
-    if chosen.train is None:
+    splits = [_split(word, shards) for word, shards in by_word.items()]
+    notes = Notes(tuple(_gaps([*files])), tuple(_unused(by_word)))
+    contents = contents_of([split for split in splits if split.names], asked, notes=notes)
+    if contents is None:
         raise DataError(
             f"no images to train on in {where!r}",
             expected="tar files with members that end in .jpg, .png or the like",
             hint="name the shards that hold the images to train on",
         )
-    train, scored = found[chosen.train], None if chosen.scored is None else found[chosen.scored]
-    labels = number_labels(train.labels, scored.labels if scored else None)
-    read = [of for of in (train, scored) if of]
-    unread = [
-        Unused("image", why_unread(of.word), of.names()) for of in found.values() if of not in read
-    ]
-    remarks = [*_gaps([*files]), *(text for of in read for text in of.remarks)]
-    called = scored_as(scored.word, {scored.word: split_of(scored.word)}, asked) if scored else ""
-    return Contents(
-        labels.class_names,
-        _reader(train, labels.train),
-        _reader(scored, labels.test) if scored else None,
-        Notes(tuple(remarks), (*unread, *_unused(by_word)), called).and_those(labels.notes),
-    )
+    return contents
 
 
 def _key(name: str) -> tuple[str, str]:
@@ -173,9 +134,10 @@ def _read(path: Path, name: str) -> _Shard:
     return _Shard(path, name, tuple(in_order), unused)
 
 
-def _split(word: str, shards: Sequence[_Shard]) -> _ShardSplit:
+def _split(word: str, shards: Sequence[_Shard]) -> WordedSplit:
     samples = [sample for shard in shards for sample in shard.samples]
-    names = [sample.name for sample in samples]
+    names = tuple(sample.name for sample in samples)
+    split = WordedSplit(word, names, functools.partial(_items, shards))
     for sidecar in SIDECARS:
         if not any(sidecar in sample.texts for sample in samples):
             continue
@@ -183,11 +145,10 @@ def _split(word: str, shards: Sequence[_Shard]) -> _ShardSplit:
         known = [value for value in values if value is not None]
         if sidecar == "txt" and PER_CLASS * len(set(known)) > len(known):
             remark = f"the {len(set(known)):,} texts of .txt members are captions, no classes"
-            return _ShardSplit(word, tuple(shards), None, (remark,))
+            return split._replace(remarks=(remark,))
         if known:
-            labels = RawLabels(word or "train", values, names.__getitem__)
-            return _ShardSplit(word, tuple(shards), labels, ())
-    return _ShardSplit(word, tuple(shards), None, ())
+            return split._replace(labels=values)
+    return split
 
 
 def _label(sidecar: str, text: str | None) -> Label:
@@ -227,10 +188,6 @@ def _unused(by_word: Mapping[str, Sequence[_Shard]]) -> Iterator[Unused]:
             together.setdefault(kind, []).extend(names)
     for (what, reason), names in together.items():
         yield Unused("image" if what == "image" else "file", reason, tuple(names))
-
-
-def _reader(of: _ShardSplit, labels: Labels | None) -> SplitReader:
-    return SplitReader(len(of.names()), labels, functools.partial(_items, of.shards))
 
 
 def _items(shards: Sequence[_Shard]) -> Iterator[Encoded]:
