@@ -9,10 +9,10 @@ import os
 from pathlib import Path
 from typing import Any
 
-from stopgrad import images, method, runs, training
+from stopgrad import method, runs, training
 from stopgrad.config import Config
 from stopgrad.face.arguments import Labels, chosen_config, fractions, in_plain_torch
-from stopgrad.face.data import AnyData, as_data
+from stopgrad.face.data import AnyData, as_data, tell_data
 from stopgrad.face.opened import Each, collect
 from stopgrad.face.progress import Screen, TrainingBar, show_fractions
 from stopgrad.face.run import Run
@@ -52,7 +52,6 @@ def pretrain(
     if weights is not None:
         where = f"{weights.source} ({weights.remark})" if weights.remark else weights.source
         screen.line(f"the encoder starts from {where}, sha256 {weights.sha256[:12]}")
-    source = as_data(data)
     with method.joined(config) as processes:
         if method.was_restarted(processes) and runs.has_begun(Path(out)):
             return Run(out, data=source).resume()
@@ -67,9 +66,7 @@ def pretrain(
             processes=processes,
             track=bar.track,
         )
-        for line in images.what_to_know(dataset):
-            screen.line(line)
-        images.warn_of_unused(dataset)
+        tell_data(dataset, screen)
         bar.show(epochs)
     return Run(out, data=source)
 
