@@ -204,6 +204,37 @@ def test_an_unknown_home_is_no_folder(homeless: Path) -> None:
         stopgrad.study("~unknown/s.yaml", data="mnist5k", out="s", preset="tiny")
 
 
+@pytest.mark.input(
+    kind="command", what="--out=~/x, whose ~ no shell expands", happens="the home of the user"
+)
+def test_a_tilde_is_the_home_on_the_command_line_and_in_python(
+    images: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    home, here = tmp_path / "home", tmp_path / "here"
+    home.mkdir()
+    here.mkdir()
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.chdir(here)
+    words = ("pretrain", f"--data={images}", "--out=~/run", *SHORT, "--epochs", 1)
+    assert main([*map(str, words)]) == 0
+    assert f"stopgrad evaluate {home}/run\n" in capsys.readouterr().err
+    run = stopgrad.Run("~/run")
+    assert run.report("~/page.html", figures="~/figures").page == home / "page.html"
+    assert run.export("safetensors", "~/a.safetensors").files[0] == home / "a.safetensors"
+    run.embed(out="~/features.npy")
+    run.neighbors().save("~/near.png")
+    run.evaluate(of="pixels", out="~/records")
+    stopgrad.verify("~/run")
+    stopgrad.pack(str(images), "~/store")
+    stopgrad.views("~/store", out="~/views.png", preset="tiny")
+    assert [*here.iterdir()] == []
+    names = "a.safetensors features.npy figures near.png page.html records run store views.png"
+    assert {*names.split()} <= {path.name for path in home.iterdir()}
+
+
 # Paths that a shell would take apart
 
 

@@ -17,7 +17,7 @@ from stopgrad.errors import ConfigError, DataError
 from stopgrad.face.arguments import check_choices, chosen_config, in_plain_torch
 from stopgrad.face.data_check import DataCheck
 from stopgrad.face.progress import Screen
-from stopgrad.storage import check_ending, printable, write_atomically
+from stopgrad.storage import check_ending, printable, user_path, write_atomically
 
 if TYPE_CHECKING:
     from stopgrad.images import Changed, Dataset, DataSource
@@ -280,22 +280,22 @@ def pack(
         DataError: For what is missing or unfit.
         StorageError: When the disk refuses.
     """
-    screen, store = Screen(), str(Path(out).absolute())
+    screen, store = Screen(), user_path(out).absolute()
     how = as_data(data).with_reading(_asked(reading)).reading
     with screen.progress():
         images.pack(
             spec_of(data),
-            Path(out),
+            store,
             side=side,
             reading=how,
             bad_images=bad_images,
             track=screen.track,
         )
-        dataset = images.load_dataset(store, changed="warn")
+        dataset = images.load_dataset(str(store), changed="warn")
     tell_data(dataset, screen)
     if dataset.damaged:
         screen.line(f"left out: {len(dataset.damaged):,} damaged images")
-    return Data(store, dataset)
+    return Data(str(store), dataset)
 
 
 @in_plain_torch
@@ -322,15 +322,15 @@ def views(
         ConfigError: For a count below 1, or a knob that is wrong.
         DataError: For images that cannot be read.
     """
-    config, screen = chosen_config(config, knobs, preset=preset), Screen()
-    check_ending(Path(out), ".png")
+    config, screen, out = chosen_config(config, knobs, preset=preset), Screen(), user_path(out)
+    check_ending(out, ".png")
     if count < 1:
         raise ConfigError(f"--count {count}", expected="at least 1", hint="raise it")
     train = as_data(data).stored_for(config, screen).train
     mean_std = images.normalization(train, channels=config.encoder.channels)
     panel = report.view_examples(train, config, normalization=mean_std, count=count)
-    write_atomically(Path(out), report.figure_as_png(report.view_grid(panel)))
-    return Path(out)
+    write_atomically(out, report.figure_as_png(report.view_grid(panel)))
+    return out
 
 
 def as_data(data: AnyData) -> Data:
