@@ -112,6 +112,23 @@ def test_a_warning_of_a_batch_system_saves_the_run(
 # Standard output and standard error
 
 
+@pytest.mark.parametrize("words", [["study", "list"], ["--version"], ["check-data", "mnist5k"]])
+@pytest.mark.input(
+    kind="command", what="standard output on a full disk", happens="one line, exit code 5"
+)
+def test_results_that_a_full_disk_refuses_are_one_line(words: list[str]) -> None:
+    knobs = ["--preset", "tiny"] if words[0] == "check-data" else []
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            _command(*words, *knobs), stdout=full, stderr=subprocess.PIPE, text=True, check=False
+        )
+    assert done.returncode == 5
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(
+        "stopgrad: standard output could not be written (No space left on device); expected "
+    )
+
+
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
 @pytest.mark.input(
     kind="command",

@@ -6,7 +6,6 @@ Each command's file adds its own options. No torch.
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
@@ -14,6 +13,7 @@ from shlex import quote
 from typing import Any, NoReturn, get_args
 
 from stopgrad.cli.guesses import check_command, check_names, unknown_flags, unrecognized
+from stopgrad.cli.screen import print_line
 from stopgrad.config import PRESETS, Config, config_from_dict, describe_knobs
 from stopgrad.errors import ConfigError
 from stopgrad.storage import user_path
@@ -92,7 +92,7 @@ def _command_in(arguments: Sequence[str]) -> list[str]:
 def _print_version() -> None:
     from importlib.metadata import version
 
-    sys.stdout.write(f"stopgrad {version('stopgrad')}\n")
+    print_line(f"stopgrad {version('stopgrad')}")
 
 
 def _build_parser() -> argparse.ArgumentParser:
