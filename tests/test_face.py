@@ -242,6 +242,12 @@ def test_nothing_that_a_caller_passes_is_silently_ignored(
     for data in (pictures, stopgrad.load(pictures)):
         with pytest.raises(ConfigError, match="labels or class_names beside"):
             stopgrad.load(data, labels=[0] * 200)
+    with pytest.raises(ConfigError, match="bands beside images that were read before"):
+        stopgrad.load(stopgrad.load(pictures), bands="1")
+    with pytest.raises(ConfigError, match=r"^argument = 'band' \(did you mean bands\?\)"):
+        stopgrad.load(pictures, band="1")
+    with pytest.raises(ConfigError, match=r"^argument = 'epochs'; expected one of image_column"):
+        stopgrad.pack(pictures, tmp_path / "x", epochs=1)
     assert not (tmp_path / "x").exists()
 
 
@@ -292,6 +298,20 @@ def test_arrays_are_images_too(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert again.evaluate(of=["pixels"])[0].value == found.records[0]["value"]
     with pytest.raises(DataError, match="images in memory"):
         stopgrad.Run(tmp_path / "run").evaluate()
+
+
+def test_images_that_a_caller_holds_are_read_as_was_asked(tmp_path: Path) -> None:
+    values = np.zeros((2, 8, 8), np.uint16)
+    values[0, 0, :3] = 600, 3000, 4000  # 51 / 255 of the white, the white itself and more
+    files = [tmp_path / f"{number}.png" for number in range(2)]
+    for file, image in zip(files, values, strict=True):
+        Image.fromarray(image).save(file)
+    for held in (values, [*values], files):
+        data = stopgrad.load(held, white_level=3000)
+        assert data.dataset.train.pixels[0, 0, :3, 0].tolist() == [51, 255, 255]
+        assert data.with_reading(preset("tiny")).white_level == 3000
+    bands = np.arange(3 * 64, dtype=np.uint8).reshape(1, 8, 8, 3)
+    assert (stopgrad.load(bands, bands="3,2,1").dataset.train.pixels == bands[..., ::-1]).all()
 
 
 def test_runs_are_ranked(

@@ -112,6 +112,23 @@ def test_a_warning_of_a_batch_system_saves_the_run(
 # Standard output and standard error
 
 
+@pytest.mark.parametrize("words", [["study", "list"], ["--version"], ["check-data", "mnist5k"]])
+@pytest.mark.input(
+    kind="command", what="standard output on a full disk", happens="one line, exit code 5"
+)
+def test_results_that_a_full_disk_refuses_are_one_line(words: list[str]) -> None:
+    knobs = ["--preset", "tiny"] if words[0] == "check-data" else []
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            _command(*words, *knobs), stdout=full, stderr=subprocess.PIPE, text=True, check=False
+        )
+    assert done.returncode == 5
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(
+        "stopgrad: standard output could not be written (No space left on device); expected "
+    )
+
+
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
 @pytest.mark.input(
     kind="command",
@@ -202,6 +219,37 @@ def test_an_unknown_home_is_no_folder(homeless: Path) -> None:
         stopgrad.pretrain("mnist5k", out="run", preset="tiny", init="~unknown/w")
     with pytest.raises(ConfigError, match=r"no study '~unknown/s\.yaml'"):
         stopgrad.study("~unknown/s.yaml", data="mnist5k", out="s", preset="tiny")
+
+
+@pytest.mark.input(
+    kind="command", what="--out=~/x, whose ~ no shell expands", happens="the home of the user"
+)
+def test_a_tilde_is_the_home_on_the_command_line_and_in_python(
+    images: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    home, here = tmp_path / "home", tmp_path / "here"
+    home.mkdir()
+    here.mkdir()
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.chdir(here)
+    words = ("pretrain", f"--data={images}", "--out=~/run", *SHORT, "--epochs", 1)
+    assert main([*map(str, words)]) == 0
+    assert f"stopgrad evaluate {home}/run\n" in capsys.readouterr().err
+    run = stopgrad.Run("~/run")
+    assert run.report("~/page.html", figures="~/figures").page == home / "page.html"
+    assert run.export("safetensors", "~/a.safetensors").files[0] == home / "a.safetensors"
+    run.embed(out="~/features.npy")
+    run.neighbors().save("~/near.png")
+    run.evaluate(of="pixels", out="~/records")
+    stopgrad.verify("~/run")
+    stopgrad.pack(str(images), "~/store")
+    stopgrad.views("~/store", out="~/views.png", preset="tiny")
+    assert [*here.iterdir()] == []
+    names = "a.safetensors features.npy figures near.png page.html records run store views.png"
+    assert {*names.split()} <= {path.name for path in home.iterdir()}
 
 
 # Paths that a shell would take apart

@@ -202,6 +202,23 @@ def test_the_model_card_holds_the_records_of_this_checkpoint_alone(
     assert "75" not in text.partition("## Results")[2].partition("## How")[0]
 
 
+@pytest.mark.parametrize(
+    ("spec", "named"),
+    [
+        ("cifar10", ["uoft-cs/cifar10"]),
+        ("hf:me/birds/small", ["me/birds"]),
+        ('["hf:me/birds", "/home/me/secret", "cifar100"]', ["me/birds", "uoft-cs/cifar100"]),
+        ("/home/me/secret", None),
+    ],
+)
+def test_the_model_card_names_the_data_sets_of_the_hub_alone(
+    tmp_path: Path, spec: str, named: list[str] | None
+) -> None:
+    run = encoder_run(tmp_path / "run", data={"spec": spec})
+    export_run(run, name="hub", out=tmp_path / "hub")
+    assert ModelCard.load(tmp_path / "hub" / "README.md").data.datasets == named
+
+
 def test_names_of_others_cannot_write_markup_into_the_card(tmp_path: Path) -> None:
     name = "<script>x</script>[a](b)\n# c"
     run = encoder_run(tmp_path / "run", data={"name": name})

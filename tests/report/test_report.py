@@ -260,6 +260,13 @@ def test_the_commands_lead_back_to_the_same_config(tmp_path: Path) -> None:
     assert commands[1] == "stopgrad evaluate run --labels 1 0.1"
 
 
+def test_the_command_names_each_of_several_data_sets(tmp_path: Path) -> None:
+    found = read_evidence(write_run(tmp_path / "run"))
+    data = found.info.data | {"spec": '["cifar10", "/my pets"]'}
+    command = repeat_commands(found._replace(info=found.info._replace(data=data)))[0]
+    assert command.startswith("stopgrad pretrain --data cifar10 --data '/my pets' --preset ")
+
+
 def test_a_long_command_is_broken_between_options_and_stays_the_same(tmp_path: Path) -> None:
     command = shlex.join(
         ["stopgrad", "pretrain", "--data", "my folder --x", "--out", "a" * 60, "--epochs", "3"]

@@ -12,7 +12,7 @@ import stopgrad.runs.setup as setup
 from stopgrad.config import preset
 from stopgrad.errors import CheckpointError, ConfigError, DataError
 from stopgrad.images import Dataset, Normalization, images_from_arrays
-from stopgrad.images.types import Notes
+from stopgrad.images.types import Notes, Unused
 from stopgrad.runs import (
     TrainingImages,
     check_sizes,
@@ -45,6 +45,17 @@ def test_images_are_prepared_and_normalised_once(monkeypatch: pytest.MonkeyPatch
     assert calls == ["normalization"]
     assert info == describe_run(dataset, config, spec="noise")
     assert calls == ["normalization", "prepare", "normalization"]
+
+
+def test_what_is_not_used_for_one_reason_is_counted_whatever_it_is() -> None:
+    groups = (
+        Unused("image", "beyond the row limit", ("a.png", "b.png")),
+        Unused("label", "beyond the row limit", ("0", "1", "2")),
+        Unused("file", "no image", ("notes.txt",)),
+    )
+    noted = _dataset()._replace(notes=Notes(unused=groups))
+    found = describe_run(noted, preset("tiny"), spec="noise").data
+    assert found["unused"] == {"beyond the row limit": 5, "no image": 1}
 
 
 def test_the_normalization_is_that_of_the_images_to_learn_from() -> None:

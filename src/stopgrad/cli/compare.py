@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
 from typing import get_args
 
 import stopgrad
 from stopgrad.cli.parser import DATA
 from stopgrad.cli.screen import print_json, print_line, print_table
 from stopgrad.config import LabelFreeName, Layer
+from stopgrad.storage import user_path
 
 HELP = "rank runs without labels"
 
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Adds the runs and how they are measured."""
-    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="run directory")
+    parser.add_argument("runs", nargs="+", type=user_path, metavar="RUN", help="run directory")
     parser.add_argument(
         "--data",
         metavar="SPEC",

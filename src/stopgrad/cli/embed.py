@@ -3,26 +3,26 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import get_args
 
 import stopgrad
 from stopgrad.cli.parser import DATA
 from stopgrad.cli.screen import print_line, say
 from stopgrad.config import BadImages, Layer
+from stopgrad.storage import user_path
 
 HELP = "write the features of images to a Parquet, CSV or NumPy file"
 
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Adds the run, --data, --out, --bad-images and --layer."""
-    parser.add_argument("run", type=Path, metavar="RUN", help="run directory")
+    parser.add_argument("run", type=user_path, metavar="RUN", help="run directory")
     help_text = f"{DATA}. Default: the run's images"
     parser.add_argument("--data", action="append", metavar="SPEC", help=help_text)
     parser.add_argument(
         "--out",
         required=True,
-        type=Path,
+        type=user_path,
         metavar="FILE",
         help=".parquet or .csv: a row per image with path, split, label and features; .npy: only "
         "the features, with a .csv of the rows beside it. The same command continues after a kill",

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 import stopgrad
 from stopgrad.cli.parser import add_labels, add_run
 from stopgrad.cli.screen import print_line, show
 from stopgrad.evaluation import FROZEN, MEASURES, Record, to_line
+from stopgrad.storage import user_path
 
 HELP = "score a run by kNN and linear probes, beside two baselines"
 
@@ -21,7 +21,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--out",
-        type=Path,
+        type=user_path,
         metavar="DIR",
         help="where the records go. Default: into the run; those of other images into a folder of "
         "RUN/elsewhere",

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import get_args
 
 import stopgrad
 from stopgrad.cli.screen import print_line, say
 from stopgrad.config import ExportFormat
+from stopgrad.storage import user_path
 
 HELP = "write the encoder of a run for other tools"
 
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Adds the run, --format and --out."""
-    parser.add_argument("run", type=Path, metavar="RUN", help="run directory")
+    parser.add_argument("run", type=user_path, metavar="RUN", help="run directory")
     parser.add_argument(
         "--format",
         required=True,
@@ -26,7 +26,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--out",
         required=True,
-        type=Path,
+        type=user_path,
         metavar="FILE|DIR",
         help="a .safetensors or .onnx file, which gets a JSON card beside it; a new folder for hub",
     )

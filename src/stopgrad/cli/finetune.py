@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 import stopgrad
 from stopgrad.cli.evaluate import print_record
 from stopgrad.cli.parser import add_changes, add_labels, add_run
 from stopgrad.cli.screen import show
+from stopgrad.storage import user_path
 
 HELP = "train the encoder of a run with labels"
 
@@ -18,7 +18,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     add_run(parser)
     parser.add_argument(
         "--out",
-        type=Path,
+        type=user_path,
         metavar="DIR",
         help="directory for networks and records; required if --data names other images than the "
         "run's. Default: RUN",

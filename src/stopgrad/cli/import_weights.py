@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from shlex import quote
 
 import stopgrad
 from stopgrad.cli.screen import say
+from stopgrad.storage import user_path
 
 HELP = "turn a .pth file of another tool into weights for --init"
 
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Adds the file, --out and --prefix."""
-    parser.add_argument("file", type=Path, metavar="FILE", help="a file of torch.save: .pth, .ckpt")
     parser.add_argument(
-        "--out", required=True, type=Path, metavar="FILE", help="a .safetensors file to write"
+        "file", type=user_path, metavar="FILE", help="a file of torch.save: .pth, .ckpt"
+    )
+    parser.add_argument(
+        "--out", required=True, type=user_path, metavar="FILE", help="a .safetensors file to write"
     )
     parser.add_argument(
         "--prefix",

@@ -7,12 +7,11 @@ neighbors (index in the training images, file, class, similarity; the nearest fi
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 import stopgrad
 from stopgrad.cli.parser import add_run
 from stopgrad.cli.screen import print_json, say, show
-from stopgrad.storage import check_ending
+from stopgrad.storage import check_ending, user_path
 
 HELP = "find the training images that are most similar to an image"
 
@@ -22,12 +21,14 @@ def add(parser: argparse.ArgumentParser) -> None:
     add_run(parser)
     parser.add_argument(
         "--query",
-        type=Path,
+        type=user_path,
         nargs="+",
         metavar="FILE",
         help="your own image files. Default: a few images of the run",
     )
-    parser.add_argument("--out", type=Path, metavar="PNG", help="also draw the images into a file")
+    parser.add_argument(
+        "--out", type=user_path, metavar="PNG", help="also draw the images into a file"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object per query")
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from shlex import quote
 from typing import get_args
 
@@ -11,6 +10,7 @@ import stopgrad
 from stopgrad.cli.parser import add_spec
 from stopgrad.cli.screen import print_line
 from stopgrad.config import BadImages
+from stopgrad.storage import user_path
 
 HELP = "decode images once into a store on disk, to train with little memory"
 
@@ -19,7 +19,11 @@ def add(parser: argparse.ArgumentParser) -> None:
     """Adds the data, --out, --side, --bad-images and the columns."""
     add_spec(parser)
     parser.add_argument(
-        "--out", required=True, type=Path, metavar="STORE", help="folder to write, or to continue"
+        "--out",
+        required=True,
+        type=user_path,
+        metavar="STORE",
+        help="folder to write, or to continue",
     )
     parser.add_argument(
         "--side",

@@ -6,7 +6,6 @@ Each command's file adds its own options. No torch.
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
@@ -14,8 +13,10 @@ from shlex import quote
 from typing import Any, NoReturn, get_args
 
 from stopgrad.cli.guesses import check_command, check_names, unknown_flags, unrecognized
+from stopgrad.cli.screen import print_line
 from stopgrad.config import PRESETS, Config, config_from_dict, describe_knobs
 from stopgrad.errors import ConfigError
+from stopgrad.storage import user_path
 
 # In the order of a user's work.
 COMMANDS = (
@@ -91,7 +92,7 @@ def _command_in(arguments: Sequence[str]) -> list[str]:
 def _print_version() -> None:
     from importlib.metadata import version
 
-    sys.stdout.write(f"stopgrad {version('stopgrad')}\n")
+    print_line(f"stopgrad {version('stopgrad')}")
 
 
 def _build_parser() -> argparse.ArgumentParser:
@@ -128,7 +129,7 @@ def add_run(
     parser: argparse.ArgumentParser, *, data: str = "the run's images, if they have moved"
 ) -> None:
     """Adds the run, and where its images are."""
-    parser.add_argument("run", type=Path, metavar="RUN", help="run directory")
+    parser.add_argument("run", type=user_path, metavar="RUN", help="run directory")
     parser.add_argument("--data", action="append", metavar="SPEC", help=data)
 
 
@@ -175,7 +176,7 @@ def add_config(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--config",
         dest="file",
-        type=Path,
+        type=user_path,
         metavar="YAML",
         help="file of knobs, which change the preset; flags change both",
     )

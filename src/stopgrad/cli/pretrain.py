@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 import stopgrad
 from stopgrad.cli.devices import add_devices
 from stopgrad.cli.parser import add_config, add_data
 from stopgrad.cli.screen import say
+from stopgrad.storage import user_path
 
 HELP = "pretrain an encoder on images without labels"
 
@@ -17,7 +17,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     """Adds --data, --out, --init and the knobs."""
     add_data(parser)
     parser.add_argument(
-        "--out", required=True, type=Path, metavar="RUN", help="run directory to create"
+        "--out", required=True, type=user_path, metavar="RUN", help="run directory to create"
     )
     parser.add_argument(
         "--init",

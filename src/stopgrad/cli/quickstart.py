@@ -9,6 +9,7 @@ from pathlib import Path
 import stopgrad
 from stopgrad.cli.screen import print_line, say, show
 from stopgrad.config import preset
+from stopgrad.storage import user_path
 
 HELP = "pretrain, evaluate and report on handwritten digits that come with stopgrad"
 
@@ -16,7 +17,7 @@ HELP = "pretrain, evaluate and report on handwritten digits that come with stopg
 def add(parser: argparse.ArgumentParser) -> None:
     """Adds --out."""
     parser.add_argument(
-        "--out", type=Path, metavar="RUN", help="run directory. Default: a new one in runs/"
+        "--out", type=user_path, metavar="RUN", help="run directory. Default: a new one in runs/"
     )
 
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 import stopgrad
 from stopgrad.cli.screen import print_line
+from stopgrad.storage import user_path
 
 HELP = "write a page, a poster and figures about runs or studies"
 
@@ -14,12 +14,12 @@ HELP = "write a page, a poster and figures about runs or studies"
 def add(parser: argparse.ArgumentParser) -> None:
     """Adds the directories and the files to write."""
     parser.add_argument(
-        "directories", type=Path, nargs="+", metavar="DIR", help="run or study directories"
+        "directories", type=user_path, nargs="+", metavar="DIR", help="run or study directories"
     )
     parser.add_argument("--data", metavar="SPEC", help="the run's images, if they have moved")
     parser.add_argument(
         "--out",
-        type=Path,
+        type=user_path,
         metavar="HTML",
         help="page to write. Default: DIR/report.html, or ./report.html for several DIR",
     )
@@ -33,12 +33,12 @@ def add(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--poster",
-        type=Path,
+        type=user_path,
         metavar="PDF",
         help="also write a poster of size A1; needs: pip install 'stopgrad[pdf]'",
     )
     parser.add_argument(
-        "--figures", type=Path, metavar="FOLDER", help="also write each figure as SVG and PNG"
+        "--figures", type=user_path, metavar="FOLDER", help="also write each figure as SVG and PNG"
     )
 
 

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import stopgrad
+from stopgrad.errors import StorageError
 from stopgrad.storage import printable
 
 if TYPE_CHECKING:
@@ -15,10 +19,31 @@ if TYPE_CHECKING:
     from stopgrad.report import Table
 
 
+@contextmanager
+def _to_standard_output() -> Iterator[None]:
+    """What is printed in here has arrived at the end; a StorageError where the disk refuses it."""
+    try:
+        yield
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise  # the reader has enough
+    except OSError as error:
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115  # else the rest is tried again at exit
+        raise StorageError(
+            f"standard output could not be written ({error.strerror})",
+            expected="room for the results",
+            hint="make room or print them elsewhere, then repeat the command",
+        ) from error
+
+
 def print_line(text: str) -> None:
-    """Prints a line of results at once; control characters in names are escaped."""
-    sys.stdout.write(printable(text) + "\n")
-    sys.stdout.flush()
+    """Prints a line of results at once; control characters in names are replaced.
+
+    Raises:
+        StorageError: When standard output is a file on a full disk.
+    """
+    with _to_standard_output():
+        sys.stdout.write(printable(text) + "\n")
 
 
 def print_json(values: Any) -> None:
@@ -27,15 +52,16 @@ def print_json(values: Any) -> None:
 
 
 def print_table(*parts: Table | RenderableType) -> None:
-    """Prints tables, and sentences that only the terminal wraps."""
+    """Prints tables, and sentences that only the terminal wraps; errors as of `print_line`."""
     from rich.console import Console
 
     console = Console(highlight=False, markup=False, emoji=False)
-    for part in parts:
-        if isinstance(part, str):
-            console.print(printable(part), soft_wrap=True)
-        else:
-            console.print(part)
+    with _to_standard_output():
+        for part in parts:
+            if isinstance(part, str):
+                console.print(printable(part), soft_wrap=True)
+            else:
+                console.print(part)
 
 
 def show(found: stopgrad.Shown) -> None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from shlex import quote
 
 import stopgrad
 from stopgrad.cli.parser import add_changes, add_command, add_data, add_preset
 from stopgrad.cli.screen import print_line, print_table, say
 from stopgrad.errors import ConfigError
+from stopgrad.storage import user_path
 
 HELP = "compare settings over several seeds, in a table beside published numbers"
 
@@ -32,12 +32,12 @@ def add(parser: argparse.ArgumentParser) -> None:
     names.set_defaults(command=list_all)
     _add_run(add_command(commands, "run", "train and evaluate the runs that a study lacks"))
     state = add_command(commands, "status", "show the state of each run")
-    state.add_argument("directory", type=Path, metavar="DIR", help="study directory")
+    state.add_argument("directory", type=user_path, metavar="DIR", help="study directory")
     state.set_defaults(command=status)
     results = add_command(
         commands, "table", "print the results so far beside the published numbers"
     )
-    results.add_argument("directory", type=Path, metavar="DIR", help="study directory")
+    results.add_argument("directory", type=user_path, metavar="DIR", help="study directory")
     results.add_argument("--study", metavar="NAME", help="one of the studies in DIR. Default: all")
     results.add_argument(
         "--format",
@@ -55,7 +55,7 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--out",
         required=True,
-        type=Path,
+        type=user_path,
         metavar="DIR",
         help="study directory; may hold several studies",
     )

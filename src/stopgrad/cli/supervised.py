@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 import stopgrad
 from stopgrad.cli.evaluate import print_record
 from stopgrad.cli.parser import add_config, add_data, add_labels
 from stopgrad.cli.screen import show
 from stopgrad.errors import ConfigError
+from stopgrad.storage import user_path
 
 HELP = "train the same encoder from scratch with labels, as a baseline"
 
@@ -20,7 +20,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--out",
         required=True,
-        type=Path,
+        type=user_path,
         metavar="RUN",
         help="a new directory, or that of a pretraining run on the same images; the same command "
         "continues after a kill",

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import stopgrad
 from stopgrad.cli.screen import print_json, print_line
+from stopgrad.storage import user_path
 
 if TYPE_CHECKING:
     from stopgrad.storage import Finding
@@ -17,7 +17,7 @@ HELP = "check every file of a run or a packed store for damage"
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Adds the path and --json."""
-    parser.add_argument("run", type=Path, metavar="RUN", help="run directory or packed store")
+    parser.add_argument("run", type=user_path, metavar="RUN", help="run directory or packed store")
     parser.add_argument("--json", action="store_true", help="print one JSON object per file")
     parser.epilog = "Exit code 0: no damage; 7: a damaged run; 3: a damaged store."
 

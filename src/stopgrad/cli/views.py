@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 import stopgrad
 from stopgrad.cli.parser import add_config, add_data
 from stopgrad.cli.screen import say
+from stopgrad.storage import user_path
 
 HELP = "draw images with two random views of each"
 
@@ -15,7 +15,7 @@ HELP = "draw images with two random views of each"
 def add(parser: argparse.ArgumentParser) -> None:
     """Adds --data, --out, --count and the knobs."""
     add_data(parser)
-    parser.add_argument("--out", required=True, type=Path, metavar="PNG", help="file to write")
+    parser.add_argument("--out", required=True, type=user_path, metavar="PNG", help="file to write")
     parser.add_argument(
         "--count", type=int, default=12, metavar="N", help="number of images. Default: 12"
     )

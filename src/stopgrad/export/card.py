@@ -22,7 +22,7 @@ from stopgrad.evaluation import (
     percent,
     read,
 )
-from stopgrad.images import GRAY, ON_THE_HUB
+from stopgrad.images import GRAY, ON_THE_HUB, specs_of
 from stopgrad.method import size_problem
 from stopgrad.report import Column, Table, TableCell, as_markdown
 from stopgrad.runs import TrainedRun, code_version, read_status, tensors_sha256, versions
@@ -177,13 +177,13 @@ def _scores(run: TrainedRun) -> list[Record]:
 
 
 def _on_the_hub(run: TrainedRun) -> list[str] | None:
-    """The data set's name on the Hub, if it came from there."""
-    spec = str(run.info.data["spec"])
-    if spec in ON_THE_HUB:
-        return [ON_THE_HUB[spec]]
-    if spec.startswith("hf:"):
-        return ["/".join(spec.removeprefix("hf:").split("/")[:2])]
-    return None
+    """The names on the Hub of the data sets that came from there; None without any."""
+    names = [
+        ON_THE_HUB.get(spec) or "/".join(spec.removeprefix("hf:").split("/")[:2])
+        for spec in specs_of(run.info.data["spec"])
+        if spec in ON_THE_HUB or spec.startswith("hf:")
+    ]
+    return names or None
 
 
 def _result(record: Record) -> EvalResult:

@@ -42,7 +42,7 @@ from stopgrad.export.fitted import (
 from stopgrad.images import Images, normalization
 from stopgrad.method import Encoder, compute_for, plain_torch
 from stopgrad.runs import TrainingImages
-from stopgrad.storage import write_atomically
+from stopgrad.storage import user_path, write_atomically
 from stopgrad.training import Epoch, pretrain_epochs
 
 try:
@@ -164,7 +164,7 @@ class SimSiamEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
     def save(self, path: str | Path) -> None:
         """Writes the fitted embedder into one safetensors file; StorageError if that fails."""
         check_is_fitted(self, "encoder_")
-        write_atomically(Path(path), to_bytes(self._fitted()))
+        write_atomically(user_path(path), to_bytes(self._fitted()))
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
@@ -173,7 +173,7 @@ class SimSiamEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         Raises:
             CheckpointError: When the file is damaged or was not written by `save`.
         """
-        fitted = from_bytes(Path(path))
+        fitted = from_bytes(user_path(path))
         embedder = cls(**fitted.parameters)
         embedder._restore(fitted)
         return embedder

@@ -17,7 +17,7 @@ from stopgrad.errors import CheckpointError
 from stopgrad.images import Normalization
 from stopgrad.method import build_encoder, normalize, plain_torch
 from stopgrad.runs import encode_tensors, encoder_tensors
-from stopgrad.storage import as_text, in_short, read_json, write_atomically
+from stopgrad.storage import as_text, in_short, read_json, user_path, write_atomically
 from stopgrad.training import card_of, read_tensors
 
 WEIGHTS = "model.safetensors"
@@ -70,7 +70,7 @@ class PretrainedEncoder(
             CheckpointError: When the card or the weights are not those of an export.
             ConfigError: When the weights belong to another encoder.
         """
-        file = Path(path)
+        file = user_path(path)
         card = _card(card_of(file))
         return cls._read(file, card["encoder"], card["preprocessing"])
 

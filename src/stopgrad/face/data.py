@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, get_args
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypedDict, Unpack, get_args
 
 from stopgrad import images, method, report, runs, speed
 from stopgrad.config import BY_RULE, BadImages, Config, Reading
@@ -17,7 +17,7 @@ from stopgrad.errors import ConfigError, DataError
 from stopgrad.face.arguments import check_choices, chosen_config, in_plain_torch
 from stopgrad.face.data_check import DataCheck
 from stopgrad.face.progress import Screen
-from stopgrad.storage import check_ending, printable, write_atomically
+from stopgrad.storage import check_ending, printable, user_path, write_atomically
 
 if TYPE_CHECKING:
     from stopgrad.images import Changed, Dataset, DataSource
@@ -124,6 +124,15 @@ class HeldImages(Protocol):
 AnyData: TypeAlias = "str | Path | Data | Dataset | HeldImages"
 
 
+class HowRead(TypedDict, total=False):
+    """How a data set is read, where the rules should not decide; by the names of the knobs."""
+
+    image_column: str  # of a table (Parquet), that holds the images or their paths; "": by rule
+    label_column: str  # of a table, that holds the labels; "": by rule
+    white_level: float  # the value that is white in images of more than 8 bits; 0: from the set
+    bands: str  # that are red, green and blue, as "4,3,2", or one; auto: the colours
+
+
 def load(
     data: AnyData,
     *,
@@ -131,10 +140,7 @@ def load(
     class_names: Sequence[str] = (),
     side: int = SIDE,
     bad_images: BadImages = "fail",
-    image_column: str = "",
-    label_column: str = "",
-    white_level: float = 0,
-    bands: str = "auto",
+    **reading: Unpack[HowRead],
 ) -> Data:
     """Reads a data set and shows how it was understood.
 
@@ -151,17 +157,18 @@ def load(
             squares, but for those of one array. Training reads them again where it asks for
             another size.
         bad_images: What damaged images do: fail, or skip.
-        image_column: Column of a table (Parquet) that holds the images or their paths; "": by rule.
-        label_column: Column of a table that holds the labels; "": by rule.
-        white_level: The value that is white in images of more than 8 bits; 0: from the set.
-        bands: Those that are red, green and blue, as "4,3,2", or one; auto: the colours.
+        **reading: How it is read where the rules should not decide, as the knobs of these names:
+            `image_column` and `label_column` of a table (Parquet); `white_level`, the value that
+            is white in images of more than 8 bits; `bands` that are red, green and blue, as
+            "4,3,2", or one.
 
     Raises:
-        ConfigError: For labels or names beside anything but images themselves.
+        ConfigError: For labels or names beside anything but images themselves, and for a `reading`
+            that is unknown, or beside images that were read before.
         DataError: For what is missing or unfit.
     """
     check_choices("bad_images", [bad_images], get_args(BadImages))
-    specs = _specs(data)
+    specs, how = _specs(data), _asked(reading).reading
     if (specs or isinstance(data, (Data, images.Dataset))) and not (
         labels is None and not class_names
     ):
@@ -170,18 +177,20 @@ def load(
             expected="a data set with its own labels, or an array",
             hint="name the folders train/CLASS and test/CLASS",
         )
-    if isinstance(data, Data):
-        return data
-    reading = Config(
-        image_column=image_column, label_column=label_column, white_level=white_level, bands=bands
-    ).reading
     if specs:
         spec = images.spec_of_several(specs)
-        first = _read(spec, Screen(), side=side, reading=reading, bad_images=bad_images)
-        return Data(spec, first, side=side, reading=reading)
-    if isinstance(data, images.Dataset):
-        return Data(f"{ARRAYS}{data.name}", data)
-    return _held(images.plain(data), labels, class_names, side=side, bad_images=bad_images)
+        first = _read(spec, Screen(), side=side, reading=how, bad_images=bad_images)
+        return Data(spec, first, side=side, reading=how)
+    if not isinstance(data, (Data, images.Dataset)):
+        held = images.plain(data)
+        source = images.held_source(held, labels=labels, class_names=class_names)
+        return _held(held, source, side=side, reading=how, bad_images=bad_images)
+    if reading:
+        raise ConfigError(
+            f"{', '.join(reading)} beside images that were read before",
+            expected="a name, a path, or images themselves",
+        )
+    return data if isinstance(data, Data) else Data(f"{ARRAYS}{data.name}", data)
 
 
 def _specs(data: AnyData) -> list[str]:
@@ -192,24 +201,31 @@ def _specs(data: AnyData) -> list[str]:
     return found if found and not images.are_image_files(found) else []
 
 
+def _asked(reading: HowRead) -> Config:
+    """A config that says only how data are read."""
+    check_choices("argument", reading, [*HowRead.__annotations__])
+    return Config(**reading)
+
+
 def _held(
-    data: Any, labels: Any, class_names: Sequence[str], *, side: int, bad_images: BadImages
+    data: Any, source: DataSource, *, side: int, reading: Reading, bad_images: BadImages
 ) -> Data:
     """Images that the caller holds, or a list of image files."""
     import numpy as np
 
     spec = f"{ARRAYS}images"
-    source = images.held_source(data, labels=labels, class_names=class_names)
     if not isinstance(data, np.ndarray):
-        first = _read(source, Screen(), side=side, bad_images=bad_images)
-        return Data(spec, first, side=side, source=source)
-    numbered, names = (contents := source.open()).train.labels, contents.class_names
-    all_labelled = numbered is None or numbered.min() >= 0
-    if data.ndim == 4 and data.shape[3] == 3 and data.dtype == np.uint8 and all_labelled:
-        train = images.images_from_arrays(data, labels=numbered, class_names=names)
+        first = _read(source, Screen(), side=side, reading=reading, bad_images=bad_images)
+        return Data(spec, first, side=side, reading=reading, source=source)
+    contents = source.open()
+    labels = contents.train.labels
+    whole = data.ndim == 4 and data.shape[3] == 3 and data.dtype == np.uint8
+    if whole and reading == BY_RULE and (labels is None or labels.min() >= 0):
+        train = images.images_from_arrays(data, labels=labels, class_names=contents.class_names)
         return Data(spec, images.Dataset("images", train, None, notes=contents.notes))
     largest = max(data.shape[1:], default=1)  # px at least, so that none is resized
-    return Data(spec, _read(source, Screen(), side=largest, bad_images=bad_images))
+    first = _read(source, Screen(), side=largest, reading=reading, bad_images=bad_images)
+    return Data(spec, first, reading=reading)
 
 
 @in_plain_torch
@@ -248,10 +264,7 @@ def pack(
     *,
     side: int = SIDE,
     bad_images: BadImages = "fail",
-    image_column: str = "",
-    label_column: str = "",
-    white_level: float = 0,
-    bands: str = "auto",
+    **reading: Unpack[HowRead],
 ) -> Data:
     """Decodes a data set once into a store on disk, to train with little memory.
 
@@ -260,36 +273,29 @@ def pack(
         out: A folder to write, or to go on with after a kill.
         side: px. Side of the stored images, centred squares resized by their short side.
         bad_images: What damaged images do: fail, or skip.
-        image_column: As for `load`.
-        label_column: As for `load`.
-        white_level: As for `load`.
-        bands: As for `load`.
+        **reading: As for `load`.
 
     Raises:
+        ConfigError: For a `reading` that is unknown.
         DataError: For what is missing or unfit.
         StorageError: When the disk refuses.
     """
-    screen, store = Screen(), str(Path(out).absolute())
-    asked = Config(
-        image_column=image_column, label_column=label_column, white_level=white_level, bands=bands
-    )
-    reading = as_data(data).with_reading(asked).reading
+    screen, store = Screen(), user_path(out).absolute()
+    how = as_data(data).with_reading(_asked(reading)).reading
     with screen.progress():
         images.pack(
             spec_of(data),
-            Path(out),
+            store,
             side=side,
-            reading=reading,
+            reading=how,
             bad_images=bad_images,
             track=screen.track,
         )
-        dataset = images.load_dataset(store, changed="warn")
-    for line in images.what_to_know(dataset):
-        screen.line(line)
-    images.warn_of_unused(dataset)
+        dataset = images.load_dataset(str(store), changed="warn")
+    tell_data(dataset, screen)
     if dataset.damaged:
         screen.line(f"left out: {len(dataset.damaged):,} damaged images")
-    return Data(store, dataset)
+    return Data(str(store), dataset)
 
 
 @in_plain_torch
@@ -316,15 +322,15 @@ def views(
         ConfigError: For a count below 1, or a knob that is wrong.
         DataError: For images that cannot be read.
     """
-    config, screen = chosen_config(config, knobs, preset=preset), Screen()
-    check_ending(Path(out), ".png")
+    config, screen, out = chosen_config(config, knobs, preset=preset), Screen(), user_path(out)
+    check_ending(out, ".png")
     if count < 1:
         raise ConfigError(f"--count {count}", expected="at least 1", hint="raise it")
     train = as_data(data).stored_for(config, screen).train
     mean_std = images.normalization(train, channels=config.encoder.channels)
     panel = report.view_examples(train, config, normalization=mean_std, count=count)
-    write_atomically(Path(out), report.figure_as_png(report.view_grid(panel)))
-    return Path(out)
+    write_atomically(out, report.figure_as_png(report.view_grid(panel)))
+    return out
 
 
 def as_data(data: AnyData) -> Data:
@@ -333,6 +339,13 @@ def as_data(data: AnyData) -> Data:
         return data
     specs = _specs(data)
     return Data(images.spec_of_several(specs)) if specs else load(data)
+
+
+def tell_data(dataset: Dataset, screen: Screen) -> None:
+    """Says how a data set was read and what of it is not used; much that is not used, loudly."""
+    for line in images.what_to_know(dataset):
+        screen.line(line)
+    images.warn_of_unused(dataset)
 
 
 def spec_of(data: AnyData) -> str:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable
-from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 from stopgrad import export, method, runs
@@ -17,6 +16,7 @@ from stopgrad.face.arguments import in_plain_torch
 from stopgrad.face.data import ARRAYS, AnyData, Data, as_data
 from stopgrad.face.progress import Screen
 from stopgrad.face.tables import Scores
+from stopgrad.storage import user_path
 
 if TYPE_CHECKING:
     from stopgrad.evaluation import Record
@@ -40,7 +40,7 @@ class OpenedRun:
         Raises:
             CheckpointError: When there is no run that can be read.
         """
-        self.path = Path(path)
+        self.path = user_path(path)
         self._given = None if data is None else as_data(data)
         self._opened: TrainedRun | None = None
         runs.read_run(self.path)

@@ -16,7 +16,7 @@ from stopgrad.face.arguments import as_list, in_plain_torch
 from stopgrad.face.data import AnyData
 from stopgrad.face.opened import OpenedRun
 from stopgrad.face.progress import Screen
-from stopgrad.storage import check_ending, printable
+from stopgrad.storage import check_ending, printable, user_path
 
 if TYPE_CHECKING:
     from stopgrad.report import Evidence, StudyEvidence
@@ -59,21 +59,22 @@ def write_report(
             promises another format.
         StopgradError: For runs, studies or images that cannot be read.
     """
-    if out:
-        check_ending(Path(out), ".html", else_by="a PDF is written by --poster")
-    if poster:
-        check_ending(Path(poster), ".pdf", option="--poster")
-    if figures and Path(figures).suffix.lower() in FIGURES:
+    page, pdf, folder = (user_path(path) if path else None for path in (out, poster, figures))
+    if page:
+        check_ending(page, ".html", else_by="a PDF is written by --poster")
+    if pdf:
+        check_ending(pdf, ".pdf", option="--poster")
+    if folder and folder.suffix.lower() in FIGURES:
         raise ConfigError(f"--figures {figures}", expected="a folder, for a file of each figure")
     given, screen = as_list(paths, "run or directory of studies"), Screen()
     chapters = [
         chapter for path in given for chapter in _chapters(path, screen, data=data, arm=arm)
     ]
-    page = Path(out) if out else Path(given[0] if len(given) == 1 else "") / "report.html"
+    page = page or user_path(given[0] if len(given) == 1 else "") / "report.html"
     return Reported(
         report.write_page(chapters, out=page),
-        report.write_poster(chapters, out=Path(poster)) if poster else None,
-        tuple(report.write_figures(chapters, folder=Path(figures))) if figures else (),
+        report.write_poster(chapters, out=pdf) if pdf else None,
+        tuple(report.write_figures(chapters, folder=folder)) if folder else (),
     )
 
 
@@ -83,7 +84,7 @@ def _chapters(
     """A run, with images, or every study of a directory."""
     if isinstance(given, OpenedRun) and data is None:
         return [_evidence(given, screen)]
-    path = Path(given)
+    path = user_path(given)
     if (path / "studies").is_dir() and not (path / "config.json").exists():
         found = report.read_studies(path)
         if arm is None:

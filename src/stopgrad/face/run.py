@@ -28,7 +28,7 @@ from stopgrad.face.opened import (
 from stopgrad.face.progress import Screen, TrainingBar, show_fractions
 from stopgrad.face.report import Reported, write_report
 from stopgrad.face.tables import Neighborhood, Scores, flat_epoch
-from stopgrad.storage import printable
+from stopgrad.storage import printable, user_path
 
 if TYPE_CHECKING:
     import numpy as np
@@ -224,7 +224,7 @@ class Run(OpenedRun):
             run,
             dataset,
             config,
-            self.path if out is None else Path(out),
+            self.path if out is None else user_path(out),
             spec=source.spec,
             labels=labels,
             track=screen.track,
@@ -283,7 +283,7 @@ class Run(OpenedRun):
                 self._embed(data, file, layer=layer, bad_images=bad_images)
                 features: npt.NDArray[np.float32] = np.load(file)
                 return features
-        return self._embed(data, Path(out), layer=layer, bad_images=bad_images)
+        return self._embed(data, user_path(out), layer=layer, bad_images=bad_images)
 
     @in_plain_torch
     def neighbors(
@@ -310,7 +310,7 @@ class Run(OpenedRun):
                 return Neighborhood(report.neighbor_examples(run, dataset, track=screen.track))
         files = [query] if isinstance(query, (str, Path)) else query
         asked = images.load_image_files(
-            [Path(file) for file in files],
+            [user_path(file) for file in files],
             like=dataset.train,
             reading=self.config.reading,
             notes=dataset.notes,
@@ -334,7 +334,7 @@ class Run(OpenedRun):
         screen, run = Screen(), runs.load_run(self.path)
         method.use_threads(run.info.config.threads)
         tell_condition(run, screen)
-        return export.export_run(run, name=format, out=Path(out))
+        return export.export_run(run, name=format, out=user_path(out))
 
     def report(
         self,
@@ -362,7 +362,7 @@ class Run(OpenedRun):
         mark = dataset.train.fingerprint
         own = mark == runs.read_run(self.path).data["fingerprint"]
         if out is not None or own or data is None:  # the run's own, changed: refused later
-            return None if out is None else Path(out)
+            return None if out is None else user_path(out)
         name = re.sub(r"[^A-Za-z0-9_-]+", "-", dataset.name)[:40]
         return self.path / "elsewhere" / f"{name}-{mark[:8]}"
 

@@ -25,6 +25,7 @@ from stopgrad.face.data import Data, spec_of
 from stopgrad.face.progress import Screen
 from stopgrad.face.tables import Shown
 from stopgrad.report import Column, Table, TableCell
+from stopgrad.storage import user_path
 
 if TYPE_CHECKING:
     from stopgrad.speed import Speed
@@ -47,7 +48,7 @@ def verify(
         CheckpointError: At the end, when one of a run is not as it should be.
         DataError: At the end, when one of a store is not.
     """
-    path = Path(path)
+    path = user_path(path)
     packed, findings = images.is_store(path), []
     for finding in images.verify_store(path) if packed else runs.verify_run(path):
         findings.append(finding)
@@ -91,7 +92,7 @@ class Studies:
 
     def __init__(self, path: str | Path) -> None:
         """Opens a directory that `study` wrote."""
-        self.path = Path(path)
+        self.path = user_path(path)
         self._directory = studies.StudyDirectory(self.path)
 
     @property
@@ -257,11 +258,12 @@ def study(
     """
     where = studies.Where(on, jobs, slurm, ray_address, devices)
     studies.check_place(where)
-    out = Path(out) if on == "local" else Path(out).absolute()  # nodes may work elsewhere
-    screen, choices = Screen(), studies.Choices(preset, key_paths(knobs), _seeds(seeds))
+    choices = studies.Choices(preset, key_paths(knobs), _seeds(seeds))
+    out = user_path(out)
+    screen, place = Screen(), out if on == "local" else out.absolute()  # nodes may work elsewhere
     with screen.progress():
         prepared = studies.prepare_study(
-            name, choices, spec=spec_of(data), out=out, track=screen.track
+            name, choices, spec=spec_of(data), out=place, track=screen.track
         )
     for change in prepared.changes:
         screen.line(f"{prepared.study.name} changed since it was begun: {change}")
@@ -270,16 +272,20 @@ def study(
     watch = StudyWatch(prepared, screen, jobs=executor.slots)
     with watch.shown():
         failed = studies.run_study(prepared, executor, watch=watch, retry=retry)
-    lost, total = len(failed), len(prepared.plan.runs)
-    screen.line(f"{total - lost} of {total} runs done")
+    total = len(prepared.plan.runs)
+    screen.line(f"{total - len(failed)} of {total} runs done")
     if failed:
-        run, reason = next(iter(failed.items()))
-        raise FailedRunsError(
-            f"{lost} of {total} runs failed, such as {run} ({reason})",
-            expected="runs to their last number",
-            hint=f"see all with: stopgrad study status {quote(str(prepared.directory.path))}",
-        )
-    return Studies(out)
+        raise _failed_runs(prepared, failed)
+    return Studies(place)
+
+
+def _failed_runs(prepared: PreparedStudy, failed: Mapping[str, str]) -> FailedRunsError:
+    run, reason = next(iter(failed.items()))
+    return FailedRunsError(
+        f"{len(failed)} of {len(prepared.plan.runs)} runs failed, such as {run} ({reason})",
+        expected="runs to their last number",
+        hint=f"see all with: stopgrad study status {quote(str(prepared.directory.path))}",
+    )
 
 
 def _seeds(seeds: int | Sequence[int]) -> tuple[int, ...]:

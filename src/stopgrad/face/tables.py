@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from stopgrad import evaluation, report
 from stopgrad.evaluation import METRICS, SUBJECTS, count, labels_text, percent
 from stopgrad.report import Column, Table, TableCell
-from stopgrad.storage import check_ending, printable, write_atomically
+from stopgrad.storage import check_ending, printable, user_path, write_atomically
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -185,9 +185,10 @@ class Neighborhood(Shown):
             ConfigError: For the name of another format.
             StorageError: When the disk refuses.
         """
-        check_ending(Path(out), ".png")
-        write_atomically(Path(out), self._repr_png_())
-        return Path(out)
+        out = user_path(out)
+        check_ending(out, ".png")
+        write_atomically(out, self._repr_png_())
+        return out
 
     def _repr_html_(self) -> str:
         """The images, then the table: a notebook that takes HTML draws no PNG."""

@@ -9,14 +9,15 @@ import os
 from pathlib import Path
 from typing import Any
 
-from stopgrad import images, method, runs, training
+from stopgrad import method, runs, training
 from stopgrad.config import Config
 from stopgrad.face.arguments import Labels, chosen_config, fractions, in_plain_torch
-from stopgrad.face.data import AnyData, as_data
+from stopgrad.face.data import AnyData, as_data, tell_data
 from stopgrad.face.opened import Each, collect
 from stopgrad.face.progress import Screen, TrainingBar, show_fractions
 from stopgrad.face.run import Run
 from stopgrad.face.tables import Scores
+from stopgrad.storage import user_path
 
 
 @in_plain_torch
@@ -45,7 +46,8 @@ def pretrain(
         DataError: For images that cannot be trained on.
         StopgradError: While it trains: it diverged, was interrupted, or the disk is full.
     """
-    config, screen, source = chosen_config(config, knobs, preset=preset), Screen(), as_data(data)
+    config, screen, out = chosen_config(config, knobs, preset=preset), Screen(), user_path(out)
+    source = as_data(data)
     config = source.with_reading(config)
     method.use_threads(config.threads)
     weights = None if init is None else training.read_weights(os.fspath(init), config.encoder)
@@ -55,22 +57,20 @@ def pretrain(
     if idle := method.unused_gpus(config):
         screen.line(f"one of {idle + 1} GPUs is used; --devices {idle + 1} trains on all")
     with method.joined(config) as processes:
-        if method.was_restarted(processes) and runs.has_begun(Path(out)):
+        if method.was_restarted(processes) and runs.has_begun(out):
             return Run(out, data=source).resume()
         dataset = method.one_by_one(processes, lambda: source.stored_for(config, screen))
-        bar = TrainingBar(screen, Path(out))
+        bar = TrainingBar(screen, out)
         epochs = training.pretrain_run(
             dataset,
             config,
-            Path(out),
+            out,
             spec=source.spec,
             init=weights,
             processes=processes,
             track=bar.track,
         )
-        for line in images.what_to_know(dataset):
-            screen.line(line)
-        images.warn_of_unused(dataset)
+        tell_data(dataset, screen)
         bar.show(epochs)
     return Run(out, data=source)
 
@@ -102,7 +102,7 @@ def supervised(
     Raises:
         StopgradError: As `pretrain`.
     """
-    config, screen, out = chosen_config(config, knobs, preset=preset), Screen(), Path(out)
+    config, screen, out = chosen_config(config, knobs, preset=preset), Screen(), user_path(out)
     labels = fractions(labels)
     beside = (out / "config.json").exists()  # a pretraining, whose fingerprint guards the images
     source = as_data(data)
@@ -130,4 +130,4 @@ def import_weights(file: str | Path, *, out: str | Path, prefix: str = "") -> tr
     Raises:
         CheckpointError: For a file that holds no such tensors, or is not to be trusted.
     """
-    return training.import_weights(Path(file), Path(out), prefix=prefix)
+    return training.import_weights(user_path(file), user_path(out), prefix=prefix)

@@ -30,6 +30,7 @@ from stopgrad.evaluation import (
     percent,
     points,
 )
+from stopgrad.images import specs_of
 from stopgrad.report.evidence import Evidence, state_of
 from stopgrad.report.table import Column, Table, TableCell
 
@@ -113,7 +114,9 @@ def training_seconds(evidence: Evidence) -> float:
 def repeat_commands(evidence: Evidence) -> list[str]:
     """The commands that repeat the run: the nearest preset and what differs from it."""
     nearest, changes = _nearest_preset(evidence.info.config)
-    words = ["stopgrad", "pretrain", "--data", evidence.info.data["spec"]]
+    words = ["stopgrad", "pretrain"]
+    for spec in specs_of(evidence.info.data["spec"]):
+        words += ["--data", spec]
     words += ["--preset", nearest]
     for key, value in changes.items():
         words += [f"--{key}", flag_text(value)]

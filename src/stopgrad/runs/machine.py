@@ -47,7 +47,12 @@ class Environment(NamedTuple):
 
 
 def environment(*, device: str, threads: int) -> Environment:
-    """The code, the versions and the time of now: `Record(..., **environment(...)._asdict())`."""
+    """The code, the versions and the time of now: `Record(..., **environment(...)._asdict())`.
+
+    Args:
+        device: Where the work was done: cpu, cuda or cuda:N.
+        threads: CPU threads in use.
+    """
     now = datetime.now(UTC).isoformat(timespec="seconds")
     return Environment(code_version(), versions(), device, device_name(device), threads, now)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import logging
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -98,7 +99,15 @@ def spec_to_keep(spec: str) -> str:
 
 
 def check_sizes(images: Images, config: Config) -> None:
-    """Refuses a backbone that does not take images of the sizes at hand, by a ConfigError."""
+    """Refuses a backbone that does not take images of the sizes at hand.
+
+    Args:
+        images: As they are stored; what is seen whole has their `whole_size`.
+        config: Its encoder, and the side of its views.
+
+    Raises:
+        ConfigError: With the size that is refused and what the backbone says of it.
+    """
     side, (height, width) = config.views.size, images.whole_size
     of_view, of_whole = size_problems(config.encoder, ((side, side), images.whole_size))
     if of_view:
@@ -119,7 +128,14 @@ def fit_sizes(dataset: Dataset, config: Config) -> Dataset:
     """The data set with whole images at a size that the backbone takes.
 
     That is their own, or that of `load_dataset`; where a backbone of timm does not take it, it is
-    views.size, or a ConfigError. Views are cut from the images as they are.
+    views.size. Views are cut from the images as they are.
+
+    Args:
+        dataset: The images, of one size over both splits.
+        config: Of the run whose encoder sees them.
+
+    Raises:
+        ConfigError: As `check_sizes`, when the backbone takes neither size.
     """
     if not config.encoder.name.startswith("timm:"):
         return dataset
@@ -145,9 +161,17 @@ def load_images(
 ) -> Dataset:
     """The images of a spec, stored as a config asks, whole at a size that its encoder takes.
 
-    `split` is the split that is scored, as `evaluation_split` takes it. `changed` says what to do
-    with a store whose folder has changed since it was packed. A run that exists says "warn": its
-    own fingerprint guards it. Errors: `load_dataset`, `fit_sizes`.
+    Args:
+        spec: As for `load_dataset`.
+        config: Its `image_side`, `bad_images`, `reading` and `encoder` decide.
+        split: The split that is scored, as `evaluation_split` takes it.
+        changed: What to do with a store whose folder has changed since it was packed. A run that
+            exists says "warn": its own fingerprint guards it.
+        track: Shows progress.
+
+    Raises:
+        DataError: As `load_dataset`.
+        ConfigError: As `fit_sizes`.
     """
     dataset = load_dataset(
         spec,
@@ -176,8 +200,16 @@ def describe_run(
 ) -> RunInfo:
     """The card of a run: config, data, normalisation of its training images, environment.
 
-    `init` is the card of the weights that the encoder starts from (None: random), `images` what
-    `prepare` made of the data set (None: it is prepared here). Errors: `check_sizes`, `prepare`.
+    Args:
+        dataset: The images.
+        config: Every knob.
+        spec: Where the images came from.
+        init: The card of the weights that the encoder starts from; None: random.
+        images: What `prepare` made of the data set; None: it is prepared here.
+
+    Raises:
+        ConfigError: As `check_sizes`.
+        DataError: As `prepare`.
     """
     images = images or prepare(dataset, config)
     check_sizes(images.train, config)
@@ -188,11 +220,19 @@ def describe_run(
         "images": len(images.train),
         "class_names": list(images.train.class_names),
     }
-    if dataset.notes.unused:
-        data["unused"] = {group.reason: len(group.names) for group in dataset.notes.unused}
+    if unused := _counts_of_unused(dataset):
+        data["unused"] = unused
     if init:
         data["init"] = {"from": init["from"], "sha256": init["sha256"]}
     return RunInfo(config, data, images.normalization, describe_environment(config))
+
+
+def _counts_of_unused(dataset: Dataset) -> dict[str, int]:
+    """How many files, images and labels are not used, by reason, which several kinds may share."""
+    found = Counter[str]()
+    for group in dataset.notes.unused:
+        found[group.reason] += len(group.names)
+    return dict(found)
 
 
 class TrainedRun(NamedTuple):
@@ -208,7 +248,11 @@ class TrainedRun(NamedTuple):
 
 
 def load_run(path: Path) -> TrainedRun:
-    """The model of a run at its newest good checkpoint; a CheckpointError when there is none."""
+    """The model of a run at its newest good checkpoint.
+
+    Raises:
+        CheckpointError: When there is none, and for a network that was trained with labels.
+    """
     info = read_run(path)
     if info.task != "pretrain":
         raise CheckpointError(
@@ -228,7 +272,11 @@ def load_run(path: Path) -> TrainedRun:
 
 
 def load_model(model: nn.Module, tensors: dict[str, Tensor]) -> None:
-    """Fills a model with the tensors of a checkpoint; a CheckpointError when they do not fit."""
+    """Fills a model with the tensors of a checkpoint.
+
+    Raises:
+        CheckpointError: When they do not fit.
+    """
     try:
         model.load_state_dict(tensors)
     except RuntimeError as error:
@@ -240,7 +288,11 @@ def load_model(model: nn.Module, tensors: dict[str, Tensor]) -> None:
 
 
 def check_same_data(info: RunInfo, dataset: Dataset) -> None:
-    """Refuses images other than those that a run was trained on, by a DataError."""
+    """Refuses images other than those that a run was trained on.
+
+    Raises:
+        DataError: With both fingerprints.
+    """
     was, now = info.data["fingerprint"], dataset.train.fingerprint
     if was != now:
         raise DataError(

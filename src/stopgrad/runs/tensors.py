@@ -66,7 +66,14 @@ def decode_tensors(data: bytes) -> dict[str, Tensor]:
 
 
 def header_tensors(start: bytes) -> dict[str, Tensor]:
-    """What a safetensors file claims, from its first `header_bytes`, on the meta device."""
+    """Names, shapes and types that a safetensors file claims, on the meta device.
+
+    Args:
+        start: The file to the end of its header, see `header_bytes`.
+
+    Raises:
+        ValueError: A clause that says what the bytes are not.
+    """
     known = {"F32": torch.float32, "F64": torch.float64, "F16": torch.float16}
     known |= {"BF16": torch.bfloat16, "I64": torch.int64}
     found = {}
