@@ -451,6 +451,18 @@ def test_a_learning_rate_that_would_diverge_is_measured_all_the_same(
 
 
 @pytest.mark.usefixtures("quick")
+def test_the_suggestion_reads_the_images_as_they_were_read(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "p").mkdir()
+    for number in range(64):
+        digit(number).save(tmp_path / "p" / f"{number}.png")
+    words = ("--preset", "tiny", "--white-level", "3000", "--bands", "3,2,1", "--json")
+    told = json.loads(command(capsys, "check-data", tmp_path / "p", *words)[1])
+    assert told["suggestion"]["flags"].endswith(" --white_level 3000.0 --bands 3,2,1")
+
+
+@pytest.mark.usefixtures("quick")
 def test_too_few_pictures_for_a_batch_are_a_refusal_with_a_way_out(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -72,7 +72,7 @@ def folders(out: Path) -> list[RunFolder]:
 
 
 def is_training(out: Path) -> bool:
-    """Whether all runs have come past a checkpoint and none is at its end."""
+    """Whether all runs have come past their first checkpoint."""
     found = folders(out)
     return bool(found) and all(newest_step(folder.run) > 0 for folder in found)
 

@@ -442,3 +442,16 @@ def test_the_state_of_a_job_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         f"slurm job {number}, Slurm does not answer" for number in (1, 2)
     }
     assert os.listdir(tmp_path) == ["s"]
+
+
+def test_the_state_of_an_actor_is_told_from_what_it_wrote(tmp_path: Path) -> None:
+    directory = prepare(tmp_path / "s", seeds=(0,)).directory
+    folder = next((tmp_path / "s" / "runs").iterdir())
+    assert create_claim(folder, attempt=1, engine="ray", devices=1)
+    assert job_texts(directory) == {folder.name: "ray job not submitted yet"}
+    claim = newest_claim(folder)
+    assert claim is not None
+    write_claim(folder, claim._replace(job="x"))
+    assert job_texts(directory) == {folder.name: "ray job x queued"}
+    write_begin(folder, 1, JobBegin("n1", 0.0))
+    assert job_texts(directory) == {folder.name: "ray job x on n1"}

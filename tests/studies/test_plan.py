@@ -215,7 +215,8 @@ def test_an_address_is_a_function_of_what_decides_a_run_and_of_nothing_else() ->
         return address(run, fingerprint=fingerprint)
 
     base = preset("tiny")
-    free = [("device", "cpu"), ("threads", 3), ("supervised.base_lr", 0.123)]
+    free = [("device", "cpu"), ("threads", 3), ("process_timeout", 900.0)]
+    free += [("supervised.base_lr", 0.123)]
     same = [preset("tiny", **{key: value}) for key, value in free]
     assert {at(config) for config in same} == {at(base)}
     others = [

@@ -50,6 +50,25 @@ def test_an_address_that_does_not_answer_is_named() -> None:
         RayActors(address)
 
 
+def test_a_process_runs_one_study_after_the_other_but_not_on_a_connection_of_others(
+    tmp_path: Path,
+) -> None:
+    import ray as library
+
+    cluster = RayCluster(tmp_path)
+    cluster.port = free_port()
+    try:
+        cluster.start(head=True)
+        assert [RayActors(cluster.address).queue() for _ in range(2)] == [{}, {}]
+        library.shutdown()
+        library.init(cluster.address, namespace="mine", log_to_driver=False)
+        with pytest.raises(ConfigError, match="connected to Ray already"):
+            RayActors(cluster.address)
+    finally:
+        library.shutdown()
+        cluster.end()
+
+
 def remove_node(ray: RayCluster, runner: subprocess.Popen[str]) -> None:
     """A machine that has a job, without warning; another one comes."""
     ray.kill(ray.with_a_job())

@@ -166,6 +166,10 @@ def test_a_deeper_network_is_no_encoder_with_a_head(tmp_path: Path) -> None:
     [
         (EncoderConfig(name="resnet50", stem="large"), "resnet50 --encoder.stem large"),
         (EncoderConfig(name="resnet18", width=0.5), "resnet18 --encoder.stem half"),
+        (
+            EncoderConfig(name="resnet18", stem="large", channels=1),
+            "resnet18 --encoder.stem large --encoder.width 1 --encoder.channels 1$",
+        ),
     ],
 )
 @pytest.mark.input(

@@ -152,7 +152,7 @@ def test_a_whole_file_is_taken(tmp_path: Path) -> None:
     read_weights(str(tmp_path / "weights.safetensors"), TINY)
 
 
-def test_a_pipe_and_a_file_that_is_too_large_are_refused(tmp_path: Path) -> None:
+def test_a_pipe_and_a_file_longer_than_its_header_says_are_refused(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(CheckpointError, match="no regular file"):
         read_weights(str(tmp_path / "pipe"), TINY)

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from stopgrad.config import Layer, ViewsConfig, numpy_generator, torch_generator
 from stopgrad.errors import ConfigError, DataError
-from stopgrad.evaluation.evaluate import Selection, score_run
+from stopgrad.evaluation.evaluate import Selection, is_own, score_run
 from stopgrad.evaluation.records import Key, Record, newest, read
 from stopgrad.evaluation.statistics import Kendall, kendall
 from stopgrad.images import Dataset, Images, Track, no_progress
@@ -92,13 +92,9 @@ def same_data(runs: Sequence[TrainedRun], datasets: Sequence[Dataset] = ()) -> b
     `datasets` are those images as each run stores them; without them only runs that store them
     alike are known to have the same.
     """
-    if datasets and all(map(_own, runs, datasets)):
+    if datasets and all(map(is_own, runs, datasets)):
         return True
     return len({run.info.data["fingerprint"] for run in runs}) == 1
-
-
-def _own(run: TrainedRun, dataset: Dataset) -> bool:
-    return run.info.data["fingerprint"] == dataset.train.fingerprint
 
 
 def compare_runs(
@@ -132,7 +128,7 @@ def compare_runs(
     scores = [Accuracies({}, ()) for _ in runs]
     if same_data(runs, datasets):
         known = all(dataset.train.labels is not None for dataset in datasets)
-        scorable = score and known and all(map(_own, runs, datasets))
+        scorable = score and known and all(map(is_own, runs, datasets))
         scores = accuracies(runs, datasets if scorable else None)
     ranks = {name: _ranks([getattr(m, name) for m in measures]) for name in LABEL_FREE}
     rows = [
@@ -253,7 +249,7 @@ def _agreements(rows: Sequence[Row]) -> Iterator[Agreement]:
 
 
 def _run_notes(run: TrainedRun, dataset: Dataset) -> Iterator[str]:
-    if not _own(run, dataset):
+    if not is_own(run, dataset):
         yield f"trained on other images ({run.info.data['name']})"
     if run.epoch < run.info.config.epochs:
         yield f"epoch {run.epoch} of {run.info.config.epochs}"

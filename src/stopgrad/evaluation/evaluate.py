@@ -127,7 +127,7 @@ def score_run(
     check_fractions(labels)
     known = {key.metric for key in select.done if key.split == "train"}
     wanted = tuple(metric for metric in select.metrics if metric not in known)
-    if "encoder" in select.of and _is_own(run, dataset):
+    if "encoder" in select.of and is_own(run, dataset):
         yield from _measured(run, metrics=wanted, name=dataset.name)
     if not set(wanted) & set(FROZEN):
         return
@@ -141,14 +141,15 @@ def score_run(
             yield from _scored(run, images, left, beside=beside, track=track)
 
 
-def _is_own(run: TrainedRun, dataset: Dataset) -> bool:
+def is_own(run: TrainedRun, dataset: Dataset) -> bool:
+    """Whether a run was trained on these images."""
     return run.info.data["fingerprint"] == dataset.train.fingerprint
 
 
 def _own_config(run: TrainedRun, dataset: Dataset) -> Config:
     """The run's config; of other images none were held out from pretraining."""
     config = run.info.config
-    return config if _is_own(run, dataset) else replace(config, validation=0.0)
+    return config if is_own(run, dataset) else replace(config, validation=0.0)
 
 
 def _scored(

@@ -1,6 +1,6 @@
 """A frozen encoder and images -> features, and the score that all evaluators share.
 
-In: an encoder (B, 3, H, W) -> (B, F) and `Images`. Out: `Features`, values (N, F) float32 with
+In: an encoder (B, C, H, W) -> (B, F) and `Images`. Out: `Features`, values (N, F) float32 with
 labels (N,), which is all that an evaluator sees: no network and no loader. An evaluator turns
 them into class scores (N, C), and `score` turns those into a `Score` over every image.
 Paper: Sec. 4 and Appendix D (kNN and linear evaluation of the encoder's output).
@@ -69,7 +69,7 @@ def embed(
     encoder as it was. Draws no random number.
 
     Args:
-        encoder: (B, 3, H, W) float32 -> (B, F), on the device of `compute`.
+        encoder: (B, C, H, W) float32 -> (B, F), on the device of `compute`.
         images: N images.
         normalization: The training set's mean and standard deviation.
         compute: Device, precision and memory format; the features stay on the device.
@@ -209,7 +209,7 @@ def score(class_scores: Tensor, labels: Tensor, *, protocol: dict[str, object]) 
 
 def _prepare(
     images: Images, start: int, *, batch: int, to: tuple[Normalization, Compute]
-) -> Tensor:  # (B, 3, H, W) float32
+) -> Tensor:  # (B, C, H, W) float32
     normalization, compute = to
     # Copied, because PyTorch warns of arrays that it could write to by mistake (memory maps).
     pixels = torch.from_numpy(images.pixels[start : start + batch].copy()).to(compute.device)

@@ -1,6 +1,6 @@
 """The paper, file by file: views, encoder, heads, SimSiam, loss, optimizer, collapse.
 
-In: batches of uint8 images and a `Config`. Out: views (B, 3, S, S), features (B, F), z and p
+In: batches of uint8 images and a `Config`. Out: views (B, C, S, S), features (B, F), z and p
 (B, D), the loss (), and measures of collapse.
 
     views/       two random views of a batch, and whole images without augmentation

@@ -1,4 +1,4 @@
-"""An encoder and one linear layer: x (B, 3, H, W) -> class scores (B, C). The report's baseline."""
+"""An encoder and one linear layer: x (B, C, H, W) -> class scores (B, C). The report's baseline."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Classifier(nn.Module):
         self.encoder = encoder
         self.head = head
 
-    def forward(self, x: Tensor) -> Tensor:  # (B, 3, H, W) -> (B, C) fp32
+    def forward(self, x: Tensor) -> Tensor:  # (B, C, H, W) -> (B, C) fp32
         features = widened(self.encoder(x))  # (B, F)
         with torch.autocast(x.device.type, enabled=False):
             return self.head(features)  # type: ignore[no-any-return]

@@ -1,4 +1,4 @@
-"""Encoders f by name, with initial weights from an explicit generator: x (B, 3, H, W) -> (B, F).
+"""Encoders f by name, with initial weights from an explicit generator: x (B, C, H, W) -> (B, F).
 
 ResNets of our own (`resnet`), and any timm backbone as `timm:NAME`. Paper: Sec. 3, Appendix D.
 """

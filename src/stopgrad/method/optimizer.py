@@ -59,7 +59,7 @@ def cosine_with_warmup(step: int, *, total: int, warmup: int = 0) -> float:
 class ParameterGroup:
     """Parameters that share a learning rate and a weight decay."""
 
-    name: str  # encoder or predictor, whose learning rate they take
+    name: str  # encoder, predictor or head, whose learning rate they take
     parameters: list[Tensor]
     weight_decay: float = 0.0
     lr: float | Tensor = 0.0  # of the next step; a tensor () for a step recorded as a CUDA graph

@@ -1,4 +1,4 @@
-"""ResNets (He et al. 2016) without a classifier: x (B, 3, H, W) -> features (B, F).
+"""ResNets (He et al. 2016) without a classifier: x (B, C, H, W) -> features (B, F).
 
 State-dict keys are torchvision's (`conv1`, `bn1`, `layer1.0.conv1`, `layer2.0.downsample.0`)
 without the fully connected layer `fc`, so weights can be exchanged.

@@ -1,4 +1,4 @@
-"""SimSiam: two views (B, 3, S, S) -> p1, p2, z1, z2, each (B, D). Paper: Sec. 3, Algorithm 1."""
+"""SimSiam: two views (B, C, S, S) -> p1, p2, z1, z2, each (B, D). Paper: Sec. 3, Algorithm 1."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class SimSiam(nn.Module):
         self.projector = projector
         self.predictor = predictor
 
-    def forward(self, x1: Tensor, x2: Tensor) -> Outputs:  # (B, 3, S, S) twice
+    def forward(self, x1: Tensor, x2: Tensor) -> Outputs:  # (B, C, S, S) twice
         features = widened(self.encoder(torch.cat([x1, x2])))  # (2B, F)
         # The heads are a small part of the work, and bf16 has few digits for a cosine near 1.
         with torch.autocast(x1.device.type, enabled=False):

@@ -17,14 +17,15 @@ from stopgrad.images import Dataset, Findings
 from stopgrad.runs import check_sizes, fit_sizes, prepare
 from stopgrad.speed.cost import Cost, estimate_cost, memory_limit
 
-READING = ("bad_images", "white_level", "bands")  # the knobs by which images are read
+READING = ("bad_images", "image_column", "label_column", "white_level", "bands")
+"""The knobs by which images are read."""
+
 PACKED_ABOVE = 0.5  # fraction of the memory that decoded images may fill without a store
 
 CIFAR, IMAGENET = 50_000, 1_281_167  # images of the data that the presets were made for
 FEWEST_STEPS, SMALLEST_BATCH = 16, 16  # of an epoch; with fewer, BN suffers
 FEW = 500  # images; a run on fewer learns little
 MOST_EPOCHS = {"cpu": 400, "cifar": 800, "imagenet": 800}
-OF_THE_DATA = ("bad_images", "image_column", "label_column")  # no matter of speed
 # For each view size the least short side of the images, px. No image is enlarged. The cost grows
 # with the square of the size, so a CPU gets small views (24 px of CIFAR's 32 in the preset).
 VIEW_SIZES: dict[str, dict[int, int]] = {
@@ -87,7 +88,7 @@ def look_ahead(findings: Findings, config: Config) -> Outlook:
         short_side=typical_short_side(findings),
         on_gpu=config.device != "cpu" and torch.cuda.is_available(),
     )
-    kept = {key: getattr(config, key) for key in OF_THE_DATA}
+    kept = {key: getattr(config, key) for key in READING}
     kept = {key: value for key, value in kept.items() if value != getattr(Config, key)}
     suggestion = suggestion._replace(changes=suggestion.changes | kept)
     same = suggestion.config == config

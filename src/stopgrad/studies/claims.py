@@ -25,6 +25,8 @@ from stopgrad.storage import read_json, storage_errors, typed, write_json
 
 T = TypeVar("T")
 
+NAME = re.compile(r"job-(\d+)\.json")
+
 
 class JobClaim(NamedTuple):
     """A claim, and the job that was submitted under it; job-N.json."""
@@ -77,10 +79,7 @@ def newest_attempt(folder: Path) -> int:
         names = os.listdir(folder)
     except OSError:
         return 0
-    return max((int(n[1]) for name in names if (n := _NAME.fullmatch(name))), default=0)
-
-
-_NAME = re.compile(r"job-(\d+)\.json")
+    return max((int(n[1]) for name in names if (n := NAME.fullmatch(name))), default=0)
 
 
 def newest_claim(folder: Path) -> JobClaim | None:

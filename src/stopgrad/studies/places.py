@@ -107,7 +107,8 @@ def _job_text(folder: Path, claim: JobClaim, queue: Mapping[str, Queued] | None)
     begin = read_begin(folder, claim.attempt)
     job = f"{claim.engine} job {claim.job or 'not submitted yet'}"
     if claim.engine != "slurm":
-        return f"{job} on {begin.node}" if begin else f"{job} queued"
+        queued = f"{job} queued" if claim.job else job
+        return f"{job} on {begin.node}" if begin else queued
     if queue is None:
         return f"{job}, Slurm does not answer"
     found = queue.get(claim.name)

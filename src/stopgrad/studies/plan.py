@@ -20,8 +20,8 @@ from stopgrad.storage import fits
 from stopgrad.studies.definition import Arm, Method, Split, Study, labels_of, metrics_of
 from stopgrad.studies.parse import StudyFile
 
-FREE = ("device", "threads", "seed")
-"""Knobs that decide where a run is made, not what it is; the seed stands beside the config."""
+FREE = ("device", "threads", "process_timeout", "seed")
+"""Knobs that decide how a run is made, not what it is; the seed stands beside the config."""
 
 
 class Choices(NamedTuple):

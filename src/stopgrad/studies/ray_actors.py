@@ -67,6 +67,7 @@ class RayActors:
         self._gets = {"num_gpus": gpus} if on_gpus and gpus else {"num_cpus": 1}
 
     def _connect(self, address: str) -> None:
+        self._leave_earlier()
         host, _, port = address.rpartition(":")
         try:
             if host:
@@ -80,6 +81,18 @@ class RayActors:
                 expected="the HOST:PORT that `ray start --head` printed",
                 hint="correct --ray-address, or start the cluster",
             ) from error
+
+    def _leave_earlier(self) -> None:
+        """Ends the connection of an earlier study of this process; its actors stay."""
+        if not self._ray.is_initialized():
+            return
+        if self._ray.get_runtime_context().namespace != NAMESPACE:
+            raise ConfigError(
+                "--on ray in a process that is connected to Ray already",
+                expected="no connection, as a study makes its own",
+                hint="call ray.shutdown() before",
+            )
+        self._ray.shutdown()
 
     def submit(self, folder: RunFolder, claim: JobClaim) -> str | None:
         """Creates an actor; Ray starts it when there is a place for it."""

@@ -1,7 +1,8 @@
 """The runs of a study, one after the other on each slot of an executor, until none is left.
 
 Two runners on one directory share the work: each takes the runs whose claim it gets. A runner
-that is killed leaves nothing but its children, which hold their claims until they have ended.
+that is killed leaves nothing but its jobs: processes, which hold their claims until they have
+ended, or jobs of an engine, which the next runner adopts.
 """
 
 from __future__ import annotations
@@ -82,23 +83,23 @@ class Runner:
         Ends when every goal is reached or has failed, by this runner or another.
 
         Raises:
-            InterruptedStudyError: After a stop signal, when every child has saved and ended.
-            StorageError: When the directory cannot be written; the children are stopped first.
+            InterruptedStudyError: After a stop signal, when every job has saved and ended.
+            StorageError: When the directory cannot be written; the jobs are stopped first.
         """
         runs = [run for name, run in plan.runs.items() if name in wanted]
         left = [Goal(run, self.directory.folder(run.id), wanted[run.id]) for run in runs]
-        with stop_signals(self._request_stop), self._children():
+        with stop_signals(self._request_stop), self._jobs():
             while left or self._slots:
                 self._reap()
                 if self._stop_signal is None:
                     self._fill(left)
                 else:
-                    self._stop_children(self._stop_signal)
+                    self._stop_jobs(self._stop_signal)
                 self.watch.tick()
                 time.sleep(POLL_S)
 
-    def _stop_children(self, number: int) -> None:
-        """Asks each child once to save and end; the end of the study when none is left."""
+    def _stop_jobs(self, number: int) -> None:
+        """Asks each job once to save and end; the end of the study when none is left."""
         if not self._slots:
             raise InterruptedStudyError(number, study=str(self.directory.path))
         for active in self._slots.values():
@@ -223,8 +224,8 @@ class Runner:
         self.watch.event(goal.run.id, f"failed, {self.failed[goal.run.id]}; see {goal.folder.log}")
 
     @contextmanager
-    def _children(self) -> Iterator[None]:
-        """However this ends, no child is left at work: each is asked to save and waited for."""
+    def _jobs(self) -> Iterator[None]:
+        """However this ends, no job is left at work: each is asked to save and waited for."""
         try:
             yield
         finally:
@@ -240,7 +241,7 @@ class Runner:
             self._slots.clear()
 
     def _request_stop(self, number: int, frame: FrameType | None) -> None:
-        """Has every child save and end, then ends the study."""
+        """Has every job save and end, then ends the study."""
         self._stop_signal = self._stop_signal or number
 
 

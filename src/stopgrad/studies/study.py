@@ -150,13 +150,13 @@ def check_data(
 
 def _check_labels(study: Study, dataset: Dataset) -> None:
     protocol = study.protocol
-    if set(protocol.metrics) & set(ACCURACIES) and dataset.train.labels is None:
+    needed = set(protocol.metrics) & set(ACCURACIES)
+    if needed and dataset.train.labels is None:
         raise DataError(
             f"{dataset.name} without labels",
             expected=f"labels, which {', '.join(protocol.metrics)} need",
             hint="name a labelled data set, or ask for measures of collapse alone",
         )
-    needed = set(protocol.metrics) & set(ACCURACIES)
     lacking = dataset.test is None or (needed and dataset.test.labels is None)
     if lacking and (protocol.split == "test" or protocol.final_test):
         raise DataError(

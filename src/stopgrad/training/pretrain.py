@@ -147,7 +147,7 @@ class Pretraining(Learner[SimSiam, Views]):
         """The symmetrised loss of two views."""
         return self.forward(batch)
 
-    def views(self, indices: Tensor) -> Views:  # (B,) -> (B, 3, S, S) twice
+    def views(self, indices: Tensor) -> Views:  # (B,) -> (B, C, S, S) twice
         """Two views of each image of a batch, as the seed and the step decide."""
         return self._views_of(indices, self._table(len(indices)))
 

@@ -14,7 +14,7 @@ import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from shlex import quote
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -117,14 +117,21 @@ def _run_tensors(path: Path) -> dict[str, Tensor]:
 def _hint(config: EncoderConfig, *, of: Path | None = None) -> str:
     """The flags that would fit, where a run says which."""
     if of is not None and (of / "config.json").is_file():
-        own = read_run(of).config.encoder
-        return (
-            f"take the run's own: --encoder.name {own.name} --encoder.stem {own.stem} "
-            f"--encoder.width {own.width:g} --encoder.channels {own.channels}"
-        )
+        return f"take the run's own: {_flags(read_run(of).config.encoder, asked=config)}"
     return (
-        f"give --encoder.name, --encoder.stem and --encoder.width of the weights (here "
-        f"{config.name}, {config.stem}, {config.width:g}; timm's ResNets have the large stem)"
+        f"give --encoder.name, --encoder.stem, --encoder.width and --encoder.channels of the "
+        f"weights (here {config.name}, {config.stem}, {config.width:g}, {config.channels}; timm's "
+        f"ResNets have the large stem)"
+    )
+
+
+def _flags(encoder: EncoderConfig, *, asked: EncoderConfig) -> str:
+    """The flags of an encoder; its channels where they are others than asked for."""
+    flags = f"--encoder.name {encoder.name} --encoder.stem {encoder.stem}"
+    channels = f" --encoder.channels {encoder.channels}"
+    return (
+        f"{flags} --encoder.width {encoder.width:g}"
+        f"{channels if encoder.channels != asked.channels else ''}"
     )
 
 
@@ -176,14 +183,14 @@ def _flags_that_fit(found: Mapping[str, Tensor], config: EncoderConfig) -> str:
         first = naming.names.get("conv1.weight")
         if first is None or found[first].dim() != 4 or not 0 < len(found[first]) <= WIDEST:
             return ""
-        kernel = found[first].shape[-1]
+        _, inputs, kernel, _ = found[first].shape
+        channels: Literal[1, 3] = 1 if inputs == 1 else 3
         stem: Stem = "large" if kernel == 7 else "half" if config.stem == "half" else "small"
         width = len(found[first]) / shape.channels[0]
-        wanted = encoder_tensors(EncoderConfig(name=name, stem=stem, width=width))
+        fitting = EncoderConfig(name=name, stem=stem, width=width, channels=channels)
+        wanted = encoder_tensors(fitting)
         if not misfit(_placed(found, naming, wanted), wanted):
-            return (
-                f"they fit: --encoder.name {name} --encoder.stem {stem} --encoder.width {width:g}"
-            )
+            return f"they fit: {_flags(fitting, asked=config)}"
     return ""
 
 
