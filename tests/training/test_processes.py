@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from stopgrad.errors import ConfigError, DataError, StopgradError
-from stopgrad.method import process_count, unused_gpus
+from stopgrad.method import Processes, process_count, unused_gpus
 from stopgrad.training.sessions import check_agreement
 from tests.training import together
 
@@ -76,6 +76,50 @@ def test_every_bit_of_what_is_measured_is_that_of_one_process(
     assert torch.equal(alone["features"], shared["features"])
     assert shared["looks"] == together.plain(alone["looks"])
     assert shared["looks"][2] is not None
+
+
+def in_place(rank: int, count: int) -> Processes:
+    """Who a process would be, without the others."""
+    return Processes(rank, count, torch.device("cpu"), *(cast("Any", None),) * 3)
+
+
+@pytest.mark.parametrize("count", [1, 2, 4])
+def test_processes_that_divide_the_parts_take_the_batches_of_one_and_read_only_their_parts(
+    count: int,
+) -> None:
+    together_alone = together.training(None, parts=4, batch=20)
+    batches, per_part = [*together_alone.batches()], 600 // 4
+    assert len(batches) == 30
+    taken: list[list[int]] = [[] for _ in batches]
+    for rank in range(count):
+        one = together.training(in_place(rank, count), parts=4, batch=20)
+        own = {p for p in range(4) if p * count // 4 == rank}
+        for step, batch in enumerate(one.batches()):
+            indices = one._own_part(batch, torch.zeros(40, 1))[0]
+            assert {int(i) // per_part for i in indices} == own
+            taken[step] += indices.tolist()
+    assert taken == [batch.tolist() for batch in batches]
+
+
+def test_each_part_gives_each_batch_as_many_images_and_each_image_once_in_an_epoch() -> None:
+    batches = [*together.training(None, parts=3, batch=12).batches()]
+    for batch in batches:
+        assert torch.bincount(batch // 200).tolist() == [4, 4, 4]
+    assert torch.cat(batches).sort().values.tolist() == [*range(600)]
+
+
+def test_parts_that_are_not_equal_fill_every_batch_without_taking_an_image_twice() -> None:
+    batches = [*together.training(None, parts=7, batch=14).batches()]  # 85 or 86 images each
+    ends = torch.tensor([85, 171, 257, 342, 428, 514])
+    assert len(batches) == 600 // 14
+    for batch in batches:
+        assert torch.bincount(torch.bucketize(batch, ends, right=True)).tolist() == [2] * 7
+    assert len(set(torch.cat(batches).tolist())) == 14 * len(batches)
+
+
+def test_a_batch_that_parts_do_not_divide_is_refused_with_both_numbers() -> None:
+    with pytest.raises(ConfigError, match="batch = 10 is no multiple of parts = 4"):
+        together.config(parts=4)
 
 
 def test_processes_that_normalise_alone_keep_the_same_weights_and_statistics(

@@ -228,6 +228,12 @@ class Config(Checked):
     seed: int = knob(0, "seed of all randomness", at_least=0)
     epochs: int = knob(800, "passes over the images. Paper: 800 on CIFAR", at_least=1)
     batch: int = knob(512, "images per step B. Paper: 512", at_least=2)
+    parts: int = knob(
+        1,
+        "each batch takes as many images from each of so many equal parts of the data, so that N "
+        "processes, where N divides it, read only their own. Paper: 1",
+        at_least=1,
+    )
     stop_gradient: bool = knob(True, "false: the ablation of Sec. 4.1, which collapses")
     stop_on_collapse: bool = knob(
         False,
@@ -328,9 +334,7 @@ class Config(Checked):
         """Raises ConfigError for values out of bounds and for pairs that contradict."""
         super().__post_init__()
         read_bands(self.bands)
-        wrong = list(
-            contradictions({key: attrgetter(key)(self) for pair in ORDERED for key in pair})
-        )
+        wrong = list(contradictions({key: attrgetter(key)(self) for pair in PAIRS for key in pair}))
         if wrong:
             raise ConfigError(
                 "; ".join(wrong),
@@ -362,6 +366,8 @@ ORDERED = (  # the first of a pair may not exceed the second
     ("views.blur_sigma_min", "views.blur_sigma_max"),
     ("optimizer.warmup_epochs", "epochs"),
 )
+DIVIDES = (("parts", "batch"),)  # the first of a pair divides the second
+PAIRS = ORDERED + DIVIDES
 
 
 def contradictions(values: Mapping[str, float]) -> Iterator[str]:
@@ -369,3 +375,6 @@ def contradictions(values: Mapping[str, float]) -> Iterator[str]:
     for low, high in ORDERED:
         if low in values and high in values and values[low] > values[high]:
             yield f"{low} = {values[low]:g}, {high} = {values[high]:g} (expected {low} <= {high})"
+    for part, whole in DIVIDES:
+        if part in values and whole in values and values[whole] % values[part]:
+            yield f"{whole} = {values[whole]:g} is no multiple of {part} = {values[part]:g}"

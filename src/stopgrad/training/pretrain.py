@@ -8,6 +8,7 @@ kernels of the step, so no bit changes.
 
 from __future__ import annotations
 
+import itertools
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -164,9 +165,23 @@ class Pretraining(Learner[SimSiam, Views]):
         return random_table(generator, views=2 * images)
 
     def order(self) -> Tensor:  # (N,) int64
-        """All images in this epoch's own random order."""
+        """All images in this epoch's own random order, or with parts each part's in its own.
+
+        Part p of P is images p N / P to (p + 1) N / P; it gives images p B / P to (p + 1) B / P of
+        each batch. What is left when no whole batch is, is not taken.
+        """
         generator = torch_generator(self.config.seed, "order", self.epoch)
-        order = torch.randperm(len(self.pixels), generator=generator)
+        count, parts = len(self.pixels), self.config.parts
+        borders = [p * count // parts for p in range(parts + 1)]
+        orders = [
+            torch.randperm(end - start, generator=generator) + start
+            for start, end in itertools.pairwise(borders)
+        ]
+        order = orders[0]
+        if parts > 1:
+            share = self.batch_size // parts
+            taken = self.steps_per_epoch * share
+            order = torch.stack([o[:taken].view(-1, share) for o in orders], dim=1).flatten()
         return order.to(self.pixels.device) if isinstance(self.pixels, Tensor) else order
 
     def learning_rates(self, step: int) -> LearningRates:
