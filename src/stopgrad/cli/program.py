@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from stopgrad.cli.devices import train_together
 from stopgrad.cli.parser import parse
-from stopgrad.errors import StopgradError, bad_path, no_memory
+from stopgrad.errors import LostProcessError, StopgradError, bad_path, no_memory
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
@@ -55,7 +55,10 @@ def _say(error: StopgradError) -> int:
 
     # torchrun ends with 1 whatever its processes say, so that the line has to.
     code = f" (exit code {error.exit_code})" if os.environ.get("WORLD_SIZE") else ""
-    sys.stderr.write(f"stopgrad: {' '.join(printable(str(error)).splitlines())}{code}\n")
+    # Each machine says that it has lost the others: the first process may be among the lost.
+    loud = isinstance(error, LostProcessError) and os.environ.get("LOCAL_RANK") == "0"
+    stream = (loud and sys.__stderr__) or sys.stderr
+    stream.write(f"stopgrad: {' '.join(printable(str(error)).splitlines())}{code}\n")
     return error.exit_code
 
 

@@ -161,10 +161,10 @@ class Processes:
         """Leaves the others; with an error, after noting it for them."""
         self.stopping.set()
         if self.beating is not None:
-            self.beating.join()
+            self.beating.join(2 * BEAT)  # one that waits for a lost machine is left behind
         if error is not None and not isinstance(error, LostProcessError):
-            with contextlib.suppress(RuntimeError):
-                self.store.set(f"error-{self.rank}", json.dumps(as_told(error)))
+            text = json.dumps(as_told(error))
+            self._ask(lambda: self.store.set(f"error-{self.rank}", text))
         with contextlib.suppress(RuntimeError, ValueError):
             dist.destroy_process_group()
 
@@ -181,21 +181,39 @@ class Processes:
             if no_memory(error):
                 raise
             time.sleep(BEAT)  # until the one that failed has noted why
-            for rank in range(self.count):
-                if self.store.check([f"error-{rank}"]):
-                    raise from_told(json.loads(self.store.get(f"error-{rank}"))) from error
-            silent = [f"{r} ({age:.0f} s)" for r, age in enumerate(self._ages()) if age > SILENT]
-            who = f"process {', '.join(silent)} not heard of" if silent else "a process has ended"
+            if (found := self._ask(self._noted)) is None:
+                who = f"the machine of process 0, {os.environ['MASTER_ADDR']}, does not answer"
+            elif found[0] is not None:
+                raise from_told(found[0]) from error
+            else:
+                silent = [f"{r} ({age:.0f} s)" for r, age in enumerate(found[1]) if age > SILENT]
+                lost = f"process {', '.join(silent)} not heard of"
+                who = lost if silent else "a process has ended"
             raise LostProcessError(
                 f"{who}, of {self.count} that train together",
                 hint="the newest checkpoint is whole; go on with: stopgrad resume RUN",
             ) from error
 
-    def _ages(self) -> list[float]:
-        """Seconds since the last sign of life of each process, by this machine's clock."""
+    def _noted(self) -> tuple[dict[str, Any] | None, list[float]]:
+        """The first error that a process has noted, and s since each one's last sign of life."""
+        errors = (f"error-{rank}" for rank in range(self.count))
+        first = next((json.loads(self.store.get(e)) for e in errors if self.store.check([e])), None)
         names = [f"beat-{rank}" for rank in range(self.count)]
         beats = [float(self.store.get(n)) if self.store.check([n]) else 0.0 for n in names]
-        return [time.time() - beat for beat in beats]
+        return first, [time.time() - beat for beat in beats]
+
+    def _ask(self, question: Callable[[], T]) -> T | None:
+        """What the store answers; None when it is gone, or its machine is silent for `SILENT`."""
+        found: list[T] = []
+
+        def ask() -> None:
+            with contextlib.suppress(RuntimeError):
+                found.append(question())
+
+        asking = threading.Thread(target=ask, daemon=True)
+        asking.start()
+        asking.join(SILENT)
+        return found[0] if found else None
 
     def beat(self) -> None:
         """Writes signs of life until the process leaves."""
