@@ -170,6 +170,18 @@ def add_preset(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_log(parser: argparse.ArgumentParser) -> None:
+    """Adds --log."""
+    parser.add_argument(
+        "--log",
+        nargs="+",
+        default=[],
+        metavar="TRACKER",
+        help="mirror metrics, config, verdict and pictures to what is installed of tensorboard "
+        "(in RUN/tensorboard), wandb, mlflow and trackio",
+    )
+
+
 def add_config(parser: argparse.ArgumentParser) -> None:
     """Adds --preset, --config and a flag for each knob; they become `options.config`."""
     add_preset(parser)

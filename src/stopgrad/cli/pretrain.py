@@ -6,7 +6,7 @@ import argparse
 
 import stopgrad
 from stopgrad.cli.devices import add_devices
-from stopgrad.cli.parser import add_config, add_data
+from stopgrad.cli.parser import add_config, add_data, add_log
 from stopgrad.cli.screen import say
 from stopgrad.storage import user_path
 
@@ -14,7 +14,7 @@ HELP = "pretrain an encoder on images without labels"
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """Adds --data, --out, --init and the knobs."""
+    """Adds --data, --out, --init, --devices, --log and the knobs."""
     add_data(parser)
     parser.add_argument(
         "--out", required=True, type=user_path, metavar="RUN", help="run directory to create"
@@ -26,13 +26,14 @@ def add(parser: argparse.ArgumentParser) -> None:
         "random weights",
     )
     add_devices(parser)
+    add_log(parser)
     add_config(parser)
 
 
 def run(options: argparse.Namespace) -> None:
     """Pretrains, and names the next command."""
     found = stopgrad.pretrain(
-        options.data, out=options.out, config=options.config, init=options.init
+        options.data, out=options.out, config=options.config, init=options.init, log=options.log
     )
     say_done(found)
 

@@ -6,7 +6,7 @@ import argparse
 
 import stopgrad
 from stopgrad.cli.devices import add_devices
-from stopgrad.cli.parser import add_changes, add_run
+from stopgrad.cli.parser import add_changes, add_log, add_run
 from stopgrad.cli.pretrain import say_done
 
 HELP = "continue a run where it stopped, or train it for more epochs"
@@ -30,6 +30,7 @@ def add(parser: argparse.ArgumentParser) -> None:
         "the run notes it",
     )
     add_devices(parser)
+    add_log(parser)
     parser.epilog = FREE_TO_CHANGE
     add_changes(parser)
 
@@ -37,5 +38,5 @@ def add(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> None:
     """Continues to the last epoch."""
     found = stopgrad.Run(options.run)
-    found.resume(data=options.data, extend=options.extend, **options.changes)
+    found.resume(data=options.data, extend=options.extend, log=options.log, **options.changes)
     say_done(found)

@@ -28,6 +28,7 @@ from stopgrad.face.opened import (
 from stopgrad.face.progress import Screen, TrainingBar, show_fractions
 from stopgrad.face.report import Reported, write_report
 from stopgrad.face.tables import Neighborhood, Scores, flat_epoch
+from stopgrad.face.trackers import Mirror
 from stopgrad.storage import printable, user_path
 
 if TYPE_CHECKING:
@@ -156,13 +157,20 @@ class Run(OpenedRun):
 
     @in_plain_torch
     def resume(
-        self, /, *, data: AnyData | None = None, extend: int | None = None, **changes: Any
+        self,
+        /,
+        *,
+        data: AnyData | None = None,
+        extend: int | None = None,
+        log: str | Sequence[str] = (),
+        **changes: Any,
     ) -> Run:
         """Goes on where the run stopped, bit for bit on the same kind of machine.
 
         Args:
             data: Where the images are now; None: where they were.
             extend: Epochs in all, more than the run had; the learning rates follow the new length.
+            log: As for `pretrain`; what was told before is not told again.
             **changes: Knobs that change no bit of training.
 
         Raises:
@@ -173,6 +181,7 @@ class Run(OpenedRun):
         # Before any image is touched: a run of somebody else is not to be trusted.
         found = training.check_resume(self.path, changes=changes, extend=extend)
         screen, config = Screen(), found.info.config
+        mirror = Mirror(log, self.path, screen)
         if found.finished:
             screen.line(f"{self.path} is finished; make it longer with --extend EPOCHS")
             return self
@@ -183,11 +192,10 @@ class Run(OpenedRun):
             dataset = method.one_by_one(
                 processes, lambda: source.stored_for(config, screen, changed="warn")
             )
-            bar.show(
-                training.continue_run(
-                    found, dataset, spec=source.spec, processes=processes, track=bar.track
-                )
+            epochs = training.continue_run(
+                found, dataset, spec=source.spec, processes=processes, track=bar.track
             )
+            bar.show(mirror.watch(epochs, dataset))
         return self
 
     @in_plain_torch

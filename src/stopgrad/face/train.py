@@ -6,6 +6,7 @@ In: a data set and knobs. Out: a `Run`, or the `Scores` of the baseline; both ar
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from stopgrad.face.opened import Each, collect
 from stopgrad.face.progress import Screen, TrainingBar, show_fractions
 from stopgrad.face.run import Run
 from stopgrad.face.tables import Scores
+from stopgrad.face.trackers import Mirror
 from stopgrad.storage import user_path
 
 
@@ -28,6 +30,7 @@ def pretrain(
     preset: str = "cifar",
     config: Config | None = None,
     init: str | os.PathLike[str] | None = None,
+    log: str | Sequence[str] = (),
     **knobs: Any,
 ) -> Run:
     """Pretrains an encoder without labels, in a new run directory.
@@ -38,6 +41,7 @@ def pretrain(
         preset: What the knobs start from.
         config: All knobs at once, instead of `preset` and `knobs`.
         init: A run, a safetensors file or `timm:NAME` that the encoder starts from; None: random.
+        log: Trackers that mirror the run: tensorboard, wandb, mlflow, trackio.
         **knobs: By name, `epochs=5`; those of a section as a mapping, `views={"size": 24}`, or by
             their key path, `**{"views.size": 24}`.
 
@@ -47,7 +51,7 @@ def pretrain(
         StopgradError: While it trains: it diverged, was interrupted, or the disk is full.
     """
     config, screen, out = chosen_config(config, knobs, preset=preset), Screen(), user_path(out)
-    source = as_data(data)
+    source, mirror = as_data(data), Mirror(log, out, screen)
     config = source.with_reading(config)
     method.use_threads(config.threads)
     weights = None if init is None else training.read_weights(os.fspath(init), config.encoder)
@@ -58,7 +62,7 @@ def pretrain(
         screen.line(f"one of {idle + 1} GPUs is used; --devices {idle + 1} trains on all")
     with method.joined(config) as processes:
         if method.was_restarted(processes) and runs.has_begun(out):
-            return Run(out, data=source).resume()
+            return Run(out, data=source).resume(log=log)
         dataset = method.one_by_one(processes, lambda: source.stored_for(config, screen))
         bar = TrainingBar(screen, out)
         epochs = training.pretrain_run(
@@ -71,7 +75,7 @@ def pretrain(
             track=bar.track,
         )
         tell_data(dataset, screen)
-        bar.show(epochs)
+        bar.show(mirror.watch(epochs, dataset))
     return Run(out, data=source)
 
 

@@ -1,0 +1,260 @@
+"""A run mirrored to the trackers that people have: TensorBoard, Weights & Biases, MLflow, Trackio.
+
+In: a run that trains. Out: copies of its metrics, config, verdict and pictures. The JSON lines of
+the run stay the truth. A tracker works in a thread of its own, so that one that fails or hangs is
+left out with a line and never stops the run.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import importlib
+import json
+import os
+import queue
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+from stopgrad import report, runs
+from stopgrad.config import knob_values
+from stopgrad.errors import ConfigError
+from stopgrad.face.arguments import check_choices
+from stopgrad.face.progress import Screen
+from stopgrad.face.tables import flat_epoch
+from stopgrad.storage import first_line
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from stopgrad.images import Dataset
+    from stopgrad.training import Epoch
+
+Act = Literal["rows", "picture", "close"]
+PROJECT = "stopgrad"
+METRICS = "metrics.jsonl"
+STEPS = 100  # of an epoch that are told
+SHOWN = 12  # images whose views are shown
+PATIENCE = 60.0  # s that a run waits at its end for a tracker to take what is left
+
+
+class Tracker(Protocol):
+    """What a tracker is told."""
+
+    def rows(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """New lines of metrics, each with its `step`."""
+
+    def picture(self, name: str, image: Image, step: int) -> None:
+        """A picture of the run."""
+
+    def close(self) -> None:
+        """The end."""
+
+
+class TensorBoard:
+    """Event files in `RUN/tensorboard`."""
+
+    def __init__(self, run: Path) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        self.writer: Any = SummaryWriter(run / "tensorboard")
+        text = "\n".join(f"    {key}: {value}" for key, value in _config(run).items())
+        self.writer.add_text("config", text)
+
+    def rows(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        for row in rows:
+            for key, value in _numbers(row).items():
+                self.writer.add_scalar(key.replace(".", "/"), value, row["step"])
+            if row.get("verdict"):
+                self.writer.add_text("verdict", row["verdict"], row["step"])
+        self.writer.flush()
+
+    def picture(self, name: str, image: Image, step: int) -> None:
+        import numpy as np
+
+        self.writer.add_image(name, np.asarray(image.convert("RGB")), step, dataformats="HWC")
+
+    def close(self) -> None:
+        self.writer.close()
+
+
+class WandB:
+    """Weights & Biases, or Trackio, which has the same functions."""
+
+    def __init__(self, run: Path, *, module: str) -> None:
+        self.module: Any = importlib.import_module(module)
+        again = {"id": _mark(run)} if module == "wandb" else {}
+        self.module.init(
+            project=os.environ.get(f"{module.upper()}_PROJECT", PROJECT),
+            name=run.name,
+            config=_config(run),
+            resume="allow",
+            **again,
+        )
+
+    def rows(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        for row in rows:
+            verdict = {"verdict": row["verdict"]} if row.get("verdict") else {}
+            self.module.log(_numbers(row) | verdict, step=row["step"])
+
+    def picture(self, name: str, image: Image, step: int) -> None:
+        self.module.log({name: self.module.Image(image)}, step=step)
+
+    def close(self) -> None:
+        self.module.finish()
+
+
+class MLflow:
+    """A run of the experiment `stopgrad`, wherever MLFLOW_TRACKING_URI says."""
+
+    def __init__(self, run: Path) -> None:
+        self.module: Any = importlib.import_module("mlflow")
+        self.module.set_experiment(os.environ.get("MLFLOW_EXPERIMENT_NAME", PROJECT))
+        mark = f"tags.`stopgrad.run` = '{_mark(run)}'"
+        before = self.module.search_runs(filter_string=mark, output_format="list")
+        self.module.start_run(
+            run_id=before[0].info.run_id if before else None,
+            run_name=run.name,
+            log_system_metrics=False,
+        )
+        if not before:
+            self.module.set_tag("stopgrad.run", _mark(run))
+            self.module.log_params({key: str(value) for key, value in _config(run).items()})
+
+    def rows(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        for row in rows:
+            self.module.log_metrics(_numbers(row), step=row["step"])
+            if row.get("verdict"):
+                self.module.set_tag("verdict", row["verdict"])
+
+    def picture(self, name: str, image: Image, step: int) -> None:
+        self.module.log_image(image.convert("RGB"), f"{name}.png")
+
+    def close(self) -> None:
+        self.module.end_run()
+
+
+TRACKERS: dict[str, Callable[[Path], Tracker]] = {
+    "tensorboard": TensorBoard,
+    "wandb": functools.partial(WandB, module="wandb"),
+    "mlflow": MLflow,
+    "trackio": functools.partial(WandB, module="trackio"),
+}
+
+
+class Mirror:
+    """Tells trackers what a run writes.
+
+    Args:
+        names: Of `TRACKERS`.
+        run: The run directory, which need not exist yet.
+        screen: Where a failure is said.
+
+    Raises:
+        ConfigError: For an unknown name, or a library that is not installed.
+    """
+
+    def __init__(self, names: str | Sequence[str], run: Path, screen: Screen) -> None:
+        names = [names] if isinstance(names, str) else names
+        check_choices("log", names, tuple(TRACKERS))
+        missing = [name for name in names if find_spec(name) is None]
+        if missing:
+            raise ConfigError(
+                f"--log {' '.join(missing)}",
+                expected="a library that is installed",
+                hint=f"pip install {' '.join(missing)}",
+            )
+        first = os.environ.get("RANK", "0") == "0"  # of several processes only one writes
+        self.run, self.screen = run, screen
+        self.told = [_Told(name, run, screen) for name in names if first]
+        file = run / METRICS
+        self.read = file.stat().st_size if file.exists() else 0  # bytes; told when they were new
+
+    def watch(self, epochs: Iterable[Epoch], dataset: Dataset) -> Iterator[Epoch]:
+        """The same epochs, each told to the trackers; pictures when the last one is over."""
+        try:
+            for epoch in epochs:
+                self._tell("rows", self._new_rows())
+                yield epoch
+            if self.told:
+                for name, image in self._pictures(dataset):
+                    self._tell("picture", name, image, runs.newest_step(self.run))
+        finally:
+            for each in self.told:
+                each.close()
+
+    def _tell(self, act: Act, *what: Any) -> None:
+        for each in self.told:
+            each.waiting.put((act, what))
+
+    def _new_rows(self) -> list[Mapping[str, Any]]:
+        """The lines of metrics since the last call; of the steps' some hundred."""
+        with (self.run / METRICS).open("rb") as file:
+            file.seek(self.read)
+            data = file.read()
+        whole = data[: data.rfind(b"\n") + 1]
+        self.read += len(whole)
+        rows = [json.loads(line) for line in whole.splitlines()]
+        steps = [row for row in rows if row["kind"] == "step"]
+        thinned = steps[:: max(1, len(steps) // STEPS)]
+        return thinned + [flat_epoch(row) for row in rows if row["kind"] == "epoch"]
+
+    def _pictures(self, dataset: Dataset) -> Iterator[tuple[str, Image]]:
+        run = runs.load_run(self.run)
+        mean_std = run.info.normalization
+        panel = report.view_examples(
+            dataset.train, run.info.config, normalization=mean_std, count=SHOWN
+        )
+        yield "views", report.view_grid(panel)
+        with self.screen.progress():
+            found = report.neighbor_examples(run, dataset, track=self.screen.track)
+        yield "neighbors", report.neighbor_grid(found)
+
+
+class _Told:
+    """A tracker in a thread of its own, from its first word to its last."""
+
+    def __init__(self, name: str, run: Path, screen: Screen) -> None:
+        self.name, self.run, self.screen = name, run, screen
+        self.waiting: queue.SimpleQueue[tuple[Act, tuple[Any, ...]]] = queue.SimpleQueue()
+        self.thread = threading.Thread(target=self._work, daemon=True, name=name)
+        self.thread.start()
+
+    def close(self) -> None:
+        """Waits until it has done all, for `PATIENCE` at most."""
+        self.waiting.put(("close", ()))
+        self.thread.join(PATIENCE)
+        if self.thread.is_alive():
+            self.screen.line(f"{self.name} has not taken all after {PATIENCE:.0f} s; left behind")
+
+    def _work(self) -> None:
+        try:
+            act, what = self.waiting.get()
+            tracker = None if act == "close" else TRACKERS[self.name](self.run)
+            while act != "close":
+                getattr(tracker, act)(*what)
+                act, what = self.waiting.get()
+            if tracker is not None:
+                tracker.close()
+        except Exception as error:
+            self.screen.line(f"{self.name} is left out: {first_line(error)}; the run goes on")
+
+
+def _config(run: Path) -> dict[str, Any]:
+    return knob_values(runs.read_run(run).config)
+
+
+def _numbers(row: Mapping[str, Any]) -> dict[str, float]:
+    """The numbers of a row by the names of the fields, without the step."""
+    return {
+        key: value for key, value in row.items() if isinstance(value, int | float) and key != "step"
+    }
+
+
+def _mark(run: Path) -> str:
+    """What a run is found by when it goes on; another run in the same place has another."""
+    place = f"{run.resolve()} {run.stat().st_ino} {runs.read_run(run).data['fingerprint']}"
+    return hashlib.sha256(place.encode()).hexdigest()[:16]

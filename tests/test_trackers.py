@@ -1,0 +1,117 @@
+"""Claims about `--log`: real trackers, offline, are told what the run writes, and stop no run."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import types
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import stopgrad
+from stopgrad.errors import ConfigError
+
+KNOBS = {"preset": "tiny", "epochs": 2, "knn_every": 1, "device": "cpu"}
+
+
+@pytest.fixture(scope="module")
+def data() -> Any:
+    """Ninety images of three classes, twenty of them to test on."""
+    generator = np.random.default_rng(0)
+    labels = np.arange(110) % 3
+    pixels = generator.integers(0, 200, (110, 12, 12, 3), dtype=np.uint8)
+    return pixels, labels
+
+
+def _trained(data: Any, out: Path, log: str) -> stopgrad.Run:
+    pixels, labels = data
+    return stopgrad.pretrain(
+        stopgrad.load(pixels, labels=labels), out=out, log=log, batch=16, **KNOBS
+    )
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_tensorboard_holds_every_number_of_the_epochs_and_the_pictures(
+    data: Any, tmp_path: Path
+) -> None:
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    run = _trained(data, tmp_path / "run", "tensorboard")
+    found = EventAccumulator(str(run.path / "tensorboard"))
+    found.Reload()
+    ranks = [(e.step, e.value) for e in found.Scalars("z/effective_rank")]
+    assert ranks == [(r["step"], pytest.approx(r["z.effective_rank"])) for r in run.metrics]
+    losses = [e.value for e in found.Scalars("loss")]
+    assert losses[-1] == pytest.approx(run.metrics[-1]["loss"], rel=1e-5)
+    assert set(found.Tags()["images"]) == {"views", "neighbors"}
+    assert any(
+        "views.size" in e.tensor_proto.string_val[0].decode()
+        for e in found.Tensors("config/text_summary")
+    )
+
+
+def test_mlflow_holds_numbers_parameters_and_pictures_and_a_resumed_run_stays_one(
+    data: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mlflow = pytest.importorskip("mlflow")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    mlflow.set_tracking_uri(f"file://{tmp_path}/mlruns")
+    run = _trained(data, tmp_path / "run", "mlflow")
+    run.resume(extend=3, log="mlflow")
+    (found,) = mlflow.search_runs(experiment_names=["stopgrad"], output_format="list")
+    client = mlflow.MlflowClient()
+    ranks = client.get_metric_history(found.info.run_id, "z.effective_rank")
+    assert [(m.step, m.value) for m in sorted(ranks, key=lambda m: m.step)] == [
+        (r["step"], r["z.effective_rank"]) for r in run.metrics
+    ]
+    assert found.data.params["views.size"] == "16"
+    assert {a.path for a in client.list_artifacts(found.info.run_id)} == {
+        "views.png",
+        "neighbors.png",
+    }
+
+
+@pytest.mark.parametrize("name", ["wandb", "trackio"])
+def test_wandb_and_trackio_take_the_lines_offline(
+    data: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_DIR", str(tmp_path))
+    monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "trackio"))
+    pytest.importorskip(name)
+    run = _trained(data, tmp_path / "run", name)
+    assert len(run.metrics) == 2
+    written = [p for p in tmp_path.rglob("*") if p.is_file() and run.path not in p.parents]
+    assert written
+    everything = b"".join(p.read_bytes() for p in written)
+    assert b"z.effective_rank" in everything
+
+
+def test_a_tracker_that_fails_is_said_and_the_run_ends_well(
+    data: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    broken = types.ModuleType("trackio")
+    broken.__spec__ = importlib.machinery.ModuleSpec("trackio", None)
+
+    def init(**_: Any) -> None:
+        raise SystemError("no disk\nfor you")
+
+    broken.init = init  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "trackio", broken)
+    run = _trained(data, tmp_path / "run", "trackio")
+    assert len(run.metrics) == 2
+    assert "trackio is left out: no disk; the run goes on" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("name", "said"), [("nothing", "nothing"), ("mlfow", "mlflow")])
+def test_an_unknown_tracker_is_refused_before_training(
+    data: Any, tmp_path: Path, name: str, said: str
+) -> None:
+    with pytest.raises(ConfigError, match=said):
+        _trained(data, tmp_path / "run", name)
+    assert not (tmp_path / "run").exists()
