@@ -11,6 +11,7 @@ from tests.promises import (
     divergence,
     guards,
     hostile,
+    hub,
     kill,
     lock,
     memory,
@@ -55,4 +56,5 @@ PROMISES = (
     Promise("R22", "Parquet and labels", data.parquet, 0, 5000, 10),
     Promise("R23", "old checkpoints", None, 0, 0, why_not="no release has been made yet"),
     Promise("R25", "source scan", source.check, 1, 1),
+    Promise("R26", "a hostile Hub", hub.check, 2, len(hub.LIES)),
 )

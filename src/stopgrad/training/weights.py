@@ -22,6 +22,7 @@ from torch import Tensor
 
 from stopgrad.config import EncoderConfig, Stem
 from stopgrad.errors import CheckpointError, ConfigError, DataError, did_you_mean
+from stopgrad.images import checked_answers
 from stopgrad.method import RESNETS
 from stopgrad.runs import (
     PICKLED,
@@ -369,7 +370,10 @@ def _hub_file(repository: str) -> Path:
 def _asking(ask: Callable[[], T], repository: str) -> T:
     # The client raises errors of several libraries, which have no common root but Exception.
     try:
-        return ask()
+        with checked_answers():
+            return ask()
+    except DataError:
+        raise
     except Exception as error:
         reason = as_text(first_line(error))
         raise DataError(
