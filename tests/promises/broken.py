@@ -197,3 +197,9 @@ def trusted_hub() -> None:
 
     _patch(hub.Listing, "checked", lambda listing: listing)
     _replace("images.sources.hub", "checked_answers", contextlib.nullcontext)
+
+
+@_sabotage
+def impatient() -> None:
+    """A read that fails is an answer."""
+    _replace("storage.files", "read_patiently", lambda path, read: read())

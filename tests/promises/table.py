@@ -18,6 +18,7 @@ from tests.promises import (
     pages,
     signals,
     source,
+    unreadable,
 )
 from tests.promises.outcome import Promise
 
@@ -57,4 +58,5 @@ PROMISES = (
     Promise("R23", "old checkpoints", None, 0, 0, why_not="no release has been made yet"),
     Promise("R25", "source scan", source.check, 1, 1),
     Promise("R26", "a hostile Hub", hub.check, 2, len(hub.LIES)),
+    Promise("R27", "a failing read", unreadable.check, 1, len(unreadable.FAILING), 4),
 )

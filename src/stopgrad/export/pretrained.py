@@ -87,7 +87,7 @@ class PretrainedEncoder(
 
     @classmethod
     def from_pretrained(cls, *args: Any, **options: Any) -> Self:
-        """An encoder from a folder or the Hub, see the mixin; answers that lead astray: DataError."""
+        """As the mixin's; a DataError for answers of a Hub that are no names of files."""
         with checked_answers():
             return super().from_pretrained(*args, **options)
 

@@ -9,6 +9,7 @@ import hashlib
 import importlib.util
 import json
 import shutil
+import tempfile
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
@@ -150,14 +151,15 @@ def _onnx(encoder: nn.Module, card: dict[str, Any], out: Path) -> Exported:
 
 def _hub(run: TrainedRun, encoder: nn.Module, card: dict[str, Any], out: Path) -> Exported:
     """Writes a folder that is complete or absent."""
-    temporary = out.with_name(f".{out.name}.tmp")
     card["load"] = [
         "from stopgrad.export import PretrainedEncoder",
         f"model = PretrainedEncoder.from_pretrained({quoted(out.name)})",
     ]
     with storage_errors(out, needed=0):
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
+        out.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(
+            tempfile.mkdtemp(prefix=f".{out.name[:50]}.", suffix=".tmp", dir=out.parent)
+        )
     try:
         model = PretrainedEncoder(card["encoder"], card["preprocessing"])
         model.encoder.load_state_dict(encoder.state_dict())
@@ -167,6 +169,7 @@ def _hub(run: TrainedRun, encoder: nn.Module, card: dict[str, Any], out: Path) -
         write_json(temporary / "card.json", _sealed(card, "model.safetensors", weights))
         difference = _difference(encoder, PretrainedEncoder.from_pretrained(temporary), card)
         with storage_errors(out, needed=0):
+            temporary.chmod(0o755)
             sync_directory(temporary)
             temporary.rename(out)
             sync_directory(out.parent)

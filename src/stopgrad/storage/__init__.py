@@ -6,6 +6,7 @@ what it needed.
     files    atomic writes and locks; reading with bounds; values and text of others made safe
     lines    files of JSON lines: appended whole, read without a torn last line
     signals  what asks a process to save and end
+    streams  output that may be lost while the work goes on
 """
 
 import lazy_loader

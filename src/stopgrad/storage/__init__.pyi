@@ -1,6 +1,7 @@
 from .files import LARGEST_JSON as LARGEST_JSON
 from .files import Finding as Finding
 from .files import OddFileError as OddFileError
+from .files import appearing as appearing
 from .files import as_text as as_text
 from .files import check_ending as check_ending
 from .files import check_types as check_types
@@ -8,11 +9,19 @@ from .files import few as few
 from .files import first_line as first_line
 from .files import fits as fits
 from .files import in_short as in_short
+from .files import is_passing as is_passing
+from .files import is_there as is_there
 from .files import lock as lock
+from .files import names_in as names_in
+from .files import odd_entry as odd_entry
+from .files import of_disk as of_disk
+from .files import open_regular as open_regular
 from .files import printable as printable
 from .files import read_file as read_file
 from .files import read_json as read_json
+from .files import read_patiently as read_patiently
 from .files import read_start as read_start
+from .files import remove_temporaries as remove_temporaries
 from .files import replace_file as replace_file
 from .files import some as some
 from .files import storage_errors as storage_errors
@@ -29,3 +38,4 @@ from .lines import read_lines_as as read_lines_as
 from .lines import replace_lines as replace_lines
 from .signals import STOP_SIGNALS as STOP_SIGNALS
 from .signals import stop_signals as stop_signals
+from .streams import outlive as outlive

@@ -1,35 +1,55 @@
 """Files that are either whole or absent, by one writer; what others wrote, read with care.
 
-Written: to a temporary file, fsync, rename, fsync of the directory, under a lock that the kernel
-gives back when the process ends. Read: regular files only, with a bound on their size, JSON by the
-letter of its standard, its values by the types of a class, its text made safe for terminals.
+Written: to a temporary file that nobody can foresee, fsync, rename, fsync of the directory, under a
+lock that the kernel gives back when the process ends. Read: regular files only, with a bound on
+their size, JSON by the letter of its standard, its values by the types of a class, its text made
+safe for terminals. A read that fails is tried again, and is never taken for damage.
 """
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import functools
+import glob
 import json
+import logging
 import math
 import os
 import re
+import secrets
 import shutil
 import stat
 import time
 import types
 import typing
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any, NamedTuple, NoReturn, TypeVar
 
-from stopgrad.errors import ConfigError, LockedError, StorageError
+from stopgrad.errors import (
+    ConfigError,
+    DataError,
+    LockedError,
+    StopgradError,
+    StorageError,
+    UnreadableError,
+)
 
 LARGEST_JSON = 16 << 20  # bytes; parsed, it may take some twenty times as much
 LARGEST_NUMBER = 1e100  # the square of a sum of such numbers is still finite
 SETTLE = 0.1  # s; the holder of a lock has written its name by then
 LONGEST = 200  # characters of a value in a message
+PAUSES = (0.5, 1.0, 2.0, 4.0, 8.0, 15.0)  # s between the tries of a read
+ANSWERS = (
+    *(errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.EINVAL),
+    *(errno.ENXIO, errno.ENODEV, errno.EEXIST),
+)
+"""Errors that say what is there; all others say that nobody could look."""
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -80,19 +100,42 @@ def write_atomically(path: Path, data: bytes) -> None:
 
 def replace_file(path: Path, data: bytes) -> None:
     """As `write_atomically`, but an OSError when the disk refuses; nothing new is left then."""
-    temporary = path.parent / f".{path.name}.tmp"
-    # Never through a link that somebody has put there.
-    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW
+    with appearing(path) as file:
+        file.write(data)
+
+
+@contextmanager
+def appearing(
+    path: Path, *, publish: Callable[[Path, Path], object] = os.replace
+) -> Iterator[IO[bytes]]:
+    """A file that gets its name when it is complete on the disk, and vanishes after an error.
+
+    Until then it has a name that nobody can foresee, so that no link waits there.
+
+    Args:
+        path: Its name in the end.
+        publish: How it gets that; `os.link` refuses a name that is taken.
+
+    Raises:
+        OSError: When the disk refuses.
+    """
+    temporary = path.parent / f".{path.name[:50]}.{secrets.token_hex(8)}.tmp"
     try:
-        with open(os.open(temporary, flags, 0o666), "wb") as file:
-            file.write(data)
+        with temporary.open("xb") as file:  # exclusive, which follows no link either
+            yield file
             file.flush()
             os.fsync(file.fileno())
-        temporary.rename(path)
+        publish(temporary, path)
         sync_directory(path.parent)
-    except OSError:
+    finally:
         temporary.unlink(missing_ok=True)
-        raise
+
+
+def remove_temporaries(folder: Path, name: str = "") -> None:
+    """Removes what a kill left of `appearing` in a folder, or of one name; nobody writes there."""
+    for path in folder.glob(f".{glob.escape(name[:50])}*.tmp"):
+        if stat.S_ISREG(path.lstat().st_mode):
+            path.unlink(missing_ok=True)
 
 
 def write_json(path: Path, value: object) -> None:
@@ -100,30 +143,151 @@ def write_json(path: Path, value: object) -> None:
     write_atomically(path, f"{json.dumps(value, indent=2, allow_nan=False)}\n".encode())
 
 
+def read_patiently(path: Path, read: Callable[[], T]) -> T:
+    """What `read` gives. An error of the disk is no answer: after a pause it is read again.
+
+    Args:
+        path: What is read, for messages.
+        read: May be called several times.
+
+    Raises:
+        UnreadableError: When it still fails after some 30 s.
+        OSError: When it says what is there instead, see `ANSWERS`.
+        Exception: Whatever else `read` raises.
+    """
+    for pause in (*PAUSES, None):
+        try:
+            return read()
+        except Exception as error:
+            failed = of_disk(error)
+            ours = isinstance(error, StopgradError) and not isinstance(error, DataError)
+            if failed is None or ours:  # such as of a disk that is full
+                raise
+            named = as_text(failed.filename or path)
+            if pause is None:
+                raise UnreadableError(
+                    f"{named} could not be read ({failed.strerror}), tried {len(PAUSES) + 1} times",
+                    expected="a disk or a server that gives what it holds",
+                    hint="nothing was changed; when it can be read again, repeat the command",
+                ) from error
+            log.warning("%s: %s; reading it again in %g s", named, failed.strerror, pause)
+        time.sleep(pause)
+    raise AssertionError
+
+
+def of_disk(error: BaseException | None) -> OSError | None:
+    """The error of the disk that an error is, or was raised from; None where it is none."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno and error.errno not in ANSWERS:
+            return error
+        error = error.__cause__
+    return None
+
+
+_PASSING = frozenset(os.strerror(number) for number in errno.errorcode if number not in ANSWERS)
+
+
+def is_passing(reason: str) -> bool:
+    """Whether this is why a file could not be read, and says nothing of the file."""
+    return reason in _PASSING
+
+
+def is_there(path: Path) -> bool:
+    """Whether something has this name; errors as of `read_patiently`."""
+    try:
+        read_patiently(path, path.lstat)
+    except OSError:
+        return False
+    return True
+
+
+def names_in(folder: Path) -> list[str]:
+    """The names in a folder, none where there is no folder; errors as of `read_patiently`."""
+    try:
+        return read_patiently(folder, lambda: os.listdir(folder))
+    except OSError:
+        return []
+
+
 def read_file(path: Path, *, most: int) -> bytes:
     """The bytes of a regular file: no link is followed, no pipe is waited for.
 
     Raises:
         OddFileError: When it is something else, or has more than `most` bytes.
-        OSError: When it cannot be read.
+        OSError: When it is not there.
+        UnreadableError: When it cannot be read, see `read_patiently`.
     """
-    with _open_regular(path) as file:
-        size = os.fstat(file.fileno()).st_size
-        if size > most:
-            raise OddFileError(f"{path.name} has {size:,} bytes, more than {most:,}")
-        return file.read()
+
+    def read() -> bytes:
+        with open(open_regular(path), "rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            if size > most:
+                raise OddFileError(f"{path.name} has {size:,} bytes, more than {most:,}")
+            return file.read()
+
+    return read_patiently(path, read)
 
 
 def read_start(path: Path, count: int) -> bytes:
     """The first bytes of a regular file, fewer where it is shorter; as `read_file`."""
-    with _open_regular(path) as file:
-        return file.read(count)
+
+    def read() -> bytes:
+        with open(open_regular(path), "rb") as file:
+            return file.read(count)
+
+    return read_patiently(path, read)
 
 
-def _open_regular(path: Path) -> IO[bytes]:
-    if not stat.S_ISREG(path.lstat().st_mode):
-        raise OddFileError(f"{path.name} is a link or no regular file")
-    return open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb")
+def open_regular(path: Path, flags: int = os.O_RDONLY) -> int:
+    """A descriptor of a regular file; with O_CREAT one that is new, if there is none.
+
+    No link is followed, no pipe waited for, and nothing cut off before that is known.
+
+    Raises:
+        OddFileError: When it is something else.
+        OSError: When it cannot be opened.
+    """
+    try:
+        descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.ENXIO, errno.EISDIR):
+            raise _odd(path) from error
+        raise
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise _odd(path)
+    return descriptor
+
+
+def _odd(path: Path) -> OddFileError:
+    return OddFileError(f"{path.name} is a link or no regular file")
+
+
+def odd_entry(folder: Path, wanted: Mapping[str, str]) -> Path | None:
+    """The first name in a folder that is a link, a pipe or the like, here or further down.
+
+    Args:
+        folder: Of others.
+        wanted: "file" or "folder" by name; others are not looked at.
+    """
+    for name in sorted(wanted.keys() & {*names_in(folder)}):
+        kind = _kind(folder / name)
+        if kind not in (wanted[name], "none"):
+            return folder / name
+        for here, folders, files in os.walk(folder / name):
+            for entry in (Path(here, name) for name in (*folders, *files)):
+                if _kind(entry) == "odd":
+                    return entry
+    return None
+
+
+def _kind(path: Path) -> str:
+    """none for what a process that goes on has just removed, too."""
+    try:
+        mode = read_patiently(path, path.lstat).st_mode
+    except OSError:
+        return "none"
+    return "file" if stat.S_ISREG(mode) else "folder" if stat.S_ISDIR(mode) else "odd"
 
 
 def read_json(path: Path) -> Any:
@@ -222,7 +386,7 @@ def storage_errors(path: Path, *, needed: int) -> Iterator[None]:
         there = next((parent for parent in path.parents if parent.exists()), None)
         free = 0 if there is None else shutil.disk_usage(there).free
         raise StorageError(
-            f"{path} could not be written ({error.strerror}), {free:,} bytes free",
+            f"{path} could not be written ({in_short(error)}), {free:,} bytes free",
             expected=f"{needed:,} bytes that can be written there",
             hint="make room or choose another place, then repeat the command or resume the run",
         ) from error
@@ -235,8 +399,7 @@ def lock(path: Path) -> IO[str]:
         LockedError: When another process holds it, with its id, its host and since when.
         OSError: When the file cannot be made, or is a link.
     """
-    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK
-    file = os.fdopen(os.open(path / "lock", flags, 0o666), "r+")
+    file = os.fdopen(open_regular(path / "lock", os.O_RDWR | os.O_CREAT), "r+")
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:

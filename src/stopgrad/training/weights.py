@@ -30,7 +30,7 @@ from stopgrad.runs import (
     encoder_tensors,
     header_bytes,
     header_tensors,
-    load_checkpoint,
+    load_last,
     misfit,
     not_finite,
     read_run,
@@ -111,7 +111,7 @@ def _absent(spec: str) -> ConfigError:
 
 def _run_tensors(path: Path) -> dict[str, Tensor]:
     """The encoder of a run of any kind, at its newest good checkpoint."""
-    prefix, model = "encoder.", load_checkpoint(path).model
+    prefix, model = "encoder.", load_last(path).model
     return {k.removeprefix(prefix): v for k, v in model.items() if k.startswith(prefix)}
 
 

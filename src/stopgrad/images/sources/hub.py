@@ -302,4 +302,4 @@ def _asking(ask: Callable[[], T], name: str) -> T:
             f"the Hub does not answer for {name!r} ({reason})",
             expected="a connection to the Hub, or a data set downloaded before",
             hint="check the network and HF_ENDPOINT, or name a local folder",
-        ) from error
+        ) from None  # the client has tried again itself
