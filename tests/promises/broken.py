@@ -203,3 +203,26 @@ def trusted_hub() -> None:
 def impatient() -> None:
     """A read that fails is an answer."""
     _replace("storage.files", "read_patiently", lambda path, read: read())
+
+
+@_sabotage
+def links_followed() -> None:
+    """A link in a run or a study leads where it points."""
+    import os
+
+    _replace("storage.files", "open_regular", lambda path, flags=0: os.open(path, flags, 0o666))
+    _replace("storage.files", "odd_entry", lambda folder, wanted: None)
+
+
+@_sabotage
+def foreseen_names() -> None:
+    """Temporary files have names that anybody can foresee, and are opened through links."""
+
+    @contextlib.contextmanager
+    def foreseen(path: Any, *, publish: Any = None) -> Iterator[Any]:
+        temporary = path.parent / f".{path.name}.tmp"
+        with temporary.open("wb") as file:
+            yield file
+        temporary.rename(path)
+
+    _replace("storage.files", "appearing", foreseen)

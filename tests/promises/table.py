@@ -15,6 +15,7 @@ from tests.promises import (
     kill,
     lock,
     memory,
+    outside,
     pages,
     signals,
     source,
@@ -59,4 +60,6 @@ PROMISES = (
     Promise("R25", "source scan", source.check, 1, 1),
     Promise("R26", "a hostile Hub", hub.check, 2, len(hub.LIES)),
     Promise("R27", "a failing read", unreadable.check, 1, len(unreadable.FAILING), 4),
+    Promise("R28", "links and pipes of others", outside.check, 3, len(outside.PLANTED), 2),
+    Promise("R29", "planted links", outside.waiting, 2, len(outside.WRITERS)),
 )

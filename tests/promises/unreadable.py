@@ -1,4 +1,4 @@
-"""R27: a read that fails is not damage: it is tried again, then ends the command and changes nothing.
+"""R27: a read that fails is not damage: it is tried again, then ends the command; nothing changes.
 
 strace injects the errors, into the calls on one file alone. What fails once is read after a pause,
 and nothing tells the run from another; what fails for good ends in code 5 with the path.
@@ -153,9 +153,7 @@ def _failing(
     log = str(lab.place("strace"))
     trace = ("-e", f"trace={','.join(case.calls)}", "-P", str(file))
     under = (strace(), "-f", "-qq", "-o", log, *trace, *options)
-    done = lab.run(
-        *words, environment=environment, sabotage=sabotage, under=under, longest=LONGEST
-    )
+    done = lab.run(*words, environment=environment, sabotage=sabotage, under=under, longest=LONGEST)
     if "PTRACE" in done.err:
         raise NotRunError(f"strace may not trace here ({done.last_line})")
     return done

@@ -105,7 +105,7 @@ def load_dataset(
     if side is not None and side < 1:
         raise ConfigError(f"side {side}", expected="at least 1 px", hint="use for example 32")
     dataset, packed = read_patiently(
-        Path(getattr(spec, "root", spec)),
+        Path(spec.root if isinstance(spec, DataSource) else spec),
         lambda: _load(spec, side=side, reading=reading, changed=changed, track=track),
     )
     if packed:

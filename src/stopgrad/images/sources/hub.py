@@ -249,7 +249,7 @@ def checked_answers() -> Iterator[None]:
 
     The client makes paths of them. A DataError ends the request.
     """
-    from huggingface_hub.utils import get_session
+    from huggingface_hub import get_session
 
     def check(response: Any) -> None:
         found = {key: response.headers.get(key, "") for key in HEADERS}
