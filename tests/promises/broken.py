@@ -226,3 +226,12 @@ def foreseen_names() -> None:
         temporary.rename(path)
 
     _replace("storage.files", "appearing", foreseen)
+
+
+@_sabotage
+def fragile_output() -> None:
+    """A process ends when its output cannot be written."""
+    from stopgrad.face import progress
+
+    _replace("storage.streams", "outlive", lambda name: None)
+    _patch(progress, "suppress", lambda kind: contextlib.nullcontext())

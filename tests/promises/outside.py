@@ -81,7 +81,7 @@ def _meet(lab: Lab, planted: Planted, *, sabotage: str = "") -> list[str]:
         "run": lambda: lab.copy(
             lab.reference.run if planted.command == "evaluate" else lab.halfway, "planted"
         ),
-        "study": lambda: _study(lab),
+        "study": lambda: study(lab),
         "store": lambda: _store(lab),
     }
     place = makers[planted.of]()
@@ -118,7 +118,7 @@ def _bytes_of(path: Path) -> dict[str, bytes]:
 def _words(lab: Lab, planted: Planted, place: Path) -> tuple[object, ...]:
     match planted.command:
         case "study run":
-            return _study_words(lab, place)
+            return study_words(lab, place)
         case "study status":
             return ("study", "status", place)
         case "evaluate":
@@ -129,18 +129,18 @@ def _words(lab: Lab, planted: Planted, place: Path) -> tuple[object, ...]:
             return (other, place)
 
 
-def _study_words(lab: Lab, out: Path) -> tuple[object, ...]:
+def study_words(lab: Lab, out: Path) -> tuple[object, ...]:
     file = lab.folder / "inside.yaml"
     file.write_text(STUDY)
     more = ("--seeds", 1, "--jobs", 1, "--batch", 16)
     return ("study", "run", file, "--data", lab.pictures, "--out", out, "--preset", "tiny", *more)
 
 
-def _study(lab: Lab) -> Path:
+def study(lab: Lab) -> Path:
     """A study whose only run is trained and not scored yet."""
     base = lab.folder / "study"
     if not base.exists():
-        done = lab.run(*_study_words(lab, base))
+        done = lab.run(*study_words(lab, base))
         assert done.code == 0, done.err
         next(base.glob("runs/*/run/records.jsonl")).unlink()
     return lab.copy(base, "study")

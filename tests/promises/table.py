@@ -15,6 +15,7 @@ from tests.promises import (
     kill,
     lock,
     memory,
+    output,
     outside,
     pages,
     signals,
@@ -62,4 +63,5 @@ PROMISES = (
     Promise("R27", "a failing read", unreadable.check, 1, len(unreadable.FAILING), 4),
     Promise("R28", "links and pipes of others", outside.check, 3, len(outside.PLANTED), 2),
     Promise("R29", "planted links", outside.waiting, 2, len(outside.WRITERS)),
+    Promise("R30", "output that cannot be written", output.check, 1, len(output.CASES)),
 )

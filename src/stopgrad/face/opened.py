@@ -118,7 +118,8 @@ def collect(found: Iterable[Record], each: Each | None) -> Scores:
 
     Where `each` cannot print one, that is raised when all are there.
     """
-    records, lost = list[Record](), None
+    records: list[Record] = []
+    lost: Exception | None = None
     for record in found:
         records.append(record)
         if each is not None:

@@ -23,11 +23,9 @@ from stopgrad.runs.machine import RunEnvironment
 from stopgrad.storage import as_text, check_types, in_short, odd_entry, read_json
 
 FORMAT = 1
-FILES = (
-    *("config.json", "status.json", "metrics.jsonl", "records.jsonl", "costs.jsonl", "report.html"),
-    "lock",
-)
-FOLDERS = ("checkpoints", "labels", "supervised", "finetune", "elsewhere")
+FILES = ("config.json", "status.json", "metrics.jsonl", "records.jsonl", "report.html", "lock")
+FOLDERS = ("checkpoints", "labels")
+OTHERS = {"costs.jsonl": "file"} | dict.fromkeys(("supervised", "finetune", "elsewhere"), "folder")
 MOST_THREADS = 4096
 
 FREE = {
@@ -186,7 +184,8 @@ def _where_runs_are(path: Path) -> str:
 
 def refuse_odd_files(path: Path) -> None:
     """Refuses a run that holds a link, pipe or device, by a CheckpointError."""
-    odd = odd_entry(path, {**dict.fromkeys(FILES, "file"), **dict.fromkeys(FOLDERS, "folder")})
+    own = {**dict.fromkeys(FILES, "file"), **dict.fromkeys(FOLDERS, "folder"), **OTHERS}
+    odd = odd_entry(path, own)
     if odd is not None:
         raise CheckpointError(
             f"{as_text(odd)} is a link or no regular file",
