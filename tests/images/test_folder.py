@@ -243,7 +243,7 @@ def test_folder_that_may_not_be_read_is_a_data_error():
 
 
 def test_picture_that_may_not_be_read_is_not_damaged(monkeypatch):
-    monkeypatch.setattr("stopgrad.storage.files.PAUSES", (0.0, 0.0))
+    monkeypatch.setattr("stopgrad.storage.reading.PAUSES", (0.0, 0.0))
     with nobodys_folder() as folder:
         put(folder, "x.png")
         (folder / "x.png").chmod(0)

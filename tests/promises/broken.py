@@ -202,7 +202,7 @@ def trusted_hub() -> None:
 @_sabotage
 def impatient() -> None:
     """A read that fails is an answer."""
-    _replace("storage.files", "read_patiently", lambda path, read: read())
+    _replace("storage.reading", "read_patiently", lambda path, read: read())
 
 
 @_sabotage
@@ -210,8 +210,8 @@ def links_followed() -> None:
     """A link in a run or a study leads where it points."""
     import os
 
-    _replace("storage.files", "open_regular", lambda path, flags=0: os.open(path, flags, 0o666))
-    _replace("storage.files", "odd_entry", lambda folder, wanted: None)
+    _replace("storage.reading", "open_regular", lambda path, flags=0: os.open(path, flags, 0o666))
+    _replace("storage.reading", "odd_entry", lambda folder, wanted: None)
 
 
 @_sabotage

@@ -19,7 +19,7 @@ from stopgrad.errors import StorageError
 from stopgrad.runs import Checkpoint, RunWriter, load_checkpoint, read_metrics
 from stopgrad.runs import checkpoint as store
 from stopgrad.runs.checkpoint import save_checkpoint
-from stopgrad.storage import files
+from stopgrad.storage import reading
 from tests.runs.factories import begin, checkpoint, same, train, train_on
 
 FILES = ("model.safetensors", "optimizer.safetensors", "state.json", "config.json", "manifest.json")
@@ -214,13 +214,13 @@ def test_a_checkpoint_that_goes_while_a_reader_looks_is_no_odd_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     train(tmp_path, 3, 6)
-    kind = files._kind
+    kind = reading._kind
 
     def pruned(entry: Path) -> str:
         if entry.name == "step-000003":
             shutil.rmtree(entry)
         return kind(entry)
 
-    monkeypatch.setattr(files, "_kind", pruned)
+    monkeypatch.setattr(reading, "_kind", pruned)
     assert load_checkpoint(tmp_path).step == 6
     assert not (tmp_path / "checkpoints" / "step-000003").exists()

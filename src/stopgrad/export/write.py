@@ -157,9 +157,7 @@ def _hub(run: TrainedRun, encoder: nn.Module, card: dict[str, Any], out: Path) -
     ]
     with storage_errors(out, needed=0):
         out.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(
-            tempfile.mkdtemp(prefix=f".{out.name[:50]}.", suffix=".tmp", dir=out.parent)
-        )
+        temporary = Path(tempfile.mkdtemp(prefix=".hub-", suffix=".tmp", dir=out.parent))
     try:
         model = PretrainedEncoder(card["encoder"], card["preprocessing"])
         model.encoder.load_state_dict(encoder.state_dict())

@@ -1,19 +1,16 @@
 """Files that are either whole or absent, by one writer; what others wrote, read with care.
 
 Written: to a temporary file that nobody can foresee, fsync, rename, fsync of the directory, under a
-lock that the kernel gives back when the process ends. Read: regular files only, with a bound on
-their size, JSON by the letter of its standard, its values by the types of a class, its text made
-safe for terminals. A read that fails is tried again, and is never taken for damage.
+lock that the kernel gives back when the process ends. Read, see `reading`: JSON by the letter of
+its standard, its values by the types of a class, its text made safe for terminals.
 """
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import functools
 import glob
 import json
-import logging
 import math
 import os
 import re
@@ -29,28 +26,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any, NamedTuple, NoReturn, TypeVar
 
-from stopgrad.errors import (
-    ConfigError,
-    DataError,
-    LockedError,
-    StopgradError,
-    StorageError,
-    UnreadableError,
-)
+from stopgrad.errors import ConfigError, LockedError, StorageError
+from stopgrad.storage.reading import open_regular, read_file
 
 LARGEST_JSON = 16 << 20  # bytes; parsed, it may take some twenty times as much
 LARGEST_NUMBER = 1e100  # the square of a sum of such numbers is still finite
 SETTLE = 0.1  # s; the holder of a lock has written its name by then
 LONGEST = 200  # characters of a value in a message
-PAUSES = (0.5, 1.0, 2.0, 4.0, 8.0, 15.0)  # s between the tries of a read
-ANSWERS = (
-    *(errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.EINVAL),
-    *(errno.ENXIO, errno.ENODEV, errno.EEXIST),
-)
-"""Errors that say what is there; all others say that nobody could look."""
-
-log = logging.getLogger(__name__)
-
 T = TypeVar("T")
 
 
@@ -60,10 +42,6 @@ class Finding(NamedTuple):
     file: str  # its path in the folder that was checked
     ok: bool
     note: str  # what is wrong, or what is worth knowing
-
-
-class OddFileError(OSError):
-    """A link, a pipe, a device or a folder where a file should be, or a file that is too large."""
 
 
 def user_path(text: str | os.PathLike[str]) -> Path:
@@ -119,7 +97,7 @@ def appearing(
     Raises:
         OSError: When the disk refuses.
     """
-    temporary = path.parent / f".{path.name[:50]}.{secrets.token_hex(8)}.tmp"
+    temporary = path.parent / f".{_in_short(path.name)}.{secrets.token_hex(8)}.tmp"
     try:
         with temporary.open("xb") as file:  # exclusive, which follows no link either
             yield file
@@ -131,9 +109,14 @@ def appearing(
         temporary.unlink(missing_ok=True)
 
 
+def _in_short(name: str) -> str:
+    """So much of a name that another one can be made of it, which has 255 bytes at most."""
+    return os.fsdecode(os.fsencode(name)[:200])
+
+
 def remove_temporaries(folder: Path, name: str = "") -> None:
     """Removes what a kill left of `appearing` in a folder, or of one name; nobody writes there."""
-    for path in folder.glob(f".{glob.escape(name[:50])}*.tmp"):
+    for path in folder.glob(f".{glob.escape(_in_short(name))}.*.tmp" if name else ".*.tmp"):
         if stat.S_ISREG(path.lstat().st_mode):
             path.unlink(missing_ok=True)
 
@@ -141,153 +124,6 @@ def remove_temporaries(folder: Path, name: str = "") -> None:
 def write_json(path: Path, value: object) -> None:
     """Replaces a file by a value as strict, readable JSON; a path may hold any bytes."""
     write_atomically(path, f"{json.dumps(value, indent=2, allow_nan=False)}\n".encode())
-
-
-def read_patiently(path: Path, read: Callable[[], T]) -> T:
-    """What `read` gives. An error of the disk is no answer: after a pause it is read again.
-
-    Args:
-        path: What is read, for messages.
-        read: May be called several times.
-
-    Raises:
-        UnreadableError: When it still fails after some 30 s.
-        OSError: When it says what is there instead, see `ANSWERS`.
-        Exception: Whatever else `read` raises.
-    """
-    for pause in (*PAUSES, None):
-        try:
-            return read()
-        except Exception as error:
-            failed = of_disk(error)
-            ours = isinstance(error, StopgradError) and not isinstance(error, DataError)
-            if failed is None or ours:  # such as of a disk that is full
-                raise
-            named = as_text(failed.filename or path)
-            if pause is None:
-                raise UnreadableError(
-                    f"{named} could not be read ({failed.strerror}), tried {len(PAUSES) + 1} times",
-                    expected="a disk or a server that gives what it holds",
-                    hint="nothing was changed; when it can be read again, repeat the command",
-                ) from error
-            log.warning("%s: %s; reading it again in %g s", named, failed.strerror, pause)
-        time.sleep(pause)
-    raise AssertionError
-
-
-def of_disk(error: BaseException | None) -> OSError | None:
-    """The error of the disk that an error is, or was raised from; None where it is none."""
-    while error is not None:
-        if isinstance(error, OSError) and error.errno and error.errno not in ANSWERS:
-            return error
-        error = error.__cause__
-    return None
-
-
-_PASSING = frozenset(os.strerror(number) for number in errno.errorcode if number not in ANSWERS)
-
-
-def is_passing(reason: str) -> bool:
-    """Whether this is why a file could not be read, and says nothing of the file."""
-    return reason in _PASSING
-
-
-def is_there(path: Path) -> bool:
-    """Whether something has this name; errors as of `read_patiently`."""
-    try:
-        read_patiently(path, path.lstat)
-    except OSError:
-        return False
-    return True
-
-
-def names_in(folder: Path) -> list[str]:
-    """The names in a folder, none where there is no folder; errors as of `read_patiently`."""
-    try:
-        return read_patiently(folder, lambda: os.listdir(folder))
-    except OSError:
-        return []
-
-
-def read_file(path: Path, *, most: int) -> bytes:
-    """The bytes of a regular file: no link is followed, no pipe is waited for.
-
-    Raises:
-        OddFileError: When it is something else, or has more than `most` bytes.
-        OSError: When it is not there.
-        UnreadableError: When it cannot be read, see `read_patiently`.
-    """
-
-    def read() -> bytes:
-        with open(open_regular(path), "rb") as file:
-            size = os.fstat(file.fileno()).st_size
-            if size > most:
-                raise OddFileError(f"{path.name} has {size:,} bytes, more than {most:,}")
-            return file.read()
-
-    return read_patiently(path, read)
-
-
-def read_start(path: Path, count: int) -> bytes:
-    """The first bytes of a regular file, fewer where it is shorter; as `read_file`."""
-
-    def read() -> bytes:
-        with open(open_regular(path), "rb") as file:
-            return file.read(count)
-
-    return read_patiently(path, read)
-
-
-def open_regular(path: Path, flags: int = os.O_RDONLY) -> int:
-    """A descriptor of a regular file; with O_CREAT one that is new, if there is none.
-
-    No link is followed, no pipe waited for, and nothing cut off before that is known.
-
-    Raises:
-        OddFileError: When it is something else.
-        OSError: When it cannot be opened.
-    """
-    try:
-        descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
-    except OSError as error:
-        if error.errno in (errno.ELOOP, errno.ENXIO, errno.EISDIR):
-            raise _odd(path) from error
-        raise
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        raise _odd(path)
-    return descriptor
-
-
-def _odd(path: Path) -> OddFileError:
-    return OddFileError(f"{path.name} is a link or no regular file")
-
-
-def odd_entry(folder: Path, wanted: Mapping[str, str]) -> Path | None:
-    """The first name in a folder that is a link, a pipe or the like, here or further down.
-
-    Args:
-        folder: Of others.
-        wanted: "file" or "folder" by name; others are not looked at.
-    """
-    for name in sorted(wanted.keys() & {*names_in(folder)}):
-        kind = _kind(folder / name)
-        if kind not in (wanted[name], "none"):
-            return folder / name
-        for here, folders, files in os.walk(folder / name):
-            for entry in (Path(here, name) for name in (*folders, *files)):
-                if _kind(entry) == "odd":
-                    return entry
-    return None
-
-
-def _kind(path: Path) -> str:
-    """none for what a process that goes on has just removed, too."""
-    try:
-        mode = read_patiently(path, path.lstat).st_mode
-    except OSError:
-        return "none"
-    return "file" if stat.S_ISREG(mode) else "folder" if stat.S_ISDIR(mode) else "odd"
 
 
 def read_json(path: Path) -> Any:

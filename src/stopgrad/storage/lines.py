@@ -20,15 +20,13 @@ from stopgrad.errors import DataError, StopgradError
 from stopgrad.storage.files import (
     as_text,
     in_short,
-    is_there,
-    open_regular,
-    read_file,
     storage_errors,
     strict_json,
     sync_directory,
     typed,
     write_atomically,
 )
+from stopgrad.storage.reading import is_there, open_regular, read_file
 
 LARGEST = 1 << 40  # bytes: as many as were written
 BLOCK = 1 << 14  # bytes that are read to find the last newline
