@@ -157,7 +157,9 @@ def _hub(run: TrainedRun, encoder: nn.Module, card: dict[str, Any], out: Path) -
     ]
     with storage_errors(out, needed=0):
         out.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=".hub-", suffix=".tmp", dir=out.parent))
+        above = Path(tempfile.mkdtemp(prefix=".hub-", suffix=".tmp", dir=out.parent))
+        temporary = above / out.name  # with the permissions that the user wants
+        temporary.mkdir()
     try:
         model = PretrainedEncoder(card["encoder"], card["preprocessing"])
         model.encoder.load_state_dict(encoder.state_dict())
@@ -167,12 +169,11 @@ def _hub(run: TrainedRun, encoder: nn.Module, card: dict[str, Any], out: Path) -
         write_json(temporary / "card.json", _sealed(card, "model.safetensors", weights))
         difference = _difference(encoder, PretrainedEncoder.from_pretrained(temporary), card)
         with storage_errors(out, needed=0):
-            temporary.chmod(0o755)
             sync_directory(temporary)
             temporary.rename(out)
             sync_directory(out.parent)
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        shutil.rmtree(above, ignore_errors=True)
     return Exported(out, tuple(sorted(out.iterdir())), card, difference)
 
 

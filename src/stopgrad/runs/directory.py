@@ -225,10 +225,10 @@ class RunWriter:
         """Notes what broke the run, and gives signals and lock back."""
         expected = (InterruptedRunError, DivergedError, CollapsedError, GeneratorExit)
         if error is not None and self._has_begun and not isinstance(error, expected):
-            kept = ("step", "epoch", "verdict")
-            where = {key: value for key, value in read_status(self.path).items() if key in kept}
-            cause = no_memory(error) or error
+            kept, cause = ("step", "epoch", "verdict"), no_memory(error) or error
             with suppress(StorageError):
+                status = read_status(self.path)
+                where = {key: value for key, value in status.items() if key in kept}
                 self.set_status("failed", **where, reason=f"{type(cause).__name__}: {cause}")
         self._signals.close()
         if self._lock is not None:
