@@ -6,6 +6,7 @@
     |-- DivergedError                    4
     |-- CollapsedError                   4
     |-- StorageError                     5
+    |   `-- UnreadableError              5
     |-- NoMemoryError                    5
     |-- LostProcessError              1
     |-- LockedError                      6
@@ -73,6 +74,10 @@ class StorageError(StopgradError):
     """The disk is full, read-only or refuses to write for another reason."""
 
     exit_code = 5
+
+
+class UnreadableError(StorageError):
+    """The disk, or the server behind it, does not give what it holds; no file is at fault."""
 
 
 class NoMemoryError(StopgradError):

@@ -354,7 +354,10 @@ def test_verify_neither_waits_for_a_pipe_nor_follows_a_link(
     (store / "train-00003.pixels").unlink()
     replace_by(store / "train-00003.pixels")
     assert main(["verify", str(store)]) == 3
-    assert "BAD  train-00003.pixels: no regular file" in capsys.readouterr().out
+    assert (
+        "BAD  train-00003.pixels: train-00003.pixels is a link or no regular file"
+        in capsys.readouterr().out
+    )
 
 
 def test_packing_goes_on_without_writing_through_a_link(

@@ -188,3 +188,50 @@ def uncaught() -> None:
         raise ValueError(spec)
 
     _replace("images.load", "find_source", fail)
+
+
+@_sabotage
+def trusted_hub() -> None:
+    """What a server of the Hub answers is used as it is."""
+    from stopgrad.images.sources import hub
+
+    _patch(hub.Listing, "checked", lambda listing: listing)
+    _replace("images.sources.hub", "checked_answers", contextlib.nullcontext)
+
+
+@_sabotage
+def impatient() -> None:
+    """A read that fails is an answer."""
+    _replace("storage.reading", "read_patiently", lambda path, read: read())
+
+
+@_sabotage
+def links_followed() -> None:
+    """A link in a run or a study leads where it points."""
+    import os
+
+    _replace("storage.reading", "open_regular", lambda path, flags=0: os.open(path, flags, 0o666))
+    _replace("storage.reading", "odd_entry", lambda folder, wanted: None)
+
+
+@_sabotage
+def foreseen_names() -> None:
+    """Temporary files have names that anybody can foresee, and are opened through links."""
+
+    @contextlib.contextmanager
+    def foreseen(path: Any, *, publish: Any = None) -> Iterator[Any]:
+        temporary = path.parent / f".{path.name}.tmp"
+        with temporary.open("wb") as file:
+            yield file
+        temporary.rename(path)
+
+    _replace("storage.files", "appearing", foreseen)
+
+
+@_sabotage
+def fragile_output() -> None:
+    """A process ends when its output cannot be written."""
+    from stopgrad.face import progress
+
+    _replace("storage.streams", "outlive", lambda name: None)
+    _patch(progress, "suppress", lambda kind: contextlib.nullcontext())

@@ -11,12 +11,16 @@ from tests.promises import (
     divergence,
     guards,
     hostile,
+    hub,
     kill,
     lock,
     memory,
+    output,
+    outside,
     pages,
     signals,
     source,
+    unreadable,
 )
 from tests.promises.outcome import Promise
 
@@ -55,4 +59,9 @@ PROMISES = (
     Promise("R22", "Parquet and labels", data.parquet, 0, 5000, 10),
     Promise("R23", "old checkpoints", None, 0, 0, why_not="no release has been made yet"),
     Promise("R25", "source scan", source.check, 1, 1),
+    Promise("R26", "a hostile Hub", hub.check, 2, len(hub.LIES)),
+    Promise("R27", "a failing read", unreadable.check, 1, len(unreadable.FAILING), 4),
+    Promise("R28", "links and pipes of others", outside.check, 3, len(outside.PLANTED), 2),
+    Promise("R29", "planted links", outside.waiting, 2, len(outside.WRITERS)),
+    Promise("R30", "output that cannot be written", output.check, 1, len(output.CASES)),
 )

@@ -6,7 +6,7 @@ import argparse
 from typing import get_args
 
 import stopgrad
-from stopgrad.cli.parser import DATA
+from stopgrad.cli.parser import DATA, add_older
 from stopgrad.cli.screen import print_line, say
 from stopgrad.config import BadImages, Layer
 from stopgrad.storage import user_path
@@ -32,6 +32,7 @@ def add(parser: argparse.ArgumentParser) -> None:
         choices=get_args(BadImages),
         help="on damaged images fail, or skip them. Default: as in the run",
     )
+    add_older(parser)
     parser.add_argument(
         "--layer",
         choices=get_args(Layer),
@@ -45,7 +46,7 @@ def run(options: argparse.Namespace) -> None:
     from stopgrad.export import check_out
 
     check_out(options.out)  # before the run is read
-    made = stopgrad.Run(options.run).embed(
+    made = stopgrad.Run(options.run, older=options.older).embed(
         options.data, out=options.out, layer=options.layer, bad_images=options.bad_images
     )
     if made.kept:

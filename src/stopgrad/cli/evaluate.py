@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 import stopgrad
-from stopgrad.cli.parser import add_labels, add_run
+from stopgrad.cli.parser import add_labels, add_older, add_run
 from stopgrad.cli.screen import print_line, show
 from stopgrad.evaluation import FROZEN, MEASURES, Record, to_line
 from stopgrad.storage import user_path
@@ -26,6 +26,7 @@ def add(parser: argparse.ArgumentParser) -> None:
         help="where the records go. Default: into the run; those of other images into a folder of "
         "RUN/elsewhere",
     )
+    add_older(parser)
     add_labels(parser)
     parser.add_argument(
         "--split",
@@ -59,7 +60,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Scores the run and prints its records."""
-    scores = stopgrad.Run(options.run).evaluate(
+    scores = stopgrad.Run(options.run, older=options.older).evaluate(
         options.labels,
         data=options.data,
         out=options.out,

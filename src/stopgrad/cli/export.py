@@ -6,6 +6,7 @@ import argparse
 from typing import get_args
 
 import stopgrad
+from stopgrad.cli.parser import add_older
 from stopgrad.cli.screen import print_line, say
 from stopgrad.config import ExportFormat
 from stopgrad.storage import user_path
@@ -30,6 +31,7 @@ def add(parser: argparse.ArgumentParser) -> None:
         metavar="FILE|DIR",
         help="a .safetensors or .onnx file, which gets a JSON card beside it; a new folder for hub",
     )
+    add_older(parser)
     parser.epilog = (
         "The file is loaded back and its features are compared with the encoder's, if\n"
         "the other tool is installed."
@@ -38,7 +40,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Writes the encoder, and prints the code that loads it."""
-    made = stopgrad.Run(options.run).export(options.format, options.out)
+    made = stopgrad.Run(options.run, older=options.older).export(options.format, options.out)
     if made.difference is None:
         say(f"not compared: {options.format} is not installed")
     else:

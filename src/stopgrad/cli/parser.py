@@ -133,6 +133,15 @@ def add_run(
     parser.add_argument("--data", action="append", metavar="SPEC", help=data)
 
 
+def add_older(parser: argparse.ArgumentParser) -> None:
+    """Adds --older."""
+    parser.add_argument(
+        "--older",
+        action="store_true",
+        help="use an older checkpoint of a finished run where the last one is damaged",
+    )
+
+
 def add_data(parser: argparse.ArgumentParser) -> None:
     """Adds --data, which is required and may be given several times."""
     help_text = f"{DATA}. Given several times: the images of all"

@@ -7,14 +7,10 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from stopgrad.cli.devices import train_together
 from stopgrad.cli.parser import parse
 from stopgrad.errors import LostProcessError, StopgradError, bad_path, no_memory
-
-if TYPE_CHECKING:
-    from _typeshed import ReadableBuffer
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -62,16 +58,6 @@ def _say(error: StopgradError) -> int:
     return error.exit_code
 
 
-class _Remarks(io.FileIO):
-    """Standard error. When its reader is gone remarks are lost, and what is at work goes on."""
-
-    def write(self, data: ReadableBuffer, /) -> int:
-        try:
-            return super().write(data)
-        except OSError:
-            return memoryview(data).nbytes
-
-
 def _prepare_streams() -> None:
     """Lets both take any text, whatever their encoding, and standard error outlive its reader."""
     for name in ("stdout", "stderr"):
@@ -79,11 +65,6 @@ def _prepare_streams() -> None:
             setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_WRONLY), "w"))
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
-    if sys.__stderr__ is not None and sys.stderr is sys.__stderr__:
-        raw = _Remarks(sys.__stderr__.fileno(), "w", closefd=False)
-        sys.stderr = io.TextIOWrapper(
-            io.BufferedWriter(raw),
-            encoding=sys.__stderr__.encoding,
-            errors="backslashreplace",
-            line_buffering=True,
-        )
+    from stopgrad.storage import outlive
+
+    outlive("stderr")

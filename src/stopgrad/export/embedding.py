@@ -26,11 +26,14 @@ from stopgrad.images import Dataset, Images, Track, no_progress
 from stopgrad.method import Compute
 from stopgrad.runs import TrainedRun, tensors_sha256
 from stopgrad.storage import (
+    OddFileError,
+    appearing,
     check_ending,
     lock,
+    read_file,
     read_json,
+    remove_temporaries,
     storage_errors,
-    sync_directory,
     write_atomically,
     write_json,
 )
@@ -40,6 +43,7 @@ Values = npt.NDArray[np.float32]
 SUFFIXES = (".parquet", ".csv", ".npy")
 COLUMNS = ("path", "split", "label", "class_name")
 BLOCK = 256  # images in a block; a kill costs at most one block
+LARGEST_BLOCK = 1 << 30  # bytes
 GROUP = 16  # blocks in a row group of Parquet
 
 
@@ -130,8 +134,11 @@ def embed_dataset(
     width, rows = plan["width"], sum(map(len, splits.values()))
     with storage_errors(folder, needed=0):
         folder.mkdir(parents=True, exist_ok=True)
+        if folder.is_symlink():
+            raise OddFileError(f"{folder.name} is a link")
         held = lock(folder)
     with held:
+        remove_temporaries(out.parent, out.name)
         parts = _Parts(folder, plan)
         _check_room(out, rows=rows, width=width, there=parts.bytes)
         blocks = list(_blocks(splits))
@@ -216,7 +223,8 @@ class _Parts:
 
     def read(self, block: Block) -> Values:  # (rows, F)
         path = self._path(block)
-        values: Values = np.load(path, allow_pickle=False)
+        data = io.BytesIO(read_file(path, most=LARGEST_BLOCK))
+        values: Values = np.load(data, allow_pickle=False)
         if values.shape != (block.rows, self.width) or values.dtype != np.float32:
             raise ValueError(f"{path.name} has the shape {values.shape}")
         return values
@@ -278,18 +286,9 @@ def _write(
 
 @contextmanager
 def _appearing(out: Path, *, needed: int) -> Iterator[IO[bytes]]:
-    """A file that gets its name when it is complete on the disk, and vanishes after an error."""
-    temporary = out.with_name(f".{out.name}.tmp")
-    with storage_errors(out, needed=needed):
-        try:
-            with temporary.open("wb") as file:
-                yield file
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.rename(out)
-            sync_directory(out.parent)
-        finally:
-            temporary.unlink(missing_ok=True)
+    """As `appearing`; a StorageError when the disk refuses."""
+    with storage_errors(out, needed=needed), appearing(out) as file:
+        yield file
 
 
 def _parquet(file: IO[bytes], blocks: Iterator[Filled], width: int) -> None:

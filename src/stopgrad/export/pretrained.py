@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from stopgrad.config import EncoderConfig, config_from_dict, torch_generator
 from stopgrad.errors import CheckpointError
-from stopgrad.images import Normalization
+from stopgrad.images import Normalization, checked_answers
 from stopgrad.method import build_encoder, normalize, plain_torch
 from stopgrad.runs import encode_tensors, encoder_tensors
 from stopgrad.storage import as_text, in_short, read_json, user_path, write_atomically
@@ -84,6 +84,12 @@ class PretrainedEncoder(
         model = cls(encoder, preprocessing)
         model.encoder.load_state_dict(tensors)
         return model
+
+    @classmethod
+    def from_pretrained(cls, *args: Any, **options: Any) -> Self:
+        """As the mixin's; a DataError for answers of a Hub that are no names of files."""
+        with checked_answers():
+            return super().from_pretrained(*args, **options)
 
     @classmethod
     def _from_pretrained(

@@ -9,6 +9,7 @@ import hashlib
 import importlib.util
 import json
 import shutil
+import tempfile
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
@@ -150,14 +151,15 @@ def _onnx(encoder: nn.Module, card: dict[str, Any], out: Path) -> Exported:
 
 def _hub(run: TrainedRun, encoder: nn.Module, card: dict[str, Any], out: Path) -> Exported:
     """Writes a folder that is complete or absent."""
-    temporary = out.with_name(f".{out.name}.tmp")
     card["load"] = [
         "from stopgrad.export import PretrainedEncoder",
         f"model = PretrainedEncoder.from_pretrained({quoted(out.name)})",
     ]
     with storage_errors(out, needed=0):
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
+        out.parent.mkdir(parents=True, exist_ok=True)
+        above = Path(tempfile.mkdtemp(prefix=".hub-", suffix=".tmp", dir=out.parent))
+        temporary = above / out.name  # with the permissions that the user wants
+        temporary.mkdir()
     try:
         model = PretrainedEncoder(card["encoder"], card["preprocessing"])
         model.encoder.load_state_dict(encoder.state_dict())
@@ -171,7 +173,7 @@ def _hub(run: TrainedRun, encoder: nn.Module, card: dict[str, Any], out: Path) -
             temporary.rename(out)
             sync_directory(out.parent)
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        shutil.rmtree(above, ignore_errors=True)
     return Exported(out, tuple(sorted(out.iterdir())), card, difference)
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from stopgrad import export, method, runs
 from stopgrad.config import Config
-from stopgrad.errors import DataError
+from stopgrad.errors import DataError, StorageError
 from stopgrad.face.arguments import in_plain_torch
 from stopgrad.face.data import ARRAYS, AnyData, Data, as_data
 from stopgrad.face.progress import Screen
@@ -30,17 +30,20 @@ Each: TypeAlias = "Callable[[Record], None]"
 class OpenedRun:
     """A run, read when something of it is asked for."""
 
-    def __init__(self, path: str | os.PathLike[str], data: AnyData | None = None) -> None:
+    def __init__(
+        self, path: str | os.PathLike[str], data: AnyData | None = None, *, older: bool = False
+    ) -> None:
         """Opens a run.
 
         Args:
             path: The run directory.
             data: Where its images are now; None: where they were.
+            older: Use an older checkpoint of a finished run where the last one is damaged.
 
         Raises:
             CheckpointError: When there is no run that can be read.
         """
-        self.path = user_path(path)
+        self.path, self._older = user_path(path), older
         self._given = None if data is None else as_data(data)
         self._opened: TrainedRun | None = None
         runs.read_run(self.path)
@@ -59,10 +62,13 @@ class OpenedRun:
         """The run at its newest checkpoint, read again only when there is a newer one."""
         if self._opened is None or self._opened.step != runs.newest_step(self.path):
             method.use_threads(self.config.threads)
-            self._opened = runs.load_run(self.path)
+            self._opened = self._load()
         if screen is not None:
             tell_state(self._opened, screen)
         return self._opened
+
+    def _load(self) -> TrainedRun:
+        return runs.load_run(self.path, older=self._older)
 
     def source(self, data: AnyData | None) -> Data:
         """The images that are named, or the run's own.
@@ -108,10 +114,19 @@ def tell_condition(run: TrainedRun, screen: Screen) -> None:
 
 
 def collect(found: Iterable[Record], each: Each | None) -> Scores:
-    """The records as they come, each handed over when it is on disk."""
-    records = []
+    """The records as they come, each handed over when it is on disk.
+
+    Where `each` cannot print one, that is raised when all are there.
+    """
+    records: list[Record] = []
+    lost: Exception | None = None
     for record in found:
         records.append(record)
         if each is not None:
-            each(record)
+            try:
+                each(record)
+            except (StorageError, BrokenPipeError) as error:  # of the output: it stops no training
+                lost = lost or error
+    if lost is not None:
+        raise lost
     return Scores(records)

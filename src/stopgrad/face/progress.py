@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -49,8 +49,9 @@ class Screen:
         return self.console.is_terminal or in_notebook
 
     def line(self, text: str) -> None:
-        """One line of plain text, above the progress bars."""
-        self.console.print(printable(text), markup=False, soft_wrap=True)
+        """One line of plain text, above the progress bars; lost where it cannot be written."""
+        with suppress(OSError):
+            self.console.print(printable(text), markup=False, soft_wrap=True)
 
     @contextmanager
     def progress(self) -> Iterator[None]:

@@ -223,7 +223,7 @@ class Run(OpenedRun):
             DataError: For images without labels, or others than the run's without `out`.
             StopgradError: As `pretrain`.
         """
-        screen, run, labels = Screen(), runs.load_run(self.path), fractions(labels)
+        screen, run, labels = Screen(), self._load(), fractions(labels)
         config = training.finetuning_config(run.info.config, changes)
         source = self.source(data)
         dataset = source.stored_for(config, screen, changed=self.changed(source))
@@ -339,7 +339,7 @@ class Run(OpenedRun):
             CheckpointError: When the tool would make other features of it.
         """
         check_choices("format", [format], get_args(ExportFormat))
-        screen, run = Screen(), runs.load_run(self.path)
+        screen, run = Screen(), self._load()
         method.use_threads(run.info.config.threads)
         tell_condition(run, screen)
         return export.export_run(run, name=format, out=user_path(out))
@@ -380,7 +380,7 @@ class Run(OpenedRun):
         export.check_out(out)  # before anything is read
         check_choices("layer", [layer], get_args(Layer))
         check_choices("bad_images", [bad_images or "fail"], get_args(BadImages))
-        screen, run = Screen(), runs.load_run(self.path)
+        screen, run = Screen(), self._load()
         config, source = run.info.config, self.source(data)
         method.use_threads(config.threads)
         tell_condition(run, screen)

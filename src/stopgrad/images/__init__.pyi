@@ -27,6 +27,7 @@ from .sources.held import held_source as held_source
 from .sources.held import image_as_file as image_as_file
 from .sources.held import paths_in as paths_in
 from .sources.held import plain as plain
+from .sources.hub import checked_answers as checked_answers
 from .sources.several import spec_of_several as spec_of_several
 from .sources.several import specs_of as specs_of
 from .splits import label_subset as label_subset

@@ -14,6 +14,7 @@ from typing import IO, TYPE_CHECKING, Any, BinaryIO, cast
 import numpy as np
 
 from stopgrad.images.depth import Bands, Depth, RawImage, Values, choose, count_bands, masked
+from stopgrad.storage import is_passing
 
 if TYPE_CHECKING:
     from PIL.ImageFile import ImageFile
@@ -37,8 +38,12 @@ BITS, SAMPLES, PLANAR, FORMAT = 258, 277, 284, 339  # tags of TIFF 6.0
 
 
 def readable_now(reason: str) -> bool:
-    """Whether an image that was left out for this reason lacked a package that is there now."""
-    return any(f"pip install {name}" in reason and _is_installed(name) for name in MODULES)
+    """Whether an image that was left out for this reason may be whole.
+
+    It lacked a package that is there now, or, in an old cache, could not be read at that moment.
+    """
+    there = any(f"pip install {name}" in reason and _is_installed(name) for name in MODULES)
+    return there or is_passing(reason)
 
 
 def says_what_to_do(reason: str) -> bool:

@@ -11,6 +11,7 @@ import functools
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
 
 import numpy as np
@@ -35,6 +36,7 @@ from stopgrad.images.types import (
     Track,
     no_progress,
 )
+from stopgrad.storage import read_patiently
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -136,9 +138,13 @@ def check_images(
     Raises:
         DataError: When there is no data set of images and labels to look at.
     """
-    source = find_source(spec, reading=reading)
-    contents = source.open()
-    loaded = _loaded(source, contents, side=side, track=track)
+
+    def read() -> tuple[DataSource, Contents, Dataset | DamagedImagesError]:
+        source = find_source(spec, reading=reading)
+        contents = source.open()
+        return source, contents, _loaded(source, contents, side=side, track=track)
+
+    source, contents, loaded = read_patiently(Path(spec), read)
     dataset = loaded if isinstance(loaded, Dataset) else None
     tally = _Traits(tiny_below=tiny_below, damaged=loaded.damaged)
     levels = dataset.notes.levels if dataset else ()

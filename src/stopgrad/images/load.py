@@ -23,7 +23,7 @@ from typing import Literal
 import numpy as np
 
 from stopgrad.config import BY_RULE, BadImages, Reading
-from stopgrad.errors import ConfigError, DataError, StorageError
+from stopgrad.errors import ConfigError, DataError, StorageError, UnreadableError
 from stopgrad.images.decoding import DECODER, Frame
 from stopgrad.images.formats import readable_now
 from stopgrad.images.gather import (
@@ -60,7 +60,7 @@ from stopgrad.images.types import (
     no_progress,
 )
 from stopgrad.images.writing import Target, store_key, write_store
-from stopgrad.storage import some, sync_directory
+from stopgrad.storage import read_patiently, some, sync_directory
 
 STALE = 24 * 3600  # s after which the temporary folder of a killed process is removed
 MOST_KEPT = 20 * (1 << 30)  # bytes of all stores together; the newest one stays even if larger
@@ -99,23 +99,36 @@ def load_dataset(
     Raises:
         DataError: For what is missing or unfit, in one line.
         DamagedImagesError: For damaged images; it holds the list of all of them.
+        UnreadableError: For files that cannot be read, which says nothing of their images.
         ConfigError: For a side below 1, and for a split that is not there.
     """
     if side is not None and side < 1:
         raise ConfigError(f"side {side}", expected="at least 1 px", hint="use for example 32")
-    source = spec if isinstance(spec, DataSource) else find_source(spec, reading=reading)
-    source = source._replace(reading=reading)
-    if source.store is not None:
-        return _load_store(source.store, side=side, changed=changed)
-    dataset = _load_cached(source, side=side, track=track)
+    dataset, packed = read_patiently(
+        Path(spec.root if isinstance(spec, DataSource) else spec),
+        lambda: _load(spec, side=side, reading=reading, changed=changed, track=track),
+    )
+    if packed:
+        return dataset
     damaged = dataset.damaged
     count = len(dataset.train) + len(dataset.test or ()) + len(damaged)
     if error := refusal(damaged, count=count, bad_images=bad_images):
         raise error
     if damaged:
         named = name_damaged(damaged)
-        log.warning("%s: left out %d damaged: %s", source.name, len(damaged), named)
+        log.warning("%s: left out %d damaged: %s", dataset.name, len(damaged), named)
     return dataset
+
+
+def _load(
+    spec: str | DataSource, *, side: int | None, reading: Reading, changed: Changed, track: Track
+) -> tuple[Dataset, bool]:
+    """The images, and whether they come from a store that the user has packed."""
+    source = spec if isinstance(spec, DataSource) else find_source(spec, reading=reading)
+    source = source._replace(reading=reading)
+    if source.store is not None:
+        return _load_store(source.store, side=side, changed=changed), True
+    return _load_cached(source, side=side, track=track), False
 
 
 def _load_store(path: Path, *, side: int | None, changed: Changed) -> Dataset:
@@ -135,7 +148,7 @@ def _load_cached(source: DataSource, *, side: int | None, track: Track) -> Datas
             dataset = _open(folder, source.notes)
             if not any(readable_now(image.reason) for image in dataset.damaged):
                 return dataset
-        except DataError as error:
+        except (DataError, UnreadableError) as error:
             log.warning("the cached images are damaged (%s); decoding them again", error.found)
     return decode_again(source, source.open(), side=side, track=track)
 
@@ -172,6 +185,8 @@ def decode_again(
             in_one_frame(contents, write, side=side, reading=source.reading, track=track)
             _replace(temporary, folder)
         prune(folder.parent, newest=folder)
+    except UnreadableError:
+        raise
     except (OSError, StorageError) as error:
         reason = error.found if isinstance(error, StorageError) else str(error)
     else:

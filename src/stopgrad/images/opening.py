@@ -1,7 +1,7 @@
 """An encoded image -> the open one, its header read, within limits of size and memory.
 
-Whatever goes wrong with it means that it is `Damaged`. Bombs are refused before they expand, and
-all images that are being decoded share one budget of memory.
+Bytes that are wrong mean that it is `Damaged`; a file that cannot be read does not. Bombs are
+refused before they expand, and all images that are being decoded share one budget of memory.
 """
 
 from __future__ import annotations
@@ -21,12 +21,15 @@ from typing import IO, TYPE_CHECKING, NamedTuple, TypeAlias
 
 import numpy as np
 
+from stopgrad.errors import UnreadableError
 from stopgrad.images.depth import Bands, RawImage, Values, raw_array
 from stopgrad.images.extras import without_extras
 from stopgrad.images.formats import is_misread, open_other
 from stopgrad.images.types import Encoded, T
+from stopgrad.storage import read_patiently
 
 if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
     from PIL.ImageFile import ImageFile
 
 # Raster formats only: Pillow would hand an EPS file to Ghostscript.
@@ -117,28 +120,68 @@ _BUDGET = PixelBudget(MOST_AT_ONCE)
 def guarded(encoded: Encoded, read: Callable[[Source], T]) -> T | Damaged:
     """What `read` makes of the open image, or else of it without its extras.
 
-    Whatever goes wrong means that it is damaged.
+    Whatever is wrong in its bytes means that it is damaged.
+
+    Raises:
+        UnreadableError: When its file cannot be read, see `read_patiently`.
     """
+    data = encoded.data
     # Pillow raises a dozen unrelated types for damaged files (OSError, SyntaxError, ValueError,
     # IndexError, struct.error, zlib.error, ...); each means that this image cannot be read.
     try:
-        if isinstance(encoded.data, np.ndarray):
-            return read(encoded.data)
-        with _open(encoded.data) as file:
-            try:
-                return read(file)
-            except MemoryError:  # no fault of the image
-                raise
-            except Exception as error:
-                reason = _reason(error)
-                if (bare := without_extras(file)) is not None:
-                    with contextlib.suppress(Exception):
-                        return read(io.BytesIO(bare))
-    except MemoryError:
+        if isinstance(data, np.ndarray):
+            return read(data)
+        if isinstance(data, Path):
+            return read_patiently(data, lambda: _with_or_without_extras(data, read))
+        return _with_or_without_extras(data, read)
+    except (MemoryError, UnreadableError):  # no fault of the image
         raise
     except Exception as error:
-        reason = _reason(error)
-    return Damaged(encoded.name, reason)
+        return Damaged(encoded.name, _reason(error))
+
+
+def _with_or_without_extras(
+    data: bytes | Path | Exception | None, read: Callable[[Source], T]
+) -> T:
+    with _open(data) as file:
+        try:
+            return read(file)
+        except MemoryError:
+            raise
+        except Exception:
+            if (bare := without_extras(file)) is not None:
+                with contextlib.suppress(Exception):
+                    return read(io.BytesIO(bare))
+            raise
+        finally:
+            failed = getattr(getattr(file, "raw", None), "failed", None)
+            if failed is not None:
+                raise failed
+
+
+class _Watched(io.FileIO):
+    """A file that remembers a read that failed, which decoders pass over or take for damage."""
+
+    failed: OSError | None = None
+
+    def readinto(self, buffer: WriteableBuffer, /) -> int | None:
+        with self._noting():
+            return super().readinto(buffer)
+
+    def readall(self) -> bytes:
+        with self._noting():
+            return super().readall()
+
+    def fileno(self) -> int:
+        raise io.UnsupportedOperation  # libtiff would read by itself
+
+    @contextlib.contextmanager
+    def _noting(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            self.failed = error
+            raise
 
 
 def _open(data: bytes | Path | Exception | None) -> IO[bytes]:
@@ -154,7 +197,7 @@ def _open(data: bytes | Path | Exception | None) -> IO[bytes]:
     if not stat.S_ISREG(state.st_mode):
         raise ValueError("not a regular file")
     _check_size(state.st_size)
-    return data.open("rb")
+    return io.BufferedReader(_Watched(data))
 
 
 def _check_size(size: int) -> None:

@@ -38,9 +38,24 @@ from stopgrad.images.store import (
     read_summaries,
     read_table,
 )
-from stopgrad.images.types import Contents, FileStamp, Track, no_progress, seal_fingerprint
+from stopgrad.images.types import (
+    Contents,
+    DataSource,
+    FileStamp,
+    Track,
+    no_progress,
+    seal_fingerprint,
+)
 from stopgrad.images.writing import Target, store_key, take_in, write_store
-from stopgrad.storage import Finding, read_json, some, storage_errors, user_path, write_json
+from stopgrad.storage import (
+    Finding,
+    read_json,
+    read_patiently,
+    some,
+    storage_errors,
+    user_path,
+    write_json,
+)
 
 
 def pack(
@@ -71,7 +86,17 @@ def pack(
     """
     if side < 1:
         raise ConfigError(f"--side {side}", expected="at least 1 px", hint="use for example 256")
-    source = find_source(spec, reading=reading)
+    return read_patiently(
+        Path(spec),
+        lambda: _pack(
+            find_source(spec, reading=reading), out, spec, side, bad_images=bad_images, track=track
+        ),
+    )
+
+
+def _pack(
+    source: DataSource, out: Path, spec: str, side: int, *, bad_images: BadImages, track: Track
+) -> StoreManifest:
     key = store_key(source, side=side)
     with _locked(out):
         if not (out / MANIFEST).exists():
@@ -91,7 +116,9 @@ def pack(
                 )
 
             begun = _begun(out, key=key)
-            in_one_frame(contents, write, side=side, reading=reading, frame=begun, track=track)
+            in_one_frame(
+                contents, write, side=side, reading=source.reading, frame=begun, track=track
+            )
         return _finished(out, key=key)
 
 

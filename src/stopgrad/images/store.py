@@ -48,7 +48,7 @@ from stopgrad.images.types import (
     map_file,
     stamp,
 )
-from stopgrad.storage import read_file, read_json, strict_json, user_path, write_json
+from stopgrad.storage import open_regular, read_file, read_json, strict_json, user_path, write_json
 
 MANIFEST, SUMMARY = "stopgrad-store.json", "stopgrad-summary.json"
 NOTES = "stopgrad-notes.json"
@@ -371,7 +371,7 @@ def checksum(path: Path, stored: StoredSplit) -> int:
 
 def _blocks(path: Path, every: int) -> Iterator[bytes]:
     """One in `every` blocks of a file, the first included."""
-    with path.open("rb", buffering=0) as file:
+    with open(open_regular(path), "rb", buffering=0) as file:
         for start in itertools.count(0, every * BLOCK):
             file.seek(start)
             block = file.read(BLOCK)

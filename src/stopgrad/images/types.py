@@ -23,6 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from stopgrad.config import BY_RULE, Reading
+from stopgrad.storage import open_regular
 
 T = TypeVar("T")
 Pixels = npt.NDArray[np.uint8]
@@ -65,7 +66,7 @@ def map_file(path: Path, shape: tuple[int, ...], *, writable: bool = False) -> M
 
 
 def _pages(path: Path, access: int) -> mmap.mmap:
-    with path.open("rb") as file:
+    with open(open_regular(path), "rb") as file:
         return mmap.mmap(file.fileno(), 0, access=access)
 
 

@@ -12,7 +12,6 @@ import hashlib
 import itertools
 import json
 import os
-import stat
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -47,7 +46,14 @@ from stopgrad.images.types import (
     Track,
     map_file,
 )
-from stopgrad.storage import read_json, storage_errors, sync_directory, write_atomically
+from stopgrad.storage import (
+    open_regular,
+    read_json,
+    read_patiently,
+    storage_errors,
+    sync_directory,
+    write_atomically,
+)
 
 SHARD_BYTES = 1 << 27  # of pixels: what a kill can cost
 SHARD_IMAGES = 1 << 14  # so that the note of a shard of small images stays small
@@ -150,7 +156,7 @@ class SplitWriter:
         with storage_errors(self._path("pixels"), needed=most * self.target.image_bytes):
             self._path("json").unlink(missing_ok=True)
             self._path("pixels").unlink(missing_ok=True)  # maybe a link or a pipe
-            with self._path("pixels").open("wb", buffering=BUFFER) as file:
+            with self._path("pixels").open("xb", buffering=BUFFER) as file:
                 for attempt in itertools.islice(attempts, most):
                     if (pixels := tally.add(attempt)) is not None:
                         file.write(pixels.data)
@@ -284,10 +290,9 @@ def take_in(path: Path, digest: hashlib._Hash) -> None:
     """Feeds a file to a digest; no link is followed, no pipe is waited for.
 
     Raises:
-        OSError, ValueError: When it cannot be read, or is no regular file.
+        OSError: When it is not there, or no regular file.
+        UnreadableError: When it cannot be read.
     """
-    if not stat.S_ISREG(path.lstat().st_mode):
-        raise ValueError("no regular file")
-    with path.open("rb", buffering=0) as file:
-        while block := file.read(BUFFER):
+    with open(open_regular(path), "rb", buffering=0) as file:
+        while block := read_patiently(path, lambda: file.read(BUFFER)):
             digest.update(block)

@@ -8,6 +8,7 @@ from .directory import State as State
 from .directory import Status as Status
 from .directory import check_row as check_row
 from .directory import has_begun as has_begun
+from .directory import load_last as load_last
 from .directory import read_metrics as read_metrics
 from .directory import read_status as read_status
 from .info import RunData as RunData

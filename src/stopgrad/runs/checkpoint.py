@@ -2,9 +2,10 @@
 
 Tensors are safetensors, the rest is JSON; the manifest holds the sha256 of each file and is
 verified at every load. Bytes that are not those that it promises are damaged: the checkpoint before
-is used. Bytes that are, and yet hold what stopgrad never writes, were put there: nothing older is
-used either. Nothing is unpickled, nothing outside of the folder is read, and no file is read that
-is larger than this run's can be.
+is used. Bytes that cannot be read are not damaged: nothing is used, and nothing changed. Bytes that
+are as promised, and yet hold what stopgrad never writes, were put there: nothing older is used
+either. Nothing is unpickled, nothing outside of the folder is read, and no file is read that is
+larger than this run's can be.
 """
 
 from __future__ import annotations
@@ -33,6 +34,8 @@ from stopgrad.storage import (
     as_text,
     fits,
     in_short,
+    is_there,
+    names_in,
     read_file,
     replace_file,
     storage_errors,
@@ -94,8 +97,8 @@ def save_checkpoint(run: Path, checkpoint: Checkpoint) -> None:
     files = _encode(checkpoint)
     with storage_errors(folder, needed=sum(map(len, files.values()))):
         try:
-            (folder / MANIFEST).unlink(missing_ok=True)
-            folder.mkdir(parents=True, exist_ok=True)
+            _remove(folder)  # what a kill has left of it
+            folder.mkdir(parents=True)
             sync_directory(folder.parent)
             for name, data in files.items():
                 replace_file(folder / name, data)
@@ -169,13 +172,13 @@ def _read_checkpoint(folder: Path, *, info: RunInfo, now: RunInfo) -> Checkpoint
 
 def checkpoint_folders(run: Path) -> list[Path]:
     """The folders of committed checkpoints, oldest first; unfinished ones do not count."""
-    return [folder for folder in step_folders(run) if (folder / MANIFEST).exists()]
+    return [folder for folder in step_folders(run) if is_there(folder / MANIFEST)]
 
 
 def step_folders(run: Path) -> list[Path]:
     """The folders that are ours by their name; copies and notes beside them are left alone."""
-    folders = (run / "checkpoints").glob("step-*")
-    ours = [folder for folder in folders if re.fullmatch(r"step-[0-9]{6,15}", folder.name)]
+    names = names_in(run / "checkpoints")
+    ours = [run / "checkpoints" / name for name in names if re.fullmatch(r"step-[0-9]{6,15}", name)]
     return sorted((folder for folder in ours if folder.name == _name(step_of(folder))), key=step_of)
 
 
@@ -339,7 +342,7 @@ def _promised(manifest: CheckpointManifest, name: str, *, most: int) -> bytes:
 def _read(path: Path, *, most: int) -> bytes:
     try:
         return read_file(path, most=most)
-    except (OddFileError, PermissionError) as error:
+    except OddFileError as error:
         raise _refused(path, in_short(error)) from error
     except OSError as error:
         raise _damaged(path, in_short(error)) from error

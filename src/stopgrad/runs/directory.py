@@ -45,9 +45,11 @@ from stopgrad.storage import (
     append_lines,
     check_types,
     fits,
+    is_there,
     lock,
     read_json,
     read_lines,
+    remove_temporaries,
     replace_lines,
     stop_signals,
     storage_errors,
@@ -85,6 +87,28 @@ def read_status(path: Path) -> Status:
     return typing.cast(Status, known)
 
 
+def load_last(run: Path, *, older: bool = False) -> Checkpoint:
+    """The checkpoint by which a run is known: of a finished one that of its last step.
+
+    Args:
+        run: The run directory.
+        older: Takes an older one where that is damaged or gone.
+
+    Raises:
+        CheckpointError: For another one that nobody asked for; else as `load_checkpoint`.
+    """
+    found, status = load_checkpoint(run), read_status(run)
+    if status.get("state") == "finished" and found.step < status.get("step", 0) and not older:
+        lost = "; ".join(found.damaged) or f"the checkpoint of step {status['step']} is gone"
+        raise CheckpointError(
+            f"{lost}; the newest good one of this finished run is of step {found.step}",
+            expected="the last step of a run that is finished",
+            hint=f"take the lost steps again with: stopgrad resume {quote(str(run))}, or use the "
+            "older one with --older, as evaluate, embed and export do",
+        )
+    return found
+
+
 class MetricsRow(TypedDict, total=False):
     """A row of metrics; which keys it has depends on what was trained and measured."""
 
@@ -116,7 +140,7 @@ def read_rows(run: Path) -> Lines[MetricsRow]:
     Raises:
         CheckpointError: When the file cannot be read, or `check_row` refuses a line.
     """
-    if not (run / METRICS).exists():
+    if not is_there(run / METRICS):
         return Lines([], b"")
     return read_lines(
         run / METRICS,
@@ -201,10 +225,10 @@ class RunWriter:
         """Notes what broke the run, and gives signals and lock back."""
         expected = (InterruptedRunError, DivergedError, CollapsedError, GeneratorExit)
         if error is not None and self._has_begun and not isinstance(error, expected):
-            kept = ("step", "epoch", "verdict")
-            where = {key: value for key, value in read_status(self.path).items() if key in kept}
-            cause = no_memory(error) or error
+            kept, cause = ("step", "epoch", "verdict"), no_memory(error) or error
             with suppress(StorageError):
+                status = read_status(self.path)
+                where = {key: value for key, value in status.items() if key in kept}
                 self.set_status("failed", **where, reason=f"{type(cause).__name__}: {cause}")
         self._signals.close()
         if self._lock is not None:
@@ -222,6 +246,7 @@ class RunWriter:
         with storage_errors(self.path / "lock", needed=0):
             self.path.mkdir(parents=True, exist_ok=True)
             self._lock = lock(self.path)
+            remove_temporaries(self.path)
         checkpoint = None
         if not has_begun(self.path):
             if not self._is_new:  # a run that never took a step may still not change
@@ -313,7 +338,7 @@ def has_begun(path: Path) -> bool:
     Rows speak for a checkpoint that was there; an empty file comes before the first one.
     """
     metrics = path / METRICS
-    return bool(checkpoint_folders(path)) or (metrics.exists() and metrics.stat().st_size > 0)
+    return bool(checkpoint_folders(path)) or (is_there(metrics) and metrics.stat().st_size > 0)
 
 
 def _here(info: RunInfo) -> RunInfo:

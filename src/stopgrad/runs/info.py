@@ -11,8 +11,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
-import os
-import stat
 import typing
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -22,11 +20,12 @@ from stopgrad.config import Config, Task, config_from_dict, config_to_dict, key_
 from stopgrad.errors import CheckpointError, ConfigError, DataError
 from stopgrad.images import Normalization
 from stopgrad.runs.machine import RunEnvironment
-from stopgrad.storage import as_text, check_types, in_short, read_json
+from stopgrad.storage import as_text, check_types, in_short, odd_entry, read_json
 
 FORMAT = 1
 FILES = ("config.json", "status.json", "metrics.jsonl", "records.jsonl", "report.html", "lock")
 FOLDERS = ("checkpoints", "labels")
+OTHERS = {"costs.jsonl": "file"} | dict.fromkeys(("supervised", "finetune", "elsewhere"), "folder")
 MOST_THREADS = 4096
 
 FREE = {
@@ -185,27 +184,14 @@ def _where_runs_are(path: Path) -> str:
 
 def refuse_odd_files(path: Path) -> None:
     """Refuses a run that holds a link, pipe or device, by a CheckpointError."""
-    own = [(path / name, "file") for name in FILES] + [(path / name, "folder") for name in FOLDERS]
-    odd = [entry for entry, wanted in own if _kind(entry) not in (wanted, "none")]
-    for folder in (path / name for name in FOLDERS if not odd):
-        for here, folders, files in os.walk(folder):
-            entries = (Path(here, name) for name in (*folders, *files))
-            odd += [entry for entry in entries if _kind(entry) == "odd"]
-    if odd:
+    own = {**dict.fromkeys(FILES, "file"), **dict.fromkeys(FOLDERS, "folder"), **OTHERS}
+    odd = odd_entry(path, own)
+    if odd is not None:
         raise CheckpointError(
-            f"{as_text(odd[0])} is a link or no regular file",
+            f"{as_text(odd)} is a link or no regular file",
             expected="files and folders of the run's own",
             hint="do not use this run, or put the real files there",
         )
-
-
-def _kind(path: Path) -> str:
-    """none for what a run that goes on has just removed, too."""
-    try:
-        mode = path.lstat().st_mode
-    except (FileNotFoundError, NotADirectoryError):
-        return "none"
-    return "file" if stat.S_ISREG(mode) else "folder" if stat.S_ISDIR(mode) else "odd"
 
 
 def info_to_dict(info: RunInfo) -> dict[str, Any]:

@@ -35,7 +35,7 @@ from stopgrad.images import (
     split_validation,
 )
 from stopgrad.method import Compute, SimSiam, build_simsiam, compute_for, size_problems
-from stopgrad.runs.checkpoint import load_checkpoint
+from stopgrad.runs.directory import load_last
 from stopgrad.runs.info import RunData, RunInfo, read_run
 from stopgrad.runs.machine import describe_environment
 from stopgrad.runs.scoring import WATCHED
@@ -247,11 +247,12 @@ class TrainedRun(NamedTuple):
     path: Path
 
 
-def load_run(path: Path) -> TrainedRun:
-    """The model of a run at its newest good checkpoint.
+def load_run(path: Path, *, older: bool = False) -> TrainedRun:
+    """The model of a run at its newest good checkpoint, see `load_last`.
 
     Raises:
-        CheckpointError: When there is none, and for a network that was trained with labels.
+        CheckpointError: When there is none, for an older one of a finished run that nobody asked
+            for, and for a network that was trained with labels.
     """
     info = read_run(path)
     if info.task != "pretrain":
@@ -260,7 +261,7 @@ def load_run(path: Path) -> TrainedRun:
             expected="a run of `stopgrad pretrain`",
             hint="its score stands in the records of the command that made it",
         )
-    checkpoint, config = load_checkpoint(path), info.config
+    checkpoint, config = load_last(path, older=older), info.config
     if config.device.startswith("cuda") and not torch.cuda.is_available():
         log.warning("the run was made with device = %s; there is none here: auto", config.device)
         config = replace(config, device="auto")

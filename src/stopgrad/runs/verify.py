@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from stopgrad.errors import CheckpointError, ConfigError, StopgradError
+from stopgrad.errors import CheckpointError, ConfigError, StopgradError, UnreadableError
 from stopgrad.runs.checkpoint import (
     INFO,
     MANIFEST,
@@ -85,6 +85,8 @@ def _finding(name: str, check: Callable[..., str], *checked: object) -> Finding:
     """A check's note, or what it raised."""
     try:
         return Finding(name, ok=True, note=check(*checked))
+    except UnreadableError:  # which says nothing of the file
+        raise
     except StopgradError as error:
         return Finding(name, ok=False, note=error.found)
     except (OSError, ValueError, KeyError, TypeError) as error:

@@ -1,6 +1,6 @@
 from .files import LARGEST_JSON as LARGEST_JSON
 from .files import Finding as Finding
-from .files import OddFileError as OddFileError
+from .files import appearing as appearing
 from .files import as_text as as_text
 from .files import check_ending as check_ending
 from .files import check_types as check_types
@@ -10,9 +10,8 @@ from .files import fits as fits
 from .files import in_short as in_short
 from .files import lock as lock
 from .files import printable as printable
-from .files import read_file as read_file
 from .files import read_json as read_json
-from .files import read_start as read_start
+from .files import remove_temporaries as remove_temporaries
 from .files import replace_file as replace_file
 from .files import some as some
 from .files import storage_errors as storage_errors
@@ -27,5 +26,16 @@ from .lines import append_lines as append_lines
 from .lines import read_lines as read_lines
 from .lines import read_lines_as as read_lines_as
 from .lines import replace_lines as replace_lines
+from .reading import OddFileError as OddFileError
+from .reading import is_passing as is_passing
+from .reading import is_there as is_there
+from .reading import names_in as names_in
+from .reading import odd_entry as odd_entry
+from .reading import of_disk as of_disk
+from .reading import open_regular as open_regular
+from .reading import read_file as read_file
+from .reading import read_patiently as read_patiently
+from .reading import read_start as read_start
 from .signals import STOP_SIGNALS as STOP_SIGNALS
 from .signals import stop_signals as stop_signals
+from .streams import outlive as outlive

@@ -1,36 +1,38 @@
 """Files that are either whole or absent, by one writer; what others wrote, read with care.
 
-Written: to a temporary file, fsync, rename, fsync of the directory, under a lock that the kernel
-gives back when the process ends. Read: regular files only, with a bound on their size, JSON by the
-letter of its standard, its values by the types of a class, its text made safe for terminals.
+Written: to a temporary file that nobody can foresee, fsync, rename, fsync of the directory, under a
+lock that the kernel gives back when the process ends. Read, see `reading`: JSON by the letter of
+its standard, its values by the types of a class, its text made safe for terminals.
 """
 
 from __future__ import annotations
 
 import fcntl
 import functools
+import glob
 import json
 import math
 import os
 import re
+import secrets
 import shutil
 import stat
 import time
 import types
 import typing
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any, NamedTuple, NoReturn, TypeVar
 
 from stopgrad.errors import ConfigError, LockedError, StorageError
+from stopgrad.storage.reading import open_regular, read_file
 
 LARGEST_JSON = 16 << 20  # bytes; parsed, it may take some twenty times as much
 LARGEST_NUMBER = 1e100  # the square of a sum of such numbers is still finite
 SETTLE = 0.1  # s; the holder of a lock has written its name by then
 LONGEST = 200  # characters of a value in a message
-
 T = TypeVar("T")
 
 
@@ -40,10 +42,6 @@ class Finding(NamedTuple):
     file: str  # its path in the folder that was checked
     ok: bool
     note: str  # what is wrong, or what is worth knowing
-
-
-class OddFileError(OSError):
-    """A link, a pipe, a device or a folder where a file should be, or a file that is too large."""
 
 
 def user_path(text: str | os.PathLike[str]) -> Path:
@@ -80,50 +78,52 @@ def write_atomically(path: Path, data: bytes) -> None:
 
 def replace_file(path: Path, data: bytes) -> None:
     """As `write_atomically`, but an OSError when the disk refuses; nothing new is left then."""
-    temporary = path.parent / f".{path.name}.tmp"
-    # Never through a link that somebody has put there.
-    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW
+    with appearing(path) as file:
+        file.write(data)
+
+
+@contextmanager
+def appearing(
+    path: Path, *, publish: Callable[[Path, Path], object] = os.replace
+) -> Iterator[IO[bytes]]:
+    """A file that gets its name when it is complete on the disk, and vanishes after an error.
+
+    Until then it has a name that nobody can foresee, so that no link waits there.
+
+    Args:
+        path: Its name in the end.
+        publish: How it gets that; `os.link` refuses a name that is taken.
+
+    Raises:
+        OSError: When the disk refuses.
+    """
+    temporary = path.parent / f".{_in_short(path.name)}.{secrets.token_hex(8)}.tmp"
     try:
-        with open(os.open(temporary, flags, 0o666), "wb") as file:
-            file.write(data)
+        with temporary.open("xb") as file:  # exclusive, which follows no link either
+            yield file
             file.flush()
             os.fsync(file.fileno())
-        temporary.rename(path)
+        publish(temporary, path)
         sync_directory(path.parent)
-    except OSError:
+    finally:
         temporary.unlink(missing_ok=True)
-        raise
+
+
+def _in_short(name: str) -> str:
+    """So much of a name that another one can be made of it, which has 255 bytes at most."""
+    return os.fsdecode(os.fsencode(name)[:200])
+
+
+def remove_temporaries(folder: Path, name: str = "") -> None:
+    """Removes what a kill left of `appearing` in a folder, or of one name; nobody writes there."""
+    for path in folder.glob(f".{glob.escape(_in_short(name))}.*.tmp" if name else ".*.tmp"):
+        if stat.S_ISREG(path.lstat().st_mode):
+            path.unlink(missing_ok=True)
 
 
 def write_json(path: Path, value: object) -> None:
     """Replaces a file by a value as strict, readable JSON; a path may hold any bytes."""
     write_atomically(path, f"{json.dumps(value, indent=2, allow_nan=False)}\n".encode())
-
-
-def read_file(path: Path, *, most: int) -> bytes:
-    """The bytes of a regular file: no link is followed, no pipe is waited for.
-
-    Raises:
-        OddFileError: When it is something else, or has more than `most` bytes.
-        OSError: When it cannot be read.
-    """
-    with _open_regular(path) as file:
-        size = os.fstat(file.fileno()).st_size
-        if size > most:
-            raise OddFileError(f"{path.name} has {size:,} bytes, more than {most:,}")
-        return file.read()
-
-
-def read_start(path: Path, count: int) -> bytes:
-    """The first bytes of a regular file, fewer where it is shorter; as `read_file`."""
-    with _open_regular(path) as file:
-        return file.read(count)
-
-
-def _open_regular(path: Path) -> IO[bytes]:
-    if not stat.S_ISREG(path.lstat().st_mode):
-        raise OddFileError(f"{path.name} is a link or no regular file")
-    return open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb")
 
 
 def read_json(path: Path) -> Any:
@@ -222,7 +222,7 @@ def storage_errors(path: Path, *, needed: int) -> Iterator[None]:
         there = next((parent for parent in path.parents if parent.exists()), None)
         free = 0 if there is None else shutil.disk_usage(there).free
         raise StorageError(
-            f"{path} could not be written ({error.strerror}), {free:,} bytes free",
+            f"{path} could not be written ({in_short(error)}), {free:,} bytes free",
             expected=f"{needed:,} bytes that can be written there",
             hint="make room or choose another place, then repeat the command or resume the run",
         ) from error
@@ -235,8 +235,7 @@ def lock(path: Path) -> IO[str]:
         LockedError: When another process holds it, with its id, its host and since when.
         OSError: When the file cannot be made, or is a link.
     """
-    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK
-    file = os.fdopen(os.open(path / "lock", flags, 0o666), "r+")
+    file = os.fdopen(open_regular(path / "lock", os.O_RDWR | os.O_CREAT), "r+")
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:

@@ -20,13 +20,13 @@ from stopgrad.errors import DataError, StopgradError
 from stopgrad.storage.files import (
     as_text,
     in_short,
-    read_file,
     storage_errors,
     strict_json,
     sync_directory,
     typed,
     write_atomically,
 )
+from stopgrad.storage.reading import is_there, open_regular, read_file
 
 LARGEST = 1 << 40  # bytes: as many as were written
 BLOCK = 1 << 14  # bytes that are read to find the last newline
@@ -109,7 +109,7 @@ def read_lines(
 
 def read_lines_as(path: Path, kind: type[T], *, what: str, hint: str) -> list[T]:
     """The rows as objects of a class with typed fields, as `read_lines`; none without a file."""
-    if not path.exists():
+    if not is_there(path):
         return []
     return read_lines(path, lambda row: typed(kind, row), what=what, hint=hint).rows
 
@@ -141,8 +141,7 @@ def _is_json(line: bytes) -> bool:
 def _locked(path: Path) -> Iterator[int]:
     """A descriptor of the file, made if need be, that no other process appends to meanwhile."""
     new = not path.exists()
-    flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW
-    descriptor = os.open(path, flags, 0o666)
+    descriptor = open_regular(path, os.O_RDWR | os.O_CREAT | os.O_APPEND)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield descriptor

@@ -21,7 +21,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
-from stopgrad.storage import read_json, storage_errors, typed, write_json
+from stopgrad.storage import appearing, names_in, read_json, storage_errors, typed, write_json
 
 T = TypeVar("T")
 
@@ -75,11 +75,7 @@ class JobExit(NamedTuple):
 
 def newest_attempt(folder: Path) -> int:
     """The highest number of a claim; 0 where there is none."""
-    try:
-        names = os.listdir(folder)
-    except OSError:
-        return 0
-    return max((int(n[1]) for name in names if (n := NAME.fullmatch(name))), default=0)
+    return max((int(n[1]) for name in names_in(folder) if (n := NAME.fullmatch(name))), default=0)
 
 
 def newest_claim(folder: Path) -> JobClaim | None:
@@ -107,15 +103,12 @@ def create_claim(folder: Path, *, attempt: int, engine: str, devices: int) -> bo
     name = f"stopgrad-{folder.name}-{attempt}-{uuid.uuid4().hex[:8]}"
     claim = JobClaim(engine, name, attempt, socket.gethostname(), os.getpid(), devices)
     path = folder / f"job-{attempt}.json"
-    temporary = folder / f".{name}.tmp"
     with storage_errors(path, needed=0):
-        temporary.write_text(json.dumps(claim._asdict()), encoding="utf-8")
         try:
-            os.link(temporary, path)  # whole or absent, and exclusive on NFS too
+            with appearing(path, publish=os.link) as file:  # which is exclusive on NFS too
+                file.write(json.dumps(claim._asdict()).encode())
         except FileExistsError:
             return False
-        finally:
-            temporary.unlink()
     return True
 
 

@@ -19,7 +19,17 @@ from types import MappingProxyType
 
 from stopgrad.config import config_to_dict, key_paths
 from stopgrad.errors import ConfigError, DataError, did_you_mean
-from stopgrad.storage import storage_errors, strict_json, write_atomically, write_json
+from stopgrad.storage import (
+    LARGEST_JSON,
+    as_text,
+    odd_entry,
+    open_regular,
+    read_file,
+    read_json,
+    storage_errors,
+    write_atomically,
+    write_json,
+)
 from stopgrad.studies.definition import StudyData
 from stopgrad.studies.folder import EpochRow, RunCard, RunFolder, StudyRun
 from stopgrad.studies.kept import Kept, is_kept, kept_files, read_kept
@@ -81,7 +91,7 @@ class StudyDirectory:
             )
         path = self._file(name)
         try:
-            return decode(strict_json(path.read_bytes()), name=name)
+            return decode(read_json(path), name=name)
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise DataError(
                 f"{path} cannot be read ({type(error).__name__}: {error})",
@@ -106,10 +116,13 @@ class StudyDirectory:
             ConfigError: With what was found.
         """
         found = sorted(os.listdir(self.path)) if self.path.is_dir() else []
+        odd = odd_entry(self.path, {"studies": "folder", "runs": "folder"})
         if is_kept(self.path):
             what = "a study that was kept without its runs"
         elif (self.path.exists() and not self.path.is_dir()) or (found and "studies" not in found):
             what = "a single run" if "config.json" in found else ", ".join(found[:5]) or "a file"
+        elif odd is not None:
+            what = f"a link or no regular file, {as_text(odd.relative_to(self.path))}"
         else:
             return
         raise ConfigError(
@@ -161,7 +174,10 @@ class StudyDirectory:
         """
         runs = dict.fromkeys(slot.run for study in self.read_all() for slot in study.slots)
         kept = Kept({n: self.run(n) for n in runs}, {n: self.epoch_rows(n) for n in runs})
-        studies = {out / "studies" / f"{n}.json": self._file(n).read_text() for n in self.names()}
+        studies = {
+            out / "studies" / f"{n}.json": read_file(self._file(n), most=LARGEST_JSON).decode()
+            for n in self.names()
+        }
         for path, text in (studies | kept_files(out, kept)).items():
             for old, new in names.items():
                 text = text.replace(f"{old}/", f"{new}/" if new else "")
@@ -179,7 +195,7 @@ class StudyDirectory:
         folder = self.path / "studies"
         with storage_errors(folder / "lock", needed=0):
             folder.mkdir(parents=True, exist_ok=True)
-            lock = (folder / "lock").open("a")
+            lock = open(open_regular(folder / "lock", os.O_RDWR | os.O_CREAT), "r+")  # noqa: SIM115
         with lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield

@@ -116,7 +116,7 @@ class LocalProcesses(FileLocks):
 
     def start(self, task: StudyTask, *, slot: int, claim: int) -> Job:
         """Starts a process; what it prints goes to the log of the run."""
-        with RunFolder(Path(task.folder)).log.open("ab") as log:
+        with RunFolder(Path(task.folder)).open_log() as log:
             return subprocess.Popen(
                 [sys.executable, "-P", "-m", "stopgrad.studies.task", str(task.file)],
                 stdin=subprocess.DEVNULL,

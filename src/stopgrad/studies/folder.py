@@ -19,7 +19,7 @@ import logging
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import IO, Any, Literal, NamedTuple
 
 from stopgrad.errors import DataError
 from stopgrad.evaluation import (
@@ -37,6 +37,8 @@ from stopgrad.runs import Status, check_row, read_status
 from stopgrad.storage import (
     STOP_SIGNALS,
     append_lines,
+    open_regular,
+    read_json,
     read_lines_as,
     storage_errors,
     strict_json,
@@ -161,6 +163,11 @@ class RunFolder(NamedTuple):
         """What the processes of its tasks printed."""
         return self.path / "log"
 
+    def open_log(self) -> IO[bytes]:
+        """The log, to add to; StorageError when the disk refuses, or for a link or a pipe."""
+        with storage_errors(self.log, needed=0):
+            return open(open_regular(self.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND), "ab")
+
     def read(self) -> StudyRun:
         """All that is known of the run; a damaged file is a failure with its reason."""
         run = StudyRun(None, self.state(), self.is_claimed(), {}, [], None)
@@ -182,7 +189,7 @@ class RunFolder(NamedTuple):
         """
         path = self.path / "claim"
         with storage_errors(path, needed=0):
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            descriptor = open_regular(path, os.O_RDWR | os.O_CREAT)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -197,7 +204,7 @@ class RunFolder(NamedTuple):
     def is_locked(self) -> bool:
         """Whether a process of this machine works on the run now."""
         try:
-            with (self.path / "claim").open("rb") as file:
+            with open(open_regular(self.path / "claim"), "rb") as file:
                 fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
             return True
@@ -208,7 +215,7 @@ class RunFolder(NamedTuple):
     def card(self) -> RunCard:
         """What the run is; DataError when the card is missing or damaged."""
         try:
-            return typed(RunCard, strict_json(self.card_file.read_bytes()))
+            return typed(RunCard, read_json(self.card_file))
         except (OSError, ValueError, TypeError, AttributeError) as error:
             raise DataError(
                 f"{self.card_file} is damaged ({error})",
@@ -271,7 +278,7 @@ class RunFolder(NamedTuple):
         """
         path = self.run / "metrics.jsonl"
         try:
-            with path.open("rb") as file:
+            with open(open_regular(path), "rb") as file:
                 return [row for n, line in enumerate(file, 1) if (row := _epoch_row(line, path, n))]
         except OSError:
             return []
@@ -321,7 +328,7 @@ def _newest_epoch(metrics: Path) -> EpochRow:
 
 def _tail(path: Path) -> list[bytes]:
     try:
-        with path.open("rb") as file:
+        with open(open_regular(path), "rb") as file:
             file.seek(max(0, os.fstat(file.fileno()).st_size - TAIL))
             return file.read().split(b"\n")
     except OSError:

@@ -90,7 +90,7 @@ def _let_others_end(folder: Path, attempt: int) -> None:
 def _work(folder: Path, claim: JobClaim, stopped: Sequence[int]) -> int:
     """Runs the task in a process of its own, and has it save and end when it is asked to."""
     task = _begun(read_task(folder / "task.json"))
-    with RunFolder(folder).log.open("ab") as log:
+    with RunFolder(folder).open_log() as log:
         process = subprocess.Popen(
             _command(task, devices=claim.devices),
             stdin=subprocess.DEVNULL,

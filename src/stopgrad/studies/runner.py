@@ -11,7 +11,7 @@ import os
 import shlex
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from types import FrameType
@@ -20,7 +20,7 @@ from typing import NamedTuple, Protocol
 from stopgrad.errors import DataError, InterruptedStudyError
 from stopgrad.evaluation import Key
 from stopgrad.runs import newest_step
-from stopgrad.storage import stop_signals, storage_errors
+from stopgrad.storage import stop_signals
 from stopgrad.studies.directory import StudyDirectory
 from stopgrad.studies.executors import Adopted, Executor, Job
 from stopgrad.studies.folder import RunAttempt, RunFolder
@@ -283,8 +283,6 @@ def _lacking(active: Active) -> str:
 
 
 def _add_to_log(folder: RunFolder, text: str) -> None:
-    with (
-        storage_errors(folder.log, needed=len(text)),
-        folder.log.open("a", encoding="utf-8") as log,
-    ):
-        log.write(text + "\n")
+    """Adds a line, which is lost where the disk is full."""
+    with suppress(OSError), folder.open_log() as log:
+        log.write(f"{text}\n".encode())

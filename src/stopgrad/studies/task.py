@@ -24,7 +24,7 @@ from stopgrad.config import SplitName, config_from_dict, config_to_dict
 from stopgrad.errors import DataError, StopgradError, StorageError, bad_path, no_memory
 from stopgrad.evaluation import FINETUNE, Key, Subject
 from stopgrad.runs import read_status
-from stopgrad.storage import printable, read_json, typed, write_json
+from stopgrad.storage import outlive, printable, read_json, typed, write_json
 from stopgrad.studies.folder import RunFolder
 from stopgrad.studies.plan import PlannedRun
 
@@ -249,6 +249,8 @@ def _fraction_texts(epochs: Iterable[FractionEpoch]) -> Iterator[str]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Carries out the task of a file; returns the exit code."""
+    outlive("stdout")  # the log of the run
+    outlive("stderr")
     logging.basicConfig(level=logging.WARNING, format="stopgrad: %(message)s")
     path = Path((sys.argv[1:] if arguments is None else arguments)[0])
     try:

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from stopgrad.config import EncoderConfig, Stem
 from stopgrad.errors import CheckpointError, ConfigError, DataError, did_you_mean
+from stopgrad.images import checked_answers
 from stopgrad.method import RESNETS
 from stopgrad.runs import (
     PICKLED,
@@ -29,7 +30,7 @@ from stopgrad.runs import (
     encoder_tensors,
     header_bytes,
     header_tensors,
-    load_checkpoint,
+    load_last,
     misfit,
     not_finite,
     read_run,
@@ -110,7 +111,7 @@ def _absent(spec: str) -> ConfigError:
 
 def _run_tensors(path: Path) -> dict[str, Tensor]:
     """The encoder of a run of any kind, at its newest good checkpoint."""
-    prefix, model = "encoder.", load_checkpoint(path).model
+    prefix, model = "encoder.", load_last(path).model
     return {k.removeprefix(prefix): v for k, v in model.items() if k.startswith(prefix)}
 
 
@@ -369,7 +370,10 @@ def _hub_file(repository: str) -> Path:
 def _asking(ask: Callable[[], T], repository: str) -> T:
     # The client raises errors of several libraries, which have no common root but Exception.
     try:
-        return ask()
+        with checked_answers():
+            return ask()
+    except DataError:
+        raise
     except Exception as error:
         reason = as_text(first_line(error))
         raise DataError(

@@ -28,7 +28,7 @@ from stopgrad.images.sources.names import split_of
 from stopgrad.images.sources.tars import tar_members
 from stopgrad.images.store import cache_folder
 from stopgrad.images.types import Contents, DataSource, Encoded, Notes, SplitReader, Unused, stamp
-from stopgrad.storage import first_line
+from stopgrad.storage import first_line, of_disk
 
 ZIPS = (".zip",)
 TARS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst")
@@ -197,6 +197,8 @@ def _whole(member: _Member, broken: list[str]) -> Iterator[bytes | None]:
     except (DataError, MemoryError):
         raise
     except Exception as error:
+        if failed := of_disk(error):
+            raise DataError(f"{member.name!r} cannot be read ({failed.strerror})") from error
         broken.append(str(error) or type(error).__name__)
         yield None
 

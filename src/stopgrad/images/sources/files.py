@@ -34,6 +34,7 @@ from stopgrad.images.sources.endings import (
 )
 from stopgrad.images.store import MANIFEST, PACKING
 from stopgrad.images.types import Unused
+from stopgrad.storage import read_patiently
 
 SYSTEM = frozenset(  # folders and files that systems and their viewers keep, in small letters
     {"@eadir", "#recycle", "#snapshot", "@recycle", "@recently-snapshot", "@__thumb", ".@__thumb"}
@@ -82,13 +83,28 @@ def list_folder(root: Path) -> FolderListing:
     while pending:
         here = pending.pop()
         try:
-            with os.scandir(here.path) as entries:
-                pending += walk.enter(here, list(entries))
+            pending += walk.enter(here, _entries(here.path))
         except OSError as error:
             if not here.parts:
-                raise _unreadable(here.path, error) from error
+                raise _unreadable(here.path, error) from None
             walk.closed(here, error)
     return walk.listing(str(root))
+
+
+def _entries(folder: str) -> list[os.DirEntry[str]]:
+    """What lies in a folder; one that is closed to this user may stay so, and is no failure."""
+
+    def read() -> list[os.DirEntry[str]] | PermissionError:
+        try:
+            with os.scandir(folder) as entries:
+                return list(entries)
+        except PermissionError as error:
+            return error
+
+    found = read_patiently(Path(folder), read)
+    if isinstance(found, PermissionError):
+        raise found
+    return found
 
 
 def as_text(name: str) -> str:
@@ -238,12 +254,16 @@ def _ours(here: _Folder, names: set[str]) -> set[str]:
 def _first_bytes(path: str) -> bytes:
     """At most `FIRST_BYTES` of a regular file; nothing of any other, which might wait for ever."""
     try:
-        if not os.path.isfile(path):
-            return b""
-        with open(path, "rb", buffering=0) as file:
-            return file.read(FIRST_BYTES)
+        return read_patiently(Path(path), lambda: _start_of(path))
     except OSError:
         return b""
+
+
+def _start_of(path: str) -> bytes:
+    if not os.path.isfile(path):
+        return b""
+    with open(path, "rb", buffering=0) as file:
+        return file.read(FIRST_BYTES)
 
 
 def _folder_below(entry: os.DirEntry[str], here: _Folder) -> _Folder | None:

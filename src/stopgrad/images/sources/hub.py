@@ -3,15 +3,20 @@
 One request lists the files; only those of the splits needed are downloaded, by the Hub's own
 client, with its progress bars and its cache. The endpoint is $HF_ENDPOINT where it is set. The
 listing is kept, so that a data set that was loaded once loads again without a network.
+
+What a server answers becomes paths in that cache, so that a commit, a file name or the name of a
+stored file is used only where it has the form of one.
 """
 
 from __future__ import annotations
 
+import contextlib
 import fnmatch
 import functools
 import json
 import logging
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -23,13 +28,16 @@ from stopgrad.images.sources.parquet import has_labels, shards_source
 from stopgrad.images.sources.shards import USUAL, ShardPlace, Shards, choose_shards, place_of
 from stopgrad.images.store import cache_folder
 from stopgrad.images.types import DataSource, Notes, T, Unused
-from stopgrad.storage import first_line, write_atomically
+from stopgrad.storage import as_text, first_line, in_short, read_json, typed, write_atomically
 
 if TYPE_CHECKING:
     from huggingface_hub import DatasetInfo, HfApi
 
 CONVERTED = "refs/convert/parquet"  # the branch on which the Hub keeps its own conversions
 TIMEOUT = 15.0  # s for the listing
+COMMIT = re.compile("[0-9a-f]{40}")
+STORED = re.compile(r'(W/)?"?[\w.:+=-]*"?', re.ASCII)  # an entity tag that is one name of a file
+HEADERS = {"X-Repo-Commit": COMMIT, "X-Linked-ETag": STORED, "ETag": STORED}
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +47,17 @@ class Listing(NamedTuple):
 
     commit: str
     files: list[str]
-    configs: Sequence[dict[str, Any]] = ()  # of the data set's card
+    configs: list[dict[str, Any]]  # of the data set's card
+
+    def checked(self) -> Listing:
+        """The same, where its parts have their form; else a ValueError or a TypeError."""
+        typed(Listing, self._asdict())
+        if not COMMIT.fullmatch(self.commit):
+            raise ValueError(f"commit {self.commit!r}")
+        for name in self.files:
+            if name.startswith("/") or "\\" in name or {"..", "."} & {*name.split("/")}:
+                raise ValueError(f"file {name!r}")
+        return self
 
 
 def hub_source(spec: str, *, repository: str, reading: Reading) -> DataSource:
@@ -164,14 +182,27 @@ def _list(api: HfApi, name: str) -> tuple[Listing, bool]:
     except HubUnreachableError as error:
         if not kept.is_file():
             raise
+        listing = _kept(kept, name)
         log.warning("%s; using the copy of %s downloaded before", error.found, name)
-        return Listing(*json.loads(kept.read_text())), True
+        return listing, True
     try:
         kept.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(kept, json.dumps(listing).encode())
     except (OSError, StorageError) as error:
         log.warning("cannot keep the listing of %s in %s (%s)", name, kept, error)
     return listing, False
+
+
+def _kept(path: Path, name: str) -> Listing:
+    try:
+        return Listing(*read_json(path)).checked()
+    except (OSError, ValueError, TypeError) as error:
+        raise DataError(
+            f"the Hub does not answer, and the listing of {name!r} kept in {path} is damaged "
+            f"({in_short(error)})",
+            expected="a connection to the Hub, or the listing that was kept",
+            hint="check the network and HF_ENDPOINT, or name a local folder",
+        ) from error
 
 
 def _ask_for_listing(api: HfApi, name: str) -> Listing:
@@ -186,7 +217,10 @@ def _ask_for_listing(api: HfApi, name: str) -> Listing:
         files = [sibling.rfilename for sibling in info.siblings or []]
         configs = configs or _configs(info)
         if info.sha and any(map(place_of, files)):
-            return Listing(info.sha, files, configs)
+            try:
+                return Listing(info.sha, files, configs).checked()
+            except (ValueError, TypeError) as error:
+                raise _malformed(in_short(error)) from error
         log.info("%s has no Parquet files of its own; looking at %s", name, CONVERTED)
     raise DataError(
         f"data set {name!r} has no Parquet files",
@@ -201,6 +235,40 @@ def _configs(info: DatasetInfo) -> list[dict[str, Any]]:
     return [config for config in _as_list(told) if isinstance(config, dict)]
 
 
+def _malformed(what: str) -> DataError:
+    return DataError(
+        f"the Hub answers with {as_text(what)}",
+        expected="commits of 40 hexadecimal digits, and names of files within a repository",
+        hint="nothing of it was used; check HF_ENDPOINT, and do not trust that server",
+    )
+
+
+@contextlib.contextmanager
+def checked_answers() -> Iterator[None]:
+    """Refuses, in here, answers to the Hub's client whose headers are no names of its cache.
+
+    The client makes paths of them. A DataError ends the request.
+    """
+    from huggingface_hub import get_session
+
+    def check(response: Any) -> None:
+        found = {key: response.headers.get(key, "") for key in HEADERS}
+        wrong = [f"{key} {value!r}" for key, value in found.items() if not _is_name(key, value)]
+        if response.request.method == "HEAD" and wrong:  # all else that it asks becomes no path
+            raise _malformed(wrong[0])
+
+    hooks = get_session().event_hooks
+    get_session().event_hooks = {**hooks, "response": [*hooks["response"], check]}
+    try:
+        yield
+    finally:
+        get_session().event_hooks = hooks
+
+
+def _is_name(key: str, value: str) -> bool:
+    return not value or (HEADERS[key].fullmatch(value) is not None and ".." not in value)
+
+
 class HubUnreachableError(DataError):
     """No answer from the Hub, or an error in place of one."""
 
@@ -210,7 +278,8 @@ def _asking(ask: Callable[[], T], name: str) -> T:
     from huggingface_hub import errors
 
     try:
-        return ask()
+        with checked_answers():
+            return ask()
     except DataError:
         raise
     except errors.GatedRepoError as error:
@@ -233,4 +302,4 @@ def _asking(ask: Callable[[], T], name: str) -> T:
             f"the Hub does not answer for {name!r} ({reason})",
             expected="a connection to the Hub, or a data set downloaded before",
             hint="check the network and HF_ENDPOINT, or name a local folder",
-        ) from error
+        ) from None  # the client has tried again itself

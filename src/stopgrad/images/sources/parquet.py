@@ -44,6 +44,7 @@ from stopgrad.images.types import (
     Unused,
     stamp,
 )
+from stopgrad.storage import of_disk
 
 DEPTH = 2  # folders below the one named in which Parquet files are looked for
 
@@ -60,7 +61,9 @@ def count_images(folder: Path, reading: Reading = BY_RULE) -> int:
     try:
         train = _shards_of(folder, reading._replace(split="")).train
         return sum(_count_images(folder / name, name, reading) for name in train)
-    except StopgradError:
+    except StopgradError as error:
+        if of_disk(error):
+            raise
         return 0
 
 

@@ -26,7 +26,7 @@ from stopgrad.images.sources.endings import SUFFIXES
 from stopgrad.images.sources.files import OURS, FolderListing, Found
 from stopgrad.images.sources.names import SplitOf, split_of
 from stopgrad.images.types import Notes, Unused
-from stopgrad.storage import few, first_line
+from stopgrad.storage import few, first_line, read_patiently
 
 Label = int | str
 Values = Sequence[Label | None]
@@ -303,10 +303,10 @@ def _columns(path: Path) -> dict[str, list[Any]]:
     """
     try:
         if path.suffix.lower() == ".parquet":
-            return _of_parquet(path)
+            return read_patiently(path, lambda: _of_parquet(path))
         if not path.is_file() or path.stat().st_size > MOST_BYTES:
             raise _UnfitError(f"more than {MOST_BYTES:,} bytes, or no regular file")
-        data = path.read_bytes()
+        data = read_patiently(path, path.read_bytes)
         try:
             text = data.decode("utf-8-sig")
         except UnicodeDecodeError:

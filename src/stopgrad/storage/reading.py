@@ -1,0 +1,180 @@
+"""What others wrote, read with care: regular files only, and a failing read is tried again.
+
+In: paths. Out: bytes, descriptors and names, or an error that tells a file that is wrong from one
+that nobody could look at. No link is followed and no pipe waited for.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import stat
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TypeVar
+
+from stopgrad.errors import DataError, StopgradError, UnreadableError
+
+PAUSES = (0.5, 1.0, 2.0, 4.0, 8.0, 15.0)  # s between the tries of a read
+ANSWERS = (
+    *(errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.EINVAL),
+    *(errno.ENXIO, errno.ENODEV, errno.EEXIST),
+)
+"""Errors that say what is there; all others say that nobody could look."""
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+
+class OddFileError(OSError):
+    """A link, a pipe, a device or a folder where a file should be, or a file that is too large."""
+
+
+def read_patiently(path: Path, read: Callable[[], T]) -> T:
+    """What `read` gives. An error of the disk is no answer: after a pause it is read again.
+
+    Args:
+        path: What is read, for messages.
+        read: May be called several times.
+
+    Raises:
+        UnreadableError: When it still fails after some 30 s.
+        OSError: When it says what is there instead, see `ANSWERS`.
+        Exception: Whatever else `read` raises.
+    """
+    for pause in (*PAUSES, None):
+        try:
+            return read()
+        except Exception as error:
+            failed = of_disk(error)
+            ours = isinstance(error, StopgradError) and not isinstance(error, DataError)
+            if failed is None or ours:  # such as of a disk that is full
+                raise
+            named = failed.filename or path
+            if pause is None:
+                raise UnreadableError(
+                    f"{named} could not be read ({failed.strerror}), tried {len(PAUSES) + 1} times",
+                    expected="a disk or a server that gives what it holds",
+                    hint="nothing was changed; when it can be read again, repeat the command",
+                ) from error
+            log.warning("%s: %s; reading it again in %g s", named, failed.strerror, pause)
+        time.sleep(pause)
+    raise AssertionError
+
+
+def of_disk(error: BaseException | None) -> OSError | None:
+    """The error of the disk that an error is, or was raised from; None where it is none."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno and error.errno not in ANSWERS:
+            return error
+        error = error.__cause__
+    return None
+
+
+_PASSING = frozenset(os.strerror(number) for number in errno.errorcode if number not in ANSWERS)
+
+
+def is_passing(reason: str) -> bool:
+    """Whether this is why a file could not be read, and says nothing of the file."""
+    return reason in _PASSING
+
+
+def is_there(path: Path) -> bool:
+    """Whether something has this name; errors as of `read_patiently`."""
+    try:
+        read_patiently(path, path.lstat)
+    except OSError:
+        return False
+    return True
+
+
+def names_in(folder: Path) -> list[str]:
+    """The names in a folder, none where there is no folder; errors as of `read_patiently`."""
+    try:
+        return read_patiently(folder, lambda: os.listdir(folder))
+    except OSError:
+        return []
+
+
+def read_file(path: Path, *, most: int) -> bytes:
+    """The bytes of a regular file: no link is followed, no pipe is waited for.
+
+    Raises:
+        OddFileError: When it is something else, or has more than `most` bytes.
+        OSError: When it is not there.
+        UnreadableError: When it cannot be read, see `read_patiently`.
+    """
+
+    def read() -> bytes:
+        with open(open_regular(path), "rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            if size > most:
+                raise OddFileError(f"{path.name} has {size:,} bytes, more than {most:,}")
+            return file.read()
+
+    return read_patiently(path, read)
+
+
+def read_start(path: Path, count: int) -> bytes:
+    """The first bytes of a regular file, fewer where it is shorter; as `read_file`."""
+
+    def read() -> bytes:
+        with open(open_regular(path), "rb") as file:
+            return file.read(count)
+
+    return read_patiently(path, read)
+
+
+def open_regular(path: Path, flags: int = os.O_RDONLY) -> int:
+    """A descriptor of a regular file; with O_CREAT one that is new, if there is none.
+
+    No link is followed, no pipe waited for, and nothing cut off before that is known.
+
+    Raises:
+        OddFileError: When it is something else.
+        OSError: When it cannot be opened.
+    """
+    try:
+        descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.ENXIO, errno.EISDIR):
+            raise _odd(path) from error
+        raise
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise _odd(path)
+    return descriptor
+
+
+def _odd(path: Path) -> OddFileError:
+    return OddFileError(f"{path.name} is a link or no regular file")
+
+
+def odd_entry(folder: Path, wanted: Mapping[str, str]) -> Path | None:
+    """The first name in a folder that is a link, a pipe or the like, here or further down.
+
+    Args:
+        folder: Of others.
+        wanted: "file" or "folder" by name; others are not looked at.
+    """
+    for name in sorted(wanted.keys() & {*names_in(folder)}):
+        kind = _kind(folder / name)
+        if kind not in (wanted[name], "none"):
+            return folder / name
+        for here, folders, files in os.walk(folder / name):
+            for entry in (Path(here, name) for name in (*folders, *files)):
+                if _kind(entry) == "odd":
+                    return entry
+    return None
+
+
+def _kind(path: Path) -> str:
+    """none for what a process that goes on has just removed, too."""
+    try:
+        mode = read_patiently(path, path.lstat).st_mode
+    except OSError:
+        return "none"
+    return "file" if stat.S_ISREG(mode) else "folder" if stat.S_ISDIR(mode) else "odd"
