@@ -68,11 +68,14 @@ def test_the_scale_and_the_offset_of_features_do_not_matter(factor: float) -> No
 
 
 def _scale_gradients(layer: torch.nn.Linear, decay: float) -> None:
-    """Turns SGD into LARS (You et al. 2017, Algorithm 1): a rate of its own for the weight."""
-    weight, gradient = layer.weight.detach(), layer.weight.grad
-    trust = 0.001 * weight.norm() / (gradient.norm() + decay * weight.norm())
-    gradient.add_(decay * weight).mul_(trust)
-    layer.bias.grad.add_(decay * layer.bias.detach())
+    """Turns SGD into LARS (You et al. 2017, Algorithm 1): each parameter has its own rate.
+
+    A parameter of zeros, as the bias at its start, takes the plain step.
+    """
+    for parameter in layer.parameters():
+        value, gradient = parameter.detach(), parameter.grad
+        trust = 0.001 * value.norm() / (gradient.norm() + decay * value.norm())
+        gradient.add_(decay * value).mul_(trust if value.any() else 1.0)
 
 
 def _by_torch(train: Labelled, plan: Plan, *, lars: bool) -> Heads:

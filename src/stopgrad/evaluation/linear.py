@@ -215,18 +215,17 @@ def loss_gradient(heads: Heads, batch: Labelled) -> Heads:
 def _update(heads: Heads, batch: Labelled, config: LinearConfig) -> Heads:
     """What the momentum takes in at a step: the gradient with weight decay, scaled for LARS.
 
-    Biases are not scaled, as in stopgrad.method.optimizer.
+    LARS scales weights and biases, each head's by its own norms.
     """
-    gradient = loss_gradient(heads, batch)
-    weight = gradient.weight.add(heads.weight, alpha=config.weight_decay)
-    bias = gradient.bias.add(heads.bias, alpha=config.weight_decay)
-    match config.algorithm:
-        case "sgd":
-            return Heads(weight, bias)
-        case "lars":
-            norms = (w.flatten(1).norm(dim=1) for w in (heads.weight, gradient.weight))  # (G,)
+    updates = []
+    for value, gradient in zip(heads, loss_gradient(heads, batch), strict=True):
+        update = gradient.add(value, alpha=config.weight_decay)
+        if config.algorithm == "lars":
+            norms = (tensor.flatten(1).norm(dim=1) for tensor in (value, gradient))  # (G,)
             scale = lars_scale(*norms, weight_decay=config.weight_decay)
-            return Heads(weight * scale[:, None, None], bias)
+            update = update * scale.view(-1, *[1] * (update.ndim - 1))
+        updates.append(update)
+    return Heads(*updates)
 
 
 def tuned_probe(
