@@ -137,6 +137,11 @@ class LinearConfig(Checked):
     epochs: int = knob(90, "epochs over 100 % of the labels. Report and paper: 90", at_least=1)
     momentum: float = knob(0.9, "momentum. Report and paper: 0.9", at_least=0, at_most=1)
     weight_decay: float = knob(0.0, "weight decay. Report and paper: 0", at_least=0)
+    as_published: bool = knob(
+        False,
+        "raw features, nn.Linear's initial weights, whole batches, a rate for each epoch. "
+        "Report: yes",
+    )
 
     @property
     def lr(self) -> float:

@@ -19,7 +19,13 @@ from stopgrad.config import Config, config_to_dict
 from stopgrad.evaluation.costs import energy, read_costs
 from stopgrad.evaluation.features import Features, Score, embed, pixel_features
 from stopgrad.evaluation.knn import weighted_knn
-from stopgrad.evaluation.linear import PAPER_LARS, REPORT_SGD, linear_probe, tuned_probe
+from stopgrad.evaluation.linear import (
+    AS_PUBLISHED,
+    PAPER_LARS,
+    REPORT_SGD,
+    linear_probe,
+    tuned_probe,
+)
 from stopgrad.evaluation.records import (
     FROZEN,
     MEASURED,
@@ -218,6 +224,9 @@ def _evaluators(config: Config, bank: Features, *, full_size: int) -> dict[str, 
     allowed: dict[str, Evaluator] = {
         "knn_accuracy": lambda train, test: weighted_knn(train, test, config.knn),
         "linear_accuracy": lambda train, test: linear_probe(train, test, REPORT_SGD, **how),
+        "linear_published_accuracy": lambda train, test: linear_probe(
+            train, test, AS_PUBLISHED, **how
+        ),
     }
     assert bank.labels is not None
     if int(bank.labels.bincount().max()) > 1:

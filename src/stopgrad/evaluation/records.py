@@ -17,7 +17,12 @@ from stopgrad.storage import append_lines, check_types, read_lines, typed
 
 Subject = Literal["encoder", "untrained", "pixels", "supervised"]
 
-FROZEN = ("knn_accuracy", "linear_accuracy", "linear_lars_accuracy")
+FROZEN = (
+    "knn_accuracy",
+    "linear_accuracy",
+    "linear_published_accuracy",
+    "linear_lars_accuracy",
+)
 """What an encoder is scored by as it is."""
 
 FINETUNE, SUPERVISED = "finetune_accuracy", "supervised_accuracy"
