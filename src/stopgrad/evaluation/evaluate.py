@@ -237,13 +237,20 @@ def _evaluators(config: Config, bank: Features, *, full_size: int) -> dict[str, 
 
 
 def _measured(run: TrainedRun, *, metrics: tuple[str, ...], name: str) -> Iterator[Record]:
-    """A record for each of these metrics that is a measure of z, from the last measured epoch."""
+    """A record for each of these metrics that is a measure of z, from the last measured epoch.
+
+    Of many images without augmentation where the row has them and one view is enough.
+    """
     row = newest_measures(run)
     measures, verdict = row.get("measures"), row.get("verdict")
     if not measures or not verdict:
         return
     for metric in (metric for metric in metrics if metric in MEASURES):
-        value = measures.get("z", {}).get(metric)
+        value = clean = (row.get("clean") or {}).get(metric)
+        images, protocol = row.get("clean_images", 0), {"images": "not augmented"}
+        if clean is None:
+            value, protocol = measures.get("z", {}).get(metric), {"views": "two of each image"}
+            images = row.get("measured", min(MEASURED, run.info.data["images"]))
         if value is not None:
             yield labelled_record(
                 run.info,
@@ -251,8 +258,8 @@ def _measured(run: TrainedRun, *, metrics: tuple[str, ...], name: str) -> Iterat
                 value=value,
                 of="encoder",
                 split="train",
-                images_scored=min(MEASURED, run.info.data["images"]),
-                protocol={"evaluator": "collapse", "layer": "z", "views": "two of each image"},
+                images_scored=images,
+                protocol={"evaluator": "collapse", "layer": "z"} | protocol,
                 name=name,
                 epoch=row["epoch"],
                 verdict=verdict.get("state"),

@@ -40,6 +40,7 @@ MEASURES = (
 """The fields of `method.Measures`, of z; named here so that reading takes no torch."""
 
 MEASURED = 1024  # images whose two views are measured; fixed for a run
+CLEAN = 8192  # images without augmentation on which z is measured at the end
 
 
 class Energy(NamedTuple):

@@ -20,8 +20,10 @@ from torch import Tensor
 from stopgrad.config import Config, torch_generator
 from stopgrad.images import Images, Normalization, Track, no_progress
 from stopgrad.method import (
+    Clean,
     Layers,
     LearningRates,
+    Measures,
     Processes,
     SimSiam,
     Spectra,
@@ -60,6 +62,8 @@ class Epoch(NamedTuple):
     views_per_s: float  # in this process; 0 when all its steps were taken before
     model: SimSiam  # the living model, not a copy
     spectra: Spectra | None = None  # at some sixteen moments of the run
+    measured: int = 0  # images whose views layers and spectra are of
+    clean: Clean | None = None  # z on images without augmentation, after the last epoch
 
 
 def pretrain_epochs(
@@ -279,12 +283,15 @@ def _row(epoch: Epoch) -> dict[str, object]:
     }
     if epoch.layers is None or epoch.verdict is None:
         return row
-    layers = {
-        name: {key: value if value == value else None for key, value in layer._asdict().items()}
-        for name, layer in epoch.layers._asdict().items()
-    }
-    row |= {"measures": layers, "verdict": epoch.verdict._asdict()}
+    layers = {name: _finite(layer) for name, layer in epoch.layers._asdict().items()}
+    row |= {"measures": layers, "measured": epoch.measured, "verdict": epoch.verdict._asdict()}
+    if epoch.clean is not None:
+        row |= {"clean": _finite(epoch.clean.z), "clean_images": epoch.clean.images}
     return row if epoch.spectra is None else row | {"spectra": epoch.spectra._asdict()}
+
+
+def _finite(measures: Measures) -> dict[str, float | None]:
+    return {key: value if value == value else None for key, value in measures._asdict().items()}
 
 
 class Replay:
