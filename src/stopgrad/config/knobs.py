@@ -24,6 +24,7 @@ Task = Literal["pretrain", "supervised", "finetune"]
 BadImages = Literal["fail", "skip"]
 BatchNorm = Literal["per-view", "joint"]
 Compile = Literal["auto", "on", "off"]
+Target = Literal["stop-gradient", "momentum"]
 
 # Chosen by name besides the knobs; here, so that help lists them without torch.
 SplitName = Literal["auto", "test", "validation"]  # images to score
@@ -234,6 +235,17 @@ class Config(Checked):
     epochs: int = knob(800, "passes over the images. Paper: 800 on CIFAR", at_least=1)
     batch: int = knob(512, "images per step B. Paper: 512", at_least=2)
     stop_gradient: bool = knob(True, "false: the ablation of Sec. 4.1, which collapses")
+    target: Target = knob(
+        "stop-gradient",
+        "p is compared with z (stop-gradient), or with that of a moving average of encoder and "
+        "projector (momentum, BYOL). Paper: stop-gradient",
+    )
+    target_momentum: float = knob(
+        0.996,
+        "share that the moving average keeps at each step. BYOL: 0.996, rising to 1",
+        at_least=0,
+        at_most=1,
+    )
     stop_on_collapse: bool = knob(
         False,
         "end the run (exit code 4) at two verdicts of collapse in a row, past 10 % of it",
@@ -336,6 +348,8 @@ class Config(Checked):
         wrong = list(
             contradictions({key: attrgetter(key)(self) for pair in ORDERED for key in pair})
         )
+        if self.target == "momentum" and not self.stop_gradient:
+            wrong.append("target = momentum, stop_gradient = false (no gradient reaches a target)")
         if wrong:
             raise ConfigError(
                 "; ".join(wrong),

@@ -88,6 +88,7 @@ def method_facts(config: Config) -> list[Fact]:
         f"{place_text(optimizer.alpha_h)} {TIMES} lr, {optimizer.predictor_schedule}"
     )
     views = f"views of {config.views.size} px"
+    averaged = f"moving average of encoder and projector, momentum {config.target_momentum:g}"
     return [
         Fact("Encoder", f"{encoder.name}, {encoder.stem} stem{wide}; {views}"),
         Fact(
@@ -96,6 +97,7 @@ def method_facts(config: Config) -> list[Fact]:
         ),
         Fact("Predictor", heads),
         Fact("Stop-gradient", "on" if config.stop_gradient else "removed (ablation)"),
+        *([Fact("Target", averaged)] if config.target == "momentum" else []),
         Fact("Optimiser", how),
     ]
 

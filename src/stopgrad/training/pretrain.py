@@ -151,6 +151,12 @@ class Pretraining(Learner[SimSiam, Views]):
         """The symmetrised loss of two views."""
         return self.forward(batch)
 
+    def update(self, loss: Tensor) -> Tensor:
+        result = super().update(loss)
+        if self.model.target is not None:
+            self.model.follow((1 - self.config.target_momentum) * (1 - self.refused))
+        return result
+
     def views(self, indices: Tensor) -> Views:  # (B,) -> (B, C, S, S) twice
         """Two views of each image of a batch, as the seed and the step decide."""
         return self._views_of(indices, self._table(len(indices)))
@@ -238,6 +244,7 @@ def start_training(
     model = build_simsiam(config).train()
     if init is not None:
         model.encoder.load_state_dict(init)
+        model.follow(1.0)
     compute.place(model)
     if processes is not None and config.batch_norm_over == "all":
         normalize_over_processes(model, processes)
