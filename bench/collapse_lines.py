@@ -133,7 +133,7 @@ def _train(training: Pretraining) -> Iterator[dict[str, Any]]:
 def _measured(training: Pretraining, *, loss: float | None) -> dict[str, Any]:
     outputs = watched_outputs(training)
     layers = Layers(*[measure(z[0], z[1]) for z in outputs])
-    verdict = judge(layers, steps=training.step)
+    verdict = judge(layers, steps=training.step, images=outputs[0].shape[1])
     return {
         "epoch": training.epoch,
         "step": training.step,

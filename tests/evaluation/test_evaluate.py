@@ -47,7 +47,7 @@ def _train(dataset: Dataset, config: Config, path: Path) -> Path:
 
 def test_records_say_what_was_scored_on_what(run: TrainedRun, dataset: Dataset) -> None:
     records = list(evaluate_run(run, dataset, labels=(1.0, 0.1)))
-    assert len(records) == 2 * 3 * 3
+    assert len(records) == 2 * 3 * 4
     for record in records:
         assert record.images_scored == 100
         assert record.split == "test"
@@ -143,7 +143,7 @@ def test_a_share_of_labels_out_of_range_is_refused_first(
 
 def test_one_label_per_class_leaves_the_tuned_probe_out(run: TrainedRun, dataset: Dataset) -> None:
     metrics = [r.metric for r in evaluate_run(run, dataset, labels=(0.01,))]
-    assert metrics == ["knn_accuracy", "linear_accuracy"] * 3
+    assert metrics == ["knn_accuracy", "linear_accuracy", "linear_published_accuracy"] * 3
 
 
 def test_a_damaged_newest_checkpoint_is_passed_over_and_named(

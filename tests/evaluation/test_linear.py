@@ -9,11 +9,12 @@ import torch.nn.functional as F
 from sklearn.linear_model import LogisticRegression
 
 import stopgrad.evaluation.linear
-from stopgrad.config import LinearConfig
+from stopgrad.config import LinearConfig, torch_generator
 from stopgrad.errors import DataError, DivergedError
 from stopgrad.evaluation import Features, linear_probe
 from stopgrad.evaluation.features import Labelled
 from stopgrad.evaluation.linear import (
+    AS_PUBLISHED,
     PAPER_LARS,
     REPORT_SGD,
     Heads,
@@ -24,6 +25,7 @@ from stopgrad.evaluation.linear import (
     loss_gradient,
     lr_candidates,
     standardization,
+    start,
     tuned_probe,
     validation_mask,
 )
@@ -68,11 +70,14 @@ def test_the_scale_and_the_offset_of_features_do_not_matter(factor: float) -> No
 
 
 def _scale_gradients(layer: torch.nn.Linear, decay: float) -> None:
-    """Turns SGD into LARS (You et al. 2017, Algorithm 1): a rate of its own for the weight."""
-    weight, gradient = layer.weight.detach(), layer.weight.grad
-    trust = 0.001 * weight.norm() / (gradient.norm() + decay * weight.norm())
-    gradient.add_(decay * weight).mul_(trust)
-    layer.bias.grad.add_(decay * layer.bias.detach())
+    """Turns SGD into LARS (You et al. 2017, Algorithm 1): each parameter has its own rate.
+
+    A parameter of zeros, as the bias at its start, takes the plain step.
+    """
+    for parameter in layer.parameters():
+        value, gradient = parameter.detach(), parameter.grad
+        trust = 0.001 * value.norm() / (gradient.norm() + decay * value.norm())
+        gradient.add_(decay * value).mul_(trust if value.any() else 1.0)
 
 
 def _by_torch(train: Labelled, plan: Plan, *, lars: bool) -> Heads:
@@ -121,6 +126,48 @@ def test_training_is_that_of_torch(
     ours, theirs = fit(known, plan), _by_torch(known, plan, lars=lars)
     torch.testing.assert_close(ours.weight, theirs.weight, rtol=1e-3, atol=1e-4)
     torch.testing.assert_close(ours.bias, theirs.bias, rtol=1e-3, atol=1e-4)
+
+
+def test_the_published_protocol_is_the_reports_loop_on_raw_features() -> None:
+    train, test = digit_features()
+    known = Labelled(10 * train.values, train.labels)  # 1,200 samples, so 4 whole batches of 256
+    config = dataclasses.replace(AS_PUBLISHED, epochs=3)
+    plan = Plan(config, (30.0,), 10, seed=1, epoch_samples=len(known.labels))
+    layer = torch.nn.Linear(64, 10)
+    begun = start(plan, like=known.values)
+    with torch.no_grad():
+        layer.weight.copy_(begun.weight[0])
+        layer.bias.copy_(begun.bias[0])
+    optimizer = torch.optim.SGD(layer.parameters(), lr=30.0, momentum=0.9)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=3)
+    for epoch in range(3):
+        order = torch.randperm(1200, generator=torch_generator(1, "linear", epoch))
+        for index in order[: 4 * 256].view(4, 256):
+            optimizer.zero_grad()
+            F.cross_entropy(layer(known.values[index]), known.labels[index]).backward()
+            optimizer.step()
+        schedule.step()
+    expected = (layer(10 * test.values).argmax(dim=1) == test.labels).double().mean()
+    ours = fit(known, plan)
+    torch.testing.assert_close(ours.weight[0], layer.weight.detach(), rtol=1e-3, atol=1e-2)
+    scaled = (part._replace(values=10 * part.values) for part in (train, test))
+    score = linear_probe(*scaled, config, seed=1)
+    assert score.accuracy == pytest.approx(float(expected), abs=0.004)
+    assert (score.protocol["features"], score.protocol["steps"]) == ("raw", 12)
+
+
+def test_the_published_start_is_that_of_a_linear_layer() -> None:
+    plan = Plan(AS_PUBLISHED, (30.0,), 500, seed=0, epoch_samples=1)
+    weight, bias = start(plan, like=torch.empty(1, 16))
+    for drawn in (weight, bias):  # uniform within 1 / sqrt(16), whose std is .25 / sqrt(3)
+        assert 0.24 < float(drawn.abs().max()) <= 0.25
+        assert float(drawn.std()) == pytest.approx(0.25 / 3**0.5, rel=0.05)
+    assert not torch.equal(weight[0, :, 0], bias[0])
+
+
+def test_fewer_samples_than_a_batch_are_one_batch_of_the_published_protocol() -> None:
+    plan = Plan(dataclasses.replace(AS_PUBLISHED, epochs=2), (1.0,), 2, seed=0, epoch_samples=100)
+    assert [len(index) for index in batches(plan, torch.zeros(100, dtype=torch.int64))] == [100] * 2
 
 
 def test_heads_that_are_trained_side_by_side_do_not_touch_each_other() -> None:

@@ -97,7 +97,7 @@ OLD = 1000  # steps
 
 
 def _verdict(z1: Tensor, z2: Tensor, *, steps: int = OLD) -> str:
-    return judge(Layers(*[measure(z1, z2)] * 3), steps=steps).state
+    return judge(Layers(*[measure(z1, z2)] * 3), steps=steps, images=512).state
 
 
 def test_many_shared_directions_are_healthy() -> None:
@@ -117,7 +117,7 @@ def test_noise_blown_up_by_the_bn_is_a_complete_collapse() -> None:
 
 
 def test_two_directions_are_a_dimensional_collapse() -> None:
-    verdict = judge(Layers(*[measure(*_views(2))] * 3), steps=OLD)
+    verdict = judge(Layers(*[measure(*_views(2))] * 3), steps=OLD, images=512)
     assert verdict.state == "dimensional collapse"
     assert "weight_decay" in verdict.advice
 
@@ -155,10 +155,14 @@ def test_the_spectra_are_those_of_a_predictor_made_by_hand() -> None:
     z = amounts @ torch.diag(torch.tensor([3.0, 2.0, 1.0]).double()) @ directions[:, :3].T
     inner = torch.tensor([[0.9, 0.4, 0.0], [-0.3, 0.5, 0.2], [0.1, 0.7, 0.25]]).double()
     p = z @ (directions[:, :3] @ inner @ directions[:, :3].T).T
-    found = spectra(z.float(), p.float())
+    noise = torch.randn(50, 6, generator=generator).double()
+    noise -= amounts @ (amounts.T @ noise) / 50  # that has nothing in common with z
+    other = 0.8 * z + noise
+    found = spectra(z.float(), p.float(), other.float())
     assert found.ranks == (1, 2, 3)
     assert found.representation == pytest.approx((9.0, 4.0, 1.0), rel=1e-4)
     assert found.predictor == pytest.approx((0.9, 0.5, 0.25), rel=1e-4)
-    few = spectra(z[:5].float(), z[:5].float())  # fewer images than channels
+    assert found.between == pytest.approx((0.8, 0.8, 0.8), rel=1e-4)
+    few = spectra(z[:5].float(), z[:5].float(), z[:5].float())  # fewer images than channels
     assert few.predictor == pytest.approx([1.0] * len(few.ranks), rel=1e-4)
-    assert sum(spectra(torch.zeros(4, 3), torch.zeros(4, 3)).ranks) == 0
+    assert sum(spectra(*[torch.zeros(4, 3)] * 3).ranks) == 0

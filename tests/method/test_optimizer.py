@@ -156,7 +156,8 @@ def test_lars_takes_the_step_worked_out_by_hand() -> None:
     scale = 0.001 * 5 / (2 + 0.5 * 5)
     expected = torch.tensor([[3 - 200 * scale * 1.5, 4 - 200 * scale * (2 + 2)]])
     torch.testing.assert_close(weight.detach(), expected)
-    torch.testing.assert_close(bias.detach(), torch.tensor([1 - 200 * (0.25 + 0.5)]))
+    scale = 0.001 * 1 / (0.25 + 0.5 * 1)  # a bias is scaled too
+    torch.testing.assert_close(bias.detach(), torch.tensor([1 - 200 * scale * (0.25 + 0.5)]))
 
 
 def test_lars_moves_a_weight_of_zeros() -> None:

@@ -6,14 +6,13 @@ import itertools
 import re
 from typing import Any
 
-import numpy as np
 import pytest
 
 from stopgrad.config import preset
 from stopgrad.evaluation import Summary
 from stopgrad.report.accuracy import architecture_svg
 from stopgrad.report.arms import ArmScore, Axis, arms_chart, knob_chart, labels_chart
-from stopgrad.report.curves import correlation, predictor_chart, spectrum_chart
+from stopgrad.report.curves import exponent, predictor_chart, spectrum_chart, spectrum_figures
 from stopgrad.report.study_charts import MOST_POINTS, curve_rows, groups_chart, seeds_chart
 from stopgrad.report.style import inline_svg, light
 from stopgrad.studies import CurvePoint
@@ -166,24 +165,36 @@ def test_the_spectrum_draws_each_eigenvalue_at_its_rank() -> None:
     assert last == [(1, 0.04), (10, 0.01), (100, 0.0025)]
 
 
-def test_the_line_of_the_predictor_is_the_proportion_of_least_squares() -> None:
-    predicted = [0.9, 0.6, 0.2]
-    chart = predictor_chart([spectra_row(1, predicted)])
-    roots = np.array([0.2, 0.1, 0.05])
-    dots = [row for row in rows_of(chart, "root") if "text" in row]
-    assert [row["root"] for row in dots] == pytest.approx(roots)
-    assert [row["value"] for row in dots] == predicted
-    [start, end] = [row for row in rows_of(chart, "root") if "text" not in row]
-    slope = np.linalg.lstsq(roots[:, None], np.array(predicted), rcond=None)[0][0]
-    assert (start["root"], start["value"]) == (0.0, 0.0)
-    assert end["value"] / end["root"] == pytest.approx(slope)
+def test_the_predictor_stands_against_the_variance_between_images() -> None:
+    row = spectra_row(1, [0.9, 0.81, 0.45])
+    row["spectra"]["between"] = [0.8, 0.72, 0.48]
+    drawn = rows_of(predictor_chart([row]), "along")
+    dots = [(r["along"], r["value"]) for r in drawn if "text" in r]
+    assert dots == [pytest.approx(pair) for pair in ((1, 1), (0.9, 0.9), (0.6, 0.5))]
+    line = [(r["along"], r["value"]) for r in drawn if "text" not in r]
+    assert line == [pytest.approx(pair) for pair in ((0.6, 0.6), (1, 1))]
 
 
-def test_the_agreement_is_pearsons_and_none_where_nothing_varies() -> None:
-    x, y = [0.2, 0.1, 0.05, 0.3], [0.9, 0.7, 0.1, 0.2]
-    found = correlation(list(zip(x, y, strict=True)))
-    assert found == pytest.approx(np.corrcoef(x, y)[0, 1])
-    assert correlation([(1.0, 0.5), (2.0, 0.5 + 1e-9), (3.0, 0.5)]) is None
+def test_an_older_run_shows_the_predictor_against_the_root_of_the_eigenvalue() -> None:
+    row = spectra_row(1, [0.9, 0.6, 0.2])
+    drawn = rows_of(predictor_chart([row]), "along")
+    assert [r["along"] for r in drawn if "text" in r] == pytest.approx([1, 0.5, 0.25])
+    caption = spectrum_figures([row])[1].caption
+    assert "did not note" in caption
+    assert "up to 1,024" in spectrum_figures([row])[0].caption
+
+
+def test_the_exponent_is_that_of_the_power_law_and_none_without_one() -> None:
+    weights = [0.04, 0.01, 0.0025]
+    law = [3 * weight**0.1 for weight in weights]
+    assert exponent({"representation": weights, "predictor": law}) == pytest.approx(0.1)
+    assert exponent({"representation": weights, "predictor": [0.5, -1, 0]}) is None
+    assert exponent({"representation": [1, 1, 1], "predictor": [1, 2, 3]}) is None
+
+
+def test_a_predictor_without_a_gain_is_not_drawn() -> None:
+    assert len(spectrum_figures([spectra_row(1, [0.0, 0.1, 0.2])])) == 1
+    assert "to the power 0.50" in spectrum_figures([spectra_row(1, [0.4, 0.2, 0.1])])[1].caption
 
 
 @pytest.mark.parametrize(

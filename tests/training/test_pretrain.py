@@ -2,6 +2,7 @@
 
 import functools
 import itertools
+import math
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from stopgrad.errors import (
     DivergedError,
     InterruptedRunError,
 )
+from stopgrad.evaluation import embed
 from stopgrad.images import Dataset, Images, Track, images_from_arrays, normalization
 from stopgrad.method import Layers, Views, build_simsiam, compute_for, training_flops
 from stopgrad.method.collapse import Measures
@@ -193,6 +195,32 @@ def test_one_step_agrees_with_a_plain_reference(
     assert _worst_difference(ours, theirs) < 1e-4
 
 
+def test_a_momentum_target_is_the_average_of_the_weights_and_gives_the_z(dataset: Dataset) -> None:
+    training = _begun(dataset, _tiny(target="momentum", target_momentum=0.9))
+    model, names = training.model, ("encoder.conv1.weight", "projector.hidden.0.0.weight")
+    average = {name: model.get_parameter(name).detach().clone() for name in names}
+    for indices in list(training.batches())[:2]:
+        training.advance(indices)
+        for name, value in average.items():  # by hand: .9 of the old and .1 of the new weights
+            value.mul_(0.9).add_(0.1 * model.get_parameter(name).detach())
+    kept = model.get_parameter("target.0.conv1.weight")
+    torch.testing.assert_close(kept, average["encoder.conv1.weight"])
+    assert kept.grad is None
+    views = training.views(next(training.batches()))
+    outputs = model(*views)
+    plain = _begun(dataset, _tiny()).model  # whose encoder and projector are the average
+    for part, own in zip(model.target, (plain.encoder, plain.projector), strict=True):
+        own.load_state_dict(part.state_dict())
+    torch.testing.assert_close(outputs.z1, plain(*views).z1.detach())
+    assert not outputs.z1.requires_grad
+    assert outputs.p1.requires_grad
+
+
+def test_a_momentum_target_without_the_stop_gradient_is_refused() -> None:
+    with pytest.raises(ConfigError, match="no gradient reaches a target"):
+        _tiny(target="momentum", stop_gradient=False)
+
+
 def test_one_pass_of_both_views_equals_two_passes_one_after_the_other() -> None:
     """Outputs and running statistics; joint statistics are the negative control."""
     x1, x2 = torch.randn(2, 8, 3, 16, 16, generator=torch.Generator().manual_seed(5))
@@ -278,6 +306,18 @@ def test_a_run_that_died_goes_on_bit_for_bit(dataset: Dataset, tmp_path: Path, s
     assert _of_epochs(tmp_path / "dead", "loss") == _of_epochs(tmp_path / "whole", "loss")
 
 
+def test_a_run_with_a_momentum_target_goes_on_bit_for_bit(dataset: Dataset, tmp_path: Path) -> None:
+    config = _tiny(target="momentum", target_momentum=0.9)
+    _train(dataset, config, tmp_path / "whole")
+    images, info = prepare(dataset, config), describe_run(dataset, config, spec="digits")
+    with RunWriter.create(tmp_path / "dead", info) as writer, pytest.raises(KilledError):
+        list(pretrain_epochs(images, config, writer=writer, track=dying_after(13)))
+    _go_on(dataset, config, tmp_path / "dead")
+    assert_same_end(tmp_path / "dead", tmp_path / "whole")
+    tensors = load_checkpoint(tmp_path / "whole").model
+    assert not torch.equal(tensors["target.0.conv1.weight"], tensors["encoder.conv1.weight"])
+
+
 def test_a_run_killed_before_its_last_status_is_finished_by_resuming(
     dataset: Dataset, tmp_path: Path
 ) -> None:
@@ -305,6 +345,21 @@ def test_a_forgotten_momentum_would_be_seen(dataset: Dataset, tmp_path: Path) ->
 
 
 # What an epoch tells
+
+
+def test_the_last_epoch_also_tells_of_z_without_augmentation(dataset: Dataset) -> None:
+    first, last = _train(dataset, _tiny(epochs=2))
+    assert first.clean is None
+    assert (last.measured, last.clean.images) == (280, 280)
+    model, images = last.model.eval(), prepare(dataset, _tiny()).train
+    how = {"normalization": normalization(images), "compute": compute_for(_tiny())}
+    with torch.no_grad():
+        z = model.projector(embed(model.encoder, images, **how).values)
+    spectrum = np.linalg.eigvalsh(np.cov(z.double().numpy().T)).clip(0)
+    share = spectrum[spectrum > 0] / spectrum.sum()
+    expected = np.exp(-(share * np.log(share)).sum())
+    assert last.clean.z.effective_rank == pytest.approx(expected, rel=1e-4)
+    assert math.isnan(last.clean.z.positive_minus_random)
 
 
 def test_the_loss_falls_and_each_epoch_is_measured(dataset: Dataset) -> None:
@@ -428,8 +483,8 @@ def test_divergence_stops_before_the_bad_step(dataset: Dataset, tmp_path: Path) 
 
 def test_a_refused_step_and_all_after_it_leave_the_weights_as_they_are(dataset: Dataset) -> None:
     """On a GPU the host reads the losses later; until then the device itself refuses."""
-    for algorithm in ("sgd", "lars"):
-        config = _tiny(**{"optimizer.algorithm": algorithm})
+    for algorithm, target in (("sgd", "stop-gradient"), ("lars", "momentum")):
+        config = _tiny(**{"optimizer.algorithm": algorithm, "target": target})
         training = _begun(dataset, config)
         batches = list(training.batches())
         training.take_step(training.views(batches[0]))

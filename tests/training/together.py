@@ -90,13 +90,14 @@ def own_views(learner: Pretraining, step: int) -> Tensor:  # (2, B, 3, S, S)
 def computed(processes: Processes | None) -> dict[str, Any]:
     """All that the tests compare."""
     found: dict[str, Any] = {"views": [own_views(training(processes), step) for step in (0, 7)]}
-    for norm in ("per-view", "joint"):
-        double = in_fp64(training(processes, batch_norm=norm))
+    kinds = {norm: {"batch_norm": norm} for norm in ("per-view", "joint")}
+    for kind, changes in (kinds | {"momentum": {"target": "momentum"}}).items():
+        double = in_fp64(training(processes, **changes))
         losses = noted(double)
         for indices in [*double.batches()][:STEPS]:
             double.advance(indices)
             double.read_losses()
-        found[f"fp64 {norm}"] = (torch.stack(losses), double.model.state_dict())
+        found[f"fp64 {kind}"] = (torch.stack(losses), double.model.state_dict())
     single = training(processes)
     single.advance(next(single.batches()))
     single.read_losses()

@@ -24,6 +24,7 @@ Task = Literal["pretrain", "supervised", "finetune"]
 BadImages = Literal["fail", "skip"]
 BatchNorm = Literal["per-view", "joint"]
 Compile = Literal["auto", "on", "off"]
+Target = Literal["stop-gradient", "momentum"]
 
 # Chosen by name besides the knobs; here, so that help lists them without torch.
 SplitName = Literal["auto", "test", "validation"]  # images to score
@@ -137,6 +138,11 @@ class LinearConfig(Checked):
     epochs: int = knob(90, "epochs over 100 % of the labels. Report and paper: 90", at_least=1)
     momentum: float = knob(0.9, "momentum. Report and paper: 0.9", at_least=0, at_most=1)
     weight_decay: float = knob(0.0, "weight decay. Report and paper: 0", at_least=0)
+    as_published: bool = knob(
+        False,
+        "raw features, nn.Linear's initial weights, whole batches, a rate for each epoch. "
+        "Report: yes",
+    )
 
     @property
     def lr(self) -> float:
@@ -235,6 +241,17 @@ class Config(Checked):
         at_least=1,
     )
     stop_gradient: bool = knob(True, "false: the ablation of Sec. 4.1, which collapses")
+    target: Target = knob(
+        "stop-gradient",
+        "p is compared with z (stop-gradient), or with that of a moving average of encoder and "
+        "projector (momentum, BYOL). Paper: stop-gradient",
+    )
+    target_momentum: float = knob(
+        0.996,
+        "share that the moving average keeps at each step. BYOL: 0.996, rising to 1",
+        at_least=0,
+        at_most=1,
+    )
     stop_on_collapse: bool = knob(
         False,
         "end the run (exit code 4) at two verdicts of collapse in a row, past 10 % of it",
@@ -335,6 +352,8 @@ class Config(Checked):
         super().__post_init__()
         read_bands(self.bands)
         wrong = list(contradictions({key: attrgetter(key)(self) for pair in PAIRS for key in pair}))
+        if self.target == "momentum" and not self.stop_gradient:
+            wrong.append("target = momentum, stop_gradient = false (no gradient reaches a target)")
         if wrong:
             raise ConfigError(
                 "; ".join(wrong),

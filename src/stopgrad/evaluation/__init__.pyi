@@ -17,6 +17,7 @@ from .evaluate import recorded_numbers as recorded_numbers
 from .evaluate import scored as scored
 from .features import Features as Features
 from .features import Score as Score
+from .features import clean_z as clean_z
 from .features import embed as embed
 from .features import finite as finite
 from .features import images_at_a_time as images_at_a_time
@@ -54,6 +55,7 @@ from .knn import neighbors as neighbors
 from .knn import weighted_knn as weighted_knn
 from .linear import linear_probe as linear_probe
 from .records import ACCURACIES as ACCURACIES
+from .records import CLEAN as CLEAN
 from .records import FINETUNE as FINETUNE
 from .records import FROZEN as FROZEN
 from .records import MEASURED as MEASURED

@@ -19,7 +19,13 @@ from stopgrad.config import Config, config_to_dict
 from stopgrad.evaluation.costs import energy, read_costs
 from stopgrad.evaluation.features import Features, Score, embed, pixel_features
 from stopgrad.evaluation.knn import weighted_knn
-from stopgrad.evaluation.linear import PAPER_LARS, REPORT_SGD, linear_probe, tuned_probe
+from stopgrad.evaluation.linear import (
+    AS_PUBLISHED,
+    PAPER_LARS,
+    REPORT_SGD,
+    linear_probe,
+    tuned_probe,
+)
 from stopgrad.evaluation.records import (
     FROZEN,
     MEASURED,
@@ -218,6 +224,9 @@ def _evaluators(config: Config, bank: Features, *, full_size: int) -> dict[str, 
     allowed: dict[str, Evaluator] = {
         "knn_accuracy": lambda train, test: weighted_knn(train, test, config.knn),
         "linear_accuracy": lambda train, test: linear_probe(train, test, REPORT_SGD, **how),
+        "linear_published_accuracy": lambda train, test: linear_probe(
+            train, test, AS_PUBLISHED, **how
+        ),
     }
     assert bank.labels is not None
     if int(bank.labels.bincount().max()) > 1:
@@ -228,13 +237,20 @@ def _evaluators(config: Config, bank: Features, *, full_size: int) -> dict[str, 
 
 
 def _measured(run: TrainedRun, *, metrics: tuple[str, ...], name: str) -> Iterator[Record]:
-    """A record for each of these metrics that is a measure of z, from the last measured epoch."""
+    """A record for each of these metrics that is a measure of z, from the last measured epoch.
+
+    Of many images without augmentation where the row has them and one view is enough.
+    """
     row = newest_measures(run)
     measures, verdict = row.get("measures"), row.get("verdict")
     if not measures or not verdict:
         return
     for metric in (metric for metric in metrics if metric in MEASURES):
-        value = measures.get("z", {}).get(metric)
+        value = clean = (row.get("clean") or {}).get(metric)
+        images, protocol = row.get("clean_images", 0), {"images": "not augmented"}
+        if clean is None:
+            value, protocol = measures.get("z", {}).get(metric), {"views": "two of each image"}
+            images = row.get("measured", min(MEASURED, run.info.data["images"]))
         if value is not None:
             yield labelled_record(
                 run.info,
@@ -242,8 +258,8 @@ def _measured(run: TrainedRun, *, metrics: tuple[str, ...], name: str) -> Iterat
                 value=value,
                 of="encoder",
                 split="train",
-                images_scored=min(MEASURED, run.info.data["images"]),
-                protocol={"evaluator": "collapse", "layer": "z", "views": "two of each image"},
+                images_scored=images,
+                protocol={"evaluator": "collapse", "layer": "z"} | protocol,
                 name=name,
                 epoch=row["epoch"],
                 verdict=verdict.get("state"),

@@ -15,9 +15,11 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from stopgrad.config import torch_generator
 from stopgrad.errors import DataError, DivergedError
+from stopgrad.evaluation.records import CLEAN
 from stopgrad.images import no_progress
-from stopgrad.method import Compute, Processes, downscale, normalize
+from stopgrad.method import Compute, Processes, SimSiam, downscale, normalize
 
 if TYPE_CHECKING:
     from stopgrad.images import Images, Normalization, Track
@@ -91,6 +93,35 @@ def embed(
         labels = torch.from_numpy(images.labels.copy()).to(compute.device)
     # Outside of inference mode, so that the result may be used in any computation.
     return Features(torch.cat(values), labels)
+
+
+def clean_z(
+    model: SimSiam,
+    images: Images,
+    *,
+    seed: int,
+    normalization: Normalization,
+    compute: Compute,
+    processes: Processes | None = None,
+    track: Track = no_progress,
+) -> Tensor:  # (N, D), N = min(CLEAN, images)
+    """z of up to 8,192 training images that are not augmented, the same for a seed, in eval mode.
+
+    Those whose views are measured during the run are among them.
+    """
+    order = torch.randperm(len(images), generator=torch_generator(seed, "measured"))
+    chosen = images.take(order[:CLEAN].sort().values.numpy())
+    features = embed(
+        model.encoder,
+        chosen,
+        normalization=normalization,
+        compute=compute,
+        processes=processes,
+        track=track,
+    ).values
+    with _evaluating(model.projector):
+        z: Tensor = model.projector(features)
+    return z
 
 
 def in_parts(

@@ -30,6 +30,7 @@ SUBJECTS: dict[Subject, str] = {
 METRICS = {
     "knn_accuracy": "kNN",
     "linear_accuracy": "linear probe",
+    "linear_published_accuracy": "linear probe (as published)",
     "linear_lars_accuracy": "linear probe (LARS)",
     "finetune_accuracy": "fine-tuning",
     "supervised_accuracy": "supervised from scratch",

@@ -4,7 +4,8 @@ In: features (N, F) and (M, F) with labels. Out: a `Score` of the M. G softmax r
 differ only in the learning rate are trained side by side: the gradient has a closed form, so a step
 is two small matrix products, and the heads share the features they read.
 Paper: Sec. 4 and Appendix A (LARS, base lr 0.02, batch 4096, 90 epochs). Report: SGD, base lr 30,
-batch 256, 90 epochs. A learning rate may be chosen on a part of the training labels, never on the
+batch 256, 90 epochs; `REPORT_SGD` has standardised features, `AS_PUBLISHED` all as in the report's
+code (docs/method.md). A learning rate may be chosen on a part of the training labels, never on the
 test set.
 """
 
@@ -24,6 +25,7 @@ from stopgrad.evaluation.features import Features, Labelled, Score, class_count,
 from stopgrad.method import cosine_with_warmup, lars_scale
 
 REPORT_SGD = LinearConfig()
+AS_PUBLISHED = LinearConfig(as_published=True)
 PAPER_LARS = LinearConfig(algorithm="lars", base_lr=0.02, batch=4096)
 
 CONSTANT = 1e-6
@@ -85,6 +87,8 @@ def linear_probe(
 
 def fitted_logits(train: Labelled, values: Tensor, plan: Plan) -> Tensor:
     """The scores (G, C, M) of features (M, F) by heads fitted to the training features."""
+    if plan.config.as_published:
+        return fit(train, plan).logits(values)
     standard = standardization(train.values, plan.config.algorithm)
     heads = fit(Labelled(standard.apply(train.values), train.labels), plan)
     return heads.logits(standard.apply(values))
@@ -92,21 +96,27 @@ def fitted_logits(train: Labelled, values: Tensor, plan: Plan) -> Tensor:
 
 def _protocol(plan: Plan, *, train_images: int) -> dict[str, object]:
     config, is_sgd = plan.config, plan.config.algorithm == "sgd"
-    standardised = "standardised by the training features' mean and std"
+    if config.as_published:
+        features, start = "raw", "uniform within 1 / sqrt(F), PyTorch's default"
+    else:
+        features = "standardised by the training features' mean and std"
+        features += ", divided by sqrt(F)" if is_sgd else ""
+        start = "zero" if is_sgd else f"normal, std {LARS_START_STD}"
     return {
         "evaluator": "linear",
         "algorithm": config.algorithm,
         "base_lr": config.base_lr,
         "lr": config.lr,
-        "schedule": "cosine to 0, per step",
+        "schedule": f"cosine to 0, per {'epoch' if config.as_published else 'step'}",
         "batch": config.batch,
         "epochs": config.epochs,
         "steps": plan.steps,
         "momentum": config.momentum,
         "weight_decay": config.weight_decay,
         "augmentation": "none",
-        "features": standardised + (", divided by sqrt(F)" if is_sgd else ""),
-        "start": "zero" if is_sgd else f"normal, std {LARS_START_STD}",
+        "features": features,
+        "start": start,
+        **({"last_batch": "dropped"} if config.as_published else {}),
         "train_images": train_images,
         "epoch_samples": plan.epoch_samples,
     }
@@ -150,9 +160,15 @@ class Plan(NamedTuple):
     epoch_samples: int
 
     @property
+    def epoch_steps(self) -> int:
+        """Batches of an epoch: the last may be smaller, or is dropped if it is not the only one."""
+        batches = self.epoch_samples / self.config.batch
+        return max(1, int(batches)) if self.config.as_published else math.ceil(batches)
+
+    @property
     def steps(self) -> int:
-        """Number of steps; the last batch of an epoch may be smaller."""
-        return self.config.epochs * math.ceil(self.epoch_samples / self.config.batch)
+        """Number of steps."""
+        return self.config.epochs * self.epoch_steps
 
 
 class Heads(NamedTuple):
@@ -175,7 +191,8 @@ def fit(train: Labelled, plan: Plan) -> Heads:
     for step, index in enumerate(batches(plan, train.labels)):
         batch = Labelled(*(part.index_select(0, index) for part in train))
         update = _update(heads, batch, config)
-        curve = cosine_with_warmup(step, total=plan.steps)
+        moved = step - step % plan.epoch_steps if config.as_published else step
+        curve = cosine_with_warmup(moved, total=plan.steps)
         momentum.weight.mul_(config.momentum).add_(update.weight)
         momentum.bias.mul_(config.momentum).add_(update.bias)
         heads.weight.addcmul_(momentum.weight, peak[:, :, None], value=-curve)
@@ -184,11 +201,19 @@ def fit(train: Labelled, plan: Plan) -> Heads:
 
 
 def start(plan: Plan, *, like: Tensor) -> Heads:
-    """Zeros for SGD (the loss is convex); small weights, one draw for all heads, for LARS."""
+    """Zeros for SGD (the loss is convex); small weights for LARS; PyTorch's default as published.
+
+    One draw for all heads.
+    """
     shape = (len(plan.base_lrs), plan.classes, like.shape[1])
     weight, bias = like.new_zeros(shape), like.new_zeros(shape[:2])
-    if plan.config.algorithm == "lars":
-        generator = torch_generator(plan.seed, "linear", "start")
+    generator = torch_generator(plan.seed, "linear", "start")
+    if plan.config.as_published:
+        bound = 1 / math.sqrt(shape[2])
+        for part in (weight, bias):
+            drawn = torch.rand(part.shape[1:], generator=generator)
+            part.copy_((2 * drawn - 1) * bound)
+    elif plan.config.algorithm == "lars":
         weight.copy_(torch.randn(shape[1:], generator=generator) * LARS_START_STD)
     return Heads(weight, bias)
 
@@ -200,7 +225,8 @@ def batches(plan: Plan, labels: Tensor) -> Iterator[Tensor]:
     for epoch in range(plan.config.epochs):
         generator = torch_generator(plan.seed, "linear", epoch)
         order = torch.randperm(repeated, generator=generator)[:samples] % size
-        yield from torch.split(order.to(labels.device), plan.config.batch)
+        parts = torch.split(order.to(labels.device), plan.config.batch)
+        yield from parts[: plan.epoch_steps]
 
 
 def loss_gradient(heads: Heads, batch: Labelled) -> Heads:
@@ -215,18 +241,17 @@ def loss_gradient(heads: Heads, batch: Labelled) -> Heads:
 def _update(heads: Heads, batch: Labelled, config: LinearConfig) -> Heads:
     """What the momentum takes in at a step: the gradient with weight decay, scaled for LARS.
 
-    Biases are not scaled, as in stopgrad.method.optimizer.
+    LARS scales weights and biases, each head's by its own norms.
     """
-    gradient = loss_gradient(heads, batch)
-    weight = gradient.weight.add(heads.weight, alpha=config.weight_decay)
-    bias = gradient.bias.add(heads.bias, alpha=config.weight_decay)
-    match config.algorithm:
-        case "sgd":
-            return Heads(weight, bias)
-        case "lars":
-            norms = (w.flatten(1).norm(dim=1) for w in (heads.weight, gradient.weight))  # (G,)
+    updates = []
+    for value, gradient in zip(heads, loss_gradient(heads, batch), strict=True):
+        update = gradient.add(value, alpha=config.weight_decay)
+        if config.algorithm == "lars":
+            norms = (tensor.flatten(1).norm(dim=1) for tensor in (value, gradient))  # (G,)
             scale = lars_scale(*norms, weight_decay=config.weight_decay)
-            return Heads(weight * scale[:, None, None], bias)
+            update = update * scale.view(-1, *[1] * (update.ndim - 1))
+        updates.append(update)
+    return Heads(*updates)
 
 
 def tuned_probe(

@@ -17,7 +17,12 @@ from stopgrad.storage import append_lines, check_types, read_lines, typed
 
 Subject = Literal["encoder", "untrained", "pixels", "supervised"]
 
-FROZEN = ("knn_accuracy", "linear_accuracy", "linear_lars_accuracy")
+FROZEN = (
+    "knn_accuracy",
+    "linear_accuracy",
+    "linear_published_accuracy",
+    "linear_lars_accuracy",
+)
 """What an encoder is scored by as it is."""
 
 FINETUNE, SUPERVISED = "finetune_accuracy", "supervised_accuracy"
@@ -35,6 +40,7 @@ MEASURES = (
 """The fields of `method.Measures`, of z; named here so that reading takes no torch."""
 
 MEASURED = 1024  # images whose two views are measured; fixed for a run
+CLEAN = 8192  # images without augmentation on which z is measured at the end
 
 
 class Energy(NamedTuple):

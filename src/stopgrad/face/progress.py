@@ -29,6 +29,7 @@ from stopgrad.storage import printable
 
 if TYPE_CHECKING:
     from stopgrad.evaluation import Record
+    from stopgrad.method import Clean
     from stopgrad.training import Epoch, FractionEpoch, LabelledEpoch
 
 T = TypeVar("T")
@@ -119,6 +120,8 @@ class TrainingBar:
                 self._knn = self._knn if epoch.knn is None else f"  kNN {epoch.knn:.2%}"
                 self._newest = f"  loss {epoch.loss:+.3f}{self._knn}"
                 self.screen.line(epoch_line(epoch, runs.read_run(self.run).config.epochs))
+                if epoch.clean is not None:
+                    self.screen.line(clean_line(epoch.clean))
         if verdict is not None and verdict.advice:
             self.screen.line(f"verdict: {verdict.state}; try: {verdict.advice}")
 
@@ -128,6 +131,15 @@ class TrainingBar:
         self._views_per_step = 2 * info.config.batch
         done = runs.newest_step(self.run)
         return bars.add_task("", total=info.steps, completed=done, rate="")
+
+
+def clean_line(clean: Clean) -> str:
+    """One line: z on many images without augmentation."""
+    z = clean.z
+    return (
+        f"z on {clean.images:,} training images without augmentation: effective rank "
+        f"{z.effective_rank:.1f}, correlation strength {z.correlation_strength:.3f}"
+    )
 
 
 def epoch_line(epoch: Epoch, epochs: int) -> str:

@@ -90,7 +90,7 @@ class Scores(Shown, Sequence["Record"]):
         scores = self._accuracies
         measures = [r for r in self.records if r not in scores]
         found = [report.finding(scores), _protocol(scores)] if scores else []
-        return [*found, *(f"{r.metric} {r.value:.4g}" for r in measures)]
+        return [*found, *(f"{r.metric} {r.value:.4g}, n = {r.images_scored:,}" for r in measures)]
 
     @property
     def _accuracies(self) -> list[Record]:
@@ -99,7 +99,7 @@ class Scores(Shown, Sequence["Record"]):
 
 def flat_epoch(row: MetricsRow) -> dict[str, object]:
     """An epoch's row of metrics without nesting; spectra, which are curves, are left out."""
-    nested, verdict = ("kind", "measures", "verdict", "spectra"), row.get("verdict")
+    nested, verdict = ("kind", "measures", "clean", "verdict", "spectra"), row.get("verdict")
     flat: dict[str, object] = {key: value for key, value in row.items() if key not in nested}
     flat["verdict"] = verdict["state"] if verdict else None
     for layer, found in (row.get("measures") or {}).items():

@@ -2,7 +2,9 @@ from .classifier import Classifier as Classifier
 from .classifier import ClassifierShape as ClassifierShape
 from .classifier import build_classifier as build_classifier
 from .classifier import classifier_flops as classifier_flops
+from .collapse import Clean as Clean
 from .collapse import Layers as Layers
+from .collapse import Measures as Measures
 from .collapse import Spectra as Spectra
 from .collapse import Verdict as Verdict
 from .collapse import covariance_spectrum as covariance_spectrum

@@ -47,12 +47,20 @@ class Layers(NamedTuple):
     z: Measures
 
 
+class Clean(NamedTuple):
+    """The measures of z on many images without augmentation; one view has no second to match."""
+
+    images: int
+    z: Measures
+
+
 class Spectra(NamedTuple):
     """How z spreads over its main directions, and what the predictor does along each of them."""
 
     ranks: tuple[int, ...]  # 1 is the direction with the largest eigenvalue
     representation: tuple[float, ...]  # eigenvalues of E[z z^T]
     predictor: tuple[float, ...]  # p_j = u_j^T A u_j with A = E[p z^T] (E[z z^T])^-1
+    between: tuple[float, ...]  # ICC_j, the share of z's variance that two views have in common
 
 
 class Verdict(NamedTuple):
@@ -63,13 +71,14 @@ class Verdict(NamedTuple):
     advice: str
 
 
-def measure(z1: Tensor, z2: Tensor) -> Measures:  # (N, D), (N, D)
+def measure(z1: Tensor, z2: Tensor | None = None) -> Measures:  # (N, D), (N, D)
     """All measures of one layer, in fp32, N >= 2. Spectra and correlations are those of z1.
 
-    Counts of dimensions cannot exceed N - 1, so N should be several times larger.
+    Counts of dimensions cannot exceed N - 1, so N should be several times larger; docs/method.md
+    has their bias. Without second views `positive_minus_random` is NaN.
     """
-    z1, z2 = z1.float(), z2.float()
-    if not bool(torch.isfinite(z1).all() & torch.isfinite(z2).all()):
+    z1, z2 = z1.float(), None if z2 is None else z2.float()
+    if not all(bool(torch.isfinite(z).all()) for z in (z1, z2) if z is not None):
         return Measures(*[math.nan] * len(Measures._fields))
     spectrum = covariance_spectrum(z1)
     return Measures(
@@ -78,7 +87,7 @@ def measure(z1: Tensor, z2: Tensor) -> Measures:  # (N, D), (N, D)
         top_share=float(spectrum.max() / _positive(spectrum.sum())),
         correlation_strength=float(correlation_strength(z1)),
         output_std=float(output_std(z1)),
-        positive_minus_random=float(positive_minus_random(z1, z2)),
+        positive_minus_random=math.nan if z2 is None else float(positive_minus_random(z1, z2)),
         centre_norm=float(centre_norm(z1)),
     )
 
@@ -95,22 +104,30 @@ def covariance_spectrum(z: Tensor) -> Tensor:  # (N, D) -> (min(N, D),)
     return spectrum.clamp_min(0)
 
 
-def spectra(z: Tensor, p: Tensor) -> Spectra:  # (N, D), (N, D)
+def spectra(z: Tensor, p: Tensor, z2: Tensor) -> Spectra:  # (N, D) each
     """Spectra of z and of the predictor along the eigenvectors of E[z z^T], in fp64.
 
     About 30 ranks, evenly spaced on a log scale. Directions that z does not use are left out,
-    because they say nothing about the predictor.
+    because they say nothing about the predictor. ICC_j = E[z_j z2_j] / E[z_j^2] along direction j.
 
-    Source: Tian, Chen & Ganguli 2021, who find p_j proportional to the root of the eigenvalue.
+    Source: Tian, Chen & Ganguli 2021, who find p_j proportional to the root of the eigenvalue;
+    for the cosine loss it is proportional to ICC_j (docs/method.md).
+
+    Args:
+        z: Of one view of N images.
+        p: The predictor's outputs for z.
+        z2: Of another view of the same images.
     """
-    z, p = z.double(), p.double()
+    z, p, z2 = z.double(), p.double(), z2.double()
     values, directions = _moments(z)
     largest = int((values > NEGLIGIBLE * values[0]).sum()) if len(values) else 0
     ranks = sorted({round(largest ** (step / 29)) for step in range(30)}) if largest else []
     chosen = torch.tensor([rank - 1 for rank in ranks], dtype=torch.int64, device=z.device)
     weights, along = values[chosen], directions[:, chosen]  # (R,), (D, R)
-    predicted = ((p @ along) * (z @ along)).mean(dim=0) / weights
-    return Spectra(tuple(ranks), tuple(weights.tolist()), tuple(predicted.tolist()))
+    predicted, between = (
+        tuple((((of @ along) * (z @ along)).mean(dim=0) / weights).tolist()) for of in (p, z2)
+    )
+    return Spectra(tuple(ranks), tuple(weights.tolist()), predicted, between)
 
 
 def _moments(z: Tensor) -> tuple[Tensor, Tensor]:  # (N, D) -> (R,), (D, R)
@@ -201,8 +218,8 @@ def centre_norm(z: Tensor) -> Tensor:  # (N, D) -> ()
     return centre.square().sum()
 
 
-def judge(layers: Layers, *, steps: int) -> Verdict:
-    """The verdict on a run from the measures of its layers after a number of steps.
+def judge(layers: Layers, *, steps: int, images: int) -> Verdict:
+    """The verdict on a run from the measures of its layers, on so many images, after some steps.
 
     It ignores the output std, which stays near 1 behind an output BN in every kind of collapse.
     The spectrum of z starts with one direction and gains the others one by one. So few directions
@@ -213,11 +230,12 @@ def judge(layers: Layers, *, steps: int) -> Verdict:
             "diverged", "outputs are not finite", "lower optimizer.base_lr, or add a warm-up"
         )
     complete, few = _complete(layers), _few(layers) if steps >= YOUNG else ""
+    measured = f", n = {images:,})"
     if complete:
-        return Verdict("complete collapse", complete, ADVICE_COMPLETE)
+        return Verdict("complete collapse", complete + measured, ADVICE_COMPLETE)
     if few:
-        return Verdict("dimensional collapse", few, ADVICE_DIMENSIONAL)
-    return Verdict("healthy", _health(layers), "")
+        return Verdict("dimensional collapse", few + measured, ADVICE_DIMENSIONAL)
+    return Verdict("healthy", _health(layers) + measured, "")
 
 
 ADVICE_COMPLETE = (
@@ -232,11 +250,11 @@ ADVICE_DIMENSIONAL = (
 def _complete(layers: Layers) -> str:
     z = layers.z
     if z.effective_rank < COMPLETE_RANK:
-        return f"z lies on one line (effective rank {z.effective_rank:.2f})"
+        return f"z lies on one line (effective rank {z.effective_rank:.2f}"
     if z.positive_minus_random < COMPLETE_COSINE:
         return (
             "two views of an image are no more alike than two images "
-            f"(difference of cosines {z.positive_minus_random:.3f})"
+            f"(difference of cosines {z.positive_minus_random:.3f}"
         )
     return ""
 
@@ -244,9 +262,9 @@ def _complete(layers: Layers) -> str:
 def _few(layers: Layers) -> str:
     z = layers.z
     if z.effective_rank < DIMENSIONAL_RANK:
-        return f"z spans few directions (effective rank {z.effective_rank:.1f})"
+        return f"z spans few directions (effective rank {z.effective_rank:.1f}"
     if z.correlation_strength > DIMENSIONAL_CORRELATION:
-        return f"the channels of z repeat each other (correlation {z.correlation_strength:.2f})"
+        return f"the channels of z repeat each other (correlation {z.correlation_strength:.2f}"
     return ""
 
 
@@ -254,7 +272,7 @@ def _health(layers: Layers) -> str:
     z = layers.z
     return (
         f"z spans {z.effective_rank:.1f} directions and tells images apart "
-        f"(difference of cosines {z.positive_minus_random:.2f})"
+        f"(difference of cosines {z.positive_minus_random:.2f}"
     )
 
 

@@ -184,7 +184,8 @@ class SGD(Optimizer):
 class LARS(Optimizer):
     """SGD with momentum and a learning rate per layer (You et al. 2017, Algorithm 1).
 
-    `lars_scale` scales the step of each weight matrix or kernel, but not of BN and biases.
+    `lars_scale` scales the step of every parameter, BN and biases included, as the code of the
+    paper does in its linear probe (LARC without clipping).
     """
 
     def _update(
@@ -193,9 +194,8 @@ class LARS(Optimizer):
         for parameter in learning:
             assert parameter.grad is not None
             gradient = parameter.grad + group.weight_decay * parameter
-            if parameter.ndim > 1:
-                norms = parameter.norm(), parameter.grad.norm()
-                gradient = gradient * lars_scale(*norms, weight_decay=group.weight_decay)
+            norms = parameter.norm(), parameter.grad.norm()
+            gradient = gradient * lars_scale(*norms, weight_decay=group.weight_decay)
             if parameter not in self.buffers:
                 self.buffers[parameter] = torch.zeros_like(parameter)
             buffer = self.buffers[parameter]

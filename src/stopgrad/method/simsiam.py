@@ -1,7 +1,12 @@
-"""SimSiam: two views (B, C, S, S) -> p1, p2, z1, z2, each (B, D). Paper: Sec. 3, Algorithm 1."""
+"""SimSiam: two views (B, C, S, S) -> p1, p2, z1, z2, each (B, D). Paper: Sec. 3, Algorithm 1.
+
+With `target = momentum` the z come from a moving average of encoder and projector, as in BYOL
+(Grill et al. 2020), which the paper compares with.
+"""
 
 from __future__ import annotations
 
+import copy
 import functools
 from typing import NamedTuple
 
@@ -16,7 +21,7 @@ from stopgrad.method.resnet import Encoder
 
 
 class Outputs(NamedTuple):
-    """Predictor outputs p and projector outputs z of the two views."""
+    """Predictor outputs p, and the projector outputs z that they are compared with."""
 
     p1: Tensor  # (B, D)
     p2: Tensor  # (B, D)
@@ -30,20 +35,51 @@ class SimSiam(nn.Module):
     In training BN normalises each view by its own statistics, as if the views passed one after the
     other, or both views by joint statistics (`config.batch_norm`).
     Paper: does not say, but its code passes one view after the other; here: the same result.
+
+    Args:
+        encoder: f.
+        projector: g.
+        predictor: h.
+        averaged: Compare p with z of a moving average of f and g, the `target`.
     """
 
-    def __init__(self, encoder: Encoder, projector: Projector, predictor: nn.Module) -> None:
+    def __init__(
+        self, encoder: Encoder, projector: Projector, predictor: nn.Module, *, averaged: bool
+    ) -> None:
         super().__init__()
         self.encoder = encoder
         self.projector = projector
         self.predictor = predictor
+        self.target = nn.ModuleList(copy.deepcopy([encoder, projector])) if averaged else None
+        if self.target is not None:
+            self.target.requires_grad_(False)
 
     def forward(self, x1: Tensor, x2: Tensor) -> Outputs:  # (B, C, S, S) twice
-        features = widened(self.encoder(torch.cat([x1, x2])))  # (2B, F)
-        # The heads are a small part of the work, and bf16 has few digits for a cosine near 1.
-        with torch.autocast(x1.device.type, enabled=False):
-            z = self.projector(features)  # (2B, D)
-            return Outputs(*self.predictor(z).chunk(2), *z.chunk(2))
+        x = torch.cat([x1, x2])
+        z = _projected(self.encoder, self.projector, x)
+        with torch.autocast(x.device.type, enabled=False):
+            p = self.predictor(z)
+        if self.target is not None:
+            encoder, projector = self.target
+            z = _projected(encoder, projector, x)
+        return Outputs(*p.chunk(2), *z.chunk(2))
+
+    @torch.no_grad()
+    def follow(self, share: Tensor | float) -> None:
+        """Moves the target, if there is one, by a share of its way to encoder and projector."""
+        if self.target is None:
+            return
+        own = [*self.encoder.parameters(), *self.projector.parameters()]
+        for average, parameter in zip(self.target.parameters(), own, strict=True):
+            average.lerp_(parameter, torch.as_tensor(share).to(average))
+
+
+def _projected(encoder: nn.Module, projector: nn.Module, x: Tensor) -> Tensor:  # -> (2B, D)
+    features = widened(encoder(x))  # (2B, F)
+    # The heads are a small part of the work, and bf16 has few digits for a cosine near 1.
+    with torch.autocast(x.device.type, enabled=False):
+        z: Tensor = projector(features)
+    return z
 
 
 def widened(x: Tensor) -> Tensor:
@@ -64,7 +100,7 @@ def build_simsiam(config: Config) -> SimSiam:
     f = build_encoder(config.encoder, encoder, per_view=per_view)
     g = build_projector(f.feature_width, config.projector, projector, per_view=per_view)
     h = build_predictor(config.projector.out, config.predictor, predictor, per_view=per_view)
-    return SimSiam(f, g, h)
+    return SimSiam(f, g, h, averaged=config.target == "momentum")
 
 
 @functools.cache
@@ -72,11 +108,14 @@ def training_flops(config: Config) -> float:
     """Floating-point operations of training per view.
 
     PyTorch counts the matrix products and convolutions of a forward pass on the meta device; the
-    backward pass takes twice as many.
+    backward pass takes twice as many. A target has no backward pass.
     """
     with torch.device("meta"):
         model = build_simsiam(config).to("meta")
         view = torch.empty(4, config.encoder.channels, config.views.size, config.views.size)
         with FlopCounterMode(display=False) as counter:
-            model.predictor(model.projector(model.encoder(view)))
-    return float(3 * counter.get_total_flops() / len(view))
+            z = model.projector(model.encoder(view))
+            forward = counter.get_total_flops()
+            model.predictor(z)
+    target = forward if model.target is not None else 0
+    return float((3 * counter.get_total_flops() + target) / len(view))

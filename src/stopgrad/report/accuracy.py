@@ -211,5 +211,6 @@ def architecture_svg(config: Config) -> str:
         projector=f"{projector.hidden} → {projector.out}",
         predictor=widths if predictor.enabled else "",
         stop_gradient=config.stop_gradient,
+        weights="moving average" if config.target == "momentum" else "same weights",
         lost=[lost for there, lost in norms if not there],
     )

@@ -21,7 +21,7 @@ from stopgrad.evaluation import (
     number,
     percent,
 )
-from stopgrad.report.evidence import Evidence, Rows, epoch_rows, state_of
+from stopgrad.report.evidence import Evidence, Rows, epoch_rows, images_measured, state_of
 from stopgrad.report.style import SERIES, SHAPES, Figure, dots, drawn, line, plot, told_apart
 
 Point = tuple[float, float]  # epoch and value
@@ -30,7 +30,6 @@ MOST_POINTS = 300  # of the line of single steps; more would not be seen at this
 MOST_TICKS = 7  # of the time axis
 MOST_LINES = 5  # moments of the training whose spectrum is drawn
 FEW_POINTS = 40  # that are drawn large; many are small, for the pointer alone
-FLAT = 1e-6  # range of numbers that do not vary
 
 
 def curve_figures(evidence: Evidence) -> list[Figure]:
@@ -67,7 +66,7 @@ def measure_figures(evidence: Evidence) -> list[Figure]:
             measure,
             measure_chart(evidence.metrics, measure),
             label=f"Lines: {MEASURE_NAMES[measure].title} of three layers over the epochs.",
-            caption=measure_caption(measure),
+            caption=f"{measure_caption(measure)} On {images_measured(evidence.epochs)}.",
         )
         for measure in CHARTED
     ]
@@ -82,24 +81,38 @@ def spectrum_figures(metrics: Rows) -> list[Figure]:
     ratio = number(weights[-1] / weights[0], digits=2)
     epoch, last = found[-1]["epoch"], ranks[-1]
     fell = f"At epoch {epoch}, direction {last} has {ratio} times the weight of the first."
-    r = correlation(predictor_points(metrics))
-    says = f"Correlation of the points: {number(r, digits=2)}." if r is not None else ""
     return [
         drawn(
             "spectrum",
             spectrum_chart(metrics),
             label=f"Lines: eigenvalues of z by rank, at several epochs. {fell}",
-            caption="Eigenvalues of the second moment of z, on views of training images. A flat "
+            caption=f"Eigenvalues of the second moment of z, on {images_measured(found)}. A flat "
             f"curve is healthy; a steep one means that few directions are used. {fell}",
         ),
-        drawn(
-            "predictor-spectrum",
-            predictor_chart(metrics),
-            label=f"Points: the predictor along each direction of z. {says}",
-            caption="In theory (Tian et al. 2021) all directions lie on a line through 0; dashed: "
-            f"the best fit. {says}",
-        ),
+        *predictor_figures(metrics),
     ]
+
+
+def predictor_figures(metrics: Rows) -> list[Figure]:
+    """The predictor's gain along each direction of z; none where it has no gain along the first."""
+    points, row = predictor_points(metrics), spectra_of(metrics)[-1]
+    if not points:
+        return []
+    law = (
+        "Theory for the cosine loss: the gain is proportional to the part of a direction's "
+        f"variance that lies between images (ICC, on {images_measured([row])}; dashed)."
+    )
+    if not row["spectra"].get("between"):
+        law = (
+            "This run did not note which part of a direction's variance lies between images, to "
+            "which the gain is proportional in theory. Dashed: proportional to the root of the "
+            "eigenvalue (Tian et al. 2021)."
+        )
+    power = exponent(row["spectra"])
+    says = "" if power is None else f"The gain goes as the eigenvalue to the power {power:.2f}."
+    label = f"Points: the gain of the predictor along each direction of z. {says}"
+    chart = predictor_chart(metrics)
+    return [drawn("predictor-spectrum", chart, label=label, caption=f"{law} {says}")]
 
 
 def measure_caption(measure: str) -> str:
@@ -286,36 +299,49 @@ def spectrum_chart(metrics: Rows) -> alt.LayerChart:
 
 
 def predictor_chart(metrics: Rows) -> alt.LayerChart:
-    """Predictor against the root of the eigenvalue of z, a point per direction, last epoch.
+    """The predictor's gain along each direction of z, last epoch, and the line that theory draws.
 
-    The line is the proportion that fits best (least squares).
+    Both axes are relative to the first direction, so the line has no free parameter.
     """
     points = predictor_points(metrics)
-    slope = sum(x * y for x, y in points) / sum(x * x for x, _ in points)
     rows = [
-        {"root": x, "value": y, "text": f"root {number(x)}: predictor {number(y)}"}
+        {"along": x, "value": y, "text": f"{number(x)}: gain {number(y)}, of the first direction's"}
         for x, y in points
     ]
-    fit = [{"root": x, "value": slope * x} for x in (0.0, max(x for x, _ in points))]
+    theory = [{"along": x, "value": x} for x in (f(x for x, _ in points) for f in (min, max))]
+    known = spectra_of(metrics)[-1]["spectra"].get("between")
+    title = "variance between images (ICC)" if known else "root of the eigenvalue of z"
     return plot(
-        line(fit, role="third", width=2, strokeDash=[5, 3]),
+        line(theory, role="third", width=2, strokeDash=[5, 3]),
         dots(rows, size=50),
-        x=alt.X("root:Q", title="root of the eigenvalue of z").scale(zero=True).axis(grid=False),
-        y=alt.Y("value:Q", title=None).scale(zero=True),
-        title="predictor along each direction",
+        x=alt.X("along:Q", title=f"{title}, of the first direction's")
+        .scale(zero=False)
+        .axis(grid=False),
+        y=alt.Y("value:Q", title=None).scale(zero=False),
+        title="gain of the predictor, of the first direction's",
     )
 
 
-def predictor_points(metrics: Rows) -> list[tuple[float, float]]:
-    """(root of the eigenvalue, predictor) of the last spectra."""
+def predictor_points(metrics: Rows) -> list[Point]:
+    """(ICC_j / ICC_1, p_j / p_1) of the last spectra; of older runs (sqrt(s_j / s_1), p_j / p_1).
+
+    Empty where the first direction has no gain, or two views have nothing in common along it.
+    """
     spectra = spectra_of(metrics)[-1]["spectra"]
+    law = spectra.get("between") or [math.sqrt(value) for value in spectra["representation"]]
+    gains = spectra["predictor"]
+    if min(law[0], gains[0]) <= 0:
+        return []
+    return [(x / law[0], p / gains[0]) for x, p in zip(law, gains, strict=True)]
+
+
+def exponent(spectra: Mapping[str, Sequence[float]]) -> float | None:
+    """x of p_j ~ s_j^x by least squares of the logarithms, over the directions with a gain above 0.
+
+    None where fewer than two of them have different eigenvalues.
+    """
     pairs = zip(spectra["representation"], spectra["predictor"], strict=True)
-    return [(math.sqrt(value), predicted) for value, predicted in pairs]
-
-
-def correlation(points: Sequence[tuple[float, float]]) -> float | None:
-    """Pearson's correlation of the points; None where either does not vary."""
-    roots, predicted = zip(*points, strict=True)
-    if any(max(values) - min(values) < FLAT for values in (roots, predicted)):
+    logs = [(math.log(s), math.log(p)) for s, p in pairs if p > 0]
+    if len({s for s, _ in logs}) < 2:
         return None
-    return statistics.correlation(roots, predicted)
+    return statistics.linear_regression(*zip(*logs, strict=True)).slope

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from stopgrad.config import Config, config_from_dict, key_paths
 from stopgrad.errors import ConfigError
-from stopgrad.evaluation import ACCURACIES, Record, class_name, newest, read
+from stopgrad.evaluation import ACCURACIES, MEASURED, Record, class_name, count, newest, read
 from stopgrad.storage import printable
 
 if TYPE_CHECKING:
@@ -241,6 +241,13 @@ class StudyEvidence(NamedTuple):
 def epoch_rows(metrics: Rows) -> list[Row]:
     """The rows of the finished epochs, in order."""
     return [row for row in metrics if row.get("kind") == "epoch"]
+
+
+def images_measured(rows: Rows) -> str:
+    """`two views of 1,024 training images`, as the last of these rows says."""
+    known = [row["measured"] for row in rows if row.get("measured")]
+    images = count(known[-1]) if known else f"up to {count(MEASURED)}"
+    return f"two views of {images} training images"
 
 
 def state_of(row: Row) -> str:

@@ -31,7 +31,7 @@ from stopgrad.evaluation import (
     points,
 )
 from stopgrad.images import specs_of
-from stopgrad.report.evidence import Evidence, state_of
+from stopgrad.report.evidence import Evidence, images_measured, state_of
 from stopgrad.report.table import Column, Table, TableCell
 
 WIDE = 84  # characters of a line of a command
@@ -88,6 +88,7 @@ def method_facts(config: Config) -> list[Fact]:
         f"{place_text(optimizer.alpha_h)} {TIMES} lr, {optimizer.predictor_schedule}"
     )
     views = f"views of {config.views.size} px"
+    averaged = f"moving average of encoder and projector, momentum {config.target_momentum:g}"
     return [
         Fact("Encoder", f"{encoder.name}, {encoder.stem} stem{wide}; {views}"),
         Fact(
@@ -96,6 +97,7 @@ def method_facts(config: Config) -> list[Fact]:
         ),
         Fact("Predictor", heads),
         Fact("Stop-gradient", "on" if config.stop_gradient else "removed (ablation)"),
+        *([Fact("Target", averaged)] if config.target == "momentum" else []),
         Fact("Optimiser", how),
     ]
 
@@ -308,19 +310,24 @@ def epoch_table(evidence: Evidence) -> Table:
 
 def measure_table(evidence: Evidence) -> Table | None:
     """All measures of collapse at the last epoch that has them; None before any."""
-    taken = [row["measures"] for row in evidence.epochs if row.get("measures")]
+    taken = [row for row in evidence.epochs if row.get("measures")]
     if not taken:
         return None
-    rows = []
+    last, rows = taken[-1], []
+    clean = last.get("clean")
     for key, measure in MEASURE_NAMES.items():
-        values = [taken[-1].get(layer, {}).get(key) for layer in LAYERS]
+        values = [last["measures"].get(layer, {}).get(key) for layer in LAYERS]
+        values += [clean.get(key)] if clean else []
         cells = [TableCell(number(value), value) for value in values]
         says = (TableCell(text) for text in (measure.healthy, measure.collapsed, measure.meaning))
         rows.append((TableCell(measure.title), *cells, *says))
-    layers = [Column(layer, "right") for layer in LAYERS.values()]
+    named = [*LAYERS.values(), *(["z, clean"] if clean else [])]
+    layers = [Column(layer, "right") for layer in named]
     ends = Column("healthy"), Column("collapsed")
     columns = (Column("measure"), *layers, *ends, Column("what it says", wraps=True))
-    caption = "Measures of the last epoch, on two views of training images, the same in every epoch"
+    caption = f"Measures of the last epoch, on {images_measured([last])}, the same in every epoch"
+    if clean:
+        caption += f"; clean: on {count(last['clean_images'])} without augmentation"
     return Table("measures", columns, tuple(rows), caption)
 
 

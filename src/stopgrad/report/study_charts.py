@@ -32,7 +32,7 @@ from stopgrad.report.arms import (
     scores,
 )
 from stopgrad.report.curves import epoch_axis, measure_caption, spectrum_figures
-from stopgrad.report.evidence import StudyEvidence
+from stopgrad.report.evidence import StudyEvidence, images_measured
 from stopgrad.report.facts import place_text, protocol_text
 from stopgrad.report.style import (
     HALF,
@@ -105,11 +105,12 @@ def collapse_figures(evidence: StudyEvidence) -> list[Figure]:
     groups = dict.fromkeys(evidence.epochs, "other arms") | {baseline: "baseline"}
     groups |= dict.fromkeys(collapsed_arms(evidence), "collapsed arms")
     figures = []
+    every = [row for runs in evidence.epochs.values() for rows in runs for row in rows]
     for measure in CHARTED:
         points = seed_curves(evidence.epochs, _measure(measure))
         if points:
             title = f"{MEASURE_NAMES[measure].title} of z"
-            says = f"{measure_caption(measure)} {ended(points)}"
+            says = f"{measure_caption(measure)} On {images_measured(every)}. {ended(points)}"
             chart = groups_chart(points, groups, title=title)
             label = f"Lines: {title} over the epochs. {says}"
             figures.append(drawn(measure.replace("_", "-"), chart, label=label, caption=says))

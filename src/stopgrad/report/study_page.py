@@ -24,6 +24,7 @@ from stopgrad.report.gallery import image_sections
 from stopgrad.report.study_tables import (
     ABSENT,
     bold_text,
+    clean_images,
     cost,
     finding_table,
     mean_cell,
@@ -174,7 +175,10 @@ def component_table(results: Results) -> Table | None:
             cells.append(found)
         rows.append((*cells, TableCell(_verdicts(results, arm.name))))
     heads = [Column(unit_text(metric), "right") for metric in metrics]
-    caption = "Each arm: mean ± standard deviation (runs) of z, and the verdicts on its runs"
+    on = clean_images(results, "correlation_strength") or "views of training images"
+    caption = (
+        f"Each arm: mean ± standard deviation (runs) of z on {on}, and the verdicts on its runs"
+    )
     columns = (Column("arm"), *heads, Column("verdict"))
     return Table("components", columns, tuple(rows), caption)
 

@@ -167,9 +167,25 @@ def _caption(results: Results, metric: str) -> str:
     what = metric_text(metric)
     named = what if what[1:2].isupper() else what[0].upper() + what[1:]  # kNN begins small
     start = f"{named}: mean ± standard deviation (number of runs)"
+    if clean := clean_images(results, metric):
+        start += f" on {clean}"
     if study.published is None or all(p.metric != metric for p in study.published.values):
         return start
     return f"{start}; published: {study.published.source}, n = {study.published.seeds}"
+
+
+def clean_images(results: Results, metric: str) -> str:
+    """`8,192 training images without augmentation`, which z was measured on; "" for views."""
+    found = {
+        record.images_scored if "images" in record.protocol else 0
+        for run in results.runs.values()
+        for record in run.numbers.values()
+        if record.metric == metric
+    }
+    if not found or 0 in found:
+        return ""
+    images = " or ".join(f"{n:,}" for n in sorted(found))
+    return f"{images} training images without augmentation"
 
 
 Format = Literal["markdown", "csv", "json"]

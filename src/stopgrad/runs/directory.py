@@ -122,6 +122,9 @@ class MetricsRow(TypedDict, total=False):
     views_per_s: float | None
     seconds: float
     measures: dict[str, dict[str, float | None]] | None  # by layer
+    measured: int  # images whose views they are of; older rows do not say
+    clean: dict[str, float | None] | None  # z on images without augmentation, at the last epoch
+    clean_images: int
     verdict: dict[str, str] | None
     spectra: dict[str, list[float]] | None
 
@@ -164,8 +167,9 @@ def check_row(row: object) -> MetricsRow:
     if row.get("kind") == "epoch" and not whole_number(row["epoch"]):
         raise ValueError("epoch 0, of epochs that count from 1")
     if row.get("spectra") is not None:
-        weights, others = row["spectra"]["representation"], ("ranks", "predictor")
-        sizes = {len(row["spectra"][name]) for name in others} | {len(weights)}
+        weights = row["spectra"]["representation"]
+        sizes = {len(values) for values in row["spectra"].values()}
+        sizes |= {len(row["spectra"][name]) for name in ("ranks", "predictor")}
         if len(sizes) > 1 or not all(weight > 0 for weight in weights):
             raise ValueError("spectra with lists of several lengths, or weights not above 0")
     return typing.cast(MetricsRow, row)

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from stopgrad.config import Config
 from stopgrad.errors import ConfigError
-from stopgrad.evaluation import CHUNK_VALUES, MEASURED, embed, images_at_a_time
+from stopgrad.evaluation import CHUNK_VALUES, CLEAN, MEASURED, embed, images_at_a_time
 from stopgrad.runs import TrainingImages
 from stopgrad.speed.stopwatch import peak_bytes, per_call
 from stopgrad.training import Pretraining, start_training
@@ -120,6 +120,7 @@ def _embedded(images: TrainingImages, config: Config) -> int:
     """How many images a run embeds, for the measures of collapse and for kNN."""
     views = 2 * min(MEASURED, len(images.train))
     total = _turns(config.epochs, every=config.measure_every) * views
+    total += min(CLEAN, len(images.train)) * (config.measure_every > 0)
     if images.bank is not None and images.watch is not None:
         scored = len(images.bank) + len(images.watch)
         total += _turns(config.epochs, every=config.knn_every) * scored

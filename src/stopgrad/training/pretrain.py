@@ -21,8 +21,10 @@ from torch import Tensor
 from stopgrad.config import Config, torch_generator
 from stopgrad.images import Images, Normalization, Track, no_progress
 from stopgrad.method import (
+    Clean,
     Layers,
     LearningRates,
+    Measures,
     Processes,
     SimSiam,
     Spectra,
@@ -61,6 +63,8 @@ class Epoch(NamedTuple):
     views_per_s: float  # in this process; 0 when all its steps were taken before
     model: SimSiam  # the living model, not a copy
     spectra: Spectra | None = None  # at some sixteen moments of the run
+    measured: int = 0  # images whose views layers and spectra are of
+    clean: Clean | None = None  # z on images without augmentation, after the last epoch
 
 
 def pretrain_epochs(
@@ -147,6 +151,12 @@ class Pretraining(Learner[SimSiam, Views]):
     def loss(self, batch: Views) -> Tensor:  # -> ()
         """The symmetrised loss of two views."""
         return self.forward(batch)
+
+    def update(self, loss: Tensor) -> Tensor:
+        result = super().update(loss)
+        if self.model.target is not None:
+            self.model.follow((1 - self.config.target_momentum) * (1 - self.refused))
+        return result
 
     def views(self, indices: Tensor) -> Views:  # (B,) -> (B, C, S, S) twice
         """Two views of each image of a batch, as the seed and the step decide."""
@@ -249,6 +259,7 @@ def start_training(
     model = build_simsiam(config).train()
     if init is not None:
         model.encoder.load_state_dict(init)
+        model.follow(1.0)
     compute.place(model)
     if processes is not None and config.batch_norm_over == "all":
         normalize_over_processes(model, processes)
@@ -294,12 +305,15 @@ def _row(epoch: Epoch) -> dict[str, object]:
     }
     if epoch.layers is None or epoch.verdict is None:
         return row
-    layers = {
-        name: {key: value if value == value else None for key, value in layer._asdict().items()}
-        for name, layer in epoch.layers._asdict().items()
-    }
-    row |= {"measures": layers, "verdict": epoch.verdict._asdict()}
+    layers = {name: _finite(layer) for name, layer in epoch.layers._asdict().items()}
+    row |= {"measures": layers, "measured": epoch.measured, "verdict": epoch.verdict._asdict()}
+    if epoch.clean is not None:
+        row |= {"clean": _finite(epoch.clean.z), "clean_images": epoch.clean.images}
     return row if epoch.spectra is None else row | {"spectra": epoch.spectra._asdict()}
+
+
+def _finite(measures: Measures) -> dict[str, float | None]:
+    return {key: value if value == value else None for key, value in measures._asdict().items()}
 
 
 class Replay:

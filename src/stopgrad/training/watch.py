@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 
 from stopgrad.config import torch_generator
-from stopgrad.evaluation import MEASURED, embed, in_parts, weighted_knn
-from stopgrad.images import Track, no_progress
+from stopgrad.evaluation import MEASURED, clean_z, embed, in_parts, weighted_knn
+from stopgrad.images import Images, Track, no_progress
 from stopgrad.method import (
+    Clean,
     Layers,
     SimSiam,
     Spectra,
@@ -41,6 +42,8 @@ class Looks(NamedTuple):
     verdict: Verdict | None
     knn: float | None  # accuracy
     spectra: Spectra | None
+    measured: int = 0  # images whose views the layers and spectra are of
+    clean: Clean | None = None  # after the last epoch
 
 
 def look(
@@ -60,14 +63,17 @@ def look(
     passed, before = number * MOMENTS // last, (number - config.measure_every) * MOMENTS // last
     drawn = measured and passed > before
     layers = measure_layers(training, track=track) if measured else None
-    verdict = None if layers is None else judge(layers, steps=training.step)
+    count = _count(training)
+    verdict = None if layers is None else judge(layers, steps=training.step, images=count)
     if training.processes is not None:  # all act on the verdict of the first
         told = training.processes.tell(verdict)
         verdict = told and Verdict(*told)
     diverged = verdict is not None and verdict.state == "diverged"
     knn = watched_knn(training, images, track=track) if scored and not diverged else None
     drawn_spectra = measure_spectra(training, track=track) if drawn and not diverged else None
-    return Looks(layers, verdict, knn, drawn_spectra)
+    ended = measured and number == last and not diverged
+    clean = measure_clean(training, images.train, track=track) if ended else None
+    return Looks(layers, verdict, knn, drawn_spectra, count * measured, clean)
 
 
 def _by_one(training: Learner[SimSiam, Views], act: Callable[[], T]) -> T | None:
@@ -108,14 +114,30 @@ def watched_outputs(
 def measure_spectra(
     training: Learner[SimSiam, Views], *, track: Track = no_progress
 ) -> Spectra | None:
-    """Spectra of z and of the predictor on the first of the same views, in eval mode."""
-    z = watched_outputs(training, track=track)[2][0]  # (N, D)
+    """Spectra of z and of the predictor on the same views, in eval mode."""
+    z, z2 = watched_outputs(training, track=track)[2]  # (N, D) each
     predictor = training.model.predictor.eval()
     try:
         with torch.inference_mode():
-            return _by_one(training, lambda: spectra(z, predictor(z)))
+            return _by_one(training, lambda: spectra(z, predictor(z), z2))
     finally:
         predictor.train()
+
+
+def measure_clean(
+    training: Learner[SimSiam, Views], images: Images, *, track: Track = no_progress
+) -> Clean | None:
+    """The measures of z on many training images without augmentation, in eval mode."""
+    z = clean_z(
+        training.model,
+        images,
+        seed=training.config.seed,
+        normalization=training.normalization,
+        compute=training.compute,
+        processes=training.processes,
+        track=track,
+    )
+    return _by_one(training, lambda: Clean(len(z), measure(z)))
 
 
 def watched_knn(
