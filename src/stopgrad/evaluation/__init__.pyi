@@ -37,6 +37,9 @@ from .format import correction_text as correction_text
 from .format import count as count
 from .format import difference_text as difference_text
 from .format import duration as duration
+from .format import extent_text as extent_text
+from .format import extent_values as extent_values
+from .format import folds_text as folds_text
 from .format import labels_text as labels_text
 from .format import mean_and_spread as mean_and_spread
 from .format import mean_text as mean_text

@@ -16,6 +16,7 @@ from stopgrad.storage import printable
 
 if TYPE_CHECKING:
     from stopgrad.evaluation.statistics import Correction, Summary
+    from stopgrad.method import Extent
 
 MINUS = "\N{MINUS SIGN}"
 SPACE = "\N{NO-BREAK SPACE}"
@@ -112,6 +113,26 @@ def points(difference: float, *, images: int) -> str:
 def count(number: int) -> str:
     """A whole number with thousands apart: 50,000."""
     return f"{number:,}"
+
+
+def folds_text(folds: float) -> str:
+    """N of a run, `11.6` or `0.94`; a dash where it has none."""
+    if not math.isfinite(folds):
+        return ABSENT
+    return f"{folds:.1f}" if folds >= 1 else f"{folds:.2g}"
+
+
+def extent_text(extent: Extent) -> str:
+    """`N = 11.6, 77,600 steps, 795 passes over each image`."""
+    passes = f"{extent.passes:.0f}" if extent.passes >= 10 else f"{extent.passes:.2g}"
+    what = f"{count(extent.steps)} steps, {passes} passes over each image"
+    return f"N = {folds_text(extent.folds)}, {what}"
+
+
+def extent_values(extent: Extent) -> dict[str, float | None]:
+    """The same for JSON, in which a run by LARS has no N."""
+    folds = extent.folds if math.isfinite(extent.folds) else None
+    return {"steps": extent.steps, "passes": extent.passes, "decay_folds": folds}
 
 
 def number(value: float | None, *, digits: int = 3) -> str:

@@ -16,6 +16,9 @@ from stopgrad.evaluation import (
     SUBJECTS,
     Record,
     count,
+    extent_text,
+    extent_values,
+    folds_text,
     labels_text,
     newest,
     newest_measures,
@@ -23,7 +26,7 @@ from stopgrad.evaluation import (
     read,
 )
 from stopgrad.images import GRAY, ON_THE_HUB, specs_of
-from stopgrad.method import size_problem
+from stopgrad.method import published_extent, size_problem
 from stopgrad.report import Column, Table, TableCell, as_markdown
 from stopgrad.runs import TrainedRun, code_version, read_status, tensors_sha256, versions
 from stopgrad.storage import printable
@@ -58,6 +61,7 @@ def describe(run: TrainedRun) -> dict[str, Any]:
             "epoch": run.epoch,
             "epochs": config.epochs,
             "step": run.step,
+            "extent": extent_values(run.info.extent(run.step)),
             "status": read_status(run.path).get("state"),
             "verdict": (newest_measures(run).get("verdict") or {}).get("state"),
             "init": _start(data.get("init")),
@@ -164,7 +168,12 @@ def model_card(run: TrainedRun, card: dict[str, Any], *, name: str) -> str:
     environment.filters |= {**escaped, "count": count, "digits": _digits}
     results = _results(records) if own else None
     return environment.get_template("model_card.md").render(
-        card, front=Markup(data.to_yaml().strip()), name=name, results=results and Markup(results)
+        card,
+        front=Markup(data.to_yaml().strip()),
+        name=name,
+        results=results and Markup(results),
+        extent=extent_text(run.info.extent(run.step)),
+        published=folds_text(published_extent().folds),
     )
 
 

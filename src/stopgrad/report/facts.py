@@ -24,6 +24,8 @@ from stopgrad.evaluation import (
     Subject,
     count,
     duration,
+    extent_text,
+    folds_text,
     labels_text,
     metric_text,
     number,
@@ -31,6 +33,7 @@ from stopgrad.evaluation import (
     points,
 )
 from stopgrad.images import specs_of
+from stopgrad.method import published_extent
 from stopgrad.report.evidence import Evidence, state_of
 from stopgrad.report.table import Column, Table, TableCell
 
@@ -111,6 +114,14 @@ def training_seconds(evidence: Evidence) -> float:
     )
 
 
+def decay_tile(folds: Sequence[float]) -> Tile:
+    """N of a run, or from the least to the most of several, beside that of the published run."""
+    ends = dict.fromkeys(folds_text(each) for each in (min(folds), max(folds)))
+    published = folds_text(published_extent().folds)
+    note = f"e-folds that weight decay erases; the published run: {published}"
+    return Tile("N", " to ".join(ends), note)
+
+
 def repeat_commands(evidence: Evidence) -> list[str]:
     """The commands that repeat the run: the nearest preset and what differs from it."""
     nearest, changes = _nearest_preset(evidence.info.config)
@@ -179,7 +190,7 @@ def _length(evidence: Evidence) -> str:
         return f"no epoch of {config.epochs} finished yet"
     epoch, step = rows[-1]["epoch"], rows[-1]["step"]
     views = f"{count(2 * step * config.batch)} views"
-    return f"{epoch} of {config.epochs} epochs, {count(step)} steps, {views}"
+    return f"{epoch} of {config.epochs} epochs, {views}; {extent_text(evidence.info.extent(step))}"
 
 
 def _cost(evidence: Evidence) -> str:

@@ -32,6 +32,7 @@ from stopgrad.report.evidence import VIEWS, Evidence, StudyEvidence
 from stopgrad.report.facts import (
     Tile,
     broken,
+    decay_tile,
     epoch_table,
     facts,
     finding,
@@ -149,6 +150,8 @@ def _tiles(evidence: Evidence, records: Sequence[Record]) -> list[Tile]:
     judgement, seconds = evidence.judgement, training_seconds(evidence)
     if judgement is not None:
         tiles.append(Tile("Verdict", judgement.state, judgement.reason, _tone(evidence)))
+    if evidence.epochs:
+        tiles.append(decay_tile([evidence.info.extent(evidence.epochs[-1]["step"]).folds]))
     if seconds:
         device = evidence.info.environment.get("device", "unknown")
         tiles.append(Tile("Training", duration(seconds), f"on {device}"))
