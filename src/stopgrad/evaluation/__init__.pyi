@@ -36,6 +36,7 @@ from .format import class_name as class_name
 from .format import correction_text as correction_text
 from .format import count as count
 from .format import difference_text as difference_text
+from .format import distance_text as distance_text
 from .format import duration as duration
 from .format import extent_text as extent_text
 from .format import extent_values as extent_values
@@ -78,11 +79,16 @@ from .statistics import Ending as Ending
 from .statistics import Kendall as Kendall
 from .statistics import Mark as Mark
 from .statistics import Outcome as Outcome
+from .statistics import Paired as Paired
+from .statistics import Pairs as Pairs
 from .statistics import Summary as Summary
 from .statistics import Welch as Welch
 from .statistics import cell as cell
 from .statistics import confidence_interval as confidence_interval
 from .statistics import corrected as corrected
 from .statistics import mark_best as mark_best
+from .statistics import paired as paired
+from .statistics import smallest_visible as smallest_visible
+from .statistics import spread_of_differences as spread_of_differences
 from .statistics import summarize as summarize
 from .statistics import welch as welch

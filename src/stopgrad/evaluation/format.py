@@ -181,6 +181,11 @@ def difference_text(difference: float, metric: str) -> str:
     return f"{difference:+.3g}"
 
 
+def distance_text(difference: float, metric: str) -> str:
+    """The same without a sign: `1.20 points`."""
+    return difference_text(abs(difference), metric).removeprefix("+")
+
+
 def p_text(p: float) -> str:
     """`p = 0.03`, `p < 0.001`."""
     return "p < 0.001" if p < 0.001 else f"p = {p:.2g}"
@@ -195,7 +200,7 @@ def arms_text(arms: Sequence[str]) -> str:
 def correction_text(correction: Correction) -> str:
     """How tests were made."""
     after = {"none": "uncorrected", "bonferroni": "Bonferroni", "holm": "Holm"}[correction]
-    return f"Welch's one-sided t-test at 5 %, {after}"
+    return f"one-sided t-test at 5 %, paired by seed, {after}"
 
 
 def duration(seconds: float) -> str:

@@ -39,6 +39,7 @@ from .processes import process_count as process_count
 from .processes import was_restarted as was_restarted
 from .resnet import RESNETS as RESNETS
 from .resnet import Encoder as Encoder
+from .schedule import PUBLISHED_IMAGES as PUBLISHED_IMAGES
 from .schedule import Extent as Extent
 from .schedule import LearningRates as LearningRates
 from .schedule import cosine_with_warmup as cosine_with_warmup

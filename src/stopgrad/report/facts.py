@@ -33,7 +33,7 @@ from stopgrad.evaluation import (
     points,
 )
 from stopgrad.images import specs_of
-from stopgrad.method import published_extent
+from stopgrad.method import Extent, published_extent
 from stopgrad.report.evidence import Evidence, state_of
 from stopgrad.report.table import Column, Table, TableCell
 
@@ -114,12 +114,17 @@ def training_seconds(evidence: Evidence) -> float:
     )
 
 
-def decay_tile(folds: Sequence[float]) -> Tile:
+def decay_tile(extents: Sequence[Extent], published: Sequence[Extent] = ()) -> Tile:
     """N of a run, or from the least to the most of several, beside that of the published run."""
-    ends = dict.fromkeys(folds_text(each) for each in (min(folds), max(folds)))
-    published = folds_text(published_extent().folds)
-    note = f"e-folds that weight decay erases; the published run: {published}"
-    return Tile("N", " to ".join(ends), note)
+    of_published = folds_range(published or [published_extent()])
+    note = f"e-folds that weight decay erases; published: {of_published}"
+    return Tile("N", folds_range(extents), note)
+
+
+def folds_range(extents: Sequence[Extent]) -> str:
+    """`11.6`, or `0.25 to 25.0` of several."""
+    folds = sorted(extent.folds for extent in extents)
+    return " to ".join(dict.fromkeys(folds_text(each) for each in (folds[0], folds[-1])))
 
 
 def repeat_commands(evidence: Evidence) -> list[str]:

@@ -151,7 +151,7 @@ def _tiles(evidence: Evidence, records: Sequence[Record]) -> list[Tile]:
     if judgement is not None:
         tiles.append(Tile("Verdict", judgement.state, judgement.reason, _tone(evidence)))
     if evidence.epochs:
-        tiles.append(decay_tile([evidence.info.extent(evidence.epochs[-1]["step"]).folds]))
+        tiles.append(decay_tile([evidence.info.extent(evidence.epochs[-1]["step"])]))
     if seconds:
         device = evidence.info.environment.get("device", "unknown")
         tiles.append(Tile("Training", duration(seconds), f"on {device}"))
