@@ -51,6 +51,11 @@ from .format import percent as percent
 from .format import points as points
 from .format import tied as tied
 from .format import unit_text as unit_text
+from .gain import NO_BETTER as NO_BETTER
+from .gain import is_clear as is_clear
+from .gain import is_no_better as is_no_better
+from .gain import record_extent as record_extent
+from .gain import state_text as state_text
 from .knn import CHUNK_VALUES as CHUNK_VALUES
 from .knn import Neighbors as Neighbors
 from .knn import class_votes as class_votes

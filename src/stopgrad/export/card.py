@@ -24,6 +24,7 @@ from stopgrad.evaluation import (
     newest_measures,
     percent,
     read,
+    state_text,
 )
 from stopgrad.images import GRAY, ON_THE_HUB, specs_of
 from stopgrad.method import published_extent, size_problem
@@ -63,7 +64,7 @@ def describe(run: TrainedRun) -> dict[str, Any]:
             "step": run.step,
             "extent": extent_values(run.info.extent(run.step)),
             "status": read_status(run.path).get("state"),
-            "verdict": (newest_measures(run).get("verdict") or {}).get("state"),
+            "verdict": _state(run),
             "init": _start(data.get("init")),
             "changes": [change._asdict() for change in run.info.changes],
         },
@@ -137,8 +138,15 @@ def _health(run: TrainedRun) -> Iterator[str]:
     found = measures.get("verdict")
     if found is None:
         yield "Never measured for collapse."
-    elif found["state"] != "healthy":
-        yield f"At epoch {measures['epoch']}: {found['state']}; {found['reason']}."
+    elif (state := _state(run)) != "healthy":
+        yield f"At epoch {measures['epoch']}: {state}; {found['reason']}."
+
+
+def _state(run: TrainedRun) -> str | None:
+    """The newest verdict, None before any; by the records where they tell more."""
+    verdict, path = newest_measures(run).get("verdict"), run.path / "records.jsonl"
+    records = read(path) if path.exists() else []
+    return state_text(verdict["state"], records, epoch=run.epoch) if verdict else None
 
 
 def model_card(run: TrainedRun, card: dict[str, Any], *, name: str) -> str:

@@ -6,7 +6,6 @@ No torch.
 from __future__ import annotations
 
 import itertools
-import math
 import shlex
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
@@ -26,6 +25,7 @@ from stopgrad.evaluation import (
     duration,
     extent_text,
     folds_text,
+    is_clear,
     labels_text,
     metric_text,
     number,
@@ -34,7 +34,7 @@ from stopgrad.evaluation import (
 )
 from stopgrad.images import specs_of
 from stopgrad.method import Extent, published_extent
-from stopgrad.report.evidence import Evidence, state_of
+from stopgrad.report.evidence import Evidence
 from stopgrad.report.table import Column, Table, TableCell
 
 WIDE = 84  # characters of a line of a command
@@ -314,7 +314,7 @@ def epoch_table(evidence: Evidence) -> Table:
                 *(TableCell(number(value), value) for value in others),
                 TableCell(percent(knn, images=images), knn),
                 TableCell(number(row.get("views_per_s")), row.get("views_per_s")),
-                TableCell(state_of(row) or ABSENT),
+                TableCell(evidence.state_of(row) or ABSENT),
             )
         )
     heads = ("epoch", "loss", "lr", "predictor lr", "kNN", "views/s")
@@ -366,10 +366,9 @@ def protocol_text(protocol: Mapping[str, Any]) -> str:
 def _compared(encoder: Record, other: Record) -> str:
     """No clear difference: within two standard errors of two independent samples."""
     difference = encoder.value - other.value
-    error = math.sqrt(sum(r.value * (1 - r.value) / r.images_scored for r in (encoder, other)))
     name = {"untrained": "the untrained one", "pixels": "raw pixels"}.get(other.of, other.of)
     gap = points(difference, images=encoder.images_scored)
-    if abs(difference) <= 2 * error:
+    if not is_clear(encoder, other):
         return f"no clear difference from {name} ({gap} are within the sampling error)"
     return f"{gap} {'above' if difference > 0 else 'below'} {name}"
 

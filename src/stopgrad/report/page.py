@@ -18,6 +18,7 @@ import jinja2
 from markupsafe import Markup
 
 from stopgrad.evaluation import (
+    NO_BETTER,
     SPACE,
     Record,
     count,
@@ -175,7 +176,9 @@ def _score_tile(records: Sequence[Record], metric: str) -> Tile:
 
 def _tone(evidence: Evidence) -> str:
     judgement = evidence.judgement
-    return "" if judgement is None else TONES.get(judgement.state, "wrong")
+    if judgement is None or judgement.state.startswith(NO_BETTER):
+        return ""
+    return TONES.get(judgement.state, "wrong")
 
 
 def _environment() -> jinja2.Environment:

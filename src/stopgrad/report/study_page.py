@@ -14,6 +14,7 @@ from stopgrad.evaluation import (
     labels_text,
     metric_text,
     number,
+    state_text,
     unit_text,
 )
 from stopgrad.report import study_charts
@@ -38,6 +39,7 @@ from stopgrad.storage import printable
 from stopgrad.studies import (
     Place,
     Results,
+    StudyRun,
     arm_extents,
     missing_runs,
     published_extents,
@@ -197,11 +199,17 @@ def component_table(results: Results) -> Table | None:
 def _verdicts(results: Results, arm: str) -> str:
     """`complete collapse in 3 of 3`, by the newest measurement of each run."""
     states = [
-        results.runs[slot.run].state.verdict or "unknown"
+        _state(results.runs[slot.run]) or "unknown"
         for slot in results.stored.slots
         if slot.arm == arm
     ]
     return ", ".join(f"{s} in {states.count(s)} of {len(states)}" for s in dict.fromkeys(states))
+
+
+def _state(run: StudyRun) -> str:
+    """The newest verdict on a run, "" before any; by its records where they tell more."""
+    records = [*run.numbers.values()]
+    return state_text(run.state.verdict or "", records, epoch=run.state.epoch)
 
 
 def run_table(results: Results) -> Table:
@@ -219,7 +227,7 @@ def run_table(results: Results) -> Table:
                 TableCell("trained" if trained else run_text(run)),
                 TableCell(str(state.epoch), state.epoch),
                 TableCell("", ABSENT) if knn is None else TableCell(f"{100 * knn:.2f}", knn),
-                TableCell(state.verdict or ""),
+                TableCell(_state(run)),
                 TableCell(f"{run.wall_s / 60:.1f}", run.wall_s),
                 TableCell(slot.run),
             )

@@ -9,6 +9,7 @@ from .findings import Answered as Answered
 from .findings import answer_findings as answer_findings
 from .findings import sentence as sentence
 from .folder import EpochRow as EpochRow
+from .folder import StudyRun as StudyRun
 from .lengths import arm_extents as arm_extents
 from .lengths import published_extents as published_extents
 from .parse import built_in_studies as built_in_studies

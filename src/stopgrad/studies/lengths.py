@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from stopgrad.config import config_from_dict
 from stopgrad.errors import ConfigError
+from stopgrad.evaluation import record_extent
 from stopgrad.method import PUBLISHED_IMAGES, Extent, extent
-from stopgrad.studies.folder import StudyRun
 from stopgrad.studies.plan import Choices, arm_configs
 from stopgrad.studies.results import Results
 
@@ -14,9 +13,9 @@ def arm_extents(results: Results) -> dict[str, Extent]:
     """How far the first scored pretraining of each arm has come; arms without one are left out."""
     found = dict[str, Extent]()
     for slot in results.stored.slots:
-        run = results.runs[slot.run]
-        if slot.arm not in found and (of_run := _extent(run)) is not None:
-            found[slot.arm] = of_run
+        records = [r for r in results.runs[slot.run].numbers.values() if r.of == "encoder"]
+        reach = record_extent(records[0]) if records and slot.arm not in found else None
+        found |= {} if reach is None else {slot.arm: reach}
     return {arm.name: found[arm.name] for arm in results.stored.study.arms if arm.name in found}
 
 
@@ -35,16 +34,3 @@ def published_extents(results: Results) -> dict[str, Extent]:
     images = {arm: round(PUBLISHED_IMAGES * (1 - c.validation)) for arm, c in configs.items()}
     arms = [arm.name for arm in stored.study.arms if arm.method == "simsiam"]
     return {arm: extent(configs[arm], images=images[arm]) for arm in arms}
-
-
-def _extent(run: StudyRun) -> Extent | None:
-    """From the views that its encoder had seen; None before a record, or where it is damaged."""
-    scored = [r for r in run.numbers.values() if r.of == "encoder" and r.views and r.epoch]
-    if run.card is None or not scored:
-        return None
-    try:
-        config = config_from_dict(run.card.config)
-    except ConfigError:
-        return None  # damaged, or of another version
-    steps, epochs = (scored[0].views or 0) // (2 * config.batch), scored[0].epoch or 1
-    return extent(config, images=max(1, steps // epochs) * config.batch, steps=steps)
