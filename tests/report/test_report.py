@@ -386,7 +386,7 @@ def test_a_run_no_better_than_untrained_is_not_called_healthy(tmp_path: Path) ->
 def test_n_stands_beside_that_of_the_published_run(tmp_path: Path) -> None:
     text = render(read_evidence(write_run(tmp_path / "run")))
     # 30 steps at a peak rate of .1: 5e-4 x .1 x 31 / 2 / .1 = .00775.
-    assert re.search(r"N = 0\.007[78], 30 steps, 3 passes over each image", text)
+    assert re.search(r"N =\s0\.007[78], 30 steps, 3 passes over each image", text)
     assert "published: 11.6" in text
 
 

@@ -6,12 +6,14 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import scipy.stats
 
+from stopgrad.config import config_to_dict
 from stopgrad.errors import DataError
 from stopgrad.evaluation import MEASURES
 from stopgrad.evaluation.format import mean_text
@@ -195,6 +197,38 @@ def test_a_grid_of_knobs_is_read_as_a_factorial(tmp_path: Path) -> None:
     assert alpha.p == pytest.approx(2 * alpha.test.two_sided)  # Holm over the two
     table = study_table(prepared.directory, "mine", form="markdown")
     assert "| kNN | alpha_h 1 to 2 | +3.00 points | 4 |" in table
+
+
+def _far(prepared: PreparedStudy, *arms: str) -> None:
+    """Two epochs of 20 steps of 32 images of each arm."""
+    for arm in arms:
+        run = run_of(prepared, arm, 0)
+        done = {"epoch": 2, "views": 2 * 32 * 40, "labels": 1.0, "value": 0.5}
+        config = config_to_dict(replace(prepared.plan.runs[run].config, epochs=2))
+        place = prepared.directory.folder(run)
+        record(place, "knn_accuracy", of="encoder", split="validation", config=config, **done)
+
+
+def test_n_is_a_line_where_arms_agree_and_a_column_where_they_do_not(tmp_path: Path) -> None:
+    arms = {"plain": {}, "good": {"optimizer.alpha_h": 2}, "bad": {"optimizer.weight_decay": 5e-3}}
+    values = STUDY | {"arms": arms, "findings": []}
+    prepared = prepare(tmp_path / "s", values, seeds=(0,))
+    _far(prepared, "plain", "good")
+    table = study_table(prepared.directory, "mine", form="markdown")
+    # Peak rate .8 x 32 / 256 = .1 over 40 steps of a cosine: 5e-4 x .1 x 41 / 2 / .1 = .01025.
+    assert "N = 0.01, 40 steps, 2 passes over each image; published: N = 9.4 to 93.6." in table
+    assert "published N" not in table
+    _far(prepared, "bad")
+    table = study_table(prepared.directory, "mine", form="markdown")
+    assert "N = 0.01 to 0.1, by arm" in table
+    bad = next(line for line in table.splitlines() if line.startswith("| bad | "))
+    # The published: 800 epochs of 40,000 // 512 = 78 steps: 5e-3 x .06 x 62,401 / 2 / .1.
+    assert bad.endswith("| 0.1 | 93.6 |")
+    cells = list(csv.DictReader(io.StringIO(study_table(prepared.directory, "mine", form="csv"))))
+    [row] = [
+        c for c in cells if (c["arm"], c["metric"], c["labels"]) == ("bad", "knn_accuracy", "1.0")
+    ]
+    assert (row["steps"], float(row["decay_folds"])) == ("40", pytest.approx(0.1025))
 
 
 def test_arms_that_are_no_grid_have_no_factorial(prepared: PreparedStudy) -> None:

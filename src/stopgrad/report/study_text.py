@@ -160,8 +160,10 @@ def _cells(results: Results) -> Iterator[dict[str, Any]]:
     extents = arm_extents(results)
     for row in results.rows:
         reach = extents.get(row.place.arm) if row.of == "encoder" else None
-        far = {"steps": None, "passes": None, "decay_folds": None}
-        yield _cell(results, row) | (extent_values(reach) if reach else far)
+        far = (
+            extent_values(reach) if reach else {"steps": None, "passes": None, "decay_folds": None}
+        )
+        yield _cell(results, row) | {"mark_unpaired": row.unpaired} | far
 
 
 def _cell(results: Results, row: ResultRow) -> dict[str, Any]:
@@ -180,7 +182,6 @@ def _cell(results: Results, row: ResultRow) -> dict[str, Any]:
         "low_95": interval.low if interval else None,
         "high_95": interval.high if interval else None,
         "mark": row.mark,
-        "mark_unpaired": row.unpaired,
         **{name: getattr(row.cell, name) for name in ENDS},
         "published_mean": value.mean if value else None,
         "published_std": value.std if value else None,
