@@ -3,6 +3,8 @@
 import math
 import subprocess
 import sys
+from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -18,6 +20,9 @@ from stopgrad.evaluation import (
     confidence_interval,
     corrected,
     mark_best,
+    paired,
+    smallest_visible,
+    spread_of_differences,
     summarize,
     welch,
 )
@@ -122,6 +127,79 @@ def test_two_constant_cells_that_are_equal_are_not_separated() -> None:
 def test_spreads_too_small_to_square_keep_their_degrees_of_freedom() -> None:
     found = welch(Summary(0.5, 1e-100, 3), Summary(0.4, 1e-100, 3))
     assert found.freedom == pytest.approx(4)
+
+
+def by_seed(values: Sequence[float]) -> dict[int, float]:
+    return dict(enumerate(values))
+
+
+@given(st.lists(st.tuples(numbers, numbers), min_size=2, max_size=8))
+def test_the_paired_test_agrees_with_scipy(pairs: list[tuple[float, float]]) -> None:
+    higher, lower = zip(*pairs, strict=True)
+    if np.std(np.subtract(higher, lower)) < 1e-6:
+        return  # SciPy warns that it cannot tell
+    found = paired(by_seed(higher), by_seed(lower), margin=0.1)
+    shifted = np.subtract(lower, 0.1)
+    wanted = scipy.stats.ttest_rel(higher, shifted, alternative="greater")
+    assert found.p == pytest.approx(wanted.pvalue, rel=1e-6, abs=1e-12)
+    assert found.t == pytest.approx(wanted.statistic, rel=1e-6, abs=1e-12)
+    assert found.two_sided == pytest.approx(
+        scipy.stats.ttest_rel(higher, shifted).pvalue, rel=1e-6, abs=1e-12
+    )
+
+
+def test_pairs_tell_apart_what_differs_less_than_seeds_do() -> None:
+    higher, lower = [0.52, 0.62, 0.73], [0.50, 0.60, 0.70]
+    assert paired(by_seed(higher), by_seed(lower)).p < 0.05
+    assert welch(summarize(higher), summarize(lower)).p > 0.05
+
+
+def test_only_what_both_have_is_paired() -> None:
+    found = paired({0: 0.5, 1: 0.7, 2: 0.9}, {1: 0.6, 2: 0.7, 3: 0.1})
+    assert found.n == 2
+    assert found.difference == pytest.approx(0.15)  # .1 and .2
+    assert paired({0: 0.5, 1: 0.7}, {1: 0.6, 2: 0.7}) is None
+
+
+@pytest.mark.parametrize(
+    ("higher", "p"), [((0.2, 0.3, 0.4), 0.0), ((0.1, 0.2, 0.3), 0.5), ((0.0, 0.1, 0.2), 1.0)]
+)
+def test_equal_differences_have_no_spread_whatever_the_rounding(
+    higher: tuple[float, ...], p: float
+) -> None:
+    found = paired(by_seed(higher), by_seed((0.1, 0.2, 0.3)))  # .3 - .2 is not .2 - .1
+    assert (found.p, found.std) == (p, 0.0)
+
+
+@pytest.mark.parametrize(("pairs", "sides"), [(2, 1), (3, 1), (3, 2), (5, 1), (12, 2)])
+def test_the_smallest_visible_difference_is_found_in_four_of_five_studies(
+    pairs: int, sides: Literal[1, 2]
+) -> None:
+    """Among studies drawn at random with just that difference."""
+    rng = np.random.default_rng(pairs)
+    drawn = rng.normal(smallest_visible(0.3, pairs, sides=sides), 0.3, (100_000, pairs))
+    alternative = "greater" if sides == 1 else "two-sided"
+    p = scipy.stats.ttest_1samp(drawn, 0, axis=1, alternative=alternative).pvalue
+    assert (p < 0.05).mean() == pytest.approx(0.8, abs=0.005)
+
+
+def test_the_pooled_spread_is_that_of_the_analysis_of_variance() -> None:
+    table = np.random.default_rng(0).normal(0, 1, (4, 5)) + np.arange(5)  # arms x seeds
+    table -= 0.5  # of an arm and a seed nothing may be left
+    left = table - table.mean(0) - table.mean(1, keepdims=True) + table.mean()
+    error = (left**2).sum() / (3 * 4)
+    found = spread_of_differences([by_seed(row) for row in table.tolist()])
+    assert found == pytest.approx(math.sqrt(2 * error))
+    assert spread_of_differences([{0: 0.1}, {0: 0.2}]) is None
+
+
+def test_the_best_is_marked_by_pairs_where_there_are_any() -> None:
+    values = {"best": [0.52, 0.62, 0.73], "below": [0.50, 0.60, 0.70], "once": [0.3]}
+    cells = {name: summarize(found) for name, found in values.items()}
+    pairs = {name: by_seed(found) for name, found in values.items()}
+    marks = mark_best(cells, pairs=pairs)
+    assert marks == {"best": "best", "below": "below", "once": "untested"}
+    assert mark_best(cells)["below"] == "level"
 
 
 def test_corrections_by_hand() -> None:

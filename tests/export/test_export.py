@@ -202,6 +202,17 @@ def test_the_model_card_holds_the_records_of_this_checkpoint_alone(
     assert "75" not in text.partition("## Results")[2].partition("## How")[0]
 
 
+def test_the_model_card_says_how_far_the_run_came(tmp_path: Path) -> None:
+    run = encoder_run(tmp_path / "run", step=8)
+    export_run(run, name="hub", out=tmp_path / "hub")
+    card = json.loads((tmp_path / "hub" / "card.json").read_text())
+    expected = run.info.extent(8)
+    assert card["training"]["extent"]["decay_folds"] == pytest.approx(expected.folds)
+    text = (tmp_path / "hub" / "README.md").read_text()
+    assert ", 8 steps, " in text
+    assert "the published run: 11.6" in text
+
+
 @pytest.mark.parametrize(
     ("spec", "named"),
     [

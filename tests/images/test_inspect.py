@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import re
 import struct
 import subprocess
 import sys
@@ -420,6 +421,9 @@ def test_the_command_says_what_pretraining_does(
     code, out, err = command(capsys, "check-data", data, *skip)
     assert code == 0
     assert "'a" in out
+    cells = " ".join(out.replace("│", " ").split())  # that a narrow terminal breaks
+    far = r"6 steps, 0\.9\d passes over each image; the published run: N = 11\.6"
+    assert re.search(far, cells)
     assert f"start with {200 - len(oracle.damaged)} images, without {len(oracle.damaged)}" in out
     assert command(capsys, "pretrain", "--data", data, "--out", run, *skip)[0] == 0
     assert json.loads((run / "config.json").read_bytes())["config"]["bad_images"] == "skip"
@@ -447,6 +451,8 @@ def test_a_learning_rate_that_would_diverge_is_measured_all_the_same(
     assert code == 0
     told = json.loads(out)
     assert told["cost"]["seconds"] > 0
+    # 62 of 64 images can be read: one batch of 32 an epoch, for four epochs.
+    assert (told["extent"]["steps"], told["extent"]["passes"]) == (4, pytest.approx(128 / 62))
     assert told["suggestion"]["flags"].endswith(" --bad_images skip")
 
 

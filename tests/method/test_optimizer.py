@@ -26,35 +26,6 @@ def _config(**changes: Any) -> Config:
     return preset("cifar", epochs=10, batch=256, **changes)
 
 
-def _rates(config: Config, *steps: int) -> list[tuple[float, float]]:
-    return [tuple(learning_rates(config, step=step, steps_per_epoch=10)) for step in steps]
-
-
-def test_the_encoder_follows_a_cosine_and_the_predictor_stays() -> None:
-    first, middle, last = _rates(_config(), 0, 50, 99)
-    assert first == (0.03, 0.03)
-    assert middle[0] == pytest.approx(0.015)
-    assert last[0] == pytest.approx(0.03 * (1 + math.cos(math.pi * 0.99)) / 2)
-    assert middle[1] == last[1] == 0.03
-
-
-def test_alpha_h_scales_the_predictors_rate_and_its_schedule_can_be_the_cosine() -> None:
-    config = _config(**{"optimizer.alpha_h": 2 / 3, "optimizer.predictor_schedule": "cosine"})
-    first, middle = _rates(config, 0, 50)
-    assert first[1] == pytest.approx(0.02)
-    assert middle[1] == pytest.approx(0.01)
-
-
-def test_warm_up_rises_in_even_steps_and_the_cosine_starts_at_the_peak() -> None:
-    config = _config(**{"optimizer.warmup_epochs": 1})
-    rates = [lr for lr, _ in _rates(config, 0, 4, 9, 10, 55)]
-    assert rates == pytest.approx([0.003, 0.015, 0.03, 0.03, 0.015])
-
-
-def test_the_rate_grows_with_the_batch() -> None:
-    assert preset("cifar", batch=1024).lr == pytest.approx(0.12)
-
-
 def test_every_parameter_is_in_one_group_and_decays_by_default() -> None:
     model = build_simsiam(preset("tiny"))
     groups = list(parameter_groups(model, OptimizerConfig()))

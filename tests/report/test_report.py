@@ -374,6 +374,22 @@ def test_verdicts_are_told_stretch_by_stretch(tmp_path: Path) -> None:
     assert "Verdict: complete collapse in epoch 1; healthy in epochs 2–4." in text
 
 
+def test_a_run_no_better_than_untrained_is_not_called_healthy(tmp_path: Path) -> None:
+    scores = [record(value=0.31), record(of="untrained", value=0.31, epoch=0)]
+    text = render(read_evidence(write_run(tmp_path / "run", records=scores)))
+    assert "not collapsed, but no better than an untrained network yet" in text
+    assert "Verdict: not collapsed in epochs 1–3." in text
+    assert "healthy</td>" not in text
+    assert "healthy</strong>" not in text
+
+
+def test_n_stands_beside_that_of_the_published_run(tmp_path: Path) -> None:
+    text = render(read_evidence(write_run(tmp_path / "run")))
+    # 30 steps at a peak rate of .1: 5e-4 x .1 x 31 / 2 / .1 = .00775.
+    assert re.search(r"N =\s0\.007[78], 30 steps, 3 passes over each image", text)
+    assert "published: 11.6" in text
+
+
 def test_of_two_evaluations_the_newer_epoch_is_shown(tmp_path: Path) -> None:
     records = [record(labels=0.01, epoch=1), record(epoch=1, value=0.1), record(epoch=3, value=0.2)]
     text = render(read_evidence(write_run(tmp_path / "run", records=records)))

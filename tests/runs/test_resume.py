@@ -65,6 +65,9 @@ def test_an_extended_run_takes_the_new_schedule_from_its_step_on(
     expected = [learning_rates(info.config, step=s, steps_per_epoch=3).lr for s in range(3, 9)]
     assert _rates(run) == [*old, *zip(range(4, 10), expected, strict=True)]
     assert main(["verify", str(run)]) == 0
+    taken = sum(lr for _, lr in _rates(run))  # by either schedule, as the steps were taken
+    assert info.extent(9).folds == pytest.approx(5e-4 * taken / 0.1)
+    assert info.extent(2).folds == pytest.approx(5e-4 * sum(lr for _, lr in old[:2]) / 0.1)
     _pretrain(pictures, tmp_path / "long", 3)
     assert not _same(run, tmp_path / "long")
     twice = Path(shutil.copytree(run, tmp_path / "twice"))

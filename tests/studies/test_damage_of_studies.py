@@ -19,7 +19,7 @@ from stopgrad.errors import DataError, StopgradError
 from stopgrad.face.several import ArmsTable
 from stopgrad.report import read_studies, study_table
 from stopgrad.report.page import render
-from stopgrad.report.study_tables import Format
+from stopgrad.report.study_text import Format
 from stopgrad.studies import StudyDirectory, load_results, read_epochs, study_overview
 from tests.studies.factories import make_study
 

@@ -10,7 +10,7 @@ import pytest
 
 from stopgrad.errors import InterruptedStudyError, StorageError
 from stopgrad.evaluation import Key
-from stopgrad.report.study_tables import study_markdown
+from stopgrad.report.study_text import study_markdown
 from stopgrad.studies import load_results, run_study, runner
 from stopgrad.studies.task import StudyTask, next_task
 from tests.studies import instant

@@ -6,12 +6,14 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import scipy.stats
 
+from stopgrad.config import config_to_dict
 from stopgrad.errors import DataError
 from stopgrad.evaluation import MEASURES
 from stopgrad.evaluation.format import mean_text
@@ -23,12 +25,14 @@ from stopgrad.studies import (
     StudyDirectory,
     answer_findings,
     load_results,
+    read_factorial,
     sentence,
     study_overview,
 )
 from stopgrad.studies.results import best_arm
 from tests.studies.instant import InstantExecutor, conduct, prepare, record, run_of, train
 
+RESULTS = Path(__file__).parents[2] / "results"
 STUDY: dict[str, Any] = {
     "question": "Which is best?",
     "baseline": "plain",
@@ -113,8 +117,8 @@ def test_the_finding_is_a_sentence_made_from_the_numbers(prepared: PreparedStudy
     text = sentence(_fill(prepared))
     assert text == (
         "By kNN with all labels, 'good' is best (64.33 ± 1.53 %, n = 3); every other arm that has "
-        "a number lies below it; 'bad' collapsed in 3 of 3 runs (Welch's one-sided t-test at 5 %, "
-        "Holm)."
+        "a number lies below it; 'bad' collapsed in 3 of 3 runs (one-sided t-test at 5 %, paired "
+        "by seed, Holm)."
     )
     text = sentence(_fill(prepared, VALUES | {"plain": (0.62, 0.64, 0.65)}))
     assert "'plain' is not separated from it" in text
@@ -126,21 +130,128 @@ def test_published_findings_are_tested_together(prepared: PreparedStudy) -> None
     assert answers == [
         ("good beats plain", "shows"),
         ("plain beats good", "the opposite shows"),
-        ("plain within 7 points of good", "does not show"),
+        ("plain within 7 points of good", "not separable with these seeds"),
         ("bad collapses", "shows"),
     ]
     good, plain = VALUES["good"], VALUES["plain"]
-    test = scipy.stats.ttest_ind(good, plain, equal_var=False, alternative="greater")
+    test = scipy.stats.ttest_rel(good, plain, alternative="greater")
     shifted = [value - 0.07 for value in good]
-    within = scipy.stats.ttest_ind(plain, shifted, equal_var=False, alternative="greater")
-    assert found[0].test is not None
-    assert found[0].test.p == pytest.approx(test.pvalue)
-    assert found[2].test is not None
-    assert found[2].test.p == pytest.approx(within.pvalue)
+    within = scipy.stats.ttest_rel(plain, shifted, alternative="greater")
+    beside = scipy.stats.ttest_ind(good, plain, equal_var=False, alternative="greater")
+    shows, _, missed, _ = (answered.tested for answered in found)
+    assert shows is not None
+    assert missed is not None
+    assert (shows.paired.p, shows.welch.p) == pytest.approx((test.pvalue, beside.pvalue))
+    assert missed.paired.p == pytest.approx(within.pvalue)
     # Holm over the three comparisons: the smallest times 3.
-    assert found[0].p == pytest.approx(3 * test.pvalue)
+    assert (shows.p, shows.p_of_welch) == pytest.approx((3 * test.pvalue, 3 * beside.pvalue))
     assert "+6.33 points" in found[0].why
+    assert "n = 3 pairs; unpaired (Welch) p = " in found[0].why
+    assert "could see" not in found[0].why
+    # Differences by seed: .06, .06, .07; .53, .54, .56; .47, .48, .49. Their mean variance is
+    # (1 / 3 + 7 / 3 + 1) / 3 squared points; 3 pairs see 2.297 standard deviations of it.
+    seen = 2.297 * (11 / 9) ** 0.5
+    assert 100 * missed.visible == pytest.approx(seen, rel=1e-3)
+    assert f"; 3 pairs could see {seen:.2f} points" in found[2].why
     assert "'bad': 3 of 3 collapsed" in found[3].why
+
+
+def test_the_unpaired_mark_stands_beside_the_paired_one(prepared: PreparedStudy) -> None:
+    """Seeds that differ more than arms do: pairs tell the arms apart, Welch's test does not."""
+    _fill(prepared, {"plain": (0.50, 0.60, 0.70), "good": (0.52, 0.62, 0.73)})
+    values = json.loads(study_table(prepared.directory, "mine", form="json"))
+    marks = {
+        c["arm"]: (c["mark"], c["mark_unpaired"])
+        for c in values["cells"]
+        if (c["metric"], c["labels"], c["of"]) == ("knn_accuracy", 1.0, "encoder")
+    }
+    assert marks == {
+        "plain": ("below", "level"),
+        "good": ("best", "best"),
+        "bad": (None, None),
+    }
+
+
+def test_a_grid_of_knobs_is_read_as_a_factorial(tmp_path: Path) -> None:
+    arms = {
+        f"{alpha:g} {schedule}": {
+            "optimizer.alpha_h": alpha,
+            "optimizer.predictor_schedule": schedule,
+        }
+        for alpha in (1.0, 2.0)
+        for schedule in ("constant", "cosine")
+    }
+    values = STUDY | {"arms": arms, "baseline": "1 constant", "findings": []}
+    values = {key: value for key, value in values.items() if key != "published"}
+    prepared = prepare(tmp_path / "s", values, seeds=(0, 1))
+    scores = {"1 constant": (0.5, 0.6), "1 cosine": (0.51, 0.6)}
+    scores |= {"2 constant": (0.53, 0.62), "2 cosine": (0.54, 0.64)}
+    effects = read_factorial(_fill(prepared, scores))
+    found = {(each.metric, each.knob): each for each in effects}
+    alpha = found["knn_accuracy", "optimizer.alpha_h"]
+    high, low = (0.53, 0.62, 0.54, 0.64), (0.5, 0.6, 0.51, 0.6)
+    assert alpha.test.two_sided == pytest.approx(scipy.stats.ttest_rel(high, low).pvalue)
+    assert (alpha.low, alpha.high, alpha.test.n) == (1.0, 2.0, 4)
+    schedule = found["knn_accuracy", "optimizer.predictor_schedule"]
+    assert schedule.test.difference == pytest.approx(0.01)
+    assert alpha.p == pytest.approx(2 * alpha.test.two_sided)  # Holm over the two
+    table = study_table(prepared.directory, "mine", form="markdown")
+    assert "| kNN | alpha_h 1 to 2 | +3.00 points | 4 |" in table
+
+
+def _far(prepared: PreparedStudy, *arms: str) -> None:
+    """Two epochs of 20 steps of 32 images of each arm."""
+    for arm in arms:
+        run = run_of(prepared, arm, 0)
+        done = {"epoch": 2, "views": 2 * 32 * 40, "labels": 1.0, "value": 0.5}
+        config = config_to_dict(replace(prepared.plan.runs[run].config, epochs=2))
+        place = prepared.directory.folder(run)
+        record(place, "knn_accuracy", of="encoder", split="validation", config=config, **done)
+
+
+def test_n_is_a_line_where_arms_agree_and_a_column_where_they_do_not(tmp_path: Path) -> None:
+    arms = {"plain": {}, "good": {"optimizer.alpha_h": 2}, "bad": {"optimizer.weight_decay": 5e-3}}
+    values = STUDY | {"arms": arms, "findings": []}
+    prepared = prepare(tmp_path / "s", values, seeds=(0,))
+    _far(prepared, "plain", "good")
+    table = study_table(prepared.directory, "mine", form="markdown")
+    # Peak rate .8 x 32 / 256 = .1 over 40 steps of a cosine: 5e-4 x .1 x 41 / 2 / .1 = .01025.
+    assert "N = 0.01, 40 steps, 2 passes over each image; published: N = 9.4 to 93.6." in table
+    assert "published N" not in table
+    _far(prepared, "bad")
+    table = study_table(prepared.directory, "mine", form="markdown")
+    assert "N = 0.01 to 0.1, by arm" in table
+    bad = next(line for line in table.splitlines() if line.startswith("| bad | "))
+    # The published: 800 epochs of 40,000 // 512 = 78 steps: 5e-3 x .06 x 62,401 / 2 / .1.
+    assert bad.endswith("| 0.1 | 93.6 |")
+    cells = list(csv.DictReader(io.StringIO(study_table(prepared.directory, "mine", form="csv"))))
+    [row] = [
+        c for c in cells if (c["arm"], c["metric"], c["labels"]) == ("bad", "knn_accuracy", "1.0")
+    ]
+    assert (row["steps"], float(row["decay_folds"])) == ("40", pytest.approx(0.1025))
+
+
+def test_arms_that_are_no_grid_have_no_factorial(prepared: PreparedStudy) -> None:
+    assert read_factorial(_fill(prepared)) == []
+
+
+def test_one_third_to_two_thirds_is_seen_in_the_committed_runs() -> None:
+    """24 runs, paired by seed and schedule; SciPy over the numbers of their records."""
+    directory = StudyDirectory(RESULTS / "2026-11-26-predictor-lr")
+    results = load_results(directory, directory.read("predictor-lr"))
+    effect = next(e for e in read_factorial(results) if e.metric == "knn_accuracy")
+    scores = {
+        row.place.arm: row.cell.values
+        for row in results.rows
+        if row.is_of_arm and row.place[1:] == ("knn_accuracy", 1.0)
+    }
+    high, low = (
+        [*scores[f"{alpha} constant"], *scores[f"{alpha} cosine"]] for alpha in ("2/3", "1/3")
+    )
+    assert effect.test.two_sided == pytest.approx(scipy.stats.ttest_rel(high, low).pvalue)
+    assert 100 * effect.test.difference == pytest.approx(1.48, abs=0.005)
+    assert effect.test.two_sided == pytest.approx(0.012, abs=5e-4)
+    assert effect.test.n == 6
 
 
 def test_one_run_tells_nothing(tmp_path: Path) -> None:
@@ -171,7 +282,8 @@ def test_where_each_metric_has_one_arm_the_findings_speak(tmp_path: Path) -> Non
         record(ours, "knn_accuracy", of="encoder", split="test", value=0.5 + seed / 100)
         record(theirs, "supervised_accuracy", of="supervised", split="test", value=0.4)
     assert sentence(_results(prepared)) == (
-        "Of 1 finding, 1 shows here: ours beats theirs (Welch's one-sided t-test at 5 %, Holm)."
+        "Of 1 finding, 1 shows here: ours beats theirs (one-sided t-test at 5 %, paired by seed, "
+        "Holm)."
     )
 
 

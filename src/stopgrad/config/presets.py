@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-PresetName = Literal["cifar", "imagenet", "cpu", "digits", "tiny"]
+PresetName = Literal["cifar", "imagenet", "cpu", "miniature", "digits", "tiny"]
 
 _NARROW: dict[str, object] = {  # what learns the most in minutes on a CPU, docs/log.md
     "views.size": 24,
@@ -16,6 +16,20 @@ _NARROW: dict[str, object] = {  # what learns the most in minutes on a CPU, docs
     "predictor.hidden": 128,
     "optimizer.alpha_h": 10.0,
     "optimizer.predictor_schedule": "cosine",
+}
+
+# What ten minutes on two cores can learn on CIFAR-10 (docs/log.md says what was tried).
+_CPU: dict[str, object] = {
+    "epochs": 15,
+    "batch": 64,
+    "views.crop_min": 0.5,
+    **_NARROW,
+    "optimizer.base_lr": 0.8,
+    "supervised.base_lr": 0.4,
+    "finetune.epochs": 5,
+    "finetune.batch": 64,
+    "finetune.base_lr": 0.05,
+    "knn_every": 5,
 }
 
 PRESETS: dict[PresetName, dict[str, object]] = {
@@ -39,19 +53,9 @@ PRESETS: dict[PresetName, dict[str, object]] = {
         "supervised.crop": 224,
         "finetune.crop": 224,
     },
-    # What ten minutes on two cores can learn on CIFAR-10 (docs/log.md says what was tried).
-    "cpu": {
-        "epochs": 15,
-        "batch": 64,
-        "views.crop_min": 0.5,
-        **_NARROW,
-        "optimizer.base_lr": 0.8,
-        "supervised.base_lr": 0.4,
-        "finetune.epochs": 5,
-        "finetune.batch": 64,
-        "finetune.base_lr": 0.05,
-        "knn_every": 5,
-    },
+    "cpu": _CPU,
+    # The study in miniature: its weight decay, its alpha_h and its N (docs/method.md) on CIFAR-10.
+    "miniature": {**_CPU, "epochs": 30, "encoder.width": 1.0, "optimizer.alpha_h": 1.0},
     # What `stopgrad quickstart` does with 4,000 handwritten digits; a mirrored 2 is no 2.
     "digits": {
         "epochs": 20,

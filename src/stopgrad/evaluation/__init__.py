@@ -11,6 +11,7 @@ number), or ranks of runs without labels. Stands above training, because the loo
     evaluate     a run -> its records
     statistics   means, intervals, tests over seeds
     format       how metrics are named and numbers written
+    gain         whether a run is better than its untrained encoder, by its records
     comparison   runs ranked by measures that need no labels, and how far labels agree
 """
 

@@ -16,6 +16,7 @@ from stopgrad.storage import printable
 
 if TYPE_CHECKING:
     from stopgrad.evaluation.statistics import Correction, Summary
+    from stopgrad.method import Extent
 
 MINUS = "\N{MINUS SIGN}"
 SPACE = "\N{NO-BREAK SPACE}"
@@ -115,6 +116,26 @@ def count(number: int) -> str:
     return f"{number:,}"
 
 
+def folds_text(folds: float) -> str:
+    """N of a run, `11.6` or `0.94`; a dash where it has none."""
+    if not math.isfinite(folds):
+        return ABSENT
+    return f"{folds:.1f}" if folds >= 1 else f"{folds:.2g}"
+
+
+def extent_text(extent: Extent) -> str:
+    """`N = 11.6, 77,600 steps, 795 passes over each image`."""
+    passes = f"{extent.passes:.0f}" if extent.passes >= 10 else f"{extent.passes:.2g}"
+    what = f"{count(extent.steps)} steps, {passes} passes over each image"
+    return f"N = {folds_text(extent.folds)}, {what}"
+
+
+def extent_values(extent: Extent) -> dict[str, float | None]:
+    """The same for JSON, in which a run by LARS has no N."""
+    folds = extent.folds if math.isfinite(extent.folds) else None
+    return {"steps": extent.steps, "passes": extent.passes, "decay_folds": folds}
+
+
 def number(value: float | None, *, digits: int = 3) -> str:
     """A number to some significant digits, never in powers of ten between 0.001 and a million."""
     if value is None or not math.isfinite(value):
@@ -161,6 +182,11 @@ def difference_text(difference: float, metric: str) -> str:
     return f"{difference:+.3g}"
 
 
+def distance_text(difference: float, metric: str) -> str:
+    """The same without a sign: `1.20 points`."""
+    return difference_text(abs(difference), metric).removeprefix("+")
+
+
 def p_text(p: float) -> str:
     """`p = 0.03`, `p < 0.001`."""
     return "p < 0.001" if p < 0.001 else f"p = {p:.2g}"
@@ -175,7 +201,7 @@ def arms_text(arms: Sequence[str]) -> str:
 def correction_text(correction: Correction) -> str:
     """How tests were made."""
     after = {"none": "uncorrected", "bonferroni": "Bonferroni", "holm": "Holm"}[correction]
-    return f"Welch's one-sided t-test at 5 %, {after}"
+    return f"one-sided t-test at 5 %, paired by seed, {after}"
 
 
 def duration(seconds: float) -> str:

@@ -1,17 +1,19 @@
-"""Numbers over seeds: mean and spread, confidence, Welch's test, corrections, the best cell.
+"""Numbers over seeds: mean and spread, confidence, tests, corrections, the best cell.
 
-In: one number per run, accuracies as fractions. Out: `Summary`, `Welch` and marks. A number that
+In: one number per run, accuracies as fractions. Out: `Summary`, `Paired`, `Welch`, marks. Arms of a
+study share seeds and data: `paired` tests them, `welch` what shares nothing. A number that
 is not finite is refused, never dropped: `Cell` counts the runs that gave none. No torch.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from fractions import Fraction
 from typing import Literal, NamedTuple, get_args
 
-from scipy.special import stdtr, stdtrit
+from scipy.special import nctdtrinc, stdtr, stdtrit
 
 from stopgrad.errors import DataError
 
@@ -19,7 +21,11 @@ Correction = Literal["none", "bonferroni", "holm"]
 Mark = Literal["best", "level", "below", "untested"]
 Ending = Literal["ended", "dimensional", "collapsed", "diverged", "failed", "missing"]
 
+Pairs = Mapping[Hashable, float]  # by what two numbers of a pair share, such as the seed
+
 SIGNIFICANCE = 0.05  # report: Welch's one-sided t-test at 5 %
+POWER = 0.8  # of the smallest difference that a test could see
+ROUNDING = 1e-12  # relative spread of differences that is no more than rounding
 
 
 class Summary(NamedTuple):
@@ -45,6 +51,26 @@ class Welch(NamedTuple):
     t: float
     freedom: float  # degrees of freedom, Welch-Satterthwaite
     p: float
+
+
+class Paired(NamedTuple):
+    """The one-sided t-test of numbers in pairs: whether the first of each lies above the other."""
+
+    difference: float  # in the mean
+    std: float  # of the differences, n - 1 below the fraction
+    n: int  # pairs
+    t: float
+    p: float
+
+    @property
+    def two_sided(self) -> float:
+        """p where no direction was expected."""
+        return min(1.0, 2 * min(self.p, 1 - self.p))
+
+    @property
+    def visible(self) -> float:
+        """The smallest difference that so many pairs could see."""
+        return smallest_visible(self.std, self.n)
 
 
 class Kendall(NamedTuple):
@@ -142,6 +168,49 @@ def welch(higher: Summary, lower: Summary, *, margin: float = 0.0) -> Welch | No
     return Welch(difference, t, freedom, float(stdtr(freedom, -t)))
 
 
+def paired(higher: Pairs, lower: Pairs, *, margin: float = 0.0) -> Paired | None:
+    """Student's paired test that the first numbers lie above the others, less a margin.
+
+    Only what both have in common is compared; None for fewer than two pairs. Without any spread the
+    mean decides alone, as in `welch`.
+
+    Source: Student 1908.
+    """
+    shared = [key for key in higher if key in lower]
+    if len(shared) < 2:
+        return None
+    difference, std, n = summarize([higher[key] - lower[key] for key in shared])
+    assert std is not None
+    largest = max(abs(value) for key in shared for value in (higher[key], lower[key]))
+    above = difference + margin
+    if std <= ROUNDING * largest:
+        t = math.copysign(math.inf, above) if abs(above) > ROUNDING * largest else 0.0
+        return Paired(difference, 0.0, n, t, {-math.inf: 1.0, 0.0: 0.5}.get(t, 0.0))
+    t = above / (std / math.sqrt(n))
+    return Paired(difference, std, n, t, float(stdtr(n - 1, -t)))
+
+
+def smallest_visible(std: float, n: int, *, sides: Literal[1, 2] = 1) -> float:
+    """The true difference that a paired test finds at 5 % in 80 % of all studies of n pairs.
+
+    delta x std / sqrt(n), where the noncentral t of n - 1 degrees of freedom and noncentrality
+    delta lies above the critical value in 80 % (Cohen 1988, Sec. 2.5).
+    """
+    critical = stdtrit(n - 1, 1 - SIGNIFICANCE / sides)
+    return float(nctdtrinc(n - 1, 1 - POWER, critical)) * std / math.sqrt(n)
+
+
+def spread_of_differences(arms: Sequence[Pairs]) -> float | None:
+    """The standard deviation of paired differences, pooled over all pairs of arms; None without.
+
+    It equals sqrt(2 x the mean square error) of the analysis of variance by arm and seed.
+    """
+    tests = [paired(one, other) for one, other in itertools.combinations(arms, 2)]
+    known = [(test.n - 1, test.std**2) for test in tests if test is not None]
+    freedom = sum(weight for weight, _ in known)
+    return math.sqrt(sum(w * square for w, square in known) / freedom) if known else None
+
+
 def kendall(one: Sequence[float], other: Sequence[float]) -> Kendall | None:
     """Kendall's tau-b of two lists of numbers of the same things, in the same order.
 
@@ -183,20 +252,31 @@ def corrected(p: Sequence[float], correction: Correction) -> tuple[float, ...]:
             return holm(p)
 
 
-def mark_best(cells: Mapping[str, Summary], *, correction: Correction = "holm") -> dict[str, Mark]:
+def mark_best(
+    cells: Mapping[str, Summary],
+    *,
+    correction: Correction = "holm",
+    pairs: Mapping[str, Pairs] | None = None,
+) -> dict[str, Mark]:
     """The best cell by its mean, and how each other one stands to it.
 
-    "level" is a cell that Welch's one-sided test does not separate from the best, "below" one
-    that it does, "untested" one whose n, or the best's, is 1. Of equal means the first is best.
+    "level" is a cell that a one-sided test does not separate from the best, "below" one that it
+    does, "untested" one that cannot be tested: one run, or fewer than two pairs. Of equal means the
+    first is best.
 
     Args:
         cells: Cells by name, of one metric and one label fraction.
         correction: For the tests of the best against each other cell.
+        pairs: The numbers behind each cell, for `paired`; None: `welch` decides.
     """
     if not cells:
         return {}
     best = max(cells, key=lambda name: cells[name].mean)
-    tests = {name: welch(cells[best], other) for name, other in cells.items() if name != best}
+    others = [name for name in cells if name != best]
+    tests: dict[str, Paired | Welch | None] = {
+        name: welch(cells[best], cells[name]) if pairs is None else paired(pairs[best], pairs[name])
+        for name in others
+    }
     p = {name: test.p for name, test in tests.items() if test is not None}
     adjusted = dict(zip(p, corrected(list(p.values()), correction), strict=True))
     marks: dict[str, Mark] = dict.fromkeys(cells, "untested")

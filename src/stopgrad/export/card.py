@@ -16,14 +16,18 @@ from stopgrad.evaluation import (
     SUBJECTS,
     Record,
     count,
+    extent_text,
+    extent_values,
+    folds_text,
     labels_text,
     newest,
     newest_measures,
     percent,
     read,
+    state_text,
 )
 from stopgrad.images import GRAY, ON_THE_HUB, specs_of
-from stopgrad.method import size_problem
+from stopgrad.method import published_extent, size_problem
 from stopgrad.report import Column, Table, TableCell, as_markdown
 from stopgrad.runs import TrainedRun, code_version, read_status, tensors_sha256, versions
 from stopgrad.storage import printable
@@ -58,8 +62,9 @@ def describe(run: TrainedRun) -> dict[str, Any]:
             "epoch": run.epoch,
             "epochs": config.epochs,
             "step": run.step,
+            "extent": extent_values(run.info.extent(run.step)),
             "status": read_status(run.path).get("state"),
-            "verdict": (newest_measures(run).get("verdict") or {}).get("state"),
+            "verdict": _state(run),
             "init": _start(data.get("init")),
             "changes": [change._asdict() for change in run.info.changes],
         },
@@ -133,8 +138,15 @@ def _health(run: TrainedRun) -> Iterator[str]:
     found = measures.get("verdict")
     if found is None:
         yield "Never measured for collapse."
-    elif found["state"] != "healthy":
-        yield f"At epoch {measures['epoch']}: {found['state']}; {found['reason']}."
+    elif (state := _state(run)) != "healthy":
+        yield f"At epoch {measures['epoch']}: {state}; {found['reason']}."
+
+
+def _state(run: TrainedRun) -> str | None:
+    """The newest verdict, None before any; by the records where they tell more."""
+    verdict, path = newest_measures(run).get("verdict"), run.path / "records.jsonl"
+    records = read(path) if path.exists() else []
+    return state_text(verdict["state"], records, epoch=run.epoch) if verdict else None
 
 
 def model_card(run: TrainedRun, card: dict[str, Any], *, name: str) -> str:
@@ -164,7 +176,12 @@ def model_card(run: TrainedRun, card: dict[str, Any], *, name: str) -> str:
     environment.filters |= {**escaped, "count": count, "digits": _digits}
     results = _results(records) if own else None
     return environment.get_template("model_card.md").render(
-        card, front=Markup(data.to_yaml().strip()), name=name, results=results and Markup(results)
+        card,
+        front=Markup(data.to_yaml().strip()),
+        name=name,
+        results=results and Markup(results),
+        extent=extent_text(run.info.extent(run.step)),
+        published=folds_text(published_extent().folds),
     )
 
 

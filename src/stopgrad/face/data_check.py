@@ -7,8 +7,9 @@ from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 from stopgrad import images
-from stopgrad.evaluation import count, duration
+from stopgrad.evaluation import count, duration, extent_text, extent_values, folds_text
 from stopgrad.face.tables import Shown
+from stopgrad.method import published_extent
 from stopgrad.report import Column, Table, TableCell
 
 if TYPE_CHECKING:
@@ -85,9 +86,14 @@ class DataCheck(Shown):
             yield "time", f"{duration(cost.seconds)} with {setting} on {cost.device}"
             yield "memory", _memory(cost)
             yield "measured", cost.how
+        if outlook.extent:
+            published = folds_text(published_extent().folds)
+            yield "length", f"{extent_text(outlook.extent)}; the published run: N = {published}"
         if suggestion := outlook.suggestion:
             cost = outlook.suggested_cost
             needs = f" ({duration(cost.seconds)}, {_memory(cost)})" if cost else ""
+            if outlook.suggested_extent:
+                needs += f", N = {folds_text(outlook.suggested_extent.folds)}"
             yield "suggestion", f"{suggestion.flags}{needs}"
             yield "because", suggestion.reason
         if packing := outlook.packing:
@@ -123,6 +129,7 @@ class DataCheck(Shown):
             "cost": outlook.cost and {**outlook.cost._asdict(), "fits": outlook.cost.fits},
             "suggestion": outlook.suggestion and _suggestion_as_json(outlook),
             "packing": outlook.packing and outlook.packing._asdict(),
+            "extent": outlook.extent and extent_values(outlook.extent),
         }
 
 
@@ -132,6 +139,7 @@ def _suggestion_as_json(outlook: Outlook) -> dict[str, Any]:
     return {
         **suggestion._asdict(),
         "flags": suggestion.flags,
+        "extent": outlook.suggested_extent and extent_values(outlook.suggested_extent),
         "seconds": cost and cost.seconds,
         "host_bytes": cost and cost.host_bytes,
         "device_bytes": cost and cost.device_bytes,

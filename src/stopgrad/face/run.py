@@ -48,14 +48,17 @@ class Run(OpenedRun):
     """A pretraining in its directory."""
 
     def __repr__(self) -> str:
-        status, config, verdict = runs.read_status(self.path), self.config, self.verdict
+        status, info, verdict = runs.read_status(self.path), runs.read_run(self.path), self.verdict
+        config, epoch = info.config, status.get("epoch", 0)
         knn = [row["knn"] for row in self.metrics if row["knn"] is not None]
-        records = len(self._records())
+        found = self._records()
+        records = len(found)
         parts = [
             str(status.get("state", "not begun")),
-            f"epoch {status.get('epoch', 0)} of {config.epochs}",
+            f"epoch {epoch} of {config.epochs}",
             *([f"kNN {knn[-1]:.2%}"] if knn else []),
-            *([verdict.state] if verdict else []),
+            *([evaluation.state_text(verdict.state, found, epoch=epoch)] if verdict else []),
+            f"N = {evaluation.folds_text(info.extent(epoch * info.steps_per_epoch).folds)}",
             f"{records} record{'' if records == 1 else 's'}",
         ]
         return printable(f"<Run {str(self.path)!r}: {', '.join(parts)}>")

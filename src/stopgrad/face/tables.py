@@ -90,6 +90,9 @@ class Scores(Shown, Sequence["Record"]):
         scores = self._accuracies
         measures = [r for r in self.records if r not in scores]
         found = [report.finding(scores), _protocol(scores)] if scores else []
+        if (own := next((r for r in scores if r.verdict), None)) and own.epoch:
+            state = evaluation.state_text(str(own.verdict), scores, epoch=own.epoch)
+            found += [f"Verdict: {state}."] if state.startswith(evaluation.NO_BETTER) else []
         return [*found, *(f"{r.metric} {r.value:.4g}, n = {r.images_scored:,}" for r in measures)]
 
     @property

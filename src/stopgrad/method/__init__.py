@@ -11,7 +11,8 @@ In: batches of uint8 images and a `Config`. Out: views (B, C, S, S), features (B
     simsiam      two views -> p1, p2, z1, z2
     classifier   an encoder and one linear layer, for training with labels
     loss         negative cosine and the symmetrised loss
-    optimizer    parameter groups, SGD, LARS and their learning rates
+    schedule     the learning rates as a function of the step, and how far a run goes by them
+    optimizer    parameter groups, SGD and LARS
     collapse     measures of collapse and the verdict
     compute      device, precision, memory format, threads
     processes    several processes that take each step together

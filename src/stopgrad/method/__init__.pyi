@@ -30,13 +30,10 @@ from .encoder import size_problems as size_problems
 from .layers import normalize_over_processes as normalize_over_processes
 from .loss import simsiam_loss as simsiam_loss
 from .optimizer import SGD as SGD
-from .optimizer import LearningRates as LearningRates
 from .optimizer import Optimizer as Optimizer
 from .optimizer import ParameterGroup as ParameterGroup
 from .optimizer import build_optimizer as build_optimizer
-from .optimizer import cosine_with_warmup as cosine_with_warmup
 from .optimizer import lars_scale as lars_scale
-from .optimizer import learning_rates as learning_rates
 from .optimizer import parameter_groups as parameter_groups
 from .processes import Processes as Processes
 from .processes import one_by_one as one_by_one
@@ -44,6 +41,13 @@ from .processes import process_count as process_count
 from .processes import was_restarted as was_restarted
 from .resnet import RESNETS as RESNETS
 from .resnet import Encoder as Encoder
+from .schedule import PUBLISHED_IMAGES as PUBLISHED_IMAGES
+from .schedule import Extent as Extent
+from .schedule import LearningRates as LearningRates
+from .schedule import cosine_with_warmup as cosine_with_warmup
+from .schedule import extent as extent
+from .schedule import learning_rates as learning_rates
+from .schedule import published_extent as published_extent
 from .simsiam import SimSiam as SimSiam
 from .simsiam import build_simsiam as build_simsiam
 from .simsiam import training_flops as training_flops

@@ -1,6 +1,4 @@
-"""Parameter groups, SGD and LARS, and the learning rates as a function of the step.
-
-Paper: Sec. 3 (SGD, cosine; constant learning rate of the predictor). alpha_h is the report's.
+"""Parameter groups, SGD and LARS. Paper: Sec. 3 (SGD).
 
 The optimisers are written here because the classes of `torch.optim` import torch.compile, which
 costs every process more than a second before its first step.
@@ -8,51 +6,18 @@ costs every process more than a second before its first step.
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.optim.sgd import sgd
 
-from stopgrad.config import Config, OptimizerConfig
+from stopgrad.config import OptimizerConfig
 from stopgrad.method.simsiam import SimSiam
 
 LARS_TRUST = 0.001  # You et al. 2017, Sec. 5
-
-
-class LearningRates(NamedTuple):
-    """The learning rates of one step of pretraining."""
-
-    lr: float  # encoder and projector
-    predictor_lr: float
-
-
-def learning_rates(config: Config, *, step: int, steps_per_epoch: int) -> LearningRates:
-    """The learning rates at a step, counted from 0.
-
-    lr: linear warm-up, then base_lr x batch / 256 x (1 + cos(pi t)) / 2, where t goes from 0 to 1
-    after the warm-up. Predictor: alpha_h x lr, constant or on the same curve.
-    Paper: the cosine moves once per epoch; here: each step, because that has no jumps.
-    """
-    warmup = round(config.optimizer.warmup_epochs * steps_per_epoch)
-    curve = cosine_with_warmup(step, total=config.epochs * steps_per_epoch, warmup=warmup)
-    predictor_peak = config.optimizer.alpha_h * config.lr
-    match config.optimizer.predictor_schedule:
-        case "constant":
-            return LearningRates(config.lr * curve, predictor_peak)
-        case "cosine":
-            return LearningRates(config.lr * curve, predictor_peak * curve)
-
-
-def cosine_with_warmup(step: int, *, total: int, warmup: int = 0) -> float:
-    """The factor on the peak learning rate at a step, counted from 0; it is 0 at step `total`."""
-    if step < warmup:
-        return (step + 1) / warmup
-    return (1 + math.cos(math.pi * (step - warmup) / max(1, total - warmup))) / 2
 
 
 @dataclass

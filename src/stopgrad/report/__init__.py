@@ -14,7 +14,8 @@ no file named `study_*` and nothing of the room `studies`.
     maps          the map of the features and the confusion matrix
     gallery       images as data URIs, and the sections of a page that show them
     page          the page: what it shows of a run, templates, content policy
-    study_tables  a study's tables, and the study as Markdown, CSV or JSON
+    study_tables  a study's tables, and what stands beside them
+    study_text    a study as Markdown, CSV or JSON
     arms          a study's scores and their charts: by arm, over the labels, against a knob
     study_charts  a study's figures, each with its caption, and curves of the mean over seeds
     study_page    what the page shows of a study

@@ -21,7 +21,7 @@ from stopgrad.evaluation import (
     number,
     percent,
 )
-from stopgrad.report.evidence import Evidence, Rows, epoch_rows, images_measured, state_of
+from stopgrad.report.evidence import Evidence, Rows, epoch_rows, images_measured
 from stopgrad.report.style import SERIES, SHAPES, Figure, dots, drawn, line, plot, told_apart
 
 Point = tuple[float, float]  # epoch and value
@@ -125,7 +125,7 @@ def measure_caption(measure: str) -> str:
 def collapse_finding(evidence: Evidence) -> str:
     """The verdicts over the epochs: `Verdict: healthy in epochs 1–3.`."""
     parts = []
-    for state, rows in itertools.groupby(evidence.epochs, state_of):
+    for state, rows in itertools.groupby(evidence.epochs, evidence.state_of):
         epochs = [row["epoch"] for row in rows]
         first, last = epochs[0], epochs[-1]
         where = f"epoch {first}" if first == last else f"epochs {first}{ABSENT}{last}"

@@ -15,7 +15,17 @@ import numpy.typing as npt
 
 from stopgrad.config import Config, config_from_dict, key_paths
 from stopgrad.errors import ConfigError
-from stopgrad.evaluation import ACCURACIES, MEASURED, Record, class_name, count, newest, read
+from stopgrad.evaluation import (
+    ACCURACIES,
+    MEASURED,
+    Record,
+    class_name,
+    count,
+    is_no_better,
+    newest,
+    read,
+    state_text,
+)
 from stopgrad.storage import printable
 
 if TYPE_CHECKING:
@@ -163,7 +173,18 @@ class Evidence(NamedTuple):
             reason = self.reason or "the loss is not finite"
             return Judgement("diverged", reason, "lower optimizer.base_lr, or add a warm-up")
         verdict = self.epochs[-1].get("verdict") if self.epochs else None
-        return Judgement(*(verdict.get(key, "") for key in Judgement._fields)) if verdict else None
+        if not verdict:
+            return None
+        found = Judgement(*(verdict.get(key, "") for key in Judgement._fields))
+        epoch = self.epochs[-1]["epoch"]
+        return found._replace(state=state_text(found.state, self.records, epoch=epoch))
+
+    def state_of(self, row: Row) -> str:
+        """The verdict on an epoch, "" where there is none; see `evaluation.state_text`."""
+        state: str = (row.get("verdict") or {}).get("state", "")
+        last = self.epochs[-1]["epoch"]
+        no_better = state == "healthy" and is_no_better(self.records, epoch=last)
+        return "not collapsed" if no_better else state
 
     @property
     def class_names(self) -> Sequence[str]:
@@ -248,12 +269,6 @@ def images_measured(rows: Rows) -> str:
     known = [row["measured"] for row in rows if row.get("measured")]
     images = count(known[-1]) if known else f"up to {count(MEASURED)}"
     return f"two views of {images} training images"
-
-
-def state_of(row: Row) -> str:
-    """The verdict on an epoch, "" where there is none."""
-    state: str = (row.get("verdict") or {}).get("state", "")
-    return state
 
 
 def read_evidence(

@@ -6,7 +6,6 @@ No torch.
 from __future__ import annotations
 
 import itertools
-import math
 import shlex
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
@@ -24,6 +23,9 @@ from stopgrad.evaluation import (
     Subject,
     count,
     duration,
+    extent_text,
+    folds_text,
+    is_clear,
     labels_text,
     metric_text,
     number,
@@ -31,7 +33,8 @@ from stopgrad.evaluation import (
     points,
 )
 from stopgrad.images import specs_of
-from stopgrad.report.evidence import Evidence, images_measured, state_of
+from stopgrad.method import Extent, published_extent
+from stopgrad.report.evidence import Evidence, images_measured
 from stopgrad.report.table import Column, Table, TableCell
 
 WIDE = 84  # characters of a line of a command
@@ -113,6 +116,19 @@ def training_seconds(evidence: Evidence) -> float:
     )
 
 
+def decay_tile(extents: Sequence[Extent], published: Sequence[Extent] = ()) -> Tile:
+    """N of a run, or from the least to the most of several, beside that of the published run."""
+    of_published = folds_range(published or [published_extent()])
+    note = f"e-folds that weight decay erases; published: {of_published}"
+    return Tile("N", folds_range(extents), note)
+
+
+def folds_range(extents: Sequence[Extent]) -> str:
+    """`11.6`, or `0.25 to 25.0` of several."""
+    folds = sorted(extent.folds for extent in extents)
+    return " to ".join(dict.fromkeys(folds_text(each) for each in (folds[0], folds[-1])))
+
+
 def repeat_commands(evidence: Evidence) -> list[str]:
     """The commands that repeat the run: the nearest preset and what differs from it."""
     nearest, changes = _nearest_preset(evidence.info.config)
@@ -181,7 +197,7 @@ def _length(evidence: Evidence) -> str:
         return f"no epoch of {config.epochs} finished yet"
     epoch, step = rows[-1]["epoch"], rows[-1]["step"]
     views = f"{count(2 * step * config.batch)} views"
-    return f"{epoch} of {config.epochs} epochs, {count(step)} steps, {views}"
+    return f"{epoch} of {config.epochs} epochs, {views}; {extent_text(evidence.info.extent(step))}"
 
 
 def _cost(evidence: Evidence) -> str:
@@ -300,7 +316,7 @@ def epoch_table(evidence: Evidence) -> Table:
                 *(TableCell(number(value), value) for value in others),
                 TableCell(percent(knn, images=images), knn),
                 TableCell(number(row.get("views_per_s")), row.get("views_per_s")),
-                TableCell(state_of(row) or ABSENT),
+                TableCell(evidence.state_of(row) or ABSENT),
             )
         )
     heads = ("epoch", "loss", "lr", "predictor lr", "kNN", "views/s")
@@ -357,10 +373,9 @@ def protocol_text(protocol: Mapping[str, Any]) -> str:
 def _compared(encoder: Record, other: Record) -> str:
     """No clear difference: within two standard errors of two independent samples."""
     difference = encoder.value - other.value
-    error = math.sqrt(sum(r.value * (1 - r.value) / r.images_scored for r in (encoder, other)))
     name = {"untrained": "the untrained one", "pixels": "raw pixels"}.get(other.of, other.of)
     gap = points(difference, images=encoder.images_scored)
-    if abs(difference) <= 2 * error:
+    if not is_clear(encoder, other):
         return f"no clear difference from {name} ({gap} are within the sampling error)"
     return f"{gap} {'above' if difference > 0 else 'below'} {name}"
 

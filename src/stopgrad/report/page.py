@@ -18,6 +18,7 @@ import jinja2
 from markupsafe import Markup
 
 from stopgrad.evaluation import (
+    NO_BETTER,
     SPACE,
     Record,
     count,
@@ -32,6 +33,7 @@ from stopgrad.report.evidence import VIEWS, Evidence, StudyEvidence
 from stopgrad.report.facts import (
     Tile,
     broken,
+    decay_tile,
     epoch_table,
     facts,
     finding,
@@ -149,6 +151,8 @@ def _tiles(evidence: Evidence, records: Sequence[Record]) -> list[Tile]:
     judgement, seconds = evidence.judgement, training_seconds(evidence)
     if judgement is not None:
         tiles.append(Tile("Verdict", judgement.state, judgement.reason, _tone(evidence)))
+    if evidence.epochs:
+        tiles.append(decay_tile([evidence.info.extent(evidence.epochs[-1]["step"])]))
     if seconds:
         device = evidence.info.environment.get("device", "unknown")
         tiles.append(Tile("Training", duration(seconds), f"on {device}"))
@@ -172,7 +176,9 @@ def _score_tile(records: Sequence[Record], metric: str) -> Tile:
 
 def _tone(evidence: Evidence) -> str:
     judgement = evidence.judgement
-    return "" if judgement is None else TONES.get(judgement.state, "wrong")
+    if judgement is None or judgement.state.startswith(NO_BETTER):
+        return ""
+    return TONES.get(judgement.state, "wrong")
 
 
 def _environment() -> jinja2.Environment:

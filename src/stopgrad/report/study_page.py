@@ -14,27 +14,40 @@ from stopgrad.evaluation import (
     labels_text,
     metric_text,
     number,
+    state_text,
     unit_text,
 )
 from stopgrad.report import study_charts
 from stopgrad.report.accuracy import architecture_figures
 from stopgrad.report.evidence import StudyEvidence
-from stopgrad.report.facts import Fact, Tile, method_facts
+from stopgrad.report.facts import Fact, Tile, decay_tile, method_facts
 from stopgrad.report.gallery import image_sections
 from stopgrad.report.study_tables import (
     ABSENT,
     bold_text,
     clean_images,
     cost,
+    effect_table,
     finding_table,
     mean_cell,
     score_tables,
     scored,
-    study_csv,
+    visible_text,
 )
+from stopgrad.report.study_text import study_csv
 from stopgrad.report.table import Column, Table, TableCell
 from stopgrad.storage import printable
-from stopgrad.studies import Place, Results, missing_runs, run_text, sentence, slot_text
+from stopgrad.studies import (
+    Place,
+    Results,
+    StudyRun,
+    arm_extents,
+    missing_runs,
+    published_extents,
+    run_text,
+    sentence,
+    slot_text,
+)
 
 ENDED = ("collapsed", "diverged", "failed")
 """Phases of a run that the same command, given again, leaves as it is."""
@@ -57,8 +70,10 @@ def study_chapter(evidence: StudyEvidence) -> dict[str, Any]:
         "published": study.published is not None,
         "score_figures": study_charts.score_figures(evidence),
         "findings": finding_table(results),
+        "effects": effect_table(results),
         "scores": score_tables(results),
-        "definitions": f"Standard deviations are those of the sample (n - 1). {bold_text(results)}",
+        "definitions": f"Standard deviations are those of the sample (n - 1). {bold_text(results)} "
+        f"{visible_text(results)}",
         "protocols": study_charts.protocol_lines(evidence),
         "csv": study_csv(results) + "\n",
         "components": component_table(results),
@@ -104,6 +119,8 @@ def study_tiles(evidence: StudyEvidence) -> list[Tile]:
         how = f"{metric_text(row.place.metric)}, {labels_text(row.place.labels)}"
         note = f"{around}{row.place.arm}: {how}"
         tiles.append(Tile("Best arm", value, note))
+    if extents := arm_extents(results):
+        tiles.append(decay_tile([*extents.values()], [*published_extents(results).values()]))
     seeds = ", ".join(map(str, results.stored.seeds))
     arms = f"{len(results.stored.study.arms)} arms, seeds {seeds}"
     tiles.append(Tile("Runs", f"{done} of {len(results.stored.slots)}", arms))
@@ -186,11 +203,17 @@ def component_table(results: Results) -> Table | None:
 def _verdicts(results: Results, arm: str) -> str:
     """`complete collapse in 3 of 3`, by the newest measurement of each run."""
     states = [
-        results.runs[slot.run].state.verdict or "unknown"
+        _state(results.runs[slot.run]) or "unknown"
         for slot in results.stored.slots
         if slot.arm == arm
     ]
     return ", ".join(f"{s} in {states.count(s)} of {len(states)}" for s in dict.fromkeys(states))
+
+
+def _state(run: StudyRun) -> str:
+    """The newest verdict on a run, "" before any; by its records where they tell more."""
+    records = [*run.numbers.values()]
+    return state_text(run.state.verdict or "", records, epoch=run.state.epoch)
 
 
 def run_table(results: Results) -> Table:
@@ -208,7 +231,7 @@ def run_table(results: Results) -> Table:
                 TableCell("trained" if trained else run_text(run)),
                 TableCell(str(state.epoch), state.epoch),
                 TableCell("", ABSENT) if knn is None else TableCell(f"{100 * knn:.2f}", knn),
-                TableCell(state.verdict or ""),
+                TableCell(_state(run)),
                 TableCell(f"{run.wall_s / 60:.1f}", run.wall_s),
                 TableCell(slot.run),
             )

@@ -5,40 +5,35 @@ Built once, for `stopgrad study table`, the page and the poster alike. No torch.
 
 from __future__ import annotations
 
-import csv
-import io
-import json
-from collections.abc import Iterator
-from typing import Any, Literal
-
 from stopgrad.evaluation import (
     ACCURACIES,
     Cell,
-    confidence_interval,
     correction_text,
+    difference_text,
+    distance_text,
+    extent_text,
+    folds_text,
     labels_text,
     mean_text,
     metric_text,
+    p_text,
+    smallest_visible,
     unit_text,
 )
-from stopgrad.report.table import Column, Emphasis, Table, TableCell, as_markdown, one_line
+from stopgrad.method import published_extent
+from stopgrad.report.facts import folds_range, place_text
+from stopgrad.report.table import Column, Emphasis, Table, TableCell
 from stopgrad.studies import (
     Answer,
-    Answered,
     ResultRow,
     Results,
-    StudyDirectory,
     Value,
     answer_findings,
+    arm_extents,
     best_arm,
     labels_of,
-    load_results,
-    missing_runs,
-    read_epochs,
-    run_text,
-    seed_curves,
-    sentence,
-    slot_text,
+    published_extents,
+    read_factorial,
 )
 
 BESIDE = {"untrained": "untrained encoder", "pixels": "raw pixels"}
@@ -55,6 +50,7 @@ ANSWERS: dict[Answer, Emphasis] = {
     "shows": "good",
     "does not show": "wrong",
     "the opposite shows": "wrong",
+    "not separable with these seeds": "",
     "cannot be told yet": "",
 }
 
@@ -84,16 +80,100 @@ def score_table(results: Results, metric: str, *, measured: str = "here") -> Tab
         if study.published is not None:
             columns.append(Column("published", "right", published=True))
     own = [row for row in results.rows if row.place.metric == metric and not row.final]
+    reach = _decay_cells(results)
     rows = []
     for name in dict.fromkeys(_name(row) for row in own):
         cells = {row.place.labels: _score_cells(results, row) for row in own if _name(row) == name}
-        rows.append((TableCell(name), *(c for fraction in fractions for c in cells[fraction])))
+        scores = (c for fraction in fractions for c in cells[fraction])
+        rows.append((TableCell(name), *scores, *reach.get(name, reach[""])))
     if "chance" in study.protocol.beside and metric in ACCURACIES:
         chance = 1 / results.stored.data.classes
         guess = [TableCell(f"{100 * chance:.2f}", chance), TableCell()]
         width = 1 if study.published is None else 2
-        rows.append((TableCell("chance"), *guess[:width] * len(fractions)))
+        rows.append((TableCell("chance"), *guess[:width] * len(fractions), *reach[""]))
+    columns += [Column("N", "right"), Column("published N", "right", published=True)][
+        : len(reach[""])
+    ]
     return Table("scores", tuple(columns), tuple(rows), _caption(results, metric))
+
+
+def _decay_cells(results: Results) -> dict[str, list[TableCell]]:
+    """N of each arm, and of the published one, where arms differ in it; "": of any other row."""
+    own, published = arm_extents(results), published_extents(results)
+    if len({folds_text(each.folds) for each in own.values()}) < 2:
+        return {"": []}
+    both = [own, published] if published else [own]
+    return {"": [TableCell("", ABSENT)] * len(both)} | {
+        arm: [
+            TableCell(folds_text(of[arm].folds), of[arm].folds)
+            if arm in of
+            else TableCell("", ABSENT)
+            for of in both
+        ]
+        for arm in own
+    }
+
+
+def length_text(results: Results) -> str:
+    """N of the arms, with steps and passes, beside the published; "" before any run is scored."""
+    own, published = [*arm_extents(results).values()], [*published_extents(results).values()]
+    if not own:
+        return ""
+    texts = list(dict.fromkeys(map(extent_text, own)))
+    here = texts[0] if len(texts) == 1 else f"N = {folds_range(own)}, by arm"
+    return f"{here}; published: N = {folds_range(published or [published_extent()])}."
+
+
+def visible_text(results: Results) -> str:
+    """The smallest difference between two arms that the seeds could see, by column."""
+    parts = []
+    for metric, labels in dict.fromkeys(row.place[1:] for row in results.rows):
+        spread, seeds = results.spread(metric, labels), _seeds(results, metric, labels)
+        if spread is not None:
+            least = distance_text(smallest_visible(spread, seeds), metric)
+            name = f"{metric_text(metric)}, {labels_text(labels)}"
+            parts.append(f"{name if metric in ACCURACIES else metric_text(metric)}: {least}")
+    if not parts:
+        return ""
+    return (
+        "Smallest difference between two arms that the seeds could see (80 % power, paired "
+        f"one-sided t-test at 5 %, uncorrected): {'; '.join(parts)}."
+    )
+
+
+def _seeds(results: Results, metric: str, labels: float) -> int:
+    """How many seeds the arms have that have most."""
+    pairs = results.pairs.items()
+    return max(len(found) for place, found in pairs if place[1:] == (metric, labels))
+
+
+def effect_table(results: Results) -> Table | None:
+    """The effect of each step of each knob, paired by seed; None where the arms are no grid."""
+    rows = []
+    for effect in read_factorial(results):
+        test, metric = effect.test, effect.metric
+        least = smallest_visible(test.std, test.n, sides=2)
+        ends = (
+            place_text(v) if isinstance(v, float) else str(v) for v in (effect.low, effect.high)
+        )
+        arrow = f"{effect.knob.rpartition('.')[2]} {' to '.join(ends)}"
+        cells = [TableCell(metric_text(metric)), TableCell(arrow)]
+        cells.append(TableCell(difference_text(test.difference, metric), test.difference))
+        cells.append(TableCell(str(test.n), test.n))
+        cells += [
+            TableCell(p_text(p).removeprefix("p ").removeprefix("= "), p)
+            for p in (test.two_sided, effect.p)
+        ]
+        rows.append((*cells, TableCell(distance_text(least, metric), least)))
+    if not rows:
+        return None
+    heads = ("difference", "pairs", "p", "p, corrected", "could see")
+    columns = (Column("metric"), Column("step"), *(Column(head, "right") for head in heads))
+    caption = (
+        "Read as a factorial, all labels: each step of a knob, paired by seed and by the other "
+        "knobs; two-sided paired t-test; the smallest difference that so many pairs could see"
+    )
+    return Table("effects", columns, tuple(rows), caption)
 
 
 def final_table(results: Results) -> Table | None:
@@ -188,76 +268,6 @@ def clean_images(results: Results, metric: str) -> str:
     return f"{images} training images without augmentation"
 
 
-Format = Literal["markdown", "csv", "json"]
-
-
-def study_table(directory: StudyDirectory, name: str, *, form: Format) -> str:
-    """The tables of a study that was begun in a directory.
-
-    Raises:
-        DataError: When there is no such study.
-    """
-    results = load_results(directory, directory.read(name))
-    match form:
-        case "markdown":
-            return study_markdown(results)
-        case "csv":
-            return study_csv(results)
-        case "json":
-            return study_json(results, directory)
-
-
-def study_markdown(results: Results) -> str:
-    """A study as its tables, its findings, what is missing and what it cost."""
-    return "\n".join(_paragraphs(results))
-
-
-def study_csv(results: Results) -> str:
-    """A study's cells, one a line, with everything about each."""
-    text = io.StringIO()
-    rows = [_cell(results, row) for row in results.rows]
-    writer = csv.DictWriter(text, fieldnames=list(rows[0]) if rows else [], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue().rstrip("\n")
-
-
-def study_json(results: Results, directory: StudyDirectory) -> str:
-    """A study's cells, findings and curves as JSON."""
-    stored = results.stored
-    points = seed_curves(read_epochs(directory, stored), lambda row: row.get("knn"))
-    values = {
-        "study": stored.study.name,
-        "question": stored.study.question,
-        "conditions": conditions(results),
-        "preset": stored.preset,
-        "overrides": dict(stored.overrides),
-        "data": stored.data._asdict(),
-        "seeds": list(stored.seeds),
-        "selected": stored.selected,
-        "protocol": stored.study.protocol._asdict(),
-        "cells": [_cell(results, row) | {"values": list(row.cell.values)} for row in results.rows],
-        "finding": sentence(results),
-        "findings": [_answer(answered) for answered in answer_findings(results)],
-        "missing": [
-            {"arm": slot.arm, "seed": slot.seed, "labels": slot.labels, "why": run_text(run)}
-            for slot, run in missing_runs(results)
-        ],
-        "cost": cost(results),
-        "knn_over_epochs": [
-            {"arm": p.arm, "epoch": p.epoch, **p.summary._asdict()} for p in points
-        ],
-    }
-    return json.dumps(values, indent=2, allow_nan=False, ensure_ascii=False)
-
-
-def conditions(results: Results) -> str:
-    """Data, settings, seeds and split, in a line."""
-    stored = results.stored
-    changed = "".join(f" --{key} {value}" for key, value in stored.overrides.items())
-    return f"{stored.data.name}, preset {stored.preset}{changed}, {scored(results)}"
-
-
 def scored(results: Results) -> str:
     """Seeds, the images that were scored, and the arm that was chosen by them."""
     stored = results.stored
@@ -301,70 +311,3 @@ def bold_text(results: Results) -> str:
         "column). Collapsed runs are part of the mean and counted; diverged and failed ones have "
         "no number."
     )
-
-
-def _paragraphs(results: Results) -> Iterator[str]:
-    study = results.stored.study
-    yield f"## {study.name}"
-    yield f"\n{study.question}\n"
-    yield conditions(results)
-    for metric in study.protocol.metrics:
-        yield f"\n{as_markdown(score_table(results, metric, measured='all labels'))}"
-    final, findings = final_table(results), finding_table(results)
-    if final is not None:
-        yield f"\n{final.caption}:\n\n{as_markdown(final)}"
-    yield f"\n{_definitions(results)}"
-    yield f"\n**Finding.** {sentence(results)}"
-    if findings.rows:
-        yield f"\n{findings.caption}.\n\n{as_markdown(findings)}"
-    missing = missing_runs(results)
-    if missing:
-        yield f"\nIncomplete, {len(missing)} of {len(results.stored.slots)} runs:\n"
-    for slot, run in missing:
-        yield f"- {one_line(slot_text(slot))}: {run_text(run)}"
-    yield f"\n{cost(results)}"
-
-
-def _definitions(results: Results) -> str:
-    published = results.stored.study.published
-    text = (
-        "Mean ± standard deviation of the sample (n - 1 below the fraction) over seeds (n). "
-        f"{bold_text(results)}"
-    )
-    if published is not None:
-        text += f" Published: {published.source}, {published.seeds} seeds."
-    return text
-
-
-def _cell(results: Results, row: ResultRow) -> dict[str, Any]:
-    """A cell with everything about it; accuracies as fractions, published ones in percent."""
-    summary, place = row.cell.summary, row.place
-    interval = confidence_interval(summary) if summary is not None else None
-    value = published_value(results, row)
-    return {
-        "study": results.stored.study.name,
-        "arm": place.arm,
-        "of": row.of,
-        "metric": place.metric,
-        "labels": place.labels,
-        "split": row.split,
-        **(summary._asdict() if summary else {"mean": None, "std": None, "n": 0}),
-        "low_95": interval.low if interval else None,
-        "high_95": interval.high if interval else None,
-        "mark": row.mark,
-        **{name: getattr(row.cell, name) for name in ENDS},
-        "published_mean": value.mean if value else None,
-        "published_std": value.std if value else None,
-    }
-
-
-def _answer(answered: Answered) -> dict[str, Any]:
-    test = answered.test
-    return {
-        "says": answered.finding.says,
-        "answer": answered.answer,
-        "why": answered.why,
-        "difference": test.difference if test else None,
-        "p": test.p if test else None,
-        "p_corrected": answered.p,
-    }

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple, Required, TypedDict
 from stopgrad.config import Config, Task, config_from_dict, config_to_dict, key_paths
 from stopgrad.errors import CheckpointError, ConfigError, DataError
 from stopgrad.images import Normalization
+from stopgrad.method import Extent, extent
 from stopgrad.runs.machine import RunEnvironment
 from stopgrad.storage import as_text, check_types, in_short, odd_entry, read_json
 
@@ -111,6 +112,16 @@ class RunInfo(NamedTuple):
     def steps(self) -> int:
         """Steps of the whole training."""
         return self.config.length(self.task).epochs * self.steps_per_epoch
+
+    def extent(self, step: int) -> Extent:
+        """How far the pretraining has come at a step; each length has learning rates of its own."""
+        images, begun, folds = self.data["images"], 0, 0.0
+        lengths = [(change.step, int(str(change.old))) for change in self.extensions]
+        for end, epochs in (*lengths, (step, self.config.epochs)):
+            config, last = dataclasses.replace(self.config, epochs=epochs), min(end, step)
+            before, after = (extent(config, images=images, steps=s) for s in (begun, last))
+            begun, folds = last, folds + after.folds - before.folds
+        return extent(self.config, images=images, steps=step)._replace(folds=folds)
 
     @property
     def extensions(self) -> tuple[Change, ...]:

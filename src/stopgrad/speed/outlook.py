@@ -14,6 +14,7 @@ import torch
 from stopgrad.config import Config, PresetName, preset
 from stopgrad.errors import StopgradError
 from stopgrad.images import Dataset, Findings
+from stopgrad.method import Extent, extent
 from stopgrad.runs import check_sizes, fit_sizes, prepare
 from stopgrad.speed.cost import Cost, estimate_cost, memory_limit
 
@@ -69,6 +70,8 @@ class Outlook(NamedTuple):
     suggestion: Suggestion | None  # None: there are too few images
     suggested_cost: Cost | None  # equals `cost` if the suggestion is the same config
     packing: StoreAdvice | None = None  # if the decoded images would fill the memory
+    extent: Extent | None = None  # of the run; None: it would not start
+    suggested_extent: Extent | None = None  # of the suggested one
 
 
 def look_ahead(findings: Findings, config: Config) -> Outlook:
@@ -79,7 +82,7 @@ def look_ahead(findings: Findings, config: Config) -> Outlook:
     dataset = findings.dataset
     if dataset is None:
         return Outlook(findings.refusal, None, None, None)
-    cost, problem = _cost(dataset, config)
+    cost, reach, problem = _cost(dataset, config)
     refusal = findings.refusal or problem
     if len(dataset.train) < 2:
         return Outlook(refusal, cost, None, None)
@@ -91,14 +94,10 @@ def look_ahead(findings: Findings, config: Config) -> Outlook:
     kept = {key: getattr(config, key) for key in READING}
     kept = {key: value for key, value in kept.items() if value != getattr(Config, key)}
     suggestion = suggestion._replace(changes=suggestion.changes | kept)
-    same = suggestion.config == config
-    return Outlook(
-        refusal,
-        cost,
-        suggestion,
-        cost if same else _cost(dataset, suggestion.config)[0],
-        advise_packing(findings, side=suggestion.config.image_side, limit=memory_limit()),
-    )
+    suggested, own = suggestion.config, (cost, reach)
+    its_cost, its_reach = own if suggested == config else _cost(dataset, suggested)[:2]
+    packing = advise_packing(findings, side=suggested.image_side, limit=memory_limit())
+    return Outlook(refusal, cost, suggestion, its_cost, packing, reach, its_reach)
 
 
 def suggest(*, images: int, short_side: int, on_gpu: bool) -> Suggestion:
@@ -163,11 +162,14 @@ def typical_short_side(findings: Findings) -> int:
     raise AssertionError("no readable images")
 
 
-def _cost(dataset: Dataset, config: Config) -> tuple[Cost | None, StopgradError | None]:
-    """The cost of a run, or why it would not start."""
+def _cost(
+    dataset: Dataset, config: Config
+) -> tuple[Cost | None, Extent | None, StopgradError | None]:
+    """The cost of a run and how far it goes, or why it would not start."""
     try:
         images = prepare(fit_sizes(dataset, config), config)
         check_sizes(images.train, config)
-        return estimate_cost(images, config), None
+        cost = estimate_cost(images, config)
+        return cost, extent(config, images=len(images.train)), None
     except StopgradError as error:
-        return None, error
+        return None, None, error

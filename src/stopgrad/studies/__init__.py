@@ -22,6 +22,8 @@ however many studies share it.
     runner        the runs of a study, until none is left
     results       runs -> a cell for each arm, metric and fraction; the overview; curves over seeds
     findings      published findings against our numbers
+    factorial     arms that are a grid of knobs -> the effect of each step of a knob
+    lengths       how far the pretrainings went, and the published ones
     study         a study from its name to its last number
 """
 

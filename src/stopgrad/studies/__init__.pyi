@@ -2,11 +2,16 @@ from .definition import Place as Place
 from .definition import Value as Value
 from .definition import labels_of as labels_of
 from .directory import StudyDirectory as StudyDirectory
+from .factorial import Effect as Effect
+from .factorial import read_factorial as read_factorial
 from .findings import Answer as Answer
 from .findings import Answered as Answered
 from .findings import answer_findings as answer_findings
 from .findings import sentence as sentence
 from .folder import EpochRow as EpochRow
+from .folder import StudyRun as StudyRun
+from .lengths import arm_extents as arm_extents
+from .lengths import published_extents as published_extents
 from .parse import built_in_studies as built_in_studies
 from .parse import read_study as read_study
 from .parse import study_file as study_file

@@ -1,4 +1,8 @@
-"""Published findings compared with our numbers, and the sentence that a table ends with."""
+"""Published findings compared with our numbers, and the sentence that a table ends with.
+
+Arms share seeds and data, so their differences are tested paired by seed; Welch's test, which sees
+no pairs, stands beside.
+"""
 
 from __future__ import annotations
 
@@ -8,21 +12,31 @@ from stopgrad.evaluation import (
     ACCURACIES,
     SIGNIFICANCE,
     Cell,
+    Paired,
     Welch,
     accuracy_text,
     arms_text,
     corrected,
     correction_text,
     difference_text,
+    distance_text,
     labels_text,
     metric_text,
     p_text,
+    paired,
+    smallest_visible,
     welch,
 )
 from stopgrad.studies.definition import PublishedFinding
 from stopgrad.studies.results import Results
 
-Answer = Literal["shows", "does not show", "the opposite shows", "cannot be told yet"]
+Answer = Literal[
+    "shows",
+    "does not show",  # of collapse, which is counted, not tested
+    "the opposite shows",
+    "not separable with these seeds",
+    "cannot be told yet",
+]
 ANSWERS: tuple[Answer, ...] = get_args(Answer)
 
 
@@ -40,19 +54,32 @@ class Answered(NamedTuple):
     finding: PublishedFinding
     answer: Answer
     why: str
-    test: Welch | None
-    p: float | None  # corrected for the number of findings that were tested
+    tested: Tested | None = None
+
+
+class Tested(NamedTuple):
+    """A comparison of two arms; p is corrected for the number of findings that were tested."""
+
+    paired: Paired
+    p: float
+    welch: Welch
+    p_of_welch: float
+    visible: float  # the smallest difference that so many seeds could see
 
 
 def answer_findings(results: Results) -> list[Answered]:
     """Every finding of the study, tested together under the study's correction."""
-    findings = results.stored.study.findings
-    found = {number: _test(finding, results) for number, finding in enumerate(findings)}
-    tests = {number: test for number, test in found.items() if test is not None}
-    p = corrected([t.p for t in tests.values()], results.stored.study.protocol.correction)
-    adjusted = dict(zip(tests, p, strict=True))
+    findings, correction = results.stored.study.findings, results.stored.study.protocol.correction
+    found = {number: _tests(finding, results) for number, finding in enumerate(findings)}
+    pairs = {number: both for number, both in found.items() if both is not None}
+    p = corrected([test.p for test, _ in pairs.values()], correction)
+    p_of_welch = corrected([test.p for _, test in pairs.values()], correction)
+    tested = {
+        number: Tested(test, own, welch, its, _visible(findings[number], results, test))
+        for (number, (test, welch)), own, its in zip(pairs.items(), p, p_of_welch, strict=True)
+    }
     return [
-        _compared(finding, results, tests.get(number), p=adjusted.get(number))
+        _compared(finding, results, tested.get(number))
         if finding.higher is not None
         else _collapse(finding, results)
         for number, finding in enumerate(findings)
@@ -97,6 +124,8 @@ def _without_arms_to_compare(results: Results) -> str:
         parts.append(f"of {opposite} the opposite shows")
     if missed := len(says["does not show"]):
         parts.append(f"{missed} do{'es' if missed == 1 else ''} not show")
+    if unseen := len(says["not separable with these seeds"]):
+        parts.append(f"{unseen} {'is' if unseen == 1 else 'are'} not separable with these seeds")
     correction = correction_text(results.stored.study.protocol.correction)
     findings = "finding" if len(decided) == 1 else "findings"
     return f"Of {len(decided)} {findings}, {'; '.join(parts)} ({correction})."
@@ -132,40 +161,58 @@ def _ends(results: Results) -> str:
     return "; " + "; ".join(parts) if parts else ""
 
 
-def _test(finding: PublishedFinding, results: Results) -> Welch | None:
-    """The comparison of a finding; None where it makes none or lacks runs."""
-    cells = results.cells
-    higher, than = (
-        cells[place].summary if place in cells else None for place in (finding.higher, finding.than)
-    )
-    if higher is None or than is None:
+def _tests(finding: PublishedFinding, results: Results) -> tuple[Paired, Welch] | None:
+    """The comparison of a finding by seed, and without; None where it makes none or lacks runs."""
+    cells, pairs = results.cells, results.pairs
+    if finding.higher not in cells or finding.than not in cells:
         return None
-    return welch(higher, than, margin=finding.margin)
+    higher, than = cells[finding.higher].summary, cells[finding.than].summary
+    test = paired(pairs[finding.higher], pairs[finding.than], margin=finding.margin)
+    if test is None or higher is None or than is None:
+        return None
+    beside = welch(higher, than, margin=finding.margin)
+    assert beside is not None  # two pairs are two runs of each
+    return test, beside
 
 
-def _compared(
-    finding: PublishedFinding, results: Results, test: Welch | None, *, p: float | None
-) -> Answered:
-    if test is None or p is None:
-        return Answered(finding, "cannot be told yet", "it takes two runs of each arm", None, None)
+def _visible(finding: PublishedFinding, results: Results, test: Paired) -> float:
+    """By the spread of all arms where they have one metric and fraction, else by that of two."""
     assert finding.higher is not None
     assert finding.than is not None
-    difference = difference_text(test.difference, finding.higher.metric)
-    cells = (results.cells[place] for place in (finding.higher, finding.than))
-    counts = " against ".join(map(_count, cells))
-    opposite = min(1.0, (1 - test.p) * len(results.stored.study.findings))
-    answer: Answer = "shows" if p < SIGNIFICANCE else "does not show"
-    said = p_text(p)
-    if answer != "shows" and finding.margin == 0 and opposite < SIGNIFICANCE:
-        answer, said = "the opposite shows", f"{p_text(opposite)} of the opposite (Bonferroni)"
-    return Answered(finding, answer, f"{difference}, {said}, {counts}", test, p)
+    column = finding.higher.metric, finding.higher.labels
+    same = finding.than[1:] == column
+    spread = results.spread(*column) if same else None
+    return smallest_visible(test.std if spread is None else spread, test.n)
 
 
-def _count(cell: Cell) -> str:
-    """How many runs have a number, and how many of them collapsed, so that no mean hides them."""
-    collapsed = cell.collapsed + cell.dimensional
+def _compared(finding: PublishedFinding, results: Results, tested: Tested | None) -> Answered:
+    if tested is None:
+        return Answered(finding, "cannot be told yet", "it takes two seeds that both arms have")
+    assert finding.higher is not None
+    assert finding.than is not None
+    metric, test, tests = finding.higher.metric, tested.paired, len(results.stored.study.findings)
+    opposite, its_opposite = (min(1.0, (1 - t.p) * tests) for t in (test, tested.welch))
+    answer: Answer = "not separable with these seeds"
+    said, beside = p_text(tested.p), p_text(tested.p_of_welch)
+    if tested.p < SIGNIFICANCE:
+        answer = "shows"
+    elif opposite < SIGNIFICANCE:
+        answer, beside = "the opposite shows", p_text(its_opposite)
+        said = f"{p_text(opposite)} of the opposite (Bonferroni)"
+    why = f"{difference_text(test.difference, metric)}, {said}, n = {test.n} pairs"
+    cells = [results.cells[place] for place in (finding.higher, finding.than)]
+    if any(cell.collapsed + cell.dimensional for cell in cells):
+        why += f" (collapsed: {' against '.join(map(_collapsed, cells))})"
+    why += f"; unpaired (Welch) {beside}"
+    if answer == "not separable with these seeds":
+        why += f"; {test.n} pairs could see {distance_text(tested.visible, metric)}"
+    return Answered(finding, answer, why, tested)
+
+
+def _collapsed(cell: Cell) -> str:
+    """How many of the runs behind a mean collapsed, so that it does not hide them."""
     assert cell.summary is not None
-    return f"n = {cell.summary.n}" + (f" ({collapsed} collapsed)" if collapsed else "")
+    return f"{cell.collapsed + cell.dimensional} of {cell.summary.n}"
 
 
 def _collapse(finding: PublishedFinding, results: Results) -> Answered:
@@ -175,10 +222,10 @@ def _collapse(finding: PublishedFinding, results: Results) -> Answered:
         f"{arm!r}: {found[arm].collapsed} of {found[arm].runs} collapsed" for arm in arms
     )
     if not all(arm.runs and arm.ended == arm.runs for arm in found.values()):
-        return Answered(finding, "cannot be told yet", why, None, None)
+        return Answered(finding, "cannot be told yet", why)
     shows = all(found[arm].collapsed == found[arm].runs for arm in finding.collapses)
     shows = shows and not any(found[arm].collapsed for arm in finding.survives)
-    return Answered(finding, "shows" if shows else "does not show", why, None, None)
+    return Answered(finding, "shows" if shows else "does not show", why)
 
 
 class _Collapse(NamedTuple):

@@ -18,11 +18,13 @@ from stopgrad.evaluation import (
     Key,
     Mark,
     Outcome,
+    Pairs,
     Subject,
     Summary,
     cell,
     labels_text,
     mark_best,
+    spread_of_differences,
     summarize,
 )
 from stopgrad.studies.definition import Place, places
@@ -47,13 +49,21 @@ class ResultRow(NamedTuple):
     of: Subject
     split: str
     cell: Cell
-    mark: Mark | None = None  # of accuracies of arms
+    seeds: tuple[int, ...]  # of its runs
+    mark: Mark | None = None  # of accuracies of arms, by the paired test
+    unpaired: Mark | None = None  # by Welch's
     final: bool = False  # the test split's score of the arm that the validation split chose
 
     @property
     def is_of_arm(self) -> bool:
         """Whether it is an arm's own number, on the split of the protocol."""
         return self.of in ("encoder", "supervised") and not self.final
+
+    @property
+    def by_seed(self) -> Pairs:
+        """The numbers that there are."""
+        runs = zip(self.seeds, self.cell.values, strict=True)
+        return {seed: value for seed, value in runs if value is not None}
 
 
 class Results(NamedTuple):
@@ -67,6 +77,16 @@ class Results(NamedTuple):
     def cells(self) -> dict[Place, Cell]:
         """The cells of the arms."""
         return {row.place: row.cell for row in self.rows if row.is_of_arm}
+
+    @property
+    def pairs(self) -> dict[Place, Pairs]:
+        """The numbers of the arms by seed, which is what the runs of several arms share."""
+        return {row.place: row.by_seed for row in self.rows if row.is_of_arm}
+
+    def spread(self, metric: str, labels: float) -> float | None:
+        """Of the differences by seed between its arms, pooled; None before two have two seeds."""
+        arms = [found for place, found in self.pairs.items() if place[1:] == (metric, labels)]
+        return spread_of_differences(arms)
 
 
 def load_results(directory: StudyDirectory, stored: StoredStudy) -> Results:
@@ -122,16 +142,13 @@ def _rows(stored: StoredStudy, runs: Mapping[str, StudyRun]) -> Iterator[ResultR
 
     def row(place: Place, *, final: bool = False, **changes: Any) -> ResultRow:
         key = place_key(place, stored)._replace(**changes)
-        outcomes = [
-            _outcome(runs[slot.run], key)
-            for slot in stored.slots
-            if slot.arm == place.arm and slot.labels in (None, place.labels)
-        ]
-        return ResultRow(place, key.of, key.split, cell(outcomes), final=final)
+        own = [s for s in stored.slots if s.arm == place.arm and s.labels in (None, place.labels)]
+        found, seeds = cell([_outcome(runs[slot.run], key) for slot in own]), [s.seed for s in own]
+        return ResultRow(place, key.of, key.split, found, tuple(seeds), final=final)
 
     arms = [row(place) for place in all_places]
-    marks = _marks({row.place: row.cell for row in arms}, stored)
-    yield from (row._replace(mark=marks.get(row.place)) for row in arms)
+    marks, unpaired = (_marks(arms, stored, by_seed=by_seed) for by_seed in (True, False))
+    yield from (r._replace(mark=marks.get(r.place), unpaired=unpaired.get(r.place)) for r in arms)
     frozen = [place for place in all_places if place.metric in FROZEN]
     for of in study.protocol.beside:
         if of != "chance":
@@ -150,17 +167,15 @@ def _outcome(run: StudyRun, key: Key) -> Outcome:
     return Outcome(phase)
 
 
-def _marks(cells: Mapping[Place, Cell], stored: StoredStudy) -> dict[Place, Mark]:
+def _marks(rows: Sequence[ResultRow], stored: StoredStudy, *, by_seed: bool) -> dict[Place, Mark]:
     """Marks among the arms of each metric and fraction; measures of collapse have no best."""
-    marks: dict[Place, Mark] = {}
-    for column in {place[1:] for place in cells if place.metric in ACCURACIES}:
-        summaries = {
-            place.arm: found.summary
-            for place, found in cells.items()
-            if place[1:] == column and found.summary is not None
-        }
+    correction, marks = stored.study.protocol.correction, dict[Place, Mark]()
+    for column in {row.place[1:] for row in rows if row.place.metric in ACCURACIES}:
+        own = [row for row in rows if row.place[1:] == column]
+        summaries = {r.place.arm: r.cell.summary for r in own if r.cell.summary is not None}
         if len(summaries) > 1:
-            marked = mark_best(summaries, correction=stored.study.protocol.correction)
+            pairs = {row.place.arm: row.by_seed for row in own} if by_seed else None
+            marked = mark_best(summaries, correction=correction, pairs=pairs)
             marks |= {Place(arm, *column): mark for arm, mark in marked.items()}
     return marks
 

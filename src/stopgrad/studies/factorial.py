@@ -1,0 +1,77 @@
+"""A study whose arms are a grid of knobs, read as a factorial: the effect of each step of a knob.
+
+Arms that differ in that step alone are compared at each seed and at each setting of the other
+knobs, so that every run counts for every knob. No direction is expected: p is two-sided.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+from stopgrad.config import key_paths
+from stopgrad.evaluation import Paired, Pairs, corrected, paired
+from stopgrad.studies.definition import Place, Study, labels_of
+from stopgrad.studies.results import Results
+
+
+class Effect(NamedTuple):
+    """What one step of a knob changes in a metric, with the most labels."""
+
+    metric: str
+    knob: str  # its key path
+    low: Any  # from this value
+    high: Any  # to this one
+    test: Paired  # of the numbers at `high` above those at `low`
+    p: float  # two-sided, corrected for the steps that were tested by that metric
+
+
+def grid(study: Study) -> dict[str, Mapping[str, Any]]:
+    """The values of its knobs by arm; none where the arms are no full grid of two or more knobs."""
+    found = {arm.name: key_paths(arm.changes) for arm in study.arms}
+    keys = {key for values in found.values() for key in values}
+    levels = {key: {str(values.get(key)) for values in found.values()} for key in keys}
+    varied = sorted(key for key, values in levels.items() if len(values) > 1)
+    spots = {tuple(str(values.get(key)) for key in varied) for values in found.values()}
+    whole = len(found) == len(spots) == math.prod(len(levels[key]) for key in varied)
+    if len(varied) < 2 or not whole or len({arm.method for arm in study.arms}) > 1:
+        return {}
+    return {arm: {key: values.get(key) for key in varied} for arm, values in found.items()}
+
+
+def read_factorial(results: Results) -> list[Effect]:
+    """The effect of each step of each knob on each metric; empty where a study is no grid."""
+    study, arms = results.stored.study, grid(results.stored.study)
+    found = list[Effect]()
+    for metric in study.protocol.metrics if arms else ():
+        labels = max(labels_of(metric, study.protocol))
+        scores = {arm: results.pairs.get(Place(arm, metric, labels), {}) for arm in arms}
+        effects = list(_effects(metric, arms, scores))
+        p = corrected([each.test.two_sided for each in effects], study.protocol.correction)
+        found += [effect._replace(p=own) for effect, own in zip(effects, p, strict=True)]
+    return found
+
+
+def _effects(
+    metric: str, arms: Mapping[str, Mapping[str, Any]], scores: Mapping[str, Pairs]
+) -> Iterator[Effect]:
+    for knob in next(iter(arms.values())):
+        levels = list(dict.fromkeys(values[knob] for values in arms.values()))
+        for low, high in itertools.pairwise(levels):
+            below, above = (_at(knob, level, arms, scores) for level in (low, high))
+            if (test := paired(above, below)) is not None:
+                yield Effect(metric, knob, low, high, test, test.two_sided)
+
+
+def _at(
+    knob: str, level: Any, arms: Mapping[str, Mapping[str, Any]], scores: Mapping[str, Pairs]
+) -> Pairs:
+    """The numbers at one value of a knob, by seed and by the values of the other knobs."""
+    chosen = {arm: values for arm, values in arms.items() if values[knob] == level}
+    return {
+        (seed, *(str(value) for key, value in values.items() if key != knob)): score
+        for arm, values in chosen.items()
+        for seed, score in scores[arm].items()
+    }
