@@ -3,9 +3,10 @@
 In: paths, bytes, JSON values. Out: the same, durably, or a `StorageError` that names the path and
 what it needed.
 
-    files    atomic writes and locks; reading with bounds; values and text of others made safe
-    lines    files of JSON lines: appended whole, read without a torn last line
-    signals  what asks a process to save and end
+    files       atomic writes and locks; reading with bounds; values and text of others made safe
+    lines       files of JSON lines: appended whole, read without a torn last line
+    yaml_files  YAML of users, none of which can stand for more than a person would write
+    signals     what asks a process to save and end
 """
 
 import lazy_loader

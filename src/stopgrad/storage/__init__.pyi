@@ -29,3 +29,4 @@ from .lines import read_lines_as as read_lines_as
 from .lines import replace_lines as replace_lines
 from .signals import STOP_SIGNALS as STOP_SIGNALS
 from .signals import stop_signals as stop_signals
+from .yaml_files import read_yaml as read_yaml
