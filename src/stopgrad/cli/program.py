@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from stopgrad.cli.devices import train_together
 from stopgrad.cli.parser import parse
 from stopgrad.errors import StopgradError, bad_path, no_memory
+from stopgrad.storage import printable
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
@@ -21,7 +22,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; returns its exit code (see `errors`)."""
     _keep_quiet_unless_first()
     _prepare_streams()
-    logging.basicConfig(level=logging.WARNING, format="stopgrad: %(message)s")
+    remarks = logging.StreamHandler()
+    remarks.setFormatter(_Safe("stopgrad: %(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[remarks])
     words = sys.argv[1:] if arguments is None else arguments
     try:
         options = parse(words)
@@ -44,6 +47,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
+class _Safe(logging.Formatter):
+    """A line of the log, with names of others that no terminal obeys."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(super().format(record))
+
+
 def _keep_quiet_unless_first() -> None:
     """Of several processes that train together only the first one prints."""
     if os.environ.get("RANK", "0") != "0":
@@ -51,8 +61,6 @@ def _keep_quiet_unless_first() -> None:
 
 
 def _say(error: StopgradError) -> int:
-    from stopgrad.storage import printable
-
     # torchrun ends with 1 whatever its processes say, so that the line has to.
     code = f" (exit code {error.exit_code})" if os.environ.get("WORLD_SIZE") else ""
     sys.stderr.write(f"stopgrad: {' '.join(printable(str(error)).splitlines())}{code}\n")

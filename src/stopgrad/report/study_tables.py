@@ -22,6 +22,7 @@ from stopgrad.evaluation import (
     unit_text,
 )
 from stopgrad.report.table import Column, Emphasis, Table, TableCell, as_markdown, one_line
+from stopgrad.storage import cell_text
 from stopgrad.studies import (
     Answer,
     Answered,
@@ -202,7 +203,7 @@ def study_csv(results: Results) -> str:
     rows = [_cell(results, row) for row in results.rows]
     writer = csv.DictWriter(text, fieldnames=list(rows[0]) if rows else [], lineterminator="\n")
     writer.writeheader()
-    writer.writerows(rows)
+    writer.writerows({key: cell_text(value) for key, value in row.items()} for row in rows)
     return text.getvalue().rstrip("\n")
 
 

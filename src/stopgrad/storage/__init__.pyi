@@ -2,6 +2,7 @@ from .files import LARGEST_JSON as LARGEST_JSON
 from .files import Finding as Finding
 from .files import OddFileError as OddFileError
 from .files import as_text as as_text
+from .files import cell_text as cell_text
 from .files import check_ending as check_ending
 from .files import check_types as check_types
 from .files import few as few
