@@ -1,6 +1,7 @@
 """All promises, in the order of docs/reliability.md, with the tries of a commit and of --full."""
 
 from tests.promises import (
+    bombs,
     collapse,
     configuration,
     crashpoints,
@@ -9,6 +10,7 @@ from tests.promises import (
     determinism,
     disk,
     divergence,
+    foreign,
     guards,
     hostile,
     kill,
@@ -17,6 +19,7 @@ from tests.promises import (
     pages,
     signals,
     source,
+    surroundings,
 )
 from tests.promises.outcome import Promise
 
@@ -55,4 +58,11 @@ PROMISES = (
     Promise("R22", "Parquet and labels", data.parquet, 0, 5000, 10),
     Promise("R23", "old checkpoints", None, 0, 0, why_not="no release has been made yet"),
     Promise("R25", "source scan", source.check, 1, 1),
+    Promise("R31", "stores of others", foreign.stores, 3, len(foreign.STORES)),
+    Promise("R32", "bombs", bombs.check, 4, len(bombs.BOMBS)),
+    Promise("R33", "limits", bombs.limits, 2, len(bombs.NUMBERS)),
+    Promise("R34", "no home", surroundings.homes, 2, 4),
+    Promise("R35", "names that terminals and spreadsheets obey", foreign.text, 4, 4),
+    Promise("R36", "records of others", foreign.records, 2, len(foreign.RECORDS)),
+    Promise("R37", "removed folders, links to nowhere, rotten blocks", surroundings.smaller, 0, 3),
 )

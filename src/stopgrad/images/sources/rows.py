@@ -195,7 +195,9 @@ def _check_rows(file: ParquetFile, read: int, *, whole: bool = True) -> None:
 def _check_size(file: ParquetFile, path: Path) -> None:
     """Refuses, before anything is unpacked, a file whose footer promises too much."""
     groups = [file.metadata.row_group(index) for index in range(file.metadata.num_row_groups)]
-    unpacked = max(sum(group.total_byte_size for group in groups), 8 * file.metadata.num_rows)
+    unpacked = max(
+        sum(group.total_byte_size for group in groups), 8 * sum(g.num_rows for g in groups)
+    )
     refuse_bomb(unpacked, path.stat().st_size, where=str(path))
 
 
