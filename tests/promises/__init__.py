@@ -1,4 +1,4 @@
-"""The promises of docs/reliability.md (R1 to R25), tested from outside by the command line.
+"""The promises of docs/reliability.md (R1 and on), tested from outside by the command line.
 
 One module per promise, or two where they share their tools: a function `check(lab, tries)` that
 does real damage to real processes and comes back with an `Outcome`, which holds the failures and

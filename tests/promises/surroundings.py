@@ -20,9 +20,9 @@ for name in ("HOME", "STOPGRAD_CACHE", "XDG_CACHE_HOME"): os.environ.pop(name, N
 def homes(lab: Lab, tries: int) -> Outcome:
     """Commands without HOME and without an entry of the user, and paths of unknown users."""
     commands = (
-        ("check-data", lab.pictures),
-        ("check-data", "~nobody/pictures"),
         lab.pretraining(lab.place("homeless"), "--epochs", 1),
+        ("check-data", "~nobody/pictures"),
+        ("evaluate", lab.copy(lab.reference.run, "scored")),
         ("verify", "~nobody/run"),
     )
     failures: list[str] = []
@@ -32,7 +32,7 @@ def homes(lab: Lab, tries: int) -> Outcome:
         right = (0,) if str(words[-1])[:1] != "~" else (2, 3, 7)
         failures += [f"{words[0]}: {done.crashed}"] if done.crashed else []
         failures += [f"{words[0]}: {done.code}, {done.last_line}"] if done.code not in right else []
-    found = _homeless(lab, ("check-data", lab.pictures), first="raise SystemExit(1)")
+    found = _homeless(lab, ("verify", lab.reference.run), first="raise SystemExit(1)")
     seen = [] if found.code == 0 else [f"exit code {found.code}"]
     controls = (control("a process that fails", seen, sees="exit code 1"),)
     return Outcome(tries, tuple(failures), controls if lab.is_first else ())
@@ -47,7 +47,7 @@ def _homeless(lab: Lab, words: tuple[object, ...], *, first: str = "") -> Done:
 
 
 def smaller(lab: Lab, tries: int) -> Outcome:
-    """Commands from a removed folder, into a link that leads nowhere; a block with a flipped bit."""
+    """Commands from a removed folder, into a link to nowhere, over a block with a flipped bit."""
     kinds = (_removed, _dangling, _rotten)
     failures = [x for number in lab.numbers(tries) for x in kinds[number % len(kinds)](lab)]
     whole = _rotten(lab, compare_with=b"another table")
