@@ -41,7 +41,8 @@ from stopgrad.images import packing as pack_module
 from stopgrad.images import types as types_module
 from stopgrad.images import writing as writing_module
 from stopgrad.images.inspect import ImageSize
-from stopgrad.images.store import MANIFEST, PACKING, SUMMARY
+from stopgrad.images.manifest import MANIFEST
+from stopgrad.images.store import PACKING, SUMMARY
 from stopgrad.images.types import map_file
 from stopgrad.method import downscale, two_views
 from stopgrad.runs import load_checkpoint, prepare

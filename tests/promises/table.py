@@ -1,6 +1,7 @@
 """All promises, in the order of docs/reliability.md, with the tries of a commit and of --full."""
 
 from tests.promises import (
+    bombs,
     collapse,
     configuration,
     crashpoints,
@@ -9,6 +10,7 @@ from tests.promises import (
     determinism,
     disk,
     divergence,
+    foreign,
     guards,
     hostile,
     hub,
@@ -20,6 +22,7 @@ from tests.promises import (
     pages,
     signals,
     source,
+    surroundings,
     unreadable,
 )
 from tests.promises.outcome import Promise
@@ -64,4 +67,11 @@ PROMISES = (
     Promise("R28", "links and pipes of others", outside.check, 3, len(outside.PLANTED), 2),
     Promise("R29", "planted links", outside.waiting, 2, len(outside.WRITERS)),
     Promise("R30", "output that cannot be written", output.check, 1, len(output.CASES)),
+    Promise("R31", "stores of others", foreign.stores, 3, len(foreign.STORES)),
+    Promise("R32", "bombs", bombs.check, 4, len(bombs.BOMBS)),
+    Promise("R33", "limits", bombs.limits, 2, len(bombs.NUMBERS)),
+    Promise("R34", "no home", surroundings.homes, 2, 4),
+    Promise("R35", "names that terminals and spreadsheets obey", foreign.text, 4, 4),
+    Promise("R36", "records of others", foreign.records, 2, len(foreign.RECORDS)),
+    Promise("R37", "removed folders, links to nowhere, rotten blocks", surroundings.smaller, 0, 3),
 )

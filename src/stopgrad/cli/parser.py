@@ -16,7 +16,7 @@ from stopgrad.cli.guesses import check_command, check_names, unknown_flags, unre
 from stopgrad.cli.screen import print_line
 from stopgrad.config import PRESETS, Config, config_from_dict, describe_knobs
 from stopgrad.errors import ConfigError
-from stopgrad.storage import user_path
+from stopgrad.storage import read_yaml, user_path
 
 # In the order of a user's work.
 COMMANDS = (
@@ -250,20 +250,12 @@ def _changes(options: argparse.Namespace, rest: Sequence[str]) -> dict[str, str]
 
 def _config(options: argparse.Namespace, changes: dict[str, str]) -> Config:
     """The preset, changed by the file, then by the flags."""
-    from_file = _read_yaml(options.file) if options.file else {}
+    from_file = _knobs_of(options.file) if options.file else {}
     return config_from_dict({**from_file, **changes}, preset=options.preset)
 
 
-def _read_yaml(path: Path) -> dict[str, Any]:
-    import yaml
-
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        reason = " ".join(str(error).split())
-        raise ConfigError(
-            f"cannot read {path} ({reason})", expected="a YAML file of knobs"
-        ) from error
+def _knobs_of(path: Path) -> dict[str, Any]:
+    values = read_yaml(path, expected="a YAML file of knobs")
     if isinstance(values, dict) and "arms" in values:
         raise ConfigError(
             f"{path} is a study",

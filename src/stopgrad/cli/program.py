@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import ctypes
 import io
 import logging
 import os
+import signal
 import sys
 from collections.abc import Sequence
 
 from stopgrad.cli.devices import train_together
 from stopgrad.cli.parser import parse
-from stopgrad.errors import LostProcessError, StopgradError, bad_path, no_memory
+from stopgrad.errors import LostProcessError, StopgradError, StorageError, bad_path, no_memory
+from stopgrad.storage import outlive, printable
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; returns its exit code (see `errors`)."""
     _keep_quiet_unless_first()
     _prepare_streams()
-    logging.basicConfig(level=logging.WARNING, format="stopgrad: %(message)s")
+    _say_bus_errors()
+    remarks = logging.StreamHandler()
+    remarks.setFormatter(_Safe("stopgrad: %(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[remarks])
     words = sys.argv[1:] if arguments is None else arguments
     try:
         options = parse(words)
@@ -40,15 +46,39 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
+_CUT = (
+    b"stopgrad: a file of pixels was cut, or its disk failed, while it was read; expected the "
+    b"store or cache as it was; verify the store, then repeat the command or resume the run\n"
+)
+
+
+class _Safe(logging.Formatter):
+    """A line of the log, with names of others that no terminal obeys."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(super().format(record))
+
+
 def _keep_quiet_unless_first() -> None:
     """Of several processes that train together only the first one prints."""
     if os.environ.get("RANK", "0") != "0":
         sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115
 
 
-def _say(error: StopgradError) -> int:
-    from stopgrad.storage import printable
+def _end_as_cut(signal_number: int) -> None:
+    os.write(2, _CUT)
+    os._exit(StorageError.exit_code)
 
+
+_on_bus_error = ctypes.CFUNCTYPE(None, ctypes.c_int)(_end_as_cut)  # kept as long as the process
+
+
+def _say_bus_errors() -> None:
+    """SIGBUS: a file that is mapped was cut by others. No handler of Python's would ever run."""
+    ctypes.CDLL(None).signal(int(signal.SIGBUS), _on_bus_error)
+
+
+def _say(error: StopgradError) -> int:
     # torchrun ends with 1 whatever its processes say, so that the line has to.
     code = f" (exit code {error.exit_code})" if os.environ.get("WORLD_SIZE") else ""
     # Each machine says that it has lost the others: the first process may be among the lost.
@@ -65,6 +95,4 @@ def _prepare_streams() -> None:
             setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_WRONLY), "w"))
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
-    from stopgrad.storage import outlive
-
     outlive("stderr")

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
 Bounds = Mapping[str, float | None]
+MOST = 1_000_000  # of a whole number: far more than any run has used
 
 
 class Problem(NamedTuple):
@@ -31,7 +32,12 @@ def knob(
     at_least: float | None = None,
     at_most: float | None = None,
 ) -> Any:
-    """A field with a default, one line of meaning (with unit and the paper's value) and bounds."""
+    """A field with a default, one line of meaning (with unit and the paper's value) and bounds.
+
+    A whole number is at most `MOST` where nothing else is said, so that no product overflows.
+    """
+    if at_most is None and type(default) is int:
+        at_most = MOST
     bounds = {"above": above, "at_least": at_least, "at_most": at_most}
     return dataclasses.field(default=default, metadata={"meaning": meaning, "bounds": bounds})
 

@@ -49,9 +49,15 @@ class ViewsConfig(Checked):
     )
     flip: float = knob(0.5, "probability of a horizontal flip. Paper: 0.5", at_least=0, at_most=1)
     jitter: float = knob(0.8, "probability of colour jitter. Paper: 0.8", at_least=0, at_most=1)
-    brightness: float = knob(0.4, "jitter of brightness, factor 1 +- this. Paper: 0.4", at_least=0)
-    contrast: float = knob(0.4, "jitter of contrast, factor 1 +- this. Paper: 0.4", at_least=0)
-    saturation: float = knob(0.4, "jitter of saturation, factor 1 +- this. Paper: 0.4", at_least=0)
+    brightness: float = knob(
+        0.4, "jitter of brightness, factor 1 +- this. Paper: 0.4", at_least=0, at_most=100
+    )
+    contrast: float = knob(
+        0.4, "jitter of contrast, factor 1 +- this. Paper: 0.4", at_least=0, at_most=100
+    )
+    saturation: float = knob(
+        0.4, "jitter of saturation, factor 1 +- this. Paper: 0.4", at_least=0, at_most=100
+    )
     hue: float = knob(
         0.1, "jitter of hue, +- this share of the circle. Paper: 0.1", at_least=0, at_most=0.5
     )
@@ -59,8 +65,12 @@ class ViewsConfig(Checked):
     blur: float = knob(
         0.0, "probability of blur. Paper: 0 on CIFAR, 0.5 on ImageNet", at_least=0, at_most=1
     )
-    blur_sigma_min: float = knob(0.1, "smallest sigma of the blur, px. Paper: 0.1", above=0)
-    blur_sigma_max: float = knob(2.0, "largest sigma of the blur, px. Paper: 2", above=0)
+    blur_sigma_min: float = knob(
+        0.1, "smallest sigma of the blur, px. Paper: 0.1", above=0, at_most=1000
+    )
+    blur_sigma_max: float = knob(
+        2.0, "largest sigma of the blur, px. Paper: 2", above=0, at_most=1000
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +85,7 @@ class EncoderConfig(Checked):
         "small",
         "first layer: small (3x3 stride 1), half (3x3 stride 2), large (7x7 stride 2 and max-pool)",
     )
-    width: float = knob(1.0, "factor on every channel count of a ResNet", above=0)
+    width: float = knob(1.0, "factor on every channel count of a ResNet", above=0, at_most=32)
     channels: Literal[1, 3] = knob(3, "channels of its input: 3, or 1 for views in gray. Paper: 3")
     zero_init: bool = knob(True, "start the last BN gain of each residual block at 0. Report: yes")
 
@@ -231,7 +241,7 @@ class Length(NamedTuple):
 class Config(Checked):
     """One pretraining run: all that decides its result, apart from the images."""
 
-    seed: int = knob(0, "seed of all randomness", at_least=0)
+    seed: int = knob(0, "seed of all randomness", at_least=0, at_most=2**63 - 1)
     epochs: int = knob(800, "passes over the images. Paper: 800 on CIFAR", at_least=1)
     batch: int = knob(512, "images per step B. Paper: 512", at_least=2)
     parts: int = knob(
@@ -296,6 +306,7 @@ class Config(Checked):
         0,
         "steps from one checkpoint to the next, 0: at epochs' ends, for 1 % of the time at most",
         at_least=0,
+        at_most=10**9,
     )
     measure_every: int = knob(
         1, "epochs from one measurement of collapse to the next, 0: never", at_least=0
@@ -307,7 +318,7 @@ class Config(Checked):
         "all", "statistics over the batch of all processes, or of each alone. Paper: all"
     )
     process_timeout: float = knob(
-        120.0, "s that a process waits for the others before it gives up", above=0
+        120.0, "s that a process waits for the others before it gives up", above=0, at_most=10**7
     )
     precision: Precision = knob(
         "auto", "bf16 (autocast), fp32 or auto: bf16 on a GPU and on processors that compute in it"
@@ -318,7 +329,9 @@ class Config(Checked):
         True, "on a GPU, cuDNN's repeatable algorithms: a resumed run has the same bits"
     )
     device: str = knob("auto", "auto, cpu, cuda or cuda:N")
-    threads: int = knob(0, "CPU threads, 0: PyTorch's choice, one per core", at_least=0)
+    threads: int = knob(
+        0, "CPU threads, 0: PyTorch's choice, one per core", at_least=0, at_most=1024
+    )
 
     @property
     def lr(self) -> float:

@@ -39,6 +39,7 @@ MEASURES = (
 )
 """The fields of `method.Measures`, of z; named here so that reading takes no torch."""
 
+LARGEST, MOST_EPOCHS, MOST_CLASSES = 10**12, 1_000_000, 100_000
 MEASURED = 1024  # images whose two views are measured; fixed for a run
 CLEAN = 8192  # images without augmentation on which z is measured at the end
 
@@ -127,6 +128,7 @@ def from_values(values: Mapping[str, object]) -> Record:
     record = typed(Record, values)
     if record.metric in ACCURACIES and not 0 <= record.value <= 1:
         raise ValueError(f"{record.metric} is {record.value}, not a fraction")
+    _check_counts(record)
     for name, found, keys in (
         ("data", record.data, ("name", "fingerprint")),
         ("init", record.init, ("from", "sha256")),
@@ -138,6 +140,22 @@ def from_values(values: Mapping[str, object]) -> Record:
     if record.metric in (FINETUNE, SUPERVISED):
         check_types(record.protocol, {"views": int, "flops": float})
     return record
+
+
+def _check_counts(record: Record) -> None:
+    """A ValueError for numbers that no evaluation gives, and that no table or chart can show."""
+    shares = [share for share in record.per_class if share is not None]
+    shares += [share for share in (record.balanced, record.majority) if share is not None]
+    wrong = {
+        "images_scored": not 0 < record.images_scored <= LARGEST,
+        "labels": not 0 < record.labels <= 1,
+        "epoch": record.epoch is not None and not 0 <= record.epoch <= MOST_EPOCHS,
+        "per_class": len(record.per_class) > MOST_CLASSES,
+        "accuracies": not all(0 <= share <= 1 for share in shares),
+        "threads": record.threads < 0,
+    }
+    if any(wrong.values()):
+        raise ValueError(f"{', '.join(name for name in wrong if wrong[name])} out of bounds")
 
 
 def append(path: Path, record: Record) -> None:

@@ -6,6 +6,7 @@ The file is Parquet, CSV or NumPy; it holds the names and labels of the images t
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import itertools
 import os
@@ -28,6 +29,7 @@ from stopgrad.runs import TrainedRun, tensors_sha256
 from stopgrad.storage import (
     OddFileError,
     appearing,
+    cell_text,
     check_ending,
     lock,
     read_file,
@@ -43,7 +45,8 @@ Values = npt.NDArray[np.float32]
 SUFFIXES = (".parquet", ".csv", ".npy")
 COLUMNS = ("path", "split", "label", "class_name")
 BLOCK = 256  # images in a block; a kill costs at most one block
-LARGEST_BLOCK = 1 << 30  # bytes
+LETTERS = 14  # of a number in CSV, at most but for a sign or an exponent, with its comma
+DIGEST, HEADER = 32, 1024  # bytes of a sha256, and of all in a block but its numbers, at most
 GROUP = 16  # blocks in a row group of Parquet
 
 
@@ -217,14 +220,20 @@ class _Parts:
     def has(self, block: Block) -> bool:
         try:
             self.read(block)
-        except (OSError, ValueError):
+        except (OSError, ValueError, StorageError):
             return False
         return True
 
     def read(self, block: Block) -> Values:  # (rows, F)
         path = self._path(block)
-        data = io.BytesIO(read_file(path, most=LARGEST_BLOCK))
-        values: Values = np.load(data, allow_pickle=False)
+        data = read_file(path, most=self.width * block.rows * 4 + HEADER)
+        if hashlib.sha256(data[:-DIGEST]).digest() != data[-DIGEST:]:
+            raise StorageError(
+                f"{path} is not what was written",
+                expected="the block as it was",
+                hint="repeat the command; it computes the block again",
+            )
+        values: Values = np.load(io.BytesIO(data), allow_pickle=False)
         if values.shape != (block.rows, self.width) or values.dtype != np.float32:
             raise ValueError(f"{path.name} has the shape {values.shape}")
         return values
@@ -232,7 +241,8 @@ class _Parts:
     def write(self, block: Block, values: Values) -> None:
         file = io.BytesIO()
         np.save(file, values)
-        write_atomically(self._path(block), file.getvalue())
+        data = file.getvalue()
+        write_atomically(self._path(block), data + hashlib.sha256(data).digest())
 
     def _path(self, block: Block) -> Path:
         return self.folder / f"{block.number:06d}.npy"
@@ -243,11 +253,12 @@ def _check_room(out: Path, *, rows: int, width: int, there: int) -> None:
 
     Of the blocks `there` bytes were written by an earlier process.
     """
-    needed, free = 2 * rows * width * 4 - there, shutil.disk_usage(_folder(out)).free
+    written = LETTERS if out.suffix.lower() == ".csv" else 4  # bytes of a number
+    needed, free = rows * width * (4 + written) - there, shutil.disk_usage(_folder(out)).free
     if needed > free:
         raise StorageError(
             f"{needed:,} bytes needed in {_folder(out)}, {free:,} bytes free",
-            expected="space for the features, twice while they are written",
+            expected="space for the features, in blocks and in the file, while they are written",
             hint="free some space, or choose another --out",
         )
 
@@ -328,7 +339,7 @@ def _csv(file: IO[bytes], blocks: Iterator[Filled], width: int) -> int:
     for block, values in blocks:
         for *known, features in zip(*block.columns(), values, strict=True):
             # str of a float32 has just enough digits to restore it.
-            writer.writerow([*known, *map(str, features[:width])])
+            writer.writerow([*map(cell_text, known), *map(str, features[:width])])
             rows += 1
     text.detach()
     return rows

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -44,8 +45,8 @@ class PretrainedEncoder(
     def __init__(self, encoder: Mapping[str, Any], preprocessing: Mapping[str, Any]) -> None:
         super().__init__()
         config = _encoder_config(encoder)
-        self.preprocessing = dict(preprocessing)
         self.normalization = _normalization(preprocessing)
+        self.preprocessing = dict(preprocessing)
         with plain_torch():
             self.encoder = build_encoder(config, torch_generator(0, "encoder"))
         self.feature_width = self.encoder.feature_width
@@ -151,9 +152,10 @@ def _encoder_config(values: Any) -> EncoderConfig:
 def _normalization(values: Any) -> Normalization:
     try:
         mean, std = (tuple(map(float, values[key])) for key in ("mean", "std"))
-        if len(mean) not in (1, 3) or len(std) != len(mean) or not min(std) > 0:
+        fit = len(mean) in (1, 3) and len(std) == len(mean) and min(std) > 0
+        if not fit or not all(map(math.isfinite, mean + std)):
             raise ValueError("mean and std of three channels, or one, expected")
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise _no_export(Path("preprocessing"), in_short(error)) from error
     return Normalization(mean, std)
 

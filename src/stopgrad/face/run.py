@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from shlex import quote
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, cast, get_args, overload
 
 from stopgrad import evaluation, export, images, method, report, runs, training
 from stopgrad.config import BadImages, ExportFormat, Layer
+from stopgrad.errors import DataError
 from stopgrad.evaluation import FROZEN, MEASURES
 from stopgrad.face.arguments import Labels, as_list, check_choices, fractions, in_plain_torch
 from stopgrad.face.data import AnyData
@@ -360,7 +361,7 @@ class Run(OpenedRun):
 
     def verify(self) -> list[Finding]:
         """A finding for each file of the run: its name, whether it is whole, what is wrong."""
-        return list(runs.verify_run(self.path))
+        return list(findings_of(self.path))
 
     def _records(self) -> list[Record]:
         path = self.path / "records.jsonl"
@@ -391,3 +392,14 @@ class Run(OpenedRun):
         dataset = source.stored_for(config, screen, changed=self.changed(source))
         with screen.progress():
             return export.embed_dataset(run, dataset, out=out, layer=layer, track=screen.track)
+
+
+def findings_of(path: Path) -> Iterator[Finding]:
+    """A finding for each file of a run; of its records, what the commands that read them say."""
+    for finding in runs.verify_run(path):
+        if finding.ok and finding.file == "records.jsonl":
+            try:
+                evaluation.read(path / finding.file)
+            except DataError as error:
+                finding = finding._replace(ok=False, note=error.found)
+        yield finding

@@ -16,13 +16,14 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from rich.live import Live
 
-from stopgrad import images, method, report, runs, speed, studies
+from stopgrad import images, method, report, speed, studies
 from stopgrad.config import key_paths
 from stopgrad.errors import CheckpointError, ConfigError, DataError, FailedRunsError
 from stopgrad.evaluation import duration
 from stopgrad.face.arguments import in_plain_torch
 from stopgrad.face.data import Data, spec_of
 from stopgrad.face.progress import Screen
+from stopgrad.face.run import findings_of
 from stopgrad.face.tables import Shown
 from stopgrad.report import Column, Table, TableCell
 from stopgrad.storage import user_path
@@ -50,7 +51,7 @@ def verify(
     """
     path = user_path(path)
     packed, findings = images.is_store(path), []
-    for finding in images.verify_store(path) if packed else runs.verify_run(path):
+    for finding in images.verify_store(path) if packed else findings_of(path):
         findings.append(finding)
         if each is not None:
             each(finding)

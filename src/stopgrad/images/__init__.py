@@ -13,6 +13,7 @@ and the Hub's client are imported when a data set needs them.
     decoding     one encoded image -> pixels, strictly
     gather       whole splits, decoded on all cores in one size; damaged images
     splits       validation split, label subsets, mean and std
+    manifest     what a store promises, each value checked
     store        the one home of decoded pixels: its files, opened
     writing      the files of a store, written
     sources/     each kind of data set, and which kind a spec is

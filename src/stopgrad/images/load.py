@@ -37,18 +37,11 @@ from stopgrad.images.gather import (
     refusal,
     refuse_unreadable,
 )
+from stopgrad.images.manifest import damage, read_manifest
 from stopgrad.images.opening import Damaged
 from stopgrad.images.packing import changes_since_packing
 from stopgrad.images.sources.find import find_source
-from stopgrad.images.store import (
-    cache_folder,
-    checksum,
-    damage,
-    read_images,
-    read_manifest,
-    read_store,
-    read_summaries,
-)
+from stopgrad.images.store import cache_folder, checksum, read_images, read_store, read_summaries
 from stopgrad.images.types import (
     Contents,
     Dataset,

@@ -21,18 +21,15 @@ from stopgrad.config import BY_RULE, BadImages, Reading
 from stopgrad.errors import ConfigError, DataError, LockedError, StopgradError, StorageError
 from stopgrad.images.decoding import Frame
 from stopgrad.images.gather import Tally, all_damaged, in_one_frame, refusal, refuse_unreadable
+from stopgrad.images.manifest import MANIFEST, Shard, StoreManifest, read_manifest
 from stopgrad.images.sources.find import find_source, is_name
 from stopgrad.images.sources.several import spec_of_several, specs_of
 from stopgrad.images.store import (
     FILES,
-    MANIFEST,
     NOTES,
     PACKING,
     SUMMARY,
-    Shard,
-    StoreManifest,
     read_columns,
-    read_manifest,
     read_notes,
     read_split,
     read_summaries,

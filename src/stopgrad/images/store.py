@@ -16,16 +16,15 @@ without a store.
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import hashlib
 import io
 import itertools
-import json
 import logging
 import os
 import stat
 import zlib
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -33,7 +32,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from stopgrad.errors import DataError
+from stopgrad.images.manifest import (
+    MANIFEST,
+    StoredSplit,
+    StoreManifest,
+    damage,
+    read_manifest,
+    read_sealed,
+    write_sealed,
+)
 from stopgrad.images.types import (
     Contents,
     DamagedImage,
@@ -48,48 +55,17 @@ from stopgrad.images.types import (
     map_file,
     stamp,
 )
-from stopgrad.storage import open_regular, read_file, read_json, strict_json, user_path, write_json
+from stopgrad.storage import open_regular, read_file, strict_json, typed, user_path
 
-MANIFEST, SUMMARY = "stopgrad-store.json", "stopgrad-summary.json"
+SUMMARY = "stopgrad-summary.json"
 NOTES = "stopgrad-notes.json"
 PICTURES, PICTURES_JSON, FILES = "pictures.parquet", "pictures.json", "files.parquet"
 PACKING = "stopgrad-packing.json"  # what an unfinished store will be
-FORMAT = 1
 LARGEST_TABLE = 1 << 32  # bytes
 BLOCK = 1 << 20  # bytes
 MOST_CHECKED = 1 << 30  # bytes of a split that its checksum covers
 
 log = logging.getLogger(__name__)
-
-
-class Shard(NamedTuple):
-    """A file of pixels."""
-
-    file: str
-    pictures: int
-    sha256: str  # of all pixels of the split up to the end of this shard
-
-
-class StoredSplit(NamedTuple):
-    """What the manifest says of a split."""
-
-    pictures: int
-    class_names: tuple[str, ...]
-    fingerprint: str
-    shards: tuple[Shard, ...]
-
-
-class StoreManifest(NamedTuple):
-    """What a store holds."""
-
-    name: str  # of the data set
-    origin: str  # the folder or file that was packed, "" for a name such as cifar10
-    key: str  # of the images and settings that were packed
-    side: int  # px, as asked for, 0 for none; smaller images of one size keep theirs
-    height: int  # px
-    width: int  # px
-    splits: dict[str, StoredSplit]
-    tables: dict[str, str]  # sha256 of the files that hold them
 
 
 class ImageTable(NamedTuple):
@@ -178,72 +154,6 @@ def read_images(path: Path, manifest: StoreManifest, *, whole_side: int = 0) -> 
     return Dataset(manifest.name, splits["train"], splits.get("test"), damaged, notes)
 
 
-def read_manifest(path: Path) -> StoreManifest:
-    """What a store holds, by its manifest.
-
-    Raises:
-        DataError: When it is unfinished, damaged or of another version.
-    """
-    if not (path / MANIFEST).exists():
-        raise DataError(
-            f"the store {str(path)!r} is not finished",
-            expected=f"a store with its {MANIFEST}, which is written last",
-            hint="repeat the `stopgrad pack` command; it goes on where it stopped",
-        )
-    with damage(path, MANIFEST):
-        values = _read_sealed(path / MANIFEST)
-        if values.pop("format") != FORMAT:
-            raise ValueError("it is of another version of stopgrad")
-        splits = {name: _stored_split(split) for name, split in values.pop("splits").items()}
-        return StoreManifest(**values, splits=splits)
-
-
-def write_manifest(path: Path, manifest: StoreManifest) -> None:
-    """Finishes a store."""
-    splits = {
-        name: {**split._asdict(), "shards": [shard._asdict() for shard in split.shards]}
-        for name, split in manifest.splits.items()
-    }
-    _write_sealed(path / MANIFEST, {"format": FORMAT, **manifest._asdict(), "splits": splits})
-
-
-def _write_sealed(path: Path, values: dict[str, Any]) -> None:
-    values = json.loads(json.dumps(values))
-    write_json(path, {**values, "seal": _seal(values)})
-
-
-def _read_sealed(path: Path) -> dict[str, Any]:
-    values: dict[str, Any] = read_json(path)
-    if values.pop("seal") != _seal(values):
-        raise ValueError("its seal does not fit")
-    return values
-
-
-def _seal(values: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
-
-
-def _stored_split(values: dict[str, Any]) -> StoredSplit:
-    shards = tuple(Shard(**shard) for shard in values["shards"])
-    return StoredSplit(
-        values["pictures"], tuple(values["class_names"]), values["fingerprint"], shards
-    )
-
-
-@contextlib.contextmanager
-def damage(path: Path, name: str) -> Iterator[None]:
-    """Whatever goes wrong with a file of a store means that it is damaged."""
-    try:
-        yield
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise DataError(
-            f"the store {str(path)!r} is damaged: {name} ({reason})",
-            expected="the files that `stopgrad pack` wrote",
-            hint="see what else is wrong with `stopgrad verify`, then copy it or pack it again",
-        ) from error
-
-
 def read_table(path: Path, manifest: StoreManifest) -> ImageTable:
     """The images that were packed, and those that were left out.
 
@@ -253,7 +163,28 @@ def read_table(path: Path, manifest: StoreManifest) -> ImageTable:
     name = PICTURES_JSON if PICTURES_JSON in manifest.tables else PICTURES
     columns = read_columns(path, manifest, name)
     with damage(path, name):
-        return ImageTable(*(columns[field] for field in ImageTable._fields))
+        table = typed(ImageTable, columns)
+        kept = Counter(
+            of for of, reason in zip(table.split, table.reason, strict=True) if not reason
+        )
+        told = {name: split.pictures for name, split in manifest.splits.items()}
+        if (
+            kept != told
+            or len(table.name) != len(table.label)
+            or len(table.name) != len(table.split)
+        ):
+            raise ValueError(f"it lists other images than {MANIFEST}")
+        for split, stored in manifest.splits.items():
+            _check_labels(table, split, len(stored.class_names))
+        return table
+
+
+def _check_labels(table: ImageTable, split: str, classes: int) -> None:
+    """A ValueError for a label that is no class."""
+    rows = zip(table.split, table.label, table.reason, strict=True)
+    labels = [label for of, label, reason in rows if of == split and reason is None]
+    if classes and not all(label is not None and -1 <= label < classes for label in labels):
+        raise ValueError(f"labels that are none of {classes} classes")
 
 
 def read_columns(path: Path, manifest: StoreManifest, name: str) -> dict[str, list[Any]]:
@@ -287,8 +218,8 @@ def read_summaries(path: Path, manifest: StoreManifest) -> dict[str, SplitSummar
     if not (path / SUMMARY).exists():
         return {}
     with damage(path, SUMMARY):
-        values = _read_sealed(path / SUMMARY)
-        summaries = {split: SplitSummary(**of_split) for split, of_split in values.items()}
+        values = read_sealed(path / SUMMARY)
+        summaries = {name: typed(SplitSummary, split) for name, split in values.items()}
         marks = {split: stored.fingerprint for split, stored in manifest.splits.items()}
         if {split: summary.fingerprint for split, summary in summaries.items()} != marks:
             raise ValueError("it is of other images")
@@ -298,7 +229,7 @@ def read_summaries(path: Path, manifest: StoreManifest) -> dict[str, SplitSummar
 def write_summaries(path: Path, summaries: dict[str, SplitSummary]) -> None:
     """Keeps what need not be worked out again when the store is opened."""
     values = {split: summary._asdict() for split, summary in summaries.items()}
-    _write_sealed(path / SUMMARY, values)
+    write_sealed(path / SUMMARY, values)
 
 
 def read_notes(path: Path) -> Notes:
@@ -310,13 +241,13 @@ def read_notes(path: Path) -> Notes:
     if not (path / NOTES).exists():
         return Notes()
     with damage(path, NOTES):
-        return Notes.from_json(_read_sealed(path / NOTES))
+        return Notes.from_json(read_sealed(path / NOTES))
 
 
 def write_notes(path: Path, notes: Notes) -> None:
     """Keeps notes, if there are any."""
     if notes != Notes():
-        _write_sealed(path / NOTES, notes._asdict())
+        write_sealed(path / NOTES, notes._asdict())
 
 
 def read_split(path: Path, manifest: StoreManifest, split: str, table: ImageTable) -> Images:

@@ -20,20 +20,16 @@ from stopgrad.config import Reading
 from stopgrad.errors import DataError
 from stopgrad.images.decoding import Frame
 from stopgrad.images.gather import NamedResult, Tally, decoded, notes_of
+from stopgrad.images.manifest import FORMAT, Shard, StoredSplit, StoreManifest, write_manifest
 from stopgrad.images.opening import Damaged
 from stopgrad.images.splits import normalization_of
 from stopgrad.images.store import (
     FILES,
-    FORMAT,
     PICTURES,
     PICTURES_JSON,
     ImageTable,
-    Shard,
     SplitSummary,
-    StoredSplit,
-    StoreManifest,
     checksum,
-    write_manifest,
     write_notes,
     write_summaries,
 )

@@ -23,6 +23,7 @@ from stopgrad.report.study_tables import (
     visible_text,
 )
 from stopgrad.report.table import as_markdown, one_line
+from stopgrad.storage import cell_text
 from stopgrad.studies import (
     Answered,
     Effect,
@@ -71,7 +72,7 @@ def study_csv(results: Results) -> str:
     rows = list(_cells(results))
     writer = csv.DictWriter(text, fieldnames=list(rows[0]) if rows else [], lineterminator="\n")
     writer.writeheader()
-    writer.writerows(rows)
+    writer.writerows({key: cell_text(value) for key, value in row.items()} for row in rows)
     return text.getvalue().rstrip("\n")
 
 

@@ -12,9 +12,14 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import resource
+import subprocess
+import sys
 import xml.etree.ElementTree as ET
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar, get_args
+
+from stopgrad.errors import NoMemoryError
 
 if TYPE_CHECKING:
     import altair as alt
@@ -41,6 +46,7 @@ SHAPES = (
     *("triangle-down", "cross", "triangle-right", "triangle-left"),
 )
 _NAMESPACE = "{http://www.w3.org/2000/svg}"
+_CONVERT = "import sys, vl_convert; print(vl_convert.vegalite_to_svg(sys.stdin.read()), end='')"
 # Of no use on a page: roles and labels of its parts, names of Vega's, the font (the page's).
 _DROPPED = ("role", "aria-label", "aria-roledescription", "aria-hidden", "class", "font-family")
 
@@ -199,9 +205,22 @@ def plain_svg(chart: Drawing) -> str:
 
 @functools.lru_cache(maxsize=128)
 def _by_vega(specification: str) -> str:
-    import vl_convert
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if limit == resource.RLIM_INFINITY:
+        import vl_convert
 
-    return str(vl_convert.vegalite_to_svg(specification))
+        return str(vl_convert.vegalite_to_svg(specification))
+    # V8, which it holds, reserves tens of GB of address space, and aborts a process that may not.
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", _CONVERT], input=specification.encode(), capture_output=True
+    )
+    if done.returncode != 0:
+        raise NoMemoryError(
+            f"no chart can be drawn within {limit:,} bytes of address space (ulimit -v)",
+            expected="some 64 GB, which vl-convert reserves and does not use",
+            hint="raise the limit, or limit the memory that is used instead",
+        )
+    return done.stdout.decode()
 
 
 def _adapt(element: ET.Element, *, prefix: str) -> None:

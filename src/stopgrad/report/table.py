@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from markupsafe import Markup, escape
 
 from stopgrad.evaluation import tied
-from stopgrad.storage import printable
+from stopgrad.storage import cell_text, printable
 
 if TYPE_CHECKING:
     from rich.table import Table as RichTable
@@ -139,8 +139,8 @@ def as_csv(table: Table) -> str:
     """Comma-separated, as it is shown."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(table.heads)
-    writer.writerows([cell.written for cell in row] for row in table.rows)
+    writer.writerow(map(cell_text, table.heads))
+    writer.writerows([cell_text(cell.written) for cell in row] for row in table.rows)
     return text.getvalue()
 
 

@@ -129,6 +129,7 @@ class MetricsRow(TypedDict, total=False):
     spectra: dict[str, list[float]] | None
 
 
+MOST_EPOCHS = 1_000_000  # as of the knob
 ROW = typing.get_type_hints(MetricsRow)
 
 
@@ -164,8 +165,8 @@ def check_row(row: object) -> MetricsRow:
         raise TypeError("no object")
     check_types(row, ROW)
     whole_number(row["step"])
-    if row.get("kind") == "epoch" and not whole_number(row["epoch"]):
-        raise ValueError("epoch 0, of epochs that count from 1")
+    if row.get("kind") == "epoch" and not 1 <= whole_number(row["epoch"]) <= MOST_EPOCHS:
+        raise ValueError(f"epoch {row['epoch']}, of epochs that count from 1")
     if row.get("spectra") is not None:
         weights = row["spectra"]["representation"]
         sizes = {len(values) for values in row["spectra"].values()}

@@ -3,11 +3,12 @@
 In: paths, bytes, JSON values. Out: the same, durably, or a `StorageError` that names the path and
 what it needed.
 
-    reading  regular files alone, within bounds; a failing read is tried again
-    files    atomic writes and locks; values and text of others made safe
-    lines    files of JSON lines: appended whole, read without a torn last line
-    signals  what asks a process to save and end
-    streams  output that may be lost while the work goes on
+    reading     regular files alone, within bounds; a failing read is tried again
+    files       atomic writes and locks; values and text of others made safe
+    lines       files of JSON lines: appended whole, read without a torn last line
+    yaml_files  YAML of users, none of which can stand for more than a person would write
+    signals     what asks a process to save and end
+    streams     output that may be lost while the work goes on
 """
 
 import lazy_loader

@@ -2,6 +2,7 @@ from .files import LARGEST_JSON as LARGEST_JSON
 from .files import Finding as Finding
 from .files import appearing as appearing
 from .files import as_text as as_text
+from .files import cell_text as cell_text
 from .files import check_ending as check_ending
 from .files import check_types as check_types
 from .files import few as few
@@ -39,3 +40,4 @@ from .reading import read_start as read_start
 from .signals import STOP_SIGNALS as STOP_SIGNALS
 from .signals import stop_signals as stop_signals
 from .streams import outlive as outlive
+from .yaml_files import read_yaml as read_yaml

@@ -267,6 +267,20 @@ def printable(text: str) -> str:
     return _UNPRINTABLE.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
+def cell_text(value: object) -> object:
+    """A value for a cell of CSV; text that a spreadsheet would compute begins with an apostrophe.
+
+    Paths and names of classes are from others: a name may begin with =, +, - or @.
+    """
+    if not isinstance(value, str):
+        return value
+    text = printable(value)
+    return f"'{text}" if _FORMULA.match(text) and not _NUMBER.fullmatch(text) else text
+
+
+_FORMULA, _NUMBER = re.compile(r"\s*[=+@-]|[\t\r]"), re.compile(r"[-+0-9.,eE%\u00b1\s]+")
+
+
 def as_text(value: object) -> str:
     """Any value on one line of bounded length, without what a terminal would obey."""
     text = "".join(c if c.isprintable() else "?" for c in " ".join(str(value).split()))

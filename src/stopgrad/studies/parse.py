@@ -19,14 +19,13 @@ baseline, arms and protocol are needed:
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar, get_args
 
 from stopgrad.errors import ConfigError, did_you_mean
 from stopgrad.evaluation import ACCURACIES, MEASURES, Correction
-from stopgrad.storage import user_path
+from stopgrad.storage import read_yaml, user_path
 from stopgrad.studies.definition import (
     Arm,
     Beside,
@@ -47,8 +46,7 @@ Read = Callable[[Any], Any]
 """Gives the value that a field stands for, or raises a `MisfitError`."""
 
 FOLDER = Path(__file__).parent
-FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)[eE][-+]?[0-9]+$")
-"""Numbers that YAML 1.1 takes for text, such as 1e-3; YAML 1.2.2, section 10.3.2."""
+MOST_ARMS = 1000
 
 
 class StudyFile(NamedTuple):
@@ -92,7 +90,13 @@ def read_study(name: str) -> StudyFile:
     path = FOLDER / f"{name}.yaml" if known else user_path(name)
     if not (known or path.exists()):
         raise _no_study(name, ", or the path of a YAML file")
-    return parse_study(_read_yaml(path), name=path.stem)
+    values = read_yaml(
+        path,
+        expected="a YAML file with the fields of a study",
+        hint="see one with: stopgrad study list weight-decay",
+    )
+    values = values if isinstance(values, Mapping) else {"(contents)": values}
+    return parse_study(values, name=path.stem)
 
 
 def _no_study(name: str, also: str = "") -> ConfigError:
@@ -102,36 +106,6 @@ def _no_study(name: str, also: str = "") -> ConfigError:
         expected=f"one of {', '.join(known)}{also}",
         hint="see them with: stopgrad study list",
     )
-
-
-def _read_yaml(path: Path) -> Mapping[str, Any]:
-    import yaml
-
-    class Loader(yaml.SafeLoader):  # type: ignore[misc]
-        """Takes a key as it is written, 1.0e-3 and yes too, because keys are names.
-
-        Refuses a key that appears twice, of which YAML would silently keep the last.
-        """
-
-        def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> Any:
-            for key, _ in node.value:
-                if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
-                    key.tag = "tag:yaml.org,2002:str"
-            names = [self.construct_object(key, deep=True) for key, _ in node.value]
-            if twice := [name for name in names if names.count(name) > 1]:
-                raise yaml.YAMLError(f"{twice[0]!r} appears twice,{node.start_mark}")
-            return super().construct_mapping(node, deep)
-
-    Loader.add_implicit_resolver("tag:yaml.org,2002:float", FLOAT, list("-+.0123456789"))
-    try:
-        values = Loader(path.read_text(encoding="utf-8")).get_single_data()
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise ConfigError(
-            f"{path} cannot be read ({' '.join(str(error).split())})",
-            expected="a YAML file with the fields of a study",
-            hint="see one with: stopgrad study list weight-decay",
-        ) from error
-    return values if isinstance(values, Mapping) else {"(contents)": values}
 
 
 def _any(value: object) -> object:
@@ -149,6 +123,12 @@ def _of_type(kind: type[T], expected: str) -> Callable[[object], T]:
 
 _flag = _of_type(bool, "true or false")
 _mapping: Read = _of_type(dict, "KEY: VALUE lines")
+
+
+def _arms(value: Any) -> Any:
+    if len(_mapping(value)) > MOST_ARMS:
+        raise MisfitError(f"{len(value):,} arms", f"at most {MOST_ARMS:,}")
+    return value
 
 
 def _listed(value: object) -> list[Any]:
@@ -232,7 +212,7 @@ FILE: dict[str, Read] = {
     "question": _text,
     "baseline": _any,
     "settings": _mapping,
-    "arms": _mapping,
+    "arms": _arms,
     "protocol": _mapping,
     "findings": _listed,
     "published": _mapping,

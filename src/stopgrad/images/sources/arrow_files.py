@@ -13,11 +13,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from stopgrad.errors import DataError
+from stopgrad.images.sources.limits import refuse_bomb
 from stopgrad.storage import read_json
 
 if TYPE_CHECKING:
     import pyarrow
 
+HELD = 1 << 28  # bytes of values that are in memory at a time, or one value
 MAGIC = b"ARROW1"  # of the file format; what `datasets` writes is the stream format
 
 
@@ -50,10 +52,15 @@ class ArrowFile:
         file.seek(0)
         if is_file:
             reader = pyarrow.ipc.open_file(file)
-            batches = [reader.get_batch(place) for place in range(reader.num_record_batches)]
+            read = map(reader.get_batch, range(reader.num_record_batches))
         else:
             reader = pyarrow.ipc.open_stream(file)
-            batches = [*reader]
+            read = iter(reader)
+        batches, unpacked = [], 0
+        for batch in read:
+            unpacked += batch.nbytes
+            refuse_bomb(unpacked, file.size(), where="an Arrow file")
+            batches.append(batch)
         self._batches: list[pyarrow.RecordBatch] = batches
         self.schema_arrow: pyarrow.Schema = reader.schema
         rows = tuple(batch.num_rows for batch in batches)
@@ -62,9 +69,16 @@ class ArrowFile:
     def iter_batches(
         self, batch_size: int = 1 << 16, columns: Sequence[str] | None = None
     ) -> Iterator[pyarrow.RecordBatch]:
-        """Rows in order, of some columns, each batch checked so that no offset leads elsewhere."""
+        """Rows in order, of some columns, each batch checked so that no offset leads elsewhere.
+
+        Of values that many rows share there are fewer rows at a time.
+        """
+        import pyarrow
+
         for batch in self._batches:
             chosen = batch if columns is None else batch.select(columns)
+            if any(isinstance(column, pyarrow.DictionaryArray) for column in chosen.columns):
+                batch_size = max(1, min(batch_size, HELD // max(1, chosen.nbytes)))
             for start in range(0, chosen.num_rows, batch_size):
                 part = chosen.slice(start, batch_size)
                 part.validate(full=True)

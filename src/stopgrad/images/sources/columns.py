@@ -8,7 +8,6 @@ usual names, of the Hub's metadata and of structs come first, and the others are
 from __future__ import annotations
 
 import contextlib
-import itertools
 import json
 import re
 from collections.abc import Iterator, Sequence
@@ -18,7 +17,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from stopgrad.errors import DataError
 from stopgrad.images.decoding import peek
 from stopgrad.images.opening import Damaged
+from stopgrad.images.sources.arrow_files import HELD
 from stopgrad.images.sources.endings import SUFFIXES
+from stopgrad.images.sources.limits import refuse_bomb
 from stopgrad.images.types import Encoded
 from stopgrad.storage import few
 
@@ -136,9 +137,51 @@ def _part(column: pyarrow.Array, name: str) -> pyarrow.Array:
     return column.flatten()[column.type.get_field_index(name)]
 
 
+def batches_of(
+    file: ParquetFile, name: str, *, most_rows: int = 1 << 16
+) -> Iterator[pyarrow.RecordBatch]:
+    """The rows of a column, so few at a time that they fit into memory whatever they repeat.
+
+    A value that many rows share is stored once, and no value is larger than its column in a group
+    of rows.
+
+    Raises:
+        DataError: When they come to far more than the file holds.
+    """
+    stored = file.metadata
+    groups = [stored.row_group(index) for index in range(stored.num_row_groups)]
+    every = [[group.column(place) for place in range(group.num_columns)] for group in groups]
+    own = (
+        sum(
+            c.total_uncompressed_size
+            for c in chunks
+            if f"{c.path_in_schema}.".startswith(f"{name}.")
+        )
+        for chunks in every
+    )
+    packed = sum(chunk.total_compressed_size for chunks in every for chunk in chunks)
+    rows, unpacked = max(1, min(most_rows, HELD // max(1, *own, 1))), 0
+    for batch in file.iter_batches(batch_size=rows, columns=[name]):
+        unpacked += batch.nbytes if packed else 0  # an Arrow file is mapped as it is
+        refuse_bomb(unpacked, packed, where=f"column {name!r}")
+        yield batch
+
+
+def whole_column(file: ParquetFile, name: str) -> pyarrow.ChunkedArray:
+    """All values of a column; errors as of `batches_of`."""
+    import pyarrow
+
+    kind = file.schema_arrow.field(name).type
+    return pyarrow.chunked_array([batch.column(0) for batch in batches_of(file, name)], kind)
+
+
 def _first_rows(file: ParquetFile, name: str) -> Iterator[pyarrow.RecordBatch]:
-    """At most one batch."""
-    yield from itertools.islice(file.iter_batches(batch_size=LOOKED_AT, columns=[name]), 1)
+    seen = 0
+    for batch in batches_of(file, name, most_rows=LOOKED_AT):
+        yield batch
+        seen += len(batch)
+        if seen >= LOOKED_AT:
+            return
 
 
 def _holds_bytes(file: ParquetFile, name: str, kind: pyarrow.DataType) -> bool:

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from stopgrad.errors import DataError
+from stopgrad.images.manifest import MANIFEST
 from stopgrad.images.sources.endings import (
     FIRST_BYTES,
     OTHERS,
@@ -32,7 +33,7 @@ from stopgrad.images.sources.endings import (
     kind_of,
     why_not_read,
 )
-from stopgrad.images.store import MANIFEST, PACKING
+from stopgrad.images.store import PACKING
 from stopgrad.images.types import Unused
 from stopgrad.storage import read_patiently
 

@@ -19,6 +19,7 @@ from stopgrad.images.sources.columns import (
     is_text,
     read_features,
     unfit,
+    whole_column,
     words_of,
 )
 from stopgrad.storage import few
@@ -118,7 +119,7 @@ def read_labels(file: ParquetFile, name: str) -> list[Plain]:
     Raises:
         ValueError: When some can be no labels, as numbers with fractions.
     """
-    column = file.read(columns=[name]).column(0)
+    column = whole_column(file, name)
     try:
         return [_plain(value) for value in column.to_pylist()]
     except (TypeError, UnicodeDecodeError):
@@ -185,7 +186,7 @@ def maybe_labels(file: ParquetFile, image: str) -> tuple[str, ...]:
         kind = field.type.value_type if kinds.is_dictionary(field.type) else field.type
         countable = is_text(kind) or kinds.is_integer(kind) or kinds.is_boolean(kind)
         if field.name != image and countable:
-            values = file.read(columns=[field.name]).column(0)
+            values = whole_column(file, field.name)
             if 2 <= (distinct := len(pyarrow.compute.unique(values))) <= most:
                 found[field.name] = f"{field.name!r} has {distinct:,} distinct values"
     if not found:

@@ -19,12 +19,14 @@ from stopgrad.images.sources.arrays import RawLabels
 from stopgrad.images.sources.arrow_files import opened_arrow
 from stopgrad.images.sources.columns import (
     ImageColumn,
+    batches_of,
     image_bytes,
     image_column,
     image_paths,
     strange_path,
 )
 from stopgrad.images.sources.labels import KnownLabels, Plain, labels_of
+from stopgrad.images.sources.limits import refuse_bomb
 from stopgrad.images.types import (
     Encoded,
     FileStamp,
@@ -39,7 +41,7 @@ from stopgrad.storage import first_line
 if TYPE_CHECKING:
     from pyarrow.parquet import ParquetFile
 
-ROWS = 64  # rows whose bytes are in memory at a time
+ROWS = 64  # rows whose bytes are in memory at a time, at most
 
 
 class FileRows(NamedTuple):
@@ -105,7 +107,7 @@ def _strange_rows(
     file: ParquetFile, column: ImageColumn, folder: Path, root: Path
 ) -> dict[int, str]:
     """Why rows name no file of the data, by row."""
-    batches = file.iter_batches(columns=[column.name])
+    batches = batches_of(file, column.name)
     texts = (text for batch in batches for text in image_paths(batch.column(0)))
     return {
         row: reason
@@ -150,7 +152,7 @@ def _values(rows: FileRows, root: Path) -> Iterator[bytes | Path | None]:
     """The image of each row of a file."""
     read, folder, (column, only_paths, _) = 0, rows.path.parent, rows.column
     with opened_parquet(rows.path) as file:
-        for batch in file.iter_batches(batch_size=ROWS, columns=[column]):
+        for batch in batches_of(file, column, most_rows=ROWS):
             read += len(batch)
             _check_rows(file, read, whole=False)
             paths = image_paths(batch.column(0))
@@ -168,7 +170,7 @@ def stamps_of_images(files: Sequence[str], root: Path, reading: Reading) -> Iter
                 column = image_column(file, reading.image_column)
                 if column is None or not column.paths:
                     return
-                batches = file.iter_batches(columns=[column.name])
+                batches = batches_of(file, column.name)
                 texts = [text for batch in batches for text in image_paths(batch.column(0))]
         except DataError:  # opening the data says so
             return
@@ -190,6 +192,15 @@ def _check_rows(file: ParquetFile, read: int, *, whole: bool = True) -> None:
         raise ValueError(f"{read} rows, {promised} by its footer")
 
 
+def _check_size(file: ParquetFile, path: Path) -> None:
+    """Refuses, before anything is unpacked, a file whose footer promises too much."""
+    groups = [file.metadata.row_group(index) for index in range(file.metadata.num_row_groups)]
+    unpacked = max(
+        sum(group.total_byte_size for group in groups), 8 * sum(g.num_rows for g in groups)
+    )
+    refuse_bomb(unpacked, path.stat().st_size, where=str(path))
+
+
 @contextlib.contextmanager
 def opened_parquet(path: Path) -> Iterator[ParquetFile]:
     """An open Parquet or Arrow file; whatever goes wrong in it is a DataError."""
@@ -203,6 +214,7 @@ def opened_parquet(path: Path) -> Iterator[ParquetFile]:
                 yield arrow
             return
         with pyarrow.parquet.ParquetFile(path, page_checksum_verification=True) as file:
+            _check_size(file, path)
             yield file
     except DataError:
         raise

@@ -22,9 +22,11 @@ from typing import Any, NamedTuple
 
 from stopgrad.config import Reading
 from stopgrad.errors import DataError
+from stopgrad.images.sources.columns import whole_column
 from stopgrad.images.sources.endings import SUFFIXES
 from stopgrad.images.sources.files import OURS, FolderListing, Found
 from stopgrad.images.sources.names import SplitOf, split_of
+from stopgrad.images.sources.rows import opened_parquet
 from stopgrad.images.types import Notes, Unused
 from stopgrad.storage import few, first_line, read_patiently
 
@@ -346,13 +348,11 @@ def _of_lines(text: str) -> dict[str, list[Any]]:
 
 
 def _of_parquet(path: Path) -> dict[str, list[Any]]:
-    import pyarrow.parquet
     import pyarrow.types as kinds
 
     try:
-        with pyarrow.parquet.ParquetFile(path) as file:
+        with opened_parquet(path) as file:
             plain = [f.name for f in file.schema_arrow if not kinds.is_nested(f.type)]
-            found: dict[str, list[Any]] = file.read(columns=plain).to_pydict()
-            return found
+            return {name: whole_column(file, name).to_pylist() for name in plain}
     except Exception as error:
         raise ValueError(str(error)) from error

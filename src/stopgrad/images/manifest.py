@@ -1,0 +1,135 @@
+"""The manifest of a store, perhaps somebody else's -> what it promises, each value checked.
+
+It names the shards of pixels and seals all other files; a name that `writing` would not give is
+refused, so that no store leads to another file.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from stopgrad.errors import DataError
+from stopgrad.storage import few, read_json, typed, write_json
+
+MANIFEST = "stopgrad-store.json"
+FORMAT = 1
+SHARD = re.compile(r"(train|test)-[0-9]{5,}\.pixels", re.ASCII)  # as `writing` names them
+MOST_SIDE = 65_535  # px
+
+
+class Shard(NamedTuple):
+    """A file of pixels."""
+
+    file: str
+    pictures: int
+    sha256: str  # of all pixels of the split up to the end of this shard
+
+
+class StoredSplit(NamedTuple):
+    """What the manifest says of a split."""
+
+    pictures: int
+    class_names: tuple[str, ...]
+    fingerprint: str
+    shards: tuple[Shard, ...]
+
+
+class StoreManifest(NamedTuple):
+    """What a store holds."""
+
+    name: str  # of the data set
+    origin: str  # the folder or file that was packed, "" for a name such as cifar10
+    key: str  # of the images and settings that were packed
+    side: int  # px, as asked for, 0 for none; smaller images of one size keep theirs
+    height: int  # px
+    width: int  # px
+    splits: dict[str, StoredSplit]
+    tables: dict[str, str]  # sha256 of the files that hold them
+
+
+def read_manifest(path: Path) -> StoreManifest:
+    """What a store holds, by its manifest.
+
+    Raises:
+        DataError: When it is unfinished, damaged or of another version.
+    """
+    if not (path / MANIFEST).exists():
+        raise DataError(
+            f"the store {str(path)!r} is not finished",
+            expected=f"a store with its {MANIFEST}, which is written last",
+            hint="repeat the `stopgrad pack` command; it goes on where it stopped",
+        )
+    with damage(path, MANIFEST):
+        values = read_sealed(path / MANIFEST)
+        if values.pop("format") != FORMAT:
+            raise ValueError("it is of another version of stopgrad")
+        splits = {name: _stored_split(split) for name, split in values.pop("splits").items()}
+        if not {"train"} <= splits.keys() <= {"train", "test"}:
+            raise ValueError(f"it has the splits {few(sorted(splits))}")
+        manifest = typed(StoreManifest, {**values, "splits": {}})._replace(splits=splits)
+        if not (0 < manifest.height <= MOST_SIDE and 0 < manifest.width <= MOST_SIDE):
+            raise ValueError(f"images of {manifest.width} x {manifest.height} px")
+        return manifest
+
+
+def write_manifest(path: Path, manifest: StoreManifest) -> None:
+    """Finishes a store."""
+    splits = {
+        name: {**split._asdict(), "shards": [shard._asdict() for shard in split.shards]}
+        for name, split in manifest.splits.items()
+    }
+    write_sealed(path / MANIFEST, {"format": FORMAT, **manifest._asdict(), "splits": splits})
+
+
+def write_sealed(path: Path, values: dict[str, Any]) -> None:
+    """Writes values with the sha256 of all of them."""
+    values = json.loads(json.dumps(values))
+    write_json(path, {**values, "seal": _seal(values)})
+
+
+def read_sealed(path: Path) -> dict[str, Any]:
+    """Values that fit their sha256; a ValueError or KeyError when they do not."""
+    values: dict[str, Any] = read_json(path)
+    if values.pop("seal") != _seal(values):
+        raise ValueError("its seal does not fit")
+    return values
+
+
+def _seal(values: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+
+
+def _stored_split(values: dict[str, Any]) -> StoredSplit:
+    """What a manifest, perhaps somebody else's, says of a split: shards of ours and nothing else.
+
+    A ValueError or TypeError refuses it.
+    """
+    shards = tuple(typed(Shard, shard) for shard in values["shards"])
+    names = [shard.file for shard in shards]
+    if not all(SHARD.fullmatch(name) for name in names) or len(set(names)) < len(names):
+        raise ValueError(f"it names the shards {few(names)}")
+    split = typed(StoredSplit, {**values, "shards": []})
+    count = sum(shard.pictures for shard in shards)
+    if not shards or min(shard.pictures for shard in shards) < 1 or count != split.pictures:
+        raise ValueError(f"{count:,} images in shards, {split.pictures:,} in all")
+    return split._replace(shards=shards, class_names=tuple(split.class_names))
+
+
+@contextlib.contextmanager
+def damage(path: Path, name: str) -> Iterator[None]:
+    """Whatever goes wrong with a file of a store means that it is damaged."""
+    try:
+        yield
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise DataError(
+            f"the store {str(path)!r} is damaged: {name} ({reason})",
+            expected="the files that `stopgrad pack` wrote",
+            hint="see what else is wrong with `stopgrad verify`, then copy it or pack it again",
+        ) from error
