@@ -45,7 +45,7 @@ def whole(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_pictures_become_an_encoder_with_scores_and_a_report(whole: Path) -> None:
     done = _run("evaluate", whole, "--labels", 1, 0.5, "--json")
     records = [json.loads(line) for line in done.stdout.splitlines()]
-    assert len(records) == 2 * 3 * 3  # shares x evaluators x subjects
+    assert len(records) == 2 * 4 * 3  # shares x evaluators x subjects
     assert {record["of"] for record in records} == {"encoder", "untrained", "pixels"}
     assert all(record["images_scored"] == 80 for record in records)
     stored = (whole / "records.jsonl").read_text().splitlines()
