@@ -122,7 +122,7 @@ def text(lab: Lab, tries: int) -> Outcome:
 
 def _named_badly(lab: Lab) -> Path:
     """Two classes and a damaged image whose names are commands."""
-    folder, chance = lab.place("named"), lab.chance("R35")
+    folder, chance = lab.place(f"named{ESCAPE}"), lab.chance("R35")
     for split, name, count in (
         *(("train", f"=1+1{ESCAPE}", 20), ("train", "@SUM(A1)", 20)),
         *(("test", f"=1+1{ESCAPE}", 4), ("test", "@SUM(A1)", 4)),

@@ -12,7 +12,14 @@ from collections.abc import Sequence
 
 from stopgrad.cli.devices import train_together
 from stopgrad.cli.parser import parse
-from stopgrad.errors import LostProcessError, StopgradError, StorageError, bad_path, no_memory
+from stopgrad.errors import (
+    ConfigError,
+    LostProcessError,
+    StopgradError,
+    StorageError,
+    bad_path,
+    no_memory,
+)
 from stopgrad.storage import outlive, printable
 
 
@@ -26,6 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.WARNING, handlers=[remarks])
     words = sys.argv[1:] if arguments is None else arguments
     try:
+        _check_folder()
         options = parse(words)
         if getattr(options, "devices", 1) != 1:
             return train_together(words, devices=options.devices)
@@ -57,6 +65,18 @@ class _Safe(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         return printable(super().format(record))
+
+
+def _check_folder() -> None:
+    """Refuses to start in a folder that was removed, where no path has a meaning."""
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        raise ConfigError(
+            "the working directory was removed",
+            expected="one that exists",
+            hint="cd to another folder, then repeat the command",
+        ) from None
 
 
 def _keep_quiet_unless_first() -> None:
