@@ -53,11 +53,11 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Prints the runs, best first, the agreement with labels, and a conclusion."""
-    from stopgrad.report import as_lines
-
     found = stopgrad.compare(
         options.runs, data=options.data, by=options.by, layer=options.layer, score=options.score
     )
+    from stopgrad.report import as_lines
+
     if options.json:
         notes = ({"kind": "note", "note": note} for note in found.found.notes)
         for line in (*found.rows, *found.agreements, *notes):

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from stopgrad.cli.devices import train_together
 from stopgrad.cli.parser import parse
+from stopgrad.cli.screen import say
 from stopgrad.errors import StopgradError, bad_path, no_memory
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; returns its exit code (see `errors`)."""
     _keep_quiet_unless_first()
     _prepare_streams()
-    logging.basicConfig(level=logging.WARNING, format="stopgrad: %(message)s")
+    logging.basicConfig(level=logging.WARNING, format="stopgrad: %(message)s", handlers=[_Above()])
     words = sys.argv[1:] if arguments is None else arguments
     try:
         options = parse(words)
@@ -51,12 +52,17 @@ def _keep_quiet_unless_first() -> None:
 
 
 def _say(error: StopgradError) -> int:
-    from stopgrad.storage import printable
-
     # torchrun ends with 1 whatever its processes say, so that the line has to.
     code = f" (exit code {error.exit_code})" if os.environ.get("WORLD_SIZE") else ""
-    sys.stderr.write(f"stopgrad: {' '.join(printable(str(error)).splitlines())}{code}\n")
+    say(f"stopgrad: {' '.join(str(error).splitlines())}{code}")
     return error.exit_code
+
+
+class _Above(logging.Handler):
+    """Warnings go to standard error as it is now: above the bars while there are any."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        say(self.format(record))
 
 
 class _Remarks(io.FileIO):

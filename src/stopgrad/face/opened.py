@@ -58,6 +58,8 @@ class OpenedRun:
     def trained(self, screen: Screen | None = None) -> TrainedRun:
         """The run at its newest checkpoint, read again only when there is a newer one."""
         if self._opened is None or self._opened.step != runs.newest_step(self.path):
+            if screen is not None:
+                screen.doing("loading the run")
             method.use_threads(self.config.threads)
             self._opened = runs.load_run(self.path)
         if screen is not None:
@@ -113,5 +115,6 @@ def collect(found: Iterable[Record], each: Each | None) -> Scores:
     for record in found:
         records.append(record)
         if each is not None:
-            each(record)
+            with Screen().paused():
+                each(record)
     return Scores(records)

@@ -15,7 +15,7 @@ from stopgrad.errors import ConfigError
 from stopgrad.face.arguments import as_list, in_plain_torch
 from stopgrad.face.data import AnyData
 from stopgrad.face.opened import OpenedRun
-from stopgrad.face.progress import Screen
+from stopgrad.face.progress import Screen, at_work
 from stopgrad.storage import check_ending, printable, user_path
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ class Reported(NamedTuple):
     figures: tuple[Path, ...]
 
 
+@at_work
 @in_plain_torch
 def write_report(
     paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
@@ -71,6 +72,7 @@ def write_report(
         chapter for path in given for chapter in _chapters(path, screen, data=data, arm=arm)
     ]
     page = page or user_path(given[0] if len(given) == 1 else "") / "report.html"
+    screen.doing("writing")
     return Reported(
         report.write_page(chapters, out=page),
         report.write_poster(chapters, out=pdf) if pdf else None,
@@ -103,8 +105,7 @@ def _evidence(run: OpenedRun, screen: Screen) -> Evidence:
     """A run with its images; neighbours come with their votes only where labels exist."""
     dataset = run.own_images(None, screen)
     trained = run.trained()
-    with screen.progress():
-        exploration = report.explore(trained, dataset, track=screen.track)
+    exploration = report.explore(trained, dataset, track=screen.track)
     mean_std = trained.info.normalization
     panel = report.view_examples(dataset.train, run.config, normalization=mean_std, count=12)
     return report.read_evidence(run.path, views=panel, exploration=exploration)

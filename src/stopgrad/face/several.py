@@ -22,7 +22,7 @@ from stopgrad.errors import CheckpointError, ConfigError, DataError, FailedRunsE
 from stopgrad.evaluation import duration
 from stopgrad.face.arguments import in_plain_torch
 from stopgrad.face.data import Data, spec_of
-from stopgrad.face.progress import Screen
+from stopgrad.face.progress import Screen, at_work
 from stopgrad.face.tables import Shown
 from stopgrad.report import Column, Table, TableCell
 from stopgrad.storage import user_path
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 REFRESH_S = 2.0
 
 
+@at_work
 def verify(
     path: str | os.PathLike[str], *, each: Callable[[Finding], None] | None = None
 ) -> list[Finding]:
@@ -49,11 +50,13 @@ def verify(
         DataError: At the end, when one of a store is not.
     """
     path = user_path(path)
+    Screen().doing("reading the files")
     packed, findings = images.is_store(path), []
     for finding in images.verify_store(path) if packed else runs.verify_run(path):
         findings.append(finding)
         if each is not None:
-            each(finding)
+            with Screen().paused():
+                each(finding)
     wrong = [finding.file for finding in findings if not finding.ok]
     if wrong:
         more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
@@ -68,6 +71,7 @@ def verify(
     return findings
 
 
+@at_work
 @in_plain_torch
 def bench(*, device: str = "auto", threads: int = 0, quick: bool = False) -> Speed:
     """How fast this machine is, on random pixels, beside its own limit.

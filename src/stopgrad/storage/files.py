@@ -15,6 +15,7 @@ import os
 import re
 import shutil
 import stat
+import textwrap
 import time
 import types
 import typing
@@ -223,7 +224,7 @@ def storage_errors(path: Path, *, needed: int) -> Iterator[None]:
         free = 0 if there is None else shutil.disk_usage(there).free
         raise StorageError(
             f"{path} could not be written ({error.strerror}), {free:,} bytes free",
-            expected=f"{needed:,} bytes that can be written there",
+            expected=f"a place to write {needed:,} bytes" if needed else "a place to write",
             hint="make room or choose another place, then repeat the command or resume the run",
         ) from error
 
@@ -266,6 +267,13 @@ def printable(text: str) -> str:
     tabs stay.
     """
     return _UNPRINTABLE.sub("\N{REPLACEMENT CHARACTER}", text)
+
+
+def wrapped(text: str, columns: int) -> str:
+    """Printable text in lines of so many columns, broken between words; a longer word is kept."""
+    lines = printable(text).splitlines()
+    how: dict[str, Any] = {"break_long_words": False, "break_on_hyphens": False}
+    return "\n".join(textwrap.fill(line, columns, subsequent_indent="  ", **how) for line in lines)
 
 
 def as_text(value: object) -> str:
