@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from stopgrad.speed import Speed, Spread
 
 HELP = "measure how fast this machine trains and evaluates, on random pixels"
+EXAMPLE = "stopgrad bench"
 
 
 def add(parser: argparse.ArgumentParser) -> None:

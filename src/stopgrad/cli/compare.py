@@ -13,6 +13,7 @@ from stopgrad.config import LabelFreeName, Layer
 from stopgrad.storage import user_path
 
 HELP = "rank runs without labels"
+EXAMPLE = "stopgrad compare runs/*"
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -20,6 +21,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("runs", nargs="+", type=user_path, metavar="RUN", help="run directory")
     parser.add_argument(
         "--data",
+        action="append",
         metavar="SPEC",
         help=f"{DATA}. Default: the images of the runs",
     )

@@ -12,6 +12,7 @@ from stopgrad.config import BadImages, Layer
 from stopgrad.storage import user_path
 
 HELP = "write the features of images to a Parquet, CSV or NumPy file"
+EXAMPLE = "stopgrad embed runs/mine --out features.parquet"
 
 
 def add(parser: argparse.ArgumentParser) -> None:

@@ -12,6 +12,7 @@ from stopgrad.config import preset
 from stopgrad.storage import user_path
 
 HELP = "pretrain, evaluate and report on handwritten digits that come with stopgrad"
+EXAMPLE = "stopgrad quickstart"
 
 
 def add(parser: argparse.ArgumentParser) -> None:
