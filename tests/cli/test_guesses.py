@@ -294,7 +294,31 @@ def test_a_data_set_is_no_run(
     assert "a folder of images is named by --data" in capsys.readouterr().err
     (tmp_path / "study" / "studies").mkdir(parents=True)
     assert main(["evaluate", str(tmp_path / "study")]) == 7
-    assert "stopgrad study status DIR" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "study is not a run that can be read, but a directory of studies" in error
+    assert f"stopgrad study table {tmp_path}/study" in error
+
+
+def test_a_run_is_no_study(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for words in (("study", "table"), ("study", "status")):
+        assert main([*words, str(run)]) == 3
+        assert f"{run} holds no study, but a run; " in capsys.readouterr().err
+
+
+def test_what_cannot_be_verified_is_called_by_its_name(
+    run: Path, place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (place / "mine" / "studies").mkdir(parents=True)
+    (place / "mine" / "studies" / "a.json").touch()
+    for path, said in {
+        "mine": ", but a directory of studies; ",
+        "mine/studies": ", but part of a directory of studies; ",
+        str(run / "config.json"): ", but a file; ",
+        str(run.parent / "images"): ", but a folder; ",
+        "nowhere": ": it does not exist; ",
+    }.items():
+        assert main(["verify", path]) == 7
+        assert f"{path} is not a run{said}" in capsys.readouterr().err
 
 
 # Files: the ending decides the format

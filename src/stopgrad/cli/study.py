@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from shlex import quote
 
 import stopgrad
@@ -14,6 +15,7 @@ from stopgrad.storage import user_path
 HELP = "compare settings over several seeds, in a table beside published numbers"
 EXAMPLE = "stopgrad study run weight-decay --data cifar10 --out studies/mine --seeds 3"
 
+FORMS = {None: "markdown", "md": "markdown"}
 COMMANDS = {  # what each does, and an example
     "list": (
         "list the built-in studies, or print the file of one",
@@ -54,9 +56,8 @@ def add(parser: argparse.ArgumentParser) -> None:
     results.add_argument("--study", metavar="NAME", help="one of the studies in DIR. Default: all")
     results.add_argument(
         "--format",
-        choices=("markdown", "csv", "json"),
-        default="markdown",
-        help="format of the output. Default: markdown",
+        choices=("table", "md", "markdown", "csv", "json"),
+        help="format of the output. Default: table on a terminal, else md (Markdown)",
     )
     results.set_defaults(command=table)
 
@@ -176,5 +177,8 @@ def status(options: argparse.Namespace) -> None:
 
 def table(options: argparse.Namespace) -> None:
     """Prints the tables of a directory, or that of one of its studies."""
-    found = stopgrad.Studies(options.directory)
-    print_line(found.table(options.study, form=options.format))
+    found, form = stopgrad.Studies(options.directory), options.format
+    if form == "table" or (form is None and sys.stdout.isatty()):
+        print_table(*found.parts(options.study))
+    else:
+        print_line(found.table(options.study, form=FORMS.get(form, form)))

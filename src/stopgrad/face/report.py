@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from stopgrad import report, studies
+from stopgrad import report, runs, studies
 from stopgrad.errors import ConfigError
 from stopgrad.face.arguments import as_list, in_plain_torch
 from stopgrad.face.data import AnyData
@@ -94,7 +94,7 @@ def _chapters(
         return [_with_images(study, screen, data=data, arm=arm) for study in found]
     if not path.is_dir():
         raise ConfigError(
-            f"{path} is no directory",
+            f"{path} is no directory{runs.mistaken(path).what}",
             expected="a run, or a directory of studies",
             hint="check the path",
         )

@@ -93,9 +93,10 @@ class Run(OpenedRun):
         if info.data.get("class_names"):
             return f"evaluate it with: stopgrad evaluate {name}"
         return (
-            f"its images have no labels: look at it with: stopgrad report {name}, use it with: "
-            f"stopgrad embed {name} --out FILE, score it on others with: stopgrad evaluate {name} "
-            "--data LABELLED"
+            f"its images have no labels: look at it with: stopgrad report {name}, find similar "
+            f"images with: stopgrad neighbors {name}, use its features with: stopgrad embed {name} "
+            f"--out FILE, rank runs with: stopgrad compare {name} RUN, score it on other images "
+            f"with: stopgrad evaluate {name} --data LABELLED"
         )
 
     @property

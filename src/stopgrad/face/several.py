@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from shlex import quote
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from stopgrad.storage import Finding
     from stopgrad.studies import ArmState, EngineName, Overview, PreparedStudy
 
-REFRESH_S = 2.0
+REFRESH_S = 1.0
 
 
 @at_work
@@ -125,6 +125,11 @@ class Studies:
             return "[" + ",\n".join(tables) + "]"
         return "\n\n".join(tables)
 
+    def parts(self, name: str | None = None) -> Iterator[Table | str]:
+        """The same as tables and sentences, for a terminal; name and errors as of `table`."""
+        for each in self.names if name is None else [name]:
+            yield from report.study_parts(self._directory, each)
+
     @property
     def states(self) -> list[ArmsTable]:
         """How the runs of each study stand."""
@@ -167,11 +172,16 @@ class StudyWatch:
         self._screen.line(f"{self._names[run]} ({run}): {text}")
 
     def tick(self) -> None:
-        """Draws the table anew every other second."""
+        """Draws the table anew every second."""
         if self._live is None or time.monotonic() < self._next:
             return
         found = self._look()
-        left = time_left(time.monotonic() - self._begun, began=self._done, now=found.done)
+        left = time_left(
+            time.monotonic() - self._begun,
+            began=self._done,
+            now=found.done,
+            least=not any(arm.done for arm in found.arms),
+        )
         title = f"{self._prepared.study.name}, {left}"
         self._live.update(*ArmsTable(title, found).tables, refresh=True)
         self._next = time.monotonic() + REFRESH_S
@@ -181,13 +191,17 @@ class StudyWatch:
         return studies.study_overview(directory, directory.read(self._prepared.study.name))
 
 
-def time_left(elapsed_s: float, *, began: float, now: float) -> str:
-    """Time left, from how much of the work this session has done so far."""
+def time_left(elapsed_s: float, *, began: float, now: float, least: bool = False) -> str:
+    """Time left, from how much of the work this session has done so far.
+
+    It is the `least` where no run has ended yet, so that none says how long scoring takes.
+    """
     if now >= 1:
         return "done"
     if now <= began:
         return "time left not known yet"
-    return f"about {duration(elapsed_s / (now - began) * (1 - now))} left"
+    left = duration(elapsed_s / (now - began) * (1 - now))
+    return f"{'at least' if least else 'about'} {left} left"
 
 
 class ArmsTable(Shown):

@@ -191,6 +191,21 @@ def study_table(directory: StudyDirectory, name: str, *, form: Format) -> str:
             return study_json(results, directory)
 
 
+def study_parts(directory: StudyDirectory, name: str) -> Iterator[Table | str]:
+    """The same as tables and sentences, for a terminal; errors as of `study_table`."""
+    results = load_results(directory, directory.read(name))
+    study, findings = results.stored.study, finding_table(results)
+    yield f"{study.name}: {study.question}"
+    yield f"{conditions(results)}\n"
+    yield from score_tables(results)
+    yield f"{_definitions(results)}\n\nFinding: {sentence(results)}\n"
+    if findings.rows:
+        yield findings
+    for slot, run in missing_runs(results):
+        yield f"incomplete: {one_line(slot_text(slot))}: {run_text(run)}"
+    yield cost(results)
+
+
 def study_markdown(results: Results) -> str:
     """A study as its tables, its findings, what is missing and what it cost."""
     return "\n".join(_paragraphs(results))
