@@ -12,4 +12,5 @@ Each name is loaded when it is first used, so importing the package takes no tor
 
 import lazy_loader
 
+__version__ = "0.1.0"
 __getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

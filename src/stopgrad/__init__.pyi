@@ -1,3 +1,5 @@
+__version__: str
+
 from .errors import StopgradError as StopgradError
 from .face.data import Data as Data
 from .face.data import check as check

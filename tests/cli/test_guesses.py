@@ -2,14 +2,17 @@
 
 import functools
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 
 import stopgrad
+import stopgrad.evaluation.evaluate  # before tests take its parts away
 from stopgrad.cli import main
 from stopgrad.cli.guesses import MEANT
 from stopgrad.cli.parser import COMMANDS, parse
+from stopgrad.config import describe_knobs, preset
 from stopgrad.errors import ConfigError, DataError
 from stopgrad.images import load_dataset
 from tests.factories import write_digits
@@ -119,6 +122,7 @@ def test_data_may_be_named_by_the_flag_of_other_commands(command: str) -> None:
         ("eval", "evaluate"),
         ("fine-tune", "finetune"),
         ("check", "check-data"),
+        ("pretrian", "pretrain"),
     ],
 )
 def test_a_word_for_a_command_is_understood(word: str, meant: str) -> None:
@@ -195,6 +199,50 @@ def test_the_version_is_printed(capsys: pytest.CaptureFixture[str], word: str) -
     with pytest.raises(SystemExit):
         main([word])
     assert capsys.readouterr().out == "stopgrad 0.1.0\n"
+    assert stopgrad.__version__ == "0.1.0" == version("stopgrad")
+
+
+# Help and knobs
+
+
+def _shown(capsys: pytest.CaptureFixture[str], *words: str) -> str:
+    with pytest.raises(SystemExit):
+        main([*words])
+    return capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", ["pretrain", "supervised", "views", "check-data", "study run"])
+def test_help_is_short_and_all_knobs_are_one_flag_away(
+    capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    short, long = (_shown(capsys, *command.split(), flag) for flag in ("--help", "--help-all"))
+    for said in (f"\n  stopgrad {command} ", "\n  cpu       a small network on views of 24 px"):
+        assert said in short
+    assert "--views.crop_min" not in short
+    assert len(short.splitlines()) < 80
+    assert [knob.key for knob in describe_knobs() if f"  --{knob.key} " not in long] == []
+
+
+def test_the_config_is_shown_with_where_each_value_comes_from(
+    capsys: pytest.CaptureFixture[str], place: Path
+) -> None:
+    (place / "mine.yaml").write_text("views:\n  size: 20\nepochs: 7\n")
+    words = ("--preset", "tiny", "--config", "mine.yaml", "--epochs", "9", "--show-config")
+    shown = _shown(capsys, "pretrain", *words)
+    lines = {line.split(":")[0]: line.split("  # ") for line in shown.splitlines()}
+    assert [
+        lines[key][0].split()[1] + " " + lines[key][1]
+        for key in ("seed", "batch", "views.size", "epochs")
+    ] == ["0 default", "32 preset tiny", "20 mine.yaml", "9 flag"]
+    (place / "again.yaml").write_text(shown)
+    config = parse([*PRETRAIN[:-2], "--config", "again.yaml"]).config
+    assert config == preset("tiny", **{"views.size": 20, "epochs": 9})
+
+
+@pytest.mark.parametrize("file", ["run", "run/config.json"])
+def test_a_run_gives_its_knobs_to_another(run: Path, file: str) -> None:
+    found = parse([*PRETRAIN[:-2], "--config", str(run.parent / file), "--seed", "3"]).config
+    assert found == preset("tiny", epochs=1, seed=3)
 
 
 # Names of data sets and of runs
@@ -246,7 +294,31 @@ def test_a_data_set_is_no_run(
     assert "a folder of images is named by --data" in capsys.readouterr().err
     (tmp_path / "study" / "studies").mkdir(parents=True)
     assert main(["evaluate", str(tmp_path / "study")]) == 7
-    assert "stopgrad study status DIR" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "study is not a run that can be read, but a directory of studies" in error
+    assert f"stopgrad study table {tmp_path}/study" in error
+
+
+def test_a_run_is_no_study(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for words in (("study", "table"), ("study", "status")):
+        assert main([*words, str(run)]) == 3
+        assert f"{run} holds no study, but a run; " in capsys.readouterr().err
+
+
+def test_what_cannot_be_verified_is_called_by_its_name(
+    run: Path, place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (place / "mine" / "studies").mkdir(parents=True)
+    (place / "mine" / "studies" / "a.json").touch()
+    for path, said in {
+        "mine": ", but a directory of studies; ",
+        "mine/studies": ", but part of a directory of studies; ",
+        str(run / "config.json"): ", but a file; ",
+        str(run.parent / "images"): ", but a folder; ",
+        "nowhere": ": it does not exist; ",
+    }.items():
+        assert main(["verify", path]) == 7
+        assert f"{path} is not a run{said}" in capsys.readouterr().err
 
 
 # Files: the ending decides the format

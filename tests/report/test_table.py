@@ -126,3 +126,22 @@ def test_no_text_of_a_table_is_obeyed(payload: str) -> None:
     shown = screen.file.getvalue()  # type: ignore[attr-defined]
     assert "[bold]" in shown
     assert printable(shown) == shown
+
+
+@pytest.mark.parametrize("columns", [60, 80, 120])
+def test_no_word_of_a_table_breaks_on_a_terminal_and_nothing_is_cut(columns: int) -> None:
+    heads = ["arm", *["of the labels", "published"] * 3]
+    rows = [["untrained encoder", *["20.25 ± 0.18 (2)", "41.95 ± 4.00"] * 3]]
+    table = Table(
+        "t",
+        tuple(Column(head, "right") for head in heads),
+        tuple(tuple(map(TableCell, row)) for row in rows),
+    )
+    console = Console(file=io.StringIO(), width=columns, force_terminal=True, color_system=None)
+    with console.capture() as shown:
+        console.print(table)
+    lines = shown.get().splitlines()
+    assert max(map(len, lines)) <= columns
+    words = " ".join(lines).split()
+    for word in {"untrained", "published", "labels", "20.25", "41.95", "(2)"}:
+        assert words.count(word) == (1 if word == "untrained" else 3), lines

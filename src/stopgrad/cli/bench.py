@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from stopgrad.speed import Speed, Spread
 
 HELP = "measure how fast this machine trains and evaluates, on random pixels"
+EXAMPLE = "stopgrad bench"
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -32,9 +33,9 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Measures everything and prints it."""
+    speed = stopgrad.bench(device=options.device, threads=options.threads, quick=options.quick)
     from stopgrad.speed import as_json
 
-    speed = stopgrad.bench(device=options.device, threads=options.threads, quick=options.quick)
     if options.json:
         print_json(as_json(speed))
     else:

@@ -18,6 +18,7 @@ from stopgrad.cli.screen import print_json, show
 from stopgrad.errors import DataError
 
 HELP = "list damaged and odd images, and the time and memory of pretraining"
+EXAMPLE = "stopgrad check-data --data images/ --preset cpu"
 
 
 def add(parser: argparse.ArgumentParser) -> None:

@@ -13,6 +13,7 @@ from stopgrad.config import LabelFreeName, Layer
 from stopgrad.storage import user_path
 
 HELP = "rank runs without labels"
+EXAMPLE = "stopgrad compare runs/*"
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -20,6 +21,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("runs", nargs="+", type=user_path, metavar="RUN", help="run directory")
     parser.add_argument(
         "--data",
+        action="append",
         metavar="SPEC",
         help=f"{DATA}. Default: the images of the runs",
     )
@@ -53,11 +55,11 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Prints the runs, best first, the agreement with labels, and a conclusion."""
-    from stopgrad.report import as_lines
-
     found = stopgrad.compare(
         options.runs, data=options.data, by=options.by, layer=options.layer, score=options.score
     )
+    from stopgrad.report import as_lines
+
     if options.json:
         notes = ({"kind": "note", "note": note} for note in found.found.notes)
         for line in (*found.rows, *found.agreements, *notes):

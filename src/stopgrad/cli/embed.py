@@ -12,6 +12,7 @@ from stopgrad.config import BadImages, Layer
 from stopgrad.storage import user_path
 
 HELP = "write the features of images to a Parquet, CSV or NumPy file"
+EXAMPLE = "stopgrad embed runs/mine --out features.parquet"
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -43,9 +44,6 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Writes the features, and prints the paths."""
-    from stopgrad.export import check_out
-
-    check_out(options.out)  # before the run is read
     made = stopgrad.Run(options.run, older=options.older).embed(
         options.data, out=options.out, layer=options.layer, bad_images=options.bad_images
     )

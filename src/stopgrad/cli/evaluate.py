@@ -11,6 +11,7 @@ from stopgrad.evaluation import FROZEN, MEASURES, Record, to_line
 from stopgrad.storage import user_path
 
 HELP = "score a run by kNN and linear probes, beside two baselines"
+EXAMPLE = "stopgrad evaluate runs/mine --labels 1 0.1 0.01"
 
 
 def add(parser: argparse.ArgumentParser) -> None:

@@ -12,6 +12,7 @@ from stopgrad.config import ExportFormat
 from stopgrad.storage import user_path
 
 HELP = "write the encoder of a run for other tools"
+EXAMPLE = "stopgrad export runs/mine --format onnx --out encoder.onnx"
 
 
 def add(parser: argparse.ArgumentParser) -> None:

@@ -11,6 +11,7 @@ from stopgrad.cli.screen import show
 from stopgrad.storage import user_path
 
 HELP = "train the encoder of a run with labels"
+EXAMPLE = "stopgrad finetune runs/mine --labels 1 0.1 0.01"
 
 
 def add(parser: argparse.ArgumentParser) -> None:

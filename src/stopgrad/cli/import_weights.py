@@ -10,6 +10,7 @@ from stopgrad.cli.screen import say
 from stopgrad.storage import user_path
 
 HELP = "turn a .pth file of another tool into weights for --init"
+EXAMPLE = "stopgrad import-weights moco.pth --out moco.safetensors"
 
 
 def add(parser: argparse.ArgumentParser) -> None:

@@ -14,6 +14,7 @@ from stopgrad.cli.screen import print_json, say, show
 from stopgrad.storage import check_ending, user_path
 
 HELP = "find the training images that are most similar to an image"
+EXAMPLE = "stopgrad neighbors runs/mine --query cat.jpg --out cat.png"
 
 
 def add(parser: argparse.ArgumentParser) -> None:

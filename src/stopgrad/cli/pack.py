@@ -13,6 +13,7 @@ from stopgrad.config import BadImages
 from stopgrad.storage import user_path
 
 HELP = "decode images once into a store on disk, to train with little memory"
+EXAMPLE = "stopgrad pack --data images/ --out images.store"
 
 
 def add(parser: argparse.ArgumentParser) -> None:

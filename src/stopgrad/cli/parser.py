@@ -6,15 +6,25 @@ Each command's file adds its own options. No torch.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+import json
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from shlex import quote
 from typing import Any, NoReturn, get_args
 
+import stopgrad
 from stopgrad.cli.guesses import check_command, check_names, unknown_flags, unrecognized
 from stopgrad.cli.screen import print_line
-from stopgrad.config import PRESETS, Config, config_from_dict, describe_knobs
+from stopgrad.config import (
+    PRESET_WORDS,
+    PRESETS,
+    config_from_dict,
+    describe_knobs,
+    key_paths,
+    knob_values,
+)
 from stopgrad.errors import ConfigError
 from stopgrad.storage import read_yaml, user_path
 
@@ -22,8 +32,10 @@ from stopgrad.storage import read_yaml, user_path
 COMMANDS = (
     *("quickstart", "check-data", "views", "pack", "pretrain", "resume", "evaluate", "finetune"),
     *("supervised", "compare", "report", "neighbors", "embed", "export", "verify", "bench"),
-    *("import-weights", "study"),
+    *("import-weights", "study", "completion"),
 )
+HELP_ALL = "--help-all"
+KNOBS = "knobs, with the defaults of the preset cifar"
 STUDY_COMMANDS = ("list", "run", "status", "table")
 
 DATA = (
@@ -56,17 +68,20 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     Raises:
         ConfigError: For unknown commands, flags or values.
     """
-    parser = _build_parser()
-    if {"-h", "--help"} & {*arguments} or [*arguments[:1]] == ["help"]:
+    parser = build_parser(all_knobs="--help-all" in arguments)
+    if {"-h", "--help", "--help-all"} & {*arguments} or [*arguments[:1]] == ["help"]:
         arguments = [*_command_in(arguments), "--help"]  # whatever else is wrong with them
     for words, known in ((arguments[:1], COMMANDS), (arguments[1:2], STUDY_COMMANDS)):
         if words and (known is COMMANDS or arguments[0] == "study"):
             check_command(words[0], known)
+    if "--show-config" in arguments:
+        _require_nothing(parser)
     options, rest = parser.parse_known_args(arguments)
     if not hasattr(options, "command"):
         _print_version() if options.version else parser.print_help()
         raise SystemExit(0)
-    if not hasattr(options, getattr(options, "required", "command")):
+    shows = getattr(options, "show_config", False)
+    if not shows and not hasattr(options, getattr(options, "required", "command")):
         options.parser.error("the following arguments are required: SPEC")
     check_names(options)
     knobs = getattr(options, "knobs", None)
@@ -75,7 +90,11 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     if knobs is not None:
         changes = _changes(options, rest)
         if knobs == "config":
-            options.config = _config(options, changes)
+            from_file = _knobs_of_file(options.file) if options.file else {}
+            options.config = config_from_dict({**from_file, **changes}, preset=options.preset)
+            if shows:
+                _print_config(options, from_file, changes)
+                raise SystemExit(0)
         else:
             options.changes = changes
     return options
@@ -90,34 +109,47 @@ def _command_in(arguments: Sequence[str]) -> list[str]:
 
 
 def _print_version() -> None:
-    from importlib.metadata import version
-
-    print_line(f"stopgrad {version('stopgrad')}")
+    print_line(f"stopgrad {stopgrad.__version__}")
 
 
-def _build_parser() -> argparse.ArgumentParser:
+def build_parser(*, all_knobs: bool = False) -> argparse.ArgumentParser:
+    """The parser of all commands; `all_knobs` tells whether their help lists every knob."""
     parser = _Parser(
         prog="stopgrad",
         description="Learn image representations without labels (SimSiam); know how good they are.",
-        epilog="Start with: stopgrad quickstart\nOptions of a command: stopgrad COMMAND --help",
+        epilog="Start with: stopgrad quickstart\nOptions of a command: stopgrad help COMMAND",
         formatter_class=_Help,
     )
     parser.add_argument("-V", "--version", action="store_true", help="print the version and exit")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
     for name in COMMANDS:
         module = import_module(f"stopgrad.cli.{name.replace('-', '_')}")
-        command = add_command(commands, name, module.HELP)
+        command = add_command(commands, name, module.HELP, example=module.EXAMPLE)
         command.set_defaults(command=module.run)
         module.add(command)
+    if all_knobs:
+        for command in commands_of(parser):
+            _list_knobs(command)
     return parser
 
 
-def add_command(commands: Any, name: str, help_text: str) -> argparse.ArgumentParser:
-    """Adds a command, with a description but no options."""
+def commands_of(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser]:
+    """The parsers of all commands below one."""
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for command in action.choices.values():
+                yield command
+                yield from commands_of(command)
+
+
+def add_command(
+    commands: Any, name: str, help_text: str, *, example: str
+) -> argparse.ArgumentParser:
+    """Adds a command, with a description and an example but no options."""
     parser: argparse.ArgumentParser = commands.add_parser(
         name,
         help=help_text,
-        description=help_text[0].upper() + help_text[1:] + ".",
+        description=f"{help_text[0].upper()}{help_text[1:]}, such as\n\n  {example}",
         formatter_class=_Help,
         allow_abbrev=False,
     )
@@ -149,10 +181,10 @@ def add_data(parser: argparse.ArgumentParser) -> None:
 
 
 def add_spec(parser: argparse.ArgumentParser) -> None:
-    """Adds the data as the first word; --data SPEC, as of other commands, is the same."""
+    """Adds --data, as other commands have it; the data may also be named without the flag."""
     absent = argparse.SUPPRESS  # neither of the two may put its default over the other's value
-    parser.add_argument("data", nargs="*", metavar="SPEC", default=absent, help=DATA)
-    parser.add_argument("--data", action="append", metavar="SPEC", default=absent, help=absent)
+    parser.add_argument("data", nargs="*", metavar="SPEC", default=absent, help=absent)
+    parser.add_argument("--data", action="append", metavar="SPEC", default=absent, help=DATA)
     parser.set_defaults(required="data")
 
 
@@ -170,13 +202,14 @@ def add_labels(parser: argparse.ArgumentParser) -> None:
 
 
 def add_preset(parser: argparse.ArgumentParser) -> None:
-    """Adds --preset."""
-    parser.add_argument(
-        "--preset",
-        default="cifar",
-        metavar="NAME",
-        help=f"settings to start from: {', '.join(PRESETS)}. Default: cifar, the paper's",
-    )
+    """Adds --preset, and the presets in words."""
+    help_text = "settings to start from, see below. Default: cifar, the paper's"
+    parser.add_argument("--preset", default="cifar", metavar="NAME", help=help_text)
+    words = [
+        textwrap.fill(f"{name:10}{text}", 78, subsequent_indent=" " * 10)
+        for name, text in PRESET_WORDS.items()
+    ]
+    parser.add_argument_group("presets", "\n".join(words))
 
 
 def add_log(parser: argparse.ArgumentParser) -> None:
@@ -198,39 +231,60 @@ def add_config(parser: argparse.ArgumentParser) -> None:
         "--config",
         dest="file",
         type=user_path,
-        metavar="YAML",
-        help="file of knobs, which change the preset; flags change both",
+        metavar="RUN|FILE",
+        help="a run, its config.json or a YAML file, whose knobs change the preset; flags change "
+        "both",
     )
+    parser.add_argument(
+        "--show-config",
+        action="store_true",
+        help="print every knob as YAML, with where its value comes from, and do no more",
+    )
+    add_help_all(parser)
     begin = "usage: "
     indent = " " * len(f"{begin}{parser.prog} ")
     parser.usage = f"{parser.format_usage().removeprefix(begin)}{indent}[--KNOB VALUE ...]"
-    group = parser.add_argument_group("knobs, with the defaults of the preset cifar")
-    _add_knobs(group, shown=True)
+    _add_knobs(parser)
     parser.set_defaults(knobs="config")
 
 
+def add_help_all(parser: argparse.ArgumentParser) -> None:
+    """Adds --help-all, which lists the knobs."""
+    help_text = "list every knob too, each a flag such as --epochs 20"
+    parser.add_argument(HELP_ALL, action="store_true", help=help_text)
+
+
 def add_changes(parser: argparse.ArgumentParser) -> None:
-    """Adds a flag for each knob, hidden from help; they become `options.changes`."""
-    _add_knobs(parser, shown=False)
+    """Adds a flag for each knob; they become `options.changes`."""
+    _add_knobs(parser)
     parser.set_defaults(knobs="changes")
 
 
-def _add_knobs(parser: Any, *, shown: bool) -> None:
+def _add_knobs(parser: argparse.ArgumentParser) -> None:
     """Values stay text: the config parses them, in the same way as those of a file."""
+    group = parser.add_argument_group(KNOBS)
     for knob in describe_knobs():
-        flag, switch = f"--{knob.key}", knob.kind is bool
-        default = str(knob.default).lower() if switch else knob.default
-        how: dict[str, Any] = {"nargs": "?", "const": "true"} if switch else {}
-        for name in dict.fromkeys((flag, flag.replace("_", "-"))):
-            help_text = f"{knob.meaning}. Default: {default}".replace("%", "%%")
-            parser.add_argument(
+        how: dict[str, Any] = {"nargs": "?", "const": "true"} if knob.kind is bool else {}
+        for name in dict.fromkeys((f"--{knob.key}", f"--{knob.key}".replace("_", "-"))):
+            group.add_argument(
                 name,
                 dest=knob.key,
                 default=argparse.SUPPRESS,
                 metavar=_metavar(knob.kind),
-                help=help_text if shown and name == flag else argparse.SUPPRESS,
+                help=argparse.SUPPRESS,
                 **how,
             )
+
+
+def _list_knobs(parser: argparse.ArgumentParser) -> None:
+    """Lists every knob in the help of a command that offers to."""
+    knobs = {f"--{knob.key}": knob for knob in describe_knobs()}
+    if HELP_ALL in parser._option_string_actions:
+        for action in parser._actions:
+            if (flag := "".join(action.option_strings)) in knobs:
+                knob = knobs[flag]
+                default = str(knob.default).lower() if knob.kind is bool else knob.default
+                action.help = f"{knob.meaning}. Default: {default}".replace("%", "%%")
 
 
 def _metavar(kind: Any) -> str:
@@ -248,24 +302,58 @@ def _changes(options: argparse.Namespace, rest: Sequence[str]) -> dict[str, str]
     return {key: vars(options)[key] for key in keys} | unknown
 
 
-def _config(options: argparse.Namespace, changes: dict[str, str]) -> Config:
-    """The preset, changed by the file, then by the flags."""
-    from_file = _knobs_of(options.file) if options.file else {}
-    return config_from_dict({**from_file, **changes}, preset=options.preset)
+def _require_nothing(parser: argparse.ArgumentParser) -> None:
+    for command in commands_of(parser):
+        for action in command._actions:
+            action.required = action.required and not action.option_strings
 
 
-def _knobs_of(path: Path) -> dict[str, Any]:
-    values = read_yaml(path, expected="a YAML file of knobs")
+def _print_config(
+    options: argparse.Namespace, from_file: Mapping[str, Any], changes: Mapping[str, str]
+) -> None:
+    """Prints every knob as a line of YAML, and behind it what gave it its value."""
+    preset = PRESETS.get(options.preset, {})
+    for key, value in knob_values(options.config).items():
+        source = f"preset {options.preset}" if key in preset else "default"
+        source = str(options.file) if key in from_file else source
+        source = "flag" if key in changes else source
+        print_line(f"{f'{key}: {json.dumps(value)}':42}  # {source}")
+
+
+def _knobs_of_file(path: Path) -> dict[str, Any]:
+    """The knobs by key path that a YAML file, a run or its config.json names.
+
+    Raises:
+        ConfigError: When it names none.
+    """
+    values = read_yaml(
+        path / "config.json" if path.is_dir() else path, expected="a YAML file of knobs, or a run"
+    )
     if isinstance(values, dict) and "arms" in values:
         raise ConfigError(
             f"{path} is a study",
             expected="lines of KNOB: VALUE",
             hint=f"run it with: stopgrad study run {quote(str(path))} --data SPEC --out DIR",
         )
+    if isinstance(values, dict) and isinstance(values.get("config"), dict):  # of a run
+        values = values["config"]
     if not isinstance(values, dict):
         raise ConfigError(
             f"{path} holds no knobs",
             expected="lines of KNOB: VALUE",
-            hint="see: stopgrad pretrain --help",
+            hint="see: stopgrad pretrain --help-all",
         )
-    return values
+    return key_paths(values)
+
+
+def _read_yaml(path: Path) -> Any:
+    import yaml
+
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        reason = " ".join(str(error).split())
+        raise ConfigError(
+            f"cannot read {path} ({reason})",
+            expected="a run, its config.json, or a YAML file of knobs",
+        ) from error

@@ -11,6 +11,7 @@ from stopgrad.cli.screen import say
 from stopgrad.storage import user_path
 
 HELP = "pretrain an encoder on images without labels"
+EXAMPLE = "stopgrad pretrain --data images/ --out runs/mine --preset cpu"
 
 
 def add(parser: argparse.ArgumentParser) -> None:

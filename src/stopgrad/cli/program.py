@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 from stopgrad.cli.devices import train_together
 from stopgrad.cli.parser import parse
+from stopgrad.cli.screen import say
 from stopgrad.errors import (
     ConfigError,
     LostProcessError,
@@ -20,7 +21,7 @@ from stopgrad.errors import (
     bad_path,
     no_memory,
 )
-from stopgrad.storage import outlive, printable
+from stopgrad.storage import outlive
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -28,9 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _keep_quiet_unless_first()
     _prepare_streams()
     _say_bus_errors()
-    remarks = logging.StreamHandler()
-    remarks.setFormatter(_Safe("stopgrad: %(message)s"))
-    logging.basicConfig(level=logging.WARNING, handlers=[remarks])
+    logging.basicConfig(level=logging.WARNING, format="stopgrad: %(message)s", handlers=[_Above()])
     words = sys.argv[1:] if arguments is None else arguments
     try:
         _check_folder()
@@ -58,13 +57,6 @@ _CUT = (
     b"stopgrad: a file of pixels was cut, or its disk failed, while it was read; expected the "
     b"store or cache as it was; verify the store, then repeat the command or resume the run\n"
 )
-
-
-class _Safe(logging.Formatter):
-    """A line of the log, with names of others that no terminal obeys."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        return printable(super().format(record))
 
 
 def _check_folder() -> None:
@@ -102,10 +94,17 @@ def _say(error: StopgradError) -> int:
     # torchrun ends with 1 whatever its processes say, so that the line has to.
     code = f" (exit code {error.exit_code})" if os.environ.get("WORLD_SIZE") else ""
     # Each machine says that it has lost the others: the first process may be among the lost.
-    loud = isinstance(error, LostProcessError) and os.environ.get("LOCAL_RANK") == "0"
-    stream = (loud and sys.__stderr__) or sys.stderr
-    stream.write(f"stopgrad: {' '.join(printable(str(error)).splitlines())}{code}\n")
+    if isinstance(error, LostProcessError) and os.environ.get("LOCAL_RANK") == "0":
+        sys.stderr = sys.__stderr__ or sys.stderr
+    say(f"stopgrad: {' '.join(str(error).splitlines())}{code}")
     return error.exit_code
+
+
+class _Above(logging.Handler):
+    """Warnings go to standard error as it is now: above the bars while there are any."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        say(self.format(record))
 
 
 def _prepare_streams() -> None:

@@ -4,14 +4,24 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import os
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import stopgrad
-from stopgrad.cli.screen import print_line, say, show
+from stopgrad.cli.screen import print_line, print_table, say
 from stopgrad.config import preset
+from stopgrad.evaluation import percent
 from stopgrad.storage import user_path
 
+if TYPE_CHECKING:
+    from stopgrad.evaluation import Record
+
 HELP = "pretrain, evaluate and report on handwritten digits that come with stopgrad"
+EXAMPLE = "stopgrad quickstart"
+
+BUSY = 1.5  # processes that want a core, from which on the quickstart takes clearly longer
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -26,12 +36,36 @@ def run(options: argparse.Namespace) -> None:
     config = preset("digits")
     data = stopgrad.load("mnist5k", side=config.image_side)
     say(
-        f"pretrains on {len(data.dataset.train):,} digits without labels for {config.epochs} "
-        f"epochs, then evaluates on {len(data.dataset.test or ()):,} other digits"
+        f"Learns from {len(data.dataset.train):,} handwritten digits without their labels, then "
+        f"asks what few labels are worth with it, on {len(data.dataset.test or ()):,} other digits."
     )
+    busy, cores = os.getloadavg()[0], os.cpu_count() or 1
+    if busy > BUSY * cores:
+        say(
+            f"This machine is busy ({busy:.0f} processes want its {cores} cores), so it will take "
+            "longer than the usual two to four minutes. Ctrl-C stops and saves at any time."
+        )
     found = stopgrad.pretrain(data, out=options.out or _new_directory(), config=config)
-    show(found.evaluate([1.0, 0.1, 0.01]))
-    print_line(f"report: {found.report().page}")
+    scores = found.evaluate([1.0, 0.1, 0.01])
+    page = found.report().page
+    print_table(f"{headline(scores)}\n", *scores.tables, *scores.lines)
+    print_line(f"\nreport: {page}")
+    say(f"Open it in a browser: {page.absolute().as_uri()}")
+    say("Now your own images: stopgrad check-data --data FOLDER --preset cpu")
+
+
+def headline(scores: Sequence[Record]) -> str:
+    """What the fewest labels are worth: `With 40 labels 82.6 % are right, and 64.0 % on ...`."""
+    fewest = min(record.labels for record in scores)
+    found = {r.of: r for r in scores if (r.labels, r.metric) == (fewest, "linear_accuracy")}
+    encoder, pixels = (
+        percent(found[of].value, images=found[of].images_scored) for of in ("encoder", "pixels")
+    )
+    labels = found["encoder"].protocol["train_images"]
+    return (
+        f"With {labels} labels a linear classifier gets {encoder} of the other digits right on "
+        f"what the encoder has learned without labels, and {pixels} on raw pixels."
+    )
 
 
 def _new_directory() -> Path:

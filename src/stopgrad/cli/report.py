@@ -9,6 +9,7 @@ from stopgrad.cli.screen import print_line
 from stopgrad.storage import user_path
 
 HELP = "write a page, a poster and figures about runs or studies"
+EXAMPLE = "stopgrad report runs/mine --poster poster.pdf"
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -16,7 +17,9 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "directories", type=user_path, nargs="+", metavar="DIR", help="run or study directories"
     )
-    parser.add_argument("--data", metavar="SPEC", help="the run's images, if they have moved")
+    parser.add_argument(
+        "--data", action="append", metavar="SPEC", help="the run's images, if they have moved"
+    )
     parser.add_argument(
         "--out",
         type=user_path,

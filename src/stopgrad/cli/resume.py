@@ -10,6 +10,7 @@ from stopgrad.cli.parser import add_changes, add_log, add_run
 from stopgrad.cli.pretrain import say_done
 
 HELP = "continue a run where it stopped, or train it for more epochs"
+EXAMPLE = "stopgrad resume runs/mine"
 
 FREE_TO_CHANGE = """\
 On the same kind of machine the result is, bit for bit, that of a run without a

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import stopgrad
 from stopgrad.errors import StorageError
-from stopgrad.storage import printable
+from stopgrad.storage import printable, wrapped
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -52,14 +52,15 @@ def print_json(values: Any) -> None:
 
 
 def print_table(*parts: Table | RenderableType) -> None:
-    """Prints tables, and sentences that only the terminal wraps; errors as of `print_line`."""
+    """Prints tables and sentences; errors as of `print_line`."""
     from rich.console import Console
 
     console = Console(highlight=False, markup=False, emoji=False)
     with _to_standard_output():
         for part in parts:
             if isinstance(part, str):
-                console.print(printable(part), soft_wrap=True)
+                text = wrapped(part, console.width) if console.is_terminal else printable(part)
+                console.print(text, soft_wrap=True)
             else:
                 console.print(part)
 
@@ -70,5 +71,7 @@ def show(found: stopgrad.Shown) -> None:
 
 
 def say(text: str) -> None:
-    """Prints a line to standard error."""
+    """Prints a line to standard error; a terminal breaks it between words."""
+    if sys.stderr.isatty():
+        text = wrapped(text, os.get_terminal_size(sys.stderr.fileno()).columns or 80)
     sys.stderr.write(printable(text) + "\n")

@@ -3,15 +3,31 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from shlex import quote
 
 import stopgrad
-from stopgrad.cli.parser import add_changes, add_command, add_data, add_preset
+from stopgrad.cli.parser import add_changes, add_command, add_data, add_help_all, add_preset
 from stopgrad.cli.screen import print_line, print_table, say
 from stopgrad.errors import ConfigError
 from stopgrad.storage import user_path
 
 HELP = "compare settings over several seeds, in a table beside published numbers"
+EXAMPLE = "stopgrad study run weight-decay --data cifar10 --out studies/mine --seeds 3"
+
+FORMS = {None: "markdown", "md": "markdown"}
+COMMANDS = {  # what each does, and an example
+    "list": (
+        "list the built-in studies, or print the file of one",
+        "stopgrad study list weight-decay > mine.yaml",
+    ),
+    "run": ("train and evaluate the runs that a study lacks", EXAMPLE),
+    "status": ("show the state of each run", "stopgrad study status studies/mine"),
+    "table": (
+        "print the results so far beside the published numbers",
+        "stopgrad study table studies/mine",
+    ),
+}
 
 AGAIN = """\
 Every knob is a flag (--KNOB VALUE) for all arms. Repeat the command after a
@@ -25,25 +41,23 @@ changes are refused. A study in DIR can be given by its name."""
 def add(parser: argparse.ArgumentParser) -> None:
     """Adds the four commands."""
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    names = add_command(commands, "list", "list the built-in studies, or print the file of one")
+    names, runs, state, results = (
+        add_command(commands, name, help_text, example=example)
+        for name, (help_text, example) in COMMANDS.items()
+    )
     names.add_argument(
         "name", nargs="?", metavar="NAME", help="print this study's file, to start your own from"
     )
     names.set_defaults(command=list_all)
-    _add_run(add_command(commands, "run", "train and evaluate the runs that a study lacks"))
-    state = add_command(commands, "status", "show the state of each run")
+    _add_run(runs)
     state.add_argument("directory", type=user_path, metavar="DIR", help="study directory")
     state.set_defaults(command=status)
-    results = add_command(
-        commands, "table", "print the results so far beside the published numbers"
-    )
     results.add_argument("directory", type=user_path, metavar="DIR", help="study directory")
     results.add_argument("--study", metavar="NAME", help="one of the studies in DIR. Default: all")
     results.add_argument(
         "--format",
-        choices=("markdown", "csv", "json"),
-        default="markdown",
-        help="format of the output. Default: markdown",
+        choices=("table", "md", "markdown", "csv", "json"),
+        help="format of the output. Default: table on a terminal, else md (Markdown)",
     )
     results.set_defaults(command=table)
 
@@ -76,6 +90,7 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
     )
     _add_cluster(parser)
     parser.add_argument("--retry", action="store_true", help="repeat runs that failed before")
+    add_help_all(parser)
     add_changes(parser)
     parser.set_defaults(command=run)
 
@@ -162,5 +177,8 @@ def status(options: argparse.Namespace) -> None:
 
 def table(options: argparse.Namespace) -> None:
     """Prints the tables of a directory, or that of one of its studies."""
-    found = stopgrad.Studies(options.directory)
-    print_line(found.table(options.study, form=options.format))
+    found, form = stopgrad.Studies(options.directory), options.format
+    if form == "table" or (form is None and sys.stdout.isatty()):
+        print_table(*found.parts(options.study))
+    else:
+        print_line(found.table(options.study, form=FORMS.get(form, form)))

@@ -12,6 +12,7 @@ from stopgrad.errors import ConfigError
 from stopgrad.storage import user_path
 
 HELP = "train the same encoder from scratch with labels, as a baseline"
+EXAMPLE = "stopgrad supervised --data images/ --out runs/mine --preset cpu"
 
 
 def add(parser: argparse.ArgumentParser) -> None:

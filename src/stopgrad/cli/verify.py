@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from stopgrad.storage import Finding
 
 HELP = "check every file of a run or a packed store for damage"
+EXAMPLE = "stopgrad verify runs/mine"
 
 
 def add(parser: argparse.ArgumentParser) -> None:

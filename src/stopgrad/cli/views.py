@@ -10,6 +10,7 @@ from stopgrad.cli.screen import say
 from stopgrad.storage import user_path
 
 HELP = "draw images with two random views of each"
+EXAMPLE = "stopgrad views --data images/ --out views.png"
 
 
 def add(parser: argparse.ArgumentParser) -> None:

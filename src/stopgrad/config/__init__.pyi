@@ -25,6 +25,7 @@ from .parse import describe_knobs as describe_knobs
 from .parse import key_paths as key_paths
 from .parse import knob_values as knob_values
 from .parse import preset as preset
+from .presets import PRESET_WORDS as PRESET_WORDS
 from .presets import PRESETS as PRESETS
 from .presets import PresetName as PresetName
 from .randomness import numpy_generator as numpy_generator

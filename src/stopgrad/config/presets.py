@@ -32,6 +32,15 @@ _CPU: dict[str, object] = {
     "knn_every": 5,
 }
 
+PRESET_WORDS: dict[PresetName, str] = {
+    "cifar": "the paper's CIFAR-10: ResNet-18, batch 512, 800 epochs; for a GPU",
+    "imagenet": "the paper's ImageNet: ResNet-50, views of 224 px, 100 epochs; for a GPU",
+    "cpu": "a small network on views of 24 px: ten minutes on two cores for 50,000 images",
+    "miniature": "the paper's study on two cores: cpu at width 1, alpha_h 1, 30 epochs",
+    "digits": "what quickstart takes for handwritten digits: cpu without mirroring",
+    "tiny": "seconds, for a first look and for tests; learns little",
+}
+
 PRESETS: dict[PresetName, dict[str, object]] = {
     # The paper's CIFAR setting (Appendix D): the defaults. 8 hours on a V100 in the report.
     "cifar": {},

@@ -18,6 +18,7 @@ import torch
 from stopgrad.config import Config, config_to_dict
 from stopgrad.evaluation.costs import energy, read_costs
 from stopgrad.evaluation.features import Features, Score, embed, pixel_features
+from stopgrad.evaluation.format import SUBJECTS, labels_text
 from stopgrad.evaluation.knn import weighted_knn
 from stopgrad.evaluation.linear import (
     AS_PUBLISHED,
@@ -90,7 +91,7 @@ def evaluate_run(
         select: Which numbers are wanted.
         out: Where the records go (`records.jsonl`), and the draws of the labels (`labels/`); only
             then may the images be others than the run's. None: into the run.
-        track: Shows the progress of embedding.
+        track: Shows the progress of embedding and of scoring.
 
     Raises:
         ConfigError: For a fraction that is not above 0 and at most 1.
@@ -176,7 +177,8 @@ def _scored(
         assert train.labels is not None
         bank = train if fraction == 1 else Features(train.values[index], train.labels[index])
         evaluators = _evaluators(config, bank, full_size=len(images.train))
-        for key in (key for key in keys if key.labels == fraction):
+        due = [key for key in keys if key.labels == fraction]
+        for key in track(due, f"score {SUBJECTS[keys[0].of]}, {labels_text(fraction)}", len(due)):
             if key.metric not in evaluators:
                 log.warning("no LARS probe: one label per class leaves none to choose its lr by")
                 continue

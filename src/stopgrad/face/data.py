@@ -16,7 +16,7 @@ from stopgrad.config import BY_RULE, BadImages, Config, Reading
 from stopgrad.errors import ConfigError, DataError
 from stopgrad.face.arguments import check_choices, chosen_config, in_plain_torch
 from stopgrad.face.data_check import DataCheck
-from stopgrad.face.progress import Screen
+from stopgrad.face.progress import Screen, at_work
 from stopgrad.storage import check_ending, printable, user_path, write_atomically
 
 if TYPE_CHECKING:
@@ -85,6 +85,7 @@ class Data:
         if self._first is not None and self._serves(self._first, config, split):
             return runs.fit_sizes(self._first, config)
         with screen.progress():
+            screen.doing("reading the images")
             return runs.load_images(
                 self._where, config, split=split, changed=changed, track=screen.track
             )
@@ -133,6 +134,7 @@ class HowRead(TypedDict, total=False):
     bands: str  # that are red, green and blue, as "4,3,2", or one; auto: the colours
 
 
+@at_work
 def load(
     data: AnyData,
     *,
@@ -228,6 +230,7 @@ def _held(
     return Data(spec, first, reading=reading)
 
 
+@at_work
 @in_plain_torch
 def check(
     data: AnyData, *, preset: str = "cifar", config: Config | None = None, **knobs: Any
@@ -246,18 +249,19 @@ def check(
     config, screen, spec = chosen_config(config, knobs, preset=preset), Screen(), spec_of(data)
     config = as_data(data).with_reading(config)
     method.use_threads(config.threads)
-    with screen.progress():
-        findings = images.check_images(
-            spec,
-            side=config.image_side,
-            tiny_below=config.views.size / 2,
-            reading=config.reading,
-            bad_images=config.bad_images,
-            track=screen.track,
-        )
+    findings = images.check_images(
+        spec,
+        side=config.image_side,
+        tiny_below=config.views.size / 2,
+        reading=config.reading,
+        bad_images=config.bad_images,
+        track=screen.track,
+    )
+    screen.doing("measuring a few steps")
     return DataCheck(spec, preset, config, findings, speed.look_ahead(findings, config))
 
 
+@at_work
 def pack(
     data: AnyData,
     out: str | Path,
@@ -282,22 +286,22 @@ def pack(
     """
     screen, store = Screen(), user_path(out).absolute()
     how = as_data(data).with_reading(_asked(reading)).reading
-    with screen.progress():
-        images.pack(
-            spec_of(data),
-            store,
-            side=side,
-            reading=how,
-            bad_images=bad_images,
-            track=screen.track,
-        )
-        dataset = images.load_dataset(str(store), changed="warn")
+    images.pack(
+        spec_of(data),
+        store,
+        side=side,
+        reading=how,
+        bad_images=bad_images,
+        track=screen.track,
+    )
+    dataset = images.load_dataset(str(store), changed="warn")
     tell_data(dataset, screen)
     if dataset.damaged:
         screen.line(f"left out: {len(dataset.damaged):,} damaged images")
     return Data(str(store), dataset)
 
 
+@at_work
 @in_plain_torch
 def views(
     data: AnyData,
@@ -369,6 +373,7 @@ def _read(
     bad_images: BadImages = "fail",
 ) -> Dataset:
     with screen.progress():
+        screen.doing("reading the images")
         return images.load_dataset(
             where, side=side, reading=reading, bad_images=bad_images, track=screen.track
         )

@@ -61,6 +61,8 @@ class OpenedRun:
     def trained(self, screen: Screen | None = None) -> TrainedRun:
         """The run at its newest checkpoint, read again only when there is a newer one."""
         if self._opened is None or self._opened.step != runs.newest_step(self.path):
+            if screen is not None:
+                screen.doing("loading the run")
             method.use_threads(self.config.threads)
             self._opened = self._load()
         if screen is not None:
@@ -124,7 +126,8 @@ def collect(found: Iterable[Record], each: Each | None) -> Scores:
         records.append(record)
         if each is not None:
             try:
-                each(record)
+                with Screen().paused():
+                    each(record)
             except (StorageError, BrokenPipeError) as error:  # of the output: it stops no training
                 lost = lost or error
     if lost is not None:

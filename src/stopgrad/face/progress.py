@@ -1,136 +1,257 @@
-"""What one sees on standard error while the library works: progress bars and plain lines.
+"""What one sees on standard error while the library works: bars that move, or the lines of a log.
 
-In a terminal and in a notebook with ipywidgets the bars move; in a log there are the lines alone.
+On a terminal, and in a notebook with ipywidgets, a bar or at least the time that passes is shown as
+long as there is work. In a log there are lines, with the time of day.
 """
 
 from __future__ import annotations
 
+import functools
 import os
-from collections.abc import Iterable, Iterator
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from datetime import timedelta
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, ClassVar, ParamSpec, TypeVar
 
 from rich.console import Console
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    ProgressColumn,
+    Task,
     TaskID,
     TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
 )
+from rich.table import Column
+from rich.text import Text
 
 from stopgrad import runs
-from stopgrad.evaluation import labels_text
-from stopgrad.storage import printable
+from stopgrad.evaluation import duration, labels_text
+from stopgrad.storage import printable, wrapped
 
 if TYPE_CHECKING:
     from stopgrad.evaluation import Record
     from stopgrad.method import Clean
     from stopgrad.training import Epoch, FractionEpoch, LabelledEpoch
 
+P = ParamSpec("P")
+R = TypeVar("R")
 T = TypeVar("T")
+
+LOG_EVERY_S = 30.0  # in a log, from one line on work that goes on to the next
+WIDE = 100  # columns, from which on a bar has room for the speed
 
 
 class Screen:
-    """Progress on standard error."""
+    """Progress on standard error. All screens of a process share its one display."""
+
+    bars: ClassVar[Progress | None] = None  # the display, while there is work
 
     def __init__(self) -> None:
         first = os.environ.get("RANK", "0") == "0"  # of several processes only one prints
-        self.console = Console(stderr=True, highlight=False, quiet=not first)
-        self.bars: Progress | None = None
+        own = Console(stderr=True, highlight=False, quiet=not first)
+        self.console = Screen.bars.console if Screen.bars else own
 
     @property
     def moves(self) -> bool:
         """Whether a bar can be drawn anew here."""
         in_notebook = self.console.is_jupyter and find_spec("ipywidgets") is not None
-        return self.console.is_terminal or in_notebook
+        return in_notebook or (self.console.is_terminal and not self.console.is_dumb_terminal)
 
     def line(self, text: str) -> None:
-        """One line of plain text, above the progress bars; lost where it cannot be written."""
+        """One line of plain text: above the bars, broken between words; in a log after the time.
+
+        It is lost where it cannot be written.
+        """
+        in_log = not self.moves and not self.console.is_jupyter
+        text = f"{time.strftime('%H:%M:%S')}  {text}" if in_log else text
+        text = wrapped(text, self.console.width) if self.moves else printable(text)
         with suppress(OSError):
-            self.console.print(printable(text), markup=False, soft_wrap=True)
+            self.console.print(text, markup=False, soft_wrap=True)
 
     @contextmanager
     def progress(self) -> Iterator[None]:
-        """Bars are shown in here, where they can move."""
-        if not self.moves:
+        """Bars are shown in here, where they can move, and between them the time that passes."""
+        if Screen.bars is not None or not self.moves:
             yield
             return
         columns = (
             TextColumn("{task.description}", markup=False),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[rate]}"),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
+            BarColumn(bar_width=20 if self.console.width >= WIDE else 6),
+            _Counted(),
+            _Times(),
+            TextColumn("{task.fields[rate]}", table_column=Column(no_wrap=True, ratio=1)),
         )
-        with Progress(*columns, console=self.console, transient=True) as self.bars:
-            yield
-        self.bars = None
+        with Progress(
+            *columns,
+            console=self.console,
+            transient=True,
+            redirect_stdout=False,
+            expand=True,
+            refresh_per_second=4,
+        ) as Screen.bars:
+            Screen.bars.add_task("starting", total=None, rate="")
+            try:
+                yield
+            finally:
+                Screen.bars = None
 
-    def track(self, items: Iterable[T], description: str, total: int, /) -> Iterable[T]:
-        """Passes items on under a bar that goes when they end."""
-        if self.bars is None:
-            yield from items
+    def doing(self, text: str) -> None:
+        """Names the work from here on, which has no bar of its own."""
+        if Screen.bars is not None:
+            Screen.bars.reset(Screen.bars.task_ids[0], description=text)
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """No bar is on the terminal in here, where results are printed."""
+        bars = Screen.bars
+        if bars is None or not sys.stdout.isatty():
+            yield
             return
-        task = self.bars.add_task(description, total=total, rate="")
+        bars.stop()
         try:
-            for item in items:
-                yield item
-                self.bars.advance(task)
+            yield
         finally:
-            self.bars.remove_task(task)
+            bars.start()
+
+    @contextmanager
+    def bar(self, description: str, *, total: int | None) -> Iterator[TaskID | None]:
+        """A bar in the place of the time that passes; None where there is no display."""
+        bars = Screen.bars
+        if bars is None:
+            yield None
+            return
+        idle = bars.task_ids[0]
+        task = bars.add_task(description, total=total, rate="")
+        bars.update(idle, visible=False)
+        try:
+            yield task
+        finally:
+            bars.remove_task(task)
+            if len(bars.task_ids) == 1:
+                bars.reset(idle, visible=True, description="working")
+
+    def track(self, items: Iterable[T], description: str, total: int, /) -> Iterator[T]:
+        """Passes items on under a bar that goes when they end, or with lines in a log."""
+        log, began = LogLines(self), time.monotonic()
+        with self.bar(description, total=total) as task:
+            for done, item in enumerate(items, start=1):
+                yield item
+                if task is not None and Screen.bars is not None:
+                    Screen.bars.advance(task)
+                elif done < total and log.is_due():
+                    left = (time.monotonic() - began) / done * (total - done)
+                    log.line(f"{description}: {done:,} of {total:,}, about {duration(left)} left")
+
+
+class LogLines:
+    """Lines on work that takes long, for a log; none where bars are shown."""
+
+    def __init__(self, screen: Screen) -> None:
+        self.screen, self._said = screen, time.monotonic()
+
+    def is_due(self) -> bool:
+        """Whether the last line is old."""
+        return not self.screen.moves and time.monotonic() - self._said >= LOG_EVERY_S
+
+    def line(self, text: str) -> None:
+        """Writes a line."""
+        self.screen.line(text)
+        self._said = time.monotonic()
+
+
+class _Counted(MofNCompleteColumn):
+    """`12/400`; nothing for work that is not counted."""
+
+    def render(self, task: Task) -> Text:
+        return Text() if task.total is None else super().render(task)
+
+
+class _Times(ProgressColumn):
+    """`0:12 elapsed, 1:40 left`; what is left is not known without a count."""
+
+    max_refresh = 0.5
+
+    def render(self, task: Task) -> Text:
+        left = task.time_remaining
+        known = "" if left is None else f", {_clock(left)} left"
+        return Text(f"{_clock(task.elapsed or 0)} elapsed{known}")
+
+
+def _clock(seconds: float) -> str:
+    """`1:40`, `2:01:40`."""
+    return str(timedelta(seconds=int(seconds))).removeprefix("0:").removeprefix("0")
 
 
 class TrainingBar:
-    """One bar over all steps of a run: time left, views per second, newest loss and kNN."""
+    """One bar over all steps of a run: time left, newest loss and kNN, views per second."""
 
     def __init__(self, screen: Screen, run: Path) -> None:
         self.screen, self.run = screen, run
-        self._views_per_step = 0
-        self._newest = self._knn = ""
+        self._newest = ""
+        self._log = LogLines(screen)
         self._task: TaskID | None = None
+        self._epochs = self._steps = self._step = self._first = self._views_per_step = 0
+        self._began = 0.0
 
-    def track(self, items: Iterable[T], description: str, total: int, /) -> Iterable[T]:
+    def track(self, items: Iterable[T], description: str, total: int, /) -> Iterator[T]:
         """Moves the bar with the batches of an epoch."""
-        bars = self.screen.bars
-        if bars is None:
-            yield from items
-            return
-        if self._task is None:
-            self._task = self._begin(bars)
-        bars.update(self._task, description=description)
+        if not self._steps:
+            self._begin()
         for item in items:
             yield item
-            bars.advance(self._task)
-            views_per_s = self._views_per_step * (bars.tasks[self._task].speed or 0)
-            bars.update(self._task, rate=f"{views_per_s:,.0f} views/s{self._newest}")
+            self._step += 1
+            if Screen.bars is not None and self._task is not None:
+                Screen.bars.update(
+                    self._task, description=description, completed=self._step, rate=self._rate()
+                )
+            elif self._log.is_due():
+                self._log.line(
+                    f"{description}: step {self._step:,} of {self._steps:,}, {self._left()}"
+                )
 
     def show(self, epochs: Iterable[Epoch]) -> None:
         """Trains to the end, with a line for each epoch and the newest verdict below."""
-        verdict = None
-        with self.screen.progress():
+        verdict, knn = None, ""
+        with self.screen.progress(), self.screen.bar("preparing", total=None) as self._task:
             for epoch in epochs:
                 verdict = epoch.verdict or verdict
-                self._knn = self._knn if epoch.knn is None else f"  kNN {epoch.knn:.2%}"
-                self._newest = f"  loss {epoch.loss:+.3f}{self._knn}"
-                self.screen.line(epoch_line(epoch, runs.read_run(self.run).config.epochs))
+                knn = knn if epoch.knn is None else f"  kNN {epoch.knn:.1%}"
+                self._newest = f"loss {epoch.loss:+.2f}{knn}"
+                left = "" if self.screen.moves else f"  {self._left()}"
+                self._log.line(epoch_line(epoch, self._epochs) + left)
                 if epoch.clean is not None:
-                    self.screen.line(clean_line(epoch.clean))
+                    self._log.line(clean_line(epoch.clean))
         if verdict is not None and verdict.advice:
             self.screen.line(f"verdict: {verdict.state}; try: {verdict.advice}")
 
-    def _begin(self, bars: Progress) -> TaskID:
-        """The bar, once the run is on disk and says how long it is."""
+    def _begin(self) -> None:
+        """Once the run is on disk and says how long it is."""
         info = runs.read_run(self.run)
+        self._steps, self._epochs = info.steps, info.config.epochs
         self._views_per_step = 2 * info.config.batch
-        done = runs.newest_step(self.run)
-        return bars.add_task("", total=info.steps, completed=done, rate="")
+        self._step = self._first = runs.newest_step(self.run)
+        self._began = time.monotonic()
+        if Screen.bars is not None and self._task is not None:
+            Screen.bars.reset(self._task, total=self._steps, completed=self._step)
+
+    def _rate(self) -> str:
+        """The newest loss and kNN, and where there is room the speed."""
+        assert Screen.bars is not None
+        task = next(task for task in Screen.bars.tasks if task.id == self._task)
+        speed = f"  {self._views_per_step * (task.speed or 0):,.0f} views/s"
+        return self._newest + (speed if self.screen.console.width >= WIDE else "")
+
+    def _left(self) -> str:
+        """The time left, at the speed of this session, kNN and the like included."""
+        passed = time.monotonic() - self._began
+        left = passed / max(1, self._step - self._first) * (self._steps - self._step)
+        return f"about {duration(left)} left"
 
 
 def clean_line(clean: Clean) -> str:
@@ -150,6 +271,17 @@ def epoch_line(epoch: Epoch, epochs: int) -> str:
         f"epoch {epoch.number:{len(str(epochs))}d}/{epochs}  loss {epoch.loss:+.4f}{knn}  "
         f"{epoch.views_per_s:,.0f} views/s{verdict}"
     )
+
+
+def at_work(function: Callable[P, R]) -> Callable[P, R]:
+    """The function, of whose work bars, or the time that passes, are shown."""
+
+    @functools.wraps(function)
+    def call(*arguments: P.args, **named: P.kwargs) -> R:
+        with Screen().progress():
+            return function(*arguments, **named)
+
+    return call
 
 
 def show_fractions(

@@ -17,7 +17,7 @@ from stopgrad.errors import DataError
 from stopgrad.evaluation import ABSENT, MEASURE_NAMES, count, metric_text, number, percent
 from stopgrad.face.arguments import as_list, check_choices, in_plain_torch
 from stopgrad.face.data import AnyData
-from stopgrad.face.progress import Screen
+from stopgrad.face.progress import Screen, at_work
 from stopgrad.face.run import Run
 from stopgrad.face.tables import Shown
 from stopgrad.report import Column, Table, TableCell
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 TITLES = {"lidar": "LiDAR", "rankme": "RankMe"}
 
 
+@at_work
 @in_plain_torch
 def compare(
     paths: str | Path | Run | Sequence[str | Path | Run],
@@ -60,10 +61,9 @@ def compare(
     found = [run.trained(screen) for run in opened]
     method.use_threads(found[0].info.config.threads)
     datasets = _datasets(opened, data, screen)
-    with screen.progress():
-        ranked = evaluation.compare_runs(
-            found, datasets, by=by, layer=layer, score=score, track=screen.track
-        )
+    ranked = evaluation.compare_runs(
+        found, datasets, by=by, layer=layer, score=score, track=screen.track
+    )
     return Ranking(ranked)
 
 

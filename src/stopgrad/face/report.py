@@ -10,12 +10,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from stopgrad import report, studies
+from stopgrad import report, runs, studies
 from stopgrad.errors import ConfigError
 from stopgrad.face.arguments import as_list, in_plain_torch
 from stopgrad.face.data import AnyData
 from stopgrad.face.opened import OpenedRun
-from stopgrad.face.progress import Screen
+from stopgrad.face.progress import Screen, at_work
 from stopgrad.storage import check_ending, printable, user_path
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ class Reported(NamedTuple):
     figures: tuple[Path, ...]
 
 
+@at_work
 @in_plain_torch
 def write_report(
     paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
@@ -71,6 +72,7 @@ def write_report(
         chapter for path in given for chapter in _chapters(path, screen, data=data, arm=arm)
     ]
     page = page or user_path(given[0] if len(given) == 1 else "") / "report.html"
+    screen.doing("writing")
     return Reported(
         report.write_page(chapters, out=page),
         report.write_poster(chapters, out=pdf) if pdf else None,
@@ -92,7 +94,7 @@ def _chapters(
         return [_with_images(study, screen, data=data, arm=arm) for study in found]
     if not path.is_dir():
         raise ConfigError(
-            f"{path} is no directory",
+            f"{path} is no directory{runs.mistaken(path).what}",
             expected="a run, or a directory of studies",
             hint="check the path",
         )
@@ -103,8 +105,7 @@ def _evidence(run: OpenedRun, screen: Screen) -> Evidence:
     """A run with its images; neighbours come with their votes only where labels exist."""
     dataset = run.own_images(None, screen)
     trained = run.trained()
-    with screen.progress():
-        exploration = report.explore(trained, dataset, track=screen.track)
+    exploration = report.explore(trained, dataset, track=screen.track)
     mean_std = trained.info.normalization
     panel = report.view_examples(dataset.train, run.config, normalization=mean_std, count=12)
     return report.read_evidence(run.path, views=panel, exploration=exploration)

@@ -26,7 +26,7 @@ from stopgrad.face.opened import (
     tell_condition,
     tell_state,
 )
-from stopgrad.face.progress import Screen, TrainingBar, show_fractions
+from stopgrad.face.progress import Screen, TrainingBar, at_work, show_fractions
 from stopgrad.face.report import Reported, write_report
 from stopgrad.face.tables import Neighborhood, Scores, flat_epoch
 from stopgrad.face.trackers import Mirror
@@ -98,9 +98,10 @@ class Run(OpenedRun):
         if info.data.get("class_names"):
             return f"evaluate it with: stopgrad evaluate {name}"
         return (
-            f"its images have no labels: look at it with: stopgrad report {name}, use it with: "
-            f"stopgrad embed {name} --out FILE, score it on others with: stopgrad evaluate {name} "
-            "--data LABELLED"
+            f"its images have no labels: look at it with: stopgrad report {name}, find similar "
+            f"images with: stopgrad neighbors {name}, use its features with: stopgrad embed {name} "
+            f"--out FILE, rank runs with: stopgrad compare {name} RUN, score it on other images "
+            f"with: stopgrad evaluate {name} --data LABELLED"
         )
 
     @property
@@ -108,6 +109,7 @@ class Run(OpenedRun):
         """The encoder at the newest checkpoint: x (B, 3, H, W), normalised -> features (B, F)."""
         return self.trained().model.encoder
 
+    @at_work
     @in_plain_torch
     def evaluate(
         self,
@@ -156,9 +158,9 @@ class Run(OpenedRun):
         found = evaluation.evaluate_run(
             run, dataset, labels=labels, select=select, out=folder, track=screen.track
         )
-        with screen.progress():
-            return collect(found, each)
+        return collect(found, each)
 
+    @at_work
     @in_plain_torch
     def resume(
         self,
@@ -202,6 +204,7 @@ class Run(OpenedRun):
             bar.show(mirror.watch(epochs, dataset))
         return self
 
+    @at_work
     @in_plain_torch
     def finetune(
         self,
@@ -264,6 +267,7 @@ class Run(OpenedRun):
         bad_images: BadImages | None = ...,
     ) -> Embedded: ...
 
+    @at_work
     @in_plain_torch
     def embed(
         self,
@@ -297,6 +301,7 @@ class Run(OpenedRun):
                 return features
         return self._embed(data, user_path(out), layer=layer, bad_images=bad_images)
 
+    @at_work
     @in_plain_torch
     def neighbors(
         self,
@@ -318,8 +323,7 @@ class Run(OpenedRun):
         runs.check_same_data(runs.read_run(self.path), dataset)
         run = self.trained(screen)
         if query is None:
-            with screen.progress():
-                return Neighborhood(report.neighbor_examples(run, dataset, track=screen.track))
+            return Neighborhood(report.neighbor_examples(run, dataset, track=screen.track))
         files = [query] if isinstance(query, (str, Path)) else query
         asked = images.load_image_files(
             [user_path(file) for file in files],
@@ -327,9 +331,9 @@ class Run(OpenedRun):
             reading=self.config.reading,
             notes=dataset.notes,
         )
-        with screen.progress():
-            return Neighborhood(report.neighbors_of(run, dataset.train, asked, track=screen.track))
+        return Neighborhood(report.neighbors_of(run, dataset.train, asked, track=screen.track))
 
+    @at_work
     @in_plain_torch
     def export(self, format: ExportFormat, out: str | Path) -> Exported:
         """Writes the encoder for another tool, compared with our own before it takes its name.
@@ -346,6 +350,7 @@ class Run(OpenedRun):
         screen, run = Screen(), self._load()
         method.use_threads(run.info.config.threads)
         tell_condition(run, screen)
+        screen.doing("exporting, and comparing the features")
         return export.export_run(run, name=format, out=user_path(out))
 
     def report(
@@ -390,8 +395,7 @@ class Run(OpenedRun):
         tell_condition(run, screen)
         config = replace(config, bad_images=bad_images or config.bad_images)
         dataset = source.stored_for(config, screen, changed=self.changed(source))
-        with screen.progress():
-            return export.embed_dataset(run, dataset, out=out, layer=layer, track=screen.track)
+        return export.embed_dataset(run, dataset, out=out, layer=layer, track=screen.track)
 
 
 def findings_of(path: Path) -> Iterator[Finding]:

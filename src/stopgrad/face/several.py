@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from shlex import quote
@@ -22,7 +22,7 @@ from stopgrad.errors import CheckpointError, ConfigError, DataError, FailedRunsE
 from stopgrad.evaluation import duration
 from stopgrad.face.arguments import in_plain_torch
 from stopgrad.face.data import Data, spec_of
-from stopgrad.face.progress import Screen
+from stopgrad.face.progress import Screen, at_work
 from stopgrad.face.run import findings_of
 from stopgrad.face.tables import Shown
 from stopgrad.report import Column, Table, TableCell
@@ -33,9 +33,10 @@ if TYPE_CHECKING:
     from stopgrad.storage import Finding
     from stopgrad.studies import ArmState, EngineName, Overview, PreparedStudy
 
-REFRESH_S = 2.0
+REFRESH_S = 1.0
 
 
+@at_work
 def verify(
     path: str | os.PathLike[str], *, each: Callable[[Finding], None] | None = None
 ) -> list[Finding]:
@@ -50,11 +51,13 @@ def verify(
         DataError: At the end, when one of a store is not.
     """
     path = user_path(path)
+    Screen().doing("reading the files")
     packed, findings = images.is_store(path), []
     for finding in images.verify_store(path) if packed else findings_of(path):
         findings.append(finding)
         if each is not None:
-            each(finding)
+            with Screen().paused():
+                each(finding)
     wrong = [finding.file for finding in findings if not finding.ok]
     if wrong:
         more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
@@ -69,6 +72,7 @@ def verify(
     return findings
 
 
+@at_work
 @in_plain_torch
 def bench(*, device: str = "auto", threads: int = 0, quick: bool = False) -> Speed:
     """How fast this machine is, on random pixels, beside its own limit.
@@ -122,6 +126,11 @@ class Studies:
             return "[" + ",\n".join(tables) + "]"
         return "\n\n".join(tables)
 
+    def parts(self, name: str | None = None) -> Iterator[Table | str]:
+        """The same as tables and sentences, for a terminal; name and errors as of `table`."""
+        for each in self.names if name is None else [name]:
+            yield from report.study_parts(self._directory, each)
+
     @property
     def states(self) -> list[ArmsTable]:
         """How the runs of each study stand."""
@@ -164,11 +173,16 @@ class StudyWatch:
         self._screen.line(f"{self._names[run]} ({run}): {text}")
 
     def tick(self) -> None:
-        """Draws the table anew every other second."""
+        """Draws the table anew every second."""
         if self._live is None or time.monotonic() < self._next:
             return
         found = self._look()
-        left = time_left(time.monotonic() - self._begun, began=self._done, now=found.done)
+        left = time_left(
+            time.monotonic() - self._begun,
+            began=self._done,
+            now=found.done,
+            least=not any(arm.done for arm in found.arms),
+        )
         title = f"{self._prepared.study.name}, {left}"
         self._live.update(*ArmsTable(title, found).tables, refresh=True)
         self._next = time.monotonic() + REFRESH_S
@@ -178,13 +192,17 @@ class StudyWatch:
         return studies.study_overview(directory, directory.read(self._prepared.study.name))
 
 
-def time_left(elapsed_s: float, *, began: float, now: float) -> str:
-    """Time left, from how much of the work this session has done so far."""
+def time_left(elapsed_s: float, *, began: float, now: float, least: bool = False) -> str:
+    """Time left, from how much of the work this session has done so far.
+
+    It is the `least` where no run has ended yet, so that none says how long scoring takes.
+    """
     if now >= 1:
         return "done"
     if now <= began:
         return "time left not known yet"
-    return f"about {duration(elapsed_s / (now - began) * (1 - now))} left"
+    left = duration(elapsed_s / (now - began) * (1 - now))
+    return f"{'at least' if least else 'about'} {left} left"
 
 
 class ArmsTable(Shown):

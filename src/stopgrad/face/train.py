@@ -15,13 +15,14 @@ from stopgrad.config import Config
 from stopgrad.face.arguments import Labels, chosen_config, fractions, in_plain_torch
 from stopgrad.face.data import AnyData, as_data, tell_data
 from stopgrad.face.opened import Each, collect
-from stopgrad.face.progress import Screen, TrainingBar, show_fractions
+from stopgrad.face.progress import Screen, TrainingBar, at_work, show_fractions
 from stopgrad.face.run import Run
 from stopgrad.face.tables import Scores
 from stopgrad.face.trackers import Mirror
 from stopgrad.storage import user_path
 
 
+@at_work
 @in_plain_torch
 def pretrain(
     data: AnyData,
@@ -79,6 +80,7 @@ def pretrain(
     return Run(out, data=source)
 
 
+@at_work
 @in_plain_torch
 def supervised(
     data: AnyData,
@@ -123,6 +125,7 @@ def supervised(
     return collect(show_fractions(found, screen, epochs=epochs), each)
 
 
+@at_work
 def import_weights(file: str | Path, *, out: str | Path, prefix: str = "") -> training.Imported:
     """Makes a safetensors file, which `init` takes, of a file of torch.save.
 

@@ -19,10 +19,11 @@ from stopgrad.report.study_tables import (
     length_text,
     published_value,
     score_table,
+    score_tables,
     scored,
     visible_text,
 )
-from stopgrad.report.table import as_markdown, one_line
+from stopgrad.report.table import Table, as_markdown, one_line
 from stopgrad.storage import cell_text
 from stopgrad.studies import (
     Answered,
@@ -59,6 +60,22 @@ def study_table(directory: StudyDirectory, name: str, *, form: Format) -> str:
             return study_csv(results)
         case "json":
             return study_json(results, directory)
+
+
+def study_parts(directory: StudyDirectory, name: str) -> Iterator[Table | str]:
+    """The same as tables and sentences, for a terminal; errors as of `study_table`."""
+    results = load_results(directory, directory.read(name))
+    study, length, visible = results.stored.study, length_text(results), visible_text(results)
+    yield f"{study.name}: {study.question}"
+    yield f"{conditions(results)}\n" + (f"{length}\n" if length else "")
+    yield from score_tables(results)
+    yield from filter(None, [final_table(results)])
+    yield f"{_definitions(results)}\n\n" + (f"{visible}\n\n" if visible else "")
+    yield f"Finding: {sentence(results)}\n"
+    yield from (t for t in (finding_table(results), effect_table(results)) if t and t.rows)
+    for slot, run in missing_runs(results):
+        yield f"incomplete: {one_line(slot_text(slot))}: {run_text(run)}"
+    yield cost(results)
 
 
 def study_markdown(results: Results) -> str:

@@ -19,12 +19,14 @@ from stopgrad.evaluation import tied
 from stopgrad.storage import cell_text, printable
 
 if TYPE_CHECKING:
+    from rich.console import Console, ConsoleOptions
     from rich.table import Table as RichTable
     from rich.text import Text
 
 Align = Literal["left", "right"]
 Emphasis = Literal["", "strong", "good", "wrong"]
 
+LONGEST_WORD = 30  # characters; a longer one, such as a path, may break
 STYLES: dict[Emphasis, str] = {"": "", "strong": "bold", "good": "green", "wrong": "red"}
 
 
@@ -80,8 +82,25 @@ class Table:
             rows=tuple(tuple(row[n] for n in kept) for row in self.rows),
         )
 
-    def __rich__(self) -> RichTable:
-        return as_rich(self)
+    def turned(self) -> Table:
+        """The same with a column for each row."""
+        heads = (Column(row[0].written, "right") for row in self.rows)
+        rows = [
+            (TableCell(column.name), *(row[n] for row in self.rows))
+            for n, column in enumerate(self.columns)
+        ]
+        return replace(self, columns=(self.columns[0], *heads), rows=tuple(rows[1:]))
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[RichTable]:
+        """The first form that has room for every word."""
+        turned = self.turned()
+        for table, tight in ((self, False), (self, True), (turned, True)):
+            made = as_rich(table, tight=tight)
+            if _fit(made, table, room=console.width):
+                break
+        else:
+            made = as_rich(self)  # words break
+        yield made
 
     def _repr_html_(self) -> str:
         return str(as_html(self))
@@ -114,16 +133,47 @@ def as_html(table: Table) -> Markup:
     return Markup("<table{}>\n{}\n<tbody>\n{}\n</tbody>\n</table>").format(classes, head, rows)
 
 
-def as_rich(table: Table) -> RichTable:
-    """For a terminal; no name in it is markup or steers the terminal."""
+def as_rich(table: Table, *, tight: bool = False) -> RichTable:
+    """For a terminal; no name in it is markup or steers the terminal.
+
+    `tight` leaves out the lines between columns.
+    """
+    from rich.box import SIMPLE_HEAD
     from rich.table import Table as RichTable
 
     made = RichTable(title=_plain(table.caption) if table.caption else None, title_justify="left")
+    if tight:
+        made.box, made.padding, made.show_edge = SIMPLE_HEAD, (0, 1, 0, 0), False
     for column in table.columns:
         made.add_column(_plain(column.name), justify=column.align, overflow="fold")
     for row in table.rows:
         made.add_row(*(_plain(cell.written, style=STYLES[cell.emphasis]) for cell in row))
     return made
+
+
+def _fit(made: RichTable, table: Table, *, room: int) -> bool:
+    """Gives each column at least the width of its longest word; False where that needs more room.
+
+    rich itself would take the width from the widest column, whatever stands in the others.
+    """
+    from rich.cells import cell_len
+
+    texts = [
+        [column.name, *(row[n].written for row in table.rows)]
+        for n, column in enumerate(table.columns)
+    ]
+    whole = [max(1, *map(cell_len, column)) for column in texts]
+    least = [max(map(cell_len, " ".join(column).split()), default=1) for column in texts]
+    widths = [min(LONGEST_WORD, width) for width in least]
+    left = room - 3 * len(widths) - 1  # borders and spaces
+    while sum(widths) < left:
+        short = [wanted - width for wanted, width in zip(whole, widths, strict=True)]
+        if max(short) <= 0:
+            break
+        widths[short.index(max(short))] += 1
+    for column, width in zip(made.columns, widths, strict=True):
+        column.width = width
+    return sum(widths) <= left
 
 
 def as_lines(table: Table) -> Iterator[str]:

@@ -15,6 +15,7 @@ from .info import RunData as RunData
 from .info import RunInfo as RunInfo
 from .info import check_changes as check_changes
 from .info import extended as extended
+from .info import mistaken as mistaken
 from .info import read_run as read_run
 from .machine import Environment as Environment
 from .machine import code_version as code_version

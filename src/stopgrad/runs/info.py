@@ -14,11 +14,12 @@ import json
 import typing
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from shlex import quote
 from typing import Any, NamedTuple, Required, TypedDict
 
 from stopgrad.config import Config, Task, config_from_dict, config_to_dict, key_paths
 from stopgrad.errors import CheckpointError, ConfigError, DataError
-from stopgrad.images import Normalization
+from stopgrad.images import Normalization, is_store
 from stopgrad.method import Extent, extent
 from stopgrad.runs.machine import RunEnvironment
 from stopgrad.storage import as_text, check_types, in_short, odd_entry, read_json
@@ -166,31 +167,52 @@ def read_run(path: Path) -> RunInfo:
             expected="a directory made by `stopgrad pretrain`",
             hint=f"name the run, {path.absolute().parents[1]}",
         )
+    if not (path / "config.json").exists():
+        found = mistaken(path)
+        raise CheckpointError(
+            f"{path} is not a run that can be read{found.what}",
+            expected="a directory made by `stopgrad pretrain`",
+            hint=found.hint,
+        )
     try:
         info = info_from_dict(read_json(path / "config.json"))
     except (OSError, ValueError, KeyError, TypeError, ConfigError) as error:
         raise CheckpointError(
             f"{path} is not a run that can be read ({in_short(error)})",
             expected="a directory made by `stopgrad pretrain`",
-            hint=_where_runs_are(path),
+            hint="restore config.json; each checkpoint holds a copy of it",
         ) from error
     refuse_odd_files(path)
     return info
 
 
-def _where_runs_are(path: Path) -> str:
-    """The next step for a directory that is no run: what it may be instead."""
-    if (path / "config.json").exists():
-        return "restore config.json; each checkpoint holds a copy of it"
-    if (path / "studies").is_dir():
-        return (
-            "it holds studies; see them with: stopgrad study status DIR; a run is DIR/runs/ID/run"
-        )
+class Mistaken(NamedTuple):
+    """What a path is that was taken for something else, and what to do with it."""
+
+    what: str  # the end of a sentence that says what it is not
+    hint: str
+
+
+def mistaken(path: Path) -> Mistaken:
+    """What a path is that was taken for something else."""
+    name, above = quote(str(path)), quote(str(path.parent))
+    table = "see the studies with: stopgrad study table"
+    if not path.exists():
+        return Mistaken(": it does not exist", "check the path")
     if path.is_file():
-        return "name the directory of the run, not a file in it"
+        return Mistaken(", but a file", "name the directory of the run, not a file in it")
+    if (path / "config.json").exists():
+        return Mistaken(", but a run", f"look at it with: stopgrad report {name}")
+    if (path / "studies").is_dir():
+        hint = f"{table} {name}; their runs are {name}/runs/ID/run"
+        return Mistaken(", but a directory of studies", hint)
+    if is_store(path):
+        return Mistaken(", but a packed store", f"it is images: name it by --data {name}")
+    if next((path.parent / "studies").glob("*.json"), None):
+        return Mistaken(", but part of a directory of studies", f"{table} {above}")
     if run := next(path.glob("*/config.json"), None):
-        return f"it holds runs; name them, such as {run.parent}"
-    return "check the path; a folder of images is named by --data"
+        return Mistaken(", but a folder", f"it holds runs; name them, such as {run.parent}")
+    return Mistaken(", but a folder", "check the path; a folder of images is named by --data")
 
 
 def refuse_odd_files(path: Path) -> None:

@@ -36,6 +36,7 @@ from stopgrad.runs.info import (
     check_changes,
     info_from_dict,
     mapping,
+    mistaken,
     refuse_odd_files,
     whole_number,
 )
@@ -57,10 +58,11 @@ class _Run(NamedTuple):
 def verify_run(path: Path) -> Iterator[Finding]:
     """A finding for each file of a run, in reading order; a CheckpointError for no run."""
     if not (path / "config.json").exists() and not step_folders(path):
+        found = mistaken(path)
         raise CheckpointError(
-            f"{as_text(path)} is not a run",
+            f"{as_text(path)} is not a run{found.what}",
             expected="a directory made by `stopgrad pretrain`",
-            hint="check the path",
+            hint=found.hint,
         )
     try:
         refuse_odd_files(path)

@@ -20,6 +20,7 @@ from .files import strict_json as strict_json
 from .files import sync_directory as sync_directory
 from .files import typed as typed
 from .files import user_path as user_path
+from .files import wrapped as wrapped
 from .files import write_atomically as write_atomically
 from .files import write_json as write_json
 from .lines import Lines as Lines

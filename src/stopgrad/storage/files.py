@@ -17,6 +17,7 @@ import re
 import secrets
 import shutil
 import stat
+import textwrap
 import time
 import types
 import typing
@@ -223,7 +224,7 @@ def storage_errors(path: Path, *, needed: int) -> Iterator[None]:
         free = 0 if there is None else shutil.disk_usage(there).free
         raise StorageError(
             f"{path} could not be written ({in_short(error)}), {free:,} bytes free",
-            expected=f"{needed:,} bytes that can be written there",
+            expected=f"a place to write {needed:,} bytes" if needed else "a place to write",
             hint="make room or choose another place, then repeat the command or resume the run",
         ) from error
 
@@ -279,6 +280,13 @@ def cell_text(value: object) -> object:
 
 
 _FORMULA, _NUMBER = re.compile(r"\s*[=+@-]|[\t\r]"), re.compile(r"[-+0-9.,eE%\u00b1\s]+")
+
+
+def wrapped(text: str, columns: int) -> str:
+    """Printable text in lines of so many columns, broken between words; a longer word is kept."""
+    lines = printable(text).splitlines()
+    how: dict[str, Any] = {"break_long_words": False, "break_on_hyphens": False}
+    return "\n".join(textwrap.fill(line, columns, subsequent_indent="  ", **how) for line in lines)
 
 
 def as_text(value: object) -> str:

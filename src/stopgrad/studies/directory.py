@@ -19,6 +19,7 @@ from types import MappingProxyType
 
 from stopgrad.config import config_to_dict, key_paths
 from stopgrad.errors import ConfigError, DataError, did_you_mean
+from stopgrad.runs import mistaken
 from stopgrad.storage import (
     LARGEST_JSON,
     as_text,
@@ -102,10 +103,11 @@ class StudyDirectory:
     def read_all(self) -> list[StoredStudy]:
         """Every study that was begun here; DataError when there is none."""
         if not self.names():
+            found = mistaken(self.path)
             raise DataError(
-                f"{self.path} holds no study",
+                f"{self.path} holds no study{found.what}",
                 expected="a directory made by `stopgrad study run`",
-                hint="check the path",
+                hint=found.hint,
             )
         return [self.read(name) for name in self.names()]
 

@@ -37,7 +37,7 @@ COLLAPSE: dict[str | None, Ending] = {
     "complete collapse": "collapsed",
     "dimensional collapse": "dimensional",
 }
-TRAINING = 0.9  # part of a run's time that is training, for the time left
+TRAINING = 0.9  # part of a run's time that is training, before any has ended
 
 Epochs = Mapping[str, Sequence[Sequence[EpochRow]]]  # rows of epochs, a list per run, by arm
 
@@ -207,7 +207,10 @@ def study_overview(
     results = load_results(directory, stored)
     missing = missing_runs(results)
     lacking = {slot.run for slot, _ in missing}
-    done = [_done(run) if name in lacking else 1.0 for name, run in results.runs.items()]
+    share = _training_share([run for name, run in results.runs.items() if name not in lacking])
+    done = [
+        _done(run, share=share) if name in lacking else 1.0 for name, run in results.runs.items()
+    ]
     lines = [
         f"{slot_text(slot)}: {_state_text(run, jobs.get(slot.run))} "
         f"({directory.folder(slot.run).path})"
@@ -253,12 +256,19 @@ def _arm(results: Results, name: str, lacking: set[str]) -> ArmState:
     )
 
 
-def _done(run: StudyRun) -> float:
+def _training_share(ended: Sequence[StudyRun]) -> float:
+    """The part of the time of these runs that was pretraining; TRAINING where there are none."""
+    tasks = [task for run in ended for task in run.attempts]
+    whole = sum(task.wall_s for task in tasks)
+    return sum(t.wall_s for t in tasks if t.stage == "pretrain") / whole if whole else TRAINING
+
+
+def _done(run: StudyRun, *, share: float) -> float:
     """How much of a run is done; a run that failed is as done as it will be."""
     if run.state.phase in ("failed", "diverged", "collapsed") and not run.claimed:
         return 1.0
     epochs = max(1, run.card.epochs) if run.card else 1
-    return TRAINING * min(1.0, run.state.epoch / epochs)
+    return share * min(1.0, run.state.epoch / epochs)
 
 
 class CurvePoint(NamedTuple):

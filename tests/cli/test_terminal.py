@@ -1,0 +1,108 @@
+"""Claims about what a user sees: on a terminal nothing is silent for long, a log tells the time."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import stopgrad
+from stopgrad.face.progress import Screen
+from tests.factories import write_digits
+from tests.terminal import FIRST_MINUTES, SILENCE_S, seen_of
+
+STOPGRAD = (sys.executable, "-m", "stopgrad")
+BROKEN = "import time; print('begun', flush=True); time.sleep(2.5); print('done')"
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with images and a run."""
+    folder = tmp_path_factory.mktemp("first minutes")
+    images = write_digits(folder / "images", train=60, test=20)
+    stopgrad.pretrain(images, out=folder / "known", preset="tiny", epochs=1)
+    return folder
+
+
+def test_a_silent_command_is_noticed(tmp_path: Path) -> None:
+    seen = seen_of([sys.executable, "-c", BROKEN], columns=80, cwd=tmp_path)
+    assert (seen.code, seen.text.split()) == (0, ["begun", "done"])
+    assert seen.silence_s > SILENCE_S
+
+
+def test_the_first_minutes_are_never_silent_for_two_seconds(place: Path) -> None:
+    seen = {
+        command: seen_of([*STOPGRAD, *command.split()], columns=80, cwd=place)
+        for command in FIRST_MINUTES
+    }
+    assert {command: one.text for command, one in seen.items() if one.code} == {}
+    silent = {command: one.silence_s for command, one in seen.items() if one.silence_s > SILENCE_S}
+    assert silent == {}
+
+
+def test_records_go_to_the_file_while_bars_are_on_the_terminal(place: Path) -> None:
+    evaluate = f"{sys.executable} -m stopgrad evaluate known --metrics knn_accuracy --json"
+    seen = seen_of(["bash", "-c", f"{evaluate} > found.jsonl"], columns=80, cwd=place)
+    lines = (place / "found.jsonl").read_text().splitlines()
+    assert [json.loads(line)["of"] for line in lines] == ["encoder", "untrained", "pixels"]
+    assert "knn_accuracy" not in seen.text
+
+
+@pytest.mark.parametrize("columns", [80, 120])
+@pytest.mark.parametrize("command", ["pretrian", "evaluate known --of pixels"])
+def test_no_line_is_longer_than_the_terminal(place: Path, command: str, columns: int) -> None:
+    seen = seen_of([*STOPGRAD, *command.split()], columns=columns, cwd=place)
+    shown = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", seen.text).replace("\r", "\n").splitlines()
+    assert len(shown) > 3
+    assert max(map(len, shown)) <= columns
+
+
+def test_a_log_tells_the_time_and_what_is_left(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stopgrad.pretrain(place / "images", out=place / "logged", preset="tiny", epochs=2)
+    said = capsys.readouterr().err.replace("\xa0", " ").splitlines()
+    epochs = [line for line in said if "epoch " in line]
+    assert [line[10:19] for line in epochs] == ["epoch 1/2", "epoch 2/2"]
+    assert all(re.match(r"\d\d:\d\d:\d\d  ", line) for line in said)
+    assert re.search(r"  about \d+ s left$", epochs[0])
+    assert epochs[1].endswith("  about 0 s left")
+
+
+def test_a_log_has_lines_within_what_takes_long(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stopgrad.face.progress.LOG_EVERY_S", 0.0)
+    assert list(Screen().track("abc", "embed", 3)) == ["a", "b", "c"]
+    said = capsys.readouterr().err.replace("\xa0", " ").splitlines()
+    assert [line[10:] for line in said] == [
+        "embed: 1 of 3, about 0 s left",
+        "embed: 2 of 3, about 0 s left",
+    ]
+
+
+def test_bash_completes_commands_options_presets_and_knobs(tmp_path: Path) -> None:
+    script = subprocess.run([*STOPGRAD, "completion", "bash"], check=True, capture_output=True)
+    (tmp_path / "completion").write_bytes(script.stdout)
+    for typed, offered in {
+        "stopgrad pre": "pretrain",
+        "stopgrad study ta": "table",
+        "stopgrad evaluate --lab": "--labels",
+        "stopgrad pretrain --preset ti": "tiny",
+        "stopgrad pretrain --views.si": "--views.size",
+    }.items():
+        words = " ".join(f'"{word}"' for word in typed.split())
+        code = f"""source {tmp_path}/completion
+            COMP_WORDS=({words}); COMP_CWORD={len(typed.split()) - 1}
+            $(complete -p stopgrad | sed 's/.*-F \\([^ ]*\\).*/\\1/'); echo "${{COMPREPLY[@]}}" """
+        done = subprocess.run(["bash", "-c", code], check=True, capture_output=True, text=True)
+        assert done.stdout.split() == [offered], typed
+
+
+@pytest.mark.parametrize("shell", ["zsh", "fish"])
+def test_other_shells_have_a_completion_too(shell: str) -> None:
+    done = subprocess.run([*STOPGRAD, "completion", shell], check=True, capture_output=True)
+    assert b"alpha_h" in done.stdout
+    assert b"check-data" in done.stdout
