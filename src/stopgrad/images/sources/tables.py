@@ -355,4 +355,4 @@ def _of_parquet(path: Path) -> dict[str, list[Any]]:
             plain = [f.name for f in file.schema_arrow if not kinds.is_nested(f.type)]
             return {name: whole_column(file, name).to_pylist() for name in plain}
     except Exception as error:
-        raise ValueError(str(error)) from error
+        raise ValueError(str(error.__cause__ or error)) from error
