@@ -51,12 +51,12 @@ class PretrainedEncoder(
         self.feature_width = self.encoder.feature_width
         self.eval()
 
-    def forward(self, x: Tensor) -> Tensor:  # (B, 3, H, W) normalised -> (B, F)
+    def forward(self, x: Tensor) -> Tensor:  # (B, C, H, W) normalised -> (B, F)
         features: Tensor = self.encoder(x)
         return features
 
     @torch.inference_mode()
-    def embed(self, pixels: Tensor) -> Tensor:  # (B, H, W, 3) uint8 -> (B, F)
+    def embed(self, pixels: Tensor) -> Tensor:  # (B, H, W, C) uint8 -> (B, F)
         """Features of images; normalises them first."""
         device = next(self.parameters()).device
         x = normalize(pixels.to(device).permute(0, 3, 1, 2), self.normalization)
@@ -145,8 +145,8 @@ def _encoder_config(values: Any) -> EncoderConfig:
 def _normalization(values: Any) -> Normalization:
     try:
         mean, std = (tuple(map(float, values[key])) for key in ("mean", "std"))
-        if len(mean) not in (1, 3) or len(std) != len(mean) or not min(std) > 0:
-            raise ValueError("mean and std of three channels, or one, expected")
+        if not mean or len(std) != len(mean) or not min(std) > 0:
+            raise ValueError("mean and std of each channel expected")
     except (KeyError, TypeError, ValueError) as error:
         raise _no_export(Path("preprocessing"), in_short(error)) from error
     return Normalization(mean, std)

@@ -71,6 +71,8 @@ def pretrain(
             track=bar.track,
         )
         tell_data(dataset, screen)
+        if skipped := runs.skipped_in_views(config):
+            screen.line(skipped)
         bar.show(epochs)
     return Run(out, data=source)
 

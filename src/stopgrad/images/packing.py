@@ -170,7 +170,7 @@ def _check_room(out: Path, contents: Contents, frame: Frame) -> None:
     """Refuses before hours of work what the disk cannot hold."""
     count = sum(reader.length for reader in contents.readers.values())
     there = sum(file.stat().st_size for file in out.glob("*.pixels"))
-    needed = count * frame.height * frame.width * 3 - there
+    needed = count * frame.height * frame.width * frame.channels - there
     free = shutil.disk_usage(out).free
     if needed > free:
         raise StorageError(

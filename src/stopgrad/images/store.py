@@ -5,7 +5,7 @@
           stopgrad-notes.json    what of the data is not used; there where there is anything to note
           pictures.parquet       split, name and label of each image; why a damaged one is left out
           files.parquet          path, size and date of each file that was packed
-          train-00000.pixels     n x H x W x 3 bytes, then train-00001.pixels, ...; test-...
+          train-00000.pixels     n x H x W x C bytes, then train-00001.pixels, ...; test-...
 
 `packing` makes stores for the user. `load` makes its own, with pictures.json in place of the
 Parquet files, so that opening one imports NumPy alone. Opening compares sizes and the small files;
@@ -23,6 +23,7 @@ import io
 import itertools
 import json
 import logging
+import math
 import os
 import stat
 import zlib
@@ -54,7 +55,7 @@ MANIFEST, SUMMARY = "stopgrad-store.json", "stopgrad-summary.json"
 NOTES = "stopgrad-notes.json"
 PICTURES, PICTURES_JSON, FILES = "pictures.parquet", "pictures.json", "files.parquet"
 PACKING = "stopgrad-packing.json"  # what an unfinished store will be
-FORMAT = 1
+FORMAT, FORMAT_OF_BANDS = 1, 2  # the second where channels are not three
 LARGEST_TABLE = 1 << 32  # bytes
 BLOCK = 1 << 20  # bytes
 MOST_CHECKED = 1 << 30  # bytes of a split that its checksum covers
@@ -90,6 +91,7 @@ class StoreManifest(NamedTuple):
     width: int  # px
     splits: dict[str, StoredSplit]
     tables: dict[str, str]  # sha256 of the files that hold them
+    channels: int = 3  # which the manifest of format 1 does not say
 
 
 class ImageTable(NamedTuple):
@@ -192,7 +194,7 @@ def read_manifest(path: Path) -> StoreManifest:
         )
     with damage(path, MANIFEST):
         values = _read_sealed(path / MANIFEST)
-        if values.pop("format") != FORMAT:
+        if values.pop("format") != (FORMAT_OF_BANDS if "channels" in values else FORMAT):
             raise ValueError("it is of another version of stopgrad")
         splits = {name: _stored_split(split) for name, split in values.pop("splits").items()}
         return StoreManifest(**values, splits=splits)
@@ -204,7 +206,9 @@ def write_manifest(path: Path, manifest: StoreManifest) -> None:
         name: {**split._asdict(), "shards": [shard._asdict() for shard in split.shards]}
         for name, split in manifest.splits.items()
     }
-    _write_sealed(path / MANIFEST, {"format": FORMAT, **manifest._asdict(), "splits": splits})
+    known = {k: v for k, v in manifest._asdict().items() if (k, v) != ("channels", 3)}
+    number = FORMAT_OF_BANDS if "channels" in known else FORMAT
+    _write_sealed(path / MANIFEST, {"format": number, **known, "splits": splits})
 
 
 def _write_sealed(path: Path, values: dict[str, Any]) -> None:
@@ -328,11 +332,11 @@ def read_split(path: Path, manifest: StoreManifest, split: str, table: ImageTabl
     stored = manifest.splits[split]
     rows = zip(table.split, table.reason, strict=True)
     kept = [of == split and reason is None for of, reason in rows]
-    shape = (manifest.height, manifest.width, 3)
+    shape = (manifest.height, manifest.width, manifest.channels)
     alone, maps = len(stored.shards) == 1, []
     for shard in stored.shards:
         with damage(path, shard.file):
-            _check_size(path / shard.file, shard.pictures * shape[0] * shape[1] * 3)
+            _check_size(path / shard.file, shard.pictures * math.prod(shape))
             maps.append(map_file(path / shard.file, (shard.pictures, *shape), writable=alone))
     with damage(path, MANIFEST):
         return Images(
@@ -391,8 +395,5 @@ def _reader(images: Images) -> SplitReader:
 
 
 def _items(images: Images) -> Iterator[Encoded]:
-    """Each image as PPM, which is its pixels behind a line."""
-    height, width = images.pixels.shape[1:3]
-    header = f"P6 {width} {height} 255\n".encode()
     for row, name in enumerate(images.sources):
-        yield Encoded(name, header + images.pixels[row].tobytes())
+        yield Encoded(name, images.pixels[row])

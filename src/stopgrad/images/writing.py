@@ -66,7 +66,7 @@ class Target(NamedTuple):
     @property
     def image_bytes(self) -> int:
         """Of one image."""
-        return self.frame.height * self.frame.width * 3
+        return self.frame.height * self.frame.width * self.frame.channels
 
 
 class Note(NamedTuple):
@@ -177,7 +177,7 @@ class SplitWriter:
         return StoredSplit(
             pictures=len(tally.names),
             class_names=tally.class_names,
-            fingerprint=tally.fingerprint(frame.height, frame.width),
+            fingerprint=tally.fingerprint(frame.height, frame.width, frame.channels),
             shards=tuple(shard for shard in self.shards if shard.pictures),
         )
 
@@ -232,6 +232,7 @@ def write_store(
         side=side or 0,
         height=target.frame.height,
         width=target.frame.width,
+        channels=target.frame.channels,
         splits={writer.tally.split: writer.stored() for writer in writers},
         tables=_write_tables(target, source, writers),
     )
@@ -245,7 +246,7 @@ def write_store(
 
 
 def _summary(target: Target, stored: StoredSplit) -> SplitSummary:
-    shape = (target.frame.height, target.frame.width, 3)
+    shape = (target.frame.height, target.frame.width, target.frame.channels)
     counted = normalization_of(
         map_file(target.path / shard.file, (shard.pictures, *shape)).pixels
         for shard in stored.shards
