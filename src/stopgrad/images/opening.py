@@ -11,6 +11,7 @@ import ctypes
 import functools
 import io
 import logging
+import os
 import re
 import stat
 import threading
@@ -81,8 +82,8 @@ def strict_pillow() -> Iterator[None]:
 def _silence_libtiff() -> None:
     """The library that Pillow decodes TIFF with would write to standard error by itself."""
     with contextlib.suppress(OSError, AttributeError):  # another system, or without it
-        for path in set(re.findall(r"/\S*/libtiff\S*", Path("/proc/self/maps").read_text())):
-            library = ctypes.CDLL(path)
+        for path in set(re.findall(rb"/\S*/libtiff\S*", Path("/proc/self/maps").read_bytes())):
+            library = ctypes.CDLL(os.fsdecode(path))
             library.TIFFSetErrorHandler(None)
             library.TIFFSetWarningHandler(None)
 

@@ -12,6 +12,8 @@ import contextlib
 import fcntl
 import functools
 import hashlib
+import io
+import json
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -31,6 +33,7 @@ from stopgrad.images.store import (
     SUMMARY,
     Shard,
     StoreManifest,
+    damage,
     read_columns,
     read_manifest,
     read_notes,
@@ -39,7 +42,7 @@ from stopgrad.images.store import (
     read_table,
 )
 from stopgrad.images.types import Contents, FileStamp, Track, no_progress, seal_fingerprint
-from stopgrad.images.writing import Target, store_key, take_in, write_store
+from stopgrad.images.writing import READING, Target, store_key, take_in, write_store
 from stopgrad.storage import Finding, read_json, some, storage_errors, user_path, write_json
 
 
@@ -208,8 +211,9 @@ def changes_since_packing(path: Path) -> DataError | None:
         return None
     columns = read_columns(path, manifest, FILES)
     was = _by_path(map(FileStamp, columns["path"], columns["size"], columns["modified"]))
+    reading = _reading(path)
     try:
-        now = _by_path(find_source(manifest.origin).stamps)
+        now = _by_path(find_source(manifest.origin, reading=reading).stamps)
     except StopgradError:  # nothing of it can be read any more
         now = {}
     changed = {name for name in was.keys() & now.keys() if was[name] != now[name]}
@@ -224,6 +228,16 @@ def changes_since_packing(path: Path) -> DataError | None:
         expected=f"{manifest.origin} as it was packed",
         hint=f"pack it again into a new store, or remove {FILES} to use this one as it is",
     )
+
+
+def _reading(path: Path) -> Reading:
+    """How the files were read that a store was packed from."""
+    import pyarrow.parquet as pq
+
+    with damage(path, FILES):
+        known = pq.read_schema(io.BytesIO((path / FILES).read_bytes())).metadata or {}
+        reading = Reading(*json.loads(known.get(READING.encode(), b"[]")))
+        return reading._replace(bands=tuple(reading.bands))
 
 
 def _by_path(stamps: Iterable[FileStamp]) -> dict[str, FileStamp]:

@@ -344,7 +344,8 @@ class DataSource(NamedTuple):
 
 
 def stamp(path: Path | str, *, name: str) -> FileStamp:
-    """The stamp of a file (or of what it links to), under a name."""
+    """The stamp of a file (or of what it links to), under a name, as text in any locale."""
+    name = name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
     try:
         found = os.stat(path)
     except OSError:  # a broken link: decoding will name it

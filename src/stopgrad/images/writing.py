@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from stopgrad.config import Reading
+from stopgrad.config import BY_RULE, Reading
 from stopgrad.errors import DataError
 from stopgrad.images.decoding import Frame
 from stopgrad.images.gather import NamedResult, Tally, decoded, notes_of
@@ -52,6 +52,7 @@ from stopgrad.storage import read_json, storage_errors, sync_directory, write_at
 SHARD_BYTES = 1 << 27  # of pixels: what a kill can cost
 SHARD_IMAGES = 1 << 14  # so that the note of a shard of small images stays small
 BUFFER = 1 << 20  # bytes
+READING = "reading"  # beside the stamps of files: how they were read, where not by rule
 KEYED = 2  # of the decoder that keys name; it stays, so that old stores are known again
 
 
@@ -82,7 +83,7 @@ class Note(NamedTuple):
 def store_key(source: DataSource, *, side: int | None) -> str:
     """sha256 in hex of all that a user decides the bytes of a store by."""
     parts: list[object] = [FORMAT, KEYED, source.name, source.root, source.stamps, side]
-    if source.reading != Reading():
+    if source.reading != BY_RULE:
         parts.append(source.reading)
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
@@ -261,7 +262,7 @@ def _write_tables(target: Target, source: DataSource, writers: list[SplitWriter]
     images = {name: list(itertools.chain(*of)) for name, of in zip(names, fields, strict=True)}
     if target.for_user:
         stamps = {field: [getattr(s, field) for s in source.stamps] for field in FileStamp._fields}
-        files = {PICTURES: _as_parquet(images), FILES: _as_parquet(stamps)}
+        files = {PICTURES: _as_parquet(images), FILES: _as_parquet(stamps, source.reading)}
     else:
         files = {PICTURES_JSON: json.dumps(images).encode()}
     for name, data in files.items():
@@ -269,14 +270,16 @@ def _write_tables(target: Target, source: DataSource, writers: list[SplitWriter]
     return {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
 
 
-def _as_parquet(columns: dict[str, list[Any]]) -> bytes:
+def _as_parquet(columns: dict[str, list[Any]], reading: Reading = BY_RULE) -> bytes:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     kinds = {"label": pa.int64(), "size": pa.int64(), "modified": pa.int64()}
     arrays = {name: pa.array(v, kinds.get(name, pa.string())) for name, v in columns.items()}
-    data = pa.BufferOutputStream()
-    pq.write_table(pa.table(arrays), data)
+    data, table = pa.BufferOutputStream(), pa.table(arrays)
+    if reading != BY_RULE:
+        table = table.replace_schema_metadata({READING: json.dumps(reading)})
+    pq.write_table(table, data)
     content: bytes = data.getvalue().to_pybytes()
     return content
 

@@ -19,7 +19,7 @@ import time
 import types
 import typing
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any, NamedTuple, NoReturn, TypeVar
@@ -266,6 +266,13 @@ def printable(text: str) -> str:
     tabs stay.
     """
     return _UNPRINTABLE.sub("\N{REPLACEMENT CHARACTER}", text)
+
+
+def as_file_name(text: str) -> str:
+    """A name out of a file, so that its bytes on disk are UTF-8 whatever the locale is."""
+    with suppress(UnicodeEncodeError):  # halves of pairs, which no file is named by
+        return os.fsdecode(text.encode("utf-8", "surrogateescape"))
+    return text
 
 
 def as_text(value: object) -> str:

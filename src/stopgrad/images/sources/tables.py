@@ -350,7 +350,8 @@ def _of_parquet(path: Path) -> dict[str, list[Any]]:
     import pyarrow.types as kinds
 
     try:
-        with pyarrow.parquet.ParquetFile(path) as file:
+        with pyarrow.OSFile(os.fsencode(path)) as source:
+            file = pyarrow.parquet.ParquetFile(source)
             plain = [f.name for f in file.schema_arrow if not kinds.is_nested(f.type)]
             found: dict[str, list[Any]] = file.read(columns=plain).to_pydict()
             return found
