@@ -20,7 +20,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from stopgrad.config import Reading
-from stopgrad.errors import DataError
+from stopgrad.errors import DataError, StorageError
 from stopgrad.images import load_dataset
 from tests.factories import HubAnswer
 
@@ -143,6 +143,15 @@ def test_data_set_of_the_hub_is_loaded(digits):
     assert found.test.labels.tolist() == TARGETS[50:60].tolist()
     assert found.train.class_names[3] == "digit 3"
     assert found.train.sources[30] == "plain_text/train-00001-of-00002.parquet:0"
+
+
+@pytest.mark.input("command", what="a Hub cache that cannot be written to", happens="is named")
+def test_a_cache_of_the_hub_that_cannot_be_written_to_is_named(digits, tmp_path, monkeypatch):
+    (tmp_path / "file").touch()  # nothing can be made below it, not even by root
+    cache = str(tmp_path / "file" / "hub")
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", cache)
+    with pytest.raises(StorageError, match=r"real/digits.*file/hub.*set HF_HOME"):
+        load_dataset("hf:real/digits")
 
 
 def test_only_the_splits_needed_are_downloaded_and_only_once(digits):

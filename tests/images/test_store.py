@@ -22,7 +22,7 @@ from PIL import Image
 from sklearn.datasets import load_digits, load_sample_image
 
 from stopgrad.cli import main
-from stopgrad.config import ViewsConfig, preset
+from stopgrad.config import Reading, ViewsConfig, preset
 from stopgrad.errors import DataError, LockedError, StorageError
 from stopgrad.evaluation import images_at_a_time
 from stopgrad.images import (
@@ -620,6 +620,33 @@ def test_a_store_of_a_store_knows_when_that_one_was_packed_anew(
         pack(str(first), second, side=SIDE)
     with pytest.raises(DataError, match="have changed: 1 changed"):
         load_dataset(str(second))
+
+
+@pytest.mark.input(
+    "command", what="pack --image-column, then an unchanged folder", happens="the store opens"
+)
+def test_files_read_by_a_column_are_compared_as_they_were_read(
+    pictures: Path, tmp_path: Path
+) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    files = sorted(pictures.rglob("*.png"))[:20]
+    for split in ("train", "test", "validation"):
+        (tmp_path / "set" / split).mkdir(parents=True)
+        for file in files:
+            shutil.copy(file, tmp_path / "set" / split / file.name)
+        rows: dict[str, list[Any]] = {
+            "image": [{"bytes": file.read_bytes(), "path": None} for file in files],
+            "photo": [f"{split}/{file.name}" for file in files],
+        }
+        pq.write_table(pa.table(rows), tmp_path / "set" / f"{split}.parquet")
+    reading = Reading(image_column="photo")
+    pack(str(tmp_path / "set"), tmp_path / "store", side=SIDE, reading=reading)
+    assert len(load_dataset(str(tmp_path / "store")).train) == 20
+    (tmp_path / "set" / "train" / files[0].name).write_bytes(files[1].read_bytes() + b" ")
+    with pytest.raises(DataError, match="have changed: 1 changed"):
+        load_dataset(str(tmp_path / "store"))
 
 
 def test_a_store_may_have_more_shards_than_a_process_has_files(

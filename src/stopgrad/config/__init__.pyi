@@ -1,6 +1,8 @@
 from .guesses import guess as guess
+from .knobs import ALL_BANDS as ALL_BANDS
 from .knobs import BY_RULE as BY_RULE
 from .knobs import BadImages as BadImages
+from .knobs import Bands as Bands
 from .knobs import Config as Config
 from .knobs import EncoderConfig as EncoderConfig
 from .knobs import ExportFormat as ExportFormat
@@ -19,6 +21,8 @@ from .knobs import Stem as Stem
 from .knobs import SupervisedConfig as SupervisedConfig
 from .knobs import Task as Task
 from .knobs import ViewsConfig as ViewsConfig
+from .knobs import are_colours as are_colours
+from .knobs import bands_as_text as bands_as_text
 from .parse import config_from_dict as config_from_dict
 from .parse import config_to_dict as config_to_dict
 from .parse import describe_knobs as describe_knobs

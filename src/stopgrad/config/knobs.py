@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from operator import attrgetter
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, TypeAlias
 
 from stopgrad.config.bounds import Checked, knob, section
 from stopgrad.errors import ConfigError
@@ -86,7 +86,12 @@ class EncoderConfig(Checked):
         "first layer: small (3x3 stride 1), half (3x3 stride 2), large (7x7 stride 2 and max-pool)",
     )
     width: float = knob(1.0, "factor on every channel count of a ResNet", above=0, at_most=32)
-    channels: Literal[1, 3] = knob(3, "channels of its input: 3, or 1 for views in gray. Paper: 3")
+    channels: int = knob(
+        3,
+        "channels of its input: 3, 1 for views in gray, or as many as --bands. Paper: 3",
+        at_least=1,
+        at_most=1024,
+    )
     zero_init: bool = knob(True, "start the last BN gain of each residual block at 0. Report: yes")
 
 
@@ -217,6 +222,12 @@ class FinetuneConfig(Checked):
     crop: int = knob(0, "side of the crop, px, 0: that of the images", at_least=0)
 
 
+Bands: TypeAlias = tuple[int, ...]
+"""Bands of an image, counted from 1; (): the colours of its format."""
+
+ALL_BANDS: Bands = (0,)  # however many an image has
+
+
 class Reading(NamedTuple):
     """How a data set is read where there is more than one way; by default the rules decide."""
 
@@ -224,10 +235,15 @@ class Reading(NamedTuple):
     image_column: str = ""  # of a table
     label_column: str = ""
     white_level: float = 0.0  # the value that is white in images of more than 8 bits
-    bands: tuple[int, ...] = ()  # counted from 1, three or one; (): the colours of the format
+    bands: Bands = ()
 
 
 BY_RULE = Reading()
+
+
+def are_colours(bands: Bands) -> bool:
+    """Whether these bands become red, green and blue, or gray; else each is a channel."""
+    return bands != ALL_BANDS and len(bands) in (0, 1, 3)
 
 
 class Length(NamedTuple):
@@ -291,7 +307,8 @@ class Config(Checked):
     )
     bands: str = knob(
         "auto",
-        "bands that are red, green and blue, as 4,3,2, or one that is gray; auto: its colours",
+        "bands that are red, green and blue, as 4,3,2, or one that is gray; more, or all: a "
+        "channel each; auto: its colours",
     )
     views: ViewsConfig = section(ViewsConfig, "the augmentations")
     encoder: EncoderConfig = section(EncoderConfig, "encoder f")
@@ -375,22 +392,31 @@ class Config(Checked):
             )
 
 
-def read_bands(text: str) -> tuple[int, ...]:
+def read_bands(text: str) -> Bands:
     """Bands of an image as a user names them, counted from 1: "4,3,2" -> (4, 3, 2), "auto" -> ().
 
     Raises:
-        ConfigError: For anything but three numbers, or one.
+        ConfigError: For anything but numbers, `auto` and `all`.
     """
-    if text == "auto":
-        return ()
+    if text in NAMED_BANDS:
+        return NAMED_BANDS[text]
     parts = [part.strip() for part in text.split(",")]
-    if len(parts) in (1, 3) and all(part.isdecimal() and int(part) > 0 for part in parts):
+    if all(part.isdecimal() and int(part) > 0 for part in parts):
         return tuple(map(int, parts))
     raise ConfigError(
         f"bands = {text!r}",
-        expected="three bands, or one, counted from 1",
+        expected="bands counted from 1, or all",
         hint="write for example --bands 4,3,2",
     )
+
+
+def bands_as_text(bands: Bands) -> str:
+    """As a user would name them: what `read_bands` reads."""
+    names = {of: name for name, of in NAMED_BANDS.items()}
+    return names.get(bands) or ",".join(map(str, bands))
+
+
+NAMED_BANDS: dict[str, Bands] = {"auto": (), "all": ALL_BANDS}
 
 
 ORDERED = (  # the first of a pair may not exceed the second

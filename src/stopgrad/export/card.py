@@ -85,7 +85,9 @@ def _preprocessing(run: TrainedRun) -> dict[str, Any]:
     if size_problem(run.model.encoder, (side, side)):
         resize += f", then to {view} x {view} px, the only size that the backbone takes"
     gray = " + ".join(f"{weight:.4f} {name}" for weight, name in zip(GRAY, "RGB", strict=True))
-    channels = "channels R, G, B" if config.encoder.channels == 3 else f"gray ({gray})"
+    known = {1: f"gray ({gray})", 3: "channels R, G, B"}
+    bands = "the bands of the data" if config.bands == "auto" else f"bands {config.bands}"
+    channels = known.get(config.encoder.channels, bands)
     return {
         "input": f"float32, N x {config.encoder.channels} x H x W, {channels}, "
         "(pixels / 255 - mean) / std",

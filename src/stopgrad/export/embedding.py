@@ -324,9 +324,11 @@ def _parquet(file: IO[bytes], blocks: Iterator[Filled], width: int) -> None:
 
 def _parquet_shape(path: str) -> tuple[int, int]:
     """Rows and width, from the footer of a file."""
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
-    with pq.ParquetFile(path) as found:
+    with pa.OSFile(os.fsencode(path)) as file:
+        found = pq.ParquetFile(file)
         width = found.schema_arrow.field("features").type.list_size
         return int(found.metadata.num_rows), int(width)
 

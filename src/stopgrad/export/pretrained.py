@@ -52,12 +52,12 @@ class PretrainedEncoder(
         self.feature_width = self.encoder.feature_width
         self.eval()
 
-    def forward(self, x: Tensor) -> Tensor:  # (B, 3, H, W) normalised -> (B, F)
+    def forward(self, x: Tensor) -> Tensor:  # (B, C, H, W) normalised -> (B, F)
         features: Tensor = self.encoder(x)
         return features
 
     @torch.inference_mode()
-    def embed(self, pixels: Tensor) -> Tensor:  # (B, H, W, 3) uint8 -> (B, F)
+    def embed(self, pixels: Tensor) -> Tensor:  # (B, H, W, C) uint8 -> (B, F)
         """Features of images; normalises them first."""
         device = next(self.parameters()).device
         x = normalize(pixels.to(device).permute(0, 3, 1, 2), self.normalization)
@@ -152,9 +152,9 @@ def _encoder_config(values: Any) -> EncoderConfig:
 def _normalization(values: Any) -> Normalization:
     try:
         mean, std = (tuple(map(float, values[key])) for key in ("mean", "std"))
-        fit = len(mean) in (1, 3) and len(std) == len(mean) and min(std) > 0
+        fit = mean and len(std) == len(mean) and min(std) > 0
         if not fit or not all(map(math.isfinite, mean + std)):
-            raise ValueError("mean and std of three channels, or one, expected")
+            raise ValueError("mean and std of each channel expected")
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise _no_export(Path("preprocessing"), in_short(error)) from error
     return Normalization(mean, std)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypedDict, Unpack, get_args
 
 from stopgrad import images, method, report, runs, speed
-from stopgrad.config import BY_RULE, BadImages, Config, Reading
+from stopgrad.config import BY_RULE, BadImages, Config, Reading, bands_as_text
 from stopgrad.errors import ConfigError, DataError
 from stopgrad.face.arguments import check_choices, chosen_config, in_plain_torch
 from stopgrad.face.data_check import DataCheck
@@ -98,7 +98,7 @@ class Data:
             image_column=config.image_column or own.image_column,
             label_column=config.label_column or own.label_column,
             white_level=config.white_level or own.white_level,
-            bands=config.bands if config.reading.bands else ",".join(map(str, own.bands)) or "auto",
+            bands=config.bands if config.reading.bands else bands_as_text(own.bands),
         )
 
     def _serves(self, first: Dataset, config: Config, split: str) -> bool:
@@ -131,7 +131,7 @@ class HowRead(TypedDict, total=False):
     image_column: str  # of a table (Parquet), that holds the images or their paths; "": by rule
     label_column: str  # of a table, that holds the labels; "": by rule
     white_level: float  # the value that is white in images of more than 8 bits; 0: from the set
-    bands: str  # that are red, green and blue, as "4,3,2", or one; auto: the colours
+    bands: str  # that are red, green and blue, as "4,3,2", or one; more, or "all": a channel each
 
 
 @at_work
@@ -150,9 +150,9 @@ def load(
         data: A name (`mnist5k`, `cifar10`, `cifar100`, `hf:OWNER/NAME`), the path of a folder of
             images or of Parquet files, of an archive, of a file of arrays or of a packed store; or
             a list of several of these. Or images themselves: an array or a tensor (N, H, W, 3),
-            (N, 3, H, W) or (N, H, W), of bytes, or of floats from 0 to 1; a list, an array or a
-            column of paths of image files, of arrays, of tensors or of Pillow images; or a data
-            set of PyTorch.
+            (N, 3, H, W) or (N, H, W), or of any number of bands, of bytes, or of floats from 0 to
+            1; a list, an array or a column of paths of image files, of arrays, of tensors or of
+            Pillow images; or a data set of PyTorch.
         labels: N numbers or texts, of images themselves; None where one has no label.
         class_names: C names of labels that are numbers from 0 on.
         side: px. Images of one size, at most this, are kept as they are; others become centred
@@ -162,7 +162,7 @@ def load(
         **reading: How it is read where the rules should not decide, as the knobs of these names:
             `image_column` and `label_column` of a table (Parquet); `white_level`, the value that
             is white in images of more than 8 bits; `bands` that are red, green and blue, as
-            "4,3,2", or one.
+            "4,3,2", or one; of more bands, or "all", each is a channel.
 
     Raises:
         ConfigError: For labels or names beside anything but images themselves, and for a `reading`
@@ -216,6 +216,7 @@ def _held(
     import numpy as np
 
     spec = f"{ARRAYS}images"
+    reading = reading if reading.bands else reading._replace(bands=source.reading.bands)
     if not isinstance(data, np.ndarray):
         first = _read(source, Screen(), side=side, reading=reading, bad_images=bad_images)
         return Data(spec, first, side=side, reading=reading, source=source)
@@ -332,6 +333,8 @@ def views(
         raise ConfigError(f"--count {count}", expected="at least 1", hint="raise it")
     train = as_data(data).stored_for(config, screen).train
     mean_std = images.normalization(train, channels=config.encoder.channels)
+    if how := report.how_shown(train.channels):
+        screen.line(how.rstrip("."))
     panel = report.view_examples(train, config, normalization=mean_std, count=count)
     write_atomically(out, report.figure_as_png(report.view_grid(panel)))
     return out

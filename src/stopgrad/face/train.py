@@ -76,6 +76,8 @@ def pretrain(
             track=bar.track,
         )
         tell_data(dataset, screen)
+        if skipped := runs.skipped_in_views(config):
+            screen.line(skipped)
         bar.show(mirror.watch(epochs, dataset))
     return Run(out, data=source)
 

@@ -1,18 +1,20 @@
-"""One encoded image -> (H, W, 3) uint8, strictly, or the reason why not.
+"""One encoded image -> (H, W, C) uint8, strictly, or the reason why not; C = 3 for colours.
 
 EXIF rotation is applied; gray is repeated in three channels; more than 8 bits are scaled to 8 by
-levels (`depth`); alpha is laid over white; of an animation the first frame counts. Nothing
-truncated is accepted; what stands beside the pixels may be broken (`extras`).
+levels (`depth`); alpha is laid over white; of an animation the first frame counts. Bands that are
+no colours stay what they are, each resized as a gray image is. Nothing truncated is accepted; what
+stands beside the pixels may be broken (`extras`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from stopgrad.images.depth import Bands, Depth, RawImage, ValueRange, choose, raw_of
+from stopgrad.config import ALL_BANDS, Bands, are_colours
+from stopgrad.images.depth import Depth, RawImage, ValueRange, choose, count_bands, raw_of
 from stopgrad.images.opening import Damaged, Source, guarded, opened
 from stopgrad.images.types import Encoded, Levels, Pixels
 
@@ -32,6 +34,7 @@ class Frame(NamedTuple):
     fit: bool  # resizes images of other sizes (then it is a square)
     bands: Bands = ()
     levels: tuple[Levels, ...] | None = None  # by depth; None: of each image those of its own
+    channels: int = 3  # that are stored
 
     def knows(self, depth: Depth) -> bool:
         """Whether it has levels for a depth, or each image has its own."""
@@ -40,9 +43,9 @@ class Frame(NamedTuple):
     @classmethod
     def from_json(cls, values: list[Any]) -> Frame:
         """A frame as JSON has kept it."""
-        height, width, fit, bands, levels = [*values, (), None][:5]  # the last two are new
-        levels = None if levels is None else tuple(Levels(*of) for of in levels)
-        return cls(height, width, fit, tuple(bands), levels)
+        frame = cls(*values)  # of an earlier version it has fewer
+        levels = None if frame.levels is None else tuple(Levels(*of) for of in frame.levels)
+        return frame._replace(bands=tuple(frame.bands), levels=levels)
 
 
 class OtherSize(NamedTuple):
@@ -68,6 +71,21 @@ def peek(encoded: Encoded, *, bands: Bands = ()) -> tuple[int, int] | Damaged:
     return guarded(encoded, read)
 
 
+def channels_in(images: Iterable[Encoded], bands: Bands) -> int:
+    """How many channels images become by the first of them that can be read."""
+    if are_colours(bands):
+        return 3
+    if bands != ALL_BANDS:
+        return len(bands)
+
+    def read(file: Source) -> int:
+        with opened(file, bands=bands) as image:
+            return len(to_layers(raw_of(image) or image, bands=bands))
+
+    found = (guarded(encoded, read) for encoded in images)
+    return next((count for count in found if isinstance(count, int)), 3)
+
+
 def range_in(encoded: Encoded, *, depth: Depth, bands: Bands) -> ValueRange | Damaged | None:
     """The range of the values of an image; None where it has another depth, or no values."""
 
@@ -83,8 +101,8 @@ def decode(encoded: Encoded, frame: Frame) -> Pixels | OtherSize | OtherDepth | 
     """Decode one image into a frame.
 
     Returns:
-        (frame.height, frame.width, 3) uint8, C-contiguous. An image of another size is not
-        decoded and its size returned, unless the frame fits it; so it is with its depth.
+        (frame.height, frame.width, frame.channels) uint8, C-contiguous. An image of another size
+        is not decoded and its size returned, unless the frame fits it; so it is with its depth.
     """
     return guarded(encoded, lambda file: _read(file, frame))
 
@@ -99,12 +117,19 @@ def _read(file: Source, frame: Frame) -> Pixels | OtherSize | OtherDepth:
         if raw is not None and raw.depth and not frame.knows(raw.depth):
             return OtherDepth(raw.depth)
         turn = turn_of(image)
-        rgb = to_rgb(raw or image, frame.levels or (), frame.bands)
+        layers = to_layers(raw or image, frame.levels or (), frame.bands)
         if frame.fit:
-            rgb = _fit(rgb, frame.width)
+            layers = [_fit(layer, frame.width) for layer in layers]
         if turn is not None:
-            rgb = rgb.transpose(turn)
-        return np.asarray(rgb)
+            layers = [layer.transpose(turn) for layer in layers]
+        pixels = (
+            np.asarray(layers[0]) if len(layers) == 1 else np.dstack([*map(np.asarray, layers)])
+        )
+        if pixels.shape[2] != frame.channels:
+            raise ValueError(
+                f"{count_bands(pixels.shape[2])}, the first image has {frame.channels}"
+            )
+        return pixels
 
 
 def _upright_size(image: ImageFile | RawImage) -> tuple[int, int]:
@@ -144,43 +169,61 @@ def _orientation(image: ImageFile | RawImage) -> int:
     return stated if stated in range(1, 9) else 1
 
 
-def to_rgb(image: ImageFile | RawImage, levels: Sequence[Levels] = (), bands: Bands = ()) -> Image:
-    """All pixels of an open image as RGB, not yet turned.
+def to_layers(
+    image: ImageFile | RawImage, levels: Sequence[Levels] = (), bands: Bands = ()
+) -> list[Image]:
+    """All pixels of an open image, not yet turned: one image in RGB, or a gray one for each band.
 
     Args:
         image: A raw one where it is deeper than 8 bits, see `raw_of`.
         levels: By depth; an image of another depth has those of its own.
-        bands: Those that become gray or red, green and blue.
+        bands: Those that become gray or red, green and blue, or a layer each.
     """
-    flat = _to_eight_bits(image, {of.depth: of for of in levels}, bands)
-    if flat.mode == "RGB" and "transparency" not in flat.info:
-        return flat
-    if flat.has_transparency_data:
+    if isinstance(image, RawImage):
+        known = {of.depth: of for of in levels}
+        pixels = image.to_eight_bits(known.get(image.depth or ""), bands)
+    else:
+        flat = _to_eight_bits(image)
+        if not bands:
+            return [_to_rgb(flat)]
+        plain = flat.mode in ("L", "RGB", "RGBA", "RGBX", "CMYK")
+        pixels = choose(np.asarray(flat if plain else flat.convert("RGB")), bands)
+    if are_colours(bands):
+        return [_to_rgb(_as_image(pixels, image.mode))]
+    layers = [_as_image(band) for band in np.moveaxis(pixels, 2, 0)]
+    return layers * 3 if len(layers) == 1 else layers
+
+
+def _as_image(pixels: Pixels, mode: str = "") -> Image:
+    """An image of Pillow's; `mode` tells what four channels are."""
+    from PIL import Image
+
+    mode = {(): "L", (3,): "RGB"}.get(pixels.shape[2:], mode)
+    return Image.frombytes(mode, pixels.shape[1::-1], np.ascontiguousarray(pixels).tobytes())
+
+
+def _to_rgb(image: Image) -> Image:
+    """Alpha is laid over white."""
+    if image.mode == "RGB" and "transparency" not in image.info:
+        return image
+    if image.has_transparency_data:
         from PIL import Image
 
-        layer = flat.convert("RGBA")
+        layer = image.convert("RGBA")
         white = Image.new("RGBA", layer.size, "white")
         return Image.alpha_composite(white, layer).convert("RGB")
-    return flat.convert("RGB")
+    return image.convert("RGB")
 
 
-def _to_eight_bits(
-    image: ImageFile | RawImage, levels: Mapping[str, Levels], bands: Bands
-) -> Image:
+def _to_eight_bits(image: ImageFile) -> Image:
     """A loaded image of Pillow's whose samples have 8 bits."""
     from PIL.Image import fromarray
 
-    if isinstance(image, RawImage):
-        return image.to_eight_bits(levels.get(image.depth or ""), bands)
     image.load()
-    flat: Image = image
-    if image.mode.startswith("I"):  # of a PGM that states its white level
-        gray = np.asarray(image).astype(np.uint32)
-        flat = fromarray(((gray + 128) // 257).astype(np.uint8))
-    if not bands:
-        return flat
-    colours = flat if flat.mode in ("L", "RGB", "RGBA", "RGBX", "CMYK") else flat.convert("RGB")
-    return fromarray(np.ascontiguousarray(choose(np.asarray(colours), bands)))
+    if not image.mode.startswith("I"):
+        return image
+    gray = np.asarray(image).astype(np.uint32)  # of a PGM that states its white level
+    return fromarray(((gray + 128) // 257).astype(np.uint8))
 
 
 def _fit(image: Image, side: int) -> Image:

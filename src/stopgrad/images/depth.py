@@ -24,17 +24,17 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias, get_args
 
 import numpy as np
 
+from stopgrad.config import ALL_BANDS, Bands, are_colours
 from stopgrad.images.types import Levels, Pixels
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
     from PIL.ImageFile import ImageFile
 
 Depth = Literal["16-bit", "integer", "floating-point"]
-Bands: TypeAlias = tuple[int, ...]  # counted from 1; () for those that the format calls colours
 Values: TypeAlias = "np.ndarray[Any, np.dtype[Any]]"  # (H, W) or (H, W, C), masked where invalid
 
 FULL = 65535
+CHANNELS = (1, 3, 4)  # of an array of colours or gray
 PHOTOMETRIC, SAMPLE_FORMAT, NODATA = 262, 339, 42113  # tags of TIFF; the last is GDAL's
 BELOW = {"B": "L", "L": "B", "N": "B" if sys.byteorder == "little" else "L"}
 COLOURS = ("RGB", "RGBX", "RGBA", "CMYK", "LA")  # raw layouts of which Pillow keeps the high bytes
@@ -56,8 +56,9 @@ class RawImage:
         size: Width and height, px.
         depth: None: 8 bits.
         read: Its values, of these bands alone: (H, W), or (H, W, C) with C = 3, or 4 where the
-            last one is alpha or black ink.
+            last one is alpha or black ink; or any number of bands that are no colours.
         pixel_bytes: Of all samples of a pixel.
+        samples: Of a pixel.
         inverted: Whether its largest value is black.
         high_byte: Whether 8 of 16 bits are the high byte and not the nearest value, as Pillow
             reads colours.
@@ -70,6 +71,7 @@ class RawImage:
     depth: Depth | None
     read: Callable[[Bands], Values]
     pixel_bytes: int = 2
+    samples: int = 3
     inverted: bool = False
     high_byte: bool = False
     orientation: int = 1
@@ -78,19 +80,17 @@ class RawImage:
 
     def range(self, bands: Bands) -> ValueRange | None:
         """The range of its values, None where there are none; alpha is not counted."""
-        return _range(self._colours(self.read(bands)))
+        return _range(self._opaque(self.read(bands), bands))
 
-    def to_eight_bits(self, levels: Levels | None, bands: Bands) -> Image:
-        """As Pillow's image of mode L, RGB, RGBA or CMYK.
+    def to_eight_bits(self, levels: Levels | None, bands: Bands) -> Pixels:
+        """(H, W), or (H, W, C): RGB, RGBA, CMYK, or the bands.
 
         Args:
             levels: Of the set; None: those of this image alone.
             bands: Those to read.
         """
-        from PIL import Image
-
         values = self.read(bands)
-        colours = self._colours(values)
+        colours = self._opaque(values, bands)
         if self.depth is None:
             pixels = colours.astype(np.uint8)
         else:
@@ -98,13 +98,14 @@ class RawImage:
             pixels = _scaled(colours, levels, high_byte=self.high_byte)
         if self.inverted:
             pixels = 255 - pixels
-        if values.shape[2:] == (4,) and self.mode == "RGBA":
+        if colours.shape != values.shape:
             pixels = np.dstack([pixels, _opacity(values[..., 3])])
-        mode = {2: "L", 3: "RGB"}.get(pixels.ndim + (pixels.shape[2:] == (4,)), self.mode)
-        return Image.frombytes(mode, self.size, np.ascontiguousarray(pixels).tobytes())
+        return pixels
 
-    def _colours(self, values: Values) -> Values:
-        return values[..., :3] if values.ndim == 3 and self.mode == "RGBA" else values
+    def _opaque(self, values: Values, bands: Bands) -> Values:
+        """The values without alpha."""
+        has_alpha = values.shape[2:] == (4,) and self.mode == "RGBA" and are_colours(bands)
+        return values[..., :3] if has_alpha else values
 
 
 def _opacity(alpha: Values) -> Pixels:
@@ -150,7 +151,7 @@ def _remark(depth: str, black: float, white: float) -> str:
 
 
 def choose(values: Values, bands: Bands) -> Values:
-    """These bands of (H, W) or (H, W, C), in their order; one band is (H, W).
+    """These bands of (H, W) or (H, W, C), in their order; one that is gray is (H, W).
 
     Raises:
         ValueError: When there are fewer.
@@ -158,10 +159,18 @@ def choose(values: Values, bands: Bands) -> Values:
     if not bands:
         return values
     stacked = values if values.ndim == 3 else values[..., None]
+    if bands == ALL_BANDS:
+        return stacked
     if max(bands) > stacked.shape[2]:
         raise ValueError(f"{count_bands(stacked.shape[2])}, --bands asks for {max(bands)}")
     chosen = stacked[..., [band - 1 for band in bands]]
     return chosen[..., 0] if len(bands) == 1 else chosen
+
+
+def choose_colours(count: int, kind: str) -> ValueError:
+    """Why the colours of that many bands are not known, and the flags that help."""
+    flags = f"--bands all --encoder.channels {count}"
+    return ValueError(f"{kind}: choose three or one of them, such as --bands 4,3,2, or {flags}")
 
 
 def count_bands(count: int) -> str:
@@ -202,9 +211,15 @@ def raw_of(image: ImageFile | RawImage) -> RawImage | None:
     )
 
 
-def raw_array(values: Values) -> RawImage:
-    """Values (H, W, C) of any type of numbers, C = 1, 3 or 4, as a raw image."""
+def raw_array(values: Values, bands: Bands) -> RawImage:
+    """Values (H, W, C) of any type of numbers as a raw image, of which these bands will be read.
+
+    Raises:
+        ValueError: Where none are named, and C is not 1, 3 or 4.
+    """
     height, width, channels = values.shape
+    if not bands and channels not in CHANNELS:
+        raise choose_colours(channels, count_bands(channels))
     if values.dtype.kind == "b":
         values = values * np.uint8(255)
     kind, size = values.dtype.kind, values.dtype.itemsize
@@ -218,6 +233,7 @@ def raw_array(values: Values) -> RawImage:
         depth,
         lambda bands: choose(masked(plain, None), bands),
         pixel_bytes=channels * size,
+        samples=channels,
         has_transparency_data=channels == 4,
     )
 

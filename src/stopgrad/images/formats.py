@@ -13,7 +13,16 @@ from typing import IO, TYPE_CHECKING, Any, BinaryIO, cast
 
 import numpy as np
 
-from stopgrad.images.depth import Bands, Depth, RawImage, Values, choose, count_bands, masked
+from stopgrad.config import ALL_BANDS, Bands
+from stopgrad.images.depth import (
+    Depth,
+    RawImage,
+    Values,
+    choose,
+    choose_colours,
+    count_bands,
+    masked,
+)
 from stopgrad.storage import is_passing
 
 if TYPE_CHECKING:
@@ -121,6 +130,7 @@ def _open_tiff(file: IO[bytes], bands: Bands) -> RawImage:
         if len(page.dataoffsets) != math.prod(page.chunked):
             raise ValueError("strips or tiles of the image are missing")
         bands = bands or _colours(count, kind, is_rgb=page.photometric == 2)
+        samples = count if bands == ALL_BANDS else len(bands)
         orientation = page.tags.get(274)
         return RawImage(
             "TIFF",
@@ -128,6 +138,7 @@ def _open_tiff(file: IO[bytes], bands: Bands) -> RawImage:
             _tiff_depth(page),
             lambda chosen: _read_tiff(file, chosen or bands),
             pixel_bytes=count * page.dtype.itemsize,
+            samples=samples,
             inverted=page.photometric == 0,
             orientation=orientation.value if orientation else 1,
         )
@@ -160,7 +171,7 @@ def _colours(count: int, kind: str, *, is_rgb: bool) -> Bands:
         return (1,)
     if count == 3 or (is_rgb and count == 4):
         return (1, 2, 3)
-    raise ValueError(f"{kind}: choose three or one of them, such as --bands 4,3,2")
+    raise choose_colours(count, kind)
 
 
 def _tiff_depth(page: TiffPage) -> Depth | None:

@@ -24,10 +24,18 @@ from typing import Generic, NamedTuple, assert_never
 
 import numpy as np
 
-from stopgrad.config import BY_RULE, BadImages, Reading
+from stopgrad.config import BY_RULE, BadImages, Bands, Reading
 from stopgrad.errors import DataError
-from stopgrad.images.decoding import Frame, OtherDepth, OtherSize, decode, peek, range_in
-from stopgrad.images.depth import FULL, Bands, Depth, ValueRange, levels_asked, levels_for, remarks
+from stopgrad.images.decoding import (
+    Frame,
+    OtherDepth,
+    OtherSize,
+    channels_in,
+    decode,
+    peek,
+    range_in,
+)
+from stopgrad.images.depth import FULL, Depth, ValueRange, levels_asked, levels_for, remarks
 from stopgrad.images.formats import says_what_to_do
 from stopgrad.images.opening import Damaged, strict_pillow
 from stopgrad.images.types import (
@@ -200,7 +208,7 @@ def in_one_frame(
                 return work(frame)
             except _SizesDifferError as sizes:
                 square = _square(side, sizes=str(sizes))
-                frame = square._replace(bands=frame.bands, levels=frame.levels)
+                frame = frame._replace(height=square.height, width=square.width, fit=True)
             except _NoLevelsError as unknown:
                 frame = with_levels(frame, unknown.depth, contents.readers, track)
 
@@ -215,7 +223,11 @@ def _first_frame(contents: Contents, side: int | None, reading: Reading) -> Fram
         frame = _square(side, sizes=_width_x_height(first))
     else:
         frame = Frame(*first, fit=False)
-    return frame._replace(bands=reading.bands, levels=levels_asked(reading.white_level))
+    return frame._replace(
+        bands=reading.bands,
+        levels=levels_asked(reading.white_level),
+        channels=channels_in(contents.train.items(), reading.bands),
+    )
 
 
 def with_levels(
@@ -318,18 +330,18 @@ class Tally:
             return None
         return np.delete(self.reader.labels, list(self.damaged))
 
-    def fingerprint(self, height: int, width: int) -> str:
+    def fingerprint(self, height: int, width: int, channels: int) -> str:
         """That of the readable images."""
         return seal_fingerprint(
             self.digest,
-            shape=(len(self.names), height, width, 3),
+            shape=(len(self.names), height, width, channels),
             labels=self.labels,
             class_names=self.class_names,
         )
 
     def images(self, pixels: Pixels) -> Images:
-        """The readable images, given their pixels (N, H, W, 3)."""
-        mark = self.fingerprint(*pixels.shape[1:3])
+        """The readable images, given their pixels (N, H, W, C)."""
+        mark = self.fingerprint(*pixels.shape[1:])
         return Images(pixels, self.labels, self.class_names, mark, tuple(self.names))
 
 

@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
 
 import numpy as np
 
-from stopgrad.config import BY_RULE, BadImages, Reading
+from stopgrad.config import ALL_BANDS, BY_RULE, BadImages, Bands, Reading, are_colours
 from stopgrad.errors import DataError
-from stopgrad.images.decoding import to_rgb, turn_of
-from stopgrad.images.depth import Bands, RawImage, raw_of
+from stopgrad.images.decoding import to_layers, turn_of
+from stopgrad.images.depth import RawImage, raw_of
 from stopgrad.images.gather import DamagedImagesError, on_all_cores, refusal
 from stopgrad.images.load import decode_again
 from stopgrad.images.opening import Damaged, Source, guarded, opened, strict_pillow
@@ -148,10 +148,13 @@ def check_images(
     dataset = loaded if isinstance(loaded, Dataset) else None
     tally = _Traits(tiny_below=tiny_below, damaged=loaded.damaged)
     levels = dataset.notes.levels if dataset else ()
-    look = functools.partial(inspect_image, levels=levels, bands=source.reading.bands)
+    packed = source.store is not None  # its damaged images were left out by choice, and are gone
+    bands = source.reading.bands
+    if packed and dataset:
+        bands = () if dataset.train.channels == 3 else ALL_BANDS
+    look = functools.partial(inspect_image, levels=levels, bands=bands)
     _look_at_all(contents, look, tally, track)
     damaged = tuple(tally.damaged.values())
-    packed = source.store is not None  # its damaged images were left out by choice, and are gone
     pictures = _pictures(contents, left_out=loaded.damaged if packed else ())
     refused = () if packed else damaged
     too_many = refusal(refused, count=sum(pictures.values()), bad_images=bad_images)
@@ -253,7 +256,7 @@ class Inspected(NamedTuple):
     format: str  # by Pillow's name: PNG, JPEG, ...
     size: ImageSize
     traits: tuple[Trait, ...]
-    digest: bytes  # of size and RGB pixels: equal for equal images in any lossless format
+    digest: bytes  # of size and pixels: equal for equal images in any lossless format
 
 
 def inspect_image(
@@ -269,21 +272,23 @@ def _inspect(file: Source, *, levels: Sequence[Levels], bands: Bands) -> Inspect
         header = _traits_of_header(image, deep=raw is not None and raw.depth is not None)
         kind = image.format or "unknown"
         turn = turn_of(image)
-        rgb = to_rgb(raw or image, levels, bands)
-        alpha = image.has_transparency_data
-        upright = rgb if turn is None else rgb.transpose(turn)
+        layers = to_layers(raw or image, levels, bands)
+        alpha = image.has_transparency_data and are_colours(bands)
+        upright = layers if turn is None else [layer.transpose(turn) for layer in layers]
+        size = ImageSize(*upright[0].size)
         traits: dict[Trait, bool] = {
             **header,
             "alpha": alpha,
             "rotated": turn is not None,
-            "elongated": max(rgb.size) > LONGEST * min(rgb.size),
+            "elongated": max(size) > LONGEST * min(size),
             **_traits_of_colours(upright),
             "animated": _is_animated(image),
         }
-    digest = hashlib.blake2b(repr(upright.size).encode(), digest_size=16)
-    digest.update(upright.tobytes())
+    digest = hashlib.blake2b(repr(upright[0].size).encode(), digest_size=16)
+    for layer in upright:
+        digest.update(layer.tobytes())
     found = tuple(trait for trait, holds in traits.items() if holds)
-    return Inspected(kind, ImageSize(*upright.size), found, digest.digest())
+    return Inspected(kind, size, found, digest.digest())
 
 
 def _traits_of_header(image: ImageFile | RawImage, *, deep: bool) -> dict[Trait, bool]:
@@ -307,12 +312,9 @@ def _is_deep(image: ImageFile | RawImage) -> bool:
     return any(";16" in part for part in parts if isinstance(part, str))
 
 
-def _traits_of_colours(rgb: Image) -> dict[Trait, bool]:
-    colours = rgb.getcolors(FEW)  # None: more than these
-    return {
-        "few_colours": colours is not None and len(colours) > 1,
-        "constant": colours is not None and len(colours) == 1,
-    }
+def _traits_of_colours(layers: Sequence[Image]) -> dict[Trait, bool]:
+    colours = [len(layer.getcolors(FEW) or range(FEW + 1)) for layer in layers]  # or more than few
+    return {"few_colours": 1 < max(colours) <= FEW, "constant": max(colours) == 1}
 
 
 def _is_animated(image: ImageFile | RawImage) -> bool:

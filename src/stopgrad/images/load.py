@@ -302,7 +302,7 @@ def _decode_to_memory(
 def _collect(
     attempts: Iterator[NamedResult[Pixels | Damaged]], tally: Tally, frame: Frame
 ) -> Pixels:
-    array = _allocate((tally.reader.length, frame.height, frame.width, 3))
+    array = _allocate((tally.reader.length, frame.height, frame.width, frame.channels))
     for attempt in attempts:
         if (pixels := tally.add(attempt)) is not None:
             array[len(tally.names) - 1] = pixels
@@ -327,7 +327,8 @@ def how_it_was_read(dataset: Dataset) -> str:
     counts = f"{len(train):,} images to train on"
     if test is not None:
         counts += f", {len(test):,} to test on"
-    return f"read {dataset.name}: {counts}, {width} x {height} px; {_labels(train)}"
+    bands = "" if train.channels == 3 else f" of {train.channels} bands"
+    return f"read {dataset.name}: {counts}, {width} x {height} px{bands}; {_labels(train)}"
 
 
 def what_to_know(dataset: Dataset) -> list[str]:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from stopgrad.config import BY_RULE, Reading
+from stopgrad.config import ALL_BANDS, BY_RULE, Reading
 from stopgrad.errors import DataError
 from stopgrad.images.decoding import Frame, OtherDepth, OtherSize, decode
 from stopgrad.images.depth import levels_asked
@@ -49,7 +49,8 @@ def load_image_files(
     """
     height, width = like.pixels.shape[1:3]
     levels = levels_asked(reading.white_level) or notes.levels
-    frame = Frame(height, width, height == width, reading.bands, levels)
+    bands = reading.bands or (() if like.channels == 3 else ALL_BANDS)
+    frame = Frame(height, width, height == width, bands, levels, like.channels)
     decoded = decode_together([Encoded(str(file), file) for file in files], frame)
     damaged = [DamagedImage("train", d.name, d.reason) for d in decoded if isinstance(d, Damaged)]
     if damaged:
@@ -60,7 +61,8 @@ def load_image_files(
             hint="check the paths, or repair the files",
         )
     pixels = [_of_this_size(d, file, frame) for d, file in zip(decoded, files, strict=True)]
-    found = images_from_arrays(np.stack(pixels), sources=[str(file) for file in files])
+    names = [str(file) for file in files]
+    found = images_from_arrays(np.stack(pixels), sources=names, channels=like.channels)
     return replace(found, whole_side=like.whole_side)  # seen whole at the same size
 
 

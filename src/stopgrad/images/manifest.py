@@ -18,9 +18,9 @@ from stopgrad.errors import DataError
 from stopgrad.storage import few, read_json, typed, write_json
 
 MANIFEST = "stopgrad-store.json"
-FORMAT = 1
+FORMAT, FORMAT_OF_BANDS = 1, 2  # the second where channels are not three
 SHARD = re.compile(r"(train|test)-[0-9]{5,}\.pixels", re.ASCII)  # as `writing` names them
-MOST_SIDE = 65_535  # px
+MOST_SIDE, MOST_CHANNELS = 65_535, 1024  # px; bands
 
 
 class Shard(NamedTuple):
@@ -51,6 +51,7 @@ class StoreManifest(NamedTuple):
     width: int  # px
     splits: dict[str, StoredSplit]
     tables: dict[str, str]  # sha256 of the files that hold them
+    channels: int = 3  # which the manifest of format 1 does not say
 
 
 def read_manifest(path: Path) -> StoreManifest:
@@ -67,14 +68,18 @@ def read_manifest(path: Path) -> StoreManifest:
         )
     with damage(path, MANIFEST):
         values = read_sealed(path / MANIFEST)
-        if values.pop("format") != FORMAT:
+        if values.pop("format") != (FORMAT_OF_BANDS if "channels" in values else FORMAT):
             raise ValueError("it is of another version of stopgrad")
         splits = {name: _stored_split(split) for name, split in values.pop("splits").items()}
         if not {"train"} <= splits.keys() <= {"train", "test"}:
             raise ValueError(f"it has the splits {few(sorted(splits))}")
-        manifest = typed(StoreManifest, {**values, "splits": {}})._replace(splits=splits)
+        manifest = typed(StoreManifest, {"channels": 3, **values, "splits": {}})._replace(
+            splits=splits
+        )
         if not (0 < manifest.height <= MOST_SIDE and 0 < manifest.width <= MOST_SIDE):
             raise ValueError(f"images of {manifest.width} x {manifest.height} px")
+        if not 0 < manifest.channels <= MOST_CHANNELS:
+            raise ValueError(f"images of {manifest.channels} channels")
         return manifest
 
 
@@ -84,7 +89,9 @@ def write_manifest(path: Path, manifest: StoreManifest) -> None:
         name: {**split._asdict(), "shards": [shard._asdict() for shard in split.shards]}
         for name, split in manifest.splits.items()
     }
-    write_sealed(path / MANIFEST, {"format": FORMAT, **manifest._asdict(), "splits": splits})
+    known = {k: v for k, v in manifest._asdict().items() if (k, v) != ("channels", 3)}
+    number = FORMAT_OF_BANDS if "channels" in known else FORMAT
+    write_sealed(path / MANIFEST, {"format": number, **known, "splits": splits})
 
 
 def write_sealed(path: Path, values: dict[str, Any]) -> None:

@@ -11,6 +11,7 @@ import ctypes
 import functools
 import io
 import logging
+import os
 import re
 import stat
 import threading
@@ -21,8 +22,9 @@ from typing import IO, TYPE_CHECKING, NamedTuple, TypeAlias
 
 import numpy as np
 
+from stopgrad.config import Bands
 from stopgrad.errors import UnreadableError
-from stopgrad.images.depth import Bands, RawImage, Values, raw_array
+from stopgrad.images.depth import RawImage, Values, raw_array
 from stopgrad.images.extras import without_extras
 from stopgrad.images.formats import is_misread, open_other
 from stopgrad.images.types import Encoded, T
@@ -38,7 +40,7 @@ TILE_WIDTH, TILE_HEIGHT = 322, 323  # tags of TIFF 6.0, Section 15
 MOST_BYTES = 1 << 30  # of an encoded image
 MOST_PIXELS = 250_000_000  # of an image; cameras and scanners make 200 megapixels
 MOST_AT_ONCE = 1 << 27  # px being decoded at any moment; with alpha they take 15 bytes each
-PIXEL_BYTES, SCALED_BYTES = 15, 30  # that take; those of a raw image besides its own samples
+PIXEL_BYTES, SCALED_BYTES = 15, 10  # that take; for a sample of a raw image besides its own
 READERS = ("PIL", "tifffile", "pydicom", "pillow_heif")
 
 
@@ -83,8 +85,8 @@ def strict_pillow() -> Iterator[None]:
 def _silence_libtiff() -> None:
     """The library that Pillow decodes TIFF with would write to standard error by itself."""
     with contextlib.suppress(OSError, AttributeError):  # another system, or without it
-        for path in set(re.findall(r"/\S*/libtiff\S*", Path("/proc/self/maps").read_text())):
-            library = ctypes.CDLL(path)
+        for path in set(re.findall(rb"/\S*/libtiff\S*", Path("/proc/self/maps").read_bytes())):
+            library = ctypes.CDLL(os.fsdecode(path))
             library.TIFFSetErrorHandler(None)
             library.TIFFSetWarningHandler(None)
 
@@ -222,7 +224,7 @@ def opened(
     Raises:
         ValueError: For more than `MOST_PIXELS`, before any of them is decoded.
     """
-    image = raw_array(file) if isinstance(file, np.ndarray) else _open_image(file, bands)
+    image = raw_array(file, bands) if isinstance(file, np.ndarray) else _open_image(file, bands)
     with contextlib.nullcontext() if isinstance(image, RawImage) else image:
         if draft and not isinstance(image, RawImage) and image.format in ("JPEG", "MPO"):
             image.draft(None, draft)
@@ -281,7 +283,8 @@ def _area(image: ImageFile | RawImage) -> int:
     if width * height > MOST_PIXELS:
         raise ValueError(_too_large(width, height))
     if isinstance(image, RawImage):
-        times = -(-(image.pixel_bytes + SCALED_BYTES) // PIXEL_BYTES)
+        scaled = SCALED_BYTES * max(3, image.samples)
+        times = -(-(image.pixel_bytes + scaled) // PIXEL_BYTES)
         if times * width * height > MOST_PIXELS:
             pixels = f"{width:,} x {height:,} = {width * height:,} pixels"
             at_most = f"{MOST_PIXELS // times:,} of {image.pixel_bytes:,} bytes each"

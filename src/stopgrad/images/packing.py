@@ -12,6 +12,8 @@ import contextlib
 import fcntl
 import functools
 import hashlib
+import io
+import json
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -21,11 +23,12 @@ from stopgrad.config import BY_RULE, BadImages, Reading
 from stopgrad.errors import ConfigError, DataError, LockedError, StopgradError, StorageError
 from stopgrad.images.decoding import Frame
 from stopgrad.images.gather import Tally, all_damaged, in_one_frame, refusal, refuse_unreadable
-from stopgrad.images.manifest import MANIFEST, Shard, StoreManifest, read_manifest
+from stopgrad.images.manifest import MANIFEST, Shard, StoreManifest, damage, read_manifest
 from stopgrad.images.sources.find import find_source, is_name
 from stopgrad.images.sources.several import spec_of_several, specs_of
 from stopgrad.images.store import (
     FILES,
+    LARGEST_TABLE,
     NOTES,
     PACKING,
     SUMMARY,
@@ -43,9 +46,10 @@ from stopgrad.images.types import (
     no_progress,
     seal_fingerprint,
 )
-from stopgrad.images.writing import Target, store_key, take_in, write_store
+from stopgrad.images.writing import READING, Target, store_key, take_in, write_store
 from stopgrad.storage import (
     Finding,
+    read_file,
     read_json,
     read_patiently,
     some,
@@ -194,7 +198,7 @@ def _check_room(out: Path, contents: Contents, frame: Frame) -> None:
     """Refuses before hours of work what the disk cannot hold."""
     count = sum(reader.length for reader in contents.readers.values())
     there = sum(file.stat().st_size for file in out.glob("*.pixels"))
-    needed = count * frame.height * frame.width * 3 - there
+    needed = count * frame.height * frame.width * frame.channels - there
     free = shutil.disk_usage(out).free
     if needed > free:
         raise StorageError(
@@ -232,8 +236,9 @@ def changes_since_packing(path: Path) -> DataError | None:
         return None
     columns = read_columns(path, manifest, FILES)
     was = _by_path(map(FileStamp, columns["path"], columns["size"], columns["modified"]))
+    reading = _reading(path)
     try:
-        now = _by_path(find_source(manifest.origin).stamps)
+        now = _by_path(find_source(manifest.origin, reading=reading).stamps)
     except StopgradError:  # nothing of it can be read any more
         now = {}
     changed = {name for name in was.keys() & now.keys() if was[name] != now[name]}
@@ -248,6 +253,17 @@ def changes_since_packing(path: Path) -> DataError | None:
         expected=f"{manifest.origin} as it was packed",
         hint=f"pack it again into a new store, or remove {FILES} to use this one as it is",
     )
+
+
+def _reading(path: Path) -> Reading:
+    """How the files were read that a store was packed from."""
+    import pyarrow.parquet as pq
+
+    with damage(path, FILES):
+        data = read_file(path / FILES, most=LARGEST_TABLE)
+        known = pq.read_schema(io.BytesIO(data)).metadata or {}
+        reading = Reading(*json.loads(known.get(READING.encode(), b"[]")))
+        return reading._replace(bands=tuple(reading.bands))
 
 
 def _by_path(stamps: Iterable[FileStamp]) -> dict[str, FileStamp]:

@@ -5,7 +5,10 @@ Subsets are a pure function of (images' count and labels, fraction, seed).
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import functools
+import itertools
+import math
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -121,37 +124,40 @@ def _quotas(counts: npt.NDArray[np.int64], total: int) -> npt.NDArray[np.int64]:
 def normalization(images: Images, *, channels: int = 3) -> Normalization:
     """Mean and population standard deviation of pixels / 255, by channel; known, or counted.
 
-    Of one channel they are those of gray: its mean, and the mean deviation of the colours, which
-    is its own where images are gray and an upper bound where they are not.
+    Of one channel of colours they are those of gray: its mean, and the mean deviation of the
+    colours, which is its own where images are gray and an upper bound where they are not.
 
     Exact: pixels are counted by value in integers, in chunks, so neither the order nor the
     chunk size can change a bit. A channel that never varies gets a std of 1, so that it
     normalises to 0 and not to infinity.
     """
     found = images.known or normalization_of([images.pixels])
-    if channels == 3:
+    if channels == images.channels:
         return found
     return Normalization(*((sum(w * v for w, v in zip(GRAY, of, strict=True)),) for of in found))
 
 
 def normalization_of(parts: Iterable[Rows]) -> Normalization:
-    """The normalization of images that come in parts (n, H, W, 3)."""
-    counts = np.zeros((3, 256), np.int64)
-    for pixels in parts:
-        height, width = pixels.shape[1:3]
-        step = max(1, CHUNK_BYTES // (3 * height * width))
-        for start in range(0, len(pixels), step):
-            counts += _count_values(pixels[start : start + step])
+    """The normalization of images that come in parts (n, H, W, C)."""
+    counts = functools.reduce(np.add, map(_count_values, itertools.chain(*map(_chunks, parts))))
     mean, std = _moments(counts)
     return Normalization(tuple(mean), tuple(std))
 
 
+def _chunks(pixels: Rows) -> Iterator[Pixels]:
+    step = max(1, CHUNK_BYTES // math.prod(pixels.shape[1:]))
+    for start in range(0, len(pixels), step):
+        yield pixels[start : start + step]
+
+
 def _count_values(pixels: Pixels) -> npt.NDArray[np.int64]:
-    """(3, 256): how often each value occurs in each channel of pixels (B, H, W, 3)."""
+    """(C, 256): how often each value occurs in each channel of pixels (B, H, W, C)."""
     from PIL import Image  # counts twenty times as fast as NumPy
 
-    one_below_the_other = pixels.reshape(-1, pixels.shape[2], 3)
-    return np.array(Image.fromarray(one_below_the_other).histogram(), np.int64).reshape(3, 256)
+    flat = pixels.reshape(-1, *pixels.shape[2:])  # one image below the other
+    parts = [flat] if flat.shape[2] == 3 else [*map(np.ascontiguousarray, np.moveaxis(flat, 2, 0))]
+    counts = [Image.fromarray(part).histogram() for part in parts]
+    return np.array(counts, np.int64).reshape(-1, 256)
 
 
 def _moments(counts: npt.NDArray[np.int64]) -> tuple[list[float], list[float]]:

@@ -5,7 +5,7 @@
           stopgrad-notes.json    what of the data is not used; there where there is anything to note
           pictures.parquet       split, name and label of each image; why a damaged one is left out
           files.parquet          path, size and date of each file that was packed
-          train-00000.pixels     n x H x W x 3 bytes, then train-00001.pixels, ...; test-...
+          train-00000.pixels     n x H x W x C bytes, then train-00001.pixels, ...; test-...
 
 `packing` makes stores for the user. `load` makes its own, with pictures.json in place of the
 Parquet files, so that opening one imports NumPy alone. Opening compares sizes and the small files;
@@ -21,6 +21,7 @@ import hashlib
 import io
 import itertools
 import logging
+import math
 import os
 import stat
 import zlib
@@ -259,11 +260,11 @@ def read_split(path: Path, manifest: StoreManifest, split: str, table: ImageTabl
     stored = manifest.splits[split]
     rows = zip(table.split, table.reason, strict=True)
     kept = [of == split and reason is None for of, reason in rows]
-    shape = (manifest.height, manifest.width, 3)
+    shape = (manifest.height, manifest.width, manifest.channels)
     alone, maps = len(stored.shards) == 1, []
     for shard in stored.shards:
         with damage(path, shard.file):
-            _check_size(path / shard.file, shard.pictures * shape[0] * shape[1] * 3)
+            _check_size(path / shard.file, shard.pictures * math.prod(shape))
             maps.append(map_file(path / shard.file, (shard.pictures, *shape), writable=alone))
     with damage(path, MANIFEST):
         return Images(
@@ -322,8 +323,5 @@ def _reader(images: Images) -> SplitReader:
 
 
 def _items(images: Images) -> Iterator[Encoded]:
-    """Each image as PPM, which is its pixels behind a line."""
-    height, width = images.pixels.shape[1:3]
-    header = f"P6 {width} {height} 255\n".encode()
     for row, name in enumerate(images.sources):
-        yield Encoded(name, header + images.pixels[row].tobytes())
+        yield Encoded(name, images.pixels[row])

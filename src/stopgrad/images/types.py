@@ -1,7 +1,8 @@
 """The types of this room: images in memory or on disk, and what a data set offers before that.
 
-`Images` holds (N, H, W, 3) uint8 with labels (N,) int64 or none. Pixels on disk are mapped into
-memory: one file is an array, several are a `Packed`. A `DataSource` is made by looking at names,
+`Images` holds (N, H, W, C) uint8 with labels (N,) int64 or none; C is 3, or the number of bands
+that are no colours. Pixels on disk are mapped into memory: one file is an array, several are a
+`Packed`. A `DataSource` is made by looking at names,
 sizes and dates only; its `open` reads labels and schemas, and the items of a `SplitReader` stream
 the encoded images in a fixed order. NumPy only.
 """
@@ -37,7 +38,7 @@ UNLABELLED = -1  # the label of an image that has none, where others have one
 class MappedFile(NamedTuple):
     """A file of pixels that is mapped into memory."""
 
-    pixels: Pixels  # (n, H, W, 3)
+    pixels: Pixels  # (n, H, W, C)
     pages: mmap.mmap
 
 
@@ -46,7 +47,7 @@ def map_file(path: Path, shape: tuple[int, ...], *, writable: bool = False) -> M
 
     Args:
         path: The file.
-        shape: (n, H, W, 3), as many bytes as the file has.
+        shape: (n, H, W, C), as many bytes as the file has.
         writable: Whether the array may be written to.
 
     Raises:
@@ -71,7 +72,7 @@ def _pages(path: Path, access: int) -> mmap.mmap:
 
 
 class Packed:
-    """(N, H, W, 3) uint8 in several files, which reads like an array of NumPy.
+    """(N, H, W, C) uint8 in several files, which reads like an array of NumPy.
 
     Only the rows asked for are copied into the memory of the process; the system caches the files
     as it can.
@@ -90,7 +91,7 @@ class Packed:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """(N, H, W, 3)."""
+        """(N, H, W, C)."""
         return (len(self._rows), *self._shards[0].pixels.shape[1:])
 
     @property
@@ -125,7 +126,7 @@ class Packed:
         return Packed(self._shards, self._rows[indices])
 
 
-Rows = Pixels | Packed  # (N, H, W, 3) uint8, read by row
+Rows = Pixels | Packed  # (N, H, W, C) uint8, read by row
 
 
 class Track(Protocol):
@@ -153,7 +154,8 @@ class Images:
     """Images of one size, with their labels where there are any.
 
     Attributes:
-        pixels: (N, H, W, 3) uint8: a C-contiguous array, which may be a memory map, or `Packed`.
+        pixels: (N, H, W, C) uint8: a C-contiguous array, which may be a memory map, or `Packed`.
+            C is 3 for colours and gray; of bands that are neither, as many as there are.
         labels: (N,) int64 in 0..C-1, `UNLABELLED` where an image has none; or None.
         class_names: C names, () when there are no labels.
         fingerprint: sha256 in hex of pixels, labels and class names, in order.
@@ -174,7 +176,7 @@ class Images:
 
     def __post_init__(self) -> None:
         assert len(self.pixels.shape) == 4, self.pixels.shape
-        assert self.pixels.shape[3] == 3, self.pixels.shape
+        assert self.pixels.shape[3] > 1, self.pixels.shape
         assert self.pixels.dtype == np.uint8, self.pixels.dtype
         assert isinstance(self.pixels, Packed) or self.pixels.flags.c_contiguous
         assert self.labels is None or self.labels.shape == (len(self.pixels),)
@@ -182,6 +184,11 @@ class Images:
 
     def __len__(self) -> int:
         return len(self.pixels)
+
+    @property
+    def channels(self) -> int:
+        """C of its pixels."""
+        return self.pixels.shape[3]
 
     @property
     def whole_size(self) -> tuple[int, int]:
@@ -215,7 +222,7 @@ class Images:
         return self.take(np.flatnonzero(self.labels != UNLABELLED))
 
     def with_pixels(self, pixels: Rows) -> Images:
-        """Other pixels (M, H, W, 3), to be seen whole at the same size, under this fingerprint.
+        """Other pixels (M, H, W, C), to be seen whole at the same size, under this fingerprint.
 
         Labels, class names, sources and the known normalization belong to the old ones and go.
         """
@@ -288,7 +295,7 @@ class Dataset(NamedTuple):
 class Encoded(NamedTuple):
     """One image before decoding: a name for messages, and its file, its content or its values.
 
-    Values are (H, W, C), C = 1, 3 or 4. None: it has no bytes; an error: why it cannot be read.
+    Values are (H, W, C). None: it has no bytes; an error: why it cannot be read.
     """
 
     name: str
@@ -338,7 +345,8 @@ class DataSource(NamedTuple):
 
 
 def stamp(path: Path | str, *, name: str) -> FileStamp:
-    """The stamp of a file (or of what it links to), under a name."""
+    """The stamp of a file (or of what it links to), under a name, as text in any locale."""
+    name = name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
     try:
         found = os.stat(path)
     except OSError:  # a broken link: decoding will name it
@@ -357,7 +365,7 @@ def seal_fingerprint(
 
     Args:
         digest: A sha256 that has already taken in the pixels, in order. It is not changed.
-        shape: (N, H, W, 3) of all of them.
+        shape: (N, H, W, C) of all of them.
         labels: (N,) or None.
         class_names: C names.
     """

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from stopgrad.config import Reading
+from stopgrad.config import BY_RULE, Reading
 from stopgrad.errors import DataError
 from stopgrad.images.decoding import Frame
 from stopgrad.images.gather import NamedResult, Tally, decoded, notes_of
@@ -54,6 +54,7 @@ from stopgrad.storage import (
 SHARD_BYTES = 1 << 27  # of pixels: what a kill can cost
 SHARD_IMAGES = 1 << 14  # so that the note of a shard of small images stays small
 BUFFER = 1 << 20  # bytes
+READING = "reading"  # beside the stamps of files: how they were read, where not by rule
 KEYED = 2  # of the decoder that keys name; it stays, so that old stores are known again
 
 
@@ -68,7 +69,7 @@ class Target(NamedTuple):
     @property
     def image_bytes(self) -> int:
         """Of one image."""
-        return self.frame.height * self.frame.width * 3
+        return self.frame.height * self.frame.width * self.frame.channels
 
 
 class Note(NamedTuple):
@@ -84,7 +85,7 @@ class Note(NamedTuple):
 def store_key(source: DataSource, *, side: int | None) -> str:
     """sha256 in hex of all that a user decides the bytes of a store by."""
     parts: list[object] = [FORMAT, KEYED, source.name, source.root, source.stamps, side]
-    if source.reading != Reading():
+    if source.reading != BY_RULE:
         parts.append(source.reading)
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
@@ -179,7 +180,7 @@ class SplitWriter:
         return StoredSplit(
             pictures=len(tally.names),
             class_names=tally.class_names,
-            fingerprint=tally.fingerprint(frame.height, frame.width),
+            fingerprint=tally.fingerprint(frame.height, frame.width, frame.channels),
             shards=tuple(shard for shard in self.shards if shard.pictures),
         )
 
@@ -234,6 +235,7 @@ def write_store(
         side=side or 0,
         height=target.frame.height,
         width=target.frame.width,
+        channels=target.frame.channels,
         splits={writer.tally.split: writer.stored() for writer in writers},
         tables=_write_tables(target, source, writers),
     )
@@ -247,7 +249,7 @@ def write_store(
 
 
 def _summary(target: Target, stored: StoredSplit) -> SplitSummary:
-    shape = (target.frame.height, target.frame.width, 3)
+    shape = (target.frame.height, target.frame.width, target.frame.channels)
     counted = normalization_of(
         map_file(target.path / shard.file, (shard.pictures, *shape)).pixels
         for shard in stored.shards
@@ -262,7 +264,7 @@ def _write_tables(target: Target, source: DataSource, writers: list[SplitWriter]
     images = {name: list(itertools.chain(*of)) for name, of in zip(names, fields, strict=True)}
     if target.for_user:
         stamps = {field: [getattr(s, field) for s in source.stamps] for field in FileStamp._fields}
-        files = {PICTURES: _as_parquet(images), FILES: _as_parquet(stamps)}
+        files = {PICTURES: _as_parquet(images), FILES: _as_parquet(stamps, source.reading)}
     else:
         files = {PICTURES_JSON: json.dumps(images).encode()}
     for name, data in files.items():
@@ -270,14 +272,16 @@ def _write_tables(target: Target, source: DataSource, writers: list[SplitWriter]
     return {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
 
 
-def _as_parquet(columns: dict[str, list[Any]]) -> bytes:
+def _as_parquet(columns: dict[str, list[Any]], reading: Reading = BY_RULE) -> bytes:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     kinds = {"label": pa.int64(), "size": pa.int64(), "modified": pa.int64()}
     arrays = {name: pa.array(v, kinds.get(name, pa.string())) for name, v in columns.items()}
-    data = pa.BufferOutputStream()
-    pq.write_table(pa.table(arrays), data)
+    data, table = pa.BufferOutputStream(), pa.table(arrays)
+    if reading != BY_RULE:
+        table = table.replace_schema_metadata({READING: json.dumps(reading)})
+    pq.write_table(table, data)
     content: bytes = data.getvalue().to_pybytes()
     return content
 

@@ -22,7 +22,7 @@ TIMM = "timm:"
 def build_encoder(
     config: EncoderConfig, generator: torch.Generator, *, per_view: bool = False
 ) -> Encoder:
-    """An encoder of B images; x (B, C, H, W) -> features (B, F); C = 3, or 1 for gray.
+    """An encoder of B images; x (B, C, H, W) -> features (B, F); C = 3, 1 for gray, or any.
 
     Args:
         config: Its name, stem, width and channels C; whether residual blocks start as the identity.

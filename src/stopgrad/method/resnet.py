@@ -38,7 +38,7 @@ class Encoder(nn.Module):
     """What every encoder has: x (B, C, H, W) -> features (B, F)."""
 
     feature_width: int  # F
-    channels: int  # C, 3 or 1
+    channels: int  # C
 
 
 class BasicBlock(nn.Module):

@@ -3,6 +3,7 @@ from .evidence import NeighborPanel as NeighborPanel
 from .evidence import Query as Query
 from .evidence import ShownRun as ShownRun
 from .evidence import StudyEvidence as StudyEvidence
+from .evidence import how_shown as how_shown
 from .evidence import queries as queries
 from .evidence import read_evidence as read_evidence
 from .evidence import read_studies as read_studies

@@ -337,12 +337,25 @@ def view_panel(
     *,
     normalization: Normalization,
 ) -> ViewPanel:
-    """Images (N, H, W, 3) with normalised views (N, C, S, S) of them, turned back to colours."""
+    """Images (N, H, W, C) with normalised views (N, C', S, S) of them, turned back to colours."""
     mean, std = (np.asarray(values, dtype=np.float32) for values in normalization)
     colors = (x.transpose(0, 2, 3, 1) * std + mean for x in (x1, x2))
     seen = ((values * 255).round().clip(0, 255).astype(np.uint8) for values in colors)
-    coloured = (np.broadcast_to(views, (*views.shape[:3], 3)) for views in seen)  # from gray too
-    return ViewPanel(originals, *map(np.ascontiguousarray, coloured))
+    return ViewPanel(*map(np.ascontiguousarray, map(shown, (originals, *seen))))
+
+
+def shown(pixels: Pixels) -> Pixels:  # (..., C) -> (..., 3)
+    """As colours: the first three channels, or the first in gray where there are fewer."""
+    first = pixels[..., : 3 if pixels.shape[-1] >= 3 else 1]
+    return np.broadcast_to(first, (*pixels.shape[:-1], 3))
+
+
+def how_shown(channels: int) -> str:
+    """What a reader should know of images that are no colours; empty for the others."""
+    if channels == 3:
+        return ""
+    what = "the first three are shown as red, green and blue" if channels > 3 else "one is shown"
+    return f"Of {channels} bands {what}."
 
 
 def queries(panel: NeighborPanel) -> list[Query]:
@@ -355,7 +368,7 @@ def _query(panel: NeighborPanel, row: int) -> Query:
     vote = label_of(panel.predicted, row)
     near = zip(panel.index[row].tolist(), panel.similarity[row].tolist(), strict=True)
     return Query(
-        pixels=panel.queries.pixels[row],
+        pixels=shown(panel.queries.pixels[row]),
         class_name=_name(panel, label),
         predicted=_name(panel, vote),
         correct=None if label is None or vote is None else label == vote,
@@ -367,7 +380,7 @@ def _query(panel: NeighborPanel, row: int) -> Query:
 def _neighbor(panel: NeighborPanel, row: int, similarity: float, *, label: int | None) -> Neighbor:
     own = label_of(panel.bank.labels, row)
     agrees = None if own is None or label is None else own == label
-    pixels, source = panel.bank.pixels[row], _source(panel.bank, row)
+    pixels, source = shown(panel.bank.pixels[row]), _source(panel.bank, row)
     return Neighbor(pixels, similarity, _name(panel, own), agrees, source)
 
 

@@ -20,6 +20,7 @@ from stopgrad.report.evidence import (
     Query,
     StudyEvidence,
     ViewPanel,
+    how_shown,
     name_of,
     queries,
 )
@@ -144,6 +145,8 @@ def neighbor_grid(panel: NeighborPanel) -> Image.Image:
     title = (
         f"{panel.index.shape[1]} nearest of {count(len(panel.bank))} images by cosine similarity"
     )
+    if how := how_shown(panel.bank.channels):
+        title += f". {how}"
     _put(draw, (left, SPACE // 2 + 4), title)
     for row, query in enumerate(queries(panel)):
         top = SPACE + LINE + row * height

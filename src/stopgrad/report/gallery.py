@@ -23,8 +23,10 @@ from stopgrad.report.evidence import (
     NeighborPanel,
     Pixels,
     Query,
+    how_shown,
     label_of,
     queries,
+    shown,
 )
 from stopgrad.report.facts import protocol_text
 from stopgrad.report.maps import confusion_figure, confusions, map_figure
@@ -188,7 +190,7 @@ def neighbors_caption(panel: NeighborPanel) -> str:
         parts.append(f"Class by kNN: {protocol_text(panel.protocol)}.")
     if panel.queries.labels is not None and panel.bank.labels is not None:
         parts.append("A cross and a dashed frame mark another class.")
-    return " ".join(parts)
+    return " ".join(filter(None, [*parts, how_shown(panel.bank.channels)]))
 
 
 def agreement(groups: Sequence[QueryGroup]) -> str:
@@ -205,7 +207,7 @@ def agreement(groups: Sequence[QueryGroup]) -> str:
 def gallery(panel: NeighborPanel) -> Gallery:
     """The images of a panel with their neighbours as tiles of one sheet."""
     rows, places = np.unique(panel.index, return_inverse=True)
-    made = sheet([*panel.queries.pixels[:], *panel.bank.pixels[rows]])
+    made = sheet([*map(shown, (*panel.queries.pixels[:], *panel.bank.pixels[rows]))])
     labels = panel.queries.labels
     known = [] if labels is None else sorted(set(labels[labels >= 0].tolist()))
     return Gallery(

@@ -38,6 +38,7 @@ from .setup import load_model as load_model
 from .setup import load_run as load_run
 from .setup import prepare as prepare
 from .setup import reading_of as reading_of
+from .setup import skipped_in_views as skipped_in_views
 from .setup import spec_to_keep as spec_to_keep
 from .shared import SharedWriter as SharedWriter
 from .tensors import PICKLED as PICKLED

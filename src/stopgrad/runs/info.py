@@ -80,6 +80,7 @@ class RunData(TypedDict, total=False):
     fingerprint: Required[str]  # of the whole training set
     images: Required[int]  # to learn from
     class_names: list[str]
+    views: str  # what they skip because the channels are no colours; absent: nothing
     unused: dict[str, int]  # files, images and labels of the data that are not used, by reason
     init: dict[str, str]  # "from" and "sha256" of the weights that it starts from; absent: random
     task: Task  # absent: pretrain; the others follow where it is not
@@ -244,10 +245,11 @@ def info_from_dict(values: object) -> RunInfo:
     values = mapping(values)
     environment = mapping(values["environment"])
     check_types(environment, typing.get_type_hints(RunEnvironment))
+    config = _config(json.dumps(mapping(values["config"])))
     info = RunInfo(
-        config=_config(json.dumps(mapping(values["config"]))),
+        config=config,
         data=_run_data(values["data"]),
-        normalization=_normalization(values["normalization"]),
+        normalization=_normalization(values["normalization"], config.encoder.channels),
         environment=typing.cast(RunEnvironment, environment),
         changes=tuple(_change(value) for value in values.get("changes", [])),
     )
@@ -280,12 +282,12 @@ def mapping(value: object) -> dict[str, Any]:
     return value
 
 
-def _normalization(value: object) -> Normalization:
+def _normalization(value: object, channels: int) -> Normalization:
     values = mapping(value)
     check_types(values, {"mean": list[float], "std": list[float]})
     mean, std = (tuple(map(float, values[key])) for key in ("mean", "std"))
-    if len(mean) not in (1, 3) or len(std) != len(mean) or min(std) <= 0:
-        raise ValueError("normalization, not three means and three std above 0, or one of each")
+    if len(mean) != channels or len(std) != channels or min(std) <= 0:
+        raise ValueError(f"normalization, not {channels} means and {channels} std above 0")
     return Normalization(mean, std)
 
 

@@ -17,7 +17,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from stopgrad.config import Config, Reading
+from stopgrad.config import ALL_BANDS, Config, Reading, are_colours
 from stopgrad.errors import CheckpointError, ConfigError, DataError
 from stopgrad.images import (
     KNOWN,
@@ -124,8 +124,26 @@ def check_sizes(images: Images, config: Config) -> None:
         )
 
 
+def check_channels(channels: int, config: Config) -> None:
+    """Refuses images of other channels than the encoder takes; it may take the gray of colours.
+
+    Raises:
+        ConfigError: With both numbers.
+    """
+    taken = config.encoder.channels
+    if taken == channels or (taken, channels) == (1, 3):
+        return
+    raise ConfigError(
+        f"images of {channels} channels for encoder.channels = {taken}",
+        expected="as many as the encoder takes",
+        hint="choose that many with --bands, or leave --encoder.channels out"
+        if channels == 3
+        else f"add --encoder.channels {channels}, or choose three bands, as --bands 3,2,1",
+    )
+
+
 def fit_sizes(dataset: Dataset, config: Config) -> Dataset:
-    """The data set with whole images at a size that the backbone takes.
+    """The data set with whole images at a size that the backbone takes; they have its channels.
 
     That is their own, or that of `load_dataset`; where a backbone of timm does not take it, it is
     views.size. Views are cut from the images as they are.
@@ -135,8 +153,9 @@ def fit_sizes(dataset: Dataset, config: Config) -> Dataset:
         config: Of the run whose encoder sees them.
 
     Raises:
-        ConfigError: As `check_sizes`, when the backbone takes neither size.
+        ConfigError: As `check_sizes`, when the backbone takes neither size, and `check_channels`.
     """
+    check_channels(dataset.train.channels, config)
     if not config.encoder.name.startswith("timm:"):
         return dataset
     try:
@@ -173,6 +192,8 @@ def load_images(
         DataError: As `load_dataset`.
         ConfigError: As `fit_sizes`.
     """
+    if not are_colours(config.reading.bands) and config.reading.bands != ALL_BANDS:
+        check_channels(len(config.reading.bands), config)  # before hours of decoding
     dataset = load_dataset(
         spec,
         side=config.image_side,
@@ -220,11 +241,21 @@ def describe_run(
         "images": len(images.train),
         "class_names": list(images.train.class_names),
     }
+    if skipped := skipped_in_views(config):
+        data["views"] = skipped
     if unused := _counts_of_unused(dataset):
         data["unused"] = unused
     if init:
         data["init"] = {"from": init["from"], "sha256": init["sha256"]}
     return RunInfo(config, data, images.normalization, describe_environment(config))
+
+
+def skipped_in_views(config: Config) -> str:
+    """What views leave out because their channels are no colours; empty where nothing is."""
+    channels, steps = config.encoder.channels, config.views.jitter or config.views.grayscale
+    if channels in (1, 3) or not steps:
+        return ""
+    return f"views of {channels} channels skip colour jitter and grayscale"
 
 
 def _counts_of_unused(dataset: Dataset) -> dict[str, int]:

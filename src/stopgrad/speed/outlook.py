@@ -11,15 +11,17 @@ from typing import Any, NamedTuple
 
 import torch
 
-from stopgrad.config import Config, PresetName, preset
+from stopgrad.config import Config, PresetName, knob_values, preset
 from stopgrad.errors import StopgradError
 from stopgrad.images import Dataset, Findings
 from stopgrad.method import Extent, extent
 from stopgrad.runs import check_sizes, fit_sizes, prepare
 from stopgrad.speed.cost import Cost, estimate_cost, memory_limit
 
-READING = ("bad_images", "image_column", "label_column", "white_level", "bands")
-"""The knobs by which images are read."""
+READING = (
+    *("bad_images", "image_column", "label_column", "white_level", "bands", "encoder.channels"),
+)
+"""The knobs by which images are read, and as how many channels."""
 
 PACKED_ABOVE = 0.5  # fraction of the memory that decoded images may fill without a store
 
@@ -91,8 +93,8 @@ def look_ahead(findings: Findings, config: Config) -> Outlook:
         short_side=typical_short_side(findings),
         on_gpu=config.device != "cpu" and torch.cuda.is_available(),
     )
-    kept = {key: getattr(config, key) for key in READING}
-    kept = {key: value for key, value in kept.items() if value != getattr(Config, key)}
+    now, usual = knob_values(config), knob_values(Config())
+    kept = {key: now[key] for key in READING if now[key] != usual[key]}
     suggestion = suggestion._replace(changes=suggestion.changes | kept)
     suggested, own = suggestion.config, (cost, reach)
     its_cost, its_reach = own if suggested == config else _cost(dataset, suggested)[:2]

@@ -99,19 +99,20 @@ def measure_steps(config: Config, matrix: MatrixProduct, effort: Effort) -> Step
     )
 
 
-def random_images(count: int, *, side: int) -> Images:
-    """Images of side x side px with random pixels and ten classes."""
-    chance = numpy_generator(0, "speed", "pixels")
+def random_images(count: int, *, side: int, channels: int = 3) -> Images:
+    """Images of side x side px with random pixels and ten classes, for an encoder's channels."""
+    chance, stored = numpy_generator(0, "speed", "pixels"), 3 if channels == 1 else channels
     return images_from_arrays(
-        chance.integers(0, 256, (count, side, side, 3), dtype=np.uint8),
+        chance.integers(0, 256, (count, side, side, stored), dtype=np.uint8),
         labels=np.arange(count) % 10,
         class_names=list(map(str, range(10))),
+        channels=stored,
     )
 
 
 def start_on_random_pixels(config: Config, *, images: int) -> Pretraining:
     """A training at step 0 on random images."""
-    pixels = random_images(images, side=IMAGE_SIDE)
+    pixels = random_images(images, side=IMAGE_SIDE, channels=config.encoder.channels)
     mean_std = normalization(pixels, channels=config.encoder.channels)
     return start_training(pixels, config, normalization=mean_std)
 
@@ -178,7 +179,7 @@ def _embedding(training: Pretraining, effort: Effort) -> Spread:
     work = partial(
         embed,
         training.model.encoder,
-        random_images(effort.embedded, side=IMAGE_SIDE),
+        random_images(effort.embedded, side=IMAGE_SIDE, channels=training.config.encoder.channels),
         normalization=training.normalization,
         compute=training.compute,
     )

@@ -1,6 +1,7 @@
 from .files import LARGEST_JSON as LARGEST_JSON
 from .files import Finding as Finding
 from .files import appearing as appearing
+from .files import as_file_name as as_file_name
 from .files import as_text as as_text
 from .files import cell_text as cell_text
 from .files import check_ending as check_ending

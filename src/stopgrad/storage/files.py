@@ -22,7 +22,7 @@ import time
 import types
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any, NamedTuple, NoReturn, TypeVar
@@ -287,6 +287,13 @@ def wrapped(text: str, columns: int) -> str:
     lines = printable(text).splitlines()
     how: dict[str, Any] = {"break_long_words": False, "break_on_hyphens": False}
     return "\n".join(textwrap.fill(line, columns, subsequent_indent="  ", **how) for line in lines)
+
+
+def as_file_name(text: str) -> str:
+    """A name out of a file, so that its bytes on disk are UTF-8 whatever the locale is."""
+    with suppress(UnicodeEncodeError):  # halves of pairs, which no file is named by
+        return os.fsdecode(text.encode("utf-8", "surrogateescape"))
+    return text
 
 
 def as_text(value: object) -> str:

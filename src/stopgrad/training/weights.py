@@ -14,7 +14,7 @@ import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from shlex import quote
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -184,8 +184,7 @@ def _flags_that_fit(found: Mapping[str, Tensor], config: EncoderConfig) -> str:
         first = naming.names.get("conv1.weight")
         if first is None or found[first].dim() != 4 or not 0 < len(found[first]) <= WIDEST:
             return ""
-        _, inputs, kernel, _ = found[first].shape
-        channels: Literal[1, 3] = 1 if inputs == 1 else 3
+        _, channels, kernel, _ = found[first].shape
         stem: Stem = "large" if kernel == 7 else "half" if config.stem == "half" else "small"
         width = len(found[first]) / shape.channels[0]
         fitting = EncoderConfig(name=name, stem=stem, width=width, channels=channels)

@@ -11,7 +11,7 @@ import pytest
 import tifffile
 
 from stopgrad.cli import main
-from stopgrad.config import Reading, preset
+from stopgrad.config import ALL_BANDS, Reading, bands_as_text, preset
 from stopgrad.errors import ConfigError
 from stopgrad.images import (
     Damaged,
@@ -105,7 +105,8 @@ def test_without_bands_one_line_names_their_number_type_and_flag(
         load_dataset(str(tmp_path / "set"))
     assert str(caught.value) == (
         "no image of the train split can be read: all 12: "
-        f"{kind}: choose three or one of them, such as --bands 4,3,2"
+        f"{kind}: choose three or one of them, such as --bands 4,3,2, "
+        f"or --bands all --encoder.channels {values.shape[2]}"
     )
     bands = Reading(bands=(4, 2, 3))
     assert len(load_dataset(str(tmp_path / "set"), reading=bands).train) == 12
@@ -151,9 +152,9 @@ def test_bands_that_an_image_lacks_are_named(tmp_path: Path) -> None:
     assert read(path, (14, 1, 1)) == Damaged("x", "13 bands, --bands asks for 14")
 
 
-@pytest.mark.parametrize("text", ["4,3", "0,1,2", "a", "", "1,2,3,4", "-1", "1;2;3", "½"])
-def test_bands_that_are_not_three_or_one_are_refused(text: str) -> None:
-    with pytest.raises(ConfigError, match=r"bands = .*three bands, or one"):
+@pytest.mark.parametrize("text", ["4,", "0,1,2", "a", "", "1,,3", "-1", "1;2;3", "½", "0", "All"])
+def test_bands_that_are_no_numbers_are_refused(text: str) -> None:
+    with pytest.raises(ConfigError, match=r"bands = .*bands counted from 1, or all"):
         preset("tiny", bands=text)
 
 
@@ -163,6 +164,10 @@ def test_bands_are_read_from_text() -> None:
         "", "", "", 3000, (4, 3, 2)
     )
     assert preset("tiny", bands="7").reading.bands == (7,)
+    assert preset("tiny", bands="1, 2,3,4").reading.bands == (1, 2, 3, 4)
+    assert preset("tiny", bands="all").reading.bands == ALL_BANDS
+    for bands in ((), ALL_BANDS, (4, 3, 2), (7,)):
+        assert preset("tiny", bands=bands_as_text(bands)).reading.bands == bands
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,7 @@ from stopgrad.images.sources.names import split_of
 from stopgrad.images.sources.tars import tar_members
 from stopgrad.images.store import cache_folder
 from stopgrad.images.types import Contents, DataSource, Encoded, Notes, SplitReader, Unused, stamp
-from stopgrad.storage import first_line, of_disk
+from stopgrad.storage import as_file_name, first_line, of_disk
 
 ZIPS = (".zip",)
 TARS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst")
@@ -143,7 +143,8 @@ def _unpack(path: Path, folder: Path) -> Notes:
     for member in _zip_members(path) if in_zip else _tar_members(path):
         parts = _parts(member.name)
         unfit = member.unfit or ("" if parts else "paths that lead out of the archive")
-        if not unfit and not (unfit := _write(folder.joinpath(*parts), member, broken)):
+        path_of = folder.joinpath(*map(as_file_name, parts))
+        if not unfit and not (unfit := _write(path_of, member, broken)):
             continue
         what: What = "image" if Path(member.name).suffix.lower() in SUFFIXES else "file"
         unused.setdefault((what, f"in {path.name}: {unfit}"), []).append(member.name)

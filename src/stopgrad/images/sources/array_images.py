@@ -2,7 +2,8 @@
 
 A stack of images is (N, H, W, C) or (N, C, H, W) with 1, 3 or 4 channels, the former where both
 fit, or (N, H, W), gray; of bytes also flat rows of S * S values, or of 3 * S * S, plane by plane,
-as CIFAR has them. A single image is (H, W), (H, W, C) or (C, H, W). The decoder scales values of
+as CIFAR has them. A single image is (H, W), (H, W, C) or (C, H, W). Where bands are asked for, C
+is any number: the axis beside two equal ones, else the shorter one. The decoder scales values of
 any type (`depth`).
 """
 
@@ -14,9 +15,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from stopgrad.images.depth import CHANNELS
+
 AnyArray = npt.NDArray[Any]
 
-CHANNELS = (1, 3, 4)
 SMALLEST = 8  # px of a single image or a flat row; what is narrower is a table of numbers
 
 
@@ -27,19 +29,28 @@ class ArrayLayout(NamedTuple):
     shape: tuple[int, ...]  # that a block of n images is given first, without n
     channels_first: bool = False
 
+    @property
+    def bands(self) -> int:
+        """C."""
+        return self.shape[0 if self.channels_first else -1]
+
     def arranged(self, block: AnyArray) -> AnyArray:
         """Rows of the array as (n, H, W, C)."""
         block = block.reshape(-1, *self.shape)
         return np.moveaxis(block, 1, 3) if self.channels_first else block
 
 
-def stack_layout(shape: tuple[int, ...], dtype: np.dtype[Any]) -> ArrayLayout | None:
-    """The layout of an array whose rows can be images; None for any other."""
+def stack_layout(
+    shape: tuple[int, ...], dtype: np.dtype[Any], *, bands: bool = False
+) -> ArrayLayout | None:
+    """The layout of an array whose rows can be images, maybe of many bands; None for any other."""
     match _if_numbers(shape, dtype):
         case (count, _, _, channels) if channels in CHANNELS:
             return ArrayLayout(count, shape[1:])
         case (count, channels, _, _) if channels in CHANNELS:
             return ArrayLayout(count, shape[1:], channels_first=True)
+        case (count, *image) if bands and len(image) == 3:
+            return ArrayLayout(count, shape[1:], channels_first=_bands_first(*image))
         case (count, height, width):
             return ArrayLayout(count, (height, width, 1))
         case (count, length) if dtype == np.uint8:
@@ -55,8 +66,10 @@ def _flat(count: int, length: int) -> ArrayLayout | None:
     return None
 
 
-def image_layout(shape: tuple[int, ...], dtype: np.dtype[Any]) -> ArrayLayout | None:
-    """The layout of an array that can be one image; None for any other."""
+def image_layout(
+    shape: tuple[int, ...], dtype: np.dtype[Any], *, bands: bool = False
+) -> ArrayLayout | None:
+    """The layout of an array that can be one image, maybe of many bands; None for any other."""
     match _if_numbers(shape, dtype):
         case (height, width, channels) if channels in CHANNELS and min(height, width) >= SMALLEST:
             return ArrayLayout(1, shape)
@@ -64,7 +77,19 @@ def image_layout(shape: tuple[int, ...], dtype: np.dtype[Any]) -> ArrayLayout | 
             return ArrayLayout(1, shape, channels_first=True)
         case (height, width) if min(height, width) >= SMALLEST:
             return ArrayLayout(1, (height, width, 1))
+        case (first, second, third) if bands:
+            channels_first = _bands_first(first, second, third)
+            channels, *sides = (first, second, third) if channels_first else (third, first, second)
+            if channels < min(sides) and min(sides) >= SMALLEST:  # else a stack of gray ones
+                return ArrayLayout(1, shape, channels_first)
     return None
+
+
+def _bands_first(first: int, second: int, third: int) -> bool:
+    """Whether the bands of an image of this shape are its first axis, and not its last."""
+    if (second == third) != (first == second):
+        return second == third
+    return first < third
 
 
 def _if_numbers(shape: tuple[int, ...], dtype: np.dtype[Any]) -> tuple[int, ...]:

@@ -71,7 +71,7 @@ def arrays_source(path: Path, reading: Reading, *, files: Sequence[Path] = ()) -
 
     def read() -> Contents:
         arrays = [array for file in names for array in stored_arrays(file, name=names[file])]
-        return _open(arrays, path, reading.split)
+        return _open(arrays, path, reading)
 
     return DataSource(
         name=path.name if files else path.stem,
@@ -100,7 +100,7 @@ class _Part(NamedTuple):
         yield from (f"{self.array.name}:{row}" for row in range(count))
 
 
-def _parts(arrays: Sequence[StoredArray]) -> list[_Part]:
+def _parts(arrays: Sequence[StoredArray], bands: bool) -> list[_Part]:
     parts = []
     for array in arrays:
         words = [_words(part) for part in array.name.split("/")]
@@ -108,7 +108,7 @@ def _parts(arrays: Sequence[StoredArray]) -> list[_Part]:
         parts.append(_Part(array, None, split_in(array.name), kept, frozenset(words[-1])))
     labelled = {part.array.shape[0] for part in parts if _is_label(part) and part.array.shape}
     return [
-        part if _is_label(part) else part._replace(layout=_layout(part.array, labelled))
+        part if _is_label(part) else part._replace(layout=_layout(part.array, labelled, bands))
         for part in parts
     ]
 
@@ -121,8 +121,8 @@ def _words(name: str) -> list[str]:
     return words_of(re.sub(r"\.(npy|npz|mat|h5|he5|hdf5?|bin|gz)$", "", name))
 
 
-def _layout(array: StoredArray, labelled: set[int]) -> ArrayLayout | None:
-    """What an array holds, where it can be a stack of images as well as one.
+def _layout(array: StoredArray, labelled: set[int], bands: bool) -> ArrayLayout | None:
+    """What an array holds, where it can be a stack of images as well as one, maybe of many bands.
 
     It is one unless some labels are as many as its rows, or it is a table that is long, or that
     is no file of its own.
@@ -131,14 +131,14 @@ def _layout(array: StoredArray, labelled: set[int]) -> ArrayLayout | None:
         return ArrayLayout(array.shape[0], ())
     shape, alone = array.shape, array.name.endswith(".npy")
     long = len(shape) == 2 and (not alone or shape[0] > LONG * shape[1])
-    stack, one = stack_layout(shape, array.dtype), image_layout(shape, array.dtype)
+    stack, one = (find(shape, array.dtype, bands=bands) for find in (stack_layout, image_layout))
     if shape and (shape[0] in labelled or long):
         return stack if len(shape) == 2 else stack or one
     return one or stack
 
 
-def _open(arrays: Sequence[StoredArray], path: Path, wanted: str) -> Contents:
-    parts = _parts(arrays)
+def _open(arrays: Sequence[StoredArray], path: Path, reading: Reading) -> Contents:
+    parts = _parts(arrays, bands=bool(reading.bands))
     splits, used = list[WordedSplit](), set[str]()
     for word in dict.fromkeys(part.split for part in parts):
         if images := _images_of(word, parts):
@@ -147,7 +147,7 @@ def _open(arrays: Sequence[StoredArray], path: Path, wanted: str) -> Contents:
             used |= names
     listed, class_names = _class_names(parts, path)
     notes = Notes(unused=tuple(_strange(parts, used | listed)))
-    contents = contents_of(splits, wanted, class_names=class_names, notes=notes)
+    contents = contents_of(splits, reading.split, class_names=class_names, notes=notes)
     if contents is None:
         raise _no_images(arrays, path)
     return contents
@@ -242,10 +242,15 @@ def _below_split(part: _Part) -> list[str]:
 def _no_images(arrays: Sequence[StoredArray], path: Path) -> DataError:
     listed = [f"{array.name!r} {array.dtype} {array.shape}" for array in arrays[:NAMED]]
     more = ", ..." if len(arrays) > NAMED else ""
+    layouts = (stack_layout(array.shape, array.dtype, bands=True) for array in arrays)
+    many = next((layout.bands for layout in layouts if layout and len(layout.shape) == 3), 0)
     return DataError(
         f"no images to train on in {str(path)!r} ({', '.join(listed) or 'no arrays'}{more})",
         expected="an array of images, (N, H, W, 3), (N, 3, H, W) or (N, H, W), to train on",
-        hint="call it x_train or images, and save it as numbers",
+        hint=f"for images of {many} bands, add --bands all --encoder.channels {many}, or choose "
+        "three, as --bands 4,3,2"
+        if many
+        else "call it x_train or images, and save it as numbers",
     )
 
 

@@ -28,22 +28,25 @@ def images_from_arrays(
     labels: Labels | None = None,
     class_names: Sequence[str] = (),
     sources: Sequence[str] = (),
+    channels: int = 3,
 ) -> Images:
     """Images from arrays in memory, checked and fingerprinted.
 
     Args:
-        pixels: (N, H, W, 3) uint8.
+        pixels: (N, H, W, C) uint8.
         labels: (N,) integers in 0..C-1, or None.
         class_names: C names; left out, the classes are called "0", "1", ...
         sources: N names of where the images came from, or nothing.
+        channels: C; 3 for colours and gray.
 
     Raises:
         DataError: For another shape or type, or labels out of range.
     """
-    if pixels.ndim != 4 or pixels.shape[3] != 3 or pixels.dtype != np.uint8 or not pixels.size:
+    fit = pixels.ndim == 4 and pixels.shape[3] == channels and pixels.dtype == np.uint8
+    if not fit or not pixels.size:
         raise DataError(
             f"pixels of shape {pixels.shape} and type {pixels.dtype}",
-            expected="at least one image, shape (N, H, W, 3), type uint8",
+            expected=f"at least one image, shape (N, H, W, {channels}), type uint8",
             hint="convert the array to this layout",
         )
     pixels = np.ascontiguousarray(pixels)

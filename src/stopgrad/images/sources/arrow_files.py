@@ -8,6 +8,7 @@ in folders of their names beside `dataset_dict.json`. Its cache names files by s
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -99,7 +100,7 @@ def opened_arrow(path: Path) -> Iterator[ArrowFile]:
     """An open Arrow file."""
     import pyarrow
 
-    with pyarrow.memory_map(str(path)) as file:
+    with pyarrow.memory_map(os.fsencode(path)) as file:
         yield ArrowFile(file)
 
 

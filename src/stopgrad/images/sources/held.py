@@ -17,12 +17,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from stopgrad.config import ALL_BANDS, Bands, Reading
 from stopgrad.errors import DataError
-from stopgrad.images.sources.array_images import (
-    CHANNELS,
-    AnyArray,
-    stack_layout,
-)
+from stopgrad.images.depth import CHANNELS
+from stopgrad.images.sources.array_images import AnyArray, stack_layout
 from stopgrad.images.sources.array_labels import as_labels, labels_of_rows
 from stopgrad.images.sources.arrays import RawLabels, number_labels
 from stopgrad.images.sources.endings import SUFFIXES
@@ -46,6 +44,7 @@ class _Held(NamedTuple):
     images: int
     encoded: Callable[[], Iterator[Encoded]]
     labels: Any = None  # that came with them
+    bands: Bands = ()
 
 
 def held_source(
@@ -74,7 +73,7 @@ def held_source(
     # The cache tells files by their stamps, and the labels of files by this.
     key = hashlib.sha256(repr((values, tuple(class_names))).encode()).hexdigest()
     read = functools.partial(_open, held, values, tuple(class_names))
-    return DataSource(name, f"labels {key}", stamps, read)
+    return DataSource(name, f"labels {key}", stamps, read, reading=Reading(bands=held.bands))
 
 
 def plain(images: Any) -> Any:
@@ -147,7 +146,7 @@ def _is_missing(label: Any) -> bool:
 def _stack(array: AnyArray) -> _Held:
     """An array of all images."""
     rows = np.dtype(np.uint8) if array.ndim == 2 else array.dtype
-    layout = stack_layout(array.shape, rows)
+    layout = stack_layout(array.shape, rows, bands=True)
     if layout is None or (array.ndim == 3 and array.shape[2] in (3, 4)):
         raise DataError(
             f"pixels of shape {array.shape} and type {array.dtype}",
@@ -160,7 +159,8 @@ def _stack(array: AnyArray) -> _Held:
             block = layout.arranged(array[start : start + BLOCK])
             yield from (Encoded(str(row), image) for row, image in enumerate(block, start))
 
-    return _Held(layout.images, encoded)
+    colours = len(layout.shape) < 3 or layout.bands in CHANNELS
+    return _Held(layout.images, encoded, bands=() if colours else ALL_BANDS)
 
 
 def _each(images: Any) -> _Held:
@@ -229,15 +229,10 @@ def _encoded(name: str, image: Any) -> Encoded:
 
 
 def _one_image(array: AnyArray) -> AnyArray | None:  # -> (H, W, C)
-    if array.dtype.kind not in "buif" or not array.size:
+    if array.ndim not in (2, 3):
         return None
-    if array.ndim == 2:
-        return array[..., None]
-    if array.ndim == 3 and array.shape[2] in CHANNELS:
-        return array
-    if array.ndim == 3 and array.shape[0] in CHANNELS:
-        return np.moveaxis(array, 0, 2)
-    return None
+    layout = stack_layout((1, *array.shape), array.dtype, bands=True)
+    return None if layout is None else layout.arranged(array)[0]
 
 
 def image_as_file(image: Image) -> bytes:

@@ -71,6 +71,7 @@ def hub_source(spec: str, *, repository: str, reading: Reading) -> DataSource:
     Raises:
         DataError: When the name is malformed, the Hub cannot be reached or knows no such data
             set, it has no Parquet files, or a download fails.
+        StorageError: When the cache of the Hub's client cannot be written to.
     """
     from huggingface_hub import HfApi
 
@@ -298,6 +299,12 @@ def _asking(ask: Callable[[], T], name: str) -> T:
     # no common root but Exception; only calls of the client stand in this block.
     except Exception as error:
         reason = first_line(error)
+        if isinstance(error, OSError) and error.filename is not None:  # of its cache
+            raise StorageError(
+                f"{name!r} cannot be kept in {str(error.filename)!r} ({error.strerror})",
+                expected="a folder for the Hub's downloads that can be written to",
+                hint="set HF_HOME to another folder",
+            ) from error
         raise HubUnreachableError(
             f"the Hub does not answer for {name!r} ({reason})",
             expected="a connection to the Hub, or a data set downloaded before",

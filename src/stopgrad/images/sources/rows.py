@@ -36,7 +36,7 @@ from stopgrad.images.types import (
     Unused,
     stamp,
 )
-from stopgrad.storage import first_line
+from stopgrad.storage import as_file_name, first_line
 
 if TYPE_CHECKING:
     from pyarrow.parquet import ParquetFile
@@ -125,6 +125,7 @@ def _strange(text: str, folder: Path, root: Path) -> str:
 
 def _places(text: str, folder: Path, root: Path) -> list[str]:
     """Where the file of a row may lie: beside the Parquet file, or below the root."""
+    text = as_file_name(text)
     spellings = dict.fromkeys((text, text.replace("\\", "/")))
     places = [os.path.normpath(os.path.join(base, t)) for t in spellings for base in (folder, root)]
     return [place for place in places if place.startswith(os.path.join(root, ""))]
@@ -213,7 +214,10 @@ def opened_parquet(path: Path) -> Iterator[ParquetFile]:
             with opened_arrow(path) as arrow:
                 yield arrow
             return
-        with pyarrow.parquet.ParquetFile(path, page_checksum_verification=True) as file:
+        with (  # as bytes: Arrow would encode a path that is not the locale's
+            pyarrow.OSFile(os.fsencode(path)) as source,
+            pyarrow.parquet.ParquetFile(source, page_checksum_verification=True) as file,
+        ):
             _check_size(file, path)
             yield file
     except DataError:

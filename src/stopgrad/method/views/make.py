@@ -1,6 +1,6 @@
 """Two normalised views of a batch, computed in pieces that fit the processor's cache.
 
-In: pixels (B, 3, H, W) uint8, a generator. Out: `Views`, channels_last float32; for evaluation,
+In: pixels (B, C, H, W) uint8, a generator. Out: `Views`, channels_last float32; for evaluation,
 whole images without augmentation.
 """
 
@@ -31,7 +31,7 @@ GPU_PIECE = 3 * 224 * 224 * 512
 
 
 class Views(NamedTuple):
-    """Two views of each image; C = 3, or 1 for gray."""
+    """Two views of each image; C = 3, 1 for gray, or as many as there are bands."""
 
     x1: Tensor  # (B, C, S, S) float32, normalised, channels_last
     x2: Tensor  # (B, C, S, S) float32, normalised, channels_last
@@ -69,7 +69,7 @@ def two_views(
     uniform numbers. The host never waits for the device.
 
     Args:
-        pixels: (B, 3, H, W) uint8 on any device, in any memory format.
+        pixels: (B, C', H, W) uint8 on any device, in any memory format; C' = C, or 3.
         generator: The only source of randomness, on the device of the pixels.
         config: The augmentations.
         normalization: Mean and standard deviation of each channel of pixels / 255; of one channel:
@@ -85,7 +85,7 @@ def views_of(
     """The two views of a table of uniform numbers; not random, so it can be compiled.
 
     Args:
-        pixels: (B, 3, H, W) uint8 on any device, in any memory format.
+        pixels: (B, C', H, W) uint8 on any device, in any memory format; C' = C, or 3.
         table: The `random_table` of 2 B views, on the device of the pixels.
         config: The augmentations.
         normalization: Mean and standard deviation of each channel of pixels / 255; of one channel:
@@ -119,7 +119,8 @@ def compile_recipe(parameters: ViewParameters, *, height: int, width: int, size:
 def make_view(x: Tensor, recipe: ViewRecipe, *, config: ViewsConfig) -> Tensor:
     """One view of each image before normalisation: crop and flip, jitter, grayscale, blur.
 
-    Skips the steps that the config switches off, and in gray those that only colours see.
+    Skips the steps that the config switches off, in gray those that only colours see, and in bands
+    that are no colours jitter and grayscale.
 
     Args:
         x: (B, C, H, W) float32 in [0, 1].
@@ -132,7 +133,7 @@ def make_view(x: Tensor, recipe: ViewRecipe, *, config: ViewsConfig) -> Tensor:
     rows = Taps(recipe.row_source, recipe.row_weight)
     view = resample(x, rows=rows, columns=Taps(recipe.column_source, recipe.column_weight))
     view.clamp_max_(1.0)  # weights sum to 1 up to rounding
-    if config.jitter > 0:
+    if config.jitter > 0 and view.shape[1] in (1, 3):
         view = apply_jitter(view, Jitter(recipe.keep, recipe.gray, recipe.mean, recipe.hue))
     if config.grayscale > 0 and view.shape[1] == 3:
         view = grayscale(view, recipe.grayscale)
@@ -142,13 +143,13 @@ def make_view(x: Tensor, recipe: ViewRecipe, *, config: ViewsConfig) -> Tensor:
 
 
 def to_float(pixels: Tensor) -> Tensor:
-    """Pixels (B, 3, H, W) uint8 -> the same in [0, 1], float32, contiguous."""
+    """Pixels (B, C, H, W) uint8 -> the same in [0, 1], float32, contiguous."""
     return pixels.to(torch.float32, memory_format=torch.contiguous_format).mul_(1 / 255)
 
 
 def to_channels(x: Tensor, channels: int) -> Tensor:
-    """(B, 3, H, W) -> (B, C, H, W): as it is, or its gray."""
-    if channels == 3:
+    """(B, C', H, W) -> (B, C, H, W): as it is, or the gray of colours."""
+    if channels == x.shape[1]:
         return x
     red, green, blue = x.unbind(1)
     gray = (red * GRAY[0]).add_(green, alpha=GRAY[1]).add_(blue, alpha=GRAY[2])
@@ -159,7 +160,7 @@ def normalize(pixels: Tensor, normalization: Normalization) -> Tensor:
     """The encoder's input in evaluation: pixels normalised, not augmented.
 
     Args:
-        pixels: (B, 3, H, W) uint8.
+        pixels: (B, C', H, W) uint8.
         normalization: Mean and standard deviation of each of C channels of pixels / 255.
 
     Returns:
@@ -176,11 +177,11 @@ def downscale(pixels: Tensor, size: tuple[int, int]) -> Tensor:
     training does.
 
     Args:
-        pixels: (B, 3, H, W) uint8 on any device, in any memory format.
+        pixels: (B, C, H, W) uint8 on any device, in any memory format.
         size: Height h and width w, px.
 
     Returns:
-        (B, 3, h, w) uint8.
+        (B, C, h, w) uint8.
     """
     if tuple(pixels.shape[2:]) == size:
         return pixels
@@ -202,4 +203,6 @@ def _empty_view(shape: tuple[int, ...], *, device: torch.device) -> Tensor:
 def _images_at_a_time(pixels: Tensor, *, size: int) -> int:
     """How many images fit the budget of a piece, before and after the crop."""
     budget = CPU_PIECE * torch.get_num_threads() if may_look(pixels) else GPU_PIECE
-    return max(1, budget // (3 * max(pixels.shape[2] * pixels.shape[3], size**2)))
+    return max(
+        1, budget // (max(3, pixels.shape[1]) * max(pixels.shape[2] * pixels.shape[3], size**2))
+    )

@@ -1,0 +1,82 @@
+"""Names beyond ASCII where the locale knows ASCII alone: as bytes on disk they are UTF-8."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+C_LOCALE = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+COUNT = 40
+
+
+def pictures(folder: Path) -> list[Path]:
+    (folder / "ä").mkdir(parents=True)
+    for number in range(COUNT):
+        image = np.random.default_rng(number).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+        Image.fromarray(image).save(folder / "ä" / f"ü{number}.png")
+    return sorted((folder / "ä").iterdir())
+
+
+def as_folder(where: Path) -> Path:
+    pictures(where)
+    return where
+
+
+def as_zip(where: Path) -> Path:
+    pictures(where)
+    return Path(shutil.make_archive(str(where), "zip", where))
+
+
+def as_parquet(where: Path) -> Path:
+    files = pictures(where / "of")
+    cells = [{"bytes": file.read_bytes(), "path": file.name} for file in files]
+    (where / "rows").mkdir()
+    pq.write_table(pa.table({"image": cells}), where / "rows" / "train.parquet")
+    return where / "rows"
+
+
+def as_arrow(where: Path) -> Path:
+    files = pictures(where / "of")
+    table = pa.table({"image": [{"bytes": f.read_bytes(), "path": f.name} for f in files]})
+    (where / "rows").mkdir()
+    with pa.ipc.new_stream(str(where / "rows" / "train.arrow"), table.schema) as writer:
+        writer.write_table(table)
+    return where / "rows"
+
+
+def as_paths(where: Path) -> Path:
+    files = pictures(where)
+    table = pa.table({"image": [f"ä/{file.name}" for file in files]})
+    pq.write_table(table, where / "train.parquet")
+    return where
+
+
+@pytest.mark.input("oddity", what="names beyond ASCII in a locale of ASCII alone", happens="read")
+@pytest.mark.parametrize("write", [as_folder, as_zip, as_parquet, as_arrow, as_paths])
+def test_names_beyond_ascii_are_read_and_packed_in_any_locale(write, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    data, store = str(write(tmp_path / "bilder-äöü")), str(tmp_path / "stör")
+    environment = os.environ | C_LOCALE | {"STOPGRAD_CACHE": str(tmp_path / "häufig")}
+
+    def told(*words: str) -> str:
+        command = [sys.executable, "-m", "stopgrad", *words]
+        done = subprocess.run(command, env=environment, capture_output=True, check=False)
+        assert done.returncode == 0, done.stderr
+        return done.stdout.decode()
+
+    found = json.loads(told("check-data", data, "--preset", "tiny", "--json"))
+    assert found["pictures"] == {"train": COUNT}
+    assert found["damaged"] == []
+    told("pack", "--data", data, "--out", store)
+    told("verify", store)
+    found = json.loads(told("check-data", store, "--preset", "tiny", "--json"))
+    assert found["pictures"] == {"train": COUNT}
