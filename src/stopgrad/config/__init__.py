@@ -4,6 +4,7 @@ In: a preset's name, a mapping, flags or YAML. Out: a frozen `Config`, or one er
 every wrong key. Also here: generators as pure functions of a seed and a position. No torch.
 
     bounds       how a knob states its meaning and its bounds, and how they are checked
+    reading      how images are read where there is more than one way
     knobs        every knob, with its meaning, its unit and the paper's value
     presets      named changes to the defaults
     guesses      what other tools call the knobs

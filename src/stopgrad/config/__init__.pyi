@@ -1,8 +1,5 @@
 from .guesses import guess as guess
-from .knobs import ALL_BANDS as ALL_BANDS
-from .knobs import BY_RULE as BY_RULE
 from .knobs import BadImages as BadImages
-from .knobs import Bands as Bands
 from .knobs import Config as Config
 from .knobs import EncoderConfig as EncoderConfig
 from .knobs import ExportFormat as ExportFormat
@@ -15,14 +12,11 @@ from .knobs import Optimizer as Optimizer
 from .knobs import OptimizerConfig as OptimizerConfig
 from .knobs import PredictorConfig as PredictorConfig
 from .knobs import ProjectorConfig as ProjectorConfig
-from .knobs import Reading as Reading
 from .knobs import SplitName as SplitName
 from .knobs import Stem as Stem
 from .knobs import SupervisedConfig as SupervisedConfig
 from .knobs import Task as Task
 from .knobs import ViewsConfig as ViewsConfig
-from .knobs import are_colours as are_colours
-from .knobs import bands_as_text as bands_as_text
 from .parse import config_from_dict as config_from_dict
 from .parse import config_to_dict as config_to_dict
 from .parse import describe_knobs as describe_knobs
@@ -34,3 +28,9 @@ from .presets import PRESETS as PRESETS
 from .presets import PresetName as PresetName
 from .randomness import numpy_generator as numpy_generator
 from .randomness import torch_generator as torch_generator
+from .reading import ALL_BANDS as ALL_BANDS
+from .reading import BY_RULE as BY_RULE
+from .reading import Bands as Bands
+from .reading import Reading as Reading
+from .reading import are_colours as are_colours
+from .reading import bands_as_text as bands_as_text

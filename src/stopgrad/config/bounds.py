@@ -91,3 +91,22 @@ class Checked:
                 expected="; ".join(f"{p.key} {p.expected}" for p in wrong),
                 hint="correct the values named",
             )
+
+
+ORDERED = (  # the first of a pair may not exceed the second
+    ("views.crop_min", "views.crop_max"),
+    ("views.blur_sigma_min", "views.blur_sigma_max"),
+    ("optimizer.warmup_epochs", "epochs"),
+)
+DIVIDES = (("parts", "batch"),)  # the first of a pair divides the second
+PAIRS = ORDERED + DIVIDES
+
+
+def contradictions(values: Mapping[str, float]) -> Iterator[str]:
+    """A clause for each pair of knobs, of those given by key path, that contradict each other."""
+    for low, high in ORDERED:
+        if low in values and high in values and values[low] > values[high]:
+            yield f"{low} = {values[low]:g}, {high} = {values[high]:g} (expected {low} <= {high})"
+    for part, whole in DIVIDES:
+        if part in values and whole in values and values[whole] % values[part]:
+            yield f"{whole} = {values[whole]:g} is no multiple of {part} = {values[part]:g}"

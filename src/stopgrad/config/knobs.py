@@ -8,12 +8,12 @@ both agree.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from operator import attrgetter
-from typing import Literal, NamedTuple, TypeAlias
+from typing import Literal, NamedTuple
 
-from stopgrad.config.bounds import Checked, knob, section
+from stopgrad.config.bounds import PAIRS, Checked, contradictions, knob, section
+from stopgrad.config.reading import Reading, read_bands
 from stopgrad.errors import ConfigError
 
 Optimizer = Literal["sgd", "lars"]
@@ -222,30 +222,6 @@ class FinetuneConfig(Checked):
     crop: int = knob(0, "side of the crop, px, 0: that of the images", at_least=0)
 
 
-Bands: TypeAlias = tuple[int, ...]
-"""Bands of an image, counted from 1; (): the colours of its format."""
-
-ALL_BANDS: Bands = (0,)  # however many an image has
-
-
-class Reading(NamedTuple):
-    """How a data set is read where there is more than one way; by default the rules decide."""
-
-    split: str = ""  # that is scored, as the data call it
-    image_column: str = ""  # of a table
-    label_column: str = ""
-    white_level: float = 0.0  # the value that is white in images of more than 8 bits
-    bands: Bands = ()
-
-
-BY_RULE = Reading()
-
-
-def are_colours(bands: Bands) -> bool:
-    """Whether these bands become red, green and blue, or gray; else each is a channel."""
-    return bands != ALL_BANDS and len(bands) in (0, 1, 3)
-
-
 class Length(NamedTuple):
     """How long a training is: epochs over all images, and images per step."""
 
@@ -390,49 +366,3 @@ class Config(Checked):
                 expected="knobs that do not contradict each other",
                 hint="change one of the two",
             )
-
-
-def read_bands(text: str) -> Bands:
-    """Bands of an image as a user names them, counted from 1: "4,3,2" -> (4, 3, 2), "auto" -> ().
-
-    Raises:
-        ConfigError: For anything but numbers, `auto` and `all`.
-    """
-    if text in NAMED_BANDS:
-        return NAMED_BANDS[text]
-    parts = [part.strip() for part in text.split(",")]
-    if all(part.isdecimal() and int(part) > 0 for part in parts):
-        return tuple(map(int, parts))
-    raise ConfigError(
-        f"bands = {text!r}",
-        expected="bands counted from 1, or all",
-        hint="write for example --bands 4,3,2",
-    )
-
-
-def bands_as_text(bands: Bands) -> str:
-    """As a user would name them: what `read_bands` reads."""
-    names = {of: name for name, of in NAMED_BANDS.items()}
-    return names.get(bands) or ",".join(map(str, bands))
-
-
-NAMED_BANDS: dict[str, Bands] = {"auto": (), "all": ALL_BANDS}
-
-
-ORDERED = (  # the first of a pair may not exceed the second
-    ("views.crop_min", "views.crop_max"),
-    ("views.blur_sigma_min", "views.blur_sigma_max"),
-    ("optimizer.warmup_epochs", "epochs"),
-)
-DIVIDES = (("parts", "batch"),)  # the first of a pair divides the second
-PAIRS = ORDERED + DIVIDES
-
-
-def contradictions(values: Mapping[str, float]) -> Iterator[str]:
-    """A clause for each pair of knobs, of those given by key path, that contradict each other."""
-    for low, high in ORDERED:
-        if low in values and high in values and values[low] > values[high]:
-            yield f"{low} = {values[low]:g}, {high} = {values[high]:g} (expected {low} <= {high})"
-    for part, whole in DIVIDES:
-        if part in values and whole in values and values[whole] % values[part]:
-            yield f"{whole} = {values[whole]:g} is no multiple of {part} = {values[part]:g}"

@@ -12,9 +12,9 @@ import typing
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from stopgrad.config.bounds import Bounds, bounds_text, within
+from stopgrad.config.bounds import Bounds, bounds_text, contradictions, within
 from stopgrad.config.guesses import guess
-from stopgrad.config.knobs import Config, contradictions
+from stopgrad.config.knobs import Config
 from stopgrad.config.presets import PRESETS, PresetName
 from stopgrad.errors import ConfigError, did_you_mean
 
