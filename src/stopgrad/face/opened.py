@@ -6,10 +6,11 @@ In: a path, and where the images are now. Out: its model at the newest checkpoin
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
-from stopgrad import export, method, runs
+from stopgrad import evaluation, export, method, runs
 from stopgrad.config import Config
 from stopgrad.errors import DataError, StorageError
 from stopgrad.face.arguments import in_plain_torch
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from stopgrad.evaluation import Record
     from stopgrad.images import Changed, Dataset
     from stopgrad.runs import TrainedRun
+    from stopgrad.storage import Finding
 
 
 Each: TypeAlias = "Callable[[Record], None]"
@@ -133,3 +135,14 @@ def collect(found: Iterable[Record], each: Each | None) -> Scores:
     if lost is not None:
         raise lost
     return Scores(records)
+
+
+def findings_of(path: Path) -> Iterator[Finding]:
+    """A finding for each file of a run; of its records, what the commands that read them say."""
+    for finding in runs.verify_run(path):
+        if finding.ok and finding.file == "records.jsonl":
+            try:
+                evaluation.read(path / finding.file)
+            except DataError as error:
+                finding = finding._replace(ok=False, note=error.found)
+        yield finding

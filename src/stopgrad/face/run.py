@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from shlex import quote
@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any, cast, get_args, overload
 
 from stopgrad import evaluation, export, images, method, report, runs, training
 from stopgrad.config import BadImages, ExportFormat, Layer
-from stopgrad.errors import DataError
 from stopgrad.evaluation import FROZEN, MEASURES
 from stopgrad.face.arguments import Labels, as_list, check_choices, fractions, in_plain_torch
 from stopgrad.face.data import AnyData
@@ -23,6 +22,7 @@ from stopgrad.face.opened import (
     Each,
     OpenedRun,
     collect,
+    findings_of,
     tell_condition,
     tell_state,
 )
@@ -396,14 +396,3 @@ class Run(OpenedRun):
         config = replace(config, bad_images=bad_images or config.bad_images)
         dataset = source.stored_for(config, screen, changed=self.changed(source))
         return export.embed_dataset(run, dataset, out=out, layer=layer, track=screen.track)
-
-
-def findings_of(path: Path) -> Iterator[Finding]:
-    """A finding for each file of a run; of its records, what the commands that read them say."""
-    for finding in runs.verify_run(path):
-        if finding.ok and finding.file == "records.jsonl":
-            try:
-                evaluation.read(path / finding.file)
-            except DataError as error:
-                finding = finding._replace(ok=False, note=error.found)
-        yield finding

@@ -22,8 +22,8 @@ from stopgrad.errors import CheckpointError, ConfigError, DataError, FailedRunsE
 from stopgrad.evaluation import duration
 from stopgrad.face.arguments import in_plain_torch
 from stopgrad.face.data import Data, spec_of
+from stopgrad.face.opened import findings_of
 from stopgrad.face.progress import Screen, at_work
-from stopgrad.face.run import findings_of
 from stopgrad.face.tables import Shown
 from stopgrad.report import Column, Table, TableCell
 from stopgrad.storage import user_path
