@@ -15,6 +15,7 @@ from .collapse import measure as measure
 from .collapse import participation_ratio as participation_ratio
 from .collapse import positive_minus_random as positive_minus_random
 from .collapse import rankme as rankme
+from .collapse import retrieval as retrieval
 from .collapse import spectra as spectra
 from .compute import Arithmetic as Arithmetic
 from .compute import Compute as Compute
