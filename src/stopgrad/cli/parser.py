@@ -20,8 +20,18 @@ from stopgrad.storage import read_yaml, user_path
 
 # In the order of a user's work.
 COMMANDS = (
-    *("quickstart", "check-data", "views", "pack", "pretrain", "resume", "evaluate", "finetune"),
-    *("supervised", "compare", "report", "neighbors", "embed", "export", "verify", "bench"),
+    *("quickstart", "check-data", "advise", "views", "pack", "pretrain", "resume", "evaluate"),
+    *(
+        "finetune",
+        "supervised",
+        "compare",
+        "report",
+        "neighbors",
+        "embed",
+        "export",
+        "verify",
+        "bench",
+    ),
     *("import-weights", "study"),
 )
 STUDY_COMMANDS = ("list", "run", "status", "table")
