@@ -10,9 +10,9 @@ from stopgrad.method import (
     every_direction,
     fit_threshold,
     largest_decay,
-    living_directions,
     spectra,
 )
+from stopgrad.method.survival import living_directions
 
 SHARES = [0.9, 0.8, 0.5, 0.2]
 

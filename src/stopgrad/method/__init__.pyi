@@ -55,7 +55,6 @@ from .simsiam import training_flops as training_flops
 from .survival import every_direction as every_direction
 from .survival import fit_threshold as fit_threshold
 from .survival import largest_decay as largest_decay
-from .survival import living_directions as living_directions
 from .views.draw import random_table as random_table
 from .views.make import Views as Views
 from .views.make import downscale as downscale
