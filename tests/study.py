@@ -241,8 +241,8 @@ features fare with few labels. We ran its four studies on two CPU cores, with a 
 (CIFAR-ResNet-8). What concerns collapse shows: without the stop-gradient or the predictor
 {without} runs collapse, with both {whole_method}; of five weight decays only the largest
 collapses and 5e-4 is best. What concerns alpha_h shows in part and depends on N, how far a run
-goes: the published runs have N = {published}, our first ones {short}. The report's findings on few labels do not
-show: the opposite does, at N = {few}.
+goes: the published runs have N = {published}, our first ones {short}. The report's findings
+on few labels do not show: the opposite does, at N = {few}.
 
 ## Method
 

@@ -14,7 +14,7 @@ from stopgrad.cli import main
 from stopgrad.cli.parser import parse
 from stopgrad.config import preset
 from stopgrad.errors import ConfigError, DataError
-from stopgrad.face.advice import _seconds
+from stopgrad.face.advice import Advice, TriedSetting, _seconds
 from stopgrad.method import published_extent
 from stopgrad.studies import affordable_epochs, arms_around
 from stopgrad.studies.executors import FileLocks
@@ -120,13 +120,33 @@ def test_a_budget_ends_in_a_page_and_a_second_call_trains_nothing(
     assert again.lines == found.lines
 
 
+def _tried(arm: str, *, retrieval: float) -> TriedSetting:
+    config = preset("tiny")
+    return TriedSetting(1, arm, "", config, 100, 0.5, 9.0, retrieval, 8.0, 60.0)
+
+
+def test_a_setting_that_finds_few_second_views_comes_with_a_caution() -> None:
+    """Many directions and little retrieval: it may have learned less, not better."""
+    others = [_tried("b", retrieval=0.5), _tried("c", retrieval=0.4)]
+    for retrieval, cautious in ((0.1, True), (0.45, False)):
+        tried = [_tried("a", retrieval=retrieval), *others]
+        found = Advice(tried, spec="pics", preset="tiny", note="")
+        assert (
+            any(
+                line.startswith("Caution: by retrieval it was only number 3 of 3")
+                for line in found.lines
+            )
+            is cautious
+        )
+
+
 def test_a_budget_for_no_epoch_is_refused_in_one_line(
     pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ["--data", str(pictures), "--out", str(tmp_path / "out"), "--preset", "tiny"]
     assert main(["advise", *words, "--budget", "5s", "--batch", "16"]) == 2
     said = capsys.readouterr().err.splitlines()[-1]
-    assert "a budget of 5s is too small for one epoch of 9 settings" in said
+    assert "is too small for one epoch of 9 settings; expected at least " in said
     assert not (tmp_path / "out").exists()
 
 

@@ -95,6 +95,20 @@ class Advice(Shown):
         return join(["stopgrad", "pretrain", *data, "--out", "runs/advised", *preset, *flags])
 
     @property
+    def _caution(self) -> str:
+        """What speaks against the setting: it may have learned less, not better."""
+        first = [each for each in self.tried if each.rung == 1]
+        [own] = [each.retrieval for each in first if each.arm == self.best.arm]
+        place = 1 + sum(each.retrieval > own for each in first)
+        if 2 * place <= len(first) + 1:
+            return ""
+        return (
+            f"Caution: by retrieval it was only number {place} of {len(first)} in the first rung. "
+            "Many directions and little retrieval are also what a network has that has hardly "
+            "begun to learn, so try the setting of the highest retrieval too."
+        )
+
+    @property
     def tables(self) -> list[Table]:
         """A row per run, rung by rung, the best first."""
         columns = (Column("setting"), *(Column(head, "right") for head in HEADS))
@@ -111,7 +125,7 @@ class Advice(Shown):
             "Why: its features spread over the most directions, all settings of a rung being "
             f"measured on the same views (participation ratio {' -> '.join(ratios)} from rung to "
             f"rung). {TRUST}",
-            *filter(None, [self.note]),
+            *filter(None, [self._caution, self.note]),
             f"What to expect: after {best.config.epochs} epochs (N = {folds_text(best.folds)}) z "
             f"spans {number(best.directions)} directions, and the second view of an image finds "
             f"it among up to 1,000 in {100 * best.retrieval:.0f} % of cases. No label was read, "
@@ -187,7 +201,7 @@ def advise(
         if source is None:
             left = seconds - sum(each.seconds for each in tried) / slots
             epochs = _epochs(prepared, config, before, left=left, rung=rung, slots=slots)
-            if epochs <= (before[0].config.epochs if before else 0):
+            if before and epochs <= before[0].config.epochs:
                 break
             arms = {n: c for n, c in studies.arms_around(config).items() if _goes_on(n, before)}
             source = studies.rung_study(rung, arms, epochs=epochs, weight_decay=decay)
@@ -195,8 +209,6 @@ def advise(
         if len(failed) == len(begun.plan.runs):
             raise failed_runs(begun, failed)
         tried += _ranked(begun, failed, rung=rung, images=len(prepared.train))
-    if not tried:
-        raise _too_small(budget)
     found = Advice(tried, spec=spec, preset=preset, note=note)
     text = "\n\n".join(["# Advice", *map(report.as_markdown, found.tables), *found.lines])
     write_atomically(place / PAGE, f"{text}\n".encode())
@@ -219,14 +231,6 @@ def _seconds(budget: str | float) -> float:
     if not 0 < seconds < math.inf:
         raise ConfigError(f"a budget of {budget!r}", expected="a time such as 2h, 1h30m or 90m")
     return seconds
-
-
-def _too_small(budget: str | float) -> ConfigError:
-    return ConfigError(
-        f"a budget of {budget} is too small for one epoch of {studies.RUNGS[0]} settings",
-        expected="more time",
-        hint="raise --budget, or take fewer images or a smaller preset",
-    )
 
 
 def _check_views(prepared: TrainingImages, config: Config) -> None:
@@ -266,7 +270,11 @@ def _epochs(
     rung: int,
     slots: int,
 ) -> int:
-    """The epochs of a rung: by its part of the time that is left, and up to the published N."""
+    """The epochs of a rung: by its part of the time that is left, and up to the published N.
+
+    Raises:
+        ConfigError: When that is not one epoch of each setting of the first rung.
+    """
     if before:
         epoch_s = max(each.epoch_s for each in before)
     else:
@@ -277,6 +285,13 @@ def _epochs(
     part = left / (len(studies.RUNGS) - rung + 1)
     arms = len(before) or studies.RUNGS[0]
     found = studies.affordable_epochs(part, epoch_s=epoch_s, arms=arms, slots=slots)
+    if not before and found < 1:
+        least = len(studies.RUNGS) * math.ceil(arms / slots) * (studies.START_S + epoch_s)
+        raise ConfigError(
+            f"a budget of {duration(left)} is too small for one epoch of {arms} settings",
+            expected=f"at least {math.ceil(least / 60)}m on this machine as it is now",
+            hint="raise --budget, or take fewer images or a smaller preset",
+        )
     one_epoch = method.extent(replace(config, epochs=1), images=len(prepared.train)).folds
     if not one_epoch > 0:
         return found

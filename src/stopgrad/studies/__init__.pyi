@@ -11,6 +11,7 @@ from .findings import sentence as sentence
 from .folder import EpochRow as EpochRow
 from .folder import StudyRun as StudyRun
 from .halving import RUNGS as RUNGS
+from .halving import START_S as START_S
 from .halving import affordable_epochs as affordable_epochs
 from .halving import arms_around as arms_around
 from .halving import rung_study as rung_study
