@@ -1,6 +1,7 @@
 __version__: str
 
 from .errors import StopgradError as StopgradError
+from .face.advice import advise as advise
 from .face.data import Data as Data
 from .face.data import check as check
 from .face.data import load as load

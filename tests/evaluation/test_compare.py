@@ -87,10 +87,11 @@ def found(paths: list[Path]) -> Comparison:
 
 
 def _tau(one: list[float], other: list[float]) -> float:
-    """Pairs in the same order less pairs in the reverse order, of all pairs."""
+    """Pairs in the same order less pairs in the reverse order, of those that have an order."""
     pairs = list(itertools.combinations(range(len(one)), 2))
-    signs = [np.sign((one[i] - one[j]) * (other[i] - other[j])) for i, j in pairs]
-    return float(sum(signs) / len(pairs))
+    signs = [(np.sign(one[i] - one[j]), np.sign(other[i] - other[j])) for i, j in pairs]
+    ordered = [sum(sign != 0 for sign in signs) for signs in zip(*signs, strict=True)]
+    return float(sum(a * b for a, b in signs) / np.sqrt(ordered[0] * ordered[1]))
 
 
 def test_kendalls_tau_counts_pairs_and_few_runs_prove_nothing() -> None:
@@ -111,10 +112,10 @@ def test_an_order_needs_two_numbers_that_differ() -> None:
 def test_runs_come_in_the_order_of_the_measure_and_tau_says_how_labels_order_them(
     found: Comparison,
 ) -> None:
-    lidar = [row.measures.lidar for row in found.rows]
-    assert lidar == sorted(lidar, reverse=True)
-    assert len(set(lidar)) == 4
-    assert [row.ranks["lidar"] for row in found.rows] == [1, 2, 3, 4]
+    ratio = [row.measures.participation_ratio for row in found.rows]
+    assert ratio == sorted(ratio, reverse=True)
+    assert len(set(ratio)) == 4
+    assert [row.ranks["participation_ratio"] for row in found.rows] == [1, 2, 3, 4]
     knn = [row.accuracies["knn_accuracy"] for row in found.rows]
     taus = {(a.measure, a.accuracy): a.kendall for a in found.agreements}
     assert len(taus) == len(LABEL_FREE) * len(COMPARED)
@@ -213,7 +214,24 @@ def test_a_reader_is_told_how_little_few_runs_say(
     assert main(["compare", *words, "--data", str(_folder(tmp_path / "data"))]) == 0
     out = capsys.readouterr().out
     assert said in out
-    assert out.splitlines()[1].startswith("run\tLiDAR\tRankMe\t")  # tabs where it is no terminal
+    assert out.splitlines()[1].startswith(
+        "run\tparticipation ratio\tretrieval"
+    )  # tabs where it is no terminal
+
+
+def test_directions_are_not_counted_across_widths_but_images_are_found(
+    paths: list[Path], tmp_path: Path
+) -> None:
+    wide = encoder_run(
+        tmp_path / "wide",
+        data={"fingerprint": DATA.train.fingerprint, "name": "two colours", "spec": "two"},
+        **{"encoder.width": 2.0, "knn.k": 5},
+    )
+    runs = [load_run(paths[0]), wide]
+    with pytest.raises(ConfigError, match="of 64 and 128 channels to rank by participation_ratio"):
+        compare_runs(runs, [DATA] * 2, score=False)
+    found = compare_runs(runs, [DATA] * 2, by="retrieval", score=False)
+    assert any("favour the wide" in note for note in found.notes)
 
 
 def test_a_run_named_twice_is_refused(paths: list[Path]) -> None:

@@ -17,6 +17,7 @@ from stopgrad.method import (
     measure,
     participation_ratio,
     positive_minus_random,
+    retrieval,
     spectra,
 )
 from stopgrad.method.collapse import Measures, correlation_strength, output_std
@@ -83,6 +84,15 @@ def test_correlation_strength_agrees_with_numpy() -> None:
 def test_output_std_is_one_on_a_sphere_and_zero_at_a_point() -> None:
     assert float(output_std(_normal(4000, 32))) == pytest.approx(1, abs=0.02)
     assert float(output_std(torch.ones(10, 32))) == pytest.approx(0, abs=1e-6)
+
+
+def test_retrieval_counts_images_whose_second_view_is_nearest() -> None:
+    """Of three images the first finds itself, the second the third, the third ties with it."""
+    z1 = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.6, 0.8]])
+    z2 = torch.tensor([[2.0, 0.1], [0.6, 0.8], [0.0, 3.0]])
+    assert float(retrieval(z1, z2)) == pytest.approx(1 / 3)
+    assert float(retrieval(z1, z1)) == 1
+    assert float(retrieval(torch.ones(3, 2), torch.ones(3, 2))) == 0
 
 
 def test_positive_minus_random_counts_every_pair_once() -> None:

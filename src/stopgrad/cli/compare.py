@@ -28,9 +28,10 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--by",
         choices=get_args(LabelFreeName),
-        default="lidar",
+        default="participation_ratio",
         metavar="MEASURE",
-        help=f"measure to sort by: {', '.join(get_args(LabelFreeName))}. Default: lidar",
+        help=f"measure to sort by: {', '.join(get_args(LabelFreeName))}. Default: "
+        "participation_ratio",
     )
     parser.add_argument(
         "--layer",
@@ -49,7 +50,12 @@ def add(parser: argparse.ArgumentParser) -> None:
         "The measures need no labels and use the same views of the same images for all\n"
         "runs; higher is better. If the runs have records of kNN and linear probe, or\n"
         "the images have labels, Kendall's tau tells how well each measure orders the\n"
-        "runs like those scores. Nothing is written into a run."
+        "runs like those scores. Nothing is written into a run.\n\n"
+        "How far to trust the default: over 86 runs of six studies on CIFAR-10 (small\n"
+        "networks, 3 to 30 epochs, collapsed runs included), among runs of one study and\n"
+        "one N, the tau of the participation ratio is +0.61 with the linear probe (95 %:\n"
+        "0.38 to 0.70) and +0.69 with kNN (0.49 to 0.74). It was chosen on these runs and\n"
+        "has not been checked on others. Of very short runs the order may be upside down."
     )
 
 

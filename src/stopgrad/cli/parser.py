@@ -30,9 +30,9 @@ from stopgrad.storage import read_yaml, user_path
 
 # In the order of a user's work.
 COMMANDS = (
-    *("quickstart", "check-data", "views", "pack", "pretrain", "resume", "evaluate", "finetune"),
-    *("supervised", "compare", "report", "neighbors", "embed", "export", "verify", "bench"),
-    *("import-weights", "study", "completion"),
+    *("quickstart", "check-data", "advise", "views", "pack", "pretrain", "resume", "evaluate"),
+    *("finetune", "supervised", "compare", "report", "neighbors", "embed", "export", "verify"),
+    *("bench", "import-weights", "study", "completion"),
 )
 HELP_ALL = "--help-all"
 KNOBS = "knobs, with the defaults of the preset cifar"

@@ -31,7 +31,12 @@ SplitName = Literal["auto", "test", "validation"]  # images to score
 Layer = Literal["features", "z"]  # the encoder's output, or the projector's
 ExportFormat = Literal["torchvision", "timm", "safetensors", "onnx", "hub"]
 LabelFreeName = Literal[
-    "lidar", "rankme", "effective_rank", "participation_ratio", "positive_minus_random"
+    "participation_ratio",
+    "retrieval",
+    "effective_rank",
+    "lidar",
+    "rankme",
+    "positive_minus_random",
 ]
 """A measure by which runs are ranked; the fields of `evaluation.comparison.LabelFree`."""
 

@@ -28,6 +28,7 @@ from stopgrad.method import (
     participation_ratio,
     positive_minus_random,
     rankme,
+    retrieval,
     two_views,
 )
 from stopgrad.runs import TrainedRun, read_status, split_to_score
@@ -41,14 +42,16 @@ COMPARED = ("knn_accuracy", "linear_accuracy")
 class LabelFree(NamedTuple):
     """What is measured without labels; NaN where outputs are not finite. The higher the better."""
 
+    participation_ratio: float
+    retrieval: float
+    effective_rank: float
     lidar: float
     rankme: float
-    effective_rank: float
-    participation_ratio: float
     positive_minus_random: float
 
 
 LABEL_FREE = LabelFree._fields
+OF_ANY_WIDTH = ("retrieval", "positive_minus_random")  # the others count directions
 
 
 class Row(NamedTuple):
@@ -101,7 +104,7 @@ def compare_runs(
     runs: Sequence[TrainedRun],
     datasets: Sequence[Dataset],
     *,
-    by: str = "lidar",
+    by: str = "participation_ratio",
     layer: Layer = "features",
     score: bool = True,
     track: Track = no_progress,
@@ -122,8 +125,10 @@ def compare_runs(
 
     Raises:
         DataError: When there is one image alone, or the images are not the same for all.
-        ConfigError: When a run is named twice.
+        ConfigError: When a run is named twice, or directions of layers of several widths are
+            counted to order the rows.
     """
+    _check_widths(runs, by=by, layer=layer)
     measures = _measures(runs, datasets, layer=layer, track=track)
     scores = [Accuracies({}, ()) for _ in runs]
     if same_data(runs, datasets):
@@ -148,6 +153,17 @@ def compare_runs(
         notes=tuple(_notes(runs, datasets, scores, layer=layer)),
         protocol=_protocol(datasets[0], layer=layer, scores=scores),
     )
+
+
+def _check_widths(runs: Sequence[TrainedRun], *, by: str, layer: Layer) -> None:
+    """Refuses to order runs by a count of directions where some have more of them to count."""
+    widths = sorted({_width(run, layer) for run in runs})
+    if len(widths) > 1 and by not in OF_ANY_WIDTH:
+        raise ConfigError(
+            f"{layer} of {' and '.join(map(str, widths))} channels to rank by {by}",
+            expected="one width, because wide layers have more directions to count",
+            hint="use --by retrieval, or compare the runs of each width apart",
+        )
 
 
 def _measures(
@@ -189,10 +205,11 @@ def _measure(outputs: Tensor) -> LabelFree:  # (N, Q, D); counts of directions a
     first, second = outputs[:, 0], outputs[:, 1]
     spectrum = covariance_spectrum(first)
     return LabelFree(
+        participation_ratio=float(participation_ratio(spectrum)),
+        retrieval=float(retrieval(first, second)),
+        effective_rank=float(effective_rank(spectrum)),
         lidar=float(lidar(outputs)),
         rankme=float(rankme(first)),
-        effective_rank=float(effective_rank(spectrum)),
-        participation_ratio=float(participation_ratio(spectrum)),
         positive_minus_random=float(positive_minus_random(first, second)),
     )
 
@@ -269,7 +286,7 @@ def _notes(
     if len(widths) > 1:
         yield (
             f"{layer} of {' and '.join(map(str, widths))} channels: counts of directions "
-            "(all but the difference of cosines) favour the wide"
+            "(all but retrieval and the difference of cosines) favour the wide"
         )
     views = [run.info.config.views for run in runs]
     sizes = sorted({each.size for each in views})

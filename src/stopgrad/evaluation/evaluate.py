@@ -103,7 +103,8 @@ def evaluate_run(
     folder = out or run.path
     with storage_errors(folder, needed=0):
         folder.mkdir(parents=True, exist_ok=True)
-    keep_label_draws(folder, dataset, _own_config(run, dataset), labels=labels)
+    if set(select.metrics) & set(FROZEN):
+        keep_label_draws(folder, dataset, _own_config(run, dataset), labels=labels)
     for record in score_run(run, dataset, labels=labels, select=select, track=track):
         append(folder / "records.jsonl", record)
         yield record

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from stopgrad.evaluation import Row as RankedRun
     from stopgrad.images import Changed, Dataset
 
-TITLES = {"lidar": "LiDAR", "rankme": "RankMe"}
+TITLES = {"lidar": "LiDAR", "rankme": "RankMe", "retrieval": "retrieval of the second view"}
 
 
 @at_work
@@ -37,7 +37,7 @@ def compare(
     paths: str | Path | Run | Sequence[str | Path | Run],
     *,
     data: AnyData | None = None,
-    by: LabelFreeName = "lidar",
+    by: LabelFreeName = "participation_ratio",
     layer: Layer = "features",
     score: bool = True,
 ) -> Ranking:
@@ -51,7 +51,8 @@ def compare(
         score: Score what the records lack, where there are labels.
 
     Raises:
-        ConfigError: For a measure or a layer that does not exist.
+        ConfigError: For a measure or a layer that does not exist, or a count of directions over
+            layers of several widths.
         DataError: When the runs learned from different images and none are named.
     """
     check_choices("by", [by], get_args(LabelFreeName))

@@ -31,7 +31,15 @@ from stopgrad.storage import user_path
 if TYPE_CHECKING:
     from stopgrad.speed import Speed
     from stopgrad.storage import Finding
-    from stopgrad.studies import ArmState, EngineName, Overview, PreparedStudy
+    from stopgrad.studies import (
+        ArmState,
+        Choices,
+        EngineName,
+        Overview,
+        PreparedStudy,
+        StudyFile,
+        Where,
+    )
 
 REFRESH_S = 1.0
 
@@ -279,26 +287,40 @@ def study(
     studies.check_place(where)
     choices = studies.Choices(preset, key_paths(knobs), _seeds(seeds))
     out = user_path(out)
-    screen, place = Screen(), out if on == "local" else out.absolute()  # nodes may work elsewhere
+    place = out if on == "local" else out.absolute()  # nodes may work elsewhere
+    prepared, failed = conduct(name, choices, where, spec=spec_of(data), out=place, retry=retry)
+    if failed:
+        raise failed_runs(prepared, failed)
+    return Studies(place)
+
+
+def conduct(
+    name: str | StudyFile,
+    choices: Choices,
+    where: Where,
+    *,
+    spec: str,
+    out: Path,
+    retry: bool = False,
+) -> tuple[PreparedStudy, Mapping[str, str]]:
+    """Runs what is left of a study while it is shown; also the runs that failed, with why."""
+    screen = Screen()
     with screen.progress():
-        prepared = studies.prepare_study(
-            name, choices, spec=spec_of(data), out=place, track=screen.track
-        )
+        prepared = studies.prepare_study(name, choices, spec=spec, out=out, track=screen.track)
     for change in prepared.changes:
         screen.line(f"{prepared.study.name} changed since it was begun: {change}")
-    device = str(knobs.get("device", "auto"))
+    device = str(choices.overrides.get("device", "auto"))
     executor = studies.executor_for(where, prepared.directory, device=device)
     watch = StudyWatch(prepared, screen, jobs=executor.slots)
     with watch.shown():
         failed = studies.run_study(prepared, executor, watch=watch, retry=retry)
     total = len(prepared.plan.runs)
     screen.line(f"{total - len(failed)} of {total} runs done")
-    if failed:
-        raise _failed_runs(prepared, failed)
-    return Studies(place)
+    return prepared, failed
 
 
-def _failed_runs(prepared: PreparedStudy, failed: Mapping[str, str]) -> FailedRunsError:
+def failed_runs(prepared: PreparedStudy, failed: Mapping[str, str]) -> FailedRunsError:
+    """The error of a study with runs that failed."""
     run, reason = next(iter(failed.items()))
     return FailedRunsError(
         f"{len(failed)} of {len(prepared.plan.runs)} runs failed, such as {run} ({reason})",

@@ -15,6 +15,7 @@ from .collapse import measure as measure
 from .collapse import participation_ratio as participation_ratio
 from .collapse import positive_minus_random as positive_minus_random
 from .collapse import rankme as rankme
+from .collapse import retrieval as retrieval
 from .collapse import spectra as spectra
 from .compute import Arithmetic as Arithmetic
 from .compute import Compute as Compute
@@ -51,6 +52,9 @@ from .schedule import published_extent as published_extent
 from .simsiam import SimSiam as SimSiam
 from .simsiam import build_simsiam as build_simsiam
 from .simsiam import training_flops as training_flops
+from .survival import every_direction as every_direction
+from .survival import fit_threshold as fit_threshold
+from .survival import largest_decay as largest_decay
 from .views.draw import random_table as random_table
 from .views.make import Views as Views
 from .views.make import downscale as downscale

@@ -212,6 +212,17 @@ def positive_minus_random(z1: Tensor, z2: Tensor) -> Tensor:  # (N, D), (N, D) -
     return positive - random
 
 
+def retrieval(z1: Tensor, z2: Tensor) -> Tensor:  # (N, D), (N, D) -> ()
+    """The share of images whose second view is nearer to the first than any other image's.
+
+    By cosine; a tie with another image is a miss, so that equal outputs find nothing.
+    """
+    similar = F.normalize(z1, dim=1) @ F.normalize(z2, dim=1).T  # (N, N)
+    own = similar.diagonal()
+    others = similar - torch.diag(torch.full_like(own, math.inf))
+    return (own > others.amax(dim=1)).float().mean()
+
+
 def centre_norm(z: Tensor) -> Tensor:  # (N, D) -> ()
     """|mean of z / |z||^2: 0 when directions are spread, 1 when they are equal (Zhang 2022)."""
     centre: Tensor = F.normalize(z, dim=1).mean(dim=0)

@@ -1,4 +1,5 @@
 from .cost import Cost as Cost
+from .cost import estimate_cost as estimate_cost
 from .measure import FULL as FULL
 from .measure import QUICK as QUICK
 from .measure import Speed as Speed

@@ -23,6 +23,7 @@ however many studies share it.
     results       runs -> a cell for each arm, metric and fraction; the overview; curves over seeds
     findings      published findings against our numbers
     factorial     arms that are a grid of knobs -> the effect of each step of a knob
+    halving       a budget -> rungs of runs, each a study: fewer settings, longer runs
     lengths       how far the pretrainings went, and the published ones
     study         a study from its name to its last number
 """

@@ -10,8 +10,14 @@ from .findings import answer_findings as answer_findings
 from .findings import sentence as sentence
 from .folder import EpochRow as EpochRow
 from .folder import StudyRun as StudyRun
+from .halving import RUNGS as RUNGS
+from .halving import START_S as START_S
+from .halving import affordable_epochs as affordable_epochs
+from .halving import arms_around as arms_around
+from .halving import rung_study as rung_study
 from .lengths import arm_extents as arm_extents
 from .lengths import published_extents as published_extents
+from .parse import StudyFile as StudyFile
 from .parse import built_in_studies as built_in_studies
 from .parse import read_study as read_study
 from .parse import study_file as study_file

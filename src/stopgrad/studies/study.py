@@ -45,13 +45,13 @@ class PreparedStudy(NamedTuple):
 
 
 def prepare_study(
-    name: str, choices: Choices, *, spec: str, out: Path, track: Track = no_progress
+    name: str | StudyFile, choices: Choices, *, spec: str, out: Path, track: Track = no_progress
 ) -> PreparedStudy:
     """Reads a study, checks all of it, and begins it in a directory or takes it up there.
 
     Args:
         name: Of a study of the package or of one that the directory holds, or the path of a YAML
-            file.
+            file; or the study itself.
         choices: Preset, overrides and seeds.
         spec: The images, as `load_dataset` takes them.
         out: The study directory, which may hold other studies.
@@ -63,7 +63,7 @@ def prepare_study(
         StorageError: When the directory cannot be written.
     """
     directory = StudyDirectory(out)
-    source = _source(name, directory)
+    source = name if isinstance(name, StudyFile) else _source(name, directory)
     configs = arm_configs(source, choices)
     directory.check_ours()
     data = check_data(source.study, configs, spec=spec, track=track)

@@ -1,0 +1,156 @@
+"""How well measures without labels order runs by accuracy: Kendall's tau over kept studies.
+
+    PYTHONPATH=src python bench/ranking.py results/2026-11-2*-*
+
+Fresh runs that no choice has seen, 12 settings at each of two N (about 2.5 hours on one quiet core):
+
+    for EPOCHS in 6 16; do
+      stopgrad study run bench/ranking.yaml --data CIFAR10 --out fresh/$EPOCHS \
+        --preset miniature --epochs $EPOCHS --seeds 1 --jobs 1
+      stopgrad compare fresh/$EPOCHS/runs/*/run --json > fresh/$EPOCHS.jsonl
+    done
+    PYTHONPATH=src python bench/ranking.py fresh/6 fresh/16
+
+In: study directories, with their runs or kept without. Out: a line per measure and accuracy, of the
+features at the last epoch against all labels: tau over the pairs of runs of one study, over those
+that also have one N, and over all pairs. What `compare` ranks by rests on it.
+
+Runs of one arm differ by their seed alone, so the 95 % interval is a bootstrap over arms.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stopgrad.evaluation import Key, folds_text, record_extent
+from stopgrad.studies import StudyDirectory
+
+MEASURES = (
+    "participation_ratio",
+    "effective_rank",
+    "top_share",
+    "correlation_strength",
+    "positive_minus_random",
+)
+ACCURACIES = ("linear_accuracy", "knn_accuracy")
+DRAWS = 2000
+LEARNED = 0.35  # kNN; untrained encoders have 33 to 34 % on these images
+
+
+class OrderedRun(NamedTuple):
+    """A run as far as its place among the others goes."""
+
+    study: str
+    arm: str
+    folds: str  # N
+    values: dict[str, float]  # of the features, and the negative loss
+    accuracies: dict[str, float]  # on the validation or the test split
+
+
+def read_runs(path: Path) -> Iterator[OrderedRun]:
+    """The scored pretrainings of the studies of a directory, each once."""
+    directory, seen = StudyDirectory(path), set[str]()
+    for stored in directory.read_all() if directory.names() else ():
+        split = stored.study.protocol.split
+        for slot in stored.slots:
+            rows, numbers = directory.epoch_rows(slot.run), directory.run(slot.run).numbers
+            keys = {metric: Key(metric, 1.0, "encoder", split) for metric in ACCURACIES}
+            if slot.run in seen or not rows or not {*keys.values()} <= numbers.keys():
+                continue
+            seen.add(slot.run)
+            reach = record_extent(numbers[keys["knn_accuracy"]])
+            features = rows[-1]["measures"]["features"]
+            yield OrderedRun(
+                study=f"{path.name}/{stored.study.name}",
+                arm=slot.arm,
+                folds=folds_text(reach.folds) if reach else "",
+                values={name: features[name] for name in MEASURES} | {"-loss": -rows[-1]["loss"]},
+                accuracies={metric: numbers[key].value for metric, key in keys.items()},
+            )
+
+
+def tau(
+    one: NDArray[np.float64],
+    other: NDArray[np.float64],
+    *,
+    pairs: NDArray[np.bool_],
+    weights: NDArray[np.float64] | None = None,
+) -> float:
+    """Kendall's tau-b over some pairs of runs; NaN where no such pair has an order in both.
+
+    Args:
+        one: (R,) numbers.
+        other: (R,) other numbers of the same runs.
+        pairs: (R, R) which pairs count.
+        weights: (R,) how often each run counts; None: once.
+    """
+    weights = np.ones(len(one)) if weights is None else weights
+    weight = np.where(pairs, np.outer(weights, weights), 0)
+    np.fill_diagonal(weight, 0)
+    signs = [np.sign(values[:, None] - values) for values in (one, other)]
+    scale = np.prod([(weight * sign**2).sum() for sign in signs]) ** 0.5
+    return float((weight * signs[0] * signs[1]).sum() / scale) if scale else float("nan")
+
+
+def interval(
+    one: NDArray[np.float64],
+    other: NDArray[np.float64],
+    *,
+    pairs: NDArray[np.bool_],
+    arms: Sequence[str],
+) -> tuple[float, float]:
+    """95 % of tau when arms are drawn again, with all of their runs."""
+    chance = np.random.default_rng(0)
+    names = sorted(set(arms))
+    of = np.array([names.index(arm) for arm in arms])
+    drawn = [
+        np.bincount(chance.integers(0, len(names), len(names)), minlength=len(names))[of]
+        for _ in range(DRAWS)
+    ]
+    taus = [tau(one, other, pairs=pairs, weights=weights.astype(float)) for weights in drawn]
+    low, high = np.nanpercentile(taus, [2.5, 97.5])
+    return float(low), float(high)
+
+
+def report(runs: Sequence[OrderedRun], title: str) -> None:
+    """Prints tau of each measure with each accuracy, on three kinds of pairs."""
+    studies, folds = (np.array([run[field] for run in runs]) for field in (0, 2))
+    arms = [f"{run.study} {run.arm}" for run in runs]
+    alike = studies[:, None] == studies
+    kinds = {
+        "within a study": alike,
+        "and one N": alike & (folds[:, None] == folds),
+        "all pairs": np.ones_like(alike),
+    }
+    print(f"\n{title}: {len(runs)} runs, {len(set(arms))} arms, {len(set(studies))} studies")
+    print("| measure | accuracy | " + " | ".join(kinds) + " |\n|---|---|" + "---|" * len(kinds))
+    for metric in ACCURACIES:
+        scores = np.array([run.accuracies[metric] for run in runs])
+        for name in (*MEASURES, "-loss"):
+            values = np.array([run.values[name] for run in runs])
+            cells = []
+            for pairs in kinds.values():
+                low, high = interval(values, scores, pairs=pairs, arms=arms)
+                found = tau(values, scores, pairs=pairs)
+                cells.append(f"{found:+.2f} ({low:+.2f} to {high:+.2f})")
+            print(f"| {name} | {metric} | {' | '.join(cells)} |")
+
+
+def main() -> None:
+    """Reads the studies that were named, and prints all runs, then those that learned something."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
+    parser.add_argument("directories", nargs="+", type=Path, help="study directories")
+    runs = [run for path in parser.parse_args().directories for run in read_runs(path)]
+    report(runs, "all runs")
+    learned = [run for run in runs if run.accuracies["knn_accuracy"] > LEARNED]
+    report(learned, f"kNN above {LEARNED:.0%}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,53 @@
+"""`stopgrad advise`: short runs within a budget of time -> the command of a long run."""
+
+from __future__ import annotations
+
+import argparse
+
+import stopgrad
+from stopgrad.cli.parser import add_changes, add_data, add_preset
+from stopgrad.cli.screen import say, show
+from stopgrad.storage import user_path
+
+HELP = "find a setting for a long run on your images, without labels"
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Adds the data, the budget, the directory and the preset."""
+    add_data(parser)
+    parser.add_argument(
+        "--budget", required=True, metavar="TIME", help="time to spend, such as 2h, 1h30m or 90m"
+    )
+    parser.add_argument(
+        "--out", required=True, type=user_path, metavar="DIR", help="study directory"
+    )
+    add_preset(parser)
+    parser.set_defaults(preset="miniature")
+    parser.add_argument(
+        "--jobs",
+        type=int,
+        metavar="N",
+        help="runs at once. Default: one per GPU, or two without a GPU",
+    )
+    add_changes(parser)
+    parser.epilog = (
+        "Nine settings of learning rate, alpha_h and crop_min are tried in short runs, the\n"
+        "best three in longer ones, the best in the longest, ranked by the participation\n"
+        "ratio of the features. Every knob is a flag (--KNOB VALUE) that changes the preset,\n"
+        "here miniature by default. After a kill the same command goes on. DIR/advice.md\n"
+        "has the setting, why, what to expect, and the command of the long run."
+    )
+
+
+def run(options: argparse.Namespace) -> None:
+    """Runs what is left, and prints the advice."""
+    found = stopgrad.advise(
+        options.data,
+        budget=options.budget,
+        out=options.out,
+        preset=options.preset,
+        jobs=options.jobs,
+        **options.changes,
+    )
+    show(found)
+    say(f"written to {options.out / 'advice.md'}")

@@ -1,0 +1,48 @@
+"""Claims about `bench/ranking.py` and the study of its fresh runs."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy.stats import kendalltau
+
+from bench.ranking import interval, tau
+from stopgrad.method import extent
+from stopgrad.studies import Choices, read_study
+from stopgrad.studies.plan import arm_configs
+
+ONE = np.array([1.0, 2.0, 2.0, 4.0, 5.0, 6.0])
+OTHER = np.array([2.0, 1.0, 3.0, 3.0, 6.0, 5.0])
+ALL = np.ones((6, 6), dtype=bool)
+
+
+def test_tau_over_all_pairs_is_scipys() -> None:
+    assert tau(ONE, OTHER, pairs=ALL) == pytest.approx(kendalltau(ONE, OTHER).statistic)
+
+
+def test_tau_counts_the_pairs_of_one_group_alone() -> None:
+    """Of (1, 2), (3, 3), (5, 6) and (2, 1), (3, 3), (6, 5): one tie, two reversed pairs."""
+    group = np.array([0, 0, 1, 1, 2, 2])
+    one, other = np.array([1.0, 2, 3, 3, 5, 6]), np.array([2.0, 1, 3, 3, 6, 5])
+    assert tau(one, other, pairs=group[:, None] == group) == -1
+    assert tau(one, other, pairs=ALL) == pytest.approx((12 - 2) / 14)
+
+
+def test_a_run_that_counts_twice_is_two_equal_runs() -> None:
+    weights = np.array([1.0, 2, 1, 1, 0, 1])
+    twice = [0, 1, 1, 2, 3, 5]
+    wanted = kendalltau(ONE[twice], OTHER[twice]).statistic
+    assert tau(ONE, OTHER, pairs=ALL, weights=weights) == pytest.approx(wanted)
+
+
+def test_the_interval_of_runs_in_perfect_order_is_one() -> None:
+    assert interval(ONE[3:], ONE[3:], pairs=ALL[3:, 3:], arms=["a", "b", "c"]) == (1, 1)
+
+
+def test_every_arm_of_the_fresh_study_has_the_same_n() -> None:
+    source = read_study(str(Path(__file__).parents[2] / "bench" / "ranking.yaml"))
+    for epochs in (6, 16):
+        configs = arm_configs(source, Choices("miniature", {"epochs": epochs}, (0,)))
+        assert len(configs) == 12
+        folds = [extent(config, images=40_000).folds for config in configs.values()]
+        assert np.ptp(folds) < 0.001 * folds[0]

@@ -1,0 +1,164 @@
+"""Claims about `advise`: the budget becomes rungs, the best goes on, and a page is written."""
+
+import shlex
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import stopgrad
+from stopgrad import studies
+from stopgrad.cli import main
+from stopgrad.cli.parser import parse
+from stopgrad.config import preset
+from stopgrad.errors import ConfigError, DataError
+from stopgrad.face.advice import Advice, TriedSetting, _seconds
+from stopgrad.method import published_extent
+from stopgrad.studies import affordable_epochs, arms_around
+from stopgrad.studies.executors import FileLocks
+from stopgrad.studies.halving import FACTORS
+from stopgrad.studies.task import StudyTask, carry_out
+from tests.studies.instant import DoneJob
+
+
+class HereExecutor(FileLocks):
+    """Carries out each task in this process."""
+
+    slots = 1
+
+    def __init__(self) -> None:
+        self.began: list[str] = []
+
+    def start(self, task: StudyTask, *, slot: int, claim: int) -> DoneJob:
+        self.began.append(task.stage)
+        carry_out(task)
+        return DoneJob(0)
+
+
+@pytest.fixture
+def here(monkeypatch: pytest.MonkeyPatch) -> HereExecutor:
+    made = HereExecutor()
+    monkeypatch.setattr(studies, "executor_for", lambda *_, **__: made)
+    return made
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """160 digits without labels."""
+    path = tmp_path_factory.mktemp("pictures")
+    pixels = stopgrad.load("mnist5k").dataset.train.pixels[:160]
+    for number, image in enumerate(pixels):
+        Image.fromarray(np.ascontiguousarray(image)).save(path / f"{number:03d}.png")
+    return path
+
+
+def test_of_any_two_knobs_each_pair_of_levels_is_tried_once() -> None:
+    arms = arms_around(preset("miniature"))
+    levels = [[arm.get(key, {"times": 1.0})["times"] for key in FACTORS] for arm in arms.values()]
+    assert levels[0] == [1.0, 1.0, 1.0]
+    for one, other in ((0, 1), (0, 2), (1, 2)):
+        assert len({(row[one], row[other]) for row in levels}) == 9
+    assert next(iter(arms)) == "base_lr 0.8, alpha_h 1, crop_min 0.5"
+
+
+def test_epochs_are_those_that_the_rung_has_time_for() -> None:
+    """Nine runs on two slots are five turns of 200 s; less 15 s for starting, at 20 s each: 9."""
+    assert affordable_epochs(1000, epoch_s=20, arms=9, slots=2) == 9
+    assert affordable_epochs(100, epoch_s=20, arms=9, slots=2) <= 0
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("2h", 7200), ("1h30m", 5400), ("90m", 5400), ("45s", 45), (12.5, 12.5)]
+)
+def test_a_budget_is_read(text: str | float, seconds: float) -> None:
+    assert _seconds(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "soon", "-3", "0", "nan", "2h2h"])
+def test_what_is_no_time_is_refused(text: str) -> None:
+    with pytest.raises(ConfigError, match="a time such as 2h, 1h30m or 90m"):
+        _seconds(text)
+
+
+def _advise(pictures: Path, out: Path, budget: str | float) -> Any:
+    of = {"preset": "tiny", "knn_every": 0, "batch": 16, "device": "cpu"}
+    return stopgrad.advise(str(pictures), budget=budget, out=out, **of)
+
+
+def test_a_budget_ends_in_a_page_and_a_second_call_trains_nothing(
+    pictures: Path, tmp_path: Path, here: HereExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Epochs are set by hand, so that a slow machine tries as much as a fast one."""
+    budgets = iter([1, 2, 4])
+    monkeypatch.setattr(studies, "affordable_epochs", lambda *_, **__: next(budgets))
+    found = _advise(pictures, tmp_path / "out", 600)
+    assert here.began.count("pretrain") == 13
+    tried = {rung: [t for t in found.tried if t.rung == rung] for rung in (1, 2, 3)}
+    assert [(len(runs), runs[0].config.epochs) for runs in tried.values()] == [
+        (9, 1),
+        (3, 2),
+        (1, 4),
+    ]
+    for runs in tried.values():
+        ratios = [each.participation_ratio for each in runs]
+        assert ratios == sorted(ratios, reverse=True)
+    assert {t.arm for t in tried[2]} == {t.arm for t in tried[1][:3]}
+    assert tried[3][0].arm == tried[2][0].arm == found.best.arm
+    folds = found.best.folds * found.epochs / found.best.config.epochs
+    assert folds == pytest.approx(published_extent().folds, rel=0.01)
+    page = (tmp_path / "out" / "advice.md").read_text()
+    assert found.command in page.splitlines()
+    options = parse(shlex.split(found.command)[1:])
+    assert options.config.epochs == found.epochs
+    assert options.config.optimizer == found.best.config.optimizer
+    assert options.config.views == found.best.config.views
+    here.began.clear()
+    again = _advise(pictures, tmp_path / "out", 600)
+    assert here.began == []
+    assert again.lines == found.lines
+
+
+def _tried(arm: str, *, retrieval: float) -> TriedSetting:
+    config = preset("tiny")
+    return TriedSetting(1, arm, "", config, 100, 0.5, 9.0, retrieval, 8.0, 60.0)
+
+
+def test_a_setting_that_finds_few_second_views_comes_with_a_caution() -> None:
+    """Many directions and little retrieval: it may have learned less, not better."""
+    others = [_tried("b", retrieval=0.5), _tried("c", retrieval=0.4)]
+    for retrieval, cautious in ((0.1, True), (0.45, False)):
+        tried = [_tried("a", retrieval=retrieval), *others]
+        found = Advice(tried, spec="pics", preset="tiny", note="")
+        assert (
+            any(
+                line.startswith("Caution: by retrieval it was only number 3 of 3")
+                for line in found.lines
+            )
+            is cautious
+        )
+
+
+def test_a_budget_for_no_epoch_is_refused_in_one_line(
+    pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--data", str(pictures), "--out", str(tmp_path / "out"), "--preset", "tiny"]
+    assert main(["advise", *words, "--budget", "5s", "--batch", "16"]) == 2
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert "is too small for one epoch of 9 settings; expected at least " in said
+    assert not (tmp_path / "out").exists()
+
+
+def test_images_that_augmentation_does_not_change_are_refused(tmp_path: Path) -> None:
+    for number in range(20):
+        Image.new("RGB", (20, 20), (12 * number, 0, 0)).save(tmp_path / f"{number}.png")
+    with pytest.raises(DataError, match="augmentation does not change these images"):
+        stopgrad.advise(
+            str(tmp_path),
+            budget=60,
+            out=tmp_path / "out",
+            preset="tiny",
+            batch=16,
+            **{"views.jitter": 0, "views.grayscale": 0},
+        )
