@@ -1,16 +1,16 @@
 """What one sees on standard error while the library works: progress bars and plain lines.
 
-In a terminal and in a notebook with ipywidgets the bars move; in a log there are the lines alone.
+In a terminal and in a notebook the bars move; in a log there are the lines alone.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
-from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from rich.console import Console
 from rich.progress import (
@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+REDRAW = 0.25  # s between two pictures of a bar in a notebook
+
 
 class Screen:
     """Progress on standard error."""
@@ -46,8 +48,7 @@ class Screen:
     @property
     def moves(self) -> bool:
         """Whether a bar can be drawn anew here."""
-        in_notebook = self.console.is_jupyter and find_spec("ipywidgets") is not None
-        return self.console.is_terminal or in_notebook
+        return self.console.is_terminal or self.console.is_jupyter
 
     def line(self, text: str) -> None:
         """One line of plain text, above the progress bars; lost where it cannot be written."""
@@ -69,7 +70,8 @@ class Screen:
             TextColumn("left"),
             TimeRemainingColumn(),
         )
-        with Progress(*columns, console=self.console, transient=True) as self.bars:
+        bars = _InNotebook if self.console.is_jupyter else Progress
+        with bars(*columns, console=self.console, transient=True) as self.bars:
             yield
         self.bars = None
 
@@ -85,6 +87,32 @@ class Screen:
                 self.bars.advance(task)
         finally:
             self.bars.remove_task(task)
+
+
+class _InNotebook(Progress):
+    """Bars in one output of a notebook, drawn anew in place; rich's own need ipywidgets."""
+
+    def start(self) -> None:
+        from IPython.display import display
+
+        self._place = display(self, display_id=True)
+        self._drawn = time.monotonic()
+
+    def stop(self) -> None:
+        self._place.update({"text/html": "", "text/plain": ""}, raw=True)
+
+    def refresh(self) -> None:
+        if time.monotonic() - self._drawn > REDRAW:
+            self._place.update(self)
+            self._drawn = time.monotonic()
+
+    def update(self, *arguments: Any, **values: Any) -> None:
+        super().update(*arguments, **values)
+        self.refresh()
+
+    def advance(self, *arguments: Any) -> None:
+        super().advance(*arguments)
+        self.refresh()
 
 
 class TrainingBar:
@@ -111,7 +139,9 @@ class TrainingBar:
             views_per_s = self._views_per_step * (bars.tasks[self._task].speed or 0)
             bars.update(self._task, rate=f"{views_per_s:,.0f} views/s{self._newest}")
 
-    def show(self, epochs: Iterable[Epoch]) -> None:
+    def show(
+        self, epochs: Iterable[Epoch], on_epoch: Callable[[Epoch], object] | None = None
+    ) -> None:
         """Trains to the end, with a line for each epoch and the newest verdict below."""
         verdict = None
         with self.screen.progress():
@@ -122,6 +152,8 @@ class TrainingBar:
                 self.screen.line(epoch_line(epoch, runs.read_run(self.run).config.epochs))
                 if epoch.clean is not None:
                     self.screen.line(clean_line(epoch.clean))
+                if on_epoch is not None:
+                    on_epoch(epoch)
         if verdict is not None and verdict.advice:
             self.screen.line(f"verdict: {verdict.state}; try: {verdict.advice}")
 
