@@ -346,22 +346,31 @@ class Run(OpenedRun):
             return Neighborhood(report.neighbors_of(run, dataset.train, asked, track=screen.track))
 
     @in_plain_torch
-    def export(self, format: ExportFormat, out: str | Path) -> Exported:
+    def export(self, format: ExportFormat, out: str | Path, *, push: str | None = None) -> Exported:
         """Writes the encoder for another tool, compared with our own before it takes its name.
 
         Args:
             format: torchvision, timm, safetensors, onnx or hub.
             out: A .safetensors or .onnx file, or a new folder for hub.
+            push: OWNER/NAME on the Hub, to which the folder for hub is uploaded as well.
 
         Raises:
             ConfigError: For an encoder that the format cannot hold, or an `out` that does not fit.
             CheckpointError: When the tool would make other features of it.
+            DataError: When the Hub does not take it.
         """
         check_choices("format", [format], get_args(ExportFormat))
+        if push is not None:
+            check_choices("format of what is pushed", [format], ["hub"])
+            export.check_repository(push)
         screen, run = Screen(), self._load()
         method.use_threads(run.info.config.threads)
         tell_condition(run, screen)
-        return export.export_run(run, name=format, out=user_path(out))
+        made = export.export_run(run, name=format, out=user_path(out))
+        if push is not None:
+            screen.line(f"uploading {made.out} to {push}")
+            screen.line(f"it is at {export.push_folder(made.out, push)}")
+        return made
 
     def report(
         self,
