@@ -132,3 +132,19 @@ def test_the_notebook_runs_and_shows_what_it_says(folder: Path, tmp_path: Path) 
 def test_the_notebook_is_kept_without_output() -> None:
     cells = json.loads((EXAMPLES / "quickstart.ipynb").read_text())["cells"]
     assert [c["outputs"] for c in cells if c["cell_type"] == "code" and c["outputs"]] == []
+
+
+def test_own_parts_train_and_become_a_graph_of_onnx(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    example = runpy.run_path(str(EXAMPLES / "own_parts.py"))
+    out = tmp_path / "own"
+    example["main"](["--out", str(out), "--preset", "tiny", "--epochs", "2"])
+    printed = capsys.readouterr().out
+    run = stopgrad.Run(out)
+    losses = [row["loss"] for row in run.metrics]
+    assert losses[1] < losses[0]
+    assert f"after epoch 2: loss {losses[1]:.3f}" in printed
+    assert run.config.encoder.name.startswith("own:SmallEncoder:")
+    assert run.encoder(torch.zeros(2, 3, 32, 32)).shape == (2, 32)
+    assert (out / "encoder.onnx").stat().st_size > 0

@@ -6,13 +6,16 @@ import re
 import shutil
 import subprocess
 import sys
+import types
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas
 import pytest
 from PIL import Image
+from rich.console import Console
 
 import stopgrad
 from stopgrad.cli import main
@@ -133,6 +136,42 @@ def test_metrics_are_a_flat_row_per_epoch(run: stopgrad.Run) -> None:
     assert run.verdict is not None
     assert run.verdict._asdict() == rows[-1]["verdict"]
     assert last["verdict"] == run.verdict.state
+
+
+def test_rows_are_frames_of_polars_too(run: stopgrad.Run) -> None:
+    polars = pytest.importorskip("polars")
+    for rows in (run.records, run.metrics, run.steps):
+        frame = polars.DataFrame(rows)
+        assert frame.height == len(rows)
+        assert set(frame.columns) == {key for row in rows for key in row}
+    assert polars.DataFrame(run.metrics)["loss"].to_list() == [row["loss"] for row in run.metrics]
+
+
+def test_bars_move_in_a_notebook_without_more_packages(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown: list[str] = []
+
+    class Place:
+        def update(self, bars: Any, raw: bool = False) -> None:
+            shown.append(bars["text/plain"] if raw else bars._repr_mimebundle_([], [])["text/html"])
+
+    notebook = types.ModuleType("IPython.display")
+    notebook.display = lambda bars, display_id: Place()  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "IPython", types.ModuleType("IPython"))
+    monkeypatch.setitem(sys.modules, "IPython.display", notebook)
+    monkeypatch.setattr("stopgrad.face.progress.REDRAW", -1.0)
+    screen = Screen()
+    screen.console = Console(force_jupyter=True)
+    with screen.progress():
+        assert [*screen.track("abc", "letters", 3)] == ["a", "b", "c"]
+    assert [re.search(r"(\d)/3", page)[1] for page in shown[:-1]] == ["0", "1", "2", "3"]  # type: ignore[index]
+    assert shown[-1] == ""
+
+
+def test_a_run_shows_itself_in_a_notebook_with_its_scores(run: stopgrad.Run) -> None:
+    page = run._repr_html_()
+    assert page.startswith("<p>&lt;Run ")
+    assert "<table" in page
+    assert stopgrad.Run(str(run.path))._repr_html_() == page
 
 
 def test_a_run_shows_how_it_stands(run: stopgrad.Run) -> None:

@@ -18,3 +18,4 @@ from .face.tables import Shown as Shown
 from .face.train import import_weights as import_weights
 from .face.train import pretrain as pretrain
 from .face.train import supervised as supervised
+from .training import Epoch as Epoch

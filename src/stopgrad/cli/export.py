@@ -9,6 +9,7 @@ import stopgrad
 from stopgrad.cli.parser import add_older
 from stopgrad.cli.screen import print_line, say
 from stopgrad.config import ExportFormat
+from stopgrad.errors import ConfigError
 from stopgrad.storage import user_path
 
 HELP = "write the encoder of a run for other tools"
@@ -16,21 +17,26 @@ EXAMPLE = "stopgrad export runs/mine --format onnx --out encoder.onnx"
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """Adds the run, --format and --out."""
+    """Adds the run, --format, --out and --push."""
     parser.add_argument("run", type=user_path, metavar="RUN", help="run directory")
     parser.add_argument(
         "--format",
-        required=True,
         choices=get_args(ExportFormat),
         help="torchvision or timm: weights for their models; safetensors: weights for any stopgrad "
-        "encoder; onnx; hub: a folder with a model card for the Hugging Face Hub",
+        "encoder; onnx; hub: a folder with a model card for the Hugging Face Hub (default with "
+        "--push)",
     )
     parser.add_argument(
         "--out",
-        required=True,
         type=user_path,
         metavar="FILE|DIR",
-        help="a .safetensors or .onnx file, which gets a JSON card beside it; a new folder for hub",
+        help="a .safetensors or .onnx file, which gets a JSON card beside it; a new folder for hub "
+        "(default with --push: NAME)",
+    )
+    parser.add_argument(
+        "--push",
+        metavar="OWNER/NAME",
+        help="upload the folder for hub to this model of the Hub (first: hf auth login)",
     )
     add_older(parser)
     parser.epilog = (
@@ -41,9 +47,15 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Writes the encoder, and prints the code that loads it."""
-    made = stopgrad.Run(options.run, older=options.older).export(options.format, options.out)
+    push = options.push
+    name = options.format or ("hub" if push else None)
+    out = options.out or (user_path(push.rpartition("/")[2]) if push else None)
+    for flag, value in (("--format", name), ("--out", out)):
+        if value is None:
+            raise ConfigError(f"no {flag}", expected="--format and --out, or --push OWNER/NAME")
+    made = stopgrad.Run(options.run, older=options.older).export(name, out, push=push)
     if made.difference is None:
-        say(f"not compared: {options.format} is not installed")
+        say(f"not compared: {name} is not installed")
     else:
         rounding = f" up to {made.difference:.1g} of the largest" if made.difference else ""
         say(f"compared: {made.card.get('checked', 'stopgrad')} gives the same features{rounding}")

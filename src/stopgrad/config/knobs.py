@@ -76,6 +76,9 @@ class ViewsConfig(Checked):
     blur_sigma_max: float = knob(
         2.0, "largest sigma of the blur, px. Paper: 2", above=0, at_most=1000
     )
+    own: str = knob(
+        "", "views given in Python, in place of these; set by stopgrad.pretrain(views=)"
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

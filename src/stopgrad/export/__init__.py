@@ -7,6 +7,7 @@ our encoder. The same run gives the same bytes. docs/reliability.md, decision E.
     write        a run -> files, each compared with our own encoder
     formats      what torchvision, timm and ONNX need to hold an encoder
     card         what the weights are, and what to know about their run: JSON, README.md for the Hub
+    pushing      a folder for the Hub -> a repository there
     pretrained   `PretrainedEncoder`: an exported encoder as one object
     embedding    a run and images -> features in one file; continues after a kill
     estimator    `SimSiamEmbedder`: pretraining and embedding inside scikit-learn

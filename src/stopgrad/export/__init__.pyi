@@ -5,5 +5,7 @@ from .embedding import check_out as check_out
 from .embedding import embed_dataset as embed_dataset
 from .estimator import SimSiamEmbedder as SimSiamEmbedder
 from .pretrained import PretrainedEncoder as PretrainedEncoder
+from .pushing import check_repository as check_repository
+from .pushing import push_folder as push_folder
 from .write import Exported as Exported
 from .write import export_run as export_run

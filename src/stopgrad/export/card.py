@@ -27,9 +27,9 @@ from stopgrad.evaluation import (
     state_text,
 )
 from stopgrad.images import GRAY, ON_THE_HUB, specs_of
-from stopgrad.method import published_extent, size_problem
+from stopgrad.method import OWN, published_extent, size_problem
 from stopgrad.report import Column, Table, TableCell, as_markdown
-from stopgrad.runs import TrainedRun, code_version, read_status, tensors_sha256, versions
+from stopgrad.runs import RunInfo, TrainedRun, code_version, read_status, tensors_sha256, versions
 from stopgrad.storage import printable
 
 if TYPE_CHECKING:
@@ -48,7 +48,10 @@ def describe(run: TrainedRun) -> dict[str, Any]:
     return {
         "kind": KIND,
         "card_format": FORMAT,
-        "condition": run_condition(run) or ["A finished run without signs of collapse."],
+        "condition": [
+            *(run_condition(run) or ["A finished run without signs of collapse."]),
+            *_given_in_python(run.info),
+        ],
         "encoder": config_to_dict(config)["encoder"],
         "features": encoder.feature_width,
         "weights_sha256": tensors_sha256(encoder.state_dict()),
@@ -111,6 +114,19 @@ def _start(init: dict[str, str] | None) -> dict[str, str] | None:
 def run_condition(run: TrainedRun) -> list[str]:
     """A sentence for each way in which the run is not a finished, healthy one."""
     return [*_ablations(run.info.config), *_length(run), *_health(run)]
+
+
+def _given_in_python(info: RunInfo) -> list[str]:
+    """A sentence on what no config can build again."""
+    encoder, config = info.config.encoder.name, info.config
+    parts = [
+        *([f"the encoder {encoder.removeprefix(OWN)}"] if encoder.startswith(OWN) else []),
+        *([f"the views {config.views.own.removeprefix(OWN)}"] if config.views.own else []),
+        *(["the images"] if info.data["spec"].startswith("arrays:") else []),
+    ]
+    if not parts:
+        return []
+    return [f"The config alone does not rebuild it: given in Python were {', '.join(parts)}."]
 
 
 def _ablations(config: Config) -> list[str]:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from stopgrad.config import EncoderConfig, ExportFormat
 from stopgrad.errors import ConfigError
-from stopgrad.method import RESNETS
+from stopgrad.method import OWN, RESNETS
 
 EVERY: tuple[ExportFormat, ...] = ("safetensors", "onnx", "hub")  # these hold any encoder
 OPSET = 18
@@ -37,6 +37,12 @@ def layout(config: EncoderConfig, name: ExportFormat) -> Layout:
     Raises:
         ConfigError: When the library has no such network; names the formats that work.
     """
+    check_format(config, name)
+    return _torchvision(config) if name == "torchvision" else _timm(config)
+
+
+def check_format(config: EncoderConfig, name: ExportFormat) -> None:
+    """Refuses a format that cannot hold an encoder, by a ConfigError that names those that can."""
     works = formats_for(config)
     if name not in works:
         raise ConfigError(
@@ -45,11 +51,12 @@ def layout(config: EncoderConfig, name: ExportFormat) -> Layout:
             expected=f"one of {', '.join(works)} for this encoder",
             hint=f"{name} has no such network; choose one of these",
         )
-    return _torchvision(config) if name == "torchvision" else _timm(config)
 
 
 def formats_for(config: EncoderConfig) -> tuple[ExportFormat, ...]:
     """The export formats that can hold an encoder."""
+    if config.name.startswith(OWN):  # only a graph says what it computes
+        return ("onnx",)
     if config.name.startswith("timm:"):
         return ("timm", *EVERY)
     usual = config.width == 1 and config.channels == 3

@@ -22,7 +22,7 @@ from stopgrad.config import ExportFormat, torch_generator
 from stopgrad.errors import CheckpointError, ConfigError
 from stopgrad.evaluation import finite
 from stopgrad.export.card import describe, model_card
-from stopgrad.export.formats import encode_onnx, layout, run_onnx
+from stopgrad.export.formats import check_format, encode_onnx, layout, run_onnx
 from stopgrad.export.pretrained import PretrainedEncoder
 from stopgrad.method import build_encoder
 from stopgrad.runs import TrainedRun, decode_tensors, encode_tensors
@@ -83,6 +83,7 @@ def export_run(run: TrainedRun, *, name: ExportFormat, out: Path) -> Exported:
     """
     _check_out(name, out)
     config = run.info.config
+    check_format(config.encoder, name)
     encoder = build_encoder(config.encoder, torch_generator(config.seed, "encoder"))
     encoder.load_state_dict({k: v.cpu() for k, v in run.model.encoder.state_dict().items()})
     encoder.eval()  # with plain BN, in fp32, on the CPU

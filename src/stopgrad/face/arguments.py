@@ -9,11 +9,14 @@ from __future__ import annotations
 import functools
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, ParamSpec, TypeAlias, TypeVar
 
 from stopgrad import method, runs
 from stopgrad.config import Config, config_from_dict
 from stopgrad.errors import ConfigError, did_you_mean
+
+PARTS = ("encoder", "views")  # that may be given in Python
 
 Labels: TypeAlias = float | Sequence[float]
 
@@ -37,9 +40,30 @@ def in_plain_torch(function: Callable[P, R]) -> Callable[P, R]:
 def chosen_config(config: Config | None, knobs: Mapping[str, Any], *, preset: str) -> Config:
     """All knobs: a config that is given whole, or a preset changed by knobs.
 
+    An `encoder` that is a module and `views` that are a function are no knobs but parts.
+
     Raises:
         ConfigError: For an unknown knob, or knobs beside a whole config.
     """
+    parts = {name: knobs[name] for name in PARTS if callable(knobs.get(name))}
+    knobs = {name: value for name, value in knobs.items() if name not in parts}
+    if config is None or knobs:
+        config = _of_knobs(config, knobs, preset=preset)
+    return with_parts(config, **parts)
+
+
+def with_parts(config: Config, *, encoder: Any = None, views: Any = None) -> Config:
+    """The config that names an encoder and views which were given in Python."""
+    if encoder is not None:
+        shape = {"channels": config.encoder.channels, "size": config.views.size}
+        name = method.name_encoder(encoder, **shape)
+        config = replace(config, encoder=replace(config.encoder, name=name))
+    if views is not None:
+        config = replace(config, views=replace(config.views, own=method.name_views(views)))
+    return config
+
+
+def _of_knobs(config: Config | None, knobs: Mapping[str, Any], *, preset: str) -> Config:
     if config is None:
         return config_from_dict(knobs, preset=preset)
     if knobs:

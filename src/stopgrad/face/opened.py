@@ -12,16 +12,19 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from stopgrad import evaluation, export, method, runs
 from stopgrad.config import Config
-from stopgrad.errors import DataError, StorageError
-from stopgrad.face.arguments import in_plain_torch
+from stopgrad.errors import ConfigError, DataError, StorageError
+from stopgrad.face.arguments import in_plain_torch, with_parts
 from stopgrad.face.data import ARRAYS, AnyData, Data, as_data
 from stopgrad.face.progress import Screen
 from stopgrad.face.tables import Scores
 from stopgrad.storage import user_path
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from stopgrad.evaluation import Record
     from stopgrad.images import Changed, Dataset
+    from stopgrad.method import OwnViews
     from stopgrad.runs import TrainedRun
     from stopgrad.storage import Finding
 
@@ -33,7 +36,13 @@ class OpenedRun:
     """A run, read when something of it is asked for."""
 
     def __init__(
-        self, path: str | os.PathLike[str], data: AnyData | None = None, *, older: bool = False
+        self,
+        path: str | os.PathLike[str],
+        data: AnyData | None = None,
+        *,
+        older: bool = False,
+        encoder: nn.Module | None = None,
+        views: OwnViews | None = None,
     ) -> None:
         """Opens a run.
 
@@ -41,14 +50,27 @@ class OpenedRun:
             path: The run directory.
             data: Where its images are now; None: where they were.
             older: Use an older checkpoint of a finished run where the last one is damaged.
+            encoder: The encoder that the run was given in Python, whatever its weights are now.
+            views: The views that the run was given in Python.
 
         Raises:
             CheckpointError: When there is no run that can be read.
+            ConfigError: For an encoder or views other than the run's.
         """
         self.path, self._older = user_path(path), older
         self._given = None if data is None else as_data(data)
         self._opened: TrainedRun | None = None
-        runs.read_run(self.path)
+        config = runs.read_run(self.path).config
+        now = with_parts(config, encoder=encoder, views=views)
+        for what, own, given in (
+            ("encoder", config.encoder.name, now.encoder.name),
+            ("views", config.views.own, now.views.own),
+        ):
+            if own != given:
+                raise ConfigError(
+                    f"{what} {given!r} for a run with {own or 'our own'!r}",
+                    expected=f"the {what} of the run, or none where it was not given any",
+                )
 
     def __fspath__(self) -> str:
         """Its directory: whatever takes the path of a run takes a run."""

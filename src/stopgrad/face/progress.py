@@ -1,7 +1,7 @@
 """What one sees on standard error while the library works: bars that move, or the lines of a log.
 
-On a terminal, and in a notebook with ipywidgets, a bar or at least the time that passes is shown as
-long as there is work. In a log there are lines, with the time of day.
+On a terminal and in a notebook a bar or at least the time that passes is shown as long as there is
+work. In a log there are lines, with the time of day.
 """
 
 from __future__ import annotations
@@ -13,9 +13,8 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
-from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, ParamSpec, TypeVar
 
 from rich.console import Console
 from rich.progress import (
@@ -45,6 +44,7 @@ T = TypeVar("T")
 
 LOG_EVERY_S = 30.0  # in a log, from one line on work that goes on to the next
 WIDE = 100  # columns, from which on a bar has room for the speed
+REDRAW = 0.25  # s between two pictures of a bar in a notebook
 
 
 class Screen:
@@ -60,8 +60,9 @@ class Screen:
     @property
     def moves(self) -> bool:
         """Whether a bar can be drawn anew here."""
-        in_notebook = self.console.is_jupyter and find_spec("ipywidgets") is not None
-        return in_notebook or (self.console.is_terminal and not self.console.is_dumb_terminal)
+        return self.console.is_jupyter or (
+            self.console.is_terminal and not self.console.is_dumb_terminal
+        )
 
     def line(self, text: str) -> None:
         """One line of plain text: above the bars, broken between words; in a log after the time.
@@ -87,7 +88,8 @@ class Screen:
             _Times(),
             TextColumn("{task.fields[rate]}", table_column=Column(no_wrap=True, ratio=1)),
         )
-        with Progress(
+        kind = _InNotebook if self.console.is_jupyter else Progress
+        with kind(
             *columns,
             console=self.console,
             transient=True,
@@ -188,6 +190,32 @@ def _clock(seconds: float) -> str:
     return str(timedelta(seconds=int(seconds))).removeprefix("0:").removeprefix("0")
 
 
+class _InNotebook(Progress):
+    """Bars in one output of a notebook, drawn anew in place; rich's own need ipywidgets."""
+
+    def start(self) -> None:
+        from IPython.display import display
+
+        self._place = display(self, display_id=True)
+        self._drawn = time.monotonic()
+
+    def stop(self) -> None:
+        self._place.update({"text/html": "", "text/plain": ""}, raw=True)
+
+    def refresh(self) -> None:
+        if time.monotonic() - self._drawn > REDRAW:
+            self._place.update(self)
+            self._drawn = time.monotonic()
+
+    def update(self, *arguments: Any, **values: Any) -> None:
+        super().update(*arguments, **values)
+        self.refresh()
+
+    def advance(self, *arguments: Any) -> None:
+        super().advance(*arguments)
+        self.refresh()
+
+
 class TrainingBar:
     """One bar over all steps of a run: time left, newest loss and kNN, views per second."""
 
@@ -215,7 +243,9 @@ class TrainingBar:
                     f"{description}: step {self._step:,} of {self._steps:,}, {self._left()}"
                 )
 
-    def show(self, epochs: Iterable[Epoch]) -> None:
+    def show(
+        self, epochs: Iterable[Epoch], on_epoch: Callable[[Epoch], object] | None = None
+    ) -> None:
         """Trains to the end, with a line for each epoch and the newest verdict below."""
         verdict, knn = None, ""
         with self.screen.progress(), self.screen.bar("preparing", total=None) as self._task:
@@ -227,6 +257,8 @@ class TrainingBar:
                 self._log.line(epoch_line(epoch, self._epochs) + left)
                 if epoch.clean is not None:
                     self._log.line(clean_line(epoch.clean))
+                if on_epoch is not None:
+                    on_epoch(epoch)
         if verdict is not None and verdict.advice:
             self.screen.line(f"verdict: {verdict.state}; try: {verdict.advice}")
 

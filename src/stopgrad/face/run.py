@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from shlex import quote
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from stopgrad.export import Embedded, Exported
     from stopgrad.method import Verdict
     from stopgrad.storage import Finding
+    from stopgrad.training import Epoch
 
 SCORED: tuple[Subject, ...] = ("encoder", "untrained", "pixels")
 
@@ -63,6 +64,13 @@ class Run(OpenedRun):
             f"{records} record{'' if records == 1 else 's'}",
         ]
         return printable(f"<Run {str(self.path)!r}: {', '.join(parts)}>")
+
+    def _repr_html_(self) -> str:
+        """How it stands, and its newest scores."""
+        from markupsafe import escape
+
+        newest = list(evaluation.newest(self._records()).values())
+        return f"<p>{escape(repr(self))}</p>\n{Scores(newest)._repr_html_()}"
 
     @property
     def records(self) -> list[dict[str, Any]]:
@@ -153,6 +161,11 @@ class Run(OpenedRun):
         done = evaluation.recorded_numbers(folder or self.path) if missing else frozenset()
         select = evaluation.Selection(split, subjects, wanted, done)
         run = self.trained(screen)
+        if "untrained" in subjects and self._weights_changed():
+            screen.line(
+                "untrained is left out: the encoder has other weights than the run began with"
+            )
+            select = select._replace(of=tuple(of for of in subjects if of != "untrained"))
         if folder is not None:
             screen.line(f"records go to {folder}")
         found = evaluation.evaluate_run(
@@ -169,6 +182,7 @@ class Run(OpenedRun):
         data: AnyData | None = None,
         extend: int | None = None,
         log: str | Sequence[str] = (),
+        on_epoch: Callable[[Epoch], object] | None = None,
         **changes: Any,
     ) -> Run:
         """Goes on where the run stopped, bit for bit on the same kind of machine.
@@ -177,6 +191,7 @@ class Run(OpenedRun):
             data: Where the images are now; None: where they were.
             extend: Epochs in all, more than the run had; the learning rates follow the new length.
             log: As for `pretrain`; what was told before is not told again.
+            on_epoch: As for `pretrain`.
             **changes: Knobs that change no bit of training.
 
         Raises:
@@ -201,7 +216,7 @@ class Run(OpenedRun):
             epochs = training.continue_run(
                 found, dataset, spec=source.spec, processes=processes, track=bar.track
             )
-            bar.show(mirror.watch(epochs, dataset))
+            bar.show(mirror.watch(epochs, dataset), on_epoch)
         return self
 
     @at_work
@@ -335,23 +350,32 @@ class Run(OpenedRun):
 
     @at_work
     @in_plain_torch
-    def export(self, format: ExportFormat, out: str | Path) -> Exported:
+    def export(self, format: ExportFormat, out: str | Path, *, push: str | None = None) -> Exported:
         """Writes the encoder for another tool, compared with our own before it takes its name.
 
         Args:
             format: torchvision, timm, safetensors, onnx or hub.
             out: A .safetensors or .onnx file, or a new folder for hub.
+            push: OWNER/NAME on the Hub, to which the folder for hub is uploaded as well.
 
         Raises:
             ConfigError: For an encoder that the format cannot hold, or an `out` that does not fit.
             CheckpointError: When the tool would make other features of it.
+            DataError: When the Hub does not take it.
         """
         check_choices("format", [format], get_args(ExportFormat))
+        if push is not None:
+            check_choices("format of what is pushed", [format], ["hub"])
+            export.check_repository(push)
         screen, run = Screen(), self._load()
         method.use_threads(run.info.config.threads)
         tell_condition(run, screen)
         screen.doing("exporting, and comparing the features")
-        return export.export_run(run, name=format, out=user_path(out))
+        made = export.export_run(run, name=format, out=user_path(out))
+        if push is not None:
+            screen.line(f"uploading {made.out} to {push}")
+            screen.line(f"it is at {export.push_folder(made.out, push)}")
+        return made
 
     def report(
         self,
@@ -367,6 +391,13 @@ class Run(OpenedRun):
     def verify(self) -> list[Finding]:
         """A finding for each file of the run: its name, whether it is whole, what is wrong."""
         return list(findings_of(self.path))
+
+    def _weights_changed(self) -> bool:
+        """Whether an encoder of the caller's is not the one that the run started from."""
+        name, card = self.config.encoder.name, runs.read_run(self.path).data.get("init", {})
+        if not name.startswith(method.OWN):
+            return False
+        return training.read_weights(name, self.config.encoder).sha256 != card.get("sha256")
 
     def _records(self) -> list[Record]:
         path = self.path / "records.jsonl"

@@ -6,20 +6,24 @@ In: a data set and knobs. Out: a `Run`, or the `Scores` of the baseline; both ar
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from stopgrad import method, runs, training
 from stopgrad.config import Config
+from stopgrad.errors import ConfigError
 from stopgrad.face.arguments import Labels, chosen_config, fractions, in_plain_torch
-from stopgrad.face.data import AnyData, as_data, tell_data
+from stopgrad.face.data import AnyData, as_data, tell_data, tell_views
 from stopgrad.face.opened import Each, collect
 from stopgrad.face.progress import Screen, TrainingBar, at_work, show_fractions
 from stopgrad.face.run import Run
 from stopgrad.face.tables import Scores
 from stopgrad.face.trackers import Mirror
 from stopgrad.storage import user_path
+
+if TYPE_CHECKING:
+    from stopgrad.training import Epoch
 
 
 @at_work
@@ -32,6 +36,7 @@ def pretrain(
     config: Config | None = None,
     init: str | os.PathLike[str] | None = None,
     log: str | Sequence[str] = (),
+    on_epoch: Callable[[Epoch], object] | None = None,
     **knobs: Any,
 ) -> Run:
     """Pretrains an encoder without labels, in a new run directory.
@@ -43,8 +48,13 @@ def pretrain(
         config: All knobs at once, instead of `preset` and `knobs`.
         init: A run, a safetensors file or `timm:NAME` that the encoder starts from; None: random.
         log: Trackers that mirror the run: tensorboard, wandb, mlflow, trackio.
+        on_epoch: Called with each `Epoch` when it is on disk. What it raises ends the run, which
+            `resume` goes on with.
         **knobs: By name, `epochs=5`; those of a section as a mapping, `views={"size": 24}`, or by
-            their key path, `**{"views.size": 24}`.
+            their key path, `**{"views.size": 24}`. Also parts of your own: `encoder`, a module
+            (B, C, S, S) -> (B, F), copied with its weights; and `views`, a function of pixels
+            (B, 3, H, W) uint8 and a generator that returns two views (B, 3, S, S), in [0, 1] or
+            uint8, which are normalised for you.
 
     Raises:
         ConfigError: For an unknown knob, a value no run could use, or an `out` that is in use.
@@ -55,6 +65,10 @@ def pretrain(
     source, mirror = as_data(data), Mirror(log, out, screen)
     config = source.with_reading(config)
     method.use_threads(config.threads)
+    if config.encoder.name.startswith(method.OWN):
+        if init is not None:
+            raise ConfigError("init beside an encoder of your own", expected="its own weights")
+        init = config.encoder.name
     weights = None if init is None else training.read_weights(os.fspath(init), config.encoder)
     if weights is not None:
         where = f"{weights.source} ({weights.remark})" if weights.remark else weights.source
@@ -63,8 +77,9 @@ def pretrain(
         screen.line(f"one of {idle + 1} GPUs is used; --devices {idle + 1} trains on all")
     with method.joined(config) as processes:
         if method.was_restarted(processes) and runs.has_begun(out):
-            return Run(out, data=source).resume(log=log)
+            return Run(out, data=source).resume(log=log, on_epoch=on_epoch)
         dataset = method.one_by_one(processes, lambda: source.stored_for(config, screen))
+        tell_views(config, dataset, screen)
         bar = TrainingBar(screen, out)
         epochs = training.pretrain_run(
             dataset,
@@ -78,7 +93,7 @@ def pretrain(
         tell_data(dataset, screen)
         if skipped := runs.skipped_in_views(config):
             screen.line(skipped)
-        bar.show(mirror.watch(epochs, dataset))
+        bar.show(mirror.watch(epochs, dataset), on_epoch)
     return Run(out, data=source)
 
 

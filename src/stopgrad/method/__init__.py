@@ -6,6 +6,7 @@ In: batches of uint8 images and a `Config`. Out: views (B, C, S, S), features (B
     views/       two random views of a batch, and whole images without augmentation
     layers       BN per view, and how weights start
     resnet       our ResNets, and what every encoder has
+    own          an encoder and views that a Python caller gives
     encoder      encoder f by name: a ResNet or any timm backbone
     heads        projector g and predictor h
     simsiam      two views -> p1, p2, z1, z2

@@ -12,6 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from stopgrad.config import EncoderConfig, torch_generator
 from stopgrad.method.encoder import build_encoder
 from stopgrad.method.layers import initialize
+from stopgrad.method.own import OWN
 from stopgrad.method.resnet import Encoder
 from stopgrad.method.simsiam import widened
 
@@ -50,6 +51,8 @@ def build_classifier(config: EncoderConfig, *, classes: int, seed: int) -> Class
 @functools.cache
 def classifier_flops(shape: ClassifierShape) -> float:
     """Floating-point operations of training per view, counted as in `simsiam.training_flops`."""
+    if shape.encoder.name.startswith(OWN):
+        return 0.0
     with torch.device("meta"):
         model = build_classifier(shape.encoder, classes=shape.classes, seed=0).to("meta")
         view = torch.empty(2, shape.encoder.channels, *shape.size)

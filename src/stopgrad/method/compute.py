@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from stopgrad.config import Config
 from stopgrad.errors import ConfigError
 from stopgrad.images import Packed, Rows
+from stopgrad.method.own import OWN
 from stopgrad.method.processes import Processes, joined_on, own_device, process_count
 
 COPIED_BYTES = 1 << 28  # of images copied to a GPU at a time
@@ -144,6 +145,12 @@ def joined(config: Config) -> AbstractContextManager[Processes | None]:
     count = process_count()
     if count == 1:
         return nullcontext()
+    if config.views.own or config.encoder.name.startswith(OWN):
+        raise ConfigError(
+            f"an encoder or views given in Python, and {count} processes",
+            expected="one process, in which such a part draws the same numbers",
+            hint="start one, or use an encoder and views by name",
+        )
     if count > config.batch:
         raise ConfigError(
             f"{count} processes for batch = {config.batch}",

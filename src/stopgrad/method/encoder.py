@@ -1,6 +1,7 @@
 """Encoders f by name, with initial weights from an explicit generator: x (B, C, H, W) -> (B, F).
 
-ResNets of our own (`resnet`), and any timm backbone as `timm:NAME`. Paper: Sec. 3, Appendix D.
+ResNets of ours (`resnet`), any timm backbone as `timm:NAME`, and what a caller gives (`own`).
+Paper: Sec. 3, Appendix D.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import torch
 from stopgrad.config import EncoderConfig, torch_generator
 from stopgrad.errors import ConfigError, did_you_mean, no_memory
 from stopgrad.method.layers import initialize, split_views_in
+from stopgrad.method.own import OWN, build_own_encoder
 from stopgrad.method.resnet import RESNETS, Encoder, ResNet
 
 TIMM = "timm:"
@@ -30,9 +32,12 @@ def build_encoder(
         per_view: Whether each BN normalises the two halves of a batch separately, see `layers`.
 
     Raises:
-        ConfigError: For a name that is neither one of `RESNETS` nor a timm model.
+        ConfigError: For a name that is neither one of `RESNETS` nor a timm model, nor that of an
+            encoder which this process was given.
     """
     check_encoder_name(config.name)
+    if config.name.startswith(OWN):
+        return build_own_encoder(config.name, channels=config.channels, per_view=per_view)
     if config.name.startswith(TIMM):
         return _timm_encoder(config, generator, per_view=per_view)
     with torch.device("meta"):
@@ -57,7 +62,7 @@ def check_encoder_name(name: str) -> None:
     """
     if name.startswith(TIMM):
         _check_timm_name(name.removeprefix(TIMM))
-    elif name not in RESNETS:
+    elif name not in RESNETS and not name.startswith(OWN):
         raise ConfigError(
             f"encoder.name = {name!r}{did_you_mean(name, RESNETS, most=3)}",
             expected=f"one of {', '.join(RESNETS)} or timm:NAME",
@@ -93,7 +98,7 @@ def size_problem(encoder: Encoder, size: tuple[int, int]) -> str:
 def size_problems(config: EncoderConfig, sizes: tuple[tuple[int, int], ...]) -> tuple[str, ...]:
     """`size_problem` of each size for an encoder that is not built yet.
 
-    Builds only timm backbones, and each once.
+    Builds only timm's backbones and own ones, and each once.
 
     Args:
         config: As for `build_encoder`.
@@ -103,7 +108,7 @@ def size_problems(config: EncoderConfig, sizes: tuple[tuple[int, int], ...]) -> 
         ConfigError: For an encoder that does not exist.
     """
     check_encoder_name(config.name)
-    if not config.name.startswith(TIMM):
+    if not config.name.startswith((TIMM, OWN)):
         return ("",) * len(sizes)
     encoder = build_encoder(config, torch_generator(0, "encoder")).eval()
     return tuple(size_problem(encoder, size) for size in sizes)

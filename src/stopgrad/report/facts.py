@@ -33,7 +33,7 @@ from stopgrad.evaluation import (
     points,
 )
 from stopgrad.images import specs_of
-from stopgrad.method import Extent, published_extent
+from stopgrad.method import OWN, Extent, published_extent
 from stopgrad.report.evidence import Evidence, images_measured
 from stopgrad.report.table import Column, Table, TableCell
 
@@ -90,10 +90,15 @@ def method_facts(config: Config) -> list[Fact]:
         f"(cosine), weight decay {flag_text(optimizer.weight_decay)}; predictor: "
         f"{place_text(optimizer.alpha_h)} {TIMES} lr, {optimizer.predictor_schedule}"
     )
+    named = f"{encoder.name}, {encoder.stem} stem{wide}"
+    if encoder.name.startswith(OWN):
+        named = f"{encoder.name.removeprefix(OWN)}, given in Python"
     views = f"views of {config.views.size} px"
+    if config.views.own:
+        views = f"views {config.views.own.removeprefix(OWN)}, given in Python"
     averaged = f"moving average of encoder and projector, momentum {config.target_momentum:g}"
     return [
-        Fact("Encoder", f"{encoder.name}, {encoder.stem} stem{wide}; {views}"),
+        Fact("Encoder", f"{named}; {views}"),
         Fact(
             "Projector",
             f"{projector.layers} layers, hidden {projector.hidden}, out {projector.out}{bn}",

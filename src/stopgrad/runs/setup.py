@@ -34,7 +34,7 @@ from stopgrad.images import (
     specs_of,
     split_validation,
 )
-from stopgrad.method import Compute, SimSiam, build_simsiam, compute_for, size_problems
+from stopgrad.method import OWN, Compute, SimSiam, build_simsiam, compute_for, size_problems
 from stopgrad.runs.directory import load_last
 from stopgrad.runs.info import RunData, RunInfo, read_run
 from stopgrad.runs.machine import describe_environment
@@ -156,7 +156,7 @@ def fit_sizes(dataset: Dataset, config: Config) -> Dataset:
         ConfigError: As `check_sizes`, when the backbone takes neither size, and `check_channels`.
     """
     check_channels(dataset.train.channels, config)
-    if not config.encoder.name.startswith("timm:"):
+    if not config.encoder.name.startswith(("timm:", OWN)):
         return dataset
     try:
         check_sizes(dataset.train, config)

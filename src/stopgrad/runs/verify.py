@@ -12,7 +12,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
+from stopgrad.config import torch_generator
 from stopgrad.errors import CheckpointError, ConfigError, StopgradError, UnreadableError
+from stopgrad.method import OWN, build_encoder
 from stopgrad.runs.checkpoint import (
     INFO,
     MANIFEST,
@@ -56,7 +58,12 @@ class _Run(NamedTuple):
 
 
 def verify_run(path: Path) -> Iterator[Finding]:
-    """A finding for each file of a run, in reading order; a CheckpointError for no run."""
+    """A finding for each file of a run, in reading order.
+
+    Raises:
+        CheckpointError: For no run.
+        ConfigError: For a run whose encoder was given in Python and is not given again.
+    """
     if not (path / "config.json").exists() and not step_folders(path):
         found = mistaken(path)
         raise CheckpointError(
@@ -72,6 +79,8 @@ def verify_run(path: Path) -> Iterator[Finding]:
     run = _Run(path, None)
     with suppress(OSError, ValueError, KeyError, TypeError, ConfigError):
         run = _Run(path, info_from_dict(read_json(path / "config.json")))
+    if run.info is not None and run.info.config.encoder.name.startswith(OWN):
+        build_encoder(run.info.config.encoder, torch_generator(0, "encoder"))  # it must be given
     for name, check in _FILES.items():
         if (path / name).exists() or name == "config.json":
             yield _finding(name, check, run)

@@ -12,6 +12,7 @@ import itertools
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -21,6 +22,7 @@ from torch import Tensor
 from stopgrad.config import Config, torch_generator
 from stopgrad.images import Images, Normalization, Track, no_progress
 from stopgrad.method import (
+    OWN,
     Clean,
     Layers,
     LearningRates,
@@ -36,6 +38,7 @@ from stopgrad.method import (
     learning_rates,
     normalize_over_processes,
     random_table,
+    seeded,
     simsiam_loss,
     use_repeatable,
     views_of,
@@ -145,8 +148,16 @@ class Pretraining(Learner[SimSiam, Views]):
         The views are made from a table of uniform numbers; loss and refusal are for `count`.
         """
         views = self._views_of(indices, table)  # x1, x2 = aug(x), aug(x)
-        loss = self.loss(views)  # L = D(p1, z2) / 2 + D(p2, z1) / 2
+        with self._drawing():
+            loss = self.loss(views)  # L = D(p1, z2) / 2 + D(p2, z1) / 2
         return self.update(self.backward(loss))
+
+    def _drawing(self) -> AbstractContextManager[None]:
+        """What an encoder of the caller draws, such as dropout, is decided by the step."""
+        if not self.config.encoder.name.startswith(OWN):
+            return nullcontext()
+        seed = torch_generator(self.config.seed, "own", self.step).initial_seed()
+        return seeded(seed, self.compute.device)
 
     def loss(self, batch: Views) -> Tensor:  # -> ()
         """The symmetrised loss of two views."""
@@ -281,13 +292,19 @@ def start_training(
         batch_size=config.batch,
         steps_per_epoch=len(images) // config.batch,
         advice="lower optimizer.base_lr or add optimizer.warmup_epochs",
-        make_views=compute.compile(views_of),
+        make_views=views_of if config.views.own else compute.compile(views_of),
         forward=compute.compile(forward),
     )
     if compute.device.type == "cuda":
         training.optimizer.keep_learning_rates_on(compute.device)
-    # Sums over processes have not been recorded and replayed on a GPU yet.
-    if processes is None and isinstance(training.pixels, Tensor) and training.pixels.is_cuda:
+    # Sums over processes have not been recorded and replayed on a GPU yet; own parts cannot be.
+    own = config.views.own or config.encoder.name.startswith(OWN)
+    if (
+        processes is None
+        and not own
+        and isinstance(training.pixels, Tensor)
+        and training.pixels.is_cuda
+    ):
         training.replay = Replay(training.algorithm_1)
     return training
 

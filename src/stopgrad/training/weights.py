@@ -20,10 +20,10 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from stopgrad.config import EncoderConfig, Stem
+from stopgrad.config import EncoderConfig, Stem, torch_generator
 from stopgrad.errors import CheckpointError, ConfigError, DataError, did_you_mean
 from stopgrad.images import checked_answers
-from stopgrad.method import RESNETS
+from stopgrad.method import OWN, RESNETS, build_encoder
 from stopgrad.runs import (
     PICKLED,
     decode_tensors,
@@ -74,7 +74,8 @@ def read_weights(spec: str, config: EncoderConfig) -> Weights:
     """The weights that a spec names, which must be those of this encoder.
 
     Args:
-        spec: A run directory, a safetensors file, a folder for the Hub, or timm:NAME.
+        spec: A run directory, a safetensors file, a folder for the Hub, timm:NAME, or the name of
+            the encoder itself, given in Python, which starts from the weights that it has.
         config: The encoder that will start from them.
 
     Raises:
@@ -85,6 +86,9 @@ def read_weights(spec: str, config: EncoderConfig) -> Weights:
     if "\0" in spec:
         raise _absent(spec)
     wanted = encoder_tensors(config)
+    if spec.startswith(OWN):
+        tensors = dict(build_encoder(config, torch_generator(0, "encoder")).state_dict())
+        return Weights(tensors, spec, tensors_sha256(tensors))
     path, remark = user_path(spec).resolve(), ""
     if (path / HUB_FILE).is_file() and not (path / "manifest.json").exists():
         path /= HUB_FILE  # of a folder for the Hub, which is no checkpoint of a run

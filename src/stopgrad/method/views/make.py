@@ -14,6 +14,7 @@ from torch import Tensor
 
 from stopgrad.config import ViewsConfig
 from stopgrad.images import GRAY
+from stopgrad.method.own import make_own_views
 from stopgrad.method.views.colour import Jitter, apply_jitter, grayscale, jitter_blends
 from stopgrad.method.views.draw import ViewParameters, draw_parameters, random_table
 from stopgrad.method.views.filters import Taps, blur, crop_taps, resample
@@ -91,6 +92,10 @@ def views_of(
         normalization: Mean and standard deviation of each channel of pixels / 255; of one channel:
             the views are gray.
     """
+    if config.own:
+        made = make_own_views(config.own, pixels, table)
+        gray = (to_channels(x, len(normalization.mean)).clone() for x in made)
+        return Views(*(_normalize_in_place(x, normalization) for x in gray))
     batch, _, height, width = pixels.shape
     drawn = draw_parameters(table, height=height, width=width, config=config)
     recipe = compile_recipe(drawn, height=height, width=width, size=config.size)

@@ -1,0 +1,58 @@
+"""A folder for the Hub -> a model repository there, by the Hub's own client."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from shlex import quote
+
+from stopgrad.errors import ConfigError, DataError
+from stopgrad.storage import first_line
+
+
+def check_repository(name: str) -> None:
+    """Refuses what is no OWNER/NAME, by a ConfigError, before anything is written."""
+    from huggingface_hub.utils import HFValidationError, validate_repo_id
+
+    try:
+        validate_repo_id(name)
+    except HFValidationError as error:
+        raise _no_name(name) from error
+    if "/" not in name:
+        raise _no_name(name)
+
+
+def _no_name(name: str) -> ConfigError:
+    return ConfigError(
+        f"--push {name}",
+        expected="OWNER/NAME of a model on the Hub, of letters, digits, '-', '_' and '.'",
+    )
+
+
+def push_folder(folder: Path, name: str) -> str:
+    """Uploads a folder as one commit; makes the repository where there is none.
+
+    The token is that of `hf auth login` or HF_TOKEN, the place HF_ENDPOINT where it is set.
+
+    Returns:
+        The address of the model.
+
+    Raises:
+        DataError: When the Hub does not take it; the folder stays.
+    """
+    import httpx
+    from huggingface_hub import HfApi
+
+    api = HfApi(endpoint=os.environ.get("HF_ENDPOINT") or None)
+    try:
+        made = api.create_repo(name, exist_ok=True)
+        api.upload_folder(
+            repo_id=made.repo_id, folder_path=folder, commit_message="Upload by stopgrad export"
+        )
+    except (OSError, ValueError, RuntimeError, httpx.HTTPError) as error:
+        raise DataError(
+            f"the Hub does not take {name} ({first_line(error)})",
+            expected="a token that may write there",
+            hint=f"log in with: hf auth login, then: hf upload {quote(name)} {quote(str(folder))}",
+        ) from error
+    return str(made)
