@@ -48,11 +48,11 @@ def add(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> None:
     """Writes the encoder, and prints the code that loads it."""
     push = options.push
-    name = options.format or ("hub" if push else None)
-    out = options.out or (user_path(push.rpartition("/")[2]) if push else None)
-    for flag, value in (("--format", name), ("--out", out)):
-        if value is None:
-            raise ConfigError(f"no {flag}", expected="--format and --out, or --push OWNER/NAME")
+    if push is None and None in (options.format, options.out):
+        missing = "--out" if options.format else "--format"
+        raise ConfigError(f"no {missing}", expected="--format and --out, or --push OWNER/NAME")
+    name: ExportFormat = options.format or "hub"
+    out = options.out or user_path(push.rpartition("/")[2])
     made = stopgrad.Run(options.run, older=options.older).export(name, out, push=push)
     if made.difference is None:
         say(f"not compared: {name} is not installed")

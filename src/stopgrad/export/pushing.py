@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from shlex import quote
 
@@ -12,21 +13,11 @@ from stopgrad.storage import first_line
 
 def check_repository(name: str) -> None:
     """Refuses what is no OWNER/NAME, by a ConfigError, before anything is written."""
-    from huggingface_hub.utils import HFValidationError, validate_repo_id
-
-    try:
-        validate_repo_id(name)
-    except HFValidationError as error:
-        raise _no_name(name) from error
-    if "/" not in name:
-        raise _no_name(name)
-
-
-def _no_name(name: str) -> ConfigError:
-    return ConfigError(
-        f"--push {name}",
-        expected="OWNER/NAME of a model on the Hub, of letters, digits, '-', '_' and '.'",
-    )
+    if not re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", name, re.ASCII):
+        raise ConfigError(
+            f"--push {name}",
+            expected="OWNER/NAME of a model on the Hub, of letters, digits, '-', '_' and '.'",
+        )
 
 
 def push_folder(folder: Path, name: str) -> str:
