@@ -64,7 +64,7 @@ def study(folder: Path) -> StudyEvidence:
 def own(tmp_path_factory: pytest.TempPathFactory) -> StudyEvidence:
     """A small study of one's own."""
     out = tmp_path_factory.mktemp("own") / "s"
-    make_study(out, "mine", values=MINE, seeds=(0, 1), epochs=3)
+    make_study(out, "mine", values=MINE, seeds=(0, 1), epochs=5)
     [only] = read_studies(out)
     return only
 
@@ -84,7 +84,7 @@ def test_every_cell_of_the_page_is_that_of_the_study_table(folder: Path, page: P
     lines = [line for line in table.splitlines() if line.startswith("|") and "---" not in line]
     printed = [[c.strip(" *") for c in line.strip("|").split("|")] for line in lines]
     shown = [row for rows in tables_of(page, "scores") for row in rows]
-    assert len(shown) == 2 * (1 + 5 + 2) + 1 + 5  # two accuracies, one measure without published
+    assert len(shown) == 3 * (1 + 5 + 2) + 1 + 5  # three accuracies, one measure without published
     for row in shown:
         mine = [cell.strip() for cell in row]
         known = [[c for c in line if c != "published"] for line in printed if line[0] == mine[0]]
@@ -99,7 +99,7 @@ def test_the_csv_is_that_of_the_command(folder: Path, page: Page) -> None:
     uri = next(link for link in links_of(page) if link.startswith("data:text/csv"))
     found = base64.b64decode(uri.split(",", 1)[1]).decode()
     assert found.rstrip("\n") == study_table(StudyDirectory(folder), "weight-decay", form="csv")
-    assert len(list(csv.DictReader(io.StringIO(found)))) == 5 * 3 * 2 + 5 + 3 * 2
+    assert len(list(csv.DictReader(io.StringIO(found)))) == 5 * 3 * 3 + 5 + 3 * 3
 
 
 def test_a_half_finished_study_says_what_is_missing(text: str) -> None:

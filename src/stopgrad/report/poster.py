@@ -234,7 +234,7 @@ def _multiples(figures: Sequence[Figure]) -> list[dict[str, Any]]:
     made = []
     for figure in figures:
         assert not isinstance(figure.chart, str)
-        chart = figure.chart.properties(width=SMALL[0], height=SMALL[1])
+        chart = figure.chart | {"width": SMALL[0], "height": SMALL[1]}
         made.append(_chart(figure._replace(chart=chart)))
     return made
 
