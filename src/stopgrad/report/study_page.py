@@ -17,7 +17,7 @@ from stopgrad.evaluation import (
     state_text,
     unit_text,
 )
-from stopgrad.report import study_charts
+from stopgrad.report import study_charts, study_scores
 from stopgrad.report.accuracy import architecture_figures
 from stopgrad.report.evidence import StudyEvidence
 from stopgrad.report.facts import Fact, Tile, decay_tile, method_facts
@@ -70,8 +70,8 @@ def study_chapter(evidence: StudyEvidence) -> dict[str, Any]:
         "finding": sentence(results),
         "published": study.published is not None,
         "scale": scale_text(results),
-        "key_figures": study_charts.key_figures(evidence),
-        "score_figures": study_charts.score_figures(evidence),
+        "key_figures": study_scores.key_figures(evidence),
+        "score_figures": study_scores.score_figures(evidence),
         "findings": finding_table(results),
         "effects": effect_table(results),
         "scores": score_tables(results),
