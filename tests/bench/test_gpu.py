@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[2]
 # nothing but its files passes from one call to the next.
 BARE_MACHINE = """
 import functools, json, runpy, sys, torch
-for name in ("jsonargparse", "huggingface_hub", "altair", "jinja2", "yaml", "timm", "torchvision",
+for name in ("jsonargparse", "huggingface_hub", "jinja2", "yaml", "timm", "torchvision",
              "sklearn", "scipy", "mlxtend", "vl_convert", "lightly"):
     sys.modules[name] = None
 torch.compile = functools.partial(torch.compile, backend="eager", fullgraph=True)

@@ -25,7 +25,7 @@ def _records(encoder: float, untrained: float, **changes: Any) -> list[Record]:
 def test_a_healthy_run_no_better_than_untrained_is_told_so_with_its_n() -> None:
     found = state_text("healthy", _records(0.401, 0.4), epoch=2)
     # The peak rate is .8; 41 / 2 of it over 40 steps; 5e-4 x .8 x 20.5 / .1 = .082.
-    assert found == "not collapsed, but no better than an untrained network yet (N = 0.082)"
+    assert found == "not collapsed, but not yet useful (N = 0.082)"
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-import altair as alt
 import numpy as np
 import pytest
 
@@ -26,7 +25,7 @@ from stopgrad.report.curves import (
 )
 from stopgrad.report.evidence import ViewPanel, view_panel
 from stopgrad.report.files import CELL, GAP, LINE, SPACE
-from stopgrad.report.style import PALETTE, css_variables, inline_svg, layered, light
+from stopgrad.report.style import PALETTE, css_variables, inline_svg, layered, light, numeric
 from stopgrad.storage import printable
 from tests.factories import record
 
@@ -112,8 +111,8 @@ def contrast(one: str, other: str) -> float:
 def test_the_loss_has_a_point_per_epoch_with_its_value() -> None:
     rows = [*steps(30), epoch(1), epoch(2), epoch(3)]
     assert tips(loss_chart(rows)) == [f"epoch {n}: loss −0.{n}000" for n in (1, 2, 3)]
-    chart = loss_chart(rows).to_dict()
-    values = chart["datasets"][chart["layer"][2]["data"]["name"]]
+    chart = loss_chart(rows)
+    values = chart["layer"][2]["data"]["values"]
     # A mean over an epoch stands in the middle of it.
     assert [(row["epoch"], row["value"]) for row in values] == [
         (0.5, -0.1),
@@ -143,8 +142,8 @@ def test_the_level_lines_are_knn_with_all_labels_of_what_was_not_pretrained() ->
         record(of="untrained", value=0.12, metric="linear_accuracy"),
         record(of="pixels", value=0.33),
     ]
-    chart = knn_chart([epoch(1, knn=0.4)], records).to_dict()
-    values = chart["datasets"][chart["layer"][0]["data"]["name"]]
+    chart = knn_chart([epoch(1, knn=0.4)], records)
+    values = chart["layer"][0]["data"]["values"]
     levels = {row["name"]: row["value"] for row in values if row["name"] != "pretrained"}
     assert levels == {"untrained": 31.0, "raw pixels": 33.0}
 
@@ -297,7 +296,7 @@ def test_numbers_stay_with_their_signs_and_units() -> None:
 def test_the_time_axis_has_whole_epochs_and_each_once(
     first: int, last: int, ticks: list[int]
 ) -> None:
-    axis = epoch_axis(last, first=first).to_dict()
+    axis = epoch_axis(last, first=first)
     assert axis["axis"]["values"] == ticks
     assert axis["scale"]["domain"] == [first, last]
 
@@ -308,7 +307,7 @@ def test_a_collapsed_mean_is_a_cross_and_no_dot_but_can_be_pointed_at() -> None:
         | {"published": False, "collapsed": collapsed}
         for place, value, collapsed, text in ((0, 50.0, 0, "sound"), (1, 10.0, 3, "gone"))
     ]
-    x, y = alt.X("x:Q"), alt.Y("value:Q")
+    x, y = numeric("x"), numeric("value")
     svg = inline_svg(layered(*series_marks(rows, ["a"]), x=x, y=y), label="")
     marks = re.findall(r'<path[^>]*data-tip="(\w+)"[^>]*>', svg)
     assert marks == ["sound", "gone"]

@@ -21,7 +21,7 @@ from stopgrad.report import ShownRun, StudyEvidence, read_evidence, read_studies
 from stopgrad.report.arms import scores
 from stopgrad.report.page import render
 from stopgrad.report.poster import poster_data, poster_pdf, printed
-from stopgrad.report.study_charts import score_figures
+from stopgrad.report.study_scores import score_figures
 from stopgrad.report.study_tables import finding_table, score_tables
 from stopgrad.report.style import PALETTE
 from stopgrad.report.table import Column, Emphasis, Table, TableCell, as_print

@@ -13,7 +13,7 @@ from stopgrad.evaluation import Summary
 from stopgrad.report.accuracy import architecture_svg
 from stopgrad.report.arms import ArmScore, Axis, arms_chart, knob_chart, labels_chart
 from stopgrad.report.curves import exponent, predictor_chart, spectrum_chart, spectrum_figures
-from stopgrad.report.study_charts import MOST_POINTS, curve_rows, groups_chart, seeds_chart
+from stopgrad.report.study_charts import MOST_POINTS, arms_over_time, curve_rows
 from stopgrad.report.style import inline_svg, light
 from stopgrad.studies import CurvePoint
 from tests.report.test_figures import NB, tips
@@ -26,18 +26,23 @@ def score(arm: str, mean: float, **values: Any) -> ArmScore:
 
 def rows_of(chart: Any, *needed: str) -> list[dict[str, Any]]:
     """All rows of a chart's data that have these fields, each once."""
-    found = [
-        row
-        for rows in chart.to_dict()["datasets"].values()
-        for row in rows
-        if all(name in row for name in needed)
-    ]
+    if isinstance(chart, dict):
+        own = chart.get("data", {}).get("values", [])
+        below = [row for key, part in chart.items() if key != "data" for row in rows_of(part)]
+    else:
+        own = [row for part in chart for row in rows_of(part)] if is_list(chart) else []
+        below = []
+    found = [row for row in [*own, *below] if all(name in row for name in needed)]
     return [row for place, row in enumerate(found) if row not in found[:place]]
+
+
+def is_list(part: Any) -> bool:
+    return isinstance(part, list | tuple)
 
 
 def encodings(specification: Any, channel: str) -> list[dict[str, Any]]:
     """What every mark of a chart says of one channel."""
-    if isinstance(specification, list):
+    if is_list(specification):
         return [one for part in specification for one in encodings(part, channel)]
     if not isinstance(specification, dict):
         return []
@@ -52,7 +57,6 @@ def test_each_arm_has_its_mean_its_spread_and_a_dot_per_run() -> None:
         score("b", 40.0, std=None, n=1, collapsed=1, values=(40.0,)),
         score("a", 90.0, published=True),
         score("other", 50.0, labels=0.1),
-        score("c", 90.0, published=True),
     ]
     chart = arms_chart(found, "knn_accuracy", chance=10.0)
     means = rows_of(chart, "low", "high", "kind")
@@ -61,9 +65,9 @@ def test_each_arm_has_its_mean_its_spread_and_a_dot_per_run() -> None:
         ("b", 40.0, 40.0, 40.0, "with collapsed runs"),
         ("a", 89.5, 90.0, 90.5, "published"),
     ]
-    runs = [row for row in rows_of(chart, "value", "arm") if "kind" not in row]
+    runs = [row for row in rows_of(chart, "value", "arm") if "low" not in row]
     assert [row["value"] for row in runs] == [61.25, 61.75, 62.25]  # one run is its own mean
-    assert {"datum": 10.0} in encodings(chart.to_dict(), "x")
+    assert {"datum": 10.0} in encodings(chart, "x")
     assert f"a, kNN, all labels: 61.75 ± 0.50{NB}% (n = 3)" in tips(chart)
 
 
@@ -77,8 +81,10 @@ def test_fractions_of_the_labels_stand_in_their_order_with_a_line_for_each_metri
         score("a", 0.3, metric="correlation_strength"),
     ]
     chart = labels_chart(found)
-    assert encodings(chart.to_dict(), "x")[0]["sort"] == ["1 %", "10 %", "100 %"]
-    drawn = [(row["name"], row["fraction"], row["value"]) for row in rows_of(chart, "fraction")]
+    assert encodings(chart, "x")[0]["sort"] == ["1 %", "10 %", "100 %"]
+    drawn = [
+        (row["name"], row["fraction"], row["value"]) for row in rows_of(chart, "fraction", "text")
+    ]
     assert drawn == [
         ("kNN", "100 %", 60.0),
         ("kNN", "1 %", 40.0),
@@ -89,7 +95,7 @@ def test_fractions_of_the_labels_stand_in_their_order_with_a_line_for_each_metri
 
 def test_several_arms_are_named_beside_their_metric() -> None:
     chart = labels_chart([score("a", 60.0), score("b", 50.0)])
-    assert [row["name"] for row in rows_of(chart, "fraction")] == ["a, kNN", "b, kNN"]
+    assert [row["name"] for row in rows_of(chart, "fraction", "text")] == ["a, kNN", "b, kNN"]
 
 
 def test_accuracy_stands_at_the_knob_of_its_arm_on_one_scale() -> None:
@@ -100,7 +106,7 @@ def test_accuracy_stands_at_the_knob_of_its_arm_on_one_scale() -> None:
     chart = knob_chart(found, axis, chance=10.0)
     drawn = [(row["place"], row["value"]) for row in rows_of(chart, "place")]
     assert drawn[:3] == [(1e-4, 22.0), (1e-3, 32.0), (1e-2, 42.0)]
-    specification = chart.to_dict()
+    specification = chart
     assert len(specification["concat"]) == 2  # a row for each share of the labels
     x, y = (
         encodings(specification, "x")[-1],
@@ -132,22 +138,45 @@ def test_of_a_long_curve_some_points_are_left_out_but_never_the_last() -> None:
     assert {b["epoch"] - a["epoch"] for a, b in itertools.pairwise(rows)} == {3}
 
 
-@pytest.mark.parametrize(("arms", "panels"), [(3, 0), (4, 4)])
-def test_up_to_three_arms_share_a_panel(arms: int, panels: int) -> None:
-    found = [point for n in range(arms) for point in points(f"arm {n}", [0.1 * n, 0.2 * n])]
-    specification = seeds_chart(found, title="loss").to_dict()
-    assert len(specification.get("concat", [])) == panels
+def over_time(**arms: list[float]) -> list[dict[str, Any]]:
+    return curve_rows([point for arm, values in arms.items() for point in points(arm, values)])
 
 
-def test_collapsed_arms_are_red_and_dashed() -> None:
-    found = points("a", [1.0, 2.0]) + points("b", [1.0, 1.0])
-    groups = {"a": "baseline", "b": "collapsed arms"}
-    specification = groups_chart(found, groups, title="rank").to_dict()
-    [color] = [one for one in encodings(specification, "color") if "scale" in one]
-    [dash] = [one for one in encodings(specification, "strokeDash") if "scale" in one]
-    assert color["scale"]["domain"] == ["baseline", "collapsed arms"]
-    assert color["scale"]["range"] == [light("first"), light("wrong")]
-    assert dash["scale"]["range"] == [[1, 0], [6, 3]]
+def colours_of(chart: Any) -> dict[str, str]:
+    """The colour of each name of the legend."""
+    [scale] = [one["scale"] for one in encodings(chart, "color")]
+    return dict(zip(scale["domain"], scale["range"], strict=False))
+
+
+@pytest.mark.parametrize(("arms", "bands"), [(3, 3), (4, 0)])
+def test_up_to_three_arms_have_a_band(arms: int, bands: int) -> None:
+    found = over_time(**{f"arm {n}": [0.1 * n, 0.2 * n] for n in range(arms)})
+    chart = arms_over_time(found, first="arm 0", title="loss")
+    assert [m["mark"]["type"] for m in chart["layer"]].count("area") == bands
+    assert len(colours_of(chart)) == arms
+
+
+def test_each_arm_is_named_and_collapsed_ones_are_red() -> None:
+    found = over_time(a=[1.0, 2.0], b=[1.0, 1.0])
+    chart = arms_over_time(found, first="a", collapsed=["b"], title="rank")
+    assert colours_of(chart) == {"a": light("first"), "b, collapsed": light("wrong")}
+    [dash] = encodings(chart, "strokeDash")
+    assert dash["scale"]["range"][0] != dash["scale"]["range"][1]
+
+
+def test_of_many_arms_the_baseline_and_those_at_either_end_are_named() -> None:
+    found = over_time(**{f"{n}": [0.0, float(n)] for n in range(20)})
+    chart = arms_over_time(found, first="9", title="rank")
+    assert list(colours_of(chart)) == ["0", "1", "2", "3", "9", "15", "16", "17", "18", "19"]
+    grey = chart["layer"][0]
+    assert {row["arm"] for row in grey["data"]["values"]} == {
+        *"45678",
+        "10",
+        "11",
+        "12",
+        "13",
+        "14",
+    }
 
 
 def spectra_row(number: int, predictor: list[float]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from stopgrad.evaluation.format import folds_text
 from stopgrad.evaluation.records import ACCURACIES, Record, newest
 from stopgrad.method import Extent, extent
 
-NO_BETTER = "not collapsed, but no better than an untrained network yet"
+NO_BETTER = "not collapsed, but not yet useful"
 
 
 def is_clear(one: Record, other: Record) -> bool:

@@ -17,7 +17,8 @@ no file named `study_*` and nothing of the room `studies`.
     study_tables  a study's tables, and what stands beside them
     study_text    a study as Markdown, CSV or JSON
     arms          a study's scores and their charts: by arm, over the labels, against a knob
-    study_charts  a study's figures, each with its caption, and curves of the mean over seeds
+    study_scores  a study's key figure, the published one beside it, and the other numbers
+    study_charts  curves of a study's arms, each the mean over seeds
     study_page    what the page shows of a study
     poster        one sheet of A1, set by Typst
     files         each figure as SVG and PNG, images in grids

@@ -6,7 +6,6 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-import altair as alt
 import jinja2
 
 from stopgrad.config import Config
@@ -26,10 +25,14 @@ from stopgrad.report.style import (
     SERIES,
     SHAPES,
     Figure,
+    Spec,
     drawn,
-    drawn_from,
+    encoded,
     layered,
     light,
+    mark,
+    nominal,
+    numeric,
     plot,
     styled,
 )
@@ -72,38 +75,41 @@ def class_figures(evidence: Evidence) -> list[Figure]:
 
 def accuracy_chart(
     records: Sequence[Record], metric: str = "knn_accuracy", *, chance: float | None = None
-) -> alt.FacetChart:
+) -> Spec:
     """Accuracy of the encoder beside its baselines, a block of bars per fraction of the labels.
 
     Records of other metrics are passed over; the accuracy of guessing is a dashed line.
     """
     chosen = [record for record in newest(records).values() if record.metric == metric]
     subjects = _subjects(chosen)
-    x = alt.X("value:Q", title=None).scale(domain=[0, 118])
-    x = x.axis(values=list(range(0, 101, 20)))
-    base = alt.Chart().encode(y=alt.Y("name:N", title=None, sort=subjects))
-    bars = base.mark_bar(height=BAR - 8, cornerRadiusEnd=3).encode(
-        x=x, color=_by_subject(subjects), description="text:N"
-    )
-    labels = base.mark_text(align="left", dx=6, fontSize=13, color=light("ink"), aria=False)
-    layers = [bars, labels.encode(x=x, text="label:N")]
+    axis = {"values": list(range(0, 101, 20))}
+    x = numeric("value", title=None, scale={"domain": [0, 118]}, axis=axis)
+    y = nominal("name", title=None, sort=subjects)
+    bars = mark("bar", height=BAR - 8, cornerRadiusEnd=3)
+    bars = encoded(bars, x=x, y=y, color=_by_subject(subjects), description=nominal("text"))
+    labels = mark("text", align="left", dx=6, fontSize=13, color=light("ink"), aria=False)
+    layers = [bars, encoded(labels, x=x, y=y, text=nominal("label"))]
     if chance is not None:
-        rule = alt.Chart().mark_rule(
-            color=light("ink"), strokeDash=[3, 3], strokeWidth=1, opacity=0.7, aria=False
-        )
-        layers.append(rule.encode(x=alt.datum(100 * chance)))
+        look: Spec = {"strokeDash": [3, 3], "strokeWidth": 1, "opacity": 0.7, "aria": False}
+        rule = mark("rule", color=light("ink"), **look)
+        layers.append(encoded(rule, x={"datum": 100 * chance}))
     fractions = sorted({record.labels for record in chosen}, reverse=True)
-    row = alt.Row("labels:N", sort=[labels_text(fraction) for fraction in fractions], title=None)
-    row = row.header(labelOrient="top", labelAnchor="start", labelPadding=4)
-    data = alt.InlineData(values=[_bar(record) for record in chosen])
-    inside = layered(*layers, height=alt.Step(BAR))
-    chart = inside.facet(row=row, data=data, spacing=12)
-    return styled(chart.properties(title=f"{metric_text(metric)} accuracy, %"))
+    header = {"labelOrient": "top", "labelAnchor": "start", "labelPadding": 4}
+    order = [labels_text(fraction) for fraction in fractions]
+    return styled(
+        {
+            "data": {"values": [_bar(record) for record in chosen]},
+            "facet": {"row": nominal("labels", sort=order, title=None, header=header)},
+            "spec": layered(*layers, height={"step": BAR}),
+            "spacing": 12,
+            "title": f"{metric_text(metric)} accuracy, %",
+        }
+    )
 
 
 def per_class_chart(
     records: Sequence[Record], class_names: Sequence[str], metric: str = "knn_accuracy"
-) -> alt.LayerChart:
+) -> Spec:
     """Accuracy of each class with all labels, best class of the encoder first.
 
     Of more than 30 classes the 15 best and the 15 worst are drawn.
@@ -116,18 +122,20 @@ def per_class_chart(
     titles = [class_name(class_names, index) for index in order]
     # Rows are known by their place, because two classes may have one name.
     expression = f"{json.dumps(titles)}[toNumber(datum.value)]"  # JSON is a part of Vega's language
-    axis = alt.Axis(labelExpr=expression, grid=True, labelOverlap=False, labelLimit=150)
-    points = drawn_from(values).mark_point(filled=True, size=70, opacity=1)
+    axis = {"labelExpr": expression, "grid": True, "labelOverlap": False, "labelLimit": 150}
+    points = mark("point", values, filled=True, size=70, opacity=1)
+    shapes = {"domain": subjects, "range": list(SHAPES)}
     return plot(
-        points.encode(
-            color=_by_subject(subjects, legend=alt.Legend(symbolType="circle", symbolSize=90)),
-            shape=alt.Shape("name:N").scale(domain=subjects, range=list(SHAPES)),
-            description="text:N",
+        encoded(
+            points,
+            color=_by_subject(subjects, legend={"symbolType": "circle", "symbolSize": 90}),
+            shape=nominal("name", scale=shapes),
+            description=nominal("text"),
         ),
-        x=alt.X("value:Q", title=None).scale(domain=[0, 100]),
-        y=alt.Y("place:N", title=None, sort=[str(n) for n in range(len(order))], axis=axis),
+        x=numeric("value", title=None, scale={"domain": [0, 100]}),
+        y=nominal("place", title=None, sort=[str(n) for n in range(len(order))], axis=axis),
         title=f"{metric_text(metric)} accuracy of each class, %",
-        height=alt.Step(CLASS),
+        height={"step": CLASS},
     )
 
 
@@ -135,10 +143,9 @@ def _subjects(records: Sequence[Record]) -> list[str]:
     return [name for of, name in SUBJECTS.items() if of in {r.of for r in records}]
 
 
-def _by_subject(subjects: list[str], *, legend: alt.Legend | None = None) -> alt.Color:
-    colors = [light(role) for role in SERIES]
-    color: alt.Color = alt.Color("name:N", legend=legend).scale(domain=subjects, range=colors)
-    return color
+def _by_subject(subjects: list[str], *, legend: Spec | None = None) -> Spec:
+    colors = {"domain": subjects, "range": [light(role) for role in SERIES]}
+    return nominal("name", legend=legend, scale=colors)
 
 
 def _bar(record: Record) -> dict[str, Any]:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
-
-import altair as alt
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from stopgrad.evaluation import (
     ACCURACIES,
@@ -19,19 +17,22 @@ from stopgrad.evaluation import (
 from stopgrad.report.facts import place_text
 from stopgrad.report.study_tables import BESIDE
 from stopgrad.report.style import (
-    FONT_SIZE,
     HALF,
     HEIGHT,
     SERIES,
     SHAPES,
     WIDTH,
     Role,
+    Spec,
     Values,
     dots,
-    drawn_from,
+    encoded,
     layered,
     light,
     line,
+    mark,
+    nominal,
+    numeric,
     plot,
     styled,
     told_apart,
@@ -42,10 +43,10 @@ if TYPE_CHECKING:
     from stopgrad.studies import Results
 
 ROW = 30  # px from one arm to the next
-MOST_SERIES = 8
+MOST_SERIES = 10
+SMALL = {"width": HALF, "height": 120}  # of one of several panels
 LOGARITHMIC = 20.0  # ratio of the largest to the smallest value from which the axis is logarithmic
 MOST_LINES = 4  # values of the second knob
-HOLLOW = "hollow marks: published"
 CROSS = "M-1,-1L1,1M1,-1L-1,1"
 # Shape, stroke and fill of each kind of mean.
 KINDS = {
@@ -148,72 +149,79 @@ def of_metric(found: Sequence[ArmScore], metric: str) -> list[ArmScore]:
     return [score for score in found if score.metric == metric]
 
 
-def arms_chart(
-    found: Sequence[ArmScore], metric: str, *, chance: float | None = None
-) -> alt.LayerChart:
+def arms_chart(found: Sequence[ArmScore], metric: str, *, chance: float | None = None) -> Spec:
     """One metric of every arm with all labels, and guessing as a dashed red line.
 
-    Small dots are single runs, hollow diamonds the published means.
+    Small dots are single runs, hollow diamonds published means.
     """
     chosen = [score for score in of_metric(found, metric) if score.labels == 1]
-    arms = list(dict.fromkeys(score.arm for score in chosen if not score.published))
-    chosen = [score for score in chosen if score.arm in arms]
+    arms = list(dict.fromkeys(score.arm for score in chosen))
     kinds = [kind for kind in KINDS if kind in {score.kind for score in chosen}]
     values = [score.row(kind=score.kind) for score in chosen]
     runs = [{"value": v, "arm": s.arm} for s in chosen if s.n > 1 for v in s.values]
-    legend = alt.Legend(symbolSize=90, columns=2) if len(kinds) > 1 else None
-    channels = {"shape": alt.Shape, "stroke": alt.Stroke, "fill": alt.Fill}
+    legend = {"symbolSize": 90, "columns": 2} if len(kinds) > 1 else None
     by_kind = {
-        name: channel("kind:N", legend=legend).scale(
-            domain=kinds, range=[KINDS[kind][place] for kind in kinds]
+        channel: nominal(
+            "kind",
+            legend=legend,
+            scale={"domain": kinds, "range": [KINDS[kind][place] for kind in kinds]},
         )
-        for place, (name, channel) in enumerate(channels.items())
+        for place, channel in enumerate(("shape", "stroke", "fill"))
     }
-    small = drawn_from(runs).mark_point(
-        filled=True, size=14, opacity=0.7, color=light("third"), aria=False
-    )
-    means = drawn_from(values).mark_point(size=95, strokeWidth=2, opacity=1)
+    small = mark("point", runs, filled=True, size=14, opacity=0.7, color=light("third"), aria=False)
+    means = mark("point", values, size=95, strokeWidth=2, opacity=1)
     marks = [
-        _bars(values, role="muted", width=1.6).encode(x2="high:Q"),
+        encoded(_bars(values, role="muted", width=1.6), x2={"field": "high"}),
         small,
-        means.encode(description="text:N", **by_kind),
+        encoded(means, description=nominal("text"), **by_kind),
     ]
-    x = alt.X("value:Q", title=None).scale(zero=False, nice=True)
-    y = alt.Y("arm:N", title=None, sort=arms, axis=alt.Axis(labelLimit=190, grid=True))
-    marks = [mark.encode(x=x, y=y) for mark in marks]
+    x = numeric("value", title=None, scale={"zero": False, "nice": True}, axis={"tickCount": 5})
+    y = nominal("arm", title=None, sort=arms, axis={"labelLimit": 190, "grid": True})
+    marks = [encoded(each, x=x, y=y) for each in marks]
     if chance is not None:
-        marks.insert(0, _level(x=alt.datum(chance)))
-    return plot(*marks, title=unit_text(metric), width=WIDTH - 100, height=alt.Step(ROW))
+        marks.insert(0, _level(x={"datum": chance}))
+    return plot(*marks, title=unit_text(metric), width=WIDTH - 100, height={"step": ROW})
 
 
-def labels_chart(found: Sequence[ArmScore]) -> alt.LayerChart:
-    """A line per arm and metric over the fraction of the labels; hollow marks are published.
+def labels_chart(found: Sequence[ArmScore], names: Sequence[str] = ()) -> Spec:
+    """A line per arm and metric over the fraction of the labels; published ones are hollow.
 
-    Baselines and measures of collapse are left out.
+    Baselines and measures of collapse are left out. Series have the colours of their places in
+    `names`, by default all of them.
     """
+    names = list(names or series_names(found))
     chosen = [s for s in found if s.is_accuracy and not s.baseline]
-    many = len({s.arm for s in chosen if s.metric != SUPERVISED}) > 1
-    names = list(dict.fromkeys(_series_name(s, many=many) for s in chosen if not s.published))
-    names = names[:MOST_SERIES]
+    named = ((s, next((n for n in _series_of(s) if n in names), None)) for s in chosen)
     values = [
         score.row(fraction=f"{100 * score.labels:g} %", name=name)
-        for score in chosen
-        if (name := _series_name(score, many=many)) in names
+        for score, name in named
+        if name is not None
     ]
     order = [f"{100 * fraction:g} %" for fraction in sorted({s.labels for s in chosen})]
-    axis = alt.Axis(labelAngle=0, grid=False)
-    x = alt.X("fraction:N", title="fraction of the training labels", sort=order, axis=axis)
-    x = x.scale(type="point", padding=0.25)
-    y = alt.Y("value:Q", title=None).scale(zero=False, nice=True)
-    subtitle = HOLLOW if any(row["published"] for row in values) else ""
-    title = alt.Title("accuracy, %", subtitle=subtitle)
-    return plot(*series_marks(values, names), x=x, y=y, title=title, height=HEIGHT + 50)
+    x = nominal(
+        "fraction",
+        title="fraction of the training labels",
+        sort=order,
+        axis={"labelAngle": 0, "grid": False},
+        scale={"type": "point", "padding": 0.25},
+    )
+    y = numeric("value", title=None, scale={"zero": False, "nice": True})
+    marks = series_marks(values, names)
+    return plot(*marks, x=x, y=y, title="accuracy, %", height=HEIGHT + 50)
 
 
-def _series_name(score: ArmScore, *, many: bool) -> str:
-    """`linear probe`, or `alpha_h 2/3, linear probe` where several arms are compared."""
+def series_names(found: Sequence[ArmScore]) -> list[str]:
+    """`linear probe`, or `a, linear probe` where several arms are compared; ten at most."""
+    chosen = [s for s in found if s.is_accuracy and not s.baseline]
+    many = len({s.arm for s in chosen if s.metric != SUPERVISED}) > 1
+    names = (_series_of(s)[many and s.metric != SUPERVISED] for s in chosen)
+    return list(dict.fromkeys(names))[:MOST_SERIES]
+
+
+def _series_of(score: ArmScore) -> tuple[str, str]:
+    """The series that a score may be of: its metric's, or its arm's."""
     metric = metric_text(score.metric)
-    return metric if score.metric == SUPERVISED or not many else f"{score.arm}, {metric}"
+    return metric, f"{score.arm}, {metric}"
 
 
 class Axis(NamedTuple):
@@ -258,98 +266,87 @@ def _plain(value: object) -> str:
     return ("off", "on")[value] if isinstance(value, bool) else str(value)
 
 
-def knob_chart(
-    found: Sequence[ArmScore], axis: Axis, *, chance: float | None = None
-) -> alt.ConcatChart:
-    """Accuracy against a knob: a column per metric, a row per fraction of the labels.
+def knob_chart(found: Sequence[ArmScore], axis: Axis, *, chance: float | None = None) -> Spec:
+    """Accuracy against a knob: a panel for each metric and fraction of the labels, each zoomed.
 
-    Guessing, in percent, is a red line.
+    A single panel is as large as any chart. Guessing, in percent, is a red line.
     """
     chosen = [s for s in found if s.is_accuracy and s.arm in axis.places]
-    metrics = list(dict.fromkeys(score.metric for score in chosen))
-    names = list(dict.fromkeys(axis.series.values()))
-    x = _knob_x(axis)
-    y = alt.Y("value:Q", title=None).axis(tickCount=5)
-    y = y.scale(domain=_score_range(chosen, chance), nice=False)
-    panels = []
-    for fraction in sorted({score.labels for score in chosen}, reverse=True):
-        for metric in metrics:
-            own = [s for s in of_metric(chosen, metric) if s.labels == fraction]
-            rows = [s.row(place=axis.places[s.arm], name=axis.series[s.arm]) for s in own]
-            marks = [mark.encode(x=x, y=y) for mark in series_marks(rows, names)]
-            below = [] if chance is None else [_level(y=alt.datum(chance))]
-            title = alt.Title(metric_text(metric), subtitle=labels_text(fraction))
-            width = WIDTH if len(metrics) == 1 else HALF
-            panels.append(layered(*below, *marks, width=width, height=120, title=title))
-    published = any(score.published for score in chosen)
-    crossed = any(score.collapsed for score in chosen if not score.published)
-    key = ", ".join([HOLLOW] * published + ["red cross: collapsed runs"] * crossed)
-    title = alt.Title(key, fontSize=FONT_SIZE, fontWeight="normal", color=light("muted"))
-    chart = alt.concat(*panels, columns=min(2, len(metrics)), spacing=18)
-    return styled(chart.properties(title=title))
+    kinds = sorted({(-s.labels, s.metric) for s in chosen})
+    below = [] if chance is None else [_level(y={"datum": chance})]
+    names, panels = list(dict.fromkeys(axis.series.values())), []
+    for fraction, metric in kinds:
+        own = [s for s in of_metric(chosen, metric) if s.labels == -fraction]
+        rows = [s.row(place=axis.places[s.arm], name=axis.series[s.arm]) for s in own]
+        domain = _score_range(own, chance)
+        y = numeric("value", title=None, axis={"tickCount": 5})
+        y |= {"scale": {"domain": domain, "nice": False, "zero": False}}
+        shared = {"x": _knob_x(axis), "y": y}
+        marks = [encoded(each, **shared) for each in series_marks(rows, names)]
+        title = {"text": f"{metric_text(metric)}, %", "subtitle": labels_text(-fraction)}
+        size = {"width": WIDTH, "height": HEIGHT} if len(kinds) == 1 else SMALL
+        panels.append(layered(*below, *marks, title=title, **size))
+    if len(panels) == 1:
+        return styled(panels[0])
+    columns = len({metric for _, metric in kinds})
+    return styled({"concat": panels, "columns": min(2, columns), "spacing": 18})
 
 
-def _knob_x(axis: Axis) -> alt.X:
+def _knob_x(axis: Axis) -> Spec:
     """Ticks at the values of the arms, written as a person would."""
     values = sorted(set(axis.places.values()))
     expression = " : ".join(
         f"abs(datum.value / {value} - 1) < 1e-6 ? {place_text(value)!r}" for value in values
     )
-    ticks = alt.Axis(
-        values=values, grid=False, labelExpr=f"{expression} : ''", labelAngle=0, labelFontSize=10
-    )
+    ticks = {"values": values, "grid": False, "labelExpr": f"{expression} : ''"}
+    ticks |= {"labelAngle": 0, "labelFontSize": 10}
     low, high = values[0], values[-1]
     edge = 0.08 * (high - low)
     edges = [low / 1.5, high * 1.5] if axis.logarithmic else [low - edge, high + edge]
-    kind: Literal["log", "linear"] = "log" if axis.logarithmic else "linear"
-    x = alt.X("place:Q", title=axis.knob.rsplit(".", 1)[-1].replace("_", " ")).axis(ticks)
-    scaled: alt.X = x.scale(alt.Scale(type=kind, domain=edges, nice=False, zero=False))
-    return scaled
+    scale = {"type": "log" if axis.logarithmic else "linear", "domain": edges}
+    title = axis.knob.rsplit(".", 1)[-1].replace("_", " ")
+    return numeric("place", title=title, axis=ticks, scale=scale | {"nice": False, "zero": False})
 
 
 def _score_range(chosen: Sequence[ArmScore], chance: float | None) -> list[float]:
-    """One scale for all panels, in whole tens of percent."""
+    """What holds these scores with their spread, in whole steps of an axis with few of them."""
     low = min(s.mean - (s.std or 0) for s in chosen)
     high = max(s.mean + (s.std or 0) for s in chosen)
     low = min(low, chance) if chance is not None else low
-    return [10.0 * math.floor(low / 10), min(100.0, 10.0 * math.ceil(high / 10))]
+    step = next(step for step in (0.5, 1.0, 2.0, 5.0, 10.0, 20.0) if high - low <= 6 * step)
+    return [step * math.floor(low / step), min(100.0, step * (math.floor(high / step) + 1))]
 
 
-def series_marks(values: Values, names: list[str]) -> list[alt.Chart]:
+def series_marks(values: Values, names: Sequence[str]) -> list[Spec]:
     """A line per name with points and error bars; published ones hollow, collapsed ones crossed.
 
-    The rows are those of `ArmScore` with a `name`.
+    The rows are those of `ArmScore` with a `name`, all of them ours or all of them published.
     """
-    ours = [row for row in values if not row["published"]]
     crossed = [row for row in values if row["collapsed"]]
-    marks = [line(ours, width=2.2).encode(**told_apart(names))]
+    marks = [encoded(line(values, width=2.2), **told_apart(names))]
     for place, name in enumerate(names):
         role, shape = SERIES[place % len(SERIES)], SHAPES[place % len(SHAPES)]
-        own = [row for row in ours if row["name"] == name]
-        hollow = [row for row in values if row["published"] and row["name"] == name]
-        sound = [row for row in own if not row["collapsed"]]
+        own = [row for row in values if row["name"] == name]
+        hollow = [row for row in own if row["published"]]
+        sound = [row for row in own if not row["collapsed"] and not row["published"]]
         marks += [
-            _bars(own, role=role, width=1.4).encode(y2="high:Q"),
+            encoded(_bars(own, role=role, width=1.4), y2={"field": "high"}),
             dots(hollow, size=80, role=role, shape=shape, filled=False),
             dots(sound, size=50, role=role, shape=shape),
         ]
-    cross = drawn_from(crossed).mark_point(
-        shape=CROSS, size=190, stroke=light("wrong"), strokeWidth=2.6, filled=False
-    )
-    return [*marks, cross.encode(description="text:N")]
+    look = {"stroke": light("wrong"), "strokeWidth": 2.6, "filled": False}
+    cross = mark("point", crossed, shape=CROSS, size=190, **look)
+    return [*marks, encoded(cross, description=nominal("text"))]
 
 
-def _bars(values: Values, *, role: Role, width: float) -> alt.Chart:
+def _bars(values: Values, *, role: Role, width: float) -> Spec:
     """Rules from `low` to `high`, of which a caller names the channel."""
-    rules = drawn_from(values).mark_rule(color=light(role), strokeWidth=width, aria=False)
-    bars: alt.Chart = rules.transform_calculate(value="datum.low")
-    return bars
+    words = ("text", "kind")
+    rows = [{k: v for k, v in r.items() if k not in words} | {"value": r["low"]} for r in values]
+    return mark("rule", rows, color=light(role), strokeWidth=width, aria=False)
 
 
-def _level(**place: Any) -> alt.Chart:
+def _level(**place: Spec) -> Spec:
     """A dashed red line at one `x` or one `y`."""
-    line = alt.Chart(alt.InlineData(values=[{}])).mark_rule(
-        color=light("wrong"), strokeDash=[5, 3], strokeWidth=1.6, aria=False
-    )
-    rule: alt.Chart = line.encode(**place)
-    return rule
+    look = {"strokeDash": [5, 3], "strokeWidth": 1.6, "aria": False}
+    return encoded(mark("rule", [{}], color=light("wrong"), **look), **place)

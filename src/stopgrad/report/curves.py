@@ -8,8 +8,6 @@ import statistics
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import altair as alt
-
 from stopgrad.evaluation import (
     ABSENT,
     CHARTED,
@@ -22,7 +20,20 @@ from stopgrad.evaluation import (
     percent,
 )
 from stopgrad.report.evidence import Evidence, Rows, epoch_rows, images_measured
-from stopgrad.report.style import SERIES, SHAPES, Figure, dots, drawn, line, plot, told_apart
+from stopgrad.report.style import (
+    SERIES,
+    SHAPES,
+    Figure,
+    Spec,
+    dots,
+    drawn,
+    encoded,
+    line,
+    nominal,
+    numeric,
+    plot,
+    told_apart,
+)
 
 Point = tuple[float, float]  # epoch and value
 
@@ -162,7 +173,7 @@ def _mean(rows: Rows, key: str) -> float:
     return sum(float(row[key]) for row in rows) / len(rows)
 
 
-def loss_chart(metrics: Rows) -> alt.LayerChart:
+def loss_chart(metrics: Rows) -> Spec:
     """The loss over the epochs: a point per epoch, and a thin line of the steps behind."""
     epochs = [
         {
@@ -178,12 +189,12 @@ def loss_chart(metrics: Rows) -> alt.LayerChart:
         line(epochs, role="first"),
         dots(epochs, size=42 if len(epochs) <= FEW_POINTS else 16),
         x=epoch_axis(epoch_rows(metrics)[-1]["epoch"]),
-        y=alt.Y("value:Q", title=None).scale(zero=False),
+        y=numeric("value", title=None, scale={"zero": False}),
         title="loss",
     )
 
 
-def knn_chart(metrics: Rows, records: Sequence[Record] = ()) -> alt.LayerChart:
+def knn_chart(metrics: Rows, records: Sequence[Record] = ()) -> Spec:
     """kNN accuracy over the epochs, of which at least one was scored.
 
     The untrained encoder and raw pixels are level lines: kNN with all labels, on the same images.
@@ -208,19 +219,20 @@ def knn_chart(metrics: Rows, records: Sequence[Record] = ()) -> alt.LayerChart:
     ]
     rows = [*epochs, *levels]
     return plot(
-        line(rows).encode(**told_apart(list(dict.fromkeys(row["name"] for row in rows)))),
+        encoded(line(rows), **told_apart(list(dict.fromkeys(row["name"] for row in rows)))),
         dots(epochs, size=42 if len(epochs) <= FEW_POINTS else 16),
         x=epoch_axis(last),
-        y=alt.Y("value:Q", title=None).scale(zero=False, nice=True),
+        y=numeric("value", title=None, scale={"zero": False, "nice": True}),
         title="kNN accuracy, %",
     )
 
 
-def epoch_axis(last: float, *, first: float = 0.0) -> alt.X:
+def epoch_axis(last: float, *, first: float = 0.0) -> Spec:
     """The time axis, from the first to the last epoch that is drawn, whole epochs only."""
     first = first if first < last else 0.0
-    axis = alt.Axis(format="d", values=_ticks(first, last), grid=False)
-    return alt.X("epoch:Q", title="epoch", axis=axis).scale(domain=[first, last], nice=False)
+    axis = {"format": "d", "values": _ticks(first, last), "grid": False}
+    scale = {"domain": [first, last], "nice": False}
+    return numeric("epoch", title="epoch", axis=axis, scale=scale)
 
 
 def _ticks(first: float, last: float) -> list[int]:
@@ -231,7 +243,7 @@ def _ticks(first: float, last: float) -> list[int]:
     return list(range(math.ceil(first / step) * step, math.floor(last) + 1, step))
 
 
-def measure_chart(metrics: Rows, measure: str) -> alt.LayerChart:
+def measure_chart(metrics: Rows, measure: str) -> Spec:
     """One of `MEASURE_NAMES` over the epochs: features, projector output before its BN, and z."""
     rows = [
         {
@@ -252,10 +264,10 @@ def measure_chart(metrics: Rows, measure: str) -> alt.LayerChart:
         for name, role, shape in zip(names, SERIES, SHAPES, strict=False)
     ]
     return plot(
-        line(rows).encode(**told_apart(names)),
+        encoded(line(rows), **told_apart(names)),
         *points,
         x=epoch_axis(max(epochs), first=min(epochs)),
-        y=alt.Y("value:Q", title=None).scale(zero=True, nice=True),
+        y=numeric("value", title=None, scale={"zero": True, "nice": True}),
         title=MEASURE_NAMES[measure].title,
     )
 
@@ -266,7 +278,7 @@ def spectra_of(metrics: Rows) -> list[Mapping[str, Any]]:
     return [row for row in rows if len(row["spectra"]["ranks"]) >= 3]
 
 
-def spectrum_chart(metrics: Rows) -> alt.LayerChart:
+def spectrum_chart(metrics: Rows) -> Spec:
     """Eigenvalues of E[z z^T] by their rank, both logarithmic, at moments of the training."""
     found = spectra_of(metrics)
     count = min(MOST_LINES, len(found))  # the first, the last and some between them
@@ -285,20 +297,27 @@ def spectrum_chart(metrics: Rows) -> alt.LayerChart:
         )
     ]
     shades = [0.25 + 0.75 * place / max(1, len(names) - 1) for place in range(len(names))]
-    opacity = alt.Opacity("name:N", legend=alt.Legend(symbolType="stroke", columns=3))
-    x = alt.X("rank:Q", title="direction, by its weight").scale(type="log", nice=False)
+    opacity = nominal(
+        "name",
+        legend={"symbolType": "stroke", "columns": 3},
+        scale={"domain": names, "range": shades},
+    )
+    sizes = {"tickCount": 4, "format": ".0e"}
     return plot(
-        line(rows, role="first", width=2.2).encode(
-            opacity=opacity.scale(domain=names, range=shades)
-        ),
+        encoded(line(rows, role="first", width=2.2), opacity=opacity),
         dots([row for row in rows if row["name"] == names[-1]], size=24),
-        x=x.axis(grid=False, tickCount=4, format="~s"),
-        y=alt.Y("value:Q", title=None).scale(type="log").axis(tickCount=4, format=".0e"),
+        x=numeric(
+            "rank",
+            title="direction, by its weight",
+            scale={"type": "log", "nice": False},
+            axis={"grid": False, "tickCount": 4, "format": "~s"},
+        ),
+        y=numeric("value", title=None, scale={"type": "log"}, axis=sizes),
         title="spectrum of z",
     )
 
 
-def predictor_chart(metrics: Rows) -> alt.LayerChart:
+def predictor_chart(metrics: Rows) -> Spec:
     """The predictor's gain along each direction of z, last epoch, and the line that theory draws.
 
     Both axes are relative to the first direction, so the line has no free parameter.
@@ -314,10 +333,13 @@ def predictor_chart(metrics: Rows) -> alt.LayerChart:
     return plot(
         line(theory, role="third", width=2, strokeDash=[5, 3]),
         dots(rows, size=50),
-        x=alt.X("along:Q", title=f"{title}, of the first direction's")
-        .scale(zero=False)
-        .axis(grid=False),
-        y=alt.Y("value:Q", title=None).scale(zero=False),
+        x=numeric(
+            "along",
+            title=f"{title}, of the first direction's",
+            scale={"zero": False},
+            axis={"grid": False},
+        ),
+        y=numeric("value", title=None, scale={"zero": False}),
         title="gain of the predictor, of the first direction's",
     )
 

@@ -72,9 +72,10 @@ def _figures_of(chapter: Evidence | StudyEvidence) -> list[Figure]:
     from stopgrad.report import accuracy, curves
 
     if isinstance(chapter, StudyEvidence):
-        from stopgrad.report.study_charts import collapse_figures, curve_figures, score_figures
+        from stopgrad.report import study_charts, study_scores
 
-        figures = [score_figures(chapter), curve_figures(chapter), collapse_figures(chapter)]
+        figures = [study_scores.key_figures(chapter), study_scores.score_figures(chapter)]
+        figures += [study_charts.curve_figures(chapter), study_charts.collapse_figures(chapter)]
     else:
         figures = [accuracy.accuracy_figures(chapter), accuracy.class_figures(chapter)]
         figures += [curves.curve_figures(chapter), curves.measure_figures(chapter)]

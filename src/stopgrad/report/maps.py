@@ -5,19 +5,28 @@ from __future__ import annotations
 import json
 from typing import Any, Literal, NamedTuple
 
-import altair as alt
 import numpy as np
 import numpy.typing as npt
 
 from stopgrad.evaluation import SPACE, class_name, count, percent
 from stopgrad.report.evidence import ConfusionPanel, MapPanel, label_of
 from stopgrad.report.facts import protocol_text
-from stopgrad.report.style import Figure, Role, drawn, drawn_from, light, plot
+from stopgrad.report.style import (
+    SERIES,
+    Figure,
+    Spec,
+    drawn,
+    encoded,
+    light,
+    mark,
+    nominal,
+    numeric,
+    plot,
+)
 
 SIDE = 440  # px of the longer side of the inside of a map
-# Five colours, each with four shapes: so many classes differ, also without colour.
-COLOURS: tuple[Role, ...] = ("first", "second", "good", "fourth", "ink")
-MAP_SHAPES = ("circle", "diamond", "triangle-up", "square")
+MAP_SHAPES = ("circle", "diamond", "triangle-up", "square")  # so that classes differ by these too
+MOST_COLOURED = 20  # classes; of two that share a colour each has a shape of its own
 NARROWEST = 0.5  # the shorter side of a map to its longer one, at least
 MARGIN = 1.06  # the range of an axis to that of the points
 SMALLEST = 1e-6  # range below which all points are one
@@ -86,25 +95,22 @@ def confusion_finding(panel: ConfusionPanel) -> str:
     )
 
 
-def map_chart(panel: MapPanel) -> alt.LayerChart:
+def map_chart(panel: MapPanel) -> Spec:
     """A point for each image, close to those with similar features; pale where it cannot be picked.
 
     One scale for both axes. With more than 20 classes, or none, all points have one colour.
     """
     rows = [_dot_row(panel, index) for index in range(len(panel.points))]
-    pale = drawn_from(rows[panel.shown :]).mark_point(
-        filled=True, size=PLAIN, opacity=0.4, aria=False
-    )
-    picked = drawn_from(rows[: panel.shown]).mark_point(
-        filled=True, size=DOT, opacity=0.9, stroke=light("paper"), strokeWidth=0.7
-    )
+    pale = mark("point", rows[panel.shown :], filled=True, size=PLAIN, opacity=0.4, aria=False)
+    edge = {"stroke": light("paper"), "strokeWidth": 0.7}
+    picked = mark("point", rows[: panel.shown], filled=True, size=DOT, opacity=0.9, **edge)
     colors = _by_class(panel)
     (x, width), (y, height) = (_map_axis(panel, place) for place in (0, 1))
     return plot(
-        pale.encode(**colors),
-        picked.encode(**colors, description=alt.Description("text:N")),
-        x=alt.X("x:Q", **x),
-        y=alt.Y("y:Q", **y),
+        encoded(pale, **colors),
+        encoded(picked, **colors, description=nominal("text")),
+        x=numeric("x", **x),
+        y=numeric("y", **y),
         width=width,
         height=height,
     )
@@ -113,7 +119,7 @@ def map_chart(panel: MapPanel) -> alt.LayerChart:
 def coloured_classes(panel: MapPanel) -> list[int]:
     """The classes that have a colour; none when they are too many."""
     present = [] if panel.labels is None else sorted(set(panel.labels.tolist()))
-    return present if len(present) <= len(COLOURS) * len(MAP_SHAPES) else []
+    return present if len(present) <= MOST_COLOURED else []
 
 
 def _dot_row(panel: MapPanel, index: int) -> dict[str, Any]:
@@ -137,24 +143,23 @@ def _map_axis(panel: MapPanel, place: int) -> tuple[dict[str, Any], int]:
     if panel.variance:
         fraction = percent(panel.variance[place], images=1000)
         title = f"{('first', 'second')[place]} direction, {fraction} of the variance"
-    scale = alt.Scale(domain=[middle - half, middle + half], nice=False, zero=False)
-    return {"title": title, "axis": alt.Axis(labels=False, grid=False), "scale": scale}, side
+    scale = {"domain": [middle - half, middle + half], "nice": False, "zero": False}
+    return {"title": title, "axis": {"labels": False, "grid": False}, "scale": scale}, side
 
 
 def _by_class(panel: MapPanel) -> dict[str, Any]:
     classes = coloured_classes(panel)
     if not classes:
-        return {"color": alt.value(light("first"))}
+        return {"color": {"value": light("first")}}
     names = {str(index): class_name(panel.class_names, index) for index in classes}
     places, expression = range(len(classes)), f"{json.dumps(names)}[datum.value]"
-    legend = alt.Legend(
-        labelExpr=expression, columns=5, labelLimit=82, symbolSize=90, symbolOpacity=1
-    )
-    colors = [light(COLOURS[place % len(COLOURS)]) for place in places]
-    shapes = [MAP_SHAPES[place // len(COLOURS)] for place in places]
+    legend = {"labelExpr": expression, "columns": 5, "labelLimit": 82}
+    legend |= {"symbolSize": 90, "symbolOpacity": 1}
+    colors = [light(SERIES[place % len(SERIES)]) for place in places]
+    shapes = [MAP_SHAPES[place % len(MAP_SHAPES)] for place in places]
     return {
-        "color": alt.Color("class:N", legend=legend).scale(domain=[*names], range=colors),
-        "shape": alt.Shape("class:N", legend=legend).scale(domain=[*names], range=shapes),
+        channel: nominal("class", legend=legend, scale={"domain": [*names], "range": found})
+        for channel, found in (("color", colors), ("shape", shapes))
     }
 
 
@@ -167,7 +172,7 @@ class Confusion(NamedTuple):
     of: int  # images of the class
 
 
-def confusion_chart(panel: ConfusionPanel) -> alt.LayerChart:
+def confusion_chart(panel: ConfusionPanel) -> Spec:
     """A row for each class: of its images, the percentage that kNN takes for each class.
 
     Of more than 20 classes those with the most mistakes are drawn, in their order.
@@ -175,17 +180,20 @@ def confusion_chart(panel: ConfusionPanel) -> alt.LayerChart:
     shown = drawn_classes(panel)
     names = {str(index): class_name(panel.class_names, index) for index in shown}
     cells = [_square(panel, row, column) for row in shown for column in shown]
-    data = drawn_from([cell for cell in cells if cell["images"] or cell["row"] == cell["column"]])
-    opacity = alt.Opacity("opacity:Q", scale=None, legend=None)
-    rects = data.mark_rect(color=light("first"), cornerRadius=3)
-    texts = data.mark_text(fontSize=12, color=light("ink"), aria=False)
+    cells = [cell for cell in cells if cell["images"] or cell["row"] == cell["column"]]
+    rects = mark("rect", cells, color=light("first"), cornerRadius=3)
+    texts = mark("text", cells, fontSize=12, color=light("ink"), aria=False)
     angle = 0 if max(map(len, names.values())) <= 3 else -45
     size = SQUARE * len(shown)
     return plot(
-        rects.encode(opacity=opacity, description="text:N"),
-        texts.encode(text="label:N"),
-        x=alt.X("column:N", title="taken for", **_class_axis(names, "top", angle)),
-        y=alt.Y("row:N", title="is", **_class_axis(names, "left", 0)),
+        encoded(
+            rects,
+            opacity=numeric("opacity", scale=None, legend=None),
+            description=nominal("text"),
+        ),
+        encoded(texts, text=nominal("label")),
+        x=nominal("column", title="predicted", **_class_axis(names, "top", angle)),
+        y=nominal("row", title="true", **_class_axis(names, "left", 0)),
         title="What each class is taken for, % of its images",
         width=size,
         height=size,
@@ -242,13 +250,7 @@ def _class_axis(
 ) -> dict[str, Any]:
     """Classes in order, known by their number, because two may have the same name."""
     expression, order = f"{json.dumps(names)}[datum.value]", list(names)
-    axis = alt.Axis(
-        labelExpr=expression,
-        labelAngle=angle,
-        labelLimit=110,
-        labelOverlap=False,
-        grid=False,
-        orient=orient,
-    )
-    scale = alt.Scale(domain=order, paddingInner=0.06)
+    axis = {"labelExpr": expression, "labelAngle": angle, "labelLimit": 110}
+    axis |= {"labelOverlap": False, "grid": False, "orient": orient}
+    scale = {"domain": order, "paddingInner": 0.06}
     return {"sort": order, "axis": axis, "scale": scale}

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 from stopgrad.errors import ConfigError
 from stopgrad.evaluation import tied
-from stopgrad.report import accuracy, curves, facts, study_charts
+from stopgrad.report import accuracy, curves, facts, study_charts, study_scores
 from stopgrad.report.evidence import (
     VIEWS,
     Evidence,
@@ -181,7 +181,7 @@ def _named(parts: Iterator[Part], chapter: Evidence | StudyEvidence) -> Iterator
 
 
 def _of_study(study: StudyEvidence) -> Iterator[Part]:
-    results, figures = study.results, [_chart(f) for f in study_charts.score_figures(study)]
+    results, figures = study.results, [_chart(f) for f in study_scores.score_figures(study)]
     main = figures[0] if figures else None
     yield Part(title="Results", texts=[sentence(results)], figure=main, rank=1)
     findings = as_print(finding_table(results))["rows"]
@@ -234,7 +234,7 @@ def _multiples(figures: Sequence[Figure]) -> list[dict[str, Any]]:
     made = []
     for figure in figures:
         assert not isinstance(figure.chart, str)
-        chart = figure.chart.properties(width=SMALL[0], height=SMALL[1])
+        chart = figure.chart | {"width": SMALL[0], "height": SMALL[1]}
         made.append(_chart(figure._replace(chart=chart)))
     return made
 

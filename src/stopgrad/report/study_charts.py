@@ -1,79 +1,48 @@
-"""A study -> its figures, each with its protocol and a finding computed from the numbers."""
+"""A study -> its figures over the epochs, each with a finding computed from the numbers."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from operator import methodcaller
 from typing import Any
-
-import altair as alt
 
 from stopgrad.evaluation import (
     ACCURACIES,
     CHARTED,
     MEASURE_NAMES,
     SPACE,
-    SUPERVISED,
     Record,
     count,
-    labels_text,
     mean_and_spread,
     metric_text,
     number,
 )
-from stopgrad.report.arms import (
-    ArmScore,
-    Axis,
-    arms_chart,
-    knob_axis,
-    knob_chart,
-    labels_chart,
-    of_metric,
-    scores,
-)
 from stopgrad.report.curves import epoch_axis, measure_caption, spectrum_figures
 from stopgrad.report.evidence import StudyEvidence, images_measured
-from stopgrad.report.facts import place_text, protocol_text
+from stopgrad.report.facts import protocol_text
 from stopgrad.report.style import (
-    HALF,
     SERIES,
     Figure,
     Role,
+    Spec,
     Values,
     dots,
     drawn,
-    drawn_from,
-    layered,
+    encoded,
     light,
     line,
+    mark,
+    numeric,
     plot,
-    styled,
     told_apart,
 )
 from stopgrad.storage import printable
 from stopgrad.studies import COLLAPSE, CurvePoint, EpochRow, seed_curves
 
-FEW_ARMS = 4  # up to so many are compared over the label fraction
-TOGETHER = 3  # arms that share one panel; more have a panel each, with the others in grey
+TOGETHER = 3  # arms that share one panel with the bands of their spread
+MOST_ARMS = len(SERIES)  # with a name in the legend; the others are grey
 MOST_POINTS = 40  # of a line; between two drawn epochs others are left out
-GROUPS: dict[str, Role] = {"baseline": "first", "other arms": "third", "collapsed arms": "wrong"}
-
-
-def score_figures(evidence: StudyEvidence) -> list[Figure]:
-    """The figures of the table: against a knob or the label fraction, and arm by arm."""
-    found = scores(evidence.results)
-    study = evidence.results.stored.study
-    axis = knob_axis(evidence.knobs) if len(evidence.knobs) == len(study.arms) else None
-    figures = []
-    if axis is not None and any(s.is_accuracy and s.arm in axis.places for s in found):
-        figures.append(_against_knob(evidence, found, axis))
-    compared = [s for s in found if s.is_accuracy and not s.baseline and not s.published]
-    if len({s.labels for s in compared}) > 1 and len(study.arms) <= FEW_ARMS:
-        figures.append(_against_labels(found, compared))
-    else:
-        by_arm = list(_arm_by_arm(evidence, found))
-        figures += by_arm if axis is None else by_arm[:1]
-    return figures
+FEWEST_POINTS = 5  # that make a curve
 
 
 def curve_figures(evidence: StudyEvidence) -> list[Figure]:
@@ -90,28 +59,40 @@ def curve_figures(evidence: StudyEvidence) -> list[Figure]:
         ("loss", "loss", "Negative cosine similarity of the two views.", False),
     ):
         points = seed_curves(evidence.epochs, methodcaller("get", key))
-        if len({point.epoch for point in points}) > 1:  # one moment is no curve
+        if is_curve(points):
             end = ended(points, percent=percent)
-            caption = f"{says} Line: mean over seeds; band: one standard deviation. {end}"
+            caption = f"{says} {_lines(points)} {end}"
             label = f"Lines: {title} over the epochs, by arm. {end}"
-            chart = seeds_chart(points, title=title, percent=percent)
+            chart = seeds_chart(evidence, points, title=title, percent=percent)
             figures.append(drawn(f"{key}-epochs", chart, label=label, caption=caption))
     return figures
 
 
+def is_curve(points: Sequence[CurvePoint]) -> bool:
+    """Whether there are enough moments for a curve."""
+    return len({point.epoch for point in points}) >= FEWEST_POINTS
+
+
+def _lines(points: Sequence[CurvePoint]) -> str:
+    """What the lines of some arms are."""
+    arms = len({point.arm for point in points})
+    if arms <= TOGETHER:
+        return "Line: mean over seeds; band: one standard deviation."
+    few = f" Grey: arms between the {MOST_ARMS} that are named." if arms > MOST_ARMS else ""
+    return f"Line: mean over seeds.{few}"
+
+
 def collapse_figures(evidence: StudyEvidence) -> list[Figure]:
-    """The measures of z over the epochs by group, then the spectra of the baseline."""
+    """The measures of z over the epochs by arm, then the spectra of the baseline."""
     baseline = evidence.results.stored.study.baseline
-    groups = dict.fromkeys(evidence.epochs, "other arms") | {baseline: "baseline"}
-    groups |= dict.fromkeys(collapsed_arms(evidence), "collapsed arms")
     figures = []
     every = [row for runs in evidence.epochs.values() for rows in runs for row in rows]
     for measure in CHARTED:
         points = seed_curves(evidence.epochs, _measure(measure))
-        if points:
+        if is_curve(points):
             title = f"{MEASURE_NAMES[measure].title} of z"
             says = f"{measure_caption(measure)} On {images_measured(every)}. {ended(points)}"
-            chart = groups_chart(points, groups, title=title)
+            chart = seeds_chart(evidence, points, title=title, zero=True)
             label = f"Lines: {title} over the epochs. {says}"
             figures.append(drawn(measure.replace("_", "-"), chart, label=label, caption=says))
     runs = evidence.epochs.get(baseline) or []
@@ -172,83 +153,6 @@ def _protocol_of_all(records: Sequence[Record]) -> str:
     return ", ".join(filter(None, parts))
 
 
-def _guessing(evidence: StudyEvidence) -> tuple[float | None, str]:
-    """The accuracy of guessing, in percent, where a study shows it, and a sentence of its line."""
-    stored = evidence.results.stored
-    if "chance" not in stored.study.protocol.beside:
-        return None, ""
-    chance = 100 / stored.data.classes
-    return chance, f" Dashed red: guessing ({chance:g}{SPACE}%)."
-
-
-def _extremes(found: Sequence[ArmScore]) -> tuple[ArmScore, ArmScore]:
-    """The best and the worst."""
-    return max(found, key=lambda s: s.mean), min(found, key=lambda s: s.mean)
-
-
-def _against_knob(evidence: StudyEvidence, found: Sequence[ArmScore], axis: Axis) -> Figure:
-    chance, red = _guessing(evidence)
-    says = _best_place(found, axis)
-    caption = f"Mean and standard deviation over seeds{_marks(found)}.{red} {says}"
-    name = axis.knob.rsplit(".", 1)[-1]
-    label = f"Lines: accuracy against {name}, by metric and label fraction. {says}"
-    return drawn(name, knob_chart(found, axis, chance=chance), label=label, caption=caption)
-
-
-def _best_place(found: Sequence[ArmScore], axis: Axis) -> str:
-    """Where the first metric is highest and lowest, with the most labels."""
-    ours = [s for s in found if s.is_accuracy and s.arm in axis.places and not s.published]
-    if not ours:
-        return ""
-    most = max(score.labels for score in ours)
-    best, worst = _extremes([s for s in of_metric(ours, ours[0].metric) if s.labels == most])
-    high, low = (
-        f"{place_text(axis.places[s.arm])} {axis.series[s.arm]}".strip() for s in (best, worst)
-    )
-    where = f"highest at {high} ({best.written}), lowest at {low} ({worst.written})"
-    return f"{best.title}: {where}."
-
-
-def _marks(found: Sequence[ArmScore]) -> str:
-    """What the marks mean that the lines have besides those of sound means of ours."""
-    shown = [score for score in found if score.is_accuracy]
-    hollow = "; hollow: published" if any(s.published for s in shown) else ""
-    crossed = any(s.collapsed for s in shown if not s.published)
-    return hollow + ("; a red cross: collapsed runs in the mean" if crossed else "")
-
-
-def _against_labels(found: Sequence[ArmScore], compared: Sequence[ArmScore]) -> Figure:
-    """The figure, and how the best and the supervised network do with the fewest labels."""
-    fewest = min(score.labels for score in compared)
-    few = sorted((s for s in compared if s.labels == fewest), key=lambda score: -score.mean)
-    best, other = few[0], ([s for s in few if s.metric == SUPERVISED] or few[-1:])[0]
-    says = f"With {labels_text(fewest)} {metric_text(best.metric)}"
-    if best is other:
-        says += f" is best: {best.written}."
-    else:
-        beside = f"{metric_text(other.metric)} of {other.arm!r} {other.written}"
-        says += f" of {best.arm!r} reaches {best.written}, {beside}."
-    caption = f"Mean and standard deviation over seeds{_marks(found)}. {says}"
-    label = f"Lines: accuracy against the label fraction. {says}"
-    return drawn("labels", labels_chart(found), label=label, caption=caption)
-
-
-def _arm_by_arm(evidence: StudyEvidence, found: Sequence[ArmScore]) -> Iterator[Figure]:
-    for metric in evidence.results.stored.study.protocol.metrics:
-        ours = [s for s in of_metric(found, metric) if not s.published and s.labels == 1]
-        if not ours:
-            continue
-        chance, red = _guessing(evidence) if ours[0].is_accuracy else (None, "")
-        best, worst = _extremes([score for score in ours if not score.baseline] or ours)
-        says = f"{best.arm!r}: {best.written}."
-        if best is not worst:
-            says = f"From {worst.written} ({worst.arm!r}) to {best.written} ({best.arm!r})."
-        caption = f"Large: mean over seeds, bar: standard deviation; small: runs.{red} {says}"
-        chart = arms_chart(found, metric, chance=chance)
-        label = f"Points: {metric_text(metric)} of each arm. {says}"
-        yield drawn(f"arms-{metric.replace('_', '-')}", chart, label=label, caption=caption)
-
-
 def _measure(key: str) -> Callable[[EpochRow], float | None]:
     def pick(row: EpochRow) -> float | None:
         value: float | None = (row.get("measures") or {}).get("z", {}).get(key)
@@ -258,55 +162,58 @@ def _measure(key: str) -> Callable[[EpochRow], float | None]:
 
 
 def seeds_chart(
-    points: Sequence[CurvePoint], *, title: str, percent: bool = False
-) -> alt.LayerChart | alt.ConcatChart:
-    """One number over the epochs: the mean over seeds, and a band of one standard deviation.
-
-    Up to three arms share a panel. Of more, each has a panel of its own, with the means of all
-    others in grey. Fractions may be written in percent.
-    """
-    values = curve_rows(points, percent=percent)
-    arms = list(dict.fromkeys(row["name"] for row in values))
-    x, y = _axes(values)
-    if len(arms) <= TOGETHER:
-        marks = [line(values, width=2.4).encode(**told_apart(arms))]
-        for arm, role in zip(arms, SERIES, strict=False):
-            marks += _band(values, arm, role)
-        return plot(*marks, x=x, y=y, title=title)
-    means = [{key: row[key] for key in ("epoch", "value", "name")} for row in values]
-    others = line(means, role="third", width=1, opacity=0.35).encode(detail="name:N")
-    panels = []
-    for arm in arms:
-        own = line([row for row in values if row["name"] == arm], role="first", width=2.4)
-        marks = [others, own, *_band(values, arm, "first")]
-        head = alt.Title(arm, fontSize=12, fontWeight="normal", limit=HALF)
-        panels.append(layered(*marks, x=x, y=y, title=head, width=HALF, height=90))
-    return styled(alt.concat(*panels, columns=2, spacing=16).properties(title=title))
-
-
-def groups_chart(
+    evidence: StudyEvidence,
     points: Sequence[CurvePoint],
-    groups: Mapping[str, str],
     *,
     title: str,
-) -> alt.LayerChart:
-    """One measure over the epochs, a line per arm, coloured by the key of `GROUPS` of each arm."""
-    values = [row | {"group": groups[row["arm"]]} for row in curve_rows(points)]
-    names = [group for group in GROUPS if group in {row["group"] for row in values}]
-    legend = alt.Legend(symbolType="stroke") if len(names) > 1 else None
-    colors = [light(GROUPS[name]) for name in names]
-    dashes = [[6, 3] if name == "collapsed arms" else [1, 0] for name in names]
-    x, y = _axes(values, zero=True)
-    lines = line(values, width=2.2).encode(
-        detail="name:N",
-        color=alt.Color("group:N", legend=legend).scale(domain=names, range=colors),
-        strokeDash=alt.StrokeDash("group:N", legend=legend).scale(domain=names, range=dashes),
+    percent: bool = False,
+    zero: bool = False,
+) -> Spec:
+    """One number over the epochs, in percent or as it is: the mean over seeds of each arm.
+
+    Collapsed arms are red. Up to three arms have a band of one standard deviation. Of more than
+    ten, the baseline and those that end highest and lowest are named, and the others grey.
+    """
+    return arms_over_time(
+        curve_rows(points, percent=percent),
+        first=evidence.results.stored.study.baseline,
+        collapsed=collapsed_arms(evidence),
+        title=title,
+        zero=zero,
     )
-    points_of = (
-        dots([row for row in values if row["group"] == name], size=18, role=GROUPS[name])
-        for name in names
-    )
-    return plot(lines, *points_of, x=x, y=y, title=title)
+
+
+def arms_over_time(
+    values: Values, *, first: str, collapsed: Sequence[str] = (), title: str, zero: bool = False
+) -> Spec:
+    """Rows of `curve_rows` as a line for each arm; see `seeds_chart`."""
+    arms = _named(values, first=first)
+    labels = {arm: f"{printable(arm)}{', collapsed' * (arm in collapsed)}" for arm in arms}
+    roles: list[Role] = [
+        "wrong" if a in collapsed else r for a, r in zip(arms, SERIES, strict=False)
+    ]
+    own = [{**row, "name": labels[row["arm"]]} for row in values if row["arm"] in arms]
+    others = [row for row in values if row["arm"] not in arms]
+    marks = [encoded(line(own, width=2.2), **told_apart(list(labels.values()), roles))]
+    if others:
+        grey = line(others, role="third", width=1, opacity=0.35)
+        marks.insert(0, encoded(grey, detail={"field": "arm", "type": "nominal"}))
+    for arm, role in zip(arms, roles, strict=True):
+        rows = [row for row in own if row["arm"] == arm]
+        marks += _band(rows, role) if len(arms) <= TOGETHER else [dots(rows, size=14, role=role)]
+    x, y = _axes(values, zero=zero)
+    return plot(*marks, x=x, y=y, title=title)
+
+
+def _named(values: Values, *, first: str) -> list[str]:
+    """The arms that have a name in the legend, in their order."""
+    last = {row["arm"]: row["value"] for row in values}
+    if len(last) <= MOST_ARMS:
+        return list(last)
+    order = sorted((arm for arm in last if arm != first), key=lambda arm: last[arm])
+    half = (MOST_ARMS - 1) // 2
+    kept = {first, *order[:half], *order[half - MOST_ARMS + 1 :]}
+    return [arm for arm in last if arm in kept]
 
 
 def curve_rows(points: Sequence[CurvePoint], *, percent: bool = False) -> list[dict[str, Any]]:
@@ -336,18 +243,17 @@ def _row(point: CurvePoint, *, percent: bool) -> dict[str, Any]:
     }
 
 
-def _band(values: Values, arm: str, role: Role) -> list[alt.Chart]:
+def _band(rows: Values, role: Role) -> list[Spec]:
     """The band and the points of one arm."""
-    own = [row for row in values if row["name"] == arm]
-    area = drawn_from(own).mark_area(color=light(role), opacity=0.18, aria=False)
-    band = area.transform_calculate(value="datum.low").encode(y2="high:Q")
-    return [band, dots(own, size=16, role=role)]
+    low = [{**row, "value": row["low"]} for row in rows]
+    area = mark("area", low, color=light(role), opacity=0.18, aria=False)
+    return [encoded(area, y2={"field": "high"}), dots(rows, size=16, role=role)]
 
 
-def _axes(values: Values, *, zero: bool = False) -> tuple[alt.X, alt.Y]:
-    """One scale for all panels, from the first epoch measured: none of the numbers begins at 0."""
+def _axes(values: Values, *, zero: bool = False) -> tuple[Spec, Spec]:
+    """One scale for all arms, from the first epoch measured: none of the numbers begins at 0."""
     epochs = [row["epoch"] for row in values]
     low, high = min(row["low"] for row in values), max(row["high"] for row in values)
     domain = [min(0.0, low) if zero else low, high if high > low else low + 1]
-    y = alt.Y("value:Q", title=None).scale(domain=domain, nice=True, zero=zero)
+    y = numeric("value", title=None, scale={"domain": domain, "nice": True, "zero": zero})
     return epoch_axis(max(epochs), first=min(epochs)), y

@@ -17,7 +17,7 @@ from stopgrad.evaluation import (
     state_text,
     unit_text,
 )
-from stopgrad.report import study_charts
+from stopgrad.report import study_charts, study_scores
 from stopgrad.report.accuracy import architecture_figures
 from stopgrad.report.evidence import StudyEvidence
 from stopgrad.report.facts import Fact, Tile, decay_tile, method_facts
@@ -30,6 +30,7 @@ from stopgrad.report.study_tables import (
     effect_table,
     finding_table,
     mean_cell,
+    scale_text,
     score_tables,
     scored,
     visible_text,
@@ -68,7 +69,9 @@ def study_chapter(evidence: StudyEvidence) -> dict[str, Any]:
         "tiles": study_tiles(evidence),
         "finding": sentence(results),
         "published": study.published is not None,
-        "score_figures": study_charts.score_figures(evidence),
+        "scale": scale_text(results),
+        "key_figures": study_scores.key_figures(evidence),
+        "score_figures": study_scores.score_figures(evidence),
         "findings": finding_table(results),
         "effects": effect_table(results),
         "scores": score_tables(results),
@@ -79,12 +82,24 @@ def study_chapter(evidence: StudyEvidence) -> dict[str, Any]:
         "components": component_table(results),
         "curve_figures": study_charts.curve_figures(evidence),
         "collapse_figures": study_charts.collapse_figures(evidence),
+        "few": few_epochs(evidence),
         "images": image_sections(shown and shown.run, run=shown.text if shown else ""),
         "architecture": architecture_figures(evidence),
         "facts": study_facts(evidence),
         "command": study_command(evidence),
         "runs": run_table(results),
     }
+
+
+def few_epochs(evidence: StudyEvidence) -> str:
+    """Why there are no curves, where there are too few points for any."""
+    measured = {row["epoch"] for runs in evidence.epochs.values() for rows in runs for row in rows}
+    if not 0 < len(measured) < study_charts.FEWEST_POINTS:
+        return ""
+    return (
+        f"No curves: the runs have {len(measured)} measured epochs, and a curve needs "
+        f"{study_charts.FEWEST_POINTS}."
+    )
 
 
 def missing_lines(evidence: StudyEvidence) -> list[str]:

@@ -5,8 +5,11 @@ Built once, for `stopgrad study table`, the page and the poster alike. No torch.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from stopgrad.evaluation import (
     ACCURACIES,
+    SPACE,
     Cell,
     correction_text,
     difference_text,
@@ -20,7 +23,7 @@ from stopgrad.evaluation import (
     smallest_visible,
     unit_text,
 )
-from stopgrad.method import published_extent
+from stopgrad.method import Extent, published_extent
 from stopgrad.report.facts import folds_range, place_text
 from stopgrad.report.table import Column, Emphasis, Table, TableCell
 from stopgrad.studies import (
@@ -36,6 +39,9 @@ from stopgrad.studies import (
     read_factorial,
 )
 
+PUBLISHED_BATCH = 512
+REPORT = "the SimSiam study of tillaczel/simsiam (github.com/tillaczel/simsiam)"
+PAPER = "the method: X. Chen and K. He, CVPR 2021 (arxiv.org/abs/2011.10566)"
 BESIDE = {"untrained": "untrained encoder", "pixels": "raw pixels"}
 ABSENT = -1.0  # what a cell without a number is sorted by
 # What may have become of runs that are not sound, by its field of `Cell`.
@@ -122,6 +128,51 @@ def length_text(results: Results) -> str:
     texts = list(dict.fromkeys(map(extent_text, own)))
     here = texts[0] if len(texts) == 1 else f"N = {folds_range(own)}, by arm"
     return f"{here}; published: N = {folds_range(published or [published_extent()])}."
+
+
+def scale_text(results: Results) -> str:
+    """The scale here beside that of the published numbers, in one line; "" without either."""
+    here = _scale_here(results)
+    if results.stored.study.published is None or not here:
+        return ""
+    return f"Here: {here}. Published: {published_scale(results)}; {PAPER}."
+
+
+def _scale_here(results: Results) -> str:
+    """`cifar_resnet8, 3 epochs, 40,000 images, 3 seeds, N = 0.94`; "" before any run is scored."""
+    records = [r for run in results.runs.values() for r in run.numbers.values()]
+    first = next((r for r in records if r.of == "encoder" and r.config and r.epoch), None)
+    reach = [*arm_extents(results).values()]
+    if first is None or first.config is None or not first.epoch or not reach:
+        return ""
+    images = round((first.views or 0) / 2 / first.epoch)
+    return _scale(first.config["encoder"]["name"], first.epoch, images, results.stored.seeds, reach)
+
+
+def published_scale(results: Results) -> str:
+    """The same of the published numbers, and their source by name."""
+    published, reach = results.stored.study.published, [*published_extents(results).values()]
+    assert published is not None
+    if published.source != "report":  # it says itself what it is
+        source = published.source.replace("report", REPORT, 1)
+        return f"{source}, {_counted(published.seeds, 'seed')}"
+    # To tens: an epoch leaves its last images out, so there are a few passes less.
+    epochs = int(round(reach[0].passes, -1)) if reach else 0
+    images = round(PUBLISHED_BATCH * reach[0].steps / reach[0].passes, -3) if reach else 0
+    return (
+        f"{_scale('ResNet-18', epochs, int(images), range(published.seeds), reach)}, from {REPORT}"
+    )
+
+
+def _scale(
+    network: str, epochs: int, images: int, seeds: Sequence[int], reach: Sequence[Extent]
+) -> str:
+    parts = [network, _counted(epochs, "epoch"), f"{images:,} images", _counted(len(seeds), "seed")]
+    return ", ".join([*parts, f"N{SPACE}={SPACE}{folds_range(reach)}"])
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'s' * (number != 1)}"
 
 
 def visible_text(results: Results) -> str:

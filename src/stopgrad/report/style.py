@@ -1,5 +1,8 @@
 """The one style of all charts: colours by role, each light and dark, marks, and SVG for a page.
 
+A chart is a specification of Vega-Lite as plain data: a library of chart objects took longer to
+build them than Vega takes to draw.
+
 Series differ by more than colour (dash or shape). Every colour that is drawn with has a contrast of
 at least 4.5 to its paper, so that it can carry text too. Charts are drawn in the light tones; in an
 SVG for the inside of a page each tone is a CSS variable of the same role, each mark's description
@@ -17,33 +20,32 @@ import subprocess
 import sys
 import xml.etree.ElementTree as ET
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 from stopgrad.errors import NoMemoryError
 
-if TYPE_CHECKING:
-    import altair as alt
-
-    Chart = TypeVar("Chart", bound=alt.TopLevelMixin)
-    Drawing = alt.TopLevelMixin | str  # a chart, or an SVG in the light tones
-
-Series = Literal["first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth"]
-Role = Literal["paper", "ink", "muted", "grid", Series, "good", "wrong"]
+Spec = dict[str, Any]  # a chart, one of its layers or a channel, as Vega-Lite has it
+Drawing = Spec | str  # a chart, or an SVG in the light tones
+_FirstFive = Literal["first", "second", "third", "fourth", "fifth"]
+_LastFive = Literal["sixth", "seventh", "eighth", "ninth", "tenth"]
+Role = Literal["paper", "ink", "muted", "grid", _FirstFive, _LastFive, "good", "wrong"]
 Values = Sequence[Mapping[str, Any]]  # the rows that a mark is drawn from
 
 WIDTH = 330  # px of a plot's inside; readable at full size on a phone
 HEIGHT = 210
 HALF = (WIDTH - 26) // 2  # of two plots side by side
 FONT_SIZE = 12
-ONE_ROW = 36  # letters of all names of a legend; more are set in two columns
-SERIES: tuple[Role, ...] = get_args(Series)
+LETTER, SYMBOL = 7, 40  # px of a letter of a legend, and of a symbol with its space
+SERIES: tuple[Role, ...] = (*get_args(_FirstFive), *get_args(_LastFive))
 DASHES: tuple[list[int], ...] = (
     *([1, 0], [6, 3], [2, 3], [9, 3, 2, 3]),
     *([12, 4], [4, 2], [1, 2], [14, 3, 3, 3]),
+    *([8, 2], [3, 1, 1, 1]),
 )
 SHAPES = (
     *("circle", "square", "diamond", "triangle-up"),
     *("triangle-down", "cross", "triangle-right", "triangle-left"),
+    *("circle", "square"),
 )
 _NAMESPACE = "{http://www.w3.org/2000/svg}"
 _CONVERT = "import sys, vl_convert; print(vl_convert.vegalite_to_svg(sys.stdin.read()), end='')"
@@ -70,7 +72,9 @@ PALETTE: dict[Role, Tone] = {
     "fifth": Tone("#00727d", "#4fc3cf"),
     "sixth": Tone("#ad2a73", "#f58fc4"),
     "seventh": Tone("#6b6300", "#cfc34a"),
-    "eighth": Tone("#7a4b2a", "#d3a07c"),
+    "eighth": Tone("#5e3212", "#d3a07c"),
+    "ninth": Tone("#2f7d0a", "#93d65f"),
+    "tenth": Tone("#232a96", "#a9b0ff"),
     "good": Tone("#0a7a55", "#3fcb9c"),
     "wrong": Tone("#b3261e", "#ff8a80"),
 }
@@ -93,47 +97,53 @@ def css_variables() -> str:
     )
 
 
-def drawn_from(values: Values) -> alt.Chart:
-    """A chart of these rows."""
-    import altair as alt
-
-    return alt.Chart(alt.InlineData(values=list(values)))
+def numeric(field: str, **more: Any) -> Spec:
+    """A channel of numbers."""
+    return {"field": field, "type": "quantitative", **more}
 
 
-def line(values: Values, *, role: Role | None = None, width: float = 2.5, **more: Any) -> alt.Chart:
+def nominal(field: str, **more: Any) -> Spec:
+    """A channel of names."""
+    return {"field": field, "type": "nominal", **more}
+
+
+def mark(kind: str, values: Values | None = None, **look: Any) -> Spec:
+    """A mark for each of these rows, or of those that are given for the whole chart."""
+    data = {} if values is None else {"data": {"values": list(values)}}
+    return {**data, "mark": {"type": kind, **look}, "encoding": {}}
+
+
+def encoded(spec: Spec, **channels: Spec) -> Spec:
+    """A chart with more channels."""
+    return spec | {"encoding": spec["encoding"] | channels}
+
+
+def line(values: Values, *, role: Role | None = None, width: float = 2.5, **more: Any) -> Spec:
     """A line through these rows, without words: the dots on it have them."""
     more |= {} if role is None else {"color": light(role)}
-    made: alt.Chart = drawn_from(values).mark_line(strokeWidth=width, aria=False, **more)
-    return made
+    return mark("line", values, strokeWidth=width, aria=False, **more)
 
 
 def dots(
     values: Values, *, size: float, role: Role = "first", filled: bool = True, **more: Any
-) -> alt.Chart:
+) -> Spec:
     """A point for each row, with the row's `text` under the pointer."""
-    points = drawn_from(values).mark_point(
-        filled=filled, size=size, opacity=1, color=light(role), **more
-    )
-    made: alt.Chart = points.encode(description="text:N")
-    return made
+    look = {"filled": filled, "size": size, "opacity": 1, "color": light(role), **more}
+    return encoded(mark("point", values, **look), description=nominal("text"))
 
 
-def layered(*marks: alt.Chart, **properties: Any) -> alt.LayerChart:
+def layered(*marks: Spec, **properties: Any) -> Spec:
     """Marks on top of each other; `x` and `y` are encodings that all of them share."""
-    import altair as alt
-
     shared = {axis: properties.pop(axis) for axis in ("x", "y") if axis in properties}
-    properties = {"width": WIDTH, "height": HEIGHT} | properties
-    made: alt.LayerChart = alt.LayerChart(layer=list(marks), **properties).encode(**shared)
-    return made
+    return {"width": WIDTH, "height": HEIGHT, **properties, "layer": marks, "encoding": shared}
 
 
-def plot(*marks: alt.Chart, **properties: Any) -> alt.LayerChart:
+def plot(*marks: Spec, **properties: Any) -> Spec:
     """`layered`, as a whole chart in the style of the house."""
     return styled(layered(*marks, **properties))
 
 
-def styled(chart: Chart) -> Chart:
+def styled(chart: Spec) -> Spec:
     """The chart in the style of the house."""
     muted, ink = light("muted"), light("ink")
     text = {"labelFontSize": FONT_SIZE, "titleFontSize": FONT_SIZE, "titleFontWeight": "normal"}
@@ -142,28 +152,26 @@ def styled(chart: Chart) -> Chart:
     symbols = {"symbolSize": 320, "symbolStrokeWidth": 2.5, "columnPadding": 14, "offset": 8}
     legend = {"labelColor": ink, "labelLimit": 0, "orient": "top", "title": None}
     title = {"color": ink, "subtitleColor": muted, "fontSize": 14, "fontWeight": 600}
-    return chart.configure(  # type: ignore[no-any-return]
-        background=light("paper"),
-        font="sans-serif",
-        padding=6,
-        view={"stroke": None},
-        axis={**text, **axis, **space, "domain": False, "ticks": False},
-        header={**text, "labelColor": ink, "labelFontWeight": 600, "title": None},
-        legend={**text, **symbols, **legend},
-        title={**title, "anchor": "start", "offset": 10},
-    )
+    config = {
+        "font": "sans-serif",
+        "view": {"stroke": None},
+        "axis": {**text, **axis, **space, "domain": False, "ticks": False},
+        "header": {**text, "labelColor": ink, "labelFontWeight": 600, "title": None},
+        "legend": {**text, **symbols, **legend},
+        "title": {**title, "anchor": "start", "offset": 10},
+    }
+    return {**chart, "background": light("paper"), "padding": 6, "config": config}
 
 
-def told_apart(names: Sequence[str]) -> dict[str, Any]:
+def told_apart(names: Sequence[str], roles: Sequence[Role] = SERIES) -> dict[str, Spec]:
     """Series by colour and by dash, with one legend for both; none for a single series."""
-    import altair as alt
-
-    columns = 2 if sum(map(len, names)) > ONE_ROW else 0
-    legend = alt.Legend(symbolType="stroke", columns=columns) if len(names) > 1 else None
-    colors, dashes = [light(role) for role in SERIES], list(DASHES)
-    dash = alt.StrokeDash("name:N", legend=legend).scale(domain=names, range=dashes)
-    color = alt.Color("name:N", legend=legend).scale(domain=names, range=colors)
-    return {"color": color, "strokeDash": dash}
+    columns = WIDTH // (LETTER * max(map(len, names), default=0) + SYMBOL)
+    legend = {"symbolType": "stroke", "columns": max(1, columns)} if len(names) > 1 else None
+    ranges = {"color": [light(role) for role in roles], "strokeDash": list(DASHES)}
+    return {
+        channel: nominal("name", legend=legend, scale={"domain": list(names), "range": found})
+        for channel, found in ranges.items()
+    }
 
 
 class Figure(NamedTuple):
@@ -199,8 +207,7 @@ def plain_svg(chart: Drawing) -> str:
     """A chart as Vega draws it; page, poster and files that show the same one share the work."""
     if isinstance(chart, str):
         return chart
-    # Validating takes half of the time, and the charts are ours.
-    return _by_vega(json.dumps(chart.to_dict(validate=False)))
+    return _by_vega(json.dumps(chart))
 
 
 @functools.lru_cache(maxsize=128)

@@ -189,20 +189,32 @@ def check_types(values: Mapping[str, object], kinds: Mapping[str, object]) -> No
 
 def fits(value: object, kind: Any) -> bool:
     """Whether a value of JSON is of a type: numbers are finite, true and false are no numbers."""
+    return _check_of(kind)(value)
+
+
+@functools.cache
+def _check_of(kind: Any) -> Callable[[object], bool]:
+    """The check of a type, kept: to take a type apart takes longer than to check a value."""
     origin, parts = typing.get_origin(kind), typing.get_args(kind)
     if origin in (typing.Union, types.UnionType):
-        return any(fits(value, part) for part in parts)
+        checks = [_check_of(part) for part in parts]
+        return lambda value: any(check(value) for check in checks)
     if origin is typing.Literal:
-        return value in parts
+        return lambda value: value in parts
     if origin is dict:
-        return isinstance(value, dict) and all(fits(part, parts[1]) for part in value.values())
+        inner = _check_of(parts[1])
+        return lambda value: isinstance(value, dict) and all(map(inner, value.values()))
     if origin in (list, tuple):
-        return isinstance(value, list) and all(fits(part, parts[0]) for part in value)
+        inner = _check_of(parts[0])
+        return lambda value: isinstance(value, list) and all(map(inner, value))
     if kind in (int, float):
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            return False
-        return abs(value) <= LARGEST_NUMBER and (kind is float or isinstance(value, int))
-    return kind is Any or isinstance(value, kind)
+        return _is_float if kind is float else lambda v: _is_float(v) and isinstance(v, int)
+    return lambda value: kind is Any or isinstance(value, kind)
+
+
+def _is_float(value: object) -> bool:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return number and abs(typing.cast(float, value)) <= LARGEST_NUMBER
 
 
 def sync_directory(path: Path) -> None:
