@@ -10,6 +10,7 @@ from stopgrad.cli.screen import say, show
 from stopgrad.storage import user_path
 
 HELP = "find a setting for a long run on your images, without labels"
+EXAMPLE = "stopgrad advise --data images/ --budget 2h --out advice/"
 
 
 def add(parser: argparse.ArgumentParser) -> None:

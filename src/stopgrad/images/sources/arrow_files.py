@@ -28,7 +28,7 @@ class RowGroup(NamedTuple):
     """Some rows that were written together, of which no statistics are kept."""
 
     num_rows: int
-    num_columns: int = 0
+    total_byte_size: int = 0  # not known
 
 
 class ArrowMetadata(NamedTuple):

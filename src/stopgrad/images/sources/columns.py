@@ -142,28 +142,19 @@ def batches_of(
 ) -> Iterator[pyarrow.RecordBatch]:
     """The rows of a column, so few at a time that they fit into memory whatever they repeat.
 
-    A value that many rows share is stored once, and no value is larger than its column in a group
-    of rows.
+    A value that many rows share is stored once, and no value is larger than its group of rows.
 
     Raises:
         DataError: When they come to far more than the file holds.
     """
-    stored = file.metadata
-    groups = [stored.row_group(index) for index in range(stored.num_row_groups)]
-    every = [[group.column(place) for place in range(group.num_columns)] for group in groups]
-    own = (
-        sum(
-            c.total_uncompressed_size
-            for c in chunks
-            if f"{c.path_in_schema}.".startswith(f"{name}.")
-        )
-        for chunks in every
-    )
-    packed = sum(chunk.total_compressed_size for chunks in every for chunk in chunks)
-    rows, unpacked = max(1, min(most_rows, HELD // max(1, *own, 1))), 0
+    # Sizes of groups, not of their columns: to look at a column is to read its statistics, over
+    # which, when they are damaged, Arrow aborts.
+    groups = [file.metadata.row_group(index) for index in range(file.metadata.num_row_groups)]
+    stored = [group.total_byte_size for group in groups]
+    rows, unpacked = max(1, min(most_rows, HELD // max(1, *stored, 1))), 0
     for batch in file.iter_batches(batch_size=rows, columns=[name]):
-        unpacked += batch.nbytes if packed else 0  # an Arrow file is mapped as it is
-        refuse_bomb(unpacked, packed, where=f"column {name!r}")
+        unpacked += batch.nbytes if any(stored) else 0  # an Arrow file is mapped as it is
+        refuse_bomb(unpacked, sum(stored), where=f"column {name!r}")
         yield batch
 
 
