@@ -11,7 +11,7 @@ import pytest
 import stopgrad
 from stopgrad.face.progress import Screen
 from tests.factories import write_digits
-from tests.terminal import FIRST_MINUTES, SILENCE_S, seen_of
+from tests.terminal import SHORT, SILENCE_S, seen_of
 
 STOPGRAD = (sys.executable, "-m", "stopgrad")
 BROKEN = "import time; print('begun', flush=True); time.sleep(2.5); print('done')"
@@ -34,8 +34,7 @@ def test_a_silent_command_is_noticed(tmp_path: Path) -> None:
 
 def test_the_first_minutes_are_never_silent_for_two_seconds(place: Path) -> None:
     seen = {
-        command: seen_of([*STOPGRAD, *command.split()], columns=80, cwd=place)
-        for command in FIRST_MINUTES
+        command: seen_of([*STOPGRAD, *command.split()], columns=80, cwd=place) for command in SHORT
     }
     assert {command: one.text for command, one in seen.items() if one.code} == {}
     silent = {command: one.silence_s for command, one in seen.items() if one.silence_s > SILENCE_S}

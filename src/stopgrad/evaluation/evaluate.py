@@ -6,12 +6,13 @@ untrained, raw pixels), label fraction and evaluator, with all that defines it.
 
 from __future__ import annotations
 
+import functools
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 
@@ -53,6 +54,8 @@ from stopgrad.runs import (
     read_metrics,
 )
 from stopgrad.storage import storage_errors
+
+T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
@@ -177,9 +180,10 @@ def _scored(
         index = torch.from_numpy(chosen).to(train.values.device)
         assert train.labels is not None
         bank = train if fraction == 1 else Features(train.values[index], train.labels[index])
-        evaluators = _evaluators(config, bank, full_size=len(images.train))
-        due = [key for key in keys if key.labels == fraction]
-        for key in track(due, f"score {SUBJECTS[keys[0].of]}, {labels_text(fraction)}", len(due)):
+        of_what = f"of {SUBJECTS[keys[0].of]}, {labels_text(fraction)}"
+        named = functools.partial(_named, track, of_what)
+        evaluators = _evaluators(config, bank, full_size=len(images.train), track=named)
+        for key in (key for key in keys if key.labels == fraction):
             if key.metric not in evaluators:
                 log.warning("no LARS probe: one label per class leaves none to choose its lr by")
                 continue
@@ -188,6 +192,13 @@ def _scored(
             wall_s = embed_s + time.perf_counter() - began
             times = {"wall_s": wall_s, "embed_s": embed_s}
             yield scored(run.info, score, **key._asdict(), **beside, **times)
+
+
+def _named(
+    track: Track, of_what: str, items: Iterable[T], description: str, total: int, /
+) -> Iterable[T]:
+    """Progress that says of what it is."""
+    return track(items, f"{description} {of_what}", total)
 
 
 def _pretraining(run: TrainedRun, *, of: Subject) -> dict[str, Any]:
@@ -221,11 +232,13 @@ def _features(subject: Subject, run: TrainedRun, images: Images, *, track: Track
     )
 
 
-def _evaluators(config: Config, bank: Features, *, full_size: int) -> dict[str, Evaluator]:
+def _evaluators(
+    config: Config, bank: Features, *, full_size: int, track: Track
+) -> dict[str, Evaluator]:
     """The evaluators that this bank allows, by their metric; all share one contract."""
-    how = {"seed": config.seed, "full_size": full_size}
+    how: dict[str, Any] = {"seed": config.seed, "full_size": full_size, "track": track}
     allowed: dict[str, Evaluator] = {
-        "knn_accuracy": lambda train, test: weighted_knn(train, test, config.knn),
+        "knn_accuracy": lambda train, test: weighted_knn(train, test, config.knn, track=track),
         "linear_accuracy": lambda train, test: linear_probe(train, test, REPORT_SGD, **how),
         "linear_published_accuracy": lambda train, test: linear_probe(
             train, test, AS_PUBLISHED, **how

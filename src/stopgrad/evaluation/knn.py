@@ -16,6 +16,7 @@ from torch import Tensor
 from stopgrad.config import KNNConfig
 from stopgrad.errors import ConfigError
 from stopgrad.evaluation.features import Features, Score, class_count, finite, labelled, score
+from stopgrad.images import Track, no_progress
 
 CHUNK_VALUES = 1 << 25
 """Similarities held at a time, 128 MB: smaller pieces slow the matrix product down."""
@@ -31,7 +32,9 @@ class Neighbors(NamedTuple):
     indices: Tensor  # (Q, K) int64, into the bank
 
 
-def weighted_knn(train: Features, test: Features, config: KNNConfig) -> Score:
+def weighted_knn(
+    train: Features, test: Features, config: KNNConfig, *, track: Track = no_progress
+) -> Score:
     """Weighted kNN accuracy on every test image; errors as of `labelled`.
 
     K is limited to the size of the bank; the protocol says what was asked for and what was used.
@@ -39,7 +42,7 @@ def weighted_knn(train: Features, test: Features, config: KNNConfig) -> Score:
     """
     bank, queries = labelled(train, role="training"), labelled(test, role="test")
     k, classes = min(config.k, len(bank.values)), class_count(bank, queries)
-    near = neighbors(bank.values, queries.values, k=k)
+    near = neighbors(bank.values, queries.values, k=k, track=track)
     votes = class_votes(near, bank.labels, classes=classes, temperature=config.temperature)
     protocol: dict[str, object] = {
         "evaluator": "knn",
@@ -54,7 +57,7 @@ def weighted_knn(train: Features, test: Features, config: KNNConfig) -> Score:
     return score(votes, queries.labels, protocol=protocol)
 
 
-def neighbors(bank: Tensor, queries: Tensor, *, k: int) -> Neighbors:
+def neighbors(bank: Tensor, queries: Tensor, *, k: int, track: Track = no_progress) -> Neighbors:
     """The k nearest of a bank (N, F) to each query (Q, F), of any length.
 
     A zero row is as far from all as a right angle.
@@ -69,7 +72,8 @@ def neighbors(bank: Tensor, queries: Tensor, *, k: int) -> Neighbors:
         raise ConfigError(f"k = {k}", expected=f"1 to {len(bank)}, the bank", hint="lower k")
     unit_bank, unit_queries = F.normalize(bank, dim=1), F.normalize(queries, dim=1)
     chunk = max(1, CHUNK_VALUES // len(bank))
-    parts = [_nearest(part @ unit_bank.T, k=k) for part in torch.split(unit_queries, chunk)]
+    chunks = torch.split(unit_queries, chunk)
+    parts = [_nearest(part @ unit_bank.T, k=k) for part in track(chunks, "kNN", len(chunks))]
     return Neighbors(*(torch.cat(tensors) for tensors in zip(*parts, strict=True)))
 
 

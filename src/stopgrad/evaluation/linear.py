@@ -22,6 +22,7 @@ from torch import Tensor
 from stopgrad.config import LinearConfig, Optimizer, torch_generator
 from stopgrad.errors import DataError, DivergedError
 from stopgrad.evaluation.features import Features, Labelled, Score, class_count, labelled, score
+from stopgrad.images import Track, no_progress
 from stopgrad.method import cosine_with_warmup, lars_scale
 
 REPORT_SGD = LinearConfig()
@@ -51,6 +52,7 @@ def linear_probe(
     *,
     seed: int,
     full_size: int | None = None,
+    track: Track = no_progress,
 ) -> Score:
     """Accuracy on every test image of a linear classifier trained on frozen features.
 
@@ -62,6 +64,7 @@ def linear_probe(
         full_size: Samples in an epoch, N when left out. With a fraction s of the labels it is the
             number of images that it was drawn from: the set is repeated 1/s times, so that the
             number of steps stays that of 100 % (report).
+        track: Shows the progress of the steps.
 
     Raises:
         DataError: When a set is empty or has no labels.
@@ -74,6 +77,7 @@ def linear_probe(
         classes=class_count(known, asked),
         seed=seed,
         epoch_samples=full_size or len(known.labels),
+        track=track,
     )
     logits = fitted_logits(known, asked.values, plan)[0].T  # (M, C)
     if not bool(torch.isfinite(logits).all()):
@@ -158,6 +162,7 @@ class Plan(NamedTuple):
     classes: int
     seed: int
     epoch_samples: int
+    track: Track = no_progress
 
     @property
     def epoch_steps(self) -> int:
@@ -188,7 +193,8 @@ def fit(train: Labelled, plan: Plan) -> Heads:
     config, heads = plan.config, start(plan, like=train.values)
     momentum = Heads(torch.zeros_like(heads.weight), torch.zeros_like(heads.bias))
     peak = heads.bias.new_tensor(plan.base_lrs)[:, None] * (config.batch / 256)  # (G, 1)
-    for step, index in enumerate(batches(plan, train.labels)):
+    steps = plan.track(batches(plan, train.labels), "linear probe", plan.steps)
+    for step, index in enumerate(steps):
         batch = Labelled(*(part.index_select(0, index) for part in train))
         update = _update(heads, batch, config)
         moved = step - step % plan.epoch_steps if config.as_published else step
@@ -261,11 +267,12 @@ def tuned_probe(
     *,
     seed: int,
     full_size: int | None = None,
+    track: Track = no_progress,
 ) -> Score:
     """`linear_probe` at the rate that `choose_lr` picks, as the protocol says; errors of both."""
-    best = choose_lr(train, config, seed=seed, full_size=full_size)
+    best = choose_lr(train, config, seed=seed, full_size=full_size, track=track)
     chosen = dataclasses.replace(config, base_lr=best)
-    result = linear_probe(train, test, chosen, seed=seed, full_size=full_size)
+    result = linear_probe(train, test, chosen, seed=seed, full_size=full_size, track=track)
     choice = {
         "base_lr_candidates": list(lr_candidates(config)),
         "base_lr_chosen_on": f"{HELD_OUT:.0%} of the training labels, stratified",
@@ -285,6 +292,7 @@ def choose_lr(
     seed: int,
     candidates: tuple[float, ...] | None = None,
     full_size: int | None = None,
+    track: Track = no_progress,
 ) -> float:
     """The candidate that is most accurate on held-out training labels; of equals the first.
 
@@ -302,6 +310,7 @@ def choose_lr(
         classes=class_count(whole, whole),
         seed=seed,
         epoch_samples=full_size or len(whole.labels),
+        track=track,
     )
     logits = fitted_logits(kept, asked.values, plan)  # (G, C, M)
     # A candidate that diverged has no scores left to rank: it gets none right.

@@ -203,7 +203,7 @@ def _in_bank(
     known, asked = (embedded(run, images, track=track) for images in (bank, queries))
     knn, votes = run.info.config.knn, None
     k = min(knn.k, len(bank))
-    near = neighbors(known.values, asked.values, k=min(max(k, least), len(bank)))
+    near = neighbors(known.values, asked.values, k=min(max(k, least), len(bank)), track=track)
     if known.labels is not None:
         voting = Neighbors(*(part[:, :k] for part in near))
         classes = max(1, len(bank.class_names))
@@ -224,7 +224,7 @@ def _among_themselves(run: TrainedRun, images: Images, *, track: Track) -> Neare
     drawn = numpy_generator(run.info.config.seed, "query examples").permutation(len(images))
     rows = torch.from_numpy(drawn[:UNLABELLED].astype(np.int64))
     values = bank[rows.to(bank.device)]
-    near = neighbors(bank, values, k=min(SHOWN + 1, len(images)))
+    near = neighbors(bank, values, k=min(SHOWN + 1, len(images)), track=track)
     near = _without_self(Neighbors(*(part.cpu() for part in near)), rows)
     return Nearest(images, rows, images, values.cpu(), near, None, 0)
 

@@ -166,11 +166,10 @@ def _fit(made: RichTable, table: Table, *, room: int) -> bool:
     least = [max(map(cell_len, " ".join(column).split()), default=1) for column in texts]
     widths = [min(LONGEST_WORD, width) for width in least]
     left = room - 3 * len(widths) - 1  # borders and spaces
-    while sum(widths) < left:
-        short = [wanted - width for wanted, width in zip(whole, widths, strict=True)]
-        if max(short) <= 0:
-            break
-        widths[short.index(max(short))] += 1
+    spare = max(0, left - sum(widths))
+    for n in sorted(range(len(widths)), key=lambda n: whole[n] - widths[n]):  # nearly whole first
+        more = min(spare, max(0, whole[n] - widths[n]))
+        widths[n], spare = widths[n] + more, spare - more
     for column, width in zip(made.columns, widths, strict=True):
         column.width = width
     return sum(widths) <= left
