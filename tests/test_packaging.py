@@ -78,3 +78,11 @@ def test_ci_installs_the_wheel_and_runs_the_first_command_of_the_readme() -> Non
     ran = "\n".join(step.get("run", "") for step in steps)
     assert "python -m build" in ran
     assert re.search(r"pip install .*dist/\*\.whl\n.*stopgrad quickstart", ran, re.DOTALL)
+
+
+def test_ci_runs_on_a_mac_with_its_gpu_and_on_windows() -> None:
+    job = yaml.safe_load(WORKFLOW.read_text())["jobs"]["elsewhere"]
+    matrix = job["strategy"]["matrix"]
+    assert matrix["os"] == ["macos-latest", "windows-latest"]
+    assert matrix["device"][0] == "auto"
+    assert "stopgrad resume" in "".join(step.get("run", "") for step in job["steps"])

@@ -329,7 +329,7 @@ class Config(Checked):
     repeatable: bool = knob(
         True, "on a GPU, cuDNN's repeatable algorithms: a resumed run has the same bits"
     )
-    device: str = knob("auto", "auto, cpu, cuda or cuda:N")
+    device: str = knob("auto", "auto, cpu, mps, cuda or cuda:N")
     threads: int = knob(
         0, "CPU threads, 0: PyTorch's choice, one per core", at_least=0, at_most=1024
     )

@@ -17,6 +17,7 @@ from stopgrad.config import KNNConfig
 from stopgrad.errors import ConfigError
 from stopgrad.evaluation.features import Features, Score, class_count, finite, labelled, score
 from stopgrad.images import Track, no_progress
+from stopgrad.method import in_fp64
 
 CHUNK_VALUES = 1 << 25
 """Similarities held at a time, 128 MB: smaller pieces slow the matrix product down."""
@@ -86,10 +87,10 @@ def class_votes(
     weights are divided by its largest, which changes no comparison and keeps a low temperature from
     overflowing.
     """
-    similarity = near.similarity.double()
+    similarity = in_fp64(near.similarity)
     weights = torch.exp((similarity - similarity[:, :1]) / temperature)  # (Q, K)
     votes = weights.new_zeros(len(weights), classes + 1)  # the last column is for no label
-    classes_near = labels.where(labels >= 0, classes)[near.indices]
+    classes_near = labels.where(labels >= 0, classes)[near.indices].to(votes.device)
     return votes.scatter_add_(1, classes_near, weights)[:, :classes]
 
 

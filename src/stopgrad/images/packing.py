@@ -9,7 +9,6 @@ fingerprint: a run cannot tell the two apart. `changes_since_packing` looks at s
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import functools
 import hashlib
 import io
@@ -49,6 +48,8 @@ from stopgrad.images.types import (
 from stopgrad.images.writing import READING, Target, store_key, take_in, write_store
 from stopgrad.storage import (
     Finding,
+    lock_file,
+    open_folder,
     read_file,
     read_json,
     read_patiently,
@@ -143,10 +144,10 @@ def _locked(out: Path) -> Iterator[None]:
     """The folder, made where it is missing, for this process alone."""
     with storage_errors(out, needed=0):
         out.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(out, os.O_RDONLY | os.O_DIRECTORY)
+        descriptor = open_folder(out)
     try:
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock_file(descriptor)
         except BlockingIOError as error:
             raise LockedError(
                 f"{out} is being packed by another process",

@@ -14,7 +14,6 @@ import hashlib
 import json
 import mmap
 import os
-import resource
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -59,6 +58,8 @@ def map_file(path: Path, shape: tuple[int, ...], *, writable: bool = False) -> M
     except OSError as error:
         if error.errno != errno.EMFILE:
             raise
+        import resource  # Windows, which lacks it, has no such limit
+
         # A map keeps its file open, and a large store has more shards than a process may at first.
         _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
@@ -117,7 +118,8 @@ class Packed:
             if start < stop:
                 first = end - len(shard.pixels)
                 pixels[order[start:stop]] = shard.pixels[ascending[start:stop] - first]
-                shard.pages.madvise(mmap.MADV_DONTNEED)  # else the process grows by what it reads
+                if hasattr(shard.pages, "madvise"):  # else the process grows by what it reads
+                    shard.pages.madvise(mmap.MADV_DONTNEED)
             start = stop
         return pixels[0] if isinstance(index, int | np.integer) else pixels
 

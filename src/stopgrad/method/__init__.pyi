@@ -20,6 +20,7 @@ from .collapse import spectra as spectra
 from .compute import Arithmetic as Arithmetic
 from .compute import Compute as Compute
 from .compute import compute_for as compute_for
+from .compute import has_device as has_device
 from .compute import joined as joined
 from .compute import plain_torch as plain_torch
 from .compute import unused_gpus as unused_gpus
@@ -57,6 +58,7 @@ from .schedule import learning_rates as learning_rates
 from .schedule import published_extent as published_extent
 from .simsiam import SimSiam as SimSiam
 from .simsiam import build_simsiam as build_simsiam
+from .simsiam import in_fp64 as in_fp64
 from .simsiam import training_flops as training_flops
 from .survival import every_direction as every_direction
 from .survival import fit_threshold as fit_threshold

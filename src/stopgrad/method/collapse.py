@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from stopgrad.method.simsiam import in_fp64
+
 State = Literal["healthy", "dimensional collapse", "complete collapse", "diverged"]
 
 # The thresholds of the verdict; docs/log.md shows the runs behind them.
@@ -98,7 +100,7 @@ def covariance_spectrum(z: Tensor) -> Tensor:  # (N, D) -> (min(N, D),)
     In fp64, from the smaller of the covariance (D, D) and the Gram matrix (N, N), whose non-zero
     eigenvalues are the same.
     """
-    centred = (z - z.mean(dim=0)).double()
+    centred = in_fp64(z - z.mean(dim=0))
     product = centred.T @ centred if z.shape[0] > z.shape[1] else centred @ centred.T
     spectrum: Tensor = torch.linalg.eigvalsh(product / (z.shape[0] - 1))
     return spectrum.clamp_min(0)
@@ -118,7 +120,7 @@ def spectra(z: Tensor, p: Tensor, z2: Tensor) -> Spectra:  # (N, D) each
         p: The predictor's outputs for z.
         z2: Of another view of the same images.
     """
-    z, p, z2 = z.double(), p.double(), z2.double()
+    z, p, z2 = in_fp64(z), in_fp64(p), in_fp64(z2)
     values, directions = _moments(z)
     largest = int((values > NEGLIGIBLE * values[0]).sum()) if len(values) else 0
     ranks = sorted({round(largest ** (step / 29)) for step in range(30)}) if largest else []
@@ -158,7 +160,7 @@ def rankme(z: Tensor) -> Tensor:  # (N, D) -> ()
 
     Source: Garrido et al. 2023. In fp64.
     """
-    values = torch.linalg.svdvals(z.double())
+    values = torch.linalg.svdvals(in_fp64(z))
     p = values / _positive(values.sum()) + 1e-7
     return torch.exp(-(p * p.log()).sum())
 
@@ -175,7 +177,7 @@ def lidar(views: Tensor) -> Tensor:  # (N, Q, D) -> ()
     Args:
         views: Outputs for Q >= 2 views of each of N >= 2 images.
     """
-    x = views.double()
+    x = in_fp64(views)
     means = x.mean(dim=1)  # (N, D)
     within = (x - means[:, None]).flatten(0, 1)  # (N * Q, D)
     between = means - means.mean(dim=0)  # (N, D)

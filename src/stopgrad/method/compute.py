@@ -24,6 +24,8 @@ from stopgrad.method.processes import Processes, joined_on, own_device, process_
 
 COPIED_BYTES = 1 << 28  # of images copied to a GPU at a time
 
+KINDS = ("cuda", "mps", "cpu")  # of devices, the one that auto prefers first
+
 Arithmetic = Literal["bf16", "fp32"]
 
 F = TypeVar("F", bound=Callable[..., object])
@@ -111,6 +113,8 @@ class Compute(NamedTuple):
             some = pixels[batch.to(pixels.device)]
         if self.device.type == "cuda" and not some.is_cuda:
             some = some.pin_memory().to(self.device, non_blocking=True)
+        elif self.device.type == "mps":  # which shares the memory of the host
+            some = some.to(self.device)
         return some.permute(0, 3, 1, 2)
 
     def arrange(self, x: Tensor) -> Tensor:
@@ -133,7 +137,9 @@ def compute_for(config: Config) -> Compute:
     """
     device = own_device(_device(config.device))
     compiled = config.compile == "on" or (config.compile == "auto" and device.type == "cuda")
-    return Compute(device, _arithmetic(config, device), config.channels_last, compiled)
+    # Convolutions of MPS have been wrong in this memory format, and are no faster in it.
+    channels_last = config.channels_last and device.type != "mps"
+    return Compute(device, _arithmetic(config, device), channels_last, compiled)
 
 
 def joined(config: Config) -> AbstractContextManager[Processes | None]:
@@ -161,6 +167,12 @@ def joined(config: Config) -> AbstractContextManager[Processes | None]:
         os.environ.setdefault("NCCL_NVLS_ENABLE", "0")
     share = ":" in config.device
     device = compute_for(config).device
+    if device.type == "mps":
+        raise ConfigError(
+            f"{count} processes on Apple's GPU",
+            expected="one process, or --device cpu",
+            hint="torch has no way to add up what several have there",
+        )
     return joined_on(device, share=share, timeout=config.process_timeout)
 
 
@@ -175,7 +187,7 @@ def _arithmetic(config: Config, device: torch.device) -> Arithmetic:
     if config.precision != "auto":
         return config.precision
     has_bf16 = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    return "bf16" if device.type == "cuda" or has_bf16 else "fp32"
+    return "bf16" if device.type == "cuda" or (has_bf16 and device.type == "cpu") else "fp32"
 
 
 def _not_compiled(error: RuntimeError) -> ConfigError:
@@ -200,7 +212,7 @@ def plain_torch() -> Iterator[None]:
             settings.enter_context(torch.enable_grad())
             if device != torch.device("cpu"):
                 settings.enter_context(torch.device("cpu"))
-            for kind in ("cpu", "cuda"):
+            for kind in KINDS:
                 if torch.is_autocast_enabled(kind):
                     settings.enter_context(torch.autocast(kind, enabled=False))
             yield
@@ -221,19 +233,35 @@ def use_threads(threads: int) -> int:
     return torch.get_num_threads()
 
 
+def has_device(name: str) -> bool:
+    """Whether this machine has a device of the kind of "cuda:1", "mps" or "cpu"."""
+    match name.partition(":")[0]:
+        case "cuda":
+            return torch.cuda.is_available()
+        case "mps":
+            return torch.backends.mps.is_available()
+        case _:
+            return True
+
+
 def _device(name: str) -> torch.device:
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        return torch.device(next(kind for kind in KINDS if has_device(kind)))
     try:
         device = torch.device(name)
-        if device.type not in ("cpu", "cuda"):
+        if device.type not in KINDS:
             raise RuntimeError("another kind of device")
     except RuntimeError as error:
         raise ConfigError(
             f"device = {name!r}",
-            expected="auto, cpu, cuda or cuda:N",
+            expected="auto, cpu, mps, cuda or cuda:N",
             hint="auto takes the GPU if there is one",
         ) from error
+    if device.type == "mps" and not has_device("mps"):
+        raise ConfigError(
+            "device = 'mps' on a machine, or with a torch, without Apple's GPU",
+            hint="use --device auto or --device cpu",
+        )
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise ConfigError(
             f"device = {name!r} on a machine with {torch.cuda.device_count()} CUDA devices",

@@ -88,6 +88,11 @@ def widened(x: Tensor) -> Tensor:
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
+def in_fp64(x: Tensor) -> Tensor:
+    """The values in fp64; on the CPU where MPS holds them, which has none."""
+    return (x.cpu() if x.device.type == "mps" else x).double()
+
+
 def build_simsiam(config: Config) -> SimSiam:
     """The model of a config; its initial weights depend only on the seed.
 

@@ -15,7 +15,6 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-import resource
 import subprocess
 import sys
 import xml.etree.ElementTree as ET
@@ -210,10 +209,20 @@ def plain_svg(chart: Drawing) -> str:
     return _by_vega(json.dumps(chart))
 
 
+def _address_space() -> int | None:
+    """Bytes that this process may reserve; None: without limit, as always on Windows."""
+    try:
+        import resource
+    except ImportError:
+        return None
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    return None if limit == resource.RLIM_INFINITY else limit
+
+
 @functools.lru_cache(maxsize=128)
 def _by_vega(specification: str) -> str:
-    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
-    if limit == resource.RLIM_INFINITY:
+    limit = _address_space()
+    if limit is None:
         import vl_convert
 
         return str(vl_convert.vegalite_to_svg(specification))

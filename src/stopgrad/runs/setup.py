@@ -14,7 +14,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
-import torch
 from torch import Tensor, nn
 
 from stopgrad.config import ALL_BANDS, Config, Reading, are_colours
@@ -34,7 +33,15 @@ from stopgrad.images import (
     specs_of,
     split_validation,
 )
-from stopgrad.method import OWN, Compute, SimSiam, build_simsiam, compute_for, size_problems
+from stopgrad.method import (
+    OWN,
+    Compute,
+    SimSiam,
+    build_simsiam,
+    compute_for,
+    has_device,
+    size_problems,
+)
 from stopgrad.runs.directory import load_last
 from stopgrad.runs.info import RunData, RunInfo, read_run
 from stopgrad.runs.machine import describe_environment
@@ -293,7 +300,7 @@ def load_run(path: Path, *, older: bool = False) -> TrainedRun:
             hint="its score stands in the records of the command that made it",
         )
     checkpoint, config = load_last(path, older=older), info.config
-    if config.device.startswith("cuda") and not torch.cuda.is_available():
+    if not has_device(config.device):
         log.warning("the run was made with device = %s; there is none here: auto", config.device)
         config = replace(config, device="auto")
     compute, model = compute_for(config), build_simsiam(config)

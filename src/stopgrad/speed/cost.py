@@ -12,6 +12,7 @@ import ctypes
 import dataclasses
 import os
 import statistics
+import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -225,7 +226,9 @@ def _peaks(device: torch.device) -> tuple[int, int]:
 
 def memory_limit() -> int:
     """Bytes of memory that this process may use: of the machine, or of its control group."""
-    limits = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
+    limits = [sys.maxsize]
+    with suppress(AttributeError):  # Windows does not say
+        limits = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
     for path in CGROUPS:
         with suppress(OSError, ValueError):  # no such file, or "max"
             limits.append(int(path.read_text()))

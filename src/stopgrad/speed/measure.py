@@ -28,7 +28,7 @@ from stopgrad.speed.stopwatch import (
     times,
 )
 
-MATRIX_SIDE = {"cpu": 2048, "cuda": 8192}
+MATRIX_SIDE = {"cpu": 2048, "mps": 4096, "cuda": 8192}
 FEATURE_WIDTH = 512  # that of ResNet-18
 CLASSES = 10
 PNG_SIDE, JPEG_SIDE = 32, 256  # px

@@ -6,7 +6,6 @@ reading of the clock waits for it first.
 
 from __future__ import annotations
 
-import resource
 import subprocess
 import sys
 import time
@@ -41,6 +40,8 @@ def wait_for(device: torch.device) -> None:
     """Waits until a GPU has finished its work; returns at once for a CPU."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
 
 
 def per_call(
@@ -103,6 +104,12 @@ def peak_bytes(device: torch.device) -> int:
     """Peak memory so far: of this process, or of its tensors on a GPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
+    if device.type == "mps":
+        return torch.mps.driver_allocated_memory()
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 0
     unit = 1 if sys.platform == "darwin" else 1024  # getrusage(2): bytes on macOS, kB on Linux
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 

@@ -4,6 +4,7 @@ In: paths, bytes, JSON values. Out: the same, durably, or a `StorageError` that 
 what it needed.
 
     reading     regular files alone, within bounds; a failing read is tried again
+    locks       locks on open files, by what the system has
     files       atomic writes and locks; values and text of others made safe
     lines       files of JSON lines: appended whole, read without a torn last line
     yaml_files  YAML of users, none of which can stand for more than a person would write

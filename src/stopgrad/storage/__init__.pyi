@@ -29,6 +29,8 @@ from .lines import append_lines as append_lines
 from .lines import read_lines as read_lines
 from .lines import read_lines_as as read_lines_as
 from .lines import replace_lines as replace_lines
+from .locks import lock_file as lock_file
+from .locks import open_folder as open_folder
 from .reading import OddFileError as OddFileError
 from .reading import is_passing as is_passing
 from .reading import is_there as is_there

@@ -7,12 +7,12 @@ its standard, its values by the types of a class, its text made safe for termina
 
 from __future__ import annotations
 
-import fcntl
 import functools
 import glob
 import json
 import math
 import os
+import platform
 import re
 import secrets
 import shutil
@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple, NoReturn, TypeVar
 
 from stopgrad.errors import ConfigError, LockedError, StorageError
+from stopgrad.storage.locks import WINDOWS, lock_file, open_folder
 from stopgrad.storage.reading import open_regular, read_file
 
 LARGEST_JSON = 16 << 20  # bytes; parsed, it may take some twenty times as much
@@ -218,8 +219,10 @@ def _is_float(value: object) -> bool:
 
 
 def sync_directory(path: Path) -> None:
-    """Makes the names in a directory durable."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    """Makes the names in a directory durable; Windows does so by itself."""
+    if WINDOWS:
+        return
+    descriptor = open_folder(path)
     try:
         os.fsync(descriptor)
     finally:
@@ -250,10 +253,11 @@ def lock(path: Path) -> IO[str]:
     """
     file = os.fdopen(open_regular(path / "lock", os.O_RDWR | os.O_CREAT), "r+")
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        lock_file(file.fileno())
     except BlockingIOError as error:
         time.sleep(SETTLE)
-        with file:
+        text = ""
+        with file, suppress(PermissionError):  # Windows lets nobody read what is locked
             text = file.read(1000)
         ours = re.fullmatch(r"process \d+ on [\w.-]+ since [\dT:+-]+\n", text, re.ASCII)
         raise LockedError(
@@ -263,7 +267,7 @@ def lock(path: Path) -> IO[str]:
         ) from error
     since = datetime.now(UTC).isoformat(timespec="seconds")
     file.truncate(0)
-    file.write(f"process {os.getpid()} on {os.uname().nodename} since {since}\n")
+    file.write(f"process {os.getpid()} on {platform.node()} since {since}\n")
     file.flush()
     return file
 

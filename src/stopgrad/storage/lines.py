@@ -8,7 +8,6 @@ JSON is strict: no NaN.
 from __future__ import annotations
 
 import errno
-import fcntl
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -26,6 +25,7 @@ from stopgrad.storage.files import (
     typed,
     write_atomically,
 )
+from stopgrad.storage.locks import lock_file
 from stopgrad.storage.reading import is_there, open_regular, read_file
 
 LARGEST = 1 << 40  # bytes: as many as were written
@@ -143,7 +143,7 @@ def _locked(path: Path) -> Iterator[int]:
     new = not path.exists()
     descriptor = open_regular(path, os.O_RDWR | os.O_CREAT | os.O_APPEND)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        lock_file(descriptor, wait=True)
         yield descriptor
     finally:
         os.close(descriptor)
@@ -154,13 +154,19 @@ def _locked(path: Path) -> Iterator[int]:
 def _end_last_line(descriptor: int) -> bytes:
     """Cuts off a torn last line; returns the newline that a whole last line lacks."""
     size, count = os.fstat(descriptor).st_size, BLOCK
-    while b"\n" not in (tail := os.pread(descriptor, count, max(0, size - count))) and count < size:
+    while b"\n" not in (tail := _read_at(descriptor, count, max(0, size - count))) and count < size:
         count *= 16
     last = tail[tail.rfind(b"\n") + 1 :]
     if last and not _is_json(last):
         os.ftruncate(descriptor, size - len(last))
         return b""
     return b"\n" if last else b""
+
+
+def _read_at(descriptor: int, count: int, start: int) -> bytes:
+    """As os.pread, which Windows lacks; the file is written at its end alone."""
+    os.lseek(descriptor, start, os.SEEK_SET)
+    return os.read(descriptor, count)
 
 
 def _write_whole(descriptor: int, data: bytes) -> None:

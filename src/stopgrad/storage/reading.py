@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from stopgrad.errors import DataError, StopgradError, UnreadableError
+from stopgrad.storage.locks import CAREFUL
 
 PAUSES = (0.5, 1.0, 2.0, 4.0, 8.0, 15.0)  # s between the tries of a read
 ANSWERS = (
@@ -138,7 +139,7 @@ def open_regular(path: Path, flags: int = os.O_RDONLY) -> int:
         OSError: When it cannot be opened.
     """
     try:
-        descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
+        descriptor = os.open(path, flags | CAREFUL, 0o666)
     except OSError as error:
         if error.errno in (errno.ELOOP, errno.ENXIO, errno.EISDIR):
             raise _odd(path) from error

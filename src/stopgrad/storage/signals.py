@@ -13,7 +13,8 @@ from contextlib import contextmanager
 from types import FrameType
 
 ALWAYS = (signal.SIGINT, signal.SIGTERM)
-STOP_SIGNALS = (*ALWAYS, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGXCPU)
+OTHERS = ("SIGHUP", "SIGUSR1", "SIGUSR2", "SIGXCPU")  # which Windows lacks
+STOP_SIGNALS = (*ALWAYS, *(getattr(signal, name) for name in OTHERS if hasattr(signal, name)))
 
 
 @contextmanager

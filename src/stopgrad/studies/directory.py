@@ -9,7 +9,6 @@ A study that was kept without its runs (see `stopgrad.studies.kept`) is read by 
 
 from __future__ import annotations
 
-import fcntl
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -23,6 +22,7 @@ from stopgrad.runs import mistaken
 from stopgrad.storage import (
     LARGEST_JSON,
     as_text,
+    lock_file,
     odd_entry,
     open_regular,
     read_file,
@@ -199,7 +199,7 @@ class StudyDirectory:
             folder.mkdir(parents=True, exist_ok=True)
             lock = open(open_regular(folder / "lock", os.O_RDWR | os.O_CREAT), "r+")  # noqa: SIM115
         with lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+            lock_file(lock.fileno(), wait=True)
             yield
 
     def _keep_card(self, run: PlannedRun, *, fingerprint: str) -> None:

@@ -14,7 +14,6 @@ runs/ID/
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import os
 from collections.abc import Mapping
@@ -37,6 +36,7 @@ from stopgrad.runs import Status, check_row, read_status
 from stopgrad.storage import (
     STOP_SIGNALS,
     append_lines,
+    lock_file,
     open_regular,
     read_json,
     read_lines_as,
@@ -191,7 +191,7 @@ class RunFolder(NamedTuple):
         with storage_errors(path, needed=0):
             descriptor = open_regular(path, os.O_RDWR | os.O_CREAT)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock_file(descriptor)
         except BlockingIOError:
             os.close(descriptor)
             return None
@@ -205,7 +205,7 @@ class RunFolder(NamedTuple):
         """Whether a process of this machine works on the run now."""
         try:
             with open(open_regular(self.path / "claim"), "rb") as file:
-                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                lock_file(file.fileno(), shared=True)
         except BlockingIOError:
             return True
         except OSError:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import re
-import resource
 import subprocess
 import sys
 import zipfile
@@ -107,7 +106,9 @@ def _refused(path: Path, reason: str) -> CheckpointError:
 
 def _limit_memory(size: int) -> None:
     """Of this process: what it has now, the file and two copies of its tensors, and some more."""
-    with suppress(OSError, ValueError):  # only Linux says what it has
+    with suppress(OSError, ValueError, ImportError):  # only Linux says what it has
+        import resource
+
         pages = int(Path("/proc/self/statm").read_text().split()[0])
         most = pages * resource.getpagesize() + 3 * RATIO * size + SPARE
         resource.setrlimit(resource.RLIMIT_AS, (most, most))

@@ -67,7 +67,7 @@ class Learner(ABC, Generic[Model, Batch]):
     @property
     def most_unread(self) -> int:
         """How many losses may wait on the device before they are read."""
-        return UNREAD if self.compute.device.type == "cuda" else 1
+        return 1 if self.compute.device.type == "cpu" else UNREAD
 
     @abstractmethod
     def order(self) -> Tensor:
