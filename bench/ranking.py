@@ -2,7 +2,7 @@
 
     PYTHONPATH=src python bench/ranking.py results/2026-11-2*-*
 
-Fresh runs that no choice has seen: 12 settings at each of two N, 2.5 hours on one quiet core:
+Fresh runs that no choice has seen, 12 settings at each of two N (2.5 hours of a quiet core):
 
     for EPOCHS in 6 16; do
       stopgrad study run bench/ranking.yaml --data CIFAR10 --out fresh/$EPOCHS \

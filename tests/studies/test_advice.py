@@ -66,6 +66,7 @@ def test_of_any_two_knobs_each_pair_of_levels_is_tried_once() -> None:
 def test_epochs_are_those_that_the_rung_has_time_for() -> None:
     """Nine runs on two slots are five turns of 200 s; less 15 s for starting, at 20 s each: 9."""
     assert affordable_epochs(1000, epoch_s=20, arms=9, slots=2) == 9
+    assert affordable_epochs(1000, epoch_s=20, start_s=100, arms=9, slots=2) == 5
     assert affordable_epochs(100, epoch_s=20, arms=9, slots=2) <= 0
 
 
@@ -122,7 +123,7 @@ def test_a_budget_ends_in_a_page_and_a_second_call_trains_nothing(
 
 def _tried(arm: str, *, retrieval: float) -> TriedSetting:
     config = preset("tiny")
-    return TriedSetting(1, arm, "", config, 100, 0.5, 9.0, retrieval, 8.0, 60.0)
+    return TriedSetting(1, arm, "", config, 100, 0.5, 9.0, retrieval, 8.0, 60.0, 70.0)
 
 
 def test_a_setting_that_finds_few_second_views_comes_with_a_caution() -> None:

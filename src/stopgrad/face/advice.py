@@ -58,6 +58,7 @@ class TriedSetting(NamedTuple):
     retrieval: float
     directions: float  # of z, the effective rank
     seconds: float  # of its training
+    wall_s: float  # of all its processes
 
     @property
     def epoch_s(self) -> float:
@@ -199,7 +200,7 @@ def advise(
             decay, said = _bounded_decay(directory, before)
             note = said or note
         if source is None:
-            left = seconds - sum(each.seconds for each in tried) / slots
+            left = seconds - sum(each.wall_s for each in tried) / slots
             epochs = _epochs(prepared, config, before, left=left, rung=rung, slots=slots)
             if before and epochs <= before[0].config.epochs:
                 break
@@ -275,6 +276,7 @@ def _epochs(
     Raises:
         ConfigError: When that is not one epoch of each setting of the first rung.
     """
+    start_s = max((each.wall_s - each.seconds for each in before), default=studies.START_S)
     if before:
         epoch_s = max(each.epoch_s for each in before)
     else:
@@ -284,7 +286,9 @@ def _epochs(
         epoch_s = speed.estimate_cost(prepared, one).seconds
     part = left / (len(studies.RUNGS) - rung + 1)
     arms = len(before) or studies.RUNGS[0]
-    found = studies.affordable_epochs(part, epoch_s=epoch_s, arms=arms, slots=slots)
+    found = studies.affordable_epochs(
+        part, epoch_s=epoch_s, start_s=start_s, arms=arms, slots=slots
+    )
     if not before and found < 1:
         least = len(studies.RUNGS) * math.ceil(arms / slots) * (studies.START_S + epoch_s)
         raise ConfigError(
@@ -350,6 +354,7 @@ def _ranked(
                 retrieval=measures.retrieval,
                 directions=rank,
                 seconds=run.train_s or run.wall_s,
+                wall_s=run.wall_s,
             )
         )
     return found

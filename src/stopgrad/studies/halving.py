@@ -61,13 +61,16 @@ def rung_study(
     return parse_study(values, name=f"rung-{number}")
 
 
-def affordable_epochs(seconds: float, *, epoch_s: float, arms: int, slots: int) -> int:
+def affordable_epochs(
+    seconds: float, *, epoch_s: float, start_s: float = START_S, arms: int, slots: int
+) -> int:
     """How many epochs each run of a rung may have.
 
     Args:
         seconds: That the rung may take.
         epoch_s: Of an epoch, when as many runs as slots are at work.
+        start_s: Of a run, besides its epochs.
         arms: Runs of the rung.
         slots: Runs at work at once.
     """
-    return int((seconds / math.ceil(arms / slots) - START_S) / epoch_s)
+    return int((seconds / math.ceil(arms / slots) - start_s) / epoch_s)

@@ -259,7 +259,7 @@ def _unscorable(study: Study, configs: Mapping[str, Config]) -> Iterator[str]:
         if not metrics:
             own = SUPERVISED if arm.method == "supervised" else "a metric of an encoder"
             yield f"arm {arm.name!r} has nothing to be scored by (add {own} to protocol.metrics)"
-        if study.protocol.split == "test" or not set(metrics) - set(MEASURES):
+        if study.protocol.split == "test" or (metrics and not {*metrics} - {*MEASURES}):
             continue
         if configs[arm.name].validation == 0:
             yield f"arm {arm.name!r} holds out no images (set validation in settings, as to 0.2)"
