@@ -13,11 +13,13 @@ from collections.abc import Sequence
 from stopgrad.cli.devices import train_together
 from stopgrad.cli.parser import parse
 from stopgrad.errors import LostProcessError, StopgradError, StorageError, bad_path, no_memory
+from stopgrad.method import wait_briefly
 from stopgrad.storage import outlive, printable
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; returns its exit code (see `errors`)."""
+    wait_briefly(os.environ)
     _keep_quiet_unless_first()
     _prepare_streams()
     _say_bus_errors()
