@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+import resource
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +16,7 @@ from stopgrad.cli import main
 from stopgrad.config import preset
 from stopgrad.method import training_flops
 from stopgrad.speed import Phases, Spread, steps, stopwatch
+from stopgrad.speed.beside import _busy
 from stopgrad.speed.steps import (
     Effort,
     measure_steps,
@@ -70,7 +72,7 @@ def bench() -> tuple[str, str]:
     """Standard output and standard error of `stopgrad bench --quick --json`."""
     out, err = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        assert main(["bench", "--quick", "--json"]) == 0
+        assert main(["bench", "--quick", "--json", "--beside", "2"]) == 0
     return out.getvalue(), err.getvalue()
 
 
@@ -106,12 +108,37 @@ def test_the_numbers_of_a_step_belong_together(bench: tuple[str, str]) -> None:
         assert step["flops_per_s"] == pytest.approx(flops)
 
 
+def test_steps_are_measured_alone_and_beside_as_many_programs(bench: tuple[str, str]) -> None:
+    found = json.loads(bench[0])
+    everything = sorted({1, found["threads"]})
+    assert [part["threads"] for part in found["beside"]] == everything
+    for part in found["beside"]:
+        assert (part["encoder"], part["loops"]) == ("cifar_resnet8", 2)
+        low, high = (
+            part["spread"]["beside_views_per_s"][one] / part["spread"]["alone_views_per_s"][other]
+            for one, other in (("low", "high"), ("high", "low"))
+        )
+        assert low <= part["kept"] <= high
+
+
+def test_busy_programs_compute_until_the_measurement_ends() -> None:
+    def seconds() -> float:
+        spent = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return spent.ru_utime + spent.ru_stime
+
+    before = seconds()
+    with _busy(2):
+        time.sleep(2.0)
+    assert seconds() > before + 0.2  # children are counted once they have ended
+
+
 def test_tables_say_the_same_as_json(capsys: pytest.CaptureFixture[str]) -> None:
     from stopgrad.cli.bench import written
 
     assert written(Spread(97.2e9, 9.51e10, 98e9, 5), unit=1e9) == "97.2 (95.1 to 98.0)"
-    assert main(["bench", "--threads", "-1"]) == 2
-    assert "--threads -1; expected" in capsys.readouterr().err
+    for flag in ("--threads", "--beside"):
+        assert main(["bench", flag, "-1"]) == 2
+        assert f"{flag} -1; expected" in capsys.readouterr().err
 
 
 def test_time_per_call_counts_every_call(clock: FakeClock) -> None:

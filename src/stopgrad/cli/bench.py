@@ -18,11 +18,18 @@ EXAMPLE = "stopgrad bench"
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """Adds --json, --device, --threads and --quick."""
+    """Adds --json, --device, --threads, --beside and --quick."""
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N. Default: auto")
     parser.add_argument(
         "--threads", type=int, default=0, metavar="N", help="CPU threads. Default: one per core"
+    )
+    parser.add_argument(
+        "--beside",
+        type=int,
+        default=0,
+        metavar="N",
+        help="measure steps on the CPU beside N busy programs too, with one thread and with all",
     )
     parser.add_argument(
         "--quick",
@@ -33,13 +40,16 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Measures everything and prints it."""
-    speed = stopgrad.bench(device=options.device, threads=options.threads, quick=options.quick)
+    speed = stopgrad.bench(
+        device=options.device, threads=options.threads, beside=options.beside, quick=options.quick
+    )
     from stopgrad.speed import as_json
 
     if options.json:
         print_json(as_json(speed))
     else:
-        print_table(steps_table(speed), parts_table(speed), finding(speed))
+        others = (beside_table(speed), beside_finding(speed)) if speed.beside else ()
+        print_table(steps_table(speed), parts_table(speed), finding(speed), *others)
 
 
 def steps_table(speed: Speed) -> Table:
@@ -78,6 +88,37 @@ def parts_table(speed: Speed) -> Table:
         (Column("median (lowest to highest)"), Column("", "right")),
         tuple(tuple(map(TableCell, row)) for row in _parts(speed)),
         "separately",
+    )
+
+
+def beside_table(speed: Speed) -> Table:
+    """The step alone and beside busy programs: a row per number of threads."""
+    from stopgrad.report import Column, Table, TableCell
+
+    rows = [
+        (
+            str(found.threads),
+            written(found.alone_views_per_s),
+            written(found.beside_views_per_s),
+            written(found.kept, unit=0.01),
+        )
+        for found in speed.beside
+    ]
+    names = ("threads", "alone, views/s", "beside them, views/s", "kept, %")
+    return Table(
+        "beside",
+        tuple(Column(name, "right") for name in names),
+        tuple(tuple(map(TableCell, row)) for row in rows),
+        f"{speed.beside[0].encoder} on the CPU beside {speed.beside[0].loops} busy programs",
+    )
+
+
+def beside_finding(speed: Speed) -> str:
+    """That table in one sentence."""
+    best = max(speed.beside, key=lambda found: found.beside_views_per_s.median)
+    return (
+        f"Beside {best.loops} busy programs {best.encoder} trains fastest with --threads "
+        f"{best.threads}: {written(best.beside_views_per_s)} views/s."
     )
 
 

@@ -21,11 +21,13 @@ from stopgrad.errors import (
     bad_path,
     no_memory,
 )
+from stopgrad.method import wait_briefly
 from stopgrad.storage import outlive
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; returns its exit code (see `errors`)."""
+    wait_briefly(os.environ)
     _keep_quiet_unless_first()
     _prepare_streams()
     _say_bus_errors()

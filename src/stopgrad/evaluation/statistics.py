@@ -13,7 +13,7 @@ from collections.abc import Hashable, Mapping, Sequence
 from fractions import Fraction
 from typing import Literal, NamedTuple, get_args
 
-from scipy.special import nctdtrinc, stdtr, stdtrit
+import scipy
 
 from stopgrad.errors import DataError
 
@@ -139,7 +139,11 @@ def confidence_interval(summary: Summary, *, level: float = 0.95) -> Interval | 
     """The two-sided interval of a mean by Student's t; None where one value has no spread."""
     if summary.std is None:
         return None
-    half = float(stdtrit(summary.n - 1, (1 + level) / 2)) * summary.std / math.sqrt(summary.n)
+    half = (
+        float(scipy.special.stdtrit(summary.n - 1, (1 + level) / 2))
+        * summary.std
+        / math.sqrt(summary.n)
+    )
     return Interval(summary.mean - half, summary.mean + half, level)
 
 
@@ -165,7 +169,7 @@ def welch(higher: Summary, lower: Summary, *, margin: float = 0.0) -> Welch | No
     freedom = 1 / (
         (error_higher / error) ** 2 / (higher.n - 1) + (error_lower / error) ** 2 / (lower.n - 1)
     )
-    return Welch(difference, t, freedom, float(stdtr(freedom, -t)))
+    return Welch(difference, t, freedom, float(scipy.special.stdtr(freedom, -t)))
 
 
 def paired(higher: Pairs, lower: Pairs, *, margin: float = 0.0) -> Paired | None:
@@ -187,7 +191,7 @@ def paired(higher: Pairs, lower: Pairs, *, margin: float = 0.0) -> Paired | None
         t = math.copysign(math.inf, above) if abs(above) > ROUNDING * largest else 0.0
         return Paired(difference, 0.0, n, t, {-math.inf: 1.0, 0.0: 0.5}.get(t, 0.0))
     t = above / (std / math.sqrt(n))
-    return Paired(difference, std, n, t, float(stdtr(n - 1, -t)))
+    return Paired(difference, std, n, t, float(scipy.special.stdtr(n - 1, -t)))
 
 
 def smallest_visible(std: float, n: int, *, sides: Literal[1, 2] = 1) -> float:
@@ -196,8 +200,8 @@ def smallest_visible(std: float, n: int, *, sides: Literal[1, 2] = 1) -> float:
     delta x std / sqrt(n), where the noncentral t of n - 1 degrees of freedom and noncentrality
     delta lies above the critical value in 80 % (Cohen 1988, Sec. 2.5).
     """
-    critical = stdtrit(n - 1, 1 - SIGNIFICANCE / sides)
-    return float(nctdtrinc(n - 1, 1 - POWER, critical)) * std / math.sqrt(n)
+    critical = scipy.special.stdtrit(n - 1, 1 - SIGNIFICANCE / sides)
+    return float(scipy.special.nctdtrinc(n - 1, 1 - POWER, critical)) * std / math.sqrt(n)
 
 
 def spread_of_differences(arms: Sequence[Pairs]) -> float | None:

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     )
 
 REFRESH_S = 1.0
+MOST_BESIDE = 1024
 
 
 @at_work
@@ -82,22 +83,25 @@ def verify(
 
 @at_work
 @in_plain_torch
-def bench(*, device: str = "auto", threads: int = 0, quick: bool = False) -> Speed:
+def bench(*, device: str = "auto", threads: int = 0, beside: int = 0, quick: bool = False) -> Speed:
     """How fast this machine is, on random pixels, beside its own limit.
 
     Args:
         device: auto, cpu, cuda or cuda:N.
         threads: CPU threads; 0: one per core.
+        beside: Busy programs beside which steps on the CPU are measured too.
         quick: Whether it runs, in seconds; the numbers mean nothing.
 
     Raises:
-        ConfigError: For a device that is not there.
+        ConfigError: For a device that is not there, or a number below 0 or absurdly high.
     """
     if threads < 0:
         raise ConfigError(f"--threads {threads}", expected="at least 0", hint="0 takes every core")
+    if not 0 <= beside <= MOST_BESIDE:
+        raise ConfigError(f"--beside {beside}", expected=f"0 to {MOST_BESIDE} programs")
     method.use_threads(threads)
     size = speed.QUICK if quick else speed.FULL
-    return speed.measure_speed(size, device=device, say=Screen().line)
+    return speed.measure_speed(size, device=device, beside=beside, say=Screen().line)
 
 
 class Studies:

@@ -1,7 +1,5 @@
 from .classifier import Classifier as Classifier
-from .classifier import ClassifierShape as ClassifierShape
 from .classifier import build_classifier as build_classifier
-from .classifier import classifier_flops as classifier_flops
 from .collapse import Clean as Clean
 from .collapse import Layers as Layers
 from .collapse import Measures as Measures
@@ -29,8 +27,12 @@ from .compute import use_threads as use_threads
 from .encoder import build_encoder as build_encoder
 from .encoder import size_problem as size_problem
 from .encoder import size_problems as size_problems
+from .flops import ClassifierShape as ClassifierShape
+from .flops import classifier_flops as classifier_flops
+from .flops import training_flops as training_flops
 from .layers import normalize_over_processes as normalize_over_processes
 from .loss import simsiam_loss as simsiam_loss
+from .openmp import wait_briefly as wait_briefly
 from .optimizer import SGD as SGD
 from .optimizer import Optimizer as Optimizer
 from .optimizer import ParameterGroup as ParameterGroup
@@ -59,7 +61,6 @@ from .schedule import published_extent as published_extent
 from .simsiam import SimSiam as SimSiam
 from .simsiam import build_simsiam as build_simsiam
 from .simsiam import in_fp64 as in_fp64
-from .simsiam import training_flops as training_flops
 from .survival import every_direction as every_direction
 from .survival import fit_threshold as fit_threshold
 from .survival import largest_decay as largest_decay

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import functools
-from typing import NamedTuple
-
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from stopgrad.config import EncoderConfig, torch_generator
 from stopgrad.method.encoder import build_encoder
 from stopgrad.method.layers import initialize
-from stopgrad.method.own import OWN
 from stopgrad.method.resnet import Encoder
 from stopgrad.method.simsiam import widened
 
@@ -31,14 +26,6 @@ class Classifier(nn.Module):
             return self.head(features)  # type: ignore[no-any-return]
 
 
-class ClassifierShape(NamedTuple):
-    """What the cost of a classifier depends on."""
-
-    encoder: EncoderConfig
-    classes: int
-    size: tuple[int, int]  # height and width of the input, px
-
-
 def build_classifier(config: EncoderConfig, *, classes: int, seed: int) -> Classifier:
     """A classifier whose encoder starts with the same weights as pretraining."""
     encoder = build_encoder(config, torch_generator(seed, "encoder"))
@@ -46,16 +33,3 @@ def build_classifier(config: EncoderConfig, *, classes: int, seed: int) -> Class
         head = nn.Linear(encoder.feature_width, classes)
     initialize(head, torch_generator(seed, "classifier"))
     return Classifier(encoder, head)
-
-
-@functools.cache
-def classifier_flops(shape: ClassifierShape) -> float:
-    """Floating-point operations of training per view, counted as in `simsiam.training_flops`."""
-    if shape.encoder.name.startswith(OWN):
-        return 0.0
-    with torch.device("meta"):
-        model = build_classifier(shape.encoder, classes=shape.classes, seed=0).to("meta")
-        view = torch.empty(2, shape.encoder.channels, *shape.size)
-        with FlopCounterMode(display=False) as counter:
-            model.head(model.encoder(view))  # without autocast, which the meta device lacks
-    return float(3 * counter.get_total_flops() / len(view))

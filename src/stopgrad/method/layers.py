@@ -73,8 +73,8 @@ def initialize(module: nn.Module, generator: torch.Generator) -> nn.Module:
     within 1 / sqrt(fan in), PyTorch's default. BN: gain 1, offset 0, mean 0, variance 1.
     Draws in the order of `modules()` on the CPU, so that the device does not matter.
     """
-    module.to_empty(device="cpu")
     for layer in module.modules():
+        _allocate(layer)
         match layer:
             case nn.Conv2d():
                 nn.init.kaiming_normal_(layer.weight, mode="fan_out", generator=generator)
@@ -83,6 +83,18 @@ def initialize(module: nn.Module, generator: torch.Generator) -> nn.Module:
             case nn.BatchNorm1d() | nn.BatchNorm2d():
                 layer.reset_parameters()
     return module
+
+
+def _allocate(layer: nn.Module) -> None:
+    """Memory on the CPU; `to_empty` does the same by code that imports sympy, half a second."""
+    for name, parameter in list(layer.named_parameters(recurse=False)):
+        setattr(layer, name, nn.Parameter(_memory(parameter)))
+    for name, buffer in list(layer.named_buffers(recurse=False)):
+        setattr(layer, name, _memory(buffer))
+
+
+def _memory(of: Tensor) -> Tensor:
+    return torch.empty(of.shape, dtype=of.dtype, device="cpu")
 
 
 def _uniform_linear(layer: nn.Linear, generator: torch.Generator) -> None:

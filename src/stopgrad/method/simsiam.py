@@ -7,17 +7,14 @@ With `target = momentum` the z come from a moving average of encoder and project
 from __future__ import annotations
 
 import copy
-import functools
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from stopgrad.config import Config, torch_generator
 from stopgrad.method.encoder import build_encoder
 from stopgrad.method.heads import Projector, build_predictor, build_projector
-from stopgrad.method.own import OWN
 from stopgrad.method.resnet import Encoder
 
 
@@ -107,24 +104,3 @@ def build_simsiam(config: Config) -> SimSiam:
     g = build_projector(f.feature_width, config.projector, projector, per_view=per_view)
     h = build_predictor(config.projector.out, config.predictor, predictor, per_view=per_view)
     return SimSiam(f, g, h, averaged=config.target == "momentum")
-
-
-@functools.cache
-def training_flops(config: Config) -> float:
-    """Floating-point operations of training per view.
-
-    PyTorch counts the matrix products and convolutions of a forward pass on the meta device; the
-    backward pass takes twice as many. A target has no backward pass. 0 for an encoder given in
-    Python, of which nobody knows whether it can stand there.
-    """
-    if config.encoder.name.startswith(OWN):
-        return 0.0
-    with torch.device("meta"):
-        model = build_simsiam(config).to("meta")
-        view = torch.empty(4, config.encoder.channels, config.views.size, config.views.size)
-        with FlopCounterMode(display=False) as counter:
-            z = model.projector(model.encoder(view))
-            forward = counter.get_total_flops()
-            model.predictor(z)
-    target = forward if model.target is not None else 0
-    return float((3 * counter.get_total_flops() + target) / len(view))

@@ -146,7 +146,7 @@ class _WithoutMemory(TorchFunctionMode):
         kwargs = dict(kwargs or {})
         if "generator" in kwargs:  # an initial value that is drawn
             return args[0] if args else kwargs["tensor"]
-        if func is torch.empty_like:  # Module.to_empty
+        if func is torch.empty:  # memory of a layer
             kwargs["device"] = "meta"
         return func(*args, **kwargs)
 

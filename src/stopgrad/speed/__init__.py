@@ -9,6 +9,7 @@ So other work on the machine widens the spread but does not distort the fraction
 
     stopwatch   seconds of a piece of work and their spread, peak memory, the machine's limit
     steps       the training step and its phases
+    beside      the training step while other programs compute
     measure     all measurements in order, and their JSON; views, kNN, the linear probe, decoding
     cost        the time and memory of a run, from a few real steps
     outlook     whether a run would start, what it costs, and a suggestion

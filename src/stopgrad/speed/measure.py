@@ -16,6 +16,7 @@ from stopgrad.evaluation import Features, linear_probe, weighted_knn
 from stopgrad.images import Encoded, Frame, decode, on_all_cores, strict_pillow
 from stopgrad.method import compute_for
 from stopgrad.runs import Environment, environment
+from stopgrad.speed.beside import Beside, measure_beside
 from stopgrad.speed.steps import Effort, StepSpeed, measure_steps, start_on_random_pixels
 from stopgrad.speed.stopwatch import (
     MatrixProduct,
@@ -89,6 +90,7 @@ class Speed(NamedTuple):
     matmul_fp32_flops: Spread
     matmul_side: int
     steps: tuple[StepSpeed, ...]
+    beside: tuple[Beside, ...]  # of the `cpu` preset's encoder; empty unless asked for
     views_per_s: Spread
     knn_s: Spread
     linear_s: Spread
@@ -104,13 +106,18 @@ class Speed(NamedTuple):
 
 
 def measure_speed(
-    sizes: Sizes = FULL, *, device: str = "auto", say: Callable[[str], None] = lambda _: None
+    sizes: Sizes = FULL,
+    *,
+    device: str = "auto",
+    beside: int = 0,
+    say: Callable[[str], None] = lambda _: None,
 ) -> Speed:
     """Measures everything, with PyTorch's present number of CPU threads.
 
     Args:
         sizes: How much to measure.
         device: auto, cpu, cuda or cuda:N.
+        beside: Busy programs beside which steps on the CPU are measured too.
         say: Called with the name of each measurement before it starts.
 
     Raises:
@@ -128,6 +135,11 @@ def measure_speed(
     for config in configs:
         say(f"training steps of {config.encoder.name}, batch {config.batch}")
         steps.append(measure_steps(config, matrix, sizes.steps))
+    others: tuple[Beside, ...] = ()
+    if beside:
+        say(f"training steps beside {beside} busy programs")
+        on_cpu = preset("cpu", batch=sizes.batches[1], epochs=10_000, device="cpu")
+        others = measure_beside(on_cpu, sizes.steps, loops=beside)
     say("views")
     views_per_s = _views(configs[0], sizes)
     say("kNN and linear probe")
@@ -139,6 +151,7 @@ def measure_speed(
         matmul_fp32_flops=spread(fp32),
         matmul_side=side,
         steps=tuple(steps),
+        beside=others,
         views_per_s=views_per_s,
         knn_s=knn_s,
         linear_s=linear_s,
@@ -166,13 +179,14 @@ def as_json(speed: Speed) -> dict[str, Any]:
         "matmul_bf16_flops": speed.matmul_bf16_flops.high,
         "matmul_fp32_flops": speed.matmul_fp32_flops.high,
         "steps": [_medians(step) | {"phases": step.phases._asdict()} for step in speed.steps],
+        "beside": [*map(_medians, speed.beside)],
     }
     last = {name: values.pop(name) for name in ("cores", "spread")}
     del values["environment"]
     return values | speed.environment._asdict() | last
 
 
-def _medians(found: Speed | StepSpeed) -> dict[str, Any]:
+def _medians(found: Speed | StepSpeed | Beside) -> dict[str, Any]:
     """The fields, with the median of each spread; the spreads themselves under `spread`."""
     values = found._asdict()
     spreads = {name: value for name, value in values.items() if isinstance(value, Spread)}

@@ -12,6 +12,7 @@ when something went wrong.
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import traceback
 from collections.abc import Iterable, Iterator, Sequence
@@ -23,6 +24,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from stopgrad.config import SplitName, config_from_dict, config_to_dict
 from stopgrad.errors import DataError, StopgradError, StorageError, bad_path, no_memory
 from stopgrad.evaluation import FINETUNE, Key, Subject
+from stopgrad.method import wait_briefly
 from stopgrad.runs import read_status
 from stopgrad.storage import outlive, printable, read_json, typed, write_json
 from stopgrad.studies.folder import RunFolder
@@ -249,6 +251,7 @@ def _fraction_texts(epochs: Iterable[FractionEpoch]) -> Iterator[str]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Carries out the task of a file; returns the exit code."""
+    wait_briefly(os.environ)
     outlive("stdout")  # the log of the run
     outlive("stderr")
     logging.basicConfig(level=logging.WARNING, format="stopgrad: %(message)s")

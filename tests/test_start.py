@@ -1,0 +1,52 @@
+"""Claims about the start of a process: what is imported for nothing, and how threads will wait."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+NEVER = ("torch._dynamo", "sympy", "scipy.special")
+WORK = """
+import sys
+from stopgrad.config import preset
+from stopgrad.method import build_simsiam, training_flops
+from stopgrad.studies import built_in_studies
+build_simsiam(preset("tiny"))
+assert training_flops(preset("tiny")) == 4_749_312
+print(*sys.modules)
+"""
+ENVIRONMENT = """
+import os, sys
+from stopgrad.{module} import main
+main(["{word}"])
+assert "torch" not in sys.modules
+print(*(f"{{name}}={{os.environ.get(name)}}" for name in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")))
+"""
+
+
+def _output(code: str, **variables: str) -> str:
+    ours = ("GOMP_SPINCOUNT", "KMP_BLOCKTIME", "OMP_WAIT_POLICY")
+    environment = {key: value for key, value in os.environ.items() if key not in ours}
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=environment | variables,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return done.stdout
+
+
+def test_models_are_built_and_counted_without_the_compiler() -> None:
+    imported = _output(WORK).split()
+    assert "torch" in imported
+    assert not set(NEVER) & set(imported)
+
+
+@pytest.mark.parametrize(("module", "word"), [("cli", "list"), ("studies.task", "no-task.json")])
+def test_threads_wait_briefly_unless_the_user_has_decided(module: str, word: str) -> None:
+    code = ENVIRONMENT.format(module=module, word=word)
+    assert "GOMP_SPINCOUNT=5000 OMP_WAIT_POLICY=None" in _output(code)
+    assert "GOMP_SPINCOUNT=7" in _output(code, GOMP_SPINCOUNT="7")
+    assert "GOMP_SPINCOUNT=None" in _output(code, OMP_WAIT_POLICY="active")
