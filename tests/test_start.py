@@ -1,8 +1,10 @@
 """Claims about the start of a process: what is imported for nothing, and how threads will wait."""
 
+import contextlib
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -50,3 +52,35 @@ def test_threads_wait_briefly_unless_the_user_has_decided(module: str, word: str
     assert "GOMP_SPINCOUNT=5000 OMP_WAIT_POLICY=None" in _output(code)
     assert "GOMP_SPINCOUNT=7" in _output(code, GOMP_SPINCOUNT="7")
     assert "GOMP_SPINCOUNT=None" in _output(code, OMP_WAIT_POLICY="active")
+
+
+def _on_a_terminal(*words: str) -> bytes:
+    """What a command writes to a terminal."""
+    ours, theirs = os.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "stopgrad", *words],
+        stdout=theirs,
+        stderr=theirs,
+        env=os.environ | {"TERM": "xterm"},
+    )
+    os.close(theirs)
+    written = b""
+    with contextlib.suppress(OSError):  # Linux says so when the other end is closed
+        while part := os.read(ours, 4096):
+            written += part
+    os.close(ours)
+    process.wait()
+    return written
+
+
+def test_a_terminal_hears_of_a_slow_import_and_forgets_it(tmp_path: Path) -> None:
+    slow = _on_a_terminal("check-data", str(tmp_path))
+    assert slow.startswith(b"loading PyTorch ")
+    line, _, after = slow.partition(b"\r\x1b[K")
+    assert line.rstrip(b".") == b"loading PyTorch "
+    assert b"stopgrad: no images to train on" in after
+    assert b"PyTorch" not in after
+
+
+def test_what_needs_no_torch_says_nothing_of_it() -> None:
+    assert b"PyTorch" not in _on_a_terminal("study", "list")

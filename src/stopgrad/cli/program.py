@@ -8,7 +8,12 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec, PathFinder
+from types import ModuleType
 
 from stopgrad.cli.devices import train_together
 from stopgrad.cli.parser import parse
@@ -23,6 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _keep_quiet_unless_first()
     _prepare_streams()
     _say_bus_errors()
+    _say_loading()
     remarks = logging.StreamHandler()
     remarks.setFormatter(_Safe("stopgrad: %(message)s"))
     logging.basicConfig(level=logging.WARNING, handlers=[remarks])
@@ -78,6 +84,47 @@ _on_bus_error = ctypes.CFUNCTYPE(None, ctypes.c_int)(_end_as_cut)  # kept as lon
 def _say_bus_errors() -> None:
     """SIGBUS: a file that is mapped was cut by others. No handler of Python's would ever run."""
     ctypes.CDLL(None).signal(int(signal.SIGBUS), _on_bus_error)
+
+
+DOT_S = 0.3
+
+
+class _Loading(MetaPathFinder):
+    """A line while PyTorch is loaded, which takes a second or two, with a dot for every 0.3 s."""
+
+    dot_at = float("inf")
+
+    def find_spec(
+        self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        if time.monotonic() > self.dot_at:
+            self._write(".")
+        if name != "torch":
+            return None
+        spec = PathFinder.find_spec(name, path)
+        if spec is not None and spec.loader is not None:
+            load = partial(self._load, spec.loader.exec_module)
+            spec.loader.exec_module = load  # type: ignore[method-assign]
+        return spec
+
+    def _load(self, load: Callable[[ModuleType], None], module: ModuleType) -> None:
+        self._write("loading PyTorch ")
+        try:
+            load(module)
+        finally:
+            sys.meta_path.remove(self)
+            self._write("\r\x1b[K")
+
+    def _write(self, text: str) -> None:
+        self.dot_at = time.monotonic() + DOT_S
+        sys.stderr.write(text)
+        sys.stderr.flush()
+
+
+def _say_loading() -> None:
+    """On a terminal that can erase a line, and only where torch will be loaded."""
+    if sys.stderr.isatty() and os.environ.get("TERM", "dumb") != "dumb":
+        sys.meta_path.insert(0, _Loading())
 
 
 def _say(error: StopgradError) -> int:
