@@ -151,6 +151,18 @@ def test_a_budget_for_no_epoch_is_refused_in_one_line(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+    "knob", [{"optimizer.weight_decay": 0}, {"optimizer.algorithm": "lars"}, {"epochs": 3}]
+)
+def test_a_setting_whose_length_is_not_free_or_not_known_is_refused(
+    pictures: Path, tmp_path: Path, knob: dict[str, Any]
+) -> None:
+    with pytest.raises(ConfigError, match=r"without N|epochs beside a budget"):
+        stopgrad.advise(
+            str(pictures), budget=60, out=tmp_path / "out", preset="tiny", **{"batch": 16} | knob
+        )
+
+
 def test_images_that_augmentation_does_not_change_are_refused(tmp_path: Path) -> None:
     for number in range(20):
         Image.new("RGB", (20, 20), (12 * number, 0, 0)).save(tmp_path / f"{number}.png")

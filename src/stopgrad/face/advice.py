@@ -29,7 +29,7 @@ from stopgrad.storage import user_path, write_atomically
 
 if TYPE_CHECKING:
     from stopgrad.runs import TrainingImages
-    from stopgrad.studies import PreparedStudy, StudyDirectory, StudyFile
+    from stopgrad.studies import Choices, PreparedStudy, StudyDirectory, StudyFile, Where
 
 PAGE = "advice.md"
 TRIED = 64  # images whose views are looked at before anything starts
@@ -175,45 +175,63 @@ def advise(
         **knobs: As for `pretrain`; they change the preset.
 
     Raises:
-        ConfigError: For a budget that is too small for one epoch of each setting, or a knob.
+        ConfigError: For a budget that is too small for one epoch of each setting, or a knob, also
+            one without N (LARS, no weight decay).
         DataError: When there are too few images, or augmentation does not change them.
         FailedRunsError: When every run of a rung failed.
     """
-    seconds, overrides = _seconds(budget), key_paths(knobs)
-    if "epochs" in overrides:
-        raise ConfigError("epochs beside a budget", expected="the budget alone, which sets them")
-    config = config_from_dict(overrides, preset=preset)
-    if config.optimizer.algorithm == "lars":
-        raise ConfigError("optimizer.algorithm = lars", expected="sgd, for which N is defined")
-    place, spec, where = user_path(out), spec_of(data), studies.Where(jobs=jobs)
-    studies.check_place(where)
-    directory = studies.StudyDirectory(place)
-    directory.check_ours()
-    slots = studies.executor_for(where, directory, device=config.device).slots
-    prepared = runs.prepare(as_data(data).stored_for(config, Screen()), config)
-    _check_views(prepared, config)
-    choices, tried, note = studies.Choices(preset, overrides, (0,)), list[TriedSetting](), ""
+    seconds, search = _seconds(budget), _search(data, user_path(out), preset, jobs, knobs)
+    tried, note = list[TriedSetting](), ""
     for rung in range(1, len(studies.RUNGS) + 1):
         before = [each for each in tried if each.rung == rung - 1][: studies.RUNGS[rung - 1]]
-        source, decay = _begun(directory, rung), None
-        if "optimizer.weight_decay" not in overrides:
-            decay, said = _bounded_decay(directory, before)
-            note = said or note
+        decay, said = _bounded_decay(search, before)
+        left = seconds - sum(each.wall_s for each in tried) / search.slots
+        source = _begun(search, rung) or _rung(search, rung, before, left=left, decay=decay)
         if source is None:
-            left = seconds - sum(each.wall_s for each in tried) / slots
-            epochs = _epochs(prepared, config, before, left=left, rung=rung, slots=slots)
-            if before and epochs <= before[0].config.epochs:
-                break
-            arms = {n: c for n, c in studies.arms_around(config).items() if _goes_on(n, before)}
-            source = studies.rung_study(rung, arms, epochs=epochs, weight_decay=decay)
-        begun, failed = conduct(source, choices, where, spec=spec, out=place)
+            break
+        note = said or note
+        begun, failed = conduct(
+            source, search.choices, search.where, spec=search.spec, out=search.directory.path
+        )
         if len(failed) == len(begun.plan.runs):
             raise failed_runs(begun, failed)
-        tried += _ranked(begun, failed, rung=rung, images=len(prepared.train))
-    found = Advice(tried, spec=spec, preset=preset, note=note)
+        tried += _ranked(begun, failed, rung=rung, images=len(search.images.train))
+    found = Advice(tried, spec=search.spec, preset=preset, note=note)
     text = "\n\n".join(["# Advice", *map(report.as_markdown, found.tables), *found.lines])
-    write_atomically(place / PAGE, f"{text}\n".encode())
+    write_atomically(search.directory.path / PAGE, f"{text}\n".encode())
     return found
+
+
+class _Search(NamedTuple):
+    """What all rungs have in common."""
+
+    config: Config  # around which settings are tried
+    images: TrainingImages
+    spec: str
+    choices: Choices
+    where: Where
+    directory: StudyDirectory
+    slots: int  # runs at once
+
+
+def _search(
+    data: AnyData, out: Path, preset: str, jobs: int | None, knobs: Mapping[str, Any]
+) -> _Search:
+    """Checks all that can be checked before anything starts."""
+    overrides, where = key_paths(knobs), studies.Where(jobs=jobs)
+    if "epochs" in overrides:
+        raise ConfigError("epochs beside a budget", expected="the budget alone, which sets them")
+    config, spec = config_from_dict(overrides, preset=preset), spec_of(data)
+    studies.check_place(where)
+    directory = studies.StudyDirectory(out)
+    directory.check_ours()
+    slots = studies.executor_for(where, directory, device=config.device).slots
+    found = runs.prepare(as_data(data).stored_for(config, Screen()), config)
+    if not method.extent(config, images=len(found.train)).folds > 0:
+        raise ConfigError("a setting without N", expected="SGD with weight decay and momentum < 1")
+    _check_views(found, config)
+    choices = studies.Choices(preset, overrides, (0,))
+    return _Search(config, found, spec, choices, where, directory, slots)
 
 
 def _seconds(budget: str | float) -> float:
@@ -253,66 +271,71 @@ def _check_views(prepared: TrainingImages, config: Config) -> None:
         )
 
 
-def _begun(directory: StudyDirectory, rung: int) -> StudyFile | None:
-    name = f"rung-{rung}"
+def _begun(search: _Search, rung: int) -> StudyFile | None:
+    """A rung that was begun before."""
+    name, directory = f"rung-{rung}", search.directory
     return directory.read(name).source if name in directory.names() else None
 
 
-def _goes_on(arm: str, before: Sequence[TriedSetting]) -> bool:
-    return not before or arm in {each.arm for each in before}
-
-
-def _epochs(
-    prepared: TrainingImages,
-    config: Config,
+def _rung(
+    search: _Search,
+    rung: int,
     before: Sequence[TriedSetting],
     *,
     left: float,
-    rung: int,
-    slots: int,
-) -> int:
+    decay: float | None,
+) -> StudyFile | None:
+    """The next rung, of the best settings before; None where no time is left for longer runs."""
+    epochs = _epochs(search, rung, before, left=left)
+    if before and epochs <= before[0].config.epochs:
+        return None
+    arms, kept = studies.arms_around(search.config), {each.arm for each in before}
+    arms = {name: changes for name, changes in arms.items() if not before or name in kept}
+    return studies.rung_study(rung, arms, epochs=epochs, weight_decay=decay)
+
+
+def _epochs(search: _Search, rung: int, before: Sequence[TriedSetting], *, left: float) -> int:
     """The epochs of a rung: by its part of the time that is left, and up to the published N.
 
     Raises:
         ConfigError: When that is not one epoch of each setting of the first rung.
     """
+    config, slots, rungs = search.config, search.slots, len(studies.RUNGS)
     start_s = max((each.wall_s - each.seconds for each in before), default=studies.START_S)
-    if before:
-        epoch_s = max(each.epoch_s for each in before)
-    else:
-        threads = max(1, method.use_threads(0) // slots)
-        method.use_threads(threads)
-        one = replace(config, epochs=1, threads=threads)
-        epoch_s = speed.estimate_cost(prepared, one).seconds
-    part = left / (len(studies.RUNGS) - rung + 1)
+    epoch_s = max((each.epoch_s for each in before), default=0.0) or _epoch_s(search)
     arms = len(before) or studies.RUNGS[0]
     found = studies.affordable_epochs(
-        part, epoch_s=epoch_s, start_s=start_s, arms=arms, slots=slots
+        left / (rungs - rung + 1), epoch_s=epoch_s, start_s=start_s, arms=arms, slots=slots
     )
     if not before and found < 1:
-        least = len(studies.RUNGS) * math.ceil(arms / slots) * (studies.START_S + epoch_s)
+        least = rungs * math.ceil(arms / slots) * (start_s + epoch_s)
         raise ConfigError(
             f"a budget of {duration(left)} is too small for one epoch of {arms} settings",
             expected=f"at least {math.ceil(least / 60)}m on this machine as it is now",
             hint="raise --budget, or take fewer images or a smaller preset",
         )
-    one_epoch = method.extent(replace(config, epochs=1), images=len(prepared.train)).folds
-    if not one_epoch > 0:
-        return found
+    one_epoch = method.extent(replace(config, epochs=1), images=len(search.images.train)).folds
     return min(found, math.ceil(method.published_extent().folds / one_epoch))
 
 
-def _bounded_decay(
-    directory: StudyDirectory, before: Sequence[TriedSetting]
-) -> tuple[float | None, str]:
+def _epoch_s(search: _Search) -> float:
+    """Seconds of an epoch on the part of the cores that each of the runs has."""
+    threads = method.use_threads(max(1, method.use_threads(0) // search.slots))
+    one = replace(search.config, epochs=1, threads=threads)
+    return speed.estimate_cost(search.images, one).seconds
+
+
+def _bounded_decay(search: _Search, before: Sequence[TriedSetting]) -> tuple[float | None, str]:
     """A lower weight decay where the best run lost directions to it, and a sentence about it.
 
     By `method.survival`, whose prediction is not verified: c from this run, then the weight decay
-    that would leave KEPT directions alive. None where nothing has to change.
+    that would leave KEPT directions alive. None where nothing has to change, or may.
     """
+    if "optimizer.weight_decay" in search.choices.overrides:
+        return None, ""
     if not before or before[0].directions >= KEPT or before[0].steps < OLD_ENOUGH:
         return None, ""
-    rows = [row for row in directory.epoch_rows(before[0].run) if row.get("spectra")]
+    rows = [row for row in search.directory.epoch_rows(before[0].run) if row.get("spectra")]
     between = rows[-1]["spectra"].get("between", ()) if rows else ()
     if not between:
         return None, ""

@@ -15,8 +15,7 @@ from stopgrad.config import Config
 from stopgrad.studies.parse import StudyFile, parse_study
 
 RUNGS = (9, 3, 1)  # settings
-ARRAY = ((0, 0, 0), (0, 1, 1), (0, 2, 2), (1, 0, 1), (1, 1, 2), (1, 2, 0), (2, 0, 2), (2, 1, 0))
-ARRAY += ((2, 2, 1),)  # type: ignore[assignment]
+ARRAY = tuple((one, other, (one + other) % 3) for one in range(3) for other in range(3))  # levels
 FACTORS = {  # the preset's own value first
     "optimizer.base_lr": (1.0, 0.5, 2.0),
     "optimizer.alpha_h": (1.0, 0.5, 2.0),
