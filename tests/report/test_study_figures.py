@@ -13,7 +13,8 @@ from stopgrad.evaluation import Summary
 from stopgrad.report.accuracy import architecture_svg
 from stopgrad.report.arms import ArmScore, Axis, arms_chart, knob_chart, labels_chart
 from stopgrad.report.curves import exponent, predictor_chart, spectrum_chart, spectrum_figures
-from stopgrad.report.study_charts import MOST_POINTS, arms_over_time, curve_rows
+from stopgrad.report.over_time import arms_over_time
+from stopgrad.report.study_charts import MOST_POINTS, curve_rows
 from stopgrad.report.style import inline_svg, light
 from stopgrad.studies import CurvePoint
 from tests.report.test_figures import NB, tips

@@ -38,7 +38,16 @@ def add(parser: argparse.ArgumentParser) -> None:
         "--poster",
         type=user_path,
         metavar="PDF",
-        help="also write a poster of size A1; needs: pip install 'stopgrad[pdf]'",
+        help="also write a poster; needs: pip install 'stopgrad[pdf]'",
+    )
+    parser.add_argument("--title", default="", help="of the poster. Default: what was asked")
+    parser.add_argument("--authors", default="", help="of the poster")
+    parser.add_argument("--affiliation", default="", help="of the poster's authors")
+    parser.add_argument(
+        "--repository", default="", metavar="URL", help="for a QR code on the poster"
+    )
+    parser.add_argument(
+        "--size", choices=("A1", "A0"), default="A1", help="of the poster. Default: A1"
     )
     parser.add_argument(
         "--figures", type=user_path, metavar="FOLDER", help="also write each figure as SVG and PNG"
@@ -47,12 +56,21 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Writes the files, and prints their paths."""
+    from stopgrad.report import Heading
+
     written = stopgrad.write_report(
         options.directories,
         out=options.out,
         data=options.data,
         arm=options.pictures,
         poster=options.poster,
+        heading=Heading(
+            options.title,
+            options.authors,
+            options.affiliation,
+            options.repository,
+            options.size,
+        ),
         figures=options.figures,
     )
     print_line(f"report: {written.page}")

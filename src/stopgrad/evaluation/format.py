@@ -63,7 +63,10 @@ MEASURE_NAMES: dict[str, Measure] = {
         "how much channels repeat each other",
     ),
     "positive_minus_random": Measure(
-        "positive minus random cosine", "high", "0", "how far two views of one image stand out"
+        "positive minus random cosine",
+        "high",
+        "0",
+        "how much more alike two views of one image are than two images (difference of cosines)",
     ),
     "top_share": Measure("top share", "low", "1", "share of the variance on one direction"),
     "output_std": Measure(

@@ -19,7 +19,7 @@ from stopgrad.face.progress import Screen, at_work
 from stopgrad.storage import check_ending, printable, user_path
 
 if TYPE_CHECKING:
-    from stopgrad.report import Evidence, StudyEvidence
+    from stopgrad.report import Evidence, Heading, StudyEvidence
 
 
 FIGURES = (".svg", ".png", ".pdf", ".html")  # endings of a file where a folder is expected
@@ -42,6 +42,7 @@ def write_report(
     data: AnyData | None = None,
     arm: str | None = None,
     poster: str | Path | None = None,
+    heading: Heading | None = None,
     figures: str | Path | None = None,
 ) -> Reported:
     """Writes a page about runs and studies, and if asked for a poster and each figure as a file.
@@ -53,6 +54,7 @@ def write_report(
         arm: Of a study, the arm of whose runs one is shown with images; "": the arm that was
             chosen, or the baseline; None: no images.
         poster: A PDF file to write.
+        heading: What stands over the poster, and its size; None: the question, on A1.
         figures: A folder to write.
 
     Raises:
@@ -75,7 +77,9 @@ def write_report(
     screen.doing("writing")
     return Reported(
         report.write_page(chapters, out=page),
-        report.write_poster(chapters, out=pdf) if pdf else None,
+        report.write_poster(chapters, out=pdf, heading=heading or report.Heading())
+        if pdf
+        else None,
         tuple(report.write_figures(chapters, folder=folder)) if folder else (),
     )
 

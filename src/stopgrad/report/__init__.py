@@ -12,6 +12,8 @@ no file named `study_*` and nothing of the room `studies`.
     curves        figures over the epochs: loss, kNN, measures of collapse and spectra
     accuracy      bars with the baselines, the accuracy of each class, and the network
     maps          the map of the features and the confusion matrix
+    over_time     several arms or runs over the epochs, each by its name
+    overview      what stands before several runs or studies: one table, runs in one figure
     gallery       images as data URIs, and the sections of a page that show them
     page          the page: what it shows of a run, templates, content policy
     study_tables  a study's tables, and what stands beside them

@@ -17,6 +17,7 @@ from .files import neighbor_grid as neighbor_grid
 from .files import view_grid as view_grid
 from .files import write_figures as write_figures
 from .page import write_page as write_page
+from .poster import Heading as Heading
 from .poster import write_poster as write_poster
 from .study_text import study_parts as study_parts
 from .study_text import study_table as study_table

@@ -181,7 +181,7 @@ def _dots(
     return rows
 
 
-def architecture_figures(evidence: Evidence | StudyEvidence) -> list[Figure]:
+def architecture_figures(evidence: Evidence | StudyEvidence, *, letters: int = 0) -> list[Figure]:
     """The network of a pretraining as it was set, or that of a study's baseline."""
     config, name = evidence.config, "this run"
     if isinstance(evidence, StudyEvidence):
@@ -194,13 +194,16 @@ def architecture_figures(evidence: Evidence | StudyEvidence) -> list[Figure]:
         f"The network of {name}. Both views pass through the same weights. Blue arrows carry the "
         "gradient, which stops at the red bars. A removed part is dashed and red."
     )
-    return [drawn("architecture", architecture_svg(config), label=text, caption=text)]
+    return [
+        drawn("architecture", architecture_svg(config, letters=letters), label=text, caption=text)
+    ]
 
 
-def architecture_svg(config: Config) -> str:
+def architecture_svg(config: Config, *, letters: int = 0) -> str:
     """SimSiam as `architecture.svg` draws it: the first of the two symmetric terms of the loss.
 
-    A removed part has a dashed red outline and says so.
+    A removed part has a dashed red outline and says so. Letters are 12 and 14 px large, or
+    so many px larger.
     """
     projector, predictor = config.projector, config.predictor
     widths = f"{projector.out} → {predictor.hidden} → {projector.out}"
@@ -219,5 +222,6 @@ def architecture_svg(config: Config) -> str:
         predictor=widths if predictor.enabled else "",
         stop_gradient=config.stop_gradient,
         weights="moving average" if config.target == "momentum" else "same weights",
+        letters=letters,
         lost=[lost for there, lost in norms if not there],
     )

@@ -264,7 +264,7 @@ def mistake_table(panel: ConfusionPanel) -> Table | None:
         share = TableCell(percent(images / of, images=of), images / of)
         rows.append((TableCell(true), TableCell(taken_for), wrong, share))
     numbers = Column("images", "right"), Column("of its class", "right")
-    columns = (Column("is"), Column("taken for"), *numbers)
+    columns = (Column("true"), Column("predicted"), *numbers)
     return Table("mistakes", columns, tuple(rows), "The most frequent mistakes") if rows else None
 
 

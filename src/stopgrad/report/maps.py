@@ -73,7 +73,7 @@ def confusion_figure(panel: ConfusionPanel) -> Figure:
     classes, finding = len(panel.counts), confusion_finding(panel)
     few = f" Of {classes} classes, the {MOST_CONFUSED} with the most mistakes are shown."
     caption = (
-        "Rows: the true class; columns: what kNN takes its images for, in percent of the row. "
+        "Rows: the true class; columns: the class that kNN predicts, in percent of the row. "
         f"{count(int(panel.counts.sum()))} images, {protocol_text(panel.protocol)}."
         f"{few if classes > MOST_CONFUSED else ''}"
     )

@@ -46,6 +46,7 @@ from stopgrad.report.facts import (
     training_seconds,
 )
 from stopgrad.report.gallery import data_uri, image_sections
+from stopgrad.report.overview import overviews
 from stopgrad.report.style import css_variables
 from stopgrad.report.table import as_csv, as_html
 from stopgrad.storage import printable, write_atomically
@@ -76,6 +77,7 @@ def render(*evidence: Evidence | StudyEvidence) -> str:
     return printable(
         page.render(
             chapters=chapters,
+            overviews=overviews(evidence) if len(chapters) > 1 else [],
             title=chapters[0]["title"] if len(chapters) == 1 else _counted(evidence),
             nav=[],  # the sections, as they are rendered
             policy=_policy(style=style, script=script),

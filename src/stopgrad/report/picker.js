@@ -186,6 +186,7 @@ document.querySelectorAll(".explorer").forEach((root) => {
       paint(option.firstChild, index);
     });
     root.hidden = false;
+    root.nextElementSibling.classList.add("doubled"); // the chosen examples are among these
     list.addEventListener("keydown", key);
     list.addEventListener("click", (event) => {
       const option = event.target.closest("[role=option]");

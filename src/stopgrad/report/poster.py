@@ -1,4 +1,4 @@
-"""Chapters -> a poster: one page of A1 as vector PDF, set by Typst from `poster.typ`.
+"""Chapters -> a poster: one page of A1 or A0 as vector PDF, set by Typst from `poster.typ`.
 
 What the poster says is chosen here and handed over as data, the figures as SVG; how it looks is the
 template's. Needs the extra `pdf`.
@@ -7,6 +7,7 @@ template's. Needs the extra `pdf`.
 from __future__ import annotations
 
 import base64
+import importlib
 import json
 import re
 import tempfile
@@ -14,7 +15,7 @@ import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from stopgrad.errors import ConfigError
 from stopgrad.evaluation import tied
@@ -32,7 +33,12 @@ from stopgrad.report.evidence import (
 from stopgrad.report.facts import Fact, finding
 from stopgrad.report.gallery import data_uri
 from stopgrad.report.study_page import study_command, study_facts
-from stopgrad.report.study_tables import finding_table, score_tables, scored
+from stopgrad.report.study_tables import (
+    finding_table,
+    scale_text,
+    score_tables,
+    scored,
+)
 from stopgrad.report.style import PALETTE, Figure, plain_svg
 from stopgrad.report.table import as_print
 from stopgrad.storage import printable, write_atomically
@@ -47,10 +53,15 @@ INTRODUCTION = (
     "outputs are equal: the network collapses."
 )
 REFERENCES = (
-    "X. Chen and K. He, Exploring Simple Siamese Representation Learning, CVPR 2021 (method). "
+    "X. Chen and K. He, Exploring Simple Siamese Representation Learning, CVPR 2021, "
+    "arxiv.org/abs/2011.10566 (method).",
+    "A SimSiam study on CIFAR-10, github.com/tillaczel/simsiam (published numbers).",
     "Z. Wu et al., Unsupervised Feature Learning via Non-Parametric Instance Discrimination, CVPR "
-    "2018 (kNN)."
+    "2018 (kNN).",
 )
+LARGER = {"A1": 1.0, "A0": 2**0.5}
+TAKEAWAYS = 3
+LETTERS = 4  # px that those of the drawing of the model are larger than on a page
 COMMANDS = 4  # at the foot of the sheet
 LONGEST_TITLE = 200  # characters
 SMALL = (190, 130)  # px of the inside of a chart of which two stand side by side
@@ -58,6 +69,28 @@ ORIGINALS, QUERIES, NEAREST = 4, 5, 6  # images that are shown
 FONT = "Libertinus Serif"  # that Typst includes
 ZERO = "\N{ZERO WIDTH SPACE}"
 LONGEST = 24  # letters of a word that is never broken
+
+
+class Heading(NamedTuple):
+    """What stands over a poster, and how large its sheet is; what is empty is left out."""
+
+    title: str = ""  # in place of the question
+    authors: str = ""
+    affiliation: str = ""
+    address: str = ""  # of the repository, for a QR code
+    size: Literal["A1", "A0"] = "A1"
+
+
+PLAIN = Heading()
+
+
+class Takeaway(NamedTuple):
+    """One thing that was found."""
+
+    says: str
+    answer: str = ""  # whether a published finding shows
+    tone: str = "muted"
+    why: str = ""
 
 
 class Part(NamedTuple):
@@ -73,16 +106,17 @@ class Part(NamedTuple):
     findings: Sequence[Any] = ()  # rows of a table of findings
     images: dict[str, Any] | None = None
     facts: Sequence[Fact] = ()
+    hero: bool = False  # stands over the columns where there is a single chapter
 
 
-def write_poster(chapters: Chapters, *, out: Path) -> Path:
+def write_poster(chapters: Chapters, *, out: Path, heading: Heading = PLAIN) -> Path:
     """Writes the poster of runs and studies as a PDF of one page.
 
     Raises:
-        ConfigError: When Typst is not installed.
+        ConfigError: When Typst, or for a QR code segno, is not installed.
         StorageError: When the disk refuses; an older poster stays as it was.
     """
-    write_atomically(out, poster_pdf(poster_data(chapters)))
+    write_atomically(out, poster_pdf(poster_data(chapters, heading)))
     return out
 
 
@@ -91,32 +125,85 @@ def poster_pdf(data: Mapping[str, Any]) -> bytes:
 
     An SVG may name images below the root of Typst: a folder that holds the template alone.
     """
-    try:
-        import typst
-    except ImportError:
-        raise ConfigError(
-            "the package typst is not installed",
-            expected="it for a poster",
-            hint="pip install 'stopgrad[pdf]'",
-        ) from None
+    typst = _installed("typst", "a poster")
     inputs = {"poster": json.dumps(data)}
     with tempfile.TemporaryDirectory() as root:
         sheet = Path(root, "poster.typ")
         sheet.write_bytes(files("stopgrad.report").joinpath(sheet.name).read_bytes())
-        return typst.compile(sheet, root=Path(root), format="pdf", sys_inputs=inputs)
+        made: bytes = typst.compile(sheet, root=Path(root), format="pdf", sys_inputs=inputs)
+        return made
 
 
-def poster_data(chapters: Chapters) -> dict[str, Any]:
+def poster_data(chapters: Chapters, heading: Heading = PLAIN) -> dict[str, Any]:
     """All that the template shows: texts, tables, charts as SVG, images as the bytes of files."""
     title, lead = _heading(chapters)
+    title = heading.title or title
     poster = {
         "title": textwrap.shorten(title, LONGEST_TITLE, placeholder="\N{HORIZONTAL ELLIPSIS}"),
+        "people": [line for line in (heading.authors, heading.affiliation) if line],
         "lead": lead,
+        "code": _code(heading.address) if heading.address else None,
+        "enlarged": LARGER[heading.size],
         "foot": [_command(chapter) for chapter in chapters[:COMMANDS]],
         "tones": {role: tone.light for role, tone in PALETTE.items()},
+        "hero": _hero(chapters[0]) if len(chapters) == 1 else None,
         "parts": [part._asdict() for part in _parts(chapters)],
     }
     return {key: printed(value) for key, value in poster.items()}
+
+
+def _code(address: str) -> dict[str, str]:
+    """A QR code that leads to an address."""
+    segno = _installed("segno", "a QR code")
+    drawing = segno.make(address, error="m").svg_inline(border=0, dark="#000", light="#fff")
+    return {"svg": drawing.replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ', 1)} | {
+        "text": address
+    }
+
+
+def _installed(name: str, needed: str) -> Any:
+    """A package of the extra `pdf`."""
+    try:
+        return importlib.import_module(name)
+    except ImportError:
+        raise ConfigError(
+            f"the package {name} is not installed",
+            expected=f"it for {needed}",
+            hint="pip install 'stopgrad[pdf]'",
+        ) from None
+
+
+def _hero(chapter: Evidence | StudyEvidence) -> dict[str, Any] | None:
+    """The figure that answers the question, and three takeaways; None without such a figure."""
+    if isinstance(chapter, StudyEvidence):
+        figures, takeaways = study_scores.key_figures(chapter), _of_findings(chapter)
+    else:
+        figures, takeaways = accuracy.accuracy_figures(chapter), _of_numbers(chapter)
+    if not figures:
+        return None
+    found = [takeaway._asdict() for takeaway in takeaways[:TAKEAWAYS]]
+    return {"figure": _chart(figures[0]), "takeaways": found}
+
+
+def _of_findings(study: StudyEvidence) -> list[Takeaway]:
+    """The findings that can be told first, then what is best."""
+    found = [
+        Takeaway(says.text, answer.text, answer.emphasis or "muted", why.text)
+        for says, answer, why in finding_table(study.results).rows
+    ]
+    told = sorted(found, key=lambda takeaway: takeaway.tone == "muted")
+    return [*told, Takeaway(sentence(study.results))]
+
+
+def _of_numbers(run: Evidence) -> list[Takeaway]:
+    """What pretraining gained by each metric, and whether the run is collapsing."""
+    metrics = facts.metrics_of(run.scored)
+    gains = [finding([r for r in run.scored if r.metric == metric]) for metric in metrics]
+    found, verdict = [Takeaway(gain) for gain in gains if gain], run.judgement
+    if verdict is not None:
+        tone = "good" if verdict.state == "healthy" else "wrong"
+        found.insert(1, Takeaway(verdict.reason, verdict.state, tone))
+    return found
 
 
 def _heading(chapters: Chapters) -> tuple[str, str]:
@@ -159,15 +246,19 @@ def _parts(chapters: Chapters) -> Iterator[Part]:
     """All that a poster may show, in reading order."""
     first = chapters[0]
     yield Part(title="Introduction", texts=[INTRODUCTION], rank=0)
-    for figure in accuracy.architecture_figures(first):
+    for figure in accuracy.architecture_figures(first, letters=LETTERS):
         yield Part(title="Model", figure=_chart(figure), rank=0)
     if first.run is not None and first.run.views is not None:
         text, images = "Two random views of each image.", _views(first.run.views)
         yield Part(title="Augmentation", texts=[text], images=images, rank=3)
+    alone = len(chapters) == 1  # its key figure and its findings stand over the columns
     for chapter in chapters:
         parts = _of_study(chapter) if isinstance(chapter, StudyEvidence) else _of_run(chapter)
-        yield from parts if len(chapters) == 1 else _named(parts, chapter)
-    yield Part(title="References", texts=[REFERENCES], rank=0)
+        if alone:
+            yield from (part for part in parts if not part.hero)
+        else:
+            yield from _named(parts, chapter)
+    yield Part(title="References", texts=REFERENCES, rank=0)
 
 
 def _named(parts: Iterator[Part], chapter: Evidence | StudyEvidence) -> Iterator[Part]:
@@ -181,45 +272,54 @@ def _named(parts: Iterator[Part], chapter: Evidence | StudyEvidence) -> Iterator
 
 
 def _of_study(study: StudyEvidence) -> Iterator[Part]:
-    results, figures = study.results, [_chart(f) for f in study_scores.score_figures(study)]
-    main = figures[0] if figures else None
-    yield Part(title="Results", texts=[sentence(results)], figure=main, rank=1)
+    results = study.results
+    figures = [_chart(figure) for figure in study_scores.key_figures(study)]
+    yield Part(
+        title="Results",
+        texts=[sentence(results)],
+        figure=figures[0] if figures else None,
+        rank=1,
+        hero=True,
+    )
     findings = as_print(finding_table(results))["rows"]
     if findings:
-        yield Part(title="Takeaways", findings=findings, rank=2)
-    for table in score_tables(results):
-        if table.name == "final" or table.heads[0].endswith("%"):
-            yield Part(texts=[table.caption], table=as_print(table), rank=2)
+        yield Part(title="Takeaways", findings=findings, rank=2, hero=True)
+    yield from (Part(title="Published", figure=figure, rank=3) for figure in figures[1:])
+    for table in score_tables(results)[:1]:
+        yield Part(title="Results", texts=[table.caption], table=as_print(table), rank=1)
     if study.shown is not None and study.shown.run.neighbors is not None:
         text, images = study.shown.text, _neighbors(study.shown.run.neighbors)
         text = f"By the encoder of {text}."
-        yield Part(title="Nearest neighbours", texts=[text], images=images, rank=4)
+        yield Part(title="Nearest neighbours", texts=[text], images=images, rank=2)
     for figure in study_charts.curve_figures(study)[:1]:
-        yield Part(figure=_chart(figure), rank=6)
-    yield from (Part(figure=figure, rank=6) for figure in figures[1:])
+        yield Part(title="Training", figure=_chart(figure), rank=6)
+    yield from (Part(figure=_chart(f), rank=6) for f in study_scores.score_figures(study)[:1])
     measured = _multiples(study_charts.collapse_figures(study))
     if measured:
         yield Part(title="Is it collapsing?", multiples=measured, rank=7)
-    yield Part(title="What was done", facts=study_facts(study))
+    discussion = [text for text in (scale_text(results), sentence(results)) if text]
+    if discussion:
+        yield Part(title="Discussion", texts=discussion, rank=1)
+    yield Part(title="What was done", facts=study_facts(study), rank=4)
 
 
 def _of_run(run: Evidence) -> Iterator[Part]:
-    verdict = run.judgement
-    for place, figure in enumerate(accuracy.accuracy_figures(run)[:2]):
+    verdict, figures = run.judgement, accuracy.accuracy_figures(run)
+    for place, figure in enumerate(figures[:2]):
         title = "" if place else "Results"
-        yield Part(title=title, figure=_chart(figure), rank=1 + 2 * place)
+        yield Part(title=title, figure=_chart(figure), rank=1 + 4 * place, hero=place == 0)
+    if run.scored:
+        table = facts.score_table(run.scored)
+        yield Part(title="Results", texts=[table.caption], table=as_print(table), rank=1)
     if run.neighbors is not None:
-        yield Part(title="Nearest neighbours", images=_neighbors(run.neighbors), rank=4)
+        yield Part(title="Nearest neighbours", images=_neighbors(run.neighbors), rank=2)
     for place, figure in enumerate(curves.curve_figures(run)[::-1]):
-        yield Part(title="" if place else "Training", figure=_chart(figure), rank=4)
+        yield Part(title="" if place else "Training", figure=_chart(figure), rank=4 + place)
     measured = _multiples(curves.measure_figures(run))
     if verdict is not None and measured:
         says = f"{verdict.state}: {verdict.reason}"
         yield Part(title="Is it collapsing?", texts=[says], multiples=measured, rank=3)
-    spectra = _multiples(curves.spectrum_figures(run.metrics))
-    if spectra:
-        yield Part(multiples=spectra, rank=7)
-    yield Part(title="What was done", facts=facts.facts(run))
+    yield Part(title="What was done", facts=facts.facts(run), rank=5)
 
 
 def _chart(figure: Figure) -> dict[str, Any]:

@@ -17,30 +17,14 @@ from stopgrad.evaluation import (
     metric_text,
     number,
 )
-from stopgrad.report.curves import epoch_axis, measure_caption, spectrum_figures
+from stopgrad.report.curves import measure_caption, spectrum_figures
 from stopgrad.report.evidence import StudyEvidence, images_measured
 from stopgrad.report.facts import protocol_text
-from stopgrad.report.style import (
-    SERIES,
-    Figure,
-    Role,
-    Spec,
-    Values,
-    dots,
-    drawn,
-    encoded,
-    light,
-    line,
-    mark,
-    numeric,
-    plot,
-    told_apart,
-)
+from stopgrad.report.over_time import MOST_ARMS, TOGETHER, arms_over_time
+from stopgrad.report.style import Figure, Spec, drawn
 from stopgrad.storage import printable
 from stopgrad.studies import COLLAPSE, CurvePoint, EpochRow, seed_curves
 
-TOGETHER = 3  # arms that share one panel with the bands of their spread
-MOST_ARMS = len(SERIES)  # with a name in the legend; the others are grey
 MOST_POINTS = 40  # of a line; between two drawn epochs others are left out
 FEWEST_POINTS = 5  # that make a curve
 
@@ -169,11 +153,7 @@ def seeds_chart(
     percent: bool = False,
     zero: bool = False,
 ) -> Spec:
-    """One number over the epochs, in percent or as it is: the mean over seeds of each arm.
-
-    Collapsed arms are red. Up to three arms have a band of one standard deviation. Of more than
-    ten, the baseline and those that end highest and lowest are named, and the others grey.
-    """
+    """One number over the epochs, in percent or as it is: the mean over seeds of each arm."""
     return arms_over_time(
         curve_rows(points, percent=percent),
         first=evidence.results.stored.study.baseline,
@@ -181,39 +161,6 @@ def seeds_chart(
         title=title,
         zero=zero,
     )
-
-
-def arms_over_time(
-    values: Values, *, first: str, collapsed: Sequence[str] = (), title: str, zero: bool = False
-) -> Spec:
-    """Rows of `curve_rows` as a line for each arm; see `seeds_chart`."""
-    arms = _named(values, first=first)
-    labels = {arm: f"{printable(arm)}{', collapsed' * (arm in collapsed)}" for arm in arms}
-    roles: list[Role] = [
-        "wrong" if a in collapsed else r for a, r in zip(arms, SERIES, strict=False)
-    ]
-    own = [{**row, "name": labels[row["arm"]]} for row in values if row["arm"] in arms]
-    others = [row for row in values if row["arm"] not in arms]
-    marks = [encoded(line(own, width=2.2), **told_apart(list(labels.values()), roles))]
-    if others:
-        grey = line(others, role="third", width=1, opacity=0.35)
-        marks.insert(0, encoded(grey, detail={"field": "arm", "type": "nominal"}))
-    for arm, role in zip(arms, roles, strict=True):
-        rows = [row for row in own if row["arm"] == arm]
-        marks += _band(rows, role) if len(arms) <= TOGETHER else [dots(rows, size=14, role=role)]
-    x, y = _axes(values, zero=zero)
-    return plot(*marks, x=x, y=y, title=title)
-
-
-def _named(values: Values, *, first: str) -> list[str]:
-    """The arms that have a name in the legend, in their order."""
-    last = {row["arm"]: row["value"] for row in values}
-    if len(last) <= MOST_ARMS:
-        return list(last)
-    order = sorted((arm for arm in last if arm != first), key=lambda arm: last[arm])
-    half = (MOST_ARMS - 1) // 2
-    kept = {first, *order[:half], *order[half - MOST_ARMS + 1 :]}
-    return [arm for arm in last if arm in kept]
 
 
 def curve_rows(points: Sequence[CurvePoint], *, percent: bool = False) -> list[dict[str, Any]]:
@@ -241,19 +188,3 @@ def _row(point: CurvePoint, *, percent: bool) -> dict[str, Any]:
         "name": name,
         "text": f"{name}, epoch {point.epoch}: {written} (n = {n})",
     }
-
-
-def _band(rows: Values, role: Role) -> list[Spec]:
-    """The band and the points of one arm."""
-    low = [{**row, "value": row["low"]} for row in rows]
-    area = mark("area", low, color=light(role), opacity=0.18, aria=False)
-    return [encoded(area, y2={"field": "high"}), dots(rows, size=16, role=role)]
-
-
-def _axes(values: Values, *, zero: bool = False) -> tuple[Spec, Spec]:
-    """One scale for all arms, from the first epoch measured: none of the numbers begins at 0."""
-    epochs = [row["epoch"] for row in values]
-    low, high = min(row["low"] for row in values), max(row["high"] for row in values)
-    domain = [min(0.0, low) if zero else low, high if high > low else low + 1]
-    y = numeric("value", title=None, scale={"domain": domain, "nice": True, "zero": zero})
-    return epoch_axis(max(epochs), first=min(epochs)), y

@@ -156,12 +156,12 @@ def published_scale(results: Results) -> str:
     if published.source != "report":  # it says itself what it is
         source = published.source.replace("report", REPORT, 1)
         return f"{source}, {_counted(published.seeds, 'seed')}"
-    # To tens: an epoch leaves its last images out, so there are a few passes less.
-    epochs = int(round(reach[0].passes, -1)) if reach else 0
-    images = round(PUBLISHED_BATCH * reach[0].steps / reach[0].passes, -3) if reach else 0
-    return (
-        f"{_scale('ResNet-18', epochs, int(images), range(published.seeds), reach)}, from {REPORT}"
-    )
+    # An epoch leaves out the images that do not fill a batch, so its passes are a little fewer.
+    batch, far = PUBLISHED_BATCH, reach[0] if reach else Extent(0, 1.0, 0.0)
+    images = int(round(batch * far.steps / far.passes, -3))
+    epochs = far.steps // max(1, images // batch)
+    scale = _scale("ResNet-18", epochs, images, range(published.seeds), reach)
+    return f"{scale}, from {REPORT}"
 
 
 def _scale(

@@ -1,0 +1,79 @@
+"""Several arms or runs over the epochs, each by its name, in one chart."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from stopgrad.report.curves import epoch_axis
+from stopgrad.report.style import (
+    SERIES,
+    Role,
+    Spec,
+    Values,
+    dots,
+    encoded,
+    light,
+    line,
+    mark,
+    nominal,
+    numeric,
+    plot,
+    told_apart,
+)
+from stopgrad.storage import printable
+
+TOGETHER = 3  # arms that share one chart with the bands of their spread
+MOST_ARMS = len(SERIES)  # with a name in the legend; the others are grey
+
+
+def arms_over_time(
+    values: Values, *, first: str, collapsed: Sequence[str] = (), title: str, zero: bool = False
+) -> Spec:
+    """A line for each arm: rows of `epoch`, `value`, `low`, `high`, `arm` and `text`.
+
+    Collapsed arms are red. Up to three arms have a band from low to high. Of more than ten, the
+    first and those that end highest and lowest are named, and the others grey.
+    """
+    arms = _named(values, first=first)
+    labels = {arm: f"{printable(arm)}{', collapsed' * (arm in collapsed)}" for arm in arms}
+    roles: list[Role] = [
+        "wrong" if a in collapsed else r for a, r in zip(arms, SERIES, strict=False)
+    ]
+    own = [{**row, "name": labels[row["arm"]]} for row in values if row["arm"] in arms]
+    others = [row for row in values if row["arm"] not in arms]
+    marks = [encoded(line(own, width=2.2), **told_apart(list(labels.values()), roles))]
+    if others:
+        grey = line(others, role="third", width=1, opacity=0.35)
+        marks.insert(0, encoded(grey, detail=nominal("arm")))
+    for arm, role in zip(arms, roles, strict=True):
+        rows = [row for row in own if row["arm"] == arm]
+        marks += _band(rows, role) if len(arms) <= TOGETHER else [dots(rows, size=14, role=role)]
+    x, y = _axes(values, zero=zero)
+    return plot(*marks, x=x, y=y, title=title)
+
+
+def _named(values: Values, *, first: str) -> list[str]:
+    """The arms that have a name in the legend, in their order."""
+    last = {row["arm"]: row["value"] for row in values}
+    if len(last) <= MOST_ARMS:
+        return list(last)
+    order = sorted((arm for arm in last if arm != first), key=lambda arm: last[arm])
+    half = (MOST_ARMS - 1) // 2
+    kept = {first, *order[:half], *order[half - MOST_ARMS + 1 :]}
+    return [arm for arm in last if arm in kept]
+
+
+def _band(rows: Values, role: Role) -> list[Spec]:
+    """The band and the points of one arm."""
+    low = [{**row, "value": row["low"]} for row in rows]
+    area = mark("area", low, color=light(role), opacity=0.18, aria=False)
+    return [encoded(area, y2={"field": "high"}), dots(rows, size=16, role=role)]
+
+
+def _axes(values: Values, *, zero: bool = False) -> tuple[Spec, Spec]:
+    """One scale for all arms, from the first epoch measured: none of the numbers begins at 0."""
+    epochs = [row["epoch"] for row in values]
+    low, high = min(row["low"] for row in values), max(row["high"] for row in values)
+    domain = [min(0.0, low) if zero else low, high if high > low else low + 1]
+    y = numeric("value", title=None, scale={"domain": domain, "nice": True, "zero": zero})
+    return epoch_axis(max(epochs), first=min(epochs)), y
