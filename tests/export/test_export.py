@@ -288,7 +288,7 @@ def test_a_config_of_others_cannot_ask_for_more_memory_than_its_weights_fill(
     narrow: TrainedRun, tmp_path: Path
 ) -> None:
     export_run(narrow, name="hub", out=tmp_path / "hub")
-    edit(tmp_path / "hub" / "config.json", "encoder.width", 1e4)
+    edit(tmp_path / "hub" / "config.json", "encoder.width", 32)
     with pytest.raises(ConfigError, match="another shape"):
         PretrainedEncoder.from_pretrained(tmp_path / "hub")
     edit(tmp_path / "hub" / "config.json", "encoder.width", "wide")

@@ -44,6 +44,9 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Writes the features, and prints the paths."""
+    from stopgrad.export import check_out
+
+    check_out(options.out)  # before the run is read
     made = stopgrad.Run(options.run, older=options.older).embed(
         options.data, out=options.out, layer=options.layer, bad_images=options.bad_images
     )

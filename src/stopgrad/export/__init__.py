@@ -9,6 +9,7 @@ our encoder. The same run gives the same bytes. docs/reliability.md, decision E.
     card         what the weights are, and what to know about their run: JSON, README.md for the Hub
     pushing      a folder for the Hub -> a repository there
     pretrained   `PretrainedEncoder`: an exported encoder as one object
+    places       where features may be written
     embedding    a run and images -> features in one file; continues after a kill
     estimator    `SimSiamEmbedder`: pretraining and embedding inside scikit-learn
     arrays       the X of scikit-learn -> pixels

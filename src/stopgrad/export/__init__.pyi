@@ -1,9 +1,9 @@
 from .arrays import ImagesError as ImagesError
 from .card import run_condition as run_condition
 from .embedding import Embedded as Embedded
-from .embedding import check_out as check_out
 from .embedding import embed_dataset as embed_dataset
 from .estimator import SimSiamEmbedder as SimSiamEmbedder
+from .places import check_out as check_out
 from .pretrained import PretrainedEncoder as PretrainedEncoder
 from .pushing import check_repository as check_repository
 from .pushing import push_folder as push_folder

@@ -21,8 +21,9 @@ import numpy.typing as npt
 from torch import nn
 
 from stopgrad.config import Layer
-from stopgrad.errors import ConfigError, StorageError
+from stopgrad.errors import StorageError
 from stopgrad.evaluation import embed, finite
+from stopgrad.export.places import check_out, nearest_folder
 from stopgrad.images import Dataset, Images, Track, no_progress
 from stopgrad.method import Compute
 from stopgrad.runs import TrainedRun, tensors_sha256
@@ -30,7 +31,6 @@ from stopgrad.storage import (
     OddFileError,
     appearing,
     cell_text,
-    check_ending,
     lock,
     read_file,
     read_json,
@@ -42,7 +42,6 @@ from stopgrad.storage import (
 
 Values = npt.NDArray[np.float32]
 
-SUFFIXES = (".parquet", ".csv", ".npy")
 COLUMNS = ("path", "split", "label", "class_name")
 BLOCK = 256  # images in a block; a kill costs at most one block
 LETTERS = 14  # of a number in CSV, at most but for a sign or an exponent, with its comma
@@ -90,22 +89,6 @@ class Block(NamedTuple):
 
 
 Filled: TypeAlias = tuple[Block, Values]
-
-
-def check_out(out: Path) -> None:
-    """Refuses an unsuitable file before anything is computed.
-
-    Raises:
-        ConfigError: For another kind of file, or a folder without write permission.
-    """
-    check_ending(out, *SUFFIXES)
-    folder = _folder(out)
-    if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
-        raise ConfigError(
-            f"--out {out}: cannot write to {folder}",
-            expected="a file in a folder with write permission",
-            hint="choose another folder",
-        )
 
 
 def embed_dataset(
@@ -254,18 +237,13 @@ def _check_room(out: Path, *, rows: int, width: int, there: int) -> None:
     Of the blocks `there` bytes were written by an earlier process.
     """
     written = LETTERS if out.suffix.lower() == ".csv" else 4  # bytes of a number
-    needed, free = rows * width * (4 + written) - there, shutil.disk_usage(_folder(out)).free
+    needed, free = rows * width * (4 + written) - there, shutil.disk_usage(nearest_folder(out)).free
     if needed > free:
         raise StorageError(
-            f"{needed:,} bytes needed in {_folder(out)}, {free:,} bytes free",
+            f"{needed:,} bytes needed in {nearest_folder(out)}, {free:,} bytes free",
             expected="space for the features, in blocks and in the file, while they are written",
             hint="free some space, or choose another --out",
         )
-
-
-def _folder(out: Path) -> Path:
-    """The nearest folder above that exists."""
-    return next(parent for parent in out.absolute().parents if parent.exists())
 
 
 def _write(

@@ -54,7 +54,7 @@ except ImportError as error:
         "SimSiamEmbedder needs scikit-learn", hint="pip install 'stopgrad[sklearn]'"
     ) from error
 
-AT_THE_END = 10**9  # epochs between measurements: measures only the last epoch
+AT_THE_END = 10**6  # epochs between measurements: measures only the last epoch
 
 log = logging.getLogger(__name__)
 
