@@ -249,9 +249,11 @@ def test_several_studies_are_first_seen_at_a_glance(
 
 
 def test_a_page_says_at_which_scale_ours_and_the_published_numbers_were_measured(
-    text: str, own: StudyEvidence
+    own: StudyEvidence,
 ) -> None:
-    told = text.replace("\xa0", " ")
+    [kept] = read_studies(Path(__file__).parents[2] / "results" / "2026-11-26-weight-decay")
+    told = render(kept).replace("\xa0", " ")
+    assert "Here: cifar_resnet8, 8 epochs, 40,000 images, 3 seeds, N = 0.25 to 25.0." in told
     # 40,000 images in batches of 512 are 78 steps an epoch; 1.25 times 800 epochs.
     assert "Published: ResNet-18, 1,000 epochs, 40,000 images, 5 seeds, N = 1.2 to 117.0" in told
     assert "github.com/tillaczel/simsiam" in told
