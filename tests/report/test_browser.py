@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 @pytest.fixture(scope="module")
 def address(tmp_path_factory: pytest.TempPathFactory) -> str:
     folder = tmp_path_factory.mktemp("browser")
-    make_study(folder / "s", "components", seeds=(0, 1), epochs=4)
+    make_study(folder / "s", "components", seeds=(0, 1), epochs=5)
     return write_page(read_studies(folder / "s"), out=folder / "page.html").as_uri()
 
 

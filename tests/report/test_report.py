@@ -504,3 +504,30 @@ def test_a_page_of_a_run_loads_nothing_of_studies(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
     assert out.exists()
+
+
+def test_several_runs_stand_side_by_side_and_overlaid(tmp_path: Path) -> None:
+    one = read_evidence(write_run(tmp_path / "one"))
+    worse = [record(value=0.2), record(of="untrained", value=0.31, epoch=0)]
+    two = read_evidence(write_run(tmp_path / "two", records=worse, metrics=rows(2)))
+    text = render(one, two)
+    [head, *body] = Page(text).of["side"][0]
+    found = [dict(zip(head, row, strict=True)) for row in body]
+    assert [row["run"] for row in found] == ["one", "two"]
+    assert [row["kNN"] for row in found] == [f"57.31{NB}%", f"20.00{NB}%"]
+    assert [row["epochs"] for row in found] == ["3", "2"]
+    assert found[0]["verdict"] == "healthy"
+    assert f"two, epoch 2: kNN 40.0{NB}%" not in text  # the overlay has words of its own
+    for tip in (f"one, epoch 3: 60.00{NB}%", f"two, epoch 2: 40.00{NB}%", "two, epoch 2: −0.200"):
+        assert f'data-tip="{tip}"' in text, tip
+    assert "Runs side by side" not in render(one)
+
+
+def test_an_encoder_that_is_no_better_than_untrained_is_never_called_healthy(
+    tmp_path: Path,
+) -> None:
+    worse = [record(value=0.31), record(of="untrained", value=0.31, epoch=0)]
+    page = Page(render(read_evidence(write_run(tmp_path / "run", records=worse))))
+    words = [text for tag in ("strong", "dd", "td") for text in page.texts[tag]]
+    assert any(text.startswith("not collapsed, but not yet useful") for text in words)
+    assert not [text for text in words if text == "healthy"]

@@ -18,10 +18,12 @@ from stopgrad.report import StudyEvidence, read_studies, study_table, write_figu
 from stopgrad.report.arms import knob_axis, scores
 from stopgrad.report.facts import place_text
 from stopgrad.report.page import render
-from stopgrad.report.study_charts import collapsed_arms
+from stopgrad.report.study_charts import collapsed_arms, curve_figures
 from stopgrad.report.study_page import missing_lines
+from stopgrad.report.study_scores import key_figures
 from stopgrad.studies import StudyDirectory, load_results
 from tests.report.test_report import PAYLOADS, Page, Skeleton
+from tests.report.test_study_figures import rows_of
 from tests.studies.factories import make_study
 
 MINE: dict[str, Any] = {
@@ -233,3 +235,48 @@ def test_the_means_of_the_page_are_those_of_load_results(folder: Path, page: Pag
     written = f"{100 * row.cell.summary.mean:.2f} ± {100 * (row.cell.summary.std or 0):.2f} (3)"
     knn = tables_of(page, "scores")[0]
     assert next(line for line in knn if line[0] == "5e-4")[5] == written
+
+
+def test_several_studies_are_first_seen_at_a_glance(
+    study: StudyEvidence, own: StudyEvidence
+) -> None:
+    [*glance] = tables_of(Page(render(study, own)), "studies")[0]
+    assert [row[0] for row in glance] == ["study", "weight-decay", "mine"]
+    assert glance[2][1] == "Which batch?"
+    assert glance[2][3:] == ["", "6 of 6"]  # no findings; three arms with two seeds
+    shows = sum(row[1] == "shows" for row in tables_of(Page(render(study)), "findings")[0])
+    assert glance[1][3:] == [f"{shows} of 3", "14 of 15"]
+
+
+def test_a_page_says_at_which_scale_ours_and_the_published_numbers_were_measured(
+    own: StudyEvidence,
+) -> None:
+    [kept] = read_studies(Path(__file__).parents[2] / "results" / "2026-11-26-weight-decay")
+    told = render(kept).replace("\xa0", " ")
+    assert "Here: cifar_resnet8, 8 epochs, 40,000 images, 3 seeds, N = 0.25 to 25.0." in told
+    # 40,000 images in batches of 512 are 78 steps an epoch; 1.25 times 800 epochs.
+    assert "Published: ResNet-18, 1,000 epochs, 40,000 images, 5 seeds, N = 1.2 to 117.0" in told
+    assert "github.com/tillaczel/simsiam" in told
+    assert "arxiv.org/abs/2011.10566" in told
+    assert 'class="scale"' not in render(own)  # nothing was published of it
+
+
+def test_the_key_figure_comes_first_and_the_published_stand_on_an_axis_of_their_own(
+    study: StudyEvidence, own: StudyEvidence
+) -> None:
+    ours, published = key_figures(study)
+    values = [
+        {row["value"] for row in rows_of(figure.chart, "text")} for figure in (ours, published)
+    ]
+    known = [s for s in scores(study.results) if s.metric == "knn_accuracy" and s.labels == 1]
+    assert values[0] == {s.mean for s in known if not s.published and not s.baseline}
+    assert values[1] == {80.03, 88.04, 88.91, 54.55, 9.86}
+    assert [figure.name for figure in key_figures(own)] == ["batch"]
+    assert render(study).index("figures key") < render(study).index("All numbers")
+
+
+def test_fewer_than_five_epochs_make_no_curve_and_the_page_says_so(tmp_path: Path) -> None:
+    make_study(tmp_path / "s", "mine", values=MINE, seeds=(0,), epochs=4)
+    [short] = read_studies(tmp_path / "s")
+    assert "the runs have 4 measured epochs, and a curve needs 5" in render(short)
+    assert curve_figures(short) == []

@@ -98,8 +98,8 @@ def spectrum_figures(metrics: Rows) -> list[Figure]:
             spectrum_chart(metrics),
             label=f"Lines: eigenvalues of z by rank, at several epochs. {fell}",
             caption="How much of z lies along each direction, the strongest first (eigenvalues of "
-            f"its second moment, on {images_measured(found)}). Flat is healthy: many directions are "
-            f"used; steep means few. {fell}",
+            f"its second moment, on {images_measured(found)}). Flat is healthy: many directions "
+            f"are used; steep means few. {fell}",
         ),
         *predictor_figures(metrics),
     ]
@@ -111,15 +111,16 @@ def predictor_figures(metrics: Rows) -> list[Figure]:
     if not points:
         return []
     law = (
-        "How much of each direction of z the predictor keeps. In theory it keeps what tells images "
-        "apart and drops what differs between views of one: its gain is proportional to the part of "
-        f"the variance that lies between images (ICC, on {images_measured([row])}; dashed)."
+        "How much of each direction of z the predictor keeps. In theory it keeps what tells "
+        "images apart and drops what differs between views of one: its gain is proportional to "
+        "the part of the variance that lies between images "
+        f"(ICC, on {images_measured([row])}; dashed)."
     )
     if not row["spectra"].get("between"):
         law = (
-            "How much of each direction of z the predictor keeps. This run did not note which part of "
-            "the variance lies between images, to which the gain is proportional in theory. Dashed: "
-            "proportional to the root of the eigenvalue (Tian et al. 2021)."
+            "How much of each direction of z the predictor keeps. This run did not note which part "
+            "of the variance lies between images, to which the gain is proportional in theory. "
+            "Dashed: proportional to the root of the eigenvalue (Tian et al. 2021)."
         )
     power = exponent(row["spectra"])
     says = "" if power is None else f"The gain goes as the eigenvalue to the power {power:.2f}."

@@ -1,4 +1,4 @@
-"""Several runs or studies -> what stands before them on a page: one table, and runs as one figure."""
+"""Several runs or studies -> what stands before them on a page: one table, and runs overlaid."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ MOST_POINTS = 40  # of a line
 RANK = "effective_rank"
 
 
-class Overview(NamedTuple):
+class Glance(NamedTuple):
     """What stands before several chapters of one kind."""
 
     title: str
@@ -34,13 +34,13 @@ class Overview(NamedTuple):
     figures: Sequence[Figure] = ()
 
 
-def overviews(chapters: Sequence[Evidence | StudyEvidence]) -> list[Overview]:
+def overviews(chapters: Sequence[Evidence | StudyEvidence]) -> list[Glance]:
     """The studies at a glance, then the runs side by side, each where there are several."""
     studies = [each for each in chapters if isinstance(each, StudyEvidence)]
     runs = [each for each in chapters if isinstance(each, Evidence)]
-    found = [Overview("Studies at a glance", _study_table(studies))] if len(studies) > 1 else []
+    found = [Glance("Studies at a glance", _study_table(studies))] if len(studies) > 1 else []
     if len(runs) > 1:
-        found.append(Overview("Runs side by side", _run_table(runs), _run_figures(runs)))
+        found.append(Glance("Runs side by side", _run_table(runs), _run_figures(runs)))
     return found
 
 
@@ -63,7 +63,7 @@ def _study_table(studies: Sequence[StudyEvidence]) -> Table:
 
 def _run_table(runs: Sequence[Evidence]) -> Table:
     """A row for each run: what it is, its scores with most labels, and its verdict."""
-    metrics = [metric for metric in metrics_of([r for run in runs for r in run.scored])][:2]
+    metrics = metrics_of([record for run in runs for record in run.scored])[:2]
     rows = []
     for run, name in zip(runs, _names(runs), strict=True):
         last = run.epochs[-1] if run.epochs else None
