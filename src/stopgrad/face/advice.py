@@ -91,7 +91,7 @@ class Advice(Shown):
         base = knob_values(config_from_dict({}, preset=self.preset))
         own = knob_values(replace(self.best.config, epochs=self.epochs))
         keys = [k for k in own if own[k] != base[k] and (k not in LEFT_OUT or k == "epochs")]
-        flags = (word for key in keys for word in (f"--{key}", str(own[key]).lower()))
+        flags = (word for key in keys for word in (f"--{key}", _flag(own[key])))
         data = (word for spec in images.specs_of(self.spec) for word in ("--data", spec))
         preset = ("--preset", self.preset)
         return join(["stopgrad", "pretrain", *data, "--out", "runs/advised", *preset, *flags])
@@ -138,6 +138,10 @@ class Advice(Shown):
         ]
 
 
+def _flag(value: object) -> str:
+    return f"{value:.6g}" if isinstance(value, float) else str(value).lower()
+
+
 def _row(tried: TriedSetting) -> tuple[TableCell, ...]:
     cells = (
         tried.arm,
@@ -165,7 +169,8 @@ def advise(
     """Spends a budget of time on short runs and says what to run for long.
 
     Nine settings of learning rate, alpha_h and crop_min, the best three for longer, the best alone
-    for longest, all of a rung up to one N; ranked by the participation ratio of the features. Written as advice.md too.
+    for longest, all of a rung up to one N; ranked by the participation ratio of the features.
+    Written as advice.md too.
 
     Args:
         data: As for `check`.
