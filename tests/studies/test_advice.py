@@ -64,10 +64,16 @@ def test_of_any_two_knobs_each_pair_of_levels_is_tried_once() -> None:
 
 
 def test_epochs_are_those_that_the_rung_has_time_for() -> None:
-    """Nine runs on two slots are five turns of 200 s; less 15 s for starting, at 20 s each: 9."""
-    assert affordable_epochs(1000, epoch_s=20, arms=9, slots=2) == 9
-    assert affordable_epochs(1000, epoch_s=20, start_s=100, arms=9, slots=2) == 5
-    assert affordable_epochs(100, epoch_s=20, arms=9, slots=2) <= 0
+    """Nine runs are 3 x (1 + 2 + 1/2) = 10.5 lengths, 5.25 on each of two slots, and five starts.
+
+    1,000 s less 5 x 15 s are 925 s: 8.8 epochs of 20 s on each, so 8; less 5 x 100 s: 4.8, so 4.
+    """
+    nine = arms_around(preset("miniature"))
+    assert affordable_epochs(1000, nine, epoch_s=20, slots=2) == 8
+    assert affordable_epochs(1000, nine, epoch_s=20, start_s=100, slots=2) == 4
+    assert affordable_epochs(100, nine, epoch_s=20, slots=2) <= 0
+    [slow] = (name for name in nine if name == "base_lr 0.4, alpha_h 2, crop_min 0.5")
+    assert affordable_epochs(415, {slow: nine[slow]}, epoch_s=20, slots=2) == 10  # of twice 20 s
 
 
 @pytest.mark.parametrize(
@@ -92,17 +98,15 @@ def test_a_budget_ends_in_a_page_and_a_second_call_trains_nothing(
     pictures: Path, tmp_path: Path, here: HereExecutor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Epochs are set by hand, so that a slow machine tries as much as a fast one."""
-    budgets = iter([1, 2, 4])
+    budgets = iter([2, 4, 8])
     monkeypatch.setattr(studies, "affordable_epochs", lambda *_, **__: next(budgets))
     found = _advise(pictures, tmp_path / "out", 600)
     assert here.began.count("pretrain") == 13
     tried = {rung: [t for t in found.tried if t.rung == rung] for rung in (1, 2, 3)}
-    assert [(len(runs), runs[0].config.epochs) for runs in tried.values()] == [
-        (9, 1),
-        (3, 2),
-        (1, 4),
-    ]
-    for runs in tried.values():
+    assert [len(runs) for runs in tried.values()] == [9, 3, 1]
+    for rung, runs in tried.items():
+        far = [each.config.optimizer.base_lr * each.config.epochs for each in runs]
+        assert far == pytest.approx([0.8 * 2**rung] * len(runs))  # so that N is the same
         ratios = [each.participation_ratio for each in runs]
         assert ratios == sorted(ratios, reverse=True)
     assert {t.arm for t in tried[2]} == {t.arm for t in tried[1][:3]}
@@ -113,8 +117,9 @@ def test_a_budget_ends_in_a_page_and_a_second_call_trains_nothing(
     assert found.command in page.splitlines()
     options = parse(shlex.split(found.command)[1:])
     assert options.config.epochs == found.epochs
-    assert options.config.optimizer == found.best.config.optimizer
-    assert options.config.views == found.best.config.views
+    assert options.config.optimizer == found.best.config.optimizer  # factors of 2
+    assert options.config.views.crop_min == pytest.approx(found.best.config.views.crop_min)
+    assert "0000" not in found.command
     here.began.clear()
     again = _advise(pictures, tmp_path / "out", 600)
     assert here.began == []
@@ -147,7 +152,7 @@ def test_a_budget_for_no_epoch_is_refused_in_one_line(
     words = ["--data", str(pictures), "--out", str(tmp_path / "out"), "--preset", "tiny"]
     assert main(["advise", *words, "--budget", "5s", "--batch", "16"]) == 2
     said = capsys.readouterr().err.splitlines()[-1]
-    assert "is too small for one epoch of 9 settings; expected at least " in said
+    assert "is too small for two epochs of 9 settings; expected at least " in said
     assert not (tmp_path / "out").exists()
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 
 import stopgrad
-from stopgrad.cli.parser import add_changes, add_data, add_preset
+from stopgrad.cli.parser import add_changes, add_data
 from stopgrad.cli.screen import say, show
+from stopgrad.config import PRESETS
 from stopgrad.storage import user_path
 
 HELP = "find a setting for a long run on your images, without labels"
@@ -22,8 +23,12 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--out", required=True, type=user_path, metavar="DIR", help="study directory"
     )
-    add_preset(parser)
-    parser.set_defaults(preset="miniature")
+    parser.add_argument(
+        "--preset",
+        default="miniature",
+        metavar="NAME",
+        help=f"settings to start from: {', '.join(PRESETS)}. Default: miniature",
+    )
     parser.add_argument(
         "--jobs",
         type=int,
@@ -34,9 +39,9 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.epilog = (
         "Nine settings of learning rate, alpha_h and crop_min are tried in short runs, the\n"
         "best three in longer ones, the best in the longest, ranked by the participation\n"
-        "ratio of the features. Every knob is a flag (--KNOB VALUE) that changes the preset,\n"
-        "here miniature by default. After a kill the same command goes on. DIR/advice.md\n"
-        "has the setting, why, what to expect, and the command of the long run."
+        "ratio of the features. Every knob is a flag (--KNOB VALUE) that changes the preset.\n"
+        "After a kill the same command goes on. DIR/advice.md has the setting, why, what to\n"
+        "expect, and the command of the long run."
     )
 
 

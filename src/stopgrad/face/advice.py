@@ -35,6 +35,7 @@ PAGE = "advice.md"
 TRIED = 64  # images whose views are looked at before anything starts
 CHANGED = 1e-3  # standard deviations of the pixels, by which two views differ at least
 KEPT = 4  # directions that weight decay must leave alive; fewer count as a collapse
+FURTHER = 1.2  # times the N of the rung before, that the next one reaches at least
 OLD_ENOUGH = 1000  # steps, after which few directions are no longer due to youth
 UNITS = {"h": 3600.0, "m": 60.0, "s": 1.0}
 LEFT_OUT = ("seed", "epochs", "device", "threads", "process_timeout")
@@ -90,7 +91,7 @@ class Advice(Shown):
         base = knob_values(config_from_dict({}, preset=self.preset))
         own = knob_values(replace(self.best.config, epochs=self.epochs))
         keys = [k for k in own if own[k] != base[k] and (k not in LEFT_OUT or k == "epochs")]
-        flags = (word for key in keys for word in (f"--{key}", str(own[key]).lower()))
+        flags = (word for key in keys for word in (f"--{key}", _flag(own[key])))
         data = (word for spec in images.specs_of(self.spec) for word in ("--data", spec))
         preset = ("--preset", self.preset)
         return join(["stopgrad", "pretrain", *data, "--out", "runs/advised", *preset, *flags])
@@ -137,6 +138,10 @@ class Advice(Shown):
         ]
 
 
+def _flag(value: object) -> str:
+    return f"{value:.6g}" if isinstance(value, float) else str(value).lower()
+
+
 def _row(tried: TriedSetting) -> tuple[TableCell, ...]:
     cells = (
         tried.arm,
@@ -164,7 +169,8 @@ def advise(
     """Spends a budget of time on short runs and says what to run for long.
 
     Nine settings of learning rate, alpha_h and crop_min, the best three for longer, the best alone
-    for longest; ranked by the participation ratio of the features. Written as advice.md too.
+    for longest, all of a rung up to one N; ranked by the participation ratio of the features.
+    Written as advice.md too.
 
     Args:
         data: As for `check`.
@@ -175,7 +181,7 @@ def advise(
         **knobs: As for `pretrain`; they change the preset.
 
     Raises:
-        ConfigError: For a budget that is too small for one epoch of each setting, or a knob, also
+        ConfigError: For a budget that is too small for two epochs of the settings, or a knob, also
             one without N (LARS, no weight decay).
         DataError: When there are too few images, or augmentation does not change them.
         FailedRunsError: When every run of a rung failed.
@@ -286,36 +292,46 @@ def _rung(
     decay: float | None,
 ) -> StudyFile | None:
     """The next rung, of the best settings before; None where no time is left for longer runs."""
-    epochs = _epochs(search, rung, before, left=left)
-    if before and epochs <= before[0].config.epochs:
-        return None
     arms, kept = studies.arms_around(search.config), {each.arm for each in before}
     arms = {name: changes for name, changes in arms.items() if not before or name in kept}
+    epochs = _epochs(search, rung, before, arms=arms, left=left)
+    if before and epochs * _epoch_folds(search) < FURTHER * before[0].folds:
+        return None
     return studies.rung_study(rung, arms, epochs=epochs, weight_decay=decay)
 
 
-def _epochs(search: _Search, rung: int, before: Sequence[TriedSetting], *, left: float) -> int:
+def _epochs(
+    search: _Search,
+    rung: int,
+    before: Sequence[TriedSetting],
+    *,
+    arms: Mapping[str, Mapping[str, Any]],
+    left: float,
+) -> int:
     """The epochs of a rung: by its part of the time that is left, and up to the published N.
 
     Raises:
-        ConfigError: When that is not one epoch of each setting of the first rung.
+        ConfigError: When that is not two epochs of the settings of the first rung.
     """
-    config, slots, rungs = search.config, search.slots, len(studies.RUNGS)
+    slots, rungs = search.slots, len(studies.RUNGS)
     start_s = max((each.wall_s - each.seconds for each in before), default=studies.START_S)
     epoch_s = max((each.epoch_s for each in before), default=0.0) or _epoch_s(search)
-    arms = len(before) or studies.RUNGS[0]
     found = studies.affordable_epochs(
-        left / (rungs - rung + 1), epoch_s=epoch_s, start_s=start_s, arms=arms, slots=slots
+        left / (rungs - rung + 1), arms, epoch_s=epoch_s, start_s=start_s, slots=slots
     )
     if not before and found < 1:
-        least = rungs * math.ceil(arms / slots) * (start_s + epoch_s)
+        least = rungs * (math.ceil(len(arms) / slots) * start_s + 3 * len(arms) * epoch_s / slots)
         raise ConfigError(
-            f"a budget of {duration(left)} is too small for one epoch of {arms} settings",
+            f"a budget of {duration(left)} is too small for two epochs of {len(arms)} settings",
             expected=f"at least {math.ceil(least / 60)}m on this machine as it is now",
             hint="raise --budget, or take fewer images or a smaller preset",
         )
-    one_epoch = method.extent(replace(config, epochs=1), images=len(search.images.train)).folds
-    return min(found, math.ceil(method.published_extent().folds / one_epoch))
+    return min(found, 2 * math.ceil(method.published_extent().folds / _epoch_folds(search) / 2))
+
+
+def _epoch_folds(search: _Search) -> float:
+    """N of an epoch at the preset's rate."""
+    return method.extent(replace(search.config, epochs=1), images=len(search.images.train)).folds
 
 
 def _epoch_s(search: _Search) -> float:

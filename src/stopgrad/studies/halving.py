@@ -26,8 +26,12 @@ START_S = 15.0  # of a run before its first step and after its last, in two proc
 
 
 def arms_around(config: Config) -> dict[str, dict[str, Any]]:
-    """The nine settings by name, as factors on a config's rate, alpha_h and crop_min."""
-    found = {}
+    """The nine settings by name, as factors on a config's rate, alpha_h and crop_min.
+
+    All go equally far: a lower rate has more epochs, because measures without labels order runs of
+    one N (docs/log.md), and what has learned less spreads its features more.
+    """
+    found = dict[str, dict[str, Any]]()
     crop = config.views.crop_min
     for levels in ARRAY:
         factors = [each[level] for each, level in zip(FACTORS.values(), levels, strict=True)]
@@ -36,6 +40,8 @@ def arms_around(config: Config) -> dict[str, dict[str, Any]]:
         name = f"base_lr {rate:.3g}, alpha_h {alpha:.3g}, crop_min {crop * factors[2]:.3g}"
         changes = zip(FACTORS, factors, strict=True)
         found[name] = {key: {"times": factor} for key, factor in changes if factor != 1}
+        if factors[0] != 1:
+            found[name]["epochs"] = {"times": 1 / factors[0]}
     return found
 
 
@@ -51,7 +57,7 @@ def rung_study(
     if weight_decay is not None:
         settings["optimizer.weight_decay"] = weight_decay
     values = {
-        "question": f"Which of {len(arms)} settings spreads its features most, in {epochs} epochs?",
+        "question": f"Which of {len(arms)} settings spreads its features most at one N?",
         "baseline": next(iter(arms)),
         "settings": settings,
         "arms": {name: dict(changes) for name, changes in arms.items()},
@@ -61,15 +67,23 @@ def rung_study(
 
 
 def affordable_epochs(
-    seconds: float, *, epoch_s: float, start_s: float = START_S, arms: int, slots: int
+    seconds: float,
+    arms: Mapping[str, Mapping[str, Any]],
+    *,
+    epoch_s: float,
+    start_s: float = START_S,
+    slots: int,
 ) -> int:
-    """How many epochs each run of a rung may have.
+    """How many epochs the preset's rate may have in a rung; even, as twice the rate has half.
 
     Args:
         seconds: That the rung may take.
+        arms: Its settings, from `arms_around`.
         epoch_s: Of an epoch, when as many runs as slots are at work.
         start_s: Of a run, besides its epochs.
-        arms: Runs of the rung.
         slots: Runs at work at once.
     """
-    return int((seconds / math.ceil(arms / slots) - start_s) / epoch_s)
+    lengths = [changes.get("epochs", {"times": 1.0})["times"] for changes in arms.values()]
+    turns = max(max(lengths), sum(lengths) / slots)
+    left = seconds - start_s * math.ceil(len(lengths) / slots)
+    return 2 * int(left / (2 * epoch_s * turns))
