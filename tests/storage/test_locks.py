@@ -12,10 +12,10 @@ import pytest
 from stopgrad.storage import lock_file, locks, open_folder
 
 SOURCES = Path(__file__).parents[2] / "src"
-TRY = """
-import sys; from stopgrad.storage import lock_file
-file = open(sys.argv[1]); lock_file(file.fileno())
-"""
+TRY = (
+    "import sys; from stopgrad.storage import lock_file; "
+    "f = open(sys.argv[1]); lock_file(f.fileno())"
+)
 
 
 def _taken(path: Path) -> bool:

@@ -6,11 +6,12 @@ In: a path, and where the images are now. Out: its model at the newest checkpoin
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
-from stopgrad import evaluation, export, method, runs
+from stopgrad import evaluation, export, method, runs, training
 from stopgrad.config import Config
 from stopgrad.errors import ConfigError, DataError, StorageError
 from stopgrad.face.arguments import in_plain_torch, with_parts
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
     from stopgrad.evaluation import Record
     from stopgrad.images import Changed, Dataset
-    from stopgrad.method import OwnViews
+    from stopgrad.method import OwnViews, Verdict
     from stopgrad.runs import TrainedRun
     from stopgrad.storage import Finding
 
@@ -123,6 +124,38 @@ class OpenedRun:
         """What to do with a packed store whose folder has changed; the run's own is still read."""
         own = runs.read_run(self.path).data["spec"]
         return "warn" if runs.spec_to_keep(source.spec) == own else "fail"
+
+    @property
+    def verdict(self) -> Verdict | None:
+        """Whether the representation is healthy or collapsed, why, and what to try."""
+        rows = reversed(runs.read_metrics(self.path))
+        newest = next((row["verdict"] for row in rows if row.get("verdict")), None)
+        if newest is None:
+            return None
+        state, reason, advice = (newest.get(name, "") for name in method.Verdict._fields)
+        return method.Verdict(cast("Any", state), reason, advice)
+
+    def _weights_changed(self) -> bool:
+        """Whether an encoder of the caller's is not the one that the run started from."""
+        name, card = self.config.encoder.name, runs.read_run(self.path).data.get("init", {})
+        if not name.startswith(method.OWN):
+            return False
+        return training.read_weights(name, self.config.encoder).sha256 != card.get("sha256")
+
+    def _records(self) -> list[Record]:
+        path = self.path / "records.jsonl"
+        return evaluation.read(path) if path.exists() else []
+
+    def _records_of(
+        self, dataset: Dataset, data: AnyData | None, out: str | Path | None
+    ) -> Path | None:
+        """Where the records of an evaluation on these images go; None: into the run."""
+        mark = dataset.train.fingerprint
+        own = mark == runs.read_run(self.path).data["fingerprint"]
+        if out is not None or own or data is None:  # the run's own, changed: refused later
+            return None if out is None else user_path(out)
+        name = re.sub(r"[^A-Za-z0-9_-]+", "-", dataset.name)[:40]
+        return self.path / "elsewhere" / f"{name}-{mark[:8]}"
 
 
 def tell_state(run: TrainedRun, screen: Screen) -> None:

@@ -5,13 +5,12 @@ In: the path of a run. Out: `Run`, whose results are on disk as well.
 
 from __future__ import annotations
 
-import re
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from shlex import quote
-from typing import TYPE_CHECKING, Any, cast, get_args, overload
+from typing import TYPE_CHECKING, Any, get_args, overload
 
 from stopgrad import evaluation, export, images, method, report, runs, training
 from stopgrad.config import BadImages, ExportFormat, Layer
@@ -37,9 +36,8 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     from torch import nn
 
-    from stopgrad.evaluation import Record, Subject
+    from stopgrad.evaluation import Subject
     from stopgrad.export import Embedded, Exported
-    from stopgrad.method import Verdict
     from stopgrad.storage import Finding
     from stopgrad.training import Epoch
 
@@ -88,16 +86,6 @@ class Run(OpenedRun):
         """A row per step: loss and learning rates."""
         rows = runs.read_metrics(self.path)
         return [dict(row) for row in rows if row.get("kind") == "step"]
-
-    @property
-    def verdict(self) -> Verdict | None:
-        """Whether the representation is healthy or collapsed, why, and what to try."""
-        rows = reversed(runs.read_metrics(self.path))
-        newest = next((row["verdict"] for row in rows if row.get("verdict")), None)
-        if newest is None:
-            return None
-        state, reason, advice = (newest.get(name, "") for name in method.Verdict._fields)
-        return method.Verdict(cast("Any", state), reason, advice)
 
     @property
     def next_step(self) -> str:
@@ -391,28 +379,6 @@ class Run(OpenedRun):
     def verify(self) -> list[Finding]:
         """A finding for each file of the run: its name, whether it is whole, what is wrong."""
         return list(findings_of(self.path))
-
-    def _weights_changed(self) -> bool:
-        """Whether an encoder of the caller's is not the one that the run started from."""
-        name, card = self.config.encoder.name, runs.read_run(self.path).data.get("init", {})
-        if not name.startswith(method.OWN):
-            return False
-        return training.read_weights(name, self.config.encoder).sha256 != card.get("sha256")
-
-    def _records(self) -> list[Record]:
-        path = self.path / "records.jsonl"
-        return evaluation.read(path) if path.exists() else []
-
-    def _records_of(
-        self, dataset: images.Dataset, data: AnyData | None, out: str | Path | None
-    ) -> Path | None:
-        """Where the records of an evaluation on these images go; None: into the run."""
-        mark = dataset.train.fingerprint
-        own = mark == runs.read_run(self.path).data["fingerprint"]
-        if out is not None or own or data is None:  # the run's own, changed: refused later
-            return None if out is None else user_path(out)
-        name = re.sub(r"[^A-Za-z0-9_-]+", "-", dataset.name)[:40]
-        return self.path / "elsewhere" / f"{name}-{mark[:8]}"
 
     def _embed(
         self, data: AnyData | None, out: Path, *, layer: Layer, bad_images: BadImages | None
