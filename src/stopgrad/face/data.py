@@ -255,7 +255,9 @@ def check(
             bad_images=config.bad_images,
             track=screen.track,
         )
-    return DataCheck(spec, preset, config, findings, speed.look_ahead(findings, config))
+        tried = screen.track([config], "trying a few steps", 1)
+        [outlook] = [speed.look_ahead(findings, config) for config in tried]
+    return DataCheck(spec, preset, config, findings, outlook)
 
 
 def pack(
