@@ -355,21 +355,6 @@ def tell_data(dataset: Dataset, screen: Screen) -> None:
     images.warn_of_unused(dataset)
 
 
-def tell_views(config: Config, dataset: Dataset, screen: Screen) -> None:
-    """Says when views that were given in Python draw from elsewhere than their generator."""
-    if not config.views.own:
-        return
-    import torch
-
-    device = method.compute_for(config).device
-    pixels = torch.from_numpy(dataset.train.pixels[:8].copy()).to(device).permute(0, 3, 1, 2)
-    if not method.follow_the_generator(config.views.own, pixels):
-        screen.line(
-            f"the views {config.views.own} do not follow their generator: a run that is resumed "
-            "will not have the same bits"
-        )
-
-
 def spec_of(data: AnyData) -> str:
     """The name or the path of a data set, whose files are read anew.
 

@@ -14,7 +14,7 @@ from stopgrad import method, runs, training
 from stopgrad.config import Config
 from stopgrad.errors import ConfigError
 from stopgrad.face.arguments import Labels, chosen_config, fractions, in_plain_torch
-from stopgrad.face.data import AnyData, as_data, tell_data, tell_views
+from stopgrad.face.data import AnyData, as_data, tell_data
 from stopgrad.face.opened import Each, collect
 from stopgrad.face.progress import Screen, TrainingBar, at_work, show_fractions
 from stopgrad.face.run import Run
@@ -23,6 +23,7 @@ from stopgrad.face.trackers import Mirror
 from stopgrad.storage import user_path
 
 if TYPE_CHECKING:
+    from stopgrad.images import Dataset
     from stopgrad.training import Epoch
 
 
@@ -79,7 +80,7 @@ def pretrain(
         if method.was_restarted(processes) and runs.has_begun(out):
             return Run(out, data=source).resume(log=log, on_epoch=on_epoch)
         dataset = method.one_by_one(processes, lambda: source.stored_for(config, screen))
-        tell_views(config, dataset, screen)
+        _tell_views(config, dataset, screen)
         bar = TrainingBar(screen, out)
         epochs = training.pretrain_run(
             dataset,
@@ -155,3 +156,18 @@ def import_weights(file: str | Path, *, out: str | Path, prefix: str = "") -> tr
         CheckpointError: For a file that holds no such tensors, or is not to be trusted.
     """
     return training.import_weights(user_path(file), user_path(out), prefix=prefix)
+
+
+def _tell_views(config: Config, dataset: Dataset, screen: Screen) -> None:
+    """Says when views that were given in Python draw from elsewhere than their generator."""
+    if not config.views.own:
+        return
+    import torch
+
+    device = method.compute_for(config).device
+    pixels = torch.from_numpy(dataset.train.pixels[:8].copy()).to(device).permute(0, 3, 1, 2)
+    if not method.follow_the_generator(config.views.own, pixels):
+        screen.line(
+            f"the views {config.views.own} do not follow their generator: a run that is resumed "
+            "will not have the same bits"
+        )
