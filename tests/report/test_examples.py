@@ -9,8 +9,8 @@ import torch
 from stopgrad.evaluation import embed, weighted_knn
 from stopgrad.images import Dataset
 from stopgrad.report import NeighborPanel, explore, neighbors_of
-from stopgrad.report.evidence import Exploration
 from stopgrad.report.examples import choose_gallery, pacmap_plane, principal_plane
+from stopgrad.report.panels import Exploration
 from stopgrad.runs import TrainedRun
 from tests.report.factories import (
     CONFIG,

@@ -16,7 +16,6 @@ from PIL import Image
 
 from stopgrad.images import images_from_arrays
 from stopgrad.report import NeighborPanel, read_evidence
-from stopgrad.report.evidence import ConfusionPanel, Exploration, MapPanel
 from stopgrad.report.gallery import Sheet, gallery, sheet
 from stopgrad.report.maps import (
     MOST_CONFUSED,
@@ -30,6 +29,7 @@ from stopgrad.report.maps import (
     map_finding,
 )
 from stopgrad.report.page import render
+from stopgrad.report.panels import ConfusionPanel, Exploration, MapPanel
 from stopgrad.report.style import inline_svg
 from stopgrad.storage import printable
 from tests.report.test_report import CLASSES, NB, PAYLOADS, Page, Skeleton, write_run

@@ -23,8 +23,8 @@ from stopgrad.report.curves import (
     measure_chart,
     step_losses,
 )
-from stopgrad.report.evidence import ViewPanel, view_panel
 from stopgrad.report.files import CELL, GAP, LINE, SPACE
+from stopgrad.report.panels import ViewPanel, view_panel
 from stopgrad.report.style import PALETTE, css_variables, inline_svg, layered, light, numeric
 from stopgrad.storage import printable
 from tests.factories import record

@@ -25,10 +25,11 @@ from stopgrad.errors import CheckpointError, DataError
 from stopgrad.evaluation import Record, to_line
 from stopgrad.images import images_from_arrays
 from stopgrad.report import Evidence, NeighborPanel, finding, read_evidence, write_page
-from stopgrad.report.evidence import ViewPanel
-from stopgrad.report.facts import broken, protocol_lines, repeat_commands, training_seconds
+from stopgrad.report.commands import broken, repeat_commands
+from stopgrad.report.facts import protocol_lines, training_seconds
 from stopgrad.report.gallery import LARGEST, data_uri
 from stopgrad.report.page import render
+from stopgrad.report.panels import ViewPanel
 from tests import factories
 from tests.factories import MARKUP
 

@@ -6,9 +6,11 @@ no file named `study_*` and nothing of the room `studies`.
 
     table         one table, shown as Markdown, HTML, on a terminal, as CSV and in print
     style         the one style of all charts: colours, marks, figures, a chart as SVG
-    evidence      what a report says of a run or a study, read once and typed; panels of images
+    panels        images to be shown: with views, with neighbours, on a map
+    evidence      what a report says of a run or a study, read once and typed
     examples      a run and its data -> panels, chosen by rule; the only part with torch
-    facts         a run's tables, protocols, finding, facts and commands
+    facts         a run's tables, protocols, finding and facts
+    commands      the commands that repeat a run
     curves        figures over the epochs: loss, kNN, measures of collapse and spectra
     accuracy      bars with the baselines, the accuracy of each class, and the network
     maps          the map of the features and the confusion matrix

@@ -1,10 +1,6 @@
 from .evidence import Evidence as Evidence
-from .evidence import NeighborPanel as NeighborPanel
-from .evidence import Query as Query
 from .evidence import ShownRun as ShownRun
 from .evidence import StudyEvidence as StudyEvidence
-from .evidence import how_shown as how_shown
-from .evidence import queries as queries
 from .evidence import read_evidence as read_evidence
 from .evidence import read_studies as read_studies
 from .examples import explore as explore
@@ -17,6 +13,10 @@ from .files import neighbor_grid as neighbor_grid
 from .files import view_grid as view_grid
 from .files import write_figures as write_figures
 from .page import write_page as write_page
+from .panels import NeighborPanel as NeighborPanel
+from .panels import Query as Query
+from .panels import how_shown as how_shown
+from .panels import queries as queries
 from .poster import Heading as Heading
 from .poster import write_poster as write_poster
 from .study_text import study_parts as study_parts

@@ -20,7 +20,7 @@ from stopgrad.config import Config, numpy_generator, torch_generator
 from stopgrad.evaluation import Features, Neighbors, class_votes, embed, neighbors
 from stopgrad.images import Dataset, Images, Normalization, Track, no_progress
 from stopgrad.method import two_views
-from stopgrad.report.evidence import (
+from stopgrad.report.panels import (
     ConfusionPanel,
     Exploration,
     MapPanel,

@@ -6,12 +6,11 @@ No torch.
 from __future__ import annotations
 
 import itertools
-import shlex
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from typing import Any, NamedTuple
 
-from stopgrad.config import PRESETS, Config, describe_knobs, knob_values, preset
+from stopgrad.config import Config, describe_knobs, knob_values
 from stopgrad.evaluation import (
     ABSENT,
     LAYERS,
@@ -32,12 +31,11 @@ from stopgrad.evaluation import (
     percent,
     points,
 )
-from stopgrad.images import specs_of
 from stopgrad.method import OWN, Extent, published_extent
+from stopgrad.report.commands import flag_text
 from stopgrad.report.evidence import Evidence, images_measured
 from stopgrad.report.table import Column, Table, TableCell
 
-WIDE = 84  # characters of a line of a command
 TIMES = "\N{MULTIPLICATION SIGN}"
 
 
@@ -134,48 +132,6 @@ def folds_range(extents: Sequence[Extent]) -> str:
     return " to ".join(dict.fromkeys(folds_text(each) for each in (folds[0], folds[-1])))
 
 
-def repeat_commands(evidence: Evidence) -> list[str]:
-    """The commands that repeat the run: the nearest preset and what differs from it."""
-    nearest, changes = _nearest_preset(evidence.info.config)
-    words = ["stopgrad", "pretrain"]
-    for spec in specs_of(evidence.info.data["spec"]):
-        words += ["--data", spec]
-    words += ["--preset", nearest]
-    for key, value in changes.items():
-        words += [f"--{key}", flag_text(value)]
-    init = evidence.info.data.get("init")
-    words += ["--init", init["from"]] if init else []
-    commands = [[*words, "--out", evidence.name]]
-    if evidence.records:
-        found = sorted({record.labels for record in evidence.records}, reverse=True)
-        labels = ["--labels", *(f"{fraction:g}" for fraction in found)] if found != [1.0] else []
-        commands.append(["stopgrad", "evaluate", evidence.name, *labels])
-    return [shlex.join(command) for command in commands]
-
-
-def broken(command: str) -> str:
-    """A long command on several lines as a shell reads it, never broken within an option."""
-    options = list[list[str]]()
-    for word in shlex.split(command):
-        if word.startswith("--") or not options:
-            options.append([])
-        options[-1].append(word)
-    lines = [""]
-    for part in map(shlex.join, options):
-        longer = f"{lines[-1]} {part}".strip()
-        lines[-1:] = [longer] if len(longer) <= WIDE or not lines[-1] else [lines[-1], part]
-    return " \\\n    ".join(lines)
-
-
-def flag_text(value: object) -> str:
-    """A setting as one writes it in a flag, exactly: `0.0005`, `true`, `resnet18`."""
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, float) and float(f"{value:g}") == value:
-        return f"{value:g}"
-    return str(value)
-
-
 def place_text(value: float) -> str:
     """`2/3`, `5e-4`, `0.05`, `10`."""
     simple = Fraction(value).limit_denominator(9)
@@ -185,15 +141,6 @@ def place_text(value: float) -> str:
         mantissa, power = f"{value:e}".split("e")
         return f"{float(mantissa):g}e{int(power)}"
     return f"{value:g}"
-
-
-def _nearest_preset(config: Config) -> tuple[str, dict[str, Any]]:
-    values = knob_values(config)
-    changes: dict[str, dict[str, Any]] = {}
-    for name in PRESETS:
-        usual = knob_values(preset(name))
-        changes[name] = {key: values[key] for key in usual if values[key] != usual[key]}
-    return min(changes.items(), key=lambda item: len(item[1]))
 
 
 def _length(evidence: Evidence) -> str:

@@ -12,13 +12,12 @@ from PIL import Image, ImageDraw, ImageFont
 
 from stopgrad.evaluation import count
 from stopgrad.images import sign_figure
-from stopgrad.report.evidence import (
+from stopgrad.report.evidence import Evidence, StudyEvidence
+from stopgrad.report.panels import (
     VIEWS,
-    Evidence,
     NeighborPanel,
     Pixels,
     Query,
-    StudyEvidence,
     ViewPanel,
     how_shown,
     name_of,

@@ -17,9 +17,11 @@ import numpy.typing as npt
 from PIL import Image
 
 from stopgrad.evaluation import SPACE, class_name, count, percent
-from stopgrad.report.evidence import (
+from stopgrad.report.evidence import Evidence
+from stopgrad.report.facts import protocol_text
+from stopgrad.report.maps import confusion_figure, confusions, map_figure
+from stopgrad.report.panels import (
     ConfusionPanel,
-    Evidence,
     NeighborPanel,
     Pixels,
     Query,
@@ -28,8 +30,6 @@ from stopgrad.report.evidence import (
     queries,
     shown,
 )
-from stopgrad.report.facts import protocol_text
-from stopgrad.report.maps import confusion_figure, confusions, map_figure
 from stopgrad.report.style import Figure
 from stopgrad.report.table import Column, Table, TableCell
 

@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from stopgrad.evaluation import SPACE, class_name, count, percent
-from stopgrad.report.evidence import ConfusionPanel, MapPanel, label_of
 from stopgrad.report.facts import protocol_text
+from stopgrad.report.panels import ConfusionPanel, MapPanel, label_of
 from stopgrad.report.style import (
     SERIES,
     Figure,

@@ -29,10 +29,10 @@ from stopgrad.evaluation import (
     tied,
 )
 from stopgrad.report import accuracy, curves
-from stopgrad.report.evidence import VIEWS, Evidence, StudyEvidence
+from stopgrad.report.commands import broken, repeat_commands
+from stopgrad.report.evidence import Evidence, StudyEvidence
 from stopgrad.report.facts import (
     Tile,
-    broken,
     decay_tile,
     epoch_table,
     facts,
@@ -41,12 +41,12 @@ from stopgrad.report.facts import (
     measure_table,
     metrics_of,
     protocol_lines,
-    repeat_commands,
     score_table,
     training_seconds,
 )
 from stopgrad.report.gallery import data_uri, image_sections
 from stopgrad.report.overview import overviews
+from stopgrad.report.panels import VIEWS
 from stopgrad.report.style import css_variables
 from stopgrad.report.table import as_csv, as_html
 from stopgrad.storage import printable, write_atomically

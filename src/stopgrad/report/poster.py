@@ -20,18 +20,11 @@ from typing import Any, Literal, NamedTuple
 from stopgrad.errors import ConfigError
 from stopgrad.evaluation import tied
 from stopgrad.report import accuracy, curves, facts, study_charts, study_scores
-from stopgrad.report.evidence import (
-    VIEWS,
-    Evidence,
-    NeighborPanel,
-    Pixels,
-    StudyEvidence,
-    ViewPanel,
-    name_of,
-    queries,
-)
+from stopgrad.report.commands import repeat_commands
+from stopgrad.report.evidence import Evidence, StudyEvidence
 from stopgrad.report.facts import Fact, finding
 from stopgrad.report.gallery import data_uri
+from stopgrad.report.panels import VIEWS, NeighborPanel, Pixels, ViewPanel, name_of, queries
 from stopgrad.report.study_page import study_command, study_facts
 from stopgrad.report.study_tables import (
     finding_table,
@@ -232,7 +225,7 @@ def _counted(chapters: Chapters) -> str:
 def _command(chapter: Evidence | StudyEvidence) -> str:
     if isinstance(chapter, StudyEvidence):
         return study_command(chapter)
-    return " && ".join(facts.repeat_commands(chapter))
+    return " && ".join(repeat_commands(chapter))
 
 
 def _question(chapter: Evidence | StudyEvidence) -> str:
