@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from stopgrad.config import Config, preset
-from stopgrad.errors import ConfigError, DataError
+from stopgrad.errors import CheckpointError, ConfigError, DataError
 from stopgrad.evaluation import Selection, embed, evaluate_run, read, weighted_knn
 from stopgrad.evaluation.evaluate import score_run
 from stopgrad.images import Dataset, images_from_arrays, label_subset, normalization
@@ -84,11 +84,12 @@ def test_other_images_are_scored_into_a_folder_of_their_own(
     run: TrainedRun, dataset: Dataset, tmp_path: Path
 ) -> None:
     other = Dataset("other", dataset.test, dataset.train.take(np.arange(60)))
-    before = (run.path / "records.jsonl").read_bytes()
+    own = run.path / "records.jsonl"
+    before = own.read_bytes() if own.exists() else None
     select = Selection(of=("encoder",), metrics=("knn_accuracy",))
     [record] = evaluate_run(run, other, labels=(0.5,), select=select, out=tmp_path / "on" / "other")
     assert read(tmp_path / "on" / "other" / "records.jsonl") == [record]
-    assert (run.path / "records.jsonl").read_bytes() == before
+    assert (own.read_bytes() if own.exists() else None) == before
     assert record.data == {
         "name": "other",
         "fingerprint": dataset.test.fingerprint,
@@ -146,13 +147,15 @@ def test_one_label_per_class_leaves_the_tuned_probe_out(run: TrainedRun, dataset
     assert metrics == ["knn_accuracy", "linear_accuracy", "linear_published_accuracy"] * 3
 
 
-def test_a_damaged_newest_checkpoint_is_passed_over_and_named(
+def test_a_damaged_last_checkpoint_is_passed_over_where_that_is_asked_for_and_named(
     dataset: Dataset, tmp_path: Path
 ) -> None:
     path = _train(dataset, preset("tiny", epochs=1), tmp_path / "run")
     newest = max((path / "checkpoints").iterdir())
     (newest / "model.safetensors").write_bytes(b"no tensors")
-    run = load_run(path)
+    with pytest.raises(CheckpointError, match=r"of this finished run is of step 9.*--older"):
+        load_run(path)
+    run = load_run(path, older=True)
     assert run.step == load_checkpoint(path).step == 9
     assert "model.safetensors" in run.damaged[0]
 
