@@ -8,12 +8,24 @@ import sys
 import tomllib
 import zipfile
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+import torch
 import yaml
 
+from stopgrad.images import load_dataset
+
 ROOT = Path(__file__).parents[1]
+WANTED = ("encoder", "knn_accuracy", 1)
 WORKFLOW = ROOT / ".github" / "workflows" / "ci.yml"
+
+
+def normalize(features: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Rows of length 1, whose Euclidean order is that of the cosine."""
+    unit: np.ndarray[Any, Any] = features / np.linalg.norm(features, axis=1, keepdims=True)
+    return unit
 
 
 def test_the_wheel_holds_every_file_of_the_package(tmp_path: Path) -> None:
@@ -86,3 +98,26 @@ def test_ci_runs_on_a_mac_with_its_gpu_and_on_windows() -> None:
     assert matrix["os"] == ["macos-latest", "windows-latest"]
     assert matrix["device"][0] == "auto"
     assert "stopgrad resume" in "".join(step.get("run", "") for step in job["steps"])
+
+
+def test_the_encoder_of_the_readme_tells_digits_apart_as_its_record_says(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    neighbors = pytest.importorskip("sklearn.neighbors")
+    monkeypatch.chdir(ROOT)
+    text = (ROOT / "README.md").read_text()
+    (code,) = re.findall(r"```python\n(from stopgrad.export .*?)```", text, re.DOTALL)
+    (path,) = re.findall(r'"(results/\S+\.safetensors)"', code)
+    assert Path(path).stat().st_size < 2e6
+    digits, features = load_dataset("mnist5k"), []
+    assert digits.test is not None
+    for part in (digits.train, digits.test):
+        names = {"pixels": torch.from_numpy(part.pixels.copy())}
+        exec(code, names)
+        features.append(normalize(names["features"].numpy()))
+    knn = neighbors.KNeighborsClassifier(200, weights=lambda d: np.exp((1 - d**2 / 2) / 0.1))
+    knn.fit(features[0], digits.train.labels)
+    records = map(json.loads, (Path(path).parent / "records.jsonl").read_text().splitlines())
+    (said,) = (r["value"] for r in records if (r["of"], r["metric"], r["labels"]) == WANTED)
+    # The record was made in bf16, which moves a few of the 1,000 images.
+    assert knn.score(features[1], digits.test.labels) == pytest.approx(said, abs=0.01)
