@@ -312,6 +312,9 @@ def _of_run(run: Evidence) -> Iterator[Part]:
     if verdict is not None and measured:
         says = f"{verdict.state}: {verdict.reason}"
         yield Part(title="Is it collapsing?", texts=[says], multiples=measured, rank=3)
+    if run.epochs:
+        tile = facts.decay_tile([run.info.extent(run.epochs[-1]["step"])])
+        yield Part(title="Discussion", texts=[f"N = {tile.value}: {tile.note}."], rank=2)
     yield Part(title="What was done", facts=facts.facts(run), rank=5)
 
 

@@ -214,8 +214,11 @@ def _check_of(kind: Any) -> Callable[[object], bool]:
 
 
 def _is_float(value: object) -> bool:
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    return number and abs(typing.cast(float, value)) <= LARGEST_NUMBER
+    if type(value) is float:  # of nearly all
+        return -LARGEST_NUMBER <= value <= LARGEST_NUMBER
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return abs(value) <= LARGEST_NUMBER
 
 
 def sync_directory(path: Path) -> None:
