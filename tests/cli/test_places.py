@@ -99,7 +99,7 @@ def test_a_warning_of_a_batch_system_saves_the_run(
     with subprocess.Popen(words, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         for line in process.stderr:
-            if line.startswith("epoch"):
+            if "  epoch" in line:
                 break
         process.send_signal(number)
         last = process.stderr.read().splitlines()[-1]

@@ -16,6 +16,7 @@ from sklearn.datasets import load_digits
 
 from stopgrad.images import DamagedImage, DamagedImagesError, load, load_dataset, normalization
 from stopgrad.images import store as store_module
+from stopgrad.images.manifest import Shard
 from stopgrad.images.sources.find import find_source
 
 
@@ -293,7 +294,7 @@ def test_only_blocks_are_compared_of_huge_splits(tmp_path, monkeypatch):
     monkeypatch.setattr(store_module, "MOST_CHECKED", 2 * store_module.BLOCK)
     data = np.arange(8, dtype=np.uint8).repeat(store_module.BLOCK)
     (tmp_path / "pixels").write_bytes(data.tobytes())
-    blocks = store_module.Shard("pixels", 1, "")
+    blocks = Shard("pixels", 1, "")
     split = store_module.StoredSplit(1, (), "", (blocks,))
     seen = store_module.zlib.crc32(bytes([0]) * store_module.BLOCK)
     seen = store_module.zlib.crc32(bytes([4]) * store_module.BLOCK, seen)

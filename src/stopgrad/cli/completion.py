@@ -36,4 +36,4 @@ def run(options: argparse.Namespace) -> None:
                 action.choices = [*PRESETS]
             elif action.type is user_path or action.dest == "data":
                 action.complete = shtab.FILE  # type: ignore[attr-defined]
-    print_line(shtab.complete(parser, shell=options.shell))
+    print_line(shtab.complete(parser, options.shell))

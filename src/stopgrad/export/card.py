@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from stopgrad.config import Config, config_to_dict
+from stopgrad.config import OWN, Config, config_to_dict
 from stopgrad.evaluation import (
     ACCURACIES,
     METRICS,
@@ -27,7 +27,7 @@ from stopgrad.evaluation import (
     state_text,
 )
 from stopgrad.images import GRAY, ON_THE_HUB, specs_of
-from stopgrad.method import OWN, published_extent, size_problem
+from stopgrad.method import published_extent, size_problem
 from stopgrad.report import Column, Table, TableCell, as_markdown
 from stopgrad.runs import RunInfo, TrainedRun, code_version, read_status, tensors_sha256, versions
 from stopgrad.storage import printable

@@ -14,9 +14,9 @@ from typing import Any, NamedTuple, get_args
 import torch
 from torch import Tensor, nn
 
-from stopgrad.config import EncoderConfig, ExportFormat
+from stopgrad.config import OWN, EncoderConfig, ExportFormat
 from stopgrad.errors import ConfigError
-from stopgrad.method import OWN, RESNETS
+from stopgrad.method import RESNETS
 
 EVERY: tuple[ExportFormat, ...] = ("safetensors", "onnx", "hub")  # these hold any encoder
 OPSET = 18

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from stopgrad import evaluation, export, method, runs, training
-from stopgrad.config import Config
+from stopgrad.config import OWN, Config
 from stopgrad.errors import ConfigError, DataError, StorageError
 from stopgrad.face.arguments import in_plain_torch, with_parts
 from stopgrad.face.data import ARRAYS, AnyData, Data, as_data
@@ -138,7 +138,7 @@ class OpenedRun:
     def _weights_changed(self) -> bool:
         """Whether an encoder of the caller's is not the one that the run started from."""
         name, card = self.config.encoder.name, runs.read_run(self.path).data.get("init", {})
-        if not name.startswith(method.OWN):
+        if not name.startswith(OWN):
             return False
         return training.read_weights(name, self.config.encoder).sha256 != card.get("sha256")
 

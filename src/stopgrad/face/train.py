@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stopgrad import method, runs, training
-from stopgrad.config import Config
+from stopgrad.config import OWN, Config
 from stopgrad.errors import ConfigError
 from stopgrad.face.arguments import Labels, chosen_config, fractions, in_plain_torch
 from stopgrad.face.data import AnyData, as_data, tell_data
@@ -66,7 +66,7 @@ def pretrain(
     source, mirror = as_data(data), Mirror(log, out, screen)
     config = source.with_reading(config)
     method.use_threads(config.threads)
-    if config.encoder.name.startswith(method.OWN):
+    if config.encoder.name.startswith(OWN):
         if init is not None:
             raise ConfigError("init beside an encoder of your own", expected="its own weights")
         init = config.encoder.name

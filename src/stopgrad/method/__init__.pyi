@@ -39,7 +39,6 @@ from .optimizer import ParameterGroup as ParameterGroup
 from .optimizer import build_optimizer as build_optimizer
 from .optimizer import lars_scale as lars_scale
 from .optimizer import parameter_groups as parameter_groups
-from .own import OWN as OWN
 from .own import OwnViews as OwnViews
 from .own import follow_the_generator as follow_the_generator
 from .own import name_encoder as name_encoder

@@ -16,10 +16,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from stopgrad.config import Config
+from stopgrad.config import OWN, Config
 from stopgrad.errors import ConfigError
 from stopgrad.images import Packed, Rows
-from stopgrad.method.own import OWN
 from stopgrad.method.processes import Processes, joined_on, own_device, process_count
 
 COPIED_BYTES = 1 << 28  # of images copied to a GPU at a time

@@ -12,10 +12,10 @@ from typing import Any, cast
 
 import torch
 
-from stopgrad.config import EncoderConfig, torch_generator
+from stopgrad.config import OWN, EncoderConfig, torch_generator
 from stopgrad.errors import ConfigError, did_you_mean, no_memory
 from stopgrad.method.layers import initialize, split_views_in
-from stopgrad.method.own import OWN, build_own_encoder
+from stopgrad.method.own import build_own_encoder
 from stopgrad.method.resnet import RESNETS, Encoder, ResNet
 
 TIMM = "timm:"

@@ -16,9 +16,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-from stopgrad.config import Config, EncoderConfig
+from stopgrad.config import OWN, Config, EncoderConfig
 from stopgrad.method.classifier import build_classifier
-from stopgrad.method.own import OWN
 from stopgrad.method.simsiam import build_simsiam
 
 

@@ -17,11 +17,10 @@ from typing import Any, NamedTuple, TypeAlias, cast
 import torch
 from torch import Tensor, nn
 
+from stopgrad.config import OWN
 from stopgrad.errors import ConfigError, no_memory
 from stopgrad.method.layers import split_views_in
 from stopgrad.method.resnet import Encoder
-
-OWN = "own:"
 
 OwnViews: TypeAlias = Callable[[Tensor, torch.Generator], tuple[Tensor, Tensor]]
 """Pixels (B, 3, H, W) uint8 and a generator on their device -> two views (B, C, S, S) each, in

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from typing import Any, NamedTuple
 
-from stopgrad.config import Config, describe_knobs, knob_values
+from stopgrad.config import OWN, Config, describe_knobs, knob_values
 from stopgrad.evaluation import (
     ABSENT,
     LAYERS,
@@ -31,7 +31,7 @@ from stopgrad.evaluation import (
     percent,
     points,
 )
-from stopgrad.method import OWN, Extent, published_extent
+from stopgrad.method import Extent, published_extent
 from stopgrad.report.commands import flag_text
 from stopgrad.report.evidence import Evidence, images_measured
 from stopgrad.report.table import Column, Table, TableCell

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
-from stopgrad.config import ALL_BANDS, Config, Reading, are_colours
+from stopgrad.config import ALL_BANDS, OWN, Config, Reading, are_colours
 from stopgrad.errors import CheckpointError, ConfigError, DataError
 from stopgrad.images import (
     KNOWN,
@@ -34,7 +34,6 @@ from stopgrad.images import (
     split_validation,
 )
 from stopgrad.method import (
-    OWN,
     Compute,
     SimSiam,
     build_simsiam,

@@ -12,9 +12,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from stopgrad.config import torch_generator
+from stopgrad.config import OWN, torch_generator
 from stopgrad.errors import CheckpointError, ConfigError, StopgradError, UnreadableError
-from stopgrad.method import OWN, build_encoder
+from stopgrad.method import build_encoder
 from stopgrad.runs.checkpoint import (
     INFO,
     MANIFEST,

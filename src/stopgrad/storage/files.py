@@ -242,7 +242,9 @@ def storage_errors(path: Path, *, needed: int) -> Iterator[None]:
         free = 0 if there is None else shutil.disk_usage(there).free
         raise StorageError(
             f"{path} could not be written ({in_short(error)}), {free:,} bytes free",
-            expected=f"a place to write {needed:,} bytes" if needed else "a place to write",
+            expected=f"{needed:,} bytes that can be written there"
+            if needed
+            else "a place to write",
             hint="make room or choose another place, then repeat the command or resume the run",
         ) from error
 

@@ -19,10 +19,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from stopgrad.config import Config, torch_generator
+from stopgrad.config import OWN, Config, torch_generator
 from stopgrad.images import Images, Normalization, Track, no_progress
 from stopgrad.method import (
-    OWN,
     Clean,
     Layers,
     LearningRates,

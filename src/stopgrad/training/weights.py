@@ -20,10 +20,10 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from stopgrad.config import EncoderConfig, Stem, torch_generator
+from stopgrad.config import OWN, EncoderConfig, Stem, torch_generator
 from stopgrad.errors import CheckpointError, ConfigError, DataError, did_you_mean
 from stopgrad.images import checked_answers
-from stopgrad.method import OWN, RESNETS, build_encoder
+from stopgrad.method import RESNETS, build_encoder
 from stopgrad.runs import (
     PICKLED,
     decode_tensors,
