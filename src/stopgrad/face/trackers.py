@@ -177,7 +177,8 @@ class Mirror:
         """The same epochs, each told to the trackers; pictures when the last one is over."""
         try:
             for epoch in epochs:
-                self._tell("rows", self._new_rows())
+                if self.told:
+                    self._tell("rows", self._new_rows())
                 yield epoch
             if self.told:
                 for name, image in self._pictures(dataset):
@@ -193,11 +194,12 @@ class Mirror:
     def _new_rows(self) -> list[Mapping[str, Any]]:
         """The lines of metrics since the last call; of the steps' some hundred."""
         with (self.run / METRICS).open("rb") as file:
-            file.seek(self.read)
+            start = file.seek(max(0, self.read - 1))
             data = file.read()
-        whole = data[: data.rfind(b"\n") + 1]
-        self.read += len(whole)
-        rows = [json.loads(line) for line in whole.splitlines()]
+        # A resumed run cuts the last rows and writes them again: a line may begin elsewhere now.
+        first, end = data.find(b"\n") + 1 if self.read else 0, data.rfind(b"\n") + 1
+        self.read = start + end if end else self.read
+        rows = [json.loads(line) for line in data[first:end].splitlines()]
         steps = [row for row in rows if row["kind"] == "step"]
         thinned = steps[:: max(1, len(steps) // STEPS)]
         return thinned + [flat_epoch(row) for row in rows if row["kind"] == "epoch"]
