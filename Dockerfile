@@ -2,7 +2,7 @@
 #   docker build -t stopgrad .
 # For NVIDIA GPUs (run with --gpus all):
 #   docker build -t stopgrad:cuda --build-arg BASE=nvidia/cuda:12.8.1-base-ubuntu24.04 .
-# Then: docker run --rm -v "$PWD:/work" stopgrad pretrain --data images/ --out runs/mine --preset cpu
+# Then: docker run --rm -v "$PWD:/data" stopgrad pretrain --data images/ --out runs/mine --preset cpu
 ARG BASE=python:3.12-slim
 FROM ${BASE}
 
@@ -25,9 +25,9 @@ RUN --mount=type=cache,target=/root/.cache/pip \
     if [ -n "${TORCH}" ]; then /opt/stopgrad/bin/pip install torch torchvision --index-url "${TORCH}"; fi && \
     /opt/stopgrad/bin/pip install '/src[pdf,onnx,timm]' && \
     useradd --create-home --uid 10001 stopgrad && \
-    mkdir -p /work && chown stopgrad /work
+    mkdir -p /data && chown stopgrad /data
 
 USER 10001
-WORKDIR /work
+WORKDIR /data
 ENTRYPOINT ["/opt/stopgrad/bin/stopgrad"]
 CMD ["--help"]
