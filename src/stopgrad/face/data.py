@@ -171,9 +171,8 @@ def load(
     """
     check_choices("bad_images", [bad_images], get_args(BadImages))
     specs, how = _specs(data), _asked(reading).reading
-    if (specs or isinstance(data, (Data, images.Dataset))) and not (
-        labels is None and not class_names
-    ):
+    read_elsewhere = specs or isinstance(data, (Data, images.Dataset))
+    if read_elsewhere and (labels is not None or class_names):
         raise ConfigError(
             "labels or class_names beside images that are no array",
             expected="a data set with its own labels, or an array",

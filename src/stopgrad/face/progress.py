@@ -69,9 +69,10 @@ class Screen:
 
         It is lost where it cannot be written.
         """
-        in_log = not self.moves and not self.console.is_jupyter
-        text = f"{time.strftime('%H:%M:%S')}  {text}" if in_log else text
-        text = wrapped(text, self.console.width) if self.moves else printable(text)
+        if self.moves:
+            text = wrapped(text, self.console.width)
+        else:
+            text = printable(f"{time.strftime('%H:%M:%S')}  {text}")
         with suppress(OSError):
             self.console.print(text, markup=False, soft_wrap=True)
 
