@@ -224,8 +224,7 @@ class Mirror:
             dataset.train, run.info.config, normalization=mean_std, count=SHOWN
         )
         yield "views", report.view_grid(panel)
-        with self.screen.progress():
-            found = report.neighbor_examples(run, dataset, track=self.screen.track)
+        found = report.neighbor_examples(run, dataset, track=self.screen.track)
         yield "neighbors", report.neighbor_grid(found)
 
 
