@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import sys
+import threading
 import types
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ def data() -> Any:
     return pixels, labels
 
 
-def _trained(data: Any, out: Path, log: str) -> stopgrad.Run:
+def _trained(data: Any, out: Path, log: str | tuple[str, ...]) -> stopgrad.Run:
     pixels, labels = data
     return stopgrad.pretrain(
         stopgrad.load(pixels, labels=labels), out=out, log=log, batch=16, **KNOBS
@@ -96,17 +97,62 @@ def test_wandb_and_trackio_take_the_lines_offline(
     assert everything.count(b"effective_rank") >= 4
 
 
-def test_a_tracker_that_fails_is_said_and_the_run_ends_well(
-    data: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    broken = types.ModuleType("trackio")
-    broken.__spec__ = importlib.machinery.ModuleSpec("trackio", None)
+@pytest.fixture
+def trackio(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A tracker that keeps what it is told, in `logged`."""
+    module: Any = types.ModuleType("trackio")
+    module.__spec__ = importlib.machinery.ModuleSpec("trackio", None)
+    module.logged = []
+    module.init = lambda **_: None
+    module.log = lambda values, step: module.logged.append((step, values))
+    module.Image = lambda image: image
+    module.finish = lambda: None
+    monkeypatch.setitem(sys.modules, "trackio", module)
+    return module
 
+
+@pytest.mark.parametrize(
+    ("part", "lacking"),
+    [
+        ("stopgrad.report.neighbor_examples", "pictures"),
+        ("stopgrad.face.trackers.Mirror._new_rows", "metrics"),
+    ],
+)
+def test_what_cannot_be_read_or_drawn_for_trackers_is_said_and_the_run_ends_well(
+    data: Any,
+    tmp_path: Path,
+    trackio: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    part: str,
+    lacking: str,
+) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise MemoryError("no room")
+
+    monkeypatch.setattr(part, fail)
+    assert len(_trained(data, tmp_path / "run", "trackio").metrics) == 2
+    assert f"trackers lack {lacking}: no room; the run goes on" in capsys.readouterr().err
+    steps = {step for step, values in trackio.logged if "loss" in values}
+    pictures = [name for _, values in trackio.logged for name in values.keys() & {"views"}]
+    assert (bool(steps), pictures) == (lacking == "pictures", ["views"])
+
+
+def test_a_finished_run_that_is_resumed_starts_no_tracker(
+    data: Any, tmp_path: Path, trackio: Any
+) -> None:
+    run = _trained(data, tmp_path / "run", ())
+    run.resume(log="trackio")
+    assert "trackio" not in {thread.name for thread in threading.enumerate()}
+
+
+def test_a_tracker_that_fails_is_said_and_the_run_ends_well(
+    data: Any, tmp_path: Path, trackio: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
     def init(**_: Any) -> None:
         raise SystemError("no disk\nfor you")
 
-    broken.init = init  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "trackio", broken)
+    trackio.init = init
     run = _trained(data, tmp_path / "run", "trackio")
     assert len(run.metrics) == 2
     assert "trackio is left out: no disk; the run goes on" in capsys.readouterr().err

@@ -8,7 +8,7 @@
     |-- StorageError                     5
     |   `-- UnreadableError              5
     |-- NoMemoryError                    5
-    |-- LostProcessError              1
+    |-- LostProcessError                 1
     |-- LockedError                      6
     |-- CheckpointError                  7
     |   `-- runs.checkpoint.DamagedError 7

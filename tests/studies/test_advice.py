@@ -1,6 +1,7 @@
 """Claims about `advise`: the budget becomes rungs, the best goes on, and a page is written."""
 
 import shlex
+import types
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from stopgrad.cli import main
 from stopgrad.cli.parser import parse
 from stopgrad.config import preset
 from stopgrad.errors import ConfigError, DataError
-from stopgrad.face.advice import Advice, TriedSetting, _seconds
+from stopgrad.face.advice import Advice, TriedSetting, _bounded_decay, _seconds
 from stopgrad.method import published_extent
 from stopgrad.studies import affordable_epochs, arms_around
 from stopgrad.studies.executors import FileLocks
@@ -83,7 +84,7 @@ def test_a_budget_is_read(text: str | float, seconds: float) -> None:
     assert _seconds(text) == seconds
 
 
-@pytest.mark.parametrize("text", ["", "soon", "-3", "0", "nan", "2h2h"])
+@pytest.mark.parametrize("text", ["", "soon", "-3", "0", "nan", "2h2h", "9" * 5000 + "h"])
 def test_what_is_no_time_is_refused(text: str) -> None:
     with pytest.raises(ConfigError, match="a time such as 2h, 1h30m or 90m"):
         _seconds(text)
@@ -129,6 +130,32 @@ def test_a_budget_ends_in_a_page_and_a_second_call_trains_nothing(
 def _tried(arm: str, *, retrieval: float) -> TriedSetting:
     config = preset("tiny")
     return TriedSetting(1, arm, "", config, 100, 0.5, 9.0, retrieval, 8.0, 60.0, 70.0)
+
+
+def _searched(between: list[float], **overrides: Any) -> Any:
+    """A search whose best run noted these ICC of its first four directions."""
+    spectra = {"ranks": [1, 2, 3, 4], "representation": [1.0] * 4, "predictor": [1.0] * 4}
+    rows = [{"spectra": spectra | {"between": between}}, {"spectra": None}]
+    return types.SimpleNamespace(
+        choices=studies.Choices("tiny", overrides, (0,)),
+        directory=types.SimpleNamespace(epoch_rows=lambda run: rows),
+    )
+
+
+def test_weight_decay_is_lowered_where_it_left_fewer_than_four_directions() -> None:
+    """c lies between decay / 0.8^2 and decay / 0.4^2: decay / 0.32; of which 0.2^2 is an eighth."""
+    few = _tried("a", retrieval=0.5)._replace(directions=2.2, steps=1000)
+    between, decay = [0.9, 0.8, 0.4, 0.2], few.config.optimizer.weight_decay
+    found, said = _bounded_decay(_searched(between), [few])
+    assert found == pytest.approx(decay / 8)
+    assert said.startswith(
+        f"Weight decay was lowered from {decay:g} to {decay / 8:.2g}, at which 4"
+    )
+    for left in (few._replace(directions=4.0), few._replace(steps=999)):
+        assert _bounded_decay(_searched(between), [left]) == (None, "")
+    assert _bounded_decay(_searched([]), [few]) == (None, "")
+    given = _searched(between, **{"optimizer.weight_decay": decay})
+    assert _bounded_decay(given, [few]) == (None, "")
 
 
 def test_a_setting_that_finds_few_second_views_comes_with_a_caution() -> None:

@@ -68,8 +68,8 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     Raises:
         ConfigError: For unknown commands, flags or values.
     """
-    parser = build_parser(all_knobs="--help-all" in arguments)
-    if {"-h", "--help", "--help-all"} & {*arguments} or [*arguments[:1]] == ["help"]:
+    parser = build_parser(all_knobs=HELP_ALL in arguments)
+    if {"-h", "--help", HELP_ALL} & {*arguments} or [*arguments[:1]] == ["help"]:
         arguments = [*_command_in(arguments), "--help"]  # whatever else is wrong with them
     for words, known in ((arguments[:1], COMMANDS), (arguments[1:2], STUDY_COMMANDS)):
         if words and (known is COMMANDS or arguments[0] == "study"):
@@ -225,7 +225,7 @@ def add_log(parser: argparse.ArgumentParser) -> None:
 
 
 def add_config(parser: argparse.ArgumentParser) -> None:
-    """Adds --preset, --config and a flag for each knob; they become `options.config`."""
+    """Adds --preset, --config, --show-config and the knobs, which become `options.config`."""
     add_preset(parser)
     parser.add_argument(
         "--config",
@@ -344,16 +344,3 @@ def _knobs_of_file(path: Path) -> dict[str, Any]:
             hint="see: stopgrad pretrain --help-all",
         )
     return key_paths(values)
-
-
-def _read_yaml(path: Path) -> Any:
-    import yaml
-
-    try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        reason = " ".join(str(error).split())
-        raise ConfigError(
-            f"cannot read {path} ({reason})",
-            expected="a run, its config.json, or a YAML file of knobs",
-        ) from error

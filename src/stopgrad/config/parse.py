@@ -116,7 +116,7 @@ def config_from_dict(values: Mapping[str, object], *, preset: str | None = None)
     if wrong:
         raise ConfigError(
             "; ".join(wrong),
-            expected="keys and values as `stopgrad pretrain --help` lists them",
+            expected="keys and values as `stopgrad pretrain --help-all` lists them",
             hint="correct the keys named",
         )
     return _instantiate(read.values)

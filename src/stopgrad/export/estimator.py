@@ -74,7 +74,7 @@ class SimSiamEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         alpha_h: Learning rate of the predictor over the learning rate.
         weight_decay: Weight decay.
         config: Other knobs by key path, such as `{"views.flip": 0.0, "encoder.width": 2}`;
-            `stopgrad pretrain --help` lists them.
+            `stopgrad pretrain --help-all` lists them.
         image_shape: (H, W) or (H, W, C) of flat rows; one of them may be -1. None: squares.
         pixel_range: None: X holds integers from 0 to 255. (low, high): the values of black and
             white, such as (0, 1); others are refused. "fit": the lowest and highest value in

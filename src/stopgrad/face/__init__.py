@@ -8,9 +8,11 @@ In: specs, paths, arrays and knobs. Out: objects that show themselves, whose res
     data        load, check, pack, views: a data set by name, by path or in memory
     data_check  what check found, as tables and as JSON
     opened      a run directory with its images and its model
+    trackers    a run mirrored to TensorBoard, Weights & Biases, MLflow, Trackio
     report      write_report: a page, a poster and figures
     run         Run: scored, gone on with, used and shown
     train       pretrain, supervised: training begun from Python
     ranking     compare: runs ordered by a measure that needs no labels
     several     study, Studies, verify, bench
+    advice      advise: a setting for a long run, by short ones within a budget of time
 """

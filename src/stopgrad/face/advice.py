@@ -37,8 +37,8 @@ CHANGED = 1e-3  # standard deviations of the pixels, by which two views differ a
 KEPT = 4  # directions that weight decay must leave alive; fewer count as a collapse
 FURTHER = 1.2  # times the N of the rung before, that the next one reaches at least
 OLD_ENOUGH = 1000  # steps, after which few directions are no longer due to youth
-UNITS = {"h": 3600.0, "m": 60.0, "s": 1.0}
-LEFT_OUT = ("seed", "epochs", "device", "threads", "process_timeout")
+UNITS = (3600.0, 60.0, 1.0)  # s in an hour, a minute and a second
+LEFT_OUT = ("seed", "device", "threads", "process_timeout")
 TRUST = (
     "Over 86 runs on CIFAR-10 that order agrees with a linear probe's by a Kendall's tau of +0.61 "
     "(95 %: 0.38 to 0.70); each setting has one seed, so that near numbers are no order."
@@ -90,7 +90,7 @@ class Advice(Shown):
         """The command of the long run."""
         base = knob_values(config_from_dict({}, preset=self.preset))
         own = knob_values(replace(self.best.config, epochs=self.epochs))
-        keys = [k for k in own if own[k] != base[k] and (k not in LEFT_OUT or k == "epochs")]
+        keys = [key for key in own if own[key] != base[key] and key not in LEFT_OUT]
         flags = (word for key in keys for word in (f"--{key}", _flag(own[key])))
         data = (word for spec in images.specs_of(self.spec) for word in ("--data", spec))
         preset = ("--preset", self.preset)
@@ -243,16 +243,14 @@ def _search(
 def _seconds(budget: str | float) -> float:
     """A budget in seconds; ConfigError where it is none."""
     parts = re.fullmatch(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?", str(budget).strip())
-    known = isinstance(budget, str) and parts is not None and any(parts.groups())
-    if not known:
-        try:
+    try:
+        if parts and parts[0]:
+            given = zip(parts.groups(default=0), UNITS, strict=True)
+            seconds = sum(float(value) * unit for value, unit in given)
+        else:
             seconds = float(budget)
-        except ValueError:
-            seconds = math.nan
-    else:
-        assert parts is not None
-        given = zip(parts.groups(), UNITS.values(), strict=True)
-        seconds = sum(int(value or 0) * unit for value, unit in given)
+    except ValueError:
+        seconds = math.nan
     if not 0 < seconds < math.inf:
         raise ConfigError(f"a budget of {budget!r}", expected="a time such as 2h, 1h30m or 90m")
     return seconds
@@ -351,11 +349,10 @@ def _bounded_decay(search: _Search, before: Sequence[TriedSetting]) -> tuple[flo
         return None, ""
     if not before or before[0].directions >= KEPT or before[0].steps < OLD_ENOUGH:
         return None, ""
-    rows = [row for row in search.directory.epoch_rows(before[0].run) if row.get("spectra")]
-    between = rows[-1]["spectra"].get("between", ()) if rows else ()
-    if not between:
+    rows = search.directory.epoch_rows(before[0].run)
+    newest = next((row["spectra"] for row in reversed(rows) if row.get("spectra")), None)
+    if newest is None or not newest.get("between"):
         return None, ""
-    newest = rows[-1]["spectra"]
     found = method.Spectra(*(tuple(newest[name]) for name in method.Spectra._fields))
     shares, decay = method.every_direction(found), before[0].config.optimizer.weight_decay
     alive = max(1, round(before[0].directions))

@@ -7,13 +7,14 @@ that PyTorch's settings around it do not reach.
 from __future__ import annotations
 
 import functools
+import os
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ParamSpec, TypeAlias, TypeVar
 
 from stopgrad import method, runs
-from stopgrad.config import Config, config_from_dict
+from stopgrad.config import OWN, Config, config_from_dict
 from stopgrad.errors import ConfigError, did_you_mean
 
 PARTS = ("encoder", "views")  # that may be given in Python
@@ -47,8 +48,14 @@ def chosen_config(config: Config | None, knobs: Mapping[str, Any], *, preset: st
     """
     parts = {name: knobs[name] for name in PARTS if callable(knobs.get(name))}
     knobs = {name: value for name, value in knobs.items() if name not in parts}
-    if config is None or knobs:
-        config = _of_knobs(config, knobs, preset=preset)
+    if config is None:
+        config = config_from_dict(knobs, preset=preset)
+    elif knobs:
+        raise ConfigError(
+            f"{', '.join(knobs)} beside a config",
+            expected="a config, or a preset and knobs",
+            hint="change the config with dataclasses.replace",
+        )
     return with_parts(config, **parts)
 
 
@@ -63,16 +70,17 @@ def with_parts(config: Config, *, encoder: Any = None, views: Any = None) -> Con
     return config
 
 
-def _of_knobs(config: Config | None, knobs: Mapping[str, Any], *, preset: str) -> Config:
-    if config is None:
-        return config_from_dict(knobs, preset=preset)
-    if knobs:
-        raise ConfigError(
-            f"{', '.join(knobs)} beside a config",
-            expected="a config, or a preset and knobs",
-            hint="change the config with dataclasses.replace",
-        )
-    return config
+def chosen_start(init: str | os.PathLike[str] | None, config: Config) -> str | None:
+    """The weights that an encoder starts from: its own where it was given in Python; None: random.
+
+    Raises:
+        ConfigError: For others beside such an encoder.
+    """
+    if not config.encoder.name.startswith(OWN):
+        return None if init is None else os.fspath(init)
+    if init is not None:
+        raise ConfigError("init beside an encoder of your own", expected="its own weights")
+    return config.encoder.name
 
 
 def as_list(given: object, name: str) -> list[Any]:

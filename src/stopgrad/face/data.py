@@ -128,7 +128,9 @@ AnyData: TypeAlias = "str | Path | Data | Dataset | HeldImages"
 class HowRead(TypedDict, total=False):
     """How a data set is read, where the rules should not decide; by the names of the knobs."""
 
-    image_column: str  # of a table (Parquet), that holds the images or their paths; "": by rule
+    image_column: (
+        str  # of a table (Parquet, CSV, ...), that holds the images or their paths; "": by rule
+    )
     label_column: str  # of a table, that holds the labels; "": by rule
     white_level: float  # the value that is white in images of more than 8 bits; 0: from the set
     bands: str  # that are red, green and blue, as "4,3,2", or one; more, or "all": a channel each
@@ -160,9 +162,9 @@ def load(
             another size.
         bad_images: What damaged images do: fail, or skip.
         **reading: How it is read where the rules should not decide, as the knobs of these names:
-            `image_column` and `label_column` of a table (Parquet); `white_level`, the value that
-            is white in images of more than 8 bits; `bands` that are red, green and blue, as
-            "4,3,2", or one; of more bands, or "all", each is a channel.
+            `image_column` and `label_column` of a table (Parquet, CSV, ...); `white_level`, the
+            value that is white in images of more than 8 bits; `bands` that are red, green and blue,
+            as "4,3,2", or one; of more bands, or "all", each is a channel.
 
     Raises:
         ConfigError: For labels or names beside anything but images themselves, and for a `reading`
@@ -171,9 +173,8 @@ def load(
     """
     check_choices("bad_images", [bad_images], get_args(BadImages))
     specs, how = _specs(data), _asked(reading).reading
-    if (specs or isinstance(data, (Data, images.Dataset))) and not (
-        labels is None and not class_names
-    ):
+    read_elsewhere = specs or isinstance(data, (Data, images.Dataset))
+    if read_elsewhere and (labels is not None or class_names):
         raise ConfigError(
             "labels or class_names beside images that are no array",
             expected="a data set with its own labels, or an array",

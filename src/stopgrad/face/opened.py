@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from stopgrad.runs import TrainedRun
     from stopgrad.storage import Finding
 
-
 Each: TypeAlias = "Callable[[Record], None]"
 
 

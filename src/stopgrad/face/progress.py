@@ -69,9 +69,10 @@ class Screen:
 
         It is lost where it cannot be written.
         """
-        in_log = not self.moves and not self.console.is_jupyter
-        text = f"{time.strftime('%H:%M:%S')}  {text}" if in_log else text
-        text = wrapped(text, self.console.width) if self.moves else printable(text)
+        if self.moves:
+            text = wrapped(text, self.console.width)
+        else:
+            text = printable(f"{time.strftime('%H:%M:%S')}  {text}")
         with suppress(OSError):
             self.console.print(text, markup=False, soft_wrap=True)
 
@@ -248,7 +249,7 @@ class TrainingBar:
     ) -> None:
         """Trains to the end, with a line for each epoch and the newest verdict below."""
         verdict, knn = None, ""
-        with self.screen.progress(), self.screen.bar("preparing", total=None) as self._task:
+        with self.screen.bar("preparing", total=None) as self._task:
             for epoch in epochs:
                 verdict = epoch.verdict or verdict
                 knn = knn if epoch.knn is None else f"  kNN {epoch.knn:.1%}"
@@ -320,12 +321,11 @@ def show_fractions(
     found: Iterable[FractionEpoch], screen: Screen, *, epochs: int
 ) -> Iterator[Record]:
     """Trains with each fraction of the labels, with a line for each epoch."""
-    with screen.progress():
-        for done in found:
-            if done.epoch is not None:
-                screen.line(_fraction_line(done.labels, done.epoch, epochs=epochs))
-            if done.record is not None:
-                yield done.record
+    for done in found:
+        if done.epoch is not None:
+            screen.line(_fraction_line(done.labels, done.epoch, epochs=epochs))
+        if done.record is not None:
+            yield done.record
 
 
 def _fraction_line(labels: float, epoch: LabelledEpoch, *, epochs: int) -> str:

@@ -52,14 +52,13 @@ class Run(OpenedRun):
         config, epoch = info.config, status.get("epoch", 0)
         knn = [row["knn"] for row in self.metrics if row["knn"] is not None]
         found = self._records()
-        records = len(found)
         parts = [
             str(status.get("state", "not begun")),
             f"epoch {epoch} of {config.epochs}",
             *([f"kNN {knn[-1]:.2%}"] if knn else []),
             *([evaluation.state_text(verdict.state, found, epoch=epoch)] if verdict else []),
             f"N = {evaluation.folds_text(info.extent(epoch * info.steps_per_epoch).folds)}",
-            f"{records} record{'' if records == 1 else 's'}",
+            f"{len(found)} record{'' if len(found) == 1 else 's'}",
         ]
         return printable(f"<Run {str(self.path)!r}: {', '.join(parts)}>")
 

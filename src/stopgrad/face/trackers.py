@@ -2,7 +2,7 @@
 
 In: a run that trains. Out: copies of its metrics, config, verdict and pictures. The JSON lines of
 the run stay the truth. A tracker works in a thread of its own, so that one that fails or hangs is
-left out with a line and never stops the run.
+left out with a line and never stops the run; nor does what could not be read or drawn for it.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import os
 import queue
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -168,19 +169,23 @@ class Mirror:
                 hint=f"pip install {' '.join(missing)}",
             )
         first = os.environ.get("RANK", "0") == "0"  # of several processes only one writes
-        self.run, self.screen = run, screen
-        self.told = [_Told(name, run, screen) for name in names if first]
+        self.names, self.run, self.screen = names if first else (), run, screen
+        self.told: list[_Told] = []
         file = run / METRICS
         self.read = file.stat().st_size if file.exists() else 0  # bytes; told when they were new
 
     def watch(self, epochs: Iterable[Epoch], dataset: Dataset) -> Iterator[Epoch]:
         """The same epochs, each told to the trackers; pictures when the last one is over."""
+        if not self.names:
+            yield from epochs
+            return
+        self.told = [_Told(name, self.run, self.screen) for name in self.names]
         try:
             for epoch in epochs:
-                if self.told:
+                with self._no_harm("metrics"):
                     self._tell("rows", self._new_rows())
                 yield epoch
-            if self.told:
+            with self._no_harm("pictures"):
                 for name, image in self._pictures(dataset):
                     self._tell("picture", name, image, runs.newest_step(self.run))
         finally:
@@ -190,6 +195,14 @@ class Mirror:
     def _tell(self, act: Act, *what: Any) -> None:
         for each in self.told:
             each.waiting.put((act, what))
+
+    @contextmanager
+    def _no_harm(self, what: str) -> Iterator[None]:
+        """What fails in here is said and stops nothing: a run is worth more than its copy."""
+        try:
+            yield
+        except Exception as error:
+            self.screen.line(f"trackers lack {what}: {first_line(error)}; the run goes on")
 
     def _new_rows(self) -> list[Mapping[str, Any]]:
         """The lines of metrics since the last call; of the steps' some hundred."""
@@ -211,8 +224,7 @@ class Mirror:
             dataset.train, run.info.config, normalization=mean_std, count=SHOWN
         )
         yield "views", report.view_grid(panel)
-        with self.screen.progress():
-            found = report.neighbor_examples(run, dataset, track=self.screen.track)
+        found = report.neighbor_examples(run, dataset, track=self.screen.track)
         yield "neighbors", report.neighbor_grid(found)
 
 

@@ -11,9 +11,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stopgrad import method, runs, training
-from stopgrad.config import OWN, Config
-from stopgrad.errors import ConfigError
-from stopgrad.face.arguments import Labels, chosen_config, fractions, in_plain_torch
+from stopgrad.config import Config
+from stopgrad.face.arguments import (
+    Labels,
+    chosen_config,
+    chosen_start,
+    fractions,
+    in_plain_torch,
+)
 from stopgrad.face.data import AnyData, as_data, tell_data
 from stopgrad.face.opened import Each, collect
 from stopgrad.face.progress import Screen, TrainingBar, at_work, show_fractions
@@ -24,7 +29,7 @@ from stopgrad.storage import user_path
 
 if TYPE_CHECKING:
     from stopgrad.images import Dataset
-    from stopgrad.training import Epoch
+    from stopgrad.training import Epoch, Weights
 
 
 @at_work
@@ -63,19 +68,11 @@ def pretrain(
         StopgradError: While it trains: it diverged, was interrupted, or the disk is full.
     """
     config, screen, out = chosen_config(config, knobs, preset=preset), Screen(), user_path(out)
-    source, mirror = as_data(data), Mirror(log, out, screen)
+    start, source, mirror = chosen_start(init, config), as_data(data), Mirror(log, out, screen)
     config = source.with_reading(config)
     method.use_threads(config.threads)
-    if config.encoder.name.startswith(OWN):
-        if init is not None:
-            raise ConfigError("init beside an encoder of your own", expected="its own weights")
-        init = config.encoder.name
-    weights = None if init is None else training.read_weights(os.fspath(init), config.encoder)
-    if weights is not None:
-        where = f"{weights.source} ({weights.remark})" if weights.remark else weights.source
-        screen.line(f"the encoder starts from {where}, sha256 {weights.sha256[:12]}")
-    if idle := method.unused_gpus(config):
-        screen.line(f"one of {idle + 1} GPUs is used; --devices {idle + 1} trains on all")
+    weights = None if start is None else training.read_weights(start, config.encoder)
+    _tell_start(config, weights, screen)
     with method.joined(config) as processes:
         if method.was_restarted(processes) and runs.has_begun(out):
             return Run(out, data=source).resume(log=log, on_epoch=on_epoch)
@@ -156,6 +153,15 @@ def import_weights(file: str | Path, *, out: str | Path, prefix: str = "") -> tr
         CheckpointError: For a file that holds no such tensors, or is not to be trusted.
     """
     return training.import_weights(user_path(file), user_path(out), prefix=prefix)
+
+
+def _tell_start(config: Config, weights: Weights | None, screen: Screen) -> None:
+    """Says what the encoder starts from where that is not chance, and which GPUs are left idle."""
+    if weights is not None:
+        where = f"{weights.source} ({weights.remark})" if weights.remark else weights.source
+        screen.line(f"the encoder starts from {where}, sha256 {weights.sha256[:12]}")
+    if idle := method.unused_gpus(config):
+        screen.line(f"one of {idle + 1} GPUs is used; --devices {idle + 1} trains on all")
 
 
 def _tell_views(config: Config, dataset: Dataset, screen: Screen) -> None:

@@ -5,7 +5,8 @@ what it needed.
 
     reading     regular files alone, within bounds; a failing read is tried again
     locks       locks on open files, by what the system has
-    files       atomic writes and locks; values and text of others made safe
+    text        text of others, made safe for terminals, tables and messages
+    files       atomic writes and the lock of a run; JSON by the types of a class
     lines       files of JSON lines: appended whole, read without a torn last line
     yaml_files  YAML of users, none of which can stand for more than a person would write
     signals     what asks a process to save and end

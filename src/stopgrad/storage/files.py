@@ -1,8 +1,8 @@
-"""Files that are either whole or absent, by one writer; what others wrote, read with care.
+"""Files that are either whole or absent, by one writer; JSON of others, read with care.
 
 Written: to a temporary file that nobody can foresee, fsync, rename, fsync of the directory, under a
 lock that the kernel gives back when the process ends. Read, see `reading`: JSON by the letter of
-its standard, its values by the types of a class, its text made safe for terminals.
+its standard, its values by the types of a class.
 """
 
 from __future__ import annotations
@@ -17,11 +17,10 @@ import re
 import secrets
 import shutil
 import stat
-import textwrap
 import time
 import types
 import typing
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -30,11 +29,11 @@ from typing import IO, Any, NamedTuple, NoReturn, TypeVar
 from stopgrad.errors import ConfigError, LockedError, StorageError
 from stopgrad.storage.locks import WINDOWS, lock_file, open_folder
 from stopgrad.storage.reading import open_regular, read_file
+from stopgrad.storage.text import in_short
 
 LARGEST_JSON = 16 << 20  # bytes; parsed, it may take some twenty times as much
 LARGEST_NUMBER = 1e100  # the square of a sum of such numbers is still finite
 SETTLE = 0.1  # s; the holder of a lock has written its name by then
-LONGEST = 200  # characters of a value in a message
 T = TypeVar("T")
 
 
@@ -275,70 +274,3 @@ def lock(path: Path) -> IO[str]:
     file.write(f"process {os.getpid()} on {platform.node()} since {since}\n")
     file.flush()
     return file
-
-
-_UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
-
-
-def printable(text: str) -> str:
-    """Text that XML and UTF-8 can hold, and that no terminal obeys.
-
-    Control characters and halves of pairs, which file names may have, are replaced; newlines and
-    tabs stay.
-    """
-    return _UNPRINTABLE.sub("\N{REPLACEMENT CHARACTER}", text)
-
-
-def cell_text(value: object) -> object:
-    """A value for a cell of CSV; text that a spreadsheet would compute begins with an apostrophe.
-
-    Paths and names of classes are from others: a name may begin with =, +, - or @.
-    """
-    if not isinstance(value, str):
-        return value
-    text = printable(value)
-    return f"'{text}" if _FORMULA.match(text) and not _NUMBER.fullmatch(text) else text
-
-
-_FORMULA, _NUMBER = re.compile(r"\s*[=+@-]|[\t\r]"), re.compile(r"[-+0-9.,eE%\u00b1\s]+")
-
-
-def wrapped(text: str, columns: int) -> str:
-    """Printable text in lines of so many columns, broken between words; a longer word is kept."""
-    lines = printable(text).splitlines()
-    how: dict[str, Any] = {"break_long_words": False, "break_on_hyphens": False}
-    return "\n".join(textwrap.fill(line, columns, subsequent_indent="  ", **how) for line in lines)
-
-
-def as_file_name(text: str) -> str:
-    """A name out of a file, so that its bytes on disk are UTF-8 whatever the locale is."""
-    with suppress(UnicodeEncodeError):  # halves of pairs, which no file is named by
-        return os.fsdecode(text.encode("utf-8", "surrogateescape"))
-    return text
-
-
-def as_text(value: object) -> str:
-    """Any value on one line of bounded length, without what a terminal would obey."""
-    text = "".join(c if c.isprintable() else "?" for c in " ".join(str(value).split()))
-    return text if len(text) <= LONGEST else text[:LONGEST] + "..."
-
-
-def in_short(error: Exception) -> str:
-    """An error as a clause of another."""
-    return as_text(error.strerror if isinstance(error, OSError) and error.strerror else error)
-
-
-def first_line(error: Exception) -> str:
-    """The first line of an error of another library, or its type where it says nothing."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
-
-
-def few(names: Sequence[str], *, most: int = 5) -> str:
-    """The first names, quoted, and how many more there are."""
-    more = f" and {len(names) - most:,} more" if len(names) > most else ""
-    return ", ".join(map(repr, names[:most])) + more
-
-
-def some(names: Sequence[str], *, most: int = 3) -> str:
-    """The first names, quoted, for a message that says how many there are."""
-    return ", ".join(map(repr, names[:most])) + (", ..." if len(names) > most else "")

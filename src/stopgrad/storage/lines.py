@@ -17,8 +17,6 @@ from typing import Generic, NamedTuple, TypeVar
 
 from stopgrad.errors import DataError, StopgradError
 from stopgrad.storage.files import (
-    as_text,
-    in_short,
     storage_errors,
     strict_json,
     sync_directory,
@@ -27,6 +25,7 @@ from stopgrad.storage.files import (
 )
 from stopgrad.storage.locks import lock_file
 from stopgrad.storage.reading import is_there, open_regular, read_file
+from stopgrad.storage.text import as_text, in_short
 
 LARGEST = 1 << 40  # bytes: as many as were written
 BLOCK = 1 << 14  # bytes that are read to find the last newline

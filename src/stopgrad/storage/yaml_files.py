@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from stopgrad.errors import ConfigError
-from stopgrad.storage.files import as_text
 from stopgrad.storage.reading import read_file
+from stopgrad.storage.text import as_text
 
 LARGEST = 1 << 20  # bytes of a file
 MOST_VALUES, DEEPEST = 50_000, 20  # keys and values, each counted wherever it stands

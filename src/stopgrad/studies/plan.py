@@ -87,7 +87,7 @@ def arm_configs(source: StudyFile, choices: Choices) -> dict[str, Config]:
         raise ConfigError(
             "; ".join(wrong),
             expected="fields and arms that a run can use",
-            hint="correct what is named; knobs are listed by: stopgrad pretrain --help",
+            hint="correct what is named; knobs are listed by: stopgrad pretrain --help-all",
         )
     return made
 

@@ -112,7 +112,7 @@ def finetuning_config(config: Config, changes: Mapping[str, object]) -> Config:
         raise ConfigError(
             f"{', '.join(wrong)} for an encoder that is trained already",
             expected=f"finetune.KNOB, {', '.join(FREE)}",
-            hint="see the knobs of finetune in: stopgrad pretrain --help",
+            hint="see the knobs of finetune in: stopgrad pretrain --help-all",
         )
     return config_from_dict(config_to_dict(config) | dict(changes))
 
