@@ -18,7 +18,7 @@ from stopgrad.errors import DataError
 from stopgrad.evaluation import MEASURES
 from stopgrad.evaluation.format import mean_text
 from stopgrad.method.collapse import Measures
-from stopgrad.report import study_table
+from stopgrad.report import Table, study_parts, study_table
 from stopgrad.studies import (
     PreparedStudy,
     Results,
@@ -360,6 +360,15 @@ def test_damage_costs_one_run_and_is_named(
     if contents or file == "run/records.jsonl":
         assert "| plain | 58.50 ± 0.71 (2), 1 " in table
         assert "- plain, seed 0: " in table
+
+
+def test_a_terminal_is_shown_every_table_once_the_test_splits_too(tmp_path: Path) -> None:
+    protocol = STUDY["protocol"] | {"metrics": ["knn_accuracy"], "final_test": True}
+    prepared = prepare(tmp_path / "s", STUDY | {"protocol": protocol})
+    conduct(prepared, InstantExecutor())
+    parts = study_parts(prepared.directory, "mine")
+    names = [part.name for part in parts if isinstance(part, Table)]
+    assert names == ["scores", "final", "findings"]
 
 
 def test_csv_and_json_hold_what_the_table_shows(prepared: PreparedStudy) -> None:
