@@ -22,6 +22,7 @@ from stopgrad.evaluation import (
     record_extent,
 )
 from stopgrad.method import published_extent
+from stopgrad.report.facts import folds_range
 from stopgrad.studies import (
     Results,
     StudyDirectory,
@@ -49,9 +50,7 @@ def study(folder: str) -> Results:
 
 def length(folder: str) -> str:
     """N of the arms; from the least to the most where they differ."""
-    folds = sorted(extent.folds for extent in arm_extents(study(folder)).values())
-    ends = dict.fromkeys(folds_text(each) for each in (folds[0], folds[-1]))
-    return " to ".join(ends)
+    return folds_range([*arm_extents(study(folder)).values()])
 
 
 def scores(folder: str) -> str:
