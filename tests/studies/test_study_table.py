@@ -99,10 +99,8 @@ def test_ours_stands_beside_the_published_with_spread_count_and_marks(
     _fill(prepared)
     table = study_table(prepared.directory, "mine", form="markdown")
     # .63, .64, .66: mean 64.33, std sqrt(7 / 3) = 1.53; .57, .58, .59: std 1.
-    assert (
-        "| good | **64.33 ± 1.53 (3)** | 70.50 ± 0.25 | **64.33 ± 1.53 (3)** | 81.00 ± 1.50 |"
-        in (table)
-    )
+    ours = "**64.33 ± 1.53 (3)**"
+    assert f"| good | {ours} | 70.50 ± 0.25 | {ours} | 81.00 ± 1.50 |" in table
     assert "| plain | 58.00 ± 1.00 (3) |  | 58.00 ± 1.00 (3) |  |" in table
     assert "| bad | 10.00 ± 0.00 (3), 3 collapsed |  |" in table
     assert "| untrained encoder | 30.00 ± 0.00 (3) |  |" in table
