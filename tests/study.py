@@ -118,14 +118,8 @@ def factorial(folder: str) -> str:
 
 def labels_table() -> str:
     """A row per network and fraction of the labels."""
-    results, names = (
-        study(LABELS),
-        {
-            **METRICS,
-            "finetune_accuracy": "fine-tuned",
-            "supervised_accuracy": "supervised from scratch",
-        },
-    )
+    results, names = study(LABELS), METRICS | {"finetune_accuracy": "fine-tuned"}
+    names |= {"supervised_accuracy": "supervised from scratch"}
     fractions = results.stored.study.protocol.labels
     heads = " | ".join(f"{100 * each:g} %" for each in fractions)
     lines = [f"| labels | {heads} |", "|---|" + "---:|" * len(fractions)]

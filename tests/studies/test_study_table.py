@@ -19,12 +19,14 @@ from stopgrad.evaluation import MEASURES
 from stopgrad.evaluation.format import mean_text
 from stopgrad.method.collapse import Measures
 from stopgrad.report import Table, study_parts, study_table
+from stopgrad.report.study_tables import published_scale
 from stopgrad.studies import (
     PreparedStudy,
     Results,
     StudyDirectory,
     answer_findings,
     load_results,
+    published_extents,
     read_factorial,
     sentence,
     study_overview,
@@ -227,6 +229,18 @@ def test_n_is_a_line_where_arms_agree_and_a_column_where_they_do_not(tmp_path: P
         c for c in cells if (c["arm"], c["metric"], c["labels"]) == ("bad", "knn_accuracy", "1.0")
     ]
     assert (row["steps"], float(row["decay_folds"])) == ("40", pytest.approx(0.1025))
+
+
+def test_a_study_that_the_published_preset_cannot_take_stands_beside_the_published_run(
+    tmp_path: Path,
+) -> None:
+    """2,000 times 800 epochs are more than a run may have, 2,000 times those of `tiny` are not."""
+    published = STUDY["published"] | {"source": "report"}
+    values = STUDY | {"settings": {"validation": 0.2, "epochs": {"times": 2000}}}
+    results = _results(prepare(tmp_path / "s", values | {"published": published}))
+    assert published_extents(results) == {}
+    told = published_scale(results).replace("\xa0", " ")
+    assert told.startswith("ResNet-18, 800 epochs, 50,000 images, 5 seeds, N = 11.6, from ")
 
 
 def test_arms_that_are_no_grid_have_no_factorial(prepared: PreparedStudy) -> None:
