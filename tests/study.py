@@ -22,6 +22,7 @@ from stopgrad.evaluation import (
     record_extent,
 )
 from stopgrad.method import published_extent
+from stopgrad.report.facts import folds_range
 from stopgrad.studies import (
     Results,
     StudyDirectory,
@@ -49,9 +50,7 @@ def study(folder: str) -> Results:
 
 def length(folder: str) -> str:
     """N of the arms; from the least to the most where they differ."""
-    folds = sorted(extent.folds for extent in arm_extents(study(folder)).values())
-    ends = dict.fromkeys(folds_text(each) for each in (folds[0], folds[-1]))
-    return " to ".join(ends)
+    return folds_range([*arm_extents(study(folder)).values()])
 
 
 def scores(folder: str) -> str:
@@ -119,14 +118,8 @@ def factorial(folder: str) -> str:
 
 def labels_table() -> str:
     """A row per network and fraction of the labels."""
-    results, names = (
-        study(LABELS),
-        {
-            **METRICS,
-            "finetune_accuracy": "fine-tuned",
-            "supervised_accuracy": "supervised from scratch",
-        },
-    )
+    results, names = study(LABELS), METRICS | {"finetune_accuracy": "fine-tuned"}
+    names |= {"supervised_accuracy": "supervised from scratch"}
     fractions = results.stored.study.protocol.labels
     heads = " | ".join(f"{100 * each:g} %" for each in fractions)
     lines = [f"| labels | {heads} |", "|---|" + "---:|" * len(fractions)]

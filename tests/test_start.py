@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -45,7 +46,10 @@ def test_models_are_built_and_counted_without_the_compiler() -> None:
 
 
 @pytest.mark.parametrize(("module", "word"), [("cli", "list"), ("studies.task", "no-task.json")])
-def test_threads_wait_briefly_unless_the_user_has_decided(module: str, word: str) -> None:
+def test_threads_wait_briefly_unless_the_user_has_decided(
+    module: str, word: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # a task writes down what went wrong beside its file
     code = ENVIRONMENT.format(module=module, word=word)
     assert "GOMP_SPINCOUNT=5000 OMP_WAIT_POLICY=None" in _output(code)
     assert "GOMP_SPINCOUNT=7" in _output(code, GOMP_SPINCOUNT="7")

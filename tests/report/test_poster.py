@@ -25,7 +25,7 @@ from stopgrad.report.study_scores import key_figures
 from stopgrad.report.study_tables import finding_table, score_tables
 from stopgrad.report.style import PALETTE
 from stopgrad.report.table import Column, Emphasis, Table, TableCell, as_print
-from tests.report.test_report import neighbor_panel, view_panel, write_run
+from tests.report.test_report import neighbor_panel, record, view_panel, write_run
 from tests.studies.factories import make_study
 
 typst = pytest.importorskip("typst", reason="needs the extra `pdf`")
@@ -304,6 +304,13 @@ def test_a_run_shows_its_images_its_accuracy_and_its_verdict(tmp_path: Path) -> 
         "stopgrad pretrain --data toy",
     ):
         assert packed(words) in told, words
+
+
+def test_a_run_that_gained_nothing_has_not_the_colour_of_a_collapse(tmp_path: Path) -> None:
+    scores = [record(value=0.31), record(of="untrained", value=0.31, epoch=0)]
+    run = read_evidence(write_run(tmp_path / "run", records=scores))
+    [found] = [t for t in poster_data([run])["hero"]["takeaways"] if t["answer"]]
+    assert (found["answer"][:13], found["tone"]) == ("not collapsed", "muted")
 
 
 def test_every_row_of_a_table_stands_on_the_poster(study: StudyEvidence, tmp_path: Path) -> None:

@@ -382,6 +382,11 @@ def test_a_run_no_better_than_untrained_is_not_called_healthy(tmp_path: Path) ->
     assert "Verdict: not collapsed in epochs 1–3." in text
     assert "healthy</td>" not in text
     assert "healthy</strong>" not in text
+    page = Page(text)
+    words = [text for tag in ("strong", "dd", "td") for text in page.texts[tag]]
+    assert any(text.startswith("not collapsed, but not yet useful") for text in words)
+    assert not [text for text in words if text == "healthy"]
+    assert '<p class="verdict "><strong>' in text  # neither good nor wrong
 
 
 def test_n_stands_beside_that_of_the_published_run(tmp_path: Path) -> None:
@@ -522,13 +527,3 @@ def test_several_runs_stand_side_by_side_and_overlaid(tmp_path: Path) -> None:
     for tip in (f"one, epoch 3: 60.00{NB}%", f"two, epoch 2: 40.00{NB}%", "two, epoch 2: −0.200"):
         assert f'data-tip="{tip}"' in text, tip
     assert "Runs side by side" not in render(one)
-
-
-def test_an_encoder_that_is_no_better_than_untrained_is_never_called_healthy(
-    tmp_path: Path,
-) -> None:
-    worse = [record(value=0.31), record(of="untrained", value=0.31, epoch=0)]
-    page = Page(render(read_evidence(write_run(tmp_path / "run", records=worse))))
-    words = [text for tag in ("strong", "dd", "td") for text in page.texts[tag]]
-    assert any(text.startswith("not collapsed, but not yet useful") for text in words)
-    assert not [text for text in words if text == "healthy"]

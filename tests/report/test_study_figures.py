@@ -13,8 +13,8 @@ from stopgrad.evaluation import Summary
 from stopgrad.report.accuracy import architecture_svg
 from stopgrad.report.arms import ArmScore, Axis, arms_chart, knob_chart, labels_chart
 from stopgrad.report.curves import exponent, predictor_chart, spectrum_chart, spectrum_figures
-from stopgrad.report.over_time import arms_over_time
-from stopgrad.report.study_charts import MOST_POINTS, curve_rows
+from stopgrad.report.over_time import MOST_POINTS, arms_over_time
+from stopgrad.report.study_charts import curve_rows
 from stopgrad.report.style import inline_svg, light
 from stopgrad.studies import CurvePoint
 from tests.report.test_figures import NB, tips
@@ -107,12 +107,9 @@ def test_accuracy_stands_at_the_knob_of_its_arm_on_one_scale() -> None:
     chart = knob_chart(found, axis, chance=10.0)
     drawn = [(row["place"], row["value"]) for row in rows_of(chart, "place")]
     assert drawn[:3] == [(1e-4, 22.0), (1e-3, 32.0), (1e-2, 42.0)]
-    specification = chart
-    assert len(specification["concat"]) == 2  # a row for each share of the labels
-    x, y = (
-        encodings(specification, "x")[-1],
-        [one["scale"]["domain"] for one in encodings(specification, "y") if "scale" in one],
-    )
+    assert len(chart["concat"]) == 2  # a row for each share of the labels
+    x = encodings(chart, "x")[-1]
+    y = [one["scale"]["domain"] for one in encodings(chart, "y") if "scale" in one]
     assert x["scale"]["type"] == "log"
     assert x["title"] == "weight decay"
     assert x["axis"]["values"] == [1e-4, 1e-3, 1e-2]

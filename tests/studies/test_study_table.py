@@ -18,13 +18,15 @@ from stopgrad.errors import DataError
 from stopgrad.evaluation import MEASURES
 from stopgrad.evaluation.format import mean_text
 from stopgrad.method.collapse import Measures
-from stopgrad.report import study_table
+from stopgrad.report import Table, study_parts, study_table
+from stopgrad.report.study_tables import published_scale
 from stopgrad.studies import (
     PreparedStudy,
     Results,
     StudyDirectory,
     answer_findings,
     load_results,
+    published_extents,
     read_factorial,
     sentence,
     study_overview,
@@ -99,10 +101,8 @@ def test_ours_stands_beside_the_published_with_spread_count_and_marks(
     _fill(prepared)
     table = study_table(prepared.directory, "mine", form="markdown")
     # .63, .64, .66: mean 64.33, std sqrt(7 / 3) = 1.53; .57, .58, .59: std 1.
-    assert (
-        "| good | **64.33 ± 1.53 (3)** | 70.50 ± 0.25 | **64.33 ± 1.53 (3)** | 81.00 ± 1.50 |"
-        in (table)
-    )
+    ours = "**64.33 ± 1.53 (3)**"
+    assert f"| good | {ours} | 70.50 ± 0.25 | {ours} | 81.00 ± 1.50 |" in table
     assert "| plain | 58.00 ± 1.00 (3) |  | 58.00 ± 1.00 (3) |  |" in table
     assert "| bad | 10.00 ± 0.00 (3), 3 collapsed |  |" in table
     assert "| untrained encoder | 30.00 ± 0.00 (3) |  |" in table
@@ -229,6 +229,18 @@ def test_n_is_a_line_where_arms_agree_and_a_column_where_they_do_not(tmp_path: P
         c for c in cells if (c["arm"], c["metric"], c["labels"]) == ("bad", "knn_accuracy", "1.0")
     ]
     assert (row["steps"], float(row["decay_folds"])) == ("40", pytest.approx(0.1025))
+
+
+def test_a_study_that_the_published_preset_cannot_take_stands_beside_the_published_run(
+    tmp_path: Path,
+) -> None:
+    """2,000 times 800 epochs are more than a run may have, 2,000 times those of `tiny` are not."""
+    published = STUDY["published"] | {"source": "report"}
+    values = STUDY | {"settings": {"validation": 0.2, "epochs": {"times": 2000}}}
+    results = _results(prepare(tmp_path / "s", values | {"published": published}))
+    assert published_extents(results) == {}
+    told = published_scale(results).replace("\xa0", " ")
+    assert told.startswith("ResNet-18, 800 epochs, 50,000 images, 5 seeds, N = 11.6, from ")
 
 
 def test_arms_that_are_no_grid_have_no_factorial(prepared: PreparedStudy) -> None:
@@ -360,6 +372,15 @@ def test_damage_costs_one_run_and_is_named(
     if contents or file == "run/records.jsonl":
         assert "| plain | 58.50 ± 0.71 (2), 1 " in table
         assert "- plain, seed 0: " in table
+
+
+def test_a_terminal_is_shown_every_table_once_the_test_splits_too(tmp_path: Path) -> None:
+    protocol = STUDY["protocol"] | {"metrics": ["knn_accuracy"], "final_test": True}
+    prepared = prepare(tmp_path / "s", STUDY | {"protocol": protocol})
+    conduct(prepared, InstantExecutor())
+    parts = study_parts(prepared.directory, "mine")
+    names = [part.name for part in parts if isinstance(part, Table)]
+    assert names == ["scores", "final", "findings"]
 
 
 def test_csv_and_json_hold_what_the_table_shows(prepared: PreparedStudy) -> None:

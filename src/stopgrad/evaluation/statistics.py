@@ -67,11 +67,6 @@ class Paired(NamedTuple):
         """p where no direction was expected."""
         return min(1.0, 2 * min(self.p, 1 - self.p))
 
-    @property
-    def visible(self) -> float:
-        """The smallest difference that so many pairs could see."""
-        return smallest_visible(self.std, self.n)
-
 
 class Kendall(NamedTuple):
     """How far two orders of the same things agree."""

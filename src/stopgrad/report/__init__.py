@@ -1,7 +1,7 @@
 """Runs and studies -> tables, figures, one self-contained page, and a poster.
 
 In: run directories and study directories. Out: an HTML file that asks no network for anything, a
-PDF, figures as files, and tables as text. No torch, except in `examples`. Reporting on a run loads
+PDF, figures as files, and tables as text. No torch, except in `examples`. The page of a run loads
 no file named `study_*` and nothing of the room `studies`.
 
     table         one table, shown as Markdown, HTML, on a terminal, as CSV and in print

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from stopgrad.studies import Results
 
 ROW = 30  # px from one arm to the next
-MOST_SERIES = 10
+MOST_SERIES = len(SERIES)
 SMALL = {"width": HALF, "height": 120}  # of one of several panels
 LOGARITHMIC = 20.0  # ratio of the largest to the smallest value from which the axis is logarithmic
 MOST_LINES = 4  # values of the second knob

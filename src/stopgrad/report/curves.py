@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import operator
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -139,8 +140,9 @@ def measure_caption(measure: str) -> str:
 def collapse_finding(evidence: Evidence) -> str:
     """The verdicts over the epochs: `Verdict: healthy in epochs 1–3.`."""
     parts = []
-    for state, rows in itertools.groupby(evidence.epochs, evidence.state_of):
-        epochs = [row["epoch"] for row in rows]
+    told = zip(evidence.states, evidence.epochs, strict=True)
+    for state, rows in itertools.groupby(told, operator.itemgetter(0)):
+        epochs = [row["epoch"] for _, row in rows]
         first, last = epochs[0], epochs[-1]
         where = f"epoch {first}" if first == last else f"epochs {first}{ABSENT}{last}"
         parts.append(f"{state or 'unknown'} in {where}")

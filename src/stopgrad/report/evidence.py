@@ -14,6 +14,7 @@ from stopgrad.errors import ConfigError
 from stopgrad.evaluation import (
     ACCURACIES,
     MEASURED,
+    NO_BETTER,
     Record,
     count,
     is_no_better,
@@ -39,6 +40,13 @@ class Judgement(NamedTuple):
     state: str
     reason: str
     advice: str
+
+    @property
+    def tone(self) -> str:
+        """The role of a colour, and a class of the page; "" for one that is neither."""
+        if self.state.startswith(NO_BETTER):
+            return ""
+        return "good" if self.state == "healthy" else "wrong"
 
 
 class Evidence(NamedTuple):
@@ -88,12 +96,14 @@ class Evidence(NamedTuple):
         epoch = self.epochs[-1]["epoch"]
         return found._replace(state=state_text(found.state, self.records, epoch=epoch))
 
-    def state_of(self, row: Row) -> str:
-        """The verdict on an epoch, "" where there is none; see `evaluation.state_text`."""
-        state: str = (row.get("verdict") or {}).get("state", "")
-        last = self.epochs[-1]["epoch"]
-        no_better = state == "healthy" and is_no_better(self.records, epoch=last)
-        return "not collapsed" if no_better else state
+    @property
+    def states(self) -> list[str]:
+        """The verdict on each of `epochs`, "" where there is none; see `evaluation.state_text`."""
+        rows = self.epochs
+        found = [(row.get("verdict") or {}).get("state", "") for row in rows]
+        if not rows or not is_no_better(self.records, epoch=rows[-1]["epoch"]):
+            return found
+        return ["not collapsed" if state == "healthy" else state for state in found]
 
     @property
     def class_names(self) -> Sequence[str]:

@@ -258,7 +258,7 @@ def _uneven(record: Record) -> str:
 def epoch_table(evidence: Evidence) -> Table:
     """The numbers behind the curves."""
     images, rows = evidence.images_watched, []
-    for row in evidence.epochs:
+    for row, state in zip(evidence.epochs, evidence.states, strict=True):
         loss, knn, epoch = row.get("loss"), row.get("knn"), row["epoch"]
         others = (row.get(key) for key in ("lr", "predictor_lr"))
         rows.append(
@@ -268,7 +268,7 @@ def epoch_table(evidence: Evidence) -> Table:
                 *(TableCell(number(value), value) for value in others),
                 TableCell(percent(knn, images=images), knn),
                 TableCell(number(row.get("views_per_s")), row.get("views_per_s")),
-                TableCell(evidence.state_of(row) or ABSENT),
+                TableCell(state or ABSENT),
             )
         )
     heads = ("epoch", "loss", "lr", "predictor lr", "kNN", "views/s")

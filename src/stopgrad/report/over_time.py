@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TypeVar
 
 from stopgrad.report.curves import epoch_axis
 from stopgrad.report.style import (
@@ -22,8 +23,11 @@ from stopgrad.report.style import (
 )
 from stopgrad.storage import printable
 
+T = TypeVar("T")
+
 TOGETHER = 3  # arms that share one chart with the bands of their spread
 MOST_ARMS = len(SERIES)  # with a name in the legend; the others are grey
+MOST_POINTS = 40  # of a line; between two drawn epochs others are left out
 
 
 def arms_over_time(
@@ -50,6 +54,12 @@ def arms_over_time(
         marks += _band(rows, role) if len(arms) <= TOGETHER else [dots(rows, size=14, role=role)]
     x, y = _axes(values, zero=zero)
     return plot(*marks, x=x, y=y, title=title)
+
+
+def thinned(points: Sequence[T]) -> list[T]:
+    """As many points of a line as are drawn, at one distance, the last one always."""
+    every = max(1, -(-len(points) // MOST_POINTS))
+    return list(points[::-1][::every][::-1])
 
 
 def _named(values: Values, *, first: str) -> list[str]:

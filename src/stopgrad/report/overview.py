@@ -17,12 +17,11 @@ from stopgrad.evaluation import (
 )
 from stopgrad.report.evidence import Evidence, Row, StudyEvidence, epoch_rows
 from stopgrad.report.facts import metrics_of, training_seconds
-from stopgrad.report.over_time import arms_over_time
+from stopgrad.report.over_time import arms_over_time, thinned
 from stopgrad.report.style import Figure, drawn
 from stopgrad.report.table import Column, Table, TableCell
 from stopgrad.storage import printable
 
-MOST_POINTS = 40  # of a line
 RANK = "effective_rank"
 
 
@@ -141,10 +140,9 @@ def _curve(
     """The points of one run, at most so many, the last one always; none for a single one."""
     found = [(row["epoch"], pick(row)) for row in epoch_rows(run.metrics)]
     points = [(epoch, value) for epoch, value in found if value is not None]
-    kept = points[::-1][:: -(-len(points) // MOST_POINTS) or 1][::-1]
     return [
         {"epoch": epoch, "value": value, "low": value, "high": value, "arm": name}
         | {"text": f"{name}, epoch {epoch}: {written(value)}"}
-        for epoch, value in kept
+        for epoch, value in thinned(points)
         if len(points) > 1
     ]

@@ -18,7 +18,6 @@ import jinja2
 from markupsafe import Markup
 
 from stopgrad.evaluation import (
-    NO_BETTER,
     SPACE,
     Record,
     count,
@@ -53,9 +52,6 @@ from stopgrad.storage import printable, write_atomically
 
 Chapter = Mapping[str, Any]
 """What a template shows, by the names that it has there; a name that is missing is an error."""
-
-# Class names of the page, so that no text of a run becomes one.
-TONES = {"healthy": "good", "dimensional collapse": "wrong", "complete collapse": "wrong"}
 
 
 def write_page(chapters: Sequence[Evidence | StudyEvidence], *, out: Path) -> Path:
@@ -121,7 +117,6 @@ def run_chapter(evidence: Evidence) -> Chapter:
         "curve_figures": curves.curve_figures(evidence),
         "epochs": epoch_table(evidence),
         "judgement": judgement,
-        "tone": _tone(evidence),
         "collapse_figures": measured and measured + curves.spectrum_figures(evidence.metrics),
         "collapse_finding": curves.collapse_finding(evidence),
         "measures": measure_table(evidence),
@@ -152,7 +147,7 @@ def _tiles(evidence: Evidence, records: Sequence[Record]) -> list[Tile]:
     tiles = [_score_tile(records, metric) for metric in metrics_of(records)[:2]]
     judgement, seconds = evidence.judgement, training_seconds(evidence)
     if judgement is not None:
-        tiles.append(Tile("Verdict", judgement.state, judgement.reason, _tone(evidence)))
+        tiles.append(Tile("Verdict", judgement.state, judgement.reason, judgement.tone))
     if evidence.epochs:
         tiles.append(decay_tile([evidence.info.extent(evidence.epochs[-1]["step"])]))
     if seconds:
@@ -174,13 +169,6 @@ def _score_tile(records: Sequence[Record], metric: str) -> Tile:
     ]
     name = f"{metric_text(metric)}, {labels_text(labels)}"
     return Tile(name, written[first.of], " \N{MIDDLE DOT} ".join(notes))
-
-
-def _tone(evidence: Evidence) -> str:
-    judgement = evidence.judgement
-    if judgement is None or judgement.state.startswith(NO_BETTER):
-        return ""
-    return TONES.get(judgement.state, "wrong")
 
 
 def _environment() -> jinja2.Environment:

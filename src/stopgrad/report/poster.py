@@ -194,8 +194,7 @@ def _of_numbers(run: Evidence) -> list[Takeaway]:
     gains = [finding([r for r in run.scored if r.metric == metric]) for metric in metrics]
     found, verdict = [Takeaway(gain) for gain in gains if gain], run.judgement
     if verdict is not None:
-        tone = "good" if verdict.state == "healthy" else "wrong"
-        found.insert(1, Takeaway(verdict.reason, verdict.state, tone))
+        found.insert(1, Takeaway(verdict.reason, verdict.state, verdict.tone or "muted"))
     return found
 
 

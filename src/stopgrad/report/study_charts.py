@@ -20,12 +20,11 @@ from stopgrad.evaluation import (
 from stopgrad.report.curves import measure_caption, spectrum_figures
 from stopgrad.report.evidence import StudyEvidence, images_measured
 from stopgrad.report.facts import protocol_text
-from stopgrad.report.over_time import MOST_ARMS, TOGETHER, arms_over_time
+from stopgrad.report.over_time import MOST_ARMS, TOGETHER, arms_over_time, thinned
 from stopgrad.report.style import Figure, Spec, drawn
 from stopgrad.storage import printable
 from stopgrad.studies import COLLAPSE, CurvePoint, EpochRow, seed_curves
 
-MOST_POINTS = 40  # of a line; between two drawn epochs others are left out
 FEWEST_POINTS = 5  # that make a curve
 
 
@@ -168,8 +167,7 @@ def curve_rows(points: Sequence[CurvePoint], *, percent: bool = False) -> list[d
     rows = []
     for arm in dict.fromkeys(point.arm for point in points):
         own = [point for point in points if point.arm == arm]
-        every = -(-len(own) // MOST_POINTS)
-        rows += [_row(point, percent=percent) for point in own[::-1][::every][::-1]]
+        rows += [_row(point, percent=percent) for point in thinned(own)]
     return rows
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from stopgrad.config import Config
 from stopgrad.evaluation import (
     ACCURACIES,
     SPACE,
@@ -35,11 +36,12 @@ from stopgrad.studies import (
     arm_extents,
     best_arm,
     labels_of,
+    published_configs,
     published_extents,
+    published_images,
     read_factorial,
 )
 
-PUBLISHED_BATCH = 512
 REPORT = "the SimSiam study of tillaczel/simsiam (github.com/tillaczel/simsiam)"
 PAPER = "the method: X. Chen and K. He, CVPR 2021 (arxiv.org/abs/2011.10566)"
 BESIDE = {"untrained": "untrained encoder", "pixels": "raw pixels"}
@@ -151,16 +153,15 @@ def _scale_here(results: Results) -> str:
 
 def published_scale(results: Results) -> str:
     """The same of the published numbers, and their source by name."""
-    published, reach = results.stored.study.published, [*published_extents(results).values()]
+    published = results.stored.study.published
     assert published is not None
     if published.source != "report":  # it says itself what it is
         source = published.source.replace("report", REPORT, 1)
         return f"{source}, {_counted(published.seeds, 'seed')}"
-    # An epoch leaves out the images that do not fill a batch, so its passes are a little fewer.
-    batch, far = PUBLISHED_BATCH, reach[0] if reach else Extent(0, 1.0, 0.0)
-    images = int(round(batch * far.steps / far.passes, -3))
-    epochs = far.steps // max(1, images // batch)
-    scale = _scale("ResNet-18", epochs, images, range(published.seeds), reach)
+    config = next(iter(published_configs(results).values()), Config())
+    reach = [*published_extents(results).values()] or [published_extent()]
+    images, seeds = published_images(config), range(published.seeds)
+    scale = _scale("ResNet-18", config.epochs, images, seeds, reach)
     return f"{scale}, from {REPORT}"
 
 

@@ -69,7 +69,6 @@ def study_parts(directory: StudyDirectory, name: str) -> Iterator[Table | str]:
     yield f"{study.name}: {study.question}"
     yield f"{conditions(results)}\n" + (f"{length}\n" if length else "")
     yield from score_tables(results)
-    yield from filter(None, [final_table(results)])
     yield f"{_definitions(results)}\n\n" + (f"{visible}\n\n" if visible else "")
     yield f"Finding: {sentence(results)}\n"
     yield from (t for t in (finding_table(results), effect_table(results)) if t and t.rows)

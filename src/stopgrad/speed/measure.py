@@ -123,27 +123,24 @@ def measure_speed(
     Raises:
         ConfigError: When the device is missing.
     """
-    configs = [  # with enough epochs to keep the learning rate constant
-        preset("cifar", batch=sizes.batches[0], epochs=10_000, device=device),
-        preset("cpu", batch=sizes.batches[1], epochs=10_000, device=device),
-    ]
-    where = compute_for(configs[0]).device
+    resnet, small = _configs(sizes, device=device)
+    where = compute_for(resnet).device
     side = sizes.matrix_side or MATRIX_SIDE[where.type]
     say("matrix products")
     matrix = MatrixProduct(side, device=where, at_least=sizes.seconds)
     steps = []
-    for config in configs:
+    for config in (resnet, small):
         say(f"training steps of {config.encoder.name}, batch {config.batch}")
         steps.append(measure_steps(config, matrix, sizes.steps))
     others: tuple[Beside, ...] = ()
     if beside:
         say(f"training steps beside {beside} busy programs")
-        on_cpu = preset("cpu", batch=sizes.batches[1], epochs=10_000, device="cpu")
+        _, on_cpu = _configs(sizes, device="cpu")
         others = measure_beside(on_cpu, sizes.steps, loops=beside)
     say("views")
-    views_per_s = _views(configs[0], sizes)
+    views_per_s = _views(resnet, sizes)
     say("kNN and linear probe")
-    knn_s, linear_s = _evaluators(configs[0], sizes, where)
+    knn_s, linear_s = _evaluators(resnet, sizes, where)
     say("decoding and start-up")
     repeats, (bf16, fp32) = sizes.steps.repeats, zip(*matrix.measured, strict=True)
     return Speed(
@@ -192,6 +189,14 @@ def _medians(found: Speed | StepSpeed | Beside) -> dict[str, Any]:
     spreads = {name: value for name, value in values.items() if isinstance(value, Spread)}
     medians = {name: value.median for name, value in spreads.items()}
     return values | medians | {"spread": {n: value._asdict() for n, value in spreads.items()}}
+
+
+def _configs(sizes: Sizes, *, device: str) -> list[Config]:
+    """ResNet-18 and the `cpu` preset's encoder, whose learning rate stays constant for long."""
+    return [
+        preset("cifar", batch=sizes.batches[0], epochs=10_000, device=device),
+        preset("cpu", batch=sizes.batches[1], epochs=10_000, device=device),
+    ]
 
 
 def _views(config: Config, sizes: Sizes) -> Spread:

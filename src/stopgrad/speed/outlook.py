@@ -19,7 +19,12 @@ from stopgrad.runs import check_sizes, fit_sizes, prepare
 from stopgrad.speed.cost import Cost, estimate_cost, memory_limit
 
 READING = (
-    *("bad_images", "image_column", "label_column", "white_level", "bands", "encoder.channels"),
+    "bad_images",
+    "image_column",
+    "label_column",
+    "white_level",
+    "bands",
+    "encoder.channels",
 )
 """The knobs by which images are read, and as how many channels."""
 

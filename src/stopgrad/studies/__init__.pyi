@@ -16,7 +16,9 @@ from .halving import affordable_epochs as affordable_epochs
 from .halving import arms_around as arms_around
 from .halving import rung_study as rung_study
 from .lengths import arm_extents as arm_extents
+from .lengths import published_configs as published_configs
 from .lengths import published_extents as published_extents
+from .lengths import published_images as published_images
 from .parse import StudyFile as StudyFile
 from .parse import built_in_studies as built_in_studies
 from .parse import read_study as read_study

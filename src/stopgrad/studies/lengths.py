@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from stopgrad.config import Config
 from stopgrad.errors import ConfigError
 from stopgrad.evaluation import record_extent
 from stopgrad.method import PUBLISHED_IMAGES, Extent, extent
@@ -19,8 +20,8 @@ def arm_extents(results: Results) -> dict[str, Extent]:
     return {arm.name: found[arm.name] for arm in results.stored.study.arms if arm.name in found}
 
 
-def published_extents(results: Results) -> dict[str, Extent]:
-    """How far the same arms go by the published preset on CIFAR-10; none without a published study.
+def published_configs(results: Results) -> dict[str, Config]:
+    """The same arms by the published preset; none without a published study.
 
     Arms that the published preset cannot take were never published.
     """
@@ -31,6 +32,15 @@ def published_extents(results: Results) -> dict[str, Extent]:
         configs = arm_configs(stored.source, Choices("cifar", {}, (0,)))
     except ConfigError:
         return {}
-    images = {arm: round(PUBLISHED_IMAGES * (1 - c.validation)) for arm, c in configs.items()}
-    arms = [arm.name for arm in stored.study.arms if arm.method == "simsiam"]
-    return {arm: extent(configs[arm], images=images[arm]) for arm in arms}
+    return {arm.name: configs[arm.name] for arm in stored.study.arms if arm.method == "simsiam"}
+
+
+def published_images(config: Config) -> int:
+    """How many images of CIFAR-10 such a pretraining learns from."""
+    return round(PUBLISHED_IMAGES * (1 - config.validation))
+
+
+def published_extents(results: Results) -> dict[str, Extent]:
+    """How far the arms of `published_configs` go on CIFAR-10."""
+    configs = published_configs(results)
+    return {arm: extent(c, images=published_images(c)) for arm, c in configs.items()}
