@@ -22,6 +22,7 @@ from stopgrad.export import PretrainedEncoder
 from stopgrad.images import DamagedImagesError, Images, Normalization, load_dataset, normalization
 from stopgrad.images.sources.array_images import stack_layout
 from stopgrad.method import random_table, views_of
+from tests.inputs import row
 
 COUNT, SIDE, BANDS = 40, 12, 13
 DEEP = np.random.default_rng(0).integers(0, 3001, (COUNT, SIDE, SIDE, BANDS)).astype(np.uint16)
@@ -90,14 +91,10 @@ def in_order(images: Images) -> Any:
 @pytest.mark.parametrize(
     "write",
     [
-        pytest.param(
+        row(
+            f"{name} of 13 bands, --bands all",
+            "a channel each; --encoder.channels 13 trains on them",
             write,
-            id=name,
-            marks=pytest.mark.input(
-                "format",
-                what=f"{name} of 13 bands, --bands all",
-                happens="a channel each; --encoder.channels 13 trains on them",
-            ),
         )
         for name, write in WRITERS.items()
     ],
