@@ -275,11 +275,7 @@ def start_training(
     """
     compute = compute_for(config)
     use_repeatable(config.repeatable)
-    model = build_simsiam(config).train()
-    if init is not None:
-        model.encoder.load_state_dict(init)
-        model.follow(1.0)
-    compute.place(model)
+    model = compute.place(_first_model(config, init))
     if processes is not None and config.batch_norm_over == "all":
         normalize_over_processes(model, processes)
 
@@ -308,6 +304,15 @@ def start_training(
     if training.may_be_replayed:
         training.replay = Replay(training.algorithm_1)
     return training
+
+
+def _first_model(config: Config, init: Mapping[str, Tensor] | None) -> SimSiam:
+    """The model at step 0, on the CPU; a target is equal to what it follows."""
+    model = build_simsiam(config).train()
+    if init is not None:
+        model.encoder.load_state_dict(init)
+        model.follow(1.0)
+    return model
 
 
 def _row(epoch: Epoch) -> dict[str, object]:
