@@ -333,7 +333,8 @@ def test_a_run_on_bands_is_checked_trained_scored_shown_and_exported(
 def test_a_store_of_bands_and_the_same_array_give_the_same_run(tmp_path: Path) -> None:
     as_tiff(tmp_path / "set")
     store = stopgrad.pack(tmp_path / "set", tmp_path / "store", bands="all")
-    assert stopgrad.check(str(tmp_path / "store"), preset="tiny", **{"encoder.channels": 13})
+    found = stopgrad.check(str(tmp_path / "store"), preset="tiny", **{"encoder.channels": 13})
+    assert found.verdict.startswith(f"pretraining would start with {COUNT} images")
     sorted_ = np.concatenate([EIGHT[LABELS == 0], EIGHT[LABELS == 1]])
     held = stopgrad.load(sorted_, labels=np.sort(LABELS), class_names=["a", "b"])
     knobs: dict[str, Any] = {"views.size": 8, "epochs": 1, "batch": 16, "encoder.channels": 13}
@@ -344,13 +345,14 @@ def test_a_store_of_bands_and_the_same_array_give_the_same_run(tmp_path: Path) -
     first, *others = (run.encoder.state_dict() for run in runs)
     assert all(torch.equal(first[key], other[key]) for other in others for key in first)
     scores = runs[1].evaluate(labels=1.0, data=held)
-    assert len(scores) > 0
+    assert {score.of for score in scores} == {"encoder", "untrained", "pixels"}
 
 
 def test_a_supervised_run_and_finetuning_take_bands(tmp_path: Path) -> None:
     data = stopgrad.load(EIGHT, labels=LABELS)
     knobs: dict[str, Any] = {"views.size": 8, "epochs": 1, "batch": 16, "encoder.channels": 13}
     run = stopgrad.pretrain(data, out=tmp_path / "run", preset="tiny", **knobs)
-    assert len(run.finetune(1.0, data=data, **{"finetune.epochs": 1, "finetune.batch": 16})) > 0
+    tuned = run.finetune(1.0, data=data, **{"finetune.epochs": 1, "finetune.batch": 16})
+    assert [score.metric for score in tuned] == ["finetune_accuracy"]
     found = stopgrad.supervised(data, out=tmp_path / "sup", preset="tiny", **knobs)
-    assert len(found) > 0
+    assert [score.metric for score in found] == ["supervised_accuracy"]
