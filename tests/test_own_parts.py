@@ -183,6 +183,15 @@ def test_without_its_views_a_run_is_scored_and_not_resumed(tmp_path: Path) -> No
         run.resume(extend=2)
 
 
+def test_encoders_that_differ_in_a_layer_without_tensors_have_names_of_their_own() -> None:
+    def name(activation: nn.Module) -> str:
+        layers = nn.Sequential(nn.Conv2d(3, 8, 3), activation, nn.AdaptiveAvgPool2d(1))
+        return method.name_encoder(nn.Sequential(layers, nn.Flatten()), channels=3, size=16)
+
+    assert name(nn.ReLU()) == name(nn.ReLU()) != name(nn.GELU())
+    assert name(nn.LeakyReLU(0.1)) != name(nn.LeakyReLU(0.2))
+
+
 def test_other_parts_than_those_of_the_run_are_refused(run: stopgrad.Run) -> None:
     with pytest.raises(ConfigError, match=r"encoder 'own:Small:.*' for a run with 'own:Small:"):
         stopgrad.Run(run.path, encoder=small(width=4))

@@ -23,6 +23,7 @@ from stopgrad.config import Reading
 from stopgrad.errors import DataError, StorageError
 from stopgrad.images import load_dataset
 from tests.factories import HubAnswer
+from tests.inputs import row
 
 DIGITS = (load_digits().images * 15).astype(np.uint8)  # (1797, 8, 8)
 TARGETS = load_digits().target
@@ -114,10 +115,10 @@ def parquet(rows, *, label: str = "label", labels=None) -> bytes:
     names = [f"digit {number}" for number in range(10)]
     features = {"image": {"_type": "Image"}, label: {"_type": "ClassLabel", "names": names}}
     cells = []
-    for row in rows:
+    for place in rows:
         file = io.BytesIO()
-        Image.fromarray(DIGITS[row]).save(file, "PNG")
-        cells.append({"bytes": file.getvalue(), "path": f"{row}.png"})
+        Image.fromarray(DIGITS[place]).save(file, "PNG")
+        cells.append({"bytes": file.getvalue(), "path": f"{place}.png"})
     table = pa.table({"image": cells, label: TARGETS[list(rows)] if labels is None else labels})
     text = json.dumps({"info": {"features": features}})
     file = io.BytesIO()
@@ -202,10 +203,7 @@ def of_two_sizes(hub) -> None:
 @pytest.mark.parametrize(
     ("configs", "count"),
     [
-        pytest.param(
-            configs, count, id=what,
-            marks=pytest.mark.input("layout", what=f"a Hub data set with {what}", happens=happens),
-        )
+        row(f"a Hub data set with {what}", happens, configs, count, kind="layout")
         for what, configs, count, happens in (
             ("a flagged configuration", [{"config_name": "large"},
              {"config_name": "small", "default": True}], 3, "the flagged one is read"),

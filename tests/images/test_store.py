@@ -23,7 +23,7 @@ from sklearn.datasets import load_digits, load_sample_image
 
 from stopgrad.cli import main
 from stopgrad.config import Reading, ViewsConfig, preset
-from stopgrad.errors import DataError, LockedError, StorageError
+from stopgrad.errors import DataError, LockedError, StorageError, UnreadableError
 from stopgrad.evaluation import images_at_a_time
 from stopgrad.images import (
     Findings,
@@ -410,6 +410,24 @@ def test_a_store_that_was_cut_is_refused_when_it_is_opened(damage, said, store: 
         load_dataset(str(store))
     assert said in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("place", "call"), [(os, "open"), (Path, "lstat")])
+def test_a_store_that_cannot_be_read_is_not_called_damaged(
+    place: Any, call: str, store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shard, real = str(store / "train-00001.pixels"), getattr(place, call)
+
+    def failing(path: Any, *more: Any, **named: Any) -> Any:
+        if str(path) == shard:
+            raise OSError(errno.EIO, "Input/output error", shard)
+        return real(path, *more, **named)
+
+    monkeypatch.setattr("stopgrad.storage.reading.PAUSES", (0.0, 0.0))
+    monkeypatch.setattr(place, call, failing)
+    for read in (lambda: load_dataset(str(store)), lambda: [*verify_store(store)]):
+        with pytest.raises(UnreadableError, match=r"train-00001\.pixels could .*tried 3 times"):
+            read()
 
 
 def test_a_folder_that_changed_since_packing_is_an_error_with_the_names(

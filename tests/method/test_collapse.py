@@ -129,6 +129,7 @@ def test_noise_blown_up_by_the_bn_is_a_complete_collapse() -> None:
 def test_two_directions_are_a_dimensional_collapse() -> None:
     verdict = judge(Layers(*[measure(*_views(2))] * 3), steps=OLD, images=512)
     assert verdict.state == "dimensional collapse"
+    assert verdict.reason.endswith(", n = 512)")
     assert "weight_decay" in verdict.advice
 
 

@@ -23,6 +23,7 @@ from stopgrad.report.curves import (
     measure_chart,
     step_losses,
 )
+from stopgrad.report.evidence import images_measured
 from stopgrad.report.files import CELL, GAP, LINE, SPACE
 from stopgrad.report.panels import ViewPanel, view_panel
 from stopgrad.report.style import PALETTE, css_variables, inline_svg, layered, light, numeric
@@ -313,3 +314,10 @@ def test_a_collapsed_mean_is_a_cross_and_no_dot_but_can_be_pointed_at() -> None:
     assert marks == ["sound", "gone"]
     [gone] = re.findall(r'<path[^>]*data-tip="gone"[^>]*>', svg)
     assert "var(--wrong)" in gone
+
+
+def test_a_caption_says_how_many_images_the_last_measured_row_was_of() -> None:
+    rows = [epoch(1, measured=512), epoch(2, measured=280), epoch(3)]
+    assert images_measured(rows) == "two views of 280 training images"
+    older = [epoch(1)]  # which do not say
+    assert images_measured(older) == "two views of up to 1,024 training images"

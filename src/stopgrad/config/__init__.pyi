@@ -1,4 +1,5 @@
 from .guesses import guess as guess
+from .knobs import OWN as OWN
 from .knobs import BadImages as BadImages
 from .knobs import Config as Config
 from .knobs import EncoderConfig as EncoderConfig
@@ -30,7 +31,6 @@ from .randomness import numpy_generator as numpy_generator
 from .randomness import torch_generator as torch_generator
 from .reading import ALL_BANDS as ALL_BANDS
 from .reading import BY_RULE as BY_RULE
-from .reading import OWN as OWN
 from .reading import Bands as Bands
 from .reading import Reading as Reading
 from .reading import are_colours as are_colours

@@ -26,6 +26,8 @@ BatchNorm = Literal["per-view", "joint"]
 Compile = Literal["auto", "on", "off"]
 Target = Literal["stop-gradient", "momentum"]
 
+OWN = "own:"  # begins the name of an encoder, or of views, that were given in Python
+
 # Chosen by name besides the knobs; here, so that help lists them without torch.
 SplitName = Literal["auto", "test", "validation"]  # images to score
 Layer = Literal["features", "z"]  # the encoder's output, or the projector's
@@ -338,6 +340,11 @@ class Config(Checked):
     def lr(self) -> float:
         """Peak learning rate of encoder and projector, base_lr x batch / 256 (Sec. 3)."""
         return self.optimizer.base_lr * self.batch / 256
+
+    @property
+    def has_own_parts(self) -> bool:
+        """Whether its encoder or its views were given in Python."""
+        return bool(self.views.own) or self.encoder.name.startswith(OWN)
 
     @property
     def image_side(self) -> int:

@@ -6,8 +6,6 @@ from typing import NamedTuple, TypeAlias
 
 from stopgrad.errors import ConfigError
 
-OWN = "own:"
-
 Bands: TypeAlias = tuple[int, ...]
 """Bands of an image, counted from 1; (): the colours of its format."""
 

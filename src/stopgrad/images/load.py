@@ -142,7 +142,7 @@ def _load_cached(source: DataSource, *, side: int | None, track: Track) -> Datas
             if not any(readable_now(image.reason) for image in dataset.damaged):
                 return dataset
         except (DataError, UnreadableError) as error:
-            log.warning("the cached images are damaged (%s); decoding them again", error.found)
+            log.warning("the cached images cannot be used (%s); decoding them again", error.found)
     return decode_again(source, source.open(), side=side, track=track)
 
 
@@ -185,7 +185,7 @@ def decode_again(
     else:
         try:
             return _open(folder, source.notes)
-        except DataError as error:  # another process may have removed it since
+        except (DataError, UnreadableError) as error:  # another process may have removed it since
             reason = error.found
     log.warning("cannot cache the decoded images in %s (%s); going on without", folder, reason)
     return _load_uncached(source, contents, side=side, track=track)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from stopgrad.errors import DataError
-from stopgrad.storage import few, read_json, typed, write_json
+from stopgrad.storage import few, is_there, read_json, typed, write_json
 
 MANIFEST = "stopgrad-store.json"
 FORMAT, FORMAT_OF_BANDS = 1, 2  # the second where channels are not three
@@ -59,8 +59,9 @@ def read_manifest(path: Path) -> StoreManifest:
 
     Raises:
         DataError: When it is unfinished, damaged or of another version.
+        UnreadableError: When it cannot be read.
     """
-    if not (path / MANIFEST).exists():
+    if not is_there(path / MANIFEST):
         raise DataError(
             f"the store {str(path)!r} is not finished",
             expected=f"a store with its {MANIFEST}, which is written last",
@@ -130,7 +131,11 @@ def _stored_split(values: dict[str, Any]) -> StoredSplit:
 
 @contextlib.contextmanager
 def damage(path: Path, name: str) -> Iterator[None]:
-    """Whatever goes wrong with a file of a store means that it is damaged."""
+    """Whatever goes wrong with a file of a store means that it is damaged.
+
+    Not that it cannot be read: what is read here is read by `read_patiently`, whose
+    `UnreadableError` passes.
+    """
     try:
         yield
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:

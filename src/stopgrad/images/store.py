@@ -56,7 +56,15 @@ from stopgrad.images.types import (
     map_file,
     stamp,
 )
-from stopgrad.storage import open_regular, read_file, strict_json, typed, user_path
+from stopgrad.storage import (
+    is_there,
+    open_regular,
+    read_file,
+    read_patiently,
+    strict_json,
+    typed,
+    user_path,
+)
 
 SUMMARY = "stopgrad-summary.json"
 NOTES = "stopgrad-notes.json"
@@ -216,7 +224,7 @@ def read_summaries(path: Path, manifest: StoreManifest) -> dict[str, SplitSummar
     Raises:
         DataError: When they are changed, or of other images.
     """
-    if not (path / SUMMARY).exists():
+    if not is_there(path / SUMMARY):
         return {}
     with damage(path, SUMMARY):
         values = read_sealed(path / SUMMARY)
@@ -239,7 +247,7 @@ def read_notes(path: Path) -> Notes:
     Raises:
         DataError: When it is changed.
     """
-    if not (path / NOTES).exists():
+    if not is_there(path / NOTES):
         return Notes()
     with damage(path, NOTES):
         return Notes.from_json(read_sealed(path / NOTES))
@@ -263,9 +271,11 @@ def read_split(path: Path, manifest: StoreManifest, split: str, table: ImageTabl
     shape = (manifest.height, manifest.width, manifest.channels)
     alone, maps = len(stored.shards) == 1, []
     for shard in stored.shards:
+        file, stored_shape = path / shard.file, (shard.pictures, *shape)
+        map_it = functools.partial(map_file, file, stored_shape, writable=alone)
         with damage(path, shard.file):
-            _check_size(path / shard.file, shard.pictures * math.prod(shape))
-            maps.append(map_file(path / shard.file, (shard.pictures, *shape), writable=alone))
+            _check_size(file, math.prod(stored_shape))
+            maps.append(read_patiently(file, map_it))
     with damage(path, MANIFEST):
         return Images(
             pixels=maps[0].pixels if alone else Packed(maps),
@@ -279,7 +289,7 @@ def read_split(path: Path, manifest: StoreManifest, split: str, table: ImageTabl
 
 
 def _check_size(path: Path, expected: int) -> None:
-    state = path.lstat()
+    state = read_patiently(path, path.lstat)
     if not stat.S_ISREG(state.st_mode):
         raise ValueError("no regular file")
     if state.st_size != expected:
@@ -290,10 +300,12 @@ def checksum(path: Path, stored: StoredSplit) -> int:
     """CRC-32 of the pixels of a split, or of evenly spaced blocks of at most `MOST_CHECKED` bytes.
 
     Raises:
-        OSError: When a shard cannot be read.
+        OSError: When a shard is not there, or no regular file.
+        UnreadableError: When it cannot be read.
     """
     files = [path / shard.file for shard in stored.shards]
-    every = -(-sum(file.stat().st_size for file in files) // MOST_CHECKED)
+    sizes = (read_patiently(file, file.lstat).st_size for file in files)
+    every = -(-sum(sizes) // MOST_CHECKED)
     crc = 0
     for file in files:
         for block in _blocks(file, every):
@@ -303,10 +315,10 @@ def checksum(path: Path, stored: StoredSplit) -> int:
 
 def _blocks(path: Path, every: int) -> Iterator[bytes]:
     """One in `every` blocks of a file, the first included."""
-    with open(open_regular(path), "rb", buffering=0) as file:
+    with open(read_patiently(path, lambda: open_regular(path)), "rb", buffering=0) as file:
         for start in itertools.count(0, every * BLOCK):
             file.seek(start)
-            block = file.read(BLOCK)
+            block = read_patiently(path, lambda: file.read(BLOCK))
             if not block:
                 return
             yield block

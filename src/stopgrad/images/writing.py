@@ -293,6 +293,6 @@ def take_in(path: Path, digest: hashlib._Hash) -> None:
         OSError: When it is not there, or no regular file.
         UnreadableError: When it cannot be read.
     """
-    with open(open_regular(path), "rb", buffering=0) as file:
+    with open(read_patiently(path, lambda: open_regular(path)), "rb", buffering=0) as file:
         while block := read_patiently(path, lambda: file.read(BUFFER)):
             digest.update(block)

@@ -16,7 +16,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from stopgrad.config import OWN, Config
+from stopgrad.config import Config
 from stopgrad.errors import ConfigError
 from stopgrad.images import Packed, Rows
 from stopgrad.method.processes import Processes, joined_on, own_device, process_count
@@ -150,7 +150,7 @@ def joined(config: Config) -> AbstractContextManager[Processes | None]:
     count = process_count()
     if count == 1:
         return nullcontext()
-    if config.views.own or config.encoder.name.startswith(OWN):
+    if config.has_own_parts:
         raise ConfigError(
             f"an encoder or views given in Python, and {count} processes",
             expected="one process, in which such a part draws the same numbers",

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple, TypeAlias, cast
@@ -37,7 +38,9 @@ _views: dict[str, OwnViews] = {}
 
 
 def name_encoder(module: nn.Module, *, channels: int, size: int) -> str:
-    """The name of an encoder: its class, and a mark of the names and shapes of its tensors.
+    """The name of an encoder: its class, and a mark of its layers and the shapes of its tensors.
+
+    One that differs in neither, with other weights maybe, replaces the one before.
 
     Args:
         module: x (B, C, H, W) -> (B, F). It is copied when a model is built, never trained itself.
@@ -49,7 +52,8 @@ def name_encoder(module: nn.Module, *, channels: int, size: int) -> str:
     """
     width = _width(module, channels=channels, size=size)
     tensors = [(key, value.dtype, *value.shape) for key, value in module.state_dict().items()]
-    mark = hashlib.sha256(repr((width, tensors)).encode()).hexdigest()[:8]
+    layers = re.sub(" at 0x[0-9a-f]+", "", repr(module))  # without addresses in memory
+    mark = hashlib.sha256(repr((width, tensors, layers)).encode()).hexdigest()[:8]
     name = f"{OWN}{type(module).__qualname__}:{mark}"
     _encoders[name] = _Given(module, width)
     return name

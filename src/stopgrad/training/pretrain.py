@@ -124,6 +124,15 @@ class Pretraining(Learner[SimSiam, Views]):
     replay: Replay | None = None  # of the whole step, on a GPU that holds all images
     collapsed: int = 0  # measurements in a row that said collapse
 
+    @property
+    def may_be_replayed(self) -> bool:
+        """Whether a step can be one graph: on a GPU that holds all images, without own parts.
+
+        Sums over processes have not been recorded on a GPU yet.
+        """
+        on_gpu = isinstance(self.pixels, Tensor) and self.pixels.is_cuda
+        return on_gpu and self.processes is None and not self.config.has_own_parts
+
     def advance(self, indices: Tensor) -> None:  # (B,)
         """The next step, on two views of each image; a ConfigError if torch.compile fails."""
         step = self.algorithm_1 if self.replay is None else self.replay
@@ -266,11 +275,7 @@ def start_training(
     """
     compute = compute_for(config)
     use_repeatable(config.repeatable)
-    model = build_simsiam(config).train()
-    if init is not None:
-        model.encoder.load_state_dict(init)
-        model.follow(1.0)
-    compute.place(model)
+    model = compute.place(_first_model(config, init))
     if processes is not None and config.batch_norm_over == "all":
         normalize_over_processes(model, processes)
 
@@ -296,16 +301,18 @@ def start_training(
     )
     if compute.device.type == "cuda":
         training.optimizer.keep_learning_rates_on(compute.device)
-    # Sums over processes have not been recorded and replayed on a GPU yet; own parts cannot be.
-    own = config.views.own or config.encoder.name.startswith(OWN)
-    if (
-        processes is None
-        and not own
-        and isinstance(training.pixels, Tensor)
-        and training.pixels.is_cuda
-    ):
+    if training.may_be_replayed:
         training.replay = Replay(training.algorithm_1)
     return training
+
+
+def _first_model(config: Config, init: Mapping[str, Tensor] | None) -> SimSiam:
+    """The model at step 0, on the CPU; a target is equal to what it follows."""
+    model = build_simsiam(config).train()
+    if init is not None:
+        model.encoder.load_state_dict(init)
+        model.follow(1.0)
+    return model
 
 
 def _row(epoch: Epoch) -> dict[str, object]:

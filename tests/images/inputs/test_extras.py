@@ -15,6 +15,7 @@ from PIL import Image
 
 from stopgrad.images import Damaged, Encoded, Frame, decode, on_all_cores, strict_pillow
 from stopgrad.images.decoding import peek
+from tests.inputs import row
 
 PIXELS = np.kron(np.random.default_rng(0).integers(0, 256, (3, 4, 3)), np.ones((8, 8, 1)))
 IMAGE = Image.fromarray(PIXELS.astype(np.uint8))  # 32 x 24 px
@@ -123,10 +124,7 @@ WHOLE |= {
 
 @pytest.mark.parametrize(
     "data",
-    [
-        pytest.param(data, id=what, marks=pytest.mark.input("oddity", what=what, happens="whole"))
-        for what, data in WHOLE.items()
-    ],
+    [row(what, "whole", data, kind="oddity") for what, data in WHOLE.items()],
 )
 def test_what_stands_beside_the_pixels_does_not_count(data: bytes) -> None:
     found = read(data)

@@ -24,6 +24,7 @@ from stopgrad.images import (
     load_dataset,
     strict_pillow,
 )
+from tests.inputs import row
 
 BANDS = np.arange(6 * 4 * 13, dtype=np.uint16).reshape(4, 6, 13)  # its largest value is 311
 
@@ -67,13 +68,7 @@ LAYOUTS = {
 @pytest.mark.parametrize(
     "how",
     [
-        pytest.param(
-            how,
-            id=name,
-            marks=pytest.mark.input(
-                "format", what=f"TIFF of 13 bands, {name}", happens="--bands 4,3,2 chooses"
-            ),
-        )
+        row(f"TIFF of 13 bands, {name}", "--bands 4,3,2 chooses", how)
         for name, how in LAYOUTS.items()
     ],
 )
