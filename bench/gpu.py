@@ -14,6 +14,11 @@ killed by SIGKILL and gone on with, against one left alone, bit by bit), one spe
 for each batch and way of training, a peer where one is installed, processes (N of them on one card,
 and one on each card where there are several), training, forecast.
 `--stages training forecast` takes those that begin so.
+
+    PYTHONPATH=src:. python bench/gpu.py --data CIFAR10 --out OUT --plan 12m
+
+takes instead, for a card that is lent for minutes, what matters most first: resume, the peer, the
+preset `fast`, and then arms that tell how to make it better, 70 epochs each, seed by seed.
 """
 
 from __future__ import annotations
@@ -25,20 +30,21 @@ import json
 import math
 import os
 import platform
+import re
 import signal
 import subprocess
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 
-from stopgrad.config import Config, EncoderConfig, config_to_dict
+from stopgrad.config import PRESETS, Config, EncoderConfig, config_to_dict
 from stopgrad.errors import InterruptedRunError, StopgradError
 from stopgrad.images import Dataset, load_dataset, normalization
 from stopgrad.method import Views, training_flops
@@ -58,6 +64,18 @@ WAYS: dict[str, dict[str, Any]] = {
     "plain, fp32": {"compile": "off", "precision": "fp32"},
 }
 """Ways of training one and the same network; the second is what `compile = auto` does on a GPU."""
+
+ARMS: dict[str, dict[str, object]] = {
+    "base": {},
+    "rate x 2": {"optimizer.base_lr": 0.06},
+    "rate x 4": {"optimizer.base_lr": 0.12},
+    "hidden 2048": {"predictor.hidden": 2048},
+    "no zero-init": {"encoder.zero_init": False},
+    "grayscale .1": {"views.grayscale": 0.1},
+}
+"""Changes to the paper's setting that `--plan` tries; about 95 s each on an H100."""
+
+ARM_EPOCHS, ARM_SEEDS = 70, 3
 
 BATCHES = (256, 512, 1024)
 AGREEING_STEPS = 5
@@ -104,6 +122,16 @@ class Session(NamedTuple):
         """The paper's CIFAR setting with changes."""
         return Config(encoder=self.scale.encoder, device=str(self.device), **changes)
 
+    def changed(self, changes: Mapping[str, object]) -> Config:
+        """The same with changes by key path (without `preset`, whose parser may be missing)."""
+        config = self.config(batch=_batch(self))
+        for key, value in changes.items():
+            group, _, knob = key.rpartition(".")
+            if group:
+                value = dataclasses.replace(getattr(config, group), **{knob: value})
+            config = dataclasses.replace(config, **{group or knob: value})
+        return dataclasses.replace(config, epochs=1) if self.scale is SMALL else config
+
 
 def main() -> int:
     """Runs the stages that are missing while there is time; 1 when some are left."""
@@ -113,7 +141,8 @@ def main() -> int:
     session = Session(options, scale, device, time.monotonic() + 60 * options.minutes)
     options.out.mkdir(parents=True, exist_ok=True)
     dataset = load_dataset(str(options.data), side=32)
-    for name, stage in _stages(session, dataset).items():
+    stages = _plan(session, dataset) if options.plan else _stages(session, dataset)
+    for name, stage in stages.items():
         if name in session.lines() or not name.startswith(tuple(options.stages)):
             continue
         if session.left() < min(SPARE, 30 * options.minutes):
@@ -136,6 +165,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--data", required=True, type=Path, help="CIFAR-10 as Parquet files")
     parser.add_argument("--out", required=True, type=Path, help="folder for records and run")
     parser.add_argument("--minutes", type=float, default=9.0, help="of this call. Default: 9")
+    parser.add_argument("--plan", metavar="12m", help="minutes of a lent card, best used")
     parser.add_argument("--epochs", type=int, default=30, help="of the training. Default: 30")
     parser.add_argument("--seed", type=int, default=0, help="of the training. Default: 0")
     parser.add_argument("--checkpoint-every", type=int, default=0, help="steps; 0: when it pays")
@@ -148,7 +178,10 @@ def _parse() -> argparse.Namespace:
         help="those that begin so. Default: all",
     )
     parser.add_argument("--small", action="store_true", help="for tests: a tiny network")
-    return parser.parse_args()
+    options = parser.parse_args()
+    if options.plan:
+        options.minutes = float(options.plan.removesuffix("m"))
+    return options
 
 
 def _stages(session: Session, dataset: Dataset) -> dict[str, Callable[[], dict[str, Any] | None]]:
@@ -167,8 +200,25 @@ def _stages(session: Session, dataset: Dataset) -> dict[str, Callable[[], dict[s
         **speeds,
         "processes": lambda: _processes(session),
         "peer": lambda: _peer(session),
-        f"training: {epochs} epochs": lambda: _training(session, dataset),
+        f"training: {epochs} epochs": lambda: _training(session, dataset, *_chosen(session)),
         f"forecast from {epochs} epochs": lambda: _forecast(session),
+    }
+
+
+def _plan(session: Session, dataset: Dataset) -> dict[str, Callable[[], dict[str, Any] | None]]:
+    """Name -> measurement for a card that is lent for minutes, the most telling first."""
+    every = _stages(session, dataset)
+    arms = {
+        f"arm: {arm}, seed {seed}": session.changed({"epochs": ARM_EPOCHS, "seed": seed, **changes})
+        for seed in range(ARM_SEEDS)
+        for arm, changes in ARMS.items()
+    }
+    trainings = {"fast, seed 0": session.changed(PRESETS["fast"]), **arms}
+    return {name: every[name] for name in ("resume", "peer")} | {
+        name: lambda name=name, config=config: _training(
+            session, dataset, re.sub(r"\W+", "-", name), config
+        )
+        for name, config in trainings.items()
     }
 
 
@@ -337,8 +387,8 @@ def _processes(session: Session) -> dict[str, Any]:
     return found
 
 
-def _training(session: Session, dataset: Dataset) -> dict[str, Any] | None:
-    """Trains with kNN every 10 epochs, in as many calls as that takes; None: not done yet."""
+def _chosen(session: Session) -> tuple[str, Config]:
+    """Folder and config of the training that the options ask for."""
     config = session.config(
         batch=_batch(session),
         epochs=session.options.epochs,
@@ -346,7 +396,14 @@ def _training(session: Session, dataset: Dataset) -> dict[str, Any] | None:
         checkpoint_every=session.options.checkpoint_every,
         measure_every=session.options.measure_every,
     )
-    path = session.options.out / f"run-{config.epochs}-epochs-seed-{config.seed}"
+    return f"run-{config.epochs}-epochs-seed-{config.seed}", config
+
+
+def _training(
+    session: Session, dataset: Dataset, folder: str, config: Config
+) -> dict[str, Any] | None:
+    """Trains with kNN every 10 epochs, in as many calls as that takes; None: not done yet."""
+    path = session.options.out / folder
     images = prepare(dataset, config)
     info = describe_run(dataset, config, spec="cifar10")
     writer = RunWriter(path, info) if has_begun(path) else RunWriter.create(path, info)

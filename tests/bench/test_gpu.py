@@ -16,8 +16,8 @@ from stopgrad.images import load_dataset
 ROOT = Path(__file__).parents[2]
 
 # What may be missing on a GPU machine where nothing can be installed. Compiled code is replaced by
-# the graphs that it would be made from, because making it takes a minute. The script runs twice:
-# nothing but its files passes from one call to the next.
+# the graphs that it would be made from, because making it takes a minute. The script runs
+# three times: nothing but its files passes from one call to the next.
 BARE_MACHINE = """
 import functools, json, runpy, sys, torch
 for name in ("jsonargparse", "huggingface_hub", "jinja2", "yaml", "timm", "torchvision",
@@ -25,8 +25,9 @@ for name in ("jsonargparse", "huggingface_hub", "jinja2", "yaml", "timm", "torch
     sys.modules[name] = None
 torch.compile = functools.partial(torch.compile, backend="eager", fullgraph=True)
 sys.path.insert(0, "bench")
-for minutes in ("0.05", "5"):
-    sys.argv = ["bench/gpu.py", *{arguments}, "--minutes", minutes]
+plan = ["--plan", "5m", "--stages", "fast", "arm: rate x 2, seed 0"]
+for more in (["--minutes", "0.05"], ["--minutes", "5"], plan):
+    sys.argv = ["bench/gpu.py", *{arguments}, *more]
     try:
         runpy.run_path("bench/gpu.py", run_name="__main__")
     except SystemExit as end:
@@ -61,8 +62,8 @@ def _write(path: Path, pixels: np.ndarray, labels: np.ndarray | None) -> None:
     pq.write_table(pa.table({"img": files, "label": labels}), path)
 
 
-def _call_twice(folder: Path, out: Path) -> list[tuple[int, str]]:
-    """Exit code and record after a call that runs out of time, and after one that does not."""
+def _calls(folder: Path, out: Path) -> list[tuple[int, str]]:
+    """Exit code and record after a call without enough time, one with it, and one by the plan."""
     arguments = ["--data", str(folder), "--out", str(out), "--small", "--epochs", "2"]
     done = subprocess.run(
         [sys.executable, "-c", BARE_MACHINE.format(arguments=arguments, out=str(out))],
@@ -78,8 +79,9 @@ def _call_twice(folder: Path, out: Path) -> list[tuple[int, str]]:
 
 
 def test_it_measures_in_pieces_with_few_packages(folder: Path, tmp_path: Path) -> None:
-    (first_code, before), (second_code, text) = _call_twice(folder, tmp_path / "gpu")
-    assert (first_code, second_code) == (1, 0)
+    out = tmp_path / "gpu"
+    (first_code, before), (second_code, text), (third_code, planned) = _calls(folder, out)
+    assert (first_code, second_code, third_code) == (1, 0, 0)
     assert before
     assert text.startswith(before)
     lines = text.splitlines()
@@ -99,3 +101,9 @@ def test_it_measures_in_pieces_with_few_packages(folder: Path, tmp_path: Path) -
     assert speed["share_of_matmul"]["low"] > 0
     assert len(stages["training: 2 epochs"]["views_per_s"]) == 2
     assert "peer" in stages
+    fast, arm = map(json.loads, planned.removeprefix(text).splitlines())
+    assert (fast["stage"], arm["stage"]) == ("fast, seed 0", "arm: rate x 2, seed 0")
+    assert fast["knn"]
+    assert arm["knn"]
+    assert arm["config"]["optimizer"]["base_lr"] == 0.06
+    assert (out / arm["run"] / "config.json").exists()

@@ -67,7 +67,7 @@ class SimSiamEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
     `config_.image_side`. A parameter that is None takes the preset's value.
 
     Args:
-        preset: cpu (minutes on two cores), digits, tiny (tests), miniature, cifar or imagenet.
+        preset: cpu (minutes on two cores), digits, tiny (tests), miniature, cifar, fast, imagenet.
         epochs: Passes over the images.
         batch: Images per step; `fit` needs at least one batch.
         base_lr: Learning rate per 256 images of a batch.
