@@ -68,9 +68,11 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     Raises:
         ConfigError: For unknown commands, flags or values.
     """
-    parser = build_parser(all_knobs=HELP_ALL in arguments)
+    all_knobs = HELP_ALL in arguments
     if {"-h", "--help", HELP_ALL} & {*arguments} or [*arguments[:1]] == ["help"]:
         arguments = [*_command_in(arguments), "--help"]  # whatever else is wrong with them
+    named = [word for word in arguments[:1] if word in COMMANDS]
+    parser = build_parser(named or COMMANDS, all_knobs=all_knobs)
     for words, known in ((arguments[:1], COMMANDS), (arguments[1:2], STUDY_COMMANDS)):
         if words and (known is COMMANDS or arguments[0] == "study"):
             check_command(words[0], known)
@@ -112,8 +114,10 @@ def _print_version() -> None:
     print_line(f"stopgrad {stopgrad.__version__}")
 
 
-def build_parser(*, all_knobs: bool = False) -> argparse.ArgumentParser:
-    """The parser of all commands; `all_knobs` tells whether their help lists every knob."""
+def build_parser(
+    names: Sequence[str] = COMMANDS, *, all_knobs: bool = False
+) -> argparse.ArgumentParser:
+    """The parser of commands; `all_knobs` tells whether their help lists every knob."""
     parser = _Parser(
         prog="stopgrad",
         description="Learn image representations without labels (SimSiam); know how good they are.",
@@ -122,7 +126,7 @@ def build_parser(*, all_knobs: bool = False) -> argparse.ArgumentParser:
     )
     parser.add_argument("-V", "--version", action="store_true", help="print the version and exit")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
-    for name in COMMANDS:
+    for name in names:
         module = import_module(f"stopgrad.cli.{name.replace('-', '_')}")
         command = add_command(commands, name, module.HELP, example=module.EXAMPLE)
         command.set_defaults(command=module.run)

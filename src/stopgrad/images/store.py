@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import io
 import itertools
 import logging
 import math
@@ -213,9 +212,12 @@ def read_columns(path: Path, manifest: StoreManifest, name: str) -> dict[str, li
 
 
 def _from_parquet(data: bytes) -> Any:
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
-    return pq.read_table(io.BytesIO(data)).to_pydict()
+    # In this thread: one of Arrow's that still holds our bytes when the process ends aborts it.
+    table = pq.read_table(pa.BufferReader(data), use_threads=False, pre_buffer=False)
+    return table.to_pydict()
 
 
 def read_summaries(path: Path, manifest: StoreManifest) -> dict[str, SplitSummary]:
