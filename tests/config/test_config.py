@@ -41,16 +41,20 @@ def test_every_wrong_key_and_value_is_named_at_once() -> None:
     with pytest.raises(ConfigError) as caught:
         config_from_dict(
             {"optimizer": {"weight_decy": 1, "base_lr": -1}, "batch": "many", "encoder.stem": "big"}
+            | {"parts": 0}
         )
     message = str(caught.value)
     for part in (
         "unknown key optimizer.weight_decy (did you mean optimizer.weight_decay?)",
         "optimizer.base_lr = -1.0 (expected a finite number above 0)",
         "batch = 'many' (expected int)",
+        "parts = 0 (expected a finite number at least 1",
         "encoder.stem = 'big' (expected one of small, half, large)",
     ):
         assert part in message
     assert "\n" not in message
+    with pytest.raises(ConfigError, match=r"^parts = 0 \(expected [^;]*; expected keys"):
+        config_from_dict({"parts": 0})  # beside a batch that no zero divides
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), 0.0, -1.0])

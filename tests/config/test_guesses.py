@@ -141,3 +141,10 @@ def test_a_word_that_nobody_uses_gets_the_nearest_knob_or_nothing() -> None:
         config_from_dict({"bach": 1})
     with pytest.raises(ConfigError, match=r"unknown key xyzzy;"):
         config_from_dict({"xyzzy": 1})
+
+
+def test_a_wrong_letter_below_a_section_is_no_name_of_another_tool() -> None:
+    with pytest.raises(ConfigError, match=r"unknown key views\.blr \(did you mean views\.blur\?\)"):
+        config_from_dict({"views.blr": 0.0})
+    with pytest.raises(ConfigError, match=r"optimizer\.lr \(here optimizer\.base_lr, per 256"):
+        config_from_dict({"optimizer.lr": 0.1})

@@ -108,5 +108,5 @@ def contradictions(values: Mapping[str, float]) -> Iterator[str]:
         if low in values and high in values and values[low] > values[high]:
             yield f"{low} = {values[low]:g}, {high} = {values[high]:g} (expected {low} <= {high})"
     for part, whole in DIVIDES:
-        if part in values and whole in values and values[whole] % values[part]:
+        if values.get(part, 0) > 0 and whole in values and values[whole] % values[part]:
             yield f"{whole} = {values[whole]:g} is no multiple of {part} = {values[part]:g}"

@@ -138,8 +138,16 @@ def _unknown_keys(flat: Mapping[str, object]) -> Iterator[str]:
     known = [knob.key for knob in _knobs()]
     for key in flat:
         if key not in known:
-            said = guess(key, known)
+            said = "" if _is_typo(key, known) else guess(key, known)
             yield f"unknown key {key}{f' ({said})' if said else _nearest(key, known)}"
+
+
+def _is_typo(key: str, known: list[str]) -> bool:
+    """Whether a letter or two are wrong in a key below a section: `views.blr`, which others use."""
+    section = key.rpartition(".")[0]
+    mates = [path for path in known if section and path.startswith(f"{section}.")]
+    near = difflib.get_close_matches(key, mates, n=1, cutoff=0.85)
+    return bool(near) and not guess(key, known).startswith(f"here {section}.")
 
 
 def _nearest(key: str, known: list[str]) -> str:
