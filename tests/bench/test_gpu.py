@@ -74,6 +74,7 @@ def _call_twice(folder: Path, out: Path) -> list[tuple[int, str]]:
         timeout=290,
     )
     calls = [line for line in done.stderr.splitlines() if line.startswith("called: ")]
+    assert len(calls) == 2, done.stderr[-3000:]
     return [tuple(json.loads(line.removeprefix("called: "))) for line in calls]
 
 
