@@ -15,7 +15,8 @@ from typing import Any
 
 import pytest
 
-PAGE = Path(__file__).parents[1] / "docs" / "inputs.md"
+TESTS = Path(__file__).parent
+PAGE = TESTS.parent / "docs" / "inputs.md"
 KINDS = {
     "format": "Formats",
     "layout": "Layouts",
@@ -38,34 +39,30 @@ def row(what: str, happens: str, *values: object, kind: str = "format") -> Any:
 
 
 class _Collected:
-    """The marked tests that pytest finds; none is run."""
-
-    def __init__(self) -> None:
-        self.rows: dict[str, dict[str, str]] = {kind: {} for kind in KINDS}
+    """The tests that pytest finds; none is run."""
 
     def pytest_collection_modifyitems(self, items: Sequence[pytest.Item]) -> None:
-        """Takes what each mark says."""
-        for mark in (mark for item in items for mark in item.iter_markers("input")):
-            kind = mark.args[0] if mark.args else mark.kwargs["kind"]
-            self.rows[kind][mark.kwargs["what"]] = mark.kwargs["happens"]
+        """Keeps them."""
+        self.items = [*items]
 
 
-def page() -> str:
-    """The page as the tests have it."""
+def every_test() -> list[pytest.Item]:
+    """All tests; not for a process in which pytest runs."""
     found = _Collected()
-    arguments = [
-        "--collect-only",
-        "-q",
-        "-n",
-        "0",
-        "-p",
-        "no:cacheprovider",
-        str(Path(__file__).parent),
-    ]
+    arguments = ["--collect-only", "-q", "-n", "0", "-p", "no:cacheprovider"]
     with contextlib.redirect_stdout(io.StringIO()) as said:
-        if pytest.main(arguments, plugins=[found]) != pytest.ExitCode.OK:
+        if pytest.main([*arguments, str(TESTS)], plugins=[found]) != pytest.ExitCode.OK:
             raise SystemExit(said.getvalue())
-    tables = [_table(title, found.rows[kind]) for kind, title in KINDS.items() if found.rows[kind]]
+    return found.items
+
+
+def page(items: Sequence[pytest.Item]) -> str:
+    """The page, from what the mark of each test says."""
+    rows: dict[str, dict[str, str]] = {kind: {} for kind in KINDS}
+    for mark in (mark for item in items for mark in item.iter_markers("input")):
+        kind = mark.args[0] if mark.args else mark.kwargs["kind"]
+        rows[kind][mark.kwargs["what"]] = mark.kwargs["happens"]
+    tables = [_table(title, rows[kind]) for kind, title in KINDS.items() if rows[kind]]
     return "\n".join([OPENING, *tables])
 
 
@@ -80,6 +77,6 @@ def _cell(text: str) -> str:
 
 if __name__ == "__main__":
     if sys.argv[1:] == ["--print"]:
-        sys.stdout.write(page())
+        sys.stdout.write(page(every_test()))
     else:
-        PAGE.write_text(page(), encoding="utf-8")
+        PAGE.write_text(page(every_test()), encoding="utf-8")

@@ -11,8 +11,7 @@ from PIL import Image
 
 from stopgrad.evaluation import SPACE
 from tests.factories import write_digits
-
-STOPGRAD = (sys.executable, "-m", "stopgrad.cli")
+from tests.promises.process import Done, run_forked
 
 
 @pytest.fixture(scope="module")
@@ -21,30 +20,24 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_digits(tmp_path_factory.mktemp("pictures"), train=320, test=80)
 
 
-def _run(*words: object, code: int = 0) -> subprocess.CompletedProcess[str]:
-    command = [*STOPGRAD, *map(str, words)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == code, done.stderr
-    assert "Traceback" not in done.stderr
+def _run(*words: object, code: int = 0) -> Done:
+    done = run_forked(*words)
+    assert done.code == code, done.err
+    assert not done.crashed
     return done
-
-
-def _pretrain(pictures: Path, out: Path, *flags: str) -> list[str]:
-    words = ("pretrain", "--preset", "tiny", "--data", pictures, "--out", out, *flags)
-    return [*STOPGRAD, *map(str, words)]
 
 
 @pytest.fixture(scope="module")
 def whole(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that nothing disturbed."""
     out = tmp_path_factory.mktemp("runs") / "whole"
-    _run(*_pretrain(pictures, out)[3:])
+    _run("pretrain", "--preset", "tiny", "--data", pictures, "--out", out)
     return out
 
 
 def test_pictures_become_an_encoder_with_scores_and_a_report(whole: Path) -> None:
     done = _run("evaluate", whole, "--labels", 1, 0.5, "--json")
-    records = [json.loads(line) for line in done.stdout.splitlines()]
+    records = [json.loads(line) for line in done.out.splitlines()]
     assert len(records) == 2 * 4 * 3  # shares x evaluators x subjects
     assert {record["of"] for record in records} == {"encoder", "untrained", "pixels"}
     assert all(record["images_scored"] == 80 for record in records)
@@ -52,26 +45,26 @@ def test_pictures_become_an_encoder_with_scores_and_a_report(whole: Path) -> Non
     assert [json.loads(line) for line in stored] == records
     knn = {r["of"]: r["value"] for r in records if r["metric"] == "knn_accuracy"}
     assert knn["pixels"] > 0.5  # digits are told apart by their pixels; chance is 0.1
-    page = Path(_run("report", whole).stdout.removeprefix("report: ").strip()).read_text()
+    page = Path(_run("report", whole).out.removeprefix("report: ").strip()).read_text()
     assert f"{100 * knn['encoder']:.0f}{SPACE}%" in page  # 80 images: no decimals
     assert "digit 7" in page
 
 
 def test_a_table_says_how_much_was_learned(whole: Path) -> None:
     done = _run("evaluate", whole, "--metrics", "knn_accuracy")
-    assert "top-1 accuracy on 80 test images" in done.stdout
-    assert "the pretrained encoder reaches" in done.stdout
+    assert "top-1 accuracy on 80 test images" in done.out
+    assert "the pretrained encoder reaches" in done.out
 
 
 def test_other_pictures_do_not_go_on_with_a_run(whole: Path) -> None:
     done = _run("finetune", whole, "--data", "mnist5k", code=3)
-    assert "fingerprint" in done.stderr
+    assert "fingerprint" in done.err
 
 
 def test_other_pictures_are_scored_and_kept_apart(whole: Path, tmp_path: Path) -> None:
     words = ("--of", "pixels", "--metrics", "knn_accuracy", "--out", tmp_path / "on" / "digits")
     done = _run("evaluate", whole, "--data", "mnist5k", *words)
-    assert f"records go to {tmp_path / 'on' / 'digits'}" in done.stderr
+    assert f"records go to {tmp_path / 'on' / 'digits'}" in done.err
     [line] = (tmp_path / "on" / "digits" / "records.jsonl").read_text().splitlines()
     assert json.loads(line)["data"]["name"] == "mnist5k"
     own = whole / "records.jsonl"

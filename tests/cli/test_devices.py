@@ -14,12 +14,14 @@ from pathlib import Path
 
 import pytest
 
+from tests.factories import write_digits
+
 FULL = os.environ.get("STOPGRAD_FULL") == "1"
 full = pytest.mark.skipif(not FULL, reason="the full set: STOPGRAD_FULL=1")
 COUNTS = [2, pytest.param(3, marks=full), pytest.param(4, marks=full)]
 TIMEOUT = 20  # s that a process waits for the others
 KNOBS = (
-    *("--preset", "tiny", "--epochs", "3", "--checkpoint_every", "20", "--knn_every", "0"),
+    *("--preset", "tiny", "--epochs", "3", "--checkpoint_every", "7", "--knn_every", "0"),
     *("--device", "cpu", "--precision", "fp32", "--process_timeout", str(TIMEOUT)),
 )
 
@@ -28,8 +30,8 @@ def _command(*words: object, devices: int) -> list[str]:
     return [sys.executable, "-m", "stopgrad", *map(str, words), "--devices", str(devices)]
 
 
-def _start(run: Path, *, devices: int) -> subprocess.Popen[str]:
-    command = _command("pretrain", "--data", "mnist5k", *KNOBS, "--out", run, devices=devices)
+def _start(run: Path, images: Path, *, devices: int) -> subprocess.Popen[str]:
+    command = _command("pretrain", "--data", images, *KNOBS, "--out", run, devices=devices)
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
 
@@ -50,13 +52,19 @@ def _weights(run: Path) -> str:
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[int, str]:
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """640 real digits: 20 steps an epoch."""
+    return write_digits(tmp_path_factory.mktemp("digits"), train=640, test=40)
+
+
+@pytest.fixture(scope="module")
+def whole(images: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[int, str]:
     """The weights of a run that nothing has stopped, by the number of its processes."""
 
     class Runs(dict[int, str]):
         def __missing__(self, devices: int) -> str:
             run = tmp_path_factory.mktemp("whole") / "run"
-            process = _start(run, devices=devices)
+            process = _start(run, images, devices=devices)
             _, error = process.communicate()
             assert process.returncode == 0, error
             self[devices] = _weights(run)
@@ -78,7 +86,7 @@ def _workers(process: subprocess.Popen[str]) -> dict[int, int]:
 
 
 def _wait_for_steps(run: Path, process: subprocess.Popen[str], *, steps: int) -> None:
-    """Until so many steps are on disk, in the middle of an epoch of 62."""
+    """Until so many steps are on disk, in the middle of an epoch of 20."""
     metrics = run / "metrics.jsonl"
     while not (metrics.exists() and metrics.read_bytes().count(b"\n") >= steps):
         assert process.poll() is None, process.stderr and process.stderr.read()
@@ -98,6 +106,7 @@ def _wait_for_steps(run: Path, process: subprocess.Popen[str], *, steps: int) ->
 @pytest.mark.parametrize("devices", COUNTS)
 def test_a_process_that_is_stopped_ends_all_and_the_run_goes_on_bit_for_bit(
     tmp_path: Path,
+    images: Path,
     whole: dict[int, str],
     devices: int,
     number: int,
@@ -106,8 +115,8 @@ def test_a_process_that_is_stopped_ends_all_and_the_run_goes_on_bit_for_bit(
     said: str,
 ) -> None:
     run = tmp_path / "run"
-    process = _start(run, devices=devices)
-    _wait_for_steps(run, process, steps=80)
+    process = _start(run, images, devices=devices)
+    _wait_for_steps(run, process, steps=25)
     workers = _workers(process)
     os.kill(process.pid if whom == "command" else workers[int(whom)], number)
     began = time.monotonic()
@@ -122,12 +131,14 @@ def test_a_process_that_is_stopped_ends_all_and_the_run_goes_on_bit_for_bit(
 
 @full
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounts a file system, which only root may")
-def test_a_full_disk_under_the_first_process_ends_all_with_its_code(tmp_path: Path) -> None:
+def test_a_full_disk_under_the_first_process_ends_all_with_its_code(
+    tmp_path: Path, images: Path
+) -> None:
     disk = tmp_path / "disk"
     disk.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=600k", "tmpfs", str(disk)], check=True)
     try:
-        process = _start(disk / "run", devices=2)
+        process = _start(disk / "run", images, devices=2)
         began = time.monotonic()
         _, error = process.communicate(timeout=6 * TIMEOUT)
         assert process.returncode == 5, error

@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import termios
+import time
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,7 @@ from stopgrad.cli import main
 from stopgrad.errors import ConfigError, DataError
 from stopgrad.images import load_dataset
 from tests.factories import write_digits
+from tests.promises.process import order_in, run_in_turn, start_forked
 
 SHORT = ("--preset", "tiny", "--knn_every", "0", "--checkpoint_every", "0")
 
@@ -95,32 +97,32 @@ def test_a_warning_of_a_batch_system_saves_the_run(
     images: Path, tmp_path: Path, number: signal.Signals
 ) -> None:
     out = tmp_path / "a run"
-    words = _command("pretrain", "--data", images, "--out", out, *SHORT, "--epochs", 4000)
-    with subprocess.Popen(words, stderr=subprocess.PIPE, text=True) as process:
-        assert process.stderr is not None
-        for line in process.stderr:
-            if "  epoch" in line:
-                break
-        process.send_signal(number)
-        last = process.stderr.read().splitlines()[-1]
-    assert process.returncode == 128 + number
+    words = ("pretrain", "--data", images, "--out", out, *SHORT, "--epochs", 4000)
+    running = start_forked(order_in(tmp_path, *words))
+    said = tmp_path / "err"
+    while not (said.exists() and "  epoch" in said.read_text()):
+        assert running.is_running()
+        time.sleep(0.01)
+    running.send(number, group=False)
+    done = running.wait()
+    assert done.code == 128 + number
     step = json.loads((out / "status.json").read_text())["step"]
     wanted = f"stopgrad: stopped by signal {number}, saved at step {step}; continue with: "
-    assert last == f"{wanted}stopgrad resume '{out}'"
+    assert done.last_line == f"{wanted}stopgrad resume '{out}'"
 
 
 # Standard output and standard error
 
 
-@pytest.mark.parametrize("words", [["study", "list"], ["--version"], ["check-data", "mnist5k"]])
+@pytest.mark.parametrize("words", [["study", "list"], ["--version"], ["check-data"]])
 @pytest.mark.input(
     kind="command", what="standard output on a full disk", happens="one line, exit code 5"
 )
-def test_results_that_a_full_disk_refuses_are_one_line(words: list[str]) -> None:
-    knobs = ["--preset", "tiny"] if words[0] == "check-data" else []
+def test_results_that_a_full_disk_refuses_are_one_line(words: list[str], images: Path) -> None:
+    more = [images, "--preset", "tiny"] if words[0] == "check-data" else []
     with open("/dev/full", "w") as full:
         done = subprocess.run(
-            _command(*words, *knobs), stdout=full, stderr=subprocess.PIPE, text=True, check=False
+            _command(*words, *more), stdout=full, stderr=subprocess.PIPE, text=True, check=False
         )
     assert done.returncode == 5
     (line,) = done.stderr.splitlines()
@@ -136,17 +138,14 @@ def test_results_that_a_full_disk_refuses_are_one_line(words: list[str]) -> None
     happens="what it cannot hold is escaped",
 )
 def test_any_encoding_of_the_output_will_do(images: Path, tmp_path: Path, encoding: str) -> None:
-    environment = os.environ | {"PYTHONIOENCODING": encoding}
-    for words in (
-        ("pack", images, "--out", tmp_path / f"größe-{encoding}-\u2013"),
-        ("check-data", images, "--preset", "tiny", "--epochs", 1),
-    ):
-        done = subprocess.run(_command(*words), env=environment, capture_output=True, check=False)
-        said = done.stdout.decode(encoding) + done.stderr.decode(encoding)
-        assert done.returncode == 0, said
-        assert "Traceback" not in said
-        assert words[0] != "pack" or "\\u2013" in said
-        assert ("größe" in said) == (words[0] == "pack" and encoding != "ascii")
+    pack = ("pack", images, "--out", tmp_path / f"größe-{encoding}-\u2013")
+    check = ("check-data", images, "--preset", "tiny", "--epochs", 1)
+    said = run_in_turn(pack, check, encoding=encoding, PYTHONIOENCODING=encoding)
+    packed, checked = map("".join, said)
+    assert "Traceback" not in packed + checked
+    assert "\\u2013" in packed
+    assert ("größe" in packed) == (encoding != "ascii")
+    assert "größe" not in checked
 
 
 def test_closed_streams_stop_nothing(images: Path, tmp_path: Path) -> None:

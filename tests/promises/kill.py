@@ -86,7 +86,7 @@ def _wait_for(kind: Kind, running: Running, run: Path, lab: Lab, chance: random.
             moment = chance.uniform(0, lab.reference.training / 3)
         case "saving":
             seconds_until(_new_folder(run), running)
-            moment = chance.uniform(0, LONGEST_SAVE)
+            moment = max(0.0, chance.uniform(-LONGEST_SAVE, LONGEST_SAVE))  # half of them at once
     deadline = time.perf_counter() + moment
     while running.is_running() and time.perf_counter() < deadline:
         time.sleep(0.0005)

@@ -14,7 +14,9 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from multiprocessing import forkserver
 from multiprocessing.context import ForkServerContext
@@ -24,6 +26,17 @@ from typing import NamedTuple, Protocol
 ROOT = Path(__file__).parents[2]
 IMPOSSIBLE = 99  # exit code of a process whose sabotage could not be done
 LONGEST = 120.0  # s after which a process counts as hanging
+BETWEEN = "then"
+IN_TURN = f"""
+import itertools, sys
+from stopgrad.cli import main
+for between, words in itertools.groupby(sys.argv[1:], "{BETWEEN}".__eq__):
+    if between:
+        print(end="\\0", flush=True)
+        print(end="\\0", file=sys.stderr, flush=True)
+    elif code := main([*words]):
+        sys.exit(code)
+"""
 
 
 class Order(NamedTuple):
@@ -177,6 +190,35 @@ def _python_path() -> str:
 def start_forked(order: Order) -> Running:
     """A child of the fork server."""
     return Running(order, _Forked(order))
+
+
+def run_forked(*words: object, longest: float = LONGEST) -> Done:
+    """Runs `stopgrad WORDS` to its end in a child of the fork server, in this working directory."""
+    with tempfile.TemporaryDirectory() as folder:
+        return start_forked(order_in(Path(folder), *words)).wait(longest)
+
+
+def order_in(folder: Path, *words: object) -> Order:
+    """`stopgrad WORDS` in this working directory; what it says goes to files in a folder."""
+    out, err = (str(folder / name) for name in ("out", "err"))
+    return Order(tuple(map(str, words)), out=out, err=err, cwd=str(Path.cwd()))
+
+
+def run_in_turn(
+    *commands: Sequence[object], encoding: str = "utf-8", **environment: str
+) -> list[tuple[str, str]]:
+    """Standard output and standard error of each command; one plain new process runs all.
+
+    Its environment is this one with `environment`. No command may fail.
+    """
+    words = [str(word) for command in commands for word in (*command, BETWEEN)]
+    done = subprocess.run(
+        [sys.executable, "-c", IN_TURN, *words], env=os.environ | environment, capture_output=True
+    )
+    out, err = (text.decode(encoding).split("\0") for text in (done.stdout, done.stderr))
+    assert done.returncode == 0, err[-1]
+    assert len(out) == len(err) == len(commands) + 1
+    return [*zip(out[:-1], err[:-1], strict=True)]
 
 
 def _leads_group(pid: int) -> bool:

@@ -1,12 +1,12 @@
 """The promises of docs/reliability.md that every commit must keep, each with its controls."""
 
 import json
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from tests.promises.__main__ import main
 from tests.promises.lab import Lab
 from tests.promises.outcome import NotRunError, Promise
 from tests.promises.table import PROMISES
@@ -41,14 +41,16 @@ def test_every_promise_has_a_row() -> None:
     assert all(bool(promise.check) != bool(promise.why_not) for promise in PROMISES)
 
 
-def test_the_bench_keeps_a_record_and_does_not_test_again(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "tests.promises", "--only", "R25,R23"]
+def test_the_bench_keeps_a_record_and_does_not_test_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["tests.promises", "--only", "R25,R23", "--out", str(tmp_path)]
+    monkeypatch.setattr(sys, "argv", words)
     for _ in range(2):
-        done = subprocess.run(
-            [*command, "--out", str(tmp_path)], capture_output=True, text=True, check=True
-        )
-        assert "R25 kept" in done.stdout
-        assert "R23 not run: no release" in done.stdout
+        assert main() == 0
+        printed = capsys.readouterr().out
+        assert "R25 kept" in printed
+        assert "R23 not run: no release" in printed
     lines = (tmp_path / "records.jsonl").read_text().splitlines()
     records = [json.loads(line) for line in lines]
     assert [record["promise"] for record in records] == ["R23", "R25", "R23"]  # no test, no wait

@@ -47,9 +47,9 @@ def here(monkeypatch: pytest.MonkeyPatch) -> HereExecutor:
 
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """160 digits without labels."""
+    """80 digits without labels."""
     path = tmp_path_factory.mktemp("pictures")
-    pixels = stopgrad.load("mnist5k").dataset.train.pixels[:160]
+    pixels = stopgrad.load("mnist5k").dataset.train.pixels[:80]
     for number, image in enumerate(pixels):
         Image.fromarray(np.ascontiguousarray(image)).save(path / f"{number:03d}.png")
     return path

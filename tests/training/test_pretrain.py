@@ -56,6 +56,14 @@ def dataset() -> Dataset:
     return digits(280, 40)
 
 
+@pytest.fixture(scope="module")
+def whole(dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run of the preset, disturbed by nothing: four epochs of eight steps."""
+    run = tmp_path_factory.mktemp("undisturbed") / "whole"
+    _train(dataset, _tiny(), run)
+    return run
+
+
 def _tiny(**changes: Any) -> Config:
     return preset("tiny", **changes)
 
@@ -181,7 +189,7 @@ def test_one_step_agrees_with_a_plain_reference(
         torch.manual_seed(0)
         blocks = 1 if encoder == "resnet10" else 2
         reference = _reference(blocks=blocks, predictor=predictor).to(dtype)
-        x1, x2 = torch.randn(2, 16, 3, 16, 16, dtype=dtype)
+        x1, x2 = torch.randn(2, 16 if dtype == torch.float32 else 6, 3, 16, 16, dtype=dtype)
     training = _begun(dataset, config)
     ours, theirs = dict(training.model.to(dtype).named_parameters()), reference.as_ours()
     assert ours.keys() == theirs.keys()
@@ -268,13 +276,13 @@ def test_a_training_view_of_resnet18_costs_what_the_literature_says() -> None:
 
 
 def test_the_same_seed_twice_gives_the_same_bits_and_another_does_not(
-    dataset: Dataset, tmp_path: Path
+    dataset: Dataset, whole: Path, tmp_path: Path
 ) -> None:
-    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+    for name, seed in (("b", 0), ("c", 1)):
         torch.rand(1)  # the global generator moves on between the runs
         _train(dataset, _tiny(seed=seed), tmp_path / name)
-    assert_same_end(tmp_path / "a", tmp_path / "b")
-    assert end_state(tmp_path / "a") != end_state(tmp_path / "c")
+    assert_same_end(whole, tmp_path / "b")
+    assert end_state(whole) != end_state(tmp_path / "c")
 
 
 def test_watching_and_saving_change_nothing(dataset: Dataset, tmp_path: Path) -> None:
@@ -294,16 +302,17 @@ def test_losses_that_are_read_late_as_on_a_gpu_change_nothing(
 
 
 @pytest.mark.parametrize("steps", [1, 8, 13, 31])
-def test_a_run_that_died_goes_on_bit_for_bit(dataset: Dataset, tmp_path: Path, steps: int) -> None:
+def test_a_run_that_died_goes_on_bit_for_bit(
+    dataset: Dataset, whole: Path, tmp_path: Path, steps: int
+) -> None:
     config = _tiny()
-    _train(dataset, config, tmp_path / "whole")
     images, info = prepare(dataset, config), describe_run(dataset, config, spec="digits")
     with RunWriter.create(tmp_path / "dead", info) as writer, pytest.raises(KilledError):
         list(pretrain_epochs(images, config, writer=writer, track=dying_after(steps)))
     _go_on(dataset, config, tmp_path / "dead")
-    assert_same_end(tmp_path / "dead", tmp_path / "whole")
+    assert_same_end(tmp_path / "dead", whole)
     assert [step for step, _ in step_losses(tmp_path / "dead")] == list(range(1, 33))
-    assert _of_epochs(tmp_path / "dead", "loss") == _of_epochs(tmp_path / "whole", "loss")
+    assert _of_epochs(tmp_path / "dead", "loss") == _of_epochs(whole, "loss")
 
 
 def test_a_run_with_a_momentum_target_goes_on_bit_for_bit(dataset: Dataset, tmp_path: Path) -> None:
@@ -329,11 +338,10 @@ def test_a_run_killed_before_its_last_status_is_finished_by_resuming(
     assert read_status(tmp_path / "run")["state"] == "finished"
 
 
-def test_a_forgotten_momentum_would_be_seen(dataset: Dataset, tmp_path: Path) -> None:
+def test_a_forgotten_momentum_would_be_seen(dataset: Dataset, whole: Path) -> None:
     """Negative control of the test above."""
     config = _tiny()
-    _train(dataset, config, tmp_path / "run")
-    checkpoint = load_checkpoint(tmp_path / "run")
+    checkpoint = load_checkpoint(whole)
     ends = []
     for momentum in (checkpoint.optimizer, {}):
         training = _begun(dataset, config)
@@ -573,19 +581,17 @@ def test_a_run_that_wants_to_stop_on_collapse_ends_at_its_second_verdict(
     assert len(verdicts) >= 3, "the first tenth of the epochs does not count"
 
 
-def test_measuring_less_often_changes_no_bit(dataset: Dataset, tmp_path: Path) -> None:
-    _train(dataset, _tiny(), tmp_path / "each")
+def test_measuring_less_often_changes_no_bit(dataset: Dataset, whole: Path, tmp_path: Path) -> None:
     epochs = _train(dataset, _tiny(measure_every=3, knn_every=2), tmp_path / "third")
     assert [epoch.layers is not None for epoch in epochs] == [False, False, True, True]
     assert [epoch.knn is not None for epoch in epochs] == [False, True, False, True]
-    assert step_losses(tmp_path / "each") == step_losses(tmp_path / "third")
+    assert step_losses(whole) == step_losses(tmp_path / "third")
 
 
 def test_a_signal_during_the_measurements_stops_at_once_and_loses_nothing(
-    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    dataset: Dataset, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = _tiny()
-    _train(dataset, config, tmp_path / "whole")
     images, info = prepare(dataset, config), describe_run(dataset, config, spec="digits")
     with RunWriter.create(tmp_path / "run", info) as writer:
 
@@ -603,10 +609,10 @@ def test_a_signal_during_the_measurements_stops_at_once_and_loses_nothing(
     )
     monkeypatch.undo()
     _go_on(dataset, config, tmp_path / "run")
-    assert end_state(tmp_path / "run") == end_state(tmp_path / "whole")
+    assert end_state(tmp_path / "run") == end_state(whole)
     for field in ("loss", "knn", "verdict"):
         told = _of_epochs(tmp_path / "run", field)
-        assert told == _of_epochs(tmp_path / "whole", field)
+        assert told == _of_epochs(whole, field)
         assert len(told) == 4
 
 

@@ -1,6 +1,6 @@
 """Claims about processes that train together: they compute the run of one process.
 
-Real processes, started by torchrun, on the CPU.
+Real processes on the CPU: two that torchrun has started, three and four that a process has forked.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import torch
 from stopgrad.errors import ConfigError, DataError, StopgradError
 from stopgrad.method import Processes, process_count, unused_gpus
 from stopgrad.training.sessions import check_agreement
+from tests.studies.engines import free_port
 from tests.training import together
 
 TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node")
@@ -32,7 +33,11 @@ def alone() -> dict[str, Any]:
 def shared(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """What several compute together."""
     out = tmp_path_factory.mktemp("together") / "computed.pt"
-    command = [*TORCHRUN, str(request.param), "-m", "tests.training.together", str(out)]
+    program, count = ("-m", "tests.training.together", str(out)), str(request.param)
+    if request.param == 2:
+        command = [*TORCHRUN, count, *program]
+    else:
+        command = [sys.executable, *program, count, str(free_port())]
     done = subprocess.run(
         command, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}
     )
@@ -48,7 +53,7 @@ def test_every_bit_of_a_view_is_that_of_one_process(
 
 
 @pytest.mark.parametrize("kind", ["per-view", "joint", "momentum"])
-def test_forty_steps_in_fp64_are_those_of_one_process(
+def test_twenty_steps_in_fp64_are_those_of_one_process(
     alone: dict[str, Any], shared: dict[str, Any], kind: str
 ) -> None:
     (losses, tensors), (own_losses, own_tensors) = shared[f"fp64 {kind}"], alone[f"fp64 {kind}"]

@@ -1,13 +1,15 @@
-"""What one of several processes computes, for `test_processes`; started by torchrun.
+"""What one of several processes computes, for `test_processes`; started by torchrun, or forked.
 
     torchrun --nproc-per-node N -m tests.training.together OUT
+    python -m tests.training.together OUT N PORT
 
-The first process writes OUT.pt: views, losses and tensors of a training in fp64, parameters after a
+The first process writes OUT: views, losses and tensors of a training in fp64, parameters after a
 step in fp32, and what is measured at the end of an epoch.
 """
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -24,7 +26,7 @@ from stopgrad.runs import TrainingImages, prepare
 from stopgrad.training.pretrain import Pretraining, start_training
 from stopgrad.training.watch import look, watched_outputs
 
-STEPS, BATCH = 40, 10  # a batch that neither three nor four processes share evenly
+STEPS, BATCH = 20, 10  # a batch that neither three nor four processes share evenly
 
 
 def images() -> TrainingImages:
@@ -129,8 +131,27 @@ def plain(looks: Any) -> Any:
     return [plain(each) for each in looks] if isinstance(looks, list | tuple) else looks
 
 
+def fork(count: int, port: int) -> None:
+    """Returns in each of so many processes, with the variables that torchrun would set.
+
+    The imports are made once. This process waits for the others and ends.
+    """
+    children = []
+    for rank in map(str, range(count)):
+        child = os.fork()
+        if child == 0:
+            os.environ |= {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": str(count)}
+            os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+            return
+        children.append(child)
+    codes = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
+    sys.exit(max(map(abs, codes)))
+
+
 def main() -> None:
     """Computes with the others, and writes in the first process."""
+    if sys.argv[2:]:
+        fork(*map(int, sys.argv[2:]))
     use_threads(1)
     with joined(config()) as processes:
         found = computed(processes)

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
+
+from tests.promises.process import run_in_turn
 
 C_LOCALE = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
 COUNT = 40
@@ -61,22 +60,34 @@ def as_paths(where: Path) -> Path:
     return where
 
 
+WAYS = (as_folder, as_zip, as_parquet, as_arrow, as_paths)
+
+
+@pytest.fixture(scope="module")
+def answers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
+    """What four commands say of each kind of data; one process of that locale runs them all."""
+    here, commands = tmp_path_factory.mktemp("locale"), list[tuple[object, ...]]()
+    for write in WAYS:
+        where = here / write.__name__
+        data, store = write(where / "bilder-äöü"), where / "stör"
+        commands += [
+            ("check-data", data, "--preset", "tiny", "--json"),
+            ("pack", "--data", data, "--out", store),
+            ("verify", store),
+            ("check-data", store, "--preset", "tiny", "--json"),
+        ]
+    said = run_in_turn(*commands, **C_LOCALE, STOPGRAD_CACHE=str(here / "häufig"))
+    return {write.__name__: [out for out, _ in said[4 * n :][:4]] for n, write in enumerate(WAYS)}
+
+
 @pytest.mark.input("oddity", what="names beyond ASCII in a locale of ASCII alone", happens="read")
-@pytest.mark.parametrize("write", [as_folder, as_zip, as_parquet, as_arrow, as_paths])
-def test_names_beyond_ascii_are_read_and_packed_in_any_locale(write, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
-    data, store = str(write(tmp_path / "bilder-äöü")), str(tmp_path / "stör")
-    environment = os.environ | C_LOCALE | {"STOPGRAD_CACHE": str(tmp_path / "häufig")}
-
-    def told(*words: str) -> str:
-        command = [sys.executable, "-m", "stopgrad", *words]
-        done = subprocess.run(command, env=environment, capture_output=True, check=False)
-        assert done.returncode == 0, done.stderr
-        return done.stdout.decode()
-
-    found = json.loads(told("check-data", data, "--preset", "tiny", "--json"))
+@pytest.mark.parametrize("kind", [write.__name__ for write in WAYS])
+def test_names_beyond_ascii_are_read_and_packed_in_any_locale(
+    answers: dict[str, list[str]], kind: str
+) -> None:
+    of_data, _, _, of_store = answers[kind]
+    found = json.loads(of_data)
     assert found["pictures"] == {"train": COUNT}
     assert found["damaged"] == []
-    told("pack", "--data", data, "--out", store)
-    told("verify", store)
-    found = json.loads(told("check-data", store, "--preset", "tiny", "--json"))
+    found = json.loads(of_store)
     assert found["pictures"] == {"train": COUNT}
