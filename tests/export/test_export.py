@@ -23,6 +23,8 @@ from stopgrad.training import card_of
 from tests.runs.factories import edit
 from tests.training.factories import encoder_run
 
+CLOSE = 2e-6  # of the largest feature: rounding of fp32, whatever the order of the sums
+
 
 @pytest.fixture(scope="module")
 def resnet(tmp_path_factory: pytest.TempPathFactory) -> TrainedRun:
@@ -61,13 +63,13 @@ def test_a_library_loads_the_file_strictly_by_the_lines_of_its_card(
 ) -> None:
     made = export_run(resnet, name=name, out=tmp_path / "encoder.safetensors")
     assert made.difference is not None
-    assert made.difference <= 1e-5
+    assert made.difference <= CLOSE
     card = json.loads((tmp_path / "encoder.safetensors.json").read_text())
     assert card["checked"].startswith(f"{name} ")
     assert "model.maxpool = nn.Identity()" in card["load"]
     ours = _ours(resnet, _x())
     theirs = _as_the_card_says(card, tmp_path)
-    assert float((ours - theirs).abs().max() / ours.abs().max()) < 1e-5
+    assert float((ours - theirs).abs().max() / ours.abs().max()) <= CLOSE
 
 
 @pytest.mark.parametrize("stem", ["small", "half", "large"])
@@ -104,7 +106,8 @@ def test_timm_gives_its_maps_of_features_from_the_same_file(
     model.load_state_dict(load_file(out))
     with torch.inference_mode():
         last = model.eval()(_x())[-1].mean(dim=(2, 3))
-    torch.testing.assert_close(last, _ours(resnet, _x()), rtol=1e-5, atol=1e-5)
+    ours = _ours(resnet, _x())
+    assert float((last - ours).abs().max() / ours.abs().max()) <= CLOSE
 
 
 def test_a_network_that_no_library_builds_is_refused_with_the_formats_that_work(
@@ -133,7 +136,7 @@ def test_onnx_runtime_gives_the_same_features_for_any_batch_and_size(
         x = torch.randn(shape, generator=torch.Generator().manual_seed(1))
         [theirs] = session.run(None, {"x": x.numpy()})
         ours = _ours(narrow, x)
-        assert float((ours - torch.from_numpy(theirs)).abs().max() / ours.abs().max()) < 1e-4
+        assert float((ours - torch.from_numpy(theirs)).abs().max() / ours.abs().max()) <= CLOSE
     stated = session.get_modelmeta().custom_metadata_map
     assert json.loads(stated["mean"]) == [0.1, 0.2, 0.3]
     assert "pixels / 255" in stated["input"]
@@ -161,7 +164,8 @@ def test_a_file_is_an_encoder_again_with_the_preprocessing_of_its_run(
     pixels = torch.arange(2 * 4 * 4 * 3).reshape(2, 4, 4, 3).to(torch.uint8)
     x = (pixels.permute(0, 3, 1, 2) / 255 - torch.tensor([0.1, 0.2, 0.3]).view(3, 1, 1)).float()
     found = PretrainedEncoder.from_file(out).embed(pixels)
-    torch.testing.assert_close(found, _ours(narrow, x), rtol=1e-5, atol=1e-5)
+    ours = _ours(narrow, x)
+    assert float((found - ours).abs().max() / ours.abs().max()) <= CLOSE
 
 
 def test_a_folder_for_the_hub_loads_by_the_hubs_own_class(
@@ -172,7 +176,8 @@ def test_a_folder_for_the_hub_loads_by_the_hubs_own_class(
         *("README.md", "card.json", "config.json", "model.safetensors")
     }
     model = PretrainedEncoder.from_pretrained(tmp_path / "hub")
-    torch.testing.assert_close(model(_x()), _ours(narrow, _x()), rtol=1e-5, atol=1e-5)
+    ours = _ours(narrow, _x())
+    assert float((model(_x()).detach() - ours).abs().max() / ours.abs().max()) <= CLOSE
     model.save_pretrained(tmp_path / "again")
     again = PretrainedEncoder.from_pretrained(tmp_path / "again")
     assert torch.equal(again(_x()), model(_x()))
