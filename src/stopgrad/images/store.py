@@ -42,6 +42,8 @@ from stopgrad.images.manifest import (
     read_sealed,
     write_sealed,
 )
+from stopgrad.images.sources.limits import refuse_bomb
+from stopgrad.images.sources.pages import groups_of, unpacked_bytes
 from stopgrad.images.types import (
     Contents,
     DamagedImage,
@@ -215,7 +217,10 @@ def read_columns(path: Path, manifest: StoreManifest, name: str) -> dict[str, li
 def _from_parquet(data: bytes) -> Any:
     import pyarrow.parquet as pq
 
-    return pq.read_table(io.BytesIO(data)).to_pydict()
+    raw = io.BytesIO(data)
+    unpacked = sum(unpacked_bytes(raw, group) for group in groups_of(raw))
+    refuse_bomb(unpacked, len(data), where="its pages")
+    return pq.read_table(raw).to_pydict()
 
 
 def read_summaries(path: Path, manifest: StoreManifest) -> dict[str, SplitSummary]:

@@ -11,10 +11,11 @@ import contextlib
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from stopgrad.errors import DataError
 from stopgrad.images.sources.limits import refuse_bomb
+from stopgrad.images.sources.pages import PagedFile
 from stopgrad.storage import read_json
 
 if TYPE_CHECKING:
@@ -28,7 +29,6 @@ class RowGroup(NamedTuple):
     """Some rows that were written together, of which no statistics are kept."""
 
     num_rows: int
-    total_byte_size: int = 0  # not known
 
 
 class ArrowMetadata(NamedTuple):
@@ -44,7 +44,7 @@ class ArrowMetadata(NamedTuple):
 
 
 class ArrowFile:
-    """An Arrow file, mapped, with the part of `pyarrow.parquet.ParquetFile` that is used here."""
+    """An Arrow file, mapped, which offers what `PagedFile` does."""
 
     def __init__(self, file: Any) -> None:
         import pyarrow.ipc
@@ -64,11 +64,16 @@ class ArrowFile:
             batches.append(batch)
         self._batches: list[pyarrow.RecordBatch] = batches
         self.schema_arrow: pyarrow.Schema = reader.schema
+        self.packed_bytes = file.size()
         rows = tuple(batch.num_rows for batch in batches)
         self.metadata = ArrowMetadata(sum(rows), len(rows), rows)
 
+    def group_bytes(self, group: int) -> int:
+        """None: its values are mapped, not unpacked."""
+        return 0
+
     def iter_batches(
-        self, batch_size: int = 1 << 16, columns: Sequence[str] | None = None
+        self, batch_size: int, row_groups: Sequence[int], columns: Sequence[str]
     ) -> Iterator[pyarrow.RecordBatch]:
         """Rows in order, of some columns, each batch checked so that no offset leads elsewhere.
 
@@ -76,8 +81,7 @@ class ArrowFile:
         """
         import pyarrow
 
-        for batch in self._batches:
-            chosen = batch if columns is None else batch.select(columns)
+        for chosen in (self._batches[group].select(columns) for group in row_groups):
             if any(isinstance(column, pyarrow.DictionaryArray) for column in chosen.columns):
                 batch_size = max(1, min(batch_size, HELD // max(1, chosen.nbytes)))
             for start in range(0, chosen.num_rows, batch_size):
@@ -85,14 +89,9 @@ class ArrowFile:
                 part.validate(full=True)
                 yield part
 
-    def read(self, columns: Sequence[str] | None = None) -> pyarrow.Table:
-        """All rows of some columns."""
-        import pyarrow
 
-        schema = self.schema_arrow
-        if columns is not None:
-            schema = pyarrow.schema([schema.field(name) for name in columns], schema.metadata)
-        return pyarrow.Table.from_batches(self.iter_batches(columns=columns), schema)
+GroupedFile: TypeAlias = PagedFile | ArrowFile
+"""A file of either kind."""
 
 
 @contextlib.contextmanager
