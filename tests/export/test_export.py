@@ -19,6 +19,7 @@ from stopgrad.export import PretrainedEncoder, export_run, run_condition
 from stopgrad.export.card import describe
 from stopgrad.export.formats import formats_for, layout
 from stopgrad.runs import RunWriter, TrainedRun
+from stopgrad.storage import write_json
 from stopgrad.training import card_of
 from tests.runs.factories import edit
 from tests.training.factories import encoder_run
@@ -299,6 +300,37 @@ def test_a_config_of_others_cannot_ask_for_more_memory_than_its_weights_fill(
     edit(tmp_path / "hub" / "config.json", "encoder.width", "wide")
     with pytest.raises(ConfigError, match=r"encoder\.width"):
         PretrainedEncoder.from_pretrained(tmp_path / "hub")
+
+
+def test_two_exports_to_one_place_leave_the_whole_of_one(
+    narrow: TrainedRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another one writes its weights after ours and before our card, or its folder before ours."""
+    out, other = tmp_path / "e.safetensors", encoder_run(tmp_path / "other", seed=9)
+    export_run(other, name="safetensors", out=tmp_path / "theirs.safetensors")
+    theirs, written = (tmp_path / "theirs.safetensors").read_bytes(), []
+
+    def write(path: Path, value: object) -> None:
+        if not written:
+            out.write_bytes(theirs)
+        write_json(path, value)
+        written.append(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("stopgrad.export.write.write_json", write)
+        export_run(narrow, name="safetensors", out=out)
+    assert len(written) == 2
+    torch.testing.assert_close(PretrainedEncoder.from_file(out)(_x()), _ours(narrow, _x()))
+
+    def first(path: Path) -> None:
+        (tmp_path / "hub").mkdir(exist_ok=True)
+        (tmp_path / "hub" / "theirs").touch()
+
+    monkeypatch.setattr("stopgrad.export.write.sync_directory", first)
+    with pytest.raises(ConfigError, match="hub exists"):
+        export_run(narrow, name="hub", out=tmp_path / "hub")
+    assert [path.name for path in (tmp_path / "hub").iterdir()] == ["theirs"]
+    assert not list(tmp_path.glob(".hub-*"))
 
 
 @pytest.mark.parametrize(
