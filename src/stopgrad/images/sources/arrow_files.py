@@ -50,6 +50,8 @@ class ArrowFile:
         import pyarrow.ipc
 
         is_file = file.read(len(MAGIC)) == MAGIC
+        packed = sum(map(_packed_values, _messages(file, is_file=is_file)))
+        refuse_bomb(packed, file.size(), where="an Arrow file")
         file.seek(0)
         if is_file:
             reader = pyarrow.ipc.open_file(file)
@@ -88,6 +90,59 @@ class ArrowFile:
                 part = chosen.slice(start, batch_size)
                 part.validate(full=True)
                 yield part
+
+
+def _messages(file: Any, *, is_file: bool) -> Iterator[Any]:
+    """What a file consists of, as it is stored; its last part says where, or they follow."""
+    import pyarrow.ipc
+
+    if not is_file:
+        file.seek(0)
+        yield from pyarrow.ipc.MessageReader.open_stream(file)
+        return
+    length = int.from_bytes(file.read_at(4, file.size() - 10), "little", signed=True)
+    footer = file.read_at(length, file.size() - 10 - length)
+    found = (_field(footer, _follow(footer, 0), number) for number in (2, 3))
+    for blocks in (_follow(footer, field) for field in found if field):  # dictionaries, rows
+        for place in range(_number(footer, blocks, 4)):
+            file.seek(_number(footer, blocks + 4 + 24 * place, 8))
+            yield pyarrow.ipc.read_message(file)
+
+
+def _packed_values(message: Any) -> int:
+    """What the compressed buffers of a message unpack to, by the number that each begins with.
+
+    Arrow allocates by it. Fields of flatbuffers by their number in Message.fbs.
+    """
+    data = message.metadata.to_pybytes()
+    rows = _follow(data, _field(data, _follow(data, 0), 2))
+    if message.type == "dictionary":
+        rows = _follow(data, _field(data, rows, 1))
+    if message.type not in ("dictionary", "record batch") or not _field(data, rows, 3):
+        return 0
+    buffers = _follow(data, _field(data, rows, 2))
+    places = (buffers + 4 + 16 * place for place in range(_number(data, buffers, 4)))
+    starts = [_number(data, place, 8) for place in places if _number(data, place + 8, 8) >= 8]
+    sizes = (
+        int.from_bytes(message.body[start : start + 8], "little", signed=True) for start in starts
+    )
+    return sum(max(0, size) for size in sizes)
+
+
+def _field(data: bytes, table: int, number: int) -> int:
+    """Where a field of a table of flatbuffers lies; 0 where it is left out."""
+    known = table - int.from_bytes(data[table : table + 4], "little", signed=True)
+    entry = 4 + 2 * number
+    offset = _number(data, known + entry, 2) if entry < _number(data, known, 2) else 0
+    return table + offset if offset else 0
+
+
+def _follow(data: bytes, place: int) -> int:
+    return place + _number(data, place, 4)
+
+
+def _number(data: bytes, place: int, size: int) -> int:
+    return int.from_bytes(data[place : place + size], "little")
 
 
 GroupedFile: TypeAlias = PagedFile | ArrowFile
