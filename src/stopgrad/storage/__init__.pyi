@@ -33,6 +33,7 @@ from .reading import open_regular as open_regular
 from .reading import read_file as read_file
 from .reading import read_patiently as read_patiently
 from .reading import read_start as read_start
+from .reading import refuse_holes as refuse_holes
 from .signals import STOP_SIGNALS as STOP_SIGNALS
 from .signals import stop_signals as stop_signals
 from .streams import outlive as outlive
