@@ -75,6 +75,7 @@ BOMBS: dict[str, tuple[str, int, Callable[[Path], None]]] = {
         _yaml("arms:\n" + "".join(f"  a{n}: {{seed: {n}}}\n" for n in range(20_000))),
     ),
     "a lying footer": ("data", DATA, _lying),
+    "a number of many parts": ("config", CONFIG, _yaml("seed: 1" + ":1" * 500_000)),
 }
 
 
