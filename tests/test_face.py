@@ -8,6 +8,7 @@ import subprocess
 import sys
 import types
 from collections.abc import Callable
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from stopgrad.face.progress import Screen
 from stopgrad.images import Dataset, images_from_arrays, load_dataset
 from stopgrad.storage import Finding
 from tests.factories import write_digits
+from tests.runs.factories import edit
 
 SHORT = {"preset": "tiny", "epochs": 2}
 
@@ -198,6 +200,23 @@ def test_each_record_is_on_disk_when_it_is_handed_over(run: stopgrad.Run) -> Non
         of=["pixels"], each=lambda record: seen.append((record, run.records[-1]["metric"]))
     )
     assert [(record, record.metric) for record in scores] == seen
+
+
+def test_an_encoder_that_is_not_that_of_the_weights_is_never_built(
+    run: stopgrad.Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One of 4,000,000,000 parameters, as a run of somebody else may name it."""
+    theirs = Path(shutil.copytree(run.path, tmp_path / "theirs"))
+    for path in (theirs / "config.json", *theirs.glob("checkpoints/*/config.json")):
+        edit(path, "config.encoder.name", "timm:eva02_enormous_patch14_clip_224")
+    for path in theirs.glob("checkpoints/*/manifest.json"):  # sealed as ours is
+        data = (path.parent / "config.json").read_bytes()
+        sums = json.loads(path.read_text())["sha256"] | {"config.json": sha256(data).hexdigest()}
+        edit(path, "sha256", sums)
+    monkeypatch.setattr("stopgrad.runs.setup.size_problems", None)
+    for use in (lambda: stopgrad.Run(theirs).evaluate(), lambda: stopgrad.Run(theirs).neighbors()):
+        with pytest.raises(CheckpointError, match="does not fit the run"):
+            use()
 
 
 def test_features_come_back_or_go_to_a_file(run: stopgrad.Run, tmp_path: Path) -> None:

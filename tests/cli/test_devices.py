@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import hashlib
 import os
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+import stopgrad
 from tests.factories import write_digits
 
 FULL = os.environ.get("STOPGRAD_FULL") == "1"
@@ -177,3 +179,13 @@ def test_devices_inside_torchrun_are_refused(tmp_path: Path) -> None:
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
     assert "torchrun" in done.stderr
     assert done.stderr.endswith("(exit code 2)\n")  # torchrun itself ends with 1
+
+
+def test_no_process_that_is_started_takes_modules_from_the_working_directory() -> None:
+    """By -P: a folder of somebody else may hold a torch.py."""
+    trees = [ast.parse(path.read_text()) for path in Path(stopgrad.__path__[0]).rglob("*.py")]
+    lists = [node.elts for tree in trees for node in ast.walk(tree) if isinstance(node, ast.List)]
+    words = [[e.value for e in elts if isinstance(e, ast.Constant)] for elts in lists]
+    started = [found for found in words if {"-m", "-c"} & {*map(str, found)}]
+    assert len(started) >= 7
+    assert [found for found in started if not {"-P", "-I"} & {*found}] == []

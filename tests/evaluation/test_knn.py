@@ -43,6 +43,30 @@ def test_predictions_are_those_of_scikit_learn(k: int, temperature: float) -> No
     assert math.isclose(result.top5, hits.mean())
 
 
+def test_votes_and_classes_are_those_of_the_published_protocol_written_again() -> None:
+    """Report: k = 200, weights exp(cosine / 0.1), the class of the most votes; in fp64, one by one.
+
+    Here all is in floats of Python, so that neither topk nor a scatter can be wrong in both.
+    """
+    train, test = _digits()
+    bank, queries = train.values.double().numpy(), test.values[::7].double().numpy()
+    labels, wanted = train.labels.tolist(), test.labels[::7]
+    votes = np.zeros((len(queries), 10))
+    for row, query in enumerate(queries):
+        cosines = [float(query @ x / math.sqrt((query @ query) * (x @ x))) for x in bank]
+        for near in sorted(range(len(bank)), key=lambda i: (-cosines[i], i))[:200]:
+            votes[row, labels[near]] += math.exp(cosines[near] / 0.1)
+    ours = weighted_knn(train, Features(test.values[::7], wanted), KNNConfig())
+    assert ours.predicted.tolist() == votes.argmax(axis=1).tolist()
+    near = neighbors(train.values, test.values[::7], k=200)
+    found = class_votes(near, train.labels, classes=10, temperature=0.1).numpy()
+    np.testing.assert_allclose(
+        found / found.sum(axis=1, keepdims=True),
+        votes / votes.sum(axis=1, keepdims=True),
+        atol=2e-6,
+    )
+
+
 def test_votes_by_hand() -> None:
     """Query at 0 degrees, T = 0.5: exp(2 cos) is 7.17 at 10, 6.55 at 20, 3.63 at 50 degrees.
 

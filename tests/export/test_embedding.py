@@ -184,6 +184,21 @@ def test_a_file_is_written_by_one_process(run: TrainedRun, digits: Dataset, tmp_
         embed_dataset(run, digits, out=tmp_path / "f.npy")
 
 
+def test_blocks_that_another_user_may_have_written_are_not_used(
+    run: TrainedRun, digits: Dataset, tmp_path: Path
+) -> None:
+    out, parts = tmp_path / "f.npy", tmp_path / ".f.npy.parts"
+    with pytest.raises(KilledError):
+        embed_dataset(run, digits, out=out, track=_dying_after(3))
+    assert parts.stat().st_mode & 0o777 == 0o700
+    parts.chmod(0o770)  # for a group; the blocks are whole, and yet may be of anybody in it
+    with pytest.raises(StorageError, match="another user can write to"):
+        embed_dataset(run, digits, out=out)
+    assert not out.exists()
+    parts.chmod(0o750)
+    assert embed_dataset(run, digits, out=out).kept == 48
+
+
 def test_features_that_are_not_finite_are_refused(digits: Dataset, tmp_path: Path) -> None:
     broken = encoder_run(tmp_path / "run")
     with torch.no_grad():

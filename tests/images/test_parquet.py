@@ -13,7 +13,10 @@ from sklearn.datasets import load_digits
 
 from stopgrad.errors import DataError
 from stopgrad.images import load_dataset
+from stopgrad.images.sources.columns import batches_of
+from stopgrad.images.sources.pages import groups_of, unpacked_bytes
 from stopgrad.images.sources.parquet import parquet_source
+from stopgrad.images.sources.rows import opened_parquet
 
 DIGITS = (load_digits().images * 15).astype(np.uint8)  # (1797, 8, 8)
 TARGETS = load_digits().target
@@ -346,6 +349,54 @@ def test_file_that_holds_other_rows_than_it_promises_is_refused(root):
         # Before any room is made for so many pictures.
         with pytest.raises(DataError, match=rf"10 rows, {promised} by its footer"):
             parquet_source(root).open()
+
+
+@pytest.mark.parametrize("version", ["1.0", "2.0"])
+@pytest.mark.parametrize("compression", ["none", "zstd", "snappy"])
+@pytest.mark.parametrize("dictionary", [False, True])
+def test_pages_unpack_to_what_an_honest_footer_says(tmp_path, version, compression, dictionary):
+    rng = np.random.default_rng(0)
+    names = [rng.bytes(int(size)) for size in rng.integers(2000, 9000, 300)]
+    path, more = tmp_path / "f.parquet", {"data_page_version": version, "write_statistics": False}
+    images = pa.array([{"bytes": data, "path": data[:9].hex()} for data in names], STRUCT)
+    table = pa.table({"image": images, "label": [*range(300)]})
+    pq.write_table(
+        table,
+        path,
+        row_group_size=90,
+        compression=compression,
+        use_dictionary=dictionary,
+        data_page_size=20_000,
+        **more,
+    )
+    with path.open("rb") as raw:
+        found = [unpacked_bytes(raw, group) for group in groups_of(raw)]
+    metadata = pq.read_metadata(path)
+    said = [metadata.row_group(group).total_byte_size for group in range(4)]
+    # The footer counts the headers of the pages too, some 30 bytes of each.
+    assert found == pytest.approx(said, rel=0.01)
+
+
+def test_a_footer_that_lies_does_not_get_more_memory(tmp_path, monkeypatch):
+    """One value of 4 MB of zeros, in some 200 bytes; by its footer the group has 1,000 bytes."""
+    path, value = tmp_path / "f.parquet", bytes(4 << 20)
+    pq.write_table(pa.table({"image": [value] * 64}), path, compression="zstd")
+    data = path.read_bytes()
+    for size in (
+        pq.read_metadata(path).row_group(0).total_byte_size,
+        pq.read_metadata(path).row_group(0).column(0).total_uncompressed_size,
+    ):
+        known, lie = varint(2 * size), b"\xd0\x8f" + b"\x80" * (len(varint(2 * size)) - 3) + b"\0"
+        data = data.replace(known, lie)  # 2,000 as a number of so many bytes
+    path.write_bytes(data)
+    assert pq.read_metadata(path).row_group(0).total_byte_size == 1000
+    monkeypatch.setattr("stopgrad.images.sources.columns.HELD", 12 << 20)
+    with opened_parquet(path) as file:
+        assert {len(batch) for batch in batches_of(file, "image")} == {2}
+    monkeypatch.setattr("stopgrad.images.sources.limits.ALWAYS", 1 << 20)
+    said = r"bytes that unpack to 4,194,\d\d\d, more than 200 times"
+    with pytest.raises(DataError, match=said), opened_parquet(path) as file:
+        next(batches_of(file, "image"))
 
 
 def varint(number: int) -> bytes:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -129,6 +130,29 @@ def test_lars_takes_the_step_worked_out_by_hand() -> None:
     torch.testing.assert_close(weight.detach(), expected)
     scale = 0.001 * 1 / (0.25 + 0.5 * 1)  # a bias is scaled too
     torch.testing.assert_close(bias.detach(), torch.tensor([1 - 200 * scale * (0.25 + 0.5)]))
+
+
+def test_lars_over_five_steps_is_algorithm_1_of_its_paper_in_fp64() -> None:
+    """You et al. 2017: v = m v + lr x trust |w| / (|g| + d |w|) x (g + d w), then w = w - v.
+
+    The rate stays the same, so that it may stand inside of v, as there, or outside, as here.
+    """
+    rng = np.random.default_rng(0)
+    weights = {"matrix": rng.normal(size=(3, 4)), "bias": rng.normal(size=4)}
+    ours = [nn.Parameter(torch.from_numpy(w.copy())) for w in weights.values()]
+    optimizer = LARS([ParameterGroup("encoder", ours, weight_decay=0.1, lr=20.0)], momentum=0.9)
+    moving = {name: np.zeros_like(w) for name, w in weights.items()}
+    for _ in range(5):
+        for mine, (name, weight) in zip(ours, weights.items(), strict=True):
+            gradient = rng.normal(size=weight.shape)
+            mine.grad = torch.from_numpy(gradient)
+            norm, of_gradient = np.sqrt((weight**2).sum()), np.sqrt((gradient**2).sum())
+            local = 0.001 * norm / (of_gradient + 0.1 * norm)
+            moving[name] = 0.9 * moving[name] + 20 * local * (gradient + 0.1 * weight)
+            weight -= moving[name]
+        optimizer.step()
+    for mine, weight in zip(ours, weights.values(), strict=True):
+        np.testing.assert_allclose(mine.detach().numpy(), weight, rtol=1e-13, atol=1e-14)
 
 
 def test_lars_moves_a_weight_of_zeros() -> None:

@@ -21,15 +21,17 @@ import platform
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from rich.console import Console
 from rich.table import Table
 
-from stopgrad.errors import did_you_mean
+from stopgrad.errors import LockedError, did_you_mean
 from stopgrad.runs import code_version, versions
+from stopgrad.storage import lock
 from tests.promises import parts
 from tests.promises.lab import Lab
 from tests.promises.outcome import Promise, join
@@ -110,7 +112,7 @@ def _test(missing: list[Part], options: argparse.Namespace) -> Iterator[Line]:
     """Tests parts; their folder stays where something failed."""
     if not missing:
         return
-    home, kept = _home(options), True
+    (home, held), kept = _home(options), True
     if options.full:
         Lab(home, options.seed).prepare()
         tested = parts.test_in_children(missing, home=home, seed=options.seed, jobs=options.jobs)
@@ -123,16 +125,18 @@ def _test(missing: list[Part], options: argparse.Namespace) -> Iterator[Line]:
         yield line
     if kept:
         parts.clear(home)
+    held.close()
 
 
-def _home(options: argparse.Namespace) -> Path:
-    """A new folder to test in, beside none that a killed process of the same kind has left."""
+def _home(options: argparse.Namespace) -> tuple[Path, IO[str]]:
+    """A new folder to test in, and its lock; those of processes that were killed are removed."""
     which = hashlib.sha256(f"{options.out} {options.seed}".encode()).hexdigest()[:8]
-    home = Path(tempfile.gettempdir()).resolve() / f"stopgrad-promises-{which}-{os.getpid()}"
-    for left in home.parent.glob(f"stopgrad-promises-{which}-*"):
-        parts.clear(left)
-    home.mkdir()
-    return home
+    name = f"stopgrad-promises-{which}-"
+    for file in Path(tempfile.gettempdir()).resolve().glob(f"{name}*/lock"):
+        with suppress(LockedError, OSError), lock(file.parent):
+            parts.clear(file.parent)
+    home = Path(tempfile.mkdtemp(prefix=name)).resolve()
+    return home, lock(home)
 
 
 def _record(promise: Promise, lines: Sequence[Line], options: argparse.Namespace) -> Record:

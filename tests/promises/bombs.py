@@ -43,6 +43,24 @@ def _parquet(path: Path) -> None:
     pq.write_table(table, path, compression="zstd")
 
 
+def _lying(path: Path) -> None:
+    """One page of 1.6 GB of zeros, in some 50 kB, of which the footer says that it has 1,000 bytes.
+
+    Sizes are Thrift's numbers of 7 bits a byte; a small one may be written as long as a large one.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    table = pa.table({"image": [bytes(100 << 20)] * 16})
+    pq.write_table(table, path, compression="zstd", use_dictionary=False)
+    data, group = path.read_bytes(), pq.read_metadata(path).row_group(0)
+    for size in (group.total_byte_size, group.column(0).total_uncompressed_size):
+        known = bytes(2 * size >> 7 * place & 127 | 128 for place in range(5))
+        known = known[:-1] + bytes([known[-1] & 127])
+        data = data.replace(known, b"\xd0\x8f\x80\x80\0")
+    path.write_bytes(data)
+
+
 BOMBS: dict[str, tuple[str, int, Callable[[Path], None]]] = {
     "aliases": ("config", CONFIG, _yaml(_aliases())),
     "a cycle": ("config", CONFIG, _yaml("seed: &a {b: *a}")),
@@ -56,6 +74,8 @@ BOMBS: dict[str, tuple[str, int, Callable[[Path], None]]] = {
         CONFIG,
         _yaml("arms:\n" + "".join(f"  a{n}: {{seed: {n}}}\n" for n in range(20_000))),
     ),
+    "a lying footer": ("data", DATA, _lying),
+    "a number of many parts": ("config", CONFIG, _yaml("seed: 1" + ":1" * 500_000)),
 }
 
 

@@ -2,11 +2,13 @@
 
 import json
 import sys
+import tempfile
+from argparse import Namespace
 from pathlib import Path
 
 import pytest
 
-from tests.promises.__main__ import main
+from tests.promises.__main__ import _home, main
 from tests.promises.lab import Lab
 from tests.promises.outcome import NotRunError, Promise
 from tests.promises.table import PROMISES
@@ -39,6 +41,20 @@ def test_every_promise_has_a_row() -> None:
         f"R{number}" for number in range(1, 38) if number not in left_out
     ]
     assert all(bool(promise.check) != bool(promise.why_not) for promise in PROMISES)
+
+
+def test_a_session_removes_the_folders_of_dead_sessions_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    same = Namespace(out=None, seed=0)
+    (first, lock_of_first), (second, lock_of_second) = _home(same), _home(same)
+    assert sorted(tmp_path.iterdir()) == sorted({first, second})
+    lock_of_first.close()  # as when its process is killed
+    third, lock_of_third = _home(same)
+    assert sorted(tmp_path.iterdir()) == sorted([second, third])
+    lock_of_second.close()
+    lock_of_third.close()
 
 
 def test_the_bench_keeps_a_record_and_does_not_test_again(

@@ -220,3 +220,11 @@ def test_a_number_that_is_not_finite_is_never_written(tmp_path: Path) -> None:
 def test_a_directory_that_is_not_there_is_a_storage_error(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match="could not be written"):
         append_lines(tmp_path / "none" / "r.jsonl", [FIRST])
+
+
+def test_a_file_of_holes_is_refused_before_it_fills_the_memory(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    append_lines(path, [{"a": 1}])
+    os.truncate(path, 1 << 40)
+    with pytest.raises(DataError, match=r"has 1,099,511,627,776 bytes, [\d,]{1,6} of them stored"):
+        read_lines(path, dict, what="a row", hint="look")

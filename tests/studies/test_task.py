@@ -180,3 +180,30 @@ def test_every_stage_gives_the_numbers_that_it_is_asked_for(tmp_path: Path) -> N
         assert read_failure(task.folder) is None
     assert RunFolder(tmp_path / "ssl").state().phase == "trained"
     assert RunFolder(tmp_path / "labels").state().phase == "trained"
+
+
+def test_a_finished_run_takes_its_lost_steps_again_or_says_what_to_do(tmp_path: Path) -> None:
+    digits = write_digits(tmp_path / "digits", train=100, test=20)
+    config = config_to_dict(preset("tiny", epochs=1, checkpoint_every=1))
+    place = {"folder": str(tmp_path / "run"), "spec": str(digits)}
+    begun = StudyTask(stage="pretrain", **place, config=config)
+    scored = StudyTask(
+        stage="evaluate", **place, labels=[1.0], metrics=["knn_accuracy"], subjects=["encoder"]
+    )
+    Path(begun.folder).mkdir()
+    write_task(begun)
+    assert main([str(begun.file)]) == 0
+    newest, older = begun.run / "checkpoints/step-000003", begun.run / "checkpoints/step-000002"
+    whole = (newest / "model.safetensors").read_bytes()
+    (newest / "model.safetensors").write_bytes(whole[:-1])
+    write_task(scored)
+    assert main([str(scored.file)]) == 0
+    assert (newest / "model.safetensors").read_bytes() == whole
+    assert [key.metric for key in RunFolder(tmp_path / "run").numbers()] == ["knn_accuracy"]
+    for folder in (newest, older):
+        (folder / "model.safetensors").write_bytes(b"")
+    assert main([str(scored.file)]) == 7
+    failure = read_failure(tmp_path / "run")
+    assert failure is not None
+    assert f"remove {tmp_path / 'run'} to train it anew" in failure.message
+    assert "model.safetensors does not match its sha256" in failure.message

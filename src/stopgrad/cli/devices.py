@@ -63,7 +63,7 @@ def train_together(arguments: Sequence[str], *, devices: int) -> int:
         max_restarts=0,
         logs_specs=DefaultLogsSpecs(),
     )
-    command = ["-u", "-m", "stopgrad", *_without_devices(arguments)]
+    command = ["-u", "-P", "-m", "stopgrad", *_without_devices(arguments)]
     _pass_on_other_signals()
     logging.disable(logging.CRITICAL)  # the agent's account of its processes is not for people
     try:

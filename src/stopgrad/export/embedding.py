@@ -12,7 +12,7 @@ import itertools
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, NamedTuple, TypeAlias
 
@@ -118,12 +118,7 @@ def embed_dataset(
     splits = {"train": dataset.train} | ({"test": dataset.test} if dataset.test else {})
     plan, folder = _plan(run, splits, layer), out.with_name(f".{out.name}.parts")
     width, rows = plan["width"], sum(map(len, splits.values()))
-    with storage_errors(folder, needed=0):
-        folder.mkdir(parents=True, exist_ok=True)
-        if folder.is_symlink():
-            raise OddFileError(f"{folder.name} is a link")
-        held = lock(folder)
-    with held:
+    with _claimed(folder):
         remove_temporaries(out.parent, out.name)
         parts = _Parts(folder, plan)
         _check_room(out, rows=rows, width=width, there=parts.bytes)
@@ -132,6 +127,34 @@ def embed_dataset(
         files = _write(out, lambda: ((b, parts.read(b)) for b in blocks), rows=rows, width=width)
         shutil.rmtree(folder, ignore_errors=True)
     return Embedded(files, rows, width, kept)
+
+
+def _claimed(folder: Path) -> IO[str]:
+    """The lock on the folder of blocks, which is made if it is not there.
+
+    A block's sum says that it is as it was written, not by whom. So blocks are only taken up from a
+    folder that this user alone can write to.
+
+    Raises:
+        LockedError: When another process holds it.
+        StorageError: For a link, a folder of others, and when the disk refuses.
+    """
+    with storage_errors(folder, needed=0):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with suppress(FileExistsError):
+            folder.mkdir(mode=0o700)
+            return lock(folder)
+        if folder.is_symlink():
+            raise OddFileError(f"{folder.name} is a link")
+        held, found = lock(folder), folder.stat()
+    if hasattr(os, "geteuid") and (found.st_uid != os.geteuid() or found.st_mode & 0o022):
+        held.close()
+        raise StorageError(
+            f"another user can write to {folder}, which an earlier process left",
+            expected="blocks that this user alone can have written",
+            hint="remove it, or choose another --out",
+        )
+    return held
 
 
 def _plan(run: TrainedRun, splits: dict[str, Images], layer: Layer) -> dict[str, Any]:

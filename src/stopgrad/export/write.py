@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from stopgrad.config import ExportFormat, torch_generator
-from stopgrad.errors import CheckpointError, ConfigError
+from stopgrad.errors import CheckpointError, ConfigError, StorageError
 from stopgrad.evaluation import finite
 from stopgrad.export.card import describe, model_card
 from stopgrad.export.formats import check_format, encode_onnx, layout, run_onnx
@@ -28,6 +28,8 @@ from stopgrad.method import build_encoder
 from stopgrad.runs import TrainedRun, decode_tensors, encode_tensors
 from stopgrad.storage import (
     check_ending,
+    json_bytes,
+    read_file,
     storage_errors,
     sync_directory,
     write_atomically,
@@ -37,6 +39,7 @@ from stopgrad.training import card_of
 
 CLOSE = {"onnx": 1e-4}  # largest difference allowed, relative to the largest feature
 CLOSE_TORCH = 1e-5
+TRIES = 10  # while other exports write the same file
 PROBES = 4  # random images in the comparison
 SUFFIX = {"onnx": ".onnx", "hub": ""}
 
@@ -171,7 +174,11 @@ def _hub(run: TrainedRun, encoder: nn.Module, card: dict[str, Any], out: Path) -
         difference = _difference(encoder, PretrainedEncoder.from_pretrained(temporary), card)
         with storage_errors(out, needed=0):
             sync_directory(temporary)
-            temporary.rename(out)
+            try:
+                temporary.rename(out)
+            except OSError:
+                _check_out("hub", out)  # another export was there first
+                raise
             sync_directory(out.parent)
     finally:
         shutil.rmtree(above, ignore_errors=True)
@@ -179,14 +186,31 @@ def _hub(run: TrainedRun, encoder: nn.Module, card: dict[str, Any], out: Path) -
 
 
 def _write(out: Path, data: bytes, card: dict[str, Any], *, difference: float | None) -> Exported:
-    described = card_of(out)
-    with storage_errors(out, needed=len(data)):
-        out.parent.mkdir(parents=True, exist_ok=True)
-        described.unlink(missing_ok=True)
-    write_atomically(out, data)
-    sealed = _sealed(card, out.name, data)
-    write_json(described, sealed)
-    return Exported(out, (out, described), sealed, difference)
+    """Writes a file and its card, again where another export has written one of them meanwhile.
+
+    No lock is held, as a folder need not have any: whoever writes last looks once more.
+    """
+    described, sealed = card_of(out), _sealed(card, out.name, data)
+    for _ in range(TRIES):
+        with storage_errors(out, needed=len(data)):
+            out.parent.mkdir(parents=True, exist_ok=True)
+            described.unlink(missing_ok=True)
+        write_atomically(out, data)
+        write_json(described, sealed)
+        if _are_there({out: data, described: json_bytes(sealed)}):
+            return Exported(out, (out, described), sealed, difference)
+    raise StorageError(
+        f"other processes write {out} too",
+        expected="one export to a file at a time",
+        hint="wait for them, then repeat the command",
+    )
+
+
+def _are_there(files: dict[Path, bytes]) -> bool:
+    try:
+        return all(read_file(path, most=len(data)) == data for path, data in files.items())
+    except OSError:  # replaced by a larger file, or removed
+        return False
 
 
 def _sealed(card: dict[str, Any], name: str, data: bytes) -> dict[str, Any]:

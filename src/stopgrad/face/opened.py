@@ -115,6 +115,7 @@ class OpenedRun:
 
     def own_images(self, data: AnyData | None, screen: Screen, *, split: str = "auto") -> Dataset:
         """The run's images, as it stored them; its own fingerprint guards them."""
+        self.trained()  # first: an encoder that is not that of the weights may be of any size
         config = self.config
         method.use_threads(config.threads)
         return self.source(data).stored_for(config, screen, split=split, changed="warn")

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import io
 import itertools
 import logging
 import math
@@ -41,6 +42,8 @@ from stopgrad.images.manifest import (
     read_sealed,
     write_sealed,
 )
+from stopgrad.images.sources.limits import refuse_bomb
+from stopgrad.images.sources.pages import groups_of, unpacked_bytes
 from stopgrad.images.types import (
     Contents,
     DamagedImage,
@@ -215,6 +218,9 @@ def _from_parquet(data: bytes) -> Any:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    raw = io.BytesIO(data)
+    unpacked = sum(unpacked_bytes(raw, group) for group in groups_of(raw))
+    refuse_bomb(unpacked, len(data), where="its pages")
     # In this thread: one of Arrow's that still holds our bytes when the process ends aborts it.
     table = pq.read_table(pa.BufferReader(data), use_threads=False, pre_buffer=False)
     return table.to_pydict()

@@ -94,7 +94,7 @@ def time_process(*arguments: str, repeats: int) -> Spread:
     """Seconds of a fresh Python; leaves out the first of several, which reads files from disk."""
 
     def start(_: int) -> None:
-        subprocess.run([sys.executable, *arguments], check=True, stdout=subprocess.DEVNULL)
+        subprocess.run([sys.executable, "-P", *arguments], check=True, stdout=subprocess.DEVNULL)
 
     seconds = [per_call(start, device=torch.device("cpu")) for _ in range(repeats)]
     return spread(seconds[1:] or seconds)

@@ -4,6 +4,7 @@ from .files import appearing as appearing
 from .files import check_ending as check_ending
 from .files import check_types as check_types
 from .files import fits as fits
+from .files import json_bytes as json_bytes
 from .files import lock as lock
 from .files import read_json as read_json
 from .files import remove_temporaries as remove_temporaries
@@ -32,6 +33,7 @@ from .reading import open_regular as open_regular
 from .reading import read_file as read_file
 from .reading import read_patiently as read_patiently
 from .reading import read_start as read_start
+from .reading import refuse_holes as refuse_holes
 from .signals import STOP_SIGNALS as STOP_SIGNALS
 from .signals import stop_signals as stop_signals
 from .streams import outlive as outlive

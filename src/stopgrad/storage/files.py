@@ -124,7 +124,12 @@ def remove_temporaries(folder: Path, name: str = "") -> None:
 
 def write_json(path: Path, value: object) -> None:
     """Replaces a file by a value as strict, readable JSON; a path may hold any bytes."""
-    write_atomically(path, f"{json.dumps(value, indent=2, allow_nan=False)}\n".encode())
+    write_atomically(path, json_bytes(value))
+
+
+def json_bytes(value: object) -> bytes:
+    """A value as `write_json` writes it."""
+    return f"{json.dumps(value, indent=2, allow_nan=False)}\n".encode()
 
 
 def read_json(path: Path) -> Any:

@@ -24,7 +24,7 @@ from stopgrad.storage.files import (
     write_atomically,
 )
 from stopgrad.storage.locks import lock_file
-from stopgrad.storage.reading import is_there, open_regular, read_file
+from stopgrad.storage.reading import is_there, open_regular, read_file, refuse_holes
 from stopgrad.storage.text import as_text, in_short
 
 LARGEST = 1 << 40  # bytes: as many as were written
@@ -80,6 +80,7 @@ def read_lines(
             whose writer repeats such a line; else it is torn only when it lacks both.
     """
     try:
+        refuse_holes(path)
         data = read_file(path, most=LARGEST)
     except OSError as failed:
         raise error(

@@ -10,6 +10,7 @@ import errno
 import logging
 import os
 import stat
+import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -24,6 +25,9 @@ ANSWERS = (
     *(errno.ENXIO, errno.ENODEV, errno.EEXIST),
 )
 """Errors that say what is there; all others say that nobody could look."""
+
+SOLID = 1 << 28  # bytes that a file may have, however few are stored
+MOST_TIMES = 200  # those that are stored, beyond that; file systems pack some
 
 log = logging.getLogger(__name__)
 
@@ -117,6 +121,19 @@ def read_file(path: Path, *, most: int) -> bytes:
             return file.read()
 
     return read_patiently(path, read)
+
+
+def refuse_holes(path: Path) -> None:
+    """Refuses a large file of lines that takes next to no room on the disk: lines have no holes.
+
+    Raises:
+        OddFileError: With both sizes.
+        OSError: When it is not there.
+    """
+    found = read_patiently(path, path.lstat)
+    stored = 512 * getattr(found, "st_blocks", sys.maxsize)  # Windows does not say
+    if found.st_size > max(SOLID, MOST_TIMES * stored):
+        raise OddFileError(f"{path.name} has {found.st_size:,} bytes, {stored:,} of them stored")
 
 
 def read_start(path: Path, count: int) -> bytes:

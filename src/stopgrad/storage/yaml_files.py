@@ -16,6 +16,7 @@ from stopgrad.storage.text import as_text
 
 LARGEST = 1 << 20  # bytes of a file
 MOST_VALUES, DEEPEST = 50_000, 20  # keys and values, each counted wherever it stands
+LONGEST_NUMBER = 100  # characters; one of 1:1:1:... is read in a time that grows with their square
 FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)[eE][-+]?[0-9]+$")
 """Numbers that YAML 1.1 takes for text, such as 1e-3; YAML 1.2.2, section 10.3.2."""
 
@@ -67,6 +68,8 @@ def _count(node: Any, *, above: int = 0) -> int:
     if above > DEEPEST:
         raise ValueError(f"it is nested more than {DEEPEST} deep")
     total, parts = 1, node.value if isinstance(node.value, list) else []
+    if not parts and not node.tag.endswith(":str") and len(node.value) > LONGEST_NUMBER:
+        raise ValueError(f"it holds a number of {len(node.value):,} characters")
     for part in parts:
         for each in part if isinstance(part, tuple) else (part,):
             total += _count(each, above=above + 1)

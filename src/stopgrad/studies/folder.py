@@ -40,6 +40,7 @@ from stopgrad.storage import (
     open_regular,
     read_json,
     read_lines_as,
+    refuse_holes,
     storage_errors,
     strict_json,
     typed,
@@ -278,6 +279,7 @@ class RunFolder(NamedTuple):
         """
         path = self.run / "metrics.jsonl"
         try:
+            refuse_holes(path)
             with open(open_regular(path), "rb") as file:
                 return [row for n, line in enumerate(file, 1) if (row := _epoch_row(line, path, n))]
         except OSError:

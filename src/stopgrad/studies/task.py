@@ -22,7 +22,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from stopgrad.config import SplitName, config_from_dict, config_to_dict
-from stopgrad.errors import DataError, StopgradError, StorageError, bad_path, no_memory
+from stopgrad.errors import (
+    CheckpointError,
+    DataError,
+    StopgradError,
+    StorageError,
+    bad_path,
+    no_memory,
+)
 from stopgrad.evaluation import FINETUNE, Key, Subject
 from stopgrad.method import wait_briefly
 from stopgrad.runs import read_status
@@ -191,7 +198,11 @@ def _train(task: StudyTask) -> Iterator[str]:
     from stopgrad.training import check_resume, continue_run, pretrain_run, supervised_fractions
 
     if task.stage == "resume":
-        found = check_resume(task.run, changes={})
+        try:
+            found = check_resume(task.run, changes={})
+        except CheckpointError as error:
+            reason = f"this run cannot go on; remove {task.folder} to train it anew ({error.found})"
+            raise CheckpointError(reason) from error
         if not found.finished:
             dataset = load_images(task.spec, found.info.config, changed="warn")
             yield from map(_epoch_text, continue_run(found, dataset, spec=task.spec))
@@ -214,7 +225,11 @@ def _score(task: StudyTask) -> Iterator[str]:
     from stopgrad.runs import load_images, load_run
     from stopgrad.training import finetune_fractions
 
-    run = load_run(task.run)
+    try:
+        run = load_run(task.run)
+    except CheckpointError:  # the steps since the newest good one are taken again
+        yield from _train(replace(task, stage="resume"))
+        run = load_run(task.run)
     config = run.info.config
     use_threads(config.threads)
     dataset = _for_scoring(load_images(task.spec, config, changed="warn"))

@@ -14,6 +14,7 @@ from PIL import Image
 from stopgrad.config import Reading
 from stopgrad.errors import DataError
 from stopgrad.images import Dataset, load_dataset
+from stopgrad.images.sources.arrow_files import opened_arrow
 
 PIXELS = np.random.default_rng(5).integers(0, 256, (12, 8, 8, 3), np.uint8)
 FEATURES = {
@@ -144,3 +145,28 @@ def test_mutated_files_give_our_errors_or_whole_images(tmp_path: Path) -> None:
         except DataError as error:
             refused += "\n" not in str(error)
     assert 50 < refused < 150
+
+
+@pytest.mark.parametrize("shared", [False, True])
+@pytest.mark.parametrize("as_file", [False, True])
+@pytest.mark.parametrize("compression", ["zstd", "lz4"])
+def test_packed_batches_are_sized_before_they_are_unpacked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, compression: Any, as_file: bool, shared: bool
+) -> None:
+    """4 MB of zeros, in a batch of rows or in the dictionary that its rows share."""
+    path, values = tmp_path / "data.arrow", pa.array([bytes(4 << 20)])
+    rows = pa.table({"img": values.dictionary_encode() if shared else values})
+    options = pa.ipc.IpcWriteOptions(compression=compression)
+    new = pa.ipc.new_file if as_file else pa.ipc.new_stream
+    with path.open("wb") as sink, new(sink, rows.schema, options=options) as writer:
+        writer.write_table(rows)
+    with opened_arrow(path) as file:
+        assert file.metadata.num_rows == 1
+    monkeypatch.setattr("stopgrad.images.sources.limits.ALWAYS", 1 << 20)
+    for name in ("open_stream", "open_file"):
+        monkeypatch.delattr(pyarrow.ipc, name)
+    with (
+        pytest.raises(DataError, match=r"bytes that unpack to 4,194,\d\d\d, more"),
+        opened_arrow(path),
+    ):
+        pass

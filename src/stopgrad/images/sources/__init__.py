@@ -8,6 +8,7 @@ layout       image files -> splits and class folders, by their paths
 tables       files such as metadata.csv -> the labels of images
 folder       a folder of image files, with its splits and labels
 shards       names of Parquet files, and which split of which configuration each belongs to
+pages        what the pages of a Parquet file unpack to, whatever its footer says
 columns      the columns of a Parquet file, and which one holds the images
 labels       the column that holds the labels, and its labels as numbers or text
 rows         rows of Parquet files, with their images one by one

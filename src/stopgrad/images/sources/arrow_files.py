@@ -11,10 +11,11 @@ import contextlib
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from stopgrad.errors import DataError
 from stopgrad.images.sources.limits import refuse_bomb
+from stopgrad.images.sources.pages import PagedFile
 from stopgrad.storage import read_json
 
 if TYPE_CHECKING:
@@ -28,7 +29,6 @@ class RowGroup(NamedTuple):
     """Some rows that were written together, of which no statistics are kept."""
 
     num_rows: int
-    total_byte_size: int = 0  # not known
 
 
 class ArrowMetadata(NamedTuple):
@@ -44,12 +44,14 @@ class ArrowMetadata(NamedTuple):
 
 
 class ArrowFile:
-    """An Arrow file, mapped, with the part of `pyarrow.parquet.ParquetFile` that is used here."""
+    """An Arrow file, mapped, which offers what `PagedFile` does."""
 
     def __init__(self, file: Any) -> None:
         import pyarrow.ipc
 
         is_file = file.read(len(MAGIC)) == MAGIC
+        packed = sum(map(_packed_values, _messages(file, is_file=is_file)))
+        refuse_bomb(packed, file.size(), where="an Arrow file")
         file.seek(0)
         if is_file:
             reader = pyarrow.ipc.open_file(file)
@@ -64,11 +66,16 @@ class ArrowFile:
             batches.append(batch)
         self._batches: list[pyarrow.RecordBatch] = batches
         self.schema_arrow: pyarrow.Schema = reader.schema
+        self.packed_bytes = file.size()
         rows = tuple(batch.num_rows for batch in batches)
         self.metadata = ArrowMetadata(sum(rows), len(rows), rows)
 
+    def group_bytes(self, group: int) -> int:
+        """None: its values are mapped, not unpacked."""
+        return 0
+
     def iter_batches(
-        self, batch_size: int = 1 << 16, columns: Sequence[str] | None = None
+        self, batch_size: int, row_groups: Sequence[int], columns: Sequence[str]
     ) -> Iterator[pyarrow.RecordBatch]:
         """Rows in order, of some columns, each batch checked so that no offset leads elsewhere.
 
@@ -76,8 +83,7 @@ class ArrowFile:
         """
         import pyarrow
 
-        for batch in self._batches:
-            chosen = batch if columns is None else batch.select(columns)
+        for chosen in (self._batches[group].select(columns) for group in row_groups):
             if any(isinstance(column, pyarrow.DictionaryArray) for column in chosen.columns):
                 batch_size = max(1, min(batch_size, HELD // max(1, chosen.nbytes)))
             for start in range(0, chosen.num_rows, batch_size):
@@ -85,14 +91,62 @@ class ArrowFile:
                 part.validate(full=True)
                 yield part
 
-    def read(self, columns: Sequence[str] | None = None) -> pyarrow.Table:
-        """All rows of some columns."""
-        import pyarrow
 
-        schema = self.schema_arrow
-        if columns is not None:
-            schema = pyarrow.schema([schema.field(name) for name in columns], schema.metadata)
-        return pyarrow.Table.from_batches(self.iter_batches(columns=columns), schema)
+def _messages(file: Any, *, is_file: bool) -> Iterator[Any]:
+    """What a file consists of, as it is stored; its last part says where, or they follow."""
+    import pyarrow.ipc
+
+    if not is_file:
+        file.seek(0)
+        yield from pyarrow.ipc.MessageReader.open_stream(file)
+        return
+    length = int.from_bytes(file.read_at(4, file.size() - 10), "little", signed=True)
+    footer = file.read_at(length, file.size() - 10 - length)
+    found = (_field(footer, _follow(footer, 0), number) for number in (2, 3))
+    for blocks in (_follow(footer, field) for field in found if field):  # dictionaries, rows
+        for place in range(_number(footer, blocks, 4)):
+            file.seek(_number(footer, blocks + 4 + 24 * place, 8))
+            yield pyarrow.ipc.read_message(file)
+
+
+def _packed_values(message: Any) -> int:
+    """What the compressed buffers of a message unpack to, by the number that each begins with.
+
+    Arrow allocates by it. Fields of flatbuffers by their number in Message.fbs.
+    """
+    data = message.metadata.to_pybytes()
+    rows = _follow(data, _field(data, _follow(data, 0), 2))
+    if message.type == "dictionary":
+        rows = _follow(data, _field(data, rows, 1))
+    if message.type not in ("dictionary", "record batch") or not _field(data, rows, 3):
+        return 0
+    buffers = _follow(data, _field(data, rows, 2))
+    places = (buffers + 4 + 16 * place for place in range(_number(data, buffers, 4)))
+    starts = [_number(data, place, 8) for place in places if _number(data, place + 8, 8) >= 8]
+    sizes = (
+        int.from_bytes(message.body[start : start + 8], "little", signed=True) for start in starts
+    )
+    return sum(max(0, size) for size in sizes)
+
+
+def _field(data: bytes, table: int, number: int) -> int:
+    """Where a field of a table of flatbuffers lies; 0 where it is left out."""
+    known = table - int.from_bytes(data[table : table + 4], "little", signed=True)
+    entry = 4 + 2 * number
+    offset = _number(data, known + entry, 2) if entry < _number(data, known, 2) else 0
+    return table + offset if offset else 0
+
+
+def _follow(data: bytes, place: int) -> int:
+    return place + _number(data, place, 4)
+
+
+def _number(data: bytes, place: int, size: int) -> int:
+    return int.from_bytes(data[place : place + size], "little")
+
+
+GroupedFile: TypeAlias = PagedFile | ArrowFile
+"""A file of either kind."""
 
 
 @contextlib.contextmanager

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from stopgrad.errors import DataError
 from stopgrad.images.decoding import peek
 from stopgrad.images.opening import Damaged
-from stopgrad.images.sources.arrow_files import HELD
+from stopgrad.images.sources.arrow_files import HELD, GroupedFile
 from stopgrad.images.sources.endings import SUFFIXES
 from stopgrad.images.sources.limits import refuse_bomb
 from stopgrad.images.types import Encoded
@@ -25,7 +25,6 @@ from stopgrad.storage import few
 
 if TYPE_CHECKING:
     import pyarrow
-    from pyarrow.parquet import ParquetFile
 
 IMAGE_NAMES = ("image", "img")
 IMAGE_WORDS = {"image", "images", "img", "picture", "photo", "jpg", "jpeg", "png", "webp", "tif"}
@@ -49,7 +48,7 @@ class ImageColumn(NamedTuple):
         return (f"the images are those of column {self.name!r}; {flag}",)
 
 
-def image_column(file: ParquetFile, wanted: str = "") -> ImageColumn | None:
+def image_column(file: GroupedFile, wanted: str = "") -> ImageColumn | None:
     """The column that holds the images.
 
     Args:
@@ -81,7 +80,7 @@ def _path_rank(name: str, files: Sequence[str]) -> tuple[bool, bool]:
     return all(map(strange_path, files)), FILE_WORDS.isdisjoint(words_of(name))
 
 
-def _first_files(file: ParquetFile, name: str) -> list[str]:
+def _first_files(file: GroupedFile, name: str) -> list[str]:
     """The names of image files in the first rows of a column."""
     texts = (text for batch in _first_rows(file, name) for text in image_paths(batch.column(0)))
     return [text for text in texts if text and PurePosixPath(text).suffix.lower() in SUFFIXES]
@@ -96,7 +95,7 @@ def strange_path(text: str) -> str:
     return "no path" if "\0" in text else ""
 
 
-def _image_rank(file: ParquetFile, name: str, features: dict[str, Any]) -> tuple[bool, ...]:
+def _image_rank(file: GroupedFile, name: str, features: dict[str, Any]) -> tuple[bool, ...]:
     """Sorts columns of bytes; which of them shows images is looked at last, as it takes reading."""
     kind = file.schema_arrow.field(name).type
     return (
@@ -108,7 +107,7 @@ def _image_rank(file: ParquetFile, name: str, features: dict[str, Any]) -> tuple
     )
 
 
-def _shows_images(file: ParquetFile, name: str) -> bool:
+def _shows_images(file: GroupedFile, name: str) -> bool:
     return any(
         not isinstance(peek(Encoded(name, data)), Damaged)
         for batch in _first_rows(file, name)
@@ -138,7 +137,7 @@ def _part(column: pyarrow.Array, name: str) -> pyarrow.Array:
 
 
 def batches_of(
-    file: ParquetFile, name: str, *, most_rows: int = 1 << 16
+    file: GroupedFile, name: str, *, most_rows: int = 1 << 16
 ) -> Iterator[pyarrow.RecordBatch]:
     """The rows of a column, so few at a time that they fit into memory whatever they repeat.
 
@@ -146,19 +145,21 @@ def batches_of(
 
     Raises:
         DataError: When they come to far more than the file holds.
+        ValueError: When the pages of the file cannot be followed.
     """
-    # Sizes of groups, not of their columns: to look at a column is to read its statistics, over
-    # which, when they are damaged, Arrow aborts.
-    groups = [file.metadata.row_group(index) for index in range(file.metadata.num_row_groups)]
-    stored = [group.total_byte_size for group in groups]
-    rows, unpacked = max(1, min(most_rows, HELD // max(1, *stored, 1))), 0
-    for batch in file.iter_batches(batch_size=rows, columns=[name]):
-        unpacked += batch.nbytes if any(stored) else 0  # an Arrow file is mapped as it is
-        refuse_bomb(unpacked, sum(stored), where=f"column {name!r}")
-        yield batch
+    unpacked = stored = 0
+    for group in range(file.metadata.num_row_groups):
+        size = file.group_bytes(group)
+        stored += size
+        refuse_bomb(stored, file.packed_bytes, where=f"column {name!r}")
+        rows = max(1, min(most_rows, HELD // max(1, size)))
+        for batch in file.iter_batches(batch_size=rows, row_groups=[group], columns=[name]):
+            unpacked += batch.nbytes if size else 0  # an Arrow file is mapped as it is
+            refuse_bomb(unpacked, stored, where=f"column {name!r}")
+            yield batch
 
 
-def whole_column(file: ParquetFile, name: str) -> pyarrow.ChunkedArray:
+def whole_column(file: GroupedFile, name: str) -> pyarrow.ChunkedArray:
     """All values of a column; errors as of `batches_of`."""
     import pyarrow
 
@@ -166,7 +167,7 @@ def whole_column(file: ParquetFile, name: str) -> pyarrow.ChunkedArray:
     return pyarrow.chunked_array([batch.column(0) for batch in batches_of(file, name)], kind)
 
 
-def _first_rows(file: ParquetFile, name: str) -> Iterator[pyarrow.RecordBatch]:
+def _first_rows(file: GroupedFile, name: str) -> Iterator[pyarrow.RecordBatch]:
     seen = 0
     for batch in batches_of(file, name, most_rows=LOOKED_AT):
         yield batch
@@ -175,7 +176,7 @@ def _first_rows(file: ParquetFile, name: str) -> Iterator[pyarrow.RecordBatch]:
             return
 
 
-def _holds_bytes(file: ParquetFile, name: str, kind: pyarrow.DataType) -> bool:
+def _holds_bytes(file: GroupedFile, name: str, kind: pyarrow.DataType) -> bool:
     """Whether a column is binary, or a struct whose bytes are, of which there are any."""
     import pyarrow.types as kinds
 
@@ -193,7 +194,7 @@ def _is_binary(kind: pyarrow.DataType) -> bool:
     return bool(kinds.is_binary(kind) or kinds.is_large_binary(kind) or kinds.is_binary_view(kind))
 
 
-def _all_null(file: ParquetFile, name: str) -> bool:
+def _all_null(file: GroupedFile, name: str) -> bool:
     """Whether none of the first rows of a struct has bytes.
 
     By the rows themselves: Arrow aborts the process over damaged statistics.
@@ -251,7 +252,7 @@ def words_of(name: str) -> list[str]:
     return [word for word in re.split(r"[^a-z]+", spaced.lower()) if word]
 
 
-def field_of(file: ParquetFile, name: str, flag: str) -> pyarrow.Field:
+def field_of(file: GroupedFile, name: str, flag: str) -> pyarrow.Field:
     """The column that the user has named.
 
     Raises:
@@ -277,7 +278,7 @@ def unfit(flag: str, name: str, reason: str) -> DataError:
     )
 
 
-def no_images(file: ParquetFile, path: Path) -> DataError:
+def no_images(file: GroupedFile, path: Path) -> DataError:
     """The error for a file without a column of images."""
     return DataError(
         f"no image column in {str(path)!r} (columns {', '.join(file.schema_arrow.names)[:200]!r})",

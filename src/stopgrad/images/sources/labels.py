@@ -10,8 +10,9 @@ from __future__ import annotations
 import contextlib
 import math
 from shlex import quote
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
+from stopgrad.images.sources.arrow_files import GroupedFile
 from stopgrad.images.sources.columns import (
     ImageColumn,
     features_of,
@@ -23,9 +24,6 @@ from stopgrad.images.sources.columns import (
     words_of,
 )
 from stopgrad.storage import few
-
-if TYPE_CHECKING:
-    from pyarrow.parquet import ParquetFile
 
 # A column is called as labels are if its name says one of these words, and else only fillers.
 LABEL_WORDS = (
@@ -56,7 +54,7 @@ class KnownLabels(NamedTuple):
     remarks: tuple[str, ...]
 
 
-def label_column(file: ParquetFile, image: str, wanted: str = "") -> LabelColumn:
+def label_column(file: GroupedFile, image: str, wanted: str = "") -> LabelColumn:
     """The column that holds the labels; its name is "" where there is none.
 
     Args:
@@ -99,7 +97,7 @@ def _label_rank(name: str, features: dict[str, Any]) -> tuple[int, ...] | None:
     return strength, coarse, min(telling), len(words)
 
 
-def _no_labels(file: ParquetFile, name: str) -> str:
+def _no_labels(file: GroupedFile, name: str) -> str:
     """Why a column can be no labels; "" where it can. Of numbers and text no value is read."""
     import pyarrow.types as kinds
 
@@ -113,7 +111,7 @@ def _no_labels(file: ParquetFile, name: str) -> str:
     return ""
 
 
-def read_labels(file: ParquetFile, name: str) -> list[Plain]:
+def read_labels(file: GroupedFile, name: str) -> list[Plain]:
     """The labels of all rows.
 
     Raises:
@@ -154,7 +152,7 @@ def _plain(value: Any) -> Plain:
     return int(number)
 
 
-def class_names(file: ParquetFile, label: str) -> tuple[str, ...]:
+def class_names(file: GroupedFile, label: str) -> tuple[str, ...]:
     """The C names that the Hub's metadata gives the classes of a column; () where it gives none.
 
     Raises:
@@ -169,14 +167,14 @@ def class_names(file: ParquetFile, label: str) -> tuple[str, ...]:
     return tuple(names)
 
 
-def is_true_or_false(file: ParquetFile, label: str) -> bool:
+def is_true_or_false(file: GroupedFile, label: str) -> bool:
     """Whether a column of labels is boolean."""
     import pyarrow.types as kinds
 
     return bool(kinds.is_boolean(file.schema_arrow.field(label).type))
 
 
-def maybe_labels(file: ParquetFile, image: str) -> tuple[str, ...]:
+def maybe_labels(file: GroupedFile, image: str) -> tuple[str, ...]:
     """What to know of the columns that may be meant as labels, as they have few distinct values."""
     import pyarrow.compute
     import pyarrow.types as kinds
@@ -195,7 +193,7 @@ def maybe_labels(file: ParquetFile, image: str) -> tuple[str, ...]:
     return (f"no column is called as labels are; {named}: with {flag} it is taken",)
 
 
-def known_labels(file: ParquetFile, image: ImageColumn, wanted: str) -> KnownLabels:
+def known_labels(file: GroupedFile, image: ImageColumn, wanted: str) -> KnownLabels:
     """What this file says of the labels of all.
 
     Raises:
@@ -213,7 +211,7 @@ def known_labels(file: ParquetFile, image: ImageColumn, wanted: str) -> KnownLab
 
 
 def labels_of(
-    file: ParquetFile, name: str, image: str, known: KnownLabels
+    file: GroupedFile, name: str, image: str, known: KnownLabels
 ) -> tuple[list[Plain] | None, tuple[str, ...]]:
     """The labels of all rows, None where the file has none, and what to know of that."""
     column = known.column or label_column(file, image).name

@@ -11,12 +11,12 @@ import functools
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import Any, NamedTuple
 
 from stopgrad.config import Reading
 from stopgrad.errors import DataError
 from stopgrad.images.sources.arrays import RawLabels
-from stopgrad.images.sources.arrow_files import opened_arrow
+from stopgrad.images.sources.arrow_files import GroupedFile, opened_arrow
 from stopgrad.images.sources.columns import (
     ImageColumn,
     batches_of,
@@ -27,6 +27,7 @@ from stopgrad.images.sources.columns import (
 )
 from stopgrad.images.sources.labels import KnownLabels, Plain, labels_of
 from stopgrad.images.sources.limits import refuse_bomb
+from stopgrad.images.sources.pages import PagedFile
 from stopgrad.images.types import (
     Encoded,
     FileStamp,
@@ -37,9 +38,6 @@ from stopgrad.images.types import (
     stamp,
 )
 from stopgrad.storage import as_file_name, first_line
-
-if TYPE_CHECKING:
-    from pyarrow.parquet import ParquetFile
 
 ROWS = 64  # rows whose bytes are in memory at a time, at most
 
@@ -104,7 +102,7 @@ def read_file(
 
 
 def _strange_rows(
-    file: ParquetFile, column: ImageColumn, folder: Path, root: Path
+    file: GroupedFile, column: ImageColumn, folder: Path, root: Path
 ) -> dict[int, str]:
     """Why rows name no file of the data, by row."""
     batches = batches_of(file, column.name)
@@ -180,30 +178,24 @@ def stamps_of_images(files: Sequence[str], root: Path, reading: Reading) -> Iter
                 yield stamp(image, name=image.relative_to(root).as_posix())
 
 
-def _row_count(file: ParquetFile) -> int:
-    groups = [file.metadata.row_group(index) for index in range(file.metadata.num_row_groups)]
-    _check_rows(file, sum(group.num_rows for group in groups))
+def _row_count(file: GroupedFile) -> int:
+    _check_rows(file, _rows_of(file.metadata))
     return int(file.metadata.num_rows)
 
 
-def _check_rows(file: ParquetFile, read: int, *, whole: bool = True) -> None:
+def _rows_of(metadata: Any) -> int:
+    return sum(metadata.row_group(index).num_rows for index in range(metadata.num_row_groups))
+
+
+def _check_rows(file: GroupedFile, read: int, *, whole: bool = True) -> None:
     """Refuses a file whose footer promises other rows than were read, of the whole or so far."""
     promised = file.metadata.num_rows
     if read > promised or (whole and read < promised):
         raise ValueError(f"{read} rows, {promised} by its footer")
 
 
-def _check_size(file: ParquetFile, path: Path) -> None:
-    """Refuses, before anything is unpacked, a file whose footer promises too much."""
-    groups = [file.metadata.row_group(index) for index in range(file.metadata.num_row_groups)]
-    unpacked = max(
-        sum(group.total_byte_size for group in groups), 8 * sum(g.num_rows for g in groups)
-    )
-    refuse_bomb(unpacked, path.stat().st_size, where=str(path))
-
-
 @contextlib.contextmanager
-def opened_parquet(path: Path) -> Iterator[ParquetFile]:
+def opened_parquet(path: Path) -> Iterator[GroupedFile]:
     """An open Parquet or Arrow file; whatever goes wrong in it is a DataError."""
     import pyarrow.parquet
 
@@ -217,9 +209,10 @@ def opened_parquet(path: Path) -> Iterator[ParquetFile]:
         with (  # as bytes: Arrow would encode a path that is not the locale's
             pyarrow.OSFile(os.fsencode(path)) as source,
             pyarrow.parquet.ParquetFile(source, page_checksum_verification=True) as file,
+            path.open("rb") as raw,
         ):
-            _check_size(file, path)
-            yield file
+            refuse_bomb(8 * _rows_of(file.metadata), path.stat().st_size, where=str(path))
+            yield PagedFile(file, raw)
     except DataError:
         raise
     # Arrow raises OSError, ArrowInvalid, ArrowNotImplementedError, UnicodeDecodeError and more
