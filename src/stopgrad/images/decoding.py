@@ -15,6 +15,7 @@ import numpy as np
 
 from stopgrad.config import ALL_BANDS, Bands, are_colours
 from stopgrad.images.depth import Depth, RawImage, ValueRange, choose, count_bands, raw_of
+from stopgrad.images.formats import further_pages
 from stopgrad.images.opening import Damaged, Source, guarded, opened
 from stopgrad.images.types import Encoded, Levels, Pixels
 
@@ -107,6 +108,26 @@ def decode(encoded: Encoded, frame: Frame) -> Pixels | OtherSize | OtherDepth | 
     """
     frame = frame._replace(bands=encoded.bands(frame.bands))
     return guarded(encoded, lambda file: _read(file, frame))
+
+
+class Decoded(NamedTuple):
+    """The pixels of an image, and the pages of its file that are not read."""
+
+    pixels: Pixels  # as `decode` gives them
+    pages: tuple[int, ...]  # counted from 1
+
+
+def decode_first(encoded: Encoded, frame: Frame) -> Decoded | OtherSize | OtherDepth | Damaged:
+    """`decode`, and what its file holds besides."""
+
+    def read(file: Source) -> Decoded | OtherSize | OtherDepth:
+        found = _read(file, frame)
+        if not isinstance(found, np.ndarray):
+            return found
+        return Decoded(found, () if isinstance(file, np.ndarray) else further_pages(file))
+
+    frame = frame._replace(bands=encoded.bands(frame.bands))
+    return guarded(encoded, read)
 
 
 def _read(file: Source, frame: Frame) -> Pixels | OtherSize | OtherDepth:

@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from PIL import Image
 
 C_LOCALE = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
 COUNT = 40
+CLASSES = ("Käfer", "αβ")
 
 
 def pictures(folder: Path) -> list[Path]:
@@ -61,22 +63,34 @@ def as_paths(where: Path) -> Path:
     return where
 
 
+def as_table(where: Path) -> Path:
+    files = pictures(where)
+    rows = (f"ä/{file.name},{CLASSES[n % 2]}" for n, file in enumerate(files))
+    (where / "étiquettes.csv").write_text("\n".join(["file_name,label", *rows]), "utf-8")
+    return where
+
+
+def told(cache: Path, *words: str) -> str:
+    command = [sys.executable, "-m", "stopgrad", *words]
+    environment = os.environ | C_LOCALE | {"STOPGRAD_CACHE": str(cache)}
+    done = subprocess.run(command, env=environment, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.decode()
+
+
 @pytest.mark.input("oddity", what="names beyond ASCII in a locale of ASCII alone", happens="read")
-@pytest.mark.parametrize("write", [as_folder, as_zip, as_parquet, as_arrow, as_paths])
-def test_names_beyond_ascii_are_read_and_packed_in_any_locale(write, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+@pytest.mark.parametrize("write", [as_folder, as_zip, as_parquet, as_arrow, as_paths, as_table])
+def test_names_beyond_ascii_are_read_and_packed_in_any_locale(
+    write: Callable[[Path], Path], tmp_path: Path
+) -> None:
     data, store = str(write(tmp_path / "bilder-äöü")), str(tmp_path / "stör")
-    environment = os.environ | C_LOCALE | {"STOPGRAD_CACHE": str(tmp_path / "häufig")}
-
-    def told(*words: str) -> str:
-        command = [sys.executable, "-m", "stopgrad", *words]
-        done = subprocess.run(command, env=environment, capture_output=True, check=False)
-        assert done.returncode == 0, done.stderr
-        return done.stdout.decode()
-
-    found = json.loads(told("check-data", data, "--preset", "tiny", "--json"))
+    cache = tmp_path / "häufig"
+    found = json.loads(told(cache, "check-data", data, "--preset", "tiny", "--json"))
     assert found["pictures"] == {"train": COUNT}
     assert found["damaged"] == []
-    told("pack", "--data", data, "--out", store)
-    told("verify", store)
-    found = json.loads(told("check-data", store, "--preset", "tiny", "--json"))
+    named = [each["name"] for each in found["classes"] or []]
+    assert named == (sorted(CLASSES) if write is as_table else [])
+    told(cache, "pack", "--data", data, "--out", store)
+    told(cache, "verify", store)
+    found = json.loads(told(cache, "check-data", store, "--preset", "tiny", "--json"))
     assert found["pictures"] == {"train": COUNT}
