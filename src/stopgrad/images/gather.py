@@ -287,9 +287,8 @@ def decoded(
     """
     items = itertools.islice(reader.items(), start, None)
     work = functools.partial(decode_first, frame=frame)
-    with contextlib.closing(
-        on_all_cores(items, work, at_a_time=images_in_a_task(frame))
-    ) as attempts:
+    attempts = on_all_cores(items, work, at_a_time=images_in_a_task(frame))
+    with contextlib.closing(attempts):
         for name, result in track(attempts, shown_as, reader.length - start):
             if isinstance(result, OtherSize):
                 kept = _width_x_height((frame.height, frame.width))
@@ -358,12 +357,11 @@ def all_damaged(tallies: Iterable[Tally]) -> tuple[DamagedImage, ...]:
 
 def unread_pages(tallies: Iterable[Tally]) -> Notes:
     """The pages and frames that no split has, as only the first of a file is read."""
-    unused = []
-    for tally in tallies:
-        names = (f"{name}:{page}" for name, pages in tally.pages.items() for page in pages)
-        if tally.pages:
-            unused.append(Unused("image", _unread(tally.split), tuple(names)))
-    return Notes(unused=tuple(unused))
+    names = {
+        _unread(of.split): tuple(f"{name}:{n}" for name, pages in of.pages.items() for n in pages)
+        for of in tallies
+    }
+    return Notes(unused=tuple(Unused("image", *group) for group in names.items() if group[1]))
 
 
 def pages_in(notes: Notes, split: str) -> dict[str, list[int]]:
