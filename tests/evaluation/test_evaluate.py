@@ -1,11 +1,14 @@
 """Claims about `evaluate`, and about the examples of a run that the report shows."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
+import stopgrad
 from stopgrad.config import Config, preset
 from stopgrad.errors import CheckpointError, ConfigError, DataError
 from stopgrad.evaluation import Selection, embed, evaluate_run, read, weighted_knn
@@ -24,6 +27,7 @@ from stopgrad.runs import (
 )
 from stopgrad.training import pretrain_epochs
 from tests.factories import digits
+from tests.inputs import row as input_row
 
 
 @pytest.fixture(scope="module")
@@ -104,6 +108,53 @@ def test_other_images_are_scored_into_a_folder_of_their_own(
     ]
 
 
+def _in_folders(path: Path, pixels: np.ndarray, labels: list[str]) -> None:
+    for number, (image, label) in enumerate(zip(pixels, labels, strict=True)):
+        place = path / ("val" if number % 4 == 3 else "train") / label / f"{number}.png"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).resize((50, 40)).save(place)
+        (path / "test").mkdir(exist_ok=True)
+        Image.fromarray(image).save(path / "test" / f"{number}.png")
+
+
+def _in_an_array(path: Path, pixels: np.ndarray, labels: list[str]) -> None:
+    path.mkdir()
+    np.savez(path / "set.npz", images=pixels[..., 0], labels=labels)
+
+
+def _beside_a_table(path: Path, pixels: np.ndarray, labels: list[str]) -> None:
+    path.mkdir()
+    rows = [f"{number:02},{label}" for number, label in enumerate(labels)]
+    (path / "labels.csv").write_text("\n".join(["id,class", *rows]))
+    for number, image in enumerate(pixels):
+        Image.fromarray(image).save(path / f"{number:02}.jpg", quality=95)
+
+
+def _other(what: str, happens: str, *values: Any) -> Any:
+    return input_row(f"evaluate RUN --data LABELLED: {what}", happens, *values, kind="command")
+
+
+@pytest.mark.parametrize(
+    ("write", "scored"),
+    [
+        _other("folders of other sizes, with a flat test/", "val/ is scored", _in_folders, 10),
+        _other("a gray array without a test split", "a fifth is scored", _in_an_array, 8),
+        _other("images beside a table", "a fifth is scored", _beside_a_table, 8),
+    ],
+)
+def test_labelled_images_of_any_kind_score_a_run_on_others(
+    run: TrainedRun, tmp_path: Path, write: Any, scored: int
+) -> None:
+    dark = np.random.default_rng(0).integers(0, 60, (40, 28, 28, 1), np.uint8)
+    pixels = np.repeat(dark + np.uint8(180) * (np.arange(40) % 2 == 1)[:, None, None, None], 3, 3)
+    write(tmp_path / "other", pixels, [("night", "day")[number % 2] for number in range(40)])
+    [record] = stopgrad.Run(run.path).evaluate(
+        data=tmp_path / "other", out=tmp_path / "on", of="pixels", metrics="knn_accuracy"
+    )
+    assert (record.split, record.images_scored, record.value) == ("validation", scored, 1.0)
+    assert record.data["pretrained_on"] == run.info.data["fingerprint"]
+
+
 def test_no_image_of_other_data_is_held_out_as_the_runs_own_were(
     dataset: Dataset, tmp_path: Path
 ) -> None:
@@ -116,6 +167,11 @@ def test_no_image_of_other_data_is_held_out_as_the_runs_own_were(
     assert record.protocol["bank_images"] == 200
 
 
+@pytest.mark.input(
+    "label",
+    what="a class more than twice as large as another in what is scored",
+    happens="beside accuracy stand its share and the balanced accuracy",
+)
 @pytest.mark.parametrize(
     ("counts", "majority"),
     [((30, 30, 30), None), ((40, 20, 30), None), ((41, 20, 20), 41 / 81), ((90, 10, 0), 0.9)],

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tifffile
 from numpy.testing import assert_allclose, assert_array_equal
 from PIL import Image
 from sklearn.base import clone
@@ -19,10 +20,11 @@ from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from stopgrad.config import preset
+import stopgrad
+from stopgrad.config import ALL_BANDS, preset
 from stopgrad.errors import CheckpointError, ConfigError, DivergedError
 from stopgrad.evaluation import embed
-from stopgrad.export.arrays import ImagesError, read_images
+from stopgrad.export.arrays import ImagesError, read_images, to_pixels
 from stopgrad.export.estimator import SimSiamEmbedder
 from stopgrad.images import Dataset, images_from_arrays, normalization
 from stopgrad.method import compute_for
@@ -133,7 +135,6 @@ def test_paths_and_pillow_images_are_the_arrays_they_hold(
         ({"pixel_range": (0, 1)}, _images() / 200, "as pixel_range says"),
         ({"pixel_range": (1, 0)}, _images() / 255, "low < high"),
         ({}, _images()[0], "a single image as X\\[None\\]"),
-        ({}, _images()[..., :2], "channels come last"),
         ({}, _images().reshape(48, -1)[:, :700], "rows of 700 features"),
         ({"image_shape": (16, 16, 2)}, _images().reshape(48, -1), "whose product"),
         ({"batch": 64}, _images(), "n_samples = 48 images with batch = 64"),
@@ -151,6 +152,46 @@ def test_images_that_cannot_be_used_are_refused(
 def test_images_of_another_size_than_those_fitted_are_refused(fitted: SimSiamEmbedder) -> None:
     with pytest.raises(ImagesError, match=r"\(8, 16, 3\)"):
         fitted.transform(_images()[:, :8])
+
+
+def test_images_of_other_channels_than_the_encoder_takes_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"add --encoder\.channels 2"):
+        _tiny().fit(_images()[..., :2])
+
+
+def test_images_of_five_bands_are_what_load_makes_of_them(tmp_path: Path) -> None:
+    bands = np.concatenate([_images(), _images(seed=1)], axis=3)[..., :5]
+    config = {"views.size": 8, "encoder.channels": 5}
+    embedder = _tiny(config=config).fit(np.moveaxis(bands, 3, 1))  # channels first
+    assert embedder.image_shape_ == (16, 16, 5)
+    assert len(embedder.normalization_.mean) == 5
+    data, knobs = stopgrad.load(bands).dataset, preset("tiny", epochs=1, batch=16, **config)
+    *_, epoch = pretrain_epochs(prepare(data, knobs), knobs)
+    normal = normalization(data.train, channels=5)
+    expected = embed(
+        epoch.model.encoder, data.train, normalization=normal, compute=compute_for(knobs)
+    )
+    features = embedder.transform(bands)
+    assert_array_equal(features, expected.values.numpy())
+    embedder.save(tmp_path / "e")
+    loaded = SimSiamEmbedder.load(tmp_path / "e")
+    assert_array_equal(loaded.transform(bands), features)
+    for number, image in enumerate(bands[:16]):
+        tifffile.imwrite(tmp_path / f"{number}.tif", image, photometric="minisblack",
+                         planarconfig="contig")  # fmt: skip
+    paths = [tmp_path / f"{number}.tif" for number in range(16)]
+    read = read_images(paths, side=16, bands=ALL_BANDS)
+    assert_array_equal(read, bands[:16])
+
+
+def test_of_four_channels_the_last_is_alpha_unless_all_bands_are_asked_for() -> None:
+    alpha = np.zeros((48, 16, 16, 1), np.uint8)
+    alpha[:, 8:] = 255
+    four = np.concatenate([_images(), alpha], axis=3)
+    white = np.where(alpha == 0, np.uint8(255), _images())
+    assert_array_equal(to_pixels(four, None, ()), white)
+    assert_array_equal(to_pixels(four, None, ALL_BANDS), four)
+    assert_array_equal(to_pixels(four, None, (3, 2, 1)), _images()[..., ::-1])
 
 
 def test_values_outside_a_fitted_range_are_clipped() -> None:

@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
 
+from stopgrad.config import Reading
 from stopgrad.images import DamagedImage, DamagedImagesError, load, load_dataset, normalization
 from stopgrad.images import store as store_module
 from stopgrad.images.manifest import Shard
@@ -98,6 +99,38 @@ def test_changed_file_or_other_side_is_another_entry_and_the_policy_is_none(digi
     assert decoded(digits) == 27
     picture.unlink()
     assert decoded(digits) == 26
+
+
+def test_a_split_by_name_decodes_nothing_that_is_decoded_already(digits, tmp_path):
+    shutil.copytree(digits / "test", digits / "val")
+    (digits / "train" / "0" / "5.png").write_bytes(b"no image")
+    for split, count in (("train", 1), ("val", 2)):  # of further pages
+        pages = [Image.new("L", (8, 8), number) for number in range(2)]
+        pages[0].save(digits / split / "1" / "x.tif", save_all=True, append_images=pages[:count])
+    val = {"reading": Reading(split="val"), "bad_images": "skip"}
+    expected = load_dataset(str(digits), **val)
+    shutil.rmtree(tmp_path / "cache")
+    load_dataset(str(digits), bad_images="skip")
+    assert decoded(digits, **val) == 10  # of val/ alone
+    assert decoded(digits, **val) == 0
+    found = load_dataset(str(digits), **val)
+    assert same(found, expected)
+    assert (found.damaged, found.notes) == (expected.damaged, expected.notes)
+    assert found.notes.count("image") == 9 + 1 + 2  # test/, then pages
+    test = {"reading": Reading(split="test"), "bad_images": "skip"}
+    assert decoded(digits, **test) == 0
+    assert same(load_dataset(str(digits), **test), load_dataset(str(digits), bad_images="skip"))
+    linked = [*(tmp_path / "cache").glob("images/*/train-00000.pixels")]
+    assert len(linked) == 3
+    assert len({path.stat().st_ino for path in linked}) == 1  # on the disk once
+
+
+def test_a_split_of_other_sizes_is_decoded_with_all_others_in_one_frame(digits):
+    shutil.copytree(digits / "test", digits / "val")
+    Image.new("L", (10, 12)).save(digits / "val" / "0" / "x.png")
+    load_dataset(str(digits), side=9)
+    found = load_dataset(str(digits), side=9, reading=Reading(split="val"))
+    assert found.train.pixels.shape[1:3] == found.test.pixels.shape[1:3] == (9, 9)
 
 
 DAMAGES = {

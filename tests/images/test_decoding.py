@@ -106,6 +106,11 @@ def test_cmyk_is_converted():
     assert jpeg.max() <= 2  # black, also when the file stores it inverted, as Adobe does
 
 
+@pytest.mark.input(
+    "oddity",
+    what="an animation (GIF, PNG, WebP)",
+    happens="the first frame is the image; check-data lists it",
+)
 def test_first_frame_of_an_animation_counts():
     frames = [Image.new("RGB", (3, 2), color) for color in ("red", "lime", "blue")]
     for kind in ("GIF", "WEBP", "PNG"):

@@ -1,7 +1,8 @@
-"""The X of scikit-learn -> pixels (N, H, W, 3) uint8.
+"""The X of scikit-learn -> pixels (N, H, W, C) uint8.
 
-In: arrays (N, H, W, 3), (N, H, W, 1), (N, H, W) or flat (N, H * W * C); or lists of paths or
-Pillow images. Integers from 0 to 255 are pixels already; other values need a `PixelRange`.
+In: arrays of images of any layout that `stopgrad.load` takes, or flat (N, H * W * C); or lists of
+paths or Pillow images. Integers from 0 to 255 are pixels already; other values need a `PixelRange`.
+Gray is repeated in three channels, and of four the last is alpha, unless bands are asked for.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from stopgrad.config import Bands, Reading
 from stopgrad.errors import DataError
 from stopgrad.images import (
     Damaged,
@@ -23,7 +25,10 @@ from stopgrad.images import (
     OtherSize,
     Pixels,
     decode_together,
+    held_source,
     image_as_file,
+    load_dataset,
+    stack_layout,
 )
 
 Numbers = npt.NDArray[Any]
@@ -49,14 +54,14 @@ def is_list_of_images(X: Any) -> bool:
     return isinstance(X[0], str | os.PathLike) or hasattr(X[0], "getexif")
 
 
-def read_images(X: Sequence[Any], *, side: int) -> Pixels:  # (N, side, side, 3)
-    """Reads paths or Pillow images; crops each to its centre and resizes it.
+def read_images(X: Sequence[Any], *, side: int, bands: Bands = ()) -> Pixels:  # (N, side, side, C)
+    """Reads paths or Pillow images, or these bands; crops each to its centre and resizes it.
 
     Raises:
         ImagesError: For the first that cannot be read.
     """
     files = [_as_file(image, number) for number, image in enumerate(X)]
-    found = decode_together(files, Frame(side, side, fit=True))
+    found = decode_together(files, Frame(side, side, fit=True, bands=bands, channels=0))
     return np.stack([_pixels(image) for image in found])
 
 
@@ -79,7 +84,7 @@ def _pixels(found: Pixels | OtherSize | Damaged) -> Pixels:
 
 
 def shaped(X: Numbers, *, image_shape: Sequence[int] | None) -> Numbers:  # -> (N, H, W, C)
-    """Gives an array the shape of images, C = 1 or 3.
+    """Gives an array the shape of images.
 
     Flat rows without an `image_shape` must be square images: gray if their length is a square
     number (784 = 28 x 28), RGB if it is three times a square number (3072 = 32 x 32 x 3).
@@ -91,13 +96,14 @@ def shaped(X: Numbers, *, image_shape: Sequence[int] | None) -> Numbers:  # -> (
         return X.reshape(len(X), *_layout(X.shape[1], image_shape))
     if X.ndim == 3 and X.shape[2] != 3:
         return X[..., None]
-    if X.ndim != 4 or X.shape[3] not in (1, 3):
+    layout = stack_layout(X.shape, X.dtype, bands=True)
+    if layout is None or X.ndim != 4:
         raise ImagesError(
             f"an array of shape {X.shape}",
-            expected="(N, H, W, 3), (N, H, W, 1), (N, H, W) or flat (N, H * W * C)",
-            hint="pass a single image as X[None]; channels come last",
+            expected="(N, H, W, C), (N, C, H, W), (N, H, W) or flat (N, H * W * C)",
+            hint="pass a single image as X[None]",
         )
-    return X
+    return layout.arranged(X)
 
 
 def _layout(length: int, image_shape: Sequence[int] | None) -> tuple[int, ...]:
@@ -112,10 +118,10 @@ def _layout(length: int, image_shape: Sequence[int] | None) -> tuple[int, ...]:
         left = math.prod(part for part in wanted if part != -1)
         if -1 in wanted and left and length % left == 0:
             wanted = tuple(length // left if part == -1 else part for part in wanted)
-    if wanted is None or math.prod(wanted) != length or min(wanted) < 1 or wanted[2] not in (1, 3):
+    if wanted is None or math.prod(wanted) != length or min(wanted) < 1:
         raise ImagesError(
             f"rows of {length} features with image_shape = {image_shape}",
-            expected="image_shape = (H, W) or (H, W, C), C = 1 or 3, whose product is that number",
+            expected="image_shape = (H, W) or (H, W, C), whose product is that number",
             hint="set image_shape to the shape of an image before it was flattened",
         )
     return wanted
@@ -141,11 +147,12 @@ def range_of(X: Numbers, pixel_range: PixelRange) -> Range | None:
     return None
 
 
-def to_pixels(X: Numbers, values: Range | None) -> Pixels:  # (N, H, W, C) -> (N, H, W, 3)
-    """Images as uint8; gray is repeated in three channels.
+def to_pixels(X: Numbers, values: Range | None, bands: Bands) -> Pixels:  # (N, H, W, C)
+    """Images as uint8, in the channels that `stopgrad.load` makes of them.
 
     Raises:
         ImagesError: For values that are not pixels, or outside a range that does not clip.
+        DataError: For bands that they have not.
     """
     if values is None:
         pixels = _bytes(X)
@@ -160,6 +167,10 @@ def to_pixels(X: Numbers, values: Range | None) -> Pixels:  # (N, H, W, C) -> (N
         width = (values.high - values.low) or 1.0
         scaled = (np.asarray(X, np.float64) - values.low) * (255 / width)
         pixels = np.rint(np.clip(scaled, 0, 255)).astype(np.uint8)
+    if bands or pixels.shape[3] not in (1, 3):
+        source = held_source(pixels)
+        read = load_dataset(source, reading=Reading(bands=bands or source.reading.bands))
+        return read.train.pixels[:]
     return np.ascontiguousarray(np.broadcast_to(pixels, (*pixels.shape[:3], 3)))
 
 

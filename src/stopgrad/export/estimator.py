@@ -62,9 +62,11 @@ log = logging.getLogger(__name__)
 class SimSiamEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # type: ignore[misc]
     """Features learned from unlabelled images by SimSiam, as a scikit-learn transformer.
 
-    X is an array of images (N, H, W, 3), (N, H, W, 1), (N, H, W) or flat (N, H * W * C), or a list
-    of paths or Pillow images, which are cropped to their centres and resized to
-    `config_.image_side`. A parameter that is None takes the preset's value.
+    X is an array of images as `stopgrad.load` takes it, of C channels or gray, or flat
+    (N, H * W * C); or a list of paths or Pillow images, which are cropped to their centres and
+    resized to `config_.image_side`. Of other than three channels each is one of the encoder's, with
+    `{"encoder.channels": C}` in `config`; of four the last is alpha, without `{"bands": "all"}`. A
+    parameter that is None takes the preset's value.
 
     Args:
         preset: cpu (minutes on two cores), digits, tiny (tests), miniature, cifar, fast, imagenet.
@@ -83,7 +85,7 @@ class SimSiamEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
             for each fit.
 
     Attributes:
-        encoder_: The frozen encoder, a PyTorch module (B, 3, H, W) -> (B, F).
+        encoder_: The frozen encoder, a PyTorch module (B, C, H, W) -> (B, F).
         config_: Every knob of the training.
         normalization_: Mean and standard deviation of the fitted images, by channel.
         loss_curve_: Mean loss of each epoch.
@@ -136,7 +138,9 @@ class SimSiamEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
                 hint="pass more images or a smaller batch",
             )
         self.loss_curve_: list[float] = []
-        for epoch in pretrain_epochs(TrainingImages(images), self.config_):
+        channels = self.config_.encoder.channels
+        train = TrainingImages(images, channels=channels)
+        for epoch in pretrain_epochs(train, self.config_):
             log.info("epoch %d/%d, loss %.4f", epoch.number, self.config_.epochs, epoch.loss)
             self.loss_curve_.append(epoch.loss)
         self._take_over(epoch, images)
@@ -229,9 +233,9 @@ class SimSiamEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
 
     def _images(self, X: Any, *, fitting: bool) -> Images:
         """X as images; in `fit`, notes the shape and the range for later calls."""
-        decoded = is_list_of_images(X)
+        decoded, bands = is_list_of_images(X), self.config_.reading.bands
         if decoded:
-            array: Numbers = read_images(X, side=self.config_.image_side)
+            array: Numbers = read_images(X, side=self.config_.image_side, bands=bands)
         else:
             array = shaped(self._checked(X, fitting=fitting), image_shape=self.image_shape)
         shape = array.shape[1:]
@@ -244,7 +248,7 @@ class SimSiamEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
                 expected=f"{self.image_shape_} (height, width, channels), as in fit",
                 hint="resize the images to this shape",
             )
-        pixels = array if decoded else to_pixels(array, self.range_)
+        pixels = array if decoded else to_pixels(array, self.range_, bands)
         return whole_images(pixels, self.config_)
 
     def _checked(self, X: Any, *, fitting: bool) -> Numbers:

@@ -78,14 +78,15 @@ def _from_plain(values: Mapping[str, Any]) -> Fitted:
     mean, std = (tuple(values["normalization"][key]) for key in ("mean", "std"))
     shape = tuple(int(part) for part in values["image_shape"])
     losses = tuple(values["loss_curve"])
-    wrong = len(mean) not in (1, 3) or len(std) != len(mean) or len(shape) != 3
+    config = config_from_dict(values["config"])
+    wrong = not len(mean) == len(std) == config.encoder.channels or len(shape) != 3
     if wrong or min(*std, *shape) <= 0:
         raise ValueError("normalization or image_shape is wrong")
     if not fits([*mean, *std, *losses], list[float]):
         raise ValueError("normalization or loss_curve holds something else than numbers")
     return Fitted(
         parameters=parameters,
-        config=config_from_dict(values["config"]),
+        config=config,
         normalization=Normalization(mean, std),
         loss_curve=losses,
         verdict=Verdict(**values["verdict"]),
@@ -194,18 +195,19 @@ def copied_encoder(config: Config, weights: Mapping[str, Tensor]) -> Encoder:
     return compute_for(config).place(encoder).eval().requires_grad_(False)
 
 
-def whole_images(pixels: Pixels, config: Config) -> Images:  # (N, H, W, 3)
+def whole_images(pixels: Pixels, config: Config) -> Images:  # (N, H, W, C)
     """Images at a size that the encoder takes, see `fit_sizes`.
 
     Raises:
-        ConfigError: When the encoder takes no such size.
+        ConfigError: When the encoder takes no such size, or no such number of channels.
     """
-    height, width = pixels.shape[1:3]
-    return replace(images_from_arrays(pixels), whole_side=_whole_side(config, height, width))
+    images = images_from_arrays(pixels, channels=pixels.shape[3])
+    return replace(images, whole_side=_whole_side(config, *pixels.shape[1:]))
 
 
 @functools.lru_cache(maxsize=32)
-def _whole_side(config: Config, height: int, width: int) -> int:
+def _whole_side(config: Config, height: int, width: int, channels: int) -> int:
     """px, or 0 for no resizing. Cached, because a large backbone is slow to build."""
-    one = images_from_arrays(np.zeros((1, height, width, 3), np.uint8))
+    pixels = np.zeros((1, height, width, channels), np.uint8)
+    one = images_from_arrays(pixels, channels=channels)
     return fit_sizes(Dataset("images", one, None), config).train.whole_side

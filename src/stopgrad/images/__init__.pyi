@@ -18,6 +18,7 @@ from .opening import Damaged as Damaged
 from .opening import strict_pillow as strict_pillow
 from .packing import pack as pack
 from .packing import verify_store as verify_store
+from .sources.array_images import stack_layout as stack_layout
 from .sources.arrays import images_from_arrays as images_from_arrays
 from .sources.files import sign_figure as sign_figure
 from .sources.find import KNOWN as KNOWN

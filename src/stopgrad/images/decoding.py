@@ -15,6 +15,7 @@ import numpy as np
 
 from stopgrad.config import ALL_BANDS, Bands, are_colours
 from stopgrad.images.depth import Depth, RawImage, ValueRange, choose, count_bands, raw_of
+from stopgrad.images.formats import further_pages
 from stopgrad.images.opening import Damaged, Source, guarded, opened
 from stopgrad.images.types import Encoded, Levels, Pixels
 
@@ -65,7 +66,7 @@ def peek(encoded: Encoded, *, bands: Bands = ()) -> tuple[int, int] | Damaged:
     """Height and width that an image will have, from its header and its EXIF block."""
 
     def read(file: Source) -> tuple[int, int]:
-        with opened(file, bands=bands) as image:
+        with opened(file, bands=encoded.bands(bands)) as image:
             return _upright_size(image)
 
     return guarded(encoded, read)
@@ -73,26 +74,27 @@ def peek(encoded: Encoded, *, bands: Bands = ()) -> tuple[int, int] | Damaged:
 
 def channels_in(images: Iterable[Encoded], bands: Bands) -> int:
     """How many channels images become by the first of them that can be read."""
-    if are_colours(bands):
-        return 3
-    if bands != ALL_BANDS:
-        return len(bands)
 
     def read(file: Source) -> int:
-        with opened(file, bands=bands) as image:
-            return len(to_layers(raw_of(image) or image, bands=bands))
+        with opened(file, bands=ALL_BANDS) as image:
+            return len(to_layers(raw_of(image) or image, bands=ALL_BANDS))
 
-    found = (guarded(encoded, read) for encoded in images)
-    return next((count for count in found if isinstance(count, int)), 3)
+    for encoded in images:
+        if (chosen := encoded.bands(bands)) != ALL_BANDS:
+            return 3 if are_colours(chosen) else len(chosen)
+        if isinstance(count := guarded(encoded, read), int):
+            return count
+    return 3
 
 
 def range_in(encoded: Encoded, *, depth: Depth, bands: Bands) -> ValueRange | Damaged | None:
     """The range of the values of an image; None where it has another depth, or no values."""
+    chosen = encoded.bands(bands)
 
     def read(file: Source) -> ValueRange | None:
-        with opened(file, bands=bands) as image:
+        with opened(file, bands=chosen) as image:
             raw = raw_of(image)
-            return raw.range(bands) if raw is not None and raw.depth == depth else None
+            return raw.range(chosen) if raw is not None and raw.depth == depth else None
 
     return guarded(encoded, read)
 
@@ -104,7 +106,28 @@ def decode(encoded: Encoded, frame: Frame) -> Pixels | OtherSize | OtherDepth | 
         (frame.height, frame.width, frame.channels) uint8, C-contiguous. An image of another size
         is not decoded and its size returned, unless the frame fits it; so it is with its depth.
     """
+    frame = frame._replace(bands=encoded.bands(frame.bands))
     return guarded(encoded, lambda file: _read(file, frame))
+
+
+class Decoded(NamedTuple):
+    """The pixels of an image, and the pages of its file that are not read."""
+
+    pixels: Pixels  # as `decode` gives them
+    pages: tuple[int, ...]  # counted from 1
+
+
+def decode_first(encoded: Encoded, frame: Frame) -> Decoded | OtherSize | OtherDepth | Damaged:
+    """`decode`, and what its file holds besides."""
+
+    def read(file: Source) -> Decoded | OtherSize | OtherDepth:
+        found = _read(file, frame)
+        if not isinstance(found, np.ndarray):
+            return found
+        return Decoded(found, () if isinstance(file, np.ndarray) else further_pages(file))
+
+    frame = frame._replace(bands=encoded.bands(frame.bands))
+    return guarded(encoded, read)
 
 
 def _read(file: Source, frame: Frame) -> Pixels | OtherSize | OtherDepth:

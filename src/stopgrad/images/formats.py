@@ -9,7 +9,8 @@ from __future__ import annotations
 import importlib.util
 import io
 import math
-from typing import IO, TYPE_CHECKING, Any, BinaryIO, cast
+from collections.abc import Iterator
+from typing import IO, TYPE_CHECKING, Any, BinaryIO, Literal, cast
 
 import numpy as np
 
@@ -43,7 +44,9 @@ DICOM = (b"\x02\0\0\0", b"\x08\0\0\0", b"\x08\0\x05\0", b"\x08\0\x08\0")  # one 
 DEFLATED = b"1.2.840.10008.1.2.1.99"  # a DICOM file that is one zlib stream from here on
 RUN_LENGTHS = "1.2.840.10008.1.2.5"
 COMPRESSIONS = (1, 5, 8, 32773, 32946, 50000)  # those whose codec is told how much may come out
-BITS, SAMPLES, PLANAR, FORMAT = 258, 277, 284, 339  # tags of TIFF 6.0
+SUBFILE, BITS, SAMPLES, PLANAR, FORMAT = 254, 258, 277, 284, 339  # tags of TIFF 6.0
+SMALLER, MASK, SHORT = 1, 4, 3  # kinds of subfile; a type of values
+MOST_PAGES = 1 << 16  # that are counted
 
 
 def readable_now(reason: str) -> bool:
@@ -109,6 +112,52 @@ def open_other(file: IO[bytes], bands: Bands) -> ImageFile | RawImage | None:
             raise ValueError("DICOM, deflated as a whole")
         return _open_dicom(file)
     return None
+
+
+def further_pages(file: IO[bytes]) -> tuple[int, ...]:
+    """The pages of a TIFF and the frames of a DICOM file behind the first, counted from 1.
+
+    Smaller copies and masks of a page are none.
+    """
+    file.seek(0)
+    head = file.read(132)
+    if head.startswith(TIFF):
+        return tuple(_further_pages(file, head))
+    if (head[128:] == b"DICM" or head.startswith(DICOM)) and _is_installed(PYDICOM):
+        from pydicom import dcmread
+
+        file.seek(0)
+        header = dcmread(file, stop_before_pixels=True, force=True)
+        frames = min(int(header.get("NumberOfFrames") or 1), MOST_PAGES)
+        return tuple(range(2, frames + 1))
+    return ()
+
+
+def _further_pages(file: IO[bytes], head: bytes) -> Iterator[int]:
+    order: Literal["little", "big"] = "little" if head[:2] == b"II" else "big"
+    wide = 43 in head[2:4]  # BigTIFF
+    size, counted, entry = (8, 8, 20) if wide else (4, 2, 12)  # bytes of an offset, ...
+    place, seen = int.from_bytes(head[size : 2 * size], order), set[int]()
+    while place and place not in seen and len(seen) < MOST_PAGES:
+        seen.add(place)
+        file.seek(place)
+        count = min(int.from_bytes(file.read(counted), order), MOST_PAGES)
+        entries = file.read(count * entry)
+        if len(entries) < count * entry:
+            return
+        place = int.from_bytes(file.read(size), order)
+        if len(seen) > 1 and not _subfile(entries, entry, order) & (SMALLER | MASK):
+            yield len(seen)
+
+
+def _subfile(entries: bytes, size: int, order: Literal["little", "big"]) -> int:
+    """What kind of page the entries of its directory describe; 0: a page of its own."""
+    for start in range(0, len(entries), size):
+        tag, kind = (int.from_bytes(entries[i : i + 2], order) for i in (start, start + 2))
+        if tag == SUBFILE:
+            value = start + (12 if size == 20 else 8)
+            return int.from_bytes(entries[value : value + (2 if kind == SHORT else 4)], order)
+    return 0
 
 
 def _open_tiff(file: IO[bytes], bands: Bands) -> RawImage:

@@ -27,11 +27,12 @@ import numpy as np
 from stopgrad.config import BY_RULE, BadImages, Bands, Reading
 from stopgrad.errors import DataError
 from stopgrad.images.decoding import (
+    Decoded,
     Frame,
     OtherDepth,
     OtherSize,
     channels_in,
-    decode,
+    decode_first,
     peek,
     range_in,
 )
@@ -49,6 +50,7 @@ from stopgrad.images.types import (
     SplitReader,
     T,
     Track,
+    Unused,
     no_progress,
     seal_fingerprint,
 )
@@ -278,16 +280,15 @@ def _width_x_height(size: tuple[int, int]) -> str:
 
 def decoded(
     reader: SplitReader, frame: Frame, *, shown_as: str, track: Track, start: int = 0
-) -> Generator[NamedResult[Pixels | Damaged]]:
+) -> Generator[NamedResult[Decoded | Damaged]]:
     """The images of a split, from the `start`-th on, as they come out of the decoder.
 
     For `in_one_frame`, which catches that an image has another size than the frame.
     """
     items = itertools.islice(reader.items(), start, None)
-    work = functools.partial(decode, frame=frame)
-    with contextlib.closing(
-        on_all_cores(items, work, at_a_time=images_in_a_task(frame))
-    ) as attempts:
+    work = functools.partial(decode_first, frame=frame)
+    attempts = on_all_cores(items, work, at_a_time=images_in_a_task(frame))
+    with contextlib.closing(attempts):
         for name, result in track(attempts, shown_as, reader.length - start):
             if isinstance(result, OtherSize):
                 kept = _width_x_height((frame.height, frame.width))
@@ -306,6 +307,7 @@ class Tally:
         self.class_names = () if reader.labels is None else class_names
         self.names: list[str] = []  # of the readable images
         self.damaged: dict[int, DamagedImage] = {}  # by place
+        self.pages: dict[str, Sequence[int]] = {}  # of the files of images, that are not read
         self.digest = hashlib.sha256()  # of the pixels
 
     @property
@@ -313,15 +315,18 @@ class Tally:
         """How many images of the split were added."""
         return len(self.names) + len(self.damaged)
 
-    def add(self, attempt: NamedResult[Pixels | Damaged]) -> Pixels | None:
+    def add(self, attempt: NamedResult[Decoded | Damaged]) -> Pixels | None:
         """Note the next image of the split; its pixels, if it could be read."""
         if isinstance(attempt.result, Damaged):
             reason = attempt.result.reason
             self.damaged[self.done] = DamagedImage(self.split, attempt.name, reason)
             return None
-        self.digest.update(attempt.result.data)
+        pixels, pages = attempt.result
+        self.digest.update(pixels.data)
         self.names.append(attempt.name)
-        return attempt.result
+        if pages:
+            self.pages[attempt.name] = pages
+        return pixels
 
     @property
     def labels(self) -> Labels | None:
@@ -348,6 +353,30 @@ class Tally:
 def all_damaged(tallies: Iterable[Tally]) -> tuple[DamagedImage, ...]:
     """The damaged images of all splits, in order."""
     return tuple(damaged for tally in tallies for damaged in tally.damaged.values())
+
+
+def unread_pages(tallies: Iterable[Tally]) -> Notes:
+    """The pages and frames that no split has, as only the first of a file is read."""
+    names = {
+        _unread(of.split): tuple(f"{name}:{n}" for name, pages in of.pages.items() for n in pages)
+        for of in tallies
+    }
+    return Notes(unused=tuple(Unused("image", *group) for group in names.items() if group[1]))
+
+
+def pages_in(notes: Notes, split: str) -> dict[str, list[int]]:
+    """What `unread_pages` has noted of a split, by file."""
+    pages: dict[str, list[int]] = {}
+    for group in notes.unused:
+        for name in group.names if group.reason == _unread(split) else ():
+            file, _, page = name.rpartition(":")
+            pages.setdefault(file, []).append(int(page))
+    return pages
+
+
+def _unread(split: str) -> str:
+    whose = "" if split == "train" else f" of {split}"
+    return f"pages{whose} behind the first of a file, which alone is read: save each as a file"
 
 
 def refuse_unreadable(tallies: Sequence[Tally]) -> None:

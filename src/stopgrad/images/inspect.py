@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
 
 import numpy as np
 
-from stopgrad.config import ALL_BANDS, BY_RULE, BadImages, Bands, Reading, are_colours
+from stopgrad.config import BY_RULE, BadImages, Bands, Reading, are_colours
 from stopgrad.errors import DataError
 from stopgrad.images.decoding import to_layers, turn_of
 from stopgrad.images.depth import RawImage, raw_of
@@ -149,10 +149,7 @@ def check_images(
     tally = _Traits(tiny_below=tiny_below, damaged=loaded.damaged)
     levels = dataset.notes.levels if dataset else ()
     packed = source.store is not None  # its damaged images were left out by choice, and are gone
-    bands = source.reading.bands
-    if packed and dataset:
-        bands = () if dataset.train.channels == 3 else ALL_BANDS
-    look = functools.partial(inspect_image, levels=levels, bands=bands)
+    look = functools.partial(inspect_image, levels=levels, bands=source.reading.bands)
     _look_at_all(contents, look, tally, track)
     damaged = tuple(tally.damaged.values())
     pictures = _pictures(contents, left_out=loaded.damaged if packed else ())
@@ -263,7 +260,8 @@ def inspect_image(
     encoded: Encoded, *, levels: Sequence[Levels] = (), bands: Bands = ()
 ) -> Inspected | Damaged:
     """Decode one image at full size, as strictly as for training, and describe it."""
-    return guarded(encoded, functools.partial(_inspect, levels=levels, bands=bands))
+    chosen = encoded.bands(bands)
+    return guarded(encoded, functools.partial(_inspect, levels=levels, bands=chosen))
 
 
 def _inspect(file: Source, *, levels: Sequence[Levels], bands: Bands) -> Inspected:

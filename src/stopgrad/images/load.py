@@ -15,7 +15,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Literal
@@ -24,7 +24,7 @@ import numpy as np
 
 from stopgrad.config import BY_RULE, BadImages, Reading
 from stopgrad.errors import ConfigError, DataError, StorageError, UnreadableError
-from stopgrad.images.decoding import DECODER, Frame
+from stopgrad.images.decoding import DECODER, Decoded, Frame
 from stopgrad.images.formats import readable_now
 from stopgrad.images.gather import (
     NamedResult,
@@ -36,6 +36,7 @@ from stopgrad.images.gather import (
     notes_of,
     refusal,
     refuse_unreadable,
+    unread_pages,
 )
 from stopgrad.images.manifest import damage, read_manifest
 from stopgrad.images.opening import Damaged
@@ -52,7 +53,7 @@ from stopgrad.images.types import (
     Track,
     no_progress,
 )
-from stopgrad.images.writing import Target, store_key, write_store
+from stopgrad.images.writing import Target, store_key, take_over, write_store
 from stopgrad.storage import read_patiently, some, sync_directory
 
 STALE = 24 * 3600  # s after which the temporary folder of a killed process is removed
@@ -121,7 +122,13 @@ def _load(
     source = source._replace(reading=reading)
     if source.store is not None:
         return _load_store(source.store, side=side, changed=changed), True
-    return _load_cached(source, side=side, track=track), False
+    if not source.stamps:  # in memory, where nothing tells it from other images
+        return _load_uncached(source, source.open(), side=side, track=track), False
+    folder = cached_store(source, side=side)
+    if (dataset := _opened(folder, source.notes)) is not None:
+        return dataset, False
+    shared = _shared(spec, source, side) if isinstance(spec, str) and reading.split else {}
+    return decode_again(source, source.open(), side=side, track=track, shared=shared), False
 
 
 def _load_store(path: Path, *, side: int | None, changed: Changed) -> Dataset:
@@ -132,18 +139,23 @@ def _load_store(path: Path, *, side: int | None, changed: Changed) -> Dataset:
     return read_store(path, side=side)
 
 
-def _load_cached(source: DataSource, *, side: int | None, track: Track) -> Dataset:
-    if not source.stamps:  # in memory, where nothing tells it from other images
-        return _load_uncached(source, source.open(), side=side, track=track)
-    folder = cached_store(source, side=side)
+def _opened(folder: Path, notes: Notes) -> Dataset | None:
+    """The images of a cached store; None where there is none that can be used."""
     if os.path.exists(folder):  # unlike Path.exists, it knows no error
         try:
-            dataset = _open(folder, source.notes)
+            dataset = _open(folder, notes)
             if not any(readable_now(image.reason) for image in dataset.damaged):
                 return dataset
         except (DataError, UnreadableError) as error:
             log.warning("the cached images cannot be used (%s); decoding them again", error.found)
-    return decode_again(source, source.open(), side=side, track=track)
+    return None
+
+
+def _shared(spec: str, source: DataSource, side: int | None) -> dict[str, Path]:
+    """The store of the data as they are read by rule, by the splits that are the same there."""
+    by_rule = find_source(spec, reading=source.reading._replace(split=""))
+    splits = ["train", *(["test"] if by_rule.stamps == source.stamps else [])]
+    return dict.fromkeys(splits, cached_store(by_rule, side=side))
 
 
 def cached_store(source: DataSource, *, side: int | None) -> Path:
@@ -158,8 +170,16 @@ def decode_again(
     *,
     side: int | None,
     track: Track,
+    shared: Mapping[str, Path] = {},
 ) -> Dataset:
     """Decode every image, and replace what the cache holds of them; a store is only read.
+
+    Args:
+        source: The data set.
+        contents: Its splits.
+        side: px.
+        track: Shows progress.
+        shared: Cached stores that hold splits of it, which need not be decoded again.
 
     Raises:
         DataError: When no image of a split can be read, and for images of several sizes without
@@ -171,6 +191,8 @@ def decode_again(
 
     def write(frame: Frame) -> None:
         target = Target(temporary, frame, track, for_user=False)
+        for split, path in shared.items():
+            take_over(split, path, target)
         write_store(target, source, contents, side=side, refuse=refuse_unreadable)
 
     try:
@@ -293,14 +315,14 @@ def _decode_to_memory(
             pixels[tally] = _collect(attempts, tally, frame)
         refuse_unreadable([*pixels])
         splits = {tally.split: tally.images(array) for tally, array in pixels.items()}
-        notes = notes_of(frame, source.reading)
+        notes = notes_of(frame, source.reading).and_those(unread_pages(pixels))
         return Dataset(source.name, splits["train"], splits.get("test"), all_damaged(pixels), notes)
 
     return in_one_frame(contents, decode, side=side, reading=source.reading, track=track)
 
 
 def _collect(
-    attempts: Iterator[NamedResult[Pixels | Damaged]], tally: Tally, frame: Frame
+    attempts: Iterator[NamedResult[Decoded | Damaged]], tally: Tally, frame: Frame
 ) -> Pixels:
     array = _allocate((tally.reader.length, frame.height, frame.width, frame.channels))
     for attempt in attempts:

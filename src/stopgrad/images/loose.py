@@ -14,7 +14,7 @@ import numpy as np
 
 from stopgrad.config import ALL_BANDS, BY_RULE, Reading
 from stopgrad.errors import DataError
-from stopgrad.images.decoding import Frame, OtherDepth, OtherSize, decode
+from stopgrad.images.decoding import Frame, OtherDepth, OtherSize, channels_in, decode
 from stopgrad.images.depth import levels_asked
 from stopgrad.images.gather import DamagedImagesError, name_damaged, with_levels
 from stopgrad.images.opening import Damaged, strict_pillow
@@ -78,10 +78,14 @@ def _of_this_size(decoded: Pixels | OtherSize | Damaged, file: Path, frame: Fram
 
 
 def decode_together(images: Sequence[Encoded], frame: Frame) -> list[Pixels | OtherSize | Damaged]:
-    """A few images as one set: those of a depth that the frame does not know share its levels."""
+    """A few images as one set: those of a depth that the frame does not know share its levels.
+
+    Where it says 0 channels, the first image has as many as all others must have.
+    """
     readers = {"images": SplitReader(len(images), None, lambda: iter(images))}
-    frame = frame._replace(levels=frame.levels or ())
     with strict_pillow():
+        channels = frame.channels or channels_in(images, frame.bands)
+        frame = frame._replace(levels=frame.levels or (), channels=channels)
         while True:
             found: list[Pixels | OtherSize | Damaged] = []
             for image in images:

@@ -344,4 +344,4 @@ def _reader(images: Images) -> SplitReader:
 
 def _items(images: Images) -> Iterator[Encoded]:
     for row, name in enumerate(images.sources):
-        yield Encoded(name, images.pixels[row])
+        yield Encoded(name, images.pixels[row], stored=True)

@@ -22,7 +22,7 @@ from typing import Any, Literal, NamedTuple, Protocol, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from stopgrad.config import BY_RULE, Reading
+from stopgrad.config import ALL_BANDS, BY_RULE, Bands, Reading
 from stopgrad.storage import open_regular
 
 T = TypeVar("T")
@@ -302,6 +302,14 @@ class Encoded(NamedTuple):
 
     name: str
     data: bytes | Path | npt.NDArray[Any] | Exception | None
+    stored: bool = False  # whether its values are pixels of a store
+
+    def bands(self, asked: Bands) -> Bands:
+        """Those to read: of files what is asked for, of a store its channels as they are."""
+        if not self.stored:
+            return asked
+        assert isinstance(self.data, np.ndarray)
+        return () if self.data.shape[2] == 3 else ALL_BANDS
 
 
 class SplitReader(NamedTuple):

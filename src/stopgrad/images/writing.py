@@ -18,9 +18,16 @@ from typing import Any, NamedTuple
 
 from stopgrad.config import BY_RULE, Reading
 from stopgrad.errors import DataError
-from stopgrad.images.decoding import Frame
-from stopgrad.images.gather import NamedResult, Tally, decoded, notes_of
-from stopgrad.images.manifest import FORMAT, Shard, StoredSplit, StoreManifest, write_manifest
+from stopgrad.images.decoding import Decoded, Frame
+from stopgrad.images.gather import NamedResult, Tally, decoded, notes_of, pages_in, unread_pages
+from stopgrad.images.manifest import (
+    FORMAT,
+    Shard,
+    StoredSplit,
+    StoreManifest,
+    read_manifest,
+    write_manifest,
+)
 from stopgrad.images.opening import Damaged
 from stopgrad.images.splits import normalization_of
 from stopgrad.images.store import (
@@ -30,6 +37,8 @@ from stopgrad.images.store import (
     ImageTable,
     SplitSummary,
     checksum,
+    read_notes,
+    read_table,
     write_notes,
     write_summaries,
 )
@@ -38,7 +47,6 @@ from stopgrad.images.types import (
     DamagedImage,
     DataSource,
     FileStamp,
-    Pixels,
     Track,
     map_file,
 )
@@ -80,6 +88,7 @@ class Note(NamedTuple):
     left_out: list[list[str]]  # name and reason of each damaged one
     places: list[int]  # of those, counted over the split
     sha256: str  # as `Shard.sha256`
+    pages: dict[str, list[int]] = {}  # noqa: RUF012 - as `Tally.pages`; an older note has none
 
 
 def store_key(source: DataSource, *, side: int | None) -> str:
@@ -105,8 +114,7 @@ class SplitWriter:
             DataError: When the images change meanwhile.
             StorageError: When the disk refuses; finished shards stay.
         """
-        if self.target.for_user:
-            self._keep_whole_shards()
+        self._keep_whole_shards()  # of a store for the user, or taken over from another
         tally, reader = self.tally, self.tally.reader
         if tally.done == reader.length:
             return
@@ -144,9 +152,10 @@ class SplitWriter:
                 tally.digest = digest
                 tally.names += note.names
                 tally.damaged |= damaged
+                tally.pages |= note.pages
                 self.shards.append(Shard(self._path("pixels").name, len(note.names), note.sha256))
 
-    def _write_shard(self, attempts: Iterator[NamedResult[Pixels | Damaged]]) -> None:
+    def _write_shard(self, attempts: Iterator[NamedResult[Decoded | Damaged]]) -> None:
         """Writes the next shard, then the note that makes it count."""
         tally, most = self.tally, self._most_images()
         names, damaged = len(tally.names), len(tally.damaged)
@@ -164,7 +173,9 @@ class SplitWriter:
         if self.target.for_user:
             new = dict(itertools.islice(tally.damaged.items(), damaged, None))
             left_out = [[image.name, image.reason] for image in new.values()]
-            note = Note(tally.done, tally.names[names:], left_out, [*new], shard.sha256)
+            added = tally.names[names:]
+            pages = {name: [*tally.pages[name]] for name in added if name in tally.pages}
+            note = Note(tally.done, added, left_out, [*new], shard.sha256, pages)
             write_atomically(self._path("json"), json.dumps(note._asdict()).encode())
         self.shards.append(shard)
 
@@ -198,6 +209,34 @@ class SplitWriter:
         )
 
 
+def take_over(split: str, path: Path, target: Target) -> None:
+    """Begins a new store with a split of a cached one of the same images, where frames agree.
+
+    The pixels are linked, so that they lie on the disk once.
+    """
+    note, frame = target.path / f"{split}-00000.json", target.frame
+    for file in target.path.glob(f"{split}-*"):
+        file.unlink()  # of another frame
+    with contextlib.suppress(DataError, OSError, LookupError):  # then they are decoded
+        manifest, notes = read_manifest(path), read_notes(path)
+        (shard,), table = manifest.splits[split].shards, read_table(path, manifest)
+        size = (manifest.height, manifest.width, manifest.channels)
+        if (*size, notes.levels) != (frame.height, frame.width, frame.channels, frame.levels or ()):
+            return
+        rows = [
+            (name, reason)
+            for of, name, reason in zip(table.split, table.name, table.reason, strict=True)
+            if of == split
+        ]
+        names = [name for name, reason in rows if reason is None]
+        places = [place for place, (_, reason) in enumerate(rows) if reason is not None]
+        left_out = [[str(part) for part in rows[place]] for place in places]
+        os.link(path / shard.file, target.path / shard.file)
+        pages = pages_in(notes, split)
+        content = Note(len(rows), names, left_out, places, shard.sha256, pages)
+        write_atomically(note, json.dumps(content._asdict()).encode())
+
+
 def write_store(
     target: Target,
     source: DataSource,
@@ -227,6 +266,8 @@ def write_store(
     ]
     for writer in writers:
         writer.run()
+        if not target.for_user:
+            (target.path / f"{writer.tally.split}-00000.json").unlink(missing_ok=True)
     refuse([writer.tally for writer in writers])
     manifest = StoreManifest(
         name=source.name,
@@ -244,6 +285,7 @@ def write_store(
     write_summaries(target.path, summaries)
     # The cache looks at the names each time, and keeps what only reading has told.
     told = contents.notes.and_those(notes_of(target.frame, source.reading))
+    told = told.and_those(unread_pages(writer.tally for writer in writers))
     write_notes(target.path, source.notes.and_those(told) if target.for_user else told)
     write_manifest(target.path, manifest)
 

@@ -461,6 +461,27 @@ def test_arrays_beside_images_and_labels_are_named(tmp_path: Path) -> None:
     assert unused(found, "file") == ["coarse_labels", "masks", "ids", "mean"]
 
 
+@pytest.mark.input(
+    "format",
+    what="HDF5, npz or .mat with several arrays of images or of labels",
+    happens="--image-column and --label-column name one; without, those that fit equally are named",
+)
+@pytest.mark.parametrize("ending", [".h5", ".npz", ".mat"])
+def test_arrays_are_chosen_by_name(ending: str, tmp_path: Path) -> None:
+    arrays = {"left": COLOUR, "right": COLOUR[::-1], "labels": TARGETS, "male": TARGETS % 2}
+    where = saved(tmp_path / f"faces{ending}", **arrays)
+    with pytest.raises(DataError, match=r"\('left', 'right'\).*--image-column"):
+        load_dataset(where)
+    found = load_dataset(where, reading=Reading(image_column="right"))
+    assert (found.train.pixels == COLOUR[::-1]).all()
+    assert labels(found) == TARGETS.tolist()
+    assert sorted(unused(found, "file")) == ["left", "male"]
+    both = load_dataset(where, reading=Reading(image_column="right", label_column="male"))
+    assert labels(both) == (TARGETS % 2).tolist()
+    with pytest.raises(DataError, match=r"no array 'female'; expected one of .*; correct --label"):
+        load_dataset(where, reading=Reading(image_column="left", label_column="female"))
+
+
 def test_numbers_with_fractions_are_no_class_names(tmp_path: Path) -> None:
     fractions = np.array([0.5, 1.5, 2.5])
     spec = saved(tmp_path / "set.npz", images=COLOUR, labels=TARGETS, label_names=fractions)

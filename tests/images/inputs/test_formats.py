@@ -214,7 +214,6 @@ def test_colours_are_read_in_either_order_of_planes() -> None:
     assert abs(read(deep, 48, 64).astype(int) - SMOOTH).max() <= 1
 
 
-@pytest.mark.input("oddity", what="DICOM of several frames", happens="the first")
 def test_the_first_frame_counts() -> None:
     frames = np.stack([VALUES.T, VALUES.T[::-1], VALUES.T * 0])  # (3, 3, 2)
     data = dicom(frames, BitsStored=12, **WINDOW)

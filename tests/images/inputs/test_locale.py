@@ -16,6 +16,7 @@ from tests.promises.process import run_in_turn
 
 C_LOCALE = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
 COUNT = 40
+CLASSES = ("Käfer", "αβ")
 
 
 def pictures(folder: Path) -> list[Path]:
@@ -60,6 +61,13 @@ def as_paths(where: Path) -> Path:
     return where
 
 
+def as_table(where: Path) -> Path:
+    files = pictures(where)
+    rows = (f"ä/{file.name},{CLASSES[n % 2]}" for n, file in enumerate(files))
+    (where / "étiquettes.csv").write_text("\n".join(["file_name,label", *rows]), "utf-8")
+    return where
+
+
 WAYS = (as_folder, as_zip, as_parquet, as_arrow, as_paths)
 
 
@@ -76,8 +84,10 @@ def answers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
             ("verify", store),
             ("check-data", store, "--preset", "tiny", "--json"),
         ]
+    commands += [("check-data", as_table(here / "tabelle-äöü"), "--preset", "tiny", "--json")]
     said = run_in_turn(*commands, **C_LOCALE, STOPGRAD_CACHE=str(here / "häufig"))
-    return {write.__name__: [out for out, _ in said[4 * n :][:4]] for n, write in enumerate(WAYS)}
+    found = {write.__name__: [out for out, _ in said[4 * n :][:4]] for n, write in enumerate(WAYS)}
+    return found | {as_table.__name__: [said[-1][0]]}
 
 
 @pytest.mark.input("oddity", what="names beyond ASCII in a locale of ASCII alone", happens="read")
@@ -91,3 +101,15 @@ def test_names_beyond_ascii_are_read_and_packed_in_any_locale(
     assert found["damaged"] == []
     found = json.loads(of_store)
     assert found["pictures"] == {"train": COUNT}
+
+
+@pytest.mark.input(
+    "label", what="a table beyond ASCII in a locale of ASCII alone", happens="labels are read"
+)
+def test_a_table_of_names_beyond_ascii_is_read_in_any_locale(
+    answers: dict[str, list[str]],
+) -> None:
+    found = json.loads(answers[as_table.__name__][0])
+    counts = [(each["name"], each["train"]) for each in found["classes"]]
+    assert counts == [(name, COUNT // 2) for name in sorted(CLASSES)]
+    assert found["unused"] == []

@@ -18,6 +18,7 @@ import pytest
 from stopgrad.config import Reading
 from stopgrad.errors import ConfigError, DataError
 from stopgrad.images import load_dataset, pack
+from stopgrad.images.types import Unused
 from tests.images.test_parquet import DIGITS, STRUCT, cells, png
 from tests.inputs import row
 
@@ -78,6 +79,8 @@ def label(what: str, column: Any, names: tuple[str, ...], labels: list[int]) -> 
         label("numbers from 1", pa.array([2, 1, 2]), ("1", "2"), [1, 0, 1]),
         label("text that says nan", pa.array(["NaN", "a", "nan"]), ("a",), [-1, 0, -1]),
         label("nulls", pa.array([None, "a", "b"]), ("a", "b"), [-1, 0, 1]),
+        label("text with spaces around it", pa.array([" b", "a", "b "]), ("a", "b"), [1, 0, 1]),
+        label("one-hot lists", pa.array([[0, 1], [1, 0], None]), ("0", "1"), [1, 0, -1]),
     ],
 )  # fmt: skip
 def test_labels_count_however_they_are_stored(
@@ -225,6 +228,12 @@ OTHERS = cells(range(5, 7))
         layout("binary views", {"x": pa.array(bytes_of(2), pa.binary_view())}),
         layout("categories of binary", {"x": pa.array(bytes_of(2)).dictionary_encode()}),
         layout("structs {bytes}", {"x": cells(range(2)).cast(pa.struct([("bytes", pa.binary())]))}),
+        layout("lists of one binary", {"x": pa.array([[data] for data in bytes_of(2)])}),
+        layout(
+            "lists of one struct {bytes}",
+            {"x": pa.array([[c] for c in cells(range(2)).to_pylist()])},
+        ),
+        layout("lists of bytes as numbers", {"x": pa.array([[*data] for data in bytes_of(2)])}),
         layout("binary beside binary that is no image", {"a": BLOBS, "b": pa.array(bytes_of(2))}),
         layout("binary columns jpg and json", {"json": BLOBS, "jpg": pa.array(bytes_of(2))}),
         layout("--image-column NAME", {"image": OTHERS, "b": cells(range(2))}, image_column="b"),
@@ -236,6 +245,24 @@ def test_images_are_found_by_what_columns_hold(
     pq.write_table(pa.table(columns), root / "train.parquet")
     found = load_dataset(str(root), reading=reading(**asked)).train
     assert (found.pixels == DIGITS[:2, :, :, None]).all()
+
+
+@pytest.mark.input(
+    "layout", what="rows of several images (lists)", happens="the first is read, the others named"
+)
+def test_images_behind_the_first_of_a_row_are_named(root: Path) -> None:
+    one, two, three = bytes_of(3)
+    columns = {"boxes": [[0, 3], [7, 1]], "views": [[two, one, three], [three]]}
+    pq.write_table(pa.table(columns), root / "train.parquet")
+    found = load_dataset(str(root))
+    assert (found.train.pixels == DIGITS[[1, 2], :, :, None]).all()
+    assert found.notes.unused == (
+        Unused(
+            "image",
+            "images behind the first of a row, which alone is read",
+            ("train.parquet:0:2", "train.parquet:0:3"),
+        ),
+    )
 
 
 def pictures(folder: Path, count: int = 3) -> None:
@@ -343,6 +370,23 @@ def test_an_image_file_that_changes_is_read_again(root: Path) -> None:
     load_dataset(str(root))
     (root / "images" / "2.png").write_bytes(png(DIGITS[9]) + b"changed")
     assert (load_dataset(str(root)).train.pixels[0] == DIGITS[9, :, :, None]).all()
+
+
+@pytest.mark.input(
+    "layout", what="a data set in the Hub's cache", happens="the commit of its main branch is read"
+)
+def test_the_cache_of_the_hub_is_read_by_its_links(root: Path) -> None:
+    for commit, count in (("a1", 2), ("b2", 4)):
+        write(root / "blobs" / commit, count, label=[0, 1] * (count // 2))
+        link = root / "snapshots" / commit / "data" / "train-00000-of-00001.parquet"
+        link.parent.mkdir(parents=True)
+        link.symlink_to(f"../../../blobs/{commit}")
+    (root / "refs").mkdir()
+    (root / "refs" / "main").write_text("b2")
+    assert len(load_dataset(str(root)).train) == 4
+    file = load_dataset(str(root / "snapshots" / "a1" / "data" / "train-00000-of-00001.parquet"))
+    assert file.train.labels is not None
+    assert file.train.labels.tolist() == [0, 1]
 
 
 @pytest.mark.input("oddity", what="a Parquet file in a folder of images", happens="passed over")

@@ -9,6 +9,7 @@ from PIL import Image
 
 import stopgrad
 from stopgrad.cli import main
+from stopgrad.config import ALL_BANDS, Reading
 from stopgrad.errors import DataError
 from stopgrad.images import Dataset, load_dataset, spec_of_several, specs_of
 from tests.factories import write_digits
@@ -98,6 +99,52 @@ def test_labels_of_classes_that_differ_are_named_and_not_used(tmp_path: Path) ->
         f"{name}/train:{n}" for name in ("pets", "cars") for n in range(4)
     ]
     assert found.notes.unused[0].reason == "the classes of pets and cars differ"
+
+
+@pytest.mark.parametrize("channels", [2, 4, 5])
+@pytest.mark.input(
+    "layout",
+    what="stores of 4 or any number of bands, several together",
+    happens="a channel each, as in each store alone; --bands is for the files beside them",
+)
+def test_stores_of_bands_mean_together_what_each_means_alone(channels: int, tmp_path: Path) -> None:
+    values = np.random.default_rng(8).integers(0, 256, (6, 8, 8, channels), np.uint8)
+    for name, part in (("a", values[:4]), ("b", values[4:])):
+        np.save(tmp_path / f"{name}.npy", part)
+        stopgrad.pack(tmp_path / f"{name}.npy", tmp_path / name, bands="all")
+    found = both(tmp_path / "a", tmp_path / "b").train
+    assert (found.pixels == values).all()
+    files = spec_of_several([str(tmp_path / "a"), str(tmp_path / "b.npy")])
+    mixed = load_dataset(files, reading=Reading(bands=ALL_BANDS)).train
+    assert (mixed.pixels == values).all()
+
+
+def test_bands_chosen_of_files_leave_a_store_beside_them_as_it_is(tmp_path: Path) -> None:
+    values = np.random.default_rng(8).integers(0, 256, (4, 8, 8, 5), np.uint8)
+    np.save(tmp_path / "b.npy", values)
+    three = {"bands": "4,3,2"}
+    stopgrad.pack(tmp_path / "b.npy", tmp_path / "store", **three)
+    found = stopgrad.load([tmp_path / "store", tmp_path / "b.npy"], **three).dataset.train
+    assert (found.pixels == np.concatenate([values[..., [3, 2, 1]]] * 2)).all()
+
+
+@pytest.mark.input(
+    "layout",
+    what="data sets of different numbers of channels together",
+    happens="refused: each is named with its number",
+)
+def test_sources_that_differ_in_channels_are_refused_in_one_line(tmp_path: Path) -> None:
+    np.save(tmp_path / "b.npy", np.zeros((4, 8, 8, 4), np.uint8))
+    stopgrad.pack(tmp_path / "b.npy", tmp_path / "store", bands="all")
+    one = put(tmp_path / "one", "0.png")
+    with pytest.raises(DataError, match="different numbers of channels: 4 in b, 3 in one"):
+        both(tmp_path / "store", one)
+    with pytest.raises(DataError, match="3 in one, 4 in b"):
+        load_dataset(
+            spec_of_several([str(one), str(tmp_path / "b.npy")]),
+            reading=Reading(bands=ALL_BANDS),
+        )
+    assert both(one, tmp_path / "b.npy").train.pixels.shape == (5, 8, 8, 3)  # laid over white
 
 
 def test_sources_of_one_name_are_told_apart(tmp_path: Path) -> None:

@@ -353,6 +353,21 @@ def test_what_lies_beside_train_is_named(root: Path) -> None:
     assert any(remark.startswith(command) for remark in found.notes.remarks)
 
 
+@pytest.mark.input(
+    "layout",
+    what="labeled/CLASS beside a flat unlabeled/",
+    happens="labeled/ is learned from; how to learn from the other is said",
+)
+@pytest.mark.parametrize("names", [("labeled", "unlabeled"), ("Labelled", "Unlabelled")])
+def test_labels_of_a_labelled_folder_count(root: Path, names: tuple[str, str]) -> None:
+    one, other = names
+    put(root, *each(f"{one}/a", f"{one}/b"), f"{other}/x.png")
+    found = load_dataset(str(root))
+    assert found.train.class_names == ("a", "b")
+    assert found.notes.unused == (("image", f"beside {one}/", (f"{other}/x.png",)),)
+    assert any("to learn from" in remark for remark in found.notes.remarks)
+
+
 @pytest.mark.parametrize(
     ("names", "used"),
     [

@@ -207,6 +207,37 @@ def test_the_split_that_a_table_labels_is_scored(root: Path) -> None:
     assert found.notes.count("image") == 12
 
 
+@pytest.mark.input("label", what="a table in UTF-16 (spreadsheets)", happens="labels are read")
+def test_a_table_in_utf_16_labels_images(root: Path) -> None:
+    put(root, *NAMES)
+    text = "\r\n".join(["image\tlabel", *rows("{name}\tß{label}")])
+    (root / "labels.tsv").write_bytes(text.encode("utf-16"))
+    assert train_labels(load_dataset(str(root))) == (("ßa", "ßb", "ßc"), [0, 1, 2] * 4)
+
+
+@pytest.mark.input(
+    "label",
+    what="a column that tells the split, alone beside names (CelebA's partition)",
+    happens="is no label, and named",
+)
+@pytest.mark.parametrize("name", ["partition", "split", "Set", "fold", "sub_set"])
+def test_a_column_that_tells_the_split_is_no_label(root: Path, name: str) -> None:
+    put(root, *NAMES)
+    csv(root, "list_eval_partition.csv", f"image_id,{name}", rows("{name},{label}"))
+    found = load_dataset(str(root))
+    assert found.train.labels is None
+    assert found.notes.remarks == ("list_eval_partition.csv gives no labels: no other column",)
+    asked = load_dataset(str(root), reading=Reading(label_column=name))
+    assert train_labels(asked) == (("a", "b", "c"), [0, 1, 2] * 4)
+
+
+@pytest.mark.input("oddity", what="a folder of tables alone", happens="refused: names them")
+def test_a_folder_of_tables_alone_is_refused_by_their_names(root: Path) -> None:
+    csv(root, "mnist_train.csv", "label,pixel0,pixel1", ["3,0,255"])
+    with pytest.raises(DataError, match=r"tables without images: 'mnist_train\.csv'"):
+        load_dataset(str(root))
+
+
 def unfit(what: str, file: str, header: str, form: str, why: str) -> Any:
     return row(what, f"is named: {why}", file, header, form, why, kind="label")
 
@@ -227,7 +258,7 @@ def unfit(what: str, file: str, header: str, form: str, why: str) -> Any:
         unfit(
             "several columns that may be labels",
             *("labels.csv", "image,age,sex", "{name},{number},{label}"),
-            "which of its columns ('age', 'sex') holds them is not known; call it label",
+            "which of its columns ('age', 'sex') holds them is not known: use --label-column",
         ),
         unfit("an empty table", "labels.csv", "", "", "it is empty"),
         unfit("a list of names", "list.csv", "image", "{name}", "no other column"),

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
@@ -198,6 +200,24 @@ def test_further_members_of_a_sample_are_named(tmp_path: Path) -> None:
     assert found.train.class_names == ("4",)
     assert unused(found, "image") == ["set-0.tar/a/1.depth.png", "set-0.tar/b/1.mask.png"]
     assert unused(found, "file") == ["set-0.tar/a/1.npy", "set-0.tar/readme"]
+
+
+@pytest.mark.input(
+    "layout",
+    what="tars beside Parquet files of addresses (img2dataset), images and other files",
+    happens="the tars are read; all else is named",
+)
+def test_what_lies_beside_shards_is_named(tmp_path: Path) -> None:
+    root = tmp_path / "laion"
+    shard(root / "00000.tar", samples(0, 1, txt=lambda n: f"photo {n}"))
+    addresses = {"url": ["https://a.b/c.jpg"] * 2, "caption": ["a", "b"]}
+    pq.write_table(pa.table(addresses), root / "00000.parquet")
+    for name in ("00000_stats.json", "cover.psd", "readme.xyz"):
+        (root / name).write_text("{}")
+    found = load_dataset(str(root))
+    assert (found.train.pixels == PIXELS[:2]).all()
+    assert unused(found, "image") == ["cover.psd"]
+    assert sorted(unused(found, "file")) == ["00000.parquet", "00000_stats.json", "readme.xyz"]
 
 
 @pytest.mark.input("oddity", what="a shard that is cut", happens="refused; names it")

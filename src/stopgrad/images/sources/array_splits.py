@@ -5,8 +5,9 @@ An array belongs to the split that its name says, or else its file's, or the fol
 whose shape is one of images (`array_images`), if several are, the one with the first of
 `IMAGE_WORDS` in its name; arrays whose names differ in numbers alone are parts of one
 (`data_batch_1`, ...). Its labels are an array of as many rows with one of `LABEL_WORDS` in its
-name: numbers, text, or rows with a single 1 (one-hot). Files of images without any labels, named by
-different words, are one class each (`cat.npy`, `dog.npy`). All else is noted.
+name: numbers, text, or rows with a single 1 (one-hot). The user may name either. Files of images
+without any labels, named by different words, are one class each (`cat.npy`, `dog.npy`). All else is
+noted.
 """
 
 from __future__ import annotations
@@ -42,6 +43,7 @@ from stopgrad.images.types import (
     Unused,
     stamp,
 )
+from stopgrad.storage import few
 
 # The best first; a name with a word for labels is never that of images.
 IMAGE_WORDS = ("images", "image", "imgs", "img", "x", "pixels", "pictures", "photos", "data")
@@ -139,10 +141,12 @@ def _layout(array: StoredArray, labelled: set[int], bands: bool) -> ArrayLayout 
 
 def _open(arrays: Sequence[StoredArray], path: Path, reading: Reading) -> Contents:
     parts = _parts(arrays, bands=bool(reading.bands))
+    pictures = _called(parts, reading.image_column, "image")
+    labels = _called(parts, reading.label_column, "label")
     splits, used = list[WordedSplit](), set[str]()
     for word in dict.fromkeys(part.split for part in parts):
-        if images := _images_of(word, parts):
-            split, names = _split(word, images, parts)
+        if images := _images_of(word, pictures or parts):
+            split, names = _split(word, images, labels or [*filter(_is_label, parts)])
             splits.append(split)
             used |= names
     listed, class_names = _class_names(parts, path)
@@ -151,6 +155,26 @@ def _open(arrays: Sequence[StoredArray], path: Path, reading: Reading) -> Conten
     if contents is None:
         raise _no_images(arrays, path)
     return contents
+
+
+def _called(parts: Sequence[_Part], name: str, flag: str) -> list[_Part]:
+    """The arrays of a name that the user has given, in all splits; none for "".
+
+    Raises:
+        DataError: Where there is no such array.
+    """
+    found = [
+        part
+        for part in parts
+        if name in (part.array.name, (last := part.array.name.split("/")[-1]), Path(last).stem)
+    ]
+    if name and not found:
+        raise DataError(
+            f"no array {name!r}",
+            expected=f"one of {few([part.array.name for part in parts])}",
+            hint=f"correct --{flag}-column",
+        )
+    return found if name else []
 
 
 def _images_of(word: str, parts: Sequence[_Part]) -> tuple[_Part, ...]:
@@ -171,7 +195,7 @@ def _images_of(word: str, parts: Sequence[_Part]) -> tuple[_Part, ...]:
         raise DataError(
             f"several arrays that may be the images ({named})",
             expected=f"one array, called {' or '.join(IMAGE_WORDS[:5])}",
-            hint="rename it, or move its file into a folder of its own",
+            hint="name it with --image-column",
         )
     return tuple(sorted(chosen, key=lambda part: _in_order(part.array.name)))
 
@@ -187,17 +211,17 @@ def _in_order(name: str) -> list[tuple[int, str]]:
 
 
 def _split(
-    word: str, images: tuple[_Part, ...], parts: Sequence[_Part]
+    word: str, images: tuple[_Part, ...], labels: Sequence[_Part]
 ) -> tuple[WordedSplit, set[str]]:
     """A split with the first labels that fit, and the names of the arrays that make it."""
     used = {part.array.name for part in images}
     names = tuple(name for part in images for name in part.rows())
     split = WordedSplit(word, names, functools.partial(_items, images))
     groups: dict[tuple[str, ...], list[_Part]] = {}
-    of_split = [part for part in parts if _is_label(part) and part.split == word]
+    of_split = [part for part in labels if part.split == word]
     # labels.npy beside train_images.npy: they are of the images to train on.
     if not of_split and split_of(word) == "train":
-        of_split = [part for part in parts if _is_label(part) and not part.split]
+        of_split = [part for part in labels if not part.split]
     for part in sorted(of_split, key=_label_order):
         groups.setdefault(part.words, []).append(part)
     remarks = []

@@ -1,8 +1,9 @@
 """The columns of a Parquet file -> the one that holds the images, and what its rows hold.
 
-It is a struct {bytes, path} or binary, whatever its name; where there is neither, it is text that
-names image files. A column that the user names comes first. Where several would do, those of the
-usual names, of the Hub's metadata and of structs come first, and the others are named.
+It is a struct {bytes, path} or binary, whatever its name, or a list of these, of which the first
+counts; where there is neither, it is text that names image files. A column that the user names
+comes first. Where several would do, those of the usual names, of the Hub's metadata and of structs
+come first, and the others are named.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from stopgrad.errors import DataError
 from stopgrad.images.decoding import peek
 from stopgrad.images.opening import Damaged
 from stopgrad.images.sources.arrow_files import HELD, GroupedFile
-from stopgrad.images.sources.endings import SUFFIXES
+from stopgrad.images.sources.endings import FIRST_BYTES, SUFFIXES, kind_of
 from stopgrad.images.sources.limits import refuse_bomb
 from stopgrad.images.types import Encoded
 from stopgrad.storage import few
@@ -116,8 +117,34 @@ def _shows_images(file: GroupedFile, name: str) -> bool:
 
 
 def image_bytes(column: pyarrow.Array) -> list[bytes | None]:
-    """The encoded images of rows."""
+    """The encoded images of rows; of lists the first."""
+    if is_list(column.type):
+        return [next(iter(_in_list(cell)), None) for cell in column.to_pylist()]
     return list(_part(column, "bytes").to_pylist())
+
+
+def _in_list(cell: Any) -> list[bytes | None]:
+    """The encoded images in a list of them; a list of whole numbers is one image, byte by byte."""
+    if not cell or isinstance(cell[0], int):
+        with contextlib.suppress(ValueError, TypeError):  # numbers above 255
+            return [bytes(cell)] if cell else []
+        return [None]
+    found = (each.get("bytes") if isinstance(each, dict) else each for each in cell)
+    return [data if isinstance(data, bytes) else None for data in found]
+
+
+def images_in_lists(file: GroupedFile, name: str) -> Iterator[int]:
+    """How many images each row of a column of lists holds; nothing of other columns."""
+    if is_list(file.schema_arrow.field(name).type):
+        for batch in batches_of(file, name):
+            yield from (len(_in_list(cell)) for cell in batch.column(0).to_pylist())
+
+
+def is_list(kind: pyarrow.DataType) -> bool:
+    """Whether values are lists, however they are stored."""
+    import pyarrow.types as kinds
+
+    return bool(kinds.is_list(kind) or kinds.is_large_list(kind) or kinds.is_fixed_size_list(kind))
 
 
 def image_paths(column: pyarrow.Array) -> list[str | None]:
@@ -177,9 +204,15 @@ def _first_rows(file: GroupedFile, name: str) -> Iterator[pyarrow.RecordBatch]:
 
 
 def _holds_bytes(file: GroupedFile, name: str, kind: pyarrow.DataType) -> bool:
-    """Whether a column is binary, or a struct whose bytes are, of which there are any."""
+    """Whether a column is binary, or a struct whose bytes are, of which there are any.
+
+    A column of lists is one of images only where its first rows begin as those do.
+    """
     import pyarrow.types as kinds
 
+    if is_list(kind):
+        found = (image_bytes(batch.column(0)) for batch in _first_rows(file, name))
+        return any(kind_of((data or b"")[:FIRST_BYTES]) for batch in found for data in batch)
     if not kinds.is_struct(kind):
         return _is_binary(kind)
     index = int(kind.get_field_index("bytes"))

@@ -6,7 +6,9 @@ import functools
 import logging
 import os
 import re
+from collections.abc import Set
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from stopgrad.config import BY_RULE, Reading
 from stopgrad.errors import DataError, did_you_mean
@@ -14,6 +16,9 @@ from stopgrad.images.sources.names import to_score
 from stopgrad.images.sources.several import several_source, specs_of
 from stopgrad.images.store import is_store, read_notes, store_source
 from stopgrad.images.types import DataSource, Notes, Unused
+
+if TYPE_CHECKING:
+    from stopgrad.images.sources.files import FolderListing
 
 ON_THE_HUB = {"cifar10": "uoft-cs/cifar10", "cifar100": "uoft-cs/cifar100"}
 ON_HUB = re.compile(
@@ -66,10 +71,26 @@ def _found(spec: str, reading: Reading) -> DataSource:
         if (source := shards_of_pattern(spec, reading)) is not None:
             return source
         raise _unknown(spec)
-    return _local(Path(path).resolve(), reading)
+    return _local(_place(Path(path)), reading)
+
+
+def _place(path: Path) -> Path:
+    """Where a data set lies, links followed; but a file keeps the name by which it is known.
+
+    The Hub's cache holds files under their checksums, and links to them by commit: of a data set in
+    it the commit counts that its main branch is at.
+    """
+    if not path.is_dir():
+        return path.parent.resolve() / path.name
+    commits, main = path / "snapshots", path / "refs" / "main"
+    if commits.is_dir() and main.is_file():
+        commit = main.read_text("utf-8", "replace").strip()
+        path = next((found for found in commits.iterdir() if found.name == commit), path)
+    return path.resolve()
 
 
 def _local(path: Path, reading: Reading, depth: int = 0) -> DataSource:
+    from stopgrad.images.sources.array_splits import NAME_LISTS
     from stopgrad.images.sources.contained import in_file, in_folder
     from stopgrad.images.sources.files import list_folder
     from stopgrad.images.sources.folder import folder_source
@@ -92,7 +113,10 @@ def _local(path: Path, reading: Reading, depth: int = 0) -> DataSource:
     listing = list_folder(path)
     pictures = ["/".join(image.parts) for image in listing.images]
     rows = count_images(path, reading) if is_parquet(path) else 0
-    if is_parquet(path) and (rows or not pictures):
+    contained = None
+    if not pictures and not rows:
+        contained = in_folder(path, reading, inside=inside, depth=depth)
+    if is_parquet(path) and (rows or not (pictures or contained)):
         source = parquet_source(path, reading)
         used = {stamp.path for stamp in source.stamps}
         beside = tuple(picture for picture in pictures if picture not in used)
@@ -102,8 +126,19 @@ def _local(path: Path, reading: Reading, depth: int = 0) -> DataSource:
             why = (Unused("image", "beside Parquet files, which are the data", beside),)
             notes = Notes(unused=why if beside else ())
             return source._replace(notes=source.notes.and_those(notes))
-    contained = None if pictures else in_folder(path, reading, inside=inside, depth=depth)
-    return contained or folder_source(path, reading, listing=listing)
+    if contained is None:
+        return folder_source(path, reading, listing=listing)
+    used = {os.path.basename(stamp.path) for stamp in contained.stamps} | {*NAME_LISTS}
+    return contained._replace(notes=contained.notes.and_those(Notes(unused=_beside(used, listing))))
+
+
+def _beside(used: Set[str], listing: FolderListing) -> tuple[Unused, ...]:
+    """What lies beside files of these names, which hold the images."""
+    left = (
+        group._replace(names=tuple(n for n in group.names if os.path.basename(n) not in used))
+        for group in listing.unused
+    )
+    return tuple(group for group in left if group.names)
 
 
 def _as_it_is(source: DataSource, reading: Reading, *, scored: str) -> DataSource:

@@ -92,6 +92,8 @@ def _nothing_to_train_on(root: Path, listing: FolderListing, found: Arrangement)
         names = ", ".join(f"{split.name}/" for split in found.scored)
         there.append(f"images to score in {names}")
         hint = f"to learn from those: --data {quote(_folder_of(found.scored[0].images))}"
+    if listing.tables:
+        there.append(f"tables without images: {some(['/'.join(t.parts) for t in listing.tables])}")
     groups = [group for group in listing.unused if group.what == "image"] or listing.unused
     there += [
         f"{len(names):,} {kind}{'s' * (len(names) > 1)} not read, {reason}"

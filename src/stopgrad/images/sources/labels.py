@@ -118,10 +118,21 @@ def read_labels(file: GroupedFile, name: str) -> list[Plain]:
         ValueError: When some can be no labels, as numbers with fractions.
     """
     column = whole_column(file, name)
+    values = column.to_pylist()
     try:
-        return [_plain(value) for value in column.to_pylist()]
+        return _one_hot(values) or [_plain(value) for value in values]
     except (TypeError, UnicodeDecodeError):
         raise ValueError(f"of type {column.type}") from None
+
+
+def _one_hot(values: list[Any]) -> list[Plain] | None:
+    """The place of the 1 in lists that are all as long and have one each; None for others."""
+    lists = [value for value in values if value is not None]
+    if not lists or not all(isinstance(value, list) for value in lists):
+        return None
+    width = len(lists[0])
+    fit = all(len(v) == width and v.count(1) == 1 and v.count(0) == width - 1 for v in lists)
+    return [value and value.index(1) for value in values] if fit and width > 1 else None
 
 
 def _plain(value: Any) -> Plain:
@@ -133,13 +144,13 @@ def _plain(value: Any) -> Plain:
     """
     match value:
         case str():
-            return None if value.lower() in NAN else value
+            return None if value.strip().lower() in NAN else value.strip()
         case None:
             return None
         case bool() | int():
             return int(value)
         case bytes():
-            return value.decode()
+            return value.decode().strip()
         case [] | [_]:
             return _plain(value[0]) if value else None
         case list():

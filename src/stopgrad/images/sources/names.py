@@ -16,6 +16,8 @@ SPLITS: dict[str, SplitOf] = {  # of one meaning, those that are preferred first
     "trn": "train",
     "trainval": "train",
     "trainset": "train",
+    "labeled": "train",  # beside UNLABELED
+    "labelled": "train",
     "test": "test",
     "testing": "test",
     "tst": "test",

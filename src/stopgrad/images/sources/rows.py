@@ -23,6 +23,7 @@ from stopgrad.images.sources.columns import (
     image_bytes,
     image_column,
     image_paths,
+    images_in_lists,
     strange_path,
 )
 from stopgrad.images.sources.labels import KnownLabels, Plain, labels_of
@@ -92,11 +93,15 @@ def read_file(
             return None, Notes(unused=(Unused("file", "without a column of images", (name,)),))
         strange = _strange_rows(file, column, path.parent, root) if column.paths else {}
         labels, remarks = labels_of(file, name, column.name, known)
+        several = [*images_in_lists(file, column.name)]
     rows = [row for row in range(count) if row not in strange] if strange else range(count)
     reasons: dict[str, list[str]] = {}
     for row, reason in strange.items():
         reasons.setdefault(reason, []).append(f"{name}:{row}")
-    unused = (Unused("image", reason, tuple(names)) for reason, names in reasons.items())
+    for row, count in enumerate(several):
+        more = (f"{name}:{row}:{place}" for place in range(2, count + 1))
+        reasons.setdefault("images behind the first of a row, which alone is read", []).extend(more)
+    unused = (Unused("image", reason, tuple(names)) for reason, names in reasons.items() if names)
     used = None if labels is None else [labels[row] for row in rows]
     return FileRows(name, path, column, rows, used), Notes(remarks, tuple(unused))
 

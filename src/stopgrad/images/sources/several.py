@@ -13,7 +13,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from stopgrad.config import Bands
 from stopgrad.errors import DataError
+from stopgrad.images.decoding import channels_in
+from stopgrad.images.opening import strict_pillow
 from stopgrad.images.types import (
     UNLABELLED,
     Contents,
@@ -48,7 +51,7 @@ def several_source(sources: Sequence[DataSource]) -> DataSource:
     """The images of all sources, each named below the name of its source.
 
     Raises:
-        DataError: When one is named twice.
+        DataError: When one is named twice; from `open`, when they differ in channels.
     """
     roots = [source.root for source in sources]
     if twice := [root for root in roots if roots.count(root) > 1]:
@@ -94,6 +97,7 @@ def _below(name: str, notes: Notes) -> Notes:
 
 def _open(sources: Mapping[str, DataSource]) -> Contents:
     contents = {name: source.open() for name, source in sources.items()}
+    _check_channels(contents, {name: source.reading.bands for name, source in sources.items()})
     notes = [_below(name, of.notes) for name, of in contents.items()]
     common = _common_classes(contents)
     tests = {name: of.test for name, of in contents.items() if of.test is not None}
@@ -104,6 +108,19 @@ def _open(sources: Mapping[str, DataSource]) -> Contents:
         _joined(tests, contents, common.names) if tests else None,
         functools.reduce(Notes.and_those, [*notes, common.notes]),
     )
+
+
+def _check_channels(contents: Mapping[str, Contents], bands: Mapping[str, Bands]) -> None:
+    """Refuses sources whose images become different numbers of channels."""
+    with strict_pillow():
+        counts = {name: channels_in(of.train.items(), bands[name]) for name, of in contents.items()}
+    if len(set(counts.values())) > 1:
+        found = ", ".join(f"{count} in {name}" for name, count in counts.items())
+        raise DataError(
+            f"images of different numbers of channels: {found}",
+            expected="the same number in each data set",
+            hint="choose as many with --bands; a store keeps those it was packed with",
+        )
 
 
 class _CommonClasses(NamedTuple):

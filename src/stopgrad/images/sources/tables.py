@@ -47,6 +47,7 @@ LABEL_COLUMNS = (
 SPLIT_COLUMNS = ("split", "set", "subset", "dataset", "partition", "fold")
 WITHOUT = frozenset({"labels", "label", "metadata", "annotations", "annotation", "list", "info"})
 OUR_COLUMNS = ["path", "split", "label", "class_name"]  # of the files that `stopgrad embed` writes
+UTF_16 = (b"\xff\xfe", b"\xfe\xff")  # its marks, as spreadsheets write them
 MISSING = frozenset({"", "nan", "null"})
 MOST_BYTES = 1 << 28  # of a table
 MOST_TABLES = 20
@@ -159,7 +160,7 @@ def _read_table(
         column, values = _label_column(columns, by.column)
     labels, notes = _assigned(name, by, values)
     remarks = [f"labels are those of {name}: column {column}, images by {by.column!r}"]
-    if of_split := [each for each in columns if _place(each, SPLIT_COLUMNS) < len(SPLIT_COLUMNS)]:
+    if of_split := [each for each in columns if _tells_split(each) and repr(each) != column]:
         remarks.append(f"column {of_split[0]!r} of {name} is not read: folders tell the splits")
     return TableLabels(labels, Notes(tuple(remarks)).and_those(notes))
 
@@ -221,14 +222,18 @@ def _key(path: str, parts: int, *, ending: bool) -> str:
 def _label_column(columns: Mapping[str, Sequence[Any]], file: str) -> tuple[str, Values]:
     """The name and the values of the column of labels."""
     # pandas writes a column of row numbers without a name.
-    others = [name for name in columns if name not in (file, "") and "Unnamed:" not in name]
+    others = [
+        name
+        for name in columns
+        if name not in (file, "") and "Unnamed:" not in name and not _tells_split(name)
+    ]
     known = [name for name in others if _place(name, LABEL_COLUMNS) < len(LABEL_COLUMNS)]
     known.sort(key=lambda name: _place(name, LABEL_COLUMNS))
     if not known and (hot := _one_hot({name: columns[name] for name in others})):
         return few(others), hot
     if not known and len(others) != 1:
-        which = f"which of its columns ({few(others)}) holds them" if others else "no other column"
-        raise _UnfitError(f"{which} is not known; call it label" if others else which)
+        which = f"which of its columns ({few(others)}) holds them is not known: use --label-column"
+        raise _UnfitError(which if others else "no other column")
     for column in known or others:
         values = _typed(columns[column])
         said = [value for value in values if value is not None]
@@ -243,6 +248,10 @@ def _label_column(columns: Mapping[str, Sequence[Any]], file: str) -> tuple[str,
 def _place(name: str, known: Sequence[str]) -> int:
     plain = re.sub(r"[^a-z0-9]", "", name.lower())
     return known.index(plain) if plain in known else len(known)
+
+
+def _tells_split(column: str) -> bool:
+    return _place(column, SPLIT_COLUMNS) < len(SPLIT_COLUMNS)
 
 
 def _one_hot(columns: Mapping[str, Sequence[Any]]) -> Values | None:
@@ -310,7 +319,7 @@ def _columns(path: Path) -> dict[str, list[Any]]:
             raise _UnfitError(f"more than {MOST_BYTES:,} bytes, or no regular file")
         data = read_patiently(path, path.read_bytes)
         try:
-            text = data.decode("utf-8-sig")
+            text = data.decode("utf-16" if data.startswith(UTF_16) else "utf-8-sig")
         except UnicodeDecodeError:
             text = data.decode("latin-1")
         return _of_lines(text) if path.suffix.lower() in (".jsonl", ".ndjson") else _of_csv(text)
