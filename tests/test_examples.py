@@ -110,6 +110,22 @@ def test_own_images_become_features_neighbours_scores_and_a_page(
     assert "<svg" in (out / "report.html").read_text()
 
 
+def test_the_notebook_of_own_parts_ranks_what_it_trains(folder: Path, tmp_path: Path) -> None:
+    settings = {"preset": "tiny", "epochs": 1, "knn_every": 0}
+    notebook = EXAMPLES / "own_parts.ipynb"
+    shape, states, ranking = _execute(
+        notebook, DATA=str(folder), SETTINGS=settings, OUT=str(tmp_path)
+    )
+    assert shape == (2, 64)
+    assert len(states) == 2
+    found = {Path(row["run"]).name: row["measures"]["retrieval"] for row in ranking.rows}
+    assert found.keys() == {"preset", "own"}
+    assert list(found.values()) == sorted(found.values(), reverse=True)
+    config = stopgrad.Run(tmp_path / "own").config
+    assert config.encoder.name.startswith("own:Plain:")
+    assert config.views.own == "own:shifted_and_noisy"
+
+
 def test_the_notebook_runs_and_shows_what_it_says(folder: Path, tmp_path: Path) -> None:
     notebook = EXAMPLES / "quickstart.ipynb"
     settings = {"preset": "tiny", "epochs": 2}
@@ -129,8 +145,9 @@ def test_the_notebook_runs_and_shows_what_it_says(folder: Path, tmp_path: Path) 
     assert page.stat().st_size > 100_000
 
 
-def test_the_notebook_is_kept_without_output() -> None:
-    cells = json.loads((EXAMPLES / "quickstart.ipynb").read_text())["cells"]
+@pytest.mark.parametrize("name", ["quickstart", "own_parts"])
+def test_the_notebooks_are_kept_without_output(name: str) -> None:
+    cells = json.loads((EXAMPLES / f"{name}.ipynb").read_text())["cells"]
     assert [c["outputs"] for c in cells if c["cell_type"] == "code" and c["outputs"]] == []
 
 

@@ -211,7 +211,9 @@ def _shown(capsys: pytest.CaptureFixture[str], *words: str) -> str:
     return capsys.readouterr().out
 
 
-@pytest.mark.parametrize("command", ["pretrain", "supervised", "views", "check-data", "study run"])
+@pytest.mark.parametrize(
+    "command", ["pretrain", "supervised", "views", "check-data", "study run", "advise"]
+)
 def test_help_is_short_and_all_knobs_are_one_flag_away(
     capsys: pytest.CaptureFixture[str], command: str
 ) -> None:

@@ -15,7 +15,7 @@ from stopgrad.cli import main
 from stopgrad.cli.parser import parse
 from stopgrad.config import preset
 from stopgrad.errors import ConfigError, DataError
-from stopgrad.face.advice import Advice, TriedSetting, _bounded_decay, _seconds
+from stopgrad.face.advice import Advice, TriedSetting, _bounded_decay, _rung, _seconds
 from stopgrad.method import published_extent
 from stopgrad.studies import affordable_epochs, arms_around
 from stopgrad.studies.executors import FileLocks
@@ -137,6 +137,9 @@ def _searched(between: list[float], **overrides: Any) -> Any:
     spectra = {"ranks": [1, 2, 3, 4], "representation": [1.0] * 4, "predictor": [1.0] * 4}
     rows = [{"spectra": spectra | {"between": between}}, {"spectra": None}]
     return types.SimpleNamespace(
+        config=preset("tiny", **overrides),
+        images=types.SimpleNamespace(train=range(320)),
+        slots=1,
         choices=studies.Choices("tiny", overrides, (0,)),
         directory=types.SimpleNamespace(epoch_rows=lambda run: rows),
     )
@@ -152,10 +155,29 @@ def test_weight_decay_is_lowered_where_it_left_fewer_than_four_directions() -> N
         f"Weight decay was lowered from {decay:g} to {decay / 8:.2g}, at which 4"
     )
     for left in (few._replace(directions=4.0), few._replace(steps=999)):
-        assert _bounded_decay(_searched(between), [left]) == (None, "")
-    assert _bounded_decay(_searched([]), [few]) == (None, "")
+        assert _bounded_decay(_searched(between), [left]) == (decay, "")
+    assert _bounded_decay(_searched([]), [few]) == (decay, "")
     given = _searched(between, **{"optimizer.weight_decay": decay})
-    assert _bounded_decay(given, [few]) == (None, "")
+    assert _bounded_decay(given, [few]) == (decay, "")
+
+
+@pytest.mark.parametrize(("factor", "epochs"), [(1.0, 4234), (1 / 8, 33864)])
+def test_a_rung_ends_at_the_published_n_of_the_weight_decay_that_it_has(
+    monkeypatch: pytest.MonkeyPatch, factor: float, epochs: int
+) -> None:
+    """N of the published run is 5e-4 x 0.06 x 38,800.5 / 0.1 = 11.64.
+
+    That of an epoch of 10 steps is 5e-4 x 0.1 x 5.5 / 0.1 = 0.00275: 4,233 of them, made even.
+    """
+    monkeypatch.setattr(studies, "affordable_epochs", lambda *_, **__: 10**6)
+    search, ran = _searched([]), _tried(next(iter(arms_around(preset("tiny")))), retrieval=0.5)
+    decay = ran.config.optimizer.weight_decay * factor
+    lowered = ran._replace(config=preset("tiny", **{"optimizer.weight_decay": decay}))
+    assert _bounded_decay(search, [lowered]) == (decay, "")  # it stays so
+    rung = _rung(search, 2, [ran], left=60.0, decay=decay)
+    assert rung is not None
+    settings = {"epochs": epochs} | ({"optimizer.weight_decay": decay} if factor < 1 else {})
+    assert rung.study.settings == settings
 
 
 def test_a_setting_that_finds_few_second_views_comes_with_a_caution() -> None:

@@ -5,9 +5,8 @@ from __future__ import annotations
 import argparse
 
 import stopgrad
-from stopgrad.cli.parser import add_changes, add_data
+from stopgrad.cli.parser import add_changes, add_data, add_help_all, add_preset
 from stopgrad.cli.screen import say, show
-from stopgrad.config import PRESETS
 from stopgrad.storage import user_path
 
 HELP = "find a setting for a long run on your images, without labels"
@@ -23,18 +22,14 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--out", required=True, type=user_path, metavar="DIR", help="study directory"
     )
-    parser.add_argument(
-        "--preset",
-        default="miniature",
-        metavar="NAME",
-        help=f"settings to start from: {', '.join(PRESETS)}. Default: miniature",
-    )
+    add_preset(parser, default="miniature")
     parser.add_argument(
         "--jobs",
         type=int,
         metavar="N",
         help="runs at once. Default: one per GPU, or two without a GPU",
     )
+    add_help_all(parser)
     add_changes(parser)
     parser.epilog = (
         "Nine settings of learning rate, alpha_h and crop_min are tried in short runs, the\n"

@@ -31,6 +31,7 @@ def run(options: argparse.Namespace) -> None:
 
     parser = build_parser(all_knobs=True)
     for command in commands_of(parser):
+        command.description = (command.description or "").partition(", such as\n")[0]
         for action in command._actions:
             if action.dest == "preset":
                 action.choices = [*PRESETS]

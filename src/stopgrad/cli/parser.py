@@ -20,6 +20,7 @@ from stopgrad.cli.screen import print_line
 from stopgrad.config import (
     PRESET_WORDS,
     PRESETS,
+    PresetName,
     config_from_dict,
     describe_knobs,
     key_paths,
@@ -205,10 +206,10 @@ def add_labels(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON record per line")
 
 
-def add_preset(parser: argparse.ArgumentParser) -> None:
+def add_preset(parser: argparse.ArgumentParser, *, default: PresetName = "cifar") -> None:
     """Adds --preset, and the presets in words."""
-    help_text = "settings to start from, see below. Default: cifar, the paper's"
-    parser.add_argument("--preset", default="cifar", metavar="NAME", help=help_text)
+    help_text = f"settings to start from, see below. Default: {default}"
+    parser.add_argument("--preset", default=default, metavar="NAME", help=help_text)
     words = [
         textwrap.fill(f"{name:10}{text}", 78, subsequent_indent=" " * 10)
         for name, text in PRESET_WORDS.items()

@@ -35,7 +35,7 @@ PAGE = "advice.md"
 TRIED = 64  # images whose views are looked at before anything starts
 CHANGED = 1e-3  # standard deviations of the pixels, by which two views differ at least
 KEPT = 4  # directions that weight decay must leave alive; fewer count as a collapse
-FURTHER = 1.2  # times the N of the rung before, that the next one reaches at least
+FURTHER = 1.2  # times the length of the rung before, that the next one has at least
 OLD_ENOUGH = 1000  # steps, after which few directions are no longer due to youth
 UNITS = (3600.0, 60.0, 1.0)  # s in an hour, a minute and a second
 LEFT_OUT = ("seed", "device", "threads", "process_timeout")
@@ -287,18 +287,22 @@ def _rung(
     before: Sequence[TriedSetting],
     *,
     left: float,
-    decay: float | None,
+    decay: float,
 ) -> StudyFile | None:
     """The next rung, of the best settings before; None where no time is left for longer runs."""
     arms, kept = studies.arms_around(search.config), {each.arm for each in before}
     arms = {name: changes for name, changes in arms.items() if not before or name in kept}
-    epochs = _epochs(search, rung, before, arms=arms, left=left)
-    if before and epochs * _epoch_folds(search) < FURTHER * before[0].folds:
-        return None
-    return studies.rung_study(rung, arms, epochs=epochs, weight_decay=decay)
+    whole = 2 * math.ceil(method.published_extent().folds / _epoch_folds(search, decay) / 2)
+    epochs = min(whole, _affordable(search, rung, before, arms=arms, left=left))
+    if before:
+        there = _epoch_folds(search, before[0].config.optimizer.weight_decay)
+        if epochs * there < FURTHER * before[0].folds:
+            return None
+    own = None if decay == search.config.optimizer.weight_decay else decay
+    return studies.rung_study(rung, arms, epochs=epochs, weight_decay=own)
 
 
-def _epochs(
+def _affordable(
     search: _Search,
     rung: int,
     before: Sequence[TriedSetting],
@@ -306,7 +310,7 @@ def _epochs(
     arms: Mapping[str, Mapping[str, Any]],
     left: float,
 ) -> int:
-    """The epochs of a rung: by its part of the time that is left, and up to the published N.
+    """The epochs for which a rung has time, which is its part of what is left.
 
     Raises:
         ConfigError: When that is not two epochs of the settings of the first rung.
@@ -324,12 +328,14 @@ def _epochs(
             expected=f"at least {math.ceil(least / 60)}m on this machine as it is now",
             hint="raise --budget, or take fewer images or a smaller preset",
         )
-    return min(found, 2 * math.ceil(method.published_extent().folds / _epoch_folds(search) / 2))
+    return found
 
 
-def _epoch_folds(search: _Search) -> float:
-    """N of an epoch at the preset's rate."""
-    return method.extent(replace(search.config, epochs=1), images=len(search.images.train)).folds
+def _epoch_folds(search: _Search, decay: float) -> float:
+    """N of an epoch at the preset's rate and this weight decay."""
+    optimizer = replace(search.config.optimizer, weight_decay=decay)
+    one = replace(search.config, epochs=1, optimizer=optimizer)
+    return method.extent(one, images=len(search.images.train)).folds
 
 
 def _epoch_s(search: _Search) -> float:
@@ -339,27 +345,29 @@ def _epoch_s(search: _Search) -> float:
     return speed.estimate_cost(search.images, one).seconds
 
 
-def _bounded_decay(search: _Search, before: Sequence[TriedSetting]) -> tuple[float | None, str]:
-    """A lower weight decay where the best run lost directions to it, and a sentence about it.
+def _bounded_decay(search: _Search, before: Sequence[TriedSetting]) -> tuple[float, str]:
+    """The weight decay of the next rung: lower where the best run lost directions, and says so.
 
     By `method.survival`, whose prediction is not verified: c from this run, then the weight decay
-    that would leave KEPT directions alive. None where nothing has to change, or may.
+    that would leave KEPT directions alive. That of the rung before where nothing has to change, or
+    may.
     """
+    decay = (before[0].config if before else search.config).optimizer.weight_decay
     if "optimizer.weight_decay" in search.choices.overrides:
-        return None, ""
+        return decay, ""
     if not before or before[0].directions >= KEPT or before[0].steps < OLD_ENOUGH:
-        return None, ""
+        return decay, ""
     rows = search.directory.epoch_rows(before[0].run)
     newest = next((row["spectra"] for row in reversed(rows) if row.get("spectra")), None)
     if newest is None or not newest.get("between"):
-        return None, ""
+        return decay, ""
     found = method.Spectra(*(tuple(newest[name]) for name in method.Spectra._fields))
-    shares, decay = method.every_direction(found), before[0].config.optimizer.weight_decay
+    shares = method.every_direction(found)
     alive = max(1, round(before[0].directions))
     c = method.fit_threshold(shares, weight_decay=decay, alive=alive)
     bound = method.largest_decay(shares, keep=KEPT, c=c)
     if not 0 < bound < decay:
-        return None, ""
+        return decay, ""
     return bound, (
         f"Weight decay was lowered from {decay:g} to {bound:.2g}, at which {KEPT} directions of z "
         f"are predicted to live instead of {alive}; the prediction is not verified."
