@@ -121,9 +121,8 @@ class Advice(Shown):
         """The setting, why, what to expect, and the command."""
         best, long = self.best, duration(self.best.epoch_s * self.epochs)
         ratios = [number(t.participation_ratio) for t in self.tried if t.arm == best.arm]
-        weight_decay = best.config.optimizer.weight_decay
         return [
-            f"Setting: {best.arm}, weight decay {weight_decay:g}.",
+            f"Setting: {best.arm}, weight decay {best.config.optimizer.weight_decay:g}.",
             "Why: its features spread over the most directions, all settings of a rung being "
             f"measured on the same views (participation ratio {' -> '.join(ratios)} from rung to "
             f"rung). {TRUST}",
@@ -243,12 +242,9 @@ def _search(
 def _seconds(budget: str | float) -> float:
     """A budget in seconds; ConfigError where it is none."""
     parts = re.fullmatch(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?", str(budget).strip())
+    given = zip(parts.groups(default=0), UNITS, strict=True) if parts else ()
     try:
-        if parts and parts[0]:
-            given = zip(parts.groups(default=0), UNITS, strict=True)
-            seconds = sum(float(value) * unit for value, unit in given)
-        else:
-            seconds = float(budget)
+        seconds = sum(float(value) * unit for value, unit in given) or float(budget)
     except ValueError:
         seconds = math.nan
     if not 0 < seconds < math.inf:
