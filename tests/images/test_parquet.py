@@ -375,6 +375,12 @@ def test_pages_unpack_to_what_an_honest_footer_says(tmp_path, version, compressi
     said = [metadata.row_group(group).total_byte_size for group in range(4)]
     # The footer counts the headers of the pages too, some 30 bytes of each.
     assert found == pytest.approx(said, rel=0.01)
+    with opened_parquet(path) as file:
+        parts = [
+            [file.group_bytes(group, name) for name in table.column_names] for group in range(4)
+        ]
+    assert [sum(sizes) for sizes in parts] == found
+    assert all(label < 0.01 * images for images, label in parts)
 
 
 def test_a_footer_that_lies_does_not_get_more_memory(tmp_path, monkeypatch):

@@ -70,7 +70,7 @@ class ArrowFile:
         rows = tuple(batch.num_rows for batch in batches)
         self.metadata = ArrowMetadata(sum(rows), len(rows), rows)
 
-    def group_bytes(self, group: int) -> int:
+    def group_bytes(self, group: int, name: str) -> int:
         """None: its values are mapped, not unpacked."""
         return 0
 

@@ -176,7 +176,7 @@ def batches_of(
     """
     unpacked = stored = 0
     for group in range(file.metadata.num_row_groups):
-        size = file.group_bytes(group)
+        size = file.group_bytes(group, name)
         stored += size
         refuse_bomb(stored, file.packed_bytes, where=f"column {name!r}")
         rows = max(1, min(most_rows, HELD // max(1, size)))

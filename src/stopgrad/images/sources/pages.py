@@ -9,6 +9,7 @@ in another way than it is read here is refused: a field twice, a number too larg
 from __future__ import annotations
 
 import io
+from collections.abc import Iterable
 from typing import IO, TYPE_CHECKING, Any, TypeAlias
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 I32, I64, LIST, STRUCT = 5, 6, 9, 12  # types of Thrift
 DATA, DATA_V2 = 0, 3  # types of pages
 DEEPEST = 20  # structs in each other
-LONGEST = 1 << 24  # bytes of a value
+LONGEST, MOST = 1 << 24, 1_000_000  # bytes of a value, and parts of a list; Arrow's own limit
 VALUE = 8  # bytes that a value takes in memory, at least
 
 Struct: TypeAlias = dict[tuple[int, int], Any]
@@ -39,11 +40,13 @@ class PagedFile:
         self.metadata, self.schema_arrow = file.metadata, file.schema_arrow
         self.iter_batches = file.iter_batches
         self._raw, self._groups = raw, groups_of(raw)
+        self._leaves = [f"{file.schema.column(leaf).path}." for leaf in range(len(file.schema))]
         self.packed_bytes = raw.seek(0, io.SEEK_END)
 
-    def group_bytes(self, group: int) -> int:
-        """What a group of rows unpacks to; a ValueError where its pages cannot be followed."""
-        return unpacked_bytes(self._raw, self._groups[group])
+    def group_bytes(self, group: int, name: str) -> int:
+        """What a column unpacks to in a group; a ValueError where its pages cannot be followed."""
+        leaves = [place for place, of in enumerate(self._leaves) if of.startswith(f"{name}.")]
+        return unpacked_bytes(self._raw, self._groups[group], leaves)
 
 
 def groups_of(raw: IO[bytes]) -> list[Struct]:
@@ -57,11 +60,19 @@ def groups_of(raw: IO[bytes]) -> list[Struct]:
     return groups
 
 
-def unpacked_bytes(raw: IO[bytes], group: Struct) -> int:
-    """What the pages of a group of rows unpack to; a ValueError where they cannot be followed."""
+def unpacked_bytes(raw: IO[bytes], group: Struct, leaves: Iterable[int] | None = None) -> int:
+    """What the pages of a group of rows unpack to; a ValueError where they cannot be followed.
+
+    Args:
+        raw: The file.
+        group: One of `groups_of`.
+        leaves: The columns that count, by their order in the schema; None: all.
+    """
     try:
-        return sum(_of_column(raw, column[3, STRUCT]) for column in group[1, LIST])
-    except (KeyError, TypeError) as error:
+        columns = group[1, LIST]
+        chosen = range(len(columns)) if leaves is None else leaves
+        return sum(_of_column(raw, columns[leaf][3, STRUCT]) for leaf in chosen)
+    except (KeyError, TypeError, IndexError) as error:
         raise ValueError("its pages cannot be followed") from error
 
 
@@ -109,6 +120,8 @@ def _value(file: IO[bytes], kind: int, depth: int) -> Any:
         case 9 | 10:
             head = _byte(file)
             count = _unsigned(file) if head >> 4 == 15 else head >> 4
+            if count > MOST:
+                raise ValueError("a list that is too long")
             return [_value(file, head & 15, depth + 1) for _ in range(count)]
         case 12:
             return _struct(file, depth + 1)
@@ -120,6 +133,8 @@ def _unsigned(file: IO[bytes]) -> int:
     while (byte := _byte(file)) & 128:
         number |= (byte & 127) << shift
         shift += 7
+        if shift > 63:
+            raise ValueError("a number of more than 64 bits")
     return number | byte << shift
 
 
