@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from stopgrad.config import BY_RULE, Reading
-from stopgrad.errors import DataError
+from stopgrad.errors import DataError, StopgradError
 from stopgrad.images.decoding import Decoded, Frame
 from stopgrad.images.gather import NamedResult, Tally, decoded, notes_of, pages_in, unread_pages
 from stopgrad.images.manifest import (
@@ -217,7 +217,8 @@ def take_over(split: str, path: Path, target: Target) -> None:
     note, frame = target.path / f"{split}-00000.json", target.frame
     for file in target.path.glob(f"{split}-*"):
         file.unlink()  # of another frame
-    with contextlib.suppress(DataError, OSError, LookupError):  # then they are decoded
+    # Where anything is wrong with it, its images are decoded.
+    with contextlib.suppress(StopgradError, OSError, LookupError, ValueError):
         manifest, notes = read_manifest(path), read_notes(path)
         (shard,), table = manifest.splits[split].shards, read_table(path, manifest)
         size = (manifest.height, manifest.width, manifest.channels)

@@ -409,6 +409,22 @@ def test_an_image_beside_parquet_files_is_named(root: Path) -> None:
     )
 
 
+@pytest.mark.input(
+    "oddity",
+    what="archives, images that are not read and Parquet three folders down, beside Parquet files",
+    happens="are named",
+)
+def test_what_else_lies_beside_parquet_files_is_named(root: Path) -> None:
+    write(root / "train.parquet", 4)
+    write(root / "a" / "b" / "c" / "train.parquet", 4)
+    for name in ("more.zip", "scan.psd"):
+        (root / name).write_bytes(b"x")
+    unused = {
+        name: group.what for group in load_dataset(str(root)).notes.unused for name in group.names
+    }
+    assert unused == {"a/b/c/train.parquet": "file", "more.zip": "file", "scan.psd": "image"}
+
+
 @pytest.mark.input("oddity", what="images that no row names", happens="named, not used")
 def test_an_image_that_no_row_names_is_named(root: Path) -> None:
     pictures(root / "images", count=4)

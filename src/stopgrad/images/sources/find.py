@@ -6,7 +6,7 @@ import functools
 import logging
 import os
 import re
-from collections.abc import Set
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -90,12 +90,9 @@ def _place(path: Path) -> Path:
 
 
 def _local(path: Path, reading: Reading, depth: int = 0) -> DataSource:
-    from stopgrad.images.sources.array_splits import NAME_LISTS
-    from stopgrad.images.sources.contained import in_file, in_folder
-    from stopgrad.images.sources.files import list_folder
+    from stopgrad.images.sources.contained import in_file
     from stopgrad.images.sources.folder import folder_source
-    from stopgrad.images.sources.layout import MOST_STRAY
-    from stopgrad.images.sources.parquet import count_images, is_parquet, parquet_source
+    from stopgrad.images.sources.parquet import is_parquet, parquet_source
 
     if is_store(path):
         return _as_it_is(store_source(path), reading, scored=read_notes(path).scored or "test")
@@ -105,18 +102,33 @@ def _local(path: Path, reading: Reading, depth: int = 0) -> DataSource:
             expected="images",
             hint="name the folder of the images; weights to start from go to --init",
         )
+    if path.is_dir():
+        return _in_folder(path, reading, depth)
+    if is_parquet(path):
+        return parquet_source(path, reading)
     inside = functools.partial(_local, reading=reading, depth=depth + 1)
-    if not path.is_dir():
-        if is_parquet(path):
-            return parquet_source(path, reading)
-        return in_file(path, reading, inside=inside) or folder_source(path, reading)
-    listing = list_folder(path)
+    return in_file(path, reading, inside=inside) or folder_source(path, reading)
+
+
+def _in_folder(path: Path, reading: Reading, depth: int) -> DataSource:
+    """Images as files, as rows of Parquet, or in archives and arrays; what else lies there."""
+    from stopgrad.images.sources.array_splits import NAME_LISTS
+    from stopgrad.images.sources.contained import in_folder
+    from stopgrad.images.sources.files import list_folder
+    from stopgrad.images.sources.folder import folder_source
+    from stopgrad.images.sources.layout import MOST_STRAY
+    from stopgrad.images.sources.parquet import count_images, is_parquet, looked_at, parquet_source
+
+    listing, contained = list_folder(path), None
     pictures = ["/".join(image.parts) for image in listing.images]
     rows = count_images(path, reading) if is_parquet(path) else 0
-    contained = None
     if not pictures and not rows:
+        inside = functools.partial(_local, reading=reading, depth=depth + 1)
         contained = in_folder(path, reading, inside=inside, depth=depth)
-    if is_parquet(path) and (rows or not (pictures or contained)):
+    if contained is not None:
+        used = {os.path.basename(stamp.path) for stamp in contained.stamps} | {*NAME_LISTS}
+        return _with_the_rest(contained, listing, lambda name: os.path.basename(name) in used)
+    if is_parquet(path) and (rows or not pictures):
         source = parquet_source(path, reading)
         used = {stamp.path for stamp in source.stamps}
         beside = tuple(picture for picture in pictures if picture not in used)
@@ -124,21 +136,21 @@ def _local(path: Path, reading: Reading, depth: int = 0) -> DataSource:
         # most of its images; and the other way round.
         if 2 * len(beside) < len(pictures) or len(beside) <= MOST_STRAY * rows:
             why = (Unused("image", "beside Parquet files, which are the data", beside),)
-            notes = Notes(unused=why if beside else ())
-            return source._replace(notes=source.notes.and_those(notes))
-    if contained is None:
-        return folder_source(path, reading, listing=listing)
-    used = {os.path.basename(stamp.path) for stamp in contained.stamps} | {*NAME_LISTS}
-    return contained._replace(notes=contained.notes.and_those(Notes(unused=_beside(used, listing))))
+            notes = source.notes.and_those(Notes(unused=why if beside else ()))
+            return _with_the_rest(source._replace(notes=notes), listing, looked_at)
+    return folder_source(path, reading, listing=listing)
 
 
-def _beside(used: Set[str], listing: FolderListing) -> tuple[Unused, ...]:
-    """What lies beside files of these names, which hold the images."""
+def _with_the_rest(
+    source: DataSource, listing: FolderListing, is_used: Callable[[str], bool]
+) -> DataSource:
+    """A data set in some files of a folder, with notes of all others that are no images."""
     left = (
-        group._replace(names=tuple(n for n in group.names if os.path.basename(n) not in used))
+        group._replace(names=tuple(name for name in group.names if not is_used(name)))
         for group in listing.unused
     )
-    return tuple(group for group in left if group.names)
+    notes = Notes(unused=tuple(group for group in left if group.names))
+    return source._replace(notes=source.notes.and_those(notes))
 
 
 def _as_it_is(source: DataSource, reading: Reading, *, scored: str) -> DataSource:

@@ -46,6 +46,7 @@ from stopgrad.images.types import (
 )
 from stopgrad.storage import of_disk
 
+LISTS = ("state.json", "dataset_info.json", "dataset_dict.json")  # of `datasets`
 DEPTH = 2  # folders below the one named in which Parquet files are looked for
 
 
@@ -54,6 +55,12 @@ def is_parquet(path: Path) -> bool:
     if not path.is_dir():
         return path.suffix.lower() in (".parquet", ".arrow")
     return any(True for _ in _files_below(path))
+
+
+def looked_at(name: str) -> bool:
+    """Whether a file of a folder is a Parquet or Arrow file that is found, or a list of those."""
+    found = name.lower().endswith((".parquet", ".arrow")) and name.count("/") <= DEPTH
+    return found or name.rpartition("/")[2] in LISTS
 
 
 def count_images(folder: Path, reading: Reading = BY_RULE) -> int:
