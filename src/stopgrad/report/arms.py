@@ -304,7 +304,7 @@ def _knob_x(axis: Axis) -> Spec:
     edge = 0.08 * (high - low)
     edges = [low / 1.5, high * 1.5] if axis.logarithmic else [low - edge, high + edge]
     scale = {"type": "log" if axis.logarithmic else "linear", "domain": edges}
-    title = axis.knob.rsplit(".", 1)[-1].replace("_", " ")
+    title = axis.knob.rsplit(".", 1)[-1]
     return numeric("place", title=title, axis=ticks, scale=scale | {"nice": False, "zero": False})
 
 
