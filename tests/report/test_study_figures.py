@@ -15,7 +15,7 @@ from stopgrad.report.arms import ArmScore, Axis, arms_chart, knob_chart, labels_
 from stopgrad.report.curves import exponent, predictor_chart, spectrum_chart, spectrum_figures
 from stopgrad.report.over_time import MOST_POINTS, arms_over_time
 from stopgrad.report.study_charts import curve_rows
-from stopgrad.report.style import inline_svg, light
+from stopgrad.report.style import inline_svg, light, plain_svg
 from stopgrad.studies import CurvePoint
 from tests.report.test_figures import NB, tips
 
@@ -111,7 +111,7 @@ def test_accuracy_stands_at_the_knob_of_its_arm_on_one_scale() -> None:
     x = encodings(chart, "x")[-1]
     y = [one["scale"]["domain"] for one in encodings(chart, "y") if "scale" in one]
     assert x["scale"]["type"] == "log"
-    assert x["title"] == "weight decay"
+    assert x["title"] == "weight_decay"
     assert x["axis"]["values"] == [1e-4, 1e-3, 1e-2]
     assert {tuple(domain) for domain in y} == {(10.0, 50.0)}
 
@@ -190,6 +190,8 @@ def test_the_spectrum_draws_each_eigenvalue_at_its_rank() -> None:
     assert {row["name"] for row in drawn} == {f"epoch {n}" for n in (1, 3, 5, 7, 9)}
     last = [(row["rank"], row["value"]) for row in drawn if row["name"] == "epoch 9"]
     assert last == [(1, 0.04), (10, 0.01), (100, 0.0025)]
+    shades = re.findall(r'stroke-width="2.2" opacity="([\d.]+)"', plain_svg(chart))
+    assert shades == ["0.25", "0.4375", "0.625", "0.8125", "1"]  # the newest is the darkest
 
 
 def test_the_predictor_stands_against_the_variance_between_images() -> None:

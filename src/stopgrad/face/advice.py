@@ -306,11 +306,7 @@ def _affordable(
     arms: Mapping[str, Mapping[str, Any]],
     left: float,
 ) -> int:
-    """The epochs for which a rung has time, which is its part of what is left.
-
-    Raises:
-        ConfigError: When that is not two epochs of the settings of the first rung.
-    """
+    """The epochs for which a rung has time; ConfigError where the first has none for two."""
     slots, rungs = search.slots, len(studies.RUNGS)
     start_s = max((each.wall_s - each.seconds for each in before), default=studies.START_S)
     epoch_s = max((each.epoch_s for each in before), default=0.0) or _epoch_s(search)
@@ -345,8 +341,7 @@ def _bounded_decay(search: _Search, before: Sequence[TriedSetting]) -> tuple[flo
     """The weight decay of the next rung: lower where the best run lost directions, and says so.
 
     By `method.survival`, whose prediction is not verified: c from this run, then the weight decay
-    that would leave KEPT directions alive. That of the rung before where nothing has to change, or
-    may.
+    that would leave KEPT directions alive. That of the rung before where nothing has to change.
     """
     decay = (before[0].config if before else search.config).optimizer.weight_decay
     if "optimizer.weight_decay" in search.choices.overrides:

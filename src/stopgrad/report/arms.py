@@ -175,7 +175,8 @@ def arms_chart(found: Sequence[ArmScore], metric: str, *, chance: float | None =
         small,
         encoded(means, description=nominal("text"), **by_kind),
     ]
-    x = numeric("value", title=None, scale={"zero": False, "nice": True}, axis={"tickCount": 5})
+    scale = {"zero": False, "nice": True, "padding": 8}  # so that no mark lies on a name
+    x = numeric("value", title=None, scale=scale, axis={"tickCount": 5})
     y = nominal("arm", title=None, sort=arms, axis={"labelLimit": 190, "grid": True})
     marks = [encoded(each, x=x, y=y) for each in marks]
     if chance is not None:
@@ -304,7 +305,7 @@ def _knob_x(axis: Axis) -> Spec:
     edge = 0.08 * (high - low)
     edges = [low / 1.5, high * 1.5] if axis.logarithmic else [low - edge, high + edge]
     scale = {"type": "log" if axis.logarithmic else "linear", "domain": edges}
-    title = axis.knob.rsplit(".", 1)[-1].replace("_", " ")
+    title = axis.knob.rsplit(".", 1)[-1]
     return numeric("place", title=title, axis=ticks, scale=scale | {"nice": False, "zero": False})
 
 

@@ -305,7 +305,7 @@ def spectrum_chart(metrics: Rows) -> Spec:
     opacity = nominal(
         "name",
         legend={"symbolType": "stroke", "columns": 3},
-        scale={"domain": names, "range": shades},
+        scale={"type": "ordinal", "domain": names, "range": shades},
     )
     sizes = {"tickCount": 4, "format": ".0e"}
     return plot(
@@ -329,7 +329,7 @@ def predictor_chart(metrics: Rows) -> Spec:
     """
     points = predictor_points(metrics)
     rows = [
-        {"along": x, "value": y, "text": f"{number(x)}: gain {number(y)}, of the first direction's"}
+        {"along": x, "value": y, "text": f"{number(x)}: gain {number(y)} of the first direction's"}
         for x, y in points
     ]
     theory = [{"along": x, "value": x} for x in (f(x for x, _ in points) for f in (min, max))]
@@ -340,12 +340,12 @@ def predictor_chart(metrics: Rows) -> Spec:
         dots(rows, size=50),
         x=numeric(
             "along",
-            title=f"{title}, of the first direction's",
+            title=f"{title}, first direction = 1",
             scale={"zero": False},
             axis={"grid": False},
         ),
         y=numeric("value", title=None, scale={"zero": False}),
-        title="gain of the predictor, of the first direction's",
+        title="gain of the predictor, first direction = 1",
     )
 
 

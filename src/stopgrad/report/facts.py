@@ -55,6 +55,12 @@ class Tile(NamedTuple):
     tone: str = ""  # "good" or "wrong"
 
 
+def run_lead(run: Evidence) -> str:
+    """What stands under the name of a run: what was trained on what."""
+    learned = f"{count(run.info.data['images'])} images of {run.data_name}, without labels."
+    return f"SimSiam pretraining of {run.info.config.encoder.name} on {learned}"
+
+
 def facts(evidence: Evidence) -> list[Fact]:
     """The facts of a run, in reading order."""
     info = evidence.info

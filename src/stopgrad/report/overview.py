@@ -125,8 +125,8 @@ def _run_figures(runs: Sequence[Evidence]) -> list[Figure]:
         ]
         if len({row["arm"] for row in rows}) > 1:
             chart = arms_over_time(rows, first=rows[0]["arm"], title=title)
-            caption = f"{title[0].upper()}{title[1:]} over the epochs, a line for each run."
-            figures.append(drawn(f"runs-{key}", chart, label=f"Lines: {caption}", caption=caption))
+            label = f"Lines: {title} over the epochs, one for each run."
+            figures.append(drawn(f"runs-{key}", chart, label=label, caption="A line for each run."))
     return figures
 
 

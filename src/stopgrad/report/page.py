@@ -20,7 +20,6 @@ from markupsafe import Markup
 from stopgrad.evaluation import (
     SPACE,
     Record,
-    count,
     duration,
     labels_text,
     metric_text,
@@ -40,6 +39,7 @@ from stopgrad.report.facts import (
     measure_table,
     metrics_of,
     protocol_lines,
+    run_lead,
     score_table,
     training_seconds,
 )
@@ -100,14 +100,13 @@ def _counted(chapters: Sequence[Evidence | StudyEvidence]) -> str:
 
 def run_chapter(evidence: Evidence) -> Chapter:
     """What `run.html` shows of a run; what has no data is empty, and its section is left out."""
-    info, records, knobs = evidence.info, evidence.scored, knob_table(evidence.info.config)
+    records, knobs = evidence.scored, knob_table(evidence.info.config)
     judgement, measured = evidence.judgement, curves.measure_figures(evidence)
-    learned = f"{count(info.data['images'])} images of {evidence.data_name}, without labels."
     return {
         "template": "run.html",
         "kind": "run",
         "title": evidence.name,
-        "lead": f"SimSiam pretraining of {info.config.encoder.name} on {learned}",
+        "lead": run_lead(evidence),
         "missing": missing_lines(evidence),
         "tiles": _tiles(evidence, records),
         "scores": score_table(records) if records else None,

@@ -205,7 +205,7 @@ def _heading(chapters: Chapters) -> tuple[str, str]:
         return f"SimSiam on {first.data_name}", _counted(chapters)
     if isinstance(first, StudyEvidence):
         return _question(first), f"{first.data_name}, {scored(first.results)}"
-    return f"SimSiam: {first.name}", _question(first)
+    return f"SimSiam: {first.name}", facts.run_lead(first)
 
 
 def _counted(chapters: Chapters) -> str:

@@ -52,7 +52,7 @@ from stopgrad.studies import (
 
 ENDED = ("collapsed", "diverged", "failed")
 """Phases of a run that the same command, given again, leaves as it is."""
-LISTED = 20  # runs that lack numbers
+LISTED = 5  # runs that lack numbers
 
 
 def study_chapter(evidence: StudyEvidence) -> dict[str, Any]:
