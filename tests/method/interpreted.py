@@ -7,7 +7,6 @@ A process of its own: the environment says when Triton is loaded whether kernels
 
 from __future__ import annotations
 
-import functools
 import json
 import os
 import sys
@@ -36,6 +35,7 @@ CASES: dict[str, dict[str, Any]] = {
     "one pixel": {"shape": (10, 6, 1, 1)},
     "joint": {"shortcut": True, "kind": nn.BatchNorm2d},
     "a mean of 1000": {"mean": 1000.0},
+    "compiled": {"shortcut": True, "compiled": True},
 }
 
 
@@ -49,6 +49,7 @@ def compared(
     kind: type[nn.BatchNorm2d] = PerViewBatchNorm2d,
     layout: torch.memory_format = torch.channels_last,
     mean: float = 2.0,
+    compiled: bool = False,
 ) -> dict[str, float]:
     """How far all results are from the plain module's in fp64, over the largest of each."""
     generator = torch_generator(0, case)
@@ -72,7 +73,10 @@ def compared(
         inputs = [v.clone() if ours else v.double() for v in (x, added)][: 1 + shortcut]
         for value in inputs:
             value.requires_grad_()
-        y = bn_relu(bn, *inputs) if relu else summed(bn, *inputs)
+        function = bn_relu if relu else summed
+        if compiled and ours:
+            function = torch.compile(function, backend="aot_eager", fullgraph=True)
+        y = function(bn, *inputs)
         y.backward(above.to(y.dtype))
         assert y.dtype == inputs[0].grad.dtype == inputs[0].dtype
         gradients = [value.grad for value in (*inputs, bn.weight, bn.bias)]
@@ -112,9 +116,8 @@ def main() -> None:
     fused.TILE, fused.PROGRAMS = 32, 6
     apart = {case: compared(case, **what) for case, what in CASES.items()}
     fused.TILE, fused.PROGRAMS = 4096, 1024
-    torch.compile = functools.partial(torch.compile, backend="aot_eager", fullgraph=True)
     losses, state = trained()
-    others, other = trained(batch_norm_kernel="fused", compile="on")
+    others, other = trained(batch_norm_kernel="fused")
     found = {
         "apart": apart,
         "nan": poisoned(),
