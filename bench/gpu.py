@@ -62,8 +62,13 @@ WAYS: dict[str, dict[str, Any]] = {
     "compiled, joint BN": {"compile": "on", "batch_norm": "joint"},
     "compiled, any algorithm": {"compile": "on", "repeatable": False},
     "plain, fp32": {"compile": "off", "precision": "fp32"},
+    "plain, fused BN": {"compile": "off", "batch_norm_kernel": "fused"},
+    "compiled, fused BN": {"compile": "on", "batch_norm_kernel": "fused"},
 }
-"""Ways of training one and the same network; the second is what `compile = auto` does on a GPU."""
+"""Ways of training one and the same network; the second is what `compile = auto` does on a GPU.
+
+Fused kernels run on a GPU alone.
+"""
 
 ARMS: dict[str, dict[str, object]] = {
     "base": {},
@@ -189,7 +194,7 @@ def _stages(session: Session, dataset: Dataset) -> dict[str, Callable[[], dict[s
     middle = session.scale.batches[len(session.scale.batches) // 2]
     speeds = {
         f"speed: {way}, batch {batch}": lambda way=way, batch=batch: _speed(session, way, batch)
-        for way in WAYS
+        for way in _ways(session)
         for batch in (session.scale.batches if way == "compiled" else (middle,))
     }
     epochs = session.options.epochs
@@ -203,6 +208,11 @@ def _stages(session: Session, dataset: Dataset) -> dict[str, Callable[[], dict[s
         f"training: {epochs} epochs": lambda: _training(session, dataset, *_chosen(session)),
         f"forecast from {epochs} epochs": lambda: _forecast(session),
     }
+
+
+def _ways(session: Session) -> list[str]:
+    """Those that this device can take."""
+    return [way for way in WAYS if session.device.type == "cuda" or "fused" not in way]
 
 
 def _plan(session: Session, dataset: Dataset) -> dict[str, Callable[[], dict[str, Any] | None]]:
@@ -234,7 +244,8 @@ def _agreement(session: Session, dataset: Dataset) -> dict[str, Any]:
         way: start_training(
             images, session.config(batch=batch, **WAYS[way]), normalization=mean_std
         )
-        for way in ("plain, fp32", "plain", "compiled")
+        for way in _ways(session)
+        if way in ("plain, fp32", "plain", "compiled") or "fused" in way
     }
     for _, indices in zip(range(AGREEING_STEPS), reference.batches(), strict=False):
         views = reference.views(indices)

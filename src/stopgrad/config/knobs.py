@@ -320,6 +320,9 @@ class Config(Checked):
     batch_norm_over: Literal["all", "process"] = knob(
         "all", "statistics over the batch of all processes, or of each alone. Paper: all"
     )
+    batch_norm_kernel: Literal["plain", "fused"] = knob(
+        "plain", "BN, ReLU and residual sum of a ResNet on one GPU: PyTorch's, or kernels as one"
+    )
     process_timeout: float = knob(
         120.0, "s that a process waits for the others before it gives up", above=0, at_most=10**7
     )

@@ -5,6 +5,7 @@ In: batches of uint8 images and a `Config`. Out: views (B, C, S, S), features (B
 
     views/       two random views of a batch, and whole images without augmentation
     layers       BN per view, and how weights start
+    fused        BN, sum and ReLU of images as kernels of Triton
     resnet       our ResNets, and what every encoder has
     own          an encoder and views that a Python caller gives
     encoder      encoder f by name: a ResNet or any timm backbone

@@ -17,6 +17,7 @@ from .collapse import retrieval as retrieval
 from .collapse import spectra as spectra
 from .compute import Arithmetic as Arithmetic
 from .compute import Compute as Compute
+from .compute import check_kernels as check_kernels
 from .compute import compute_for as compute_for
 from .compute import has_device as has_device
 from .compute import joined as joined
@@ -30,6 +31,7 @@ from .encoder import size_problems as size_problems
 from .flops import ClassifierShape as ClassifierShape
 from .flops import classifier_flops as classifier_flops
 from .flops import training_flops as training_flops
+from .layers import fuse_batch_norm as fuse_batch_norm
 from .layers import normalize_over_processes as normalize_over_processes
 from .loss import simsiam_loss as simsiam_loss
 from .openmp import wait_briefly as wait_briefly

@@ -9,6 +9,7 @@ import os
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from importlib.util import find_spec
 from typing import Literal, NamedTuple, TypeVar, cast
 
 import numpy as np
@@ -20,6 +21,7 @@ from stopgrad.config import Config
 from stopgrad.errors import ConfigError
 from stopgrad.images import Packed, Rows
 from stopgrad.method.processes import Processes, joined_on, own_device, process_count
+from stopgrad.method.resnet import RESNETS
 
 COPIED_BYTES = 1 << 28  # of images copied to a GPU at a time
 
@@ -145,8 +147,10 @@ def joined(config: Config) -> AbstractContextManager[Processes | None]:
     """The processes that train together by this config; see `processes`.
 
     Raises:
-        ConfigError: For more processes than a batch has images.
+        ConfigError: For more processes than a batch has images; for fused kernels, see
+            `check_kernels`.
     """
+    check_kernels(config)
     count = process_count()
     if count == 1:
         return nullcontext()
@@ -173,6 +177,32 @@ def joined(config: Config) -> AbstractContextManager[Processes | None]:
             hint="torch has no way to add up what several have there",
         )
     return joined_on(device, share=share, timeout=config.process_timeout)
+
+
+def check_kernels(config: Config) -> None:
+    """Refuses `batch_norm_kernel = fused` where its kernels do not run.
+
+    Raises:
+        ConfigError: Without a GPU of CUDA or Triton (which can also interpret them, for tests), for
+            an encoder other than our ResNets, and for BN over several processes.
+    """
+    if config.batch_norm_kernel == "plain":
+        return
+    if _device(config.device).type != "cuda" and os.environ.get("TRITON_INTERPRET") != "1":
+        where = f"on {_device(config.device)}, where its kernels do not run"
+    elif not find_spec("triton"):
+        where = "without Triton, which compiles its kernels"
+    elif config.encoder.name not in RESNETS:
+        where = f"in {config.encoder.name}, whose layers are not ours"
+    elif process_count() > 1 and config.batch_norm_over == "all":
+        where = f"over {process_count()} processes, whose sums it does not take"
+    else:
+        return
+    raise ConfigError(
+        f"batch_norm_kernel = fused {where}",
+        expected="one of our ResNets on one GPU of CUDA",
+        hint="add --batch_norm_kernel plain",
+    )
 
 
 def unused_gpus(config: Config) -> int:

@@ -1,12 +1,14 @@
 """Initial weights, and BN over each of two views, in one process or over several.
 
-In: modules of PyTorch or timm. Out: the same modules with initial weights, with BN per view or
-with BN over the batches of all processes. Parameters and buffers keep PyTorch's names.
+In: modules of PyTorch or timm. Out: the same modules with initial weights, with BN per view, with
+BN over the batches of all processes or with BN, sum and ReLU as one. Parameters and buffers keep
+PyTorch's names.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import torch
@@ -52,6 +54,16 @@ def batch_norm_1d(width: int, *, per_view: bool, affine: bool = True) -> nn.Batc
 def batch_norm_2d(channels: int, *, per_view: bool) -> nn.BatchNorm2d:
     """BN over (B, channels, H, W), of each view or of the whole batch."""
     return (PerViewBatchNorm2d if per_view else nn.BatchNorm2d)(channels)
+
+
+def bn_relu(bn: nn.BatchNorm2d, x: Tensor, shortcut: Tensor | None = None) -> Tensor:
+    """relu(bn(x) + shortcut), (B, C, H, W); by the kernels of `fused` after `fuse_batch_norm`."""
+    if isinstance(bn, Fused) and bn.training:
+        return bn.by_kernels(x, shortcut, relu=True)
+    x = bn(x)
+    if shortcut is not None:
+        x += shortcut
+    return F.relu(x, inplace=True)
 
 
 def split_views_in(module: nn.Module) -> None:
@@ -205,3 +217,46 @@ def normalize_over_processes(module: nn.Module, processes: Processes) -> None:
             kind = type(layer)
             layer.__class__ = type(f"{kind.__name__}OverProcesses", (OverProcesses, kind), {})
             cast("Any", layer).processes = processes
+
+
+class Fused:
+    """Makes a BN class of images compute in training by the kernels of `fused`.
+
+    The running statistics are updated by the first view, then by the second. Evaluation is
+    unchanged.
+    """
+
+    training: bool
+    kernels: Callable[..., tuple[Tensor, Tensor]]  # `fused.normalize`, which needs Triton
+
+    def by_kernels(
+        self: Any, x: Tensor, shortcut: Tensor | None = None, *, relu: bool = False
+    ) -> Tensor:  # (2B, C, H, W) twice -> the same
+        """bn(x) + shortcut, with a ReLU after it if asked for."""
+        views = 2 if isinstance(self, PerView) else 1
+        y, statistics = self.kernels(x, shortcut, self.weight, self.bias, views, self.eps, relu)
+        means, variances = statistics
+        n = x.numel() // means.numel()
+        with torch.no_grad():
+            for mean, variance in zip(means, variances, strict=True):
+                self.num_batches_tracked += 1
+                self.running_mean.lerp_(mean, self.momentum)
+                self.running_var.lerp_(variance * (n / (n - 1)), self.momentum)
+        return y  # type: ignore[no-any-return]
+
+    def forward(self, x: Tensor) -> Tensor:  # (2B, C, H, W) -> the same
+        """By the kernels in training, by the running statistics in evaluation."""
+        if self.training:
+            return self.by_kernels(x)
+        return super().forward(x)  # type: ignore[misc, no-any-return]
+
+
+def fuse_batch_norm(module: nn.Module) -> None:
+    """Lets every BN of images compute by kernels, with its sum and its ReLU in `bn_relu`."""
+    from stopgrad.method.fused import normalize
+
+    for layer in module.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            kind = type(layer)
+            own = {"kernels": staticmethod(normalize)}
+            layer.__class__ = type(f"Fused{kind.__name__}", (Fused, kind), own)

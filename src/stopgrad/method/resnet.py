@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from stopgrad.config import Stem
-from stopgrad.method.layers import batch_norm_2d
+from stopgrad.method.layers import batch_norm_2d, bn_relu
 
 
 class ResNetShape(NamedTuple):
@@ -50,7 +50,6 @@ class BasicBlock(nn.Module):
         super().__init__()
         self.conv1 = _conv(inputs, channels, kernel=3, stride=stride)
         self.bn1 = batch_norm_2d(channels, per_view=per_view)
-        self.relu = nn.ReLU(inplace=True)
         self.conv2 = _conv(channels, channels, kernel=3)
         self.bn2 = batch_norm_2d(channels, per_view=per_view)
         self.downsample = _shortcut(inputs, channels, stride=stride, per_view=per_view)
@@ -62,10 +61,8 @@ class BasicBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:  # (B, C_in, H, W) -> (B, C, H', W')
         shortcut = x if self.downsample is None else self.downsample(x)
-        x = self.relu(self.bn1(self.conv1(x)))
-        x = self.bn2(self.conv2(x))
-        x += shortcut
-        return self.relu(x)  # type: ignore[no-any-return]
+        x = bn_relu(self.bn1, self.conv1(x))
+        return bn_relu(self.bn2, self.conv2(x), shortcut)
 
 
 class Bottleneck(nn.Module):
@@ -82,7 +79,6 @@ class Bottleneck(nn.Module):
         self.bn2 = batch_norm_2d(channels, per_view=per_view)
         self.conv3 = _conv(channels, outputs, kernel=1)
         self.bn3 = batch_norm_2d(outputs, per_view=per_view)
-        self.relu = nn.ReLU(inplace=True)
         self.downsample = _shortcut(inputs, outputs, stride=stride, per_view=per_view)
 
     @property
@@ -92,11 +88,9 @@ class Bottleneck(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:  # (B, C_in, H, W) -> (B, 4C, H', W')
         shortcut = x if self.downsample is None else self.downsample(x)
-        x = self.relu(self.bn1(self.conv1(x)))
-        x = self.relu(self.bn2(self.conv2(x)))
-        x = self.bn3(self.conv3(x))
-        x += shortcut
-        return self.relu(x)  # type: ignore[no-any-return]
+        x = bn_relu(self.bn1, self.conv1(x))
+        x = bn_relu(self.bn2, self.conv2(x))
+        return bn_relu(self.bn3, self.conv3(x), shortcut)
 
 
 class ResNet(Encoder):
@@ -125,7 +119,6 @@ class ResNet(Encoder):
         counts = [max(8, round(count * width)) for count in shape.channels]
         self.conv1, self.maxpool = _stem(channels, counts[0], stem)
         self.bn1 = batch_norm_2d(counts[0], per_view=per_view)
-        self.relu = nn.ReLU(inplace=True)
         inputs = counts[0]
         self.stages = tuple(f"layer{number}" for number, _ in enumerate(counts, start=1))
         for number, (name, count) in enumerate(zip(self.stages, shape.blocks, strict=True)):
@@ -144,7 +137,7 @@ class ResNet(Encoder):
                 nn.init.zeros_(layer.last_bn.weight)
 
     def forward(self, x: Tensor) -> Tensor:  # (B, C, H, W) -> (B, F)
-        x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
+        x = self.maxpool(bn_relu(self.bn1, self.conv1(x)))
         for name in self.stages:
             x = self.get_submodule(name)(x)
         return x.mean(dim=(2, 3), dtype=torch.promote_types(x.dtype, torch.float32))

@@ -33,7 +33,9 @@ from stopgrad.method import (
     Views,
     build_optimizer,
     build_simsiam,
+    check_kernels,
     compute_for,
+    fuse_batch_norm,
     learning_rates,
     normalize_over_processes,
     random_table,
@@ -278,6 +280,9 @@ def start_training(
     model = compute.place(_first_model(config, init))
     if processes is not None and config.batch_norm_over == "all":
         normalize_over_processes(model, processes)
+    if config.batch_norm_kernel == "fused":
+        check_kernels(config)
+        fuse_batch_norm(model)
 
     def forward(views: Views) -> Tensor:
         with compute.autocast():
