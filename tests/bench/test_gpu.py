@@ -74,13 +74,14 @@ def _calls(folder: Path, out: Path) -> list[tuple[int, str]]:
         stderr=subprocess.PIPE,
         text=True,
         check=False,
-        timeout=290,
+        timeout=880,
     )
     calls = [line for line in done.stderr.splitlines() if line.startswith("called: ")]
     assert len(calls) == 2, done.stderr[-3000:]
     return [tuple(json.loads(line.removeprefix("called: "))) for line in calls]
 
 
+@pytest.mark.timeout(900)
 def test_it_measures_in_pieces_with_few_packages(folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "gpu"
     (first_code, before), (second_code, text), (third_code, planned) = _calls(folder, out)
