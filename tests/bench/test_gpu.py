@@ -77,7 +77,7 @@ def _calls(folder: Path, out: Path) -> list[tuple[int, str]]:
         timeout=880,
     )
     calls = [line for line in done.stderr.splitlines() if line.startswith("called: ")]
-    assert len(calls) == 2, done.stderr[-3000:]
+    assert len(calls) == 3, done.stderr[-3000:]
     return [tuple(json.loads(line.removeprefix("called: "))) for line in calls]
 
 
