@@ -51,6 +51,6 @@ def test_threads_wait_briefly_unless_the_user_has_decided(
 ) -> None:
     monkeypatch.chdir(tmp_path)  # a task writes down what went wrong beside its file
     code = ENVIRONMENT.format(module=module, word=word)
-    assert "GOMP_SPINCOUNT=5000 OMP_WAIT_POLICY=None" in _output(code)
+    assert "GOMP_SPINCOUNT=20000 OMP_WAIT_POLICY=None" in _output(code)
     assert "GOMP_SPINCOUNT=7" in _output(code, GOMP_SPINCOUNT="7")
     assert "GOMP_SPINCOUNT=None" in _output(code, OMP_WAIT_POLICY="active")

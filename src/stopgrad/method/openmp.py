@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import MutableMapping
 
 WAITING = ("GOMP_SPINCOUNT", "KMP_BLOCKTIME", "OMP_WAIT_POLICY")  # by which a user decides
-SPINS = "5000"  # GNU's OpenMP, in torch's wheels for Linux; 100,000 take about 1 ms
+SPINS = "20000"  # GNU's OpenMP, in torch's wheels for Linux; 100,000 take about 1 ms
 BLOCKTIME = "1"  # ms; LLVM's and Intel's, in those for macOS and in conda
 
 
