@@ -53,7 +53,7 @@ def test_every_bit_of_a_view_is_that_of_one_process(
 
 
 @pytest.mark.parametrize("kind", ["per-view", "joint", "momentum"])
-def test_twenty_steps_in_fp64_are_those_of_one_process(
+def test_forty_steps_in_fp64_are_those_of_one_process(
     alone: dict[str, Any], shared: dict[str, Any], kind: str
 ) -> None:
     (losses, tensors), (own_losses, own_tensors) = shared[f"fp64 {kind}"], alone[f"fp64 {kind}"]

@@ -26,7 +26,7 @@ from stopgrad.runs import TrainingImages, prepare
 from stopgrad.training.pretrain import Pretraining, start_training
 from stopgrad.training.watch import look, watched_outputs
 
-STEPS, BATCH = 20, 10  # a batch that neither three nor four processes share evenly
+STEPS, BATCH = 40, 10  # a batch that neither three nor four processes share evenly
 
 
 def images() -> TrainingImages:
