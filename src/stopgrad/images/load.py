@@ -121,6 +121,10 @@ def _load(
     source = spec if isinstance(spec, DataSource) else find_source(spec, reading=reading)
     source = source._replace(reading=reading)
     if source.store is not None:
+        if reading.bands or reading.white_level:
+            log.warning(
+                "%s: a store keeps the bands and white level it was packed with", source.name
+            )
         return _load_store(source.store, side=side, changed=changed), True
     if not source.stamps:  # in memory, where nothing tells it from other images
         return _load_uncached(source, source.open(), side=side, track=track), False

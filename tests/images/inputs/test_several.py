@@ -128,6 +128,18 @@ def test_bands_chosen_of_files_leave_a_store_beside_them_as_it_is(tmp_path: Path
     assert (found.pixels == np.concatenate([values[..., [3, 2, 1]]] * 2)).all()
 
 
+def test_bands_beside_a_store_alone_are_not_passed_over_without_a_word(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    values = np.random.default_rng(8).integers(0, 256, (4, 8, 8, 5), np.uint8)
+    np.save(tmp_path / "b.npy", values)
+    stopgrad.pack(tmp_path / "b.npy", tmp_path / "store", bands="all")
+    assert not caplog.messages
+    found = load_dataset(str(tmp_path / "store"), reading=Reading(bands=(4, 3, 2))).train
+    assert (found.pixels == values).all()
+    assert caplog.messages == ["b: a store keeps the bands and white level it was packed with"]
+
+
 @pytest.mark.input(
     "layout",
     what="data sets of different numbers of channels together",
