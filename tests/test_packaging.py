@@ -100,15 +100,23 @@ def test_ci_runs_on_a_mac_with_its_gpu_and_on_windows() -> None:
     assert "stopgrad resume" in "".join(step.get("run", "") for step in job["steps"])
 
 
-def test_the_encoder_of_the_readme_tells_digits_apart_as_its_record_says(
+def test_the_encoder_of_the_readme_is_small_and_takes_images(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    code, path = _readme(monkeypatch)
+    assert Path(path).stat().st_size < 2e6
+    names = {"pixels": torch.randint(256, (3, 32, 32, 3), dtype=torch.uint8)}
+    exec(code, names)
+    assert names["features"].shape == (3, 128)
+    assert names["features"].isfinite().all()
+
+
+def test_the_encoder_of_digits_tells_them_apart_as_its_record_says(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     neighbors = pytest.importorskip("sklearn.neighbors")
-    monkeypatch.chdir(ROOT)
-    text = (ROOT / "README.md").read_text()
-    (code,) = re.findall(r"```python\n(from stopgrad.export .*?)```", text, re.DOTALL)
-    (path,) = re.findall(r'"(results/\S+\.safetensors)"', code)
-    assert Path(path).stat().st_size < 2e6
+    code, path = _readme(monkeypatch)
+    code, path = (text.replace("-cifar-encoder", "-digits-encoder") for text in (code, path))
     digits, features = load_dataset("mnist5k"), []
     assert digits.test is not None
     for part in (digits.train, digits.test):
@@ -121,3 +129,12 @@ def test_the_encoder_of_the_readme_tells_digits_apart_as_its_record_says(
     (said,) = (r["value"] for r in records if (r["of"], r["metric"], r["labels"]) == WANTED)
     # The record was made in bf16, which moves a few of the 1,000 images.
     assert knn.score(features[1], digits.test.labels) == pytest.approx(said, abs=0.01)
+
+
+def _readme(monkeypatch: pytest.MonkeyPatch) -> tuple[str, str]:
+    """The lines of the README that load an encoder, and its path."""
+    monkeypatch.chdir(ROOT)
+    text = (ROOT / "README.md").read_text()
+    (code,) = re.findall(r"```python\n(from stopgrad.export .*?)```", text, re.DOTALL)
+    (path,) = re.findall(r'"(results/\S+\.safetensors)"', code)
+    return code, path

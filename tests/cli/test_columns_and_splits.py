@@ -70,7 +70,11 @@ def test_any_split_of_the_data_is_scored_and_recorded_by_its_name(
 @pytest.mark.parametrize(
     ("split", "code", "said"),
     [
-        ("test", 3, "digits0 without labels on the test split (the labels of test are all hidden"),
+        (
+            "test",
+            3,
+            " without labels on the test split (the labels of test are all hidden (-1 or null",
+        ),
         ("train", 2, "split = 'train', which is learned from; expected one of auto, test, valid"),
         ("contrasts", 2, "split = 'contrasts' (did you mean contrast?); expected one of auto, "),
     ],
