@@ -34,7 +34,6 @@ from stopgrad.speed.steps import start_on_random_pixels
 HERE = Path(__file__).resolve().parent
 STUDY = HERE.parent / "results" / "2026-11-26-predictor-lr"  # 24 runs
 TIMES = (1, 2, 4, 8)
-LOOK = {"mark": {"type": "line", "point": True, "strokeWidth": 2}, "width": 420, "height": 320}
 
 
 def main() -> None:
@@ -193,12 +192,12 @@ def _figure(rows: list[dict[str, Any]]) -> str:
             {"data": {"values": line}, "mark": dashed, "encoding": {"x": x, "y": y}},
             {
                 "data": {"values": values},
-                "mark": LOOK["mark"],
+                "mark": {"type": "line", "point": True, "strokeWidth": 2},
                 "encoding": {"x": x, "y": y, "color": color},
             },
         ],
-        "width": LOOK["width"],
-        "height": LOOK["height"],
+        "width": 420,
+        "height": 320,
         "background": "white",
     }
     return vl_convert.vegalite_to_svg(json.dumps(chart))

@@ -5,12 +5,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from PIL import Image
 from sklearn.datasets import load_digits
 
 from stopgrad.evaluation import Features, Record
-from stopgrad.images import Dataset, load_dataset
+from stopgrad.images import Dataset, load_dataset, pack
+from stopgrad.images.writing import SplitWriter
 
 # Each would add an element or an attribute, or end a tag or a quote, were it not escaped.
 MARKUP = (
@@ -119,3 +121,18 @@ class HubAnswer(BaseHTTPRequestHandler):
 
     def log_message(self, *_: object) -> None:
         pass
+
+
+def pack_until_killed(data: str, store: Path, *, side: int, shards: int) -> None:
+    """Packs until so many shards are whole, and leaves what a kill would leave."""
+    write = SplitWriter._write_shard
+
+    def killed(self: SplitWriter, attempts: Any) -> None:
+        if len(self.shards) == shards:
+            raise KeyboardInterrupt
+        write(self, attempts)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(SplitWriter, "_write_shard", killed)
+        with pytest.raises(KeyboardInterrupt):
+            pack(data, store, side=side)

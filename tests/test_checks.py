@@ -94,9 +94,7 @@ def test_ci_runs_the_test_command_of_the_readme_on_every_supported_python() -> N
     assert commands[0].endswith("'.[dev]' && .venv/bin/python -m pytest")
     workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text())
     job = workflow["jobs"]["test"]
-    *prepared, command = [step["run"] for step in job["steps"] if "run" in step]
-    assert command == "bash .ci/run"
-    assert all(step.startswith("sudo apt-get ") for step in prepared)  # the shells of completion
+    assert [step["run"] for step in job["steps"] if "run" in step] == ["bash .ci/run"]
     oldest = _project()["requires-python"].removeprefix(">=")
     assert job["strategy"]["matrix"]["python"] == [oldest, "3.12", "3.13"]
 

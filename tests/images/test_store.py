@@ -48,6 +48,7 @@ from stopgrad.method import downscale, two_views
 from stopgrad.runs import load_checkpoint, prepare
 from stopgrad.speed.outlook import advise_packing
 from stopgrad.training import pretrain_epochs
+from tests.factories import pack_until_killed
 from tests.training.factories import encoder_run
 
 SIDE = 24
@@ -366,19 +367,8 @@ def test_packing_goes_on_without_writing_through_a_link(
     packed: Path,
     tmp_path: Path,
     small_shards: None,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    write = writing_module.SplitWriter._write_shard
-
-    def killed(self: Any, attempts: Any) -> None:
-        if len(self.shards) == 3:
-            raise KeyboardInterrupt
-        write(self, attempts)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(writing_module.SplitWriter, "_write_shard", killed)
-        with pytest.raises(KeyboardInterrupt):
-            pack(str(pictures), tmp_path / "store", side=SIDE)
+    pack_until_killed(str(pictures), tmp_path / "store", side=SIDE, shards=3)
     theirs, shard = tmp_path / "theirs", tmp_path / "store" / "train-00001.pixels"
     theirs.write_bytes(shard.read_bytes())
     written = theirs.stat().st_mtime_ns

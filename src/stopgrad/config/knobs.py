@@ -104,6 +104,11 @@ class EncoderConfig(Checked):
     )
     zero_init: bool = knob(True, "start the last BN gain of each residual block at 0. Report: yes")
 
+    @property
+    def is_given(self) -> bool:
+        """Whether it was given in Python, so that its name does not say how to build it."""
+        return self.name.startswith(OWN)
+
 
 @dataclass(frozen=True, kw_only=True)
 class ProjectorConfig(Checked):
@@ -347,7 +352,7 @@ class Config(Checked):
     @property
     def has_own_parts(self) -> bool:
         """Whether its encoder or its views were given in Python."""
-        return bool(self.views.own) or self.encoder.name.startswith(OWN)
+        return bool(self.views.own) or self.encoder.is_given
 
     @property
     def image_side(self) -> int:

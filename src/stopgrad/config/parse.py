@@ -138,23 +138,25 @@ def _unknown_keys(flat: Mapping[str, object]) -> Iterator[str]:
     known = [knob.key for knob in _knobs()]
     for key in flat:
         if key not in known:
-            said = "" if _is_typo(key, known) else guess(key, known)
-            yield f"unknown key {key}{f' ({said})' if said else _nearest(key, known)}"
+            said = guess(key, known)
+            if not said or _is_typo(key, said, known):
+                said = _nearest(key, known)
+            yield f"unknown key {key}{said and f' ({said})'}"
 
 
-def _is_typo(key: str, known: list[str]) -> bool:
+def _is_typo(key: str, said: str, known: list[str]) -> bool:
     """Whether a letter or two are wrong in a key below a section: `views.blr`, which others use."""
-    section = key.rpartition(".")[0]
-    mates = [path for path in known if section and path.startswith(f"{section}.")]
+    section = f"{key.rpartition('.')[0]}."
+    mates = [path for path in known if path.startswith(section)]
     near = difflib.get_close_matches(key, mates, n=1, cutoff=0.85)
-    return bool(near) and not guess(key, known).startswith(f"here {section}.")
+    return bool(near) and not said.startswith(f"here {section}")
 
 
 def _nearest(key: str, known: list[str]) -> str:
     """The nearest key path, or the one whose last word is nearest."""
     last = {path.rsplit(".", 1)[-1]: path for path in reversed(known)}
     word = next(iter(difflib.get_close_matches(key, [*known, *last], n=1, cutoff=0.6)), None)
-    return f" (did you mean {last.get(word, word)}?)" if word else ""
+    return f"did you mean {last.get(word, word)}?" if word else ""
 
 
 class _Read(NamedTuple):

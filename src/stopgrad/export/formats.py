@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, get_args
 import torch
 from torch import Tensor, nn
 
-from stopgrad.config import OWN, EncoderConfig, ExportFormat
+from stopgrad.config import EncoderConfig, ExportFormat
 from stopgrad.errors import ConfigError
 from stopgrad.method import RESNETS
 
@@ -55,7 +55,7 @@ def check_format(config: EncoderConfig, name: ExportFormat) -> None:
 
 def formats_for(config: EncoderConfig) -> tuple[ExportFormat, ...]:
     """The export formats that can hold an encoder."""
-    if config.name.startswith(OWN):  # only a graph says what it computes
+    if config.is_given:  # only a graph says what it computes
         return ("onnx",)
     if config.name.startswith("timm:"):
         return ("timm", *EVERY)

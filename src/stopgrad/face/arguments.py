@@ -14,7 +14,7 @@ from dataclasses import replace
 from typing import Any, ParamSpec, TypeAlias, TypeVar
 
 from stopgrad import method, runs
-from stopgrad.config import OWN, Config, config_from_dict
+from stopgrad.config import Config, config_from_dict
 from stopgrad.errors import ConfigError, did_you_mean
 
 PARTS = ("encoder", "views")  # that may be given in Python
@@ -76,7 +76,7 @@ def chosen_start(init: str | os.PathLike[str] | None, config: Config) -> str | N
     Raises:
         ConfigError: For others beside such an encoder.
     """
-    if not config.encoder.name.startswith(OWN):
+    if not config.encoder.is_given:
         return None if init is None else os.fspath(init)
     if init is not None:
         raise ConfigError("init beside an encoder of your own", expected="its own weights")

@@ -128,9 +128,7 @@ AnyData: TypeAlias = "str | Path | Data | Dataset | HeldImages"
 class HowRead(TypedDict, total=False):
     """How a data set is read, where the rules should not decide; by the names of the knobs."""
 
-    image_column: (
-        str  # of a table (Parquet, CSV, ...), that holds the images or their paths; "": by rule
-    )
+    image_column: str  # of a table, that holds the images or their paths; "": by rule
     label_column: str  # of a table, that holds the labels; "": by rule
     white_level: float  # the value that is white in images of more than 8 bits; 0: from the set
     bands: str  # that are red, green and blue, as "4,3,2", or one; more, or "all": a channel each

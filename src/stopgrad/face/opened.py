@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from stopgrad import evaluation, export, method, runs, training
-from stopgrad.config import OWN, Config
+from stopgrad.config import Config
 from stopgrad.errors import ConfigError, DataError, StorageError
 from stopgrad.face.arguments import in_plain_torch, with_parts
 from stopgrad.face.data import ARRAYS, AnyData, Data, as_data
@@ -137,10 +137,10 @@ class OpenedRun:
 
     def _weights_changed(self) -> bool:
         """Whether an encoder of the caller's is not the one that the run started from."""
-        name, card = self.config.encoder.name, runs.read_run(self.path).data.get("init", {})
-        if not name.startswith(OWN):
+        encoder, card = self.config.encoder, runs.read_run(self.path).data.get("init", {})
+        if not encoder.is_given:
             return False
-        return training.read_weights(name, self.config.encoder).sha256 != card.get("sha256")
+        return training.read_weights(encoder.name, encoder).sha256 != card.get("sha256")
 
     def _records(self) -> list[Record]:
         path = self.path / "records.jsonl"

@@ -36,7 +36,7 @@ def build_encoder(
             encoder which this process was given.
     """
     check_encoder_name(config.name)
-    if config.name.startswith(OWN):
+    if config.is_given:
         return build_own_encoder(config.name, channels=config.channels, per_view=per_view)
     if config.name.startswith(TIMM):
         return _timm_encoder(config, generator, per_view=per_view)

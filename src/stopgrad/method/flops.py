@@ -16,7 +16,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-from stopgrad.config import OWN, Config, EncoderConfig
+from stopgrad.config import Config, EncoderConfig
 from stopgrad.method.classifier import build_classifier
 from stopgrad.method.simsiam import build_simsiam
 
@@ -35,7 +35,7 @@ def training_flops(config: Config) -> float:
 
     0 for an encoder given in Python, of which a config builds no copy.
     """
-    if config.encoder.name.startswith(OWN):
+    if config.encoder.is_given:
         return 0.0
     model = build_simsiam(config).eval()
     size = (config.views.size, config.views.size)
@@ -50,7 +50,7 @@ def training_flops(config: Config) -> float:
 @functools.cache
 def classifier_flops(shape: ClassifierShape) -> float:
     """Those of a classifier; 0 as for `training_flops`."""
-    if shape.encoder.name.startswith(OWN):
+    if shape.encoder.is_given:
         return 0.0
     model = build_classifier(shape.encoder, classes=shape.classes, seed=0).eval()
     with _counted() as products:

@@ -95,7 +95,7 @@ def method_facts(config: Config) -> list[Fact]:
         f"{place_text(optimizer.alpha_h)} {TIMES} lr, {optimizer.predictor_schedule}"
     )
     named = f"{encoder.name}, {encoder.stem} stem{wide}"
-    if encoder.name.startswith(OWN):
+    if encoder.is_given:
         named = f"{encoder.name.removeprefix(OWN)}, given in Python"
     views = f"views of {config.views.size} px"
     if config.views.own:

@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from stopgrad.config import OWN, torch_generator
+from stopgrad.config import torch_generator
 from stopgrad.errors import CheckpointError, ConfigError, StopgradError, UnreadableError
 from stopgrad.method import build_encoder
 from stopgrad.runs.checkpoint import (
@@ -79,7 +79,7 @@ def verify_run(path: Path) -> Iterator[Finding]:
     run = _Run(path, None)
     with suppress(OSError, ValueError, KeyError, TypeError, ConfigError):
         run = _Run(path, info_from_dict(read_json(path / "config.json")))
-    if run.info is not None and run.info.config.encoder.name.startswith(OWN):
+    if run.info is not None and run.info.config.encoder.is_given:
         build_encoder(run.info.config.encoder, torch_generator(0, "encoder"))  # it must be given
     for name, check in _FILES.items():
         if (path / name).exists() or name == "config.json":

@@ -19,7 +19,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from stopgrad.config import OWN, Config, torch_generator
+from stopgrad.config import Config, torch_generator
 from stopgrad.images import Images, Normalization, Track, no_progress
 from stopgrad.method import (
     Clean,
@@ -164,7 +164,7 @@ class Pretraining(Learner[SimSiam, Views]):
 
     def _drawing(self) -> AbstractContextManager[None]:
         """What an encoder of the caller draws, such as dropout, is decided by the step."""
-        if not self.config.encoder.name.startswith(OWN):
+        if not self.config.encoder.is_given:
             return nullcontext()
         seed = torch_generator(self.config.seed, "own", self.step).initial_seed()
         return seeded(seed, self.compute.device)

@@ -14,6 +14,7 @@ from PIL import Image
 
 from stopgrad.config import ALL_BANDS, Reading
 from stopgrad.images import Dataset, load_dataset, pack, writing
+from tests.factories import pack_until_killed
 from tests.images.inputs.test_formats import dicom
 from tests.inputs import row
 
@@ -141,17 +142,7 @@ def test_a_store_knows_the_pages_of_shards_from_before_a_kill(
     for number in range(3):
         by_pillow(tmp_path / "set" / f"{number}.tif")
     monkeypatch.setattr(writing, "SHARD_IMAGES", 1)
-    write = writing.SplitWriter._write_shard
-
-    def killed(self: Any, attempts: Any) -> None:
-        if len(self.shards) == 2:
-            raise KeyboardInterrupt
-        write(self, attempts)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(writing.SplitWriter, "_write_shard", killed)
-        with pytest.raises(KeyboardInterrupt):
-            pack(str(tmp_path / "set"), tmp_path / "store", side=9)
+    pack_until_killed(str(tmp_path / "set"), tmp_path / "store", side=9, shards=2)
     pack(str(tmp_path / "set"), tmp_path / "store", side=9)
     expected = tuple(f"{number}.tif:{page}" for number in range(3) for page in (2, 3))
     assert unused(load_dataset(str(tmp_path / "store"))) == {REASON: expected}

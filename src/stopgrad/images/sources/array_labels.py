@@ -29,13 +29,14 @@ def labels_in(arrays: Sequence[StoredArray], *, count: int) -> list[int | str | 
 def labels_of_rows(array: AnyArray, named: str) -> list[int | str | None] | str:
     """The labels in an array (N, 1) or one-hot (N, C), or why they are none."""
     if array.shape[1] > 1:
-        if array.dtype.kind not in "buif" or not _is_one_hot(array):
+        if array.dtype.kind not in "buif" or not is_one_hot(array):
             return f"{named} holds several labels for each image, which are not used"
         array = array.argmax(axis=1)[:, None]
     return as_labels(array[:, 0], named)
 
 
-def _is_one_hot(array: AnyArray) -> bool:
+def is_one_hot(array: AnyArray) -> bool:
+    """Whether each row (C,) of numbers is a single 1 among 0s."""
     return bool(((array == 0) | (array == 1)).all() and (array.sum(axis=1) == 1).all())
 
 

@@ -12,6 +12,9 @@ import math
 from shlex import quote
 from typing import Any, NamedTuple
 
+import numpy as np
+
+from stopgrad.images.sources.array_labels import is_one_hot
 from stopgrad.images.sources.arrow_files import GroupedFile
 from stopgrad.images.sources.columns import (
     ImageColumn,
@@ -128,11 +131,12 @@ def read_labels(file: GroupedFile, name: str) -> list[Plain]:
 def _one_hot(values: list[Any]) -> list[Plain] | None:
     """The place of the 1 in lists that are all as long and have one each; None for others."""
     lists = [value for value in values if value is not None]
-    if not lists or not all(isinstance(value, list) for value in lists):
+    if not all(isinstance(value, list) for value in lists) or len({*map(len, lists)}) != 1:
         return None
-    width = len(lists[0])
-    fit = all(len(v) == width and v.count(1) == 1 and v.count(0) == width - 1 for v in lists)
-    return [value and value.index(1) for value in values] if fit and width > 1 else None
+    if not all(isinstance(part, int | float) for value in lists for part in value):
+        return None
+    fit = len(lists[0]) > 1 and is_one_hot(np.array(lists))
+    return [value and value.index(1) for value in values] if fit else None
 
 
 def _plain(value: Any) -> Plain:

@@ -98,10 +98,9 @@ def read_file(
     reasons: dict[str, list[str]] = {}
     for row, reason in strange.items():
         reasons.setdefault(reason, []).append(f"{name}:{row}")
-    for row, count in enumerate(several):
-        more = (f"{name}:{row}:{place}" for place in range(2, count + 1))
-        reasons.setdefault("images behind the first of a row, which alone is read", []).extend(more)
-    unused = (Unused("image", reason, tuple(names)) for reason, names in reasons.items() if names)
+    if more := [f"{name}:{row}:{n}" for row, of in enumerate(several) for n in range(2, of + 1)]:
+        reasons["images behind the first of a row, which alone is read"] = more
+    unused = (Unused("image", reason, tuple(names)) for reason, names in reasons.items())
     used = None if labels is None else [labels[row] for row in rows]
     return FileRows(name, path, column, rows, used), Notes(remarks, tuple(unused))
 
