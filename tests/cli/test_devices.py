@@ -131,6 +131,24 @@ def test_a_process_that_is_stopped_ends_all_and_the_run_goes_on_bit_for_bit(
     assert _weights(run) == whole[devices]
 
 
+def test_a_restart_by_torchrun_goes_on_bit_for_bit(
+    tmp_path: Path, images: Path, whole: dict[int, str]
+) -> None:
+    run, torchrun = tmp_path / "run", (sys.executable, "-m", "torch.distributed.run")
+    how = ("--standalone", "--nproc-per-node", "2", "--max-restarts", "1", "-m", "stopgrad")
+    process = subprocess.Popen(
+        [*torchrun, *how, "pretrain", "--data", images, *KNOBS, "--out", run],
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
+    _wait_for_steps(run, process, steps=23)
+    os.kill(_workers(process)[1], signal.SIGKILL)
+    _, error = process.communicate(timeout=240)
+    assert process.returncode == 0, error
+    assert _weights(run) == whole[2]
+
+
 @full
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounts a file system, which only root may")
 def test_a_full_disk_under_the_first_process_ends_all_with_its_code(

@@ -248,7 +248,12 @@ def joined_on(device: torch.device, *, share: bool, timeout: float) -> Iterator[
     limit = timedelta(seconds=timeout)
     backend = "nccl" if device.type == "cuda" and not share else "gloo"
     try:
-        dist.init_process_group(backend, timeout=limit)
+        found, rank, size = next(dist.rendezvous("env://", timeout=limit))
+        # torchrun keeps the store when it restarts its processes: what those before have written
+        # there, addresses and errors, is not for these.
+        attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+        store = dist.PrefixStore(f"attempt-{attempt}", found)
+        dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=limit)
         told = dist.new_group(backend="gloo", timeout=limit)
     except (RuntimeError, ValueError) as error:
         raise ConfigError(
@@ -256,7 +261,6 @@ def joined_on(device: torch.device, *, share: bool, timeout: float) -> Iterator[
             expected=f"all {os.environ['WORLD_SIZE']} within {timeout:g} s",
             hint="start them with the same torchrun command on every machine",
         ) from error
-    store = dist.distributed_c10d._get_default_store()
     tensors = dist.group.WORLD
     assert isinstance(tensors, dist.ProcessGroup)
     assert isinstance(told, dist.ProcessGroup)
