@@ -25,6 +25,7 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.rendezvous import rendezvous
 
 from stopgrad.errors import ConfigError, LostProcessError, StopgradError, no_memory
 
@@ -248,11 +249,11 @@ def joined_on(device: torch.device, *, share: bool, timeout: float) -> Iterator[
     limit = timedelta(seconds=timeout)
     backend = "nccl" if device.type == "cuda" and not share else "gloo"
     try:
-        found, rank, size = next(dist.rendezvous("env://", timeout=limit))
+        found, rank, size = next(rendezvous("env://", timeout=limit))
         # torchrun keeps the store when it restarts its processes: what those before have written
         # there, addresses and errors, is not for these.
         attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-        store = dist.PrefixStore(f"attempt-{attempt}", found)
+        store = dist.distributed_c10d.PrefixStore(f"attempt-{attempt}", found)
         dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=limit)
         told = dist.new_group(backend="gloo", timeout=limit)
     except (RuntimeError, ValueError) as error:

@@ -78,6 +78,7 @@ def label(what: str, column: Any, names: tuple[str, ...], labels: list[int]) -> 
         label("identifiers", pa.array([35000, 7, 35000]), ("7", "35000"), [1, 0, 1]),
         label("numbers from 1", pa.array([2, 1, 2]), ("1", "2"), [1, 0, 1]),
         label("text that says nan", pa.array(["NaN", "a", "nan"]), ("a",), [-1, 0, -1]),
+        label("text that says NA", pa.array(["NA", "a", "N/A"]), ("a",), [-1, 0, -1]),
         label("nulls", pa.array([None, "a", "b"]), ("a", "b"), [-1, 0, 1]),
         label("text with spaces around it", pa.array([" b", "a", "b "]), ("a", "b"), [1, 0, 1]),
         label("one-hot lists", pa.array([[0, 1], [1, 0], None]), ("0", "1"), [1, 0, -1]),

@@ -128,6 +128,22 @@ def test_lines_of_json_label_images(root: Path) -> None:
     assert train_labels(load_dataset(str(root))) == (("1", "2", "3"), [0, 1, 2] * 4)
 
 
+def test_a_first_line_without_a_label_hides_no_other(root: Path) -> None:
+    put(root, *NAMES)
+    lines = [
+        {"file_name": name} | ({"label": "ab"[n % 2]} if n else {}) for n, name in enumerate(NAMES)
+    ]
+    csv(root, "metadata.jsonl", "", [*map(json.dumps, lines)])
+    assert train_labels(load_dataset(str(root))) == (("a", "b"), [-1, *[1, 0] * 5, 1])
+
+
+def test_text_that_says_no_label_is_no_class(root: Path) -> None:
+    put(root, *NAMES)
+    said = ["NA", "n/a", "None", *"abcabcabc"]
+    csv(root, "labels.csv", "file,label", [f"{n},{of}" for n, of in zip(NAMES, said, strict=True)])
+    assert train_labels(load_dataset(str(root))) == (("a", "b", "c"), [-1] * 3 + [0, 1, 2] * 3)
+
+
 @pytest.mark.input(
     "label", what="metadata.parquet (the Hub's image folder)", happens="labels are read"
 )

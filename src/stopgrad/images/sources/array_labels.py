@@ -11,6 +11,8 @@ from stopgrad.images.sources.array_images import AnyArray
 
 MOST_CLASSES = 10_000  # columns of one-hot labels
 NAMED = 5  # arrays that a message names
+MISSING = frozenset({"", "nan", "null", "<na>", "na", "n/a", "#n/a", "none"})
+"""Text that stands where there is no label, in small letters; as pandas reads it."""
 
 
 def labels_in(arrays: Sequence[StoredArray], *, count: int) -> list[int | str | None] | str:
@@ -51,4 +53,5 @@ def as_labels(array: AnyArray, named: str) -> list[int | str | None] | str:
     if array.dtype.kind in "bui":
         return [int(value) for value in array]
     values = [v.decode("utf-8", "replace") if isinstance(v, bytes) else v for v in array.tolist()]
-    return [value if value is None else str(value) for value in values]
+    texts = (None if value is None else str(value) for value in values)
+    return [None if text is None or text.strip().lower() in MISSING else text for text in texts]

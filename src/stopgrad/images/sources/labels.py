@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from stopgrad.images.sources.array_labels import is_one_hot
+from stopgrad.images.sources.array_labels import MISSING, is_one_hot
 from stopgrad.images.sources.arrow_files import GroupedFile
 from stopgrad.images.sources.columns import (
     ImageColumn,
@@ -38,7 +38,6 @@ COARSE = {"coarse", "super"}  # are taken last
 MOST_CLASSES = 1000  # distinct values of a column that may be meant as labels
 NAMED = 5  # columns that a line names
 
-NAN = ("nan", "<na>")  # as pandas writes no label into text
 Plain = int | str | None  # a label as it stands in the data
 
 
@@ -148,7 +147,7 @@ def _plain(value: Any) -> Plain:
     """
     match value:
         case str():
-            return None if value.strip().lower() in NAN else value.strip()
+            return None if value.strip().lower() in MISSING else value.strip()
         case None:
             return None
         case bool() | int():

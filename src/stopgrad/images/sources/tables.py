@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 
 from stopgrad.config import Reading
 from stopgrad.errors import DataError
+from stopgrad.images.sources.array_labels import MISSING
 from stopgrad.images.sources.columns import whole_column
 from stopgrad.images.sources.endings import SUFFIXES
 from stopgrad.images.sources.files import OURS, FolderListing, Found
@@ -48,7 +49,6 @@ SPLIT_COLUMNS = ("split", "set", "subset", "dataset", "partition", "fold")
 WITHOUT = frozenset({"labels", "label", "metadata", "annotations", "annotation", "list", "info"})
 OUR_COLUMNS = ["path", "split", "label", "class_name"]  # of the files that `stopgrad embed` writes
 UTF_16 = (b"\xff\xfe", b"\xfe\xff")  # its marks, as spreadsheets write them
-MISSING = frozenset({"", "nan", "null"})
 MOST_BYTES = 1 << 28  # of a table
 MOST_TABLES = 20
 NAMED = 3  # tables that an error names
@@ -353,7 +353,8 @@ def _of_lines(text: str) -> dict[str, list[Any]]:
     rows = [json.loads(line) for line in text.splitlines() if line.strip()]
     if not rows or not all(isinstance(row, dict) for row in rows):
         raise _UnfitError("its lines are no objects")
-    return {name: [row.get(name) for row in rows] for name in rows[0]}
+    names = dict.fromkeys(name for row in rows for name in row)
+    return {name: [row.get(name) for row in rows] for name in names}
 
 
 def _of_parquet(path: Path) -> dict[str, list[Any]]:
