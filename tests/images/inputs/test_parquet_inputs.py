@@ -426,6 +426,21 @@ def test_what_else_lies_beside_parquet_files_is_named(root: Path) -> None:
     assert unused == {"a/b/c/train.parquet": "file", "more.zip": "file", "scan.psd": "image"}
 
 
+@pytest.mark.input(
+    "oddity", what="a table of labels beside Parquet files or arrays", happens="is named, not read"
+)
+@pytest.mark.parametrize("form", ["parquet", "npy"])
+def test_a_table_beside_data_that_are_no_image_files_is_named(root: Path, form: str) -> None:
+    if form == "parquet":
+        write(root / "train.parquet", 4)
+    else:
+        np.save(root / "images.npy", np.zeros((4, 8, 8, 3), np.uint8))
+    (root / "labels.csv").write_text("file,label\n0.png,a\n1.png,b\n")
+    assert load_dataset(str(root)).notes.unused == (
+        ("file", "tables, which are read beside image files alone", ("labels.csv",)),
+    )
+
+
 @pytest.mark.input("oddity", what="images that no row names", happens="named, not used")
 def test_an_image_that_no_row_names_is_named(root: Path) -> None:
     pictures(root / "images", count=4)

@@ -149,7 +149,10 @@ def _with_the_rest(
         group._replace(names=tuple(name for name in group.names if not is_used(name)))
         for group in listing.unused
     )
-    notes = Notes(unused=tuple(group for group in left if group.names))
+    names = ("/".join(table.parts) for table in listing.tables)
+    tables = tuple(name for name in names if not is_used(name))
+    groups = (*left, Unused("file", "tables, which are read beside image files alone", tables))
+    notes = Notes(unused=tuple(group for group in groups if group.names))
     return source._replace(notes=source.notes.and_those(notes))
 
 
