@@ -145,7 +145,8 @@ class FailedRunsError(StopgradError):
 # How Python, PyTorch (CPU and GPU), oneDNN, the dynamic loader, C++ and Rust report it.
 _NO_MEMORY = re.compile(
     r"can't allocate memory|cannot allocate memory|out of memory|failed to map segment|bad_alloc"
-    r"|can't start new thread|PyObject pointer is null|could not create a (memory|primitive$)",
+    r"|can't start new thread|failed to launch worker thread|PyObject pointer is null"
+    r"|could not create a (memory|primitive$)",
     re.IGNORECASE,
 )
 _ASKED = re.compile(r"tried to allocate ([\d.]+ \w+)", re.IGNORECASE)

@@ -55,6 +55,7 @@ PLANTED = (
     Planted("study", "studies/lock", "pipe", "study run"),
     Planted("study", "runs/*/run/metrics.jsonl", "pipe", "study status"),
     Planted("study", "runs/*/claim", "pipe", "study status"),
+    Planted("study", "runs", "folder", "study table"),
     Planted("store", "train-00000.pixels", "link", "views"),
     Planted("store", "train-00000.pixels", "pipe", "verify"),
     Planted("store", "stopgrad-store.json", "pipe", "views"),
@@ -90,7 +91,7 @@ def _meet(lab: Lab, planted: Planted, *, sabotage: str = "") -> list[str]:
     before = _bytes_of(victim)
     done = lab.run(*_words(lab, planted, place), sabotage=sabotage)
     wrong = [done.crashed] if done.crashed else []
-    if planted.command != "study status" and done.code not in REFUSALS:
+    if done.code not in REFUSALS:
         wrong.append(f"exit code {done.code}: {done.last_line}")
     return wrong + ([] if _bytes_of(victim) == before else ["outside: a file was changed"])
 
@@ -119,8 +120,8 @@ def _words(lab: Lab, planted: Planted, place: Path) -> tuple[object, ...]:
     match planted.command:
         case "study run":
             return study_words(lab, place)
-        case "study status":
-            return ("study", "status", place)
+        case "study status" | "study table":
+            return (*planted.command.split(), place)
         case "evaluate":
             return ("evaluate", place, "--of", "pixels", "--metrics", "knn_accuracy")
         case "views":

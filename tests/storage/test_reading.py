@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from stopgrad.errors import DataError, StorageError, UnreadableError
+from stopgrad.errors import DataError, NoMemoryError, StorageError, UnreadableError
 from stopgrad.storage import (
     OddFileError,
     append_lines,
@@ -158,3 +158,25 @@ def test_a_file_that_is_not_there_is_no_failing_read(tmp_path: Path, pauses: lis
     with pytest.raises(FileNotFoundError):
         read_file(tmp_path / "x", most=1)
     assert not pauses
+
+
+def test_memory_that_ran_out_over_a_file_is_not_taken_for_damage() -> None:
+    def read() -> str:
+        try:
+            raise OSError("Failed to launch worker thread: Resource temporarily unavailable")
+        except OSError as error:
+            raise DataError("'a.parquet' cannot be read") from error
+
+    with pytest.raises(NoMemoryError, match="Failed to launch worker thread"):
+        read_patiently(Path("x"), read)
+
+
+def test_a_size_that_no_memory_holds_is_damage() -> None:
+    def read() -> str:
+        try:
+            raise MemoryError("malloc of size 1000000000000000 failed")
+        except MemoryError as error:
+            raise DataError("'a.parquet' cannot be read") from error
+
+    with pytest.raises(DataError, match="cannot be read"):
+        read_patiently(Path("x"), read)

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from stopgrad.errors import ConfigError, DataError
+from stopgrad.studies.directory import StudyDirectory
 from stopgrad.studies.folder import RunFolder
 from tests.studies.instant import STUDY, InstantExecutor, conduct, prepare, run_of
 
@@ -19,6 +20,17 @@ def test_a_directory_that_holds_something_else_is_left_alone(tmp_path: Path) -> 
     with pytest.raises(ConfigError, match=r"holds notes\.txt"):
         prepare(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_a_study_with_a_link_among_its_folders_is_not_even_looked_at(tmp_path: Path) -> None:
+    begun = prepare(tmp_path / "study")
+    name = begun.study.name
+    (tmp_path / "study" / "runs").rename(tmp_path / "elsewhere")
+    (tmp_path / "study" / "runs").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(DataError, match="runs is a link or no regular file"):
+        StudyDirectory(tmp_path / "study").read(name)
+    with pytest.raises(DataError, match="runs is a link or no regular file"):
+        StudyDirectory(tmp_path / "study").read_all()
 
 
 @pytest.mark.parametrize(

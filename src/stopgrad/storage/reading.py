@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TypeVar
 
-from stopgrad.errors import DataError, StopgradError, UnreadableError
+from stopgrad.errors import DataError, StopgradError, UnreadableError, no_memory
 from stopgrad.storage.locks import CAREFUL
 
 PAUSES = (0.5, 1.0, 2.0, 4.0, 8.0, 15.0)  # s between the tries of a read
@@ -47,6 +47,7 @@ def read_patiently(path: Path, read: Callable[[], T]) -> T:
 
     Raises:
         UnreadableError: When it still fails after some 30 s.
+        NoMemoryError: When memory ran out over it, and `read` took that for damage.
         OSError: When it says what is there instead, see `ANSWERS`.
         Exception: Whatever else `read` raises.
     """
@@ -54,6 +55,10 @@ def read_patiently(path: Path, read: Callable[[], T]) -> T:
         try:
             return read()
         except Exception as error:
+            # An absurd size in a damaged file is a MemoryError, and damage.
+            cause = error.__cause__
+            if cause and not isinstance(cause, MemoryError) and (lack := no_memory(cause)):
+                raise lack from error
             failed = of_disk(error)
             ours = isinstance(error, StopgradError) and not isinstance(error, DataError)
             if failed is None or ours:  # such as of a disk that is full

@@ -68,6 +68,10 @@ class StudyDirectory:
             )
         return self._kept.runs[run]
 
+    @cached_property
+    def _odd(self) -> Path | None:
+        return odd_entry(self.path, {"studies": "folder", "runs": "folder"})
+
     def epoch_rows(self, run: str) -> list[EpochRow]:
         """The finished epochs of a pretraining, none where they cannot be read; as `run`."""
         if not is_kept(self.path):
@@ -82,8 +86,15 @@ class StudyDirectory:
         """A study that was begun here.
 
         Raises:
-            DataError: When there is none of this name, or its file is damaged.
+            DataError: When there is none of this name, its file is damaged, or the directory holds
+                a link, a pipe or a device.
         """
+        if self._odd is not None:
+            raise DataError(
+                f"{as_text(self._odd)} is a link or no regular file",
+                expected="files and folders of the studies' own",
+                hint="do not use this directory, or put the real files there",
+            )
         if name not in self.names():
             raise DataError(
                 f"no study {name!r} in {self.path}{did_you_mean(name, self.names())}",
@@ -118,13 +129,12 @@ class StudyDirectory:
             ConfigError: With what was found.
         """
         found = sorted(os.listdir(self.path)) if self.path.is_dir() else []
-        odd = odd_entry(self.path, {"studies": "folder", "runs": "folder"})
         if is_kept(self.path):
             what = "a study that was kept without its runs"
         elif (self.path.exists() and not self.path.is_dir()) or (found and "studies" not in found):
             what = "a single run" if "config.json" in found else ", ".join(found[:5]) or "a file"
-        elif odd is not None:
-            what = f"a link or no regular file, {as_text(odd.relative_to(self.path))}"
+        elif self._odd is not None:
+            what = f"a link or no regular file, {as_text(self._odd.relative_to(self.path))}"
         else:
             return
         raise ConfigError(
