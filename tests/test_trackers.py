@@ -86,6 +86,7 @@ def test_wandb_and_trackio_take_the_lines_offline(
 ) -> None:
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_DIR", str(tmp_path))
+    monkeypatch.setenv("WANDB_X_SERVICE_WAIT", "200")  # s; its 30 are too few on a loaded machine
     monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "trackio"))
     pytest.importorskip(name)
     run = _trained(data, tmp_path / "run", name)
