@@ -7,6 +7,7 @@ import contextlib
 import hashlib
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,11 +17,14 @@ from pathlib import Path
 import pytest
 
 import stopgrad
+from stopgrad.runs import newest_step, read_run, read_status
+from stopgrad.runs.info import Change
 from tests.factories import write_digits
 
 FULL = os.environ.get("STOPGRAD_FULL") == "1"
 full = pytest.mark.skipif(not FULL, reason="the full set: STOPGRAD_FULL=1")
 COUNTS = [2, pytest.param(3, marks=full), pytest.param(4, marks=full)]
+THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 TIMEOUT = 20  # s that a process waits for the others
 KNOBS = (
     *("--preset", "tiny", "--epochs", "3", "--checkpoint_every", "7", "--knn_every", "0"),
@@ -32,9 +36,9 @@ def _command(*words: object, devices: int) -> list[str]:
     return [sys.executable, "-m", "stopgrad", *map(str, words), "--devices", str(devices)]
 
 
-def _start(run: Path, images: Path, *, devices: int) -> subprocess.Popen[str]:
+def _start(run: Path, images: Path, *, devices: int, threads: int = 1) -> subprocess.Popen[str]:
     command = _command("pretrain", "--data", images, *KNOBS, "--out", run, devices=devices)
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    environment = os.environ | dict.fromkeys(THREADS, str(threads))
     return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
 
 
@@ -151,8 +155,8 @@ def test_a_restart_by_torchrun_goes_on_bit_for_bit(
 
 @full
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounts a file system, which only root may")
-def test_a_full_disk_under_the_first_process_ends_all_with_its_code(
-    tmp_path: Path, images: Path
+def test_a_full_disk_under_the_first_process_ends_all_with_its_code_and_loses_no_bit(
+    tmp_path: Path, images: Path, whole: dict[int, str]
 ) -> None:
     disk = tmp_path / "disk"
     disk.mkdir()
@@ -165,8 +169,66 @@ def test_a_full_disk_under_the_first_process_ends_all_with_its_code(
         assert time.monotonic() - began < 6 * TIMEOUT
         assert "No space left on device" in error
         assert error.count("stopgrad: ") == 1, error
+        subprocess.run(["mount", "-o", "remount,size=60m", str(disk)], check=True)
+        _resume(disk / "run", devices=2)
+        assert _weights(disk / "run") == whole[2]
     finally:
         subprocess.run(["umount", str(disk)], check=True)
+
+
+@full
+def test_a_run_goes_on_with_more_processes_and_the_threads_of_torchrun_and_notes_it(
+    tmp_path: Path, images: Path
+) -> None:
+    run, free = tmp_path / "run", {k: v for k, v in os.environ.items() if k not in THREADS}
+    process = _start(run, images, devices=1, threads=2)
+    _wait_for_steps(run, process, steps=25)
+    process.terminate()
+    _, error = process.communicate()
+    assert process.returncode == 143, error
+    step = newest_step(run)
+    torchrun = (sys.executable, "-m", "torch.distributed.run", "--standalone")
+    done = subprocess.run(
+        [*torchrun, "--nproc-per-node", "2", "-m", "stopgrad", "resume", run],
+        capture_output=True,
+        text=True,
+        env=free,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Setting OMP_NUM_THREADS environment variable for each process to be 1" in done.stderr
+    said = "the same bits cannot be promised: environment.processes: 1 -> 2"
+    assert done.stderr.count(said) == 1, done.stderr
+    info = read_run(run)
+    assert info.changes == (Change(step, "environment.processes", 1, 2),)
+    assert info.environment["threads"] == 2
+    assert read_status(run).get("state") == "finished"
+
+
+@full
+@pytest.mark.parametrize(("bad_images", "code"), [("fail", 3), ("skip", 0)])
+def test_two_processes_say_what_one_says_of_a_bad_image(
+    tmp_path: Path, images: Path, bad_images: str, code: int
+) -> None:
+    """The first process finds it while it decodes, the second one in the cache or not at all."""
+    folder = shutil.copytree(images, tmp_path / "images")
+    bad = min((folder / "train").rglob("*.png"))
+    bad.write_bytes(bad.read_bytes()[:50])
+    said = []
+    for devices in (1, 2):
+        run, cache = tmp_path / f"run-{devices}", str(tmp_path / f"cache-{devices}")
+        knobs = (*KNOBS, "--epochs", "1", "--bad_images", bad_images)
+        done = subprocess.run(
+            _command("pretrain", "--data", folder, *knobs, "--out", run, devices=devices),
+            capture_output=True,
+            text=True,
+            env=os.environ | {"OMP_NUM_THREADS": "1", "STOPGRAD_CACHE": cache},
+        )
+        assert done.returncode == code, done.stderr
+        assert run.exists() == (code == 0)
+        lines = done.stderr.replace(" (exit code 3)", "").splitlines()
+        said.append([line for line in lines if "damaged" in line])
+    assert said[0]
+    assert said[0] == said[1]
 
 
 @pytest.mark.parametrize(

@@ -38,12 +38,12 @@ from stopgrad.images import (
     verify_store,
 )
 from stopgrad.images import packing as pack_module
-from stopgrad.images import types as types_module
+from stopgrad.images import pixels as pixels_module
 from stopgrad.images import writing as writing_module
 from stopgrad.images.inspect import ImageSize
 from stopgrad.images.manifest import MANIFEST
+from stopgrad.images.pixels import PixelFile
 from stopgrad.images.store import PACKING, SUMMARY
-from stopgrad.images.types import map_file
 from stopgrad.method import downscale, two_views
 from stopgrad.runs import load_checkpoint, prepare
 from stopgrad.speed.outlook import advise_packing
@@ -196,6 +196,17 @@ def test_rows_come_in_the_order_asked_for_across_shards(packed: Path, count: int
     assert np.array_equal(subset.take(again).pixels[:], whole[rows][again])
 
 
+@pytest.mark.parametrize("act", [Path.unlink, lambda shard: os.truncate(shard, 9), Path.touch])
+def test_a_shard_that_changes_before_it_is_read_ends_what_reads_it_and_nothing_else(
+    store: Path, packed: Path, act: Callable[[Path], Any]
+) -> None:
+    pixels = load_dataset(str(store)).train.pixels
+    act(store / "train-00003.pixels")
+    assert np.array_equal(pixels[:60], load_dataset(str(packed)).train.pixels[:60])
+    with pytest.raises(StorageError, match=r"train-00003\.pixels has changed"):
+        pixels[60]
+
+
 def _mapped() -> int:
     """Bytes of mapped files that are in this process's memory."""
     with open("/proc/self/statm") as file:
@@ -205,8 +216,11 @@ def _mapped() -> int:
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="Linux says what is resident")
 def test_reading_a_store_to_its_end_leaves_no_pixels_in_memory(tmp_path: Path) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (512, 128, 128, 3), np.uint8)
-    (tmp_path / "pixels").write_bytes(pixels.data)  # 25 MB
-    images = Images(Packed([map_file(tmp_path / "pixels", pixels.shape)]), None, (), "f" * 64)
+    file = tmp_path / "pixels"
+    file.write_bytes(pixels.data)  # 25 MB
+    images = Images(
+        Packed([PixelFile(file, pixels.shape, file.stat().st_mtime_ns)]), None, (), "f" * 64
+    )
     half = images.take(np.arange(0, 512, 2))
     before = _mapped()
     for start in range(0, 256, 16):
@@ -415,7 +429,7 @@ def test_a_store_that_cannot_be_read_is_not_called_damaged(
 
     monkeypatch.setattr("stopgrad.storage.reading.PAUSES", (0.0, 0.0))
     monkeypatch.setattr(place, call, failing)
-    for read in (lambda: load_dataset(str(store)), lambda: [*verify_store(store)]):
+    for read in (lambda: pixels_of(load_dataset(str(store)).train), lambda: [*verify_store(store)]):
         with pytest.raises(UnreadableError, match=r"train-00001\.pixels could .*tried 3 times"):
             read()
 
@@ -660,7 +674,7 @@ def test_files_read_by_a_column_are_compared_as_they_were_read(
 def test_a_store_may_have_more_shards_than_a_process_has_files(
     packed: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pages, refused = types_module._pages, []
+    pages, refused = pixels_module._pages, []
 
     def few(path: Path, access: int) -> Any:
         if not refused:
@@ -669,9 +683,9 @@ def test_a_store_may_have_more_shards_than_a_process_has_files(
         return pages(path, access)
 
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    monkeypatch.setattr(types_module, "_pages", few)
+    monkeypatch.setattr(pixels_module, "_pages", few)
     try:
-        load_dataset(str(packed))
+        pixels_of(load_dataset(str(packed)).train)
         assert resource.getrlimit(resource.RLIMIT_NOFILE) == (hard, hard)
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

@@ -161,22 +161,28 @@ def _elsewhere(monkeypatch: pytest.MonkeyPatch, **changes: Any) -> None:
 
 @pytest.mark.parametrize(
     "changes",
-    [{"torch": "1.0"}, {"cpu": "Z80"}, {"cpu_capability": "NONE"}, {"stopgrad": "9", "numpy": "1"}],
+    [
+        {"torch": "1.0"},
+        {"cpu": "Z80"},
+        {"cpu_capability": "NONE"},
+        {"stopgrad": "9", "numpy": "1"},
+        {"processes": 2},
+    ],
 )
 def test_other_rounding_goes_on_and_says_so_once(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
-    changes: dict[str, str],
+    changes: dict[str, Any],
 ) -> None:
-    run = train(tmp_path, 3)
+    before = {"processes": 1, **train(tmp_path, 3).environment}
     _elsewhere(monkeypatch, **changes)
     now = resume(tmp_path)
     messages = [record.getMessage() for record in caplog.records]
     assert len(messages) == 1
     assert messages[0].startswith("the run goes on, but the same bits cannot be promised: ")
     for key, new in changes.items():
-        assert f"environment.{key}: {run.environment[key]} -> {new}" in messages[0]
+        assert f"environment.{key}: {before[key]} -> {new}" in messages[0]
     noted = {change.key: change.new for change in now.changes}
     assert noted == {f"environment.{key}": new for key, new in changes.items()}
     caplog.clear()

@@ -15,6 +15,7 @@ from stopgrad.images import load_dataset
 from stopgrad.method import learning_rates
 from stopgrad.runs import load_checkpoint, read_metrics, read_run
 from stopgrad.runs.info import Change
+from stopgrad.training import resumed_info
 
 
 @pytest.fixture(scope="module")
@@ -76,6 +77,17 @@ def test_an_extended_run_takes_the_new_schedule_from_its_step_on(
     assert main(["resume", str(twice)]) == 0
     assert _same(twice, run)
     assert _rates(twice) == _rates(run)
+
+
+def test_a_run_goes_on_with_its_own_threads_whatever_the_environment_says(run: Path) -> None:
+    """torchrun sets OMP_NUM_THREADS."""
+    begun, threads = read_run(run).environment["threads"], torch.get_num_threads()
+    try:
+        torch.set_num_threads(begun + 1)
+        assert resumed_info(run, changes={}).environment["threads"] == begun
+        assert torch.get_num_threads() == begun
+    finally:
+        torch.set_num_threads(threads)
 
 
 @pytest.mark.parametrize(

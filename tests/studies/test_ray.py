@@ -6,7 +6,10 @@ The suite asks for what takes seconds; STOPGRAD_FULL=1 trains a study under each
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
+import threading
+import time
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -14,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from stopgrad.errors import ConfigError
-from stopgrad.studies import StudyDirectory
+from stopgrad.studies import StudyDirectory, ray_actors
 from stopgrad.studies.ray_actors import RayActors
 from tests.studies.engines import RayCluster, free_port, wait_for
 from tests.studies.faults import check, is_training, no_runner_stays, place, start, undisturbed
@@ -44,10 +47,34 @@ def on_ray(ray: RayCluster, place: Path, out: Path) -> subprocess.Popen[str]:
     return start(os.environ, place, out, "--on", "ray", "--ray-address", ray.address)
 
 
-def test_an_address_that_does_not_answer_is_named() -> None:
+def test_an_address_where_nobody_listens_is_named() -> None:
     address = f"127.0.0.1:{free_port()}"
     with pytest.raises(ConfigError, match=f"no Ray cluster answers at {address} "):
         RayActors(address)
+
+
+@pytest.mark.parametrize(
+    ("said", "why"), [(b"", "timed out"), (b"HTTP/1.1 400 ", "another server")]
+)
+def test_an_address_where_something_else_listens_is_named_in_time(
+    monkeypatch: pytest.MonkeyPatch, said: bytes, why: str
+) -> None:
+    """Such as the port of Ray's dashboard."""
+    assert ray_actors.ANSWER_S == 10
+    monkeypatch.setattr(ray_actors, "ANSWER_S", 0.5)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        connections = []
+
+        def answer() -> None:
+            connections.append(server.accept()[0])
+            connections[0].sendall(said)
+
+        threading.Thread(target=answer, daemon=True).start()
+        address, began = f"127.0.0.1:{server.getsockname()[1]}", time.monotonic()
+        with pytest.raises(ConfigError, match=rf"answers at {address} \(.*{why}\); expected"):
+            RayActors(address)
+        assert time.monotonic() - began < 5
+        connections[0].close()
 
 
 def test_a_process_runs_one_study_after_the_other_but_not_on_a_connection_of_others(

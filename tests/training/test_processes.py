@@ -5,16 +5,23 @@ Real processes on the CPU: two that torchrun has started, three and four that a 
 
 from __future__ import annotations
 
+import gc
 import os
+import re
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import pytest
 import torch
 
 from stopgrad.errors import ConfigError, DataError, StopgradError
+from stopgrad.images import load_dataset, pack, writing
 from stopgrad.method import Processes, process_count, unused_gpus
+from stopgrad.method.processes import VARIABLES, own_device
+from stopgrad.training.pretrain import start_training
 from stopgrad.training.sessions import check_agreement
 from tests.studies.engines import free_port
 from tests.training import together
@@ -83,6 +90,32 @@ def test_every_bit_of_what_is_measured_is_that_of_one_process(
     assert shared["looks"][2] is not None
 
 
+def test_the_checkpoint_is_read_by_the_first_process_and_told_to_the_others(
+    shared: dict[str, Any],
+) -> None:
+    assert set(shared["heard"]["step"]) == {5}
+
+
+def test_a_status_that_the_disk_refuses_the_first_process_ends_all_with_its_error(
+    shared: dict[str, Any],
+) -> None:
+    first, *others = shared["heard"]["status"]
+    assert first[:2] == ["StorageError", 5]
+    assert others
+    assert all(other == first for other in others)
+
+
+def test_a_bad_image_that_one_process_finds_ends_all_or_is_left_out_as_with_one(
+    shared: dict[str, Any],
+) -> None:
+    *others, last = shared["heard"]["fail"]
+    assert last[:2] == ["DamagedImagesError", 3]
+    assert "07.png" in last[2]
+    assert all(other == last for other in others)
+    *others, last = shared["heard"]["skip"]
+    assert (set(others), last) == ({20}, 19)
+
+
 def in_place(rank: int, count: int) -> Processes:
     """Who a process would be, without the others."""
     return Processes(rank, count, torch.device("cpu"), *(cast("Any", None),) * 3)
@@ -104,6 +137,43 @@ def test_processes_that_divide_the_parts_take_the_batches_of_one_and_read_only_t
             assert {int(i) // per_part for i in indices} == own
             taken[step] += indices.tolist()
     assert taken == [batch.tolist() for batch in batches]
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """600 images in twelve shards."""
+    folder = tmp_path_factory.mktemp("packed")
+    np.save(folder / "images.npy", np.random.default_rng(0).integers(0, 256, (600, 12, 12, 3), "B"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(writing, "SHARD_IMAGES", 50)
+        pack(str(folder / "images.npy"), folder / "store", side=12)
+    return folder / "store"
+
+
+def opened(store: Path) -> set[int]:
+    """The shards of a store that this process has mapped, by what the system knows."""
+    maps = Path("/proc/self/maps").read_text()
+    return {int(number) for number in re.findall(rf"{store}/train-(\d+)\.pixels", maps)}
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="Linux says what is mapped")
+@pytest.mark.parametrize("count", [1, 2, 4])
+def test_a_process_opens_only_the_shards_of_its_own_parts(store: Path, count: int) -> None:
+    for rank in range(count):
+        images = load_dataset(str(store)).train
+        assert images.known is not None
+        assert opened(store) == set()
+        one = start_training(
+            images,
+            together.config(parts=4, batch=20),
+            normalization=images.known,
+            processes=in_place(rank, count) if count > 1 else None,
+        )
+        for batch in one.batches():
+            one._views_of(*one._own_part(batch, one._table(len(batch))))
+        assert opened(store) == {shard for shard in range(12) if shard // 3 * count // 4 == rank}
+        del one, images
+        gc.collect()
 
 
 def test_each_part_gives_each_batch_as_many_images_and_each_image_once_in_an_epoch() -> None:
@@ -169,6 +239,22 @@ def test_some_of_the_variables_of_torchrun_are_refused(
         monkeypatch.setenv(name, value)
     with pytest.raises(ConfigError, match=named):
         process_count()
+
+
+def test_more_processes_than_a_machine_has_gpus_are_refused_in_each_of_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    variables = dict.fromkeys(VARIABLES, "3") | {"LOCAL_WORLD_SIZE": "3"}
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    for rank in ("0", "1", "2"):  # also in the first one, which alone prints
+        monkeypatch.setenv("LOCAL_RANK", rank)
+        with pytest.raises(ConfigError, match="3 processes on a machine with 2 GPUs"):
+            own_device(torch.device("cuda"))
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert own_device(torch.device("cuda")) == torch.device("cuda:1")
 
 
 def test_variables_of_slurm_alone_mean_one_process(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,27 +4,32 @@
     python -m tests.training.together OUT N PORT
 
 The first process writes OUT: views, losses and tensors of a training in fp64, parameters after a
-step in fp32, and what is measured at the end of an epoch.
+step in fp32, what is measured at the end of an epoch, and what each process hears of the others.
 """
 
 from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
-from stopgrad.config import Config, preset
+from stopgrad.config import BadImages, Config, preset
+from stopgrad.errors import StopgradError
 from stopgrad.evaluation import embed
-from stopgrad.images import Dataset, images_from_arrays
-from stopgrad.method import Processes, joined, simsiam_loss, use_threads
-from stopgrad.runs import TrainingImages, prepare
+from stopgrad.images import Dataset, images_from_arrays, load_dataset
+from stopgrad.method import Processes, joined, one_by_one, simsiam_loss, use_threads
+from stopgrad.runs import SharedWriter, TrainingImages, prepare
+from stopgrad.training import check_resume
 from stopgrad.training.pretrain import Pretraining, start_training
 from stopgrad.training.watch import look, watched_outputs
+from tests.runs.factories import info, train
 
 STEPS, BATCH = 40, 10  # a batch that neither three nor four processes share evenly
 
@@ -112,6 +117,7 @@ def computed(processes: Processes | None) -> dict[str, Any]:
             alone.read_losses()
         sums = [float(t.double().sum()) for t in alone.model.state_dict().values()]
         found["states"] = processes.everyone(sums)
+        found["heard"] = heard(processes, Path(sys.argv[1]).parent)
     found["outputs"] = watched_outputs(fresh)
     looks = look(fresh, images())
     found["looks"] = [looks.layers, looks.verdict, looks.knn, looks.spectra]
@@ -124,6 +130,46 @@ def computed(processes: Processes | None) -> dict[str, Any]:
         processes=processes,
     ).values
     return found
+
+
+def heard(processes: Processes, folder: Path) -> dict[str, Any]:
+    """What each process is told of what only one of them can see, in order of rank."""
+    own = folder / str(
+        processes.rank
+    )  # only the first one's holds a run, only the last one's is bad
+    run = processes.first_does(lambda: train(own / "run", 3, 5)) or info()
+    standing = check_resume(own / "run", run, processes=processes)
+    writer = SharedWriter(Path(os.devnull, "run"), run, processes)
+    is_last = processes.rank == processes.count - 1
+    for number in range(20):
+        pixels = np.full((12, 12, 3), number, np.uint8)
+        path = own / "images" / f"{number:02d}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(path)
+        if is_last and number == 7:
+            path.write_bytes(path.read_bytes()[:50])
+
+    def load(bad_images: BadImages) -> int:
+        spec = str(own / "images")
+        found = one_by_one(processes, lambda: load_dataset(spec, bad_images=bad_images))
+        return len(found.train)
+
+    found = {
+        "step": standing.step,
+        "status": raised(lambda: writer.set_status("running")),
+        "fail": raised(lambda: load("fail")),
+        "skip": load("skip"),
+    }
+    told = processes.everyone(found)
+    return {key: [each[key] for each in told] for key in found}
+
+
+def raised(act: Callable[[], object]) -> list[Any]:
+    """The kind of error that an act ends with, its exit code and its text."""
+    try:
+        return [act()]
+    except StopgradError as error:
+        return [type(error).__name__, error.exit_code, str(error)]
 
 
 def plain(looks: Any) -> Any:

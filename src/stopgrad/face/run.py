@@ -186,17 +186,19 @@ class Run(OpenedRun):
             DataError: For other images than the run's.
             StopgradError: As `pretrain`.
         """
-        # Before any image is touched: a run of somebody else is not to be trusted.
-        found = training.check_resume(self.path, changes=changes, extend=extend)
-        screen, config = Screen(), found.info.config
+        info = training.resumed_info(self.path, changes=changes)
+        screen = Screen()
         mirror = Mirror(log, self.path, screen)
-        if found.finished:
-            screen.line(f"{self.path} is finished; make it longer with --extend EPOCHS")
-            return self
-        if extend not in (None, self.config.epochs):
-            screen.line(found.extension_text)
-        source, bar = self.source(data), TrainingBar(screen, self.path)
-        with method.joined(config) as processes:
+        with method.joined(info.config) as processes:
+            # Before any image is touched: a run of somebody else is not to be trusted.
+            found = training.check_resume(self.path, info, extend=extend, processes=processes)
+            if found.finished:
+                screen.line(f"{self.path} is finished; make it longer with --extend EPOCHS")
+                return self
+            if extend not in (None, self.config.epochs):
+                screen.line(found.extension_text)
+            source, config = self.source(data), found.info.config
+            bar = TrainingBar(screen, self.path)
             dataset = method.one_by_one(
                 processes, lambda: source.stored_for(config, screen, changed="warn")
             )

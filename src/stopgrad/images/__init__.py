@@ -5,6 +5,7 @@ In: a spec (a known name, `hf:OWNER/NAME`, a path) or arrays. Out: `Dataset`, `I
 `check_images` says what the images are like. Importing this takes NumPy alone; pyarrow, Pillow
 and the Hub's client are imported when a data set needs them.
 
+    pixels       files of pixels, mapped into memory
     types        images in memory or on disk, data sets, and what a source offers
     depth        samples of more than 8 bits -> 8 bits, by levels of the whole set
     extras       an image without what stands beside its pixels

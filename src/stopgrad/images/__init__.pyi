@@ -18,6 +18,8 @@ from .opening import Damaged as Damaged
 from .opening import strict_pillow as strict_pillow
 from .packing import pack as pack
 from .packing import verify_store as verify_store
+from .pixels import Packed as Packed
+from .pixels import Pixels as Pixels
 from .sources.array_images import stack_layout as stack_layout
 from .sources.arrays import images_from_arrays as images_from_arrays
 from .sources.files import sign_figure as sign_figure
@@ -42,8 +44,6 @@ from .types import DataSource as DataSource
 from .types import Encoded as Encoded
 from .types import Images as Images
 from .types import Normalization as Normalization
-from .types import Packed as Packed
-from .types import Pixels as Pixels
 from .types import Rows as Rows
 from .types import Track as Track
 from .types import no_progress as no_progress

@@ -17,7 +17,8 @@ from stopgrad.config import ALL_BANDS, Bands, are_colours
 from stopgrad.images.depth import Depth, RawImage, ValueRange, choose, count_bands, raw_of
 from stopgrad.images.formats import further_pages
 from stopgrad.images.opening import Damaged, Source, guarded, opened
-from stopgrad.images.types import Encoded, Levels, Pixels
+from stopgrad.images.pixels import Pixels
+from stopgrad.images.types import Encoded, Levels
 
 if TYPE_CHECKING:
     from PIL.Image import Image, Transpose

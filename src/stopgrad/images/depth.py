@@ -25,7 +25,8 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias, get_args
 import numpy as np
 
 from stopgrad.config import ALL_BANDS, Bands, are_colours
-from stopgrad.images.types import Levels, Pixels
+from stopgrad.images.pixels import Pixels
+from stopgrad.images.types import Levels
 
 if TYPE_CHECKING:
     from PIL.ImageFile import ImageFile

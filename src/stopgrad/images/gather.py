@@ -39,6 +39,7 @@ from stopgrad.images.decoding import (
 from stopgrad.images.depth import FULL, Depth, ValueRange, levels_asked, levels_for, remarks
 from stopgrad.images.formats import says_what_to_do
 from stopgrad.images.opening import Damaged, strict_pillow
+from stopgrad.images.pixels import Pixels
 from stopgrad.images.types import (
     Contents,
     DamagedImage,
@@ -46,7 +47,6 @@ from stopgrad.images.types import (
     Images,
     Labels,
     Notes,
-    Pixels,
     SplitReader,
     T,
     Track,

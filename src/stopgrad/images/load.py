@@ -41,18 +41,10 @@ from stopgrad.images.gather import (
 from stopgrad.images.manifest import damage, read_manifest
 from stopgrad.images.opening import Damaged
 from stopgrad.images.packing import changes_since_packing
+from stopgrad.images.pixels import Pixels
 from stopgrad.images.sources.find import find_source
 from stopgrad.images.store import cache_folder, checksum, read_images, read_store, read_summaries
-from stopgrad.images.types import (
-    Contents,
-    Dataset,
-    DataSource,
-    Images,
-    Notes,
-    Pixels,
-    Track,
-    no_progress,
-)
+from stopgrad.images.types import Contents, Dataset, DataSource, Images, Notes, Track, no_progress
 from stopgrad.images.writing import Target, store_key, take_over, write_store
 from stopgrad.storage import read_patiently, some, sync_directory
 

@@ -18,16 +18,9 @@ from stopgrad.images.decoding import Frame, OtherDepth, OtherSize, channels_in, 
 from stopgrad.images.depth import levels_asked
 from stopgrad.images.gather import DamagedImagesError, name_damaged, with_levels
 from stopgrad.images.opening import Damaged, strict_pillow
+from stopgrad.images.pixels import Pixels
 from stopgrad.images.sources.arrays import images_from_arrays
-from stopgrad.images.types import (
-    DamagedImage,
-    Encoded,
-    Images,
-    Notes,
-    Pixels,
-    SplitReader,
-    no_progress,
-)
+from stopgrad.images.types import DamagedImage, Encoded, Images, Notes, SplitReader, no_progress
 
 
 def load_image_files(

@@ -16,16 +16,8 @@ import numpy.typing as npt
 
 from stopgrad.config import numpy_generator
 from stopgrad.errors import ConfigError, DataError
-from stopgrad.images.types import (
-    GRAY,
-    UNLABELLED,
-    Images,
-    Indices,
-    Labels,
-    Normalization,
-    Pixels,
-    Rows,
-)
+from stopgrad.images.pixels import Indices, Pixels
+from stopgrad.images.types import GRAY, UNLABELLED, Images, Labels, Normalization, Rows
 
 CHUNK_BYTES = 6 << 20  # of pixels that are counted at a time
 

@@ -35,6 +35,7 @@ import numpy as np
 
 from stopgrad.images.manifest import (
     MANIFEST,
+    Shard,
     StoredSplit,
     StoreManifest,
     damage,
@@ -42,6 +43,7 @@ from stopgrad.images.manifest import (
     read_sealed,
     write_sealed,
 )
+from stopgrad.images.pixels import Packed, PixelFile, map_file
 from stopgrad.images.sources.limits import refuse_bomb
 from stopgrad.images.sources.pages import groups_of, unpacked_bytes
 from stopgrad.images.types import (
@@ -53,9 +55,8 @@ from stopgrad.images.types import (
     Images,
     Normalization,
     Notes,
-    Packed,
+    Rows,
     SplitReader,
-    map_file,
     stamp,
 )
 from stopgrad.storage import (
@@ -268,7 +269,7 @@ def write_notes(path: Path, notes: Notes) -> None:
 
 
 def read_split(path: Path, manifest: StoreManifest, split: str, table: ImageTable) -> Images:
-    """One split, mapped into memory; its files have the sizes that were written.
+    """One split, whose files have the sizes that were written: one is mapped, several when read.
 
     Raises:
         DataError: When they have not.
@@ -277,16 +278,16 @@ def read_split(path: Path, manifest: StoreManifest, split: str, table: ImageTabl
     rows = zip(table.split, table.reason, strict=True)
     kept = [of == split and reason is None for of, reason in rows]
     shape = (manifest.height, manifest.width, manifest.channels)
-    alone, maps = len(stored.shards) == 1, []
-    for shard in stored.shards:
-        file, stored_shape = path / shard.file, (shard.pictures, *shape)
-        map_it = functools.partial(map_file, file, stored_shape, writable=alone)
-        with damage(path, shard.file):
-            _check_size(file, math.prod(stored_shape))
-            maps.append(read_patiently(file, map_it))
+    files = [_pixel_file(path, shard, shape) for shard in stored.shards]
+    pixels: Rows = Packed(files)
+    if len(files) == 1:
+        alone = files[0].path
+        map_it = functools.partial(map_file, alone, files[0].shape, writable=True)
+        with damage(path, alone.name):
+            pixels = read_patiently(alone, map_it).pixels
     with damage(path, MANIFEST):
         return Images(
-            pixels=maps[0].pixels if alone else Packed(maps),
+            pixels=pixels,
             labels=np.array(list(itertools.compress(table.label, kept)), np.int64)
             if stored.class_names
             else None,
@@ -296,12 +297,16 @@ def read_split(path: Path, manifest: StoreManifest, split: str, table: ImageTabl
         )
 
 
-def _check_size(path: Path, expected: int) -> None:
-    state = read_patiently(path, path.lstat)
-    if not stat.S_ISREG(state.st_mode):
-        raise ValueError("no regular file")
-    if state.st_size != expected:
-        raise ValueError(f"{state.st_size:,} bytes, {expected:,} were written")
+def _pixel_file(path: Path, shard: Shard, shape: tuple[int, ...]) -> PixelFile:
+    """A shard with images of this shape, of the size that was written; it is not opened yet."""
+    file, shape = path / shard.file, (shard.pictures, *shape)
+    with damage(path, shard.file):
+        state, expected = read_patiently(file, file.lstat), math.prod(shape)
+        if not stat.S_ISREG(state.st_mode):
+            raise ValueError("no regular file")
+        if state.st_size != expected:
+            raise ValueError(f"{state.st_size:,} bytes, {expected:,} were written")
+    return PixelFile(file, shape, state.st_mtime_ns)
 
 
 def checksum(path: Path, stored: StoredSplit) -> int:

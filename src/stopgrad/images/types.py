@@ -1,18 +1,15 @@
 """The types of this room: images in memory or on disk, and what a data set offers before that.
 
 `Images` holds (N, H, W, C) uint8 with labels (N,) int64 or none; C is 3, or the number of bands
-that are no colours. Pixels on disk are mapped into memory: one file is an array, several are a
-`Packed`. A `DataSource` is made by looking at names,
-sizes and dates only; its `open` reads labels and schemas, and the items of a `SplitReader` stream
-the encoded images in a fixed order. NumPy only.
+that are no colours. A `DataSource` is made by looking at names, sizes and dates only; its `open`
+reads labels and schemas, and the items of a `SplitReader` stream the encoded images in a fixed
+order. NumPy only.
 """
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
-import mmap
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -23,111 +20,13 @@ import numpy as np
 import numpy.typing as npt
 
 from stopgrad.config import ALL_BANDS, BY_RULE, Bands, Reading
-from stopgrad.storage import open_regular
+from stopgrad.images.pixels import Indices, Packed, Pixels
 
 T = TypeVar("T")
-Pixels = npt.NDArray[np.uint8]
-Indices = npt.NDArray[np.int64]
 Labels = npt.NDArray[np.int64]
 GRAY = tuple(weight / 0.9999 for weight in (0.2989, 0.587, 0.114))
 """Weights of red, green and blue in gray: ITU-R BT.601 as torchvision rounds it, with sum 1."""
 UNLABELLED = -1  # the label of an image that has none, where others have one
-
-
-class MappedFile(NamedTuple):
-    """A file of pixels that is mapped into memory."""
-
-    pixels: Pixels  # (n, H, W, C)
-    pages: mmap.mmap
-
-
-def map_file(path: Path, shape: tuple[int, ...], *, writable: bool = False) -> MappedFile:
-    """A file of pixels, mapped. A writable array is a private copy: the file never changes.
-
-    Args:
-        path: The file.
-        shape: (n, H, W, C), as many bytes as the file has.
-        writable: Whether the array may be written to.
-
-    Raises:
-        OSError, ValueError: When it cannot be mapped, or has fewer bytes.
-    """
-    access = mmap.ACCESS_COPY if writable else mmap.ACCESS_READ
-    try:
-        pages = _pages(path, access)
-    except OSError as error:
-        if error.errno != errno.EMFILE:
-            raise
-        import resource  # Windows, which lacks it, has no such limit
-
-        # A map keeps its file open, and a large store has more shards than a process may at first.
-        _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-        pages = _pages(path, access)
-    return MappedFile(np.frombuffer(pages, np.uint8).reshape(shape), pages)
-
-
-def _pages(path: Path, access: int) -> mmap.mmap:
-    with open(open_regular(path), "rb") as file:
-        return mmap.mmap(file.fileno(), 0, access=access)
-
-
-class Packed:
-    """(N, H, W, C) uint8 in several files, which reads like an array of NumPy.
-
-    Only the rows asked for are copied into the memory of the process; the system caches the files
-    as it can.
-
-    Args:
-        shards: At least one.
-        rows: (N,) which images these are, counted over all shards; None: all of them.
-    """
-
-    dtype = np.dtype(np.uint8)
-
-    def __init__(self, shards: Sequence[MappedFile], rows: Indices | None = None) -> None:
-        self._shards = tuple(shards)
-        self._ends = np.cumsum([len(shard.pixels) for shard in shards])
-        self._rows = np.arange(self._ends[-1]) if rows is None else rows
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """(N, H, W, C)."""
-        return (len(self._rows), *self._shards[0].pixels.shape[1:])
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes that all rows would take in memory."""
-        return int(np.prod(self.shape, dtype=np.int64))
-
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    def __getitem__(self, index: int | slice | Indices) -> Pixels:
-        """Rows in the order asked for, in new memory.
-
-        They are read in the order in which they lie on disk, and copied by shard, not by image.
-        """
-        rows = np.atleast_1d(self._rows[index])
-        order = np.argsort(rows, kind="stable")
-        ascending = rows[order]
-        bounds = np.searchsorted(ascending, self._ends)
-        pixels = np.empty((len(rows), *self.shape[1:]), np.uint8)
-        start = 0
-        for shard, end, stop in zip(self._shards, self._ends, bounds, strict=True):
-            if start < stop:
-                first = end - len(shard.pixels)
-                pixels[order[start:stop]] = shard.pixels[ascending[start:stop] - first]
-                if hasattr(shard.pages, "madvise"):  # else the process grows by what it reads
-                    shard.pages.madvise(mmap.MADV_DONTNEED)
-            start = stop
-        return pixels[0] if isinstance(index, int | np.integer) else pixels
-
-    def take(self, indices: Indices) -> Packed:
-        """Some of the rows, still on disk."""
-        return Packed(self._shards, self._rows[indices])
-
-
 Rows = Pixels | Packed  # (N, H, W, C) uint8, read by row
 
 

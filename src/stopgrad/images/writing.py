@@ -29,6 +29,7 @@ from stopgrad.images.manifest import (
     write_manifest,
 )
 from stopgrad.images.opening import Damaged
+from stopgrad.images.pixels import map_file
 from stopgrad.images.splits import normalization_of
 from stopgrad.images.store import (
     FILES,
@@ -42,14 +43,7 @@ from stopgrad.images.store import (
     write_notes,
     write_summaries,
 )
-from stopgrad.images.types import (
-    Contents,
-    DamagedImage,
-    DataSource,
-    FileStamp,
-    Track,
-    map_file,
-)
+from stopgrad.images.types import Contents, DamagedImage, DataSource, FileStamp, Track
 from stopgrad.storage import (
     open_regular,
     read_json,

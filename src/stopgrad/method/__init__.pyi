@@ -47,6 +47,7 @@ from .own import name_encoder as name_encoder
 from .own import name_views as name_views
 from .own import seeded as seeded
 from .processes import Processes as Processes
+from .processes import by_one as by_one
 from .processes import one_by_one as one_by_one
 from .processes import process_count as process_count
 from .processes import was_restarted as was_restarted

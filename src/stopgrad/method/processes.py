@@ -279,6 +279,11 @@ def joined_on(device: torch.device, *, share: bool, timeout: float) -> Iterator[
     here.leave(None)
 
 
+def by_one(processes: Processes | None, act: Callable[[], T]) -> T | None:
+    """What comes of an act that one process is enough for; None in the others."""
+    return act() if processes is None else processes.first_does(act)
+
+
 def one_by_one(processes: Processes | None, load: Callable[[], T]) -> T:
     """What all processes load, on each machine one of them first: it fills the cache for the rest.
 
@@ -319,9 +324,11 @@ def own_device(device: torch.device) -> torch.device:
     if device.type != "cuda" or ":" in str(device) or process_count() == 1:
         return device
     rank, there = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
-    if rank >= there:
+    # Refused in all of them where torchrun says how many there are: only the first one prints.
+    wanted = int(os.environ.get("LOCAL_WORLD_SIZE", rank + 1))
+    if wanted > there:
         raise ConfigError(
-            f"process {rank} of this machine with {there} GPUs",
+            f"{wanted} processes on a machine with {there} GPUs",
             expected="at most one process for each GPU",
             hint="start fewer, or use --device cpu",
         )

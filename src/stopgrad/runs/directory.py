@@ -234,7 +234,7 @@ class RunWriter:
             with suppress(StorageError):
                 status = read_status(self.path)
                 where = {key: value for key, value in status.items() if key in kept}
-                self.set_status("failed", **where, reason=f"{type(cause).__name__}: {cause}")
+                self._write_status("failed", **where, reason=f"{type(cause).__name__}: {cause}")
         self._signals.close()
         if self._lock is not None:
             self._lock.close()
@@ -278,7 +278,7 @@ class RunWriter:
         try:
             save_checkpoint(self.path, checkpoint._replace(info=self.info))
         except DivergedError as error:
-            self.set_status("diverged", step=checkpoint.step, reason=error.found)
+            self._write_status("diverged", step=checkpoint.step, reason=error.found)
             raise
 
     def agree(self, step: int, *, last: bool) -> None:
@@ -289,7 +289,11 @@ class RunWriter:
         return due
 
     def set_status(self, state: State, **values: object) -> None:
-        """Replaces the status."""
+        """Replaces the status; a StorageError when the disk refuses."""
+        self._write_status(state, **values)
+
+    def _write_status(self, state: State, **values: object) -> None:
+        """As `set_status`; also while an error ends this process alone."""
         now = datetime.now(UTC).isoformat(timespec="seconds")
         status = {"state": state, **values, "pid": os.getpid(), "updated": now}
         write_json(self.path / "status.json", status)

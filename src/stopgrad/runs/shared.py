@@ -53,9 +53,12 @@ class SharedWriter(RunWriter):
         self.processes.first_does(lambda: super(SharedWriter, self).save(checkpoint))
 
     def set_status(self, state: State, **values: object) -> None:
-        """As `RunWriter.set_status`, in the first process; the others do not wait for it."""
+        """As `RunWriter.set_status`, in the first process."""
+        self.processes.first_does(lambda: self._write_status(state, **values))
+
+    def _write_status(self, state: State, **values: object) -> None:
         if self.processes.is_first:
-            super().set_status(state, **values)
+            super()._write_status(state, **values)
 
     def agree(self, step: int, *, last: bool) -> None:
         """Every few steps, and after the last of an epoch: has any process got a signal?"""

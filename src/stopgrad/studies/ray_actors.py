@@ -23,6 +23,8 @@ from stopgrad.studies.folder import RunFolder
 
 NAMESPACE = "stopgrad"
 ANSWER_S = 10.0
+HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, 4, 0, 0, 0, 0, 0))
+"""The first words of a client of gRPC (RFC 9113, Sec. 3.4); a server answers with settings too."""
 
 
 class JobActor:
@@ -70,8 +72,8 @@ class RayActors:
         self._leave_earlier()
         host, _, port = address.rpartition(":")
         try:
-            if host:
-                socket.create_connection((host, int(port)), timeout=ANSWER_S).close()
+            if host and os.environ.get("RAY_USE_TLS", "0") == "0":
+                _greet(host, int(port))
             self._ray.init(
                 address=address, namespace=NAMESPACE, log_to_driver=False, logging_level="ERROR"
             )
@@ -119,3 +121,11 @@ class RayActors:
             else:
                 self._ray.kill(actor)
         return True
+
+
+def _greet(host: str, port: int) -> None:
+    """An OSError where no server of gRPC answers in time: Ray itself would ask for minutes."""
+    with socket.create_connection((host, port), timeout=ANSWER_S) as connection:
+        connection.sendall(HELLO)
+        if connection.recv(9)[3:4] != HELLO[-6:-5]:
+            raise OSError("it is another server")

@@ -195,11 +195,17 @@ def carry_out(task: StudyTask) -> None:
 
 def _train(task: StudyTask) -> Iterator[str]:
     from stopgrad.runs import load_images
-    from stopgrad.training import check_resume, continue_run, pretrain_run, supervised_fractions
+    from stopgrad.training import (
+        check_resume,
+        continue_run,
+        pretrain_run,
+        resumed_info,
+        supervised_fractions,
+    )
 
     if task.stage == "resume":
         try:
-            found = check_resume(task.run, changes={})
+            found = check_resume(task.run, resumed_info(task.run, changes={}))
         except CheckpointError as error:
             reason = f"this run cannot go on; remove {task.folder} to train it anew ({error.found})"
             raise CheckpointError(reason) from error

@@ -14,7 +14,7 @@ from stopgrad.config import Config, config_from_dict, config_to_dict
 from stopgrad.errors import ConfigError, DataError
 from stopgrad.evaluation import append_cost, start_meter
 from stopgrad.images import Dataset, Track, no_progress
-from stopgrad.method import Processes, compute_for, use_threads
+from stopgrad.method import Processes, by_one, compute_for, use_threads
 from stopgrad.runs import (
     RunInfo,
     RunWriter,
@@ -86,17 +86,15 @@ class Continuation(NamedTuple):
         )
 
 
-def check_resume(
-    path: Path, *, changes: Mapping[str, str], extend: int | None = None
-) -> Continuation:
-    """How a run goes on with other settings, checked before any of its images is touched.
+def resumed_info(path: Path, *, changes: Mapping[str, str]) -> RunInfo:
+    """A run as it would go on on this machine, with other settings.
 
     Sets the number of threads to that which the run was begun with. `changes` are knobs by their
-    key path, of which only some are free to change; `extend` is epochs in all, more than it has.
+    key path, of which only some are free to change; `check_resume` looks at that.
 
     Raises:
-        ConfigError: For a run of another kind, or a change that is not allowed.
-        CheckpointError: When the run is damaged or not to be trusted.
+        ConfigError: For a run of another kind, or a value no run could use.
+        CheckpointError: When the directory is not a run.
     """
     info = read_run(path)
     if info.task != "pretrain":
@@ -108,12 +106,37 @@ def check_resume(
     config = config_from_dict(config_to_dict(info.config) | dict(changes))
     use_threads(config.threads or info.environment["threads"])
     environment = info.environment | describe_environment(config)
-    info = info._replace(config=config, environment=environment)
-    step = load_checkpoint(path, now=info).step if has_begun(path) else 0
+    return info._replace(config=config, environment=environment)
+
+
+def check_resume(
+    path: Path, info: RunInfo, *, extend: int | None = None, processes: Processes | None = None
+) -> Continuation:
+    """How a run goes on, checked before any of its images is touched; the first process reads it.
+
+    Args:
+        path: The run.
+        info: From `resumed_info`.
+        extend: Epochs in all, more than it has.
+        processes: That train together, this one among them.
+
+    Raises:
+        ConfigError: For a change that is not allowed.
+        CheckpointError: When the run is damaged or not to be trusted.
+    """
+    if processes is None:
+        step, state = _standing(path, info)
+    else:
+        step, state = processes.tell(processes.first_does(lambda: _standing(path, info)))
     if extend not in (None, info.config.epochs):
         return Continuation(path, extended(info, epochs=extend, step=step), step, finished=False)
-    finished = read_status(path).get("state") == "finished" and step == info.steps
-    return Continuation(path, info, step, finished)
+    return Continuation(path, info, step, finished=state == "finished" and step == info.steps)
+
+
+def _standing(path: Path, info: RunInfo) -> tuple[int, str | None]:
+    """The step of the newest good checkpoint, 0 before the first, and what the status says."""
+    step = load_checkpoint(path, now=info).step if has_begun(path) else 0
+    return step, read_status(path).get("state")
 
 
 def continue_run(
@@ -171,8 +194,7 @@ def _train(
         for epoch in pretrain_epochs(
             images, config, writer=writer, track=track, init=start, processes=processes
         ):
-            if processes is None or processes.is_first:
-                append_cost(writer.path, meter.spent())
+            by_one(processes, lambda: append_cost(writer.path, meter.spent()))
             yield epoch
 
 

@@ -5,8 +5,7 @@ Looking changes nothing: no generator is drawn from that training uses, BN stati
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -21,6 +20,7 @@ from stopgrad.method import (
     Spectra,
     Verdict,
     Views,
+    by_one,
     judge,
     measure,
     spectra,
@@ -31,8 +31,6 @@ from stopgrad.training.learner import Learner
 
 MEASURED_BATCH = 256
 MOMENTS = 16  # how often the spectra are taken
-
-T = TypeVar("T")
 
 
 class Looks(NamedTuple):
@@ -76,17 +74,12 @@ def look(
     return Looks(layers, verdict, knn, drawn_spectra, count * measured, clean)
 
 
-def _by_one(training: Learner[SimSiam, Views], act: Callable[[], T]) -> T | None:
-    """What comes of an act that one process is enough for; None in the others."""
-    return act() if training.processes is None else training.processes.first_does(act)
-
-
 def measure_layers(
     training: Learner[SimSiam, Views], *, track: Track = no_progress
 ) -> Layers | None:
     """Measures of features, projector output before its BN and z, on fixed views, in eval mode."""
     outputs = watched_outputs(training, track=track)
-    return _by_one(training, lambda: Layers(*[measure(z[0], z[1]) for z in outputs]))
+    return by_one(training.processes, lambda: Layers(*[measure(z[0], z[1]) for z in outputs]))
 
 
 def watched_outputs(
@@ -119,7 +112,7 @@ def measure_spectra(
     predictor = training.model.predictor.eval()
     try:
         with torch.inference_mode():
-            return _by_one(training, lambda: spectra(z, predictor(z), z2))
+            return by_one(training.processes, lambda: spectra(z, predictor(z), z2))
     finally:
         predictor.train()
 
@@ -137,7 +130,7 @@ def measure_clean(
         processes=training.processes,
         track=track,
     )
-    return _by_one(training, lambda: Clean(len(z), measure(z)))
+    return by_one(training.processes, lambda: Clean(len(z), measure(z)))
 
 
 def watched_knn(
@@ -157,7 +150,9 @@ def watched_knn(
         )
         for part in (images.bank, images.watch)
     )
-    return _by_one(training, lambda: weighted_knn(bank, queries, training.config.knn).accuracy)
+    return by_one(
+        training.processes, lambda: weighted_knn(bank, queries, training.config.knn).accuracy
+    )
 
 
 def _count(training: Learner[SimSiam, Views]) -> int:

@@ -10,15 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from stopgrad.errors import DataError
-from stopgrad.images.types import (
-    UNLABELLED,
-    Images,
-    Labels,
-    Notes,
-    Pixels,
-    Unused,
-    seal_fingerprint,
-)
+from stopgrad.images.pixels import Pixels
+from stopgrad.images.types import UNLABELLED, Images, Labels, Notes, Unused, seal_fingerprint
 from stopgrad.storage import few
 
 

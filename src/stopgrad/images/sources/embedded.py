@@ -14,16 +14,8 @@ from pathlib import Path
 import numpy as np
 
 from stopgrad.errors import DataError
-from stopgrad.images.types import (
-    Contents,
-    DataSource,
-    Encoded,
-    Indices,
-    Labels,
-    Pixels,
-    SplitReader,
-    stamp,
-)
+from stopgrad.images.pixels import Indices, Pixels
+from stopgrad.images.types import Contents, DataSource, Encoded, Labels, SplitReader, stamp
 
 FILE = Path(__file__).parents[1] / "mnist5k.npz"
 SIDE = 28  # px
