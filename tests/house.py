@@ -10,6 +10,7 @@ from typing import NamedTuple
 import stopgrad
 
 ROOT = Path(stopgrad.__file__).parent
+TESTS = Path(__file__).parent
 ROOMS = (
     *("errors", "config", "storage", "images", "method", "runs", "evaluation", "training"),
     *("studies", "report", "export", "speed", "cli"),
@@ -83,6 +84,16 @@ def outside() -> list[Import]:
     """What the benchmarks and the examples import of the package."""
     folders = (ROOT.parents[1] / name for name in ("bench", "examples"))
     return [one for folder in folders for path in folder.glob("*.py") for one in imports(path)]
+
+
+def of_tests(path: Path) -> list[str]:
+    """What a file imports of the tests: `tests.report.pages.Page`."""
+    return [
+        f"{node.module}.{name.name}"
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.ImportFrom) and room(node.module or "") == "tests"
+        for name in node.names
+    ]
 
 
 def doors() -> dict[str, dict[str, str]]:

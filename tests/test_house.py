@@ -2,6 +2,7 @@
 
 import ast
 import importlib
+import re
 
 from tests import house
 
@@ -85,6 +86,17 @@ def test_the_readme_lists_the_rooms_in_this_order() -> None:
     readme = (house.ROOT.parents[1] / "README.md").read_text()
     places = [readme.index(f"\n    {room} ") for room in house.ROOMS]
     assert places == sorted(places)
+
+
+def test_no_file_imports_a_file_of_tests() -> None:
+    # What several tests need stands in a conftest or beside them, in a file of another name.
+    wrong = [
+        f"{path.relative_to(house.TESTS)} imports {module}"
+        for path in house.TESTS.rglob("*.py")
+        for module in house.of_tests(path)
+        if re.search(r"\.test_\w+(\.|$)", module) or re.search(r"\._[a-z]", module)
+    ]
+    assert not wrong
 
 
 def test_a_circle_would_be_found(monkeypatch) -> None:

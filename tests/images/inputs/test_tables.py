@@ -10,7 +10,7 @@ from stopgrad.config import Reading
 from stopgrad.errors import DataError
 from stopgrad.images import Dataset, load_dataset
 from stopgrad.images.sources.find import find_source
-from tests.images.inputs.test_splits_of_folders import each, put
+from tests.images.factories import each, put
 from tests.inputs import row
 
 ABC = "abc" * 4  # the classes of twelve images, in order
