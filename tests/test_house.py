@@ -18,6 +18,20 @@ def test_a_file_imports_only_rooms_above_its_own_and_the_command_line_the_public
     assert not wrong
 
 
+def test_a_command_calls_the_face_and_takes_of_rooms_only_what_it_parses_and_prints_with() -> None:
+    face = {one.name for one in house.offered()} | {"__version__"}
+    allowed = {"": face, **house.OF_COMMANDS}
+    wrong = [
+        f"{one.file} imports {one.module or 'stopgrad'}.{one.name}"
+        for one in house.all_imports()
+        if house.room(one.file) == "cli"
+        and house.room(one.module) != "cli"
+        and allowed.get(one.module) != "any name"
+        and one.name not in allowed.get(one.module, ())
+    ]
+    assert not wrong
+
+
 def test_other_rooms_are_entered_by_their_front_door() -> None:
     assert not [f"{one.file} imports {one.module}" for one in house.past_doors()]
 
@@ -48,7 +62,9 @@ def test_a_front_door_offers_only_names_that_are_there_and_hides_no_file() -> No
 
 
 def test_every_name_of_a_front_door_is_used_by_another_room_or_by_users() -> None:
-    used = {(one.module, one.name) for one in house.all_imports() + house.outside()}
+    used = {
+        (one.module, one.name) for one in house.all_imports() + house.offered() + house.outside()
+    }
     public = set(house.doors().get("export", {})) | {"pretrain_epochs", "prepare"}
     idle = [
         f"{room}.{name}"
