@@ -11,7 +11,6 @@ The lines were drawn from these seeds; R8 (python -m tests.promises) counts on o
 from __future__ import annotations
 
 import argparse
-import json
 import platform
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,6 +23,7 @@ from stopgrad.config import Config, config_to_dict, preset
 from stopgrad.images import Dataset, load_dataset, normalization
 from stopgrad.method import Layers, covariance_spectrum, judge, measure
 from stopgrad.runs import code_version, prepare
+from stopgrad.storage import append_lines, read_lines
 from stopgrad.training import Pretraining, start_training
 from stopgrad.training.watch import watched_knn, watched_outputs
 
@@ -68,16 +68,14 @@ def main() -> None:
     options.out.mkdir(parents=True, exist_ok=True)
     path = options.out / "runs.jsonl"
     done = (
-        {_key(json.loads(line)) for line in path.read_text().splitlines()} if path.exists() else ()
+        read_lines(path, _key, what="a run", hint="remove the file").rows if path.exists() else ()
     )
     wanted = [s for s in SETTINGS if not options.settings or f"{s[0]}/{s[1]}" in options.settings]
     for seed in options.seeds:
         for setting in wanted:
             for arm in ARMS:
                 if (*setting, arm, seed, options.images) not in done:
-                    line = _run(setting, arm, seed, options)
-                    with path.open("a") as file:
-                        file.write(json.dumps(line) + "\n")
+                    append_lines(path, [_run(setting, arm, seed, options)])
 
 
 def _key(line: dict[str, Any]) -> tuple[Any, ...]:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import functools
 import hashlib
 import importlib
-import json
 import os
 import queue
 import threading
@@ -26,7 +25,7 @@ from stopgrad.errors import ConfigError
 from stopgrad.face.arguments import check_choices
 from stopgrad.face.progress import Screen
 from stopgrad.face.tables import flat_epoch
-from stopgrad.storage import first_line
+from stopgrad.storage import first_line, read_lines_after
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -206,15 +205,10 @@ class Mirror:
 
     def _new_rows(self) -> list[Mapping[str, Any]]:
         """The lines of metrics since the last call; of the steps' some hundred."""
-        with (self.run / METRICS).open("rb") as file:
-            start = file.seek(max(0, self.read - 1))
-            data = file.read()
         # A resumed run cuts the last rows and writes them again: a line may begin elsewhere now.
-        first, end = data.find(b"\n") + 1 if self.read else 0, data.rfind(b"\n") + 1
-        self.read = start + end if end else self.read
-        rows = [json.loads(line) for line in data[first:end].splitlines()]
+        rows, self.read = read_lines_after(self.run / METRICS, self.read, runs.check_row)
         steps = [row for row in rows if row["kind"] == "step"]
-        thinned = steps[:: max(1, len(steps) // STEPS)]
+        thinned: list[Mapping[str, Any]] = [*steps[:: max(1, len(steps) // STEPS)]]
         return thinned + [flat_epoch(row) for row in rows if row["kind"] == "epoch"]
 
     def _pictures(self, dataset: Dataset) -> Iterator[tuple[str, Image]]:
