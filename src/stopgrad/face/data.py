@@ -329,7 +329,7 @@ def views(
     config, screen, out = chosen_config(config, knobs, preset=preset), Screen(), user_path(out)
     check_ending(out, ".png")
     if count < 1:
-        raise ConfigError(f"--count {count}", expected="at least 1", hint="raise it")
+        raise ConfigError(f"--count {count}", expected="at least 1")
     train = as_data(data).stored_for(config, screen).train
     mean_std = images.normalization(train, channels=config.encoder.channels)
     if how := report.how_shown(train.channels):

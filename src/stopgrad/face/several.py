@@ -312,5 +312,5 @@ def _seeds(seeds: int | Sequence[int]) -> tuple[int, ...]:
     if not isinstance(seeds, int):
         return tuple(seeds)
     if seeds < 1:
-        raise ConfigError(f"--seeds {seeds}", expected="at least 1", hint="raise it")
+        raise ConfigError(f"--seeds {seeds}", expected="at least 1")
     return tuple(range(seeds))

@@ -41,7 +41,9 @@ def folder(tmp_path: Path) -> Path:
 
 KINDS = [
     row(
-        "zip of a picture folder", "as the folder itself", lambda f, to: zipped(f, to / "pets.zip")
+        "zip of a folder of images",
+        "as the folder itself",
+        lambda f, to: zipped(f, to / "pets.zip"),
     ),
     row(
         "zip with the folder in it, and __MACOSX",
@@ -49,7 +51,9 @@ KINDS = [
         lambda f, to: add(zipped(f, to / "pets.ZIP", inside="pets/"), "__MACOSX/pets/._0.png"),
     ),
     row(
-        "tar of a picture folder", "as the folder itself", lambda f, to: tarred(f, to / "pets.tar")
+        "tar of a folder of images",
+        "as the folder itself",
+        lambda f, to: tarred(f, to / "pets.tar"),
     ),
     row(
         "tar.gz with the folder in it",

@@ -626,9 +626,7 @@ def test_a_white_level_counts_for_arrays(tmp_path: Path) -> None:
     assert set(found.train.pixels.flat) == {128}
 
 
-@pytest.mark.input(
-    "layout", what=".npy files beside pictures", happens="the folder is one of pictures"
-)
+@pytest.mark.input("layout", what=".npy files beside images", happens="the folder is one of images")
 def test_folder_with_pictures_stays_a_folder_of_pictures(tmp_path: Path) -> None:
     Image.fromarray(COLOUR[0]).save(tmp_path / "1.png")
     np.save(tmp_path / "features.npy", COLOUR)

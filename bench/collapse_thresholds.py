@@ -1,11 +1,11 @@
-"""Measures of healthy and of collapsing runs over seeds: where can a verdict draw its lines?
+"""Measures of healthy and of collapsing runs over seeds, to choose the thresholds of the verdict.
 
-    PYTHONPATH=src python bench/collapse_lines.py --cifar10 CIFAR10 --out OUT --seeds 100 101 102
+    PYTHONPATH=src python bench/collapse_thresholds.py --cifar10 CIFAR10 --out OUT --seeds 100 101
 
 Each run of a setting (preset, data, epochs) and an arm (one change to it) is a line of
 OUT/runs.jsonl with the measures before the first step and after each epoch, the loss, and kNN at
 the end. A run that is there is not repeated. `--settings tiny/mnist5k` chooses.
-The lines were drawn from these seeds; R8 (python -m tests.promises) counts on others.
+The thresholds were chosen on these seeds; R8 (python -m tests.promises) checks them on others.
 """
 
 from __future__ import annotations
@@ -143,7 +143,7 @@ def _measured(training: Pretraining, *, loss: float | None) -> dict[str, Any]:
 
 
 def _head(z: torch.Tensor) -> dict[str, list[float]]:  # (2, N, D)
-    """Shares of the variance of one view, and of what both views have in common."""
+    """Fractions of the variance of one view, and of what both views have in common."""
     total = covariance_spectrum(z[0])
     first, second = (view.double() - view.double().mean(dim=0) for view in z)
     shared = first.T @ second / (len(first) - 1)
