@@ -33,6 +33,7 @@ from stopgrad.images import Dataset, Normalization, load_dataset, normalization
 from stopgrad.method import SGD, Views, parameter_groups, simsiam_loss
 from stopgrad.method.simsiam import Outputs, widened
 from stopgrad.runs import prepare
+from stopgrad.storage import append_lines, read_lines
 from stopgrad.training import Pretraining, start_training
 from stopgrad.training.watch import watched_knn
 
@@ -52,14 +53,13 @@ def main() -> None:
     path = options.out / "runs.jsonl"
     dataset = load_dataset(options.data, side=32)
     shorter = dataset._replace(train=dataset.train.take(np.arange(options.images)))
-    done = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    done = read_lines(path, dict, what="a run", hint="remove it").rows if path.exists() else []
     for seed in range(options.seeds):
         for arm in ARMS:
             if any((line["arm"], line["seed"]) == (arm, seed) for line in done):
                 continue
             done.append(run(shorter, arm, seed=seed, epochs=options.epochs))
-            with path.open("a") as file:
-                file.write(json.dumps(done[-1]) + "\n")
+            append_lines(path, done[-1:])
             print(arm, seed, f"kNN {done[-1]['knn']:.2%}, {done[-1]['wall_s']:.0f} s", flush=True)
     summary = {arm: _summary([line for line in done if line["arm"] == arm]) for arm in ARMS}
     (options.out / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")

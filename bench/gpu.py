@@ -51,6 +51,7 @@ from stopgrad.method import Views, training_flops
 from stopgrad.runs import RunWriter, TrainingImages, describe_run, has_begun, prepare, read_metrics
 from stopgrad.speed.steps import start_on_random_pixels, step_phases, take_steps
 from stopgrad.speed.stopwatch import MatrixProduct, peak_bytes, per_call, spread
+from stopgrad.storage import append_lines, read_lines
 from stopgrad.training import pretrain_epochs, start_training
 from tests.promises import state
 
@@ -117,7 +118,8 @@ class Session(NamedTuple):
         path = self.options.out / "gpu.jsonl"
         if not path.exists():
             return {}
-        return {line["stage"]: line for line in map(json.loads, path.read_text().splitlines())}
+        found: list[dict[str, Any]] = read_lines(path, dict, what="a stage", hint="remove it").rows
+        return {line["stage"]: line for line in found}
 
     def left(self) -> float:
         """Seconds to the end."""
@@ -159,8 +161,7 @@ def main() -> int:
             print(f"to be continued: {name}", flush=True)
             return 1
         line = {"stage": name, **measured, "wall_s": time.monotonic() - began, **_where(device)}
-        with (options.out / "gpu.jsonl").open("a") as file:
-            file.write(json.dumps(line) + "\n")
+        append_lines(options.out / "gpu.jsonl", [line])
         print(f"{name}: {json.dumps(measured)}", flush=True)
     return 0
 
@@ -450,15 +451,15 @@ def _train(writer: RunWriter, images: TrainingImages, config: Config) -> None:
                 f"{epoch.views_per_s:,.0f} views/s",
                 flush=True,
             )
-            with (writer.path.parent / "epochs.jsonl").open("a") as file:
-                line = {"run": writer.path.name, "epoch": epoch.number, "seconds": seconds}
-                file.write(json.dumps(line | {"scored": epoch.knn is not None}) + "\n")
+            line = {"run": writer.path.name, "epoch": epoch.number, "seconds": seconds}
+            line["scored"] = epoch.knn is not None
+            append_lines(writer.path.parent / "epochs.jsonl", [line])
 
 
 def _forecast(session: Session) -> dict[str, Any]:
     """What 800 epochs with kNN every 10 would take, from the epochs that were timed."""
-    text = (session.options.out / "epochs.jsonl").read_text()
-    epochs = [json.loads(line) for line in text.splitlines()]
+    path = session.options.out / "epochs.jsonl"
+    epochs = read_lines(path, dict, what="an epoch", hint="remove it").rows
     plain = [e["seconds"] for e in epochs if not e["scored"] and e["epoch"] > 1]
     scored = [e["seconds"] for e in epochs if e["scored"] and e["epoch"] > 1]
     if not plain or not scored:

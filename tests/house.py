@@ -1,6 +1,7 @@
 """The house as its imports and definitions show it; `python -m tests.house` prints its measures."""
 
 import ast
+import functools
 import re
 from collections import Counter
 from collections.abc import Iterator
@@ -10,10 +11,18 @@ from typing import NamedTuple
 import stopgrad
 
 ROOT = Path(stopgrad.__file__).parent
+TESTS = Path(__file__).parent
 ROOMS = (
     *("errors", "config", "storage", "images", "method", "runs", "evaluation", "training"),
     *("studies", "report", "export", "speed", "cli"),
 )
+OF_COMMANDS = {  # besides the face, all that a command takes of rooms: texts, types and checks
+    **dict.fromkeys(("errors", "config", "storage"), "any name"),
+    "evaluation": ("FROZEN", "MEASURES", "Record", "percent", "to_line"),
+    "export": ("check_out",),  # before the run is opened
+    "method": ("wait_briefly",),  # before torch is loaded
+    "report": ("Table",),
+}
 FACE = ("", "__main__", "face")  # the public face stands above the rooms that it opens
 
 
@@ -28,6 +37,12 @@ class Import(NamedTuple):
 def files() -> list[Path]:
     """Every module of the package."""
     return sorted(ROOT.rglob("*.py"))
+
+
+@functools.cache
+def tree_of(path: Path) -> ast.Module:
+    """What a file says, read once."""
+    return ast.parse(path.read_text())
 
 
 def dotted(path: Path) -> str:
@@ -48,7 +63,7 @@ def room(module: str) -> str:
 
 def imports(path: Path) -> Iterator[Import]:
     """What a file imports of the package, inside functions and for types alone too."""
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(tree_of(path)):
         if isinstance(node, ast.ImportFrom) and node.module and room(node.module) == "stopgrad":
             for name in node.names:
                 yield Import(
@@ -65,6 +80,12 @@ def imports(path: Path) -> Iterator[Import]:
             and room(dotted(path)) == "face"  # which takes names off the doors themselves
         ):
             yield Import(dotted(path), node.value.id, node.attr)
+        elif (
+            isinstance(node, ast.Attribute)
+            and isinstance(node.value, ast.Name)
+            and node.value.id == "stopgrad"
+        ):
+            yield Import(dotted(path), "", node.attr)
 
 
 def all_imports() -> list[Import]:
@@ -79,10 +100,30 @@ def all_imports() -> list[Import]:
     ]
 
 
+def offered() -> list[Import]:
+    """What the public face offers of the rooms and of its own files."""
+    return [
+        Import("", node.module or "", name.name)
+        for node in ast.walk(tree_of(ROOT / "__init__.pyi"))
+        if isinstance(node, ast.ImportFrom)
+        for name in node.names
+    ]
+
+
 def outside() -> list[Import]:
     """What the benchmarks and the examples import of the package."""
     folders = (ROOT.parents[1] / name for name in ("bench", "examples"))
     return [one for folder in folders for path in folder.glob("*.py") for one in imports(path)]
+
+
+def of_tests(path: Path) -> list[str]:
+    """What a file imports of the tests: `tests.report.pages.Page`."""
+    return [
+        f"{node.module}.{name.name}"
+        for node in ast.walk(tree_of(path))
+        if isinstance(node, ast.ImportFrom) and room(node.module or "") == "tests"
+        for name in node.names
+    ]
 
 
 def doors() -> dict[str, dict[str, str]]:
@@ -90,7 +131,7 @@ def doors() -> dict[str, dict[str, str]]:
     return {
         stub.parent.name: {
             name.asname or name.name: node.module or ""
-            for node in ast.walk(ast.parse(stub.read_text()))
+            for node in ast.walk(tree_of(stub))
             if isinstance(node, ast.ImportFrom)
             for name in node.names
         }
@@ -102,7 +143,7 @@ def classes() -> dict[str, list[str]]:
     """Every public class name with the modules that define it."""
     found: dict[str, list[str]] = {}
     for path in files():
-        for node in ast.walk(ast.parse(path.read_text())):
+        for node in ast.walk(tree_of(path)):
             if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
                 found.setdefault(node.name, []).append(dotted(path))
     return found

@@ -2,6 +2,7 @@
 
 import ast
 import importlib
+import re
 
 from tests import house
 
@@ -13,6 +14,20 @@ def test_a_file_imports_only_rooms_above_its_own_and_the_command_line_the_public
         for one in house.all_imports()
         if order.index(house.room(one.module)) > order.index(house.room(one.file))
         and one.file != "__main__"
+    ]
+    assert not wrong
+
+
+def test_a_command_calls_the_face_and_takes_of_rooms_only_what_it_parses_and_prints_with() -> None:
+    face = {one.name for one in house.offered()} | {"__version__"}
+    allowed = {"": face, **house.OF_COMMANDS}
+    wrong = [
+        f"{one.file} imports {one.module or 'stopgrad'}.{one.name}"
+        for one in house.all_imports()
+        if house.room(one.file) == "cli"
+        and house.room(one.module) != "cli"
+        and allowed.get(one.module) != "any name"
+        and one.name not in allowed.get(one.module, ())
     ]
     assert not wrong
 
@@ -47,7 +62,9 @@ def test_a_front_door_offers_only_names_that_are_there_and_hides_no_file() -> No
 
 
 def test_every_name_of_a_front_door_is_used_by_another_room_or_by_users() -> None:
-    used = {(one.module, one.name) for one in house.all_imports() + house.outside()}
+    used = {
+        (one.module, one.name) for one in house.all_imports() + house.offered() + house.outside()
+    }
     public = set(house.doors().get("export", {})) | {"pretrain_epochs", "prepare"}
     idle = [
         f"{room}.{name}"
@@ -85,6 +102,17 @@ def test_the_readme_lists_the_rooms_in_this_order() -> None:
     readme = (house.ROOT.parents[1] / "README.md").read_text()
     places = [readme.index(f"\n    {room} ") for room in house.ROOMS]
     assert places == sorted(places)
+
+
+def test_no_file_imports_a_file_of_tests() -> None:
+    # What several tests need stands in a conftest or beside them, in a file of another name.
+    wrong = [
+        f"{path.relative_to(house.TESTS)} imports {module}"
+        for path in house.TESTS.rglob("*.py")
+        for module in house.of_tests(path)
+        if re.search(r"\.test_\w+(\.|$)", module) or re.search(r"\._[a-z]", module)
+    ]
+    assert not wrong
 
 
 def test_a_circle_would_be_found(monkeypatch) -> None:

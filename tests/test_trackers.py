@@ -1,4 +1,4 @@
-"""Claims about `--log`: real trackers, offline, are told what the run writes, and stop no run."""
+"""Claims about `--log`: real trackers, offline, get what the run writes, and stop no run."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def _trained(data: Any, out: Path, log: str | tuple[str, ...]) -> stopgrad.Run:
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_tensorboard_holds_every_number_of_the_epochs_and_the_pictures(
+def test_tensorboard_holds_every_number_of_the_epochs_and_the_images(
     data: Any, tmp_path: Path
 ) -> None:
     pytest.importorskip("tensorboard")
@@ -58,7 +58,7 @@ def test_tensorboard_holds_every_number_of_the_epochs_and_the_pictures(
     )
 
 
-def test_mlflow_holds_numbers_parameters_and_pictures_and_a_resumed_run_stays_one(
+def test_mlflow_holds_numbers_parameters_and_images_and_a_resumed_run_stays_one(
     data: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     mlflow = pytest.importorskip("mlflow")
@@ -100,7 +100,7 @@ def test_wandb_and_trackio_take_the_lines_offline(
 
 @pytest.fixture
 def trackio(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """A tracker that keeps what it is told, in `logged`."""
+    """A tracker that keeps what it gets, in `logged`."""
     module: Any = types.ModuleType("trackio")
     module.__spec__ = importlib.machinery.ModuleSpec("trackio", None)
     module.logged = []
@@ -115,7 +115,7 @@ def trackio(monkeypatch: pytest.MonkeyPatch) -> Any:
 @pytest.mark.parametrize(
     ("part", "lacking"),
     [
-        ("stopgrad.report.neighbor_examples", "pictures"),
+        ("stopgrad.report.neighbor_examples", "images"),
         ("stopgrad.face.trackers.Mirror._new_rows", "metrics"),
     ],
 )
@@ -135,8 +135,8 @@ def test_what_cannot_be_read_or_drawn_for_trackers_is_said_and_the_run_ends_well
     assert len(_trained(data, tmp_path / "run", "trackio").metrics) == 2
     assert f"trackers lack {lacking}: no room; the run goes on" in capsys.readouterr().err
     steps = {step for step, values in trackio.logged if "loss" in values}
-    pictures = [name for _, values in trackio.logged for name in values.keys() & {"views"}]
-    assert (bool(steps), pictures) == (lacking == "pictures", ["views"])
+    images = [name for _, values in trackio.logged for name in values.keys() & {"views"}]
+    assert (bool(steps), images) == (lacking == "images", ["views"])
 
 
 def test_a_finished_run_that_is_resumed_starts_no_tracker(
@@ -168,7 +168,7 @@ def test_an_unknown_tracker_is_refused_before_training(
     assert not (tmp_path / "run").exists()
 
 
-def test_lines_that_a_resumed_run_has_cut_and_written_again_are_told_from_whole_lines_on(
+def test_lines_that_a_resumed_run_has_cut_and_written_again_are_logged_from_whole_lines_on(
     tmp_path: Path,
 ) -> None:
     rows = [json.dumps({"kind": "step", "step": step, "loss": 0.5}) + "\n" for step in range(6)]

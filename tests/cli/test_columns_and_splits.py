@@ -11,7 +11,7 @@ import pytest
 
 import stopgrad
 from stopgrad.cli import main
-from tests.images.test_parquet import TARGETS, cells
+from tests.images.factories import TARGETS, cells
 
 
 @pytest.fixture(scope="module")

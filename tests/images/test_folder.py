@@ -3,13 +3,11 @@
 import contextlib
 import logging
 import os
-import tempfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
-from sklearn.datasets import load_digits
 
 from stopgrad.errors import DataError, UnreadableError
 from stopgrad.images import (
@@ -23,8 +21,7 @@ from stopgrad.images import (
 from stopgrad.images.sources.files import list_folder
 from stopgrad.images.sources.folder import folder_source
 from stopgrad.images.sources.layout import are_classes
-
-DIGITS = (load_digits().images * 15).astype(np.uint8)  # (1797, 8, 8)
+from tests.images.factories import DIGITS, become_nobody, each, nobodys_folder
 
 
 @pytest.fixture(autouse=True)
@@ -43,10 +40,6 @@ def put(root: Path, *names: str, size: tuple[int, int] = (8, 8)) -> None:
         path = root / name
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(DIGITS[number]).resize(size).save(path)
-
-
-def each(*folders: str, count: int = 2) -> list[str]:
-    return [f"{folder}/{number}.png" for folder in folders for number in range(count)]
 
 
 def labels(dataset) -> list[int]:
@@ -214,23 +207,6 @@ def test_link_to_a_folder_above_with_the_name_of_a_picture_is_damaged(root):
     (root / "a" / "up.png").symlink_to(root / "a")
     with pytest.raises(DataError, match=r"1 damaged image among 5: 'a/up\.png'"):
         load_dataset(str(root))
-
-
-@contextlib.contextmanager
-def nobodys_folder():
-    """A folder that anyone may enter, seen by a user without rights, also where root tests."""
-    before = os.geteuid()
-    with tempfile.TemporaryDirectory() as folder:
-        os.chmod(folder, 0o755)
-        try:
-            yield Path(folder)
-        finally:
-            os.seteuid(before)
-
-
-def become_nobody() -> None:
-    if os.geteuid() == 0:
-        os.seteuid(65534)
 
 
 def test_folder_that_may_not_be_read_is_a_data_error():

@@ -220,7 +220,7 @@ def of_two_sizes(hub) -> None:
         )
     ],
 )  # fmt: skip
-def test_of_several_configurations_the_card_tells_the_one_to_read(hub, configs, count):
+def test_of_several_configurations_the_card_names_the_one_to_read(hub, configs, count):
     of_two_sizes(hub)
     hub.cards["real/two"] = {"configs": configs}
     found = load_dataset("hf:real/two")

@@ -19,7 +19,7 @@ import pytest
 
 from stopgrad.errors import DataError
 from stopgrad.images import load_dataset
-from tests.images.test_parquet import CLASSES, TARGETS, cells
+from tests.images.factories import CLASSES, TARGETS, cells
 
 LONGEST = 20.0  # s for one mutant: more is a hang
 MOST_MEMORY = 1 << 31  # bytes that the process may grow by

@@ -1,6 +1,5 @@
 """Parquet files in the Hub's layout."""
 
-import io
 import json
 from pathlib import Path
 
@@ -8,8 +7,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from PIL import Image
-from sklearn.datasets import load_digits
 
 from stopgrad.errors import DataError
 from stopgrad.images import load_dataset
@@ -17,12 +14,7 @@ from stopgrad.images.sources.columns import batches_of
 from stopgrad.images.sources.pages import groups_of, unpacked_bytes
 from stopgrad.images.sources.parquet import parquet_source
 from stopgrad.images.sources.rows import opened_parquet
-
-DIGITS = (load_digits().images * 15).astype(np.uint8)  # (1797, 8, 8)
-TARGETS = load_digits().target
-NAMES = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
-CLASSES = {"img": {"_type": "Image"}, "label": {"_type": "ClassLabel", "names": NAMES}}
-STRUCT = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+from tests.images.factories import CLASSES, DIGITS, NAMES, STRUCT, TARGETS, cells, png
 
 
 @pytest.fixture(autouse=True)
@@ -34,16 +26,6 @@ def _store(tmp_path, monkeypatch):
 def root(tmp_path) -> Path:
     (tmp_path / "set").mkdir()
     return tmp_path / "set"
-
-
-def png(gray: np.ndarray) -> bytes:
-    file = io.BytesIO()
-    Image.fromarray(gray).save(file, "PNG")
-    return file.getvalue()
-
-
-def cells(rows) -> pa.Array:
-    return pa.array([{"bytes": png(DIGITS[row]), "path": None} for row in rows], STRUCT)
 
 
 def write(path: Path, rows, *, features=None, **columns) -> None:

@@ -588,7 +588,7 @@ def test_views_are_cut_from_the_stored_pixels_and_not_from_smaller_ones(tmp_path
 
 
 @pytest.mark.parametrize(
-    ("pictures", "short_side", "packed", "expected"),
+    ("images", "short_side", "packed", "expected"),
     [
         (100_000, 375, False, 256),  # 18.3 GiB
         (20_000, 375, False, None),  # 3.7 GiB, less than half of 8
@@ -597,12 +597,12 @@ def test_views_are_cut_from_the_stored_pixels_and_not_from_smaller_ones(tmp_path
     ],
 )
 def test_packing_is_advised_where_decoded_pictures_fill_half_of_the_memory(
-    pictures: int, short_side: int, packed: bool, expected: int | None
+    images: int, short_side: int, packed: bool, expected: int | None
 ) -> None:
     findings = Findings(
         **dict.fromkeys(Findings._fields, ())  # type: ignore[arg-type]
-        | {"packed": packed, "pictures": {"train": pictures}}
-        | {"sizes": {ImageSize(short_side, short_side + 125): pictures}}
+        | {"packed": packed, "images": {"train": images}}
+        | {"sizes": {ImageSize(short_side, short_side + 125): images}}
     )
     advice = advise_packing(findings, side=256, limit=8 << 30)
     assert (advice and advice.side) == expected

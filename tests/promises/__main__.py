@@ -112,7 +112,7 @@ def _test(missing: list[Part], options: argparse.Namespace) -> Iterator[Line]:
     """Tests parts; their folder stays where something failed."""
     if not missing:
         return
-    (home, held), kept = _home(options), True
+    (home, held), kept = new_home(options), True
     if options.full:
         Lab(home, options.seed).prepare()
         tested = parts.test_in_children(missing, home=home, seed=options.seed, jobs=options.jobs)
@@ -128,7 +128,7 @@ def _test(missing: list[Part], options: argparse.Namespace) -> Iterator[Line]:
     held.close()
 
 
-def _home(options: argparse.Namespace) -> tuple[Path, IO[str]]:
+def new_home(options: argparse.Namespace) -> tuple[Path, IO[str]]:
     """A new folder to test in, and its lock; those of processes that were killed are removed."""
     which = hashlib.sha256(f"{options.out} {options.seed}".encode()).hexdigest()[:8]
     name = f"stopgrad-promises-{which}-"

@@ -1,7 +1,7 @@
 """R8: runs without the stop-gradient are called collapsed, healthy ones are not, and it shows.
 
 Real digits, four epochs, by the presets `tiny` and `digits` in turn, a seed for each pair. The
-lines of the verdict were drawn from runs of other seeds (bench/collapse_lines.py).
+thresholds of the verdict were chosen on runs of other seeds (bench/collapse_thresholds.py).
 """
 
 from __future__ import annotations

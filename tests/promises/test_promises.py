@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.promises.__main__ import _home, main
+from tests.promises.__main__ import main, new_home
 from tests.promises.lab import Lab
 from tests.promises.outcome import NotRunError, Promise
 from tests.promises.table import PROMISES
@@ -48,10 +48,10 @@ def test_a_session_removes_the_folders_of_dead_sessions_alone(
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     same = Namespace(out=None, seed=0)
-    (first, lock_of_first), (second, lock_of_second) = _home(same), _home(same)
+    (first, lock_of_first), (second, lock_of_second) = new_home(same), new_home(same)
     assert sorted(tmp_path.iterdir()) == sorted({first, second})
     lock_of_first.close()  # as when its process is killed
-    third, lock_of_third = _home(same)
+    third, lock_of_third = new_home(same)
     assert sorted(tmp_path.iterdir()) == sorted([second, third])
     lock_of_second.close()
     lock_of_third.close()

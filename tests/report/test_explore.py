@@ -32,7 +32,7 @@ from stopgrad.report.page import render
 from stopgrad.report.panels import ConfusionPanel, Exploration, MapPanel
 from stopgrad.report.style import inline_svg
 from stopgrad.storage import printable
-from tests.report.test_report import CLASSES, NB, PAYLOADS, Page, Skeleton, write_run
+from tests.report.pages import CLASSES, NB, PAYLOADS, Page, Skeleton, write_run
 
 COUNTS = np.array([[8, 2, 0], [0, 9, 1], [4, 0, 6]])
 

@@ -29,8 +29,8 @@ from stopgrad.report.panels import ViewPanel, view_panel
 from stopgrad.report.style import PALETTE, css_variables, inline_svg, layered, light, numeric
 from stopgrad.storage import printable
 from tests.factories import record
+from tests.report.pages import NB, tips
 
-NB = "\N{NO-BREAK SPACE}"
 RED, GREEN, BLUE, GRAY = (200, 0, 0), (0, 200, 0), (0, 0, 200), (90, 90, 90)
 
 
@@ -44,10 +44,6 @@ def epoch(number: int, **values: Any) -> dict[str, Any]:
 
 def steps(count: int) -> list[dict[str, Any]]:
     return [{"kind": "step", "step": n, "loss": -n / 1000} for n in range(1, count + 1)]
-
-
-def tips(chart: Any) -> list[str]:
-    return re.findall(r'data-tip="([^"]*)"', inline_svg(chart, label="x"))
 
 
 def picture(color: tuple[int, int, int], side: int = 4) -> np.ndarray:

@@ -25,7 +25,7 @@ from stopgrad.report.study_scores import key_figures
 from stopgrad.report.study_tables import finding_table, score_tables
 from stopgrad.report.style import PALETTE
 from stopgrad.report.table import Column, Emphasis, Table, TableCell, as_print
-from tests.report.test_report import neighbor_panel, record, view_panel, write_run
+from tests.report.pages import neighbor_panel, record, view_panel, write_run
 from tests.studies.factories import make_study
 
 typst = pytest.importorskip("typst", reason="needs the extra `pdf`")

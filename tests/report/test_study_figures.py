@@ -17,28 +17,12 @@ from stopgrad.report.over_time import MOST_POINTS, arms_over_time
 from stopgrad.report.study_charts import curve_rows
 from stopgrad.report.style import inline_svg, light, plain_svg
 from stopgrad.studies import CurvePoint
-from tests.report.test_figures import NB, tips
+from tests.report.pages import NB, is_list, rows_of, tips
 
 
 def score(arm: str, mean: float, **values: Any) -> ArmScore:
     usual: dict[str, Any] = {"metric": "knn_accuracy", "labels": 1.0, "std": 0.5, "n": 3}
     return ArmScore(arm=arm, mean=mean, **usual | values)
-
-
-def rows_of(chart: Any, *needed: str) -> list[dict[str, Any]]:
-    """All rows of a chart's data that have these fields, each once."""
-    if isinstance(chart, dict):
-        own = chart.get("data", {}).get("values", [])
-        below = [row for key, part in chart.items() if key != "data" for row in rows_of(part)]
-    else:
-        own = [row for part in chart for row in rows_of(part)] if is_list(chart) else []
-        below = []
-    found = [row for row in [*own, *below] if all(name in row for name in needed)]
-    return [row for place, row in enumerate(found) if row not in found[:place]]
-
-
-def is_list(part: Any) -> bool:
-    return isinstance(part, list | tuple)
 
 
 def encodings(specification: Any, channel: str) -> list[dict[str, Any]]:

@@ -22,8 +22,7 @@ from stopgrad.report.study_charts import collapsed_arms, curve_figures
 from stopgrad.report.study_page import missing_lines
 from stopgrad.report.study_scores import key_figures
 from stopgrad.studies import StudyDirectory, load_results
-from tests.report.test_report import PAYLOADS, Page, Skeleton
-from tests.report.test_study_figures import rows_of
+from tests.report.pages import PAYLOADS, Page, Skeleton, rows_of
 from tests.studies.factories import make_study
 
 MINE: dict[str, Any] = {

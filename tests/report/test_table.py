@@ -19,7 +19,7 @@ from stopgrad.report import (
 )
 from stopgrad.report.table import as_csv, as_print, as_rich
 from stopgrad.storage import printable
-from tests.report.test_report import PAYLOADS
+from tests.report.pages import PAYLOADS
 
 COLUMNS = (
     Column("kNN, %"),

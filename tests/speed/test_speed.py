@@ -133,7 +133,7 @@ def test_busy_programs_compute_until_the_measurement_ends() -> None:
 
 
 def test_tables_say_the_same_as_json(capsys: pytest.CaptureFixture[str]) -> None:
-    from stopgrad.cli.bench import written
+    from stopgrad.face.machine import written
 
     assert written(Spread(97.2e9, 9.51e10, 98e9, 5), unit=1e9) == "97.2 (95.1 to 98.0)"
     for flag in ("--threads", "--beside"):

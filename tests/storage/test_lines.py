@@ -11,7 +11,13 @@ from typing import NamedTuple
 import pytest
 
 from stopgrad.errors import CheckpointError, DataError, StorageError
-from stopgrad.storage import append_lines, read_lines, read_lines_as, replace_lines
+from stopgrad.storage import (
+    append_lines,
+    read_lines,
+    read_lines_after,
+    read_lines_as,
+    replace_lines,
+)
 
 FIRST, SECOND = {"n": 1, "text": "Übung\u2028"}, {"n": 2, "text": "b" * 300}
 
@@ -141,6 +147,21 @@ def test_rows_are_read_as_objects_of_their_class(tmp_path: Path) -> None:
     append_lines(path, [{"n": "3"}])
     with pytest.raises(DataError, match=r"line 3, is not a row .n is '3', not int"):
         read_lines_as(path, _Row, what="a row", hint="look")
+
+
+def test_what_was_appended_since_is_read_once_and_only_whole(tmp_path: Path) -> None:
+    path = tmp_path / "x.jsonl"
+    path.write_bytes(b'{"n":1}\n{"n":2}\n{"n"')
+    assert read_lines_after(path, 0, dict) == ([{"n": 1}, {"n": 2}], 16)
+    assert read_lines_after(path, 16, dict) == ([], 16)
+    path.write_bytes(b'{"n":1}\n{"n":2}\n{"n":3}\n')
+    assert read_lines_after(path, 16, dict) == ([{"n": 3}], 24)
+    # The second row was replaced by a longer one, which was there when the file had 16 bytes.
+    path.write_bytes(b'{"n":1}\n{"n":2222}\n{"n":3}\n')
+    assert read_lines_after(path, 16, dict) == ([{"n": 3}], 27)
+    path.write_bytes(b'{"n":1}\n[2]\n')
+    with pytest.raises(TypeError, match="no JSON object"):
+        read_lines_after(path, 8, dict)
 
 
 def test_a_link_is_neither_read_nor_written_through(tmp_path: Path) -> None:

@@ -352,10 +352,10 @@ def test_a_forgotten_momentum_would_be_seen(dataset: Dataset, whole: Path) -> No
     assert not torch.equal(*ends)
 
 
-# What an epoch tells
+# What an epoch reports
 
 
-def test_the_last_epoch_also_tells_of_z_without_augmentation(dataset: Dataset) -> None:
+def test_the_last_epoch_also_reports_z_without_augmentation(dataset: Dataset) -> None:
     first, last = _train(dataset, _tiny(epochs=2))
     assert first.clean is None
     assert (last.measured, last.clean.images) == (280, 280)

@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 
 import stopgrad
-from stopgrad import images
 from stopgrad.cli.parser import add_config, add_spec
 from stopgrad.cli.screen import print_json, show
 from stopgrad.errors import DataError
@@ -40,7 +39,7 @@ def run(options: argparse.Namespace) -> None:
     except DataError as error:
         if options.json:
             verdict = f"pretraining would be refused: {error.found}"
-            spec = images.spec_of_several(options.data)
+            spec = stopgrad.Data(options.data).spec
             known = {"data": spec, "preset": options.preset, "starts": False}
             print_json(known | {"verdict": verdict, "error": str(error)})
         raise

@@ -8,7 +8,7 @@ from typing import get_args
 
 import stopgrad
 from stopgrad.cli.parser import DATA
-from stopgrad.cli.screen import print_json, print_line, print_table
+from stopgrad.cli.screen import print_json, print_line, show
 from stopgrad.config import LabelFreeName, Layer
 from stopgrad.storage import user_path
 
@@ -66,16 +66,12 @@ def run(options: argparse.Namespace) -> None:
     found = stopgrad.compare(
         options.runs, data=options.data, by=options.by, layer=options.layer, score=options.score
     )
-    from stopgrad.report import as_lines
-
     if options.json:
         notes = ({"kind": "note", "note": note} for note in found.found.notes)
         for line in (*found.rows, *found.agreements, *notes):
             print_json(line)
         return
-    for table in found.tables:
-        if sys.stdout.isatty():
-            print_table(table)
-        else:
-            print_line("\n".join([*as_lines(table), ""]))
-    print_table(*found.lines)
+    if sys.stdout.isatty():
+        show(found)
+    else:
+        print_line(found.for_a_pipe())

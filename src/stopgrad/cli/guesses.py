@@ -9,6 +9,7 @@ import argparse
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
+import stopgrad
 from stopgrad.config import PRESETS, describe_knobs, guess
 from stopgrad.errors import ConfigError, did_you_mean
 
@@ -52,9 +53,7 @@ def check_command(word: str, known: Collection[str]) -> None:
 
 def study_named(word: str) -> str:
     """` (a study, ...)` for the name of a study that is not the name of a file; or nothing."""
-    from stopgrad.studies import built_in_studies
-
-    if word not in built_in_studies() or Path(word).exists():
+    if word not in stopgrad.built_in_studies() or Path(word).exists():
         return ""
     return f" (a study, which runs by: stopgrad study run {word} --data SPEC --out DIR)"
 

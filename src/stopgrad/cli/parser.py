@@ -224,7 +224,7 @@ def add_log(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         default=[],
         metavar="TRACKER",
-        help="mirror metrics, config, verdict and pictures to what is installed of tensorboard "
+        help="mirror metrics, config, verdict and images to what is installed of tensorboard "
         "(in RUN/tensorboard), wandb, mlflow and trackio",
     )
 

@@ -56,15 +56,13 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Writes the files, and prints their paths."""
-    from stopgrad.report import Heading
-
     written = stopgrad.write_report(
         options.directories,
         out=options.out,
         data=options.data,
         arm=options.pictures,
         poster=options.poster,
-        heading=Heading(
+        heading=stopgrad.Heading(
             options.title,
             options.authors,
             options.affiliation,

@@ -156,13 +156,11 @@ def run(options: argparse.Namespace) -> None:
 
 def list_all(options: argparse.Namespace) -> None:
     """Lists the studies with their questions, or prints the file of one."""
-    from stopgrad.studies import built_in_studies, read_study, study_file
-
     if options.name is not None:
-        print_line(study_file(options.name).rstrip("\n"))
+        print_line(stopgrad.study_file(options.name).rstrip("\n"))
         return
-    for name in built_in_studies():
-        study = read_study(name).study
+    for name in stopgrad.built_in_studies():
+        study = stopgrad.read_study(name).study
         split, arms = study.protocol.split, len(study.arms)
         print_line(f"{name:14} {study.question} ({arms} arms, {split} split)")
 

@@ -206,7 +206,7 @@ class SupervisedConfig(Checked):
         """Raises ConfigError for values out of bounds and for a batch of one, which BN refuses."""
         super().__post_init__()
         if self.batch == 1:
-            raise ConfigError("supervised.batch = 1", expected="0 or at least 2", hint="raise it")
+            raise ConfigError("supervised.batch = 1", expected="0 or at least 2")
 
 
 @dataclass(frozen=True, kw_only=True)

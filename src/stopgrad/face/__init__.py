@@ -12,7 +12,8 @@ In: specs, paths, arrays and knobs. Out: objects that show themselves, whose res
     report      write_report: a page, a poster and figures
     run         Run: scored, gone on with, used and shown
     train       pretrain, supervised: training begun from Python
+    machine     bench: how fast this machine is
     ranking     compare: runs ordered by a measure that needs no labels
-    several     study, Studies, verify, bench
+    several     study, Studies, verify
     advice      advise: a setting for a long run, by short ones within a budget of time
 """

@@ -31,7 +31,7 @@ class Data:
 
     def __init__(
         self,
-        spec: str,
+        spec: str | Sequence[str],
         first: Dataset | None = None,
         *,
         side: int = 0,
@@ -41,14 +41,14 @@ class Data:
         """Notes where the images are.
 
         Args:
-            spec: A name, a path, or `arrays:NAME` of images in memory.
+            spec: A name, a path, several of them, or `arrays:NAME` of images in memory.
             first: The images, if they were read already.
             side: px, that `first` was read at.
             reading: How it was read.
             source: What reads them, where the spec cannot.
         """
-        self.spec, self._reading = spec, reading
-        self._where = source or spec
+        self.spec = images.spec_of_several([spec] if isinstance(spec, str) else spec)
+        self._reading, self._where = reading, source or self.spec
         self._first, self._side = first, side
 
     @property
@@ -329,7 +329,7 @@ def views(
     config, screen, out = chosen_config(config, knobs, preset=preset), Screen(), user_path(out)
     check_ending(out, ".png")
     if count < 1:
-        raise ConfigError(f"--count {count}", expected="at least 1", hint="raise it")
+        raise ConfigError(f"--count {count}", expected="at least 1")
     train = as_data(data).stored_for(config, screen).train
     mean_std = images.normalization(train, channels=config.encoder.channels)
     if how := report.how_shown(train.channels):
@@ -344,7 +344,7 @@ def as_data(data: AnyData) -> Data:
     if isinstance(data, Data):
         return data
     specs = _specs(data)
-    return Data(images.spec_of_several(specs)) if specs else load(data)
+    return Data(specs) if specs else load(data)
 
 
 def tell_data(dataset: Dataset, screen: Screen) -> None:

@@ -44,7 +44,7 @@ T = TypeVar("T")
 
 LOG_EVERY_S = 30.0  # in a log, from one line on work that goes on to the next
 WIDE = 100  # columns, from which on a bar has room for the speed
-REDRAW = 0.25  # s between two pictures of a bar in a notebook
+REDRAW = 0.25  # s between two drawings of a bar in a notebook
 
 
 class Screen:

@@ -177,7 +177,7 @@ class Run(OpenedRun):
         Args:
             data: Where the images are now; None: where they were.
             extend: Epochs in all, more than the run had; the learning rates follow the new length.
-            log: As for `pretrain`; what was told before is not told again.
+            log: As for `pretrain`; what was logged before is not logged again.
             on_epoch: As for `pretrain`.
             **changes: Knobs that change no bit of training.
 

@@ -1,6 +1,6 @@
-"""Studies, trained, watched and shown; runs and stores verified; this machine's speed.
+"""Studies, trained, watched and shown; runs and stores verified.
 
-In: paths. Out: `Studies`, the studies of a directory; a finding for each file; a `Speed`.
+In: paths. Out: `Studies`, the studies of a directory; a finding for each file.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from rich.live import Live
 
-from stopgrad import images, method, report, speed, studies
+from stopgrad import images, report, studies
 from stopgrad.config import key_paths
 from stopgrad.errors import CheckpointError, ConfigError, DataError, FailedRunsError
 from stopgrad.evaluation import duration
@@ -29,7 +29,6 @@ from stopgrad.report import Column, Table, TableCell
 from stopgrad.storage import user_path
 
 if TYPE_CHECKING:
-    from stopgrad.speed import Speed
     from stopgrad.storage import Finding
     from stopgrad.studies import (
         ArmState,
@@ -42,7 +41,6 @@ if TYPE_CHECKING:
     )
 
 REFRESH_S = 1.0
-MOST_BESIDE = 1024
 
 
 @at_work
@@ -79,29 +77,6 @@ def verify(
             else "resume goes on from the newest checkpoint that is whole",
         )
     return findings
-
-
-@at_work
-@in_plain_torch
-def bench(*, device: str = "auto", threads: int = 0, beside: int = 0, quick: bool = False) -> Speed:
-    """How fast this machine is, on random pixels, beside its own limit.
-
-    Args:
-        device: auto, cpu, cuda or cuda:N.
-        threads: CPU threads; 0: one per core.
-        beside: Busy programs beside which steps on the CPU are measured too.
-        quick: Whether it runs, in seconds; the numbers mean nothing.
-
-    Raises:
-        ConfigError: For a device that is not there, or a number below 0 or absurdly high.
-    """
-    if threads < 0:
-        raise ConfigError(f"--threads {threads}", expected="at least 0", hint="0 takes every core")
-    if not 0 <= beside <= MOST_BESIDE:
-        raise ConfigError(f"--beside {beside}", expected=f"0 to {MOST_BESIDE} programs")
-    method.use_threads(threads)
-    size = speed.QUICK if quick else speed.FULL
-    return speed.measure_speed(size, device=device, beside=beside, say=Screen().line)
 
 
 class Studies:
@@ -337,5 +312,5 @@ def _seeds(seeds: int | Sequence[int]) -> tuple[int, ...]:
     if not isinstance(seeds, int):
         return tuple(seeds)
     if seeds < 1:
-        raise ConfigError(f"--seeds {seeds}", expected="at least 1", hint="raise it")
+        raise ConfigError(f"--seeds {seeds}", expected="at least 1")
     return tuple(range(seeds))

@@ -41,6 +41,11 @@ class Shown:
         """The sentences."""
         return []
 
+    def for_a_pipe(self) -> str:
+        """Each table with tabs between its cells and an empty line below it, then the sentences."""
+        tables = ("\n".join([*report.as_lines(table), "\n"]) for table in self.tables)
+        return "".join([*tables, "\n".join(self.lines)])
+
     def __rich__(self) -> RenderableType:
         from rich.console import Group
         from rich.text import Text

@@ -1,6 +1,6 @@
 """A run mirrored to the trackers that people have: TensorBoard, Weights & Biases, MLflow, Trackio.
 
-In: a run that trains. Out: copies of its metrics, config, verdict and pictures. The JSON lines of
+In: a run that trains. Out: copies of its metrics, config, verdict and images. The JSON lines of
 the run stay the truth. A tracker works in a thread of its own, so that one that fails or hangs is
 left out with a line and never stops the run; nor does what could not be read or drawn for it.
 """
@@ -10,7 +10,6 @@ from __future__ import annotations
 import functools
 import hashlib
 import importlib
-import json
 import os
 import queue
 import threading
@@ -26,7 +25,7 @@ from stopgrad.errors import ConfigError
 from stopgrad.face.arguments import check_choices
 from stopgrad.face.progress import Screen
 from stopgrad.face.tables import flat_epoch
-from stopgrad.storage import first_line
+from stopgrad.storage import first_line, read_lines_after
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -34,22 +33,22 @@ if TYPE_CHECKING:
     from stopgrad.images import Dataset
     from stopgrad.training import Epoch
 
-Act = Literal["rows", "picture", "close"]
+Act = Literal["rows", "image", "close"]
 PROJECT = "stopgrad"
 METRICS = "metrics.jsonl"
-STEPS = 100  # of an epoch that are told
+STEPS = 100  # of an epoch that are logged
 SHOWN = 12  # images whose views are shown
 PATIENCE = 60.0  # s that a run waits at its end for a tracker to take what is left
 
 
 class Tracker(Protocol):
-    """What a tracker is told."""
+    """One tracker of one run."""
 
     def rows(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """New lines of metrics, each with its `step`."""
 
-    def picture(self, name: str, image: Image, step: int) -> None:
-        """A picture of the run."""
+    def image(self, name: str, image: Image, step: int) -> None:
+        """An image, drawn of the run."""
 
     def close(self) -> None:
         """The end."""
@@ -73,7 +72,7 @@ class TensorBoard:
                 self.writer.add_text("verdict", row["verdict"], row["step"])
         self.writer.flush()
 
-    def picture(self, name: str, image: Image, step: int) -> None:
+    def image(self, name: str, image: Image, step: int) -> None:
         import numpy as np
 
         self.writer.add_image(name, np.asarray(image.convert("RGB")), step, dataformats="HWC")
@@ -101,7 +100,7 @@ class WandB:
             verdict = {"verdict": row["verdict"]} if row.get("verdict") else {}
             self.module.log(_numbers(row) | verdict, step=row["step"])
 
-    def picture(self, name: str, image: Image, step: int) -> None:
+    def image(self, name: str, image: Image, step: int) -> None:
         self.module.log({name: self.module.Image(image)}, step=step)
 
     def close(self) -> None:
@@ -131,7 +130,7 @@ class MLflow:
             if row.get("verdict"):
                 self.module.set_tag("verdict", row["verdict"])
 
-    def picture(self, name: str, image: Image, step: int) -> None:
+    def image(self, name: str, image: Image, step: int) -> None:
         self.module.log_image(image.convert("RGB"), f"{name}.png")
 
     def close(self) -> None:
@@ -147,7 +146,7 @@ TRACKERS: dict[str, Callable[[Path], Tracker]] = {
 
 
 class Mirror:
-    """Tells trackers what a run writes.
+    """Sends what a run writes to trackers.
 
     Args:
         names: Of `TRACKERS`.
@@ -170,30 +169,32 @@ class Mirror:
             )
         first = os.environ.get("RANK", "0") == "0"  # of several processes only one writes
         self.names, self.run, self.screen = names if first else (), run, screen
-        self.told: list[_Told] = []
+        self.senders: list[_Sender] = []
         file = run / METRICS
-        self.read = file.stat().st_size if file.exists() else 0  # bytes; told when they were new
+        self.read = (
+            file.stat().st_size if file.exists() else 0
+        )  # bytes, which were logged when they were new
 
     def watch(self, epochs: Iterable[Epoch], dataset: Dataset) -> Iterator[Epoch]:
-        """The same epochs, each told to the trackers; pictures when the last one is over."""
+        """The same epochs, each logged by the trackers; images after the last one."""
         if not self.names:
             yield from epochs
             return
-        self.told = [_Told(name, self.run, self.screen) for name in self.names]
+        self.senders = [_Sender(name, self.run, self.screen) for name in self.names]
         try:
             for epoch in epochs:
                 with self._no_harm("metrics"):
-                    self._tell("rows", self._new_rows())
+                    self._send("rows", self._new_rows())
                 yield epoch
-            with self._no_harm("pictures"):
-                for name, image in self._pictures(dataset):
-                    self._tell("picture", name, image, runs.newest_step(self.run))
+            with self._no_harm("images"):
+                for name, image in self._images(dataset):
+                    self._send("image", name, image, runs.newest_step(self.run))
         finally:
-            for each in self.told:
+            for each in self.senders:
                 each.close()
 
-    def _tell(self, act: Act, *what: Any) -> None:
-        for each in self.told:
+    def _send(self, act: Act, *what: Any) -> None:
+        for each in self.senders:
             each.waiting.put((act, what))
 
     @contextmanager
@@ -206,18 +207,13 @@ class Mirror:
 
     def _new_rows(self) -> list[Mapping[str, Any]]:
         """The lines of metrics since the last call; of the steps' some hundred."""
-        with (self.run / METRICS).open("rb") as file:
-            start = file.seek(max(0, self.read - 1))
-            data = file.read()
         # A resumed run cuts the last rows and writes them again: a line may begin elsewhere now.
-        first, end = data.find(b"\n") + 1 if self.read else 0, data.rfind(b"\n") + 1
-        self.read = start + end if end else self.read
-        rows = [json.loads(line) for line in data[first:end].splitlines()]
+        rows, self.read = read_lines_after(self.run / METRICS, self.read, runs.check_row)
         steps = [row for row in rows if row["kind"] == "step"]
-        thinned = steps[:: max(1, len(steps) // STEPS)]
+        thinned: list[Mapping[str, Any]] = [*steps[:: max(1, len(steps) // STEPS)]]
         return thinned + [flat_epoch(row) for row in rows if row["kind"] == "epoch"]
 
-    def _pictures(self, dataset: Dataset) -> Iterator[tuple[str, Image]]:
+    def _images(self, dataset: Dataset) -> Iterator[tuple[str, Image]]:
         run = runs.load_run(self.run)
         mean_std = run.info.normalization
         panel = report.view_examples(
@@ -228,8 +224,8 @@ class Mirror:
         yield "neighbors", report.neighbor_grid(found)
 
 
-class _Told:
-    """A tracker in a thread of its own, from its first word to its last."""
+class _Sender:
+    """A tracker that works in a thread of its own."""
 
     def __init__(self, name: str, run: Path, screen: Screen) -> None:
         self.name, self.run, self.screen = name, run, screen

@@ -260,7 +260,7 @@ def masked(values: Values, nodata: str | float | None) -> Values:
 
 
 def _layout(image: ImageFile) -> tuple[Any, ...]:
-    """How the samples lie in the file: Pillow's name of it, then what else its decoder is told."""
+    """How the samples lie in the file: Pillow's name of it, then what else its decoder needs."""
     tiles = getattr(image, "tile", [])
     arguments = tiles[0].args if tiles else ()
     return arguments if isinstance(arguments, tuple) else (arguments,)

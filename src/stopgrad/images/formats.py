@@ -43,7 +43,14 @@ HEIC = (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"hevm", b"hevs", 
 DICOM = (b"\x02\0\0\0", b"\x08\0\0\0", b"\x08\0\x05\0", b"\x08\0\x08\0")  # one without a preamble
 DEFLATED = b"1.2.840.10008.1.2.1.99"  # a DICOM file that is one zlib stream from here on
 RUN_LENGTHS = "1.2.840.10008.1.2.5"
-COMPRESSIONS = (1, 5, 8, 32773, 32946, 50000)  # those whose codec is told how much may come out
+COMPRESSIONS = (
+    1,
+    5,
+    8,
+    32773,
+    32946,
+    50000,
+)  # those whose codec takes a limit of what may come out
 SUBFILE, BITS, SAMPLES, PLANAR, FORMAT = 254, 258, 277, 284, 339  # tags of TIFF 6.0
 SMALLER, MASK, SHORT = 1, 4, 3  # kinds of subfile; a type of values
 MOST_PAGES = 1 << 16  # that are counted

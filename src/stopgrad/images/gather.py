@@ -3,7 +3,7 @@
 Images keep their size if all of them, over both splits, have one size that is at most `side`; else
 each is resized and cropped to side x side. The first image decides; when a later one differs,
 decoding starts again with the square. So it does at the first image of more than 8 bits, once all
-images of that depth have told which values are black and white.
+images of that depth have shown which values are black and white.
 
 Damaged images are counted by one rule, for training and for checking: `fail` refuses any and names
 them; `skip` leaves them out, and refuses only when they are more than `MOST_DAMAGED` of all.
@@ -258,7 +258,7 @@ def _range_of_all(
 
 
 def notes_of(frame: Frame, reading: Reading) -> Notes:
-    """What a reader should know of the levels of a frame, where the set has told them."""
+    """What a reader should know of the levels of a frame, where the set has decided them."""
     levels = frame.levels or ()
     return Notes(remarks=() if reading.white_level else remarks(levels), levels=levels)
 

@@ -86,7 +86,7 @@ class Findings(NamedTuple):
 
     name: str
     packed: bool  # whether it is a store
-    pictures: dict[str, int]  # how many images each split has, damaged ones included
+    images: dict[str, int]  # how many images each split has, damaged ones included
     damaged: tuple[DamagedImage, ...]
     tiny: tuple[ImagePlace, ...]
     duplicates: tuple[tuple[ImagePlace, ...], ...]  # groups of images that are equal in every pixel
@@ -152,13 +152,13 @@ def check_images(
     look = functools.partial(inspect_image, levels=levels, bands=source.reading.bands)
     _look_at_all(contents, look, tally, track)
     damaged = tuple(tally.damaged.values())
-    pictures = _pictures(contents, left_out=loaded.damaged if packed else ())
+    counts = _counts(contents, left_out=loaded.damaged if packed else ())
     refused = () if packed else damaged
-    too_many = refusal(refused, count=sum(pictures.values()), bad_images=bad_images)
+    too_many = refusal(refused, count=sum(counts.values()), bad_images=bad_images)
     return Findings(
         name=source.name,
         packed=packed,
-        pictures=pictures,
+        images=counts,
         damaged=damaged,
         tiny=tuple(tally.tiny),
         duplicates=tally.duplicates(),
@@ -196,7 +196,7 @@ def _look_at_all(
                     tally.add(ImagePlace(split, name), result)
 
 
-def _pictures(contents: Contents, *, left_out: Sequence[DamagedImage]) -> dict[str, int]:
+def _counts(contents: Contents, *, left_out: Sequence[DamagedImage]) -> dict[str, int]:
     """How many images each split has, those included that a store has left out."""
     gone = Counter(image.split for image in left_out)
     return {split: reader.length + gone[split] for split, reader in contents.readers.items()}

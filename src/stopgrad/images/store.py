@@ -179,9 +179,9 @@ def read_table(path: Path, manifest: StoreManifest) -> ImageTable:
         kept = Counter(
             of for of, reason in zip(table.split, table.reason, strict=True) if not reason
         )
-        told = {name: split.pictures for name, split in manifest.splits.items()}
+        counts = {name: split.pictures for name, split in manifest.splits.items()}
         if (
-            kept != told
+            kept != counts
             or len(table.name) != len(table.label)
             or len(table.name) != len(table.split)
         ):

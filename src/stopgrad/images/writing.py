@@ -278,10 +278,10 @@ def write_store(
     with storage_errors(target.path, needed=0):
         summaries = {split: _summary(target, stored) for split, stored in manifest.splits.items()}
     write_summaries(target.path, summaries)
-    # The cache looks at the names each time, and keeps what only reading has told.
-    told = contents.notes.and_those(notes_of(target.frame, source.reading))
-    told = told.and_those(unread_pages(writer.tally for writer in writers))
-    write_notes(target.path, source.notes.and_those(told) if target.for_user else told)
+    # The cache looks at the names each time, and keeps what only reading has shown.
+    found = contents.notes.and_those(notes_of(target.frame, source.reading))
+    found = found.and_those(unread_pages(writer.tally for writer in writers))
+    write_notes(target.path, source.notes.and_those(found) if target.for_user else found)
     write_manifest(target.path, manifest)
 
 

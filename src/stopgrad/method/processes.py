@@ -65,7 +65,7 @@ class Processes:
     count: int
     device: torch.device  # of the tensors of training
     tensors: dist.ProcessGroup
-    told: dist.ProcessGroup  # for JSON, on the CPU
+    messages: dist.ProcessGroup  # for JSON, on the CPU
     store: Any  # the key-value store of torch.distributed that brought them together
     stopping: threading.Event = field(default_factory=threading.Event)
     beating: threading.Thread | None = None
@@ -112,7 +112,7 @@ class Processes:
         """The largest of the numbers that the processes hold."""
         found = torch.tensor([number])
         with self._naming_who_is_lost():
-            dist.all_reduce(found, op=dist.ReduceOp.MAX, group=self.told)
+            dist.all_reduce(found, op=dist.ReduceOp.MAX, group=self.messages)
         return int(found)
 
     def tell(self, value: Any) -> Any:
@@ -123,7 +123,7 @@ class Processes:
         if self.is_first:
             padded = torch.frombuffer(data, dtype=torch.uint8)
         with self._naming_who_is_lost():
-            dist.broadcast(padded, src=0, group=self.told)
+            dist.broadcast(padded, src=0, group=self.messages)
         return json.loads(padded.numpy().tobytes())
 
     def everyone(self, value: Any) -> list[Any]:
@@ -133,7 +133,7 @@ class Processes:
         padded[: len(data)] = torch.frombuffer(data, dtype=torch.uint8)
         found = [torch.empty_like(padded) for _ in range(self.count)]
         with self._naming_who_is_lost():
-            dist.all_gather(found, padded, group=self.told)
+            dist.all_gather(found, padded, group=self.messages)
         return [json.loads(each.numpy().tobytes().rstrip(b"\0")) for each in found]
 
     def first_does(self, act: Callable[[], T]) -> T | None:
@@ -151,11 +151,11 @@ class Processes:
                 result = act()
             except BaseException as raised:
                 error = raised
-        found = self.tell(None if error is None else as_told(error))
+        found = self.tell(None if error is None else error_to_json(error))
         if error is not None:
             raise error
         if found is not None:
-            raise from_told(found)
+            raise error_from_json(found)
         return result
 
     def leave(self, error: BaseException | None) -> None:
@@ -164,7 +164,7 @@ class Processes:
         if self.beating is not None:
             self.beating.join(2 * BEAT)  # one that waits for a lost machine is left behind
         if error is not None and not isinstance(error, LostProcessError):
-            text = json.dumps(as_told(error))
+            text = json.dumps(error_to_json(error))
             self._ask(lambda: self.store.set(f"error-{self.rank}", text))
         with contextlib.suppress(RuntimeError, ValueError):
             dist.destroy_process_group()
@@ -185,7 +185,7 @@ class Processes:
             if (found := self._ask(self._noted)) is None:
                 who = f"the machine of process 0, {os.environ['MASTER_ADDR']}, does not answer"
             elif found[0] is not None:
-                raise from_told(found[0]) from error
+                raise error_from_json(found[0]) from error
             else:
                 silent = [f"{r} ({age:.0f} s)" for r, age in enumerate(found[1]) if age > SILENT]
                 lost = f"process {', '.join(silent)} not heard of"
@@ -255,7 +255,7 @@ def joined_on(device: torch.device, *, share: bool, timeout: float) -> Iterator[
         attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
         store = dist.distributed_c10d.PrefixStore(f"attempt-{attempt}", found)
         dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=limit)
-        told = dist.new_group(backend="gloo", timeout=limit)
+        messages = dist.new_group(backend="gloo", timeout=limit)
     except (RuntimeError, ValueError) as error:
         raise ConfigError(
             f"the processes did not find each other ({str(error).splitlines()[0][:200]})",
@@ -264,8 +264,8 @@ def joined_on(device: torch.device, *, share: bool, timeout: float) -> Iterator[
         ) from error
     tensors = dist.group.WORLD
     assert isinstance(tensors, dist.ProcessGroup)
-    assert isinstance(told, dist.ProcessGroup)
-    here = Processes(dist.get_rank(), dist.get_world_size(), device, tensors, told, store)
+    assert isinstance(messages, dist.ProcessGroup)
+    here = Processes(dist.get_rank(), dist.get_world_size(), device, tensors, messages, store)
     here.beating = threading.Thread(target=here.beat, daemon=True, name="beat")
     here.beating.start()
     _joined.append(here)
@@ -300,11 +300,11 @@ def one_by_one(processes: Processes | None, load: Callable[[], T]) -> T:
                 found.append(load())
             except BaseException as raised:
                 error = raised
-        said = processes.everyone(None if error is None else as_told(error))
+        said = processes.everyone(None if error is None else error_to_json(error))
         if error is not None:
             raise error
         if other := next((each for each in said if each), None):
-            raise from_told(other)
+            raise error_from_json(other)
     return found[0]
 
 
@@ -335,7 +335,7 @@ def own_device(device: torch.device) -> torch.device:
     return torch.device("cuda", rank)
 
 
-def as_told(error: BaseException) -> dict[str, Any]:
+def error_to_json(error: BaseException) -> dict[str, Any]:
     """An error as JSON."""
     known = error if isinstance(error, StopgradError) else no_memory(error)
     if known is None:
@@ -343,8 +343,8 @@ def as_told(error: BaseException) -> dict[str, Any]:
     return {"kind": type(known).__name__, "text": str(known), "code": known.exit_code}
 
 
-def from_told(values: dict[str, Any]) -> StopgradError:
-    """The error that another process told of, with its exit code."""
+def error_from_json(values: dict[str, Any]) -> StopgradError:
+    """The error that another process reported, with its exit code."""
     kinds = {kind.__name__: kind for kind in _below(StopgradError)}
     kind = kinds.get(values["kind"], StopgradError)
     error: StopgradError = kind.__new__(kind)

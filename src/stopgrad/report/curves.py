@@ -140,8 +140,8 @@ def measure_caption(measure: str) -> str:
 def collapse_finding(evidence: Evidence) -> str:
     """The verdicts over the epochs: `Verdict: healthy in epochs 1–3.`."""
     parts = []
-    told = zip(evidence.states, evidence.epochs, strict=True)
-    for state, rows in itertools.groupby(told, operator.itemgetter(0)):
+    stated = zip(evidence.states, evidence.epochs, strict=True)
+    for state, rows in itertools.groupby(stated, operator.itemgetter(0)):
         epochs = [row["epoch"] for _, row in rows]
         first, last = epochs[0], epochs[-1]
         where = f"epoch {first}" if first == last else f"epochs {first}{ABSENT}{last}"

@@ -179,13 +179,13 @@ def _hero(chapter: Evidence | StudyEvidence) -> dict[str, Any] | None:
 
 
 def _of_findings(study: StudyEvidence) -> list[Takeaway]:
-    """The findings that can be told first, then what is best."""
+    """The findings that are decided first, then what is best."""
     found = [
         Takeaway(says.text, answer.text, answer.emphasis or "muted", why.text)
         for says, answer, why in finding_table(study.results).rows
     ]
-    told = sorted(found, key=lambda takeaway: takeaway.tone == "muted")
-    return [*told, Takeaway(sentence(study.results))]
+    ordered = sorted(found, key=lambda takeaway: takeaway.tone == "muted")
+    return [*ordered, Takeaway(sentence(study.results))]
 
 
 def _of_numbers(run: Evidence) -> list[Takeaway]:

@@ -231,7 +231,7 @@ def read_manifest(folder: Path) -> CheckpointManifest:
 
 
 def _check_names(path: Path, sums: Mapping[str, object]) -> None:
-    """Names that a flipped bit can make are damage; others are somebody's work."""
+    """Names that a flipped bit can make are damage; a user may have made the others."""
     unknown, missing = sums.keys() - set(NAMES), set(NAMES) - sums.keys()
     if any(".." in name for name in unknown) or len(unknown) > len(missing):
         shown = ", ".join(ascii(name[:80]) for name in sorted(unknown)[:3])

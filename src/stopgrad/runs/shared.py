@@ -33,8 +33,8 @@ class SharedWriter(RunWriter):
     def of(cls, make: Callable[[], RunWriter], processes: Processes) -> SharedWriter:
         """The writer that the first process makes, in every process."""
         made = processes.first_does(make)
-        told = None if made is None else (str(made.path), info_to_dict(made.info))
-        path, info = processes.tell(told)
+        first = None if made is None else (str(made.path), info_to_dict(made.info))
+        path, info = processes.tell(first)
         writer = cls(Path(path), info_from_dict(info), processes)
         writer._is_new = made is not None and made._is_new
         return writer
@@ -82,12 +82,12 @@ def spread(checkpoint: Checkpoint | None, processes: Processes) -> Checkpoint | 
             part: {n: (list(t.shape), str(t.dtype).removeprefix("torch.")) for n, t in of.items()}
             for part, of in parts.items()
         }
-    told = processes.tell(
+    first = processes.tell(
         None if checkpoint is None else [checkpoint.step, checkpoint.state, shapes]
     )
-    if told is None:
+    if first is None:
         return None
-    step, state, shapes = told
+    step, state, shapes = first
     found: dict[str, dict[str, torch.Tensor]] = {"model": {}, "optimizer": {}}
     for part, names in shapes.items():
         for name, (shape, kind) in names.items():

@@ -19,6 +19,7 @@ from .files import write_json as write_json
 from .lines import Lines as Lines
 from .lines import append_lines as append_lines
 from .lines import read_lines as read_lines
+from .lines import read_lines_after as read_lines_after
 from .lines import read_lines_as as read_lines_as
 from .lines import replace_lines as replace_lines
 from .locks import lock_file as lock_file

@@ -92,10 +92,7 @@ def read_lines(
     rows = list[T]()
     for number, line in enumerate(lines, start=1):
         try:
-            values = strict_json(line)
-            if not isinstance(values, dict):
-                raise TypeError("no JSON object")
-            rows.append(decode(values))
+            rows.append(decode(_object(line)))
         except (KeyError, TypeError, ValueError) as failed:
             missing = isinstance(failed, KeyError)
             reason = f"no {failed.args[0]!r}" if missing else in_short(failed)
@@ -112,6 +109,31 @@ def read_lines_as(path: Path, kind: type[T], *, what: str, hint: str) -> list[T]
     if not is_there(path):
         return []
     return read_lines(path, lambda row: typed(kind, row), what=what, hint=hint).rows
+
+
+def read_lines_after(
+    path: Path, size: int, decode: Callable[[dict[str, object]], T]
+) -> tuple[list[T], int]:
+    """The whole rows that were appended since a file had this size, and where the next one begins.
+
+    A row that was begun before `size` and ends behind it is left out: a writer may have replaced
+    what stood there. A ValueError or TypeError for a line that is no JSON object, and what `decode`
+    raises.
+    """
+    with path.open("rb") as file:
+        start = file.seek(max(0, size - 1))
+        data = file.read()
+    first, end = data.find(b"\n") + 1 if size else 0, data.rfind(b"\n") + 1
+    return [
+        decode(_object(line)) for line in data[first:end].split(b"\n")[:-1]
+    ], start + end if end else size
+
+
+def _object(line: bytes) -> dict[str, object]:
+    values = strict_json(line)
+    if not isinstance(values, dict):
+        raise TypeError("no JSON object")
+    return values
 
 
 def _encode(rows: Iterable[Mapping[str, object]]) -> bytes:

@@ -64,7 +64,7 @@ class Engine(Protocol):
         """All jobs that have not ended, by name; None when the engine did not answer."""
 
     def stop(self, claim: JobClaim, *, begun: bool) -> bool:
-        """Asks a job to save and end, or cancels one that has not begun; whether it was told."""
+        """Asks a job to save and end, or cancels one that has not begun; whether it was asked."""
 
 
 class Snapshot(NamedTuple):
@@ -98,7 +98,7 @@ class Cluster:
         return self._snapshot
 
     def claim(self, folder: RunFolder) -> int | None:
-        """The number of a claim that was created; None: the newest one is somebody's."""
+        """The number of a claim that was created; None: another runner holds the newest one."""
         if folder.is_locked():
             return None
         newest = newest_attempt(folder.path)

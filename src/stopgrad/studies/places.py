@@ -53,11 +53,11 @@ def executor_for(where: Where, directory: StudyDirectory, *, device: str) -> Exe
 def check_place(where: Where) -> None:
     """Refuses options that do not go together, with a ConfigError."""
     if where.jobs is not None and where.jobs < 1:
-        raise ConfigError(f"--jobs {where.jobs}", expected="at least 1", hint="raise it")
+        raise ConfigError(f"--jobs {where.jobs}", expected="at least 1")
     if where.on not in ("local", "slurm", "ray"):
         raise ConfigError(f"--on {where.on}", expected="local, slurm or ray")
     if where.devices < 1:
-        raise ConfigError(f"--devices {where.devices}", expected="at least 1", hint="raise it")
+        raise ConfigError(f"--devices {where.devices}", expected="at least 1")
     if where.devices > 1 and where.on == "local":
         raise ConfigError(
             f"--devices {where.devices} with --on local",

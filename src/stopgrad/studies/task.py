@@ -182,7 +182,7 @@ def read_failure(folder: str | Path) -> Failure | None:
 
 
 def carry_out(task: StudyTask) -> None:
-    """Trains or scores by one call of the library; tells on standard output how it goes.
+    """Trains or scores by one call of the library; reports on standard output how it goes.
 
     Raises:
         StopgradError: Whatever that call raises.

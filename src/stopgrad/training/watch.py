@@ -64,8 +64,8 @@ def look(
     count = _count(training)
     verdict = None if layers is None else judge(layers, steps=training.step, images=count)
     if training.processes is not None:  # all act on the verdict of the first
-        told = training.processes.tell(verdict)
-        verdict = told and Verdict(*told)
+        first = training.processes.tell(verdict)
+        verdict = first and Verdict(*first)
     diverged = verdict is not None and verdict.state == "diverged"
     knn = watched_knn(training, images, track=track) if scored and not diverged else None
     drawn_spectra = measure_spectra(training, track=track) if drawn and not diverged else None

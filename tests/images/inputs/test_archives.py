@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from stopgrad.errors import DataError, StorageError
-from stopgrad.images import DamagedImagesError, Dataset, load_dataset
-from tests.images.inputs.test_arrays import put_cifar
+from stopgrad.images import DamagedImagesError, load_dataset
+from tests.images.factories import png
+from tests.images.inputs.factories import put_cifar, tarred, unused, zipped
 from tests.inputs import row
 
 PIXELS = np.random.default_rng(1).integers(0, 256, (6, 8, 8, 3), np.uint8)
@@ -26,12 +26,6 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "cache"
 
 
-def png(number: int) -> bytes:
-    file = io.BytesIO()
-    Image.fromarray(PIXELS[number]).save(file, format="PNG")
-    return file.getvalue()
-
-
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """Four images to train on and two to score, in two classes."""
@@ -40,33 +34,16 @@ def folder(tmp_path: Path) -> Path:
     ):
         file = tmp_path / "pets" / f"{name}.png"
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_bytes(png(number))
+        file.write_bytes(png(PIXELS[number]))
     (tmp_path / "pets" / "readme.txt").write_text("pets")
     return tmp_path / "pets"
 
 
-def zipped(folder: Path, to: Path, *, inside: str = "") -> Path:
-    with zipfile.ZipFile(to, "w", zipfile.ZIP_DEFLATED) as archive:
-        for file in sorted(folder.rglob("*"), reverse=True):
-            archive.write(file, f"{inside}{file.relative_to(folder)}")
-    return to
-
-
-def tarred(folder: Path, to: Path, *, inside: str = "", format: int = tarfile.PAX_FORMAT) -> Path:
-    to.parent.mkdir(exist_ok=True)
-    mode: Any = f"w:{ {'.gz': 'gz', '.tgz': 'gz', '.bz2': 'bz2', '.xz': 'xz'}.get(to.suffix, '') }"
-    with tarfile.open(to, mode, format=format) as archive:
-        archive.add(folder, inside or ".")
-    return to
-
-
-def unused(found: Dataset, what: str) -> list[str]:
-    return [name for group in found.notes.unused if group.what == what for name in group.names]
-
-
 KINDS = [
     row(
-        "zip of a picture folder", "as the folder itself", lambda f, to: zipped(f, to / "pets.zip")
+        "zip of a folder of images",
+        "as the folder itself",
+        lambda f, to: zipped(f, to / "pets.zip"),
     ),
     row(
         "zip with the folder in it, and __MACOSX",
@@ -74,7 +51,9 @@ KINDS = [
         lambda f, to: add(zipped(f, to / "pets.ZIP", inside="pets/"), "__MACOSX/pets/._0.png"),
     ),
     row(
-        "tar of a picture folder", "as the folder itself", lambda f, to: tarred(f, to / "pets.tar")
+        "tar of a folder of images",
+        "as the folder itself",
+        lambda f, to: tarred(f, to / "pets.tar"),
     ),
     row(
         "tar.gz with the folder in it",
@@ -126,7 +105,7 @@ def test_tars_of_classes_are_classes_and_no_shards(tmp_path: Path) -> None:
     for place, name in enumerate(("n01440764", "n01443537")):
         (tmp_path / name).mkdir()
         for number in range(2):
-            (tmp_path / name / f"{name}_{number}.png").write_bytes(png(2 * place + number))
+            (tmp_path / name / f"{name}_{number}.png").write_bytes(png(PIXELS[2 * place + number]))
         tarred(tmp_path / name, tmp_path / "packed" / f"{name}.tar")
     found = load_dataset(str(tmp_path / "packed"))
     assert found.train.class_names == ("n01440764", "n01443537")
@@ -146,7 +125,7 @@ def test_archive_is_not_unpacked_again_while_it_stays_as_it_is(
     with monkeypatch.context() as patched:
         patched.setattr(zipfile.ZipFile, "open", None)
         assert load_dataset(spec).train.fingerprint == first.train.fingerprint
-    (folder / "train/cat/0.png").write_bytes(png(5))
+    (folder / "train/cat/0.png").write_bytes(png(PIXELS[5]))
     zipped(folder, Path(spec))
     assert load_dataset(spec).train.fingerprint != first.train.fingerprint
 
@@ -197,8 +176,8 @@ def test_hostile_member_is_named_and_does_nothing(
     path = tmp_path / "set.tar"
     with tarfile.open(path, "w") as archive:
         for number in range(2):
-            archive.addfile(*member(f"{number}.png", png(number)))
-        archive.addfile(*member(name, b"" if values else png(3), **values))
+            archive.addfile(*member(f"{number}.png", png(PIXELS[number])))
+        archive.addfile(*member(name, b"" if values else png(PIXELS[3]), **values))
     before = sorted(p for p in tmp_path.rglob("*"))
     found = load_dataset(str(path))
     assert (found.train.pixels == PIXELS[:2]).all()
@@ -212,11 +191,11 @@ def test_hostile_member_is_named_and_does_nothing(
 )
 def test_hostile_member_of_a_zip_is_named(tmp_path: Path, name: str, bits: int) -> None:
     path = tmp_path / "set.zip"
-    add(path, "0.png", png(0))
+    add(path, "0.png", png(PIXELS[0]))
     with zipfile.ZipFile(path, "a") as archive:
         info = zipfile.ZipInfo("x.png")
         info.filename, info.external_attr, info.create_system = name, bits << 16, 3
-        archive.writestr(info, png(1))
+        archive.writestr(info, png(PIXELS[1]))
     found = load_dataset(str(path))
     assert len(found.train) == 1
     assert len(unused(found, "image")) == 1

@@ -2,7 +2,6 @@
 
 import gzip
 import io
-import struct
 from pathlib import Path
 from typing import Any
 
@@ -12,45 +11,30 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
-from scipy.io import savemat
 
 from stopgrad.config import Reading
 from stopgrad.errors import ConfigError, DataError
-from stopgrad.images import Dataset, load_dataset
+from stopgrad.images import load_dataset
+from tests.images.inputs.factories import (
+    COLOUR,
+    GRAY,
+    LABELS,
+    idx,
+    labels,
+    npy,
+    put_cifar,
+    saved,
+    unused,
+)
 from tests.inputs import row
 
-CHANCE = np.random.default_rng(0)
-COLOUR = CHANCE.integers(0, 256, (6, 10, 12, 3), np.uint8)  # (N, H, W, 3), H and W differ
-GRAY = CHANCE.integers(0, 256, (6, 9, 11), np.uint8)
+CHANCE = np.random.default_rng(3)
 SQUARE = CHANCE.integers(0, 256, (6, 3, 8, 8), np.uint8)  # (N, 3, S, S)
-TARGETS = np.array([0, 1, 2, 2, 1, 0])
 
 
 @pytest.fixture(autouse=True)
 def _store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STOPGRAD_CACHE", str(tmp_path / "cache"))
-
-
-def saved(path: Path, **arrays: Any) -> str:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    match path.suffix:
-        case ".npz":
-            np.savez_compressed(path, **arrays)
-        case ".h5":
-            with h5py.File(path, "w") as file:
-                for name, array in arrays.items():
-                    file.create_dataset(name, data=array, compression="gzip")
-        case ".mat":
-            savemat(path, arrays, do_compression=True)
-    return str(path)
-
-
-def labels(found: Dataset) -> list[int] | None:
-    return None if found.train.labels is None else found.train.labels.tolist()
-
-
-def unused(found: Dataset, what: str) -> list[str]:
-    return [name for group in found.notes.unused if group.what == what for name in group.names]
 
 
 LAYOUTS = [
@@ -158,14 +142,9 @@ def test_array_of_any_layout_and_type_is_read(tmp_path: Path, array: Any, expect
     ]
 
 
-def idx(array: np.ndarray) -> bytes:
-    head = bytes([0, 0, 8, array.ndim]) + struct.pack(f">{array.ndim}I", *array.shape)
-    return head + array.astype(np.uint8).tobytes()
-
-
 def put_mnist(folder: Path, *, pack: bool) -> None:
     for split, rows in (("train", slice(0, 4)), ("t10k", slice(4, 6))):
-        for name, array in (("images-idx3", GRAY[rows]), ("labels-idx1", TARGETS[rows])):
+        for name, array in (("images-idx3", GRAY[rows]), ("labels-idx1", LABELS[rows])):
             data = idx(array)
             file = folder / f"{split}-{name}-ubyte{'.gz' if pack else ''}"
             file.write_bytes(gzip.compress(data) if pack else data)
@@ -175,24 +154,11 @@ def put_npz(folder: Path, **names: Any) -> None:
     saved(folder / "set.npz", **names)
 
 
-def put_cifar(folder: Path) -> None:
-    planes = np.repeat(np.arange(6, dtype=np.uint8), 3072).reshape(6, 3072)
-    rows = np.concatenate([TARGETS[:, None].astype(np.uint8), planes], axis=1)
-    for name, part in (
-        ("data_batch_1", rows[:2]),
-        ("data_batch_2", rows[2:4]),
-        ("test_batch", rows[4:]),
-    ):
-        (folder / f"{name}.bin").write_bytes(part.tobytes())
-    (folder / "batches.meta.txt").write_text("cat\ndog\nfrog\n\n")
-    (folder / "readme.html").write_text("no array")
-
-
 def put_pcam(folder: Path) -> None:
     for split, rows in (("train", slice(0, 4)), ("valid", slice(4, 5)), ("test", slice(4, 6))):
         begin = f"camelyonpatch_level_2_split_{split}"
         saved(folder / f"{begin}_x.h5", x=COLOUR[rows])
-        saved(folder / f"{begin}_y.h5", y=TARGETS[rows].reshape(-1, 1, 1, 1).astype(np.uint8))
+        saved(folder / f"{begin}_y.h5", y=LABELS[rows].reshape(-1, 1, 1, 1).astype(np.uint8))
 
 
 SETS = [
@@ -212,7 +178,7 @@ SETS = [
         "Keras npz with x_train, y_train, x_test, y_test",
         "two splits with labels",
         lambda folder: put_npz(
-            folder, x_train=COLOUR[:4], y_train=TARGETS[:4], x_test=COLOUR[4:], y_test=TARGETS[4:]
+            folder, x_train=COLOUR[:4], y_train=LABELS[:4], x_test=COLOUR[4:], y_test=LABELS[4:]
         ),
         COLOUR,
     ),
@@ -220,7 +186,7 @@ SETS = [
         "npz with trainX, trainY, testX, testY",
         "capitals part the words",
         lambda folder: put_npz(
-            folder, trainX=COLOUR[:4], trainY=TARGETS[:4], testX=COLOUR[4:], testY=TARGETS[4:]
+            folder, trainX=COLOUR[:4], trainY=LABELS[:4], testX=COLOUR[4:], testY=LABELS[4:]
         ),
         COLOUR,
     ),
@@ -230,9 +196,9 @@ SETS = [
         lambda folder: put_npz(
             folder,
             xtrain=COLOUR[:4],
-            ytrain=np.eye(3)[TARGETS[:4]],
+            ytrain=np.eye(3)[LABELS[:4]],
             xtest=COLOUR[4:],
-            ytest=np.eye(3)[TARGETS[4:]],
+            ytest=np.eye(3)[LABELS[4:]],
         ),
         COLOUR,
         kind="label",
@@ -243,7 +209,7 @@ SETS = [
         lambda folder: [
             np.save(folder / f"{name}_{split}.npy", array[rows])
             for split, rows in (("train", slice(0, 4)), ("test", slice(4, 6)))
-            for name, array in (("X", COLOUR), ("y", TARGETS))
+            for name, array in (("X", COLOUR), ("y", LABELS))
         ],
         COLOUR,
     ),
@@ -260,9 +226,9 @@ SETS = [
             folder / "set.h5",
             **{
                 "train/images": COLOUR[:4],
-                "train/labels": TARGETS[:4],
+                "train/labels": LABELS[:4],
                 "test/images": COLOUR[4:],
-                "test/labels": TARGETS[4:],
+                "test/labels": LABELS[4:],
             },
         ),
         COLOUR,
@@ -273,7 +239,7 @@ SETS = [
         "images come first",
         lambda folder: [
             saved(
-                folder / f"{split}.mat", X=COLOUR[rows].transpose(1, 2, 3, 0), y=TARGETS[rows, None]
+                folder / f"{split}.mat", X=COLOUR[rows].transpose(1, 2, 3, 0), y=LABELS[rows, None]
             )
             for split, rows in (("train_8x8", slice(0, 4)), ("test_8x8", slice(4, 6)))
         ],
@@ -304,7 +270,7 @@ def test_medmnist_scores_test_and_names_the_images_of_val(tmp_path: Path) -> Non
     arrays = {
         f"{split}_{what}": array[rows]
         for split, rows in (("train", slice(0, 3)), ("val", slice(3, 4)), ("test", slice(4, 6)))
-        for what, array in (("images", GRAY), ("labels", TARGETS[:, None]))
+        for what, array in (("images", GRAY), ("labels", LABELS[:, None]))
     }
     spec = saved(tmp_path / "bloodmnist.npz", **arrays)
     found = load_dataset(spec)
@@ -327,9 +293,9 @@ def test_split_whose_labels_are_hidden_is_not_scored(tmp_path: Path) -> None:
     spec = saved(
         tmp_path / "set.npz",
         x_train=GRAY[:3],
-        y_train=TARGETS[:3],
+        y_train=LABELS[:3],
         x_val=GRAY[3:4],
-        y_val=TARGETS[3:4],
+        y_val=LABELS[3:4],
         x_test=GRAY[4:],
         y_test=np.array([-1, -1]),
     )
@@ -351,8 +317,8 @@ ODD_LABELS = [
     row(
         "labels counted from 1",
         "1..C are C classes",
-        TARGETS + 1,
-        TARGETS.tolist(),
+        LABELS + 1,
+        LABELS.tolist(),
         "1 to 3",
         kind="label",
     ),
@@ -364,8 +330,8 @@ ODD_LABELS = [
         "1 of 6 images of train have no label",
         kind="label",
     ),
-    row("boolean labels", "two classes", TARGETS > 0, [0, 1, 1, 1, 1, 0], "", kind="label"),
-    row("float labels that are not whole", "said", TARGETS + 0.5, None, "no classes", kind="label"),
+    row("boolean labels", "two classes", LABELS > 0, [0, 1, 1, 1, 1, 0], "", kind="label"),
+    row("float labels that are not whole", "said", LABELS + 0.5, None, "no classes", kind="label"),
     row(
         "several labels for each image",
         "said",
@@ -374,7 +340,7 @@ ODD_LABELS = [
         "several labels",
         kind="label",
     ),
-    row("fewer labels than images", "said", TARGETS[:5], None, "5 for 6 images", kind="label"),
+    row("fewer labels than images", "said", LABELS[:5], None, "5 for 6 images", kind="label"),
     row(
         "labels as large as images",
         "said",
@@ -449,15 +415,15 @@ def test_arrays_beside_images_and_labels_are_named(tmp_path: Path) -> None:
         tmp_path / "set.npz",
         images=COLOUR,
         masks=GRAY,
-        fine_labels=TARGETS,
-        coarse_labels=TARGETS > 1,
+        fine_labels=LABELS,
+        coarse_labels=LABELS > 1,
         ids=np.arange(6),
         mean=np.zeros(3),
         label_names=np.array(["cat", "dog", "frog"]),
     )
     found = load_dataset(spec)
     assert found.train.class_names == ("cat", "dog", "frog")
-    assert labels(found) == TARGETS.tolist()
+    assert labels(found) == LABELS.tolist()
     assert unused(found, "file") == ["coarse_labels", "masks", "ids", "mean"]
 
 
@@ -468,23 +434,23 @@ def test_arrays_beside_images_and_labels_are_named(tmp_path: Path) -> None:
 )
 @pytest.mark.parametrize("ending", [".h5", ".npz", ".mat"])
 def test_arrays_are_chosen_by_name(ending: str, tmp_path: Path) -> None:
-    arrays = {"left": COLOUR, "right": COLOUR[::-1], "labels": TARGETS, "male": TARGETS % 2}
+    arrays = {"left": COLOUR, "right": COLOUR[::-1], "labels": LABELS, "male": LABELS % 2}
     where = saved(tmp_path / f"faces{ending}", **arrays)
     with pytest.raises(DataError, match=r"\('left', 'right'\).*--image-column"):
         load_dataset(where)
     found = load_dataset(where, reading=Reading(image_column="right"))
     assert (found.train.pixels == COLOUR[::-1]).all()
-    assert labels(found) == TARGETS.tolist()
+    assert labels(found) == LABELS.tolist()
     assert sorted(unused(found, "file")) == ["left", "male"]
     both = load_dataset(where, reading=Reading(image_column="right", label_column="male"))
-    assert labels(both) == (TARGETS % 2).tolist()
+    assert labels(both) == (LABELS % 2).tolist()
     with pytest.raises(DataError, match=r"no array 'female'; expected one of .*; correct --label"):
         load_dataset(where, reading=Reading(image_column="left", label_column="female"))
 
 
 def test_numbers_with_fractions_are_no_class_names(tmp_path: Path) -> None:
     fractions = np.array([0.5, 1.5, 2.5])
-    spec = saved(tmp_path / "set.npz", images=COLOUR, labels=TARGETS, label_names=fractions)
+    spec = saved(tmp_path / "set.npz", images=COLOUR, labels=LABELS, label_names=fractions)
     found = load_dataset(spec)
     assert found.train.class_names == ("0", "1", "2")
     assert unused(found, "file") == ["label_names"]
@@ -585,7 +551,7 @@ REFUSED = [
         lambda path: [
             (path / f"emnist-{name}-train-{what}").write_bytes(idx(array))
             for name in ("letters", "digits")
-            for what, array in (("images-idx3-ubyte", GRAY), ("labels-idx1-ubyte", TARGETS))
+            for what, array in (("images-idx3-ubyte", GRAY), ("labels-idx1-ubyte", LABELS))
         ],
         "several arrays that may be the images",
     ),
@@ -596,12 +562,6 @@ def flipped(data: bytes, place: int) -> bytes:
     changed = bytearray(data)
     changed[place] ^= 1
     return bytes(changed)
-
-
-def npy(array: np.ndarray) -> bytes:
-    file = io.BytesIO()
-    np.save(file, array)
-    return file.getvalue()
 
 
 def linked(folder: Path) -> None:
@@ -666,9 +626,7 @@ def test_a_white_level_counts_for_arrays(tmp_path: Path) -> None:
     assert set(found.train.pixels.flat) == {128}
 
 
-@pytest.mark.input(
-    "layout", what=".npy files beside pictures", happens="the folder is one of pictures"
-)
+@pytest.mark.input("layout", what=".npy files beside images", happens="the folder is one of images")
 def test_folder_with_pictures_stays_a_folder_of_pictures(tmp_path: Path) -> None:
     Image.fromarray(COLOUR[0]).save(tmp_path / "1.png")
     np.save(tmp_path / "features.npy", COLOUR)

@@ -13,8 +13,9 @@ from PIL import Image
 
 from stopgrad.config import Reading
 from stopgrad.errors import DataError
-from stopgrad.images import Dataset, load_dataset
+from stopgrad.images import load_dataset
 from stopgrad.images.sources.arrow_files import opened_arrow
+from tests.images.inputs.factories import unused
 
 PIXELS = np.random.default_rng(5).integers(0, 256, (12, 8, 8, 3), np.uint8)
 FEATURES = {
@@ -57,10 +58,6 @@ def save(folder: Path, *parts: range) -> None:
     state = {"_data_files": [{"filename": name} for name in names], "_split": None}
     (folder / "state.json").write_text(json.dumps(state))
     (folder / "dataset_info.json").write_text("{}")
-
-
-def unused(found: Dataset, what: str) -> list[str]:
-    return [name for group in found.notes.unused if group.what == what for name in group.names]
 
 
 @pytest.mark.input(

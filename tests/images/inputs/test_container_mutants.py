@@ -15,8 +15,20 @@ import pytest
 
 from stopgrad.errors import StopgradError
 from stopgrad.images import load_dataset
-from tests.images.inputs import test_archives, test_webdataset
-from tests.images.inputs.test_arrays import COLOUR, GRAY, TARGETS, idx, npy, saved
+from tests.images.factories import png
+from tests.images.inputs.factories import (
+    COLOUR,
+    GRAY,
+    LABELS,
+    PIXELS,
+    idx,
+    npy,
+    samples,
+    saved,
+    shard,
+    tarred,
+    zipped,
+)
 
 LONGEST = 20.0  # s for one mutant: more is a hang
 MOST_MEMORY = 1 << 31  # bytes that the process may grow by
@@ -68,16 +80,16 @@ def _whole_files(folder: Path) -> dict[str, bytes]:
     files = {"x.npy": npy(COLOUR), "train-images-idx3-ubyte": idx(GRAY)}
     files["train-images-idx3-ubyte.gz"] = gzip.compress(idx(GRAY))
     for name in ("x.npz", "x.h5", "x.mat"):
-        files[name] = Path(saved(folder / name, images=COLOUR, labels=TARGETS)).read_bytes()
+        files[name] = Path(saved(folder / name, images=COLOUR, labels=LABELS)).read_bytes()
     for number in range(4):
         image = folder / "pets" / "ab"[number % 2] / f"{number}.png"
         image.parent.mkdir(parents=True, exist_ok=True)
-        image.write_bytes(test_archives.png(number))
-    files["p.zip"] = test_archives.zipped(folder / "pets", folder / "p.zip").read_bytes()
+        image.write_bytes(png(PIXELS[number]))
+    files["p.zip"] = zipped(folder / "pets", folder / "p.zip").read_bytes()
     for name in ("p.tar", "p.tar.gz", "p.tar.xz"):
-        files[name] = test_archives.tarred(folder / "pets", folder / name).read_bytes()
-    samples = test_webdataset.samples(0, 1, 2, 3, cls=lambda number: str(number % 2))
-    files["s.tar"] = test_webdataset.shard(folder / "s.tar", samples).read_bytes()
+        files[name] = tarred(folder / "pets", folder / name).read_bytes()
+    members = samples(0, 1, 2, 3, cls=lambda number: str(number % 2))
+    files["s.tar"] = shard(folder / "s.tar", members).read_bytes()
     return files
 
 

@@ -106,7 +106,7 @@ WHOLE: dict[str, bytes] = {
         application(13, b"Photoshop 3.0\0" + b"8BIM\x04\x04\xff\xff\xff" * 100)
     ),
     "JPEG with a cut Adobe mark": jpeg_with(application(14, b"Adobe\0")),
-    "JPEG with a broken list of pictures": jpeg_with(application(2, b"MPF\0" + b"junk" * 9)),
+    "JPEG with a broken list of images": jpeg_with(application(2, b"MPF\0" + b"junk" * 9)),
     "JPEG with fill bytes": jpeg_with(b"\xff" * 99),
     "WEBP with bytes behind its end": saved("WEBP", lossless=True) + b"trailing" * 9,
     "WEBP with a broken EXIF block": saved("WEBP", lossless=True, exif=b"Exif\0\0" + b"junk" * 99),
@@ -116,9 +116,9 @@ WHOLE: dict[str, bytes] = {
 MPO = saved("MPO", save_all=True, append_images=[IMAGE], quality=95, subsampling=0)
 SECOND = MPO.rindex(b"\xff\xd8")
 WHOLE |= {
-    "MPO whose second picture is cut": MPO[: SECOND + 200],
-    "MPO without its second picture": MPO[:SECOND],
-    "MPO whose second picture is junk": MPO[:SECOND] + b"junk" * 500,
+    "MPO whose second image is cut": MPO[: SECOND + 200],
+    "MPO without its second image": MPO[:SECOND],
+    "MPO whose second image is junk": MPO[:SECOND] + b"junk" * 500,
 }
 
 

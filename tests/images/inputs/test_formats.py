@@ -10,10 +10,7 @@ import numpy as np
 import pillow_heif
 import pytest
 from PIL import Image
-from pydicom.dataset import Dataset as Dicom
-from pydicom.dataset import FileMetaDataset
 from pydicom.encaps import encapsulate
-from pydicom.uid import UID, ExplicitVRLittleEndian, SecondaryCaptureImageStorage
 
 from stopgrad.images import (
     Damaged,
@@ -25,6 +22,7 @@ from stopgrad.images import (
     load_dataset,
     strict_pillow,
 )
+from tests.images.inputs.factories import dicom
 
 SMOOTH = np.dstack(
     [np.add.outer(np.arange(48), np.arange(64)), np.full((48, 64), 90), np.full((48, 64), 200)]
@@ -89,36 +87,6 @@ def test_a_cut_heic_is_damaged(kept: float) -> None:
 def test_no_reader_stays_registered_with_pillow() -> None:
     read(heic(SMOOTH), 48, 64)
     assert "HEIF" not in Image.OPEN
-
-
-def dicom(pixels: np.ndarray[Any, Any], *, syntax: str = "", **tags: Any) -> bytes:
-    """A DICOM file of one frame (H, W) or (H, W, 3), or of several (n, H, W)."""
-    header = Dicom()
-    header.file_meta = FileMetaDataset()
-    header.file_meta.MediaStorageSOPClassUID = SecondaryCaptureImageStorage
-    header.file_meta.MediaStorageSOPInstanceUID = UID("1.2.3")
-    header.file_meta.TransferSyntaxUID = UID(syntax) if syntax else ExplicitVRLittleEndian
-    colour = pixels.ndim == 3 and pixels.shape[2] == 3
-    frames = pixels if pixels.ndim == 3 and not colour else pixels[None]
-    bits = 8 * pixels.dtype.itemsize
-    usual = {
-        "SamplesPerPixel": 3 if colour else 1,
-        "PhotometricInterpretation": "RGB" if colour else "MONOCHROME2",
-        "Rows": frames.shape[1],
-        "Columns": frames.shape[2],
-        "BitsAllocated": bits,
-        "BitsStored": bits,
-        "PixelRepresentation": int(pixels.dtype.kind == "i"),
-        "PlanarConfiguration": 0,
-        "NumberOfFrames": len(frames),
-        "PixelData": pixels.tobytes(),
-    }
-    for name, value in (usual | tags).items():
-        setattr(header, name, value)
-    header["PixelData"].VR = "OW" if bits > 8 else "OB"
-    file = io.BytesIO()
-    header.save_as(file, enforce_file_format=True)
-    return file.getvalue()
 
 
 def gray(found: Any) -> list[Any]:

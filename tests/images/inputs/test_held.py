@@ -1,7 +1,6 @@
 """Images that a Python caller holds: every usual kind is read, and labels of every usual kind."""
 
 import functools
-import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +16,7 @@ import stopgrad
 from stopgrad.errors import ConfigError, DataError
 from stopgrad.images import DamagedImagesError
 from tests.factories import write_digits
+from tests.images.factories import png
 from tests.inputs import row
 
 PIXELS = np.random.default_rng(3).integers(0, 256, (6, 9, 11, 3), np.uint8)
@@ -104,12 +104,6 @@ def objects(arrays: Any) -> np.ndarray:
     found = np.empty(len(arrays), object)
     found[:] = list(arrays)
     return found
-
-
-def png(pixels: np.ndarray) -> bytes:
-    file = io.BytesIO()
-    Image.fromarray(pixels).save(file, format="PNG")
-    return file.getvalue()
 
 
 @pytest.mark.parametrize(("make", "expected"), STACKS)

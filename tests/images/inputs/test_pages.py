@@ -15,7 +15,7 @@ from PIL import Image
 from stopgrad.config import ALL_BANDS, Reading
 from stopgrad.images import Dataset, load_dataset, pack, writing
 from tests.factories import pack_until_killed
-from tests.images.inputs.test_formats import dicom
+from tests.images.inputs.factories import dicom
 from tests.inputs import row
 
 PAGES = np.random.default_rng(5).integers(0, 256, (3, 9, 7, 3), np.uint8)

@@ -19,7 +19,7 @@ from stopgrad.config import Reading
 from stopgrad.errors import ConfigError, DataError
 from stopgrad.images import load_dataset, pack
 from stopgrad.images.types import Unused
-from tests.images.test_parquet import DIGITS, STRUCT, cells, png
+from tests.images.factories import DIGITS, STRUCT, cells, png
 from tests.inputs import row
 
 

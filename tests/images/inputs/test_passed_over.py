@@ -16,8 +16,7 @@ from stopgrad.images import load_dataset
 from stopgrad.images.sources import endings
 from stopgrad.images.sources.find import find_source
 from stopgrad.images.types import DataSource
-from tests.images.inputs.test_splits_of_folders import each, put
-from tests.images.test_folder import become_nobody, nobodys_folder
+from tests.images.factories import become_nobody, each, nobodys_folder, put
 from tests.inputs import row
 
 CLASSES = each("cat", "dog", count=20)

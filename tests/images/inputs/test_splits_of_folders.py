@@ -11,6 +11,7 @@ from PIL import Image
 from stopgrad.config import Reading
 from stopgrad.errors import ConfigError, DataError
 from stopgrad.images import Dataset, load_dataset
+from tests.images.factories import each, put
 from tests.inputs import row
 
 
@@ -22,18 +23,6 @@ def _store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     return tmp_path / "pictures"
-
-
-def put(root: Path, *names: str) -> None:
-    """An image under each name; the n-th is of the gray n."""
-    for number, name in enumerate(names):
-        path = root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(np.full((4, 4), number % 256, np.uint8)).save(path)
-
-
-def each(*folders: str, count: int = 2) -> list[str]:
-    return [f"{folder}/{number}.png" for folder in folders for number in range(count)]
 
 
 def both(dataset: Dataset) -> tuple[tuple[str, ...], tuple[str, ...]]:

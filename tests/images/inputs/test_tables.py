@@ -10,7 +10,7 @@ from stopgrad.config import Reading
 from stopgrad.errors import DataError
 from stopgrad.images import Dataset, load_dataset
 from stopgrad.images.sources.find import find_source
-from tests.images.inputs.test_splits_of_folders import each, put
+from tests.images.factories import each, put
 from tests.inputs import row
 
 ABC = "abc" * 4  # the classes of twelve images, in order
@@ -233,11 +233,11 @@ def test_a_table_in_utf_16_labels_images(root: Path) -> None:
 
 @pytest.mark.input(
     "label",
-    what="a column that tells the split, alone beside names (CelebA's partition)",
+    what="a column that names the split, alone beside names (CelebA's partition)",
     happens="is no label, and named",
 )
 @pytest.mark.parametrize("name", ["partition", "split", "Set", "fold", "sub_set"])
-def test_a_column_that_tells_the_split_is_no_label(root: Path, name: str) -> None:
+def test_a_column_that_names_the_split_is_no_label(root: Path, name: str) -> None:
     put(root, *NAMES)
     csv(root, "list_eval_partition.csv", f"image_id,{name}", rows("{name},{label}"))
     found = load_dataset(str(root))
@@ -394,14 +394,14 @@ def test_a_column_of_a_folder_without_tables_is_warned_of(
 
 
 @pytest.mark.input(
-    "label", what="a column that tells the split", happens="is named: folders tell the splits"
+    "label", what="a column that names the split", happens="is named: folders name the splits"
 )
 def test_a_column_of_splits_is_named(root: Path) -> None:
     put(root, *NAMES)
     csv(root, "labels.csv", "file,label,split", rows("{name},{label},test"))
     found = load_dataset(str(root))
     assert train_labels(found)[0] == ("a", "b", "c")
-    said = "column 'split' of labels.csv is not read: folders tell the splits"
+    said = "column 'split' of labels.csv is not read: folders name the splits"
     assert said in found.notes.remarks
 
 

@@ -1,65 +1,23 @@
 """WebDataset shards: samples by key, labels beside images, splits by the names of shards."""
 
-import io
 import json
-import tarfile
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from PIL import Image
 
 from stopgrad.errors import DataError
-from stopgrad.images import Dataset, load_dataset
+from stopgrad.images import load_dataset
+from tests.images.factories import png
+from tests.images.inputs.factories import PIXELS, labels, samples, shard, unused
 from tests.inputs import row
-
-PIXELS = np.random.default_rng(2).integers(0, 256, (8, 8, 8, 3), np.uint8)
 
 
 @pytest.fixture(autouse=True)
 def _store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STOPGRAD_CACHE", str(tmp_path / "cache"))
-
-
-def png(number: int) -> bytes:
-    file = io.BytesIO()
-    Image.fromarray(PIXELS[number]).save(file, format="PNG")
-    return file.getvalue()
-
-
-def shard(path: Path, members: dict[str, bytes | str]) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    mode: Any = "w:gz" if path.suffix == ".gz" else "w"
-    with tarfile.open(path, mode) as archive:
-        for name, data in members.items():
-            data = data.encode() if isinstance(data, str) else data
-            info = tarfile.TarInfo(name)
-            info.size = len(data)
-            archive.addfile(info, io.BytesIO(data))
-    return path
-
-
-def samples(*numbers: int, **beside: Any) -> dict[str, bytes | str]:
-    """KEY.png of each number, and what `beside` makes of the number, by ending."""
-    return {
-        f"{number:06}.{ending}": data
-        for number in numbers
-        for ending, data in (
-            *((ending, of(number)) for ending, of in beside.items()),
-            ("png", png(number)),
-        )
-    }
-
-
-def labels(found: Dataset) -> list[int] | None:
-    return None if found.train.labels is None else found.train.labels.tolist()
-
-
-def unused(found: Dataset, what: str) -> list[str]:
-    return [name for group in found.notes.unused if group.what == what for name in group.names]
 
 
 LABELS = [
@@ -179,19 +137,19 @@ def test_names_of_shards_tell_splits(tmp_path: Path, names: tuple[str, str]) -> 
 def test_single_shard_is_known_by_its_labels(tmp_path: Path) -> None:
     path = shard(tmp_path / "set.tar", samples(0, 1, 2, 3, cls=lambda n: str(n // 2)))
     assert labels(load_dataset(str(path))) == [0, 0, 1, 1]
-    pictures = {f"{name}/{n}.{end}": png(n) if end == "png" else "{}" for n, name in enumerate("aabb") for end in ("png", "json")}  # fmt: skip # noqa: E501
+    pictures = {f"{name}/{n}.{end}": png(PIXELS[n]) if end == "png" else "{}" for n, name in enumerate("aabb") for end in ("png", "json")}  # fmt: skip # noqa: E501
     assert load_dataset(str(shard(tmp_path / "pets.tar", pictures))).train.class_names == ("a", "b")
 
 
 @pytest.mark.input("oddity", what="further images and other members of a sample", happens="named")
 def test_further_members_of_a_sample_are_named(tmp_path: Path) -> None:
     members = {
-        "a/1.depth.png": png(5),
-        "a/1.png": png(1),
+        "a/1.depth.png": png(PIXELS[5]),
+        "a/1.png": png(PIXELS[1]),
         "a/1.cls": "4",
         "a/1.npy": b"x",
-        "b/1.png": png(2),
-        "b/1.mask.png": png(6),
+        "b/1.png": png(PIXELS[2]),
+        "b/1.mask.png": png(PIXELS[6]),
         "b/1.cls": "4",
         "readme": "x",
     }

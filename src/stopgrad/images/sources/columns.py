@@ -59,7 +59,7 @@ def image_column(file: GroupedFile, wanted: str = "") -> ImageColumn | None:
     Raises:
         DataError: When the one that is wanted is not there, or holds something else.
     """
-    schema, told = file.schema_arrow, features_of(file.schema_arrow)
+    schema, features = file.schema_arrow, features_of(file.schema_arrow)
     if wanted:
         kind = field_of(file, wanted, "image").type
         if _holds_bytes(file, wanted, kind) or _holds_paths(kind):
@@ -67,7 +67,7 @@ def image_column(file: GroupedFile, wanted: str = "") -> ImageColumn | None:
         raise unfit("image", wanted, f"of type {kind}")
     found = [field.name for field in schema if _holds_bytes(file, field.name, field.type)]
     if len(found) > 1:
-        found.sort(key=lambda name: _image_rank(file, name, told))
+        found.sort(key=lambda name: _image_rank(file, name, features))
     if found:
         return ImageColumn(found[0], paths=False, others=tuple(found[1:]))
     texts = {f.name: _first_files(file, f.name) for f in schema if _holds_paths(f.type)}

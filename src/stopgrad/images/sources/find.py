@@ -120,21 +120,21 @@ def _in_folder(path: Path, reading: Reading, depth: int) -> DataSource:
     from stopgrad.images.sources.parquet import count_images, is_parquet, looked_at, parquet_source
 
     listing, contained = list_folder(path), None
-    pictures = ["/".join(image.parts) for image in listing.images]
+    images = ["/".join(image.parts) for image in listing.images]
     rows = count_images(path, reading) if is_parquet(path) else 0
-    if not pictures and not rows:
+    if not images and not rows:
         inside = functools.partial(_local, reading=reading, depth=depth + 1)
         contained = in_folder(path, reading, inside=inside, depth=depth)
     if contained is not None:
         used = {os.path.basename(stamp.path) for stamp in contained.stamps} | {*NAME_LISTS}
         return _with_the_rest(contained, listing, lambda name: os.path.basename(name) in used)
-    if is_parquet(path) and (rows or not pictures):
+    if is_parquet(path) and (rows or not images):
         source = parquet_source(path, reading)
         used = {stamp.path for stamp in source.stamps}
-        beside = tuple(picture for picture in pictures if picture not in used)
+        beside = tuple(image for image in images if image not in used)
         # A folder of images stays one, whatever Parquet files lie in it, unless their rows name
         # most of its images; and the other way round.
-        if 2 * len(beside) < len(pictures) or len(beside) <= MOST_STRAY * rows:
+        if 2 * len(beside) < len(images) or len(beside) <= MOST_STRAY * rows:
             why = (Unused("image", "beside Parquet files, which are the data", beside),)
             notes = source.notes.and_those(Notes(unused=why if beside else ()))
             return _with_the_rest(source._replace(notes=notes), listing, looked_at)

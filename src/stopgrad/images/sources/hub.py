@@ -125,15 +125,15 @@ def _with_one_scored(shards: Shards, fetch: Callable[[str], Path], reading: Read
 
 def _places(listing: Listing, config: str | None) -> list[ShardPlace]:
     """Where each Parquet file belongs: by the data set's card if it says so, else by its name."""
-    told = [
+    named = [
         ShardPlace(_name_of(each), split or place.split, file)
         for each in listing.configs
         for split, pattern in _patterns(each)
         for file in fnmatch.filter(listing.files, pattern)
         if (place := place_of(file))
     ]
-    if told and config in (None, *(place.config for place in told)):
-        return list(dict.fromkeys(told))
+    if named and config in (None, *(place.config for place in named)):
+        return list(dict.fromkeys(named))
     return [place for file in listing.files if (place := place_of(file))]
 
 
@@ -144,9 +144,9 @@ def _patterns(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """
     folder = config.get("data_dir")
     for each in _as_list(config.get("data_files") or (f"{folder}/*" if folder else [])):
-        told = each if isinstance(each, dict) else {"path": each}
-        for path in _as_list(told.get("path", [])):
-            yield str(told.get("split", "")), str(path).removeprefix("./").replace("**/", "")
+        files = each if isinstance(each, dict) else {"path": each}
+        for path in _as_list(files.get("path", [])):
+            yield str(files.get("split", "")), str(path).removeprefix("./").replace("**/", "")
 
 
 def _as_list(value: Any) -> list[Any]:
@@ -231,9 +231,9 @@ def _ask_for_listing(api: HfApi, name: str) -> Listing:
 
 
 def _configs(info: DatasetInfo) -> list[dict[str, Any]]:
-    """The configurations that the card of a data set tells."""
-    told = info.card_data.get("configs") if info.card_data else None
-    return [config for config in _as_list(told) if isinstance(config, dict)]
+    """The configurations that the card of a data set lists."""
+    found = info.card_data.get("configs") if info.card_data else None
+    return [config for config in _as_list(found) if isinstance(config, dict)]
 
 
 def _malformed(what: str) -> DataError:

@@ -52,7 +52,7 @@ class KnownLabels(NamedTuple):
     """What the first file to learn from says of the labels of all."""
 
     column: str  # "" without labels
-    class_names: tuple[str, ...]  # C; () where only the labels tell them
+    class_names: tuple[str, ...]  # C; () where only the labels name them
     remarks: tuple[str, ...]
 
 
@@ -72,8 +72,8 @@ def label_column(file: GroupedFile, image: str, wanted: str = "") -> LabelColumn
         if reason := _no_labels(file, wanted):
             raise unfit("label", wanted, reason)
         return LabelColumn(wanted)
-    told = features_of(file.schema_arrow)
-    ranks = {name: _label_rank(name, told) for name in file.schema_arrow.names if name != image}
+    features = features_of(file.schema_arrow)
+    ranks = {name: _label_rank(name, features) for name in file.schema_arrow.names if name != image}
     found = sorted((rank, name) for name, rank in ranks.items() if rank is not None)
     fit, remarks = [], []
     for _, name in found:
@@ -90,13 +90,13 @@ def label_column(file: GroupedFile, image: str, wanted: str = "") -> LabelColumn
 def _label_rank(name: str, features: dict[str, Any]) -> tuple[int, ...] | None:
     """Sorts columns that are called as labels are, or are so by the metadata; None for others."""
     words, known = words_of(name), features.get(name, {}).get("_type") == "ClassLabel"
-    telling = [LABEL_WORDS.index(word) for word in words if word in LABEL_WORDS]
-    called = bool(telling) and set(words) <= {*LABEL_WORDS, *FILLERS, *COARSE}
+    ranks = [LABEL_WORDS.index(word) for word in words if word in LABEL_WORDS]
+    called = bool(ranks) and set(words) <= {*LABEL_WORDS, *FILLERS, *COARSE}
     if not called:
         return (2,) if known else None
     coarse = not COARSE.isdisjoint(words)
-    strength = 0 if known else 1 if min(telling) < 2 else 3
-    return strength, coarse, min(telling), len(words)
+    strength = 0 if known else 1 if min(ranks) < 2 else 3
+    return strength, coarse, min(ranks), len(words)
 
 
 def _no_labels(file: GroupedFile, name: str) -> str:

@@ -1,6 +1,6 @@
 """The image files of a folder -> its splits, and the class folders in them; names alone decide.
 
-The folder that tells the split is the first on the way to an image, below any that hold all images
+The folder that names the split is the first on the way to an image, below any that hold all images
 (`archive/train/cat/1.png`), or the second (`images/train/1.png`, `cat/train/1.png`). `names` says
 what names mean. All folders to train on are, but beside one called `train` no other. Where there is
 none, images that lie loose beside folders to score are to train on, and so are class folders beside

@@ -45,10 +45,10 @@ SCORED: tuple[SplitOf, ...] = ("test", "validation")  # the first of these is sc
 
 def split_of(name: str) -> SplitOf | None:
     """The split that a name means, None for any other: `Training`, `val2017`, `test_images`."""
-    telling = _words(name)
-    if telling == ["train", "val"]:
+    words = _words(name)
+    if words == ["train", "val"]:
         return "train"
-    return SPLITS.get(telling[0]) if len(telling) == 1 else None
+    return SPLITS.get(words[0]) if len(words) == 1 else None
 
 
 def splits_among(names: Iterable[str]) -> dict[str, SplitOf]:
@@ -64,10 +64,10 @@ def splits_among(names: Iterable[str]) -> dict[str, SplitOf]:
     alike: dict[tuple[str, ...], dict[str, SplitOf]] = {}
     for name in names:
         words = _words(name)
-        told = [word for word in words if word in SPLITS]
-        if len(told) == 1:
-            rest = tuple(word for word in words if word != told[0])
-            alike.setdefault(rest, {})[name] = SPLITS[told[0]]
+        splits = [word for word in words if word in SPLITS]
+        if len(splits) == 1:
+            rest = tuple(word for word in words if word != splits[0])
+            alike.setdefault(rest, {})[name] = SPLITS[splits[0]]
     for group in alike.values():
         if "train" in group.values() and len(set(group.values())) > 1:
             found |= group
@@ -153,5 +153,5 @@ def _rank(name: str) -> int:
 
 
 def _words(name: str) -> list[str]:
-    """The words of a name that may tell its split."""
+    """The words of a name that may name its split."""
     return [word for word in words_of(name) if word not in FILLERS and len(word) > 1]

@@ -1,6 +1,6 @@
 """The names of Parquet files -> what each split of a data set consists of; nothing is read.
 
-A file's split is told by its name (`train-00000-of-00003.parquet`, `Training_1.parquet`) or by the
+A file's split is known by its name (`train-00000-of-00003.parquet`, `Training_1.parquet`) or by the
 folder that it lies in (`default/train/0000.parquet`); what remains of the folder is the
 configuration (`plain_text/`, `data/`, none). Without a split for training, files of no known split
 are learned from.

@@ -161,7 +161,7 @@ def _read_table(
     labels, notes = _assigned(name, by, values)
     remarks = [f"labels are those of {name}: column {column}, images by {by.column!r}"]
     if of_split := [each for each in columns if _tells_split(each) and repr(each) != column]:
-        remarks.append(f"column {of_split[0]!r} of {name} is not read: folders tell the splits")
+        remarks.append(f"column {of_split[0]!r} of {name} is not read: folders name the splits")
     return TableLabels(labels, Notes(tuple(remarks)).and_those(notes))
 
 

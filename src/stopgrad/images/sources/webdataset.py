@@ -78,7 +78,7 @@ def is_shard(path: Path) -> bool:
         key, ending = _key(member.name)
         if f".{ending}" in SUFFIXES:
             images.add(key)
-        # A picture folder may have JSON files beside its pictures, below folders that are classes.
+        # A folder of images may have JSON files beside its images, below folders that are classes.
         elif ending == "cls" or (ending == "json" and key.startswith("/")):
             labels.add(key)
     return bool(images & labels)
@@ -156,11 +156,12 @@ def _label(sidecar: str, text: str | None) -> Label:
     value: Any = text
     if sidecar == "json":
         try:
-            told = json.loads(text or "null")
+            values = json.loads(text or "null")
         except (ValueError, RecursionError):
             return None
-        told = told if isinstance(told, dict) else {}
-        value = next((told[name] for name in JSON_LABELS if told.get(name) is not None), None)
+        values = values if isinstance(values, dict) else {}
+        found = (values[name] for name in JSON_LABELS if values.get(name) is not None)
+        value = next(found, None)
         if isinstance(value, float) and value.is_integer():
             value = int(value)
     if isinstance(value, str) and re.fullmatch(r"[+-]?\d{1,18}", value):

@@ -1,4 +1,4 @@
-"""Splits that are told by the words for them in names -> the one to learn from, the one to score.
+"""Splits known by the words for them in names -> the one to learn from, the one to score.
 
 `split_in` of `names` finds the words. Without a split for training what belongs to none is learned
 from, or what is called unlabelled. Of several to score the first with labels is scored. The images

@@ -1,17 +1,16 @@
-"""Measures of healthy and of collapsing runs over seeds: where can a verdict draw its lines?
+"""Measures of healthy and of collapsing runs over seeds, to choose the thresholds of the verdict.
 
-    PYTHONPATH=src python bench/collapse_lines.py --cifar10 CIFAR10 --out OUT --seeds 100 101 102
+    PYTHONPATH=src python bench/collapse_thresholds.py --cifar10 CIFAR10 --out OUT --seeds 100 101
 
 Each run of a setting (preset, data, epochs) and an arm (one change to it) is a line of
 OUT/runs.jsonl with the measures before the first step and after each epoch, the loss, and kNN at
 the end. A run that is there is not repeated. `--settings tiny/mnist5k` chooses.
-The lines were drawn from these seeds; R8 (python -m tests.promises) counts on others.
+The thresholds were chosen on these seeds; R8 (python -m tests.promises) checks them on others.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import platform
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,6 +23,7 @@ from stopgrad.config import Config, config_to_dict, preset
 from stopgrad.images import Dataset, load_dataset, normalization
 from stopgrad.method import Layers, covariance_spectrum, judge, measure
 from stopgrad.runs import code_version, prepare
+from stopgrad.storage import append_lines, read_lines
 from stopgrad.training import Pretraining, start_training
 from stopgrad.training.watch import watched_knn, watched_outputs
 
@@ -68,16 +68,14 @@ def main() -> None:
     options.out.mkdir(parents=True, exist_ok=True)
     path = options.out / "runs.jsonl"
     done = (
-        {_key(json.loads(line)) for line in path.read_text().splitlines()} if path.exists() else ()
+        read_lines(path, _key, what="a run", hint="remove the file").rows if path.exists() else ()
     )
     wanted = [s for s in SETTINGS if not options.settings or f"{s[0]}/{s[1]}" in options.settings]
     for seed in options.seeds:
         for setting in wanted:
             for arm in ARMS:
                 if (*setting, arm, seed, options.images) not in done:
-                    line = _run(setting, arm, seed, options)
-                    with path.open("a") as file:
-                        file.write(json.dumps(line) + "\n")
+                    append_lines(path, [_run(setting, arm, seed, options)])
 
 
 def _key(line: dict[str, Any]) -> tuple[Any, ...]:
@@ -145,7 +143,7 @@ def _measured(training: Pretraining, *, loss: float | None) -> dict[str, Any]:
 
 
 def _head(z: torch.Tensor) -> dict[str, list[float]]:  # (2, N, D)
-    """Shares of the variance of one view, and of what both views have in common."""
+    """Fractions of the variance of one view, and of what both views have in common."""
     total = covariance_spectrum(z[0])
     first, second = (view.double() - view.double().mean(dim=0) for view in z)
     shared = first.T @ second / (len(first) - 1)
