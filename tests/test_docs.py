@@ -41,6 +41,15 @@ def test_every_public_name_is_described() -> None:
     assert set(stopgrad.__all__) - shown <= told
 
 
+def test_every_test_that_stands_for_an_earlier_one_is_there() -> None:
+    rows = re.findall(r"^\| `\S+` `test_\w+` \| `(\S+)` `(\w+)`", _text("tests-moved.md"), re.M)
+    assert len(rows) > 30
+    missing = [
+        name for file, name in rows if f"def {name}(" not in (ROOT / "tests" / file).read_text()
+    ]
+    assert missing == []
+
+
 def test_the_commands_of_the_pages_exist() -> None:
     known = {file.stem.replace("_", "-") for file in (ROOT / "src/stopgrad/cli").glob("*.py")}
     pages = [*DOCS.glob("how-to/*.md"), DOCS / "faq.md", DOCS / "index.md"]

@@ -21,6 +21,7 @@ import torch
 from PIL import Image
 from sklearn.datasets import load_digits, load_sample_image
 
+import stopgrad
 from stopgrad.cli import main
 from stopgrad.config import Reading, ViewsConfig, preset
 from stopgrad.errors import DataError, LockedError, StorageError, UnreadableError
@@ -47,7 +48,7 @@ from stopgrad.images.store import PACKING, SUMMARY
 from stopgrad.method import downscale, two_views
 from stopgrad.runs import load_checkpoint, prepare
 from stopgrad.speed.outlook import advise_packing
-from stopgrad.training import pretrain_epochs
+from stopgrad.training import Pretraining, pretrain_epochs
 from tests.factories import pack_until_killed
 from tests.training.factories import encoder_run
 
@@ -115,6 +116,30 @@ def test_a_store_knows_its_mean_and_std_to_the_bit(store: Path) -> None:
     (store / SUMMARY).unlink()  # as in stores of earlier versions
     assert load_dataset(str(store)).train.known is None
     assert all(finding.ok for finding in verify_store(store))
+
+
+@pytest.mark.parametrize(("known", "rows"), [(True, 32), (False, 96 + 32)])
+def test_of_a_store_with_known_mean_and_std_only_the_batch_is_read_before_the_first_step(
+    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, known: bool, rows: int
+) -> None:
+    if not known:
+        (store / SUMMARY).unlink()
+    seen: list[int] = []
+    read = Packed.__getitem__
+
+    def counted(self: Packed, index: Any) -> np.ndarray:
+        found = read(self, index)
+        seen.append(found.size // (SIDE * SIDE * 3))
+        return found
+
+    def stopped(self: Pretraining, views: object) -> None:
+        raise InterruptedError
+
+    monkeypatch.setattr(Packed, "__getitem__", counted)
+    monkeypatch.setattr(Pretraining, "loss", stopped)
+    with pytest.raises(InterruptedError):
+        stopgrad.pretrain(str(store), preset="tiny", image_size=SIDE, out=tmp_path / "run")
+    assert sum(seen) == rows
 
 
 def test_a_summary_of_other_images_is_refused(store: Path, pictures: Path, tmp_path: Path) -> None:

@@ -96,7 +96,8 @@ def text_of(pdf: bytes, folder: Path) -> str:
 def data_of(*parts: dict[str, Any]) -> dict[str, Any]:
     """The data of a poster of parts of one's own."""
     tones = {role: tone.light for role, tone in PALETTE.items()}
-    frame = {"title": "Title", "lead": "lead", "foot": ["foot"], "tones": tones}
+    frame = {"title": "Title", "people": [], "lead": "lead", "code": None, "foot": ["foot"]}
+    frame |= {"enlarged": 1.0, "tones": tones, "hero": None}
     return frame | {"parts": printed([EMPTY | part for part in parts])}
 
 
@@ -187,15 +188,14 @@ def test_columns_keep_the_order_and_the_longest_is_as_short_as_can_be(
     heights: tuple[int, ...], count: int, longest: int
 ) -> None:
     rooms = "".join(f"{100 * height}pt - gap, " for height in heights)  # each with the gap below
-    functions = template().partition("#context {")[0]
-    sheet = f"{functions}#metadata(balanced(({rooms}), 2000pt)) <columns>"
+    functions = template().partition("#place(top")[0]
+    sheet = f"{functions}#metadata(divided(({rooms})).last()) <ends>"
     data = json.dumps(data_of({"chapter": "one of several" if count == 3 else ""}))
     inputs = {"poster": data}
-    found = typst.query(sheet.encode(), "<columns>", field="value", one=True, sys_inputs=inputs)
-    columns = json.loads(found)
-    assert [place for column in columns for place in column] == [*range(len(heights))]
-    assert len(columns) <= count
-    assert max(sum(heights[place] for place in column) for column in columns) == longest
+    found = typst.query(sheet.encode(), "<ends>", field="value", one=True, sys_inputs=inputs)
+    ends = json.loads(found)
+    assert (len(ends), ends[-1]) == (count, len(heights))
+    assert max(sum(heights[start:end]) for start, end in itertools.pairwise([0, *ends])) == longest
 
 
 def test_text_of_the_body_is_large_enough_to_be_read_from_a_distance(words: list[Word]) -> None:
