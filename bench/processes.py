@@ -59,6 +59,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=30)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=1, help="of each process")
+    parser.add_argument("--fast", action="store_true", help="not repeatable: GPUs replay steps")
     parser.add_argument("--alone", action="store_true", help=argparse.SUPPRESS)
     return parser.parse_args()
 
@@ -67,7 +68,7 @@ def _in_processes(count: int, options: argparse.Namespace) -> dict[str, Any]:
     """The steps of so many processes; what the first one has measured."""
     words = ["--preset", options.preset, "--data", options.data, "--batch", str(options.batch)]
     words += ["--steps", str(options.steps), "--threads", str(options.threads)]
-    words += ["--device", options.device]
+    words += ["--device", options.device, *["--fast"] * options.fast]
     start = [sys.executable, __file__, "--alone"]
     if count > 1:
         torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}"]
@@ -83,7 +84,8 @@ def _in_processes(count: int, options: argparse.Namespace) -> dict[str, Any]:
 def _measure(options: argparse.Namespace) -> None:
     use_threads(options.threads)
     changes = {"batch": options.batch} if options.batch else {}
-    config = preset(options.preset, device=options.device, **changes)
+    changes |= {"device": options.device, "repeatable": not options.fast}
+    config = preset(options.preset, **changes)
     images = prepare(load_dataset(options.data, side=config.image_side), config)
     with joined(config) as processes:
         training = start_training(

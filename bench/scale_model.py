@@ -63,13 +63,15 @@ def main() -> None:
     """Prints a table for CIFAR-10 and ImageNet."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--counts", type=int, nargs="+", default=[1, 8, 64])
-    counts = parser.parse_args().counts
+    parser.add_argument("--launch", type=float, default=Cluster().launch, metavar="SECONDS")
+    options = parser.parse_args()
+    counts, cluster = options.counts, Cluster(launch=options.launch)
     print("| preset, batch | GPUs | compute, ms | gradients | BN | step | speed-up | efficiency |")
     print("|---|---|---|---|---|---|---|---|")
     settings = [("cifar", 512), ("cifar", 4096), ("imagenet", 512), ("imagenet", 4096)]
     for (name, batch), count in itertools.product(settings, counts):
         config = preset(name, batch=batch)
-        found, alone = step(config, count, Cluster()), step(config, 1, Cluster())
+        found, alone = step(config, count, cluster), step(config, 1, Cluster())
         gain = alone.total / found.total
         numbers = " | ".join(f"{1e3 * seconds:.2f}" for seconds in [*found, found.total])
         print(f"| {name}, {batch} | {count} | {numbers} | {gain:.1f} | {gain / count:.0%} |")

@@ -19,7 +19,7 @@ import torch
 
 from stopgrad.errors import ConfigError, DataError, StopgradError
 from stopgrad.images import load_dataset, pack, writing
-from stopgrad.method import Processes, process_count, unused_gpus
+from stopgrad.method import Processes, joined, process_count, unused_gpus
 from stopgrad.method.processes import VARIABLES, own_device
 from stopgrad.training.pretrain import start_training
 from stopgrad.training.sessions import check_agreement
@@ -114,6 +114,11 @@ def test_a_bad_image_that_one_process_finds_ends_all_or_is_left_out_as_with_one(
     assert all(other == last for other in others)
     *others, last = shared["heard"]["skip"]
     assert (set(others), last) == ({20}, 19)
+
+
+def test_processes_agree_when_each_of_them_says_yes(shared: dict[str, Any]) -> None:
+    said = shared["heard"]["agreed"]
+    assert said == [[True, False]] * len(said)
 
 
 def in_place(rank: int, count: int) -> Processes:
@@ -255,6 +260,17 @@ def test_more_processes_than_a_machine_has_gpus_are_refused_in_each_of_them(
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
     monkeypatch.setenv("LOCAL_RANK", "1")
     assert own_device(torch.device("cuda")) == torch.device("cuda:1")
+
+
+@pytest.mark.parametrize(("repeatable", "nvls"), [(True, "0"), (False, None)])
+def test_the_sums_of_nvlink_itself_are_off_where_a_run_is_to_be_repeatable(
+    monkeypatch: pytest.MonkeyPatch, repeatable: bool, nvls: str | None
+) -> None:
+    for name in (*VARIABLES, "NCCL_NVLS_ENABLE"):
+        monkeypatch.setenv(name, "2")
+    monkeypatch.delenv("NCCL_NVLS_ENABLE")
+    joined(together.config(repeatable=repeatable))
+    assert os.environ.get("NCCL_NVLS_ENABLE") == nvls
 
 
 def test_variables_of_slurm_alone_mean_one_process(monkeypatch: pytest.MonkeyPatch) -> None:

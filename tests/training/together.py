@@ -159,6 +159,7 @@ def heard(processes: Processes, folder: Path) -> dict[str, Any]:
         "status": raised(lambda: writer.set_status("running")),
         "fail": raised(lambda: load("fail")),
         "skip": load("skip"),
+        "agreed": [processes.all_agree(True), processes.all_agree(not is_last)],
     }
     told = processes.everyone(found)
     return {key: [each[key] for each in told] for key in found}

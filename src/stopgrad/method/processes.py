@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import threading
 import time
@@ -32,6 +33,8 @@ from stopgrad.errors import ConfigError, LostProcessError, StopgradError, no_mem
 VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 BEAT = 1.0  # s between two signs of life
 SILENT = 10.0  # s without one, after which a process counts as not heard of
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -67,6 +70,7 @@ class Processes:
     tensors: dist.ProcessGroup
     messages: dist.ProcessGroup  # for JSON, on the CPU
     store: Any  # the key-value store of torch.distributed that brought them together
+    timeout: float = 120.0  # s that a process waits for the others
     stopping: threading.Event = field(default_factory=threading.Event)
     beating: threading.Thread | None = None
 
@@ -74,6 +78,11 @@ class Processes:
     def is_first(self) -> bool:
         """Whether this is the one process that prints and writes."""
         return self.rank == 0
+
+    @property
+    def can_record(self) -> bool:
+        """Whether their sums can be part of a CUDA graph: those of NCCL, not those over the CPU."""
+        return self.device.type == "cuda" and dist.get_backend(self.tensors) == "nccl"
 
     def part(self, total: int, *, step: int = 1, rank: int | None = None) -> slice:
         """The items of `total` that are a process's, cut at multiples of `step`."""
@@ -114,6 +123,10 @@ class Processes:
         with self._naming_who_is_lost():
             dist.all_reduce(found, op=dist.ReduceOp.MAX, group=self.messages)
         return int(found)
+
+    def all_agree(self, yes: bool) -> bool:
+        """Whether all processes say yes."""
+        return not self.largest(int(not yes))
 
     def tell(self, value: Any) -> Any:
         """What the first process says, as JSON makes it; the others' argument does not matter."""
@@ -182,18 +195,40 @@ class Processes:
             if no_memory(error):
                 raise
             time.sleep(BEAT)  # until the one that failed has noted why
-            if (found := self._ask(self._noted)) is None:
-                who = f"the machine of process 0, {os.environ['MASTER_ADDR']}, does not answer"
-            elif found[0] is not None:
-                raise error_from_json(found[0]) from error
-            else:
-                silent = [f"{r} ({age:.0f} s)" for r, age in enumerate(found[1]) if age > SILENT]
-                lost = f"process {', '.join(silent)} not heard of"
-                who = lost if silent else "a process has ended"
-            raise LostProcessError(
-                f"{who}, of {self.count} that train together",
-                hint="the newest checkpoint is whole; go on with: stopgrad resume RUN",
-            ) from error
+            raise self._why(or_else="a process has ended") from error
+
+    @contextlib.contextmanager
+    def watched(self) -> Iterator[None]:
+        """Waiting for the GPU, which sums in a graph may keep from ever ending: nobody else looks.
+
+        After the timeout an error is logged and this process ends, with the code of a lost one.
+        """
+        timer = threading.Timer(self.timeout, self._end)
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
+
+    def _end(self) -> None:
+        error = self._why(or_else=f"the GPU of process {self.rank} has not answered")
+        log.error("%s", error)
+        os._exit(error.exit_code)
+
+    def _why(self, *, or_else: str) -> StopgradError:
+        """Why the others do not answer: the error that one has noted, or who was not heard of."""
+        if (found := self._ask(self._noted)) is None:
+            who = f"the machine of process 0, {os.environ['MASTER_ADDR']}, does not answer"
+        elif found[0] is not None:
+            return error_from_json(found[0])
+        else:
+            silent = [f"{r} ({age:.0f} s)" for r, age in enumerate(found[1]) if age > SILENT]
+            who = f"process {', '.join(silent)} not heard of" if silent else or_else
+        return LostProcessError(
+            f"{who}, of {self.count} that train together",
+            hint="the newest checkpoint is whole; go on with: stopgrad resume RUN",
+        )
 
     def _noted(self) -> tuple[dict[str, Any] | None, list[float]]:
         """The first error that a process has noted, and s since each one's last sign of life."""
@@ -265,7 +300,9 @@ def joined_on(device: torch.device, *, share: bool, timeout: float) -> Iterator[
     tensors = dist.group.WORLD
     assert isinstance(tensors, dist.ProcessGroup)
     assert isinstance(messages, dist.ProcessGroup)
-    here = Processes(dist.get_rank(), dist.get_world_size(), device, tensors, messages, store)
+    here = Processes(
+        dist.get_rank(), dist.get_world_size(), device, tensors, messages, store, timeout
+    )
     here.beating = threading.Thread(target=here.beat, daemon=True, name="beat")
     here.beating.start()
     _joined.append(here)

@@ -4,7 +4,8 @@ In: images, a `Config` and, to keep the result, an open run directory. Out: one 
 another. Paper: Algorithm 1.
 
     learner    what every training shares: state, step, snapshot and restore, what is kept on disk
-    pretrain   the loop and the step of SimSiam, Algorithm 1, which a GPU records as a CUDA graph
+    replay     a step as a CUDA graph, recorded once
+    pretrain   the loop and the step of SimSiam, Algorithm 1
     watch      what is measured when an epoch ends: collapse and kNN
     recipe     how a network is trained with labels: random crops, recipe, protocol
     labelled   training with labels: from scratch, or from a pretrained encoder

@@ -31,6 +31,9 @@ T = TypeVar("T")
 UNREAD = 100
 """Losses that may wait on a GPU before the host reads them; a CPU's are read at once."""
 
+UNREAD_TOGETHER = 16
+"""The same for several processes, whose steps are slow or stuck when one of them is lost."""
+
 SAVING_TIME = 0.01
 """Part of the time that checkpoints at epochs' ends may take, when no interval was asked for."""
 
@@ -67,7 +70,9 @@ class Learner(ABC, Generic[Model, Batch]):
     @property
     def most_unread(self) -> int:
         """How many losses may wait on the device before they are read."""
-        return 1 if self.compute.device.type == "cpu" else UNREAD
+        if self.compute.device.type == "cpu":
+            return 1
+        return UNREAD if self.processes is None else UNREAD_TOGETHER
 
     @abstractmethod
     def order(self) -> Tensor:

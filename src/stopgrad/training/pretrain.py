@@ -1,15 +1,12 @@
 """Pretraining: two views, forward, loss, backward, step, record. Paper: Algorithm 1.
 
 In: images and a config. Out: an `Epoch` after another, and what a run directory keeps of them.
-On a GPU a step is recorded once as a CUDA graph and replayed: it is some 400 kernels, and on an
-H200 the host took 27 ms to launch what the GPU did in 13 (docs/log.md). Replayed are the very
-kernels of the step, so no bit changes.
+On a GPU a step is recorded once as a CUDA graph and replayed, see `replay`.
 """
 
 from __future__ import annotations
 
 import itertools
-import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -46,12 +43,8 @@ from stopgrad.method import (
 )
 from stopgrad.runs import Checkpoint, RunWriter, TrainingImages, TrainingState
 from stopgrad.training.learner import Keeper, Learner
+from stopgrad.training.replay import Replay
 from stopgrad.training.watch import Looks, look
-
-log = logging.getLogger(__name__)
-
-ONE_BY_ONE = 3
-"""Steps taken before the recording: they build kernels, choose algorithms and make buffers."""
 
 
 class Epoch(NamedTuple):
@@ -126,14 +119,18 @@ class Pretraining(Learner[SimSiam, Views]):
     replay: Replay | None = None  # of the whole step, on a GPU that holds all images
     collapsed: int = 0  # measurements in a row that said collapse
 
-    @property
     def may_be_replayed(self) -> bool:
         """Whether a step can be one graph: on a GPU that holds all images, without own parts.
 
-        Sums over processes have not been recorded on a GPU yet.
+        Several processes agree on it, since the graph of one waits for the sums of the others. That
+        those sums have the same bits in a graph has not been seen: not in a run to be repeated.
         """
         on_gpu = isinstance(self.pixels, Tensor) and self.pixels.is_cuda
-        return on_gpu and self.processes is None and not self.config.has_own_parts
+        able = on_gpu and not self.config.has_own_parts
+        if self.processes is None:
+            return able
+        asked = self.processes.can_record and not self.config.repeatable
+        return asked and self.processes.all_agree(able)
 
     def advance(self, indices: Tensor) -> None:  # (B,)
         """The next step, on two views of each image; a ConfigError if torch.compile fails."""
@@ -141,6 +138,13 @@ class Pretraining(Learner[SimSiam, Views]):
         with self.compute.compiling():
             self.set_learning_rates()
             self.count(step(*self._own_part(indices, self._table(len(indices)))))
+
+    def read_losses(self) -> list[float]:
+        """As `Learner.read_losses`; a graph that waits for a lost process ends this one."""
+        if self.replay is None or self.processes is None:
+            return super().read_losses()
+        with self.processes.watched():
+            return super().read_losses()
 
     def _own_part(self, indices: Tensor, table: Tensor) -> tuple[Tensor, Tensor]:
         """What this process takes of a batch (B,) and of the table of its views (2B, columns).
@@ -306,8 +310,8 @@ def start_training(
     )
     if compute.device.type == "cuda":
         training.optimizer.keep_learning_rates_on(compute.device)
-    if training.may_be_replayed:
-        training.replay = Replay(training.algorithm_1)
+    if training.may_be_replayed():
+        training.replay = Replay(training.algorithm_1, processes)
     return training
 
 
@@ -342,57 +346,3 @@ def _row(epoch: Epoch) -> dict[str, object]:
 
 def _finite(measures: Measures) -> dict[str, float | None]:
     return {key: value if value == value else None for key, value in measures._asdict().items()}
-
-
-class Replay:
-    """Takes steps: the first ones launched kernel by kernel, then as one graph.
-
-    Args:
-        work: A step, (B,) and its table -> (2,). It may change nothing but tensors that stay where
-            they are, and may not wait for the GPU.
-    """
-
-    def __init__(self, work: Callable[[Tensor, Tensor], Tensor]) -> None:
-        self._work = work
-        self._stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-        self._taken = 0
-        self._graph: torch.cuda.CUDAGraph | None = None
-        self._inputs: tuple[Tensor, ...] = ()
-        self._output = torch.empty(0)
-
-    @property
-    def is_recorded(self) -> bool:
-        """Whether steps are replayed by now."""
-        return self._graph is not None
-
-    def __call__(self, *inputs: Tensor) -> Tensor:  # (B,), table -> (2,)
-        """Takes the step; the result is a tensor of its own."""
-        self._taken += 1
-        if self._graph is None and self._taken == ONE_BY_ONE + 1:
-            self._record(inputs)
-        if self._graph is None:
-            return self._launch(inputs)
-        for place, value in zip(self._inputs, inputs, strict=True):
-            place.copy_(value)
-        self._graph.replay()
-        return self._output.clone()
-
-    def _launch(self, inputs: tuple[Tensor, ...]) -> Tensor:
-        """Kernel by kernel, on the stream of the recording, which autograd remembers."""
-        self._stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(self._stream):
-            output = self._work(*inputs)
-        torch.cuda.current_stream().wait_stream(self._stream)
-        return output
-
-    def _record(self, inputs: tuple[Tensor, ...]) -> None:
-        """Records a step without taking it; where that fails, steps go on one by one."""
-        places, graph = tuple(value.clone() for value in inputs), torch.cuda.CUDAGraph()
-        try:
-            with torch.cuda.graph(graph, stream=self._stream):
-                self._output = self._work(*places)
-        except RuntimeError as error:
-            reason = str(error).partition("\n")[0]
-            log.warning("steps are launched kernel by kernel, which is slower (%s)", reason)
-            return
-        self._inputs, self._graph = places, graph
