@@ -58,7 +58,8 @@ LETTERS = 4  # px that those of the drawing of the model are larger than on a pa
 COMMANDS = 4  # at the foot of the sheet
 LONGEST_TITLE = 200  # characters
 SMALL = (190, 130)  # px of the inside of a chart of which two stand side by side
-ORIGINALS, QUERIES, NEAREST = 4, 5, 6  # images that are shown
+ORIGINALS, QUERIES, NEAREST = 4, 3, 6  # images that are shown
+METRICS = 2  # in the table of a run; the page has them all
 FONT = "Libertinus Serif"  # that Typst includes
 ZERO = "\N{ZERO WIDTH SPACE}"
 LONGEST = 24  # letters of a word that is never broken
@@ -242,7 +243,7 @@ def _parts(chapters: Chapters) -> Iterator[Part]:
         yield Part(title="Model", figure=_chart(figure), rank=0)
     if first.run is not None and first.run.views is not None:
         text, images = "Two random views of each image.", _views(first.run.views)
-        yield Part(title="Augmentation", texts=[text], images=images, rank=3)
+        yield Part(title="Augmentation", texts=[text], images=images, rank=1)
     alone = len(chapters) == 1  # its key figure and its findings stand over the columns
     for chapter in chapters:
         parts = _of_study(chapter) if isinstance(chapter, StudyEvidence) else _of_run(chapter)
@@ -282,7 +283,7 @@ def _of_study(study: StudyEvidence) -> Iterator[Part]:
     if study.shown is not None and study.shown.run.neighbors is not None:
         text, images = study.shown.text, _neighbors(study.shown.run.neighbors)
         text = f"By the encoder of {text}."
-        yield Part(title="Nearest neighbours", texts=[text], images=images, rank=2)
+        yield Part(title="Nearest neighbours", texts=[text], images=images, rank=1)
     for figure in study_charts.curve_figures(study)[:1]:
         yield Part(title="Training", figure=_chart(figure), rank=6)
     yield from (Part(figure=_chart(f), rank=6) for f in study_scores.score_figures(study)[:1])
@@ -301,10 +302,11 @@ def _of_run(run: Evidence) -> Iterator[Part]:
         title = "" if place else "Results"
         yield Part(title=title, figure=_chart(figure), rank=1 + 4 * place, hero=place == 0)
     if run.scored:
-        table = facts.score_table(run.scored)
+        first = facts.metrics_of(run.scored)[:METRICS]
+        table = facts.score_table([r for r in run.scored if r.metric in first])
         yield Part(title="Results", texts=[table.caption], table=as_print(table), rank=1)
     if run.neighbors is not None:
-        yield Part(title="Nearest neighbours", images=_neighbors(run.neighbors), rank=2)
+        yield Part(title="Nearest neighbours", images=_neighbors(run.neighbors), rank=1)
     for place, figure in enumerate(curves.curve_figures(run)[::-1]):
         yield Part(title="" if place else "Training", figure=_chart(figure), rank=4 + place)
     measured = _multiples(curves.measure_figures(run))
