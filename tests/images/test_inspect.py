@@ -41,11 +41,6 @@ from stopgrad.speed.outlook import suggest
 DIGITS = np.kron(load_digits().images, np.ones((2, 2))) * 15  # (1797, 16, 16)
 
 
-@pytest.fixture(autouse=True)
-def _store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("STOPGRAD_CACHE", str(tmp_path / "cache"))
-
-
 class Oracle(NamedTuple):
     """What was put into a folder: the names of each kind, in order."""
 

@@ -57,11 +57,6 @@ SHARD = 20  # pictures
 DIGITS = np.kron(load_digits().images, np.ones((5, 5))) * 15  # (1797, 40, 40)
 
 
-@pytest.fixture(autouse=True)
-def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("STOPGRAD_CACHE", str(tmp_path / "cache"))
-
-
 @pytest.fixture
 def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(writing_module, "SHARD_BYTES", SHARD * SIDE * SIDE * 3)
