@@ -607,7 +607,7 @@ def test_packing_is_advised_where_decoded_pictures_fill_half_of_the_memory(
 ) -> None:
     findings = Findings(
         **dict.fromkeys(Findings._fields, ())  # type: ignore[arg-type]
-        | {"packed": packed, "images": {"train": images}}
+        | {"packed": packed, "pictures": {"train": images}}
         | {"sizes": {ImageSize(short_side, short_side + 125): images}}
     )
     advice = advise_packing(findings, side=256, limit=8 << 30)
