@@ -24,11 +24,6 @@ from stopgrad.images.sources.layout import are_classes
 from tests.images.factories import DIGITS, become_nobody, each, nobodys_folder
 
 
-@pytest.fixture(autouse=True)
-def _store(tmp_path, monkeypatch):
-    monkeypatch.setenv("STOPGRAD_CACHE", str(tmp_path / "cache"))
-
-
 @pytest.fixture
 def root(tmp_path) -> Path:
     return tmp_path / "pictures"

@@ -41,11 +41,6 @@ from stopgrad.speed.outlook import suggest
 DIGITS = np.kron(load_digits().images, np.ones((2, 2))) * 15  # (1797, 16, 16)
 
 
-@pytest.fixture(autouse=True)
-def _store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("STOPGRAD_CACHE", str(tmp_path / "cache"))
-
-
 class Oracle(NamedTuple):
     """What was put into a folder: the names of each kind, in order."""
 
@@ -206,7 +201,7 @@ def test_the_lists_are_those_of_the_oracle_and_of_training(tmp_path: Path) -> No
     assert names(found.tiny) == oracle.tiny
     assert names(found.copies) == oracle.copies
     assert {trait: names(places) for trait, places in found.odd.items()} == oracle.odd
-    assert found.images == {"train": 200}
+    assert found.pictures == {"train": 200}
     assert sum(found.formats.values()) == sum(found.sizes.values()) == 200 - len(oracle.damaged)
     assert [(each.name, each.train, each.test) for each in found.classes] == [
         ("a", 100, 0),
@@ -274,7 +269,7 @@ def test_pictures_in_both_splits_are_found_in_any_lossless_format(tmp_path: Path
     assert found.copies == ()
     assert names(found.odd["rotated"]) == ["turned.png"]
     assert len(found.duplicates) == len(expected) + 1
-    assert found.images == {"train": 20, "test": 18}
+    assert found.pictures == {"train": 20, "test": 18}
 
 
 def test_one_bit_of_one_pixel_makes_another_picture(tmp_path: Path) -> None:

@@ -11,11 +11,6 @@ from stopgrad.images.load import _allocate
 from stopgrad.images.sources import embedded
 
 
-@pytest.fixture(autouse=True)
-def _store(tmp_path, monkeypatch):
-    monkeypatch.setenv("STOPGRAD_CACHE", str(tmp_path / "cache"))
-
-
 @pytest.mark.parametrize(
     ("spec", "message"),
     [

@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import pytest
 
 from stopgrad.errors import DataError
 from stopgrad.images import load_dataset
@@ -175,11 +174,6 @@ def _odd_column(chance: np.random.Generator) -> Any:
         pa.nulls(ROWS),
     ]
     return columns[chance.integers(len(columns))]
-
-
-@pytest.fixture(autouse=True)
-def _store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("STOPGRAD_CACHE", str(tmp_path / "cache"))
 
 
 def test_mutated_parquet_gives_our_errors_or_whole_pictures(tmp_path: Path) -> None:

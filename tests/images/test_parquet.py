@@ -17,11 +17,6 @@ from stopgrad.images.sources.rows import opened_parquet
 from tests.images.factories import CLASSES, DIGITS, NAMES, STRUCT, TARGETS, cells, png
 
 
-@pytest.fixture(autouse=True)
-def _store(tmp_path, monkeypatch):
-    monkeypatch.setenv("STOPGRAD_CACHE", str(tmp_path / "cache"))
-
-
 @pytest.fixture
 def root(tmp_path) -> Path:
     (tmp_path / "set").mkdir()

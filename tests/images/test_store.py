@@ -57,11 +57,6 @@ SHARD = 20  # pictures
 DIGITS = np.kron(load_digits().images, np.ones((5, 5))) * 15  # (1797, 40, 40)
 
 
-@pytest.fixture(autouse=True)
-def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("STOPGRAD_CACHE", str(tmp_path / "cache"))
-
-
 @pytest.fixture
 def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(writing_module, "SHARD_BYTES", SHARD * SIDE * SIDE * 3)
@@ -626,7 +621,7 @@ def test_packing_is_advised_where_decoded_pictures_fill_half_of_the_memory(
 ) -> None:
     findings = Findings(
         **dict.fromkeys(Findings._fields, ())  # type: ignore[arg-type]
-        | {"packed": packed, "images": {"train": images}}
+        | {"packed": packed, "pictures": {"train": images}}
         | {"sizes": {ImageSize(short_side, short_side + 125): images}}
     )
     advice = advise_packing(findings, side=256, limit=8 << 30)

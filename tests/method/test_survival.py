@@ -12,26 +12,31 @@ from stopgrad.method import (
     largest_decay,
     spectra,
 )
-from stopgrad.method.survival import living_directions
 
 SHARES = [0.9, 0.8, 0.5, 0.2]
 
 
+def living(between: list[float], *, weight_decay: float, c: float, m: int = 2) -> int:
+    """How many directions survive a weight decay."""
+    numbers = range(1, len(between) + 1)
+    return sum(weight_decay < largest_decay(between, keep=n, c=c, m=m) for n in numbers)
+
+
 def test_a_direction_lives_while_weight_decay_is_below_its_threshold() -> None:
     """With c = 1e-3 the thresholds are 8.1e-4, 6.4e-4, 2.5e-4 and 4e-5."""
-    alive = [living_directions(SHARES, weight_decay=w, c=1e-3) for w in (1e-5, 1e-4, 5e-4, 1e-3)]
+    alive = [living(SHARES, weight_decay=w, c=1e-3) for w in (1e-5, 1e-4, 5e-4, 1e-3)]
     assert alive == [4, 3, 2, 0]
-    assert living_directions(SHARES, weight_decay=6e-4, c=1e-3, m=1) == 2  # 9e-4, 8e-4, 5e-4, 2e-4
+    assert living(SHARES, weight_decay=6e-4, c=1e-3, m=1) == 2  # 9e-4, 8e-4, 5e-4, 2e-4
 
 
 def test_c_of_one_run_predicts_the_others() -> None:
     """Two of four alive at 5e-4: c between 5e-4 / .64 and 5e-4 / .25, so sqrt of 7.8e-4 x 2e-3."""
     c = fit_threshold(SHARES, weight_decay=5e-4, alive=2)
     assert c == pytest.approx(math.sqrt(5e-4 / 0.64 * 5e-4 / 0.25))
-    assert living_directions(SHARES, weight_decay=5e-4, c=c) == 2
+    assert living(SHARES, weight_decay=5e-4, c=c) == 2
     assert largest_decay(SHARES, keep=3, c=c) == pytest.approx(c * 0.25)
-    assert living_directions(SHARES, weight_decay=0.99 * c * 0.25, c=c) == 3
-    assert living_directions(SHARES, weight_decay=1.01 * c * 0.25, c=c) == 2
+    assert living(SHARES, weight_decay=0.99 * c * 0.25, c=c) == 3
+    assert living(SHARES, weight_decay=1.01 * c * 0.25, c=c) == 2
 
 
 def test_none_or_all_alive_bound_c_from_one_side() -> None:
@@ -48,7 +53,7 @@ def test_shares_are_those_of_a_z_whose_parts_are_known() -> None:
     z1, z2 = (images + torch.randn(50_000, 3, generator=chance) for _ in range(2))
     found = every_direction(spectra(z1, z1, z2))
     assert found == pytest.approx([0.9, 0.8, 0.5], abs=0.02)
-    assert living_directions(found, weight_decay=5e-4, c=1e-3) == 2
+    assert living(found, weight_decay=5e-4, c=1e-3) == 2
 
 
 def test_ranks_that_were_not_noted_lie_between_those_that_were() -> None:

@@ -46,7 +46,7 @@ class DataCheck(Shown):
         findings, error = self.findings, self.outlook.refusal
         damaged = count(len(findings.damaged))
         if isinstance(error, images.DamagedImagesError):
-            total = sum(findings.images.values())
+            total = sum(findings.pictures.values())
             part = f"{100 * len(findings.damaged) / total:.1f} %"
             found = f"{damaged} of {count(total)} images ({part}) are damaged"
             return f"pretraining would be refused: {found}"
@@ -114,7 +114,7 @@ class DataCheck(Shown):
             "starts": outlook.refusal is None,
             "verdict": self.verdict,
             "error": None if outlook.refusal is None else str(outlook.refusal),
-            "pictures": findings.images,
+            "pictures": findings.pictures,
             "damaged": [image._asdict() for image in findings.damaged],
             "tiny": _places(findings.tiny),
             "copies": _places(findings.copies),
@@ -164,8 +164,8 @@ def _cells(rows: Iterator[tuple[str, ...]]) -> tuple[tuple[TableCell, ...], ...]
 
 
 def _contents(findings: Findings) -> Iterator[tuple[str, ...]]:
-    splits = [f"{count(n)} {split}" for split, n in findings.images.items()]
-    yield "images", count(sum(findings.images.values())), ", ".join(splits)
+    splits = [f"{count(n)} {split}" for split, n in findings.pictures.items()]
+    yield "images", count(sum(findings.pictures.values())), ", ".join(splits)
     formats = [f"{name} {count(n)}" for name, n in findings.formats.items()]
     yield "formats", count(len(formats)), _few(formats)
     sizes = [f"{w} x {h} px {count(n)}" for (w, h), n in findings.sizes.items()]

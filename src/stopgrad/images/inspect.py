@@ -86,7 +86,7 @@ class Findings(NamedTuple):
 
     name: str
     packed: bool  # whether it is a store
-    images: dict[str, int]  # how many images each split has, damaged ones included
+    pictures: dict[str, int]  # how many images each split has, damaged ones included
     damaged: tuple[DamagedImage, ...]
     tiny: tuple[ImagePlace, ...]
     duplicates: tuple[tuple[ImagePlace, ...], ...]  # groups of images that are equal in every pixel
@@ -158,7 +158,7 @@ def check_images(
     return Findings(
         name=source.name,
         packed=packed,
-        images=counts,
+        pictures=counts,
         damaged=damaged,
         tiny=tuple(tally.tiny),
         duplicates=tally.duplicates(),

@@ -27,13 +27,6 @@ def every_direction(spectra: Spectra) -> list[float]:
     return [float(x) for x in np.interp(every, spectra.ranks, spectra.between)]
 
 
-def living_directions(
-    between: Sequence[float], *, weight_decay: float, c: float, m: int = EXPONENT
-) -> int:
-    """How many directions survive a weight decay."""
-    return sum(weight_decay < c * max(share, 0.0) ** m for share in between)
-
-
 def fit_threshold(
     between: Sequence[float], *, weight_decay: float, alive: int, m: int = EXPONENT
 ) -> float:

@@ -20,12 +20,6 @@ from tests.inputs import row
 PIXELS = np.random.default_rng(1).integers(0, 256, (6, 8, 8, 3), np.uint8)
 
 
-@pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("STOPGRAD_CACHE", str(tmp_path / "cache"))
-    return tmp_path / "cache"
-
-
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """Four images to train on and two to score, in two classes."""

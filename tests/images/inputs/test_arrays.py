@@ -32,11 +32,6 @@ CHANCE = np.random.default_rng(3)
 SQUARE = CHANCE.integers(0, 256, (6, 3, 8, 8), np.uint8)  # (N, 3, S, S)
 
 
-@pytest.fixture(autouse=True)
-def _store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("STOPGRAD_CACHE", str(tmp_path / "cache"))
-
-
 LAYOUTS = [
     row("NumPy array (N, H, W, 3) of bytes", "read as it is", COLOUR, COLOUR, kind="layout"),
     row(

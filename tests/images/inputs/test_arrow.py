@@ -24,11 +24,6 @@ FEATURES = {
 }
 
 
-@pytest.fixture(autouse=True)
-def _store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("STOPGRAD_CACHE", str(tmp_path / "cache"))
-
-
 def table(rows: range) -> pa.Table:
     cells = []
     for row in rows:

@@ -31,11 +31,6 @@ LABELS = np.arange(COUNT) % 2
 ALL = Reading(bands=ALL_BANDS)
 
 
-@pytest.fixture(autouse=True)
-def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("STOPGRAD_CACHE", str(tmp_path / "cache"))
-
-
 def as_tiff(path: Path) -> None:
     for number, image in enumerate(DEEP):
         file = path / "ab"[LABELS[number]] / f"{number:02d}.tif"

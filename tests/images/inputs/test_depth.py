@@ -34,11 +34,6 @@ def reads(what: str, happens: str, **given: Any) -> Any:
     return row(what, happens, *given.values(), kind="oddity")
 
 
-@pytest.fixture(autouse=True)
-def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("STOPGRAD_CACHE", str(tmp_path / "cache"))
-
-
 def png(path: Path, values: np.ndarray[Any, Any]) -> None:
     """An independent encoder, which also writes colours of 16 bits and filters its rows."""
     path.with_suffix(".png").write_bytes(imagecodecs.png_encode(values, level=6))

@@ -29,11 +29,6 @@ SMOOTH = np.dstack(
 ).astype(np.uint8)
 
 
-@pytest.fixture(autouse=True)
-def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("STOPGRAD_CACHE", str(tmp_path / "cache"))
-
-
 def read(data: bytes, height: int, width: int) -> Any:
     with strict_pillow():
         return decode(Encoded("x", data), Frame(height, width, fit=False))

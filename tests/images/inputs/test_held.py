@@ -25,11 +25,6 @@ TARGETS = [2, 0, 1, 1, 0, 2]
 NAMES = ["dog", "ant", "cat", "cat", "ant", "dog"]
 
 
-@pytest.fixture(autouse=True)
-def _store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("STOPGRAD_CACHE", str(tmp_path / "cache"))
-
-
 class Pairs(torch.utils.data.Dataset[Any]):
     """A data set of PyTorch, of images and labels."""
 

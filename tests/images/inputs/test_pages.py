@@ -22,11 +22,6 @@ PAGES = np.random.default_rng(5).integers(0, 256, (3, 9, 7, 3), np.uint8)
 REASON = "pages behind the first of a file, which alone is read: save each as a file"
 
 
-@pytest.fixture(autouse=True)
-def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("STOPGRAD_CACHE", str(tmp_path / "cache"))
-
-
 def by_pillow(path: Path) -> None:
     first, *others = map(Image.fromarray, PAGES)
     first.save(path, save_all=True, append_images=others)

@@ -23,11 +23,6 @@ from tests.images.factories import DIGITS, STRUCT, cells, png
 from tests.inputs import row
 
 
-@pytest.fixture(autouse=True)
-def _store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("STOPGRAD_CACHE", str(tmp_path / "cache"))
-
-
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     (tmp_path / "set").mkdir()

@@ -23,8 +23,7 @@ CLASSES = each("cat", "dog", count=20)
 
 
 @pytest.fixture(autouse=True)
-def _store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("STOPGRAD_CACHE", str(tmp_path / "cache"))
+def _without_extras(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(endings, "is_installed", lambda module: False)
 
 

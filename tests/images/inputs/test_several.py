@@ -17,11 +17,6 @@ from tests.factories import write_digits
 PIXELS = np.random.default_rng(4).integers(0, 256, (12, 8, 8, 3), np.uint8)
 
 
-@pytest.fixture(autouse=True)
-def _store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("STOPGRAD_CACHE", str(tmp_path / "cache"))
-
-
 def put(root: Path, *names: str, first: int = 0) -> Path:
     for number, name in enumerate(names, first):
         path = root / name

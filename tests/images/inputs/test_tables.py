@@ -17,11 +17,6 @@ ABC = "abc" * 4  # the classes of twelve images, in order
 NAMES = [f"{number:04}.png" for number in range(12)]
 
 
-@pytest.fixture(autouse=True)
-def _store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("STOPGRAD_CACHE", str(tmp_path / "cache"))
-
-
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     return tmp_path / "pictures"

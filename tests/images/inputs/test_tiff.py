@@ -29,11 +29,6 @@ from tests.inputs import row
 BANDS = np.arange(6 * 4 * 13, dtype=np.uint16).reshape(4, 6, 13)  # its largest value is 311
 
 
-@pytest.fixture(autouse=True)
-def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("STOPGRAD_CACHE", str(tmp_path / "cache"))
-
-
 def written(path: Path, values: np.ndarray[Any, Any], **how: Any) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     how = {"photometric": "minisblack", "planarconfig": "contig", **how}

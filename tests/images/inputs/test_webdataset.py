@@ -14,12 +14,6 @@ from tests.images.factories import png
 from tests.images.inputs.factories import PIXELS, labels, samples, shard, unused
 from tests.inputs import row
 
-
-@pytest.fixture(autouse=True)
-def _store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("STOPGRAD_CACHE", str(tmp_path / "cache"))
-
-
 LABELS = [
     row(
         "KEY.cls with a number",

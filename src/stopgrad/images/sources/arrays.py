@@ -139,12 +139,12 @@ def number_labels(
     if not names:
         names = _class_names(train)
         places = {name: place for place, name in enumerate(names)}
-    numbered, notes = _numbered(train, places, names, "is none of the class names")
+    numbered, notes = _numbered(train, places, "is none of the class names")
     if not class_names and (remark := _renumbered(train, names)):
         notes = Notes((remark,)).and_those(notes)
     if test is None:
         return NumberedLabels(names, numbered, None, notes)
-    scored, more = _numbered(test, places, names, f"is not in {train.split}")
+    scored, more = _numbered(test, places, f"is not in {train.split}")
     return NumberedLabels(names, numbered, scored, notes.and_those(more))
 
 
@@ -165,9 +165,7 @@ def _renumbered(raw: RawLabels, names: tuple[str, ...]) -> str:
     return f"the labels {names[0]} to {names[-1]} are {len(names):,} classes, in this order"
 
 
-def _numbered(
-    raw: RawLabels, places: dict[str, int], names: Sequence[str], unfit: str
-) -> tuple[Labels | None, Notes]:
+def _numbered(raw: RawLabels, places: dict[str, int], unfit: str) -> tuple[Labels | None, Notes]:
     """Labels (N,), None where none can be used; and what cannot."""
     none = {None, "", *([] if "-1" in places else [-1])}
     numbers = [UNLABELLED if v in none else places.get(str(v)) for v in raw.values]

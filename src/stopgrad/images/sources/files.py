@@ -205,7 +205,7 @@ class _Walk:
         images = [*self.images, *self._damaged_folders()]
         groups = [Unused(*key, tuple(sorted(names))) for key, names in self.unused.items()]
         groups.sort(key=lambda group: (-len(group.names), group.reason))
-        return FolderListing(root, _in_order(images), _in_order(self.tables), tuple(groups))
+        return FolderListing(root, in_order(images), in_order(self.tables), tuple(groups))
 
     def _damaged_folders(self) -> list[Found]:
         """Folders with the name of an image in which no image lies, read or not."""
@@ -217,7 +217,8 @@ class _Walk:
         return [folder for folder in self.folders if folder.parts not in above]
 
 
-def _in_order(files: Iterable[Found]) -> tuple[Found, ...]:
+def in_order(files: Iterable[Found]) -> tuple[Found, ...]:
+    """Files in the order of their names, folder by folder."""
     return tuple(sorted(files, key=lambda file: file.parts))
 
 

@@ -23,7 +23,7 @@ import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from stopgrad.images.sources.files import Found
+from stopgrad.images.sources.files import Found, in_order
 from stopgrad.images.sources.names import UNLABELED, SplitOf, split_of, splits_among, to_score
 from stopgrad.storage import some
 
@@ -154,7 +154,7 @@ def _arranged(folders: Folders, splits: Mapping[str, SplitOf]) -> Arrangement:
         train = _to_train(folders, sorted(names))
     else:
         rest = [_under((name,) if name else (), folders[name]) for name in folders.keys() - splits]
-        train = FolderSplit("", "train", _in_order(image for images in rest for image in images))
+        train = FolderSplit("", "train", in_order(image for images in rest for image in images))
     scored = tuple(
         _unwrapped(FolderSplit(name, splits[name], tuple(folders[name])))
         for name in to_score({name: split for name, split in splits.items() if name in folders})
@@ -173,10 +173,6 @@ def _to_train(folders: Folders, names: Sequence[str]) -> FolderSplit:
 
 def _under(prefix: tuple[str, ...], images: Iterable[Found]) -> list[Found]:
     return [Found((*prefix, *image.parts), image.path) for image in images]
-
-
-def _in_order(images: Iterable[Found]) -> tuple[Found, ...]:
-    return tuple(sorted(images, key=lambda image: image.parts))
 
 
 def _unwrapped(split: FolderSplit) -> FolderSplit:
