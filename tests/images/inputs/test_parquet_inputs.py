@@ -82,6 +82,16 @@ def label(what: str, column: Any, names: tuple[str, ...], labels: list[int]) -> 
         label("nulls", pa.array([None, "a", "b"]), ("a", "b"), [-1, 0, 1]),
         label("text with spaces around it", pa.array([" b", "a", "b "]), ("a", "b"), [1, 0, 1]),
         label("one-hot lists", pa.array([[0, 1], [1, 0], None]), ("0", "1"), [1, 0, -1]),
+        label(
+            "one-hot lists, some of 0 alone", pa.array([[0, 1], [1, 0], [0, 0]]), ("0", "1"),
+            [1, 0, -1],
+        ),
+        label("-100 where there is none", pa.array([-100, 1, 0]), ("0", "1"), [-1, 1, 0]),
+        label("-1 and 1, and -100", pa.array([-100, -1, 1]), ("-1", "1"), [-1, 0, 1]),
+        label("numbers below 0", pa.array([-2, -1, 2]), ("-2", "-1", "2"), [0, 1, 2]),
+        label("text that says -1", pa.array(["-1", "a", "b"]), ("a", "b"), [-1, 0, 1]),
+        label("text of -1 and 1", pa.array(["-1", "1", "?"]), ("-1", "1"), [0, 1, -1]),
+        label("text that says ?", pa.array(["?", "a", "-"]), ("a",), [-1, 0, -1]),
     ],
 )  # fmt: skip
 def test_labels_count_however_they_are_stored(
@@ -172,6 +182,42 @@ def test_a_column_that_may_be_labels_is_named_with_the_flag_that_takes_it(
     assert named.class_names == ("lab", "pug")
     assert named.labels is not None
     assert named.labels.tolist() == [1, 1, 0, 0]
+
+
+@pytest.mark.input(
+    "label", what="labels inside of structs (annotation, objects) of Parquet", happens="named"
+)
+@pytest.mark.parametrize("beside", [{}, {"label": [0, 1]}])
+def test_labels_inside_of_structs_are_named(root: Path, beside: dict[str, Any]) -> None:
+    objects = [{"bbox": [[0, 0, 4, 4]], "category": [1]}, {"bbox": [], "category": []}]
+    annotation = [{"by": "x", "label": "a"}, None]
+    boxes = [[{"class_id": 3, "box": {"label": 4}}], []]
+    columns = {"annotation": annotation, "objects": objects, "boxes": boxes}
+    write(root / "train.parquet", 2, **columns, **beside)
+    assert load_dataset(str(root)).notes.remarks == (
+        "labels inside of columns are not read ('annotation.label', 'objects.category', "
+        "'boxes.class_id', 'boxes.box.label'): make one a column of its own",
+    )
+
+
+@pytest.mark.input(
+    "label", what="a column that tells the split, of Parquet", happens="is named, with its values"
+)
+def test_a_column_of_splits_is_named_with_its_values(root: Path) -> None:
+    write(root / "all.parquet", 4, split=["train", "test", "train", None], label=[0, 1, 1, 0])
+    found = load_dataset(str(root))
+    assert len(found.train) == 4
+    assert found.notes.remarks == (
+        "learned from 'all', as no split is called train",
+        "column 'split' (2 'train', 1 'test', 1 None) is not read: all these rows are learned "
+        "from; files of the names train and test would tell the splits",
+    )
+
+
+def test_a_column_of_splits_that_says_what_files_say_is_not_named(root: Path) -> None:
+    for name in ("train", "test"):
+        write(root / f"{name}.parquet", 4, split=[name] * 4)
+    assert load_dataset(str(root)).notes.remarks == ()
 
 
 @pytest.mark.input("command", what="--label-column NAME that is not there", happens="refused")

@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from stopgrad.config import Reading
@@ -128,6 +130,47 @@ def test_lines_of_json_label_images(root: Path) -> None:
     assert train_labels(load_dataset(str(root))) == (("1", "2", "3"), [0, 1, 2] * 4)
 
 
+@pytest.mark.input(
+    "label",
+    what="labels inside of an object, annotation: {label}, in metadata.jsonl or metadata.parquet",
+    happens="are read as column annotation.label",
+)
+@pytest.mark.parametrize("ending", ["jsonl", "parquet"])
+def test_labels_inside_of_objects_are_read(root: Path, ending: str) -> None:
+    put(root, *NAMES)
+    lines = [
+        {"file_name": name, "size": 8, "annotation": {"by": {"whom": "x"}, "label": [label]}}
+        for name, label in zip(NAMES, ABC, strict=True)
+    ]
+    if ending == "jsonl":
+        csv(root, "metadata.jsonl", "", [*map(json.dumps, lines)])
+    else:
+        pq.write_table(pa.Table.from_pylist(lines), root / "metadata.parquet")
+    found = load_dataset(str(root))
+    assert train_labels(found) == (("a", "b", "c"), [0, 1, 2] * 4)
+    assert found.notes.remarks == (
+        f"labels are those of metadata.{ending}: column 'annotation.label', images by 'file_name'",
+    )
+
+
+@pytest.mark.input(
+    "label",
+    what="several columns of a table that are called as labels are",
+    happens="the first by rule, others named",
+)
+def test_other_columns_called_as_labels_are_named(root: Path) -> None:
+    put(root, *NAMES)
+    lines = [
+        json.dumps({"file_name": n, "objects": {"category": [1, 2]}, "tag": "x", "label": label})
+        for n, label in zip(NAMES, ABC, strict=True)
+    ]
+    csv(root, "metadata.jsonl", "", lines)
+    found = load_dataset(str(root))
+    assert train_labels(found) == (("a", "b", "c"), [0, 1, 2] * 4)
+    said = "--label-column takes 'tag', 'objects.category' of metadata.jsonl instead"
+    assert found.notes.remarks[1:] == (said,)
+
+
 def test_a_first_line_without_a_label_hides_no_other(root: Path) -> None:
     put(root, *NAMES)
     lines = [
@@ -139,18 +182,15 @@ def test_a_first_line_without_a_label_hides_no_other(root: Path) -> None:
 
 def test_text_that_says_no_label_is_no_class(root: Path) -> None:
     put(root, *NAMES)
-    said = ["NA", "n/a", "None", *"abcabcabc"]
+    said = ["NA", "n/a", "?", "-1", "-100", "unlabeled", *"abcabc"]
     csv(root, "labels.csv", "file,label", [f"{n},{of}" for n, of in zip(NAMES, said, strict=True)])
-    assert train_labels(load_dataset(str(root))) == (("a", "b", "c"), [-1] * 3 + [0, 1, 2] * 3)
+    assert train_labels(load_dataset(str(root))) == (("a", "b", "c"), [-1] * 6 + [0, 1, 2] * 2)
 
 
 @pytest.mark.input(
     "label", what="metadata.parquet (the Hub's image folder)", happens="labels are read"
 )
 def test_metadata_in_parquet_labels_images(root: Path) -> None:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     put(root, *NAMES)
     pq.write_table(pa.table({"file_name": NAMES, "label": list(ABC)}), root / "metadata.parquet")
     assert train_labels(load_dataset(str(root))) == (("a", "b", "c"), [0, 1, 2] * 4)
@@ -158,19 +198,58 @@ def test_metadata_in_parquet_labels_images(root: Path) -> None:
 
 @pytest.mark.input(
     "label",
-    what="a column for each class, with a single 1 in a row (one-hot)",
-    happens="is read as labels",
+    what="a column for each class, with a single 1 or True in a row (one-hot)",
+    happens="is read as labels; rows of 0 alone have none",
 )
-def test_columns_with_a_single_one_are_classes(root: Path) -> None:
+@pytest.mark.parametrize(
+    "hot",
+    [
+        ("1.0,0,0", "0,1.0,0", "0,0,1.0", "0,0.0,0"),
+        ("True,False,False", "False,True,False", "False,False,True", "False,False,False"),
+        ("1,,", ",1,", ",,1", ",,"),
+    ],
+)
+def test_columns_with_a_single_one_are_classes(root: Path, hot: tuple[str, ...]) -> None:
     put(root, *NAMES)
-    one = {"a": "1.0,0,0", "b": "0,1.0,0", "c": "0,0,1.0"}
-    csv(root, "train.csv", "image_id,rust,scab,healthy", rows("{stem},{label}"))
-    text = (root / "train.csv").read_text()
-    for label, hot in one.items():
-        text = text.replace(f",{label}\n", f",{hot}\n")
-    (root / "train.csv").write_text(text)
+    lines = [f"{name[:-4]},{row}" for name, row in zip(NAMES, hot * 3, strict=True)]
+    csv(root, "train.csv", "image_id,rust,scab,healthy", lines)
     found = load_dataset(str(root))
-    assert train_labels(found) == (("healthy", "rust", "scab"), [1, 2, 0] * 4)
+    assert train_labels(found) == (("healthy", "rust", "scab"), [1, 2, 0, -1] * 3)
+    assert "3 of 12 images of train have no label" in found.notes.remarks
+
+
+@pytest.mark.input(
+    "label",
+    what="columns of 0 and 1, several of which are 1 in a row, or most of which have none",
+    happens="are named: no single class",
+)
+@pytest.mark.parametrize("lines", [["1,1,0", "0,1,0", "0,0,1"], ["1,0,0", "0,0,0", "0,0,0"]])
+def test_columns_of_several_ones_are_no_classes(root: Path, lines: list[str]) -> None:
+    put(root, *NAMES)
+    both = zip(NAMES, lines * 4, strict=True)
+    csv(root, "train.csv", "image_id,rust,scab,healthy", [f"{n[:-4]},{row}" for n, row in both])
+    found = load_dataset(str(root))
+    assert found.train.labels is None
+    (remark,) = found.notes.remarks
+    assert "which of its columns ('rust', 'scab', 'healthy') holds them is not known" in remark
+
+
+@pytest.mark.input(
+    "layout",
+    what="val/val_annotations.txt beside val/images/ (Tiny ImageNet)",
+    happens="labels val/, which is scored",
+)
+def test_tiny_imagenet_is_scored_on_its_validation_split(root: Path) -> None:
+    put(root, *(f"train/{of}/images/{of}_{n}.JPEG" for of in ("n1", "n2") for n in range(3)))
+    put(root, *(f"{split}/images/{split}_{n}.JPEG" for split in ("val", "test") for n in range(4)))
+    lines = [f"val_{n}.JPEG\t{of}\t0\t32\t44\t62" for n, of in enumerate(("n2", "n1", "n1", "n2"))]
+    csv(root, "val/val_annotations.txt", "", lines)
+    found = load_dataset(str(root))
+    assert train_labels(found) == (("n1", "n2"), [0, 0, 0, 1, 1, 1])
+    assert found.notes.scored == "validation"
+    assert found.test is not None
+    assert found.test.labels is not None
+    assert found.test.labels.tolist() == [1, 0, 0, 1]
 
 
 @pytest.mark.input(
@@ -394,15 +473,23 @@ def test_a_column_of_a_folder_without_tables_is_warned_of(
 
 
 @pytest.mark.input(
-    "label", what="a column that tells the split", happens="is named: folders tell the splits"
+    "label",
+    what="a column that tells the split, of a table",
+    happens="is named: folders tell the splits, and a flat folder is learned from as a whole",
 )
-def test_a_column_of_splits_is_named(root: Path) -> None:
-    put(root, *NAMES)
+@pytest.mark.parametrize(
+    ("folder", "why"),
+    [
+        ("train/", "folders tell the splits"),
+        ("", "all images are learned from; folders train/ and test/ would tell the splits"),
+    ],
+)
+def test_a_column_of_splits_is_named(root: Path, folder: str, why: str) -> None:
+    put(root, *(f"{folder}{name}" for name in NAMES), *["test/x.png"] * bool(folder))
     csv(root, "labels.csv", "file,label,split", rows("{name},{label},test"))
     found = load_dataset(str(root))
-    assert train_labels(found)[0] == ("a", "b", "c")
-    said = "column 'split' of labels.csv is not read: folders tell the splits"
-    assert said in found.notes.remarks
+    assert train_labels(found) == (("a", "b", "c"), [0, 1, 2] * 4)
+    assert f"column 'split' of labels.csv is not read: {why}" in found.notes.remarks
 
 
 def test_a_changed_table_is_read_again(root: Path) -> None:
@@ -424,6 +511,47 @@ def test_of_two_tables_the_nearer_and_better_named_one_counts(root: Path) -> Non
     assert found.train.class_names == ("a", "b", "c")
     said = "labels.csv gives no labels: the images it names have labels already"
     assert said in found.notes.remarks
+
+
+@pytest.mark.input(
+    "label",
+    what="two tables that label an image in two ways",
+    happens="the nearer or better named one counts, where the other differs is named",
+)
+@pytest.mark.parametrize("first", [0, 4])
+def test_labels_that_contradict_an_earlier_table_are_named(root: Path, first: int) -> None:
+    put(root, *NAMES)
+    csv(root, "a.csv", "file,label", rows("{name},{label}")[: 8 if first else 12])
+    other = rows("{name},{label}")[first:]
+    other[0], other[1] = f"{NAMES[first]},c", f"{NAMES[first + 1]},a"
+    csv(root, "b.csv", "file,label", [*other, "gone.png,a"])
+    found = load_dataset(str(root))
+    assert train_labels(found) == (("a", "b", "c"), [0, 1, 2] * 4)
+    assert {group.reason: group.names for group in found.notes.unused} == {
+        "b.csv labels otherwise than the table before it, which counts": (
+            NAMES[first],
+            NAMES[first + 1],
+        ),
+        "b.csv names no image that is there": ("gone.png",),
+    }
+
+
+@pytest.mark.input(
+    "label",
+    what="two columns of one name in a CSV",
+    happens="the first is read, the other named with the rows that differ",
+)
+def test_of_two_columns_of_one_name_the_first_counts(root: Path) -> None:
+    put(root, *NAMES)
+    csv(root, "labels.csv", "file,label,label", [f"{row},b" for row in rows("{name},{label}")])
+    found = load_dataset(str(root))
+    assert train_labels(found) == (("a", "b", "c"), [0, 1, 2] * 4)
+    assert found.notes.remarks[1] == (
+        "column 'label' of labels.csv stands there twice, with other values in 8 of 12 rows: "
+        "the first counts, the other is 'label (column 3)'"
+    )
+    asked = load_dataset(str(root), reading=Reading(label_column="label (column 3)"))
+    assert train_labels(asked) == (("b",), [0] * 12)
 
 
 def test_of_a_split_that_is_not_there_no_image_is_labelled(root: Path) -> None:
