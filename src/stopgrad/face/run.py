@@ -50,12 +50,12 @@ class Run(OpenedRun):
     def __repr__(self) -> str:
         status, info, verdict = runs.read_status(self.path), runs.read_run(self.path), self.verdict
         config, epoch = info.config, status.get("epoch", 0)
-        knn = [row["knn"] for row in self.metrics if row["knn"] is not None]
+        knn = [row for row in self.metrics if row["knn"] is not None][-1:]
         found = self._records()
         parts = [
             str(status.get("state", "not begun")),
             f"epoch {epoch} of {config.epochs}",
-            *([f"kNN {knn[-1]:.2%}"] if knn else []),
+            *(f"kNN {row['knn']:.2%}{_balance(row)}" for row in knn),
             *([evaluation.state_text(verdict.state, found, epoch=epoch)] if verdict else []),
             f"N = {evaluation.folds_text(info.extent(epoch * info.steps_per_epoch).folds)}",
             f"{len(found)} record{'' if len(found) == 1 else 's'}",
@@ -392,3 +392,8 @@ class Run(OpenedRun):
         config = replace(config, bad_images=bad_images or config.bad_images)
         dataset = source.stored_for(config, screen, changed=self.changed(source))
         return export.embed_dataset(run, dataset, out=out, layer=layer, track=screen.track)
+
+
+def _balance(row: dict[str, Any]) -> str:
+    found = evaluation.Balance(row.get("knn_balanced"), row.get("knn_majority"))
+    return evaluation.balance_text(found)

@@ -2,8 +2,7 @@
 
 In: images and a config. Out: an `Epoch` after another, and what a run directory keeps of them.
 On a GPU a step is recorded once as a CUDA graph and replayed: it is some 400 kernels, and on an
-H200 the host took 27 ms to launch what the GPU did in 13 (docs/log.md). Replayed are the very
-kernels of the step, so no bit changes.
+H200 the host took 27 ms to launch what the GPU did in 13 (docs/log.md). No bit changes by it.
 """
 
 from __future__ import annotations
@@ -20,6 +19,7 @@ import torch
 from torch import Tensor
 
 from stopgrad.config import Config, torch_generator
+from stopgrad.evaluation import Balance
 from stopgrad.images import Images, Normalization, Track, no_progress
 from stopgrad.method import (
     Clean,
@@ -69,6 +69,7 @@ class Epoch(NamedTuple):
     spectra: Spectra | None = None  # at some sixteen moments of the run
     measured: int = 0  # images whose views layers and spectra are of
     clean: Clean | None = None  # z on images without augmentation, after the last epoch
+    balance: Balance = Balance()  # of kNN, where classes are uneven
 
 
 def pretrain_epochs(
@@ -329,6 +330,7 @@ def _row(epoch: Epoch) -> dict[str, object]:
         "loss": epoch.loss,
         **epoch.rates._asdict(),
         "knn": epoch.knn,
+        **{f"knn_{k}": v for k, v in epoch.balance._asdict().items() if v is not None},
         "views_per_s": epoch.views_per_s,
     }
     if epoch.layers is None or epoch.verdict is None:
