@@ -214,6 +214,38 @@ def test_a_column_of_splits_is_named_with_its_values(root: Path) -> None:
     )
 
 
+@pytest.mark.parametrize("name", ["is_train", "Usage", "subset"])
+def test_other_names_of_columns_of_splits_are_known(root: Path, name: str) -> None:
+    write(root / "train.parquet", 4, **{name: [True, True, False, True]})
+    (remark,) = load_dataset(str(root)).notes.remarks
+    assert remark.startswith(f"column {name!r} (3 True, 1 False) is not read")
+
+
+@pytest.mark.input(
+    "oddity", what="columns of one name in Parquet", happens="are named, not read; others are"
+)
+def test_columns_of_one_name_stop_nothing(root: Path) -> None:
+    columns = {"image": cells(range(4)), "label": pa.array([0, 1, 0, 1])}
+    arrays = [columns["image"], columns["label"], pa.array([1, 1, 1, 0])]
+    table = pa.Table.from_arrays(arrays, names=["image", "label", "label"])
+    pq.write_table(table, root / "train.parquet")
+    found = load_dataset(str(root))
+    assert (found.train.pixels == DIGITS[:4, :, :, None]).all()
+    assert found.train.labels is None
+    assert found.notes.remarks == ("columns of one name are not read ('label'): rename them",)
+
+
+@pytest.mark.input(
+    "label", what="several classes in one text, such as a|b", happens="a class of its own; said"
+)
+@pytest.mark.parametrize("joined", ["a|b", "a, b", "b a"])
+def test_several_classes_in_one_text_are_said(root: Path, joined: str) -> None:
+    write(root / "train.parquet", 4, label=["a", "b", joined, "a c"])
+    found = load_dataset(str(root))
+    assert len(found.train.class_names) == 4
+    assert found.notes.remarks == (f"1 of 4 classes are several in one, such as {joined!r}",)
+
+
 def test_a_column_of_splits_that_says_what_files_say_is_not_named(root: Path) -> None:
     for name in ("train", "test"):
         write(root / f"{name}.parquet", 4, split=[name] * 4)

@@ -83,6 +83,28 @@ def table(what: str, file: str, header: str, form: str, happens: str = "labels a
             "semicolons, a byte order mark and a column of row numbers",
             *("labels.csv", "\ufeff;img;Class Name", "{number};{name};{label}"),
         ),
+        table(
+            "a line sep=; before the header, as Excel writes",
+            *("labels.csv", "sep=;\nimage;label", "{name};{label}"),
+        ),
+        table(
+            "a remark before the header",
+            *("labels.csv", "# of last year\nimage,label", "{name},{label}"),
+        ),
+        table(
+            "quotes, and spaces around separators",
+            *("labels.csv", '"image" ; "label"', '"{name}" ; "{label} "'),
+        ),
+        table(
+            "a class with the boxes of its objects (ILSVRC of Kaggle)",
+            *(
+                "LOC_solution.csv",
+                "ImageId,PredictionString",
+                "{stem},{label} 1 2 3 4 {label} 5 6 7 8 ",
+            ),
+        ),
+        table("labels.txt, a path and a class in a line", "labels.txt", "", "train/{name} {label}"),
+        table("train.txt, a path and a class in a line", "train.txt", "", "{name} {label}"),
         table("tabs (.tsv)", "train/labels.tsv", "file\tspecies", "{name}\t{label}"),
         table("a table without a header", "labels.csv", "", "{name},{label}"),
         table(
@@ -355,6 +377,11 @@ def unfit(what: str, file: str, header: str, form: str, why: str) -> Any:
             *("labels.csv", "image,age,sex", "{name},{number},{label}"),
             "which of its columns ('age', 'sex') holds them is not known: use --label-column",
         ),
+        unfit(
+            "labels that are numbers with fractions, in a table",
+            *("labels.csv", "image,label", "{name},0.{number}"),
+            "its column 'label' holds numbers with fractions, such as 0.1",
+        ),
         unfit("an empty table", "labels.csv", "", "", "it is empty"),
         unfit("a list of names", "list.csv", "image", "{name}", "no other column"),
         unfit(
@@ -427,6 +454,25 @@ def test_class_folders_go_before_tables(root: Path) -> None:
         ("not read: the folders are classes", ("labels.csv",))
     ]
     assert find_source(str(root)).stamps == before
+
+
+@pytest.mark.input(
+    "label",
+    what="a table that labels images in class folders, beside a flat split",
+    happens="folders count; the images of which it says something else are named",
+)
+def test_a_table_that_contradicts_class_folders_is_named(root: Path) -> None:
+    put(root, *each("train/a", "train/b"), "val/x.png", "val/y.png")
+    lines = ["train/a/0.png,a", "train/a/1.png,b", "train/b/0.png,b", "val/x.png,b", "val/y.png,a"]
+    csv(root, "all.csv", "file,label", lines)
+    found = load_dataset(str(root))
+    assert train_labels(found) == (("a", "b"), [0, 0, 1, 1])
+    assert found.test is not None
+    assert found.test.labels is not None
+    assert found.test.labels.tolist() == [1, 0]
+    assert [(group.what, group.names) for group in found.notes.unused] == [
+        ("label", ("train/a/1.png",))
+    ]
 
 
 @pytest.mark.input(
@@ -528,7 +574,7 @@ def test_labels_that_contradict_an_earlier_table_are_named(root: Path, first: in
     found = load_dataset(str(root))
     assert train_labels(found) == (("a", "b", "c"), [0, 1, 2] * 4)
     assert {group.reason: group.names for group in found.notes.unused} == {
-        "b.csv labels otherwise than the table before it, which counts": (
+        "b.csv labels otherwise than folders or a table before it, which count": (
             NAMES[first],
             NAMES[first + 1],
         ),

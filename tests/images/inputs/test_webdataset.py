@@ -63,8 +63,8 @@ def unused(found: Dataset, what: str) -> list[str]:
 
 
 UNCALLED = (
-    "no .json member holds a label, called label, class, cls, target, category, class_id, "
-    "label_id, class_name"
+    "no .json member holds a single label, called label, labels, class, cls, target, category, "
+    "class_id, label_id, class_name"
 )
 
 
@@ -151,6 +151,22 @@ LABELS = [
         (),
         UNCALLED,
     ),
+    label(
+        "KEY.json with several labels, or a fraction",
+        "said; no labels",
+        {"json": lambda n: json.dumps({"label": [0, 1] if n % 2 else 0.5})},
+        None,
+        (),
+        UNCALLED,
+    ),
+    label(
+        "KEY.cls with fractions",
+        "said; no labels",
+        {"cls": lambda n: f"{n / 2}"},
+        None,
+        (),
+        "no .cls member holds a single label",
+    ),
     label("KEY.json that is none", "no labels", {"json": lambda _: "[" * 9999}, None, (), UNCALLED),
     label("shards of images alone", "no labels", {}, None, ()),
 ]
@@ -170,6 +186,23 @@ def test_label_stands_beside_an_image(
     missing = expected.count(-1) if expected else 0
     hidden = [f"{missing} of 4 images of train have no label"] if missing else []
     assert found.notes.remarks == (*filter(None, [said]), *hidden)
+
+
+@pytest.mark.input(
+    "label",
+    what="labels in a shard beside no image, or a second one of a sample",
+    happens="are named, not used",
+)
+def test_labels_that_belong_to_no_image_are_named(tmp_path: Path) -> None:
+    members = samples(0, 1, cls=lambda n: str(n))
+    members |= {"000001.cls.txt": "7", "a/lost.cls": "1", "a/lost.txt": "x"}
+    shard(tmp_path / "set" / "0.tar", members)
+    found = load_dataset(str(tmp_path / "set"))
+    assert labels(found) == [0, 1]
+    assert {group.reason: group.names for group in found.notes.unused} == {
+        "second labels of a sample": ("0.tar/000001.cls.txt",),
+        "beside no image": ("0.tar/a/lost.cls", "0.tar/a/lost.txt"),
+    }
 
 
 @pytest.mark.input("format", what="WebDataset, {000..001}.tar", happens="shards by a pattern")

@@ -6,7 +6,7 @@ What stands where there is no label is told here for all kinds of data.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 import numpy as np
 
@@ -28,6 +28,24 @@ def said(texts: Sequence[str | None]) -> list[str | None]:
     known = {text for text in stripped if text and text.lower() not in MISSING}
     known -= no_classes(known)
     return [text if text in known else None for text in stripped]
+
+
+def labels_of_texts(texts: Sequence[str | None]) -> list[int | str | None]:
+    """Whole numbers where all texts are (2.0 is 2), else texts; None where there is no label."""
+    found = said(texts)
+    if all(text is None or re.fullmatch(r"[+-]?\d{1,18}(\.0*)?", text) for text in found):
+        return [None if text is None else int(text.partition(".")[0]) for text in found]
+    return [*found]
+
+
+def fraction_among(labels: Iterable[int | str | None]) -> str:
+    """A number with a fraction, where all labels are numbers: measures, no classes; else ""."""
+    texts = [str(label) for label in labels if label is not None]
+    if not all(
+        re.fullmatch(r"[+-]?\d+(\.\d*)?(e[+-]?\d+)?", text, re.IGNORECASE) for text in texts
+    ):
+        return ""
+    return next((text for text in texts if not float(text).is_integer()), "")
 
 
 def no_classes(distinct: Collection[int | str]) -> set[int | str]:

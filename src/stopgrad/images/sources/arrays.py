@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -165,8 +166,13 @@ def _class_names(raw: RawLabels) -> tuple[str, ...]:
 
 
 def _renumbered(raw: RawLabels, names: tuple[str, ...]) -> str:
-    """What a reader should know of numbers that are no places from 0 on."""
-    if any(isinstance(value, str) for value in raw.known) or names[0] == "0":
+    """What a reader should know of numbers that are no places from 0 on, and of joined classes."""
+    if any(isinstance(value, str) for value in raw.known):
+        parts = {name: re.split(r"[|;, ]+", name) for name in names}
+        joined = [name for name, of in parts.items() if len(of) > 1 and {*of} <= {*names}]
+        how = f"{len(joined):,} of {len(names):,} classes are several in one, such as "
+        return f"{how}{joined[0]!r}" if joined else ""
+    if names[0] == "0":
         return ""
     return f"the labels {names[0]} to {names[-1]} are {len(names):,} classes, in this order"
 

@@ -317,6 +317,6 @@ def no_images(file: GroupedFile, path: Path) -> DataError:
         f"no image column in {str(path)!r} (columns {', '.join(file.schema_arrow.names)[:200]!r})",
         expected="encoded images, as binary or as structs {bytes, path}, or paths of image files "
         "that lie beside it",
-        hint="use an image data set in the Hub's Parquet layout, or name a column of paths with "
-        "--image-column",
+        hint="use an image data set in the Hub's Parquet layout, name a column of paths with "
+        "--image-column, or decode base64 to bytes first",
     )

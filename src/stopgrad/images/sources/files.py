@@ -45,7 +45,9 @@ SYSTEM = frozenset(  # folders and files that systems and their viewers keep, in
     | {".picasaoriginals", "thumbs.db", "ehthumbs.db", "ehthumbs_vista.db", "desktop.ini"}
     | {"picasa.ini", "icon\r"}
 )
-TABLE_NAMES = ("metadata.parquet", "val_annotations.txt")  # the Hub's, Tiny ImageNet's
+TABLE_NAMES = frozenset(  # the Hub's, Tiny ImageNet's, and lists of paths with their classes
+    {"metadata.parquet", "val_annotations.txt", "labels.txt", "train.txt", "val.txt", "test.txt"}
+)
 RUN = frozenset({"config.json", "status.json"})  # a folder with both is a run
 RUN_FILES = RUN | {"metrics.jsonl", "records.jsonl", "report.html", "lock"}
 OURS = "written by stopgrad"

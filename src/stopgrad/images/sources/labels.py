@@ -238,6 +238,8 @@ def known_labels(file: GroupedFile, image: ImageColumn, wanted: str) -> KnownLab
         DataError: As `label_column`.
     """
     label, remarks = label_column(file, image.name, wanted), [*image.remarks]
+    if file.repeated:
+        remarks.append(f"columns of one name are not read ({few(file.repeated)}): rename them")
     names: tuple[str, ...] = ()
     try:
         names = class_names(file, label.name)

@@ -39,7 +39,10 @@ FILLERS = frozenset(
     {"image", "images", "img", "imgs", "picture", "pictures", "photo", "photos", "set", "split"}
     | {"data", "dataset", "folder", "full", "all", "public", "private"}
 )
-COLUMNS = ("split", "set", "subset", "dataset", "partition", "fold")  # that tell splits
+COLUMNS = (  # of tables, that tell splits
+    *("split", "set", "subset", "dataset", "partition", "fold", "usage"),
+    *("istrain", "istraining", "istest", "isval", "isvalidation", "istrainingimage"),
+)
 UNLABELED = ("unlabeled", "unlabelled")
 SCORED: tuple[SplitOf, ...] = ("test", "validation")  # the first of these is scored
 

@@ -52,9 +52,12 @@ def columns_of(path: Path) -> dict[str, list[Any]]:
 
 
 def _of_csv(text: str) -> dict[str, list[Any]]:
+    text = re.sub(r"\A(#[^,;\t|]*\n|sep=.\r?\n)+", "", text)  # remarks, and what Excel writes
     first = text.partition("\n")[0]
     delimiter = max(",;\t|", key=first.count)
-    rows = [row for row in csv.reader(io.StringIO(text, newline=""), delimiter=delimiter) if row]
+    delimiter = delimiter if delimiter in first else " "
+    lines = io.StringIO(text, newline="")
+    rows = [*filter(None, csv.reader(lines, delimiter=delimiter, skipinitialspace=True))]
     if not rows:
         raise UnfitTableError("it is empty")
     width = len(rows[0])
@@ -108,6 +111,8 @@ def _flat(row: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
 def _of_parquet(path: Path) -> dict[str, list[Any]]:
     try:
         with opened_parquet(path) as file:
+            if file.repeated:
+                raise ValueError(f"several columns are called {few(file.repeated)}")
             names = file.schema_arrow.names
             columns = [whole_column(file, name).to_pylist() for name in names]
     except Exception as error:

@@ -21,7 +21,7 @@ import numpy as np
 
 from stopgrad.config import Reading
 from stopgrad.errors import DataError
-from stopgrad.images.sources.array_labels import one_hot, said
+from stopgrad.images.sources.array_labels import fraction_among, labels_of_texts, one_hot
 from stopgrad.images.sources.endings import SUFFIXES
 from stopgrad.images.sources.files import OURS, FolderListing, Found
 from stopgrad.images.sources.names import SplitOf, split_of, tells_split
@@ -49,7 +49,10 @@ MOST_TABLES = 20
 NAMED = 3  # tables that an error names
 MOST_PARTS = 3  # of a path that are compared, from its end
 FEW_CLASSES = 100
+FRACTIONS = "numbers with fractions, such as"
 HOT: dict[Any, int] = {None: 0, "True": 1, "False": 0, "TRUE": 1, "FALSE": 0}  # of one-hot columns
+# A class with the box of each object of it, as Kaggle has ILSVRC: n01440764 10 20 30 40.
+BOXED = re.compile(r"(\S+)(?: \d+){4}(?: \1(?: \d+){4})*")
 UNSPLIT = "all images are learned from; folders train/ and test/ would tell the splits"
 
 
@@ -61,19 +64,24 @@ class TableLabels(NamedTuple):
 
 
 def table_labels(
-    listing: FolderListing, splits: Mapping[str, SplitOf], reading: Reading
+    listing: FolderListing,
+    splits: Mapping[str, SplitOf],
+    reading: Reading,
+    *,
+    classes: Mapping[str, str],
 ) -> TableLabels:
     """Labels from the tables of a folder.
 
     Args:
         listing: What lies in the folder.
         splits: The split of each image that is in one, by its path.
+        classes: The class folders of images, which count before tables.
         reading: The columns that are read.
 
     Raises:
         DataError: When no table gives labels by the columns that are wanted.
     """
-    labels: dict[str, Label] = {}
+    labels: dict[str, Label] = {**classes}
     notes = Notes()
     for number, table in enumerate(sorted(listing.tables, key=_preference)):
         name = "/".join(table.parts)
@@ -93,7 +101,7 @@ def table_labels(
             notes = notes.and_those(_not_read(name, "the images it names have labels already"))
             found = found._replace(notes=found.notes._replace(remarks=()))
         if other:
-            why = f"{name} labels otherwise than the table before it, which counts"
+            why = f"{name} labels otherwise than folders or a table before it, which count"
             names = tuple(listing.below(path) for path in other)
             notes = notes.and_those(Notes(unused=(Unused("label", why, names),)))
         labels = found.labels | labels
@@ -156,7 +164,9 @@ def _read_table(
             raise UnfitTableError(f"it has no column {wanted!r}")
     by = _file_column(columns, _near(images, table.parts[:-1]), wanted=reading.image_column)
     if wanted := reading.label_column:
-        chosen = _LabelColumn(repr(wanted), _typed(columns[wanted]))
+        chosen = _LabelColumn(repr(wanted), values := _typed(columns[wanted]))
+        if fraction := fraction_among(values):
+            raise UnfitTableError(f"its column {wanted!r} holds {FRACTIONS} {fraction}")
     else:
         chosen = _label_column(columns, by.column)
     labels, notes = _assigned(name, by, chosen.values)
@@ -200,9 +210,10 @@ def _file_column(
     if not images:
         raise UnfitTableError("no images that it could be about")
     order = [wanted] if wanted else sorted(columns, key=lambda name: _place(name, FILE_COLUMNS))
+    most = min(MOST_PARTS, max(len(image.parts) for image in images))
     for ending in (True, False):
-        for parts in range(min(MOST_PARTS, max(len(image.parts) for image in images)), 0, -1):
-            index = _index(images, parts, ending=ending)
+        index = _index(images, most, ending=ending)
+        for parts in range(most, 0, -1):
             for column in order:
                 values = ["" if value is None else str(value) for value in columns[column]]
                 found = [index.get(_key(value, parts, ending=ending)) for value in values]
@@ -213,22 +224,21 @@ def _file_column(
     raise UnfitTableError(f"{which} the images")
 
 
-def _index(images: Iterable[Found], parts: int, *, ending: bool) -> dict[str, Found | None]:
-    """Images by the end of their path; None where several are alike."""
+def _index(images: Iterable[Found], most: int, *, ending: bool) -> dict[str, Found | None]:
+    """Images by the end of their path, of one part to the most; None where several are alike."""
     index: dict[str, Found | None] = {}
     for image in images:
-        key = _key("/".join(image.parts), parts, ending=ending)
-        index[key] = None if key in index else image
+        path = "/".join(image.parts)
+        for key in {_key(path, count, ending=ending) for count in range(1, most + 1)}:
+            index[key] = None if key in index else image
     index.pop("", None)
     return index
 
 
 def _key(path: str, parts: int, *, ending: bool) -> str:
-    """The last parts of a path, "" where it has fewer; without the ending 007 is 7."""
+    """The last parts of a path, or all where it has fewer; without the ending 007 is 7."""
     split = [part for part in path.strip().replace("\\", "/").split("/") if part not in ("", ".")]
-    if len(split) < parts:
-        return ""
-    if not ending:
+    if split and not ending:
         stem, suffix = os.path.splitext(split[-1])
         split[-1] = stem if suffix.lower() in SUFFIXES else split[-1]
         split[-1] = split[-1].lstrip("0") or "0" if split[-1].isdigit() else split[-1]
@@ -259,6 +269,9 @@ def _label_column(columns: Mapping[str, Sequence[Any]], file: str) -> _LabelColu
         raise UnfitTableError(which if others else "no other column")
     for column in known or others:
         values = _typed(columns[column])
+        if fraction := fraction_among(values):
+            reason = f"its column {column!r} holds {FRACTIONS} {fraction}"
+            continue
         said = [value for value in values if value is not None]
         different = len(set(said))
         # Captions and measures differ in nearly all rows; so may the labels of a few images.
@@ -266,7 +279,8 @@ def _label_column(columns: Mapping[str, Sequence[Any]], file: str) -> _LabelColu
         if said and (repeated or (known and different <= FEW_CLASSES)):
             rest = (name for name in known if name != column and _is_label(name))
             return _LabelColumn(repr(column), values, tuple(rest))
-    raise UnfitTableError(f"its column {column!r} holds {different:,} values in {len(said):,} rows")
+        reason = f"its column {column!r} holds {different:,} values in {len(said):,} rows"
+    raise UnfitTableError(reason)
 
 
 def _label_rank(name: str) -> tuple[bool, int]:
@@ -295,18 +309,17 @@ def _one_hot(columns: Mapping[str, Sequence[Any]]) -> Values | None:
 
 
 def _typed(values: Sequence[Any]) -> Values:
-    """Whole numbers where all are (2.0 is 2), else text; None where nothing stands."""
-    texts = said([_text_of(value) for value in values])
-    if all(text is None or re.fullmatch(r"[+-]?\d{1,18}(\.0*)?", text) for text in texts):
-        return [None if text is None else int(text.partition(".")[0]) for text in texts]
-    return [*texts]
+    return labels_of_texts([_text_of(value) for value in values])
 
 
 def _text_of(value: Any) -> str | None:
     """A value as text, a list of one as its value; what is no single value has none."""
     if isinstance(value, list) and len(value) == 1:
         return _text_of(value[0])
-    return None if value is None or isinstance(value, (dict, list, bytes)) else str(value)
+    if value is None or isinstance(value, (dict, list, bytes)):
+        return None
+    boxed = BOXED.fullmatch(text := str(value).strip())
+    return boxed[1] if boxed else text
 
 
 def _assigned(name: str, by: _ByFile, values: Values) -> TableLabels:

@@ -15,11 +15,11 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from stopgrad.config import Reading
 from stopgrad.errors import DataError
-from stopgrad.images.sources.array_labels import said
+from stopgrad.images.sources.array_labels import fraction_among, labels_of_texts
 from stopgrad.images.sources.endings import SUFFIXES
 from stopgrad.images.sources.names import split_in
 from stopgrad.images.sources.tars import TarMember, tar_members
@@ -35,13 +35,24 @@ from stopgrad.images.types import (
 
 PLAIN = ("cls", "class", "label", "target")  # members that are a label
 SIDECARS = (*PLAIN, "json", "txt")  # where a label may stand, the first of them that has one
-JSON_LABELS = ("label", "class", "cls", "target", "category", "class_id", "label_id", "class_name")
+JSON_LABELS = (
+    "label",
+    "labels",
+    "class",
+    "cls",
+    "target",
+    "category",
+    "class_id",
+    "label_id",
+    "class_name",
+)
 MOST_TEXT = 1 << 16  # bytes of a label
 MOST_BYTES = 1 << 30  # of an image
 LOOKED_AT = 100  # members that tell whether a tar is a shard
 PER_CLASS = 2  # samples at least, on average, for texts to be classes
 
 Label = int | str | None
+What = Literal["file", "image", "label"]
 
 
 class _Sample(NamedTuple):
@@ -56,7 +67,7 @@ class _Shard(NamedTuple):
     path: Path
     name: str  # below the data
     samples: tuple[_Sample, ...]
-    unused: Mapping[tuple[str, str], list[str]]  # by what and why
+    unused: Mapping[tuple[What, str], list[str]]  # by what and why
 
 
 def webdataset_source(
@@ -120,7 +131,7 @@ def _read(path: Path, name: str) -> _Shard:
     """The samples of a shard in the order of their images."""
     samples: dict[str, _Sample] = {}
     texts: dict[str, dict[str, str]] = {}
-    unused: dict[tuple[str, str], list[str]] = {}
+    unused: dict[tuple[What, str], list[str]] = {}
     for place, member in enumerate(tar_members(path)):
         full = f"{name}/{member.name}"
         key, ending = _key(member.name)
@@ -135,10 +146,15 @@ def _read(path: Path, name: str) -> _Shard:
                 unused.setdefault(("image", "further images of a sample"), []).append(sample.name)
             samples.setdefault(key, sample)
         elif (sidecar := _sidecar(ending)) and member.size <= MOST_TEXT:
-            texts.setdefault(key, {})[sidecar] = member.read().decode("utf-8", "replace")
+            text = member.read().decode("utf-8", "replace")
+            if texts.setdefault(key, {}).setdefault(sidecar, text) != text:
+                unused.setdefault(("label", "second labels of a sample"), []).append(full)
         else:
             reason = f".{ending} members of an archive are not read" if ending else "no image"
             unused.setdefault(("file", reason), []).append(full)
+    for key in (key for key in texts if key not in samples):
+        without = unused.setdefault(("label", "beside no image"), [])
+        without += (f"{name}/{key.lstrip('/')}.{sidecar}" for sidecar in texts[key])
     in_order = sorted(samples.values(), key=lambda sample: sample.place)
     return _Shard(path, name, tuple(in_order), unused)
 
@@ -164,15 +180,15 @@ def _split(word: str, shards: Sequence[_Shard]) -> WordedSplit:
             labels = values
         else:
             called = f", called {', '.join(JSON_LABELS)}" if sidecar == "json" else ""
-            remarks.append(f"no .{sidecar} member holds a label{called}")
+            remarks.append(f"no .{sidecar} member holds a single label{called}")
     items = functools.partial(_items, shards)
     return WordedSplit(word, names, items, labels, tuple(remarks))
 
 
 def _labels(sidecar: str, texts: Sequence[str | None]) -> list[Label]:
     """What members beside images say: whole numbers, texts, or nothing."""
-    found = said([_in_json(text) if sidecar == "json" else text for text in texts])
-    return [int(t) if t and re.fullmatch(r"[+-]?\d{1,18}", t) else t for t in found]
+    found = labels_of_texts([_in_json(text) if sidecar == "json" else text for text in texts])
+    return [None] * len(found) if fraction_among(found) else found
 
 
 def _in_json(text: str | None) -> str | None:
@@ -185,9 +201,7 @@ def _in_json(text: str | None) -> str | None:
     value: Any = next((told[name] for name in JSON_LABELS if told.get(name) is not None), None)
     if isinstance(value, list) and len(value) == 1:
         value = value[0]
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    return str(value) if isinstance(value, int | str) else None
+    return str(value) if isinstance(value, int | float | str) else None
 
 
 def _gaps(names: Sequence[str]) -> list[str]:
@@ -204,12 +218,12 @@ def _gaps(names: Sequence[str]) -> list[str]:
 
 
 def _unused(by_word: Mapping[str, Sequence[_Shard]]) -> Iterator[Unused]:
-    together: dict[tuple[str, str], list[str]] = {}
+    together: dict[tuple[What, str], list[str]] = {}
     for shard in (shard for shards in by_word.values() for shard in shards):
         for kind, names in shard.unused.items():
             together.setdefault(kind, []).extend(names)
     for (what, reason), names in together.items():
-        yield Unused("image" if what == "image" else "file", reason, tuple(names))
+        yield Unused(what, reason, tuple(names))
 
 
 def _items(shards: Sequence[_Shard]) -> Iterator[Encoded]:
