@@ -382,7 +382,7 @@ ODD_LABELS = [
         kind="label",
     ),
     row(
-        "an array of dates or of structs as labels",
+        "an array of dates as labels",
         "said",
         np.zeros(6, "M8[D]"),
         None,
@@ -394,7 +394,7 @@ ODD_LABELS = [
         "said: they could run code",
         np.array([*"abcabc"], object),
         None,
-        "Python objects, which could run code; save them by np.asarray(labels, dtype=str)",
+        "objects, structs or cells; save them as numbers or text",
         kind="label",
     ),
     row("float labels that are not whole", "said", TARGETS + 0.5, None, "no classes", kind="label"),
@@ -435,6 +435,23 @@ def test_npy_of_labels_that_only_pickle_reads_stops_nothing(tmp_path: Path) -> N
     found = load_dataset(str(tmp_path))
     assert (len(found.train), labels(found)) == (6, None)
     assert unused(found, "file") == ["labels.npy"]
+
+
+@pytest.mark.input(
+    "label", what="cell arrays and structs of .mat", happens="are named: save numbers or text"
+)
+def test_cells_of_mat_are_named(tmp_path: Path) -> None:
+    cells = np.array([*"abcabc"], object)
+    savemat(tmp_path / "set.mat", {"images": COLOUR, "labels": cells, "about": {"year": 1}})
+    found = load_dataset(str(tmp_path / "set.mat"))
+    assert ((found.train.pixels == COLOUR).all(), labels(found)) == (True, None)
+    assert unused(found, "file") == ["labels", "about"]
+
+
+def test_class_names_may_say_none(tmp_path: Path) -> None:
+    names = np.array([b"none", b"?", b"cat"])
+    spec = saved(tmp_path / "set.npz", images=COLOUR, labels=TARGETS, label_names=names)
+    assert load_dataset(spec).train.class_names == ("none", "?", "cat")
 
 
 @pytest.mark.input(

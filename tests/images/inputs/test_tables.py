@@ -427,6 +427,18 @@ def test_labels_that_cannot_be_used_are_named(root: Path) -> None:
 
 
 @pytest.mark.input(
+    "label", what="a table in which all labels of test/ are -1", happens="said: they are hidden"
+)
+def test_hidden_labels_of_a_table_are_said(root: Path) -> None:
+    put(root, *(f"{split}/{name}" for split in ("train", "test") for name in NAMES))
+    lines = [f"train/{name},{number % 3}" for number, name in enumerate(NAMES)]
+    csv(root, "labels.csv", "file,label", [*lines, *(f"test/{name},-1" for name in NAMES)])
+    found = load_dataset(str(root))
+    assert train_labels(found) == (("0", "1", "2"), [0, 1, 2] * 4)
+    assert "the labels of test are all hidden (-1, -100 or null)" in found.notes.remarks
+
+
+@pytest.mark.input(
     "label",
     what="names in a table that several images have",
     happens="label none of them",

@@ -263,8 +263,9 @@ def _mat(path: Path) -> list[StoredArray]:
     refuse_bomb(8 * sum(math.prod(shape) for _, shape, _ in listed), path.stat().st_size,
                 where=str(path))  # fmt: skip
     found = []
-    for name, _, kind in listed:
+    for name, shape, kind in listed:
         if kind in ("cell", "struct", "object", "opaque", "function", "unknown"):
+            found.append(StoredArray(name, (math.prod(shape),), np.dtype("V1"), lambda: iter(())))
             continue
 
         def blocks(name: str = name) -> Iterator[AnyArray]:

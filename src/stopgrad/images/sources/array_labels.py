@@ -24,18 +24,22 @@ MISSING = frozenset(
 
 def said(texts: Sequence[str | None]) -> list[str | None]:
     """Texts without spaces around them, None where one says that there is no label."""
-    stripped = [text and text.strip() for text in texts]
-    known = {text for text in stripped if text and text.lower() not in MISSING}
-    known -= no_classes(known)
-    return [text if text in known else None for text in stripped]
+    found = _known(texts)
+    none = no_classes({text for text in found if text})
+    return [None if text in none else text for text in found]
+
+
+def _known(texts: Sequence[str | None]) -> list[str | None]:
+    stripped = (text and text.strip() for text in texts)
+    return [None if text is None or text.lower() in MISSING else text for text in stripped]
 
 
 def labels_of_texts(texts: Sequence[str | None]) -> list[int | str | None]:
     """Whole numbers where all texts are (2.0 is 2), else texts; None where there is no label."""
-    found = said(texts)
+    found = _known(texts)
     if all(text is None or re.fullmatch(r"[+-]?\d{1,18}(\.0*)?", text) for text in found):
         return [None if text is None else int(text.partition(".")[0]) for text in found]
-    return [*found]
+    return [*said(found)]
 
 
 def fraction_among(labels: Iterable[int | str | None]) -> str:
@@ -70,9 +74,9 @@ def labels_in(arrays: Sequence[StoredArray], *, count: int) -> list[int | str | 
     rows = sum(array.shape[0] for array in arrays)
     if rows != count:
         return f"the labels in {named} are not used: {rows:,} for {count:,} images"
-    if any(array.dtype.hasobject for array in arrays):
-        how = "save them by np.asarray(labels, dtype=str)"
-        return f"the labels in {named} are not used: Python objects, which could run code; {how}"
+    if any(array.dtype.kind in "OV" for array in arrays):
+        how = "save them as numbers or text, such as np.asarray(labels, dtype=str)"
+        return f"the labels in {named} are not used: they are objects, structs or cells; {how}"
     shapes = {array.shape[1:] for array in arrays}
     if max(map(np.prod, shapes)) > MOST_CLASSES:
         return f"{named} holds no labels of images: its shape is {arrays[0].shape}"
@@ -116,5 +120,10 @@ def as_labels(array: AnyArray, named: str) -> list[int | str | None] | str:
         return [int(value) for value in array]
     if array.dtype.kind not in "SUO":
         return unfit
+    return [*said(texts_in(array))]
+
+
+def texts_in(array: AnyArray) -> list[str | None]:
+    """The values of an array of text, of bytes of text or of None."""
     values = [v.decode("utf-8", "replace") if isinstance(v, bytes) else v for v in array.tolist()]
-    return [*said([None if value is None else str(value) for value in values])]
+    return [None if value is None else str(value) for value in values]

@@ -26,7 +26,7 @@ from stopgrad.images.sources.array_images import (
     image_layout,
     stack_layout,
 )
-from stopgrad.images.sources.array_labels import as_labels, labels_in
+from stopgrad.images.sources.array_labels import as_labels, labels_in, texts_in
 from stopgrad.images.sources.layout import are_classes
 from stopgrad.images.sources.names import (
     is_split,
@@ -298,7 +298,9 @@ def _class_names(parts: Sequence[_Part], path: Path) -> tuple[set[str], tuple[st
     for part in parts:
         one = len(part.array.shape) == 1 and not part.array.dtype.hasobject
         if "names" in part.last and _is_label(part) and one:
-            names = as_labels(part.array.read(), part.array.name)
+            array = part.array.read()
+            is_text = array.dtype.kind in "SUO"
+            names = texts_in(array) if is_text else as_labels(array, part.array.name)
             if not isinstance(names, str):
                 return {part.array.name}, tuple(map(str, names))
     for file in (path / name for name in NAME_LISTS):
