@@ -64,6 +64,16 @@ def test_scores_of_uneven_classes_show_the_balanced_accuracy(of: str) -> None:
     assert not any(line == "" for line in uneven.lines)
 
 
+def test_evaluating_other_images_says_what_became_of_their_labels(
+    run: stopgrad.Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = write_digits(tmp_path / "other", train=40, test=20)
+    strange = sorted((other / "test").iterdir())[0]
+    strange.rename(other / "test" / "strange")
+    run.evaluate(data=other, out=tmp_path / "out", of="encoder", metrics="knn_accuracy")
+    assert "'strange' is not in train" in capsys.readouterr().err
+
+
 def test_importing_takes_no_torch_and_every_name_is_there() -> None:
     code = (
         "import stopgrad, sys\n"

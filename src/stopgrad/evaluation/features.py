@@ -57,9 +57,9 @@ class Score(NamedTuple):
 
     @property
     def balance(self) -> Balance:
-        """Of a class with more than `UNEVEN` times the images of another."""
+        """Of a class with more than `UNEVEN` times the images of another, or without another."""
         there = self.class_images[self.class_images > 0].double()
-        if bool(there.max() <= UNEVEN * there.min()):
+        if len(there) > 1 and bool(there.max() <= UNEVEN * there.min()):
             return Balance()
         return Balance(float(self.per_class.nanmean()), float(there.max() / there.sum()))
 

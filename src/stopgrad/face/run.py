@@ -16,7 +16,7 @@ from stopgrad import evaluation, export, images, method, report, runs, training
 from stopgrad.config import BadImages, ExportFormat, Layer
 from stopgrad.evaluation import FROZEN, MEASURES
 from stopgrad.face.arguments import Labels, as_list, check_choices, fractions, in_plain_torch
-from stopgrad.face.data import AnyData
+from stopgrad.face.data import AnyData, tell_notes
 from stopgrad.face.opened import (
     Each,
     OpenedRun,
@@ -236,6 +236,7 @@ class Run(OpenedRun):
         config = training.finetuning_config(run.info.config, changes)
         source = self.source(data)
         dataset = source.stored_for(config, screen, changed=self.changed(source))
+        tell_notes(dataset, screen)
         tell_state(run, screen)
         found = training.finetune_fractions(
             run,
