@@ -8,6 +8,7 @@ would do, the first by rule is taken; those, and columns that may be meant as la
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 from collections.abc import Iterator
 from shlex import quote
@@ -105,6 +106,13 @@ def _inside(field: Any, folder: str = "") -> Iterator[str]:
         yield from (found for inner in kind for found in _inside(inner, f"{path}."))
     elif folder:
         yield path
+
+
+@functools.lru_cache(64)
+def called_as_labels(names: tuple[str, ...]) -> list[str]:
+    """Those of some columns that are called as labels are, the best first."""
+    ranks = {name: rank for name in names if (rank := _label_rank(name, {}))}
+    return sorted(ranks, key=lambda name: ranks[name])
 
 
 def _label_rank(name: str, features: dict[str, Any]) -> tuple[int, ...] | None:
