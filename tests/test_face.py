@@ -22,11 +22,12 @@ import stopgrad
 from stopgrad.cli import main
 from stopgrad.config import preset
 from stopgrad.errors import CheckpointError, ConfigError, DataError
-from stopgrad.evaluation import embed
+from stopgrad.evaluation import SPACE, embed
 from stopgrad.face.progress import Screen
+from stopgrad.face.tables import Scores
 from stopgrad.images import Dataset, images_from_arrays, load_dataset
 from stopgrad.storage import Finding
-from tests.factories import write_digits
+from tests.factories import record, write_digits
 from tests.runs.factories import edit
 
 SHORT = {"preset": "tiny", "epochs": 2}
@@ -45,6 +46,32 @@ def run(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> stopgrad.Ru
     found = stopgrad.pretrain(stopgrad.load(pictures), out=out, **SHORT)
     found.evaluate([1, 0.5])
     return found
+
+
+@pytest.mark.parametrize("of", ["encoder", "supervised"])
+def test_scores_of_uneven_classes_show_the_balanced_accuracy(of: str) -> None:
+    values = {"of": of, "images_scored": 100, "split": "test"}
+    named = {"encoder": "knn_accuracy", "supervised": "supervised_accuracy"}[of]
+    even = Scores([record(metric=named, value=0.9, **values)])
+    assert [row[2].text for row in even.tables[0].rows] == [f"90{SPACE}%"]
+    uneven = Scores([record(metric=named, value=0.9, balanced=0.55, majority=0.85, **values)])
+    rows = [[cell.text for cell in row] for row in uneven.tables[0].rows]
+    assert [row[1].partition(", ")[2] for row in rows] == ["", "balanced"]
+    assert [row[2] for row in rows] == [f"90{SPACE}%", f"55{SPACE}%"]
+    caption = "top-1 accuracy on 100 test images"
+    assert even.tables[0].caption == caption
+    assert uneven.tables[0].caption == f"{caption}, 85{SPACE}% of them in the largest class"
+    assert not any(line == "" for line in uneven.lines)
+
+
+def test_evaluating_other_images_says_what_became_of_their_labels(
+    run: stopgrad.Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = write_digits(tmp_path / "other", train=40, test=20)
+    strange = sorted((other / "test").iterdir())[0]
+    strange.rename(other / "test" / "strange")
+    run.evaluate(data=other, out=tmp_path / "out", of="encoder", metrics="knn_accuracy")
+    assert "'strange' is not in train" in capsys.readouterr().err
 
 
 def test_importing_takes_no_torch_and_every_name_is_there() -> None:

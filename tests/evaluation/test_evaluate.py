@@ -174,7 +174,13 @@ def test_no_image_of_other_data_is_held_out_as_the_runs_own_were(
 )
 @pytest.mark.parametrize(
     ("counts", "majority"),
-    [((30, 30, 30), None), ((40, 20, 30), None), ((41, 20, 20), 41 / 81), ((90, 10, 0), 0.9)],
+    [
+        ((30, 30, 30), None),
+        ((40, 20, 30), None),
+        ((41, 20, 20), 41 / 81),
+        ((90, 10, 0), 0.9),
+        ((30, 0, 0), 1),
+    ],
 )
 def test_balanced_accuracy_and_the_largest_class_are_said_of_uneven_classes(
     run: TrainedRun, dataset: Dataset, counts: tuple[int, ...], majority: float | None

@@ -23,6 +23,7 @@ from stopgrad.errors import (
     InterruptedRunError,
 )
 from stopgrad.evaluation import embed
+from stopgrad.face.progress import epoch_line
 from stopgrad.images import Dataset, Images, Track, images_from_arrays, normalization
 from stopgrad.method import Layers, Views, build_simsiam, compute_for, training_flops
 from stopgrad.method.collapse import Measures
@@ -396,6 +397,31 @@ def test_without_labels_there_is_no_knn_but_all_else(dataset: Dataset) -> None:
     epoch = _train(Dataset("nameless", unlabelled, None), _tiny(epochs=1))[-1]
     assert epoch.knn is None
     assert isinstance(epoch.layers.z, Measures)
+
+
+@pytest.mark.input(
+    "label",
+    what="uneven classes of the images that kNN watches while it trains",
+    happens="beside kNN stand the balanced accuracy and the largest class's share",
+)
+def test_knn_of_uneven_classes_stands_beside_the_balanced_accuracy(
+    dataset: Dataset, tmp_path: Path
+) -> None:
+    assert dataset.train.labels is not None
+    by_class = [np.flatnonzero(dataset.train.labels == label) for label in (0, 1)]
+    uneven = dataset.train.take(np.concatenate([np.resize(by_class[0], 9), by_class[1][:3]]))
+    (epoch,) = _train(dataset._replace(test=uneven), _tiny(epochs=1), tmp_path / "run")
+    balanced, majority = epoch.balance
+    assert majority == 9 / 12
+    assert epoch.knn is not None
+    assert balanced is not None
+    right = round(12 * epoch.knn)
+    of_two = [(n / 9 + (right - n) / 3) / 2 for n in range(10)]  # n of the larger class are right
+    assert any(math.isclose(balanced, value) for value in of_two)
+    (row,) = [row for row in read_metrics(tmp_path / "run") if row["kind"] == "epoch"]
+    assert (row["knn_balanced"], row["knn_majority"]) == (balanced, 0.75)
+    said = f"kNN {epoch.knn:6.2%} (balanced {balanced:.2%}, largest class 75.00%)"
+    assert said in epoch_line(epoch, 1)
 
 
 def test_validation_images_are_watched_and_not_learned_from(dataset: Dataset) -> None:

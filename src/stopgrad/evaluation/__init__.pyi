@@ -33,6 +33,7 @@ from .format import SPACE as SPACE
 from .format import SUBJECTS as SUBJECTS
 from .format import accuracy_text as accuracy_text
 from .format import arms_text as arms_text
+from .format import balance_text as balance_text
 from .format import class_name as class_name
 from .format import correction_text as correction_text
 from .format import count as count
@@ -70,6 +71,7 @@ from .records import FROZEN as FROZEN
 from .records import MEASURED as MEASURED
 from .records import MEASURES as MEASURES
 from .records import SUPERVISED as SUPERVISED
+from .records import Balance as Balance
 from .records import Energy as Energy
 from .records import Key as Key
 from .records import Record as Record

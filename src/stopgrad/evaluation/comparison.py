@@ -301,6 +301,12 @@ def _notes(
         protocols = {str(s.records[metric].protocol) for s in scores if metric in s.records}
         if len(protocols) > 1:
             yield f"{metric} by {len(protocols)} different protocols"
+    shares = [record.majority for s in scores for record in s.records.values() if record.majority]
+    if shares:
+        yield (
+            f"the classes are uneven: the largest has {max(shares):.1%} of the images that are "
+            "scored; stopgrad evaluate says the balanced accuracy"
+        )
     now = [str(r.path) for r, s in zip(runs, scores, strict=True) if s.scored_now]
     if now:
         yield f"scored now, not in the records: {', '.join(now)}; stopgrad evaluate keeps scores"

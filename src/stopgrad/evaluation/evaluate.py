@@ -59,7 +59,6 @@ T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
-UNEVEN = 2  # times the images of the smallest class: from there on accuracy alone misleads
 
 Evaluator = Callable[[Features, Features], Score]
 
@@ -292,13 +291,10 @@ def newest_measures(run: TrainedRun) -> MetricsRow:
 
 def scored(info: RunInfo, score: Score, **values: Any) -> Record:
     """A score with what every record says of its run, its data and the machine."""
-    there = score.class_images[score.class_images > 0].double()
-    uneven = bool(there.max() > UNEVEN * there.min())
     return labelled_record(
         info,
         value=score.accuracy,
-        balanced=float(score.per_class.nanmean()) if uneven else None,
-        majority=float(there.max() / there.sum()) if uneven else None,
+        **score.balance._asdict(),
         top5=score.top5,
         per_class=tuple(score.per_class.tolist()),
         images_scored=score.images_scored,

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from stopgrad.config import torch_generator
 from stopgrad.errors import DataError, DivergedError
-from stopgrad.evaluation.records import CLEAN
+from stopgrad.evaluation.records import CLEAN, Balance
 from stopgrad.images import no_progress
 from stopgrad.method import Compute, Processes, SimSiam, downscale, normalize
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from stopgrad.images import Images, Normalization, Track
 
 TOP = 5
+UNEVEN = 2  # times the images of the smallest class: from there on accuracy alone misleads
 EMBEDDED_PIXELS = 512 * 64 * 64  # that go through an encoder at a time
 PIXEL_SIDE = 32  # px; larger images as raw pixels would not fit into memory
 
@@ -53,6 +54,14 @@ class Score(NamedTuple):
     predicted: Tensor  # (N,) int64
     images_scored: int
     protocol: dict[str, object]  # all that defines the number, ready for JSON
+
+    @property
+    def balance(self) -> Balance:
+        """Of a class with more than `UNEVEN` times the images of another, or without another."""
+        there = self.class_images[self.class_images > 0].double()
+        if len(there) > 1 and bool(there.max() <= UNEVEN * there.min()):
+            return Balance()
+        return Balance(float(self.per_class.nanmean()), float(there.max() / there.sum()))
 
 
 def embed(

@@ -11,7 +11,7 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from stopgrad.evaluation.records import ACCURACIES, Subject
+from stopgrad.evaluation.records import ACCURACIES, Balance, Subject
 from stopgrad.storage import printable
 
 if TYPE_CHECKING:
@@ -107,6 +107,14 @@ def class_name(names: Sequence[str], index: int) -> str:
 def percent(share: float | None, *, images: int) -> str:
     """A share of that many images, in percent, as fine as they can tell: 10,000 -> 2 decimals."""
     return ABSENT if share is None else f"{100 * share:.{_decimals(images)}f}{SPACE}%"
+
+
+def balance_text(balance: Balance) -> str:
+    """What stands behind an accuracy where the classes are uneven; "" where they are not."""
+    balanced, majority = balance
+    if balanced is None or majority is None:
+        return ""
+    return f" (balanced {balanced:.2%}, largest class {majority:.2%})"
 
 
 def points(difference: float, *, images: int) -> str:

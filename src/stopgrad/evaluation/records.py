@@ -54,6 +54,13 @@ class Energy(NamedTuple):
     kg_co2_per_kwh: float
 
 
+class Balance(NamedTuple):
+    """What an accuracy hides where some classes have far more images than others; else None."""
+
+    balanced: float | None = None  # mean of the accuracies of the classes
+    majority: float | None = None  # part of the images that the largest class has
+
+
 @dataclass(frozen=True, kw_only=True)
 class Record:
     """One result, in the order of its JSON keys."""

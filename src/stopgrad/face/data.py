@@ -348,8 +348,14 @@ def as_data(data: AnyData) -> Data:
 
 
 def tell_data(dataset: Dataset, screen: Screen) -> None:
-    """Says how a data set was read and what of it is not used; much that is not used, loudly."""
-    for line in images.what_to_know(dataset):
+    """Says how a data set was read and what of it is not used, before a pretraining on it."""
+    screen.line(images.what_to_know(dataset)[0])
+    tell_notes(dataset, screen)
+
+
+def tell_notes(dataset: Dataset, screen: Screen) -> None:
+    """Says what became of labels, and what is not used; of images that are many, loudly."""
+    for line in images.what_to_know(dataset)[1:]:
         screen.line(line)
     images.warn_of_unused(dataset)
 

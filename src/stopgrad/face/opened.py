@@ -15,7 +15,7 @@ from stopgrad import evaluation, export, method, runs, training
 from stopgrad.config import Config
 from stopgrad.errors import ConfigError, DataError, StorageError
 from stopgrad.face.arguments import in_plain_torch, with_parts
-from stopgrad.face.data import ARRAYS, AnyData, Data, as_data
+from stopgrad.face.data import ARRAYS, AnyData, Data, as_data, tell_notes
 from stopgrad.face.progress import Screen
 from stopgrad.face.tables import Scores
 from stopgrad.storage import user_path
@@ -118,7 +118,10 @@ class OpenedRun:
         self.trained()  # first: an encoder that is not that of the weights may be of any size
         config = self.config
         method.use_threads(config.threads)
-        return self.source(data).stored_for(config, screen, split=split, changed="warn")
+        dataset = self.source(data).stored_for(config, screen, split=split, changed="warn")
+        if data is not None:
+            tell_notes(dataset, screen)
+        return dataset
 
     def changed(self, source: Data) -> Changed:
         """What to do with a packed store whose folder has changed; the run's own is still read."""

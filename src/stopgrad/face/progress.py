@@ -30,7 +30,7 @@ from rich.table import Column
 from rich.text import Text
 
 from stopgrad import runs
-from stopgrad.evaluation import duration, labels_text
+from stopgrad.evaluation import balance_text, duration, labels_text
 from stopgrad.storage import printable, wrapped
 
 if TYPE_CHECKING:
@@ -252,7 +252,10 @@ class TrainingBar:
         with self.screen.bar("preparing", total=None) as self._task:
             for epoch in epochs:
                 verdict = epoch.verdict or verdict
-                knn = knn if epoch.knn is None else f"  kNN {epoch.knn:.1%}"
+                if epoch.knn is not None:
+                    knn = f"  kNN {epoch.knn:.1%}"
+                if epoch.balance.balanced is not None:
+                    knn += f", balanced {epoch.balance.balanced:.1%}"
                 self._newest = f"loss {epoch.loss:+.2f}{knn}"
                 left = "" if self.screen.moves else f"  {self._left()}"
                 self._log.line(epoch_line(epoch, self._epochs) + left)
@@ -298,7 +301,7 @@ def clean_line(clean: Clean) -> str:
 
 def epoch_line(epoch: Epoch, epochs: int) -> str:
     """One line: epoch, loss, kNN, speed, verdict."""
-    knn = "" if epoch.knn is None else f"  kNN {epoch.knn:6.2%}"
+    knn = "" if epoch.knn is None else f"  kNN {epoch.knn:6.2%}{balance_text(epoch.balance)}"
     verdict = "" if epoch.verdict is None else f"  {epoch.verdict.state}: {epoch.verdict.reason}"
     return (
         f"epoch {epoch.number:{len(str(epochs))}d}/{epochs}  loss {epoch.loss:+.4f}{knn}  "
@@ -330,7 +333,10 @@ def show_fractions(
 
 def _fraction_line(labels: float, epoch: LabelledEpoch, *, epochs: int) -> str:
     """One line: fraction of the labels, epoch, loss, speed, and the accuracy at the end."""
-    accuracy = "" if epoch.score is None else f"  accuracy {epoch.score.accuracy:.2%}"
+    score = epoch.score
+    accuracy = (
+        f"  accuracy {score.accuracy:.2%}{balance_text(score.balance)}" if score is not None else ""
+    )
     return (
         f"{labels_text(labels)}: epoch {epoch.number:{len(str(epochs))}d}/{epochs}  "
         f"loss {epoch.loss:.4f}  {epoch.images_per_s:,.0f} images/s{accuracy}"

@@ -16,7 +16,7 @@ from stopgrad import evaluation, export, images, method, report, runs, training
 from stopgrad.config import BadImages, ExportFormat, Layer
 from stopgrad.evaluation import FROZEN, MEASURES
 from stopgrad.face.arguments import Labels, as_list, check_choices, fractions, in_plain_torch
-from stopgrad.face.data import AnyData
+from stopgrad.face.data import AnyData, tell_notes
 from stopgrad.face.opened import (
     Each,
     OpenedRun,
@@ -50,12 +50,12 @@ class Run(OpenedRun):
     def __repr__(self) -> str:
         status, info, verdict = runs.read_status(self.path), runs.read_run(self.path), self.verdict
         config, epoch = info.config, status.get("epoch", 0)
-        knn = [row["knn"] for row in self.metrics if row["knn"] is not None]
+        knn = [row for row in self.metrics if row["knn"] is not None][-1:]
         found = self._records()
         parts = [
             str(status.get("state", "not begun")),
             f"epoch {epoch} of {config.epochs}",
-            *([f"kNN {knn[-1]:.2%}"] if knn else []),
+            *(f"kNN {row['knn']:.2%}{_balance(row)}" for row in knn),
             *([evaluation.state_text(verdict.state, found, epoch=epoch)] if verdict else []),
             f"N = {evaluation.folds_text(info.extent(epoch * info.steps_per_epoch).folds)}",
             f"{len(found)} record{'' if len(found) == 1 else 's'}",
@@ -238,6 +238,7 @@ class Run(OpenedRun):
         config = training.finetuning_config(run.info.config, changes)
         source = self.source(data)
         dataset = source.stored_for(config, screen, changed=self.changed(source))
+        tell_notes(dataset, screen)
         tell_state(run, screen)
         found = training.finetune_fractions(
             run,
@@ -394,3 +395,8 @@ class Run(OpenedRun):
         config = replace(config, bad_images=bad_images or config.bad_images)
         dataset = source.stored_for(config, screen, changed=self.changed(source))
         return export.embed_dataset(run, dataset, out=out, layer=layer, track=screen.track)
+
+
+def _balance(row: dict[str, Any]) -> str:
+    found = evaluation.Balance(row.get("knn_balanced"), row.get("knn_majority"))
+    return evaluation.balance_text(found)

@@ -94,7 +94,7 @@ class Scores(Shown, Sequence["Record"]):
         """What the accuracies come to and how they were taken; measures of collapse."""
         scores = self._accuracies
         measures = [r for r in self.records if r not in scores]
-        found = [report.finding(scores), _protocol(scores)] if scores else []
+        found = [*filter(None, [report.finding(scores)]), _protocol(scores)] if scores else []
         if (own := next((r for r in scores if r.verdict), None)) and own.epoch:
             state = evaluation.state_text(str(own.verdict), scores, epoch=own.epoch)
             found += [f"Verdict: {state}."] if state.startswith(evaluation.NO_BETTER) else []
@@ -119,21 +119,27 @@ def scores_table(records: Sequence[Record]) -> Table:
     """Scores beside each other, a row per metric and fraction of the labels."""
     first = records[0]
     subjects = [of for of in SUBJECTS if of in {r.of for r in records}]
-    found = {(r.labels, r.metric, r.of): r.value for r in records}
+    found = {(r.labels, r.metric, r.of): r for r in records}
     rows = []
     for labels in sorted({r.labels for r in records}, reverse=True):
         for metric, name in METRICS.items():
-            values = [found.get((labels, metric, subject)) for subject in subjects]
-            if values == [None] * len(values):
-                continue
-            cells = map(partial(_score_cell, first), values, subjects)
-            rows.append((TableCell(f"{100 * labels:g} %"), TableCell(name), *cells))
+            own = [found.get((labels, metric, subject)) for subject in subjects]
+            shown = {
+                name: [r.value if r else None for r in own],
+                f"{name}, balanced": [r.balanced if r else None for r in own],
+            }
+            for what, values in shown.items():
+                if values != [None] * len(values):
+                    cells = map(partial(_score_cell, first), values, subjects)
+                    rows.append((TableCell(f"{100 * labels:g} %"), TableCell(what), *cells))
     heads = (Column(SUBJECTS[subject], "right") for subject in subjects)
+    share = percent(first.majority, images=first.images_scored)
+    largest = "" if first.majority is None else f", {share} of them in the largest class"
     return Table(
         "scores",
         (Column("labels", "right"), Column("metric"), *heads),
         tuple(rows),
-        f"top-1 accuracy on {first.images_scored:,} {first.split} images",
+        f"top-1 accuracy on {first.images_scored:,} {first.split} images{largest}",
     )
 
 

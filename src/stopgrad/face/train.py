@@ -19,7 +19,7 @@ from stopgrad.face.arguments import (
     fractions,
     in_plain_torch,
 )
-from stopgrad.face.data import AnyData, as_data, tell_data
+from stopgrad.face.data import AnyData, as_data, tell_data, tell_notes
 from stopgrad.face.opened import Each, collect
 from stopgrad.face.progress import Screen, TrainingBar, at_work, show_fractions
 from stopgrad.face.run import Run
@@ -128,8 +128,10 @@ def supervised(
     beside = (out / "config.json").exists()  # a pretraining, whose fingerprint guards the images
     source = as_data(data)
     config = source.with_reading(config)
+    dataset = source.stored_for(config, screen, changed="warn" if beside else "fail")
+    tell_notes(dataset, screen)
     found = training.supervised_fractions(
-        source.stored_for(config, screen, changed="warn" if beside else "fail"),
+        dataset,
         config,
         out,
         spec=source.spec,

@@ -119,6 +119,8 @@ class MetricsRow(TypedDict, total=False):
     lr: float | None
     predictor_lr: float | None
     knn: float | None
+    knn_balanced: float  # where classes are uneven, as of `Balance`
+    knn_majority: float
     views_per_s: float | None
     seconds: float
     measures: dict[str, dict[str, float | None]] | None  # by layer

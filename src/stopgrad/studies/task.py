@@ -30,7 +30,7 @@ from stopgrad.errors import (
     bad_path,
     no_memory,
 )
-from stopgrad.evaluation import FINETUNE, Key, Subject
+from stopgrad.evaluation import FINETUNE, Key, Subject, balance_text
 from stopgrad.method import wait_briefly
 from stopgrad.runs import read_status
 from stopgrad.storage import outlive, printable, read_json, typed, write_json
@@ -257,7 +257,7 @@ def _for_scoring(dataset: Dataset) -> Dataset:
 
 
 def _epoch_text(epoch: Epoch) -> str:
-    knn = "" if epoch.knn is None else f"  kNN {epoch.knn:.2%}"
+    knn = "" if epoch.knn is None else f"  kNN {epoch.knn:.2%}{balance_text(epoch.balance)}"
     verdict = "" if epoch.verdict is None else f"  {epoch.verdict.state}"
     return f"epoch {epoch.number}  loss {epoch.loss:+.4f}{knn}{verdict}"
 

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from stopgrad.config import Config, torch_generator
+from stopgrad.evaluation import Balance
 from stopgrad.images import Images, Normalization, Track, no_progress
 from stopgrad.method import (
     Clean,
@@ -62,6 +63,7 @@ class Epoch(NamedTuple):
     spectra: Spectra | None = None  # at some sixteen moments of the run
     measured: int = 0  # images whose views layers and spectra are of
     clean: Clean | None = None  # z on images without augmentation, after the last epoch
+    balance: Balance = Balance()  # of kNN, where classes are uneven
 
 
 def pretrain_epochs(
@@ -333,6 +335,7 @@ def _row(epoch: Epoch) -> dict[str, object]:
         "loss": epoch.loss,
         **epoch.rates._asdict(),
         "knn": epoch.knn,
+        **{f"knn_{k}": v for k, v in epoch.balance._asdict().items() if v is not None},
         "views_per_s": epoch.views_per_s,
     }
     if epoch.layers is None or epoch.verdict is None:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from stopgrad.config import torch_generator
-from stopgrad.evaluation import MEASURED, clean_z, embed, in_parts, weighted_knn
+from stopgrad.evaluation import MEASURED, Balance, Score, clean_z, embed, in_parts, weighted_knn
 from stopgrad.images import Images, Track, no_progress
 from stopgrad.method import (
     Clean,
@@ -42,6 +42,7 @@ class Looks(NamedTuple):
     spectra: Spectra | None
     measured: int = 0  # images whose views the layers and spectra are of
     clean: Clean | None = None  # after the last epoch
+    balance: Balance = Balance()  # of kNN, where classes are uneven
 
 
 def look(
@@ -67,11 +68,12 @@ def look(
         first = training.processes.tell(verdict)
         verdict = first and Verdict(*first)
     diverged = verdict is not None and verdict.state == "diverged"
-    knn = watched_knn(training, images, track=track) if scored and not diverged else None
+    score = watched_knn(training, images, track=track) if scored and not diverged else None
+    knn, balance = (score.accuracy, score.balance) if score else (None, Balance())
     drawn_spectra = measure_spectra(training, track=track) if drawn and not diverged else None
     ended = measured and number == last and not diverged
     clean = measure_clean(training, images.train, track=track) if ended else None
-    return Looks(layers, verdict, knn, drawn_spectra, count * measured, clean)
+    return Looks(layers, verdict, knn, drawn_spectra, count * measured, clean, balance)
 
 
 def measure_layers(
@@ -135,8 +137,8 @@ def measure_clean(
 
 def watched_knn(
     training: Learner[SimSiam, Views], images: TrainingImages, *, track: Track = no_progress
-) -> float | None:
-    """kNN accuracy of the watched images against the training images; None without labels."""
+) -> Score | None:
+    """kNN of the watched images against the training images; None without labels."""
     if images.bank is None or images.watch is None:
         return None
     bank, queries = (
@@ -150,9 +152,7 @@ def watched_knn(
         )
         for part in (images.bank, images.watch)
     )
-    return by_one(
-        training.processes, lambda: weighted_knn(bank, queries, training.config.knn).accuracy
-    )
+    return by_one(training.processes, lambda: weighted_knn(bank, queries, training.config.knn))
 
 
 def _count(training: Learner[SimSiam, Views]) -> int:

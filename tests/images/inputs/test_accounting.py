@@ -1,6 +1,8 @@
-"""Whatever lies in a folder or in Parquet files: each image is used, or named with the reason."""
+"""Whatever lies in a folder or in Parquet files: each image and each label is used, or named."""
 
 import io
+import os
+import re
 from collections import Counter
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -21,6 +23,9 @@ FOLDERS = (
     *("cat", "dog", "images", "masks", "labels", ".hidden", "@eaDir", "__MACOSX"),
 )
 FILES = ("0.png", "1.png", "2.png", "2.jpg", ".0.png", "._0.png", "a.gif", "notes.txt", "x.csv")
+ALL = ("image", "file")
+TABLES = ("labels.csv", "metadata.csv", "b.csv")
+GONE = ("gone.png", "cat/gone.png", "train/gone.jpg")
 PICTURES = (".png", ".jpg", ".gif")
 MANY = settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
 
@@ -43,10 +48,31 @@ def used(source: DataSource, root: Path) -> Counter[str]:
     )
 
 
-def unused(source: DataSource) -> Counter[str]:
+def unused(source: DataSource, *whats: str) -> Counter[str]:
     """What is named as not used."""
     groups = (*source.notes.unused, *source.open().notes.unused)
-    return Counter(name for group in groups if group.what != "label" for name in group.names)
+    return Counter(name for of in groups if of.what in (whats or ALL) for name in of.names)
+
+
+def classes(source: DataSource) -> dict[str, str]:
+    """The class of each image that has one, by its name."""
+    contents, found = source.open(), dict[str, str]()
+    for reader in contents.readers.values():
+        labels = [-1] * reader.length if reader.labels is None else reader.labels.tolist()
+        for item, label in zip(reader.items(), labels, strict=True):
+            found |= {item.name: contents.class_names[label]} if label >= 0 else {}
+    return found
+
+
+def is_end_of(path: str, whole: str) -> bool:
+    """Whether a path is the end of another, whatever the endings of their files."""
+    return f"/{os.path.splitext(whole)[0]}".endswith(f"/{os.path.splitext(path)[0]}")
+
+
+def said_of(source: DataSource, name: str) -> bool:
+    """Whether a remark says that a file gives no labels."""
+    remarks = (*source.notes.remarks, *source.open().notes.remarks)
+    return any(re.match(f"{re.escape(name)} (gives|has) no labels", said) for said in remarks)
 
 
 paths = st.builds(
@@ -72,6 +98,40 @@ def test_each_image_of_a_folder_is_used_or_named_once(files: dict[str, bytes]) -
         pictures = {name for name in files if name.endswith(PICTURES) and "._" not in name}
         assert {name: found[name] for name in pictures} == dict.fromkeys(pictures, 1)
         assert used(source, root).keys() <= pictures
+
+
+@MANY
+@given(
+    st.lists(paths, min_size=1, max_size=25, unique=True),
+    st.dictionaries(st.sampled_from(TABLES), st.lists(st.sampled_from(GONE), max_size=4)),
+    st.integers(0, 9),
+)
+def test_each_label_of_a_table_is_used_or_named(
+    files: list[str], given: dict[str, list[str]], stray: int
+) -> None:
+    """Each row of some tables has a label of its own; some name images that are not there."""
+    with TemporaryDirectory() as folder:
+        root = Path(folder).resolve() / "data"
+        # The table that counts first has the fewest rows, so that others count in part.
+        numbered = enumerate(sorted(given.items()))
+        rows = {table: [*files[stray * place :], *others] for place, (table, others) in numbered}
+        contents = dict.fromkeys(files, GOOD)
+        for table, names in rows.items():
+            lines = [f"{name},{table} {row}" for row, name in enumerate(names)]
+            contents[table] = "\n".join(["file,label", *lines]).encode()
+        for name, content in contents.items():
+            (root / name).parent.mkdir(parents=True, exist_ok=True)
+            (root / name).write_bytes(content)
+        try:
+            source = find_source(str(root))
+        except DataError:  # it has nothing to train on
+            return
+        found, lost = classes(source).values(), unused(source, "label", *ALL)
+        for table, names in rows.items():
+            for row, name in enumerate(names):
+                named = any(is_end_of(path, name) or is_end_of(name, path) for path in lost)
+                whole = lost[table] or said_of(source, table)
+                assert named or whole or f"{table} {row}" in found, (table, name, source.open())
 
 
 STEMS = ("train", "Training-0", "test", "val", "dev", "extra", "train_more", "x")
@@ -114,3 +174,27 @@ def test_each_row_of_parquet_files_is_used_or_named_once(files: dict[str, dict])
             if not found[name]:  # else the whole file is named
                 each = [found[f"{name}:{row}"] for row in range(count)]
                 assert each == [1] * count, (name, source.notes, contents.notes)
+
+
+@MANY
+@given(st.dictionaries(st.sampled_from(STEMS), tables, min_size=1, max_size=5), st.booleans())
+def test_each_label_of_parquet_files_is_used_or_named(files: dict[str, dict], table: bool) -> None:
+    with TemporaryDirectory() as folder:
+        root = Path(folder).resolve()
+        for name, of in files.items():
+            written(root / f"{name}.parquet", **of)
+        if table:
+            (root / "labels.csv").write_text("file,label\n0.png,a\n")
+        try:
+            source = find_source(str(root))
+            found, lost = classes(source), unused(source, "label", *ALL)
+        except DataError:
+            return
+        assert lost["labels.csv"] == table
+        for name, of in files.items():
+            file = f"{name}.parquet"
+            if of["columns"] == "image" or lost[file] or said_of(source, file):
+                continue
+            for row, label in enumerate(of["label"][: len(of["image"])]):
+                if label not in (None, -1):
+                    assert found.get(f"{file}:{row}") == str(label) or lost[f"{file}:{row}"]

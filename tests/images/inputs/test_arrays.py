@@ -326,6 +326,38 @@ ODD_LABELS = [
         kind="label",
     ),
     row("boolean labels", "two classes", LABELS > 0, [0, 1, 1, 1, 1, 0], "", kind="label"),
+    row(
+        "labels of -100 in an array",
+        "are no labels",
+        np.where(LABELS == 2, -100, LABELS),
+        [0, 1, -1, -1, 1, 0],
+        "2 of 6 images of train have no label",
+        kind="label",
+    ),
+    row(
+        "one-hot rows of 0 alone",
+        "those images have no label",
+        np.eye(3, dtype=np.uint8)[LABELS] * [1, 1, 0],
+        [0, 1, -1, -1, 1, 0],
+        "2 of 6 images of train have no label",
+        kind="label",
+    ),
+    row(
+        "an array of dates as labels",
+        "said",
+        np.zeros(6, "M8[D]"),
+        None,
+        "holds values that are no classes (datetime64[D])",
+        kind="label",
+    ),
+    row(
+        "labels of Python objects in npz or npy",
+        "said: they could run code",
+        np.array([*"abcabc"], object),
+        None,
+        "objects, structs or cells; save them as numbers or text",
+        kind="label",
+    ),
     row("float labels that are not whole", "said", LABELS + 0.5, None, "no classes", kind="label"),
     row(
         "several labels for each image",
@@ -356,6 +388,45 @@ def test_no_label_of_an_array_stops_pretraining(
     assert labels(found) == expected
     assert [remark in said for said in found.notes.remarks] == [True] * bool(remark)
     assert unused(found, "file") == ([] if expected else ["labels"])
+
+
+def test_npy_of_labels_that_only_pickle_reads_stops_nothing(tmp_path: Path) -> None:
+    np.save(tmp_path / "images.npy", COLOUR)
+    np.save(tmp_path / "labels.npy", np.array([*"abcabc"], object), allow_pickle=True)
+    found = load_dataset(str(tmp_path))
+    assert (len(found.train), labels(found)) == (6, None)
+    assert unused(found, "file") == ["labels.npy"]
+
+
+@pytest.mark.input(
+    "label", what="cell arrays and structs of .mat", happens="are named: save numbers or text"
+)
+def test_cells_of_mat_are_named(tmp_path: Path) -> None:
+    cells = np.array([*"abcabc"], object)
+    savemat(tmp_path / "set.mat", {"images": COLOUR, "labels": cells, "about": {"year": 1}})
+    found = load_dataset(str(tmp_path / "set.mat"))
+    assert ((found.train.pixels == COLOUR).all(), labels(found)) == (True, None)
+    assert unused(found, "file") == ["labels", "about"]
+
+
+def test_class_names_may_say_none(tmp_path: Path) -> None:
+    names = np.array([b"none", b"?", b"cat"])
+    spec = saved(tmp_path / "set.npz", images=COLOUR, labels=LABELS, label_names=names)
+    assert load_dataset(spec).train.class_names == ("none", "?", "cat")
+
+
+@pytest.mark.input(
+    "label", what="npz or HDF5 files of one image and one label each", happens="labels are read"
+)
+@pytest.mark.parametrize("ending", ["npz", "h5"])
+def test_a_single_number_is_the_label_of_its_file(tmp_path: Path, ending: str) -> None:
+    for number, (image, label) in enumerate(zip(COLOUR, LABELS, strict=True)):
+        if ending == "npz":
+            np.savez(tmp_path / f"{number}.npz", image=image, label=label)
+            continue
+        with h5py.File(tmp_path / f"{number}.h5", "w") as file:
+            file["image"], file["label"] = image, label
+    assert labels(load_dataset(str(tmp_path))) == LABELS.tolist()
 
 
 @pytest.mark.input(

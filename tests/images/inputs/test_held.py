@@ -205,7 +205,16 @@ LABELS = [
         pd.Series([pd.NA, 0, 1, 1, 0, pd.NA], dtype="Int64"),
         *WITH_NONE,
     ),
+    label(
+        "-100, ? and the text -1 among labels",
+        "no label",
+        ["?", *"abba", "-1"],
+        [-1, 0, 1, 1, 0, -1],
+        ("a", "b"),
+    ),
+    label("a range", "as it is", range(6), [0, 1, 2, 3, 4, 5], tuple("012345")),
     label("labels that are none", "said; pretraining goes on", [{}] * 6, None, ()),
+    label("lists of several labels", "said", [[0], [0, 1], *[[1]] * 4], None, ()),
 ]
 
 
@@ -218,6 +227,33 @@ def test_labels_of_any_kind_are_numbered(labels: Any, expected: Any, names: Any)
     assert (dataset.train.pixels == PIXELS).all()
     missing = expected is None or -1 in expected
     assert bool(dataset.notes.remarks) == (missing or "35000" in names)
+
+
+def triple(index: int) -> Any:
+    return PIXELS[index], TARGETS[index], index
+
+
+def target(index: int) -> Any:
+    return {"image": PIXELS[index], "id": index, "target": TARGETS[index]}
+
+
+def two_views(index: int) -> Any:
+    return PIXELS[index], PIXELS[index], index
+
+
+@pytest.mark.parametrize(
+    ("make", "expected"),
+    [
+        row("images with a label and an index", "labels are read", triple, TARGETS, kind="label"),
+        row("rows whose label is called target", "labels are read", target, TARGETS, kind="label"),
+        row("two views and an index", "the first; no labels", two_views, None, kind="label"),
+    ],
+)
+def test_labels_of_items_are_found(make: Any, expected: Any) -> None:
+    dataset = stopgrad.load([make(index) for index in range(6)]).dataset
+    assert (dataset.train.pixels == PIXELS).all()
+    labels = dataset.train.labels
+    assert (None if labels is None else labels.tolist()) == expected
 
 
 REFUSED = [

@@ -77,6 +77,16 @@ def label(what: str, column: Any, names: tuple[str, ...], labels: list[int]) -> 
         label("nulls", pa.array([None, "a", "b"]), ("a", "b"), [-1, 0, 1]),
         label("text with spaces around it", pa.array([" b", "a", "b "]), ("a", "b"), [1, 0, 1]),
         label("one-hot lists", pa.array([[0, 1], [1, 0], None]), ("0", "1"), [1, 0, -1]),
+        label(
+            "one-hot lists, some of 0 alone", pa.array([[0, 1], [1, 0], [0, 0]]), ("0", "1"),
+            [1, 0, -1],
+        ),
+        label("-100 where there is none", pa.array([-100, 1, 0]), ("0", "1"), [-1, 1, 0]),
+        label("-1 and 1, and -100", pa.array([-100, -1, 1]), ("-1", "1"), [-1, 0, 1]),
+        label("numbers below 0", pa.array([-2, -1, 2]), ("-2", "-1", "2"), [0, 1, 2]),
+        label("text that says -1", pa.array(["-1", "a", "b"]), ("a", "b"), [-1, 0, 1]),
+        label("text of -1 and 1", pa.array(["-1", "1", "?"]), ("-1", "1"), [0, 1, -1]),
+        label("text that says ?", pa.array(["?", "a", "-"]), ("a",), [-1, 0, -1]),
     ],
 )  # fmt: skip
 def test_labels_count_however_they_are_stored(
@@ -167,6 +177,77 @@ def test_a_column_that_may_be_labels_is_named_with_the_flag_that_takes_it(
     assert named.class_names == ("lab", "pug")
     assert named.labels is not None
     assert named.labels.tolist() == [1, 1, 0, 0]
+
+
+@pytest.mark.input(
+    "label", what="labels inside of structs (annotation, objects) of Parquet", happens="named"
+)
+@pytest.mark.parametrize("beside", [{}, {"label": [0, 1]}])
+def test_labels_inside_of_structs_are_named(root: Path, beside: dict[str, Any]) -> None:
+    objects = [{"bbox": [[0, 0, 4, 4]], "category": [1]}, {"bbox": [], "category": []}]
+    annotation = [{"by": "x", "label": "a"}, None]
+    boxes = [[{"class_id": 3, "box": {"label": 4}}], []]
+    columns = {"annotation": annotation, "objects": objects, "boxes": boxes}
+    write(root / "train.parquet", 2, **columns, **beside)
+    assert load_dataset(str(root)).notes.remarks == (
+        "labels inside of columns are not read ('annotation.label', 'objects.category', "
+        "'boxes.class_id', 'boxes.box.label'): make one a column of its own",
+    )
+
+
+@pytest.mark.input(
+    "label", what="a column that tells the split, of Parquet", happens="is named, with its values"
+)
+def test_a_column_of_splits_is_named_with_its_values(root: Path) -> None:
+    write(root / "all.parquet", 4, split=["train", "test", "train", None], label=[0, 1, 1, 0])
+    found = load_dataset(str(root))
+    assert len(found.train) == 4
+    assert found.notes.remarks == (
+        "learned from 'all', as no split is called train",
+        "column 'split' (2 'train', 1 'test', 1 None) is not read: all these rows are learned "
+        "from; files of the names train and test would name the splits",
+    )
+
+
+@pytest.mark.parametrize("name", ["is_train", "Usage", "subset"])
+def test_other_names_of_columns_of_splits_are_known(root: Path, name: str) -> None:
+    write(root / "train.parquet", 4, **{name: [True, True, False, True]})
+    (remark,) = load_dataset(str(root)).notes.remarks
+    assert remark.startswith(f"column {name!r} (3 True, 1 False) is not read")
+
+
+@pytest.mark.input(
+    "oddity", what="columns of one name in Parquet", happens="are named, not read; others are"
+)
+def test_columns_of_one_name_stop_nothing(root: Path) -> None:
+    columns = {"image": cells(range(4)), "label": pa.array([0, 1, 0, 1])}
+    arrays = [columns["image"], columns["label"], pa.array([1, 1, 1, 0])]
+    table = pa.Table.from_arrays(arrays, names=["image", "label", "label"])
+    pq.write_table(table, root / "train.parquet")
+    found = load_dataset(str(root))
+    assert (found.train.pixels == DIGITS[:4, :, :, None]).all()
+    assert found.train.labels is None
+    assert found.notes.remarks == ("columns of one name are not read ('label'): rename them",)
+    pq.write_table(table.rename_columns(["label", "image", "image"]), root / "train.parquet")
+    with pytest.raises(DataError, match=r"no image column .* several are called 'image'"):
+        load_dataset(str(root))
+
+
+@pytest.mark.input(
+    "label", what="several classes in one text, such as a|b", happens="a class of its own; said"
+)
+@pytest.mark.parametrize("joined", ["a|b", "a, b", "b a"])
+def test_several_classes_in_one_text_are_said(root: Path, joined: str) -> None:
+    write(root / "train.parquet", 4, label=["a", "b", joined, "a c"])
+    found = load_dataset(str(root))
+    assert len(found.train.class_names) == 4
+    assert found.notes.remarks == (f"1 of 4 classes are several in one, such as {joined!r}",)
+
+
+def test_a_column_of_splits_that_says_what_files_say_is_not_named(root: Path) -> None:
+    for name in ("train", "test"):
+        write(root / f"{name}.parquet", 4, split=[name] * 4)
+    assert load_dataset(str(root)).notes.remarks == ()
 
 
 @pytest.mark.input("command", what="--label-column NAME that is not there", happens="refused")

@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from stopgrad.config import Reading
@@ -76,6 +78,28 @@ def table(what: str, file: str, header: str, form: str, happens: str = "labels a
             "semicolons, a byte order mark and a column of row numbers",
             *("labels.csv", "\ufeff;img;Class Name", "{number};{name};{label}"),
         ),
+        table(
+            "a line sep=; before the header, as Excel writes",
+            *("labels.csv", "sep=;\nimage;label", "{name};{label}"),
+        ),
+        table(
+            "a remark before the header",
+            *("labels.csv", "# of last year\nimage,label", "{name},{label}"),
+        ),
+        table(
+            "quotes, and spaces around separators",
+            *("labels.csv", '"image" ; "label"', '"{name}" ; "{label} "'),
+        ),
+        table(
+            "a class with the boxes of its objects (ILSVRC of Kaggle)",
+            *(
+                "LOC_solution.csv",
+                "ImageId,PredictionString",
+                "{stem},{label} 1 2 3 4 {label} 5 6 7 8 ",
+            ),
+        ),
+        table("labels.txt, a path and a class in a line", "labels.txt", "", "train/{name} {label}"),
+        table("train.txt, a path and a class in a line", "train.txt", "", "{name} {label}"),
         table("tabs (.tsv)", "train/labels.tsv", "file\tspecies", "{name}\t{label}"),
         table("a table without a header", "labels.csv", "", "{name},{label}"),
         table(
@@ -123,6 +147,47 @@ def test_lines_of_json_label_images(root: Path) -> None:
     assert train_labels(load_dataset(str(root))) == (("1", "2", "3"), [0, 1, 2] * 4)
 
 
+@pytest.mark.input(
+    "label",
+    what="labels inside of an object, annotation: {label}, in metadata.jsonl or metadata.parquet",
+    happens="are read as column annotation.label",
+)
+@pytest.mark.parametrize("ending", ["jsonl", "parquet"])
+def test_labels_inside_of_objects_are_read(root: Path, ending: str) -> None:
+    put(root, *NAMES)
+    lines = [
+        {"file_name": name, "size": 8, "annotation": {"by": {"whom": "x"}, "label": [label]}}
+        for name, label in zip(NAMES, ABC, strict=True)
+    ]
+    if ending == "jsonl":
+        csv(root, "metadata.jsonl", "", [*map(json.dumps, lines)])
+    else:
+        pq.write_table(pa.Table.from_pylist(lines), root / "metadata.parquet")
+    found = load_dataset(str(root))
+    assert train_labels(found) == (("a", "b", "c"), [0, 1, 2] * 4)
+    assert found.notes.remarks == (
+        f"labels are those of metadata.{ending}: column 'annotation.label', images by 'file_name'",
+    )
+
+
+@pytest.mark.input(
+    "label",
+    what="several columns of a table that are called as labels are",
+    happens="the first by rule, others named",
+)
+def test_other_columns_called_as_labels_are_named(root: Path) -> None:
+    put(root, *NAMES)
+    lines = [
+        json.dumps({"file_name": n, "objects": {"category": [1, 2]}, "tag": "x", "label": label})
+        for n, label in zip(NAMES, ABC, strict=True)
+    ]
+    csv(root, "metadata.jsonl", "", lines)
+    found = load_dataset(str(root))
+    assert train_labels(found) == (("a", "b", "c"), [0, 1, 2] * 4)
+    said = "--label-column takes 'tag', 'objects.category' of metadata.jsonl instead"
+    assert found.notes.remarks[1:] == (said,)
+
+
 def test_a_first_line_without_a_label_hides_no_other(root: Path) -> None:
     put(root, *NAMES)
     lines = [
@@ -134,18 +199,15 @@ def test_a_first_line_without_a_label_hides_no_other(root: Path) -> None:
 
 def test_text_that_says_no_label_is_no_class(root: Path) -> None:
     put(root, *NAMES)
-    said = ["NA", "n/a", "None", *"abcabcabc"]
+    said = ["NA", "n/a", "?", "-1", "-100", "unlabeled", *"abcabc"]
     csv(root, "labels.csv", "file,label", [f"{n},{of}" for n, of in zip(NAMES, said, strict=True)])
-    assert train_labels(load_dataset(str(root))) == (("a", "b", "c"), [-1] * 3 + [0, 1, 2] * 3)
+    assert train_labels(load_dataset(str(root))) == (("a", "b", "c"), [-1] * 6 + [0, 1, 2] * 2)
 
 
 @pytest.mark.input(
     "label", what="metadata.parquet (the Hub's image folder)", happens="labels are read"
 )
 def test_metadata_in_parquet_labels_images(root: Path) -> None:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     put(root, *NAMES)
     pq.write_table(pa.table({"file_name": NAMES, "label": list(ABC)}), root / "metadata.parquet")
     assert train_labels(load_dataset(str(root))) == (("a", "b", "c"), [0, 1, 2] * 4)
@@ -153,19 +215,58 @@ def test_metadata_in_parquet_labels_images(root: Path) -> None:
 
 @pytest.mark.input(
     "label",
-    what="a column for each class, with a single 1 in a row (one-hot)",
-    happens="is read as labels",
+    what="a column for each class, with a single 1 or True in a row (one-hot)",
+    happens="is read as labels; rows of 0 alone have none",
 )
-def test_columns_with_a_single_one_are_classes(root: Path) -> None:
+@pytest.mark.parametrize(
+    "hot",
+    [
+        ("1.0,0,0", "0,1.0,0", "0,0,1.0", "0,0.0,0"),
+        ("True,False,False", "false,TRUE,false", "False,False,true", "False,False,False"),
+        ("1,,", ",1,", ",,1", ",,"),
+    ],
+)
+def test_columns_with_a_single_one_are_classes(root: Path, hot: tuple[str, ...]) -> None:
     put(root, *NAMES)
-    one = {"a": "1.0,0,0", "b": "0,1.0,0", "c": "0,0,1.0"}
-    csv(root, "train.csv", "image_id,rust,scab,healthy", rows("{stem},{label}"))
-    text = (root / "train.csv").read_text()
-    for label, hot in one.items():
-        text = text.replace(f",{label}\n", f",{hot}\n")
-    (root / "train.csv").write_text(text)
+    lines = [f"{name[:-4]},{row}" for name, row in zip(NAMES, hot * 3, strict=True)]
+    csv(root, "train.csv", "image_id,rust,scab,healthy", lines)
     found = load_dataset(str(root))
-    assert train_labels(found) == (("healthy", "rust", "scab"), [1, 2, 0] * 4)
+    assert train_labels(found) == (("healthy", "rust", "scab"), [1, 2, 0, -1] * 3)
+    assert "3 of 12 images of train have no label" in found.notes.remarks
+
+
+@pytest.mark.input(
+    "label",
+    what="columns of 0 and 1, several of which are 1 in a row, or most of which have none",
+    happens="are named: no single class",
+)
+@pytest.mark.parametrize("lines", [["1,1,0", "0,1,0", "0,0,1"], ["1,0,0", "0,0,0", "0,0,0"]])
+def test_columns_of_several_ones_are_no_classes(root: Path, lines: list[str]) -> None:
+    put(root, *NAMES)
+    both = zip(NAMES, lines * 4, strict=True)
+    csv(root, "train.csv", "image_id,rust,scab,healthy", [f"{n[:-4]},{row}" for n, row in both])
+    found = load_dataset(str(root))
+    assert found.train.labels is None
+    (remark,) = found.notes.remarks
+    assert "which of its columns ('rust', 'scab', 'healthy') holds them is not known" in remark
+
+
+@pytest.mark.input(
+    "layout",
+    what="val/val_annotations.txt beside val/images/ (Tiny ImageNet)",
+    happens="labels val/, which is scored",
+)
+def test_tiny_imagenet_is_scored_on_its_validation_split(root: Path) -> None:
+    put(root, *(f"train/{of}/images/{of}_{n}.JPEG" for of in ("n1", "n2") for n in range(3)))
+    put(root, *(f"{split}/images/{split}_{n}.JPEG" for split in ("val", "test") for n in range(4)))
+    lines = [f"val_{n}.JPEG\t{of}\t0\t32\t44\t62" for n, of in enumerate(("n2", "n1", "n1", "n2"))]
+    csv(root, "val/val_annotations.txt", "", lines)
+    found = load_dataset(str(root))
+    assert train_labels(found) == (("n1", "n2"), [0, 0, 0, 1, 1, 1])
+    assert found.notes.scored == "validation"
+    assert found.test is not None
+    assert found.test.labels is not None
+    assert found.test.labels.tolist() == [1, 0, 0, 1]
 
 
 @pytest.mark.input(
@@ -271,6 +372,11 @@ def unfit(what: str, file: str, header: str, form: str, why: str) -> Any:
             *("labels.csv", "image,age,sex", "{name},{number},{label}"),
             "which of its columns ('age', 'sex') holds them is not known: use --label-column",
         ),
+        unfit(
+            "labels that are numbers with fractions, in a table",
+            *("labels.csv", "image,label", "{name},0.{number}"),
+            "its column 'label' holds numbers with fractions, such as 0.1",
+        ),
         unfit("an empty table", "labels.csv", "", "", "it is empty"),
         unfit("a list of names", "list.csv", "image", "{name}", "no other column"),
         unfit(
@@ -316,6 +422,18 @@ def test_labels_that_cannot_be_used_are_named(root: Path) -> None:
 
 
 @pytest.mark.input(
+    "label", what="a table in which all labels of test/ are -1", happens="said: they are hidden"
+)
+def test_hidden_labels_of_a_table_are_said(root: Path) -> None:
+    put(root, *(f"{split}/{name}" for split in ("train", "test") for name in NAMES))
+    lines = [f"train/{name},{number % 3}" for number, name in enumerate(NAMES)]
+    csv(root, "labels.csv", "file,label", [*lines, *(f"test/{name},-1" for name in NAMES)])
+    found = load_dataset(str(root))
+    assert train_labels(found) == (("0", "1", "2"), [0, 1, 2] * 4)
+    assert "the labels of test are all hidden (-1, -100 or null)" in found.notes.remarks
+
+
+@pytest.mark.input(
     "label",
     what="names in a table that several images have",
     happens="label none of them",
@@ -343,6 +461,25 @@ def test_class_folders_go_before_tables(root: Path) -> None:
         ("not read: the folders are classes", ("labels.csv",))
     ]
     assert find_source(str(root)).stamps == before
+
+
+@pytest.mark.input(
+    "label",
+    what="a table that labels images in class folders, beside a flat split",
+    happens="folders count; the images of which it says something else are named",
+)
+def test_a_table_that_contradicts_class_folders_is_named(root: Path) -> None:
+    put(root, *each("train/a", "train/b"), "val/x.png", "val/y.png")
+    lines = ["train/a/0.png,a", "train/a/1.png,b", "train/b/0.png,b", "val/x.png,b", "val/y.png,a"]
+    csv(root, "all.csv", "file,label", lines)
+    found = load_dataset(str(root))
+    assert train_labels(found) == (("a", "b"), [0, 0, 1, 1])
+    assert found.test is not None
+    assert found.test.labels is not None
+    assert found.test.labels.tolist() == [1, 0]
+    assert [(group.what, group.names) for group in found.notes.unused] == [
+        ("label", ("train/a/1.png",))
+    ]
 
 
 @pytest.mark.input(
@@ -389,15 +526,23 @@ def test_a_column_of_a_folder_without_tables_is_warned_of(
 
 
 @pytest.mark.input(
-    "label", what="a column that names the split", happens="is named: folders name the splits"
+    "label",
+    what="a column that tells the split, of a table",
+    happens="is named: folders name the splits, and a flat folder is learned from as a whole",
 )
-def test_a_column_of_splits_is_named(root: Path) -> None:
-    put(root, *NAMES)
+@pytest.mark.parametrize(
+    ("folder", "why"),
+    [
+        ("train/", "folders name the splits"),
+        ("", "all images are learned from; folders train/ and test/ would name the splits"),
+    ],
+)
+def test_a_column_of_splits_is_named(root: Path, folder: str, why: str) -> None:
+    put(root, *(f"{folder}{name}" for name in NAMES), *["test/x.png"] * bool(folder))
     csv(root, "labels.csv", "file,label,split", rows("{name},{label},test"))
     found = load_dataset(str(root))
-    assert train_labels(found)[0] == ("a", "b", "c")
-    said = "column 'split' of labels.csv is not read: folders name the splits"
-    assert said in found.notes.remarks
+    assert train_labels(found) == (("a", "b", "c"), [0, 1, 2] * 4)
+    assert f"column 'split' of labels.csv is not read: {why}" in found.notes.remarks
 
 
 def test_a_changed_table_is_read_again(root: Path) -> None:
@@ -419,6 +564,47 @@ def test_of_two_tables_the_nearer_and_better_named_one_counts(root: Path) -> Non
     assert found.train.class_names == ("a", "b", "c")
     said = "labels.csv gives no labels: the images it names have labels already"
     assert said in found.notes.remarks
+
+
+@pytest.mark.input(
+    "label",
+    what="two tables that label an image in two ways",
+    happens="the nearer or better named one counts, where the other differs is named",
+)
+@pytest.mark.parametrize("first", [0, 4])
+def test_labels_that_contradict_an_earlier_table_are_named(root: Path, first: int) -> None:
+    put(root, *NAMES)
+    csv(root, "a.csv", "file,label", rows("{name},{label}")[: 8 if first else 12])
+    other = rows("{name},{label}")[first:]
+    other[0], other[1] = f"{NAMES[first]},c", f"{NAMES[first + 1]},a"
+    csv(root, "b.csv", "file,label", [*other, "gone.png,a"])
+    found = load_dataset(str(root))
+    assert train_labels(found) == (("a", "b", "c"), [0, 1, 2] * 4)
+    assert {group.reason: group.names for group in found.notes.unused} == {
+        "b.csv labels otherwise than folders or a table before it, which count": (
+            NAMES[first],
+            NAMES[first + 1],
+        ),
+        "b.csv names no image that is there": ("gone.png",),
+    }
+
+
+@pytest.mark.input(
+    "label",
+    what="two columns of one name in a CSV",
+    happens="the first is read, the other named with the rows that differ",
+)
+def test_of_two_columns_of_one_name_the_first_counts(root: Path) -> None:
+    put(root, *NAMES)
+    csv(root, "labels.csv", "file,label,label", [f"{row},b" for row in rows("{name},{label}")])
+    found = load_dataset(str(root))
+    assert train_labels(found) == (("a", "b", "c"), [0, 1, 2] * 4)
+    assert found.notes.remarks[1] == (
+        "column 'label' of labels.csv stands there twice, with other values in 8 of 12 rows: "
+        "the first counts, the other is 'label (column 3)'"
+    )
+    asked = load_dataset(str(root), reading=Reading(label_column="label (column 3)"))
+    assert train_labels(asked) == (("b",), [0] * 12)
 
 
 def test_of_a_split_that_is_not_there_no_image_is_labelled(root: Path) -> None:

@@ -14,58 +14,119 @@ from tests.images.factories import png
 from tests.images.inputs.factories import PIXELS, labels, samples, shard, unused
 from tests.inputs import row
 
+UNCALLED = (
+    "no .json member holds a single label, called label, labels, class, cls, target, category, "
+    "class_id, label_id, class_name"
+)
+
+
+def label(
+    what: str, happens: str, beside: Any, expected: Any, names: tuple[str, ...], said: str = ""
+) -> Any:
+    return row(what, happens, beside, expected, names, said)
+
+
 LABELS = [
-    row(
+    label(
         "KEY.cls with a number",
         "it is the label",
         {"cls": lambda n: f"{n % 2}\n"},
         [0, 1, 0, 1],
         (),
     ),
-    row(
+    *(
+        label(
+            f"KEY.{ending} with a number",
+            "it is the label",
+            {ending: lambda n: f"{n % 2}\n"},
+            [0, 1, 0, 1],
+            ("0", "1"),
+        )
+        for ending in ("cls.txt", "class", "label", "label.txt", "target")
+    ),
+    label(
+        "KEY.cls with -1 or ? where there is no label",
+        "those images have none",
+        {"cls": lambda n: ["a", "-1", "?", "b"][n]},
+        [0, -1, -1, 1],
+        ("a", "b"),
+    ),
+    label(
         "KEY.cls with text",
         "it is the class",
         {"cls": lambda n: "ab"[n % 2]},
         [0, 1, 0, 1],
         ("a", "b"),
     ),
-    row(
+    label(
         'KEY.json with "label"',
         "it is the label",
         {"json": lambda n: json.dumps({"key": n, "label": float(n % 2)})},
         [0, 1, 0, 1],
         (),
     ),
-    row(
+    label(
         "KEY.cls beside KEY.json",
-        "KEY.cls counts",
+        "KEY.cls counts, and the other is named",
         {"cls": lambda n: str(n % 2), "json": lambda _: '{"label": 7}'},
         [0, 1, 0, 1],
         (),
+        ".json members hold labels too, which do not count",
     ),
-    row(
+    label(
+        "KEY.json with a list of one label",
+        "it is the label",
+        {"json": lambda n: json.dumps({"label": [n % 2]})},
+        [0, 1, 0, 1],
+        (),
+    ),
+    label(
         "KEY.txt with a class",
         "it is the class",
         {"txt": lambda n: "ab"[n % 2]},
         [0, 1, 0, 1],
         ("a", "b"),
     ),
-    row("KEY.txt with a caption", "said; no labels", {"txt": lambda n: f"photo {n}"}, None, ()),
-    row(
+    label(
+        "KEY.txt with a caption",
+        "said; no labels",
+        {"txt": lambda n: f"photo {n}"},
+        None,
+        (),
+        "the 4 texts of .txt members are captions, no classes",
+    ),
+    label(
         "KEY.json without a label",
-        "no labels",
+        "said; no labels",
         {"json": lambda n: json.dumps({"width": n})},
         None,
         (),
+        UNCALLED,
     ),
-    row("KEY.json that is none", "no labels", {"json": lambda _: "[" * 9999}, None, ()),
-    row("shards of images alone", "no labels", {}, None, ()),
+    label(
+        "KEY.json with several labels, or a fraction",
+        "said; no labels",
+        {"json": lambda n: json.dumps({"label": [0, 1] if n % 2 else 0.5})},
+        None,
+        (),
+        UNCALLED,
+    ),
+    label(
+        "KEY.cls with fractions",
+        "said; no labels",
+        {"cls": lambda n: f"{n / 2}"},
+        None,
+        (),
+        "no .cls member holds a single label",
+    ),
+    label("KEY.json that is none", "no labels", {"json": lambda _: "[" * 9999}, None, (), UNCALLED),
+    label("shards of images alone", "no labels", {}, None, ()),
 ]
 
 
-@pytest.mark.parametrize(("beside", "expected", "names"), LABELS)
+@pytest.mark.parametrize(("beside", "expected", "names", "said"), LABELS)
 def test_label_stands_beside_an_image(
-    tmp_path: Path, beside: Any, expected: Any, names: Any
+    tmp_path: Path, beside: Any, expected: Any, names: Any, said: str
 ) -> None:
     shard(tmp_path / "set" / "00000.tar", samples(0, 1, **beside))
     shard(tmp_path / "set" / "00001.tar", samples(2, 3, **beside))
@@ -74,8 +135,26 @@ def test_label_stands_beside_an_image(
     assert labels(found) == expected
     assert not names or found.train.class_names == names
     assert found.train.sources[2] == "00001.tar/000002.png"
-    caption = "txt" in beside and expected is None
-    assert [("captions" in remark) for remark in found.notes.remarks] == [True] * caption
+    missing = expected.count(-1) if expected else 0
+    hidden = [f"{missing} of 4 images of train have no label"] if missing else []
+    assert found.notes.remarks == (*filter(None, [said]), *hidden)
+
+
+@pytest.mark.input(
+    "label",
+    what="labels in a shard beside no image, or a second one of a sample",
+    happens="are named, not used",
+)
+def test_labels_that_belong_to_no_image_are_named(tmp_path: Path) -> None:
+    members = samples(0, 1, cls=lambda n: str(n))
+    members |= {"000001.cls.txt": "7", "a/lost.cls": "1", "a/lost.txt": "x"}
+    shard(tmp_path / "set" / "0.tar", members)
+    found = load_dataset(str(tmp_path / "set"))
+    assert labels(found) == [0, 1]
+    assert {group.reason: group.names for group in found.notes.unused} == {
+        "second labels of a sample": ("0.tar/000001.cls.txt",),
+        "beside no image": ("0.tar/a/lost.cls", "0.tar/a/lost.txt"),
+    }
 
 
 @pytest.mark.input("format", what="WebDataset, {000..001}.tar", happens="shards by a pattern")

@@ -34,14 +34,15 @@ class StoredArray(NamedTuple):
     """An array in a file."""
 
     name: str  # of its file below the data, and in the file: "set/train.npz/x"
-    shape: tuple[int, ...]
-    dtype: np.dtype[Any]
+    shape: tuple[int, ...]  # of a single number (1,)
+    dtype: np.dtype[Any]  # of objects: it is pickled, and never read
     blocks: Callable[[], Iterator[AnyArray]]  # all of its rows in order, some at a time
     encoded: bool = False  # whether each row is an image file
 
     def read(self) -> AnyArray:
         """All rows at once, for labels and the like."""
-        return np.concatenate([*self.blocks()]) if self.shape[0] else np.empty(self.shape)
+        found = [*self.blocks()]
+        return np.concatenate(found) if found else np.empty((0, *self.shape[1:]))
 
 
 def has_arrays(name: str) -> bool:
@@ -83,15 +84,18 @@ def reading(path: Path) -> Iterator[None]:
     # reads of this file happen inside this block.
     except Exception as error:
         reason = first_line(error)
-        pickled = "allow_pickle" in reason or "Python objects" in reason
-        raise DataError(
-            f"{str(path)!r} cannot be read"
-            f" ({'it holds Python objects, which could run code' if pickled else reason})",
-            expected="a whole file of arrays of numbers",
-            hint="save images of one size as one array, np.stack(images), or as image files"
-            if pickled
-            else "copy or download it again",
-        ) from error
+        raise (pickled(path) if "allow_pickle" in reason else _unreadable(path, reason)) from error
+
+
+def _unreadable(path: Path, reason: str, hint: str = "copy or download it again") -> DataError:
+    expected = "a whole file of arrays of numbers"
+    return DataError(f"{str(path)!r} cannot be read ({reason})", expected=expected, hint=hint)
+
+
+def pickled(path: Path) -> DataError:
+    """The error for images that only pickle could read."""
+    hint = "save images of one size as one array, np.stack(images), or as image files"
+    return _unreadable(path, "it holds Python objects, which could run code", hint)
 
 
 def _guarded(path: Path, blocks: Callable[[], Iterator[AnyArray]]) -> Iterator[AnyArray]:
@@ -143,7 +147,14 @@ def _stream(
 
 
 def _npy(path: Path) -> list[StoredArray]:
-    array = np.load(path, mmap_mode="r", allow_pickle=False)
+    try:
+        array = np.atleast_1d(np.load(path, mmap_mode="r", allow_pickle=False))
+    except ValueError as error:
+        if "Python objects" not in str(error):
+            raise
+        with path.open("rb") as file:
+            shape, _, dtype = _npy_header(file)
+        return [StoredArray("", shape or (1,), dtype, lambda: iter(()))]
     return [StoredArray("", array.shape, array.dtype, functools.partial(_sliced, array))]
 
 
@@ -161,7 +172,7 @@ def _member(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Stor
         start = file.tell()
     if dtype.hasobject:
         # Not read, but named among the arrays that are not used.
-        return StoredArray(name, shape, dtype, lambda: iter(()))
+        return StoredArray(name, shape or (1,), dtype, lambda: iter(()))
     if math.prod(shape) * dtype.itemsize != info.file_size - start:
         raise ValueError(f"{name!r} is not as long as its header says")
 
@@ -173,10 +184,10 @@ def _member(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Stor
 
     def whole() -> Iterator[AnyArray]:
         with zipfile.ZipFile(path) as archive, archive.open(info) as file:
-            yield np.lib.format.read_array(file, allow_pickle=False)
+            yield np.atleast_1d(np.lib.format.read_array(file, allow_pickle=False))
 
     if fortran or not shape:
-        return StoredArray(name, shape, dtype, whole)
+        return StoredArray(name, shape or (1,), dtype, whole)
     return _stream(name, shape, dtype, at_rows)
 
 
@@ -208,7 +219,7 @@ def _hdf5(path: Path) -> list[StoredArray]:
             if isinstance(item, h5py.Group) and item.id not in seen:
                 seen.add(item.id)
                 pending.append((f"{prefix}{key}/", item))
-            elif isinstance(item, h5py.Dataset) and item.shape and not _lies_elsewhere(item):
+            elif isinstance(item, h5py.Dataset) and _is_array(item):
                 refuse_bomb(
                     item.nbytes, item.id.get_storage_size(), where=f"{str(path)!r}, {key!r}"
                 )
@@ -216,23 +227,26 @@ def _hdf5(path: Path) -> list[StoredArray]:
     return sorted(found, key=lambda array: array.name)
 
 
-def _lies_elsewhere(dataset: Any) -> bool:
-    """Whether its values are those of other files."""
-    return bool(dataset.is_virtual or dataset.external)
+def _is_array(dataset: Any) -> bool:
+    """Whether it has values, which lie in this file."""
+    return not (dataset.shape is None or dataset.is_virtual or dataset.external)
 
 
 def _hdf5_array(name: str, dataset: Any, h5py: Any) -> StoredArray:
     text = h5py.check_string_dtype(dataset.dtype) is not None
     encoded = h5py.check_vlen_dtype(dataset.dtype) == np.uint8 and len(dataset.shape) == 1
-    dtype = np.dtype(object) if text else dataset.dtype
+    dtype = np.dtype(str) if text else dataset.dtype
     rows = dataset.asstr() if text else dataset
 
     def blocks() -> Iterator[AnyArray]:
+        if not dataset.shape:
+            yield np.array([rows[()]])
+            return
         step = _rows_at_a_time(dataset.shape, dataset.dtype)
         for start in range(0, dataset.shape[0], step):
             yield np.asarray(rows[start : start + step])
 
-    return StoredArray(name, dataset.shape, dtype, blocks, encoded)
+    return StoredArray(name, dataset.shape or (1,), dtype, blocks, encoded)
 
 
 def _mat(path: Path) -> list[StoredArray]:
@@ -249,8 +263,9 @@ def _mat(path: Path) -> list[StoredArray]:
     refuse_bomb(8 * sum(math.prod(shape) for _, shape, _ in listed), path.stat().st_size,
                 where=str(path))  # fmt: skip
     found = []
-    for name, _, kind in listed:
+    for name, shape, kind in listed:
         if kind in ("cell", "struct", "object", "opaque", "function", "unknown"):
+            found.append(StoredArray(name, (math.prod(shape),), np.dtype("V1"), lambda: iter(())))
             continue
 
         def blocks(name: str = name) -> Iterator[AnyArray]:

@@ -20,13 +20,13 @@ from typing import Any, NamedTuple
 
 from stopgrad.config import Reading
 from stopgrad.errors import DataError
-from stopgrad.images.sources.array_files import StoredArray, has_arrays, stored_arrays
+from stopgrad.images.sources.array_files import StoredArray, has_arrays, pickled, stored_arrays
 from stopgrad.images.sources.array_images import (
     ArrayLayout,
     image_layout,
     stack_layout,
 )
-from stopgrad.images.sources.array_labels import as_labels, labels_in
+from stopgrad.images.sources.array_labels import as_labels, labels_in, texts_in
 from stopgrad.images.sources.layout import are_classes
 from stopgrad.images.sources.names import (
     is_split,
@@ -264,6 +264,8 @@ def _below_split(part: _Part) -> list[str]:
 
 
 def _no_images(arrays: Sequence[StoredArray], path: Path) -> DataError:
+    if any(array.dtype.hasobject for array in arrays):
+        return pickled(path)
     listed = [f"{array.name!r} {array.dtype} {array.shape}" for array in arrays[:NAMED]]
     more = ", ..." if len(arrays) > NAMED else ""
     layouts = (stack_layout(array.shape, array.dtype, bands=True) for array in arrays)
@@ -294,8 +296,11 @@ def _strange(parts: Sequence[_Part], used: set[str]) -> Iterator[Unused]:
 def _class_names(parts: Sequence[_Part], path: Path) -> tuple[set[str], tuple[str, ...]]:
     """The list of class names among the arrays, or beside them: which array, and the names."""
     for part in parts:
-        if "names" in part.last and _is_label(part) and len(part.array.shape) == 1:
-            names = as_labels(part.array.read(), part.array.name)
+        one = len(part.array.shape) == 1 and not part.array.dtype.hasobject
+        if "names" in part.last and _is_label(part) and one:
+            array = part.array.read()
+            is_text = array.dtype.kind in "SUO"
+            names = texts_in(array) if is_text else as_labels(array, part.array.name)
             if not isinstance(names, str):
                 return {part.array.name}, tuple(map(str, names))
     for file in (path / name for name in NAME_LISTS):

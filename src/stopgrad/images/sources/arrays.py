@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -11,6 +12,7 @@ import numpy.typing as npt
 
 from stopgrad.errors import DataError
 from stopgrad.images.pixels import Pixels
+from stopgrad.images.sources.array_labels import no_classes
 from stopgrad.images.types import UNLABELLED, Images, Labels, Notes, Unused, seal_fingerprint
 from stopgrad.storage import few
 
@@ -100,10 +102,8 @@ class RawLabels(NamedTuple):
     def known(self) -> list[int | str]:
         """The labels that say something."""
         found = [value for value in self.values if value is not None and value != ""]
-        distinct = set(found)
-        if len(distinct) == 2 and -1 in distinct and not isinstance(max(distinct, key=str), str):
-            return found
-        return [value for value in found if value != -1]
+        none = {value for value in no_classes({*found}) if isinstance(value, int)}
+        return [value for value in found if value not in none]
 
 
 class NumberedLabels(NamedTuple):
@@ -120,10 +120,10 @@ def number_labels(
 ) -> NumberedLabels:
     """Number the labels of both splits by the classes of the training split; refuses nothing.
 
-    Null, an empty text and -1 are the signs of no label; -1 counts as a class only where labels
-    are two numbers of which it is one, as in -1 and 1. Whole numbers from 0 on are taken as they
-    are while at least half of them occur; all other labels are numbered in their sorted order (text
-    by code point, so that no locale changes it). Labels of a test split count only beside those of
+    Null, an empty text, -1 and -100 are the signs of no label; see `no_classes`. Whole numbers from
+    0 on are taken as they are while at least half of them occur; all other labels are numbered in
+    their sorted order (text by code point, so that no locale changes it). Labels of a test split
+    count only beside those of
     a train split, and where they are of its classes; what does not count is noted.
 
     Args:
@@ -159,15 +159,20 @@ def _class_names(raw: RawLabels) -> tuple[str, ...]:
 
 
 def _renumbered(raw: RawLabels, names: tuple[str, ...]) -> str:
-    """What a reader should know of numbers that are no places from 0 on."""
-    if any(isinstance(value, str) for value in raw.known) or names[0] == "0":
+    """What a reader should know of numbers that are no places from 0 on, and of joined classes."""
+    if any(isinstance(value, str) for value in raw.known):
+        parts = {name: re.split(r"[|;, ]+", name) for name in names}
+        joined = [name for name, of in parts.items() if len(of) > 1 and {*of} <= {*names}]
+        how = f"{len(joined):,} of {len(names):,} classes are several in one, such as "
+        return f"{how}{joined[0]!r}" if joined else ""
+    if names[0] == "0":
         return ""
     return f"the labels {names[0]} to {names[-1]} are {len(names):,} classes, in this order"
 
 
 def _numbered(raw: RawLabels, places: dict[str, int], unfit: str) -> tuple[Labels | None, Notes]:
     """Labels (N,), None where none can be used; and what cannot."""
-    none = {None, "", *([] if "-1" in places else [-1])}
+    none = {None, "", *(sign for sign in (-1, -100) if str(sign) not in places)}
     numbers = [UNLABELLED if v in none else places.get(str(v)) for v in raw.values]
     strange: dict[str, list[str]] = {}
     for row, number in enumerate(numbers):
@@ -180,7 +185,7 @@ def _numbered(raw: RawLabels, places: dict[str, int], unfit: str) -> tuple[Label
     missing, fit = sum(v in none for v in raw.values), int((labels != UNLABELLED).sum())
     remarks = []
     if missing == len(raw.values):
-        remarks.append(f"the labels of {raw.split} are all hidden (-1 or null)")
+        remarks.append(f"the labels of {raw.split} are all hidden (-1, -100 or null)")
     elif missing:
         remarks.append(f"{missing:,} of {len(raw.values):,} images of {raw.split} have no label")
     if not fit and strange:
@@ -192,7 +197,7 @@ def _numbered(raw: RawLabels, places: dict[str, int], unfit: str) -> tuple[Label
 def _without_train_labels(train: RawLabels | None, test: RawLabels | None) -> Notes:
     notes = Notes()
     if train is not None:
-        notes = Notes((f"the labels of {train.split} are all hidden (-1 or null)",))
+        notes = Notes((f"the labels of {train.split} are all hidden (-1, -100 or null)",))
     if test is None or not test.known:
         return notes
     names = tuple(test.name_of(row) for row in range(len(test.values)))

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from stopgrad.errors import DataError
 from stopgrad.images.sources.limits import refuse_bomb
-from stopgrad.images.sources.pages import PagedFile
+from stopgrad.images.sources.pages import PagedFile, with_names_once
 from stopgrad.storage import read_json
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ class ArrowFile:
             refuse_bomb(unpacked, file.size(), where="an Arrow file")
             batches.append(batch)
         self._batches: list[pyarrow.RecordBatch] = batches
-        self.schema_arrow: pyarrow.Schema = reader.schema
+        self.schema_arrow, self.repeated = with_names_once(reader.schema)
         self.packed_bytes = file.size()
         rows = tuple(batch.num_rows for batch in batches)
         self.metadata = ArrowMetadata(sum(rows), len(rows), rows)

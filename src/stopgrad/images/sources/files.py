@@ -45,6 +45,9 @@ SYSTEM = frozenset(  # folders and files that systems and their viewers keep, in
     | {".picasaoriginals", "thumbs.db", "ehthumbs.db", "ehthumbs_vista.db", "desktop.ini"}
     | {"picasa.ini", "icon\r"}
 )
+TABLE_NAMES = frozenset(  # the Hub's, Tiny ImageNet's, and lists of paths with their classes
+    {"metadata.parquet", "val_annotations.txt", "labels.txt", "train.txt", "val.txt", "test.txt"}
+)
 RUN = frozenset({"config.json", "status.json"})  # a folder with both is a run
 RUN_FILES = RUN | {"metrics.jsonl", "records.jsonl", "report.html", "lock"}
 OURS = "written by stopgrad"
@@ -171,7 +174,7 @@ class _Walk:
             self.images.append(file)
         elif reason := why_not_read(ending):
             self._pass_over("image", reason, file.parts)
-        elif ending in TABLES or file.parts[-1] == "metadata.parquet":
+        elif ending in TABLES or file.parts[-1] in TABLE_NAMES:
             self.tables.append(file)
         elif ending in OTHERS:
             self._pass_over("file", f"{ending} files are not read", file.parts)

@@ -93,6 +93,7 @@ def _nothing_to_train_on(root: Path, listing: FolderListing, found: Arrangement)
         there.append(f"images to score in {names}")
         hint = f"to learn from those: --data {quote(_folder_of(found.scored[0].images))}"
     if listing.tables:
+        hint = "save images that stand inside of a table (base64, pixels, addresses) as files"
         there.append(f"tables without images: {some(['/'.join(t.parts) for t in listing.tables])}")
     groups = [group for group in listing.unused if group.what == "image"] or listing.unused
     there += [
@@ -113,7 +114,7 @@ class _FolderLabels(NamedTuple):
     by_column: bool  # whether the user has named the column that holds them
     by_folder: bool  # whether the training images lie in class folders that count
     classes: frozenset[str]  # those folders
-    tables: tuple[Found, ...]
+    listing: FolderListing
     from_tables: Callable[[], TableLabels]  # reads them once
 
     @classmethod
@@ -125,11 +126,17 @@ class _FolderLabels(NamedTuple):
 
         @functools.cache
         def read() -> TableLabels:
-            splits = (train, *found.scored)
-            by_path = {i.path: s.split for s in splits for i in s.images}
-            return table_labels(listing, by_path, reading)
+            splits = {i.path: s.split for s in (train, *found.scored) for i in s.images}
+            folders = {i.path: s.class_of(i) for s in (train, *found.scored) for i in s.images}
+            own = {path: name for path, name in folders.items() if name and name in classes}
+            return table_labels(listing, splits, reading, classes=own)
 
-        return cls(by_column, by_folder, frozenset(filter(None, classes)), listing.tables, read)
+        return cls(by_column, by_folder, frozenset(filter(None, classes)), listing, read)
+
+    @property
+    def tables(self) -> tuple[Found, ...]:
+        """Those in the folder."""
+        return self.listing.tables
 
     def has_classes(self, split: FolderSplit) -> bool:
         """Whether images of a split lie in class folders of the training split."""
@@ -276,7 +283,7 @@ def _raw_labels(split: FolderSplit, known: _FolderLabels) -> RawLabels | None:
     """The label of each image (N,) by its class folder, or else by a table; None without any."""
 
     def name_of(row: int) -> str:
-        return "/".join((*filter(None, [split.name]), *split.images[row].parts))
+        return known.listing.below(split.images[row].path)
 
     name = split.name or split.split
     by_folder = [split.class_of(image) for image in split.images]

@@ -24,6 +24,7 @@ from stopgrad.images.sources.array_images import AnyArray, stack_layout
 from stopgrad.images.sources.array_labels import as_labels, labels_of_rows
 from stopgrad.images.sources.arrays import RawLabels, number_labels
 from stopgrad.images.sources.endings import SUFFIXES
+from stopgrad.images.sources.labels import called_as_labels
 from stopgrad.images.types import Contents, DataSource, Encoded, Notes, SplitReader, stamp
 
 if TYPE_CHECKING:
@@ -32,8 +33,7 @@ if TYPE_CHECKING:
 # The modes of a Pillow image that PNG or TIFF stores unchanged.
 AS_FILES = ("1", "L", "LA", "P", "RGB", "RGBA", "I", "I;16", "CMYK", "F")
 BLOCK = 256  # rows of a stack at a time
-# The columns of a row of the Hub's library.
-IMAGE_NAMES, LABEL_NAMES = ("image", "img"), ("label", "labels", "fine_label")
+IMAGE_NAMES = ("image", "img")  # columns of a row of the Hub's library
 
 Label = int | str | None
 
@@ -114,11 +114,16 @@ def _open(held: _Held, values: list[Label] | str | None, class_names: tuple[str,
 
 def _values(labels: Any, count: int) -> list[Label] | str:
     labels = plain(labels)
+    if not hasattr(labels, "__len__"):
+        labels = [*labels] if isinstance(labels, Iterable) else [labels]
     if isinstance(labels, list | tuple):
         labels = [plain(label) for label in labels]
         missing = [_is_missing(label) for label in labels]
         known = [label for label, no in zip(labels, missing, strict=True) if not no]
-        array = np.asarray(known) if known else np.zeros(0, int)
+        try:
+            array = np.asarray(known) if known else np.zeros(0, int)
+        except ValueError:  # lists of several lengths
+            return "the list of labels holds several labels for an image, which are not used"
         if array.dtype.kind == "O" or array.shape[:1] != (len(known),):
             return f"labels of the type {type(known[0]).__name__} are not used"
     else:
@@ -191,22 +196,35 @@ def _each(images: Any) -> _Held:
 def _image_and_label(item: Any) -> tuple[Any, Any]:
     """An item of a sequence: a pair, a row of a table of the Hub's library, or an image alone."""
     if isinstance(item, tuple):
-        return (plain(item[0]), item[1] if len(item) == 2 else None) if item else (None, None)
+        return (plain(item[0]), _label_in(item)) if item else (None, None)
     if isinstance(item, Mapping):
         image = next((item[name] for name in IMAGE_NAMES if name in item), item)
-        return plain(image), next((item[name] for name in LABEL_NAMES if name in item), None)
+        return plain(image), next((item[name] for name in _label_names(item)), None)
     if isinstance(item, list):
         with contextlib.suppress(ValueError):  # of lists of several lengths
             return np.asarray(item), None
     return plain(item), None
 
 
+def _label_in(item: tuple[Any, ...]) -> Any:
+    """The second of a pair, or of more, as an index behind it, where that is no second view."""
+    label = plain(item[1]) if len(item) > 1 else None
+    is_view = hasattr(label, "getexif") or getattr(label, "ndim", 0) > 1
+    return None if len(item) > 2 and is_view else label
+
+
+def _label_names(columns: Iterable[Any]) -> list[str]:
+    return called_as_labels(tuple(map(str, columns)))
+
+
 def _own_names(images: Any) -> Sequence[str]:
     """The class names of a data set of torchvision or of the Hub's library."""
     names = getattr(images, "classes", None)
-    for name in LABEL_NAMES:
+    features = getattr(images, "features", None)
+    features = features if isinstance(features, Mapping) else {}
+    for name in _label_names(features):
         with contextlib.suppress(AttributeError, KeyError, TypeError):
-            names = names or images.features[name].names
+            names = names or features[name].names
     fits = isinstance(names, list | tuple) and all(isinstance(name, str) for name in names)
     return tuple(names) if fits and names else ()
 

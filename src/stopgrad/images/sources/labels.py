@@ -8,24 +8,28 @@ would do, the first by rule is taken; those, and columns that may be meant as la
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
+from collections.abc import Iterator
 from shlex import quote
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from stopgrad.images.sources.array_labels import MISSING, is_one_hot
+from stopgrad.images.sources.array_labels import one_hot, said
 from stopgrad.images.sources.arrow_files import GroupedFile
 from stopgrad.images.sources.columns import (
     ImageColumn,
     features_of,
     field_of,
+    is_list,
     is_text,
     read_features,
     unfit,
     whole_column,
     words_of,
 )
+from stopgrad.images.sources.names import tells_split
 from stopgrad.storage import few
 
 # A column is called as labels are if its name says one of these words, and else only fillers.
@@ -84,7 +88,31 @@ def label_column(file: GroupedFile, image: str, wanted: str = "") -> LabelColumn
     if len(fit) > 1:
         others = f"--label-column takes {few(fit[1:])} instead"
         remarks.append(f"the labels are those of column {fit[0]!r}; {others}")
+    inside = [path for field in file.schema_arrow if field.name != image for path in _inside(field)]
+    if inside := [path for path in inside if _label_rank(path.rpartition(".")[2], {})]:
+        how = "make one a column of its own"
+        remarks.append(f"labels inside of columns are not read ({few(inside)}): {how}")
     return LabelColumn(fit[0] if fit else "", tuple(remarks))
+
+
+def _inside(field: Any, folder: str = "") -> Iterator[str]:
+    """The fields of structs, or of lists of them, by their path below a column: `objects.class`."""
+    import pyarrow.types as kinds
+
+    kind, path = field.type, f"{folder}{field.name}"
+    while is_list(kind):
+        kind = kind.value_type
+    if kinds.is_struct(kind):
+        yield from (found for inner in kind for found in _inside(inner, f"{path}."))
+    elif folder:
+        yield path
+
+
+@functools.lru_cache(64)
+def called_as_labels(names: tuple[str, ...]) -> list[str]:
+    """Those of some columns that are called as labels are, the best first."""
+    ranks = {name: rank for name in names if (rank := _label_rank(name, {}))}
+    return sorted(ranks, key=lambda name: ranks[name])
 
 
 def _label_rank(name: str, features: dict[str, Any]) -> tuple[int, ...] | None:
@@ -122,20 +150,26 @@ def read_labels(file: GroupedFile, name: str) -> list[Plain]:
     column = whole_column(file, name)
     values = column.to_pylist()
     try:
-        return _one_hot(values) or [_plain(value) for value in values]
+        return _one_hot(values) or _without_missing([_plain(value) for value in values])
     except (TypeError, UnicodeDecodeError):
         raise ValueError(f"of type {column.type}") from None
 
 
 def _one_hot(values: list[Any]) -> list[Plain] | None:
-    """The place of the 1 in lists that are all as long and have one each; None for others."""
+    """The place of the 1 in lists that are all as long and have one at most; None for others."""
     lists = [value for value in values if value is not None]
     if not all(isinstance(value, list) for value in lists) or len({*map(len, lists)}) != 1:
         return None
     if not all(isinstance(part, int | float) for value in lists for part in value):
         return None
-    fit = len(lists[0]) > 1 and is_one_hot(np.array(lists))
-    return [value and value.index(1) for value in values] if fit else None
+    places = one_hot(np.array(lists)) if len(lists[0]) > 1 else None
+    rest = iter(places or ())
+    return [value and next(rest) for value in values] if places else None
+
+
+def _without_missing(values: list[Plain]) -> list[Plain]:
+    texts = iter(said([value for value in values if isinstance(value, str)]))
+    return [next(texts) if isinstance(value, str) else value for value in values]
 
 
 def _plain(value: Any) -> Plain:
@@ -146,14 +180,12 @@ def _plain(value: Any) -> Plain:
         TypeError: For anything else.
     """
     match value:
-        case str():
-            return None if value.strip().lower() in MISSING else value.strip()
-        case None:
-            return None
+        case None | str():
+            return value
         case bool() | int():
             return int(value)
         case bytes():
-            return value.decode().strip()
+            return value.decode()
         case [] | [_]:
             return _plain(value[0]) if value else None
         case list():
@@ -197,7 +229,7 @@ def maybe_labels(file: GroupedFile, image: str) -> tuple[str, ...]:
     for field in file.schema_arrow:
         kind = field.type.value_type if kinds.is_dictionary(field.type) else field.type
         countable = is_text(kind) or kinds.is_integer(kind) or kinds.is_boolean(kind)
-        if field.name != image and countable:
+        if field.name != image and countable and not tells_split(field.name):
             values = whole_column(file, field.name)
             if 2 <= (distinct := len(pyarrow.compute.unique(values))) <= most:
                 found[field.name] = f"{field.name!r} has {distinct:,} distinct values"
@@ -214,6 +246,8 @@ def known_labels(file: GroupedFile, image: ImageColumn, wanted: str) -> KnownLab
         DataError: As `label_column`.
     """
     label, remarks = label_column(file, image.name, wanted), [*image.remarks]
+    if file.repeated:
+        remarks.append(f"columns of one name are not read ({few(file.repeated)}): rename them")
     names: tuple[str, ...] = ()
     try:
         names = class_names(file, label.name)

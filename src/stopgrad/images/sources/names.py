@@ -39,6 +39,10 @@ FILLERS = frozenset(
     {"image", "images", "img", "imgs", "picture", "pictures", "photo", "photos", "set", "split"}
     | {"data", "dataset", "folder", "full", "all", "public", "private"}
 )
+COLUMNS = (  # of tables, that tell splits
+    *("split", "set", "subset", "dataset", "partition", "fold", "usage"),
+    *("istrain", "istraining", "istest", "isval", "isvalidation", "istrainingimage"),
+)
 UNLABELED = ("unlabeled", "unlabelled")
 SCORED: tuple[SplitOf, ...] = ("test", "validation")  # the first of these is scored
 
@@ -139,6 +143,11 @@ def words_of(name: str) -> list[str]:
 def is_split(word: str) -> bool:
     """Whether a word is one for a split."""
     return word in SPLITS or word in UNLABELED
+
+
+def tells_split(column: str) -> bool:
+    """Whether a column of a table is called as those are that tell splits."""
+    return re.sub(r"[^a-z0-9]", "", column.lower()) in COLUMNS
 
 
 def why_unread(split: str) -> str:

@@ -9,10 +9,12 @@ in another way than it is read here is refused: a field twice, a number too larg
 from __future__ import annotations
 
 import io
+from collections import Counter
 from collections.abc import Iterable
 from typing import IO, TYPE_CHECKING, Any, TypeAlias
 
 if TYPE_CHECKING:
+    from pyarrow import Schema
     from pyarrow.parquet import ParquetFile
 
 I32, I64, LIST, STRUCT = 5, 6, 9, 12  # types of Thrift
@@ -37,7 +39,8 @@ class PagedFile:
     """
 
     def __init__(self, file: ParquetFile, raw: IO[bytes]) -> None:
-        self.metadata, self.schema_arrow = file.metadata, file.schema_arrow
+        self.metadata = file.metadata
+        self.schema_arrow, self.repeated = with_names_once(file.schema_arrow)
         self.iter_batches = file.iter_batches
         self._raw, self._groups = raw, groups_of(raw)
         self._leaves = [f"{file.schema.column(leaf).path}." for leaf in range(len(file.schema))]
@@ -47,6 +50,16 @@ class PagedFile:
         """What a column unpacks to in a group; a ValueError where its pages cannot be followed."""
         leaves = [place for place, of in enumerate(self._leaves) if of.startswith(f"{name}.")]
         return unpacked_bytes(self._raw, self._groups[group], leaves)
+
+
+def with_names_once(schema: Schema) -> tuple[Schema, tuple[str, ...]]:
+    """The columns of names of their own, which alone can be read, and the names of the others."""
+    times = Counter(schema.names)
+    repeated = tuple(name for name, count in times.items() if count > 1)
+    for name in repeated:
+        for place in reversed(schema.get_all_field_indices(name)):
+            schema = schema.remove(place)
+    return schema, repeated
 
 
 def groups_of(raw: IO[bytes]) -> list[Struct]:

@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import functools
 import itertools
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from stopgrad.config import BY_RULE, Reading
 from stopgrad.errors import DataError, StopgradError
-from stopgrad.images.sources.arrays import NumberedLabels, number_labels
+from stopgrad.images.sources.arrays import NumberedLabels, RawLabels, number_labels
 from stopgrad.images.sources.arrow_files import check_listed
-from stopgrad.images.sources.columns import image_column, no_images
+from stopgrad.images.sources.columns import image_column, no_images, whole_column
 from stopgrad.images.sources.labels import (
     KnownLabels,
     known_labels,
@@ -25,7 +26,7 @@ from stopgrad.images.sources.labels import (
     maybe_labels,
     read_labels,
 )
-from stopgrad.images.sources.names import split_of, why_unread
+from stopgrad.images.sources.names import split_of, tells_split, why_unread
 from stopgrad.images.sources.rows import SplitRows, opened_parquet, read_file, stamps_of_images
 from stopgrad.images.sources.shards import (
     ShardPlace,
@@ -139,7 +140,7 @@ def has_labels(path: Path, reading: Reading) -> bool:
             return False
         column = label_column(file, image.name if image else "", wanted).name
         labels = read_labels(file, column) if column else []
-        return any(label not in (None, "", -1) for label in labels)
+        return bool(RawLabels("", labels, str).known)
 
 
 def _files_below(folder: Path) -> Iterator[Path]:
@@ -185,7 +186,7 @@ class ParquetData(NamedTuple):
             labels.class_names,
             train.reader(self.root, labels.train),
             split.reader(self.root, labels.test) if split else None,
-            _joined([Notes(known.remarks), train.notes, labels.notes, notes]),
+            _joined([Notes((*known.remarks, *self._unsplit())), train.notes, labels.notes, notes]),
         )
 
     def _known(self) -> KnownLabels:
@@ -205,6 +206,24 @@ class ParquetData(NamedTuple):
         path = self.root / self.shards.train[0]
         with opened_parquet(path) as file:
             raise no_images(file, path)
+
+    def _unsplit(self) -> Iterator[str]:
+        """What to know of a column that tells splits, as only the names of files do here."""
+        told: dict[str, Counter[str]] = {}
+        for path in self.shards.train:
+            with opened_parquet(self.root / path) as file:
+                for column in filter(tells_split, file.schema_arrow.names):
+                    rows = whole_column(file, column).to_pylist()
+                    told.setdefault(column, Counter()).update(map(repr, rows))
+        for column, counts in told.items():
+            if len(counts) > 1:
+                values = ", ".join(
+                    f"{count:,} {value[:40]}" for value, count in counts.most_common(3)
+                )
+                yield (
+                    f"column {column!r} ({values}) is not read: all these rows are learned from; "
+                    "files of the names train and test would name the splits"
+                )
 
     def _split(self, name: str, paths: Sequence[str], known: KnownLabels) -> SplitRows:
         """The rows of a split."""

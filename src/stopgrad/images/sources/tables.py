@@ -11,25 +11,23 @@ rows without an image.
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from stopgrad.config import Reading
 from stopgrad.errors import DataError
-from stopgrad.images.sources.array_labels import MISSING
-from stopgrad.images.sources.columns import whole_column
+from stopgrad.images.sources.array_labels import fraction_among, labels_of_texts, one_hot
 from stopgrad.images.sources.endings import SUFFIXES
 from stopgrad.images.sources.files import OURS, FolderListing, Found
-from stopgrad.images.sources.names import SplitOf, split_of
-from stopgrad.images.sources.rows import opened_parquet
+from stopgrad.images.sources.names import SplitOf, split_of, tells_split
+from stopgrad.images.sources.table_files import TWICE, UnfitTableError, columns_of
 from stopgrad.images.types import Notes, Unused
-from stopgrad.storage import few, first_line, read_patiently
+from stopgrad.storage import few
 
 Label = int | str
 Values = Sequence[Label | None]
@@ -45,15 +43,17 @@ LABEL_COLUMNS = (
     *("categories", "categoryname", "categoryid", "target", "targets", "labelname", "labelid"),
     *("species", "breed", "diagnosis", "findinglabels", "dx", "y", "tag", "tags", "type"),
 )
-SPLIT_COLUMNS = ("split", "set", "subset", "dataset", "partition", "fold")
 WITHOUT = frozenset({"labels", "label", "metadata", "annotations", "annotation", "list", "info"})
 OUR_COLUMNS = ["path", "split", "label", "class_name"]  # of the files that `stopgrad embed` writes
-UTF_16 = (b"\xff\xfe", b"\xfe\xff")  # its marks, as spreadsheets write them
-MOST_BYTES = 1 << 28  # of a table
 MOST_TABLES = 20
 NAMED = 3  # tables that an error names
 MOST_PARTS = 3  # of a path that are compared, from its end
 FEW_CLASSES = 100
+FRACTIONS = "numbers with fractions, such as"
+HOT = {"true": 1, "false": 0, "none": 0}  # what else stands in one-hot columns, in small letters
+# A class with the box of each object of it, as Kaggle has ILSVRC: n01440764 10 20 30 40.
+BOXED = re.compile(r"(\S+)(?: \d+){4}(?: \1(?: \d+){4})*")
+UNSPLIT = "all images are learned from; folders train/ and test/ would name the splits"
 
 
 class TableLabels(NamedTuple):
@@ -63,41 +63,50 @@ class TableLabels(NamedTuple):
     notes: Notes
 
 
-class _UnfitError(Exception):
-    """Why a table gives no labels."""
-
-
 def table_labels(
-    listing: FolderListing, splits: Mapping[str, SplitOf], reading: Reading
+    listing: FolderListing,
+    splits: Mapping[str, SplitOf],
+    reading: Reading,
+    *,
+    classes: Mapping[str, str],
 ) -> TableLabels:
     """Labels from the tables of a folder.
 
     Args:
         listing: What lies in the folder.
         splits: The split of each image that is in one, by its path.
+        classes: The class folders of images, which count before tables.
         reading: The columns that are read.
 
     Raises:
         DataError: When no table gives labels by the columns that are wanted.
     """
-    labels: dict[str, Label] = {}
+    labels: dict[str, Label] = {**classes}
     notes = Notes()
     for number, table in enumerate(sorted(listing.tables, key=_preference)):
         name = "/".join(table.parts)
         try:
             if number >= MOST_TABLES:
-                raise _UnfitError(f"only {MOST_TABLES} tables are looked into")
+                raise UnfitTableError(f"only {MOST_TABLES} tables are looked into")
             found = _read_table(table, listing, splits, reading)
-        except _UnfitError as error:
+        except UnfitTableError as error:
             notes = notes.and_those(_not_read(name, str(error)))
             continue
-        new = {path: label for path, label in found.labels.items() if path not in labels}
-        if not new:
+        other = [
+            path
+            for path, label in found.labels.items()
+            if str(labels.get(path, label)) != str(label)
+        ]
+        if found.labels.keys() <= labels.keys():
             notes = notes.and_those(_not_read(name, "the images it names have labels already"))
-            continue
-        labels |= new
+            found = found._replace(notes=found.notes._replace(remarks=()))
+        if other:
+            why = f"{name} labels otherwise than folders or a table before it, which count"
+            names = tuple(listing.below(path) for path in other)
+            notes = notes.and_those(Notes(unused=(Unused("label", why, names),)))
+        labels = found.labels | labels
         notes = notes.and_those(found.notes)
-    if not labels and (reading.image_column or reading.label_column):
+    if labels.keys() <= classes.keys() and (reading.image_column or reading.label_column):
         raise _unfit(listing.root, notes.remarks)
     return TableLabels(labels, notes)
 
@@ -140,29 +149,46 @@ def _read_table(
     """The labels of one table.
 
     Raises:
-        _UnfitError: When it has none.
+        UnfitTableError: When it has none.
     """
     name, stem = "/".join(table.parts), _stem(table.parts[-1])
     if "submission" in stem:
-        raise _UnfitError("submissions hold guesses")
-    columns = _columns(Path(table.path))
+        raise UnfitTableError("submissions hold guesses")
+    columns = columns_of(Path(table.path))
     if [*columns][:4] == OUR_COLUMNS:
-        raise _UnfitError(OURS)
+        raise UnfitTableError(OURS)
     split = _split_of_table(stem)
     images = [image for image in listing.images if split is None or splits.get(image.path) == split]
     for wanted in filter(None, (reading.image_column, reading.label_column)):
         if wanted not in columns:
-            raise _UnfitError(f"it has no column {wanted!r}")
+            raise UnfitTableError(f"it has no column {wanted!r}")
     by = _file_column(columns, _near(images, table.parts[:-1]), wanted=reading.image_column)
     if wanted := reading.label_column:
-        column, values = repr(wanted), _typed(columns[wanted])
+        chosen = _LabelColumn(repr(wanted), values := _typed(columns[wanted]))
+        if fraction := fraction_among(values):
+            raise UnfitTableError(f"its column {wanted!r} holds {FRACTIONS} {fraction}")
     else:
-        column, values = _label_column(columns, by.column)
-    labels, notes = _assigned(name, by, values)
-    remarks = [f"labels are those of {name}: column {column}, images by {by.column!r}"]
-    if of_split := [each for each in columns if _tells_split(each) and repr(each) != column]:
-        remarks.append(f"column {of_split[0]!r} of {name} is not read: folders name the splits")
-    return TableLabels(labels, Notes(tuple(remarks)).and_those(notes))
+        chosen = _label_column(columns, by.column)
+    labels, notes = _assigned(name, by, chosen.values)
+    remarks = [f"labels are those of {name}: column {chosen.named}, images by {by.column!r}"]
+    if chosen.others:
+        remarks.append(f"--label-column takes {few(chosen.others)} of {name} instead")
+    if of_split := [each for each in columns if tells_split(each) and repr(each) != chosen.named]:
+        how = "folders name the splits" if len({*splits.values()}) > 1 else UNSPLIT
+        remarks.append(f"column {of_split[0]!r} of {name} is not read: {how}")
+    return TableLabels(labels, Notes((*remarks, *_twice(columns, name))).and_those(notes))
+
+
+def _twice(columns: Mapping[str, Sequence[Any]], table: str) -> Iterator[str]:
+    """What to know of columns that have the name of another."""
+    for name in columns:
+        first = TWICE.sub("", name)
+        if first != name:
+            rows = [a != b for a, b in zip(columns[first], columns[name], strict=True)]
+            yield (
+                f"column {first!r} of {table} stands there twice, with other values in "
+                f"{sum(rows):,} of {len(rows):,} rows: the first counts, the other is {name!r}"
+            )
 
 
 def _near(images: list[Found], folder: tuple[str, ...]) -> list[Found]:
@@ -182,11 +208,12 @@ def _file_column(
 ) -> _ByFile:
     """The column that names images, and the image of each row."""
     if not images:
-        raise _UnfitError("no images that it could be about")
+        raise UnfitTableError("no images that it could be about")
     order = [wanted] if wanted else sorted(columns, key=lambda name: _place(name, FILE_COLUMNS))
+    most = min(MOST_PARTS, max(len(image.parts) for image in images))
     for ending in (True, False):
-        for parts in range(min(MOST_PARTS, max(len(image.parts) for image in images)), 0, -1):
-            index = _index(images, parts, ending=ending)
+        index = _index(images, most, ending=ending)
+        for parts in range(most, 0, -1):
             for column in order:
                 values = ["" if value is None else str(value) for value in columns[column]]
                 found = [index.get(_key(value, parts, ending=ending)) for value in values]
@@ -194,55 +221,75 @@ def _file_column(
                 if 2 * len(named) >= max(1, min(rows, len(images))):
                     return _ByFile(column, values, found)
     which = f"column {wanted!r} does not name" if wanted else "no column names"
-    raise _UnfitError(f"{which} the images")
+    raise UnfitTableError(f"{which} the images")
 
 
-def _index(images: Iterable[Found], parts: int, *, ending: bool) -> dict[str, Found | None]:
-    """Images by the end of their path; None where several are alike."""
+def _index(images: Iterable[Found], most: int, *, ending: bool) -> dict[str, Found | None]:
+    """Images by the end of their path, of one part to the most; None where several are alike."""
     index: dict[str, Found | None] = {}
     for image in images:
-        key = _key("/".join(image.parts), parts, ending=ending)
-        index[key] = None if key in index else image
+        path = "/".join(image.parts)
+        for key in {_key(path, count, ending=ending) for count in range(1, most + 1)}:
+            index[key] = None if key in index else image
     index.pop("", None)
     return index
 
 
 def _key(path: str, parts: int, *, ending: bool) -> str:
-    """The last parts of a path, "" where it has fewer; without the ending 007 is 7."""
+    """The last parts of a path, or all where it has fewer; without the ending 007 is 7."""
     split = [part for part in path.strip().replace("\\", "/").split("/") if part not in ("", ".")]
-    if len(split) < parts:
-        return ""
-    if not ending:
+    if split and not ending:
         stem, suffix = os.path.splitext(split[-1])
         split[-1] = stem if suffix.lower() in SUFFIXES else split[-1]
         split[-1] = split[-1].lstrip("0") or "0" if split[-1].isdigit() else split[-1]
     return "/".join(split[-parts:])
 
 
-def _label_column(columns: Mapping[str, Sequence[Any]], file: str) -> tuple[str, Values]:
-    """The name and the values of the column of labels."""
+class _LabelColumn(NamedTuple):
+    named: str  # as messages show it
+    values: Values
+    others: tuple[str, ...] = ()  # that are called as labels are
+
+
+def _label_column(columns: Mapping[str, Sequence[Any]], file: str) -> _LabelColumn:
+    """The column of labels."""
     # pandas writes a column of row numbers without a name.
     others = [
         name
         for name in columns
-        if name not in (file, "") and "Unnamed:" not in name and not _tells_split(name)
+        if name not in (file, "") and "Unnamed:" not in name and not tells_split(name)
     ]
-    known = [name for name in others if _place(name, LABEL_COLUMNS) < len(LABEL_COLUMNS)]
-    known.sort(key=lambda name: _place(name, LABEL_COLUMNS))
+    known = sorted(filter(_is_label, others), key=_label_rank)
     if not known and (hot := _one_hot({name: columns[name] for name in others})):
-        return few(others), hot
+        return _LabelColumn(few(others), hot)
+    if not known and all(map(str.isdecimal, columns)):  # without a header: path, class, ...
+        known = [name for name in others if int(name) == int(file) + 1]
     if not known and len(others) != 1:
         which = f"which of its columns ({few(others)}) holds them is not known: use --label-column"
-        raise _UnfitError(which if others else "no other column")
+        raise UnfitTableError(which if others else "no other column")
     for column in known or others:
         values = _typed(columns[column])
+        if fraction := fraction_among(values):
+            reason = f"its column {column!r} holds {FRACTIONS} {fraction}"
+            continue
         said = [value for value in values if value is not None]
         different = len(set(said))
         # Captions and measures differ in nearly all rows; so may the labels of a few images.
         repeated = len(said) >= 2 * different
         if said and (repeated or (known and different <= FEW_CLASSES)):
-            return repr(column), values
-    raise _UnfitError(f"its column {column!r} holds {different:,} values in {len(said):,} rows")
+            rest = (name for name in known if name != column and _is_label(name))
+            return _LabelColumn(repr(column), values, tuple(rest))
+        reason = f"its column {column!r} holds {different:,} values in {len(said):,} rows"
+    raise UnfitTableError(reason)
+
+
+def _label_rank(name: str) -> tuple[bool, int]:
+    """Sorts columns that are called as labels are: those inside of others last."""
+    return "." in name, _place(name.rpartition(".")[2], LABEL_COLUMNS)
+
+
+def _is_label(name: str) -> bool:
+    return _label_rank(name)[1] < len(LABEL_COLUMNS)
 
 
 def _place(name: str, known: Sequence[str]) -> int:
@@ -250,39 +297,29 @@ def _place(name: str, known: Sequence[str]) -> int:
     return known.index(plain) if plain in known else len(known)
 
 
-def _tells_split(column: str) -> bool:
-    return _place(column, SPLIT_COLUMNS) < len(SPLIT_COLUMNS)
-
-
 def _one_hot(columns: Mapping[str, Sequence[Any]]) -> Values | None:
-    """The name of the column that is 1 in each row; None where not all rows have just one."""
-    if len(columns) < 2:
+    """The name of the column that is 1 in each row; None where they are not `one_hot`."""
+    typed = [[HOT.get(str(v).lower(), v) for v in _typed(values)] for values in columns.values()]
+    if len(typed) < 2 or any(isinstance(value, str) for values in typed for value in values):
         return None
-    typed = [_typed(values) for values in columns.values()]
-    if any(not set(values) <= {0, 1} for values in typed):
-        return None
-    rows = [*zip(*typed, strict=True)]
-    if any(sum(value == 1 for value in row) != 1 for row in rows):
-        return None
+    rows = np.array(typed).T
     names = [*columns]
-    return [names[row.index(1)] for row in rows]
+    places = one_hot(rows)
+    return places and [None if place is None else names[int(place)] for place in places]
 
 
 def _typed(values: Sequence[Any]) -> Values:
-    """Whole numbers where all are (2.0 is 2), else text; None where nothing stands."""
-    texts = [_text_of(value) for value in values]
-    said = [text for text in texts if text is not None]
-    if said and all(re.fullmatch(r"[+-]?\d{1,18}(\.0*)?", text) for text in said):
-        return [None if text is None else int(text.partition(".")[0]) for text in texts]
-    return texts
+    return labels_of_texts([_text_of(value) for value in values])
 
 
 def _text_of(value: Any) -> str | None:
-    """A value as text; what is no single value has none."""
+    """A value as text, a list of one as its value; what is no single value has none."""
+    if isinstance(value, list) and len(value) == 1:
+        return _text_of(value[0])
     if value is None or isinstance(value, (dict, list, bytes)):
         return None
-    text = str(value).strip()
-    return None if text.lower() in MISSING else text
+    boxed = BOXED.fullmatch(text := str(value).strip())
+    return boxed[1] if boxed else text
 
 
 def _assigned(name: str, by: _ByFile, values: Values) -> TableLabels:
@@ -302,67 +339,7 @@ def _assigned(name: str, by: _ByFile, values: Values) -> TableLabels:
         unused.append(Unused("label", f"{name} names no image that is there", tuple(lost)))
     kept = {path: label for path, label in labels.items() if path not in several}
     if not kept:
-        raise _UnfitError("several labels for each image" if several else "no labels in its rows")
+        raise UnfitTableError(
+            "several labels for each image" if several else "no labels in its rows"
+        )
     return TableLabels(kept, Notes(unused=tuple(unused)))
-
-
-def _columns(path: Path) -> dict[str, list[Any]]:
-    """The columns of a table; those of a file without a header are called 1, 2, ...
-
-    Raises:
-        _UnfitError: When it cannot be read.
-    """
-    try:
-        if path.suffix.lower() == ".parquet":
-            return read_patiently(path, lambda: _of_parquet(path))
-        if not path.is_file() or path.stat().st_size > MOST_BYTES:
-            raise _UnfitError(f"more than {MOST_BYTES:,} bytes, or no regular file")
-        data = read_patiently(path, path.read_bytes)
-        try:
-            text = data.decode("utf-16" if data.startswith(UTF_16) else "utf-8-sig")
-        except UnicodeDecodeError:
-            text = data.decode("latin-1")
-        return _of_lines(text) if path.suffix.lower() in (".jsonl", ".ndjson") else _of_csv(text)
-    except (OSError, ValueError, csv.Error, RecursionError) as error:
-        reason = first_line(error)
-        raise _UnfitError(f"it cannot be read ({reason[:200]})") from error
-
-
-def _of_csv(text: str) -> dict[str, list[Any]]:
-    first = text.partition("\n")[0]
-    delimiter = max(",;\t|", key=first.count)
-    rows = [row for row in csv.reader(io.StringIO(text, newline=""), delimiter=delimiter) if row]
-    if not rows:
-        raise _UnfitError("it is empty")
-    width = len(rows[0])
-    if any(_is_file_name(cell) for cell in rows[0]):
-        header = [str(number + 1) for number in range(width)]
-    else:
-        header = rows.pop(0)
-    return {
-        name.strip(): [row[place] if place < len(row) else None for row in rows]
-        for place, name in enumerate(header)
-    }
-
-
-def _is_file_name(cell: str) -> bool:
-    return os.path.splitext(cell.strip())[1].lower() in SUFFIXES
-
-
-def _of_lines(text: str) -> dict[str, list[Any]]:
-    rows = [json.loads(line) for line in text.splitlines() if line.strip()]
-    if not rows or not all(isinstance(row, dict) for row in rows):
-        raise _UnfitError("its lines are no objects")
-    names = dict.fromkeys(name for row in rows for name in row)
-    return {name: [row.get(name) for row in rows] for name in names}
-
-
-def _of_parquet(path: Path) -> dict[str, list[Any]]:
-    import pyarrow.types as kinds
-
-    try:
-        with opened_parquet(path) as file:
-            plain = [f.name for f in file.schema_arrow if not kinds.is_nested(f.type)]
-            return {name: whole_column(file, name).to_pylist() for name in plain}
-    except Exception as error:
-        raise ValueError(str(error.__cause__ or error)) from error

@@ -2,8 +2,9 @@
 
 Nothing is unpacked: shards are read from first to last, in the order of their names, once for
 names and labels and once for the images. A shard belongs to the split that its name mentions.
-The label of an image is what KEY.cls says, else what KEY.json says under one of `JSON_LABELS`, else
-KEY.txt, where its texts are classes and no captions: each stands in several samples.
+The label of an image is what KEY.cls or the like says (`PLAIN`, also with .txt behind), else what
+KEY.json says under one of `JSON_LABELS`, else KEY.txt, where its texts are classes and no captions:
+each stands in several samples.
 """
 
 from __future__ import annotations
@@ -14,10 +15,11 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from stopgrad.config import Reading
 from stopgrad.errors import DataError
+from stopgrad.images.sources.array_labels import fraction_among, labels_of_texts
 from stopgrad.images.sources.endings import SUFFIXES
 from stopgrad.images.sources.names import split_in
 from stopgrad.images.sources.tars import TarMember, tar_members
@@ -31,14 +33,26 @@ from stopgrad.images.types import (
     stamp,
 )
 
-SIDECARS = ("cls", "json", "txt")  # where a label may stand, the first of them that has one
-JSON_LABELS = ("label", "class", "cls", "target", "category", "class_id", "label_id", "class_name")
+PLAIN = ("cls", "class", "label", "target")  # members that are a label
+SIDECARS = (*PLAIN, "json", "txt")  # where a label may stand, the first of them that has one
+JSON_LABELS = (
+    "label",
+    "labels",
+    "class",
+    "cls",
+    "target",
+    "category",
+    "class_id",
+    "label_id",
+    "class_name",
+)
 MOST_TEXT = 1 << 16  # bytes of a label
 MOST_BYTES = 1 << 30  # of an image
 LOOKED_AT = 100  # members that tell whether a tar is a shard
 PER_CLASS = 2  # samples at least, on average, for texts to be classes
 
 Label = int | str | None
+What = Literal["file", "image", "label"]
 
 
 class _Sample(NamedTuple):
@@ -53,7 +67,7 @@ class _Shard(NamedTuple):
     path: Path
     name: str  # below the data
     samples: tuple[_Sample, ...]
-    unused: Mapping[tuple[str, str], list[str]]  # by what and why
+    unused: Mapping[tuple[What, str], list[str]]  # by what and why
 
 
 def webdataset_source(
@@ -78,8 +92,8 @@ def is_shard(path: Path) -> bool:
         key, ending = _key(member.name)
         if f".{ending}" in SUFFIXES:
             images.add(key)
-        # A folder of images may have JSON files beside its images, below folders that are classes.
-        elif ending == "cls" or (ending == "json" and key.startswith("/")):
+        # A picture folder may have JSON files beside its pictures, below folders that are classes.
+        elif _sidecar(ending) in PLAIN or (ending == "json" and key.startswith("/")):
             labels.add(key)
     return bool(images & labels)
 
@@ -107,11 +121,17 @@ def _key(name: str) -> tuple[str, str]:
     return f"{folder}/{key}", ending.lower()
 
 
+def _sidecar(ending: str) -> str:
+    """Which of the sidecars a member is, "" for others: `cls.txt` is cls."""
+    sidecar = ending.removesuffix(".txt")
+    return sidecar if sidecar in SIDECARS else ""
+
+
 def _read(path: Path, name: str) -> _Shard:
     """The samples of a shard in the order of their images."""
     samples: dict[str, _Sample] = {}
     texts: dict[str, dict[str, str]] = {}
-    unused: dict[tuple[str, str], list[str]] = {}
+    unused: dict[tuple[What, str], list[str]] = {}
     for place, member in enumerate(tar_members(path)):
         full = f"{name}/{member.name}"
         key, ending = _key(member.name)
@@ -125,11 +145,16 @@ def _read(path: Path, name: str) -> _Shard:
                 sample, samples[key] = (samples[key], sample) if plain else (sample, samples[key])
                 unused.setdefault(("image", "further images of a sample"), []).append(sample.name)
             samples.setdefault(key, sample)
-        elif ending in SIDECARS and member.size <= MOST_TEXT:
-            texts.setdefault(key, {})[ending] = member.read().decode("utf-8", "replace").strip()
+        elif (sidecar := _sidecar(ending)) and member.size <= MOST_TEXT:
+            text = member.read().decode("utf-8", "replace")
+            if texts.setdefault(key, {}).setdefault(sidecar, text) != text:
+                unused.setdefault(("label", "second labels of a sample"), []).append(full)
         else:
             reason = f".{ending} members of an archive are not read" if ending else "no image"
             unused.setdefault(("file", reason), []).append(full)
+    for key in (key for key in texts if key not in samples):
+        without = unused.setdefault(("label", "beside no image"), [])
+        without += (f"{name}/{key.lstrip('/')}.{sidecar}" for sidecar in texts[key])
     in_order = sorted(samples.values(), key=lambda sample: sample.place)
     return _Shard(path, name, tuple(in_order), unused)
 
@@ -137,36 +162,46 @@ def _read(path: Path, name: str) -> _Shard:
 def _split(word: str, shards: Sequence[_Shard]) -> WordedSplit:
     samples = [sample for shard in shards for sample in shard.samples]
     names = tuple(sample.name for sample in samples)
-    split = WordedSplit(word, names, functools.partial(_items, shards))
+    labels: list[Label] | None = None
+    remarks = []
     for sidecar in SIDECARS:
         if not any(sidecar in sample.texts for sample in samples):
             continue
-        values = [_label(sidecar, sample.texts.get(sidecar)) for sample in samples]
+        values = _labels(sidecar, [sample.texts.get(sidecar) for sample in samples])
         known = [value for value in values if value is not None]
-        if sidecar == "txt" and PER_CLASS * len(set(known)) > len(known):
-            remark = f"the {len(set(known)):,} texts of .txt members are captions, no classes"
-            return split._replace(remarks=(remark,))
-        if known:
-            return split._replace(labels=values)
-    return split
+        if labels is not None:
+            if known and sidecar != "txt":
+                remarks.append(f".{sidecar} members hold labels too, which do not count")
+        elif sidecar == "txt" and PER_CLASS * len(set(known)) > len(known):
+            remarks.append(
+                f"the {len(set(known)):,} texts of .txt members are captions, no classes"
+            )
+        elif known:
+            labels = values
+        else:
+            called = f", called {', '.join(JSON_LABELS)}" if sidecar == "json" else ""
+            remarks.append(f"no .{sidecar} member holds a single label{called}")
+    items = functools.partial(_items, shards)
+    return WordedSplit(word, names, items, labels, tuple(remarks))
 
 
-def _label(sidecar: str, text: str | None) -> Label:
-    """What a member beside an image says: a whole number, a text, or nothing."""
-    value: Any = text
-    if sidecar == "json":
-        try:
-            values = json.loads(text or "null")
-        except (ValueError, RecursionError):
-            return None
-        values = values if isinstance(values, dict) else {}
-        found = (values[name] for name in JSON_LABELS if values.get(name) is not None)
-        value = next(found, None)
-        if isinstance(value, float) and value.is_integer():
-            value = int(value)
-    if isinstance(value, str) and re.fullmatch(r"[+-]?\d{1,18}", value):
-        return int(value)
-    return value if isinstance(value, int | str) and value != "" else None
+def _labels(sidecar: str, texts: Sequence[str | None]) -> list[Label]:
+    """What members beside images say: whole numbers, texts, or nothing."""
+    found = labels_of_texts([_in_json(text) if sidecar == "json" else text for text in texts])
+    return [None] * len(found) if fraction_among(found) else found
+
+
+def _in_json(text: str | None) -> str | None:
+    """The label in an object, a list of one as its value."""
+    try:
+        values = json.loads(text or "null")
+    except (ValueError, RecursionError):
+        return None
+    values = values if isinstance(values, dict) else {}
+    value: Any = next((values[name] for name in JSON_LABELS if values.get(name) is not None), None)
+    if isinstance(value, list) and len(value) == 1:
+        value = value[0]
+    return str(value) if isinstance(value, int | float | str) else None
 
 
 def _gaps(names: Sequence[str]) -> list[str]:
@@ -183,12 +218,12 @@ def _gaps(names: Sequence[str]) -> list[str]:
 
 
 def _unused(by_word: Mapping[str, Sequence[_Shard]]) -> Iterator[Unused]:
-    together: dict[tuple[str, str], list[str]] = {}
+    together: dict[tuple[What, str], list[str]] = {}
     for shard in (shard for shards in by_word.values() for shard in shards):
         for kind, names in shard.unused.items():
             together.setdefault(kind, []).extend(names)
     for (what, reason), names in together.items():
-        yield Unused("image" if what == "image" else "file", reason, tuple(names))
+        yield Unused(what, reason, tuple(names))
 
 
 def _items(shards: Sequence[_Shard]) -> Iterator[Encoded]:
