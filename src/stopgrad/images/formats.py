@@ -81,7 +81,7 @@ def is_misread(image: ImageFile) -> bool:
     compressed_big_endian = tags.prefix == b"MM" and image.tile[0].codec_name == "libtiff"
     return (
         (signed and bits == (8,))
-        or (tags.get(PLANAR, 1) == 2 and 16 in bits)
+        or (tags.get(PLANAR, 1) == 2 and max(bits) > 8)
         or (image.mode in ("I", "F") and compressed_big_endian)
     )
 
@@ -178,7 +178,8 @@ def _open_tiff(file: IO[bytes], bands: Bands) -> RawImage:
             raise ValueError(f"TIFF of {kind}, {layers} layers, photometric {page.photometric}")
         if len(page.dataoffsets) != math.prod(page.chunked):
             raise ValueError("strips or tiles of the image are missing")
-        bands = bands or _colours(count, kind, is_rgb=page.photometric == 2)
+        colours = () if bands else _colours(count, kind, is_rgb=page.photometric == 2)
+        bands = bands or colours
         samples = count if bands == ALL_BANDS else len(bands)
         orientation = page.tags.get(274)
         return RawImage(
@@ -188,6 +189,7 @@ def _open_tiff(file: IO[bytes], bands: Bands) -> RawImage:
             lambda chosen: _read_tiff(file, chosen or bands),
             pixel_bytes=count * page.dtype.itemsize,
             samples=samples,
+            spare=range(len(colours) + 1, count + 1) if colours else range(0),
             inverted=page.photometric == 0,
             orientation=orientation.value if orientation else 1,
         )
@@ -196,6 +198,7 @@ def _open_tiff(file: IO[bytes], bands: Bands) -> RawImage:
 def _kind(count: int, bits: int, sample_format: int) -> str:
     """`13 bands of unsigned 16-bit integers`."""
     names = {1: "unsigned {}-bit integers", 2: "signed {}-bit integers", 3: "{}-bit floats"}
+    names |= {5: "{}-bit complex integers", 6: "{}-bit complex numbers"}
     return f"{count_bands(count)} of {names.get(sample_format, '{}-bit samples').format(bits)}"
 
 

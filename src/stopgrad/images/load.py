@@ -36,7 +36,6 @@ from stopgrad.images.gather import (
     notes_of,
     refusal,
     refuse_unreadable,
-    unread_pages,
 )
 from stopgrad.images.manifest import damage, read_manifest
 from stopgrad.images.opening import Damaged
@@ -53,6 +52,7 @@ from stopgrad.images.types import (
     Track,
     no_progress,
 )
+from stopgrad.images.unread import unread_notes
 from stopgrad.images.writing import Target, store_key, take_over, write_store
 from stopgrad.storage import read_patiently, some, sync_directory
 
@@ -319,7 +319,7 @@ def _decode_to_memory(
             pixels[tally] = _collect(attempts, tally, frame)
         refuse_unreadable([*pixels])
         splits = {tally.split: tally.images(array) for tally, array in pixels.items()}
-        notes = notes_of(frame, source.reading).and_those(unread_pages(pixels))
+        notes = notes_of(frame, source.reading).and_those(unread_notes(pixels))
         return Dataset(source.name, splits["train"], splits.get("test"), all_damaged(pixels), notes)
 
     return in_one_frame(contents, decode, side=side, reading=source.reading, track=track)

@@ -452,3 +452,57 @@ def test_a_loud_line_names_the_share_that_is_not_used(
         "not used: 160 images ('IMG_0000.HEIC', 'IMG_0001.HEIC', 'IMG_0002.HEIC', ...): "
         ".heic needs: pip install 'stopgrad[heic]'"
     ) in what_to_know(found)
+
+
+def put_pairs(root: Path, *pairs: tuple[str, str], side: int = 8) -> None:
+    """Images of noise, and their copies of so many pixels."""
+    for number, (whole, copy) in enumerate(pairs):
+        noise = np.random.default_rng(number).integers(0, 256, (32, 32, 3), np.uint8)
+        for name, pixels in ((whole, noise), (copy, noise[:side, :side])):
+            (root / name).parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels).save(root / name)
+
+
+@pytest.mark.parametrize(
+    ("whole", "copy"),
+    [
+        row("photos/ and thumbs/ of the same names", "thumbs/ is passed over and named",
+            "photos/{}.png", "thumbs/{}.png", kind="layout"),
+        row("thumbnails/ below the images themselves", "thumbnails/ is passed over and named",
+            "{}.png", "thumbnails/{}.webp", kind="layout"),
+        row("CLASS/thumbs", "is passed over and named; the class folders are classes",
+            "cat/{}.png", "cat/Thumbs/{}.png", kind="layout"),
+        row("thumbnail/CLASS beside CLASS", "thumbnail/ is passed over and named",
+            "cat/{}.png", "thumbnail/cat/{}.png", kind="layout"),
+        row("train/CLASS and thumbs/train/CLASS", "thumbs/ is passed over and named",
+            "train/cat/{}.png", "thumbs/train/cat/{}.png", kind="layout"),
+    ],
+)  # fmt: skip
+def test_smaller_copies_of_the_same_names_are_passed_over(
+    root: Path, whole: str, copy: str
+) -> None:
+    put_pairs(root, *((whole.format(n), copy.format(n)) for n in range(5)))
+    source = find_source(str(root))
+    reason = "masks, annotations or thumbnails beside images"
+    assert unused(source) == {("image", reason): tuple(copy.format(n) for n in range(5))}
+    assert used(source) == 5
+    assert source.notes.remarks == ()
+
+
+@pytest.mark.parametrize(
+    ("copy", "side"),
+    [
+        row("a class thumbs/ of other names", "is a class; said", "thumbs/up{}.png", 8,
+            kind="layout"),
+        row("a class thumbs/ of the same names, as large", "is a class; said", "thumbs/{}.png", 32,
+            kind="layout"),
+    ],
+)  # fmt: skip
+def test_a_folder_called_thumbs_that_is_none_is_said(root: Path, copy: str, side: int) -> None:
+    put_pairs(root, *((f"fist/{n}.png", copy.format(n)) for n in range(5)), side=side)
+    source = find_source(str(root))
+    assert used(source) == 10
+    assert source.notes.remarks == (
+        "5 images in thumbs/ are read as all others: if they are thumbnails of those, move them "
+        "away",
+    )

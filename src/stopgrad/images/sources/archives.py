@@ -102,10 +102,11 @@ def _open(files: Mapping[str, Path], name: str, find: Callable[[Path], DataSourc
     source = find(_inner(unpacked.folder))
     contents = source.open()
     notes = notes.and_those(source.notes).and_those(contents.notes)
+    remarks = (remark.replace(f"{unpacked.above}/", "") for remark in notes.remarks)
     return contents._replace(
         train=_held(contents.train, unpacked),
         test=contents.test and _held(contents.test, unpacked),
-        notes=notes,
+        notes=notes._replace(remarks=tuple(remarks)),
     )
 
 

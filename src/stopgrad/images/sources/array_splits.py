@@ -23,7 +23,9 @@ from stopgrad.errors import DataError
 from stopgrad.images.sources.array_files import StoredArray, has_arrays, stored_arrays
 from stopgrad.images.sources.array_images import (
     ArrayLayout,
+    alpha_said,
     image_layout,
+    may_be_one,
     stack_layout,
 )
 from stopgrad.images.sources.array_labels import as_labels, labels_in
@@ -47,6 +49,7 @@ from stopgrad.storage import few
 
 # The best first; a name with a word for labels is never that of images.
 IMAGE_WORDS = ("images", "image", "imgs", "img", "x", "pixels", "pictures", "photos", "data")
+OF_MANY = frozenset({"images", "imgs", "x", "pictures", "photos"})  # never the name of one image
 LABEL_WORDS = ("labels", "label", "y", "targets", "target", "classes", "class", "cls", "category")
 NAME_LISTS = ("batches.meta.txt", "fine_label_names.txt", "class_names.txt")  # CIFAR, STL-10
 DEPTH = 3  # folders, that named included, in which files of arrays are looked for
@@ -143,18 +146,24 @@ def _open(arrays: Sequence[StoredArray], path: Path, reading: Reading) -> Conten
     parts = _parts(arrays, bands=bool(reading.bands))
     pictures = _called(parts, reading.image_column, "image")
     labels = _called(parts, reading.label_column, "label")
-    splits, used = list[WordedSplit](), set[str]()
+    splits, used, remarks = list[WordedSplit](), set[str](), dict[str, None]()
     for word in dict.fromkeys(part.split for part in parts):
         if images := _images_of(word, pictures or parts):
             split, names = _split(word, images, labels or [*filter(_is_label, parts)])
             splits.append(split)
             used |= names
+            said = () if reading.bands else (alpha_said(_channels(part)) for part in images)
+            remarks |= dict.fromkeys(filter(None, said))
     listed, class_names = _class_names(parts, path)
-    notes = Notes(unused=tuple(_strange(parts, used | listed)))
+    notes = Notes(tuple(remarks), tuple(_strange(parts, used | listed)))
     contents = contents_of(splits, reading.split, class_names=class_names, notes=notes)
     if contents is None:
         raise _no_images(arrays, path)
     return contents
+
+
+def _channels(part: _Part) -> int:
+    return part.layout.bands if part.layout and part.layout.shape else 0
 
 
 def _called(parts: Sequence[_Part], name: str, flag: str) -> list[_Part]:
@@ -195,7 +204,7 @@ def _images_of(word: str, parts: Sequence[_Part]) -> tuple[_Part, ...]:
         raise DataError(
             f"several arrays that may be the images ({named})",
             expected=f"one array, called {' or '.join(IMAGE_WORDS[:5])}",
-            hint="name it with --image-column",
+            hint="; ".join(["name it with --image-column", *_open_stacks(chosen)]),
         )
     return tuple(sorted(chosen, key=lambda part: _in_order(part.array.name)))
 
@@ -233,9 +242,19 @@ def _split(
         used |= {part.array.name for part in group}
         return split._replace(labels=values, remarks=tuple(remarks)), used
     if not groups and (classes := _classes(images, train=split_of(word) in ("train", None))):
-        remark = "each file or folder is a class: no array holds labels"
-        return split._replace(labels=classes, remarks=(remark,)), used
-    return split._replace(remarks=tuple(remarks)), used
+        remarks += ["each file or folder is a class: no array holds labels"]
+        split = split._replace(labels=classes)
+    return split._replace(remarks=(*remarks, *_open_stacks(images))), used
+
+
+def _open_stacks(images: Sequence[_Part]) -> Iterator[str]:
+    """Of stacks without labels, those that may as well be single images, by shape and name."""
+    stacks = [part for part in images if part.layout and part.layout.images > 1]
+    arrays = [part.array for part in stacks if part.last.isdisjoint(OF_MANY)]
+    said = {array.name: may_be_one(array.shape, array.dtype) for array in arrays}
+    found = [f"{name!r} {what}" for name, what in said.items() if what]
+    if found:
+        yield found[0] + f" (and {len(found) - 1:,} more such arrays)" * (len(found) > 1)
 
 
 def _label_order(part: _Part) -> tuple[Any, ...]:

@@ -19,8 +19,8 @@ import numpy as np
 
 from stopgrad.config import ALL_BANDS, Bands, Reading
 from stopgrad.errors import DataError
-from stopgrad.images.depth import CHANNELS
-from stopgrad.images.sources.array_images import AnyArray, stack_layout
+from stopgrad.images.depth import CHANNELS, are_colour_channels
+from stopgrad.images.sources.array_images import AnyArray, alpha_said, image_layout, stack_layout
 from stopgrad.images.sources.array_labels import as_labels, labels_of_rows
 from stopgrad.images.sources.arrays import RawLabels, number_labels
 from stopgrad.images.sources.endings import SUFFIXES
@@ -45,6 +45,7 @@ class _Held(NamedTuple):
     encoded: Callable[[], Iterator[Encoded]]
     labels: Any = None  # that came with them
     bands: Bands = ()
+    remark: str = ""
 
 
 def held_source(
@@ -104,7 +105,7 @@ def are_image_files(paths: Iterable[str]) -> bool:
 
 
 def _open(held: _Held, values: list[Label] | str | None, class_names: tuple[str, ...]) -> Contents:
-    remarks = (values,) if isinstance(values, str) else ()
+    remarks = tuple(filter(None, (held.remark, values if isinstance(values, str) else "")))
     raw = RawLabels("train", values, str) if isinstance(values, list) else None
     numbered = number_labels(raw, None, class_names=class_names)
     reader = SplitReader(held.images, numbered.train, held.encoded)
@@ -147,7 +148,9 @@ def _stack(array: AnyArray) -> _Held:
     """An array of all images."""
     rows = np.dtype(np.uint8) if array.ndim == 2 else array.dtype
     layout = stack_layout(array.shape, rows, bands=True)
-    if layout is None or (array.ndim == 3 and array.shape[2] in (3, 4)):
+    one = image_layout(array.shape, array.dtype)
+    is_one = array.ndim == 3 and (array.shape[2] in CHANNELS or (one and not one.channels_first))
+    if layout is None or is_one:
         raise DataError(
             f"pixels of shape {array.shape} and type {array.dtype}",
             expected="at least one image, shape (N, H, W, 3), (N, 3, H, W) or (N, H, W)",
@@ -159,8 +162,9 @@ def _stack(array: AnyArray) -> _Held:
             block = layout.arranged(array[start : start + BLOCK])
             yield from (Encoded(str(row), image) for row, image in enumerate(block, start))
 
-    colours = len(layout.shape) < 3 or layout.bands in CHANNELS
-    return _Held(layout.images, encoded, bands=() if colours else ALL_BANDS)
+    if len(layout.shape) == 3 and not are_colour_channels(layout.bands, array.dtype):
+        return _Held(layout.images, encoded, bands=ALL_BANDS)
+    return _Held(layout.images, encoded, remark=alpha_said(layout.bands))
 
 
 def _each(images: Any) -> _Held:

@@ -1,4 +1,4 @@
-"""The image files of a folder -> its splits, and the class folders in them; names alone decide.
+"""The image files of a folder -> its splits, and the class folders in them, by their names.
 
 The folder that tells the split is the first on the way to an image, below any that hold all images
 (`archive/train/cat/1.png`), or the second (`images/train/1.png`, `cat/train/1.png`). `names` says
@@ -14,13 +14,18 @@ them, and these hold at least 2 images each on average, at least 5 when there ar
 folders: 150,000 folders of one image each are no classes. A folder called `images` between a class
 folder and its images is passed through. Up to 5 % of the images may lie
 elsewhere: they stay without a label. Masks and thumbnails beside a folder called `images` are not
-for training.
+for training; nor is a folder of thumbnails, by its name, whose files are those of the folder beside
+or around it by theirs, and take less than half of their space.
 """
 
 from __future__ import annotations
 
+import itertools
+import os
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from stopgrad.images.sources.files import Found
@@ -33,6 +38,8 @@ MASK_FOLDERS = frozenset(
     | {"segmentations", "segmentationclass", "segmentationobject", "groundtruth", "gtfine"}
     | {"thumbs", "thumbnails"}
 )
+THUMBNAILS = frozenset({"thumb", "thumbs", "thumbnail", "thumbnails"})
+CLASS_WORDS = ("", "c", "n", "k", "class", "category", "label", "type", "grade", "stage")
 FEW_CLASSES = 100
 MOST_STRAY = 0.05  # of the images of a split may lie in no class folder
 
@@ -71,6 +78,12 @@ def arrange(images: Sequence[Found]) -> Arrangement:
     """The splits of images by their paths below the folder that the user has named."""
     images, masks = _without_masks(images)
     inside, remarks, whole = images, list[str](), FolderSplit("", "train", images)
+    remarks += [
+        f"{len(copies):,} images in {'/'.join(folder)}/ are read as all others: if they are "
+        "thumbnails of those, move them away"
+        for folder, copies in _called_thumbnails(images).items()
+        if len(copies) < len(images)
+    ]
     while True:
         folders = by_folder(inside)
         # Training data/ may hold train/ and test/.
@@ -222,8 +235,54 @@ def _without_masks(images: Sequence[Found]) -> tuple[tuple[Found, ...], tuple[Fo
         for depth, name in enumerate(parts)
         if _plain(name) in MASK_FOLDERS and parts[:depth] in parents
     }
+    masked |= _thumbnails([image for image in images if image.parts[:-1] not in masked])
     kept = tuple(image for image in images if image.parts[:-1] not in masked)
     return kept, tuple(image for image in images if image.parts[:-1] in masked)
+
+
+def _called_thumbnails(images: Iterable[Found]) -> dict[tuple[str, ...], list[Found]]:
+    """Images by the outermost folder around them that has the name of one of thumbnails."""
+    found: dict[tuple[str, ...], list[Found]] = {}
+    for image in images:
+        named = (n for n, name in enumerate(image.parts[:-1], 1) if _plain(name) in THUMBNAILS)
+        if depth := next(named, 0):
+            found.setdefault(image.parts[:depth], []).append(image)
+    return found
+
+
+def _thumbnails(images: Sequence[Found]) -> set[tuple[str, ...]]:
+    """The folders whose images are smaller copies of those beside or around them."""
+    found = set[tuple[str, ...]]()
+    for folder, copies in _called_thumbnails(images).items():
+        above = folder[:-1]
+        wholes = dict[tuple[str, ...], str]()  # by their place around or in one folder beside
+        for image in _below(above, images):
+            if image.parts[: len(folder)] != folder:
+                around = _without_ending(image.parts[len(above) :])
+                wholes |= {around: image.path, around[1:]: image.path}
+        places = {_without_ending(copy.parts[len(folder) :]): copy.path for copy in copies}
+        both = [(_size(path), _size(wholes[at])) for at, path in places.items() if at in wholes]
+        small, large = map(sum, zip(*both, strict=True)) if both else (0, 0)
+        if len(places) - len(both) <= MOST_STRAY * len(places) and 2 * small < large:
+            found |= {copy.parts[:-1] for copy in copies}
+    return found
+
+
+def _below(folder: tuple[str, ...], images: Sequence[Found]) -> Iterator[Found]:
+    """The images in a folder, of images in order."""
+    first = bisect_left(images, folder, key=lambda image: image.parts)
+    for place in range(first, len(images)):
+        if images[place].parts[: len(folder)] != folder:
+            return
+        yield images[place]
+
+
+def _without_ending(parts: tuple[str, ...]) -> tuple[str, ...]:
+    return (*parts[:-1], os.path.splitext(parts[-1])[0])
+
+
+def _size(path: str) -> int:
+    return os.path.getsize(path) if os.path.isfile(path) else 0
 
 
 def holds_images(name: str) -> bool:
@@ -260,6 +319,33 @@ def why_no_classes(paths: Sequence[tuple[str, ...]]) -> str:
     if not _are_enough(paths):
         return "no labels from folders: they hold too few images each to be classes"
     return f"no labels from folders: {len(strays):,} images lie in no class folder ({some(strays)})"
+
+
+class InnerFolders(NamedTuple):
+    """Folders of the same names in several folders, as fold1/cat and fold2/cat."""
+
+    names: tuple[str, ...]
+    outer: tuple[tuple[str, ...], ...]  # the paths of the folders around them
+
+
+def inner_classes(paths: Sequence[tuple[str, ...]]) -> InnerFolders | None:
+    """The folders that would be classes if they did not lie one level too deep."""
+    ends = zip(min(paths), max(paths), strict=False)  # these agree in what all have in common
+    depth = sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], ends))
+    inside = [parts[depth:] for parts in paths]
+    names = Counter(name for _, name in {parts[:2] for parts in inside if len(parts) == 3})
+    repeated = [parts for parts in inside if len(parts) == 3 and names[parts[1]] > 1]
+    outer = sorted({(*parts[:depth], parts[depth]) for parts in paths if len(parts) == depth + 3})
+    inner = sorted({parts[1] for parts in repeated})
+    series = {re.sub(r"\d", "", name).strip(" _-").lower() for name in inner}  # day1, day2, ...
+    strays = len(paths) - len(repeated)
+    if strays > MOST_STRAY * len(paths) or (len(series) == 1 and series.isdisjoint(CLASS_WORDS)):
+        return None
+    return (
+        InnerFolders(tuple(inner), tuple(outer))
+        if _are_enough([parts[1:] for parts in repeated])
+        else None
+    )
 
 
 def _named(folders: Iterable[str]) -> str:
