@@ -127,7 +127,7 @@ def _load(
             )
         return _load_store(source.store, side=side, changed=changed), True
     if not source.stamps:  # in memory, where nothing tells it from other images
-        return _load_uncached(source, source.open(), side=side, track=track), False
+        return decode_again(source, source.open(), side=side, track=track), False
     folder = cached_store(source, side=side)
     if (dataset := _opened(folder, source.notes)) is not None:
         return dataset, False
@@ -176,7 +176,7 @@ def decode_again(
     track: Track,
     shared: Mapping[str, Path] = {},
 ) -> Dataset:
-    """Decode every image, and replace what the cache holds of them; a store is only read.
+    """Decode every image, and replace what the cache holds of files; a store is only read.
 
     Args:
         source: The data set.
@@ -191,6 +191,8 @@ def decode_again(
     """
     if source.store is not None:
         return read_store(source.store, side=side)
+    if not source.stamps:
+        return _load_uncached(source, contents, side=side, track=track)
     folder = cached_store(source, side=side)
 
     def write(frame: Frame) -> None:

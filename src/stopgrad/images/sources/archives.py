@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from stopgrad.errors import DataError, StorageError
-from stopgrad.images.sources.endings import SUFFIXES
+from stopgrad.images.sources.endings import SUFFIXES, ending_of
 from stopgrad.images.sources.limits import bomb, refuse_bomb
 from stopgrad.images.sources.names import split_of
 from stopgrad.images.sources.tars import tar_members
@@ -73,6 +73,18 @@ def archive_source(
     name = root.name if "" not in files else root.name[: -len(archive_ending(root.name))]
     stamps = tuple(stamp(file, name=file.name) for file in files.values())
     return DataSource(name, str(root), stamps, lambda: _open(files, root.name, find))
+
+
+def images_in_archive(path: Path) -> Iterator[str]:
+    """The names of the images in an archive, by their endings; nothing is unpacked.
+
+    Raises:
+        DataError: When it cannot be read.
+    """
+    in_zip = archive_ending(path.name) in ZIPS
+    for member in _zip_members(path) if in_zip else tar_members(path):
+        if ending_of(member.name) in SUFFIXES:
+            yield member.name
 
 
 class _Unpacked:
@@ -147,7 +159,7 @@ def _unpack(path: Path, folder: Path) -> Notes:
         path_of = folder.joinpath(*map(as_file_name, parts))
         if not unfit and not (unfit := _write(path_of, member, broken)):
             continue
-        what: What = "image" if Path(member.name).suffix.lower() in SUFFIXES else "file"
+        what: What = "image" if ending_of(member.name) in SUFFIXES else "file"
         unused.setdefault((what, f"in {path.name}: {unfit}"), []).append(member.name)
     if any(ENCRYPTION in reason for _, reason in unused) and not any(folder.glob("*")):
         raise DataError(

@@ -64,6 +64,17 @@ def array_files_below(folder: Path) -> list[Path]:
     return sorted(file for file in found if has_arrays(file.name) and file.parent.name[:1] != ".")
 
 
+def images_in_arrays(path: Path, *, name: str) -> Iterator[str]:
+    """The names of the images in a file of arrays; rows of floating-point numbers are features.
+
+    Raises:
+        DataError: When it cannot be read.
+    """
+    for part in _parts(stored_arrays(path, name=name), bands=False):
+        if len(part.array.shape) != 2 or part.array.dtype.kind != "f":
+            yield from part.rows()
+
+
 def arrays_source(path: Path, reading: Reading, *, files: Sequence[Path] = ()) -> DataSource:
     """A file of arrays, or a folder of such files.
 

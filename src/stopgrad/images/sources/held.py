@@ -25,6 +25,7 @@ from stopgrad.images.sources.array_labels import as_labels, labels_of_rows
 from stopgrad.images.sources.arrays import RawLabels, number_labels
 from stopgrad.images.sources.endings import SUFFIXES
 from stopgrad.images.types import Contents, DataSource, Encoded, Notes, SplitReader, stamp
+from stopgrad.storage import first_line
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 AS_FILES = ("1", "L", "LA", "P", "RGB", "RGBA", "I", "I;16", "CMYK", "F")
 BLOCK = 256  # rows of a stack at a time
 # The columns of a row of the Hub's library.
-IMAGE_NAMES, LABEL_NAMES = ("image", "img"), ("label", "labels", "fine_label")
+IMAGE_NAMES, LABEL_NAMES = ("image", "img", "bytes", "path"), ("label", "labels", "fine_label")
 
 Label = int | str | None
 
@@ -78,13 +79,32 @@ def held_source(
 
 
 def plain(images: Any) -> Any:
-    """A tensor, a column of a table and the like as an array; an array of objects as a list."""
+    """A tensor, a column of a table and the like as an array; an array of objects as a list.
+
+    Raises:
+        DataError: For a tensor or a column that has no such values.
+    """
+    # Each library raises types of its own, for tensors without values, sparse ones, odd types.
+    try:
+        return _plain(images)
+    except Exception as error:
+        raise DataError(
+            f"values of the type {type(images).__name__} ({first_line(error)})",
+            expected="an array, a dense tensor or a column of numbers, texts, paths or images",
+            hint="convert them, as by x.to_dense() or np.asarray(x)",
+        ) from error
+
+
+def _plain(images: Any) -> Any:
+    if isinstance(images, memoryview):
+        return np.asarray(images)
     if hasattr(images, "detach"):  # a tensor, which may ask for gradients or lie on a GPU
         images = images.detach().cpu()
         kind = str(images.dtype)
         images = (images.float() if "bfloat16" in kind else images).numpy()
     elif hasattr(images, "to_numpy") and not hasattr(images, "columns"):  # no whole table
-        images = images.to_numpy()
+        arrow = next((n for n in ("to_numpy_ndarray", "to_pylist") if hasattr(images, n)), "")
+        images = getattr(images, arrow or "to_numpy")()
     if isinstance(images, np.ndarray) and images.dtype.kind in "OUS":
         images = images.tolist()
     return images
@@ -123,7 +143,8 @@ def _values(labels: Any, count: int) -> list[Label] | str:
         if array.dtype.kind == "O" or array.shape[:1] != (len(known),):
             return f"labels of the type {type(known[0]).__name__} are not used"
     else:
-        array, missing = np.asarray(labels), [False] * len(labels)
+        array = np.atleast_1d(labels)
+        missing = [False] * len(array)
     if len(missing) != count:
         raise DataError(
             f"{len(missing)} labels for {count} images",
@@ -154,7 +175,7 @@ def _stack(array: AnyArray) -> _Held:
         raise DataError(
             f"pixels of shape {array.shape} and type {array.dtype}",
             expected="at least one image, shape (N, H, W, 3), (N, 3, H, W) or (N, H, W)",
-            hint="give one image as x[None]",
+            hint="give one image as x[None], and numbers as bytes, integers or floats",
         )
 
     def encoded() -> Iterator[Encoded]:
@@ -197,7 +218,12 @@ def _image_and_label(item: Any) -> tuple[Any, Any]:
     if isinstance(item, tuple):
         return (plain(item[0]), item[1] if len(item) == 2 else None) if item else (None, None)
     if isinstance(item, Mapping):
-        image = next((item[name] for name in IMAGE_NAMES if name in item), item)
+        image = next((item[n] for n in IMAGE_NAMES if item.get(n) is not None), item)
+        image = (
+            _image_and_label(image)[0]
+            if isinstance(image, Mapping) and image is not item
+            else image
+        )
         return plain(image), next((item[name] for name in LABEL_NAMES if name in item), None)
     if isinstance(item, list):
         with contextlib.suppress(ValueError):  # of lists of several lengths
