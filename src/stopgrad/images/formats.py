@@ -46,6 +46,7 @@ RUN_LENGTHS = "1.2.840.10008.1.2.5"
 COMPRESSIONS = (1, 5, 8, 32773, 32946, 50000)  # those whose codec is told how much may come out
 SUBFILE, BITS, SAMPLES, PLANAR, FORMAT = 254, 258, 277, 284, 339  # tags of TIFF 6.0
 SMALLER, MASK, SHORT = 1, 4, 3  # kinds of subfile; a type of values
+SAVE = "save it uncompressed"
 MOST_PAGES = 1 << 16  # that are counted
 
 
@@ -59,8 +60,8 @@ def readable_now(reason: str) -> bool:
 
 
 def says_what_to_do(reason: str) -> bool:
-    """Whether the reason why an image cannot be read names a flag or a package that it needs."""
-    return "--bands" in reason or "pip install" in reason
+    """Whether the reason why an image cannot be read names what it needs."""
+    return any(what in reason for what in ("--bands", "pip install", SAVE))
 
 
 def _is_installed(package: str) -> bool:
@@ -101,7 +102,7 @@ def open_other(file: IO[bytes], bands: Bands) -> ImageFile | RawImage | None:
     file.seek(0)
     if head.startswith(TIFF):
         return _open_tiff(file, bands)
-    if head[4:8] == b"ftyp" and head[8:12] in HEIC:
+    if _is_heic(head):
         _require(HEIF, "HEIC")
         from pillow_heif import HeifImageFile
 
@@ -115,7 +116,9 @@ def open_other(file: IO[bytes], bands: Bands) -> ImageFile | RawImage | None:
 
 
 def further_pages(file: IO[bytes]) -> tuple[int, ...]:
-    """The pages of a TIFF and the frames of a DICOM file behind the first, counted from 1.
+    """The pages of a TIFF, the frames of a DICOM file and the images of a HEIC behind the first.
+
+    They are counted from 1.
 
     Smaller copies and masks of a page are none.
     """
@@ -130,7 +133,16 @@ def further_pages(file: IO[bytes]) -> tuple[int, ...]:
         header = dcmread(file, stop_before_pixels=True, force=True)
         frames = min(int(header.get("NumberOfFrames") or 1), MOST_PAGES)
         return tuple(range(2, frames + 1))
+    if _is_heic(head) and _is_installed(HEIF):
+        from pillow_heif import HeifImageFile
+
+        file.seek(0)
+        return tuple(range(2, HeifImageFile(file).n_frames + 1))  # type: ignore[no-untyped-call]
     return ()
+
+
+def _is_heic(head: bytes) -> bool:
+    return head[4:8] == b"ftyp" and head[8:12] in HEIC
 
 
 def _further_pages(file: IO[bytes], head: bytes) -> Iterator[int]:
@@ -171,11 +183,13 @@ def _open_tiff(file: IO[bytes], bands: Bands) -> RawImage:
         count = planes * samples
         kind = _kind(count, page.bitspersample, page.sampleformat)
         if page.dtype is None or page.dtype.kind not in "buif":
-            raise ValueError(f"TIFF of {kind}")
+            raise ValueError(f"TIFF of {kind}: {SAVE} as real numbers, such as magnitudes")
         if page.compression not in COMPRESSIONS:
-            raise ValueError(f"TIFF of {kind}, compressed as {page.compression!r}")
+            how = getattr(page.compression, "name", page.compression)
+            raise ValueError(f"TIFF of {kind}, compressed as {how}: {SAVE} or with LZW")
         if layers > 1 or (not bands and page.photometric not in (0, 1, 2)):
-            raise ValueError(f"TIFF of {kind}, {layers} layers, photometric {page.photometric}")
+            what = f"{layers} layers, photometric {page.photometric}"
+            raise ValueError(f"TIFF of {kind}, {what}: {SAVE} as gray or RGB, a layer a file")
         if len(page.dataoffsets) != math.prod(page.chunked):
             raise ValueError("strips or tiles of the image are missing")
         colours = () if bands else _colours(count, kind, is_rgb=page.photometric == 2)

@@ -14,7 +14,13 @@ import pytest
 from PIL import Image
 
 from stopgrad.errors import DataError, StorageError
-from stopgrad.images import DamagedImagesError, Dataset, load_dataset, warn_of_unused
+from stopgrad.images import (
+    DamagedImagesError,
+    Dataset,
+    load_dataset,
+    spec_of_several,
+    warn_of_unused,
+)
 from tests.images.inputs.test_arrays import put_cifar
 from tests.inputs import row
 
@@ -494,3 +500,21 @@ def test_the_archive_that_images_came_from_lacks_nothing(tmp_path: Path) -> None
     found = load_dataset(str(tmp_path))
     assert (len(found.train), found.train.class_names) == (20, ("cat", "dog"))
     assert [group.names for group in found.notes.unused] == [("set.zip",)]
+
+
+@pytest.mark.input(
+    "layout",
+    what="part1.zip and part2.zip, each with the same class folders",
+    happens="no labels; says how to learn from both with labels",
+)
+def test_archives_with_the_same_classes_are_said_to_be_named_each(tmp_path: Path) -> None:
+    files = [tmp_path / "set" / f"part{number}.zip" for number in (1, 2)]
+    files[0].parent.mkdir()
+    for file in files:
+        put_into(file, MEMBERS)
+    found = load_dataset(str(tmp_path / "set"))
+    assert (len(found.train), found.train.labels) == (40, None)
+    assert found.notes.remarks[-1].endswith(f"--data {files[0]} --data {files[1]}")
+    both = load_dataset(spec_of_several([*map(str, files)])).train
+    assert both.labels is not None
+    assert np.bincount(both.labels).tolist() == [20, 20]

@@ -796,3 +796,12 @@ def test_a_fourth_channel_of_bytes_is_said_to_be_alpha(
     found = load_dataset(str(tmp_path / "images.npy"), reading=Reading(bands=(1, 2, 3)))
     assert found.notes.remarks == ()
     assert found.train.pixels.tolist() == FOUR[..., :3].tolist()
+
+
+@pytest.mark.input(
+    "format", what="rows of floats (N, 784)", happens="refused; says the shape to save them in"
+)
+def test_rows_of_floats_may_be_features_and_are_told_what_to_become(tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", np.zeros((10, 784), np.float32))
+    with pytest.raises(DataError, match=r"gray images, save it as x\.reshape\(-1, 28, 28\)"):
+        load_dataset(str(tmp_path / "x.npy"))

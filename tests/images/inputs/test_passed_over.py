@@ -503,6 +503,54 @@ def test_a_folder_called_thumbs_that_is_none_is_said(root: Path, copy: str, side
     source = find_source(str(root))
     assert used(source) == 10
     assert source.notes.remarks == (
-        "5 images in thumbs/ are read as all others: if they are thumbnails of those, move them "
-        "away",
+        "5 images in thumbs/ are read as all others: if they are masks or thumbnails of those, "
+        "move them away",
     )
+
+
+@pytest.mark.parametrize(
+    ("whole", "mask"),
+    [
+        row("CXR_png/ and masks/ of the same names, with or without _mask",
+            "masks/ is passed over and named", "CXR_png/{}.png", "masks/{}_mask.png",
+            kind="layout"),
+        row("photos/ and labels/ of the same names", "labels/ is passed over and named",
+            "photos/{}.png", "labels/{}.png", kind="layout"),
+        row("CLASS/masks", "is passed over and named; the class folders are classes",
+            "cat/{}.png", "cat/masks/{}.png", kind="layout"),
+        row("CLASS/7.png beside CLASS/7_mask.png",
+            "the masks are passed over and named", "cat/x ({}).png", "cat/x ({})_mask.png",
+            kind="layout"),
+        row("7.png beside 7_mask_1.png", "the masks are passed over and named", "{}.png",
+            "{}_mask_1.png", kind="layout"),
+        row("photo.png beside photo-thumb.webp", "the thumbnails are passed over and named",
+            "{}.png", "{}-thumb.webp", kind="layout"),
+    ],
+)  # fmt: skip
+def test_masks_of_the_same_names_are_passed_over(root: Path, whole: str, mask: str) -> None:
+    put(root, *(of.format(n) for n in range(5) for of in (whole, mask)))
+    source = find_source(str(root))
+    reason = "masks, annotations or thumbnails beside images"
+    assert unused(source) == {("image", reason): tuple(mask.format(n) for n in range(5))}
+    assert used(source) == 5
+
+
+@pytest.mark.parametrize(
+    ("names", "remarks"),
+    [
+        (each("mask", "no_mask"), 0),  # classes
+        ([f"{kind}/{n}_{kind}.png" for kind in ("mask", "gt") for n in range(3)], 0),
+        (["cat/0.png", "cat/1.png", "masks/7.png", "masks/8.png"], 1),  # of other names
+        (["masks/0.png", "masks/1.png"], 0),  # nothing else is there
+    ],
+)
+def test_what_is_no_mask_of_another_image_is_read(
+    root: Path, names: list[str], remarks: int
+) -> None:
+    put(root, *names)
+    source = find_source(str(root))
+    assert used(source) == len(names)
+    assert [remark for remark in source.notes.remarks if "if they are masks" in remark] == (
+        ["2 images in masks/ are read as all others: if they are masks or thumbnails of those, "
+         "move them away"] * remarks
+    )  # fmt: skip

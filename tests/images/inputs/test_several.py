@@ -228,3 +228,18 @@ def test_several_are_named_in_a_list_in_python(tmp_path: Path) -> None:
     found = stopgrad.load([one, str(two)])
     assert len(found.dataset.train) == 2
     assert json.loads(found.spec) == [str(one), str(two)]
+
+
+@pytest.mark.input(
+    "command", what="--data FOLDER --data FOLDER/INNER", happens="says how many are read twice"
+)
+def test_images_that_are_read_twice_are_counted(tmp_path: Path) -> None:
+    for name in ("cat/0", "cat/1", "dog/2", "dog/3", "dog/4"):
+        path = tmp_path / "all" / f"{name}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("L", (8, 8), int(name[-1])).save(path)
+    inner = spec_of_several([str(tmp_path / "all"), str(tmp_path / "all" / "dog")])
+    assert "3 images are read twice: dog lies in all" in load_dataset(inner).notes.remarks
+    (tmp_path / "all" / "train").mkdir()  # all else in all/ is not read then
+    (tmp_path / "all" / "cat").rename(tmp_path / "all" / "train" / "cat")
+    assert not any("twice" in remark for remark in load_dataset(inner).notes.remarks)

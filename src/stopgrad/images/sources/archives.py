@@ -114,12 +114,19 @@ def _open(files: Mapping[str, Path], name: str, find: Callable[[Path], DataSourc
     source = find(_inner(unpacked.folder))
     contents = source.open()
     notes = notes.and_those(source.notes).and_those(contents.notes)
-    remarks = (remark.replace(f"{unpacked.above}/", "") for remark in notes.remarks)
+    remarks = (_as_archives(remark, unpacked.folder, files) for remark in notes.remarks)
     return contents._replace(
         train=_held(contents.train, unpacked),
         test=contents.test and _held(contents.test, unpacked),
         notes=notes._replace(remarks=tuple(remarks)),
     )
+
+
+def _as_archives(remark: str, folder: Path, files: Mapping[str, Path]) -> str:
+    """What is said of the folders that archives were unpacked to, said of the archives."""
+    for below in sorted(files, reverse=True):
+        remark = remark.replace(str(folder / below), str(files[below]))
+    return remark
 
 
 def _inner(folder: Path) -> Path:

@@ -13,6 +13,7 @@ noted.
 from __future__ import annotations
 
 import functools
+import math
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -297,6 +298,8 @@ def _no_images(arrays: Sequence[StoredArray], path: Path) -> DataError:
     listed = [f"{array.name!r} {array.dtype} {array.shape}" for array in arrays[:NAMED]]
     more = ", ..." if len(arrays) > NAMED else ""
     layouts = (stack_layout(array.shape, array.dtype, bands=True) for array in arrays)
+    rows = next((a for a in arrays if len(a.shape) == 2 and math.isqrt(a.shape[1]) > 7), None)
+    side = math.isqrt(rows.shape[1]) if rows else 0
     many = next((layout.bands for layout in layouts if layout and len(layout.shape) == 3), 0)
     return DataError(
         f"no images to train on in {str(path)!r} ({', '.join(listed) or 'no arrays'}{more})",
@@ -304,6 +307,8 @@ def _no_images(arrays: Sequence[StoredArray], path: Path) -> DataError:
         hint=f"for images of {many} bands, add --bands all --encoder.channels {many}, or choose "
         "three, as --bands 4,3,2"
         if many
+        else f"if its rows are gray images, save it as x.reshape(-1, {side}, {side})"
+        if rows and side**2 == rows.shape[1]
         else "call it x_train or images, and save it as numbers",
     )
 

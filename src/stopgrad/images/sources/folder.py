@@ -26,10 +26,10 @@ from stopgrad.images.sources.layout import (
     FolderSplit,
     are_classes,
     arrange,
-    holds_images,
     inner_classes,
     why_no_classes,
 )
+from stopgrad.images.sources.masks import holds_images
 from stopgrad.images.sources.names import UNLABELED, scored_as, to_score
 from stopgrad.images.sources.tables import TableLabels, table_labels
 from stopgrad.images.types import (

@@ -13,32 +13,22 @@ Folders are classes if the training images all lie in folders one level down, in
 them, and these hold at least 2 images each on average, at least 5 when there are more than 100
 folders: 150,000 folders of one image each are no classes. A folder called `images` between a class
 folder and its images is passed through. Up to 5 % of the images may lie
-elsewhere: they stay without a label. Masks and thumbnails beside a folder called `images` are not
-for training; nor is a folder of thumbnails, by its name, whose files are those of the folder beside
-or around it by theirs, and take less than half of their space.
+elsewhere: they stay without a label. Masks and thumbnails are not for training (`masks`).
 """
 
 from __future__ import annotations
 
 import itertools
-import os
 import re
-from bisect import bisect_left
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from stopgrad.images.sources.files import Found
+from stopgrad.images.sources.masks import holds_images, without_masks
 from stopgrad.images.sources.names import UNLABELED, SplitOf, split_of, splits_among, to_score
 from stopgrad.storage import some
 
-IMAGE_FOLDERS = ("images", "imgs", "img", "jpegimages", "leftimgbit")
-MASK_FOLDERS = frozenset(
-    {"mask", "masks", "annotation", "annotations", "label", "labels", "segmentation", "gt", "depth"}
-    | {"segmentations", "segmentationclass", "segmentationobject", "groundtruth", "gtfine"}
-    | {"thumbs", "thumbnails"}
-)
-THUMBNAILS = frozenset({"thumb", "thumbs", "thumbnail", "thumbnails"})
 CLASS_WORDS = ("", "c", "n", "k", "class", "category", "label", "type", "grade", "stage")
 FEW_CLASSES = 100
 MOST_STRAY = 0.05  # of the images of a split may lie in no class folder
@@ -76,14 +66,8 @@ class Arrangement(NamedTuple):
 
 def arrange(images: Sequence[Found]) -> Arrangement:
     """The splits of images by their paths below the folder that the user has named."""
-    images, masks = _without_masks(images)
-    inside, remarks, whole = images, list[str](), FolderSplit("", "train", images)
-    remarks += [
-        f"{len(copies):,} images in {'/'.join(folder)}/ are read as all others: if they are "
-        "thumbnails of those, move them away"
-        for folder, copies in _called_thumbnails(images).items()
-        if len(copies) < len(images)
-    ]
+    images, masks, remarks = without_masks(images)
+    inside, whole = images, FolderSplit("", "train", images)
     while True:
         folders = by_folder(inside)
         # Training data/ may hold train/ and test/.
@@ -221,77 +205,6 @@ def _without_inner(split: FolderSplit) -> FolderSplit:
         for image in split.images
     )
     return split._replace(images=tuple(inner))
-
-
-def _without_masks(images: Sequence[Found]) -> tuple[tuple[Found, ...], tuple[Found, ...]]:
-    """Images, and those in folders of masks and the like beside one of images."""
-    folders = {image.parts[:-1] for image in images}
-    parents = {
-        parts[:depth] for parts in folders for depth, name in enumerate(parts) if holds_images(name)
-    }
-    masked = {
-        parts
-        for parts in (folders if parents else ())
-        for depth, name in enumerate(parts)
-        if _plain(name) in MASK_FOLDERS and parts[:depth] in parents
-    }
-    masked |= _thumbnails([image for image in images if image.parts[:-1] not in masked])
-    kept = tuple(image for image in images if image.parts[:-1] not in masked)
-    return kept, tuple(image for image in images if image.parts[:-1] in masked)
-
-
-def _called_thumbnails(images: Iterable[Found]) -> dict[tuple[str, ...], list[Found]]:
-    """Images by the outermost folder around them that has the name of one of thumbnails."""
-    found: dict[tuple[str, ...], list[Found]] = {}
-    for image in images:
-        named = (n for n, name in enumerate(image.parts[:-1], 1) if _plain(name) in THUMBNAILS)
-        if depth := next(named, 0):
-            found.setdefault(image.parts[:depth], []).append(image)
-    return found
-
-
-def _thumbnails(images: Sequence[Found]) -> set[tuple[str, ...]]:
-    """The folders whose images are smaller copies of those beside or around them."""
-    found = set[tuple[str, ...]]()
-    for folder, copies in _called_thumbnails(images).items():
-        above = folder[:-1]
-        wholes = dict[tuple[str, ...], str]()  # by their place around or in one folder beside
-        for image in _below(above, images):
-            if image.parts[: len(folder)] != folder:
-                around = _without_ending(image.parts[len(above) :])
-                wholes |= {around: image.path, around[1:]: image.path}
-        places = {_without_ending(copy.parts[len(folder) :]): copy.path for copy in copies}
-        both = [(_size(path), _size(wholes[at])) for at, path in places.items() if at in wholes]
-        small, large = map(sum, zip(*both, strict=True)) if both else (0, 0)
-        if len(places) - len(both) <= MOST_STRAY * len(places) and 2 * small < large:
-            found |= {copy.parts[:-1] for copy in copies}
-    return found
-
-
-def _below(folder: tuple[str, ...], images: Sequence[Found]) -> Iterator[Found]:
-    """The images in a folder, of images in order."""
-    first = bisect_left(images, folder, key=lambda image: image.parts)
-    for place in range(first, len(images)):
-        if images[place].parts[: len(folder)] != folder:
-            return
-        yield images[place]
-
-
-def _without_ending(parts: tuple[str, ...]) -> tuple[str, ...]:
-    return (*parts[:-1], os.path.splitext(parts[-1])[0])
-
-
-def _size(path: str) -> int:
-    return os.path.getsize(path) if os.path.isfile(path) else 0
-
-
-def holds_images(name: str) -> bool:
-    """Whether a folder of this name holds images and is no class: `images`, `JPEGImages`."""
-    return _plain(name) in IMAGE_FOLDERS
-
-
-def _plain(name: str) -> str:
-    return re.sub(r"[^a-z]", "", name.lower())
 
 
 def are_classes(paths: Sequence[tuple[str, ...]]) -> bool:

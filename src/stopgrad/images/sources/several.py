@@ -6,6 +6,7 @@ The spec of several is a JSON list of specs, so that a run, a study and a flag k
 from __future__ import annotations
 
 import functools
+import itertools
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -97,6 +98,7 @@ def _below(name: str, notes: Notes) -> Notes:
 
 def _open(sources: Mapping[str, DataSource]) -> Contents:
     contents = {name: source.open() for name, source in sources.items()}
+    twice = Notes(tuple(_read_twice(sources, contents)))
     _check_channels(contents, {name: source.reading.bands for name, source in sources.items()})
     notes = [_below(name, of.notes) for name, of in contents.items()]
     common = _common_classes(contents)
@@ -106,8 +108,25 @@ def _open(sources: Mapping[str, DataSource]) -> Contents:
         common.names,
         train,
         _joined(tests, contents, common.names) if tests else None,
-        functools.reduce(Notes.and_those, [*notes, common.notes]),
+        functools.reduce(Notes.and_those, [*notes, common.notes, twice]),
     )
+
+
+def _read_twice(
+    sources: Mapping[str, DataSource], contents: Mapping[str, Contents]
+) -> Iterator[str]:
+    """What to say of folders in each other."""
+    for outer, inner in itertools.permutations(sources, 2):
+        if Path(sources[outer].root) in Path(sources[inner].root).parents:
+            both = _files(contents[outer]) & _files(contents[inner])
+            if both:
+                yield f"{len(both):,} images are read twice: {inner} lies in {outer}"
+
+
+def _files(contents: Contents) -> set[str]:
+    readers = contents.readers.values()
+    items = (item.data for reader in readers for item in reader.items())
+    return {str(data) for data in items if isinstance(data, Path)}
 
 
 def _check_channels(contents: Mapping[str, Contents], bands: Mapping[str, Bands]) -> None:
