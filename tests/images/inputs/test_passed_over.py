@@ -523,6 +523,10 @@ def test_a_folder_called_thumbs_that_is_none_is_said(root: Path, copy: str, side
             kind="layout"),
         row("7.png beside 7_mask_1.png", "the masks are passed over and named", "{}.png",
             "{}_mask_1.png", kind="layout"),
+        row("images_resized/CLASS beside images/CLASS", "is passed over and named",
+            "images/cat/{}.png", "images_resized/cat/{}.jpg", kind="layout"),
+        row("preview/ or resized_256/ beside photos/ of the same names",
+            "is passed over and named", "photos/{}.png", "resized_256/{}.png", kind="layout"),
         row("photo.png beside photo-thumb.webp", "the thumbnails are passed over and named",
             "{}.png", "{}-thumb.webp", kind="layout"),
     ],
@@ -542,6 +546,8 @@ def test_masks_of_the_same_names_are_passed_over(root: Path, whole: str, mask: s
         ([f"{kind}/{n}_{kind}.png" for kind in ("mask", "gt") for n in range(3)], 0),
         (["cat/0.png", "cat/1.png", "masks/7.png", "masks/8.png"], 1),  # of other names
         (["masks/0.png", "masks/1.png"], 0),  # nothing else is there
+        (each("train_resized/cat", "train_resized/dog", "test_resized/cat"), 0),
+        (each("resized/train", "resized/test"), 0),
     ],
 )
 def test_what_is_no_mask_of_another_image_is_read(

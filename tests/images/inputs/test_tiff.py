@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import tifffile
 
+import stopgrad
 from stopgrad.cli import main
 from stopgrad.config import ALL_BANDS, Reading, bands_as_text, preset
 from stopgrad.errors import ConfigError
@@ -398,3 +399,5 @@ def test_a_store_that_is_packed_again_after_a_kill_names_all_bands(
     pack(str(tmp_path / "set"), tmp_path / "store", side=8)
     (group,) = load_dataset(str(tmp_path / "store")).notes.unused
     assert group.names == tuple(f"{number}.tif:4" for number in range(6))
+    verdict = stopgrad.check(tmp_path / "store", preset="tiny", batch=2).verdict
+    assert "bands that are not used (6)" in verdict

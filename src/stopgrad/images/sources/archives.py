@@ -81,10 +81,15 @@ def images_in_archive(path: Path) -> Iterator[str]:
     Raises:
         DataError: When it cannot be read.
     """
-    in_zip = archive_ending(path.name) in ZIPS
-    for member in _zip_members(path) if in_zip else tar_members(path):
-        if ending_of(member.name) in SUFFIXES:
-            yield member.name
+    if archive_ending(path.name) in ZIPS:
+        with _reading(path), zipfile.ZipFile(path) as archive:
+            yield from filter(_is_image, archive.namelist())
+    else:
+        yield from filter(_is_image, (member.name for member in tar_members(path)))
+
+
+def _is_image(name: str) -> bool:
+    return ending_of(name) in SUFFIXES
 
 
 class _Unpacked:
@@ -166,7 +171,7 @@ def _unpack(path: Path, folder: Path) -> Notes:
         path_of = folder.joinpath(*map(as_file_name, parts))
         if not unfit and not (unfit := _write(path_of, member, broken)):
             continue
-        what: What = "image" if ending_of(member.name) in SUFFIXES else "file"
+        what: What = "image" if _is_image(member.name) else "file"
         unused.setdefault((what, f"in {path.name}: {unfit}"), []).append(member.name)
     if any(ENCRYPTION in reason for _, reason in unused) and not any(folder.glob("*")):
         raise DataError(

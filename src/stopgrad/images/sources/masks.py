@@ -1,8 +1,9 @@
 """Masks and thumbnails: which image files are no images of their own, by the names around them.
 
-Those in folders of masks and the like beside a folder called `images`. Those in a folder of masks
-or thumbnails, by its name, whose files have the names of the files beside or around it, with or
-without a word for what they are (`7_mask.png`); thumbnails take less than half of the space, too.
+Those in folders of masks and the like beside a folder called `images`. Those in a folder of masks,
+thumbnails or resized copies, by its name, whose files have the names of the files beside or around
+it, with or without a word for what they are (`7_mask.png`); those in thumbs/, which may be a class,
+take less than half of the space, too.
 And a file with such a word beside the file of the same name without it.
 """
 
@@ -22,8 +23,10 @@ MASKS = frozenset(  # that are never the name of a class
     {"masks", "annotations", "labels", "segmentations", "segmentationclass", "segmentationobject"}
     | {"groundtruth", "gtfine"}
 )
+RESIZED = frozenset({"resized", "preview", "previews", "downscaled", "downsampled", "lowres"})
 BESIDE_IMAGES = MASKS | {"mask", "annotation", "label", "segmentation", "gt", "depth"} | THUMBNAILS
 WORD = re.compile(r"[ ._-](?:mask|seg|gt|thumb)", re.IGNORECASE)  # to look no further at most names
+CALLED = MASKS | THUMBNAILS
 MARKED = re.compile(
     r"(.+?)[ ._-]+(?:masks?|seg|segmentation|gt|thumb|thumbnail)(?:[ _-]?\d+)?", re.IGNORECASE
 )
@@ -63,7 +66,7 @@ def without_masks(images: Sequence[Found]) -> MasksApart:
         f"{len(of):,} images in {'/'.join(folder)}/ are read as all others: if they are masks or "
         "thumbnails of those, move them away"
         for folder, of in called.items()
-        if len(of) < len(images) and of[0].parts[:-1] not in masked
+        if len(of) < len(images) and of[0].parts[:-1] not in masked and _plain(folder[-1]) in CALLED
     ]
     if not masked and not files:
         return MasksApart(tuple(images), (), remarks)
@@ -82,7 +85,9 @@ def _called_masks(images: Sequence[Found], folders: set[Folder]) -> dict[Folder,
     """Images by the outermost folder around them that is called as one of masks or thumbnails."""
     depths, found = dict[Folder, int](), dict[Folder, list[Found]]()
     for parts in folders:
-        named = (n for n, name in enumerate(parts, 1) if _plain(name) in MASKS | THUMBNAILS)
+        named = (
+            n for n, name in enumerate(parts, 1) if _plain(name) in CALLED or _is_resized(name)
+        )
         if depth := next(named, 0):
             depths[parts] = depth
     for image in images if depths else ():
@@ -93,12 +98,12 @@ def _called_masks(images: Sequence[Found], folders: set[Folder]) -> dict[Folder,
 
 def _copies(images: Sequence[Found], called: Mapping[Folder, Sequence[Found]]) -> set[Folder]:
     """The folders whose images are masks or smaller copies of those beside or around them."""
-    found = set[Folder]()
+    found, apart = set[Folder](), {copy.path for copies in called.values() for copy in copies}
     for folder, copies in called.items():
         above = folder[:-1]
         wholes = dict[Folder, str]()  # by their place around or in one folder beside
         for image in _below(above, images):
-            if image.parts[: len(folder)] != folder:
+            if image.path not in apart:
                 around = _without_ending(image.parts[len(above) :])
                 wholes |= {around: image.path, around[1:]: image.path}
         both = []
@@ -109,7 +114,7 @@ def _copies(images: Sequence[Found], called: Mapping[Folder, Sequence[Found]]) -
         if len(copies) - len(both) > MOST_OTHERS * len(copies):
             continue
         small, large = map(sum, zip(*both, strict=True))
-        if 2 * small < large or _plain(folder[-1]) in MASKS:
+        if 2 * small < large or _plain(folder[-1]) not in THUMBNAILS:
             found |= {copy.parts[:-1] for copy in copies}
     return found
 
@@ -140,6 +145,10 @@ def _size(path: str) -> int:
 def holds_images(name: str) -> bool:
     """Whether a folder of this name holds images and is no class: `images`, `JPEGImages`."""
     return _plain(name) in IMAGE_FOLDERS
+
+
+def _is_resized(name: str) -> bool:
+    return not RESIZED.isdisjoint(re.findall(r"[a-z]+", name.lower()))
 
 
 def _plain(name: str) -> str:
