@@ -87,6 +87,8 @@ def plain(images: Any) -> Any:
     # Each library raises types of its own, for tensors without values, sparse ones, odd types.
     try:
         return _plain(images)
+    except MemoryError:
+        raise
     except Exception as error:
         raise DataError(
             f"values of the type {type(images).__name__} ({first_line(error)})",
