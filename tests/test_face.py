@@ -343,7 +343,34 @@ def test_data_that_was_loaded_stands_for_its_path(pictures: Path, tmp_path: Path
     assert stopgrad.check(data, preset="tiny").findings.pictures == {"train": 160, "test": 40}
     assert len(stopgrad.pack(data, tmp_path / "store", side=28)) == 200
     with pytest.raises(DataError, match="images in memory"):
-        stopgrad.check(np.zeros((2, 8, 8, 3), np.uint8))
+        stopgrad.pack(np.zeros((2, 8, 8, 3), np.uint8), tmp_path / "x")
+
+
+def test_images_in_memory_are_checked_as_files_are(pictures: Path) -> None:
+    loaded = load_dataset(str(pictures))
+    in_files = stopgrad.check(pictures, preset="tiny")
+    held = stopgrad.check(Dataset("held", loaded.train, loaded.test), preset="tiny")
+    for each in (in_files, held):
+        assert each.findings.pictures == {"train": 160, "test": 40}
+        assert each.verdict == in_files.verdict
+    assert held.findings.duplicates == in_files.findings.duplicates
+    assert held.findings.classes == in_files.findings.classes
+    pixels = np.array(loaded.train.pixels)
+    pixels[7] = pixels[3]
+    found = stopgrad.check(stopgrad.load(pixels, labels=loaded.train.labels), preset="tiny")
+    places = [place.name for place in found.findings.copies]
+    assert "7" in places
+    assert found.as_json()["formats"] == {"array": 160}
+
+
+def test_a_list_of_files_is_checked_by_its_files(pictures: Path, tmp_path: Path) -> None:
+    files = [*sorted((pictures / "train").rglob("*.png"))[:30], tmp_path / "broken.png"]
+    files[-1].write_bytes(b"junk")
+    found = stopgrad.check(
+        stopgrad.load(files, bad_images="skip"), preset="tiny", bad_images="skip"
+    )
+    assert [image.name for image in found.findings.damaged] == [str(files[-1])]
+    assert found.as_json()["formats"] == {"PNG": 30}
 
 
 def test_a_report_is_one_page(run: stopgrad.Run, tmp_path: Path) -> None:

@@ -74,6 +74,23 @@ def test_a_folder_without_its_flag_is_understood(place: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        _input("--val, --test-data and the like", "refused; says where splits are",
+               [*PRETRAIN, "--val", "d"], "--data, such as test/"),
+        _input("evaluate --test-data", "refused; says --data and --split",
+               ["evaluate", "run", "--test-data", "d"], "RUN takes --split or --data"),
+        _input("--annotations, --labels of pretrain", "refused; says where labels are",
+               [*PRETRAIN, "--annotations", "d"], "a table beside the images"),
+        _input("--train-data without --data", "refused; --data is named",
+               ["pretrain", "--out", "x", "--train-data=d"], "--train-data (here --data)"),
+    ],
+)  # fmt: skip
+def test_flags_for_splits_and_labels_say_where_they_are(words: list[str], said: str) -> None:
+    assert said in _refusal(*words)
+
+
+@pytest.mark.parametrize(
     ("command", "knob"),
     [
         (("finetune", "run"), "finetune.base_lr"),

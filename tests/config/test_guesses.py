@@ -104,6 +104,12 @@ TYPED = {
             "num_steps": "counts epochs",
             "save_freq": "checkpoint_every",
         },
+        **{
+            "val": "stopgrad evaluate RUN",
+            "test-data": "--split",
+            "valid_dir": "a folder of --data",
+        },
+        **{"annotations": "a table beside", "labels": "--label-column", "traindir": "here --data"},
         **{"val_split": "validation", "overwrite": "never overwritten", "debug": "--preset tiny"},
     },
 }

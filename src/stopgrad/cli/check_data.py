@@ -1,10 +1,12 @@
 """`stopgrad check-data`: what a data set holds, and what pretraining on it will need.
 
-With --json one object: data, name, preset, starts, verdict, error; pictures (number of images in
-each split); damaged (split, name, reason), tiny, copies (split, name), duplicates (groups of
-those), leaked (test, train), odd (a list for each trait); formats, sizes, classes (null without
-labels); cost and suggestion (null if no step could be taken); packing (null if no store is needed).
-If the data set cannot be opened, only data, preset, starts, verdict and error.
+With --json one object: data, name, preset, bad_images, starts, verdict, error; pictures (number of
+images in each split); damaged (split, name, reason), tiny, copies (split, name), duplicates (groups
+of those), leaked (test, train), odd (a list for each trait); formats, sizes, classes (null without
+labels); remarks (what was understood how); unused (groups of files, images, labels or bands that
+are not used: what, reason, names); cost and suggestion (null if no step could be taken); packing
+(null if no store is needed); extent. If the data set cannot be opened, only data, preset, starts,
+verdict and error.
 """
 
 from __future__ import annotations
@@ -23,7 +25,9 @@ EXAMPLE = "stopgrad check-data --data images/ --preset cpu"
 def add(parser: argparse.ArgumentParser) -> None:
     """Adds the data, the knobs and --json."""
     add_spec(parser)
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_argument(
+        "--json", action="store_true", help="print one JSON object, with all that is not used"
+    )
     add_config(parser)
     parser.epilog = "Exit code 0: pretraining would start; 3: it would not."
 

@@ -71,6 +71,18 @@ def check_names(options: argparse.Namespace) -> None:
                 raise ConfigError(f"--{name} {given}{said}", expected=what)
 
 
+def check_data_named(words: Sequence[str]) -> None:
+    """Refuses the flag of another tool in place of --data.
+
+    Raises:
+        ConfigError: With the flag that is ours.
+    """
+    typed = [word.partition("=")[0] for word in words if word.startswith("-")]
+    other = next((word for word in typed if guess(word.lstrip("-"), []) == "here --data"), "")
+    if other and "--data" not in typed:
+        raise ConfigError(f"unknown argument {other} (here --data)", expected="--data SPEC")
+
+
 def unknown_flags(words: Sequence[str], *, section: str) -> dict[str, str]:
     """Flags that no parser knows, as keys that the config refuses; in a section if it has them.
 

@@ -15,7 +15,13 @@ from shlex import quote
 from typing import Any, NoReturn, get_args
 
 import stopgrad
-from stopgrad.cli.guesses import check_command, check_names, unknown_flags, unrecognized
+from stopgrad.cli.guesses import (
+    check_command,
+    check_data_named,
+    check_names,
+    unknown_flags,
+    unrecognized,
+)
 from stopgrad.cli.screen import print_line
 from stopgrad.config import (
     PRESET_WORDS,
@@ -79,7 +85,11 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
             check_command(words[0], known)
     if "--show-config" in arguments:
         _require_nothing(parser)
-    options, rest = parser.parse_known_args(arguments)
+    try:
+        options, rest = parser.parse_known_args(arguments)
+    except ConfigError:
+        check_data_named(arguments)
+        raise
     if not hasattr(options, "command"):
         _print_version() if options.version else parser.print_help()
         raise SystemExit(0)

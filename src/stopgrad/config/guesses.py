@@ -132,7 +132,18 @@ GUESSES = {  # "here KNOB", with a note, or why there is none: the names
     "here --preset tiny": "debug dry_run fast_dev_run",
     "here --data": (
         "d dataset dataset_name dataset_path data_dir data_path data_root root input input_dir "
-        "images train_data train_dir train_path train_data_path img_folder folder"
+        "images train_data train_dir train_path train_data_path img_folder folder train traindir "
+        "train_root train_dataset"
+    ),
+    "a split is a folder of --data, such as test/, and stopgrad evaluate RUN takes --split or "
+    "--data": (
+        "val val_data val_dir val_path val_root val_dataset valid valid_data valid_dir valdir "
+        "validation_data validation_dir test test_data test_dir test_path test_root test_dataset "
+        "testdir eval_data eval_dir eval_dataset"
+    ),
+    "labels are class folders, a table beside the images, or --label-column": (
+        "labels label_file labels_file label_csv labels_csv label_path annotations annotation "
+        "annotation_file csv csv_file metadata targets"
     ),
     "here --out": (
         "o output output_dir save_dir save_path log_dir logdir exp_dir work_dir model_dir run_dir "
@@ -146,7 +157,7 @@ GUESSES = {  # "here KNOB", with a note, or why there is none: the names
         "start_epoch"
     ),
     "a run is never overwritten, but goes on by stopgrad resume RUN": "f force overwrite exist_ok",
-    "here stopgrad evaluate RUN": "evaluate eval eval_only test test_only",
+    "here stopgrad evaluate RUN": "evaluate eval eval_only test_only",
 }
 
 _ANSWERS = {name: answer for answer, names in GUESSES.items() for name in names.split()}

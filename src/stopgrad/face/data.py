@@ -6,6 +6,7 @@ decoded once for each size that training asks for.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -89,6 +90,13 @@ class Data:
             return runs.load_images(
                 self._where, config, split=split, changed=changed, track=screen.track
             )
+
+    def to_look_at(self) -> str | DataSource:
+        """What is looked at image by image: files anew, images in memory as they are."""
+        if not self.spec.startswith(ARRAYS):
+            return self.spec
+        in_files = self._where != self.spec
+        return self._where if in_files else images.dataset_source(self.dataset)
 
     def with_reading(self, config: Config) -> Config:
         """A config that reads the data as was said when they were named, where it says nothing."""
@@ -196,8 +204,8 @@ def load(
 
 def _specs(data: AnyData) -> list[str]:
     """The names and paths of data sets; [] for images themselves."""
-    if isinstance(data, (str, Path)):
-        return [str(data)]
+    if isinstance(data, (str, os.PathLike)):
+        return [os.fspath(data)]
     found = None if isinstance(data, (Data, images.Dataset)) else images.paths_in(data)
     return found if found and not images.are_image_files(found) else []
 
@@ -238,19 +246,19 @@ def check(
     """Looks at every image and takes a few steps on them.
 
     Args:
-        data: A name or a path, as for `load`, or what `load` made of one.
+        data: As for `load`.
         preset: As for `pretrain`.
         config: As for `pretrain`.
         **knobs: As for `pretrain`.
 
     Raises:
-        DataError: When there is nothing to look at, or the images are in memory.
+        DataError: When there is nothing to look at.
     """
-    config, screen, spec = chosen_config(config, knobs, preset=preset), Screen(), spec_of(data)
-    config = as_data(data).with_reading(config)
+    config, screen, data = chosen_config(config, knobs, preset=preset), Screen(), as_data(data)
+    config = data.with_reading(config)
     method.use_threads(config.threads)
     findings = images.check_images(
-        spec,
+        data.to_look_at(),
         side=config.image_side,
         tiny_below=config.views.size / 2,
         reading=config.reading,
@@ -258,7 +266,10 @@ def check(
         track=screen.track,
     )
     screen.doing("measuring a few steps")
-    return DataCheck(spec, preset, config, findings, speed.look_ahead(findings, config))
+    outlook = speed.look_ahead(findings, config)
+    if data.spec.startswith(ARRAYS):  # which no command can name
+        outlook = outlook._replace(packing=None)
+    return DataCheck(data.spec, preset, config, findings, outlook)
 
 
 @at_work
@@ -273,7 +284,7 @@ def pack(
     """Decodes a data set once into a store on disk, to train with little memory.
 
     Args:
-        data: As for `check`.
+        data: A name or a path, as for `load`, or what `load` made of one.
         out: A folder to write, or to go on with after a kill.
         side: px. Side of the stored images, centred squares resized by their short side.
         bad_images: What damaged images do: fail, or skip.

@@ -56,10 +56,9 @@ class DataCheck(Shown):
         without = f", without {damaged} damaged" if findings.damaged else ""
         start = f"pretraining would start with {count(len(findings.dataset.train))} images{without}"
         notes = [f"{name} ({count(len(places))})" for name, places in _notes(findings) if places]
-        if unused := findings.notes.count("image"):
-            notes.insert(0, f"images that are not used ({count(unused)})")
-        if unused := findings.notes.count("label"):
-            notes.insert(0, f"labels that are not used ({count(unused)})")
+        for what in ("band", "image", "label"):
+            if unused := findings.notes.count(what):
+                notes.insert(0, f"{what}s that are not used ({count(unused)})")
         if self.outlook.cost is not None and not self.outlook.cost.fits:
             notes.insert(0, "it needs more memory than there is")
         return f"{start}; please check: {', '.join(notes)}" if notes else f"{start}; nothing is odd"

@@ -13,6 +13,7 @@ and the Hub's client are imported when a data set needs them.
     opening      an encoded image -> the open one, within limits of size and memory
     decoding     one encoded image -> pixels, strictly
     gather       whole splits, decoded on all cores in one size; damaged images
+    unread       what files hold besides what is read of them, as notes
     splits       validation split, label subsets, mean and std
     manifest     what a store promises, each value checked
     store        the one home of decoded pixels: its files, opened

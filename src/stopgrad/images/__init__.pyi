@@ -36,6 +36,7 @@ from .sources.several import specs_of as specs_of
 from .splits import label_subset as label_subset
 from .splits import normalization as normalization
 from .splits import split_validation as split_validation
+from .store import dataset_source as dataset_source
 from .store import is_store as is_store
 from .types import GRAY as GRAY
 from .types import DamagedImage as DamagedImage

@@ -14,7 +14,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from stopgrad.config import ALL_BANDS, Bands, are_colours
-from stopgrad.images.depth import Depth, RawImage, ValueRange, choose, count_bands, raw_of
+from stopgrad.images.depth import (
+    Depth,
+    RawImage,
+    ValueRange,
+    choose,
+    count_bands,
+    raw_of,
+    spare_bands,
+)
 from stopgrad.images.formats import further_pages
 from stopgrad.images.opening import Damaged, Source, guarded, opened
 from stopgrad.images.pixels import Pixels
@@ -25,7 +33,7 @@ if TYPE_CHECKING:
     from PIL.ImageFile import ImageFile
 
 ORIENTATION = 0x0112  # the EXIF tag
-DECODER = 4  # raise it with every change of what is read, so that images are decoded again
+DECODER = 5  # raise it with every change of what is read, so that images are decoded again
 
 
 class Frame(NamedTuple):
@@ -108,14 +116,26 @@ def decode(encoded: Encoded, frame: Frame) -> Pixels | OtherSize | OtherDepth | 
         is not decoded and its size returned, unless the frame fits it; so it is with its depth.
     """
     frame = frame._replace(bands=encoded.bands(frame.bands))
-    return guarded(encoded, lambda file: _read(file, frame))
+
+    def read(file: Source) -> Pixels | OtherSize | OtherDepth:
+        found = _read(file, frame)
+        return found.pixels if isinstance(found, Decoded) else found
+
+    return guarded(encoded, read)
+
+
+class Unread(NamedTuple):
+    """What of the file of an image is not read, counted from 1."""
+
+    pages: Sequence[int] = ()  # behind the first
+    bands: Sequence[int] = ()  # that are neither colours nor alpha, where none are asked for
 
 
 class Decoded(NamedTuple):
-    """The pixels of an image, and the pages of its file that are not read."""
+    """The pixels of an image, and what its file holds besides."""
 
     pixels: Pixels  # as `decode` gives them
-    pages: tuple[int, ...]  # counted from 1
+    unread: Unread
 
 
 def decode_first(encoded: Encoded, frame: Frame) -> Decoded | OtherSize | OtherDepth | Damaged:
@@ -123,15 +143,15 @@ def decode_first(encoded: Encoded, frame: Frame) -> Decoded | OtherSize | OtherD
 
     def read(file: Source) -> Decoded | OtherSize | OtherDepth:
         found = _read(file, frame)
-        if not isinstance(found, np.ndarray):
+        if isinstance(file, np.ndarray) or not isinstance(found, Decoded):
             return found
-        return Decoded(found, () if isinstance(file, np.ndarray) else further_pages(file))
+        return found._replace(unread=found.unread._replace(pages=further_pages(file)))
 
     frame = frame._replace(bands=encoded.bands(frame.bands))
     return guarded(encoded, read)
 
 
-def _read(file: Source, frame: Frame) -> Pixels | OtherSize | OtherDepth:
+def _read(file: Source, frame: Frame) -> Decoded | OtherSize | OtherDepth:
     # At twice the side, resizing still antialiases.
     draft = (2 * frame.width, 2 * frame.height) if frame.fit else None
     with opened(file, draft=draft, bands=frame.bands) as image:
@@ -153,7 +173,7 @@ def _read(file: Source, frame: Frame) -> Pixels | OtherSize | OtherDepth:
             raise ValueError(
                 f"{count_bands(pixels.shape[2])}, the first image has {frame.channels}"
             )
-        return pixels
+        return Decoded(pixels, Unread(bands=() if frame.bands else spare_bands(image)))
 
 
 def _upright_size(image: ImageFile | RawImage) -> tuple[int, int]:
@@ -209,6 +229,9 @@ def to_layers(
     else:
         flat = _to_eight_bits(image)
         if not bands:
+            # Pillow takes the first band beside the colours for alpha, whatever it is.
+            if (spare := spare_bands(image)) and spare.start == len(flat.getbands()):
+                flat = flat.convert(flat.mode[:-1])
             return [_to_rgb(flat)]
         plain = flat.mode in ("L", "RGB", "RGBA", "RGBX", "CMYK")
         pixels = choose(np.asarray(flat if plain else flat.convert("RGB")), bands)

@@ -35,8 +35,10 @@ Depth = Literal["16-bit", "integer", "floating-point"]
 Values: TypeAlias = "np.ndarray[Any, np.dtype[Any]]"  # (H, W) or (H, W, C), masked where invalid
 
 FULL = 65535
-CHANNELS = (1, 3, 4)  # of an array of colours or gray
-PHOTOMETRIC, SAMPLE_FORMAT, NODATA = 262, 339, 42113  # tags of TIFF; the last is GDAL's
+CHANNELS = (1, 3, 4)  # of an array of colours or gray; 4 of bytes alone, where the last is alpha
+PHOTOMETRIC, SAMPLES, EXTRA_SAMPLES = 262, 277, 338  # tags of TIFF 6.0
+SAMPLE_FORMAT, NODATA = 339, 42113  # the last is GDAL's
+COLOUR_BANDS = {0: 1, 1: 1, 2: 3, 3: 1, 5: 4, 6: 3, 8: 3}  # by PHOTOMETRIC
 BELOW = {"B": "L", "L": "B", "N": "B" if sys.byteorder == "little" else "L"}
 COLOURS = ("RGB", "RGBX", "RGBA", "CMYK", "LA")  # raw layouts of which Pillow keeps the high bytes
 
@@ -60,6 +62,7 @@ class RawImage:
             last one is alpha or black ink; or any number of bands that are no colours.
         pixel_bytes: Of all samples of a pixel.
         samples: Of a pixel.
+        spare: The bands that are not read where none are asked for, as `spare_bands`.
         inverted: Whether its largest value is black.
         high_byte: Whether 8 of 16 bits are the high byte and not the nearest value, as Pillow
             reads colours.
@@ -73,6 +76,7 @@ class RawImage:
     read: Callable[[Bands], Values]
     pixel_bytes: int = 2
     samples: int = 3
+    spare: range = range(0)
     inverted: bool = False
     high_byte: bool = False
     orientation: int = 1
@@ -170,13 +174,23 @@ def choose(values: Values, bands: Bands) -> Values:
 
 def choose_colours(count: int, kind: str) -> ValueError:
     """Why the colours of that many bands are not known, and the flags that help."""
-    flags = f"--bands all --encoder.channels {count}"
-    return ValueError(f"{kind}: choose three or one of them, such as --bands 4,3,2, or {flags}")
+    some = "three or one of them, such as --bands 4,3,2" if count > 3 else "one of them: --bands 1"
+    return ValueError(f"{kind}: choose {some}, or --bands all --encoder.channels {count}")
 
 
 def count_bands(count: int) -> str:
     """`1 band`, `13 bands`."""
     return f"{count} band{'s' * (count != 1)}"
+
+
+def spare_bands(image: ImageFile | RawImage) -> range:
+    """The bands of a TIFF that are neither colours nor called alpha, counted from 1."""
+    if isinstance(image, RawImage):
+        return image.spare
+    tags = getattr(image, "tag_v2", {})
+    colours = COLOUR_BANDS.get(tags.get(PHOTOMETRIC, -1), tags.get(SAMPLES, 1))
+    alpha = tags.get(EXTRA_SAMPLES, ())[:1] in ((1,), (2,))
+    return range(colours + alpha + 1, tags.get(SAMPLES, 1) + 1)
 
 
 def raw_of(image: ImageFile | RawImage) -> RawImage | None:
@@ -193,10 +207,12 @@ def raw_of(image: ImageFile | RawImage) -> RawImage | None:
         return None
     tags = getattr(image, "tag_v2", {})
     wide, layout, file = _has_wide_colours(image), _layout(image)[0], image.fp
-    unsigned = tags.get(SAMPLE_FORMAT, (1,)) == (1,)
+    unsigned, spare = tags.get(SAMPLE_FORMAT, (1,)) == (1,), spare_bands(image)
 
     def read(bands: Bands) -> Values:
         values = _read_colours(image, layout, file) if wide else np.asarray(image)
+        if spare and not bands and values.ndim == 3:
+            values = values[..., : spare.start - 1]
         if unsigned and values.dtype == np.int32:
             values = values.view(np.uint32)
         return choose(masked(values, tags.get(NODATA)), bands)
@@ -206,21 +222,27 @@ def raw_of(image: ImageFile | RawImage) -> RawImage | None:
         image.size,
         depth,
         read,
+        spare=spare,
         inverted=tags.get(PHOTOMETRIC) == 0 and not wide,  # Pillow forgets it of 16 bits
         high_byte=wide and image.format != "PPM",
         mode="CMYK" if image.mode == "CMYK" else "RGBA",
     )
 
 
+def are_colour_channels(channels: int, dtype: np.dtype[Any]) -> bool:
+    """Whether the channels of an array are gray, RGB, or RGBA, which is of bytes."""
+    return channels in CHANNELS and (channels < 4 or dtype == np.uint8)
+
+
 def raw_array(values: Values, bands: Bands) -> RawImage:
     """Values (H, W, C) of any type of numbers as a raw image, of which these bands will be read.
 
     Raises:
-        ValueError: Where none are named, and C is not 1, 3 or 4.
+        ValueError: Where none are named, and they are no colours.
     """
     height, width, channels = values.shape
-    if not bands and channels not in CHANNELS:
-        raise choose_colours(channels, count_bands(channels))
+    if not bands and not are_colour_channels(channels, values.dtype):
+        raise choose_colours(channels, f"{count_bands(channels)} of {values.dtype.name}")
     if values.dtype.kind == "b":
         values = values * np.uint8(255)
     kind, size = values.dtype.kind, values.dtype.itemsize

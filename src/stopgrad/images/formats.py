@@ -53,6 +53,7 @@ COMPRESSIONS = (
 )  # those whose codec takes a limit of what may come out
 SUBFILE, BITS, SAMPLES, PLANAR, FORMAT = 254, 258, 277, 284, 339  # tags of TIFF 6.0
 SMALLER, MASK, SHORT = 1, 4, 3  # kinds of subfile; a type of values
+SAVE = "save it uncompressed"
 MOST_PAGES = 1 << 16  # that are counted
 
 
@@ -66,8 +67,8 @@ def readable_now(reason: str) -> bool:
 
 
 def says_what_to_do(reason: str) -> bool:
-    """Whether the reason why an image cannot be read names a flag or a package that it needs."""
-    return "--bands" in reason or "pip install" in reason
+    """Whether the reason why an image cannot be read names what it needs."""
+    return any(what in reason for what in ("--bands", "pip install", SAVE))
 
 
 def _is_installed(package: str) -> bool:
@@ -88,7 +89,7 @@ def is_misread(image: ImageFile) -> bool:
     compressed_big_endian = tags.prefix == b"MM" and image.tile[0].codec_name == "libtiff"
     return (
         (signed and bits == (8,))
-        or (tags.get(PLANAR, 1) == 2 and 16 in bits)
+        or (tags.get(PLANAR, 1) == 2 and max(bits) > 8)
         or (image.mode in ("I", "F") and compressed_big_endian)
     )
 
@@ -108,7 +109,7 @@ def open_other(file: IO[bytes], bands: Bands) -> ImageFile | RawImage | None:
     file.seek(0)
     if head.startswith(TIFF):
         return _open_tiff(file, bands)
-    if head[4:8] == b"ftyp" and head[8:12] in HEIC:
+    if _is_heic(head):
         _require(HEIF, "HEIC")
         from pillow_heif import HeifImageFile
 
@@ -122,7 +123,9 @@ def open_other(file: IO[bytes], bands: Bands) -> ImageFile | RawImage | None:
 
 
 def further_pages(file: IO[bytes]) -> tuple[int, ...]:
-    """The pages of a TIFF and the frames of a DICOM file behind the first, counted from 1.
+    """The pages of a TIFF, the frames of a DICOM file and the images of a HEIC behind the first.
+
+    They are counted from 1.
 
     Smaller copies and masks of a page are none.
     """
@@ -137,7 +140,16 @@ def further_pages(file: IO[bytes]) -> tuple[int, ...]:
         header = dcmread(file, stop_before_pixels=True, force=True)
         frames = min(int(header.get("NumberOfFrames") or 1), MOST_PAGES)
         return tuple(range(2, frames + 1))
+    if _is_heic(head) and _is_installed(HEIF):
+        from pillow_heif import HeifImageFile
+
+        file.seek(0)
+        return tuple(range(2, HeifImageFile(file).n_frames + 1))  # type: ignore[no-untyped-call]
     return ()
+
+
+def _is_heic(head: bytes) -> bool:
+    return head[4:8] == b"ftyp" and head[8:12] in HEIC
 
 
 def _further_pages(file: IO[bytes], head: bytes) -> Iterator[int]:
@@ -178,14 +190,17 @@ def _open_tiff(file: IO[bytes], bands: Bands) -> RawImage:
         count = planes * samples
         kind = _kind(count, page.bitspersample, page.sampleformat)
         if page.dtype is None or page.dtype.kind not in "buif":
-            raise ValueError(f"TIFF of {kind}")
+            raise ValueError(f"TIFF of {kind}: {SAVE} as real numbers, such as magnitudes")
         if page.compression not in COMPRESSIONS:
-            raise ValueError(f"TIFF of {kind}, compressed as {page.compression!r}")
+            how = getattr(page.compression, "name", page.compression)
+            raise ValueError(f"TIFF of {kind}, compressed as {how}: {SAVE} or with LZW")
         if layers > 1 or (not bands and page.photometric not in (0, 1, 2)):
-            raise ValueError(f"TIFF of {kind}, {layers} layers, photometric {page.photometric}")
+            what = f"{layers} layers, photometric {page.photometric}"
+            raise ValueError(f"TIFF of {kind}, {what}: {SAVE} as gray or RGB, a layer a file")
         if len(page.dataoffsets) != math.prod(page.chunked):
             raise ValueError("strips or tiles of the image are missing")
-        bands = bands or _colours(count, kind, is_rgb=page.photometric == 2)
+        colours = () if bands else _colours(count, kind, is_rgb=page.photometric == 2)
+        bands = bands or colours
         samples = count if bands == ALL_BANDS else len(bands)
         orientation = page.tags.get(274)
         return RawImage(
@@ -195,6 +210,7 @@ def _open_tiff(file: IO[bytes], bands: Bands) -> RawImage:
             lambda chosen: _read_tiff(file, chosen or bands),
             pixel_bytes=count * page.dtype.itemsize,
             samples=samples,
+            spare=range(len(colours) + 1, count + 1) if colours else range(0),
             inverted=page.photometric == 0,
             orientation=orientation.value if orientation else 1,
         )
@@ -203,6 +219,7 @@ def _open_tiff(file: IO[bytes], bands: Bands) -> RawImage:
 def _kind(count: int, bits: int, sample_format: int) -> str:
     """`13 bands of unsigned 16-bit integers`."""
     names = {1: "unsigned {}-bit integers", 2: "signed {}-bit integers", 3: "{}-bit floats"}
+    names |= {5: "{}-bit complex integers", 6: "{}-bit complex numbers"}
     return f"{count_bands(count)} of {names.get(sample_format, '{}-bit samples').format(bits)}"
 
 

@@ -31,6 +31,7 @@ from stopgrad.images.decoding import (
     Frame,
     OtherDepth,
     OtherSize,
+    Unread,
     channels_in,
     decode_first,
     peek,
@@ -50,7 +51,6 @@ from stopgrad.images.types import (
     SplitReader,
     T,
     Track,
-    Unused,
     no_progress,
     seal_fingerprint,
 )
@@ -307,7 +307,7 @@ class Tally:
         self.class_names = () if reader.labels is None else class_names
         self.names: list[str] = []  # of the readable images
         self.damaged: dict[int, DamagedImage] = {}  # by place
-        self.pages: dict[str, Sequence[int]] = {}  # of the files of images, that are not read
+        self.unread: dict[str, Unread] = {}  # of the files of images
         self.digest = hashlib.sha256()  # of the pixels
 
     @property
@@ -321,11 +321,11 @@ class Tally:
             reason = attempt.result.reason
             self.damaged[self.done] = DamagedImage(self.split, attempt.name, reason)
             return None
-        pixels, pages = attempt.result
+        pixels, unread = attempt.result
         self.digest.update(pixels.data)
         self.names.append(attempt.name)
-        if pages:
-            self.pages[attempt.name] = pages
+        if any(unread):
+            self.unread[attempt.name] = unread
         return pixels
 
     @property
@@ -353,30 +353,6 @@ class Tally:
 def all_damaged(tallies: Iterable[Tally]) -> tuple[DamagedImage, ...]:
     """The damaged images of all splits, in order."""
     return tuple(damaged for tally in tallies for damaged in tally.damaged.values())
-
-
-def unread_pages(tallies: Iterable[Tally]) -> Notes:
-    """The pages and frames that no split has, as only the first of a file is read."""
-    names = {
-        _unread(of.split): tuple(f"{name}:{n}" for name, pages in of.pages.items() for n in pages)
-        for of in tallies
-    }
-    return Notes(unused=tuple(Unused("image", *group) for group in names.items() if group[1]))
-
-
-def pages_in(notes: Notes, split: str) -> dict[str, list[int]]:
-    """What `unread_pages` has noted of a split, by file."""
-    pages: dict[str, list[int]] = {}
-    for group in notes.unused:
-        for name in group.names if group.reason == _unread(split) else ():
-            file, _, page = name.rpartition(":")
-            pages.setdefault(file, []).append(int(page))
-    return pages
-
-
-def _unread(split: str) -> str:
-    whose = "" if split == "train" else f" of {split}"
-    return f"pages{whose} behind the first of a file, which alone is read: save each as a file"
 
 
 def refuse_unreadable(tallies: Sequence[Tally]) -> None:

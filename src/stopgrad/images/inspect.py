@@ -117,7 +117,7 @@ class Findings(NamedTuple):
 
 
 def check_images(
-    spec: str,
+    spec: str | DataSource,
     *,
     side: int,
     tiny_below: float,
@@ -140,11 +140,13 @@ def check_images(
     """
 
     def read() -> tuple[DataSource, Contents, Dataset | DamagedImagesError]:
-        source = find_source(spec, reading=reading)
+        source = find_source(spec, reading=reading) if isinstance(spec, str) else spec
+        source = source._replace(reading=reading)
         contents = source.open()
         return source, contents, _loaded(source, contents, side=side, track=track)
 
-    source, contents, loaded = read_patiently(Path(spec), read)
+    where = Path(spec if isinstance(spec, str) else spec.root)
+    source, contents, loaded = read_patiently(where, read)
     dataset = loaded if isinstance(loaded, Dataset) else None
     tally = _Traits(tiny_below=tiny_below, damaged=loaded.damaged)
     levels = dataset.notes.levels if dataset else ()

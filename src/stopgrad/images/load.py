@@ -36,7 +36,6 @@ from stopgrad.images.gather import (
     notes_of,
     refusal,
     refuse_unreadable,
-    unread_pages,
 )
 from stopgrad.images.manifest import damage, read_manifest
 from stopgrad.images.opening import Damaged
@@ -45,6 +44,7 @@ from stopgrad.images.pixels import Pixels
 from stopgrad.images.sources.find import find_source
 from stopgrad.images.store import cache_folder, checksum, read_images, read_store, read_summaries
 from stopgrad.images.types import Contents, Dataset, DataSource, Images, Notes, Track, no_progress
+from stopgrad.images.unread import unread_notes
 from stopgrad.images.writing import Target, store_key, take_over, write_store
 from stopgrad.storage import read_patiently, some, sync_directory
 
@@ -119,7 +119,7 @@ def _load(
             )
         return _load_store(source.store, side=side, changed=changed), True
     if not source.stamps:  # in memory, where nothing tells it from other images
-        return _load_uncached(source, source.open(), side=side, track=track), False
+        return decode_again(source, source.open(), side=side, track=track), False
     folder = cached_store(source, side=side)
     if (dataset := _opened(folder, source.notes)) is not None:
         return dataset, False
@@ -168,7 +168,7 @@ def decode_again(
     track: Track,
     shared: Mapping[str, Path] = {},
 ) -> Dataset:
-    """Decode every image, and replace what the cache holds of them; a store is only read.
+    """Decode every image, and replace what the cache holds of files; a store is only read.
 
     Args:
         source: The data set.
@@ -183,6 +183,8 @@ def decode_again(
     """
     if source.store is not None:
         return read_store(source.store, side=side)
+    if not source.stamps:
+        return _load_uncached(source, contents, side=side, track=track)
     folder = cached_store(source, side=side)
 
     def write(frame: Frame) -> None:
@@ -311,7 +313,7 @@ def _decode_to_memory(
             pixels[tally] = _collect(attempts, tally, frame)
         refuse_unreadable([*pixels])
         splits = {tally.split: tally.images(array) for tally, array in pixels.items()}
-        notes = notes_of(frame, source.reading).and_those(unread_pages(pixels))
+        notes = notes_of(frame, source.reading).and_those(unread_notes(pixels))
         return Dataset(source.name, splits["train"], splits.get("test"), all_damaged(pixels), notes)
 
     return in_one_frame(contents, decode, side=side, reading=source.reading, track=track)

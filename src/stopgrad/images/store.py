@@ -122,7 +122,15 @@ def store_source(path: Path) -> DataSource:
     """A store as a data set whose images can be looked at one by one."""
     manifest = read_manifest(path)
     now = (stamp(path / MANIFEST, name=MANIFEST),)  # the manifest seals all else
-    return DataSource(manifest.name, str(path), now, functools.partial(_open, path), path)
+    return DataSource(
+        manifest.name, str(path), now, lambda: _contents(read_store(path)), store=path
+    )
+
+
+def dataset_source(dataset: Dataset) -> DataSource:
+    """Images in memory as a data set whose images can be looked at one by one."""
+    contents = functools.partial(_contents, dataset)
+    return DataSource(dataset.name, "", (), contents, notes=dataset.notes)
 
 
 def read_store(path: Path, *, side: int | None = None) -> Dataset:
@@ -337,8 +345,7 @@ def _blocks(path: Path, every: int) -> Iterator[bytes]:
             yield block
 
 
-def _open(path: Path) -> Contents:
-    dataset = read_store(path)
+def _contents(dataset: Dataset) -> Contents:
     test = _reader(dataset.test) if dataset.test else None
     return Contents(dataset.train.class_names, _reader(dataset.train), test)
 
@@ -348,5 +355,6 @@ def _reader(images: Images) -> SplitReader:
 
 
 def _items(images: Images) -> Iterator[Encoded]:
-    for row, name in enumerate(images.sources):
+    for row in range(len(images)):
+        name = images.sources[row] if images.sources else str(row)
         yield Encoded(name, images.pixels[row], stored=True)

@@ -145,7 +145,7 @@ class DamagedImage(NamedTuple):
 class Unused(NamedTuple):
     """Files, images or labels that are not used for one reason."""
 
-    what: Literal["file", "image", "label"]  # a file is one that nobody takes for an image
+    what: Literal["file", "image", "label", "band"]  # a file is one nobody takes for an image
     reason: str
     names: tuple[str, ...]  # below the root of the data, in order
 

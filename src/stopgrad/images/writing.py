@@ -18,8 +18,8 @@ from typing import Any, NamedTuple
 
 from stopgrad.config import BY_RULE, Reading
 from stopgrad.errors import DataError, StopgradError
-from stopgrad.images.decoding import Decoded, Frame
-from stopgrad.images.gather import NamedResult, Tally, decoded, notes_of, pages_in, unread_pages
+from stopgrad.images.decoding import Decoded, Frame, Unread
+from stopgrad.images.gather import NamedResult, Tally, decoded, notes_of
 from stopgrad.images.manifest import (
     FORMAT,
     Shard,
@@ -44,6 +44,7 @@ from stopgrad.images.store import (
     write_summaries,
 )
 from stopgrad.images.types import Contents, DamagedImage, DataSource, FileStamp, Track
+from stopgrad.images.unread import unread_in, unread_notes
 from stopgrad.storage import (
     open_regular,
     read_json,
@@ -82,7 +83,15 @@ class Note(NamedTuple):
     left_out: list[list[str]]  # name and reason of each damaged one
     places: list[int]  # of those, counted over the split
     sha256: str  # as `Shard.sha256`
-    pages: dict[str, list[int]] = {}  # noqa: RUF012 - as `Tally.pages`; an older note has none
+    # As `Tally.unread`; an older note has none, or none of bands.
+    pages: dict[str, list[int]] = {}  # noqa: RUF012
+    bands: dict[str, list[int]] = {}  # noqa: RUF012
+
+    @property
+    def unread(self) -> dict[str, Unread]:
+        """Both, by file."""
+        files = self.pages | self.bands
+        return {of: Unread(self.pages.get(of, ()), self.bands.get(of, ())) for of in files}
 
 
 def store_key(source: DataSource, *, side: int | None) -> str:
@@ -146,7 +155,7 @@ class SplitWriter:
                 tally.digest = digest
                 tally.names += note.names
                 tally.damaged |= damaged
-                tally.pages |= note.pages
+                tally.unread |= note.unread
                 self.shards.append(Shard(self._path("pixels").name, len(note.names), note.sha256))
 
     def _write_shard(self, attempts: Iterator[NamedResult[Decoded | Damaged]]) -> None:
@@ -168,8 +177,8 @@ class SplitWriter:
             new = dict(itertools.islice(tally.damaged.items(), damaged, None))
             left_out = [[image.name, image.reason] for image in new.values()]
             added = tally.names[names:]
-            pages = {name: [*tally.pages[name]] for name in added if name in tally.pages}
-            note = Note(tally.done, added, left_out, [*new], shard.sha256, pages)
+            unread = {name: tally.unread[name] for name in added if name in tally.unread}
+            note = Note(tally.done, added, left_out, [*new], shard.sha256, *_by_kind(unread))
             write_atomically(self._path("json"), json.dumps(note._asdict()).encode())
         self.shards.append(shard)
 
@@ -203,6 +212,11 @@ class SplitWriter:
         )
 
 
+def _by_kind(unread: dict[str, Unread]) -> Iterator[dict[str, list[int]]]:
+    for kind in range(len(Unread._fields)):
+        yield {name: [*of[kind]] for name, of in unread.items() if of[kind]}
+
+
 def take_over(split: str, path: Path, target: Target) -> None:
     """Begins a new store with a split of a cached one of the same images, where frames agree.
 
@@ -227,8 +241,8 @@ def take_over(split: str, path: Path, target: Target) -> None:
         places = [place for place, (_, reason) in enumerate(rows) if reason is not None]
         left_out = [[str(part) for part in rows[place]] for place in places]
         os.link(path / shard.file, target.path / shard.file)
-        pages = pages_in(notes, split)
-        content = Note(len(rows), names, left_out, places, shard.sha256, pages)
+        unread = _by_kind(unread_in(notes, split))
+        content = Note(len(rows), names, left_out, places, shard.sha256, *unread)
         write_atomically(note, json.dumps(content._asdict()).encode())
 
 
@@ -280,7 +294,7 @@ def write_store(
     write_summaries(target.path, summaries)
     # The cache looks at the names each time, and keeps what only reading has shown.
     found = contents.notes.and_those(notes_of(target.frame, source.reading))
-    found = found.and_those(unread_pages(writer.tally for writer in writers))
+    found = found.and_those(unread_notes(writer.tally for writer in writers))
     write_notes(target.path, source.notes.and_those(found) if target.for_user else found)
     write_manifest(target.path, manifest)
 

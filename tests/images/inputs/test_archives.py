@@ -3,16 +3,23 @@
 import io
 import tarfile
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import h5py
 import numpy as np
 import pytest
+from PIL import Image
 
 from stopgrad.errors import DataError, StorageError
-from stopgrad.images import DamagedImagesError, load_dataset
+from stopgrad.images import (
+    DamagedImagesError,
+    load_dataset,
+    spec_of_several,
+    warn_of_unused,
+)
 from tests.images.factories import png
 from tests.images.inputs.factories import put_cifar, tarred, unused, zipped
 from tests.inputs import row
@@ -368,3 +375,119 @@ def test_zip_that_the_disk_cannot_hold_is_refused_before_it_is_unpacked(
     monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=100))
     with pytest.raises(StorageError, match=r"bytes, 100 bytes free"):
         load_dataset(str(zipped(folder, tmp_path / "pets.zip")))
+
+
+def put_into(path: Path, names: Sequence[str]) -> None:
+    """A zip or tar of images of noise."""
+    encoded = {}
+    for number, name in enumerate(names):
+        data = io.BytesIO()
+        noise = np.random.default_rng(number).integers(0, 256, (8, 8, 3), np.uint8)
+        Image.fromarray(noise).save(data, "PNG")
+        encoded[name] = data.getvalue()
+    if path.suffix == ".zip":
+        with zipfile.ZipFile(path, "w") as archive:
+            for name, data in encoded.items():
+                archive.writestr(name, data)
+        return
+    with tarfile.open(path, "w") as archive:
+        for name, data in encoded.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            archive.addfile(member, io.BytesIO(data))
+
+
+MEMBERS = [f"{name}/{number}.png" for name in ("cat", "dog") for number in range(10)]
+
+
+@pytest.mark.parametrize(
+    ("files", "train"),
+    [
+        row("a stray image beside a zip", "the zip is read, the image named", ["set.zip"], 20,
+            kind="layout"),
+        row("a stray image beside a tar", "the tar is read, the image named", ["set.tar"], 20,
+            kind="layout"),
+        row("a stray image beside train.zip and test.zip", "those are read, the image named",
+            ["train.zip", "test.zip"], 20, kind="layout"),
+    ],
+)  # fmt: skip
+def test_a_stray_image_does_not_hide_archives(tmp_path: Path, files: list[str], train: int) -> None:
+    for file in files:
+        put_into(tmp_path / file, MEMBERS)
+    Image.new("RGB", (9, 9)).save(tmp_path / "logo.png")
+    found = load_dataset(str(tmp_path))
+    assert (len(found.train), found.train.class_names) == (train, ("cat", "dog"))
+    assert (found.test is not None) == (len(files) == 2)
+    (group,) = found.notes.unused
+    assert (group.what, group.names) == ("image", ("logo.png",))
+
+
+@pytest.mark.input(
+    "layout",
+    what="a stray image beside files of arrays",
+    happens="the arrays are read, the image named",
+)
+@pytest.mark.parametrize("ending", [".npy", ".npz", ".h5"])
+def test_a_stray_image_does_not_hide_arrays(tmp_path: Path, ending: str) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (20, 8, 8, 3), np.uint8)
+    if ending == ".h5":
+        with h5py.File(tmp_path / "set.h5", "w") as file:
+            file["images"] = pixels
+    elif ending == ".npz":
+        np.savez(tmp_path / "set.npz", images=pixels)
+    else:
+        np.save(tmp_path / "images.npy", pixels)
+    Image.new("RGB", (9, 9)).save(tmp_path / "preview.jpg")
+    found = load_dataset(str(tmp_path))
+    assert np.array_equal(found.train.pixels, pixels)
+    (group,) = found.notes.unused
+    assert (group.what, group.names) == ("image", ("preview.jpg",))
+
+
+@pytest.mark.input(
+    "layout",
+    what="images beside archives of fewer than 20 times as many",
+    happens="the images are read; those in the archives are named, loudly",
+)
+def test_images_in_archives_beside_images_are_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    put_into(tmp_path / "more.zip", MEMBERS)
+    for number in range(2):
+        Image.new("RGB", (9, 9), (number, 0, 0)).save(tmp_path / f"photo {number}.png")
+    found = load_dataset(str(tmp_path))
+    assert len(found.train) == 2
+    names = {group.what: group.names for group in found.notes.unused}
+    assert names == {"file": ("more.zip",), "image": tuple(f"more.zip/{of}" for of in MEMBERS)}
+    warn_of_unused(found)
+    assert "20 of 22 images are not used" in caplog.text
+
+
+@pytest.mark.input(
+    "layout", what="images beside the archive they came from", happens="the images are read"
+)
+def test_the_archive_that_images_came_from_lacks_nothing(tmp_path: Path) -> None:
+    put_into(tmp_path / "set.zip", MEMBERS)
+    with zipfile.ZipFile(tmp_path / "set.zip") as archive:
+        archive.extractall(tmp_path)
+    found = load_dataset(str(tmp_path))
+    assert (len(found.train), found.train.class_names) == (20, ("cat", "dog"))
+    assert [group.names for group in found.notes.unused] == [("set.zip",)]
+
+
+@pytest.mark.input(
+    "layout",
+    what="part1.zip and part2.zip, each with the same class folders",
+    happens="no labels; says how to learn from both with labels",
+)
+def test_archives_with_the_same_classes_are_said_to_be_named_each(tmp_path: Path) -> None:
+    files = [tmp_path / "set" / f"part{number}.zip" for number in (1, 2)]
+    files[0].parent.mkdir()
+    for file in files:
+        put_into(file, MEMBERS)
+    found = load_dataset(str(tmp_path / "set"))
+    assert (len(found.train), found.train.labels) == (40, None)
+    assert found.notes.remarks[-1].endswith(f"--data {files[0]} --data {files[1]}")
+    both = load_dataset(spec_of_several([*map(str, files)])).train
+    assert both.labels is not None
+    assert np.bincount(both.labels).tolist() == [20, 20]

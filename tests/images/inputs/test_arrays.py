@@ -11,7 +11,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
+from scipy.io import savemat
 
+import stopgrad
 from stopgrad.config import Reading
 from stopgrad.errors import ConfigError, DataError
 from stopgrad.images import load_dataset
@@ -131,7 +133,8 @@ def test_array_of_any_layout_and_type_is_read(tmp_path: Path, array: Any, expect
     assert found.train.pixels.shape == (*expected.shape[:3], 3)
     assert found.train.sources[1] == "images:1"
     said = {"float": "floating-point images are scaled", "int64": "255 is white"}
-    expected = [text for kind, text in said.items() if array.dtype.name.startswith(kind)]
+    expected = ["taken for alpha"] if array.shape[3:] == (4,) else []
+    expected += [text for kind, text in said.items() if array.dtype.name.startswith(kind)]
     assert [text in remark for text, remark in zip(expected, found.notes.remarks, strict=True)] == [
         True for _ in expected
     ]
@@ -714,3 +717,116 @@ def test_changed_file_is_read_again(tmp_path: Path) -> None:
     first = load_dataset(spec).train.fingerprint
     saved(tmp_path / "x.npz", x=COLOUR[::-1])
     assert load_dataset(spec).train.fingerprint != first
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [
+        row("NumPy .npy of one image (H, W, 2)", "named; --bands reads it", (64, 64, 2)),
+        row("NumPy .npy of one image (H, W, 2), not square", "named; --bands reads it",
+            (40, 50, 2)),
+        row("NumPy .npy of one image (H, W, 13), H as W", "named; --bands reads it", (32, 32, 13)),
+    ],
+)  # fmt: skip
+def test_one_image_of_several_bands_is_no_stack_of_narrow_ones(
+    tmp_path: Path, shape: tuple[int, ...]
+) -> None:
+    values = CHANCE.integers(0, 256, shape, np.uint8)
+    np.save(tmp_path / "x.npy", values)
+    flags = f"{shape[2]} bands of uint8: choose .* --bands all --encoder.channels {shape[2]}"
+    with pytest.raises(DataError, match=flags):
+        load_dataset(str(tmp_path / "x.npy"))
+    found = load_dataset(str(tmp_path / "x.npy"), reading=Reading(bands=(2,)))
+    assert found.train.pixels[0, ..., 0].tolist() == values[..., 1].tolist()
+    assert found.notes.remarks == ()
+    with pytest.raises(DataError, match=r"x\[None\]"):
+        stopgrad.load(values)
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "said"),
+    [
+        row("NumPy array (5, H, W) without labels", "5 gray images; said how they are one",
+            "x_5.npz", (5, 16, 16), "read as 5 gray images; if it is one of 5 bands: --bands all "
+            "--encoder.channels 5", kind="layout"),
+        row("NumPy array (H, W, C) that may be gray images", "read as those; said",
+            "scene.npy", (40, 30, 12), "read as 40 gray images; if it is one of 12 bands: --bands "
+            "all --encoder.channels 12", kind="layout"),
+        row("NumPy array (N, H, W) with N above H and W", "gray images; nothing is said",
+            "scene.npy", (40, 16, 16), "", kind="layout"),
+        row("images.npy, 5 x H x W", "gray images; nothing is said", "images.npy", (5, 16, 16), "",
+            kind="layout"),
+    ],
+)  # fmt: skip
+def test_a_stack_that_may_be_one_image_is_said_to_be(
+    tmp_path: Path, name: str, shape: tuple[int, ...], said: str
+) -> None:
+    values = CHANCE.integers(0, 256, shape, np.uint8)
+    path = tmp_path / name
+    np.savez(path, scene=values) if path.suffix == ".npz" else np.save(path, values)
+    found = load_dataset(str(path), side=40)
+    assert len(found.train) == shape[0]
+    assert [said in remark for remark in found.notes.remarks] == [True] * bool(said)
+
+
+def test_labels_tell_a_stack_from_one_image(tmp_path: Path) -> None:
+    np.savez(tmp_path / "x.npz", scene=np.zeros((16, 16, 2), np.uint8), y=np.arange(16) % 2)
+    found = load_dataset(str(tmp_path / "x.npz"), side=8)
+    assert (len(found.train), found.notes.remarks) == (16, ())
+
+
+@pytest.mark.input(
+    "layout",
+    what="NumPy .npy of (5, H, W) for each image, in class folders",
+    happens="refused; says how they are single images",
+)
+def test_files_of_one_image_of_bands_first_are_told_how_to_be_read(tmp_path: Path) -> None:
+    for name in ("cat/0", "cat/1", "dog/2", "dog/3"):
+        (tmp_path / "set" / name).parent.mkdir(parents=True, exist_ok=True)
+        np.save(tmp_path / "set" / f"{name}.npy", np.zeros((5, 16, 16), np.uint8))
+    with pytest.raises(DataError, match=r"'cat/0.npy' of shape \(5, 16, 16\).* one of 5 bands"):
+        load_dataset(str(tmp_path / "set"))
+    found = load_dataset(str(tmp_path / "set"), reading=Reading(bands=(3, 2, 1)))
+    assert labels(found) == [0, 0, 1, 1]
+
+
+FOUR = CHANCE.integers(0, 200, (5, 9, 9, 4), np.uint8)
+
+
+@pytest.mark.parametrize("kind", ["uint16", "float32", "int32", "float64"])
+@pytest.mark.input(
+    "oddity",
+    what="NumPy array (N, H, W, 4) of more than 8 bits",
+    happens="four bands, not alpha: refused without --bands",
+)
+def test_a_fourth_channel_of_more_than_8_bits_is_no_alpha(tmp_path: Path, kind: str) -> None:
+    np.save(tmp_path / "images.npy", FOUR.astype(kind))
+    with pytest.raises(DataError, match=f"4 bands of {kind}: choose three or one of them"):
+        load_dataset(str(tmp_path / "images.npy"))
+    found = load_dataset(str(tmp_path / "images.npy"), reading=Reading(bands=(1, 2, 3)))
+    assert found.train.pixels.tolist() == FOUR[..., :3].tolist()
+    held = stopgrad.load(FOUR.astype(kind))
+    assert held.dataset.train.channels == 4
+
+
+@pytest.mark.parametrize("channels_first", [False, True])
+def test_a_fourth_channel_of_bytes_is_said_to_be_alpha(
+    tmp_path: Path, channels_first: bool
+) -> None:
+    values = np.moveaxis(FOUR, 3, 1) if channels_first else FOUR
+    np.save(tmp_path / "images.npy", values)
+    (remark,) = load_dataset(str(tmp_path / "images.npy")).notes.remarks
+    assert "fourth channel of the arrays is taken for alpha" in remark
+    assert stopgrad.load(values).dataset.notes.remarks == (remark,)
+    found = load_dataset(str(tmp_path / "images.npy"), reading=Reading(bands=(1, 2, 3)))
+    assert found.notes.remarks == ()
+    assert found.train.pixels.tolist() == FOUR[..., :3].tolist()
+
+
+@pytest.mark.input(
+    "format", what="rows of floats (N, 784)", happens="refused; says the shape to save them in"
+)
+def test_rows_of_floats_may_be_features_and_are_told_what_to_become(tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", np.zeros((10, 784), np.float32))
+    with pytest.raises(DataError, match=r"gray images, save it as x\.reshape\(-1, 28, 28\)"):
+        load_dataset(str(tmp_path / "x.npy"))

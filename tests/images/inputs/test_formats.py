@@ -256,3 +256,22 @@ def test_without_the_extra_the_pip_line_is_the_reason(
 ) -> None:
     monkeypatch.setattr(formats, "_is_installed", lambda extra: False)
     assert read(data, 2, 3) == Damaged("x", f"{name}: pip install 'stopgrad[{extra}]'")
+
+
+@pytest.mark.input(
+    "oddity",
+    what="HEIC of several images (bursts)",
+    happens="the first is read, each of the others named",
+)
+def test_further_images_of_a_heic_are_named(tmp_path: Path) -> None:
+    from pillow_heif import HeifFile
+
+    file = HeifFile()
+    for gray in (10, 100, 200):
+        file.add_from_pillow(Image.new("RGB", (32, 32), (gray,) * 3))
+    (tmp_path / "set").mkdir()
+    file.save(tmp_path / "set" / "burst.heic", quality=-1)
+    found = load_dataset(str(tmp_path / "set"))
+    assert np.unique(found.train.pixels).tolist() == [10]
+    (group,) = found.notes.unused
+    assert (group.what, group.names) == ("image", ("burst.heic:2", "burst.heic:3"))

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 import torch
 from PIL import Image
@@ -378,3 +379,48 @@ def test_another_seed_changes_the_bits(
     digits: np.ndarray, plain_weights: bytes, tmp_path: Path
 ) -> None:
     assert weights(digits[::-1].copy(), tmp_path) != plain_weights
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        row("Arrow array of paths", "read", lambda paths: pa.array(map(str, paths))),
+        row("Arrow array of paths, dictionary-encoded", "read",
+            lambda paths: pa.array(map(str, paths)).dictionary_encode()),
+        row("Arrow column of several chunks", "read",
+            lambda paths: pa.chunked_array([[str(path)] for path in paths])),
+        row("Arrow array of encoded images", "read",
+            lambda paths: pa.array([path.read_bytes() for path in paths])),
+        row("Arrow array of {bytes, path}, as the Hub's library has it", "read",
+            lambda paths: pa.array([{"bytes": path.read_bytes(), "path": None} for path in paths])),
+        row("Arrow array of tensors", "read",
+            lambda paths: pa.FixedShapeTensorArray.from_numpy_ndarray(
+                np.stack([np.asarray(Image.open(path)) for path in paths]))),
+        row("rows {image: {bytes}, label}, not decoded", "read",
+            lambda paths: [{"image": {"bytes": path.read_bytes()}} for path in paths]),
+    ],
+)  # fmt: skip
+def test_columns_of_arrow_are_images(column: Any, tmp_path: Path) -> None:
+    paths = [tmp_path / f"{number}.png" for number in range(3)]
+    for path, pixels in zip(paths, PIXELS, strict=False):
+        Image.fromarray(pixels).save(path)
+    held = stopgrad.load(column(paths), labels=pa.array(["b", "a", None]))
+    found = held.dataset.train
+    assert np.array_equal(found.pixels, PIXELS[:3])
+    assert found.labels is not None
+    assert (found.class_names, found.labels.tolist()) == (("a", "b"), [1, 0, -1])
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        row("a sparse tensor", "refused in one line", torch.zeros(2, 3, 8, 8).to_sparse()),
+        row("a tensor without values (device meta)", "refused in one line",
+            torch.zeros(2, 3, 8, 8, device="meta")),
+        row("a tensor of 8-bit floats", "refused in one line",
+            torch.zeros(2, 3, 8, 8, dtype=torch.float8_e5m2)),
+    ],
+)  # fmt: skip
+def test_tensors_without_usable_values_are_refused(values: torch.Tensor) -> None:
+    with pytest.raises(DataError, match="values of the type Tensor"):
+        stopgrad.load(values)

@@ -450,3 +450,111 @@ def test_a_loud_line_names_the_share_that_is_not_used(
         "not used: 160 images ('IMG_0000.HEIC', 'IMG_0001.HEIC', 'IMG_0002.HEIC', ...): "
         ".heic needs: pip install 'stopgrad[heic]'"
     ) in what_to_know(found)
+
+
+def put_pairs(root: Path, *pairs: tuple[str, str], side: int = 8) -> None:
+    """Images of noise, and their copies of so many pixels."""
+    for number, (whole, copy) in enumerate(pairs):
+        noise = np.random.default_rng(number).integers(0, 256, (32, 32, 3), np.uint8)
+        for name, pixels in ((whole, noise), (copy, noise[:side, :side])):
+            (root / name).parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels).save(root / name)
+
+
+@pytest.mark.parametrize(
+    ("whole", "copy"),
+    [
+        row("photos/ and thumbs/ of the same names", "thumbs/ is passed over and named",
+            "photos/{}.png", "thumbs/{}.png", kind="layout"),
+        row("thumbnails/ below the images themselves", "thumbnails/ is passed over and named",
+            "{}.png", "thumbnails/{}.webp", kind="layout"),
+        row("CLASS/thumbs", "is passed over and named; the class folders are classes",
+            "cat/{}.png", "cat/Thumbs/{}.png", kind="layout"),
+        row("thumbnail/CLASS beside CLASS", "thumbnail/ is passed over and named",
+            "cat/{}.png", "thumbnail/cat/{}.png", kind="layout"),
+        row("train/CLASS and thumbs/train/CLASS", "thumbs/ is passed over and named",
+            "train/cat/{}.png", "thumbs/train/cat/{}.png", kind="layout"),
+    ],
+)  # fmt: skip
+def test_smaller_copies_of_the_same_names_are_passed_over(
+    root: Path, whole: str, copy: str
+) -> None:
+    put_pairs(root, *((whole.format(n), copy.format(n)) for n in range(5)))
+    source = find_source(str(root))
+    reason = "masks, annotations or thumbnails beside images"
+    assert unused(source) == {("image", reason): tuple(copy.format(n) for n in range(5))}
+    assert used(source) == 5
+    assert source.notes.remarks == ()
+
+
+@pytest.mark.parametrize(
+    ("copy", "side"),
+    [
+        row("a class thumbs/ of other names", "is a class; said", "thumbs/up{}.png", 8,
+            kind="layout"),
+        row("a class thumbs/ of the same names, as large", "is a class; said", "thumbs/{}.png", 32,
+            kind="layout"),
+    ],
+)  # fmt: skip
+def test_a_folder_called_thumbs_that_is_none_is_said(root: Path, copy: str, side: int) -> None:
+    put_pairs(root, *((f"fist/{n}.png", copy.format(n)) for n in range(5)), side=side)
+    source = find_source(str(root))
+    assert used(source) == 10
+    assert source.notes.remarks == (
+        "5 images in thumbs/ are read as all others: if they are masks or thumbnails of those, "
+        "move them away",
+    )
+
+
+@pytest.mark.parametrize(
+    ("whole", "mask"),
+    [
+        row("CXR_png/ and masks/ of the same names, with or without _mask",
+            "masks/ is passed over and named", "CXR_png/{}.png", "masks/{}_mask.png",
+            kind="layout"),
+        row("photos/ and labels/ of the same names", "labels/ is passed over and named",
+            "photos/{}.png", "labels/{}.png", kind="layout"),
+        row("CLASS/masks", "is passed over and named; the class folders are classes",
+            "cat/{}.png", "cat/masks/{}.png", kind="layout"),
+        row("CLASS/7.png beside CLASS/7_mask.png",
+            "the masks are passed over and named", "cat/x ({}).png", "cat/x ({})_mask.png",
+            kind="layout"),
+        row("7.png beside 7_mask_1.png", "the masks are passed over and named", "{}.png",
+            "{}_mask_1.png", kind="layout"),
+        row("images_resized/CLASS beside images/CLASS", "is passed over and named",
+            "images/cat/{}.png", "images_resized/cat/{}.jpg", kind="layout"),
+        row("preview/ or resized_256/ beside photos/ of the same names",
+            "is passed over and named", "photos/{}.png", "resized_256/{}.png", kind="layout"),
+        row("photo.png beside photo-thumb.webp", "the thumbnails are passed over and named",
+            "{}.png", "{}-thumb.webp", kind="layout"),
+    ],
+)  # fmt: skip
+def test_masks_of_the_same_names_are_passed_over(root: Path, whole: str, mask: str) -> None:
+    put(root, *(of.format(n) for n in range(5) for of in (whole, mask)))
+    source = find_source(str(root))
+    reason = "masks, annotations or thumbnails beside images"
+    assert unused(source) == {("image", reason): tuple(mask.format(n) for n in range(5))}
+    assert used(source) == 5
+
+
+@pytest.mark.parametrize(
+    ("names", "remarks"),
+    [
+        (each("mask", "no_mask"), 0),  # classes
+        ([f"{kind}/{n}_{kind}.png" for kind in ("mask", "gt") for n in range(3)], 0),
+        (["cat/0.png", "cat/1.png", "masks/7.png", "masks/8.png"], 1),  # of other names
+        (["masks/0.png", "masks/1.png"], 0),  # nothing else is there
+        (each("train_resized/cat", "train_resized/dog", "test_resized/cat"), 0),
+        (each("resized/train", "resized/test"), 0),
+    ],
+)
+def test_what_is_no_mask_of_another_image_is_read(
+    root: Path, names: list[str], remarks: int
+) -> None:
+    put(root, *names)
+    source = find_source(str(root))
+    assert used(source) == len(names)
+    assert [remark for remark in source.notes.remarks if "if they are masks" in remark] == (
+        ["2 images in masks/ are read as all others: if they are masks or thumbnails of those, "
+         "move them away"] * remarks
+    )  # fmt: skip

@@ -223,3 +223,44 @@ def test_several_are_named_in_a_list_in_python(tmp_path: Path) -> None:
     found = stopgrad.load([one, str(two)])
     assert len(found.dataset.train) == 2
     assert json.loads(found.spec) == [str(one), str(two)]
+
+
+@pytest.mark.input(
+    "command", what="--data FOLDER --data FOLDER/INNER", happens="says how many are read twice"
+)
+def test_images_that_are_read_twice_are_counted(tmp_path: Path) -> None:
+    for name in ("cat/0", "cat/1", "dog/2", "dog/3", "dog/4"):
+        path = tmp_path / "all" / f"{name}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("L", (8, 8), int(name[-1])).save(path)
+    inner = spec_of_several([str(tmp_path / "all"), str(tmp_path / "all" / "dog")])
+    assert "3 images are read twice: dog lies in all" in load_dataset(inner).notes.remarks
+    (tmp_path / "all" / "train").mkdir()  # all else in all/ is not read then
+    (tmp_path / "all" / "cat").rename(tmp_path / "all" / "train" / "cat")
+    assert not any("twice" in remark for remark in load_dataset(inner).notes.remarks)
+
+
+@pytest.mark.input(
+    "oddity",
+    what="--data of 12 bits and --data of 16 bits",
+    happens="one white level; said, and that stores keep their own",
+)
+def test_sources_that_one_white_level_does_not_fit_are_named(tmp_path: Path) -> None:
+    for name, most in (("xray", 4095), ("ct", 65535), ("other", 4000)):
+        (tmp_path / name).mkdir()
+        values = np.full((8, 8), most, np.uint16)
+        values[0] = 0
+        for number in range(2):
+            Image.fromarray(values).save(tmp_path / name / f"{number}.png")
+    found = both(tmp_path / "xray", tmp_path / "ct")
+    assert found.train.pixels[0].max() == 16  # 4,095 / 257 = 15.9
+    told = "alone it would be 4,095 in xray, 65,535 in ct"
+    assert [told in remark for remark in found.notes.remarks] == [True]
+    same = both(tmp_path / "xray", tmp_path / "other").notes.remarks
+    assert not any("alone it would be" in remark for remark in same)
+    stores = [tmp_path / "one", tmp_path / "two"]
+    for name, store in zip(("xray", "ct"), stores, strict=True):
+        stopgrad.pack(tmp_path / name, store, side=8)
+    apart = both(*stores)
+    assert apart.train.pixels[0].max() == 255
+    assert not any("alone it would be" in remark for remark in apart.notes.remarks)

@@ -10,7 +10,7 @@ from PIL import Image
 
 from stopgrad.config import Reading
 from stopgrad.errors import ConfigError, DataError
-from stopgrad.images import Dataset, load_dataset
+from stopgrad.images import Dataset, load_dataset, spec_of_several
 from tests.images.factories import each, put
 from tests.inputs import row
 
@@ -412,3 +412,79 @@ def test_a_folder_called_images_is_no_class_of_a_test_split(root: Path) -> None:
     assert found.test is not None
     assert found.test.labels is None
     assert found.notes.unused == ()
+
+
+@pytest.mark.input(
+    "layout",
+    what="cat/train and cat/test beside test/",
+    happens="the images of test/ are named",
+)
+def test_a_folder_of_the_same_name_as_an_inner_split_is_named(root: Path) -> None:
+    put(root, *each("cat/train", "cat/test"), "test/9.png")
+    found = load_dataset(str(root))
+    assert [group.names for group in found.notes.unused] == [("test/9.png",)]
+
+
+@pytest.mark.parametrize(
+    ("outer", "inner"),
+    [
+        row("fold1/CLASS, fold2/CLASS", "no labels; says how to learn from all with labels",
+            ("fold1", "fold2", "fold3"), ("cat", "dog"), kind="layout"),
+        row("siteA/CLASS, siteB/CLASS", "no labels; says how to learn from all with labels",
+            ("siteA", "siteB"), ("benign", "malignant"), kind="layout"),
+        row("2019/CLASS, 2020/CLASS in one more folder",
+            "no labels; says how to learn from all with labels",
+            ("data/2019", "data/2020"), ("0", "1", "2"), kind="layout"),
+    ],
+)  # fmt: skip
+def test_classes_one_level_too_deep_are_said(
+    root: Path, outer: tuple[str, ...], inner: tuple[str, ...]
+) -> None:
+    put(root, *each(*(f"{first}/{second}" for first in outer for second in inner)))
+    found = load_dataset(str(root))
+    assert found.train.labels is None
+    (remark,) = found.notes.remarks
+    assert f"folders of the same names ({', '.join(map(repr, inner))})" in remark
+    flags = " ".join(f"--data {root / folder}" for folder in outer)
+    assert remark.endswith(flags)
+    joined = load_dataset(spec_of_several([str(root / folder) for folder in outer])).train
+    assert joined.class_names == inner
+    assert joined.labels is not None
+    assert np.bincount(joined.labels).tolist() == [2 * len(outer)] * len(inner)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        each("2019/cat", "2020/dog"),  # no name twice
+        each("part0/day0", "part0/day1", "part1/day0", "part1/day1"),  # a series
+        each("a/b/cat", "a/b/dog", "a/c/cat"),  # at several depths, but for one
+        ["a/cat/0.png", "b/cat/0.png", "a/dog/0.png", "b/dog/0.png", *each("c", count=3)],
+    ],
+)
+def test_folders_that_are_no_classes_are_not_said_to_be(root: Path, names: list[str]) -> None:
+    put(root, *names)
+    assert not any("same names" in remark for remark in load_dataset(str(root)).notes.remarks)
+
+
+@pytest.mark.parametrize(
+    ("names", "scored"),
+    [
+        row("tr/CLASS and te/CLASS, nothing beside", "two splits", ("tr", "te"), "te",
+            kind="layout"),
+        row("tr/CLASS, va/CLASS and te/CLASS", "te/ is scored", ("TR", "VA", "TE"), "TE",
+            kind="layout"),
+        row("tr/CLASS and va/CLASS", "va/ is scored", ("tr", "va"), "va", kind="layout"),
+        row("en/, te/ and tr/ (languages)", "three classes, no splits", ("en", "te", "tr"), "",
+            kind="layout"),
+    ],
+)  # fmt: skip
+def test_short_names_of_splits_count_with_no_others_beside_them(
+    root: Path, names: tuple[str, ...], scored: str
+) -> None:
+    inner = ("/cat", "/dog") if scored else ("",)
+    put(root, *each(*(f"{name}{folder}" for name in names for folder in inner)))
+    found = load_dataset(str(root))
+    assert found.train.class_names == (("cat", "dog") if scored else names)
+    told = [f"to train on: {names[0]}/; to score: {scored}/"] if scored else []
+    assert list(found.notes.remarks) == told

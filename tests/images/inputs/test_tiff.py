@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import tifffile
 
+import stopgrad
 from stopgrad.cli import main
 from stopgrad.config import ALL_BANDS, Reading, bands_as_text, preset
 from stopgrad.errors import ConfigError
@@ -22,8 +23,10 @@ from stopgrad.images import (
     decode,
     formats,
     load_dataset,
+    pack,
     strict_pillow,
 )
+from tests.factories import pack_until_killed
 from tests.inputs import row
 
 BANDS = np.arange(6 * 4 * 13, dtype=np.uint16).reshape(4, 6, 13)  # its largest value is 311
@@ -163,7 +166,8 @@ def test_bands_are_read_from_text() -> None:
 @pytest.mark.parametrize(
     ("values", "how", "reason"),
     [
-        (np.zeros((4, 6), np.complex64), {}, "TIFF of 1 band of 64-bit samples"),
+        (np.zeros((4, 6), np.complex64), {}, "TIFF of 1 band of 64-bit complex numbers"),
+        (np.zeros((4, 6), np.complex128), {}, "TIFF of 1 band of 128-bit complex numbers"),
         (BANDS[..., :5].astype(np.uint8), {"compression": "jpeg2000"}, "compressed as "),
         (np.zeros((8, 16, 16), np.uint16), {"volumetric": True, "tile": (8, 16, 16)}, "8 layers"),
     ],
@@ -314,3 +318,81 @@ def test_the_check_sees_the_bands_that_training_sees(tmp_path: Path) -> None:
 
     assert copies(2) == copies(4, 3, 2) == 3
     assert copies(1) == 0
+
+
+def called_nothing(path: Path) -> None:
+    """Takes the tag away that says what the bands beside the colours are."""
+    data = path.read_bytes()
+    assert data.count(struct.pack("<HH", 338, 3)) == 1
+    path.write_bytes(data.replace(struct.pack("<HH", 338, 3), struct.pack("<HH", 65000, 3)))
+
+
+RGB_AND_ONE = {"photometric": "rgb", "extrasamples": ["unspecified"]}
+RGB_AND_TWO = {"photometric": "rgb", "extrasamples": ["unspecified"] * 2}
+UNSAID = {"photometric": "rgb"}
+FEW, FLOATS = BANDS[..., :5].astype(np.uint8), (BANDS / 311).astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    ("values", "how", "read", "spare", "white"),
+    [
+        row(f"TIFF of {what}", f"read without {'those' if len(spare) > 1 else 'that'}, named",
+            values, how, read, spare, white)
+        for what, values, how, read, spare, white in [
+            ("RGB and infrared", FEW[..., :4], RGB_AND_ONE, "123", "4", 255),
+            ("RGB and infrared, 16 bits", BANDS[..., :4], RGB_AND_ONE, "123", "4", 511),
+            ("RGB and infrared, floats", FLOATS[..., :4], RGB_AND_ONE, "123", "4", 1),
+            ("RGB and a band nothing is said of", FEW[..., :4], UNSAID, "123", "4", 255),
+            ("RGB and a band nothing is said of, 16 bits", BANDS[..., :4], UNSAID, "123", "4", 511),
+            ("RGB and two more bands", FEW, RGB_AND_TWO, "123", "45", 255),
+            ("gray and one more band", FEW[..., :2], {}, "111", "2", 255),
+            ("gray and one more band, 16 bits", BANDS[..., :2], {}, "111", "2", 511),
+            ("gray and one more band, floats plane by plane", np.moveaxis(FLOATS[..., :2], 2, 0),
+                {"planarconfig": "separate"}, "111", "2", 1),
+        ]
+    ],
+)  # fmt: skip
+def test_bands_beside_the_colours_are_named_and_change_no_pixel(
+    values: Any, how: Any, read: str, spare: str, white: float, tmp_path: Path
+) -> None:
+    names = [f"{number}.tif" for number in range(3)]
+    for name in names:
+        written(tmp_path / "set" / name, values, **how)
+        if how == UNSAID:
+            called_nothing(tmp_path / "set" / name)
+    stacked = values if "planarconfig" not in how else np.moveaxis(values, 0, 2)
+    colours = stacked[..., [int(band) - 1 for band in read]]
+    found = load_dataset(str(tmp_path / "set"))
+    # The largest of three bands of 16 bits is 3 + 13 x 23 = 302, so white is 511.
+    assert found.train.pixels[0].tolist() == eight(colours, white)
+    (group,) = found.notes.unused
+    assert (group.what, group.names) == ("band", tuple(f"{n}:{b}" for n in names for b in spare))
+    assert "--bands chooses others" in group.reason
+    again = load_dataset(str(tmp_path / "set"))  # from the cache
+    assert again.notes == found.notes
+    chosen = load_dataset(str(tmp_path / "set"), reading=Reading(bands=(2, 1, 1)))
+    assert not chosen.notes.unused
+
+
+@pytest.mark.input("format", what="TIFF with alpha", happens="laid over white; nothing is unused")
+def test_a_band_called_alpha_is_laid_over_white(tmp_path: Path) -> None:
+    values = np.full((4, 6, 4), 100, np.uint8)
+    values[..., 3] = 51  # a fifth: 100 / 5 + 255 * 4 / 5 = 224
+    written(tmp_path / "set" / "x.tif", values, photometric="rgb", extrasamples=["unassalpha"])
+    found = load_dataset(str(tmp_path / "set"))
+    assert found.notes.unused == ()
+    assert np.unique(found.train.pixels).tolist() == [224]
+
+
+def test_a_store_that_is_packed_again_after_a_kill_names_all_bands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(6):
+        written(tmp_path / "set" / f"{number}.tif", FEW[..., :4], **RGB_AND_ONE)
+    monkeypatch.setattr("stopgrad.images.writing.SHARD_IMAGES", 2)
+    pack_until_killed(str(tmp_path / "set"), tmp_path / "store", side=8, shards=2)
+    pack(str(tmp_path / "set"), tmp_path / "store", side=8)
+    (group,) = load_dataset(str(tmp_path / "store")).notes.unused
+    assert group.names == tuple(f"{number}.tif:4" for number in range(6))
+    verdict = stopgrad.check(tmp_path / "store", preset="tiny", batch=2).verdict
+    assert "bands that are not used (6)" in verdict

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from stopgrad.errors import DataError, StorageError
-from stopgrad.images.sources.endings import SUFFIXES
+from stopgrad.images.sources.endings import SUFFIXES, ending_of
 from stopgrad.images.sources.limits import bomb, refuse_bomb
 from stopgrad.images.sources.names import split_of
 from stopgrad.images.sources.tars import tar_members
@@ -75,6 +75,23 @@ def archive_source(
     return DataSource(name, str(root), stamps, lambda: _open(files, root.name, find))
 
 
+def images_in_archive(path: Path) -> Iterator[str]:
+    """The names of the images in an archive, by their endings; nothing is unpacked.
+
+    Raises:
+        DataError: When it cannot be read.
+    """
+    if archive_ending(path.name) in ZIPS:
+        with _reading(path), zipfile.ZipFile(path) as archive:
+            yield from filter(_is_image, archive.namelist())
+    else:
+        yield from filter(_is_image, (member.name for member in tar_members(path)))
+
+
+def _is_image(name: str) -> bool:
+    return ending_of(name) in SUFFIXES
+
+
 class _Unpacked:
     """A folder that goes when nobody holds this any more."""
 
@@ -102,11 +119,19 @@ def _open(files: Mapping[str, Path], name: str, find: Callable[[Path], DataSourc
     source = find(_inner(unpacked.folder))
     contents = source.open()
     notes = notes.and_those(source.notes).and_those(contents.notes)
+    remarks = (_as_archives(remark, unpacked.folder, files) for remark in notes.remarks)
     return contents._replace(
         train=_held(contents.train, unpacked),
         test=contents.test and _held(contents.test, unpacked),
-        notes=notes,
+        notes=notes._replace(remarks=tuple(remarks)),
     )
+
+
+def _as_archives(remark: str, folder: Path, files: Mapping[str, Path]) -> str:
+    """What is said of the folders that archives were unpacked to, said of the archives."""
+    for below in sorted(files, reverse=True):
+        remark = remark.replace(str(folder / below), str(files[below]))
+    return remark
 
 
 def _inner(folder: Path) -> Path:
@@ -146,7 +171,7 @@ def _unpack(path: Path, folder: Path) -> Notes:
         path_of = folder.joinpath(*map(as_file_name, parts))
         if not unfit and not (unfit := _write(path_of, member, broken)):
             continue
-        what: What = "image" if Path(member.name).suffix.lower() in SUFFIXES else "file"
+        what: What = "image" if _is_image(member.name) else "file"
         unused.setdefault((what, f"in {path.name}: {unfit}"), []).append(member.name)
     if any(ENCRYPTION in reason for _, reason in unused) and not any(folder.glob("*")):
         raise DataError(

@@ -4,7 +4,7 @@ A stack of images is (N, H, W, C) or (N, C, H, W) with 1, 3 or 4 channels, the f
 fit, or (N, H, W), gray; of bytes also flat rows of S * S values, or of 3 * S * S, plane by plane,
 as CIFAR has them. A single image is (H, W), (H, W, C) or (C, H, W). Where bands are asked for, C
 is any number: the axis beside two equal ones, else the shorter one. The decoder scales values of
-any type (`depth`).
+any type (`depth`). What may as well be a stack as one image is a stack, and `may_be_one` says so.
 """
 
 from __future__ import annotations
@@ -69,7 +69,11 @@ def _flat(count: int, length: int) -> ArrayLayout | None:
 def image_layout(
     shape: tuple[int, ...], dtype: np.dtype[Any], *, bands: bool = False
 ) -> ArrayLayout | None:
-    """The layout of an array that can be one image, maybe of many bands; None for any other."""
+    """The layout of an array that can be one image; None for any other.
+
+    Of many bands it is one where those are asked for, or where it is a stack by chance alone: as
+    many rows as an image would have, or images narrower than any.
+    """
     match _if_numbers(shape, dtype):
         case (height, width, channels) if channels in CHANNELS and min(height, width) >= SMALLEST:
             return ArrayLayout(1, shape)
@@ -77,12 +81,32 @@ def image_layout(
             return ArrayLayout(1, shape, channels_first=True)
         case (height, width) if min(height, width) >= SMALLEST:
             return ArrayLayout(1, (height, width, 1))
-        case (first, second, third) if bands:
+        case (first, second, third):
             channels_first = _bands_first(first, second, third)
             channels, *sides = (first, second, third) if channels_first else (third, first, second)
-            if channels < min(sides) and min(sides) >= SMALLEST:  # else a stack of gray ones
+            certain = bands or (not channels_first and (first == second or third < SMALLEST))
+            if certain and channels < min(sides) and min(sides) >= SMALLEST:
                 return ArrayLayout(1, shape, channels_first)
     return None
+
+
+def may_be_one(shape: tuple[int, ...], dtype: np.dtype[Any]) -> str:
+    """What to say of a stack of gray images that may as well be one of several bands; or ""."""
+    one = image_layout(shape, dtype, bands=True)
+    if one is None or image_layout(shape, dtype) is not None:
+        return ""
+    return (
+        f"of shape {shape} is read as {shape[0]} gray images; if it is one of {one.bands} bands: "
+        f"--bands all --encoder.channels {one.bands}, or three of them"
+    )
+
+
+def alpha_said(channels: int) -> str:
+    """What to say of images of bytes whose fourth channel is laid over white; "" of others."""
+    if channels != 4:
+        return ""
+    leave = "--bands 1,2,3 leaves it out, --bands all --encoder.channels 4 keeps it as a band"
+    return f"the fourth channel of the arrays is taken for alpha, over white; {leave}"
 
 
 def _bands_first(first: int, second: int, third: int) -> bool:

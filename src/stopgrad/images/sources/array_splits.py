@@ -13,6 +13,7 @@ noted.
 from __future__ import annotations
 
 import functools
+import math
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -23,7 +24,9 @@ from stopgrad.errors import DataError
 from stopgrad.images.sources.array_files import StoredArray, has_arrays, pickled, stored_arrays
 from stopgrad.images.sources.array_images import (
     ArrayLayout,
+    alpha_said,
     image_layout,
+    may_be_one,
     stack_layout,
 )
 from stopgrad.images.sources.array_labels import as_labels, labels_in, texts_in
@@ -47,6 +50,7 @@ from stopgrad.storage import few
 
 # The best first; a name with a word for labels is never that of images.
 IMAGE_WORDS = ("images", "image", "imgs", "img", "x", "pixels", "pictures", "photos", "data")
+OF_MANY = frozenset({"images", "imgs", "x", "pictures", "photos"})  # never the name of one image
 LABEL_WORDS = ("labels", "label", "y", "targets", "target", "classes", "class", "cls", "category")
 NAME_LISTS = ("batches.meta.txt", "fine_label_names.txt", "class_names.txt")  # CIFAR, STL-10
 DEPTH = 3  # folders, that named included, in which files of arrays are looked for
@@ -59,6 +63,17 @@ def array_files_below(folder: Path) -> list[Path]:
     """The files of arrays in a folder and below, in order of their path."""
     found = (file for depth in range(DEPTH) for file in folder.glob("*/" * depth + "[!.]*"))
     return sorted(file for file in found if has_arrays(file.name) and file.parent.name[:1] != ".")
+
+
+def images_in_arrays(path: Path, *, name: str) -> Iterator[str]:
+    """The names of the images in a file of arrays; rows of floating-point numbers are features.
+
+    Raises:
+        DataError: When it cannot be read.
+    """
+    for part in _parts(stored_arrays(path, name=name), bands=False):
+        if len(part.array.shape) != 2 or part.array.dtype.kind != "f":
+            yield from part.rows()
 
 
 def arrays_source(path: Path, reading: Reading, *, files: Sequence[Path] = ()) -> DataSource:
@@ -143,18 +158,24 @@ def _open(arrays: Sequence[StoredArray], path: Path, reading: Reading) -> Conten
     parts = _parts(arrays, bands=bool(reading.bands))
     pictures = _called(parts, reading.image_column, "image")
     labels = _called(parts, reading.label_column, "label")
-    splits, used = list[WordedSplit](), set[str]()
+    splits, used, remarks = list[WordedSplit](), set[str](), dict[str, None]()
     for word in dict.fromkeys(part.split for part in parts):
         if images := _images_of(word, pictures or parts):
             split, names = _split(word, images, labels or [*filter(_is_label, parts)])
             splits.append(split)
             used |= names
+            said = () if reading.bands else (alpha_said(_channels(part)) for part in images)
+            remarks |= dict.fromkeys(filter(None, said))
     listed, class_names = _class_names(parts, path)
-    notes = Notes(unused=tuple(_strange(parts, used | listed)))
+    notes = Notes(tuple(remarks), tuple(_strange(parts, used | listed)))
     contents = contents_of(splits, reading.split, class_names=class_names, notes=notes)
     if contents is None:
         raise _no_images(arrays, path)
     return contents
+
+
+def _channels(part: _Part) -> int:
+    return part.layout.bands if part.layout and part.layout.shape else 0
 
 
 def _called(parts: Sequence[_Part], name: str, flag: str) -> list[_Part]:
@@ -195,7 +216,7 @@ def _images_of(word: str, parts: Sequence[_Part]) -> tuple[_Part, ...]:
         raise DataError(
             f"several arrays that may be the images ({named})",
             expected=f"one array, called {' or '.join(IMAGE_WORDS[:5])}",
-            hint="name it with --image-column",
+            hint="; ".join(["name it with --image-column", *_open_stacks(chosen)]),
         )
     return tuple(sorted(chosen, key=lambda part: _in_order(part.array.name)))
 
@@ -233,9 +254,19 @@ def _split(
         used |= {part.array.name for part in group}
         return split._replace(labels=values, remarks=tuple(remarks)), used
     if not groups and (classes := _classes(images, train=split_of(word) in ("train", None))):
-        remark = "each file or folder is a class: no array holds labels"
-        return split._replace(labels=classes, remarks=(remark,)), used
-    return split._replace(remarks=tuple(remarks)), used
+        remarks += ["each file or folder is a class: no array holds labels"]
+        split = split._replace(labels=classes)
+    return split._replace(remarks=(*remarks, *_open_stacks(images))), used
+
+
+def _open_stacks(images: Sequence[_Part]) -> Iterator[str]:
+    """Of stacks without labels, those that may as well be single images, by shape and name."""
+    stacks = [part for part in images if part.layout and part.layout.images > 1]
+    arrays = [part.array for part in stacks if part.last.isdisjoint(OF_MANY)]
+    said = {array.name: may_be_one(array.shape, array.dtype) for array in arrays}
+    found = [f"{name!r} {what}" for name, what in said.items() if what]
+    if found:
+        yield found[0] + f" (and {len(found) - 1:,} more such arrays)" * (len(found) > 1)
 
 
 def _label_order(part: _Part) -> tuple[Any, ...]:
@@ -269,6 +300,8 @@ def _no_images(arrays: Sequence[StoredArray], path: Path) -> DataError:
     listed = [f"{array.name!r} {array.dtype} {array.shape}" for array in arrays[:NAMED]]
     more = ", ..." if len(arrays) > NAMED else ""
     layouts = (stack_layout(array.shape, array.dtype, bands=True) for array in arrays)
+    rows = next((a for a in arrays if len(a.shape) == 2 and math.isqrt(a.shape[1]) > 7), None)
+    side = math.isqrt(rows.shape[1]) if rows else 0
     many = next((layout.bands for layout in layouts if layout and len(layout.shape) == 3), 0)
     return DataError(
         f"no images to train on in {str(path)!r} ({', '.join(listed) or 'no arrays'}{more})",
@@ -276,6 +309,8 @@ def _no_images(arrays: Sequence[StoredArray], path: Path) -> DataError:
         hint=f"for images of {many} bands, add --bands all --encoder.channels {many}, or choose "
         "three, as --bands 4,3,2"
         if many
+        else f"if its rows are gray images, save it as x.reshape(-1, {side}, {side})"
+        if rows and side**2 == rows.shape[1]
         else "call it x_train or images, and save it as numbers",
     )
 

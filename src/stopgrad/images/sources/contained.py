@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import itertools
 import os
@@ -11,9 +12,18 @@ from pathlib import Path
 
 from stopgrad.config import Reading
 from stopgrad.errors import DataError
-from stopgrad.images.sources.archives import archive_ending, archive_source, refuse_other_archives
+from stopgrad.images.sources.archives import (
+    archive_ending,
+    archive_source,
+    images_in_archive,
+    refuse_other_archives,
+)
 from stopgrad.images.sources.array_files import has_arrays
-from stopgrad.images.sources.array_splits import array_files_below, arrays_source
+from stopgrad.images.sources.array_splits import (
+    array_files_below,
+    arrays_source,
+    images_in_arrays,
+)
 from stopgrad.images.sources.webdataset import is_shard, webdataset_source
 from stopgrad.images.types import DataSource
 
@@ -26,7 +36,7 @@ Find = Callable[[Path], DataSource]
 
 
 def in_folder(path: Path, reading: Reading, *, inside: Find, depth: int) -> DataSource | None:
-    """The data set in the files of a folder that holds neither images nor tables of them.
+    """The data set in the files of a folder that holds no images, or few, and no tables of them.
 
     Args:
         path: The folder.
@@ -43,6 +53,17 @@ def in_folder(path: Path, reading: Reading, *, inside: Find, depth: int) -> Data
         return _in_archives(path, archives, reading, inside)
     _refuse_pickles(sorted(path.iterdir()))
     return None
+
+
+def images_inside(path: Path) -> Iterator[str]:
+    """The names of the images in the archives and files of arrays of a folder that can be read."""
+    for file in array_files_below(path):
+        with contextlib.suppress(DataError):
+            yield from images_in_arrays(file, name=file.relative_to(path).as_posix())
+    for file in _archives_below(path):
+        with contextlib.suppress(DataError):
+            below = file.relative_to(path).as_posix()
+            yield from (f"{below}/{name}" for name in images_in_archive(file))
 
 
 def in_file(path: Path, reading: Reading, *, inside: Find) -> DataSource | None:

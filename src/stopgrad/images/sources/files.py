@@ -42,7 +42,14 @@ SYSTEM = frozenset(  # folders and files that systems and their viewers keep, in
     | {"lost+found", "$recycle.bin", "recycler", "system volume information", "__macosx"}
     | {".trash", ".trashes", ".thumbnails", ".thumbs", ".spotlight-v100", ".fseventsd"}
     | {".appledouble", ".ipynb_checkpoints", "__pycache__", ".snapshot", ".snapshots"}
-    | {".picasaoriginals", "thumbs.db", "ehthumbs.db", "ehthumbs_vista.db", "desktop.ini"}
+    | {
+        "found.000",
+        ".picasaoriginals",
+        "thumbs.db",
+        "ehthumbs.db",
+        "ehthumbs_vista.db",
+        "desktop.ini",
+    }
     | {"picasa.ini", "icon\r"}
 )
 TABLE_NAMES = frozenset(  # the Hub's, Tiny ImageNet's, and lists of paths with their classes

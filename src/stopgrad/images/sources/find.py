@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import logging
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,6 +27,7 @@ ON_HUB = re.compile(
     r"([A-Za-z0-9][\w.-]*/[\w.-]*\w)(?:/(?:tree|viewer)\b.*)?/?"
 )
 """OWNER/NAME, or the address of its page."""
+MOST_LOOSE = 100  # image files beside which archives and files of arrays are looked into
 KNOWN = ("mnist5k", *ON_THE_HUB)
 
 log = logging.getLogger(__name__)
@@ -113,7 +115,7 @@ def _local(path: Path, reading: Reading, depth: int = 0) -> DataSource:
 def _in_folder(path: Path, reading: Reading, depth: int) -> DataSource:
     """Images as files, as rows of Parquet, or in archives and arrays; what else lies there."""
     from stopgrad.images.sources.array_splits import NAME_LISTS
-    from stopgrad.images.sources.contained import in_folder
+    from stopgrad.images.sources.contained import images_inside, in_folder
     from stopgrad.images.sources.files import list_folder
     from stopgrad.images.sources.folder import folder_source
     from stopgrad.images.sources.layout import MOST_STRAY
@@ -122,10 +124,14 @@ def _in_folder(path: Path, reading: Reading, depth: int) -> DataSource:
     listing, contained = list_folder(path), None
     images = ["/".join(image.parts) for image in listing.images]
     rows = count_images(path, reading) if is_parquet(path) else 0
-    if not images and not rows:
+    # As few image files as are stray in a split leave the data to archives and arrays.
+    few, most = not rows and len(images) <= MOST_LOOSE, int(len(images) / MOST_STRAY)
+    inner = [*itertools.islice(images_inside(path), most)] if few else []
+    if few and len(inner) == most:
         inside = functools.partial(_local, reading=reading, depth=depth + 1)
         contained = in_folder(path, reading, inside=inside, depth=depth)
     if contained is not None:
+        contained = _without(contained, "beside archives or arrays, which are the data", images)
         used = {os.path.basename(stamp.path) for stamp in contained.stamps} | {*NAME_LISTS}
         return _with_the_rest(contained, listing, lambda name: os.path.basename(name) in used)
     if is_parquet(path) and (rows or not images):
@@ -135,10 +141,18 @@ def _in_folder(path: Path, reading: Reading, depth: int) -> DataSource:
         # A folder of images stays one, whatever Parquet files lie in it, unless their rows name
         # most of its images; and the other way round.
         if 2 * len(beside) < len(images) or len(beside) <= MOST_STRAY * rows:
-            why = (Unused("image", "beside Parquet files, which are the data", beside),)
-            notes = source.notes.and_those(Notes(unused=why if beside else ()))
-            return _with_the_rest(source._replace(notes=notes), listing, looked_at)
-    return folder_source(path, reading, listing=listing)
+            source = _without(source, "beside Parquet files, which are the data", beside)
+            return _with_the_rest(source, listing, looked_at)
+    there = {os.path.basename(image) for image in images}
+    lost = [name for name in inner if os.path.basename(name) not in there]
+    why = "in archives or arrays beside image files, which are the data: name the file itself"
+    return _without(folder_source(path, reading, listing=listing), why, lost)
+
+
+def _without(source: DataSource, reason: str, names: Sequence[str]) -> DataSource:
+    """A data set with a note of images that are not used."""
+    unused = (Unused("image", reason, tuple(names)),) if names else ()
+    return source._replace(notes=source.notes.and_those(Notes(unused=unused)))
 
 
 def _with_the_rest(

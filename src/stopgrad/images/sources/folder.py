@@ -26,9 +26,10 @@ from stopgrad.images.sources.layout import (
     FolderSplit,
     are_classes,
     arrange,
-    holds_images,
+    inner_classes,
     why_no_classes,
 )
+from stopgrad.images.sources.masks import holds_images
 from stopgrad.images.sources.names import UNLABELED, scored_as, to_score
 from stopgrad.images.sources.tables import TableLabels, table_labels
 from stopgrad.images.types import (
@@ -43,6 +44,8 @@ from stopgrad.images.types import (
     stamp,
 )
 from stopgrad.storage import some
+
+MOST_FLAGS = 5  # that a line names
 
 log = logging.getLogger(__name__)
 
@@ -205,7 +208,7 @@ def _notes(
     others = [
         image
         for name in sorted(found.others)
-        if scored is None or name != scored.name
+        if scored is None or name != scored.name or scored in found.scored
         for image in found.others[name]
     ]
     pass_over(f"beside {read}", others)
@@ -239,14 +242,29 @@ def _remarks(found: Arrangement, scored: FolderSplit | None, known: _FolderLabel
             names = ", ".join(f"{split.name}/" for split in skipped)
             yield f"{scored.name}/ is scored, as the images in {names} have no labels to compare"
     if not known.by_folder:
-        if not known.by_column and (why := why_no_classes(train.inside)):
-            yield why
+        if not known.by_column:
+            yield from filter(None, (why_no_classes(train.inside), _why_no_inner_classes(train)))
         return
     for split in filter(None, (train, scored)):
         strays = ["/".join(i.parts) for i in split.images if split.class_of(i) is None]
         if 0 < len(strays) < len(split.images):
             where = f" of {split.name}/" if split.name else ""
             yield f"in no class folder{where}, so without a label: {some(strays)} ({len(strays):,})"
+
+
+def _why_no_inner_classes(train: FolderSplit) -> str:
+    """What to do where the classes lie one level too deep."""
+    inner = inner_classes(train.inside)
+    if inner is None or train.cut:
+        return ""
+    root = Path(_folder_of(train.images))
+    flags = [f"--data {quote(str(root.joinpath(*folder)))}" for folder in inner.outer]
+    told = " ".join(flags[:MOST_FLAGS]) + " ..." * (len(flags) > MOST_FLAGS)
+    return (
+        f"no labels from folders: folders of the same names ({some(inner.names)}) lie in "
+        f"{some([folder[-1] for folder in inner.outer])}; if those are the classes, bring their "
+        f"images together, or learn from all: {told}"
+    )
 
 
 def _how_to_learn_from(folder: str, root: str) -> str:

@@ -19,13 +19,14 @@ import numpy as np
 
 from stopgrad.config import ALL_BANDS, Bands, Reading
 from stopgrad.errors import DataError
-from stopgrad.images.depth import CHANNELS
-from stopgrad.images.sources.array_images import AnyArray, stack_layout
+from stopgrad.images.depth import CHANNELS, are_colour_channels
+from stopgrad.images.sources.array_images import AnyArray, alpha_said, image_layout, stack_layout
 from stopgrad.images.sources.array_labels import as_labels, labels_of_rows
 from stopgrad.images.sources.arrays import RawLabels, number_labels
 from stopgrad.images.sources.endings import SUFFIXES
 from stopgrad.images.sources.labels import called_as_labels
 from stopgrad.images.types import Contents, DataSource, Encoded, Notes, SplitReader, stamp
+from stopgrad.storage import first_line
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 # The modes of a Pillow image that PNG or TIFF stores unchanged.
 AS_FILES = ("1", "L", "LA", "P", "RGB", "RGBA", "I", "I;16", "CMYK", "F")
 BLOCK = 256  # rows of a stack at a time
-IMAGE_NAMES = ("image", "img")  # columns of a row of the Hub's library
+IMAGE_NAMES = ("image", "img", "bytes", "path")  # columns of a row of the Hub's library
 
 Label = int | str | None
 
@@ -45,6 +46,7 @@ class _Held(NamedTuple):
     encoded: Callable[[], Iterator[Encoded]]
     labels: Any = None  # that came with them
     bands: Bands = ()
+    remark: str = ""
 
 
 def held_source(
@@ -77,13 +79,34 @@ def held_source(
 
 
 def plain(images: Any) -> Any:
-    """A tensor, a column of a table and the like as an array; an array of objects as a list."""
+    """A tensor, a column of a table and the like as an array; an array of objects as a list.
+
+    Raises:
+        DataError: For a tensor or a column that has no such values.
+    """
+    # Each library raises types of its own, for tensors without values, sparse ones, odd types.
+    try:
+        return _plain(images)
+    except MemoryError:
+        raise
+    except Exception as error:
+        raise DataError(
+            f"values of the type {type(images).__name__} ({first_line(error)})",
+            expected="an array, a dense tensor or a column of numbers, texts, paths or images",
+            hint="convert them, as by x.to_dense() or np.asarray(x)",
+        ) from error
+
+
+def _plain(images: Any) -> Any:
+    if isinstance(images, memoryview):
+        return np.asarray(images)
     if hasattr(images, "detach"):  # a tensor, which may ask for gradients or lie on a GPU
         images = images.detach().cpu()
         kind = str(images.dtype)
         images = (images.float() if "bfloat16" in kind else images).numpy()
     elif hasattr(images, "to_numpy") and not hasattr(images, "columns"):  # no whole table
-        images = images.to_numpy()
+        arrow = next((n for n in ("to_numpy_ndarray", "to_pylist") if hasattr(images, n)), "")
+        images = getattr(images, arrow or "to_numpy")()
     if isinstance(images, np.ndarray) and images.dtype.kind in "OUS":
         images = images.tolist()
     return images
@@ -104,7 +127,7 @@ def are_image_files(paths: Iterable[str]) -> bool:
 
 
 def _open(held: _Held, values: list[Label] | str | None, class_names: tuple[str, ...]) -> Contents:
-    remarks = (values,) if isinstance(values, str) else ()
+    remarks = tuple(filter(None, (held.remark, values if isinstance(values, str) else "")))
     raw = RawLabels("train", values, str) if isinstance(values, list) else None
     numbered = number_labels(raw, None, class_names=class_names)
     reader = SplitReader(held.images, numbered.train, held.encoded)
@@ -127,7 +150,8 @@ def _values(labels: Any, count: int) -> list[Label] | str:
         if array.dtype.kind == "O" or array.shape[:1] != (len(known),):
             return f"labels of the type {type(known[0]).__name__} are not used"
     else:
-        array, missing = np.asarray(labels), [False] * len(labels)
+        array = np.atleast_1d(labels)
+        missing = [False] * len(array)
     if len(missing) != count:
         raise DataError(
             f"{len(missing)} labels for {count} images",
@@ -152,11 +176,13 @@ def _stack(array: AnyArray) -> _Held:
     """An array of all images."""
     rows = np.dtype(np.uint8) if array.ndim == 2 else array.dtype
     layout = stack_layout(array.shape, rows, bands=True)
-    if layout is None or (array.ndim == 3 and array.shape[2] in (3, 4)):
+    one = image_layout(array.shape, array.dtype)
+    is_one = array.ndim == 3 and (array.shape[2] in CHANNELS or (one and not one.channels_first))
+    if layout is None or is_one:
         raise DataError(
             f"pixels of shape {array.shape} and type {array.dtype}",
             expected="at least one image, shape (N, H, W, 3), (N, 3, H, W) or (N, H, W)",
-            hint="give one image as x[None]",
+            hint="give one image as x[None], and numbers as bytes, integers or floats",
         )
 
     def encoded() -> Iterator[Encoded]:
@@ -164,8 +190,9 @@ def _stack(array: AnyArray) -> _Held:
             block = layout.arranged(array[start : start + BLOCK])
             yield from (Encoded(str(row), image) for row, image in enumerate(block, start))
 
-    colours = len(layout.shape) < 3 or layout.bands in CHANNELS
-    return _Held(layout.images, encoded, bands=() if colours else ALL_BANDS)
+    if len(layout.shape) == 3 and not are_colour_channels(layout.bands, array.dtype):
+        return _Held(layout.images, encoded, bands=ALL_BANDS)
+    return _Held(layout.images, encoded, remark=alpha_said(layout.bands))
 
 
 def _each(images: Any) -> _Held:
@@ -198,7 +225,12 @@ def _image_and_label(item: Any) -> tuple[Any, Any]:
     if isinstance(item, tuple):
         return (plain(item[0]), _label_in(item)) if item else (None, None)
     if isinstance(item, Mapping):
-        image = next((item[name] for name in IMAGE_NAMES if name in item), item)
+        image = next((item[n] for n in IMAGE_NAMES if item.get(n) is not None), item)
+        image = (
+            _image_and_label(image)[0]
+            if isinstance(image, Mapping) and image is not item
+            else image
+        )
         return plain(image), next((item[name] for name in _label_names(item)), None)
     if isinstance(item, list):
         with contextlib.suppress(ValueError):  # of lists of several lengths

@@ -1,4 +1,4 @@
-"""The image files of a folder -> its splits, and the class folders in them; names alone decide.
+"""The image files of a folder -> its splits, and the class folders in them, by their names.
 
 The folder that names the split is the first on the way to an image, below any that hold all images
 (`archive/train/cat/1.png`), or the second (`images/train/1.png`, `cat/train/1.png`). `names` says
@@ -13,26 +13,23 @@ Folders are classes if the training images all lie in folders one level down, in
 them, and these hold at least 2 images each on average, at least 5 when there are more than 100
 folders: 150,000 folders of one image each are no classes. A folder called `images` between a class
 folder and its images is passed through. Up to 5 % of the images may lie
-elsewhere: they stay without a label. Masks and thumbnails beside a folder called `images` are not
-for training.
+elsewhere: they stay without a label. Masks and thumbnails are not for training (`masks`).
 """
 
 from __future__ import annotations
 
+import itertools
 import re
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from stopgrad.images.sources.files import Found, in_order
+from stopgrad.images.sources.masks import holds_images, without_masks
 from stopgrad.images.sources.names import UNLABELED, SplitOf, split_of, splits_among, to_score
 from stopgrad.storage import some
 
-IMAGE_FOLDERS = ("images", "imgs", "img", "jpegimages", "leftimgbit")
-MASK_FOLDERS = frozenset(
-    {"mask", "masks", "annotation", "annotations", "label", "labels", "segmentation", "gt", "depth"}
-    | {"segmentations", "segmentationclass", "segmentationobject", "groundtruth", "gtfine"}
-    | {"thumbs", "thumbnails"}
-)
+CLASS_WORDS = ("", "c", "n", "k", "class", "category", "label", "type", "grade", "stage")
 FEW_CLASSES = 100
 MOST_STRAY = 0.05  # of the images of a split may lie in no class folder
 
@@ -69,8 +66,8 @@ class Arrangement(NamedTuple):
 
 def arrange(images: Sequence[Found]) -> Arrangement:
     """The splits of images by their paths below the folder that the user has named."""
-    images, masks = _without_masks(images)
-    inside, remarks, whole = images, list[str](), FolderSplit("", "train", images)
+    images, masks, remarks = without_masks(images)
+    inside, whole = images, FolderSplit("", "train", images)
     while True:
         folders = by_folder(inside)
         # Training data/ may hold train/ and test/.
@@ -206,31 +203,6 @@ def _without_inner(split: FolderSplit) -> FolderSplit:
     return split._replace(images=tuple(inner))
 
 
-def _without_masks(images: Sequence[Found]) -> tuple[tuple[Found, ...], tuple[Found, ...]]:
-    """Images, and those in folders of masks and the like beside one of images."""
-    folders = {image.parts[:-1] for image in images}
-    parents = {
-        parts[:depth] for parts in folders for depth, name in enumerate(parts) if holds_images(name)
-    }
-    masked = {
-        parts
-        for parts in (folders if parents else ())
-        for depth, name in enumerate(parts)
-        if _plain(name) in MASK_FOLDERS and parts[:depth] in parents
-    }
-    kept = tuple(image for image in images if image.parts[:-1] not in masked)
-    return kept, tuple(image for image in images if image.parts[:-1] in masked)
-
-
-def holds_images(name: str) -> bool:
-    """Whether a folder of this name holds images and is no class: `images`, `JPEGImages`."""
-    return _plain(name) in IMAGE_FOLDERS
-
-
-def _plain(name: str) -> str:
-    return re.sub(r"[^a-z]", "", name.lower())
-
-
 def are_classes(paths: Sequence[tuple[str, ...]]) -> bool:
     """Whether images with these paths lie in class folders, by the rule of this module."""
     strays = _strays(paths)
@@ -256,6 +228,33 @@ def why_no_classes(paths: Sequence[tuple[str, ...]]) -> str:
     if not _are_enough(paths):
         return "no labels from folders: they hold too few images each to be classes"
     return f"no labels from folders: {len(strays):,} images lie in no class folder ({some(strays)})"
+
+
+class InnerFolders(NamedTuple):
+    """Folders of the same names in several folders, as fold1/cat and fold2/cat."""
+
+    names: tuple[str, ...]
+    outer: tuple[tuple[str, ...], ...]  # the paths of the folders around them
+
+
+def inner_classes(paths: Sequence[tuple[str, ...]]) -> InnerFolders | None:
+    """The folders that would be classes if they did not lie one level too deep."""
+    ends = zip(min(paths), max(paths), strict=False)  # these agree in what all have in common
+    depth = sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], ends))
+    inside = [parts[depth:] for parts in paths]
+    names = Counter(name for _, name in {parts[:2] for parts in inside if len(parts) == 3})
+    repeated = [parts for parts in inside if len(parts) == 3 and names[parts[1]] > 1]
+    outer = sorted({(*parts[:depth], parts[depth]) for parts in paths if len(parts) == depth + 3})
+    inner = sorted({parts[1] for parts in repeated})
+    series = {re.sub(r"\d", "", name).strip(" _-").lower() for name in inner}  # day1, day2, ...
+    strays = len(paths) - len(repeated)
+    if strays > MOST_STRAY * len(paths) or (len(series) == 1 and series.isdisjoint(CLASS_WORDS)):
+        return None
+    return (
+        InnerFolders(tuple(inner), tuple(outer))
+        if _are_enough([parts[1:] for parts in repeated])
+        else None
+    )
 
 
 def _named(folders: Iterable[str]) -> str:

@@ -33,6 +33,7 @@ SPLITS: dict[str, SplitOf] = {  # of one meaning, those that are preferred first
     "eval": "validation",
     "evaluation": "validation",
 }
+SHORT: dict[str, SplitOf] = {"tr": "train", "te": "test", "va": "validation"}  # beside no others
 # What a name of a split may say besides: train2017, train_images, Test-Set, validation_data. Single
 # letters say nothing either: trainA.
 FILLERS = frozenset(
@@ -59,9 +60,12 @@ def splits_among(names: Iterable[str]) -> dict[str, SplitOf]:
     """The splits among names that stand side by side.
 
     Where none means a training split by itself, names that differ in the word for the split alone
-    are splits too: `seg_train` and `seg_test`.
+    are splits too: `seg_train` and `seg_test`; and so are `tr` and `te` with no others beside them.
     """
     names = list(names)
+    short = {name: SHORT.get(name.lower()) for name in names}
+    if len(names) > 1 and "train" in short.values() and None not in short.values():
+        return {name: split for name, split in short.items() if split}
     found = {name: split for name in names if (split := split_of(name))}
     if "train" in found.values():
         return found

@@ -6,16 +6,18 @@ The spec of several is a JSON list of specs, so that a run, a study and a flag k
 from __future__ import annotations
 
 import functools
+import itertools
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, get_args
 
 import numpy as np
 
 from stopgrad.config import Bands
 from stopgrad.errors import DataError
-from stopgrad.images.decoding import channels_in
+from stopgrad.images.decoding import channels_in, range_in
+from stopgrad.images.depth import Depth, ValueRange, levels_for
 from stopgrad.images.opening import strict_pillow
 from stopgrad.images.types import (
     UNLABELLED,
@@ -27,6 +29,8 @@ from stopgrad.images.types import (
     SplitReader,
     Unused,
 )
+
+SEEN = 32  # images of each source that tell how deep its values are
 
 
 def specs_of(spec: str) -> tuple[str, ...]:
@@ -97,6 +101,7 @@ def _below(name: str, notes: Notes) -> Notes:
 
 def _open(sources: Mapping[str, DataSource]) -> Contents:
     contents = {name: source.open() for name, source in sources.items()}
+    said = Notes((*_read_twice(sources, contents), *_whites_apart(sources, contents)))
     _check_channels(contents, {name: source.reading.bands for name, source in sources.items()})
     notes = [_below(name, of.notes) for name, of in contents.items()]
     common = _common_classes(contents)
@@ -106,8 +111,47 @@ def _open(sources: Mapping[str, DataSource]) -> Contents:
         common.names,
         train,
         _joined(tests, contents, common.names) if tests else None,
-        functools.reduce(Notes.and_those, [*notes, common.notes]),
+        functools.reduce(Notes.and_those, [*notes, common.notes, said]),
     )
+
+
+def _read_twice(
+    sources: Mapping[str, DataSource], contents: Mapping[str, Contents]
+) -> Iterator[str]:
+    """What to say of folders in each other."""
+    for outer, inner in itertools.permutations(sources, 2):
+        if Path(sources[outer].root) in Path(sources[inner].root).parents:
+            both = _files(contents[outer]) & _files(contents[inner])
+            if both:
+                yield f"{len(both):,} images are read twice: {inner} lies in {outer}"
+
+
+def _files(contents: Contents) -> set[str]:
+    readers = contents.readers.values()
+    items = (item.data for reader in readers for item in reader.items())
+    return {str(data) for data in items if isinstance(data, Path)}
+
+
+def _whites_apart(
+    sources: Mapping[str, DataSource], contents: Mapping[str, Contents]
+) -> Iterator[str]:
+    """What to say of sources that one white level does not fit, by some images of each."""
+    for depth in get_args(Depth):
+        whites = dict[str, float]()
+        for name, of in contents.items():
+            look = functools.partial(range_in, depth=depth, bands=sources[name].reading.bands)
+            with strict_pillow():
+                seen = [*map(look, itertools.islice(of.train.items(), SEEN))]
+            if found := [each for each in seen if isinstance(each, ValueRange)]:
+                whole = ValueRange(min(of.low for of in found), max(of.high for of in found))
+                whites[name] = levels_for(depth, whole).white
+        asked = any(source.reading.white_level for source in sources.values())
+        if len(set(whites.values())) > 1 and not asked:
+            named = ", ".join(f"{white:,g} in {name}" for name, white in whites.items())
+            yield (
+                f"one white level for all {depth} images, though alone it would be {named}: "
+                "pack each into a store to scale it by its own"
+            )
 
 
 def _check_channels(contents: Mapping[str, Contents], bands: Mapping[str, Bands]) -> None:

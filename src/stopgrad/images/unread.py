@@ -1,0 +1,44 @@
+"""What the files of images hold besides what is read of them: as notes, and back.
+
+The pages of a file behind its first, which alone is read; and of a TIFF the bands that are neither
+colours nor alpha, where the user has named none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from stopgrad.images.decoding import Unread
+from stopgrad.images.gather import Tally
+from stopgrad.images.types import Notes, Unused
+
+PAGES = "pages{} behind the first of a file, which alone is read: save each as a file"
+BANDS = "bands{} beside the colours: --bands chooses others, or all"
+
+
+def unread_notes(tallies: Iterable[Tally]) -> Notes:
+    """The pages and bands that are not read, each named as FILE:NUMBER."""
+    unused = []
+    for tally in tallies:
+        pages, bands = (
+            tuple(f"{name}:{n}" for name, of in tally.unread.items() for n in of[kind])
+            for kind in range(2)
+        )
+        unused += [Unused("image", _of(PAGES, tally.split), pages)] * bool(pages)
+        unused += [Unused("band", _of(BANDS, tally.split), bands)] * bool(bands)
+    return Notes(unused=tuple(unused))
+
+
+def unread_in(notes: Notes, split: str) -> dict[str, Unread]:
+    """What `unread_notes` has noted of a split, by file."""
+    found: dict[str, Unread] = {}
+    for group in notes.unused:
+        for name in group.names if group.reason in (_of(PAGES, split), _of(BANDS, split)) else ():
+            file, _, number = name.rpartition(":")
+            before, kind = found.get(file, Unread()), "bands" if group.what == "band" else "pages"
+            found[file] = before._replace(**{kind: (*getattr(before, kind), int(number))})
+    return found
+
+
+def _of(reason: str, split: str) -> str:
+    return reason.format("" if split == "train" else f" of {split}")
