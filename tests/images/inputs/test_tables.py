@@ -227,7 +227,7 @@ def test_metadata_in_parquet_labels_images(root: Path) -> None:
     "hot",
     [
         ("1.0,0,0", "0,1.0,0", "0,0,1.0", "0,0.0,0"),
-        ("True,False,False", "False,True,False", "False,False,True", "False,False,False"),
+        ("True,False,False", "false,TRUE,false", "False,False,true", "False,False,False"),
         ("1,,", ",1,", ",,1", ",,"),
     ],
 )

@@ -313,8 +313,10 @@ def unfit(flag: str, name: str, reason: str) -> DataError:
 
 def no_images(file: GroupedFile, path: Path) -> DataError:
     """The error for a file without a column of images."""
+    twice = f"; several are called {few(file.repeated)}" if file.repeated else ""
+    columns = f"columns {', '.join(file.schema_arrow.names)[:200]!r}{twice}"
     return DataError(
-        f"no image column in {str(path)!r} (columns {', '.join(file.schema_arrow.names)[:200]!r})",
+        f"no image column in {str(path)!r} ({columns})",
         expected="encoded images, as binary or as structs {bytes, path}, or paths of image files "
         "that lie beside it",
         hint="use an image data set in the Hub's Parquet layout, name a column of paths with "

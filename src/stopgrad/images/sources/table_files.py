@@ -65,13 +65,11 @@ def _of_csv(text: str) -> dict[str, list[Any]]:
         header = [str(number + 1) for number in range(width)]
     else:
         header = [name.strip() for name in rows.pop(0)]
+    columns: dict[str, list[Any]] = {}
     for place, name in enumerate(header):
-        if name and name in header[:place]:
-            header[place] = f"{name} (column {place + 1})"
-    return {
-        name: [row[place] if place < len(row) else None for row in rows]
-        for place, name in enumerate(header)
-    }
+        own = f"{name} (column {place + 1})" if name and name in columns else name
+        columns[own] = [row[place] if place < len(row) else None for row in rows]
+    return columns
 
 
 def _is_file_name(cell: str) -> bool:

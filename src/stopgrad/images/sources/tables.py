@@ -50,7 +50,7 @@ NAMED = 3  # tables that an error names
 MOST_PARTS = 3  # of a path that are compared, from its end
 FEW_CLASSES = 100
 FRACTIONS = "numbers with fractions, such as"
-HOT: dict[Any, int] = {None: 0, "True": 1, "False": 0, "TRUE": 1, "FALSE": 0}  # of one-hot columns
+HOT = {"true": 1, "false": 0, "none": 0}  # what else stands in one-hot columns, in small letters
 # A class with the box of each object of it, as Kaggle has ILSVRC: n01440764 10 20 30 40.
 BOXED = re.compile(r"(\S+)(?: \d+){4}(?: \1(?: \d+){4})*")
 UNSPLIT = "all images are learned from; folders train/ and test/ would tell the splits"
@@ -106,7 +106,7 @@ def table_labels(
             notes = notes.and_those(Notes(unused=(Unused("label", why, names),)))
         labels = found.labels | labels
         notes = notes.and_those(found.notes)
-    if not labels and (reading.image_column or reading.label_column):
+    if labels.keys() <= classes.keys() and (reading.image_column or reading.label_column):
         raise _unfit(listing.root, notes.remarks)
     return TableLabels(labels, notes)
 
@@ -262,7 +262,7 @@ def _label_column(columns: Mapping[str, Sequence[Any]], file: str) -> _LabelColu
     known = sorted(filter(_is_label, others), key=_label_rank)
     if not known and (hot := _one_hot({name: columns[name] for name in others})):
         return _LabelColumn(few(others), hot)
-    if not known and all(map(str.isdigit, columns)):  # without a header: path, class, ...
+    if not known and all(map(str.isdecimal, columns)):  # without a header: path, class, ...
         known = [name for name in others if int(name) == int(file) + 1]
     if not known and len(others) != 1:
         which = f"which of its columns ({few(others)}) holds them is not known: use --label-column"
@@ -299,7 +299,7 @@ def _place(name: str, known: Sequence[str]) -> int:
 
 def _one_hot(columns: Mapping[str, Sequence[Any]]) -> Values | None:
     """The name of the column that is 1 in each row; None where they are not `one_hot`."""
-    typed = [[HOT.get(value, value) for value in _typed(values)] for values in columns.values()]
+    typed = [[HOT.get(str(v).lower(), v) for v in _typed(values)] for values in columns.values()]
     if len(typed) < 2 or any(isinstance(value, str) for values in typed for value in values):
         return None
     rows = np.array(typed).T
