@@ -27,7 +27,7 @@ from stopgrad.face.opened import (
 )
 from stopgrad.face.progress import Screen, TrainingBar, at_work, show_fractions
 from stopgrad.face.report import Reported, write_report
-from stopgrad.face.tables import Neighborhood, Scores, flat_epoch
+from stopgrad.face.tables import Neighborhood, Scores, flat_epoch, knn_balance
 from stopgrad.face.trackers import Mirror
 from stopgrad.storage import printable, user_path
 
@@ -55,7 +55,7 @@ class Run(OpenedRun):
         parts = [
             str(status.get("state", "not begun")),
             f"epoch {epoch} of {config.epochs}",
-            *(f"kNN {row['knn']:.2%}{_balance(row)}" for row in knn),
+            *(f"kNN {row['knn']:.2%}{knn_balance(row)}" for row in knn),
             *([evaluation.state_text(verdict.state, found, epoch=epoch)] if verdict else []),
             f"N = {evaluation.folds_text(info.extent(epoch * info.steps_per_epoch).folds)}",
             f"{len(found)} record{'' if len(found) == 1 else 's'}",
@@ -395,8 +395,3 @@ class Run(OpenedRun):
         config = replace(config, bad_images=bad_images or config.bad_images)
         dataset = source.stored_for(config, screen, changed=self.changed(source))
         return export.embed_dataset(run, dataset, out=out, layer=layer, track=screen.track)
-
-
-def _balance(row: dict[str, Any]) -> str:
-    found = evaluation.Balance(row.get("knn_balanced"), row.get("knn_majority"))
-    return evaluation.balance_text(found)

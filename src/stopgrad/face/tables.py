@@ -8,13 +8,21 @@ from __future__ import annotations
 import base64
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stopgrad import evaluation, report
-from stopgrad.evaluation import METRICS, SUBJECTS, count, labels_text, percent
+from stopgrad.evaluation import (
+    METRICS,
+    SUBJECTS,
+    Balance,
+    balance_text,
+    count,
+    labels_text,
+    percent,
+)
 from stopgrad.report import Column, Table, TableCell
 from stopgrad.storage import check_ending, printable, user_path, write_atomically
 
@@ -247,3 +255,8 @@ def _query_row(query: Query, place: int) -> tuple[TableCell, ...]:
         ),
         TableCell(", ".join(near)),
     )
+
+
+def knn_balance(row: Mapping[str, Any]) -> str:
+    """What stands behind the kNN accuracy of an epoch where the classes are uneven."""
+    return balance_text(Balance(row.get("knn_balanced"), row.get("knn_majority")))
