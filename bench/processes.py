@@ -74,9 +74,9 @@ def _in_processes(count: int, options: argparse.Namespace) -> dict[str, Any]:
         torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}"]
         start = [sys.executable, *torchrun, __file__]
     environment = os.environ | {"OMP_NUM_THREADS": str(options.threads)}
-    done = subprocess.run(
-        [*start, *words], capture_output=True, text=True, check=True, env=environment
-    )
+    done = subprocess.run([*start, *words], capture_output=True, text=True, env=environment)
+    if done.returncode != 0:
+        raise RuntimeError(f"{count} processes ended with {done.returncode}: {done.stderr[-2000:]}")
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return found
 
