@@ -71,7 +71,9 @@ def train_together(arguments: Sequence[str], *, devices: int) -> int:
     except ChildFailedError as error:
         return _exit_code(error)
     except SignalException as error:
-        return 128 + int(error.sigval)
+        # A thread of the agent may be at work still, and would abort an interpreter that ends.
+        sys.stderr.flush()
+        os._exit(128 + int(error.sigval))
     return 0
 
 
