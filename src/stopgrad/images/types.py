@@ -173,10 +173,11 @@ class Notes(NamedTuple):
         levels = (Levels(*of) for of in values.get("levels", []))
         return cls(tuple(values["remarks"]), tuple(unused), values["scored"], tuple(levels))
 
-    def and_those(self, of: Notes) -> Notes:
-        """These and others."""
-        remarks, unused = self.remarks + of.remarks, self.unused + of.unused
-        return Notes(remarks, unused, self.scored or of.scored, self.levels + of.levels)
+    def and_those(self, *others: Notes) -> Notes:
+        """These and others, in order; the first to name the split that is scored counts."""
+        remarks, unused, scored, levels = zip(self, *others, strict=True)
+        named = next(filter(None, scored), "")
+        return Notes(sum(remarks, ()), sum(unused, ()), named, sum(levels, ()))
 
     def count(self, what: str) -> int:
         """How many files, images or labels are not used."""

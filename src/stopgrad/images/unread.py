@@ -12,7 +12,7 @@ from stopgrad.images.decoding import Unread
 from stopgrad.images.gather import Tally
 from stopgrad.images.types import Notes, Unused
 
-PAGES = "pages{} behind the first of a file, which alone is read: save each as a file"
+PAGES = "pages{} after the first of a file, the only one that is read: save each as a file"
 BANDS = "bands{} beside the colours: --bands chooses others, or all"
 
 

@@ -133,7 +133,7 @@ def test_array_of_any_layout_and_type_is_read(tmp_path: Path, array: Any, expect
     assert found.train.pixels.shape == (*expected.shape[:3], 3)
     assert found.train.sources[1] == "images:1"
     said = {"float": "floating-point images are scaled", "int64": "255 is white"}
-    expected = ["taken for alpha"] if array.shape[3:] == (4,) else []
+    expected = ["read as alpha"] if array.shape[3:] == (4,) else []
     expected += [text for kind, text in said.items() if array.dtype.name.startswith(kind)]
     assert [text in remark for text, remark in zip(expected, found.notes.remarks, strict=True)] == [
         True for _ in expected
@@ -350,7 +350,7 @@ ODD_LABELS = [
         "said",
         np.zeros(6, "M8[D]"),
         None,
-        "holds values that are no classes (datetime64[D])",
+        "holds values that cannot be classes (datetime64[D])",
         kind="label",
     ),
     row(
@@ -361,7 +361,14 @@ ODD_LABELS = [
         "objects, structs or cells; save them as numbers or text",
         kind="label",
     ),
-    row("float labels that are not whole", "said", LABELS + 0.5, None, "no classes", kind="label"),
+    row(
+        "float labels that are not whole",
+        "said",
+        LABELS + 0.5,
+        None,
+        "cannot be classes",
+        kind="label",
+    ),
     row(
         "several labels for each image",
         "said",
@@ -747,11 +754,11 @@ def test_one_image_of_several_bands_is_no_stack_of_narrow_ones(
     ("name", "shape", "said"),
     [
         row("NumPy array (5, H, W) without labels", "5 gray images; said how they are one",
-            "x_5.npz", (5, 16, 16), "read as 5 gray images; if it is one of 5 bands: --bands all "
-            "--encoder.channels 5", kind="layout"),
+            "x_5.npz", (5, 16, 16), "read as 5 gray images; if it is one of 5 bands, use "
+            "--bands all --encoder.channels 5", kind="layout"),
         row("NumPy array (H, W, C) that may be gray images", "read as those; said",
-            "scene.npy", (40, 30, 12), "read as 40 gray images; if it is one of 12 bands: --bands "
-            "all --encoder.channels 12", kind="layout"),
+            "scene.npy", (40, 30, 12), "read as 40 gray images; if it is one of 12 bands, use "
+            "--bands all --encoder.channels 12", kind="layout"),
         row("NumPy array (N, H, W) with N above H and W", "gray images; nothing is said",
             "scene.npy", (40, 16, 16), "", kind="layout"),
         row("images.npy, 5 x H x W", "gray images; nothing is said", "images.npy", (5, 16, 16), "",
@@ -816,7 +823,7 @@ def test_a_fourth_channel_of_bytes_is_said_to_be_alpha(
     values = np.moveaxis(FOUR, 3, 1) if channels_first else FOUR
     np.save(tmp_path / "images.npy", values)
     (remark,) = load_dataset(str(tmp_path / "images.npy")).notes.remarks
-    assert "fourth channel of the arrays is taken for alpha" in remark
+    assert "fourth channel of the arrays is read as alpha" in remark
     assert stopgrad.load(values).dataset.notes.remarks == (remark,)
     found = load_dataset(str(tmp_path / "images.npy"), reading=Reading(bands=(1, 2, 3)))
     assert found.notes.remarks == ()

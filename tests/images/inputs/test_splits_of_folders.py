@@ -198,7 +198,7 @@ def test_a_folder_with_the_name_of_a_split_beside_classes_is_a_class(
     found = load_dataset(str(root))
     assert found.train.class_names == classes
     assert found.test is None
-    assert any("stands for a class" in remark for remark in found.notes.remarks)
+    assert any("is taken for a class" in remark for remark in found.notes.remarks)
 
 
 @pytest.mark.parametrize(
@@ -444,7 +444,7 @@ def test_classes_one_level_too_deep_are_said(
     found = load_dataset(str(root))
     assert found.train.labels is None
     (remark,) = found.notes.remarks
-    assert f"folders of the same names ({', '.join(map(repr, inner))})" in remark
+    assert f"of the same names ({', '.join(map(repr, inner))})" in remark
     flags = " ".join(f"--data {root / folder}" for folder in outer)
     assert remark.endswith(flags)
     joined = load_dataset(spec_of_several([str(root / folder) for folder in outer])).train

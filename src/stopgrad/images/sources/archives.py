@@ -118,7 +118,7 @@ def _open(files: Mapping[str, Path], name: str, find: Callable[[Path], DataSourc
         notes = notes.and_those(_unpack(path, unpacked.folder / below))
     source = find(_inner(unpacked.folder))
     contents = source.open()
-    notes = notes.and_those(source.notes).and_those(contents.notes)
+    notes = notes.and_those(source.notes, contents.notes)
     remarks = (_as_archives(remark, unpacked.folder, files) for remark in notes.remarks)
     return contents._replace(
         train=_held(contents.train, unpacked),

@@ -309,7 +309,7 @@ def _cifar(path: Path) -> list[StoredArray]:
     labels = {1: ("labels",), 2: ("coarse_labels", "fine_labels")}
     before = next((n for n in labels if size and size % (n + CIFAR_BYTES) == 0), 0)
     if not before:
-        raise ValueError(f"{size:,} bytes are no whole number of CIFAR's images")
+        raise ValueError(f"{size:,} bytes are not a whole number of CIFAR's images")
     rows = np.memmap(path, np.uint8, "r").reshape(-1, before + CIFAR_BYTES)
     columns = {name: rows[:, place] for place, name in enumerate(labels[before])}
     columns["images"] = rows[:, before:].reshape(-1, 3, 32, 32)

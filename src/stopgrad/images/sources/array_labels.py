@@ -1,6 +1,6 @@
 """Arrays of labels -> labels as they stand in the data: numbers, text or none.
 
-What stands where there is no label is told here for all kinds of data.
+The signs of a missing label are defined here for all kinds of data.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def no_classes(distinct: Collection[int | str]) -> set[int | str]:
 
 
 def labels_in(arrays: Sequence[StoredArray], *, count: int) -> list[int | str | None] | str:
-    """The labels in the parts of an array, or why they are none of so many images."""
+    """The labels in the parts of an array, or why they cannot label this number of images."""
     named = ", ".join(repr(array.name) for array in arrays[:NAMED])
     rows = sum(array.shape[0] for array in arrays)
     if rows != count:
@@ -79,7 +79,7 @@ def labels_in(arrays: Sequence[StoredArray], *, count: int) -> list[int | str | 
         return f"the labels in {named} are not used: they are objects, structs or cells; {how}"
     shapes = {array.shape[1:] for array in arrays}
     if max(map(np.prod, shapes)) > MOST_CLASSES:
-        return f"{named} holds no labels of images: its shape is {arrays[0].shape}"
+        return f"{named} cannot be labels of images: its shape is {arrays[0].shape}"
     array = np.concatenate([array.read() for array in arrays]).reshape(count, -1)
     return labels_of_rows(array, named)
 
@@ -109,7 +109,7 @@ def one_hot(array: AnyArray) -> list[int | str | None] | None:
 
 def as_labels(array: AnyArray, named: str) -> list[int | str | None] | str:
     """Whole numbers and text; a float that is no number is no label."""
-    unfit = f"{named} holds values that are no classes ({array.dtype}), which are not used"
+    unfit = f"{named} holds values that cannot be classes ({array.dtype}), which are not used"
     if array.dtype.kind == "f":
         missing = np.isnan(array)
         whole = np.where(missing, 0, array)

@@ -21,6 +21,7 @@ from stopgrad.images.opening import Damaged
 from stopgrad.images.sources.arrow_files import HELD, GroupedFile
 from stopgrad.images.sources.endings import FIRST_BYTES, SUFFIXES, kind_of
 from stopgrad.images.sources.limits import refuse_bomb
+from stopgrad.images.sources.names import words_of
 from stopgrad.images.types import Encoded
 from stopgrad.storage import few
 
@@ -277,12 +278,6 @@ def _inner(feature: Any) -> Any:
     if isinstance(feature, list) and len(feature) == 1:
         return feature[0]
     return feature.get("feature", feature) if isinstance(feature, dict) else feature
-
-
-def words_of(name: str) -> list[str]:
-    """What the name of a column says, in small letters."""
-    spaced = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name)  # classId
-    return [word for word in re.split(r"[^a-z]+", spaced.lower()) if word]
 
 
 def field_of(file: GroupedFile, name: str, flag: str) -> pyarrow.Field:

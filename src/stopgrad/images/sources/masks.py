@@ -63,8 +63,8 @@ def without_masks(images: Sequence[Found]) -> MasksApart:
         return image.parts[:-1] in masked or bool(files and _without_ending(image.parts) in files)
 
     remarks = [
-        f"{len(of):,} images in {'/'.join(folder)}/ are read as all others: if they are masks or "
-        "thumbnails of those, move them away"
+        f"{len(of):,} images in {'/'.join(folder)}/ are used like all others: if they are masks "
+        "or thumbnails, move them elsewhere"
         for folder, of in called.items()
         if len(of) < len(images) and of[0].parts[:-1] not in masked and _plain(folder[-1]) in CALLED
     ]

@@ -84,7 +84,7 @@ class SplitRows(NamedTuple):
 def read_file(
     name: str, root: Path, known: KnownLabels, reading: Reading
 ) -> tuple[FileRows | None, Notes]:
-    """The rows of a file that are used, and what to know of the others."""
+    """The rows of a file that are used, and remarks on the others."""
     path = root / name
     with opened_parquet(path) as file:
         count = _row_count(file)

@@ -159,7 +159,7 @@ def _notes(
     """What was understood of the names."""
     notes = Notes()
     if any(split_of(name) != "train" for name in learned):
-        notes = Notes((f"learned from {_named(learned)}, as no split is called train",))
+        notes = Notes((f"trained on {_named(learned)}, because no split is called train",))
     if not others:
         return notes
     remark = f"read the configuration {chosen or '(none)'!r}, not {_named(sorted(others))}"

@@ -153,7 +153,7 @@ def _read(path: Path, name: str) -> _Shard:
             reason = f".{ending} members of an archive are not read" if ending else "no image"
             unused.setdefault(("file", reason), []).append(full)
     for key in (key for key in texts if key not in samples):
-        without = unused.setdefault(("label", "beside no image"), [])
+        without = unused.setdefault(("label", "without an image"), [])
         without += (f"{name}/{key.lstrip('/')}.{sidecar}" for sidecar in texts[key])
     in_order = sorted(samples.values(), key=lambda sample: sample.place)
     return _Shard(path, name, tuple(in_order), unused)
@@ -171,10 +171,10 @@ def _split(word: str, shards: Sequence[_Shard]) -> WordedSplit:
         known = [value for value in values if value is not None]
         if labels is not None:
             if known and sidecar != "txt":
-                remarks.append(f".{sidecar} members hold labels too, which do not count")
+                remarks.append(f".{sidecar} members hold labels too, which are not used")
         elif sidecar == "txt" and PER_CLASS * len(set(known)) > len(known):
             remarks.append(
-                f"the {len(set(known)):,} texts of .txt members are captions, no classes"
+                f"the {len(set(known)):,} texts of .txt members are captions, not classes"
             )
         elif known:
             labels = values
