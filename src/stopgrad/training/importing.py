@@ -55,7 +55,7 @@ def import_weights(path: Path, out: Path, *, prefix: str = "") -> Imported:
     Args:
         path: The file: a state dict, or mappings that hold some.
         out: The file to write, replaced if it exists.
-        prefix: Takes only the tensors whose names begin so, without it.
+        prefix: Takes only the tensors whose names begin with it, and removes it.
 
     Raises:
         ConfigError: For an `out` that does not end in .safetensors.

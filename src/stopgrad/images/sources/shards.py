@@ -65,7 +65,7 @@ def place_of(path: str) -> ShardPlace | None:
 
 
 def is_derived(name: str) -> bool:
-    """Whether a file is a cache of `datasets`, whose rows are those of others."""
+    """Whether a file is a cache of `datasets`, whose rows are copies of those in another file."""
     return name.endswith(".arrow") and name.startswith(("cache-", "tmp", "indices"))
 
 

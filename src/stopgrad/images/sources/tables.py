@@ -288,7 +288,7 @@ def _label_column(columns: Mapping[str, Sequence[Any]], file: str) -> _LabelColu
 
 
 def _label_rank(name: str) -> tuple[bool, int]:
-    """Sorts columns that are called as labels are: those inside of others last."""
+    """Sorts columns that are named like labels: nested ones last."""
     return "." in name, _place(name.rpartition(".")[2], LABEL_COLUMNS)
 
 
