@@ -29,7 +29,7 @@ from stopgrad.images.sources.array_images import (
     may_be_one,
     stack_layout,
 )
-from stopgrad.images.sources.array_labels import as_labels, labels_in, texts_in
+from stopgrad.images.sources.array_labels import Label, as_labels, labels_in, texts_in
 from stopgrad.images.sources.layout import are_classes
 from stopgrad.images.sources.names import (
     is_split,
@@ -275,7 +275,7 @@ def _label_order(part: _Part) -> tuple[Any, ...]:
     return (part.rank(LABEL_WORDS), "coarse" in part.last, len(part.last), _in_order(name))
 
 
-def _classes(images: Sequence[_Part], *, train: bool) -> list[int | str | None]:
+def _classes(images: Sequence[_Part], *, train: bool) -> list[Label]:
     """The class of each image where files or folders of different names are classes, else []."""
     if all(part.layout and part.layout.images == 1 for part in images):
         paths = [tuple(_below_split(part)) for part in images]

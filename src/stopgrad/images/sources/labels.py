@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from stopgrad.images.sources.array_labels import one_hot, said
+from stopgrad.images.sources.array_labels import Label, one_hot, said
 from stopgrad.images.sources.arrow_files import GroupedFile
 from stopgrad.images.sources.columns import (
     ImageColumn,
@@ -40,8 +40,6 @@ FILLERS = {"id", "idx", "index", "name", "number", "code", "text", "fine", "imag
 COARSE = {"coarse", "super"}  # are taken last
 MOST_CLASSES = 1000  # distinct values of a column that may be meant as labels
 NAMED = 5  # columns that a line names
-
-Plain = int | str | None  # a label as it stands in the data
 
 
 class LabelColumn(NamedTuple):
@@ -140,7 +138,7 @@ def _no_labels(file: GroupedFile, name: str) -> str:
     return ""
 
 
-def read_labels(file: GroupedFile, name: str) -> list[Plain]:
+def read_labels(file: GroupedFile, name: str) -> list[Label]:
     """The labels of all rows.
 
     Raises:
@@ -154,7 +152,7 @@ def read_labels(file: GroupedFile, name: str) -> list[Plain]:
         raise ValueError(f"of type {column.type}") from None
 
 
-def _one_hot(values: list[Any]) -> list[Plain] | None:
+def _one_hot(values: list[Any]) -> list[Label] | None:
     """The place of the 1 in lists that are all as long and have one at most; None for others."""
     lists = [value for value in values if value is not None]
     if not all(isinstance(value, list) for value in lists) or len({*map(len, lists)}) != 1:
@@ -166,12 +164,12 @@ def _one_hot(values: list[Any]) -> list[Plain] | None:
     return [value and next(rest) for value in values] if places else None
 
 
-def _without_missing(values: list[Plain]) -> list[Plain]:
+def _without_missing(values: list[Label]) -> list[Label]:
     texts = iter(said([value for value in values if isinstance(value, str)]))
     return [next(texts) if isinstance(value, str) else value for value in values]
 
 
-def _plain(value: Any) -> Plain:
+def _plain(value: Any) -> Label:
     """A label of any kind as a whole number or text.
 
     Raises:
@@ -259,7 +257,7 @@ def known_labels(file: GroupedFile, image: ImageColumn, wanted: str) -> KnownLab
 
 def labels_of(
     file: GroupedFile, name: str, image: str, known: KnownLabels
-) -> tuple[list[Plain] | None, tuple[str, ...]]:
+) -> tuple[list[Label] | None, tuple[str, ...]]:
     """The labels of all rows, None where the file has none, and why."""
     column = known.column or label_column(file, image).name
     if not column:
@@ -275,5 +273,5 @@ def labels_of(
         own = class_names(file, column)
     if known.class_names in ((), own) or not own:
         return labels, ()
-    places: dict[Plain, str] = dict(enumerate(own))  # each file may number the classes by itself
+    places: dict[Label, str] = dict(enumerate(own))  # each file may number the classes by itself
     return [places.get(label, label) for label in labels], ()

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 from stopgrad.config import Reading
 from stopgrad.errors import DataError
+from stopgrad.images.sources.array_labels import Label
 from stopgrad.images.sources.arrays import RawLabels
 from stopgrad.images.sources.arrow_files import GroupedFile, opened_arrow
 from stopgrad.images.sources.columns import (
@@ -26,7 +27,7 @@ from stopgrad.images.sources.columns import (
     images_in_lists,
     strange_path,
 )
-from stopgrad.images.sources.labels import KnownLabels, Plain, labels_of
+from stopgrad.images.sources.labels import KnownLabels, labels_of
 from stopgrad.images.sources.limits import refuse_bomb
 from stopgrad.images.sources.pages import PagedFile
 from stopgrad.images.types import (
@@ -50,7 +51,7 @@ class FileRows(NamedTuple):
     path: Path
     column: ImageColumn
     rows: Sequence[int]
-    labels: Sequence[Plain] | None  # of these rows; None: no column of this file holds them
+    labels: Sequence[Label] | None  # of these rows; None: no column of this file holds them
 
 
 class SplitRows(NamedTuple):
@@ -70,7 +71,7 @@ class SplitRows(NamedTuple):
         """The labels as they stand in the files; None where no file has any."""
         if all(file.labels is None for file in self.files):
             return None
-        names, labels = functools.cache(lambda: self.names), list[Plain]()
+        names, labels = functools.cache(lambda: self.names), list[Label]()
         for file in self.files:
             labels += [None] * len(file.rows) if file.labels is None else file.labels
         return RawLabels(self.name, labels, lambda row: names()[row])

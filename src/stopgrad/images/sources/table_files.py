@@ -9,14 +9,13 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from stopgrad.images.sources.columns import whole_column
-from stopgrad.images.sources.endings import SUFFIXES
+from stopgrad.images.sources.endings import names_image
 from stopgrad.images.sources.rows import opened_parquet
 from stopgrad.storage import few, first_line, read_patiently
 
@@ -61,7 +60,7 @@ def _of_csv(text: str) -> dict[str, list[Any]]:
     if not rows:
         raise UnfitTableError("it is empty")
     width = len(rows[0])
-    if any(_is_file_name(cell) for cell in rows[0]):
+    if any(names_image(cell.strip()) for cell in rows[0]):
         header = [str(number + 1) for number in range(width)]
     else:
         header = [name.strip() for name in rows.pop(0)]
@@ -70,10 +69,6 @@ def _of_csv(text: str) -> dict[str, list[Any]]:
         own = f"{name} (column {place + 1})" if name and name in columns else name
         columns[own] = [row[place] if place < len(row) else None for row in rows]
     return columns
-
-
-def _is_file_name(cell: str) -> bool:
-    return os.path.splitext(cell.strip())[1].lower() in SUFFIXES
 
 
 def _of_lines(text: str) -> dict[str, list[Any]]:

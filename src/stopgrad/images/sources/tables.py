@@ -22,7 +22,12 @@ import numpy as np
 
 from stopgrad.config import Reading
 from stopgrad.errors import DataError
-from stopgrad.images.sources.array_labels import fraction_among, labels_of_texts, one_hot
+from stopgrad.images.sources.array_labels import (
+    Label,
+    fraction_among,
+    labels_of_texts,
+    one_hot,
+)
 from stopgrad.images.sources.endings import SUFFIXES
 from stopgrad.images.sources.files import OURS, FolderListing, Found
 from stopgrad.images.sources.names import SplitOf, is_split_column, split_of
@@ -30,8 +35,7 @@ from stopgrad.images.sources.table_files import TWICE, UnfitTableError, columns_
 from stopgrad.images.types import Notes, Unused
 from stopgrad.storage import few
 
-Label = int | str
-Values = Sequence[Label | None]
+Values = Sequence[Label]
 
 # Words for columns, without regard to case and what stands between letters; the best first.
 FILE_COLUMNS = (

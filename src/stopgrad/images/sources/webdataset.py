@@ -19,7 +19,7 @@ from typing import Any, Literal, NamedTuple
 
 from stopgrad.config import Reading
 from stopgrad.errors import DataError
-from stopgrad.images.sources.array_labels import fraction_among, labels_of_texts
+from stopgrad.images.sources.array_labels import Label, fraction_among, labels_of_texts
 from stopgrad.images.sources.endings import SUFFIXES
 from stopgrad.images.sources.names import split_in
 from stopgrad.images.sources.tars import TarMember, tar_members
@@ -51,7 +51,6 @@ MOST_BYTES = 1 << 30  # of an image
 LOOKED_AT = 100  # members that tell whether a tar is a shard
 PER_CLASS = 2  # samples at least, on average, for texts to be classes
 
-Label = int | str | None
 What = Literal["file", "image", "label"]
 
 

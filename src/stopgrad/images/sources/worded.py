@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
+from stopgrad.images.sources.array_labels import Label
 from stopgrad.images.sources.arrays import RawLabels, number_labels
 from stopgrad.images.sources.names import UNLABELED, scored_as, split_of, to_score, why_unread
 from stopgrad.images.types import Contents, Encoded, Labels, Notes, SplitReader, Unused
@@ -21,7 +22,7 @@ class WordedSplit(NamedTuple):
     word: str  # for the split, "" where there is none
     names: tuple[str, ...]  # (N,), of its images in order
     items: Callable[[], Iterator[Encoded]]
-    labels: Sequence[int | str | None] | None = None  # (N,)
+    labels: Sequence[Label] | None = None  # (N,)
     remarks: tuple[str, ...] = ()
 
     @property
