@@ -391,7 +391,7 @@ def test_verify_neither_waits_for_a_pipe_nor_follows_a_link(
     replace_by(store / "train-00003.pixels")
     assert main(["verify", str(store)]) == 3
     assert (
-        "BAD  train-00003.pixels: train-00003.pixels is a link or no regular file"
+        "BAD  train-00003.pixels: train-00003.pixels is a link or not a regular file"
         in capsys.readouterr().out
     )
 

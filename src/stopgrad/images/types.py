@@ -226,7 +226,7 @@ class Contents(NamedTuple):
     class_names: tuple[str, ...]
     train: SplitReader
     test: SplitReader | None
-    notes: Notes = Notes()  # of what only reading tells
+    notes: Notes = Notes()  # known only after reading
 
     @property
     def readers(self) -> dict[str, SplitReader]:
@@ -235,7 +235,7 @@ class Contents(NamedTuple):
 
 
 class FileStamp(NamedTuple):
-    """What tells a file from a changed one: path, bytes, date in ns."""
+    """What shows whether a file has changed: path, bytes, date in ns."""
 
     path: str
     size: int
@@ -250,7 +250,7 @@ class DataSource(NamedTuple):
     stamps: tuple[FileStamp, ...]
     open: Callable[[], Contents]
     store: Path | None = None  # where its decoded pixels lie, if it is a store
-    notes: Notes = Notes()  # of what a look at the names tells
+    notes: Notes = Notes()  # known from the names alone
     reading: Reading = BY_RULE
 
 

@@ -1,7 +1,7 @@
 """What the files of images hold besides what is read of them: as notes, and back.
 
-The pages of a file behind its first, which alone is read; and of a TIFF the bands that are neither
-colours nor alpha, where the user has named none.
+The pages of a file after its first, the only one that is read; and the bands of a TIFF that are
+neither colours nor alpha, where the user has named none.
 """
 
 from __future__ import annotations

@@ -613,7 +613,7 @@ REFUSED = [
         "an idx file with more than its header says",
         "refused in one line",
         lambda path: (path / "train-images-idx3-ubyte").write_bytes(idx(GRAY) + b"\0"),
-        "goes on behind its 6 rows",
+        "goes on after its 6 rows",
     ),
     row(
         "HDF5 whose values lie in another file",

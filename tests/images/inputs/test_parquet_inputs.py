@@ -337,7 +337,7 @@ def test_images_behind_the_first_of_a_row_are_named(root: Path) -> None:
     assert found.notes.unused == (
         Unused(
             "image",
-            "images behind the first of a row, which alone is read",
+            "images after the first of a row, the only one that is read",
             ("train.parquet:0:2", "train.parquet:0:3"),
         ),
     )

@@ -90,10 +90,10 @@ def passed(what: str, name: str, kind: str, reason: str, happens: str = "") -> A
         passed("archives beside images", "more.zip", "file", ".zip files are not read"),
         passed("files of no known ending", "a.xyz", "file", ".xyz files are not read"),
         passed(
-            "files without an ending that are no images",
+            "files without an ending that are not images",
             "Makefile",
             "file",
-            "files without an ending that are no images",
+            "files without an ending that are not images",
         ),
     ],
 )

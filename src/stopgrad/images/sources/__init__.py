@@ -3,7 +3,7 @@
 arrays       pixels and labels in memory, checked; labels numbered by class
 names        names of folders and files -> the split that they mean, and which is scored
 files        a folder -> its image files, tables of labels, and all else by reason
-worded       splits by the words for them in names -> those that are read
+worded       splits found by words in names -> those that are read
 masks        image files that are masks or thumbnails of others
 layout       image files -> splits and class folders, by their paths
 tables       files such as metadata.csv -> the labels of images

@@ -128,7 +128,7 @@ def _open(files: Mapping[str, Path], name: str, find: Callable[[Path], DataSourc
 
 
 def _as_archives(remark: str, folder: Path, files: Mapping[str, Path]) -> str:
-    """What is said of the folders that archives were unpacked to, said of the archives."""
+    """Remarks on the folders that archives were unpacked to, as remarks on the archives."""
     for below in sorted(files, reverse=True):
         remark = remark.replace(str(folder / below), str(files[below]))
     return remark

@@ -1,4 +1,4 @@
-"""Arrays of labels -> labels as they stand in the data: numbers, text or none.
+"""Arrays of labels -> labels as found in the data: numbers, text or none.
 
 The signs of a missing label are defined here for all kinds of data.
 """
@@ -13,7 +13,7 @@ import numpy as np
 from stopgrad.images.sources.array_files import StoredArray
 from stopgrad.images.sources.array_images import AnyArray
 
-Label = int | str | None  # as it stands in the data
+Label = int | str | None  # as found in the data
 
 MOST_CLASSES = 10_000  # columns of one-hot labels
 NAMED = 5  # arrays that a message names

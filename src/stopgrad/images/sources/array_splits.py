@@ -227,7 +227,7 @@ def _file(part: _Part) -> str:
 
 
 def _in_order(name: str) -> list[tuple[int, str]]:
-    """A key by which batch_10 comes behind batch_9."""
+    """A key that sorts batch_10 after batch_9."""
     return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name)]
 
 

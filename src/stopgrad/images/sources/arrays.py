@@ -92,7 +92,7 @@ def check_labels(
 
 
 class RawLabels(NamedTuple):
-    """The labels of a split as they stand in the data."""
+    """The labels of a split as found in the data."""
 
     split: str  # as the data call it
     values: Sequence[Label]  # (N,), None where there is none

@@ -284,7 +284,7 @@ def field_of(file: GroupedFile, name: str, flag: str) -> pyarrow.Field:
     """The column that the user has named.
 
     Raises:
-        DataError: With the columns that there are.
+        DataError: With the columns of the file.
     """
     schema = file.schema_arrow
     if name not in schema.names:

@@ -68,7 +68,7 @@ class SplitRows(NamedTuple):
 
     @property
     def raw(self) -> RawLabels | None:
-        """The labels as they stand in the files; None where no file has any."""
+        """The labels as found in the files; None where no file has any."""
         if all(file.labels is None for file in self.files):
             return None
         names, labels = functools.cache(lambda: self.names), list[Label]()
@@ -100,7 +100,7 @@ def read_file(
     for row, reason in strange.items():
         reasons.setdefault(reason, []).append(f"{name}:{row}")
     if more := [f"{name}:{row}:{n}" for row, of in enumerate(several) for n in range(2, of + 1)]:
-        reasons["images behind the first of a row, which alone is read"] = more
+        reasons["images after the first of a row, the only one that is read"] = more
     unused = (Unused("image", reason, tuple(names)) for reason, names in reasons.items())
     used = None if labels is None else [labels[row] for row in rows]
     return FileRows(name, path, column, rows, used), Notes(remarks, tuple(unused))

@@ -21,7 +21,7 @@ from stopgrad.storage import few, first_line, read_patiently
 
 UTF_16 = (b"\xff\xfe", b"\xfe\xff")  # its marks, as spreadsheets write them
 MOST_BYTES = 1 << 28  # of a table
-TWICE = re.compile(r" \(column \d+\)$")  # behind a name that another column has
+TWICE = re.compile(r" \(column \d+\)$")  # after a name that another column has too
 
 
 class UnfitTableError(Exception):

@@ -114,7 +114,7 @@ def _open(files: Mapping[str, Path], where: str, asked: str) -> Contents:
 
 
 def _key(name: str) -> tuple[str, str]:
-    """The key of a sample, up to the first dot of its own name, and the ending behind."""
+    """The key of a sample, up to the first dot of its own name, and the ending after it."""
     folder, _, last = name.removeprefix("./").rpartition("/")
     key, _, ending = last.partition(".")
     return f"{folder}/{key}", ending.lower()

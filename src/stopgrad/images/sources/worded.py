@@ -1,8 +1,8 @@
-"""Splits known by the words for them in names -> the one to learn from, the one to score.
+"""Splits found by words in names -> the one to train on and the one to score.
 
-`split_in` of `names` finds the words. Without a split for training what belongs to none is learned
-from, or what is called unlabelled. Of several to score the first with labels is scored. The images
-of all others are noted.
+`names.split_in` finds the words. Without a split for training, what belongs to no split is trained
+on, or else what is called unlabelled. Of several to score, the first with labels is scored. The
+images of all others are noted.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class WordedSplit(NamedTuple):
 
     @property
     def raw(self) -> RawLabels | None:
-        """The labels as they stand in the data; None where nothing holds any."""
+        """The labels as found in the data; None where nothing holds any."""
         if self.labels is None:
             return None
         return RawLabels(self.word or "train", self.labels, self.names.__getitem__)
