@@ -322,7 +322,7 @@ ODD_LABELS = [
     ),
     row(
         "whole float labels with NaN",
-        "NaN is no label",
+        "NaN is not a label",
         [0.0, 1, 2, np.nan, 1, 0],
         [0, 1, 2, -1, 1, 0],
         "1 of 6 images of train have no label",
@@ -331,7 +331,7 @@ ODD_LABELS = [
     row("boolean labels", "two classes", LABELS > 0, [0, 1, 1, 1, 1, 0], "", kind="label"),
     row(
         "labels of -100 in an array",
-        "are no labels",
+        "are not labels",
         np.where(LABELS == 2, -100, LABELS),
         [0, 1, -1, -1, 1, 0],
         "2 of 6 images of train have no label",
@@ -668,7 +668,7 @@ def test_what_cannot_be_read_is_refused_in_one_line(
 
 
 @pytest.mark.input(
-    "oddity", what="a value that is no number (NaN) in an array", happens="black, not counted"
+    "oddity", what="a value that is not a number (NaN) in an array", happens="black, not counted"
 )
 def test_a_value_that_is_no_number_is_black(tmp_path: Path) -> None:
     array = (COLOUR / 255).astype(np.float32)

@@ -196,7 +196,7 @@ def test_labels_inside_of_structs_are_named(root: Path, beside: dict[str, Any]) 
 
 
 @pytest.mark.input(
-    "label", what="a column that tells the split, of Parquet", happens="is named, with its values"
+    "label", what="a column with the split, of Parquet", happens="is named, with its values"
 )
 def test_a_column_of_splits_is_named_with_its_values(root: Path) -> None:
     write(root / "all.parquet", 4, split=["train", "test", "train", None], label=[0, 1, 1, 0])
@@ -217,7 +217,9 @@ def test_other_names_of_columns_of_splits_are_known(root: Path, name: str) -> No
 
 
 @pytest.mark.input(
-    "oddity", what="columns of one name in Parquet", happens="are named, not read; others are"
+    "oddity",
+    what="columns with the same name in Parquet",
+    happens="are named, not read; others are",
 )
 def test_columns_of_one_name_stop_nothing(root: Path) -> None:
     columns = {"image": cells(range(4)), "label": pa.array([0, 1, 0, 1])}
@@ -312,7 +314,9 @@ OTHERS = cells(range(5, 7))
             {"x": pa.array([[c] for c in cells(range(2)).to_pylist()])},
         ),
         layout("lists of bytes as numbers", {"x": pa.array([[*data] for data in bytes_of(2)])}),
-        layout("binary beside binary that is no image", {"a": BLOBS, "b": pa.array(bytes_of(2))}),
+        layout(
+            "binary beside binary that is not an image", {"a": BLOBS, "b": pa.array(bytes_of(2))}
+        ),
         layout("binary columns jpg and json", {"json": BLOBS, "jpg": pa.array(bytes_of(2))}),
         layout("--image-column NAME", {"image": OTHERS, "b": cells(range(2))}, image_column="b"),
     ],

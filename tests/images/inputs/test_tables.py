@@ -330,7 +330,7 @@ def test_a_table_in_utf_16_labels_images(root: Path) -> None:
 @pytest.mark.input(
     "label",
     what="a column that names the split, alone beside names (CelebA's partition)",
-    happens="is no label, and named",
+    happens="is not a label, and is named",
 )
 @pytest.mark.parametrize("name", ["partition", "split", "Set", "fold", "sub_set"])
 def test_a_column_that_names_the_split_is_no_label(root: Path, name: str) -> None:
@@ -527,7 +527,7 @@ def test_a_column_of_a_folder_without_tables_is_warned_of(
 
 @pytest.mark.input(
     "label",
-    what="a column that tells the split, of a table",
+    what="a column with the split, of a table",
     happens="is named: folders name the splits, and a flat folder is learned from as a whole",
 )
 @pytest.mark.parametrize(
@@ -591,7 +591,7 @@ def test_labels_that_contradict_an_earlier_table_are_named(root: Path, first: in
 
 @pytest.mark.input(
     "label",
-    what="two columns of one name in a CSV",
+    what="two columns with the same name in a CSV",
     happens="the first is read, the other named with the rows that differ",
 )
 def test_of_two_columns_of_one_name_the_first_counts(root: Path) -> None:

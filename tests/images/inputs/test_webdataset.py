@@ -142,7 +142,7 @@ def test_label_stands_beside_an_image(
 
 @pytest.mark.input(
     "label",
-    what="labels in a shard beside no image, or a second one of a sample",
+    what="labels in a shard without an image, or a second one of a sample",
     happens="are named, not used",
 )
 def test_labels_that_belong_to_no_image_are_named(tmp_path: Path) -> None:

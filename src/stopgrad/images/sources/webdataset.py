@@ -21,9 +21,9 @@ from stopgrad.config import Reading
 from stopgrad.errors import DataError
 from stopgrad.images.sources.array_labels import Label, fraction_among, labels_of_texts
 from stopgrad.images.sources.endings import SUFFIXES
+from stopgrad.images.sources.named_splits import NamedSplit, contents_of
 from stopgrad.images.sources.names import split_in
 from stopgrad.images.sources.tars import TarMember, tar_members
-from stopgrad.images.sources.worded import WordedSplit, contents_of
 from stopgrad.images.types import (
     Contents,
     DataSource,
@@ -158,7 +158,7 @@ def _read(path: Path, name: str) -> _Shard:
     return _Shard(path, name, tuple(in_order), unused)
 
 
-def _split(word: str, shards: Sequence[_Shard]) -> WordedSplit:
+def _split(word: str, shards: Sequence[_Shard]) -> NamedSplit:
     samples = [sample for shard in shards for sample in shard.samples]
     names = tuple(sample.name for sample in samples)
     labels: list[Label] | None = None
@@ -181,7 +181,7 @@ def _split(word: str, shards: Sequence[_Shard]) -> WordedSplit:
             called = f", called {', '.join(JSON_LABELS)}" if sidecar == "json" else ""
             remarks.append(f"no .{sidecar} member holds a single label{called}")
     items = functools.partial(_items, shards)
-    return WordedSplit(word, names, items, labels, tuple(remarks))
+    return NamedSplit(word, names, items, labels, tuple(remarks))
 
 
 def _labels(sidecar: str, texts: Sequence[str | None]) -> list[Label]:

@@ -16,7 +16,7 @@ from stopgrad.images.sources.names import UNLABELED, scored_as, split_of, to_sco
 from stopgrad.images.types import Contents, Encoded, Labels, Notes, SplitReader, Unused
 
 
-class WordedSplit(NamedTuple):
+class NamedSplit(NamedTuple):
     """The images of a split, and what labels them."""
 
     word: str  # for the split, "" where there is none
@@ -43,7 +43,7 @@ class WordedSplit(NamedTuple):
 
 
 def contents_of(
-    splits: Sequence[WordedSplit],
+    splits: Sequence[NamedSplit],
     wanted: str,
     *,
     class_names: Sequence[str] = (),
@@ -81,8 +81,8 @@ def contents_of(
 
 
 def _train_and_scored(
-    splits: Mapping[str, WordedSplit], wanted: str
-) -> tuple[WordedSplit | None, WordedSplit | None]:
+    splits: Mapping[str, NamedSplit], wanted: str
+) -> tuple[NamedSplit | None, NamedSplit | None]:
     means = {word: split_of(word) for word in splits}
     train = [word for word, meaning in means.items() if meaning == "train"]
     train += [word for word in ("", *UNLABELED) if word in means]
