@@ -118,7 +118,7 @@ def _open(files: Mapping[str, Path], name: str, find: Callable[[Path], DataSourc
         notes = notes.and_those(_unpack(path, unpacked.folder / below))
     source = find(_inner(unpacked.folder))
     contents = source.open()
-    notes = notes.and_those(source.notes, contents.notes)
+    notes = notes.and_those(source.notes).and_those(contents.notes)
     remarks = (_as_archives(remark, unpacked.folder, files) for remark in notes.remarks)
     return contents._replace(
         train=_held(contents.train, unpacked),
@@ -128,7 +128,7 @@ def _open(files: Mapping[str, Path], name: str, find: Callable[[Path], DataSourc
 
 
 def _as_archives(remark: str, folder: Path, files: Mapping[str, Path]) -> str:
-    """Remarks on the folders that archives were unpacked to, as remarks on the archives."""
+    """What is said of the folders that archives were unpacked to, said of the archives."""
     for below in sorted(files, reverse=True):
         remark = remark.replace(str(folder / below), str(files[below]))
     return remark

@@ -21,7 +21,7 @@ from stopgrad.storage import few, first_line, read_patiently
 
 UTF_16 = (b"\xff\xfe", b"\xfe\xff")  # its marks, as spreadsheets write them
 MOST_BYTES = 1 << 28  # of a table
-TWICE = re.compile(r" \(column \d+\)$")  # after a name that another column has too
+TWICE = re.compile(r" \(column \d+\)$")  # behind a name that another column has
 
 
 class UnfitTableError(Exception):
@@ -60,7 +60,7 @@ def _of_csv(text: str) -> dict[str, list[Any]]:
     if not rows:
         raise UnfitTableError("it is empty")
     width = len(rows[0])
-    if any(names_image(cell.strip()) for cell in rows[0]):
+    if any(_is_file_name(cell) for cell in rows[0]):
         header = [str(number + 1) for number in range(width)]
     else:
         header = [name.strip() for name in rows.pop(0)]
@@ -69,6 +69,10 @@ def _of_csv(text: str) -> dict[str, list[Any]]:
         own = f"{name} (column {place + 1})" if name and name in columns else name
         columns[own] = [row[place] if place < len(row) else None for row in rows]
     return columns
+
+
+def _is_file_name(cell: str) -> bool:
+    return names_image(cell.strip())
 
 
 def _of_lines(text: str) -> dict[str, list[Any]]:

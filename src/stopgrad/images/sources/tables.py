@@ -22,12 +22,7 @@ import numpy as np
 
 from stopgrad.config import Reading
 from stopgrad.errors import DataError
-from stopgrad.images.sources.array_labels import (
-    Label,
-    fraction_among,
-    labels_of_texts,
-    one_hot,
-)
+from stopgrad.images.sources.array_labels import Label, fraction_among, labels_of_texts, one_hot
 from stopgrad.images.sources.endings import SUFFIXES
 from stopgrad.images.sources.files import OURS, FolderListing, Found
 from stopgrad.images.sources.names import SplitOf, is_split_column, split_of
