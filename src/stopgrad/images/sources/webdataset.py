@@ -91,7 +91,7 @@ def is_shard(path: Path) -> bool:
         key, ending = _key(member.name)
         if f".{ending}" in SUFFIXES:
             images.add(key)
-        # A picture folder may have JSON files beside its pictures, below folders that are classes.
+        # A folder of images may have JSON files beside them, below folders that are classes.
         elif _sidecar(ending) in PLAIN or (ending == "json" and key.startswith("/")):
             labels.add(key)
     return bool(images & labels)
