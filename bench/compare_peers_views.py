@@ -100,7 +100,7 @@ def _torchvision_loop(pixels: Pixels, config: ViewsConfig, how: tuple[Any, Any, 
     count, began = 0, time.perf_counter()
     while count == 0 or time.perf_counter() - began < seconds:
         for _ in range(50):
-            image = images[count % len(pictures)]
+            image = images[count % len(images)]
             view(image), view(image)
             count += 1
     rates.put(2 * count / (time.perf_counter() - began))
