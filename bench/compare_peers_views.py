@@ -93,15 +93,15 @@ def _torchvision_loop(pixels: Pixels, config: ViewsConfig, how: tuple[Any, Any, 
 
     barrier, rates, seconds = how
     view = _torchvision_view(config)
-    pictures = [Image.fromarray(picture) for picture in pixels]
-    for picture in pictures[:100]:
-        view(picture)
+    images = [Image.fromarray(image) for image in pixels]
+    for image in images[:100]:
+        view(image)
     barrier.wait(timeout=120)
     count, began = 0, time.perf_counter()
     while count == 0 or time.perf_counter() - began < seconds:
         for _ in range(50):
-            picture = pictures[count % len(pictures)]
-            view(picture), view(picture)
+            image = images[count % len(images)]
+            view(image), view(image)
             count += 1
     rates.put(2 * count / (time.perf_counter() - began))
 

@@ -95,7 +95,7 @@ class Scale(NamedTuple):
 
     encoder: EncoderConfig
     batches: tuple[int, ...]
-    images: int  # random pictures of the speed stages
+    images: int  # random images of the speed stages
     seconds: float  # of steps in each repeat
     repeats: int
     side: int  # of the matrix product

@@ -125,17 +125,15 @@ def _side(folder: Path) -> Cost:
     """512 JPEGs of 96 to 768 px packed as they are, by one process; the start is taken off."""
 
     def pack(side: int, count: int) -> float:
-        pictures = folder / f"side-{side}-{count}"
-        if not pictures.exists():
-            pictures.mkdir()
+        jpegs = folder / f"side-{side}-{count}"
+        if not jpegs.exists():
+            jpegs.mkdir()
             rng = np.random.default_rng(0)
             for number in range(count):
                 small = Image.fromarray(rng.integers(0, 256, (12, 12, 3), dtype=np.uint8))
-                small.resize((side, side), Image.Resampling.BICUBIC).save(
-                    pictures / f"{number}.jpg"
-                )
+                small.resize((side, side), Image.Resampling.BICUBIC).save(jpegs / f"{number}.jpg")
         store = folder / "store"
-        words = ["pack", "--data", pictures, "--out", store, "--side", side]
+        words = ["pack", "--data", jpegs, "--out", store, "--side", side]
         seconds = _seconds(
             lambda: subprocess.run(
                 [sys.executable, "-m", "stopgrad", *map(str, words)],

@@ -2,14 +2,14 @@
 
     PYTHONPATH=src python bench/pack.py --out OUT [--pictures 10000] [--data CIFAR10]
 
-Writes JPEGs of 500 x 375 px into a temporary folder (enlarged mosaics of CIFAR-10's test pictures,
+Writes JPEGs of 500 x 375 px into a temporary folder (enlarged mosaics of CIFAR-10's test images,
 or of the embedded digits, with noise). Then, in turn and several times:
 
 - Pillow alone: open, decode, resize the centred square to 224 px; in one process, whose rate times
   the cores is the one to compare with, and in a process per core at the same time, which says what
   these cores give when all are busy. Neither side may let a JPEG decode at a fraction of its size:
-  at twice 224 px, which stopgrad asks for, none of these pictures is large enough for that.
-- `stopgrad pack` of all pictures at 224 px, in a process of its own, its start included.
+  at twice 224 px, which stopgrad asks for, none of these images is large enough for that.
+- `stopgrad pack` of all images at 224 px, in a process of its own, its start included.
 - Views of 224 px: pairs from the store by the batch, as training makes them, and from the folder by
   an ImageFolder with torchvision's transforms in a DataLoader of as many workers as cores.
 
@@ -43,15 +43,15 @@ from stopgrad.runs import environment
 from stopgrad.training import start_training
 
 SIDE, WIDTH, HEIGHT = 224, 500, 375  # px
-ALONE = 400  # pictures that Pillow alone decodes in a round
+ALONE = 400  # images that Pillow alone decodes in a round
 
 
 def main() -> int:
-    """Makes the pictures, measures all rounds, writes the record."""
+    """Makes the images, measures all rounds, writes the record."""
     options = _options()
     with tempfile.TemporaryDirectory(dir=options.temporary) as temporary:
         folder = Path(temporary) / "pictures"
-        bytes_each = _write_pictures(folder, options.pictures, options.data)
+        bytes_each = _write_images(folder, options.pictures, options.data)
         before = os.getloadavg()
         rounds = [
             _round(folder, Path(temporary) / f"store-{number}", options)
@@ -88,7 +88,7 @@ def _options() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _write_pictures(folder: Path, count: int, data: str) -> float:
+def _write_images(folder: Path, count: int, data: str) -> float:
     """JPEGs in ten folders; their mean size in bytes."""
     dataset = load_dataset(data)
     source = (dataset.test or dataset.train).pixels[:]
@@ -162,14 +162,14 @@ def _round(folder: Path, store: Path, options: argparse.Namespace) -> dict[str, 
 
 
 def _pillow_rate(folder: Path) -> Rate:
-    """Pictures per second that Pillow decodes, crops and resizes in one thread."""
+    """Images per second that Pillow decodes, crops and resizes in one thread."""
     paths, watch = sorted(folder.rglob("*.jpg"))[:ALONE], _Stopwatch()
     _by_pillow(paths)
     return watch.rate(len(paths))
 
 
 def _pillow_at_once(folder: Path) -> float:
-    """Pictures per second that Pillow does in a process per core, all at the same time."""
+    """Images per second that Pillow does in a process per core, all at the same time."""
     paths = sorted(folder.rglob("*.jpg"))[:ALONE]
     with multiprocessing.get_context("spawn").Pool(cores()) as pool:
         pool.map(_by_pillow, [paths[:1]] * cores(), chunksize=1)  # all have started
@@ -206,7 +206,7 @@ def _store_views(store: Path, seconds: float) -> Rate:
 
 
 def _folder_views(folder: Path, seconds: float) -> float:
-    """The same views by torchvision, picture by picture."""
+    """The same views by torchvision, image by image."""
     from torch.utils.data import DataLoader
     from torchvision import datasets
     from torchvision import transforms as t

@@ -2,12 +2,12 @@
 
     PYTHONPATH=src python bench/store_memory.py --out OUT [--gigabytes 3] [--limit 1.5]
 
-Packs random pictures of 224 px into a temporary store, then works through it in a control group of
-its own that may have so much memory and not a byte more (Linux, root): a fifth of the pictures are
-held out, the statistics of the others counted, all batches of an epoch read, `--steps` of them
-trained on, features of 1,000 held-out pictures computed. Writes OUT/store_memory.json: bytes of the
-store, the limit, peaks of the group (which count the pages that the system keeps of files), of the
-process's own memory and of what is resident.
+Packs random images of 224 px into a temporary store, then works through it in a control group of
+its own with a hard limit on memory (Linux, root): a fifth of the images are held out, the
+statistics of the others counted, all batches of an epoch read, `--steps` of them trained on,
+features of 1,000 held-out images computed. Writes OUT/store_memory.json: bytes of the store, the
+limit, peaks of the group (which count the pages that the system keeps of files), of the process's
+own memory and of what is resident.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from stopgrad.runs import environment, prepare
 from stopgrad.training import start_training
 
 SIDE = 224  # px
-EMBEDDED = 1000  # held-out pictures whose features are computed
+EMBEDDED = 1000  # held-out images whose features are computed
 V1, V2 = Path("/sys/fs/cgroup/memory"), Path("/sys/fs/cgroup")
 
 
@@ -80,7 +80,7 @@ def _options() -> argparse.Namespace:
 
 
 def _pack_random(store: Path, count: int) -> float:
-    """Random pictures of ten classes, through the real packing; seconds."""
+    """Random images of ten classes, through the real packing; seconds."""
     header = f"P6 {SIDE} {SIDE} 255\n".encode()
 
     def items() -> Iterator[Encoded]:

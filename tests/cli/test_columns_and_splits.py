@@ -71,7 +71,7 @@ def test_any_split_of_the_data_is_scored_and_recorded_by_its_name(
     ("split", "code", "said"),
     [
         ("test", 3, "{} without labels on the test split (the labels of test are all hidden"),
-        ("train", 2, "split = 'train', which is learned from; expected one of auto, test, valid"),
+        ("train", 2, "split = 'train', which is trained on; expected one of auto, test, valid"),
         ("contrasts", 2, "split = 'contrasts' (did you mean contrast?); expected one of auto, "),
     ],
 )

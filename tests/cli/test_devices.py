@@ -105,7 +105,7 @@ def _wait_for_steps(run: Path, process: subprocess.Popen[str], *, steps: int) ->
         (signal.SIGKILL, 1, 1, "was killed by SIGKILL"),
         pytest.param(signal.SIGTERM, "command", 143, "saved at step", marks=full),
         pytest.param(signal.SIGTERM, 1, 143, "saved at step", marks=full),
-        pytest.param(signal.SIGSTOP, 1, 1, "not heard of", marks=full),
+        pytest.param(signal.SIGSTOP, 1, 1, "not heard from", marks=full),
         pytest.param(signal.SIGKILL, 0, 1, "was killed by SIGKILL", marks=full),
     ],
 )

@@ -204,7 +204,7 @@ def test_runs_of_different_images_are_refused_until_images_are_named(
     [
         (1, "nothing to rank"),
         (2, "(n = 2: it can only be +1 or -1, which says little)"),
-        (4, "(n = 4: no order of so few runs could be told from chance at 5 %)"),
+        (4, "(n = 4: with so few runs no order is significant at 5 %)"),
     ],
 )
 def test_a_reader_is_told_how_little_few_runs_say(

@@ -96,9 +96,7 @@ def test_of_several_unknown_label_columns_the_first_is_taken_and_the_other_named
     found = load_dataset(str(root))
     assert found.train.labels.tolist() == [1, 2, 3]
     (remark,) = found.notes.remarks
-    assert remark == (
-        "the labels are those of column 'colour'; --label-column takes 'form' instead"
-    )
+    assert remark == ("the labels come from column 'colour'; --label-column takes 'form' instead")
 
 
 def test_string_labels_are_numbered_in_sorted_order(root):
@@ -247,7 +245,7 @@ def test_class_names_that_are_no_list_of_strings_are_passed_over_and_said(root, 
     write(root / "train.parquet", range(2), features=features, label=[0, 1])
     found = load_dataset(str(root))
     assert found.train.class_names == ("0", "1")
-    assert "the class names of the labels are no list of text" in found.notes.remarks[0]
+    assert "the class names of the labels are not a list of text" in found.notes.remarks[0]
 
 
 def test_folder_without_a_train_split_is_refused(root):

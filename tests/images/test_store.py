@@ -391,7 +391,7 @@ def test_verify_neither_waits_for_a_pipe_nor_follows_a_link(
     replace_by(store / "train-00003.pixels")
     assert main(["verify", str(store)]) == 3
     assert (
-        "BAD  train-00003.pixels: train-00003.pixels is a link or no regular file"
+        "BAD  train-00003.pixels: train-00003.pixels is a link or not a regular file"
         in capsys.readouterr().out
     )
 
@@ -548,7 +548,7 @@ def test_training_from_a_store_killed_and_resumed_has_the_bits_of_the_folder(
     pictures: Path, packed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(_pretrain(pictures, tmp_path / "whole")) == 0
-    assert "no labels (6 folders are no classes)" in capsys.readouterr().err
+    assert "no labels (6 folders are not classes)" in capsys.readouterr().err
     run = tmp_path / "run"
     child = subprocess.Popen([sys.executable, "-m", "stopgrad.cli", *_pretrain(packed, run)])
     while not (run / "checkpoints" / "step-000003" / "manifest.json").exists():

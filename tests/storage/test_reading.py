@@ -1,4 +1,4 @@
-"""Reads that fail, and what is no regular file."""
+"""Reads that fail, and what is not a regular file."""
 
 import errno
 import os
@@ -107,7 +107,7 @@ def test_only_regular_files_are_opened(flags: int, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "folder").mkdir()
     for name in ("link", "dangling", "pipe", "folder"):
-        with pytest.raises(OddFileError, match=f"^{name} is a link or no regular file"):
+        with pytest.raises(OddFileError, match=f"^{name} is a link or not a regular file"):
             open_regular(tmp_path / name, flags)
     os.close(open_regular(tmp_path / "file", flags))
     assert not (tmp_path / "new").exists()
@@ -119,7 +119,7 @@ def test_lines_are_not_appended_through_a_link_or_to_a_pipe(tmp_path: Path) -> N
     (tmp_path / "link").symlink_to("mine")
     os.mkfifo(tmp_path / "pipe")
     for name in ("link", "pipe"):
-        with pytest.raises(StorageError, match=f"{name} is a link or no regular file"):
+        with pytest.raises(StorageError, match=f"{name} is a link or not a regular file"):
             append_lines(tmp_path / name, [{"a": 1}])
     assert (tmp_path / "mine").read_text() == "mine"
 

@@ -27,9 +27,9 @@ def test_a_study_with_a_link_among_its_folders_is_not_even_looked_at(tmp_path: P
     name = begun.study.name
     (tmp_path / "study" / "runs").rename(tmp_path / "elsewhere")
     (tmp_path / "study" / "runs").symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(DataError, match="runs is a link or no regular file"):
+    with pytest.raises(DataError, match="runs is a link or not a regular file"):
         StudyDirectory(tmp_path / "study").read(name)
-    with pytest.raises(DataError, match="runs is a link or no regular file"):
+    with pytest.raises(DataError, match="runs is a link or not a regular file"):
         StudyDirectory(tmp_path / "study").read_all()
 
 

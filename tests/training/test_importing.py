@@ -194,11 +194,11 @@ HOSTILE: dict[str, tuple[Callable[[Path, Path], None], str]] = {
     ),
     "text": (
         lambda file, proof: file.write_bytes(b"weights of mine") and None,
-        "is no file of torch.save",
+        "is not a file of torch.save",
     ),
-    "nothing": (lambda file, proof: file.touch(), "is no file of torch.save"),
+    "nothing": (lambda file, proof: file.touch(), "is not a file of torch.save"),
     "half a file": (_cut, "is not a zip file"),
-    "a pipe": (lambda file, proof: os.mkfifo(file), "no regular file"),
+    "a pipe": (lambda file, proof: os.mkfifo(file), "not a regular file"),
 }
 
 

@@ -198,7 +198,7 @@ def test_parts_that_are_not_equal_fill_every_batch_without_taking_an_image_twice
 
 
 def test_a_batch_that_parts_do_not_divide_is_refused_with_both_numbers() -> None:
-    with pytest.raises(ConfigError, match="batch = 10 is no multiple of parts = 4"):
+    with pytest.raises(ConfigError, match="batch = 10 is not a multiple of parts = 4"):
         together.config(parts=4)
 
 

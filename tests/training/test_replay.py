@@ -136,6 +136,6 @@ def test_a_wait_that_is_longer_than_the_timeout_ends_the_process_and_names_the_l
     if seconds:
         assert ended == [LostProcessError.exit_code]
         assert len(said) == 1
-        assert said[0].startswith("process 1 (77 s) not heard of, of 2 that train together")
+        assert said[0].startswith("process 1 (77 s) not heard from, of 2 that train together")
     else:
         assert (ended, said) == ([], [])

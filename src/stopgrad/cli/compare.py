@@ -55,9 +55,9 @@ def add(parser: argparse.ArgumentParser) -> None:
         "networks, 3 to 30 epochs, collapsed runs included), among runs of one study and\n"
         "one N, the tau of the participation ratio is +0.61 with the linear probe (95 %:\n"
         "0.38 to 0.70) and +0.69 with kNN (0.49 to 0.74). It was chosen on these runs and\n"
-        "has not been checked on others. Of runs that have gone differently far the order\n"
-        "may be upside down: a network that has hardly begun to learn ranks high, with low\n"
-        "retrieval."
+        "has not been checked on others. Between runs that have not come equally\n"
+        "far the order may be reversed: a network that has hardly begun to learn ranks\n"
+        "high, with low retrieval."
     )
 
 

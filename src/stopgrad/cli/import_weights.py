@@ -25,7 +25,8 @@ def add(parser: argparse.ArgumentParser) -> None:
         "--prefix",
         default="",
         metavar="NAME",
-        help="take only tensors whose names begin so, without it, such as teacher.backbone.",
+        help="take only tensors whose names begin with NAME, and remove it; such as "
+        "teacher.backbone.",
     )
     parser.epilog = (
         "No code in FILE is run. Only its tensors are read, by a process with little memory."

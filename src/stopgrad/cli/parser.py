@@ -234,8 +234,8 @@ def add_log(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         default=[],
         metavar="TRACKER",
-        help="mirror metrics, config, verdict and images to what is installed of tensorboard "
-        "(in RUN/tensorboard), wandb, mlflow and trackio",
+        help="mirror metrics, config, verdict and images to these trackers, each of which must be "
+        "installed: tensorboard (in RUN/tensorboard), wandb, mlflow, trackio",
     )
 
 

@@ -100,7 +100,7 @@ def _add_cluster(parser: argparse.ArgumentParser) -> None:
         "--on",
         choices=("local", "slurm", "ray"),
         default="local",
-        help="where: processes of this machine, or jobs of a cluster that goes on when this "
+        help="where: processes on this machine, or jobs on a cluster, which go on when this "
         "command is killed. Default: local",
     )
     parser.add_argument(

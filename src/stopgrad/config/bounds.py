@@ -109,4 +109,4 @@ def contradictions(values: Mapping[str, float]) -> Iterator[str]:
             yield f"{low} = {values[low]:g}, {high} = {values[high]:g} (expected {low} <= {high})"
     for part, whole in DIVIDES:
         if values.get(part, 0) > 0 and whole in values and values[whole] % values[part]:
-            yield f"{whole} = {values[whole]:g} is no multiple of {part} = {values[part]:g}"
+            yield f"{whole} = {values[whole]:g} is not a multiple of {part} = {values[part]:g}"

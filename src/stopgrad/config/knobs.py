@@ -253,7 +253,7 @@ class Config(Checked):
     batch: int = knob(512, "images per step B. Paper: 512", at_least=2)
     parts: int = knob(
         1,
-        "each batch takes as many images from each of so many equal parts of the data, so that N "
+        "number of equal parts of the data; a batch takes as many images from each, so that N "
         "processes, where N divides it, read only their own. Paper: 1",
         at_least=1,
     )

@@ -305,7 +305,7 @@ def _notes(
     if shares:
         yield (
             f"the classes are uneven: the largest has {max(shares):.1%} of the images that are "
-            "scored; stopgrad evaluate says the balanced accuracy"
+            "scored; stopgrad evaluate reports the balanced accuracy"
         )
     now = [str(r.path) for r, s in zip(runs, scores, strict=True) if s.scored_now]
     if now:

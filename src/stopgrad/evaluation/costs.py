@@ -1,7 +1,7 @@
 """What a training costs: wall time and energy, read off the machine's counters or estimated.
 
 RUN/costs.jsonl holds a line per epoch that was really computed; an epoch that a kill made the run
-repeat stands there twice, because it was paid for twice. Counters are RAPL's for processors and
+repeat is counted twice, because it was paid for twice. Counters are RAPL's for processors and
 NVML's for a graphics card; only differences between two readings mean anything.
 """
 

@@ -110,7 +110,7 @@ def percent(share: float | None, *, images: int) -> str:
 
 
 def balance_text(balance: Balance) -> str:
-    """What stands behind an accuracy where the classes are uneven; "" where they are not."""
+    """What follows an accuracy where the classes are uneven; "" where they are not."""
     balanced, majority = balance
     if balanced is None or majority is None:
         return ""

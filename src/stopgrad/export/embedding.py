@@ -137,7 +137,7 @@ def _claimed(folder: Path) -> IO[str]:
 
     Raises:
         LockedError: When another process holds it.
-        StorageError: For a link, a folder of others, and when the disk refuses.
+        StorageError: For a link, a folder that belongs to somebody else, and when the disk refuses.
     """
     with storage_errors(folder, needed=0):
         folder.parent.mkdir(parents=True, exist_ok=True)

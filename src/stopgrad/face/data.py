@@ -164,7 +164,7 @@ def load(
         labels: N numbers or texts, of images themselves; None where one has no label.
         class_names: C names of labels that are numbers from 0 on.
         side: px. Images of one size, at most this, are kept as they are; others become centred
-            squares, but for those of one array. Training reads them again where it asks for
+            squares, except those of one array. Training reads them again where it asks for
             another size.
         bad_images: What damaged images do: fail, or skip.
         **reading: How it is read where the rules should not decide, as the knobs of these names:
@@ -182,7 +182,7 @@ def load(
     read_elsewhere = specs or isinstance(data, (Data, images.Dataset))
     if read_elsewhere and (labels is not None or class_names):
         raise ConfigError(
-            "labels or class_names beside images that are no array",
+            "labels or class_names beside images that are not an array",
             expected="a data set with its own labels, or an array",
             hint="name the folders train/CLASS and test/CLASS",
         )

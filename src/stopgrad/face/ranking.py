@@ -248,5 +248,5 @@ def _worth(taus: Sequence[Kendall]) -> str:
     if n == 2:
         return " (n = 2: it can only be +1 or -1, which says little)"
     if min(kendall.smallest_p for kendall in taus) > evaluation.SIGNIFICANCE:
-        return f" (n = {n}: no order of so few runs could be told from chance at 5 %)"
+        return f" (n = {n}: with so few runs no order is significant at 5 %)"
     return f" (n = {n})"

@@ -98,7 +98,7 @@ def _chapters(
         return [_with_images(study, screen, data=data, arm=arm) for study in found]
     if not path.is_dir():
         raise ConfigError(
-            f"{path} is no directory{runs.mistaken(path).what}",
+            f"{path} is not a directory{runs.mistaken(path).what}",
             expected="a run, or a directory of studies",
             hint="check the path",
         )

@@ -159,7 +159,7 @@ def _score_cell(first: Record, value: float | None, of: Subject) -> TableCell:
 
 
 def _protocol(records: Sequence[Record]) -> str:
-    """How kNN was taken, and where the rest is said."""
+    """How kNN was computed, and where the rest is described."""
     used = {r.labels: r.protocol["k"] for r in records if r.metric == "knn_accuracy"}
     ks = ", ".join(f"{k} with {labels_text(labels)}" for labels, k in used.items())
     knn = f"kNN: cosine, k = {ks}; probes and " if ks else ""
@@ -258,5 +258,5 @@ def _query_row(query: Query, place: int) -> tuple[TableCell, ...]:
 
 
 def knn_balance(row: Mapping[str, Any]) -> str:
-    """What stands behind the kNN accuracy of an epoch where the classes are uneven."""
+    """What follows the kNN accuracy of an epoch where the classes are uneven."""
     return balance_text(Balance(row.get("knn_balanced"), row.get("knn_majority")))

@@ -1,8 +1,8 @@
 """A run mirrored to the trackers that people have: TensorBoard, Weights & Biases, MLflow, Trackio.
 
 In: a run that trains. Out: copies of its metrics, config, verdict and images. The JSON lines of
-the run stay the truth. A tracker works in a thread of its own, so that one that fails or hangs is
-left out with a line and never stops the run; nor does what could not be read or drawn for it.
+the run stay authoritative. Each tracker works in a thread of its own: one that fails or hangs is
+dropped with a message and never stops the run; nor does what cannot be read or drawn for it.
 """
 
 from __future__ import annotations
@@ -199,7 +199,7 @@ class Mirror:
 
     @contextmanager
     def _no_harm(self, what: str) -> Iterator[None]:
-        """What fails in here is said and stops nothing: a run is worth more than its copy."""
+        """Reports what fails in here and stops nothing: a run is worth more than its copy."""
         try:
             yield
         except Exception as error:
@@ -238,7 +238,9 @@ class _Sender:
         self.waiting.put(("close", ()))
         self.thread.join(PATIENCE)
         if self.thread.is_alive():
-            self.screen.line(f"{self.name} has not taken all after {PATIENCE:.0f} s; left behind")
+            self.screen.line(
+                f"{self.name} did not finish within {PATIENCE:.0f} s; the rest is not sent"
+            )
 
     def _work(self) -> None:
         try:

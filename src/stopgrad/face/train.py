@@ -149,7 +149,7 @@ def import_weights(file: str | Path, *, out: str | Path, prefix: str = "") -> tr
     Args:
         file: A state dict of any tool, or a checkpoint that holds one.
         out: The file to write.
-        prefix: Takes only the tensors whose names begin so, without it.
+        prefix: Takes only the tensors whose names begin with it, and removes it.
 
     Raises:
         CheckpointError: For a file that holds no such tensors, or is not to be trusted.

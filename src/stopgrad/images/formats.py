@@ -123,7 +123,7 @@ def open_other(file: IO[bytes], bands: Bands) -> ImageFile | RawImage | None:
 
 
 def further_pages(file: IO[bytes]) -> tuple[int, ...]:
-    """The pages of a TIFF, the frames of a DICOM file and the images of a HEIC behind the first.
+    """The pages of a TIFF, the frames of a DICOM file and the images of a HEIC after the first.
 
     They are counted from 1.
 

@@ -215,8 +215,7 @@ def _load_uncached(
     source: DataSource, contents: Contents, *, side: int | None, track: Track
 ) -> Dataset:
     dataset = _decode_to_memory(source, contents, side=side, track=track)
-    notes = source.notes.and_those(contents.notes)
-    return dataset._replace(notes=notes.and_those(dataset.notes))
+    return dataset._replace(notes=source.notes.and_those(contents.notes, dataset.notes))
 
 
 def _open(folder: Path, notes: Notes) -> Dataset:
@@ -375,7 +374,7 @@ def _labels(train: Images) -> str:
     if train.labels is None:
         folders = {name.rpartition("/")[0] for name in train.sources}
         nested = len(folders) > 1
-        return f"no labels ({len(folders):,} folders are no classes)" if nested else "no labels"
+        return f"no labels ({len(folders):,} folders are not classes)" if nested else "no labels"
     return (
         f"{len(train.class_names):,} classes ({some(train.class_names)}), used only to measure: "
         "pretraining sees no label"

@@ -1,6 +1,6 @@
 """Stores that the user asks for: packed, compared with the folder they came from, and verified.
 
-A kill at any moment loses at most the shard being written; the same command goes on behind the last
+A kill at any moment loses at most the shard being written; the same command goes on after the last
 one that is whole. The store holds what `load_dataset` gives at that side, to the bit, with its
 fingerprint: a run cannot tell the two apart. `changes_since_packing` looks at sizes and dates only;
 `verify_store` reads every byte.

@@ -90,7 +90,7 @@ class ImageTable(NamedTuple):
 
 
 class SplitSummary(NamedTuple):
-    """What only reading its pixels can tell of a split."""
+    """What is known of a split only after reading its pixels."""
 
     fingerprint: str
     crc32: int  # of the blocks that `checksum` takes
@@ -311,7 +311,7 @@ def _pixel_file(path: Path, shard: Shard, shape: tuple[int, ...]) -> PixelFile:
     with damage(path, shard.file):
         state, expected = read_patiently(file, file.lstat), math.prod(shape)
         if not stat.S_ISREG(state.st_mode):
-            raise ValueError("no regular file")
+            raise ValueError("not a regular file")
         if state.st_size != expected:
             raise ValueError(f"{state.st_size:,} bytes, {expected:,} were written")
     return PixelFile(file, shape, state.st_mtime_ns)
@@ -321,7 +321,7 @@ def checksum(path: Path, stored: StoredSplit) -> int:
     """CRC-32 of the pixels of a split, or of evenly spaced blocks of at most `MOST_CHECKED` bytes.
 
     Raises:
-        OSError: When a shard is not there, or no regular file.
+        OSError: When a shard is not there, or is not a regular file.
         UnreadableError: When it cannot be read.
     """
     files = [path / shard.file for shard in stored.shards]

@@ -173,10 +173,11 @@ class Notes(NamedTuple):
         levels = (Levels(*of) for of in values.get("levels", []))
         return cls(tuple(values["remarks"]), tuple(unused), values["scored"], tuple(levels))
 
-    def and_those(self, of: Notes) -> Notes:
-        """These and others."""
-        remarks, unused = self.remarks + of.remarks, self.unused + of.unused
-        return Notes(remarks, unused, self.scored or of.scored, self.levels + of.levels)
+    def and_those(self, *others: Notes) -> Notes:
+        """These and others, in order; the first to name the split that is scored counts."""
+        remarks, unused, scored, levels = zip(self, *others, strict=True)
+        named = next(filter(None, scored), "")
+        return Notes(sum(remarks, ()), sum(unused, ()), named, sum(levels, ()))
 
     def count(self, what: str) -> int:
         """How many files, images or labels are not used."""
@@ -225,7 +226,7 @@ class Contents(NamedTuple):
     class_names: tuple[str, ...]
     train: SplitReader
     test: SplitReader | None
-    notes: Notes = Notes()  # of what only reading tells
+    notes: Notes = Notes()  # known only after reading
 
     @property
     def readers(self) -> dict[str, SplitReader]:
@@ -234,7 +235,7 @@ class Contents(NamedTuple):
 
 
 class FileStamp(NamedTuple):
-    """What tells a file from a changed one: path, bytes, date in ns."""
+    """What shows whether a file has changed: path, bytes, date in ns."""
 
     path: str
     size: int
@@ -249,7 +250,7 @@ class DataSource(NamedTuple):
     stamps: tuple[FileStamp, ...]
     open: Callable[[], Contents]
     store: Path | None = None  # where its decoded pixels lie, if it is a store
-    notes: Notes = Notes()  # of what a look at the names tells
+    notes: Notes = Notes()  # known from the names alone
     reading: Reading = BY_RULE
 
 

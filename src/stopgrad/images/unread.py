@@ -1,7 +1,7 @@
 """What the files of images hold besides what is read of them: as notes, and back.
 
-The pages of a file behind its first, which alone is read; and of a TIFF the bands that are neither
-colours nor alpha, where the user has named none.
+The pages of a file after its first, the only one that is read; and the bands of a TIFF that are
+neither colours nor alpha, where the user has named none.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from stopgrad.images.decoding import Unread
 from stopgrad.images.gather import Tally
 from stopgrad.images.types import Notes, Unused
 
-PAGES = "pages{} behind the first of a file, which alone is read: save each as a file"
+PAGES = "pages{} after the first of a file, the only one that is read: save each as a file"
 BANDS = "bands{} beside the colours: --bands chooses others, or all"
 
 

@@ -341,7 +341,7 @@ def take_in(path: Path, digest: hashlib._Hash) -> None:
     """Feeds a file to a digest; no link is followed, no pipe is waited for.
 
     Raises:
-        OSError: When it is not there, or no regular file.
+        OSError: When it is not there, or is not a regular file.
         UnreadableError: When it cannot be read.
     """
     with open(read_patiently(path, lambda: open_regular(path)), "rb", buffering=0) as file:

@@ -4,7 +4,7 @@ In: the environment that torchrun sets. Out: `Processes`, or None for a process 
 never makes a group. Tensors of training are summed over one group (NCCL on GPUs, gloo on CPUs);
 what the processes tell each other, in JSON, goes over a second one (gloo), so that a flag never
 waits for a GPU. Each process writes a sign of life to the store that brought them together, so
-that an error can name the process that was not heard of any more.
+that an error can name the process that has not been heard from.
 
 Why not DistributedDataParallel: it orders its buckets anew after its first step, so a run that is
 resumed adds in another order than one that was not stopped, and differs from it in the last bits.
@@ -32,7 +32,7 @@ from stopgrad.errors import ConfigError, LostProcessError, StopgradError, no_mem
 
 VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 BEAT = 1.0  # s between two signs of life
-SILENT = 10.0  # s without one, after which a process counts as not heard of
+SILENT = 10.0  # s without one, after which a process counts as silent
 
 log = logging.getLogger(__name__)
 
@@ -217,14 +217,14 @@ class Processes:
         os._exit(error.exit_code)
 
     def _why(self, *, or_else: str) -> StopgradError:
-        """Why the others do not answer: the error that one has noted, or who was not heard of."""
+        """Why the others do not answer: the error that one has noted, or who is silent."""
         if (found := self._ask(self._noted)) is None:
             who = f"the machine of process 0, {os.environ['MASTER_ADDR']}, does not answer"
         elif found[0] is not None:
             return error_from_json(found[0])
         else:
             silent = [f"{r} ({age:.0f} s)" for r, age in enumerate(found[1]) if age > SILENT]
-            who = f"process {', '.join(silent)} not heard of" if silent else or_else
+            who = f"process {', '.join(silent)} not heard from" if silent else or_else
         return LostProcessError(
             f"{who}, of {self.count} that train together",
             hint="the newest checkpoint is whole; go on with: stopgrad resume RUN",

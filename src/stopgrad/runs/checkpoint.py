@@ -272,7 +272,7 @@ def decode_state(data: bytes, manifest: CheckpointManifest, *, info: RunInfo) ->
         if whole_number(state["step"]) != step or step > info.steps:
             raise ValueError(f"step {as_text(state['step'])}")
         if not fits(losses, list[float]):
-            raise ValueError("losses that are no numbers")
+            raise ValueError("losses that are not numbers")
         if len(losses) > info.steps_per_epoch:
             raise ValueError("more losses than an epoch has")
         for key in ("epoch", "collapsed"):

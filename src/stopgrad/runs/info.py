@@ -222,7 +222,7 @@ def refuse_odd_files(path: Path) -> None:
     odd = odd_entry(path, own)
     if odd is not None:
         raise CheckpointError(
-            f"{as_text(odd)} is a link or no regular file",
+            f"{as_text(odd)} is a link or not a regular file",
             expected="files and folders of the run's own",
             hint="do not use this run, or put the real files there",
         )

@@ -1,7 +1,7 @@
 """Tensors to safetensors and back, and the tensors that a config's model has.
 
 Bytes are not to be trusted: nothing is unpickled, and what a checkpoint should hold is known
-without a byte of memory for it, so that a config of others cannot ask for more than there is.
+without a byte of memory for it, so that somebody else's config cannot ask for more than there is.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
-"""Files that are whole or absent, and files of others, read with care.
+"""Files that are whole or absent, and other people's files, read with care.
 
 In: paths, bytes, JSON values. Out: the same, durably, or a `StorageError` that names the path and
 what it needed.
 
     reading     regular files alone, within bounds; a failing read is tried again
     locks       locks on open files, by what the system has
-    text        text of others, made safe for terminals, tables and messages
+    text        other people's text, made safe for terminals, tables and messages
     files       atomic writes and the lock of a run; JSON by the types of a class
     lines       files of JSON lines: appended whole, read without a torn last line
     yaml_files  YAML of users, none of which can stand for more than a person would write

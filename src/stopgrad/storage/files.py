@@ -1,4 +1,4 @@
-"""Files that are either whole or absent, by one writer; JSON of others, read with care.
+"""Files that are either whole or absent, by one writer; other people's JSON, read with care.
 
 Written: to a temporary file that nobody can foresee, fsync, rename, fsync of the directory, under a
 lock that the kernel gives back when the process ends. Read, see `reading`: JSON by the letter of

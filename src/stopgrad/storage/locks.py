@@ -11,7 +11,7 @@ from pathlib import Path
 
 WINDOWS = sys.platform == "win32"
 CAREFUL = 0
-"""Flags for files of others: follow no link, wait for no pipe, hand nothing on; bytes as they are.
+"""Flags for other people's files: follow no link, wait for no pipe, hand nothing on; raw bytes.
 
 Windows makes no link without the user's leave, and keeps its pipes elsewhere."""
 for _name in ("O_NOFOLLOW", "O_NONBLOCK", "O_CLOEXEC", "O_BINARY", "O_NOINHERIT"):

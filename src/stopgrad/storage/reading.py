@@ -173,7 +173,7 @@ def open_regular(path: Path, flags: int = os.O_RDONLY) -> int:
 
 
 def _odd(path: Path) -> OddFileError:
-    return OddFileError(f"{path.name} is a link or no regular file")
+    return OddFileError(f"{path.name} is a link or not a regular file")
 
 
 def odd_entry(folder: Path, wanted: Mapping[str, str]) -> Path | None:

@@ -91,7 +91,7 @@ class StudyDirectory:
         """
         if self._odd is not None:
             raise DataError(
-                f"{as_text(self._odd)} is a link or no regular file",
+                f"{as_text(self._odd)} is a link or not a regular file",
                 expected="files and folders of the studies' own",
                 hint="do not use this directory, or put the real files there",
             )
@@ -134,7 +134,7 @@ class StudyDirectory:
         elif (self.path.exists() and not self.path.is_dir()) or (found and "studies" not in found):
             what = "a single run" if "config.json" in found else ", ".join(found[:5]) or "a file"
         elif self._odd is not None:
-            what = f"a link or no regular file, {as_text(self._odd.relative_to(self.path))}"
+            what = f"a link or not a regular file, {as_text(self._odd.relative_to(self.path))}"
         else:
             return
         raise ConfigError(

@@ -55,7 +55,7 @@ def import_weights(path: Path, out: Path, *, prefix: str = "") -> Imported:
     Args:
         path: The file: a state dict, or mappings that hold some.
         out: The file to write, replaced if it exists.
-        prefix: Takes only the tensors whose names begin so, without it.
+        prefix: Takes only the tensors whose names begin with it, and removes it.
 
     Raises:
         ConfigError: For an `out` that does not end in .safetensors.
@@ -70,7 +70,7 @@ def import_weights(path: Path, out: Path, *, prefix: str = "") -> Imported:
         if size > LARGEST:
             raise ValueError(f"has {size:,} bytes, more than {LARGEST:,}")
         if not any(kind.match(start) for kind in (ARCHIVE, PICKLE, SAFETENSORS)):
-            raise ValueError("is no file of torch.save")
+            raise ValueError("is not a file of torch.save")
         if ARCHIVE.match(start):
             _check_archive(path, size)
     except (OSError, ValueError, zipfile.BadZipFile) as error:

@@ -366,7 +366,7 @@ def test_what_follows_the_end_of_a_tar_is_said(
     path = tarred(folder, tmp_path / "a.tar")
     path.write_bytes(path.read_bytes() * 2)
     assert len(load_dataset(str(path)).train) == 4
-    assert "goes on behind its end" in caplog.text
+    assert "goes on after its end" in caplog.text
 
 
 def test_zip_that_the_disk_cannot_hold_is_refused_before_it_is_unpacked(

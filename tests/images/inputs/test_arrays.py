@@ -133,7 +133,7 @@ def test_array_of_any_layout_and_type_is_read(tmp_path: Path, array: Any, expect
     assert found.train.pixels.shape == (*expected.shape[:3], 3)
     assert found.train.sources[1] == "images:1"
     said = {"float": "floating-point images are scaled", "int64": "255 is white"}
-    expected = ["taken for alpha"] if array.shape[3:] == (4,) else []
+    expected = ["read as alpha"] if array.shape[3:] == (4,) else []
     expected += [text for kind, text in said.items() if array.dtype.name.startswith(kind)]
     assert [text in remark for text, remark in zip(expected, found.notes.remarks, strict=True)] == [
         True for _ in expected
@@ -322,7 +322,7 @@ ODD_LABELS = [
     ),
     row(
         "whole float labels with NaN",
-        "NaN is no label",
+        "NaN is not a label",
         [0.0, 1, 2, np.nan, 1, 0],
         [0, 1, 2, -1, 1, 0],
         "1 of 6 images of train have no label",
@@ -331,7 +331,7 @@ ODD_LABELS = [
     row("boolean labels", "two classes", LABELS > 0, [0, 1, 1, 1, 1, 0], "", kind="label"),
     row(
         "labels of -100 in an array",
-        "are no labels",
+        "are not labels",
         np.where(LABELS == 2, -100, LABELS),
         [0, 1, -1, -1, 1, 0],
         "2 of 6 images of train have no label",
@@ -350,7 +350,7 @@ ODD_LABELS = [
         "said",
         np.zeros(6, "M8[D]"),
         None,
-        "holds values that are no classes (datetime64[D])",
+        "holds values that cannot be classes (datetime64[D])",
         kind="label",
     ),
     row(
@@ -361,7 +361,14 @@ ODD_LABELS = [
         "objects, structs or cells; save them as numbers or text",
         kind="label",
     ),
-    row("float labels that are not whole", "said", LABELS + 0.5, None, "no classes", kind="label"),
+    row(
+        "float labels that are not whole",
+        "said",
+        LABELS + 0.5,
+        None,
+        "cannot be classes",
+        kind="label",
+    ),
     row(
         "several labels for each image",
         "said",
@@ -606,7 +613,7 @@ REFUSED = [
         "an idx file with more than its header says",
         "refused in one line",
         lambda path: (path / "train-images-idx3-ubyte").write_bytes(idx(GRAY) + b"\0"),
-        "goes on behind its 6 rows",
+        "goes on after its 6 rows",
     ),
     row(
         "HDF5 whose values lie in another file",
@@ -661,7 +668,7 @@ def test_what_cannot_be_read_is_refused_in_one_line(
 
 
 @pytest.mark.input(
-    "oddity", what="a value that is no number (NaN) in an array", happens="black, not counted"
+    "oddity", what="a value that is not a number (NaN) in an array", happens="black, not counted"
 )
 def test_a_value_that_is_no_number_is_black(tmp_path: Path) -> None:
     array = (COLOUR / 255).astype(np.float32)
@@ -747,11 +754,11 @@ def test_one_image_of_several_bands_is_no_stack_of_narrow_ones(
     ("name", "shape", "said"),
     [
         row("NumPy array (5, H, W) without labels", "5 gray images; said how they are one",
-            "x_5.npz", (5, 16, 16), "read as 5 gray images; if it is one of 5 bands: --bands all "
-            "--encoder.channels 5", kind="layout"),
+            "x_5.npz", (5, 16, 16), "read as 5 gray images; if it is one of 5 bands, use "
+            "--bands all --encoder.channels 5", kind="layout"),
         row("NumPy array (H, W, C) that may be gray images", "read as those; said",
-            "scene.npy", (40, 30, 12), "read as 40 gray images; if it is one of 12 bands: --bands "
-            "all --encoder.channels 12", kind="layout"),
+            "scene.npy", (40, 30, 12), "read as 40 gray images; if it is one of 12 bands, use "
+            "--bands all --encoder.channels 12", kind="layout"),
         row("NumPy array (N, H, W) with N above H and W", "gray images; nothing is said",
             "scene.npy", (40, 16, 16), "", kind="layout"),
         row("images.npy, 5 x H x W", "gray images; nothing is said", "images.npy", (5, 16, 16), "",
@@ -816,7 +823,7 @@ def test_a_fourth_channel_of_bytes_is_said_to_be_alpha(
     values = np.moveaxis(FOUR, 3, 1) if channels_first else FOUR
     np.save(tmp_path / "images.npy", values)
     (remark,) = load_dataset(str(tmp_path / "images.npy")).notes.remarks
-    assert "fourth channel of the arrays is taken for alpha" in remark
+    assert "fourth channel of the arrays is read as alpha" in remark
     assert stopgrad.load(values).dataset.notes.remarks == (remark,)
     found = load_dataset(str(tmp_path / "images.npy"), reading=Reading(bands=(1, 2, 3)))
     assert found.notes.remarks == ()

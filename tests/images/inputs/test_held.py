@@ -280,14 +280,14 @@ REFUSED = [
         "1 labels for 6 images",
     ),
     row(
-        "a list with something that is no image",
+        "a list with something that is not an image",
         "that one is damaged",
         lambda: [PIXELS[0], "x"],
         {},
         r"'x' \(No such file",
     ),
     row(
-        "a list with an object that is no image",
+        "a list with an object that is not an image",
         "that one is damaged",
         lambda: [PIXELS[0], {}],
         {},

@@ -19,7 +19,7 @@ from tests.images.inputs.factories import dicom
 from tests.inputs import row
 
 PAGES = np.random.default_rng(5).integers(0, 256, (3, 9, 7, 3), np.uint8)
-REASON = "pages behind the first of a file, which alone is read: save each as a file"
+REASON = "pages after the first of a file, the only one that is read: save each as a file"
 
 
 def by_pillow(path: Path) -> None:

@@ -155,7 +155,7 @@ def test_of_several_label_columns_the_others_are_named(
     assert found.train.labels is not None
     assert found.train.labels.tolist() == [1, 0]
     assert found.notes.remarks == (
-        f"the labels are those of column {taken!r}; --label-column takes {named} instead",
+        f"the labels come from column {taken!r}; --label-column takes {named} instead",
     )
 
 
@@ -170,8 +170,8 @@ def test_a_column_that_may_be_labels_is_named_with_the_flag_that_takes_it(
     found = load_dataset(str(root))
     assert found.train.labels is None
     assert found.notes.remarks == (
-        f"no column is called as labels are; {name!r} has 2 distinct values: "
-        f"with --label-column {flag} it is taken",
+        f"no column is named like labels; {name!r} has 2 distinct values: "
+        f"--label-column {flag} takes it",
     )
     named = load_dataset(str(root), reading=reading(label_column=name)).train
     assert named.class_names == ("lab", "pug")
@@ -190,22 +190,22 @@ def test_labels_inside_of_structs_are_named(root: Path, beside: dict[str, Any]) 
     columns = {"annotation": annotation, "objects": objects, "boxes": boxes}
     write(root / "train.parquet", 2, **columns, **beside)
     assert load_dataset(str(root)).notes.remarks == (
-        "labels inside of columns are not read ('annotation.label', 'objects.category', "
-        "'boxes.class_id', 'boxes.box.label'): make one a column of its own",
+        "labels nested in columns are not read ('annotation.label', 'objects.category', "
+        "'boxes.class_id', 'boxes.box.label'): make one a top-level column",
     )
 
 
 @pytest.mark.input(
-    "label", what="a column that tells the split, of Parquet", happens="is named, with its values"
+    "label", what="a column with the split, of Parquet", happens="is named, with its values"
 )
 def test_a_column_of_splits_is_named_with_its_values(root: Path) -> None:
     write(root / "all.parquet", 4, split=["train", "test", "train", None], label=[0, 1, 1, 0])
     found = load_dataset(str(root))
     assert len(found.train) == 4
     assert found.notes.remarks == (
-        "learned from 'all', as no split is called train",
-        "column 'split' (2 'train', 1 'test', 1 None) is not read: all these rows are learned "
-        "from; files of the names train and test would name the splits",
+        "trained on 'all', because no split is called train",
+        "column 'split' (2 'train', 1 'test', 1 None) is not used: all these rows are trained on; "
+        "to split them, use files called train and test",
     )
 
 
@@ -213,11 +213,13 @@ def test_a_column_of_splits_is_named_with_its_values(root: Path) -> None:
 def test_other_names_of_columns_of_splits_are_known(root: Path, name: str) -> None:
     write(root / "train.parquet", 4, **{name: [True, True, False, True]})
     (remark,) = load_dataset(str(root)).notes.remarks
-    assert remark.startswith(f"column {name!r} (3 True, 1 False) is not read")
+    assert remark.startswith(f"column {name!r} (3 True, 1 False) is not used")
 
 
 @pytest.mark.input(
-    "oddity", what="columns of one name in Parquet", happens="are named, not read; others are"
+    "oddity",
+    what="columns with the same name in Parquet",
+    happens="are named, not read; others are",
 )
 def test_columns_of_one_name_stop_nothing(root: Path) -> None:
     columns = {"image": cells(range(4)), "label": pa.array([0, 1, 0, 1])}
@@ -227,7 +229,7 @@ def test_columns_of_one_name_stop_nothing(root: Path) -> None:
     found = load_dataset(str(root))
     assert (found.train.pixels == DIGITS[:4, :, :, None]).all()
     assert found.train.labels is None
-    assert found.notes.remarks == ("columns of one name are not read ('label'): rename them",)
+    assert found.notes.remarks == ("columns that share a name are not read ('label'): rename them",)
     table = pa.Table.from_arrays([arrays[0], *arrays[:2]], names=["image", "image", "label"])
     pq.write_table(table, root / "train.parquet")
     with pytest.raises(DataError, match=r"no image column .* several are called 'image'"):
@@ -312,7 +314,9 @@ OTHERS = cells(range(5, 7))
             {"x": pa.array([[c] for c in cells(range(2)).to_pylist()])},
         ),
         layout("lists of bytes as numbers", {"x": pa.array([[*data] for data in bytes_of(2)])}),
-        layout("binary beside binary that is no image", {"a": BLOBS, "b": pa.array(bytes_of(2))}),
+        layout(
+            "binary beside binary that is not an image", {"a": BLOBS, "b": pa.array(bytes_of(2))}
+        ),
         layout("binary columns jpg and json", {"json": BLOBS, "jpg": pa.array(bytes_of(2))}),
         layout("--image-column NAME", {"image": OTHERS, "b": cells(range(2))}, image_column="b"),
     ],
@@ -337,7 +341,7 @@ def test_images_behind_the_first_of_a_row_are_named(root: Path) -> None:
     assert found.notes.unused == (
         Unused(
             "image",
-            "images behind the first of a row, which alone is read",
+            "images after the first of a row, the only one that is read",
             ("train.parquet:0:2", "train.parquet:0:3"),
         ),
     )
@@ -568,7 +572,7 @@ def test_splits_are_told_by_the_names_of_files_and_folders(
 def test_a_train_split_of_another_name_is_said(root: Path) -> None:
     write(root / "partial-train" / "0000.parquet", 3)
     found = load_dataset(str(root))
-    assert found.notes.remarks == ("learned from 'partial-train', as no split is called train",)
+    assert found.notes.remarks == ("trained on 'partial-train', because no split is called train",)
 
 
 def hidden(test: Any, *, validation: Any, train: Any = (0, 1, 0, 1)) -> dict[str, Any]:

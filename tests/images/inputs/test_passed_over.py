@@ -90,10 +90,10 @@ def passed(what: str, name: str, kind: str, reason: str, happens: str = "") -> A
         passed("archives beside images", "more.zip", "file", ".zip files are not read"),
         passed("files of no known ending", "a.xyz", "file", ".xyz files are not read"),
         passed(
-            "files without an ending that are no images",
+            "files without an ending that are not images",
             "Makefile",
             "file",
-            "files without an ending that are no images",
+            "files without an ending that are not images",
         ),
     ],
 )
@@ -501,8 +501,8 @@ def test_a_folder_called_thumbs_that_is_none_is_said(root: Path, copy: str, side
     source = find_source(str(root))
     assert used(source) == 10
     assert source.notes.remarks == (
-        "5 images in thumbs/ are read as all others: if they are masks or thumbnails of those, "
-        "move them away",
+        "5 images in thumbs/ are used like all others: if they are masks or thumbnails, "
+        "move them elsewhere",
     )
 
 
@@ -555,6 +555,6 @@ def test_what_is_no_mask_of_another_image_is_read(
     source = find_source(str(root))
     assert used(source) == len(names)
     assert [remark for remark in source.notes.remarks if "if they are masks" in remark] == (
-        ["2 images in masks/ are read as all others: if they are masks or thumbnails of those, "
-         "move them away"] * remarks
+        ["2 images in masks/ are used like all others: if they are masks or thumbnails, "
+         "move them elsewhere"] * remarks
     )  # fmt: skip

@@ -67,7 +67,7 @@ CATS, DOGS = ["cat/0.png", "cat/1.png"], ["dog/0.png", "dog/1.png"]
             each("seg_train/seg_train/cat", "seg_train/seg_train/dog", "seg_test/seg_test/dog"),
             CATS + DOGS,
             DOGS,
-            "two splits; the repeated folder is no class",
+            "two splits; the repeated folder is not a class",
         ),
         layout(
             "data/train/CLASS and data/test/CLASS beside notebooks/",
@@ -95,7 +95,7 @@ CATS, DOGS = ["cat/0.png", "cat/1.png"], ["dog/0.png", "dog/1.png"]
             each("train/images/cat", "train/images/dog", "test/images/dog"),
             CATS + DOGS,
             DOGS,
-            "images/ is no class",
+            "images/ is not a class",
         ),
         layout(
             "archive/train/CLASS, one folder around all",
@@ -198,7 +198,7 @@ def test_a_folder_with_the_name_of_a_split_beside_classes_is_a_class(
     found = load_dataset(str(root))
     assert found.train.class_names == classes
     assert found.test is None
-    assert any("stands for a class" in remark for remark in found.notes.remarks)
+    assert any("is taken for a class" in remark for remark in found.notes.remarks)
 
 
 @pytest.mark.parametrize(
@@ -239,7 +239,7 @@ def split_choice(what: str, names: list[str], scored: str, count: int, happens: 
             "val/ is scored; the images of test/ are named",
         ),
         split_choice(
-            "test/ in one folder that is no class (test/test/, test/unknown/)",
+            "test/ in one folder that is not a class (test/test/, test/unknown/)",
             [*each("train/cat", "train/dog", "valid/dog"), *each("test/unknown", count=3)],
             "validation",
             2,
@@ -321,7 +321,7 @@ def test_images_of_unknown_classes_are_scored_without_a_label_and_named(root: Pa
 
 @pytest.mark.input(
     "layout",
-    what="folders beside train/ that are no splits (unlabeled/, notes/)",
+    what="folders beside train/ that are not splits (unlabeled/, notes/)",
     happens="are not read; their images are named, and how to learn from them is said",
 )
 def test_what_lies_beside_train_is_named(root: Path) -> None:
@@ -444,7 +444,7 @@ def test_classes_one_level_too_deep_are_said(
     found = load_dataset(str(root))
     assert found.train.labels is None
     (remark,) = found.notes.remarks
-    assert f"folders of the same names ({', '.join(map(repr, inner))})" in remark
+    assert f"of the same names ({', '.join(map(repr, inner))})" in remark
     flags = " ".join(f"--data {root / folder}" for folder in outer)
     assert remark.endswith(flags)
     joined = load_dataset(spec_of_several([str(root / folder) for folder in outer])).train

@@ -128,7 +128,7 @@ def test_a_table_labels_the_images_that_it_names(
     found = load_dataset(str(root))
     assert train_labels(found) == (("a", "b", "c"), [0, 1, 2] * 4)
     (remark,) = found.notes.remarks
-    assert remark.startswith(f"labels are those of {file}: column ")
+    assert remark.startswith(f"labels come from {file}: column ")
     assert found.notes.unused == ()
 
 
@@ -166,7 +166,7 @@ def test_labels_inside_of_objects_are_read(root: Path, ending: str) -> None:
     found = load_dataset(str(root))
     assert train_labels(found) == (("a", "b", "c"), [0, 1, 2] * 4)
     assert found.notes.remarks == (
-        f"labels are those of metadata.{ending}: column 'annotation.label', images by 'file_name'",
+        f"labels come from metadata.{ending}: column 'annotation.label', images by 'file_name'",
     )
 
 
@@ -248,7 +248,7 @@ def test_columns_of_several_ones_are_no_classes(root: Path, lines: list[str]) ->
     found = load_dataset(str(root))
     assert found.train.labels is None
     (remark,) = found.notes.remarks
-    assert "which of its columns ('rust', 'scab', 'healthy') holds them is not known" in remark
+    assert "it is unclear which of its columns ('rust', 'scab', 'healthy') holds them" in remark
 
 
 @pytest.mark.input(
@@ -284,7 +284,7 @@ def test_each_split_has_its_own_table(root: Path) -> None:
     assert found.test is not None
     assert found.test.labels is not None
     assert found.test.labels.tolist() == [2, 2, 0]
-    said = "sample_submission.csv gives no labels: submissions hold guesses"
+    said = "sample_submission.csv gives no labels: submissions hold predictions"
     assert said in found.notes.remarks
 
 
@@ -330,7 +330,7 @@ def test_a_table_in_utf_16_labels_images(root: Path) -> None:
 @pytest.mark.input(
     "label",
     what="a column that names the split, alone beside names (CelebA's partition)",
-    happens="is no label, and named",
+    happens="is not a label, and is named",
 )
 @pytest.mark.parametrize("name", ["partition", "split", "Set", "fold", "sub_set"])
 def test_a_column_that_names_the_split_is_no_label(root: Path, name: str) -> None:
@@ -370,7 +370,7 @@ def unfit(what: str, file: str, header: str, form: str, why: str) -> Any:
         unfit(
             "several columns that may be labels",
             *("labels.csv", "image,age,sex", "{name},{number},{label}"),
-            "which of its columns ('age', 'sex') holds them is not known: use --label-column",
+            "it is unclear which of its columns ('age', 'sex') holds them: use --label-column",
         ),
         unfit(
             "labels that are numbers with fractions, in a table",
@@ -415,7 +415,7 @@ def test_labels_that_cannot_be_used_are_named(root: Path) -> None:
     found = load_dataset(str(root))
     assert train_labels(found) == (("a", "b", "c"), [-1, 1, 2, *[0, 1, 2] * 2, 0, 1, -1])
     assert {group.reason: group.names for group in found.notes.unused} == {
-        "labels.csv names no image that is there": ("gone.png",),
+        "labels.csv names images that are not there": ("gone.png",),
         "labels.csv has several labels for one image": ("0000.png",),
     }
     assert "2 of 12 images of train have no label" in found.notes.remarks
@@ -493,7 +493,7 @@ def test_the_named_column_of_a_table_labels_images(root: Path) -> None:
     csv(root, "labels.csv", "file,label,form,elsewhere", lines)
     found = load_dataset(str(root), reading=Reading(label_column="form"))
     assert train_labels(found) == (("x", "y"), [0, 1, 0, 1])
-    assert "labels are those of labels.csv: column 'form', images by 'file'" in found.notes.remarks
+    assert "labels come from labels.csv: column 'form', images by 'file'" in found.notes.remarks
     assert train_labels(load_dataset(str(root)))[0] == ("cat", "dog")  # by another key
 
 
@@ -527,14 +527,14 @@ def test_a_column_of_a_folder_without_tables_is_warned_of(
 
 @pytest.mark.input(
     "label",
-    what="a column that tells the split, of a table",
+    what="a column with the split, of a table",
     happens="is named: folders name the splits, and a flat folder is learned from as a whole",
 )
 @pytest.mark.parametrize(
     ("folder", "why"),
     [
         ("train/", "folders name the splits"),
-        ("", "all images are learned from; folders train/ and test/ would name the splits"),
+        ("", "all images are trained on; to split them, use folders train/ and test/"),
     ],
 )
 def test_a_column_of_splits_is_named(root: Path, folder: str, why: str) -> None:
@@ -542,7 +542,7 @@ def test_a_column_of_splits_is_named(root: Path, folder: str, why: str) -> None:
     csv(root, "labels.csv", "file,label,split", rows("{name},{label},test"))
     found = load_dataset(str(root))
     assert train_labels(found) == (("a", "b", "c"), [0, 1, 2] * 4)
-    assert f"column 'split' of labels.csv is not read: {why}" in found.notes.remarks
+    assert f"column 'split' of labels.csv is not used: {why}" in found.notes.remarks
 
 
 def test_a_changed_table_is_read_again(root: Path) -> None:
@@ -562,7 +562,7 @@ def test_of_two_tables_the_nearer_and_better_named_one_counts(root: Path) -> Non
     csv(root, "labels.csv", "file,label", rows("{name},z{label}"))
     found = load_dataset(str(root))
     assert found.train.class_names == ("a", "b", "c")
-    said = "labels.csv gives no labels: the images it names have labels already"
+    said = "labels.csv gives no labels: the images it names already have labels"
     assert said in found.notes.remarks
 
 
@@ -581,17 +581,17 @@ def test_labels_that_contradict_an_earlier_table_are_named(root: Path, first: in
     found = load_dataset(str(root))
     assert train_labels(found) == (("a", "b", "c"), [0, 1, 2] * 4)
     assert {group.reason: group.names for group in found.notes.unused} == {
-        "b.csv labels otherwise than folders or a table before it, which count": (
+        "b.csv contradicts class folders or an earlier table, which take precedence": (
             NAMES[first],
             NAMES[first + 1],
         ),
-        "b.csv names no image that is there": ("gone.png",),
+        "b.csv names images that are not there": ("gone.png",),
     }
 
 
 @pytest.mark.input(
     "label",
-    what="two columns of one name in a CSV",
+    what="two columns with the same name in a CSV",
     happens="the first is read, the other named with the rows that differ",
 )
 def test_of_two_columns_of_one_name_the_first_counts(root: Path) -> None:
@@ -600,8 +600,8 @@ def test_of_two_columns_of_one_name_the_first_counts(root: Path) -> None:
     found = load_dataset(str(root))
     assert train_labels(found) == (("a", "b", "c"), [0, 1, 2] * 4)
     assert found.notes.remarks[1] == (
-        "column 'label' of labels.csv stands there twice, with other values in 8 of 12 rows: "
-        "the first counts, the other is 'label (column 3)'"
+        "labels.csv has two columns called 'label', which differ in 8 of 12 rows: the first is "
+        "used; --label-column 'label (column 3)' takes the other"
     )
     asked = load_dataset(str(root), reading=Reading(label_column="label (column 3)"))
     assert train_labels(asked) == (("b",), [0] * 12)

@@ -71,7 +71,7 @@ LABELS = [
         {"cls": lambda n: str(n % 2), "json": lambda _: '{"label": 7}'},
         [0, 1, 0, 1],
         (),
-        ".json members hold labels too, which do not count",
+        ".json members hold labels too, which are not used",
     ),
     label(
         "KEY.json with a list of one label",
@@ -93,7 +93,7 @@ LABELS = [
         {"txt": lambda n: f"photo {n}"},
         None,
         (),
-        "the 4 texts of .txt members are captions, no classes",
+        "the 4 texts of .txt members are captions, not classes",
     ),
     label(
         "KEY.json without a label",
@@ -142,7 +142,7 @@ def test_label_stands_beside_an_image(
 
 @pytest.mark.input(
     "label",
-    what="labels in a shard beside no image, or a second one of a sample",
+    what="labels in a shard without an image, or a second one of a sample",
     happens="are named, not used",
 )
 def test_labels_that_belong_to_no_image_are_named(tmp_path: Path) -> None:
@@ -153,7 +153,7 @@ def test_labels_that_belong_to_no_image_are_named(tmp_path: Path) -> None:
     assert labels(found) == [0, 1]
     assert {group.reason: group.names for group in found.notes.unused} == {
         "second labels of a sample": ("0.tar/000001.cls.txt",),
-        "beside no image": ("0.tar/a/lost.cls", "0.tar/a/lost.txt"),
+        "without an image": ("0.tar/a/lost.cls", "0.tar/a/lost.txt"),
     }
 
 

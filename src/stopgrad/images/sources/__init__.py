@@ -3,9 +3,11 @@
 arrays       pixels and labels in memory, checked; labels numbered by class
 names        names of folders and files -> the split that they mean, and which is scored
 files        a folder -> its image files, tables of labels, and all else by reason
-worded       splits by the words for them in names -> those that are read
-masks        image files that are masks or thumbnails of others
+named_splits splits found by words in names -> those that are read
+endings      endings and first bytes of files -> what kind of image they are
+masks        image files that are masks or thumbnails of other images
 layout       image files -> splits and class folders, by their paths
+table_files  a table of any format -> its columns
 tables       files such as metadata.csv -> the labels of images
 folder       a folder of image files, with its splits and labels
 shards       names of Parquet files, and which split of which configuration each belongs to

@@ -115,7 +115,7 @@ def _streamed(
     shape: tuple[int, ...],
     dtype: np.dtype[Any],
 ) -> Iterator[AnyArray]:
-    """Blocks of rows that lie one behind the other in a stream."""
+    """Blocks of rows, one after the other in a stream."""
     rows, size = _rows_at_a_time(shape, dtype), _row_bytes(shape, dtype)
     with open_at_rows() as file:
         for start in range(0, shape[0], rows):
@@ -125,7 +125,7 @@ def _streamed(
                 raise ValueError(f"it ends in row {start + len(data) // size} of {shape[0]}")
             yield np.frombuffer(data, dtype).reshape(count, *shape[1:])
         if file.read(1):  # and where all is read, its checksum is compared
-            raise ValueError(f"it goes on behind its {shape[0]} rows")
+            raise ValueError(f"it goes on after its {shape[0]} rows")
 
 
 def _rows_at_a_time(shape: tuple[int, ...], dtype: np.dtype[Any]) -> int:
@@ -309,7 +309,7 @@ def _cifar(path: Path) -> list[StoredArray]:
     labels = {1: ("labels",), 2: ("coarse_labels", "fine_labels")}
     before = next((n for n in labels if size and size % (n + CIFAR_BYTES) == 0), 0)
     if not before:
-        raise ValueError(f"{size:,} bytes are no whole number of CIFAR's images")
+        raise ValueError(f"{size:,} bytes are not a whole number of CIFAR's images")
     rows = np.memmap(path, np.uint8, "r").reshape(-1, before + CIFAR_BYTES)
     columns = {name: rows[:, place] for place, name in enumerate(labels[before])}
     columns["images"] = rows[:, before:].reshape(-1, 3, 32, 32)

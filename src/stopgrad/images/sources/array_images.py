@@ -96,8 +96,8 @@ def may_be_one(shape: tuple[int, ...], dtype: np.dtype[Any]) -> str:
     if one is None or image_layout(shape, dtype) is not None:
         return ""
     return (
-        f"of shape {shape} is read as {shape[0]} gray images; if it is one of {one.bands} bands: "
-        f"--bands all --encoder.channels {one.bands}, or three of them"
+        f"of shape {shape} is read as {shape[0]} gray images; if it is one of {one.bands} bands, "
+        f"use --bands all --encoder.channels {one.bands}, or three of them"
     )
 
 
@@ -106,7 +106,7 @@ def alpha_said(channels: int) -> str:
     if channels != 4:
         return ""
     leave = "--bands 1,2,3 leaves it out, --bands all --encoder.channels 4 keeps it as a band"
-    return f"the fourth channel of the arrays is taken for alpha, over white; {leave}"
+    return f"the fourth channel of the arrays is read as alpha, over white; {leave}"
 
 
 def _bands_first(first: int, second: int, third: int) -> bool:

@@ -1,6 +1,6 @@
-"""Arrays of labels -> labels as they stand in the data: numbers, text or none.
+"""Arrays of labels -> labels as found in the data: numbers, text or none.
 
-What stands where there is no label is told here for all kinds of data.
+The signs of a missing label are defined here for all kinds of data.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ import numpy as np
 
 from stopgrad.images.sources.array_files import StoredArray
 from stopgrad.images.sources.array_images import AnyArray
+
+Label = int | str | None  # as found in the data
 
 MOST_CLASSES = 10_000  # columns of one-hot labels
 NAMED = 5  # arrays that a message names
@@ -34,7 +36,7 @@ def _known(texts: Sequence[str | None]) -> list[str | None]:
     return [None if text is None or text.lower() in MISSING else text for text in stripped]
 
 
-def labels_of_texts(texts: Sequence[str | None]) -> list[int | str | None]:
+def labels_of_texts(texts: Sequence[str | None]) -> list[Label]:
     """Whole numbers where all texts are (2.0 is 2), else texts; None where there is no label."""
     found = _known(texts)
     if all(text is None or re.fullmatch(r"[+-]?\d{1,18}(\.0*)?", text) for text in found):
@@ -42,7 +44,7 @@ def labels_of_texts(texts: Sequence[str | None]) -> list[int | str | None]:
     return [*said(found)]
 
 
-def fraction_among(labels: Iterable[int | str | None]) -> str:
+def fraction_among(labels: Iterable[Label]) -> str:
     """A number with a fraction, where all labels are numbers: measures, no classes; else ""."""
     texts = [str(label) for label in labels if label is not None]
     if not all(
@@ -68,8 +70,8 @@ def no_classes(distinct: Collection[int | str]) -> set[int | str]:
     return signs
 
 
-def labels_in(arrays: Sequence[StoredArray], *, count: int) -> list[int | str | None] | str:
-    """The labels in the parts of an array, or why they are none of so many images."""
+def labels_in(arrays: Sequence[StoredArray], *, count: int) -> list[Label] | str:
+    """The labels in the parts of an array, or why they cannot label this number of images."""
     named = ", ".join(repr(array.name) for array in arrays[:NAMED])
     rows = sum(array.shape[0] for array in arrays)
     if rows != count:
@@ -79,12 +81,12 @@ def labels_in(arrays: Sequence[StoredArray], *, count: int) -> list[int | str | 
         return f"the labels in {named} are not used: they are objects, structs or cells; {how}"
     shapes = {array.shape[1:] for array in arrays}
     if max(map(np.prod, shapes)) > MOST_CLASSES:
-        return f"{named} holds no labels of images: its shape is {arrays[0].shape}"
+        return f"{named} cannot be labels of images: its shape is {arrays[0].shape}"
     array = np.concatenate([array.read() for array in arrays]).reshape(count, -1)
     return labels_of_rows(array, named)
 
 
-def labels_of_rows(array: AnyArray, named: str) -> list[int | str | None] | str:
+def labels_of_rows(array: AnyArray, named: str) -> list[Label] | str:
     """The labels in an array (N, 1) or one-hot (N, C), or why they are none."""
     if array.shape[1] == 1:
         return as_labels(array[:, 0], named)
@@ -92,7 +94,7 @@ def labels_of_rows(array: AnyArray, named: str) -> list[int | str | None] | str:
     return places or f"{named} holds several labels for each image, which are not used"
 
 
-def one_hot(array: AnyArray) -> list[int | str | None] | None:
+def one_hot(array: AnyArray) -> list[Label] | None:
     """The place of the single 1 in each row (C,) of numbers, None where a row is all 0.
 
     None for all where a row has another value or several 1s, or most rows have no 1.
@@ -107,9 +109,9 @@ def one_hot(array: AnyArray) -> list[int | str | None] | None:
     ]
 
 
-def as_labels(array: AnyArray, named: str) -> list[int | str | None] | str:
+def as_labels(array: AnyArray, named: str) -> list[Label] | str:
     """Whole numbers and text; a float that is no number is no label."""
-    unfit = f"{named} holds values that are no classes ({array.dtype}), which are not used"
+    unfit = f"{named} holds values that cannot be classes ({array.dtype}), which are not used"
     if array.dtype.kind == "f":
         missing = np.isnan(array)
         whole = np.where(missing, 0, array)

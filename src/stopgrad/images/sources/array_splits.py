@@ -29,15 +29,15 @@ from stopgrad.images.sources.array_images import (
     may_be_one,
     stack_layout,
 )
-from stopgrad.images.sources.array_labels import as_labels, labels_in, texts_in
+from stopgrad.images.sources.array_labels import Label, as_labels, labels_in, texts_in
 from stopgrad.images.sources.layout import are_classes
+from stopgrad.images.sources.named_splits import NamedSplit, contents_of
 from stopgrad.images.sources.names import (
     is_split,
     split_in,
     split_of,
     words_of,
 )
-from stopgrad.images.sources.worded import WordedSplit, contents_of
 from stopgrad.images.types import (
     Contents,
     DataSource,
@@ -158,7 +158,7 @@ def _open(arrays: Sequence[StoredArray], path: Path, reading: Reading) -> Conten
     parts = _parts(arrays, bands=bool(reading.bands))
     pictures = _called(parts, reading.image_column, "image")
     labels = _called(parts, reading.label_column, "label")
-    splits, used, remarks = list[WordedSplit](), set[str](), dict[str, None]()
+    splits, used, remarks = list[NamedSplit](), set[str](), dict[str, None]()
     for word in dict.fromkeys(part.split for part in parts):
         if images := _images_of(word, pictures or parts):
             split, names = _split(word, images, labels or [*filter(_is_label, parts)])
@@ -227,17 +227,17 @@ def _file(part: _Part) -> str:
 
 
 def _in_order(name: str) -> list[tuple[int, str]]:
-    """A key by which batch_10 comes behind batch_9."""
+    """A key that sorts batch_10 after batch_9."""
     return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name)]
 
 
 def _split(
     word: str, images: tuple[_Part, ...], labels: Sequence[_Part]
-) -> tuple[WordedSplit, set[str]]:
+) -> tuple[NamedSplit, set[str]]:
     """A split with the first labels that fit, and the names of the arrays that make it."""
     used = {part.array.name for part in images}
     names = tuple(name for part in images for name in part.rows())
-    split = WordedSplit(word, names, functools.partial(_items, images))
+    split = NamedSplit(word, names, functools.partial(_items, images))
     groups: dict[tuple[str, ...], list[_Part]] = {}
     of_split = [part for part in labels if part.split == word]
     # labels.npy beside train_images.npy: they are of the images to train on.
@@ -275,7 +275,7 @@ def _label_order(part: _Part) -> tuple[Any, ...]:
     return (part.rank(LABEL_WORDS), "coarse" in part.last, len(part.last), _in_order(name))
 
 
-def _classes(images: Sequence[_Part], *, train: bool) -> list[int | str | None]:
+def _classes(images: Sequence[_Part], *, train: bool) -> list[Label]:
     """The class of each image where files or folders of different names are classes, else []."""
     if all(part.layout and part.layout.images == 1 for part in images):
         paths = [tuple(_below_split(part)) for part in images]

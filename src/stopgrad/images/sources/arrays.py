@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from stopgrad.errors import DataError
 from stopgrad.images.pixels import Pixels
-from stopgrad.images.sources.array_labels import no_classes
+from stopgrad.images.sources.array_labels import Label, no_classes
 from stopgrad.images.types import UNLABELLED, Images, Labels, Notes, Unused, seal_fingerprint
 from stopgrad.storage import few
 
@@ -92,10 +92,10 @@ def check_labels(
 
 
 class RawLabels(NamedTuple):
-    """The labels of a split as they stand in the data."""
+    """The labels of a split as found in the data."""
 
     split: str  # as the data call it
-    values: Sequence[int | str | None]  # (N,), None where there is none
+    values: Sequence[Label]  # (N,), None where there is none
     name_of: Callable[[int], str]  # of the image in a row, for messages
 
     @property

@@ -12,15 +12,16 @@ import contextlib
 import json
 import re
 from collections.abc import Iterator, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from stopgrad.errors import DataError
 from stopgrad.images.decoding import peek
 from stopgrad.images.opening import Damaged
 from stopgrad.images.sources.arrow_files import HELD, GroupedFile
-from stopgrad.images.sources.endings import FIRST_BYTES, SUFFIXES, kind_of
+from stopgrad.images.sources.endings import FIRST_BYTES, kind_of, names_image
 from stopgrad.images.sources.limits import refuse_bomb
+from stopgrad.images.sources.names import words_of
 from stopgrad.images.types import Encoded
 from stopgrad.storage import few
 
@@ -84,7 +85,7 @@ def _path_rank(name: str, files: Sequence[str]) -> tuple[bool, bool]:
 def _first_files(file: GroupedFile, name: str) -> list[str]:
     """The names of image files in the first rows of a column."""
     texts = (text for batch in _first_rows(file, name) for text in image_paths(batch.column(0)))
-    return [text for text in texts if text and PurePosixPath(text).suffix.lower() in SUFFIXES]
+    return [text for text in texts if text and names_image(text)]
 
 
 def strange_path(text: str) -> str:
@@ -279,17 +280,11 @@ def _inner(feature: Any) -> Any:
     return feature.get("feature", feature) if isinstance(feature, dict) else feature
 
 
-def words_of(name: str) -> list[str]:
-    """What the name of a column says, in small letters."""
-    spaced = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name)  # classId
-    return [word for word in re.split(r"[^a-z]+", spaced.lower()) if word]
-
-
 def field_of(file: GroupedFile, name: str, flag: str) -> pyarrow.Field:
     """The column that the user has named.
 
     Raises:
-        DataError: With the columns that there are.
+        DataError: With the columns of the file.
     """
     schema = file.schema_arrow
     if name not in schema.names:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib.util
+import os
 import re
 
 
@@ -60,6 +61,11 @@ def ending_of(name: str) -> str:
 @functools.lru_cache(1024)
 def _ending(last: str) -> str:
     return f".{last}" if re.fullmatch(r"(?=[^a-z]*[a-z])[a-z0-9_~!-]{1,12}", last) else ""
+
+
+def names_image(path: str) -> bool:
+    """Whether a path ends as those of image files do."""
+    return os.path.splitext(path)[1].lower() in SUFFIXES
 
 
 def is_read(ending: str) -> bool:

@@ -199,7 +199,7 @@ class _Walk:
             reason = f"images of the kind {kind} that end in {ending}: rename them"
             self._pass_over("image", reason, file.parts)
         else:
-            named = f"{ending} files" if ending else "files without an ending that are no images"
+            named = f"{ending} files" if ending else "files without an ending that are not images"
             self._pass_over("file", f"{named} are not read" if ending else named, file.parts)
 
     def closed(self, folder: _Folder, error: OSError) -> None:

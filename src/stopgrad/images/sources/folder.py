@@ -96,7 +96,7 @@ def _nothing_to_train_on(root: Path, listing: FolderListing, found: Arrangement)
         there.append(f"images to score in {names}")
         hint = f"to learn from those: --data {quote(_folder_of(found.scored[0].images))}"
     if listing.tables:
-        hint = "save images that stand inside of a table (base64, pixels, addresses) as files"
+        hint = "save images that are stored in a table (base64, pixels, URLs) as files"
         there.append(f"tables without images: {some(['/'.join(t.parts) for t in listing.tables])}")
     groups = [group for group in listing.unused if group.what == "image"] or listing.unused
     there += [
@@ -235,12 +235,12 @@ def _remarks(found: Arrangement, scored: FolderSplit | None, known: _FolderLabel
     train = found.train
     if scored is not None:
         if (train.name.lower(), scored.name.lower()) != ("train", "test"):
-            learned = f"{train.name}/" if train.name else "what lies beside it"
+            learned = f"{train.name}/" if train.name else "the images outside it"
             yield f"to train on: {learned}; to score: {scored.name}/"
         skipped = found.scored[: found.scored.index(scored)] if scored in found.scored else ()
         if skipped:
             names = ", ".join(f"{split.name}/" for split in skipped)
-            yield f"{scored.name}/ is scored, as the images in {names} have no labels to compare"
+            yield f"{scored.name}/ is scored, because the images in {names} have no labels"
     if not known.by_folder:
         if not known.by_column:
             yield from filter(None, (why_no_classes(train.inside), _why_no_inner_classes(train)))
@@ -259,11 +259,11 @@ def _why_no_inner_classes(train: FolderSplit) -> str:
         return ""
     root = Path(_folder_of(train.images))
     flags = [f"--data {quote(str(root.joinpath(*folder)))}" for folder in inner.outer]
-    told = " ".join(flags[:MOST_FLAGS]) + " ..." * (len(flags) > MOST_FLAGS)
+    shown = " ".join(flags[:MOST_FLAGS]) + " ..." * (len(flags) > MOST_FLAGS)
     return (
-        f"no labels from folders: folders of the same names ({some(inner.names)}) lie in "
-        f"{some([folder[-1] for folder in inner.outer])}; if those are the classes, bring their "
-        f"images together, or learn from all: {told}"
+        f"no labels from folders: {some([folder[-1] for folder in inner.outer])} hold folders "
+        f"of the same names ({some(inner.names)}); if those are the classes, move their images "
+        f"together, or train on all: {shown}"
     )
 
 

@@ -21,9 +21,9 @@ from stopgrad.config import ALL_BANDS, Bands, Reading
 from stopgrad.errors import DataError
 from stopgrad.images.depth import CHANNELS, are_colour_channels
 from stopgrad.images.sources.array_images import AnyArray, alpha_said, image_layout, stack_layout
-from stopgrad.images.sources.array_labels import as_labels, labels_of_rows
+from stopgrad.images.sources.array_labels import Label, as_labels, labels_of_rows
 from stopgrad.images.sources.arrays import RawLabels, number_labels
-from stopgrad.images.sources.endings import SUFFIXES
+from stopgrad.images.sources.endings import names_image
 from stopgrad.images.sources.labels import called_as_labels
 from stopgrad.images.types import Contents, DataSource, Encoded, Notes, SplitReader, stamp
 from stopgrad.storage import first_line
@@ -35,8 +35,6 @@ if TYPE_CHECKING:
 AS_FILES = ("1", "L", "LA", "P", "RGB", "RGBA", "I", "I;16", "CMYK", "F")
 BLOCK = 256  # rows of a stack at a time
 IMAGE_NAMES = ("image", "img", "bytes", "path")  # columns of a row of the Hub's library
-
-Label = int | str | None
 
 
 class _Held(NamedTuple):
@@ -123,7 +121,7 @@ def paths_in(data: Any) -> list[str] | None:
 
 def are_image_files(paths: Iterable[str]) -> bool:
     """Whether all of these end as image files do."""
-    return all(os.path.splitext(path)[1].lower() in SUFFIXES for path in paths)
+    return all(map(names_image, paths))
 
 
 def _open(held: _Held, values: list[Label] | str | None, class_names: tuple[str, ...]) -> Contents:

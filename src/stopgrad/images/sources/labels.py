@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from stopgrad.images.sources.array_labels import one_hot, said
+from stopgrad.images.sources.array_labels import Label, one_hot, said
 from stopgrad.images.sources.arrow_files import GroupedFile
 from stopgrad.images.sources.columns import (
     ImageColumn,
@@ -27,9 +27,8 @@ from stopgrad.images.sources.columns import (
     read_features,
     unfit,
     whole_column,
-    words_of,
 )
-from stopgrad.images.sources.names import tells_split
+from stopgrad.images.sources.names import is_split_column, words_of
 from stopgrad.storage import few
 
 # A column is called as labels are if its name says one of these words, and else only fillers.
@@ -41,8 +40,6 @@ FILLERS = {"id", "idx", "index", "name", "number", "code", "text", "fine", "imag
 COARSE = {"coarse", "super"}  # are taken last
 MOST_CLASSES = 1000  # distinct values of a column that may be meant as labels
 NAMED = 5  # columns that a line names
-
-Plain = int | str | None  # a label as it stands in the data
 
 
 class LabelColumn(NamedTuple):
@@ -87,11 +84,11 @@ def label_column(file: GroupedFile, image: str, wanted: str = "") -> LabelColumn
             fit.append(name)
     if len(fit) > 1:
         others = f"--label-column takes {few(fit[1:])} instead"
-        remarks.append(f"the labels are those of column {fit[0]!r}; {others}")
+        remarks.append(f"the labels come from column {fit[0]!r}; {others}")
     inside = [path for field in file.schema_arrow if field.name != image for path in _inside(field)]
     if inside := [path for path in inside if _label_rank(path.rpartition(".")[2], {})]:
-        how = "make one a column of its own"
-        remarks.append(f"labels inside of columns are not read ({few(inside)}): {how}")
+        how = "make one a top-level column"
+        remarks.append(f"labels nested in columns are not read ({few(inside)}): {how}")
     return LabelColumn(fit[0] if fit else "", tuple(remarks))
 
 
@@ -141,7 +138,7 @@ def _no_labels(file: GroupedFile, name: str) -> str:
     return ""
 
 
-def read_labels(file: GroupedFile, name: str) -> list[Plain]:
+def read_labels(file: GroupedFile, name: str) -> list[Label]:
     """The labels of all rows.
 
     Raises:
@@ -155,7 +152,7 @@ def read_labels(file: GroupedFile, name: str) -> list[Plain]:
         raise ValueError(f"of type {column.type}") from None
 
 
-def _one_hot(values: list[Any]) -> list[Plain] | None:
+def _one_hot(values: list[Any]) -> list[Label] | None:
     """The place of the 1 in lists that are all as long and have one at most; None for others."""
     lists = [value for value in values if value is not None]
     if not all(isinstance(value, list) for value in lists) or len({*map(len, lists)}) != 1:
@@ -167,12 +164,12 @@ def _one_hot(values: list[Any]) -> list[Plain] | None:
     return [value and next(rest) for value in values] if places else None
 
 
-def _without_missing(values: list[Plain]) -> list[Plain]:
+def _without_missing(values: list[Label]) -> list[Label]:
     texts = iter(said([value for value in values if isinstance(value, str)]))
     return [next(texts) if isinstance(value, str) else value for value in values]
 
 
-def _plain(value: Any) -> Plain:
+def _plain(value: Any) -> Label:
     """A label of any kind as a whole number or text.
 
     Raises:
@@ -209,19 +206,14 @@ def class_names(file: GroupedFile, label: str) -> tuple[str, ...]:
     except (ValueError, AttributeError, TypeError, RecursionError):
         raise ValueError("the Hub's metadata, which may name the labels, cannot be read") from None
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise ValueError(f"the class names of the labels are no list of text ({str(names)[:40]})")
+        raise ValueError(
+            f"the class names of the labels are not a list of text ({str(names)[:40]})"
+        )
     return tuple(names)
 
 
-def is_true_or_false(file: GroupedFile, label: str) -> bool:
-    """Whether a column of labels is boolean."""
-    import pyarrow.types as kinds
-
-    return bool(kinds.is_boolean(file.schema_arrow.field(label).type))
-
-
 def maybe_labels(file: GroupedFile, image: str) -> tuple[str, ...]:
-    """What to know of the columns that may be meant as labels, as they have few distinct values."""
+    """A remark on columns with few distinct values, which may be meant as labels."""
     import pyarrow.compute
     import pyarrow.types as kinds
 
@@ -229,14 +221,14 @@ def maybe_labels(file: GroupedFile, image: str) -> tuple[str, ...]:
     for field in file.schema_arrow:
         kind = field.type.value_type if kinds.is_dictionary(field.type) else field.type
         countable = is_text(kind) or kinds.is_integer(kind) or kinds.is_boolean(kind)
-        if field.name != image and countable and not tells_split(field.name):
+        if field.name != image and countable and not is_split_column(field.name):
             values = whole_column(file, field.name)
             if 2 <= (distinct := len(pyarrow.compute.unique(values))) <= most:
                 found[field.name] = f"{field.name!r} has {distinct:,} distinct values"
     if not found:
         return ()
     named, flag = ", ".join([*found.values()][:NAMED]), f"--label-column {quote(next(iter(found)))}"
-    return (f"no column is called as labels are; {named}: with {flag} it is taken",)
+    return (f"no column is named like labels; {named}: {flag} takes it",)
 
 
 def known_labels(file: GroupedFile, image: ImageColumn, wanted: str) -> KnownLabels:
@@ -245,23 +237,28 @@ def known_labels(file: GroupedFile, image: ImageColumn, wanted: str) -> KnownLab
     Raises:
         DataError: As `label_column`.
     """
+    import pyarrow.types as kinds
+
     label, remarks = label_column(file, image.name, wanted), [*image.remarks]
     if file.repeated:
-        remarks.append(f"columns of one name are not read ({few(file.repeated)}): rename them")
+        remarks.append(
+            f"columns that share a name are not read ({few(file.repeated)}): rename them"
+        )
     names: tuple[str, ...] = ()
     try:
         names = class_names(file, label.name)
     except ValueError as error:
         remarks.append(str(error))
-    if not names and label.name and is_true_or_false(file, label.name):
-        names = ("False", "True")
+    if not names and label.name:
+        is_boolean = kinds.is_boolean(file.schema_arrow.field(label.name).type)
+        names = ("False", "True") if is_boolean else ()
     return KnownLabels(label.name, names, (*remarks, *label.remarks))
 
 
 def labels_of(
     file: GroupedFile, name: str, image: str, known: KnownLabels
-) -> tuple[list[Plain] | None, tuple[str, ...]]:
-    """The labels of all rows, None where the file has none, and what to know of that."""
+) -> tuple[list[Label] | None, tuple[str, ...]]:
+    """The labels of all rows, None where the file has none, and why."""
     column = known.column or label_column(file, image).name
     if not column:
         return None, ()
@@ -276,5 +273,5 @@ def labels_of(
         own = class_names(file, column)
     if known.class_names in ((), own) or not own:
         return labels, ()
-    places: dict[Plain, str] = dict(enumerate(own))  # each file may number the classes by itself
+    places: dict[Label, str] = dict(enumerate(own))  # each file may number the classes by itself
     return [places.get(label, label) for label in labels], ()

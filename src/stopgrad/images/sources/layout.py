@@ -110,7 +110,9 @@ def _outer_splits(folders: Folders, remarks: list[str]) -> Arrangement | None:
             return _arranged(folders, splits)
     elif rest <= {""} or any(_shares_folders(folders, name, rest) for name in splits):
         return _arranged(folders, splits)
-    remarks.append(f"{_named(splits)} stands for a class, as the folders beside it are no splits")
+    remarks.append(
+        f"{_named(splits)} is taken for a class, because the folders beside it are not splits"
+    )
     return None
 
 

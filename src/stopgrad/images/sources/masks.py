@@ -1,10 +1,10 @@
-"""Masks and thumbnails: which image files are no images of their own, by the names around them.
+"""Masks and thumbnails: which image files are not images of their own, by the names around them.
 
-Those in folders of masks and the like beside a folder called `images`. Those in a folder of masks,
-thumbnails or resized copies, by its name, whose files have the names of the files beside or around
-it, with or without a word for what they are (`7_mask.png`); those in thumbs/, which may be a class,
-take less than half of the space, too.
-And a file with such a word beside the file of the same name without it.
+They are found in three places: in a folder of masks or the like beside a folder called `images`; in
+a folder named like masks, thumbnails or resized copies whose files have the names of the files
+beside or around it, with or without a word for what they are (`7_mask.png`), and take less than
+half of their space if it is called thumbs or the like, which may be a class; and beside the file of
+the same name without such a word.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ MASKS = frozenset(  # that are never the name of a class
 )
 RESIZED = frozenset({"resized", "preview", "previews", "downscaled", "downsampled", "lowres"})
 BESIDE_IMAGES = MASKS | {"mask", "annotation", "label", "segmentation", "gt", "depth"} | THUMBNAILS
-WORD = re.compile(r"[ ._-](?:mask|seg|gt|thumb)", re.IGNORECASE)  # to look no further at most names
+WORD = re.compile(r"[ ._-](?:mask|seg|gt|thumb)", re.IGNORECASE)  # rules most names out at once
 CALLED = MASKS | THUMBNAILS
 MARKED = re.compile(
     r"(.+?)[ ._-]+(?:masks?|seg|segmentation|gt|thumb|thumbnail)(?:[ _-]?\d+)?", re.IGNORECASE
 )
-MOST_OTHERS = 0.05  # of the files in a folder of masks may have names of their own
+MOST_OTHERS = 0.05  # of the files in a folder of masks may match no image
 
 Folder = tuple[str, ...]  # the parts of its path
 
@@ -40,11 +40,11 @@ class MasksApart(NamedTuple):
 
     images: tuple[Found, ...]
     masks: tuple[Found, ...]
-    remarks: list[str]  # of folders that are called like those of masks and may hold some
+    remarks: list[str]  # on folders that are named like those of masks and may hold some
 
 
 def without_masks(images: Sequence[Found]) -> MasksApart:
-    """Images in order without masks and thumbnails, and those."""
+    """Images in order without masks and thumbnails, and the masks and thumbnails."""
     folders = {image.parts[:-1] for image in images}
     parents = {
         parts[:depth] for parts in folders for depth, name in enumerate(parts) if holds_images(name)
@@ -63,8 +63,8 @@ def without_masks(images: Sequence[Found]) -> MasksApart:
         return image.parts[:-1] in masked or bool(files and _without_ending(image.parts) in files)
 
     remarks = [
-        f"{len(of):,} images in {'/'.join(folder)}/ are read as all others: if they are masks or "
-        "thumbnails of those, move them away"
+        f"{len(of):,} images in {'/'.join(folder)}/ are used like all others: if they are masks "
+        "or thumbnails, move them elsewhere"
         for folder, of in called.items()
         if len(of) < len(images) and of[0].parts[:-1] not in masked and _plain(folder[-1]) in CALLED
     ]
@@ -75,14 +75,14 @@ def without_masks(images: Sequence[Found]) -> MasksApart:
 
 
 def _marked(images: Sequence[Found]) -> set[Folder]:
-    """The paths without ending of files named as another in their folder and a word for a mask."""
+    """Paths, without ending, of files named like another in their folder plus a word for a mask."""
     found = {_without_ending(image.parts) for image in images if WORD.search(image.parts[-1])}
     there = {_without_ending(image.parts) for image in images} if found else set()
     return {parts for parts in found if _unmarked(parts) != parts and _unmarked(parts) in there}
 
 
 def _called_masks(images: Sequence[Found], folders: set[Folder]) -> dict[Folder, list[Found]]:
-    """Images by the outermost folder around them that is called as one of masks or thumbnails."""
+    """Images by the outermost folder around them that is named like one of masks or thumbnails."""
     depths, found = dict[Folder, int](), dict[Folder, list[Found]]()
     for parts in folders:
         named = (
@@ -133,7 +133,7 @@ def _without_ending(parts: Folder) -> Folder:
 
 
 def _unmarked(parts: Folder) -> Folder:
-    """Without the word that tells a mask from its image."""
+    """Without the word that marks a mask."""
     match = MARKED.fullmatch(parts[-1])
     return (*parts[:-1], match[1] if match else parts[-1])
 

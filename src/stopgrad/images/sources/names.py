@@ -40,7 +40,7 @@ FILLERS = frozenset(
     {"image", "images", "img", "imgs", "picture", "pictures", "photo", "photos", "set", "split"}
     | {"data", "dataset", "folder", "full", "all", "public", "private"}
 )
-COLUMNS = (  # of tables, that tell splits
+COLUMNS = (  # of tables, that hold the split of each row
     *("split", "set", "subset", "dataset", "partition", "fold", "usage"),
     *("istrain", "istraining", "istest", "isval", "isvalidation", "istrainingimage"),
 )
@@ -119,7 +119,7 @@ def to_score(splits: Mapping[str, SplitOf | None], wanted: str = "") -> list[str
         return [name for name in scored if splits[name] == meaning] or scored
     own = sorted({name for name, split in splits.items() if split != "train"} - {*SCORED})
     known = ["auto", *SCORED, *own]
-    why = ", which is learned from" if wanted in splits else did_you_mean(wanted, known)
+    why = ", which is trained on" if wanted in splits else did_you_mean(wanted, known)
     raise ConfigError(f"split = {wanted!r}{why}", expected=f"one of {', '.join(known)}")
 
 
@@ -149,8 +149,8 @@ def is_split(word: str) -> bool:
     return word in SPLITS or word in UNLABELED
 
 
-def tells_split(column: str) -> bool:
-    """Whether a column of a table is called as those are that tell splits."""
+def is_split_column(column: str) -> bool:
+    """Whether the name of a column says that it holds the split of each row."""
     return re.sub(r"[^a-z0-9]", "", column.lower()) in COLUMNS
 
 
@@ -158,7 +158,7 @@ def why_unread(split: str) -> str:
     """Why the images of a split are not used."""
     called = f"split {split!r}" if split else "no split"
     how = f"; evaluate scores it with --split {quote(split)}" if split else ""
-    return f"in {called}, which is neither learned from nor scored{how}"
+    return f"in {called}, which is neither trained on nor scored{how}"
 
 
 def _rank(name: str) -> int:

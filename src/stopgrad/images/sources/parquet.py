@@ -7,10 +7,9 @@ of other splits, and rows whose image lies outside of the data, are noted as unu
 
 from __future__ import annotations
 
-import functools
 import itertools
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,7 +25,7 @@ from stopgrad.images.sources.labels import (
     maybe_labels,
     read_labels,
 )
-from stopgrad.images.sources.names import split_of, tells_split, why_unread
+from stopgrad.images.sources.names import is_split_column, split_of, why_unread
 from stopgrad.images.sources.rows import SplitRows, opened_parquet, read_file, stamps_of_images
 from stopgrad.images.sources.shards import (
     ShardPlace,
@@ -186,7 +185,7 @@ class ParquetData(NamedTuple):
             labels.class_names,
             train.reader(self.root, labels.train),
             split.reader(self.root, labels.test) if split else None,
-            _joined([Notes((*known.remarks, *self._unsplit())), train.notes, labels.notes, notes]),
+            Notes((*known.remarks, *self._unsplit())).and_those(train.notes, labels.notes, notes),
         )
 
     def _known(self) -> KnownLabels:
@@ -208,28 +207,28 @@ class ParquetData(NamedTuple):
             raise no_images(file, path)
 
     def _unsplit(self) -> Iterator[str]:
-        """What to know of a column that tells splits, as only the names of files do here."""
-        told: dict[str, Counter[str]] = {}
+        """Remarks on columns of splits, which are not used: the names of files are the splits."""
+        values_of: dict[str, Counter[str]] = {}
         for path in self.shards.train:
             with opened_parquet(self.root / path) as file:
-                for column in filter(tells_split, file.schema_arrow.names):
+                for column in filter(is_split_column, file.schema_arrow.names):
                     rows = whole_column(file, column).to_pylist()
-                    told.setdefault(column, Counter()).update(map(repr, rows))
-        for column, counts in told.items():
+                    values_of.setdefault(column, Counter()).update(map(repr, rows))
+        for column, counts in values_of.items():
             if len(counts) > 1:
                 values = ", ".join(
                     f"{count:,} {value[:40]}" for value, count in counts.most_common(3)
                 )
                 yield (
-                    f"column {column!r} ({values}) is not read: all these rows are learned from; "
-                    "files of the names train and test would name the splits"
+                    f"column {column!r} ({values}) is not used: all these rows are trained on; "
+                    "to split them, use files called train and test"
                 )
 
     def _split(self, name: str, paths: Sequence[str], known: KnownLabels) -> SplitRows:
         """The rows of a split."""
         read = [read_file(path, self.root, known, self.reading) for path in paths]
         files = tuple(file for file, _ in read if file and file.rows)
-        return SplitRows(name, files, _joined(notes for _, notes in read))
+        return SplitRows(name, files, Notes().and_those(*(notes for _, notes in read)))
 
     def _scored(self, train: SplitRows, known: KnownLabels) -> ScoredRows:
         """The first split whose labels can be used; where none can, the first with images."""
@@ -247,11 +246,12 @@ class ParquetData(NamedTuple):
         labels = number_labels(train.raw, None, class_names=known.class_names)
         found = tried.pop(chosen, ScoredRows(None, labels, Notes()))
         reasons = dict.fromkeys(tried, "no label of which can be used")
-        notes = [found.notes, self._choice(chosen, [*tried] if usable else [])]
-        return found._replace(notes=_joined([*notes, self._unread(chosen, reasons)]))
+        choice = self._choice(chosen, [*tried] if usable else [])
+        notes = found.notes.and_those(choice, self._unread(chosen, reasons))
+        return found._replace(notes=notes)
 
     def _choice(self, scored: str, passed: Sequence[str]) -> Notes:
-        """What to know of the split that is scored."""
+        """A remark on the split that is scored, and what results call it."""
         if not scored:
             return Notes()
         called = self.shards.called(scored, self.reading.split)
@@ -276,7 +276,3 @@ class ParquetData(NamedTuple):
                 )
                 unused.append(Unused("image", reason, tuple(rows)))
         return Notes(unused=tuple(unused))
-
-
-def _joined(notes: Iterable[Notes]) -> Notes:
-    return functools.reduce(Notes.and_those, notes, Notes())

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 from stopgrad.config import Reading
 from stopgrad.errors import DataError
+from stopgrad.images.sources.array_labels import Label
 from stopgrad.images.sources.arrays import RawLabels
 from stopgrad.images.sources.arrow_files import GroupedFile, opened_arrow
 from stopgrad.images.sources.columns import (
@@ -26,7 +27,7 @@ from stopgrad.images.sources.columns import (
     images_in_lists,
     strange_path,
 )
-from stopgrad.images.sources.labels import KnownLabels, Plain, labels_of
+from stopgrad.images.sources.labels import KnownLabels, labels_of
 from stopgrad.images.sources.limits import refuse_bomb
 from stopgrad.images.sources.pages import PagedFile
 from stopgrad.images.types import (
@@ -50,7 +51,7 @@ class FileRows(NamedTuple):
     path: Path
     column: ImageColumn
     rows: Sequence[int]
-    labels: Sequence[Plain] | None  # of these rows; None: no column of this file holds them
+    labels: Sequence[Label] | None  # of these rows; None: no column of this file holds them
 
 
 class SplitRows(NamedTuple):
@@ -67,10 +68,10 @@ class SplitRows(NamedTuple):
 
     @property
     def raw(self) -> RawLabels | None:
-        """The labels as they stand in the files; None where no file has any."""
+        """The labels as found in the files; None where no file has any."""
         if all(file.labels is None for file in self.files):
             return None
-        names, labels = functools.cache(lambda: self.names), list[Plain]()
+        names, labels = functools.cache(lambda: self.names), list[Label]()
         for file in self.files:
             labels += [None] * len(file.rows) if file.labels is None else file.labels
         return RawLabels(self.name, labels, lambda row: names()[row])
@@ -84,7 +85,7 @@ class SplitRows(NamedTuple):
 def read_file(
     name: str, root: Path, known: KnownLabels, reading: Reading
 ) -> tuple[FileRows | None, Notes]:
-    """The rows of a file that are used, and what to know of the others."""
+    """The rows of a file that are used, and remarks on the others."""
     path = root / name
     with opened_parquet(path) as file:
         count = _row_count(file)
@@ -99,7 +100,7 @@ def read_file(
     for row, reason in strange.items():
         reasons.setdefault(reason, []).append(f"{name}:{row}")
     if more := [f"{name}:{row}:{n}" for row, of in enumerate(several) for n in range(2, of + 1)]:
-        reasons["images behind the first of a row, which alone is read"] = more
+        reasons["images after the first of a row, the only one that is read"] = more
     unused = (Unused("image", reason, tuple(names)) for reason, names in reasons.items())
     used = None if labels is None else [labels[row] for row in rows]
     return FileRows(name, path, column, rows, used), Notes(remarks, tuple(unused))

@@ -75,7 +75,7 @@ def several_source(sources: Sequence[DataSource]) -> DataSource:
             for stamp in source.stamps
         ),
         open=lambda: _open(named),
-        notes=functools.reduce(Notes.and_those, notes),
+        notes=Notes().and_those(*notes),
     )
 
 
@@ -111,14 +111,14 @@ def _open(sources: Mapping[str, DataSource]) -> Contents:
         common.names,
         train,
         _joined(tests, contents, common.names) if tests else None,
-        functools.reduce(Notes.and_those, [*notes, common.notes, said]),
+        Notes().and_those(*notes, common.notes, said),
     )
 
 
 def _read_twice(
     sources: Mapping[str, DataSource], contents: Mapping[str, Contents]
 ) -> Iterator[str]:
-    """What to say of folders in each other."""
+    """A remark on each folder that lies in another one."""
     for outer, inner in itertools.permutations(sources, 2):
         if Path(sources[outer].root) in Path(sources[inner].root).parents:
             both = _files(contents[outer]) & _files(contents[inner])
@@ -135,7 +135,7 @@ def _files(contents: Contents) -> set[str]:
 def _whites_apart(
     sources: Mapping[str, DataSource], contents: Mapping[str, Contents]
 ) -> Iterator[str]:
-    """What to say of sources that one white level does not fit, by some images of each."""
+    """A remark where one white level does not fit all sources, judged by some images of each."""
     for depth in get_args(Depth):
         whites = dict[str, float]()
         for name, of in contents.items():
@@ -149,8 +149,8 @@ def _whites_apart(
         if len(set(whites.values())) > 1 and not asked:
             named = ", ".join(f"{white:,g} in {name}" for name, white in whites.items())
             yield (
-                f"one white level for all {depth} images, though alone it would be {named}: "
-                "pack each into a store to scale it by its own"
+                f"all {depth} images share one white level; alone it would be {named}: "
+                "pack each into a store to keep its own"
             )
 
 

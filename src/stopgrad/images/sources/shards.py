@@ -65,7 +65,7 @@ def place_of(path: str) -> ShardPlace | None:
 
 
 def is_derived(name: str) -> bool:
-    """Whether a file is a cache of `datasets`, whose rows are those of others."""
+    """Whether a file is a cache of `datasets`, whose rows are copies of those in another file."""
     return name.endswith(".arrow") and name.startswith(("cache-", "tmp", "indices"))
 
 
@@ -159,7 +159,7 @@ def _notes(
     """What was understood of the names."""
     notes = Notes()
     if any(split_of(name) != "train" for name in learned):
-        notes = Notes((f"learned from {_named(learned)}, as no split is called train",))
+        notes = Notes((f"trained on {_named(learned)}, because no split is called train",))
     if not others:
         return notes
     remark = f"read the configuration {chosen or '(none)'!r}, not {_named(sorted(others))}"

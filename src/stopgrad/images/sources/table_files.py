@@ -9,14 +9,13 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from stopgrad.images.sources.columns import whole_column
-from stopgrad.images.sources.endings import SUFFIXES
+from stopgrad.images.sources.endings import names_image
 from stopgrad.images.sources.rows import opened_parquet
 from stopgrad.storage import few, first_line, read_patiently
 
@@ -39,7 +38,7 @@ def columns_of(path: Path) -> dict[str, list[Any]]:
         if path.suffix.lower() == ".parquet":
             return read_patiently(path, lambda: _of_parquet(path))
         if not path.is_file() or path.stat().st_size > MOST_BYTES:
-            raise UnfitTableError(f"more than {MOST_BYTES:,} bytes, or no regular file")
+            raise UnfitTableError(f"more than {MOST_BYTES:,} bytes, or not a regular file")
         data = read_patiently(path, path.read_bytes)
         try:
             text = data.decode("utf-16" if data.startswith(UTF_16) else "utf-8-sig")
@@ -73,7 +72,7 @@ def _of_csv(text: str) -> dict[str, list[Any]]:
 
 
 def _is_file_name(cell: str) -> bool:
-    return os.path.splitext(cell.strip())[1].lower() in SUFFIXES
+    return names_image(cell.strip())
 
 
 def _of_lines(text: str) -> dict[str, list[Any]]:
@@ -81,13 +80,13 @@ def _of_lines(text: str) -> dict[str, list[Any]]:
         json.loads(line, object_pairs_hook=_object) for line in text.splitlines() if line.strip()
     ]
     if not rows or not all(isinstance(row, dict) for row in rows):
-        raise UnfitTableError("its lines are no objects")
+        raise UnfitTableError("its lines are not JSON objects")
     return _of_rows(rows)
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found := dict(pairs)) < len(pairs):
-        raise ValueError(f"a key that stands twice in an object, of {few([*found])}")
+        raise ValueError(f"an object with the same key twice, one of {few([*found])}")
     return found
 
 

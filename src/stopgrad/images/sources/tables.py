@@ -15,22 +15,22 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
+from shlex import quote
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from stopgrad.config import Reading
 from stopgrad.errors import DataError
-from stopgrad.images.sources.array_labels import fraction_among, labels_of_texts, one_hot
+from stopgrad.images.sources.array_labels import Label, fraction_among, labels_of_texts, one_hot
 from stopgrad.images.sources.endings import SUFFIXES
 from stopgrad.images.sources.files import OURS, FolderListing, Found
-from stopgrad.images.sources.names import SplitOf, split_of, tells_split
+from stopgrad.images.sources.names import SplitOf, is_split_column, split_of
 from stopgrad.images.sources.table_files import TWICE, UnfitTableError, columns_of
 from stopgrad.images.types import Notes, Unused
 from stopgrad.storage import few
 
-Label = int | str
-Values = Sequence[Label | None]
+Values = Sequence[Label]
 
 # Words for columns, without regard to case and what stands between letters; the best first.
 FILE_COLUMNS = (
@@ -53,7 +53,7 @@ FRACTIONS = "numbers with fractions, such as"
 HOT = {"true": 1, "false": 0, "none": 0}  # what else stands in one-hot columns, in small letters
 # A class with the box of each object of it, as Kaggle has ILSVRC: n01440764 10 20 30 40.
 BOXED = re.compile(r"(\S+)(?: \d+){4}(?: \1(?: \d+){4})*")
-UNSPLIT = "all images are learned from; folders train/ and test/ would name the splits"
+UNSPLIT = "all images are trained on; to split them, use folders train/ and test/"
 
 
 class TableLabels(NamedTuple):
@@ -87,7 +87,7 @@ def table_labels(
         name = "/".join(table.parts)
         try:
             if number >= MOST_TABLES:
-                raise UnfitTableError(f"only {MOST_TABLES} tables are looked into")
+                raise UnfitTableError(f"only the first {MOST_TABLES} tables are read")
             found = _read_table(table, listing, splits, reading)
         except UnfitTableError as error:
             notes = notes.and_those(_not_read(name, str(error)))
@@ -98,10 +98,10 @@ def table_labels(
             if str(labels.get(path, label)) != str(label)
         ]
         if found.labels.keys() <= labels.keys():
-            notes = notes.and_those(_not_read(name, "the images it names have labels already"))
+            notes = notes.and_those(_not_read(name, "the images it names already have labels"))
             found = found._replace(notes=found.notes._replace(remarks=()))
         if other:
-            why = f"{name} labels otherwise than folders or a table before it, which count"
+            why = f"{name} contradicts class folders or an earlier table, which take precedence"
             names = tuple(listing.below(path) for path in other)
             notes = notes.and_those(Notes(unused=(Unused("label", why, names),)))
         labels = found.labels | labels
@@ -153,7 +153,7 @@ def _read_table(
     """
     name, stem = "/".join(table.parts), _stem(table.parts[-1])
     if "submission" in stem:
-        raise UnfitTableError("submissions hold guesses")
+        raise UnfitTableError("submissions hold predictions")
     columns = columns_of(Path(table.path))
     if [*columns][:4] == OUR_COLUMNS:
         raise UnfitTableError(OURS)
@@ -170,24 +170,27 @@ def _read_table(
     else:
         chosen = _label_column(columns, by.column)
     labels, notes = _assigned(name, by, chosen.values)
-    remarks = [f"labels are those of {name}: column {chosen.named}, images by {by.column!r}"]
+    remarks = [f"labels come from {name}: column {chosen.named}, images by {by.column!r}"]
     if chosen.others:
         remarks.append(f"--label-column takes {few(chosen.others)} of {name} instead")
-    if of_split := [each for each in columns if tells_split(each) and repr(each) != chosen.named]:
+    if of_split := [
+        each for each in columns if is_split_column(each) and repr(each) != chosen.named
+    ]:
         how = "folders name the splits" if len({*splits.values()}) > 1 else UNSPLIT
-        remarks.append(f"column {of_split[0]!r} of {name} is not read: {how}")
+        remarks.append(f"column {of_split[0]!r} of {name} is not used: {how}")
     return TableLabels(labels, Notes((*remarks, *_twice(columns, name))).and_those(notes))
 
 
 def _twice(columns: Mapping[str, Sequence[Any]], table: str) -> Iterator[str]:
-    """What to know of columns that have the name of another."""
+    """Remarks on columns that share a name."""
     for name in columns:
         first = TWICE.sub("", name)
         if first != name:
             rows = [a != b for a, b in zip(columns[first], columns[name], strict=True)]
             yield (
-                f"column {first!r} of {table} stands there twice, with other values in "
-                f"{sum(rows):,} of {len(rows):,} rows: the first counts, the other is {name!r}"
+                f"{table} has two columns called {first!r}, which differ in {sum(rows):,} "
+                f"of {len(rows):,} rows: the first is used; --label-column {quote(name)} takes "
+                "the other"
             )
 
 
@@ -208,7 +211,7 @@ def _file_column(
 ) -> _ByFile:
     """The column that names images, and the image of each row."""
     if not images:
-        raise UnfitTableError("no images that it could be about")
+        raise UnfitTableError("there are no images that it could describe")
     order = [wanted] if wanted else sorted(columns, key=lambda name: _place(name, FILE_COLUMNS))
     most = min(MOST_PARTS, max(len(image.parts) for image in images))
     for ending in (True, False):
@@ -257,7 +260,7 @@ def _label_column(columns: Mapping[str, Sequence[Any]], file: str) -> _LabelColu
     others = [
         name
         for name in columns
-        if name not in (file, "") and "Unnamed:" not in name and not tells_split(name)
+        if name not in (file, "") and "Unnamed:" not in name and not is_split_column(name)
     ]
     known = sorted(filter(_is_label, others), key=_label_rank)
     if not known and (hot := _one_hot({name: columns[name] for name in others})):
@@ -265,7 +268,7 @@ def _label_column(columns: Mapping[str, Sequence[Any]], file: str) -> _LabelColu
     if not known and all(map(str.isdecimal, columns)):  # without a header: path, class, ...
         known = [name for name in others if int(name) == int(file) + 1]
     if not known and len(others) != 1:
-        which = f"which of its columns ({few(others)}) holds them is not known: use --label-column"
+        which = f"it is unclear which of its columns ({few(others)}) holds them: use --label-column"
         raise UnfitTableError(which if others else "no other column")
     for column in known or others:
         values = _typed(columns[column])
@@ -284,7 +287,7 @@ def _label_column(columns: Mapping[str, Sequence[Any]], file: str) -> _LabelColu
 
 
 def _label_rank(name: str) -> tuple[bool, int]:
-    """Sorts columns that are called as labels are: those inside of others last."""
+    """Sorts columns that are named like labels: nested ones last."""
     return "." in name, _place(name.rpartition(".")[2], LABEL_COLUMNS)
 
 
@@ -336,7 +339,7 @@ def _assigned(name: str, by: _ByFile, values: Values) -> TableLabels:
         names = tuple("/".join(image.parts) for image in several.values())
         unused.append(Unused("label", f"{name} has several labels for one image", names))
     if lost:
-        unused.append(Unused("label", f"{name} names no image that is there", tuple(lost)))
+        unused.append(Unused("label", f"{name} names images that are not there", tuple(lost)))
     kept = {path: label for path, label in labels.items() if path not in several}
     if not kept:
         raise UnfitTableError(

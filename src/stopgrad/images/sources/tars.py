@@ -66,7 +66,7 @@ def tar_members(path: Path) -> Iterator[TarMember]:
             log.warning("%s does not end as a tar does; it may have been cut", path)
         # To the end, where the checksum of a packed one is compared.
         if any(block.strip(b"\0") for block in iter(lambda: stream.read(BLOCK), b"")):
-            log.warning("%s goes on behind its end; what follows there is not read", path)
+            log.warning("%s goes on after its end; what follows is not read", path)
 
 
 def _blocks(path: Path, tar: tarfile.TarFile, info: tarfile.TarInfo) -> Iterator[bytes]:
@@ -120,7 +120,7 @@ class _Forward:
 
     def _check(self) -> None:
         if self.place > self.most:
-            raise ValueError(f"it goes on behind byte {self.most:,}, far beyond its size")
+            raise ValueError(f"it goes on after byte {self.most:,}, far beyond its size")
 
 
 @contextlib.contextmanager

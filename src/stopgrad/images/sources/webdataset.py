@@ -19,11 +19,11 @@ from typing import Any, Literal, NamedTuple
 
 from stopgrad.config import Reading
 from stopgrad.errors import DataError
-from stopgrad.images.sources.array_labels import fraction_among, labels_of_texts
+from stopgrad.images.sources.array_labels import Label, fraction_among, labels_of_texts
 from stopgrad.images.sources.endings import SUFFIXES
+from stopgrad.images.sources.named_splits import NamedSplit, contents_of
 from stopgrad.images.sources.names import split_in
 from stopgrad.images.sources.tars import TarMember, tar_members
-from stopgrad.images.sources.worded import WordedSplit, contents_of
 from stopgrad.images.types import (
     Contents,
     DataSource,
@@ -51,7 +51,6 @@ MOST_BYTES = 1 << 30  # of an image
 LOOKED_AT = 100  # members that tell whether a tar is a shard
 PER_CLASS = 2  # samples at least, on average, for texts to be classes
 
-Label = int | str | None
 What = Literal["file", "image", "label"]
 
 
@@ -92,7 +91,7 @@ def is_shard(path: Path) -> bool:
         key, ending = _key(member.name)
         if f".{ending}" in SUFFIXES:
             images.add(key)
-        # A picture folder may have JSON files beside its pictures, below folders that are classes.
+        # A folder of images may have JSON files beside them, below folders that are classes.
         elif _sidecar(ending) in PLAIN or (ending == "json" and key.startswith("/")):
             labels.add(key)
     return bool(images & labels)
@@ -115,7 +114,7 @@ def _open(files: Mapping[str, Path], where: str, asked: str) -> Contents:
 
 
 def _key(name: str) -> tuple[str, str]:
-    """The key of a sample, up to the first dot of its own name, and the ending behind."""
+    """The key of a sample, up to the first dot of its own name, and the ending after it."""
     folder, _, last = name.removeprefix("./").rpartition("/")
     key, _, ending = last.partition(".")
     return f"{folder}/{key}", ending.lower()
@@ -153,13 +152,13 @@ def _read(path: Path, name: str) -> _Shard:
             reason = f".{ending} members of an archive are not read" if ending else "no image"
             unused.setdefault(("file", reason), []).append(full)
     for key in (key for key in texts if key not in samples):
-        without = unused.setdefault(("label", "beside no image"), [])
+        without = unused.setdefault(("label", "without an image"), [])
         without += (f"{name}/{key.lstrip('/')}.{sidecar}" for sidecar in texts[key])
     in_order = sorted(samples.values(), key=lambda sample: sample.place)
     return _Shard(path, name, tuple(in_order), unused)
 
 
-def _split(word: str, shards: Sequence[_Shard]) -> WordedSplit:
+def _split(word: str, shards: Sequence[_Shard]) -> NamedSplit:
     samples = [sample for shard in shards for sample in shard.samples]
     names = tuple(sample.name for sample in samples)
     labels: list[Label] | None = None
@@ -171,10 +170,10 @@ def _split(word: str, shards: Sequence[_Shard]) -> WordedSplit:
         known = [value for value in values if value is not None]
         if labels is not None:
             if known and sidecar != "txt":
-                remarks.append(f".{sidecar} members hold labels too, which do not count")
+                remarks.append(f".{sidecar} members hold labels too, which are not used")
         elif sidecar == "txt" and PER_CLASS * len(set(known)) > len(known):
             remarks.append(
-                f"the {len(set(known)):,} texts of .txt members are captions, no classes"
+                f"the {len(set(known)):,} texts of .txt members are captions, not classes"
             )
         elif known:
             labels = values
@@ -182,7 +181,7 @@ def _split(word: str, shards: Sequence[_Shard]) -> WordedSplit:
             called = f", called {', '.join(JSON_LABELS)}" if sidecar == "json" else ""
             remarks.append(f"no .{sidecar} member holds a single label{called}")
     items = functools.partial(_items, shards)
-    return WordedSplit(word, names, items, labels, tuple(remarks))
+    return NamedSplit(word, names, items, labels, tuple(remarks))
 
 
 def _labels(sidecar: str, texts: Sequence[str | None]) -> list[Label]:

@@ -1,8 +1,8 @@
-"""Splits known by the words for them in names -> the one to learn from, the one to score.
+"""Splits found by words in names -> the one to train on and the one to score.
 
-`split_in` of `names` finds the words. Without a split for training what belongs to none is learned
-from, or what is called unlabelled. Of several to score the first with labels is scored. The images
-of all others are noted.
+`names.split_in` finds the words. Without a split for training, what belongs to no split is trained
+on, or else what is called unlabelled. Of several to score, the first with labels is scored. The
+images of all others are noted.
 """
 
 from __future__ import annotations
@@ -10,23 +10,24 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
+from stopgrad.images.sources.array_labels import Label
 from stopgrad.images.sources.arrays import RawLabels, number_labels
 from stopgrad.images.sources.names import UNLABELED, scored_as, split_of, to_score, why_unread
 from stopgrad.images.types import Contents, Encoded, Labels, Notes, SplitReader, Unused
 
 
-class WordedSplit(NamedTuple):
+class NamedSplit(NamedTuple):
     """The images of a split, and what labels them."""
 
     word: str  # for the split, "" where there is none
     names: tuple[str, ...]  # (N,), of its images in order
     items: Callable[[], Iterator[Encoded]]
-    labels: Sequence[int | str | None] | None = None  # (N,)
+    labels: Sequence[Label] | None = None  # (N,)
     remarks: tuple[str, ...] = ()
 
     @property
     def raw(self) -> RawLabels | None:
-        """The labels as they stand in the data; None where nothing holds any."""
+        """The labels as found in the data; None where nothing holds any."""
         if self.labels is None:
             return None
         return RawLabels(self.word or "train", self.labels, self.names.__getitem__)
@@ -42,7 +43,7 @@ class WordedSplit(NamedTuple):
 
 
 def contents_of(
-    splits: Sequence[WordedSplit],
+    splits: Sequence[NamedSplit],
     wanted: str,
     *,
     class_names: Sequence[str] = (),
@@ -80,8 +81,8 @@ def contents_of(
 
 
 def _train_and_scored(
-    splits: Mapping[str, WordedSplit], wanted: str
-) -> tuple[WordedSplit | None, WordedSplit | None]:
+    splits: Mapping[str, NamedSplit], wanted: str
+) -> tuple[NamedSplit | None, NamedSplit | None]:
     means = {word: split_of(word) for word in splits}
     train = [word for word, meaning in means.items() if meaning == "train"]
     train += [word for word in ("", *UNLABELED) if word in means]
