@@ -87,7 +87,12 @@ def passed(what: str, name: str, kind: str, reason: str, happens: str = "") -> A
         passed("annotations of VOC", "1.xml", "file", ".xml files are not read"),
         passed("annotations of COCO", "instances.json", "file", ".json files are not read"),
         passed("boxes of YOLO", "labels/1.txt", "file", ".txt files are not read"),
-        passed("archives beside images", "more.zip", "file", ".zip files are not read"),
+        passed(
+            "archives beside images",
+            "more.zip",
+            "file",
+            ".zip files are not opened: unpack them",
+        ),
         passed("files of no known ending", "a.xyz", "file", ".xyz files are not read"),
         passed(
             "files without an ending that are no images",

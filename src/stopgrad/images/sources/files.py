@@ -23,11 +23,15 @@ from typing import Literal, NamedTuple
 from stopgrad.errors import DataError
 from stopgrad.images.manifest import MANIFEST
 from stopgrad.images.sources.endings import (
+    DICOM,
+    EXTRAS,
     FIRST_BYTES,
     OTHERS,
+    PACKED,
     SUFFIXES,
     TABLES,
     ending_of,
+    holds_no_pixels,
     is_image,
     is_read,
     kind_of,
@@ -177,12 +181,16 @@ class _Walk:
 
     def _take(self, file: Found, ending: str) -> None:
         """One file that is neither hidden nor known as ours."""
-        if is_read(ending):
+        if EXTRAS.get(ending) == DICOM and holds_no_pixels(_first_bytes(file.path)):
+            self._pass_over("file", "DICOM files without pixels (reports, plans, ...)", file.parts)
+        elif is_read(ending):
             self.images.append(file)
         elif reason := why_not_read(ending):
             self._pass_over("image", reason, file.parts)
         elif ending in TABLES or file.parts[-1] in TABLE_NAMES:
             self.tables.append(file)
+        elif ending in PACKED:
+            self._pass_over("file", f"{ending} files are not opened: unpack them", file.parts)
         elif ending in OTHERS:
             self._pass_over("file", f"{ending} files are not read", file.parts)
         else:
@@ -190,7 +198,7 @@ class _Walk:
 
     def _take_odd(self, file: Found, ending: str) -> None:
         """A file with no ending or an unknown one: its first bytes tell what it is."""
-        kind = "" if file.parts[-1] == "DICOMDIR" else kind_of(_first_bytes(file.path))
+        kind = kind_of(_first_bytes(file.path))
         if not os.path.exists(file.path):
             self._pass_over("image", "links that lead nowhere", file.parts)
         elif kind and not ending:
