@@ -298,7 +298,7 @@ REFUSED = [
         "a .tar.zst archive",
         "refused: unpack it",
         lambda f, to: written(to / "a.tar.zst", b"\x28\xb5\x2f\xfd0"),
-        "zstd",
+        "packed by zstd; expected .*; unpack it with zstd -d$",
     ),
     row(
         "an archive without images",
