@@ -166,7 +166,7 @@ class _Walk:
                     yield below._replace(parts=parts, passed=passed)
                 self._take_folder(Found(parts, entry.path), passed, loops=below is None)
             elif passed is not None:
-                if is_image(ending_of(entry.name)):
+                if is_image(ending_of(entry.name) or entry.name.lower()):  # `.png` is hidden too
                     self._pass_over(*passed, parts)
             elif entry.name in ours:
                 self._pass_over("file", OURS, parts)
