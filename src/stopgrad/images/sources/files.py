@@ -94,7 +94,9 @@ def list_folder(root: Path) -> FolderListing:
     Raises:
         DataError: When the folder itself may not be read.
     """
-    walk, pending = _Walk(), [_Folder(str(root), (), frozenset(), None)]
+    state = read_patiently(root, root.stat)
+    above = frozenset({(state.st_dev, state.st_ino)})
+    walk, pending = _Walk(), [_Folder(str(root), (), above, None)]
     while pending:
         here = pending.pop()
         try:
