@@ -175,7 +175,15 @@ def test_thumbnails_are_known(root: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", [".photos/1.png", "cat/.hidden.png", ".cache/a/b/1.heic", "cat/.png", "dog/.JPG"]
+    "name",
+    [
+        ".photos/1.png",
+        "cat/.hidden.png",
+        ".cache/a/b/1.heic",
+        "cat/.png",
+        "dog/.JPG",
+        "cat/.1.jpg.icloud",
+    ],
 )
 @pytest.mark.input("oddity", what="hidden images and folders", happens="are not read, and named")
 def test_hidden_images_are_named(root: Path, name: str) -> None:

@@ -168,7 +168,7 @@ class _Walk:
                     yield below._replace(parts=parts, passed=passed)
                 self._take_folder(Found(parts, entry.path), passed, loops=below is None)
             elif passed is not None:
-                if is_image(ending_of(entry.name) or entry.name.lower()):  # `.png` is hidden too
+                if _names_an_image(entry.name):
                     self._pass_over(*passed, parts)
             elif entry.name in ours:
                 self._pass_over("file", OURS, parts)
@@ -256,6 +256,12 @@ def _hidden(name: str) -> tuple[What, str] | None:
     if lower in SYSTEM or lower.startswith((".trash-", "._")):
         return "file", "thumbnails and folders of the system"
     return ("image", "hidden: the name begins with a dot") if name.startswith(".") else None
+
+
+def _names_an_image(hidden: str) -> bool:
+    """Also `.png`, and `.1.jpg.icloud`, which stands for a file that has not been downloaded."""
+    name = hidden.removesuffix(".icloud")
+    return is_image(ending_of(name) or name.lower())
 
 
 def _ours(here: _Folder, names: set[str]) -> set[str]:
