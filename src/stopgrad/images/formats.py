@@ -104,7 +104,7 @@ def open_other(file: IO[bytes], bands: Bands) -> ImageFile | RawImage | None:
     file.seek(0)
     head = file.read(1024)
     file.seek(0)
-    if head.startswith(TIFF):
+    if head.startswith(TIFF) and head[128:132] != b"DICM":
         return _open_tiff(file, bands)
     if _is_heic(head):
         _require(HEIF, "HEIC")
@@ -128,7 +128,7 @@ def further_pages(file: IO[bytes]) -> tuple[int, ...]:
     """
     file.seek(0)
     head = file.read(132)
-    if head.startswith(TIFF):
+    if head.startswith(TIFF) and head[128:] != b"DICM":
         return tuple(_further_pages(file, head))
     if (head[128:] == b"DICM" or head.startswith(DICOM)) and _is_installed(PYDICOM):
         from pydicom import dcmread

@@ -257,6 +257,8 @@ def opened(
 def _open_image(file: IO[bytes], bands: Bands) -> ImageFile | RawImage:
     from PIL import Image, UnidentifiedImageError
 
+    if _is_dicom(file) and (dicom := open_other(file, bands)):
+        return dicom
     formats = [name for name in FORMATS if name in Image.OPEN]
     try:
         found = Image.open(file, formats=formats)
@@ -276,6 +278,14 @@ def _open_image(file: IO[bytes], bands: Bands) -> ImageFile | RawImage:
         covered = sum((right - left) * (bottom - top) for left, top, right, bottom in corners)
         if covered < found.width * found.height:
             raise ValueError("strips of the image are missing")
+    return found
+
+
+def _is_dicom(file: IO[bytes]) -> bool:
+    """Whether a file says that it is DICOM; the header of a TIFF may stand before that."""
+    file.seek(128)
+    found = file.read(4) == b"DICM"
+    file.seek(0)
     return found
 
 

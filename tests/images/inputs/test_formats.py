@@ -205,6 +205,17 @@ def test_a_compression_that_nothing_decodes_is_named() -> None:
 
 
 @pytest.mark.input("oddity", what="DICOM without its preamble", happens="read")
+@pytest.mark.input("oddity", what="DICOM that is a TIFF too", happens="read as DICOM")
+@pytest.mark.parametrize("start", [b"II*\0", b"MM\0*", b"II+\0"])
+def test_a_file_that_is_dicom_and_tiff_is_read_as_dicom(start: bytes, tmp_path: Path) -> None:
+    plain = dicom(VALUES, BitsStored=12, **WINDOW)
+    both = start + (144).to_bytes(4, "little") + plain[8:]
+    assert read(both, 2, 3).tolist() == read(plain, 2, 3).tolist()
+    folder = put(tmp_path / "set", both)
+    (folder / "scan").write_bytes(both)
+    assert len(load_dataset(str(folder)).train) == 2
+
+
 def of_class(uid: str) -> bytes:
     """A DICOM object of this class that has no pixels."""
     header = Dataset()

@@ -36,6 +36,7 @@ OTHERS = _set(  # no images: such files need not be opened to tell
 PACKED = _set("zip tar gz tgz bz2 tbz2 xz txz zst 7z rar")
 # The first bytes of each kind of image, by the ending that it should have.
 KINDS = {
+    ".dcm": rb".{128}DICM",  # first, as a TIFF may begin before it
     ".png": rb"\x89PNG\r\n\x1a\n",
     ".jpg": rb"\xff\xd8\xff",
     ".gif": rb"GIF8[79]a",
@@ -46,7 +47,6 @@ KINDS = {
     ".heic": rb".{4}ftyp(hei|hev|mif1|msf1)",
     ".bmp": rb"BM.{12}[\x0c\x28\x34\x38\x6c\x7c]\0\0\0",
     ".ppm": rb"P[1-6]\s[\s#\d]",
-    ".dcm": rb".{128}DICM",
 }
 FIRST_BYTES = 256  # in which all of them show themselves
 # The classes of DICOM objects without pixels, by what follows 1.2.840.10008 (PS3.4, Table B.5-1):
