@@ -1,20 +1,26 @@
 """A PNG or JPEG without what stands beside its pixels: texts, colour profiles, thumbnails.
 
 Pillow refuses images whose texts are large or whose profile is broken, though every pixel is there.
-What is cut short stays so: nothing is added, and no pixel is left out.
+What is cut short stays so, and no pixel is left out; but a JPEG that lacks only the mark of its end
+is whole.
 """
 
 from __future__ import annotations
 
+import io
+import re
 import zlib
 from collections.abc import Iterator
 from typing import IO
 
-PNG, JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8"
+PNG, JPEG, END = b"\x89PNG\r\n\x1a\n", b"\xff\xd8", b"\xff\xd9"
 START_OF_SCAN = 0xDA
 APPLICATION, COMMENT = range(0xE0, 0xF0), 0xFE  # JPEG markers that hold no pixels
 EXIF, ADOBE = 0xE1, 0xEE  # of these the first may turn the image, the second names its colours
 ADOBE_BYTES = 12
+SEQUENTIAL, RESTARTS = (0xC0, 0xC1), 0xDD  # one scan may hold all; it has parts
+# Bits that differ from the first on; libjpeg itself supplies 0 where there are none.
+CONTINUATIONS = (b"", b"\xaa" * 99, b"\x55" * 99, b"\xfe" * 99, b"\x1b\x8d\xe4\x72" * 25)
 
 
 def without_extras(file: IO[bytes]) -> bytes | None:
@@ -26,6 +32,33 @@ def without_extras(file: IO[bytes]) -> bytes | None:
     if data.startswith(JPEG):
         return JPEG + b"".join(_segments(data))
     return None
+
+
+def lacks_its_end(jpeg: IO[bytes]) -> bool:
+    """Whether no mark of the end follows the pixels of a JPEG: Pillow reads padding as pixels."""
+    jpeg.seek(-len(END), io.SEEK_END)
+    if jpeg.read() == END:
+        return False
+    jpeg.seek(0)
+    *_, scan = _segments(jpeg.read())
+    return END not in scan
+
+
+def with_ends(jpeg: bytes) -> tuple[bytes, ...]:
+    """A JPEG that ends within its only scan, padding aside, continued in several ways and ended.
+
+    Where pixels are missing, these decide them; where all make the same pixels, none is. () where
+    this does not tell, as of several scans.
+    """
+    *header, scan = _segments(jpeg)
+    frame = next((segment for segment in header if segment[1] in SEQUENTIAL), b"")
+    several = len(frame) < 10 or scan[4:5] != frame[9:10]
+    if several or not jpeg.startswith(JPEG) or re.search(rb"\xff[^\0\xd0-\xd7\xff]", scan[2:]):
+        return ()
+    begun, marks = jpeg.rstrip(b"\xff\0"), len(re.findall(rb"\xff[\xd0-\xd7]", scan))
+    restart = bytes([0xFF, 0xD0 + marks % 8])  # by which the next part of a scan would begin
+    between = restart if any(segment[1] == RESTARTS for segment in header) else b""
+    return tuple(begun + each + between + each + END for each in CONTINUATIONS)
 
 
 def _chunks(data: bytes) -> Iterator[bytes]:

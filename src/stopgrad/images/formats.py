@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.util
 import io
 import math
+import re
 from collections.abc import Iterator
 from typing import IO, TYPE_CHECKING, Any, BinaryIO, Literal, cast
 
@@ -43,16 +44,12 @@ HEIC = (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"hevm", b"hevs", 
 DICOM = (b"\x02\0\0\0", b"\x08\0\0\0", b"\x08\0\x05\0", b"\x08\0\x08\0")  # one without a preamble
 DEFLATED = b"1.2.840.10008.1.2.1.99"  # a DICOM file that is one zlib stream from here on
 RUN_LENGTHS = "1.2.840.10008.1.2.5"
-COMPRESSIONS = (
-    1,
-    5,
-    8,
-    32773,
-    32946,
-    50000,
-)  # those whose codec takes a limit of what may come out
+# Those whose codec takes a limit of what may come out.
+COMPRESSIONS = (1, 5, 8, 32773, 32946, 50000)
 SUBFILE, BITS, SAMPLES, PLANAR, FORMAT = 254, 258, 277, 284, 339  # tags of TIFF 6.0
-SMALLER, MASK, SHORT = 1, 4, 3  # kinds of subfile; a type of values
+ROWS, DESCRIPTION, STRIPS, STRIP_ROWS, STRIP_BYTES = 257, 270, 273, 278, 279
+SMALLER, MASK, SHORT, LONG = 1, 4, 3, 4  # kinds of subfile; types of values
+IMAGEJ = re.compile(rb"ImageJ=[^\0]*?\nimages=(\d{1,6})(?!\d)")  # in the description of its stacks
 SAVE = "save it uncompressed"
 MOST_PAGES = 1 << 16  # that are counted
 
@@ -107,7 +104,7 @@ def open_other(file: IO[bytes], bands: Bands) -> ImageFile | RawImage | None:
     file.seek(0)
     head = file.read(1024)
     file.seek(0)
-    if head.startswith(TIFF):
+    if head.startswith(TIFF) and head[128:132] != b"DICM":
         return _open_tiff(file, bands)
     if _is_heic(head):
         _require(HEIF, "HEIC")
@@ -131,7 +128,7 @@ def further_pages(file: IO[bytes]) -> tuple[int, ...]:
     """
     file.seek(0)
     head = file.read(132)
-    if head.startswith(TIFF):
+    if head.startswith(TIFF) and head[128:] != b"DICM":
         return tuple(_further_pages(file, head))
     if (head[128:] == b"DICM" or head.startswith(DICOM)) and _is_installed(PYDICOM):
         from pydicom import dcmread
@@ -165,18 +162,36 @@ def _further_pages(file: IO[bytes], head: bytes) -> Iterator[int]:
         if len(entries) < count * entry:
             return
         place = int.from_bytes(file.read(size), order)
-        if len(seen) > 1 and not _subfile(entries, entry, order) & (SMALLER | MASK):
+        values = _values(entries, entry, order)
+        if len(seen) > 1 and not values.get(SUBFILE, 0) & (SMALLER | MASK):
             yield len(seen)
+        if len(seen) == 1 and not place:
+            yield from range(2, _stacked(file, values) + 1)
 
 
-def _subfile(entries: bytes, size: int, order: Literal["little", "big"]) -> int:
-    """What kind of page the entries of its directory describe; 0: a page of its own."""
+def _values(entries: bytes, size: int, order: Literal["little", "big"]) -> dict[int, int]:
+    """What the entries of a directory hold, by tag: a value or the offset of many."""
+    found = dict[int, int]()
     for start in range(0, len(entries), size):
         tag, kind = (int.from_bytes(entries[i : i + 2], order) for i in (start, start + 2))
-        if tag == SUBFILE:
-            value = start + (12 if size == 20 else 8)
-            return int.from_bytes(entries[value : value + (2 if kind == SHORT else 4)], order)
-    return 0
+        value = start + (12 if size == 20 else 8)
+        width = {SHORT: 2, LONG: 4}.get(kind, 8 if size == 20 else 4)
+        found.setdefault(tag, int.from_bytes(entries[value : value + width], order))
+    return found
+
+
+def _stacked(file: IO[bytes], values: dict[int, int]) -> int:
+    """How many images ImageJ has put behind each other under the one directory of a file.
+
+    A description that was copied to a file of one image counts for nothing.
+    """
+    file.seek(values.get(DESCRIPTION, 0))
+    stated = IMAGEJ.match(file.read(1024))
+    if stated is None or values.get(STRIP_ROWS, 0) < values.get(ROWS, 0):
+        return 1
+    count = int(stated[1])
+    end = values.get(STRIPS, 0) + count * values.get(STRIP_BYTES, 0)
+    return count if end <= file.seek(0, io.SEEK_END) else 1
 
 
 def _open_tiff(file: IO[bytes], bands: Bands) -> RawImage:

@@ -37,7 +37,7 @@ from stopgrad.images.decoding import (
     peek,
     range_in,
 )
-from stopgrad.images.depth import FULL, Depth, ValueRange, levels_asked, levels_for, remarks
+from stopgrad.images.depth import FULL, Depth, ValueRange, levels_for, remarks
 from stopgrad.images.formats import says_what_to_do
 from stopgrad.images.opening import Damaged, strict_pillow
 from stopgrad.images.pixels import Pixels
@@ -47,6 +47,7 @@ from stopgrad.images.types import (
     Encoded,
     Images,
     Labels,
+    Levels,
     Notes,
     SplitReader,
     T,
@@ -57,6 +58,7 @@ from stopgrad.images.types import (
 
 MOST_DAMAGED = 0.05  # of all images may be skipped
 NAMED = 10  # damaged images that a message names
+WHITE_IN_VAIN = "--white-level changes nothing: all images have 8 bits or state their white"
 REPAIR = "repair the data set; it may have been copied or downloaded only in part"
 
 
@@ -212,7 +214,9 @@ def in_one_frame(
                 square = _square(side, sizes=str(sizes))
                 frame = frame._replace(height=square.height, width=square.width, fit=True)
             except _NoLevelsError as unknown:
-                frame = with_levels(frame, unknown.depth, contents.readers, track)
+                frame = with_levels(
+                    frame, unknown.depth, contents.readers, track, reading.white_level
+                )
 
 
 def _first_frame(contents: Contents, side: int | None, reading: Reading) -> Frame:
@@ -227,16 +231,18 @@ def _first_frame(contents: Contents, side: int | None, reading: Reading) -> Fram
         frame = Frame(*first, fit=False)
     return frame._replace(
         bands=reading.bands,
-        levels=levels_asked(reading.white_level),
+        levels=(),
         channels=channels_in(contents.train.items(), reading.bands),
     )
 
 
 def with_levels(
-    frame: Frame, depth: Depth, readers: Mapping[str, SplitReader], track: Track
+    frame: Frame, depth: Depth, readers: Mapping[str, SplitReader], track: Track, white: float = 0
 ) -> Frame:
     """A frame that knows black and white of one depth, from all images of it in all splits."""
-    levels = levels_for(depth, _range_of_all(depth, readers, bands=frame.bands, track=track))
+    levels = Levels(depth, 0, white)
+    if not white:
+        levels = levels_for(depth, _range_of_all(depth, readers, bands=frame.bands, track=track))
     return frame._replace(levels=(*(frame.levels or ()), levels))
 
 
@@ -260,7 +266,9 @@ def _range_of_all(
 def notes_of(frame: Frame, reading: Reading) -> Notes:
     """What a reader should know of the levels of a frame, where the set has decided them."""
     levels = frame.levels or ()
-    return Notes(remarks=() if reading.white_level else remarks(levels), levels=levels)
+    if reading.white_level:
+        return Notes(remarks=() if levels else (WHITE_IN_VAIN,), levels=levels)
+    return Notes(remarks=remarks(levels), levels=levels)
 
 
 def _square(side: int | None, *, sizes: str) -> Frame:

@@ -18,14 +18,14 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, NamedTuple, TypeAlias
+from typing import IO, TYPE_CHECKING, NamedTuple, TypeAlias, cast
 
 import numpy as np
 
 from stopgrad.config import Bands
 from stopgrad.errors import UnreadableError
 from stopgrad.images.depth import RawImage, Values, raw_array
-from stopgrad.images.extras import without_extras
+from stopgrad.images.extras import lacks_its_end, with_ends, without_extras
 from stopgrad.images.formats import is_misread, open_other
 from stopgrad.images.types import Encoded, T
 from stopgrad.storage import read_patiently
@@ -41,6 +41,7 @@ MOST_BYTES = 1 << 30  # of an encoded image
 MOST_PIXELS = 250_000_000  # of an image; cameras and scanners make 200 megapixels
 MOST_AT_ONCE = 1 << 27  # px being decoded at any moment; with alpha they take 15 bytes each
 PIXEL_BYTES, SCALED_BYTES = 15, 10  # that take; for a sample of a raw image besides its own
+SURPLUS = 2  # bytes that no scan has behind its last pixel
 READERS = ("PIL", "tifffile", "pydicom", "pillow_heif")
 
 
@@ -154,11 +155,32 @@ def _with_or_without_extras(
             if (bare := without_extras(file)) is not None:
                 with contextlib.suppress(Exception):
                     return read(io.BytesIO(bare))
+                with contextlib.suppress(Exception):
+                    return read(io.BytesIO(_with_its_end(bare)))
             raise
         finally:
             failed = getattr(getattr(file, "raw", None), "failed", None)
             if failed is not None:
                 raise failed
+
+
+def _with_its_end(data: bytes) -> bytes:
+    """A JPEG that lacks nothing but the mark of its end, with it; else a ValueError.
+
+    Without its last bytes it must lack pixels: else they were filled up, and tell nothing.
+    """
+    if _decodings(data) != 1 or _decodings(data.rstrip(b"\0")[:-SURPLUS]) < 2:
+        raise ValueError("pixels are missing")
+    return with_ends(data)[0]
+
+
+def _decodings(jpeg: bytes) -> int:
+    """How many different images a JPEG without an end becomes, by what follows."""
+    found = set[bytes]()
+    for ended in with_ends(jpeg):
+        with opened(io.BytesIO(ended)) as image:
+            found.add(cast("ImageFile", image).tobytes())
+    return len(found)
 
 
 class _Watched(io.FileIO):
@@ -235,6 +257,8 @@ def opened(
 def _open_image(file: IO[bytes], bands: Bands) -> ImageFile | RawImage:
     from PIL import Image, UnidentifiedImageError
 
+    if _is_dicom(file) and (dicom := open_other(file, bands)):
+        return dicom
     formats = [name for name in FORMATS if name in Image.OPEN]
     try:
         found = Image.open(file, formats=formats)
@@ -247,11 +271,21 @@ def _open_image(file: IO[bytes], bands: Bands) -> ImageFile | RawImage:
         return other
     if found.format == "TIFF" and (bands or is_misread(found)):
         return open_other(file, bands) or found
+    if found.format in ("JPEG", "MPO") and lacks_its_end(file):
+        raise ValueError("image file is truncated: the mark of its end is missing")
     if found.tile and found.tile[0].codec_name == "raw":  # the decoder that knows no strips
         corners = [tile.extents for tile in found.tile if tile.extents]
         covered = sum((right - left) * (bottom - top) for left, top, right, bottom in corners)
         if covered < found.width * found.height:
             raise ValueError("strips of the image are missing")
+    return found
+
+
+def _is_dicom(file: IO[bytes]) -> bool:
+    """Whether a file says that it is DICOM; the header of a TIFF may stand before that."""
+    file.seek(128)
+    found = file.read(4) == b"DICM"
+    file.seek(0)
     return found
 
 

@@ -298,7 +298,7 @@ REFUSED = [
         "a .tar.zst archive",
         "refused: unpack it",
         lambda f, to: written(to / "a.tar.zst", b"\x28\xb5\x2f\xfd0"),
-        "zstd",
+        "packed by zstd; expected .*; unpack it with zstd -d$",
     ),
     row(
         "an archive without images",
@@ -332,6 +332,40 @@ def test_unfit_archive_is_refused_in_one_line(
     assert "\n" not in str(caught.value)
     written = sum(p.stat().st_size for p in cache.rglob("*") if p.is_file())
     assert written < 1 << 23
+
+
+@pytest.mark.parametrize(
+    ("make", "named"),
+    [
+        (lambda f, to: zipped(f / "test", to / "a.zip", inside="test/"), "a.zip"),
+        (
+            lambda f, to: zipped(
+                zipped(f / "test", to / "in" / "b.zip", inside="test/").parent, to / "a.zip"
+            ),
+            "a.zip/b.zip",
+        ),
+        (
+            lambda f, to: (
+                zipped(
+                    zipped(f / "test", to / "in" / "b.zip", inside="test/").parent,
+                    to / "two" / "a.zip",
+                ).parent
+            ),
+            "two/a.zip/b.zip",
+        ),
+    ],
+    ids=["a zip", "a zip in a zip", "a folder with one"],
+)
+def test_a_refusal_names_the_archive_and_not_what_it_was_unpacked_to(
+    folder: Path, tmp_path: Path, make: Callable[[Path, Path], Path], named: str
+) -> None:
+    to = tmp_path / "packed"
+    for inner in ("in", "two"):
+        (to / inner).mkdir(parents=True)
+    with pytest.raises(DataError) as caught:
+        load_dataset(str(make(folder, to)))
+    assert caught.value.found.startswith(f"no images to train on in {str(to / named)!r} (")
+    assert caught.value.hint == "unpack it, and name the folder to learn from"
 
 
 @pytest.mark.input(

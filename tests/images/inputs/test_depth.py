@@ -224,6 +224,22 @@ def test_a_white_level_that_is_given_counts_for_all(tmp_path: Path) -> None:
     assert pixels_of(folder)[0][..., 0].tolist() == [LOW_12, TOP_12]  # another entry of the cache
 
 
+@pytest.mark.parametrize(("deep", "said"), [(False, True), (True, False)])
+@pytest.mark.input(
+    "command",
+    what="--white-level for images of 8 bits alone",
+    happens="changes nothing; said",
+)
+def test_a_white_level_that_no_image_needs_is_said(deep: bool, said: bool, tmp_path: Path) -> None:
+    folder = set_of(tmp_path / "set", png, np.uint8([[0, 100, 200]]))
+    if deep:
+        png(folder / "z.png", np.uint16([[0, 1000, 9999]]))
+    pixels, remarks = pixels_of(folder, reading=Reading(white_level=2000))
+    assert pixels[..., 0].tolist() == [[[0, 100, 200]], [[0, 128, 255]]][: 1 + deep]
+    expected = "--white-level changes nothing: all images have 8 bits or state their white"
+    assert remarks == ((expected,) if said else ())
+
+
 SIGNED = np.array([[-1000, 0, 1000], [3000, 2999, -999]])
 # (x + 1000) x 255 / 4000 = (x + 1000) / 15.69
 SIGNED_8 = [[0, 64, 128], [255, 255, 0]]

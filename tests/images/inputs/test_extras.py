@@ -171,6 +171,50 @@ def test_a_cut_image_is_damaged_with_and_without_extras(what: str, kept: float) 
         assert isinstance(read(whole[: int(len(whole) * kept)]), Damaged)
 
 
+SCANS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "fine": {"quality": 100, "subsampling": 0},
+    "optimized": {"optimize": True},
+    "coarse": {"quality": 1, "optimize": True},
+    "with restarts": {"restart_marker_blocks": 2},
+    "progressive": {"progressive": True},
+}
+
+
+@pytest.mark.input("oddity", what="JPEG that is cut and filled up with zeros", happens="damaged")
+@pytest.mark.parametrize("options", SCANS.values(), ids=SCANS)
+@pytest.mark.parametrize("mode", ["L", "RGB", "CMYK"])
+@pytest.mark.parametrize("flat", [False, True], ids=["", "flat"])
+def test_a_jpeg_without_its_end_is_whole_or_damaged(
+    options: dict[str, Any], mode: str, flat: bool
+) -> None:
+    image = Image.new("RGB", (32, 24), "orange") if flat else IMAGE
+    whole = saved("JPEG", image.convert(mode), **options)
+    expected, scan = read(whole), whole.index(b"\xff\xda") + 14
+    assert expected.shape == (24, 32, 3)
+    for end in range(scan, len(whole)):
+        for filled in (b"", bytes(20), bytes(5000)):
+            found = read(whole[:end] + filled)
+            assert isinstance(found, Damaged) or (found == expected).all(), (end, len(filled))
+
+
+@pytest.mark.input("oddity", what="JPEG without its end mark, progressive", happens="damaged")
+def test_a_progressive_jpeg_without_its_end_is_damaged() -> None:
+    assert isinstance(read(saved("JPEG", progressive=True)[:-2]), Damaged)
+
+
+@pytest.mark.input(
+    "oddity", what="JPEG without its end mark", happens="whole, if every pixel is there"
+)
+@pytest.mark.parametrize("lacks", [1, 2])
+@pytest.mark.parametrize("options", [*SCANS.values()][:-1], ids=[*SCANS][:-1])
+def test_a_jpeg_that_lacks_only_its_end_mark_is_whole(options: dict[str, Any], lacks: int) -> None:
+    whole = saved("JPEG", **options)
+    assert (read(whole[:-lacks]) == read(whole)).all()
+    extra = whole[:2] + application(2, b"ICC_PROFILE") + whole[2:-lacks]
+    assert (read(extra) == read(whole)).all()
+
+
 @pytest.mark.input("oddity", what="PNG with a wrong byte in its pixels", happens="damaged")
 @pytest.mark.parametrize("place", [0, 10, 50, 100, -30])
 @pytest.mark.parametrize("extra", [b"", chunk(b"gAMA", b"x")], ids=["plain", "with extras"])

@@ -10,7 +10,9 @@ import numpy as np
 import pillow_heif
 import pytest
 from PIL import Image
+from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import encapsulate
+from pydicom.uid import UID, ExplicitVRLittleEndian
 
 from stopgrad.images import (
     Damaged,
@@ -22,6 +24,8 @@ from stopgrad.images import (
     load_dataset,
     strict_pillow,
 )
+from stopgrad.images.sources import endings
+from stopgrad.images.sources.files import list_folder
 from tests.images.inputs.factories import dicom
 
 SMOOTH = np.dstack(
@@ -201,6 +205,65 @@ def test_a_compression_that_nothing_decodes_is_named() -> None:
 
 
 @pytest.mark.input("oddity", what="DICOM without its preamble", happens="read")
+@pytest.mark.input("oddity", what="DICOM that is a TIFF too", happens="read as DICOM")
+@pytest.mark.parametrize("start", [b"II*\0", b"MM\0*", b"II+\0"])
+def test_a_file_that_is_dicom_and_tiff_is_read_as_dicom(start: bytes, tmp_path: Path) -> None:
+    plain = dicom(VALUES, BitsStored=12, **WINDOW)
+    both = start + (144).to_bytes(4, "little") + plain[8:]
+    assert read(both, 2, 3).tolist() == read(plain, 2, 3).tolist()
+    folder = put(tmp_path / "set", both)
+    (folder / "scan").write_bytes(both)
+    assert len(load_dataset(str(folder)).train) == 2
+
+
+def of_class(uid: str) -> bytes:
+    """A DICOM object of this class that has no pixels."""
+    header = Dataset()
+    header.file_meta = FileMetaDataset()
+    header.file_meta.MediaStorageSOPClassUID = UID(f"1.2.840.10008.{uid}")
+    header.file_meta.MediaStorageSOPInstanceUID = UID("1.2.3")
+    header.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    header.PatientName = "Nobody"
+    file = io.BytesIO()
+    header.save_as(file, enforce_file_format=True)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("extra", [True, False], ids=["with the extra", "without"])
+@pytest.mark.input(
+    "format",
+    what="DICOM without pixels (reports, documents, plans, DICOMDIR)",
+    happens="passed over and named",
+)
+def test_dicom_files_without_pixels_are_no_damaged_images(
+    extra: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(endings, "is_installed", lambda module: extra)
+    folder = put(tmp_path / "set", dicom(VALUES))
+    others = {
+        "DICOMDIR": "1.3.10",
+        "pdf.dcm": "5.1.4.1.1.104.1",
+        "plan.DCM": "5.1.4.1.1.481.5",
+        "registration.dcm": "5.1.4.1.1.66.1",
+        "report": "5.1.4.1.1.88.11",
+        "state.dicom": "5.1.4.1.1.11.1",
+    }
+    for name, uid in others.items():
+        (folder / name).write_bytes(of_class(uid))
+    pictures = {"segmentation.dcm": "5.1.4.1.1.66.4", "dose.dcm": "5.1.4.1.1.481.2"}
+    for name, uid in pictures.items():
+        (folder / name).write_bytes(of_class(uid))
+    listing = list_folder(folder)
+    (group,) = (group for group in listing.unused if group.what == "file")
+    assert group == (
+        "file",
+        "DICOM files without pixels (reports, plans, ...)",
+        tuple(sorted(others)),
+    )
+    assert len(listing.images) == (3 if extra else 0)
+    assert sum(len(of.names) for of in listing.unused if of.what == "image") == 3 * (not extra)
+
+
 def test_a_file_without_a_preamble_is_read() -> None:
     data = dicom(VALUES, BitsStored=12, **WINDOW)[132:]
     assert gray(read(data, 2, 3)) == [[0, 0, 53], [180, 255, 255]]

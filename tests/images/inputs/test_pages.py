@@ -60,6 +60,11 @@ def with_copies(path: Path) -> None:
             file.write(page[..., 0] > 99, metadata=None, subfiletype=4)
 
 
+def by_imagej(path: Path) -> None:
+    """As ImageJ writes more than 4 GB: one directory, the images behind each other."""
+    tifffile.imwrite(path, PAGES, imagej=True, metadata={"axes": "ZYXS"}, truncate=True)
+
+
 def unused(found: Dataset) -> dict[str, tuple[str, ...]]:
     return {group.reason: group.names for group in found.notes.unused if group.what == "image"}
 
@@ -73,6 +78,7 @@ NAMED = "the first is read, each of the others named"
         row("TIFF of several pages", NAMED, by_pillow, (), (2, 3)),
         row("BigTIFF of several pages", NAMED, by_tifffile(bigtiff=True), (), (2, 3)),
         row("big-endian TIFF of several pages", NAMED, by_tifffile(byteorder=">"), (), (2, 3)),
+        row("TIFF of ImageJ with one directory for all pages", NAMED, by_imagej, (), (2, 3)),
         row("16-bit TIFF of several pages", NAMED, deep, (), (2, 3)),
         row("TIFF of several pages of 6 bands, --bands all", NAMED, of_bands, ALL_BANDS, (2, 3)),
         row(
@@ -113,6 +119,16 @@ def test_pages_of_a_tiff_in_an_archive_are_named(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "set.zip", "w") as file:
         file.write(tmp_path / "stack.tif", "a/0.tif")
     assert unused(load_dataset(str(tmp_path / "set.zip"))) == {REASON: ("0.tif:2", "0.tif:3")}
+
+
+def test_a_description_of_a_stack_makes_no_pages_of_one_image(tmp_path: Path) -> None:
+    (tmp_path / "set").mkdir()
+    text = "ImageJ=1.54f\nimages=3\nslices=3\n"
+    tifffile.imwrite(tmp_path / "set" / "0.tif", PAGES[0], description=text, metadata=None)
+    tifffile.imwrite(
+        tmp_path / "set" / "1.tif", PAGES[0], description=text, metadata=None, rowsperstrip=1
+    )
+    assert not unused(load_dataset(str(tmp_path / "set")))
 
 
 def test_a_broken_second_page_takes_nothing_from_the_first(tmp_path: Path) -> None:

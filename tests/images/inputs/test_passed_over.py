@@ -87,7 +87,12 @@ def passed(what: str, name: str, kind: str, reason: str, happens: str = "") -> A
         passed("annotations of VOC", "1.xml", "file", ".xml files are not read"),
         passed("annotations of COCO", "instances.json", "file", ".json files are not read"),
         passed("boxes of YOLO", "labels/1.txt", "file", ".txt files are not read"),
-        passed("archives beside images", "more.zip", "file", ".zip files are not read"),
+        passed(
+            "archives beside images",
+            "more.zip",
+            "file",
+            ".zip files are not opened: unpack them",
+        ),
         passed("files of no known ending", "a.xyz", "file", ".xyz files are not read"),
         passed(
             "files without an ending that are not images",
@@ -169,7 +174,17 @@ def test_thumbnails_are_known(root: Path, name: str) -> None:
     assert used(source) == 40
 
 
-@pytest.mark.parametrize("name", [".photos/1.png", "cat/.hidden.png", ".cache/a/b/1.heic"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        ".photos/1.png",
+        "cat/.hidden.png",
+        ".cache/a/b/1.heic",
+        "cat/.png",
+        "dog/.JPG",
+        "cat/.1.jpg.icloud",
+    ],
+)
 @pytest.mark.input("oddity", what="hidden images and folders", happens="are not read, and named")
 def test_hidden_images_are_named(root: Path, name: str) -> None:
     put(root, *CLASSES)
@@ -276,8 +291,9 @@ def test_a_link_that_leads_nowhere_is_named(root: Path) -> None:
 def test_a_link_to_a_folder_above_is_named(root: Path) -> None:
     put(root, *CLASSES)
     (root / "cat" / "again").symlink_to(root / "cat")
+    (root / "all").symlink_to(root)
     reason = ("file", "links to folders above them")
-    assert unused(find_source(str(root))) == {reason: ("cat/again",)}
+    assert unused(find_source(str(root))) == {reason: ("all", "cat/again")}
 
 
 def put_run(root: Path) -> None:

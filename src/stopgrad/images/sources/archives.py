@@ -72,7 +72,7 @@ def archive_source(
     """
     name = root.name if "" not in files else root.name[: -len(archive_ending(root.name))]
     stamps = tuple(stamp(file, name=file.name) for file in files.values())
-    return DataSource(name, str(root), stamps, lambda: _open(files, root.name, find))
+    return DataSource(name, str(root), stamps, lambda: _open(files, root, find))
 
 
 def images_in_archive(path: Path) -> Iterator[str]:
@@ -111,15 +111,24 @@ class _Unpacked:
         weakref.finalize(self, shutil.rmtree, self.above, ignore_errors=True)
 
 
-def _open(files: Mapping[str, Path], name: str, find: Callable[[Path], DataSource]) -> Contents:
-    unpacked = _Unpacked(name)
+def _open(files: Mapping[str, Path], root: Path, find: Callable[[Path], DataSource]) -> Contents:
+    unpacked = _Unpacked(root.name)
+    places = {unpacked.folder / below: path for below, path in files.items()}
+    places.setdefault(unpacked.folder, root)
     notes = Notes()
     for below, path in files.items():
         notes = notes.and_those(_unpack(path, unpacked.folder / below))
-    source = find(_inner(unpacked.folder))
-    contents = source.open()
+    try:
+        source = find(_inner(unpacked.folder))
+        contents = source.open()
+    except DataError as error:
+        hint = error.hint
+        if str(unpacked.folder) in hint:
+            hint = "unpack it, and name the folder to learn from"
+        found = _as_archives(error.found, places)
+        raise DataError(found, expected=error.expected, hint=hint) from None
     notes = notes.and_those(source.notes).and_those(contents.notes)
-    remarks = (_as_archives(remark, unpacked.folder, files) for remark in notes.remarks)
+    remarks = (_as_archives(remark, places) for remark in notes.remarks)
     return contents._replace(
         train=_held(contents.train, unpacked),
         test=contents.test and _held(contents.test, unpacked),
@@ -127,11 +136,11 @@ def _open(files: Mapping[str, Path], name: str, find: Callable[[Path], DataSourc
     )
 
 
-def _as_archives(remark: str, folder: Path, files: Mapping[str, Path]) -> str:
+def _as_archives(text: str, places: Mapping[Path, Path]) -> str:
     """What is said of the folders that archives were unpacked to, said of the archives."""
-    for below in sorted(files, reverse=True):
-        remark = remark.replace(str(folder / below), str(files[below]))
-    return remark
+    for folder in sorted(places, reverse=True):
+        text = text.replace(str(folder), str(places[folder]))
+    return text
 
 
 def _inner(folder: Path) -> Path:

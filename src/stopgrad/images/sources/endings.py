@@ -31,11 +31,13 @@ OTHERS = _set(  # no images: such files need not be opened to tell
     "bib c cfg cpp css doc docx h htm html ini ipynb js json log m md odt pdf ppt pptx py pyc r rst"
     " rtf sh bat tex toml txt xml xmp yaml yml aae kml geojson shp dbf prj ods xls xlsx url webloc"
     " lnk arrow feather parquet db sqlite lmdb mdb h5 hdf5 mat npy npz pkl pickle pt pth ckpt onnx"
-    " safetensors tfrecord zip tar gz tgz bz2 xz zst 7z rar wav mp3 flac md5 sha1 sha256 lock tmp"
+    " safetensors tfrecord wav mp3 flac md5 sha1 sha256 lock tmp"
     " part thm exe dll so"
 )
+PACKED = _set("zip tar gz tgz bz2 tbz2 xz txz zst 7z rar")
 # The first bytes of each kind of image, by the ending that it should have.
 KINDS = {
+    ".dcm": rb".{128}DICM",  # first, as a TIFF may begin before it
     ".png": rb"\x89PNG\r\n\x1a\n",
     ".jpg": rb"\xff\xd8\xff",
     ".gif": rb"GIF8[79]a",
@@ -46,9 +48,16 @@ KINDS = {
     ".heic": rb".{4}ftyp(hei|hev|mif1|msf1)",
     ".bmp": rb"BM.{12}[\x0c\x28\x34\x38\x6c\x7c]\0\0\0",
     ".ppm": rb"P[1-6]\s[\s#\d]",
-    ".dcm": rb".{128}DICM",
 }
-FIRST_BYTES = 132  # in which all of them show themselves
+FIRST_BYTES = 256  # in which all of them show themselves
+# The classes of DICOM objects without pixels, by what follows 1.2.840.10008 (PS3.4, Table B.5-1):
+# directories, waveforms, presentation states, measurements, reports, documents, protocols, plans
+# and records of radiotherapy; raw data, registrations and surfaces; mappings of values.
+NO_PIXELS = re.compile(
+    rb".{128}DICM.*?\x02\0\x02\0UI..1\.2\.840\.10008\.(1\.3\.10|5\.1\.4\.1\.1\."
+    rb"((9|11|7[89]|88|104|20[01]|481\.([3-9]|1\d))(\.[\d.]+)?|66(\.[12356])?|67))(?![\d.])",
+    re.DOTALL,
+)
 
 
 def ending_of(name: str) -> str:
@@ -91,6 +100,11 @@ def why_not_read(ending: str) -> str:
 def is_installed(module: str) -> bool:
     """Whether a module could be imported."""
     return importlib.util.find_spec(module) is not None
+
+
+def holds_no_pixels(start: bytes) -> bool:
+    """Whether a DICOM file with these first bytes is a report, a plan or the like."""
+    return NO_PIXELS.match(start) is not None
 
 
 def kind_of(start: bytes) -> str:

@@ -23,11 +23,15 @@ from typing import Literal, NamedTuple
 from stopgrad.errors import DataError
 from stopgrad.images.manifest import MANIFEST
 from stopgrad.images.sources.endings import (
+    DICOM,
+    EXTRAS,
     FIRST_BYTES,
     OTHERS,
+    PACKED,
     SUFFIXES,
     TABLES,
     ending_of,
+    holds_no_pixels,
     is_image,
     is_read,
     kind_of,
@@ -90,7 +94,9 @@ def list_folder(root: Path) -> FolderListing:
     Raises:
         DataError: When the folder itself may not be read.
     """
-    walk, pending = _Walk(), [_Folder(str(root), (), frozenset(), None)]
+    state = read_patiently(root, root.stat)
+    above = frozenset({(state.st_dev, state.st_ino)})
+    walk, pending = _Walk(), [_Folder(str(root), (), above, None)]
     while pending:
         here = pending.pop()
         try:
@@ -162,7 +168,7 @@ class _Walk:
                     yield below._replace(parts=parts, passed=passed)
                 self._take_folder(Found(parts, entry.path), passed, loops=below is None)
             elif passed is not None:
-                if is_image(ending_of(entry.name)):
+                if _names_an_image(entry.name):
                     self._pass_over(*passed, parts)
             elif entry.name in ours:
                 self._pass_over("file", OURS, parts)
@@ -177,12 +183,16 @@ class _Walk:
 
     def _take(self, file: Found, ending: str) -> None:
         """One file that is neither hidden nor known as ours."""
-        if is_read(ending):
+        if EXTRAS.get(ending) == DICOM and holds_no_pixels(_first_bytes(file.path)):
+            self._pass_over("file", "DICOM files without pixels (reports, plans, ...)", file.parts)
+        elif is_read(ending):
             self.images.append(file)
         elif reason := why_not_read(ending):
             self._pass_over("image", reason, file.parts)
         elif ending in TABLES or file.parts[-1] in TABLE_NAMES:
             self.tables.append(file)
+        elif ending in PACKED:
+            self._pass_over("file", f"{ending} files are not opened: unpack them", file.parts)
         elif ending in OTHERS:
             self._pass_over("file", f"{ending} files are not read", file.parts)
         else:
@@ -190,7 +200,7 @@ class _Walk:
 
     def _take_odd(self, file: Found, ending: str) -> None:
         """A file with no ending or an unknown one: its first bytes tell what it is."""
-        kind = "" if file.parts[-1] == "DICOMDIR" else kind_of(_first_bytes(file.path))
+        kind = kind_of(_first_bytes(file.path))
         if not os.path.exists(file.path):
             self._pass_over("image", "links that lead nowhere", file.parts)
         elif kind and not ending:
@@ -246,6 +256,12 @@ def _hidden(name: str) -> tuple[What, str] | None:
     if lower in SYSTEM or lower.startswith((".trash-", "._")):
         return "file", "thumbnails and folders of the system"
     return ("image", "hidden: the name begins with a dot") if name.startswith(".") else None
+
+
+def _names_an_image(hidden: str) -> bool:
+    """Also `.png`, and `.1.jpg.icloud`, which stands for a file that has not been downloaded."""
+    name = hidden.removesuffix(".icloud")
+    return is_image(ending_of(name) or name.lower())
 
 
 def _ours(here: _Folder, names: set[str]) -> set[str]:

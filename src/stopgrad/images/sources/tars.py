@@ -83,7 +83,11 @@ def _unpacked(path: Path) -> Iterator[_Forward]:
     with path.open("rb") as file:
         begin = file.read(6)
     if begin.startswith(ZSTD):
-        raise ValueError("packed by zstd, which is not read here: unpack it with zstd -d")
+        raise DataError(
+            f"{str(path)!r} is packed by zstd",
+            expected="a .tar, plain or packed by gzip, bzip2 or xz",
+            hint="unpack it with zstd -d",
+        )
     opened = next((of for magic, of in OPENERS.items() if begin.startswith(magic)), None)
     packed = path.stat().st_size
     most = max(ALWAYS, MOST_TIMES * packed) if opened else packed
