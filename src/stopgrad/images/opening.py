@@ -68,18 +68,23 @@ def strict_pillow() -> Iterator[None]:
     _silence_libtiff()
     before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, MOST_PIXELS
     logs = [logging.getLogger(name) for name in READERS]
-    were = [log.level for log in logs]
+    were = [(log.level, log.propagate) for log in logs]
+    nowhere = logging.NullHandler()
     try:
         for log in logs:
             log.setLevel(logging.CRITICAL + 1)
+            log.propagate = False  # pydicom sets its level anew when it is imported
+            log.addHandler(nowhere)
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", module=rf"({'|'.join(READERS)})\b")
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             yield
     finally:
         Image.MAX_IMAGE_PIXELS = before
-        for log, level in zip(logs, were, strict=True):
+        for log, (level, propagate) in zip(logs, were, strict=True):
             log.setLevel(level)
+            log.propagate = propagate
+            log.removeHandler(nowhere)
 
 
 @functools.cache
@@ -331,8 +336,10 @@ def _area(image: ImageFile | RawImage) -> int:
 
 
 def _reason(error: Exception) -> str:
-    """The first line of an error, without the file's address in memory."""
+    """The first line of an error, or two where it ends in a colon, without the file's address."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     text = str(error).split("<_io")[0].strip().splitlines()
-    return text[0] if text else type(error).__name__
+    if not text:
+        return type(error).__name__
+    return " ".join(line.strip() for line in text[: 1 + text[0].endswith(":")])

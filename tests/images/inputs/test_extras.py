@@ -244,9 +244,9 @@ def test_the_level_of_a_log_is_as_it_was() -> None:
     log = logging.getLogger("PIL")
     with strict_pillow():
         pass
-    before = log.level
+    before, beside = log.level, (log.propagate, [*log.handlers])
     log.setLevel(logging.DEBUG)
     with strict_pillow():
         assert not log.isEnabledFor(logging.CRITICAL)
-    assert log.level == logging.DEBUG
+    assert (log.level, (log.propagate, log.handlers)) == (logging.DEBUG, beside)
     log.setLevel(before)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -262,6 +263,23 @@ def test_dicom_files_without_pixels_are_no_damaged_images(
     )
     assert len(listing.images) == (3 if extra else 0)
     assert sum(len(of.names) for of in listing.unused if of.what == "image") == 3 * (not extra)
+
+
+def test_pydicom_is_silent_though_its_import_sets_its_level(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with strict_pillow():
+        logging.getLogger("pydicom").setLevel(logging.WARNING)
+        logging.getLogger("pydicom.pixels").error("a plug-in has failed")
+    assert not caplog.records
+
+
+def test_the_reason_why_no_plug_in_decodes_is_told() -> None:
+    broken = dicom(SMOOTH[..., 0], syntax="1.2.840.10008.1.2.4.90", PixelData=encapsulate([b"no"]))
+    found = read(broken, 48, 64)
+    assert isinstance(found, Damaged)
+    assert found.reason.startswith("Unable to decode as exceptions were raised by all available")
+    assert not found.reason.endswith(":")
 
 
 def test_a_file_without_a_preamble_is_read() -> None:
