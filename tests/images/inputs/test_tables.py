@@ -616,3 +616,60 @@ def test_of_a_split_that_is_not_there_no_image_is_labelled(root: Path) -> None:
     assert train_labels(found) == (("a", "b", "c"), [0, 1, 2] * 4)
     (lost,) = found.notes.unused
     assert lost.names == tuple(f"test/{name}" for name in NAMES)
+
+
+@pytest.mark.input(
+    "label",
+    what="train.csv that names images of test/ too, by path or by name",
+    happens="labels train/ alone; the rows of other splits are named",
+)
+@pytest.mark.parametrize("form", ["test/{name},c", "/home/x/test/{name},c"])
+def test_a_path_to_another_split_labels_no_image_of_the_same_name(root: Path, form: str) -> None:
+    put(root, *(f"{split}/{name}" for split in ("train", "test") for name in NAMES))
+    paths = form.partition("{")[0].replace("test", "train")
+    both = rows(f"{paths}{{name}},{{label}}")[:6] + rows(form)[3:]
+    csv(root, "train.csv", "path,label", ["only.png,a", *both])
+    put(root, "test/only.png")
+    found = load_dataset(str(root))
+    assert train_labels(found) == (("a", "b", "c"), [0, 1, 2, 0, 1, 2, *[-1] * 6])
+    ((lost),) = (group for group in found.notes.unused if group.what == "label")
+    assert lost.names == ("only.png", *(row.partition(",")[0] for row in rows(form)[3:]))
+    assert lost.reason.startswith("train.csv names images of another split or folder: ")
+
+
+def test_a_path_goes_before_its_name_alone(root: Path) -> None:
+    """Where other rows have folders that are not there, so that most are found by name."""
+    put(root, *(f"x/y/{name}" for name in NAMES), "z/0000.png")
+    lines = ["y/0000.png,a", "z/0000.png,b", *rows("gone/{name},{label}")[1:]]
+    csv(root, "labels.csv", "path,label", lines)
+    assert train_labels(load_dataset(str(root)))[1] == [0, *[1, 2, 0] * 3, 1, 2, 1]
+
+
+@pytest.mark.input(
+    "label",
+    what="rows of a CSV with more cells than its header has columns (commas without quotes)",
+    happens="their labels are not used, and named; empty cells at the end do no harm",
+)
+def test_rows_longer_than_the_header_are_named(root: Path) -> None:
+    put(root, *NAMES)
+    lines = [*rows("{name},{label}")[:9], "0009.png,a, or b", "0010.png,b,", "0011.png,c,,x"]
+    csv(root, "labels.csv", "file,label", lines)
+    found = load_dataset(str(root))
+    assert train_labels(found) == (("a", "b", "c"), [*[0, 1, 2] * 3, -1, 1, -1])
+    (lost,) = found.notes.unused
+    assert (lost.what, lost.names) == ("label", ("0009.png", "0011.png"))
+    assert lost.reason.startswith("labels.csv has more in a row than its header has columns: ")
+
+
+@pytest.mark.input(
+    "label",
+    what="a CSV with row numbers of which the header says nothing (R)",
+    happens="labels are read",
+)
+def test_row_numbers_without_a_header_move_no_column(root: Path) -> None:
+    put(root, *NAMES)
+    lines = rows('"{number}","{name}","{label}"')
+    csv(root, "labels.csv", '"file","label"', lines)
+    found = load_dataset(str(root))
+    assert train_labels(found) == (("a", "b", "c"), [0, 1, 2] * 4)
+    assert found.notes.unused == ()

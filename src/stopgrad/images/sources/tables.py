@@ -14,6 +14,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import zip_longest
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
@@ -25,7 +26,7 @@ from stopgrad.images.sources.array_labels import fraction_among, labels_of_texts
 from stopgrad.images.sources.endings import SUFFIXES
 from stopgrad.images.sources.files import OURS, FolderListing, Found
 from stopgrad.images.sources.names import SplitOf, split_of, tells_split
-from stopgrad.images.sources.table_files import TWICE, UnfitTableError, columns_of
+from stopgrad.images.sources.table_files import BEYOND, TWICE, UnfitTableError, columns_of
 from stopgrad.images.types import Notes, Unused
 from stopgrad.storage import few
 
@@ -53,6 +54,8 @@ FRACTIONS = "numbers with fractions, such as"
 HOT = {"true": 1, "false": 0, "none": 0}  # what else stands in one-hot columns, in small letters
 # A class with the box of each object of it, as Kaggle has ILSVRC: n01440764 10 20 30 40.
 BOXED = re.compile(r"(\S+)(?: \d+){4}(?: \1(?: \d+){4})*")
+ELSEWHERE = "of another split or folder: as labels.csv, beside all images, it would label those too"
+LONGER = "more in a row than its header has columns: put quotes around text that holds separators"
 UNSPLIT = "all images are learned from; folders train/ and test/ would name the splits"
 
 
@@ -155,6 +158,7 @@ def _read_table(
     if "submission" in stem:
         raise UnfitTableError("submissions hold guesses")
     columns = columns_of(Path(table.path))
+    longer = columns.pop(BEYOND, [])
     if [*columns][:4] == OUR_COLUMNS:
         raise UnfitTableError(OURS)
     split = _split_of_table(stem)
@@ -162,14 +166,20 @@ def _read_table(
     for wanted in filter(None, (reading.image_column, reading.label_column)):
         if wanted not in columns:
             raise UnfitTableError(f"it has no column {wanted!r}")
-    by = _file_column(columns, _near(images, table.parts[:-1]), wanted=reading.image_column)
+    near = _near(images, table.parts[:-1])
+    about = {image.path for image in near}
+    others = [image for image in listing.images if image.path not in about]
+    by = _file_column(columns, near, others, wanted=reading.image_column)
     if wanted := reading.label_column:
         chosen = _LabelColumn(repr(wanted), values := _typed(columns[wanted]))
         if fraction := fraction_among(values):
             raise UnfitTableError(f"its column {wanted!r} holds {FRACTIONS} {fraction}")
     else:
         chosen = _label_column(columns, by.column)
-    labels, notes = _assigned(name, by, chosen.values)
+    values = [None if more else value for value, more in zip_longest(chosen.values, longer)]
+    labels, notes = _assigned(name, by, values)
+    if rows := tuple(value for value, more in zip(by.values, longer, strict=False) if more):
+        notes = notes.and_those(Notes(unused=(Unused("label", f"{name} has {LONGER}", rows),)))
     remarks = [f"labels are those of {name}: column {chosen.named}, images by {by.column!r}"]
     if chosen.others:
         remarks.append(f"--label-column takes {few(chosen.others)} of {name} instead")
@@ -201,25 +211,35 @@ class _ByFile(NamedTuple):
     column: str
     values: list[str]  # as they stand there, a row each
     images: list[Found | None]
+    elsewhere: frozenset[str]  # the values that name images which the table is not about
 
 
 def _file_column(
-    columns: Mapping[str, Sequence[Any]], images: Sequence[Found], *, wanted: str
+    columns: Mapping[str, Sequence[Any]],
+    images: Sequence[Found],
+    others: Sequence[Found],
+    *,
+    wanted: str,
 ) -> _ByFile:
     """The column that names images, and the image of each row."""
     if not images:
         raise UnfitTableError("no images that it could be about")
     order = [wanted] if wanted else sorted(columns, key=lambda name: _place(name, FILE_COLUMNS))
-    most = min(MOST_PARTS, max(len(image.parts) for image in images))
+    most = min(MOST_PARTS, max(len(image.parts) for of in (images, others) for image in of))
     for ending in (True, False):
-        index = _index(images, most, ending=ending)
+        index, of_others = (_index(of, most, ending=ending) for of in (images, others))
         for parts in range(most, 0, -1):
             for column in order:
                 values = ["" if value is None else str(value) for value in columns[column]]
-                found = [index.get(_key(value, parts, ending=ending)) for value in values]
+                found, elsewhere = [], set[str]()
+                for value in values:
+                    keys = [_key(value, n, ending=ending) for n in range(most, parts - 1, -1)]
+                    first = next((key for key in keys if key in index or key in of_others), "")
+                    found.append(index.get(first))
+                    elsewhere |= {value} if first and first not in index else set()
                 rows, named = sum(map(bool, values)), {f.path for f in found if f is not None}
                 if 2 * len(named) >= max(1, min(rows, len(images))):
-                    return _ByFile(column, values, found)
+                    return _ByFile(column, values, found, frozenset(elsewhere))
     which = f"column {wanted!r} does not name" if wanted else "no column names"
     raise UnfitTableError(f"{which} the images")
 
@@ -335,8 +355,10 @@ def _assigned(name: str, by: _ByFile, values: Values) -> TableLabels:
     if several:
         names = tuple("/".join(image.parts) for image in several.values())
         unused.append(Unused("label", f"{name} has several labels for one image", names))
-    if lost:
-        unused.append(Unused("label", f"{name} names no image that is there", tuple(lost)))
+    if away := tuple(value for value in lost if value in by.elsewhere):
+        unused.append(Unused("label", f"{name} names images {ELSEWHERE}", away))
+    if gone := tuple(value for value in lost if value not in by.elsewhere):
+        unused.append(Unused("label", f"{name} names no image that is there", gone))
     kept = {path: label for path, label in labels.items() if path not in several}
     if not kept:
         raise UnfitTableError(
