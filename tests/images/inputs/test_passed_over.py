@@ -54,6 +54,12 @@ def image(form: str, size: tuple[int, int] = (8, 8)) -> bytes:
     return file.getvalue()
 
 
+LABELS = (
+    ".json files that look like labels or annotations of COCO are not read: save them as a CSV, "
+    "labels.csv, with the columns file and label"
+)
+
+
 def passed(what: str, name: str, kind: str, reason: str, happens: str = "") -> Any:
     return row(what, happens or f"is named: {reason}", name, kind, reason)
 
@@ -85,7 +91,10 @@ def passed(what: str, name: str, kind: str, reason: str, happens: str = "") -> A
         passed("NIfTI, packed", "brain.nii.gz", "image", ".nii is not read: convert to PNG"),
         passed("video", "clip.MOV", "image", ".mov is a video: save its frames as PNG or JPEG"),
         passed("annotations of VOC", "1.xml", "file", ".xml files are not read"),
-        passed("annotations of COCO", "instances.json", "file", ".json files are not read"),
+        passed("annotations of COCO", "instances_val2017.json", "file", LABELS),
+        passed("annotations of COCO from Roboflow", "_annotations.coco.json", "file", LABELS),
+        passed("labels in JSON", "labels.json", "file", LABELS),
+        passed("other JSON", "settings.json", "file", ".json files are not read"),
         passed("boxes of YOLO", "labels/1.txt", "file", ".txt files are not read"),
         passed("archives beside images", "more.zip", "file", ".zip files are not read"),
         passed("files of no known ending", "a.xyz", "file", ".xyz files are not read"),

@@ -14,6 +14,7 @@ note. What stopgrad itself has written, a run, a store or a figure, is known by 
 from __future__ import annotations
 
 import os
+import re
 import struct
 import zlib
 from collections.abc import Iterable, Iterator
@@ -58,6 +59,20 @@ TABLE_NAMES = frozenset(  # the Hub's, Tiny ImageNet's, and lists of paths with 
 RUN = frozenset({"config.json", "status.json"})  # a folder with both is a run
 RUN_FILES = RUN | {"metrics.jsonl", "records.jsonl", "report.html", "lock"}
 OURS = "written by stopgrad"
+LABEL_WORDS = (
+    "annotation",
+    "annotations",
+    "instances",
+    "captions",
+    "coco",
+    "label",
+    "labels",
+    "metadata",
+)
+LABELS = (
+    ".json files that look like labels or annotations of COCO are not read: save them as a CSV, "
+    "labels.csv, with the columns file and label"
+)
 MARK = b"tEXtSoftware\0stopgrad"
 MOST_LOOKED_INTO = 1000  # PNG files of a folder that are opened to tell whether they are figures
 
@@ -184,7 +199,11 @@ class _Walk:
         elif ending in TABLES or file.parts[-1] in TABLE_NAMES:
             self.tables.append(file)
         elif ending in OTHERS:
-            self._pass_over("file", f"{ending} files are not read", file.parts)
+            words = {*re.findall("[a-z]+", file.parts[-1].lower())}
+            labels = ending == ".json" and not words.isdisjoint(LABEL_WORDS)
+            self._pass_over(
+                "file", LABELS if labels else f"{ending} files are not read", file.parts
+            )
         else:
             self._take_odd(file, ending)
 
