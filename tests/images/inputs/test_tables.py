@@ -673,3 +673,31 @@ def test_row_numbers_without_a_header_move_no_column(root: Path) -> None:
     found = load_dataset(str(root))
     assert train_labels(found) == (("a", "b", "c"), [0, 1, 2] * 4)
     assert found.notes.unused == ()
+
+
+@pytest.mark.input(
+    "label",
+    what="names of classes or files that Unicode writes in two forms (macOS, Linux)",
+    happens="are compared in one form",
+)
+def test_an_accent_behind_its_letter_makes_no_other_name(root: Path) -> None:
+    composed, behind = "caf\u00e9", "cafe\u0301"
+    put(root, *each(f"train/{behind}", "train/thé"), f"val/{composed}/x.png", "test/\u00e9.png")
+    found = load_dataset(str(root), reading=Reading(split="val"))
+    assert found.train.class_names == (behind, "thé")  # as they stand there
+    assert found.test is not None
+    assert found.test.labels is not None
+    assert found.test.labels.tolist() == [0]
+    csv(root, "test.csv", "file,label", [f"e\u0301.png,{composed}"])
+    found = load_dataset(str(root), reading=Reading(split="test"))
+    assert found.test is not None
+    assert found.test.labels is not None
+    assert found.test.labels.tolist() == [0]
+    assert not [group for group in found.notes.unused if group.what == "label"]
+
+
+def test_labels_in_two_forms_of_one_text_are_one_class(root: Path) -> None:
+    put(root, *NAMES)
+    labels = ["\u00e9", "e\u0301", "x"] * 4
+    csv(root, "a.csv", "file,label", [f"{n},{a}" for n, a in zip(NAMES, labels, strict=True)])
+    assert train_labels(load_dataset(str(root))) == (("e\u0301", "x"), [0, 0, 1] * 4)

@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 from stopgrad.config import BY_RULE, Reading
 from stopgrad.errors import DataError
-from stopgrad.images.sources.arrays import RawLabels, number_labels
+from stopgrad.images.sources.arrays import RawLabels, composed, number_labels
 from stopgrad.images.sources.files import FolderListing, Found, as_text, list_folder
 from stopgrad.images.sources.layout import (
     Arrangement,
@@ -131,7 +131,8 @@ class _FolderLabels(NamedTuple):
         def read() -> TableLabels:
             splits = {i.path: s.split for s in (train, *found.scored) for i in s.images}
             folders = {i.path: s.class_of(i) for s in (train, *found.scored) for i in s.images}
-            own = {path: name for path, name in folders.items() if name and name in classes}
+            known = {composed(name) for name in classes if name}
+            own = {path: of for path, of in folders.items() if of and composed(of) in known}
             return table_labels(listing, splits, reading, classes=own)
 
         return cls(by_column, by_folder, frozenset(filter(None, classes)), listing, read)
@@ -143,7 +144,8 @@ class _FolderLabels(NamedTuple):
 
     def has_classes(self, split: FolderSplit) -> bool:
         """Whether images of a split lie in class folders of the training split."""
-        return any(split.class_of(image) in self.classes for image in split.images)
+        known = {*map(composed, self.classes)}
+        return any(composed(split.class_of(image) or "") in known for image in split.images)
 
     def has_labels(self, split: FolderSplit) -> bool:
         """Whether images of a split have a label, by folder or by table."""

@@ -23,6 +23,7 @@ import numpy as np
 from stopgrad.config import Reading
 from stopgrad.errors import DataError
 from stopgrad.images.sources.array_labels import fraction_among, labels_of_texts, one_hot
+from stopgrad.images.sources.arrays import composed
 from stopgrad.images.sources.endings import SUFFIXES
 from stopgrad.images.sources.files import OURS, FolderListing, Found
 from stopgrad.images.sources.names import SplitOf, split_of, tells_split
@@ -98,7 +99,7 @@ def table_labels(
         other = [
             path
             for path, label in found.labels.items()
-            if str(labels.get(path, label)) != str(label)
+            if composed(str(labels.get(path, label))) != composed(str(label))
         ]
         if found.labels.keys() <= labels.keys():
             notes = notes.and_those(_not_read(name, "the images it names have labels already"))
@@ -257,7 +258,11 @@ def _index(images: Iterable[Found], most: int, *, ending: bool) -> dict[str, Fou
 
 def _key(path: str, parts: int, *, ending: bool) -> str:
     """The last parts of a path, or all where it has fewer; without the ending 007 is 7."""
-    split = [part for part in path.strip().replace("\\", "/").split("/") if part not in ("", ".")]
+    split = [
+        part
+        for part in composed(path).strip().replace("\\", "/").split("/")
+        if part not in ("", ".")
+    ]
     if split and not ending:
         stem, suffix = os.path.splitext(split[-1])
         split[-1] = stem if suffix.lower() in SUFFIXES else split[-1]
