@@ -59,18 +59,10 @@ TABLE_NAMES = frozenset(  # the Hub's, Tiny ImageNet's, and lists of paths with 
 RUN = frozenset({"config.json", "status.json"})  # a folder with both is a run
 RUN_FILES = RUN | {"metrics.jsonl", "records.jsonl", "report.html", "lock"}
 OURS = "written by stopgrad"
-LABEL_WORDS = (
-    "annotation",
-    "annotations",
-    "instances",
-    "captions",
-    "coco",
-    "label",
-    "labels",
-    "metadata",
-)
+SHEETS, TEXTS = (".xls", ".xlsx", ".ods"), (".json", ".txt", ".yaml", ".yml")
+LABEL_WORDS = ("annotation", "annotations", "instances", "coco", "label", "labels", "metadata")
 LABELS = (
-    ".json files that look like labels or annotations of COCO are not read: save them as a CSV, "
+    "{} files that may hold labels, as annotations of COCO do, are not read: save them as a CSV, "
     "labels.csv, with the columns file and label"
 )
 MARK = b"tEXtSoftware\0stopgrad"
@@ -199,11 +191,10 @@ class _Walk:
         elif ending in TABLES or file.parts[-1] in TABLE_NAMES:
             self.tables.append(file)
         elif ending in OTHERS:
-            words = {*re.findall("[a-z]+", file.parts[-1].lower())}
-            labels = ending == ".json" and not words.isdisjoint(LABEL_WORDS)
-            self._pass_over(
-                "file", LABELS if labels else f"{ending} files are not read", file.parts
-            )
+            words = {*re.findall("[a-z]+", file.parts[-1].lower())} if ending in TEXTS else set()
+            labels = ending in SHEETS or not words.isdisjoint(LABEL_WORDS)
+            reason = LABELS.format(ending) if labels else f"{ending} files are not read"
+            self._pass_over("file", reason, file.parts)
         else:
             self._take_odd(file, ending)
 
