@@ -701,3 +701,43 @@ def test_labels_in_two_forms_of_one_text_are_one_class(root: Path) -> None:
     labels = ["\u00e9", "e\u0301", "x"] * 4
     csv(root, "a.csv", "file,label", [f"{n},{a}" for n, a in zip(NAMES, labels, strict=True)])
     assert train_labels(load_dataset(str(root))) == (("e\u0301", "x"), [0, 0, 1] * 4)
+
+
+@pytest.mark.input(
+    "label",
+    what="a table without a header whose names have no ending",
+    happens="its first line is a row",
+)
+@pytest.mark.parametrize("form", ["all/{stem},{label}", "{stem} {label}"])
+def test_a_first_line_that_names_an_image_is_a_row(root: Path, form: str) -> None:
+    put(root, *(f"all/{name}" for name in NAMES))
+    csv(root, "list.csv", "", rows(form))
+    found = load_dataset(str(root))
+    assert train_labels(found) == (("a", "b", "c"), [0, 1, 2] * 4)
+    assert found.notes.remarks == ("labels are those of list.csv: column '2', images by '1'",)
+
+
+def test_a_header_that_an_image_is_called_like_is_a_header(root: Path) -> None:
+    put(root, *NAMES, "image.png")
+    csv(root, "list.csv", "image,label", rows("{stem},{label}"))
+    assert train_labels(load_dataset(str(root)))[1] == [*[0, 1, 2] * 4, -1]
+
+
+@pytest.mark.input(
+    "label",
+    what="val.txt beside images that lie in no split",
+    happens="is named: it is about a split that is not there",
+)
+def test_a_table_of_a_split_that_is_not_there_is_named(root: Path) -> None:
+    put(root, *(f"images/{name}" for name in NAMES))
+    csv(root, "train.txt", "", rows("images/{name} {label}")[:6])
+    csv(root, "val.txt", "", rows("images/{name} {label}")[6:])
+    found = load_dataset(str(root))
+    assert train_labels(found)[1] == [*[0, 1, 2] * 2, *[-1] * 6]
+    said = (
+        "val.txt gives no labels: no image is in the split of its name, validation; as labels.csv, "
+    )
+    assert found.notes.remarks[1:] == (
+        f"{said}beside all images, it would label any",
+        "6 of 12 images of train have no label",
+    )

@@ -55,7 +55,8 @@ FRACTIONS = "numbers with fractions, such as"
 HOT = {"true": 1, "false": 0, "none": 0}  # what else stands in one-hot columns, in small letters
 # A class with the box of each object of it, as Kaggle has ILSVRC: n01440764 10 20 30 40.
 BOXED = re.compile(r"(\S+)(?: \d+){4}(?: \1(?: \d+){4})*")
-ELSEWHERE = "of another split or folder: as labels.csv, beside all images, it would label those too"
+AS_LABELS = "as labels.csv, beside all images, it would label any"
+ELSEWHERE = f"of another split or folder: {AS_LABELS}"
 LONGER = "more in a row than its header has columns: put quotes around text that holds separators"
 UNSPLIT = "all images are learned from; folders train/ and test/ would name the splits"
 
@@ -167,10 +168,16 @@ def _read_table(
     for wanted in filter(None, (reading.image_column, reading.label_column)):
         if wanted not in columns:
             raise UnfitTableError(f"it has no column {wanted!r}")
+    if split and not images:
+        raise UnfitTableError(f"no image is in the split of its name, {split}; {AS_LABELS}")
     near = _near(images, table.parts[:-1])
     about = {image.path for image in near}
     others = [image for image in listing.images if image.path not in about]
     by = _file_column(columns, near, others, wanted=reading.image_column)
+    if by.as_header:
+        columns = {str(n): [of, *columns[of]] for n, of in enumerate(columns, 1)}
+        longer = [False, *longer] if longer else []
+        by = _file_column(columns, near, others, wanted="")
     if wanted := reading.label_column:
         chosen = _LabelColumn(repr(wanted), values := _typed(columns[wanted]))
         if fraction := fraction_among(values):
@@ -213,6 +220,7 @@ class _ByFile(NamedTuple):
     values: list[str]  # as they stand there, a row each
     images: list[Found | None]
     elsewhere: frozenset[str]  # the values that name images which the table is not about
+    as_header: bool  # whether what stands for a header is a row
 
 
 def _file_column(
@@ -240,9 +248,17 @@ def _file_column(
                     elsewhere |= {value} if first and first not in index else set()
                 rows, named = sum(map(bool, values)), {f.path for f in found if f is not None}
                 if 2 * len(named) >= max(1, min(rows, len(images))):
-                    return _ByFile(column, values, found, frozenset(elsewhere))
+                    keys = [_key(column, n, ending=ending) for n in range(most, parts - 1, -1)]
+                    row = any(map(index.get, keys)) and _is_said(column, columns)
+                    return _ByFile(column, values, found, frozenset(elsewhere), row)
     which = f"column {wanted!r} does not name" if wanted else "no column names"
     raise UnfitTableError(f"{which} the images")
+
+
+def _is_said(column: str, columns: Iterable[str]) -> bool:
+    """Whether the name of a column stands in the file, and is none that is known."""
+    own = [*columns] != [str(n) for n, _ in enumerate(columns, 1)]
+    return own and _place(column, FILE_COLUMNS) == len(FILE_COLUMNS)
 
 
 def _index(images: Iterable[Found], most: int, *, ending: bool) -> dict[str, Found | None]:
