@@ -26,6 +26,7 @@ from stopgrad.images.sources.layout import (
     FolderSplit,
     are_classes,
     arrange,
+    classes_in_names,
     inner_classes,
     why_no_classes,
 )
@@ -246,6 +247,8 @@ def _remarks(found: Arrangement, scored: FolderSplit | None, known: _FolderLabel
     if not known.by_folder:
         if not known.by_column:
             yield from filter(None, (why_no_classes(train.inside), _why_no_inner_classes(train)))
+        if not known.tables:
+            yield from filter(None, [classes_in_names(train.inside)])
         return
     for split in filter(None, (train, scored)):
         strays = ["/".join(i.parts) for i in split.images if split.class_of(i) is None]
