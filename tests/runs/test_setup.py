@@ -162,6 +162,9 @@ def test_images_without_labels_are_not_scored(dataset: Dataset) -> None:
     bare = Dataset("bare", images_from_arrays(dataset.train.pixels), None)
     with pytest.raises(DataError, match="without labels"):
         evaluation_split(bare, preset("tiny"))
+    bare = bare._replace(notes=Notes(("a.csv gives no labels: use --label-column",)))
+    with pytest.raises(DataError, match="to name their column: stopgrad pack DATA --out STORE --"):
+        evaluation_split(bare, preset("tiny"))
 
 
 def test_a_checkpoint_is_no_run_and_stays_as_it_is(tmp_path: Path) -> None:

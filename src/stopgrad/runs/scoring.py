@@ -18,6 +18,7 @@ from stopgrad.storage import storage_errors, write_json
 log = logging.getLogger(__name__)
 
 WATCHED = 0.2  # part of the labelled images that is watched where there is no test split
+NAMED_COLUMN = "stopgrad pack DATA --out STORE --label-column NAME, then --data STORE"
 
 
 class EvaluationSplit(NamedTuple):
@@ -118,10 +119,13 @@ def _labelled(images: Images | None, dataset: Dataset) -> Images:
 def _without_labels(which: str, dataset: Dataset) -> DataError:
     """The error for a split without labels, with what is known of them."""
     why = "; ".join(remark for remark in dataset.notes.remarks if "label" in remark)
+    hint = "evaluation needs labels; pretraining, embedding and neighbours do not"
+    if "--label-column" in why:
+        hint = f"to name their column: {NAMED_COLUMN}"
     return DataError(
         f"{dataset.name} without labels on {which}{f' ({why})' if why else ''}",
         expected="labels on the images to train on and on those to score",
-        hint="evaluation needs labels; pretraining, embedding and neighbours do not",
+        hint=hint,
     )
 
 
