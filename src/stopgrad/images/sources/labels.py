@@ -266,7 +266,7 @@ def labels_of(
     if not column:
         return None, ()
     rows = file.metadata.num_rows
-    without = f"{name} ({rows:,} row{'s' * (rows != 1)}) has no labels, as"
+    without = f"{name} has no labels ({rows:,} row{'s' * (rows != 1)}), as"
     if column not in file.schema_arrow.names:
         other = label_column(file, image).name
         how = f"; its column {other!r} is not read: rename it to {column!r}" if other else ""
