@@ -141,11 +141,19 @@ def test_a_split_of_another_name_is_scored_only_if_it_was_read(dataset: Dataset)
         evaluation_split(own, preset("tiny"), name="tset")
 
 
-def test_a_split_without_labels_leaves_a_fifth_of_the_others(dataset: Dataset) -> None:
+def test_a_split_without_labels_leaves_a_fifth_of_the_others(
+    dataset: Dataset, caplog: pytest.LogCaptureFixture
+) -> None:
     assert dataset.test is not None
     bare = dataset._replace(test=images_from_arrays(dataset.test.pixels))
     split = evaluation_split(bare, preset("tiny"))
     assert (split.name, len(split.train), len(split.test)) == ("validation", 320, 80)
+    said = "no labels in the validation split: a fifth of the training images is scored"
+    assert caplog.messages == [said.replace("validation", "test")]
+    evaluation_split(bare._replace(notes=Notes(scored="validation")), preset("tiny"))
+    assert caplog.messages[1:] == [said]
+    evaluation_split(bare, preset("tiny", validation=0.25))
+    assert caplog.messages[2:] == ["no labels in the test split: the images held out are scored"]
     with pytest.raises(DataError, match="noise without labels on the test split"):
         evaluation_split(bare, preset("tiny"), name="test")
 
@@ -153,6 +161,9 @@ def test_a_split_without_labels_leaves_a_fifth_of_the_others(dataset: Dataset) -
 def test_images_without_labels_are_not_scored(dataset: Dataset) -> None:
     bare = Dataset("bare", images_from_arrays(dataset.train.pixels), None)
     with pytest.raises(DataError, match="without labels"):
+        evaluation_split(bare, preset("tiny"))
+    bare = bare._replace(notes=Notes(("a.csv gives no labels: use --label-column",)))
+    with pytest.raises(DataError, match="to name their column: stopgrad pack DATA --out STORE --"):
         evaluation_split(bare, preset("tiny"))
 
 

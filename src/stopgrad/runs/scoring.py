@@ -5,6 +5,7 @@ In: a data set, a config and the name of a split. Out: an `EvaluationSplit`; dra
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -14,7 +15,10 @@ from stopgrad.errors import ConfigError, DataError, did_you_mean
 from stopgrad.images import Dataset, Images, label_subset, split_validation
 from stopgrad.storage import storage_errors, write_json
 
+log = logging.getLogger(__name__)
+
 WATCHED = 0.2  # part of the labelled images that is watched where there is no test split
+NAMED_COLUMN = "stopgrad pack DATA --out STORE --label-column NAME, then --data STORE"
 
 
 class EvaluationSplit(NamedTuple):
@@ -67,6 +71,14 @@ def evaluation_split(dataset: Dataset, config: Config, *, name: str = "auto") ->
         ConfigError: As `split_to_score`.
         DataError: When the images have no labels, or there is nothing to score.
     """
+    split, remark = _split(dataset, config, name=name)
+    if remark:
+        log.warning(remark)
+    return split
+
+
+def _split(dataset: Dataset, config: Config, *, name: str) -> tuple[EvaluationSplit, str]:
+    """The split, and what to know of it."""
     train, test = dataset.train, dataset.test
     if train.labels is None:
         raise _without_labels("the images to train on", dataset)
@@ -75,16 +87,21 @@ def evaluation_split(dataset: Dataset, config: Config, *, name: str = "auto") ->
     the_datas_own = dataset.notes.scored == "validation" and config.validation == 0
     held_out = called == "validation" and (unlabelled or not the_datas_own)
     fraction = config.validation or (WATCHED if unlabelled and held_out else 0.0)
-    if fraction == 0:
-        return EvaluationSplit(
-            train.labelled(), _labelled(None if held_out else test, dataset), called
+    remark = ""
+    if test is not None and unlabelled and held_out:
+        which = (
+            "the images held out are" if config.validation else "a fifth of the training images is"
         )
+        remark = f"no labels in the {dataset.notes.scored or 'test'} split: {which} scored"
+    if fraction == 0:
+        scored = _labelled(None if held_out else test, dataset)
+        return EvaluationSplit(train.labelled(), scored, called), remark
     # Without images held out for it, the same fifth of those with labels that watches a run.
     split = split_validation(
         train if config.validation else train.labelled(), fraction=fraction, seed=config.seed
     )
     scored = split.validation.labelled() if held_out else _labelled(test, dataset)
-    return EvaluationSplit(split.train.labelled(), scored, called)
+    return EvaluationSplit(split.train.labelled(), scored, called), remark
 
 
 def _labelled(images: Images | None, dataset: Dataset) -> Images:
@@ -102,10 +119,13 @@ def _labelled(images: Images | None, dataset: Dataset) -> Images:
 def _without_labels(which: str, dataset: Dataset) -> DataError:
     """The error for a split without labels, with what is known of them."""
     why = "; ".join(remark for remark in dataset.notes.remarks if "label" in remark)
+    hint = "evaluation needs labels; pretraining, embedding and neighbours do not"
+    if "--label-column" in why:
+        hint = f"to name their column: {NAMED_COLUMN}"
     return DataError(
         f"{dataset.name} without labels on {which}{f' ({why})' if why else ''}",
         expected="labels on the images to train on and on those to score",
-        hint="evaluation needs labels; pretraining, embedding and neighbours do not",
+        hint=hint,
     )
 
 
@@ -118,7 +138,7 @@ def keep_label_draws(
     `check_fractions` and `evaluation_split`, and a StorageError when the disk refuses.
     """
     check_fractions(labels)
-    train = evaluation_split(dataset, config).train
+    train = _split(dataset, config, name="auto")[0].train
     for fraction in (fraction for fraction in labels if fraction < 1):
         file = path / "labels" / f"share-{fraction:g}-seed-{config.seed}.json"
         with storage_errors(file, needed=0):

@@ -281,10 +281,28 @@ def test_a_file_without_the_label_column_has_no_labels_and_is_named(root: Path) 
     assert found.train.labels is not None
     assert found.train.labels.tolist() == [-1, 0, 1, -1]
     assert found.notes.remarks == (
-        "train-00000-of-00003.parquet has no labels, as it has no column 'label'",
-        "train-00002-of-00003.parquet has no labels, as column 'label' is numbers with fractions, "
-        "such as 0.5",
+        "train-00000-of-00003.parquet has no labels (1 row), as it has no column 'label'",
+        "train-00002-of-00003.parquet has no labels (1 row), as column 'label' is numbers with "
+        "fractions, such as 0.5",
         "2 of 4 images of train have no label",
+    )
+
+
+@pytest.mark.input(
+    "label",
+    what="a file of a split whose labels stand in a column of another name",
+    happens="its rows have no label; the column is named",
+)
+def test_a_label_column_of_another_name_in_one_file_is_named(root: Path) -> None:
+    write(root / "train-00000-of-00002.parquet", 2, label=["a", "b"])
+    write(root / "train-00001-of-00002.parquet", 3, first=2, category=["a", "b", "a"])
+    found = load_dataset(str(root))
+    assert found.train.labels is not None
+    assert found.train.labels.tolist() == [0, 1, -1, -1, -1]
+    assert found.notes.remarks == (
+        "train-00001-of-00002.parquet has no labels (3 rows), as it has no column 'label'; "
+        "its column 'category' is not read: rename it to 'label'",
+        "3 of 5 images of train have no label",
     )
 
 

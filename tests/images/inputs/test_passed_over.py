@@ -54,6 +54,12 @@ def image(form: str, size: tuple[int, int] = (8, 8)) -> bytes:
     return file.getvalue()
 
 
+LABELS = (
+    "{} files that may hold labels, as annotations of COCO do, are not read: save them as a CSV, "
+    "labels.csv, with the columns file and label"
+)
+
+
 def passed(what: str, name: str, kind: str, reason: str, happens: str = "") -> Any:
     return row(what, happens or f"is named: {reason}", name, kind, reason)
 
@@ -85,7 +91,17 @@ def passed(what: str, name: str, kind: str, reason: str, happens: str = "") -> A
         passed("NIfTI, packed", "brain.nii.gz", "image", ".nii is not read: convert to PNG"),
         passed("video", "clip.MOV", "image", ".mov is a video: save its frames as PNG or JPEG"),
         passed("annotations of VOC", "1.xml", "file", ".xml files are not read"),
-        passed("annotations of COCO", "instances.json", "file", ".json files are not read"),
+        passed("annotations of COCO", "instances_val2017.json", "file", LABELS.format(".json")),
+        passed(
+            "annotations of COCO from Roboflow",
+            "_annotations.coco.json",
+            "file",
+            LABELS.format(".json"),
+        ),
+        passed("labels in JSON", "labels.json", "file", LABELS.format(".json")),
+        passed("a list of labels", "val_synset_labels.txt", "file", LABELS.format(".txt")),
+        passed("spreadsheets", "train.xlsx", "file", LABELS.format(".xlsx")),
+        passed("other JSON", "settings.json", "file", ".json files are not read"),
         passed("boxes of YOLO", "labels/1.txt", "file", ".txt files are not read"),
         passed(
             "archives beside images",

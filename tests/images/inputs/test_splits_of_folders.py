@@ -488,3 +488,19 @@ def test_short_names_of_splits_count_with_no_others_beside_them(
     assert found.train.class_names == (("cat", "dog") if scored else names)
     told = [f"to train on: {names[0]}/; to score: {scored}/"] if scored else []
     assert list(found.notes.remarks) == told
+
+
+@pytest.mark.input(
+    "label",
+    what="classes in the names of images alone (cat.0.jpg, dog_1.jpg)",
+    happens="are no labels; said, with what to do",
+)
+def test_classes_in_names_are_said(root: Path) -> None:
+    put(root, *(f"train/{of}.{n}.png" for of in ("cat", "great_dog") for n in range(3)))
+    (remark,) = load_dataset(str(root)).notes.remarks
+    assert remark.startswith("no labels from names ('cat' 3, 'great_dog' 3): if those are classes")
+
+
+def test_numbered_names_of_one_kind_hold_no_classes(root: Path) -> None:
+    put(root, *(f"IMG_{n}.png" for n in range(3)), "other.png")
+    assert load_dataset(str(root)).notes.remarks == ()

@@ -616,3 +616,128 @@ def test_of_a_split_that_is_not_there_no_image_is_labelled(root: Path) -> None:
     assert train_labels(found) == (("a", "b", "c"), [0, 1, 2] * 4)
     (lost,) = found.notes.unused
     assert lost.names == tuple(f"test/{name}" for name in NAMES)
+
+
+@pytest.mark.input(
+    "label",
+    what="train.csv that names images of test/ too, by path or by name",
+    happens="labels train/ alone; the rows of other splits are named",
+)
+@pytest.mark.parametrize("form", ["test/{name},c", "/home/x/test/{name},c"])
+def test_a_path_to_another_split_labels_no_image_of_the_same_name(root: Path, form: str) -> None:
+    put(root, *(f"{split}/{name}" for split in ("train", "test") for name in NAMES))
+    paths = form.partition("{")[0].replace("test", "train")
+    both = rows(f"{paths}{{name}},{{label}}")[:6] + rows(form)[3:]
+    csv(root, "train.csv", "path,label", ["only.png,a", *both])
+    put(root, "test/only.png")
+    found = load_dataset(str(root))
+    assert train_labels(found) == (("a", "b", "c"), [0, 1, 2, 0, 1, 2, *[-1] * 6])
+    ((lost),) = (group for group in found.notes.unused if group.what == "label")
+    assert lost.names == ("only.png", *(row.partition(",")[0] for row in rows(form)[3:]))
+    assert lost.reason.startswith("train.csv names images of another split or folder: ")
+
+
+def test_a_path_goes_before_its_name_alone(root: Path) -> None:
+    """Where other rows have folders that are not there, so that most are found by name."""
+    put(root, *(f"x/y/{name}" for name in NAMES), "z/0000.png")
+    lines = ["y/0000.png,a", "z/0000.png,b", *rows("gone/{name},{label}")[1:]]
+    csv(root, "labels.csv", "path,label", lines)
+    assert train_labels(load_dataset(str(root)))[1] == [0, *[1, 2, 0] * 3, 1, 2, 1]
+
+
+@pytest.mark.input(
+    "label",
+    what="rows of a CSV with more cells than its header has columns (commas without quotes)",
+    happens="their labels are not used, and named; empty cells at the end do no harm",
+)
+def test_rows_longer_than_the_header_are_named(root: Path) -> None:
+    put(root, *NAMES)
+    lines = [*rows("{name},{label}")[:9], "0009.png,a, or b", "0010.png,b,", "0011.png,c,,x"]
+    csv(root, "labels.csv", "file,label", lines)
+    found = load_dataset(str(root))
+    assert train_labels(found) == (("a", "b", "c"), [*[0, 1, 2] * 3, -1, 1, -1])
+    (lost,) = found.notes.unused
+    assert (lost.what, lost.names) == ("label", ("0009.png", "0011.png"))
+    assert lost.reason.startswith("labels.csv has more in a row than its header has columns: ")
+
+
+@pytest.mark.input(
+    "label",
+    what="a CSV with row numbers of which the header says nothing (R)",
+    happens="labels are read",
+)
+def test_row_numbers_without_a_header_move_no_column(root: Path) -> None:
+    put(root, *NAMES)
+    lines = rows('"{number}","{name}","{label}"')
+    csv(root, "labels.csv", '"file","label"', lines)
+    found = load_dataset(str(root))
+    assert train_labels(found) == (("a", "b", "c"), [0, 1, 2] * 4)
+    assert found.notes.unused == ()
+
+
+@pytest.mark.input(
+    "label",
+    what="names of classes or files that Unicode writes in two forms (macOS, Linux)",
+    happens="are compared in one form",
+)
+def test_an_accent_behind_its_letter_makes_no_other_name(root: Path) -> None:
+    composed, behind = "caf\u00e9", "cafe\u0301"
+    put(root, *each(f"train/{behind}", "train/thé"), f"val/{composed}/x.png", "test/\u00e9.png")
+    found = load_dataset(str(root), reading=Reading(split="val"))
+    assert found.train.class_names == (behind, "thé")  # as they stand there
+    assert found.test is not None
+    assert found.test.labels is not None
+    assert found.test.labels.tolist() == [0]
+    csv(root, "test.csv", "file,label", [f"e\u0301.png,{composed}"])
+    found = load_dataset(str(root), reading=Reading(split="test"))
+    assert found.test is not None
+    assert found.test.labels is not None
+    assert found.test.labels.tolist() == [0]
+    assert not [group for group in found.notes.unused if group.what == "label"]
+
+
+def test_labels_in_two_forms_of_one_text_are_one_class(root: Path) -> None:
+    put(root, *NAMES)
+    labels = ["\u00e9", "e\u0301", "x"] * 4
+    csv(root, "a.csv", "file,label", [f"{n},{a}" for n, a in zip(NAMES, labels, strict=True)])
+    assert train_labels(load_dataset(str(root))) == (("e\u0301", "x"), [0, 0, 1] * 4)
+
+
+@pytest.mark.input(
+    "label",
+    what="a table without a header whose names have no ending",
+    happens="its first line is a row",
+)
+@pytest.mark.parametrize("form", ["all/{stem},{label}", "{stem} {label}"])
+def test_a_first_line_that_names_an_image_is_a_row(root: Path, form: str) -> None:
+    put(root, *(f"all/{name}" for name in NAMES))
+    csv(root, "list.csv", "", rows(form))
+    found = load_dataset(str(root))
+    assert train_labels(found) == (("a", "b", "c"), [0, 1, 2] * 4)
+    assert found.notes.remarks == ("labels come from list.csv: column '2', images by '1'",)
+
+
+def test_a_header_that_an_image_is_called_like_is_a_header(root: Path) -> None:
+    put(root, *NAMES, "image.png")
+    csv(root, "list.csv", "image,label", rows("{stem},{label}"))
+    assert train_labels(load_dataset(str(root)))[1] == [*[0, 1, 2] * 4, -1]
+
+
+@pytest.mark.input(
+    "label",
+    what="val.txt beside images that lie in no split",
+    happens="is named: it is about a split that is not there",
+)
+def test_a_table_of_a_split_that_is_not_there_is_named(root: Path) -> None:
+    put(root, *(f"images/{name}" for name in NAMES))
+    csv(root, "train.txt", "", rows("images/{name} {label}")[:6])
+    csv(root, "val.txt", "", rows("images/{name} {label}")[6:])
+    found = load_dataset(str(root))
+    assert train_labels(found)[1] == [*[0, 1, 2] * 2, *[-1] * 6]
+    said = (
+        "val.txt gives no labels: no image is in the split of its name, validation; as labels.csv, "
+    )
+    assert found.notes.remarks[1:] == (
+        f"{said}beside all images, it would label any",
+        "6 of 12 images of train have no label",
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import unicodedata
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -124,7 +125,8 @@ def number_labels(
     0 on are taken as they are while at least half of them occur; all other labels are numbered in
     their sorted order (text by code point, so that no locale changes it). Labels of a test split
     count only beside those of
-    a train split, and where they are of its classes; what does not count is noted.
+    a train split, and where they are of its classes; what does not count is noted. Names are
+    compared as `composed`.
 
     Args:
         train: Of the training split; None where the data have no labels at all.
@@ -134,11 +136,11 @@ def number_labels(
     if train is None or not train.known:
         return NumberedLabels((), None, None, _without_train_labels(train, test))
     names = tuple(class_names)
-    places = {name: place for place, name in enumerate(names)}
+    places = {composed(name): place for place, name in enumerate(names)}
     places |= {str(place): place for place in range(len(names))}
     if not names:
         names = _class_names(train)
-        places = {name: place for place, name in enumerate(names)}
+        places = {composed(name): place for place, name in enumerate(names)}
     numbered, notes = _numbered(train, places, "is none of the class names")
     if not class_names and (remark := _renumbered(train, names)):
         notes = Notes((remark,)).and_those(notes)
@@ -148,11 +150,17 @@ def number_labels(
     return NumberedLabels(names, numbered, scored, notes.and_those(more))
 
 
+def composed(text: str) -> str:
+    """One form of text that Unicode writes in several: macOS stores an accent behind its letter."""
+    return unicodedata.normalize("NFC", text)
+
+
 def _class_names(raw: RawLabels) -> tuple[str, ...]:
     distinct = set(raw.known)
     numbers = [value for value in distinct if isinstance(value, int)]
     if len(numbers) < len(distinct):
-        return tuple(sorted(set(map(str, distinct))))
+        texts = sorted(map(str, distinct), reverse=True)
+        return tuple(sorted({composed(text): text for text in texts}.values()))
     if min(numbers) == 0 and 2 * len(numbers) > max(numbers):
         return tuple(map(str, range(max(numbers) + 1)))
     return tuple(map(str, sorted(numbers)))
@@ -173,7 +181,7 @@ def _renumbered(raw: RawLabels, names: tuple[str, ...]) -> str:
 def _numbered(raw: RawLabels, places: dict[str, int], unfit: str) -> tuple[Labels | None, Notes]:
     """Labels (N,), None where none can be used; and what cannot."""
     none = {None, "", *(sign for sign in (-1, -100) if str(sign) not in places)}
-    numbers = [UNLABELLED if v in none else places.get(str(v)) for v in raw.values]
+    numbers = [UNLABELLED if v in none else places.get(composed(str(v))) for v in raw.values]
     strange: dict[str, list[str]] = {}
     for row, number in enumerate(numbers):
         if number is None:

@@ -14,6 +14,7 @@ note. What stopgrad itself has written, a run, a store or a figure, is known by 
 from __future__ import annotations
 
 import os
+import re
 import struct
 import zlib
 from collections.abc import Iterable, Iterator
@@ -62,6 +63,12 @@ TABLE_NAMES = frozenset(  # the Hub's, Tiny ImageNet's, and lists of paths with 
 RUN = frozenset({"config.json", "status.json"})  # a folder with both is a run
 RUN_FILES = RUN | {"metrics.jsonl", "records.jsonl", "report.html", "lock"}
 OURS = "written by stopgrad"
+SHEETS, TEXTS = (".xls", ".xlsx", ".ods"), (".json", ".txt", ".yaml", ".yml")
+LABEL_WORDS = ("annotation", "annotations", "instances", "coco", "label", "labels", "metadata")
+LABELS = (
+    "{} files that may hold labels, as annotations of COCO do, are not read: save them as a CSV, "
+    "labels.csv, with the columns file and label"
+)
 MARK = b"tEXtSoftware\0stopgrad"
 MOST_LOOKED_INTO = 1000  # PNG files of a folder that are opened to tell whether they are figures
 
@@ -194,7 +201,10 @@ class _Walk:
         elif ending in PACKED:
             self._pass_over("file", f"{ending} files are not opened: unpack them", file.parts)
         elif ending in OTHERS:
-            self._pass_over("file", f"{ending} files are not read", file.parts)
+            words = {*re.findall("[a-z]+", file.parts[-1].lower())} if ending in TEXTS else set()
+            labels = ending in SHEETS or not words.isdisjoint(LABEL_WORDS)
+            reason = LABELS.format(ending) if labels else f"{ending} files are not read"
+            self._pass_over("file", reason, file.parts)
         else:
             self._take_odd(file, ending)
 

@@ -19,13 +19,14 @@ from typing import NamedTuple
 
 from stopgrad.config import BY_RULE, Reading
 from stopgrad.errors import DataError
-from stopgrad.images.sources.arrays import RawLabels, number_labels
+from stopgrad.images.sources.arrays import RawLabels, composed, number_labels
 from stopgrad.images.sources.files import FolderListing, Found, as_text, list_folder
 from stopgrad.images.sources.layout import (
     Arrangement,
     FolderSplit,
     are_classes,
     arrange,
+    classes_in_names,
     inner_classes,
     why_no_classes,
 )
@@ -131,7 +132,8 @@ class _FolderLabels(NamedTuple):
         def read() -> TableLabels:
             splits = {i.path: s.split for s in (train, *found.scored) for i in s.images}
             folders = {i.path: s.class_of(i) for s in (train, *found.scored) for i in s.images}
-            own = {path: name for path, name in folders.items() if name and name in classes}
+            known = {composed(name) for name in classes if name}
+            own = {path: of for path, of in folders.items() if of and composed(of) in known}
             return table_labels(listing, splits, reading, classes=own)
 
         return cls(by_column, by_folder, frozenset(filter(None, classes)), listing, read)
@@ -143,7 +145,8 @@ class _FolderLabels(NamedTuple):
 
     def has_classes(self, split: FolderSplit) -> bool:
         """Whether images of a split lie in class folders of the training split."""
-        return any(split.class_of(image) in self.classes for image in split.images)
+        known = {*map(composed, self.classes)}
+        return any(composed(split.class_of(image) or "") in known for image in split.images)
 
     def has_labels(self, split: FolderSplit) -> bool:
         """Whether images of a split have a label, by folder or by table."""
@@ -244,6 +247,8 @@ def _remarks(found: Arrangement, scored: FolderSplit | None, known: _FolderLabel
     if not known.by_folder:
         if not known.by_column:
             yield from filter(None, (why_no_classes(train.inside), _why_no_inner_classes(train)))
+        if not known.tables:
+            yield from filter(None, [classes_in_names(train.inside)])
         return
     for split in filter(None, (train, scored)):
         strays = ["/".join(i.parts) for i in split.images if split.class_of(i) is None]

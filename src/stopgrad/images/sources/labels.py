@@ -262,12 +262,16 @@ def labels_of(
     column = known.column or label_column(file, image).name
     if not column:
         return None, ()
+    rows = file.metadata.num_rows
+    without = f"{name} has no labels ({rows:,} row{'s' * (rows != 1)}), as"
     if column not in file.schema_arrow.names:
-        return None, (f"{name} has no labels, as it has no column {column!r}",)
+        other = label_column(file, image).name
+        how = f"; its column {other!r} is not read: rename it to {column!r}" if other else ""
+        return None, (f"{without} it has no column {column!r}{how}",)
     try:
         labels = read_labels(file, column)
     except ValueError as error:
-        return None, (f"{name} has no labels, as column {column!r} is {error}",)
+        return None, (f"{without} column {column!r} is {error}",)
     own: tuple[str, ...] = ()
     with contextlib.suppress(ValueError):
         own = class_names(file, column)

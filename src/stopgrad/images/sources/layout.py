@@ -31,6 +31,7 @@ from stopgrad.storage import some
 
 CLASS_WORDS = ("", "c", "n", "k", "class", "category", "label", "type", "grade", "stage")
 FEW_CLASSES = 100
+SHOWN = 3  # that a line shows
 MOST_STRAY = 0.05  # of the images of a split may lie in no class folder
 
 Folders = Mapping[str, Sequence[Found]]  # images by their first folder, which is taken off
@@ -230,6 +231,19 @@ def why_no_classes(paths: Sequence[tuple[str, ...]]) -> str:
     if not _are_enough(paths):
         return "no labels from folders: they hold too few images each to be classes"
     return f"no labels from folders: {len(strays):,} images lie in no class folder ({some(strays)})"
+
+
+def classes_in_names(paths: Sequence[tuple[str, ...]]) -> str:
+    """What to know of names that may hold the classes, as cat.0.jpg and dog_1.jpg do; else ""."""
+    words = Counter(re.sub(r"[\W\d_]+$", "", parts[-1].rpartition(".")[0]) for parts in paths)
+    if not 2 <= len(words) <= FEW_CLASSES or min(words.values()) < 2 or not all(words):
+        return ""
+    counts = ", ".join(f"{of!r} {count:,}" for of, count in words.most_common(SHOWN))
+    more = ", ..." * (len(words) > SHOWN)
+    return (
+        f"no labels from names ({counts}{more}): if those are classes, move the images into "
+        "folders of these names, or list them in labels.csv with the columns file and label"
+    )
 
 
 class InnerFolders(NamedTuple):

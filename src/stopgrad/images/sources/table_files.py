@@ -21,6 +21,7 @@ from stopgrad.storage import few, first_line, read_patiently
 
 UTF_16 = (b"\xff\xfe", b"\xfe\xff")  # its marks, as spreadsheets write them
 MOST_BYTES = 1 << 28  # of a table
+BEYOND = "\0"  # the column that tells whether a row holds more than the header has columns
 TWICE = re.compile(r" \(column \d+\)$")  # behind a name that another column has
 
 
@@ -59,16 +60,25 @@ def _of_csv(text: str) -> dict[str, list[Any]]:
     rows = [*filter(None, csv.reader(lines, delimiter=delimiter, skipinitialspace=True))]
     if not rows:
         raise UnfitTableError("it is empty")
-    width = len(rows[0])
+    width, longest = len(rows[0]), max(map(len, rows))
     if any(_is_file_name(cell) for cell in rows[0]):
         header = [str(number + 1) for number in range(width)]
     else:
         header = [name.strip() for name in rows.pop(0)]
+        # R leaves out the name of the column of row numbers.
+        if rows and all(len(row) == width + 1 and _is_numbered(row) for row in rows):
+            header, width = ["", *header], longest
     columns: dict[str, list[Any]] = {}
     for place, name in enumerate(header):
         own = f"{name} (column {place + 1})" if name and name in columns else name
         columns[own] = [row[place] if place < len(row) else None for row in rows]
+    if longest > width:
+        columns[BEYOND] = [any(map(str.strip, row[width:])) for row in rows]
     return columns
+
+
+def _is_numbered(row: list[str]) -> bool:
+    return row[0].strip().isdecimal() and any(map(_is_file_name, row[1:]))
 
 
 def _is_file_name(cell: str) -> bool:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import zip_longest
 from pathlib import Path, PurePosixPath
 from shlex import quote
 from typing import Any, NamedTuple
@@ -23,10 +24,11 @@ import numpy as np
 from stopgrad.config import Reading
 from stopgrad.errors import DataError
 from stopgrad.images.sources.array_labels import Label, fraction_among, labels_of_texts, one_hot
+from stopgrad.images.sources.arrays import composed
 from stopgrad.images.sources.endings import SUFFIXES
 from stopgrad.images.sources.files import OURS, FolderListing, Found
 from stopgrad.images.sources.names import SplitOf, is_split_column, split_of
-from stopgrad.images.sources.table_files import TWICE, UnfitTableError, columns_of
+from stopgrad.images.sources.table_files import BEYOND, TWICE, UnfitTableError, columns_of
 from stopgrad.images.types import Notes, Unused
 from stopgrad.storage import few
 
@@ -53,6 +55,9 @@ FRACTIONS = "numbers with fractions, such as"
 HOT = {"true": 1, "false": 0, "none": 0}  # what else stands in one-hot columns, in small letters
 # A class with the box of each object of it, as Kaggle has ILSVRC: n01440764 10 20 30 40.
 BOXED = re.compile(r"(\S+)(?: \d+){4}(?: \1(?: \d+){4})*")
+AS_LABELS = "as labels.csv, beside all images, it would label any"
+ELSEWHERE = f"of another split or folder: {AS_LABELS}"
+LONGER = "more in a row than its header has columns: put quotes around text that holds separators"
 UNSPLIT = "all images are trained on; to split them, use folders train/ and test/"
 
 
@@ -95,7 +100,7 @@ def table_labels(
         other = [
             path
             for path, label in found.labels.items()
-            if str(labels.get(path, label)) != str(label)
+            if composed(str(labels.get(path, label))) != composed(str(label))
         ]
         if found.labels.keys() <= labels.keys():
             notes = notes.and_those(_not_read(name, "the images it names already have labels"))
@@ -155,6 +160,7 @@ def _read_table(
     if "submission" in stem:
         raise UnfitTableError("submissions hold predictions")
     columns = columns_of(Path(table.path))
+    longer = columns.pop(BEYOND, [])
     if [*columns][:4] == OUR_COLUMNS:
         raise UnfitTableError(OURS)
     split = _split_of_table(stem)
@@ -162,14 +168,26 @@ def _read_table(
     for wanted in filter(None, (reading.image_column, reading.label_column)):
         if wanted not in columns:
             raise UnfitTableError(f"it has no column {wanted!r}")
-    by = _file_column(columns, _near(images, table.parts[:-1]), wanted=reading.image_column)
+    if split and not images:
+        raise UnfitTableError(f"no image is in the split of its name, {split}; {AS_LABELS}")
+    near = _near(images, table.parts[:-1])
+    about = {image.path for image in near}
+    others = [image for image in listing.images if image.path not in about]
+    by = _file_column(columns, near, others, wanted=reading.image_column)
+    if by.as_header:
+        columns = {str(n): [of, *columns[of]] for n, of in enumerate(columns, 1)}
+        longer = [False, *longer] if longer else []
+        by = _file_column(columns, near, others, wanted="")
     if wanted := reading.label_column:
         chosen = _LabelColumn(repr(wanted), values := _typed(columns[wanted]))
         if fraction := fraction_among(values):
             raise UnfitTableError(f"its column {wanted!r} holds {FRACTIONS} {fraction}")
     else:
         chosen = _label_column(columns, by.column)
-    labels, notes = _assigned(name, by, chosen.values)
+    values = [None if more else value for value, more in zip_longest(chosen.values, longer)]
+    labels, notes = _assigned(name, by, values)
+    if rows := tuple(value for value, more in zip(by.values, longer, strict=False) if more):
+        notes = notes.and_those(Notes(unused=(Unused("label", f"{name} has {LONGER}", rows),)))
     remarks = [f"labels come from {name}: column {chosen.named}, images by {by.column!r}"]
     if chosen.others:
         remarks.append(f"--label-column takes {few(chosen.others)} of {name} instead")
@@ -204,27 +222,46 @@ class _ByFile(NamedTuple):
     column: str
     values: list[str]  # as they stand there, a row each
     images: list[Found | None]
+    elsewhere: frozenset[str]  # the values that name images which the table is not about
+    as_header: bool  # whether what stands for a header is a row
 
 
 def _file_column(
-    columns: Mapping[str, Sequence[Any]], images: Sequence[Found], *, wanted: str
+    columns: Mapping[str, Sequence[Any]],
+    images: Sequence[Found],
+    others: Sequence[Found],
+    *,
+    wanted: str,
 ) -> _ByFile:
     """The column that names images, and the image of each row."""
     if not images:
         raise UnfitTableError("there are no images that it could describe")
     order = [wanted] if wanted else sorted(columns, key=lambda name: _place(name, FILE_COLUMNS))
-    most = min(MOST_PARTS, max(len(image.parts) for image in images))
+    most = min(MOST_PARTS, max(len(image.parts) for of in (images, others) for image in of))
     for ending in (True, False):
-        index = _index(images, most, ending=ending)
+        index, of_others = (_index(of, most, ending=ending) for of in (images, others))
         for parts in range(most, 0, -1):
             for column in order:
                 values = ["" if value is None else str(value) for value in columns[column]]
-                found = [index.get(_key(value, parts, ending=ending)) for value in values]
+                found, elsewhere = [], set[str]()
+                for value in values:
+                    keys = [_key(value, n, ending=ending) for n in range(most, parts - 1, -1)]
+                    first = next((key for key in keys if key in index or key in of_others), "")
+                    found.append(index.get(first))
+                    elsewhere |= {value} if first and first not in index else set()
                 rows, named = sum(map(bool, values)), {f.path for f in found if f is not None}
                 if 2 * len(named) >= max(1, min(rows, len(images))):
-                    return _ByFile(column, values, found)
+                    keys = [_key(column, n, ending=ending) for n in range(most, parts - 1, -1)]
+                    row = any(map(index.get, keys)) and _is_said(column, columns)
+                    return _ByFile(column, values, found, frozenset(elsewhere), row)
     which = f"column {wanted!r} does not name" if wanted else "no column names"
     raise UnfitTableError(f"{which} the images")
+
+
+def _is_said(column: str, columns: Iterable[str]) -> bool:
+    """Whether the name of a column stands in the file, and is none that is known."""
+    own = [*columns] != [str(n) for n, _ in enumerate(columns, 1)]
+    return own and _place(column, FILE_COLUMNS) == len(FILE_COLUMNS)
 
 
 def _index(images: Iterable[Found], most: int, *, ending: bool) -> dict[str, Found | None]:
@@ -240,7 +277,11 @@ def _index(images: Iterable[Found], most: int, *, ending: bool) -> dict[str, Fou
 
 def _key(path: str, parts: int, *, ending: bool) -> str:
     """The last parts of a path, or all where it has fewer; without the ending 007 is 7."""
-    split = [part for part in path.strip().replace("\\", "/").split("/") if part not in ("", ".")]
+    split = [
+        part
+        for part in composed(path).strip().replace("\\", "/").split("/")
+        if part not in ("", ".")
+    ]
     if split and not ending:
         stem, suffix = os.path.splitext(split[-1])
         split[-1] = stem if suffix.lower() in SUFFIXES else split[-1]
@@ -338,8 +379,10 @@ def _assigned(name: str, by: _ByFile, values: Values) -> TableLabels:
     if several:
         names = tuple("/".join(image.parts) for image in several.values())
         unused.append(Unused("label", f"{name} has several labels for one image", names))
-    if lost:
-        unused.append(Unused("label", f"{name} names images that are not there", tuple(lost)))
+    if away := tuple(value for value in lost if value in by.elsewhere):
+        unused.append(Unused("label", f"{name} names images {ELSEWHERE}", away))
+    if gone := tuple(value for value in lost if value not in by.elsewhere):
+        unused.append(Unused("label", f"{name} names images that are not there", gone))
     kept = {path: label for path, label in labels.items() if path not in several}
     if not kept:
         raise UnfitTableError(
