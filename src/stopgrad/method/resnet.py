@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stopgrad.config import Stem
@@ -154,8 +155,23 @@ def _stem(inputs: int, outputs: int, stem: Stem) -> tuple[nn.Conv2d, nn.Module]:
             return _conv(inputs, outputs, kernel=7, stride=2), pool
 
 
+class _StridedConv(nn.Conv2d):
+    """Of a map of one pixel only the middle of the kernel meets anything but padding.
+
+    There the CPU's bf16 gradient of the rest, which is 0, was read from memory that nobody had
+    written (torch 2.14.1 with stride 2; docs/log.md): runs differed, and stopped as not finite.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training or x.shape[2:] != (1, 1):
+            return super().forward(x)
+        middle = self.kernel_size[0] // 2
+        return F.conv2d(x, self.weight[:, :, middle, middle, None, None])
+
+
 def _conv(inputs: int, outputs: int, *, kernel: int, stride: int = 1) -> nn.Conv2d:
-    return nn.Conv2d(inputs, outputs, kernel, stride=stride, padding=kernel // 2, bias=False)
+    conv = nn.Conv2d if stride == 1 else _StridedConv
+    return conv(inputs, outputs, kernel, stride=stride, padding=kernel // 2, bias=False)
 
 
 def _shortcut(inputs: int, outputs: int, *, stride: int, per_view: bool) -> nn.Sequential | None:
