@@ -39,6 +39,12 @@ def encoded(gray: int) -> bytes:
 GOOD, DAMAGED = encoded(7), encoded(7)[:-20]
 
 
+def put(root: Path, contents: dict[str, bytes]) -> None:
+    for name, content in contents.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(content)
+
+
 def used(source: DataSource, root: Path) -> Counter[str]:
     """What is decoded, damaged or not: paths of files, and names of rows."""
     return Counter(
@@ -87,9 +93,7 @@ paths = st.builds(
 def test_each_image_of_a_folder_is_used_or_named_once(files: dict[str, bytes]) -> None:
     with TemporaryDirectory() as folder:
         root = Path(folder).resolve() / "data"
-        for name, content in files.items():
-            (root / name).parent.mkdir(parents=True, exist_ok=True)
-            (root / name).write_bytes(content)
+        put(root, files)
         try:
             source = find_source(str(root))
         except DataError:  # it has nothing to train on
@@ -119,9 +123,7 @@ def test_each_label_of_a_table_is_used_or_named(
         for table, names in rows.items():
             lines = [f"{name},{table} {row}" for row, name in enumerate(names)]
             contents[table] = "\n".join(["file,label", *lines]).encode()
-        for name, content in contents.items():
-            (root / name).parent.mkdir(parents=True, exist_ok=True)
-            (root / name).write_bytes(content)
+        put(root, contents)
         try:
             source = find_source(str(root))
         except DataError:  # it has nothing to train on

@@ -14,10 +14,7 @@ from tests.images.factories import png
 from tests.images.inputs.factories import PIXELS, labels, samples, shard, unused
 from tests.inputs import row
 
-UNCALLED = (
-    "no .json member holds a single label, called label, labels, class, cls, target, category, "
-    "class_id, label_id, class_name"
-)
+UNCALLED = "no .json member holds a single label, called label, class or the like"
 
 
 def label(
@@ -55,6 +52,13 @@ LABELS = [
         "KEY.cls with text",
         "it is the class",
         {"cls": lambda n: "ab"[n % 2]},
+        [0, 1, 0, 1],
+        ("a", "b"),
+    ),
+    label(
+        'KEY.json with "species" or "fine_label", as columns are called',
+        "it is the label",
+        {"json": lambda n: json.dumps({"caption": f"no {n}", "species": "ab"[n % 2]})},
         [0, 1, 0, 1],
         ("a", "b"),
     ),

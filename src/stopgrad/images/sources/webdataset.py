@@ -3,8 +3,8 @@
 Nothing is unpacked: shards are read from first to last, in the order of their names, once for
 names and labels and once for the images. A shard belongs to the split that its name mentions.
 The label of an image is what KEY.cls or the like says (`PLAIN`, also with .txt behind), else what
-KEY.json says under one of `JSON_LABELS`, else KEY.txt, where its texts are classes and no captions:
-each stands in several samples.
+KEY.json says under a name that columns of labels have too, else KEY.txt, where its texts are
+classes and no captions: each stands in several samples.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from stopgrad.config import Reading
 from stopgrad.errors import DataError
 from stopgrad.images.sources.array_labels import Label, fraction_among, labels_of_texts
 from stopgrad.images.sources.endings import SUFFIXES
+from stopgrad.images.sources.labels import called_as_labels
 from stopgrad.images.sources.named_splits import NamedSplit, contents_of
 from stopgrad.images.sources.names import split_in
 from stopgrad.images.sources.tars import TarMember, tar_members
@@ -35,17 +36,6 @@ from stopgrad.images.types import (
 
 PLAIN = ("cls", "class", "label", "target")  # members that are a label
 SIDECARS = (*PLAIN, "json", "txt")  # where a label may stand, the first of them that has one
-JSON_LABELS = (
-    "label",
-    "labels",
-    "class",
-    "cls",
-    "target",
-    "category",
-    "class_id",
-    "label_id",
-    "class_name",
-)
 MOST_TEXT = 1 << 16  # bytes of a label
 MOST_BYTES = 1 << 30  # of an image
 LOOKED_AT = 100  # members that tell whether a tar is a shard
@@ -178,7 +168,7 @@ def _split(word: str, shards: Sequence[_Shard]) -> NamedSplit:
         elif known:
             labels = values
         else:
-            called = f", called {', '.join(JSON_LABELS)}" if sidecar == "json" else ""
+            called = ", called label, class or the like" if sidecar == "json" else ""
             remarks.append(f"no .{sidecar} member holds a single label{called}")
     items = functools.partial(_items, shards)
     return NamedSplit(word, names, items, labels, tuple(remarks))
@@ -197,7 +187,8 @@ def _in_json(text: str | None) -> str | None:
     except (ValueError, RecursionError):
         return None
     values = values if isinstance(values, dict) else {}
-    value: Any = next((values[name] for name in JSON_LABELS if values.get(name) is not None), None)
+    names = called_as_labels(tuple(values))
+    value: Any = next((values[name] for name in names if values[name] is not None), None)
     if isinstance(value, list) and len(value) == 1:
         value = value[0]
     return str(value) if isinstance(value, int | float | str) else None
