@@ -12,10 +12,10 @@ import glob
 import json
 import math
 import os
-import platform
 import re
 import secrets
 import shutil
+import socket
 import stat
 import time
 import types
@@ -276,6 +276,6 @@ def lock(path: Path) -> IO[str]:
         ) from error
     since = datetime.now(UTC).isoformat(timespec="seconds")
     file.truncate(0)
-    file.write(f"process {os.getpid()} on {platform.node()} since {since}\n")
+    file.write(f"process {os.getpid()} on {socket.gethostname()} since {since}\n")
     file.flush()
     return file
