@@ -3,6 +3,7 @@
     python -m tests.promises                    # the quick set, as on every commit
     python -m tests.promises --full --jobs 2    # all, two parts at a time; takes hours
     python -m tests.promises --only R1,R4
+    python -m tests.promises --apart            # each command as on a machine of its own
 
 With --full, or with --out, each result is a line of DIR/records.jsonl. A promise that has one of
 the same code, seed and mode is not tested again, nor, with --full, is a part of one
@@ -36,6 +37,7 @@ from tests.promises import parts
 from tests.promises.lab import Lab
 from tests.promises.outcome import Promise, join
 from tests.promises.parts import Line, Part
+from tests.promises.process import can_go_apart
 from tests.promises.table import PROMISES
 
 FULL_OUT = Path(__file__).parents[2] / "results" / "reliability"
@@ -72,7 +74,16 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--again", action="store_true", help="test what has a record already")
     parser.add_argument("--seed", type=int, default=0, help="of everything random. Default: 0")
     parser.add_argument("--tries", type=int, help="instead of the usual number, to look around")
+    parser.add_argument(
+        "--apart",
+        action="store_true",
+        help="each command with a host name and a network of its own",
+    )
     options = parser.parse_args()
+    if options.apart and not can_go_apart():
+        parser.exit(
+            2, "--apart: the kernel gives no process a name and a network of its own here\n"
+        )
     options.only = options.only or [p for p in PROMISES if options.full or p.quick or not p.check]
     options.out = options.out or (FULL_OUT if options.full else None)
     return options
@@ -113,11 +124,12 @@ def _test(missing: list[Part], options: argparse.Namespace) -> Iterator[Line]:
     if not missing:
         return
     (home, held), kept = new_home(options), True
+    how = {"seed": options.seed, "apart": options.apart}
     if options.full:
-        Lab(home, options.seed).prepare()
-        tested = parts.test_in_children(missing, home=home, seed=options.seed, jobs=options.jobs)
+        Lab(home, **how).prepare()
+        tested = parts.test_in_children(missing, home=home, **how, jobs=options.jobs)
     else:
-        tested = (parts.test(part, Lab(home / part.name, options.seed)) for part in missing)
+        tested = (parts.test(part, Lab(home / part.name, **how)) for part in missing)
     for line in tested:
         kept = kept and (parts.outcome_of(line).kept or bool(line["not_run"]))
         if options.full and not line["not_run"]:
@@ -147,6 +159,7 @@ def _record(promise: Promise, lines: Sequence[Line], options: argparse.Namespace
         "promise": promise.name,
         "claim": promise.claim,
         "not_run": not_run,
+        "one_machine": promise.one_machine if options.apart else "",
         "tries": found.tries,
         "failures": len(failures),
         "found": failures[:TOLD],
@@ -173,7 +186,8 @@ def _circumstances(options: argparse.Namespace) -> Record:
 
 
 def _mode(options: argparse.Namespace) -> str:
-    return ("full" if options.full else "quick") + (f", {options.tries}" if options.tries else "")
+    words = ("full" if options.full else "quick", options.tries, "apart" if options.apart else "")
+    return ", ".join(str(word) for word in words if word)
 
 
 def _processor() -> str:
@@ -228,6 +242,8 @@ def _words(record: Record) -> str:
     if record["not_run"]:
         return f"{record['promise']} not run: {record['not_run']}"
     lines = [f"{record['promise']} {'broken' if _broken(record) else 'kept'}"]
+    if record["one_machine"]:
+        lines += [f"  not between two machines: {record['one_machine']}"]
     lines += [f"  {failure}" for failure in record["found"]]
     lines += [f"  not caught: {name}" for name in _uncaught(record)]
     return "\n".join(lines)

@@ -11,7 +11,7 @@ import sys
 import time
 from pathlib import Path
 
-from tests.promises.process import IMPOSSIBLE, Order
+from tests.promises.process import IMPOSSIBLE, Order, go_apart
 
 WATCHED = ("socket.connect", "subprocess.Popen", "os.exec", "os.system", "os.posix_spawn")
 
@@ -19,6 +19,8 @@ WATCHED = ("socket.connect", "subprocess.Popen", "os.exec", "os.system", "os.pos
 def run(order: Order) -> None:
     """The target of a fork: takes a session and files of its own, then runs the command."""
     os.setsid()
+    if order.host:
+        go_apart(order.host)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)

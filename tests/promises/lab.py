@@ -49,6 +49,8 @@ class Lab:
         full: Every fifth process is a plain new one, the others are forks of a warm one; strace
             and a browser are asked where that says more.
         part: Of the tries of a promise, the number of this part; its size is `check`'s `tries`.
+        apart: Whether each command has a host name and a network of its own, as two machines that
+            share a disk.
         home: A folder of `prepare`, whose undisturbed runs are used; None: this lab has its own.
     """
 
@@ -56,6 +58,7 @@ class Lab:
     seed: int
     full: bool = False
     part: int = 0
+    apart: bool = False
     home: Path | None = None
 
     def __post_init__(self) -> None:
@@ -116,6 +119,7 @@ class Lab:
             err=f"{place}.err",
             cwd=how.pop("cwd", str(self.folder)),
             environment=tuple((cache | how.pop("environment", {})).items()),
+            host=place.name.replace("process", "machine") if self.apart else "",
             **how,
         )
         return start_fresh(order, under=under) if fresh else start_forked(order)

@@ -1,13 +1,7 @@
-"""R13: of two processes on one run directory exactly one writes; kill -9 frees it at once.
-
-Where the kernel allows, every fifth race is between two network namespaces, which share the file
-system as two machines do.
-"""
+"""R13: of two processes on one run directory exactly one writes; kill -9 frees it at once."""
 
 from __future__ import annotations
 
-import functools
-import subprocess
 import time
 from pathlib import Path
 from typing import NamedTuple
@@ -48,8 +42,7 @@ def check(lab: Lab, tries: int) -> Outcome:
 
 def _race(lab: Lab, run: Path, *, sabotage: str = "") -> Race:
     words, fresh = lab.going_on(run), lab.next_is_fresh()  # both, or they would not meet
-    places = ((), _elsewhere() if fresh else ())
-    runners = [lab.start(*words, sabotage=sabotage, fresh=fresh, under=place) for place in places]
+    runners = [lab.start(*words, sabotage=sabotage, fresh=fresh) for _ in range(2)]
     while all(runner.is_running() for runner in runners):
         time.sleep(0.001)
     winner, loser = sorted(runners, key=Running.is_running, reverse=True)
@@ -58,18 +51,7 @@ def _race(lab: Lab, run: Path, *, sabotage: str = "") -> Race:
         return Race(False, ())
     met = winner.is_running() or done.code in (LOCKED, REFUSED) or done.code == 0
     winner.kill()
-    return Race(met, tuple(_wrong(run, done, winner.pid)) if met else ())
-
-
-@functools.cache
-def _elsewhere() -> tuple[str, ...]:
-    """What starts a program in a network namespace of its own; nothing where that is forbidden."""
-    words = ("unshare", "--net")
-    try:
-        allowed = subprocess.run([*words, "true"], capture_output=True).returncode == 0
-    except OSError:
-        allowed = False
-    return words if allowed else ()
+    return Race(met, tuple(_wrong(run, done, winner)) if met else ())
 
 
 def _came_late(other: Running) -> bool:
@@ -79,13 +61,14 @@ def _came_late(other: Running) -> bool:
     return done.code in (LOCKED, REFUSED) or "is finished" in done.err or had_nothing_to_do
 
 
-def _wrong(run: Path, loser: Done, holder: int) -> list[str]:
+def _wrong(run: Path, loser: Done, holder: Running) -> list[str]:
     if loser.code == REFUSED and f"{run} exists" in loser.last_line:
         return []  # a second `pretrain` that came late: it is sent to `resume`
     if loser.code != LOCKED:
         return [f"{run.name}: two writers, the first to end with {loser.code}: {loser.last_line}"]
-    if f"process {holder} " not in loser.last_line:
-        return [f"{run.name}: {holder} holds it, said was: {loser.last_line}"]
+    who = f"process {holder.pid} on {holder.host} since "
+    if who not in loser.last_line:
+        return [f"{run.name}: not said: {who}: {loser.last_line}"]
     return []
 
 

@@ -41,6 +41,7 @@ class Promise(NamedTuple):
     full: int
     parts: int = 1  # that --full tests one by one or at the same time
     why_not: str = ""
+    one_machine: str = ""  # why it is tested as usual where commands are to be apart
     together: Callable[[Outcome], list[str]] = lambda outcome: []  # failures of all parts as one
 
 

@@ -17,6 +17,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -50,6 +51,7 @@ def parts_of(promise: Promise, *, tries: int, parts: int) -> list[Part]:
 def test(part: Part, lab: Lab) -> Line:
     """Tests a part; what comes of it as plain values."""
     assert part.promise.check is not None
+    lab = replace(lab, apart=lab.apart and not part.promise.one_machine)
     not_run, outcome, began = "", Outcome(0, (), ()), time.perf_counter()
     try:
         outcome = part.promise.check(lab, part.tries)
@@ -81,10 +83,12 @@ def outcome_of(line: Line) -> Outcome:
     return Outcome(line["tries"], tuple(line["failures"]), controls, line["measured"])
 
 
-def test_in_children(parts: Iterable[Part], *, home: Path, seed: int, jobs: int) -> Iterator[Line]:
+def test_in_children(
+    parts: Iterable[Part], *, home: Path, seed: int, apart: bool, jobs: int
+) -> Iterator[Line]:
     """Tests parts, so many at a time, and gives each line as it comes."""
     with ThreadPoolExecutor(jobs) as pool:
-        waiting = [pool.submit(_child, part, home=home, seed=seed) for part in parts]
+        waiting = [pool.submit(_child, part, home=home, seed=seed, apart=apart) for part in parts]
         try:
             for future in as_completed(waiting):
                 yield future.result()
@@ -92,8 +96,8 @@ def test_in_children(parts: Iterable[Part], *, home: Path, seed: int, jobs: int)
             pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _child(part: Part, *, home: Path, seed: int) -> Line:
-    order = json.dumps([part.promise.name, part.number, part.tries, str(home), seed])
+def _child(part: Part, *, home: Path, seed: int, apart: bool) -> Line:
+    order = json.dumps([part.promise.name, part.number, part.tries, str(home), seed, apart])
     done = subprocess.Popen(
         [sys.executable, "-m", "tests.promises.parts", order],
         stdin=subprocess.PIPE,  # its end tells the child that this process is gone
@@ -132,12 +136,13 @@ def main(order: str) -> None:
     from tests.promises.table import PROMISES
 
     _end_with_parent(lambda: os._exit(1))
-    name, number, tries, home, seed = json.loads(order)
+    name, number, tries, home, seed, apart = json.loads(order)
     part = Part(next(p for p in PROMISES if p.name == name), number, tries)
     folder, answer = Path(home) / "parts" / part.name, _answer(Path(home), part.name)
     clear(folder)
     folder.mkdir(parents=True)
-    line = test(part, Lab(folder, seed, full=True, part=number, home=Path(home)))
+    lab = Lab(folder, seed, full=True, part=number, apart=apart, home=Path(home))
+    line = test(part, lab)
     answer.write_text(json.dumps(line))
     if outcome_of(line).kept:
         clear(folder)

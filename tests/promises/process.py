@@ -7,11 +7,13 @@ and ready in 0.1 s instead of 3.
 
 from __future__ import annotations
 
+import ctypes
 import functools
 import json
 import multiprocessing
 import os
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -26,6 +28,7 @@ from typing import NamedTuple, Protocol
 ROOT = Path(__file__).parents[2]
 IMPOSSIBLE = 99  # exit code of a process whose sabotage could not be done
 LONGEST = 120.0  # s after which a process counts as hanging
+NEW_NAME, NEW_NETWORK = 0x04000000, 0x40000000  # linux/sched.h: CLONE_NEWUTS, CLONE_NEWNET
 BETWEEN = "then"
 IN_TURN = f"""
 import itertools, sys
@@ -50,6 +53,7 @@ class Order(NamedTuple):
     sabotage: str = ""  # a name of `broken`
     memory: int = 0  # bytes that it may take besides its imports; 0: no limit
     watch: str = ""  # file that lists processes started and connections made by Python
+    host: str = ""  # name of a machine of its own, see `go_apart`; "": it runs on this one
 
 
 class Done(NamedTuple):
@@ -90,6 +94,7 @@ class Running:
         self.order = order
         self.handle = handle
         self.pid = handle.pid
+        self.host = order.host or socket.gethostname()
         self.began = time.perf_counter()
 
     def is_running(self) -> bool:
@@ -135,6 +140,30 @@ class Running:
         return True
 
 
+def go_apart(host: str) -> None:
+    """Gives this process a host name and a network of its own, as on another machine.
+
+    The files are the same, as on a shared disk, and so are the ids of processes. The network has
+    no address, not even loopback.
+
+    Raises:
+        OSError: Where the kernel forbids it.
+    """
+    if ctypes.CDLL(None, use_errno=True).unshare(NEW_NAME | NEW_NETWORK):
+        raise OSError(ctypes.get_errno(), "no name and network of its own")
+    socket.sethostname(host)
+
+
+@functools.cache
+def can_go_apart() -> bool:
+    """Whether the kernel allows it."""
+    try:
+        subprocess.run(["true"], preexec_fn=functools.partial(go_apart, "elsewhere"), check=True)
+    except (OSError, subprocess.SubprocessError):
+        return False
+    return True
+
+
 def start_fresh(order: Order, *, under: tuple[str, ...] = ()) -> Running:
     """A plain new process, perhaps under another program such as strace."""
     plain = not (order.sabotage or order.memory or order.watch)
@@ -149,6 +178,7 @@ def start_fresh(order: Order, *, under: tuple[str, ...] = ()) -> Running:
             cwd=order.cwd,
             env=os.environ | {"PYTHONPATH": _python_path()} | dict(order.environment),
             start_new_session=True,
+            preexec_fn=functools.partial(go_apart, order.host) if order.host else None,
         )
     return Running(order, process)
 

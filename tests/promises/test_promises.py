@@ -1,6 +1,9 @@
 """The promises of docs/reliability.md that every commit must keep, each with its controls."""
 
+import functools
 import json
+import os
+import subprocess
 import sys
 import tempfile
 from argparse import Namespace
@@ -8,9 +11,12 @@ from pathlib import Path
 
 import pytest
 
+from tests.promises import __main__ as bench
+from tests.promises import lock
 from tests.promises.__main__ import main, new_home
 from tests.promises.lab import Lab
 from tests.promises.outcome import NotRunError, Promise
+from tests.promises.process import can_go_apart, go_apart
 from tests.promises.table import PROMISES
 
 QUICK = [promise for promise in PROMISES if promise.check is not None and promise.quick]
@@ -33,6 +39,31 @@ def test_a_promise_is_kept_and_its_controls_are_caught(lab: Lab, promise: Promis
     assert not promise.together(outcome)
     assert outcome.controls
     assert not [control.sabotage for control in outcome.controls if not control.found]
+
+
+def test_one_of_two_machines_writes_and_is_named_to_the_other(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not can_go_apart():
+        pytest.skip("the kernel gives no process a name and a network of its own here")
+    words = ["sh", "-c", "uname -n; readlink /proc/self/ns/net"]
+    apart = functools.partial(go_apart, "elsewhere")
+    name, network = subprocess.check_output(words, preexec_fn=apart, text=True).split()
+    assert (name, network != os.readlink("/proc/self/ns/net")) == ("elsewhere", True)
+    monkeypatch.setattr(lab, "apart", True)
+    outcome = lock.check(lab, 2)
+    assert (outcome.tries, outcome.failures) == (2, ())
+    assert all(control.found for control in outcome.controls)
+
+
+def test_a_kernel_that_keeps_commands_together_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["tests.promises", "--apart", "--only", "R25"])
+    monkeypatch.setattr(bench, "can_go_apart", lambda: False)
+    with pytest.raises(SystemExit, match="2"):
+        main()
+    assert capsys.readouterr().err.count("\n") == 1
 
 
 def test_every_promise_has_a_row() -> None:
@@ -74,3 +105,10 @@ def test_the_bench_keeps_a_record_and_does_not_test_again(
     assert tested["failures"] == 0
     assert all(tested["controls"].values())
     assert {"seconds", "seed", "machine", "versions", "code", "date"} <= tested.keys()
+    if not can_go_apart():
+        return
+    monkeypatch.setattr(sys, "argv", [*words, "--apart"])
+    assert main() == 0  # what one machine has kept says nothing of two
+    assert "not between two machines" in capsys.readouterr().out
+    lines = (tmp_path / "records.jsonl").read_text().splitlines()
+    assert [json.loads(line)["mode"] for line in lines[3:]] == ["quick, apart", "quick, apart"]

@@ -1,9 +1,11 @@
 """Promises R15 and R16: a study with failing runs whose runner is killed, with real commands.
 
+The runner that goes on is on another machine, as far as the kernel lets a process seem so.
 The suite takes three runs, of which one fails; STOPGRAD_FULL=1 takes twelve, of which six fail in
 six ways, and kills the runner at several moments.
 """
 
+import functools
 import itertools
 import json
 import os
@@ -24,6 +26,7 @@ from stopgrad.studies import StudyDirectory, load_results
 from stopgrad.studies.directory import RunFolder
 from stopgrad.training import pretrain_epochs
 from tests.factories import write_digits
+from tests.promises.process import can_go_apart, go_apart
 from tests.training.factories import end_state, step_losses
 
 FULL = os.environ.get("STOPGRAD_FULL") == "1"
@@ -52,8 +55,10 @@ def _command(file: Path, images: Path, out: Path) -> list[str]:
     return [sys.executable, "-m", "stopgrad.cli", *map(str, (*words, *more))]
 
 
-def _start(command: list[str]) -> subprocess.Popen[str]:
-    return subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+def _start(command: list[str], *, host: str = "") -> subprocess.Popen[str]:
+    apart = functools.partial(go_apart, host) if host and can_go_apart() else None
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, stderr=pipe, stdout=pipe, text=True, preexec_fn=apart)
 
 
 def _folders(out: Path) -> dict[str, RunFolder]:
@@ -107,7 +112,7 @@ def test_a_killed_study_ends_as_if_nothing_had_happened(images: Path, tmp_path: 
         _kill_while_training(command, out)
         for form in ("markdown", "csv", "json"):  # R16, at the moment of the kill
             assert study_table(StudyDirectory(out), "survival", form=form)
-    process = _start(command)
+    process = _start(command, host="elsewhere")
     errors = process.communicate()[1]
     assert process.returncode == 8, errors
     assert "Traceback" not in errors
@@ -152,7 +157,7 @@ def test_six_ways_to_fail_leave_the_other_six_alone(images: Path, tmp_path: Path
     stored = directory.read("survival")
     bad = [directory.folder(slot.run) for slot in stored.slots if slot.arm == "wild"]
     _break(bad)
-    process = _start(command)
+    process = _start(command, host="elsewhere")
     for count in itertools.count():  # R16, at many moments
         if process.poll() is not None:
             break
