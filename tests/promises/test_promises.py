@@ -51,7 +51,9 @@ def test_one_of_two_machines_writes_and_is_named_to_the_other(
     name, network = subprocess.check_output(words, preexec_fn=apart, text=True).split()
     assert (name, network != os.readlink("/proc/self/ns/net")) == ("elsewhere", True)
     monkeypatch.setattr(lab, "apart", True)
-    outcome = lock.check(lab, 2)
+    other = lab.start("--version")
+    assert (other.wait().code, other.host != os.uname().nodename) == (0, True)
+    outcome = lock.check(lab, 2)  # which asks that the loser names this host
     assert (outcome.tries, outcome.failures) == (2, ())
     assert all(control.found for control in outcome.controls)
 
