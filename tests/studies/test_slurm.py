@@ -122,6 +122,9 @@ def kill_steps(slurm: Slurm, runner: subprocess.Popen[str], out: Path) -> None:
 
 
 def controller_away(slurm: Slurm, runner: subprocess.Popen[str], out: Path) -> None:
+    """Killed when it has written down the jobs that it started, which it does every few seconds."""
+    began = time.time()
+    wait_for(lambda: (slurm.folder / "state" / "job_state").stat().st_mtime > began, 60)
     slurm.kill("slurmctld")
     time.sleep(30)
     slurm.start("slurmctld")
