@@ -32,7 +32,7 @@ from stopgrad.studies.claims import (
     write_claim,
     write_exit,
 )
-from stopgrad.studies.cluster import MISSING, NEVER_BEGUN, Cluster, Queued
+from stopgrad.studies.cluster import HELD, MISSING, NEVER_BEGUN, Cluster, Queued
 from stopgrad.studies.folder import RunFolder
 from stopgrad.studies.node import carry_out_job
 from stopgrad.studies.task import StudyTask, read_task, write_task
@@ -57,6 +57,7 @@ class DictEngine:
         self.jobs = InstantExecutor()
         self.waits, self.answers, self.submitted = waits, True, 0
         self.waiting: dict[str, tuple[RunFolder, int]] = {}
+        self.state = "RUNNING"
 
     def submit(self, folder: RunFolder, claim: JobClaim) -> str | None:
         if not self.answers:
@@ -76,7 +77,7 @@ class DictEngine:
                 write_exit(folder.path, attempt, JobExit(code, 2.5))
 
     def queue(self) -> Mapping[str, Queued] | None:
-        jobs = {name: Queued("7", "RUNNING", "n1", "1:00") for name in self.waiting}
+        jobs = {name: Queued("7", self.state, "n1", "1:00") for name in self.waiting}
         return jobs if self.answers else None
 
     def stop(self, claim: JobClaim, *, begun: bool) -> bool:
@@ -279,6 +280,23 @@ def test_a_job_at_work_that_falls_silent_is_cancelled(
     monkeypatch.setattr(cluster_module, "SILENT_S", -1.0)
     assert found.job.poll() is None
     assert len(engine.waiting) == 1
+
+
+@pytest.mark.parametrize("begun", [False, True])
+def test_a_held_job_is_cancelled_unless_it_is_at_work_from_before(
+    tmp_path: Path, begun: bool
+) -> None:
+    engine = DictEngine(waits=True)
+    _submit_and_die(tmp_path, engine)
+    engine.state = HELD
+    folder = RunFolder(next((tmp_path / "s" / "runs").iterdir()))
+    found = cluster(engine).adopt(folder)
+    assert found is not None
+    if begun:
+        write_begin(folder.path, 1, JobBegin("n1", 0.0))
+    codes = [found.job.poll() for _ in range(3)]
+    assert len(engine.waiting) == (2 if begun else 1)
+    assert (NEVER_BEGUN in codes) is not begun
 
 
 def test_a_submission_without_an_answer_is_not_repeated_when_it_arrived(tmp_path: Path) -> None:

@@ -122,9 +122,26 @@ def kill_steps(slurm: Slurm, runner: subprocess.Popen[str], out: Path) -> None:
 
 
 def controller_away(slurm: Slurm, runner: subprocess.Popen[str], out: Path) -> None:
+    """Killed when it has written down the jobs that it started, which it does every few seconds."""
+    began = time.time()
+    wait_for(lambda: (slurm.folder / "state" / "job_state").stat().st_mtime > began, 60)
     slurm.kill("slurmctld")
     time.sleep(30)
     slurm.start("slurmctld")
+
+
+def controller_forgets(slurm: Slurm, runner: subprocess.Popen[str], out: Path) -> None:
+    """Killed at once: it drains the nodes for jobs that it knows nothing of, until told not to."""
+    slurm.kill("slurmctld")
+    time.sleep(30)
+    slurm.start("slurmctld")
+
+    def ends() -> bool:
+        if "drain" in slurm.ask("sinfo", "--noheader", "--format=%T"):
+            slurm.ask("scontrol", "update", "nodename=n1,n2", "state=resume")
+        return runner.poll() is not None
+
+    wait_for(ends, 600)
 
 
 def interrupt(slurm: Slurm, runner: subprocess.Popen[str], out: Path) -> None:
@@ -134,7 +151,10 @@ def interrupt(slurm: Slurm, runner: subprocess.Popen[str], out: Path) -> None:
     assert {a.exit_code for folder in folders(out) for a in folder.attempts()} == {143}
 
 
-FAULTS = [kill_runner, interrupt, cancel_one, requeue_one, kill_steps, controller_away]
+FAULTS = [
+    *(kill_runner, interrupt, cancel_one, requeue_one, kill_steps),
+    *(controller_away, controller_forgets),
+]
 
 
 @full

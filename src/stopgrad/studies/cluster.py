@@ -34,7 +34,8 @@ GONE_S = 5.0  # a job that its engine does not know for so long and that left no
 SILENT_S = 180.0  # a job at work that says nothing for so long is cancelled: its machine is stuck
 STALE_S = 60.0  # a claim from another machine under which no job is submitted for so long is void
 
-RUNNING = ("RUNNING", "")  # words of engines for a job that is at work
+HELD = "HELD"  # a job that its engine could not start and will not try again
+RUNNING = ("RUNNING", "", HELD)  # words for a job that may be at work, that one from before
 MISSING = -signal.SIGKILL  # exit code of a job that died with its machine
 NEVER_BEGUN = -signal.SIGTERM  # exit code of a job that was cancelled in the queue
 
@@ -219,8 +220,10 @@ class ClusterJob:
     def _has_begun(self) -> bool:
         return read_begin(self._folder.path, self._claim.attempt) is not None
 
-    def _is_silent(self, found: Queued) -> bool:
-        """Whether a job that its engine takes for alive has not been heard of for long."""
+    def _is_dead(self, found: Queued) -> bool:
+        """Whether it will never begin, or its engine takes it for alive but it says nothing."""
+        if found.state == HELD and not self._has_begun():
+            return True
         now, date = time.monotonic(), newest_beat(self._folder.path, self._claim.attempt)
         if date != self._beat or not date or found.state not in RUNNING:
             self._beat, self._heard = date, now
@@ -232,7 +235,7 @@ class ClusterJob:
             return None
         if self._claim.name in found.jobs:
             self._gone_since = None
-            if self._is_silent(found.jobs[self._claim.name]):
+            if self._is_dead(found.jobs[self._claim.name]):
                 self._cluster.engine.stop(self._claim, begun=False)
             return None
         if self._gone_since is None:

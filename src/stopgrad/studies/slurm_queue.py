@@ -16,13 +16,14 @@ from pathlib import Path
 
 from stopgrad.errors import ConfigError
 from stopgrad.studies.claims import JobClaim
-from stopgrad.studies.cluster import Queued
+from stopgrad.studies.cluster import HELD, Queued
 from stopgrad.studies.folder import RunFolder
 from stopgrad.studies.node import carry_out_job
 
 SIGNAL = "USR2@90"  # this many seconds before the end of the time limit
 ANSWER_S = 60.0
-FIELDS = "%j|%i|%T|%N|%L"
+FIELDS = "%j|%i|%T|%N|%L|%r"
+LEFT_ALONE = ("launch failed requeued held", "JobHoldMaxRequeue")  # reasons of jobs held by Slurm
 PASSING = (
     "unable to contact",
     "timed out",
@@ -83,12 +84,16 @@ class SlurmQueue:
         if text is None:
             return None
         lines = (line.split("|") for line in text.splitlines())
-        return {words[0]: Queued(*words[1:]) for words in lines if len(words) == 5}
+        return {words[0]: _queued(*words[1:]) for words in lines if len(words) == 6}
 
     def stop(self, claim: JobClaim, *, begun: bool) -> bool:
         """Runs scancel: by name, which is used once."""
         gently = ["--signal=TERM"] if begun else []
         return _answer(["scancel", *gently, "--me", f"--name={claim.name}"]) is not None
+
+
+def _queued(job: str, state: str, node: str, left: str, reason: str) -> Queued:
+    return Queued(job, HELD if reason in LEFT_ALONE else state, node, left)
 
 
 def _answer(words: list[str]) -> str | None:
