@@ -86,7 +86,7 @@ def test_a_folder_of_a_run_that_became_a_link_leads_nowhere(name: str, swapped: 
     refuse_links(swapped.parent)
     outside = swapped.parents[1] / "outside"
     before = seen(outside)
-    refused = pytest.raises((OSError, StorageError), match=r"checkpoints is a link|directory")
+    refused = pytest.raises((OSError, StorageError), match="checkpoints is a link")
     with nullcontext() if name in SILENT else refused:
         CALLS[name](swapped)
     assert seen(outside) == before
@@ -140,7 +140,7 @@ def test_a_file_is_published_in_the_folder_where_it_was_begun(tmp_path: Path) ->
     folder, outside = fill(tmp_path / "run" / "checkpoints"), fill(tmp_path / "outside")
     refuse_links(tmp_path / "run")
     before = seen(outside)
-    with suppress(NotADirectoryError), appearing(folder / "file") as file:
+    with suppress(OddFileError), appearing(folder / "file") as file:
         file.write(b"new")
         folder.rename(tmp_path / "aside")
         folder.symlink_to(outside)
@@ -151,7 +151,8 @@ def test_a_file_is_published_in_the_folder_where_it_was_begun(tmp_path: Path) ->
 def test_a_message_names_the_whole_path_of_what_is_not_there(tmp_path: Path) -> None:
     fill(tmp_path / "run")
     refuse_links(tmp_path / "run")
-    for path in (tmp_path / "run" / "below" / "none", tmp_path / "run" / "none"):
+    for name in ("below/none", "none", "none/file"):
+        path = tmp_path / "run" / name
         with pytest.raises(FileNotFoundError) as caught:
             read_file(path, most=99)
         assert caught.value.filename == str(path)

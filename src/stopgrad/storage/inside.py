@@ -14,6 +14,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+FOLDER = os.O_RDONLY | getattr(os, "O_DIRECTORY", 0)  # Windows has neither flag
+REAL = FOLDER | getattr(os, "O_NOFOLLOW", 0)
+
 _roots = set[Path]()
 
 
@@ -31,8 +34,8 @@ def refuse_links(root: Path) -> None:
 def place_of(path: Path) -> Iterator[tuple[Path, int | None]]:
     """What a function of `os` takes for a path, and for `dir_fd`.
 
-    Below the outermost folder of `refuse_links` a name, and a descriptor of its folder; else
-    the path and None.
+    Below the outermost folder of `refuse_links` a name, and a descriptor of its folder; else the
+    path and None.
 
     Raises:
         OddFileError: When something on the way down is a link, or no folder.
@@ -43,24 +46,25 @@ def place_of(path: Path) -> Iterator[tuple[Path, int | None]]:
     if root is None:
         yield path, None
         return
-    folder = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
+    folder = os.open(root, FOLDER)
     try:
         for name in absolute.parent.relative_to(root).parts:
-            below = _enter(name, folder)
+            below = enter(name, folder)
             os.close(folder)
             folder = below
         yield Path(path.name), folder
     except OSError as error:
-        if error.filename == path.name:  # messages name the whole path
+        if error.filename in path.parts:  # messages name the whole path
             error.filename = str(path)
         raise
     finally:
         os.close(folder)
 
 
-def _enter(name: str, above: int) -> int:
+def enter(name: str | Path, above: int) -> int:
+    """A descriptor of a folder in an open one; an OddFileError for a link, or what is no folder."""
     try:
-        return os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=above)
+        return os.open(name, REAL, dir_fd=above)
     except OSError as error:
         if error.errno in (errno.ENOTDIR, errno.ELOOP):
             raise OddFileError(f"{name} is a link or not a folder") from error

@@ -9,7 +9,7 @@ import os
 import sys
 from pathlib import Path
 
-from stopgrad.storage.inside import place_of
+from stopgrad.storage.inside import FOLDER, enter, place_of
 
 WINDOWS = sys.platform == "win32"
 CAREFUL = 0
@@ -51,5 +51,4 @@ def open_folder(path: Path) -> int:
     if WINDOWS:
         return os.open(path.with_name(f"{path.name}.lock"), os.O_RDWR | os.O_CREAT | CAREFUL)
     with place_of(path) as (name, above):
-        links = 0 if above is None else os.O_NOFOLLOW
-        return os.open(name, os.O_RDONLY | os.O_DIRECTORY | links, dir_fd=above)
+        return os.open(path, FOLDER) if above is None else enter(name, above)
