@@ -37,6 +37,12 @@ settings.register_profile("shared machine", deadline=None)
 settings.load_profile("shared machine")
 
 
+@pytest.fixture(autouse=True)
+def no_folder_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A test knows no runs of others, as a new process."""
+    monkeypatch.setattr("stopgrad.storage.inside._roots", set())
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Puts the slowest files first."""
     tests = Path(__file__).parent

@@ -87,6 +87,43 @@ def test_a_front_door_lists_the_files_of_its_room() -> None:
         assert inside <= listed, f"{room}: {inside - listed}"
 
 
+BY_PATH = {
+    *("open", "read_bytes", "read_text", "write_bytes", "write_text", "touch", "utime", "chmod"),
+    *("mkdir", "makedirs", "mkdtemp", "unlink", "rmdir", "rmtree", "rename"),
+    *(
+        "symlink_to",
+        "hardlink_to",
+        "symlink",
+        "link",
+        "load_file",
+        "safe_open",
+        "memmap",
+        "copytree",
+    ),
+    *("os.replace", "os.remove", "shutil.copy", "shutil.move"),
+}
+
+
+def test_files_of_runs_and_studies_are_reached_by_storage_alone() -> None:
+    calls = [
+        (house.dotted(path), ast.unparse(node.func), ast.unparse(node))
+        for path in house.files()
+        if house.room(house.dotted(path)) in ("runs", "studies")
+        for node in ast.walk(house.tree_of(path))
+        if isinstance(node, ast.Call)
+    ]
+    by_path = [
+        f"{file}: {whole}"
+        for file, name, whole in calls
+        if {name, name.rpartition(".")[2]} & BY_PATH and not whole.startswith("open(open_regular(")
+    ]
+    assert by_path == [
+        "runs.machine: Path('/proc/cpuinfo').read_text()",
+        "studies.claims: os.utime(file.fileno())",
+        "studies.parse: (FOLDER / f'{name}.yaml').read_text(encoding='utf-8')",
+    ]
+
+
 def test_a_class_name_means_one_thing_in_the_whole_house() -> None:
     assert {name: where for name, where in house.classes().items() if len(where) > 1} == {}
 

@@ -640,6 +640,27 @@ def test_check_data_looks_into_a_store(packed: Path, capsys: pytest.CaptureFixtu
     assert found["sizes"] == [{"width": SIDE, "height": SIDE, "pictures": 96}]
 
 
+def test_a_finished_store_in_a_read_only_place_is_taken_as_it_is(
+    pictures: Path, packed: Path, small_shards: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read_only(path: Path, missing_ok: bool = False) -> None:
+        raise OSError(errno.EROFS, "Read-only file system", str(path))  # even of what is not there
+
+    monkeypatch.setattr(Path, "unlink", read_only)
+    assert pack(str(pictures), packed, side=SIDE).splits["train"].pictures == 96
+
+
+def test_a_place_without_locks_is_one_line(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lock_file(descriptor: int) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(pack_module, "lock_file", lock_file)
+    with pytest.raises(StorageError, match=r"store could not be written \(No locks available\)"):
+        pack(str(pictures), tmp_path / "store", side=SIDE)
+
+
 def test_the_lock_ends_with_the_process(store: Path) -> None:
     descriptor = os.open(store, os.O_RDONLY)
     fcntl.flock(descriptor, fcntl.LOCK_EX)

@@ -215,6 +215,12 @@ def links_followed() -> None:
 
 
 @_sabotage
+def paths_followed() -> None:
+    """Files of a run or a study are opened by their paths, through whatever stands on the way."""
+    _replace("storage.inside", "refuse_links", lambda root: None)
+
+
+@_sabotage
 def foreseen_names() -> None:
     """Temporary files have names that anybody can foresee, and are opened through links."""
 

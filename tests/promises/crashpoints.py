@@ -67,7 +67,7 @@ def _words(call: Call) -> str:
 
 def _removed_first(lab: Lab, base: Path, calls: Sequence[Call]) -> Control:
     """Killed while its only checkpoint is being written."""
-    call = next(c for c in calls if c.name == "rename" and NEXT in c.paths[-1])
+    call = next(c for c in calls if c.name.startswith("rename") and NEXT in c.paths[-1])
     found = _crash(lab, lab.copy(base, "removed"), call, sabotage="old_removed_first")
     return control("old checkpoints removed first", found, sees="not resumable")
 

@@ -1,19 +1,22 @@
 """R28, R29: what others made, or have put in a shared folder, never makes us write elsewhere.
 
-R28: a run, a study or a store in which a file or a folder is a link or a pipe. R29: a folder in
-which links wait at the names that temporary files once had.
+R28: a run, a study or a store in which a file or a folder is a link or a pipe, from the start or
+since a process works on it. R29: a folder in which links wait at the names that temporary files
+once had.
 """
 
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from tests.promises.lab import Lab
+from tests.promises import state
+from tests.promises.lab import Lab, seconds_until
 from tests.promises.outcome import Control, Outcome, control
-from tests.promises.process import Done
+from tests.promises.process import Done, Running
 
 REFUSALS = (2, 3, 5, 7)
 PRECIOUS = b"precious\n"
@@ -69,12 +72,20 @@ def check(lab: Lab, tries: int) -> Outcome:
         planted = PLANTED[number % len(PLANTED)]
         named = f"{planted.kind} {planted.name} of a {planted.of}, {planted.command}"
         failures += [f"{named}: {line}" for line in _meet(lab, planted)]
+    if lab.is_first:
+        failures += [f"swapped in a run: {line}" for line in _swap_in_run(lab)]
+    if lab.is_first and lab.full:
+        failures += [f"swapped in a study: {line}" for line in _swap_in_study(lab)]
     return Outcome(tries, tuple(failures), _controls(lab) if lab.is_first else ())
 
 
 def _controls(lab: Lab) -> tuple[Control, ...]:
     found = _meet(lab, PLANTED[0], sabotage="links_followed")
-    return (control("links are followed", found, sees="outside"),)
+    swapped = _swap_in_run(lab, sabotage="paths_followed")
+    return (
+        control("links are followed", found, sees="outside"),
+        control("folders are opened by their paths", swapped, sees="outside"),
+    )
 
 
 def _meet(lab: Lab, planted: Planted, *, sabotage: str = "") -> list[str]:
@@ -90,6 +101,37 @@ def _meet(lab: Lab, planted: Planted, *, sabotage: str = "") -> list[str]:
     _plant(planted.kind, next(place.glob(planted.name), place / planted.name), victim)
     before = _bytes_of(victim)
     done = lab.run(*_words(lab, planted, place), sabotage=sabotage)
+    wrong = [done.crashed] if done.crashed else []
+    if done.code not in REFUSALS:
+        wrong.append(f"exit code {done.code}: {done.last_line}")
+    return wrong + ([] if _bytes_of(victim) == before else ["outside: a file was changed"])
+
+
+def _swap_in_run(lab: Lab, *, sabotage: str = "") -> list[str]:
+    """While a run trains, the folder of its checkpoints becomes a link."""
+    run = lab.place("swapped")
+    running = lab.start(*lab.pretraining(run), sabotage=sabotage)
+    return _swap(lab, running, run / "checkpoints", when=lambda: state.newest_step(run) > 0)
+
+
+def _swap_in_study(lab: Lab) -> list[str]:
+    """While a study trains its run, the folder of that run becomes a link."""
+    base = lab.place("swapped")
+    running = lab.start(*study_words(lab, base))
+    seconds_until(lambda: any(base.glob("runs/*/run/status.json")), running)
+    return _swap(lab, running, next(base.glob("runs/*")), when=lambda: True)
+
+
+def _swap(lab: Lab, running: Running, folder: Path, *, when: Callable[[], bool]) -> list[str]:
+    """Stops a process, puts a link in the place of a folder, and lets the process go on."""
+    seconds_until(when, running)
+    running.send(signal.SIGSTOP)
+    victim = lab.copy(folder, "victim")
+    before = _bytes_of(victim)
+    folder.rename(lab.place("aside"))
+    folder.symlink_to(victim)
+    running.send(signal.SIGCONT)
+    done = running.wait()
     wrong = [done.crashed] if done.crashed else []
     if done.code not in REFUSALS:
         wrong.append(f"exit code {done.code}: {done.last_line}")

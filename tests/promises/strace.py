@@ -16,6 +16,7 @@ DURABLE = ("fsync", "fdatasync", "rename", "renameat", "renameat2")
 REMOVING = ("unlink", "unlinkat", "rmdir")
 ORDER = (*DURABLE, *REMOVING)
 LINE = re.compile(r"(?:\d+ +)?(\w+)\((.*)\) += (-?\d+)")
+BELOW = re.compile(r'<(/[^>]*)>, "(?!/)')  # an open folder, and a name in it
 QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"|<(/[^>]*)>')
 
 
@@ -57,7 +58,8 @@ def read_calls(log: Path) -> list[Call]:
         if found is None or found[1] not in ORDER:
             continue
         counts[found[1]] = counts.get(found[1], 0) + 1
-        paths = tuple(quoted or path for quoted, path in QUOTED.findall(found[2]))
+        whole = BELOW.sub(r'"\1/', found[2])
+        paths = tuple(quoted or path for quoted, path in QUOTED.findall(whole))
         if int(found[3]) >= 0:
             calls.append(Call(found[1], counts[found[1]], paths))
     return calls

@@ -151,7 +151,7 @@ def _failing(
     inject = [f"inject={call}:error={case.error}{when}" for call in case.calls]
     options = [word for each in inject for word in ("-e", each)]
     log = str(lab.place("strace"))
-    trace = ("-e", f"trace={','.join(case.calls)}", "-P", str(file))
+    trace = ("-e", f"trace={','.join(case.calls)}", "-P", str(file), "-P", file.name)
     under = (strace(), "-f", "-qq", "-o", log, *trace, *options)
     done = lab.run(*words, environment=environment, sabotage=sabotage, under=under, longest=LONGEST)
     if "PTRACE" in done.err:

@@ -53,7 +53,7 @@ from stopgrad.runs import (
     keep_label_draws,
     read_metrics,
 )
-from stopgrad.storage import storage_errors
+from stopgrad.storage import make_folder, storage_errors
 
 T = TypeVar("T")
 
@@ -104,7 +104,7 @@ def evaluate_run(
         check_same_data(run.info, dataset)
     folder = out or run.path
     with storage_errors(folder, needed=0):
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
     if set(select.metrics) & set(FROZEN):
         keep_label_draws(folder, dataset, _own_config(run, dataset), labels=labels)
     for record in score_run(run, dataset, labels=labels, select=select, track=track):

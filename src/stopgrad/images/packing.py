@@ -142,21 +142,20 @@ def _origin(spec: str) -> str:
 @contextlib.contextmanager
 def _locked(out: Path) -> Iterator[None]:
     """The folder, made where it is missing, for this process alone."""
-    with storage_errors(out, needed=0):
-        out.mkdir(parents=True, exist_ok=True)
-        descriptor = open_folder(out)
-    try:
-        try:
-            lock_file(descriptor)
-        except BlockingIOError as error:
-            raise LockedError(
-                f"{out} is being packed by another process",
-                expected="one writer",
-                hint="wait for it, or stop it",
-            ) from error
+    with contextlib.ExitStack() as stack:
+        with storage_errors(out, needed=0):
+            out.mkdir(parents=True, exist_ok=True)
+            descriptor = open_folder(out)
+            stack.callback(os.close, descriptor)
+            try:
+                lock_file(descriptor)
+            except BlockingIOError as error:
+                raise LockedError(
+                    f"{out} is being packed by another process",
+                    expected="one writer",
+                    hint="wait for it, or stop it",
+                ) from error
         yield
-    finally:
-        os.close(descriptor)
 
 
 def _begun(out: Path, *, key: str) -> Frame | None:
@@ -219,7 +218,8 @@ def _finished(out: Path, *, key: str) -> StoreManifest:
         for file in out.glob(f"{split}-[0-9]*.*"):
             if file.name not in known:  # a note, or a shard of damaged images alone
                 file.unlink()
-    (out / PACKING).unlink(missing_ok=True)
+    if (out / PACKING).exists():  # else a finished store may lie in a read-only place
+        (out / PACKING).unlink()
     return manifest
 
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Required, TypedDict, cast
@@ -35,8 +34,11 @@ from stopgrad.storage import (
     fits,
     in_short,
     is_there,
+    make_folder,
     names_in,
     read_file,
+    remove_file,
+    remove_folder,
     replace_file,
     storage_errors,
     strict_json,
@@ -98,12 +100,12 @@ def save_checkpoint(run: Path, checkpoint: Checkpoint) -> None:
     with storage_errors(folder, needed=sum(map(len, files.values()))):
         try:
             _remove(folder)  # what a kill has left of it
-            folder.mkdir(parents=True)
+            make_folder(folder)
             sync_directory(folder.parent)
             for name, data in files.items():
                 replace_file(folder / name, data)
         except OSError:
-            shutil.rmtree(folder, ignore_errors=True)  # gives its space back
+            remove_folder(folder)  # gives its space back
             raise
     kept = checkpoint_folders(run)[-KEPT:]
     for old in step_folders(run):
@@ -202,8 +204,8 @@ def remove_after(run: Path, *, step: int) -> None:
 def _remove(folder: Path) -> None:
     """The manifest first: from then on the checkpoint does not count."""
     with storage_errors(folder, needed=0):
-        (folder / MANIFEST).unlink(missing_ok=True)
-        shutil.rmtree(folder, ignore_errors=True)
+        remove_file(folder / MANIFEST)
+        remove_folder(folder)
 
 
 def _name(step: int) -> str:

@@ -47,8 +47,10 @@ from stopgrad.storage import (
     fits,
     is_there,
     lock,
+    make_folder,
     read_json,
     read_lines,
+    refuse_links,
     remove_temporaries,
     replace_lines,
     stop_signals,
@@ -250,8 +252,9 @@ class RunWriter:
             ConfigError: When another process has begun a run here meanwhile.
             StopgradError: As `load_checkpoint`, when there is nothing to go on from.
         """
+        refuse_links(self.path)
         with storage_errors(self.path / "lock", needed=0):
-            self.path.mkdir(parents=True, exist_ok=True)
+            make_folder(self.path)
             self._lock = lock(self.path)
             remove_temporaries(self.path)
         checkpoint = None

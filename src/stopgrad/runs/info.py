@@ -22,7 +22,7 @@ from stopgrad.errors import CheckpointError, ConfigError, DataError
 from stopgrad.images import Normalization, is_store
 from stopgrad.method import Extent, extent
 from stopgrad.runs.machine import RunEnvironment
-from stopgrad.storage import as_text, check_types, in_short, odd_entry, read_json
+from stopgrad.storage import as_text, check_types, in_short, odd_entry, read_json, refuse_links
 
 FORMAT = 1
 FILES = ("config.json", "status.json", "metrics.jsonl", "records.jsonl", "report.html", "lock")
@@ -217,7 +217,8 @@ def mistaken(path: Path) -> Mistaken:
 
 
 def refuse_odd_files(path: Path) -> None:
-    """Refuses a run that holds a link, pipe or device, by a CheckpointError."""
+    """Refuses a run that holds a link, pipe or device, by a CheckpointError; later ones too."""
+    refuse_links(path)
     own = {**dict.fromkeys(FILES, "file"), **dict.fromkeys(FOLDERS, "folder"), **OTHERS}
     odd = odd_entry(path, own)
     if odd is not None:

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from stopgrad.config import Config
 from stopgrad.errors import ConfigError, DataError, did_you_mean
 from stopgrad.images import Dataset, Images, label_subset, split_validation
-from stopgrad.storage import storage_errors, write_json
+from stopgrad.storage import make_folder, storage_errors, write_json
 
 log = logging.getLogger(__name__)
 
@@ -142,7 +142,7 @@ def keep_label_draws(
     for fraction in (fraction for fraction in labels if fraction < 1):
         file = path / "labels" / f"share-{fraction:g}-seed-{config.seed}.json"
         with storage_errors(file, needed=0):
-            file.parent.mkdir(exist_ok=True)
+            make_folder(file.parent)
         write_json(file, label_subset(train, fraction=fraction, seed=config.seed).tolist())
 
 

@@ -3,6 +3,7 @@
 In: paths, bytes, JSON values. Out: the same, durably, or a `StorageError` that names the path and
 what it needed.
 
+    inside      below a run or a study, where no link is followed
     reading     regular files alone, within bounds; a failing read is tried again
     locks       locks on open files, by what the system has
     text        other people's text, made safe for terminals, tables and messages

@@ -16,6 +16,11 @@ from .files import typed as typed
 from .files import user_path as user_path
 from .files import write_atomically as write_atomically
 from .files import write_json as write_json
+from .inside import OddFileError as OddFileError
+from .inside import make_folder as make_folder
+from .inside import refuse_links as refuse_links
+from .inside import remove_file as remove_file
+from .inside import remove_folder as remove_folder
 from .lines import Lines as Lines
 from .lines import append_lines as append_lines
 from .lines import read_lines as read_lines
@@ -24,7 +29,6 @@ from .lines import read_lines_as as read_lines_as
 from .lines import replace_lines as replace_lines
 from .locks import lock_file as lock_file
 from .locks import open_folder as open_folder
-from .reading import OddFileError as OddFileError
 from .reading import is_passing as is_passing
 from .reading import is_there as is_there
 from .reading import names_in as names_in

@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple, NoReturn, TypeVar
 
 from stopgrad.errors import ConfigError, LockedError, StorageError
+from stopgrad.storage.inside import place_of, remove_file
 from stopgrad.storage.locks import WINDOWS, lock_file, open_folder
 from stopgrad.storage.reading import open_regular, read_file
 from stopgrad.storage.text import in_short
@@ -84,9 +85,7 @@ def replace_file(path: Path, data: bytes) -> None:
 
 
 @contextmanager
-def appearing(
-    path: Path, *, publish: Callable[[Path, Path], object] = os.replace
-) -> Iterator[IO[bytes]]:
+def appearing(path: Path, *, publish: Callable[..., object] = os.replace) -> Iterator[IO[bytes]]:
     """A file that gets its name when it is complete on the disk, and vanishes after an error.
 
     Until then it has a name that nobody can foresee, so that no link waits there.
@@ -98,16 +97,23 @@ def appearing(
     Raises:
         OSError: When the disk refuses.
     """
-    temporary = path.parent / f".{_in_short(path.name)}.{secrets.token_hex(8)}.tmp"
-    try:
-        with temporary.open("xb") as file:  # exclusive, which follows no link either
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        publish(temporary, path)
-        sync_directory(path.parent)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with place_of(path) as (name, folder):
+        temporary = name.with_name(f".{_in_short(path.name)}.{secrets.token_hex(8)}.tmp")
+
+        def create(_: str, flags: int) -> int:
+            return os.open(temporary, flags, 0o666, dir_fd=folder)
+
+        try:
+            # Exclusive, which follows no link either.
+            with open(path.with_name(temporary.name), "xb", opener=create) as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            publish(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
+            sync_directory(path.parent)
+        finally:
+            with suppress(FileNotFoundError):
+                os.unlink(temporary, dir_fd=folder)
 
 
 def _in_short(name: str) -> str:
@@ -119,7 +125,7 @@ def remove_temporaries(folder: Path, name: str = "") -> None:
     """Removes what a kill left of `appearing` in a folder, or of one name; nobody writes there."""
     for path in folder.glob(f".{glob.escape(_in_short(name))}.*.tmp" if name else ".*.tmp"):
         if stat.S_ISREG(path.lstat().st_mode):
-            path.unlink(missing_ok=True)
+            remove_file(path)
 
 
 def write_json(path: Path, value: object) -> None:

@@ -120,7 +120,7 @@ def read_lines_after(
     what stood there. A ValueError or TypeError for a line that is no JSON object, and what `decode`
     raises.
     """
-    with path.open("rb") as file:
+    with open(open_regular(path), "rb") as file:
         start = file.seek(max(0, size - 1))
         data = file.read()
     first, end = data.find(b"\n") + 1 if size else 0, data.rfind(b"\n") + 1

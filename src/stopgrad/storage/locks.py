@@ -9,6 +9,8 @@ import os
 import sys
 from pathlib import Path
 
+from stopgrad.storage.inside import FOLDER, enter, place_of
+
 WINDOWS = sys.platform == "win32"
 CAREFUL = 0
 """Flags for other people's files: follow no link, wait for no pipe, hand nothing on; raw bytes.
@@ -48,4 +50,5 @@ def open_folder(path: Path) -> int:
     """A descriptor that stands for a folder; on Windows that of a file beside it."""
     if WINDOWS:
         return os.open(path.with_name(f"{path.name}.lock"), os.O_RDWR | os.O_CREAT | CAREFUL)
-    return os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    with place_of(path) as (name, above):
+        return os.open(path, FOLDER) if above is None else enter(name, above)

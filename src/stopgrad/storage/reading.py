@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from stopgrad.errors import DataError, StopgradError, UnreadableError, no_memory
+from stopgrad.storage.inside import OddFileError, place_of
 from stopgrad.storage.locks import CAREFUL
 
 PAUSES = (0.5, 1.0, 2.0, 4.0, 8.0, 15.0)  # s between the tries of a read
@@ -32,10 +33,6 @@ MOST_TIMES = 200  # those that are stored, beyond that; file systems pack some
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
-
-
-class OddFileError(OSError):
-    """A link, a pipe, a device or a folder where a file should be, or a file that is too large."""
 
 
 def read_patiently(path: Path, read: Callable[[], T]) -> T:
@@ -161,7 +158,8 @@ def open_regular(path: Path, flags: int = os.O_RDONLY) -> int:
         OSError: When it cannot be opened.
     """
     try:
-        descriptor = os.open(path, flags | CAREFUL, 0o666)
+        with place_of(path) as (name, folder):
+            descriptor = os.open(name, flags | CAREFUL, 0o666, dir_fd=folder)
     except OSError as error:
         if error.errno in (errno.ELOOP, errno.ENXIO, errno.EISDIR):
             raise _odd(path) from error

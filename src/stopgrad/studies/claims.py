@@ -21,7 +21,16 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
-from stopgrad.storage import appearing, names_in, read_json, storage_errors, typed, write_json
+from stopgrad.storage import (
+    appearing,
+    names_in,
+    open_regular,
+    read_json,
+    remove_file,
+    storage_errors,
+    typed,
+    write_json,
+)
 
 T = TypeVar("T")
 
@@ -123,8 +132,7 @@ def give_back(folder: Path, attempt: int) -> None:
     if claim is None:
         return
     if not claim.job and (before is None or before.ended):
-        with suppress(FileNotFoundError):
-            (folder / f"job-{attempt}.json").unlink()
+        remove_file(folder / f"job-{attempt}.json")
     else:
         write_claim(folder, claim._replace(ended=True))
 
@@ -141,8 +149,9 @@ def write_begin(folder: Path, attempt: int, begin: JobBegin) -> None:
 
 def beat(folder: Path, attempt: int) -> None:
     """The job says that it is at work: its begin gets a new date."""
-    with suppress(OSError):
-        os.utime(folder / f"job-{attempt}.begun.json")
+    path = folder / f"job-{attempt}.begun.json"
+    with suppress(OSError), open(open_regular(path), "rb") as file:
+        os.utime(file.fileno())
 
 
 def newest_beat(folder: Path, attempt: int) -> int:

@@ -23,10 +23,12 @@ from stopgrad.storage import (
     LARGEST_JSON,
     as_text,
     lock_file,
+    make_folder,
     odd_entry,
     open_regular,
     read_file,
     read_json,
+    refuse_links,
     storage_errors,
     write_atomically,
     write_json,
@@ -70,6 +72,7 @@ class StudyDirectory:
 
     @cached_property
     def _odd(self) -> Path | None:
+        refuse_links(self.path)
         return odd_entry(self.path, {"studies": "folder", "runs": "folder"})
 
     def epoch_rows(self, run: str) -> list[EpochRow]:
@@ -195,7 +198,7 @@ class StudyDirectory:
                 text = text.replace(f"{old}/", f"{new}/" if new else "")
                 text = text.replace(f'"{old}"', f'"{new}"')
             with storage_errors(path, needed=len(text)):
-                path.parent.mkdir(parents=True, exist_ok=True)
+                make_folder(path.parent)
             write_atomically(path, text.encode())
 
     def _file(self, name: str) -> Path:
@@ -206,7 +209,7 @@ class StudyDirectory:
         """One process at a time writes below studies/."""
         folder = self.path / "studies"
         with storage_errors(folder / "lock", needed=0):
-            folder.mkdir(parents=True, exist_ok=True)
+            make_folder(folder)
             lock = open(open_regular(folder / "lock", os.O_RDWR | os.O_CREAT), "r+")  # noqa: SIM115
         with lock:
             lock_file(lock.fileno(), wait=True)

@@ -37,6 +37,7 @@ from stopgrad.storage import (
     STOP_SIGNALS,
     append_lines,
     lock_file,
+    make_folder,
     open_regular,
     read_json,
     read_lines_as,
@@ -227,7 +228,7 @@ class RunFolder(NamedTuple):
     def keep_card(self, card: RunCard) -> None:
         """Writes the card, and the folder around it; StorageError when the disk refuses."""
         with storage_errors(self.card_file, needed=0):
-            self.path.mkdir(parents=True, exist_ok=True)
+            make_folder(self.path)
         write_json(self.card_file, card._asdict())
 
     def attempts(self) -> list[RunAttempt]:

@@ -19,7 +19,7 @@ from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 
-from stopgrad.storage import STOP_SIGNALS
+from stopgrad.storage import STOP_SIGNALS, refuse_links
 from stopgrad.studies.claims import (
     JobBegin,
     JobClaim,
@@ -53,6 +53,7 @@ def carry_out_job(folder: str, attempt: int) -> int:
         StorageError: When the disk refuses.
     """
     path = Path(folder)
+    refuse_links(path.absolute().parents[1])  # the study
     claim = read_claim(path, attempt)
     over = claim is None or claim.ended or read_exit(path, attempt) is not None
     if claim is None or over or not _has_run(path, attempt):

@@ -33,7 +33,15 @@ from stopgrad.errors import (
 from stopgrad.evaluation import FINETUNE, Key, Subject, balance_text
 from stopgrad.method import wait_briefly
 from stopgrad.runs import read_status
-from stopgrad.storage import outlive, printable, read_json, typed, write_json
+from stopgrad.storage import (
+    outlive,
+    printable,
+    read_json,
+    refuse_links,
+    remove_file,
+    typed,
+    write_json,
+)
 from stopgrad.studies.folder import RunFolder
 from stopgrad.studies.plan import PlannedRun
 
@@ -144,7 +152,7 @@ def write_task(task: StudyTask) -> None:
     if task.config is not None:
         write_json(Path(task.folder, "settings.json"), task.config)
     write_json(task.file, asdict(task))
-    Path(task.folder, FAILURE).unlink(missing_ok=True)
+    remove_file(Path(task.folder, FAILURE))
 
 
 def read_task(path: Path) -> StudyTask:
@@ -277,6 +285,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     outlive("stderr")
     logging.basicConfig(level=logging.WARNING, format="stopgrad: %(message)s")
     path = Path((sys.argv[1:] if arguments is None else arguments)[0])
+    refuse_links(path.absolute().parents[2])  # the study
     try:
         carry_out(read_task(path))
     except BaseException as error:  # Rust's panic is no Exception

@@ -33,6 +33,7 @@ from stopgrad.runs import (
     read_status,
     spec_to_keep,
 )
+from stopgrad.storage import refuse_links
 from stopgrad.training.labelled import LabelledEpoch, Start, labelled_epochs
 from stopgrad.training.recipe import LabelledImages, draw_fraction
 
@@ -154,6 +155,7 @@ def _fractions(
     """Fine-tunes from a start, or trains from scratch, with each fraction."""
     task: Task = "supervised" if start is None else "finetune"
     split = evaluation_split(dataset, config)
+    refuse_links(out)
     for share in labels:
         path = _folder(out, task, share)
         # The threads that it was begun with, as other numbers round otherwise.
