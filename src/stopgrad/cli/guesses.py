@@ -53,7 +53,7 @@ def check_command(word: str, known: Collection[str]) -> None:
 
 def study_named(word: str) -> str:
     """` (a study, ...)` for the name of a study that is not the name of a file; or nothing."""
-    if word not in stopgrad.built_in_studies() or Path(word).exists():
+    if Path(word).exists() or word not in stopgrad.built_in_studies():
         return ""
     return f" (a study, which runs by: stopgrad study run {word} --data SPEC --out DIR)"
 
