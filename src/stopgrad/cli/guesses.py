@@ -65,7 +65,7 @@ def check_names(options: argparse.Namespace) -> None:
         ConfigError: With the command that runs the study.
     """
     for name, what in (("preset", f"one of {', '.join(PRESETS)}"), ("data", "a data set")):
-        found = getattr(options, name, None)
+        found = getattr(options, name, None) or []
         for given in map(str, found if isinstance(found, list) else [found]):
             if given not in PRESETS and (said := study_named(given)):
                 raise ConfigError(f"--{name} {given}{said}", expected=what)
