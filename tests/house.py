@@ -23,7 +23,6 @@ OF_COMMANDS = {  # besides the face, all that a command takes of rooms: texts, t
     **dict.fromkeys(("errors", "config", "storage"), "any name"),
     "evaluation": ("FROZEN", "MEASURES", "Record", "percent", "to_line"),
     "export": ("check_out",),  # before the run is opened
-    "method": ("wait_briefly",),  # before torch is loaded
     "report": ("Table",),
 }
 FACE = ("", "__main__", "face")  # the public face stands above the rooms that it opens

@@ -18,7 +18,6 @@ In: batches of uint8 images and a `Config`. Out: views (B, C, S, S), features (B
     collapse     measures of collapse and the verdict
     survival     how many directions of z weight decay leaves alive, predicted
     compute      device, precision, memory format, threads
-    openmp       how threads wait for each other, set before torch is loaded
     processes    several processes that take each step together
 """
 

@@ -33,7 +33,6 @@ from .flops import classifier_flops as classifier_flops
 from .flops import training_flops as training_flops
 from .layers import fuse_batch_norm as fuse_batch_norm
 from .layers import normalize_over_processes as normalize_over_processes
-from .openmp import wait_briefly as wait_briefly
 from .optimizer import SGD as SGD
 from .optimizer import Optimizer as Optimizer
 from .optimizer import ParameterGroup as ParameterGroup

@@ -31,9 +31,8 @@ from stopgrad.errors import (
     no_memory,
 )
 from stopgrad.evaluation import FINETUNE, Key, Subject, balance_text
-from stopgrad.method import wait_briefly
 from stopgrad.runs import read_status
-from stopgrad.storage import outlive, printable, read_json, typed, write_json
+from stopgrad.storage import outlive, printable, read_json, typed, wait_briefly, write_json
 from stopgrad.studies.folder import RunFolder
 from stopgrad.studies.plan import PlannedRun
 
