@@ -3,6 +3,9 @@
 import ast
 import functools
 import re
+import subprocess
+import sys
+import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,10 +23,26 @@ OF_COMMANDS = {  # besides the face, all that a command takes of rooms: texts, t
     **dict.fromkeys(("errors", "config", "storage"), "any name"),
     "evaluation": ("FROZEN", "MEASURES", "Record", "percent", "to_line"),
     "export": ("check_out",),  # before the run is opened
-    "method": ("wait_briefly",),  # before torch is loaded
     "report": ("Table",),
 }
 FACE = ("", "__main__", "face")  # the public face stands above the rooms that it opens
+ON_PATH = """
+import os, sys
+import numpy as np
+from PIL import Image
+from stopgrad.cli import main
+folder = sys.argv[1]
+os.environ["STOPGRAD_CACHE"] = folder + "/cache"
+for place in range(48):
+    path = f"{folder}/images/{'train' if place < 32 else 'test'}/{place % 2}"
+    os.makedirs(path, exist_ok=True)
+    pixels = np.random.default_rng(place).integers(0, 255, (24, 24, 3), np.uint8)
+    Image.fromarray(pixels).save(f"{path}/{place}.png")
+made = ["--data", folder + "/images", "--preset", "tiny", "--batch", "16", "--epochs", "1"]
+assert main(["pretrain", *made, "--out", folder + "/run"]) == 0
+assert main(["report", folder + "/run"]) == 0
+print(*(module.__file__ for name, module in sys.modules.items() if name.startswith("stopgrad")))
+"""
 
 
 class Import(NamedTuple):
@@ -200,6 +219,15 @@ def measures() -> dict[str, int]:
     }
 
 
+def files_on_path() -> list[Path]:
+    """The files, front doors aside, that `pretrain --data FOLDER` and its `report` load."""
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, "-c", ON_PATH, folder]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+    loaded = [Path(name) for name in done.stdout.splitlines()[-1].split()]
+    return [path for path in loaded if path.name != "__init__.py"]
+
+
 def past_doors() -> list[Import]:
     """Imports from another room that do not go through its front door."""
     return [
@@ -212,3 +240,6 @@ def past_doors() -> list[Import]:
 if __name__ == "__main__":
     for name, value in measures().items():
         print(f"{value:8,}  {name}")
+    on_path = files_on_path()
+    print(f"{len(on_path):8,}  files that `pretrain --data FOLDER` and its `report` load")
+    print(f"{sum(path.read_text().count(chr(10)) for path in on_path):8,}  lines in them")

@@ -17,6 +17,12 @@ build_simsiam(preset("tiny"))
 assert training_flops(preset("tiny")) == 4_749_312
 print(*sys.modules)
 """
+REPORT = """
+import sys
+from stopgrad.cli import main
+assert main(["report", "no-such-run"]) == 2
+print(*sys.modules)
+"""
 ENVIRONMENT = """
 import os, sys
 from stopgrad.{module} import main
@@ -54,3 +60,11 @@ def test_threads_wait_briefly_unless_the_user_has_decided(
     assert "GOMP_SPINCOUNT=20000 OMP_WAIT_POLICY=None" in _output(code)
     assert "GOMP_SPINCOUNT=7" in _output(code, GOMP_SPINCOUNT="7")
     assert "GOMP_SPINCOUNT=None" in _output(code, OMP_WAIT_POLICY="active")
+
+
+def test_a_report_without_a_poster_loads_neither_that_nor_studies() -> None:
+    loaded = _output(REPORT).split()
+    assert "stopgrad.face.report" in loaded
+    assert not [
+        name for name in loaded if name.startswith(("stopgrad.studies.", "stopgrad.report.p"))
+    ]

@@ -3,6 +3,8 @@
 import contextlib
 import logging
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -39,6 +41,28 @@ def put(root: Path, *names: str, size: tuple[int, int] = (8, 8)) -> None:
 
 def labels(dataset) -> list[int]:
     return dataset.train.labels.tolist()
+
+
+def test_a_folder_of_images_needs_no_reader_of_other_data(root):
+    put(root, "train/dog/1.png", "train/cat/1.jpg", "test/cat/1.png")
+    (root / "notes.txt").write_text("text")
+    assert sources_for(root) == {
+        *("endings", "files", "find", "folder", "labels", "layout", "limits", "masks", "names"),
+        *("pages", "several"),  # the store's, and which specs are several
+    }
+    (root / "extra.npz").write_bytes(b"")
+    assert sources_for(root) > {"archives", "array_files", "contained", "parquet", "webdataset"}
+
+
+def sources_for(root: Path) -> set[str]:
+    """The files of the room's `sources` that finding this folder loads."""
+    code = (
+        "import sys; from stopgrad.images.sources.find import find_source; "
+        f"find_source({str(root)!r}).open(); print(*sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    room = "stopgrad.images.sources."
+    return {name.removeprefix(room) for name in done.stdout.split() if name.startswith(room)}
 
 
 def test_train_and_test_with_class_folders(root):

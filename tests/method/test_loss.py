@@ -6,8 +6,7 @@ import torch
 from torch import Tensor
 
 from stopgrad.method import simsiam_loss
-from stopgrad.method.loss import negative_cosine
-from stopgrad.method.simsiam import Outputs
+from stopgrad.method.simsiam import Outputs, negative_cosine
 
 
 def _outputs(*, seed: int = 0) -> Outputs:

@@ -239,5 +239,5 @@ def fragile_output() -> None:
     """A process ends when its output cannot be written."""
     from stopgrad.face import progress
 
-    _replace("storage.streams", "outlive", lambda name: None)
+    _replace("storage.process", "outlive", lambda name: None)
     _patch(progress, "suppress", lambda kind: contextlib.nullcontext())

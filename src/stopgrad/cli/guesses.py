@@ -53,7 +53,7 @@ def check_command(word: str, known: Collection[str]) -> None:
 
 def study_named(word: str) -> str:
     """` (a study, ...)` for the name of a study that is not the name of a file; or nothing."""
-    if word not in stopgrad.built_in_studies() or Path(word).exists():
+    if Path(word).exists() or word not in stopgrad.built_in_studies():
         return ""
     return f" (a study, which runs by: stopgrad study run {word} --data SPEC --out DIR)"
 
@@ -65,7 +65,7 @@ def check_names(options: argparse.Namespace) -> None:
         ConfigError: With the command that runs the study.
     """
     for name, what in (("preset", f"one of {', '.join(PRESETS)}"), ("data", "a data set")):
-        found = getattr(options, name, None)
+        found = getattr(options, name, None) or []
         for given in map(str, found if isinstance(found, list) else [found]):
             if given not in PRESETS and (said := study_named(given)):
                 raise ConfigError(f"--{name} {given}{said}", expected=what)

@@ -21,8 +21,7 @@ from stopgrad.errors import (
     bad_path,
     no_memory,
 )
-from stopgrad.method import wait_briefly
-from stopgrad.storage import outlive
+from stopgrad.storage import outlive, wait_briefly
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

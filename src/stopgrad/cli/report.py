@@ -56,19 +56,24 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Writes the files, and prints their paths."""
+    heading = (
+        stopgrad.Heading(
+            options.title,
+            options.authors,
+            options.affiliation,
+            options.repository,
+            options.size,
+        )
+        if options.poster
+        else None
+    )
     written = stopgrad.write_report(
         options.directories,
         out=options.out,
         data=options.data,
         arm=options.pictures,
         poster=options.poster,
-        heading=stopgrad.Heading(
-            options.title,
-            options.authors,
-            options.affiliation,
-            options.repository,
-            options.size,
-        ),
+        heading=heading,
         figures=options.figures,
     )
     print_line(f"report: {written.page}")

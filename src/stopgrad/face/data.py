@@ -1,4 +1,4 @@
-"""A data set as the public face takes it: by name, by path or in memory; checked, packed, drawn.
+"""A data set as the public face takes it: by name, by path or in memory; packed, drawn.
 
 In: a spec, a path, several of them, or images that the caller holds. Out: `Data`, whose images are
 decoded once for each size that training asks for.
@@ -12,11 +12,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypedDict, Unpack, get_args
 
-from stopgrad import images, method, report, runs, speed
+from stopgrad import images, report, runs
 from stopgrad.config import BY_RULE, BadImages, Config, Reading, bands_as_text
 from stopgrad.errors import ConfigError, DataError
 from stopgrad.face.arguments import check_choices, chosen_config, in_plain_torch
-from stopgrad.face.data_check import DataCheck
 from stopgrad.face.progress import Screen, at_work
 from stopgrad.storage import check_ending, printable, user_path, write_atomically
 
@@ -236,40 +235,6 @@ def _held(
     largest = max(data.shape[1:], default=1)  # px at least, so that none is resized
     first = _read(source, Screen(), side=largest, reading=reading, bad_images=bad_images)
     return Data(spec, first, reading=reading)
-
-
-@at_work
-@in_plain_torch
-def check(
-    data: AnyData, *, preset: str = "cifar", config: Config | None = None, **knobs: Any
-) -> DataCheck:
-    """Looks at every image and takes a few steps on them.
-
-    Args:
-        data: As for `load`.
-        preset: As for `pretrain`.
-        config: As for `pretrain`.
-        **knobs: As for `pretrain`.
-
-    Raises:
-        DataError: When there is nothing to look at.
-    """
-    config, screen, data = chosen_config(config, knobs, preset=preset), Screen(), as_data(data)
-    config = data.with_reading(config)
-    method.use_threads(config.threads)
-    findings = images.check_images(
-        data.to_look_at(),
-        side=config.image_side,
-        tiny_below=config.views.size / 2,
-        reading=config.reading,
-        bad_images=config.bad_images,
-        track=screen.track,
-    )
-    screen.doing("measuring a few steps")
-    outlook = speed.look_ahead(findings, config)
-    if data.spec.startswith(ARRAYS):  # which no command can name
-        outlook = outlook._replace(packing=None)
-    return DataCheck(data.spec, preset, config, findings, outlook)
 
 
 @at_work

@@ -1,4 +1,4 @@
-"""What a data set holds and what pretraining on it will need, as tables and as JSON."""
+"""`check`: what a data set holds and what pretraining on it will need, as tables and as JSON."""
 
 from __future__ import annotations
 
@@ -6,14 +6,17 @@ from collections.abc import Iterator, Sequence
 from shlex import quote
 from typing import TYPE_CHECKING, Any
 
-from stopgrad import images
+from stopgrad import images, method, speed
+from stopgrad.config import Config
 from stopgrad.evaluation import count, duration, extent_text, extent_values, folds_text
+from stopgrad.face.arguments import chosen_config, in_plain_torch
+from stopgrad.face.data import ARRAYS, AnyData, as_data
+from stopgrad.face.progress import Screen, at_work
 from stopgrad.face.tables import Shown
 from stopgrad.method import published_extent
 from stopgrad.report import Column, Table, TableCell
 
 if TYPE_CHECKING:
-    from stopgrad.config import Config
     from stopgrad.images import DamagedImage, Findings, ImagePlace, Trait
     from stopgrad.speed import Cost, Outlook
 
@@ -29,6 +32,40 @@ TRAITS: dict[Trait, str] = {
     "few_colours": "few colours",
     "constant": "one colour",
 }
+
+
+@at_work
+@in_plain_torch
+def check(
+    data: AnyData, *, preset: str = "cifar", config: Config | None = None, **knobs: Any
+) -> DataCheck:
+    """Looks at every image and takes a few steps on them.
+
+    Args:
+        data: As for `load`.
+        preset: As for `pretrain`.
+        config: As for `pretrain`.
+        **knobs: As for `pretrain`.
+
+    Raises:
+        DataError: When there is nothing to look at.
+    """
+    config, screen, data = chosen_config(config, knobs, preset=preset), Screen(), as_data(data)
+    config = data.with_reading(config)
+    method.use_threads(config.threads)
+    findings = images.check_images(
+        data.to_look_at(),
+        side=config.image_side,
+        tiny_below=config.views.size / 2,
+        reading=config.reading,
+        bad_images=config.bad_images,
+        track=screen.track,
+    )
+    screen.doing("measuring a few steps")
+    outlook = speed.look_ahead(findings, config)
+    if data.spec.startswith(ARRAYS):  # which no command can name
+        outlook = outlook._replace(packing=None)
+    return DataCheck(data.spec, preset, config, findings, outlook)
 
 
 class DataCheck(Shown):

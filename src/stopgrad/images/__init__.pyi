@@ -25,11 +25,11 @@ from .sources.arrays import images_from_arrays as images_from_arrays
 from .sources.files import sign_figure as sign_figure
 from .sources.find import KNOWN as KNOWN
 from .sources.find import ON_THE_HUB as ON_THE_HUB
-from .sources.held import are_image_files as are_image_files
+from .sources.find import are_image_files as are_image_files
+from .sources.find import paths_in as paths_in
+from .sources.find import plain as plain
 from .sources.held import held_source as held_source
 from .sources.held import image_as_file as image_as_file
-from .sources.held import paths_in as paths_in
-from .sources.held import plain as plain
 from .sources.hub import checked_answers as checked_answers
 from .sources.several import spec_of_several as spec_of_several
 from .sources.several import specs_of as specs_of

@@ -39,7 +39,6 @@ from stopgrad.images.gather import (
 )
 from stopgrad.images.manifest import damage, read_manifest
 from stopgrad.images.opening import Damaged
-from stopgrad.images.packing import changes_since_packing
 from stopgrad.images.pixels import Pixels
 from stopgrad.images.sources.find import find_source
 from stopgrad.images.store import cache_folder, checksum, read_images, read_store, read_summaries
@@ -128,6 +127,8 @@ def _load(
 
 
 def _load_store(path: Path, *, side: int | None, changed: Changed) -> Dataset:
+    from stopgrad.images.packing import changes_since_packing
+
     if (error := changes_since_packing(path)) is not None:
         if changed == "fail":
             raise error

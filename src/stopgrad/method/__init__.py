@@ -1,4 +1,4 @@
-"""The paper, file by file: views, encoder, heads, SimSiam, loss, optimizer, collapse.
+"""The paper, file by file: views, encoder, heads, SimSiam and its loss, optimizer, collapse.
 
 In: batches of uint8 images and a `Config`. Out: views (B, C, S, S), features (B, F), z and p
 (B, D), the loss (), and measures of collapse.
@@ -10,16 +10,14 @@ In: batches of uint8 images and a `Config`. Out: views (B, C, S, S), features (B
     own          an encoder and views that a Python caller gives
     encoder      encoder f by name: a ResNet or any timm backbone
     heads        projector g and predictor h
-    simsiam      two views -> p1, p2, z1, z2
+    simsiam      two views -> p1, p2, z1, z2 -> the symmetrised loss
     classifier   an encoder and one linear layer, for training with labels
     flops        floating-point operations of training per view
-    loss         negative cosine and the symmetrised loss
     schedule     the learning rates as a function of the step, and how far a run goes by them
     optimizer    parameter groups, SGD and LARS
     collapse     measures of collapse and the verdict
     survival     how many directions of z weight decay leaves alive, predicted
     compute      device, precision, memory format, threads
-    openmp       how threads wait for each other, set before torch is loaded
     processes    several processes that take each step together
 """
 

@@ -33,8 +33,6 @@ from .flops import classifier_flops as classifier_flops
 from .flops import training_flops as training_flops
 from .layers import fuse_batch_norm as fuse_batch_norm
 from .layers import normalize_over_processes as normalize_over_processes
-from .loss import simsiam_loss as simsiam_loss
-from .openmp import wait_briefly as wait_briefly
 from .optimizer import SGD as SGD
 from .optimizer import Optimizer as Optimizer
 from .optimizer import ParameterGroup as ParameterGroup
@@ -63,6 +61,7 @@ from .schedule import published_extent as published_extent
 from .simsiam import SimSiam as SimSiam
 from .simsiam import build_simsiam as build_simsiam
 from .simsiam import in_fp64 as in_fp64
+from .simsiam import simsiam_loss as simsiam_loss
 from .survival import every_direction as every_direction
 from .survival import fit_threshold as fit_threshold
 from .survival import largest_decay as largest_decay

@@ -1,5 +1,6 @@
-"""SimSiam: two views (B, C, S, S) -> p1, p2, z1, z2, each (B, D). Paper: Sec. 3, Algorithm 1.
+"""SimSiam: two views (B, C, S, S) -> p1, p2, z1, z2, each (B, D); and those -> the loss.
 
+Paper: Sec. 3, Algorithm 1 and Eq. 1 to 4.
 With `target = momentum` the z come from a moving average of encoder and projector, as in BYOL
 (Grill et al. 2020), which the paper compares with.
 """
@@ -10,6 +11,7 @@ import copy
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stopgrad.config import Config, torch_generator
@@ -78,6 +80,19 @@ def _projected(encoder: nn.Module, projector: nn.Module, x: Tensor) -> Tensor:  
     with torch.autocast(x.device.type, enabled=False):
         z: Tensor = projector(features)
     return z
+
+
+def negative_cosine(p: Tensor, z: Tensor) -> Tensor:  # (B, D), (B, D) -> ()
+    """D(p, z) = - p/|p| . z/|z|, averaged over the batch, at least in fp32. Eq. 1."""
+    return -F.cosine_similarity(widened(p), widened(z), dim=1).mean()
+
+
+def simsiam_loss(outputs: Outputs, *, stop_gradient: bool) -> Tensor:  # -> ()
+    """L = D(p1, sg(z2)) / 2 + D(p2, sg(z1)) / 2, within [-1, 1]. Eq. 4; Eq. 2 without sg."""
+    z1, z2 = outputs.z1, outputs.z2
+    if stop_gradient:
+        z1, z2 = z1.detach(), z2.detach()
+    return (negative_cosine(outputs.p1, z2) + negative_cosine(outputs.p2, z1)) / 2
 
 
 def widened(x: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
 """Runs and studies -> one HTML page that loads nothing: strict content policy, all text escaped.
 
-What a template shows of a run is collected here; `study_page` does so for a study, and is loaded
-only when a study is reported.
+What a template shows of a run is collected here; `study_page` does so for a study and `overview`
+for several chapters, and each is loaded only then.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from shlex import quote
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jinja2
 from markupsafe import Markup
@@ -44,11 +44,13 @@ from stopgrad.report.facts import (
     training_seconds,
 )
 from stopgrad.report.gallery import data_uri, image_sections
-from stopgrad.report.overview import overviews
 from stopgrad.report.panels import VIEWS
 from stopgrad.report.style import css_variables
 from stopgrad.report.table import as_csv, as_html
 from stopgrad.storage import printable, write_atomically
+
+if TYPE_CHECKING:
+    from stopgrad.report.overview import Glance
 
 Chapter = Mapping[str, Any]
 """What a template shows, by the names that it has there; a name that is missing is an error."""
@@ -73,7 +75,7 @@ def render(*evidence: Evidence | StudyEvidence) -> str:
     return printable(
         page.render(
             chapters=chapters,
-            overviews=overviews(evidence) if len(chapters) > 1 else [],
+            overviews=_overviews(evidence),
             title=chapters[0]["title"] if len(chapters) == 1 else _counted(evidence),
             nav=[],  # the sections, as they are rendered
             policy=_policy(style=style, script=script),
@@ -89,6 +91,15 @@ def _chapter(evidence: Evidence | StudyEvidence) -> Chapter:
     from stopgrad.report.study_page import study_chapter
 
     return study_chapter(evidence)
+
+
+def _overviews(chapters: Sequence[Evidence | StudyEvidence]) -> list[Glance]:
+    """What stands before several chapters."""
+    if len(chapters) == 1:
+        return []
+    from stopgrad.report.overview import overviews
+
+    return overviews(chapters)
 
 
 def _counted(chapters: Sequence[Evidence | StudyEvidence]) -> str:

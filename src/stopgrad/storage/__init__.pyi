@@ -29,6 +29,10 @@ from .lines import read_lines_as as read_lines_as
 from .lines import replace_lines as replace_lines
 from .locks import lock_file as lock_file
 from .locks import open_folder as open_folder
+from .process import STOP_SIGNALS as STOP_SIGNALS
+from .process import outlive as outlive
+from .process import stop_signals as stop_signals
+from .process import wait_briefly as wait_briefly
 from .reading import is_passing as is_passing
 from .reading import is_there as is_there
 from .reading import names_in as names_in
@@ -39,9 +43,6 @@ from .reading import read_file as read_file
 from .reading import read_patiently as read_patiently
 from .reading import read_start as read_start
 from .reading import refuse_holes as refuse_holes
-from .signals import STOP_SIGNALS as STOP_SIGNALS
-from .signals import stop_signals as stop_signals
-from .streams import outlive as outlive
 from .text import as_file_name as as_file_name
 from .text import as_text as as_text
 from .text import cell_text as cell_text

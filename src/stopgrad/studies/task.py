@@ -31,7 +31,6 @@ from stopgrad.errors import (
     no_memory,
 )
 from stopgrad.evaluation import FINETUNE, Key, Subject, balance_text
-from stopgrad.method import wait_briefly
 from stopgrad.runs import read_status
 from stopgrad.storage import (
     outlive,
@@ -40,6 +39,7 @@ from stopgrad.storage import (
     refuse_links,
     remove_file,
     typed,
+    wait_briefly,
     write_json,
 )
 from stopgrad.studies.folder import RunFolder

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from stopgrad.config import Config, config_from_dict, config_to_dict
 from stopgrad.errors import ConfigError, DataError
@@ -32,7 +32,9 @@ from stopgrad.runs import (
     versions,
 )
 from stopgrad.training.pretrain import Epoch, pretrain_epochs
-from stopgrad.training.weights import Weights, read_weights
+
+if TYPE_CHECKING:
+    from stopgrad.training.weights import Weights
 
 
 def pretrain_run(
@@ -228,6 +230,8 @@ def _init_anew(found: Continuation) -> Weights | None:
     card = found.info.data.get("init")
     if card is None or has_begun(found.path):
         return None
+    from stopgrad.training.weights import read_weights
+
     init = read_weights(card["from"], found.info.config.encoder)
     if init.sha256 != card["sha256"]:
         raise ConfigError(

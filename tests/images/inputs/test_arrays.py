@@ -2,6 +2,7 @@
 
 import gzip
 import io
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -544,6 +545,26 @@ def test_files_named_by_words_alone_are_classes(tmp_path: Path) -> None:
     assert np.bincount(found.train.labels).tolist() == [300, 300]
     assert (found.train.pixels[..., 0] == flat.reshape(600, 8, 8)).all()
     assert "class" in found.notes.remarks[0]
+
+
+@pytest.mark.input(
+    "oddity",
+    what="archives or files of arrays in a hidden folder, and beside it",
+    happens="those beside it are read, also where their own folder is hidden",
+)
+@pytest.mark.parametrize("ending", ["npy", "zip"])
+def test_files_in_hidden_folders_are_no_data_and_the_folder_named_is(
+    tmp_path: Path, ending: str
+) -> None:
+    root = tmp_path / ".data"
+    for folder in (root, root / ".trash"):
+        folder.mkdir()
+        np.save(folder / "x_train.npy", COLOUR)
+        if ending == "zip":
+            with zipfile.ZipFile(folder / "all.zip", "w") as archive:
+                archive.write(folder / "x_train.npy", "x_train.npy")
+            (folder / "x_train.npy").unlink()
+    assert np.array_equal(load_dataset(str(root)).train.pixels, COLOUR)
 
 
 @pytest.mark.input(

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from stopgrad.errors import DataError, StorageError
-from stopgrad.images.sources.endings import SUFFIXES, ending_of
+from stopgrad.images.sources.endings import SUFFIXES, ZIPS, archive_ending, ending_of
 from stopgrad.images.sources.limits import bomb, refuse_bomb
 from stopgrad.images.sources.names import split_of
 from stopgrad.images.sources.tars import tar_members
@@ -30,20 +30,12 @@ from stopgrad.images.store import cache_folder
 from stopgrad.images.types import Contents, DataSource, Encoded, Notes, SplitReader, Unused, stamp
 from stopgrad.storage import as_file_name, first_line, of_disk
 
-ZIPS = (".zip",)
-TARS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst")
 OTHERS = (".7z", ".rar", ".zst", ".gz", ".bz2", ".xz")
 ENCRYPTED = 1  # bit of a member's flags
 ENCRYPTION = "encrypted members"
 BLOCK = 1 << 20  # bytes
 
 What = Literal["image", "file"]
-
-
-def archive_ending(name: str) -> str:
-    """The ending by which a file is an archive, the longest that fits; "" for all others."""
-    lower = name.lower()
-    return max((e for e in (*ZIPS, *TARS) if lower.endswith(e)), key=len, default="")
 
 
 def refuse_other_archives(path: Path) -> None:

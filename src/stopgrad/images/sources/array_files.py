@@ -11,7 +11,6 @@ import contextlib
 import functools
 import gzip
 import math
-import re
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,6 +20,7 @@ import numpy as np
 
 from stopgrad.errors import DataError
 from stopgrad.images.sources.array_images import AnyArray
+from stopgrad.images.sources.endings import array_kind
 from stopgrad.images.sources.limits import refuse_bomb
 from stopgrad.storage import first_line
 
@@ -45,22 +45,17 @@ class StoredArray(NamedTuple):
         return np.concatenate(found) if found else np.empty((0, *self.shape[1:]))
 
 
-def has_arrays(name: str) -> bool:
-    """Whether the name of a file is that of a file of arrays."""
-    return any(re.search(pattern, name, re.IGNORECASE) for pattern in READERS)
-
-
 def stored_arrays(path: Path, *, name: str) -> list[StoredArray]:
     """The arrays in a file, whatever they are.
 
     Args:
-        path: A file by whose name `has_arrays` holds.
+        path: A file whose name has an `array_kind`.
         name: What begins the name of each array; "": the names in the file alone.
 
     Raises:
         DataError: When it cannot be read, or would unpack to far more than its size.
     """
-    read = next(of for kind, of in READERS.items() if re.search(kind, path.name, re.IGNORECASE))
+    read = READERS[array_kind(path.name)]
     with reading(path):
         if not path.is_file():
             raise ValueError("not a regular file")
@@ -327,12 +322,12 @@ def _stl(path: Path) -> list[StoredArray]:
     return [StoredArray("", rows.shape, rows.dtype, functools.partial(_sliced, rows))]
 
 
-READERS: dict[str, Callable[[Path], list[StoredArray]]] = {  # by what a file's name matches
-    r"\.npy$": _npy,
-    r"\.npz$": _npz,
-    r"\.(h5|hdf5?|he5)$": _hdf5,
-    r"\.mat$": _mat,
-    r"idx\d(-\w+)?(\.gz)?$": _idx,
-    r"^(data_batch_\d|test_batch|train|test)\.bin$": _cifar,
-    r"_[Xy]\.bin$": _stl,
+READERS: dict[str, Callable[[Path], list[StoredArray]]] = {  # by the kinds of `ARRAYS`
+    "npy": _npy,
+    "npz": _npz,
+    "hdf5": _hdf5,
+    "mat": _mat,
+    "idx": _idx,
+    "cifar": _cifar,
+    "stl": _stl,
 }

@@ -4,7 +4,7 @@ An array belongs to the split that its name says, or else its file's, or the fol
 `x_train`, `train/images`, `t10k-images-idx3-ubyte`, `..._valid_x.h5`. Its images are the array
 whose shape is one of images (`array_images`), if several are, the one with the first of
 `IMAGE_WORDS` in its name; arrays whose names differ in numbers alone are parts of one
-(`data_batch_1`, ...). Its labels are an array of as many rows with one of `LABEL_WORDS` in its
+(`data_batch_1`, ...). Its labels are an array of as many rows with one of `LABELS` in its
 name: numbers, text, or rows with a single 1 (one-hot). The user may name either. Files of images
 without any labels, named by different words, are one class each (`cat.npy`, `dog.npy`). All else is
 noted.
@@ -19,9 +19,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from stopgrad.config import Reading
 from stopgrad.errors import DataError
-from stopgrad.images.sources.array_files import StoredArray, has_arrays, pickled, stored_arrays
+from stopgrad.images.sources.array_files import StoredArray, pickled, stored_arrays
 from stopgrad.images.sources.array_images import (
     ArrayLayout,
     alpha_said,
@@ -29,10 +31,11 @@ from stopgrad.images.sources.array_images import (
     may_be_one,
     stack_layout,
 )
-from stopgrad.images.sources.array_labels import Label, as_labels, labels_in, texts_in
+from stopgrad.images.sources.labels import Label, as_labels, labels_of_rows, texts_in
 from stopgrad.images.sources.layout import are_classes
 from stopgrad.images.sources.named_splits import NamedSplit, contents_of
 from stopgrad.images.sources.names import (
+    LABEL_WORDS,
     is_split,
     split_in,
     split_of,
@@ -51,18 +54,13 @@ from stopgrad.storage import few
 # The best first; a name with a word for labels is never that of images.
 IMAGE_WORDS = ("images", "image", "imgs", "img", "x", "pixels", "pictures", "photos", "data")
 OF_MANY = frozenset({"images", "imgs", "x", "pictures", "photos"})  # never the name of one image
-LABEL_WORDS = ("labels", "label", "y", "targets", "target", "classes", "class", "cls", "category")
+# An array called classes may hold their names: these come before it.
+LABELS = ("labels", "label", "y", "targets", "target", *LABEL_WORDS)
 NAME_LISTS = ("batches.meta.txt", "fine_label_names.txt", "class_names.txt")  # CIFAR, STL-10
-DEPTH = 3  # folders, that named included, in which files of arrays are looked for
 NAMED = 5  # arrays that a message names
 LONG = 4  # times as many rows as columns: a table whose rows are images
+MOST_CLASSES = 10_000  # columns of one-hot labels
 MOST_TEXT = 1 << 16  # bytes of a list of class names
-
-
-def array_files_below(folder: Path) -> list[Path]:
-    """The files of arrays in a folder and below, in order of their path."""
-    found = (file for depth in range(DEPTH) for file in folder.glob("*/" * depth + "[!.]*"))
-    return sorted(file for file in found if has_arrays(file.name) and file.parent.name[:1] != ".")
 
 
 def images_in_arrays(path: Path, *, name: str) -> Iterator[str]:
@@ -131,7 +129,7 @@ def _parts(arrays: Sequence[StoredArray], bands: bool) -> list[_Part]:
 
 
 def _is_label(part: _Part) -> bool:
-    return not part.last.isdisjoint(LABEL_WORDS)
+    return not part.last.isdisjoint(LABELS)
 
 
 def _words(name: str) -> list[str]:
@@ -247,7 +245,7 @@ def _split(
         groups.setdefault(part.words, []).append(part)
     remarks = []
     for group in groups.values():
-        values = labels_in([part.array for part in group], count=len(names))
+        values = _labels_in([part.array for part in group], count=len(names))
         if isinstance(values, str):
             remarks.append(values)
             continue
@@ -257,6 +255,22 @@ def _split(
         remarks += ["each file or folder is a class: no array holds labels"]
         split = split._replace(labels=classes)
     return split._replace(remarks=(*remarks, *_open_stacks(images))), used
+
+
+def _labels_in(arrays: Sequence[StoredArray], *, count: int) -> list[Label] | str:
+    """The labels in the parts of an array, or why they cannot label this number of images."""
+    named = ", ".join(repr(array.name) for array in arrays[:NAMED])
+    rows = sum(array.shape[0] for array in arrays)
+    if rows != count:
+        return f"the labels in {named} are not used: {rows:,} for {count:,} images"
+    if any(array.dtype.kind in "OV" for array in arrays):
+        how = "save them as numbers or text, such as np.asarray(labels, dtype=str)"
+        return f"the labels in {named} are not used: they are objects, structs or cells; {how}"
+    shapes = {array.shape[1:] for array in arrays}
+    if max(map(np.prod, shapes)) > MOST_CLASSES:
+        return f"{named} cannot be labels of images: its shape is {arrays[0].shape}"
+    array = np.concatenate([array.read() for array in arrays]).reshape(count, -1)
+    return labels_of_rows(array, named)
 
 
 def _open_stacks(images: Sequence[_Part]) -> Iterator[str]:
@@ -272,7 +286,7 @@ def _open_stacks(images: Sequence[_Part]) -> Iterator[str]:
 def _label_order(part: _Part) -> tuple[Any, ...]:
     """Plain names first, fine labels before coarse ones."""
     name = part.array.name
-    return (part.rank(LABEL_WORDS), "coarse" in part.last, len(part.last), _in_order(name))
+    return (part.rank(LABELS), "coarse" in part.last, len(part.last), _in_order(name))
 
 
 def _classes(images: Sequence[_Part], *, train: bool) -> list[Label]:

@@ -1,4 +1,7 @@
-"""Files that hold many images, a folder or a pattern of such files -> a `DataSource`."""
+"""Files that hold many images, a folder or a pattern of such files -> a `DataSource`.
+
+Each kind has its reader; of a folder of several kinds, image files included, the most images count.
+"""
 
 from __future__ import annotations
 
@@ -7,47 +10,103 @@ import glob
 import itertools
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from stopgrad.config import Reading
 from stopgrad.errors import DataError
 from stopgrad.images.sources.archives import (
-    archive_ending,
     archive_source,
     images_in_archive,
     refuse_other_archives,
 )
-from stopgrad.images.sources.array_files import has_arrays
-from stopgrad.images.sources.array_splits import (
-    array_files_below,
-    arrays_source,
-    images_in_arrays,
-)
+from stopgrad.images.sources.array_splits import NAME_LISTS, arrays_source, images_in_arrays
+from stopgrad.images.sources.endings import archive_ending, array_kind
+from stopgrad.images.sources.files import FolderListing
+from stopgrad.images.sources.folder import folder_source
+from stopgrad.images.sources.layout import MOST_STRAY
+from stopgrad.images.sources.parquet import count_images, is_parquet, looked_at, parquet_source
 from stopgrad.images.sources.webdataset import is_shard, webdataset_source
-from stopgrad.images.types import DataSource
+from stopgrad.images.types import DataSource, Notes, Unused
 
 PICKLES = (".pkl", ".pickle", ".pt", ".pth", ".joblib")
-DEPTH = 2  # folders, that named included, in which archives are looked for
+ARRAYS_DEPTH, ARCHIVES_DEPTH = 3, 2  # folders, that named included, in which they are looked for
+MOST_LOOSE = 100  # image files beside which archives and files of arrays are looked into
 NESTED = 2  # archives in archives are opened so deep
 MOST_SHARDS = 100_000  # that a pattern names
 
 Find = Callable[[Path], DataSource]
 
 
-def in_folder(path: Path, reading: Reading, *, inside: Find, depth: int) -> DataSource | None:
-    """The data set in the files of a folder that holds no images, or few, and no tables of them.
+def in_folder(
+    path: Path, listing: FolderListing, reading: Reading, *, inside: Find, depth: int
+) -> DataSource:
+    """Images as files, as rows of Parquet, or in archives and arrays; what else lies there.
 
     Args:
         path: The folder.
-        reading: The split that is scored.
+        listing: What lies in it.
+        reading: The split that is scored, and the columns that are read.
         inside: The data set in a folder that was unpacked.
         depth: How many archives were opened on the way here.
 
     Raises:
+        DataError: When a file cannot be read, is a pickle, or there are no images to train on.
+        ConfigError: For a split that is not there.
+    """
+    images = ["/".join(image.parts) for image in listing.images]
+    rows = count_images(path, reading) if is_parquet(path) else 0
+    # As few image files as are stray in a split leave the data to archives and arrays.
+    few, most = not rows and len(images) <= MOST_LOOSE, int(len(images) / MOST_STRAY)
+    inner = [*itertools.islice(_images_inside(path), most)] if few else []
+    fit = few and len(inner) == most
+    if fit and (source := _packed(path, reading, inside=inside, depth=depth)) is not None:
+        source = _without(source, "beside archives or arrays, which are the data", images)
+        used = {os.path.basename(stamp.path) for stamp in source.stamps} | {*NAME_LISTS}
+        return _with_the_rest(source, listing, lambda name: os.path.basename(name) in used)
+    if is_parquet(path) and (rows or not images):
+        source = parquet_source(path, reading)
+        used = {stamp.path for stamp in source.stamps}
+        beside = tuple(image for image in images if image not in used)
+        # A folder of images stays one, whatever Parquet files lie in it, unless their rows name
+        # most of its images; and the other way round.
+        if 2 * len(beside) < len(images) or len(beside) <= MOST_STRAY * rows:
+            source = _without(source, "beside Parquet files, which are the data", beside)
+            return _with_the_rest(source, listing, looked_at)
+    there = {os.path.basename(image) for image in images}
+    lost = [name for name in inner if os.path.basename(name) not in there]
+    why = "in archives or arrays beside image files, which are the data: name the file itself"
+    return _without(folder_source(path, reading, listing=listing), why, lost)
+
+
+def _without(source: DataSource, reason: str, names: Sequence[str]) -> DataSource:
+    """A data set with a note of images that are not used."""
+    unused = (Unused("image", reason, tuple(names)),) if names else ()
+    return source._replace(notes=source.notes.and_those(Notes(unused=unused)))
+
+
+def _with_the_rest(
+    source: DataSource, listing: FolderListing, is_used: Callable[[str], bool]
+) -> DataSource:
+    """A data set in some files of a folder, with notes of all others that are no images."""
+    left = (
+        group._replace(names=tuple(name for name in group.names if not is_used(name)))
+        for group in listing.unused
+    )
+    names = ("/".join(table.parts) for table in listing.tables)
+    tables = tuple(name for name in names if not is_used(name))
+    groups = (*left, Unused("file", "tables, which are read beside image files alone", tables))
+    notes = Notes(unused=tuple(group for group in groups if group.names))
+    return source._replace(notes=source.notes.and_those(notes))
+
+
+def _packed(path: Path, reading: Reading, *, inside: Find, depth: int) -> DataSource | None:
+    """The data set in the files of arrays or the archives of a folder; None without any.
+
+    Raises:
         DataError: When a file cannot be read, or is a pickle.
     """
-    if files := array_files_below(path):
+    if files := _arrays_below(path):
         return arrays_source(path, reading, files=files)
     if archives := _archives_below(path) if depth < NESTED else []:
         return _in_archives(path, archives, reading, inside)
@@ -55,9 +114,9 @@ def in_folder(path: Path, reading: Reading, *, inside: Find, depth: int) -> Data
     return None
 
 
-def images_inside(path: Path) -> Iterator[str]:
+def _images_inside(path: Path) -> Iterator[str]:
     """The names of the images in the archives and files of arrays of a folder that can be read."""
-    for file in array_files_below(path):
+    for file in _arrays_below(path):
         with contextlib.suppress(DataError):
             yield from images_in_arrays(file, name=file.relative_to(path).as_posix())
     for file in _archives_below(path):
@@ -66,13 +125,15 @@ def images_inside(path: Path) -> Iterator[str]:
             yield from (f"{below}/{name}" for name in images_in_archive(file))
 
 
-def in_file(path: Path, reading: Reading, *, inside: Find) -> DataSource | None:
-    """The data set in a file; None for all other files.
+def in_file(path: Path, reading: Reading, *, inside: Find) -> DataSource:
+    """The data set in a file.
 
     Raises:
-        DataError: When it cannot be read, or is a pickle.
+        DataError: When it cannot be read, is a pickle, or is of no known kind.
     """
-    if has_arrays(path.name):
+    if is_parquet(path):
+        return parquet_source(path, reading)
+    if array_kind(path.name):
         return arrays_source(path, reading)
     if ending := archive_ending(path.name):
         if ending.startswith((".tar", ".t")) and is_shard(path):
@@ -80,7 +141,7 @@ def in_file(path: Path, reading: Reading, *, inside: Find) -> DataSource | None:
         return archive_source({"": path}, root=path, find=inside)
     refuse_other_archives(path)
     _refuse_pickles([path])
-    return None
+    return folder_source(path, reading)
 
 
 def _in_archives(path: Path, archives: list[Path], reading: Reading, find: Find) -> DataSource:
@@ -103,9 +164,18 @@ def _are_numbered(files: list[Path]) -> bool:
     return all(number is not None and int(number[1]) <= 2 * len(files) for number in numbers)
 
 
+def _arrays_below(folder: Path) -> list[Path]:
+    return _files_below(folder, array_kind, depth=ARRAYS_DEPTH)
+
+
 def _archives_below(folder: Path) -> list[Path]:
-    found = (file for depth in range(DEPTH) for file in folder.glob("*/" * depth + "[!.]*"))
-    return sorted(file for file in found if archive_ending(file.name) and not file.is_dir())
+    return _files_below(folder, archive_ending, depth=ARCHIVES_DEPTH)
+
+
+def _files_below(folder: Path, kind: Callable[[str], str], *, depth: int) -> list[Path]:
+    """The files of some kind in a folder and below, in order of their path; no hidden ones."""
+    found = (file for above in range(depth) for file in folder.glob("[!.]*/" * above + "[!.]*"))
+    return sorted(file for file in found if kind(file.name) and not file.is_dir())
 
 
 def shards_of_pattern(pattern: str, reading: Reading) -> DataSource | None:

@@ -1,4 +1,7 @@
-"""Endings and first bytes of files -> what kind of image they are, or that they are none."""
+"""Endings and first bytes of files -> what kind of image they are, or that they are none.
+
+And names of files -> which kind of file of many images they are.
+"""
 
 from __future__ import annotations
 
@@ -35,6 +38,19 @@ OTHERS = _set(  # no images: such files need not be opened to tell
     " part thm exe dll so"
 )
 PACKED = _set("zip tar gz tgz bz2 tbz2 xz txz zst 7z rar")
+# Files that hold many images: of arrays, by what their names match; archives; and tables.
+ARRAYS = {
+    "npy": r"\.npy$",
+    "npz": r"\.npz$",
+    "hdf5": r"\.(h5|hdf5?|he5)$",
+    "mat": r"\.mat$",
+    "idx": r"idx\d(-\w+)?(\.gz)?$",
+    "cifar": r"^(data_batch_\d|test_batch|train|test)\.bin$",
+    "stl": r"_[Xy]\.bin$",
+}
+ZIPS = (".zip",)
+TARS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst")
+PARQUET = (".parquet", ".arrow")
 # The first bytes of each kind of image, by the ending that it should have.
 KINDS = {
     ".dcm": rb".{128}DICM",  # first, as a TIFF may begin before it
@@ -75,6 +91,25 @@ def _ending(last: str) -> str:
 def names_image(path: str) -> bool:
     """Whether a path ends as those of image files do."""
     return os.path.splitext(path)[1].lower() in SUFFIXES
+
+
+def holds_many(name: str) -> bool:
+    """Whether a file of this name may hold many images."""
+    if names_image(name):
+        return False
+    return bool(array_kind(name) or archive_ending(name)) or name.lower().endswith(PARQUET)
+
+
+def array_kind(name: str) -> str:
+    """The kind of the file of arrays that has this name, one of `ARRAYS`; "" for all others."""
+    found = (kind for kind, of in ARRAYS.items() if re.search(of, name, re.IGNORECASE))
+    return next(found, "")
+
+
+def archive_ending(name: str) -> str:
+    """The ending by which a file is an archive, the longest that fits; "" for all others."""
+    lower = name.lower()
+    return max((e for e in (*ZIPS, *TARS) if lower.endswith(e)), key=len, default="")
 
 
 def is_read(ending: str) -> bool:

@@ -32,6 +32,7 @@ from stopgrad.images.sources.endings import (
     SUFFIXES,
     TABLES,
     ending_of,
+    holds_many,
     holds_no_pixels,
     is_image,
     is_read,
@@ -89,6 +90,7 @@ class FolderListing(NamedTuple):
     images: tuple[Found, ...]
     tables: tuple[Found, ...]
     unused: tuple[Unused, ...]  # the reasons with the most first
+    packed: bool  # whether any file, used or not, may hold many images
 
     def below(self, path: str) -> str:
         """A path in the folder as the text that messages show."""
@@ -158,10 +160,12 @@ class _Walk:
         self.tables: list[Found] = []
         self.folders: list[Found] = []  # whose names end as those of images do
         self.unused: dict[tuple[What, str], list[str]] = {}
+        self.packed = False
 
     def enter(self, here: _Folder, entries: list[os.DirEntry[str]]) -> Iterator[_Folder]:
         """Takes in what lies in a folder; yields the folders to go into."""
         names = {entry.name for entry in entries}
+        self.packed = self.packed or any(map(holds_many, names))
         if here.parts and here.passed is None and (names >= RUN or names & {MANIFEST, PACKING}):
             self._pass_over("file", OURS, (*here.parts, ""))
             return
@@ -235,7 +239,8 @@ class _Walk:
         images = [*self.images, *self._damaged_folders()]
         groups = [Unused(*key, tuple(sorted(names))) for key, names in self.unused.items()]
         groups.sort(key=lambda group: (-len(group.names), group.reason))
-        return FolderListing(root, in_order(images), in_order(self.tables), tuple(groups))
+        tables = in_order(self.tables)
+        return FolderListing(root, in_order(images), tables, tuple(groups), self.packed)
 
     def _damaged_folders(self) -> list[Found]:
         """Folders with the name of an image in which no image lies, read or not."""

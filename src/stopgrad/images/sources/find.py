@@ -1,25 +1,31 @@
-"""A spec such as `cifar10`, `hf:OWNER/NAME` or a path -> its `DataSource`."""
+"""A spec such as `cifar10`, `hf:OWNER/NAME` or a path -> its `DataSource`.
+
+A folder of image files needs no other reader; those of all else are loaded when such data are met.
+Of what a Python caller holds, `paths_in` tells which are specs.
+"""
 
 from __future__ import annotations
 
 import functools
-import itertools
 import logging
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
+
+import numpy as np
 
 from stopgrad.config import BY_RULE, Reading
 from stopgrad.errors import DataError, did_you_mean
+from stopgrad.images.sources.endings import names_image
+from stopgrad.images.sources.files import list_folder
+from stopgrad.images.sources.folder import folder_source
 from stopgrad.images.sources.names import to_score
 from stopgrad.images.sources.several import several_source, specs_of
 from stopgrad.images.store import is_store, read_notes, store_source
-from stopgrad.images.types import DataSource, Notes, Unused
-
-if TYPE_CHECKING:
-    from stopgrad.images.sources.files import FolderListing
+from stopgrad.images.types import DataSource
+from stopgrad.storage import first_line
 
 ON_THE_HUB = {"cifar10": "uoft-cs/cifar10", "cifar100": "uoft-cs/cifar100"}
 ON_HUB = re.compile(
@@ -27,7 +33,6 @@ ON_HUB = re.compile(
     r"([A-Za-z0-9][\w.-]*/[\w.-]*\w)(?:/(?:tree|viewer)\b.*)?/?"
 )
 """OWNER/NAME, or the address of its page."""
-MOST_LOOSE = 100  # image files beside which archives and files of arrays are looked into
 KNOWN = ("mnist5k", *ON_THE_HUB)
 
 log = logging.getLogger(__name__)
@@ -92,10 +97,7 @@ def _place(path: Path) -> Path:
 
 
 def _local(path: Path, reading: Reading, depth: int = 0) -> DataSource:
-    from stopgrad.images.sources.contained import in_file
-    from stopgrad.images.sources.folder import folder_source
-    from stopgrad.images.sources.parquet import is_parquet, parquet_source
-
+    """The data set in a file or a folder, for which so many archives were opened."""
     if is_store(path):
         return _as_it_is(store_source(path), reading, scored=read_notes(path).scored or "test")
     if (path / "checkpoints").is_dir() and (path / "config.json").is_file():
@@ -104,70 +106,15 @@ def _local(path: Path, reading: Reading, depth: int = 0) -> DataSource:
             expected="images",
             hint="name the folder of the images; weights to start from go to --init",
         )
-    if path.is_dir():
-        return _in_folder(path, reading, depth)
-    if is_parquet(path):
-        return parquet_source(path, reading)
+    listing = list_folder(path) if path.is_dir() else None
+    if listing and listing.images and not listing.packed:
+        return folder_source(path, reading, listing=listing)
+    from stopgrad.images.sources.contained import in_file, in_folder
+
     inside = functools.partial(_local, reading=reading, depth=depth + 1)
-    return in_file(path, reading, inside=inside) or folder_source(path, reading)
-
-
-def _in_folder(path: Path, reading: Reading, depth: int) -> DataSource:
-    """Images as files, as rows of Parquet, or in archives and arrays; what else lies there."""
-    from stopgrad.images.sources.array_splits import NAME_LISTS
-    from stopgrad.images.sources.contained import images_inside, in_folder
-    from stopgrad.images.sources.files import list_folder
-    from stopgrad.images.sources.folder import folder_source
-    from stopgrad.images.sources.layout import MOST_STRAY
-    from stopgrad.images.sources.parquet import count_images, is_parquet, looked_at, parquet_source
-
-    listing, contained = list_folder(path), None
-    images = ["/".join(image.parts) for image in listing.images]
-    rows = count_images(path, reading) if is_parquet(path) else 0
-    # As few image files as are stray in a split leave the data to archives and arrays.
-    few, most = not rows and len(images) <= MOST_LOOSE, int(len(images) / MOST_STRAY)
-    inner = [*itertools.islice(images_inside(path), most)] if few else []
-    if few and len(inner) == most:
-        inside = functools.partial(_local, reading=reading, depth=depth + 1)
-        contained = in_folder(path, reading, inside=inside, depth=depth)
-    if contained is not None:
-        contained = _without(contained, "beside archives or arrays, which are the data", images)
-        used = {os.path.basename(stamp.path) for stamp in contained.stamps} | {*NAME_LISTS}
-        return _with_the_rest(contained, listing, lambda name: os.path.basename(name) in used)
-    if is_parquet(path) and (rows or not images):
-        source = parquet_source(path, reading)
-        used = {stamp.path for stamp in source.stamps}
-        beside = tuple(image for image in images if image not in used)
-        # A folder of images stays one, whatever Parquet files lie in it, unless their rows name
-        # most of its images; and the other way round.
-        if 2 * len(beside) < len(images) or len(beside) <= MOST_STRAY * rows:
-            source = _without(source, "beside Parquet files, which are the data", beside)
-            return _with_the_rest(source, listing, looked_at)
-    there = {os.path.basename(image) for image in images}
-    lost = [name for name in inner if os.path.basename(name) not in there]
-    why = "in archives or arrays beside image files, which are the data: name the file itself"
-    return _without(folder_source(path, reading, listing=listing), why, lost)
-
-
-def _without(source: DataSource, reason: str, names: Sequence[str]) -> DataSource:
-    """A data set with a note of images that are not used."""
-    unused = (Unused("image", reason, tuple(names)),) if names else ()
-    return source._replace(notes=source.notes.and_those(Notes(unused=unused)))
-
-
-def _with_the_rest(
-    source: DataSource, listing: FolderListing, is_used: Callable[[str], bool]
-) -> DataSource:
-    """A data set in some files of a folder, with notes of all others that are no images."""
-    left = (
-        group._replace(names=tuple(name for name in group.names if not is_used(name)))
-        for group in listing.unused
-    )
-    names = ("/".join(table.parts) for table in listing.tables)
-    tables = tuple(name for name in names if not is_used(name))
-    groups = (*left, Unused("file", "tables, which are read beside image files alone", tables))
-    notes = Notes(unused=tuple(group for group in groups if group.names))
-    return source._replace(notes=source.notes.and_those(notes))
+    if listing is None:
+        return in_file(path, reading, inside=inside)
+    return in_folder(path, listing, reading, inside=inside, depth=depth)
 
 
 def _as_it_is(source: DataSource, reading: Reading, *, scored: str) -> DataSource:
@@ -196,3 +143,51 @@ def _unknown(spec: str) -> DataError:
         expected=f"{', '.join(KNOWN)}, hf:OWNER/NAME or the path of a folder",
         hint="check the name or the path",
     )
+
+
+def plain(images: Any) -> Any:
+    """A tensor, a column of a table and the like as an array; an array of objects as a list.
+
+    Raises:
+        DataError: For a tensor or a column that has no such values.
+    """
+    # Each library raises types of its own, for tensors without values, sparse ones, odd types.
+    try:
+        return _plain(images)
+    except MemoryError:
+        raise
+    except Exception as error:
+        raise DataError(
+            f"values of the type {type(images).__name__} ({first_line(error)})",
+            expected="an array, a dense tensor or a column of numbers, texts, paths or images",
+            hint="convert them, as by x.to_dense() or np.asarray(x)",
+        ) from error
+
+
+def _plain(images: Any) -> Any:
+    if isinstance(images, memoryview):
+        return np.asarray(images)
+    if hasattr(images, "detach"):  # a tensor, which may ask for gradients or lie on a GPU
+        images = images.detach().cpu()
+        kind = str(images.dtype)
+        images = (images.float() if "bfloat16" in kind else images).numpy()
+    elif hasattr(images, "to_numpy") and not hasattr(images, "columns"):  # no whole table
+        arrow = next((n for n in ("to_numpy_ndarray", "to_pylist") if hasattr(images, n)), "")
+        images = getattr(images, arrow or "to_numpy")()
+    if isinstance(images, np.ndarray) and images.dtype.kind in "OUS":
+        images = images.tolist()
+    return images
+
+
+def paths_in(data: Any) -> list[str] | None:
+    """The texts or paths in a sequence of nothing else; None for all others."""
+    found = plain(data)
+    if not isinstance(found, list | tuple) or not found:
+        return None
+    fits = all(isinstance(each, str | os.PathLike) for each in found)
+    return [os.fspath(each) for each in found] if fits else None
+
+
+def are_image_files(paths: Iterable[str]) -> bool:
+    """Whether all of these end as image files do."""
+    return all(map(names_image, paths))

@@ -15,12 +15,12 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from shlex import quote
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from stopgrad.config import BY_RULE, Reading
 from stopgrad.errors import DataError
-from stopgrad.images.sources.arrays import RawLabels, composed, number_labels
 from stopgrad.images.sources.files import FolderListing, Found, as_text, list_folder
+from stopgrad.images.sources.labels import RawLabels, composed, number_labels
 from stopgrad.images.sources.layout import (
     Arrangement,
     FolderSplit,
@@ -32,7 +32,6 @@ from stopgrad.images.sources.layout import (
 )
 from stopgrad.images.sources.masks import holds_images
 from stopgrad.images.sources.names import UNLABELED, scored_as, to_score
-from stopgrad.images.sources.tables import TableLabels, table_labels
 from stopgrad.images.types import (
     Contents,
     DataSource,
@@ -45,6 +44,9 @@ from stopgrad.images.types import (
     stamp,
 )
 from stopgrad.storage import some
+
+if TYPE_CHECKING:
+    from stopgrad.images.sources.tables import TableLabels
 
 MOST_FLAGS = 5  # that a line names
 
@@ -130,6 +132,8 @@ class _FolderLabels(NamedTuple):
 
         @functools.cache
         def read() -> TableLabels:
+            from stopgrad.images.sources.tables import table_labels
+
             splits = {i.path: s.split for s in (train, *found.scored) for i in s.images}
             folders = {i.path: s.class_of(i) for s in (train, *found.scored) for i in s.images}
             known = {composed(name) for name in classes if name}

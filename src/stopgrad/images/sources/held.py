@@ -21,12 +21,16 @@ from stopgrad.config import ALL_BANDS, Bands, Reading
 from stopgrad.errors import DataError
 from stopgrad.images.depth import CHANNELS, are_colour_channels
 from stopgrad.images.sources.array_images import AnyArray, alpha_said, image_layout, stack_layout
-from stopgrad.images.sources.array_labels import Label, as_labels, labels_of_rows
-from stopgrad.images.sources.arrays import RawLabels, number_labels
-from stopgrad.images.sources.endings import names_image
-from stopgrad.images.sources.labels import called_as_labels
+from stopgrad.images.sources.find import paths_in, plain
+from stopgrad.images.sources.labels import (
+    Label,
+    RawLabels,
+    as_labels,
+    labels_of_rows,
+    number_labels,
+)
+from stopgrad.images.sources.names import called_as_labels
 from stopgrad.images.types import Contents, DataSource, Encoded, Notes, SplitReader, stamp
-from stopgrad.storage import first_line
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -74,54 +78,6 @@ def held_source(
     key = hashlib.sha256(repr((values, tuple(class_names))).encode()).hexdigest()
     read = functools.partial(_open, held, values, tuple(class_names))
     return DataSource(name, f"labels {key}", stamps, read, reading=Reading(bands=held.bands))
-
-
-def plain(images: Any) -> Any:
-    """A tensor, a column of a table and the like as an array; an array of objects as a list.
-
-    Raises:
-        DataError: For a tensor or a column that has no such values.
-    """
-    # Each library raises types of its own, for tensors without values, sparse ones, odd types.
-    try:
-        return _plain(images)
-    except MemoryError:
-        raise
-    except Exception as error:
-        raise DataError(
-            f"values of the type {type(images).__name__} ({first_line(error)})",
-            expected="an array, a dense tensor or a column of numbers, texts, paths or images",
-            hint="convert them, as by x.to_dense() or np.asarray(x)",
-        ) from error
-
-
-def _plain(images: Any) -> Any:
-    if isinstance(images, memoryview):
-        return np.asarray(images)
-    if hasattr(images, "detach"):  # a tensor, which may ask for gradients or lie on a GPU
-        images = images.detach().cpu()
-        kind = str(images.dtype)
-        images = (images.float() if "bfloat16" in kind else images).numpy()
-    elif hasattr(images, "to_numpy") and not hasattr(images, "columns"):  # no whole table
-        arrow = next((n for n in ("to_numpy_ndarray", "to_pylist") if hasattr(images, n)), "")
-        images = getattr(images, arrow or "to_numpy")()
-    if isinstance(images, np.ndarray) and images.dtype.kind in "OUS":
-        images = images.tolist()
-    return images
-
-
-def paths_in(data: Any) -> list[str] | None:
-    """The texts or paths in a sequence of nothing else; None for all others."""
-    found = plain(data)
-    if not isinstance(found, list | tuple) or not found:
-        return None
-    fits = all(isinstance(each, str | os.PathLike) for each in found)
-    return [os.fspath(each) for each in found] if fits else None
-
-
-def are_image_files(paths: Iterable[str]) -> bool:
-    """Whether all of these end as image files do."""
-    return all(map(names_image, paths))
 
 
 def _open(held: _Held, values: list[Label] | str | None, class_names: tuple[str, ...]) -> Contents:

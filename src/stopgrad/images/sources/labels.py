@@ -1,281 +1,239 @@
-"""The columns of a Parquet file -> the one that holds the labels, and the labels of its rows.
+"""Labels as found in the data, numbers, text or none -> 0..C-1, with names.
 
-It is called as labels are, or is a ClassLabel of the Hub's metadata; it holds whole numbers, text,
-or true and false, however they are stored. A column that the user names comes first. Where several
-would do, the first by rule is taken; those, and columns that may be meant as labels, are named.
+The signs of a missing label are defined here for all kinds of data.
 """
 
 from __future__ import annotations
 
-import contextlib
-import functools
-import math
-from collections.abc import Iterator
-from shlex import quote
+import re
+import unicodedata
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
-from stopgrad.images.sources.array_labels import Label, one_hot, said
-from stopgrad.images.sources.arrow_files import GroupedFile
-from stopgrad.images.sources.columns import (
-    ImageColumn,
-    features_of,
-    field_of,
-    is_list,
-    is_text,
-    read_features,
-    unfit,
-    whole_column,
-)
-from stopgrad.images.sources.names import is_split_column, words_of
+from stopgrad.images.types import UNLABELLED, Labels, Notes, Unused
 from stopgrad.storage import few
 
-# A column is called as labels are if its name says one of these words, and else only fillers.
-LABEL_WORDS = (
-    *("label", "labels", "class", "classes", "target", "targets", "category", "categories", "y"),
-    *("cls", "species", "diagnosis", "gt"),
+Label = int | str | None  # as found in the data
+
+MISSING = frozenset(
+    {"", "nan", "null", "<na>", "na", "n/a", "#na", "#n/a", "none", "?", "-"}
+    | {"unlabeled", "unlabelled"}
 )
-FILLERS = {"id", "idx", "index", "name", "number", "code", "text", "fine", "image", "img", "true"}
-COARSE = {"coarse", "super"}  # are taken last
-MOST_CLASSES = 1000  # distinct values of a column that may be meant as labels
-NAMED = 5  # columns that a line names
+"""Text that stands where there is no label, in small letters; more than pandas takes for it."""
 
 
-class LabelColumn(NamedTuple):
-    """The column of the labels, if there is one, and what a reader should know of it."""
-
-    name: str
-    remarks: tuple[str, ...] = ()
-
-
-class KnownLabels(NamedTuple):
-    """What the first file to learn from says of the labels of all."""
-
-    column: str  # "" without labels
-    class_names: tuple[str, ...]  # C; () where only the labels name them
-    remarks: tuple[str, ...]
+def said(texts: Sequence[str | None]) -> list[str | None]:
+    """Texts without spaces around them, None where one says that there is no label."""
+    found = _known(texts)
+    none = no_classes({text for text in found if text})
+    return [None if text in none else text for text in found]
 
 
-def label_column(file: GroupedFile, image: str, wanted: str = "") -> LabelColumn:
-    """The column that holds the labels; its name is "" where there is none.
+def _known(texts: Sequence[str | None]) -> list[str | None]:
+    stripped = (text and text.strip() for text in texts)
+    return [None if text is None or text.lower() in MISSING else text for text in stripped]
+
+
+def labels_of_texts(texts: Sequence[str | None]) -> list[Label]:
+    """Whole numbers where all texts are (2.0 is 2), else texts; None where there is no label."""
+    found = _known(texts)
+    if all(text is None or re.fullmatch(r"[+-]?\d{1,18}(\.0*)?", text) for text in found):
+        return [None if text is None else int(text.partition(".")[0]) for text in found]
+    return [*said(found)]
+
+
+def fraction_among(labels: Iterable[Label]) -> str:
+    """A number with a fraction, where all labels are numbers: measures, no classes; else ""."""
+    texts = [str(label) for label in labels if label is not None]
+    if not all(
+        re.fullmatch(r"[+-]?\d+(\.\d*)?(e[+-]?\d+)?", text, re.IGNORECASE) for text in texts
+    ):
+        return ""
+    return next((text for text in texts if not float(text).is_integer()), "")
+
+
+def no_classes(distinct: Collection[int | str]) -> set[int | str]:
+    """Those of the labels that say there is none: -1 and -100, where no others are negative.
+
+    -1 is a class where labels are two numbers of which it is one, as in -1 and 1.
+    """
+    numbers = {value for value in distinct if re.fullmatch(r"-?\d+", str(value))}
+    negative = {value for value in numbers if str(value).startswith("-")}
+    signs = {value for value in negative if str(value) in ("-1", "-100")}
+    classes = {value for value in distinct if str(value) != "-100"}
+    if negative > signs:
+        return set()
+    if len(classes) == 2 and classes <= numbers:
+        return {value for value in signs if str(value) == "-100"}
+    return signs
+
+
+def labels_of_rows(array: npt.NDArray[Any], named: str) -> list[Label] | str:
+    """The labels in an array (N, 1) or one-hot (N, C), or why they are none."""
+    if array.shape[1] == 1:
+        return as_labels(array[:, 0], named)
+    places = one_hot(array) if array.dtype.kind in "buif" else None
+    return places or f"{named} holds several labels for each image, which are not used"
+
+
+def one_hot(array: npt.NDArray[Any]) -> list[Label] | None:
+    """The place of the single 1 in each row (C,) of numbers, None where a row is all 0.
+
+    None for all where a row has another value or several 1s, or most rows have no 1.
+    """
+    ones = array.sum(axis=1)
+    if not (
+        ((array == 0) | (array == 1)).all() and (ones <= 1).all() and 2 * ones.sum() >= len(ones)
+    ):
+        return None
+    return [
+        int(place) if one else None for place, one in zip(array.argmax(axis=1), ones, strict=True)
+    ]
+
+
+def as_labels(array: npt.NDArray[Any], named: str) -> list[Label] | str:
+    """Whole numbers and text; a float that is no number is no label."""
+    unfit = f"{named} holds values that cannot be classes ({array.dtype}), which are not used"
+    if array.dtype.kind == "f":
+        missing = np.isnan(array)
+        whole = np.where(missing, 0, array)
+        if not (np.isfinite(whole).all() and (whole == np.rint(whole)).all()):
+            return unfit
+        return [None if no else int(v) for v, no in zip(whole, missing, strict=True)]
+    if array.dtype.kind in "bui":
+        return [int(value) for value in array]
+    if array.dtype.kind not in "SUO":
+        return unfit
+    return [*said(texts_in(array))]
+
+
+def texts_in(array: npt.NDArray[Any]) -> list[str | None]:
+    """The values of an array of text, of bytes of text or of None."""
+    values = [v.decode("utf-8", "replace") if isinstance(v, bytes) else v for v in array.tolist()]
+    return [None if value is None else str(value) for value in values]
+
+
+class RawLabels(NamedTuple):
+    """The labels of a split as found in the data."""
+
+    split: str  # as the data call it
+    values: Sequence[Label]  # (N,), None where there is none
+    name_of: Callable[[int], str]  # of the image in a row, for messages
+
+    @property
+    def known(self) -> list[int | str]:
+        """The labels that say something."""
+        found = [value for value in self.values if value is not None and value != ""]
+        none = {value for value in no_classes({*found}) if isinstance(value, int)}
+        return [value for value in found if value not in none]
+
+
+class NumberedLabels(NamedTuple):
+    """C class names, labels (N,) int64 of each split or None, and what became of the others."""
+
+    class_names: tuple[str, ...]
+    train: Labels | None
+    test: Labels | None
+    notes: Notes
+
+
+def number_labels(
+    train: RawLabels | None, test: RawLabels | None, *, class_names: Sequence[str] = ()
+) -> NumberedLabels:
+    """Number the labels of both splits by the classes of the training split; refuses nothing.
+
+    Null, an empty text, -1 and -100 are the signs of no label; see `no_classes`. Whole numbers from
+    0 on are taken as they are while at least half of them occur; all other labels are numbered in
+    their sorted order (text by code point, so that no locale changes it). Labels of a test split
+    count only beside those of a train split, and where they are of its classes; what does not count
+    is noted. Names are compared as `composed`.
 
     Args:
-        file: A file.
-        image: The column that holds the images.
-        wanted: Its name; "": by rule.
-
-    Raises:
-        DataError: When the one that is wanted is not there, or can be no labels.
+        train: Of the training split; None where the data have no labels at all.
+        test: Of the split that is scored.
+        class_names: C names, where the data give them; integers are places among them.
     """
-    if wanted:
-        field_of(file, wanted, "label")
-        if reason := _no_labels(file, wanted):
-            raise unfit("label", wanted, reason)
-        return LabelColumn(wanted)
-    features = features_of(file.schema_arrow)
-    ranks = {name: _label_rank(name, features) for name in file.schema_arrow.names if name != image}
-    found = sorted((rank, name) for name, rank in ranks.items() if rank is not None)
-    fit, remarks = [], []
-    for _, name in found:
-        if reason := _no_labels(file, name):
-            remarks.append(f"column {name!r} is not used as labels: it is {reason}")
-        else:
-            fit.append(name)
-    if len(fit) > 1:
-        others = f"--label-column takes {few(fit[1:])} instead"
-        remarks.append(f"the labels come from column {fit[0]!r}; {others}")
-    inside = [path for field in file.schema_arrow if field.name != image for path in _inside(field)]
-    if inside := [path for path in inside if _label_rank(path.rpartition(".")[2], {})]:
-        how = "make one a top-level column"
-        remarks.append(f"labels nested in columns are not read ({few(inside)}): {how}")
-    return LabelColumn(fit[0] if fit else "", tuple(remarks))
+    if train is None or not train.known:
+        return NumberedLabels((), None, None, _without_train_labels(train, test))
+    names = tuple(class_names)
+    places = {composed(name): place for place, name in enumerate(names)}
+    places |= {str(place): place for place in range(len(names))}
+    if not names:
+        names = _class_names(train)
+        places = {composed(name): place for place, name in enumerate(names)}
+    numbered, notes = _numbered(train, places, "is none of the class names")
+    if not class_names and (remark := _renumbered(train, names)):
+        notes = Notes((remark,)).and_those(notes)
+    if test is None:
+        return NumberedLabels(names, numbered, None, notes)
+    scored, more = _numbered(test, places, f"is not in {train.split}")
+    return NumberedLabels(names, numbered, scored, notes.and_those(more))
 
 
-def _inside(field: Any, folder: str = "") -> Iterator[str]:
-    """The fields of structs, or of lists of them, by their path below a column: `objects.class`."""
-    import pyarrow.types as kinds
-
-    kind, path = field.type, f"{folder}{field.name}"
-    while is_list(kind):
-        kind = kind.value_type
-    if kinds.is_struct(kind):
-        yield from (found for inner in kind for found in _inside(inner, f"{path}."))
-    elif folder:
-        yield path
+def composed(text: str) -> str:
+    """One form of text that Unicode writes in several: macOS stores an accent behind its letter."""
+    return unicodedata.normalize("NFC", text)
 
 
-@functools.lru_cache(64)
-def called_as_labels(names: tuple[str, ...]) -> list[str]:
-    """Those of some columns that are called as labels are, the best first."""
-    ranks = {name: rank for name in names if (rank := _label_rank(name, {}))}
-    return sorted(ranks, key=lambda name: ranks[name])
+def _class_names(raw: RawLabels) -> tuple[str, ...]:
+    distinct = set(raw.known)
+    numbers = [value for value in distinct if isinstance(value, int)]
+    if len(numbers) < len(distinct):
+        texts = sorted(map(str, distinct), reverse=True)
+        return tuple(sorted({composed(text): text for text in texts}.values()))
+    if min(numbers) == 0 and 2 * len(numbers) > max(numbers):
+        return tuple(map(str, range(max(numbers) + 1)))
+    return tuple(map(str, sorted(numbers)))
 
 
-def _label_rank(name: str, features: dict[str, Any]) -> tuple[int, ...] | None:
-    """Sorts columns that are called as labels are, or are so by the metadata; None for others."""
-    words, known = words_of(name), features.get(name, {}).get("_type") == "ClassLabel"
-    ranks = [LABEL_WORDS.index(word) for word in words if word in LABEL_WORDS]
-    called = bool(ranks) and set(words) <= {*LABEL_WORDS, *FILLERS, *COARSE}
-    if not called:
-        return (2,) if known else None
-    coarse = not COARSE.isdisjoint(words)
-    strength = 0 if known else 1 if min(ranks) < 2 else 3
-    return strength, coarse, min(ranks), len(words)
-
-
-def _no_labels(file: GroupedFile, name: str) -> str:
-    """Why a column can be no labels; "" where it can. Of numbers and text no value is read."""
-    import pyarrow.types as kinds
-
-    kind = file.schema_arrow.field(name).type
-    if is_text(kind) or kinds.is_integer(kind) or kinds.is_boolean(kind):
+def _renumbered(raw: RawLabels, names: tuple[str, ...]) -> str:
+    """What a reader should know of numbers that are no places from 0 on, and of joined classes."""
+    if any(isinstance(value, str) for value in raw.known):
+        parts = {name: re.split(r"[|;, ]+", name) for name in names}
+        joined = [name for name, of in parts.items() if len(of) > 1 and {*of} <= {*names}]
+        how = f"{len(joined):,} of {len(names):,} classes are several in one, such as "
+        return f"{how}{joined[0]!r}" if joined else ""
+    if names[0] == "0":
         return ""
-    try:
-        read_labels(file, name)
-    except ValueError as error:
-        return str(error)
-    return ""
+    return f"the labels {names[0]} to {names[-1]} are {len(names):,} classes, in this order"
 
 
-def read_labels(file: GroupedFile, name: str) -> list[Label]:
-    """The labels of all rows.
-
-    Raises:
-        ValueError: When some can be no labels, as numbers with fractions.
-    """
-    column = whole_column(file, name)
-    values = column.to_pylist()
-    try:
-        return _one_hot(values) or _without_missing([_plain(value) for value in values])
-    except (TypeError, UnicodeDecodeError):
-        raise ValueError(f"of type {column.type}") from None
-
-
-def _one_hot(values: list[Any]) -> list[Label] | None:
-    """The place of the 1 in lists that are all as long and have one at most; None for others."""
-    lists = [value for value in values if value is not None]
-    if not all(isinstance(value, list) for value in lists) or len({*map(len, lists)}) != 1:
-        return None
-    if not all(isinstance(part, int | float) for value in lists for part in value):
-        return None
-    places = one_hot(np.array(lists)) if len(lists[0]) > 1 else None
-    rest = iter(places or ())
-    return [value and next(rest) for value in values] if places else None
+def _numbered(raw: RawLabels, places: dict[str, int], unfit: str) -> tuple[Labels | None, Notes]:
+    """Labels (N,), None where none can be used; and what cannot."""
+    none = {None, "", *(sign for sign in (-1, -100) if str(sign) not in places)}
+    numbers = [UNLABELLED if v in none else places.get(composed(str(v))) for v in raw.values]
+    strange: dict[str, list[str]] = {}
+    for row, number in enumerate(numbers):
+        if number is None:
+            strange.setdefault(str(raw.values[row]), []).append(raw.name_of(row))
+    unused = [
+        Unused("label", f"{name[:80]!r} {unfit}", tuple(images)) for name, images in strange.items()
+    ]
+    labels = np.array([UNLABELLED if n is None else n for n in numbers], np.int64)
+    missing, fit = sum(v in none for v in raw.values), int((labels != UNLABELLED).sum())
+    remarks = []
+    if missing == len(raw.values):
+        remarks.append(_all_hidden(raw))
+    elif missing:
+        remarks.append(f"{missing:,} of {len(raw.values):,} images of {raw.split} have no label")
+    if not fit and strange:
+        named = few([name[:80] for name in sorted(strange)])
+        remarks.append(f"no label of {raw.split} is of a known class ({named})")
+    return (labels if fit else None), Notes(tuple(remarks), tuple(unused))
 
 
-def _without_missing(values: list[Label]) -> list[Label]:
-    texts = iter(said([value for value in values if isinstance(value, str)]))
-    return [next(texts) if isinstance(value, str) else value for value in values]
+def _without_train_labels(train: RawLabels | None, test: RawLabels | None) -> Notes:
+    notes = Notes() if train is None else Notes((_all_hidden(train),))
+    if test is None or not test.known:
+        return notes
+    names = tuple(test.name_of(row) for row in range(len(test.values)))
+    unused = Unused("label", "the images to train on have none", names)
+    remark = f"{test.split} has labels, the images to train on have none"
+    return notes.and_those(Notes((remark,), (unused,)))
 
 
-def _plain(value: Any) -> Label:
-    """A label of any kind as a whole number or text.
-
-    Raises:
-        ValueError: For a number with a fraction, or for several labels.
-        TypeError: For anything else.
-    """
-    match value:
-        case None | str():
-            return value
-        case bool() | int():
-            return int(value)
-        case bytes():
-            return value.decode()
-        case [] | [_]:
-            return _plain(value[0]) if value else None
-        case list():
-            raise ValueError(f"lists of several labels, such as {str(value)[:40]}")
-    number = float(value)
-    if math.isnan(number):
-        return None
-    if not number.is_integer():
-        raise ValueError(f"numbers with fractions, such as {number:g}")
-    return int(number)
-
-
-def class_names(file: GroupedFile, label: str) -> tuple[str, ...]:
-    """The C names that the Hub's metadata gives the classes of a column; () where it gives none.
-
-    Raises:
-        ValueError: When they are no names.
-    """
-    try:
-        names = read_features(file.schema_arrow).get(label, {}).get("names", [])
-    except (ValueError, AttributeError, TypeError, RecursionError):
-        raise ValueError("the Hub's metadata, which may name the labels, cannot be read") from None
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise ValueError(
-            f"the class names of the labels are not a list of text ({str(names)[:40]})"
-        )
-    return tuple(names)
-
-
-def maybe_labels(file: GroupedFile, image: str) -> tuple[str, ...]:
-    """A remark on columns with few distinct values, which may be meant as labels."""
-    import pyarrow.compute
-    import pyarrow.types as kinds
-
-    most, found = min(MOST_CLASSES, file.metadata.num_rows // 2), {}
-    for field in file.schema_arrow:
-        kind = field.type.value_type if kinds.is_dictionary(field.type) else field.type
-        countable = is_text(kind) or kinds.is_integer(kind) or kinds.is_boolean(kind)
-        if field.name != image and countable and not is_split_column(field.name):
-            values = whole_column(file, field.name)
-            if 2 <= (distinct := len(pyarrow.compute.unique(values))) <= most:
-                found[field.name] = f"{field.name!r} has {distinct:,} distinct values"
-    if not found:
-        return ()
-    named, flag = ", ".join([*found.values()][:NAMED]), f"--label-column {quote(next(iter(found)))}"
-    return (f"no column is named like labels; {named}: {flag} takes it",)
-
-
-def known_labels(file: GroupedFile, image: ImageColumn, wanted: str) -> KnownLabels:
-    """What this file says of the labels of all.
-
-    Raises:
-        DataError: As `label_column`.
-    """
-    import pyarrow.types as kinds
-
-    label, remarks = label_column(file, image.name, wanted), [*image.remarks]
-    if file.repeated:
-        remarks.append(
-            f"columns that share a name are not read ({few(file.repeated)}): rename them"
-        )
-    names: tuple[str, ...] = ()
-    try:
-        names = class_names(file, label.name)
-    except ValueError as error:
-        remarks.append(str(error))
-    if not names and label.name:
-        is_boolean = kinds.is_boolean(file.schema_arrow.field(label.name).type)
-        names = ("False", "True") if is_boolean else ()
-    return KnownLabels(label.name, names, (*remarks, *label.remarks))
-
-
-def labels_of(
-    file: GroupedFile, name: str, image: str, known: KnownLabels
-) -> tuple[list[Label] | None, tuple[str, ...]]:
-    """The labels of all rows, None where the file has none, and why."""
-    column = known.column or label_column(file, image).name
-    if not column:
-        return None, ()
-    rows = file.metadata.num_rows
-    without = f"{name} has no labels ({rows:,} row{'s' * (rows != 1)}), as"
-    if column not in file.schema_arrow.names:
-        other = label_column(file, image).name
-        how = f"; its column {other!r} is not read: rename it to {column!r}" if other else ""
-        return None, (f"{without} it has no column {column!r}{how}",)
-    try:
-        labels = read_labels(file, column)
-    except ValueError as error:
-        return None, (f"{without} column {column!r} is {error}",)
-    own: tuple[str, ...] = ()
-    with contextlib.suppress(ValueError):
-        own = class_names(file, column)
-    if known.class_names in ((), own) or not own:
-        return labels, ()
-    places: dict[Label, str] = dict(enumerate(own))  # each file may number the classes by itself
-    return [places.get(label, label) for label in labels], ()
+def _all_hidden(raw: RawLabels) -> str:
+    return f"the labels of {raw.split} are all hidden (-1, -100 or null)"

@@ -10,8 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from stopgrad.images.sources.array_labels import Label
-from stopgrad.images.sources.arrays import RawLabels, number_labels
+from stopgrad.images.sources.labels import Label, RawLabels, number_labels
 from stopgrad.images.sources.names import UNLABELED, scored_as, split_of, to_score, why_unread
 from stopgrad.images.types import Contents, Encoded, Labels, Notes, SplitReader, Unused
 

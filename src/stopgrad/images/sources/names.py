@@ -1,7 +1,11 @@
-"""Names of folders and files -> the split that they mean; one table for every kind of source."""
+"""Names -> the split that a folder or a file means, and whether a column holds labels.
+
+One table of words for every kind of source.
+"""
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterable, Mapping
 from shlex import quote
@@ -44,6 +48,17 @@ COLUMNS = (  # of tables, that hold the split of each row
     *("split", "set", "subset", "dataset", "partition", "fold", "usage"),
     *("istrain", "istraining", "istest", "isval", "isvalidation", "istrainingimage"),
 )
+# What labels are called, the best first. Some kinds of source know more words.
+LABEL_WORDS = (
+    *("label", "labels", "class", "classes", "category", "categories", "target", "targets", "cls"),
+    *("species", "diagnosis"),
+)
+LABEL_COLUMNS = (*LABEL_WORDS, "gt", "y")
+# What a column of labels may say besides.
+LABEL_FILLERS = frozenset(
+    {"id", "idx", "index", "name", "number", "code", "text", "fine", "image", "img", "true"}
+)
+COARSE = frozenset({"coarse", "super"})  # labels are taken last
 UNLABELED = ("unlabeled", "unlabelled")
 SCORED: tuple[SplitOf, ...] = ("test", "validation")  # the first of these is scored
 
@@ -152,6 +167,28 @@ def is_split(word: str) -> bool:
 def is_split_column(column: str) -> bool:
     """Whether the name of a column says that it holds the split of each row."""
     return re.sub(r"[^a-z0-9]", "", column.lower()) in COLUMNS
+
+
+@functools.lru_cache(64)
+def called_as_labels(names: tuple[str, ...]) -> list[str]:
+    """Those of some columns that are called as labels are, the best first."""
+    ranks = {name: rank for name in names if (rank := label_rank(name))}
+    return sorted(ranks, key=lambda name: ranks[name])
+
+
+def label_rank(name: str, *, known: bool = False) -> tuple[int, ...] | None:
+    """Sorts columns that are called as labels are, or are known to be labels; None for others.
+
+    A column is called so if its name says one of `LABEL_COLUMNS`, and else only fillers.
+    """
+    words = words_of(name)
+    ranks = [LABEL_COLUMNS.index(word) for word in words if word in LABEL_COLUMNS]
+    called = bool(ranks) and {*words} <= {*LABEL_COLUMNS, *LABEL_FILLERS, *COARSE}
+    if not called:
+        return (2,) if known else None
+    coarse = not COARSE.isdisjoint(words)
+    strength = 0 if known else 1 if min(ranks) < 2 else 3
+    return strength, coarse, min(ranks), len(words)
 
 
 def why_unread(split: str) -> str:

@@ -15,16 +15,17 @@ from typing import NamedTuple
 
 from stopgrad.config import BY_RULE, Reading
 from stopgrad.errors import DataError, StopgradError
-from stopgrad.images.sources.arrays import NumberedLabels, RawLabels, number_labels
 from stopgrad.images.sources.arrow_files import check_listed
 from stopgrad.images.sources.columns import image_column, no_images, whole_column
-from stopgrad.images.sources.labels import (
+from stopgrad.images.sources.endings import PARQUET
+from stopgrad.images.sources.label_columns import (
     KnownLabels,
     known_labels,
     label_column,
     maybe_labels,
     read_labels,
 )
+from stopgrad.images.sources.labels import NumberedLabels, RawLabels, number_labels
 from stopgrad.images.sources.names import is_split_column, split_of, why_unread
 from stopgrad.images.sources.rows import SplitRows, opened_parquet, read_file, stamps_of_images
 from stopgrad.images.sources.shards import (
@@ -53,13 +54,13 @@ DEPTH = 2  # folders below the one named in which Parquet files are looked for
 def is_parquet(path: Path) -> bool:
     """Whether a path is a Parquet or Arrow file, or a folder with some at most two levels down."""
     if not path.is_dir():
-        return path.suffix.lower() in (".parquet", ".arrow")
+        return path.suffix.lower() in PARQUET
     return any(True for _ in _files_below(path))
 
 
 def looked_at(name: str) -> bool:
     """Whether a file of a folder is a Parquet or Arrow file that is found, or a list of those."""
-    found = name.lower().endswith((".parquet", ".arrow")) and name.count("/") <= DEPTH
+    found = name.lower().endswith(PARQUET) and name.count("/") <= DEPTH
     return found or name.rpartition("/")[2] in LISTS
 
 

@@ -15,8 +15,6 @@ from typing import Any, NamedTuple
 
 from stopgrad.config import Reading
 from stopgrad.errors import DataError
-from stopgrad.images.sources.array_labels import Label
-from stopgrad.images.sources.arrays import RawLabels
 from stopgrad.images.sources.arrow_files import GroupedFile, opened_arrow
 from stopgrad.images.sources.columns import (
     ImageColumn,
@@ -27,7 +25,8 @@ from stopgrad.images.sources.columns import (
     images_in_lists,
     strange_path,
 )
-from stopgrad.images.sources.labels import KnownLabels, labels_of
+from stopgrad.images.sources.label_columns import KnownLabels, labels_of
+from stopgrad.images.sources.labels import Label, RawLabels
 from stopgrad.images.sources.limits import refuse_bomb
 from stopgrad.images.sources.pages import PagedFile
 from stopgrad.images.types import (

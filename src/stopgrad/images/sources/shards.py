@@ -14,6 +14,7 @@ from pathlib import PurePosixPath
 from typing import NamedTuple
 
 from stopgrad.errors import DataError
+from stopgrad.images.sources.endings import PARQUET
 from stopgrad.images.sources.names import SplitOf, meanings, scored_as, split_of, to_score
 from stopgrad.images.types import Notes, Unused
 from stopgrad.storage import few
@@ -49,9 +50,7 @@ class Shards(NamedTuple):
 def place_of(path: str) -> ShardPlace | None:
     """Where a file belongs by its name, if it is a Parquet file of data that is not hidden."""
     file = PurePosixPath(path)
-    if file.suffix.lower() not in (".parquet", ".arrow") or any(
-        part.startswith(".") for part in file.parts
-    ):
+    if file.suffix.lower() not in PARQUET or any(part.startswith(".") for part in file.parts):
         return None
     # The first stands beside images in the Hub's layout of folders, the others `datasets` derives.
     if file.name == "metadata.parquet" or is_derived(file.name):

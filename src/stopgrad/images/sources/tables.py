@@ -23,11 +23,10 @@ import numpy as np
 
 from stopgrad.config import Reading
 from stopgrad.errors import DataError
-from stopgrad.images.sources.array_labels import Label, fraction_among, labels_of_texts, one_hot
-from stopgrad.images.sources.arrays import composed
 from stopgrad.images.sources.endings import SUFFIXES
 from stopgrad.images.sources.files import OURS, FolderListing, Found
-from stopgrad.images.sources.names import SplitOf, is_split_column, split_of
+from stopgrad.images.sources.labels import Label, composed, fraction_among, labels_of_texts, one_hot
+from stopgrad.images.sources.names import LABEL_WORDS, SplitOf, is_split_column, split_of
 from stopgrad.images.sources.table_files import BEYOND, TWICE, UnfitTableError, columns_of
 from stopgrad.images.types import Notes, Unused
 from stopgrad.storage import few
@@ -41,9 +40,8 @@ FILE_COLUMNS = (
     *("id", "fname", "name", "images", "isicid", "key", "url"),
 )
 LABEL_COLUMNS = (
-    *("label", "labels", "class", "classes", "classname", "classlabel", "classid", "category"),
-    *("categories", "categoryname", "categoryid", "target", "targets", "labelname", "labelid"),
-    *("species", "breed", "diagnosis", "findinglabels", "dx", "y", "tag", "tags", "type"),
+    *(*LABEL_WORDS, "classname", "classlabel", "classid", "categoryname", "categoryid"),
+    *("labelname", "labelid", "breed", "findinglabels", "dx", "y", "tag", "tags", "type"),
 )
 WITHOUT = frozenset({"labels", "label", "metadata", "annotations", "annotation", "list", "info"})
 OUR_COLUMNS = ["path", "split", "label", "class_name"]  # of the files that `stopgrad embed` writes

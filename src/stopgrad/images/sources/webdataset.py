@@ -19,11 +19,10 @@ from typing import Any, Literal, NamedTuple
 
 from stopgrad.config import Reading
 from stopgrad.errors import DataError
-from stopgrad.images.sources.array_labels import Label, fraction_among, labels_of_texts
 from stopgrad.images.sources.endings import SUFFIXES
-from stopgrad.images.sources.labels import called_as_labels
+from stopgrad.images.sources.labels import Label, fraction_among, labels_of_texts
 from stopgrad.images.sources.named_splits import NamedSplit, contents_of
-from stopgrad.images.sources.names import split_in
+from stopgrad.images.sources.names import called_as_labels, split_in
 from stopgrad.images.sources.tars import TarMember, tar_members
 from stopgrad.images.types import (
     Contents,

@@ -1,4 +1,4 @@
-"""Claims about signals that ask to stop."""
+"""Claims about what a process sets up for its work: signals that ask it to stop."""
 
 import os
 import signal
