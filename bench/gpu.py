@@ -394,8 +394,11 @@ def _processes(session: Session) -> dict[str, Any]:
         command += ["--batch", str(_batch(session)), "--preset", "tiny" if small else "cifar"]
         command += ["--steps", "3" if small else "30", *more.split()]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
-        last = (done.stdout if done.returncode == 0 else done.stderr).strip().splitlines()[-1:]
-        found[f"{count} on {device}{more}"] = json.loads(last[0]) if done.returncode == 0 else last
+        name = f"{count} on {device}{more}"
+        if done.returncode == 0:
+            found[name] = json.loads(done.stdout.splitlines()[-1])
+        else:
+            found[name] = done.stderr[-4000:].splitlines()
     return found
 
 

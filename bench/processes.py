@@ -76,7 +76,7 @@ def _in_processes(count: int, options: argparse.Namespace) -> dict[str, Any]:
     environment = os.environ | {"OMP_NUM_THREADS": str(options.threads)}
     done = subprocess.run([*start, *words], capture_output=True, text=True, env=environment)
     if done.returncode != 0:
-        raise RuntimeError(f"{count} processes ended with {done.returncode}: {done.stderr[-2000:]}")
+        raise RuntimeError(f"{count} processes ended with {done.returncode}: {done.stderr[-4000:]}")
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return found
 
