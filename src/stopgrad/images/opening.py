@@ -27,6 +27,7 @@ from stopgrad.errors import UnreadableError
 from stopgrad.images.depth import RawImage, Values, raw_array
 from stopgrad.images.extras import lacks_its_end, with_ends, without_extras
 from stopgrad.images.formats import is_misread, open_other
+from stopgrad.images.sources.endings import POINTER, UNFETCHED
 from stopgrad.images.types import Encoded, T
 from stopgrad.storage import read_patiently
 
@@ -262,7 +263,8 @@ def opened(
 def _open_image(file: IO[bytes], bands: Bands) -> ImageFile | RawImage:
     from PIL import Image, UnidentifiedImageError
 
-    if _is_dicom(file) and (dicom := open_other(file, bands)):
+    # The header of a TIFF may stand before the mark of DICOM.
+    if _begins_with(file, b"DICM", at=128) and (dicom := open_other(file, bands)):
         return dicom
     formats = [name for name in FORMATS if name in Image.OPEN]
     try:
@@ -271,6 +273,8 @@ def _open_image(file: IO[bytes], bands: Bands) -> ImageFile | RawImage:
         raise ValueError(_too_large(*_stated_size(file, formats))) from error
     except UnidentifiedImageError:
         other = open_other(file, bands)
+        if other is None and _begins_with(file, POINTER):
+            raise ValueError(UNFETCHED) from None
         if other is None:
             raise
         return other
@@ -286,10 +290,9 @@ def _open_image(file: IO[bytes], bands: Bands) -> ImageFile | RawImage:
     return found
 
 
-def _is_dicom(file: IO[bytes]) -> bool:
-    """Whether a file says that it is DICOM; the header of a TIFF may stand before that."""
-    file.seek(128)
-    found = file.read(4) == b"DICM"
+def _begins_with(file: IO[bytes], start: bytes, *, at: int = 0) -> bool:
+    file.seek(at)
+    found = file.read(len(start)) == start
     file.seek(0)
     return found
 

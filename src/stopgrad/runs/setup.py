@@ -80,7 +80,7 @@ def prepare(dataset: Dataset, config: Config) -> TrainingImages:
         train, watch = split.train, split.validation
     if len(train) < config.batch:
         raise DataError(
-            f"{len(train)} images to train on with batch = {config.batch}",
+            f"{len(train)} image{'s' * (len(train) != 1)} to train on with batch = {config.batch}",
             expected="at least one batch of images",
             hint="give more images or a smaller batch",
         )

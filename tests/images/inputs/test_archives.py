@@ -525,3 +525,17 @@ def test_archives_with_the_same_classes_are_said_to_be_named_each(tmp_path: Path
     both = load_dataset(spec_of_several([*map(str, files)])).train
     assert both.labels is not None
     assert np.bincount(both.labels).tolist() == [20, 20]
+
+
+@pytest.mark.input(
+    "oddity", what="a file that Git LFS has not fetched", happens="named; git lfs pull fetches it"
+)
+@pytest.mark.parametrize(
+    "name", ["a.png", "a.zip", "a.tar", "a.npz", "a.h5", "a.parquet", "a.arrow"]
+)
+def test_a_file_that_git_has_not_fetched_is_called_so(tmp_path: Path, name: str) -> None:
+    pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n"
+    (tmp_path / name).write_text(pointer)
+    path = tmp_path if name == "a.png" else tmp_path / name
+    with pytest.raises(DataError, match="a pointer of Git LFS: git lfs pull fetches the file"):
+        load_dataset(str(path), side=8)

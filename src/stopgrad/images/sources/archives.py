@@ -22,13 +22,13 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from stopgrad.errors import DataError, StorageError
-from stopgrad.images.sources.endings import SUFFIXES, ZIPS, archive_ending, ending_of
+from stopgrad.images.sources.endings import SUFFIXES, ZIPS, archive_ending, ending_of, why_broken
 from stopgrad.images.sources.limits import bomb, refuse_bomb
 from stopgrad.images.sources.names import split_of
 from stopgrad.images.sources.tars import tar_members
 from stopgrad.images.store import cache_folder
 from stopgrad.images.types import Contents, DataSource, Encoded, Notes, SplitReader, Unused, stamp
-from stopgrad.storage import as_file_name, first_line, of_disk
+from stopgrad.storage import as_file_name, of_disk
 
 OTHERS = (".7z", ".rar", ".zst", ".gz", ".bz2", ".xz")
 ENCRYPTED = 1  # bit of a member's flags
@@ -286,7 +286,7 @@ def _reading(path: Path) -> Iterator[None]:
             raise ValueError("not a regular file")
         yield
     except (zipfile.BadZipFile, NotImplementedError, ValueError, OSError) as error:
-        reason = first_line(error)
+        reason = why_broken(path, error)
         raise DataError(
             f"{str(path)!r} cannot be read ({reason})",
             expected="a whole zip archive",

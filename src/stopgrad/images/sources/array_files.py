@@ -20,9 +20,8 @@ import numpy as np
 
 from stopgrad.errors import DataError
 from stopgrad.images.sources.array_images import AnyArray
-from stopgrad.images.sources.endings import array_kind
+from stopgrad.images.sources.endings import array_kind, why_broken
 from stopgrad.images.sources.limits import refuse_bomb
-from stopgrad.storage import first_line
 
 BLOCK_BYTES = 1 << 22  # of rows that are in memory at a time
 IDX_TYPES = {8: "u1", 9: "i1", 11: ">i2", 12: ">i4", 13: ">f4", 14: ">f8"}  # by their code
@@ -78,7 +77,7 @@ def reading(path: Path) -> Iterator[None]:
     # NumPy, SciPy, h5py, zipfile and zlib raise a dozen unrelated types for damaged files; only
     # reads of this file happen inside this block.
     except Exception as error:
-        reason = first_line(error)
+        reason = why_broken(path, error)
         raise (pickled(path) if "allow_pickle" in reason else _unreadable(path, reason)) from error
 
 

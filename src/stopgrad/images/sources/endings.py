@@ -5,10 +5,14 @@ And names of files -> which kind of file of many images they are.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib.util
 import os
 import re
+from pathlib import Path
+
+from stopgrad.storage import first_line, read_start
 
 
 def _set(endings: str) -> frozenset[str]:
@@ -66,6 +70,8 @@ KINDS = {
     ".ppm": rb"P[1-6]\s[\s#\d]",
 }
 FIRST_BYTES = 256  # in which all of them show themselves
+POINTER = b"version https://git-lfs"  # begins what Git leaves in the place of a large file
+UNFETCHED = "a pointer of Git LFS: git lfs pull fetches the file"
 # The classes of DICOM objects without pixels, by what follows 1.2.840.10008 (PS3.4, Table B.5-1):
 # directories, waveforms, presentation states, measurements, reports, documents, protocols, plans
 # and records of radiotherapy; raw data, registrations and surfaces; mappings of values.
@@ -140,6 +146,14 @@ def is_installed(module: str) -> bool:
 def holds_no_pixels(start: bytes) -> bool:
     """Whether a DICOM file with these first bytes is a report, a plan or the like."""
     return NO_PIXELS.match(start) is not None
+
+
+def why_broken(path: Path, error: Exception) -> str:
+    """Why a file cannot be read: the first line of the error, unless Git has not fetched it."""
+    with contextlib.suppress(OSError):
+        if read_start(path, len(POINTER)) == POINTER:
+            return UNFETCHED
+    return first_line(error)
 
 
 def kind_of(start: bytes) -> str:

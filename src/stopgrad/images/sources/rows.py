@@ -25,6 +25,7 @@ from stopgrad.images.sources.columns import (
     images_in_lists,
     strange_path,
 )
+from stopgrad.images.sources.endings import why_broken
 from stopgrad.images.sources.label_columns import KnownLabels, labels_of
 from stopgrad.images.sources.labels import Label, RawLabels
 from stopgrad.images.sources.limits import refuse_bomb
@@ -38,7 +39,7 @@ from stopgrad.images.types import (
     Unused,
     stamp,
 )
-from stopgrad.storage import as_file_name, first_line
+from stopgrad.storage import as_file_name
 
 ROWS = 64  # rows whose bytes are in memory at a time, at most
 
@@ -222,7 +223,7 @@ def opened_parquet(path: Path) -> Iterator[GroupedFile]:
     # Arrow raises OSError, ArrowInvalid, ArrowNotImplementedError, UnicodeDecodeError and more
     # for damaged files; only reads of this file happen inside this block.
     except Exception as error:
-        reason = first_line(error)
+        reason = why_broken(path, error)
         raise DataError(
             f"{str(path)!r} cannot be read as Parquet ({reason})",
             expected="a complete Parquet file",

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple, cast
 
 from stopgrad.errors import DataError
+from stopgrad.images.sources.endings import why_broken
 from stopgrad.images.sources.limits import ALWAYS, MOST_TIMES
-from stopgrad.storage import first_line
 
 OPENERS: dict[bytes, Callable[[Path], Any]] = {  # by the first bytes
     b"\x1f\x8b": gzip.open,
@@ -132,7 +132,7 @@ def _as_data_error(path: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, EOFError, ValueError, tarfile.TarError, lzma.LZMAError, zlib.error) as error:
-        reason = first_line(error)
+        reason = why_broken(path, error)
         raise DataError(
             f"{str(path)!r} cannot be read to its end ({reason})",
             expected="a whole tar file",
