@@ -123,8 +123,8 @@ def kill_steps(slurm: Slurm, runner: subprocess.Popen[str], out: Path) -> None:
 
 def controller_away(slurm: Slurm, runner: subprocess.Popen[str], out: Path) -> None:
     """Killed when it has written down the jobs that it started, which it does every few seconds."""
-    began = time.time()
-    wait_for(lambda: (slurm.folder / "state" / "job_state").stat().st_mtime > began, 60)
+    began, saved = time.time(), slurm.folder / "state" / "job_state"
+    wait_for(lambda: saved.exists() and saved.stat().st_mtime > began, 60)
     slurm.kill("slurmctld")
     time.sleep(30)
     slurm.start("slurmctld")
@@ -142,6 +142,7 @@ def controller_forgets(slurm: Slurm, runner: subprocess.Popen[str], out: Path) -
         return runner.poll() is not None
 
     wait_for(ends, 600)
+    assert runner.poll() == 0  # by itself, without a second one
 
 
 def interrupt(slurm: Slurm, runner: subprocess.Popen[str], out: Path) -> None:

@@ -22,10 +22,10 @@ from .pixels import Packed as Packed
 from .pixels import Pixels as Pixels
 from .sources.array_images import stack_layout as stack_layout
 from .sources.arrays import images_from_arrays as images_from_arrays
+from .sources.endings import are_image_files as are_image_files
 from .sources.files import sign_figure as sign_figure
 from .sources.find import KNOWN as KNOWN
 from .sources.find import ON_THE_HUB as ON_THE_HUB
-from .sources.find import are_image_files as are_image_files
 from .sources.find import paths_in as paths_in
 from .sources.find import plain as plain
 from .sources.held import held_source as held_source

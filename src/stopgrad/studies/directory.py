@@ -72,6 +72,7 @@ class StudyDirectory:
 
     @cached_property
     def _odd(self) -> Path | None:
+        """The first link or the like in it; one that comes later is refused when it is met."""
         refuse_links(self.path)
         return odd_entry(self.path, {"studies": "folder", "runs": "folder"})
 

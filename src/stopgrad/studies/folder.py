@@ -199,6 +199,11 @@ class RunFolder(NamedTuple):
             return None
         return descriptor
 
+    @property
+    def study(self) -> Path:
+        """The directory of its study."""
+        return self.path.absolute().parents[1]
+
     def is_claimed(self) -> bool:
         """Whether somebody works on the run now, or has a job in a queue for it."""
         return self.is_locked() or open_claim(self.path) is not None

@@ -53,7 +53,7 @@ def carry_out_job(folder: str, attempt: int) -> int:
         StorageError: When the disk refuses.
     """
     path = Path(folder)
-    refuse_links(path.absolute().parents[1])  # the study
+    refuse_links(RunFolder(path).study)
     claim = read_claim(path, attempt)
     over = claim is None or claim.ended or read_exit(path, attempt) is not None
     if claim is None or over or not _has_run(path, attempt):

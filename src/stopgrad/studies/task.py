@@ -285,7 +285,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     outlive("stderr")
     logging.basicConfig(level=logging.WARNING, format="stopgrad: %(message)s")
     path = Path((sys.argv[1:] if arguments is None else arguments)[0])
-    refuse_links(path.absolute().parents[2])  # the study
+    refuse_links(RunFolder(path.parent).study)
     try:
         carry_out(read_task(path))
     except BaseException as error:  # Rust's panic is no Exception

@@ -10,6 +10,7 @@ import functools
 import importlib.util
 import os
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 from stopgrad.storage import first_line, read_start
@@ -97,6 +98,11 @@ def _ending(last: str) -> str:
 def names_image(path: str) -> bool:
     """Whether a path ends as those of image files do."""
     return os.path.splitext(path)[1].lower() in SUFFIXES
+
+
+def are_image_files(paths: Iterable[str]) -> bool:
+    """Whether all of these end as image files do."""
+    return all(map(names_image, paths))
 
 
 def holds_many(name: str) -> bool:

@@ -65,7 +65,7 @@ RUN = frozenset({"config.json", "status.json"})  # a folder with both is a run
 RUN_FILES = RUN | {"metrics.jsonl", "records.jsonl", "report.html", "lock"}
 OURS = "written by stopgrad"
 SHEETS, TEXTS = (".xls", ".xlsx", ".ods"), (".json", ".txt", ".yaml", ".yml")
-LABEL_WORDS = ("annotation", "annotations", "instances", "coco", "label", "labels", "metadata")
+ANNOTATIONS = ("annotation", "annotations", "instances", "coco", "label", "labels", "metadata")
 LABELS = (
     "{} files that may hold labels, as annotations of COCO do, are not read: save them as a CSV, "
     "labels.csv, with the columns file and label"
@@ -206,7 +206,7 @@ class _Walk:
             self._pass_over("file", f"{ending} files are not opened: unpack them", file.parts)
         elif ending in OTHERS:
             words = {*re.findall("[a-z]+", file.parts[-1].lower())} if ending in TEXTS else set()
-            labels = ending in SHEETS or not words.isdisjoint(LABEL_WORDS)
+            labels = ending in SHEETS or not words.isdisjoint(ANNOTATIONS)
             reason = LABELS.format(ending) if labels else f"{ending} files are not read"
             self._pass_over("file", reason, file.parts)
         else:

@@ -10,7 +10,6 @@ import functools
 import logging
 import os
 import re
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,6 @@ import numpy as np
 
 from stopgrad.config import BY_RULE, Reading
 from stopgrad.errors import DataError, did_you_mean
-from stopgrad.images.sources.endings import names_image
 from stopgrad.images.sources.files import list_folder
 from stopgrad.images.sources.folder import folder_source
 from stopgrad.images.sources.names import to_score
@@ -186,8 +184,3 @@ def paths_in(data: Any) -> list[str] | None:
         return None
     fits = all(isinstance(each, str | os.PathLike) for each in found)
     return [os.fspath(each) for each in found] if fits else None
-
-
-def are_image_files(paths: Iterable[str]) -> bool:
-    """Whether all of these end as image files do."""
-    return all(map(names_image, paths))

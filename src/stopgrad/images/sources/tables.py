@@ -39,7 +39,7 @@ FILE_COLUMNS = (
     *("imagename", "imgname", "imagefile", "imageid", "imgid", "img", "imageindex", "idcode"),
     *("id", "fname", "name", "images", "isicid", "key", "url"),
 )
-LABEL_COLUMNS = (
+LABEL_HEADERS = (
     *(*LABEL_WORDS, "classname", "classlabel", "classid", "categoryname", "categoryid"),
     *("labelname", "labelid", "breed", "findinglabels", "dx", "y", "tag", "tags", "type"),
 )
@@ -327,11 +327,11 @@ def _label_column(columns: Mapping[str, Sequence[Any]], file: str) -> _LabelColu
 
 def _label_rank(name: str) -> tuple[bool, int]:
     """Sorts columns that are named like labels: nested ones last."""
-    return "." in name, _place(name.rpartition(".")[2], LABEL_COLUMNS)
+    return "." in name, _place(name.rpartition(".")[2], LABEL_HEADERS)
 
 
 def _is_label(name: str) -> bool:
-    return _label_rank(name)[1] < len(LABEL_COLUMNS)
+    return _label_rank(name)[1] < len(LABEL_HEADERS)
 
 
 def _place(name: str, known: Sequence[str]) -> int:
