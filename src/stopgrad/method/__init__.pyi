@@ -66,6 +66,7 @@ from .survival import every_direction as every_direction
 from .survival import fit_threshold as fit_threshold
 from .survival import largest_decay as largest_decay
 from .views.draw import random_table as random_table
+from .views.faster import FasterViews as FasterViews
 from .views.make import Views as Views
 from .views.make import downscale as downscale
 from .views.make import normalize as normalize

@@ -21,6 +21,8 @@ from stopgrad.evaluation import Balance
 from stopgrad.images import Images, Normalization, Track, no_progress
 from stopgrad.method import (
     Clean,
+    Compute,
+    FasterViews,
     Layers,
     LearningRates,
     Measures,
@@ -307,7 +309,7 @@ def start_training(
         batch_size=config.batch,
         steps_per_epoch=len(images) // config.batch,
         advice="lower optimizer.base_lr or add optimizer.warmup_epochs",
-        make_views=views_of if config.views.own else compute.compile(views_of),
+        make_views=_view_maker(config, compute),
         forward=compute.compile(forward),
     )
     if compute.device.type == "cuda":
@@ -315,6 +317,13 @@ def start_training(
     if training.may_be_replayed():
         training.replay = Replay(training.algorithm_1, processes)
     return training
+
+
+def _view_maker(config: Config, compute: Compute) -> Callable[..., Views]:
+    if config.views.own:
+        return views_of
+    on_cpu = compute.device.type == "cpu" and not compute.compiled
+    return FasterViews() if on_cpu else compute.compile(views_of)
 
 
 def _first_model(config: Config, init: Mapping[str, Tensor] | None) -> SimSiam:

@@ -155,7 +155,7 @@ def blur(x: Tensor, sigma: Tensor) -> Tensor:
 
 def _blur(x: Tensor, sigma: Tensor) -> Tensor:
     height, width = x.shape[2:]
-    weight = _kernels(sigma, radius=kernel_size(min(height, width)) // 2)  # (B, K)
+    weight = gaussians(sigma, radius=kernel_size(min(height, width)) // 2)  # (B, K)
     if may_look(x):  # weights that are 0 for all images change no sum
         weight = weight[:, weight.any(dim=0)]
     rows, columns = _mirrored(weight, side=height), _mirrored(weight, side=width)
@@ -174,7 +174,7 @@ def _mirrored(weight: Tensor, *, side: int) -> Taps:
     return Taps(source=source.expand(shape), weight=weight.unsqueeze(1).expand(shape))
 
 
-def _kernels(sigma: Tensor, *, radius: int) -> Tensor:
+def gaussians(sigma: Tensor, *, radius: int) -> Tensor:
     """Gaussians at -radius..radius px that sum to 1: (B, 2 radius + 1)."""
     steps = torch.arange(-radius, radius + 1, device=sigma.device, dtype=sigma.dtype)
     # At this width the Gaussian is exactly (.., 0, 1, 0, ..), as sigma = 0 requires.
