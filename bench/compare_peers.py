@@ -1,14 +1,17 @@
 """stopgrad and its peers at the same work, in turn, on this machine.
 
     python bench/compare_peers.py --data CIFAR10 --minutes 20
+    python bench/compare_peers.py --data CIFAR10 --minutes 20 --beside 2
 
 `--data` is what `stopgrad pretrain --data` takes: a folder of Parquet files of CIFAR-10. The
 contests: the training step of ResNet-18 and of the `cpu` preset's network, data included, against
-lightly's own recipe (and against it with bf16 and channels_last given by hand); views alone against
-torchvision and kornia; peak memory at batch 128. The systems take turns, A B C A B C, each turn in
-a process of its own, so that no thread pool and no loader disturbs the next; the first round is
-discarded; ratios compare turns of the same round. Every turn becomes a line of
-`OUT/peers.jsonl` as it ends; medians, ratios and the README's table are made at the end.
+lightly's own recipe (and against it with bf16 and channels_last given by hand) and against
+stable-pretraining's loop; the command on a folder of image files against lightly-train's command;
+views alone against torchvision and kornia; peak memory at batch 128. The systems take turns, A B C
+A B C, each turn in a process of its own, so that no thread pool and no loader disturbs the next;
+the first round is discarded; ratios compare turns of the same round. With `--beside N` so many
+loops that never wait run during each turn. Every turn becomes a line of `OUT/peers.jsonl` as it
+ends; medians and ratios follow at the end, and the README's table is printed.
 """
 
 from __future__ import annotations
@@ -26,33 +29,39 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from compare_peers_table import markdown, results_of
+from compare_peers_table import NOT_HERE, OURS, PEERS, markdown, results_of
 
 from stopgrad.runs import environment
-from stopgrad.storage import append_lines
+from stopgrad.speed.beside import busy
+from stopgrad.storage import append_lines, wait_briefly
 
 HERE = Path(__file__).resolve().parent
 
 SYSTEMS = {
-    "resnet18": ("stopgrad", "lightly", "lightly-bf16"),
+    "resnet18": ("stopgrad", "lightly", "lightly-bf16", "stable-pretraining"),
     "cpu": ("stopgrad", "lightly", "lightly-bf16"),
+    "folder": ("stopgrad", "lightly-train"),
     "views": ("stopgrad", "torchvision", "kornia"),
     "memory": ("stopgrad", "lightly"),
 }
-WEIGHTS = {"resnet18": 4.0, "cpu": 2.0, "views": 1.0, "memory": 0.0}  # of the time, for each turn
+# Of the time, for each turn; 0: as long as its work takes.
+WEIGHTS = {"resnet18": 4.0, "cpu": 2.0, "folder": 0.0, "views": 1.0, "memory": 0.0}
 PACKAGES = {"lightly-bf16": "lightly"}  # where they differ from the system's name
 START_S = 8.0  # that a turn spends before its clock starts, about
 
 
 class Turn(NamedTuple):
-    """What is asked of one process; the fields are those of `compare_peers_turn.Turn`."""
+    """What is asked of one process, `compare_peers_turn`."""
 
     contest: str
     system: str
     batch: int
-    seconds: float
+    seconds: float  # timed at least
     threads: int
-    workers: int
+    workers: int  # of a loader; lightly-train chooses its own
+    beside: int  # loops that compute meanwhile
+    files: int  # images in the folder of the contest `folder`
+    epochs: int  # of the longer of its two commands
     data: str
 
 
@@ -75,7 +84,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     results = results_of(lines)
     for result in results:
         append_lines(file, [result])
-    print(markdown(results, lines))
+    print(markdown(lines))
     return 0
 
 
@@ -98,7 +107,10 @@ def take(turn: Turn, *, number: int) -> dict[str, Any]:
     del asked["data"]  # a path of this machine is nobody's business
     command = [sys.executable, str(HERE / "compare_peers_turn.py"), json.dumps(turn._asdict())]
     began = time.perf_counter()
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=_threads(turn))
+    with busy(turn.beside):
+        done = subprocess.run(
+            command, capture_output=True, text=True, check=False, env=_environment(turn)
+        )
     if done.returncode != 0:
         words = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
         sys.exit(f"{turn.contest} by {turn.system} failed: {words[-1]}")
@@ -107,7 +119,7 @@ def take(turn: Turn, *, number: int) -> dict[str, Any]:
 
 def about(options: argparse.Namespace) -> dict[str, Any]:
     """The first line of the record: code, versions, machine and settings, no names and no paths."""
-    peers = {name: _version(name) for name in ("lightly", "torchvision", "kornia", "pillow")}
+    peers = {name: _version(name) for name in (*PEERS, "pillow")}
     settings = {key: value for key, value in vars(options).items() if key not in ("data", "out")}
     here = environment(device="cpu", threads=options.threads)
     return {
@@ -140,16 +152,19 @@ def _turns(contest: str, options: argparse.Namespace) -> Iterator[Turn]:
             seconds=_unit(options) * WEIGHTS[contest],
             threads=options.threads,
             workers=options.workers,
+            beside=options.beside,
+            files=options.files,
+            epochs=options.epochs,
             data=options.data,
         )
 
 
 def _unit(options: argparse.Namespace) -> float:
-    """Seconds that a turn of weight 1 measures, so that all rounds together take the minutes."""
+    """Seconds that a turn of weight 1 measures, so that all with a weight take the minutes."""
     count = [
         (len(_taking_part(contest, options)), WEIGHTS[contest])
         for contest in options.contests
-        if contest != "memory"
+        if WEIGHTS[contest]
     ]
     each: float = 60 * options.minutes / (options.rounds + 1) - START_S * sum(n for n, _ in count)
     # A quarter of the time goes before the clock starts.
@@ -167,18 +182,23 @@ def _missing(options: argparse.Namespace) -> list[str]:
         for contest in options.contests
         for system in _taking_part(contest, options)
     }
-    return sorted(name for name in wanted if find_spec(name) is None)
+    return sorted(name for name in wanted if find_spec(name.replace("-", "_")) is None)
 
 
-def _threads(turn: Turn) -> dict[str, str]:
-    return os.environ | {"OMP_NUM_THREADS": str(turn.threads)}
+def _environment(turn: Turn) -> dict[str, str]:
+    """That of the process: its threads, nobody called at home, and for ours what a command sets."""
+    found = os.environ | {"OMP_NUM_THREADS": str(turn.threads)}
+    found |= {"LIGHTLY_TRAIN_EVENTS_DISABLED": "1", "NO_ALBUMENTATIONS_UPDATE": "1"}
+    if turn.system == OURS:
+        wait_briefly(found)
+    return found
 
 
 def _version(package: str) -> str:
     try:
         return version(package)
     except PackageNotFoundError:
-        return "not installed"
+        return NOT_HERE
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -187,13 +207,20 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     today = datetime.now(UTC).date().isoformat()
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--data", required=True, help="CIFAR-10: a folder of Parquet files")
-    parser.add_argument("--minutes", type=float, default=20, help="about; default: 20")
+    parser.add_argument(
+        "--minutes", type=float, default=20, help="about, without `folder`; default: 20"
+    )
     parser.add_argument("--rounds", type=int, default=5, help="that count; default: 5")
     parser.add_argument("--batch", type=int, default=64, help="images per step; default: 64")
     parser.add_argument("--memory-batch", type=int, default=128, help="default: 128")
     parser.add_argument("--threads", type=int, default=cores, help="default: one per core")
     parser.add_argument(
-        "--workers", type=int, default=min(8, cores), help="of lightly's loader; default: cores, 8"
+        "--workers", type=int, default=min(8, cores), help="of a peer's loader; default: cores, 8"
+    )
+    parser.add_argument("--beside", type=int, default=0, help="busy loops meanwhile; default: 0")
+    parser.add_argument("--files", type=int, default=2048, help="of `folder`; default: 2048")
+    parser.add_argument(
+        "--epochs", type=int, default=6, help="of the longer command of `folder`; default: 6"
     )
     parser.add_argument("--contests", nargs="+", choices=SYSTEMS, default=list(SYSTEMS))
     parser.add_argument("--systems", nargs="+", choices=systems, default=systems)

@@ -97,7 +97,7 @@ def _lightly_backbone(config: Config) -> tuple[nn.Module, int]:
     return encoder, int(encoder.feature_width)  # type: ignore[arg-type]
 
 
-class _HeldImages(torch.utils.data.Dataset[Any]):
+class HeldImages(torch.utils.data.Dataset[Any]):
     """Pixels in memory, handed out as PIL images, as torchvision's CIFAR10 does."""
 
     def __init__(self, images: Images) -> None:
@@ -110,7 +110,8 @@ class _HeldImages(torch.utils.data.Dataset[Any]):
     def __getitem__(self, index: int) -> tuple[Any, int]:
         from PIL import Image
 
-        return self.transform(Image.fromarray(self.pixels[index])), 0
+        image = Image.fromarray(self.pixels[index])
+        return (self.transform(image) if self.transform else image), 0
 
 
 def _lightly_loader(images: Images, config: Config, *, workers: int) -> Any:
@@ -121,7 +122,7 @@ def _lightly_loader(images: Images, config: Config, *, workers: int) -> Any:
     views = config.views
     transform = SimSiamTransform(input_size=views.size, min_scale=views.crop_min, gaussian_blur=0.0)
     return torch.utils.data.DataLoader(
-        LightlyDataset.from_torch_dataset(_HeldImages(images), transform=transform),
+        LightlyDataset.from_torch_dataset(HeldImages(images), transform=transform),
         batch_size=config.batch,
         shuffle=True,
         collate_fn=MultiViewCollate(),

@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Iterator
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
+from compare_peers import Turn
+from compare_peers_commands import commands
 from compare_peers_recipes import config_of, lightly_steps, stopgrad_steps
+from compare_peers_stable import stable_pretraining
 from compare_peers_views import kornia_views, stopgrad_views, torchvision_views
 
 from stopgrad.config import preset, torch_generator
@@ -27,29 +29,23 @@ from stopgrad.training.watch import measure_layers
 LEAST = 3  # steps that are timed at least, and nearly as many before them
 
 
-class Turn(NamedTuple):
-    """What the parent asks for."""
-
-    contest: str  # resnet18, cpu, views or memory
-    system: str
-    batch: int
-    seconds: float  # timed at least
-    threads: int
-    workers: int
-    data: str
-
-
 def main() -> None:
     """Runs the turn and prints what came of it."""
     turn = Turn(**json.loads(sys.argv[1]))
     use_threads(turn.threads)
     images = load_dataset(turn.data).train
     device = compute_for(preset("cifar")).device
-    result = _views(turn, images) if turn.contest == "views" else _training(turn, images, device)
+    match turn.contest:
+        case "views":
+            result = _views(turn, images)
+        case "folder":
+            result = commands(turn, images)
+        case _:
+            result = _training(turn, images, device)
     here = environment(device=str(device), threads=turn.threads)
     about: dict[str, Any] = {"device": here.device, "device_name": here.device_name}
     about |= {"images": len(images), "fingerprint": images.fingerprint}
-    print(json.dumps({**result, "peak_bytes": peak_bytes(device), **about}))
+    print(json.dumps({"peak_bytes": peak_bytes(device), **result, **about}))
 
 
 def _views(turn: Turn, images: Images) -> dict[str, Any]:
@@ -65,15 +61,20 @@ def _training(turn: Turn, images: Images, device: torch.device) -> dict[str, Any
     """Steps from a loop that has settled: kernels are chosen, the loader's queue is full or not."""
     if turn.contest == "memory" and turn.system == "stopgrad":
         return _whole_epoch(turn, images)
-    config = config_of(turn.contest, batch=turn.batch)
-    loop = {
-        "stopgrad": partial(stopgrad_steps, images, config),
-        "lightly": partial(lightly_steps, images, config, workers=turn.workers),
-        "lightly-bf16": partial(lightly_steps, images, config, workers=turn.workers, fast=True),
-    }[turn.system]()
-    _run(loop, device, at_least=turn.seconds / 4)
-    taken = _run(loop, device, at_least=turn.seconds)
-    return {"views_per_s": 2 * turn.batch * taken.steps / taken.seconds, **taken._asdict()}
+    config, clock = config_of(turn.contest, batch=turn.batch), _Clock(device, turn.seconds)
+    if turn.system == "stable-pretraining":
+        stable_pretraining(images, config, workers=turn.workers, after_step=clock.is_done)
+    else:
+        loop = {
+            "stopgrad": partial(stopgrad_steps, images, config),
+            "lightly": partial(lightly_steps, images, config, workers=turn.workers),
+            "lightly-bf16": partial(lightly_steps, images, config, workers=turn.workers, fast=True),
+        }[turn.system]()
+        for _ in loop:
+            if clock.is_done():
+                break
+    taken = {"steps": clock.steps, "seconds": clock.seconds}
+    return {"views_per_s": 2 * turn.batch * clock.steps / clock.seconds, **taken}
 
 
 def _whole_epoch(turn: Turn, images: Images) -> dict[str, Any]:
@@ -102,21 +103,31 @@ def _random_features(count: int) -> Features:
     return Features(values, torch.arange(count) % 10)
 
 
-class Taken(NamedTuple):
-    """Steps that were taken, in so many seconds."""
+class _Clock:
+    """Asked after each step; lets a quarter of the time pass before it counts steps and seconds."""
 
-    steps: int
-    seconds: float
+    def __init__(self, device: torch.device, at_least: float) -> None:
+        self.device, self.at_least = device, at_least
+        self.steps, self.seconds, self._settling = 0, 0.0, True
+        self._start()
 
+    def is_done(self) -> bool:
+        """Whether enough steps were timed."""
+        self.steps += 1
+        wanted = self.at_least / 4 if self._settling else self.at_least
+        if self.steps < LEAST or time.perf_counter() - self._began < wanted:
+            return False
+        wait_for(self.device)
+        self.seconds = time.perf_counter() - self._began
+        if not self._settling:
+            return True
+        self._settling = False
+        self._start()
+        return False
 
-def _run(loop: Iterator[None], device: torch.device, *, at_least: float) -> Taken:
-    wait_for(device)
-    taken, began = 0, time.perf_counter()
-    while taken < LEAST or time.perf_counter() - began < at_least:
-        next(loop)
-        taken += 1
-    wait_for(device)
-    return Taken(taken, time.perf_counter() - began)
+    def _start(self) -> None:
+        wait_for(self.device)
+        self.steps, self._began = 0, time.perf_counter()
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from stopgrad.cli import main
 from stopgrad.config import preset
 from stopgrad.method import training_flops
 from stopgrad.speed import Phases, Spread, steps, stopwatch
-from stopgrad.speed.beside import _busy
+from stopgrad.speed.beside import busy
 from stopgrad.speed.steps import (
     Effort,
     measure_steps,
@@ -127,7 +127,7 @@ def test_busy_programs_compute_until_the_measurement_ends() -> None:
         return spent.ru_utime + spent.ru_stime
 
     before = seconds()
-    with _busy(2):
+    with busy(2):
         time.sleep(2.0)
     assert seconds() > before + 0.2  # children are counted once they have ended
 

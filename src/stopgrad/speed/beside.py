@@ -57,7 +57,7 @@ def measure_beside(config: Config, effort: Effort, *, loops: int) -> tuple[Besid
             for threads in counts:
                 torch.set_num_threads(threads)
                 alone = views_per_s()
-                with _busy(loops):
+                with busy(loops):
                     rates[threads].append((alone, views_per_s()))
     finally:
         torch.set_num_threads(before)
@@ -75,7 +75,7 @@ def measure_beside(config: Config, effort: Effort, *, loops: int) -> tuple[Besid
 
 
 @contextmanager
-def _busy(loops: int) -> Iterator[None]:
+def busy(loops: int) -> Iterator[None]:
     """So many programs compute meanwhile; they end with this process too, however it ends."""
     started = [subprocess.Popen([sys.executable, "-I", "-S", "-c", LOOP]) for _ in range(loops)]
     try:
