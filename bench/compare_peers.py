@@ -153,8 +153,8 @@ def _turns(contest: str, options: argparse.Namespace) -> Iterator[Turn]:
             threads=options.threads,
             workers=options.workers,
             beside=options.beside,
-            files=options.files,
-            epochs=options.epochs,
+            files=options.files if contest == "folder" else 0,
+            epochs=options.epochs if contest == "folder" else 0,
             data=options.data,
         )
 
@@ -220,14 +220,17 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--beside", type=int, default=0, help="busy loops meanwhile; default: 0")
     parser.add_argument("--files", type=int, default=2048, help="of `folder`; default: 2048")
     parser.add_argument(
-        "--epochs", type=int, default=6, help="of the longer command of `folder`; default: 6"
+        "--epochs", type=int, default=3, help="of the longer command of `folder`; default: 3"
     )
     parser.add_argument("--contests", nargs="+", choices=SYSTEMS, default=list(SYSTEMS))
     parser.add_argument("--systems", nargs="+", choices=systems, default=systems)
     parser.add_argument(
         "--out", type=Path, default=HERE.parent / "results" / f"{today}-peers", help="folder"
     )
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    if options.epochs < 2 or options.files < options.batch:
+        parser.error("--epochs: at least 2; --files: at least a batch")
+    return options
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ for. Each has a new output folder, ours an empty cache too.
 from __future__ import annotations
 
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -42,7 +41,7 @@ def commands(turn: Turn, images: Images) -> dict[str, Any]:
         "command_s": long,
         "one_epoch_s": short,
         "files": count,
-        "peak_bytes": resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024,
+        "peak_bytes": _peak_bytes(),
     }
 
 
@@ -78,6 +77,14 @@ def _seconds_of(turn: Turn, folder: Path, *, epochs: int) -> float:
     began = time.perf_counter()
     _run(words, os.environ | {"STOPGRAD_CACHE": str(cache)})
     return time.perf_counter() - began
+
+
+def _peak_bytes() -> int:
+    """Of the largest process of all commands so far."""
+    import resource
+
+    unit = 1 if sys.platform == "darwin" else 1024  # getrusage(2): bytes on macOS, kB on Linux
+    return resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * unit
 
 
 def _run(words: Sequence[str], environment: dict[str, str]) -> None:

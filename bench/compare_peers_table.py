@@ -79,7 +79,7 @@ def _result(turns: Sequence[Line], contest: str, system: str) -> Line:
     mine, ours = (_by_round(turns, contest, who) for who in (system, OURS))
     first = next(iter(mine.values()))
     found: Line = {"kind": "result", "contest": contest, "system": system, "batch": first["batch"]}
-    found |= {key: first[key] for key in ("beside", "files", "epochs") if key in first}
+    found |= {key: first[key] for key in ("beside", "files", "epochs") if first.get(key)}
     found["peak_bytes"] = max(turn["peak_bytes"] for turn in mine.values())
     if contest == "memory":
         return found

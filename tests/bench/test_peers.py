@@ -151,6 +151,15 @@ def test_the_rate_of_a_command_is_that_of_the_epochs_after_its_first(
     assert (found["command_s"], found["files"]) == (15.0, 8)  # 10 images are not whole batches
 
 
+def test_a_rate_needs_a_second_epoch_and_a_whole_batch(
+    peers: ModuleType, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for words in (("--epochs", "1"), ("--files", "63")):
+        with pytest.raises(SystemExit):
+            _options(peers, *words)
+    assert capsys.readouterr().err.count("--epochs: at least 2; --files: at least a batch") == 2
+
+
 def test_our_command_trains_the_network_that_lightly_train_gets(peers: ModuleType) -> None:
     import compare_peers_commands
 
