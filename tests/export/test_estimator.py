@@ -30,7 +30,6 @@ from stopgrad.images import Dataset, images_from_arrays, normalization
 from stopgrad.method import compute_for
 from stopgrad.runs import prepare
 from stopgrad.training import pretrain_epochs
-from tests.promises.process import run_forked
 
 # Runs of seconds may end in what the verdict calls a collapse.
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
@@ -255,7 +254,7 @@ def test_a_saved_embedder_gives_the_same_bits_in_another_process(
         "import sys, numpy as np; from stopgrad.export import SimSiamEmbedder as E\n"
         "np.save(sys.argv[3], E.load(sys.argv[1]).transform(np.load(sys.argv[2])))\n"
     )
-    assert run_forked(file, images, features, code=code).code == 0
+    subprocess.run([sys.executable, "-c", code, file, images, features], check=True)
     assert_array_equal(np.load(features), fitted.transform(_images()))
 
 
@@ -308,7 +307,8 @@ def test_without_scikit_learn_the_next_step_is_named() -> None:
         "try: from stopgrad.export import SimSiamEmbedder\n"
         "except ConfigError as error: print(error)\n"
     )
-    assert "pip install 'stopgrad[sklearn]'" in run_forked(code=code).out
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert "pip install 'stopgrad[sklearn]'" in done.stdout
 
 
 def test_a_collapse_is_said() -> None:

@@ -45,10 +45,6 @@ def command(order: Order) -> None:
         _watch(Path(order.watch))
     if order.sabotage:
         _break(order.sabotage)
-    if order.code:
-        sys.argv[1:] = order.words
-        exec(order.code, {"__name__": "__main__"})
-        return
     from stopgrad.cli import main
 
     sys.exit(main(order.words))

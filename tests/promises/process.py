@@ -18,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from multiprocessing import forkserver
 from multiprocessing.context import ForkServerContext
@@ -53,7 +53,6 @@ class Order(NamedTuple):
     sabotage: str = ""  # a name of `broken`
     memory: int = 0  # bytes that it may take besides its imports; 0: no limit
     watch: str = ""  # file that lists processes started and connections made by Python
-    code: str = ""  # Python to run instead of the command line; `words` are its sys.argv[1:]
     host: str = ""  # name of a machine of its own, see `go_apart`; "": it runs on this one
 
 
@@ -229,12 +228,17 @@ def start_forked(order: Order) -> Running:
 
 
 def run_forked(*words: object, longest: float = LONGEST, **how: Any) -> Done:
-    """Runs `stopgrad WORDS`, or `code=`, to its end in a child of the fork server.
-
-    `how` is as for `order_in`.
-    """
+    """Runs `stopgrad WORDS` to its end in a child of the fork server; `how` as for `order_in`."""
     with tempfile.TemporaryDirectory() as folder:
         return start_forked(order_in(Path(folder), *words, **how)).wait(longest)
+
+
+def call_forked(function: Callable[..., object], *arguments: object) -> None:
+    """Calls a function in a child of the fork server, which must not fail."""
+    process = warm_server().Process(target=function, args=arguments)
+    process.start()
+    process.join()
+    assert process.exitcode == 0
 
 
 def order_in(folder: Path, *words: object, **how: Any) -> Order:

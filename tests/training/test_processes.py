@@ -23,7 +23,7 @@ from stopgrad.method import Processes, joined, process_count, unused_gpus
 from stopgrad.method.processes import VARIABLES, own_device
 from stopgrad.training.pretrain import start_training
 from stopgrad.training.sessions import check_agreement
-from tests.promises.process import warm_server
+from tests.promises.process import call_forked
 from tests.studies.engines import free_port
 from tests.training import together
 
@@ -45,10 +45,7 @@ def shared(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         command = [*TORCHRUN, "2", "-m", "tests.training.together", str(out)]
         subprocess.run(command, check=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
     else:
-        forked = warm_server().Process(target=together.fork, args=(out, request.param, free_port()))
-        forked.start()
-        forked.join()
-        assert forked.exitcode == 0
+        call_forked(together.fork, out, request.param, free_port())
     return torch.load(out, weights_only=True)
 
 
