@@ -1,5 +1,8 @@
 """One thread per test process: two processes with two threads each slow each other many times.
 
+Bytecode is kept, whatever PYTHONDONTWRITEBYTECODE says: after an install without any, each process
+that a test starts would compile all of torch again.
+
 Signals are as in a terminal, also where the suite runs under nohup, and no example of a property is
 too slow on a machine that does other work.
 
@@ -9,6 +12,7 @@ longest come first, so that both processes end at the same time.
 
 import os
 import signal
+import sys
 from pathlib import Path
 
 import pytest
@@ -29,6 +33,9 @@ SLOWEST = (  # the order in which they begin
 
 for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ.setdefault(name, "1")
+
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
     signal.signal(signal.SIGHUP, signal.SIG_DFL)

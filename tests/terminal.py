@@ -16,6 +16,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from tests.promises.process import Order, start_forked
+
 SILENCE_S = 2.0
 """So long a terminal may stay without output, apart from time in which others had the processor."""
 
@@ -65,6 +67,22 @@ def seen_of(words: Sequence[str], *, columns: int, cwd: Path) -> Seen:
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     os.close(terminal)
     return Seen(code, silence, text.decode(errors="replace"))
+
+
+def forked_on_terminal(*words: str, columns: int, cwd: Path, out: str = "") -> str:
+    """What `stopgrad WORDS`, a fork, writes to a terminal; its output goes there or to a file."""
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
+    name = os.ttyname(theirs)
+    environment = (("TERM", "xterm-256color"), ("COLUMNS", ""))
+    order = Order(words, out or name, name, str(cwd), environment)
+    running, text = start_forked(order), b""
+    while running.is_running() or select.select([ours], [], [], 0)[0]:
+        if select.select([ours], [], [], 0.05)[0]:
+            text += os.read(ours, 65536)
+    os.close(theirs)
+    os.close(ours)
+    return text.decode(errors="replace")
 
 
 def _parts(terminal: int) -> Iterator[bytes]:

@@ -2,8 +2,6 @@
 
 import json
 import random
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,6 +17,7 @@ from stopgrad.config import ViewsConfig, preset
 from stopgrad.errors import ConfigError
 from stopgrad.images import Normalization
 from stopgrad.method import two_views
+from tests.promises.process import call_forked
 
 MEAN_STD = Normalization((0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
 
@@ -249,14 +248,13 @@ def test_views_of_another_shape_are_refused(wrong: Callable[[Tensor], Any]) -> N
         two_views(pixels, torch.Generator(), config=config, normalization=MEAN_STD)
 
 
+def _go_on(run: Path) -> None:
+    own = stopgrad.Run(run, Pairs(), encoder=small(), views=noisy)
+    assert own.resume(extend=2).trained().epoch == 2
+
+
 def test_another_process_goes_on_when_it_is_given_the_parts(tmp_path: Path) -> None:
     _pretrain(tmp_path / "run", epochs=1)
-    code = (
-        "import stopgrad\n"
-        "from tests.test_own_parts import Pairs, noisy, small\n"
-        f"run = stopgrad.Run({str(tmp_path / 'run')!r}, Pairs(), encoder=small(), views=noisy)\n"
-        "assert run.resume(extend=2).trained().epoch == 2"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[1])
+    call_forked(_go_on, tmp_path / "run")
     config = json.loads((tmp_path / "run" / "config.json").read_text())["config"]
     assert config["views"]["own"] == "own:noisy"

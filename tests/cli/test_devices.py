@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,7 @@ import stopgrad
 from stopgrad.runs import newest_step, read_run, read_status
 from stopgrad.runs.info import Change
 from tests.factories import write_digits
+from tests.promises.process import Running, order_in, run_forked, start_forked
 
 FULL = os.environ.get("STOPGRAD_FULL") == "1"
 full = pytest.mark.skipif(not FULL, reason="the full set: STOPGRAD_FULL=1")
@@ -32,22 +34,18 @@ KNOBS = (
 )
 
 
-def _command(*words: object, devices: int) -> list[str]:
-    return [sys.executable, "-m", "stopgrad", *map(str, words), "--devices", str(devices)]
+def _pretrain(run: Path, images: Path, *, devices: int) -> tuple[object, ...]:
+    return ("pretrain", "--data", images, *KNOBS, "--out", run, "--devices", devices)
 
 
-def _start(run: Path, images: Path, *, devices: int, threads: int = 1) -> subprocess.Popen[str]:
-    command = _command("pretrain", "--data", images, *KNOBS, "--out", run, devices=devices)
-    environment = os.environ | dict.fromkeys(THREADS, str(threads))
-    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
+def _start(run: Path, images: Path, *, devices: int) -> Running:
+    """The command is a fork; the processes that it starts, which train, are plain new ones."""
+    return start_forked(order_in(run.parent, *_pretrain(run, images, devices=devices)))
 
 
 def _resume(run: Path, *, devices: int) -> None:
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        _command("resume", run, devices=devices), capture_output=True, text=True, env=environment
-    )
-    assert done.returncode == 0, done.stderr
+    done = run_forked("resume", run, "--devices", devices)
+    assert done.code == 0, done.err
 
 
 def _weights(run: Path) -> str:
@@ -70,16 +68,15 @@ def whole(images: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[int, s
     class Runs(dict[int, str]):
         def __missing__(self, devices: int) -> str:
             run = tmp_path_factory.mktemp("whole") / "run"
-            process = _start(run, images, devices=devices)
-            _, error = process.communicate()
-            assert process.returncode == 0, error
+            done = _start(run, images, devices=devices).wait()
+            assert done.code == 0, done.err
             self[devices] = _weights(run)
             return self[devices]
 
     return Runs()
 
 
-def _workers(process: subprocess.Popen[str]) -> dict[int, int]:
+def _workers(process: Running | subprocess.Popen[str]) -> dict[int, int]:
     """The process of each rank, by what the system knows of them."""
     found = {}
     for folder in Path("/proc").glob("[0-9]*"):
@@ -91,11 +88,11 @@ def _workers(process: subprocess.Popen[str]) -> dict[int, int]:
     return found
 
 
-def _wait_for_steps(run: Path, process: subprocess.Popen[str], *, steps: int) -> None:
+def _wait_for_steps(run: Path, running: Callable[[], bool], *, steps: int) -> None:
     """Until so many steps are on disk, in the middle of an epoch of 20."""
     metrics = run / "metrics.jsonl"
     while not (metrics.exists() and metrics.read_bytes().count(b"\n") >= steps):
-        assert process.poll() is None, process.stderr and process.stderr.read()
+        assert running()
         time.sleep(0.05)
 
 
@@ -122,14 +119,14 @@ def test_a_process_that_is_stopped_ends_all_and_the_run_goes_on_bit_for_bit(
 ) -> None:
     run = tmp_path / "run"
     process = _start(run, images, devices=devices)
-    _wait_for_steps(run, process, steps=25)
+    _wait_for_steps(run, process.is_running, steps=25)
     workers = _workers(process)
     os.kill(process.pid if whom == "command" else workers[int(whom)], number)
     began = time.monotonic()
-    _, error = process.communicate(timeout=6 * TIMEOUT)
-    assert process.returncode == code, error
+    done = process.wait(6 * TIMEOUT)
+    assert done.code == code, done.err
     assert time.monotonic() - began < TIMEOUT + 60
-    assert said in error
+    assert said in done.err
     assert not [pid for pid in workers.values() if Path(f"/proc/{pid}").exists()]
     _resume(run, devices=devices)
     assert _weights(run) == whole[devices]
@@ -146,7 +143,7 @@ def test_a_restart_by_torchrun_goes_on_bit_for_bit(
         text=True,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
     )
-    _wait_for_steps(run, process, steps=23)
+    _wait_for_steps(run, lambda: process.poll() is None, steps=23)
     os.kill(_workers(process)[1], signal.SIGKILL)
     _, error = process.communicate(timeout=240)
     assert process.returncode == 0, error
@@ -162,13 +159,12 @@ def test_a_full_disk_under_the_first_process_ends_all_with_its_code_and_loses_no
     disk.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=600k", "tmpfs", str(disk)], check=True)
     try:
-        process = _start(disk / "run", images, devices=2)
-        began = time.monotonic()
-        _, error = process.communicate(timeout=6 * TIMEOUT)
-        assert process.returncode == 5, error
+        words, began = _pretrain(disk / "run", images, devices=2), time.monotonic()
+        done = run_forked(*words, longest=6 * TIMEOUT)
+        assert done.code == 5, done.err
         assert time.monotonic() - began < 6 * TIMEOUT
-        assert "No space left on device" in error
-        assert error.count("stopgrad: ") == 1, error
+        assert "No space left on device" in done.err
+        assert done.err.count("stopgrad: ") == 1, done.err
         subprocess.run(["mount", "-o", "remount,size=60m", str(disk)], check=True)
         _resume(disk / "run", devices=2)
         assert _weights(disk / "run") == whole[2]
@@ -181,8 +177,13 @@ def test_a_run_goes_on_with_more_processes_and_the_threads_of_torchrun_and_notes
     tmp_path: Path, images: Path
 ) -> None:
     run, free = tmp_path / "run", {k: v for k, v in os.environ.items() if k not in THREADS}
-    process = _start(run, images, devices=1, threads=2)
-    _wait_for_steps(run, process, steps=25)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "stopgrad", *map(str, _pretrain(run, images, devices=1))],
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | dict.fromkeys(THREADS, "2"),
+    )
+    _wait_for_steps(run, lambda: process.poll() is None, steps=25)
     process.terminate()
     _, error = process.communicate()
     assert process.returncode == 143, error
@@ -216,16 +217,17 @@ def test_two_processes_say_what_one_says_of_a_bad_image(
     said = []
     for devices in (1, 2):
         run, cache = tmp_path / f"run-{devices}", str(tmp_path / f"cache-{devices}")
-        knobs = (*KNOBS, "--epochs", "1", "--bad_images", bad_images)
-        done = subprocess.run(
-            _command("pretrain", "--data", folder, *knobs, "--out", run, devices=devices),
-            capture_output=True,
-            text=True,
-            env=os.environ | {"OMP_NUM_THREADS": "1", "STOPGRAD_CACHE": cache},
+        words = (
+            *_pretrain(run, folder, devices=devices),
+            "--epochs",
+            1,
+            "--bad_images",
+            bad_images,
         )
-        assert done.returncode == code, done.stderr
+        done = run_forked(*words, environment=(("STOPGRAD_CACHE", cache),))
+        assert done.code == code, done.err
         assert run.exists() == (code == 0)
-        lines = done.stderr.replace(" (exit code 3)", "").splitlines()
+        lines = done.err.replace(" (exit code 3)", "").splitlines()
         said.append([line for line in lines if "damaged" in line])
     assert said[0]
     assert said[0] == said[1]
@@ -241,24 +243,20 @@ def test_two_processes_say_what_one_says_of_a_bad_image(
 def test_processes_that_cannot_train_together_are_one_line_and_nothing_is_written(
     tmp_path: Path, words: tuple[str, ...], named: str
 ) -> None:
-    command = [sys.executable, "-m", "stopgrad", "pretrain", "--data", "mnist5k", *KNOBS, *words]
-    done = subprocess.run(
-        [*command, "--out", str(tmp_path / "run")], capture_output=True, text=True
-    )
-    assert done.returncode == 2, done.stderr
-    assert named in done.stderr
-    assert done.stderr.count("\n") == 1, done.stderr
+    run = tmp_path / "run"
+    done = run_forked("pretrain", "--data", "mnist5k", *KNOBS, *words, "--out", run)
+    assert done.code == 2, done.err
+    assert named in done.err
+    assert done.err.count("\n") == 1, done.err
     assert not (tmp_path / "run").exists()
 
 
 def test_devices_inside_torchrun_are_refused(tmp_path: Path) -> None:
-    command = _command("pretrain", "--data", "mnist5k", "--out", tmp_path / "run", devices=2)
-    done = subprocess.run(
-        command, capture_output=True, text=True, env=os.environ | {"WORLD_SIZE": "2"}
-    )
-    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
-    assert "torchrun" in done.stderr
-    assert done.stderr.endswith("(exit code 2)\n")  # torchrun itself ends with 1
+    words = _pretrain(tmp_path / "run", tmp_path, devices=2)
+    done = run_forked(*words, environment=(("WORLD_SIZE", "2"),))
+    assert (done.code, done.err.count("\n")) == (2, 1)
+    assert "torchrun" in done.err
+    assert done.err.endswith("(exit code 2)\n")  # torchrun itself ends with 1
 
 
 def test_no_process_that_is_started_takes_modules_from_the_working_directory() -> None:

@@ -21,7 +21,7 @@ from stopgrad.cli import main
 from stopgrad.errors import ConfigError, DataError
 from stopgrad.images import load_dataset
 from tests.factories import write_digits
-from tests.promises.process import order_in, run_in_turn, start_forked
+from tests.promises.process import order_in, run_forked, run_in_turn, start_forked
 
 SHORT = ("--preset", "tiny", "--knn_every", "0", "--checkpoint_every", "0")
 
@@ -120,12 +120,9 @@ def test_a_warning_of_a_batch_system_saves_the_run(
 )
 def test_results_that_a_full_disk_refuses_are_one_line(words: list[str], images: Path) -> None:
     more = [images, "--preset", "tiny"] if words[0] == "check-data" else []
-    with open("/dev/full", "w") as full:
-        done = subprocess.run(
-            _command(*words, *more), stdout=full, stderr=subprocess.PIPE, text=True, check=False
-        )
-    assert done.returncode == 5
-    (line,) = done.stderr.splitlines()
+    done = run_forked(*words, *more, out="/dev/full")
+    assert done.code == 5
+    (line,) = done.err.splitlines()
     assert line.startswith(
         "stopgrad: standard output could not be written (No space left on device); expected "
     )

@@ -12,7 +12,7 @@ import pytest
 import stopgrad
 from stopgrad.face.progress import Screen
 from tests.factories import write_digits
-from tests.terminal import SHORT, SILENCE_S, seen_of
+from tests.terminal import SHORT, SILENCE_S, forked_on_terminal, seen_of
 
 STOPGRAD = (sys.executable, "-m", "stopgrad")
 OFFERED = {
@@ -65,18 +65,19 @@ def test_the_first_minutes_are_never_silent_for_two_seconds(place: Path) -> None
 
 
 def test_records_go_to_the_file_while_bars_are_on_the_terminal(place: Path) -> None:
-    evaluate = f"{sys.executable} -m stopgrad evaluate known --metrics knn_accuracy --json"
-    seen = seen_of(["bash", "-c", f"{evaluate} > found.jsonl"], columns=80, cwd=place)
+    words = ("evaluate", "known", "--metrics", "knn_accuracy", "--json")
+    seen = forked_on_terminal(*words, columns=80, cwd=place, out=str(place / "found.jsonl"))
     lines = (place / "found.jsonl").read_text().splitlines()
     assert [json.loads(line)["of"] for line in lines] == ["encoder", "untrained", "pixels"]
-    assert "knn_accuracy" not in seen.text
+    assert "knn_accuracy" not in seen
+    assert "\x1b[?25l" in seen  # a bar hides the cursor
 
 
 @pytest.mark.parametrize("columns", [80, 120])
 @pytest.mark.parametrize("command", ["pretrian", "evaluate known --of pixels"])
 def test_no_line_is_longer_than_the_terminal(place: Path, command: str, columns: int) -> None:
-    seen = seen_of([*STOPGRAD, *command.split()], columns=columns, cwd=place)
-    shown = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", seen.text).replace("\r", "\n").splitlines()
+    seen = forked_on_terminal(*command.split(), columns=columns, cwd=place)
+    shown = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", seen).replace("\r", "\n").splitlines()
     assert len(shown) > 3
     assert max(map(len, shown)) <= columns
 

@@ -6,7 +6,6 @@ import json
 import os
 import resource
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -50,6 +49,7 @@ from stopgrad.runs import load_checkpoint, prepare
 from stopgrad.speed.outlook import advise_packing
 from stopgrad.training import Pretraining, pretrain_epochs
 from tests.factories import pack_until_killed
+from tests.promises.process import order_in, start_forked
 from tests.training.factories import encoder_run
 
 SIDE = 24
@@ -550,12 +550,11 @@ def test_training_from_a_store_killed_and_resumed_has_the_bits_of_the_folder(
     assert main(_pretrain(pictures, tmp_path / "whole")) == 0
     assert "no labels (6 folders are not classes)" in capsys.readouterr().err
     run = tmp_path / "run"
-    child = subprocess.Popen([sys.executable, "-m", "stopgrad.cli", *_pretrain(packed, run)])
+    running = start_forked(order_in(tmp_path, *_pretrain(packed, run)))
     while not (run / "checkpoints" / "step-000003" / "manifest.json").exists():
-        assert child.poll() is None
+        assert running.is_running()
         time.sleep(0.005)
-    child.send_signal(signal.SIGKILL)
-    child.wait()
+    running.kill()
     assert load_checkpoint(run).step < 12
     assert main(["resume", str(run)]) == 0
     one, other = load_checkpoint(tmp_path / "whole"), load_checkpoint(run)

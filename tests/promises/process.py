@@ -18,12 +18,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from multiprocessing import forkserver
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 ROOT = Path(__file__).parents[2]
 IMPOSSIBLE = 99  # exit code of a process whose sabotage could not be done
@@ -189,7 +189,7 @@ class _Forked:
     def __init__(self, order: Order) -> None:
         from tests.promises import child
 
-        self._process = _warm_server().Process(target=child.run, args=(order,))
+        self._process = warm_server().Process(target=child.run, args=(order,))
         self._process.start()
         assert self._process.pid is not None
         self.pid = self._process.pid
@@ -199,13 +199,13 @@ class _Forked:
 
 
 @functools.cache
-def _warm_server() -> ForkServerContext:
+def warm_server() -> ForkServerContext:
     """The server, which finds this package by PYTHONPATH: Python 3.11 gives it no sys.path."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["tests.promises.warm"])
     before = dict(os.environ)
     try:
-        os.environ.update(PYTHONPATH=_python_path(), OMP_NUM_THREADS="1")
+        os.environ.update(_environment())
         forkserver.ensure_running()
     finally:
         os.environ.clear()
@@ -217,21 +217,37 @@ def _python_path() -> str:
     return os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
 
 
+def _environment() -> dict[str, str]:
+    return os.environ | {"PYTHONPATH": _python_path(), "OMP_NUM_THREADS": "1"}
+
+
 def start_forked(order: Order) -> Running:
-    """A child of the fork server."""
-    return Running(order, _Forked(order))
+    """A child of the fork server, with the environment of this process."""
+    environment = tuple((_environment() | dict(order.environment)).items())
+    return Running(order, _Forked(order._replace(environment=environment)))
 
 
-def run_forked(*words: object, longest: float = LONGEST) -> Done:
-    """Runs `stopgrad WORDS` to its end in a child of the fork server, in this working directory."""
+def run_forked(*words: object, longest: float = LONGEST, **how: Any) -> Done:
+    """Runs `stopgrad WORDS` to its end in a child of the fork server; `how` as for `order_in`."""
     with tempfile.TemporaryDirectory() as folder:
-        return start_forked(order_in(Path(folder), *words)).wait(longest)
+        return start_forked(order_in(Path(folder), *words, **how)).wait(longest)
 
 
-def order_in(folder: Path, *words: object) -> Order:
-    """`stopgrad WORDS` in this working directory; what it says goes to files in a folder."""
+def call_forked(function: Callable[..., object], *arguments: object) -> None:
+    """Calls a function in a child of the fork server, which must not fail."""
+    process = warm_server().Process(target=function, args=arguments)
+    process.start()
+    process.join()
+    assert process.exitcode == 0
+
+
+def order_in(folder: Path, *words: object, **how: Any) -> Order:
+    """`stopgrad WORDS` in this working directory, or what `how`, fields of `Order`, say instead.
+
+    What it says goes to files in a folder.
+    """
     out, err = (str(folder / name) for name in ("out", "err"))
-    return Order(tuple(map(str, words)), out=out, err=err, cwd=str(Path.cwd()))
+    return Order(tuple(map(str, words)), **{"out": out, "err": err, "cwd": str(Path.cwd())} | how)
 
 
 def run_in_turn(
@@ -256,6 +272,6 @@ def _leads_group(pid: int) -> bool:
 
 
 def _text(path: str) -> str:
-    """What a process wrote; nothing if it was killed before it could."""
+    """What a process wrote to a file; nothing if it was killed before it could."""
     file = Path(path)
-    return file.read_text(errors="backslashreplace") if file.exists() else ""
+    return file.read_text(errors="backslashreplace") if file.is_file() else ""

@@ -5,13 +5,10 @@ The suite takes three runs, of which one fails; STOPGRAD_FULL=1 takes twelve, of
 six ways, and kills the runner at several moments.
 """
 
-import functools
 import itertools
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -26,7 +23,7 @@ from stopgrad.studies import StudyDirectory, load_results
 from stopgrad.studies.directory import RunFolder
 from stopgrad.training import pretrain_epochs
 from tests.factories import write_digits
-from tests.promises.process import can_go_apart, go_apart
+from tests.promises.process import Running, can_go_apart, order_in, start_forked
 from tests.training.factories import end_state, step_losses
 
 FULL = os.environ.get("STOPGRAD_FULL") == "1"
@@ -49,16 +46,11 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_digits(tmp_path_factory.mktemp("images"), train=240, test=0)
 
 
-def _command(file: Path, images: Path, out: Path) -> list[str]:
+def _start(file: Path, images: Path, out: Path, *, host: str = "") -> Running:
     words = ("study", "run", file, "--data", images, "--out", out, "--preset", "tiny")
     more = ("--seeds", SEEDS, "--jobs", 1)
-    return [sys.executable, "-m", "stopgrad.cli", *map(str, (*words, *more))]
-
-
-def _start(command: list[str], *, host: str = "") -> subprocess.Popen[str]:
-    apart = functools.partial(go_apart, host) if host and can_go_apart() else None
-    pipe = subprocess.PIPE
-    return subprocess.Popen(command, stderr=pipe, stdout=pipe, text=True, preexec_fn=apart)
+    order = order_in(file.parent, *words, *more, host=host if can_go_apart() else "")
+    return start_forked(order)
 
 
 def _folders(out: Path) -> dict[str, RunFolder]:
@@ -85,12 +77,11 @@ def _wait(condition: Any) -> None:
     raise AssertionError("it did not come to that")
 
 
-def _kill_while_training(command: list[str], out: Path) -> None:
+def _kill_while_training(runner: Running, out: Path) -> None:
     """Kills the runner in the middle of a run, and waits until its children have ended."""
-    process = _start(command)
-    _wait(lambda: _is_training(out) or process.poll() is not None)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
+    _wait(lambda: _is_training(out) or not runner.is_running())
+    runner.send(signal.SIGKILL, group=False)
+    runner.wait()
     _wait(lambda: not any(folder.is_claimed() for folder in _folders(out).values()))
 
 
@@ -107,15 +98,13 @@ def _alone(run: RunFolder, images: Path, out: Path) -> Path:
 def test_a_killed_study_ends_as_if_nothing_had_happened(images: Path, tmp_path: Path) -> None:
     file, out = tmp_path / "survival.yaml", tmp_path / "study"
     file.write_text(yaml.safe_dump(STUDY))
-    command = _command(file, images, out)
     for _ in range(KILLS):
-        _kill_while_training(command, out)
+        _kill_while_training(_start(file, images, out), out)
         for form in ("markdown", "csv", "json"):  # R16, at the moment of the kill
             assert study_table(StudyDirectory(out), "survival", form=form)
-    process = _start(command, host="elsewhere")
-    errors = process.communicate()[1]
-    assert process.returncode == 8, errors
-    assert "Traceback" not in errors
+    done = _start(file, images, out, host="elsewhere").wait()
+    assert done.code == 8, done.err
+    assert "Traceback" not in done.err
     _check(out, images, tmp_path)
 
 
@@ -148,23 +137,23 @@ def test_six_ways_to_fail_leave_the_other_six_alone(images: Path, tmp_path: Path
     file, out = tmp_path / "survival.yaml", tmp_path / "study"
     arms = {"sound": {}, "wild": {"optimizer.base_lr": 1e20}}
     file.write_text(yaml.safe_dump(STUDY | {"arms": arms}))
-    command = _command(file, images, out)
-    process = _start(command)
+    runner = _start(file, images, out)
     _wait(lambda: (out / "studies" / "survival.json").exists())
-    process.kill()
-    process.communicate()
+    runner.send(signal.SIGKILL, group=False)
+    runner.wait()
     directory = StudyDirectory(out)
     stored = directory.read("survival")
     bad = [directory.folder(slot.run) for slot in stored.slots if slot.arm == "wild"]
     _break(bad)
-    process = _start(command, host="elsewhere")
+    runner = _start(file, images, out, host="elsewhere")
     for count in itertools.count():  # R16, at many moments
-        if process.poll() is not None:
+        if not runner.is_running():
             break
         form = ("markdown", "csv", "json")[count % 3]
         assert study_table(directory, "survival", form=form)  # type: ignore[arg-type]
         time.sleep(0.3)
-    assert process.returncode == 8
+    done = runner.wait()
+    assert done.code == 8
     results = load_results(directory, stored)
     for slot in stored.slots:
         state = results.runs[slot.run].state
@@ -175,7 +164,7 @@ def test_six_ways_to_fail_leave_the_other_six_alone(images: Path, tmp_path: Path
             assert state.phase in ("diverged", "failed"), state
             assert state.reason
             assert directory.folder(slot.run).log.exists()
-    assert f"{SEEDS} of {2 * SEEDS} runs done" in process.communicate()[1]
+    assert f"{SEEDS} of {2 * SEEDS} runs done" in done.err
 
 
 def _break(bad: list[RunFolder]) -> None:

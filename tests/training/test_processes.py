@@ -23,6 +23,7 @@ from stopgrad.method import Processes, joined, process_count, unused_gpus
 from stopgrad.method.processes import VARIABLES, own_device
 from stopgrad.training.pretrain import start_training
 from stopgrad.training.sessions import check_agreement
+from tests.promises.process import call_forked
 from tests.studies.engines import free_port
 from tests.training import together
 
@@ -33,22 +34,18 @@ COUNTS = [2, 3, 4]
 @pytest.fixture(scope="module")
 def alone() -> dict[str, Any]:
     """What one process computes."""
-    return together.computed(None)
+    return together.computed(None, Path(os.devnull))
 
 
 @pytest.fixture(scope="module", params=COUNTS)
 def shared(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """What several compute together."""
     out = tmp_path_factory.mktemp("together") / "computed.pt"
-    program, count = ("-m", "tests.training.together", str(out)), str(request.param)
     if request.param == 2:
-        command = [*TORCHRUN, count, *program]
+        command = [*TORCHRUN, "2", "-m", "tests.training.together", str(out)]
+        subprocess.run(command, check=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
     else:
-        command = [sys.executable, *program, count, str(free_port())]
-    done = subprocess.run(
-        command, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+        call_forked(together.fork, out, request.param, free_port())
     return torch.load(out, weights_only=True)
 
 

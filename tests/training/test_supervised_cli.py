@@ -3,8 +3,6 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -21,6 +19,7 @@ from stopgrad.runs import read_status
 from stopgrad.storage import read_lines_as
 from stopgrad.training.labelled import LabelledBatch, LabelledTraining
 from tests import factories
+from tests.promises.process import order_in, start_forked
 from tests.training.factories import assert_same_end, step_losses
 
 
@@ -187,10 +186,9 @@ def test_a_killed_process_loses_no_finished_share(
     out = tmp_path / "base"
     words = ["supervised", "--data", "mnist5k", "--out", str(out), "--preset", "tiny"]
     words += ["--epochs", "1", "--batch", "512", "--checkpoint-every", "2", "--labels", "0.01"]
-    command = [sys.executable, "-m", "stopgrad.cli", *words, "0.1"]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, start_new_session=True) as process:
-        _wait_for(out / "supervised/share-0.1/checkpoints/step-000002/manifest.json")
-        os.killpg(process.pid, signal.SIGKILL)
+    running = start_forked(order_in(tmp_path, *words, "0.1"))
+    _wait_for(out / "supervised/share-0.1/checkpoints/step-000002/manifest.json")
+    running.kill()
     assert [record.labels for record in read(out / "records.jsonl")] == [0.01]
     first = step_losses(out / "supervised/share-0.01")
     monkeypatch.undo()  # the same images as the process had

@@ -1,7 +1,6 @@
 """What one of several processes computes, for `test_processes`; started by torchrun, or forked.
 
     torchrun --nproc-per-node N -m tests.training.together OUT
-    python -m tests.training.together OUT N PORT
 
 The first process writes OUT: views, losses and tensors of a training in fp64, parameters after a
 step in fp32, what is measured at the end of an epoch, and what each process hears of the others.
@@ -9,6 +8,7 @@ step in fp32, what is measured at the end of an epoch, and what each process hea
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
 from collections.abc import Callable
@@ -34,6 +34,7 @@ from tests.runs.factories import info, train
 STEPS, BATCH = 40, 10  # a batch that neither three nor four processes share evenly
 
 
+@functools.cache
 def images() -> TrainingImages:
     """600 images to learn from and 90 to watch, of three classes."""
     generator = np.random.default_rng(0)
@@ -45,6 +46,7 @@ def images() -> TrainingImages:
     return prepare(dataset, config())
 
 
+@functools.cache
 def config(**changes: Any) -> Config:
     """A network of 8 channels in fp32."""
     knobs = {"batch": BATCH, "views.size": 12, "precision": "fp32", "device": "cpu", "epochs": 2}
@@ -94,8 +96,8 @@ def own_views(learner: Pretraining, step: int) -> Tensor:  # (2, B, 3, S, S)
     return torch.stack(parts)
 
 
-def computed(processes: Processes | None) -> dict[str, Any]:
-    """All that the tests compare."""
+def computed(processes: Processes | None, folder: Path) -> dict[str, Any]:
+    """All that the tests compare; `folder` is for what several processes write."""
     found: dict[str, Any] = {"views": [own_views(training(processes), step) for step in (0, 7)]}
     kinds = {norm: {"batch_norm": norm} for norm in ("per-view", "joint")}
     for kind, changes in (kinds | {"momentum": {"target": "momentum"}}).items():
@@ -117,7 +119,7 @@ def computed(processes: Processes | None) -> dict[str, Any]:
             alone.read_losses()
         sums = [float(t.double().sum()) for t in alone.model.state_dict().values()]
         found["states"] = processes.everyone(sums)
-        found["heard"] = heard(processes, Path(sys.argv[1]).parent)
+        found["heard"] = heard(processes, folder)
     found["outputs"] = watched_outputs(fresh)
     looks = look(fresh, images())
     found["looks"] = [looks.layers, looks.verdict, looks.knn, looks.spectra]
@@ -178,33 +180,35 @@ def plain(looks: Any) -> Any:
     return [plain(each) for each in looks] if isinstance(looks, list | tuple) else looks
 
 
-def fork(count: int, port: int) -> None:
-    """Returns in each of so many processes, with the variables that torchrun would set.
+def fork(out: Path, count: int, port: int) -> None:
+    """Computes in so many processes, with the variables that torchrun would set.
 
-    The imports are made once. This process waits for the others and ends.
+    All take turns on one core, and none interrupts another: between them are some ten thousand
+    short messages, whose cost is the waking of the one that waits.
     """
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+        os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
     children = []
     for rank in map(str, range(count)):
         child = os.fork()
         if child == 0:
             os.environ |= {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": str(count)}
             os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-            return
+            return main(out)
         children.append(child)
     codes = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
     sys.exit(max(map(abs, codes)))
 
 
-def main() -> None:
+def main(out: Path) -> None:
     """Computes with the others, and writes in the first process."""
-    if sys.argv[2:]:
-        fork(*map(int, sys.argv[2:]))
     use_threads(1)
     with joined(config()) as processes:
-        found = computed(processes)
+        found = computed(processes, out.parent)
         if processes is None or processes.is_first:
-            torch.save(found | {"looks": plain(found["looks"])}, Path(sys.argv[1]))
+            torch.save(found | {"looks": plain(found["looks"])}, out)
 
 
 if __name__ == "__main__":
-    main()
+    main(Path(sys.argv[1]))
