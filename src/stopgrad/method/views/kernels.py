@@ -13,6 +13,7 @@ each the S values of red, of green and of blue.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
@@ -290,27 +291,37 @@ def views_by_kernels(
     batch = _batch(pixels, table, out, config, normalization)
     some = images_at_a_time(pixels, size=config.size)
     works = [_work(height, width, config.size) for _ in range(torch.get_num_threads())]
-    with ThreadPoolExecutor(len(works)) as pool:
-        run = map if len(works) == 1 else pool.map
+    with ThreadPoolExecutor(max(1, len(works) - 1)) as others:
         for start in range(0, images, some):
             numbers = np.arange(start, min(start + some, images))
-            _make(batch, np.concatenate([numbers, numbers + images]), works, run)
+            _make(batch, np.concatenate([numbers, numbers + images]), works, others)
     return Views(*out.permute(0, 3, 1, 2).chunk(2))
 
 
-def _make(batch: Batch, views: np.ndarray, works: list[Work], run: Callable[..., Any]) -> None:
+def _make(batch: Batch, views: np.ndarray, works: list[Work], others: ThreadPoolExecutor) -> None:
     """Both views of some images; torch's mean has the bits that it has in `make_view`."""
     side = batch.out.shape[1]
     luma = torch.zeros((len(views), side, side))
     memory = np.empty((len(views), side, 3, side), np.float32), luma.numpy()
     stopped = np.empty(len(views), np.int64)
-    parts = np.array_split(np.arange(len(views)), len(works))
-    shares = [slice(part[0], part[-1] + 1) for part in parts if len(part)]
+    bounds = np.linspace(0, len(views), len(works) + 1).astype(int)
+    shares = [slice(*pair) for pair in itertools.pairwise(bounds)]
     taken = [tuple(part[share] for part in (views, *memory, stopped)) for share in shares]
-    list(run(lambda of, work: _begin(batch, *of, work), taken, works))
+    begin = [(batch, *of, work) for of, work in zip(taken, works, strict=True)]
+    _at_once(others, _begin, begin)
     average = torch.cat([half.mean((1, 2)) for half in luma.chunk(2)]).numpy()
-    averages = [average[share] for share in shares]
-    list(run(lambda of, mean, work: _end(batch, *of, mean, work), taken, averages, works))
+    end = [(*of[:-1], average[share], of[-1]) for of, share in zip(begin, shares, strict=True)]
+    _at_once(others, _end, end)
+
+
+def _at_once(
+    others: ThreadPoolExecutor, do: Callable[..., None], calls: list[tuple[Any, ...]]
+) -> None:
+    """Calls `do` with each of the arguments: the first here, the rest in other threads."""
+    running = [others.submit(do, *call) for call in calls[1:]]
+    do(*calls[0])
+    for each in running:
+        each.result()
 
 
 def _batch(
