@@ -68,3 +68,37 @@ def test_a_report_without_a_poster_loads_neither_that_nor_studies() -> None:
     assert not [
         name for name in loaded if name.startswith(("stopgrad.studies.", "stopgrad.report.p"))
     ]
+
+
+TURNS = """
+import ctypes, os, struct, threading
+from stopgrad.storage import take_turns
+def turn():
+    found = ctypes.create_string_buffer(48)
+    ctypes.CDLL(None).syscall({"x86_64": 315, "aarch64": 275}[os.uname().machine], 0, found, 48, 0)
+    _, policy, _, nice, _, runtime, _, _ = struct.unpack("IIQiIQQQ", found.raw)
+    print(policy, nice, runtime)
+turn()
+os.nice(3)
+take_turns()
+thread = threading.Thread(target=turn)
+thread.start()
+thread.join()
+take_turns(0)
+turn()
+os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+take_turns()
+turn()
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="sched_setattr is Linux's")
+def test_short_turns_reach_new_threads_and_change_neither_priority_nor_policy() -> None:
+    usual, short, again, batch = (
+        tuple(map(int, line.split())) for line in _output(TURNS).splitlines()
+    )
+    if usual[2] == 0:
+        pytest.skip("Linux before 6.12 has no turns of one's own length")
+    assert short == (usual[0], usual[1] + 3, 100_000)
+    assert again == (usual[0], usual[1] + 3, usual[2])
+    assert batch == (os.SCHED_BATCH, usual[1] + 3, usual[2])

@@ -18,7 +18,13 @@ from stopgrad.config import Config
 from stopgrad.speed.steps import WARM_UP, Effort, start_on_random_pixels, take_steps
 from stopgrad.speed.stopwatch import Spread, per_call, spread
 
-LOOP = "import os\nparent = os.getppid()\nwhile os.getppid() == parent: sum(range(100_000))"
+LOOP = """
+import os
+from stopgrad.storage import take_turns
+take_turns(0)  # unlike the command that starts it
+parent = os.getppid()
+while os.getppid() == parent: sum(range(100_000))
+"""
 
 
 class Beside(NamedTuple):
@@ -77,7 +83,7 @@ def measure_beside(config: Config, effort: Effort, *, loops: int) -> tuple[Besid
 @contextmanager
 def busy(loops: int) -> Iterator[None]:
     """So many programs compute meanwhile; they end with this process too, however it ends."""
-    started = [subprocess.Popen([sys.executable, "-I", "-S", "-c", LOOP]) for _ in range(loops)]
+    started = [subprocess.Popen([sys.executable, "-c", LOOP]) for _ in range(loops)]
     try:
         yield
     finally:
