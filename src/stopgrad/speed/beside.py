@@ -83,7 +83,7 @@ def measure_beside(config: Config, effort: Effort, *, loops: int) -> tuple[Besid
 @contextmanager
 def busy(loops: int) -> Iterator[None]:
     """So many programs compute meanwhile; they end with this process too, however it ends."""
-    started = [subprocess.Popen([sys.executable, "-c", LOOP]) for _ in range(loops)]
+    started = [subprocess.Popen([sys.executable, "-P", "-c", LOOP]) for _ in range(loops)]
     try:
         yield
     finally:
