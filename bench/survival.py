@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from stopgrad.method import Spectra, every_direction, fit_threshold
+from stopgrad.method import Spectra, every_direction, fit_threshold, largest_decay
 from stopgrad.studies import StudyDirectory
 
 
@@ -49,9 +49,10 @@ def predictions(runs: list[DecayedRun], *, fit: float, m: int) -> dict[float, in
     """Weight decay -> how many directions should live, for the runs of one seed."""
     between = min(runs, key=lambda run: run.decay).between
     [known] = [run for run in runs if run.decay == fit]
+    numbers = range(1, len(between) + 1)
     c = fit_threshold(between, weight_decay=fit, alive=round(known.alive), m=m)
     return {
-        run.decay: sum(share > 0 and run.decay < c * share**m for share in between)
+        run.decay: sum(run.decay < largest_decay(between, keep=n, c=c, m=m) for n in numbers)
         for run in runs
         if run.decay != fit
     }

@@ -6,6 +6,7 @@ compiling them ten, once on a machine: a run of a minute does without.
 
 from __future__ import annotations
 
+import logging
 from typing import Protocol
 
 import torch
@@ -14,6 +15,9 @@ from torch import Tensor
 from stopgrad.config import ViewsConfig
 from stopgrad.images import Normalization
 from stopgrad.method.views.make import Views, views_of
+from stopgrad.storage import in_short
+
+log = logging.getLogger(__name__)
 
 LONG = 2**26
 """Pixels of views after which the loops are loaded; torch takes 1 to 3 s for so many."""
@@ -53,10 +57,15 @@ def _loops(
 ) -> _MakeViews | None:
     """The loops, if this machine can compile them and they make these views to the last bit."""
     try:
-        from stopgrad.method.views.kernels import views_by_kernels
+        from stopgrad.method.views.loops import views_by_loops
 
-        made = views_by_kernels(pixels, table, config=config, normalization=normalization)
-    except Exception:  # no numba, or one that does not work here: a run goes on without it
+        made = views_by_loops(pixels, table, config=config, normalization=normalization)
+    except ImportError:
+        return None
+    except Exception as error:  # numba does not work here: a run goes on without it
+        log.warning(
+            "views stay with torch, which makes the same ones more slowly: %s", in_short(error)
+        )
         return None
     same = all(torch.equal(one, other) for one, other in zip(made, views, strict=True))
-    return views_by_kernels if same else None
+    return views_by_loops if same else None

@@ -102,7 +102,7 @@ def views_of(
     channels = len(normalization.mean)
     shape = (batch, channels, config.size, config.size)
     views = Views(*(_empty_view(shape, device=pixels.device) for _ in range(2)))
-    step = images_at_a_time(pixels, size=config.size)
+    step = images_in_piece(pixels, size=config.size)
     recipes = [half.split(step) for half in recipe.split(batch)]
     places = [torch.split(view, step) for view in views]
     for number, piece in enumerate(torch.split(pixels, step)):
@@ -205,7 +205,7 @@ def _empty_view(shape: tuple[int, ...], *, device: torch.device) -> Tensor:
     return torch.empty(shape, device=device, memory_format=torch.channels_last)
 
 
-def images_at_a_time(pixels: Tensor, *, size: int) -> int:
+def images_in_piece(pixels: Tensor, *, size: int) -> int:
     """How many images fit the budget of a piece, before and after the crop."""
     budget = CPU_PIECE * torch.get_num_threads() if may_look(pixels) else GPU_PIECE
     return max(

@@ -12,7 +12,7 @@ from torch import Tensor
 from stopgrad.config import ViewsConfig, preset
 from stopgrad.images import Normalization
 from stopgrad.method import FasterViews, Views, random_table, views_of
-from stopgrad.method.views import faster, kernels
+from stopgrad.method.views import faster, loops
 
 COLOURS = Normalization(mean=(0.49, 0.48, 0.44), std=(0.25, 0.24, 0.26))
 EVERY = ViewsConfig(size=24, blur=0.5)
@@ -58,7 +58,7 @@ def test_loops_make_the_views_of_torch_to_the_last_bit(case: str, threads: int) 
     pixels, table = _pixels(images, 47, 40), _table(images)
     with _threads(threads):
         wanted = views_of(pixels, table, config=config, normalization=COLOURS)
-        made = kernels.views_by_kernels(pixels, table, config=config, normalization=COLOURS)
+        made = loops.views_by_loops(pixels, table, config=config, normalization=COLOURS)
     for one, other in zip(made, wanted, strict=True):
         assert torch.equal(one, other)
         assert one.stride() == other.stride()
@@ -70,14 +70,14 @@ def test_a_piece_of_one_large_image_has_the_bits_of_torch_too() -> None:
     pixels, table = _pixels(3, 300, 400), _table(3)
     with _threads(2):
         wanted = views_of(pixels, table, config=config, normalization=COLOURS)
-        made = kernels.views_by_kernels(pixels, table, config=config, normalization=COLOURS)
+        made = loops.views_by_loops(pixels, table, config=config, normalization=COLOURS)
     assert torch.equal(torch.cat(made), torch.cat(wanted))
 
 
 def test_pixels_in_another_order_of_memory_give_the_same_views() -> None:
     pixels, table = _pixels(9, 32, 32), _table(9)
     made = [
-        torch.cat(kernels.views_by_kernels(some, table, config=EVERY, normalization=COLOURS))
+        torch.cat(loops.views_by_loops(some, table, config=EVERY, normalization=COLOURS))
         for some in (pixels, pixels.contiguous())
     ]
     assert torch.equal(*made)
@@ -91,8 +91,8 @@ def _counted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         calls.append(len(pixels))
         return by_loops(pixels, *rest, **how)
 
-    by_loops = kernels.views_by_kernels
-    monkeypatch.setattr(kernels, "views_by_kernels", counting)
+    by_loops = loops.views_by_loops
+    monkeypatch.setattr(loops, "views_by_loops", counting)
     return calls
 
 
@@ -115,7 +115,7 @@ def test_loops_with_another_last_bit_are_not_used(monkeypatch: pytest.MonkeyPatc
         return Views(x1, x2)
 
     monkeypatch.setattr(faster, "LONG", 1)
-    monkeypatch.setattr(kernels, "views_by_kernels", off)
+    monkeypatch.setattr(loops, "views_by_loops", off)
     make, pixels, table = FasterViews(), _pixels(9, 32, 32), _table(9)
     wanted = torch.cat(views_of(pixels, table, config=EVERY, normalization=COLOURS))
     for _ in range(2):
@@ -134,4 +134,21 @@ def test_without_numba_or_colours_torch_goes_on(monkeypatch: pytest.MonkeyPatch)
                 torch.cat(make(pixels, table, config=EVERY, normalization=to)), wanted
             )
         assert not calls
-        monkeypatch.setitem(sys.modules, "stopgrad.method.views.kernels", None)
+        monkeypatch.setitem(sys.modules, "stopgrad.method.views.loops", None)
+
+
+def test_a_numba_that_fails_is_named_once_and_torch_goes_on(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fails(*_pixels: Tensor, **_how: object) -> Views:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(faster, "LONG", 1)
+    monkeypatch.setattr(loops, "views_by_loops", fails)
+    make, pixels, table = FasterViews(), _pixels(9, 32, 32), _table(9)
+    wanted = torch.cat(views_of(pixels, table, config=EVERY, normalization=COLOURS))
+    for _ in range(2):
+        made = torch.cat(make(pixels, table, config=EVERY, normalization=COLOURS))
+        assert torch.equal(made, wanted)
+    [said] = [record.getMessage() for record in caplog.records]
+    assert "No space left on device" in said

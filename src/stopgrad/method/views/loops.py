@@ -29,7 +29,7 @@ from stopgrad.images import Normalization
 from stopgrad.method.views.colour import LUMA, NO_CHROMA
 from stopgrad.method.views.draw import draw_parameters
 from stopgrad.method.views.filters import gaussians, kernel_size
-from stopgrad.method.views.make import ViewRecipe, Views, compile_recipe, images_at_a_time
+from stopgrad.method.views.make import ViewRecipe, Views, compile_recipe, images_in_piece
 
 ZERO, ONE = np.float32(0), np.float32(1)
 RED, GREEN, BLUE = (np.float32(weight) for weight in LUMA)
@@ -40,7 +40,7 @@ TURN, STEPS = 3, 7
 """The steps of jitter: three blends, the turn of the hue, three blends."""
 
 
-class Batch(NamedTuple):
+class BatchOfViews(NamedTuple):
     """All that the loops know of a batch."""
 
     images: np.ndarray  # (B, H, 3 W) uint8
@@ -52,7 +52,7 @@ class Batch(NamedTuple):
     out: np.ndarray  # (2 B, S, 3 S) float32
 
 
-class Work(NamedTuple):
+class Scratch(NamedTuple):
     """Memory that one thread works in."""
 
     box: np.ndarray  # (H, 3 W) float32, the image
@@ -60,7 +60,7 @@ class Work(NamedTuple):
     columns: np.ndarray  # (max(W, S), 3 S) float32, its columns at their new height
 
 
-loops = njit(nogil=True, cache=True, error_model="numpy")
+compiled = njit(nogil=True, cache=True, error_model="numpy")
 
 
 @intrinsic
@@ -70,31 +70,31 @@ def _fma(_context, a, b, c):
     return code, lambda _context, builder, _signature, values: builder.fma(*values)
 
 
-@loops
+@compiled
 def _clamp(value):
     return min(max(value, ZERO), ONE)
 
 
-@loops
+@compiled
 def _times(line, w, out):
     for i in range(out.size):
         out[i] = line[i] * w
 
 
-@loops
+@compiled
 def _add(line, w, out):
     for i in range(out.size):
         out[i] = _fma(line[i], w, out[i])
 
 
-@loops
+@compiled
 def _add_two(line, w, other, v, out):
     """Two sums in one pass, to read and write `out` half as often."""
     for i in range(out.size):
         out[i] = _fma(other[i], v, _fma(line[i], w, out[i]))
 
 
-@loops
+@compiled
 def _weighted(lines, source, weight, begin, end, out):
     """Sum of weight[k] times the line source[k], of its values from `begin` to `end`."""
     count = len(weight)
@@ -106,13 +106,13 @@ def _weighted(lines, source, weight, begin, end, out):
         _add(lines[source[-1]][begin:end], weight[-1], out)
 
 
-@loops
+@compiled
 def _at_most_one(line):
     for i in range(line.size):
         line[i] = min(line[i], ONE)
 
 
-@loops
+@compiled
 def _crop(pixels, row_source, row_weight, column_source, column_weight, x, work):
     """Image (H, 3 W) -> x (S, 3, S); as `resample`, rows first."""
     side, unit = len(x), np.float32(1 / 255)
@@ -137,7 +137,7 @@ def _crop(pixels, row_source, row_weight, column_source, column_weight, x, work)
         _at_most_one(lines[column])
 
 
-@loops
+@compiled
 def _luma(x, luma):
     """As `colour._luma`: x (3, S) -> luma (S,)."""
     r, g, b = x[0], x[1], x[2]
@@ -145,7 +145,7 @@ def _luma(x, luma):
         luma[i] = _fma(b[i], BLUE, _fma(g[i], GREEN, r[i] * RED))
 
 
-@loops
+@compiled
 def _blend(x, keep, gray, average):
     """As `colour._blend`: x (3, S), in place."""
     r, g, b = x[0], x[1], x[2]
@@ -156,7 +156,7 @@ def _blend(x, keep, gray, average):
         r[i], g[i], b[i] = _clamp(red), _clamp(green), _clamp(blue)
 
 
-@loops
+@compiled
 def _turn_hue(x, turn):
     """As `colour._turn_hue`, by so many sixths of the circle: x (3, S), in place."""
     r, g, b = x[0], x[1], x[2]
@@ -173,7 +173,7 @@ def _turn_hue(x, turn):
         b[i] = _clamp(abs(abs(hue + two) - three) - ONE) * chroma + low
 
 
-@loops
+@compiled
 def _jitter(x, luma, keep, gray, mean, hue, step, average):
     """The steps of `apply_jitter` from `step` on, in place.
 
@@ -196,7 +196,7 @@ def _jitter(x, luma, keep, gray, mean, hue, step, average):
     return STEPS
 
 
-@loops
+@compiled
 def _blur(x, weight, work):
     """As `filters.blur`, in place: along rows, then along columns. weight (2 R + 1,)."""
     side, reach = len(x), len(weight) // 2
@@ -217,7 +217,7 @@ def _blur(x, weight, work):
             _convolve(padded, weight, x[column, channel])
 
 
-@loops
+@compiled
 def _convolve(line, weight, out):
     """The sum of weight[k] line[i + k]; an odd number of weights."""
     size = out.size
@@ -227,13 +227,13 @@ def _convolve(line, weight, out):
         _add_two(one, weight[k], other, weight[k + 1], out)
 
 
-@loops
+@compiled
 def _standardize(line, mean, std):
     for i in range(line.size):
         line[i] = (line[i] - mean) / std
 
 
-@loops
+@compiled
 def _write(x, mean, std, view):
     """x (S, 3, S) by columns -> view (S, 3 S) by rows, normalised."""
     side = len(x)
@@ -247,7 +247,7 @@ def _write(x, mean, std, view):
                     view[row, 3 * column + channel] = x[column, channel, row]
 
 
-@loops
+@compiled
 def _begin(batch, views, x, luma, stopped, work):
     """Crops these views, and jitters each up to the step that needs the average of its luma."""
     recipe = batch.recipe
@@ -260,13 +260,13 @@ def _begin(batch, views, x, luma, stopped, work):
             stopped[i] = _go_on(recipe, view, x[i], luma[i], 0, -ONE)
 
 
-@loops
+@compiled
 def _go_on(recipe, view, x, luma, step, average):
     keep, gray, mean = recipe.keep[view], recipe.gray[view], recipe.mean[view]
     return _jitter(x, luma, keep, gray, mean, recipe.hue[view], step, average)
 
 
-@loops
+@compiled
 def _end(batch, views, x, luma, stopped, average, work):
     """The rest of the jitter, gray, blur, and what goes into the encoder."""
     count = batch.weight.shape[1]
@@ -282,14 +282,14 @@ def _end(batch, views, x, luma, stopped, average, work):
         _write(x[i], batch.mean, batch.std, batch.out[view])
 
 
-def views_by_kernels(
+def views_by_loops(
     pixels: Tensor, table: Tensor, *, config: ViewsConfig, normalization: Normalization
 ) -> Views:
     """As `views_of`, of colours (B, 3, H, W) on the CPU, by as many threads as torch has."""
     images, height, width = len(pixels), *pixels.shape[2:]
     out = torch.empty((2 * images, config.size, config.size, 3))
     batch = _batch(pixels, table, out, config, normalization)
-    some = images_at_a_time(pixels, size=config.size)
+    some = images_in_piece(pixels, size=config.size)
     works = [_work(height, width, config.size) for _ in range(torch.get_num_threads())]
     with ThreadPoolExecutor(max(1, len(works) - 1)) as others:
         for start in range(0, images, some):
@@ -298,7 +298,9 @@ def views_by_kernels(
     return Views(*out.permute(0, 3, 1, 2).chunk(2))
 
 
-def _make(batch: Batch, views: np.ndarray, works: list[Work], others: ThreadPoolExecutor) -> None:
+def _make(
+    batch: BatchOfViews, views: np.ndarray, works: list[Scratch], others: ThreadPoolExecutor
+) -> None:
     """Both views of some images; torch's mean has the bits that it has in `make_view`."""
     side = batch.out.shape[1]
     luma = torch.zeros((len(views), side, side))
@@ -330,12 +332,12 @@ def _batch(
     out: Tensor,
     config: ViewsConfig,
     normalization: Normalization,
-) -> Batch:
+) -> BatchOfViews:
     height, width = pixels.shape[2:]
     drawn = draw_parameters(table, height=height, width=width, config=config)
     recipe = compile_recipe(drawn, height=height, width=width, size=config.size)
     rows = pixels.permute(0, 2, 3, 1).contiguous().flatten(2)
-    return Batch(
+    return BatchOfViews(
         images=rows.numpy(),
         recipe=ViewRecipe._make(part.contiguous().numpy() for part in recipe),
         weight=gaussians(drawn.sigma, radius=kernel_size(config.size) // 2).numpy(),
@@ -346,6 +348,6 @@ def _batch(
     )
 
 
-def _work(height: int, width: int, side: int) -> Work:
+def _work(height: int, width: int, side: int) -> Scratch:
     shapes = (height, 3 * width), (ROWS, 3 * width), (max(width, side), 3 * side)
-    return Work(*(np.empty(shape, np.float32) for shape in shapes))
+    return Scratch(*(np.empty(shape, np.float32) for shape in shapes))
