@@ -96,16 +96,15 @@ def _counted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return calls
 
 
-def test_loops_take_over_after_so_many_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
-    calls = _counted(monkeypatch)
-    monkeypatch.setattr(faster, "LONG", 2 * 9 * 24**2 + 1)
-    make = FasterViews()
-    pixels, table = _pixels(9, 32, 32), _table(9)
+def test_loops_take_over_in_a_run_of_so_many_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls, pixels, table = _counted(monkeypatch), _pixels(9, 32, 32), _table(9)
     wanted = torch.cat(views_of(pixels, table, config=EVERY, normalization=COLOURS))
-    for seen in ([], [9], [9, 9], [9, 9, 9]):  # the second batch is made twice, to compare
-        made = make(pixels, table, config=EVERY, normalization=COLOURS)
+    for size, seen in ((faster.LONG - 1, []), (faster.LONG, [9, 9, 9])):
+        make = FasterViews(pixels=size)
+        for _ in range(3):  # the first batch of the long run is made twice, to compare
+            made = make(pixels, table, config=EVERY, normalization=COLOURS)
+            assert torch.equal(torch.cat(made), wanted)
         assert calls == seen
-        assert torch.equal(torch.cat(made), wanted)
 
 
 def test_loops_with_another_last_bit_are_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -114,9 +113,8 @@ def test_loops_with_another_last_bit_are_not_used(monkeypatch: pytest.MonkeyPatc
         x2[-1, -1, -1, -1].nextafter_(torch.tensor(9.0))
         return Views(x1, x2)
 
-    monkeypatch.setattr(faster, "LONG", 1)
     monkeypatch.setattr(loops, "views_by_loops", off)
-    make, pixels, table = FasterViews(), _pixels(9, 32, 32), _table(9)
+    make, pixels, table = FasterViews(pixels=faster.LONG), _pixels(9, 32, 32), _table(9)
     wanted = torch.cat(views_of(pixels, table, config=EVERY, normalization=COLOURS))
     for _ in range(2):
         made = torch.cat(make(pixels, table, config=EVERY, normalization=COLOURS))
@@ -124,10 +122,12 @@ def test_loops_with_another_last_bit_are_not_used(monkeypatch: pytest.MonkeyPatc
 
 
 def test_without_numba_or_colours_torch_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(faster, "LONG", 1)
     pixels, table = _pixels(9, 32, 32), _table(9)
     gray, calls = Normalization((0.5,), (0.25,)), _counted(monkeypatch)
-    for make, to in ((FasterViews(), gray), (FasterViews(), COLOURS)):
+    for make, to in (
+        (FasterViews(pixels=faster.LONG), gray),
+        (FasterViews(pixels=faster.LONG), COLOURS),
+    ):
         wanted = torch.cat(views_of(pixels, table, config=EVERY, normalization=to))
         for _ in range(2):
             assert torch.equal(
@@ -143,9 +143,8 @@ def test_a_numba_that_fails_is_named_once_and_torch_goes_on(
     def fails(*_pixels: Tensor, **_how: object) -> Views:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(faster, "LONG", 1)
     monkeypatch.setattr(loops, "views_by_loops", fails)
-    make, pixels, table = FasterViews(), _pixels(9, 32, 32), _table(9)
+    make, pixels, table = FasterViews(pixels=faster.LONG), _pixels(9, 32, 32), _table(9)
     wanted = torch.cat(views_of(pixels, table, config=EVERY, normalization=COLOURS))
     for _ in range(2):
         made = torch.cat(make(pixels, table, config=EVERY, normalization=COLOURS))

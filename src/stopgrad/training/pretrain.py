@@ -309,7 +309,7 @@ def start_training(
         batch_size=config.batch,
         steps_per_epoch=len(images) // config.batch,
         advice="lower optimizer.base_lr or add optimizer.warmup_epochs",
-        make_views=_view_maker(config, compute),
+        make_views=_view_maker(config, compute, images=len(images)),
         forward=compute.compile(forward),
     )
     if compute.device.type == "cuda":
@@ -319,11 +319,12 @@ def start_training(
     return training
 
 
-def _view_maker(config: Config, compute: Compute) -> Callable[..., Views]:
+def _view_maker(config: Config, compute: Compute, *, images: int) -> Callable[..., Views]:
     if config.views.own:
         return views_of
-    on_cpu = compute.device.type == "cpu" and not compute.compiled
-    return FasterViews() if on_cpu else compute.compile(views_of)
+    if compute.device.type == "cpu" and not compute.compiled:
+        return FasterViews(pixels=2 * images * config.epochs * config.views.size**2)
+    return compute.compile(views_of)
 
 
 def _first_model(config: Config, init: Mapping[str, Tensor] | None) -> SimSiam:
