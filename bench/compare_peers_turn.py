@@ -14,7 +14,6 @@ from compare_peers import Turn
 from compare_peers_commands import commands
 from compare_peers_recipes import config_of, lightly_steps, stopgrad_steps
 from compare_peers_stable import stable_pretraining
-from compare_peers_table import OURS
 from compare_peers_views import kornia_views, stopgrad_views, torchvision_views
 
 from stopgrad.config import preset, torch_generator
@@ -24,7 +23,6 @@ from stopgrad.method import compute_for, use_threads
 from stopgrad.runs import environment
 from stopgrad.speed.steps import take_steps
 from stopgrad.speed.stopwatch import peak_bytes, wait_for
-from stopgrad.storage import take_turns
 from stopgrad.training import start_training
 from stopgrad.training.watch import measure_layers
 
@@ -34,8 +32,6 @@ LEAST = 3  # steps that are timed at least, and nearly as many before them
 def main() -> None:
     """Runs the turn and prints what came of it."""
     turn = Turn(**json.loads(sys.argv[1]))
-    if turn.system == OURS:
-        take_turns()  # as our commands do
     use_threads(turn.threads)
     images = load_dataset(turn.data).train
     device = compute_for(preset("cifar")).device

@@ -70,36 +70,26 @@ def test_a_report_without_a_poster_loads_neither_that_nor_studies() -> None:
     ]
 
 
-TURNS = """
-import ctypes, os, struct, threading
-from stopgrad.storage import take_turns
-def turn():
-    found = ctypes.create_string_buffer(48)
-    ctypes.CDLL(None).syscall({"x86_64": 315, "aarch64": 275}[os.uname().machine], 0, found, 48, 0)
-    _, policy, _, nice, _, runtime, _, _ = struct.unpack("IIQiIQQQ", found.raw)
-    print(policy, nice, runtime)
-take_turns(0)  # a command in this process may have taken others
-turn()
-os.nice(3)
-take_turns()
-thread = threading.Thread(target=turn)
-thread.start()
-thread.join()
-take_turns(0)
-turn()
-os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
-take_turns()
-turn()
+APART = """
+import os, subprocess, sys
+from pathlib import Path
+import torch
+from stopgrad.method import keep_threads_apart
+from stopgrad.storage.process import _cores
+cores = _cores()
+for threads in (len(cores) - 1, len(cores)):
+    torch.set_num_threads(threads)
+    keep_threads_apart()
+    held = [os.sched_getaffinity(int(task)) for task in os.listdir("/proc/self/task")]
+    print(sorted(map(sorted, [which for which in held if which in cores])))
+print(os.sched_getaffinity(0) == set().union(*cores))
+print(sorted(map(sorted, cores[1:])))
 """
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="sched_setattr is Linux's")
-def test_short_turns_reach_new_threads_and_change_neither_priority_nor_policy() -> None:
-    usual, short, again, batch = (
-        tuple(map(int, line.split())) for line in _output(TURNS).splitlines()
-    )
-    if usual[2] == 0:
-        pytest.skip("Linux before 6.12 has no turns of one's own length")
-    assert short == (usual[0], usual[1] + 3, 100_000)
-    assert again == (usual[0], usual[1] + 3, usual[2])
-    assert batch == (os.SCHED_BATCH, usual[1] + 3, usual[2])
+@pytest.mark.skipif(sys.platform != "linux" or (os.cpu_count() or 1) < 2, reason="needs two cores")
+def test_as_many_threads_as_cores_get_one_each_and_the_first_may_use_all() -> None:
+    fewer, as_many, first_has_all, all_but_one = _output(APART).splitlines()
+    assert fewer == "[]"
+    assert as_many == all_but_one != "[]"
+    assert first_has_all == "True"

@@ -21,13 +21,12 @@ from stopgrad.errors import (
     bad_path,
     no_memory,
 )
-from stopgrad.storage import outlive, take_turns, wait_briefly
+from stopgrad.storage import outlive, wait_briefly
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; returns its exit code (see `errors`)."""
     wait_briefly(os.environ)
-    take_turns()
     _keep_quiet_unless_first()
     _prepare_streams()
     _say_bus_errors()

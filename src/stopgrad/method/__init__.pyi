@@ -21,6 +21,7 @@ from .compute import check_kernels as check_kernels
 from .compute import compute_for as compute_for
 from .compute import has_device as has_device
 from .compute import joined as joined
+from .compute import keep_threads_apart as keep_threads_apart
 from .compute import plain_torch as plain_torch
 from .compute import unused_gpus as unused_gpus
 from .compute import use_repeatable as use_repeatable

@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Literal, NamedTuple, TypeVar, cast
 
 import numpy as np
@@ -22,6 +23,7 @@ from stopgrad.errors import ConfigError
 from stopgrad.images import Packed, Rows
 from stopgrad.method.processes import Processes, joined_on, own_device, process_count
 from stopgrad.method.resnet import RESNETS
+from stopgrad.storage import keep_apart
 
 COPIED_BYTES = 1 << 28  # of images copied to a GPU at a time
 
@@ -260,6 +262,12 @@ def use_threads(threads: int) -> int:
     if threads:
         torch.set_num_threads(threads)
     return torch.get_num_threads()
+
+
+def keep_threads_apart() -> None:
+    """Pins the threads that PyTorch computes with, one to a core; see `storage.keep_apart`."""
+    for openmp in Path(torch.__file__).parent.glob("lib/libgomp*"):
+        keep_apart(torch.get_num_threads(), openmp=openmp)
 
 
 def has_device(name: str) -> bool:

@@ -20,8 +20,6 @@ from stopgrad.speed.stopwatch import Spread, per_call, spread
 
 LOOP = """
 import os
-from stopgrad.storage import take_turns
-take_turns(0)  # unlike the command that starts it
 parent = os.getppid()
 while os.getppid() == parent: sum(range(100_000))
 """

@@ -30,9 +30,9 @@ from .lines import replace_lines as replace_lines
 from .locks import lock_file as lock_file
 from .locks import open_folder as open_folder
 from .process import STOP_SIGNALS as STOP_SIGNALS
+from .process import keep_apart as keep_apart
 from .process import outlive as outlive
 from .process import stop_signals as stop_signals
-from .process import take_turns as take_turns
 from .process import wait_briefly as wait_briefly
 from .reading import is_passing as is_passing
 from .reading import is_there as is_there

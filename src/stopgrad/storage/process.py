@@ -3,7 +3,7 @@
 Signals ask it to save what it has and to end: SIGTERM and SIGINT; SIGHUP, when a terminal is
 closed; SIGUSR1, SIGUSR2 and SIGXCPU, by which batch systems say that a job's time is nearly over.
 Output may be lost while the work goes on. How the threads of OpenMP wait for each other is read
-once, when torch is loaded; how soon they get a core again, they take from this one. No torch.
+once, when torch is loaded; on which cores they run is up to Linux, unless they are kept apart.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ import ctypes
 import io
 import os
 import signal
-import struct
 import sys
 import threading
 from collections.abc import Callable, Iterator, MutableMapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
@@ -29,8 +29,6 @@ STOP_SIGNALS = (*ALWAYS, *(getattr(signal, name) for name in OTHERS if hasattr(s
 WAITING = ("GOMP_SPINCOUNT", "KMP_BLOCKTIME", "OMP_WAIT_POLICY")  # by which a user decides
 SPINS = "20000"  # GNU's OpenMP, in torch's wheels for Linux; 100,000 take about 1 ms
 BLOCKTIME = "1"  # ms; LLVM's and Intel's, in those for macOS and in conda
-SHORT = 100_000  # ns, the shortest turn that Linux gives; the usual one is 0.7 to 3 ms
-SET_ATTRIBUTES = {"x86_64": 314, "aarch64": 274}  # number of the call sched_setattr(2)
 
 
 @contextmanager
@@ -92,20 +90,39 @@ def wait_briefly(environment: MutableMapping[str, str]) -> None:
         environment.update(GOMP_SPINCOUNT=SPINS, KMP_BLOCKTIME=BLOCKTIME)
 
 
-def take_turns(nanoseconds: int = SHORT) -> None:
-    """Asks for a core for so long at a time, in all threads that start from here on; 0: as usual.
+def keep_apart(threads: int, *, openmp: Path) -> None:
+    """Pins the OpenMP threads of this thread, one to a core, if there is a core for each.
 
-    With short turns a thread that another one wakes gets a core at once, where another program
-    would otherwise end its own turn first: at every operation that two threads share. The part of
-    a core that a program gets stays the same, and so do nice values and other ways of scheduling.
-    Linux 6.12 and later; nothing happens elsewhere.
+    Beside other programs Linux may leave them all on one core, where they wait awake for each
+    other: two trainings with two threads each on two cores took 15 times as long. This thread is
+    not pinned, since whatever it starts would inherit that. Changes no bit of a result.
+
+    Args:
+        threads: The number that torch computes with, this one included.
+        openmp: The library of GNU's OpenMP that torch has loaded.
     """
-    if sys.platform != "linux" or os.sched_getscheduler(0) != os.SCHED_OTHER:
+    cores = _cores()
+    if threads < 2 or len(cores) != threads:
         return
-    number = SET_ATTRIBUTES.get(os.uname().machine)
-    if number is None:
-        return
-    nice = os.getpriority(os.PRIO_PROCESS, 0)
-    # struct sched_attr: size, policy, flags, nice, priority, runtime, deadline, period
-    attributes = struct.pack("IIQiIQQQ", 48, os.SCHED_OTHER, 0, nice, 0, nanoseconds, 0, 0)
-    ctypes.CDLL(None).syscall(number, 0, attributes, 0)  # refused: all stays as it is
+    library = ctypes.CDLL(str(openmp))
+
+    def place(_: object) -> None:
+        number = library.omp_get_thread_num()
+        with suppress(OSError):  # the cores of this process are others now
+            if number > 0:
+                os.sched_setaffinity(0, cores[number])
+
+    library.GOMP_parallel(ctypes.CFUNCTYPE(None, ctypes.c_void_p)(place), None, threads, 0)
+
+
+def _cores() -> list[set[int]]:
+    """The numbers of each core that this process may use; hyper-threads of a core are in one."""
+    cores: dict[str, set[int]] = {}
+    for number in sorted(os.sched_getaffinity(0)):
+        topology = Path(f"/sys/devices/system/cpu/cpu{number}/topology/thread_siblings_list")
+        try:
+            core = topology.read_text()
+        except OSError:
+            core = str(number)
+        cores.setdefault(core, set()).add(number)
+    return list(cores.values())

@@ -38,7 +38,6 @@ from stopgrad.storage import (
     read_json,
     refuse_links,
     remove_file,
-    take_turns,
     typed,
     wait_briefly,
     write_json,
@@ -282,7 +281,6 @@ def _fraction_texts(epochs: Iterable[FractionEpoch]) -> Iterator[str]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Carries out the task of a file; returns the exit code."""
     wait_briefly(os.environ)
-    take_turns()
     outlive("stdout")  # the log of the run
     outlive("stderr")
     logging.basicConfig(level=logging.WARNING, format="stopgrad: %(message)s")

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from stopgrad.config import Config
 from stopgrad.errors import CollapsedError, DivergedError, InterruptedRunError
 from stopgrad.images import Normalization, Packed
-from stopgrad.method import Compute, Optimizer, Processes, Verdict
+from stopgrad.method import Compute, Optimizer, Processes, Verdict, keep_threads_apart
 from stopgrad.runs import Checkpoint, RunWriter, State, TrainingState, load_model, read_status
 
 Model = TypeVar("Model", bound=nn.Module)
@@ -61,6 +61,8 @@ class Learner(ABC, Generic[Model, Batch]):
 
     def __post_init__(self) -> None:
         self.refused = torch.zeros((), device=self.compute.device)
+        if self.compute.device.type == "cpu":
+            keep_threads_apart()
 
     @property
     def is_finished(self) -> bool:
