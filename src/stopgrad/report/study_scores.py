@@ -108,7 +108,7 @@ def _key_figure(evidence: StudyEvidence, ours: Sequence[ArmScore]) -> Figure:
         name, says = f"arms-{ours[0].metric.replace('_', '-')}", _best_arm(ours)
     crossed = "; a red cross: collapsed runs in the mean" if any(s.collapsed for s in ours) else ""
     caption = f"Mean and standard deviation over seeds{crossed}.{red} {says}"
-    chart = _key_chart(evidence, ours, ours=ours, chance=chance, title="here")
+    chart = _key_chart(evidence, ours, ours=ours, chance=chance, title="ours")
     return drawn(name, chart, label=f"The key figure. {caption}", caption=caption)
 
 
