@@ -132,32 +132,26 @@ def _tried(arm: str, *, retrieval: float) -> TriedSetting:
     return TriedSetting(1, arm, "", config, 100, 0.5, 9.0, retrieval, 8.0, 60.0, 70.0)
 
 
-def _searched(between: list[float], **overrides: Any) -> Any:
-    """A search whose best run noted these ICC of its first four directions."""
-    spectra = {"ranks": [1, 2, 3, 4], "representation": [1.0] * 4, "predictor": [1.0] * 4}
-    rows = [{"spectra": spectra | {"between": between}}, {"spectra": None}]
+def _searched(**overrides: Any) -> Any:
     return types.SimpleNamespace(
         config=preset("tiny", **overrides),
         images=types.SimpleNamespace(train=range(320)),
         slots=1,
         choices=studies.Choices("tiny", overrides, (0,)),
-        directory=types.SimpleNamespace(epoch_rows=lambda run: rows),
     )
 
 
 def test_weight_decay_is_lowered_where_it_left_fewer_than_four_directions() -> None:
-    """c lies between decay / 0.8^2 and decay / 0.4^2: decay / 0.32; of which 0.2^2 is an eighth."""
-    few = _tried("a", retrieval=0.5)._replace(directions=2.2, steps=1000)
-    between, decay = [0.9, 0.8, 0.4, 0.2], few.config.optimizer.weight_decay
-    found, said = _bounded_decay(_searched(between), [few])
-    assert found == pytest.approx(decay / 8)
+    few = _tried("a", retrieval=0.5)._replace(directions=1.0, steps=1000)
+    decay = few.config.optimizer.weight_decay
+    found, said = _bounded_decay(_searched(), [few])
+    assert found == pytest.approx(decay / 4)
     assert said.startswith(
-        f"Weight decay was lowered from {decay:g} to {decay / 8:.2g}, at which 4"
+        f"Weight decay was lowered from {decay:g} to {decay / 4:.2g}, so that z keeps 4 directions"
     )
     for left in (few._replace(directions=4.0), few._replace(steps=999)):
-        assert _bounded_decay(_searched(between), [left]) == (decay, "")
-    assert _bounded_decay(_searched([]), [few]) == (decay, "")
-    given = _searched(between, **{"optimizer.weight_decay": decay})
+        assert _bounded_decay(_searched(), [left]) == (decay, "")
+    given = _searched(**{"optimizer.weight_decay": decay})
     assert _bounded_decay(given, [few]) == (decay, "")
 
 
@@ -170,7 +164,7 @@ def test_a_rung_ends_at_the_published_n_of_the_weight_decay_that_it_has(
     That of an epoch of 10 steps is 5e-4 x 0.1 x 5.5 / 0.1 = 0.00275: 4,233 of them, made even.
     """
     monkeypatch.setattr(studies, "affordable_epochs", lambda *_, **__: 10**6)
-    search, ran = _searched([]), _tried(next(iter(arms_around(preset("tiny")))), retrieval=0.5)
+    search, ran = _searched(), _tried(next(iter(arms_around(preset("tiny")))), retrieval=0.5)
     decay = ran.config.optimizer.weight_decay * factor
     lowered = ran._replace(config=preset("tiny", **{"optimizer.weight_decay": decay}))
     assert _bounded_decay(search, [lowered]) == (decay, "")  # it stays so

@@ -340,28 +340,19 @@ def _epoch_s(search: _Search) -> float:
 def _bounded_decay(search: _Search, before: Sequence[TriedSetting]) -> tuple[float, str]:
     """The weight decay of the next rung: lower where the best run lost directions, and says so.
 
-    By `method.survival`, whose prediction is not verified: c from this run, then the weight decay
-    that would leave KEPT directions alive. That of the rung before where nothing has to change.
+    The directions of z go as 1 / weight decay (docs/method.md), so that KEPT of them bear so much
+    less. That of the rung before where nothing has to change.
     """
     decay = (before[0].config if before else search.config).optimizer.weight_decay
-    if "optimizer.weight_decay" in search.choices.overrides:
+    if "optimizer.weight_decay" in search.choices.overrides or not before:
         return decay, ""
-    if not before or before[0].directions >= KEPT or before[0].steps < OLD_ENOUGH:
+    alive = before[0].directions
+    if alive >= KEPT or before[0].steps < OLD_ENOUGH:
         return decay, ""
-    rows = search.directory.epoch_rows(before[0].run)
-    newest = next((row["spectra"] for row in reversed(rows) if row.get("spectra")), None)
-    if newest is None or not newest.get("between"):
-        return decay, ""
-    found = method.Spectra(*(tuple(newest[name]) for name in method.Spectra._fields))
-    shares = method.every_direction(found)
-    alive = max(1, round(before[0].directions))
-    c = method.fit_threshold(shares, weight_decay=decay, alive=alive)
-    bound = method.largest_decay(shares, keep=KEPT, c=c)
-    if not 0 < bound < decay:
-        return decay, ""
+    bound = decay * alive / KEPT
     return bound, (
-        f"Weight decay was lowered from {decay:g} to {bound:.2g}, at which {KEPT} directions of z "
-        f"are predicted to live instead of {alive}; the prediction is not verified."
+        f"Weight decay was lowered from {decay:g} to {bound:.2g}, so that z keeps {KEPT} "
+        f"directions instead of {alive:.1f}: on CIFAR-10 their number went as 1 / weight decay."
     )
 
 

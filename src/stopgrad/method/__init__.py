@@ -16,7 +16,6 @@ In: batches of uint8 images and a `Config`. Out: views (B, C, S, S), features (B
     schedule     the learning rates as a function of the step, and how far a run goes by them
     optimizer    parameter groups, SGD and LARS
     collapse     measures of collapse and the verdict
-    survival     how many directions of z weight decay leaves alive, predicted
     compute      device, precision, memory format, threads
     processes    several processes that take each step together
 """

@@ -63,9 +63,6 @@ from .simsiam import SimSiam as SimSiam
 from .simsiam import build_simsiam as build_simsiam
 from .simsiam import in_fp64 as in_fp64
 from .simsiam import simsiam_loss as simsiam_loss
-from .survival import every_direction as every_direction
-from .survival import fit_threshold as fit_threshold
-from .survival import largest_decay as largest_decay
 from .views.draw import random_table as random_table
 from .views.faster import FasterViews as FasterViews
 from .views.make import Views as Views
