@@ -308,7 +308,6 @@ study fixes the factor; the arms of the second were not used for it:
 lives while weight decay < c ICC_j^m fails in these runs
 ([method](method.md#which-directions-survive-weight-decay)).
 
-
 ## The predictor's learning rate
 
 At N = {short}:

@@ -96,15 +96,21 @@ def _counted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return calls
 
 
+def _makes_those_of_torch(run_pixels: int, *, normalization: Normalization = COLOURS) -> None:
+    """Three batches of a run have the views that torch makes, whichever way makes them."""
+    make, pixels, table = FasterViews(pixels=run_pixels), _pixels(9, 32, 32), _table(9)
+    wanted = torch.cat(views_of(pixels, table, config=EVERY, normalization=normalization))
+    for _ in range(3):
+        made = torch.cat(make(pixels, table, config=EVERY, normalization=normalization))
+        assert torch.equal(made, wanted)
+
+
 def test_loops_take_over_in_a_run_of_so_many_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
-    calls, pixels, table = _counted(monkeypatch), _pixels(9, 32, 32), _table(9)
-    wanted = torch.cat(views_of(pixels, table, config=EVERY, normalization=COLOURS))
-    for size, seen in ((faster.LONG - 1, []), (faster.LONG, [9, 9, 9])):
-        make = FasterViews(pixels=size)
-        for _ in range(3):  # the first batch of the long run is made twice, to compare
-            made = make(pixels, table, config=EVERY, normalization=COLOURS)
-            assert torch.equal(torch.cat(made), wanted)
-        assert calls == seen
+    calls = _counted(monkeypatch)
+    _makes_those_of_torch(faster.LONG - 1)
+    assert calls == []
+    _makes_those_of_torch(faster.LONG)  # the first batch is made twice, to compare
+    assert calls == [9, 9, 9]
 
 
 def test_loops_with_another_last_bit_are_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -114,27 +120,15 @@ def test_loops_with_another_last_bit_are_not_used(monkeypatch: pytest.MonkeyPatc
         return Views(x1, x2)
 
     monkeypatch.setattr(loops, "views_by_loops", off)
-    make, pixels, table = FasterViews(pixels=faster.LONG), _pixels(9, 32, 32), _table(9)
-    wanted = torch.cat(views_of(pixels, table, config=EVERY, normalization=COLOURS))
-    for _ in range(2):
-        made = torch.cat(make(pixels, table, config=EVERY, normalization=COLOURS))
-        assert torch.equal(made, wanted)
+    _makes_those_of_torch(faster.LONG)
 
 
 def test_without_numba_or_colours_torch_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    pixels, table = _pixels(9, 32, 32), _table(9)
-    gray, calls = Normalization((0.5,), (0.25,)), _counted(monkeypatch)
-    for make, to in (
-        (FasterViews(pixels=faster.LONG), gray),
-        (FasterViews(pixels=faster.LONG), COLOURS),
-    ):
-        wanted = torch.cat(views_of(pixels, table, config=EVERY, normalization=to))
-        for _ in range(2):
-            assert torch.equal(
-                torch.cat(make(pixels, table, config=EVERY, normalization=to)), wanted
-            )
-        assert not calls
-        monkeypatch.setitem(sys.modules, "stopgrad.method.views.loops", None)
+    calls = _counted(monkeypatch)
+    _makes_those_of_torch(faster.LONG, normalization=Normalization((0.5,), (0.25,)))
+    monkeypatch.setitem(sys.modules, "stopgrad.method.views.loops", None)
+    _makes_those_of_torch(faster.LONG)
+    assert not calls
 
 
 def test_a_numba_that_fails_is_named_once_and_torch_goes_on(
@@ -144,10 +138,6 @@ def test_a_numba_that_fails_is_named_once_and_torch_goes_on(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(loops, "views_by_loops", fails)
-    make, pixels, table = FasterViews(pixels=faster.LONG), _pixels(9, 32, 32), _table(9)
-    wanted = torch.cat(views_of(pixels, table, config=EVERY, normalization=COLOURS))
-    for _ in range(2):
-        made = torch.cat(make(pixels, table, config=EVERY, normalization=COLOURS))
-        assert torch.equal(made, wanted)
+    _makes_those_of_torch(faster.LONG)
     [said] = [record.getMessage() for record in caplog.records]
     assert "No space left on device" in said

@@ -10,7 +10,7 @@ what it needed.
     files       atomic writes and the lock of a run; JSON by the types of a class
     lines       files of JSON lines: appended whole, read without a torn last line
     yaml_files  YAML of users, none of which can stand for more than a person would write
-    process     signals that ask to save and end, output that may be lost, how threads wait
+    process     signals that ask to save and end, output that may be lost, threads
 """
 
 import lazy_loader
