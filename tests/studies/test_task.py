@@ -14,11 +14,15 @@ import pytest
 from stopgrad.config import Config, config_to_dict, preset
 from stopgrad.errors import DataError
 from stopgrad.evaluation import Key
+from stopgrad.runs import read_status
 from stopgrad.studies.executors import Job, LocalProcesses
 from stopgrad.studies.folder import RunFolder
 from stopgrad.studies.task import StudyTask, keep_failure, main, read_failure, read_task, write_task
+from stopgrad.studies.warm import WarmJob
 from tests.factories import write_digits
 from tests.studies.instant import InstantExecutor, conduct, prepare
+
+needs_linux = pytest.mark.skipif(sys.platform != "linux", reason="only Linux forks them")
 
 
 def _wait(condition: Callable[[], bool]) -> bool:
@@ -31,10 +35,10 @@ def _wait(condition: Callable[[], bool]) -> bool:
 
 def test_a_process_gets_its_threads_and_its_gpu() -> None:
     executor = LocalProcesses(3, threads=4, gpus=["0", "MIG-7"])
-    found = [executor.environment(slot, {"HOME": "h"}) for slot in range(3)]
-    assert [env["CUDA_VISIBLE_DEVICES"] for env in found] == ["0", "MIG-7", "0"]
-    assert found[0] == {"HOME": "h", "OMP_NUM_THREADS": "4", "CUDA_VISIBLE_DEVICES": "0"}
-    assert executor.environment(0, {"OMP_NUM_THREADS": "1"})["OMP_NUM_THREADS"] == "1"
+    found = [executor.variables(slot)["CUDA_VISIBLE_DEVICES"] for slot in range(3)]
+    assert found == ["0", "MIG-7", "0"]
+    assert executor.environment({"HOME": "h"}) == {"HOME": "h", "OMP_NUM_THREADS": "4"}
+    assert executor.environment({"OMP_NUM_THREADS": "1"})["OMP_NUM_THREADS"] == "1"
 
 
 def _start(task: StudyTask, claim: int) -> Job:
@@ -128,6 +132,67 @@ def test_no_child_survives_a_runner_that_is_killed_and_the_claim_outlives_it(
         os.kill(child, signal.SIGCONT)
     assert _wait(lambda: not folder.is_claimed())
     assert _wait(lambda: not Path(f"/proc/{child}").exists())
+
+
+def _at_work(folder: Path, executor: LocalProcesses) -> tuple[RunFolder, WarmJob]:
+    """A training that goes on until it is stopped, and the folder whose claim it has."""
+    folder.mkdir()
+    config = config_to_dict(preset("tiny", epochs=10_000, checkpoint_every=1))
+    task = StudyTask(stage="pretrain", folder=str(folder), spec="mnist5k", config=config)
+    write_task(task)
+    run = RunFolder(folder)
+    claim = run.claim()
+    assert claim is not None
+    job = executor.start(task, slot=0, claim=claim)
+    os.close(claim)
+    assert isinstance(job, WarmJob)
+    assert _wait((folder / "run/metrics.jsonl").exists)
+    return run, job
+
+
+def _end(*jobs: Job) -> bool:
+    return _wait(lambda: all(job.poll() is not None for job in jobs))
+
+
+def _parent(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
+@needs_linux
+def test_processes_of_a_study_are_forks_of_one_that_has_imported_what_they_need(
+    tmp_path: Path,
+) -> None:
+    executor = LocalProcesses(2, threads=1)
+    folders, jobs = zip(*(_at_work(tmp_path / name, executor) for name in "ab"), strict=True)
+    warm = {_parent(_parent(job.pid)) for job in jobs}
+    assert len(warm) == 1
+    assert all(folder.is_claimed() for folder in folders)
+    os.kill(jobs[0].pid, signal.SIGALRM)
+    jobs[1].terminate()
+    assert _end(*jobs)
+    assert [job.poll() for job in jobs] == [-signal.SIGALRM, 128 + signal.SIGTERM]
+    assert not any(folder.is_claimed() for folder in folders)
+    assert read_status(folders[1].run)["state"] == "interrupted"
+    jobs[0].terminate()  # it has ended, and nobody is killed in its place
+    del executor, jobs
+    assert not Path(f"/proc/{warm.pop()}").exists()
+
+
+@needs_linux
+def test_where_the_process_that_forks_is_killed_tasks_save_and_the_next_has_another(
+    tmp_path: Path,
+) -> None:
+    executor = LocalProcesses(1, threads=1)
+    folder, job = _at_work(tmp_path / "a", executor)
+    os.kill(_parent(_parent(job.pid)), signal.SIGKILL)
+    assert _end(job)
+    assert job.poll() == -signal.SIGKILL
+    assert _wait(lambda: not folder.is_claimed())
+    assert read_status(folder.run)["state"] == "interrupted"
+    _, again = _at_work(tmp_path / "b", executor)
+    again.terminate()
+    assert _end(again)
+    assert again.poll() == 128 + signal.SIGTERM
 
 
 def test_a_config_survives_the_way_through_its_file(tmp_path: Path) -> None:

@@ -28,6 +28,7 @@ OTHERS = ("SIGHUP", "SIGUSR1", "SIGUSR2", "SIGXCPU")  # which Windows lacks
 STOP_SIGNALS = (*ALWAYS, *(getattr(signal, name) for name in OTHERS if hasattr(signal, name)))
 WAITING = ("GOMP_SPINCOUNT", "KMP_BLOCKTIME", "OMP_WAIT_POLICY")  # by which a user decides
 SPINS = "20000"  # GNU's OpenMP, in torch's wheels for Linux; 100,000 take about 1 ms
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
 BLOCKTIME = "1"  # ms; LLVM's and Intel's, in those for macOS and in conda
 
 
@@ -52,6 +53,23 @@ def stop_signals(ask: Callable[[int, FrameType | None], None]) -> Iterator[None]
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def die_with(parent: int, number: int = signal.SIGTERM) -> Callable[[], None]:
+    """Runs in a child before anything else: a signal when its parent ends, however it ends.
+
+    Only Linux sends it.
+    """
+    prctl = ctypes.CDLL(None).prctl if sys.platform == "linux" else None
+
+    def ask() -> None:
+        if prctl is None:
+            return
+        prctl(PR_SET_PDEATHSIG, number)
+        if os.getppid() != parent:  # it ended before it was asked about
+            os._exit(128 + number)
+
+    return ask
 
 
 class _Remarks(io.FileIO):

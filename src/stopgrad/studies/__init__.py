@@ -13,6 +13,7 @@ however many studies share it.
     kept          runs without their folders, in three files
     directory     the studies of a directory and the runs that they share
     task          the next task of a run, and the process that carries it out
+    warm          a process that has imported what tasks need, and forks for each
     executors     where tasks are carried out: processes of this machine
     node          a job of an engine, on its node
     cluster       tasks as jobs of an engine that outlives the runner

@@ -6,20 +6,17 @@ in the queue of a cluster or an actor on another machine all look the same to it
 
 from __future__ import annotations
 
-import ctypes
 import os
-import signal
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from stopgrad.studies.claims import open_claim
 from stopgrad.studies.folder import RunFolder
 from stopgrad.studies.task import StudyTask
-
-PR_SET_PDEATHSIG = 1  # linux/prctl.h
+from stopgrad.studies.warm import FORKS, WarmParent
 
 
 class Job(Protocol):
@@ -106,33 +103,45 @@ class FileLocks:
 class LocalProcesses(FileLocks):
     """One process per task, each on its part of the cores or on its own GPU.
 
-    On Linux a process is asked to save and end when the runner dies. On other systems it goes on
-    and keeps its claim, so no other runner touches its run before it has ended.
+    On Linux a process is asked to save and end when the runner dies, and what all of them import
+    is imported once. On other systems it goes on and keeps its claim, so no other runner touches
+    its run before it has ended.
     """
 
     def __init__(self, jobs: int, *, threads: int, gpus: Sequence[str] = ()) -> None:
         self.slots = jobs
         self._threads, self._gpus = threads, gpus
+        self._parent: WarmParent | None = None
 
     def start(self, task: StudyTask, *, slot: int, claim: int) -> Job:
         """Starts a process; what it prints goes to the log of the run."""
         with RunFolder(Path(task.folder)).open_log() as log:
+            if FORKS:
+                own, number = self.variables(slot), log.fileno()
+                return self._warm_parent().start(task.file, own, claim=claim, log=number)
             return subprocess.Popen(
                 [sys.executable, "-P", "-m", "stopgrad.studies.task", str(task.file)],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 pass_fds=(claim,),
-                env=self.environment(slot, os.environ),
-                preexec_fn=die_with(os.getpid()),
+                env=self.environment(os.environ) | self.variables(slot),
             )
 
-    def environment(self, slot: int, inherited: Mapping[str, str]) -> dict[str, str]:
-        """The variables of a slot: its GPU, and its threads unless the user has set them."""
-        own = {"OMP_NUM_THREADS": str(self._threads)} | dict(inherited)
-        if self._gpus:
-            own["CUDA_VISIBLE_DEVICES"] = self._gpus[slot % len(self._gpus)]
-        return own
+    def _warm_parent(self) -> WarmParent:
+        """The one there is; a new one where there was none, or somebody has killed it."""
+        if self._parent is None or not self._parent.is_there:
+            self._parent = WarmParent(self.environment(os.environ))
+        return self._parent
+
+    def environment(self, inherited: Mapping[str, str]) -> dict[str, str]:
+        """The variables of all processes: their threads, unless the user has set them."""
+        return {"OMP_NUM_THREADS": str(self._threads)} | dict(inherited)
+
+    def variables(self, slot: int) -> dict[str, str]:
+        """The variables of a slot: its GPU."""
+        gpus = self._gpus
+        return {"CUDA_VISIBLE_DEVICES": gpus[slot % len(gpus)]} if gpus else {}
 
 
 def local_processes(*, jobs: int | None, device: str) -> LocalProcesses:
@@ -154,17 +163,3 @@ def _gpus() -> list[str]:
     count = torch.cuda.device_count()
     names = allowed.split(",") if allowed else [str(number) for number in range(count)]
     return names[:count]
-
-
-def die_with(parent: int) -> Callable[[], None] | None:
-    """Runs in the child before anything else: SIGTERM when its parent ends, however it ends."""
-    if sys.platform != "linux":
-        return None
-    prctl = ctypes.CDLL(None).prctl
-
-    def ask() -> None:
-        prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-        if os.getppid() != parent:  # it ended before it was asked about
-            os._exit(128 + signal.SIGTERM)
-
-    return ask

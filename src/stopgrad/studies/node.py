@@ -19,7 +19,7 @@ from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 
-from stopgrad.storage import STOP_SIGNALS, refuse_links
+from stopgrad.storage import STOP_SIGNALS, die_with, refuse_links
 from stopgrad.studies.claims import (
     JobBegin,
     JobClaim,
@@ -32,7 +32,6 @@ from stopgrad.studies.claims import (
     write_begin,
     write_exit,
 )
-from stopgrad.studies.executors import die_with
 from stopgrad.studies.folder import RunFolder
 from stopgrad.studies.task import StudyTask, read_task, write_task
 
@@ -113,14 +112,13 @@ def _work(folder: Path, claim: JobClaim, stopped: Sequence[int]) -> int:
     return exit_code
 
 
-def _without_warnings(also: Callable[[], None] | None) -> Callable[[], None]:
+def _without_warnings(also: Callable[[], None]) -> Callable[[], None]:
     """Runs in the child: Slurm warns every process of a job, but what follows is decided here."""
 
     def prepare() -> None:
         for number in WARNINGS:
             signal.signal(number, signal.SIG_IGN)
-        if also is not None:
-            also()
+        also()
 
     return prepare
 

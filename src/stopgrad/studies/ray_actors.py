@@ -16,9 +16,9 @@ from contextlib import suppress
 from typing import Any
 
 from stopgrad.errors import ConfigError
+from stopgrad.storage import die_with
 from stopgrad.studies.claims import JobClaim
 from stopgrad.studies.cluster import Queued
-from stopgrad.studies.executors import die_with
 from stopgrad.studies.folder import RunFolder
 
 NAMESPACE = "stopgrad"
