@@ -96,3 +96,27 @@ def test_as_many_threads_as_cores_get_one_each_and_the_first_may_use_all() -> No
     assert fewer == "[]"
     assert as_many == all_but_one != "[]"
     assert first_has_all == "True"
+
+
+CALLS = """
+import sys
+import numpy as np
+import stopgrad
+pixels = np.random.default_rng(0).integers(0, 256, (64, 16, 16, 3), dtype=np.uint8)
+assert "torch" not in sys.modules
+run = stopgrad.pretrain(pixels, out="run", preset="tiny", epochs=1)
+import torch
+print(torch.get_num_threads())
+torch.set_num_threads(3)
+run.resume(extend=2)
+print(torch.get_num_threads())
+from stopgrad.runs import read_run
+print(read_run(run.path).environment["threads"])
+"""
+
+
+def test_a_call_with_its_own_number_of_threads_leaves_that_of_the_program(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert _output(CALLS, OMP_NUM_THREADS="2", MKL_NUM_THREADS="2").split()[-3:] == ["2", "3", "1"]

@@ -31,7 +31,11 @@ def in_plain_torch(function: Callable[P, R]) -> Callable[P, R]:
     @functools.wraps(function)
     def call(*arguments: P.args, **named: P.kwargs) -> R:
         if "torch" not in sys.modules:  # nobody has set anything yet
-            return function(*arguments, **named)
+            try:
+                return function(*arguments, **named)
+            finally:
+                if "torch" in sys.modules:
+                    method.use_threads(method.usual_threads())
         with method.plain_torch():
             return function(*arguments, **named)
 

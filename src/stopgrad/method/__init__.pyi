@@ -26,6 +26,7 @@ from .compute import plain_torch as plain_torch
 from .compute import unused_gpus as unused_gpus
 from .compute import use_repeatable as use_repeatable
 from .compute import use_threads as use_threads
+from .compute import usual_threads as usual_threads
 from .encoder import build_encoder as build_encoder
 from .encoder import size_problem as size_problem
 from .encoder import size_problems as size_problems

@@ -5,6 +5,7 @@ In: a `Config`. Out: a `Compute`, which functions take instead of separate flags
 
 from __future__ import annotations
 
+import functools
 import os
 import warnings
 from collections.abc import Callable, Iterator
@@ -234,8 +235,10 @@ def plain_torch() -> Iterator[None]:
     """PyTorch as it is by default, whatever the caller has set around a call, and set back after.
 
     That are gradients, inference mode, the default type and device of new tensors, and autocast.
+    The number of threads stays the caller's, but is set back too.
     """
     dtype, device = torch.get_default_dtype(), torch.get_default_device()
+    threads = torch.get_num_threads()
     torch.set_default_dtype(torch.float32)
     try:
         with ExitStack() as settings:
@@ -249,6 +252,7 @@ def plain_torch() -> Iterator[None]:
             yield
     finally:
         torch.set_default_dtype(dtype)
+        use_threads(threads)
 
 
 def use_repeatable(repeatable: bool) -> None:
@@ -257,9 +261,16 @@ def use_repeatable(repeatable: bool) -> None:
     torch.backends.cudnn.benchmark = not repeatable
 
 
+@functools.cache
+def usual_threads() -> int:
+    """How many threads PyTorch had when this was first asked: its own choice, or the caller's."""
+    return torch.get_num_threads()
+
+
 def use_threads(threads: int) -> int:
     """Sets the number of CPU threads and returns it; 0 keeps PyTorch's (OMP_NUM_THREADS)."""
-    if threads:
+    usual_threads()
+    if threads not in (0, torch.get_num_threads()):
         torch.set_num_threads(threads)
     return torch.get_num_threads()
 
