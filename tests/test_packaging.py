@@ -116,7 +116,7 @@ def test_the_encoder_of_digits_tells_them_apart_as_its_record_says(
 ) -> None:
     neighbors = pytest.importorskip("sklearn.neighbors")
     code, path = _readme(monkeypatch)
-    code, path = (text.replace("-cifar-encoder", "-digits-encoder") for text in (code, path))
+    code, path = (text.replace("-30-cpu-preset", "-29-digits-encoder") for text in (code, path))
     digits, features = load_dataset("mnist5k"), []
     assert digits.test is not None
     for part in (digits.train, digits.test):

@@ -178,7 +178,11 @@ def test_a_run_goes_on_with_more_processes_and_the_threads_of_torchrun_and_notes
 ) -> None:
     run, free = tmp_path / "run", {k: v for k, v in os.environ.items() if k not in THREADS}
     process = subprocess.Popen(
-        [sys.executable, "-m", "stopgrad", *map(str, _pretrain(run, images, devices=1))],
+        [
+            *(sys.executable, "-m", "stopgrad"),
+            *map(str, _pretrain(run, images, devices=1)),
+            *("--threads", "0"),
+        ],
         stderr=subprocess.PIPE,
         text=True,
         env=os.environ | dict.fromkeys(THREADS, "2"),

@@ -46,7 +46,11 @@ def _start(task: StudyTask, claim: int) -> Job:
     return LocalProcesses(1, threads=1).start(task, slot=0, claim=claim)
 
 
-def test_a_process_writes_to_its_log_and_says_what_went_wrong(tmp_path: Path) -> None:
+@pytest.mark.parametrize("forks", [pytest.param(True, marks=needs_linux), False])
+def test_a_process_writes_to_its_log_and_says_what_went_wrong(
+    forks: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stopgrad.studies.executors.FORKS", forks)
     config = config_to_dict(preset("tiny"))
     task = StudyTask(stage="pretrain", folder=str(tmp_path), spec="nowhere", config=config)
     with (tmp_path / "claim").open("w") as claim:

@@ -18,13 +18,15 @@ _NARROW: dict[str, object] = {  # what learns the most in minutes on a CPU, docs
     "optimizer.predictor_schedule": "cosine",
 }
 
-# What ten minutes on two cores can learn on CIFAR-10 (docs/log.md says what was tried).
+# What ten minutes on two cores can learn on CIFAR-10 (docs/log.md says what was tried). Runs as
+# small as this learn most at N = 2.5 to 3.6 (docs/study.md), so that longer ones decay less.
 _CPU: dict[str, object] = {
-    "epochs": 15,
+    "epochs": 20,
     "batch": 64,
     "views.crop_min": 0.5,
     **_NARROW,
     "optimizer.base_lr": 0.8,
+    "optimizer.weight_decay": 2e-4,
     "supervised.base_lr": 0.4,
     "finetune.epochs": 5,
     "finetune.batch": 64,
@@ -67,7 +69,13 @@ PRESETS: dict[PresetName, dict[str, object]] = {
     },
     "cpu": _CPU,
     # The study in miniature: its weight decay, its alpha_h and its N (docs/method.md) on CIFAR-10.
-    "miniature": {**_CPU, "epochs": 30, "encoder.width": 1.0, "optimizer.alpha_h": 1.0},
+    "miniature": {
+        **_CPU,
+        "epochs": 30,
+        "encoder.width": 1.0,
+        "optimizer.alpha_h": 1.0,
+        "optimizer.weight_decay": 5e-4,
+    },
     # What `stopgrad quickstart` does with 4,000 handwritten digits; a mirrored 2 is no 2.
     "digits": {
         "epochs": 20,
