@@ -1,19 +1,21 @@
 """How well measures without labels order runs by accuracy: Kendall's tau over kept studies.
 
     PYTHONPATH=src python bench/ranking.py results/2026-11-2*-*
+    PYTHONPATH=src python bench/ranking.py results/2026-11-30-ranking-*/compare.jsonl
 
-Fresh runs that no choice has seen, 12 settings at each of two N (2.5 hours of a quiet core):
+The second reads fresh runs that no choice had seen, 12 settings at each of two N (an hour of two
+cores), which were made by
 
-    for EPOCHS in 6 16; do
+    for EPOCHS in 4 8; do
       stopgrad study run bench/ranking.yaml --data CIFAR10 --out fresh/$EPOCHS \
-        --preset miniature --epochs $EPOCHS --seeds 1 --jobs 1
+        --preset miniature --epochs $EPOCHS --seeds 1 --jobs 2 --threads 1
       stopgrad compare fresh/$EPOCHS/runs/*/run --json > fresh/$EPOCHS.jsonl
     done
-    PYTHONPATH=src python bench/ranking.py fresh/6 fresh/16
 
-In: study directories, with their runs or kept without. Out: a line per measure and accuracy, of the
-features at the last epoch against all labels: tau over the pairs of runs of one study, over those
-that also have one N, and over all pairs. What `compare` ranks by rests on it.
+In: study directories, with their runs or kept without, or lines of `compare` on runs of one N. Out:
+a line per measure and accuracy, against all labels: tau over the pairs of runs of one study, over
+those that also have one N, and over all pairs. Measures are of the features, those of directories
+at the last epoch. What `compare` ranks by rests on it.
 
 Runs of one arm differ by their seed alone, so the 95 % interval is a bootstrap over arms.
 """
@@ -21,6 +23,7 @@ Runs of one arm differ by their seed alone, so the 95 % interval is a bootstrap 
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -73,6 +76,14 @@ def read_runs(path: Path) -> Iterator[OrderedRun]:
                 values={name: features[name] for name in MEASURES} | {"-loss": -rows[-1]["loss"]},
                 accuracies={metric: numbers[key].value for metric, key in keys.items()},
             )
+
+
+def read_compared(path: Path) -> Iterator[OrderedRun]:
+    """The runs that `stopgrad compare --json` has measured; each is an arm of its own."""
+    for line in path.read_text().splitlines():
+        row = json.loads(line)
+        if row["kind"] == "run":
+            yield OrderedRun(str(path), row["run"], "", row["measures"], row["accuracies"])
 
 
 def tau(
@@ -132,7 +143,7 @@ def report(runs: Sequence[OrderedRun], title: str) -> None:
     print("| measure | accuracy | " + " | ".join(kinds) + " |\n|---|---|" + "---|" * len(kinds))
     for metric in ACCURACIES:
         scores = np.array([run.accuracies[metric] for run in runs])
-        for name in (*MEASURES, "-loss"):
+        for name in runs[0].values:
             values = np.array([run.values[name] for run in runs])
             cells = []
             for pairs in kinds.values():
@@ -145,8 +156,12 @@ def report(runs: Sequence[OrderedRun], title: str) -> None:
 def main() -> None:
     """Reads the studies that were named, and prints all runs, then those that learned something."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
-    parser.add_argument("directories", nargs="+", type=Path, help="study directories")
-    runs = [run for path in parser.parse_args().directories for run in read_runs(path)]
+    parser.add_argument("paths", nargs="+", type=Path, help="study directories, or files of lines")
+    paths = parser.parse_args().paths
+    readers = {read_compared if path.suffix == ".jsonl" else read_runs for path in paths}
+    if len(readers) > 1:
+        parser.error("either directories or files: they measure other images")
+    runs = [run for path in paths for read in readers for run in read(path)]
     report(runs, "all runs")
     learned = [run for run in runs if run.accuracies["knn_accuracy"] > LEARNED]
     report(learned, f"kNN above {LEARNED:.0%}")

@@ -1,12 +1,13 @@
 """Claims about `bench/ranking.py` and the study of its fresh runs."""
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 from scipy.stats import kendalltau
 
-from bench.ranking import interval, tau
+from bench.ranking import interval, read_compared, tau
 from stopgrad.method import extent
 from stopgrad.studies import Choices, read_study
 from stopgrad.studies.plan import arm_configs
@@ -41,8 +42,17 @@ def test_the_interval_of_runs_in_perfect_order_is_one() -> None:
 
 def test_every_arm_of_the_fresh_study_has_the_same_n() -> None:
     source = read_study(str(Path(__file__).parents[2] / "bench" / "ranking.yaml"))
-    for epochs in (6, 16):
+    for epochs in (4, 6, 8, 16):
         configs = arm_configs(source, Choices("miniature", {"epochs": epochs}, (0,)))
         assert len(configs) == 12
         folds = [extent(config, images=40_000).folds for config in configs.values()]
         assert np.ptp(folds) < 0.001 * folds[0]
+
+
+def test_lines_of_compare_are_runs_with_their_measures(tmp_path: Path) -> None:
+    found = {"measures": {"rankme": 2.0}, "accuracies": {"knn_accuracy": 0.5}}
+    lines = [{"kind": "run", "run": "a", **found}, {"kind": "note", "note": "n"}]
+    path = tmp_path / "compare.jsonl"
+    path.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    [run] = read_compared(path)
+    assert (run.arm, run.values, run.accuracies) == ("a", *found.values())

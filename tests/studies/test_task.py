@@ -183,6 +183,31 @@ def test_processes_of_a_study_are_forks_of_one_that_has_imported_what_they_need(
 
 
 @needs_linux
+def test_a_fork_computes_the_bits_of_this_process(tmp_path: Path) -> None:
+    digits, weights = write_digits(tmp_path / "digits", train=100, test=20), list[bytes]()
+    config = config_to_dict(preset("tiny", epochs=1))
+    executor = LocalProcesses(1, threads=1)
+    for forks in (True, False):
+        folder = RunFolder(tmp_path / str(forks))
+        folder.path.mkdir()
+        path = str(folder.path)
+        task = StudyTask(stage="pretrain", folder=path, spec=str(digits), config=config)
+        write_task(task)
+        if forks:
+            claim = folder.claim()
+            assert claim is not None
+            job = executor.start(task, slot=0, claim=claim)
+            os.close(claim)
+            assert _end(job)
+            assert job.poll() == 0
+        else:
+            assert main([str(task.file)]) == 0
+        newest = max((folder.run / "checkpoints").iterdir())
+        weights.append((newest / "model.safetensors").read_bytes())
+    assert weights[0] == weights[1]
+
+
+@needs_linux
 def test_where_the_process_that_forks_is_killed_tasks_save_and_the_next_has_another(
     tmp_path: Path,
 ) -> None:

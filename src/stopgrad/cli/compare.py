@@ -55,8 +55,8 @@ def add(parser: argparse.ArgumentParser) -> None:
         "networks, 3 to 30 epochs, collapsed runs included), among runs of one study and\n"
         "one N, the tau of the participation ratio is +0.61 with the linear probe (95 %:\n"
         "0.39 to 0.69) and +0.70 with kNN (0.49 to 0.74). It was chosen on 86 of them; on 24\n"
-        "fresh runs it is +0.29 and +0.41, and that of RankMe (--by rankme) +0.67 (0.37 to\n"
-        "0.88) and +0.73 (0.45 to 0.93). Between runs that have not come equally\n"
+        "fresh runs it is +0.26 and +0.38, and that of RankMe (--by rankme) +0.70 with\n"
+        "both (0.41 to 0.90). Between runs that have not come equally\n"
         "far the order may be reversed: a network that has hardly begun to learn ranks\n"
         "high, with low retrieval."
     )

@@ -83,7 +83,7 @@ PRESETS: dict[PresetName, dict[str, object]] = {
         "views.crop_min": 0.5,
         "views.flip": 0.0,
         **_NARROW,
-        "threads": 1,  # a second gains 0 to 25 % alone, and takes half beside other programs
+        "threads": 1,  # a second gains 0 to 25 % alone, and costs half beside other programs
         "optimizer.base_lr": 1.6,
         "supervised.base_lr": 1.6,
         "finetune.epochs": 5,

@@ -26,7 +26,10 @@ R = TypeVar("R")
 
 
 def in_plain_torch(function: Callable[P, R]) -> Callable[P, R]:
-    """The function, on which no setting of PyTorch around a call of it has any effect."""
+    """The function, on which no setting of PyTorch around a call of it has any effect.
+
+    A call leaves all of them as they were, the number of threads too.
+    """
 
     @functools.wraps(function)
     def call(*arguments: P.args, **named: P.kwargs) -> R:

@@ -28,8 +28,8 @@ OTHERS = ("SIGHUP", "SIGUSR1", "SIGUSR2", "SIGXCPU")  # which Windows lacks
 STOP_SIGNALS = (*ALWAYS, *(getattr(signal, name) for name in OTHERS if hasattr(signal, name)))
 WAITING = ("GOMP_SPINCOUNT", "KMP_BLOCKTIME", "OMP_WAIT_POLICY")  # by which a user decides
 SPINS = "20000"  # GNU's OpenMP, in torch's wheels for Linux; 100,000 take about 1 ms
-PR_SET_PDEATHSIG = 1  # linux/prctl.h
 BLOCKTIME = "1"  # ms; LLVM's and Intel's, in those for macOS and in conda
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 @contextmanager
