@@ -46,26 +46,41 @@ def lightly_steps(
         workers: Of the loader.
         fast: Whether it is given bf16 and channels_last by hand, which its recipe does not have.
     """
-    from lightly.loss import NegativeCosineSimilarity
-
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    layout = torch.channels_last if fast else torch.contiguous_format
-    model = _LightlySimSiam(config).to(memory_format=layout).to(device)
-    criterion = NegativeCosineSimilarity()
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.06, momentum=0.9, weight_decay=5e-4)
-    while True:
-        for views, _, _ in _lightly_loader(images, config, workers=workers):
-            x0, x1 = (view.to(device, memory_format=layout) for view in views)
-            with torch.autocast(device.type, dtype=torch.bfloat16, enabled=fast):
-                (z0, p0), (z1, p1) = model(x0), model(x1)
-                loss = 0.5 * (criterion(z0, p1) + criterion(z1, p0))
-            loss.backward()
-            optimizer.step()
-            optimizer.zero_grad()
-            yield
+    return LightlyTraining(images, config, workers=workers, fast=fast).steps()
 
 
-class _LightlySimSiam(nn.Module):
+class LightlyTraining:
+    """The model and the optimiser of lightly's recipe; arguments as of `lightly_steps`."""
+
+    def __init__(self, images: Images, config: Config, *, workers: int, fast: bool = False) -> None:
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.layout = torch.channels_last if fast else torch.contiguous_format
+        self.fast, self.loader = fast, _lightly_loader(images, config, workers=workers)
+        self.model = LightlySimSiam(config).to(memory_format=self.layout).to(self.device)
+        self.optimizer = torch.optim.SGD(
+            self.model.parameters(), lr=0.06, momentum=0.9, weight_decay=5e-4
+        )
+
+    def steps(self) -> Iterator[None]:
+        """One step per item, epoch after epoch."""
+        from lightly.loss import NegativeCosineSimilarity
+
+        criterion = NegativeCosineSimilarity()
+        while True:
+            for views, _, _ in self.loader:
+                x0, x1 = (view.to(self.device, memory_format=self.layout) for view in views)
+                with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.fast):
+                    (z0, p0), (z1, p1) = self.model(x0), self.model(x1)
+                    loss = 0.5 * (criterion(z0, p1) + criterion(z1, p0))
+                loss.backward()
+                self.optimizer.step()
+                self.optimizer.zero_grad()
+                yield
+
+
+class LightlySimSiam(nn.Module):
+    """lightly's parts: x (B, 3, S, S) -> z without gradient and p, (B, D) each."""
+
     def __init__(self, config: Config) -> None:
         from lightly.models.modules import SimSiamPredictionHead
         from lightly.models.modules.heads import ProjectionHead
@@ -81,7 +96,7 @@ class _LightlySimSiam(nn.Module):
         )
         self.prediction_head = SimSiamPredictionHead(out, config.predictor.hidden, out)
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:  # (B, 3, S, S) -> (B, D) twice
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         z = self.projection_head(self.backbone(x).flatten(start_dim=1))
         return z.detach(), self.prediction_head(z)
 

@@ -39,8 +39,8 @@ def _images(count: int, *, seed: int, labels: bool = True) -> Images:
 DATA = Dataset("two colours", _images(60, seed=0), _images(40, seed=1))
 
 
-def _run(path: Path, *, weights: int, spoilt: bool = False, **of: object) -> Path:
-    """A finished run with the weights of a seed, which learned nothing."""
+def _run(path: Path, *, weights: int, spoilt: bool = False, epoch: int = 4, **of: object) -> Path:
+    """A run of 4 epochs with the weights of a seed, which learned nothing."""
     config = preset("tiny", seed=len(path.name), **{"knn.k": 20})
     card = info(config, **({"fingerprint": DATA.train.fingerprint} | of))
     model = dict(build_simsiam(preset("tiny", seed=weights)).state_dict())
@@ -48,8 +48,9 @@ def _run(path: Path, *, weights: int, spoilt: bool = False, **of: object) -> Pat
         model["encoder.conv1.weight"] = torch.full_like(model["encoder.conv1.weight"], 3e38)
     with RunWriter.create(path, card) as writer:
         writer.begin()
-        writer.save(checkpoint(STEPS, writer.info, model=model))
-        writer.set_status("finished", step=STEPS, epoch=4)
+        step = STEPS * epoch // 4
+        writer.save(checkpoint(step, writer.info, model=model))
+        writer.set_status("finished" if epoch == 4 else "training", step=step, epoch=epoch)
     return path
 
 
@@ -112,10 +113,10 @@ def test_an_order_needs_two_numbers_that_differ() -> None:
 def test_runs_come_in_the_order_of_the_measure_and_tau_says_how_labels_order_them(
     found: Comparison,
 ) -> None:
-    ratio = [row.measures.participation_ratio for row in found.rows]
-    assert ratio == sorted(ratio, reverse=True)
-    assert len(set(ratio)) == 4
-    assert [row.ranks["participation_ratio"] for row in found.rows] == [1, 2, 3, 4]
+    values = [row.measures.rankme for row in found.rows]
+    assert values == sorted(values, reverse=True)
+    assert len(set(values)) == 4
+    assert [row.ranks["rankme"] for row in found.rows] == [1, 2, 3, 4]
     knn = [row.accuracies["knn_accuracy"] for row in found.rows]
     taus = {(a.measure, a.accuracy): a.kendall for a in found.agreements}
     assert len(taus) == len(LABEL_FREE) * len(COMPARED)
@@ -214,9 +215,7 @@ def test_a_reader_is_told_how_little_few_runs_say(
     assert main(["compare", *words, "--data", str(_folder(tmp_path / "data"))]) == 0
     out = capsys.readouterr().out
     assert said in out
-    assert out.splitlines()[1].startswith(
-        "run\tparticipation ratio\tretrieval"
-    )  # tabs where it is no terminal
+    assert out.splitlines()[1].startswith("run\tRankMe\t")  # tabs where it is no terminal
 
 
 def test_directions_are_not_counted_across_widths_but_images_are_found(
@@ -228,10 +227,18 @@ def test_directions_are_not_counted_across_widths_but_images_are_found(
         **{"encoder.width": 2.0, "knn.k": 5},
     )
     runs = [load_run(paths[0]), wide]
-    with pytest.raises(ConfigError, match="of 64 and 128 channels to rank by participation_ratio"):
+    with pytest.raises(ConfigError, match="of 64 and 128 channels to rank by rankme"):
         compare_runs(runs, [DATA] * 2, score=False)
     found = compare_runs(runs, [DATA] * 2, by="retrieval", score=False)
     assert any("favour the wide" in note for note in found.notes)
+
+
+def test_a_run_that_has_not_ended_is_named(paths: list[Path], tmp_path: Path) -> None:
+    half = load_run(_run(tmp_path / "half", weights=7, epoch=2))
+    found = compare_runs([load_run(paths[0]), half], [DATA] * 2, score=False)
+    [said] = [note for note in found.notes if note.startswith("not trained to the end")]
+    assert said.startswith(f"not trained to the end: {half.path};")
+    assert [row.notes for row in found.rows if row.run.path == half.path] == [("epoch 2 of 4",)]
 
 
 def test_a_run_named_twice_is_refused(paths: list[Path]) -> None:

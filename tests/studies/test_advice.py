@@ -108,8 +108,8 @@ def test_a_budget_ends_in_a_page_and_a_second_call_trains_nothing(
     for rung, runs in tried.items():
         far = [each.config.optimizer.base_lr * each.config.epochs for each in runs]
         assert far == pytest.approx([0.8 * 2**rung] * len(runs))  # so that N is the same
-        ratios = [each.participation_ratio for each in runs]
-        assert ratios == sorted(ratios, reverse=True)
+        ranks = [each.rankme for each in runs]
+        assert ranks == sorted(ranks, reverse=True)
     assert {t.arm for t in tried[2]} == {t.arm for t in tried[1][:3]}
     assert tried[3][0].arm == tried[2][0].arm == found.best.arm
     folds = found.best.folds * found.epochs / found.best.config.epochs

@@ -33,14 +33,14 @@ SplitName = Literal["auto", "test", "validation"]  # images to score
 Layer = Literal["features", "z"]  # the encoder's output, or the projector's
 ExportFormat = Literal["torchvision", "timm", "safetensors", "onnx", "hub"]
 LabelFreeName = Literal[
+    "rankme",
     "participation_ratio",
     "retrieval",
     "effective_rank",
     "lidar",
-    "rankme",
     "positive_minus_random",
 ]
-"""A measure by which runs are ranked; the fields of `evaluation.comparison.LabelFree`."""
+"""A measure by which runs are ranked, the default first: `evaluation.comparison.LabelFree`."""
 
 
 @dataclass(frozen=True, kw_only=True)

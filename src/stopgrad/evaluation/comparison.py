@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from stopgrad.config import Layer, ViewsConfig, numpy_generator, torch_generator
+from stopgrad.config import LabelFreeName, Layer, ViewsConfig, numpy_generator, torch_generator
 from stopgrad.errors import ConfigError, DataError
 from stopgrad.evaluation.evaluate import Selection, is_own, score_run
 from stopgrad.evaluation.records import Key, Record, newest, read
@@ -42,11 +42,11 @@ COMPARED = ("knn_accuracy", "linear_accuracy")
 class LabelFree(NamedTuple):
     """What is measured without labels; NaN where outputs are not finite. The higher the better."""
 
+    rankme: float
     participation_ratio: float
     retrieval: float
     effective_rank: float
     lidar: float
-    rankme: float
     positive_minus_random: float
 
 
@@ -104,7 +104,7 @@ def compare_runs(
     runs: Sequence[TrainedRun],
     datasets: Sequence[Dataset],
     *,
-    by: str = "participation_ratio",
+    by: LabelFreeName = "rankme",
     layer: Layer = "features",
     score: bool = True,
     track: Track = no_progress,
@@ -205,11 +205,11 @@ def _measure(outputs: Tensor) -> LabelFree:  # (N, Q, D); counts of directions a
     first, second = outputs[:, 0], outputs[:, 1]
     spectrum = covariance_spectrum(first)
     return LabelFree(
+        rankme=float(rankme(first)),
         participation_ratio=float(participation_ratio(spectrum)),
         retrieval=float(retrieval(first, second)),
         effective_rank=float(effective_rank(spectrum)),
         lidar=float(lidar(outputs)),
-        rankme=float(rankme(first)),
         positive_minus_random=float(positive_minus_random(first, second)),
     )
 
@@ -287,6 +287,12 @@ def _notes(
         yield (
             f"{layer} of {' and '.join(map(str, widths))} channels: counts of directions "
             "(all but retrieval and the difference of cosines) favour the wide"
+        )
+    unended = [str(run.path) for run in runs if run.epoch < run.info.config.epochs]
+    if unended:
+        yield (
+            f"not trained to the end: {', '.join(unended)}; measures and scores are those of the "
+            "epochs so far, and only runs that have come equally far can be compared"
         )
     views = [run.info.config.views for run in runs]
     sizes = sorted({each.size for each in views})

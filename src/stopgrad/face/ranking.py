@@ -37,7 +37,7 @@ def compare(
     paths: str | Path | Run | Sequence[str | Path | Run],
     *,
     data: AnyData | None = None,
-    by: LabelFreeName = "participation_ratio",
+    by: LabelFreeName = "rankme",
     layer: Layer = "features",
     score: bool = True,
 ) -> Ranking:
