@@ -10,7 +10,8 @@ network, views and batch of our preset (`lightly-cpu`). Imports and reading the 
 timed: the score of all by our kNN (K = 200; bf16 where the processor has it), all training images
 as the bank, on the test images.
 
-Each turn becomes a line of OUT/curve.jsonl as it ends; a second call takes what is missing.
+Each turn becomes a line of OUT/curve.jsonl as it ends; a second call takes what is missing. All of
+them make OUT/curve.svg.
 """
 
 from __future__ import annotations
@@ -39,7 +40,12 @@ from stopgrad.method import compute_for, use_threads
 from stopgrad.storage import append_lines
 
 STOPGRAD = (sys.executable, "-m", "stopgrad")
-SYSTEMS = ("stopgrad", "lightly", "lightly-cpu")
+NAMES = {
+    "stopgrad": "stopgrad, preset cpu",
+    "lightly": "lightly, its recipe",
+    "lightly-cpu": "lightly, network and views of that preset",
+}
+SYSTEMS = tuple(NAMES)
 PRESET_MINUTES = 10  # that the epochs of the preset take
 
 
@@ -65,6 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for line in _turns(file):
         score = f"kNN {100 * line['knn_accuracy']:.2f} %"
         print(f"{line['minutes']:>5g} min  {line['system']:12s} {score}  {line['seconds']:.0f} s")
+    (options.out / "curve.svg").write_text(_figure([*_turns(file)]))
 
 
 def lightly_turn(options: argparse.Namespace) -> dict[str, Any]:
@@ -144,6 +151,38 @@ def _imagenet() -> Normalization:
     from lightly.transforms.utils import IMAGENET_NORMALIZE
 
     return Normalization(tuple(IMAGENET_NORMALIZE["mean"]), tuple(IMAGENET_NORMALIZE["std"]))
+
+
+def _figure(turns: Sequence[dict[str, Any]]) -> str:
+    """kNN accuracy against minutes, a line for each system."""
+    import vl_convert
+
+    values = [
+        {"minutes": turn["seconds"] / 60, "kNN": 100 * turn["knn_accuracy"]}
+        | {"system": NAMES[turn["system"]]}
+        for turn in turns
+    ]
+    minutes = sorted({turn["minutes"] for turn in turns})
+    x = {"field": "minutes", "type": "quantitative", "title": "minutes from start to end"}
+    y = {"field": "kNN", "type": "quantitative", "title": "kNN accuracy, %"}
+    color = {"field": "system", "type": "nominal", "title": None, "sort": [*NAMES.values()]}
+    chart = {
+        "data": {"values": values},
+        "mark": {"type": "line", "point": True, "strokeWidth": 2},
+        "encoding": {
+            "x": x
+            | {
+                "scale": {"type": "log", "nice": False, "padding": 20},
+                "axis": {"values": [*minutes]},
+            },
+            "y": y | {"scale": {"zero": False}},
+            "color": color | {"legend": {"labelLimit": 300, "orient": "top", "columns": 1}},
+        },
+        "width": 420,
+        "height": 260,
+        "background": "white",
+    }
+    return vl_convert.vegalite_to_svg(json.dumps(chart))
 
 
 PASSED = ("data", "out", "threads", "workers")
