@@ -6,9 +6,9 @@ For each time: `stopgrad pretrain --preset cpu`, whose 20 epochs take about ten 
 in proportion and weight decay in inverse proportion, so that N stays; then, for exactly as long as
 that command took from start to end, lightly's own loop with its documented CIFAR-10 recipe
 (ResNet-18, batch 512, SGD at 0.06, fp32; its cosine follows the clock), and once more with the
-network, views and batch of our preset (`lightly-cpu`). Imports and reading the data count. Not
-timed: the score of all by our kNN (K = 200; bf16 where the processor has it), all training images
-as the bank, on the test images.
+network, views and batch of our preset, but its own optimiser (`lightly-cpu`). Imports and reading
+the data count. Not timed: the score of all by our kNN (K = 200; bf16 where the processor has it),
+all training images as the bank, on the test images.
 
 Each turn becomes a line of OUT/curve.jsonl as it ends; a second call takes what is missing. All of
 them make OUT/curve.svg.
