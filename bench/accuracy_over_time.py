@@ -47,6 +47,7 @@ NAMES = {
 }
 SYSTEMS = tuple(NAMES)
 PRESET_MINUTES = 10  # that the epochs of the preset take
+PASSED = ("data", "out", "threads", "workers")  # to the process of a turn
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -91,10 +92,10 @@ def lightly_turn(options: argparse.Namespace) -> dict[str, Any]:
     seconds = time.time() - options.began
     encoder, compute = nn.Sequential(training.model.backbone, nn.Flatten()), compute_for(config)
     encoder.to(memory_format=torch.channels_last)
+    assert dataset.test is not None
     features = [
         embed(encoder, images, normalization=_imagenet(), compute=compute)
         for images in (dataset.train, dataset.test)
-        if images is not None
     ]
     score = weighted_knn(*features, config.knn)
     views = 2 * config.batch * steps
@@ -183,9 +184,6 @@ def _figure(turns: Sequence[dict[str, Any]]) -> str:
         "background": "white",
     }
     return vl_convert.vegalite_to_svg(json.dumps(chart))
-
-
-PASSED = ("data", "out", "threads", "workers")
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:

@@ -35,10 +35,8 @@ def stopgrad_steps(images: Images, config: Config) -> Iterator[None]:
     return endless_steps(start_training(images, config, normalization=normalization(images)))
 
 
-def lightly_steps(
-    images: Images, config: Config, *, workers: int, fast: bool = False
-) -> Iterator[None]:
-    """The loop of lightly's recipe, epoch after epoch.
+class LightlyTraining:
+    """lightly's recipe: its model, its optimiser and its loop.
 
     Args:
         images: What to learn from; in memory, as torchvision's CIFAR-10 is.
@@ -46,11 +44,6 @@ def lightly_steps(
         workers: Of the loader.
         fast: Whether it is given bf16 and channels_last by hand, which its recipe does not have.
     """
-    return LightlyTraining(images, config, workers=workers, fast=fast).steps()
-
-
-class LightlyTraining:
-    """The model and the optimiser of lightly's recipe; arguments as of `lightly_steps`."""
 
     def __init__(self, images: Images, config: Config, *, workers: int, fast: bool = False) -> None:
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")

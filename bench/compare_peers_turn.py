@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 import sys
 import time
-from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from compare_peers import Turn
 from compare_peers_commands import commands
-from compare_peers_recipes import config_of, lightly_steps, stopgrad_steps
+from compare_peers_recipes import LightlyTraining, config_of, stopgrad_steps
 from compare_peers_stable import stable_pretraining
 from compare_peers_views import kornia_views, stopgrad_views, torchvision_views
 
@@ -65,11 +64,11 @@ def _training(turn: Turn, images: Images, device: torch.device) -> dict[str, Any
     if turn.system == "stable-pretraining":
         stable_pretraining(images, config, workers=turn.workers, after_step=clock.is_done)
     else:
-        loop = {
-            "stopgrad": partial(stopgrad_steps, images, config),
-            "lightly": partial(lightly_steps, images, config, workers=turn.workers),
-            "lightly-bf16": partial(lightly_steps, images, config, workers=turn.workers, fast=True),
-        }[turn.system]()
+        if turn.system == "stopgrad":
+            loop = stopgrad_steps(images, config)
+        else:
+            fast = turn.system == "lightly-bf16"
+            loop = LightlyTraining(images, config, workers=turn.workers, fast=fast).steps()
         for _ in loop:
             if clock.is_done():
                 break

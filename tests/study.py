@@ -21,6 +21,7 @@ from stopgrad.evaluation import (
     read,
     record_extent,
 )
+from stopgrad.face.ranking import measure_title
 from stopgrad.method import published_extent
 from stopgrad.report.facts import folds_range
 from stopgrad.studies import (
@@ -191,19 +192,17 @@ def tau_text(runs: Sequence[OrderedRun], measure: str) -> str:
 
 
 def ranking() -> str:
-    """Tau of the participation ratio over the runs that it was chosen on."""
+    """Tau of the participation ratio over the studies, most of which it was chosen on."""
     runs = [run for folder in sorted(RECORDS.glob("2026-11-2*-*")) for run in read_runs(folder)]
     return f"{tau_text(runs, 'participation_ratio')} over {len(runs)} committed runs"
 
 
 def fresh_ranking() -> str:
-    """A line per measure, over runs that no choice had seen."""
+    """A line per measure, over the runs that the choice was checked on."""
     files = sorted(RECORDS.glob("2026-11-30-ranking-*/compare.jsonl"))
     runs = [run for file in files for run in read_compared(file)]
-    names = {"rankme": "RankMe", "lidar": "LiDAR"}
     return "\n".join(
-        f"- {names.get(measure, measure.replace('_', ' '))}: {tau_text(runs, measure)}"
-        for measure in runs[0].values
+        f"- {measure_title(measure)}: {tau_text(runs, measure)}" for measure in runs[0].values
     )
 
 

@@ -50,7 +50,7 @@ def _run(path: Path, *, weights: int, spoilt: bool = False, epoch: int = 4, **of
         writer.begin()
         step = STEPS * epoch // 4
         writer.save(checkpoint(step, writer.info, model=model))
-        writer.set_status("finished" if epoch == 4 else "training", step=step, epoch=epoch)
+        writer.set_status("finished" if epoch == 4 else "running", step=step, epoch=epoch)
     return path
 
 
@@ -159,6 +159,8 @@ def test_what_no_record_has_is_scored_where_there_are_labels(tmp_path: Path) -> 
     assert second.scored_now == COMPARED
     assert second.records["knn_accuracy"].value > 0.9
     assert accuracies(runs, None)[1].records == {}
+    notes = compare_runs(runs, [DATA, DATA]).notes
+    assert any(note.startswith("scored now on images of test, not in") for note in notes)
 
 
 def test_outputs_that_are_not_finite_rank_last_and_are_null_in_json(

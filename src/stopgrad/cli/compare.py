@@ -9,7 +9,7 @@ from typing import get_args
 import stopgrad
 from stopgrad.cli.parser import DATA
 from stopgrad.cli.screen import print_json, print_line, show
-from stopgrad.config import LabelFreeName, Layer
+from stopgrad.config import RANKED_BY, LabelFreeName, Layer
 from stopgrad.storage import user_path
 
 HELP = "rank runs without labels"
@@ -28,9 +28,9 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--by",
         choices=get_args(LabelFreeName),
-        default="rankme",
+        default=RANKED_BY,
         metavar="MEASURE",
-        help=f"measure to sort by: {', '.join(get_args(LabelFreeName))}. Default: rankme",
+        help=f"measure to sort by: {', '.join(get_args(LabelFreeName))}. Default: {RANKED_BY}",
     )
     parser.add_argument(
         "--layer",

@@ -15,7 +15,14 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from stopgrad.config import LabelFreeName, Layer, ViewsConfig, numpy_generator, torch_generator
+from stopgrad.config import (
+    RANKED_BY,
+    LabelFreeName,
+    Layer,
+    ViewsConfig,
+    numpy_generator,
+    torch_generator,
+)
 from stopgrad.errors import ConfigError, DataError
 from stopgrad.evaluation.evaluate import Selection, is_own, score_run
 from stopgrad.evaluation.records import Key, Record, newest, read
@@ -104,7 +111,7 @@ def compare_runs(
     runs: Sequence[TrainedRun],
     datasets: Sequence[Dataset],
     *,
-    by: LabelFreeName = "rankme",
+    by: LabelFreeName = RANKED_BY,
     layer: Layer = "features",
     score: bool = True,
     track: Track = no_progress,
@@ -315,7 +322,11 @@ def _notes(
         )
     now = [str(r.path) for r, s in zip(runs, scores, strict=True) if s.scored_now]
     if now:
-        yield f"scored now, not in the records: {', '.join(now)}; stopgrad evaluate keeps scores"
+        splits = " and ".join(sorted({r.split for s in scores for r in s.records.values()}))
+        yield (
+            f"scored now on images of {splits}, not in the records: {', '.join(now)}; "
+            "stopgrad evaluate keeps scores"
+        )
 
 
 def _width(run: TrainedRun, layer: Layer) -> int:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from stopgrad import evaluation, method, runs
-from stopgrad.config import Config, LabelFreeName, Layer
+from stopgrad.config import RANKED_BY, Config, LabelFreeName, Layer
 from stopgrad.errors import DataError
 from stopgrad.evaluation import ABSENT, MEASURE_NAMES, count, metric_text, number, percent
 from stopgrad.face.arguments import as_list, check_choices, in_plain_torch
@@ -37,7 +37,7 @@ def compare(
     paths: str | Path | Run | Sequence[str | Path | Run],
     *,
     data: AnyData | None = None,
-    by: LabelFreeName = "rankme",
+    by: LabelFreeName = RANKED_BY,
     layer: Layer = "features",
     score: bool = True,
 ) -> Ranking:
