@@ -39,9 +39,17 @@ def _images(count: int, *, seed: int, labels: bool = True) -> Images:
 DATA = Dataset("two colours", _images(60, seed=0), _images(40, seed=1))
 
 
-def _run(path: Path, *, weights: int, spoilt: bool = False, epoch: int = 4, **of: object) -> Path:
+def _run(
+    path: Path,
+    *,
+    weights: int,
+    spoilt: bool = False,
+    epoch: int = 4,
+    validation: float = 0.0,
+    **of: object,
+) -> Path:
     """A run of 4 epochs with the weights of a seed, which learned nothing."""
-    config = preset("tiny", seed=len(path.name), **{"knn.k": 20})
+    config = preset("tiny", seed=len(path.name), validation=validation, **{"knn.k": 20})
     card = info(config, **({"fingerprint": DATA.train.fingerprint} | of))
     model = dict(build_simsiam(preset("tiny", seed=weights)).state_dict())
     if spoilt:  # finite weights, as a checkpoint must have, whose outputs are not
@@ -54,7 +62,7 @@ def _run(path: Path, *, weights: int, spoilt: bool = False, epoch: int = 4, **of
     return path
 
 
-def _record(path: Path, *, epoch: int = 4, **values: float) -> None:
+def _record(path: Path, *, epoch: int = 4, split: str = "test", **values: float) -> None:
     for metric, value in values.items():
         record = labelled_record(
             load_run(path).info,
@@ -62,7 +70,7 @@ def _record(path: Path, *, epoch: int = 4, **values: float) -> None:
             metric=metric,
             value=value,
             of="encoder",
-            split="test",
+            split=split,
             images_scored=40,
             protocol={},
             epoch=epoch,
@@ -161,6 +169,22 @@ def test_what_no_record_has_is_scored_where_there_are_labels(tmp_path: Path) -> 
     assert accuracies(runs, None)[1].records == {}
     notes = compare_runs(runs, [DATA, DATA]).notes
     assert any(note.startswith("scored now on images of test, not in") for note in notes)
+
+
+def test_runs_that_all_hold_images_out_are_scored_on_those_and_the_test_images_left_alone(
+    tmp_path: Path,
+) -> None:
+    names = ("a", "bb")
+    runs = [load_run(_run(tmp_path / n, weights=len(n), validation=0.2)) for n in names]
+    _record(runs[0].path, split="validation", knn_accuracy=0.75, linear_accuracy=0.5)
+    _record(runs[1].path, split="test", knn_accuracy=0.25, linear_accuracy=0.25)
+    recorded, scored = accuracies(runs, [DATA, DATA])
+    assert recorded.scored_now == ()
+    assert [record.value for record in recorded.records.values()] == [0.75, 0.5]
+    assert scored.scored_now == COMPARED
+    assert {record.split for record in scored.records.values()} == {"validation"}
+    whole = load_run(_run(tmp_path / "ccc", weights=3))
+    assert accuracies([*runs, whole], [DATA] * 3)[0].scored_now == COMPARED  # on the test images
 
 
 def test_outputs_that_are_not_finite_rank_last_and_are_null_in_json(
