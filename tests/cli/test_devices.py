@@ -57,8 +57,8 @@ def _weights(run: Path) -> str:
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """640 real digits: 20 steps an epoch."""
-    return write_digits(tmp_path_factory.mktemp("digits"), train=640, test=40)
+    """320 real digits: 10 steps an epoch."""
+    return write_digits(tmp_path_factory.mktemp("digits"), train=320, test=40)
 
 
 @pytest.fixture(scope="module")
@@ -89,11 +89,11 @@ def _workers(process: Running | subprocess.Popen[str]) -> dict[int, int]:
 
 
 def _wait_for_steps(run: Path, running: Callable[[], bool], *, steps: int) -> None:
-    """Until so many steps are on disk, in the middle of an epoch of 20."""
+    """Until so many steps are on disk, in the middle of an epoch of 10."""
     metrics = run / "metrics.jsonl"
     while not (metrics.exists() and metrics.read_bytes().count(b"\n") >= steps):
         assert running()
-        time.sleep(0.05)
+        time.sleep(0.01)
 
 
 @pytest.mark.parametrize(
@@ -119,7 +119,7 @@ def test_a_process_that_is_stopped_ends_all_and_the_run_goes_on_bit_for_bit(
 ) -> None:
     run = tmp_path / "run"
     process = _start(run, images, devices=devices)
-    _wait_for_steps(run, process.is_running, steps=25)
+    _wait_for_steps(run, process.is_running, steps=12)
     workers = _workers(process)
     os.kill(process.pid if whom == "command" else workers[int(whom)], number)
     began = time.monotonic()
@@ -143,7 +143,7 @@ def test_a_restart_by_torchrun_goes_on_bit_for_bit(
         text=True,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
     )
-    _wait_for_steps(run, lambda: process.poll() is None, steps=23)
+    _wait_for_steps(run, lambda: process.poll() is None, steps=12)
     os.kill(_workers(process)[1], signal.SIGKILL)
     _, error = process.communicate(timeout=240)
     assert process.returncode == 0, error
@@ -187,7 +187,7 @@ def test_a_run_goes_on_with_more_processes_and_the_threads_of_torchrun_and_notes
         text=True,
         env=os.environ | dict.fromkeys(THREADS, "2"),
     )
-    _wait_for_steps(run, lambda: process.poll() is None, steps=25)
+    _wait_for_steps(run, lambda: process.poll() is None, steps=12)
     process.terminate()
     _, error = process.communicate()
     assert process.returncode == 143, error

@@ -46,8 +46,8 @@ def _random_relu(images: Images, *, count: int, seed: int) -> Features:
 
 def test_probe_is_within_half_a_point_of_a_converged_logistic_regression() -> None:
     data = load_dataset("mnist5k")
-    train = _random_relu(data.train, count=20_000, seed=1)
-    test = _random_relu(data.test, count=20_000, seed=2)
+    train = _random_relu(data.train, count=10_000, seed=1)
+    test = _random_relu(data.test, count=10_000, seed=2)
     mean, std = train.values.mean(dim=0), train.values.std(dim=0)
     reference = LogisticRegression(C=np.inf, max_iter=1000)
     reference.fit(((train.values - mean) / std).numpy(), train.labels.numpy())

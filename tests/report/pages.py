@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import pytest
 
 from stopgrad.config import config_to_dict, preset
 from stopgrad.evaluation import Record, to_line
@@ -180,3 +181,11 @@ def rows_of(chart: Any, *needed: str) -> list[dict[str, Any]]:
 def is_list(part: Any) -> bool:
     """A list in either of Python's kinds."""
     return isinstance(part, list | tuple)
+
+
+def hindrances(page: Any, scheme: str) -> list[dict[str, Any]]:
+    """What axe-core finds on an open page; in the dark, whose colours differ, of contrast alone."""
+    package = pytest.importorskip("axe_playwright_python", reason="needs axe-core")
+    page.evaluate((Path(package.__path__[0]) / "axe.min.js").read_text())
+    rules = {"runOnly": ["color-contrast"]} if scheme == "dark" else {}
+    return list(page.evaluate("rules => axe.run(rules)", rules)["violations"])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,6 +13,7 @@ from PIL import Image
 
 from stopgrad.report import NeighborPanel, explore, read_evidence, write_page
 from tests.report.factories import Nearest, brute_force, digits, untrained_run, write_card
+from tests.report.pages import hindrances
 
 
 class Written(NamedTuple):
@@ -190,12 +190,10 @@ def test_without_script_the_chosen_examples_are_there(browser: Any, written: Wri
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [390, 1280])
 def test_nothing_hinders_a_reader(browser: Any, written: Written, scheme: str, width: int) -> None:
-    package = pytest.importorskip("axe_playwright_python", reason="needs axe-core")
     size = {"width": width, "height": 844}
     page, complaints = opened(browser, written, color_scheme=scheme, viewport=size)
     assert page.evaluate("document.documentElement.scrollWidth") <= width
-    page.evaluate((Path(package.__path__[0]) / "axe.min.js").read_text())
-    found = page.evaluate("axe.run()")["violations"]
+    found = hindrances(page, scheme)
     serious = [v for v in found if v["impact"] in ("serious", "critical")]
     assert [(v["id"], v["nodes"][0]["html"]) for v in serious] == []
     assert complaints == []

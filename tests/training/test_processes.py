@@ -1,6 +1,6 @@
 """Claims about processes that train together: they compute the run of one process.
 
-Real processes on the CPU: two that torchrun has started, three and four that a process has forked.
+Real processes on the CPU, forked; those of torchrun are in `cli/test_devices`.
 """
 
 from __future__ import annotations
@@ -8,8 +8,6 @@ from __future__ import annotations
 import gc
 import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any, cast
 
@@ -27,9 +25,6 @@ from tests.promises.process import call_forked
 from tests.studies.engines import free_port
 from tests.training import together
 
-TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node")
-COUNTS = [2, 3, 4]
-
 
 @pytest.fixture(scope="module")
 def alone() -> dict[str, Any]:
@@ -37,15 +32,11 @@ def alone() -> dict[str, Any]:
     return together.computed(None, Path(os.devnull))
 
 
-@pytest.fixture(scope="module", params=COUNTS)
+@pytest.fixture(scope="module", params=[2, 3, 4])
 def shared(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """What several compute together."""
     out = tmp_path_factory.mktemp("together") / "computed.pt"
-    if request.param == 2:
-        command = [*TORCHRUN, "2", "-m", "tests.training.together", str(out)]
-        subprocess.run(command, check=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
-    else:
-        call_forked(together.fork, out, request.param, free_port())
+    call_forked(together.fork, out, request.param, free_port())
     return torch.load(out, weights_only=True)
 
 
@@ -56,12 +47,12 @@ def test_every_bit_of_a_view_is_that_of_one_process(
         assert torch.equal(own, theirs)
 
 
-@pytest.mark.parametrize("kind", ["per-view", "joint", "momentum"])
-def test_forty_steps_in_fp64_are_those_of_one_process(
-    alone: dict[str, Any], shared: dict[str, Any], kind: str
+@pytest.mark.parametrize(("kind", "steps"), together.STEPS.items())
+def test_steps_in_fp64_are_those_of_one_process(
+    alone: dict[str, Any], shared: dict[str, Any], kind: str, steps: int
 ) -> None:
     (losses, tensors), (own_losses, own_tensors) = shared[f"fp64 {kind}"], alone[f"fp64 {kind}"]
-    assert len(own_losses) == together.STEPS
+    assert len(own_losses) == steps
     assert float((losses - own_losses).abs().max()) < 1e-11
     assert tensors.keys() == own_tensors.keys()
     for name, tensor in own_tensors.items():

@@ -1,8 +1,6 @@
-"""What one of several processes computes, for `test_processes`; started by torchrun, or forked.
+"""What one of several processes computes, for `test_processes`, which forks them.
 
-    torchrun --nproc-per-node N -m tests.training.together OUT
-
-The first process writes OUT: views, losses and tensors of a training in fp64, parameters after a
+The first process writes a file: views, losses and tensors of a training in fp64, parameters after a
 step in fp32, what is measured at the end of an epoch, and what each process hears of the others.
 """
 
@@ -31,7 +29,8 @@ from stopgrad.training.pretrain import Pretraining, start_training
 from stopgrad.training.watch import look, watched_outputs
 from tests.runs.factories import info, train
 
-STEPS, BATCH = 40, 10  # a batch that neither three nor four processes share evenly
+STEPS = {"per-view": 40, "joint": 10, "momentum": 10}
+BATCH = 10  # neither three nor four processes share it evenly
 
 
 @functools.cache
@@ -103,7 +102,7 @@ def computed(processes: Processes | None, folder: Path) -> dict[str, Any]:
     for kind, changes in (kinds | {"momentum": {"target": "momentum"}}).items():
         double = in_fp64(training(processes, **changes))
         losses = noted(double)
-        for indices in [*double.batches()][:STEPS]:
+        for indices in [*double.batches()][: STEPS[kind]]:
             double.advance(indices)
             double.read_losses()
         found[f"fp64 {kind}"] = (torch.stack(losses), double.model.state_dict())
@@ -208,7 +207,3 @@ def main(out: Path) -> None:
         found = computed(processes, out.parent)
         if processes is None or processes.is_first:
             torch.save(found | {"looks": plain(found["looks"])}, out)
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]))
