@@ -352,36 +352,27 @@ def accuracies(runs: Sequence[TrainedRun], datasets: Sequence[Dataset] | None) -
     """kNN and linear accuracy of each run, on all labels, of its newest checkpoint and one split.
 
     The split is the first of test and validation on which all runs have both numbers in their
-    records; else validation, where all runs hold images out, so that a choice between them leaves
-    the test images alone; else the one that `evaluate_run` takes by itself. What no record has is
-    scored on the images of each run, which have labels; without data sets it is left out.
+    records; else validation, where all hold images out, so that choosing a run leaves the test
+    images alone; else the one that `evaluate_run` takes by itself. What no record has is scored on
+    the images of each run, which have labels; without data sets it is left out.
     """
     recorded = [_recorded(run) for run in runs]
-    split = _split(runs, recorded, datasets)
-    chosen = [{k.metric: r for k, r in known.items() if k.split == split} for known in recorded]
     own: Sequence[Dataset | None] = datasets or [None] * len(runs)
+    split = "test" if own[0] is None else split_to_score(own[0], runs[0].info.config)
+    if all(run.info.config.validation > 0 for run in runs):
+        split = "validation"
+    for name in ("validation", "test"):
+        keys = {Key(metric, 1.0, "encoder", name) for metric in COMPARED}
+        if all(known.keys() >= keys for known in recorded):
+            split = name
     return [
-        _completed(run, records, dataset, split=split)
-        for run, records, dataset in zip(runs, chosen, own, strict=True)
+        _completed(run, {k.metric: r for k, r in known.items() if k.split == split}, each, split)
+        for run, known, each in zip(runs, recorded, own, strict=True)
     ]
 
 
-def _split(
-    runs: Sequence[TrainedRun],
-    recorded: Sequence[dict[Key, Record]],
-    datasets: Sequence[Dataset] | None,
-) -> str:
-    for name in ("test", "validation"):
-        keys = {Key(metric, 1.0, "encoder", name) for metric in COMPARED}
-        if all(known.keys() >= keys for known in recorded):
-            return name
-    if all(run.info.config.validation > 0 for run in runs):
-        return "validation"
-    return split_to_score(datasets[0], runs[0].info.config) if datasets else "test"
-
-
 def _completed(
-    run: TrainedRun, records: dict[str, Record], dataset: Dataset | None, *, split: str
+    run: TrainedRun, records: dict[str, Record], dataset: Dataset | None, split: str
 ) -> Accuracies:
     missing = tuple(metric for metric in COMPARED if metric not in records)
     if dataset is None or not missing:
