@@ -8,6 +8,7 @@ import subprocess
 import sys
 import types
 from collections.abc import Callable
+from dataclasses import asdict
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -394,6 +395,7 @@ def test_the_baseline_and_fine_tuning_keep_their_records(
     short = {"epochs": 1, "batch": 32}
     (base,) = stopgrad.supervised(pictures, out=tmp_path, labels=0.5, preset="tiny", epochs=1)
     (tuned,) = run.finetune(0.5, out=tmp_path, finetune=short)
+    assert tuned.config["finetune"] == asdict(run.config.finetune) | short
     lines = (tmp_path / "records.jsonl").read_text().splitlines()
     assert [json.loads(line)["metric"] for line in lines] == [base.metric, tuned.metric]
     with pytest.raises(ConfigError, match="trained already"):

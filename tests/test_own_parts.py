@@ -96,6 +96,19 @@ def test_a_run_that_is_resumed_has_the_bits_of_one_that_never_stopped(
     assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
 
 
+def test_what_an_encoder_draws_in_fine_tuning_is_decided_by_the_step(
+    run: stopgrad.Run, tmp_path: Path
+) -> None:
+    found = []
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        out = tmp_path / str(seed)
+        run.finetune(1, out=out, finetune={"epochs": 1, "batch": 32})
+        rows = (out / "finetune" / "share-1" / "metrics.jsonl").read_text().splitlines()
+        found.append([json.loads(row)["loss"] for row in rows])
+    assert found[0] == found[1]
+
+
 def test_the_module_of_the_caller_is_not_trained(tmp_path: Path) -> None:
     module = small()
     before = {key: value.clone() for key, value in module.state_dict().items()}

@@ -1,13 +1,14 @@
 """Claims about `encoder`."""
 
 import pytest
+import timm
 import torch
 import torchvision
 from torch import Tensor, nn
 
-from stopgrad.config import EncoderConfig
+from stopgrad.config import EncoderConfig, preset
 from stopgrad.errors import ConfigError
-from stopgrad.method import build_encoder, size_problem
+from stopgrad.method import build_encoder, build_simsiam, drops, size_problem
 from stopgrad.method.resnet import Encoder, ResNet, ResNetShape
 
 
@@ -76,6 +77,14 @@ def test_initial_weights_depend_on_the_generator_alone() -> None:
 def test_convolutions_start_with_he_variance() -> None:
     weight = _build("resnet18").state_dict()["layer4.1.conv2.weight"]  # fan out 512 x 9
     assert weight.std().item() == pytest.approx((2 / (512 * 9)) ** 0.5, rel=0.01)
+
+
+def test_models_that_drop_values_or_paths_are_known() -> None:
+    assert not drops(build_simsiam(preset("tiny")))
+    assert not drops(timm.create_model("resnet18"))
+    assert drops(timm.create_model("ghostnet_050"))  # a rate of the model
+    assert drops(timm.create_model("resnet10t", drop_path_rate=0.1))  # of its blocks
+    assert drops(nn.Sequential(nn.Dropout(0.1)))
 
 
 def test_timm_backbones_come_by_name_without_touching_the_global_generator() -> None:

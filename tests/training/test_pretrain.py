@@ -452,6 +452,18 @@ def test_known_names_are_kept_and_paths_hold_from_anywhere(
     assert spec_to_keep("./cifar10") == str(tmp_path / "cifar10")
 
 
+def test_what_a_backbone_drops_by_chance_is_decided_by_the_step(dataset: Dataset) -> None:
+    losses = []
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        training = _begun(dataset, _tiny(**{"encoder.name": "timm:ghostnet_050", "batch": 8}))
+        for batch in [*training.batches()][:2]:
+            training.advance(batch)
+        losses.append(training.read_losses())
+        assert torch.initial_seed() == seed
+    assert losses[0] == losses[1]
+
+
 def test_a_backbone_that_cannot_take_the_views_is_refused_first(dataset: Dataset) -> None:
     config = _tiny(**{"encoder.name": "timm:mixer_s32_224"})
     with pytest.raises(ConfigError, match="at 16 x 16 px"):

@@ -33,6 +33,7 @@ from .encoder import size_problems as size_problems
 from .flops import ClassifierShape as ClassifierShape
 from .flops import classifier_flops as classifier_flops
 from .flops import training_flops as training_flops
+from .layers import drops as drops
 from .layers import fuse_batch_norm as fuse_batch_norm
 from .layers import normalize_over_processes as normalize_over_processes
 from .optimizer import SGD as SGD

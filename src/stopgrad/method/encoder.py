@@ -15,7 +15,7 @@ import torch
 from stopgrad.config import OWN, EncoderConfig, torch_generator
 from stopgrad.errors import ConfigError, did_you_mean, no_memory
 from stopgrad.method.layers import initialize, split_views_in
-from stopgrad.method.own import build_own_encoder
+from stopgrad.method.own import build_own_encoder, seeded
 from stopgrad.method.resnet import RESNETS, Encoder, ResNet
 
 TIMM = "timm:"
@@ -133,9 +133,7 @@ def _timm_encoder(config: EncoderConfig, generator: torch.Generator, *, per_view
     """A timm backbone without its classifier; stem and width are the backbone's own."""
     import timm
 
-    # timm draws weights from the global generator: seed it with ours, then restore its state.
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(generator.initial_seed())
+    with seeded(generator.initial_seed(), torch.device("cpu")):  # timm draws from the global one
         backbone = _created(timm.create_model, config)
     # Some backbones have a layer between their last features and the classifier.
     backbone.feature_width = getattr(backbone, "head_hidden_size", None) or backbone.num_features

@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.dropout import _DropoutNd
 
 if TYPE_CHECKING:
     from stopgrad.method.processes import Processes
@@ -76,6 +77,17 @@ def split_views_in(module: nn.Module) -> None:
         if isinstance(layer, _BatchNorm):
             kind = type(layer)
             layer.__class__ = type(f"PerView{kind.__name__}", (PerView, kind), {})
+
+
+def drops(module: nn.Module) -> bool:
+    """Whether it leaves out values or paths by chance in training, as some of timm's models do.
+
+    Such numbers come from PyTorch's global generators.
+    """
+    rates = (getattr(m, name, 0) for m in module.modules() for name in ("drop_prob", "drop_rate"))
+    return any(isinstance(rate, float) and rate > 0 for rate in rates) or any(
+        isinstance(m, _DropoutNd) and m.p > 0 for m in module.modules()
+    )
 
 
 def initialize(module: nn.Module, generator: torch.Generator) -> nn.Module:

@@ -124,14 +124,24 @@ def follow_the_generator(name: str, pixels: Tensor) -> bool:  # (B, 3, H, W) uin
 
 @contextmanager
 def seeded(seed: int, device: torch.device) -> Iterator[None]:
-    """PyTorch's global generators seeded, and back as they were after.
+    """PyTorch's global generators of the CPU and of a device seeded, and back as they were after.
 
     What a part draws from them (dropout, for one) is then decided by the step, as all else.
     """
-    devices = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices):
-        torch.manual_seed(seed)
+    generators = [torch.default_generator]
+    if device.type == "cuda":
+        index = torch.cuda.current_device() if device.index is None else device.index
+        generators.append(torch.cuda.default_generators[index])
+    elif device.type == "mps":
+        generators.append(torch.mps._get_default_mps_generator())
+    states = [generator.get_state() for generator in generators]
+    try:
+        for generator in generators:
+            generator.manual_seed(seed)
         yield
+    finally:
+        for generator, state in zip(generators, states, strict=True):
+            generator.set_state(state)
 
 
 def _found(parts: dict[str, Any], name: str, what: str) -> Any:

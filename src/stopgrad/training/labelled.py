@@ -169,7 +169,8 @@ class LabelledTraining(Learner[Classifier, LabelledBatch]):
     def advance(self, indices: Tensor) -> None:  # (B,)
         """The next step, on crops of the images of a batch; waits for the device."""
         began = time.perf_counter()
-        self.take_step(self.augmented(indices)).item()
+        with self.drawing(self.recipe.task, "own"):
+            self.take_step(self.augmented(indices)).item()
         self.step_seconds = time.perf_counter() - began
         self.seconds += self.step_seconds
 

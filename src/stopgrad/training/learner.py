@@ -12,16 +12,25 @@ import signal
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from stopgrad.config import Config
+from stopgrad.config import Config, torch_generator
 from stopgrad.errors import CollapsedError, DivergedError, InterruptedRunError
 from stopgrad.images import Normalization, Packed
-from stopgrad.method import Compute, Optimizer, Processes, Verdict, keep_threads_apart
+from stopgrad.method import (
+    Compute,
+    Optimizer,
+    Processes,
+    Verdict,
+    drops,
+    keep_threads_apart,
+    seeded,
+)
 from stopgrad.runs import Checkpoint, RunWriter, State, TrainingState, load_model, read_status
 
 Model = TypeVar("Model", bound=nn.Module)
@@ -54,6 +63,7 @@ class Learner(ABC, Generic[Model, Batch]):
     advice: str  # what to do when the loss is not finite
     processes: Processes | None = None  # that take each step together, each with its part of B
     refused: Tensor = field(init=False)  # (), 1 from the first step that was not finite on
+    draws: bool = field(init=False)  # layers may draw from PyTorch's global generators
     step: int = 0  # steps taken
     epoch: int = 0  # epochs finished, their measurements included
     losses: list[float] = field(default_factory=list)  # of the epoch so far, those that were read
@@ -61,6 +71,7 @@ class Learner(ABC, Generic[Model, Batch]):
 
     def __post_init__(self) -> None:
         self.refused = torch.zeros((), device=self.compute.device)
+        self.draws = self.config.encoder.is_given or drops(self.model)
         if self.compute.device.type == "cpu":
             keep_threads_apart()
 
@@ -120,6 +131,13 @@ class Learner(ABC, Generic[Model, Batch]):
         self.set_learning_rates()
         loss = self.backward(self.loss(batch))
         return self.count(self.update(loss))[0]
+
+    def drawing(self, *position: str) -> AbstractContextManager[None]:
+        """What layers draw, such as dropout, is decided by the seed and the step."""
+        if not self.draws:
+            return nullcontext()
+        seed = torch_generator(self.config.seed, *position, self.step).initial_seed()
+        return seeded(seed, self.compute.device)
 
     def set_learning_rates(self) -> None:
         """Sets those of the next step."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -39,7 +38,6 @@ from stopgrad.method import (
     learning_rates,
     normalize_over_processes,
     random_table,
-    seeded,
     simsiam_loss,
     use_repeatable,
     views_of,
@@ -124,13 +122,13 @@ class Pretraining(Learner[SimSiam, Views]):
     collapsed: int = 0  # measurements in a row that said collapse
 
     def may_be_replayed(self) -> bool:
-        """Whether a step can be one graph: on a GPU that holds all images, without own parts.
+        """Whether a step can be one graph: on a GPU that holds all images, nothing drawn by layers.
 
         Several processes agree on it, since the graph of one waits for the sums of the others. That
         those sums have the same bits in a graph has not been seen: not in a run to be repeated.
         """
         on_gpu = isinstance(self.pixels, Tensor) and self.pixels.is_cuda
-        able = on_gpu and not self.config.has_own_parts
+        able = on_gpu and not self.config.has_own_parts and not self.draws
         if self.processes is None:
             return able
         asked = self.processes.can_record and not self.config.repeatable
@@ -166,16 +164,9 @@ class Pretraining(Learner[SimSiam, Views]):
         The views are made from a table of uniform numbers; loss and refusal are for `count`.
         """
         views = self._views_of(indices, table)  # x1, x2 = aug(x), aug(x)
-        with self._drawing():
+        with self.drawing("own"):
             loss = self.loss(views)  # L = D(p1, z2) / 2 + D(p2, z1) / 2
         return self.update(self.backward(loss))
-
-    def _drawing(self) -> AbstractContextManager[None]:
-        """What an encoder of the caller draws, such as dropout, is decided by the step."""
-        if not self.config.encoder.is_given:
-            return nullcontext()
-        seed = torch_generator(self.config.seed, "own", self.step).initial_seed()
-        return seeded(seed, self.compute.device)
 
     def loss(self, batch: Views) -> Tensor:  # -> ()
         """The symmetrised loss of two views."""

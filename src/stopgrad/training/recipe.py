@@ -18,13 +18,14 @@ from stopgrad.config import (
     SupervisedConfig,
     Task,
     config_from_dict,
-    config_to_dict,
+    key_paths,
+    knob_values,
 )
 from stopgrad.errors import ConfigError, DataError
 from stopgrad.images import Images, label_subset
 from stopgrad.method import ClassifierShape, classifier_flops
 
-FREE = ("checkpoint_every", "device", "threads")  # may change in fine-tuning, besides its own knobs
+ALSO_FREE = ("checkpoint_every", "device", "threads")  # in fine-tuning, besides its own knobs
 
 
 class Recipe(NamedTuple):
@@ -107,14 +108,14 @@ def recipe_of(config: Config, task: Task) -> Recipe:
 
 def finetuning_config(config: Config, changes: Mapping[str, object]) -> Config:
     """The config of a run with other knobs of fine-tuning; a ConfigError for any other knob."""
-    wrong = [key for key in changes if key.partition(".")[0] != "finetune" and key not in FREE]
+    wrong = [key for key in changes if key.partition(".")[0] != "finetune" and key not in ALSO_FREE]
     if wrong:
         raise ConfigError(
             f"{', '.join(wrong)} for an encoder that is trained already",
-            expected=f"finetune.KNOB, {', '.join(FREE)}",
+            expected=f"finetune.KNOB, {', '.join(ALSO_FREE)}",
             hint="see the knobs of finetune in: stopgrad pretrain --help-all",
         )
-    return config_from_dict(config_to_dict(config) | dict(changes))
+    return config_from_dict(knob_values(config) | key_paths(changes))
 
 
 def check_recipe(recipe: Recipe, images: LabelledImages) -> None:

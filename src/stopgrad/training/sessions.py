@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from stopgrad.config import Config, config_from_dict, config_to_dict
+from stopgrad.config import Config, config_from_dict, key_paths, knob_values
 from stopgrad.errors import ConfigError, DataError
 from stopgrad.evaluation import append_cost, start_meter
 from stopgrad.images import Dataset, Track, no_progress
@@ -105,7 +105,7 @@ def resumed_info(path: Path, *, changes: Mapping[str, str]) -> RunInfo:
             expected="a pretraining",
             hint="go on with the command that began it",
         )
-    config = config_from_dict(config_to_dict(info.config) | dict(changes))
+    config = config_from_dict(knob_values(info.config) | key_paths(changes))
     use_threads(config.threads or info.environment["threads"])
     environment = info.environment | describe_environment(config)
     return info._replace(config=config, environment=environment)
