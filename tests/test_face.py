@@ -212,6 +212,12 @@ def test_a_run_shows_how_it_stands(run: stopgrad.Run) -> None:
     assert f"{len(run.records)} records" in text
 
 
+def test_a_network_trained_with_labels_is_no_run_to_open(pictures: Path, tmp_path: Path) -> None:
+    stopgrad.supervised(pictures, out=tmp_path, preset="tiny", epochs=1)
+    with pytest.raises(CheckpointError, match="trained with labels"):
+        stopgrad.Run(tmp_path / "supervised" / "share-1")
+
+
 def test_scores_show_themselves_as_a_table(run: stopgrad.Run) -> None:
     scores = run.evaluate(of=["pixels"], metrics=["knn_accuracy"])
     (record,) = scores

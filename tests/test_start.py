@@ -106,10 +106,12 @@ pixels = np.random.default_rng(0).integers(0, 256, (64, 16, 16, 3), dtype=np.uin
 assert "torch" not in sys.modules
 run = stopgrad.pretrain(pixels, out="run", preset="tiny", epochs=1)
 import torch
-print(torch.get_num_threads())
+cudnn = torch.backends.cudnn
+print(torch.get_num_threads(), cudnn.deterministic, cudnn.benchmark)
 torch.set_num_threads(3)
+cudnn.benchmark = True
 run.resume(extend=2)
-print(torch.get_num_threads())
+print(torch.get_num_threads(), cudnn.deterministic, cudnn.benchmark)
 from stopgrad.runs import read_run
 print(read_run(run.path).environment["threads"])
 """
@@ -119,4 +121,5 @@ def test_a_call_with_its_own_number_of_threads_leaves_that_of_the_program(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert _output(CALLS, OMP_NUM_THREADS="2", MKL_NUM_THREADS="2").split()[-3:] == ["2", "3", "1"]
+    *_, first, second, own = _output(CALLS, OMP_NUM_THREADS="2", MKL_NUM_THREADS="2").splitlines()
+    assert (first, second, own) == ("2 False False", "3 False True", "1")

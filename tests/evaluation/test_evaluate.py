@@ -12,7 +12,7 @@ import stopgrad
 from stopgrad.config import Config, preset
 from stopgrad.errors import CheckpointError, ConfigError, DataError
 from stopgrad.evaluation import Selection, embed, evaluate_run, read, weighted_knn
-from stopgrad.evaluation.evaluate import score_run
+from stopgrad.evaluation.evaluate import recorded_numbers, score_run
 from stopgrad.images import Dataset, images_from_arrays, label_subset, normalization
 from stopgrad.method import build_simsiam
 from stopgrad.report import neighbor_examples, view_examples
@@ -80,8 +80,19 @@ def test_untrained_is_the_model_that_the_run_began_with(run: TrainedRun, dataset
 
 def test_other_images_than_those_of_the_run_are_refused(run: TrainedRun, dataset: Dataset) -> None:
     other = dataset._replace(train=dataset.train.take(np.arange(300)))
-    with pytest.raises(DataError, match="fingerprint"):
-        next(evaluate_run(run, other))
+    for out in (None, run.path):
+        with pytest.raises(DataError, match="fingerprint"):
+            next(evaluate_run(run, other, out=out))
+
+
+def test_numbers_of_an_epoch_before_are_missing_for_the_encoder_alone(
+    run: TrainedRun, dataset: Dataset, tmp_path: Path
+) -> None:
+    select = Selection(metrics=("knn_accuracy",))
+    list(evaluate_run(run, dataset, select=select, out=tmp_path / "own"))
+    known = {epoch: recorded_numbers(tmp_path / "own", epoch=epoch) for epoch in (2, 3)}
+    assert {key.of for key in known[2]} == {"encoder", "untrained", "pixels"}
+    assert {key.of for key in known[3]} == {"untrained", "pixels"}
 
 
 def test_other_images_are_scored_into_a_folder_of_their_own(

@@ -37,6 +37,7 @@ from stopgrad.evaluation.costs import (
 from stopgrad.evaluation.records import from_values
 from stopgrad.runs import environment
 from stopgrad.runs.machine import _commit, device_name
+from stopgrad.storage import append_lines
 from tests import factories
 
 KEYS = """metric value top5 per_class balanced majority labels label_draw of split images_scored
@@ -181,6 +182,19 @@ def test_the_reports_gpu_hours_give_the_reports_energy(tmp_path: Path) -> None:
     costs = read_costs(tmp_path)
     assert energy(costs).kwh == pytest.approx(1300 * WATTS_PER_GPU / 1000) == pytest.approx(266.5)
     assert energy(costs).co2_kg == pytest.approx(40, abs=0.1)
+
+
+def test_of_several_processes_all_count_and_no_counter_of_one(tmp_path: Path) -> None:
+    meter = start_meter(
+        device="cpu", threads=2, processes=4, find=lambda _: [Counter("x", lambda: 7.0)]
+    )
+    assert meter.spent().joules is None
+    before = {"wall_s": 1800.0, "joules": None, "source": "", "device": "cpu", "threads": 2}
+    append_lines(tmp_path / "costs.jsonl", [before])  # as one process wrote it until now
+    append_cost(tmp_path, Spent(1800.0, None, "", "cpu", threads=2, processes=4))
+    costs = read_costs(tmp_path)
+    assert costs is not None
+    assert energy(costs).watts == (2 + 8) / 2 * WATTS_PER_THREAD
 
 
 def test_what_counters_say_is_the_difference_between_two_looks(tmp_path: Path) -> None:

@@ -169,6 +169,13 @@ def test_a_supervised_run_is_as_far_as_the_folder_of_its_label_fraction_says(
     assert folder.state()[:2] == ("trained", 5)
 
 
+def test_the_newest_knn_is_known_however_many_steps_came_after_it(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    folder.run.mkdir()
+    (folder.run / "status.json").write_text('{"state": "running", "epoch": 12, "knn": 0.5}')
+    assert folder.state().knn == 0.5
+
+
 @pytest.mark.parametrize(
     "status", ['{"epoch": "3x"}', '{"epoch": 2, "verdict": "healthy"}', '{"epoch": [1]}', "[]", "{"]
 )

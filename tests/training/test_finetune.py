@@ -2,9 +2,11 @@
 
 import functools
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -17,7 +19,7 @@ from stopgrad.images import Dataset, normalization
 from stopgrad.method import build_classifier
 from stopgrad.runs import RunWriter, TrainedRun, describe_run, load_checkpoint, load_run, prepare
 from stopgrad.training import LabelledEpoch, pretrain_epochs
-from stopgrad.training.fractions import trained_record
+from stopgrad.training.fractions import finetune_fractions, trained_record
 from stopgrad.training.labelled import (
     LabelledBatch,
     Start,
@@ -192,6 +194,18 @@ def test_it_does_not_go_on_from_another_encoder(
         epochs = labelled_epochs(fraction_of(dataset, 0.5), run.info.config, **how)
         with pytest.raises(DataError, match=f"from_step: {run.step} -> 99"):
             next(epochs)
+
+
+def test_of_other_images_none_is_held_out(
+    run: TrainedRun, dataset: Dataset, tmp_path: Path
+) -> None:
+    """The probes of the same encoder train on all of them too."""
+    config = replace(run.info.config, validation=0.2)
+    held = run._replace(info=run.info._replace(config=config))
+    other = Dataset("other", dataset.test, dataset.train.take(np.arange(60)))
+    [*_, last_epoch] = finetune_fractions(held, other, config, tmp_path, spec="other", labels=(1,))
+    assert last_epoch.record is not None
+    assert last_epoch.record.protocol["train_images"] == len(other.train)
 
 
 def test_its_record_is_the_encoders_beside_those_of_other_evaluators(

@@ -290,6 +290,8 @@ def test_watching_and_saving_change_nothing(dataset: Dataset, tmp_path: Path) ->
     _train(dataset, _tiny(knn_every=1, checkpoint_every=1), tmp_path / "often")
     _train(dataset, _tiny(knn_every=0, checkpoint_every=0), tmp_path / "never")
     assert end_state(tmp_path / "often") == end_state(tmp_path / "never")
+    assert read_status(tmp_path / "often")["knn"] == _of_epochs(tmp_path / "often", "knn")[-1]
+    assert "knn" not in read_status(tmp_path / "never")
 
 
 def test_losses_that_are_read_late_as_on_a_gpu_change_nothing(
@@ -456,7 +458,8 @@ def test_what_a_backbone_drops_by_chance_is_decided_by_the_step(dataset: Dataset
     losses = []
     for seed in (1, 2):
         torch.manual_seed(seed)
-        training = _begun(dataset, _tiny(**{"encoder.name": "timm:ghostnet_050", "batch": 8}))
+        knobs = {"encoder.name": "timm:ghostnet_050", "batch": 8, "precision": "fp32"}
+        training = _begun(dataset, _tiny(**knobs))
         for batch in [*training.batches()][:2]:
             training.advance(batch)
         losses.append(training.read_losses())
@@ -690,6 +693,11 @@ def test_a_signal_while_losses_wait_on_the_device_saves_them_too(
         writer.stop_signal = 15
         with pytest.raises(InterruptedRunError, match="saved at step 1"):
             keeper.stop_if_asked()
+        manifest = tmp_path / "run" / "checkpoints" / "step-000001" / "manifest.json"
+        saved = manifest.stat().st_mtime_ns
+        with pytest.raises(InterruptedRunError, match="saved at step 1"):
+            keeper.stop_if_asked()
+        assert manifest.stat().st_mtime_ns == saved  # written again it would be gone for a moment
     assert [step for step, _ in step_losses(tmp_path / "run")] == [1]
     assert len(load_checkpoint(tmp_path / "run").state["losses"]) == 1
 

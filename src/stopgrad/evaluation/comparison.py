@@ -141,7 +141,7 @@ def compare_runs(
     if same_data(runs, datasets):
         known = all(dataset.train.labels is not None for dataset in datasets)
         scorable = score and known and all(map(is_own, runs, datasets))
-        scores = accuracies(runs, datasets if scorable else None)
+        scores = accuracies(runs, datasets if scorable else None, track=track)
     ranks = {name: _ranks([getattr(m, name) for m in measures]) for name in LABEL_FREE}
     rows = [
         Row(
@@ -348,7 +348,12 @@ def _protocol(dataset: Dataset, *, layer: Layer, scores: Sequence[Accuracies]) -
     }
 
 
-def accuracies(runs: Sequence[TrainedRun], datasets: Sequence[Dataset] | None) -> list[Accuracies]:
+def accuracies(
+    runs: Sequence[TrainedRun],
+    datasets: Sequence[Dataset] | None,
+    *,
+    track: Track = no_progress,
+) -> list[Accuracies]:
     """kNN and linear accuracy of each run, on all labels, of its newest checkpoint and one split.
 
     The split is the first of test and validation on which all runs have both numbers in their
@@ -365,21 +370,17 @@ def accuracies(runs: Sequence[TrainedRun], datasets: Sequence[Dataset] | None) -
         keys = {Key(metric, 1.0, "encoder", name) for metric in COMPARED}
         if all(known.keys() >= keys for known in recorded):
             split = name
-    return [
-        _completed(run, {k.metric: r for k, r in known.items() if k.split == split}, each, split)
-        for run, known, each in zip(runs, recorded, own, strict=True)
-    ]
-
-
-def _completed(
-    run: TrainedRun, records: dict[str, Record], dataset: Dataset | None, split: str
-) -> Accuracies:
-    missing = tuple(metric for metric in COMPARED if metric not in records)
-    if dataset is None or not missing:
-        return Accuracies(records, ())
-    wanted = Selection(split=split, of=("encoder",), metrics=missing)
-    found = {record.metric: record for record in score_run(run, dataset, select=wanted)}
-    return Accuracies(records | found, tuple(found))
+    completed = []
+    for run, known, dataset in zip(runs, recorded, own, strict=True):
+        records = {key.metric: record for key, record in known.items() if key.split == split}
+        missing = tuple(metric for metric in COMPARED if metric not in records)
+        found: dict[str, Record] = {}
+        if dataset is not None and missing:
+            wanted = Selection(split=split, of=("encoder",), metrics=missing)
+            scored = score_run(run, dataset, select=wanted, track=track)
+            found = {record.metric: record for record in scored}
+        completed.append(Accuracies(records | found, tuple(found)))
+    return completed
 
 
 def _recorded(run: TrainedRun) -> dict[Key, Record]:

@@ -37,6 +37,7 @@ class Spent(NamedTuple):
     source: str  # the counters, "nvml + rapl" for instance
     device: str
     threads: int
+    processes: int = 1  # that took part, each with such a device and so many threads
 
 
 class Costs(NamedTuple):
@@ -51,8 +52,10 @@ class Costs(NamedTuple):
 class Meter:
     """Wall time and energy from one look to the next."""
 
-    def __init__(self, *, device: str, threads: int, found: Sequence[Counter]) -> None:
-        self._device, self._threads, self._counters = device, threads, found
+    def __init__(
+        self, *, device: str, threads: int, processes: int, found: Sequence[Counter]
+    ) -> None:
+        self._where, self._counters = (device, threads, processes), found
         self._time, self._joules = time.perf_counter(), self._read()
 
     def spent(self) -> Spent:
@@ -62,7 +65,7 @@ class Meter:
         used = None if joules is None or self._joules is None else joules - self._joules
         self._joules = joules
         source = " + ".join(counter.name for counter in self._counters)
-        return Spent(wall_s, used, source, self._device, self._threads)
+        return Spent(wall_s, used, source, *self._where)
 
     def _read(self) -> float | None:
         try:
@@ -84,10 +87,18 @@ def counters(device: str) -> list[Counter]:
 
 
 def start_meter(
-    *, device: str, threads: int, find: Callable[[str], Sequence[Counter]] = counters
+    *,
+    device: str,
+    threads: int,
+    processes: int = 1,
+    find: Callable[[str], Sequence[Counter]] = counters,
 ) -> Meter:
-    """A meter that begins now, with the counters that `find` gives for "cpu" or "cuda:0"."""
-    return Meter(device=device, threads=threads, found=find(device))
+    """A meter that begins now, with the counters that `find` gives for "cpu" or "cuda:0".
+
+    The energy of several processes is estimated: the counters of one do not see the others' cards.
+    """
+    found = find(device) if processes == 1 else ()
+    return Meter(device=device, threads=threads, processes=processes, found=found)
 
 
 def append_cost(run: Path, spent: Spent) -> None:
@@ -124,7 +135,8 @@ def energy(costs: Costs) -> Energy:
 
 
 def _watts(part: Spent) -> float:
-    return WATTS_PER_GPU if part.device.startswith("cuda") else WATTS_PER_THREAD * part.threads
+    on_gpu = part.device.startswith("cuda")
+    return part.processes * (WATTS_PER_GPU if on_gpu else WATTS_PER_THREAD * part.threads)
 
 
 def rapl(root: Path = POWERCAP) -> Counter | None:

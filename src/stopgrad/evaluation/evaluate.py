@@ -10,7 +10,6 @@ import functools
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -48,6 +47,7 @@ from stopgrad.runs import (
     TrainedRun,
     check_fractions,
     check_same_data,
+    config_of,
     environment,
     evaluation_split,
     keep_label_draws,
@@ -64,7 +64,7 @@ Evaluator = Callable[[Features, Features], Score]
 
 
 class Selection(NamedTuple):
-    """Which numbers an evaluation gives; without a word all of them."""
+    """Which numbers an evaluation gives; all of them by default."""
 
     split: str = "auto"  # as `evaluation_split` takes it
     of: tuple[Subject, ...] = ("encoder", "untrained", "pixels")
@@ -100,22 +100,23 @@ def evaluate_run(
         DataError: When there are no labels, or the data are not those of the run.
         StorageError: When the disk refuses.
     """
-    if out is None:
-        check_same_data(run.info, dataset)
     folder = out or run.path
+    if folder.resolve() == run.path.resolve():
+        check_same_data(run.info, dataset)
     with storage_errors(folder, needed=0):
         make_folder(folder)
     if set(select.metrics) & set(FROZEN):
-        keep_label_draws(folder, dataset, _own_config(run, dataset), labels=labels)
+        keep_label_draws(folder, dataset, config_of(run.info, dataset), labels=labels)
     for record in score_run(run, dataset, labels=labels, select=select, track=track):
         append(folder / "records.jsonl", record)
         yield record
 
 
-def recorded_numbers(run: Path) -> frozenset[Key]:
-    """The numbers that a run has already, at its newest checkpoint or before; see `read`."""
-    path = run / "records.jsonl"
-    return frozenset(key_of(record) for record in read(path)) if path.exists() else frozenset()
+def recorded_numbers(folder: Path, *, epoch: int) -> frozenset[Key]:
+    """The numbers that a folder has already of a run at this epoch; see `read`."""
+    path = folder / "records.jsonl"
+    found = read(path) if path.exists() else ()
+    return frozenset(key_of(r) for r in found if r.of != "encoder" or r.epoch == epoch)
 
 
 def score_run(
@@ -141,7 +142,7 @@ def score_run(
         yield from _measured(run, metrics=wanted, name=dataset.name)
     if not set(wanted) & set(FROZEN):
         return
-    images = evaluation_split(dataset, _own_config(run, dataset), name=select.split)
+    images = evaluation_split(dataset, config_of(run.info, dataset), name=select.split)
     for of in select.of:
         keys = [Key(metric, fraction, of, images.name) for fraction in labels for metric in FROZEN]
         left = [key for key in keys if key.metric in wanted and key not in select.done]
@@ -154,12 +155,6 @@ def score_run(
 def is_own(run: TrainedRun, dataset: Dataset) -> bool:
     """Whether a run was trained on these images."""
     return run.info.data["fingerprint"] == dataset.train.fingerprint
-
-
-def _own_config(run: TrainedRun, dataset: Dataset) -> Config:
-    """The run's config; of other images none were held out from pretraining."""
-    config = run.info.config
-    return config if is_own(run, dataset) else replace(config, validation=0.0)
 
 
 def _scored(
@@ -254,7 +249,7 @@ def _evaluators(
 def _measured(run: TrainedRun, *, metrics: tuple[str, ...], name: str) -> Iterator[Record]:
     """A record for each of these metrics that is a measure of z, from the last measured epoch.
 
-    Of many images without augmentation where the row has them and one view is enough.
+    Prefers the measure of many images without augmentation, where the row has it.
     """
     row = newest_measures(run)
     measures, verdict = row.get("measures"), row.get("verdict")

@@ -57,7 +57,7 @@ class Score(NamedTuple):
 
     @property
     def balance(self) -> Balance:
-        """Of a class with more than `UNEVEN` times the images of another, or without another."""
+        """Set if one class has over `UNEVEN` times the images of another, or is the only one."""
         there = self.class_images[self.class_images > 0].double()
         if len(there) > 1 and bool(there.max() <= UNEVEN * there.min()):
             return Balance()

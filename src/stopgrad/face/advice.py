@@ -34,11 +34,8 @@ if TYPE_CHECKING:
 PAGE = "advice.md"
 TRIED = 64  # images whose views are looked at before anything starts
 CHANGED = 1e-3  # standard deviations of the pixels, by which two views differ at least
-KEPT = 4  # directions that weight decay must leave alive; fewer count as a collapse
 FURTHER = 1.2  # times the length of the rung before, that the next one has at least
-OLD_ENOUGH = 1000  # steps, after which few directions are no longer due to youth
 UNITS = (3600.0, 60.0, 1.0)  # s in an hour, a minute and a second
-LEFT_OUT = ("seed", "device", "threads", "process_timeout")
 TRUST = (
     "Over the 24 runs on CIFAR-10 by which this measure was chosen, its order agrees with a linear "
     "probe's by a Kendall's tau of +0.70 (95 %: 0.41 to 0.90); each setting has one seed, so that "
@@ -91,7 +88,7 @@ class Advice(Shown):
         """The command of the long run."""
         base = knob_values(config_from_dict({}, preset=self.preset))
         own = knob_values(replace(self.best.config, epochs=self.epochs))
-        keys = [key for key in own if own[key] != base[key] and key not in LEFT_OUT]
+        keys = [key for key in own if own[key] != base[key] and key not in studies.HOW_NOT_WHAT]
         flags = (word for key in keys for word in (f"--{key}", _flag(own[key])))
         data = (word for spec in images.specs_of(self.spec) for word in ("--data", spec))
         preset = ("--preset", self.preset)
@@ -340,18 +337,18 @@ def _epoch_s(search: _Search) -> float:
 def _bounded_decay(search: _Search, before: Sequence[TriedSetting]) -> tuple[float, str]:
     """The weight decay of the next rung: lower where the best run lost directions, and says so.
 
-    The directions of z go as 1 / weight decay (docs/method.md), so that KEPT of them bear so much
-    less. That of the rung before where nothing has to change.
+    The directions of z go as 1 / weight decay (docs/method.md), so that as many as are no collapse
+    bear so much less. That of the rung before where nothing has to change.
     """
     decay = (before[0].config if before else search.config).optimizer.weight_decay
     if "optimizer.weight_decay" in search.choices.overrides or not before:
         return decay, ""
-    alive = before[0].directions
-    if alive >= KEPT or before[0].steps < OLD_ENOUGH:
+    alive, wanted = before[0].directions, method.DIMENSIONAL_RANK
+    if alive >= wanted or before[0].steps < method.YOUNG_STEPS:
         return decay, ""
-    bound = decay * alive / KEPT
+    bound = decay * alive / wanted
     return bound, (
-        f"Weight decay was lowered from {decay:g} to {bound:.2g}, so that z keeps {KEPT} "
+        f"Weight decay was lowered from {decay:g} to {bound:.2g}, so that z keeps {wanted:g} "
         f"directions instead of {alive:.1f}: on CIFAR-10 their number went as 1 / weight decay."
     )
 

@@ -38,7 +38,7 @@ def in_plain_torch(function: Callable[P, R]) -> Callable[P, R]:
                 return function(*arguments, **named)
             finally:
                 if "torch" in sys.modules:
-                    method.use_threads(method.usual_threads())
+                    method.set_back_torch()
         with method.plain_torch():
             return function(*arguments, **named)
 

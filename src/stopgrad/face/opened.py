@@ -60,7 +60,7 @@ class OpenedRun:
         self.path, self._older = user_path(path), older
         self._given = None if data is None else as_data(data)
         self._opened: TrainedRun | None = None
-        config = runs.read_run(self.path).config
+        config = runs.read_pretraining(self.path).config
         now = with_parts(config, encoder=encoder, views=views)
         for what, own, given in (
             ("encoder", config.encoder.name, now.encoder.name),

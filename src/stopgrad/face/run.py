@@ -145,9 +145,10 @@ class Run(OpenedRun):
         check_choices("metrics", wanted, (*FROZEN, *MEASURES))
         dataset = self.own_images(data, screen, split=split)
         folder = self._records_of(dataset, data, out)
-        done = evaluation.recorded_numbers(folder or self.path) if missing else frozenset()
-        select = evaluation.Selection(split, subjects, wanted, done)
-        run = self.trained(screen)
+        run, select = self.trained(screen), evaluation.Selection(split, subjects, wanted)
+        if missing:
+            known = evaluation.recorded_numbers(folder or self.path, epoch=run.epoch)
+            select = select._replace(done=known)
         if "untrained" in subjects and self._weights_changed():
             screen.line(
                 "untrained is left out: the encoder has other weights than the run began with"

@@ -1,5 +1,7 @@
 from .classifier import Classifier as Classifier
 from .classifier import build_classifier as build_classifier
+from .collapse import DIMENSIONAL_RANK as DIMENSIONAL_RANK
+from .collapse import YOUNG_STEPS as YOUNG_STEPS
 from .collapse import Clean as Clean
 from .collapse import Layers as Layers
 from .collapse import Measures as Measures
@@ -23,10 +25,10 @@ from .compute import has_device as has_device
 from .compute import joined as joined
 from .compute import keep_threads_apart as keep_threads_apart
 from .compute import plain_torch as plain_torch
+from .compute import set_back_torch as set_back_torch
 from .compute import unused_gpus as unused_gpus
 from .compute import use_repeatable as use_repeatable
 from .compute import use_threads as use_threads
-from .compute import usual_threads as usual_threads
 from .encoder import build_encoder as build_encoder
 from .encoder import size_problem as size_problem
 from .encoder import size_problems as size_problems

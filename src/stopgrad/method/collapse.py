@@ -21,7 +21,7 @@ State = Literal["healthy", "dimensional collapse", "complete collapse", "diverge
 # The thresholds of the verdict; docs/log.md shows the runs behind them.
 COMPLETE_COSINE = 0.05  # two views of one image are no more alike than two images
 COMPLETE_RANK = 1.3  # all outputs lie on one line
-YOUNG = 1000  # steps; z gains its directions one by one, so few are normal before that
+YOUNG_STEPS = 1000  # z gains its directions one by one, so few are normal before that
 DIMENSIONAL_RANK = 4.0  # a handful of directions carry everything
 DIMENSIONAL_CORRELATION = 0.7
 
@@ -236,13 +236,13 @@ def judge(layers: Layers, *, steps: int, images: int) -> Verdict:
 
     It ignores the output std, which stays near 1 behind an output BN in every kind of collapse.
     The spectrum of z starts with one direction and gains the others one by one. So few directions
-    count as a collapse only after `YOUNG` steps, a single one at any time.
+    count as a collapse only after `YOUNG_STEPS` steps, a single one at any time.
     """
     if not all(math.isfinite(value) for layer in layers for value in layer):
         return Verdict(
             "diverged", "outputs are not finite", "lower optimizer.base_lr, or add a warm-up"
         )
-    complete, few = _complete(layers), _few(layers) if steps >= YOUNG else ""
+    complete, few = _complete(layers), _few(layers) if steps >= YOUNG_STEPS else ""
     measured = f", n = {images:,})"
     if complete:
         return Verdict("complete collapse", complete + measured, ADVICE_COMPLETE)

@@ -234,11 +234,12 @@ def _not_compiled(error: RuntimeError) -> ConfigError:
 def plain_torch() -> Iterator[None]:
     """PyTorch as it is by default, whatever the caller has set around a call, and set back after.
 
-    That are gradients, inference mode, the default type and device of new tensors, and autocast.
-    The number of threads stays the caller's, but is set back too.
+    This covers gradients, inference mode, the default type and device of new tensors, and autocast.
+    The number of threads and cuDNN's choice of algorithms stay the caller's, but are set back too.
     """
     dtype, device = torch.get_default_dtype(), torch.get_default_device()
-    threads = torch.get_num_threads()
+    threads, cudnn = torch.get_num_threads(), torch.backends.cudnn
+    flags = cudnn.deterministic, cudnn.benchmark
     torch.set_default_dtype(torch.float32)
     try:
         with ExitStack() as settings:
@@ -252,7 +253,14 @@ def plain_torch() -> Iterator[None]:
             yield
     finally:
         torch.set_default_dtype(dtype)
+        cudnn.deterministic, cudnn.benchmark = flags
         use_threads(threads)
+
+
+def set_back_torch() -> None:
+    """What a call has set, as PyTorch has it before anybody sets it."""
+    torch.backends.cudnn.deterministic = torch.backends.cudnn.benchmark = False
+    use_threads(usual_threads())
 
 
 def use_repeatable(repeatable: bool) -> None:

@@ -317,7 +317,7 @@ def joined_on(device: torch.device, *, share: bool, timeout: float) -> Iterator[
 
 
 def by_one(processes: Processes | None, act: Callable[[], T]) -> T | None:
-    """What comes of an act that one process is enough for; None in the others."""
+    """Runs `act` in the first process alone and returns its result; None in the others."""
     return act() if processes is None else processes.first_does(act)
 
 

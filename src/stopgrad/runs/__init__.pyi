@@ -24,6 +24,7 @@ from .machine import environment as environment
 from .machine import versions as versions
 from .scoring import EvaluationSplit as EvaluationSplit
 from .scoring import check_fractions as check_fractions
+from .scoring import config_of as config_of
 from .scoring import evaluation_split as evaluation_split
 from .scoring import keep_label_draws as keep_label_draws
 from .scoring import split_to_score as split_to_score
@@ -37,6 +38,7 @@ from .setup import load_images as load_images
 from .setup import load_model as load_model
 from .setup import load_run as load_run
 from .setup import prepare as prepare
+from .setup import read_pretraining as read_pretraining
 from .setup import reading_of as reading_of
 from .setup import skipped_in_views as skipped_in_views
 from .setup import spec_to_keep as spec_to_keep

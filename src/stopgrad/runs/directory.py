@@ -71,6 +71,7 @@ class Status(TypedDict, total=False):
     step: int
     epoch: int
     verdict: dict[str, str]  # the newest
+    knn: float  # the newest
     reason: str  # why it diverged or failed
     pid: int
     updated: str  # ISO 8601, UTC

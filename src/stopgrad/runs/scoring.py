@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
 from stopgrad.config import Config
 from stopgrad.errors import ConfigError, DataError, did_you_mean
 from stopgrad.images import Dataset, Images, label_subset, split_validation
+from stopgrad.runs.info import RunInfo
 from stopgrad.storage import make_folder, storage_errors, write_json
 
 log = logging.getLogger(__name__)
@@ -27,6 +29,12 @@ class EvaluationSplit(NamedTuple):
     train: Images
     test: Images
     name: str  # of those that are scored, as `split_to_score` gives it
+
+
+def config_of(info: RunInfo, dataset: Dataset) -> Config:
+    """The config that splits these images: the run's; of other images it has held none out."""
+    own = info.data["fingerprint"] == dataset.train.fingerprint
+    return info.config if own else replace(info.config, validation=0.0)
 
 
 def split_to_score(dataset: Dataset, config: Config, *, name: str = "auto") -> str:

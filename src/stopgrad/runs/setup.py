@@ -284,13 +284,8 @@ class TrainedRun(NamedTuple):
     path: Path
 
 
-def load_run(path: Path, *, older: bool = False) -> TrainedRun:
-    """The model of a run at its newest good checkpoint, see `load_last`.
-
-    Raises:
-        CheckpointError: When there is none, for an older one of a finished run that nobody asked
-            for, and for a network that was trained with labels.
-    """
+def read_pretraining(path: Path) -> RunInfo:
+    """What a run is; a CheckpointError for a network that was trained with labels."""
     info = read_run(path)
     if info.task != "pretrain":
         raise CheckpointError(
@@ -298,6 +293,17 @@ def load_run(path: Path, *, older: bool = False) -> TrainedRun:
             expected="a run of `stopgrad pretrain`",
             hint="its score stands in the records of the command that made it",
         )
+    return info
+
+
+def load_run(path: Path, *, older: bool = False) -> TrainedRun:
+    """The model of a run at its newest good checkpoint, see `load_last`.
+
+    Raises:
+        CheckpointError: When there is none, for an older one of a finished run that nobody asked
+            for, and for a network that was trained with labels.
+    """
+    info = read_pretraining(path)
     checkpoint, config = load_last(path, older=older), info.config
     if not has_device(config.device):
         log.warning("the run was made with device = %s; there is none here: auto", config.device)

@@ -28,6 +28,7 @@ from .places import Where as Where
 from .places import check_place as check_place
 from .places import executor_for as executor_for
 from .places import job_texts as job_texts
+from .plan import HOW_NOT_WHAT as HOW_NOT_WHAT
 from .plan import Choices as Choices
 from .results import COLLAPSE as COLLAPSE
 from .results import ArmState as ArmState

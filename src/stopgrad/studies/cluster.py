@@ -35,7 +35,7 @@ SILENT_S = 180.0  # a job at work that says nothing for so long is cancelled: it
 STALE_S = 60.0  # a claim from another machine under which no job is submitted for so long is void
 
 HELD = "HELD"  # a job that its engine could not start and will not try again
-RUNNING = ("RUNNING", "", HELD)  # words for a job that may be at work, that one from before
+RUNNING = ("RUNNING", "", HELD)  # a job that may be at work; HELD if it was held after it began
 MISSING = -signal.SIGKILL  # exit code of a job that died with its machine
 NEVER_BEGUN = -signal.SIGTERM  # exit code of a job that was cancelled in the queue
 

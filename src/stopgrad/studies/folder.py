@@ -271,7 +271,7 @@ class RunFolder(NamedTuple):
         return RunState(
             phase="failed" if broken else _phase(trained, status, failed),
             epoch=max(0, status.get("epoch", 0)) or row.get("epoch", 0),
-            knn=row.get("newest_knn"),
+            knn=status.get("knn", row.get("newest_knn")),
             verdict=judged[0].get("state") or judged[1].get("state"),
             reason=broken or (f"exit code {failed.exit_code}: {failed.reason}" if failed else ""),
         )

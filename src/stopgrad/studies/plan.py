@@ -20,7 +20,7 @@ from stopgrad.storage import fits
 from stopgrad.studies.definition import Arm, Method, Split, Study, labels_of, metrics_of
 from stopgrad.studies.parse import StudyFile
 
-FREE = ("device", "threads", "process_timeout", "seed")
+HOW_NOT_WHAT = ("device", "threads", "process_timeout", "seed")
 """Knobs that decide how a run is made, not what it is; the seed stands beside the config."""
 
 
@@ -182,7 +182,9 @@ def address(run: PlannedRun, *, fingerprint: str) -> str:
 
 def decisive_knobs(run: PlannedRun) -> dict[str, Any]:
     """The knobs that decide a run, by key path; a pretraining knows nothing of the baseline's."""
-    knobs = {key: value for key, value in knob_values(run.config).items() if key not in FREE}
+    knobs = {
+        key: value for key, value in knob_values(run.config).items() if key not in HOW_NOT_WHAT
+    }
     if run.method == "supervised":
         return knobs
     return {key: value for key, value in knobs.items() if not key.startswith("supervised.")}

@@ -260,7 +260,8 @@ def _training_share(ended: Sequence[StudyRun]) -> float:
     """The part of the time of these runs that was pretraining; TRAINING where there are none."""
     tasks = [task for run in ended for task in run.attempts]
     whole = sum(task.wall_s for task in tasks)
-    return sum(t.wall_s for t in tasks if t.stage == "pretrain") / whole if whole else TRAINING
+    training = sum(task.wall_s for task in tasks if task.stage in ("pretrain", "resume"))
+    return training / whole if whole else TRAINING
 
 
 def _done(run: StudyRun, *, share: float) -> float:

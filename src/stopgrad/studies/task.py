@@ -252,7 +252,7 @@ def _score(task: StudyTask) -> Iterator[str]:
             finetune_fractions(run, dataset, config, task.run, spec=task.spec, labels=task.labels)
         )
         return
-    known = recorded_numbers(task.run)
+    known = recorded_numbers(task.run, epoch=run.epoch)
     select = Selection(task.split, tuple(task.subjects), tuple(task.metrics), known)
     for record in evaluate_run(run, dataset, labels=task.labels, select=select):
         number = f"{record.of} {record.metric} {record.value:.4g}"

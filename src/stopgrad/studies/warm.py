@@ -37,7 +37,7 @@ Handler = Any  # what `signal.getsignal` returns and `signal.signal` takes
 
 
 class WarmJob:
-    """A task that was asked for; has the manners of a `subprocess.Popen`."""
+    """A task that was asked for; behaves like a `subprocess.Popen`."""
 
     def __init__(self, link: socket.socket, parent: WarmParent) -> None:
         self._link, self._parent = link, parent  # which is to stay

@@ -19,6 +19,7 @@ from stopgrad.evaluation import Record, append, append_cost, read, scored, start
 from stopgrad.images import Dataset, Normalization, Track, no_progress, normalization
 from stopgrad.method import compute_for, training_flops, use_threads
 from stopgrad.runs import (
+    EvaluationSplit,
     RunData,
     RunInfo,
     RunWriter,
@@ -26,6 +27,7 @@ from stopgrad.runs import (
     check_changes,
     check_fractions,
     check_same_data,
+    config_of,
     describe_environment,
     evaluation_split,
     keep_label_draws,
@@ -108,8 +110,8 @@ def supervised_fractions(
     check_fractions(labels)
     if (out / "config.json").exists():
         check_same_data(read_run(out), dataset)
-    card = _card(dataset, spec=spec)
-    yield from _fractions(dataset, config, out, labels=labels, card=card, track=track)
+    card, split = _card(dataset, spec=spec), evaluation_split(dataset, config)
+    yield from _fractions(dataset, config, out, split, labels=labels, card=card, track=track)
 
 
 def finetune_fractions(
@@ -135,7 +137,10 @@ def finetune_fractions(
     if "init" in run.info.data:
         card["init"] = run.info.data["init"]
     start = Start(run.model.encoder, run.info.normalization)
-    yield from _fractions(dataset, config, out, labels=labels, card=card, start=start, track=track)
+    split = evaluation_split(dataset, config_of(run.info, dataset))
+    yield from _fractions(
+        dataset, config, out, split, labels=labels, card=card, start=start, track=track
+    )
 
 
 def _card(dataset: Dataset, *, spec: str) -> dict[str, object]:
@@ -146,6 +151,7 @@ def _fractions(
     dataset: Dataset,
     config: Config,
     out: Path,
+    split: EvaluationSplit,
     *,
     labels: Sequence[float],
     card: Mapping[str, object],
@@ -154,7 +160,6 @@ def _fractions(
 ) -> Iterator[FractionEpoch]:
     """Fine-tunes from a start, or trains from scratch, with each fraction."""
     task: Task = "supervised" if start is None else "finetune"
-    split = evaluation_split(dataset, config)
     refuse_links(out)
     for share in labels:
         path = _folder(out, task, share)

@@ -246,7 +246,8 @@ class Keeper:
     rows: list[dict[str, object]] = field(default_factory=list)  # not yet on disk
     saved: float = 0.0  # when the newest checkpoint was complete, s
     cost: float = 0.0  # what it took, s
-    verdict: dict[str, str] | None = None  # the newest
+    kept: tuple[int, int] | None = None  # step and epoch of that checkpoint
+    newest: dict[str, Any] = field(default_factory=dict)  # verdict and kNN
 
     def begin(self) -> None:
         """Goes on from the run's checkpoint, or writes the one of step 0; see `restore`."""
@@ -255,7 +256,7 @@ class Keeper:
         checkpoint = self.writer.begin()
         if checkpoint is not None:
             self.training.restore(checkpoint)
-            self.verdict = read_status(self.writer.path).get("verdict")
+            self._note(read_status(self.writer.path))
         else:
             self._save()
         self.report()
@@ -290,8 +291,7 @@ class Keeper:
     def after_epoch(self, row: dict[str, object], *, verdict: Verdict | None = None) -> None:
         """Writes the epoch's rows, and a checkpoint when due; stops as `stop_if_asked`."""
         self.rows.append(row)
-        if verdict is not None:
-            self.verdict = verdict._asdict()
+        self._note({"knn": row.get("knn"), "verdict": verdict and verdict._asdict()})
         is_last = self.training.epoch == self.training.epochs
         due = time.monotonic() - self.saved >= self.cost / SAVING_TIME
         if self.writer is not None:
@@ -319,7 +319,7 @@ class Keeper:
 
     def stop_if_collapsed(self, verdicts: int) -> None:
         """Saves and raises CollapsedError at two verdicts in a row, where that is asked for."""
-        training, verdict = self.training, self.verdict
+        training, verdict = self.training, self.newest.get("verdict")
         if not training.config.stop_on_collapse or verdicts < 2 or verdict is None:
             return
         self._save()
@@ -344,11 +344,13 @@ class Keeper:
 
     def _save(self) -> None:
         """Metrics, then the checkpoint that makes them count."""
-        began = time.monotonic()
+        began, at = time.monotonic(), (self.training.step, self.training.epoch)
         self._write_rows()
+        if at == self.kept:  # saving it again would remove it first
+            return
         if self.writer is not None:
             self.writer.save(self.training.snapshot())
-        self.saved = time.monotonic()
+        self.saved, self.kept = time.monotonic(), at
         self.cost = self.saved - began
 
     def _write_rows(self) -> None:
@@ -359,5 +361,10 @@ class Keeper:
     def _set_status(self, state: State, **values: object) -> None:
         if self.writer is not None:
             where = {"step": self.training.step, "epoch": self.training.epoch}
-            known = {} if self.verdict is None else {"verdict": self.verdict}
-            self.writer.set_status(state, **where, **known, **values)
+            self.writer.set_status(state, **where, **self.newest, **values)
+
+    def _note(self, found: Mapping[str, Any]) -> None:
+        """Keeps the newest verdict and kNN that were measured."""
+        for name in ("verdict", "knn"):
+            if found.get(name) is not None:
+                self.newest[name] = found[name]

@@ -190,7 +190,11 @@ def _train(
 ) -> Iterator[Epoch]:
     """Takes the epochs that are left, and notes what each of them cost."""
     config = writer.info.config
-    meter = start_meter(device=str(compute_for(config).device), threads=use_threads(0))
+    meter = start_meter(
+        device=str(compute_for(config).device),
+        threads=use_threads(0),
+        processes=processes.count if processes else 1,
+    )
     start = init and init.tensors
     with writer:
         for epoch in pretrain_epochs(
