@@ -27,6 +27,7 @@ from stopgrad.evaluation import SPACE, embed
 from stopgrad.face.progress import Screen
 from stopgrad.face.tables import Scores
 from stopgrad.images import Dataset, images_from_arrays, load_dataset
+from stopgrad.runs import read_run
 from stopgrad.storage import Finding
 from tests.factories import record, write_digits
 from tests.runs.factories import edit
@@ -434,6 +435,15 @@ def test_images_that_a_caller_holds_are_read_as_was_asked(tmp_path: Path) -> Non
         assert data.with_reading(preset("tiny")).white_level == 3000
     bands = np.arange(3 * 64, dtype=np.uint8).reshape(1, 8, 8, 3)
     assert (stopgrad.load(bands, bands="3,2,1").dataset.train.pixels == bands[..., ::-1]).all()
+
+
+def test_how_an_array_is_read_may_be_said_with_the_knobs_of_its_training(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (64, 16, 16, 3), dtype=np.uint8)
+    run = stopgrad.pretrain(pixels, out=tmp_path / "run", preset="tiny", epochs=1, bands="3,2,1")
+    swapped = stopgrad.load(pixels, bands="3,2,1").dataset.train.fingerprint
+    assert read_run(run.path).data["fingerprint"] == swapped
+    again = stopgrad.Run(run.path, data=pixels)  # as the run reads it
+    assert again.resume(extend=2).metrics[-1]["epoch"] == 2
 
 
 def test_runs_are_ranked(

@@ -7,7 +7,7 @@ decoded once for each size that training asks for.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypedDict, Unpack, get_args
@@ -37,6 +37,7 @@ class Data:
         side: int = 0,
         reading: Reading = BY_RULE,
         source: DataSource | None = None,
+        again: Callable[[Reading], Data] | None = None,
     ) -> None:
         """Notes where the images are.
 
@@ -46,10 +47,11 @@ class Data:
             side: px, that `first` was read at.
             reading: How it was read.
             source: What reads them, where the spec cannot.
+            again: Reads an array in another way.
         """
         self.spec = images.spec_of_several([spec] if isinstance(spec, str) else spec)
         self._reading, self._where = reading, source or self.spec
-        self._first, self._side = first, side
+        self._first, self._side, self._again = first, side, again
 
     @property
     def dataset(self) -> Dataset:
@@ -82,6 +84,11 @@ class Data:
             split: The split that is scored, as `evaluate` takes it.
             changed: What to do with a store whose folder has changed since it was packed.
         """
+        asked, own = config.reading, self._reading
+        white_level, bands = asked.white_level or own.white_level, asked.bands or own.bands
+        if self._again is not None and (white_level, bands) != (own.white_level, own.bands):
+            other = self._again(own._replace(white_level=white_level, bands=bands))
+            return other.stored_for(config, screen, split=split, changed=changed)
         if self._first is not None and self._serves(self._first, config, split):
             return runs.fit_sizes(self._first, config)
         with screen.progress():
@@ -228,13 +235,18 @@ def _held(
         return Data(spec, first, side=side, reading=reading, source=source)
     contents = source.open()
     labels = contents.train.labels
+
+    def again(reading: Reading) -> Data:
+        return _held(data, source, side=side, reading=reading, bad_images=bad_images)
+
     whole = data.ndim == 4 and data.shape[3] == 3 and data.dtype == np.uint8
     if whole and reading == BY_RULE and (labels is None or labels.min() >= 0):
         train = images.images_from_arrays(data, labels=labels, class_names=contents.class_names)
-        return Data(spec, images.Dataset("images", train, None, notes=contents.notes))
+        dataset = images.Dataset("images", train, None, notes=contents.notes)
+        return Data(spec, dataset, again=again)
     largest = max(data.shape[1:], default=1)  # px at least, so that none is resized
     first = _read(source, Screen(), side=largest, reading=reading, bad_images=bad_images)
-    return Data(spec, first, reading=reading)
+    return Data(spec, first, reading=reading, again=again)
 
 
 @at_work
