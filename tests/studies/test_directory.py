@@ -169,6 +169,16 @@ def test_a_supervised_run_is_as_far_as_the_folder_of_its_label_fraction_says(
     assert folder.state()[:2] == ("trained", 5)
 
 
+def test_the_last_error_is_that_of_the_newest_command(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    assert folder.last_error() == ""
+    folder.log.write_text("$ stopgrad pretrain\nstopgrad: no room on the disk\n")
+    assert folder.last_error() == "no room on the disk"
+    with folder.open_log() as log:
+        log.write(b"$ stopgrad resume\nepoch 1\n")
+    assert folder.last_error() == ""
+
+
 def test_the_newest_knn_is_known_however_many_steps_came_after_it(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
     folder.run.mkdir()

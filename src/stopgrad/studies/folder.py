@@ -170,6 +170,15 @@ class RunFolder(NamedTuple):
         with storage_errors(self.log, needed=0):
             return open(open_regular(self.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND), "ab")
 
+    def last_error(self) -> str:
+        """The line with which the newest command of the log ended in an error; "" without one."""
+        for line in reversed(_tail(self.log)):
+            if line.startswith(b"$ "):  # where it began
+                break
+            if line.startswith(b"stopgrad: "):
+                return line.removeprefix(b"stopgrad: ").decode(errors="replace")
+        return ""
+
     def read(self) -> StudyRun:
         """All that is known of the run; a damaged file is a failure with its reason."""
         run = StudyRun(None, self.state(), self.is_claimed(), {}, [], None)

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from types import FrameType
 from typing import NamedTuple, Protocol
 
@@ -25,7 +26,7 @@ from stopgrad.studies.directory import StudyDirectory
 from stopgrad.studies.executors import Adopted, Executor, Job
 from stopgrad.studies.folder import RunAttempt, RunFolder
 from stopgrad.studies.plan import PlannedRun, StudyPlan
-from stopgrad.studies.task import FAULT, StudyTask, next_task, read_failure, write_task
+from stopgrad.studies.task import FAULT, LONGEST, StudyTask, next_task, read_failure, write_task
 
 TRIES = 3  # of a task whose failure may pass, such as a process that was killed
 POLL_S = 0.1
@@ -268,7 +269,10 @@ def _reason(task: StudyTask, exit_code: int) -> str:
     failure = read_failure(task.folder)
     if failure is not None and failure.exit_code == exit_code:
         return failure.message
-    return f"killed by signal {-exit_code}" if exit_code < 0 else "no reason was written"
+    if exit_code < 0:
+        return f"killed by signal {-exit_code}"
+    said = RunFolder(Path(task.folder)).last_error()  # as several processes write no failure
+    return said[:LONGEST] or "no reason was written"
 
 
 def _lacking(active: Active) -> str:
