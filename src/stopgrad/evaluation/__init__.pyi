@@ -70,6 +70,7 @@ from .records import FINETUNE as FINETUNE
 from .records import FROZEN as FROZEN
 from .records import MEASURED as MEASURED
 from .records import MEASURES as MEASURES
+from .records import RECORDS as RECORDS
 from .records import SUPERVISED as SUPERVISED
 from .records import Balance as Balance
 from .records import Energy as Energy
@@ -80,6 +81,7 @@ from .records import append as append
 from .records import from_values as from_values
 from .records import newest as newest
 from .records import read as read
+from .records import records_of as records_of
 from .records import to_line as to_line
 from .statistics import SIGNIFICANCE as SIGNIFICANCE
 from .statistics import Cell as Cell

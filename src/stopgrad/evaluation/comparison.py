@@ -25,7 +25,7 @@ from stopgrad.config import (
 )
 from stopgrad.errors import ConfigError, DataError
 from stopgrad.evaluation.evaluate import Selection, is_own, score_run
-from stopgrad.evaluation.records import Key, Record, newest, read
+from stopgrad.evaluation.records import Key, Record, newest, records_of
 from stopgrad.evaluation.statistics import Kendall, kendall
 from stopgrad.images import Dataset, Images, Track, no_progress
 from stopgrad.method import (
@@ -385,10 +385,9 @@ def accuracies(
 
 def _recorded(run: TrainedRun) -> dict[Key, Record]:
     """The records of the encoder at the checkpoint at hand, with all labels."""
-    path = run.path / "records.jsonl"
     return newest(
         record
-        for record in (read(path) if path.exists() else ())
+        for record in records_of(run.path)
         if record.metric in COMPARED
         and (record.of, record.labels, record.epoch) == ("encoder", 1.0, run.epoch)
     )

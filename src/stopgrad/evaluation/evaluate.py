@@ -31,12 +31,13 @@ from stopgrad.evaluation.records import (
     FROZEN,
     MEASURED,
     MEASURES,
+    RECORDS,
     Key,
     Record,
     Subject,
     append,
     key_of,
-    read,
+    records_of,
 )
 from stopgrad.images import Dataset, Images, Track, label_subset, no_progress
 from stopgrad.method import build_simsiam, compute_for, training_flops
@@ -108,14 +109,13 @@ def evaluate_run(
     if set(select.metrics) & set(FROZEN):
         keep_label_draws(folder, dataset, config_of(run.info, dataset), labels=labels)
     for record in score_run(run, dataset, labels=labels, select=select, track=track):
-        append(folder / "records.jsonl", record)
+        append(folder / RECORDS, record)
         yield record
 
 
 def recorded_numbers(folder: Path, *, epoch: int) -> frozenset[Key]:
-    """The numbers that a folder has already of a run at this epoch; see `read`."""
-    path = folder / "records.jsonl"
-    found = read(path) if path.exists() else ()
+    """The numbers that a folder has already of a run at this epoch."""
+    found = records_of(folder)
     return frozenset(key_of(r) for r in found if r.of != "encoder" or r.epoch == epoch)
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from stopgrad.storage import append_lines, check_types, read_lines, typed
+from stopgrad.storage import append_lines, check_types, is_there, read_lines, typed
 
 Subject = Literal["encoder", "untrained", "pixels", "supervised"]
 
@@ -39,6 +39,7 @@ MEASURES = (
 )
 """The fields of `method.Measures`, of z; named here so that reading takes no torch."""
 
+RECORDS = "records.jsonl"  # in the folder of a run
 LARGEST, MOST_EPOCHS, MOST_CLASSES = 10**12, 1_000_000, 100_000
 MEASURED = 1024  # images whose two views are measured; fixed for a run
 CLEAN = 8192  # images without augmentation on which z is measured at the end
@@ -174,3 +175,9 @@ def read(path: Path) -> list[Record]:
     """All records of a file, in order, but a last one torn by a crash; see `read_lines`."""
     hint = "restore the file, or make it with: stopgrad evaluate RUN"
     return read_lines(path, from_values, what="a record", hint=hint).rows
+
+
+def records_of(folder: Path) -> list[Record]:
+    """The records of a run or of another folder; none where nothing was scored into it yet."""
+    path = folder / RECORDS
+    return read(path) if is_there(path) else []

@@ -23,7 +23,7 @@ from stopgrad.evaluation import (
     newest,
     newest_measures,
     percent,
-    read,
+    records_of,
     state_text,
 )
 from stopgrad.images import GRAY, ON_THE_HUB, specs_of
@@ -162,8 +162,7 @@ def _health(run: TrainedRun) -> Iterator[str]:
 
 def _state(run: TrainedRun) -> str | None:
     """The newest verdict, None before any; by the records where they tell more."""
-    verdict, path = newest_measures(run).get("verdict"), run.path / "records.jsonl"
-    records = read(path) if path.exists() else []
+    verdict, records = newest_measures(run).get("verdict"), records_of(run.path)
     return state_text(verdict["state"], records, epoch=run.epoch) if verdict else None
 
 
@@ -205,9 +204,8 @@ def model_card(run: TrainedRun, card: dict[str, Any], *, name: str) -> str:
 
 def _scores(run: TrainedRun) -> list[Record]:
     """The newest accuracies of the exported checkpoint, and those of the baselines."""
-    path = run.path / "records.jsonl"
-    found = newest(read(path)).values() if path.exists() else []
-    of_run = (r for r in found if r.metric in ACCURACIES)
+    found = newest(records_of(run.path))
+    of_run = (r for r in found.values() if r.metric in ACCURACIES)
     return [r for r in of_run if r.of != "encoder" or r.epoch == run.epoch]
 
 

@@ -146,8 +146,7 @@ class OpenedRun:
         return training.read_weights(encoder.name, encoder).sha256 != card.get("sha256")
 
     def _records(self) -> list[Record]:
-        path = self.path / "records.jsonl"
-        return evaluation.read(path) if path.exists() else []
+        return evaluation.records_of(self.path)
 
     def _records_of(
         self, dataset: Dataset, data: AnyData | None, out: str | Path | None

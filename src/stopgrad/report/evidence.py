@@ -19,7 +19,7 @@ from stopgrad.evaluation import (
     count,
     is_no_better,
     newest,
-    read,
+    records_of,
     state_text,
 )
 from stopgrad.report.panels import Exploration, NeighborPanel, ViewPanel
@@ -205,8 +205,7 @@ def read_evidence(
     """
     from stopgrad.runs import read_metrics, read_run, read_status
 
-    info, status, records = read_run(run), read_status(run), run / "records.jsonl"
-    found = read(records) if records.exists() else []
+    info, status, found = read_run(run), read_status(run), records_of(run)
     return Evidence(
         name=run.resolve().name,
         path=str(run),

@@ -29,8 +29,8 @@ from stopgrad.evaluation import (
     Record,
     energy,
     newest,
-    read,
     read_costs,
+    records_of,
 )
 from stopgrad.runs import Status, check_row, read_status
 from stopgrad.storage import (
@@ -261,8 +261,7 @@ class RunFolder(NamedTuple):
 
     def numbers(self) -> Mapping[Key, Record]:
         """The newest record of each number that the run has; DataError when one is damaged."""
-        path = self.run / "records.jsonl"
-        return newest(read(path)) if path.exists() else {}
+        return newest(records_of(self.run))
 
     def costs(self) -> Costs | None:
         """What its trainings took, those with labels included; None where nothing is known."""

@@ -15,7 +15,15 @@ from typing import NamedTuple, cast
 
 from stopgrad.config import Config, Task, config_to_dict
 from stopgrad.errors import InterruptedRunError
-from stopgrad.evaluation import Record, append, append_cost, read, scored, start_meter
+from stopgrad.evaluation import (
+    RECORDS,
+    Record,
+    append,
+    append_cost,
+    records_of,
+    scored,
+    start_meter,
+)
 from stopgrad.images import Dataset, Normalization, Track, no_progress, normalization
 from stopgrad.method import compute_for, training_flops, use_threads
 from stopgrad.runs import (
@@ -66,15 +74,10 @@ class Fraction(NamedTuple):
         """Its own run directory."""
         return _folder(self.out, self.info.task, self.labels)
 
-    @property
-    def records(self) -> Path:
-        """The file that its record goes to."""
-        return self.out / "records.jsonl"
-
     def newest_record(self, info: RunInfo) -> Record | None:
         """The last record of the training that has this card."""
-        found = read(self.records) if self.records.exists() else []
-        mine = (record for record in reversed(found) if _is_of(record, info, split=self.split))
+        found = reversed(records_of(self.out))
+        mine = (record for record in found if _is_of(record, info, split=self.split))
         return next(mine, None)
 
 
@@ -208,7 +211,7 @@ def _keep(fraction: Fraction, writer: RunWriter, epoch: LabelledEpoch) -> Record
         return known
     keep_label_draws(fraction.path, fraction.dataset, writer.info.config, labels=[fraction.labels])
     record = trained_record(writer.info, epoch, split=fraction.split)
-    append(fraction.records, record)
+    append(fraction.out / RECORDS, record)
     return record
 
 
