@@ -12,8 +12,8 @@ import torchvision.transforms.v2.functional as reference
 from stopgrad.config import Config, EncoderConfig, ViewsConfig, preset, torch_generator
 from stopgrad.images import Images, Normalization, images_from_arrays, normalization
 from stopgrad.method import build_encoder, build_simsiam, normalize, random_table, views_of
-from stopgrad.method.views.colour import adjust_brightness, adjust_contrast, colour_jitter
 from stopgrad.method.views.draw import draw_parameters
+from tests.method.single_steps import adjust_brightness, adjust_contrast, colour_jitter
 
 GRAY, COLOUR = Normalization((0.4,), (0.2,)), Normalization((0.4,) * 3, (0.2,) * 3)
 

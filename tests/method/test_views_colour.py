@@ -9,15 +9,15 @@ from PIL import Image
 from sklearn.datasets import load_sample_image
 from torch import Tensor
 
-from stopgrad.method.views.colour import (
+from stopgrad.method.views.colour import grayscale
+from stopgrad.method.views.filters import blur, kernel_size
+from tests.method.single_steps import (
     adjust_brightness,
     adjust_contrast,
     adjust_hue,
     adjust_saturation,
     colour_jitter,
-    grayscale,
 )
-from stopgrad.method.views.filters import blur, kernel_size
 
 STEPS = {
     "brightness": (adjust_brightness, oracle.adjust_brightness),

@@ -11,8 +11,8 @@ from torch import Tensor
 from stopgrad.config import ViewsConfig
 from stopgrad.method import random_table
 from stopgrad.method.views.draw import draw_parameters
-from stopgrad.method.views.filters import resized_crop
 from stopgrad.method.views.make import to_float
+from tests.method.single_steps import resized_crop
 
 SIZES = [
     (32, 32, 32),

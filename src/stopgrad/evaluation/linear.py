@@ -290,18 +290,17 @@ def choose_lr(
     config: LinearConfig,
     *,
     seed: int,
-    candidates: tuple[float, ...] | None = None,
     full_size: int | None = None,
     track: Track = no_progress,
 ) -> float:
     """The candidate that is most accurate on held-out training labels; of equals the first.
 
-    The rest is trained on, for as many steps as the probe itself will take. Without candidates
-    they are `lr_candidates` of the config. `full_size` and errors are those of `linear_probe`, and
-    a DataError when no class has two images.
+    Candidates are `lr_candidates` of the config. The rest is trained on, for as many steps as the
+    probe itself will take. `full_size` and errors are those of `linear_probe`, and a DataError when
+    no class has two images.
     """
     whole = labelled(train, role="training")
-    candidates = candidates or lr_candidates(config)
+    candidates = lr_candidates(config)
     held_out = validation_mask(whole.labels, seed=seed)
     kept, asked = (Labelled(*(part[mask] for part in whole)) for mask in (~held_out, held_out))
     plan = Plan(

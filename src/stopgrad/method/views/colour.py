@@ -1,8 +1,8 @@
 """Colour augmentations of a whole batch, each with one parameter per image.
 
 In and out: x (B, 3, H, W) float32 in [0, 1], or (B, 1, H, W), which is gray: hue and saturation
-leave it as it is. Each function equals torchvision's function of the
-same name on one float image. Unlike Pillow, they do not round to 8 bits after each step.
+leave it as it is. Each step equals torchvision's on one float image. Unlike Pillow, none rounds to
+8 bits after it.
 """
 
 from __future__ import annotations
@@ -41,24 +41,6 @@ class Jitter(NamedTuple):
     hue: Tensor  # (B,)
 
 
-def adjust_brightness(x: Tensor, factor: Tensor) -> Tensor:
-    """Blend each image with black: factor x. `factor` (B,), 1 changes nothing."""
-    zero = torch.zeros_like(factor)
-    return _blend(x, Blend(keep=factor, gray=zero, mean=zero), out=torch.empty_like(x))
-
-
-def adjust_contrast(x: Tensor, factor: Tensor) -> Tensor:
-    """Blend each image with the mean of its gray. `factor` (B,), 1 changes nothing."""
-    blend = Blend(keep=factor, gray=torch.zeros_like(factor), mean=1.0 - factor)
-    return _blend(x, blend, out=torch.empty_like(x))
-
-
-def adjust_saturation(x: Tensor, factor: Tensor) -> Tensor:
-    """Blend each image with its gray. `factor` (B,), 1 changes nothing."""
-    blend = Blend(keep=factor, gray=1.0 - factor, mean=torch.zeros_like(factor))
-    return _blend(x, blend, out=torch.empty_like(x))
-
-
 def grayscale(x: Tensor, where: Tensor) -> Tensor:
     """Replace the images where `where` (B,) is true by their gray, in all channels."""
     gray = where.to(x.dtype)
@@ -66,35 +48,13 @@ def grayscale(x: Tensor, where: Tensor) -> Tensor:
     return _blend(x, blend, out=torch.empty_like(x))
 
 
-def adjust_hue(x: Tensor, shift: Tensor) -> Tensor:
-    """Turn the hue of each image by a fraction of the colour circle.
-
-    Args:
-        x: (B, 3, H, W) float32 in [0, 1].
-        shift: (B,) in [-0.5, 0.5]; 0 changes nothing.
-
-    Returns:
-        (B, 3, H, W) float32 in [0, 1].
-    """
-    return _turn_hue(x, shift, out=torch.empty_like(x))
-
-
-def colour_jitter(x: Tensor, factors: Tensor, order: Tensor) -> Tensor:
-    """Brightness, contrast, saturation and hue; each image has its own order.
-
-    Args:
-        x: (B, 3, H, W) float32 in [0, 1].
-        factors: (B, 4), of brightness, contrast, saturation, hue; (1, 1, 1, 0) changes nothing.
-        order: (B, 4) int64, a permutation in each row: the first step, the second, ...
-
-    Returns:
-        (B, 3, H, W) float32 in [0, 1].
-    """
-    return apply_jitter(x, jitter_blends(factors, order))
-
-
 def jitter_blends(factors: Tensor, order: Tensor) -> Jitter:
     """Colour jitter in a form that is the same for all images.
+
+    Args:
+        factors: (B, 4), of brightness, contrast, saturation, hue; (1, 1, 1, 0) changes nothing. A
+            hue is turned by a fraction of the colour circle in [-0.5, 0.5].
+        order: (B, 4) int64, a permutation in each row: the first step, the second, ...
 
     All steps except hue are the same blend with other weights. So each of the three places before
     the hue and the three after it is one blend of the whole batch, which leaves images without a

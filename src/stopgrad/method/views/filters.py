@@ -63,27 +63,18 @@ class CropTaps(NamedTuple):
     columns: Taps
 
 
-def resized_crop(x: Tensor, boxes: Tensor, flip: Tensor, *, size: int) -> Tensor:
-    """Cut one box out of each image, resize it to S x S and mirror it where `flip` is true.
+def crop_taps(boxes: Tensor, flip: Tensor, *, size: int, height: int, width: int) -> CropTaps:
+    """The taps that cut one box out of each image, resize it to S x S and mirror it.
 
-    Equal to torchvision's `resized_crop(..., antialias=True)`, bilinear, then `hflip`.
+    With `resample` equal to torchvision's `resized_crop(..., antialias=True)`, then `hflip`.
 
     Args:
-        x: (B, 3, H, W) float32, on any device.
         boxes: (B, 4) int64, top, left, height, width in px, inside the image.
         flip: (B,) bool, whether to swap left and right.
         size: S, px.
-
-    Returns:
-        (B, 3, S, S) float32 in the range of x.
+        height: H of the images, px.
+        width: W, px.
     """
-    height, width = x.shape[2:]
-    taps = crop_taps(boxes, flip, size=size, height=height, width=width)
-    return resample(x, rows=taps.rows, columns=taps.columns)
-
-
-def crop_taps(boxes: Tensor, flip: Tensor, *, size: int, height: int, width: int) -> CropTaps:
-    """The taps of `resized_crop`, which explains the arguments; H and W in px."""
     top, left, box_height, box_width = boxes.unbind(1)
     ticks = torch.arange(size, device=boxes.device).expand(len(boxes), size)  # (B, S)
     mirrored = torch.where(flip.unsqueeze(1), size - 1 - ticks, ticks)
