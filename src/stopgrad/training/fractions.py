@@ -164,11 +164,12 @@ def _fractions(
     """Fine-tunes from a start, or trains from scratch, with each fraction."""
     task: Task = "supervised" if start is None else "finetune"
     refuse_links(out)
+    usual = use_threads(config.threads)
     for share in labels:
         path = _folder(out, task, share)
         # The threads that it was begun with, as other numbers round otherwise.
         begun = read_run(path).environment["threads"] if (path / "config.json").exists() else 0
-        use_threads(config.threads or begun)
+        use_threads(config.threads or begun or usual)
         images = draw_fraction(split.train, split.test, fraction=share, seed=config.seed)
         known = start.normalization if start else None
         mean_std = known or normalization(images.train, channels=config.encoder.channels)
