@@ -161,6 +161,7 @@ def test_a_run_that_was_scored_again_counts_once_by_its_newest_record() -> None:
         Key("knn_accuracy", 1.0, "encoder", "test"): 0.3,
         Key("knn_accuracy", 0.1, "encoder", "test"): 0.2,
     }
+    assert [record.value for record in found.values()] == [0.2, 0.3]  # what was scored last is last
 
 
 # What a training cost

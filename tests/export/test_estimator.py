@@ -226,6 +226,14 @@ def test_a_pipeline_is_searched_over_the_embedders_parameters() -> None:
         _tiny(base_lr=1e30, batch=48).fit(_images())
 
 
+def test_a_fit_that_fails_leaves_nothing_fitted() -> None:
+    embedder = _tiny(pixel_range="fit").fit(_images() / 255)
+    with pytest.raises(ImagesError, match="4 images"):
+        embedder.fit(_images(4))
+    with pytest.raises(NotFittedError):
+        embedder.transform(_images() / 255)
+
+
 def test_a_clone_is_not_fitted(fitted: SimSiamEmbedder) -> None:
     with pytest.raises(NotFittedError):
         clone(fitted).transform(_images())

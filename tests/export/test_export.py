@@ -176,6 +176,7 @@ def test_a_folder_for_the_hub_loads_by_the_hubs_own_class(
     assert {path.name for path in made.files} == {
         *("README.md", "card.json", "config.json", "model.safetensors")
     }
+    assert made.card == json.loads((tmp_path / "hub" / "card.json").read_text())
     model = PretrainedEncoder.from_pretrained(tmp_path / "hub")
     ours = _ours(narrow, _x())
     assert float((model(_x()).detach() - ours).abs().max() / ours.abs().max()) <= CLOSE
@@ -206,6 +207,17 @@ def test_the_model_card_holds_the_records_of_this_checkpoint_alone(
     text = card.text.replace("\N{NO-BREAK SPACE}", " ")
     assert "| kNN | 100 % | 1,000 test | 25.0 % | 12.5 % |" in text
     assert "75" not in text.partition("## Results")[2].partition("## How")[0]
+
+
+@pytest.mark.parametrize(("channels", "given"), [(1, 3), (3, 3), (4, 4)])
+def test_the_model_card_says_how_many_channels_go_in(
+    tmp_path: Path, channels: int, given: int
+) -> None:
+    run = encoder_run(tmp_path / "run", **{"encoder.channels": channels, "bands": "all"})
+    export_run(run, name="hub", out=tmp_path / "hub")
+    text = (tmp_path / "hub" / "README.md").read_text()
+    assert f"It turns images (B, {channels}, H, W) into" in text
+    assert f"# (B, H, W, {given}) uint8" in text
 
 
 def test_the_model_card_says_how_far_the_run_came(tmp_path: Path) -> None:

@@ -100,6 +100,13 @@ def test_accuracy_stands_at_the_knob_of_its_arm_on_one_scale() -> None:
     assert {tuple(domain) for domain in y} == {(10.0, 50.0)}
 
 
+def test_a_knob_of_zero_has_its_name_on_the_axis() -> None:
+    axis = Axis("optimizer.weight_decay", {"none": 0.0, "some": 1e-4}, {"none": "", "some": ""})
+    chart = knob_chart([score(arm, 50.0) for arm in axis.places], axis, chance=10.0)
+    expression = encodings(chart, "x")[-1]["axis"]["labelExpr"]
+    assert expression.startswith("abs(datum.value - 0.0) <= 0.0 ? '0' : ")
+
+
 def points(arm: str, values: list[float], *, std: float | None = 0.1) -> list[CurvePoint]:
     return [CurvePoint(arm, e, Summary(v, std, 3)) for e, v in enumerate(values, start=1)]
 

@@ -19,7 +19,9 @@ def info(config: Config | None = None, *, steps: int = STEPS, **data: Any) -> Ru
     """A run of the tiny preset, with this many steps in an epoch."""
     config = config or preset("tiny")
     known = {"spec": "mnist5k", "name": "mnist5k", "fingerprint": "f" * 64}
-    normalization = Normalization((0.1, 0.2, 0.3), (1.0, 1.0, 1.0))
+    channels = config.encoder.channels
+    mean = tuple(round(0.1 * (channel + 1), 1) for channel in range(channels))
+    normalization = Normalization(mean, (1.0,) * channels)
     images = {"images": steps * config.batch}
     return RunInfo(config, known | images | data, normalization, {"threads": 1})
 

@@ -119,8 +119,12 @@ def key_of(record: Record) -> Key:
 
 
 def newest(records: Iterable[Record]) -> dict[Key, Record]:
-    """The last record of each key: a run that was scored again counts once."""
-    return {key_of(record): record for record in records}
+    """The last record of each key, in their order: a run that was scored again counts once."""
+    found: dict[Key, Record] = {}
+    for record in records:
+        found.pop(key_of(record), None)
+        found[key_of(record)] = record
+    return found
 
 
 def to_line(record: Record) -> str:

@@ -129,6 +129,7 @@ class SimSiamEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
             ConfigError: For an invalid setting.
             DivergedError: When the loss is not finite.
         """
+        self.__dict__.pop("encoder_", None)  # one that fails leaves nothing fitted
         self.config_ = self._config()
         images = self._images(X, fitting=True)
         if len(images) < self.config_.batch:

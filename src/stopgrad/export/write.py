@@ -170,7 +170,8 @@ def _hub(run: TrainedRun, encoder: nn.Module, card: dict[str, Any], out: Path) -
         write_atomically(temporary / "README.md", model_card(run, card, name=out.name).encode())
         model.save_pretrained(temporary)
         weights = (temporary / "model.safetensors").read_bytes()
-        write_json(temporary / "card.json", _sealed(card, "model.safetensors", weights))
+        sealed = _sealed(card, "model.safetensors", weights)
+        write_json(temporary / "card.json", sealed)
         difference = _difference(encoder, PretrainedEncoder.from_pretrained(temporary), card)
         with storage_errors(out, needed=0):
             sync_directory(temporary)
@@ -182,7 +183,7 @@ def _hub(run: TrainedRun, encoder: nn.Module, card: dict[str, Any], out: Path) -
             sync_directory(out.parent)
     finally:
         shutil.rmtree(above, ignore_errors=True)
-    return Exported(out, tuple(sorted(out.iterdir())), card, difference)
+    return Exported(out, tuple(sorted(out.iterdir())), sealed, difference)
 
 
 def _write(out: Path, data: bytes, card: dict[str, Any], *, difference: float | None) -> Exported:

@@ -297,7 +297,8 @@ def _knob_x(axis: Axis) -> Spec:
     """Ticks at the values of the arms, written as a person would."""
     values = sorted(set(axis.places.values()))
     expression = " : ".join(
-        f"abs(datum.value / {value} - 1) < 1e-6 ? {place_text(value)!r}" for value in values
+        f"abs(datum.value - {value}) <= {1e-6 * abs(value)} ? {place_text(value)!r}"
+        for value in values
     )
     ticks = {"values": values, "grid": False, "labelExpr": f"{expression} : ''"}
     ticks |= {"labelAngle": 0, "labelFontSize": 10}

@@ -164,7 +164,8 @@ def _cost(evidence: Evidence) -> str:
         return ""
     timed = [row for row in evidence.epochs if row.get("views_per_s")]
     speed = count(round(2 * timed[-1]["step"] * evidence.info.config.batch / seconds))
-    flops = max((record.flops or 0.0 for record in evidence.records), default=0.0)
+    own = (record.flops or 0.0 for record in evidence.records if record.of == "encoder")
+    flops = max(own, default=0.0)
     work = f"; {number(flops / 1e15)} PFLOP" if flops else ""
     return f"{duration(seconds)} of training steps, {speed} views per second{work}"
 

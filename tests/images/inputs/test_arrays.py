@@ -858,3 +858,32 @@ def test_rows_of_floats_may_be_features_and_are_told_what_to_become(tmp_path: Pa
     np.save(tmp_path / "x.npy", np.zeros((10, 784), np.float32))
     with pytest.raises(DataError, match=r"gray images, save it as x\.reshape\(-1, 28, 28\)"):
         load_dataset(str(tmp_path / "x.npy"))
+
+
+@pytest.mark.parametrize("ending", ["npz", "h5"])
+@pytest.mark.parametrize(
+    ("column", "names"), [("", ("cat", "dog", "frog")), ("coarse_labels", ("pet", "wild"))]
+)
+def test_names_are_those_of_the_labels_that_are_used(
+    tmp_path: Path, ending: str, column: str, names: tuple[str, ...]
+) -> None:
+    spec = saved(
+        tmp_path / f"set.{ending}",
+        images=COLOUR,
+        coarse_label_names=np.array(["pet", "wild"], "S"),
+        coarse_labels=(LABELS > 1).astype(int),
+        fine_label_names=np.array(["cat", "dog", "frog"], "S"),
+        fine_labels=LABELS,
+    )
+    found = load_dataset(spec, reading=Reading(label_column=column))
+    assert found.train.class_names == names
+    assert labels(found) == ((LABELS > 1).astype(int) if column else LABELS).tolist()
+
+
+def test_a_list_of_class_names_that_comes_later_is_no_longer_the_old_set(tmp_path: Path) -> None:
+    for name, array in (("train_images", COLOUR), ("train_labels", LABELS)):
+        (tmp_path / "set").mkdir(exist_ok=True)
+        np.save(tmp_path / "set" / f"{name}.npy", array)
+    assert load_dataset(str(tmp_path / "set")).train.class_names == ("0", "1", "2")
+    (tmp_path / "set" / "class_names.txt").write_text("cat\ndog\nfrog\n")
+    assert load_dataset(str(tmp_path / "set")).train.class_names == ("cat", "dog", "frog")

@@ -132,6 +132,23 @@ def test_a_table_labels_the_images_that_it_names(
     assert found.notes.unused == ()
 
 
+def test_a_first_row_whose_cells_are_equal_is_a_row_like_the_others(root: Path) -> None:
+    put(root, *(f"{number}.png" for number in range(8)))
+    csv(root, "labels.csv", "", [f"{number},{number % 2}" for number in range(8)])
+    assert train_labels(load_dataset(str(root))) == (("0", "1"), [0, 1] * 4)
+
+
+def test_numbers_of_a_table_are_the_classes_that_folders_name_with_zeros(root: Path) -> None:
+    """As in GTSRB."""
+    put(root, *(f"train/0000{number % 2}/{number}.png" for number in range(8)))
+    put(root, *(f"test/0000{number}.png" for number in range(3)))
+    csv(root, "test/GT.csv", "Filename;Width;ClassId", [f"0000{n}.png;8;{n % 2}" for n in range(3)])
+    found = load_dataset(str(root))
+    assert found.train.class_names == ("00000", "00001")
+    assert found.test is not None
+    assert found.test.labels.tolist() == [0, 1, 0]
+
+
 @pytest.mark.input(
     "label", what="metadata.jsonl (the Hub's image folder)", happens="labels are read"
 )

@@ -164,13 +164,17 @@ def test_labels_that_belong_to_no_image_are_named(tmp_path: Path) -> None:
 @pytest.mark.input("format", what="WebDataset, {000..001}.tar", happens="shards by a pattern")
 @pytest.mark.parametrize(
     "pattern",
-    ["train-{000..001}.tar", "train-00*.tar", "train-{000,001}.tar", "{train-000,train-001}.tar"],
+    [
+        *("train-{000..001}.tar", "train-{001..000}.tar", "train-00*.tar"),
+        *("train-{000,001}.tar", "{train-000,train-001}.tar"),
+    ],
 )
 def test_pattern_names_shards(tmp_path: Path, pattern: str) -> None:
     for number in range(3):
         shard(tmp_path / f"train-{number:03}.tar", samples(2 * number, 2 * number + 1))
     found = load_dataset(str(tmp_path / pattern))
-    assert (found.train.pixels[:4] == PIXELS[:4]).all()
+    first = PIXELS[[2, 3, 0, 1]] if "001..000" in pattern else PIXELS[:4]
+    assert (found.train.pixels[:4] == first).all()
     assert len(found.train) == (6 if "*" in pattern else 4)
 
 

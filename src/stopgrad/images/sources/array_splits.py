@@ -35,6 +35,7 @@ from stopgrad.images.sources.labels import Label, as_labels, labels_of_rows, tex
 from stopgrad.images.sources.layout import are_classes
 from stopgrad.images.sources.named_splits import NamedSplit, contents_of
 from stopgrad.images.sources.names import (
+    COARSE,
     LABEL_WORDS,
     is_split,
     split_in,
@@ -56,7 +57,9 @@ IMAGE_WORDS = ("images", "image", "imgs", "img", "x", "pixels", "pictures", "pho
 OF_MANY = frozenset({"images", "imgs", "x", "pictures", "photos"})  # never the name of one image
 # An array called classes may hold their names: these come before it.
 LABELS = ("labels", "label", "y", "targets", "target", *LABEL_WORDS)
-NAME_LISTS = ("batches.meta.txt", "fine_label_names.txt", "class_names.txt")  # CIFAR, STL-10
+NAME_LISTS = (  # CIFAR-10, CIFAR-100, STL-10
+    *("batches.meta.txt", "fine_label_names.txt", "coarse_label_names.txt", "class_names.txt"),
+)
 NAMED = 5  # arrays that a message names
 LONG = 4  # times as many rows as columns: a table whose rows are images
 MOST_CLASSES = 10_000  # columns of one-hot labels
@@ -83,6 +86,7 @@ def arrays_source(path: Path, reading: Reading, *, files: Sequence[Path] = ()) -
         files: Those in the folder.
     """
     names = {file: file.relative_to(path).as_posix() for file in files} or {path: ""}
+    lists = {file: file.name for name in NAME_LISTS if (file := path / name).is_file()}
 
     def read() -> Contents:
         arrays = [array for file in names for array in stored_arrays(file, name=names[file])]
@@ -91,7 +95,7 @@ def arrays_source(path: Path, reading: Reading, *, files: Sequence[Path] = ()) -
     return DataSource(
         name=path.name if files else path.stem,
         root=str(path),
-        stamps=tuple(stamp(file, name=name or path.name) for file, name in names.items()),
+        stamps=tuple(stamp(f, name=name or path.name) for f, name in (names | lists).items()),
         open=read,
     )
 
@@ -164,7 +168,9 @@ def _open(arrays: Sequence[StoredArray], path: Path, reading: Reading) -> Conten
             used |= names
             said = () if reading.bands else (alpha_said(_channels(part)) for part in images)
             remarks |= dict.fromkeys(filter(None, said))
-    listed, class_names = _class_names(parts, path)
+    of_used = [part.last for part in parts if part.array.name in used and _is_label(part)]
+    coarse = any(not COARSE.isdisjoint(words) for words in of_used)
+    listed, class_names = _class_names(parts, path, coarse=coarse)
     notes = Notes(tuple(remarks), tuple(_strange(parts, used | listed)))
     contents = contents_of(splits, reading.split, class_names=class_names, notes=notes)
     if contents is None:
@@ -342,17 +348,23 @@ def _strange(parts: Sequence[_Part], used: set[str]) -> Iterator[Unused]:
         yield Unused("file", "arrays that are called neither images nor labels", others)
 
 
-def _class_names(parts: Sequence[_Part], path: Path) -> tuple[set[str], tuple[str, ...]]:
-    """The list of class names among the arrays, or beside them: which array, and the names."""
+def _class_names(
+    parts: Sequence[_Part], path: Path, *, coarse: bool
+) -> tuple[set[str], tuple[str, ...]]:
+    """The list of class names among the arrays, or beside them: which array, and the names.
+
+    Coarse labels have other names than fine ones.
+    """
+    others = frozenset({"fine"}) if coarse else COARSE
     for part in parts:
         one = len(part.array.shape) == 1 and not part.array.dtype.hasobject
-        if "names" in part.last and _is_label(part) and one:
+        if "names" in part.last and others.isdisjoint(part.last) and _is_label(part) and one:
             array = part.array.read()
             is_text = array.dtype.kind in "SUO"
             names = texts_in(array) if is_text else as_labels(array, part.array.name)
             if not isinstance(names, str):
                 return {part.array.name}, tuple(map(str, names))
-    for file in (path / name for name in NAME_LISTS):
+    for file in (path / name for name in NAME_LISTS if others.isdisjoint(name.split("_"))):
         if file.is_file() and file.stat().st_size < MOST_TEXT:
             lines = file.read_text("utf-8", "replace").splitlines()
             return set(), tuple(line.strip() for line in lines if line.strip())

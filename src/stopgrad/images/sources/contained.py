@@ -213,8 +213,9 @@ def _expanded(pattern: str) -> Iterator[str]:
     if match[3] is not None:
         choices = iter(match[3].split(","))
     else:
-        width = len(match[1])
-        choices = (f"{n:0{width}}" for n in range(int(match[1]), int(match[2]) + 1))
+        first, last, width = int(match[1]), int(match[2]), len(match[1])
+        step = 1 if first <= last else -1
+        choices = (f"{n:0{width}}" for n in range(first, last + step, step))
     for choice in choices:
         yield from _expanded(begin + choice + end)
 

@@ -164,6 +164,8 @@ def number_labels(
     if not names:
         names = _class_names(train)
         places = {composed(name): place for place, name in enumerate(names)}
+        if all(name.isdecimal() for name in names) and len({*map(int, names)}) == len(names):
+            places = {str(int(name)): place for name, place in places.items()} | places  # 00012
     numbered, notes = _numbered(train, places, "is none of the class names")
     if not class_names and (remark := _renumbered(train, names)):
         notes = Notes((remark,)).and_those(notes)

@@ -173,7 +173,7 @@ def _read_table(
     others = [image for image in listing.images if image.path not in about]
     by = _file_column(columns, near, others, wanted=reading.image_column)
     if by.as_header:
-        columns = {str(n): [of, *columns[of]] for n, of in enumerate(columns, 1)}
+        columns = {str(n): [TWICE.sub("", of), *columns[of]] for n, of in enumerate(columns, 1)}
         longer = [False, *longer] if longer else []
         by = _file_column(columns, near, others, wanted="")
     if wanted := reading.label_column:
