@@ -38,7 +38,8 @@ ROOT = Path(__file__).parents[1]
 PAGE, RECORDS = ROOT / "docs" / "study.md", ROOT / "results"
 COMPONENTS, DECAY = "2026-11-26-components", "2026-11-26-weight-decay-fp32"
 LONG_DECAY = "2026-11-30-weight-decay"
-SHORT, LONG, LABELS = "2026-11-26-predictor-lr", "2026-11-29-predictor-lr", "2026-11-26-labels"
+SHORT, LONG = "2026-11-26-predictor-lr", "2026-11-29-predictor-lr"
+LABELS, SHORT_LABELS = "2026-11-30-labels", "2026-11-26-labels"
 METRICS = {"knn_accuracy": "kNN", "linear_accuracy": "linear probe"}
 
 
@@ -147,9 +148,9 @@ def survivors() -> str:
     return "\n".join(lines)
 
 
-def labels_table() -> str:
+def labels_table(folder: str) -> str:
     """A row per network and fraction of the labels."""
-    results, names = study(LABELS), METRICS | {"finetune_accuracy": "fine-tuned"}
+    results, names = study(folder), METRICS | {"finetune_accuracy": "fine-tuned"}
     names |= {"supervised_accuracy": "supervised from scratch"}
     fractions = results.stored.study.protocol.labels
     heads = " | ".join(f"{100 * each:g} %" for each in fractions)
@@ -257,8 +258,8 @@ def single_runs() -> str:
 
 def page() -> str:
     """The page, from the records."""
-    short, long, few, strongest = map(length, (SHORT, LONG, LABELS, DECAY))
-    strongest, published = strongest.split(" to ")[-1], folds_text(published_extent().folds)
+    short, long, few, short_few = map(length, (SHORT, LONG, LABELS, SHORT_LABELS))
+    strongest, published = length(DECAY).split(" to ")[-1], folds_text(published_extent().folds)
     without = collapsed(["no stop-gradient", "no predictor"])
     whole_method = collapsed(["all components"])
     slow, slow_cosine, usual, usual_cosine = map(
@@ -281,8 +282,10 @@ features fare with few labels. We ran its four studies on two CPU cores, with a 
 {without} runs collapse, with both {whole_method}; of five weight decays the largest collapses
 and the next costs much. The rest depends on N, how far a run goes: the published runs have
 N = {published}, our first ones {short}. Near the published N too small an alpha_h hurts as
-published, but the best weight decay is 1.5e-4; in shorter runs and in the report it is 5e-4. The
-report's findings on few labels do not show: the opposite does, at N = {few}.
+published, but the best weight decay is 1.5e-4; in shorter runs and in the report it is 5e-4. With
+1 % of the labels a SimSiam of ten minutes (N = {few}) beats the supervised network by kNN and
+fine-tuned, and three seeds cannot tell by a linear probe; with 10 % the supervised network wins,
+where the report has SimSiam.
 
 ## Method
 
@@ -372,13 +375,25 @@ factorial 2/3 lies below 1, where the report has it {published_gap()} points abo
 
 ## Few labels
 
-{labels_table()}
+The preset `cpu` on all images (twice the width of the studies above, N = {few}), scored once on
+the test split:
+
+![Accuracy against the fraction of labels](figures/labels.svg)
+
+{labels_table(LABELS)}
 
 {findings(LABELS)}
 
-At N = {few} the network has hardly left its first weights, and features of 64 values leave a
-linear probe with 1 % of the labels ill-posed. So these opposites are about short runs and small
-encoders, not about the method.
+With 1 % of the labels every use of the pretrained encoder has a higher mean than the network that
+had labels alone. kNN and fine-tuning are separated from it; the published comparison, by a linear
+probe, misses 5 % after the correction with three pairs (500 labels and 128 features leave a probe
+ill-posed). With 10 % it is the other way round: a network of this size learns more from 5,000
+labels than a linear layer can read off its SimSiam features. So the report's strongest finding, 1 %
+with SimSiam above 10 % without, is out of reach of this encoder. (The comparison by kNN was added
+to the study's file after the runs; the correction counts it.)
+
+How long the pretraining is decides. At N = {short_few} and half the width, with 1 % of the labels
+only fine-tuning was ahead (`stopgrad study table results/{SHORT_LABELS}`).
 
 ## How far one gets
 
@@ -400,7 +415,8 @@ others speak for it.
 
 ## What is missing
 
-- Components and labels at the published N; `reproduction` with five seeds; 800 epochs on a GPU.
+- Components at the published N; labels beyond N = {few}; `reproduction` with five seeds; 800 epochs
+  on a GPU.
 - A check of RankMe on runs that have not chosen it; whether the factor of the survival rule holds
   on other data.
 - The arms of a momentum target; other data than CIFAR-10.
@@ -409,10 +425,12 @@ others speak for it.
 
     stopgrad study table results/{LONG}  # every number of a table above
     stopgrad study table results/{LONG_DECAY}
+    stopgrad study table results/{LABELS}
     python -m tests.study  # this page
     stopgrad report results/{COMPONENTS} --figures FIGURES  # arms-effective-rank.svg
     stopgrad report results/{DECAY} --figures FIGURES  # weight-decay.svg
     stopgrad report results/{LONG} --figures FIGURES  # alpha-h.svg
+    stopgrad report results/{LABELS} --figures FIGURES  # labels.svg
 
 The commands of the runs are in [results/](../results/README.md) and [the log](log.md).
 """
