@@ -23,7 +23,7 @@ from stopgrad.config import config_from_dict, describe_knobs
 from stopgrad.errors import CheckpointError, DataError
 from stopgrad.report import Evidence, finding, read_evidence, write_page
 from stopgrad.report.commands import broken, repeat_commands
-from stopgrad.report.facts import protocol_lines, training_seconds
+from stopgrad.report.facts import facts, protocol_lines, training_seconds
 from stopgrad.report.gallery import LARGEST, data_uri
 from stopgrad.report.page import render
 from tests.report.pages import (
@@ -153,6 +153,13 @@ def test_a_long_command_is_broken_between_options_and_stays_the_same(tmp_path: P
 def test_training_time_is_views_over_their_speed(tmp_path: Path) -> None:
     # 30 steps of 32 images with two views each, at 320 views per second.
     assert training_seconds(read_evidence(write_run(tmp_path / "run"))) == pytest.approx(6.0)
+
+
+def test_what_a_run_took_is_not_what_its_baseline_took(tmp_path: Path) -> None:
+    evidence = read_evidence(write_run(tmp_path / "run"))
+    records = [record(flops=2e15), record(of="supervised", flops=9e15)]
+    [cost] = (f for f in facts(evidence._replace(records=records)) if f.name == "Cost")
+    assert cost.value.replace(NB, " ").endswith("; 2.00 PFLOP")
 
 
 def test_the_page_asks_the_network_for_nothing(text: str, page: Page) -> None:

@@ -20,7 +20,9 @@ from stopgrad.face.several import ArmsTable, time_left
 from stopgrad.images import Dataset, images_from_arrays
 from stopgrad.runs import RunWriter, describe_run, load_run, prepare
 from stopgrad.studies import ArmState, Choices, Overview, prepare_study
+from stopgrad.studies.folder import RunAttempt, RunFolder
 from stopgrad.studies.parse import parse_study
+from stopgrad.studies.results import _training_share
 from stopgrad.studies.study import check_data
 from stopgrad.training import pretrain_epochs
 from tests import factories
@@ -115,6 +117,13 @@ def test_time_left_is_told_by_the_work_of_this_session() -> None:
     assert least == "at least 4 min left"
     assert time_left(60.0, began=0.5, now=0.5) == "time left not known yet"
     assert time_left(60.0, began=0.5, now=1.0) == "done"
+
+
+def test_training_that_went_on_after_a_kill_is_training(tmp_path: Path) -> None:
+    ended = RunFolder(tmp_path)
+    for stage, wall_s in (("pretrain", 10.0), ("resume", 20.0), ("evaluate", 10.0)):
+        ended.keep_attempt(RunAttempt(stage, 0, "", "", wall_s, [], 1))
+    assert _training_share([ended.read()]) == 0.75
 
 
 # What images must offer
