@@ -47,12 +47,12 @@ def test_every_bit_of_a_view_is_that_of_one_process(
         assert torch.equal(own, theirs)
 
 
-@pytest.mark.parametrize(("kind", "steps"), together.STEPS.items())
-def test_steps_in_fp64_are_those_of_one_process(
-    alone: dict[str, Any], shared: dict[str, Any], kind: str, steps: int
+@pytest.mark.parametrize("kind", ["per-view", "joint", "momentum"])
+def test_forty_steps_in_fp64_are_those_of_one_process(
+    alone: dict[str, Any], shared: dict[str, Any], kind: str
 ) -> None:
     (losses, tensors), (own_losses, own_tensors) = shared[f"fp64 {kind}"], alone[f"fp64 {kind}"]
-    assert len(own_losses) == steps
+    assert len(own_losses) == together.STEPS
     assert float((losses - own_losses).abs().max()) < 1e-11
     assert tensors.keys() == own_tensors.keys()
     for name, tensor in own_tensors.items():

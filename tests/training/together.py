@@ -29,8 +29,7 @@ from stopgrad.training.pretrain import Pretraining, start_training
 from stopgrad.training.watch import look, watched_outputs
 from tests.runs.factories import info, train
 
-STEPS = {"per-view": 40, "joint": 10, "momentum": 10}
-BATCH = 10  # neither three nor four processes share it evenly
+STEPS, BATCH = 40, 10  # a batch that neither three nor four processes share evenly
 
 
 @functools.cache
@@ -102,7 +101,7 @@ def computed(processes: Processes | None, folder: Path) -> dict[str, Any]:
     for kind, changes in (kinds | {"momentum": {"target": "momentum"}}).items():
         double = in_fp64(training(processes, **changes))
         losses = noted(double)
-        for indices in [*double.batches()][: STEPS[kind]]:
+        for indices in [*double.batches()][:STEPS]:
             double.advance(indices)
             double.read_losses()
         found[f"fp64 {kind}"] = (torch.stack(losses), double.model.state_dict())
