@@ -1,6 +1,7 @@
 from .guesses import guess as guess
 from .knobs import OWN as OWN
 from .knobs import RANKED_BY as RANKED_BY
+from .knobs import TIMM as TIMM
 from .knobs import BadImages as BadImages
 from .knobs import Config as Config
 from .knobs import EncoderConfig as EncoderConfig

@@ -27,6 +27,7 @@ Compile = Literal["auto", "on", "off"]
 Target = Literal["stop-gradient", "momentum"]
 
 OWN = "own:"  # begins the name of an encoder, or of views, that were given in Python
+TIMM = "timm:"  # begins the name of an encoder of timm, or of its weights
 
 # Chosen by name besides the knobs; here, so that help lists them without torch.
 SplitName = Literal["auto", "test", "validation"]  # images to score
@@ -109,6 +110,11 @@ class EncoderConfig(Checked):
     def is_given(self) -> bool:
         """Whether it was given in Python, so that its name does not say how to build it."""
         return self.name.startswith(OWN)
+
+    @property
+    def is_timm(self) -> bool:
+        """Whether timm builds it."""
+        return self.name.startswith(TIMM)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from stopgrad.config import OWN, Config, config_to_dict
+from stopgrad.config import OWN, TIMM, Config, config_to_dict
 from stopgrad.evaluation import (
     ACCURACIES,
     METRICS,
@@ -107,7 +107,7 @@ def _start(init: dict[str, str] | None) -> dict[str, str] | None:
     if init is None:
         return None
     source = init["from"]
-    name = source if source.startswith("timm:") else source.rpartition("/")[2]
+    name = source if source.startswith(TIMM) else source.rpartition("/")[2]
     return {"from": name, "sha256": init["sha256"]}
 
 

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, get_args
 import torch
 from torch import Tensor, nn
 
-from stopgrad.config import EncoderConfig, ExportFormat
+from stopgrad.config import TIMM, EncoderConfig, ExportFormat
 from stopgrad.errors import ConfigError
 from stopgrad.method import RESNETS
 
@@ -57,7 +57,7 @@ def formats_for(config: EncoderConfig) -> tuple[ExportFormat, ...]:
     """The export formats that can hold an encoder."""
     if config.is_given:  # only a graph says what it computes
         return ("onnx",)
-    if config.name.startswith("timm:"):
+    if config.is_timm:
         return ("timm", *EVERY)
     usual = config.width == 1 and config.channels == 3
     return get_args(ExportFormat) if usual and len(RESNETS[config.name].blocks) == 4 else EVERY
@@ -82,7 +82,7 @@ def _torchvision(config: EncoderConfig) -> Layout:
 
 def _timm(config: EncoderConfig) -> Layout:
     options: dict[str, Any] = {}
-    name = config.name.removeprefix("timm:")
+    name = config.name.removeprefix(TIMM)
     if name == "resnet10":
         name, options = "resnet18", {"layers": RESNETS[name].blocks}
     elif name != config.name:
@@ -105,7 +105,7 @@ def _timm(config: EncoderConfig) -> Layout:
 
 def _stem_lines(config: EncoderConfig) -> tuple[str, ...]:
     """No library has a name for the small stem, nor for half of it."""
-    if config.name.startswith("timm:") or config.stem == "large":
+    if config.is_timm or config.stem == "large":
         return ()
     stride = ", stride=2" if config.stem == "half" else ""
     conv = f"nn.Conv2d(3, 64, kernel_size=3{stride}, padding=1, bias=False)"

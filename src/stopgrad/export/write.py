@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from stopgrad.config import ExportFormat, torch_generator
+from stopgrad.config import TIMM, ExportFormat, torch_generator
 from stopgrad.errors import CheckpointError, ConfigError, StorageError
 from stopgrad.evaluation import finite
 from stopgrad.export.card import describe, model_card
@@ -143,7 +143,7 @@ def _onnx(encoder: nn.Module, card: dict[str, Any], out: Path) -> Exported:
     x = _probes(card)
     card["shapes"] = {"x": ["batch", x.shape[1], "height", "width"]}
     card["shapes"]["features"] = ["batch", card["features"]]
-    ours = not card["encoder"]["name"].startswith("timm:")
+    ours = not card["encoder"]["name"].startswith(TIMM)
     if not ours:
         card["shapes"]["x"][2:] = x.shape[2:]
     metadata = card["preprocessing"] | {"card": card}

@@ -12,13 +12,11 @@ from typing import Any, cast
 
 import torch
 
-from stopgrad.config import OWN, EncoderConfig, torch_generator
+from stopgrad.config import OWN, TIMM, EncoderConfig, torch_generator
 from stopgrad.errors import ConfigError, did_you_mean, no_memory
 from stopgrad.method.layers import initialize, split_views_in
 from stopgrad.method.own import build_own_encoder, seeded
 from stopgrad.method.resnet import RESNETS, Encoder, ResNet
-
-TIMM = "timm:"
 
 
 def build_encoder(
@@ -38,7 +36,7 @@ def build_encoder(
     check_encoder_name(config.name)
     if config.is_given:
         return build_own_encoder(config.name, channels=config.channels, per_view=per_view)
-    if config.name.startswith(TIMM):
+    if config.is_timm:
         return _timm_encoder(config, generator, per_view=per_view)
     with torch.device("meta"):
         encoder = ResNet(
@@ -108,7 +106,7 @@ def size_problems(config: EncoderConfig, sizes: tuple[tuple[int, int], ...]) -> 
         ConfigError: For an encoder that does not exist.
     """
     check_encoder_name(config.name)
-    if not config.name.startswith((TIMM, OWN)):
+    if not (config.is_timm or config.is_given):
         return ("",) * len(sizes)
     encoder = build_encoder(config, torch_generator(0, "encoder")).eval()
     return tuple(size_problem(encoder, size) for size in sizes)

@@ -8,7 +8,7 @@ from typing import Any
 
 import jinja2
 
-from stopgrad.config import Config
+from stopgrad.config import TIMM, Config
 from stopgrad.evaluation import (
     SUBJECTS,
     Record,
@@ -217,7 +217,7 @@ def architecture_svg(config: Config, *, letters: int = 0) -> str:
     return environment.get_template("architecture.svg").render(
         {role: tone.light for role, tone in PALETTE.items()},
         views=f"{config.views.size} px",
-        encoder=config.encoder.name.removeprefix("timm:")[:LONGEST],
+        encoder=config.encoder.name.removeprefix(TIMM)[:LONGEST],
         projector=f"{projector.hidden} → {projector.out}",
         predictor=widths if predictor.enabled else "",
         stop_gradient=config.stop_gradient,

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
-from stopgrad.config import ALL_BANDS, OWN, Config, Reading, are_colours
+from stopgrad.config import ALL_BANDS, Config, Reading, are_colours
 from stopgrad.errors import CheckpointError, ConfigError, DataError
 from stopgrad.images import (
     KNOWN,
@@ -162,7 +162,7 @@ def fit_sizes(dataset: Dataset, config: Config) -> Dataset:
         ConfigError: As `check_sizes`, when the backbone takes neither size, and `check_channels`.
     """
     check_channels(dataset.train.channels, config)
-    if not config.encoder.name.startswith(("timm:", OWN)):
+    if not (config.encoder.is_timm or config.encoder.is_given):
         return dataset
     try:
         check_sizes(dataset.train, config)

@@ -20,7 +20,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from stopgrad.config import OWN, EncoderConfig, Stem, torch_generator
+from stopgrad.config import OWN, TIMM, EncoderConfig, Stem, torch_generator
 from stopgrad.errors import CheckpointError, ConfigError, DataError, did_you_mean
 from stopgrad.images import checked_answers
 from stopgrad.method import RESNETS, build_encoder
@@ -47,7 +47,6 @@ from stopgrad.storage import (
 )
 from stopgrad.training.naming import Naming, naming_of
 
-TIMM = "timm:"
 LARGEST = 8 << 30  # bytes of a file of timm's weights
 TIMEOUT = 15.0  # s for the Hub's first answer
 HUB_FILE = "model.safetensors"
