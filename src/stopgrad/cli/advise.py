@@ -35,8 +35,8 @@ def add(parser: argparse.ArgumentParser) -> None:
         "Nine settings of learning rate, alpha_h and crop_min are tried in short runs, the\n"
         "best three in longer ones, the best in the longest, ranked by RankMe of the\n"
         "features. Every knob is a flag (--KNOB VALUE) that changes the preset.\n"
-        "After a kill the same command goes on. DIR/advice.md has the setting, why, what to\n"
-        "expect, and the command of the long run."
+        "After a kill repeat the command to continue. DIR/advice.md has the setting, why,\n"
+        "what to expect, and the command of the long run."
     )
 
 

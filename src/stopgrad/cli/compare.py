@@ -13,7 +13,7 @@ from stopgrad.config import RANKED_BY, LabelFreeName, Layer
 from stopgrad.storage import user_path
 
 HELP = "rank runs without labels"
-EXAMPLE = "stopgrad compare runs/*"
+EXAMPLE = "stopgrad compare runs/one runs/two"
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -54,8 +54,8 @@ def add(parser: argparse.ArgumentParser) -> None:
         "at each of two N), among runs of one N, the tau of RankMe is +0.70 with kNN and\n"
         "with the linear probe (95 %: 0.41 to 0.90). It is the default because it was the\n"
         "best of these six measures there; the participation ratio, registered before,\n"
-        "has +0.38 and +0.26. Between runs that have not come equally far the order may be\n"
-        "reversed: a network that has hardly begun to learn ranks high, with low retrieval."
+        "has +0.38 and +0.26. Between runs of different N the order may be reversed: a network\n"
+        "that has hardly begun to learn ranks high, with low retrieval."
     )
 
 

@@ -9,7 +9,7 @@ from stopgrad.cli.screen import print_line
 from stopgrad.config import PRESETS
 from stopgrad.storage import user_path
 
-HELP = "print a script by which a shell completes commands and options"
+HELP = "print the script that makes a shell complete commands and options"
 EXAMPLE = 'eval "$(stopgrad completion bash)"'
 
 WHERE = """\

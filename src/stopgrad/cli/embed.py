@@ -26,7 +26,7 @@ def add(parser: argparse.ArgumentParser) -> None:
         type=user_path,
         metavar="FILE",
         help=".parquet or .csv: a row per image with path, split, label and features; .npy: only "
-        "the features, with a .csv of the rows beside it. The same command continues after a kill",
+        "the features, with a .csv of the rows beside it. After a kill repeat the command",
     )
     parser.add_argument(
         "--bad-images",

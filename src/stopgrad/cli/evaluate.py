@@ -34,7 +34,7 @@ def add(parser: argparse.ArgumentParser) -> None:
         default="auto",
         metavar="NAME",
         help="images to score: test, validation (those that the run holds out, else the data's "
-        "own), or another split as the data call it. Default: auto, the first of test and "
+        "own), or the name of another split in the data. Default: auto, the first of test and "
         "validation with labels",
     )
     subjects = ("encoder", "untrained", "pixels")

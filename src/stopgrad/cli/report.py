@@ -40,7 +40,9 @@ def add(parser: argparse.ArgumentParser) -> None:
         metavar="PDF",
         help="also write a poster; needs: pip install 'stopgrad[pdf]'",
     )
-    parser.add_argument("--title", default="", help="of the poster. Default: what was asked")
+    parser.add_argument(
+        "--title", default="", help="of the poster. Default: the question of the study"
+    )
     parser.add_argument("--authors", default="", help="of the poster")
     parser.add_argument("--affiliation", default="", help="of the poster's authors")
     parser.add_argument(

@@ -13,7 +13,9 @@ from stopgrad.errors import ConfigError
 from stopgrad.storage import user_path
 
 HELP = "compare settings over several seeds, in a table beside published numbers"
-EXAMPLE = "stopgrad study run weight-decay --data cifar10 --out studies/mine --seeds 3"
+EXAMPLE = (
+    "stopgrad study run weight-decay --data cifar10 --out studies/mine --preset miniature --seeds 3"
+)
 
 FORMS = {None: "markdown", "md": "markdown"}
 COMMANDS = {  # what each does, and an example

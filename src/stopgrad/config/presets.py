@@ -18,8 +18,8 @@ _NARROW: dict[str, object] = {  # what learns the most in minutes on a CPU, docs
     "optimizer.predictor_schedule": "cosine",
 }
 
-# What ten minutes on two cores can learn on CIFAR-10 (docs/log.md says what was tried). Runs as
-# small as this learn most at N = 2.5 to 3.6 (docs/study.md), so that longer ones decay less.
+# What ten minutes on two cores can learn on CIFAR-10 (docs/log.md says what was tried). In runs as
+# small as this the best weight decay of those tried has N = 3.6 (docs/study.md, 37.5 epochs).
 _CPU: dict[str, object] = {
     "epochs": 20,
     "batch": 64,
@@ -39,7 +39,8 @@ PRESET_WORDS: dict[PresetName, str] = {
     "fast": "cifar in half the epochs, at twice the learning rate; for a GPU (not measured yet)",
     "imagenet": "the paper's ImageNet: ResNet-50, views of 224 px, 100 epochs; for a GPU",
     "cpu": "a small network on views of 24 px: ten minutes on two cores for 50,000 images",
-    "miniature": "the paper's study on two cores: cpu at width 1, alpha_h 1, 30 epochs",
+    "miniature": "for studies on two cores, with the paper's weight decay, alpha_h and N: cpu at "
+    "width 1, 30 epochs",
     "digits": "what quickstart takes for handwritten digits: cpu without mirroring",
     "tiny": "seconds, for a first look and for tests; learns little",
 }
@@ -68,7 +69,9 @@ PRESETS: dict[PresetName, dict[str, object]] = {
         "finetune.crop": 224,
     },
     "cpu": _CPU,
-    # The study in miniature: its weight decay, its alpha_h and its N (docs/method.md) on CIFAR-10.
+    # The study in miniature: its weight decay, alpha_h and N (docs/method.md) on CIFAR-10.
+    # Paper: a constant rate of the predictor; here: a cosine, which costs little at alpha_h = 1
+    # (docs/study.md) and is what the records of this preset have.
     "miniature": {
         **_CPU,
         "epochs": 30,

@@ -27,13 +27,13 @@ MOST_BESIDE = 1024
 def bench(
     *, device: str = "auto", threads: int = 0, beside: int = 0, quick: bool = False
 ) -> MachineSpeed:
-    """How fast this machine is, on random pixels, beside its own limit.
+    """Measures training speed on random pixels, beside the rate of a matrix product.
 
     Args:
         device: auto, cpu, cuda or cuda:N.
         threads: CPU threads; 0: one per core.
         beside: Busy programs beside which steps on the CPU are measured too.
-        quick: Whether it runs, in seconds; the numbers mean nothing.
+        quick: Takes seconds, to see that it runs; its numbers mean nothing.
 
     Raises:
         ConfigError: For a device that is not there, or a number below 0 or absurdly high.

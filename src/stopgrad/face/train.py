@@ -54,8 +54,8 @@ def pretrain(
         config: All knobs at once, instead of `preset` and `knobs`.
         init: A run, a safetensors file or `timm:NAME` that the encoder starts from; None: random.
         log: Trackers that mirror the run: tensorboard, wandb, mlflow, trackio.
-        on_epoch: Called with each `Epoch` when it is on disk. What it raises ends the run, which
-            `resume` goes on with.
+        on_epoch: Called with each `Epoch` when it is on disk. An exception in it stops the run;
+            `resume` continues it.
         **knobs: By name, `epochs=5`; those of a section as a mapping, `views={"size": 24}`, or by
             their key path, `**{"views.size": 24}`. Also parts of your own: `encoder`, a module
             (B, C, S, S) -> (B, F), copied with its weights; and `views`, a function of pixels
@@ -109,7 +109,7 @@ def supervised(
 ) -> Scores:
     """Trains the same encoder from scratch with labels: the baseline.
 
-    What is finished is not trained again, and what was killed goes on.
+    What is finished is not trained again, and what was killed is continued.
 
     Args:
         data: As for `load`, with labels.
