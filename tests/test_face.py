@@ -178,6 +178,14 @@ def test_rows_are_frames_of_polars_too(run: stopgrad.Run) -> None:
     assert polars.DataFrame(run.metrics)["loss"].to_list() == [row["loss"] for row in run.metrics]
 
 
+def test_scores_name_the_epoch_of_the_encoder_whatever_comes_first(run: stopgrad.Run) -> None:
+    pixels, encoder = (
+        next(record for record in run._records() if record.of == of) for of in ("pixels", "encoder")
+    )
+    assert Scores([pixels, encoder]).lines[-1].endswith("protocols: --json; epoch 2")
+    assert Scores([pixels]).lines[-1].endswith("protocols: --json")
+
+
 def test_bars_move_in_a_notebook_without_more_packages(monkeypatch: pytest.MonkeyPatch) -> None:
     shown: list[str] = []
 

@@ -100,6 +100,25 @@ def test_data_loaded_by_a_column_are_learned_from_by_it(root: Path, tmp_path: Pa
     assert stopgrad.Run(tmp_path / "run").evaluate(of="encoder", metrics="knn_accuracy").rows
 
 
+def test_other_images_are_scored_by_the_column_that_they_were_loaded_by(
+    root: Path, run: Path, tmp_path: Path
+) -> None:
+    data = stopgrad.load(root, label_column="label")  # the run's is 'is odd'
+    found = stopgrad.Run(run).evaluate(data=data, of="encoder", metrics="knn_accuracy")
+    assert [len(record.per_class) for record in found] == [10]
+    [tuned] = stopgrad.Run(run).finetune(
+        0.5, data=data, out=tmp_path, finetune={"epochs": 1, "batch": 32}
+    )
+    assert tuned.config["label_column"] == "label"
+    assert len(tuned.per_class) == 10
+
+
+def test_what_was_said_of_data_holds_for_every_run_of_a_study_on_them(root: Path) -> None:
+    data = stopgrad.load(root, label_column="is odd", image_column="thumbnail")
+    assert data.reading_knobs == {"label_column": "is odd", "image_column": "thumbnail"}
+    assert stopgrad.load(root).reading_knobs == {}
+
+
 def test_a_store_keeps_the_labels_of_the_column_that_was_named(
     root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

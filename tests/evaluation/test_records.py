@@ -21,6 +21,7 @@ from stopgrad.evaluation import (
     newest,
     read,
     read_costs,
+    scored_last,
     start_meter,
     to_line,
 )
@@ -162,6 +163,17 @@ def test_a_run_that_was_scored_again_counts_once_by_its_newest_record() -> None:
         Key("knn_accuracy", 0.1, "encoder", "test"): 0.2,
     }
     assert [record.value for record in found.values()] == [0.2, 0.3]  # what was scored last is last
+
+
+def test_of_accuracies_those_of_the_split_and_epoch_scored_last_are_shown() -> None:
+    held_out = _record(value=0.1, split="validation", epoch=4)
+    short = _record(value=0.2, split="test", epoch=2, metric="linear_accuracy")
+    long = _record(value=0.3, split="test", epoch=4)
+    pixels = _record(value=0.4, split="test", of="pixels", epoch=0)
+    measure = _record(value=7.0, split="train", metric="effective_rank")
+    assert scored_last([held_out, short, long, pixels, measure]) == [long, pixels]
+    assert scored_last([long, held_out]) == [held_out]
+    assert scored_last([measure]) == []
 
 
 # What a training cost

@@ -26,6 +26,7 @@ from stopgrad.config import Reading, ViewsConfig, preset
 from stopgrad.errors import DataError, LockedError, StorageError, UnreadableError
 from stopgrad.evaluation import images_at_a_time
 from stopgrad.images import (
+    Dataset,
     Findings,
     Images,
     Normalization,
@@ -629,6 +630,19 @@ def test_packing_is_advised_where_decoded_pictures_fill_half_of_the_memory(
         assert advice.reason.startswith(
             "decoded at 256 px the images take 18.3 GiB, more than 50 %"
         )
+
+
+def test_packing_is_advised_for_as_many_channels_as_the_pictures_have() -> None:
+    pixels = np.zeros((1, 8, 8, 12), np.uint8)
+    findings = Findings(
+        **dict.fromkeys(Findings._fields, ())  # type: ignore[arg-type]
+        | {"packed": False, "pictures": {"train": 20_000}}
+        | {"sizes": {ImageSize(375, 500): 20_000}}
+        | {"dataset": Dataset("bands", images_from_arrays(pixels), None)}
+    )
+    advice = advise_packing(findings, side=256, limit=8 << 30)
+    assert advice is not None
+    assert "take 14.6 GiB" in advice.reason  # 20,000 x 12 x 256 x 256
 
 
 def test_check_data_looks_into_a_store(packed: Path, capsys: pytest.CaptureFixture[str]) -> None:

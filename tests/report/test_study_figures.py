@@ -100,6 +100,14 @@ def test_accuracy_stands_at_the_knob_of_its_arm_on_one_scale() -> None:
     assert {tuple(domain) for domain in y} == {(10.0, 50.0)}
 
 
+def test_a_spread_beyond_guessing_and_beyond_certainty_ends_at_both() -> None:
+    axis = Axis("optimizer.weight_decay", {"a": 1e-4, "b": 1e-3}, {"a": "", "b": ""})
+    of_one_collapsed_run = score("a", 52.4, std=60.2)  # of 9.8 and 95 %: -7.8 to 112.6
+    chart = knob_chart([of_one_collapsed_run, score("b", 50.0)], axis, chance=10.0)
+    scales = [one["scale"] for one in encodings(chart, "y") if "scale" in one]
+    assert {(*scale["domain"], scale["clamp"]) for scale in scales} == {(0.0, 100.0, True)}
+
+
 def test_a_knob_of_zero_has_its_name_on_the_axis() -> None:
     axis = Axis("optimizer.weight_decay", {"none": 0.0, "some": 1e-4}, {"none": "", "some": ""})
     chart = knob_chart([score(arm, 50.0) for arm in axis.places], axis, chance=10.0)

@@ -132,6 +132,13 @@ def _tried(arm: str, *, retrieval: float) -> TriedSetting:
     return TriedSetting(1, arm, "", config, 100, 0.5, 9.0, retrieval, 8.0, 60.0, 70.0)
 
 
+def test_the_command_has_the_values_of_knobs_as_they_were_given() -> None:
+    config = preset("tiny", label_column="Species", stop_gradient=False)
+    tried = _tried("a", retrieval=0.5)._replace(config=config)
+    command = Advice([tried], spec="t.csv", preset="tiny", note="").command
+    assert "--stop_gradient false --label_column Species" in command
+
+
 def _searched(**overrides: Any) -> Any:
     return types.SimpleNamespace(
         config=preset("tiny", **overrides),

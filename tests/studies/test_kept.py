@@ -1,6 +1,7 @@
 """Claims about a study that is kept without its runs."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -69,8 +70,24 @@ def test_to_keep_what_is_kept_changes_no_byte(kept: Path, tmp_path: Path) -> Non
 
 
 def test_a_path_of_this_machine_is_replaced_by_a_name(made: Path, tmp_path: Path) -> None:
-    StudyDirectory(made).keep(tmp_path, names={"toy": "IMAGES"})
-    assert StudyDirectory(tmp_path).read("components").data.spec == "IMAGES"
+    StudyDirectory(made).keep(tmp_path / "a", names={"toy": "/home/zoë"})
+    assert StudyDirectory(tmp_path / "a").read("components").data.spec == "/home/zoë"
+    StudyDirectory(tmp_path / "a").keep(tmp_path / "b", names={"/home/zoë": "IMAGES"})
+    assert StudyDirectory(tmp_path / "b").read("components").data.spec == "IMAGES"
+
+
+def test_a_card_of_a_version_without_a_section_does_not_hide_the_others(
+    kept: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(kept, tmp_path, dirs_exist_ok=True)
+    runs = json.loads((kept / "runs.json").read_text())
+    section = runs["config"].pop("finetune")
+    name, own = next(iter(runs["runs"].items()))
+    own["knobs"] |= {f"finetune.{key}": value for key, value in section.items()}
+    (tmp_path / "runs.json").write_text(json.dumps(runs))
+    card = StudyDirectory(tmp_path).run(name).card
+    assert card is not None
+    assert card.config["finetune"] == section
 
 
 def test_runs_cannot_go_on_from_what_is_kept(kept: Path) -> None:

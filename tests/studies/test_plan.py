@@ -88,6 +88,10 @@ def test_a_good_study_is_read_as_it_stands() -> None:
         ("arms/fast", {}, "arm 'fast' changes nothing"),
         ("arms/fast", {"optimizer.base_lr": 0.8}, "arm 'fast' changes nothing"),  # as tiny has it
         ("arms/more", {"optimizer.base_lr": 0.5}, "arms 'fast' and 'more' are equal"),
+        ("arms/more", {"device": "cpu"}, "arm 'more' changes nothing"),  # of what is learned
+        ("arms/more", {"supervised.base_lr": 3}, "arm 'more' changes nothing"),
+        ("arms/more", {"seed": 3}, "seed is given by the seeds"),
+        ("settings", {"seed": 3}, "seed is given by the seeds"),
         ("arms/fast", {"stop_gradient": {"times": 2}}, "expected a number times a number"),
         ("arms/fast", {"method": "supervise"}, "did you mean supervised?"),
         ("arms/fast", {"method": "supervised"}, "scored on the test split alone"),

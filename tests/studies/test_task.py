@@ -15,7 +15,8 @@ from stopgrad.config import Config, config_to_dict, preset
 from stopgrad.errors import DataError
 from stopgrad.evaluation import Key
 from stopgrad.runs import read_status
-from stopgrad.studies.executors import Job, LocalProcesses
+from stopgrad.storage import usable_cores
+from stopgrad.studies.executors import Job, LocalProcesses, local_processes
 from stopgrad.studies.folder import RunFolder
 from stopgrad.studies.task import StudyTask, keep_failure, main, read_failure, read_task, write_task
 from stopgrad.studies.warm import WarmJob
@@ -39,6 +40,16 @@ def test_a_process_gets_its_threads_and_its_gpu() -> None:
     assert found == ["0", "MIG-7", "0"]
     assert executor.environment({"HOME": "h"}) == {"HOME": "h", "OMP_NUM_THREADS": "4"}
     assert executor.environment({"OMP_NUM_THREADS": "1"})["OMP_NUM_THREADS"] == "1"
+
+
+def test_by_default_cores_are_those_that_this_process_may_use(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: 128)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
+    assert local_processes(jobs=4, device="cpu").environment({})["OMP_NUM_THREADS"] == "2"
+    monkeypatch.delattr(os, "sched_getaffinity")
+    assert usable_cores() == 128
 
 
 def _start(task: StudyTask, claim: int) -> Job:

@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from stopgrad.errors import ConfigError
+from stopgrad.storage import usable_cores
 
 
 def add_devices(parser: argparse.ArgumentParser) -> None:
@@ -51,8 +52,7 @@ def train_together(arguments: Sequence[str], *, devices: int) -> int:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-    cores = os.cpu_count() or 1
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores // devices)))
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, usable_cores() // devices)))
     config = LaunchConfig(
         min_nodes=1,
         max_nodes=1,

@@ -88,7 +88,8 @@ _on_bus_error = ctypes.CFUNCTYPE(None, ctypes.c_int)(_end_as_cut)  # kept as lon
 
 def _say_bus_errors() -> None:
     """SIGBUS: a file that is mapped was cut by others. No handler of Python's would ever run."""
-    ctypes.CDLL(None).signal(int(signal.SIGBUS), _on_bus_error)
+    if hasattr(signal, "SIGBUS"):  # Windows has none
+        ctypes.CDLL(None).signal(int(signal.SIGBUS), _on_bus_error)
 
 
 def _say(error: StopgradError) -> int:

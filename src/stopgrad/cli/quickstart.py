@@ -36,10 +36,12 @@ def run(options: argparse.Namespace) -> None:
     config = preset("digits")
     data = stopgrad.load("mnist5k", side=config.image_side)
     say(
-        f"Learns from {len(data.dataset.train):,} handwritten digits without their labels, then "
-        f"asks what few labels are worth with it, on {len(data.dataset.test or ()):,} other digits."
+        f"Pretrains on {len(data.dataset.train):,} handwritten digits without their labels, then "
+        "measures how well a classifier with few labels does on "
+        f"{len(data.dataset.test or ()):,} other digits."
     )
-    busy, cores = os.getloadavg()[0], os.cpu_count() or 1
+    busy = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0  # Windows has none
+    cores = os.cpu_count() or 1
     if busy > BUSY * cores:
         say(
             f"This machine is busy ({busy:.0f} processes want its {cores} cores), so it will take "
@@ -55,7 +57,7 @@ def run(options: argparse.Namespace) -> None:
 
 
 def headline(scores: Sequence[Record]) -> str:
-    """What the fewest labels are worth: `With 40 labels 82.6 % are right, and 64.0 % on ...`."""
+    """What the fewest labels are worth, on the encoder's features and on raw pixels."""
     fewest = min(record.labels for record in scores)
     found = {r.of: r for r in scores if (r.labels, r.metric) == (fewest, "linear_accuracy")}
     encoder, pixels = (
@@ -63,8 +65,8 @@ def headline(scores: Sequence[Record]) -> str:
     )
     labels = found["encoder"].protocol["train_images"]
     return (
-        f"With {labels} labels a linear classifier gets {encoder} of the other digits right on "
-        f"what the encoder has learned without labels, and {pixels} on raw pixels."
+        f"With {labels} labels a linear classifier gets {encoder} of the other digits right on the "
+        f"encoder's features, and {pixels} on raw pixels."
     )
 
 

@@ -82,6 +82,7 @@ from .records import from_values as from_values
 from .records import newest as newest
 from .records import read as read
 from .records import records_of as records_of
+from .records import scored_last as scored_last
 from .records import to_line as to_line
 from .statistics import SIGNIFICANCE as SIGNIFICANCE
 from .statistics import Cell as Cell

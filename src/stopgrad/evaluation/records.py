@@ -127,6 +127,14 @@ def newest(records: Iterable[Record]) -> dict[Key, Record]:
     return found
 
 
+def scored_last(records: Iterable[Record]) -> list[Record]:
+    """The newest accuracies on the split that was scored last, the encoder's of its last epoch."""
+    known = [*newest(r for r in records if r.metric in ACCURACIES).values()]
+    own = [record for record in known if record.split == known[-1].split]
+    last = max((record.epoch or 0 for record in own if record.of == "encoder"), default=0)
+    return [r for r in own if r.of != "encoder" or (r.epoch or 0) == last]
+
+
 def to_line(record: Record) -> str:
     """A record as one line of strict ASCII JSON, without the newline; numbers must be finite."""
     return json.dumps(dataclasses.asdict(record), allow_nan=False)

@@ -38,8 +38,8 @@ FURTHER = 1.2  # times the length of the rung before, that the next one has at l
 UNITS = (3600.0, 60.0, 1.0)  # s in an hour, a minute and a second
 TRUST = (
     "Over the 24 runs on CIFAR-10 by which this measure was chosen, its order agrees with a linear "
-    "probe's by a Kendall's tau of +0.70 (95 %: 0.41 to 0.90); each setting has one seed, so that "
-    "near numbers are no order."
+    "probe's by a Kendall's tau of +0.70 (95 %: 0.41 to 0.90). Each setting has one seed, so close "
+    "values do not rank settings."
 )
 HEADS = ("rung", "epochs", "N", "RankMe", "retrieval", "z spans", "time")
 
@@ -104,8 +104,8 @@ class Advice(Shown):
             return ""
         return (
             f"Caution: by retrieval it was only number {place} of {len(first)} in the first rung. "
-            "Many directions and little retrieval are also what a network has that has hardly "
-            "begun to learn, so try the setting of the highest retrieval too."
+            "A network that has hardly begun to learn also has many directions and low retrieval, "
+            "so try the setting with the highest retrieval too."
         )
 
     @property
@@ -125,9 +125,9 @@ class Advice(Shown):
             f"measured on the same views (RankMe {' -> '.join(ranks)} from rung to rung). {TRUST}",
             *filter(None, [self._caution, self.note]),
             f"What to expect: after {best.config.epochs} epochs (N = {folds_text(best.folds)}) z "
-            f"spans {number(best.directions)} directions, and the second view of an image finds "
-            f"it among up to 1,000 in {100 * best.retrieval:.0f} % of cases. No label was read, "
-            "so no accuracy is promised.",
+            f"spans {number(best.directions)} directions, and for {100 * best.retrieval:.0f} % of "
+            "the images the nearest of up to 1,000 images to one view is the other view of the "
+            "same image. No label was read, so no accuracy is promised.",
             f"The long run reaches the published N of {folds_text(method.published_extent().folds)}"
             f" with {self.epochs} epochs, in about {long} at the pace of these runs:",
             self.command,
@@ -135,7 +135,9 @@ class Advice(Shown):
 
 
 def _flag(value: object) -> str:
-    return f"{value:.6g}" if isinstance(value, float) else str(value).lower()
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _row(tried: TriedSetting) -> tuple[TableCell, ...]:
@@ -220,7 +222,8 @@ def _search(
     data: AnyData, out: Path, preset: str, jobs: int | None, knobs: Mapping[str, Any]
 ) -> _Search:
     """Checks all that can be checked before anything starts."""
-    overrides, where = key_paths(knobs), studies.Where(jobs=jobs)
+    overrides = as_data(data).reading_knobs | key_paths(knobs)
+    where = studies.Where(jobs=jobs)
     if "epochs" in overrides:
         raise ConfigError("epochs beside a budget", expected="the budget alone, which sets them")
     config, spec = config_from_dict(overrides, preset=preset), spec_of(data)

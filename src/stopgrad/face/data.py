@@ -79,15 +79,16 @@ class Data:
         """The images as a config stores them, whole at a size that its encoder takes.
 
         Args:
-            config: Of the training.
+            config: Of the training; what it does not say about reading was said with the data.
             screen: Shows progress.
             split: The split that is scored, as `evaluate` takes it.
             changed: What to do with a store whose folder has changed since it was packed.
         """
+        config = self.with_reading(config)
         asked, own = config.reading, self._reading
-        white_level, bands = asked.white_level or own.white_level, asked.bands or own.bands
-        if self._again is not None and (white_level, bands) != (own.white_level, own.bands):
-            other = self._again(own._replace(white_level=white_level, bands=bands))
+        own = own._replace(white_level=asked.white_level, bands=asked.bands)
+        if self._again is not None and own != self._reading:
+            other = self._again(own)
             return other.stored_for(config, screen, split=split, changed=changed)
         if self._first is not None and self._serves(self._first, config, split):
             return runs.fit_sizes(self._first, config)
@@ -114,6 +115,22 @@ class Data:
             white_level=config.white_level or own.white_level,
             bands=config.bands if config.reading.bands else bands_as_text(own.bands),
         )
+
+    def with_columns(self, config: Config) -> Config:
+        """A config that takes the columns that were named with the data, and else its own."""
+        own = self._reading
+        return replace(
+            config,
+            image_column=own.image_column or config.image_column,
+            label_column=own.label_column or config.label_column,
+        )
+
+    @property
+    def reading_knobs(self) -> dict[str, object]:
+        """The knobs of how the data are read, where something was said."""
+        by_rule, read = Config(), self.with_reading(Config())
+        names = HowRead.__annotations__
+        return {n: getattr(read, n) for n in names if getattr(read, n) != getattr(by_rule, n)}
 
     def _serves(self, first: Dataset, config: Config, split: str) -> bool:
         """Whether reading them again would give the same: none was resized, now or then."""

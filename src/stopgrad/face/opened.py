@@ -113,12 +113,17 @@ class OpenedRun:
             )
         return self._given or Data(spec)
 
+    def read_by(self, config: Config, data: AnyData | None) -> tuple[Data, Config]:
+        """The images that are named, or the run's own, and the config with their columns."""
+        source = self.source(data)
+        return source, config if data is None else source.with_columns(config)
+
     def own_images(self, data: AnyData | None, screen: Screen, *, split: str = "auto") -> Dataset:
         """The run's images, as it stored them; its own fingerprint guards them."""
         self.trained()  # first: an encoder that is not that of the weights may be of any size
-        config = self.config
+        source, config = self.read_by(self.config, data)
         method.use_threads(config.threads)
-        dataset = self.source(data).stored_for(config, screen, split=split, changed="warn")
+        dataset = source.stored_for(config, screen, split=split, changed="warn")
         if data is not None:
             tell_notes(dataset, screen)
         return dataset

@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
-from stopgrad import evaluation, method, runs
+from stopgrad import evaluation, method
 from stopgrad.config import RANKED_BY, Config, LabelFreeName, Layer
 from stopgrad.errors import DataError
 from stopgrad.evaluation import ABSENT, MEASURE_NAMES, count, metric_text, number, percent
@@ -26,7 +26,7 @@ from stopgrad.storage import printable
 if TYPE_CHECKING:
     from stopgrad.evaluation import Agreement, Comparison, Kendall
     from stopgrad.evaluation import Row as RankedRun
-    from stopgrad.images import Changed, Dataset
+    from stopgrad.images import Dataset
 
 TITLES = {"lidar": "LiDAR", "rankme": "RankMe", "retrieval": "retrieval of the second view"}
 
@@ -78,15 +78,14 @@ def _datasets(opened: Sequence[Run], data: AnyData | None, screen: Screen) -> li
     same = data is not None or evaluation.same_data(found)
     if not same and len({run.info.data["spec"] for run in found}) > 1:
         raise _different(opened)
-    source = opened[0].source(data)
+    first = opened[0].config
     stored: dict[tuple[object, ...], Dataset] = {}
-    for run in found:
-        config = replace(run.info.config, bad_images=found[0].info.config.bad_images)
+    for each, run in zip(opened, found, strict=True):
+        config = replace(run.info.config, bad_images=first.bad_images)
         key = _storing(config)
+        source, config = opened[0].read_by(config, data)
         if key not in stored:
-            own = runs.spec_to_keep(source.spec) == run.info.data["spec"]
-            changed: Changed = "warn" if own else "fail"
-            stored[key] = source.stored_for(config, screen, changed=changed)
+            stored[key] = source.stored_for(config, screen, changed=each.changed(source))
         now = stored[key].train.fingerprint
         if not same and now != run.info.data["fingerprint"]:
             raise _different(opened, f"; {source.spec} gives {run.path} now {now[:12]}")

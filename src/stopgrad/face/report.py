@@ -51,7 +51,7 @@ def write_report(
         paths: One or several runs, or directories of studies.
         out: The page; None: report.html in the one directory, or here for several.
         data: Where a run's images are now; None: where they were.
-        arm: Of a study, the arm of whose runs one is shown with images; "": the arm that was
+        arm: For a study, the arm of which one run is shown with images; "": the arm that was
             chosen, or the baseline; None: no images.
         poster: A PDF file to write.
         heading: What stands over the poster, and its size; None: the question, on A1.
@@ -88,8 +88,8 @@ def _chapters(
     given: str | os.PathLike[str], screen: Screen, *, data: AnyData | None, arm: str | None
 ) -> list[Evidence | StudyEvidence]:
     """A run, with images, or every study of a directory."""
-    if isinstance(given, OpenedRun) and data is None:
-        return [_evidence(given, screen)]
+    if isinstance(given, OpenedRun):
+        return [_evidence(given, screen, data=data)]
     path = user_path(given)
     if (path / "studies").is_dir() and not (path / "config.json").exists():
         found = report.read_studies(path)
@@ -105,9 +105,9 @@ def _chapters(
     return [_evidence(OpenedRun(path, data=data), screen)]
 
 
-def _evidence(run: OpenedRun, screen: Screen) -> Evidence:
+def _evidence(run: OpenedRun, screen: Screen, *, data: AnyData | None = None) -> Evidence:
     """A run with its images; neighbours come with their votes only where labels exist."""
-    dataset = run.own_images(None, screen)
+    dataset = run.own_images(data, screen)
     trained = run.trained()
     exploration = report.explore(trained, dataset, track=screen.track)
     mean_std = trained.info.normalization

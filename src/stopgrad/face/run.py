@@ -66,8 +66,10 @@ class Run(OpenedRun):
         """How it stands, and its newest scores."""
         from markupsafe import escape
 
-        newest = list(evaluation.newest(self._records()).values())
-        return f"<p>{escape(repr(self))}</p>\n{Scores(newest)._repr_html_()}"
+        found = evaluation.newest(self._records()).values()
+        measures = [record for record in found if record.metric in MEASURES]
+        newest = Scores([*evaluation.scored_last(found), *measures])
+        return f"<p>{escape(repr(self))}</p>\n{newest._repr_html_()}"
 
     @property
     def records(self) -> list[dict[str, Any]]:
@@ -237,7 +239,7 @@ class Run(OpenedRun):
         """
         screen, run, labels = Screen(), self._load(), fractions(labels)
         config = training.finetuning_config(run.info.config, changes)
-        source = self.source(data)
+        source, config = self.read_by(config, data)
         dataset = source.stored_for(config, screen, changed=self.changed(source))
         tell_notes(dataset, screen)
         tell_state(run, screen)
@@ -390,7 +392,7 @@ class Run(OpenedRun):
         check_choices("layer", [layer], get_args(Layer))
         check_choices("bad_images", [bad_images or "fail"], get_args(BadImages))
         screen, run = Screen(), self._load()
-        config, source = run.info.config, self.source(data)
+        source, config = self.read_by(run.info.config, data)
         method.use_threads(config.threads)
         tell_condition(run, screen)
         config = replace(config, bad_images=bad_images or config.bad_images)

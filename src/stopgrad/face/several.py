@@ -21,7 +21,7 @@ from stopgrad.config import key_paths
 from stopgrad.errors import CheckpointError, ConfigError, DataError, FailedRunsError
 from stopgrad.evaluation import duration
 from stopgrad.face.arguments import in_plain_torch
-from stopgrad.face.data import Data, spec_of
+from stopgrad.face.data import Data, as_data, spec_of
 from stopgrad.face.opened import findings_of
 from stopgrad.face.progress import Screen, at_work
 from stopgrad.face.tables import Shown
@@ -69,7 +69,7 @@ def verify(
     if wrong:
         more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
         raise (DataError if packed else CheckpointError)(
-            f"{len(wrong)} of {len(findings)} files of {path} are not as they should be: "
+            f"{len(wrong)} of {len(findings)} files of {path} are damaged or changed: "
             f"{', '.join(wrong[:3])}{more}",
             expected=f"the files that {'`stopgrad pack`' if packed else 'stopgrad'} wrote",
             hint="pack it again into a new store"
@@ -249,7 +249,7 @@ def study(
         preset: As for `pretrain`.
         seeds: How many, from 0 on, or which.
         jobs: Runs at once; None: one per GPU, or two on a machine without; 16 on a cluster.
-        retry: Also what failed before, whatever the reason.
+        retry: Also repeats runs that failed, whatever the reason.
         on: Where: processes of this machine, jobs of Slurm, or actors of Ray.
         slurm: Options of sbatch for each job, such as `{"partition": "gpu", "time": "4:00:00"}`.
         ray_address: HOST:PORT of a cluster of Ray, or "auto".
@@ -264,7 +264,7 @@ def study(
     """
     where = studies.Where(on, jobs, slurm, ray_address, devices)
     studies.check_place(where)
-    choices = studies.Choices(preset, key_paths(knobs), _seeds(seeds))
+    choices = studies.Choices(preset, as_data(data).reading_knobs | key_paths(knobs), _seeds(seeds))
     out = user_path(out)
     place = out if on == "local" else out.absolute()  # nodes may work elsewhere
     prepared, failed = conduct(name, choices, where, spec=spec_of(data), out=place, retry=retry)
@@ -288,7 +288,8 @@ def conduct(
         prepared = studies.prepare_study(name, choices, spec=spec, out=out, track=screen.track)
     for change in prepared.changes:
         screen.line(f"{prepared.study.name} changed since it was begun: {change}")
-    device = str(choices.overrides.get("device", "auto"))
+    wanted = {run.config.device for run in prepared.plan.runs.values()}
+    device = wanted.pop() if len(wanted) == 1 else "auto"
     executor = studies.executor_for(where, prepared.directory, device=device)
     watch = StudyWatch(prepared, screen, jobs=executor.slots)
     with watch.shown():

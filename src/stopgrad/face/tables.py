@@ -163,7 +163,8 @@ def _protocol(records: Sequence[Record]) -> str:
     used = {r.labels: r.protocol["k"] for r in records if r.metric == "knn_accuracy"}
     ks = ", ".join(f"{k} with {labels_text(labels)}" for labels, k in used.items())
     knn = f"kNN: cosine, k = {ks}; probes and " if ks else ""
-    return f"{knn}protocols: --json; epoch {records[0].epoch}"
+    epochs = (f"; epoch {r.epoch}" for r in records if r.of != "pixels")
+    return f"{knn}protocols: --json{next(epochs, '')}"
 
 
 class Neighborhood(Shown):

@@ -16,7 +16,6 @@ import functools
 import hashlib
 import itertools
 import logging
-import os
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -55,6 +54,7 @@ from stopgrad.images.types import (
     no_progress,
     seal_fingerprint,
 )
+from stopgrad.storage import usable_cores
 
 MOST_DAMAGED = 0.05  # of all images may be skipped
 NAMED = 10  # damaged images that a message names
@@ -127,7 +127,7 @@ def on_all_cores(
 
     The results of at most `at_a_time` images, those of one task, wait in memory together.
     """
-    workers = cores()
+    workers = usable_cores()
     running: deque[Future[list[NamedResult[T]]]] = deque()
     with ThreadPoolExecutor(workers, thread_name_prefix="decode") as pool:
         try:
@@ -139,13 +139,6 @@ def on_all_cores(
                 yield from running.popleft().result()
         finally:
             pool.shutdown(cancel_futures=True)
-
-
-def cores() -> int:
-    """The cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def tasks(items: Iterator[Encoded], *, at_a_time: int) -> Iterator[list[Encoded]]:

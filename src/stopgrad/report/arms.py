@@ -281,7 +281,7 @@ def knob_chart(found: Sequence[ArmScore], axis: Axis, *, chance: float | None = 
         rows = [s.row(place=axis.places[s.arm], name=axis.series[s.arm]) for s in own]
         domain = _score_range(own, chance)
         y = numeric("value", title=None, axis={"tickCount": 5})
-        y |= {"scale": {"domain": domain, "nice": False, "zero": False}}
+        y |= {"scale": {"domain": domain, "clamp": True, "nice": False, "zero": False}}
         shared = {"x": _knob_x(axis), "y": y}
         marks = [encoded(each, **shared) for each in series_marks(rows, names)]
         title = {"text": f"{metric_text(metric)}, %", "subtitle": labels_text(-fraction)}
@@ -312,8 +312,8 @@ def _knob_x(axis: Axis) -> Spec:
 
 def _score_range(chosen: Sequence[ArmScore], chance: float | None) -> list[float]:
     """What holds these scores with their spread, in whole steps of an axis with few of them."""
-    low = min(s.mean - (s.std or 0) for s in chosen)
-    high = max(s.mean + (s.std or 0) for s in chosen)
+    low = max(0.0, min(s.mean - (s.std or 0) for s in chosen))
+    high = min(100.0, max(s.mean + (s.std or 0) for s in chosen))
     low = min(low, chance) if chance is not None else low
     step = next(step for step in (0.5, 1.0, 2.0, 5.0, 10.0, 20.0) if high - low <= 6 * step)
     return [step * math.floor(low / step), min(100.0, step * (math.floor(high / step) + 1))]

@@ -20,6 +20,7 @@ from stopgrad.evaluation import (
     is_no_better,
     newest,
     records_of,
+    scored_last,
     state_text,
 )
 from stopgrad.report.panels import Exploration, NeighborPanel, ViewPanel
@@ -113,12 +114,7 @@ class Evidence(NamedTuple):
     @property
     def scored(self) -> list[Record]:
         """Records of the split and of the epoch of the encoder that were evaluated last."""
-        if not self.records:
-            return []
-        split = self.records[-1].split
-        records = [record for record in self.records if record.split == split]
-        last = max((r.epoch or 0 for r in records if r.of == "encoder"), default=0)
-        return [r for r in records if r.of != "encoder" or (r.epoch or 0) == last]
+        return scored_last(self.records)
 
     @property
     def watched_split(self) -> str:

@@ -149,7 +149,8 @@ def advise_packing(findings: Findings, *, side: int, limit: int) -> StoreAdvice 
     The `limit` is in bytes.
     """
     stored = min(side, typical_short_side(findings))
-    needed = sum(findings.pictures.values()) * 3 * stored**2
+    channels = findings.dataset.train.channels if findings.dataset else 3
+    needed = sum(findings.pictures.values()) * channels * stored**2
     if findings.packed or needed <= PACKED_ABOVE * limit:
         return None
     return StoreAdvice(

@@ -34,6 +34,7 @@ from .process import die_with as die_with
 from .process import keep_apart as keep_apart
 from .process import outlive as outlive
 from .process import stop_signals as stop_signals
+from .process import usable_cores as usable_cores
 from .process import wait_briefly as wait_briefly
 from .reading import is_passing as is_passing
 from .reading import is_there as is_there

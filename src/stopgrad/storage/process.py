@@ -133,6 +133,13 @@ def keep_apart(threads: int, *, openmp: Path) -> None:
     library.GOMP_parallel(ctypes.CFUNCTYPE(None, ctypes.c_void_p)(place), None, threads, 0)
 
 
+def usable_cores() -> int:
+    """How many cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):  # macOS and Windows lack it
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def _cores() -> list[set[int]]:
     """The numbers of each core that this process may use; hyper-threads of a core are in one."""
     cores: dict[str, set[int]] = {}

@@ -9,6 +9,7 @@ A study that was kept without its runs (see `stopgrad.studies.kept`) is read by 
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -196,6 +197,7 @@ class StudyDirectory:
         }
         for path, text in (studies | kept_files(out, kept)).items():
             for old, new in names.items():
+                old, new = (json.dumps(name)[1:-1] for name in (old, new))  # as it stands in JSON
                 text = text.replace(f"{old}/", f"{new}/" if new else "")
                 text = text.replace(f'"{old}"', f'"{new}"')
             with storage_errors(path, needed=len(text)):

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
+from stopgrad.storage import usable_cores
 from stopgrad.studies.claims import open_claim
 from stopgrad.studies.folder import RunFolder
 from stopgrad.studies.task import StudyTask
@@ -150,9 +151,9 @@ def local_processes(*, jobs: int | None, device: str) -> LocalProcesses:
     With the device "cpu" in their config, runs leave GPUs alone.
     """
     gpus = _gpus() if device in ("auto", "cuda") else []
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    jobs = jobs or len(gpus) or min(2, cores or 1)
-    return LocalProcesses(jobs, threads=max(1, (cores or 1) // jobs), gpus=gpus)
+    cores = usable_cores()
+    jobs = jobs or len(gpus) or min(2, cores)
+    return LocalProcesses(jobs, threads=max(1, cores // jobs), gpus=gpus)
 
 
 def _gpus() -> list[str]:

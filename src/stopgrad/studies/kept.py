@@ -16,7 +16,6 @@ from __future__ import annotations
 import copy
 import functools
 import json
-import operator
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -105,7 +104,10 @@ def _run(parts: _Parts, config: Mapping[str, Any]) -> StudyRun:
     own = copy.deepcopy(dict(config))
     for key, value in parts.knobs.items():
         *sections, knob = key.split(".")
-        functools.reduce(operator.getitem, sections, own)[knob] = value
+        # An older version's card may lack a whole section.
+        functools.reduce(lambda at, section: at.setdefault(section, {}), sections, own)[knob] = (
+            value
+        )
     return StudyRun(
         card=typed(RunCard, parts.card | {"config": own}),
         state=typed(RunState, parts.state),

@@ -104,7 +104,8 @@ def _misfits(study: Study, choices: Choices) -> list[str]:
         if not isinstance(value, Mapping)  # which multiplies what the user gives
     }
     wrong += [f"{key} is what the arms differ in" for key in choices.overrides if key in varied]
-    return wrong + ["seed is given by the seeds" for key in choices.overrides if key == "seed"]
+    named = {*choices.overrides, *_flatten(study.settings), *varied}
+    return wrong + ["seed is given by the seeds"] * ("seed" in named)
 
 
 def plan_runs(
@@ -244,10 +245,11 @@ def _multiplied(
 
 def _doubles(study: Study, configs: Mapping[str, Config]) -> Iterator[str]:
     """Arms that are another arm under a second name."""
-    first: dict[tuple[Method, Config], str] = {}
+    first: dict[tuple[Method, frozenset[tuple[str, Any]]], str] = {}
     order = sorted(study.arms, key=lambda arm: arm.name != study.baseline)
     for arm in (arm for arm in order if arm.name in configs):
-        same = first.setdefault((arm.method, configs[arm.name]), arm.name)
+        decisive = decisive_knobs(PlannedRun("", arm.method, configs[arm.name], None))
+        same = first.setdefault((arm.method, frozenset(decisive.items())), arm.name)
         if same == study.baseline and same != arm.name:
             yield f"arm {arm.name!r} changes nothing (it equals the baseline {same!r})"
         elif same != arm.name:
