@@ -3,6 +3,7 @@
 import base64
 import json
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from rich.console import Console
 
 import stopgrad
 from stopgrad.cli import main
+from stopgrad.cli.parser import parse
 from stopgrad.config import preset
 from stopgrad.errors import CheckpointError, ConfigError, DataError
 from stopgrad.evaluation import SPACE, embed
@@ -30,6 +32,7 @@ from stopgrad.images import Dataset, images_from_arrays, load_dataset
 from stopgrad.runs import read_run
 from stopgrad.storage import Finding
 from tests.factories import record, write_digits
+from tests.report.pages import write_run
 from tests.runs.factories import edit
 
 SHORT = {"preset": "tiny", "epochs": 2}
@@ -176,6 +179,14 @@ def test_rows_are_frames_of_polars_too(run: stopgrad.Run) -> None:
         assert frame.height == len(rows)
         assert set(frame.columns) == {key for row in rows for key in row}
     assert polars.DataFrame(run.metrics)["loss"].to_list() == [row["loss"] for row in run.metrics]
+
+
+def test_the_next_step_of_a_run_without_labels_is_commands_that_exist(tmp_path: Path) -> None:
+    told = stopgrad.Run(write_run(tmp_path / "run", names=())).next_step
+    commands = re.findall(r"with: (stopgrad [^,]+)", told)
+    found = [parse(shlex.split(command)[1:]).command.__module__ for command in commands]
+    names = ("report", "neighbors", "embed", "compare", "evaluate")
+    assert found == [f"stopgrad.cli.{name}" for name in names]
 
 
 def test_scores_name_the_epoch_of_the_encoder_whatever_comes_first(run: stopgrad.Run) -> None:

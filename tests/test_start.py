@@ -19,12 +19,6 @@ build_simsiam(preset("tiny"))
 assert training_flops(preset("tiny")) == 4_749_312
 print(*sys.modules)
 """
-REPORT = """
-import sys
-from stopgrad.cli import main
-assert main(["report", "no-such-run"]) == 2
-print(*sys.modules)
-"""
 ENVIRONMENT = """
 import os, sys
 from stopgrad.{module} import main
@@ -62,14 +56,6 @@ def test_threads_wait_briefly_unless_the_user_has_decided(
     assert "GOMP_SPINCOUNT=20000 OMP_WAIT_POLICY=None" in _output(code)
     assert "GOMP_SPINCOUNT=7" in _output(code, GOMP_SPINCOUNT="7")
     assert "GOMP_SPINCOUNT=None" in _output(code, OMP_WAIT_POLICY="active")
-
-
-def test_a_report_without_a_poster_loads_neither_that_nor_studies() -> None:
-    loaded = _output(REPORT).split()
-    assert "stopgrad.face.report" in loaded
-    assert not [
-        name for name in loaded if name.startswith(("stopgrad.studies.", "stopgrad.report.p"))
-    ]
 
 
 APART = """
@@ -114,12 +100,27 @@ run.resume(extend=2)
 print(torch.get_num_threads(), cudnn.deterministic, cudnn.benchmark)
 from stopgrad.runs import read_run
 print(read_run(run.path).environment["threads"])
+run.report(data=pixels, out="page.html")
+print(*(name for name in sys.modules if name.startswith("stopgrad.")))
 """
 
 
+@pytest.fixture(scope="module")
+def called(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """What a program prints that trains and reports."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path_factory.mktemp("calls"))
+        return _output(CALLS, OMP_NUM_THREADS="2", MKL_NUM_THREADS="2").splitlines()
+
+
 def test_a_call_with_its_own_number_of_threads_leaves_that_of_the_program(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    called: list[str],
 ) -> None:
-    monkeypatch.chdir(tmp_path)
-    *_, first, second, own = _output(CALLS, OMP_NUM_THREADS="2", MKL_NUM_THREADS="2").splitlines()
-    assert (first, second, own) == ("2 False False", "3 False True", "1")
+    assert called[-4:-1] == ["2 False False", "3 False True", "1"]
+
+
+def test_a_report_without_a_poster_loads_neither_that_nor_studies(called: list[str]) -> None:
+    loaded = called[-1].split()
+    assert "stopgrad.report.page" in loaded
+    unwanted = ("stopgrad.studies.", "stopgrad.report.poster", "stopgrad.report.study")
+    assert not [name for name in loaded if name.startswith(unwanted)]

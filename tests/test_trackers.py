@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import json
 import sys
-import threading
 import types
 from pathlib import Path
 from typing import Any
@@ -103,8 +102,8 @@ def trackio(monkeypatch: pytest.MonkeyPatch) -> Any:
     """A tracker that keeps what it gets, in `logged`."""
     module: Any = types.ModuleType("trackio")
     module.__spec__ = importlib.machinery.ModuleSpec("trackio", None)
-    module.logged = []
-    module.init = lambda **_: None
+    module.begun, module.logged = [], []
+    module.init = lambda **of: module.begun.append(of)
     module.log = lambda values, step: module.logged.append((step, values))
     module.Image = lambda image: image
     module.finish = lambda: None
@@ -144,7 +143,9 @@ def test_a_finished_run_that_is_resumed_starts_no_tracker(
 ) -> None:
     run = _trained(data, tmp_path / "run", ())
     run.resume(log="trackio")
-    assert "trackio" not in {thread.name for thread in threading.enumerate()}
+    assert (trackio.begun, trackio.logged) == ([], [])
+    run.resume(log="trackio", extend=3)
+    assert len(trackio.begun) == 1
 
 
 def test_a_tracker_that_fails_is_said_and_the_run_ends_well(

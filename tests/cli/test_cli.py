@@ -1,7 +1,10 @@
 """Claims about `cli`: one line and an exit code for whatever is wrong."""
 
 import errno
+import os
+import re
 import resource
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -11,8 +14,12 @@ import pytest
 import torch
 from PIL import Image
 
-from stopgrad.cli import main
+import stopgrad
+from stopgrad.cli import main, quickstart
 from stopgrad.cli.parser import COMMANDS, parse
+from stopgrad.config import preset
+from stopgrad.evaluation import read
+from stopgrad.images import Dataset, load_dataset
 
 
 def _folder(path: Path, *, count: int) -> Path:
@@ -125,6 +132,52 @@ def test_a_command_that_is_told_can_be_pasted(
     data = _folder(tmp_path / "some images", count=3)
     assert main(["pack", str(data), "--out", str(tmp_path / "a store")]) == 0
     assert capsys.readouterr().out.rstrip().endswith(f"use it as --data '{tmp_path}/a store'")
+
+
+def test_a_working_directory_that_was_removed_is_one_line(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    code, _ = _fails(capsys, "study", "list", names="the working directory was removed")
+    assert code == 2
+
+
+def test_a_system_without_bus_errors_runs_commands_too(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(signal, "SIGBUS")  # as Windows
+    assert main(["study", "list"]) == 0
+    assert "weight-decay" in capsys.readouterr().out
+
+
+def test_quickstart_says_what_its_records_say(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    digits = load_dataset("mnist5k")
+    assert digits.test is not None
+    few = Dataset(
+        "few", *(part.take(np.arange(0, 1000, 5)) for part in (digits.train, digits.test))
+    )
+    given = stopgrad.load(few)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(stopgrad, "load", lambda *_, **__: given)
+    monkeypatch.setattr(quickstart, "preset", lambda _: preset("tiny", epochs=1, knn_every=0))
+    monkeypatch.delattr(os, "getloadavg")  # as Windows
+    assert main(["quickstart"]) == 0
+    printed = capsys.readouterr()
+    assert "Pretrains on 200 handwritten digits" in printed.err
+    found = read(tmp_path / "runs" / "quickstart" / "records.jsonl")
+    fewest = {r.of: r for r in found if (r.labels, r.metric) == (0.01, "linear_accuracy")}
+    right = {of: f"{100 * record.value:.1f}" for of, record in fewest.items()}
+    said = re.sub(r"\s+", " ", printed.out)
+    labels = fewest["encoder"].protocol["train_images"]
+    assert f"With {labels} labels a linear classifier gets {right['encoder']} %" in said
+    assert f"and {right['pixels']} % on raw pixels" in said
+    assert (tmp_path / "runs" / "quickstart" / "report.html").exists()
+    assert quickstart._new_directory() == Path("runs/quickstart-2")
 
 
 def test_a_folder_without_images_is_an_error(

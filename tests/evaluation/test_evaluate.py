@@ -263,10 +263,13 @@ def test_without_labels_a_picture_is_not_its_own_neighbour(
         assert all(not np.array_equal(pixels, panel.bank.pixels[index]) for index in row)
 
 
-def test_view_examples_show_two_different_views(dataset: Dataset) -> None:
-    config = preset("cifar")
-    panel = view_examples(
-        dataset.train, config, normalization=normalization(dataset.train), count=4
-    )
+def test_view_examples_show_each_image_beside_two_views_of_it(dataset: Dataset) -> None:
+    side, how = dataset.train.pixels.shape[1], {"normalization": normalization(dataset.train)}
+    plain = dict.fromkeys(("flip", "jitter", "grayscale"), 0.0) | {"crop_min": 1.0, "size": side}
+    as_they_are = preset("cifar", **{f"views.{knob}": value for knob, value in plain.items()})
+    panel = view_examples(dataset.train, as_they_are, count=4, **how)  # type: ignore[arg-type]
+    np.testing.assert_array_equal(panel.x1, panel.originals)
+    np.testing.assert_array_equal(panel.x2, panel.originals)
+    panel = view_examples(dataset.train, preset("cifar"), count=4, **how)  # type: ignore[arg-type]
     assert panel.x1.shape == panel.x2.shape == (4, 32, 32, 3)
     assert not np.array_equal(panel.x1, panel.x2)

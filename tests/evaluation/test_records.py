@@ -309,6 +309,12 @@ def test_a_counter_that_stops_answering_makes_an_estimate(
     assert meter.spent().joules is None
 
 
-def test_the_processor_has_a_name() -> None:
-    assert device_name("cpu").strip()
+def test_the_processor_has_its_name_where_the_system_says_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    named = "processor\t: 0\nmodel name\t: A 64-Core Processor\nflags\t: fpu\n"
+    for said, name in ((named, "A 64-Core Processor"), ("processor\t: 0\n", "some CPU")):
+        monkeypatch.setattr(Path, "read_text", lambda _, said=said: said)
+        monkeypatch.setattr("platform.processor", lambda: "some CPU")
+        assert device_name.__wrapped__("cpu") == name
     assert device_name("tpu") == "tpu"

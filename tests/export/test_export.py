@@ -16,6 +16,7 @@ from stopgrad.cli import main
 from stopgrad.config import EncoderConfig
 from stopgrad.errors import CheckpointError, ConfigError
 from stopgrad.export import PretrainedEncoder, export_run, run_condition
+from stopgrad.export import write as write_module
 from stopgrad.export.card import describe
 from stopgrad.export.formats import formats_for, layout
 from stopgrad.runs import RunWriter, TrainedRun
@@ -145,6 +146,22 @@ def test_onnx_runtime_gives_the_same_features_for_any_batch_and_size(
     text = str(onnx.load(out))
     assert str(Path(__file__).parents[2]) not in text  # no path of the machine it was made on
     assert "stack_trace" not in text
+
+
+@pytest.mark.parametrize("name", ["timm", "onnx", "hub"])
+def test_an_encoder_with_other_features_is_never_written(
+    resnet: TrainedRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: Any
+) -> None:
+    compare = write_module._difference
+
+    def with_an_error(encoder: Any, other: Any, card: Any) -> float:
+        return compare(encoder, lambda x: 1.01 * other(x), card)
+
+    monkeypatch.setattr(write_module, "_difference", with_an_error)
+    out = tmp_path / {"timm": "a.safetensors", "onnx": "a.onnx", "hub": "a"}[name]
+    with pytest.raises(CheckpointError, match=rf"features as {name} differ by 0\.01"):
+        export_run(resnet, name=name, out=out)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_same_run_gives_the_same_bytes(narrow: TrainedRun, tmp_path: Path) -> None:

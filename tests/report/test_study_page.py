@@ -20,7 +20,7 @@ from stopgrad.report.facts import place_text
 from stopgrad.report.page import render
 from stopgrad.report.study_charts import collapsed_arms, curve_figures
 from stopgrad.report.study_page import missing_lines
-from stopgrad.report.study_scores import key_figures
+from stopgrad.report.study_scores import key_figures, score_figures
 from stopgrad.studies import StudyDirectory, load_results
 from tests.report.pages import PAYLOADS, Page, Skeleton, rows_of
 from tests.studies.factories import make_study
@@ -137,12 +137,17 @@ def test_collapsed_runs_are_marked_in_figure_and_table(study: StudyEvidence, tex
     assert text.count('stroke="var(--wrong)"') >= 6 * 2  # a line of chance and a cross per panel
 
 
-def test_the_figures_draw_the_means_of_the_records(study: StudyEvidence, text: str) -> None:
+def test_the_figures_draw_the_means_of_the_records(study: StudyEvidence) -> None:
     ours = [s for s in scores(study.results) if not s.published and s.metric == "knn_accuracy"]
     assert len(ours) == 5 * 3 + 3
+    figures = [*key_figures(study), *score_figures(study)]
+    drawn = [row for figure in figures for row in rows_of(figure.chart, "arm", "text", "low")]
     for score in (s for s in ours if not s.baseline):
-        assert f"{score.mean:.2f} ± {score.std:.2f}" in text.replace("\xa0", " ")
         assert score.mean == pytest.approx(sum(score.values) / len(score.values))
+        of_arm = [r for r in drawn if r["text"].startswith(f"{score.arm}, {score.title}: ")]
+        assert of_arm
+        for row in of_arm:
+            assert (row["value"], row["low"]) == (score.mean, score.mean - (score.std or 0))
 
 
 def test_the_page_loads_nothing_and_numbers_of_runs_are_listed(text: str, page: Page) -> None:

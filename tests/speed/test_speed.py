@@ -12,8 +12,11 @@ from typing import Any
 import pytest
 import torch
 
+import stopgrad
 from stopgrad.cli import main
 from stopgrad.config import preset
+from stopgrad.evaluation import percent
+from stopgrad.face.machine import MachineSpeed, written
 from stopgrad.method import training_flops
 from stopgrad.speed import Phases, Spread, steps, stopwatch
 from stopgrad.speed.beside import busy
@@ -68,12 +71,20 @@ def training() -> Pretraining:
 
 
 @pytest.fixture(scope="module")
-def bench() -> tuple[str, str]:
-    """Standard output and standard error of `stopgrad bench --quick --json`."""
-    out, err = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        assert main(["bench", "--quick", "--json", "--beside", "2"]) == 0
-    return out.getvalue(), err.getvalue()
+def bench() -> tuple[str, str, MachineSpeed]:
+    """Standard output and standard error of `stopgrad bench --quick --json`, and what it found."""
+    out, err, found = io.StringIO(), io.StringIO(), list[MachineSpeed]()
+    measured = stopgrad.bench
+
+    def kept(**how: Any) -> MachineSpeed:
+        found.append(measured(**how))
+        return found[0]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(stopgrad, "bench", kept)
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            assert main(["bench", "--quick", "--json", "--beside", "2"]) == 0
+    return out.getvalue(), err.getvalue(), found[0]
 
 
 def _slow(work: Callable[..., Any]) -> Callable[..., Any]:
@@ -84,7 +95,7 @@ def _slow(work: Callable[..., Any]) -> Callable[..., Any]:
     return slower
 
 
-def test_json_is_one_object_and_nothing_else(bench: tuple[str, str]) -> None:
+def test_json_is_one_object_and_nothing_else(bench: tuple[str, str, MachineSpeed]) -> None:
     found = json.loads(bench[0])
     assert bench[0].count("\n") == 1
     assert "training steps of resnet18" in bench[1]
@@ -99,7 +110,7 @@ def test_json_is_one_object_and_nothing_else(bench: tuple[str, str]) -> None:
         assert found[name] == (high if "matmul" in name else middle)
 
 
-def test_the_numbers_of_a_step_belong_together(bench: tuple[str, str]) -> None:
+def test_the_numbers_of_a_step_belong_together(bench: tuple[str, str, MachineSpeed]) -> None:
     for step in json.loads(bench[0])["steps"]:
         assert list(step["phases"]) == ["views", "forward", "backward", "optimizer"]
         assert sum(step["phases"].values()) == pytest.approx(1)
@@ -108,7 +119,9 @@ def test_the_numbers_of_a_step_belong_together(bench: tuple[str, str]) -> None:
         assert step["flops_per_s"] == pytest.approx(flops)
 
 
-def test_steps_are_measured_alone_and_beside_as_many_programs(bench: tuple[str, str]) -> None:
+def test_steps_are_measured_alone_and_beside_as_many_programs(
+    bench: tuple[str, str, MachineSpeed],
+) -> None:
     found = json.loads(bench[0])
     everything = sorted({1, found["threads"]})
     assert [part["threads"] for part in found["beside"]] == everything
@@ -132,10 +145,37 @@ def test_busy_programs_compute_until_the_measurement_ends() -> None:
     assert seconds() > before + 0.2  # children are counted once they have ended
 
 
-def test_tables_say_the_same_as_json(capsys: pytest.CaptureFixture[str]) -> None:
-    from stopgrad.face.machine import written
+def test_tables_say_the_same_as_json(bench: tuple[str, str, MachineSpeed]) -> None:
+    said, found = json.loads(bench[0]), bench[2]
+    tables = {table.name: table for table in found.tables}
+    rows = {
+        name: {row[0].text: [cell.text for cell in row[1:]] for row in table.rows}
+        for name, table in tables.items()
+    }
+    assert tables["steps"].heads[1:] == [
+        f"{step['encoder']}, batch {step['batch']}, {step['precision']}" for step in said["steps"]
+    ]
+    for place, step in enumerate(said["steps"]):
+        of = step["spread"]
+        for row, name, unit in (("views/s", "views_per_s", 1), ("GFLOP/s", "flops_per_s", 1e9)):
+            assert rows["steps"][row][place] == written(Spread(**of[name]), unit=unit)
+        backward = percent(step["phases"]["backward"], images=1000)
+        assert rows["steps"]["backward, % of the step"][place] == backward
+    side = f"{said['matmul_side']:,}"
+    for precision in ("bf16", "fp32"):
+        rate = Spread(**said["spread"][f"matmul_{precision}_flops"])
+        row = f"matrix product of {side} x {side}, {precision}, GFLOP/s"
+        assert rows["parts"][row] == [written(rate, unit=1e9)]
+    alone = [Spread(**part["spread"]["alone_views_per_s"]) for part in said["beside"]]
+    assert [cells[0] for cells in rows["beside"].values()] == [written(each) for each in alone]
+    assert len(found.lines) == 2
 
+
+def test_a_spread_is_written_as_its_median_and_range() -> None:
     assert written(Spread(97.2e9, 9.51e10, 98e9, 5), unit=1e9) == "97.2 (95.1 to 98.0)"
+
+
+def test_threads_and_programs_below_none_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
     for flag in ("--threads", "--beside"):
         assert main(["bench", flag, "-1"]) == 2
         assert f"{flag} -1; expected" in capsys.readouterr().err

@@ -1,6 +1,9 @@
 """Claims about `stopgrad study` on the command line, and about what images must offer a study."""
 
 import io
+import json
+import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +19,17 @@ from stopgrad.evaluation import Key, Selection, append_cost, evaluate_run
 from stopgrad.evaluation.costs import Spent
 from stopgrad.evaluation.records import key_of
 from stopgrad.face.progress import Screen
-from stopgrad.face.several import ArmsTable, time_left
+from stopgrad.face.several import ArmsTable, StudyWatch, time_left
 from stopgrad.images import Dataset, images_from_arrays
-from stopgrad.runs import RunWriter, describe_run, load_run, prepare
-from stopgrad.studies import ArmState, Choices, Overview, prepare_study
+from stopgrad.runs import RunWriter, describe_run, load_run, prepare, read_metrics
+from stopgrad.studies import ArmState, Choices, Overview, prepare_study, run_study
 from stopgrad.studies.folder import RunAttempt, RunFolder
 from stopgrad.studies.parse import parse_study
 from stopgrad.studies.results import _training_share
 from stopgrad.studies.study import check_data
 from stopgrad.training import pretrain_epochs
 from tests import factories
+from tests.studies import instant
 from tests.studies.instant import STUDY
 
 
@@ -210,6 +214,45 @@ def test_evaluation_gives_the_numbers_that_were_chosen_and_no_others(
         load_run(run), digits, labels=(0.5, 1.0), select=select._replace(done=done)
     )
     assert (key_of(left), left.value) == (key_of(records[-1]), records[-1].value)
+
+
+def test_a_measure_is_that_of_z_at_the_checkpoint_that_is_scored(
+    run: Path, digits: Dataset, tmp_path: Path
+) -> None:
+    def scored(path: Path) -> tuple[float, int, object]:
+        select = Selection(of=("encoder",), metrics=("effective_rank",))
+        [record] = evaluate_run(load_run(path), digits, select=select)
+        how = record.protocol
+        return record.value, record.images_scored, how.get("images", how.get("views"))
+
+    *_, row = (row for row in read_metrics(run) if row["kind"] == "epoch")
+    assert scored(run) == (row["clean"]["effective_rank"], row["clean_images"], "not augmented")
+    older = tmp_path / "older"  # its version measured two augmented views alone
+    shutil.copytree(run, older)
+    lines = [json.loads(line) for line in (older / "metrics.jsonl").read_text().splitlines()]
+    lines[-1] = {k: v for k, v in lines[-1].items() if not k.startswith("clean")}
+    later = lines[-1] | {"step": row["step"] + 1, "epoch": row["epoch"] + 1}
+    later["measures"] = {"z": dict.fromkeys(row["measures"]["z"], 1.5)}
+    text = "".join(f"{json.dumps(line)}\n" for line in (*lines, later))
+    (older / "metrics.jsonl").write_text(text)
+    of_views = (row["measures"]["z"]["effective_rank"], row["measured"], "two of each image")
+    assert scored(older) == of_views
+
+
+def test_on_a_terminal_a_study_is_a_table_that_says_how_far_it_is(tmp_path: Path) -> None:
+    prepared, screen, text = instant.prepare(tmp_path / "s"), Screen(), io.StringIO()
+    screen.console = Console(file=text, force_terminal=True, width=100, highlight=False)
+    watch = StudyWatch(prepared, screen, jobs=2)
+    with watch.shown():
+        watch.tick()
+        assert "mine, time left not known yet" in text.getvalue()
+        run_study(prepared, instant.InstantExecutor(), watch=watch)
+        watch._next = 0.0
+        watch.tick()
+    said = text.getvalue()
+    assert "mine: 4 runs, 2 at once" in said
+    assert re.search(r"mine, (done|about|at least)", said)
+    assert re.search(r"b.*2/2", said)
 
 
 def test_a_record_says_what_the_pretraining_came_to_and_what_it_cost(

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -55,12 +56,25 @@ def whole(digits: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def pretrained(tmp_path: Path) -> Path:
-    """A tiny pretraining of one epoch."""
-    run = tmp_path / "pretrained"
+def copied(whole: Path, tmp_path: Path) -> Path:
+    """The same, to be changed."""
+    return shutil.copytree(whole, tmp_path / "base")
+
+
+@pytest.fixture(scope="module")
+def _pretrained(digits: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run = tmp_path_factory.mktemp("pretrained") / "run"
     words = ("pretrain", "--data", "mnist5k", "--out", run, "--preset", "tiny", "--epochs", 1)
-    assert main([str(word) for word in (*words, "--knn-every", 0)]) == 0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("stopgrad.runs.load_images", lambda *rest, **how: digits)
+        assert main([str(word) for word in (*words, "--knn-every", 0)]) == 0
     return run
+
+
+@pytest.fixture
+def pretrained(_pretrained: Path, tmp_path: Path) -> Path:
+    """A tiny pretraining of one epoch, to be changed."""
+    return shutil.copytree(_pretrained, tmp_path / "pretrained")
 
 
 def test_each_share_is_trained_once_and_printed_again(
@@ -157,26 +171,23 @@ def test_a_signal_between_two_shares_is_not_forgotten(
     assert read_status(tmp_path / "base/supervised/share-1")["state"] == "finished"
 
 
-def test_a_kill_between_record_and_status_leaves_one_record(tmp_path: Path) -> None:
-    out = tmp_path / "base"
-    assert _supervised(out, "--labels", 0.1) == 0
-    status = out / "supervised/share-0.1/status.json"
+def test_a_kill_between_record_and_status_leaves_one_record(copied: Path) -> None:
+    records = (copied / "records.jsonl").read_text()
+    status = copied / "supervised/share-0.1/status.json"
     status.write_text(status.read_text().replace("finished", "running"))
-    assert _supervised(out, "--labels", 0.1) == 0
-    assert len(read(out / "records.jsonl")) == 1
+    assert _supervised(copied, "--labels", 0.1) == 0
+    assert (copied / "records.jsonl").read_text() == records
     assert read_status(status.parent)["state"] == "finished"
 
 
-def test_a_record_that_a_kill_prevented_is_made_without_training(tmp_path: Path) -> None:
-    out = tmp_path / "base"
-    assert _supervised(out, "--labels", 0.1) == 0
-    [record] = read(out / "records.jsonl")
-    (out / "records.jsonl").unlink()
-    before = step_losses(out / "supervised/share-0.1")
-    assert _supervised(out, "--labels", 0.1) == 0
-    [again] = read(out / "records.jsonl")
-    assert (again.value, again.protocol) == (record.value, record.protocol)
-    assert step_losses(out / "supervised/share-0.1") == before
+def test_a_record_that_a_kill_prevented_is_made_without_training(copied: Path) -> None:
+    _, record = read(copied / "records.jsonl")
+    (copied / "records.jsonl").unlink()
+    before = step_losses(copied / "supervised/share-0.1")
+    assert _supervised(copied, "--labels", 0.1) == 0
+    [again] = read(copied / "records.jsonl")
+    assert (again.labels, again.value, again.protocol) == (0.1, record.value, record.protocol)
+    assert step_losses(copied / "supervised/share-0.1") == before
 
 
 def test_a_killed_process_loses_no_finished_share(
@@ -275,11 +286,9 @@ def test_what_is_wrong_is_one_line_and_a_code(
 
 
 def test_other_settings_or_another_run_s_images_are_refused(
-    pretrained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    pretrained: Path, copied: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    out = tmp_path / "base"
-    assert _supervised(out, "--labels", 0.1) == 0
-    assert _supervised(out, "--labels", 0.1, "--supervised.momentum", 0.5) == 2
+    assert _supervised(copied, "--labels", 0.1, "--supervised.momentum", 0.5) == 2
     assert "supervised.momentum: 0.9 -> 0.5" in capsys.readouterr().err
     assert _finetune(pretrained, "--labels", 0.1) == 0
     assert _finetune(pretrained, "--labels", 0.1, "--finetune.momentum", 0.5) == 2
@@ -326,8 +335,7 @@ def test_a_share_is_written_by_one_process(
 
 
 def test_a_network_trained_with_labels_is_no_pretraining_run(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    whole: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert _supervised(tmp_path / "base", "--labels", 0.1) == 0
-    assert main(["evaluate", str(tmp_path / "base/supervised/share-0.1")]) == 7
+    assert main(["evaluate", str(whole / "supervised/share-0.1")]) == 7
     assert "trained with labels" in capsys.readouterr().err

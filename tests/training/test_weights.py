@@ -3,6 +3,7 @@
 import json
 import os
 import pickle
+import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -204,6 +205,30 @@ def test_the_first_checkpoint_holds_the_weights(
     assert saved.step == 0
     encoder = {k.removeprefix("encoder."): v for k, v in saved.model.items() if "encoder." in k}
     assert _equal(encoder, run)
+
+
+def test_a_run_killed_before_its_first_checkpoint_starts_from_the_same_weights_again(
+    run: TrainedRun,
+    digits: Dataset,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def dying(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("stopgrad.training.pretrain.Pretraining.advance", dying)
+    out = tmp_path / "new"
+    assert _pretrain(out, "--init", run.path) == 130
+    shutil.rmtree(out / "checkpoints")
+    assert main(["resume", str(out)]) == 130
+    saved = load_checkpoint(out)
+    encoder = {k.removeprefix("encoder."): v for k, v in saved.model.items() if "encoder." in k}
+    assert _equal(encoder, run)
+    shutil.rmtree(out / "checkpoints")
+    edit(out / "config.json", "data.init.sha256", "0" * 64)
+    assert main(["resume", str(out)]) == 2
+    assert f"{run.path} has changed, sha256 000000000000 -> " in capsys.readouterr().err
 
 
 def test_a_resumed_run_needs_its_weights_no_more_but_may_not_change_them(
