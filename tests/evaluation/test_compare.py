@@ -16,7 +16,7 @@ from stopgrad.config import LabelFreeName, preset
 from stopgrad.errors import ConfigError
 from stopgrad.evaluation import COMPARED, LABEL_FREE, Comparison, append, compare_runs
 from stopgrad.evaluation.comparison import accuracies
-from stopgrad.evaluation.evaluate import labelled_record
+from stopgrad.evaluation.evaluate import whole_record
 from stopgrad.evaluation.statistics import kendall
 from stopgrad.images import Dataset, Images, images_from_arrays, load_dataset
 from stopgrad.method import build_simsiam
@@ -64,7 +64,7 @@ def _run(
 
 def _record(path: Path, *, epoch: int = 4, split: str = "test", **values: float) -> None:
     for metric, value in values.items():
-        record = labelled_record(
+        record = whole_record(
             load_run(path).info,
             name="two colours",
             metric=metric,

@@ -129,7 +129,7 @@ def test_a_budget_ends_in_a_page_and_a_second_call_trains_nothing(
 
 def _tried(arm: str, *, retrieval: float) -> TriedSetting:
     config = preset("tiny")
-    return TriedSetting(1, arm, "", config, 100, 0.5, 9.0, retrieval, 8.0, 60.0, 70.0)
+    return TriedSetting(1, arm, config, 100, 0.5, 9.0, retrieval, 8.0, 60.0, 70.0)
 
 
 def test_the_command_has_the_values_of_knobs_as_they_were_given() -> None:

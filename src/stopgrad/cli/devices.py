@@ -40,14 +40,7 @@ def train_together(arguments: Sequence[str], *, devices: int) -> int:
     Raises:
         ConfigError: For fewer than one process, or inside torchrun.
     """
-    if devices < 1:
-        raise ConfigError(f"--devices {devices}", expected="at least 1")
-    if os.environ.get("WORLD_SIZE"):
-        raise ConfigError(
-            f"--devices {devices} in a process of torchrun",
-            expected="one of the two",
-            hint="leave --devices out; torchrun says how many processes there are",
-        )
+    _check(devices)
     from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
@@ -75,6 +68,17 @@ def train_together(arguments: Sequence[str], *, devices: int) -> int:
         sys.stderr.flush()
         os._exit(128 + int(error.sigval))
     return 0
+
+
+def _check(devices: int) -> None:
+    if devices < 1:
+        raise ConfigError(f"--devices {devices}", expected="at least 1")
+    if os.environ.get("WORLD_SIZE"):
+        raise ConfigError(
+            f"--devices {devices} in a process of torchrun",
+            expected="one of the two",
+            hint="leave --devices out; torchrun says how many processes there are",
+        )
 
 
 def _without_devices(arguments: Sequence[str]) -> Iterator[str]:

@@ -41,7 +41,7 @@ PRESET_WORDS: dict[PresetName, str] = {
     "cpu": "a small network on views of 24 px: ten minutes on two cores for 50,000 images",
     "miniature": "for studies on two cores, with the paper's weight decay, alpha_h and N: cpu at "
     "width 1, 30 epochs",
-    "digits": "what quickstart takes for handwritten digits: cpu without mirroring",
+    "digits": "what quickstart takes for handwritten digits: the network of cpu, no mirroring",
     "tiny": "seconds, for a first look and for tests; learns little",
 }
 

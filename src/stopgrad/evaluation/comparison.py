@@ -157,7 +157,7 @@ def compare_runs(
         rows=tuple(sorted(rows, key=lambda row: row.ranks[by] or len(rows) + 1)),
         by=by,
         agreements=tuple(_agreements(rows)),
-        notes=tuple(_notes(runs, datasets, scores, layer=layer)),
+        notes=(*_notes_on_runs(runs, datasets, layer=layer), *_notes_on_scores(runs, scores)),
         protocol=_protocol(datasets[0], layer=layer, scores=scores),
     )
 
@@ -282,12 +282,8 @@ def _run_notes(run: TrainedRun, dataset: Dataset) -> Iterator[str]:
         yield str(state)
 
 
-def _notes(
-    runs: Sequence[TrainedRun],
-    datasets: Sequence[Dataset],
-    scores: Sequence[Accuracies],
-    *,
-    layer: Layer,
+def _notes_on_runs(
+    runs: Sequence[TrainedRun], datasets: Sequence[Dataset], *, layer: Layer
 ) -> Iterator[str]:
     widths = sorted({_width(run, layer) for run in runs})
     if len(widths) > 1:
@@ -310,6 +306,9 @@ def _notes(
         yield f"each run is measured on views of its own size (views.size {named} px)"
     if not same_data(runs, datasets):
         yield "the runs were trained on different images, so no accuracies are compared"
+
+
+def _notes_on_scores(runs: Sequence[TrainedRun], scores: Sequence[Accuracies]) -> Iterator[str]:
     for metric in COMPARED:
         protocols = {str(s.records[metric].protocol) for s in scores if metric in s.records}
         if len(protocols) > 1:

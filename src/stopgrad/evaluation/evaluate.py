@@ -262,7 +262,7 @@ def _measured(run: TrainedRun, *, metrics: tuple[str, ...], name: str) -> Iterat
             value, protocol = measures.get("z", {}).get(metric), {"views": "two of each image"}
             images = row.get("measured", min(MEASURED, run.info.data["images"]))
         if value is not None:
-            yield labelled_record(
+            yield whole_record(
                 run.info,
                 metric=metric,
                 value=value,
@@ -286,7 +286,7 @@ def newest_measures(run: TrainedRun) -> MetricsRow:
 
 def scored(info: RunInfo, score: Score, **values: Any) -> Record:
     """A score with what every record says of its run, its data and the machine."""
-    return labelled_record(
+    return whole_record(
         info,
         value=score.accuracy,
         **score.balance._asdict(),
@@ -298,7 +298,7 @@ def scored(info: RunInfo, score: Score, **values: Any) -> Record:
     )
 
 
-def labelled_record(
+def whole_record(
     info: RunInfo, *, name: str, fingerprint: str = "", labels: float = 1.0, **values: Any
 ) -> Record:
     """A number with what every record says of its run, its data and the machine.

@@ -34,6 +34,7 @@ from stopgrad.storage import printable
 
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult
+    from jinja2 import Template
 
 FORMAT = 1
 KIND = "stopgrad encoder"
@@ -60,20 +61,25 @@ def describe(run: TrainedRun) -> dict[str, Any]:
             "use it in eval mode, with the running statistics; training updated them with the "
             f"statistics of {source}, {config.batch} images a step"
         ),
-        "training": {
-            "method": "SimSiam",
-            "epoch": run.epoch,
-            "epochs": config.epochs,
-            "step": run.step,
-            "extent": extent_values(run.info.extent(run.step)),
-            "status": read_status(run.path).get("state"),
-            "verdict": _state(run),
-            "init": _start(data.get("init")),
-            "changes": [change._asdict() for change in run.info.changes],
-        },
+        "training": _training(run),
         "data": {key: data[key] for key in ("name", "fingerprint", "images")},
         "config": config_to_dict(config),
         "versions": {**versions(), "stopgrad": code_version()},
+    }
+
+
+def _training(run: TrainedRun) -> dict[str, Any]:
+    """How far it came, and from where."""
+    return {
+        "method": "SimSiam",
+        "epoch": run.epoch,
+        "epochs": run.info.config.epochs,
+        "step": run.step,
+        "extent": extent_values(run.info.extent(run.step)),
+        "status": read_status(run.path).get("state"),
+        "verdict": _state(run),
+        "init": _start(run.info.data.get("init")),
+        "changes": [change._asdict() for change in run.info.changes],
     }
 
 
@@ -169,7 +175,6 @@ def _state(run: TrainedRun) -> str | None:
 def model_card(run: TrainedRun, card: dict[str, Any], *, name: str) -> str:
     """README.md of a folder for the Hub, from the exported run and its card."""
     from huggingface_hub import ModelCardData
-    from jinja2 import Environment, PackageLoader, StrictUndefined
     from markupsafe import Markup
 
     records = _scores(run)
@@ -182,6 +187,20 @@ def model_card(run: TrainedRun, card: dict[str, Any], *, name: str) -> str:
         model_name=name,
         eval_results=[_result(record) for record in own] or None,
     )
+    return _template().render(
+        card,
+        front=Markup(data.to_yaml().strip()),
+        name=name,
+        results=Markup(_results(records)) if own else None,
+        extent=extent_text(run.info.extent(run.step)),
+        published=folds_text(published_extent().folds),
+    )
+
+
+def _template() -> Template:
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+    from markupsafe import Markup
+
     environment = Environment(
         loader=PackageLoader("stopgrad.export", "."),
         autoescape=True,
@@ -191,15 +210,7 @@ def model_card(run: TrainedRun, card: dict[str, Any], *, name: str) -> str:
     )
     escaped = {"plain": lambda text: Markup(_plain(text))}  # for Markdown
     environment.filters |= {**escaped, "count": count, "digits": _digits}
-    results = _results(records) if own else None
-    return environment.get_template("model_card.md").render(
-        card,
-        front=Markup(data.to_yaml().strip()),
-        name=name,
-        results=results and Markup(results),
-        extent=extent_text(run.info.extent(run.step)),
-        published=folds_text(published_extent().folds),
-    )
+    return environment.get_template("model_card.md")
 
 
 def _scores(run: TrainedRun) -> list[Record]:

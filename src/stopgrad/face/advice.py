@@ -49,7 +49,6 @@ class TriedSetting(NamedTuple):
 
     rung: int
     arm: str
-    run: str  # address
     config: Config
     steps: int
     folds: float  # N
@@ -372,7 +371,6 @@ def _ranked(
             TriedSetting(
                 rung=rung,
                 arm=slot.arm,
-                run=slot.run,
                 config=config,
                 steps=reach.steps,
                 folds=reach.folds,

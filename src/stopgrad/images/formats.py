@@ -44,8 +44,7 @@ HEIC = (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"hevm", b"hevs", 
 DICOM = (b"\x02\0\0\0", b"\x08\0\0\0", b"\x08\0\x05\0", b"\x08\0\x08\0")  # one without a preamble
 DEFLATED = b"1.2.840.10008.1.2.1.99"  # a DICOM file that is one zlib stream from here on
 RUN_LENGTHS = "1.2.840.10008.1.2.5"
-# Those whose codec takes a limit of what may come out.
-COMPRESSIONS = (1, 5, 8, 32773, 32946, 50000)
+COMPRESSIONS = (1, 5, 8, 32773, 32946, 50000)  # whose codec takes a limit of what may come out
 SUBFILE, BITS, SAMPLES, PLANAR, FORMAT = 254, 258, 277, 284, 339  # tags of TIFF 6.0
 ROWS, DESCRIPTION, STRIPS, STRIP_ROWS, STRIP_BYTES = 257, 270, 273, 278, 279
 SMALLER, MASK, SHORT, LONG = 1, 4, 3, 4  # kinds of subfile; types of values
@@ -204,31 +203,36 @@ def _open_tiff(file: IO[bytes], bands: Bands) -> RawImage:
         planes, layers, height, width, samples = page.shaped
         count = planes * samples
         kind = _kind(count, page.bitspersample, page.sampleformat)
-        if page.dtype is None or page.dtype.kind not in "buif":
-            raise ValueError(f"TIFF of {kind}: {SAVE} as real numbers, such as magnitudes")
-        if page.compression not in COMPRESSIONS:
-            how = getattr(page.compression, "name", page.compression)
-            raise ValueError(f"TIFF of {kind}, compressed as {how}: {SAVE} or with LZW")
-        if layers > 1 or (not bands and page.photometric not in (0, 1, 2)):
-            what = f"{layers} layers, photometric {page.photometric}"
-            raise ValueError(f"TIFF of {kind}, {what}: {SAVE} as gray or RGB, a layer a file")
-        if len(page.dataoffsets) != math.prod(page.chunked):
-            raise ValueError("strips or tiles of the image are missing")
+        itemsize = _checked_tiff(page, kind, layers=layers, is_named=bool(bands)).itemsize
         colours = () if bands else _colours(count, kind, is_rgb=page.photometric == 2)
-        bands = bands or colours
-        samples = count if bands == ALL_BANDS else len(bands)
+        samples = count if bands == ALL_BANDS else len(bands or colours)
         orientation = page.tags.get(274)
         return RawImage(
             "TIFF",
             (width, height),
             _tiff_depth(page),
-            lambda chosen: _read_tiff(file, chosen or bands),
-            pixel_bytes=count * page.dtype.itemsize,
+            lambda chosen: _read_tiff(file, chosen or bands or colours),
+            pixel_bytes=count * itemsize,
             samples=samples,
             spare=range(len(colours) + 1, count + 1) if colours else range(0),
             inverted=page.photometric == 0,
             orientation=orientation.value if orientation else 1,
         )
+
+
+def _checked_tiff(page: TiffPage, kind: str, *, layers: int, is_named: bool) -> np.dtype[Any]:
+    """The type of its samples; ValueError for a page that is not read, named bands or not."""
+    if page.dtype is None or page.dtype.kind not in "buif":
+        raise ValueError(f"TIFF of {kind}: {SAVE} as real numbers, such as magnitudes")
+    if page.compression not in COMPRESSIONS:
+        how = getattr(page.compression, "name", page.compression)
+        raise ValueError(f"TIFF of {kind}, compressed as {how}: {SAVE} or with LZW")
+    if layers > 1 or (not is_named and page.photometric not in (0, 1, 2)):
+        what = f"{layers} layers, photometric {page.photometric}"
+        raise ValueError(f"TIFF of {kind}, {what}: {SAVE} as gray or RGB, a layer a file")
+    if len(page.dataoffsets) != math.prod(page.chunked):
+        raise ValueError("strips or tiles of the image are missing")
+    return page.dtype
 
 
 def _kind(count: int, bits: int, sample_format: int) -> str:

@@ -138,14 +138,8 @@ def check_images(
     Raises:
         DataError: When there is no data set of images and labels to look at.
     """
-
-    def read() -> tuple[DataSource, Contents, Dataset | DamagedImagesError]:
-        source = find_source(spec, reading=reading) if isinstance(spec, str) else spec
-        source = source._replace(reading=reading)
-        contents = source.open()
-        return source, contents, _loaded(source, contents, side=side, track=track)
-
     where = Path(spec if isinstance(spec, str) else spec.root)
+    read = functools.partial(_read, spec, reading=reading, side=side, track=track)
     source, contents, loaded = read_patiently(where, read)
     dataset = loaded if isinstance(loaded, Dataset) else None
     tally = _Traits(tiny_below=tiny_below, damaged=loaded.damaged)
@@ -172,6 +166,15 @@ def check_images(
         dataset=dataset,
         refusal=too_many if isinstance(loaded, Dataset) else loaded,
     )
+
+
+def _read(
+    spec: str | DataSource, *, reading: Reading, side: int, track: Track
+) -> tuple[DataSource, Contents, Dataset | DamagedImagesError]:
+    source = find_source(spec, reading=reading) if isinstance(spec, str) else spec
+    source = source._replace(reading=reading)
+    contents = source.open()
+    return source, contents, _loaded(source, contents, side=side, track=track)
 
 
 def _loaded(

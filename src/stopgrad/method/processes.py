@@ -279,6 +279,22 @@ def joined_on(device: torch.device, *, share: bool, timeout: float) -> Iterator[
     if process_count() == 1 or _joined:
         yield _joined[0] if _joined else None
         return
+    here = _group(device, share=share, timeout=timeout)
+    here.beating = threading.Thread(target=here.beat, daemon=True, name="beat")
+    here.beating.start()
+    _joined.append(here)
+    try:
+        yield here
+    except BaseException as error:
+        here.leave(error)
+        raise
+    finally:
+        _joined.clear()
+    here.leave(None)
+
+
+def _group(device: torch.device, *, share: bool, timeout: float) -> Processes:
+    """The processes that torchrun has started with this one, once all are there."""
     if device.type == "cuda":
         torch.cuda.set_device(device)
     limit = timedelta(seconds=timeout)
@@ -300,20 +316,9 @@ def joined_on(device: torch.device, *, share: bool, timeout: float) -> Iterator[
     tensors = dist.group.WORLD
     assert isinstance(tensors, dist.ProcessGroup)
     assert isinstance(messages, dist.ProcessGroup)
-    here = Processes(
+    return Processes(
         dist.get_rank(), dist.get_world_size(), device, tensors, messages, store, timeout
     )
-    here.beating = threading.Thread(target=here.beat, daemon=True, name="beat")
-    here.beating.start()
-    _joined.append(here)
-    try:
-        yield here
-    except BaseException as error:
-        here.leave(error)
-        raise
-    finally:
-        _joined.clear()
-    here.leave(None)
 
 
 def by_one(processes: Processes | None, act: Callable[[], T]) -> T | None:

@@ -6,7 +6,7 @@ import itertools
 import math
 import operator
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from stopgrad.evaluation import (
@@ -289,18 +289,7 @@ def spectrum_chart(metrics: Rows) -> Spec:
     count = min(MOST_LINES, len(found))  # the first, the last and some between them
     chosen = [found[round(n * (len(found) - 1) / max(1, count - 1))] for n in range(count)]
     names = [f"epoch {row['epoch']}" for row in chosen]
-    rows = [
-        {
-            "rank": rank,
-            "value": value,
-            "name": name,
-            "text": f"{name}, rank {rank}: {number(value)}",
-        }
-        for row, name in zip(chosen, names, strict=True)
-        for rank, value in zip(
-            row["spectra"]["ranks"], row["spectra"]["representation"], strict=True
-        )
-    ]
+    rows = [point for row, name in zip(chosen, names, strict=True) for point in _weights(row, name)]
     shades = [0.25 + 0.75 * place / max(1, len(names) - 1) for place in range(len(names))]
     opacity = nominal(
         "name",
@@ -320,6 +309,14 @@ def spectrum_chart(metrics: Rows) -> Spec:
         y=numeric("value", title=None, scale={"type": "log"}, axis=sizes),
         title="spectrum of z",
     )
+
+
+def _weights(row: Mapping[str, Any], name: str) -> Iterator[dict[str, Any]]:
+    """The eigenvalues of one epoch, by their rank."""
+    spectra = row["spectra"]
+    for rank, value in zip(spectra["ranks"], spectra["representation"], strict=True):
+        text = f"{name}, rank {rank}: {number(value)}"
+        yield {"rank": rank, "value": value, "name": name, "text": text}
 
 
 def predictor_chart(metrics: Rows) -> Spec:

@@ -1,4 +1,4 @@
-"""A run -> what a page says beside its figures: tables, protocols, the finding, facts, commands.
+"""A run -> what a page says beside its figures: tables, protocols, the finding, facts.
 
 No torch.
 """

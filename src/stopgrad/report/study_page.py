@@ -23,7 +23,7 @@ from stopgrad.report.evidence import StudyEvidence
 from stopgrad.report.facts import Fact, Tile, decay_tile, method_facts
 from stopgrad.report.gallery import image_sections
 from stopgrad.report.study_tables import (
-    ABSENT,
+    SORTED_LAST,
     bold_text,
     clean_images,
     cost,
@@ -57,8 +57,7 @@ LISTED = 5  # runs that lack numbers
 
 def study_chapter(evidence: StudyEvidence) -> dict[str, Any]:
     """What `study.html` shows of a study; what has no data is empty, its section left out."""
-    results, shown = evidence.results, evidence.shown
-    study = results.stored.study
+    results, study, shown = evidence.results, evidence.results.stored.study, evidence.shown
     return {
         "template": "study.html",
         "kind": f"study {study.name}",
@@ -75,8 +74,7 @@ def study_chapter(evidence: StudyEvidence) -> dict[str, Any]:
         "findings": finding_table(results),
         "effects": effect_table(results),
         "scores": score_tables(results),
-        "definitions": f"Standard deviations are those of the sample (n - 1). {bold_text(results)} "
-        f"{visible_text(results)}",
+        "definitions": definitions(results),
         "protocols": study_charts.protocol_lines(evidence),
         "csv": study_csv(results) + "\n",
         "components": component_table(results),
@@ -89,6 +87,12 @@ def study_chapter(evidence: StudyEvidence) -> dict[str, Any]:
         "command": study_command(evidence),
         "runs": run_table(results),
     }
+
+
+def definitions(results: Results) -> str:
+    """What the numbers of the tables are."""
+    spread = "Standard deviations are those of the sample (n - 1)."
+    return f"{spread} {bold_text(results)} {visible_text(results)}"
 
 
 def few_epochs(evidence: StudyEvidence) -> str:
@@ -245,7 +249,7 @@ def run_table(results: Results) -> Table:
                 TableCell("" if slot.labels is None else labels_text(slot.labels)),
                 TableCell("trained" if trained else run_text(run)),
                 TableCell(str(state.epoch), state.epoch),
-                TableCell("", ABSENT) if knn is None else TableCell(f"{100 * knn:.2f}", knn),
+                TableCell("", SORTED_LAST) if knn is None else TableCell(f"{100 * knn:.2f}", knn),
                 TableCell(_state(run)),
                 TableCell(f"{run.wall_s / 60:.1f}", run.wall_s),
                 TableCell(slot.run),

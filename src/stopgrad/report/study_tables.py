@@ -1,4 +1,4 @@
-"""A study's results -> its tables: scores beside the published, components, findings, runs.
+"""A study's results -> its tables: scores beside the published ones, factorial, findings.
 
 Built once, for `stopgrad study table`, the page and the poster alike. No torch.
 """
@@ -45,7 +45,7 @@ from stopgrad.studies import (
 REPORT = "the SimSiam study of tillaczel/simsiam (github.com/tillaczel/simsiam)"
 PAPER = "the method: X. Chen and K. He, CVPR 2021 (arxiv.org/abs/2011.10566)"
 BESIDE = {"untrained": "untrained encoder", "pixels": "raw pixels"}
-ABSENT = -1.0  # what a cell without a number is sorted by
+SORTED_LAST = -1.0  # the value of a cell without a number, for sorting
 # What may have become of runs that are not sound, by its field of `Cell`.
 ENDS = {
     "dimensional": "dimensional collapse",
@@ -111,11 +111,11 @@ def _decay_cells(results: Results) -> dict[str, list[TableCell]]:
     if len({folds_text(each.folds) for each in own.values()}) < 2:
         return {"": []}
     both = [own, published] if published else [own]
-    return {"": [TableCell("", ABSENT)] * len(both)} | {
+    return {"": [TableCell("", SORTED_LAST)] * len(both)} | {
         arm: [
             TableCell(folds_text(of[arm].folds), of[arm].folds)
             if arm in of
-            else TableCell("", ABSENT)
+            else TableCell("", SORTED_LAST)
             for of in both
         ]
         for arm in own
@@ -277,7 +277,7 @@ def _score_cells(results: Results, row: ResultRow) -> list[TableCell]:
         return [ours]
     value = published_value(results, row)
     if value is None:
-        return [ours, TableCell("", ABSENT)]
+        return [ours, TableCell("", SORTED_LAST)]
     places = 2 if value.mean >= 1 else 3
     spread = "" if value.std is None else f" ± {value.std:.{places}f}"
     return [ours, TableCell(f"{value.mean:.{places}f}{spread}", value.mean)]
@@ -289,7 +289,7 @@ def mean_cell(cell: Cell, metric: str) -> TableCell:
     ends = [f"{n} {ENDS[name]}" for name, n in counts.items() if n]
     note = ", ".join(ends)
     if cell.summary is None:
-        return TableCell("" if note else "no runs", ABSENT, note=note)
+        return TableCell("" if note else "no runs", SORTED_LAST, note=note)
     mean, std, n = cell.summary
     return TableCell(mean_text(mean, std, metric), mean, n, note)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -65,16 +65,18 @@ def measure_beside(config: Config, effort: Effort, *, loops: int) -> tuple[Besid
                     rates[threads].append((alone, views_per_s()))
     finally:
         torch.set_num_threads(before)
-    return tuple(
-        Beside(
-            encoder=config.encoder.name,
-            threads=threads,
-            loops=loops,
-            alone_views_per_s=spread([alone for alone, _ in found]),
-            beside_views_per_s=spread([beside for _, beside in found]),
-            kept=spread([beside / alone for alone, beside in found]),
-        )
-        for threads, found in rates.items()
+    name = config.encoder.name
+    return tuple(_found(name, threads, loops, rates=found) for threads, found in rates.items())
+
+
+def _found(name: str, threads: int, loops: int, *, rates: Sequence[tuple[float, float]]) -> Beside:
+    return Beside(
+        encoder=name,
+        threads=threads,
+        loops=loops,
+        alone_views_per_s=spread([alone for alone, _ in rates]),
+        beside_views_per_s=spread([beside for _, beside in rates]),
+        kept=spread([beside / alone for alone, beside in rates]),
     )
 
 

@@ -6,7 +6,7 @@ import io
 import os
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
@@ -34,6 +34,8 @@ FEATURE_WIDTH = 512  # that of ResNet-18
 CLASSES = 10
 PNG_SIDE, JPEG_SIDE = 32, 256  # px
 IMPORT = "from stopgrad.training import pretrain_epochs"  # what a command imports to train
+
+Say: TypeAlias = "Callable[[str], None]"  # called with the name of what is measured next
 
 
 class Sizes(NamedTuple):
@@ -110,7 +112,7 @@ def measure_speed(
     *,
     device: str = "auto",
     beside: int = 0,
-    say: Callable[[str], None] = lambda _: None,
+    say: Say = lambda _: None,
 ) -> Speed:
     """Measures everything, with PyTorch's present number of CPU threads.
 
@@ -123,39 +125,28 @@ def measure_speed(
     Raises:
         ConfigError: When the device is missing.
     """
-    resnet, small = _configs(sizes, device=device)
-    where = compute_for(resnet).device
-    side = sizes.matrix_side or MATRIX_SIDE[where.type]
+    configs = _configs(sizes, device=device)
+    resnet, where = configs[0], compute_for(configs[0]).device
     say("matrix products")
-    matrix = MatrixProduct(side, device=where, at_least=sizes.seconds)
-    steps = []
-    for config in (resnet, small):
-        say(f"training steps of {config.encoder.name}, batch {config.batch}")
-        steps.append(measure_steps(config, matrix, sizes.steps))
-    others: tuple[Beside, ...] = ()
-    if beside:
-        say(f"training steps beside {beside} busy programs")
-        _, on_cpu = _configs(sizes, device="cpu")
-        others = measure_beside(on_cpu, sizes.steps, loops=beside)
-    say("views")
-    views_per_s = _views(resnet, sizes)
+    matrix = _matrix(sizes, where)
+    steps = tuple(_steps(config, matrix, sizes, say) for config in configs)
+    others = _beside(sizes, say, loops=beside) if beside else ()
+    views_per_s = _views(resnet, sizes, say)
     say("kNN and linear probe")
     knn_s, linear_s = _evaluators(resnet, sizes, where)
     say("decoding and start-up")
-    repeats, (bf16, fp32) = sizes.steps.repeats, zip(*matrix.measured, strict=True)
+    bf16, fp32 = zip(*matrix.measured, strict=True)
     return Speed(
         matmul_bf16_flops=spread(bf16),
         matmul_fp32_flops=spread(fp32),
-        matmul_side=side,
-        steps=tuple(steps),
+        matmul_side=matrix.side,
+        steps=steps,
         beside=others,
         views_per_s=views_per_s,
         knn_s=knn_s,
         linear_s=linear_s,
-        decode_png_per_s=_decoding(sizes.decoded, form="PNG", side=PNG_SIDE, repeats=repeats),
-        decode_jpeg_per_s=_decoding(
-            sizes.decoded // 8, form="JPEG", side=JPEG_SIDE, repeats=repeats
-        ),
+        decode_png_per_s=_decoding(sizes, sizes.decoded, form="PNG", side=PNG_SIDE),
+        decode_jpeg_per_s=_decoding(sizes, sizes.decoded // 8, form="JPEG", side=JPEG_SIDE),
         start_help_s=time_process("-m", "stopgrad.cli", "--help", repeats=sizes.starts),
         start_import_s=time_process("-c", IMPORT, repeats=sizes.starts),
         peak_bytes=peak_bytes(where),
@@ -199,8 +190,25 @@ def _configs(sizes: Sizes, *, device: str) -> list[Config]:
     ]
 
 
-def _views(config: Config, sizes: Sizes) -> Spread:
+def _matrix(sizes: Sizes, device: torch.device) -> MatrixProduct:
+    side = sizes.matrix_side or MATRIX_SIDE[device.type]
+    return MatrixProduct(side, device=device, at_least=sizes.seconds)
+
+
+def _steps(config: Config, matrix: MatrixProduct, sizes: Sizes, say: Say) -> StepSpeed:
+    say(f"training steps of {config.encoder.name}, batch {config.batch}")
+    return measure_steps(config, matrix, sizes.steps)
+
+
+def _beside(sizes: Sizes, say: Say, *, loops: int) -> tuple[Beside, ...]:
+    say(f"training steps beside {loops} busy programs")
+    _, on_cpu = _configs(sizes, device="cpu")
+    return measure_beside(on_cpu, sizes.steps, loops=loops)
+
+
+def _views(config: Config, sizes: Sizes, say: Say) -> Spread:
     """Views per second, from indices to normalised tensors on the device."""
+    say("views")
     training = start_on_random_pixels(config, images=sizes.views)
     device = training.compute.device
     indices = torch.arange(sizes.views, device=device)
@@ -237,7 +245,7 @@ def _random_features(count: int, *, name: str, device: torch.device) -> Features
     return Features(values.to(device), (torch.arange(count) % CLASSES).to(device))
 
 
-def _decoding(images: int, *, form: str, side: int, repeats: int) -> Spread:
+def _decoding(sizes: Sizes, images: int, *, form: str, side: int) -> Spread:
     """Images per second that are decoded from memory, as `load_dataset` does."""
     files = _random_files(images, side=side, form=form)
     work = partial(decode, frame=Frame(side, side, fit=False))
@@ -247,7 +255,7 @@ def _decoding(images: int, *, form: str, side: int, repeats: int) -> Spread:
             assert isinstance(image.result, np.ndarray), image
 
     with strict_pillow():
-        return rate(decode_all, images, device=torch.device("cpu"), repeats=repeats)
+        return rate(decode_all, images, device=torch.device("cpu"), repeats=sizes.steps.repeats)
 
 
 def _random_files(count: int, *, side: int, form: str) -> list[Encoded]:

@@ -10,7 +10,7 @@ however many studies share it.
     stored        a study as its directory holds it, and an edited one against it
     claims        claims as files, where file locks do not hold
     folder        one run: what it is, how far it has come, its numbers and costs
-    kept          runs without their folders, in three files
+    kept          studies without the folders of their runs: three files, and one for each study
     directory     the studies of a directory and the runs that they share
     task          the next task of a run, and the process that carries it out
     warm          a process that has imported what tasks need, and forks for each

@@ -1,4 +1,4 @@
-"""A study that is kept without its runs: what its table and report need, in four files.
+"""A study that is kept without its runs: what its table and report need.
 
 DIR/
   studies/NAME.json   as in a study directory

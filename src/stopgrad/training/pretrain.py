@@ -254,6 +254,15 @@ class Pretraining(Learner[SimSiam, Views]):
         self.collapsed = checkpoint.state.get("collapsed", 0)
 
 
+def _choose_batch_norm(model: SimSiam, config: Config, processes: Processes | None) -> None:
+    """Over which processes its statistics are taken, and by which kernels it is computed."""
+    if processes is not None and config.batch_norm_over == "all":
+        normalize_over_processes(model, processes)
+    if config.batch_norm_kernel == "fused":
+        check_kernels(config)
+        fuse_batch_norm(model)
+
+
 def start_training(
     images: Images,
     config: Config,
@@ -277,11 +286,7 @@ def start_training(
     compute = compute_for(config)
     use_repeatable(config.repeatable)
     model = compute.place(_first_model(config, init))
-    if processes is not None and config.batch_norm_over == "all":
-        normalize_over_processes(model, processes)
-    if config.batch_norm_kernel == "fused":
-        check_kernels(config)
-        fuse_batch_norm(model)
+    _choose_batch_norm(model, config, processes)
 
     def forward(views: Views) -> Tensor:
         with compute.autocast():

@@ -71,7 +71,7 @@ class ArrowFile:
         self.metadata = ArrowMetadata(sum(rows), len(rows), rows)
 
     def group_bytes(self, group: int, name: str) -> int:
-        """None: its values are mapped, not unpacked."""
+        """0: its values are mapped, not unpacked."""
         return 0
 
     def iter_batches(

@@ -51,9 +51,7 @@ class _Held(NamedTuple):
     remark: str = ""
 
 
-def held_source(
-    images: Any, *, labels: Any = None, class_names: Sequence[str] = (), name: str = "images"
-) -> DataSource:
+def held_source(images: Any, *, labels: Any = None, class_names: Sequence[str] = ()) -> DataSource:
     """Images that are held in memory, or a list of image files, as a data set.
 
     Args:
@@ -62,7 +60,6 @@ def held_source(
             the Hub's library, whose items are images, or images with their labels.
         labels: N numbers or texts, or None; those of a data set are its own.
         class_names: C names of labels that are numbers from 0 on; of a data set its own.
-        name: Of the data set.
 
     Raises:
         DataError: For what is no image, and for labels that are not as many.
@@ -77,7 +74,7 @@ def held_source(
     # The cache tells files by their stamps, and the labels of files by this.
     key = hashlib.sha256(repr((values, tuple(class_names))).encode()).hexdigest()
     read = functools.partial(_open, held, values, tuple(class_names))
-    return DataSource(name, f"labels {key}", stamps, read, reading=Reading(bands=held.bands))
+    return DataSource("images", f"labels {key}", stamps, read, reading=Reading(bands=held.bands))
 
 
 def _open(held: _Held, values: list[Label] | str | None, class_names: tuple[str, ...]) -> Contents:

@@ -298,15 +298,18 @@ def _asking(ask: Callable[[], T], name: str) -> T:
     # The client has raised errors of requests, httpx and httpx2 over its versions, which have
     # no common root but Exception; only calls of the client stand in this block.
     except Exception as error:
-        reason = first_line(error)
-        if isinstance(error, OSError) and error.filename is not None:  # of its cache
-            raise StorageError(
-                f"{name!r} cannot be kept in {str(error.filename)!r} ({error.strerror})",
-                expected="a folder for the Hub's downloads that can be written to",
-                hint="set HF_HOME to another folder",
-            ) from error
-        raise HubUnreachableError(
-            f"the Hub does not answer for {name!r} ({reason})",
-            expected="a connection to the Hub, or a data set downloaded before",
-            hint="check the network and HF_ENDPOINT, or name a local folder",
-        ) from None  # the client has tried again itself
+        raise _no_answer(name, error) from None  # the client has tried again itself
+
+
+def _no_answer(name: str, error: Exception) -> StorageError | HubUnreachableError:
+    if isinstance(error, OSError) and error.filename is not None:  # of its cache
+        return StorageError(
+            f"{name!r} cannot be kept in {str(error.filename)!r} ({error.strerror})",
+            expected="a folder for the Hub's downloads that can be written to",
+            hint="set HF_HOME to another folder",
+        )
+    return HubUnreachableError(
+        f"the Hub does not answer for {name!r} ({first_line(error)})",
+        expected="a connection to the Hub, or a data set downloaded before",
+        hint="check the network and HF_ENDPOINT, or name a local folder",
+    )

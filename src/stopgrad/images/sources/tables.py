@@ -159,13 +159,9 @@ def _read_table(
         raise UnfitTableError("submissions hold predictions")
     columns = columns_of(Path(table.path))
     longer = columns.pop(BEYOND, [])
-    if [*columns][:4] == OUR_COLUMNS:
-        raise UnfitTableError(OURS)
+    _refuse_columns(columns, reading)
     split = _split_of_table(stem)
     images = [image for image in listing.images if split is None or splits.get(image.path) == split]
-    for wanted in filter(None, (reading.image_column, reading.label_column)):
-        if wanted not in columns:
-            raise UnfitTableError(f"it has no column {wanted!r}")
     if split and not images:
         raise UnfitTableError(f"no image is in the split of its name, {split}; {AS_LABELS}")
     near = _near(images, table.parts[:-1])
@@ -176,25 +172,40 @@ def _read_table(
         columns = {str(n): [TWICE.sub("", of), *columns[of]] for n, of in enumerate(columns, 1)}
         longer = [False, *longer] if longer else []
         by = _file_column(columns, near, others, wanted="")
-    if wanted := reading.label_column:
-        chosen = _LabelColumn(repr(wanted), values := _typed(columns[wanted]))
-        if fraction := fraction_among(values):
-            raise UnfitTableError(f"its column {wanted!r} holds {FRACTIONS} {fraction}")
-    else:
-        chosen = _label_column(columns, by.column)
+    wanted = reading.label_column
+    chosen = _named_column(columns, wanted) if wanted else _label_column(columns, by.column)
     values = [None if more else value for value, more in zip_longest(chosen.values, longer)]
     labels, notes = _assigned(name, by, values)
     if rows := tuple(value for value, more in zip(by.values, longer, strict=False) if more):
         notes = notes.and_those(Notes(unused=(Unused("label", f"{name} has {LONGER}", rows),)))
-    remarks = [f"labels come from {name}: column {chosen.named}, images by {by.column!r}"]
+    come = f"labels come from {name}: column {chosen.named}, images by {by.column!r}"
+    said = _remarks(columns, chosen, name, is_split=len({*splits.values()}) > 1)
+    return TableLabels(labels, Notes((come, *said, *_twice(columns, name))).and_those(notes))
+
+
+def _remarks(
+    columns: Mapping[str, Sequence[Any]], chosen: _LabelColumn, table: str, *, is_split: bool
+) -> Iterator[str]:
     if chosen.others:
-        remarks.append(f"--label-column takes {few(chosen.others)} of {name} instead")
-    if of_split := [
-        each for each in columns if is_split_column(each) and repr(each) != chosen.named
-    ]:
-        how = "folders name the splits" if len({*splits.values()}) > 1 else UNSPLIT
-        remarks.append(f"column {of_split[0]!r} of {name} is not used: {how}")
-    return TableLabels(labels, Notes((*remarks, *_twice(columns, name))).and_those(notes))
+        yield f"--label-column takes {few(chosen.others)} of {table} instead"
+    if of_split := [c for c in columns if is_split_column(c) and repr(c) != chosen.named]:
+        how = "folders name the splits" if is_split else UNSPLIT
+        yield f"column {of_split[0]!r} of {table} is not used: {how}"
+
+
+def _refuse_columns(columns: Mapping[str, Sequence[Any]], reading: Reading) -> None:
+    if [*columns][:4] == OUR_COLUMNS:
+        raise UnfitTableError(OURS)
+    for wanted in filter(None, (reading.image_column, reading.label_column)):
+        if wanted not in columns:
+            raise UnfitTableError(f"it has no column {wanted!r}")
+
+
+def _named_column(columns: Mapping[str, Sequence[Any]], wanted: str) -> _LabelColumn:
+    values = _typed(columns[wanted])
+    if fraction := fraction_among(values):
+        raise UnfitTableError(f"its column {wanted!r} holds {FRACTIONS} {fraction}")
+    return _LabelColumn(repr(wanted), values)
 
 
 def _twice(columns: Mapping[str, Sequence[Any]], table: str) -> Iterator[str]:
