@@ -34,7 +34,7 @@ def run(dataset: Dataset) -> TrainedRun:
 
 @pytest.fixture(scope="module")
 def explored(run: TrainedRun, dataset: Dataset) -> Exploration:
-    return explore(run, dataset, count=60, layout="principal")
+    return explore(run, dataset, count=60)
 
 
 def assert_neighbors(panel: NeighborPanel, run: TrainedRun) -> None:
@@ -112,7 +112,7 @@ def test_a_gallery_is_even_over_the_classes_and_holds_the_surest_mistakes() -> N
 def test_without_labels_there_are_neighbours_and_a_map_but_no_mistakes(
     run: TrainedRun, dataset: Dataset
 ) -> None:
-    found = explore(run, without_labels(dataset), count=30, layout="principal")
+    found = explore(run, without_labels(dataset), count=30)
     assert found.confusion is None
     assert found.gallery.predicted is None
     assert found.map.labels is None

@@ -28,7 +28,7 @@ class Written(NamedTuple):
 def written(tmp_path_factory: pytest.TempPathFactory) -> Written:
     dataset, folder = digits(), tmp_path_factory.mktemp("page")
     run = untrained_run(dataset)
-    found = explore(run, dataset, count=40, layout="principal")
+    found = explore(run, dataset, count=40)
     card = write_card(folder / "run", run.info)
     out = write_page([read_evidence(card, exploration=found)], out=folder / "report.html")
     gallery = found.gallery

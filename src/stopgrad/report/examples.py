@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from importlib.util import find_spec
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -29,8 +29,6 @@ from stopgrad.report.panels import (
     view_panel,
 )
 from stopgrad.runs import TrainedRun, evaluation_split
-
-Layout = Literal["auto", "principal", "pacmap"]
 
 SHOWN = 8  # neighbours of each query
 EXAMPLES = 20  # queries that a reader sees first
@@ -152,14 +150,12 @@ def pacmap_plane(values: Tensor, *, seed: int) -> Plane:  # (M, F) -> (M, 2)
     return Plane(torch.from_numpy(method.fit_transform(unit.numpy(), init="pca")), "PaCMAP", ())
 
 
-def plane(values: Tensor, shown: Tensor, *, seed: int, layout: Layout = "auto") -> Plane:
+def plane(values: Tensor, shown: Tensor, *, seed: int) -> Plane:
     """The places (M, 2) of the shown rows (M,) of all features (N, F).
 
-    auto: PaCMAP where it is installed and the images are enough, else principal, which needs no
-    seed.
+    By PaCMAP where it is installed and the images are enough, else by principal components.
     """
-    able = find_spec("pacmap") is not None and len(shown) >= FEWEST
-    if layout == "pacmap" or (layout == "auto" and able):
+    if find_spec("pacmap") is not None and len(shown) >= FEWEST:
         return pacmap_plane(values[shown], seed=seed)
     return principal_plane(values, shown)
 
@@ -284,7 +280,6 @@ def explore(
     dataset: Dataset,
     *,
     count: int = GALLERY,
-    layout: Layout = "auto",
     track: Track = no_progress,
 ) -> Exploration:
     """The chosen examples, some hundred images to pick from, the map and the confusion matrix.
@@ -295,7 +290,6 @@ def explore(
         run: The run, from `load_run`.
         dataset: The images it was trained on.
         count: Images in the gallery.
-        layout: How the map is made, as `plane` has it.
         track: Shows the progress of embedding.
     """
     found = nearest(run, dataset, track=track)
@@ -304,7 +298,7 @@ def explore(
     return Exploration(
         examples=chosen_panel(run, found, examples, rule=RULE),
         gallery=chosen_panel(run, found, gallery, rule=GALLERY_RULE),
-        map=_map(found, gallery, seed=run.info.config.seed, layout=layout),
+        map=_map(found, gallery, seed=run.info.config.seed),
         confusion=_confusion(run, found),
     )
 
@@ -316,12 +310,12 @@ def _gallery(found: Nearest, examples: Tensor, *, count: int, seed: int) -> Tens
     return choose_gallery(found.votes, found.labels, count=count, seed=seed, first=first)
 
 
-def _map(found: Nearest, gallery: Tensor, *, seed: int, layout: Layout) -> MapPanel:
+def _map(found: Nearest, gallery: Tensor, *, seed: int) -> MapPanel:
     """The gallery's images first, then others drawn at random."""
     order = torch.from_numpy(numpy_generator(seed, "map").permutation(len(found.rows)))
     others = order[~torch.isin(order, gallery)][:DOTS]
     shown = torch.cat([gallery, others])
-    made = plane(found.values, shown, seed=seed, layout=layout)
+    made = plane(found.values, shown, seed=seed)
     labels = None if found.labels is None else found.labels[shown]
     return MapPanel(
         points=made.points.numpy(),

@@ -47,7 +47,9 @@ def put(root: Path, contents: dict[str, bytes]) -> None:
 
 def check_there_was_nothing(error: DataError) -> None:
     """Data may be refused only because no image of them can be trained on."""
-    assert re.search("no (images to train on|image column|rows with|train split)", str(error)), error
+    assert re.search("no (images to train on|image column|rows with|train split)", str(error)), (
+        error
+    )
 
 
 def used(source: DataSource, root: Path) -> Counter[str]:
