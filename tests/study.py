@@ -89,6 +89,7 @@ def scores(folder: str) -> str:
         }
         value = published and published.values.get(Place(arm.name, "knn_accuracy", 1.0))
         gone = f"{knn.collapsed + knn.dimensional} of {knn.summary.n if knn.summary else 0}"
+        gone += f", {knn.diverged} diverged" if knn.diverged else ""
         row = (
             arm.name,
             folds_text(extents[arm.name].folds) if arm.name in extents else "",

@@ -517,6 +517,33 @@ def test_a_collapse_finding_waits_for_every_run(prepared: PreparedStudy) -> None
     assert "of 3 collapsed" in collapse.why
 
 
+def test_a_run_that_had_collapsed_before_it_diverged_has_collapsed(
+    prepared: PreparedStudy,
+) -> None:
+    _fill(prepared, VALUES | {"bad": (0.1, 0.1)})
+    last = run_of(prepared, "bad", 2)
+    executor = InstantExecutor()
+    executor.fails = {last: [4]}
+    alone = prepared._replace(plan=prepared.plan._replace(runs={last: prepared.plan.runs[last]}))
+    conduct(alone, executor)
+    run = prepared.directory.folder(last).run
+    run.mkdir(exist_ok=True)
+    for verdict, answer, counted in (
+        ("healthy", "cannot be told yet", "2 of 3 collapsed;"),
+        ("complete collapse", "shows", "3 of 3 collapsed, of which 1 diverged later;"),
+    ):
+        status = {"state": "diverged", "epoch": 3, "verdict": {"state": verdict}}
+        (run / "status.json").write_text(json.dumps(status))
+        results = _results(prepared)
+        [found] = [a for a in answer_findings(results) if a.finding.collapses]
+        assert (found.answer, found.why.removeprefix("'bad': ")[: len(counted)]) == (
+            answer,
+            counted,
+        )
+    table = study_table(prepared.directory, "mine", form="markdown")
+    assert "| bad | 10.00 ± 0.00 (2), 2 collapsed, 1 diverged |" in table
+
+
 def test_the_name_of_an_arm_stays_in_its_cell(tmp_path: Path) -> None:
     values = STUDY | {"arms": {"plain": {}, "good": {"epochs": 5}, "a|b\nc": {"epochs": 6}}}
     prepared = prepare(tmp_path / "s", values | {"findings": []})

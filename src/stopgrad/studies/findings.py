@@ -28,7 +28,7 @@ from stopgrad.evaluation import (
     welch,
 )
 from stopgrad.studies.definition import PublishedFinding
-from stopgrad.studies.results import Results
+from stopgrad.studies.results import COLLAPSE, Results
 
 Answer = Literal[
     "shows",
@@ -218,9 +218,7 @@ def _collapsed(cell: Cell) -> str:
 def _collapse(finding: PublishedFinding, results: Results) -> Answered:
     arms = (*finding.collapses, *finding.survives)
     found = {arm: _collapse_of(results, arm) for arm in arms}
-    why = "; ".join(
-        f"{arm!r}: {found[arm].collapsed} of {found[arm].runs} collapsed" for arm in arms
-    )
+    why = "; ".join(f"{arm!r}: {found[arm].text}" for arm in arms)
     if not all(arm.runs and arm.ended == arm.runs for arm in found.values()):
         return Answered(finding, "cannot be told yet", why)
     shows = all(found[arm].collapsed == found[arm].runs for arm in finding.collapses)
@@ -229,11 +227,18 @@ def _collapse(finding: PublishedFinding, results: Results) -> Answered:
 
 
 class _Collapse(NamedTuple):
-    """How many runs an arm has, how many ended well or collapsed, and how many collapsed."""
+    """How many runs an arm has, of how many the end is known, and how many collapsed."""
 
     runs: int
     ended: int
     collapsed: int
+    diverged: int  # of the collapsed, after their last verdict
+
+    @property
+    def text(self) -> str:
+        """`3 of 3 collapsed, of which 1 diverged later`."""
+        later = f", of which {self.diverged} diverged later" if self.diverged else ""
+        return f"{self.collapsed} of {self.runs} collapsed{later}"
 
 
 def _collapse_of(results: Results, arm: str) -> _Collapse:
@@ -241,4 +246,7 @@ def _collapse_of(results: Results, arm: str) -> _Collapse:
     runs = max((len(cell.values) for cell in cells), default=0)
     unended = min((cell.diverged + cell.failed + cell.missing for cell in cells), default=0)
     collapsed = max((cell.collapsed + cell.dimensional for cell in cells), default=0)
-    return _Collapse(runs, runs - unended, collapsed)
+    own = {slot.run for slot in results.stored.slots if slot.arm == arm}
+    states = [results.runs[run].state for run in own]
+    later = sum(state.phase == "diverged" and state.verdict in COLLAPSE for state in states)
+    return _Collapse(runs, runs - unended + later, collapsed + later, later)
