@@ -479,7 +479,7 @@ def test_runs_are_ranked(
 def test_knobs_are_checked_as_on_the_command_line(pictures: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"did you mean optimizer\.base_lr"):
         stopgrad.pretrain(pictures, out=tmp_path / "x", optimizer={"bas_lr": 1})
-    with pytest.raises(ConfigError, match="label fraction 2"):
+    with pytest.raises(ConfigError, match="--labels 2"):
         stopgrad.supervised(pictures, out=tmp_path / "x", labels=[1, 2])
     assert not (tmp_path / "x").exists()
 

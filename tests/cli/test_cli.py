@@ -65,6 +65,8 @@ def test_help_answers_at_once_and_takes_no_torch(command: str) -> None:
     [
         (["frob"], 2, "invalid choice: 'frob'"),
         (["pretrain", "--out", "x"], 2, "--data"),
+        (["report", "x", "--title", "Ours"], 2, "--title"),
+        (["bench", "--threads", "5000"], 2, "--threads 5000"),
         (["evaluate", "x", "--frob"], 2, "--frob"),
         (["evaluate", "nowhere"], 7, "not a run"),
         (["resume", "nowhere"], 7, "not a run"),

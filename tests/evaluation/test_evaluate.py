@@ -211,7 +211,7 @@ def test_balanced_accuracy_and_the_largest_class_are_said_of_uneven_classes(
 def test_a_share_of_labels_out_of_range_is_refused_first(
     run: TrainedRun, dataset: Dataset, share: float
 ) -> None:
-    with pytest.raises(ConfigError, match="label fraction"):
+    with pytest.raises(ConfigError, match="--labels"):
         next(evaluate_run(run, dataset, labels=(1.0, share)))
 
 

@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import json
+import sys
 import threading
 from collections.abc import Iterator
 from http.server import ThreadingHTTPServer
@@ -123,6 +124,26 @@ def test_what_is_pushed_loads_from_the_hub_with_the_same_features(
     x = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     theirs = PretrainedEncoder.from_pretrained(NAME)
     assert torch.equal(theirs(x), PretrainedEncoder.from_pretrained(folder)(x))
+
+
+def test_a_hub_that_does_not_answer_is_one_line_whatever_its_client_is_made_of(
+    run: stopgrad.Run,
+    hub: Hub,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    class Error(Exception):
+        """As httpx2 raises it: of no kind that we could name."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise Error("connection refused")
+
+    monkeypatch.setitem(sys.modules, "httpx", None)  # which no package of ours needs
+    monkeypatch.setattr("huggingface_hub.HfApi.create_repo", refuse)
+    monkeypatch.chdir(tmp_path)
+    assert main(["export", str(run.path), "--push", NAME]) == 3
+    assert "does not take somebody/digits (connection refused)" in capsys.readouterr().err
 
 
 def test_a_hub_that_refuses_is_one_line_and_the_folder_stays(

@@ -212,7 +212,7 @@ def test_a_budget_for_no_epoch_is_refused_in_one_line(
 def test_a_setting_whose_length_is_not_free_or_not_known_is_refused(
     pictures: Path, tmp_path: Path, knob: dict[str, Any]
 ) -> None:
-    with pytest.raises(ConfigError, match=r"without N|epochs beside a budget"):
+    with pytest.raises(ConfigError, match=r"without N|--epochs beside --budget"):
         stopgrad.advise(
             str(pictures), budget=60, out=tmp_path / "out", preset="tiny", **{"batch": 16} | knob
         )

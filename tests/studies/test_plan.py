@@ -91,6 +91,7 @@ def test_a_good_study_is_read_as_it_stands() -> None:
         ("arms/more", {"device": "cpu"}, "arm 'more' changes nothing"),  # of what is learned
         ("arms/more", {"supervised.base_lr": 3}, "arm 'more' changes nothing"),
         ("arms/more", {"seed": 3}, "seed is given by the seeds"),
+        ("settings/measure_every", 0, "arm 'slow': measure_every = 0, so that no collapse"),
         ("settings", {"seed": 3}, "seed is given by the seeds"),
         ("arms/fast", {"stop_gradient": {"times": 2}}, "expected a number times a number"),
         ("arms/fast", {"method": "supervise"}, "did you mean supervised?"),

@@ -517,6 +517,20 @@ def test_a_collapse_finding_waits_for_every_run(prepared: PreparedStudy) -> None
     assert "of 3 collapsed" in collapse.why
 
 
+def test_a_collapsed_run_is_marked_by_fine_tuning_too(tmp_path: Path) -> None:
+    protocol = {"split": "test", "metrics": ["finetune_accuracy"]}
+    values = STUDY | {"protocol": protocol, "findings": [], "settings": {}}
+    prepared = prepare(tmp_path / "s", values | {"published": None}, seeds=(0,))
+    folder = prepared.directory.folder(run_of(prepared, "good", 0))
+    train(folder)
+    record(folder, "finetune_accuracy", of="encoder", split="test", value=0.4, verdict=None)
+    status = {"state": "finished", "epoch": 4, "verdict": {"state": "complete collapse"}}
+    (folder.run / "status.json").write_text(json.dumps(status))
+    assert "| good | 40.00 (1), 1 collapsed |" in study_table(
+        prepared.directory, "mine", form="markdown"
+    )
+
+
 def test_a_run_that_had_collapsed_before_it_diverged_has_collapsed(
     prepared: PreparedStudy,
 ) -> None:

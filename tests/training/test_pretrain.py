@@ -38,6 +38,7 @@ from stopgrad.runs import (
     read_status,
     spec_to_keep,
 )
+from stopgrad.storage import append_lines
 from stopgrad.training import Epoch, Pretraining, pretrain_epochs, start_training
 from stopgrad.training.learner import Keeper
 from stopgrad.training.watch import watched_knn
@@ -606,6 +607,11 @@ def test_a_run_that_wants_to_stop_on_collapse_ends_at_its_second_verdict(
     assert "healthy" not in verdicts[-2:]
     assert load_checkpoint(tmp_path / "run").step == status["step"]
     assert len(verdicts) >= 3, "the first tenth of the epochs does not count"
+    # As if a signal had come, or a kill, before it could stop.
+    with pytest.raises(CollapsedError, match="collapse at epoch") as again:
+        _go_on(dataset, config, tmp_path / "run")
+    assert str(again.value) == str(stopped.value)
+    assert load_checkpoint(tmp_path / "run").step == status["step"]
 
 
 def test_measuring_less_often_changes_no_bit(dataset: Dataset, whole: Path, tmp_path: Path) -> None:
@@ -639,6 +645,9 @@ def test_a_signal_during_the_measurements_stops_at_once_and_loses_nothing(
         16,
     )
     monkeypatch.undo()
+    # A kill after the row of that epoch was written, before its checkpoint replaces this one.
+    row = next(row for row in read_metrics(whole) if row.get("epoch") == 2)
+    append_lines(tmp_path / "run" / "metrics.jsonl", [row])
     _go_on(dataset, config, tmp_path / "run")
     assert end_state(tmp_path / "run") == end_state(whole)
     for field in ("loss", "knn", "verdict"):

@@ -262,8 +262,8 @@ def test_images_without_labels_are_refused(
 @pytest.mark.parametrize(
     ("words", "code", "said"),
     [
-        (("--labels", 0), 2, "label fraction 0;"),
-        (("--labels", 1.5), 2, "label fraction 1.5;"),
+        (("--labels", 0), 2, "--labels 0;"),
+        (("--labels", 1.5), 2, "--labels 1.5;"),
         (("--supervised.batch", 1), 2, "supervised.batch = 1"),
         (("--supervised.batch", 9999), 3, "supervised.batch = 9999"),
         (("--supervised.crop", 99), 2, "supervised.crop = 99"),

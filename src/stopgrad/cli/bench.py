@@ -14,7 +14,9 @@ EXAMPLE = "stopgrad bench"
 def add(parser: argparse.ArgumentParser) -> None:
     """Adds --json, --device, --threads, --beside and --quick."""
     parser.add_argument("--json", action="store_true", help="print one JSON object")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N. Default: auto")
+    parser.add_argument(
+        "--device", default="auto", help="auto, cpu, cuda, cuda:N or mps. Default: auto"
+    )
     parser.add_argument(
         "--threads", type=int, default=0, metavar="N", help="CPU threads. Default: one per core"
     )

@@ -6,6 +6,7 @@ import argparse
 
 import stopgrad
 from stopgrad.cli.screen import print_line
+from stopgrad.errors import ConfigError
 from stopgrad.storage import user_path
 
 HELP = "write a page, a poster and figures about runs or studies"
@@ -58,24 +59,21 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Writes the files, and prints their paths."""
-    heading = (
-        stopgrad.Heading(
-            options.title,
-            options.authors,
-            options.affiliation,
-            options.repository,
-            options.size,
-        )
-        if options.poster
-        else None
+    asked = stopgrad.Heading(
+        options.title, options.authors, options.affiliation, options.repository, options.size
     )
+    if options.poster is None and asked != stopgrad.Heading():
+        raise ConfigError(
+            "--title, --authors, --affiliation, --repository or --size without a poster",
+            expected="--poster FILE.pdf beside them",
+        )
     written = stopgrad.write_report(
         options.directories,
         out=options.out,
         data=options.data,
         arm=options.pictures,
         poster=options.poster,
-        heading=heading,
+        heading=asked if options.poster else None,
         figures=options.figures,
     )
     print_line(f"report: {written.page}")

@@ -224,7 +224,7 @@ def _search(
     overrides = as_data(data).reading_knobs | key_paths(knobs)
     where = studies.Where(jobs=jobs)
     if "epochs" in overrides:
-        raise ConfigError("epochs beside a budget", expected="the budget alone, which sets them")
+        raise ConfigError("--epochs beside --budget", expected="the budget alone, which sets them")
     config, spec = config_from_dict(overrides, preset=preset), spec_of(data)
     studies.check_place(where)
     directory = studies.StudyDirectory(out)
@@ -247,7 +247,7 @@ def _seconds(budget: str | float) -> float:
     except ValueError:
         seconds = math.nan
     if not 0 < seconds < math.inf:
-        raise ConfigError(f"a budget of {budget!r}", expected="a time such as 2h, 1h30m or 90m")
+        raise ConfigError(f"--budget {budget}", expected="a time such as 2h, 1h30m or 90m")
     return seconds
 
 

@@ -19,7 +19,7 @@ from stopgrad.report import Column, Table, TableCell
 if TYPE_CHECKING:
     from stopgrad.speed import Speed, Spread
 
-MOST_BESIDE = 1024
+MOST_BESIDE = MOST_THREADS = 1024
 
 
 @at_work
@@ -30,7 +30,7 @@ def bench(
     """Measures training speed on random pixels, beside the rate of a matrix product.
 
     Args:
-        device: auto, cpu, cuda or cuda:N.
+        device: auto, cpu, cuda, cuda:N or mps.
         threads: CPU threads; 0: one per core.
         beside: Busy programs beside which steps on the CPU are measured too.
         quick: Takes seconds, to see that it runs; its numbers mean nothing.
@@ -38,8 +38,9 @@ def bench(
     Raises:
         ConfigError: For a device that is not there, or a number below 0 or absurdly high.
     """
-    if threads < 0:
-        raise ConfigError(f"--threads {threads}", expected="at least 0", hint="0 takes every core")
+    if not 0 <= threads <= MOST_THREADS:
+        expected = f"0 to {MOST_THREADS}"
+        raise ConfigError(f"--threads {threads}", expected=expected, hint="0 takes every core")
     if not 0 <= beside <= MOST_BESIDE:
         raise ConfigError(f"--beside {beside}", expected=f"0 to {MOST_BESIDE} programs")
     method.use_threads(threads)

@@ -358,7 +358,7 @@ class Run(OpenedRun):
         """
         check_choices("format", [format], get_args(ExportFormat))
         if push is not None:
-            check_choices("format of what is pushed", [format], ["hub"])
+            check_choices("format with --push", [format], ["hub"])
             export.check_repository(push)
         screen, run = Screen(), self._load()
         method.use_threads(run.info.config.threads)

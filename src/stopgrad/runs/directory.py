@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import typing
 from collections.abc import Iterable, Mapping
@@ -312,7 +313,10 @@ class RunWriter:
         self._note_changes(checkpoint)
         remove_after(self.path, step=checkpoint.step)
         rows, torn = read_rows(self.path)
-        kept = [row for row in rows if row["step"] <= checkpoint.step]
+        ended = checkpoint.state.get(
+            "epoch", math.inf
+        )  # it is saved within an epoch's measurements
+        kept = [r for r in rows if r["step"] <= checkpoint.step and r.get("epoch", 0) <= ended]
         if torn or len(kept) < len(rows):  # steps that will be taken again
             replace_lines(self.path / METRICS, kept)
         return checkpoint

@@ -32,6 +32,7 @@ class RunEnvironment(TypedDict, total=False):
     python: str
     torch: str
     numpy: str
+    timm: str  # of a run whose encoder it builds
     stopgrad: str
 
 
@@ -73,6 +74,8 @@ def describe_environment(config: Config) -> RunEnvironment:
         found["processes"] = process_count()
     if compute.device.type == "cuda":
         found["gpu"] = device_name(found["device"])
+    if config.encoder.is_timm:
+        found["timm"] = _version("timm")
     return {
         **found,
         "machine": platform.machine(),

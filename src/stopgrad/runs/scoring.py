@@ -159,7 +159,7 @@ def check_fractions(labels: Sequence[float]) -> None:
     wrong = [fraction for fraction in labels if not 0 < fraction <= 1]
     if wrong:
         raise ConfigError(
-            f"label fraction {', '.join(f'{fraction:g}' for fraction in wrong)}",
+            f"--labels {', '.join(f'{fraction:g}' for fraction in wrong)}",
             expected="fractions above 0 and at most 1",
             hint="write 10 % as 0.1",
         )

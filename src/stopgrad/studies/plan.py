@@ -81,6 +81,11 @@ def arm_configs(source: StudyFile, choices: Choices) -> dict[str, Config]:
             made[arm.name] = config_from_dict({**base.changes, **changes}, preset=base.preset)
         except ConfigError as error:
             wrong.append(f"arms.{arm.name}: {error.found}")
+    wrong += [
+        f"arm {arm.name!r}: measure_every = 0, so that no collapse would be seen"
+        for arm in study.arms
+        if arm.method != "supervised" and arm.name in made and made[arm.name].measure_every == 0
+    ]
     wrong += _doubles(study, made)
     wrong += _unscorable(study, made)
     if wrong:

@@ -160,7 +160,8 @@ def _rows(stored: StoredStudy, runs: Mapping[str, StudyRun]) -> Iterator[ResultR
 def _outcome(run: StudyRun, key: Key) -> Outcome:
     record, phase = run.numbers.get(key), run.state.phase
     if record is not None:
-        verdict = record.verdict if record.of == "encoder" else None
+        # Records of fine-tuning have none; their encoder is that of the run.
+        verdict = (record.verdict or run.state.verdict) if record.of == "encoder" else None
         return Outcome(COLLAPSE.get(verdict, "ended"), record.value)
     if run.claimed or phase not in ("collapsed", "diverged", "failed"):
         return Outcome("missing")

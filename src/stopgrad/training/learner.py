@@ -257,6 +257,7 @@ class Keeper:
         if checkpoint is not None:
             self.training.restore(checkpoint)
             self._note(read_status(self.writer.path))
+            self.kept = (self.training.step, self.training.epoch)
         else:
             self._save()
         self.report()

@@ -98,6 +98,7 @@ def pretrain_epochs(
     )
     keeper = Keeper(training, writer)
     keeper.begin()
+    keeper.stop_if_collapsed(training.collapsed)  # a signal or a kill came before it could stop
     while training.epoch < config.epochs:
         left, began = training.steps_left, time.perf_counter()
         for batch in track(training.batches(), f"epoch {training.epoch + 1}/{config.epochs}", left):
