@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import stopgrad
+from stopgrad.config import PRESETS
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -21,15 +22,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--out", type=Path, required=True, help="the run directory, absent or empty"
     )
-    parser.add_argument("--preset", default="cpu", help="cifar, imagenet, cpu, digits or tiny")
-    parser.add_argument("--epochs", type=int, default=15)
+    parser.add_argument("--preset", default="cpu", help=", ".join(PRESETS))
+    parser.add_argument("--epochs", type=int, help="default: those of the preset")
     parser.add_argument("--query", type=Path, help="an image whose nearest images to find")
     options = parser.parse_args(arguments)
 
     data = stopgrad.load(options.folder)
     print(data)  # how many images, which sizes, which classes
 
-    run = stopgrad.pretrain(data, out=options.out, preset=options.preset, epochs=options.epochs)
+    epochs = {"epochs": options.epochs} if options.epochs else {}
+    run = stopgrad.pretrain(data, out=options.out, preset=options.preset, **epochs)
     print(run.verdict)  # healthy or collapsed, and why; needs no labels
 
     embedded = run.embed(out=options.out / "features.parquet")

@@ -1,5 +1,6 @@
 """Your own encoder, views, images and a function after each epoch, in one pretraining.
 
+    pip install '.[onnx]'
     python examples/own_parts.py --out runs/own
 
 Each part is plain PyTorch and knows nothing of stopgrad. The run notes in its card that its config

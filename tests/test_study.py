@@ -1,10 +1,39 @@
-"""docs/study.md says what the committed records say."""
+"""docs/study.md says what the committed records say, and so do the help and the advice."""
 
-from tests.study import PAGE, page
+import re
+
+import pytest
+
+from stopgrad.cli import main
+from stopgrad.face.advice import TRUST
+from tests.study import PAGE, fresh_ranking, page
 
 
 def test_the_page_of_the_study_is_what_the_records_say() -> None:
     assert page() == PAGE.read_text(encoding="utf-8"), "write it: python -m tests.study"
+
+
+def test_help_and_advice_trust_measures_as_far_as_the_records_do(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    pattern = (
+        r"- {}: (\S+) with kNN \((\S+) to (\S+)\) and (\S+) with linear probe \((\S+) to (\S+)\)"
+    )
+    of = {
+        name: re.search(pattern.format(name), fresh_ranking())
+        for name in ("RankMe", "participation ratio")
+    }
+    assert of["RankMe"] is not None
+    assert of["participation ratio"] is not None
+    tau, low, high = of["RankMe"].groups()[:3]
+    assert of["RankMe"].groups()[3:] == (tau, low, high)
+    assert f"a Kendall's tau of {tau} (95 %: {low} to {high})" in TRUST
+    with pytest.raises(SystemExit):
+        main(["compare", "--help"])
+    told, other = " ".join(capsys.readouterr().out.split()), of["participation ratio"]
+    both = "with kNN and with the linear probe"
+    assert f"the tau of RankMe is {tau} {both} (95 %: {low} to {high})" in told
+    assert f"the participation ratio, registered before, has {other[1]} and {other[4]}." in told
 
 
 def test_every_figure_of_the_page_is_there() -> None:

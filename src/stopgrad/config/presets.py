@@ -19,7 +19,7 @@ _NARROW: dict[str, object] = {  # what learns the most in minutes on a CPU, docs
 }
 
 # What ten minutes on two cores can learn on CIFAR-10 (docs/log.md says what was tried). In runs as
-# small as this the best weight decay of those tried has N = 3.6 (docs/study.md, 37.5 epochs).
+# small as this the best weight decay of those tried has N = 3.6 (docs/study.md, 38 epochs).
 _CPU: dict[str, object] = {
     "epochs": 20,
     "batch": 64,
@@ -50,7 +50,8 @@ PRESETS: dict[PresetName, dict[str, object]] = {
     "cifar": {},
     # The same N (docs/method.md) in half the time.
     "fast": {"epochs": 400, "optimizer.base_lr": 0.06},
-    # The paper's ImageNet setting (Sec. 3): 100 epochs, 3-layer projector, blur.
+    # The paper's ImageNet setting (Sec. 3, the batch of Table 4): 100 epochs, 3-layer projector,
+    # blur.
     "imagenet": {
         "epochs": 100,
         "batch": 256,
