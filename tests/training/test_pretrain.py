@@ -28,6 +28,7 @@ from stopgrad.images import Dataset, Images, Track, images_from_arrays, normaliz
 from stopgrad.method import Layers, Views, build_simsiam, compute_for, training_flops
 from stopgrad.method.collapse import Measures
 from stopgrad.runs import (
+    Checkpoint,
     RunWriter,
     check_sizes,
     describe_run,
@@ -648,7 +649,16 @@ def test_a_signal_during_the_measurements_stops_at_once_and_loses_nothing(
     # A kill after the row of that epoch was written, before its checkpoint replaces this one.
     row = next(row for row in read_metrics(whole) if row.get("epoch") == 2)
     append_lines(tmp_path / "run" / "metrics.jsonl", [row])
+    saved, save = list[int](), RunWriter.save
+
+    def saving(writer: RunWriter, checkpoint: Checkpoint) -> None:
+        saved.append(checkpoint.step)
+        save(writer, checkpoint)
+
+    monkeypatch.setattr(RunWriter, "save", saving)
     _go_on(dataset, config, tmp_path / "run")
+    assert saved[-1] == 32
+    assert 16 not in saved  # it would be removed before it is there again
     assert end_state(tmp_path / "run") == end_state(whole)
     for field in ("loss", "knn", "verdict"):
         told = _of_epochs(tmp_path / "run", field)

@@ -347,8 +347,9 @@ class Keeper:
         """Metrics, then the checkpoint that makes them count."""
         began, at = time.monotonic(), (self.training.step, self.training.epoch)
         self._write_rows()
-        if at == self.kept:  # saving it again would remove it first
-            return
+        known = self.kept is not None and at[0] == self.kept[0]
+        if at == self.kept or (known and not self.training.is_finished):
+            return  # to save a step again would remove it first; measuring again gives the same
         if self.writer is not None:
             self.writer.save(self.training.snapshot())
         self.saved, self.kept = time.monotonic(), at
