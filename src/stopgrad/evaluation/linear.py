@@ -144,9 +144,9 @@ def standardization(values: Tensor, algorithm: Optimizer) -> Standardization:  #
     rate has no meaning without a scale: base_lr 30 on raw features diverges as soon as they are
     larger than the report's were, and cost 3 points on random patches (docs/log.md). With a mean
     squared length of 1 the curvature of the cross-entropy is at most 1/2, whatever the encoder, and
-    raw pixels take the same learning rate. The set of linear classifiers stays the same. LARS keeps unit variance,
-    which its start at std 0.01 expects (He et al. 2022, Appendix A.1, put a BN without affine
-    parameters there).
+    raw pixels take the same learning rate. The set of linear classifiers stays the same. LARS keeps
+    unit variance, which its start at std 0.01 expects (He et al. 2022, Appendix A.1, put a BN
+    without affine parameters there).
     """
     variance, mean = torch.var_mean(values, dim=0, correction=0)
     constant = variance.sqrt() <= CONSTANT * mean.abs()
