@@ -313,9 +313,8 @@ class RunWriter:
         self._note_changes(checkpoint)
         remove_after(self.path, step=checkpoint.step)
         rows, torn = read_rows(self.path)
-        ended = checkpoint.state.get(
-            "epoch", math.inf
-        )  # it is saved within an epoch's measurements
+        # A signal may have saved it within an epoch's measurements, which are made again.
+        ended = checkpoint.state.get("epoch", math.inf)
         kept = [r for r in rows if r["step"] <= checkpoint.step and r.get("epoch", 0) <= ended]
         if torn or len(kept) < len(rows):  # steps that will be taken again
             replace_lines(self.path / METRICS, kept)

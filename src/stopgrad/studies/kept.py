@@ -14,7 +14,6 @@ on from it.
 from __future__ import annotations
 
 import copy
-import functools
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -104,10 +103,10 @@ def _run(parts: _Parts, config: Mapping[str, Any]) -> StudyRun:
     own = copy.deepcopy(dict(config))
     for key, value in parts.knobs.items():
         *sections, knob = key.split(".")
-        # An older version's card may lack a whole section.
-        functools.reduce(lambda at, section: at.setdefault(section, {}), sections, own)[knob] = (
-            value
-        )
+        at = own
+        for section in sections:
+            at = at.setdefault(section, {})  # which a card of an older version may lack
+        at[knob] = value
     return StudyRun(
         card=typed(RunCard, parts.card | {"config": own}),
         state=typed(RunState, parts.state),
