@@ -182,7 +182,8 @@ def _figure(rows: list[dict[str, Any]]) -> str:
     axis = {"scale": {"type": "log", "base": 2}, "axis": {"values": [1, 2, 4, 8, 16, 32, 64]}}
     x = {"field": "times", "type": "quantitative", "title": "size, times the smallest", **axis}
     y = {"field": "cost", "type": "quantitative", "title": "time, times the least", **axis}
-    color = {"field": "thing", "type": "nominal", "title": None, "sort": [*first]}
+    legend = {"orient": "top", "columns": 2, "columnPadding": 40, "labelLimit": 300}
+    color = {"field": "thing", "type": "nominal", "title": None, "sort": [*first], "legend": legend}
     dashed = {"type": "line", "strokeDash": [4, 4], "color": "#888"}
     line = [{"times": times, "cost": times} for times in TIMES]
     chart = {

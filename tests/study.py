@@ -41,6 +41,7 @@ LONG_DECAY = "2026-11-30-weight-decay"
 SHORT, LONG = "2026-11-26-predictor-lr", "2026-11-29-predictor-lr"
 LABELS, SHORT_LABELS = "2026-11-30-labels", "2026-11-26-labels"
 METRICS = {"knn_accuracy": "kNN", "linear_accuracy": "linear probe"}
+NB = "\N{NO-BREAK SPACE}"  # keeps a spread beside its mean
 
 
 @cache
@@ -82,7 +83,7 @@ def scores(folder: str) -> str:
             continue
         texts = {
             m: f"{scale * c.summary.mean:.{digits}f}"
-            + (f" ± {scale * c.summary.std:.{digits}f}" if c.summary.std is not None else "")
+            + (f"{NB}±{NB}{scale * c.summary.std:.{digits}f}" if c.summary.std is not None else "")
             for m, c in cells.items()
             if c is not None and c.summary is not None
             for scale, digits in ((1, 1) if m == "effective_rank" else (100, 2),)

@@ -193,6 +193,12 @@ def test_a_poster_is_one_page_of_a1_and_figures_are_files(
     assert re.search(rb"/MediaBox\s*\[\s*0 0 1684 2384\s*\]", poster)
     files = write_figures([own], folder=tmp_path / "figures")
     assert {path.suffix for path in files} == {".svg", ".png"}
+    drawing = (tmp_path / "figures" / "batch.svg").read_text()
+    box = re.search(r'width="(\d+)" height="(\d+)" viewBox="-(\d+) 0 (\d+) (\d+)"', drawing)
+    assert box is not None  # with room beside it for fonts that are wider than those of Vega
+    width, height, room, *whole = map(int, box.groups())
+    assert (whole, room) == ([width, height], round(0.07 * (width - 2 * room)))
+    assert drawing.count('font-family="Arial') == drawing.count("font-family") > 5
     assert {"architecture.svg", "batch.svg", "knn-epochs.png"} <= {p.name for p in files}
     assert all(path.stat().st_size > 500 for path in files)
 

@@ -27,6 +27,12 @@ from stopgrad.report.style import Figure, Role, light, plain_svg
 from stopgrad.storage import storage_errors, write_atomically
 
 PNG_SCALE = 2.0
+FONTS = "Arial, Liberation Sans, Arimo, Helvetica, sans-serif"  # all as wide as Vega's
+WIDER = 0.07  # of a drawing's width, room on each side for fonts that are wider
+HEAD = re.compile(
+    r'(<svg [^>]*)width="(\d+)" height="(\d+)" viewBox="[^"]*">'
+    r'<rect width="\d+" height="\d+"( fill="[^"]*"/>)'
+)
 
 
 def write_figures(chapters: Sequence[Evidence | StudyEvidence], *, folder: Path) -> list[Path]:
@@ -57,13 +63,28 @@ def _files_of(chapter: Evidence | StudyEvidence) -> Iterator[tuple[str, bytes]]:
 
     for figure in _figures_of(chapter):
         drawing, name = plain_svg(figure.chart), _file_name(figure.name)
-        yield f"{name}.svg", drawing.encode()
+        yield f"{name}.svg", _for_any_font(drawing).encode()
         yield f"{name}.png", sign_figure(vl_convert.svg_to_png(drawing, scale=PNG_SCALE))
     run = chapter.run
     if run is not None and run.views is not None:
         yield "views.png", figure_as_png(view_grid(run.views))
     if run is not None and run.neighbors is not None:
         yield "neighbors.png", figure_as_png(neighbor_grid(run.neighbors))
+
+
+def _for_any_font(svg: str) -> str:
+    """A drawing with fonts as wide as Vega takes them to be, and room at the sides for wider ones.
+
+    What lies outside of an image is cut off, and not every machine has such a font.
+    """
+    svg = svg.replace('font-family="sans-serif"', f'font-family="{FONTS}"')
+    if (head := HEAD.match(svg)) is None:
+        return svg
+    start, width, height, fill = head.groups()
+    room = round(WIDER * int(width))
+    size = f'width="{int(width) + 2 * room}" height="{height}"'
+    box = f'viewBox="{-room} 0 {int(width) + 2 * room} {height}"'
+    return f'{start}{size} {box}><rect x="{-room}" {size}{fill}{svg[head.end() :]}'
 
 
 def _figures_of(chapter: Evidence | StudyEvidence) -> list[Figure]:
