@@ -38,8 +38,8 @@ from PIL import Image
 
 from stopgrad.config import preset
 from stopgrad.images import load_dataset, normalization
-from stopgrad.images.gather import cores
 from stopgrad.runs import environment
+from stopgrad.storage import usable_cores
 from stopgrad.training import start_training
 
 SIDE, WIDTH, HEIGHT = 224, 500, 375  # px
@@ -58,11 +58,11 @@ def main() -> int:
             for number in range(options.rounds)
         ]
     keys = [key for key in rounds[0] if key.endswith(("share", "ratio"))]
-    here = environment(device="cpu", threads=cores())
+    here = environment(device="cpu", threads=usable_cores())
     record = {
         "pictures": options.pictures,
         "jpeg_bytes": bytes_each,
-        "cores": cores(),
+        "cores": usable_cores(),
         "load_before": before,
         "load_after": os.getloadavg(),
         "rounds": rounds,
@@ -149,7 +149,7 @@ def _round(folder: Path, store: Path, options: argparse.Namespace) -> dict[str, 
         "pillow_at_once_per_s": at_once,
         "pack_per_s": packed.clock,
         "pack_per_processor_s": packed.processor,
-        "pack_share": packed.clock / (alone.clock * cores()),
+        "pack_share": packed.clock / (alone.clock * usable_cores()),
         "pack_at_once_share": packed.clock / at_once,
         "pack_processor_share": packed.processor / alone.processor,
         "store_views_per_s": ours.clock,
@@ -171,11 +171,11 @@ def _pillow_rate(folder: Path) -> Rate:
 def _pillow_at_once(folder: Path) -> float:
     """Images per second that Pillow does in a process per core, all at the same time."""
     paths = sorted(folder.rglob("*.jpg"))[:ALONE]
-    with multiprocessing.get_context("spawn").Pool(cores()) as pool:
-        pool.map(_by_pillow, [paths[:1]] * cores(), chunksize=1)  # all have started
+    with multiprocessing.get_context("spawn").Pool(usable_cores()) as pool:
+        pool.map(_by_pillow, [paths[:1]] * usable_cores(), chunksize=1)  # all have started
         began = time.perf_counter()
-        pool.map(_by_pillow, [paths] * cores(), chunksize=1)
-        return len(paths) * cores() / (time.perf_counter() - began)
+        pool.map(_by_pillow, [paths] * usable_cores(), chunksize=1)
+        return len(paths) * usable_cores() / (time.perf_counter() - began)
 
 
 def _by_pillow(paths: list[Path]) -> None:
@@ -218,7 +218,7 @@ def _folder_views(folder: Path, seconds: float) -> float:
     normalize = t.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
     one = t.Compose([crop, jitter, *rest, normalize])
     data = datasets.ImageFolder(str(folder), transform=lambda image: (one(image), one(image)))
-    loader = iter(DataLoader(data, batch_size=64, shuffle=True, num_workers=cores()))
+    loader = iter(DataLoader(data, batch_size=64, shuffle=True, num_workers=usable_cores()))
     next(loader)  # the workers have started
     done, began = 0, time.perf_counter()
     while time.perf_counter() - began < seconds:

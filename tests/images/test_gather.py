@@ -32,7 +32,7 @@ def pictures(count: int):
 
 
 def test_pictures_come_back_in_order(monkeypatch):
-    monkeypatch.setattr(gather, "cores", lambda: 4)
+    monkeypatch.setattr(gather, "usable_cores", lambda: 4)
     found = list(on_all_cores(pictures(1000), DECODE))
     assert [attempt.name for attempt in found] == [str(number) for number in range(1000)]
     values = [attempt.result[0, 0, 0] for attempt in found]
@@ -41,7 +41,7 @@ def test_pictures_come_back_in_order(monkeypatch):
 
 @pytest.mark.timeout(60)
 def test_as_many_tasks_run_at_once_as_there_are_cores(monkeypatch):
-    monkeypatch.setattr(gather, "cores", lambda: 3)
+    monkeypatch.setattr(gather, "usable_cores", lambda: 3)
     meeting = threading.Barrier(3, timeout=20)
 
     def meet(picture):
@@ -51,7 +51,7 @@ def test_as_many_tasks_run_at_once_as_there_are_cores(monkeypatch):
 
 
 def test_only_a_few_tasks_are_read_ahead(monkeypatch):
-    monkeypatch.setattr(gather, "cores", lambda: 2)
+    monkeypatch.setattr(gather, "usable_cores", lambda: 2)
     read = []
 
     def watched():
