@@ -638,7 +638,7 @@ def test_packing_is_advised_for_as_many_channels_as_the_pictures_have() -> None:
         **dict.fromkeys(Findings._fields, ())  # type: ignore[arg-type]
         | {"packed": False, "pictures": {"train": 20_000}}
         | {"sizes": {ImageSize(375, 500): 20_000}}
-        | {"dataset": Dataset("bands", images_from_arrays(pixels), None)}
+        | {"dataset": Dataset("bands", images_from_arrays(pixels, channels=12), None)}
     )
     advice = advise_packing(findings, side=256, limit=8 << 30)
     assert advice is not None
