@@ -51,7 +51,8 @@ DATA = ("fingerprint", "images", "task", "labels", "label_draw", "from_step")
 """What decides a run besides its config; the last four where it learns from labels. The weights
 that its encoder started from are `data.init`."""
 
-ROUNDING = tuple("torch numpy timm stopgrad machine cpu cpu_capability gpu processes".split())
+MACHINE = ("machine", "cpu", "cpu_capability", "gpu", "processes")
+ROUNDING = ("torch", "numpy", "timm", "stopgrad", *MACHINE)
 """Another one of these and the steps stay the same; the last bits of their numbers may not."""
 
 
