@@ -193,18 +193,27 @@ def test_a_pretraining_starts_from_the_weights_and_notes_them(
     assert not torch.equal(one["encoder.conv1.weight"], other["encoder.conv1.weight"])
 
 
-def test_the_first_checkpoint_holds_the_weights(
-    run: TrainedRun, digits: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def dying(*_: object) -> None:
+@pytest.fixture
+def dying(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pretrainings end in their first step."""
+
+    def die(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("stopgrad.training.pretrain.Pretraining.advance", dying)
-    assert _pretrain(tmp_path / "new", "--init", run.path) == 130
-    saved = load_checkpoint(tmp_path / "new")
-    assert saved.step == 0
+    monkeypatch.setattr("stopgrad.training.pretrain.Pretraining.advance", die)
+
+
+def _holds_at_step_0(path: Path, run: TrainedRun) -> bool:
+    saved = load_checkpoint(path)
     encoder = {k.removeprefix("encoder."): v for k, v in saved.model.items() if "encoder." in k}
-    assert _equal(encoder, run)
+    return saved.step == 0 and _equal(encoder, run)
+
+
+def test_the_first_checkpoint_holds_the_weights(
+    run: TrainedRun, digits: Dataset, tmp_path: Path, dying: None
+) -> None:
+    assert _pretrain(tmp_path / "new", "--init", run.path) == 130
+    assert _holds_at_step_0(tmp_path / "new", run)
 
 
 def test_a_run_killed_before_its_first_checkpoint_starts_from_the_same_weights_again(
@@ -212,19 +221,13 @@ def test_a_run_killed_before_its_first_checkpoint_starts_from_the_same_weights_a
     digits: Dataset,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
+    dying: None,
 ) -> None:
-    def dying(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr("stopgrad.training.pretrain.Pretraining.advance", dying)
     out = tmp_path / "new"
     assert _pretrain(out, "--init", run.path) == 130
     shutil.rmtree(out / "checkpoints")
     assert main(["resume", str(out)]) == 130
-    saved = load_checkpoint(out)
-    encoder = {k.removeprefix("encoder."): v for k, v in saved.model.items() if "encoder." in k}
-    assert _equal(encoder, run)
+    assert _holds_at_step_0(out, run)
     shutil.rmtree(out / "checkpoints")
     edit(out / "config.json", "data.init.sha256", "0" * 64)
     assert main(["resume", str(out)]) == 2

@@ -118,15 +118,11 @@ class Data:
 
     def with_columns(self, config: Config) -> Config:
         """A config that takes the columns that were named with the data, and else its own."""
-        own = self._reading
-        return replace(
-            config,
-            image_column=own.image_column or config.image_column,
-            label_column=own.label_column or config.label_column,
-        )
+        named = self.reading_knobs
+        return replace(config, **{key: named[key] for key in named if key.endswith("_column")})
 
     @property
-    def reading_knobs(self) -> dict[str, object]:
+    def reading_knobs(self) -> dict[str, Any]:
         """The knobs of how the data are read, where something was said."""
         by_rule, read = Config(), self.with_reading(Config())
         names = HowRead.__annotations__

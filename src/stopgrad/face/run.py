@@ -27,7 +27,7 @@ from stopgrad.face.opened import (
 )
 from stopgrad.face.progress import Screen, TrainingBar, at_work, show_fractions
 from stopgrad.face.report import Reported, write_report
-from stopgrad.face.tables import Neighborhood, Scores, flat_epoch, knn_balance
+from stopgrad.face.tables import Neighborhood, Scores, flat_epoch, knn_balance, newest_scores
 from stopgrad.face.trackers import Mirror
 from stopgrad.storage import printable, user_path
 
@@ -66,10 +66,7 @@ class Run(OpenedRun):
         """How it stands, and its newest scores."""
         from markupsafe import escape
 
-        found = evaluation.newest(self._records()).values()
-        measures = [record for record in found if record.metric in MEASURES]
-        newest = Scores([*evaluation.scored_last(found), *measures])
-        return f"<p>{escape(repr(self))}</p>\n{newest._repr_html_()}"
+        return f"<p>{escape(repr(self))}</p>\n{newest_scores(self._records())._repr_html_()}"
 
     @property
     def records(self) -> list[dict[str, Any]]:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from stopgrad import evaluation, report
 from stopgrad.evaluation import (
+    MEASURES,
     METRICS,
     SUBJECTS,
     Balance,
@@ -111,6 +112,12 @@ class Scores(Shown, Sequence["Record"]):
     @property
     def _accuracies(self) -> list[Record]:
         return [record for record in self.records if record.metric.endswith("_accuracy")]
+
+
+def newest_scores(records: Sequence[Record]) -> Scores:
+    """The accuracies of the split that was scored last, and the newest measures of collapse."""
+    measures = [r for r in evaluation.newest(records).values() if r.metric in MEASURES]
+    return Scores([*evaluation.scored_last(records), *measures])
 
 
 def flat_epoch(row: MetricsRow) -> dict[str, object]:
