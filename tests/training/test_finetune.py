@@ -136,6 +136,8 @@ def test_no_image_outside_of_the_fraction_enters(run: TrainedRun, dataset: Datas
     noisy = dataset._replace(train=poisoned(dataset.train, fraction.train))
     clean, other = (_finetuned(run, fraction_of(d, 0.1)) for d in (dataset, noisy))
     assert weights_sha256(clean.model) == weights_sha256(other.model)
+    clean, other = (_finetuned(run, fraction_of(d)) for d in (dataset, noisy))
+    assert weights_sha256(clean.model) != weights_sha256(other.model)
 
 
 def test_it_learns_far_more_than_the_untrained_network_knows(

@@ -172,6 +172,7 @@ def _worst_difference(ours: dict[str, nn.Parameter], theirs: dict[str, nn.Parame
     ("stop_gradient", "predictor", "encoder", "dtype"),
     [
         *itertools.product([True, False], [True, False], ["resnet10"], [torch.float32]),
+        (True, True, "resnet18", torch.float64),
         (False, True, "resnet18", torch.float64),
     ],
 )

@@ -221,7 +221,7 @@ def _open_tiff(file: IO[bytes], bands: Bands) -> RawImage:
 
 
 def _checked_tiff(page: TiffPage, kind: str, *, layers: int, is_named: bool) -> np.dtype[Any]:
-    """The type of its samples; ValueError for a page that is not read, named bands or not."""
+    """The type of its samples; ValueError where the page (`is_named`: its bands) is not read."""
     if page.dtype is None or page.dtype.kind not in "buif":
         raise ValueError(f"TIFF of {kind}: {SAVE} as real numbers, such as magnitudes")
     if page.compression not in COMPRESSIONS:
