@@ -1,5 +1,6 @@
 """Claims about `compare` and its command."""
 
+import dataclasses
 import hashlib
 import itertools
 import json
@@ -14,7 +15,7 @@ from PIL import Image
 from stopgrad.cli import main
 from stopgrad.config import LabelFreeName, preset
 from stopgrad.errors import ConfigError
-from stopgrad.evaluation import COMPARED, LABEL_FREE, Comparison, append, compare_runs
+from stopgrad.evaluation import COMPARED, LABEL_FREE, Comparison, append, compare_runs, records_of
 from stopgrad.evaluation.comparison import accuracies
 from stopgrad.evaluation.evaluate import whole_record
 from stopgrad.evaluation.statistics import kendall
@@ -167,6 +168,12 @@ def test_what_no_record_has_is_scored_where_there_are_labels(tmp_path: Path) -> 
     assert second.scored_now == COMPARED
     assert second.records["knn_accuracy"].value > 0.9
     assert accuracies(runs, None)[1].records == {}
+    corrected = DATA._replace(test=DATA.test.take(np.arange(4)))
+    assert accuracies(runs, [corrected] * 2)[0].scored_now == ("linear_accuracy",)  # no mark yet
+    [stale] = records_of(runs[0].path)
+    marked = dataclasses.replace(stale, data=stale.data | {"scored": DATA.test.fingerprint})
+    append(runs[0].path / "records.jsonl", marked)
+    assert accuracies(runs, [corrected] * 2)[0].scored_now == COMPARED
     notes = compare_runs(runs, [DATA, DATA]).notes
     assert any(note.startswith("scored now on images of test, not in") for note in notes)
 

@@ -1,5 +1,6 @@
 """Claims about `evaluate`, and about the examples of a run that the report shows."""
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import stopgrad
 from stopgrad.config import Config, preset
 from stopgrad.errors import CheckpointError, ConfigError, DataError
 from stopgrad.evaluation import Selection, embed, evaluate_run, read, weighted_knn
-from stopgrad.evaluation.evaluate import recorded_numbers, score_run
+from stopgrad.evaluation.evaluate import score_run
 from stopgrad.images import Dataset, images_from_arrays, label_subset, normalization
 from stopgrad.method import build_simsiam
 from stopgrad.report import neighbor_examples, view_examples
@@ -88,11 +89,28 @@ def test_other_images_than_those_of_the_run_are_refused(run: TrainedRun, dataset
 def test_numbers_of_an_epoch_before_are_missing_for_the_encoder_alone(
     run: TrainedRun, dataset: Dataset, tmp_path: Path
 ) -> None:
-    select = Selection(metrics=("knn_accuracy",))
-    list(evaluate_run(run, dataset, select=select, out=tmp_path / "own"))
-    known = {epoch: recorded_numbers(tmp_path / "own", epoch=epoch) for epoch in (2, 3)}
-    assert {key.of for key in known[2]} == {"encoder", "untrained", "pixels"}
-    assert {key.of for key in known[3]} == {"untrained", "pixels"}
+    select = Selection(metrics=("knn_accuracy",), missing=True)
+    first = list(evaluate_run(run, dataset, select=select, out=tmp_path))
+    assert [record.of for record in first] == ["encoder", "untrained", "pixels"]
+    assert list(evaluate_run(run, dataset, select=select, out=tmp_path)) == []
+    before = [dataclasses.replace(record, epoch=1) for record in first]
+    assert [r.of for r in score_run(run, dataset, select=select, known=before)] == ["encoder"]
+
+
+def test_numbers_of_other_test_labels_are_missing(
+    run: TrainedRun, dataset: Dataset, tmp_path: Path
+) -> None:
+    """A record does not stand for test images that were corrected since."""
+    assert dataset.test is not None
+    select = Selection(of=("encoder",), metrics=("knn_accuracy",), missing=True)
+    [first] = evaluate_run(run, dataset, select=select, out=tmp_path)
+    assert first.data["scored"] == dataset.test.fingerprint
+    corrected = dataset._replace(test=dataset.test.take(np.arange(99)))
+    [second] = evaluate_run(run, corrected, select=select, out=tmp_path)
+    assert second.images_scored == 99
+    unmarked = {key: value for key, value in first.data.items() if key != "scored"}  # an older one
+    older = dataclasses.replace(first, data=unmarked)
+    assert list(score_run(run, corrected, select=select, known=[older])) == []
 
 
 def test_other_images_are_scored_into_a_folder_of_their_own(
@@ -109,6 +127,7 @@ def test_other_images_are_scored_into_a_folder_of_their_own(
         "name": "other",
         "fingerprint": dataset.test.fingerprint,
         "pretrained_on": dataset.train.fingerprint,
+        "scored": other.test.fingerprint,
     }
     drawn = dataset.test.take(label_subset(dataset.test, fraction=0.5, seed=0))
     how = {"normalization": run.info.normalization, "compute": run.compute}

@@ -17,7 +17,15 @@ from stopgrad.evaluation import to_line
 from stopgrad.evaluation.records import from_values
 from stopgrad.images import Dataset, normalization
 from stopgrad.method import build_classifier
-from stopgrad.runs import RunWriter, TrainedRun, describe_run, load_checkpoint, load_run, prepare
+from stopgrad.runs import (
+    EvaluationSplit,
+    RunWriter,
+    TrainedRun,
+    describe_run,
+    load_checkpoint,
+    load_run,
+    prepare,
+)
 from stopgrad.training import LabelledEpoch, pretrain_epochs
 from stopgrad.training.fractions import finetune_fractions, trained_record
 from stopgrad.training.labelled import (
@@ -213,7 +221,8 @@ def test_its_record_is_the_encoders_beside_those_of_other_evaluators(
 ) -> None:
     epoch = _run(tmp_path / "run", run, dataset)[-1]
     with _open(tmp_path / "run", run, dataset) as writer:
-        record = trained_record(writer.info, epoch, split="test")
+        split = EvaluationSplit(dataset.train, dataset.test, "test")
+        record = trained_record(writer.info, epoch, split=split)
     assert (record.metric, record.of, record.split) == ("finetune_accuracy", "encoder", "test")
     assert (record.value, record.images_scored) == (epoch.score.accuracy, 100)
     assert (record.labels, record.label_draw, record.seed) == (0.5, 0, 0)
@@ -221,7 +230,8 @@ def test_its_record_is_the_encoders_beside_those_of_other_evaluators(
     assert record.views == 2 * 32 * 10  # of the pretraining
     assert record.protocol["views"] == 2 * 32 * 10  # of the fine-tuning: 2 epochs, one view each
     assert record.protocol["start"] == "the pretrained encoder"
-    assert record.data == {"name": "digits", "fingerprint": dataset.train.fingerprint}
+    marks = {"fingerprint": dataset.train.fingerprint, "scored": dataset.test.fingerprint}
+    assert record.data == {"name": "digits"} | marks
     assert from_values(json.loads(to_line(record))) == record
 
 

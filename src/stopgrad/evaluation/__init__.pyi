@@ -12,8 +12,8 @@ from .costs import read_costs as read_costs
 from .costs import start_meter as start_meter
 from .evaluate import Selection as Selection
 from .evaluate import evaluate_run as evaluate_run
+from .evaluate import is_scored_on as is_scored_on
 from .evaluate import newest_measures as newest_measures
-from .evaluate import recorded_numbers as recorded_numbers
 from .evaluate import scored as scored
 from .features import Features as Features
 from .features import Score as Score

@@ -24,7 +24,7 @@ from stopgrad.config import (
     torch_generator,
 )
 from stopgrad.errors import ConfigError, DataError
-from stopgrad.evaluation.evaluate import Selection, is_own, score_run
+from stopgrad.evaluation.evaluate import Selection, is_own, is_scored_on, score_run
 from stopgrad.evaluation.records import Key, Record, newest, records_of
 from stopgrad.evaluation.statistics import Kendall, kendall
 from stopgrad.images import Dataset, Images, Track, no_progress
@@ -360,8 +360,8 @@ def accuracies(
     images alone; else the one that `evaluate_run` takes by itself. What no record has is scored on
     the images of each run, which have labels; without data sets it is left out.
     """
-    recorded = [_recorded(run) for run in runs]
     own: Sequence[Dataset | None] = datasets or [None] * len(runs)
+    recorded = [_recorded(run, of and of.test) for run, of in zip(runs, own, strict=True)]
     split = "test" if own[0] is None else split_to_score(own[0], runs[0].info.config)
     if all(run.info.config.validation > 0 for run in runs):
         split = "validation"
@@ -382,11 +382,18 @@ def accuracies(
     return completed
 
 
-def _recorded(run: TrainedRun) -> dict[Key, Record]:
-    """The records of the encoder at the checkpoint at hand, with all labels."""
-    return newest(
+def _recorded(run: TrainedRun, test: Images | None) -> dict[Key, Record]:
+    """The records of the encoder at the checkpoint at hand, with all labels.
+
+    Those of other test images than these, or of other labels of them, are left out.
+    """
+    known = newest(
         record
         for record in records_of(run.path)
         if record.metric in COMPARED
         and (record.of, record.labels, record.epoch) == ("encoder", 1.0, run.epoch)
     )
+    if test is None:
+        return known
+    mine = test.labelled()
+    return {key: r for key, r in known.items() if key.split != "test" or is_scored_on(r, mine)}

@@ -36,7 +36,7 @@ from stopgrad.evaluation.records import (
     Record,
     Subject,
     append,
-    key_of,
+    newest,
     records_of,
 )
 from stopgrad.images import Dataset, Images, Track, label_subset, no_progress
@@ -70,7 +70,7 @@ class Selection(NamedTuple):
     split: str = "auto"  # as `evaluation_split` takes it
     of: tuple[Subject, ...] = ("encoder", "untrained", "pixels")
     metrics: tuple[str, ...] = FROZEN  # measures of collapse may be among them
-    done: frozenset[Key] = frozenset()  # what is known already
+    missing: bool = False  # leave out what the folder has a record of
 
 
 EVERYTHING = Selection()
@@ -108,15 +108,10 @@ def evaluate_run(
         make_folder(folder)
     if set(select.metrics) & set(FROZEN):
         keep_label_draws(folder, dataset, config_of(run.info, dataset), labels=labels)
-    for record in score_run(run, dataset, labels=labels, select=select, track=track):
+    known = records_of(folder) if select.missing else []
+    for record in score_run(run, dataset, labels=labels, select=select, known=known, track=track):
         append(folder / RECORDS, record)
         yield record
-
-
-def recorded_numbers(folder: Path, *, epoch: int) -> frozenset[Key]:
-    """The numbers that a folder has already of a run at this epoch."""
-    found = records_of(folder)
-    return frozenset(key_of(r) for r in found if r.of != "encoder" or r.epoch == epoch)
 
 
 def score_run(
@@ -125,6 +120,7 @@ def score_run(
     *,
     labels: Sequence[float] = (1.0,),
     select: Selection = EVERYTHING,
+    known: Iterable[Record] = (),
     track: Track = no_progress,
 ) -> Iterator[Record]:
     """Scores a run's encoder, and beside it the untrained encoder and raw pixels; writes nothing.
@@ -132,24 +128,31 @@ def score_run(
     The images may be others than the run's: its encoder is then scored on data that it has never
     seen, normalised as the run's own. Each label fraction is drawn by the run's seed, the same for
     all subjects. The learning rate of the LARS probe is chosen on held-out training labels; the
-    test images are scored once.
-    Arguments and errors are those of `evaluate_run`.
+    test images are scored once. What `known` holds of the run's epoch and of these images is left
+    out. Other arguments and errors are those of `evaluate_run`.
     """
     check_fractions(labels)
-    known = {key.metric for key in select.done if key.split == "train"}
-    wanted = tuple(metric for metric in select.metrics if metric not in known)
+    current = newest(r for r in known if r.of != "encoder" or r.epoch == run.epoch)
+    measured = {key.metric for key in current if key.split == "train"}
+    wanted = tuple(metric for metric in select.metrics if metric not in measured)
     if "encoder" in select.of and is_own(run, dataset):
         yield from _measured(run, metrics=wanted, name=dataset.name)
     if not set(wanted) & set(FROZEN):
         return
     images = evaluation_split(dataset, config_of(run.info, dataset), name=select.split)
+    done = {key for key, record in current.items() if is_scored_on(record, images.test)}
     for of in select.of:
         keys = [Key(metric, fraction, of, images.name) for fraction in labels for metric in FROZEN]
-        left = [key for key in keys if key.metric in wanted and key not in select.done]
+        left = [key for key in keys if key.metric in wanted and key not in done]
         if left:
-            mark = dataset.train.fingerprint
-            beside = {"name": dataset.name, "fingerprint": mark} | _pretraining(run, of=of)
+            marks = {"fingerprint": dataset.train.fingerprint, "scored": images.test.fingerprint}
+            beside = {"name": dataset.name} | marks | _pretraining(run, of=of)
             yield from _scored(run, images, left, beside=beside, track=track)
+
+
+def is_scored_on(record: Record, images: Images) -> bool:
+    """Whether a record is of these images and labels; an older one without their mark may be."""
+    return record.data.get("scored", images.fingerprint) == images.fingerprint
 
 
 def is_own(run: TrainedRun, dataset: Dataset) -> bool:
@@ -299,16 +302,25 @@ def scored(info: RunInfo, score: Score, **values: Any) -> Record:
 
 
 def whole_record(
-    info: RunInfo, *, name: str, fingerprint: str = "", labels: float = 1.0, **values: Any
+    info: RunInfo,
+    *,
+    name: str,
+    fingerprint: str = "",
+    scored: str = "",
+    labels: float = 1.0,
+    **values: Any,
 ) -> Record:
     """A number with what every record says of its run, its data and the machine.
 
-    `fingerprint` is that of the images, where they are not the run's own.
+    `fingerprint` is that of the training images, where they are not the run's own, and `scored`
+    that of the images behind an accuracy.
     """
     config, own = info.config, info.data["fingerprint"]
     data = {"name": name, "fingerprint": fingerprint or own}
     if data["fingerprint"] != own:
         data["pretrained_on"] = own
+    if scored:
+        data["scored"] = scored
     device = str(compute_for(config).device)
     return Record(
         labels=labels,

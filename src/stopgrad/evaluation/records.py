@@ -82,8 +82,9 @@ class Record:
     seed: int | None = None  # of the run
     epoch: int | None = None  # of the run, at which it was scored
     verdict: str | None = None  # on the representation at that epoch, "healthy" for instance
-    data: dict[str, str]  # {"name", "fingerprint"} of the training images, and "pretrained_on",
-    # the fingerprint of the run's own, where the evaluators had others
+    data: dict[str, str]  # {"name", "fingerprint"} of the training images; "scored", the
+    # fingerprint of those behind an accuracy; and "pretrained_on", the fingerprint of the run's
+    # own, where the evaluators had others
     init: dict[str, str] | None = None  # {"from", "sha256"} of the encoder's start; None: random
     code: str  # version of stopgrad, with the commit when it runs from a checkout
     versions: dict[str, str]  # of python, torch, numpy and stopgrad

@@ -130,7 +130,7 @@ class Run(OpenedRun):
                 validation with labels.
             of: What is scored, one or several.
             metrics: Accuracies, and measures of collapse of z, one or several.
-            missing: Leave out what is recorded already.
+            missing: Leave out what is recorded already, of this epoch and of these images.
             each: Called with each record when it is on disk.
 
         Raises:
@@ -144,10 +144,7 @@ class Run(OpenedRun):
         check_choices("metrics", wanted, (*FROZEN, *MEASURES))
         dataset = self.own_images(data, screen, split=split)
         folder = self._records_of(dataset, data, out)
-        run, select = self.trained(screen), evaluation.Selection(split, subjects, wanted)
-        if missing:
-            known = evaluation.recorded_numbers(folder or self.path, epoch=run.epoch)
-            select = select._replace(done=known)
+        run, select = self.trained(screen), evaluation.Selection(split, subjects, wanted, missing)
         if "untrained" in subjects and self._weights_changed():
             screen.line(
                 "untrained is left out: the encoder has other weights than the run began with"

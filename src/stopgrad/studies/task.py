@@ -234,7 +234,7 @@ def _train(task: StudyTask) -> Iterator[str]:
 
 
 def _score(task: StudyTask) -> Iterator[str]:
-    from stopgrad.evaluation import Selection, evaluate_run, recorded_numbers
+    from stopgrad.evaluation import Selection, evaluate_run
     from stopgrad.method import use_threads
     from stopgrad.runs import load_images, load_run
     from stopgrad.training import finetune_fractions
@@ -252,8 +252,7 @@ def _score(task: StudyTask) -> Iterator[str]:
             finetune_fractions(run, dataset, config, task.run, spec=task.spec, labels=task.labels)
         )
         return
-    known = recorded_numbers(task.run, epoch=run.epoch)
-    select = Selection(task.split, tuple(task.subjects), tuple(task.metrics), known)
+    select = Selection(task.split, tuple(task.subjects), tuple(task.metrics), missing=True)
     for record in evaluate_run(run, dataset, labels=task.labels, select=select):
         number = f"{record.of} {record.metric} {record.value:.4g}"
         yield f"{number} with {record.labels:g} of the labels"

@@ -20,6 +20,7 @@ from stopgrad.evaluation import (
     Record,
     append,
     append_cost,
+    is_scored_on,
     records_of,
     scored,
     start_meter,
@@ -62,7 +63,7 @@ class Fraction(NamedTuple):
     out: Path  # where the records go
     info: RunInfo
     dataset: Dataset
-    split: str  # name of the images that are scored
+    split: EvaluationSplit
 
     @property
     def labels(self) -> float:
@@ -175,7 +176,7 @@ def _fractions(
         mean_std = known or normalization(images.train, channels=config.encoder.channels)
         info = describe_fraction(images, config, task=task, normalization=mean_std, data=card)
         epochs = functools.partial(labelled_epochs, images, config, start=start, track=track)
-        yield from _finish(Fraction(out, info, dataset, split.name), epochs)
+        yield from _finish(Fraction(out, info, dataset, split), epochs)
 
 
 def _finish(
@@ -252,7 +253,7 @@ def open_fraction(path: Path, info: RunInfo) -> RunWriter:
     return RunWriter.create(path, info)
 
 
-def trained_record(info: RunInfo, epoch: LabelledEpoch, *, split: str) -> Record:
+def trained_record(info: RunInfo, epoch: LabelledEpoch, *, split: EvaluationSplit) -> Record:
     """The record of a training with labels, from scratch or fine-tuned, at its last epoch.
 
     What it cost stands in its protocol; the record's own views and FLOPs are, as for every
@@ -277,16 +278,18 @@ def trained_record(info: RunInfo, epoch: LabelledEpoch, *, split: str) -> Record
         flops=flops,
         labels=data["labels"],
         name=data["name"],
-        split=split,
+        split=split.name,
+        scored=split.test.fingerprint,
         wall_s=epoch.seconds,
     )
 
 
-def _is_of(record: Record, info: RunInfo, *, split: str) -> bool:
+def _is_of(record: Record, info: RunInfo, *, split: EvaluationSplit) -> bool:
     data, epoch = info.data, info.data.get("from_epoch", record.epoch)
     return (
         record.protocol.get("evaluator") == info.task
-        and (record.labels, record.split, record.epoch) == (data["labels"], split, epoch)
+        and (record.labels, record.split, record.epoch) == (data["labels"], split.name, epoch)
+        and is_scored_on(record, split.test)
         and record.data["fingerprint"] == data["fingerprint"]
         and config_to_dict(Config()) | (record.config or {}) == config_to_dict(info.config)
     )
