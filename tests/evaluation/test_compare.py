@@ -16,7 +16,7 @@ from stopgrad.cli import main
 from stopgrad.config import LabelFreeName, preset
 from stopgrad.errors import ConfigError
 from stopgrad.evaluation import COMPARED, LABEL_FREE, Comparison, append, compare_runs, records_of
-from stopgrad.evaluation.comparison import accuracies
+from stopgrad.evaluation.accuracies import accuracies
 from stopgrad.evaluation.evaluate import whole_record
 from stopgrad.evaluation.statistics import kendall
 from stopgrad.images import Dataset, Images, images_from_arrays, load_dataset

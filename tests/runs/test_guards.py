@@ -12,8 +12,9 @@ from stopgrad.cli.resume import FREE_TO_CHANGE
 from stopgrad.config import describe_knobs, preset
 from stopgrad.errors import CheckpointError, ConfigError, DataError, StopgradError
 from stopgrad.runs import RunInfo, RunWriter, extended, load_checkpoint, read_run, read_status
+from stopgrad.runs.changes import ELSEWHERE, FREE, _facts
 from stopgrad.runs.checkpoint import save_checkpoint
-from stopgrad.runs.info import ELSEWHERE, FREE, Change, _facts
+from stopgrad.runs.info import Change
 from tests.runs.factories import begin, checkpoint, edit, go_on, info, resume, train, train_on
 
 

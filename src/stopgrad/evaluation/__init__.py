@@ -12,6 +12,7 @@ number), or ranks of runs without labels. Stands above training, because the loo
     statistics   means, intervals, tests over seeds
     format       how metrics are named and numbers written
     gain         whether a run is better than its untrained encoder, by its records
+    accuracies   accuracies of several runs on the same images
     comparison   runs ranked by measures that need no labels, and how far labels agree
 """
 

@@ -1,4 +1,4 @@
-from .comparison import COMPARED as COMPARED
+from .accuracies import COMPARED as COMPARED
 from .comparison import LABEL_FREE as LABEL_FREE
 from .comparison import Agreement as Agreement
 from .comparison import Comparison as Comparison

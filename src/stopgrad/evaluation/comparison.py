@@ -24,8 +24,7 @@ from stopgrad.config import (
     torch_generator,
 )
 from stopgrad.errors import ConfigError, DataError
-from stopgrad.evaluation.evaluate import Selection, is_own, is_scored_on, score_run
-from stopgrad.evaluation.records import Key, Record, newest, records_of
+from stopgrad.evaluation.accuracies import COMPARED, Accuracies, accuracies
 from stopgrad.evaluation.statistics import Kendall, kendall
 from stopgrad.images import Dataset, Images, Track, no_progress
 from stopgrad.method import (
@@ -38,12 +37,11 @@ from stopgrad.method import (
     retrieval,
     two_views,
 )
-from stopgrad.runs import TrainedRun, read_status, split_to_score
+from stopgrad.runs import TrainedRun, read_status
 
 IMAGES = 1000  # images N at most. Thilak et al. 2023: 1000
 VIEWS = 10  # views Q of each image. Thilak et al. 2023: 50, for features of ImageNet's size
 BATCH = 250  # images at a time
-COMPARED = ("knn_accuracy", "linear_accuracy")
 
 
 class LabelFree(NamedTuple):
@@ -89,22 +87,21 @@ class Comparison(NamedTuple):
     protocol: dict[str, Any]
 
 
-class Accuracies(NamedTuple):
-    """A run's records by metric, and which of them were scored just now."""
-
-    records: dict[str, Record]
-    scored_now: tuple[str, ...]
-
-
 def same_data(runs: Sequence[TrainedRun], datasets: Sequence[Dataset] = ()) -> bool:
     """Whether all runs were trained on the same images.
 
     `datasets` are those images as each run stores them; without them only runs that store them
     alike are known to have the same.
     """
-    if datasets and all(map(is_own, runs, datasets)):
+    if datasets and _all_own(runs, datasets):
         return True
     return len({run.info.data["fingerprint"] for run in runs}) == 1
+
+
+def _all_own(runs: Sequence[TrainedRun], datasets: Sequence[Dataset]) -> bool:
+    """Whether each run was trained on its data set."""
+    pairs = zip(runs, datasets, strict=True)
+    return all(run.info.learned_from(dataset.train) for run, dataset in pairs)
 
 
 def compare_runs(
@@ -140,7 +137,7 @@ def compare_runs(
     scores = [Accuracies({}, ()) for _ in runs]
     if same_data(runs, datasets):
         known = all(dataset.train.labels is not None for dataset in datasets)
-        scorable = score and known and all(map(is_own, runs, datasets))
+        scorable = score and known and _all_own(runs, datasets)
         scores = accuracies(runs, datasets if scorable else None, track=track)
     ranks = {name: _ranks([getattr(m, name) for m in measures]) for name in LABEL_FREE}
     rows = [
@@ -273,7 +270,7 @@ def _agreements(rows: Sequence[Row]) -> Iterator[Agreement]:
 
 
 def _run_notes(run: TrainedRun, dataset: Dataset) -> Iterator[str]:
-    if not is_own(run, dataset):
+    if not run.info.learned_from(dataset.train):
         yield f"trained on other images ({run.info.data['name']})"
     if run.epoch < run.info.config.epochs:
         yield f"epoch {run.epoch} of {run.info.config.epochs}"
@@ -345,55 +342,3 @@ def _protocol(dataset: Dataset, *, layer: Layer, scores: Sequence[Accuracies]) -
         "split": first and first.split,
         "images_scored": first and first.images_scored,
     }
-
-
-def accuracies(
-    runs: Sequence[TrainedRun],
-    datasets: Sequence[Dataset] | None,
-    *,
-    track: Track = no_progress,
-) -> list[Accuracies]:
-    """kNN and linear accuracy of each run, on all labels, of its newest checkpoint and one split.
-
-    The split is the first of test and validation on which all runs have both numbers in their
-    records; else validation, where all hold images out, so that choosing a run leaves the test
-    images alone; else the one that `evaluate_run` takes by itself. What no record has is scored on
-    the images of each run, which have labels; without data sets it is left out.
-    """
-    own: Sequence[Dataset | None] = datasets or [None] * len(runs)
-    recorded = [_recorded(run, of and of.test) for run, of in zip(runs, own, strict=True)]
-    split = "test" if own[0] is None else split_to_score(own[0], runs[0].info.config)
-    if all(run.info.config.validation > 0 for run in runs):
-        split = "validation"
-    for name in ("validation", "test"):
-        keys = {Key(metric, 1.0, "encoder", name) for metric in COMPARED}
-        if all(known.keys() >= keys for known in recorded):
-            split = name
-    completed = []
-    for run, known, dataset in zip(runs, recorded, own, strict=True):
-        records = {key.metric: record for key, record in known.items() if key.split == split}
-        missing = tuple(metric for metric in COMPARED if metric not in records)
-        found: dict[str, Record] = {}
-        if dataset is not None and missing:
-            wanted = Selection(split=split, of=("encoder",), metrics=missing)
-            scored = score_run(run, dataset, select=wanted, track=track)
-            found = {record.metric: record for record in scored}
-        completed.append(Accuracies(records | found, tuple(found)))
-    return completed
-
-
-def _recorded(run: TrainedRun, test: Images | None) -> dict[Key, Record]:
-    """The records of the encoder at the checkpoint at hand, with all labels.
-
-    Those of other test images than these, or of other labels of them, are left out.
-    """
-    known = newest(
-        record
-        for record in records_of(run.path)
-        if record.metric in COMPARED
-        and (record.of, record.labels, record.epoch) == ("encoder", 1.0, run.epoch)
-    )
-    if test is None:
-        return known
-    mine = test.labelled()
-    return {key: r for key, r in known.items() if key.split != "test" or is_scored_on(r, mine)}

@@ -135,7 +135,7 @@ def score_run(
     current = newest(r for r in known if r.of != "encoder" or r.epoch == run.epoch)
     measured = {key.metric for key in current if key.split == "train"}
     wanted = tuple(metric for metric in select.metrics if metric not in measured)
-    if "encoder" in select.of and is_own(run, dataset):
+    if "encoder" in select.of and run.info.learned_from(dataset.train):
         yield from _measured(run, metrics=wanted, name=dataset.name)
     if not set(wanted) & set(FROZEN):
         return
@@ -153,11 +153,6 @@ def score_run(
 def is_scored_on(record: Record, images: Images) -> bool:
     """Whether a record is of these images and labels; an older one without their mark may be."""
     return record.data.get("scored", images.fingerprint) == images.fingerprint
-
-
-def is_own(run: TrainedRun, dataset: Dataset) -> bool:
-    """Whether a run was trained on these images."""
-    return run.info.data["fingerprint"] == dataset.train.fingerprint
 
 
 def _scored(

@@ -158,7 +158,7 @@ class OpenedRun:
     ) -> Path | None:
         """Where the records of an evaluation on these images go; None: into the run."""
         mark = dataset.train.fingerprint
-        own = mark == runs.read_run(self.path).data["fingerprint"]
+        own = runs.read_run(self.path).learned_from(dataset.train)
         if out is not None or own or data is None:  # the run's own, changed: refused later
             return None if out is None else user_path(out)
         name = re.sub(r"[^A-Za-z0-9_-]+", "-", dataset.name)[:40]

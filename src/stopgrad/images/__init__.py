@@ -9,7 +9,10 @@ and the Hub's client are imported when a data set needs them.
     types        images in memory or on disk, data sets, and what a source offers
     depth        samples of more than 8 bits -> 8 bits, by levels of the whole set
     extras       an image without what stands beside its pixels
-    formats      TIFF of any samples, HEIC and DICOM
+    packages     optional packages that read more kinds of images
+    tiff         TIFF of any samples
+    dicom        the first frame of a DICOM file
+    formats      which of them, or HEIC, a file is that Pillow does not open
     opening      an encoded image -> the open one, within limits of size and memory
     decoding     one encoded image -> pixels, strictly
     gather       whole splits, decoded on all cores in one size; damaged images

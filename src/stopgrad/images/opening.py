@@ -26,8 +26,9 @@ from stopgrad.config import Bands
 from stopgrad.errors import UnreadableError
 from stopgrad.images.depth import RawImage, Values, raw_array
 from stopgrad.images.extras import lacks_its_end, with_ends, without_extras
-from stopgrad.images.formats import is_misread, open_other
+from stopgrad.images.formats import open_other
 from stopgrad.images.sources.endings import POINTER, UNFETCHED
+from stopgrad.images.tiff import is_misread
 from stopgrad.images.types import Encoded, T
 from stopgrad.storage import read_patiently
 

@@ -4,7 +4,9 @@ In: a path. Out: what was asked for (`RunInfo`), how far it came, its metrics an
 newest checkpoint that is whole; or a `RunWriter`, the one process that may write there.
 
     machine      the machine and the code behind a run or a number
-    info         what a run was asked to do, and whether what goes on is that run: config.json
+    entries      the files and folders of a run, and what is taken for one
+    info         what a run was asked to do: config.json
+    changes      what may differ when a run goes on, and what may not
     tensors      safetensors, and the tensors that a config's model has
     checkpoint   a step on disk: written, read with care, removed
     directory    status, metrics, and the one writer

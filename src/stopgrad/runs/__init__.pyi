@@ -1,3 +1,4 @@
+from .changes import check_changes as check_changes
 from .checkpoint import Checkpoint as Checkpoint
 from .checkpoint import TrainingState as TrainingState
 from .checkpoint import load_checkpoint as load_checkpoint
@@ -11,11 +12,10 @@ from .directory import has_begun as has_begun
 from .directory import load_last as load_last
 from .directory import read_metrics as read_metrics
 from .directory import read_status as read_status
+from .entries import mistaken as mistaken
 from .info import RunData as RunData
 from .info import RunInfo as RunInfo
-from .info import check_changes as check_changes
 from .info import extended as extended
-from .info import mistaken as mistaken
 from .info import read_run as read_run
 from .machine import Environment as Environment
 from .machine import code_version as code_version

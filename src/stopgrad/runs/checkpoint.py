@@ -19,14 +19,8 @@ from typing import TYPE_CHECKING, NamedTuple, Required, TypedDict, cast
 
 from stopgrad.config import Config
 from stopgrad.errors import CheckpointError, ConfigError
-from stopgrad.runs.info import (
-    RunInfo,
-    check_changes,
-    info_from_dict,
-    info_to_dict,
-    read_run,
-    whole_number,
-)
+from stopgrad.runs.changes import check_changes
+from stopgrad.runs.info import RunInfo, info_from_dict, info_to_dict, read_run, whole_number
 from stopgrad.storage import (
     LARGEST_JSON,
     OddFileError,

@@ -23,6 +23,7 @@ from stopgrad.errors import (
     StorageError,
     no_memory,
 )
+from stopgrad.runs.changes import cannot_promise, check_changes
 from stopgrad.runs.checkpoint import (
     Checkpoint,
     checkpoint_folders,
@@ -30,16 +31,7 @@ from stopgrad.runs.checkpoint import (
     remove_after,
     save_checkpoint,
 )
-from stopgrad.runs.info import (
-    Change,
-    RunInfo,
-    cannot_promise,
-    check_changes,
-    info_to_dict,
-    mapping,
-    read_run,
-    whole_number,
-)
+from stopgrad.runs.info import Change, RunInfo, info_to_dict, mapping, read_run, whole_number
 from stopgrad.runs.machine import describe_environment
 from stopgrad.storage import (
     Lines,

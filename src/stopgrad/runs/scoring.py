@@ -33,7 +33,7 @@ class EvaluationSplit(NamedTuple):
 
 def config_of(info: RunInfo, dataset: Dataset) -> Config:
     """The config that splits these images: the run's; of other images it has held none out."""
-    own = info.data["fingerprint"] == dataset.train.fingerprint
+    own = info.learned_from(dataset.train)
     return info.config if own else replace(info.config, validation=0.0)
 
 

@@ -337,10 +337,9 @@ def check_same_data(info: RunInfo, dataset: Dataset) -> None:
     Raises:
         DataError: With both fingerprints.
     """
-    was, now = info.data["fingerprint"], dataset.train.fingerprint
-    if was != now:
+    if not info.learned_from(dataset.train):
         raise DataError(
-            f"training images with fingerprint {now[:12]}",
-            expected=f"those of the run, {was[:12]} ({info.data['spec']})",
+            f"training images with fingerprint {dataset.train.fingerprint[:12]}",
+            expected=f"those of the run, {info.data['fingerprint'][:12]} ({info.data['spec']})",
             hint="name the run's own images with --data (finetune takes others with --out DIR)",
         )

@@ -15,6 +15,7 @@ from typing import NamedTuple
 from stopgrad.config import torch_generator
 from stopgrad.errors import CheckpointError, ConfigError, StopgradError, UnreadableError
 from stopgrad.method import build_encoder
+from stopgrad.runs.changes import check_changes
 from stopgrad.runs.checkpoint import (
     INFO,
     MANIFEST,
@@ -31,17 +32,8 @@ from stopgrad.runs.checkpoint import (
     step_folders,
 )
 from stopgrad.runs.directory import MetricsRow, read_rows
-from stopgrad.runs.info import (
-    FILES,
-    FOLDERS,
-    RunInfo,
-    check_changes,
-    info_from_dict,
-    mapping,
-    mistaken,
-    refuse_odd_files,
-    whole_number,
-)
+from stopgrad.runs.entries import FILES, FOLDERS, mistaken, refuse_odd_files
+from stopgrad.runs.info import RunInfo, info_from_dict, mapping, whole_number
 from stopgrad.storage import Finding, as_text, fits, in_short, read_file, read_json, read_lines
 
 LARGEST_PAGE = 1 << 30  # bytes

@@ -21,11 +21,10 @@ from stopgrad.images import (
     Frame,
     check_images,
     decode,
-    formats,
     load_dataset,
+    packages,
     strict_pillow,
 )
-from stopgrad.images.sources import endings
 from stopgrad.images.sources.files import list_folder
 from tests.images.inputs.factories import dicom
 
@@ -239,7 +238,7 @@ def of_class(uid: str) -> bytes:
 def test_dicom_files_without_pixels_are_no_damaged_images(
     extra: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(endings, "is_installed", lambda module: extra)
+    monkeypatch.setattr(packages, "is_installed", lambda module: extra)
     folder = put(tmp_path / "set", dicom(VALUES))
     others = {
         "DICOMDIR": "1.3.10",
@@ -335,7 +334,7 @@ def test_the_check_names_the_formats(tmp_path: Path) -> None:
 def test_without_the_extra_the_pip_line_is_the_reason(
     name: str, extra: str, data: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(formats, "_is_installed", lambda extra: False)
+    monkeypatch.setattr(packages, "is_installed", lambda module: False)
     assert read(data, 2, 3) == Damaged("x", f"{name}: pip install 'stopgrad[{extra}]'")
 
 

@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from stopgrad.errors import DataError
-from stopgrad.images import load_dataset
-from stopgrad.images.sources import endings
+from stopgrad.images import load_dataset, packages
 from stopgrad.images.sources.find import find_source
 from stopgrad.images.types import DataSource
 from tests.images.factories import become_nobody, each, nobodys_folder, put
@@ -24,7 +23,7 @@ CLASSES = each("cat", "dog", count=20)
 
 @pytest.fixture(autouse=True)
 def _without_extras(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(endings, "is_installed", lambda module: False)
+    monkeypatch.setattr(packages, "is_installed", lambda module: False)
 
 
 @pytest.fixture
@@ -458,7 +457,7 @@ def test_looking_does_not_wait_for_a_pipe(root: Path) -> None:
 def test_an_installed_extra_makes_its_files_images(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(endings, "is_installed", lambda module: module == "pillow_heif")
+    monkeypatch.setattr(packages, "is_installed", lambda module: module == "pillow_heif")
     put(root, *CLASSES)
     write(root, "cat/x.heic")
     write(root, "cat/y.dcm")

@@ -21,9 +21,9 @@ from stopgrad.images import (
     Frame,
     check_images,
     decode,
-    formats,
     load_dataset,
     pack,
+    packages,
     strict_pillow,
 )
 from tests.factories import pack_until_killed
@@ -266,14 +266,14 @@ def test_without_the_extra_the_type_and_the_pip_line_are_named(
     twelve = np.full((4, 6), 4095, np.uint16)
     for number in range(97):
         written(tmp_path / "set" / f"gray{number}.tif", twelve)
-    real, bands = formats._is_installed, Reading(bands=(1,))
-    monkeypatch.setattr(formats, "_is_installed", lambda extra: False)
+    real, bands = packages.is_installed, Reading(bands=(1,))
+    monkeypatch.setattr(packages, "is_installed", lambda module: False)
     found = load_dataset(str(tmp_path / "set"), bad_images="skip")
     assert len(found.train) == 97  # Pillow reads these by itself
     assert {image.reason for image in found.damaged} == {
         "TIFF of 13 bands of unsigned 16-bit integers: pip install 'stopgrad[tiff]'"
     }
-    monkeypatch.setattr(formats, "_is_installed", real)  # what the cache holds is now too little
+    monkeypatch.setattr(packages, "is_installed", real)  # what the cache holds is now too little
     found = load_dataset(str(tmp_path / "set"), bad_images="skip")
     assert "choose three or one" in found.damaged[0].reason
     assert len(load_dataset(str(tmp_path / "set"), reading=bands).train) == 100

@@ -9,6 +9,7 @@ endings       endings and first bytes of files -> what kind of image they are, o
 masks         image files that are masks or thumbnails of other images
 layout        image files -> splits and class folders, by their paths
 table_files   a table of any format -> its columns
+table_columns columns of a table -> the one that names images, and the labels
 tables        files such as metadata.csv -> the labels of images
 folder        a folder of image files, with its splits and labels
 shards        names of Parquet files, and which split of which configuration each belongs to

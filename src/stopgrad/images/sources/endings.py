@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import importlib.util
 import os
 import re
 from collections.abc import Iterable
 from pathlib import Path
 
+from stopgrad.images import packages
 from stopgrad.storage import first_line, read_start
 
 
@@ -24,9 +24,9 @@ SUFFIXES = _set(
     "apng avif bmp gif j2c j2k jfif jp2 jpc jpe jpeg jpf jpg jpx mpo pbm pgm png pnm ppm tif tiff"
     " webp"
 )
-# Images that an extra of this package reads: the extra, and the module by which it is there.
-HEIC, DICOM = ("heic", "pillow_heif"), ("dicom", "pydicom")
-EXTRAS = dict.fromkeys((".heic", ".heif", ".hif"), HEIC) | dict.fromkeys((".dcm", ".dicom"), DICOM)
+# Images that need an optional package: its module.
+HEIC, DICOM = (".heic", ".heif", ".hif"), (".dcm", ".dicom")
+EXTRAS = dict.fromkeys(HEIC, "pillow_heif") | dict.fromkeys(DICOM, "pydicom")
 UNREAD = _set(  # images that nothing here reads
     "3fr arw cr2 cr3 crw dng iiq nef nrw orf pef raf raw rw2 rwl sr2 srf x3f"  # of cameras
     " ai emf eps kra psb psd svg svgz wmf xcf"  # drawings
@@ -126,7 +126,7 @@ def archive_ending(name: str) -> str:
 
 def is_read(ending: str) -> bool:
     """Whether files with this ending are read as images."""
-    return ending in SUFFIXES or (ending in EXTRAS and is_installed(EXTRAS[ending][1]))
+    return ending in SUFFIXES or (ending in EXTRAS and packages.is_installed(EXTRAS[ending]))
 
 
 def is_image(ending: str) -> bool:
@@ -137,16 +137,10 @@ def is_image(ending: str) -> bool:
 def why_not_read(ending: str) -> str:
     """What to do about images and videos that are not read; "" for all other endings."""
     if ending in EXTRAS:
-        return f"{ending} needs: pip install 'stopgrad[{EXTRAS[ending][0]}]'"
+        return f"{ending} needs: {packages.installation(EXTRAS[ending])}"
     if ending in VIDEOS:
         return f"{ending} is a video: save its frames as PNG or JPEG"
     return f"{ending} is not read: convert to PNG" if ending in UNREAD else ""
-
-
-@functools.cache
-def is_installed(module: str) -> bool:
-    """Whether a module could be imported."""
-    return importlib.util.find_spec(module) is not None
 
 
 def holds_no_pixels(start: bytes) -> bool:

@@ -25,7 +25,6 @@ from stopgrad.errors import DataError
 from stopgrad.images.manifest import MANIFEST
 from stopgrad.images.sources.endings import (
     DICOM,
-    EXTRAS,
     FIRST_BYTES,
     OTHERS,
     PACKED,
@@ -194,7 +193,7 @@ class _Walk:
 
     def _take(self, file: Found, ending: str) -> None:
         """One file that is neither hidden nor known as ours."""
-        if EXTRAS.get(ending) == DICOM and holds_no_pixels(_first_bytes(file.path)):
+        if ending in DICOM and holds_no_pixels(_first_bytes(file.path)):
             self._pass_over("file", "DICOM files without pixels (reports, plans, ...)", file.parts)
         elif is_read(ending):
             self.images.append(file)
