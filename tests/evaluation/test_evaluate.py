@@ -12,7 +12,14 @@ from PIL import Image
 import stopgrad
 from stopgrad.config import Config, preset
 from stopgrad.errors import CheckpointError, ConfigError, DataError
-from stopgrad.evaluation import Selection, embed, evaluate_run, read, weighted_knn
+from stopgrad.evaluation import (
+    Selection,
+    embed,
+    evaluate_run,
+    read,
+    record_extent,
+    weighted_knn,
+)
 from stopgrad.evaluation.evaluate import score_run
 from stopgrad.images import Dataset, images_from_arrays, label_subset, normalization
 from stopgrad.method import build_simsiam
@@ -59,6 +66,11 @@ def test_records_say_what_was_scored_on_what(run: TrainedRun, dataset: Dataset) 
         assert record.data["fingerprint"] == dataset.train.fingerprint
         assert record.epoch == (2 if record.of == "encoder" else 0)
         assert record.views == (2 * 32 * 24 if record.of == "encoder" else 0)
+        if record.of == "encoder":  # 24 steps of 32 images, of the 400 that there are
+            reach = run.info.extent(24)
+            assert record.extent == reach._asdict() | {"images": 400}
+            assert record_extent(record) == reach
+            assert reach.passes == pytest.approx(24 * 32 / 400)
         assert record.label_draw == (0 if record.labels < 1 else None)
         assert record.value == pytest.approx(np.mean(record.per_class))  # ten of each class
     banks = {r.labels: r.protocol["bank_images"] for r in records if r.metric == "knn_accuracy"}

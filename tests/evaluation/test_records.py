@@ -43,7 +43,7 @@ from tests import factories
 
 KEYS = """metric value top5 per_class balanced majority labels label_draw of split images_scored
 protocol config seed epoch verdict data init code versions device device_name threads wall_s embed_s
-views flops train_s energy time"""
+extent views flops train_s energy time"""
 
 
 def _record(**changes: object) -> Record:
@@ -258,8 +258,18 @@ def test_rapl_adds_packages_and_counts_the_rounds_of_a_full_counter(tmp_path: Pa
     begin = counter.joules()
     first.write_text("1000000\n")  # 2 J later, having begun again at 10 J
     assert counter.joules() - begin == pytest.approx(2.0)
+    assert counter.most_s == pytest.approx(10 / 500)  # of a counter that holds 10 J, at 500 W
     first.unlink()
     assert rapl(tmp_path) is None
+
+
+def test_energy_of_a_stretch_in_which_a_counter_may_have_gone_round_twice_is_estimated() -> None:
+    def spent(most_s: float) -> float | None:
+        counter = Counter("x", iter([1.0, 3.0]).__next__, most_s)
+        return start_meter(device="cpu", threads=1, find=lambda _: [counter]).spent().joules
+
+    assert spent(60.0) == 2.0
+    assert spent(0.0) is None
 
 
 class _Card:

@@ -593,7 +593,7 @@ def test_evaluations_of_a_run_are_counted() -> None:
     config = preset("tiny", epochs=7, knn_every=3, measure_every=2)
     prepared = prepare(images, config)
     # Measured after epochs 2, 4, 6, 7 (two views of 1,024 images), scored after 3, 6, 7.
-    assert cost._embedded(prepared, config) == 4 * 2 * 1024 + 4000 + 3 * 5000
+    assert cost._embedded(prepared, config) == 2 * 4 * 2 * 1024 + 4000 + 3 * 5000
     never = preset("tiny", epochs=7, knn_every=0, measure_every=0)
     assert cost._embedded(prepared, never) == 0
 

@@ -148,9 +148,9 @@ def test_published_findings_are_tested_together(prepared: PreparedStudy) -> None
     assert "+6.33 points" in found[0].why
     assert "n = 3 pairs; unpaired (Welch) p = " in found[0].why
     assert "could see" not in found[0].why
-    # Differences by seed: .06, .06, .07; .53, .54, .56; .47, .48, .49. Their mean variance is
-    # (1 / 3 + 7 / 3 + 1) / 3 squared points; 3 pairs see 2.297 standard deviations of it.
-    seen = 2.297 * (11 / 9) ** 0.5
+    # Differences by seed of the two arms that did not collapse: .06, .06, .07. Their variance is
+    # 1 / 3 squared points; 3 pairs see 2.297 standard deviations of it.
+    seen = 2.297 * (1 / 3) ** 0.5
     assert 100 * missed.visible == pytest.approx(seen, rel=1e-3)
     assert f"; 3 pairs could see {seen:.2f} points" in found[2].why
     assert "'bad': 3 of 3 collapsed" in found[3].why

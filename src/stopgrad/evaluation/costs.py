@@ -7,6 +7,7 @@ NVML's for a graphics card; only differences between two readings mean anything.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -19,6 +20,7 @@ WATTS_PER_THREAD = 10.0  # a busy core with its share of the machine, a rough fi
 WATTS_PER_GPU = 205.0  # report: 266.5 kWh in 1,300 hours on a V100
 KG_CO2_PER_KWH = 0.15  # report: 40 kg for 266.5 kWh
 JOULES_PER_KWH = 3.6e6
+MOST_WATTS = 500.0  # of a processor package
 POWERCAP = Path("/sys/class/powercap")
 
 
@@ -27,6 +29,7 @@ class Counter(NamedTuple):
 
     name: str
     joules: Callable[[], float]  # since some moment
+    most_s: float = math.inf  # a longer stretch may be counted short
 
 
 class Spent(NamedTuple):
@@ -63,6 +66,8 @@ class Meter:
         now, joules = time.perf_counter(), self._read()
         wall_s, self._time = now - self._time, now
         used = None if joules is None or self._joules is None else joules - self._joules
+        if any(wall_s > counter.most_s for counter in self._counters):
+            used = None
         self._joules = joules
         source = " + ".join(counter.name for counter in self._counters)
         return Spent(wall_s, used, source, *self._where)
@@ -154,15 +159,19 @@ def rapl(root: Path = POWERCAP) -> Counter | None:
         return None
     if not packages:
         return None
-    return Counter("rapl", lambda: sum(package.joules() for package in packages))
+    most_s = min(package.range for package in packages) / 1e6 / MOST_WATTS
+    return Counter("rapl", lambda: sum(package.joules() for package in packages), most_s)
 
 
 class _Package:
-    """One processor package. Its counter starts again at 0 when it is full."""
+    """One processor package. Its counter starts again at 0 when it is full.
+
+    It may do so once between two readings, which those of a stretch of `most_s` are sure to see.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._file = folder / "energy_uj"
-        self._range = int((folder / "max_energy_range_uj").read_text())
+        self.range = int((folder / "max_energy_range_uj").read_text())
         self._last = self._read()
         self._rounds = 0
 
@@ -170,7 +179,7 @@ class _Package:
         now = self._read()
         self._rounds += now < self._last
         self._last = now
-        return (now + self._rounds * self._range) / 1e6
+        return (now + self._rounds * self.range) / 1e6
 
     def _read(self) -> int:
         return int(self._file.read_text())

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -206,6 +207,8 @@ def _effort(run: TrainedRun, step: int) -> dict[str, Any]:
     config, costs = run.info.config, read_costs(run.path)
     views = 2 * config.batch * step
     effort: dict[str, Any] = {"views": views, "flops": training_flops(config) * views}
+    reach = run.info.extent(step)._asdict() | {"images": run.info.data["images"]}
+    effort["extent"] = {k: None if math.isnan(value) else value for k, value in reach.items()}
     if costs is not None:
         effort |= {"train_s": costs.wall_s, "energy": energy(costs)._asdict()}
     return effort

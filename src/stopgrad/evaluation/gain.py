@@ -39,7 +39,13 @@ def is_no_better(records: Iterable[Record], *, epoch: int) -> bool:
 
 
 def record_extent(record: Record) -> Extent | None:
-    """How far the run behind a record had come; None where the record does not say it."""
+    """How far the run behind a record had come; None where the record does not say it.
+
+    Of older records, which do not state it: that of a run never extended, on whole batches.
+    """
+    if record.extent is not None:
+        steps, passes, folds = (record.extent[name] for name in Extent._fields)
+        return Extent(steps, passes, math.nan if folds is None else folds)
     if record.config is None or not record.views or not record.epoch:
         return None
     try:

@@ -93,6 +93,8 @@ class Record:
     threads: int  # CPU threads that were used
     wall_s: float  # time of this number, s: embedding its images, and scoring them
     embed_s: float | None = None  # the part of it that records of the same images have in common
+    extent: dict[str, Any] | None = None  # how far pretraining had come: the fields of
+    # `method.Extent`, and "images", of which it had learned; folds are null for LARS
     views: int | None = None  # that pretraining had processed
     flops: float | None = None  # floating-point operations of that pretraining
     train_s: float | None = None  # wall time of that pretraining, s, with its measurements

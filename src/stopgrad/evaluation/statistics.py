@@ -103,6 +103,11 @@ class Cell(NamedTuple):
     failed: int
     missing: int
 
+    @property
+    def collapses(self) -> int:
+        """Runs of a complete or a dimensional collapse."""
+        return self.collapsed + self.dimensional
+
 
 def summarize(values: Sequence[float]) -> Summary:
     """Mean and standard deviation (n - 1); a DataError for no value or one that is not finite."""

@@ -115,14 +115,21 @@ def method_facts(config: Config) -> list[Fact]:
 
 
 def training_seconds(evidence: Evidence) -> float:
-    """Time of the training steps alone, from the views and the speed of each epoch, s."""
+    """Time of the training steps alone, from the views and the speed of each epoch, s.
+
+    Steps of an epoch without a speed count as much as the others.
+    """
     rows, batch = evidence.epochs, evidence.info.config.batch
-    steps = itertools.pairwise([0, *(row["step"] for row in rows)])
-    return sum(
-        float(2 * batch * (end - start) / row["views_per_s"])
-        for (start, end), row in zip(steps, rows, strict=True)
+    ends = itertools.pairwise([0, *(row["step"] for row in rows)])
+    timed = [
+        (end - start, float(row["views_per_s"]))
+        for (start, end), row in zip(ends, rows, strict=True)
         if row.get("views_per_s")
-    )
+    ]
+    if not timed:
+        return 0.0
+    seconds = sum(2 * batch * steps / speed for steps, speed in timed)
+    return float(seconds * rows[-1]["step"] / sum(steps for steps, _ in timed))
 
 
 def decay_tile(extents: Sequence[Extent], published: Sequence[Extent] = ()) -> Tile:
@@ -162,8 +169,8 @@ def _cost(evidence: Evidence) -> str:
     seconds = training_seconds(evidence)
     if not seconds:
         return ""
-    timed = [row for row in evidence.epochs if row.get("views_per_s")]
-    speed = count(round(2 * timed[-1]["step"] * evidence.info.config.batch / seconds))
+    views = 2 * evidence.epochs[-1]["step"] * evidence.info.config.batch
+    speed = count(round(views / seconds))
     own = (record.flops or 0.0 for record in evidence.records if record.of == "encoder")
     flops = max(own, default=0.0)
     work = f"; {number(flops / 1e15)} PFLOP" if flops else ""

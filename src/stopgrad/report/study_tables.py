@@ -148,6 +148,8 @@ def _scale_here(results: Results) -> str:
     if first is None or first.config is None or not first.epoch or not reach:
         return ""
     images = round((first.views or 0) / 2 / first.epoch)
+    if first.extent is not None:
+        images = first.extent["images"]
     return _scale(first.config["encoder"]["name"], first.epoch, images, results.stored.seeds, reach)
 
 

@@ -28,7 +28,7 @@ from stopgrad.errors import ConfigError
 from stopgrad.evaluation import CHUNK_VALUES, CLEAN, MEASURED, embed, images_at_a_time
 from stopgrad.runs import TrainingImages
 from stopgrad.speed.stopwatch import peak_bytes, per_call
-from stopgrad.training import Pretraining, start_training
+from stopgrad.training import MOMENTS, Pretraining, start_training
 
 FIRST = 2  # images in the first step; BN needs two
 GROWTH = 4
@@ -120,7 +120,8 @@ def _embed(training: Pretraining, images: TrainingImages, count: int) -> Tensor:
 def _embedded(images: TrainingImages, config: Config) -> int:
     """How many images a run embeds, for the measures of collapse and for kNN."""
     views = 2 * min(MEASURED, len(images.train))
-    total = _turns(config.epochs, every=config.measure_every) * views
+    measured = _turns(config.epochs, every=config.measure_every)
+    total = (measured + min(MOMENTS, measured)) * views
     total += min(CLEAN, len(images.train)) * (config.measure_every > 0)
     if images.bank is not None and images.watch is not None:
         scored = len(images.bank) + len(images.watch)

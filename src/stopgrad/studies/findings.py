@@ -176,12 +176,14 @@ def _tests(finding: PublishedFinding, results: Results) -> tuple[Paired, Welch] 
 
 
 def _visible(finding: PublishedFinding, results: Results, test: Paired) -> float:
-    """By the spread of all arms where they have one metric and fraction, else by that of two."""
+    """By the spread of all sound arms where these two are sound and of one column, else by own."""
     assert finding.higher is not None
     assert finding.than is not None
     column = finding.higher.metric, finding.higher.labels
-    same = finding.than[1:] == column
-    spread = results.spread(*column) if same else None
+    pooled = finding.than[1:] == column and not any(
+        results.cells[place].collapses for place in (finding.higher, finding.than)
+    )
+    spread = results.spread(*column) if pooled else None
     return smallest_visible(test.std if spread is None else spread, test.n)
 
 
@@ -201,7 +203,7 @@ def _compared(finding: PublishedFinding, results: Results, tested: Tested | None
         said = f"{p_text(opposite)} of the opposite (Bonferroni)"
     why = f"{difference_text(test.difference, metric)}, {said}, n = {test.n} pairs"
     cells = [results.cells[place] for place in (finding.higher, finding.than)]
-    if any(cell.collapsed + cell.dimensional for cell in cells):
+    if any(cell.collapses for cell in cells):
         why += f" (collapsed: {' against '.join(map(_collapsed, cells))})"
     why += f"; unpaired (Welch) {beside}"
     if answer == "not separable with these seeds":
@@ -212,7 +214,7 @@ def _compared(finding: PublishedFinding, results: Results, tested: Tested | None
 def _collapsed(cell: Cell) -> str:
     """How many of the runs behind a mean collapsed, so that it does not hide them."""
     assert cell.summary is not None
-    return f"{cell.collapsed + cell.dimensional} of {cell.summary.n}"
+    return f"{cell.collapses} of {cell.summary.n}"
 
 
 def _collapse(finding: PublishedFinding, results: Results) -> Answered:
@@ -245,7 +247,7 @@ def _collapse_of(results: Results, arm: str) -> _Collapse:
     cells = [cell for place, cell in results.cells.items() if place.arm == arm]
     runs = max((len(cell.values) for cell in cells), default=0)
     unended = min((cell.diverged + cell.failed + cell.missing for cell in cells), default=0)
-    collapsed = max((cell.collapsed + cell.dimensional for cell in cells), default=0)
+    collapsed = max((cell.collapses for cell in cells), default=0)
     own = {slot.run for slot in results.stored.slots if slot.arm == arm}
     states = [results.runs[run].state for run in own]
     later = sum(state.phase == "diverged" and state.verdict in COLLAPSE for state in states)

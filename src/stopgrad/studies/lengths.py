@@ -15,6 +15,7 @@ def arm_extents(results: Results) -> dict[str, Extent]:
     found = dict[str, Extent]()
     for slot in results.stored.slots:
         records = [r for r in results.runs[slot.run].numbers.values() if r.of == "encoder"]
+        records.sort(key=lambda record: record.extent is None)  # what states it comes first
         reach = record_extent(records[0]) if records and slot.arm not in found else None
         found |= {} if reach is None else {slot.arm: reach}
     return {arm.name: found[arm.name] for arm in results.stored.study.arms if arm.name in found}

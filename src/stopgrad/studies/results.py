@@ -84,9 +84,13 @@ class Results(NamedTuple):
         return {row.place: row.by_seed for row in self.rows if row.is_of_arm}
 
     def spread(self, metric: str, labels: float) -> float | None:
-        """Of the differences by seed between its arms, pooled; None before two have two seeds."""
-        arms = [found for place, found in self.pairs.items() if place[1:] == (metric, labels)]
-        return spread_of_differences(arms)
+        """Of the differences by seed between its arms, pooled; None before two have two seeds.
+
+        Arms with collapsed runs are left out: their numbers vary far less or far more.
+        """
+        sound = {place for place, cell in self.cells.items() if not cell.collapses}
+        column = [place for place in self.pairs if place[1:] == (metric, labels)]
+        return spread_of_differences([self.pairs[place] for place in column if place in sound])
 
 
 def load_results(directory: StudyDirectory, stored: StoredStudy) -> Results:

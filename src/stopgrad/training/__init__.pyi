@@ -16,6 +16,7 @@ from .sessions import check_resume as check_resume
 from .sessions import continue_run as continue_run
 from .sessions import pretrain_run as pretrain_run
 from .sessions import resumed_info as resumed_info
+from .watch import MOMENTS as MOMENTS
 from .weights import Weights as Weights
 from .weights import card_of as card_of
 from .weights import read_tensors as read_tensors

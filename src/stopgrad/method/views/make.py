@@ -190,7 +190,7 @@ def downscale(pixels: Tensor, size: tuple[int, int]) -> Tensor:
     """
     if tuple(pixels.shape[2:]) == size:
         return pixels
-    small = F.interpolate(pixels.float(), size, mode="bilinear", antialias=True)
+    small = F.interpolate(pixels.float(), size, mode="bicubic", antialias=True)
     return small.round_().clamp_(0, 255).to(torch.uint8)
 
 
