@@ -159,13 +159,22 @@ def doors() -> dict[str, dict[str, str]]:
 
 
 def classes() -> dict[str, list[str]]:
-    """Every public class name with the modules that define it."""
+    """Every public name of a class or an alias of a type with the modules that define it."""
     found: dict[str, list[str]] = {}
     for path in files():
-        for node in ast.walk(tree_of(path)):
-            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
-                found.setdefault(node.name, []).append(dotted(path))
+        nodes = [node for node in ast.walk(tree_of(path)) if isinstance(node, ast.ClassDef)]
+        for name in [node.name for node in nodes] + _aliases(tree_of(path)):
+            if not name.startswith("_"):
+                found.setdefault(name, []).append(dotted(path))
     return found
+
+
+def _aliases(tree: ast.Module) -> list[str]:
+    """What a module assigns to a name such as `Labels`; one letter is a variable of types."""
+    targets = [node.targets[0] for node in tree.body if isinstance(node, ast.Assign)]
+    targets += [node.target for node in tree.body if isinstance(node, ast.AnnAssign)]
+    names = [target.id for target in targets if isinstance(target, ast.Name)]
+    return [name for name in names if name[:1].isupper() and not name.isupper()]
 
 
 def circles() -> list[set[str]]:

@@ -115,7 +115,7 @@ def test_files_of_runs_and_studies_are_reached_by_storage_alone() -> None:
     ]
 
 
-def test_a_class_name_means_one_thing_in_the_whole_house() -> None:
+def test_a_name_of_a_type_means_one_thing_in_the_whole_house() -> None:
     assert {name: where for name, where in house.classes().items() if len(where) > 1} == {}
 
 

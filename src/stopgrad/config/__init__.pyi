@@ -11,8 +11,8 @@ from .knobs import KNNConfig as KNNConfig
 from .knobs import LabelFreeName as LabelFreeName
 from .knobs import Layer as Layer
 from .knobs import LinearConfig as LinearConfig
-from .knobs import Optimizer as Optimizer
 from .knobs import OptimizerConfig as OptimizerConfig
+from .knobs import OptimizerName as OptimizerName
 from .knobs import PredictorConfig as PredictorConfig
 from .knobs import ProjectorConfig as ProjectorConfig
 from .knobs import SplitName as SplitName

@@ -16,7 +16,7 @@ from stopgrad.config.bounds import PAIRS, Checked, contradictions, knob, section
 from stopgrad.config.reading import Reading, read_bands
 from stopgrad.errors import ConfigError
 
-Optimizer = Literal["sgd", "lars"]
+OptimizerName = Literal["sgd", "lars"]
 Schedule = Literal["constant", "cosine"]
 Precision = Literal["auto", "bf16", "fp32"]
 Stem = Literal["small", "half", "large"]
@@ -24,7 +24,7 @@ Task = Literal["pretrain", "supervised", "finetune"]
 BadImages = Literal["fail", "skip"]
 BatchNorm = Literal["per-view", "joint"]
 Compile = Literal["auto", "on", "off"]
-Target = Literal["stop-gradient", "momentum"]
+TargetName = Literal["stop-gradient", "momentum"]
 
 OWN = "own:"  # begins the name of an encoder, or of views, that were given in Python
 TIMM = "timm:"  # begins the name of an encoder of timm, or of its weights
@@ -141,7 +141,7 @@ class PredictorConfig(Checked):
 class OptimizerConfig(Checked):
     """Optimiser and learning rates. Paper: Sec. 3; alpha_h: the report."""
 
-    algorithm: Optimizer = knob("sgd", "sgd or lars. Paper: sgd")
+    algorithm: OptimizerName = knob("sgd", "sgd or lars. Paper: sgd")
     base_lr: float = knob(
         0.03, "peak learning rate per 256 images of a batch. Paper: 0.03 on CIFAR", above=0
     )
@@ -169,7 +169,7 @@ class KNNConfig(Checked):
 class LinearConfig(Checked):
     """The linear probe: one linear layer on frozen features."""
 
-    algorithm: Optimizer = knob("sgd", "sgd (the report's protocol) or lars (the paper's)")
+    algorithm: OptimizerName = knob("sgd", "sgd (the report's protocol) or lars (the paper's)")
     base_lr: float = knob(30.0, "peak learning rate per 256 samples. Report: 30", above=0)
     batch: int = knob(256, "samples per step. Report: 256; paper: 4096", at_least=1)
     epochs: int = knob(90, "epochs over 100 % of the labels. Report and paper: 90", at_least=1)
@@ -265,7 +265,7 @@ class Config(Checked):
         at_least=1,
     )
     stop_gradient: bool = knob(True, "false: the ablation of Sec. 4.1, which collapses")
-    target: Target = knob(
+    target: TargetName = knob(
         "stop-gradient",
         "p is compared with z (stop-gradient), or with that of a moving average of encoder and "
         "projector (momentum, BYOL). Paper: stop-gradient",

@@ -2,7 +2,7 @@ from .accuracies import COMPARED as COMPARED
 from .comparison import LABEL_FREE as LABEL_FREE
 from .comparison import Agreement as Agreement
 from .comparison import Comparison as Comparison
-from .comparison import Row as Row
+from .comparison import RankedRun as RankedRun
 from .comparison import compare_runs as compare_runs
 from .comparison import same_data as same_data
 from .costs import Costs as Costs

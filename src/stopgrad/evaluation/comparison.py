@@ -59,7 +59,7 @@ LABEL_FREE = LabelFree._fields
 OF_ANY_WIDTH = ("retrieval", "positive_minus_random")  # the others count directions
 
 
-class Row(NamedTuple):
+class RankedRun(NamedTuple):
     """One run among the others."""
 
     run: TrainedRun
@@ -80,7 +80,7 @@ class Agreement(NamedTuple):
 class Comparison(NamedTuple):
     """Runs in the order of one measure, best first."""
 
-    rows: tuple[Row, ...]
+    rows: tuple[RankedRun, ...]
     by: str
     agreements: tuple[Agreement, ...]
     notes: tuple[str, ...]  # about all runs together
@@ -141,7 +141,7 @@ def compare_runs(
         scores = accuracies(runs, datasets if scorable else None, track=track)
     ranks = {name: _ranks([getattr(m, name) for m in measures]) for name in LABEL_FREE}
     rows = [
-        Row(
+        RankedRun(
             run=run,
             measures=measures[index],
             ranks={name: ranks[name][index] for name in LABEL_FREE},
@@ -260,7 +260,7 @@ def _ranks(values: Sequence[float]) -> list[int | None]:
     ]
 
 
-def _agreements(rows: Sequence[Row]) -> Iterator[Agreement]:
+def _agreements(rows: Sequence[RankedRun]) -> Iterator[Agreement]:
     """Over the runs that have both numbers; none where no run has the accuracy."""
     for metric in (m for m in COMPARED if any(m in row.accuracies for row in rows)):
         for name in LABEL_FREE:

@@ -19,7 +19,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from stopgrad.config import LinearConfig, Optimizer, torch_generator
+from stopgrad.config import LinearConfig, OptimizerName, torch_generator
 from stopgrad.errors import DataError, DivergedError
 from stopgrad.evaluation.features import Features, Labelled, Score, class_count, labelled, score
 from stopgrad.images import Track, no_progress
@@ -34,7 +34,7 @@ CONSTANT = 1e-6
 
 LARS_START_STD = 0.01  # of the weights; SGD starts at 0
 
-LR_FACTORS: dict[Optimizer, tuple[float, ...]] = {
+LR_FACTORS: dict[OptimizerName, tuple[float, ...]] = {
     "sgd": (0.01, 0.03, 0.1, 0.3, 1.0, 3.0),
     # The paper's base_lr is for ImageNet's 28,000 steps; CIFAR's 1,170 need up to 100 times that.
     "lars": (0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0),
@@ -137,7 +137,7 @@ class Standardization(NamedTuple):
         return (values - self.mean).mul_(self.scale)
 
 
-def standardization(values: Tensor, algorithm: Optimizer) -> Standardization:  # (N, F)
+def standardization(values: Tensor, algorithm: OptimizerName) -> Standardization:  # (N, F)
     """Zero mean and unit variance for each channel; for SGD also a mean squared length of 1.
 
     Report: raw features; here: standardised and, for SGD, divided by sqrt(F), because a learning

@@ -40,7 +40,7 @@ from stopgrad.storage import (
     write_json,
 )
 
-Values = npt.NDArray[np.float32]
+FeatureRows = npt.NDArray[np.float32]
 
 COLUMNS = ("path", "split", "label", "class_name")
 BLOCK = 256  # images in a block; a kill costs at most one block
@@ -88,7 +88,7 @@ class Block(NamedTuple):
         return [paths, [self.split] * self.rows, labels, names]
 
 
-Filled: TypeAlias = tuple[Block, Values]
+Filled: TypeAlias = tuple[Block, FeatureRows]
 
 
 def embed_dataset(
@@ -230,7 +230,7 @@ class _Parts:
             return False
         return True
 
-    def read(self, block: Block) -> Values:  # (rows, F)
+    def read(self, block: Block) -> FeatureRows:  # (rows, F)
         path = self._path(block)
         data = read_file(path, most=self.width * block.rows * 4 + HEADER)
         if hashlib.sha256(data[:-DIGEST]).digest() != data[-DIGEST:]:
@@ -239,12 +239,12 @@ class _Parts:
                 expected="the block as it was",
                 hint="repeat the command; it computes the block again",
             )
-        values: Values = np.load(io.BytesIO(data), allow_pickle=False)
+        values: FeatureRows = np.load(io.BytesIO(data), allow_pickle=False)
         if values.shape != (block.rows, self.width) or values.dtype != np.float32:
             raise ValueError(f"{path.name} has the shape {values.shape}")
         return values
 
-    def write(self, block: Block, values: Values) -> None:
+    def write(self, block: Block, values: FeatureRows) -> None:
         file = io.BytesIO()
         np.save(file, values)
         data = file.getvalue()

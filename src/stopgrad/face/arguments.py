@@ -19,7 +19,7 @@ from stopgrad.errors import ConfigError, did_you_mean
 
 PARTS = ("encoder", "views")  # that may be given in Python
 
-Labels: TypeAlias = float | Sequence[float]
+LabelFractions: TypeAlias = float | Sequence[float]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -118,7 +118,7 @@ def check_choices(name: str, given: Iterable[object], known: Sequence[str]) -> N
             )
 
 
-def fractions(labels: Labels) -> list[float]:
+def fractions(labels: LabelFractions) -> list[float]:
     """One or several fractions of the labels."""
     chosen = [float(part) for part in as_list(labels, "labels")]
     runs.check_fractions(chosen)

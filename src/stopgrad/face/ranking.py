@@ -24,8 +24,7 @@ from stopgrad.report import Column, Table, TableCell
 from stopgrad.storage import printable
 
 if TYPE_CHECKING:
-    from stopgrad.evaluation import Agreement, Comparison, Kendall
-    from stopgrad.evaluation import Row as RankedRun
+    from stopgrad.evaluation import Agreement, Comparison, Kendall, RankedRun
     from stopgrad.images import Dataset
 
 TITLES = {"lidar": "LiDAR", "rankme": "RankMe", "retrieval": "retrieval of the second view"}

@@ -15,7 +15,13 @@ from typing import TYPE_CHECKING, Any, get_args, overload
 from stopgrad import evaluation, export, images, method, report, runs, training
 from stopgrad.config import BadImages, ExportFormat, Layer
 from stopgrad.evaluation import FROZEN, MEASURES
-from stopgrad.face.arguments import Labels, as_list, check_choices, fractions, in_plain_torch
+from stopgrad.face.arguments import (
+    LabelFractions,
+    as_list,
+    check_choices,
+    fractions,
+    in_plain_torch,
+)
 from stopgrad.face.data import AnyData, tell_notes
 from stopgrad.face.opened import (
     Each,
@@ -107,7 +113,7 @@ class Run(OpenedRun):
     @in_plain_torch
     def evaluate(
         self,
-        labels: Labels = 1.0,
+        labels: LabelFractions = 1.0,
         *,
         data: AnyData | None = None,
         out: str | Path | None = None,
@@ -210,7 +216,7 @@ class Run(OpenedRun):
     def finetune(
         self,
         /,
-        labels: Labels = 1.0,
+        labels: LabelFractions = 1.0,
         *,
         data: AnyData | None = None,
         out: str | Path | None = None,

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from stopgrad import method, runs, training
 from stopgrad.config import Config
 from stopgrad.face.arguments import (
-    Labels,
+    LabelFractions,
     chosen_config,
     chosen_start,
     fractions,
@@ -101,7 +101,7 @@ def supervised(
     data: AnyData,
     *,
     out: str | Path,
-    labels: Labels = 1.0,
+    labels: LabelFractions = 1.0,
     preset: str = "cifar",
     config: Config | None = None,
     each: Each | None = None,

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from PIL.ImageFile import ImageFile
 
 Depth = Literal["16-bit", "integer", "floating-point"]
-Values: TypeAlias = "np.ndarray[Any, np.dtype[Any]]"  # (H, W) or (H, W, C), masked where invalid
+Samples: TypeAlias = "np.ndarray[Any, np.dtype[Any]]"  # (H, W) or (H, W, C), masked where invalid
 
 FULL = 65535
 CHANNELS = (1, 3, 4)  # of an array of colours or gray; 4 of bytes alone, where the last is alpha
@@ -73,7 +73,7 @@ class RawImage:
     format: str
     size: tuple[int, int]
     depth: Depth | None
-    read: Callable[[Bands], Values]
+    read: Callable[[Bands], Samples]
     pixel_bytes: int = 2
     samples: int = 3
     spare: range = range(0)
@@ -107,18 +107,18 @@ class RawImage:
             pixels = np.dstack([pixels, _opacity(values[..., 3])])
         return pixels
 
-    def _opaque(self, values: Values, bands: Bands) -> Values:
+    def _opaque(self, values: Samples, bands: Bands) -> Samples:
         """The values without alpha."""
         has_alpha = values.shape[2:] == (4,) and self.mode == "RGBA" and are_colours(bands)
         return values[..., :3] if has_alpha else values
 
 
-def _opacity(alpha: Values) -> Pixels:
+def _opacity(alpha: Samples) -> Pixels:
     """Alpha as 8 bits: floats from 0 to 1, the high byte of wider integers."""
     if alpha.dtype.kind == "f":
-        scaled: Values = np.rint(np.ma.filled(alpha, 1) * 255)
+        scaled: Samples = np.rint(np.ma.filled(alpha, 1) * 255)
         return scaled.clip(0, 255).astype(np.uint8)
-    shifted: Values = alpha >> (8 if alpha.dtype.itemsize > 1 else 0)
+    shifted: Samples = alpha >> (8 if alpha.dtype.itemsize > 1 else 0)
     return shifted.astype(np.uint8)
 
 
@@ -155,7 +155,7 @@ def _remark(depth: str, black: float, white: float) -> str:
     return f"the {what} are scaled so that {black:,g} is black and {white:,g} is white"
 
 
-def choose(values: Values, bands: Bands) -> Values:
+def choose(values: Samples, bands: Bands) -> Samples:
     """These bands of (H, W) or (H, W, C), in their order; one that is gray is (H, W).
 
     Raises:
@@ -209,7 +209,7 @@ def raw_of(image: ImageFile | RawImage) -> RawImage | None:
     wide, layout, file = _has_wide_colours(image), _layout(image)[0], image.fp
     unsigned, spare = tags.get(SAMPLE_FORMAT, (1,)) == (1,), spare_bands(image)
 
-    def read(bands: Bands) -> Values:
+    def read(bands: Bands) -> Samples:
         values = _read_colours(image, layout, file) if wide else np.asarray(image)
         if spare and not bands and values.ndim == 3:
             values = values[..., : spare.start - 1]
@@ -234,7 +234,7 @@ def are_colour_channels(channels: int, dtype: np.dtype[Any]) -> bool:
     return channels in CHANNELS and (channels < 4 or dtype == np.uint8)
 
 
-def raw_array(values: Values, bands: Bands) -> RawImage:
+def raw_array(values: Samples, bands: Bands) -> RawImage:
     """Values (H, W, C) of any type of numbers as a raw image, of which these bands will be read.
 
     Raises:
@@ -270,7 +270,7 @@ def _depth(image: ImageFile) -> Depth | None:
     return "16-bit" if sixteen and _stated_white(image) == FULL else None
 
 
-def masked(values: Values, nodata: str | float | None) -> Values:
+def masked(values: Samples, nodata: str | float | None) -> Samples:
     """Hides what is no number, and what a file calls no data."""
     if values.dtype.kind == "f":
         values = np.ma.masked_invalid(values, copy=False)
@@ -301,7 +301,7 @@ def _stated_white(image: ImageFile) -> int:
     return int(layout[1]) if image.format == "PPM" and len(layout) == 2 else FULL
 
 
-def _read_colours(image: ImageFile, layout: str, file: Any) -> Values:  # (H, W, C) uint16
+def _read_colours(image: ImageFile, layout: str, file: Any) -> Samples:  # (H, W, C) uint16
     """Two passes of Pillow, which takes one byte of each sample: the high ones, the low ones."""
     from PIL import Image
 
@@ -318,7 +318,7 @@ def _read_colours(image: ImageFile, layout: str, file: Any) -> Values:  # (H, W,
             return both[..., [0, 0, 0, 1]]
         lower = layout[:-1] + BELOW[layout[-1]]
         again.tile = [_read_as(lower, tile) for tile in again.tile]
-        values: Values = (np.asarray(image).astype(np.uint16) << 8) | np.asarray(again)
+        values: Samples = (np.asarray(image).astype(np.uint16) << 8) | np.asarray(again)
     if "transparency" not in image.info:
         return values
     clear = (values == image.info["transparency"]).all(2)
@@ -330,12 +330,12 @@ def _read_as(layout: str, tile: Any) -> Any:
     return tile._replace(args=(layout, *tile.args[1:]) if several else layout)
 
 
-def _range(values: Values) -> ValueRange | None:
+def _range(values: Samples) -> ValueRange | None:
     low, high = values.min(), values.max()
     return None if np.ma.is_masked(low) else ValueRange(float(low), float(high))
 
 
-def _scaled(values: Values, levels: Levels, *, high_byte: bool) -> Pixels:
+def _scaled(values: Samples, levels: Levels, *, high_byte: bool) -> Pixels:
     """Values as 8 bits, to the nearest; colours of the full range as Pillow reads them."""
     _, black, white = levels
     if high_byte and (black, white) == (0, FULL) and values.dtype.kind == "u":
@@ -346,7 +346,7 @@ def _scaled(values: Values, levels: Levels, *, high_byte: bool) -> Pixels:
     return _to_bytes(plain, black, white)
 
 
-def _to_bytes(values: Values, black: float, white: float) -> Pixels:
+def _to_bytes(values: Samples, black: float, white: float) -> Pixels:
     scaled = np.subtract(values, black, dtype=np.float64)
     scaled *= 255 / ((white - black) or 1)
     return np.rint(scaled, out=scaled).clip(0, 255, out=scaled).astype(np.uint8)

@@ -12,7 +12,7 @@ from typing import IO, TYPE_CHECKING, Any, BinaryIO, cast
 import numpy as np
 
 from stopgrad.images import packages
-from stopgrad.images.depth import Depth, RawImage, Values, choose
+from stopgrad.images.depth import Depth, RawImage, Samples, choose
 
 if TYPE_CHECKING:
     from pydicom import Dataset as Dicom
@@ -117,7 +117,7 @@ def _first(value: Any) -> float | None:
     return float(values[0]) if values and values[0] not in ("", None) else None
 
 
-def _read(file: IO[bytes]) -> Values:  # (H, W) or (H, W, 3)
+def _read(file: IO[bytes]) -> Samples:  # (H, W) or (H, W, 3)
     """The first frame; gray values as the modality means them, through the window if there is one.
 
     DICOM PS3.3, Sections C.11.1.1.2 (rescale) and C.11.2.1.2 (windows).
@@ -129,7 +129,7 @@ def _read(file: IO[bytes]) -> Values:  # (H, W) or (H, W, 3)
     file.seek(0)
     header = dcmread(file, stop_before_pixels=True, force=True)
     file.seek(0)
-    values: Values = pixel_array(cast("BinaryIO", file), index=0)
+    values: Samples = pixel_array(cast("BinaryIO", file), index=0)
     bits = int(header.get("BitsStored", 8))
     if "RedPaletteColorLookupTableData" in header:
         values = apply_color_lut(values, header)
@@ -145,15 +145,15 @@ def _read(file: IO[bytes]) -> Values:  # (H, W) or (H, W, 3)
     return values if _depth(header) else _of_bits(values, bits)
 
 
-def _of_bits(values: Values, bits: int) -> Values:
+def _of_bits(values: Samples, bits: int) -> Samples:
     """Values from 0 to 2^bits - 1 as 0 to 255."""
-    scaled: Values = np.rint(values * (255 / (2**bits - 1)))
+    scaled: Samples = np.rint(values * (255 / (2**bits - 1)))
     return scaled.clip(0, 255)
 
 
-def _through(values: Values, center: float, width: float, *, function: str) -> Values:
+def _through(values: Samples, center: float, width: float, *, function: str) -> Samples:
     if function == "SIGMOID":
-        share: Values = 1 / (1 + np.exp(-4 * (values - center) / width))
+        share: Samples = 1 / (1 + np.exp(-4 * (values - center) / width))
     elif function == "LINEAR_EXACT":
         share = (values - center) / width + 0.5
     else:

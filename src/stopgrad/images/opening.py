@@ -24,7 +24,7 @@ import numpy as np
 
 from stopgrad.config import Bands
 from stopgrad.errors import UnreadableError
-from stopgrad.images.depth import RawImage, Values, raw_array
+from stopgrad.images.depth import RawImage, Samples, raw_array
 from stopgrad.images.extras import lacks_its_end, with_ends, without_extras
 from stopgrad.images.formats import open_other
 from stopgrad.images.sources.endings import POINTER, UNFETCHED
@@ -47,7 +47,7 @@ SURPLUS = 2  # bytes that no scan has behind its last pixel
 READERS = ("PIL", "tifffile", "pydicom", "pillow_heif")
 
 
-Source: TypeAlias = IO[bytes] | Values  # an encoded image, or its values (H, W, C)
+Source: TypeAlias = IO[bytes] | Samples  # an encoded image, or its values (H, W, C)
 
 
 class Damaged(NamedTuple):

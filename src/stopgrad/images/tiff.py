@@ -19,7 +19,7 @@ from stopgrad.images import packages
 from stopgrad.images.depth import (
     Depth,
     RawImage,
-    Values,
+    Samples,
     choose,
     choose_colours,
     count_bands,
@@ -183,7 +183,7 @@ def _tiff_depth(page: TiffPage) -> Depth | None:
     return "16-bit" if page.dtype.itemsize == 2 else None
 
 
-def _read_tiff(file: IO[bytes], bands: Bands) -> Values:  # (H, W) or (H, W, 3)
+def _read_tiff(file: IO[bytes], bands: Bands) -> Samples:  # (H, W) or (H, W, 3)
     from tifffile import TiffFile
 
     file.seek(0)

@@ -142,10 +142,13 @@ class DamagedImage(NamedTuple):
     reason: str
 
 
+UnusedKind = Literal["file", "image", "label", "band"]  # a file is one nobody takes for an image
+
+
 class Unused(NamedTuple):
     """Files, images or labels that are not used for one reason."""
 
-    what: Literal["file", "image", "label", "band"]  # a file is one nobody takes for an image
+    what: UnusedKind
     reason: str
     names: tuple[str, ...]  # below the root of the data, in order
 

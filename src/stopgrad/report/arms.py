@@ -22,9 +22,9 @@ from stopgrad.report.style import (
     SERIES,
     SHAPES,
     WIDTH,
+    ChartRows,
     Role,
     Spec,
-    Values,
     dots,
     encoded,
     layered,
@@ -319,7 +319,7 @@ def _score_range(chosen: Sequence[ArmScore], chance: float | None) -> list[float
     return [step * math.floor(low / step), min(100.0, step * (math.floor(high / step) + 1))]
 
 
-def series_marks(values: Values, names: Sequence[str]) -> list[Spec]:
+def series_marks(values: ChartRows, names: Sequence[str]) -> list[Spec]:
     """A line per name with points and error bars; published ones hollow, collapsed ones crossed.
 
     The rows are those of `ArmScore` with a `name`, all of them ours or all of them published.
@@ -341,7 +341,7 @@ def series_marks(values: Values, names: Sequence[str]) -> list[Spec]:
     return [*marks, encoded(cross, description=nominal("text"))]
 
 
-def _bars(values: Values, *, role: Role, width: float) -> Spec:
+def _bars(values: ChartRows, *, role: Role, width: float) -> Spec:
     """Rules from `low` to `high`, of which a caller names the channel."""
     words = ("text", "kind")
     rows = [{k: v for k, v in r.items() if k not in words} | {"value": r["low"]} for r in values]

@@ -20,7 +20,7 @@ from stopgrad.evaluation import (
     number,
     percent,
 )
-from stopgrad.report.evidence import Evidence, Rows, epoch_rows, images_measured
+from stopgrad.report.evidence import Evidence, LoggedRows, epoch_rows, images_measured
 from stopgrad.report.style import (
     SERIES,
     SHAPES,
@@ -84,7 +84,7 @@ def measure_figures(evidence: Evidence) -> list[Figure]:
     ]
 
 
-def spectrum_figures(metrics: Rows) -> list[Figure]:
+def spectrum_figures(metrics: LoggedRows) -> list[Figure]:
     """How z fills its directions, and the predictor along each, where spectra were taken."""
     found = spectra_of(metrics)
     if not found:
@@ -106,7 +106,7 @@ def spectrum_figures(metrics: Rows) -> list[Figure]:
     ]
 
 
-def predictor_figures(metrics: Rows) -> list[Figure]:
+def predictor_figures(metrics: LoggedRows) -> list[Figure]:
     """The predictor's gain along each direction of z; none where it has no gain along the first."""
     points, row = predictor_points(metrics), spectra_of(metrics)[-1]
     if not points:
@@ -156,13 +156,13 @@ def _change(name: str, points: list[Point], written: Callable[[float], str]) -> 
     return f"{name}: from {ends[0]} to {ends[1]}." if len(points) > 1 else f"{name}: {ends[0]}."
 
 
-def series(metrics: Rows, key: str) -> list[Point]:
+def series(metrics: LoggedRows, key: str) -> list[Point]:
     """One number over the epochs at which it was taken."""
     rows = epoch_rows(metrics)
     return [(row["epoch"], row[key]) for row in rows if row.get(key) is not None]
 
 
-def step_losses(metrics: Rows) -> list[Point]:
+def step_losses(metrics: LoggedRows) -> list[Point]:
     """Losses of the single steps over time, averaged over neighbours to at most 300 points."""
     epochs = epoch_rows(metrics)
     steps = [row for row in metrics if row.get("kind") == "step" and row.get("loss") is not None]
@@ -174,11 +174,11 @@ def step_losses(metrics: Rows) -> list[Point]:
     return [(_mean(rows, "step") / per_epoch, _mean(rows, "loss")) for rows in bins]
 
 
-def _mean(rows: Rows, key: str) -> float:
+def _mean(rows: LoggedRows, key: str) -> float:
     return sum(float(row[key]) for row in rows) / len(rows)
 
 
-def loss_chart(metrics: Rows) -> Spec:
+def loss_chart(metrics: LoggedRows) -> Spec:
     """The loss over the epochs: a point per epoch, and a thin line of the steps behind."""
     epochs = [
         {
@@ -199,7 +199,7 @@ def loss_chart(metrics: Rows) -> Spec:
     )
 
 
-def knn_chart(metrics: Rows, records: Sequence[Record] = ()) -> Spec:
+def knn_chart(metrics: LoggedRows, records: Sequence[Record] = ()) -> Spec:
     """kNN accuracy over the epochs, of which at least one was scored.
 
     The untrained encoder and raw pixels are level lines: kNN with all labels, on the same images.
@@ -248,7 +248,7 @@ def _ticks(first: float, last: float) -> list[int]:
     return list(range(math.ceil(first / step) * step, math.floor(last) + 1, step))
 
 
-def measure_chart(metrics: Rows, measure: str) -> Spec:
+def measure_chart(metrics: LoggedRows, measure: str) -> Spec:
     """One of `MEASURE_NAMES` over the epochs: features, projector output before its BN, and z."""
     rows = [
         {
@@ -277,13 +277,13 @@ def measure_chart(metrics: Rows, measure: str) -> Spec:
     )
 
 
-def spectra_of(metrics: Rows) -> list[Mapping[str, Any]]:
+def spectra_of(metrics: LoggedRows) -> list[Mapping[str, Any]]:
     """The epochs that have spectra of at least three directions."""
     rows = [row for row in epoch_rows(metrics) if row.get("spectra")]
     return [row for row in rows if len(row["spectra"]["ranks"]) >= 3]
 
 
-def spectrum_chart(metrics: Rows) -> Spec:
+def spectrum_chart(metrics: LoggedRows) -> Spec:
     """Eigenvalues of E[z z^T] by their rank, both logarithmic, at moments of the training."""
     found = spectra_of(metrics)
     count = min(MOST_LINES, len(found))  # the first, the last and some between them
@@ -319,7 +319,7 @@ def _weights(row: Mapping[str, Any], name: str) -> Iterator[dict[str, Any]]:
         yield {"rank": rank, "value": value, "name": name, "text": text}
 
 
-def predictor_chart(metrics: Rows) -> Spec:
+def predictor_chart(metrics: LoggedRows) -> Spec:
     """The predictor's gain along each direction of z, last epoch, and the line that theory draws.
 
     Both axes are relative to the first direction, so the line has no free parameter.
@@ -346,7 +346,7 @@ def predictor_chart(metrics: Rows) -> Spec:
     )
 
 
-def predictor_points(metrics: Rows) -> list[Point]:
+def predictor_points(metrics: LoggedRows) -> list[Point]:
     """(ICC_j / ICC_1, p_j / p_1) of the last spectra; of older runs (sqrt(s_j / s_1), p_j / p_1).
 
     Empty where the first direction has no gain, or two views have nothing in common along it.

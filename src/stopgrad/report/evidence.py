@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from stopgrad.runs import RunInfo
     from stopgrad.studies import Epochs, Results
 
-Row = Mapping[str, Any]  # of metrics; `stopgrad.runs.MetricsRow` says what is in one
-Rows = Sequence[Row]
+LoggedRow = Mapping[str, Any]  # of metrics; `stopgrad.runs.MetricsRow` says what is in one
+LoggedRows = Sequence[LoggedRow]
 
 IMAGES = 1000  # where no record says how many: percentages have one decimal then
 
@@ -58,7 +58,7 @@ class Evidence(NamedTuple):
     info: RunInfo
     state: str  # of its status: finished, diverged, ...; "" where it is not known
     reason: str  # why it ended so
-    metrics: Rows
+    metrics: LoggedRows
     records: Sequence[Record]  # the newest of each accuracy
     neighbors: NeighborPanel | None = None
     views: ViewPanel | None = None
@@ -80,7 +80,7 @@ class Evidence(NamedTuple):
         return self.info.data["name"]
 
     @property
-    def epochs(self) -> list[Row]:
+    def epochs(self) -> list[LoggedRow]:
         """The rows of the finished epochs."""
         return epoch_rows(self.metrics)
 
@@ -174,12 +174,12 @@ class StudyEvidence(NamedTuple):
         return self.results.stored.data.name
 
 
-def epoch_rows(metrics: Rows) -> list[Row]:
+def epoch_rows(metrics: LoggedRows) -> list[LoggedRow]:
     """The rows of the finished epochs, in order."""
     return [row for row in metrics if row.get("kind") == "epoch"]
 
 
-def images_measured(rows: Rows) -> str:
+def images_measured(rows: LoggedRows) -> str:
     """`two views of 1,024 training images`, as the last of these rows says."""
     known = [row["measured"] for row in rows if row.get("measured")]
     images = count(known[-1]) if known else f"up to {count(MEASURED)}"

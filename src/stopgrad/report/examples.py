@@ -35,7 +35,7 @@ EXAMPLES = 20  # queries that a reader sees first
 GALLERY = 300  # images that a visitor can pick
 DOTS = 900  # more of them on the map, as points alone
 FEWEST = 50  # images below which PaCMAP has too few neighbours to work with
-UNLABELLED = 1500  # images among which some are chosen where there are no votes
+CHOSEN_AMONG = 1500  # images among which some are chosen where there are no votes
 AT_RANDOM = "images drawn at random"
 RULE = (
     "one random image of each of up to ten classes, then the mistakes with the surest votes, at "
@@ -218,7 +218,7 @@ def embedded(run: TrainedRun, images: Images, *, track: Track = no_progress) -> 
 def _among_themselves(run: TrainedRun, images: Images, *, track: Track) -> Nearest:
     bank = embedded(run, images, track=track).values
     drawn = numpy_generator(run.info.config.seed, "query examples").permutation(len(images))
-    rows = torch.from_numpy(drawn[:UNLABELLED].astype(np.int64))
+    rows = torch.from_numpy(drawn[:CHOSEN_AMONG].astype(np.int64))
     values = bank[rows.to(bank.device)]
     near = neighbors(bank, values, k=min(SHOWN + 1, len(images)), track=track)
     near = _without_self(Neighbors(*(part.cpu() for part in near)), rows)

@@ -11,12 +11,11 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageFont
 
 from stopgrad.evaluation import count
-from stopgrad.images import sign_figure
+from stopgrad.images import Pixels, sign_figure
 from stopgrad.report.evidence import Evidence, StudyEvidence
 from stopgrad.report.panels import (
     VIEWS,
     NeighborPanel,
-    Pixels,
     Query,
     ViewPanel,
     how_shown,

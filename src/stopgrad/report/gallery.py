@@ -17,13 +17,13 @@ import numpy.typing as npt
 from PIL import Image
 
 from stopgrad.evaluation import SPACE, class_name, count, percent
+from stopgrad.images import Pixels
 from stopgrad.report.evidence import Evidence
 from stopgrad.report.facts import protocol_text
 from stopgrad.report.maps import confusion_figure, confusions, map_figure
 from stopgrad.report.panels import (
     ConfusionPanel,
     NeighborPanel,
-    Pixels,
     Query,
     how_shown,
     label_of,

@@ -8,9 +8,9 @@ from typing import TypeVar
 from stopgrad.report.curves import epoch_axis
 from stopgrad.report.style import (
     SERIES,
+    ChartRows,
     Role,
     Spec,
-    Values,
     dots,
     encoded,
     light,
@@ -31,7 +31,7 @@ MOST_POINTS = 40  # of a line; between two drawn epochs others are left out
 
 
 def arms_over_time(
-    values: Values, *, first: str, collapsed: Sequence[str] = (), title: str, zero: bool = False
+    values: ChartRows, *, first: str, collapsed: Sequence[str] = (), title: str, zero: bool = False
 ) -> Spec:
     """A line for each arm: rows of `epoch`, `value`, `low`, `high`, `arm` and `text`.
 
@@ -62,7 +62,7 @@ def thinned(points: Sequence[T]) -> list[T]:
     return list(points[::-1][::every][::-1])
 
 
-def _named(values: Values, *, first: str) -> list[str]:
+def _named(values: ChartRows, *, first: str) -> list[str]:
     """The arms that have a name in the legend, in their order."""
     last = {row["arm"]: row["value"] for row in values}
     if len(last) <= MOST_ARMS:
@@ -73,14 +73,14 @@ def _named(values: Values, *, first: str) -> list[str]:
     return [arm for arm in last if arm in kept]
 
 
-def _band(rows: Values, role: Role) -> list[Spec]:
+def _band(rows: ChartRows, role: Role) -> list[Spec]:
     """The band and the points of one arm."""
     low = [{**row, "value": row["low"]} for row in rows]
     area = mark("area", low, color=light(role), opacity=0.18, aria=False)
     return [encoded(area, y2={"field": "high"}), dots(rows, size=16, role=role)]
 
 
-def _axes(values: Values, *, zero: bool = False) -> tuple[Spec, Spec]:
+def _axes(values: ChartRows, *, zero: bool = False) -> tuple[Spec, Spec]:
     """One scale for all arms, from the first epoch measured: none of the numbers begins at 0."""
     epochs = [row["epoch"] for row in values]
     low, high = min(row["low"] for row in values), max(row["high"] for row in values)

@@ -15,7 +15,7 @@ from stopgrad.evaluation import (
     number,
     percent,
 )
-from stopgrad.report.evidence import Evidence, Row, StudyEvidence, epoch_rows
+from stopgrad.report.evidence import Evidence, LoggedRow, StudyEvidence, epoch_rows
 from stopgrad.report.facts import metrics_of, training_seconds
 from stopgrad.report.over_time import arms_over_time, thinned
 from stopgrad.report.style import Figure, drawn
@@ -111,7 +111,7 @@ def _run_figures(runs: Sequence[Evidence]) -> list[Figure]:
     """Loss, kNN and effective rank of z, a line for each run that has a curve."""
     rank = f"{MEASURE_NAMES[RANK].title} of {LAYERS['z']}"
     images = max(run.images_watched for run in runs)
-    kinds: tuple[tuple[str, str, Callable[[Row], Any], Callable[[float], str]], ...] = (
+    kinds: tuple[tuple[str, str, Callable[[LoggedRow], Any], Callable[[float], str]], ...] = (
         ("loss", "loss", lambda row: row.get("loss"), number),
         ("knn", "kNN accuracy, %", _knn, lambda value: percent(value / 100, images=images)),
         ("rank", rank, lambda row: (row.get("measures") or {}).get("z", {}).get(RANK), number),
@@ -130,12 +130,12 @@ def _run_figures(runs: Sequence[Evidence]) -> list[Figure]:
     return figures
 
 
-def _knn(row: Row) -> float | None:
+def _knn(row: LoggedRow) -> float | None:
     return None if row.get("knn") is None else 100 * row["knn"]
 
 
 def _curve(
-    run: Evidence, name: str, pick: Callable[[Row], Any], written: Callable[[float], str]
+    run: Evidence, name: str, pick: Callable[[LoggedRow], Any], written: Callable[[float], str]
 ) -> list[dict[str, Any]]:
     """The points of one run, at most so many, the last one always; none for a single one."""
     found = [(row["epoch"], pick(row)) for row in epoch_rows(run.metrics)]

@@ -13,9 +13,8 @@ from stopgrad.evaluation import class_name
 from stopgrad.storage import printable
 
 if TYPE_CHECKING:
-    from stopgrad.images import Images, Normalization
+    from stopgrad.images import Images, Normalization, Pixels
 
-Pixels = npt.NDArray[np.uint8]
 VIEWS = ("original", "view 1", "view 2")
 
 

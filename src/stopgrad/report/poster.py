@@ -19,12 +19,13 @@ from typing import Any, Literal, NamedTuple
 
 from stopgrad.errors import ConfigError
 from stopgrad.evaluation import tied
+from stopgrad.images import Pixels
 from stopgrad.report import accuracy, curves, facts, study_charts, study_scores
 from stopgrad.report.commands import repeat_commands
 from stopgrad.report.evidence import Evidence, StudyEvidence
 from stopgrad.report.facts import Fact, finding
 from stopgrad.report.gallery import data_uri
-from stopgrad.report.panels import VIEWS, NeighborPanel, Pixels, ViewPanel, name_of, queries
+from stopgrad.report.panels import VIEWS, NeighborPanel, ViewPanel, name_of, queries
 from stopgrad.report.study_page import study_command, study_facts
 from stopgrad.report.study_tables import (
     finding_table,

@@ -28,7 +28,7 @@ Drawing = Spec | str  # a chart, or an SVG in the light tones
 _FirstFive = Literal["first", "second", "third", "fourth", "fifth"]
 _LastFive = Literal["sixth", "seventh", "eighth", "ninth", "tenth"]
 Role = Literal["paper", "ink", "muted", "grid", _FirstFive, _LastFive, "good", "wrong"]
-Values = Sequence[Mapping[str, Any]]  # the rows that a mark is drawn from
+ChartRows = Sequence[Mapping[str, Any]]  # the rows that a mark is drawn from
 
 WIDTH = 330  # px of a plot's inside; readable at full size on a phone
 HEIGHT = 210
@@ -106,7 +106,7 @@ def nominal(field: str, **more: Any) -> Spec:
     return {"field": field, "type": "nominal", **more}
 
 
-def mark(kind: str, values: Values | None = None, **look: Any) -> Spec:
+def mark(kind: str, values: ChartRows | None = None, **look: Any) -> Spec:
     """A mark for each of these rows, or of those that are given for the whole chart."""
     data = {} if values is None else {"data": {"values": list(values)}}
     return {**data, "mark": {"type": kind, **look}, "encoding": {}}
@@ -117,14 +117,14 @@ def encoded(spec: Spec, **channels: Spec) -> Spec:
     return spec | {"encoding": spec["encoding"] | channels}
 
 
-def line(values: Values, *, role: Role | None = None, width: float = 2.5, **more: Any) -> Spec:
+def line(values: ChartRows, *, role: Role | None = None, width: float = 2.5, **more: Any) -> Spec:
     """A line through these rows, without words: the dots on it have them."""
     more |= {} if role is None else {"color": light(role)}
     return mark("line", values, strokeWidth=width, aria=False, **more)
 
 
 def dots(
-    values: Values, *, size: float, role: Role = "first", filled: bool = True, **more: Any
+    values: ChartRows, *, size: float, role: Role = "first", filled: bool = True, **more: Any
 ) -> Spec:
     """A point for each row, with the row's `text` under the pointer."""
     look = {"filled": filled, "size": size, "opacity": 1, "color": light(role), **more}

@@ -4,8 +4,8 @@ from .checkpoint import TrainingState as TrainingState
 from .checkpoint import load_checkpoint as load_checkpoint
 from .checkpoint import newest_step as newest_step
 from .directory import MetricsRow as MetricsRow
+from .directory import RunPhase as RunPhase
 from .directory import RunWriter as RunWriter
-from .directory import State as State
 from .directory import Status as Status
 from .directory import check_row as check_row
 from .directory import has_begun as has_begun

@@ -54,13 +54,13 @@ from stopgrad.storage import (
 log = logging.getLogger(__name__)
 
 METRICS = "metrics.jsonl"
-State = Literal["running", "finished", "interrupted", "diverged", "collapsed", "failed"]
+RunPhase = Literal["running", "finished", "interrupted", "diverged", "collapsed", "failed"]
 
 
 class Status(TypedDict, total=False):
     """Where a run stands; `status.json`."""
 
-    state: State
+    state: RunPhase
     step: int
     epoch: int
     verdict: dict[str, str]  # the newest
@@ -287,11 +287,11 @@ class RunWriter:
         """A decision by the clock; alone it is one's own."""
         return due
 
-    def set_status(self, state: State, **values: object) -> None:
+    def set_status(self, state: RunPhase, **values: object) -> None:
         """Replaces the status; a StorageError when the disk refuses."""
         self._write_status(state, **values)
 
-    def _write_status(self, state: State, **values: object) -> None:
+    def _write_status(self, state: RunPhase, **values: object) -> None:
         """As `set_status`; also while an error ends this process alone."""
         now = datetime.now(UTC).isoformat(timespec="seconds")
         status = {"state": state, **values, "pid": os.getpid(), "updated": now}

@@ -15,7 +15,7 @@ import torch
 
 from stopgrad.method import Processes
 from stopgrad.runs.checkpoint import Checkpoint
-from stopgrad.runs.directory import RunWriter, State
+from stopgrad.runs.directory import RunPhase, RunWriter
 from stopgrad.runs.info import RunInfo, info_from_dict, info_to_dict
 
 AGREED_EVERY = 16  # steps, after which the processes tell each other of signals
@@ -52,11 +52,11 @@ class SharedWriter(RunWriter):
         """As `RunWriter.save`, in the first process."""
         self.processes.first_does(lambda: super(SharedWriter, self).save(checkpoint))
 
-    def set_status(self, state: State, **values: object) -> None:
+    def set_status(self, state: RunPhase, **values: object) -> None:
         """As `RunWriter.set_status`, in the first process."""
         self.processes.first_does(lambda: self._write_status(state, **values))
 
-    def _write_status(self, state: State, **values: object) -> None:
+    def _write_status(self, state: RunPhase, **values: object) -> None:
         if self.processes.is_first:
             super()._write_status(state, **values)
 

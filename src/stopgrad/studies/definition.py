@@ -8,8 +8,8 @@ from typing import Any, Literal, NamedTuple
 from stopgrad.evaluation import MEASURES, SUPERVISED, Correction
 
 Method = Literal["simsiam", "supervised"]
-Split = Literal["validation", "test"]
-Beside = Literal["chance", "untrained", "pixels"]
+ScoredSplit = Literal["validation", "test"]
+BaselineName = Literal["chance", "untrained", "pixels"]
 
 
 class Arm(NamedTuple):
@@ -23,10 +23,10 @@ class Arm(NamedTuple):
 class Protocol(NamedTuple):
     """How the runs of a study are scored."""
 
-    split: Split = "validation"
+    split: ScoredSplit = "validation"
     labels: tuple[float, ...] = (1.0,)  # fractions of the training labels, rising
     metrics: tuple[str, ...] = ("knn_accuracy", "linear_accuracy")
-    beside: tuple[Beside, ...] = ()  # baselines, scored once per seed with the baseline arm
+    beside: tuple[BaselineName, ...] = ()  # baselines, scored once per seed with the baseline arm
     final_test: bool = False  # the arm that validation chose is scored on the test split
     correction: Correction = "holm"  # where several tests are made
 

@@ -28,13 +28,13 @@ from stopgrad.evaluation import ACCURACIES, MEASURES, Correction
 from stopgrad.storage import read_yaml, user_path
 from stopgrad.studies.definition import (
     Arm,
-    Beside,
+    BaselineName,
     Method,
     Place,
     Protocol,
     Published,
     PublishedFinding,
-    Split,
+    ScoredSplit,
     Study,
     Value,
     labels_of,
@@ -218,10 +218,10 @@ FILE: dict[str, Read] = {
     "published": _mapping,
 }
 PROTOCOL: dict[str, Read] = {
-    "split": _choice(get_args(Split)),
+    "split": _choice(get_args(ScoredSplit)),
     "labels": _several(_number(lambda labels: 0 < labels <= 1)),
     "metrics": _several(_choice((*ACCURACIES, *MEASURES))),
-    "beside": _several(_choice(get_args(Beside))),
+    "beside": _several(_choice(get_args(BaselineName))),
     "final_test": _flag,
     "correction": _choice(get_args(Correction)),
 }

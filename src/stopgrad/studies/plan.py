@@ -17,7 +17,7 @@ from stopgrad.config import Config, config_from_dict, key_paths, knob_values
 from stopgrad.errors import ConfigError
 from stopgrad.evaluation import FINETUNE, MEASURES, SUPERVISED, Key, Subject
 from stopgrad.storage import fits
-from stopgrad.studies.definition import Arm, Method, Split, Study, labels_of, metrics_of
+from stopgrad.studies.definition import Arm, Method, ScoredSplit, Study, labels_of, metrics_of
 from stopgrad.studies.parse import StudyFile
 
 HOW_NOT_WHAT = ("device", "threads", "process_timeout", "seed")
@@ -161,7 +161,7 @@ def wanted_numbers(study: Study, arm: Arm, *, labels: float | None = None) -> fr
     )
 
 
-def number_key(metric: str, labels: float, *, of: Subject, split: Split) -> Key:
+def number_key(metric: str, labels: float, *, of: Subject, split: ScoredSplit) -> Key:
     """Where the number of a metric stands among the records; measures are of training images."""
     return Key(metric, labels, of, "train" if metric in MEASURES else split)
 

@@ -31,7 +31,7 @@ from stopgrad.method import (
     keep_threads_apart,
     seeded,
 )
-from stopgrad.runs import Checkpoint, RunWriter, State, TrainingState, load_model, read_status
+from stopgrad.runs import Checkpoint, RunPhase, RunWriter, TrainingState, load_model, read_status
 
 Model = TypeVar("Model", bound=nn.Module)
 Batch = TypeVar("Batch")
@@ -360,7 +360,7 @@ class Keeper:
             self.writer.append(self.rows)
         self.rows = []
 
-    def _set_status(self, state: State, **values: object) -> None:
+    def _set_status(self, state: RunPhase, **values: object) -> None:
         if self.writer is not None:
             where = {"step": self.training.step, "epoch": self.training.epoch}
             self.writer.set_status(state, **where, **self.newest, **values)

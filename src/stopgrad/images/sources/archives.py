@@ -19,7 +19,7 @@ import weakref
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from stopgrad.errors import DataError, StorageError
 from stopgrad.images.sources.endings import SUFFIXES, ZIPS, archive_ending, ending_of, why_broken
@@ -27,15 +27,22 @@ from stopgrad.images.sources.limits import bomb, refuse_bomb
 from stopgrad.images.sources.names import split_of
 from stopgrad.images.sources.tars import tar_members
 from stopgrad.images.store import cache_folder
-from stopgrad.images.types import Contents, DataSource, Encoded, Notes, SplitReader, Unused, stamp
+from stopgrad.images.types import (
+    Contents,
+    DataSource,
+    Encoded,
+    Notes,
+    SplitReader,
+    Unused,
+    UnusedKind,
+    stamp,
+)
 from stopgrad.storage import as_file_name, of_disk
 
 OTHERS = (".7z", ".rar", ".zst", ".gz", ".bz2", ".xz")
 ENCRYPTED = 1  # bit of a member's flags
 ENCRYPTION = "encrypted members"
 BLOCK = 1 << 20  # bytes
-
-What = Literal["image", "file"]
 
 
 def refuse_other_archives(path: Path) -> None:
@@ -163,7 +170,7 @@ class _Member(NamedTuple):
 
 def _unpack(path: Path, folder: Path) -> Notes:
     """Writes the plain files of an archive; notes the others."""
-    unused: dict[tuple[What, str], list[str]] = {}
+    unused: dict[tuple[UnusedKind, str], list[str]] = {}
     broken: list[str] = []
     in_zip = archive_ending(path.name) in ZIPS
     for member in _zip_members(path) if in_zip else _tar_members(path):
@@ -172,7 +179,7 @@ def _unpack(path: Path, folder: Path) -> Notes:
         path_of = folder.joinpath(*map(as_file_name, parts))
         if not unfit and not (unfit := _write(path_of, member, broken)):
             continue
-        what: What = "image" if _is_image(member.name) else "file"
+        what: UnusedKind = "image" if _is_image(member.name) else "file"
         unused.setdefault((what, f"in {path.name}: {unfit}"), []).append(member.name)
     if any(ENCRYPTION in reason for _, reason in unused) and not any(folder.glob("*")):
         raise DataError(

@@ -19,7 +19,7 @@ import struct
 import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from stopgrad.errors import DataError
 from stopgrad.images.manifest import MANIFEST
@@ -39,7 +39,7 @@ from stopgrad.images.sources.endings import (
     why_not_read,
 )
 from stopgrad.images.store import PACKING
-from stopgrad.images.types import Unused
+from stopgrad.images.types import Unused, UnusedKind
 from stopgrad.storage import read_patiently
 
 SYSTEM = frozenset(  # folders and files that systems and their viewers keep, in small letters
@@ -71,8 +71,6 @@ LABELS = (
 )
 MARK = b"tEXtSoftware\0stopgrad"
 MOST_LOOKED_INTO = 1000  # PNG files of a folder that are opened to tell whether they are figures
-
-What = Literal["image", "file"]
 
 
 class Found(NamedTuple):
@@ -148,7 +146,7 @@ class _Folder(NamedTuple):
     path: str
     parts: tuple[str, ...]
     above: frozenset[tuple[int, int]]  # (device, inode) of the folders on the way here
-    passed: tuple[What, str] | None  # why the images in it are not used
+    passed: tuple[UnusedKind, str] | None  # why the images in it are not used
 
 
 class _Walk:
@@ -158,7 +156,7 @@ class _Walk:
         self.images: list[Found] = []
         self.tables: list[Found] = []
         self.folders: list[Found] = []  # whose names end as those of images do
-        self.unused: dict[tuple[What, str], list[str]] = {}
+        self.unused: dict[tuple[UnusedKind, str], list[str]] = {}
         self.packed = False
 
     def enter(self, here: _Folder, entries: list[os.DirEntry[str]]) -> Iterator[_Folder]:
@@ -185,7 +183,9 @@ class _Walk:
             elif entry.name.lower() not in SYSTEM:
                 self._take(Found(parts, entry.path), ending_of(entry.name))
 
-    def _take_folder(self, folder: Found, passed: tuple[What, str] | None, *, loops: bool) -> None:
+    def _take_folder(
+        self, folder: Found, passed: tuple[UnusedKind, str] | None, *, loops: bool
+    ) -> None:
         if passed is None and ending_of(folder.parts[-1]) in SUFFIXES:
             (self.images if loops else self.folders).append(folder)
         elif passed is None and loops:
@@ -230,7 +230,7 @@ class _Walk:
         reason = f"folders that cannot be opened ({error.strerror})"
         self._pass_over(*(folder.passed or ("image", reason)), (*folder.parts, ""))
 
-    def _pass_over(self, what: What, reason: str, parts: tuple[str, ...]) -> None:
+    def _pass_over(self, what: UnusedKind, reason: str, parts: tuple[str, ...]) -> None:
         self.unused.setdefault((what, reason), []).append("/".join(parts))
 
     def listing(self, root: str) -> FolderListing:
@@ -264,7 +264,7 @@ def _unreadable(path: str, error: OSError) -> DataError:
     )
 
 
-def _hidden(name: str) -> tuple[What, str] | None:
+def _hidden(name: str) -> tuple[UnusedKind, str] | None:
     """Why what a folder or a file of this name holds is not used, if it is not."""
     lower = name.lower()
     if lower in SYSTEM or lower.startswith((".trash-", "._")):

@@ -21,7 +21,7 @@ from stopgrad.images.sources.names import LABEL_WORDS, is_split_column
 from stopgrad.images.sources.table_files import UnfitTableError
 from stopgrad.storage import few
 
-Values = Sequence[Label]
+LabelValues = Sequence[Label]
 
 # Words for columns, without regard to case and what stands between letters; the best first.
 FILE_COLUMNS = (
@@ -118,7 +118,7 @@ class ClassColumn(NamedTuple):
     """The column that holds the labels, or those that do together."""
 
     named: str  # as messages show it
-    values: Values
+    values: LabelValues
     others: tuple[str, ...] = ()  # that are called as labels are
 
 
@@ -176,7 +176,7 @@ def _place(name: str, known: Sequence[str]) -> int:
     return known.index(plain) if plain in known else len(known)
 
 
-def _one_hot(columns: Mapping[str, Sequence[Any]]) -> Values | None:
+def _one_hot(columns: Mapping[str, Sequence[Any]]) -> LabelValues | None:
     """The name of the column that is 1 in each row; None where they are not `one_hot`."""
     typed = [[HOT.get(str(v).lower(), v) for v in _typed(values)] for values in columns.values()]
     if len(typed) < 2 or any(isinstance(value, str) for values in typed for value in values):
@@ -187,7 +187,7 @@ def _one_hot(columns: Mapping[str, Sequence[Any]]) -> Values | None:
     return places and [None if place is None else names[int(place)] for place in places]
 
 
-def _typed(values: Sequence[Any]) -> Values:
+def _typed(values: Sequence[Any]) -> LabelValues:
     return labels_of_texts([_text_of(value) for value in values])
 
 

@@ -15,7 +15,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 from stopgrad.config import Reading
 from stopgrad.errors import DataError
@@ -30,6 +30,7 @@ from stopgrad.images.types import (
     Encoded,
     Notes,
     Unused,
+    UnusedKind,
     stamp,
 )
 
@@ -39,8 +40,6 @@ MOST_TEXT = 1 << 16  # bytes of a label
 MOST_BYTES = 1 << 30  # of an image
 LOOKED_AT = 100  # members that tell whether a tar is a shard
 PER_CLASS = 2  # samples at least, on average, for texts to be classes
-
-What = Literal["file", "image", "label"]
 
 
 class _Sample(NamedTuple):
@@ -55,7 +54,7 @@ class _Shard(NamedTuple):
     path: Path
     name: str  # below the data
     samples: tuple[_Sample, ...]
-    unused: Mapping[tuple[What, str], list[str]]  # by what and why
+    unused: Mapping[tuple[UnusedKind, str], list[str]]  # by what and why
 
 
 def webdataset_source(
@@ -119,7 +118,7 @@ def _read(path: Path, name: str) -> _Shard:
     """The samples of a shard in the order of their images."""
     samples: dict[str, _Sample] = {}
     texts: dict[str, dict[str, str]] = {}
-    unused: dict[tuple[What, str], list[str]] = {}
+    unused: dict[tuple[UnusedKind, str], list[str]] = {}
     for place, member in enumerate(tar_members(path)):
         full = f"{name}/{member.name}"
         key, ending = _key(member.name)
@@ -207,7 +206,7 @@ def _gaps(names: Sequence[str]) -> list[str]:
 
 
 def _unused(by_word: Mapping[str, Sequence[_Shard]]) -> Iterator[Unused]:
-    together: dict[tuple[What, str], list[str]] = {}
+    together: dict[tuple[UnusedKind, str], list[str]] = {}
     for shard in (shard for shards in by_word.values() for shard in shards):
         for kind, names in shard.unused.items():
             together.setdefault(kind, []).extend(names)
