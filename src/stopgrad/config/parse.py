@@ -79,7 +79,7 @@ def key_paths(
 
     Args:
         values: By key; a key may be a path already.
-        is_value: Tells the mappings that are a value themselves; None: no mapping is.
+        is_value: True for mappings to keep as values; None: all are flattened.
     """
     found: dict[str, Any] = {}
     for key, value in values.items():

@@ -162,7 +162,7 @@ def in_parts(
 
 
 def images_at_a_time(images: Images) -> int:
-    """So many that they have few pixels: 512 up to 64 px, 32 at 256 px."""
+    """The batch size that bounds the pixels of a batch: 512 up to 64 px, 32 at 256 px."""
     height, width = images.whole_size
     return max(16, min(512, EMBEDDED_PIXELS // (height * width)))
 

@@ -64,7 +64,7 @@ def formats_for(config: EncoderConfig) -> tuple[ExportFormat, ...]:
 
 
 def _torchvision(config: EncoderConfig) -> Layout:
-    """It has a function for each of our networks but the smallest."""
+    """torchvision has a function for each of our networks but resnet10."""
     blocks, small = list(RESNETS[config.name].blocks), config.name == "resnet10"
     first = f"model = torchvision.models.{config.name}()"
     if small:

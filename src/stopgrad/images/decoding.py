@@ -125,7 +125,7 @@ def decode(encoded: Encoded, frame: Frame) -> Pixels | OtherSize | OtherDepth | 
 
 
 class Unread(NamedTuple):
-    """What of the file of an image is not read, counted from 1."""
+    """Pages and bands of an image file that are not read, numbered from 1."""
 
     pages: Sequence[int] = ()  # after the first
     bands: Sequence[int] = ()  # that are neither colours nor alpha, where none are asked for

@@ -337,7 +337,7 @@ class Tally:
         return np.delete(self.reader.labels, list(self.damaged))
 
     def fingerprint(self, height: int, width: int, channels: int) -> str:
-        """That of the readable images."""
+        """The fingerprint of the readable images."""
         return seal_fingerprint(
             self.digest,
             shape=(len(self.names), height, width, channels),

@@ -30,7 +30,7 @@ FREE = {
 ELSEWHERE = (
     *("threads", "precision", "bad_images", "image_column", "label_column", "white_level", "bands"),
 )
-"""What is compared by what came of it: environment.threads, environment.precision and
+"""Knobs compared by their effect: environment.threads, environment.precision and
 data.fingerprint."""
 
 DATA = ("fingerprint", "images", "task", "labels", "label_draw", "from_step")

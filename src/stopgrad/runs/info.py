@@ -89,7 +89,7 @@ class RunInfo(NamedTuple):
 
     @property
     def extensions(self) -> tuple[Change, ...]:
-        """How often and when the run was made longer; such a run is not one of that length."""
+        """Every extension; an extended run differs from one that had this length from the start."""
         return tuple(change for change in self.changes if change.key == "epochs")
 
 

@@ -39,7 +39,7 @@ T = TypeVar("T")
 
 
 class Finding(NamedTuple):
-    """What is to be said of one file that was checked."""
+    """The result of checking one file."""
 
     file: str  # its path in the folder that was checked
     ok: bool
@@ -117,7 +117,7 @@ def appearing(path: Path, *, publish: Callable[..., object] = os.replace) -> Ite
 
 
 def _in_short(name: str) -> str:
-    """So much of a name that another one can be made of it, which has 255 bytes at most."""
+    """The start of a name, short enough to be extended within the 255 bytes of a file name."""
     return os.fsdecode(os.fsencode(name)[:200])
 
 
@@ -199,7 +199,7 @@ def check_types(values: Mapping[str, object], kinds: Mapping[str, object]) -> No
 
 
 def fits(value: object, kind: Any) -> bool:
-    """Whether a value of JSON is of a type: numbers are finite, true and false are no numbers."""
+    """Whether a JSON value has this type; numbers must be finite, and booleans are not numbers."""
     return _check_of(kind)(value)
 
 

@@ -73,7 +73,7 @@ def die_with(parent: int, number: int = signal.SIGTERM) -> Callable[[], None]:
 
 
 class _Remarks(io.FileIO):
-    """What cannot be written, on a full disk or to a reader that is gone, is lost."""
+    """A stream that drops output when the disk is full or the reader has gone."""
 
     def write(self, data: ReadableBuffer, /) -> int:
         try:

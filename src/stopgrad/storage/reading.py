@@ -25,7 +25,7 @@ ANSWERS = (
     *(errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.EINVAL),
     *(errno.ENXIO, errno.ENODEV, errno.EEXIST),
 )
-"""Errors that say what is there; all others say that nobody could look."""
+"""Errors that describe the path itself; any other means that reading failed and may be retried."""
 
 SOLID = 1 << 28  # bytes that a file may have, however few are stored
 MOST_TIMES = 200  # those that are stored, beyond that; file systems pack some
@@ -193,7 +193,7 @@ def odd_entry(folder: Path, wanted: Mapping[str, str]) -> Path | None:
 
 
 def _kind(path: Path) -> str:
-    """none for what a process that goes on has just removed, too."""
+    """The kind of an entry; "none" also for one that was just removed."""
     try:
         mode = read_patiently(path, path.lstat).st_mode
     except OSError:

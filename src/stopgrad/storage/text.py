@@ -61,7 +61,7 @@ def as_text(value: object) -> str:
 
 
 def in_short(error: Exception) -> str:
-    """An error as a clause of another."""
+    """An error's message, short enough to quote inside another message."""
     return as_text(error.strerror if isinstance(error, OSError) and error.strerror else error)
 
 

@@ -136,7 +136,7 @@ def _open(files: Mapping[str, Path], root: Path, find: Callable[[Path], DataSour
 
 
 def _as_archives(text: str, places: Mapping[Path, Path]) -> str:
-    """What is said of the folders that archives were unpacked to, said of the archives."""
+    """A note on the unpacked folders, rewritten to name the archives."""
     for folder in sorted(places, reverse=True):
         text = text.replace(str(folder), str(places[folder]))
     return text

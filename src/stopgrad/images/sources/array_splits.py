@@ -110,7 +110,7 @@ class _Part(NamedTuple):
     last: frozenset[str]  # of the array's own name
 
     def rank(self, words: Sequence[str]) -> int:
-        """How early in `words` one stands that its name has."""
+        """The index in `words` of the first one that its name has; their number without one."""
         return next((place for place, word in enumerate(words) if word in self.last), len(words))
 
     def rows(self) -> Iterator[str]:

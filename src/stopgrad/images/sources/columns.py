@@ -205,7 +205,7 @@ def _first_rows(file: GroupedFile, name: str) -> Iterator[pyarrow.RecordBatch]:
 
 
 def _holds_bytes(file: GroupedFile, name: str, kind: pyarrow.DataType) -> bool:
-    """Whether a column is binary, or a struct whose bytes are, of which there are any.
+    """Whether a column holds bytes, directly or in the `bytes` of a struct, and not only nulls.
 
     A column of lists is one of images only where its first rows begin as those do.
     """
@@ -264,7 +264,7 @@ def features_of(schema: pyarrow.Schema) -> dict[str, dict[str, Any]]:
 
 
 def read_features(schema: pyarrow.Schema) -> dict[str, dict[str, Any]]:
-    """The same.
+    """As `features_of`, but raises where the metadata cannot be read.
 
     Raises:
         ValueError, AttributeError, TypeError, RecursionError: When it cannot be read.

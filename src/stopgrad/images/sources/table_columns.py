@@ -84,7 +84,7 @@ def file_column(
 
 
 def _is_said(column: str, columns: Iterable[str]) -> bool:
-    """Whether the name of a column stands in the file, and is none that is known."""
+    """Whether the file itself names the column, by a name that is not in `FILE_COLUMNS`."""
     own = [*columns] != [str(n) for n, _ in enumerate(columns, 1)]
     return own and _place(column, FILE_COLUMNS) == len(FILE_COLUMNS)
 
