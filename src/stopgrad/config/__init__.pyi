@@ -37,3 +37,4 @@ from .reading import Bands as Bands
 from .reading import Reading as Reading
 from .reading import are_colours as are_colours
 from .reading import bands_as_text as bands_as_text
+from .reading import read_bands as read_bands

@@ -20,6 +20,8 @@ class Reading(NamedTuple):
     label_column: str = ""
     white_level: float = 0.0  # the value that is white in images of more than 8 bits
     bands: Bands = ()
+    levels: tuple[tuple[str, float, float], ...] = ()  # depth, black and white of images of more
+    # than 8 bits; those of another depth have levels of their own
 
 
 BY_RULE = Reading()

@@ -22,6 +22,7 @@ from stopgrad.images import (
     Damaged,
     Encoded,
     Frame,
+    Levels,
     OtherSize,
     Pixels,
     decode_together,
@@ -54,15 +55,27 @@ def is_list_of_images(X: Any) -> bool:
     return isinstance(X[0], str | os.PathLike) or hasattr(X[0], "getexif")
 
 
-def read_images(X: Sequence[Any], *, side: int, bands: Bands = ()) -> Pixels:  # (N, side, side, C)
+class ReadImages(NamedTuple):
+    """Images of one size, and the levels of those of more than 8 bits."""
+
+    pixels: Pixels  # (N, side, side, C)
+    levels: tuple[Levels, ...]
+
+
+def read_images(
+    X: Sequence[Any], *, side: int, bands: Bands = (), levels: tuple[Levels, ...] = ()
+) -> ReadImages:
     """Reads paths or Pillow images, or these bands; crops each to its centre and resizes it.
+
+    Images of more than 8 bits have the levels that are given for their depth, else those of all.
 
     Raises:
         ImagesError: For the first that cannot be read.
     """
     files = [_as_file(image, number) for number, image in enumerate(X)]
-    found = decode_together(files, Frame(side, side, fit=True, bands=bands, channels=0))
-    return np.stack([_pixels(image) for image in found])
+    frame = Frame(side, side, fit=True, bands=bands, levels=levels, channels=0)
+    found = decode_together(files, frame)
+    return ReadImages(np.stack([_pixels(image) for image in found.images]), found.levels)
 
 
 def _as_file(image: Any, number: int) -> Encoded:

@@ -39,7 +39,7 @@ from stopgrad.export.fitted import (
     to_bytes,
     whole_images,
 )
-from stopgrad.images import Images, normalization
+from stopgrad.images import Images, Levels, normalization
 from stopgrad.method import Encoder, compute_for, plain_torch
 from stopgrad.runs import TrainingImages
 from stopgrad.storage import user_path, write_atomically
@@ -92,6 +92,7 @@ class SimSiamEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         verdict_: Whether the representation is healthy or collapsed, and why.
         image_shape_: (H, W, C) of the fitted images.
         range_: The values that became 0 and 255; None if X held pixels.
+        levels_: The same by depth, of fitted files of more than 8 bits.
         n_features_in_: H * W * C.
     """
 
@@ -235,14 +236,18 @@ class SimSiamEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
     def _images(self, X: Any, *, fitting: bool) -> Images:
         """X as images; in `fit`, notes the shape and the range for later calls."""
         decoded, bands = is_list_of_images(X), self.config_.reading.bands
+        levels: tuple[Levels, ...] = () if fitting else self.levels_
         if decoded:
-            array: Numbers = read_images(X, side=self.config_.image_side, bands=bands)
+            array: Numbers
+            side = self.config_.image_side
+            array, levels = read_images(X, side=side, bands=bands, levels=levels)
         else:
             array = shaped(self._checked(X, fitting=fitting), image_shape=self.image_shape)
         shape = array.shape[1:]
         if fitting:
             self.image_shape_, self.n_features_in_ = shape, int(np.prod(shape))
             self.range_ = None if decoded else range_of(array, self.pixel_range)
+            self.levels_: tuple[Levels, ...] = levels
         elif shape != self.image_shape_:
             raise ImagesError(
                 f"images of shape {shape}",
@@ -291,6 +296,7 @@ class SimSiamEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
             verdict=self.verdict_,
             image_shape=self.image_shape_,
             range=self.range_,
+            levels=self.levels_,
             feature_names=tuple(getattr(self, "feature_names_in_", ())),
             weights={k: v.cpu().numpy() for k, v in self.encoder_.state_dict().items()},
         )
@@ -302,6 +308,7 @@ class SimSiamEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         self.config_, self.normalization_ = fitted.config, fitted.normalization
         self.loss_curve_, self.verdict_ = list(fitted.loss_curve), fitted.verdict
         self.image_shape_, self.range_ = fitted.image_shape, fitted.range
+        self.levels_ = fitted.levels
         self.n_features_in_ = int(np.prod(fitted.image_shape))
         if fitted.feature_names:
             self.feature_names_in_ = np.array(fitted.feature_names, object)

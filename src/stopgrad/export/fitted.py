@@ -20,7 +20,7 @@ from torch import Tensor
 from stopgrad.config import Config, config_from_dict, config_to_dict, torch_generator
 from stopgrad.errors import CheckpointError, ConfigError
 from stopgrad.export.arrays import Numbers, Range
-from stopgrad.images import Dataset, Images, Normalization, Pixels, images_from_arrays
+from stopgrad.images import Dataset, Images, Levels, Normalization, Pixels, images_from_arrays
 from stopgrad.method import Encoder, Verdict, build_encoder, compute_for
 from stopgrad.runs import encoder_tensors, fit_sizes, misfit, not_finite
 from stopgrad.storage import LARGEST_JSON, fits, in_short, read_file, strict_json
@@ -43,6 +43,7 @@ class Fitted(NamedTuple):
     range: Range | None
     feature_names: tuple[str, ...]  # of the columns of a data frame, or ()
     weights: Mapping[str, Numbers]  # the encoder's state dict
+    levels: tuple[Levels, ...] = ()  # of files of more than 8 bits
 
 
 def plain(fitted: Fitted) -> dict[str, Any]:
@@ -94,6 +95,7 @@ def _from_plain(values: Mapping[str, Any]) -> Fitted:
         range=Range(**values["range"]) if values["range"] is not None else None,
         feature_names=tuple(values["feature_names"]),
         weights=values["weights"],
+        levels=tuple(Levels(*of) for of in values.get("levels", [])),
     )
 
 

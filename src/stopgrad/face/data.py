@@ -21,6 +21,7 @@ from stopgrad.storage import check_ending, printable, user_path, write_atomicall
 
 if TYPE_CHECKING:
     from stopgrad.images import Changed, Dataset, DataSource
+    from stopgrad.runs import RunData
 
 ARRAYS = "arrays:"  # begins the spec of images that were given in memory
 SIDE = 256  # px, of images that are stored before a config says what it needs
@@ -74,6 +75,7 @@ class Data:
         screen: Screen,
         *,
         split: str = "auto",
+        like: RunData | None = None,
         changed: Changed = "fail",
     ) -> Dataset:
         """The images as a config stores them, whole at a size that its encoder takes.
@@ -82,21 +84,20 @@ class Data:
             config: Of the training; what it does not say about reading was said with the data.
             screen: Shows progress.
             split: The split that is scored, as `evaluate` takes it.
+            like: The images of a run, whose bands and levels these are to have.
             changed: What to do with a store whose folder has changed since it was packed.
         """
         config = self.with_reading(config)
-        asked, own = config.reading, self._reading
-        own = own._replace(white_level=asked.white_level, bands=asked.bands)
+        asked, own = runs.reading_of(config, split=split, like=like), self._reading
+        how: dict[str, Any] = {"split": split, "like": like, "changed": changed}
+        own = own._replace(white_level=asked.white_level, bands=asked.bands, levels=asked.levels)
         if self._again is not None and own != self._reading:
-            other = self._again(own)
-            return other.stored_for(config, screen, split=split, changed=changed)
-        if self._first is not None and self._serves(self._first, config, split):
+            return self._again(own).stored_for(config, screen, **how)
+        if self._first is not None and self._serves(self._first, config, asked):
             return runs.fit_sizes(self._first, config)
         with screen.progress():
             screen.doing("reading the images")
-            return runs.load_images(
-                self._where, config, split=split, changed=changed, track=screen.track
-            )
+            return runs.load_images(self._where, config, **how, track=screen.track)
 
     def to_look_at(self) -> str | DataSource:
         """What is looked at image by image: files anew, images in memory as they are."""
@@ -128,11 +129,10 @@ class Data:
         names = HowRead.__annotations__
         return {n: getattr(read, n) for n in names if getattr(read, n) != getattr(by_rule, n)}
 
-    def _serves(self, first: Dataset, config: Config, split: str) -> bool:
+    def _serves(self, first: Dataset, config: Config, reading: Reading) -> bool:
         """Whether reading them again would give the same: none was resized, now or then."""
         if self.spec.startswith(ARRAYS) and self._where == self.spec:
             return True
-        reading = runs.reading_of(config, split=split)
         if reading != self._reading:
             return False
         size = first.train.pixels.shape[1:3]

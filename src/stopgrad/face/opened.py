@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from stopgrad.evaluation import Record
     from stopgrad.images import Changed, Dataset
     from stopgrad.method import OwnViews, Verdict
-    from stopgrad.runs import TrainedRun
+    from stopgrad.runs import RunData, TrainedRun
     from stopgrad.storage import Finding
 
 Each: TypeAlias = "Callable[[Record], None]"
@@ -118,12 +118,29 @@ class OpenedRun:
         source = self.source(data)
         return source, config if data is None else source.with_columns(config)
 
+    def like(self, data: AnyData | None, split: str = "auto") -> RunData | None:
+        """The images whose levels and bands count for those that are named, or for another split.
+
+        None: the run's own images are read as they were.
+        """
+        named = data is not None or split != "auto"
+        return runs.read_run(self.path).data if named else None
+
+    def named_images(
+        self, config: Config, data: AnyData | None, screen: Screen
+    ) -> tuple[Data, Config, Dataset]:
+        """The images that are named, or the run's own: where they are, how read, and stored."""
+        source, config = self.read_by(config, data)
+        changed, like = self.changed(source), self.like(data)
+        return source, config, source.stored_for(config, screen, like=like, changed=changed)
+
     def own_images(self, data: AnyData | None, screen: Screen, *, split: str = "auto") -> Dataset:
         """The run's images, as it stored them; its own fingerprint guards them."""
         self.trained()  # first: an encoder that is not that of the weights may be of any size
         source, config = self.read_by(self.config, data)
         method.use_threads(config.threads)
-        dataset = source.stored_for(config, screen, split=split, changed="warn")
+        like = self.like(data, split)
+        dataset = source.stored_for(config, screen, split=split, like=like, changed="warn")
         if data is not None:
             tell_notes(dataset, screen)
         return dataset

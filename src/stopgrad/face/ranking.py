@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
-from stopgrad import evaluation, method
+from stopgrad import evaluation, method, runs
 from stopgrad.config import RANKED_BY, Config, LabelFreeName, Layer
 from stopgrad.errors import DataError
 from stopgrad.evaluation import ABSENT, MEASURE_NAMES, count, metric_text, number, percent
@@ -79,16 +79,20 @@ def _datasets(opened: Sequence[Run], data: AnyData | None, screen: Screen) -> li
         raise _different(opened)
     first = opened[0].config
     stored: dict[tuple[object, ...], Dataset] = {}
+    datasets = []
     for each, run in zip(opened, found, strict=True):
         config = replace(run.info.config, bad_images=first.bad_images)
-        key = _storing(config)
+        like = each.like(data)
+        key = (*_storing(config), runs.reading_of(config, split="auto", like=like))
         source, config = opened[0].read_by(config, data)
         if key not in stored:
-            stored[key] = source.stored_for(config, screen, changed=each.changed(source))
+            changed = each.changed(source)
+            stored[key] = source.stored_for(config, screen, like=like, changed=changed)
+        datasets.append(stored[key])
         now = stored[key].train.fingerprint
         if not same and now != run.info.data["fingerprint"]:
             raise _different(opened, f"; {source.spec} gives {run.path} now {now[:12]}")
-    return [stored[_storing(run.info.config)] for run in found]
+    return datasets
 
 
 def _storing(config: Config) -> tuple[object, ...]:

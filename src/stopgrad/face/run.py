@@ -239,8 +239,7 @@ class Run(OpenedRun):
         """
         screen, run, labels = Screen(), self._load(), fractions(labels)
         config = training.finetuning_config(run.info.config, changes)
-        source, config = self.read_by(config, data)
-        dataset = source.stored_for(config, screen, changed=self.changed(source))
+        source, config, dataset = self.named_images(config, data, screen)
         tell_notes(dataset, screen)
         tell_state(run, screen)
         found = training.finetune_fractions(
@@ -336,7 +335,7 @@ class Run(OpenedRun):
         asked = images.load_image_files(
             [user_path(file) for file in files],
             like=dataset.train,
-            reading=self.config.reading,
+            reading=runs.reading_of(run.info.config, split="auto", like=run.info.data),
             notes=dataset.notes,
         )
         return Neighborhood(report.neighbors_of(run, dataset.train, asked, track=screen.track))
@@ -392,9 +391,8 @@ class Run(OpenedRun):
         check_choices("layer", [layer], get_args(Layer))
         check_choices("bad_images", [bad_images or "fail"], get_args(BadImages))
         screen, run = Screen(), self._load()
-        source, config = self.read_by(run.info.config, data)
-        method.use_threads(config.threads)
+        method.use_threads(run.info.config.threads)
         tell_condition(run, screen)
-        config = replace(config, bad_images=bad_images or config.bad_images)
-        dataset = source.stored_for(config, screen, changed=self.changed(source))
+        config = replace(run.info.config, bad_images=bad_images or run.info.config.bad_images)
+        _, _, dataset = self.named_images(config, data, screen)
         return export.embed_dataset(run, dataset, out=out, layer=layer, track=screen.track)

@@ -44,6 +44,7 @@ from .types import Dataset as Dataset
 from .types import DataSource as DataSource
 from .types import Encoded as Encoded
 from .types import Images as Images
+from .types import Levels as Levels
 from .types import Normalization as Normalization
 from .types import Rows as Rows
 from .types import Track as Track

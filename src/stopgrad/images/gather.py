@@ -224,7 +224,7 @@ def _first_frame(contents: Contents, side: int | None, reading: Reading) -> Fram
         frame = Frame(*first, fit=False)
     return frame._replace(
         bands=reading.bands,
-        levels=(),
+        levels=tuple(Levels(*of) for of in reading.levels),
         channels=channels_in(contents.train.items(), reading.bands),
     )
 
@@ -259,9 +259,10 @@ def _range_of_all(
 def notes_of(frame: Frame, reading: Reading) -> Notes:
     """What a reader should know of the levels of a frame, where the set has decided them."""
     levels = frame.levels or ()
+    said = remarks([of for of in levels if of not in reading.levels])
     if reading.white_level:
-        return Notes(remarks=() if levels else (WHITE_IN_VAIN,), levels=levels)
-    return Notes(remarks=remarks(levels), levels=levels)
+        said = () if levels else (WHITE_IN_VAIN,)
+    return Notes(said, levels=levels, bands=reading.bands)
 
 
 def _square(side: int | None, *, sizes: str) -> Frame:

@@ -112,7 +112,7 @@ def _load(
     source = spec if isinstance(spec, DataSource) else find_source(spec, reading=reading)
     source = source._replace(reading=reading)
     if source.store is not None:
-        if reading.bands or reading.white_level:
+        if reading.bands not in ((), source.notes.bands) or reading.white_level:
             log.warning(
                 "%s: a store keeps the bands and white level it was packed with", source.name
             )

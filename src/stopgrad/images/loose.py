@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -20,7 +21,15 @@ from stopgrad.images.gather import DamagedImagesError, name_damaged, with_levels
 from stopgrad.images.opening import Damaged, strict_pillow
 from stopgrad.images.pixels import Pixels
 from stopgrad.images.sources.arrays import images_from_arrays
-from stopgrad.images.types import DamagedImage, Encoded, Images, Notes, SplitReader, no_progress
+from stopgrad.images.types import (
+    DamagedImage,
+    Encoded,
+    Images,
+    Levels,
+    Notes,
+    SplitReader,
+    no_progress,
+)
 
 
 def load_image_files(
@@ -44,7 +53,7 @@ def load_image_files(
     levels = levels_asked(reading.white_level) or notes.levels
     bands = reading.bands or (() if like.channels == 3 else ALL_BANDS)
     frame = Frame(height, width, height == width, bands, levels, like.channels)
-    decoded = decode_together([Encoded(str(file), file) for file in files], frame)
+    decoded = decode_together([Encoded(str(file), file) for file in files], frame).images
     damaged = [DamagedImage("train", d.name, d.reason) for d in decoded if isinstance(d, Damaged)]
     if damaged:
         raise DamagedImagesError(
@@ -70,7 +79,14 @@ def _of_this_size(decoded: Pixels | OtherSize | Damaged, file: Path, frame: Fram
     return decoded
 
 
-def decode_together(images: Sequence[Encoded], frame: Frame) -> list[Pixels | OtherSize | Damaged]:
+class DecodedTogether(NamedTuple):
+    """A few images, and the levels that they share."""
+
+    images: list[Pixels | OtherSize | Damaged]
+    levels: tuple[Levels, ...]
+
+
+def decode_together(images: Sequence[Encoded], frame: Frame) -> DecodedTogether:
     """A few images as one set: those of a depth that the frame does not know share its levels.
 
     Where it says 0 channels, the first image has as many as all others must have.
@@ -88,4 +104,4 @@ def decode_together(images: Sequence[Encoded], frame: Frame) -> list[Pixels | Ot
                     break
                 found.append(result)
             else:
-                return found
+                return DecodedTogether(found, frame.levels or ())

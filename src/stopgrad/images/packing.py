@@ -264,7 +264,8 @@ def _reading(path: Path) -> Reading:
         data = read_file(path / FILES, most=LARGEST_TABLE)
         known = pq.read_schema(io.BytesIO(data)).metadata or {}
         reading = Reading(*json.loads(known.get(READING.encode(), b"[]")))
-        return reading._replace(bands=tuple(reading.bands))
+        levels = tuple((depth, black, white) for depth, black, white in reading.levels)
+        return reading._replace(bands=tuple(reading.bands), levels=levels)
 
 
 def _by_path(stamps: Iterable[FileStamp]) -> dict[str, FileStamp]:

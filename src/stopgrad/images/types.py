@@ -168,19 +168,21 @@ class Notes(NamedTuple):
     unused: tuple[Unused, ...] = ()
     scored: str = ""  # what the data call the split that is scored, where that is not "test"
     levels: tuple[Levels, ...] = ()  # of images of more than 8 bits
+    bands: Bands = ()  # that were asked for when the images were decoded
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Notes:
         """Notes as JSON has kept them."""
         unused = (Unused(what, reason, tuple(names)) for what, reason, names in values["unused"])
         levels = (Levels(*of) for of in values.get("levels", []))
-        return cls(tuple(values["remarks"]), tuple(unused), values["scored"], tuple(levels))
+        said, bands = tuple(values["remarks"]), tuple(values.get("bands", []))
+        return cls(said, tuple(unused), values["scored"], tuple(levels), bands)
 
     def and_those(self, *others: Notes) -> Notes:
         """These and others, in order; the first to name the split that is scored counts."""
-        remarks, unused, scored, levels = zip(self, *others, strict=True)
-        named = next(filter(None, scored), "")
-        return Notes(sum(remarks, ()), sum(unused, ()), named, sum(levels, ()))
+        remarks, unused, scored, levels, bands = zip(self, *others, strict=True)
+        named, asked = next(filter(None, scored), ""), next(filter(None, bands), ())
+        return Notes(sum(remarks, ()), sum(unused, ()), named, sum(levels, ()), asked)
 
     def count(self, what: str) -> int:
         """How many files, images or labels are not used."""

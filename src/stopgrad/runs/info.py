@@ -40,6 +40,8 @@ class RunData(TypedDict, total=False):
     class_names: list[str]
     views: str  # what they skip because the channels are no colours; absent: nothing
     unused: dict[str, int]  # files, images and labels of the data that are not used, by reason
+    levels: list[list[Any]]  # depth, black and white of images of more than 8 bits; absent: none
+    bands: str  # by which they were read, as `read_bands` takes them; absent: their colours
     init: dict[str, str]  # "from" and "sha256" of the weights that it starts from; absent: random
     task: Task  # absent: pretrain; the others follow where it is not
     images_labelled: int

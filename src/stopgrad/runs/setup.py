@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
-from stopgrad.config import ALL_BANDS, Config, Reading, are_colours
+from stopgrad.config import ALL_BANDS, Config, Reading, are_colours, bands_as_text, read_bands
 from stopgrad.errors import CheckpointError, ConfigError, DataError
 from stopgrad.images import (
     KNOWN,
@@ -181,6 +181,7 @@ def load_images(
     config: Config,
     *,
     split: str = "auto",
+    like: RunData | None = None,
     changed: Changed = "fail",
     track: Track = no_progress,
 ) -> Dataset:
@@ -190,6 +191,7 @@ def load_images(
         spec: As for `load_dataset`.
         config: Its `image_side`, `bad_images`, `reading` and `encoder` decide.
         split: The split that is scored, as `evaluation_split` takes it.
+        like: The images of a run, whose bands and levels these are to have; None: their own.
         changed: What to do with a store whose folder has changed since it was packed. A run that
             exists says "warn": its own fingerprint guards it.
         track: Shows progress.
@@ -203,7 +205,7 @@ def load_images(
     dataset = load_dataset(
         spec,
         side=config.image_side,
-        reading=reading_of(config, split=split),
+        reading=reading_of(config, split=split, like=like),
         bad_images=config.bad_images,
         changed=changed,
         track=track,
@@ -211,10 +213,18 @@ def load_images(
     return fit_sizes(dataset, config)
 
 
-def reading_of(config: Config, *, split: str) -> Reading:
-    """How a run reads its data, where a split of them is scored or its own held-out images."""
+def reading_of(config: Config, *, split: str, like: RunData | None = None) -> Reading:
+    """How a run reads its data, where a split of them is scored or its own held-out images.
+
+    `like` as for `load_images`: one image gets the same pixels, whatever lies next to it.
+    """
     own = split == "auto" or (split == "validation" and config.validation > 0)
-    return config.reading._replace(split="" if own else split)
+    reading = config.reading._replace(split="" if own else split)
+    if like is None:
+        return reading
+    levels = tuple((str(depth), black, white) for depth, black, white in like.get("levels", []))
+    bands = reading.bands or read_bands(like.get("bands", "auto"))
+    return reading._replace(levels=levels, bands=bands)
 
 
 def describe_run(
@@ -251,6 +261,10 @@ def describe_run(
         data["views"] = skipped
     if unused := _counts_of_unused(dataset):
         data["unused"] = unused
+    if dataset.notes.levels:
+        data["levels"] = [list(of) for of in dataset.notes.levels]
+    if dataset.notes.bands:
+        data["bands"] = bands_as_text(dataset.notes.bands)
     if init:
         data["init"] = {"from": init["from"], "sha256": init["sha256"]}
     return RunInfo(config, data, images.normalization, describe_environment(config))
