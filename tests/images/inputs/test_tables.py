@@ -482,6 +482,24 @@ def test_class_folders_go_before_tables(root: Path) -> None:
 
 @pytest.mark.input(
     "label",
+    what="a table beside folders that differ in a number alone (HAM10000, ChestX-ray14)",
+    happens="labels the images: the folders are parts of one set",
+)
+@pytest.mark.parametrize("form", ["HAM_images_part_{}/", "images_00{}/images/"])
+def test_a_table_goes_before_folders_that_are_parts_of_a_set(root: Path, form: str) -> None:
+    put(
+        root,
+        *(f"{form.format(1 + (name[0] == 'b'))}{name}.png" for name in ("a0", "a1", "b0", "b1")),
+    )
+    lines = ["a0,nv", "a1,mel", "b0,mel", "b1,nv"]
+    csv(root, "metadata.csv", "image_id,dx", lines)
+    assert train_labels(load_dataset(str(root))) == (("mel", "nv"), [1, 0, 0, 1])
+    (root / "metadata.csv").write_text("image_id,dx\na0,nv\n")  # labels too few of them
+    assert len(load_dataset(str(root)).train.class_names) == 2
+
+
+@pytest.mark.input(
+    "label",
     what="a table that labels images in class folders, beside a flat split",
     happens="folders count; the images of which it says something else are named",
 )

@@ -25,6 +25,7 @@ from stopgrad.images.sources.layout import (
     Arrangement,
     FolderSplit,
     are_classes,
+    are_numbered,
     arrange,
     classes_in_names,
     inner_classes,
@@ -128,19 +129,25 @@ class _FolderLabels(NamedTuple):
         train = found.train
         by_column = bool(reading.label_column and listing.tables)
         by_folder = not by_column and are_classes(train.inside)
-        classes = {train.class_of(image) for image in train.images} if by_folder else set()
+        of_folders = {train.class_of(image) for image in train.images} if by_folder else set()
+        classes = frozenset(filter(None, of_folders))
 
         @functools.cache
-        def read() -> TableLabels:
+        def read(classes: frozenset[str]) -> TableLabels:
             from stopgrad.images.sources.tables import table_labels
 
             splits = {i.path: s.split for s in (train, *found.scored) for i in s.images}
             folders = {i.path: s.class_of(i) for s in (train, *found.scored) for i in s.images}
-            known = {composed(name) for name in classes if name}
+            known = {*map(composed, classes)}
             own = {path: of for path, of in folders.items() if of and composed(of) in known}
             return table_labels(listing, splits, reading, classes=own)
 
-        return cls(by_column, by_folder, frozenset(filter(None, classes)), listing, read)
+        # part_1/ and part_2/ beside a table that labels what is in them
+        if listing.tables and are_numbered(classes):
+            labels = read(frozenset()).labels
+            if 2 * sum(image.path in labels for image in train.images) >= len(train.images):
+                by_folder, classes = False, frozenset()
+        return cls(by_column, by_folder, classes, listing, functools.partial(read, classes))
 
     @property
     def tables(self) -> tuple[Found, ...]:
@@ -249,7 +256,10 @@ def _remarks(found: Arrangement, scored: FolderSplit | None, known: _FolderLabel
             names = ", ".join(f"{split.name}/" for split in skipped)
             yield f"{scored.name}/ is scored, because the images in {names} have no labels"
     if not known.by_folder:
-        if not known.by_column:
+        if are_classes(train.inside) and not known.by_column:
+            names = some(sorted({parts[0] for parts in train.inside}))
+            yield f"{names} are parts of one set: a table labels their images"
+        elif not known.by_column:
             yield from filter(None, (why_no_classes(train.inside), _why_no_inner_classes(train)))
         if not known.tables:
             yield from filter(None, [classes_in_names(train.inside)])

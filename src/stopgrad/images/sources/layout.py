@@ -222,6 +222,12 @@ def _strays(paths: Sequence[tuple[str, ...]]) -> int:
     return sum(len(parts) != 2 for parts in paths)
 
 
+def are_numbered(folders: Collection[str]) -> bool:
+    """Whether folders differ in a number alone, as part_1 and part_2, and no word means classes."""
+    words = {re.sub(r"\d", "", name).strip(" _-").lower() for name in folders}
+    return len(words) == 1 and words.isdisjoint(CLASS_WORDS)
+
+
 def why_no_classes(paths: Sequence[tuple[str, ...]]) -> str:
     """What keeps folders from being classes, where they nearly are; else ""."""
     strays = ["/".join(parts) for parts in paths if len(parts) != 2]
@@ -262,9 +268,7 @@ def inner_classes(paths: Sequence[tuple[str, ...]]) -> InnerFolders | None:
     repeated = [parts for parts in inside if len(parts) == 3 and names[parts[1]] > 1]
     outer = sorted({(*parts[:depth], parts[depth]) for parts in paths if len(parts) == depth + 3})
     inner = sorted({parts[1] for parts in repeated})
-    series = {re.sub(r"\d", "", name).strip(" _-").lower() for name in inner}  # day1, day2, ...
-    strays = len(paths) - len(repeated)
-    if strays > MOST_STRAY * len(paths) or (len(series) == 1 and series.isdisjoint(CLASS_WORDS)):
+    if len(paths) - len(repeated) > MOST_STRAY * len(paths) or are_numbered(inner):
         return None
     return (
         InnerFolders(tuple(inner), tuple(outer))
