@@ -138,6 +138,14 @@ def test_a_young_run_of_two_directions_is_healthy_and_one_of_one_is_not() -> Non
     assert _verdict(*_views(1, noise=0.01), steps=1) == "complete collapse"
 
 
+def test_a_young_run_that_tells_no_images_apart_yet_has_not_collapsed() -> None:
+    views = [_bn(_normal(512, 64)), _bn(_normal(512, 64, seed=1))]
+    young = judge(Layers(*[measure(*views)] * 3), steps=9, images=512)
+    assert young.state == "healthy"
+    assert "directions but does not tell images apart yet (difference" in young.reason
+    assert _verdict(*views) == "complete collapse"
+
+
 def test_a_run_on_a_line_that_still_tells_images_apart_has_collapsed() -> None:
     """Too much weight decay: effective rank 1.0 with a difference of cosines of 0.2 to 0.4."""
     z1, z2 = _views(1, noise=0.01)

@@ -227,7 +227,7 @@ def test_sections_without_data_are_left_out(tmp_path: Path) -> None:
     ids = set(Page(text).attribute("id"))
     assert {"done", "knobs"} <= ids
     assert not ids & {"results", "curves", "collapse", "neighbors", "views"}
-    assert "Not evaluated yet" in text
+    assert "Its images have no labels. Score it on others with: stopgrad" in text
     assert "0 of 3 epochs" in text
 
 
@@ -248,7 +248,8 @@ def test_a_diverged_run_says_so_with_reason_and_advice(tmp_path: Path) -> None:
     text = render(read_evidence(run))
     assert "<strong>diverged</strong>: loss is nan at step 31." in text
     assert "lower optimizer.base_lr" in text
-    assert "not finished (diverged, 3 of 3 epochs)" in text
+    assert "This run diverged (3 of 3 epochs), and would again." in text
+    assert "stopgrad resume" not in text
 
 
 def test_verdicts_are_told_stretch_by_stretch(tmp_path: Path) -> None:

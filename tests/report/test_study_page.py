@@ -115,7 +115,7 @@ def test_a_half_finished_study_says_what_is_missing(text: str) -> None:
 
 def test_the_way_on_names_retry_where_the_same_command_would_do_nothing(tmp_path: Path) -> None:
     make_study(tmp_path / "s", "mine", values=MINE, seeds=(0,), epochs=3, leave_out=2)
-    attempt = {"stage": "pretrain", "exit_code": 4, "reason": "not finite", "words": []}
+    attempt = {"stage": "pretrain", "exit_code": 1, "reason": "a bad disk", "words": []}
     attempt |= {"began": "2026-01-01T00:00:00+00:00", "wall_s": 1.0, "process": 1}
     directory = StudyDirectory(tmp_path / "s")
     first, second = directory.read("mine").slots[1:]
@@ -129,6 +129,10 @@ def test_the_way_on_names_retry_where_the_same_command_would_do_nothing(tmp_path
     assert way_on().endswith("--seeds 1 (with --retry also the 1 that ended badly)")
     (directory.folder(second.run).path / "attempts.jsonl").write_text(json.dumps(attempt) + "\n")
     assert way_on().endswith("--seeds 1 --retry")
+    diverged = json.dumps(attempt | {"exit_code": 4, "reason": "not finite"})
+    for slot in (first, second):
+        (directory.folder(slot.run).path / "attempts.jsonl").write_text(diverged + "\n")
+    assert way_on() == "2 of 3 runs diverged, and would again."
 
 
 def test_collapsed_runs_are_marked_in_figure_and_table(study: StudyEvidence, text: str) -> None:

@@ -2,7 +2,21 @@
 
 import pytest
 
-from stopgrad.storage import few, first_line, some
+from stopgrad.storage import few, first_line, some, wrapped
+
+
+def test_a_command_that_does_not_fit_has_an_unbroken_line_of_its_own() -> None:
+    command = "stopgrad evaluate 'my runs/a rather long name' --labels 1"
+    text = f"done: the encoder of the run is there; evaluate it with: {command}"
+    assert wrapped(text, 40).splitlines() == [
+        "done: the encoder of the run is there;",
+        "  evaluate it with:",
+        f"  {command}",
+    ]
+    assert wrapped(f"look with: {command}", 80) == f"look with: {command}"
+    assert wrapped("words that are no command are broken", 20).splitlines()[1:] == [
+        "  command are broken"
+    ]
 
 
 @pytest.mark.parametrize(

@@ -152,7 +152,8 @@ def test_published_findings_are_tested_together(prepared: PreparedStudy) -> None
     # 1 / 3 squared points; 3 pairs see 2.297 standard deviations of it.
     seen = 2.297 * (1 / 3) ** 0.5
     assert 100 * missed.visible == pytest.approx(seen, rel=1e-3)
-    assert f"; 3 pairs could see {seen:.2f} points" in found[2].why
+    assert f"; 3 pairs could see {seen:.2f} points (uncorrected)" in found[2].why
+    assert found[2].why.startswith("-6.33 points from 'good' to 'plain', p = ")
     assert "'bad': 3 of 3 collapsed" in found[3].why
 
 

@@ -32,7 +32,7 @@ from stopgrad.config import (
     key_paths,
     knob_values,
 )
-from stopgrad.errors import ConfigError
+from stopgrad.errors import ConfigError, did_you_mean
 from stopgrad.storage import read_yaml, user_path
 
 # In the order of a user's work.
@@ -63,6 +63,13 @@ class _Help(argparse.RawDescriptionHelpFormatter):
 class _Parser(argparse.ArgumentParser):
     """argparse whose errors are ours: one line, exit code 2."""
 
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        """Refuses a value that is none of the choices, with the one that is meant."""
+        if action.choices is not None and value not in action.choices:
+            names = [str(choice) for choice in action.choices]
+            said = f"invalid choice: {value!r}{did_you_mean(str(value), names)}"
+            raise argparse.ArgumentError(action, f"{said} (choose from {', '.join(names)})")
+
     def error(self, message: str) -> NoReturn:
         raise ConfigError(message, hint=f"see: {self.prog} --help")
 
@@ -77,6 +84,8 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     """
     all_knobs = HELP_ALL in arguments
     if {"-h", "--help", HELP_ALL} & {*arguments} or [*arguments[:1]] == ["help"]:
+        if [*arguments[:1]] == ["help"] and len(arguments) > 1:
+            check_command(arguments[1], COMMANDS)
         arguments = [*_command_in(arguments), "--help"]  # whatever else is wrong with them
     named = [word for word in arguments[:1] if word in COMMANDS]
     parser = build_parser(named or COMMANDS, all_knobs=all_knobs)

@@ -187,7 +187,9 @@ def tell_state(run: TrainedRun, screen: Screen) -> None:
     for line in run.damaged:
         screen.line(f"passed over: {line}")
     if run.epoch < run.info.config.epochs:
-        screen.line(f"not finished: epoch {run.epoch} of {run.info.config.epochs} is scored")
+        diverged = runs.read_status(run.path).get("state") == "diverged"
+        state = "this run diverged" if diverged else "not finished"
+        screen.line(f"{state}: epoch {run.epoch} of {run.info.config.epochs} is scored")
 
 
 def tell_condition(run: TrainedRun, screen: Screen) -> None:

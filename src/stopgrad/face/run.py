@@ -93,15 +93,19 @@ class Run(OpenedRun):
 
     @property
     def next_step(self) -> str:
-        """What can be done with the run next, as commands: by labels where its images have them."""
+        """What can be done with the run next, a command a line; labels decide which."""
         name, info = quote(str(self.path)), runs.read_run(self.path)
         if info.data.get("class_names"):
             return f"evaluate it with: stopgrad evaluate {name}"
-        return (
-            f"its images have no labels: look at it with: stopgrad report {name}, find similar "
-            f"images with: stopgrad neighbors {name}, use its features with: stopgrad embed {name} "
-            f"--out FILE, rank runs with: stopgrad compare {name} RUN, score it on other images "
-            f"with: stopgrad evaluate {name} --data LABELLED"
+        return "\n".join(
+            (
+                "its images have no labels",
+                f"look at it with: stopgrad report {name}",
+                f"find similar images with: stopgrad neighbors {name}",
+                f"use its features with: stopgrad embed {name} --out FILE",
+                f"rank runs with: stopgrad compare {name} RUN",
+                f"score it on other images with: stopgrad evaluate {name} --data LABELLED",
+            )
         )
 
     @property

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from shlex import quote
@@ -92,6 +92,7 @@ class Studies:
         """The studies that were begun here."""
         return [stored.study.name for stored in self._directory.read_all()]
 
+    @at_work
     def table(
         self,
         name: str | None = None,
@@ -113,12 +114,14 @@ class Studies:
             return "[" + ",\n".join(tables) + "]"
         return "\n\n".join(tables)
 
-    def parts(self, name: str | None = None) -> Iterator[Table | str]:
+    @at_work
+    def parts(self, name: str | None = None) -> list[Table | str]:
         """The same as tables and sentences, for a terminal; name and errors as of `table`."""
-        for each in self.names if name is None else [name]:
-            yield from report.study_parts(self._directory, each)
+        names = self.names if name is None else [name]
+        return [part for each in names for part in report.study_parts(self._directory, each)]
 
     @property
+    @at_work
     def states(self) -> list[ArmsTable]:
         """How the runs of each study stand."""
         jobs = studies.job_texts(self._directory)

@@ -235,14 +235,16 @@ def judge(layers: Layers, *, steps: int, images: int) -> Verdict:
     """The verdict on a run from the measures of its layers, on so many images, after some steps.
 
     It ignores the output std, which stays near 1 behind an output BN in every kind of collapse.
-    The spectrum of z starts with one direction and gains the others one by one. So few directions
-    count as a collapse only after `YOUNG_STEPS` steps, a single one at any time.
+    The spectrum of z starts with one direction and gains the others one by one, and an encoder that
+    has learned nothing tells no images apart. So few directions and equal cosines count as a
+    collapse only after `YOUNG_STEPS` steps, a single direction at any time.
     """
     if not all(math.isfinite(value) for layer in layers for value in layer):
         return Verdict(
             "diverged", "outputs are not finite", "lower optimizer.base_lr, or add a warm-up"
         )
-    complete, few = _complete(layers), _few(layers) if steps >= YOUNG_STEPS else ""
+    young = steps < YOUNG_STEPS
+    complete, few = _complete(layers, young=young), "" if young else _few(layers)
     measured = f", n = {images:,})"
     if complete:
         return Verdict("complete collapse", complete + measured, ADVICE_COMPLETE)
@@ -260,11 +262,11 @@ ADVICE_DIMENSIONAL = (
 )
 
 
-def _complete(layers: Layers) -> str:
+def _complete(layers: Layers, *, young: bool) -> str:
     z = layers.z
     if z.effective_rank < COMPLETE_RANK:
         return f"z lies on one line (effective rank {z.effective_rank:.2f}"
-    if z.positive_minus_random < COMPLETE_COSINE:
+    if z.positive_minus_random < COMPLETE_COSINE and not young:
         return (
             "two views of an image are no more alike than two images "
             f"(difference of cosines {z.positive_minus_random:.3f}"
@@ -283,8 +285,11 @@ def _few(layers: Layers) -> str:
 
 def _health(layers: Layers) -> str:
     z = layers.z
+    tells = "and tells images apart"
+    if z.positive_minus_random < COMPLETE_COSINE:
+        tells = "but does not tell images apart yet"
     return (
-        f"z spans {z.effective_rank:.1f} directions and tells images apart "
+        f"z spans {z.effective_rank:.1f} directions {tells} "
         f"(difference of cosines {z.positive_minus_random:.2f}"
     )
 

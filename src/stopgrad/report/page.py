@@ -142,14 +142,22 @@ def run_chapter(evidence: Evidence) -> Chapter:
 def missing_lines(evidence: Evidence) -> list[str]:
     """What is not there yet, and how to get it."""
     lines, done, path = [], len(evidence.epochs), quote(str(evidence.path))
-    if evidence.state != "finished":
-        state, epochs = evidence.state or "state unknown", evidence.info.config.epochs
+    state, epochs = evidence.state or "state unknown", evidence.info.config.epochs
+    if state == "diverged":
+        lines.append(
+            f"This run diverged ({done} of {epochs} epochs), and would again. Begin a new one with "
+            "a lower optimizer.base_lr, or with optimizer.warmup_epochs."
+        )
+    elif state != "finished":
         lines.append(
             f"This run is not finished ({state}, {done} of {epochs} epochs). "
             f"Continue with: stopgrad resume {path}"
         )
     if not evidence.records:
-        lines.append(f"Not evaluated yet. Score it with: stopgrad evaluate {path}")
+        labelled = evidence.info.data.get("class_names")
+        hint = f"Not evaluated yet. Score it with: stopgrad evaluate {path}"
+        other = f"Its images have no labels. Score it on others with: stopgrad evaluate {path} "
+        lines.append(hint if labelled else f"{other}--data LABELLED")
     return lines
 
 

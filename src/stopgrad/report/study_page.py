@@ -111,13 +111,18 @@ def missing_lines(evidence: StudyEvidence) -> list[str]:
     missing, slots = missing_runs(evidence.results), evidence.results.stored.slots
     if not missing:
         return []
-    ended = sum(run.state.phase in ENDED and not run.claimed for _, run in missing)
-    retry = " --retry" if ended == len(missing) else ""
+    again = [run for _, run in missing if run.claimed or run.state.phase != "diverged"]
+    ended = sum(run.state.phase in ENDED and not run.claimed for run in again)
+    retry = " --retry" if ended == len(again) else ""
     also = f" (with --retry also the {ended} that ended badly)" if ended and not retry else ""
-    lines = [
-        f"Incomplete: {len(missing)} of {len(slots)} runs lack numbers. Continue with: "
-        f"{study_command(evidence)}{retry}{also}"
-    ]
+    lines = []
+    if again:
+        lines.append(
+            f"Incomplete: {len(again)} of {len(slots)} runs lack numbers. Continue with: "
+            f"{study_command(evidence)}{retry}{also}"
+        )
+    if diverged := len(missing) - len(again):
+        lines.append(f"{diverged} of {len(slots)} runs diverged, and would again.")
     lines += [f"{slot_text(slot)}: {run_text(run)}" for slot, run in missing[:LISTED]]
     more = len(missing) - LISTED
     return [*lines, f"and {more} more"] if more > 0 else lines

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import re
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -41,10 +41,24 @@ _FORMULA, _NUMBER = re.compile(r"\s*[=+@-]|[\t\r]"), re.compile(r"[-+0-9.,eE%\u0
 
 
 def wrapped(text: str, columns: int) -> str:
-    """Printable text in lines of so many columns, broken between words; a longer word is kept."""
+    """Printable text in lines of so many columns, broken between words; a longer word is kept.
+
+    A command that does not fit has a line of its own and is never broken, so that it can be pasted.
+    """
     lines = printable(text).splitlines()
+    return "\n".join(part for line in lines for part in _parts(line, columns))
+
+
+def _parts(line: str, columns: int) -> Iterator[str]:
+    found = _COMMAND.fullmatch(line) if len(line) > columns else None
+    before, command = found.groups() if found else (line, "")
     how: dict[str, Any] = {"break_long_words": False, "break_on_hyphens": False}
-    return "\n".join(textwrap.fill(line, columns, subsequent_indent="  ", **how) for line in lines)
+    yield textwrap.fill(before, columns, subsequent_indent="  ", **how)
+    if command:
+        yield f"  {command}"
+
+
+_COMMAND = re.compile(r"(.*?: )(stopgrad .*)")
 
 
 def as_file_name(text: str) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 
 from stopgrad.errors import ConfigError
 from stopgrad.storage.reading import read_file
-from stopgrad.storage.text import as_text
+from stopgrad.storage.text import in_short
 
 LARGEST = 1 << 20  # bytes of a file
 MOST_VALUES, DEEPEST = 50_000, 20  # keys and values, each counted wherever it stands
@@ -57,7 +57,7 @@ def read_yaml(path: Path, *, expected: str, hint: str = "") -> Any:
         _count(node)
         return loader.construct_document(node)
     except (OSError, ValueError, TypeError, RecursionError, yaml.YAMLError) as error:
-        reason = "it is nested too deep" if isinstance(error, RecursionError) else as_text(error)
+        reason = "it is nested too deep" if isinstance(error, RecursionError) else in_short(error)
         raise ConfigError(
             f"{path} cannot be read ({reason})", expected=expected, hint=hint
         ) from error

@@ -201,13 +201,16 @@ def _compared(finding: PublishedFinding, results: Results, tested: Tested | None
     elif opposite < SIGNIFICANCE:
         answer, beside = "the opposite shows", p_text(its_opposite)
         said = f"{p_text(opposite)} of the opposite (Bonferroni)"
-    why = f"{difference_text(test.difference, metric)}, {said}, n = {test.n} pairs"
+    why = difference_text(test.difference, metric)
+    if finding.margin:
+        why += f" from {finding.than.arm!r} to {finding.higher.arm!r}"
+    why += f", {said}, n = {test.n} pairs"
     cells = [results.cells[place] for place in (finding.higher, finding.than)]
     if any(cell.collapses for cell in cells):
         why += f" (collapsed: {' against '.join(map(_collapsed, cells))})"
     why += f"; unpaired (Welch) {beside}"
     if answer == "not separable with these seeds":
-        why += f"; {test.n} pairs could see {distance_text(tested.visible, metric)}"
+        why += f"; {test.n} pairs could see {distance_text(tested.visible, metric)} (uncorrected)"
     return Answered(finding, answer, why, tested)
 
 

@@ -64,6 +64,12 @@ def import_weights(path: Path, out: Path, *, prefix: str = "") -> Imported:
     """
     check_ending(out, ".safetensors")
     path = path.resolve()
+    if not path.exists():
+        raise CheckpointError(
+            f"{path} does not exist",
+            expected="a file of torch.save, or a safetensors file",
+            hint="check the path",
+        )
     try:
         start = read_start(path, 9)
         size = path.stat().st_size
