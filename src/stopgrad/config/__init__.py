@@ -7,7 +7,7 @@ every wrong key. Also here: generators as pure functions of a seed and a positio
     reading      how images are read where there is more than one way
     knobs        every knob, with its meaning, its unit and the paper's value
     presets      named changes to the defaults
-    guesses      what other tools call the knobs
+    guesses      other tools' names for the knobs
     parse        a mapping or flags -> a checked `Config`, and back
     randomness   seed and position -> generators
 """

@@ -13,11 +13,11 @@ if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
 Bounds = Mapping[str, float | None]
-MOST = 1_000_000  # of a whole number: far more than any run has used
+MOST = 1_000_000  # for a whole number: far more than any run has used
 
 
 class Problem(NamedTuple):
-    """One value that no run could use: its key path, what was found and what is expected."""
+    """A value that no run could use: its key path, the value found and the one expected."""
 
     key: str
     found: object
@@ -34,7 +34,7 @@ def knob(
 ) -> Any:
     """A field with a default, one line of meaning (with unit and the paper's value) and bounds.
 
-    A whole number is at most `MOST` where nothing else is said, so that no product overflows.
+    A whole number is at most `MOST` unless another bound is given, so that no product overflows.
     """
     if at_most is None and type(default) is int:
         at_most = MOST
@@ -59,12 +59,12 @@ def problems(config: DataclassInstance, *, prefix: str = "") -> Iterator[Problem
 
 
 def within(value: object, bounds: Bounds) -> bool:
-    """A number is finite and inside its bounds; anything else has none."""
+    """Whether a number is finite and inside its bounds; anything else has none."""
     if not isinstance(value, int | float) or isinstance(value, bool):
         return True
     above, at_least, at_most = (bounds.get(name) for name in ("above", "at_least", "at_most"))
     return (
-        abs(value) <= sys.float_info.max  # true of no NaN, and of no integer beyond every float
+        abs(value) <= sys.float_info.max  # false for NaN, and for an integer beyond every float
         and (above is None or value > above)
         and (at_least is None or value >= at_least)
         and (at_most is None or value <= at_most)
@@ -72,7 +72,7 @@ def within(value: object, bounds: Bounds) -> bool:
 
 
 def bounds_text(bounds: Bounds) -> str:
-    """The bounds as a reader knows them: `a finite number above 0 and at most 1`."""
+    """The bounds as text: `a finite number above 0 and at most 1`."""
     names = {"above": "above", "at_least": "at least", "at_most": "at most"}
     parts = [f"{names[name]} {value:g}" for name, value in bounds.items() if value is not None]
     return "a finite number" + (" " + " and ".join(parts) if parts else "")
@@ -103,7 +103,7 @@ PAIRS = ORDERED + DIVIDES
 
 
 def contradictions(values: Mapping[str, float]) -> Iterator[str]:
-    """A clause for each pair of knobs, of those given by key path, that contradict each other."""
+    """A clause for each pair of the given knobs, by key path, that contradict each other."""
     for low, high in ORDERED:
         if low in values and high in values and values[low] > values[high]:
             yield f"{low} = {values[low]:g}, {high} = {values[high]:g} (expected {low} <= {high})"

@@ -1,4 +1,4 @@
-"""What other tools call the knobs: their names, and what is said of each.
+"""Other tools' names for the knobs, and the answer to each.
 
 The names are those of lightly, solo-learn, timm, the references of torchvision, the code of SimSiam
 and MoCo, and scikit-learn. Such a name is refused; the message says what to write instead.
@@ -164,7 +164,7 @@ _ANSWERS = {name: answer for answer, names in GUESSES.items() for name in names.
 
 
 def guess(key: str, known: Collection[str]) -> str:
-    """What a key of another tool is here, as a clause; empty for a key that nobody uses.
+    """A clause that says what another tool's key is called here; "" for an unknown key.
 
     Args:
         key: As it was written, perhaps below a section: `batch_size`, `optimizer.lr`.

@@ -51,12 +51,12 @@ def describe_knobs(config: Any = Config, *, prefix: str = "") -> Iterator[Knob]:
 
 @functools.cache
 def _knobs() -> tuple[Knob, ...]:
-    """Every knob of a run, worked out once."""
+    """Every knob of a run, computed once."""
     return tuple(describe_knobs())
 
 
 def _kind_text(kind: object) -> str:
-    """A knob's type as a reader knows it: `int`, `true or false`, `one of sgd, lars`."""
+    """A knob's type as text: `int`, `true or false`, `one of sgd, lars`."""
     if typing.get_origin(kind) is typing.Literal:
         return f"one of {', '.join(str(choice) for choice in typing.get_args(kind))}"
     return "true or false" if kind is bool else str(getattr(kind, "__name__", kind))
@@ -145,7 +145,7 @@ def _unknown_keys(flat: Mapping[str, object]) -> Iterator[str]:
 
 
 def _is_typo(key: str, said: str, known: list[str]) -> bool:
-    """Whether a letter or two are wrong in a key below a section: `views.blr`, which others use."""
+    """Whether a key below a section has a typo, though other tools use its name: `views.blr`."""
     section = f"{key.rpartition('.')[0]}."
     mates = [path for path in known if path.startswith(section)]
     near = difflib.get_close_matches(key, mates, n=1, cutoff=0.85)
@@ -165,7 +165,7 @@ class _Read(NamedTuple):
 
 
 def _read_values(flat: Mapping[str, object]) -> _Read:
-    """The values of the knobs that there are, converted to their types."""
+    """The values of the known knobs, converted to their types."""
     from jsonargparse import ArgumentError
 
     read = _Read({}, [])
@@ -184,7 +184,7 @@ def _read_values(flat: Mapping[str, object]) -> _Read:
 
 @functools.cache
 def _parser(kind: object) -> ArgumentParser:
-    """What reads one value of a type; a parser of the whole config stops at its first error."""
+    """A parser of one value of a type; one of the whole config would stop at its first error."""
     from jsonargparse import ArgumentParser
 
     parser = ArgumentParser(exit_on_error=False)

@@ -18,8 +18,8 @@ _NARROW: dict[str, object] = {  # what learns the most in minutes on a CPU, docs
     "optimizer.predictor_schedule": "cosine",
 }
 
-# What ten minutes on two cores can learn on CIFAR-10 (docs/log.md says what was tried). In runs as
-# small as this the best weight decay of those tried has N = 3.6 (docs/study.md, 38 epochs).
+# The most learned on CIFAR-10 in ten minutes on two cores (docs/log.md says what was tried). In
+# runs this small the best weight decay of those tried has N = 3.6 (docs/study.md, 38 epochs).
 _CPU: dict[str, object] = {
     "epochs": 20,
     "batch": 64,
@@ -80,14 +80,14 @@ PRESETS: dict[PresetName, dict[str, object]] = {
         "optimizer.alpha_h": 1.0,
         "optimizer.weight_decay": 5e-4,
     },
-    # What `stopgrad quickstart` does with 4,000 handwritten digits; a mirrored 2 is no 2.
+    # What `stopgrad quickstart` does with 4,000 handwritten digits; a mirrored 2 is not a 2.
     "digits": {
         "epochs": 20,
         "batch": 32,
         "views.crop_min": 0.5,
         "views.flip": 0.0,
         **_NARROW,
-        "threads": 1,  # a second gains 0 to 25 % alone, and costs half beside other programs
+        "threads": 1,  # a second gains 0 to 25 % alone, and costs half next to other programs
         "optimizer.base_lr": 1.6,
         "supervised.base_lr": 1.6,
         "finetune.epochs": 5,

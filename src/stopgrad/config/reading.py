@@ -1,4 +1,4 @@
-"""How images are read where there is more than one way, and how a user names their bands."""
+"""How images are read if there is more than one way, and how a user names their bands."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from stopgrad.errors import ConfigError
 Bands: TypeAlias = tuple[int, ...]
 """Bands of an image, counted from 1; (): the colours of its format."""
 
-ALL_BANDS: Bands = (0,)  # however many an image has
+ALL_BANDS: Bands = (0,)  # as many as an image has
 
 
 class Reading(NamedTuple):
-    """How a data set is read where there is more than one way; by default the rules decide."""
+    """How a data set is read if there is more than one way; by default the rules decide."""
 
-    split: str = ""  # that is scored, as the data call it
+    split: str = ""  # the one that is scored, by its name in the data
     image_column: str = ""  # of a table
     label_column: str = ""
     white_level: float = 0.0  # the value that is white in images of more than 8 bits
@@ -51,7 +51,7 @@ def read_bands(text: str) -> Bands:
 
 
 def bands_as_text(bands: Bands) -> str:
-    """As a user would name them: what `read_bands` reads."""
+    """Bands as a user would name them, and as `read_bands` reads them."""
     names = {of: name for name, of in NAMED_BANDS.items()}
     return names.get(bands) or ",".join(map(str, bands))
 

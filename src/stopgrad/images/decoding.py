@@ -1,9 +1,9 @@
 """One encoded image -> (H, W, C) uint8, strictly, or the reason why not; C = 3 for colours.
 
-EXIF rotation is applied; gray is repeated in three channels; more than 8 bits are scaled to 8 by
-levels (`depth`); alpha is laid over white; of an animation the first frame counts. Bands that are
-no colours stay what they are, each resized as a gray image is. Nothing truncated is accepted; what
-stands beside the pixels may be broken (`extras`).
+EXIF rotation is applied; gray is repeated in three channels; deeper samples are scaled to 8 bits by
+levels (`depth`); alpha is composited over white; only the first frame of an animation is read.
+Bands that are not colours are kept, each resized like a gray image. Truncated images are refused;
+broken metadata is tolerated (`extras`).
 """
 
 from __future__ import annotations
@@ -33,18 +33,18 @@ if TYPE_CHECKING:
     from PIL.ImageFile import ImageFile
 
 ORIENTATION = 0x0112  # the EXIF tag
-DECODER = 6  # raise it with every change of what is read, so that images are decoded again
+DECODER = 6  # raise it whenever decoding changes, so that cached images are decoded again
 
 
 class Frame(NamedTuple):
-    """What images become: their size, px, and which of their values are black and white."""
+    """The output format of images: size in px, bands, and the values of black and white."""
 
     height: int
     width: int
-    fit: bool  # resizes images of other sizes (then it is a square)
+    fit: bool  # resize images of other sizes (then the frame is square)
     bands: Bands = ()
-    levels: tuple[Levels, ...] | None = None  # by depth; None: of each image those of its own
-    channels: int = 3  # that are stored
+    levels: tuple[Levels, ...] | None = None  # by depth; None: each image uses its own
+    channels: int = 3  # of the decoded pixels
 
     def knows(self, depth: Depth) -> bool:
         """Whether it has levels for a depth, or each image has its own."""
@@ -52,8 +52,8 @@ class Frame(NamedTuple):
 
     @classmethod
     def from_json(cls, values: list[Any]) -> Frame:
-        """A frame as JSON has kept it."""
-        frame = cls(*values)  # of an earlier version it has fewer
+        """A frame from its JSON form."""
+        frame = cls(*values)  # earlier versions wrote fewer values
         levels = None if frame.levels is None else tuple(Levels(*of) for of in frame.levels)
         return frame._replace(bands=tuple(frame.bands), levels=levels)
 
@@ -72,7 +72,7 @@ class OtherDepth(NamedTuple):
 
 
 def peek(encoded: Encoded, *, bands: Bands = ()) -> tuple[int, int] | Damaged:
-    """Height and width that an image will have, from its header and its EXIF block."""
+    """Height and width of the decoded image, from its header and its EXIF block."""
 
     def read(file: Source) -> tuple[int, int]:
         with opened(file, bands=encoded.bands(bands)) as image:
@@ -82,7 +82,7 @@ def peek(encoded: Encoded, *, bands: Bands = ()) -> tuple[int, int] | Damaged:
 
 
 def channels_in(images: Iterable[Encoded], bands: Bands) -> int:
-    """How many channels images become by the first of them that can be read."""
+    """The number of channels of decoded images, judged by the first readable one."""
 
     def read(file: Source) -> int:
         with opened(file, bands=ALL_BANDS) as image:
@@ -97,7 +97,7 @@ def channels_in(images: Iterable[Encoded], bands: Bands) -> int:
 
 
 def range_in(encoded: Encoded, *, depth: Depth, bands: Bands) -> ValueRange | Damaged | None:
-    """The range of the values of an image; None where it has another depth, or no values."""
+    """The range of an image's values; None when it has another depth or no values."""
     chosen = encoded.bands(bands)
 
     def read(file: Source) -> ValueRange | None:
@@ -113,7 +113,7 @@ def decode(encoded: Encoded, frame: Frame) -> Pixels | OtherSize | OtherDepth | 
 
     Returns:
         (frame.height, frame.width, frame.channels) uint8, C-contiguous. An image of another size
-        is not decoded and its size returned, unless the frame fits it; so it is with its depth.
+        is left undecoded and its size returned, unless the frame fits it; likewise for its depth.
     """
     frame = frame._replace(bands=encoded.bands(frame.bands))
 
@@ -128,18 +128,18 @@ class Unread(NamedTuple):
     """Pages and bands of an image file that are not read, numbered from 1."""
 
     pages: Sequence[int] = ()  # after the first
-    bands: Sequence[int] = ()  # that are neither colours nor alpha, where none are asked for
+    bands: Sequence[int] = ()  # neither colours nor alpha, when no bands are asked for
 
 
 class Decoded(NamedTuple):
-    """The pixels of an image, and what its file holds besides."""
+    """The pixels of an image, and the parts of its file that were not read."""
 
     pixels: Pixels  # as `decode` gives them
     unread: Unread
 
 
 def decode_first(encoded: Encoded, frame: Frame) -> Decoded | OtherSize | OtherDepth | Damaged:
-    """`decode`, and what its file holds besides."""
+    """As `decode`, with the pages and bands of the file that were not read."""
 
     def read(file: Source) -> Decoded | OtherSize | OtherDepth:
         found = _read(file, frame)
@@ -155,7 +155,7 @@ def _read(file: Source, frame: Frame) -> Decoded | OtherSize | OtherDepth:
     # At twice the side, resizing still antialiases.
     draft = (2 * frame.width, 2 * frame.height) if frame.fit else None
     with opened(file, draft=draft, bands=frame.bands) as image:
-        raw = raw_of(image)  # first of all
+        raw = raw_of(image)  # before anything loads the pixels
         if not frame.fit and _upright_size(image) != (frame.height, frame.width):
             return OtherSize(*_upright_size(image))
         if raw is not None and raw.depth and not frame.knows(raw.depth):
@@ -203,7 +203,7 @@ def _orientation(image: ImageFile | RawImage) -> int:
     """The EXIF orientation, 1 to 8; 1 (upright) when nothing valid is stated."""
     if isinstance(image, RawImage):
         return image.orientation if image.orientation in range(1, 9) else 1
-    if image.format == "PNG":  # whose EXIF block may come last; broken pixels are an error
+    if image.format == "PNG":  # its EXIF block may come last; broken pixels are an error
         image.load()
     try:
         stated = image.getexif().get(ORIENTATION, 1)
@@ -219,9 +219,9 @@ def to_layers(
     """All pixels of an open image, not yet turned: one image in RGB, or a gray one for each band.
 
     Args:
-        image: A raw one where it is deeper than 8 bits, see `raw_of`.
-        levels: By depth; an image of another depth has those of its own.
-        bands: Those that become gray or red, green and blue, or a layer each.
+        image: Raw when deeper than 8 bits, see `raw_of`.
+        levels: By depth; an image of another depth uses its own.
+        bands: The bands that become gray, or red, green and blue, or a layer each.
     """
     if isinstance(image, RawImage):
         known = {of.depth: of for of in levels}
@@ -229,7 +229,7 @@ def to_layers(
     else:
         flat = _to_eight_bits(image)
         if not bands:
-            # Pillow takes the first band beside the colours for alpha, whatever it is.
+            # Pillow takes the first band after the colours for alpha, whatever it is.
             if (spare := spare_bands(image)) and spare.start == len(flat.getbands()):
                 flat = flat.convert(flat.mode[:-1])
             return [_to_rgb(flat)]
@@ -242,7 +242,7 @@ def to_layers(
 
 
 def _as_image(pixels: Pixels, mode: str = "") -> Image:
-    """An image of Pillow's; `mode` tells what four channels are."""
+    """A Pillow image; `mode` says what four channels are."""
     from PIL import Image
 
     mode = {(): "L", (3,): "RGB"}.get(pixels.shape[2:], mode)
@@ -250,7 +250,7 @@ def _as_image(pixels: Pixels, mode: str = "") -> Image:
 
 
 def _to_rgb(image: Image) -> Image:
-    """Alpha is laid over white."""
+    """The image in RGB, alpha composited over white."""
     if image.mode == "RGB" and "transparency" not in image.info:
         return image
     if image.has_transparency_data:
@@ -263,13 +263,13 @@ def _to_rgb(image: Image) -> Image:
 
 
 def _to_eight_bits(image: ImageFile) -> Image:
-    """A loaded image of Pillow's whose samples have 8 bits."""
+    """The Pillow image, loaded, with samples of 8 bits."""
     from PIL.Image import fromarray
 
     image.load()
     if not image.mode.startswith("I"):
         return image
-    gray = np.asarray(image).astype(np.uint32)  # of a PGM that states its white level
+    gray = np.asarray(image).astype(np.uint32)  # a PGM that states its white level
     return fromarray(((gray + 128) // 257).astype(np.uint8))
 
 

@@ -1,7 +1,7 @@
-"""Samples of more than 8 bits -> 8 bits, by levels that belong to the whole set.
+"""Samples of more than 8 bits -> 8 bits, by levels of the whole set.
 
-A camera or an X-ray of 12 bits writes 0 to 4,095 into files of 16 bits, and what they hold is
-nearly black if 65,535 is taken as white. So black and white are read off all images of one depth:
+A 12-bit camera or X-ray writes 0 to 4,095 into 16-bit files, whose images are nearly black if
+65,535 is taken as white. So black and white are derived from all images of one depth:
 
     16-bit          unsigned. Black is 0; white is the smallest 2^k - 1 of at least 8 bits that no
                     value of the set exceeds. A set that reaches 32,768 keeps the full range.
@@ -10,7 +10,7 @@ nearly black if 65,535 is taken as white. So black and white are read off all im
     floating-point  0 to 1 or -1 to 1 where no value lies outside, and 0 to 255 where a value passes
                     127; else from the smallest to the largest.
 
-What is not finite, and what a GDAL_NODATA tag calls no data, is black and counts for nothing.
+Values that are not finite, or that a GDAL_NODATA tag calls no data, become black and are ignored.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ Depth = Literal["16-bit", "integer", "floating-point"]
 Samples: TypeAlias = "np.ndarray[Any, np.dtype[Any]]"  # (H, W) or (H, W, C), masked where invalid
 
 FULL = 65535
-CHANNELS = (1, 3, 4)  # of an array of colours or gray; 4 of bytes alone, where the last is alpha
+CHANNELS = (1, 3, 4)  # of an array of colours or gray; 4 for bytes alone, where the last is alpha
 PHOTOMETRIC, SAMPLES, EXTRA_SAMPLES = 262, 277, 338  # tags of TIFF 6.0
 SAMPLE_FORMAT, NODATA = 339, 42113  # the last is GDAL's
 COLOUR_BANDS = {0: 1, 1: 1, 2: 3, 3: 1, 5: 4, 6: 3, 8: 3}  # by PHOTOMETRIC
 BELOW = {"B": "L", "L": "B", "N": "B" if sys.byteorder == "little" else "L"}
-COLOURS = ("RGB", "RGBX", "RGBA", "CMYK", "LA")  # raw layouts of which Pillow keeps the high bytes
+COLOURS = ("RGB", "RGBX", "RGBA", "CMYK", "LA")  # raw layouts whose low bytes Pillow drops
 
 
 class ValueRange(NamedTuple):
@@ -52,22 +52,22 @@ class ValueRange(NamedTuple):
 
 @dataclass(frozen=True)
 class RawImage:
-    """An image that Pillow does not hold as it is, its header read.
+    """An image whose values Pillow cannot hold unchanged; only its header has been read.
 
     Attributes:
-        format: Its name.
+        format: Name of the file format.
         size: Width and height, px.
-        depth: None: 8 bits.
-        read: Its values, of these bands alone: (H, W), or (H, W, C) with C = 3, or 4 where the
-            last one is alpha or black ink; or any number of bands that are no colours.
-        pixel_bytes: Of all samples of a pixel.
-        samples: Of a pixel.
-        spare: The bands that are not read where none are asked for, as `spare_bands`.
+        depth: None for 8 bits.
+        read: Returns the values of these bands: (H, W), or (H, W, C) with C = 3, or 4 where the
+            last one is alpha or black ink; or any number of bands that are not colours.
+        pixel_bytes: Bytes of all samples of a pixel.
+        samples: Samples per pixel.
+        spare: The bands not read when none are asked for, as `spare_bands`.
         inverted: Whether its largest value is black.
-        high_byte: Whether 8 of 16 bits are the high byte and not the nearest value, as Pillow
-            reads colours.
+        high_byte: Whether 16 bits become 8 by taking the high byte, as Pillow reads colours, and
+            not by rounding.
         orientation: As in EXIF.
-        mode: Pillow's, of four channels.
+        mode: Pillow's mode for four channels.
     """
 
     format: str
@@ -84,15 +84,15 @@ class RawImage:
     has_transparency_data: bool = False
 
     def range(self, bands: Bands) -> ValueRange | None:
-        """The range of its values, None where there are none; alpha is not counted."""
+        """The range of its values, None if there are none; alpha is not counted."""
         return _range(self._opaque(self.read(bands), bands))
 
     def to_eight_bits(self, levels: Levels | None, bands: Bands) -> Pixels:
         """(H, W), or (H, W, C): RGB, RGBA, CMYK, or the bands.
 
         Args:
-            levels: Of the set; None: those of this image alone.
-            bands: Those to read.
+            levels: Those of the set; None: this image's own.
+            bands: The bands to read.
         """
         values = self.read(bands)
         colours = self._opaque(values, bands)
@@ -123,7 +123,7 @@ def _opacity(alpha: Samples) -> Pixels:
 
 
 def levels_asked(white: float) -> tuple[Levels, ...]:
-    """Levels of all depths by a white level that a user has given; none for 0."""
+    """Levels of every depth for a white level given by the user; () for 0."""
     return tuple(Levels(depth, 0, white) for depth in get_args(Depth)) if white else ()
 
 
@@ -142,7 +142,7 @@ def levels_for(depth: Depth, of: ValueRange | None) -> Levels:
 
 
 def remarks(levels: Sequence[Levels]) -> tuple[str, ...]:
-    """What a reader should know of levels that were read off a set: a clause each."""
+    """Remarks on levels that were derived from a set, one clause each."""
     return tuple(_remark(*of) for of in levels if of != ("16-bit", 0, FULL))
 
 
@@ -156,10 +156,10 @@ def _remark(depth: str, black: float, white: float) -> str:
 
 
 def choose(values: Samples, bands: Bands) -> Samples:
-    """These bands of (H, W) or (H, W, C), in their order; one that is gray is (H, W).
+    """These bands of (H, W) or (H, W, C), in the given order; a single one is (H, W).
 
     Raises:
-        ValueError: When there are fewer.
+        ValueError: When the values have fewer.
     """
     if not bands:
         return values
@@ -173,7 +173,7 @@ def choose(values: Samples, bands: Bands) -> Samples:
 
 
 def choose_colours(count: int, kind: str) -> ValueError:
-    """Why the colours of that many bands are not known, and the flags that help."""
+    """The error for bands whose colours are not known; it names the flags that help."""
     some = "three or one of them, such as --bands 4,3,2" if count > 3 else "one of them: --bands 1"
     return ValueError(f"{kind}: choose {some}, or --bands all --encoder.channels {count}")
 
@@ -184,7 +184,7 @@ def count_bands(count: int) -> str:
 
 
 def spare_bands(image: ImageFile | RawImage) -> range:
-    """The bands of a TIFF that are neither colours nor called alpha, counted from 1."""
+    """The bands of a TIFF that are neither colours nor marked as alpha, counted from 1."""
     if isinstance(image, RawImage):
         return image.spare
     tags = getattr(image, "tag_v2", {})
@@ -194,11 +194,11 @@ def spare_bands(image: ImageFile | RawImage) -> range:
 
 
 def raw_of(image: ImageFile | RawImage) -> RawImage | None:
-    """An image deeper than 8 bits as a raw one; None: Pillow holds it as it is.
+    """An image deeper than 8 bits as a `RawImage`; None when Pillow can hold it unchanged.
 
     Args:
-        image: Just opened. Whatever loads its pixels, and with PNG that is asking for its EXIF
-            block, makes Pillow forget how they lie in the file.
+        image: Just opened. Loading its pixels, which for a PNG includes asking for its EXIF
+            block, makes Pillow forget their layout in the file.
     """
     if isinstance(image, RawImage):
         return image
@@ -223,22 +223,22 @@ def raw_of(image: ImageFile | RawImage) -> RawImage | None:
         depth,
         read,
         spare=spare,
-        inverted=tags.get(PHOTOMETRIC) == 0 and not wide,  # Pillow forgets it of 16 bits
+        inverted=tags.get(PHOTOMETRIC) == 0 and not wide,  # Pillow ignores it for 16 bits
         high_byte=wide and image.format != "PPM",
         mode="CMYK" if image.mode == "CMYK" else "RGBA",
     )
 
 
 def are_colour_channels(channels: int, dtype: np.dtype[Any]) -> bool:
-    """Whether the channels of an array are gray, RGB, or RGBA, which is of bytes."""
+    """Whether the channels of an array are gray, RGB or (of bytes only) RGBA."""
     return channels in CHANNELS and (channels < 4 or dtype == np.uint8)
 
 
 def raw_array(values: Samples, bands: Bands) -> RawImage:
-    """Values (H, W, C) of any type of numbers as a raw image, of which these bands will be read.
+    """Values (H, W, C) of any numeric type as a raw image, of which these bands will be read.
 
     Raises:
-        ValueError: Where none are named, and they are no colours.
+        ValueError: When no bands are named and the channels are not colours.
     """
     height, width, channels = values.shape
     if not bands and not are_colour_channels(channels, values.dtype):
@@ -271,10 +271,10 @@ def _depth(image: ImageFile) -> Depth | None:
 
 
 def masked(values: Samples, nodata: str | float | None) -> Samples:
-    """Hides what is no number, and what a file calls no data."""
+    """Masks values that are not finite, and those that a file calls no data."""
     if values.dtype.kind == "f":
         values = np.ma.masked_invalid(values, copy=False)
-    with contextlib.suppress(TypeError, ValueError):  # none, or a text that is no number
+    with contextlib.suppress(TypeError, ValueError):  # none, or text that is not a number
         number = float(nodata)  # type: ignore[arg-type]
         if math.isfinite(number):
             values = np.ma.masked_equal(values, values.dtype.type(number), copy=False)
@@ -282,27 +282,27 @@ def masked(values: Samples, nodata: str | float | None) -> Samples:
 
 
 def _layout(image: ImageFile) -> tuple[Any, ...]:
-    """How the samples lie in the file: Pillow's name of it, then what else its decoder needs."""
+    """The layout of the samples: Pillow's name for it, then the decoder's other arguments."""
     tiles = getattr(image, "tile", [])
     arguments = tiles[0].args if tiles else ()
     return arguments if isinstance(arguments, tuple) else (arguments,)
 
 
 def _has_wide_colours(image: ImageFile) -> bool:
-    """Whether it has several samples of 16 bits, of which Pillow keeps the high byte."""
+    """Whether it has several 16-bit samples, of which Pillow keeps only the high byte."""
     name, _, bits = str(next(iter(_layout(image)), "")).partition(";")
     from_ppm = image.mode == "RGB" and image.format == "PPM" and image.tile[0].codec_name == "ppm"
     return from_ppm or (name in COLOURS and bits[:2] == "16")
 
 
 def _stated_white(image: ImageFile) -> int:
-    """The value that the file itself calls white, which only PPM does; the others have it all."""
+    """The value that the file calls white; only PPM states one, others use the full range."""
     layout = _layout(image)
     return int(layout[1]) if image.format == "PPM" and len(layout) == 2 else FULL
 
 
 def _read_colours(image: ImageFile, layout: str, file: Any) -> Samples:  # (H, W, C) uint16
-    """Two passes of Pillow, which takes one byte of each sample: the high ones, the low ones."""
+    """Reads in two passes, as Pillow keeps one byte of each sample: the high, then the low ones."""
     from PIL import Image
 
     file.seek(0)
@@ -312,7 +312,7 @@ def _read_colours(image: ImageFile, layout: str, file: Any) -> Samples:  # (H, W
             file.seek(again.tile[0].offset)
             samples = np.frombuffer(file.read(6 * width * height), ">u2")
             return samples.reshape(height, width, 3).astype(np.uint16)
-        if layout == "LA;16B":  # its four bytes, as if they were red, green, blue and alpha
+        if layout == "LA;16B":  # its four bytes, read as red, green, blue and alpha
             again.tile = [_read_as("RGBA", tile) for tile in again.tile]
             both = np.ascontiguousarray(again).view(">u2").astype(np.uint16)
             return both[..., [0, 0, 0, 1]]
@@ -336,7 +336,7 @@ def _range(values: Samples) -> ValueRange | None:
 
 
 def _scaled(values: Samples, levels: Levels, *, high_byte: bool) -> Pixels:
-    """Values as 8 bits, to the nearest; colours of the full range as Pillow reads them."""
+    """Values rounded to 8 bits; colours of the full range as Pillow reads them."""
     _, black, white = levels
     if high_byte and (black, white) == (0, FULL) and values.dtype.kind == "u":
         return (np.ma.filled(values, 0) >> 8).astype(np.uint8)

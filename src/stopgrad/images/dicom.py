@@ -1,4 +1,4 @@
-"""DICOM, by pydicom: the first frame, its gray values through the window that it states.
+"""DICOM, read by pydicom: the first frame, its gray values mapped through the stated window.
 
 In: a file of which only the header is read. Out: an image to be decoded later, or the reason why
 not.
@@ -29,7 +29,7 @@ def is_dicom(head: bytes) -> bool:
 
 
 def further_frames(file: IO[bytes]) -> tuple[int, ...]:
-    """The frames after the first, counted from 1; none where pydicom is not there to count."""
+    """Numbers of the frames after the first, counted from 1; () without pydicom."""
     if not packages.is_installed("pydicom"):
         return ()
     from pydicom import dcmread
@@ -41,7 +41,7 @@ def further_frames(file: IO[bytes]) -> tuple[int, ...]:
 
 
 def open_dicom(file: IO[bytes], head: bytes) -> RawImage:
-    """The first frame, whose file begins with `head`; a ValueError where it is not read."""
+    """The first frame of a file that begins with `head`; a ValueError when it is not read."""
     if not packages.is_installed("pydicom"):
         raise ValueError(f"DICOM: {packages.installation('pydicom')}")
     if DEFLATED in head:
@@ -75,7 +75,7 @@ def _open(file: IO[bytes]) -> RawImage:
 
 
 def _check_run_lengths(file: IO[bytes], header: Dicom, frame_bytes: int) -> None:
-    """Refuses run lengths of far more bytes than the pixels that they promise to be."""
+    """Refuses run lengths that take far more bytes than the pixels they should encode."""
     most = 2 * int(header.get("NumberOfFrames") or 1) * frame_bytes + (1 << 20)
     run_lengths = header.file_meta.get("TransferSyntaxUID") == RUN_LENGTHS
     if run_lengths and file.seek(0, io.SEEK_END) > most:
@@ -83,7 +83,7 @@ def _check_run_lengths(file: IO[bytes], header: Dicom, frame_bytes: int) -> None
 
 
 def _depth(header: Dicom) -> Depth | None:
-    """Known without the pixels: a window makes 8 bits; else the modality's values count."""
+    """The depth, from the header: 8 bits with a window, else that of the modality's values."""
     slope, intercept = _rescale(header)
     whole = slope.is_integer() and intercept.is_integer()
     if _window(header) is not None or "VOILUTSequence" in header or _is_coloured(header):
@@ -107,7 +107,7 @@ def _rescale(header: Dicom) -> tuple[float, float]:
 
 
 def _window(header: Dicom) -> tuple[float, float] | None:
-    """Centre and width of the first window; None where there is no valid one."""
+    """Centre and width of the first window; None if there is no valid one."""
     center, width = (_first(header.get(name)) for name in ("WindowCenter", "WindowWidth"))
     return None if center is None or not width or width <= 0 else (center, width)
 
@@ -118,7 +118,7 @@ def _first(value: Any) -> float | None:
 
 
 def _read(file: IO[bytes]) -> Samples:  # (H, W) or (H, W, 3)
-    """The first frame; gray values as the modality means them, through the window if there is one.
+    """The first frame; gray values in the modality's units, through the window if there is one.
 
     DICOM PS3.3, Sections C.11.1.1.2 (rescale) and C.11.2.1.2 (windows).
     """
@@ -146,7 +146,7 @@ def _read(file: IO[bytes]) -> Samples:  # (H, W) or (H, W, 3)
 
 
 def _of_bits(values: Samples, bits: int) -> Samples:
-    """Values from 0 to 2^bits - 1 as 0 to 255."""
+    """Values from 0 to 2^bits - 1, scaled to 0 to 255."""
     scaled: Samples = np.rint(values * (255 / (2**bits - 1)))
     return scaled.clip(0, 255)
 

@@ -1,8 +1,8 @@
-"""A PNG or JPEG without what stands beside its pixels: texts, colour profiles, thumbnails.
+"""A PNG or JPEG stripped of its metadata: texts, colour profiles, thumbnails.
 
-Pillow refuses images whose texts are large or whose profile is broken, though every pixel is there.
-What is cut short stays so, and no pixel is left out; but a JPEG that lacks only the mark of its end
-is whole.
+Pillow refuses images with large texts or a broken profile, though every pixel is there. Truncated
+images stay truncated, and no pixel is left out; but a JPEG that lacks only its end marker counts as
+whole.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from typing import IO
 PNG, JPEG, END = b"\x89PNG\r\n\x1a\n", b"\xff\xd8", b"\xff\xd9"
 START_OF_SCAN = 0xDA
 APPLICATION, COMMENT = range(0xE0, 0xF0), 0xFE  # JPEG markers that hold no pixels
-EXIF, ADOBE = 0xE1, 0xEE  # of these the first may turn the image, the second names its colours
+EXIF, ADOBE = 0xE1, 0xEE  # the first may rotate the image, the second names its colours
 ADOBE_BYTES = 12
-SEQUENTIAL, RESTARTS = (0xC0, 0xC1), 0xDD  # one scan may hold all; it has parts
-# Bits that differ from the first on; libjpeg itself supplies 0 where there are none.
+SEQUENTIAL, RESTARTS = (0xC0, 0xC1), 0xDD  # frames whose one scan may hold all; a scan has parts
+# Bits that differ from the first one on; libjpeg itself supplies 0 when data run out.
 CONTINUATIONS = (b"", b"\xaa" * 99, b"\x55" * 99, b"\xfe" * 99, b"\x1b\x8d\xe4\x72" * 25)
 
 
 def without_extras(file: IO[bytes]) -> bytes | None:
-    """The image without them, to be read anew; None for other formats."""
+    """The image without its metadata, to be read again; None for other formats."""
     file.seek(0)
     data = file.read()
     if data.startswith(PNG):
@@ -35,7 +35,7 @@ def without_extras(file: IO[bytes]) -> bytes | None:
 
 
 def lacks_its_end(jpeg: IO[bytes]) -> bool:
-    """Whether no mark of the end follows the pixels of a JPEG: Pillow reads padding as pixels."""
+    """Whether a JPEG has no end marker after its pixels: Pillow reads padding as pixels."""
     jpeg.seek(-len(END), io.SEEK_END)
     if jpeg.read() == END:
         return False
@@ -45,10 +45,10 @@ def lacks_its_end(jpeg: IO[bytes]) -> bool:
 
 
 def with_ends(jpeg: bytes) -> tuple[bytes, ...]:
-    """A JPEG that ends within its only scan, padding aside, continued in several ways and ended.
+    """A JPEG that stops within its only scan, padding aside, completed in several ways.
 
-    Where pixels are missing, these decide them; where all make the same pixels, none is. () where
-    this does not tell, as of several scans.
+    Missing pixels depend on the completion; if all completions give the same pixels, none is
+    missing. () where this test does not apply, such as for several scans.
     """
     *header, scan = _segments(jpeg)
     frame = next((segment for segment in header if segment[1] in SEQUENTIAL), b"")
@@ -62,7 +62,7 @@ def with_ends(jpeg: bytes) -> tuple[bytes, ...]:
 
 
 def _chunks(data: bytes) -> Iterator[bytes]:
-    """The chunks that decide pixels: the critical ones, transparency and a sound EXIF block."""
+    """The chunks that affect pixels: the critical ones, transparency and an intact EXIF block."""
     start = len(PNG)
     while start < len(data):
         end = start + 12 + int.from_bytes(data[start : start + 4])
@@ -77,7 +77,7 @@ def _chunks(data: bytes) -> Iterator[bytes]:
 
 
 def _segments(data: bytes) -> Iterator[bytes]:
-    """The segments that decide pixels, and all from the first scan on as it is."""
+    """The segments that affect pixels, and everything from the first scan on, unchanged."""
     start = len(JPEG)
     while data[start : start + 1] == b"\xff" and data[start + 1 : start + 2] != b"":
         marker = data[start + 1]

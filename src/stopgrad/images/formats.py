@@ -1,7 +1,7 @@
-"""What Pillow does not open, or opens wrongly: TIFF of any samples, HEIC, DICOM, each by an extra.
+"""Formats that Pillow does not open or misreads: TIFF of any samples, HEIC, DICOM, by extras.
 
 In: a file of which only the header is read. Out: an image to be decoded later, once the caller
-has seen that it is not too large; or the reason why not, which names an extra that is missing.
+has checked its size; or the reason why not, which names a missing extra.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     from PIL.ImageFile import ImageFile
 
 HEIC = (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"hevm", b"hevs", b"mif1", b"msf1")
-START_BYTES = 1024  # that tell a format
+START_BYTES = 1024  # enough to tell a format
 
 
 def readable_now(reason: str) -> bool:
-    """Whether an image that was left out for this reason may be whole.
+    """Whether an image that was left out for this reason may be readable now.
 
     It lacked a package that is there now, or, in an old cache, could not be read at that moment.
     """
@@ -29,16 +29,16 @@ def readable_now(reason: str) -> bool:
 
 
 def says_what_to_do(reason: str) -> bool:
-    """Whether the reason why an image cannot be read names what it needs."""
+    """Whether the reason why an image cannot be read says what to do about it."""
     return any(what in reason for what in ("--bands", "pip install", tiff.SAVE))
 
 
 def open_other(file: IO[bytes], bands: Bands) -> ImageFile | RawImage | None:
-    """The image of a format that Pillow leaves; None: it is of no known format.
+    """Opens an image in a format that Pillow does not handle; None for an unknown format.
 
     Args:
-        file: At any place.
-        bands: Those that will be read; () for the colours.
+        file: At any position.
+        bands: The bands to read; () for the colours.
 
     Raises:
         ValueError: With the reason why it cannot be read.
@@ -58,7 +58,7 @@ def open_other(file: IO[bytes], bands: Bands) -> ImageFile | RawImage | None:
 def further_pages(file: IO[bytes]) -> tuple[int, ...]:
     """The pages of a TIFF, the frames of a DICOM file and the images of a HEIC after the first.
 
-    They are counted from 1. Smaller copies and masks of a page are none.
+    They are counted from 1. Smaller copies and masks of a page do not count.
     """
     head = _start(file)
     if _is_tiff(head):
@@ -73,7 +73,7 @@ def further_pages(file: IO[bytes]) -> tuple[int, ...]:
 
 
 def _start(file: IO[bytes]) -> bytes:
-    """The first bytes of a file, which is left at its start."""
+    """The first bytes of a file, which is then rewound."""
     file.seek(0)
     head = file.read(START_BYTES)
     file.seek(0)
@@ -81,7 +81,7 @@ def _start(file: IO[bytes]) -> bytes:
 
 
 def _is_tiff(head: bytes) -> bool:
-    return head.startswith(tiff.MAGIC) and head[128:132] != b"DICM"  # whose preamble may be a TIFF
+    return head.startswith(tiff.MAGIC) and head[128:132] != b"DICM"  # a preamble may be a TIFF
 
 
 def _is_heic(head: bytes) -> bool:

@@ -2,8 +2,8 @@
 
 Images keep their size if all of them, over both splits, have one size that is at most `side`; else
 each is resized and cropped to side x side. The first image decides; when a later one differs,
-decoding starts again with the square. So it does at the first image of more than 8 bits, once all
-images of that depth have shown which values are black and white.
+decoding starts again with the square. It also restarts at the first image of more than 8 bits, once
+all images of that depth have been measured for black and white.
 
 Damaged images are counted by one rule, for training and for checking: `fail` refuses any and names
 them; `skip` leaves them out, and refuses only when they are more than `MOST_DAMAGED` of all.
@@ -63,7 +63,7 @@ REPAIR = "repair the data set; it may have been copied or downloaded only in par
 
 
 class DamagedImagesError(DataError):
-    """Damaged images that a data set may not have; `damaged` holds all of them, in order."""
+    """Damaged images that the policy does not allow; `damaged` holds all of them, in order."""
 
     def __init__(
         self, damaged: Sequence[DamagedImage], *, found: str, expected: str, hint: str
@@ -104,8 +104,8 @@ def name_damaged(damaged: Sequence[DamagedImage]) -> str:
     return ", ".join(named) + more
 
 
-# A task holds several images, because small ones cost more to hand over than to decode, but only
-# so many that the tasks in flight stay small in memory.
+# A task holds several images, because small ones cost more to hand over than to decode, but few
+# enough for the tasks in flight to stay small in memory.
 TASK_IMAGES = 64
 TASK_BYTES = 1 << 20  # of encoded images
 TASK_PIXELS = 64 * 64 * 64  # decoded
@@ -114,7 +114,7 @@ log = logging.getLogger(__name__)
 
 
 class NamedResult(NamedTuple, Generic[T]):
-    """What became of an image, and its name."""
+    """The name of an image, and the result for it."""
 
     name: str
     result: T
@@ -161,7 +161,7 @@ def _run(task: list[Encoded], work: Callable[[Encoded], T]) -> list[NamedResult[
 
 
 def images_in_a_task(frame: Frame) -> int:
-    """So many that the pixels of a task stay few."""
+    """Images per task, few enough that their decoded pixels stay few."""
     return max(1, min(TASK_IMAGES, TASK_PIXELS // (frame.height * frame.width)))
 
 
@@ -170,7 +170,7 @@ class _SizesDifferError(Exception):
 
 
 class _NoLevelsError(Exception):
-    """An image has a depth of which no levels are known yet."""
+    """An image has a depth for which no levels are known yet."""
 
     def __init__(self, depth: Depth) -> None:
         self.depth = depth
@@ -185,14 +185,14 @@ def in_one_frame(
     frame: Frame | None = None,
     track: Track = no_progress,
 ) -> T:
-    """What `work` makes of a frame that all images fit; called again when they do not.
+    """The result of `work` for a frame that all images fit; called again when one does not.
 
     Args:
         contents: The splits.
         work: Decodes all of them, by `decoded`.
         side: px; None where all images must have one size.
         reading: How samples become pixels.
-        frame: The frame to begin with, where one was chosen before.
+        frame: The frame to begin with, if one was chosen before.
         track: Shows progress.
 
     Raises:
@@ -232,7 +232,7 @@ def _first_frame(contents: Contents, side: int | None, reading: Reading) -> Fram
 def with_levels(
     frame: Frame, depth: Depth, readers: Mapping[str, SplitReader], track: Track, white: float = 0
 ) -> Frame:
-    """A frame that knows black and white of one depth, from all images of it in all splits."""
+    """The frame with levels for one depth, from all images of that depth in all splits."""
     levels = Levels(depth, 0, white)
     if not white:
         levels = levels_for(depth, _range_of_all(depth, readers, bands=frame.bands, track=track))
@@ -257,7 +257,7 @@ def _range_of_all(
 
 
 def notes_of(frame: Frame, reading: Reading) -> Notes:
-    """What a reader should know of the levels of a frame, where the set has decided them."""
+    """Notes on the levels of a frame, if they were derived from the set."""
     levels = frame.levels or ()
     said = remarks([of for of in levels if of not in reading.levels])
     if reading.white_level:
@@ -285,7 +285,7 @@ def decoded(
 ) -> Generator[NamedResult[Decoded | Damaged]]:
     """The images of a split, from the `start`-th on, as they come out of the decoder.
 
-    For `in_one_frame`, which catches that an image has another size than the frame.
+    For `in_one_frame`, which catches the errors for an image of another size or depth.
     """
     items = itertools.islice(reader.items(), start, None)
     work = functools.partial(decode_first, frame=frame)
@@ -301,15 +301,15 @@ def decoded(
 
 
 class Tally:
-    """What is known of a split ("train" or "test") being decoded, besides its pixels."""
+    """All that is known of a split ("train" or "test") while it is decoded, except its pixels."""
 
     def __init__(self, split: str, reader: SplitReader, class_names: tuple[str, ...]) -> None:
         self.split = split
         self.reader = reader
         self.class_names = () if reader.labels is None else class_names
         self.names: list[str] = []  # of the readable images
-        self.damaged: dict[int, DamagedImage] = {}  # by place
-        self.unread: dict[str, Unread] = {}  # of the files of images
+        self.damaged: dict[int, DamagedImage] = {}  # by position
+        self.unread: dict[str, Unread] = {}  # by name of the image
         self.digest = hashlib.sha256()  # of the pixels
 
     @property
@@ -318,7 +318,7 @@ class Tally:
         return len(self.names) + len(self.damaged)
 
     def add(self, attempt: NamedResult[Decoded | Damaged]) -> Pixels | None:
-        """Note the next image of the split; its pixels, if it could be read."""
+        """Record the next image of the split; return its pixels, if it could be read."""
         if isinstance(attempt.result, Damaged):
             reason = attempt.result.reason
             self.damaged[self.done] = DamagedImage(self.split, attempt.name, reason)
@@ -332,7 +332,7 @@ class Tally:
 
     @property
     def labels(self) -> Labels | None:
-        """(N,) of the readable images."""
+        """Labels (N,) of the readable images."""
         if self.reader.labels is None:
             return None
         return np.delete(self.reader.labels, list(self.damaged))
@@ -358,7 +358,7 @@ def all_damaged(tallies: Iterable[Tally]) -> tuple[DamagedImage, ...]:
 
 
 def refuse_unreadable(tallies: Sequence[Tally]) -> None:
-    """Refuses a data set of which a split has no image that can be read.
+    """Refuses a data set with a split that has no readable image.
 
     Raises:
         DamagedImagesError: With all damaged images of the data set.

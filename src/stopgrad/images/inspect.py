@@ -1,7 +1,7 @@
-"""A spec -> what its images are like: damaged, tiny, equal, odd; formats, sizes and classes.
+"""A spec -> findings on its images: damaged, tiny, equal, odd; formats, sizes and classes.
 
-The damaged images are those that loading finds, by loading; then each image is decoded once more at
-full size. What the cache holds is not used but replaced, and a later load finds the result there.
+Damaged images are found by loading the data set; then each image is decoded once more at full size.
+The cache is not read but replaced, so that a later load finds the result there.
 """
 
 from __future__ import annotations
@@ -54,20 +54,20 @@ Trait = Literal[
     "constant",
 ]
 TRAITS: tuple[Trait, ...] = get_args(Trait)
-LONGEST = 3  # times the short side; of longer images a square holds less than a third
+LONGEST = 3  # times the short side; a square holds less than a third of a longer image
 FEW = 4  # distinct colours that are very few
 AT_A_TIME = 16  # images in a task; each is decoded at full size
 
 
 class ImagePlace(NamedTuple):
-    """Which image: its split ("train", "test") and its name there."""
+    """The location of an image: its split ("train", "test") and its name there."""
 
     split: str
     name: str
 
 
 class ImageSize(NamedTuple):
-    """Of an upright image, px."""
+    """The size of an upright image, px."""
 
     width: int
     height: int
@@ -82,7 +82,7 @@ class ClassCount(NamedTuple):
 
 
 class Findings(NamedTuple):
-    """What was found in a data set. Lists are in the order of the images."""
+    """The findings on a data set. Lists are in the order of the images."""
 
     name: str
     packed: bool  # whether it is a store
@@ -91,7 +91,7 @@ class Findings(NamedTuple):
     tiny: tuple[ImagePlace, ...]
     duplicates: tuple[tuple[ImagePlace, ...], ...]  # groups of images that are equal in every pixel
     odd: dict[Trait, tuple[ImagePlace, ...]]
-    formats: dict[str, int]  # the most frequent first, as the sizes
+    formats: dict[str, int]  # most frequent first, like the sizes
     sizes: dict[ImageSize, int]
     classes: tuple[ClassCount, ...]  # () without labels
     notes: Notes
@@ -125,18 +125,18 @@ def check_images(
     bad_images: BadImages = "fail",
     track: Track = no_progress,
 ) -> Findings:
-    """Decode everything, strictly, and say what is there. A store is decoded already.
+    """Decode everything, strictly, and describe it. A store is already decoded.
 
     Args:
         spec: As for `load_dataset`; so are `side`, `reading` and `bad_images`.
         side: px.
         tiny_below: px; of the short side.
         reading: The columns that are read.
-        bad_images: The policy by which damaged images are a refusal.
+        bad_images: The policy that decides whether damaged images are refused.
         track: Shows progress.
 
     Raises:
-        DataError: When there is no data set of images and labels to look at.
+        DataError: When there is no data set of images and labels to check.
     """
     where = Path(spec if isinstance(spec, str) else spec.root)
     read = functools.partial(_read, spec, reading=reading, side=side, track=track)
@@ -180,7 +180,7 @@ def _read(
 def _loaded(
     source: DataSource, contents: Contents, *, side: int, track: Track
 ) -> Dataset | DamagedImagesError:
-    """The images as training sees them, or why it sees none; either knows the damaged ones."""
+    """The images as training sees them, or why it sees none; both list the damaged ones."""
     try:
         return decode_again(source, contents, side=side, track=track)
     except DamagedImagesError as error:
@@ -202,13 +202,13 @@ def _look_at_all(
 
 
 def _counts(contents: Contents, *, left_out: Sequence[DamagedImage]) -> dict[str, int]:
-    """How many images each split has, those included that a store has left out."""
+    """How many images each split has, including those that a store has left out."""
     gone = Counter(image.split for image in left_out)
     return {split: reader.length + gone[split] for split, reader in contents.readers.items()}
 
 
 class _Traits:
-    """What has been seen so far."""
+    """The traits of the images seen so far."""
 
     def __init__(self, *, tiny_below: float, damaged: tuple[DamagedImage, ...]) -> None:
         self.tiny_below = tiny_below
@@ -220,7 +220,7 @@ class _Traits:
         self._equal: dict[bytes, list[ImagePlace]] = {}
 
     def add(self, place: ImagePlace, seen: Inspected | Damaged) -> None:
-        """Note one more image."""
+        """Record one more image."""
         if isinstance(seen, Damaged):
             # New only if the file has changed since it was loaded a moment ago.
             self.damaged.setdefault(place, DamagedImage(*place, seen.reason))
@@ -253,7 +253,7 @@ def _class_counts(contents: Contents) -> tuple[ClassCount, ...]:
 
 
 class Inspected(NamedTuple):
-    """What a readable image is like, upright and at full size."""
+    """A readable image described, upright and at full size."""
 
     format: str  # by Pillow's name: PNG, JPEG, ...
     size: ImageSize
@@ -271,7 +271,7 @@ def inspect_image(
 
 def _inspect(file: Source, *, levels: Sequence[Levels], bands: Bands) -> Inspected:
     with opened(file, bands=bands) as image:
-        raw = raw_of(image)  # first of all
+        raw = raw_of(image)  # before anything loads the pixels
         header = _traits_of_header(image, deep=raw is not None and raw.depth is not None)
         kind = image.format or "unknown"
         turn = turn_of(image)
@@ -295,7 +295,7 @@ def _inspect(file: Source, *, levels: Sequence[Levels], bands: Bands) -> Inspect
 
 
 def _traits_of_header(image: ImageFile | RawImage, *, deep: bool) -> dict[Trait, bool]:
-    """What only the header says; decoding converts or forgets it."""
+    """The traits that only the header shows; decoding converts or drops them."""
     return {
         "sixteen_bit": deep or _is_deep(image),
         "cmyk": image.mode == "CMYK",
@@ -321,7 +321,7 @@ def _traits_of_colours(layers: Sequence[Image]) -> dict[Trait, bool]:
 
 
 def _is_animated(image: ImageFile | RawImage) -> bool:
-    """Whether there are more frames or pages; a second one that cannot be read is none."""
+    """Whether there are more frames or pages; an unreadable second one does not count."""
     try:
         return bool(getattr(image, "is_animated", False))
     except Exception:

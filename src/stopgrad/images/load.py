@@ -1,10 +1,10 @@
-"""A spec such as `cifar10`, `hf:OWNER/NAME` or a path -> a `Dataset`, from the cache if it can.
+"""A spec such as `cifar10`, `hf:OWNER/NAME` or a path -> a `Dataset`, from the cache if possible.
 
-A store that the user has packed is taken as it is. All else is decoded once and kept as a store
+A store packed by the user is used unchanged. Everything else is decoded once and kept as a store
 under $STOPGRAD_CACHE, made in a temporary folder and renamed, so that it is there whole or not at
 all. The name of its folder is a key of everything that decides a pixel. Opening it compares sizes,
-the small files, and a checksum of at most `MOST_CHECKED` bytes of each split. With every new store
-the longest unused ones go, until all together hold at most `MOST_KEPT` bytes.
+the small files, and a checksum of at most `MOST_CHECKED` bytes of each split. Each new store evicts
+the least recently used ones, until all together hold at most `MOST_KEPT` bytes.
 """
 
 from __future__ import annotations
@@ -72,19 +72,19 @@ def load_dataset(
             path of a packed store, of a folder of Parquet files or of images. A known name wins
             over a folder of the same name; `./cifar10` is the folder. Or a source itself.
         side: px. Images that all have one size, at most `side`, keep it; all others are
-            resized by their short side and cropped at the centre to side x side. Those of a
-            store stay as they were packed; this is the side at which they are looked at whole.
+            resized by their short side and cropped at the centre to side x side. Images of a
+            store stay as they were packed; this is the side at which they are seen whole.
         reading: The split that is scored, by rule the test split if its images have labels, else
-            the first that has; and the columns that hold images and labels.
+            the first split that has; and the columns that hold images and labels.
         bad_images: What damaged images do: fail, or skip (left out, named in a warning and in
-            `damaged`; more than 5 % of them fail even so). A store has left them out already.
+            `damaged`; above 5 % loading still fails). A store has already left them out.
         changed: What to do about a store whose folder has changed since it was packed.
         track: Shows progress.
 
     Raises:
         DataError: For what is missing or unfit, in one line.
         DamagedImagesError: For damaged images; it holds the list of all of them.
-        UnreadableError: For files that cannot be read, which says nothing of their images.
+        UnreadableError: For files that cannot be read, which says nothing about their images.
         ConfigError: For a side below 1, and for a split that is not there.
     """
     if side is not None and side < 1:
@@ -117,7 +117,7 @@ def _load(
                 "%s: a store keeps the bands and white level it was packed with", source.name
             )
         return _load_store(source.store, side=side, changed=changed), True
-    if not source.stamps:  # in memory, where nothing tells it from other images
+    if not source.stamps:  # in memory, where nothing distinguishes it from other images
         return decode_again(source, source.open(), side=side, track=track), False
     folder = cached_store(source, side=side)
     if (dataset := _opened(folder, source.notes)) is not None:
@@ -137,8 +137,8 @@ def _load_store(path: Path, *, side: int | None, changed: Changed) -> Dataset:
 
 
 def _opened(folder: Path, notes: Notes) -> Dataset | None:
-    """The images of a cached store; None where there is none that can be used."""
-    if os.path.exists(folder):  # unlike Path.exists, it knows no error
+    """The images of a cached store; None when there is no usable one."""
+    if os.path.exists(folder):  # unlike Path.exists, it never raises
         try:
             dataset = _open(folder, notes)
             if not any(readable_now(image.reason) for image in dataset.damaged):
@@ -149,7 +149,7 @@ def _opened(folder: Path, notes: Notes) -> Dataset | None:
 
 
 def _shared(spec: str, source: DataSource, side: int | None) -> dict[str, Path]:
-    """The store of the data as they are read by rule, by the splits that are the same there."""
+    """The cached store of the data read by rule, for each split that is the same there."""
     by_rule = find_source(spec, reading=source.reading._replace(split=""))
     splits = ["train", *(["test"] if by_rule.stamps == source.stamps else [])]
     return dict.fromkeys(splits, cached_store(by_rule, side=side))
@@ -169,7 +169,7 @@ def decode_again(
     track: Track,
     shared: Mapping[str, Path] = {},
 ) -> Dataset:
-    """Decode every image, and replace what the cache holds of files; a store is only read.
+    """Decode every image, and replace the cached result for files; a store is only read.
 
     Args:
         source: The data set.
@@ -220,7 +220,7 @@ def _load_uncached(
 
 
 def _open(folder: Path, notes: Notes) -> Dataset:
-    """The images of a cached store, with what a look at the names has noted.
+    """The images of a cached store, with the notes taken from file names.
 
     Raises:
         DataError: When any part is not what was written.
@@ -234,13 +234,13 @@ def _open(folder: Path, notes: Notes) -> Dataset:
                 if checksum(folder, stored) != summaries[split].crc32:
                     raise ValueError("they are not what was written")
     with suppress(OSError):
-        os.utime(folder)  # used: pruning takes the longest unused first
+        os.utime(folder)  # marks it as used: pruning starts with the least recent
     return dataset._replace(notes=notes.and_those(dataset.notes))
 
 
 @contextmanager
 def _new_folder(beside: Path) -> Iterator[Path]:
-    """A temporary folder, which is gone at the end unless it was renamed."""
+    """A temporary folder, removed at the end unless it was renamed."""
     beside.parent.mkdir(parents=True, exist_ok=True)
     _remove_stale(beside.parent)
     temporary = Path(tempfile.mkdtemp(prefix=".new-", dir=beside.parent))
@@ -251,7 +251,7 @@ def _new_folder(beside: Path) -> Iterator[Path]:
 
 
 def _replace(new: Path, folder: Path) -> None:
-    """Rename a new store into place; a damaged one, or one just made by another process, goes."""
+    """Rename a new store into place, over a damaged one or one just made by another process."""
     new.chmod(0o755)
     sync_directory(new)
     if folder.exists():
@@ -265,14 +265,14 @@ def _replace(new: Path, folder: Path) -> None:
 
 
 def _discard(folder: Path) -> None:
-    """Remove a store at once for other processes; those that have it mapped keep its pixels."""
+    """Hide a store from other processes, then remove it; those that mapped it keep its pixels."""
     old = Path(tempfile.mkdtemp(prefix=".old-", dir=folder.parent))
     folder.rename(old / "store")
     shutil.rmtree(old, ignore_errors=True)
 
 
 def prune(parent: Path, *, newest: Path) -> None:
-    """Remove stores, the longest unused first, while all hold more than `MOST_KEPT` bytes."""
+    """Remove the least recently used stores while all together exceed `MOST_KEPT` bytes."""
     others = [folder for folder in parent.glob("[!.]*") if folder != newest]
     sizes = {folder: _bytes_in(folder) for folder in others}
     excess = sum(sizes.values()) + _bytes_in(newest) - MOST_KEPT
@@ -332,7 +332,7 @@ def _collect(
 def _allocate(shape: tuple[int, ...]) -> Pixels:
     try:
         return np.empty(shape, np.uint8)
-    except (MemoryError, ValueError) as error:  # ValueError: more than addresses can count
+    except (MemoryError, ValueError) as error:  # ValueError: beyond the address space
         raise DataError(
             f"no memory for {shape[0]:,} images of {shape[2]} x {shape[1]} px",
             expected="memory for all pixels, or room on the disk of the cache",
@@ -341,7 +341,7 @@ def _allocate(shape: tuple[int, ...]) -> Pixels:
 
 
 def how_it_was_read(dataset: Dataset) -> str:
-    """One sentence without a full stop, so that no folder becomes a class unnoticed."""
+    """How the data were read, in one clause, so that no folder becomes a class unnoticed."""
     train, test = dataset.train, dataset.test
     height, width = train.pixels.shape[1:3]
     counts = f"{len(train):,} images to train on"
@@ -352,7 +352,7 @@ def how_it_was_read(dataset: Dataset) -> str:
 
 
 def what_to_know(dataset: Dataset) -> list[str]:
-    """Lines about a data set that was read: what was understood how, and what is not used."""
+    """Lines about a data set that was read: how it was understood, and what is not used."""
     lines = [how_it_was_read(dataset), *dataset.notes.remarks]
     for what, reason, names in dataset.notes.unused:
         noun = what if len(names) == 1 else f"{what}s"
@@ -361,7 +361,7 @@ def what_to_know(dataset: Dataset) -> list[str]:
 
 
 def warn_of_unused(dataset: Dataset) -> None:
-    """Says loudly when more than a few per cent of the images that were found are not used."""
+    """Warns when more than `MOST_UNUSED` of the images found are not used."""
     unused = dataset.notes.count("image")
     used = len(dataset.train) + len(dataset.test or ()) + len(dataset.damaged)
     if unused > MOST_UNUSED * (used + unused):

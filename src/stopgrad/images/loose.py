@@ -1,7 +1,7 @@
-"""A few image files that are no data set -> pixels, as if they belonged to one.
+"""A few image files that are not a data set -> pixels, as if they belonged to one.
 
 In: files, or images of which only the encoded bytes are known. Out: pixels of one size; images of
-more than 8 bits share the levels of the data set, or else those of all that were given.
+more than 8 bits share the levels of the data set, or else those of all images given.
 """
 
 from __future__ import annotations
@@ -37,17 +37,17 @@ def load_image_files(
 ) -> Images:
     """Single image files without labels, in order, as if they belonged to a data set.
 
-    Where its images are square, others are resized by their short side and cropped at the centre.
+    If its images are square, others are resized by their short side and cropped at the centre.
 
     Args:
         files: At least one.
-        like: Images of the size that these are to have.
-        reading: As those images were read.
-        notes: Of their data set, whose levels count for these too.
+        like: Images of the size wanted.
+        reading: How those images were read.
+        notes: Notes of their data set, whose levels apply here too.
 
     Raises:
         DamagedImagesError: Naming all that cannot be read.
-        DataError: For an image of another size, where those of the data set are not square.
+        DataError: For an image of another size, when those of the data set are not square.
     """
     height, width = like.pixels.shape[1:3]
     levels = levels_asked(reading.white_level) or notes.levels
@@ -89,7 +89,7 @@ class DecodedTogether(NamedTuple):
 def decode_together(images: Sequence[Encoded], frame: Frame) -> DecodedTogether:
     """A few images as one set: those of a depth that the frame does not know share its levels.
 
-    Where it says 0 channels, the first image has as many as all others must have.
+    If the frame has 0 channels, the first image decides how many all must have.
     """
     readers = {"images": SplitReader(len(images), None, lambda: iter(images))}
     with strict_pillow():

@@ -1,4 +1,4 @@
-"""The manifest of a store, perhaps somebody else's -> what it promises, each value checked.
+"""The manifest of a store, perhaps somebody else's -> its contents, each value checked.
 
 It names the shards of pixels and seals all other files; a name that `writing` would not give is
 refused, so that no store leads to another file.
@@ -32,7 +32,7 @@ class Shard(NamedTuple):
 
 
 class StoredSplit(NamedTuple):
-    """What the manifest says of a split."""
+    """The entry of a split in the manifest."""
 
     pictures: int
     class_names: tuple[str, ...]
@@ -41,7 +41,7 @@ class StoredSplit(NamedTuple):
 
 
 class StoreManifest(NamedTuple):
-    """What a store holds."""
+    """The contents of a store."""
 
     name: str  # of the data set
     origin: str  # the folder or file that was packed, "" for a name such as cifar10
@@ -51,11 +51,11 @@ class StoreManifest(NamedTuple):
     width: int  # px
     splits: dict[str, StoredSplit]
     tables: dict[str, str]  # sha256 of the files that hold them
-    channels: int = 3  # which the manifest of format 1 does not say
+    channels: int = 3  # format 1 does not state it
 
 
 def read_manifest(path: Path) -> StoreManifest:
-    """What a store holds, by its manifest.
+    """The contents of a store, from its manifest.
 
     Raises:
         DataError: When it is unfinished, damaged or of another version.
@@ -85,7 +85,7 @@ def read_manifest(path: Path) -> StoreManifest:
 
 
 def write_manifest(path: Path, manifest: StoreManifest) -> None:
-    """Finishes a store."""
+    """Writes the manifest, which finishes a store."""
     splits = {
         name: {**split._asdict(), "shards": [shard._asdict() for shard in split.shards]}
         for name, split in manifest.splits.items()
@@ -102,7 +102,7 @@ def write_sealed(path: Path, values: dict[str, Any]) -> None:
 
 
 def read_sealed(path: Path) -> dict[str, Any]:
-    """Values that fit their sha256; a ValueError or KeyError when they do not."""
+    """Values that match their sha256; a ValueError or KeyError when they do not."""
     values: dict[str, Any] = read_json(path)
     if values.pop("seal") != _seal(values):
         raise ValueError("its seal does not fit")
@@ -114,7 +114,7 @@ def _seal(values: dict[str, Any]) -> str:
 
 
 def _stored_split(values: dict[str, Any]) -> StoredSplit:
-    """What a manifest, perhaps somebody else's, says of a split: shards of ours and nothing else.
+    """The entry of a split in a manifest, perhaps somebody else's; it may name only our shards.
 
     A ValueError or TypeError refuses it.
     """
@@ -131,9 +131,9 @@ def _stored_split(values: dict[str, Any]) -> StoredSplit:
 
 @contextlib.contextmanager
 def damage(path: Path, name: str) -> Iterator[None]:
-    """Whatever goes wrong with a file of a store means that it is damaged.
+    """Turns whatever goes wrong with a file of a store into the error for a damaged one.
 
-    Not that it cannot be read: what is read here is read by `read_patiently`, whose
+    A file that cannot be read is not damaged: reads in here go through `read_patiently`, whose
     `UnreadableError` passes.
     """
     try:

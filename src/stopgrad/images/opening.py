@@ -1,7 +1,7 @@
-"""An encoded image -> the open one, its header read, within limits of size and memory.
+"""An encoded image -> an open one, its header read, within limits of size and memory.
 
-Bytes that are wrong mean that it is `Damaged`; a file that cannot be read does not. Bombs are
-refused before they expand, and all images that are being decoded share one budget of memory.
+Wrong bytes make an image `Damaged`; a file that cannot be read does not. Bombs are refused before
+they expand, and all images that are being decoded share one budget of memory.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ TILE_WIDTH, TILE_HEIGHT = 322, 323  # tags of TIFF 6.0, Section 15
 MOST_BYTES = 1 << 30  # of an encoded image
 MOST_PIXELS = 250_000_000  # of an image; cameras and scanners make 200 megapixels
 MOST_AT_ONCE = 1 << 27  # px being decoded at any moment; with alpha they take 15 bytes each
-PIXEL_BYTES, SCALED_BYTES = 15, 10  # that take; for a sample of a raw image besides its own
-SURPLUS = 2  # bytes that no scan has behind its last pixel
+PIXEL_BYTES, SCALED_BYTES = 15, 10  # per pixel; per sample of a raw image, besides its own
+SURPLUS = 2  # bytes that no scan has after its last pixel
 READERS = ("PIL", "tifffile", "pydicom", "pillow_heif")
 
 
@@ -59,10 +59,10 @@ class Damaged(NamedTuple):
 
 @contextlib.contextmanager
 def strict_pillow() -> Iterator[None]:
-    """Loads Pillow's formats once; bombs are errors, and it and its like say nothing else.
+    """Loads Pillow's formats once; in here bombs are errors, and the readers are otherwise silent.
 
     Pillow warns of bombs above 89 megapixels, which photos have; here its limit is `MOST_PIXELS`.
-    All this belongs to the process, so it stands around the threads, not in them.
+    These settings are the process's, so this goes around the threads, not in them.
     """
     from PIL import Image
 
@@ -91,7 +91,7 @@ def strict_pillow() -> Iterator[None]:
 
 @functools.cache
 def _silence_libtiff() -> None:
-    """The library that Pillow decodes TIFF with would write to standard error by itself."""
+    """Silences libtiff, by which Pillow decodes TIFF and which writes to standard error."""
     with contextlib.suppress(OSError, AttributeError):  # another system, or without it
         for path in set(re.findall(rb"/\S*/libtiff\S*", Path("/proc/self/maps").read_bytes())):
             library = ctypes.CDLL(os.fsdecode(path))
@@ -100,7 +100,7 @@ def _silence_libtiff() -> None:
 
 
 class PixelBudget:
-    """Lets images be decoded side by side while they have at most `most` pixels together.
+    """Lets images be decoded in parallel while together they have at most `most` pixels.
 
     So memory is bounded however many cores there are; one image alone always passes.
     """
@@ -112,7 +112,7 @@ class PixelBudget:
 
     @contextlib.contextmanager
     def spend(self, pixels: int) -> Iterator[None]:
-        """Waits until so many pixels are free, and holds them as long as it is open."""
+        """Waits until this many pixels are free, and holds them until it is closed."""
         with self.changed:
             self.changed.wait_for(lambda: not self.taken or self.taken + pixels <= self.most)
             self.taken += pixels
@@ -128,9 +128,9 @@ _BUDGET = PixelBudget(MOST_AT_ONCE)
 
 
 def guarded(encoded: Encoded, read: Callable[[Source], T]) -> T | Damaged:
-    """What `read` makes of the open image, or else of it without its extras.
+    """The result of `read` for the open image or, if that fails, for it without its extras.
 
-    Whatever is wrong in its bytes means that it is damaged.
+    Anything wrong in its bytes makes it `Damaged`.
 
     Raises:
         UnreadableError: When its file cannot be read, see `read_patiently`.
@@ -172,9 +172,9 @@ def _with_or_without_extras(
 
 
 def _with_its_end(data: bytes) -> bytes:
-    """A JPEG that lacks nothing but the mark of its end, with it; else a ValueError.
+    """A JPEG that lacks only its end marker, with that added; else a ValueError.
 
-    Without its last bytes it must lack pixels: else they were filled up, and tell nothing.
+    Cut by a few more bytes it must lack pixels; else its tail is padding, and proves nothing.
     """
     if _decodings(data) != 1 or _decodings(data.rstrip(b"\0")[:-SURPLUS]) < 2:
         raise ValueError("pixels are missing")
@@ -182,7 +182,7 @@ def _with_its_end(data: bytes) -> bytes:
 
 
 def _decodings(jpeg: bytes) -> int:
-    """How many different images a JPEG without an end becomes, by what follows."""
+    """How many different images the completions of a JPEG without an end decode to."""
     found = set[bytes]()
     for ended in with_ends(jpeg):
         with opened(io.BytesIO(ended)) as image:
@@ -191,7 +191,7 @@ def _decodings(jpeg: bytes) -> int:
 
 
 class _Watched(io.FileIO):
-    """A file that remembers a read that failed, which decoders pass over or take for damage."""
+    """A file that remembers a failed read, which decoders ignore or take for damage."""
 
     failed: OSError | None = None
 
@@ -204,7 +204,7 @@ class _Watched(io.FileIO):
             return super().readall()
 
     def fileno(self) -> int:
-        raise io.UnsupportedOperation  # libtiff would read by itself
+        raise io.UnsupportedOperation  # else libtiff would read by itself
 
     @contextlib.contextmanager
     def _noting(self) -> Iterator[None]:
@@ -232,7 +232,7 @@ def _open(data: bytes | Path | Exception | None) -> IO[bytes]:
 
 
 def _check_size(size: int) -> None:
-    """Refuses what is empty (also files of /proc, some of which wait for ever) or huge."""
+    """Refuses an empty file (also those of /proc, some of which block for ever) or a huge one."""
     if size == 0:
         raise ValueError("empty file")
     if size > MOST_BYTES:
@@ -243,12 +243,12 @@ def _check_size(size: int) -> None:
 def opened(
     file: Source, *, draft: tuple[int, int] | None = None, bands: Bands = ()
 ) -> Iterator[ImageFile | RawImage]:
-    """An image whose header was read, with room in memory for its pixels.
+    """An open image with its header read, and memory reserved for its pixels.
 
     Args:
         file: The encoded image, or its values.
         draft: Width and height, px, down to which a JPEG may be decoded at 1/2, 1/4 or 1/8.
-        bands: Those that will be read.
+        bands: The bands to read.
 
     Raises:
         ValueError: For more than `MOST_PIXELS`, before any of them is decoded.
@@ -264,7 +264,7 @@ def opened(
 def _open_image(file: IO[bytes], bands: Bands) -> ImageFile | RawImage:
     from PIL import Image, UnidentifiedImageError
 
-    # The header of a TIFF may stand before the mark of DICOM.
+    # A DICOM file may begin with the header of a TIFF.
     if _begins_with(file, b"DICM", at=128) and (dicom := open_other(file, bands)):
         return dicom
     formats = [name for name in FORMATS if name in Image.OPEN]
@@ -299,7 +299,7 @@ def _begins_with(file: IO[bytes], start: bytes, *, at: int = 0) -> bool:
 
 
 def _stated_size(file: IO[bytes], formats: list[str]) -> tuple[int, int]:
-    """Width and height by the header of an image that Pillow would not open; (0, 0): unknown."""
+    """Width and height in the header of an image that Pillow would not open; (0, 0): unknown."""
     from PIL import Image
 
     for name in formats:
@@ -318,9 +318,9 @@ def _too_large(width: int, height: int, what: str = "") -> str:
 
 
 def _area(image: ImageFile | RawImage) -> int:
-    """Pixels in memory as the image is decoded: its own, or those of a tile that is larger.
+    """Pixels in memory while the image is decoded: its own, or those of a larger tile.
 
-    Those of a raw image count as many times as they are larger.
+    Pixels of a raw image count in multiples of `PIXEL_BYTES`.
     """
     (width, height), times = image.size, 1
     if width * height > MOST_PIXELS:
@@ -340,7 +340,7 @@ def _area(image: ImageFile | RawImage) -> int:
 
 
 def _reason(error: Exception) -> str:
-    """The first line of an error, or two where it ends in a colon, without the file's address."""
+    """The first line of an error, or two if it ends in a colon, without the file's address."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     text = str(error).split("<_io")[0].strip().splitlines()

@@ -1,7 +1,7 @@
 """Stores that the user asks for: packed, compared with the folder they came from, and verified.
 
-A kill at any moment loses at most the shard being written; the same command goes on after the last
-one that is whole. The store holds what `load_dataset` gives at that side, to the bit, with its
+A kill at any moment loses at most the shard being written; the same command resumes after the last
+whole one. The store holds what `load_dataset` gives at that side, to the bit, with its
 fingerprint: a run cannot tell the two apart. `changes_since_packing` looks at sizes and dates only;
 `verify_store` reads every byte.
 """
@@ -69,15 +69,15 @@ def pack(
     bad_images: BadImages = "fail",
     track: Track = no_progress,
 ) -> StoreManifest:
-    """Packs a data set, or goes on where a kill has stopped it.
+    """Packs a data set, or resumes where a kill has stopped it.
 
     Args:
         spec: As for `load_dataset`; so are `side`, `reading` and `bad_images`.
         out: The store: a new folder, an empty one, or an unfinished store of the same images. A
-            finished one of the same is left as it is.
+            finished store of them is left unchanged.
         side: px.
         reading: The columns that are read.
-        bad_images: The store knows which damaged images it lacks.
+        bad_images: The policy; the store lists the damaged images it lacks.
         track: Shows progress.
 
     Raises:
@@ -132,7 +132,7 @@ def _refuse_damaged(tallies: Sequence[Tally], *, bad_images: BadImages) -> None:
 
 
 def _origin(spec: str) -> str:
-    """The path to compare the store with; what has a name lies in no folder of the user's."""
+    """The path to compare the store with later; "" when every spec is a name, not a path."""
     if all(map(is_name, specs_of(spec))):
         return ""
     paths = (s if is_name(s) else str(user_path(s).resolve()) for s in specs_of(spec))
@@ -141,7 +141,7 @@ def _origin(spec: str) -> str:
 
 @contextlib.contextmanager
 def _locked(out: Path) -> Iterator[None]:
-    """The folder, made where it is missing, for this process alone."""
+    """Locks the folder, made if it is missing, for this process alone."""
     with contextlib.ExitStack() as stack:
         with storage_errors(out, needed=0):
             out.mkdir(parents=True, exist_ok=True)
@@ -159,7 +159,7 @@ def _locked(out: Path) -> Iterator[None]:
 
 
 def _begun(out: Path, *, key: str) -> Frame | None:
-    """The frame of an unfinished store, which must be of the same images and side."""
+    """The frame of an unfinished store of the same images and side; None for an empty folder."""
     if not (out / PACKING).exists():
         if any(out.iterdir()):
             raise _something_else(out, "other files")
@@ -183,9 +183,9 @@ def _something_else(out: Path, what: str) -> DataError:
 
 
 def _begin(out: Path, contents: Contents, frame: Frame, *, key: str, side: int) -> None:
-    """Notes what the store will be, where the disk has room for it.
+    """Records what the store will be, if the disk has room for it.
 
-    Where it has not, nothing is begun, so that a smaller side may be asked for next.
+    Otherwise nothing is begun, so that a smaller side may be asked for next.
     """
     if (out / PACKING).exists() and _begun(out, key=key) != frame:
         for file in (*out.glob("*-[0-9]*.json"), *out.glob("*-[0-9]*.pixels")):
@@ -195,7 +195,7 @@ def _begin(out: Path, contents: Contents, frame: Frame, *, key: str, side: int) 
 
 
 def _check_room(out: Path, contents: Contents, frame: Frame) -> None:
-    """Refuses before hours of work what the disk cannot hold."""
+    """Refuses a store that the disk cannot hold, before hours of work."""
     count = sum(reader.length for reader in contents.readers.values())
     there = sum(file.stat().st_size for file in out.glob("*.pixels"))
     needed = count * frame.height * frame.width * frame.channels - there
@@ -209,7 +209,7 @@ def _check_room(out: Path, contents: Contents, frame: Frame) -> None:
 
 
 def _finished(out: Path, *, key: str) -> StoreManifest:
-    """The manifest of a finished store, once all is removed that only an unfinished one needs."""
+    """The manifest of a finished store; removes what only an unfinished one needs."""
     manifest = read_manifest(out)
     if manifest.key != key:
         raise _something_else(out, f"a store of {manifest.name} with --side {manifest.side}")
@@ -218,7 +218,7 @@ def _finished(out: Path, *, key: str) -> StoreManifest:
         for file in out.glob(f"{split}-[0-9]*.*"):
             if file.name not in known:  # a note, or a shard of damaged images alone
                 file.unlink()
-    if (out / PACKING).exists():  # else a finished store may lie in a read-only place
+    if (out / PACKING).exists():  # else a finished store may be read-only
         (out / PACKING).unlink()
     return manifest
 
@@ -226,7 +226,7 @@ def _finished(out: Path, *, key: str) -> StoreManifest:
 def changes_since_packing(path: Path) -> DataError | None:
     """The error for a store whose folder has changed since it was packed.
 
-    None where nothing has, where that folder is gone, and where the store does not know of it.
+    None when nothing has changed, the folder is gone, or the store does not know it.
 
     Raises:
         DataError: When the store is damaged.
@@ -240,7 +240,7 @@ def changes_since_packing(path: Path) -> DataError | None:
     reading = _reading(path)
     try:
         now = _by_path(find_source(manifest.origin, reading=reading).stamps)
-    except StopgradError:  # nothing of it can be read any more
+    except StopgradError:  # none of it can be read any more
         now = {}
     changed = {name for name in was.keys() & now.keys() if was[name] != now[name]}
     kinds = {"changed": changed, "new": now.keys() - was.keys(), "gone": was.keys() - now.keys()}
@@ -257,7 +257,7 @@ def changes_since_packing(path: Path) -> DataError | None:
 
 
 def _reading(path: Path) -> Reading:
-    """How the files were read that a store was packed from."""
+    """How the files of a store were read when it was packed."""
     import pyarrow.parquet as pq
 
     with damage(path, FILES):
@@ -319,7 +319,7 @@ def _compare_shard(path: Path, shard: Shard, digest: hashlib._Hash) -> None:
 
 
 def _compare(path: Path, manifest: StoreManifest, split: str, digest: hashlib._Hash) -> None:
-    """Pixels, labels and class names together give the fingerprint."""
+    """Checks that pixels, labels and class names together give the fingerprint."""
     images = read_split(path, manifest, split, read_table(path, manifest))
     sealed = seal_fingerprint(
         digest, shape=images.pixels.shape, labels=images.labels, class_names=images.class_names

@@ -1,4 +1,4 @@
-"""Files of pixels, mapped into memory: one is an array of NumPy, several are a `Packed`.
+"""Files of pixels, mapped into memory: one as a NumPy array, several as a `Packed`.
 
 In: files of (n, H, W, C) uint8, without a header. Out: rows, copied when they are asked for.
 """
@@ -50,7 +50,7 @@ def map_file(path: Path, shape: tuple[int, ...], *, writable: bool = False) -> M
             raise
         import resource  # Windows, which lacks it, has no such limit
 
-        # A map keeps its file open, and a large store has more shards than a process may at first.
+        # A map keeps its file open, and a large store has more shards than the default limit.
         _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
         pages = _pages(path, access)
@@ -64,7 +64,7 @@ def _pages(path: Path, access: int) -> mmap.mmap:
 
 @dataclass
 class PixelFile:
-    """A file of pixels that is mapped when it is first read; until then it may not change."""
+    """A file of pixels that is mapped when it is first read; it must not change before that."""
 
     path: Path
     shape: tuple[int, ...]  # (n, H, W, C)
@@ -95,14 +95,14 @@ class PixelFile:
 
 
 class Packed:
-    """(N, H, W, C) uint8 in several files, which reads like an array of NumPy.
+    """(N, H, W, C) uint8 in several files, read like a NumPy array.
 
     Only the rows asked for are copied into the memory of the process; the system caches the files
-    as it can. A file of which no row is asked for is never opened.
+    as it can. A file is not opened until a row of it is asked for.
 
     Args:
         shards: At least one.
-        rows: (N,) which images these are, counted over all shards; None: all of them.
+        rows: (N,) indices of these images, counted over all shards; None: all of them.
     """
 
     dtype = np.dtype(np.uint8)

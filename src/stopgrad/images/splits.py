@@ -93,7 +93,7 @@ def label_subset(images: Images, *, fraction: float, seed: int) -> Indices:
 
 
 def ranks_in_class(labels: Labels, generator: np.random.Generator) -> Indices:
-    """(N,): the place of each image among those of its class, in a random order."""
+    """(N,): the rank of each image among those of its class, in a random order."""
     order = generator.permutation(len(labels))
     by_class = order[np.argsort(labels[order], kind="stable")]
     counts = np.bincount(labels)
@@ -104,7 +104,7 @@ def ranks_in_class(labels: Labels, generator: np.random.Generator) -> Indices:
 
 
 def _quotas(counts: npt.NDArray[np.int64], total: int) -> npt.NDArray[np.int64]:
-    """(C,): `total` places shared out in proportion to counts (C,), by largest remainder."""
+    """(C,): `total` images shared out in proportion to counts (C,), by largest remainder."""
     quotas, remainders = np.divmod(counts * total, counts.sum())
     left = total - int(quotas.sum())
     # Ties go to the lower class: the order must not depend on the sorting algorithm.
@@ -116,8 +116,8 @@ def _quotas(counts: npt.NDArray[np.int64], total: int) -> npt.NDArray[np.int64]:
 def normalization(images: Images, *, channels: int = 3) -> Normalization:
     """Mean and population standard deviation of pixels / 255, by channel; known, or counted.
 
-    Of one channel of colours they are those of gray: its mean, and the mean deviation of the
-    colours, which is its own where images are gray and an upper bound where they are not.
+    One channel of coloured images gets those of gray: its mean, and the weighted mean deviation
+    of the colours, which is exact for gray images and an upper bound for others.
 
     Exact: pixels are counted by value in integers, in chunks, so neither the order nor the
     chunk size can change a bit. A channel that never varies gets a std of 1, so that it

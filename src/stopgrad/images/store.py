@@ -1,8 +1,8 @@
 """The one home of decoded pixels: a folder on disk <-> a `Dataset` whose pixels stay there.
 
-    STORE/stopgrad-store.json    what it holds; sealed, written last: without it there is no store
+    STORE/stopgrad-store.json    the manifest; sealed, written last: without it there is no store
           stopgrad-summary.json  checksum and normalization of each split; older stores have none
-          stopgrad-notes.json    what of the data is not used; there where there is anything to note
+          stopgrad-notes.json    notes on the data, such as what is not used; only if there are any
           pictures.parquet       split, name and label of each image; why a damaged one is left out
           files.parquet          path, size and date of each file that was packed
           train-00000.pixels     n x H x W x C bytes, then train-00001.pixels, ...; test-...
@@ -10,8 +10,8 @@
 `packing` makes stores for the user. `load` makes its own, with pictures.json in place of the
 Parquet files, so that opening one imports NumPy alone. Opening compares sizes and the small files;
 `verify_store` reads every byte. The digest of a shard is the sha256 of all pixels of its split up
-to its end, so that one pass gives it and the fingerprint, which is that of the same images decoded
-without a store.
+to its end, so that one pass gives it and the fingerprint, which equals that of the same images
+decoded without a store.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ class ImageTable(NamedTuple):
 
 
 class SplitSummary(NamedTuple):
-    """What is known of a split only after reading its pixels."""
+    """Facts about a split that take reading its pixels."""
 
     fingerprint: str
     crc32: int  # of the blocks that `checksum` takes
@@ -99,14 +99,14 @@ class SplitSummary(NamedTuple):
 
     @property
     def normalization(self) -> Normalization:
-        """The lists of the file as tuples."""
+        """Mean and std as tuples; the file holds lists."""
         return Normalization(tuple(self.mean), tuple(self.std))
 
 
 def cache_folder() -> Path:
     """$STOPGRAD_CACHE, else $XDG_CACHE_HOME/stopgrad, else ~/.cache/stopgrad.
 
-    Without a home it is a place where nothing can be kept, rather than a folder named `~`.
+    Without a home directory it is a path that cannot be written, not a folder named `~`.
     """
     shared = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
     folder = user_path(os.environ.get("STOPGRAD_CACHE") or f"{shared}/stopgrad")
@@ -119,7 +119,7 @@ def is_store(path: Path) -> bool:
 
 
 def store_source(path: Path) -> DataSource:
-    """A store as a data set whose images can be looked at one by one."""
+    """A store as a data set whose images can be read one by one."""
     manifest = read_manifest(path)
     now = (stamp(path / MANIFEST, name=MANIFEST),)  # the manifest seals all else
     return DataSource(
@@ -128,13 +128,13 @@ def store_source(path: Path) -> DataSource:
 
 
 def dataset_source(dataset: Dataset) -> DataSource:
-    """Images in memory as a data set whose images can be looked at one by one."""
+    """Images in memory as a data set whose images can be read one by one."""
     contents = functools.partial(_contents, dataset)
     return DataSource(dataset.name, "", (), contents, notes=dataset.notes)
 
 
 def read_store(path: Path, *, side: int | None = None) -> Dataset:
-    """The images of a store, still on disk; whole ones are looked at at `side`, px, if given.
+    """The images of a store, still on disk; whole ones are seen at `side`, px, if given.
 
     Raises:
         DataError: When it is unfinished, or a file of it is missing, cut or changed, as far as
@@ -151,7 +151,7 @@ def read_store(path: Path, *, side: int | None = None) -> Dataset:
 
 
 def read_images(path: Path, manifest: StoreManifest, *, whole_side: int = 0) -> Dataset:
-    """What a manifest promises, as far as sizes and the sha256 of the small files tell.
+    """The data set of a manifest, checked by sizes and the sha256 of the small files.
 
     Raises:
         DataError: When a file is missing, cut or changed.
@@ -200,7 +200,7 @@ def read_table(path: Path, manifest: StoreManifest) -> ImageTable:
 
 
 def _check_labels(table: ImageTable, split: str, classes: int) -> None:
-    """A ValueError for a label that is no class."""
+    """Raises a ValueError for a label that is not a class."""
     rows = zip(table.split, table.label, table.reason, strict=True)
     labels = [label for of, label, reason in rows if of == split and reason is None]
     if classes and not all(label is not None and -1 <= label < classes for label in labels):
@@ -208,7 +208,7 @@ def _check_labels(table: ImageTable, split: str, classes: int) -> None:
 
 
 def read_columns(path: Path, manifest: StoreManifest, name: str) -> dict[str, list[Any]]:
-    """A table of a store, which must be the one of the manifest.
+    """A table of a store, which must match the manifest.
 
     Raises:
         DataError: When it is missing or changed.
@@ -230,7 +230,7 @@ def _from_parquet(data: bytes) -> Any:
     raw = io.BytesIO(data)
     unpacked = sum(unpacked_bytes(raw, group) for group in groups_of(raw))
     refuse_bomb(unpacked, len(data), where="its pages")
-    # In this thread: one of Arrow's that still holds our bytes when the process ends aborts it.
+    # In this thread: an Arrow thread that still holds our bytes when the process ends aborts it.
     table = pq.read_table(pa.BufferReader(data), use_threads=False, pre_buffer=False)
     return table.to_pydict()
 
@@ -253,13 +253,13 @@ def read_summaries(path: Path, manifest: StoreManifest) -> dict[str, SplitSummar
 
 
 def write_summaries(path: Path, summaries: dict[str, SplitSummary]) -> None:
-    """Keeps what need not be worked out again when the store is opened."""
+    """Saves what need not be computed again when the store is opened."""
     values = {split: summary._asdict() for split, summary in summaries.items()}
     write_sealed(path / SUMMARY, values)
 
 
 def read_notes(path: Path) -> Notes:
-    """What was noted of the data when they were decoded.
+    """The notes taken when the data were decoded.
 
     Raises:
         DataError: When it is changed.
@@ -271,16 +271,16 @@ def read_notes(path: Path) -> Notes:
 
 
 def write_notes(path: Path, notes: Notes) -> None:
-    """Keeps notes, if there are any."""
+    """Saves notes, if there are any."""
     if notes != Notes():
         write_sealed(path / NOTES, notes._asdict())
 
 
 def read_split(path: Path, manifest: StoreManifest, split: str, table: ImageTable) -> Images:
-    """One split, whose files have the sizes that were written: one is mapped, several when read.
+    """One split, its file sizes checked: a single file is mapped now, several when read.
 
     Raises:
-        DataError: When they have not.
+        DataError: When a size is wrong.
     """
     stored = manifest.splits[split]
     rows = zip(table.split, table.reason, strict=True)
@@ -306,7 +306,7 @@ def read_split(path: Path, manifest: StoreManifest, split: str, table: ImageTabl
 
 
 def _pixel_file(path: Path, shard: Shard, shape: tuple[int, ...]) -> PixelFile:
-    """A shard with images of this shape, of the size that was written; it is not opened yet."""
+    """A shard with images of this shape, its size checked; it is not opened yet."""
     file, shape = path / shard.file, (shard.pictures, *shape)
     with damage(path, shard.file):
         state, expected = read_patiently(file, file.lstat), math.prod(shape)
@@ -318,7 +318,7 @@ def _pixel_file(path: Path, shard: Shard, shape: tuple[int, ...]) -> PixelFile:
 
 
 def checksum(path: Path, stored: StoredSplit) -> int:
-    """CRC-32 of the pixels of a split, or of evenly spaced blocks of at most `MOST_CHECKED` bytes.
+    """CRC-32 of the pixels of a split, or of evenly spaced blocks, `MOST_CHECKED` bytes at most.
 
     Raises:
         OSError: When a shard is not there, or is not a regular file.

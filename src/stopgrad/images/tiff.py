@@ -1,4 +1,4 @@
-"""TIFF of any samples, by tifffile: bands, signed integers, floats.
+"""TIFF of any samples, read by tifffile: bands, signed integers, floats.
 
 In: a file of which only the header is read. Out: an image to be decoded later, or the reason why
 not; and the pages after the first, which need no package.
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from tifffile import TiffPage
 
 MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-COMPRESSIONS = (1, 5, 8, 32773, 32946, 50000)  # whose codec takes a limit of what may come out
+COMPRESSIONS = (1, 5, 8, 32773, 32946, 50000)  # whose codec takes a limit on its output
 SUBFILE, BITS, SAMPLES, PLANAR, FORMAT = 254, 258, 277, 284, 339  # tags of TIFF 6.0
 ROWS, DESCRIPTION, STRIPS, STRIP_ROWS, STRIP_BYTES = 257, 270, 273, 278, 279
 SMALLER, MASK, SHORT, LONG = 1, 4, 3, 4  # kinds of subfile; types of values
@@ -41,7 +41,7 @@ MOST_PAGES = 1 << 16  # that are counted
 
 
 def is_misread(image: ImageFile) -> bool:
-    """Whether Pillow opens this TIFF but would make other values of it."""
+    """Whether Pillow opens this TIFF but misreads its values."""
     tags = getattr(image, "tag_v2", None)
     if tags is None:
         return False
@@ -55,7 +55,7 @@ def is_misread(image: ImageFile) -> bool:
 
 
 def further_pages(file: IO[bytes], head: bytes) -> Iterator[int]:
-    """The pages after the first, counted from 1; smaller copies and masks of a page are none."""
+    """The pages after the first, counted from 1, without smaller copies and masks of a page."""
     order: Literal["little", "big"] = "little" if head[:2] == b"II" else "big"
     wide = 43 in head[2:4]  # BigTIFF
     size, counted, entry = (8, 8, 20) if wide else (4, 2, 12)  # bytes of an offset, ...
@@ -76,7 +76,7 @@ def further_pages(file: IO[bytes], head: bytes) -> Iterator[int]:
 
 
 def _values(entries: bytes, size: int, order: Literal["little", "big"]) -> dict[int, int]:
-    """What the entries of a directory hold, by tag: a value or the offset of many."""
+    """The entries of a directory by tag: a value or the offset of several."""
     found = dict[int, int]()
     for start in range(0, len(entries), size):
         tag, kind = (int.from_bytes(entries[i : i + 2], order) for i in (start, start + 2))
@@ -87,9 +87,9 @@ def _values(entries: bytes, size: int, order: Literal["little", "big"]) -> dict[
 
 
 def _stacked(file: IO[bytes], values: dict[int, int]) -> int:
-    """How many images ImageJ has put behind each other under the one directory of a file.
+    """How many images ImageJ has stacked under the one directory of a file.
 
-    A description that was copied to a file of one image counts for nothing.
+    A description that was copied to a file of one image is ignored.
     """
     file.seek(values.get(DESCRIPTION, 0))
     stated = IMAGEJ.match(file.read(1024))
@@ -101,7 +101,7 @@ def _stacked(file: IO[bytes], values: dict[int, int]) -> int:
 
 
 def open_tiff(file: IO[bytes], bands: Bands) -> RawImage:
-    """The first page of a TIFF; a ValueError with the reason where it is not read."""
+    """The first page of a TIFF; a ValueError with the reason when it is not read."""
     if not packages.is_installed("tifffile"):
         raise ValueError(f"TIFF of {_stated_samples(file)}: {packages.installation('tifffile')}")
     from tifffile import TiffFile
@@ -129,7 +129,7 @@ def open_tiff(file: IO[bytes], bands: Bands) -> RawImage:
 
 
 def _checked_tiff(page: TiffPage, kind: str, *, layers: int, is_named: bool) -> np.dtype[Any]:
-    """The type of its samples; ValueError where the page (`is_named`: its bands) is not read."""
+    """The sample type of a page; a ValueError if it (`is_named`: its bands) is not read."""
     if page.dtype is None or page.dtype.kind not in "buif":
         raise ValueError(f"TIFF of {kind}: {SAVE} as real numbers, such as magnitudes")
     if page.compression not in COMPRESSIONS:
@@ -151,7 +151,7 @@ def _kind(count: int, bits: int, sample_format: int) -> str:
 
 
 def _stated_samples(file: IO[bytes]) -> str:
-    """What the header says of the samples, as far as Pillow can read it."""
+    """A description of the samples by the header, as far as Pillow can read it."""
     from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
     try:
@@ -166,7 +166,7 @@ def _stated_samples(file: IO[bytes]) -> str:
 
 
 def _colours(count: int, kind: str, *, is_rgb: bool) -> Bands:
-    """The bands that are gray or red, green and blue without being asked for."""
+    """The bands that are gray or red, green and blue by default."""
     if count < 3:
         return (1,)
     if count == 3 or (is_rgb and count == 4):

@@ -1,7 +1,7 @@
-"""The types of this room: images in memory or on disk, and what a data set offers before that.
+"""The types of this room: images in memory or on disk, and data sets before they are decoded.
 
 `Images` holds (N, H, W, C) uint8 with labels (N,) int64 or none; C is 3, or the number of bands
-that are no colours. A `DataSource` is made by looking at names, sizes and dates only; its `open`
+that are not colours. A `DataSource` is made by looking at names, sizes and dates only; its `open`
 reads labels and schemas, and the items of a `SplitReader` stream the encoded images in a fixed
 order. NumPy only.
 """
@@ -26,7 +26,7 @@ T = TypeVar("T")
 Labels = npt.NDArray[np.int64]
 GRAY = tuple(weight / 0.9999 for weight in (0.2989, 0.587, 0.114))
 """Weights of red, green and blue in gray: ITU-R BT.601 as torchvision rounds it, with sum 1."""
-UNLABELLED = -1  # the label of an image that has none, where others have one
+UNLABELLED = -1  # the label of an image without one, if others have labels
 Rows = Pixels | Packed  # (N, H, W, C) uint8, read by row
 
 
@@ -52,19 +52,19 @@ class Normalization(NamedTuple):
 
 @dataclass(frozen=True)
 class Images:
-    """Images of one size, with their labels where there are any.
+    """Images of one size, with their labels if there are any.
 
     Attributes:
         pixels: (N, H, W, C) uint8: a C-contiguous array, which may be a memory map, or `Packed`.
-            C is 3 for colours and gray; of bands that are neither, as many as there are.
-        labels: (N,) int64 in 0..C-1, `UNLABELLED` where an image has none; or None.
+            C is 3 for colours and gray, else the number of bands.
+        labels: (N,) int64 in 0..C-1, `UNLABELLED` for an image without one; or None.
         class_names: C names, () when there are no labels.
         fingerprint: sha256 in hex of pixels, labels and class names, in order.
         sources: Where each image came from (a path relative to the data, `file:row` in
             Parquet), or ().
         whole_side: px. A whole image goes through an encoder with its short side reduced to
-            this; views are cut from the pixels as they are. 0: as they are, always.
-        known: The normalization of exactly these pixels, where a store has kept it.
+            this; views are cut from the unreduced pixels. 0: never reduced.
+        known: The normalization of exactly these pixels, if a store has kept it.
     """
 
     pixels: Rows
@@ -117,7 +117,7 @@ class Images:
         )
 
     def labelled(self) -> Images:
-        """The images that have a label, still on disk; all of them where there are no labels."""
+        """The images that have a label, still on disk; all of them if there are no labels."""
         if self.labels is None or self.labels.min() > UNLABELLED:
             return self
         return self.take(np.flatnonzero(self.labels != UNLABELLED))
@@ -125,7 +125,7 @@ class Images:
     def with_pixels(self, pixels: Rows) -> Images:
         """Other pixels (M, H, W, C), to be seen whole at the same size, under this fingerprint.
 
-        Labels, class names, sources and the known normalization belong to the old ones and go.
+        Labels, class names, sources and normalization belong to the old pixels and are dropped.
         """
         return replace(self, pixels=pixels, labels=None, class_names=(), sources=(), known=None)
 
@@ -142,7 +142,7 @@ class DamagedImage(NamedTuple):
     reason: str
 
 
-UnusedKind = Literal["file", "image", "label", "band"]  # a file is one nobody takes for an image
+UnusedKind = Literal["file", "image", "label", "band"]  # file: clearly not an image
 
 
 class Unused(NamedTuple):
@@ -162,17 +162,17 @@ class Levels(NamedTuple):
 
 
 class Notes(NamedTuple):
-    """What a reader of the data should know: what was understood how, and what is not used."""
+    """Notes for a reader of the data: how they were understood, and what is not used."""
 
     remarks: tuple[str, ...] = ()  # each one clause without a full stop
     unused: tuple[Unused, ...] = ()
-    scored: str = ""  # what the data call the split that is scored, where that is not "test"
+    scored: str = ""  # the data's name for the split that is scored, if not "test"
     levels: tuple[Levels, ...] = ()  # of images of more than 8 bits
     bands: Bands = ()  # that were asked for when the images were decoded
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Notes:
-        """Notes as JSON has kept them."""
+        """Notes from their JSON form."""
         unused = (Unused(what, reason, tuple(names)) for what, reason, names in values["unused"])
         levels = (Levels(*of) for of in values.get("levels", []))
         said, bands = tuple(values["remarks"]), tuple(values.get("bands", []))
@@ -190,7 +190,7 @@ class Notes(NamedTuple):
 
 
 class Dataset(NamedTuple):
-    """A data set by name; `test` is the split of it that is scored, if it has one."""
+    """A named data set; `test` is the split that is scored, if it has one."""
 
     name: str
     train: Images
@@ -210,7 +210,7 @@ class Encoded(NamedTuple):
     stored: bool = False  # whether its values are pixels of a store
 
     def bands(self, asked: Bands) -> Bands:
-        """Those to read: of files what is asked for, of a store its channels as they are."""
+        """The bands to read: of files those asked for, of a store its channels unchanged."""
         if not self.stored:
             return asked
         assert isinstance(self.data, np.ndarray)
@@ -235,12 +235,12 @@ class Contents(NamedTuple):
 
     @property
     def readers(self) -> dict[str, SplitReader]:
-        """The splits by name, those that exist."""
+        """The splits that exist, by name."""
         return {"train": self.train} | ({"test": self.test} if self.test else {})
 
 
 class FileStamp(NamedTuple):
-    """What shows whether a file has changed: path, bytes, date in ns."""
+    """Path, bytes and date (ns) of a file, which show whether it has changed."""
 
     path: str
     size: int

@@ -1,7 +1,7 @@
-"""What the files of images hold besides what is read of them: as notes, and back.
+"""The parts of image files that are not read -> notes, and back.
 
-The pages of a file after its first, the only one that is read; and the bands of a TIFF that are
-neither colours nor alpha, where the user has named none.
+They are the pages of a file after its first, the only one that is read; and the bands of a TIFF
+that are neither colours nor alpha, if the user has named none.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def unread_notes(tallies: Iterable[Tally]) -> Notes:
 
 
 def unread_in(notes: Notes, split: str) -> dict[str, Unread]:
-    """What `unread_notes` has noted of a split, by file."""
+    """The pages and bands that `unread_notes` has noted for a split, by file."""
     found: dict[str, Unread] = {}
     for group in notes.unused:
         for name in group.names if group.reason in (_of(PAGES, split), _of(BANDS, split)) else ():

@@ -1,8 +1,8 @@
 """Contents (streams of encoded images) -> the files of a store, decoded on the way.
 
-In one shard per split, or in several with a note beside each finished one. A note says which images
+There is one shard per split, or several with a note for each finished one. A note says which images
 its shard covers, and the digest up to its end: a kill loses only the shard being written, and a
-shard that is not as its note says is written again, with all behind it.
+shard that does not match its note is written again, with all after it.
 """
 
 from __future__ import annotations
@@ -57,8 +57,8 @@ from stopgrad.storage import (
 SHARD_BYTES = 1 << 27  # of pixels: what a kill can cost
 SHARD_IMAGES = 1 << 14  # so that the note of a shard of small images stays small
 BUFFER = 1 << 20  # bytes
-READING = "reading"  # beside the stamps of files: how they were read, where not by rule
-KEYED = 2  # of the decoder that keys name; it stays, so that old stores are known again
+READING = "reading"  # next to the stamps of files: how they were read, if not by rule
+KEYED = 2  # the decoder version in keys; it stays, so that old stores are recognised
 
 
 class Target(NamedTuple):
@@ -67,21 +67,21 @@ class Target(NamedTuple):
     path: Path
     frame: Frame
     track: Track
-    for_user: bool  # in shards with notes, so that a later call goes on where this one stops
+    for_user: bool  # in shards with notes, so that a later call resumes where this one stops
 
     @property
     def image_bytes(self) -> int:
-        """Of one image."""
+        """Bytes of one image."""
         return self.frame.height * self.frame.width * self.frame.channels
 
 
 class Note(NamedTuple):
-    """What stands beside a finished shard."""
+    """The note kept with a finished shard."""
 
     stop: int  # images of the split up to its end, damaged ones included
-    names: list[str]  # of those in it
+    names: list[str]  # of the readable images in it
     left_out: list[list[str]]  # name and reason of each damaged one
-    places: list[int]  # of those, counted over the split
+    places: list[int]  # their positions, counted over the split
     sha256: str  # as `Shard.sha256`
     # As `Tally.unread`; an older note has none, or none of bands.
     pages: dict[str, list[int]] = {}  # noqa: RUF012
@@ -89,13 +89,13 @@ class Note(NamedTuple):
 
     @property
     def unread(self) -> dict[str, Unread]:
-        """Both, by file."""
+        """Pages and bands, by file."""
         files = self.pages | self.bands
         return {of: Unread(self.pages.get(of, ()), self.bands.get(of, ())) for of in files}
 
 
 def store_key(source: DataSource, *, side: int | None) -> str:
-    """sha256 in hex of all that a user decides the bytes of a store by."""
+    """sha256 in hex of everything in a user's hands that decides the bytes of a store."""
     parts: list[object] = [FORMAT, KEYED, source.name, source.root, source.stamps, side]
     if source.reading != BY_RULE:
         parts.append(source.reading)
@@ -103,7 +103,7 @@ def store_key(source: DataSource, *, side: int | None) -> str:
 
 
 class SplitWriter:
-    """Writes one split to disk, behind the shards that are there and whole."""
+    """Writes one split to disk, after the whole shards that are already there."""
 
     def __init__(self, target: Target, tally: Tally) -> None:
         self.target = target
@@ -189,7 +189,7 @@ class SplitWriter:
         return max(1, min(SHARD_IMAGES, SHARD_BYTES // self.target.image_bytes))
 
     def stored(self) -> StoredSplit:
-        """What the manifest says of the split."""
+        """The entry of the split in the manifest."""
         tally, frame = self.tally, self.target.frame
         return StoredSplit(
             pictures=len(tally.names),
@@ -218,14 +218,14 @@ def _by_kind(unread: dict[str, Unread]) -> Iterator[dict[str, list[int]]]:
 
 
 def take_over(split: str, path: Path, target: Target) -> None:
-    """Begins a new store with a split of a cached one of the same images, where frames agree.
+    """Begins a new store with a split of a cached one of the same images, if frames agree.
 
     The pixels are linked, so that they lie on the disk once.
     """
     note, frame = target.path / f"{split}-00000.json", target.frame
     for file in target.path.glob(f"{split}-*"):
         file.unlink()  # of another frame
-    # Where anything is wrong with it, its images are decoded.
+    # If anything is wrong with it, its images are decoded.
     with contextlib.suppress(StopgradError, OSError, LookupError, ValueError):
         manifest, notes = read_manifest(path), read_notes(path)
         (shard,), table = manifest.splits[split].shards, read_table(path, manifest)

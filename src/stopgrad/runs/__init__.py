@@ -4,15 +4,15 @@ In: a path. Out: what was asked for (`RunInfo`), how far it came, its metrics an
 newest checkpoint that is whole; or a `RunWriter`, the one process that may write there.
 
     machine      the machine and the code behind a run or a number
-    entries      the files and folders of a run, and what is taken for one
+    entries      the files and folders of a run, and paths mistaken for one
     info         what a run was asked to do: config.json
-    changes      what may differ when a run goes on, and what may not
+    changes      what may differ when a run resumes, and what may not
     tensors      safetensors, and the tensors that a config's model has
     checkpoint   a step on disk: written, read with care, removed
     directory    status, metrics, and the one writer
-    shared       the same of several processes that train together
+    shared       the writer of several processes that train together
     scoring      which images of a data set are scored
-    setup        what a training or an evaluation starts from
+    setup        the starting point of a training or an evaluation
     verify       every file of a run, checked
 """
 

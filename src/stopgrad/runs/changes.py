@@ -1,8 +1,8 @@
-"""Whether what goes on is the run that was begun.
+"""Whether a resumed run is the run that was begun.
 
-A run goes on with its own config, images, kind of device and number of threads; every difference
-is named at once, `key: old -> new`. What changes no bit of training may change (`FREE`). Another
-machine or another version takes the same steps with other rounding: it may go on, and says so
+A run resumes with its own config, images, kind of device and number of threads; every difference
+is named at once, `key: old -> new`. What affects no bit of training may change (`FREE`). Another
+machine or another version takes the same steps with other rounding: the run may resume, and says so
 (`ROUNDING`). More epochs need an extension. All changes are kept in config.json.
 """
 
@@ -34,16 +34,16 @@ ELSEWHERE = (
 data.fingerprint."""
 
 DATA = ("fingerprint", "images", "task", "labels", "label_draw", "from_step")
-"""What decides a run besides its config; the last four where it learns from labels. The weights
+"""What decides a run besides its config; the last four only if it learns from labels. The weights
 that its encoder started from are `data.init`."""
 
 MACHINE = ("machine", "cpu", "cpu_capability", "gpu", "processes")
 ROUNDING = ("torch", "numpy", "timm", "stopgrad", *MACHINE)
-"""Another one of these and the steps stay the same; the last bits of their numbers may not."""
+"""If one of these differs, the steps stay the same, but the last bits of their numbers may not."""
 
 
 class Difference(NamedTuple):
-    """One thing that is not as it was."""
+    """A value that has changed."""
 
     key: str
     old: object
@@ -51,15 +51,15 @@ class Difference(NamedTuple):
 
 
 def check_changes(begun: RunInfo, *others: RunInfo) -> list[Difference]:
-    """What differs between a run and what would go on with it, if all of it may.
+    """The differences between a run and its resumption, if all of them are allowed.
 
     Args:
         begun: The run, as it was saved with a checkpoint.
-        others: What there is now: the run's config.json, and what a resumed run would do.
+        others: The present: the run's config.json, and what a resumed run would do.
 
     Raises:
         ConfigError: With every difference that is not allowed.
-        DataError: When the images are all that is not allowed.
+        DataError: When only differences of the images are not allowed.
     """
     found = {new.key: new for other in others for new in _differences(begun, other)}
     refused = [new for key, new in found.items() if not _may_change(key)]
@@ -81,7 +81,7 @@ def check_changes(begun: RunInfo, *others: RunInfo) -> list[Difference]:
 
 
 def cannot_promise(found: Iterable[Difference], info: RunInfo) -> str:
-    """Why a resumed run may not have the bits of one that never stopped; empty when it has."""
+    """Why a resumed run may not have the bits of one that never stopped; "" when it has."""
     reasons = [differences_text([new]) for new in found if _is_rounding(new.key)]
     if info.environment["device"].startswith("cuda") and not info.config.repeatable:
         reasons.append("a GPU with repeatable = false")
@@ -89,7 +89,7 @@ def cannot_promise(found: Iterable[Difference], info: RunInfo) -> str:
 
 
 def differences_text(differences: Iterable[Difference]) -> str:
-    """`key: old -> new` of each."""
+    """`key: old -> new` for each."""
     return ", ".join(f"{d.key}: {_value(d.old)} -> {_value(d.new)}" for d in differences)
 
 
@@ -102,7 +102,7 @@ def _is_rounding(key: str) -> bool:
 
 
 def _differences(begun: RunInfo, other: RunInfo) -> Iterator[Difference]:
-    """What differs and is not explained by a change that the other has noted since."""
+    """Differences that are not explained by a change that the other has noted since."""
     known = len(begun.changes)
     if other.changes[:known] != begun.changes:
         yield Difference("changes", len(begun.changes), len(other.changes))
@@ -133,6 +133,6 @@ def _facts(info: RunInfo) -> dict[str, object]:
 
 
 def _value(value: object) -> str:
-    """A value as a reader writes it; of a fingerprint its first 12 letters."""
+    """A value as text; of a fingerprint its first 12 characters."""
     text = str(value).lower() if isinstance(value, bool) else as_text(value)
     return text[:12] if len(text) == 64 else text

@@ -1,11 +1,11 @@
 """One checkpoint is one directory; its manifest, written last by rename, is the commit.
 
 Tensors are safetensors, the rest is JSON; the manifest holds the sha256 of each file and is
-verified at every load. Bytes that are not those that it promises are damaged: the checkpoint before
-is used. Bytes that cannot be read are not damaged: nothing is used, and nothing changed. Bytes that
-are as promised, and yet hold what stopgrad never writes, were put there: nothing older is used
-either. Nothing is unpickled, nothing outside of the folder is read, and no file is read that is
-larger than this run's can be.
+verified at every load. Bytes that do not match it are damaged: the checkpoint before is used. Bytes
+that cannot be read are not damaged: nothing is used, and nothing changed. Bytes that match it, and
+yet hold what stopgrad never writes, were put there by others: nothing older is used either. Nothing
+is unpickled, nothing outside the folder is read, and no file is read that is larger than this
+run's can be.
 """
 
 from __future__ import annotations
@@ -51,11 +51,11 @@ KEPT = 2  # complete checkpoints on disk: the newest, and the one to fall back t
 
 
 class DamagedError(CheckpointError):
-    """Bytes that are not those that were written; an older checkpoint may be whole."""
+    """Bytes that differ from those written; an older checkpoint may be whole."""
 
 
 class TrainingState(TypedDict, total=False):
-    """What a checkpoint keeps besides tensors; `state.json`."""
+    """The contents of a checkpoint besides tensors; `state.json`."""
 
     step: Required[int]
     losses: Required[list[float]]  # of the epoch so far
@@ -71,11 +71,11 @@ class Checkpoint(NamedTuple):
     optimizer: dict[str, Tensor]  # momentum by "index.name"
     state: TrainingState
     damaged: tuple[str, ...] = ()  # a line for each newer checkpoint that was passed over
-    info: RunInfo | None = None  # the run's when it was saved; None before that
+    info: RunInfo | None = None  # the run's when it was saved; None until then
 
 
 class CheckpointManifest(NamedTuple):
-    """What a checkpoint says of itself."""
+    """The manifest of a checkpoint."""
 
     folder: Path
     step: int
@@ -128,7 +128,7 @@ def _encode(checkpoint: Checkpoint) -> dict[str, bytes]:
 def load_checkpoint(run: Path, *, now: RunInfo | None = None) -> Checkpoint:
     """The newest checkpoint of a run that verifies.
 
-    `now` is what would go on from it; without it only what config.json says is compared.
+    `now` is the info of the run that would resume; without it only config.json is compared.
 
     Raises:
         ConfigError, DataError: As `check_changes`, when the run is not the one that was saved.
@@ -136,7 +136,7 @@ def load_checkpoint(run: Path, *, now: RunInfo | None = None) -> Checkpoint:
     """
     info, damaged = read_run(run), list[str]()
     folders, before = checkpoint_folders(run), list[Path]()
-    while folders != before:  # a run that goes on meanwhile removes its old ones
+    while folders != before:  # a run that is still training removes its old ones
         damaged.clear()
         for folder in reversed(folders):
             try:
@@ -172,7 +172,7 @@ def checkpoint_folders(run: Path) -> list[Path]:
 
 
 def step_folders(run: Path) -> list[Path]:
-    """The folders that are ours by their name; copies and notes beside them are left alone."""
+    """The folders named as ours; copies and notes next to them are left alone."""
     names = names_in(run / "checkpoints")
     ours = [run / "checkpoints" / name for name in names if re.fullmatch(r"step-[0-9]{6,15}", name)]
     return sorted((folder for folder in ours if folder.name == _name(step_of(folder))), key=step_of)
@@ -196,7 +196,7 @@ def remove_after(run: Path, *, step: int) -> None:
 
 
 def _remove(folder: Path) -> None:
-    """The manifest first: from then on the checkpoint does not count."""
+    """Removes the manifest first: from then on the checkpoint does not count."""
     with storage_errors(folder, needed=0):
         remove_file(folder / MANIFEST)
         remove_folder(folder)
@@ -227,7 +227,7 @@ def read_manifest(folder: Path) -> CheckpointManifest:
 
 
 def _check_names(path: Path, sums: Mapping[str, object]) -> None:
-    """Names that a flipped bit can make are damage; a user may have made the others."""
+    """Names that a flipped bit can make are damage; others are refused."""
     unknown, missing = sums.keys() - set(NAMES), set(NAMES) - sums.keys()
     if any(".." in name for name in unknown) or len(unknown) > len(missing):
         shown = ", ".join(ascii(name[:80]) for name in sorted(unknown)[:3])
@@ -237,7 +237,7 @@ def _check_names(path: Path, sums: Mapping[str, object]) -> None:
 
 
 def read_info(manifest: CheckpointManifest) -> RunInfo:
-    """The run's info as it was at a checkpoint; errors as of `read_part`."""
+    """The run's info as it was at a checkpoint; errors as for `read_part`."""
     data = _promised(manifest, INFO, most=LARGEST_JSON)
     try:
         return info_from_dict(strict_json(data))
@@ -249,8 +249,8 @@ def read_part(manifest: CheckpointManifest, name: str, *, info: RunInfo) -> byte
     """The bytes of a file of a checkpoint, as its manifest promises them.
 
     Raises:
-        DamagedError: When they are others.
-        CheckpointError: When it is no file, another kind of file, or larger than this run's can be.
+        DamagedError: When they do not match it.
+        CheckpointError: For a pickle, a link or the like, or a file larger than this run's can be.
     """
     from stopgrad.runs.tensors import tensors_of
 
@@ -260,7 +260,7 @@ def read_part(manifest: CheckpointManifest, name: str, *, info: RunInfo) -> byte
 
 
 def decode_state(data: bytes, manifest: CheckpointManifest, *, info: RunInfo) -> TrainingState:
-    """The state of a run at the step of its manifest; a CheckpointError when no run has it."""
+    """The state of a run at the step of its manifest; a CheckpointError for an impossible one."""
     step = manifest.step
     try:
         state = strict_json(data)
@@ -309,7 +309,7 @@ def decode_tensor_file(
 
 
 def _network(info: RunInfo) -> tuple[Config, int]:
-    """What decides the tensors of a run: its config, and the classes of a classifier or none."""
+    """What decides a run's tensors: its config, and the number of classes of a classifier or 0."""
     labelled = info.task != "pretrain"
     return info.config, len(info.data.get("class_names", [])) if labelled else 0
 

@@ -84,14 +84,14 @@ def read_status(path: Path) -> Status:
 
 
 def load_last(run: Path, *, older: bool = False) -> Checkpoint:
-    """The checkpoint by which a run is known: of a finished one that of its last step.
+    """The checkpoint that stands for a run: for a finished one, that of its last step.
 
     Args:
         run: The run directory.
-        older: Takes an older one where that is damaged or gone.
+        older: Whether to take an older one if that is damaged or gone.
 
     Raises:
-        CheckpointError: For another one that nobody asked for; else as `load_checkpoint`.
+        CheckpointError: For an older one without `older`; else as `load_checkpoint`.
     """
     found, status = load_checkpoint(run), read_status(run)
     if status.get("state") == "finished" and found.step < status.get("step", 0) and not older:
@@ -115,24 +115,24 @@ class MetricsRow(TypedDict, total=False):
     lr: float | None
     predictor_lr: float | None
     knn: float | None
-    knn_balanced: float  # where classes are uneven, as of `Balance`
+    knn_balanced: float  # if classes are uneven, as in `Balance`
     knn_majority: float
     views_per_s: float | None
     seconds: float
     measures: dict[str, dict[str, float | None]] | None  # by layer
-    measured: int  # images whose views they are of; older rows do not say
+    measured: int  # images whose views were measured; older rows do not say
     clean: dict[str, float | None] | None  # z on images without augmentation, at the last epoch
     clean_images: int
     verdict: dict[str, str] | None
     spectra: dict[str, list[float]] | None
 
 
-MOST_EPOCHS = 1_000_000  # as of the knob
+MOST_EPOCHS = 1_000_000  # as for the knob
 ROW = typing.get_type_hints(MetricsRow)
 
 
 def read_metrics(run: Path) -> list[MetricsRow]:
-    """All rows of a run, in order, but a last one torn by a crash; errors as of `read_rows`."""
+    """All rows of a run, in order, except a last one torn by a crash; errors as for `read_rows`."""
     return read_rows(run).rows
 
 
@@ -155,7 +155,7 @@ def read_rows(run: Path) -> Lines[MetricsRow]:
 
 
 def check_row(row: object) -> MetricsRow:
-    """The row, unless readers could not count or draw it: a KeyError, ValueError or TypeError.
+    """The row, if readers can count and draw it; else a KeyError, ValueError or TypeError.
 
     It has a step, an epoch's row has its number, and a chart can show its spectra.
     """
@@ -177,8 +177,8 @@ def check_row(row: object) -> MetricsRow:
 class RunWriter:
     """The one process that writes to a run directory; a context manager.
 
-    It holds the lock, and turns what asks to stop into `stop_signal`, which the training loop
-    looks at between two steps. `RunWriter.create` starts a run, `RunWriter.resume` goes on.
+    It holds the lock, and turns requests to stop into `stop_signal`, which the training loop
+    checks between two steps. `RunWriter.create` starts a run, `RunWriter.resume` resumes one.
     """
 
     def __init__(self, path: Path, info: RunInfo) -> None:
@@ -186,7 +186,7 @@ class RunWriter:
         self.info = info
         self.stop_signal: int | None = None
         self._is_new = False
-        self._has_begun = False  # before that, what goes wrong leaves the run as it was
+        self._has_begun = False  # before that, errors leave the run as it was
         self._lock: IO[str] | None = None
         self._signals = ExitStack()
 
@@ -205,10 +205,10 @@ class RunWriter:
 
     @classmethod
     def resume(cls, path: Path, now: RunInfo | None = None) -> RunWriter:
-        """A run that goes on from its newest good checkpoint.
+        """A run that resumes from its newest good checkpoint.
 
-        `now` is what would be run with the images and settings at hand, which `check_changes`
-        compares with what was begun; None: the run's own config.json.
+        `now` is the info for the images and settings at hand, which `check_changes` compares with
+        that of the run; None: the run's own config.json.
         """
         begun = read_run(path)
         info = _here(now or begun)
@@ -225,7 +225,7 @@ class RunWriter:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Notes what broke the run, and gives signals and lock back."""
+        """Records what broke the run, restores the signals and releases the lock."""
         expected = (InterruptedRunError, DivergedError, CollapsedError, GeneratorExit)
         if error is not None and self._has_begun and not isinstance(error, expected):
             kept, cause = ("step", "epoch", "verdict"), no_memory(error) or error
@@ -238,13 +238,13 @@ class RunWriter:
             self._lock.close()
 
     def begin(self) -> Checkpoint | None:
-        """Makes and locks the directory; the checkpoint to go on from, None for a new run.
+        """Makes and locks the directory; the checkpoint to resume from, None for a new run.
 
         Raises:
             LockedError: When another process writes to this run.
             StorageError: When the directory cannot be written.
             ConfigError: When another process has begun a run here meanwhile.
-            StopgradError: As `load_checkpoint`, when there is nothing to go on from.
+            StopgradError: As `load_checkpoint`, when there is nothing to resume from.
         """
         refuse_links(self.path)
         with storage_errors(self.path / "lock", needed=0):
@@ -284,7 +284,7 @@ class RunWriter:
         """Asks other processes for their signals; alone there are none to ask."""
 
     def decide(self, due: bool) -> bool:
-        """A decision by the clock; alone it is one's own."""
+        """A decision by the clock, shared by all processes; alone it is one's own."""
         return due
 
     def set_status(self, state: RunPhase, **values: object) -> None:
@@ -305,7 +305,7 @@ class RunWriter:
         self._note_changes(checkpoint)
         remove_after(self.path, step=checkpoint.step)
         rows, torn = read_rows(self.path)
-        # A signal may have saved it within an epoch's measurements, which are made again.
+        # A signal may have saved it during an epoch's measurements, which are made again.
         ended = checkpoint.state.get("epoch", math.inf)
         kept = [r for r in rows if r["step"] <= checkpoint.step and r.get("epoch", 0) <= ended]
         if torn or len(kept) < len(rows):  # steps that will be taken again
@@ -313,7 +313,7 @@ class RunWriter:
         return checkpoint
 
     def _note_changes(self, checkpoint: Checkpoint) -> None:
-        """Keeps in config.json what is not as the run was begun, and says what it costs."""
+        """Records in config.json what has changed since the run began, and warns of its cost."""
         assert checkpoint.info is not None
         found = check_changes(checkpoint.info, self.info)
         # Steps after a damaged checkpoint are taken anew, under the changes that came with them.
@@ -343,9 +343,9 @@ def _exists(path: Path) -> ConfigError:
 
 
 def has_begun(path: Path) -> bool:
-    """A run has reached its first checkpoint; before that, starting over is the same run.
+    """Whether a run has reached its first checkpoint; until then, starting over is the same run.
 
-    Rows speak for a checkpoint that was there; an empty file comes before the first one.
+    Rows are evidence of a past checkpoint; an empty file comes before the first one.
     """
     metrics = path / METRICS
     return bool(checkpoint_folders(path)) or (is_there(metrics) and metrics.stat().st_size > 0)

@@ -1,4 +1,4 @@
-"""The files and folders of a run, and what a path is that was taken for a run."""
+"""The files and folders of a run, and paths that are mistaken for a run."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ OTHERS = {"costs.jsonl": "file"} | dict.fromkeys(("supervised", "finetune", "els
 
 
 class Mistaken(NamedTuple):
-    """What a path is that was taken for something else, and what to do with it."""
+    """What a mistaken path really is, and what to do with it."""
 
     what: str  # the end of a sentence that says what it is not
     hint: str
 
 
 def mistaken(path: Path) -> Mistaken:
-    """What a path is that was taken for something else."""
+    """Tells what a path that was mistaken for something else really is."""
     name, above = quote(str(path)), quote(str(path.parent))
     table = "see the studies with: stopgrad study table"
     if not path.exists():
@@ -45,7 +45,7 @@ def mistaken(path: Path) -> Mistaken:
 
 
 def refuse_odd_files(path: Path) -> None:
-    """Refuses a run that holds a link, pipe or device, by a CheckpointError; later ones too."""
+    """Refuses, by a CheckpointError, a run with a link, pipe or device; later links too."""
     refuse_links(path)
     own = {**dict.fromkeys(FILES, "file"), **dict.fromkeys(FOLDERS, "folder"), **OTHERS}
     odd = odd_entry(path, own)

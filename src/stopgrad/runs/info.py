@@ -1,4 +1,4 @@
-"""What a run was asked to do: `config.json`. `changes` says what may differ when it goes on."""
+"""What a run was asked to do: `config.json`. `changes` says what may differ when it resumes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ MOST_THREADS = 4096
 
 
 class Change(NamedTuple):
-    """One thing that is not as the run was begun, from a step on."""
+    """A change since the run was begun, from a step on."""
 
     step: int
     key: str  # "epochs" is an extension
@@ -31,19 +31,19 @@ class Change(NamedTuple):
 
 
 class RunData(TypedDict, total=False):
-    """What a run learns from."""
+    """The data that a run learns from."""
 
     spec: Required[str]
     name: Required[str]
     fingerprint: Required[str]  # of the whole training set
     images: Required[int]  # to learn from
     class_names: list[str]
-    views: str  # what they skip because the channels are no colours; absent: nothing
+    views: str  # what they skip because the channels are not colours; absent: nothing
     unused: dict[str, int]  # files, images and labels of the data that are not used, by reason
     levels: list[list[Any]]  # depth, black and white of images of more than 8 bits; absent: none
     bands: str  # by which they were read, as `read_bands` takes them; absent: their colours
     init: dict[str, str]  # "from" and "sha256" of the weights that it starts from; absent: random
-    task: Task  # absent: pretrain; the others follow where it is not
+    task: Task  # absent: pretrain; the keys below are for other tasks
     images_labelled: int
     labels: float  # fraction that is used
     label_draw: int | None  # seed of their draw
@@ -62,7 +62,7 @@ class RunInfo(NamedTuple):
 
     @property
     def task(self) -> Task:
-        """What is trained: SimSiam, or a classifier with labels."""
+        """The training's kind: SimSiam, or a classifier with labels."""
         return self.data.get("task", "pretrain")
 
     @property
@@ -99,7 +99,7 @@ def extended(info: RunInfo, *, epochs: int, step: int) -> RunInfo:
     """A pretraining made longer at a step; its learning rates follow the new length from there on.
 
     Raises:
-        ConfigError: When it has as many epochs or more, or is no pretraining.
+        ConfigError: When it already has as many epochs, or is not a pretraining.
     """
     if info.task != "pretrain":
         raise ConfigError(
@@ -164,7 +164,7 @@ def info_to_dict(info: RunInfo) -> dict[str, Any]:
 
 
 def info_from_dict(values: object) -> RunInfo:
-    """A run's info from JSON; a ValueError, KeyError, TypeError or ConfigError for others."""
+    """A run's info from JSON; a ValueError, KeyError, TypeError or ConfigError otherwise."""
     values = mapping(values)
     environment = mapping(values["environment"])
     check_types(environment, typing.get_type_hints(RunEnvironment))

@@ -32,12 +32,12 @@ class RunEnvironment(TypedDict, total=False):
     python: str
     torch: str
     numpy: str
-    timm: str  # of a run whose encoder it builds
+    timm: str  # only if it builds the encoder
     stopgrad: str
 
 
 class Environment(NamedTuple):
-    """What a record says of the machine and the code; the names are those of its keys."""
+    """The machine and the code, as a record states them; the names are those of its keys."""
 
     code: str
     versions: dict[str, str]
@@ -48,7 +48,7 @@ class Environment(NamedTuple):
 
 
 def environment(*, device: str, threads: int) -> Environment:
-    """The code, the versions and the time of now: `Record(..., **environment(...)._asdict())`.
+    """The code, the versions and the time now: `Record(..., **environment(...)._asdict())`.
 
     Args:
         device: Where the work was done: cpu, cuda or cuda:N.
@@ -92,7 +92,7 @@ def describe_environment(config: Config) -> RunEnvironment:
 def device_name(device: str) -> str:
     """The processor behind "cpu", the card behind "cuda" or "cuda:1"; else the name as it is."""
     if device.startswith("cuda"):
-        import torch  # a record of a GPU is made by a process that has it already
+        import torch  # a process that records a GPU has torch already
 
         return torch.cuda.get_device_name(device)
     if device != "cpu":

@@ -19,7 +19,7 @@ from stopgrad.storage import make_folder, storage_errors, write_json
 
 log = logging.getLogger(__name__)
 
-WATCHED = 0.2  # part of the labelled images that is watched where there is no test split
+WATCHED = 0.2  # share of the labelled images that is watched if there is no test split
 NAMED_COLUMN = "stopgrad pack DATA --out STORE --label-column NAME, then --data STORE"
 
 
@@ -32,22 +32,22 @@ class EvaluationSplit(NamedTuple):
 
 
 def config_of(info: RunInfo, dataset: Dataset) -> Config:
-    """The config that splits these images: the run's; of other images it has held none out."""
+    """The config that splits these images: the run's; for other images, with none held out."""
     own = info.learned_from(dataset.train)
     return info.config if own else replace(info.config, validation=0.0)
 
 
 def split_to_score(dataset: Dataset, config: Config, *, name: str = "auto") -> str:
-    """What results call the images that are scored: "test", "validation", or a name of the data's.
+    """The name in results of the images that are scored: "test", "validation", or one of the data.
 
     Args:
         dataset: The images of the run.
         config: Of the run.
-        name: What was asked for; auto: the split that the data are scored on, or where it has no
-            labels the images held out.
+        name: As asked for; auto: the split that the data are scored on, or the images held out
+            if it has no labels.
 
     Raises:
-        ConfigError: For a name that is neither, nor that of the split which was read to be scored.
+        ConfigError: For a name other than these and that of the split which was read for scoring.
     """
     own = dataset.notes.scored or "test"
     known = dict.fromkeys(("auto", "test", "validation", own))
@@ -63,12 +63,12 @@ def split_to_score(dataset: Dataset, config: Config, *, name: str = "auto") -> s
 
 
 def evaluation_split(dataset: Dataset, config: Config, *, name: str = "auto") -> EvaluationSplit:
-    """The training images of a run against the whole split that is scored, or those it holds out.
+    """The training images of a run, and the whole split that is scored or those it holds out.
 
     The validation images are those that the config holds out; else the data's own, if that is the
-    split which was read to be scored; else, without a labelled split, a seeded, stratified fifth of
+    split which was read for scoring; else, without a labelled split, a seeded, stratified fifth of
     the labelled training images. Images without a label are in neither, and those that the config
-    holds out never among the training images.
+    holds out are never among the training images.
 
     Args:
         dataset: The images of the run.
@@ -86,7 +86,7 @@ def evaluation_split(dataset: Dataset, config: Config, *, name: str = "auto") ->
 
 
 def _split(dataset: Dataset, config: Config, *, name: str) -> tuple[EvaluationSplit, str]:
-    """The split, and what to know of it."""
+    """The split, and a remark on it or ""."""
     train, test = dataset.train, dataset.test
     if train.labels is None:
         raise _without_labels("the images to train on", dataset)
@@ -104,7 +104,7 @@ def _split(dataset: Dataset, config: Config, *, name: str) -> tuple[EvaluationSp
     if fraction == 0:
         scored = _labelled(None if held_out else test, dataset)
         return EvaluationSplit(train.labelled(), scored, called), remark
-    # Without images held out for it, the same fifth of those with labels that watches a run.
+    # If none are held out, the same fifth of the labelled images that watches a run.
     split = split_validation(
         train if config.validation else train.labelled(), fraction=fraction, seed=config.seed
     )
@@ -125,7 +125,7 @@ def _labelled(images: Images | None, dataset: Dataset) -> Images:
 
 
 def _without_labels(which: str, dataset: Dataset) -> DataError:
-    """The error for a split without labels, with what is known of them."""
+    """The error for a split without labels, with the remarks on them."""
     why = "; ".join(remark for remark in dataset.notes.remarks if "label" in remark)
     hint = "evaluation needs labels; pretraining, embedding and neighbours do not"
     if "--label-column" in why:

@@ -1,4 +1,4 @@
-"""What a training or an evaluation starts from: images and their splits, the card, the model.
+"""The starting point of a training or an evaluation: images, their splits, the card, the model.
 
 In: a data set and a config, or the path of a run. Out: `TrainingImages` and a `RunInfo`, or a
 `TrainedRun`.
@@ -61,14 +61,14 @@ class TrainingImages:
 
     @functools.cached_property
     def normalization(self) -> Normalization:
-        """Of the images to learn from; all of them are read for it, once."""
+        """Mean and std of the images to learn from, all of which are read for it, once."""
         return normalization(self.train, channels=self.channels)
 
 
 def prepare(dataset: Dataset, config: Config) -> TrainingImages:
     """Splits off the validation images, or takes the test split to watch.
 
-    Data without a labelled test split are learned from whole; a fifth of those with labels is
+    Without a labelled test split all images are trained on; a fifth of those with labels is
     watched against the rest, the same images that `evaluate` scores.
 
     Raises:
@@ -94,7 +94,7 @@ def prepare(dataset: Dataset, config: Config) -> TrainingImages:
 
 
 def spec_to_keep(spec: str) -> str:
-    """A spec as a run notes it: names as they are, paths so that they hold from anywhere."""
+    """A spec as a run records it: names unchanged, paths made valid from anywhere."""
     kept = [
         each
         if each in KNOWN or each.startswith(("hf:", "arrays:"))
@@ -108,11 +108,11 @@ def check_sizes(images: Images, config: Config) -> None:
     """Refuses a backbone that does not take images of the sizes at hand.
 
     Args:
-        images: As they are stored; what is seen whole has their `whole_size`.
+        images: As they are stored; whole images are seen at their `whole_size`.
         config: Its encoder, and the side of its views.
 
     Raises:
-        ConfigError: With the size that is refused and what the backbone says of it.
+        ConfigError: With the size that is refused and what the backbone says about it.
     """
     side, (height, width) = config.views.size, images.whole_size
     of_view, of_whole = size_problems(config.encoder, ((side, side), images.whole_size))
@@ -131,7 +131,7 @@ def check_sizes(images: Images, config: Config) -> None:
 
 
 def check_channels(channels: int, config: Config) -> None:
-    """Refuses images of other channels than the encoder takes; it may take the gray of colours.
+    """Refuses images of other channels than the encoder takes; one of gray also takes colours.
 
     Raises:
         ConfigError: With both numbers.
@@ -149,10 +149,10 @@ def check_channels(channels: int, config: Config) -> None:
 
 
 def fit_sizes(dataset: Dataset, config: Config) -> Dataset:
-    """The data set with whole images at a size that the backbone takes; they have its channels.
+    """The data set with whole images at a size that the backbone takes, once channels fit.
 
-    That is their own, or that of `load_dataset`; where a backbone of timm does not take it, it is
-    views.size. Views are cut from the images as they are.
+    The size is their own, or that of `load_dataset`; if the backbone does not take it, views.size.
+    Views are cut from the images as they are.
 
     Args:
         dataset: The images, of one size over both splits.
@@ -185,7 +185,7 @@ def load_images(
     changed: Changed = "fail",
     track: Track = no_progress,
 ) -> Dataset:
-    """The images of a spec, stored as a config asks, whole at a size that its encoder takes.
+    """The images of a spec, stored as a config asks, seen whole at a size that its encoder takes.
 
     Args:
         spec: As for `load_dataset`.
@@ -271,7 +271,7 @@ def describe_run(
 
 
 def skipped_in_views(config: Config) -> str:
-    """What views leave out because their channels are no colours; empty where nothing is."""
+    """A remark on what views skip because their channels are not colours; else ""."""
     channels, steps = config.encoder.channels, config.views.jitter or config.views.grayscale
     if channels in (1, 3) or not steps:
         return ""
@@ -299,7 +299,7 @@ class TrainedRun(NamedTuple):
 
 
 def read_pretraining(path: Path) -> RunInfo:
-    """What a run is; a CheckpointError for a network that was trained with labels."""
+    """The info of a run; a CheckpointError for a network that was trained with labels."""
     info = read_run(path)
     if info.task != "pretrain":
         raise CheckpointError(
@@ -314,8 +314,8 @@ def load_run(path: Path, *, older: bool = False) -> TrainedRun:
     """The model of a run at its newest good checkpoint, see `load_last`.
 
     Raises:
-        CheckpointError: When there is none, for an older one of a finished run that nobody asked
-            for, and for a network that was trained with labels.
+        CheckpointError: When there is none, for an older one of a finished run without `older`,
+            and for a network that was trained with labels.
     """
     info = read_pretraining(path)
     checkpoint, config = load_last(path, older=older), info.config

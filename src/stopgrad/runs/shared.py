@@ -1,8 +1,8 @@
 """A run directory of several processes that train together: the first one writes for all.
 
-In: a run directory and the `Processes`. Out: a `SharedWriter` in each of them. What the first one
-does, or fails to do, all know before they go on, so that a full disk ends every process and not
-the first one alone.
+In: a run directory and the `Processes`. Out: a `SharedWriter` in each of them. All learn what the
+first one did, or failed to do, before they continue, so that a full disk ends every process and
+not the first one alone.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ AGREED_EVERY = 16  # steps, after which the processes tell each other of signals
 
 
 class SharedWriter(RunWriter):
-    """The writer of one of several processes; only that of the first one touches the disk."""
+    """The writer of one of several processes; only the first one's touches the disk."""
 
     def __init__(self, path: Path, info: RunInfo, processes: Processes) -> None:
         super().__init__(path, info)
@@ -40,7 +40,7 @@ class SharedWriter(RunWriter):
         return writer
 
     def begin(self) -> Checkpoint | None:
-        """As `RunWriter.begin`, in the first process; the checkpoint comes to all."""
+        """As `RunWriter.begin`, in the first process; the checkpoint goes to all."""
         checkpoint = self.processes.first_does(super().begin)
         return spread(checkpoint, self.processes)
 
@@ -61,12 +61,12 @@ class SharedWriter(RunWriter):
             super()._write_status(state, **values)
 
     def agree(self, step: int, *, last: bool) -> None:
-        """Every few steps, and after the last of an epoch: has any process got a signal?"""
+        """Checks every few steps, and after an epoch's last, if any process has got a signal."""
         if last or step % AGREED_EVERY == 0:
             self.stop_signal = self.processes.largest(self._own_signal or 0) or None
 
     def decide(self, due: bool) -> bool:
-        """What the clock of the first process says."""
+        """The decision by the clock of the first process."""
         return bool(self.processes.tell(due))
 
     def _request_stop(self, number: int, frame: Any) -> None:

@@ -1,7 +1,7 @@
 """Tensors to safetensors and back, and the tensors that a config's model has.
 
-Bytes are not to be trusted: nothing is unpickled, and what a checkpoint should hold is known
-without a byte of memory for it, so that somebody else's config cannot ask for more than there is.
+Bytes are not trusted: nothing is unpickled, and what a checkpoint should hold is worked out without
+allocating it, so that somebody else's config cannot ask for more memory than there is.
 """
 
 from __future__ import annotations
@@ -47,13 +47,13 @@ def encode_tensors(tensors: Mapping[str, Tensor]) -> bytes:
             expected="finite weights; the checkpoint before is the last",
             hint="lower optimizer.base_lr or add optimizer.warmup_epochs",
         )
-    # What Rust cannot allocate is a panic, not an error; it takes a copy of all and the result.
+    # A failed allocation in Rust is a panic, not an error; it needs a copy of all and the result.
     bytearray(2 * sum(value.nbytes for value in values.values()))
     return save(values)
 
 
 def decode_tensors(data: bytes) -> dict[str, Tensor]:
-    """Tensors from bytes of a bounded size; a ValueError says what they are not."""
+    """Tensors from bytes of a bounded size; a ValueError when they are not safetensors."""
     try:
         length = int.from_bytes(data[:8], "little")
         if len(data) < 8 or length > min(len(data) - 8, LARGEST_JSON):
@@ -72,7 +72,7 @@ def header_tensors(start: bytes) -> dict[str, Tensor]:
         start: The file to the end of its header, see `header_bytes`.
 
     Raises:
-        ValueError: A clause that says what the bytes are not.
+        ValueError: When the bytes are not a header of safetensors.
     """
     known = {"F32": torch.float32, "F64": torch.float64, "F16": torch.float16}
     known |= {"BF16": torch.bfloat16, "I64": torch.int64}
@@ -81,7 +81,7 @@ def header_tensors(start: bytes) -> dict[str, Tensor]:
         for key, entry in strict_json(start[8:]).items():
             if key != "__metadata__":
                 shape = [whole_number(side) for side in entry["shape"]]
-                dtype = known.get(entry["dtype"], torch.bool)  # the others are no weights
+                dtype = known.get(entry["dtype"], torch.bool)  # the others are not weights
                 found[key] = torch.empty(shape, dtype=dtype, device="meta")
     except (ValueError, KeyError, TypeError, AttributeError, RuntimeError, OverflowError) as error:
         raise ValueError(f"is not safetensors ({in_short(error)})") from error
@@ -89,7 +89,7 @@ def header_tensors(start: bytes) -> dict[str, Tensor]:
 
 
 def header_bytes(start: bytes) -> int:
-    """Bytes to the end of a safetensors header, by its first 8; a ValueError for no such file."""
+    """Bytes to the end of a safetensors header, by its first 8; a ValueError for other files."""
     length = int.from_bytes(start[:8], "little")
     if is_pickle(start):
         raise ValueError(PICKLED)
@@ -99,7 +99,7 @@ def header_bytes(start: bytes) -> int:
 
 
 def tensors_sha256(tensors: Mapping[str, Tensor]) -> str:
-    """What tensors hold, whatever file they are in: sha256 over name, type, shape and bytes."""
+    """sha256 in hex of tensors, whatever file they are in: over name, type, shape and bytes."""
     digest = hashlib.sha256()
     for key, value in sorted(tensors.items()):
         value = value.detach().cpu().contiguous()
@@ -126,7 +126,7 @@ def is_pickle(data: bytes) -> bool:
 
 
 class Tensors(NamedTuple):
-    """What a checkpoint of a config holds; on the meta device, shape and type alone."""
+    """The tensors in a checkpoint of a config; on the meta device, shape and type alone."""
 
     model: Mapping[str, Tensor]
     parameters: tuple[Tensor, ...]  # in the optimiser's order
@@ -134,7 +134,7 @@ class Tensors(NamedTuple):
 
 
 class _WithoutMemory(TorchFunctionMode):
-    """Lets a model that was laid out on the meta device stay there, without initial weights."""
+    """Builds a model on the meta device, without drawing its initial weights."""
 
     def __torch_function__(
         self,

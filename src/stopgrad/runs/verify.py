@@ -1,6 +1,6 @@
 """Every file of a run, checked: what is whole, what is not, and what a crash has left.
 
-Nothing is written and no lock is taken, so that a run may be verified while it goes on.
+Nothing is written and no lock is taken, so that a run may be verified while it trains.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def verify_run(path: Path) -> Iterator[Finding]:
     """A finding for each file of a run, in reading order.
 
     Raises:
-        CheckpointError: For no run.
+        CheckpointError: When it is not a run.
         ConfigError: For a run whose encoder was given in Python and is not given again.
     """
     if not (path / "config.json").exists() and not step_folders(path):
@@ -85,10 +85,10 @@ def verify_run(path: Path) -> Iterator[Finding]:
 
 
 def _finding(name: str, check: Callable[..., str], *checked: object) -> Finding:
-    """A check's note, or what it raised."""
+    """The finding of a check: its note, or the error it raised."""
     try:
         return Finding(name, ok=True, note=check(*checked))
-    except UnreadableError:  # which says nothing of the file
+    except UnreadableError:  # which says nothing about the file
         raise
     except StopgradError as error:
         return Finding(name, ok=False, note=error.found)
@@ -103,7 +103,7 @@ def _config(run: _Run) -> str:
         try:
             begun = read_info(read_manifest(folder))
         except CheckpointError:
-            continue  # has its own line
+            continue  # has its own finding
         check_changes(begun, info)
         break
     return "; ".join(
@@ -149,7 +149,7 @@ def _metrics(run: _Run) -> str:
 
 
 def _once_each(numbers: list[int], *, name: str, least: int) -> None:
-    """A ValueError unless numbers count 1, 2, 3 to `least` or beyond."""
+    """Raises a ValueError unless numbers count 1, 2, 3 to `least` or beyond."""
     for wanted, number in enumerate(numbers, start=1):
         if number != wanted:
             times = Counter(numbers)[number]
@@ -228,7 +228,7 @@ def _checkpoints(run: _Run) -> Iterator[Finding]:
             yield Finding(name, ok=True, note="unfinished, goes with the next checkpoint")
             continue
         findings = list(_checkpoint(folder, run))
-        if (folder / MANIFEST).exists():  # else a run that goes on has just removed it
+        if (folder / MANIFEST).exists():  # else a run that is training has just removed it
             yield from findings
     if not complete:
         yield Finding("checkpoints", ok=run.newest == 0, note="none yet")
@@ -261,7 +261,7 @@ def _part(manifest: CheckpointManifest, name: str, run: _Run) -> str:
 
 
 def _others(path: Path) -> Iterator[Finding]:
-    """Files beside those of a run, which are left alone."""
+    """Files other than those of a run, which are left alone."""
     for entry in sorted(path.iterdir()):
         if entry.name not in (*FILES, *FOLDERS):
             left = entry.name.startswith(".") and entry.name.endswith(".tmp")

@@ -1,7 +1,7 @@
 """Files that are either whole or absent, by one writer; other people's JSON, read with care.
 
-Written: to a temporary file that nobody can foresee, fsync, rename, fsync of the directory, under a
-lock that the kernel gives back when the process ends. Read, see `reading`: JSON by the letter of
+Writing: to a temporary file of unpredictable name, fsync, rename, fsync of the directory, under a
+lock that the kernel releases when the process ends. Reading, see `reading`: JSON by the letter of
 its standard, its values by the types of a class.
 """
 
@@ -88,11 +88,11 @@ def replace_file(path: Path, data: bytes) -> None:
 def appearing(path: Path, *, publish: Callable[..., object] = os.replace) -> Iterator[IO[bytes]]:
     """A file that gets its name when it is complete on the disk, and vanishes after an error.
 
-    Until then it has a name that nobody can foresee, so that no link waits there.
+    Until then its name is unpredictable, so that no link waits there.
 
     Args:
-        path: Its name in the end.
-        publish: How it gets that; `os.link` refuses a name that is taken.
+        path: Its final name.
+        publish: How it gets that name; `os.link` refuses one that is taken.
 
     Raises:
         OSError: When the disk refuses.
@@ -122,7 +122,7 @@ def _in_short(name: str) -> str:
 
 
 def remove_temporaries(folder: Path, name: str = "") -> None:
-    """Removes what a kill left of `appearing` in a folder, or of one name; nobody writes there."""
+    """Removes what `appearing` left after a kill, all or of one name; nobody may be writing."""
     for path in folder.glob(f".{glob.escape(_in_short(name))}.*.tmp" if name else ".*.tmp"):
         if stat.S_ISREG(path.lstat().st_mode):
             remove_file(path)
@@ -184,7 +184,7 @@ def typed(kind: type[T], values: Mapping[str, object]) -> T:
     return kind(**values)
 
 
-# Kept, because to find the types of a class's fields takes longer than to check a line.
+# Cached, because finding the types of a class's fields takes longer than checking a line.
 _fields = functools.cache(typing.get_type_hints)
 
 
@@ -205,7 +205,7 @@ def fits(value: object, kind: Any) -> bool:
 
 @functools.cache
 def _check_of(kind: Any) -> Callable[[object], bool]:
-    """The check of a type, kept: to take a type apart takes longer than to check a value."""
+    """The check of a type, cached: taking a type apart takes longer than checking a value."""
     origin, parts = typing.get_origin(kind), typing.get_args(kind)
     if origin in (typing.Union, types.UnionType):
         checks = [_check_of(part) for part in parts]
@@ -224,7 +224,7 @@ def _check_of(kind: Any) -> Callable[[object], bool]:
 
 
 def _is_float(value: object) -> bool:
-    if type(value) is float:  # of nearly all
+    if type(value) is float:  # nearly all are
         return -LARGEST_NUMBER <= value <= LARGEST_NUMBER
     if isinstance(value, bool) or not isinstance(value, int | float):
         return False

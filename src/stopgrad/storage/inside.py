@@ -1,8 +1,8 @@
 """Inside a run or a study no link is followed, not even one that was put there a moment ago.
 
-In: paths. Out: what functions of `os` take for `dir_fd`, so that a file is reached from the run's
-own directory, folder by folder. Links above that directory are the user's, and followed. Windows
-opens no folders: there every path is used as it is.
+In: paths. Out: a name and a `dir_fd` for functions of `os`, so that a file is reached from the
+run's own directory, folder by folder. Links above that directory are the user's, and followed.
+Windows cannot open folders: there every path is used unchanged.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ def refuse_links(root: Path) -> None:
 
 @contextmanager
 def place_of(path: Path) -> Iterator[tuple[Path, int | None]]:
-    """What a function of `os` takes for a path, and for `dir_fd`.
+    """The path and the `dir_fd` to pass to a function of `os`.
 
-    Below the outermost folder of `refuse_links` a name, and a descriptor of its folder; else the
-    path and None.
+    Below the outermost folder of `refuse_links` these are a name and a descriptor of its folder;
+    else the path and None.
 
     Raises:
-        OddFileError: When something on the way down is a link, or no folder.
+        OddFileError: When something on the way down is a link or not a folder.
         OSError: When it cannot be opened.
     """
     absolute = path.absolute()
@@ -62,7 +62,7 @@ def place_of(path: Path) -> Iterator[tuple[Path, int | None]]:
 
 
 def enter(name: str | Path, above: int) -> int:
-    """A descriptor of a folder in an open one; an OddFileError for a link, or what is no folder."""
+    """A descriptor of a folder in an open one; an OddFileError for a link or a file."""
     try:
         return os.open(name, REAL, dir_fd=above)
     except OSError as error:
@@ -72,7 +72,7 @@ def enter(name: str | Path, above: int) -> int:
 
 
 def make_folder(path: Path) -> None:
-    """Makes a folder, and those above it, where they are missing."""
+    """Makes a folder and those above it, if they are missing."""
     if not path.parent.exists():
         make_folder(path.parent)
     try:

@@ -1,8 +1,8 @@
 """Files of JSON lines: appended whole or not at all, read back without a torn last line.
 
-A line is committed by its newline. What a crash leaves behind the last newline is recognised,
-because no part of a JSON object is JSON; readers leave it out, and the next writer cuts it off.
-JSON is strict: no NaN.
+A line is committed by its newline. What a crash leaves after the last newline is recognised,
+because the start of a JSON object is not JSON; readers leave it out, and the next writer cuts it
+off. JSON is strict: no NaN.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ from stopgrad.storage.locks import lock_file
 from stopgrad.storage.reading import is_there, open_regular, read_file, refuse_holes
 from stopgrad.storage.text import as_text, in_short
 
-LARGEST = 1 << 40  # bytes: as many as were written
+LARGEST = 1 << 40  # bytes: in effect, all that were written
 BLOCK = 1 << 14  # bytes that are read to find the last newline
 
 T = TypeVar("T")
 
 
 class Lines(NamedTuple, Generic[T]):
-    """What a file of JSON lines holds."""
+    """The content of a file of JSON lines."""
 
     rows: list[T]
     torn: bytes  # the part of a last line that a crash left behind
@@ -43,7 +43,7 @@ class Lines(NamedTuple, Generic[T]):
 def append_lines(path: Path, rows: Iterable[Mapping[str, object]]) -> None:
     """Adds rows at the end of a file, durably, all or none: one write under a lock.
 
-    A torn last line goes first.
+    A torn last line is removed first.
 
     Raises:
         StorageError: When the disk refuses; the file is as before.
@@ -75,7 +75,7 @@ def read_lines(
         decode: Makes a row of a JSON object; a KeyError, TypeError or ValueError refuses it.
         what: What a row is, "a record", for the error.
         hint: The next step when a line is something else.
-        error: The class to raise when the file cannot be read or a line is no such row.
+        error: The class to raise when the file cannot be read or a line is not such a row.
         doubt_last: Whether a last line is torn when it lacks its newline or is not JSON, in a file
             whose writer repeats such a line; else it is torn only when it lacks both.
     """
@@ -114,10 +114,10 @@ def read_lines_as(path: Path, kind: type[T], *, what: str, hint: str) -> list[T]
 def read_lines_after(
     path: Path, size: int, decode: Callable[[dict[str, object]], T]
 ) -> tuple[list[T], int]:
-    """The whole rows that were appended since a file had this size, and where the next one begins.
+    """The whole rows appended since a file had this size, and the offset of the next one.
 
-    A row that was begun before `size` and ends behind it is left out: a writer may have replaced
-    what stood there. A ValueError or TypeError for a line that is no JSON object, and what `decode`
+    A row that begins before `size` and ends after it is left out: a writer may have replaced its
+    start. A ValueError or TypeError for a line that is not a JSON object, and what `decode`
     raises.
     """
     with open(open_regular(path), "rb") as file:
@@ -161,7 +161,7 @@ def _is_json(line: bytes) -> bool:
 
 @contextmanager
 def _locked(path: Path) -> Iterator[int]:
-    """A descriptor of the file, made if need be, that no other process appends to meanwhile."""
+    """A descriptor of the file, made if needed, to which no other process appends meanwhile."""
     new = not path.exists()
     descriptor = open_regular(path, os.O_RDWR | os.O_CREAT | os.O_APPEND)
     try:
@@ -186,13 +186,13 @@ def _end_last_line(descriptor: int) -> bytes:
 
 
 def _read_at(descriptor: int, count: int, start: int) -> bytes:
-    """As os.pread, which Windows lacks; the file is written at its end alone."""
+    """As os.pread, which Windows lacks; writes go to the end, wherever the position is."""
     os.lseek(descriptor, start, os.SEEK_SET)
     return os.read(descriptor, count)
 
 
 def _write_whole(descriptor: int, data: bytes) -> None:
-    """One write and its way to the disk; what was written of it goes again if it fails."""
+    """One write, synced to the disk; if it fails, what was written of it is cut off again."""
     size = os.fstat(descriptor).st_size
     try:
         if os.write(descriptor, data) < len(data):

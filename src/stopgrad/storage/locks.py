@@ -1,6 +1,6 @@
-"""Locks on open files, which the system gives back when a process ends: flock, or Windows' own.
+"""Locks on open files, which the system releases when a process ends: flock, or Windows' own.
 
-What differs there is here too: no folder can be opened, and no path says "follow no link".
+Other differences of Windows are here too: no folder can be opened, and no flag refuses links.
 """
 
 from __future__ import annotations
@@ -13,20 +13,20 @@ from stopgrad.storage.inside import FOLDER, enter, place_of
 
 WINDOWS = sys.platform == "win32"
 CAREFUL = 0
-"""Flags for other people's files: follow no link, wait for no pipe, hand nothing on; raw bytes.
+"""Flags for other people's files: follow no link, wait for no pipe, not inherited; raw bytes.
 
-Windows makes no link without the user's leave, and keeps its pipes elsewhere."""
+On Windows links need the user's permission, and pipes are kept elsewhere."""
 for _name in ("O_NOFOLLOW", "O_NONBLOCK", "O_CLOEXEC", "O_BINARY", "O_NOINHERIT"):
     CAREFUL |= getattr(os, _name, 0)
 
 
 def lock_file(descriptor: int, *, wait: bool = False, shared: bool = False) -> None:
-    """Locks an open file until its descriptor is closed, also one that was inherited.
+    """Locks an open file until its descriptor and all inherited copies of it are closed.
 
     Args:
         descriptor: Of the file.
-        wait: Until nobody else holds it.
-        shared: Among those who ask for no more; on Windows for this process alone.
+        wait: Whether to wait until nobody else holds it.
+        shared: Whether others who ask for no more may hold it too; never on Windows.
 
     Raises:
         BlockingIOError: When another process holds it.
@@ -47,7 +47,7 @@ def lock_file(descriptor: int, *, wait: bool = False, shared: bool = False) -> N
 
 
 def open_folder(path: Path) -> int:
-    """A descriptor that stands for a folder; on Windows that of a file beside it."""
+    """A descriptor that stands for a folder; on Windows that of a file next to it."""
     if WINDOWS:
         return os.open(path.with_name(f"{path.name}.lock"), os.O_RDWR | os.O_CREAT | CAREFUL)
     with place_of(path) as (name, above):

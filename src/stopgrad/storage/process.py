@@ -1,9 +1,9 @@
-"""What a process sets up for its work: how it is asked to end, where it writes, how it waits.
+"""The set-up of a process: how it is asked to end, where it writes, how it waits.
 
 Signals ask it to save what it has and to end: SIGTERM and SIGINT; SIGHUP, when a terminal is
 closed; SIGUSR1, SIGUSR2 and SIGXCPU, by which batch systems say that a job's time is nearly over.
-Output may be lost while the work goes on. How the threads of OpenMP wait for each other is read
-once, when torch is loaded; on which cores they run is up to Linux, unless they are kept apart.
+Output may be lost while the work continues. How OpenMP threads wait for each other is read once,
+when torch is loaded; on which cores they run is up to Linux, unless they are pinned.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 ALWAYS = (signal.SIGINT, signal.SIGTERM)
 OTHERS = ("SIGHUP", "SIGUSR1", "SIGUSR2", "SIGXCPU")  # which Windows lacks
 STOP_SIGNALS = (*ALWAYS, *(getattr(signal, name) for name in OTHERS if hasattr(signal, name)))
-WAITING = ("GOMP_SPINCOUNT", "KMP_BLOCKTIME", "OMP_WAIT_POLICY")  # by which a user decides
+WAITING = ("GOMP_SPINCOUNT", "KMP_BLOCKTIME", "OMP_WAIT_POLICY")  # set by a user who decides
 SPINS = "20000"  # GNU's OpenMP, in torch's wheels for Linux; 100,000 take about 1 ms
 BLOCKTIME = "1"  # ms; LLVM's and Intel's, in those for macOS and in conda
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
@@ -36,7 +36,7 @@ PR_SET_PDEATHSIG = 1  # linux/prctl.h
 def stop_signals(ask: Callable[[int, FrameType | None], None]) -> Iterator[None]:
     """Calls `ask` for each stop signal that comes in here; only the main thread can catch them.
 
-    What somebody else ignores or handles stays theirs, such as SIGHUP under nohup.
+    Signals outside `ALWAYS` already ignored or handled stay so, such as SIGHUP under nohup.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -56,9 +56,9 @@ def stop_signals(ask: Callable[[int, FrameType | None], None]) -> Iterator[None]
 
 
 def die_with(parent: int, number: int = signal.SIGTERM) -> Callable[[], None]:
-    """Runs in a child before anything else: a signal when its parent ends, however it ends.
+    """A function for a child to run first: it gets a signal when its parent ends, however it ends.
 
-    Only Linux sends it.
+    Only Linux does so.
     """
     prctl = ctypes.CDLL(None).prctl if sys.platform == "linux" else None
 
@@ -66,7 +66,7 @@ def die_with(parent: int, number: int = signal.SIGTERM) -> Callable[[], None]:
         if prctl is None:
             return
         prctl(PR_SET_PDEATHSIG, number)
-        if os.getppid() != parent:  # it ended before it was asked about
+        if os.getppid() != parent:  # the parent ended before this request
             os._exit(128 + number)
 
     return ask
@@ -83,7 +83,7 @@ class _Remarks(io.FileIO):
 
 
 def outlive(name: str) -> None:
-    """Lets this process go on when `stdout` or `stderr` cannot be written; it takes any text."""
+    """Lets this process continue when `stdout` or `stderr` fails; any text can be written."""
     stream = getattr(sys, f"__{name}__")
     if stream is None or getattr(sys, name) is not stream:
         return
@@ -100,9 +100,9 @@ def outlive(name: str) -> None:
 def wait_briefly(environment: MutableMapping[str, str]) -> None:
     """Lets threads with nothing to do sleep soon, which leaves the core to other programs.
 
-    By default they wait awake for 3 ms (GNU) or 200 ms (LLVM, Intel): beside other programs those
-    that still work are then not given a core. Changes no bit of a result, and nothing where one of
-    `WAITING` is set.
+    By default they spin for 3 ms (GNU) or 200 ms (LLVM, Intel): next to other programs, those
+    that still work then get no core. Changes no bit of a result, and nothing if one of `WAITING`
+    is set.
     """
     if not any(name in environment for name in WAITING):
         environment.update(GOMP_SPINCOUNT=SPINS, KMP_BLOCKTIME=BLOCKTIME)
@@ -111,7 +111,7 @@ def wait_briefly(environment: MutableMapping[str, str]) -> None:
 def keep_apart(threads: int, *, openmp: Path) -> None:
     """Pins the OpenMP threads of this thread, one to a core, if there is a core for each.
 
-    Beside other programs Linux may leave them all on one core, where they wait awake for each
+    Next to other programs Linux may leave them all on one core, where they spin waiting for each
     other: two trainings with two threads each on two cores took 15 times as long. This thread is
     not pinned, since whatever it starts would inherit that. Changes no bit of a result.
 
@@ -126,7 +126,7 @@ def keep_apart(threads: int, *, openmp: Path) -> None:
 
     def place(_: object) -> None:
         number = library.omp_get_thread_num()
-        with suppress(OSError):  # the cores of this process are others now
+        with suppress(OSError):  # the cores of this process have changed
             if number > 0:
                 os.sched_setaffinity(0, cores[number])
 
@@ -141,7 +141,7 @@ def usable_cores() -> int:
 
 
 def _cores() -> list[set[int]]:
-    """The numbers of each core that this process may use; hyper-threads of a core are in one."""
+    """The CPU numbers of each core that this process may use; hyper-threads share a set."""
     cores: dict[str, set[int]] = {}
     for number in sorted(os.sched_getaffinity(0)):
         topology = Path(f"/sys/devices/system/cpu/cpu{number}/topology/thread_siblings_list")

@@ -1,7 +1,7 @@
-"""What others wrote, read with care: regular files only, and a failing read is tried again.
+"""Other people's files, read with care: regular ones only, and a failing read is tried again.
 
-In: paths. Out: bytes, descriptors and names, or an error that tells a file that is wrong from one
-that nobody could look at. No link is followed and no pipe waited for.
+In: paths. Out: bytes, descriptors and names, or an error that tells a wrong file from one that
+could not be read. No link is followed and no pipe waited for.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ ANSWERS = (
 """Errors that describe the path itself; any other means that reading failed and may be retried."""
 
 SOLID = 1 << 28  # bytes that a file may have, however few are stored
-MOST_TIMES = 200  # those that are stored, beyond that; file systems pack some
+MOST_TIMES = 200  # the stored bytes, beyond that; some file systems compress
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +36,7 @@ T = TypeVar("T")
 
 
 def read_patiently(path: Path, read: Callable[[], T]) -> T:
-    """What `read` gives. An error of the disk is no answer: after a pause it is read again.
+    """The result of `read`. A disk error is not an answer: after a pause it is called again.
 
     Args:
         path: What is read, for messages.
@@ -44,8 +44,8 @@ def read_patiently(path: Path, read: Callable[[], T]) -> T:
 
     Raises:
         UnreadableError: When it still fails after some 30 s.
-        NoMemoryError: When memory ran out over it, and `read` took that for damage.
-        OSError: When it says what is there instead, see `ANSWERS`.
+        NoMemoryError: When memory ran out and `read` took that for damage.
+        OSError: When it describes the path itself, see `ANSWERS`.
         Exception: Whatever else `read` raises.
     """
     for pause in (*PAUSES, None):
@@ -58,7 +58,7 @@ def read_patiently(path: Path, read: Callable[[], T]) -> T:
                 raise lack from error
             failed = of_disk(error)
             ours = isinstance(error, StopgradError) and not isinstance(error, DataError)
-            if failed is None or ours:  # such as of a disk that is full
+            if failed is None or ours:  # such as a full disk's
                 raise
             named = failed.filename or path
             if pause is None:
@@ -73,7 +73,7 @@ def read_patiently(path: Path, read: Callable[[], T]) -> T:
 
 
 def of_disk(error: BaseException | None) -> OSError | None:
-    """The error of the disk that an error is, or was raised from; None where it is none."""
+    """The disk error that an error is, or was raised from; None if there is none."""
     while error is not None:
         if isinstance(error, OSError) and error.errno and error.errno not in ANSWERS:
             return error
@@ -85,12 +85,12 @@ _PASSING = frozenset(os.strerror(number) for number in errno.errorcode if number
 
 
 def is_passing(reason: str) -> bool:
-    """Whether this is why a file could not be read, and says nothing of the file."""
+    """Whether a reason is that of a failed read, which says nothing about the file."""
     return reason in _PASSING
 
 
 def is_there(path: Path) -> bool:
-    """Whether something has this name; errors as of `read_patiently`."""
+    """Whether something has this name; errors as for `read_patiently`."""
     try:
         read_patiently(path, path.lstat)
     except OSError:
@@ -99,7 +99,7 @@ def is_there(path: Path) -> bool:
 
 
 def names_in(folder: Path) -> list[str]:
-    """The names in a folder, none where there is no folder; errors as of `read_patiently`."""
+    """The names in a folder, [] if there is no folder; errors as for `read_patiently`."""
     try:
         return read_patiently(folder, lambda: os.listdir(folder))
     except OSError:
@@ -139,7 +139,7 @@ def refuse_holes(path: Path) -> None:
 
 
 def read_start(path: Path, count: int) -> bytes:
-    """The first bytes of a regular file, fewer where it is shorter; as `read_file`."""
+    """The first bytes of a regular file, fewer if it is shorter; as `read_file`."""
 
     def read() -> bytes:
         with open(open_regular(path), "rb") as file:
@@ -149,9 +149,9 @@ def read_start(path: Path, count: int) -> bytes:
 
 
 def open_regular(path: Path, flags: int = os.O_RDONLY) -> int:
-    """A descriptor of a regular file; with O_CREAT one that is new, if there is none.
+    """A descriptor of a regular file; with O_CREAT it is made if it is missing.
 
-    No link is followed, no pipe waited for, and nothing cut off before that is known.
+    No link is followed, no pipe waited for, and nothing truncated before its kind is known.
 
     Raises:
         OddFileError: When it is something else.
@@ -175,11 +175,11 @@ def _odd(path: Path) -> OddFileError:
 
 
 def odd_entry(folder: Path, wanted: Mapping[str, str]) -> Path | None:
-    """The first name in a folder that is a link, a pipe or the like, here or further down.
+    """The first entry in a folder or below that is a link, a pipe or otherwise not as wanted.
 
     Args:
-        folder: Of others.
-        wanted: "file" or "folder" by name; others are not looked at.
+        folder: Somebody else's.
+        wanted: "file" or "folder" by name; other names are not looked at.
     """
     for name in sorted(wanted.keys() & {*names_in(folder)}):
         kind = _kind(folder / name)

@@ -1,6 +1,6 @@
 """Text that others wrote, made safe for terminals, tables and messages.
 
-In: values, names and errors of other programs. Out: text of bounded length that nothing obeys.
+In: values, names and errors of other programs. Out: text of bounded length that no program obeys.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff
 def printable(text: str) -> str:
     """Text that XML and UTF-8 can hold, and that no terminal obeys.
 
-    Control characters and halves of pairs, which file names may have, are replaced; newlines and
+    Control characters and lone surrogates, which file names may have, are replaced; newlines and
     tabs stay.
     """
     return _UNPRINTABLE.sub("\N{REPLACEMENT CHARACTER}", text)
@@ -29,7 +29,7 @@ def printable(text: str) -> str:
 def cell_text(value: object) -> object:
     """A value for a cell of CSV; text that a spreadsheet would compute begins with an apostrophe.
 
-    Paths and names of classes are from others: a name may begin with =, +, - or @.
+    Paths and class names come from others: a name may begin with =, +, - or @.
     """
     if not isinstance(value, str):
         return value
@@ -62,8 +62,8 @@ _COMMAND = re.compile(r"(.*?: )(stopgrad .*)")
 
 
 def as_file_name(text: str) -> str:
-    """A name out of a file, so that its bytes on disk are UTF-8 whatever the locale is."""
-    with suppress(UnicodeEncodeError):  # halves of pairs, which no file is named by
+    """A name read from a file, encoded so that its bytes on disk are UTF-8 in any locale."""
+    with suppress(UnicodeEncodeError):  # lone surrogates, which no file name has
         return os.fsdecode(text.encode("utf-8", "surrogateescape"))
     return text
 

@@ -1,7 +1,7 @@
-"""YAML that a user wrote or got from somebody -> plain values, without what could take for ever.
+"""YAML that a user wrote or got from somebody -> plain values, without any that take for ever.
 
-In: the path of a regular file, perhaps through a link. Out: its value. A few bytes of YAML can name
-a value of any size, as an alias repeats what it names; here what they stand for is counted first.
+In: the path of a regular file, perhaps through a link. Out: its value. A few bytes of YAML can
+stand for a value of any size, as an alias repeats its anchor; here all values are counted first.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from stopgrad.storage.reading import read_file
 from stopgrad.storage.text import in_short
 
 LARGEST = 1 << 20  # bytes of a file
-MOST_VALUES, DEEPEST = 50_000, 20  # keys and values, each counted wherever it stands
-LONGEST_NUMBER = 100  # characters; one of 1:1:1:... is read in a time that grows with their square
+MOST_VALUES, DEEPEST = 50_000, 20  # keys and values, counted at each occurrence
+LONGEST_NUMBER = 100  # characters; reading one such as 1:1:1:... takes quadratic time
 FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)[eE][-+]?[0-9]+$")
 """Numbers that YAML 1.1 takes for text, such as 1e-3; YAML 1.2.2, section 10.3.2."""
 
@@ -24,8 +24,8 @@ FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)[eE][-+]?[0-9]+$")
 def read_yaml(path: Path, *, expected: str, hint: str = "") -> Any:
     """The value of a file.
 
-    Keys are taken as they are written, 1.0e-3 and yes too, because keys are names. A key that
-    appears twice is refused, of which YAML would silently keep the last.
+    Keys are taken as they are written, even 1.0e-3 and yes, because keys are names. A key that
+    appears twice is refused; YAML would silently keep the last.
 
     Args:
         path: The file.

@@ -1,9 +1,9 @@
 """Zip and tar archives -> the data set in them, unpacked into the cache while it is decoded.
 
-Only plain files are written, below a folder of our own, which goes when the data set is no longer
-read. Members that are links or devices, that are encrypted, or whose path leads elsewhere are not
-unpacked but noted. An archive is refused that unpacks to far more than its size, or to more than
-the disk has room for. What is in the folder is then read by the rules for any folder.
+Only plain files are written, below a folder of our own, which is removed once the data set is no
+longer read. Members that are links or devices, that are encrypted, or whose path leads outside are
+not unpacked but noted. An archive that unpacks to far more than its size, or to more than the disk
+has room for, is refused. The folder is then read by the rules for any folder.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ BLOCK = 1 << 20  # bytes
 
 
 def refuse_other_archives(path: Path) -> None:
-    """Refuses what is packed in a way that is not read.
+    """Refuses a file that is packed in an unsupported way.
 
     Raises:
         DataError: With what to do.
@@ -62,12 +62,12 @@ def refuse_other_archives(path: Path) -> None:
 def archive_source(
     files: Mapping[str, Path], *, root: Path, find: Callable[[Path], DataSource]
 ) -> DataSource:
-    """One archive, or several that stand for folders of their names.
+    """The data set in one archive, or in several that stand for folders of their names.
 
     Args:
         files: The archives by the names of their folders; "": the data set itself.
         root: The archive, or the folder that holds them.
-        find: Tells what is in the folder that they are unpacked to.
+        find: Finds the data set in the folder that they are unpacked to.
     """
     name = root.name if "" not in files else root.name[: -len(archive_ending(root.name))]
     stamps = tuple(stamp(file, name=file.name) for file in files.values())
@@ -92,7 +92,7 @@ def _is_image(name: str) -> bool:
 
 
 class _Unpacked:
-    """A folder that goes when nobody holds this any more."""
+    """A folder that is removed when this object is no longer referenced."""
 
     def __init__(self, name: str) -> None:
         parent = cache_folder() / "images"
@@ -143,7 +143,7 @@ def _as_archives(text: str, places: Mapping[Path, Path]) -> str:
 
 
 def _inner(folder: Path) -> Path:
-    """The folder itself, or the one that holds all else, as zipping a folder makes it."""
+    """The folder itself, or the only one in it, as zipping a folder leaves it."""
     inner = [each for each in folder.iterdir() if each.name[0] != "." and each.name != "__MACOSX"]
     if len(inner) == 1 and inner[0].is_dir() and split_of(inner[0].name) is None:
         return _inner(inner[0])
@@ -155,7 +155,7 @@ def _held(reader: SplitReader, unpacked: _Unpacked) -> SplitReader:
 
 
 def _items(reader: SplitReader, unpacked: _Unpacked) -> Iterator[Encoded]:
-    assert unpacked.folder  # which stays as long as this does
+    assert unpacked.folder  # it stays as long as this generator does
     yield from reader.items()
 
 
@@ -193,14 +193,14 @@ def _unpack(path: Path, folder: Path) -> Notes:
 
 
 def _parts(name: str) -> list[str]:
-    """The parts of a member's path below the archive; [] where it leads elsewhere."""
+    """The parts of a member's path below the archive; [] when it leads outside."""
     parts = [part for part in name.replace("\\", "/").split("/") if part not in ("", ".")]
     leads_out = ".." in parts or name.startswith(("/", "\\")) or re.match(r"[A-Za-z]:", name)
     return [] if leads_out or "\0" in name else parts
 
 
 def _write(path: Path, member: _Member, broken: list[str]) -> str:
-    """Writes a new file; returns why that cannot be. A damaged member becomes an empty file."""
+    """Writes a new file; returns why not, or "". A damaged member becomes an empty file."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("xb") as file:
@@ -223,7 +223,7 @@ def _write(path: Path, member: _Member, broken: list[str]) -> str:
 
 
 def _whole(member: _Member, broken: list[str]) -> Iterator[bytes | None]:
-    """The blocks of a member, and None at the end where they are not what was packed."""
+    """The blocks of a member, then None if they are not what was packed."""
     try:
         yield from member.blocks()
     # zipfile raises a dozen unrelated types for damaged members, and says of some that it cannot

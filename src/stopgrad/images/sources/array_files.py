@@ -1,8 +1,8 @@
 """Files of arrays -> the arrays in them, by name, each read from its beginning in blocks of rows.
 
-NumPy's .npy and .npz (nothing pickled), HDF5 (what lies in the file itself), MATLAB's .mat up to
-version 7, MNIST's idx files, and the binary versions of CIFAR and STL-10. Sizes are checked by
-what a file states before anything is read.
+NumPy's .npy and .npz (nothing pickled), HDF5 (only what is in the file itself), MATLAB's .mat up to
+version 7, MNIST's idx files, and the binary versions of CIFAR and STL-10. The sizes that a file
+states are checked before anything is read.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ class StoredArray(NamedTuple):
     """An array in a file."""
 
     name: str  # of its file below the data, and in the file: "set/train.npz/x"
-    shape: tuple[int, ...]  # of a single number (1,)
-    dtype: np.dtype[Any]  # of objects: it is pickled, and never read
+    shape: tuple[int, ...]  # (1,) for a single number
+    dtype: np.dtype[Any]  # objects are pickled, and never read
     blocks: Callable[[], Iterator[AnyArray]]  # all of its rows in order, some at a time
     encoded: bool = False  # whether each row is an image file
 
@@ -45,11 +45,11 @@ class StoredArray(NamedTuple):
 
 
 def stored_arrays(path: Path, *, name: str) -> list[StoredArray]:
-    """The arrays in a file, whatever they are.
+    """The arrays in a file, whatever they hold.
 
     Args:
         path: A file whose name has an `array_kind`.
-        name: What begins the name of each array; "": the names in the file alone.
+        name: Prefix of the name of each array; "": the names in the file alone.
 
     Raises:
         DataError: When it cannot be read, or would unpack to far more than its size.
@@ -69,7 +69,7 @@ def stored_arrays(path: Path, *, name: str) -> list[StoredArray]:
 
 @contextlib.contextmanager
 def reading(path: Path) -> Iterator[None]:
-    """Whatever goes wrong with a file of arrays is a DataError."""
+    """Turns whatever goes wrong with a file of arrays into a DataError."""
     try:
         yield
     except (DataError, MemoryError):
@@ -109,7 +109,7 @@ def _streamed(
     shape: tuple[int, ...],
     dtype: np.dtype[Any],
 ) -> Iterator[AnyArray]:
-    """Blocks of rows, one after the other in a stream."""
+    """Blocks of rows, read one after the other from a stream."""
     rows, size = _rows_at_a_time(shape, dtype), _row_bytes(shape, dtype)
     with open_at_rows() as file:
         for start in range(0, shape[0], rows):
@@ -118,7 +118,7 @@ def _streamed(
             if len(data) < count * size:
                 raise ValueError(f"it ends in row {start + len(data) // size} of {shape[0]}")
             yield np.frombuffer(data, dtype).reshape(count, *shape[1:])
-        if file.read(1):  # and where all is read, its checksum is compared
+        if file.read(1):  # reading to the end also compares the checksum
             raise ValueError(f"it goes on after its {shape[0]} rows")
 
 
@@ -201,7 +201,7 @@ def _hdf5(path: Path) -> list[StoredArray]:
         ) from error
     file = h5py.File(path, "r")
     found: list[StoredArray] = []
-    seen = set()  # a group may hold itself by another name
+    seen = set()  # a group may hold itself under another name
     pending = [("", file)]
     while pending:
         prefix, group = pending.pop()
@@ -222,7 +222,7 @@ def _hdf5(path: Path) -> list[StoredArray]:
 
 
 def _is_array(dataset: Any) -> bool:
-    """Whether it has values, which lie in this file."""
+    """Whether it has values, and all of them in this file."""
     return not (dataset.shape is None or dataset.is_virtual or dataset.external)
 
 
@@ -271,7 +271,7 @@ def _mat(path: Path) -> list[StoredArray]:
 
 
 def _images_first(array: AnyArray) -> AnyArray:
-    """Images (H, W, C, N), as SVHN has them, and vectors, which MATLAB keeps in two dimensions."""
+    """Moves N of (H, W, C, N), as in SVHN, to the front; flattens MATLAB's 2-D vectors."""
     if array.ndim == 4 and array.shape[2] in (1, 3) and array.shape[1] not in (1, 3):
         return np.moveaxis(array, 3, 0)
     return array.reshape(-1) if array.ndim == 2 and 1 in array.shape else array

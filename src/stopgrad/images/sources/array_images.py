@@ -1,10 +1,10 @@
-"""The shape of an array -> which images it holds.
+"""The shape of an array -> the images that it holds.
 
 A stack of images is (N, H, W, C) or (N, C, H, W) with 1, 3 or 4 channels, the former where both
 fit, or (N, H, W), gray; of bytes also flat rows of S * S values, or of 3 * S * S, plane by plane,
-as CIFAR has them. A single image is (H, W), (H, W, C) or (C, H, W). Where bands are asked for, C
-is any number: the axis beside two equal ones, else the shorter one. The decoder scales values of
-any type (`depth`). What may as well be a stack as one image is a stack, and `may_be_one` says so.
+as CIFAR has them. A single image is (H, W), (H, W, C) or (C, H, W). If bands are asked for, C is
+any number: the axis next to two equal ones, else the shorter one. The decoder scales values of any
+type (`depth`). An array that could be a stack or one image is a stack, and `may_be_one` says so.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from stopgrad.images.depth import CHANNELS
 
 AnyArray = npt.NDArray[Any]
 
-SMALLEST = 8  # px of a single image or a flat row; what is narrower is a table of numbers
+SMALLEST = 8  # px of a single image or a flat row; anything narrower is a table of numbers
 
 
 class ArrayLayout(NamedTuple):
     """How many images an array holds, and how a block of its rows becomes (n, H, W, C)."""
 
     images: int
-    shape: tuple[int, ...]  # that a block of n images is given first, without n
+    shape: tuple[int, ...]  # to which a block of n images is first reshaped, without n
     channels_first: bool = False
 
     @property
@@ -71,8 +71,8 @@ def image_layout(
 ) -> ArrayLayout | None:
     """The layout of an array that can be one image; None for any other.
 
-    Of many bands it is one where those are asked for, or where it is a stack by chance alone: as
-    many rows as an image would have, or images narrower than any.
+    With many bands it is one if bands are asked for, or if it looks like a stack only by chance:
+    its first two axes are equal, or its last is narrower than any image.
     """
     match _if_numbers(shape, dtype):
         case (height, width, channels) if channels in CHANNELS and min(height, width) >= SMALLEST:
@@ -91,7 +91,7 @@ def image_layout(
 
 
 def may_be_one(shape: tuple[int, ...], dtype: np.dtype[Any]) -> str:
-    """What to say of a stack of gray images that may as well be one of several bands; or ""."""
+    """A remark on a stack of gray images that could also be one image of several bands; or ""."""
     one = image_layout(shape, dtype, bands=True)
     if one is None or image_layout(shape, dtype) is not None:
         return ""
@@ -102,7 +102,7 @@ def may_be_one(shape: tuple[int, ...], dtype: np.dtype[Any]) -> str:
 
 
 def alpha_said(channels: int) -> str:
-    """What to say of images of bytes whose fourth channel is laid over white; "" of others."""
+    """A remark on images of bytes whose fourth channel is taken for alpha; "" for others."""
     if channels != 4:
         return ""
     leave = "--bands 1,2,3 leaves it out, --bands all --encoder.channels 4 keeps it as a band"
@@ -110,7 +110,7 @@ def alpha_said(channels: int) -> str:
 
 
 def _bands_first(first: int, second: int, third: int) -> bool:
-    """Whether the bands of an image of this shape are its first axis, and not its last."""
+    """Whether the bands of an image of this shape are its first axis rather than its last."""
     if (second == third) != (first == second):
         return second == third
     return first < third

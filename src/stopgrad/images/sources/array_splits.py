@@ -1,13 +1,12 @@
 """Arrays by name, from files of any format -> the splits of a data set.
 
-An array belongs to the split that its name says, or else its file's, or the folder's:
-`x_train`, `train/images`, `t10k-images-idx3-ubyte`, `..._valid_x.h5`. Its images are the array
-whose shape is one of images (`array_images`), if several are, the one with the first of
-`IMAGE_WORDS` in its name; arrays whose names differ in numbers alone are parts of one
-(`data_batch_1`, ...). Its labels are an array of as many rows with one of `LABELS` in its
-name: numbers, text, or rows with a single 1 (one-hot). The user may name either. Files of images
-without any labels, named by different words, are one class each (`cat.npy`, `dog.npy`). All else is
-noted.
+An array belongs to the split that its own name says, or else its file's, or its folder's:
+`x_train`, `train/images`, `t10k-images-idx3-ubyte`, `..._valid_x.h5`. The images of a split are the
+array whose shape is one of images (`array_images`); of several, the one with the first of
+`IMAGE_WORDS` in its name; arrays whose names differ only in numbers are parts of one
+(`data_batch_1`, ...). The labels are an array of as many rows with one of `LABELS` in its name:
+numbers, text, or rows with a single 1 (one-hot). The user may name either. Files of images without
+any labels, named by different words, are one class each (`cat.npy`, `dog.npy`). All else is noted.
 """
 
 from __future__ import annotations
@@ -83,7 +82,7 @@ def arrays_source(path: Path, reading: Reading, *, files: Sequence[Path] = ()) -
     Args:
         path: The file or the folder.
         reading: The split that is scored, by rule the first with labels.
-        files: Those in the folder.
+        files: The files in the folder.
     """
     names = {file: file.relative_to(path).as_posix() for file in files} or {path: ""}
     lists = {file: file.name for name in NAME_LISTS if (file := path / name).is_file()}
@@ -101,16 +100,16 @@ def arrays_source(path: Path, reading: Reading, *, files: Sequence[Path] = ()) -
 
 
 class _Part(NamedTuple):
-    """An array, with what its name and its shape say."""
+    """An array, with what its name and its shape tell."""
 
     array: StoredArray
-    layout: ArrayLayout | None  # where it can hold images
-    split: str  # the word for it in the name, "" where there is none
+    layout: ArrayLayout | None  # if it can hold images
+    split: str  # the word for it in the name, "" if there is none
     words: tuple[str, ...]  # of the whole name, without numbers and the split
     last: frozenset[str]  # of the array's own name
 
     def rank(self, words: Sequence[str]) -> int:
-        """The index in `words` of the first one that its name has; their number without one."""
+        """The index in `words` of the first one in its name; their number if there is none."""
         return next((place for place, word in enumerate(words) if word in self.last), len(words))
 
     def rows(self) -> Iterator[str]:
@@ -141,10 +140,10 @@ def _words(name: str) -> list[str]:
 
 
 def _layout(array: StoredArray, labelled: set[int], bands: bool) -> ArrayLayout | None:
-    """What an array holds, where it can be a stack of images as well as one, maybe of many bands.
+    """The layout of an array that may be a stack of images or one image, maybe of many bands.
 
-    It is one unless some labels are as many as its rows, or it is a table that is long, or that
-    is no file of its own.
+    It is one image unless some labels are as many as its rows, or it is a table that is long or
+    not in a file of its own.
     """
     if array.encoded:
         return ArrayLayout(array.shape[0], ())
@@ -183,10 +182,10 @@ def _channels(part: _Part) -> int:
 
 
 def _called(parts: Sequence[_Part], name: str, flag: str) -> list[_Part]:
-    """The arrays of a name that the user has given, in all splits; none for "".
+    """The arrays with the name given by the user, in all splits; [] for "".
 
     Raises:
-        DataError: Where there is no such array.
+        DataError: When there is no such array.
     """
     found = [
         part
@@ -206,7 +205,7 @@ def _images_of(word: str, parts: Sequence[_Part]) -> tuple[_Part, ...]:
     """The arrays of a split that hold its images: one, or parts of one, or one for each class.
 
     Raises:
-        DataError: Where it is open which they are.
+        DataError: When it is unclear which they are.
     """
     possible = [part for part in parts if part.split == word and part.layout]
     best = min((part.rank(IMAGE_WORDS) for part in possible), default=0)
@@ -226,7 +225,7 @@ def _images_of(word: str, parts: Sequence[_Part]) -> tuple[_Part, ...]:
 
 
 def _file(part: _Part) -> str:
-    """The file of an array, its own name where it is alone in it."""
+    """The file of an array; its own name if it is alone in its file."""
     return part.array.name.rpartition("/")[0] or part.array.name
 
 
@@ -244,7 +243,7 @@ def _split(
     split = NamedSplit(word, names, functools.partial(_items, images))
     groups: dict[tuple[str, ...], list[_Part]] = {}
     of_split = [part for part in labels if part.split == word]
-    # labels.npy beside train_images.npy: they are of the images to train on.
+    # labels.npy next to train_images.npy labels the images to train on.
     if not of_split and split_of(word) == "train":
         of_split = [part for part in labels if not part.split]
     for part in sorted(of_split, key=_label_order):
@@ -280,7 +279,7 @@ def _labels_in(arrays: Sequence[StoredArray], *, count: int) -> list[Label] | st
 
 
 def _open_stacks(images: Sequence[_Part]) -> Iterator[str]:
-    """Of stacks without labels, those that may as well be single images, by shape and name."""
+    """A remark on stacks without labels that could also be single images, by shape and name."""
     stacks = [part for part in images if part.layout and part.layout.images > 1]
     arrays = [part.array for part in stacks if part.last.isdisjoint(OF_MANY)]
     said = {array.name: may_be_one(array.shape, array.dtype) for array in arrays}
@@ -296,7 +295,7 @@ def _label_order(part: _Part) -> tuple[Any, ...]:
 
 
 def _classes(images: Sequence[_Part], *, train: bool) -> list[Label]:
-    """The class of each image where files or folders of different names are classes, else []."""
+    """The class of each image if files or folders of different names are classes, else []."""
     if all(part.layout and part.layout.images == 1 for part in images):
         paths = [tuple(_below_split(part)) for part in images]
         fit = are_classes(paths) if train else all(len(path) == 2 for path in paths)
@@ -351,7 +350,7 @@ def _strange(parts: Sequence[_Part], used: set[str]) -> Iterator[Unused]:
 def _class_names(
     parts: Sequence[_Part], path: Path, *, coarse: bool
 ) -> tuple[set[str], tuple[str, ...]]:
-    """The list of class names among the arrays, or beside them: which array, and the names.
+    """The class names listed in an array, or in a file next to them: which array, and the names.
 
     Coarse labels have other names than fine ones.
     """
@@ -375,7 +374,7 @@ def _items(images: Sequence[_Part]) -> Iterator[Encoded]:
     for part in images:
         assert part.layout is not None
         array, names = part.array, part.rows()
-        whole = part.layout.images != array.shape[0]  # one image, whose rows are no images
+        whole = part.layout.images != array.shape[0]  # one image, whose rows are not images
         for block in [array.read()] if whole else array.blocks():
             for image in block if array.encoded else part.layout.arranged(block):
                 yield Encoded(next(names), image.tobytes() if array.encoded else image)

@@ -27,8 +27,8 @@ def images_from_arrays(
     Args:
         pixels: (N, H, W, C) uint8.
         labels: (N,) integers in 0..C-1, or None.
-        class_names: C names; left out, the classes are called "0", "1", ...
-        sources: N names of where the images came from, or nothing.
+        class_names: C names; by default "0", "1", ...
+        sources: N names of where the images came from, or ().
         channels: C; 3 for colours and gray.
 
     Raises:
@@ -61,11 +61,11 @@ class _Checked(NamedTuple):
 def _checked(labels: npt.NDArray[Any], *, class_names: Sequence[str], count: int) -> _Checked:
     """Labels as int64 in 0..C-1, with a name for each class.
 
-    Without names C is the largest label + 1, which may not exceed the number of images: a
-    column of identifiers is no label.
+    Without names C is the largest label + 1, which may not exceed the number of images:
+    identifiers are not labels.
 
     Raises:
-        DataError: For labels out of range or not as many as there are images.
+        DataError: For labels out of range, or another number of them than of images.
     """
     labels = np.asarray(labels)
     if labels.shape != (count,) or not np.issubdtype(labels.dtype, np.integer):

@@ -1,8 +1,8 @@
-"""Arrow files as `datasets` writes them -> the same few things that a Parquet file offers.
+"""Arrow files as `datasets` writes them -> the interface of a Parquet file.
 
-`save_to_disk` leaves a folder with `state.json` and `data-00000-of-00002.arrow`, for several splits
-in folders of their names beside `dataset_dict.json`. Its cache names files by split,
-`cifar10-train.arrow`. Caches of transformations (`cache-....arrow`) are no data.
+`save_to_disk` writes a folder with `state.json` and `data-00000-of-00002.arrow`, or one such folder
+for each split next to `dataset_dict.json`. The cache of `datasets` names files by split,
+`cifar10-train.arrow`. Caches of transformations (`cache-....arrow`) are not data.
 """
 
 from __future__ import annotations
@@ -26,25 +26,25 @@ MAGIC = b"ARROW1"  # of the file format; what `datasets` writes is the stream fo
 
 
 class RowGroup(NamedTuple):
-    """Some rows that were written together, of which no statistics are kept."""
+    """Rows that were written together; no statistics are kept for them."""
 
     num_rows: int
 
 
 class ArrowMetadata(NamedTuple):
-    """What is known of all rows."""
+    """The number of rows, in all and by group."""
 
     num_rows: int
     num_row_groups: int
     batches: tuple[int, ...]
 
     def row_group(self, index: int) -> RowGroup:
-        """One of them."""
+        """The group at an index."""
         return RowGroup(self.batches[index])
 
 
 class ArrowFile:
-    """An Arrow file, mapped, which offers what `PagedFile` does."""
+    """A memory-mapped Arrow file with the interface of `PagedFile`."""
 
     def __init__(self, file: Any) -> None:
         import pyarrow.ipc
@@ -79,7 +79,7 @@ class ArrowFile:
     ) -> Iterator[pyarrow.RecordBatch]:
         """Rows in order, of some columns, each batch checked so that no offset leads elsewhere.
 
-        Of values that many rows share there are fewer rows at a time.
+        Batches are smaller where many rows share a value.
         """
         import pyarrow
 
@@ -93,7 +93,7 @@ class ArrowFile:
 
 
 def _messages(file: Any, *, is_file: bool) -> Iterator[Any]:
-    """What a file consists of, as it is stored; its last part says where, or they follow."""
+    """The messages of a file as stored: listed in its footer, or one after another in a stream."""
     import pyarrow.ipc
 
     if not is_file:
@@ -110,9 +110,9 @@ def _messages(file: Any, *, is_file: bool) -> Iterator[Any]:
 
 
 def _packed_values(message: Any) -> int:
-    """What the compressed buffers of a message unpack to, by the number that each begins with.
+    """Bytes that the compressed buffers of a message unpack to, by the number each begins with.
 
-    Arrow allocates by it. Fields of flatbuffers by their number in Message.fbs.
+    Arrow allocates by it. Flatbuffers fields go by their number in Message.fbs.
     """
     data = message.metadata.to_pybytes()
     rows = _follow(data, _field(data, _follow(data, 0), 2))
@@ -130,7 +130,7 @@ def _packed_values(message: Any) -> int:
 
 
 def _field(data: bytes, table: int, number: int) -> int:
-    """Where a field of a table of flatbuffers lies; 0 where it is left out."""
+    """The offset of a field of a flatbuffers table; 0 when it is left out."""
     known = table - int.from_bytes(data[table : table + 4], "little", signed=True)
     entry = 4 + 2 * number
     offset = _number(data, known + entry, 2) if entry < _number(data, known, 2) else 0
@@ -159,7 +159,7 @@ def opened_arrow(path: Path) -> Iterator[ArrowFile]:
 
 
 def check_listed(folder: Path) -> None:
-    """Refuses a saved data set of which a file is missing that its own list names.
+    """Refuses a saved data set that lacks a file named in its own list.
 
     Raises:
         DataError: With the file.

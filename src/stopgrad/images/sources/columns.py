@@ -1,9 +1,9 @@
 """The columns of a Parquet file -> the one that holds the images, and what its rows hold.
 
-It is a struct {bytes, path} or binary, whatever its name, or a list of these, of which the first
-counts; where there is neither, it is text that names image files. A column that the user names
-comes first. Where several would do, those of the usual names, of the Hub's metadata and of structs
-come first, and the others are named.
+It holds structs {bytes, path} or binary values, whatever its name, or lists of these, of which the
+first counts; or, without any such column, text that names image files. A column that the user names
+wins. Of several candidates, those with the usual names, in the Hub's metadata and of structs come
+first, and the others are named in a remark.
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ class ImageColumn(NamedTuple):
 
     name: str
     paths: bool
-    others: tuple[str, ...] = ()  # that could be meant
+    others: tuple[str, ...] = ()  # other candidates
 
     @property
     def remarks(self) -> tuple[str, ...]:
-        """What a reader should know of the choice."""
+        """A remark on the choice, if there was one."""
         if not self.others:
             return ()
         flag = f"--image-column takes {few(self.others)} instead"
@@ -58,7 +58,7 @@ def image_column(file: GroupedFile, wanted: str = "") -> ImageColumn | None:
         wanted: Its name; "": by rule.
 
     Raises:
-        DataError: When the one that is wanted is not there, or holds something else.
+        DataError: When the wanted one is not there, or holds something else.
     """
     schema, features = file.schema_arrow, features_of(file.schema_arrow)
     if wanted:
@@ -78,7 +78,7 @@ def image_column(file: GroupedFile, wanted: str = "") -> ImageColumn | None:
 
 
 def _path_rank(name: str, files: Sequence[str]) -> tuple[bool, bool]:
-    """Sorts columns of paths: those first whose files may be there."""
+    """Sort key of a column of paths: those whose files may exist come first."""
     return all(map(strange_path, files)), FILE_WORDS.isdisjoint(words_of(name))
 
 
@@ -89,7 +89,7 @@ def _first_files(file: GroupedFile, name: str) -> list[str]:
 
 
 def strange_path(text: str) -> str:
-    """Why a path can name no file of the data, whatever files there are; "" where it can."""
+    """Why a path cannot name a file of the data, whatever files there are; "" when it can."""
     if re.match(r"[a-z][a-z0-9+.-]*://|data:", text, re.IGNORECASE):
         return "an address on the net, which is not downloaded"
     if re.match(r"[/\\]|[a-z]:[/\\]", text, re.IGNORECASE):
@@ -98,7 +98,7 @@ def strange_path(text: str) -> str:
 
 
 def _image_rank(file: GroupedFile, name: str, features: dict[str, Any]) -> tuple[bool, ...]:
-    """Sorts columns of bytes; which of them shows images is looked at last, as it takes reading."""
+    """Sort key of a column of bytes; whether it shows images comes last, as that takes reading."""
     kind = file.schema_arrow.field(name).type
     return (
         name not in IMAGE_NAMES,
@@ -118,7 +118,7 @@ def _shows_images(file: GroupedFile, name: str) -> bool:
 
 
 def image_bytes(column: pyarrow.Array) -> list[bytes | None]:
-    """The encoded images of rows; of lists the first."""
+    """The encoded image of each row, the first one of a list."""
     if is_list(column.type):
         return [next(iter(_in_list(cell)), None) for cell in column.to_pylist()]
     return list(_part(column, "bytes").to_pylist())
@@ -135,7 +135,7 @@ def _in_list(cell: Any) -> list[bytes | None]:
 
 
 def images_in_lists(file: GroupedFile, name: str) -> Iterator[int]:
-    """How many images each row of a column of lists holds; nothing of other columns."""
+    """How many images each row of a column of lists holds; nothing for other columns."""
     if is_list(file.schema_arrow.field(name).type):
         for batch in batches_of(file, name):
             yield from (len(_in_list(cell)) for cell in batch.column(0).to_pylist())
@@ -149,14 +149,14 @@ def is_list(kind: pyarrow.DataType) -> bool:
 
 
 def image_paths(column: pyarrow.Array) -> list[str | None]:
-    """The paths of rows, null where the column has none."""
+    """The path of each row, None if the column has none."""
     if not _holds_paths(column.type):
         return [None] * len(column)
     return list(_part(column, "path").to_pylist())
 
 
 def _part(column: pyarrow.Array, name: str) -> pyarrow.Array:
-    """A field of a struct, or all of another column."""
+    """A field of a column of structs; any other column as it is."""
     import pyarrow.types as kinds
 
     if not kinds.is_struct(column.type):
@@ -167,12 +167,12 @@ def _part(column: pyarrow.Array, name: str) -> pyarrow.Array:
 def batches_of(
     file: GroupedFile, name: str, *, most_rows: int = 1 << 16
 ) -> Iterator[pyarrow.RecordBatch]:
-    """The rows of a column, so few at a time that they fit into memory whatever they repeat.
+    """The rows of a column, few enough at a time to fit into memory even if values repeat.
 
     A value that many rows share is stored once, and no value is larger than its group of rows.
 
     Raises:
-        DataError: When they come to far more than the file holds.
+        DataError: When they unpack to far more than the file holds.
         ValueError: When the pages of the file cannot be followed.
     """
     unpacked = stored = 0
@@ -188,7 +188,7 @@ def batches_of(
 
 
 def whole_column(file: GroupedFile, name: str) -> pyarrow.ChunkedArray:
-    """All values of a column; errors as of `batches_of`."""
+    """All values of a column; errors as for `batches_of`."""
     import pyarrow
 
     kind = file.schema_arrow.field(name).type
@@ -207,7 +207,7 @@ def _first_rows(file: GroupedFile, name: str) -> Iterator[pyarrow.RecordBatch]:
 def _holds_bytes(file: GroupedFile, name: str, kind: pyarrow.DataType) -> bool:
     """Whether a column holds bytes, directly or in the `bytes` of a struct, and not only nulls.
 
-    A column of lists is one of images only where its first rows begin as those do.
+    A column of lists counts only if its first rows begin like images.
     """
     import pyarrow.types as kinds
 
@@ -231,7 +231,7 @@ def _is_binary(kind: pyarrow.DataType) -> bool:
 def _all_null(file: GroupedFile, name: str) -> bool:
     """Whether none of the first rows of a struct has bytes.
 
-    By the rows themselves: Arrow aborts the process over damaged statistics.
+    Judged by the rows themselves: Arrow aborts the process over damaged statistics.
     """
     found = [image_bytes(batch.column(0)) for batch in _first_rows(file, name)]
     return any(found) and not any(data for batch in found for data in batch)
@@ -257,7 +257,7 @@ def is_text(kind: pyarrow.DataType) -> bool:
 
 
 def features_of(schema: pyarrow.Schema) -> dict[str, dict[str, Any]]:
-    """What the Hub's metadata says of each column, or of what its lists hold; {} for nothing."""
+    """The Hub's metadata on each column, or on the items of its lists; {} if there is none."""
     with contextlib.suppress(ValueError, AttributeError, TypeError, RecursionError):
         return read_features(schema)
     return {}

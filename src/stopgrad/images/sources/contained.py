@@ -1,6 +1,6 @@
 """Files that hold many images, a folder or a pattern of such files -> a `DataSource`.
 
-Each kind has its reader; of a folder of several kinds, image files included, the most images count.
+Each kind has its reader; in a folder of several kinds (image files are one) the most images win.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ from stopgrad.images.sources.webdataset import is_shard, webdataset_source
 from stopgrad.images.types import DataSource, Notes, Unused
 
 PICKLES = (".pkl", ".pickle", ".pt", ".pth", ".joblib")
-ARRAYS_DEPTH, ARCHIVES_DEPTH = 3, 2  # folders, that named included, in which they are looked for
-MOST_LOOSE = 100  # image files beside which archives and files of arrays are looked into
-NESTED = 2  # archives in archives are opened so deep
-MOST_SHARDS = 100_000  # that a pattern names
+ARRAYS_DEPTH, ARCHIVES_DEPTH = 3, 2  # levels of folders that are searched, the named one included
+MOST_LOOSE = 100  # image files next to which archives and files of arrays are still opened
+NESTED = 2  # depth to which archives in archives are opened
+MOST_SHARDS = 100_000  # that a pattern may name
 
 Find = Callable[[Path], DataSource]
 
@@ -41,13 +41,13 @@ Find = Callable[[Path], DataSource]
 def in_folder(
     path: Path, listing: FolderListing, reading: Reading, *, inside: Find, depth: int
 ) -> DataSource:
-    """Images as files, as rows of Parquet, or in archives and arrays; what else lies there.
+    """The data set in a folder: image files, Parquet rows, archives or arrays; notes on the rest.
 
     Args:
         path: The folder.
         listing: What lies in it.
         reading: The split that is scored, and the columns that are read.
-        inside: The data set in a folder that was unpacked.
+        inside: Finds the data set in an unpacked folder.
         depth: How many archives were opened on the way here.
 
     Raises:
@@ -56,7 +56,7 @@ def in_folder(
     """
     images = ["/".join(image.parts) for image in listing.images]
     rows = count_images(path, reading) if is_parquet(path) else 0
-    # As few image files as are stray in a split leave the data to archives and arrays.
+    # If image files are as few as the strays of a split, archives and arrays are the data.
     few, most = not rows and len(images) <= MOST_LOOSE, int(len(images) / MOST_STRAY)
     inner = [*itertools.islice(_images_inside(path), most)] if few else []
     fit = few and len(inner) == most
@@ -80,7 +80,7 @@ def in_folder(
 
 
 def _without(source: DataSource, reason: str, names: Sequence[str]) -> DataSource:
-    """A data set with a note of images that are not used."""
+    """A data set with a note on images that are not used."""
     unused = (Unused("image", reason, tuple(names)),) if names else ()
     return source._replace(notes=source.notes.and_those(Notes(unused=unused)))
 
@@ -88,7 +88,7 @@ def _without(source: DataSource, reason: str, names: Sequence[str]) -> DataSourc
 def _with_the_rest(
     source: DataSource, listing: FolderListing, is_used: Callable[[str], bool]
 ) -> DataSource:
-    """A data set in some files of a folder, with notes of all others that are no images."""
+    """A data set in some files of a folder, with notes on all others that are not images."""
     left = (
         group._replace(names=tuple(name for name in group.names if not is_used(name)))
         for group in listing.unused
@@ -145,7 +145,7 @@ def in_file(path: Path, reading: Reading, *, inside: Find) -> DataSource:
 
 
 def _in_archives(path: Path, archives: list[Path], reading: Reading, find: Find) -> DataSource:
-    """Numbered tars are shards, and so are those that begin as shards do; others are folders."""
+    """Numbered tars and those that begin like shards are read as shards; others as folders."""
     tars = [file for file in archives if ".t" in archive_ending(file.name)]
     if tars == archives and (_are_numbered(tars) or is_shard(tars[0])):
         files = {file.relative_to(path).as_posix(): file for file in tars}
@@ -156,7 +156,7 @@ def _in_archives(path: Path, archives: list[Path], reading: Reading, find: Find)
 
 
 def _are_numbered(files: list[Path]) -> bool:
-    """Whether files are the parts of something, counted from 0 or 1: no more than half are missing.
+    """Whether files are numbered parts, from 0 or 1, of which no more than half are missing.
 
     The tars of ImageNet's classes, n01440764.tar, are not.
     """
@@ -179,7 +179,7 @@ def _files_below(folder: Path, kind: Callable[[str], str], *, depth: int) -> lis
 
 
 def shards_of_pattern(pattern: str, reading: Reading) -> DataSource | None:
-    """The shards that a pattern such as `train-{000..099}.tar` or `*.tar` names; None: it is none.
+    """The shards named by a pattern such as `train-{000..099}.tar` or `*.tar`; None for other text.
 
     Raises:
         DataError: When one of them is not there.
@@ -204,7 +204,7 @@ def shards_of_pattern(pattern: str, reading: Reading) -> DataSource | None:
 
 
 def _expanded(pattern: str) -> Iterator[str]:
-    """Names as a shell makes them of `{000..099}` and `{a,b}`."""
+    """Names as a shell expands `{000..099}` and `{a,b}`."""
     match = re.search(r"\{(\d+)\.\.(\d+)\}|\{([^{}]*,[^{}]*)\}", pattern)
     if not match:
         yield pattern
@@ -221,7 +221,7 @@ def _expanded(pattern: str) -> Iterator[str]:
 
 
 def _refuse_pickles(files: list[Path]) -> None:
-    """Refuses Python's own format, which CIFAR's authors chose, too.
+    """Refuses Python's own format, pickle, in which CIFAR is published too.
 
     Raises:
         DataError: With the formats to use instead.
@@ -236,7 +236,7 @@ def _refuse_pickles(files: list[Path]) -> None:
 
 
 def _begins_like_pickle(path: Path) -> bool:
-    """By its protocol, 2 to 5; older ones are text."""
+    """Whether a file begins with pickle protocol 2 to 5; older ones are text."""
     if not path.is_file():
         return False
     try:

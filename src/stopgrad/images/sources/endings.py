@@ -1,6 +1,6 @@
-"""Endings and first bytes of files -> what kind of image they are, or that they are none.
+"""Endings and first bytes of files -> the kind of image that they are, if any.
 
-And names of files -> which kind of file of many images they are.
+And names of files -> the kind of file of many images that they are.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ UNREAD = _set(  # images that nothing here reads
 )
 VIDEOS = _set("3gp avi flv m2ts m4v mkv mov mp4 mpeg mpg mts ogv vob webm wmv")
 TABLES = _set("csv tsv jsonl ndjson")
-OTHERS = _set(  # no images: such files need not be opened to tell
+OTHERS = _set(  # not images: such files need not be opened to tell
     "bib c cfg cpp css doc docx h htm html ini ipynb js json log m md odt pdf ppt pptx py pyc r rst"
     " rtf sh bat tex toml txt xml xmp yaml yml aae kml geojson shp dbf prj ods xls xlsx url webloc"
     " lnk arrow feather parquet db sqlite lmdb mdb h5 hdf5 mat npy npz pkl pickle pt pth ckpt onnx"
@@ -43,7 +43,7 @@ OTHERS = _set(  # no images: such files need not be opened to tell
     " part thm exe dll so"
 )
 PACKED = _set("zip tar gz tgz bz2 tbz2 xz txz zst 7z rar")
-# Files that hold many images: of arrays, by what their names match; archives; and tables.
+# Files that hold many images: arrays, by patterns of their names; archives; and tables.
 ARRAYS = {
     "npy": r"\.npy$",
     "npz": r"\.npz$",
@@ -70,8 +70,8 @@ KINDS = {
     ".bmp": rb"BM.{12}[\x0c\x28\x34\x38\x6c\x7c]\0\0\0",
     ".ppm": rb"P[1-6]\s[\s#\d]",
 }
-FIRST_BYTES = 256  # in which all of them show themselves
-POINTER = b"version https://git-lfs"  # begins what Git leaves in the place of a large file
+FIRST_BYTES = 256  # enough to recognise each of them
+POINTER = b"version https://git-lfs"  # begins what Git leaves in place of a large file
 UNFETCHED = "a pointer of Git LFS: git lfs pull fetches the file"
 # The classes of DICOM objects without pixels, by what follows 1.2.840.10008 (PS3.4, Table B.5-1):
 # directories, waveforms, presentation states, measurements, reports, documents, protocols, plans
@@ -84,7 +84,7 @@ NO_PIXELS = re.compile(
 
 
 def ending_of(name: str) -> str:
-    """The ending in small letters; "" where what follows the last dot is none, as in `scan.001`."""
+    """The ending in lower case; "" if what follows the last dot is not one, as in `scan.001`."""
     name = name.lower()
     stem, _, last = (name[:-3] if name.endswith(".nii.gz") else name).rpartition(".")
     return _ending(last) if stem else ""
@@ -96,12 +96,12 @@ def _ending(last: str) -> str:
 
 
 def names_image(path: str) -> bool:
-    """Whether a path ends as those of image files do."""
+    """Whether a path has the ending of an image file."""
     return os.path.splitext(path)[1].lower() in SUFFIXES
 
 
 def are_image_files(paths: Iterable[str]) -> bool:
-    """Whether all of these end as image files do."""
+    """Whether all of these have the ending of an image file."""
     return all(map(names_image, paths))
 
 
@@ -119,7 +119,7 @@ def array_kind(name: str) -> str:
 
 
 def archive_ending(name: str) -> str:
-    """The ending by which a file is an archive, the longest that fits; "" for all others."""
+    """The longest ending of an archive that a name has; "" for all other files."""
     lower = name.lower()
     return max((e for e in (*ZIPS, *TARS) if lower.endswith(e)), key=len, default="")
 
@@ -135,7 +135,7 @@ def is_image(ending: str) -> bool:
 
 
 def why_not_read(ending: str) -> str:
-    """What to do about images and videos that are not read; "" for all other endings."""
+    """Advice for images and videos that are not read; "" for all other endings."""
     if ending in EXTRAS:
         return f"{ending} needs: {packages.installation(EXTRAS[ending])}"
     if ending in VIDEOS:
@@ -157,6 +157,6 @@ def why_broken(path: Path, error: Exception) -> str:
 
 
 def kind_of(start: bytes) -> str:
-    """The ending that a file should have by its first bytes; "" where they are no image's."""
+    """The ending that a file should have by its first bytes; "" if they are not an image's."""
     matching = (ending for ending, kind in KINDS.items() if re.match(kind, start, re.DOTALL))
     return next(matching, "")

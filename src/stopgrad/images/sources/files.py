@@ -1,14 +1,14 @@
 """A folder -> its image files in order, the tables that may label them, and all else by reason.
 
-Which files are images: those with the ending of one (`SUFFIXES`, in any case), and those without an
-ending whose first bytes are an image's. Links are followed, but not in loops. A name with such an
-ending that is no readable file counts as a damaged image; so does a folder of such a name, unless
-it holds images.
+Images are the files with the ending of one (`SUFFIXES`, in any case), and those without an ending
+whose first bytes are an image's. Links are followed, but not in loops. An entry with such an ending
+that is not a readable file counts as a damaged image; so does a folder of such a name, unless it
+holds images.
 
-Everything else is passed over and noted with its path: images in other formats, hidden ones, those
-in the folders of thumbnails and systems, folders that cannot be opened, and files that are no
-images. Files that systems keep (`Thumbs.db`) and hidden files that are no images are not worth a
-note. What stopgrad itself has written, a run, a store or a figure, is known by its files.
+Everything else is skipped and noted with its path: images in other formats, hidden ones, those in
+thumbnail and system folders, folders that cannot be opened, and files that are not images. System
+files (`Thumbs.db`) and hidden files that are not images are not worth a note. Runs, stores and
+figures written by stopgrad itself are recognised by their files.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from stopgrad.images.store import PACKING
 from stopgrad.images.types import Unused, UnusedKind
 from stopgrad.storage import read_patiently
 
-SYSTEM = frozenset(  # folders and files that systems and their viewers keep, in small letters
+SYSTEM = frozenset(  # folders and files that systems and their viewers keep, in lower case
     {"@eadir", "#recycle", "#snapshot", "@recycle", "@recently-snapshot", "@__thumb", ".@__thumb"}
     | {"lost+found", "$recycle.bin", "recycler", "system volume information", "__macosx"}
     | {".trash", ".trashes", ".thumbnails", ".thumbs", ".spotlight-v100", ".fseventsd"}
@@ -81,7 +81,7 @@ class Found(NamedTuple):
 
 
 class FolderListing(NamedTuple):
-    """What lies in a folder and below, in order of the path by code point."""
+    """The contents of a folder and below, in order of the path by code point."""
 
     root: str
     images: tuple[Found, ...]
@@ -115,7 +115,7 @@ def list_folder(root: Path) -> FolderListing:
 
 
 def _entries(folder: str) -> list[os.DirEntry[str]]:
-    """What lies in a folder; one that is closed to this user may stay so, and is no failure."""
+    """The entries of a folder; a PermissionError is raised at once, without further tries."""
 
     def read() -> list[os.DirEntry[str]] | PermissionError:
         try:
@@ -136,7 +136,7 @@ def as_text(name: str) -> str:
 
 
 def sign_figure(png: bytes) -> bytes:
-    """A PNG file that names its writer, so that beside images it is not taken for one of them."""
+    """A PNG file that names its writer, so that among images it is not taken for one of them."""
     header = 33  # bytes: the signature and the chunk IHDR, which is always the first
     chunk = struct.pack(">I", len(MARK) - 4) + MARK + struct.pack(">I", zlib.crc32(MARK))
     return png[:header] + chunk + png[header:]
@@ -150,17 +150,17 @@ class _Folder(NamedTuple):
 
 
 class _Walk:
-    """What has been found so far."""
+    """The files and folders found so far."""
 
     def __init__(self) -> None:
         self.images: list[Found] = []
         self.tables: list[Found] = []
-        self.folders: list[Found] = []  # whose names end as those of images do
+        self.folders: list[Found] = []  # named like images
         self.unused: dict[tuple[UnusedKind, str], list[str]] = {}
         self.packed = False
 
     def enter(self, here: _Folder, entries: list[os.DirEntry[str]]) -> Iterator[_Folder]:
-        """Takes in what lies in a folder; yields the folders to go into."""
+        """Takes in the entries of a folder; yields the folders to enter."""
         names = {entry.name for entry in entries}
         self.packed = self.packed or any(map(holds_many, names))
         if here.parts and here.passed is None and (names >= RUN or names & {MANIFEST, PACKING}):
@@ -192,7 +192,7 @@ class _Walk:
             self._pass_over("file", "links to folders above them", folder.parts)
 
     def _take(self, file: Found, ending: str) -> None:
-        """One file that is neither hidden nor known as ours."""
+        """Classifies a file that is neither hidden nor written by stopgrad."""
         if ending in DICOM and holds_no_pixels(_first_bytes(file.path)):
             self._pass_over("file", "DICOM files without pixels (reports, plans, ...)", file.parts)
         elif is_read(ending):
@@ -212,7 +212,7 @@ class _Walk:
             self._take_odd(file, ending)
 
     def _take_odd(self, file: Found, ending: str) -> None:
-        """A file with no ending or an unknown one: its first bytes tell what it is."""
+        """Classifies a file with no ending or an unknown one, by its first bytes."""
         kind = kind_of(_first_bytes(file.path))
         if not os.path.exists(file.path):
             self._pass_over("image", "links that lead nowhere", file.parts)
@@ -226,7 +226,7 @@ class _Walk:
             self._pass_over("file", f"{named} are not read" if ending else named, file.parts)
 
     def closed(self, folder: _Folder, error: OSError) -> None:
-        """A folder that cannot be opened."""
+        """Notes a folder that cannot be opened."""
         reason = f"folders that cannot be opened ({error.strerror})"
         self._pass_over(*(folder.passed or ("image", reason)), (*folder.parts, ""))
 
@@ -234,7 +234,7 @@ class _Walk:
         self.unused.setdefault((what, reason), []).append("/".join(parts))
 
     def listing(self, root: str) -> FolderListing:
-        """All of it, in order."""
+        """Everything found, in order."""
         images = [*self.images, *self._damaged_folders()]
         groups = [Unused(*key, tuple(sorted(names))) for key, names in self.unused.items()]
         groups.sort(key=lambda group: (-len(group.names), group.reason))
@@ -242,7 +242,7 @@ class _Walk:
         return FolderListing(root, in_order(images), tables, tuple(groups), self.packed)
 
     def _damaged_folders(self) -> list[Found]:
-        """Folders with the name of an image in which no image lies, read or not."""
+        """Folders named like an image that hold no image, read or not."""
         if not self.folders:
             return []
         others = [name for (what, _), of in self.unused.items() if what == "image" for name in of]
@@ -265,7 +265,7 @@ def _unreadable(path: str, error: OSError) -> DataError:
 
 
 def _hidden(name: str) -> tuple[UnusedKind, str] | None:
-    """Why what a folder or a file of this name holds is not used, if it is not."""
+    """Why a folder or a file of this name is not used; None if it is."""
     lower = name.lower()
     if lower in SYSTEM or lower.startswith((".trash-", "._")):
         return "file", "thumbnails and folders of the system"
@@ -273,13 +273,13 @@ def _hidden(name: str) -> tuple[UnusedKind, str] | None:
 
 
 def _names_an_image(hidden: str) -> bool:
-    """Also `.png`, and `.1.jpg.icloud`, which stands for a file that has not been downloaded."""
+    """Whether a hidden name is an image's, such as `.png` or (not downloaded) `.1.jpg.icloud`."""
     name = hidden.removesuffix(".icloud")
     return is_image(ending_of(name) or name.lower())
 
 
 def _ours(here: _Folder, names: set[str]) -> set[str]:
-    """The files in a folder that stopgrad has written: those of a run, and figures.
+    """The files in a folder written by stopgrad: those of a run, and figures.
 
     Figures are looked for where the command line puts them: in the data folder itself, or in one
     that holds SVG files too.
@@ -294,7 +294,7 @@ def _ours(here: _Folder, names: set[str]) -> set[str]:
 
 
 def _first_bytes(path: str) -> bytes:
-    """At most `FIRST_BYTES` of a regular file; nothing of any other, which might wait for ever."""
+    """At most `FIRST_BYTES` of a regular file; b"" for any other, which might block for ever."""
     try:
         return read_patiently(Path(path), lambda: _start_of(path))
     except OSError:
@@ -309,7 +309,7 @@ def _start_of(path: str) -> bytes:
 
 
 def _folder_below(entry: os.DirEntry[str], here: _Folder) -> _Folder | None:
-    """A folder to go into; None for one of the folders above."""
+    """A folder to enter; None for one of the folders above."""
     state = entry.stat()
     identity = (state.st_dev, state.st_ino)
     if identity in here.above:

@@ -1,7 +1,7 @@
 """A spec such as `cifar10`, `hf:OWNER/NAME` or a path -> its `DataSource`.
 
-A folder of image files needs no other reader; those of all else are loaded when such data are met.
-Of what a Python caller holds, `paths_in` tells which are specs.
+Only the reader of image folders is always loaded, the others when their data are met. `paths_in`
+tells which objects of a Python caller are specs.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ log = logging.getLogger(__name__)
 
 
 def is_name(spec: str) -> bool:
-    """Whether a spec is a name, and not the path of a file or folder of the user's."""
+    """Whether a spec is a name rather than the path of a file or folder of the user's."""
     return spec in KNOWN or spec.startswith("hf:")
 
 
@@ -70,7 +70,7 @@ def _found(spec: str, reading: Reading) -> DataSource:
         repository = ON_THE_HUB.get(spec, spec.removeprefix("hf:"))
         return hub_source(spec, repository=repository, reading=reading)
     path = os.path.expanduser(spec)
-    if not os.path.exists(path):  # unlike Path.exists, it knows no error for odd text
+    if not os.path.exists(path):  # unlike Path.exists, it never raises for odd text
         from stopgrad.images.sources.contained import shards_of_pattern
 
         if (source := shards_of_pattern(spec, reading)) is not None:
@@ -80,10 +80,10 @@ def _found(spec: str, reading: Reading) -> DataSource:
 
 
 def _place(path: Path) -> Path:
-    """Where a data set lies, links followed; but a file keeps the name by which it is known.
+    """The location of a data set, links resolved; but a file keeps the name by which it is known.
 
-    The Hub's cache holds files under their checksums, and links to them by commit: of a data set in
-    it the commit counts that its main branch is at.
+    The Hub's cache holds files under their checksums, and links to them by commit; a data set in
+    it is read at the commit of its main branch.
     """
     if not path.is_dir():
         return path.parent.resolve() / path.name
@@ -95,7 +95,7 @@ def _place(path: Path) -> Path:
 
 
 def _local(path: Path, reading: Reading, depth: int = 0) -> DataSource:
-    """The data set in a file or a folder, for which so many archives were opened."""
+    """The data set in a file or a folder that was reached through `depth` archives."""
     if is_store(path):
         return _as_it_is(store_source(path), reading, scored=read_notes(path).scored or "test")
     if (path / "checkpoints").is_dir() and (path / "config.json").is_file():
@@ -116,7 +116,7 @@ def _local(path: Path, reading: Reading, depth: int = 0) -> DataSource:
 
 
 def _as_it_is(source: DataSource, reading: Reading, *, scored: str) -> DataSource:
-    """A data set that has one way to be read, whatever was asked for."""
+    """A data set that can be read in one way only, whatever was asked for."""
     to_score({"train": "train", scored: None}, reading.split)
     if reading.image_column or reading.label_column:
         log.warning("%s has no columns to choose from", source.name)
@@ -147,7 +147,7 @@ def plain(images: Any) -> Any:
     """A tensor, a column of a table and the like as an array; an array of objects as a list.
 
     Raises:
-        DataError: For a tensor or a column that has no such values.
+        DataError: For a tensor or a column that cannot be converted.
     """
     # Each library raises types of its own, for tensors without values, sparse ones, odd types.
     try:
@@ -178,7 +178,7 @@ def _plain(images: Any) -> Any:
 
 
 def paths_in(data: Any) -> list[str] | None:
-    """The texts or paths in a sequence of nothing else; None for all others."""
+    """The paths in a sequence of nothing but texts and paths; None for anything else."""
     found = plain(data)
     if not isinstance(found, list | tuple) or not found:
         return None

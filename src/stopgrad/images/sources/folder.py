@@ -1,11 +1,10 @@
 """A folder of image files -> a `DataSource`.
 
 `files` says which files are images, `layout` which splits and classes their folders make, `tables`
-how files such as metadata.csv label images that lie in no class folders; where the user names the
-column of the labels, class folders count for nothing. Of several splits to score the first is that
-whose images have labels, test splits first; its name and those of all images that are not read are
-noted. What only the tables tell is read when the source is opened, unless the choice of a split
-hangs on it.
+how files such as metadata.csv label images that lie in no class folders; if the user names the
+column of the labels, class folders are ignored. Of several splits the first whose images have
+labels is scored, test splits first; its name and those of all images that are not read are noted.
+Tables are not read before the source is opened, unless the choice of a split depends on them.
 """
 
 from __future__ import annotations
@@ -62,7 +61,7 @@ def folder_source(
     Args:
         root: The folder.
         reading: The split that is scored, by rule the first with labels; the columns of tables.
-        listing: What lies in the folder, where that is known.
+        listing: The contents of the folder, if known.
 
     Raises:
         DataError: When it is not a folder, or holds no images to train on.
@@ -92,7 +91,7 @@ def folder_source(
 
 
 def _nothing_to_train_on(root: Path, listing: FolderListing, found: Arrangement) -> DataError:
-    """The error for a folder without images, with what there is in their place."""
+    """The error for a folder without images, with what it holds instead."""
     hint = "name the folder that holds the images, or the one that holds train/"
     there = []
     if found.scored:
@@ -151,7 +150,7 @@ class _FolderLabels(NamedTuple):
 
     @property
     def tables(self) -> tuple[Found, ...]:
-        """Those in the folder."""
+        """The tables in the folder."""
         return self.listing.tables
 
     def has_classes(self, split: FolderSplit) -> bool:
@@ -185,9 +184,9 @@ def _choose(found: Arrangement, known: _FolderLabels, wanted: str) -> FolderSpli
 def _stamps(
     found: Arrangement, known: _FolderLabels, scored: FolderSplit | None
 ) -> Iterator[FileStamp]:
-    """Of all images that are read, and of the tables that may label them.
+    """The stamps of all images that are read, and of the tables that may label them.
 
-    The names tell how images were understood: two ways of reading a folder never share a key.
+    Their names tell how images were understood: two ways of reading a folder never share a key.
     """
     train = found.train
     for image in train.images:
@@ -209,7 +208,7 @@ def _notes(
     scored: FolderSplit | None,
     wanted: str,
 ) -> Notes:
-    """What the names tell: which splits are read, and all that is not."""
+    """Notes taken from the names: which splits are read, and all that is not."""
     train, remarks, unused = found.train, list(found.remarks), list[Unused]()
 
     def pass_over(reason: str, images: Sequence[Found]) -> None:
@@ -240,7 +239,7 @@ def _notes(
 
 
 def _called(found: Arrangement, scored: FolderSplit, wanted: str) -> str:
-    """What results call the split that is scored."""
+    """The name of the scored split in results."""
     meaning = scored.split if scored in found.scored else None
     return scored_as(scored.name, {scored.name: meaning}, wanted)
 
@@ -272,7 +271,7 @@ def _remarks(found: Arrangement, scored: FolderSplit | None, known: _FolderLabel
 
 
 def _why_no_inner_classes(train: FolderSplit) -> str:
-    """What to do where the classes lie one level too deep."""
+    """Advice for classes that lie one level too deep; else ""."""
     inner = inner_classes(train.inside)
     if inner is None or train.cut:
         return ""
@@ -287,7 +286,7 @@ def _why_no_inner_classes(train: FolderSplit) -> str:
 
 
 def _how_to_learn_from(folder: str, root: str) -> str:
-    """The commands that learn from a folder beside the training split."""
+    """The commands that learn from a folder next to the training split."""
     return (
         f"to learn from {folder}: stopgrad pretrain --data {quote(folder)}, and embed, "
         f"compare and finetune (with --out) its run with --data {quote(root)}"
@@ -295,7 +294,7 @@ def _how_to_learn_from(folder: str, root: str) -> str:
 
 
 def _folder_of(images: Sequence[Found]) -> str:
-    """The folder below which the parts of the paths of images begin."""
+    """The folder to which the paths of images are relative."""
     return str(Path(images[0].path).parents[len(images[0].parts) - 1])
 
 

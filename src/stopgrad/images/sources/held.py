@@ -1,6 +1,6 @@
-"""Images that a Python caller holds -> a `DataSource`: arrays, tensors, Pillow images, files.
+"""Images held by a Python caller -> a `DataSource`: arrays, tensors, Pillow images, files.
 
-Everything goes to the decoder that all images go through; an image of one array is (H, W),
+Everything goes through the same decoder as all other images; an image of one array is (H, W),
 (H, W, C) or (C, H, W).
 """
 
@@ -42,7 +42,7 @@ IMAGE_NAMES = ("image", "img", "bytes", "path")  # columns of a row of the Hub's
 
 
 class _Held(NamedTuple):
-    """Images in order, and how each becomes something to decode."""
+    """Images in order, and how each is turned into something to decode."""
 
     images: int
     encoded: Callable[[], Iterator[Encoded]]
@@ -52,17 +52,17 @@ class _Held(NamedTuple):
 
 
 def held_source(images: Any, *, labels: Any = None, class_names: Sequence[str] = ()) -> DataSource:
-    """Images that are held in memory, or a list of image files, as a data set.
+    """Images in memory, or a list of image files, as a data set.
 
     Args:
         images: A stack of images as an array or a tensor of any layout of `array_images`; a
             sequence of arrays, tensors, Pillow images or paths; or a data set of PyTorch or of
             the Hub's library, whose items are images, or images with their labels.
-        labels: N numbers or texts, or None; those of a data set are its own.
-        class_names: C names of labels that are numbers from 0 on; of a data set its own.
+        labels: N numbers or texts; None: those of the data set, if it has any.
+        class_names: C names of labels numbered from 0; without either, the data set's own.
 
     Raises:
-        DataError: For what is no image, and for labels that are not as many.
+        DataError: For something other than images, and for labels of another number.
     """
     images = plain(images)
     held = _stack(images) if isinstance(images, np.ndarray) else _each(images)
@@ -71,7 +71,7 @@ def held_source(images: Any, *, labels: Any = None, class_names: Sequence[str] =
         class_names = _own_names(images)
     values = None if own is None else _values(own, held.images)
     stamps = tuple(stamp(path, name=os.path.abspath(path)) for path in paths_in(images) or ())
-    # The cache tells files by their stamps, and the labels of files by this.
+    # The cache recognises files by their stamps, and their labels by this key.
     key = hashlib.sha256(repr((values, tuple(class_names))).encode()).hexdigest()
     read = functools.partial(_open, held, values, tuple(class_names))
     return DataSource("images", f"labels {key}", stamps, read, reading=Reading(bands=held.bands))
@@ -119,12 +119,12 @@ def _values(labels: Any, count: int) -> list[Label] | str:
 
 
 def _is_missing(label: Any) -> bool:
-    """None, NaN, and the sign of pandas."""
+    """Whether a label is None, NaN or pandas' NA."""
     return label is None or (isinstance(label, float) and label != label) or str(label) == "<NA>"
 
 
 def _stack(array: AnyArray) -> _Held:
-    """An array of all images."""
+    """All images in one array."""
     rows = np.dtype(np.uint8) if array.ndim == 2 else array.dtype
     layout = stack_layout(array.shape, rows, bands=True)
     one = image_layout(array.shape, array.dtype)
@@ -172,7 +172,7 @@ def _each(images: Any) -> _Held:
 
 
 def _image_and_label(item: Any) -> tuple[Any, Any]:
-    """An item of a sequence: a pair, a row of a table of the Hub's library, or an image alone."""
+    """Image and label of an item: a pair, a row of a table of the Hub's library, or an image."""
     if isinstance(item, tuple):
         return (plain(item[0]), _label_in(item)) if item else (None, None)
     if isinstance(item, Mapping):
@@ -190,7 +190,7 @@ def _image_and_label(item: Any) -> tuple[Any, Any]:
 
 
 def _label_in(item: tuple[Any, ...]) -> Any:
-    """The second of a pair, or of more, as an index behind it, where that is no second view."""
+    """The second element of a tuple, unless a longer tuple has a second view there."""
     label = plain(item[1]) if len(item) > 1 else None
     is_view = hasattr(label, "getexif") or getattr(label, "ndim", 0) > 1
     return None if len(item) > 2 and is_view else label

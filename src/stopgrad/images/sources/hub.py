@@ -1,11 +1,11 @@
 """An image data set of the Hugging Face Hub, in Parquet -> a `DataSource`.
 
 One request lists the files; only those of the splits needed are downloaded, by the Hub's own
-client, with its progress bars and its cache. The endpoint is $HF_ENDPOINT where it is set. The
+client, with its progress bars and its cache. The endpoint is $HF_ENDPOINT if that is set. The
 listing is kept, so that a data set that was loaded once loads again without a network.
 
-What a server answers becomes paths in that cache, so that a commit, a file name or the name of a
-stored file is used only where it has the form of one.
+A server's answers become paths in that cache, so a commit, a file name or the name of a stored
+file is used only if it has the form of one.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class Listing(NamedTuple):
     configs: list[dict[str, Any]]  # of the data set's card
 
     def checked(self) -> Listing:
-        """The same, where its parts have their form; else a ValueError or a TypeError."""
+        """Itself, if its parts are well formed; else a ValueError or a TypeError."""
         typed(Listing, self._asdict())
         if not COMMIT.fullmatch(self.commit):
             raise ValueError(f"commit {self.commit!r}")
@@ -105,7 +105,7 @@ def hub_source(spec: str, *, repository: str, reading: Reading) -> DataSource:
 def _with_one_scored(shards: Shards, fetch: Callable[[str], Path], reading: Reading) -> Shards:
     """The files without those of splits that are not scored, which need no download.
 
-    Of several splits the first is scored of which the first file has labels, or else the first.
+    Of several splits the first one whose first file has labels is scored, or else the first.
     """
     names = [*shards.scored]
     usable = (name for name in names if has_labels(fetch(shards.scored[name][0]), reading))
@@ -158,7 +158,7 @@ def _name_of(config: Mapping[str, Any]) -> str:
 
 
 def _usual(configs: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The configurations to take first, of several: the one that the card flags, then its order."""
+    """Configurations by preference: the one that the card flags, the usual ones, then its order."""
     flagged = [_name_of(config) for config in configs if config.get("default") is True]
     return [*flagged, *USUAL, *map(_name_of, configs)]
 
@@ -246,7 +246,7 @@ def _malformed(what: str) -> DataError:
 
 @contextlib.contextmanager
 def checked_answers() -> Iterator[None]:
-    """Refuses, in here, answers to the Hub's client whose headers are no names of its cache.
+    """In here, refuses answers to the Hub's client with headers that are unfit as file names.
 
     The client makes paths of them. A DataError ends the request.
     """
@@ -255,7 +255,7 @@ def checked_answers() -> Iterator[None]:
     def check(response: Any) -> None:
         found = {key: response.headers.get(key, "") for key in HEADERS}
         wrong = [f"{key} {value!r}" for key, value in found.items() if not _is_name(key, value)]
-        if response.request.method == "HEAD" and wrong:  # all else that it asks becomes no path
+        if response.request.method == "HEAD" and wrong:  # no other answer becomes a path
             raise _malformed(wrong[0])
 
     hooks = get_session().event_hooks
@@ -275,7 +275,7 @@ class HubUnreachableError(DataError):
 
 
 def _asking(ask: Callable[[], T], name: str) -> T:
-    """What the Hub answers; whatever goes wrong is a DataError in one line."""
+    """The Hub's answer; whatever goes wrong is a DataError or StorageError of one line."""
     from huggingface_hub import errors
 
     try:
@@ -296,7 +296,7 @@ def _asking(ask: Callable[[], T], name: str) -> T:
             hint="check the name; for a private one log in with: hf auth login",
         ) from error
     # The client has raised errors of requests, httpx and httpx2 over its versions, which have
-    # no common root but Exception; only calls of the client stand in this block.
+    # no common root but Exception; only calls of the client are in this block.
     except Exception as error:
         raise _no_answer(name, error) from None  # the client has tried again itself
 

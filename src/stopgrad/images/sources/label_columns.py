@@ -1,8 +1,8 @@
 """The columns of a Parquet file -> the one that holds the labels, and the labels of its rows.
 
-It is called as labels are, or is a ClassLabel of the Hub's metadata; it holds whole numbers, text,
-or true and false, however they are stored. A column that the user names comes first. Where several
-would do, the first by rule is taken; those, and columns that may be meant as labels, are named.
+It has a name for labels, or is a ClassLabel in the Hub's metadata; it holds whole numbers, text, or
+true and false, however they are stored. A column that the user names wins. Of several candidates
+the first by rule is taken; the others, and columns that may be meant as labels, are named.
 """
 
 from __future__ import annotations
@@ -35,22 +35,22 @@ NAMED = 5  # columns that a line names
 
 
 class LabelColumn(NamedTuple):
-    """The column of the labels, if there is one, and what a reader should know of it."""
+    """The column of the labels, if there is one, and remarks on it."""
 
     name: str
     remarks: tuple[str, ...] = ()
 
 
 class KnownLabels(NamedTuple):
-    """What the first file to learn from says of the labels of all."""
+    """Facts about the labels of all files, from the first file to learn from."""
 
     column: str  # "" without labels
-    class_names: tuple[str, ...]  # C; () where only the labels name them
+    class_names: tuple[str, ...]  # C; () if only the labels name them
     remarks: tuple[str, ...]
 
 
 def label_column(file: GroupedFile, image: str, wanted: str = "") -> LabelColumn:
-    """The column that holds the labels; its name is "" where there is none.
+    """The column that holds the labels; its name is "" if there is none.
 
     Args:
         file: A file.
@@ -58,7 +58,7 @@ def label_column(file: GroupedFile, image: str, wanted: str = "") -> LabelColumn
         wanted: Its name; "": by rule.
 
     Raises:
-        DataError: When the one that is wanted is not there, or can be no labels.
+        DataError: When the wanted one is not there, or cannot hold labels.
     """
     if wanted:
         field_of(file, wanted, "label")
@@ -102,7 +102,7 @@ def _inside(field: Any, folder: str = "") -> Iterator[str]:
 
 
 def _no_labels(file: GroupedFile, name: str) -> str:
-    """Why a column can be no labels; "" where it can. Of numbers and text no value is read."""
+    """Why a column cannot hold labels; "" if it can. Values of numbers and text are not read."""
     import pyarrow.types as kinds
 
     kind = file.schema_arrow.field(name).type
@@ -119,7 +119,7 @@ def read_labels(file: GroupedFile, name: str) -> list[Label]:
     """The labels of all rows.
 
     Raises:
-        ValueError: When some can be no labels, as numbers with fractions.
+        ValueError: When some cannot be labels, such as numbers with fractions.
     """
     column = whole_column(file, name)
     values = column.to_pylist()
@@ -130,7 +130,7 @@ def read_labels(file: GroupedFile, name: str) -> list[Label]:
 
 
 def _one_hot(values: list[Any]) -> list[Label] | None:
-    """The place of the 1 in lists that are all as long and have one at most; None for others."""
+    """The index of the 1 in lists of equal length with at most one each; None for others."""
     lists = [value for value in values if value is not None]
     if not all(isinstance(value, list) for value in lists) or len({*map(len, lists)}) != 1:
         return None
@@ -176,7 +176,7 @@ def class_names(file: GroupedFile, label: str) -> tuple[str, ...]:
     """The C names that the Hub's metadata gives the classes of a column; () where it gives none.
 
     Raises:
-        ValueError: When they are no names.
+        ValueError: When they are not names.
     """
     try:
         names = read_features(file.schema_arrow).get(label, {}).get("names", [])
@@ -209,7 +209,7 @@ def maybe_labels(file: GroupedFile, image: str) -> tuple[str, ...]:
 
 
 def known_labels(file: GroupedFile, image: ImageColumn, wanted: str) -> KnownLabels:
-    """What this file says of the labels of all.
+    """Facts about the labels of all files, from this one.
 
     Raises:
         DataError: As `label_column`.
@@ -235,7 +235,7 @@ def known_labels(file: GroupedFile, image: ImageColumn, wanted: str) -> KnownLab
 def labels_of(
     file: GroupedFile, name: str, image: str, known: KnownLabels
 ) -> tuple[list[Label] | None, tuple[str, ...]]:
-    """The labels of all rows, None where the file has none, and why."""
+    """The labels of all rows, None if the file has none, and a remark on why."""
     column = known.column or label_column(file, image).name
     if not column:
         return None, ()

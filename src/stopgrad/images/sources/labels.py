@@ -22,11 +22,11 @@ MISSING = frozenset(
     {"", "nan", "null", "<na>", "na", "n/a", "#na", "#n/a", "none", "?", "-"}
     | {"unlabeled", "unlabelled"}
 )
-"""Text that stands where there is no label, in small letters; more than pandas takes for it."""
+"""Text that marks a missing label, in lower case; more than pandas recognises."""
 
 
 def said(texts: Sequence[str | None]) -> list[str | None]:
-    """Texts without spaces around them, None where one says that there is no label."""
+    """Texts without spaces around them, None for one that marks a missing label."""
     found = _known(texts)
     none = no_classes({text for text in found if text})
     return [None if text in none else text for text in found]
@@ -38,7 +38,7 @@ def _known(texts: Sequence[str | None]) -> list[str | None]:
 
 
 def labels_of_texts(texts: Sequence[str | None]) -> list[Label]:
-    """Whole numbers where all texts are (2.0 is 2), else texts; None where there is no label."""
+    """Whole numbers if all texts are (2.0 is 2), else texts; None for a missing label."""
     found = _known(texts)
     if all(text is None or re.fullmatch(r"[+-]?\d{1,18}(\.0*)?", text) for text in found):
         return [None if text is None else int(text.partition(".")[0]) for text in found]
@@ -46,7 +46,7 @@ def labels_of_texts(texts: Sequence[str | None]) -> list[Label]:
 
 
 def fraction_among(labels: Iterable[Label]) -> str:
-    """A number with a fraction, where all labels are numbers: measures, no classes; else ""."""
+    """A number with a fraction, if all labels are numbers: measures, not classes; else ""."""
     texts = [str(label) for label in labels if label is not None]
     if not all(
         re.fullmatch(r"[+-]?\d+(\.\d*)?(e[+-]?\d+)?", text, re.IGNORECASE) for text in texts
@@ -56,9 +56,9 @@ def fraction_among(labels: Iterable[Label]) -> str:
 
 
 def no_classes(distinct: Collection[int | str]) -> set[int | str]:
-    """Those of the labels that say there is none: -1 and -100, where no others are negative.
+    """The labels that mark a missing one: -1 and -100, unless others are negative too.
 
-    -1 is a class where labels are two numbers of which it is one, as in -1 and 1.
+    -1 is a class if the labels are two numbers and it is one of them, as in -1 and 1.
     """
     numbers = {value for value in distinct if re.fullmatch(r"-?\d+", str(value))}
     negative = {value for value in numbers if str(value).startswith("-")}
@@ -72,7 +72,7 @@ def no_classes(distinct: Collection[int | str]) -> set[int | str]:
 
 
 def labels_of_rows(array: npt.NDArray[Any], named: str) -> list[Label] | str:
-    """The labels in an array (N, 1) or one-hot (N, C), or why they are none."""
+    """The labels in an array (N, 1) or one-hot (N, C), or why it holds none."""
     if array.shape[1] == 1:
         return as_labels(array[:, 0], named)
     places = one_hot(array) if array.dtype.kind in "buif" else None
@@ -80,9 +80,9 @@ def labels_of_rows(array: npt.NDArray[Any], named: str) -> list[Label] | str:
 
 
 def one_hot(array: npt.NDArray[Any]) -> list[Label] | None:
-    """The place of the single 1 in each row (C,) of numbers, None where a row is all 0.
+    """The index of the single 1 in each row (C,) of numbers, None for a row of zeros.
 
-    None for all where a row has another value or several 1s, or most rows have no 1.
+    None for the whole if a row has another value or several 1s, or most rows have no 1.
     """
     ones = array.sum(axis=1)
     if not (
@@ -95,7 +95,7 @@ def one_hot(array: npt.NDArray[Any]) -> list[Label] | None:
 
 
 def as_labels(array: npt.NDArray[Any], named: str) -> list[Label] | str:
-    """Whole numbers and text; a float that is no number is no label."""
+    """An array as whole numbers or text, None for NaN; or why it cannot be labels."""
     unfit = f"{named} holds values that cannot be classes ({array.dtype}), which are not used"
     if array.dtype.kind == "f":
         missing = np.isnan(array)
@@ -120,19 +120,19 @@ class RawLabels(NamedTuple):
     """The labels of a split as found in the data."""
 
     split: str  # as the data call it
-    values: Sequence[Label]  # (N,), None where there is none
+    values: Sequence[Label]  # (N,), None for a missing one
     name_of: Callable[[int], str]  # of the image in a row, for messages
 
     @property
     def known(self) -> list[int | str]:
-        """The labels that say something."""
+        """The labels that are not missing."""
         found = [value for value in self.values if value is not None and value != ""]
         none = {value for value in no_classes({*found}) if isinstance(value, int)}
         return [value for value in found if value not in none]
 
 
 class NumberedLabels(NamedTuple):
-    """C class names, labels (N,) int64 of each split or None, and what became of the others."""
+    """C class names, labels (N,) int64 of each split or None, and notes on the unused ones."""
 
     class_names: tuple[str, ...]
     train: Labels | None
@@ -145,16 +145,16 @@ def number_labels(
 ) -> NumberedLabels:
     """Number the labels of both splits by the classes of the training split; refuses nothing.
 
-    Null, an empty text, -1 and -100 are the signs of no label; see `no_classes`. Whole numbers from
-    0 on are taken as they are while at least half of them occur; all other labels are numbered in
-    their sorted order (text by code point, so that no locale changes it). Labels of a test split
-    count only beside those of a train split, and where they are of its classes; what does not count
-    is noted. Names are compared as `composed`.
+    Null, an empty text, -1 and -100 mark a missing label; see `no_classes`. Whole numbers from 0 on
+    are kept if at least half of them occur; all other labels are numbered in sorted order (text by
+    code point, so that no locale changes it). Labels of a test split count only if the train split
+    has labels too, and only for its classes; the others are noted. Names are compared by
+    `composed`.
 
     Args:
         train: Of the training split; None where the data have no labels at all.
         test: Of the split that is scored.
-        class_names: C names, where the data give them; integers are places among them.
+        class_names: C names, if the data give them; integers are indices into them.
     """
     if train is None or not train.known:
         return NumberedLabels((), None, None, _without_train_labels(train, test))
@@ -176,7 +176,7 @@ def number_labels(
 
 
 def composed(text: str) -> str:
-    """One form of text that Unicode writes in several: macOS stores an accent behind its letter."""
+    """Text in one of several forms of Unicode: macOS stores an accent after its letter."""
     return unicodedata.normalize("NFC", text)
 
 
@@ -192,7 +192,7 @@ def _class_names(raw: RawLabels) -> tuple[str, ...]:
 
 
 def _renumbered(raw: RawLabels, names: tuple[str, ...]) -> str:
-    """What a reader should know of numbers that are no places from 0 on, and of joined classes."""
+    """A remark on numbers that are not indices from 0 on, or on joined classes; else ""."""
     if any(isinstance(value, str) for value in raw.known):
         parts = {name: re.split(r"[|;, ]+", name) for name in names}
         joined = [name for name, of in parts.items() if len(of) > 1 and {*of} <= {*names}]
@@ -204,7 +204,7 @@ def _renumbered(raw: RawLabels, names: tuple[str, ...]) -> str:
 
 
 def _numbered(raw: RawLabels, places: dict[str, int], unfit: str) -> tuple[Labels | None, Notes]:
-    """Labels (N,), None where none can be used; and what cannot."""
+    """Labels (N,), None if none can be used; and notes on what cannot."""
     none = {None, "", *(sign for sign in (-1, -100) if str(sign) not in places)}
     numbers = [UNLABELLED if v in none else places.get(composed(str(v))) for v in raw.values]
     strange: dict[str, list[str]] = {}

@@ -2,18 +2,18 @@
 
 The folder that names the split is the first on the way to an image, below any that hold all images
 (`archive/train/cat/1.png`), or the second (`images/train/1.png`, `cat/train/1.png`). `names` says
-what names mean. All folders to train on are, but beside one called `train` no other. Where there is
-none, images that lie loose beside folders to score are to train on, and so are class folders beside
-one to score that holds folders of the same names.
+what names mean. All training folders are used, but if one is called `train`, only that one. If
+there is none, loose images next to folders to score are trained on, and so are class folders next
+to one to score that holds folders of the same names.
 
-Without that, a folder with the name of a split beside folders that are none is a class like them;
-so is a `train/` of loose images beside other folders than `unlabeled/`, with nothing to score.
+Otherwise a folder named like a split among folders that are not splits is a class like them; so is
+a `train/` of loose images next to folders other than `unlabeled/`, with nothing to score.
 
 Folders are classes if the training images all lie in folders one level down, in at least two of
 them, and these hold at least 2 images each on average, at least 5 when there are more than 100
-folders: 150,000 folders of one image each are no classes. A folder called `images` between a class
-folder and its images is passed through. Up to 5 % of the images may lie
-elsewhere: they stay without a label. Masks and thumbnails are not for training (`masks`).
+folders: 150,000 folders of one image each are not classes. A folder called `images` between a class
+folder and its images is skipped. Up to 5 % of the images may lie elsewhere: they get no label.
+Masks and thumbnails are not trained on (`masks`).
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ from stopgrad.storage import some
 
 CLASS_WORDS = ("", "c", "n", "k", "class", "category", "label", "type", "grade", "stage")
 FEW_CLASSES = 100
-SHOWN = 3  # that a line shows
+SHOWN = 3  # words that a remark shows
 MOST_STRAY = 0.05  # of the images of a split may lie in no class folder
 
-Folders = Mapping[str, Sequence[Found]]  # images by their first folder, which is taken off
+Folders = Mapping[str, Sequence[Found]]  # images by their first folder, and their paths below it
 
 
 class FolderSplit(NamedTuple):
     """Images, with the parts of their paths below the folder of the split."""
 
-    name: str  # of that folder; "" where there is none
+    name: str  # of that folder; "" if there is none
     split: SplitOf
     images: tuple[Found, ...]
     cut: int = 0  # parts before the class folder
@@ -56,11 +56,11 @@ class FolderSplit(NamedTuple):
 
 
 class Arrangement(NamedTuple):
-    """The images of a folder by what becomes of them."""
+    """The images of a folder, by their use."""
 
     train: FolderSplit  # may be empty
     scored: tuple[FolderSplit, ...]  # the first is preferred
-    others: Folders  # that are not read, by their folder; "": loose images
+    others: Folders  # not read, by their folder; "": loose images
     masks: tuple[Found, ...]
     remarks: tuple[str, ...]
 
@@ -118,17 +118,17 @@ def _outer_splits(folders: Folders, remarks: list[str]) -> Arrangement | None:
 
 
 def _hold_classes(rest: Collection[str]) -> bool:
-    """Whether folders beside train/ make it a class like them."""
+    """Whether folders next to train/ make it a class like them."""
     return any(name and name.lower() not in UNLABELED for name in rest)
 
 
 def _shares_folders(folders: Folders, name: str, rest: Collection[str]) -> bool:
-    """Whether a folder holds folders of the same names as those beside it."""
+    """Whether a folder holds folders of the same names as those next to it."""
     return any(len(image.parts) > 1 and image.parts[0] in rest for image in folders[name])
 
 
 def _inner_splits(folders: Folders) -> Arrangement | None:
-    """Splits in the second folder, where at least one folder has two kinds of them."""
+    """Splits in the second folder, if at least one folder has two kinds of them."""
     splits = {name: splits_among(_first_folders(of)) for name, of in folders.items() if name}
     parents = [n for n, of in splits.items() if "train" in of.values() and len({*of.values()}) > 1]
     if not parents:
@@ -147,7 +147,7 @@ def _inner_splits(folders: Folders) -> Arrangement | None:
 
 
 def _arranged(folders: Folders, splits: Mapping[str, SplitOf]) -> Arrangement:
-    """Splits by the names of their folders; without a training one all other images are that."""
+    """Splits by the names of their folders; without a training split, the rest is trained on."""
     names = [name for name in folders if splits.get(name) == "train"]
     names = [name for name in names if name.lower() == "train"] or names
     if names:
@@ -176,7 +176,7 @@ def _under(prefix: tuple[str, ...], images: Iterable[Found]) -> list[Found]:
 
 
 def _unwrapped(split: FolderSplit) -> FolderSplit:
-    """Without a folder that holds its class folders: train/train/cat, train/images/cat."""
+    """The split without a folder around its classes: train/train/cat, train/images/cat."""
     names = _first_folders(split.images)
     if len(names) != 1 or any(len(image.parts) == 1 for image in split.images):
         return split
@@ -189,7 +189,7 @@ def _unwrapped(split: FolderSplit) -> FolderSplit:
 
 
 def _with_classes(found: Arrangement) -> Arrangement:
-    """Without a folder called images between a class folder and its images."""
+    """Leaves out a folder called images between a class folder and its images."""
     train = _without_inner(found.train)
     if are_classes(found.train.inside) or not are_classes(train.inside):
         return found
@@ -229,7 +229,7 @@ def are_numbered(folders: Collection[str]) -> bool:
 
 
 def why_no_classes(paths: Sequence[tuple[str, ...]]) -> str:
-    """What keeps folders from being classes, where they nearly are; else ""."""
+    """Why folders are not classes, if they nearly are; else ""."""
     strays = ["/".join(parts) for parts in paths if len(parts) != 2]
     folders = {parts[0] for parts in paths if len(parts) == 2}
     if 2 * len(strays) >= len(paths) or len(folders) < 2:
@@ -240,7 +240,7 @@ def why_no_classes(paths: Sequence[tuple[str, ...]]) -> str:
 
 
 def classes_in_names(paths: Sequence[tuple[str, ...]]) -> str:
-    """What to know of names that may hold the classes, as cat.0.jpg and dog_1.jpg do; else ""."""
+    """A remark on names that may hold the classes, such as cat.0.jpg and dog_1.jpg; else ""."""
     words = Counter(re.sub(r"[\W\d_]+$", "", parts[-1].rpartition(".")[0]) for parts in paths)
     if not 2 <= len(words) <= FEW_CLASSES or min(words.values()) < 2 or not all(words):
         return ""
@@ -253,7 +253,7 @@ def classes_in_names(paths: Sequence[tuple[str, ...]]) -> str:
 
 
 class InnerFolders(NamedTuple):
-    """Folders of the same names in several folders, as fold1/cat and fold2/cat."""
+    """Folders of the same names in several folders, such as fold1/cat and fold2/cat."""
 
     names: tuple[str, ...]
     outer: tuple[tuple[str, ...], ...]  # the paths of the folders around them
@@ -261,7 +261,7 @@ class InnerFolders(NamedTuple):
 
 def inner_classes(paths: Sequence[tuple[str, ...]]) -> InnerFolders | None:
     """The folders that would be classes if they did not lie one level too deep."""
-    ends = zip(min(paths), max(paths), strict=False)  # these agree in what all have in common
+    ends = zip(min(paths), max(paths), strict=False)  # these two share what all have in common
     depth = sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], ends))
     inside = [parts[depth:] for parts in paths]
     names = Counter(name for _, name in {parts[:2] for parts in inside if len(parts) == 3})

@@ -1,4 +1,4 @@
-"""What a packed file may unpack to: a few bytes must not fill the memory, the disk or the day."""
+"""Limits on unpacking: a few bytes must not fill the memory, the disk or the day."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ MOST_TIMES = 200  # the packed size beyond that; images and arrays of them rarel
 
 
 def bomb(unpacked: int, packed: int) -> str:
-    """Why something is refused that would unpack to so many bytes; "" where it is not."""
+    """Why something that would unpack to this many bytes is refused; "" if it is not."""
     if unpacked <= max(ALWAYS, MOST_TIMES * packed):
         return ""
     return f"{packed:,} bytes that unpack to {unpacked:,}, more than {MOST_TIMES} times as many"

@@ -1,10 +1,10 @@
 """Masks and thumbnails: which image files are not images of their own, by the names around them.
 
-They are found in three places: in a folder of masks or the like beside a folder called `images`; in
-a folder named like masks, thumbnails or resized copies whose files have the names of the files
-beside or around it, with or without a word for what they are (`7_mask.png`), and take less than
-half of their space if it is called thumbs or the like, which may be a class; and beside the file of
-the same name without such a word.
+They are found in three places: in a folder of masks or the like next to one called `images`; in a
+folder named like masks, thumbnails or resized copies whose files have the names of the files next
+to or around it, with or without a word for what they are (`7_mask.png`), and, if it is called
+thumbs or the like, which may be a class, take less than half of their space; and next to the file
+of the same name without such a word.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ Folder = tuple[str, ...]  # the parts of its path
 
 
 class MasksApart(NamedTuple):
-    """Image files by what they are."""
+    """Image files, sorted into images and masks."""
 
     images: tuple[Found, ...]
     masks: tuple[Found, ...]
@@ -44,7 +44,7 @@ class MasksApart(NamedTuple):
 
 
 def without_masks(images: Sequence[Found]) -> MasksApart:
-    """Images in order without masks and thumbnails, and the masks and thumbnails."""
+    """Separates masks and thumbnails from the other images, both in order."""
     folders = {image.parts[:-1] for image in images}
     parents = {
         parts[:depth] for parts in folders for depth, name in enumerate(parts) if holds_images(name)
@@ -97,11 +97,11 @@ def _called_masks(images: Sequence[Found], folders: set[Folder]) -> dict[Folder,
 
 
 def _copies(images: Sequence[Found], called: Mapping[Folder, Sequence[Found]]) -> set[Folder]:
-    """The folders whose images are masks or smaller copies of those beside or around them."""
+    """The folders whose images are masks or smaller copies of those next to or around them."""
     found, apart = set[Folder](), {copy.path for copies in called.values() for copy in copies}
     for folder, copies in called.items():
         above = folder[:-1]
-        wholes = dict[Folder, str]()  # by their place around or in one folder beside
+        wholes = dict[Folder, str]()  # by path around it or in one folder next to it
         for image in _below(above, images):
             if image.path not in apart:
                 around = _without_ending(image.parts[len(above) :])
@@ -120,7 +120,7 @@ def _copies(images: Sequence[Found], called: Mapping[Folder, Sequence[Found]]) -
 
 
 def _below(folder: Folder, images: Sequence[Found]) -> Iterator[Found]:
-    """The images in a folder, of images in order."""
+    """The images in a folder, given images in order."""
     first = bisect_left(images, folder, key=lambda image: image.parts)
     for place in range(first, len(images)):
         if images[place].parts[: len(folder)] != folder:
@@ -133,7 +133,7 @@ def _without_ending(parts: Folder) -> Folder:
 
 
 def _unmarked(parts: Folder) -> Folder:
-    """Without the word that marks a mask."""
+    """A path without the word that marks a mask."""
     match = MARKED.fullmatch(parts[-1])
     return (*parts[:-1], match[1] if match else parts[-1])
 
@@ -143,7 +143,7 @@ def _size(path: str) -> int:
 
 
 def holds_images(name: str) -> bool:
-    """Whether a folder of this name holds images and is no class: `images`, `JPEGImages`."""
+    """Whether a folder of this name holds images and is not a class: `images`, `JPEGImages`."""
     return _plain(name) in IMAGE_FOLDERS
 
 

@@ -1,8 +1,8 @@
 """Splits found by words in names -> the one to train on and the one to score.
 
-`names.split_in` finds the words. Without a split for training, what belongs to no split is trained
-on, or else what is called unlabelled. Of several to score, the first with labels is scored. The
-images of all others are noted.
+`names.split_in` finds the words. Without a training split, images that belong to no split are
+trained on, or else those called unlabelled. Of several splits to score, the first with labels is
+scored. The images of all others are noted.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from stopgrad.images.types import Contents, Encoded, Labels, Notes, SplitReader,
 class NamedSplit(NamedTuple):
     """The images of a split, and what labels them."""
 
-    word: str  # for the split, "" where there is none
+    word: str  # for the split, "" if there is none
     names: tuple[str, ...]  # (N,), of its images in order
     items: Callable[[], Iterator[Encoded]]
     labels: Sequence[Label] | None = None  # (N,)
@@ -33,7 +33,7 @@ class NamedSplit(NamedTuple):
 
     @property
     def has_labels(self) -> bool:
-        """Whether any says something."""
+        """Whether any label is known."""
         return self.raw is not None and bool(self.raw.known)
 
     def reader(self, labels: Labels | None) -> SplitReader:
@@ -48,7 +48,7 @@ def contents_of(
     class_names: Sequence[str] = (),
     notes: Notes = Notes(),
 ) -> Contents | None:
-    """The two splits that are read; None where there is none to learn from.
+    """The two splits that are read; None if there is none to learn from.
 
     Args:
         splits: All that hold images.

@@ -14,13 +14,13 @@ from typing import Literal
 from stopgrad.errors import ConfigError, did_you_mean
 
 SplitOf = Literal["train", "validation", "test"]
-SPLITS: dict[str, SplitOf] = {  # of one meaning, those that are preferred first
+SPLITS: dict[str, SplitOf] = {  # within one meaning, the preferred words first
     "train": "train",
     "training": "train",
     "trn": "train",
     "trainval": "train",
     "trainset": "train",
-    "labeled": "train",  # beside UNLABELED
+    "labeled": "train",  # next to UNLABELED
     "labelled": "train",
     "test": "test",
     "testing": "test",
@@ -37,9 +37,9 @@ SPLITS: dict[str, SplitOf] = {  # of one meaning, those that are preferred first
     "eval": "validation",
     "evaluation": "validation",
 }
-SHORT: dict[str, SplitOf] = {"tr": "train", "te": "test", "va": "validation"}  # beside no others
-# What a name of a split may say besides: train2017, train_images, Test-Set, validation_data. Single
-# letters say nothing either: trainA.
+SHORT: dict[str, SplitOf] = {"tr": "train", "te": "test", "va": "validation"}  # if no others
+# Further words that the name of a split may have: train2017, train_images, Test-Set,
+# validation_data. Single letters are ignored too: trainA.
 FILLERS = frozenset(
     {"image", "images", "img", "imgs", "picture", "pictures", "photo", "photos", "set", "split"}
     | {"data", "dataset", "folder", "full", "all", "public", "private"}
@@ -48,17 +48,17 @@ COLUMNS = (  # of tables, that hold the split of each row
     *("split", "set", "subset", "dataset", "partition", "fold", "usage"),
     *("istrain", "istraining", "istest", "isval", "isvalidation", "istrainingimage"),
 )
-# What labels are called, the best first. Some kinds of source know more words.
+# Names of labels, the best first. Some kinds of source know more words.
 LABEL_WORDS = (
     *("label", "labels", "class", "classes", "category", "categories", "target", "targets", "cls"),
     *("species", "diagnosis"),
 )
 LABEL_COLUMNS = (*LABEL_WORDS, "gt", "y")
-# What a column of labels may say besides.
+# Further words that the name of a column of labels may have.
 LABEL_FILLERS = frozenset(
     {"id", "idx", "index", "name", "number", "code", "text", "fine", "image", "img", "true"}
 )
-COARSE = frozenset({"coarse", "super"})  # labels are taken last
+COARSE = frozenset({"coarse", "super"})  # such labels are taken last
 UNLABELED = ("unlabeled", "unlabelled")
 SCORED: tuple[SplitOf, ...] = ("test", "validation")  # the first of these is scored
 
@@ -72,10 +72,10 @@ def split_of(name: str) -> SplitOf | None:
 
 
 def splits_among(names: Iterable[str]) -> dict[str, SplitOf]:
-    """The splits among names that stand side by side.
+    """The splits among names in the same place.
 
-    Where none means a training split by itself, names that differ in the word for the split alone
-    are splits too: `seg_train` and `seg_test`; and so are `tr` and `te` with no others beside them.
+    If none alone means a training split, names that differ only in the word for the split are
+    splits too: `seg_train` and `seg_test`; so are `tr` and `te` if there are no other names.
     """
     names = list(names)
     short = {name: SHORT.get(name.lower()) for name in names}
@@ -98,10 +98,10 @@ def splits_among(names: Iterable[str]) -> dict[str, SplitOf]:
 
 
 def meanings(names: Iterable[str]) -> dict[str, SplitOf | None]:
-    """What each of the splits of a data set means.
+    """The meaning of each split of a data set.
 
-    A longer name that mentions a split, as in `mnist-train` or `train_extra`, is that split where
-    no other name says so.
+    A longer name that mentions a split, as in `mnist-train` or `train_extra`, is that split if no
+    other name is.
     """
     names = list(names)
     found: dict[str, SplitOf | None] = {**splits_among(names)}
@@ -113,7 +113,7 @@ def meanings(names: Iterable[str]) -> dict[str, SplitOf | None]:
 
 
 def to_score(splits: Mapping[str, SplitOf | None], wanted: str = "") -> list[str]:
-    """The splits of a data set that may be scored: the first of them with usable labels is.
+    """The splits of a data set that may be scored; the first one with usable labels is.
 
     Args:
         splits: By their names in the data, with their `meanings`.
@@ -121,7 +121,7 @@ def to_score(splits: Mapping[str, SplitOf | None], wanted: str = "") -> list[str
             there are any; "": all that have one of the two, test first.
 
     Raises:
-        ConfigError: For a split that is not there, or that is learned from.
+        ConfigError: For a split that is not there, or that is trained on.
     """
     order = {split: rank for rank, split in enumerate(SCORED)}
     scored = [name for name, split in splits.items() if split in order]
@@ -139,20 +139,20 @@ def to_score(splits: Mapping[str, SplitOf | None], wanted: str = "") -> list[str
 
 
 def scored_as(name: str, splits: Mapping[str, SplitOf | None], wanted: str = "") -> str:
-    """What results call a split: the name that was asked for, else its meaning; "" for test."""
+    """The name of a split in results: the one asked for, else its meaning; "" for test."""
     called = name if wanted == name else splits[name] or name
     return "" if called == "test" else called
 
 
 def split_in(path: str) -> str:
-    """The word for a split in a path, the last of its parts that has just one; "" for none."""
+    """The word for a split in the last part of a path that has exactly one; "" for none."""
     parts = (words_of(part) for part in reversed(path.split("/")))
     found = ({word for word in words if is_split(word)} for words in parts)
     return next((min(words) for words in found if len(words) == 1), "")
 
 
 def words_of(name: str) -> list[str]:
-    """`X_train`, `trainX` and `xtrain`: x and train. MNIST calls its test split t10k."""
+    """The words of a name: x and train of `X_train`, `trainX`, `xtrain`; test of MNIST's t10k."""
     spaced = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name.replace("t10k", "test"))
     found = re.findall(r"[a-z]+", spaced.lower())
     split_up = ((w[0], w[1:]) if w[0] in "xy" and w[1:] in SPLITS else (w,) for w in found)
@@ -171,15 +171,15 @@ def is_split_column(column: str) -> bool:
 
 @functools.lru_cache(64)
 def called_as_labels(names: tuple[str, ...]) -> list[str]:
-    """Those of some columns that are called as labels are, the best first."""
+    """The columns with a name for labels, the best first."""
     ranks = {name: rank for name in names if (rank := label_rank(name))}
     return sorted(ranks, key=lambda name: ranks[name])
 
 
 def label_rank(name: str, *, known: bool = False) -> tuple[int, ...] | None:
-    """Sorts columns that are called as labels are, or are known to be labels; None for others.
+    """Sort key of a column with a name for labels, or known to be labels; None for others.
 
-    A column is called so if its name says one of `LABEL_COLUMNS`, and else only fillers.
+    Such a name has one of `LABEL_COLUMNS`, and otherwise only fillers.
     """
     words = words_of(name)
     ranks = [LABEL_COLUMNS.index(word) for word in words if word in LABEL_COLUMNS]

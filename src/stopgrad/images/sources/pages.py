@@ -1,9 +1,9 @@
-"""What the pages of a Parquet file unpack to, by the headers that Arrow allocates by.
+"""The unpacked size of the pages of a Parquet file, by the headers that Arrow allocates by.
 
-In: an open file and a group of its rows. Out: bytes. The footer says that too, and may lie; the
-headers may not, as Arrow unpacks no more than they say. Both are structs of Thrift's compact
-protocol (its specification); numbers of fields are those of parquet.thrift. What Arrow could read
-in another way than it is read here is refused: a field twice, a number too large for its type.
+In: an open file and a group of its rows. Out: bytes. The footer states it too, and may lie; the
+headers cannot, as Arrow unpacks no more than they say. Both are structs of Thrift's compact
+protocol (its specification); field numbers are those of parquet.thrift. Anything that Arrow could
+read differently is refused: a field that occurs twice, a number too large for its type.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ if TYPE_CHECKING:
 
 I32, I64, LIST, STRUCT = 5, 6, 9, 12  # types of Thrift
 DATA, DATA_V2 = 0, 3  # types of pages
-DEEPEST = 20  # structs in each other
+DEEPEST = 20  # nested structs
 LONGEST, MOST = 1 << 24, 1_000_000  # bytes of a value, and parts of a list; Arrow's own limit
 VALUE = 8  # bytes that a value takes in memory, at least
 
 Struct: TypeAlias = dict[tuple[int, int], Any]
-"""Values by the number and the type of their field: of another type it is another field."""
+"""Values by number and type of their field: with another type it is another field."""
 
 
 class PagedFile:
-    """An open Parquet file whose rows are read in groups, of each of which the size is known.
+    """An open Parquet file whose rows are read in groups of known size.
 
     Args:
         file: The file as Arrow has opened it.
@@ -47,13 +47,13 @@ class PagedFile:
         self.packed_bytes = raw.seek(0, io.SEEK_END)
 
     def group_bytes(self, group: int, name: str) -> int:
-        """What a column unpacks to in a group; a ValueError where its pages cannot be followed."""
+        """Bytes a column of a group unpacks to; a ValueError if its pages cannot be followed."""
         leaves = [place for place, of in enumerate(self._leaves) if of.startswith(f"{name}.")]
         return unpacked_bytes(self._raw, self._groups[group], leaves)
 
 
 def with_names_once(schema: Schema) -> tuple[Schema, tuple[str, ...]]:
-    """The columns of names of their own, which alone can be read, and the names of the others."""
+    """The schema without columns that share a name, which cannot be read, and those names."""
     times = Counter(schema.names)
     repeated = tuple(name for name, count in times.items() if count > 1)
     for name in repeated:
@@ -63,7 +63,7 @@ def with_names_once(schema: Schema) -> tuple[Schema, tuple[str, ...]]:
 
 
 def groups_of(raw: IO[bytes]) -> list[Struct]:
-    """The groups of rows of a Parquet file, by its footer; a ValueError where it is none."""
+    """The groups of rows of a Parquet file, by its footer; a ValueError if it lists none."""
     end = raw.seek(-8, io.SEEK_END)
     length = int.from_bytes(raw.read(4), "little")
     raw.seek(max(0, end - length))
@@ -74,7 +74,7 @@ def groups_of(raw: IO[bytes]) -> list[Struct]:
 
 
 def unpacked_bytes(raw: IO[bytes], group: Struct, leaves: Iterable[int] | None = None) -> int:
-    """What the pages of a group of rows unpack to; a ValueError where they cannot be followed.
+    """Bytes that the pages of a group of rows unpack to; a ValueError if they cannot be followed.
 
     Args:
         raw: The file.
@@ -90,7 +90,7 @@ def unpacked_bytes(raw: IO[bytes], group: Struct, leaves: Iterable[int] | None =
 
 
 def _of_column(raw: IO[bytes], column: Struct) -> int:
-    """Of one column in a group, whose pages follow each other until it has all its values."""
+    """Bytes of one column in a group, whose pages follow each other until it has all values."""
     place = min(column[9, I64], column.get((11, I64)) or column[9, I64])
     end, left, total = place + column[7, I64], column[5, I64], 0
     while place < end and left > 0:

@@ -1,8 +1,8 @@
 """Parquet files in the Hub's layout, or any other -> a `DataSource`.
 
-`shards` tells by the names which files are learned from and which may be scored, `columns` by the
+`shards` tells from the names which files are trained on and which may be scored, `columns` from the
 schemas where images and labels are. Of several splits the first with usable labels is scored. Rows
-of other splits, and rows whose image lies outside of the data, are noted as unused.
+of other splits, and rows whose image lies outside the data, are noted as unused.
 """
 
 from __future__ import annotations
@@ -59,13 +59,13 @@ def is_parquet(path: Path) -> bool:
 
 
 def looked_at(name: str) -> bool:
-    """Whether a file of a folder is a Parquet or Arrow file that is found, or a list of those."""
+    """Whether a file of a folder is a Parquet or Arrow file that is looked for, or lists such."""
     found = name.lower().endswith(PARQUET) and name.count("/") <= DEPTH
     return found or name.rpartition("/")[2] in LISTS
 
 
 def count_images(folder: Path, reading: Reading = BY_RULE) -> int:
-    """The rows to train on of a folder that hold images or, in a split called train, name them."""
+    """How many rows to train on hold images or, in a split called train, name them."""
     try:
         train = _shards_of(folder, reading._replace(split="")).train
         return sum(_count_images(folder / name, name, reading) for name in train)
@@ -89,7 +89,7 @@ def parquet_source(path: Path, reading: Reading = BY_RULE) -> DataSource:
     """A folder in the Hub's layout, or one file as a train split.
 
     Raises:
-        DataError: When there is no train split or the choice is open.
+        DataError: When there is no train split or the choice is unclear.
         ConfigError: For a split that is not there.
     """
     if path.is_file():
@@ -114,7 +114,7 @@ def _shards_of(folder: Path, reading: Reading) -> Shards:
 
 
 def shards_source(shards: Shards, reading: Reading, *, name: str, root: Path) -> DataSource:
-    """Chosen files, by their paths relative to a folder."""
+    """The data set in chosen files, whose paths are relative to `root`."""
     files = [*shards.train, *itertools.chain(*shards.scored.values())]
     stamps = [stamp(root / file, name=file) for file in files]
     stamps += stamps_of_images([*files, *itertools.chain(*shards.others.values())], root, reading)
@@ -160,7 +160,7 @@ class ScoredRows(NamedTuple):
 
 
 class ParquetData(NamedTuple):
-    """Which files there are, and how they are read."""
+    """The files of a data set, and how they are read."""
 
     shards: Shards
     root: Path
@@ -190,7 +190,7 @@ class ParquetData(NamedTuple):
         )
 
     def _known(self) -> KnownLabels:
-        """From the first file that has labels, or else the first with images."""
+        """The labels known from the first file that has any, or else from the first with images."""
         first: KnownLabels | None = None
         for path in (self.root / name for name in self.shards.train):
             with opened_parquet(path) as file:
@@ -208,7 +208,7 @@ class ParquetData(NamedTuple):
             raise no_images(file, path)
 
     def _unsplit(self) -> Iterator[str]:
-        """Remarks on columns of splits, which are not used: the names of files are the splits."""
+        """Remarks on columns of splits, which are not used: file names tell the splits."""
         values_of: dict[str, Counter[str]] = {}
         for path in self.shards.train:
             with opened_parquet(self.root / path) as file:
@@ -252,7 +252,7 @@ class ParquetData(NamedTuple):
         return found._replace(notes=notes)
 
     def _choice(self, scored: str, passed: Sequence[str]) -> Notes:
-        """A remark on the split that is scored, and what results call it."""
+        """A remark on the split that is scored, and its name in results."""
         if not scored:
             return Notes()
         called = self.shards.called(scored, self.reading.split)
@@ -261,7 +261,7 @@ class ParquetData(NamedTuple):
         return Notes((f"{scored!r} is scored{why}",) if why or called else (), scored=called)
 
     def _unread(self, scored: str, reasons: Mapping[str, str]) -> Notes:
-        """The rows of the splits that are not scored, some of them for a reason."""
+        """Notes on the rows of splits that are not scored; `reasons` are known for some."""
         unused = []
         for name, paths in {**self.shards.scored, **self.shards.others}.items():
             rows: list[str] = []

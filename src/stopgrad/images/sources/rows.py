@@ -1,7 +1,7 @@
 """Parquet files -> their rows: which are used, their images one by one, and why others are not.
 
-Paths of image files are relative to their Parquet file or to the root of the data, and lead to no
-place outside of it.
+Paths of image files are relative to their Parquet file or to the root of the data, and must not
+lead outside it.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class FileRows(NamedTuple):
 
 
 class SplitRows(NamedTuple):
-    """The files of a split, and what of them is not used."""
+    """The files of a split, and notes on what is not used."""
 
     name: str
     files: tuple[FileRows, ...]
@@ -63,7 +63,7 @@ class SplitRows(NamedTuple):
 
     @property
     def names(self) -> list[str]:
-        """Of each image."""
+        """The name of each image."""
         return [f"{file.name}:{row}" for file in self.files for row in file.rows]
 
     @property
@@ -85,7 +85,7 @@ class SplitRows(NamedTuple):
 def read_file(
     name: str, root: Path, known: KnownLabels, reading: Reading
 ) -> tuple[FileRows | None, Notes]:
-    """The rows of a file that are used, and remarks on the others."""
+    """The rows of a file that are used, and notes on the others."""
     path = root / name
     with opened_parquet(path) as file:
         count = _row_count(file)
@@ -127,7 +127,7 @@ def _strange(text: str, folder: Path, root: Path) -> str:
 
 
 def _places(text: str, folder: Path, root: Path) -> list[str]:
-    """Where the file of a row may lie: beside the Parquet file, or below the root."""
+    """Paths where the file of a row may lie: next to the Parquet file, or below the root."""
     text = as_file_name(text)
     spellings = dict.fromkeys((text, text.replace("\\", "/")))
     places = [os.path.normpath(os.path.join(base, t)) for t in spellings for base in (folder, root)]
@@ -135,7 +135,7 @@ def _places(text: str, folder: Path, root: Path) -> list[str]:
 
 
 def _image_file(text: str | None, folder: Path, root: Path) -> Path | None:
-    """The file of a row; one that is not there is named by decoding."""
+    """The file of a row; if it does not exist, decoding will report it."""
     if not text or strange_path(text):
         return None
     places = _places(text, folder, root)
@@ -176,7 +176,7 @@ def stamps_of_images(files: Sequence[str], root: Path, reading: Reading) -> Iter
                     return
                 batches = batches_of(file, column.name)
                 texts = [text for batch in batches for text in image_paths(batch.column(0))]
-        except DataError:  # opening the data says so
+        except DataError:  # opening the data will report it
             return
         for text in texts:
             if image := _image_file(text, (root / name).parent, root):
@@ -193,7 +193,7 @@ def _rows_of(metadata: Any) -> int:
 
 
 def _check_rows(file: GroupedFile, read: int, *, whole: bool = True) -> None:
-    """Refuses a file whose footer promises other rows than were read, of the whole or so far."""
+    """Refuses a file whose footer states another number of rows than was read, in all or so far."""
     promised = file.metadata.num_rows
     if read > promised or (whole and read < promised):
         raise ValueError(f"{read} rows, {promised} by its footer")

@@ -1,6 +1,6 @@
 """Several data sets as one: the images of all, and labels where their classes agree.
 
-The spec of several is a JSON list of specs, so that a run, a study and a flag keep it as one text.
+Their spec is a JSON list of specs, so that a run, a study and a flag keep it as one text.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ SEEN = 32  # images of each source that tell how deep its values are
 
 
 def specs_of(spec: str) -> tuple[str, ...]:
-    """The specs in one of several; others alone."""
+    """The specs in a combined spec; any other spec alone."""
     if not spec.startswith('["'):
         return (spec,)
     try:
@@ -46,7 +46,7 @@ def specs_of(spec: str) -> tuple[str, ...]:
 
 
 def spec_of_several(specs: Sequence[str]) -> str:
-    """One spec for all; that of one is itself."""
+    """One spec for all; a single spec stays as it is."""
     flat = [each for spec in specs for each in specs_of(spec)]
     return flat[0] if len(flat) == 1 else json.dumps(flat, ensure_ascii=False)
 
@@ -80,7 +80,7 @@ def several_source(sources: Sequence[DataSource]) -> DataSource:
 
 
 def _names(sources: Sequence[DataSource]) -> list[str]:
-    """A different name for each, with the folder above where two are called the same."""
+    """A different name for each, with the folder above if two have the same."""
     names = [source.name for source in sources]
     for name in {name for name in names if names.count(name) > 1}:
         for place, source in enumerate(sources):
@@ -93,7 +93,7 @@ def _names(sources: Sequence[DataSource]) -> list[str]:
 
 
 def _below(name: str, notes: Notes) -> Notes:
-    """Notes of one source as those of all."""
+    """Notes of one source, with its name before each."""
     remarks = tuple(f"{name}: {remark}" for remark in notes.remarks)
     unused = (of._replace(names=tuple(f"{name}/{one}" for one in of.names)) for of in notes.unused)
     return notes._replace(remarks=remarks, unused=tuple(unused))
@@ -155,7 +155,7 @@ def _whites_apart(
 
 
 def _check_channels(contents: Mapping[str, Contents], bands: Mapping[str, Bands]) -> None:
-    """Refuses sources whose images become different numbers of channels."""
+    """Refuses sources whose images have different numbers of channels."""
     with strict_pillow():
         counts = {name: channels_in(of.train.items(), bands[name]) for name, of in contents.items()}
     if len(set(counts.values())) > 1:
@@ -168,7 +168,7 @@ def _check_channels(contents: Mapping[str, Contents], bands: Mapping[str, Bands]
 
 
 class _CommonClasses(NamedTuple):
-    """C class names that hold for all sources with labels, () where there are none."""
+    """C class names that hold for all sources with labels, () if there are none."""
 
     names: tuple[str, ...]
     notes: Notes

@@ -1,9 +1,8 @@
-"""The names of Parquet files -> what each split of a data set consists of; nothing is read.
+"""The names of Parquet files -> the files of each split of a data set; nothing is read.
 
 A file's split is known by its name (`train-00000-of-00003.parquet`, `Training_1.parquet`) or by the
-folder that it lies in (`default/train/0000.parquet`); what remains of the folder is the
-configuration (`plain_text/`, `data/`, none). Without a split for training, files of no known split
-are learned from.
+folder that it lies in (`default/train/0000.parquet`); the rest of the path is the configuration
+(`plain_text/`, `data/`, none). Without a training split, files of no known split are trained on.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from stopgrad.storage import few
 
 USUAL = ("", "default", "data")  # configurations that are taken first, of several
 NUMBER = re.compile(r"(?:^|[-_. ]+)\d+(?:-of-\d+(?:-[0-9a-f]+)?)?$")  # of a shard
-NOTHING = {"", "part", "shard", "chunk", "file", "data"}  # what a name says that names no split
+NOTHING = {"", "part", "shard", "chunk", "file", "data"}  # words that name no split
 
 
 class ShardPlace(NamedTuple):
@@ -39,11 +38,11 @@ class Shards(NamedTuple):
     scored: dict[str, tuple[str, ...]]  # the first of these with usable labels is scored
     others: dict[str, tuple[str, ...]]  # neither learned from nor scored
     meanings: dict[str, SplitOf | None]  # of all names of splits
-    without_labels: tuple[str, ...] = ()  # splits that were passed over for it
+    without_labels: tuple[str, ...] = ()  # splits that were passed over for lack of labels
     notes: Notes = Notes()
 
     def called(self, split: str, wanted: str) -> str:
-        """What results call a split that is scored; "" for test."""
+        """The name in results of a split that is scored; "" for test."""
         return scored_as(split, self.meanings, wanted)
 
 
@@ -52,7 +51,7 @@ def place_of(path: str) -> ShardPlace | None:
     file = PurePosixPath(path)
     if file.suffix.lower() not in PARQUET or any(part.startswith(".") for part in file.parts):
         return None
-    # The first stands beside images in the Hub's layout of folders, the others `datasets` derives.
+    # The first lies next to images in the Hub's layout of folders; `datasets` derives the others.
     if file.name == "metadata.parquet" or is_derived(file.name):
         return None
     name, folders = NUMBER.sub("", file.stem), list(file.parts[:-1])
@@ -79,9 +78,9 @@ def choose_shards(
     """The files to read.
 
     Args:
-        places: Of all files.
-        config: The configuration to read; None: one alone, or the first of `usual` that there is.
-        usual: Configurations, those that are taken first at the front.
+        places: The places of all files.
+        config: The configuration to read; None: the only one, or the first of `usual` that exists.
+        usual: Configurations, the preferred ones first.
         split: The split that is scored, as the data call it; "": by rule.
         where: The data set, for messages.
 
@@ -113,7 +112,7 @@ def choose_shards(
 
 
 def no_train_split(where: str) -> DataError:
-    """The error for Parquet files among which none are to train on."""
+    """The error for Parquet files without any to train on."""
     return DataError(
         f"no train split in {where}",
         expected="Parquet files named train-*.parquet",
@@ -155,7 +154,7 @@ def _choose_config(
 def _notes(
     learned: Sequence[str], chosen: str, others: Mapping[str, Mapping[str, Sequence[str]]]
 ) -> Notes:
-    """What was understood of the names."""
+    """Notes on how the names were understood."""
     notes = Notes()
     if any(split_of(name) != "train" for name in learned):
         notes = Notes((f"trained on {_named(learned)}, because no split is called train",))
@@ -172,7 +171,7 @@ def _named(names: Sequence[str]) -> str:
 
 
 def check_complete(paths: Sequence[str], where: str) -> None:
-    """Of files named ...-00001-of-00003 all must be there: two thirds are another data set.
+    """Files named ...-00001-of-00003 must all be there: two thirds are another data set.
 
     Raises:
         DataError: When some are missing.

@@ -1,8 +1,8 @@
 """Which column of a table names images, and which one holds their labels.
 
 In: columns by their names, and images. Out: the column whose values fit the paths of the images,
-with the image of each row; and the column that is called as labels are, the only other one, or
-several that are 1 where the class is theirs and 0 elsewhere.
+with the image of each row; and the column with a name for labels, the only other one, or several
+one-hot columns, each 1 for its class and 0 elsewhere.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from stopgrad.storage import few
 
 LabelValues = Sequence[Label]
 
-# Words for columns, without regard to case and what stands between letters; the best first.
+# Names of columns, ignoring case and anything but letters and digits; the best first.
 FILE_COLUMNS = (
     *("filename", "file", "filepath", "filepaths", "path", "imagepath", "imgpath", "image"),
     *("imagename", "imgname", "imagefile", "imageid", "imgid", "img", "imageindex", "idcode"),
@@ -36,8 +36,8 @@ LABEL_HEADERS = (
 MOST_PARTS = 3  # of a path that are compared, from its end
 FEW_CLASSES = 100
 FRACTIONS = "numbers with fractions, such as"
-HOT = {"true": 1, "false": 0, "none": 0}  # what else stands in one-hot columns, in small letters
-# A class with the box of each object of it, as Kaggle has ILSVRC: n01440764 10 20 30 40.
+HOT = {"true": 1, "false": 0, "none": 0}  # other values of one-hot columns, in lower case
+# A class with the box of each of its objects, as in Kaggle's ILSVRC: n01440764 10 20 30 40.
 BOXED = re.compile(r"(\S+)(?: \d+){4}(?: \1(?: \d+){4})*")
 
 
@@ -45,10 +45,10 @@ class FileColumn(NamedTuple):
     """The column that names images."""
 
     name: str
-    values: list[str]  # as they stand there, a row each
+    values: list[str]  # as written, one per row
     images: list[Found | None]
-    elsewhere: frozenset[str]  # the values that name images which the table is not about
-    as_header: bool  # whether what stands for a header is a row
+    elsewhere: frozenset[str]  # values that name images which the table is not about
+    as_header: bool  # whether the supposed header is a row
 
 
 def file_column(
@@ -90,7 +90,7 @@ def _is_said(column: str, columns: Iterable[str]) -> bool:
 
 
 def _index(images: Iterable[Found], most: int, *, ending: bool) -> dict[str, Found | None]:
-    """Images by the end of their path, of one part to the most; None where several are alike."""
+    """Images by the last one to `most` parts of their path; None where several share them."""
     index: dict[str, Found | None] = {}
     for image in images:
         path = "/".join(image.parts)
@@ -101,7 +101,7 @@ def _index(images: Iterable[Found], most: int, *, ending: bool) -> dict[str, Fou
 
 
 def _key(path: str, parts: int, *, ending: bool) -> str:
-    """The last parts of a path, or all where it has fewer; without the ending 007 is 7."""
+    """The last parts of a path, or all if it has fewer; without its ending, 007 is 7."""
     split = [
         part
         for part in composed(path).strip().replace("\\", "/").split("/")
@@ -115,15 +115,15 @@ def _key(path: str, parts: int, *, ending: bool) -> str:
 
 
 class ClassColumn(NamedTuple):
-    """The column that holds the labels, or those that do together."""
+    """The column that holds the labels, or the columns that do together."""
 
     named: str  # as messages show it
     values: LabelValues
-    others: tuple[str, ...] = ()  # that are called as labels are
+    others: tuple[str, ...] = ()  # also named like labels
 
 
 def named_column(columns: Mapping[str, Sequence[Any]], wanted: str) -> ClassColumn:
-    """The column that the user names; an `UnfitTableError` where it holds no labels."""
+    """The column that the user names; an `UnfitTableError` if it holds no labels."""
     values = _typed(columns[wanted])
     if fraction := fraction_among(values):
         raise UnfitTableError(f"its column {wanted!r} holds {FRACTIONS} {fraction}")
@@ -163,7 +163,7 @@ def label_column(columns: Mapping[str, Sequence[Any]], file: str) -> ClassColumn
 
 
 def _label_rank(name: str) -> tuple[bool, int]:
-    """Sorts columns that are named like labels: nested ones last."""
+    """Sort key of a column that is named like labels: nested ones come last."""
     return "." in name, _place(name.rpartition(".")[2], LABEL_HEADERS)
 
 
@@ -177,7 +177,7 @@ def _place(name: str, known: Sequence[str]) -> int:
 
 
 def _one_hot(columns: Mapping[str, Sequence[Any]]) -> LabelValues | None:
-    """The name of the column that is 1 in each row; None where they are not `one_hot`."""
+    """The name of the column that is 1 in each row; None if they are not `one_hot`."""
     typed = [[HOT.get(str(v).lower(), v) for v in _typed(values)] for values in columns.values()]
     if len(typed) < 2 or any(isinstance(value, str) for values in typed for value in values):
         return None
@@ -192,7 +192,7 @@ def _typed(values: Sequence[Any]) -> LabelValues:
 
 
 def _text_of(value: Any) -> str | None:
-    """A value as text, a list of one as its value; what is no single value has none."""
+    """A value, or the only one of a list, as text; None for anything but a single value."""
     if isinstance(value, list) and len(value) == 1:
         return _text_of(value[0])
     if value is None or isinstance(value, (dict, list, bytes)):

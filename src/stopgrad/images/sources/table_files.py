@@ -1,6 +1,6 @@
-"""A table (CSV, TSV, JSON lines, Parquet) -> its columns, by name, as they stand there.
+"""A table (CSV, TSV, JSON lines, Parquet) -> its columns by name, values unchanged.
 
-Columns of a file without a header are called 1, 2, ... What is inside of an object is a column too,
+Columns of a file without a header are called 1, 2, ... The fields of an object are columns too,
 `annotation.label`; of two columns of one name the second is called `label (column 3)`.
 """
 
@@ -19,10 +19,10 @@ from stopgrad.images.sources.endings import names_image
 from stopgrad.images.sources.rows import opened_parquet
 from stopgrad.storage import few, first_line, read_patiently
 
-UTF_16 = (b"\xff\xfe", b"\xfe\xff")  # its marks, as spreadsheets write them
+UTF_16 = (b"\xff\xfe", b"\xfe\xff")  # its byte-order marks, which spreadsheets write
 MOST_BYTES = 1 << 28  # of a table
 BEYOND = "\0"  # the column that tells whether a row holds more than the header has columns
-TWICE = re.compile(r" \(column \d+\)$")  # behind a name that another column has
+TWICE = re.compile(r" \(column \d+\)$")  # after a name that another column has
 
 
 class UnfitTableError(Exception):
@@ -52,7 +52,7 @@ def columns_of(path: Path) -> dict[str, list[Any]]:
 
 
 def _of_csv(text: str) -> dict[str, list[Any]]:
-    text = re.sub(r"\A(#[^,;\t|]*\n|sep=.\r?\n)+", "", text)  # remarks, and what Excel writes
+    text = re.sub(r"\A(#[^,;\t|]*\n|sep=.\r?\n)+", "", text)  # comments, and Excel's own line
     first = text.partition("\n")[0]
     delimiter = max(",;\t|", key=first.count)
     delimiter = delimiter if delimiter in first else " "
@@ -101,7 +101,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _of_rows(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
-    """The columns of rows; what is inside of an object is a column too, `annotation.label`."""
+    """The columns of rows; the fields of an object are columns too, `annotation.label`."""
     flat = [dict(_flat(row)) for row in rows]
     names = dict.fromkeys(name for row in flat for name in row)
     return {name: [row.get(name) for row in flat] for name in names}

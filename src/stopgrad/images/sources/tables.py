@@ -1,12 +1,12 @@
-"""Tables beside images (CSV, TSV, JSON lines, metadata.parquet) -> the labels of images they name.
+"""Tables of images (CSV, TSV, JSON lines, metadata.parquet) -> the labels of images they name.
 
-A table says which image a row is about in the column whose values fit: paths below its own folder
-or any other (`/kaggle/input/train/7.png`), names, or names without their ending. A name that
-several images have is none. `train.csv` and `test_labels.csv` are about the images of that split,
-all others about those beside and below them. The labels stand in a column called `label`, `class`,
-..., in the only other one, or in several that are 1 where the class is theirs and 0 elsewhere.
-Columns that the user names come first. What cannot be understood is named in a remark, and so are
-rows without an image.
+The column whose values fit says which image a row is about: by paths below the table's folder or
+any other (`/kaggle/input/train/7.png`), names, or names without their ending. A name that several
+images share does not count. `train.csv` and `test_labels.csv` are about the images of that split,
+all others about those next to and below them. The labels are in a column called `label`, `class`,
+..., in the only other one, or in several one-hot columns, each 1 for its class and 0 elsewhere.
+Columns that the user names win. Tables that cannot be understood are named in a remark, and rows
+without an image are noted.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ UNSPLIT = "all images are trained on; to split them, use folders train/ and test
 
 
 class TableLabels(NamedTuple):
-    """The label of each image by its path, and what became of each table."""
+    """The label of each image by its path, and notes on each table."""
 
     labels: dict[str, Label]
     notes: Notes
@@ -61,9 +61,9 @@ def table_labels(
     """Labels from the tables of a folder.
 
     Args:
-        listing: What lies in the folder.
+        listing: The contents of the folder.
         splits: The split of each image that is in one, by its path.
-        classes: The class folders of images, which count before tables.
+        classes: The class folders of images, which take precedence over tables.
         reading: The columns that are read.
 
     Raises:
@@ -114,7 +114,7 @@ def _not_read(name: str, why: str) -> Notes:
 
 
 def _preference(table: Found) -> tuple[int, int, tuple[str, ...]]:
-    """Tables near to the images first, then those whose names say what they are."""
+    """Sort key: tables near the images first, then those whose names say what they are."""
     stem = _stem(table.parts[-1])
     known = ("metadata", "labels")
     rank = known.index(stem) if stem in known else 2 if _split_of_table(stem) else 3
@@ -137,7 +137,7 @@ def _read_table(
     """The labels of one table.
 
     Raises:
-        UnfitTableError: When it has none.
+        UnfitTableError: When it gives none.
     """
     name, stem = "/".join(table.parts), _stem(table.parts[-1])
     if "submission" in stem:

@@ -1,6 +1,6 @@
 """A tar file, packed or not -> its members from first to last; nothing is unpacked here.
 
-`tarfile` ends without a word where a header in the middle is damaged; here that is an error.
+`tarfile` stops silently at a damaged header in the middle; here that is an error.
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ log = logging.getLogger(__name__)
 
 
 class TarMember(NamedTuple):
-    """A member, while the tar is read past it."""
+    """A member, to be read before the tar moves on."""
 
     name: str
     size: int  # bytes
-    is_file: bool  # and no link, device or file with holes
+    is_file: bool  # not a link, a device or a file with holes
     blocks: Callable[[], Iterator[bytes]]  # its content
 
     def read(self) -> bytes:
-        """All of it."""
+        """Its whole content."""
         return b"".join(self.blocks())
 
 
@@ -64,7 +64,7 @@ def tar_members(path: Path) -> Iterator[TarMember]:
             raise ValueError(f"a damaged header at byte {stream.place - len(stream.last):,}")
         if not stream.last:
             log.warning("%s does not end as a tar does; it may have been cut", path)
-        # To the end, where the checksum of a packed one is compared.
+        # Read to the end, where the checksum of a packed tar is compared.
         if any(block.strip(b"\0") for block in iter(lambda: stream.read(BLOCK), b"")):
             log.warning("%s goes on after its end; what follows is not read", path)
 
@@ -96,7 +96,7 @@ def _unpacked(path: Path) -> Iterator[_Forward]:
 
 
 class _Forward:
-    """A stream that is read forward to at most so many bytes; `tarfile` needs no more."""
+    """A stream that is only read forward, up to `most` bytes; `tarfile` needs no more."""
 
     def __init__(self, file: IO[bytes], most: int) -> None:
         self.file, self.most = file, most

@@ -1,10 +1,10 @@
-"""WebDataset shards (tar files of KEY.jpg beside KEY.cls, KEY.json or KEY.txt) -> a `DataSource`.
+"""WebDataset shards (tar files of KEY.jpg with KEY.cls, KEY.json or KEY.txt) -> a `DataSource`.
 
 Nothing is unpacked: shards are read from first to last, in the order of their names, once for
 names and labels and once for the images. A shard belongs to the split that its name mentions.
-The label of an image is what KEY.cls or the like says (`PLAIN`, also with .txt behind), else what
-KEY.json says under a name that columns of labels have too, else KEY.txt, where its texts are
-classes and no captions: each stands in several samples.
+The label of an image is that in KEY.cls or the like (`PLAIN`, also followed by .txt), else the one
+in KEY.json under a name for labels, else KEY.txt, if its texts are classes and not captions: each
+occurs in several samples.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from stopgrad.images.types import (
 )
 
 PLAIN = ("cls", "class", "label", "target")  # members that are a label
-SIDECARS = (*PLAIN, "json", "txt")  # where a label may stand, the first of them that has one
+SIDECARS = (*PLAIN, "json", "txt")  # where a label may be; the first one that has any counts
 MOST_TEXT = 1 << 16  # bytes of a label
 MOST_BYTES = 1 << 30  # of an image
 LOOKED_AT = 100  # members that tell whether a tar is a shard
@@ -43,10 +43,10 @@ PER_CLASS = 2  # samples at least, on average, for texts to be classes
 
 
 class _Sample(NamedTuple):
-    """An image in a shard, and what stands beside it."""
+    """An image in a shard, and the texts of its sidecars."""
 
     name: str  # of the shard and of the member
-    place: int  # of the member in its shard
+    place: int  # index of the member in its shard
     texts: dict[str, str]  # by sidecar
 
 
@@ -73,13 +73,13 @@ def webdataset_source(
 
 
 def is_shard(path: Path) -> bool:
-    """Whether a tar file begins as a shard does: with a label beside an image of the same key."""
+    """Whether a tar file begins like a shard: with an image and a label of the same key."""
     images, labels = set[str](), set[str]()
     for member in itertools.islice(tar_members(path), LOOKED_AT):
         key, ending = _key(member.name)
         if f".{ending}" in SUFFIXES:
             images.add(key)
-        # A folder of images may have JSON files beside them, below folders that are classes.
+        # Below class folders, JSON files next to images do not make a shard.
         elif _sidecar(ending) in PLAIN or (ending == "json" and key.startswith("/")):
             labels.add(key)
     return bool(images & labels)
@@ -173,13 +173,13 @@ def _split(word: str, shards: Sequence[_Shard]) -> NamedSplit:
 
 
 def _labels(sidecar: str, texts: Sequence[str | None]) -> list[Label]:
-    """What members beside images say: whole numbers, texts, or nothing."""
+    """The labels in the sidecars of one kind: whole numbers, texts, or None."""
     found = labels_of_texts([_in_json(text) if sidecar == "json" else text for text in texts])
     return [None] * len(found) if fraction_among(found) else found
 
 
 def _in_json(text: str | None) -> str | None:
-    """The label in an object, a list of one as its value."""
+    """The label in a JSON object, or in its list of one."""
     try:
         values = json.loads(text or "null")
     except (ValueError, RecursionError):
@@ -193,7 +193,7 @@ def _in_json(text: str | None) -> str | None:
 
 
 def _gaps(names: Sequence[str]) -> list[str]:
-    """What is missing of numbered shards, by the first of each name."""
+    """Remarks on missing ones of numbered shards, by the start of their names."""
     numbers: dict[str, set[int]] = {}
     for name in names:
         if match := re.search(r"(.*?)(\d+)(?=\.tar)", name):
